@@ -1,0 +1,32 @@
+"""The array layer of `mnist_accel`: one contract, and an adapter for each array library.
+
+Knows nothing of networks, of files or of MNIST. `get_backend` returns an instance; whoever computes
+is handed it. See `backends.base` for the contract and for how to add a backend.
+"""
+
+from backends.availability import Availability, BackendUnavailableError
+from backends.base import Backend, DeviceInfo
+from backends.registry import (
+    Selection,
+    available_backends,
+    get_backend,
+    register,
+    select_backend,
+)
+
+# `backends` is a generic name for a top-level package. `mnist_accel` checks this mark, and so notices
+# when another package of the same name hides this one.
+PROJECT = "mnist_accel"
+
+__all__ = [
+    "PROJECT",
+    "Availability",
+    "Backend",
+    "BackendUnavailableError",
+    "DeviceInfo",
+    "Selection",
+    "available_backends",
+    "get_backend",
+    "register",
+    "select_backend",
+]

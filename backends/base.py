@@ -1,0 +1,101 @@
+"""The contract of a backend.
+
+A backend is an array library behind the Python array API standard (`xp`), plus whatever operations
+the library, or we, can do faster than the standard allows. The abstract methods below are all that
+a new backend must write; the operations it inherits are composed of `xp` and run as they are.
+
+Instances are passed to whoever computes; there is no global or current backend.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.availability import Availability
+from backends.operations import (
+    Activations,
+    Batches,
+    Convolution,
+    Linear,
+    Losses,
+    Pooling,
+    Updates,
+)
+from backends.operations.common import Array
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What a backend computes on.
+
+    Attributes:
+        name: the processor in words, such as "NVIDIA H200" or "AMD EPYC, 2 cores".
+        memory_total_bytes: memory of the device.
+        memory_free_bytes: memory that nobody uses at present.
+        libraries: name and version of each library that does the work.
+    """
+
+    name: str
+    memory_total_bytes: int
+    memory_free_bytes: int
+    libraries: dict[str, str]
+
+
+class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Updates, ABC):
+    """An array library, and the operations of a neural network on its arrays.
+
+    Attributes:
+        name: the name users give, such as "numpy".
+        xp: namespace of the Python array API standard whose arrays the operations take and return.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+
+    @classmethod
+    @abstractmethod
+    def availability(cls) -> Availability:
+        """Say whether the backend can run here, by running something small; never raise."""
+
+    @abstractmethod
+    def asarray(self, host: NDArray[Any], *, dtype: str | None = None) -> Array:
+        """Copy a NumPy array to the device, converted to the dtype named `dtype` if one is given."""
+
+    @abstractmethod
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        """Copy an array of this backend to a new NumPy array of the same shape and dtype."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until the device has finished all work it was given; a clock may be read then."""
+
+    @abstractmethod
+    def device_info(self) -> DeviceInfo:
+        """Say what the backend computes on."""
+
+    @contextmanager
+    def computation(self, kinds: frozenset[str]) -> Iterator[None]:
+        """Surround a stretch of work on this backend, such as some training steps.
+
+        A backend puts here what must hold while it computes: a device selected, thread pools
+        bounded, warnings silenced that the caller finds by other means. By default nothing.
+
+        Args:
+            kinds: names of the operations that the work is made of, such as "conv2d".
+        """
+        del kinds
+        yield
+
+    def zeros(self, shape: tuple[int, ...], *, dtype: str) -> Array:
+        """Return zeros of `shape` in the dtype named `dtype`."""
+        return self.asarray(np.zeros(shape, dtype=dtype))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

@@ -1,0 +1,80 @@
+"""The reference backend: NumPy, on every operation as it is composed."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import array_api_compat.numpy
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.availability import Availability
+from backends.base import Backend, DeviceInfo
+
+
+class NumpyBackend(Backend):
+    """NumPy arrays on the CPU."""
+
+    name = "numpy"
+
+    def __init__(self) -> None:
+        super().__init__(array_api_compat.numpy)
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """NumPy is a dependency of this package: where this code runs, it can."""
+        return Availability(ok=True, reason=f"NumPy {np.__version__}")
+
+    def asarray(self, host: NDArray[Any], *, dtype: str | None = None) -> NDArray[Any]:
+        """Copy `host`, so that what the caller does to it later changes nothing here."""
+        return np.array(host, dtype=dtype, order="C")
+
+    def to_numpy(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Copy `array`, so that later computation does not change what the caller holds."""
+        return np.array(array, order="C")
+
+    def synchronize(self) -> None:
+        """Return at once: NumPy computes before it returns."""
+
+    def device_info(self) -> DeviceInfo:
+        """Describe the processor, the memory and the BLAS."""
+        total, free = _memory_bytes()
+        return DeviceInfo(
+            name=f"{_processor_name()}, {os.cpu_count()} cores",
+            memory_total_bytes=total,
+            memory_free_bytes=free,
+            libraries={"numpy": np.__version__, "blas": _blas_name()},
+        )
+
+    @contextmanager
+    def computation(self, kinds: frozenset[str]) -> Iterator[None]:
+        """Silence floating-point warnings: whoever trains looks at the loss itself."""
+        del kinds
+        with np.errstate(all="ignore"):
+            yield
+
+
+def _processor_name() -> str:
+    """Return the model of the CPU, which `platform` does not tell on Linux."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except FileNotFoundError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> tuple[int, int]:
+    """Return the total and the free physical memory."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+
+
+def _blas_name() -> str:
+    """Return name and version of the BLAS that NumPy was built with."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return f"{blas['name']} {blas['version']}"

@@ -1,0 +1,156 @@
+"""Two-dimensional convolution as a matrix product over unfolded patches.
+
+Images are (N, C, H, W), filters (O, C, kh, kw). `im2col` copies the patch under every output
+position into a column, so that a convolution is one matrix product per image, and its gradients are
+two more. As everywhere in the field, "convolution" means cross-correlation: filters are not flipped.
+"""
+
+from backends.operations.common import Array, Operations, output_size, require_same_dtype
+
+
+class Convolution(Operations):
+    """Convolution, and the unfolding of patches that it is composed of."""
+
+    def im2col(self, x: Array, *, kernel_size: tuple[int, int], stride: int, padding: int) -> Array:
+        """Copy the patch under each output position into a column.
+
+        Args:
+            x: images (N, C, H, W).
+            kernel_size: (kh, kw) of a patch.
+            stride: step between neighbouring patches, in pixels.
+            padding: zeros added on each of the four sides, in pixels.
+
+        Returns:
+            Columns (N, C·kh·kw, OH·OW).
+
+        Raises:
+            ValueError: the sizes are out of range, or no patch fits.
+        """
+        xp = self.xp
+        n, channels, height, width = x.shape
+        kh, kw = kernel_size
+        oh = output_size(height, kh, stride=stride, padding=padding)
+        ow = output_size(width, kw, stride=stride, padding=padding)
+        if padding:
+            x = self._pad(x, padding)
+        columns = xp.empty((n, channels, kh, kw, oh, ow), dtype=x.dtype)
+        for i in range(kh):
+            for j in range(kw):
+                rows = slice(i, i + stride * (oh - 1) + 1, stride)
+                cols = slice(j, j + stride * (ow - 1) + 1, stride)
+                columns[:, :, i, j, :, :] = x[:, :, rows, cols]
+        return xp.reshape(columns, (n, channels * kh * kw, oh * ow))
+
+    def col2im(
+        self,
+        columns: Array,
+        *,
+        x_shape: tuple[int, int, int, int],
+        kernel_size: tuple[int, int],
+        stride: int,
+        padding: int,
+    ) -> Array:
+        """Add each column back onto the patch it came from: the transpose of `im2col`.
+
+        Args:
+            columns: (N, C·kh·kw, OH·OW).
+            x_shape: (N, C, H, W) of the images that were unfolded.
+            kernel_size: as given to `im2col`.
+            stride: as given to `im2col`.
+            padding: as given to `im2col`.
+
+        Returns:
+            Sums (N, C, H, W); what fell on the padding is dropped.
+        """
+        xp = self.xp
+        n, channels, height, width = x_shape
+        kh, kw = kernel_size
+        oh = output_size(height, kh, stride=stride, padding=padding)
+        ow = output_size(width, kw, stride=stride, padding=padding)
+        columns = xp.reshape(columns, (n, channels, kh, kw, oh, ow))
+        image = xp.zeros(
+            (n, channels, height + 2 * padding, width + 2 * padding), dtype=columns.dtype
+        )
+        for i in range(kh):
+            for j in range(kw):
+                rows = slice(i, i + stride * (oh - 1) + 1, stride)
+                cols = slice(j, j + stride * (ow - 1) + 1, stride)
+                image[:, :, rows, cols] += columns[:, :, i, j, :, :]
+        return image[:, :, padding : padding + height, padding : padding + width]
+
+    def conv2d(
+        self, x: Array, weight: Array, bias: Array | None, *, stride: int, padding: int
+    ) -> Array:
+        """Convolve images with a bank of filters.
+
+        Args:
+            x: images (N, C, H, W).
+            weight: filters (O, C, kh, kw).
+            bias: (O,), or None for none.
+            stride: step between output positions, in pixels.
+            padding: zeros added on each of the four sides, in pixels.
+
+        Returns:
+            Feature maps (N, O, OH, OW) in the dtype of `x`.
+
+        Raises:
+            TypeError: the dtypes differ.
+            ValueError: the sizes are out of range, or the filters do not fit.
+        """
+        require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
+        n, channels, height, width = x.shape
+        out_channels, filter_channels, kh, kw = weight.shape
+        if channels != filter_channels:
+            raise ValueError(f"filters take {filter_channels} channels, the images have {channels}")
+        oh = output_size(height, kh, stride=stride, padding=padding)
+        ow = output_size(width, kw, stride=stride, padding=padding)
+        columns = self.im2col(x, kernel_size=(kh, kw), stride=stride, padding=padding)
+        y = self.xp.reshape(weight, (out_channels, -1)) @ columns
+        if bias is not None:
+            y += self.xp.reshape(bias, (out_channels, 1))
+        return self.xp.reshape(y, (n, out_channels, oh, ow))
+
+    def conv2d_backward(
+        self, dy: Array, x: Array, weight: Array, *, stride: int, padding: int, need_dx: bool
+    ) -> tuple[Array | None, Array, Array]:
+        """Return the gradients of `conv2d` with respect to `x`, `weight` and `bias`.
+
+        The columns are unfolded again instead of being kept: they are kh·kw times as large as `x`.
+
+        Args:
+            dy: gradient of the loss with respect to the feature maps (N, O, OH, OW).
+            x: the images that were given to `conv2d` (N, C, H, W).
+            weight: the filters that were given to `conv2d` (O, C, kh, kw).
+            stride: as given to `conv2d`.
+            padding: as given to `conv2d`.
+            need_dx: whether dx is wanted; the first layer of a network has no use for it.
+
+        Returns:
+            dx (N, C, H, W) or None, dweight (O, C, kh, kw), dbias (O,).
+
+        Raises:
+            TypeError: the dtypes differ.
+        """
+        require_same_dtype("conv2d_backward", dy=dy, x=x, weight=weight)
+        xp = self.xp
+        n, out_channels, oh, ow = dy.shape
+        kernel_size = (weight.shape[2], weight.shape[3])
+        columns = self.im2col(x, kernel_size=kernel_size, stride=stride, padding=padding)
+        dy = xp.reshape(dy, (n, out_channels, oh * ow))
+        dweight = xp.sum(dy @ xp.permute_dims(columns, (0, 2, 1)), axis=0)
+        dx = None
+        if need_dx:
+            dcolumns = xp.reshape(weight, (out_channels, -1)).T @ dy
+            dx = self.col2im(
+                dcolumns, x_shape=x.shape, kernel_size=kernel_size, stride=stride, padding=padding
+            )
+        return dx, xp.reshape(dweight, weight.shape), xp.sum(dy, axis=(0, 2))
+
+    def _pad(self, x: Array, padding: int) -> Array:
+        """Surround each image of `x` (N, C, H, W) by `padding` zeros on every side."""
+        n, channels, height, width = x.shape
+        padded = self.xp.zeros(
+            (n, channels, height + 2 * padding, width + 2 * padding), dtype=x.dtype
+        )
+        padded[:, :, padding : padding + height, padding : padding + width] = x
+        return padded

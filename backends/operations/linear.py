@@ -1,0 +1,48 @@
+"""The fully connected layer: y = x W + b."""
+
+from backends.operations.common import Array, Operations, require_same_dtype
+
+
+class Linear(Operations):
+    """Matrix product with bias, and its gradient."""
+
+    def linear(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        """Map each row of `x` to x W + b.
+
+        Args:
+            x: inputs (N, in).
+            weight: weights (in, out).
+            bias: (out,), or None for none.
+
+        Returns:
+            Outputs (N, out) in the dtype of `x`.
+
+        Raises:
+            TypeError: the dtypes differ.
+        """
+        require_same_dtype("linear", x=x, weight=weight, bias=bias)
+        y = x @ weight
+        if bias is not None:
+            y += bias
+        return y
+
+    def linear_backward(
+        self, dy: Array, x: Array, weight: Array, *, need_dx: bool
+    ) -> tuple[Array | None, Array, Array]:
+        """Return the gradients of `linear` with respect to `x`, `weight` and `bias`.
+
+        Args:
+            dy: gradient of the loss with respect to the outputs (N, out).
+            x: the inputs that were given to `linear` (N, in).
+            weight: the weights that were given to `linear` (in, out).
+            need_dx: whether dx is wanted; the first layer of a network has no use for it.
+
+        Returns:
+            dx (N, in) or None, dweight (in, out), dbias (out,).
+
+        Raises:
+            TypeError: the dtypes differ.
+        """
+        require_same_dtype("linear_backward", dy=dy, x=x, weight=weight)
+        dx = dy @ weight.T if need_dx else None
+        return dx, x.T @ dy, self.xp.sum(dy, axis=0)

@@ -1,0 +1,113 @@
+"""Maximum and average pooling over square windows.
+
+Windows are taken as size² strided slices of the images, one for each position in the window, so that
+windows of any size and stride, overlapping or not, need only element-wise operations. A last
+incomplete row or column of windows is dropped.
+
+The tie mask. On MNIST most windows lie on blank background, so several positions equal the maximum,
+and which of them receive the gradient is part of a recipe. `max_pool2d` records it as an integer per
+window: bit i·size + j is set where position (i, j) of the window receives the gradient.
+"""
+
+from collections.abc import Iterator
+
+from backends.operations.common import Array, Operations, Ties, check_pooling, output_size
+
+
+class Pooling(Operations):
+    """Maximum and average pooling, with their gradients."""
+
+    def max_pool2d(self, x: Array, *, size: int, stride: int, ties: Ties) -> tuple[Array, Array]:
+        """Reduce each window of `x` to its maximum.
+
+        Args:
+            x: images (N, C, H, W).
+            size: side of the window, 1 to 7.
+            stride: step between windows, in pixels.
+            ties: which positions that equal the maximum receive the gradient: the "first" in row
+                order, as in PyTorch, JAX and Keras, or "all", each of them the whole of it.
+
+        Returns:
+            Maxima (N, C, OH, OW) and the tie mask of the same shape: uint8 where size² ≤ 8, int64
+            otherwise.
+
+        Raises:
+            ValueError: a size, the stride or the rule is out of range, or no window fits.
+        """
+        check_pooling(size, ties)
+        xp = self.xp
+        positions = [x[window] for window in _windows(x.shape, size=size, stride=stride)]
+        y = positions[0]
+        for position in positions[1:]:
+            y = xp.maximum(y, position)
+        mask = xp.zeros(y.shape, dtype=xp.uint8 if size * size <= 8 else xp.int64)
+        for bit, position in enumerate(positions):
+            hit = position == y
+            if ties == "first":
+                hit = hit & (mask == 0)
+            mask = mask + xp.astype(hit, mask.dtype) * (1 << bit)
+        return y, mask
+
+    def max_pool2d_backward(
+        self,
+        dy: Array,
+        mask: Array,
+        *,
+        x_shape: tuple[int, int, int, int],
+        size: int,
+        stride: int,
+    ) -> Array:
+        """Return the gradient of `max_pool2d` with respect to `x`.
+
+        Args:
+            dy: gradient of the loss with respect to the maxima (N, C, OH, OW).
+            mask: the tie mask that `max_pool2d` returned.
+            x_shape: (N, C, H, W) of the images that were pooled.
+            size: as given to `max_pool2d`.
+            stride: as given to `max_pool2d`.
+
+        Returns:
+            dx (N, C, H, W).
+        """
+        xp = self.xp
+        dx = xp.zeros(x_shape, dtype=dy.dtype)
+        for bit, window in enumerate(_windows(x_shape, size=size, stride=stride)):
+            dx[window] += dy * xp.astype((mask & (1 << bit)) != 0, dy.dtype)
+        return dx
+
+    def avg_pool2d(self, x: Array, *, size: int, stride: int) -> Array:
+        """Reduce each window of `x` (N, C, H, W) to its mean (N, C, OH, OW).
+
+        Raises:
+            ValueError: the size or the stride is out of range, or no window fits.
+        """
+        check_pooling(size)
+        windows = list(_windows(x.shape, size=size, stride=stride))
+        total = x[windows[0]]
+        for window in windows[1:]:
+            total = total + x[window]
+        return total / (size * size)
+
+    def avg_pool2d_backward(
+        self, dy: Array, *, x_shape: tuple[int, int, int, int], size: int, stride: int
+    ) -> Array:
+        """Return the gradient of `avg_pool2d` with respect to `x`: dy / size² at each position."""
+        dx = self.xp.zeros(x_shape, dtype=dy.dtype)
+        share = dy / (size * size)
+        for window in _windows(x_shape, size=size, stride=stride):
+            dx[window] += share
+        return dx
+
+
+def _windows(
+    x_shape: tuple[int, int, int, int], *, size: int, stride: int
+) -> Iterator[tuple[slice, slice, slice, slice]]:
+    """Yield, for each position in a window, the slice that holds this position of all windows."""
+    oh = output_size(x_shape[2], size, stride=stride)
+    ow = output_size(x_shape[3], size, stride=stride)
+    every = slice(None)
+    for i in range(size):
+        for j in range(size):
+            rows = slice(i, i + stride * (oh - 1) + 1, stride)
+            cols = slice(j, j + stride * (ow - 1) + 1, stride)
+            yield every, every, rows, cols

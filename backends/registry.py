@@ -1,0 +1,146 @@
+"""Finding a backend by name, and choosing one when the user leaves it open.
+
+Besides the built-in ones, any installed distribution can offer a backend under the entry-point group
+`mnist_accel.backends`: the entry point's name is the backend's, its object the `Backend` subclass.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+
+from backends.availability import Availability, BackendUnavailableError
+from backends.base import Backend
+
+ENTRY_POINT_GROUP = "mnist_accel.backends"
+
+# Best first: this is the order in which "auto" tries them.
+_BUILT_IN = {
+    "cupy": "backends.cupy_backend:CupyBackend",
+    "numba": "backends.numba_backend:NumbaBackend",
+    "numpy": "backends.numpy_backend:NumpyBackend",
+}
+_registered: dict[str, type[Backend]] = {}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A backend, and why it is this one.
+
+    Attributes:
+        requested: the name that was asked for, or "auto".
+        backend: the backend to use.
+        reason: why, in words for the user.
+        fell_back: True where `backend` is not the one that was asked for.
+    """
+
+    requested: str
+    backend: Backend
+    reason: str
+    fell_back: bool
+
+
+def register(backend_class: type[Backend]) -> None:
+    """Offer a backend under its `name` in this process.
+
+    Raises:
+        ValueError: a built-in backend has this name.
+    """
+    if backend_class.name in _BUILT_IN:
+        raise ValueError(f"backend name {backend_class.name!r} is taken by a built-in backend")
+    _registered[backend_class.name] = backend_class
+
+
+def available_backends() -> dict[str, Availability]:
+    """Return, for every known backend, whether it can run here and if not why.
+
+    The built-in backends come first, then registered and installed ones. A plug-in that cannot be
+    imported is listed with the error as its reason.
+    """
+    result = {}
+    for name, load in _loaders().items():
+        try:
+            backend_class = load()
+        except Exception as error:  # a plug-in's import may raise anything
+            result[name] = Availability(
+                ok=False,
+                reason=f"cannot be imported ({type(error).__name__}: {error})",
+                remedy="reinstall or remove the distribution that provides it",
+            )
+        else:
+            result[name] = backend_class.availability()
+    return result
+
+
+def get_backend(name: str = "auto") -> Backend:
+    """Return the backend called `name`, or the best that can run here for "auto".
+
+    Raises:
+        ValueError: no backend has this name.
+        BackendUnavailableError: it cannot run here; the error says why and what to do.
+    """
+    return select_backend(name, fallback=False).backend
+
+
+def select_backend(name: str, *, fallback: bool) -> Selection:
+    """Return the backend called `name` with the reason for the choice.
+
+    Args:
+        name: a backend's name, or "auto" for the best that can run here.
+        fallback: where the backend cannot run, return the best one on the CPU instead of raising.
+
+    Raises:
+        ValueError: no backend has this name.
+        BackendUnavailableError: it cannot run here, and `fallback` is False.
+    """
+    loaders = _loaders()
+    if name == "auto":
+        return _best(list(_BUILT_IN))
+    if name not in loaders:
+        raise ValueError(f"unknown backend {name!r}; choose auto, {', '.join(loaders)}")
+    backend_class = loaders[name]()
+    availability = backend_class.availability()
+    if availability.ok:
+        return Selection(name, backend_class(), availability.reason, fell_back=False)
+    if not fallback:
+        raise BackendUnavailableError(name, availability)
+    best = _best([other for other in ("numba", "numpy") if other != name])
+    reason = f"{name} cannot run here: {availability.reason}; {availability.remedy}"
+    return Selection(name, best.backend, reason, fell_back=True)
+
+
+def _best(names: list[str]) -> Selection:
+    """Return the first of `names` that can run here, with what spoke against those before it."""
+    passed_over = []
+    for name in names:
+        backend_class = _load_class(_BUILT_IN[name])
+        availability = backend_class.availability()
+        if availability.ok:
+            reason = "; ".join([availability.reason, *passed_over])
+            return Selection("auto", backend_class(), reason, fell_back=False)
+        passed_over.append(f"not {name}: {availability.reason}")
+    raise BackendUnavailableError("auto", Availability(False, "; ".join(passed_over), "see above"))
+
+
+def _loaders() -> dict[str, Callable[[], type[Backend]]]:
+    """Return, for every known backend, a function that imports its class."""
+    loaders: dict[str, Callable[[], type[Backend]]] = {}
+    for name, path in _BUILT_IN.items():
+        loaders[name] = partial(_load_class, path)
+    for name, backend_class in _registered.items():
+        loaders[name] = partial(_itself, backend_class)
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        loaders.setdefault(entry_point.name, entry_point.load)
+    return loaders
+
+
+def _load_class(path: str) -> type[Backend]:
+    """Import "module:Class"."""
+    module, _, attribute = path.partition(":")
+    backend_class: type[Backend] = getattr(importlib.import_module(module), attribute)
+    return backend_class
+
+
+def _itself(backend_class: type[Backend]) -> type[Backend]:
+    return backend_class

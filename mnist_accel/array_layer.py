@@ -1,0 +1,37 @@
+"""The only door to the `backends` package.
+
+`backends` is a top-level package of a generic name. All of `mnist_accel` imports it from here, so a
+foreign package of that name is noticed in one place, with the path of the culprit.
+"""
+
+import backends
+
+if getattr(backends, "PROJECT", None) != "mnist_accel":
+    raise ImportError(
+        f"another package called 'backends' hides the one mnist_accel needs: {backends.__file__}; "
+        "remove it, or its folder from PYTHONPATH"
+    )
+
+from backends import (  # noqa: E402  (must follow the check)
+    Availability,
+    Backend,
+    BackendUnavailableError,
+    DeviceInfo,
+    Selection,
+    available_backends,
+    get_backend,
+    register,
+    select_backend,
+)
+
+__all__ = [
+    "Availability",
+    "Backend",
+    "BackendUnavailableError",
+    "DeviceInfo",
+    "Selection",
+    "available_backends",
+    "get_backend",
+    "register",
+    "select_backend",
+]

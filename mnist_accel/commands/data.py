@@ -1,0 +1,52 @@
+"""Fetch a data set if it is not there yet, and say what was found and where it came from."""
+
+import argparse
+
+import numpy as np
+
+from mnist_accel.data import DATASETS, Dataset, load_dataset
+from mnist_accel.data.digests import PUBLISHED_SETS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command accepts to its parser."""
+    parser.add_argument("--dataset", choices=DATASETS, default="mnist", help="which data set")
+    parser.add_argument(
+        "--data-dir",
+        metavar="FOLDER",
+        help="folder with the four IDX files, plain or .gz (default: MNIST_ACCEL_DATA, or fetched)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the data set and print what it holds."""
+    print(describe(load_dataset(args.dataset, data_dir=args.data_dir)))
+    return 0
+
+
+def describe(data: Dataset) -> str:
+    """Return lines with source, shapes, digests and the images per class of a data set."""
+    lines = [
+        f"{data.name}: {len(data.x_train)} training and {len(data.x_test)} test images",
+        f"  source    {data.source}",
+        f"  images    {_form(data.x_train)}, {_form(data.x_test)}",
+        f"  labels    {_form(data.t_train)}, {_form(data.t_test)}",
+    ]
+    if data.name in PUBLISHED_SETS:
+        lines.append("  verified  the SHA-256 of each file is the published one")
+        for name, (size, digest) in PUBLISHED_SETS[data.name].files.items():
+            lines.append(f"            {name}  {size:>8} bytes  {digest[:16]}…")
+    else:
+        lines.append("  verified  shapes and labels; no digests are published for this set")
+    train, test = (np.bincount(t, minlength=10) for t in (data.t_train, data.t_test))
+    width = max(len("class"), *(len(name) for name in data.class_names))
+    lines += ["", f"  {'class':<{width}}  {'train':>6}  {'test':>6}"]
+    lines += [
+        f"  {name:<{width}}  {in_train:>6}  {in_test:>6}"
+        for name, in_train, in_test in zip(data.class_names, train, test, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _form(array: np.typing.NDArray[np.uint8]) -> str:
+    return f"{array.dtype} {array.shape}"

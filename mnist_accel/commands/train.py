@@ -1,0 +1,172 @@
+"""Train a recipe and leave a folder with weights, metrics, pictures and a checkpoint.
+
+Each recipe brings the settings of its source; a flag overrides one of them. Results go to stdout,
+progress to stderr. Ctrl-C saves, and --resume goes on.
+"""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from mnist_accel.commands import EXIT_INTERRUPTED, Parser
+from mnist_accel.commands.arguments import (
+    add_backend_argument,
+    add_data_arguments,
+    integer,
+    number,
+    sizes,
+)
+from mnist_accel.errors import UsageError
+from mnist_accel.models import DEFAULT_MODEL, RECIPES
+from mnist_accel.nn.layers import ACTIVATIONS
+from mnist_accel.nn.network import DTYPES
+from mnist_accel.nn.optimizers import OPTIMIZERS
+from mnist_accel.nn.schedules import SCHEDULES
+from mnist_accel.settings import TrainSettings, read_config, resolve, to_dict
+
+_SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
+
+# What may change when a run goes on: how long, on what, and how it is watched. The rest is what makes
+# it the same run.
+_MAY_CHANGE = {
+    "backend",
+    "no_fallback",
+    "data_dir",
+    "epochs",
+    "iterations",
+    "max_seconds",
+    "target_accuracy",
+    "patience",
+    "checkpoint_every",
+    "log_every",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command accepts to its parser."""
+    _add_settings(parser)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--config", metavar="FILE", help="settings as TOML, or an earlier config.json")
+    run.add_argument("--out", metavar="DIR", help="run folder (default: runs/<time>-<model>-<backend>)")
+    run.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="PATH",
+        help="go on with a run: its folder, or the newest in runs/",
+    )
+    run.add_argument("--no-progress", action="store_true", help="only the lines of epochs")
+    run.add_argument("--quiet", action="store_true", help="only the result")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print the result."""
+    # Imported here, so that --help does not wait for the drawing of pictures.
+    from mnist_accel.run_folder import RunFolder
+    from mnist_accel.training_run import resume_run, start_run
+
+    given = {
+        name: value
+        for name, value in vars(args).items()
+        if name in _SETTINGS and value is not None
+    }
+    display = {"quiet": args.quiet, "progress": not args.no_progress}
+    if args.resume is not None:
+        _refuse_on_resume(args, given)
+        folder = RunFolder.find(args.resume or None)
+        stored = _check_values(str(folder.config), folder.read_config().get("settings", {}))
+        if given.keys() & {"epochs", "iterations"}:
+            stored |= {"epochs": None, "iterations": None}
+        result = resume_run(folder, resolve(stored | given), **display)
+    else:
+        config = _check_values(args.config, read_config(args.config)) if args.config else {}
+        if given.keys() & {"epochs", "iterations"}:
+            config |= {"epochs": None, "iterations": None}
+        result = start_run(resolve(config | given), out=args.out, **display)
+    return EXIT_INTERRUPTED if result.interrupted else 0
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each field of `TrainSettings` that a user sets."""
+    positive = integer(1)
+    what = parser.add_argument_group("what is trained")
+    what.add_argument("--model", choices=RECIPES, help=f"the recipe (default: {DEFAULT_MODEL})")
+    what.add_argument(
+        "--hidden-sizes", type=sizes, metavar="N,N", help="units of the hidden layers, like 128,64"
+    )
+    what.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden layers")
+    what.add_argument("--dtype", choices=DTYPES, help="of weights and arithmetic")
+    what.add_argument("--seed", type=integer(0), metavar="N", help="of weights, order and dropout")
+    add_backend_argument(what)
+    what.add_argument(
+        "--no-fallback",
+        action="store_true",
+        default=None,
+        help="end with exit code 3 where the GPU cannot be used, instead of using the CPU",
+    )
+    data = parser.add_argument_group("the data")
+    add_data_arguments(data)
+    data.add_argument("--limit-train", type=integer(0), metavar="N", help="images; 0 for all")
+    data.add_argument("--limit-test", type=integer(0), metavar="N", help="images; 0 for all")
+    data.add_argument(
+        "--validation-split",
+        type=number(at_least=0, below=1),
+        metavar="PART",
+        help="part of the training images that is held out, watched in place of the test set",
+    )
+    how = parser.add_argument_group("how it is trained")
+    how.add_argument("--epochs", type=positive, metavar="N", help="length in epochs")
+    how.add_argument("--iterations", type=positive, metavar="N", help="length in steps")
+    how.add_argument("--batch-size", type=positive, metavar="N", help="images a step")
+    how.add_argument("--lr", type=number(above=0), metavar="RATE", help="learning rate")
+    how.add_argument("--optimizer", choices=OPTIMIZERS, help="brings its own learning rate")
+    how.add_argument("--momentum", type=number(at_least=0, below=1), metavar="PART", help="of SGD")
+    how.add_argument("--weight-decay", type=number(at_least=0), metavar="RATE", help="L2; AdamW's own")
+    how.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate")
+    stop = parser.add_argument_group("when it stops, and what it writes")
+    stop.add_argument(
+        "--target-accuracy",
+        type=number(above=0, below=1 + 1e-12),
+        metavar="PART",
+        help="stop at this accuracy, 0…1, on held-out images if there are any",
+    )
+    stop.add_argument(
+        "--patience", type=positive, metavar="N", help="stop after N evaluations without improvement"
+    )
+    stop.add_argument("--max-seconds", type=number(above=0), metavar="S", help="stop after S seconds")
+    stop.add_argument(
+        "--checkpoint-every", type=positive, metavar="N", help="steps (default: ends of epochs)"
+    )
+    stop.add_argument("--log-every", type=positive, metavar="N", help="steps between lines of the log")
+
+
+def _refuse_on_resume(args: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Refuse flags that would make a resumed run another one."""
+    fixed = sorted(given.keys() - _MAY_CHANGE)
+    fixed += [name for name in ("config", "out") if getattr(args, name) is not None]
+    if fixed:
+        flags = ", ".join("--" + name.replace("_", "-") for name in fixed)
+        raise UsageError(f"{flags} cannot be given with --resume: the run goes on as it began")
+
+
+def _check_values(path: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Check the values of a configuration file as if they were flags, and convert them."""
+    parser = Parser(prog=path, add_help=False)
+    _add_settings(parser)
+    internal = {
+        name: values[name] for name in ("sampling", "validation_every", "batch_size") if name in values
+    }
+    words: list[str] = []
+    for name, value in values.items():
+        if name in internal or value is None or value is False or value in ("", []):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
+    checked = {
+        name: value for name, value in vars(parser.parse_args(words)).items() if value is not None
+    }
+    return checked | internal
+
+
+__all__ = ["add_arguments", "run", "to_dict"]

@@ -1,0 +1,81 @@
+"""Images and labels as users hold them, turned into the one form that networks take."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def as_pixels(images: NDArray[Any], *, pixels: int, dtype: str) -> NDArray[Any]:
+    """Return images as rows of pixels, after checking shape and scale.
+
+    Args:
+        images: uint8 0…255 or float 0…1; (N, pixels), (N, height, width) or (N, 1, height, width).
+        pixels: number of pixels of one image.
+        dtype: name of the float dtype that float images are converted to.
+
+    Returns:
+        (N, pixels), uint8 or `dtype`.
+
+    Raises:
+        ValueError: the shape is wrong, or a float pixel is not in 0…1.
+        TypeError: the pixels are neither uint8 nor float.
+    """
+    images = np.asarray(images)
+    if not 2 <= images.ndim <= 4 or int(np.prod(images.shape[1:])) != pixels:
+        side = int(pixels**0.5)
+        raise ValueError(
+            f"images must have shape (N, {pixels}), (N, {side}, {side}) or (N, 1, {side}, {side}), "
+            f"got {images.shape}"
+        )
+    rows = images.reshape(len(images), pixels)
+    if rows.dtype == np.uint8:
+        return np.ascontiguousarray(rows)
+    if not np.issubdtype(rows.dtype, np.floating):
+        raise TypeError(f"images must be uint8 (0…255) or float (0…1), got {rows.dtype}")
+    # A NaN fails these comparisons, so it is refused as well.
+    if rows.size and not (rows.min() >= 0 and rows.max() <= 1):
+        raise ValueError(
+            f"float images must be in 0…1, got {rows.min():g}…{rows.max():g}; "
+            "divide by 255, or pass the bytes as uint8"
+        )
+    return np.ascontiguousarray(rows, dtype=dtype)
+
+
+def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
+    """Return labels as class indices, after checking their range.
+
+    Args:
+        labels: integers (N,), or one-hot rows (N, classes).
+        classes: number of classes.
+
+    Returns:
+        (N,), int64.
+
+    Raises:
+        ValueError: the shape is wrong, an index is not in 0…classes − 1, or a row is not one-hot.
+        TypeError: one-dimensional labels are not integers.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == classes:
+        is_one_hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
+        if not is_one_hot:
+            raise ValueError("one-hot labels must have a single 1 in each row and 0 elsewhere")
+        return labels.argmax(axis=1)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must have shape (N,) or (N, {classes}), got {labels.shape}")
+    if labels.size and not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"labels must be integers or one-hot rows, got {labels.dtype}")
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(f"labels must be in 0…{classes - 1}, got {labels.min()}…{labels.max()}")
+    return labels.astype(np.int64)
+
+
+def check_same_length(images: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Refuse images and labels of different number.
+
+    Raises:
+        ValueError: the numbers differ.
+    """
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images have {len(labels)} labels; the numbers must agree")

@@ -1,0 +1,98 @@
+"""Which images each step sees.
+
+The order of an epoch is a function of (seed, epoch) alone: it does not depend on the backend, nor on
+how often the training was stopped and resumed, and there is no generator whose state must be saved.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Sampling: TypeAlias = Literal["shuffle", "replacement", "full"]
+
+# Streams of randomness that a seed is split into; each is a generator of its own.
+_SHUFFLE, _DROPOUT, _SPLIT = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class BatchSampler:
+    """Cuts the epochs of a data set into batches.
+
+    Attributes:
+        examples: number of images in the data set, at least 1.
+        batch_size: images a step, at least 1; the whole set where sampling is "full".
+        sampling: "shuffle": every image once an epoch, in a new order, the last batch smaller where
+            the numbers do not divide; "replacement": each batch drawn anew from the whole set, an
+            epoch being as many whole batches as fit the set, at least one; "full": all images at
+            every step, in their order.
+        seed: of the order.
+    """
+
+    examples: int
+    batch_size: int
+    sampling: Sampling
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.examples < 1:
+            raise ValueError("training needs at least one image, got none")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.sampling not in get_args(Sampling):
+            raise ValueError(f"sampling must be one of {get_args(Sampling)}, got {self.sampling!r}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        if self.sampling == "full":
+            return 1
+        if self.sampling == "replacement":
+            return max(1, self.examples // self.batch_size)
+        return math.ceil(self.examples / self.batch_size)
+
+    def epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the rows that epoch `epoch`, counted from 0, takes one batch after the other."""
+        if self.sampling == "full":
+            return np.arange(self.examples)
+        rng = np.random.default_rng((self.seed, _SHUFFLE, epoch))
+        if self.sampling == "replacement":
+            return rng.integers(self.examples, size=self.steps_per_epoch * self.batch_size)
+        return rng.permutation(self.examples)
+
+    def batch_slice(self, step: int) -> slice:
+        """Return the part of `epoch_order` that step `step` of an epoch, from 0, takes."""
+        if self.sampling == "full":
+            return slice(0, self.examples)
+        start, stop = step * self.batch_size, (step + 1) * self.batch_size
+        return slice(start, min(stop, self.examples) if self.sampling == "shuffle" else stop)
+
+
+def dropout_generator(seed: int, step: int) -> np.random.Generator:
+    """Return the randomness of the dropout masks of one step."""
+    return np.random.default_rng((seed, _DROPOUT, step))
+
+
+def split_indices(
+    examples: int, *, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split a data set at random.
+
+    Args:
+        examples: number of images.
+        fraction: part to hold out, more than 0 and less than 1.
+        seed: of the split.
+
+    Returns:
+        Rows to keep, and rows held out, each in ascending order.
+
+    Raises:
+        ValueError: the fraction is out of range, or leaves one side empty.
+    """
+    held_out = round(examples * fraction)
+    if not 0 < fraction < 1 or not 0 < held_out < examples:
+        raise ValueError(f"cannot hold out a part {fraction} of {examples} images")
+    order = np.random.default_rng((seed, _SPLIT)).permutation(examples)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])

@@ -1,0 +1,84 @@
+"""What the published files must contain, byte for byte.
+
+A source is trusted for nothing: whatever delivers a file, its decompressed bytes must have the
+digest in this table.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NewType
+
+from mnist_accel.errors import DataError
+
+FILE_NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """A data set whose four files are known.
+
+    Attributes:
+        name: the name users give it.
+        files: of each decompressed file, its name, its size in bytes and its SHA-256.
+    """
+
+    name: str
+    files: Mapping[str, tuple[int, str]]
+
+
+# The four files of a `PublishedSet` by name, with digests that were found right. Only `verify`
+# makes one, so a type checker sees to it that no source hands on what was not verified.
+VerifiedFiles = NewType("VerifiedFiles", dict[str, bytes])
+
+
+def verify(published: PublishedSet, files: Mapping[str, bytes], *, origin: str) -> VerifiedFiles:
+    """Return the files if each has the published digest.
+
+    Args:
+        published: the set that they should be.
+        files: decompressed bytes by file name.
+        origin: what error messages call the place they came from.
+
+    Raises:
+        DataError: a digest differs.
+    """
+    for name, (size, expected) in published.files.items():
+        found = hashlib.sha256(files[name]).hexdigest()
+        if found != expected:
+            raise DataError(
+                f"{name} from {origin} is not the file of {published.name}: found SHA-256 {found} "
+                f"of {len(files[name])} bytes, expected {expected} of {size}"
+            )
+    return VerifiedFiles({name: files[name] for name in published.files})
+
+
+_SIZES = (47040016, 60008, 7840016, 10008)
+
+
+def _published(name: str, *digests: str) -> PublishedSet:
+    return PublishedSet(name, dict(zip(FILE_NAMES, zip(_SIZES, digests, strict=True), strict=True)))
+
+
+MNIST = _published(
+    "mnist",
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+)
+
+FASHION_MNIST = _published(
+    "fashion-mnist",
+    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+)
+
+PUBLISHED_SETS = {published.name: published for published in (MNIST, FASHION_MNIST)}

@@ -1,0 +1,74 @@
+"""How good a network is on a set of labelled images."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_accel.data.arrays import as_labels, check_same_length
+from mnist_accel.nn.network import Network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of `evaluate`.
+
+    Attributes:
+        loss: mean loss.
+        accuracy: part of the images whose most probable class is the label, 0…1.
+        per_class_accuracy: the same among the images of each class (classes,); NaN for a class that
+            has none.
+        confusion_matrix: (classes, classes) counts; row: label, column: prediction.
+    """
+
+    loss: float
+    accuracy: float
+    per_class_accuracy: NDArray[np.float64]
+    confusion_matrix: NDArray[np.int64]
+
+    @property
+    def correct(self) -> int:
+        """Number of images that were recognised."""
+        return int(np.trace(self.confusion_matrix))
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return int(self.confusion_matrix.sum())
+
+
+def evaluate(model: Network, images: NDArray[Any], labels: NDArray[Any]) -> Evaluation:
+    """Compare the predictions of a network with labels.
+
+    Args:
+        model: the network.
+        images: host array in any form `load_mnist` returns; at least one image.
+        labels: integers (N,) or one-hot rows.
+
+    Raises:
+        ValueError: there are no images, or shapes, scales or labels are wrong.
+        TypeError: images or labels have a dtype that is not theirs.
+    """
+    label_indices = as_labels(labels, classes=model.classes)
+    check_same_length(images, label_indices)
+    if not len(label_indices):
+        raise ValueError("evaluation needs at least one image, got none")
+    logits = model.predict_logits(images)
+    backend = model.backend
+    with backend.computation(model.kinds):
+        loss, _ = model.loss.value_and_gradient(
+            backend, backend.asarray(logits), backend.asarray(label_indices)
+        )
+        loss_host = float(loss)
+    confusion = np.zeros((model.classes, model.classes), np.int64)
+    np.add.at(confusion, (label_indices, logits.argmax(axis=1)), 1)
+    counts = confusion.sum(axis=1)
+    hits = np.diag(confusion)
+    per_class = np.divide(hits, counts, out=np.full(model.classes, np.nan), where=counts > 0)
+    return Evaluation(
+        loss=loss_host,
+        accuracy=float(hits.sum() / counts.sum()),
+        per_class_accuracy=per_class,
+        confusion_matrix=confusion,
+    )

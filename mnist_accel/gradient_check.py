@@ -1,0 +1,138 @@
+"""Checking gradients against numbers: does the chain rule, as it is coded, hold?
+
+For a parameter w, the gradient of the loss L is compared with the central difference
+(L(w + h) − L(w − h)) / 2h. Both are computed in float64, where with h = 1e-4 they agree to about eight
+digits. At a kink (a ReLU at 0, two equal maxima in a pooling window) the loss has no gradient, and the
+two may differ although the code is right; a parameter whose step crosses a kink is tried again with
+smaller steps, which cross it less often.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_accel.data.arrays import as_labels, as_pixels, check_same_length
+from mnist_accel.nn.network import Network
+
+STEP = 1e-4
+TOLERANCE = 1e-5
+_SMALLER_STEPS = (STEP, STEP / 10, STEP / 100)
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """Result for one parameter array.
+
+    Attributes:
+        name: of the array, such as "W1".
+        shape: of the array.
+        checked: number of its elements that were checked.
+        max_error: largest |gradient − difference| among them, relative to the largest |gradient| of
+            the array (or to 1e-8, if that is larger).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    checked: int
+    max_error: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within `TOLERANCE`; a NaN is not."""
+        return self.max_error <= TOLERANCE
+
+
+def check_gradients(
+    model: Network,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    elements: int = 50,
+    seed: int = 0,
+) -> list[GradientCheck]:
+    """Compare the gradients of a network with central differences.
+
+    Args:
+        model: a float64 network; its weights are the same afterwards.
+        images: host array in any form `load_mnist` returns. With max-pooling, use images without
+            ties, such as noise: on blank background the rule "all" counts a gradient several times.
+        labels: integers (N,) or one-hot rows.
+        elements: how many elements of each parameter array are checked, drawn at random.
+        seed: of this draw.
+
+    Returns:
+        A result for every parameter array, in the order of the layers.
+
+    Raises:
+        ValueError: the network is not float64, or the images or labels are wrong.
+        TypeError: images or labels have a dtype that is not theirs.
+    """
+    if model.dtype != "float64":
+        raise ValueError(f"gradients are checked in float64, but the network is {model.dtype}")
+    if elements < 1:
+        raise ValueError(f"elements must be at least 1, got {elements}")
+    loss = _Loss(model, images, labels)
+    analytic = loss.gradients()
+    rng = np.random.default_rng(seed)
+    results = []
+    for name, gradient in analytic.items():
+        count = min(elements, gradient.size)
+        positions = rng.choice(gradient.size, size=count, replace=False)
+        scale = max(1e-8, float(np.abs(gradient).max()))
+        errors = [
+            loss.error(name, int(position), float(gradient.flat[position])) / scale
+            for position in positions
+        ]
+        results.append(GradientCheck(name, gradient.shape, count, float(np.max(errors))))
+    return results
+
+
+class _Loss:
+    """The loss of a network on one batch, as a function of its parameters."""
+
+    def __init__(self, model: Network, images: NDArray[Any], labels: NDArray[Any]) -> None:
+        backend = model.backend
+        pixels = as_pixels(images, pixels=int(np.prod(model.input_shape)), dtype=model.dtype)
+        indices = as_labels(labels, classes=model.classes)
+        check_same_length(pixels, indices)
+        self._model = model
+        self._x = model.gather(backend.asarray(pixels), backend.asarray(np.arange(len(pixels))))
+        self._labels = backend.asarray(indices)
+
+    def gradients(self) -> dict[str, NDArray[Any]]:
+        """Return the gradient of the loss by the chain rule."""
+        model = self._model
+        logits, tape = model.forward(self._x)
+        _, dlogits = model.loss.value_and_gradient(model.backend, logits, self._labels)
+        model.backward(dlogits, tape)
+        return model.gradients.to_host()
+
+    def error(self, name: str, position: int, gradient: float) -> float:
+        """Return |gradient − difference| of one element, with the step where they agree best."""
+        scale = max(1e-8, abs(gradient))
+        error = float("inf")
+        for step in _SMALLER_STEPS:
+            error = min(error, abs(gradient - self._difference(name, position, step)))
+            if error <= TOLERANCE * scale:
+                break
+        return error
+
+    def _difference(self, name: str, position: int, step: float) -> float:
+        """Return the central difference at one element, whose value is put back."""
+        view = self._model.parameters.views[name]
+        index = np.unravel_index(position, view.shape)
+        index = tuple(int(i) for i in index)
+        value = float(view[index])
+        view[index] = value + step
+        above = self._value()
+        view[index] = value - step
+        below = self._value()
+        view[index] = value
+        return (above - below) / (2 * step)
+
+    def _value(self) -> float:
+        model = self._model
+        logits, _ = model.forward(self._x)
+        return float(model.loss.value_and_gradient(model.backend, logits, self._labels)[0])

@@ -1,0 +1,71 @@
+"""Networks, written against a backend that they are handed."""
+
+from mnist_accel.nn.initialisers import Glorot, He, Normal, Zeros
+from mnist_accel.nn.layers import (
+    AvgPool2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
+from mnist_accel.nn.network import Network
+from mnist_accel.nn.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Optimizer,
+    RMSProp,
+    create_optimizer,
+)
+from mnist_accel.nn.schedules import (
+    SCHEDULES,
+    CosineSchedule,
+    OneCycleSchedule,
+    Schedule,
+    StepSchedule,
+    create_schedule,
+)
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "AvgPool2d",
+    "BinaryCrossEntropy",
+    "Conv2d",
+    "CosineSchedule",
+    "Dropout",
+    "Flatten",
+    "Glorot",
+    "He",
+    "Layer",
+    "Linear",
+    "Loss",
+    "MaxPool2d",
+    "Network",
+    "Normal",
+    "OneCycleSchedule",
+    "Optimizer",
+    "Quadratic",
+    "RMSProp",
+    "ReLU",
+    "Schedule",
+    "Sigmoid",
+    "SoftmaxCrossEntropy",
+    "StepSchedule",
+    "Tanh",
+    "Zeros",
+    "create_optimizer",
+    "create_schedule",
+]

@@ -1,0 +1,111 @@
+"""Learning-rate schedules: a factor on the optimizer's learning rate, step by step."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Constant, and the base of the others."""
+
+    @property
+    def needs_total(self) -> bool:
+        """Whether the factor depends on how many steps there will be in all."""
+        return False
+
+    def factor(self, step: int, total_steps: int | None) -> float:
+        """Return what the learning rate is multiplied by.
+
+        Args:
+            step: steps done before this one: 0 at the first.
+            total_steps: steps of the whole training; None where nobody knows.
+        """
+        del step, total_steps
+        return 1.0
+
+
+@dataclass(frozen=True)
+class StepSchedule(Schedule):
+    """Multiply by `gamma` after every `every` steps.
+
+    Attributes:
+        every: steps between two drops; a third of all steps if None.
+        gamma: the factor of one drop.
+    """
+
+    every: int | None = None
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"every must be at least 1, got {self.every}")
+
+    @property
+    def needs_total(self) -> bool:
+        """Only where the interval is a part of the whole."""
+        return self.every is None
+
+    def factor(self, step: int, total_steps: int | None) -> float:
+        """Return gamma to the number of drops so far."""
+        every = self.every or max(1, math.ceil((total_steps or 1) / 3))
+        return self.gamma ** (step // every)
+
+
+@dataclass(frozen=True)
+class CosineSchedule(Schedule):
+    """Fall from 1 to 0 along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+
+    @property
+    def needs_total(self) -> bool:
+        """The curve spans the whole training."""
+        return True
+
+    def factor(self, step: int, total_steps: int | None) -> float:
+        """Return ½·(1 + cos(π·step / total))."""
+        total = total_steps or 1
+        return 0.5 * (1 + math.cos(math.pi * min(step, total) / total))
+
+
+@dataclass(frozen=True)
+class OneCycleSchedule(Schedule):
+    """Rise linearly from 1/25 to 1, then fall along half a cosine to 1/250 000 (Smith 2018).
+
+    Attributes:
+        warmup: part of all steps that the rise takes.
+    """
+
+    warmup: float = 0.3
+
+    @property
+    def needs_total(self) -> bool:
+        """The curve spans the whole training."""
+        return True
+
+    def factor(self, step: int, total_steps: int | None) -> float:
+        """Return the factor; the last step has the lowest."""
+        start, end = 1 / 25, 1 / 25 / 1e4
+        last = max(1, (total_steps or 1) - 1)
+        peak = self.warmup * last
+        if step < peak:
+            return start + (1 - start) * step / peak
+        progress = min(1.0, (step - peak) / (last - peak))
+        return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Schedule,
+    "step": StepSchedule,
+    "cosine": CosineSchedule,
+    "one-cycle": OneCycleSchedule,
+}
+
+
+def create_schedule(name: str) -> Schedule:
+    """Return the schedule called `name`.
+
+    Raises:
+        ValueError: no schedule has this name.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown schedule {name!r}; choose {', '.join(SCHEDULES)}")
+    return SCHEDULES[name]()

@@ -1,0 +1,67 @@
+"""The learned filters of a convolution."""
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from mnist_accel.plots.style import WIDTH, styled, to_png
+
+
+@styled
+def figure_filters(filters: ArrayLike) -> Figure:
+    """Draw the filters (out, in, kh, kw) of a convolution, all on one symmetric colour scale.
+
+    With one input channel the filters form a near-square sheet; with more, a row for each input
+    channel and a column for each output channel.
+
+    Raises:
+        ValueError: `filters` is not four-dimensional or is empty.
+    """
+    array = np.asarray(filters, dtype=np.float64)
+    if array.ndim != 4 or not array.size:
+        raise ValueError(f"filters must be a filled (out, in, kh, kw) array, got {array.shape}")
+    outputs, inputs, height, width = array.shape
+    if inputs == 1:
+        # Full rows where that leaves the sheet no wider than four times its height.
+        side = math.isqrt(outputs - 1) + 1
+        columns = next(c for c in range(side, 2 * side + 1) if outputs % c == 0 or c == 2 * side)
+        rows = -(-outputs // columns)
+    else:
+        rows, columns = inputs, outputs
+        array = array.transpose(1, 0, 2, 3)
+
+    # One mosaic of all filters with blank seams half a weight wide: it draws as fast for a
+    # thousand filters as for eight.
+    dots = 8
+    cell = np.array([height, width]) * dots + dots // 2
+    mosaic = np.full((rows * cell[0] - dots // 2, columns * cell[1] - dots // 2), np.nan)
+    for index, kernel in enumerate(array.reshape(-1, height, width)):
+        top, left = np.array(divmod(index, columns)) * cell
+        mosaic[top : top + height * dots, left : left + width * dots] = np.kron(
+            kernel, np.ones((dots, dots))
+        )
+
+    sheet_width = min(WIDTH - 1, 0.95 * columns)
+    sheet_height = sheet_width * mosaic.shape[0] / mosaic.shape[1]
+    figure = Figure(figsize=(max(sheet_width + 1, 3.2), sheet_height + 0.7), layout="constrained")
+    axes = figure.subplots()
+    axes.set_anchor("W")
+    limit = float(np.max(np.abs(array), where=np.isfinite(array), initial=0.0)) or 1.0
+    picture = axes.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    bar = figure.colorbar(picture, cax=axes.inset_axes((1.025, 0, 0.025, 1)))
+    bar.outline.set_visible(False)
+    bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.2g}", "0", f"{limit:.2g}"])
+    axes.spines[:].set_visible(False)
+    axes.set(xticks=[], yticks=[])
+    plural = "" if outputs == 1 else "s"
+    heading = f"{outputs} filter{plural} of {height} × {width}"
+    if inputs > 1:
+        heading += f" on {inputs} channels"
+        axes.set(xlabel="output channel →", ylabel="← input channel")
+    figure.suptitle(heading, x=0.012, ha="left", weight="bold", size=11.5)
+    return figure
+
+
+plot_filters = to_png(figure_filters)

@@ -1,0 +1,107 @@
+"""One look for all pictures, and how a figure becomes a file."""
+
+import functools
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, ParamSpec
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from mnist_accel.errors import DataError
+
+P = ParamSpec("P")
+
+PAPER, GRID, MUTED, INK = "#ffffff", "#e4e8ec", "#66727f", "#1f2933"
+# From Okabe and Ito's palette, told apart with all the usual colour-vision deficiencies.
+BLUE, GREEN, VERMILLION = "#0072b2", "#008060", "#d55e00"
+PAPER_TO_INK = LinearSegmentedColormap.from_list("paper_to_ink", [PAPER, "#101820"])
+
+# 9 inches at 160 dots an inch are 1440 pixels: sharp at the width of a README, and legible there.
+WIDTH = 9.0
+STYLE = {
+    "figure.dpi": 160,
+    "figure.facecolor": PAPER,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "font.size": 9.5,
+    "text.color": INK,
+    "text.parse_math": False,  # names of classes and models may hold a dollar sign
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    **{f"{axis}tick.{kind}.size": 0 for axis in "xy" for kind in ("major", "minor")},
+}
+
+
+def styled(build: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Make `build` draw in the style above, whatever the user's own settings are."""
+
+    @functools.wraps(build)
+    def build_styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with matplotlib.style.context(["default", STYLE]):
+            return build(*args, **kwargs)
+
+    return build_styled
+
+
+def to_png(
+    build: Callable[P, Figure],
+) -> Callable[Concatenate[str | os.PathLike[str], P], None]:
+    """Make of a function that builds a figure one that writes it to a path."""
+
+    def plot(path: str | os.PathLike[str], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        figure = build(*args, **kwargs)
+        png = io.BytesIO()
+        with matplotlib.style.context(["default", STYLE]):
+            # Without the version of matplotlib in its metadata, equal data give equal bytes.
+            figure.savefig(png, format="png", metadata={"Software": None})
+        _replace(Path(path), png.getvalue())
+
+    plot.__name__ = plot.__qualname__ = build.__name__.replace("figure_", "plot_")
+    plot.__doc__ = f"Write what `{build.__name__}` builds as PNG to `path`, whole or not at all."
+    return plot
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file through a temporary neighbour, so that no reader ever finds half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write the picture {path}: {error.strerror or error}") from error
+
+
+def say_instead(axes: Axes, text: str) -> None:
+    """Put a sentence in place of data that are missing."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def show_digit(axes: Axes, image: ArrayLike) -> None:
+    """Show an image (H, W) as dark ink on paper in a thin frame; 0 is paper."""
+    # Scaled to its own maximum: bytes 0…255 and fractions 0…1 look the same.
+    axes.imshow(np.asarray(image), cmap=PAPER_TO_INK, vmin=0, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color=GRID)

@@ -1,0 +1,424 @@
+"""Training: steps, epochs, and noticing when the numbers run away."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_accel.data.arrays import as_labels, as_pixels, check_same_length
+from mnist_accel.data.batches import BatchSampler, Sampling, dropout_generator
+from mnist_accel.errors import DivergedError
+from mnist_accel.evaluation import evaluate
+from mnist_accel.nn.layers import Dropout
+from mnist_accel.nn.network import Network, Observer
+from mnist_accel.nn.optimizers import Optimizer, create_optimizer
+from mnist_accel.nn.schedules import Schedule, create_schedule
+from mnist_accel.training_reports import Callback, EpochReport, History, StepsReport
+
+Array: TypeAlias = Any
+HostArray: TypeAlias = NDArray[Any]
+ValidationData: TypeAlias = tuple[HostArray, HostArray]
+
+# Steps run in chunks; between two of them losses are fetched and callbacks are called. A chunk takes
+# about this long: short enough for a lively display, long enough that fetching costs nothing.
+CHUNK_SECONDS = 0.2
+
+
+@dataclass
+class Progress:
+    """The place in a training; together with the arrays, all that it takes to go on from there.
+
+    Attributes:
+        step: updates done.
+        epoch: epochs completed.
+        epoch_step: updates done in the epoch under way.
+        epoch_images: images of these updates.
+        epoch_loss: sum of the losses of these images.
+        epoch_correct: how many of these images were recognised.
+        epoch_seconds: time that these updates took.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    epoch_images: int = 0
+    epoch_loss: float = 0.0
+    epoch_correct: int = 0
+    epoch_seconds: float = 0.0
+
+
+class Trainer:
+    """Trains a network: an optimizer, its state, and the place in the training.
+
+    Args:
+        model: the network; its weights change.
+        optimizer: an optimizer, or the name of one.
+        lr: learning rate where `optimizer` is a name; the optimizer's default if None.
+        batch_size: images a step.
+        seed: of the order of the images and of dropout.
+        sampling: "shuffle", "replacement" or "full"; see `BatchSampler`.
+        schedule: a schedule of the learning rate, or the name of one.
+        total_steps: length of the whole training, for schedules that need it; `fit` extends it to
+            its own end.
+        clock: returns seconds.
+
+    Raises:
+        ValueError: an argument is unknown or out of range, or `lr` is given with an optimizer that
+            has its own.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        optimizer: Optimizer | str = "sgd",
+        *,
+        lr: float | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        sampling: Sampling = "shuffle",
+        schedule: Schedule | str = "constant",
+        total_steps: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if isinstance(optimizer, str):
+            optimizer = create_optimizer(optimizer, lr=lr)
+        elif lr is not None:
+            raise ValueError(f"{optimizer} has its own lr, so lr={lr} cannot be given as well")
+        BatchSampler(examples=1, batch_size=batch_size, sampling=sampling, seed=seed)  # checks
+        self.model = model
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.seed = seed
+        self.sampling: Sampling = sampling
+        self.schedule = create_schedule(schedule) if isinstance(schedule, str) else schedule
+        self.total_steps = total_steps
+        self.progress = Progress()
+        self.optimizer_state: dict[str, Array] = {
+            name: model.backend.zeros(model.parameters.flat.shape, dtype=model.dtype)
+            for name in optimizer.state_names
+        }
+        self._clock = clock
+        self._has_dropout = any(isinstance(layer, Dropout) for layer in model.layers)
+        self._stop_reason = ""
+
+    @property
+    def step(self) -> int:
+        """Number of updates done."""
+        return self.progress.step
+
+    def train_batch(
+        self, images: HostArray, labels: HostArray, *, observe: Observer | None = None
+    ) -> float:
+        """Make one update on exactly this batch.
+
+        Args:
+            images: host array in any form `load_mnist` returns.
+            labels: integers (N,) or one-hot rows.
+            observe: is shown every tensor of the update, by name, as it is computed.
+
+        Returns:
+            The mean loss of the batch before the update.
+
+        Raises:
+            ValueError: shapes, scales or labels are wrong, or the batch is empty.
+            TypeError: images or labels have a dtype that is not theirs.
+            DivergedError: the loss, or a weight after the update, is NaN or infinite; the weights
+                are those before the update.
+        """
+        data = _DeviceData(self.model, images, labels)
+        with self.model.backend.computation(self.model.kinds):
+            losses, _ = self._run_chunk(data, [None], observe=observe)
+        return float(losses[0])
+
+    def fit(
+        self,
+        images: HostArray,
+        labels: HostArray,
+        *,
+        epochs: int | None = None,
+        iterations: int | None = None,
+        validation_data: ValidationData | None = None,
+        validation_every: int = 1,
+        callbacks: Sequence[Callback] = (),
+    ) -> History:
+        """Train for some epochs, or some steps, more.
+
+        An epoch that an earlier call left unfinished is finished first, and counts as one.
+
+        Args:
+            images: host array in any form `load_mnist` returns.
+            labels: integers (N,) or one-hot rows.
+            epochs: length of the training in epochs; either this or `iterations`.
+            iterations: length of the training in steps.
+            validation_data: images and labels to evaluate on at the end of epochs.
+            validation_every: epochs between two evaluations; there is one at the end in any case.
+            callbacks: hear of every chunk of steps and of every epoch.
+
+        Returns:
+            Losses and epochs of this call.
+
+        Raises:
+            ValueError: an argument is out of range; shapes, scales or labels are wrong.
+            TypeError: images or labels have a dtype that is not theirs.
+            DivergedError: a loss or a weight became NaN or infinite; the weights are those before
+                the update at which it happened.
+        """
+        data = _DeviceData(self.model, images, labels)
+        sampler = BatchSampler(data.examples, self.batch_size, self.sampling, self.seed)
+        target = self._target_step(sampler, epochs=epochs, iterations=iterations)
+        if validation_every < 1:
+            raise ValueError(f"validation_every must be at least 1, got {validation_every}")
+        self.total_steps = max(self.total_steps or 0, target)
+        self._stop_reason = ""
+        history = History()
+        while self.step < target and not self._stop_reason:
+            self._run_epoch(data, sampler, target, history, callbacks)
+            is_complete = self.progress.epoch_step == sampler.steps_per_epoch
+            if not is_complete and self.step < target:
+                break  # somebody asked to stop
+            is_due = self.step == target or (self.progress.epoch + 1) % validation_every == 0
+            report = self._epoch_report(validation_data if is_due else None)
+            if is_complete:
+                self.progress = Progress(step=self.step, epoch=self.progress.epoch + 1)
+            history.epochs.append(report)
+            for callback in callbacks:
+                callback.on_epoch(self, report)
+        history.stop_reason = self._stop_reason
+        return history
+
+    def request_stop(self, reason: str) -> None:
+        """Ask a running `fit` to end after the present step; may be called from a signal handler.
+
+        Args:
+            reason: in words; `History.stop_reason` holds the first that was given.
+        """
+        self._stop_reason = self._stop_reason or reason
+
+    def learning_rate(self) -> float:
+        """Return the learning rate of the next step.
+
+        Raises:
+            ValueError: the schedule needs the length of the training, and it is not known.
+        """
+        if self.schedule.needs_total and self.total_steps is None:
+            raise ValueError(
+                f"{self.schedule} needs to know the length of the training; pass total_steps"
+            )
+        return self.optimizer.lr * self.schedule.factor(self.step, self.total_steps)
+
+    def _target_step(
+        self, sampler: BatchSampler, *, epochs: int | None, iterations: int | None
+    ) -> int:
+        """Return the step at which a call of `fit` ends."""
+        if (epochs is None) == (iterations is None):
+            raise ValueError(f"give either epochs or iterations, got {epochs} and {iterations}")
+        if epochs is not None:
+            if epochs < 1:
+                raise ValueError(f"epochs must be at least 1, got {epochs}")
+            return self.step - self.progress.epoch_step + epochs * sampler.steps_per_epoch
+        if iterations is None or iterations < 1:
+            raise ValueError(f"iterations must be at least 1, got {iterations}")
+        return self.step + iterations
+
+    def _run_epoch(
+        self,
+        data: "_DeviceData",
+        sampler: BatchSampler,
+        target: int,
+        history: History,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        """Train to the end of the epoch, to `target`, or until somebody asks to stop."""
+        order = self.model.backend.asarray(sampler.epoch_order(self.progress.epoch))
+        step_seconds = CHUNK_SECONDS  # one step a chunk, until there is a measurement
+        while self.progress.epoch_step < sampler.steps_per_epoch and self.step < target:
+            if self._stop_reason:
+                return
+            count = min(
+                max(1, int(CHUNK_SECONDS / step_seconds)),
+                sampler.steps_per_epoch - self.progress.epoch_step,
+                target - self.step,
+                *(c.every - self.step % c.every for c in callbacks if c.every),
+            )
+            parts = [sampler.batch_slice(self.progress.epoch_step + i) for i in range(count)]
+            batches = [None if sampler.sampling == "full" else order[part] for part in parts]
+            started = self._clock()
+            with self.model.backend.computation(self.model.kinds):
+                losses, correct = self._run_chunk(data, batches)
+            images = np.array([part.stop - part.start for part in parts[: len(losses)]])
+            seconds = self._clock() - started
+            report = StepsReport(self.step - len(losses) + 1, losses, correct, images, seconds)
+            self._add_to_epoch(report)
+            step_seconds = max(1e-9, seconds / len(losses))
+            history.losses.extend(losses.tolist())
+            for callback in callbacks:
+                callback.on_steps(self, report)
+
+    def _run_chunk(
+        self,
+        data: "_DeviceData",
+        batches: Sequence[Array | None],
+        *,
+        observe: Observer | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Train on batches, one after the other, until the last or until somebody asks to stop.
+
+        Losses stay on the device until the last step is done.
+
+        Returns:
+            Losses and numbers of recognised images, of the steps that were done.
+        """
+        before = self._snapshot()
+        losses, correct = [], []
+        for rows in batches:
+            if losses and self._stop_reason:
+                break
+            loss, hits = self._train_step(*data.batch(rows), observe=observe)
+            losses.append(loss)
+            correct.append(hits)
+        backend = self.model.backend
+        losses_host = backend.to_numpy(backend.xp.stack(losses)).astype(np.float64)
+        if not np.isfinite(losses_host).all() or not self._is_finite(self.model.parameters.flat):
+            self._restore(before)
+            self._find_divergence(data, batches)
+        return losses_host, backend.to_numpy(backend.xp.stack(correct))
+
+    def _train_step(
+        self, x: Array, labels: Array, *, observe: Observer | None = None
+    ) -> tuple[Array, Array]:
+        """Make one update; return the loss and the number of recognised images before it."""
+        model = self.model
+        rng = dropout_generator(self.seed, self.step) if self._has_dropout else None
+        logits, tape = model.forward(x, rng=rng, observe=observe)
+        loss, dlogits = model.loss.value_and_gradient(model.backend, logits, labels)
+        correct = model.backend.count_correct(logits, labels)
+        if observe is not None:
+            observe("loss", loss)
+        model.backward(dlogits, tape, observe=observe)
+        lr = self.learning_rate()
+        self.progress.step += 1
+        self.optimizer.update(
+            model.backend,
+            model.parameters.flat,
+            model.gradients.flat,
+            self.optimizer_state,
+            lr=lr,
+            step=self.step,
+        )
+        if observe is not None:
+            for key, view in model.parameters.views.items():
+                observe(f"{key} after the update", view)
+        return loss, correct
+
+    def _add_to_epoch(self, report: StepsReport) -> None:
+        """Count a chunk in the sums of the epoch under way."""
+        progress = self.progress
+        progress.epoch_step += len(report.losses)
+        progress.epoch_images += int(report.images.sum())
+        progress.epoch_loss += float(report.losses @ report.images)
+        progress.epoch_correct += int(report.correct.sum())
+        progress.epoch_seconds += report.seconds
+
+    def _epoch_report(self, validation_data: ValidationData | None) -> EpochReport:
+        """Sum up the epoch under way, and evaluate if there is something to evaluate on."""
+        progress = self.progress
+        report = EpochReport(
+            epoch=progress.epoch + 1,
+            step=progress.step,
+            train_loss=progress.epoch_loss / progress.epoch_images,
+            train_accuracy=progress.epoch_correct / progress.epoch_images,
+            images_per_s=progress.epoch_images / max(1e-9, progress.epoch_seconds),
+        )
+        if validation_data is None:
+            return report
+        evaluation = evaluate(self.model, *validation_data)
+        return replace(
+            report,
+            validation_loss=evaluation.loss,
+            validation_accuracy=evaluation.accuracy,
+            validation_correct=evaluation.correct,
+            validation_total=evaluation.total,
+        )
+
+    # Noticing when the numbers run away. Nothing is checked inside a step, so a healthy training pays
+    # nothing: a chunk is looked at as a whole, and if it went wrong it is done again from its
+    # beginning, this time looking at every tensor.
+
+    def _find_divergence(self, data: "_DeviceData", batches: Sequence[Array | None]) -> None:
+        """Repeat a chunk that went wrong, and raise at the step where it does.
+
+        Raises:
+            DivergedError: always; the trainer stands before the step in question.
+        """
+        for rows in batches:
+            before = self._snapshot()
+            culprits: list[str] = []
+
+            def note(name: str, tensor: Array, culprits: list[str] = culprits) -> None:
+                if not self._is_finite(tensor):
+                    culprits.append(name)
+
+            self._train_step(*data.batch(rows), observe=note)
+            if culprits:
+                self._restore(before)
+                raise _diverged(self.step + 1, culprits[0], self.optimizer.lr)
+        raise _diverged(self.step, "loss", self.optimizer.lr)  # it did not happen again
+
+    def _is_finite(self, tensor: Array) -> bool:
+        xp = self.model.backend.xp
+        return bool(xp.all(xp.isfinite(tensor)))
+
+    def _snapshot(self) -> tuple[Array, dict[str, Array], Progress]:
+        """Copy all that an update changes."""
+        copy = self._copy
+        state = {name: copy(array) for name, array in self.optimizer_state.items()}
+        return copy(self.model.parameters.flat), state, replace(self.progress)
+
+    def _restore(self, snapshot: tuple[Array, dict[str, Array], Progress]) -> None:
+        """Go back to a snapshot."""
+        weights, state, progress = snapshot
+        self.model.parameters.flat[...] = weights
+        for name, array in state.items():
+            self.optimizer_state[name][...] = array
+        self.progress = replace(progress)
+
+    def _copy(self, array: Array) -> Array:
+        return self.model.backend.xp.asarray(array, copy=True)
+
+
+class _DeviceData:
+    """A data set on the device: uint8 pixels stay uint8 until a batch of them is used."""
+
+    def __init__(self, model: Network, images: HostArray, labels: HostArray) -> None:
+        pixels = as_pixels(images, pixels=int(np.prod(model.input_shape)), dtype=model.dtype)
+        indices = as_labels(labels, classes=model.classes)
+        check_same_length(pixels, indices)
+        if not len(pixels):
+            raise ValueError("training needs at least one image, got none")
+        self.examples = len(pixels)
+        self._model = model
+        self._images = model.backend.asarray(pixels)
+        self._labels = model.backend.asarray(indices)
+        self._whole: tuple[Array, Array] | None = None
+
+    def batch(self, rows: Array | None) -> tuple[Array, Array]:
+        """Return the inputs and labels of some rows, or of the whole set for None."""
+        if rows is not None:
+            labels = self._model.backend.xp.take(self._labels, rows, axis=0)
+            return self._model.gather(self._images, rows), labels
+        if self._whole is None:  # prepared once: full-batch training takes it at every step
+            every_row = self._model.backend.asarray(np.arange(self.examples))
+            self._whole = self._model.gather(self._images, every_row), self._labels
+        return self._whole
+
+
+def _diverged(step: int, tensor: str, lr: float) -> DivergedError:
+    return DivergedError(
+        f"training diverged at step {step}: the first value that is not finite is in the {tensor}; "
+        f"try a learning rate below {lr:g}",
+        step=step,
+        tensor=tensor,
+    )

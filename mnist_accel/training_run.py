@@ -1,0 +1,425 @@
+"""A training from settings to run folder: what `python -m mnist_accel.train` does."""
+
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_accel._version import __version__
+from mnist_accel.array_layer import Selection, select_backend
+from mnist_accel.callbacks import Checkpoints, LogLine, MetricsLog, StopRules
+from mnist_accel.checkpoint import load_checkpoint, save_model
+from mnist_accel.console import TrainingDisplay
+from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.data.batches import BatchSampler, split_indices
+from mnist_accel.errors import DivergedError, UsageError
+from mnist_accel.evaluation import Evaluation, evaluate
+from mnist_accel.models import create_model
+from mnist_accel.nn.optimizers import create_optimizer
+from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
+from mnist_accel.run_folder import RunFolder
+from mnist_accel.settings import TrainSettings, to_dict
+from mnist_accel.trainer import Trainer
+from mnist_accel.training_reports import Callback, EpochReport, StepsReport
+
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        folder: where everything is.
+        interrupted: whether somebody stopped it; it can be resumed then.
+    """
+
+    folder: RunFolder
+    interrupted: bool
+
+
+def start_run(
+    settings: TrainSettings, *, out: str | None, quiet: bool, progress: bool
+) -> RunResult:
+    """Train from the beginning, and leave a run folder.
+
+    Args:
+        settings: decide how the run goes.
+        out: the run folder; a new one under `runs/` if None.
+        quiet: print only the result.
+        progress: show a progress bar, or plain lines where there is no terminal.
+
+    Raises:
+        UsageError: settings do not suit the model or each other.
+        BackendUnavailableError: the backend asked for cannot run, and may not be replaced.
+        DataError: the data cannot be had, or the folder cannot be written.
+        DivergedError: the loss became NaN or infinite.
+    """
+    phases = Phases()
+    with phases.time("data"):
+        data = _RunData(settings)
+    with phases.time("setup"):
+        selection = _select(settings)
+        with usage_errors():
+            model = create_model(
+                settings.model,
+                backend=selection.backend,
+                seed=settings.seed,
+                hidden_sizes=settings.hidden_sizes or None,
+                activation=settings.activation or None,
+                dtype=settings.dtype,
+            )
+            trainer = Trainer(
+                model,
+                create_optimizer(
+                    settings.optimizer,
+                    lr=settings.lr,
+                    momentum=settings.momentum,
+                    weight_decay=settings.weight_decay,
+                ),
+                batch_size=settings.batch_size or len(data.train_labels),
+                seed=settings.seed,
+                sampling=settings.sampling,  # type: ignore[arg-type]
+                schedule=settings.schedule,
+            )
+        folder = RunFolder.create(
+            out, model=settings.model, backend=selection.backend.name, now=datetime.now()
+        )
+    run = _Run(settings, folder, data, selection, trainer, phases, quiet=quiet, progress=progress)
+    run.checkpoints.save(trainer)  # so that there is one from the first step on
+    return run.train()
+
+
+def resume_run(
+    folder: RunFolder, settings: TrainSettings, *, quiet: bool, progress: bool
+) -> RunResult:
+    """Go on with a run from its checkpoint.
+
+    Args:
+        folder: of the run.
+        settings: those of the run, with what the user changed.
+        quiet: print only the result.
+        progress: show a progress bar, or plain lines where there is no terminal.
+
+    Raises:
+        BackendUnavailableError: the backend asked for cannot run, and may not be replaced.
+        DataError: the data or the checkpoint cannot be had.
+        DivergedError: the loss became NaN or infinite.
+    """
+    phases = Phases()
+    with phases.time("data"):
+        data = _RunData(settings)
+    with phases.time("setup"):
+        selection = _select(settings)
+        trainer = load_checkpoint(folder.checkpoint, backend=selection.backend)
+        folder.truncate_metrics(trainer.step)
+    run = _Run(settings, folder, data, selection, trainer, phases, quiet=quiet, progress=progress)
+    for line in folder.read_metrics("epoch"):
+        if line["validation_accuracy"] is not None:
+            run.stop_rules.remember(line["validation_accuracy"])
+    return run.train()
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn what a constructor says of its arguments into what a command says of its flags."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+
+
+@dataclass
+class Phases:
+    """Seconds of wall-clock time by phase of a run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, phase: str) -> Iterator[None]:
+        """Count the time of a block."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - started
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + elapsed
+
+
+class _RunData:
+    """The images of a run: what is trained on, what is watched meanwhile, what is tested at last."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self.dataset: Dataset = load_dataset(settings.dataset, data_dir=settings.data_dir)
+        train, test = settings.limit_train or None, settings.limit_test or None
+        self.train_images = self.dataset.x_train[:train]
+        self.train_labels = self.dataset.t_train[:train]
+        self.test = self.dataset.x_test[:test], self.dataset.t_test[:test]
+        self.validation = self.test
+        self.validation_name = "test"
+        if settings.validation_split:
+            with usage_errors():
+                kept, held_out = split_indices(
+                    len(self.train_labels),
+                    fraction=settings.validation_split,
+                    seed=settings.seed,
+                )
+            self.validation = self.train_images[held_out], self.train_labels[held_out]
+            self.validation_name = "validation"
+            self.train_images = self.train_images[kept]
+            self.train_labels = self.train_labels[kept]
+
+
+class _Run:
+    """One run, from its first step, or the step it is resumed at, to its last file."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        folder: RunFolder,
+        data: _RunData,
+        selection: Selection,
+        trainer: Trainer,
+        phases: Phases,
+        *,
+        quiet: bool,
+        progress: bool,
+    ) -> None:
+        sampler = BatchSampler(
+            len(data.train_labels), trainer.batch_size, trainer.sampling, trainer.seed
+        )
+        self._settings = settings
+        self._folder = folder
+        self._data = data
+        self._selection = selection
+        self._trainer = trainer
+        self._phases = phases
+        self._total_steps = settings.iterations or (
+            (settings.epochs or 0) * sampler.steps_per_epoch
+        )
+        self._display = TrainingDisplay(self._total_steps, quiet=quiet, progress=progress)
+        self.checkpoints = Checkpoints(folder.checkpoint, every=settings.checkpoint_every)
+        self.stop_rules = StopRules(
+            target_accuracy=settings.target_accuracy,
+            patience=settings.patience,
+            max_seconds=settings.max_seconds,
+        )
+        folder.write_json(folder.config, self._config())
+
+    def train(self) -> RunResult:
+        """Train to the end, or until something stops it, and write what is to be written."""
+        with self._display:
+            self._introduce()
+            with self._phases.time("train"), _stop_on_signals(self._trainer):
+                stop_reason = self._fit()
+            self.checkpoints.save(self._trainer)
+            if stop_reason == INTERRUPTED:
+                self._display.warn(
+                    f"interrupted at step {self._trainer.step}, saved; go on with "
+                    f"--resume {self._folder.path}"
+                )
+                return RunResult(self._folder, interrupted=True)
+            if stop_reason:
+                self._display.note(f"stopped at step {self._trainer.step}: {stop_reason}")
+            evaluation = self._finish(stop_reason)
+        print(
+            f"test accuracy {evaluation.accuracy:.2%} ({evaluation.correct} / {evaluation.total}), "
+            f"loss {evaluation.loss:.4f}; everything is in {self._folder.path}"
+        )
+        return RunResult(self._folder, interrupted=False)
+
+    def _fit(self) -> str:
+        """Train the steps that are left; return why it ended before its time, if it did."""
+        trainer, settings = self._trainer, self._settings
+        steps_left = self._total_steps - trainer.step
+        if steps_left <= 0:
+            self._display.note(f"all {self._total_steps} steps are done already")
+            return ""
+        callbacks: Sequence[Callback] = (
+            _Show(self._display, self._data.validation_name),
+            MetricsLog(self._folder, every=settings.log_every, show=self._log),
+            self.checkpoints,
+            self.stop_rules,
+        )
+        try:
+            history = trainer.fit(
+                self._data.train_images,
+                self._data.train_labels,
+                iterations=steps_left,
+                validation_data=self._data.validation,
+                validation_every=settings.validation_every,
+                callbacks=callbacks,
+            )
+        except DivergedError as error:
+            raise DivergedError(
+                f"{error}; the last good checkpoint is {self._folder.checkpoint}",
+                step=error.step,
+                tensor=error.tensor,
+            ) from error
+        return history.stop_reason
+
+    def _finish(self, stop_reason: str) -> Evaluation:
+        """Evaluate on the test set, and write weights, pictures and summary."""
+        model, dataset, folder = self._trainer.model, self._data.dataset, self._folder
+        images, labels = self._data.test
+        with self._phases.time("evaluate"):
+            evaluation = evaluate(model, images, labels)
+            probabilities = model.predict_proba(images)
+        save_model(folder.model, model)
+        with self._phases.time("pictures"):
+            self._plot_curves()
+            weights = model.state_dict()["W1"]
+            if weights.ndim == 4:
+                plot_filters(folder.path / "filters.png", weights)
+            plot_mistakes(
+                folder.path / "mistakes.png",
+                images=images,
+                labels=labels,
+                predictions=probabilities.argmax(axis=1),
+                probabilities=probabilities,
+                class_names=dataset.class_names,
+            )
+        epochs = folder.read_metrics("epoch")
+        folder.write_json(
+            folder.summary,
+            {
+                "model": model.name,
+                "backend": model.backend.name,
+                "test_loss": evaluation.loss,
+                "test_accuracy": evaluation.accuracy,
+                "test_images": evaluation.total,
+                "train_images": len(self._data.train_labels),
+                "steps": self._trainer.step,
+                "epochs": epochs[-1]["epoch"] if epochs else 0,
+                "images_per_s": _overall_images_per_s(epochs),
+                "seconds": self._phases.seconds,
+                "stop_reason": stop_reason,
+            },
+        )
+        return evaluation
+
+    def _plot_curves(self) -> None:
+        steps = self._folder.read_metrics("steps")
+        epochs = self._folder.read_metrics("epoch")
+        plot_curves(
+            self._folder.path / "curves.png",
+            steps=[line["step"] for line in steps],
+            losses=[line["loss"] for line in steps],
+            epochs=[line["epoch"] for line in epochs],
+            train_accuracy=[line["train_accuracy"] for line in epochs],
+            test_accuracy=[line["validation_accuracy"] for line in epochs],
+            title=f"{self._settings.model} on {self._selection.backend.name}",
+        )
+
+    def _introduce(self) -> None:
+        """Say what is trained, on what, and with what."""
+        selection, trainer = self._selection, self._trainer
+        if selection.fell_back:
+            self._display.warn(f"{selection.reason}; training on {selection.backend.name} instead")
+        else:
+            self._display.note(f"backend {selection.backend.name} ({selection.reason})")
+        self._display.note(f"data {self._data.dataset.name} from {self._data.dataset.source}")
+        self._display.note(f"model {trainer.model.name}: {trainer.model.describe()}")
+
+    def _log(self, line: LogLine) -> None:
+        self._display.log_line(**asdict(line))
+
+    def _config(self) -> dict[str, Any]:
+        selection = self._selection
+        device = selection.backend.device_info()
+        return {
+            "settings": to_dict(self._settings),
+            "backend": {
+                "requested": selection.requested,
+                "used": selection.backend.name,
+                "reason": selection.reason,
+                "fell_back": selection.fell_back,
+            },
+            "device": {"name": device.name, "memory_total_bytes": device.memory_total_bytes},
+            "versions": {
+                "mnist_accel": __version__,
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                **device.libraries,
+            },
+            "data": {
+                "name": self._data.dataset.name,
+                "source": self._data.dataset.source,
+                "train_images": len(self._data.train_labels),
+                f"{self._data.validation_name}_images": len(self._data.validation[1]),
+                "test_images": len(self._data.test[1]),
+            },
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": sys.argv,
+        }
+
+
+class _Show(Callback):
+    """Moves the display on, and prints a line for each epoch."""
+
+    def __init__(self, display: TrainingDisplay, validation_name: str) -> None:
+        self._display = display
+        self._validation_name = validation_name
+
+    def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
+        """Move the bar."""
+        images = int(report.images.sum())
+        self._display.advance(
+            step=trainer.step,
+            epoch=trainer.progress.epoch + 1,
+            loss=float(report.losses.mean()),
+            accuracy=float(report.correct.sum() / images),
+            images_per_s=images / max(1e-9, report.seconds),
+        )
+
+    def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
+        """Print what the sources print: loss, accuracies, and how many of how many."""
+        if report.validation_accuracy is None:
+            return
+        self._display.epoch_line(
+            f"epoch {report.epoch}: loss {report.train_loss:.4f}, "
+            f"train accuracy {report.train_accuracy:.2%}, "
+            f"{self._validation_name} accuracy {report.validation_accuracy:.2%} "
+            f"({report.validation_correct} / {report.validation_total}), "
+            f"{report.images_per_s:,.0f} images/s"
+        )
+
+
+def _select(settings: TrainSettings) -> Selection:
+    """Choose the backend; a GPU that cannot be used is replaced by the CPU unless forbidden."""
+    fallback = settings.backend == "cupy" and not settings.no_fallback
+    with usage_errors():
+        return select_backend(settings.backend, fallback=fallback)
+
+
+def _overall_images_per_s(epochs: list[dict[str, Any]]) -> float | None:
+    """Return the mean throughput over epochs, each as long as the others."""
+    rates: NDArray[np.float64] = np.array([line["images_per_s"] for line in epochs])
+    return float(len(rates) / (1 / rates).sum()) if len(rates) else None
+
+
+@contextmanager
+def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C, or a polite kill, end the training after the present step; a second one at once."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        del frame
+        trainer.request_stop(INTERRUPTED)
+        signal.signal(signum, previous[signum])
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous: dict[int, Any] = {number: signal.signal(number, handle) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
