@@ -14,8 +14,8 @@ from backends.registry import (
     select_backend,
 )
 
-# `backends` is a generic name for a top-level package. `mnist_accel` checks this mark, and so notices
-# when another package of the same name hides this one.
+# `backends` is a generic name for a top-level package. `mnist_accel` checks this mark, and so
+# notices when another package of the same name hides this one.
 PROJECT = "mnist_accel"
 
 __all__ = [

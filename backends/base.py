@@ -49,15 +49,14 @@ class DeviceInfo:
 class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Updates, ABC):
     """An array library, and the operations of a neural network on its arrays.
 
+    A subclass is called without arguments, and sets `xp`.
+
     Attributes:
         name: the name users give, such as "numpy".
         xp: namespace of the Python array API standard whose arrays the operations take and return.
     """
 
     name: ClassVar[str]
-
-    def __init__(self, xp: Any) -> None:
-        self.xp = xp
 
     @classmethod
     @abstractmethod
@@ -66,7 +65,7 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
 
     @abstractmethod
     def asarray(self, host: NDArray[Any], *, dtype: str | None = None) -> Array:
-        """Copy a NumPy array to the device, converted to the dtype named `dtype` if one is given."""
+        """Copy a NumPy array to the device, converted to the dtype named `dtype` if given."""
 
     @abstractmethod
     def to_numpy(self, array: Array) -> NDArray[Any]:
@@ -90,7 +89,6 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         Args:
             kinds: names of the operations that the work is made of, such as "conv2d".
         """
-        del kinds
         yield
 
     def zeros(self, shape: tuple[int, ...], *, dtype: str) -> Array:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.availability import Availability
-from backends.base import Array, Backend, DeviceInfo
+from backends.base import Backend, DeviceInfo
+from backends.operations.common import Array
 
 INSTALL = 'pip install "mnist-accel[cuda12]" (CUDA 12 driver) or "mnist-accel[cuda13]" (CUDA 13)'
 
@@ -23,7 +24,7 @@ class CupyBackend(Backend):
     name = "cupy"
 
     def __init__(self) -> None:
-        super().__init__(importlib.import_module("array_api_compat.cupy"))
+        self.xp = importlib.import_module("array_api_compat.cupy")
         self._cupy = importlib.import_module("cupy")
 
     @classmethod
@@ -96,7 +97,7 @@ def _driver_problem(cupy: Any) -> Availability | None:
             needed = runtime.runtimeGetVersion() // 1000
             return Availability(
                 ok=False,
-                reason=f"the driver supports CUDA {_cuda_version(driver)}, CuPy needs CUDA {needed}",
+                reason=f"the driver supports CUDA {_cuda_version(driver)}, CuPy needs {needed}",
                 remedy="update the driver, or install the CuPy of the driver's CUDA: " + INSTALL,
             )
         if code == "cudaErrorNoDevice":

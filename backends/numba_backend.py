@@ -83,10 +83,14 @@ class NumbaBackend(NumpyBackend):
         *,
         stride: int,
         padding: int,
+        uniform: bool = False,
     ) -> NDArray[Any]:
-        """Convolve with the compiled kernel where the stride is 1."""
+        """Convolve with the compiled kernel, which is uniform, where the stride is 1."""
         if stride != 1 or x.shape[1] != weight.shape[1]:
-            return super().conv2d(x, weight, bias, stride=stride, padding=padding)
+            composed: NDArray[Any] = super().conv2d(
+                x, weight, bias, stride=stride, padding=padding, uniform=uniform
+            )
+            return composed
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
         y = np.empty(self._conv2d_shape(x, weight, padding=padding), x.dtype)
         if bias is None:

@@ -1,7 +1,8 @@
 """Finding a backend by name, and choosing one when the user leaves it open.
 
-Besides the built-in ones, any installed distribution can offer a backend under the entry-point group
-`mnist_accel.backends`: the entry point's name is the backend's, its object the `Backend` subclass.
+Besides the built-in ones, any installed distribution can offer a backend under the entry-point
+group `mnist_accel.backends`: the entry point's name is the backend's, its object the `Backend`
+subclass.
 """
 
 import importlib
@@ -112,7 +113,7 @@ def select_backend(name: str, *, fallback: bool) -> Selection:
 
 def _best(names: list[str]) -> Selection:
     """Return the first of `names` that can run here, with what spoke against those before it."""
-    passed_over = []
+    passed_over: list[str] = []
     for name in names:
         backend_class = _load_class(_BUILT_IN[name])
         availability = backend_class.availability()

@@ -12,7 +12,7 @@ if getattr(backends, "PROJECT", None) != "mnist_accel":
         "remove it, or its folder from PYTHONPATH"
     )
 
-from backends import (  # noqa: E402  (must follow the check)
+from backends import (
     Availability,
     Backend,
     BackendUnavailableError,

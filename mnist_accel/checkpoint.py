@@ -1,9 +1,9 @@
 """Saving and loading models and trainings.
 
-Both are safetensors files: named arrays, and a header of plain text that says, as JSON, which network
-and which training they belong to. A checkpoint holds all that a model file holds, so it can be loaded
-as a model too. Nothing in them is ever executed. Files are written whole or not at all, and carry a
-digest of their arrays.
+Both are safetensors files: named arrays, and a header of plain text that says, as JSON, which
+network and which training they belong to. A checkpoint holds all that a model file holds, so it can
+be loaded as a model too. Nothing in them is ever executed. Files are written whole or not at all,
+and carry a digest of their arrays.
 """
 
 import dataclasses
@@ -94,9 +94,7 @@ def save_checkpoint(path: PathLike, trainer: Trainer) -> None:
         "total_steps": trainer.total_steps,
         "progress": dataclasses.asdict(trainer.progress),
     }
-    _write(
-        _file(path), tensors, {"network": network_to_dict(trainer.model), "training": training}
-    )
+    _write(_file(path), tensors, {"network": network_to_dict(trainer.model), "training": training})
 
 
 def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Trainer:
@@ -133,7 +131,9 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
         for name, array in trainer.optimizer_state.items():
             array[...] = model.backend.asarray(tensors[_STATE_PREFIX + name], dtype=model.dtype)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is not a checkpoint this version can read ({error!r})") from error
+        raise CheckpointError(
+            f"{file} is not a checkpoint this version can read ({error!r})"
+        ) from error
     return trainer
 
 
@@ -194,7 +194,9 @@ def _read(file: Path) -> tuple[Tensors, dict[str, Any]]:
             f"(format {metadata.get('format')!r}, expected {FORMAT!r})"
         )
     if metadata.get("digest") != _digest(tensors):
-        raise CheckpointError(f"{file} is damaged: its arrays do not have the digest it was saved with")
+        raise CheckpointError(
+            f"{file} is damaged: its arrays do not have the digest it was saved with"
+        )
     try:
         header = {k: json.loads(v) for k, v in metadata.items() if k not in ("format", "digest")}
     except json.JSONDecodeError as error:

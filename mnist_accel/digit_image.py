@@ -2,8 +2,8 @@
 
 The way from a photo to 28×28 bytes:
 
-1. colours are compared with the paper around them, a smooth surface fitted to the picture, so
-   uneven light, coloured ink and either polarity come to the same: ink is what differs;
+1. ink is what differs from the paper, whatever the two colours are: the paper is a smooth
+   surface fitted to the picture, since light is seldom even;
 2. what is fainter than the noise, or too small to be part of the digit, is wiped off;
 3. strokes thinner than a pen's in MNIST are thickened, or they would vanish in the next step;
 4. the digit is fitted into 20×20, its aspect ratio kept, and its centre of mass is put at the
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from mnist_accel.errors import DataError
@@ -63,29 +63,28 @@ def _load(path: Path) -> FloatArray:
     """Decode an image file to (H, W, channels) fractions of 1 of working size."""
     try:
         with warnings.catch_warnings():
-            # MAX_PIXELS replaces Pillow's warning; whatever else it says of a file (odd EXIF
-            # data, say) is of no use to somebody who wants a digit read.
+            # Pillow warns of odd metadata and of sizes that MAX_PIXELS refuses anyway; neither
+            # says anything about the digit.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{path} has {image.width} x {image.height} pixels; at most "
-                        f"{MAX_PIXELS // 1_000_000} million are read, so reduce it first"
-                    )
+                    raise Image.DecompressionBombError
                 # Lets the JPEG decoder skip detail that would be averaged away.
                 image.draft(None, (2 * WORKING_SIZE, 2 * WORKING_SIZE))
                 image.load()
-                upright = ImageOps.exif_transpose(image)
-                return _to_fractions(upright)
+                return _to_fractions(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; give the path of a PNG or JPEG image") from None
-    # Pillow's decoders meet damage with any of these.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Image.DecompressionBombError:
         raise DataError(
-            f"cannot read {path} as a {', '.join(FORMATS)} image ({reason}); "
-            "save it anew as PNG or JPEG"
-        ) from error
+            f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels; reduce or crop it"
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is no image in one of the formats {', '.join(FORMATS)}") from None
+    # Pillow's decoders meet damage with any of these.
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"cannot read {path} as an image: {reason.splitlines()[0]}") from error
 
 
 def _to_fractions(image: Image.Image) -> FloatArray:
@@ -100,9 +99,9 @@ def _to_fractions(image: Image.Image) -> FloatArray:
     if shrink < 1:
         size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
         image = image.resize(size, Image.Resampling.BOX)
-    values = np.asarray(image, dtype=np.float32)
+    values = np.array(image, dtype=np.float32)
     if image.mode != "F":
-        values = values / 255
+        values /= 255
     values = values.reshape(*values.shape[:2], -1)
     return _without_transparency(values) if image.mode == "RGBA" else values
 
@@ -129,14 +128,18 @@ def _find_ink(picture: FloatArray) -> FloatArray | None:
     length = np.linalg.norm(direction)
     if not length:
         return None
-    ink: FloatArray = ndimage.gaussian_filter(difference @ (direction / length), size / 500)
+    direction /= length
+    blur = size / 500
+    noise = _estimate_noise(picture @ direction) / max(1.0, 2 * np.sqrt(np.pi) * blur)
 
-    # What is wider than any stroke, such as the edge of a shadow, is no ink either.
+    # Ink differs from the paper as a whole, which light that falls off smoothly does not; and it
+    # is narrower than a stroke can be, which a shadow is not.
+    from_paper = ndimage.gaussian_filter(difference @ direction, blur)
+    shade = ndimage.gaussian_filter(picture @ direction, blur)
     widest = max(3, size // 3)
-    ink = ink - ndimage.maximum_filter(ndimage.minimum_filter(ink, widest), widest)
-    ink = ink - np.median(ink)
+    wide = ndimage.maximum_filter(ndimage.minimum_filter(shade, widest), widest)
+    ink: FloatArray = np.minimum(from_paper, shade - wide)
 
-    noise = 1.4826 * np.median(np.abs(ink))
     peak = ink.max()
     if not peak > max(FAINTEST_INK, NOISE_DEVIATIONS * noise):
         return None
@@ -149,8 +152,10 @@ def _find_ink(picture: FloatArray) -> FloatArray | None:
 def _fit_paper(picture: FloatArray) -> FloatArray:
     """Fit a quadratic surface to each channel of (H, W, channels), regardless of the ink.
 
-    Least absolute deviations by reweighted least squares: the minority of the pixels, which is
-    the ink, has no say in it.
+    Weighted least squares, in which a pixel counts the less the farther it is from the surface.
+    The scale of "far" narrows from round to round, so the surface settles on the paper, as the
+    largest group of pixels that agree, and ink and shadows lose all influence (graduated
+    non-convexity: Blake and Zisserman, Visual Reconstruction, 1987).
     """
     height, width, channels = picture.shape
     step = max(1, max(height, width) // 64)
@@ -160,14 +165,29 @@ def _fit_paper(picture: FloatArray) -> FloatArray:
     basis = np.concatenate([one, x * one, y * one, x * x * one, x * y, y * y * one], axis=2)
     terms = basis[::step, ::step].reshape(-1, 6).astype(np.float64)
     values = picture[::step, ::step].reshape(-1, channels).astype(np.float64)
-    coefficients = np.zeros((6, channels))
-    coefficients[0] = np.median(values, axis=0)
-    for _ in range(20):
+    # Near the border there is more paper than ink even where the digit fills the picture.
+    trust = 1 + 9 * (np.abs(terms[:, 1:3]).max(axis=1, keepdims=True) > 0.9)
+    deviation = np.zeros((len(values), 1))
+    for scale in np.geomspace(1, 0.03, 20):
+        weighted = (terms * trust / (deviation**2 + scale**2)).T
+        # A slight pull towards flat: or else the surface bends through a digit that fills most
+        # of the picture. (It also settles the terms that a picture one pixel wide leaves open.)
+        pull = 0.02 * weighted[0].sum() * np.diag([0, 1, 1, 1, 1, 1])
+        coefficients = np.linalg.solve(weighted @ terms + pull, weighted @ values)
         deviation = np.linalg.norm(values - terms @ coefficients, axis=1, keepdims=True)
-        weighted = (terms / np.maximum(deviation, 1e-3)).T
-        # Least squares again, because a picture one pixel wide does not determine all terms.
-        coefficients = np.linalg.lstsq(weighted @ terms, weighted @ values, rcond=None)[0]
     return basis @ coefficients.astype(np.float32)
+
+
+def _estimate_noise(values: FloatArray) -> float:
+    """Estimate the standard deviation of the noise of single pixels of (H, W).
+
+    From the second differences along both axes, whose standard deviation is sqrt(6) times as
+    large. Their lower quartile is used, as it is the least disturbed by edges of ink.
+    """
+    quartile_of_normal = 0.3186
+    second = [np.abs(np.diff(values, 2, axis=axis)).ravel() for axis in (0, 1)]
+    both = np.concatenate(second)
+    return float(np.quantile(both, 0.25)) / (np.sqrt(6) * quartile_of_normal) if len(both) else 0.0
 
 
 def _largest_parts(ink: FloatArray, mask: Mask) -> Mask:

@@ -4,6 +4,9 @@ Wrong arguments to a Python function are `ValueError` or `TypeError`, as everywh
 classes here are for what lies outside the call: files, backends, numbers that ran away.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MnistAccelError(Exception):
     """Base of the errors below; the message is one line that says what to do."""
@@ -33,3 +36,16 @@ class DivergedError(MnistAccelError):
         super().__init__(message)
         self.step = step
         self.tensor = tensor
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn what a function says of its arguments into what a command says of its flags.
+
+    Raises:
+        UsageError: in place of a `ValueError` or `TypeError`.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error

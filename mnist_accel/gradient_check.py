@@ -1,10 +1,10 @@
 """Checking gradients against numbers: does the chain rule, as it is coded, hold?
 
 For a parameter w, the gradient of the loss L is compared with the central difference
-(L(w + h) − L(w − h)) / 2h. Both are computed in float64, where with h = 1e-4 they agree to about eight
-digits. At a kink (a ReLU at 0, two equal maxima in a pooling window) the loss has no gradient, and the
-two may differ although the code is right; a parameter whose step crosses a kink is tried again with
-smaller steps, which cross it less often.
+(L(w + h) − L(w − h)) / 2h. Both are computed in float64, where with h = 1e-4 they agree to about
+eight digits. At a kink (a ReLU at 0, two equal maxima in a pooling window) the loss has no
+gradient, and the two may differ although the code is right; a parameter whose step crosses a kink
+is tried again with smaller steps, which cross it less often.
 """
 
 from dataclasses import dataclass
@@ -122,8 +122,7 @@ class _Loss:
     def _difference(self, name: str, position: int, step: float) -> float:
         """Return the central difference at one element, whose value is put back."""
         view = self._model.parameters.views[name]
-        index = np.unravel_index(position, view.shape)
-        index = tuple(int(i) for i in index)
+        index = tuple(int(i) for i in np.unravel_index(position, view.shape))
         value = float(view[index])
         view[index] = value + step
         above = self._value()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mnist_accel.array_layer import Backend, get_backend
 from mnist_accel.data.batches import Sampling
-from mnist_accel.nn.initialisers import Normal
+from mnist_accel.nn.initialisers import Initialiser, Normal, Zeros
 from mnist_accel.nn.layers import (
     ACTIVATIONS,
     Conv2d,
@@ -80,17 +80,17 @@ def _dense(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
     return [*layers, Linear(CLASSES, weight_init=default_init(activation))]
 
 
-def _dense_normal(std: float, bias_std: float) -> Builder:
-    """Linear layers whose weights and biases are normal with these standard deviations."""
+def _dense_normal(weight_init: Normal, bias_init: Initialiser) -> Builder:
+    """Linear layers that all draw alike."""
+
+    def linear(units: int) -> Linear:
+        return Linear(units, weight_init=weight_init, bias_init=bias_init)
 
     def build(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
         layers: list[Layer] = []
         for units in hidden_sizes:
-            layers += [
-                Linear(units, True, Normal(std), Normal(bias_std)),
-                ACTIVATIONS[activation](),
-            ]
-        return [*layers, Linear(CLASSES, True, Normal(std), Normal(bias_std))]
+            layers += [linear(units), ACTIVATIONS[activation]()]
+        return [*layers, linear(CLASSES)]
 
     return build
 
@@ -99,7 +99,7 @@ def _cnn(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
     """One bank of 3×3 filters, pooled; neither bias nor activation after the filters."""
     del hidden_sizes, activation
     return [
-        Conv2d(8, kernel_size=3, bias=False, weight_init=Normal(1 / 9)),
+        Conv2d(8, kernel_size=3, bias=False, uniform=True, weight_init=Normal(1 / 9)),
         MaxPool2d(2, ties="all"),
         Flatten(),
         Linear(CLASSES, weight_init=Normal(1 / 1352)),
@@ -137,7 +137,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "two-layer": Recipe(
         summary="784-50-10 softmax network, batches drawn with replacement",
-        build=_dense_normal(0.01, 0.0),
+        build=_dense_normal(Normal(0.01), Zeros()),
         hidden_sizes=(50,),
         activation="relu",
         loss=SoftmaxCrossEntropy(),
@@ -150,7 +150,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "backprop": Recipe(
         summary="sigmoid network with quadratic cost, small shuffled batches",
-        build=_dense_normal(1.0, 1.0),
+        build=_dense_normal(Normal(1.0, output_major=True), Normal(1.0)),
         hidden_sizes=(30,),
         activation="sigmoid",
         loss=Quadratic(),

@@ -1,11 +1,11 @@
 """The folder that a training leaves behind.
 
-    config.json         everything needed to repeat it
-    metrics.jsonl       a line per log step and per epoch
-    summary.json        the result
-    model.safetensors   the weights
-    checkpoint/         the place from which it can go on
-    curves.png, filters.png, mistakes.png
+config.json         everything needed to repeat it
+metrics.jsonl       a line per log step and per epoch
+summary.json        the result
+model.safetensors   the weights
+checkpoint/         the place from which it can go on
+curves.png, filters.png, mistakes.png
 """
 
 import json
@@ -83,7 +83,9 @@ class RunFolder:
                 key=lambda run: (run / "config.json").stat().st_mtime,
             )
             if not runs:
-                raise DataError(f"there is no run in {DEFAULT_PARENT}/ yet; train one, or give a path")
+                raise DataError(
+                    f"there is no run in {DEFAULT_PARENT}/ yet; train one, or give a path"
+                )
             return cls(runs[-1])
         for candidate in (Path(path), *Path(path).parents[:2]):
             if (candidate / "config.json").is_file():

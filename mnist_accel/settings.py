@@ -133,6 +133,10 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
         # Mini-batches in place of the whole set: an "iteration" means something else then.
         defaults |= {"sampling": "shuffle", "validation_every": 1}
     settings = TrainSettings(**(defaults | chosen))
+    if settings.sampling == "full" and settings.batch_size:
+        raise UsageError(
+            f"--sampling full takes the whole set, so no --batch-size {settings.batch_size}"
+        )
     return dataclasses.replace(settings, hidden_sizes=tuple(settings.hidden_sizes))
 
 
@@ -153,7 +157,9 @@ def read_config(path: str) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path} is not valid {'JSON' if file.suffix == '.json' else 'TOML'}: {error}") from error
+        raise DataError(
+            f"{path} is not valid {'JSON' if file.suffix == '.json' else 'TOML'}: {error}"
+        ) from error
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a table of settings, got {type(content).__name__}")
     values = content.get("settings", content)
@@ -161,7 +167,9 @@ def read_config(path: str) -> dict[str, Any]:
     named = {name.replace("-", "_"): value for name, value in values.items()}
     unknown = sorted(named.keys() - known)
     if unknown:
-        raise UsageError(f"{path} sets {', '.join(unknown)}; known settings are {', '.join(sorted(known))}")
+        raise UsageError(
+            f"{path} sets {', '.join(unknown)}; known settings are {', '.join(sorted(known))}"
+        )
     return named
 
 

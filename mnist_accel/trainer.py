@@ -22,8 +22,8 @@ Array: TypeAlias = Any
 HostArray: TypeAlias = NDArray[Any]
 ValidationData: TypeAlias = tuple[HostArray, HostArray]
 
-# Steps run in chunks; between two of them losses are fetched and callbacks are called. A chunk takes
-# about this long: short enough for a lively display, long enough that fetching costs nothing.
+# Steps run in chunks; between two of them losses are fetched and callbacks are called. A chunk
+# takes about this long: short enough for a lively display, long enough that fetching costs nothing.
 CHUNK_SECONDS = 0.2
 
 
@@ -272,7 +272,8 @@ class Trainer:
             Losses and numbers of recognised images, of the steps that were done.
         """
         before = self._snapshot()
-        losses, correct = [], []
+        losses: list[Array] = []
+        correct: list[Array] = []
         for rows in batches:
             if losses and self._stop_reason:
                 break
@@ -343,8 +344,8 @@ class Trainer:
             validation_total=evaluation.total,
         )
 
-    # Noticing when the numbers run away. Nothing is checked inside a step, so a healthy training pays
-    # nothing: a chunk is looked at as a whole, and if it went wrong it is done again from its
+    # Noticing when the numbers run away. Nothing is checked inside a step, so a healthy training
+    # pays nothing: a chunk is looked at as a whole, and if it went wrong it is done again from its
     # beginning, this time looking at every tensor.
 
     def _find_divergence(self, data: "_DeviceData", batches: Sequence[Array | None]) -> None:

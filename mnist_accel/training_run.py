@@ -21,7 +21,7 @@ from mnist_accel.checkpoint import load_checkpoint, save_model
 from mnist_accel.console import TrainingDisplay
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
-from mnist_accel.errors import DivergedError, UsageError
+from mnist_accel.errors import DivergedError, usage_errors
 from mnist_accel.evaluation import Evaluation, evaluate
 from mnist_accel.models import create_model
 from mnist_accel.nn.optimizers import create_optimizer
@@ -129,15 +129,6 @@ def resume_run(
     return run.train()
 
 
-@contextmanager
-def usage_errors() -> Iterator[None]:
-    """Turn what a constructor says of its arguments into what a command says of its flags."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise UsageError(str(error)) from error
-
-
 @dataclass
 class Phases:
     """Seconds of wall-clock time by phase of a run."""
@@ -156,7 +147,7 @@ class Phases:
 
 
 class _RunData:
-    """The images of a run: what is trained on, what is watched meanwhile, what is tested at last."""
+    """The images of a run: to train on, to watch meanwhile, to test on at last."""
 
     def __init__(self, settings: TrainSettings) -> None:
         self.dataset: Dataset = load_dataset(settings.dataset, data_dir=settings.data_dir)
@@ -409,10 +400,9 @@ def _overall_images_per_s(epochs: list[dict[str, Any]]) -> float | None:
 
 @contextmanager
 def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C, or a polite kill, end the training after the present step; a second one at once."""
+    """Let Ctrl-C, or a polite kill, end the training after the present step."""
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        del frame
         trainer.request_stop(INTERRUPTED)
         signal.signal(signum, previous[signum])
 

@@ -56,8 +56,8 @@ def check_gradients(
 def distinct(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Values 0.1 apart in random order, none near 0: no ties and no kink within reach of h."""
     n = math.prod(shape)
-    values: Array = (rng.permutation(n) - n // 2 + 0.5) * 0.1
-    return values.reshape(shape)
+    order = rng.permutation(n).astype(np.float64)
+    return (0.1 * (order - n // 2 + 0.5)).reshape(shape)
 
 
 def test_linear_gradients() -> None:

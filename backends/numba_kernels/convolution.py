@@ -1,6 +1,7 @@
 """Direct convolution of stride 1, and its gradients.
 
-Layout: images x (N, C, H, W), already padded; filters (O, C, kh, kw); feature maps y (N, O, OH, OW).
+Layout: images x (N, C, H, W), already padded; filters (O, C, kh, kw); feature maps y (N, O, OH,
+OW).
 
 Every loop runs over a whole plane. An output plane is computed as if its rows were W wide, like
 those of the input: then, for one tap (i, j) of a filter, output p reads input p + i·W + j for all p

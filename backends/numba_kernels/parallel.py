@@ -1,9 +1,9 @@
 """How the kernels are compiled, and how they share a batch among threads.
 
-A batch is cut into chunks of `IMAGES_PER_CHUNK` images. A kernel comes as two functions: one works on
-a single chunk, the other runs over all chunks in parallel. Small batches are one chunk, and so never
-pay for waking threads. Because the cuts depend on the batch alone, results do not depend on the
-number of threads.
+A batch is cut into chunks of `IMAGES_PER_CHUNK` images. A kernel comes as two functions: one works
+on a single chunk, the other runs over all chunks in parallel. Small batches are one chunk, and so
+never pay for waking threads. Because the cuts depend on the batch alone, results do not depend on
+the number of threads.
 """
 
 import os
@@ -13,10 +13,10 @@ import numba
 from numba import njit
 
 # Numba prefers OpenMP, whose threads wait by spinning: where other programs want the cores as well,
-# a step takes ten times as long as with Numba's own pool, whose threads sleep. (Six busy processes on
-# two cores, lenet at batch 64: 600 ms against 60 ms.) A choice of the user's own is respected.
+# a step takes ten times as long as with Numba's own pool, whose threads sleep. (Six busy processes
+# on two cores, lenet at batch 64: 600 ms against 60 ms.) A choice of the user's own is respected.
 if "NUMBA_THREADING_LAYER" not in os.environ:
-    numba.config.THREADING_LAYER = "workqueue"
+    numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
 # That pool serves one caller at a time, and ends the process if there are two.
 one_parallel_kernel_at_a_time = threading.Lock()

@@ -4,8 +4,8 @@ Layout: images (N, C, H, W), pooled (N, C, OH, OW), tie mask like the pooled: bi
 where position (i, j) of the window receives the gradient.
 
 The loops are written once, for any window. Windows of 2×2 that do not overlap, which every recipe
-has, are compiled a second time with these numbers as constants: unrolled and vectorised, they take an
-eighth of the time. A NaN in a window makes its maximum NaN, as in NumPy.
+has, are compiled a second time with these numbers as constants: unrolled and vectorised, they take
+an eighth of the time. A NaN in a window makes its maximum NaN, as in NumPy.
 
 Cost per window: size² comparisons for the maximum, as many for the mask.
 """

@@ -2,7 +2,13 @@
 
 Images are (N, C, H, W), filters (O, C, kh, kw). `im2col` copies the patch under every output
 position into a column, so that a convolution is one matrix product per image, and its gradients are
-two more. As everywhere in the field, "convolution" means cross-correlation: filters are not flipped.
+two more. As everywhere in the field, "convolution" means cross-correlation: filters are not
+flipped.
+
+A matrix product does not promise that equal patches give equal outputs to the last bit: BLAS works
+through the columns in blocks, and different blocks may add in a different order. Where that
+matters, which is before max-pooling that looks for ties, `uniform` asks for a sum tap by tap, in
+one order.
 """
 
 from backends.operations.common import Array, Operations, output_size, require_same_dtype
@@ -36,9 +42,7 @@ class Convolution(Operations):
         columns = xp.empty((n, channels, kh, kw, oh, ow), dtype=x.dtype)
         for i in range(kh):
             for j in range(kw):
-                rows = slice(i, i + stride * (oh - 1) + 1, stride)
-                cols = slice(j, j + stride * (ow - 1) + 1, stride)
-                columns[:, :, i, j, :, :] = x[:, :, rows, cols]
+                columns[:, :, i, j, :, :] = x[:, :, *_under_tap(i, j, oh, ow, stride)]
         return xp.reshape(columns, (n, channels * kh * kw, oh * ow))
 
     def col2im(
@@ -73,13 +77,18 @@ class Convolution(Operations):
         )
         for i in range(kh):
             for j in range(kw):
-                rows = slice(i, i + stride * (oh - 1) + 1, stride)
-                cols = slice(j, j + stride * (ow - 1) + 1, stride)
-                image[:, :, rows, cols] += columns[:, :, i, j, :, :]
+                image[:, :, *_under_tap(i, j, oh, ow, stride)] += columns[:, :, i, j, :, :]
         return image[:, :, padding : padding + height, padding : padding + width]
 
     def conv2d(
-        self, x: Array, weight: Array, bias: Array | None, *, stride: int, padding: int
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        *,
+        stride: int,
+        padding: int,
+        uniform: bool = False,
     ) -> Array:
         """Convolve images with a bank of filters.
 
@@ -89,6 +98,7 @@ class Convolution(Operations):
             bias: (O,), or None for none.
             stride: step between output positions, in pixels.
             padding: zeros added on each of the four sides, in pixels.
+            uniform: equal patches must give equal outputs, to the last bit.
 
         Returns:
             Feature maps (N, O, OH, OW) in the dtype of `x`.
@@ -104,11 +114,15 @@ class Convolution(Operations):
             raise ValueError(f"filters take {filter_channels} channels, the images have {channels}")
         oh = output_size(height, kh, stride=stride, padding=padding)
         ow = output_size(width, kw, stride=stride, padding=padding)
-        columns = self.im2col(x, kernel_size=(kh, kw), stride=stride, padding=padding)
-        y = self.xp.reshape(weight, (out_channels, -1)) @ columns
+        if uniform:
+            y = self._sum_taps(x, weight, output=(oh, ow), stride=stride, padding=padding)
+        else:
+            columns = self.im2col(x, kernel_size=(kh, kw), stride=stride, padding=padding)
+            y = self.xp.reshape(weight, (out_channels, -1)) @ columns
+            y = self.xp.reshape(y, (n, out_channels, oh, ow))
         if bias is not None:
-            y += self.xp.reshape(bias, (out_channels, 1))
-        return self.xp.reshape(y, (n, out_channels, oh, ow))
+            y += self.xp.reshape(bias, (out_channels, 1, 1))
+        return y
 
     def conv2d_backward(
         self, dy: Array, x: Array, weight: Array, *, stride: int, padding: int, need_dx: bool
@@ -146,6 +160,23 @@ class Convolution(Operations):
             )
         return dx, xp.reshape(dweight, weight.shape), xp.sum(dy, axis=(0, 2))
 
+    def _sum_taps(
+        self, x: Array, weight: Array, *, output: tuple[int, int], stride: int, padding: int
+    ) -> Array:
+        """Convolve by adding one tap of the filters after the other, everywhere at once."""
+        xp = self.xp
+        if padding:
+            x = self._pad(x, padding)
+        n = x.shape[0]
+        out_channels, channels, kh, kw = weight.shape
+        y = xp.zeros((n, out_channels, *output), dtype=x.dtype)
+        for c in range(channels):
+            for i in range(kh):
+                for j in range(kw):
+                    under_tap = x[:, c : c + 1, *_under_tap(i, j, *output, stride)]
+                    y += xp.reshape(weight[:, c, i, j], (out_channels, 1, 1)) * under_tap
+        return y
+
     def _pad(self, x: Array, padding: int) -> Array:
         """Surround each image of `x` (N, C, H, W) by `padding` zeros on every side."""
         n, channels, height, width = x.shape
@@ -154,3 +185,11 @@ class Convolution(Operations):
         )
         padded[:, :, padding : padding + height, padding : padding + width] = x
         return padded
+
+
+def _under_tap(i: int, j: int, oh: int, ow: int, stride: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the input that lie under tap (i, j) at all positions."""
+    return (
+        slice(i, i + stride * (oh - 1) + 1, stride),
+        slice(j, j + stride * (ow - 1) + 1, stride),
+    )

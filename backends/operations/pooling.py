@@ -1,12 +1,12 @@
 """Maximum and average pooling over square windows.
 
-Windows are taken as size² strided slices of the images, one for each position in the window, so that
-windows of any size and stride, overlapping or not, need only element-wise operations. A last
+Windows are taken as size² strided slices of the images, one for each position in the window, so
+that windows of any size and stride, overlapping or not, need only element-wise operations. A last
 incomplete row or column of windows is dropped.
 
 The tie mask. On MNIST most windows lie on blank background, so several positions equal the maximum,
-and which of them receive the gradient is part of a recipe. `max_pool2d` records it as an integer per
-window: bit i·size + j is set where position (i, j) of the window receives the gradient.
+and which of them receive the gradient is part of a recipe. `max_pool2d` records it as an integer
+per window: bit i·size + j is set where position (i, j) of the window receives the gradient.
 """
 
 from collections.abc import Iterator

@@ -2,8 +2,8 @@
 
 Each method changes its arrays in place and returns nothing. The rules and the defaults of their
 callers are PyTorch's, so that a figure can be compared. Weight decay λ adds λ·w to the gradient
-(L2 regularisation); only Adam can decouple it from the gradient (AdamW, Loshchilov and Hutter 2019).
-All arrays are one-dimensional, of one length and one dtype.
+(L2 regularisation); only Adam can decouple it from the gradient (AdamW, Loshchilov and Hutter
+2019). All arrays are one-dimensional, of one length and one dtype.
 """
 
 from backends.operations.common import Array, Operations, require_same_dtype

@@ -1,8 +1,8 @@
 """The command line: `mnist-accel NAME …`, and `python -m mnist_accel.NAME …` for the same.
 
 Each module of this package is one command: `add_arguments` declares its flags, `run` does the work
-and returns the exit code, and its docstring is its help. Here they meet: errors that a user can mend
-become one line on stderr and an exit code.
+and returns the exit code, and its docstring is its help. Here they meet: errors that a user can
+mend become one line on stderr and an exit code.
 """
 
 import argparse
@@ -31,10 +31,19 @@ EXIT_CODES = """exit codes:
   refused; 5 the loss diverged; 6 a comparison failed; 130 interrupted"""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
+    def __init__(self, *, prog: str, description: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
     def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
         self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
@@ -51,7 +60,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "mnist-accel") -> int
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         return _run(arguments[0], arguments[1:], prog=f"{prog} {arguments[0]}")
-    parser = _Parser(prog=prog, description=_summary_of_all(), epilog=EXIT_CODES, **_RAW)
+    parser = Parser(prog=prog, description=_summary_of_all())
     parser.add_argument("--version", action="version", version=f"mnist-accel {__version__}")
     parser.add_argument("command", choices=COMMANDS, help="what to do; each has its own --help")
     try:
@@ -66,13 +75,10 @@ def run_module(name: str) -> NoReturn:
     sys.exit(_run(name, sys.argv[1:], prog=f"python -m mnist_accel.{name}"))
 
 
-_RAW = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-
-
 def _run(name: str, arguments: list[str], *, prog: str) -> int:
     """Parse the arguments of a command and run it."""
     module = _module(name)
-    parser = _Parser(prog=prog, description=module.__doc__, epilog=EXIT_CODES, **_RAW)
+    parser = Parser(prog=prog, description=module.__doc__)
     module.add_arguments(parser)
     try:
         exit_code: int = module.run(parser.parse_args(arguments))

@@ -6,7 +6,7 @@ progress to stderr. Ctrl-C saves, and --resume goes on.
 
 import argparse
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 from mnist_accel.commands import EXIT_INTERRUPTED, Parser
 from mnist_accel.commands.arguments import (
@@ -16,18 +16,19 @@ from mnist_accel.commands.arguments import (
     number,
     sizes,
 )
+from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import UsageError
 from mnist_accel.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.nn.layers import ACTIVATIONS
 from mnist_accel.nn.network import DTYPES
 from mnist_accel.nn.optimizers import OPTIMIZERS
 from mnist_accel.nn.schedules import SCHEDULES
-from mnist_accel.settings import TrainSettings, read_config, resolve, to_dict
+from mnist_accel.settings import TrainSettings, read_config, resolve
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
 
-# What may change when a run goes on: how long, on what, and how it is watched. The rest is what makes
-# it the same run.
+# What may change when a run goes on: how long, on what, and how it is watched. The rest is what
+# makes it the same run.
 _MAY_CHANGE = {
     "backend",
     "no_fallback",
@@ -47,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--config", metavar="FILE", help="settings as TOML, or an earlier config.json")
-    run.add_argument("--out", metavar="DIR", help="run folder (default: runs/<time>-<model>-<backend>)")
+    run.add_argument(
+        "--out", metavar="DIR", help="run folder (default: runs/<time>-<model>-<backend>)"
+    )
     run.add_argument(
         "--resume",
         nargs="?",
@@ -65,11 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from mnist_accel.run_folder import RunFolder
     from mnist_accel.training_run import resume_run, start_run
 
-    given = {
-        name: value
-        for name, value in vars(args).items()
-        if name in _SETTINGS and value is not None
-    }
+    given = _settings_in(args)
     display = {"quiet": args.quiet, "progress": not args.no_progress}
     if args.resume is not None:
         _refuse_on_resume(args, given)
@@ -117,11 +116,20 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how it is trained")
     how.add_argument("--epochs", type=positive, metavar="N", help="length in epochs")
     how.add_argument("--iterations", type=positive, metavar="N", help="length in steps")
-    how.add_argument("--batch-size", type=positive, metavar="N", help="images a step")
+    how.add_argument(
+        "--batch-size", type=integer(0), metavar="N", help="images a step; 0 for the whole set"
+    )
+    how.add_argument(
+        "--sampling",
+        choices=get_args(Sampling),
+        help="shuffled epochs, batches drawn with replacement, or the whole set at every step",
+    )
     how.add_argument("--lr", type=number(above=0), metavar="RATE", help="learning rate")
     how.add_argument("--optimizer", choices=OPTIMIZERS, help="brings its own learning rate")
     how.add_argument("--momentum", type=number(at_least=0, below=1), metavar="PART", help="of SGD")
-    how.add_argument("--weight-decay", type=number(at_least=0), metavar="RATE", help="L2; AdamW's own")
+    how.add_argument(
+        "--weight-decay", type=number(at_least=0), metavar="RATE", help="L2; AdamW's own"
+    )
     how.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate")
     stop = parser.add_argument_group("when it stops, and what it writes")
     stop.add_argument(
@@ -131,13 +139,23 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="stop at this accuracy, 0…1, on held-out images if there are any",
     )
     stop.add_argument(
-        "--patience", type=positive, metavar="N", help="stop after N evaluations without improvement"
+        "--patience",
+        type=positive,
+        metavar="N",
+        help="stop after N evaluations without improvement",
     )
-    stop.add_argument("--max-seconds", type=number(above=0), metavar="S", help="stop after S seconds")
+    stop.add_argument(
+        "--validation-every", type=positive, metavar="N", help="epochs between two evaluations"
+    )
+    stop.add_argument(
+        "--max-seconds", type=number(above=0), metavar="S", help="stop after S seconds"
+    )
     stop.add_argument(
         "--checkpoint-every", type=positive, metavar="N", help="steps (default: ends of epochs)"
     )
-    stop.add_argument("--log-every", type=positive, metavar="N", help="steps between lines of the log")
+    stop.add_argument(
+        "--log-every", type=positive, metavar="N", help="steps between lines of the log"
+    )
 
 
 def _refuse_on_resume(args: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -151,22 +169,18 @@ def _refuse_on_resume(args: argparse.Namespace, given: dict[str, Any]) -> None:
 
 def _check_values(path: str, values: dict[str, Any]) -> dict[str, Any]:
     """Check the values of a configuration file as if they were flags, and convert them."""
-    parser = Parser(prog=path, add_help=False)
+    parser = Parser(prog=path)
     _add_settings(parser)
-    internal = {
-        name: values[name] for name in ("sampling", "validation_every", "batch_size") if name in values
-    }
     words: list[str] = []
     for name, value in values.items():
-        if name in internal or value is None or value is False or value in ("", []):
+        if value is None or value is False or value in ("", []):
             continue
         words.append("--" + name.replace("_", "-"))
         if value is not True:
             words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
-    checked = {
-        name: value for name, value in vars(parser.parse_args(words)).items() if value is not None
-    }
-    return checked | internal
+    return _settings_in(parser.parse_args(words))
 
 
-__all__ = ["add_arguments", "run", "to_dict"]
+def _settings_in(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that were given a value."""
+    return {k: v for k, v in vars(args).items() if k in _SETTINGS and v is not None}

@@ -61,7 +61,7 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
         is_one_hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
         if not is_one_hot:
             raise ValueError("one-hot labels must have a single 1 in each row and 0 elsewhere")
-        return labels.argmax(axis=1)
+        return np.asarray(labels.argmax(axis=1), np.int64)
     if labels.ndim != 1:
         raise ValueError(f"labels must have shape (N,) or (N, {classes}), got {labels.shape}")
     if labels.size and not np.issubdtype(labels.dtype, np.integer):

@@ -1,7 +1,8 @@
 """Which images each step sees.
 
-The order of an epoch is a function of (seed, epoch) alone: it does not depend on the backend, nor on
-how often the training was stopped and resumed, and there is no generator whose state must be saved.
+The order of an epoch is a function of (seed, epoch) alone: it does not depend on the backend, nor
+on how often the training was stopped and resumed, and there is no generator whose state must be
+saved.
 """
 
 import math

@@ -14,7 +14,7 @@ from mnist_accel.errors import DataError, UsageError
 
 DATASETS = ("mnist", "fashion-mnist", "digits", "custom")
 
-_DIGIT_NAMES = tuple("0123456789")
+DIGIT_NAMES = tuple("0123456789")
 _FASHION_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -121,7 +121,7 @@ def _load_published(name: str, data_dir: str | Path | None) -> Dataset:
 
     files, source = obtain(PUBLISHED_SETS[name], data_dir=data_dir)
     x_train, t_train, x_test, t_test = (parse_idx(files[file], name=file) for file in FILE_NAMES)
-    names = _FASHION_NAMES if name == "fashion-mnist" else _DIGIT_NAMES
+    names = _FASHION_NAMES if name == "fashion-mnist" else DIGIT_NAMES
     return Dataset(name, x_train, t_train, x_test, t_test, names, source)
 
 
@@ -134,7 +134,7 @@ def _load_digits(data_dir: str | Path | None) -> Dataset:
     for array in (x_train, t_train, x_test, t_test):
         array.setflags(write=False)
     source = "bundled, from scikit-learn"
-    return Dataset("digits", x_train, t_train, x_test, t_test, _DIGIT_NAMES, source)
+    return Dataset("digits", x_train, t_train, x_test, t_test, DIGIT_NAMES, source)
 
 
 def _load_custom(data_dir: str | Path | None) -> Dataset:
@@ -148,7 +148,7 @@ def _load_custom(data_dir: str | Path | None) -> Dataset:
         _read_pair(find_idx_file(folder, images), find_idx_file(folder, labels))
         for images, labels in (FILE_NAMES[:2], FILE_NAMES[2:])
     )
-    return Dataset("custom", *train, *test, _DIGIT_NAMES, f"folder {folder}")
+    return Dataset("custom", *train, *test, DIGIT_NAMES, f"folder {folder}")
 
 
 def _read_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -1,7 +1,7 @@
 """How initial weights are drawn.
 
-Numbers are drawn on the host in float64 from one generator, in the order of the layers, and rounded to
-the network's dtype afterwards. So the same seed gives the same weights on every backend.
+Numbers are drawn on the host in float64 from one generator, and rounded to the network's dtype
+afterwards. So the same seed gives the same weights on every backend.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,6 @@ class Zeros:
         self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
     ) -> NDArray[np.float64]:
         """Return zeros of `shape`."""
-        del rng, fan_in, fan_out
         return np.zeros(shape)
 
 
@@ -45,15 +44,19 @@ class Normal:
 
     Attributes:
         std: their standard deviation.
+        output_major: fill a matrix (in, out) output by output, in the order in which programs draw
+            that store it as (out, in).
     """
 
     std: float
+    output_major: bool = False
 
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
     ) -> NDArray[np.float64]:
         """Draw values of `shape`."""
-        del fan_in, fan_out
+        if self.output_major:
+            return self.std * rng.standard_normal(shape[::-1]).T
         return self.std * rng.standard_normal(shape)
 
 
@@ -65,8 +68,7 @@ class He:
         self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
     ) -> NDArray[np.float64]:
         """Draw values of `shape`."""
-        del fan_out
-        return np.sqrt(2 / fan_in) * rng.standard_normal(shape)
+        return float(np.sqrt(2 / fan_in)) * rng.standard_normal(shape)
 
 
 @dataclass(frozen=True)
@@ -77,4 +79,4 @@ class Glorot:
         self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
     ) -> NDArray[np.float64]:
         """Draw values of `shape`."""
-        return np.sqrt(2 / (fan_in + fan_out)) * rng.standard_normal(shape)
+        return float(np.sqrt(2 / (fan_in + fan_out))) * rng.standard_normal(shape)

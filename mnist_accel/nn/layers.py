@@ -1,9 +1,9 @@
 """Layers: what a network is made of.
 
-A layer is a description. It holds no arrays: `forward` and `backward` are handed the backend and the
-layer's parameters, and `forward` returns, next to its output, what `backward` will need ("saved").
-Sizes of the input are not part of the description either; a network works them out from layer to
-layer.
+A layer is a description. It holds no arrays: `forward` and `backward` are handed the backend and
+the layer's parameters, and `forward` returns, next to its output, what `backward` will need
+("saved"). Sizes of the input are not part of the description either; a network works them out from
+layer to layer.
 """
 
 from collections.abc import Mapping
@@ -42,15 +42,19 @@ class Layer:
 
     def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
         """Return the shapes of the parameters, "W" before "b", for inputs of `input_shape`."""
-        del input_shape
         return {}
 
-    def initial_parameters(
-        self, input_shape: Shape, rng: np.random.Generator
-    ) -> dict[str, np.ndarray[Any, Any]]:
-        """Draw initial values of the parameters, float64 on the host."""
-        del input_shape, rng
+    def initialisers(self) -> dict[str, Initialiser]:
+        """Return the rule for the initial values of each parameter."""
         return {}
+
+    def fans(self, input_shape: Shape) -> tuple[int, int]:
+        """Return the terms that each output sums, and the outputs that each input takes part in.
+
+        Args:
+            input_shape: shape of one input, without the batch.
+        """
+        raise NotImplementedError
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
@@ -118,17 +122,18 @@ class Linear(Layer):
         shapes: dict[str, Shape] = {"W": (input_shape[0], self.units)}
         return {**shapes, "b": (self.units,)} if self.bias else shapes
 
-    def initial_parameters(
-        self, input_shape: Shape, rng: np.random.Generator
-    ) -> dict[str, np.ndarray[Any, Any]]:
-        """Draw W, then b."""
-        return _draw(self, input_shape, rng, fan_in=input_shape[0], fan_out=self.units)
+    def initialisers(self) -> dict[str, Initialiser]:
+        """Return the rules of W and b."""
+        return {"W": self.weight_init, "b": self.bias_init}
+
+    def fans(self, input_shape: Shape) -> tuple[int, int]:
+        """Return the numbers of inputs and of outputs."""
+        return input_shape[0], self.units
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Array]:
         """Return x W + b, and x."""
-        del rng
         return backend.linear(x, parameters["W"], parameters.get("b")), x
 
     def backward(
@@ -149,6 +154,9 @@ class Conv2d(Layer):
         stride: step between output positions, in pixels.
         padding: zeros added on each side, in pixels.
         bias: whether a bias per filter is added.
+        uniform: equal patches give equal outputs, to the last bit; max-pooling with ties="all"
+        needs
+            it, and it costs some speed.
         weight_init: draws the filters.
         bias_init: draws the bias.
     """
@@ -158,6 +166,7 @@ class Conv2d(Layer):
     stride: int = 1
     padding: int = 0
     bias: bool = True
+    uniform: bool = False
     weight_init: Initialiser = He()
     bias_init: Initialiser = Zeros()
     kind: ClassVar[str] = "conv2d"
@@ -177,22 +186,26 @@ class Conv2d(Layer):
         shapes: dict[str, Shape] = {"W": (self.channels, input_shape[0], side, side)}
         return {**shapes, "b": (self.channels,)} if self.bias else shapes
 
-    def initial_parameters(
-        self, input_shape: Shape, rng: np.random.Generator
-    ) -> dict[str, np.ndarray[Any, Any]]:
-        """Draw W, then b."""
+    def initialisers(self) -> dict[str, Initialiser]:
+        """Return the rules of W and b."""
+        return {"W": self.weight_init, "b": self.bias_init}
+
+    def fans(self, input_shape: Shape) -> tuple[int, int]:
+        """Return the number of taps times the numbers of channels in and out."""
         taps = self.kernel_size**2
-        return _draw(
-            self, input_shape, rng, fan_in=input_shape[0] * taps, fan_out=self.channels * taps
-        )
+        return input_shape[0] * taps, self.channels * taps
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Array]:
         """Return the feature maps, and x."""
-        del rng
         y = backend.conv2d(
-            x, parameters["W"], parameters.get("b"), stride=self.stride, padding=self.padding
+            x,
+            parameters["W"],
+            parameters.get("b"),
+            stride=self.stride,
+            padding=self.padding,
+            uniform=self.uniform,
         )
         return y, x
 
@@ -239,7 +252,6 @@ class MaxPool2d(Layer):
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, tuple[Array, Shape]]:
         """Return the maxima, and the tie mask with the shape of x."""
-        del parameters, rng
         stride = self.stride or self.size
         y, mask = backend.max_pool2d(x, size=self.size, stride=stride, ties=self.ties)
         return y, (mask, x.shape)
@@ -254,7 +266,6 @@ class MaxPool2d(Layer):
         need_dx: bool,
     ) -> tuple[Array, dict[str, Array]]:
         """Hand each gradient to the positions that the mask names."""
-        del parameters, need_dx
         mask, x_shape = saved
         stride = self.stride or self.size
         dx = backend.max_pool2d_backward(dy, mask, x_shape=x_shape, size=self.size, stride=stride)
@@ -282,7 +293,6 @@ class AvgPool2d(Layer):
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Shape]:
         """Return the means, and the shape of x."""
-        del parameters, rng
         y = backend.avg_pool2d(x, size=self.size, stride=self.stride or self.size)
         return y, x.shape
 
@@ -296,7 +306,6 @@ class AvgPool2d(Layer):
         need_dx: bool,
     ) -> tuple[Array, dict[str, Array]]:
         """Share each gradient among the positions of its window."""
-        del parameters, need_dx
         stride = self.stride or self.size
         return backend.avg_pool2d_backward(dy, x_shape=saved, size=self.size, stride=stride), {}
 
@@ -311,7 +320,6 @@ class Activation(Layer):
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Array]:
         """Return y twice: as the output, and for `backward`."""
-        del parameters, rng
         y = getattr(backend, self.kind)(x)
         return y, y
 
@@ -319,7 +327,6 @@ class Activation(Layer):
         self, backend: Backend, parameters: Parameters, saved: Array, dy: Array, *, need_dx: bool
     ) -> tuple[Array, dict[str, Array]]:
         """Return dy times the derivative."""
-        del parameters, need_dx
         return getattr(backend, f"{self.kind}_backward")(dy, saved), {}
 
 
@@ -358,14 +365,12 @@ class Flatten(Layer):
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Shape]:
         """Return the vectors, and the shape of x."""
-        del parameters, rng
         return backend.xp.reshape(x, (x.shape[0], int(np.prod(x.shape[1:])))), x.shape
 
     def backward(
         self, backend: Backend, parameters: Parameters, saved: Shape, dy: Array, *, need_dx: bool
     ) -> tuple[Array, dict[str, Array]]:
         """Return dy in the shape of x."""
-        del parameters, need_dx
         return backend.xp.reshape(dy, saved), {}
 
 
@@ -391,7 +396,6 @@ class Dropout(Layer):
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Array | None]:
         """Return x · mask, and the mask; x itself in inference."""
-        del parameters
         if rng is None:
             return x, None
         kept = rng.random(tuple(x.shape)) >= self.rate
@@ -408,7 +412,6 @@ class Dropout(Layer):
         need_dx: bool,
     ) -> tuple[Array, dict[str, Array]]:
         """Return dy · mask."""
-        del backend, parameters, need_dx
         return (dy if saved is None else dy * saved), {}
 
 
@@ -418,22 +421,6 @@ ACTIVATIONS: dict[str, type[Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh":
 def default_init(activation: str) -> Initialiser:
     """Return the initialiser that suits layers followed by `activation`."""
     return He() if activation == "relu" else Glorot()
-
-
-def _draw(
-    layer: Linear | Conv2d,
-    input_shape: Shape,
-    rng: np.random.Generator,
-    *,
-    fan_in: int,
-    fan_out: int,
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Draw W with the layer's weight rule, and b with its bias rule."""
-    rules = {"W": layer.weight_init, "b": layer.bias_init}
-    return {
-        name: rules[name](rng, shape, fan_in=fan_in, fan_out=fan_out)
-        for name, shape in layer.parameter_shapes(input_shape).items()
-    }
 
 
 def _image_shape(layer: Layer, input_shape: Shape) -> tuple[int, int, int]:

@@ -1,6 +1,8 @@
 """A network: layers in a row, a loss at the end, one parameter vector."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 
 from mnist_accel.array_layer import Backend
 from mnist_accel.data.arrays import as_pixels
-from mnist_accel.nn.layers import Layer, Shape
+from mnist_accel.nn.layers import Activation, Conv2d, Layer, MaxPool2d, Shape
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.parameters import ParameterVector
 
@@ -64,6 +66,7 @@ class Network:
         self._layer_keys, shapes, initial = _lay_out(
             self.layers, self.input_shape, np.random.default_rng(seed)
         )
+        _check_ties(self.layers)
         self.classes = _class_count(self.layers, self.input_shape)
         self.parameters = ParameterVector(backend, shapes, dtype=dtype)
         self.parameters.set_from_host(initial)
@@ -149,8 +152,8 @@ class Network:
     def predict_proba(self, images: NDArray[Any]) -> NDArray[Any]:
         """Return the outputs (N, classes) for host images, each in 0…1.
 
-        With a softmax loss each row sums to 1. With a sigmoid loss each output is the probability of
-        its own class against all others, and the sum may be anything.
+        With a softmax loss each row sums to 1. With a sigmoid loss each output is the probability
+        of its own class against all others, and the sum may be anything.
 
         Args:
             images: uint8 0…255 or float 0…1; (N, 784), (N, 28, 28) or (N, 1, 28, 28).
@@ -171,10 +174,10 @@ class Network:
             ValueError: the images have the wrong shape or scale.
             TypeError: they are not numbers.
         """
-        return np.argmax(self.predict_logits(images), axis=1)
+        return np.asarray(self.predict_logits(images).argmax(axis=1), np.int64)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Return copies of the parameters as host arrays: W1, b1, W2, b2, …"""
+        """Return copies of the parameters as host arrays, called W1, b1, W2, b2 and so on."""
         return self.parameters.to_host()
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -224,7 +227,7 @@ def _lay_out(
     """
     layer_keys: list[dict[str, str]] = []
     shapes: dict[str, Shape] = {}
-    initial: dict[str, NDArray[Any]] = {}
+    draws: dict[str, Callable[[], NDArray[np.float64]]] = {}
     number = 0
     shape = input_shape
     for layer in layers:
@@ -232,14 +235,32 @@ def _lay_out(
         own_shapes = layer.parameter_shapes(shape)
         number += bool(own_shapes)
         keys = {name: f"{name}{number}" for name in own_shapes}
-        values = layer.initial_parameters(shape, rng)
+        for name, key in keys.items():
+            shapes[key] = own_shapes[name]
+            fan_in, fan_out = layer.fans(shape)
+            rule = layer.initialisers()[name]
+            draws[key] = partial(rule, rng, own_shapes[name], fan_in=fan_in, fan_out=fan_out)
         layer_keys.append(keys)
-        shapes |= {keys[name]: own_shapes[name] for name in keys}
-        initial |= {keys[name]: values[name] for name in keys}
         shape = output_shape
     if not shapes:
         raise ValueError("a network needs at least one layer with parameters")
+    # All biases are drawn before all weights, as in the source of the one recipe that draws both.
+    initial = {key: draws[key]() for key in sorted(draws, key=lambda key: key[0] != "b")}
     return layer_keys, shapes, initial
+
+
+def _check_ties(layers: Sequence[Layer]) -> None:
+    """Refuse to count ties among outputs that rounding may tell apart."""
+    for before, after in pairwise(layer for layer in layers if not isinstance(layer, Activation)):
+        if (
+            isinstance(before, Conv2d)
+            and not before.uniform
+            and isinstance(after, MaxPool2d)
+            and after.ties == "all"
+        ):
+            raise ValueError(
+                "max-pooling with ties='all' needs uniform=True in the Conv2d before it"
+            )
 
 
 def _class_count(layers: Sequence[Layer], input_shape: Shape) -> int:

@@ -1,8 +1,9 @@
 """Optimizers: how the gradient moves the weights.
 
-An optimizer is a description, like a layer: its numbers, and the names of the arrays it keeps between
-steps. The trainer owns those arrays, each as long as the network's parameter vector and 0 at first.
-Rules, names and defaults are PyTorch's; the formulas are in `backends.operations.updates`.
+An optimizer is a description, like a layer: its numbers, and the names of the arrays it keeps
+between steps. The trainer owns those arrays, each as long as the network's parameter vector and 0
+at first. Rules, names and defaults are PyTorch's; the formulas are in
+`backends.operations.updates`.
 """
 
 from collections.abc import Mapping
@@ -94,7 +95,6 @@ class SGD(Optimizer):
         step: int,
     ) -> None:
         """Step along the gradient, or along the velocity."""
-        del step
         if not self.momentum:
             backend.sgd_update(weights, grads, lr=lr, weight_decay=self.weight_decay)
             return
@@ -135,7 +135,6 @@ class AdaGrad(Optimizer):
         step: int,
     ) -> None:
         """Step by the gradient over the root of the sum of squares."""
-        del step
         backend.adagrad_update(
             weights,
             grads,
@@ -178,7 +177,6 @@ class RMSProp(Optimizer):
         step: int,
     ) -> None:
         """Step by the gradient over the root of the mean of squares."""
-        del step
         backend.rmsprop_update(
             weights,
             grads,

@@ -1,7 +1,7 @@
 """One contiguous vector that holds all parameters of a network.
 
-The layers see views into it. So an optimizer is one operation, a checkpoint is one copy, and there is
-one thing to hand to a kernel or to add up across devices.
+The layers see views into it. So an optimizer is one operation, a checkpoint is one copy, and there
+is one thing to hand to a kernel or to add up across devices.
 """
 
 from collections.abc import Mapping

@@ -14,6 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from mnist_accel.atomic_file import write_atomically
 from mnist_accel.errors import DataError
 
 P = ParamSpec("P")
@@ -72,24 +73,14 @@ def to_png(
         with matplotlib.style.context(["default", STYLE]):
             # Without the version of matplotlib in its metadata, equal data give equal bytes.
             figure.savefig(png, format="png", metadata={"Software": None})
-        _replace(Path(path), png.getvalue())
+        try:
+            write_atomically(Path(path), png.getvalue())
+        except OSError as error:
+            raise DataError(f"cannot write the picture {path}: {error.strerror}") from error
 
     plot.__name__ = plot.__qualname__ = build.__name__.replace("figure_", "plot_")
     plot.__doc__ = f"Write what `{build.__name__}` builds as PNG to `path`, whole or not at all."
     return plot
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file through a temporary neighbour, so that no reader ever finds half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write the picture {path}: {error.strerror or error}") from error
 
 
 def say_instead(axes: Axes, text: str) -> None:

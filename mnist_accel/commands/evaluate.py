@@ -1,0 +1,54 @@
+"""Evaluate a trained network: loss, accuracy, accuracy of each class, confusion matrix.
+
+The network is a run folder, a model file, a checkpoint, or legacy weights (.pkl, .npy).
+"""
+
+import argparse
+import sys
+
+from mnist_accel.commands.arguments import (
+    add_backend_argument,
+    add_data_arguments,
+    add_model_file_arguments,
+    backend_from,
+    integer,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command accepts to its parser."""
+    add_model_file_arguments(parser)
+    add_backend_argument(parser)
+    add_data_arguments(parser)
+    parser.add_argument("--limit-test", type=integer(0), default=0, metavar="N", help="images")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate on the test set, and print the figures."""
+    from mnist_accel.console import format_confusion_matrix, print_table
+    from mnist_accel.evaluation import evaluate
+    from mnist_accel.model_files import open_dataset, open_model
+
+    backend = backend_from(args)
+    model = open_model(args.path, backend=backend, legacy_model=args.model)
+    dataset = open_dataset(args.path, dataset=args.dataset, data_dir=args.data_dir)
+    limit = args.limit_test or None
+    result = evaluate(model, dataset.x_test[:limit], dataset.t_test[:limit])
+    print(f"model    {model.name}: {model.describe()}")
+    print(f"data     {dataset.name}, {result.total} test images")
+    print(f"backend  {backend.name}")
+    print(f"\nloss     {result.loss:.4f}")
+    print(f"accuracy {result.accuracy:.2%} ({result.correct} / {result.total})\n")
+    rows = [
+        [name, str(total), f"{accuracy:.2%}" if total else "–"]
+        for name, total, accuracy in zip(
+            dataset.class_names,
+            result.confusion_matrix.sum(axis=1),
+            result.per_class_accuracy,
+            strict=True,
+        )
+    ]
+    print_table(["class", "images", "accuracy"], rows, sys.stdout)
+    print()
+    print(format_confusion_matrix(result.confusion_matrix, dataset.class_names))
+    return 0

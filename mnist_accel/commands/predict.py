@@ -1,0 +1,68 @@
+"""Predict one digit: an image of the test set, or a PNG or JPEG of your own.
+
+Prints the ten probabilities as bars, and saves a picture with the image and the labels. Networks
+with sigmoid outputs judge each digit on its own, so their probabilities need not sum to 1.
+"""
+
+import argparse
+import sys
+
+from mnist_accel.commands.arguments import (
+    add_backend_argument,
+    add_data_arguments,
+    add_model_file_arguments,
+    backend_from,
+    integer,
+)
+from mnist_accel.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command accepts to its parser."""
+    add_model_file_arguments(parser)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--index", type=integer(0), metavar="N", help="image of the test set, from 0"
+    )
+    which.add_argument(
+        "--image", metavar="FILE", help="PNG or JPEG of any size, dark on light or light on dark"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", default="prediction.png", help="the picture (default: %(default)s)"
+    )
+    add_backend_argument(parser)
+    add_data_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, print the probabilities, and save the picture."""
+    from mnist_accel.console import print_probabilities
+    from mnist_accel.data.datasets import DIGIT_NAMES
+    from mnist_accel.digit_image import read_digit_image
+    from mnist_accel.model_files import open_dataset, open_model
+    from mnist_accel.plots import plot_prediction
+
+    model = open_model(args.path, backend=backend_from(args), legacy_model=args.model)
+    if args.image is not None:
+        image, true_label, class_names = read_digit_image(args.image), None, DIGIT_NAMES
+    else:
+        dataset = open_dataset(args.path, dataset=args.dataset, data_dir=args.data_dir)
+        if args.index >= len(dataset.x_test):
+            raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
+        image, true_label = dataset.x_test[args.index], int(dataset.t_test[args.index])
+        class_names = dataset.class_names
+    probabilities = model.predict_proba(image[None])[0]
+    predicted = int(probabilities.argmax())
+    print(f"predicted {class_names[predicted]} with {probabilities[predicted]:.2%}", end="")
+    print("" if true_label is None else f", true label {class_names[true_label]}")
+    print_probabilities(probabilities, class_names, sys.stdout)
+    plot_prediction(
+        args.out,
+        image=image,
+        probabilities=probabilities,
+        predicted=predicted,
+        true_label=true_label,
+        class_names=class_names,
+    )
+    print(f"picture in {args.out}")
+    return 0

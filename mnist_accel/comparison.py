@@ -1,0 +1,143 @@
+"""Is it computing the same thing? Backends side by side, tensor by tensor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_accel.array_layer import Backend
+from mnist_accel.data import Dataset
+from mnist_accel.data.batches import BatchSampler
+from mnist_accel.evaluation import evaluate
+from mnist_accel.models import create_model, get_recipe
+from mnist_accel.nn.network import Network
+from mnist_accel.tolerance import relative_tolerance
+from mnist_accel.trainer import Trainer
+
+
+@dataclass
+class BackendComparison:
+    """How a backend's training differs from that of the reference.
+
+    Attributes:
+        backend: name of the backend.
+        tolerances: largest difference that rounding explains, for each step.
+        errors: for each tensor, in the order of its computation, the relative difference
+            ‖a − b‖ / ‖b‖ at each step.
+        accuracy: on the test set, after the last step.
+        loss: likewise.
+    """
+
+    backend: str
+    tolerances: list[float] = field(default_factory=list)
+    errors: dict[str, list[float]] = field(default_factory=dict)
+    accuracy: float = float("nan")
+    loss: float = float("nan")
+
+    @property
+    def first_divergence(self) -> tuple[int, str] | None:
+        """Step, from 1, and name of the first tensor that differs by more than rounding."""
+        for step, tolerance in enumerate(self.tolerances):
+            for name, errors in self.errors.items():
+                # Written so that a NaN counts as a difference.
+                if not errors[step] <= tolerance:
+                    return step + 1, name
+        return None
+
+
+def compare_backends(
+    model_name: str,
+    backends: Sequence[Backend],
+    dataset: Dataset,
+    *,
+    steps: int = 10,
+    batch_size: int | None = None,
+    seed: int = 0,
+    dtype: str = "float32",
+) -> list[BackendComparison]:
+    """Train the same recipe on several backends, and compare every tensor of every step.
+
+    Each backend starts from the same weights and sees the same batches.
+
+    Args:
+        model_name: name of the recipe.
+        backends: the first is the reference.
+        dataset: trained and evaluated on.
+        steps: number of updates.
+        batch_size: images a step; the recipe's if None.
+        seed: of weights and batches.
+        dtype: of weights and arithmetic.
+
+    Returns:
+        A comparison for each backend, the reference (with no errors) included.
+
+    Raises:
+        ValueError: an argument is unknown or out of range.
+    """
+    recipe = get_recipe(model_name)
+    examples = len(dataset.x_train)
+    trainers = [
+        Trainer(
+            create_model(model_name, backend=backend, seed=seed, dtype=dtype),
+            recipe.optimizer,
+            lr=recipe.lr,
+            batch_size=batch_size or recipe.batch_size or examples,
+            seed=seed,
+            total_steps=steps,
+        )
+        for backend in backends
+    ]
+    reference, *others = trainers
+    results = [BackendComparison(backend.name) for backend in backends]
+    sampler = BatchSampler(examples, reference.batch_size, "shuffle", seed)
+    terms = _longest_sum(reference.model, reference.batch_size)
+    for step in range(steps):
+        epoch, epoch_step = divmod(step, sampler.steps_per_epoch)
+        rows = sampler.epoch_order(epoch)[sampler.batch_slice(epoch_step)]
+        batch = dataset.x_train[rows], dataset.t_train[rows]
+        expected = _tensors_of_update(reference, *batch)
+        tolerance = relative_tolerance(dtype, terms=terms, steps=step + 1)
+        for trainer, result in zip(others, results[1:], strict=True):
+            result.tolerances.append(tolerance)
+            for name, tensor in _tensors_of_update(trainer, *batch).items():
+                error = _relative_difference(tensor, expected[name])
+                result.errors.setdefault(name, []).append(error)
+    for trainer, result in zip(trainers, results, strict=True):
+        evaluation = evaluate(trainer.model, dataset.x_test, dataset.t_test)
+        result.accuracy, result.loss = evaluation.accuracy, evaluation.loss
+    return results
+
+
+def _tensors_of_update(
+    trainer: Trainer, images: NDArray[Any], labels: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Make one update, and return every tensor of it."""
+    tensors: dict[str, NDArray[Any]] = {}
+    to_numpy = trainer.model.backend.to_numpy
+
+    def keep(name: str, tensor: Any) -> None:
+        tensors[name] = to_numpy(tensor)
+
+    trainer.train_batch(images, labels, observe=keep)
+    return tensors
+
+
+def _relative_difference(got: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return ‖got − expected‖ / ‖expected‖; 0 where both are 0."""
+    got, expected = got.astype(np.float64), expected.astype(np.float64)
+    difference = float(np.linalg.norm(got - expected))
+    return difference / float(np.linalg.norm(expected)) if difference else 0.0
+
+
+def _longest_sum(model: Network, batch_size: int) -> int:
+    """Return the number of terms of the longest sum in an update."""
+    longest, shape = batch_size, model.input_shape
+    for layer in model.layers:
+        output_shape = layer.output_shape(shape)
+        longest = max(longest, int(np.prod(shape)))
+        if layer.kind == "conv2d":  # the gradient of a filter sums over positions and images
+            longest = max(longest, batch_size * int(np.prod(output_shape[1:])))
+        shape = output_shape
+    return longest

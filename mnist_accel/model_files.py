@@ -1,0 +1,90 @@
+"""Opening whatever a network may be in: a run, a model file, a checkpoint, legacy weights."""
+
+from pathlib import Path
+
+from mnist_accel.array_layer import Backend
+from mnist_accel.checkpoint import load_model
+from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.errors import DataError
+from mnist_accel.legacy_weights import read_legacy_weights
+from mnist_accel.models import create_model
+from mnist_accel.nn.network import Network
+from mnist_accel.run_folder import RunFolder
+
+LEGACY_SUFFIXES = (".pkl", ".npy")
+
+# What the programs that wrote such files trained: `.npy` the L-layer network, `.pkl` the softmax
+# networks, told apart by their number of layers.
+_LEGACY_MODELS = {(".npy", None): "fcnn", (".pkl", 2): "two-layer", (".pkl", 3): "three-layer"}
+
+
+def open_model(path: str | None, *, backend: Backend, legacy_model: str | None = None) -> Network:
+    """Return the network in a file or a run folder.
+
+    Args:
+        path: a run folder, a model file, a checkpoint or its folder, or a `.pkl` or `.npy` file of
+            legacy weights; the newest run in `runs/` if None.
+        backend: computes.
+        legacy_model: name of the recipe that legacy weights belong to; None to tell by the file.
+
+    Raises:
+        DataError: there is nothing there, it is corrupt, or it is refused.
+    """
+    if path is None:
+        return load_model(RunFolder.find(None).model, backend=backend)
+    file = Path(path)
+    if file.suffix in LEGACY_SUFFIXES:
+        return open_legacy_weights(file, backend=backend, model=legacy_model)
+    if (file / "config.json").is_file():
+        return load_model(RunFolder(file).model, backend=backend)
+    return load_model(file, backend=backend)
+
+
+def open_dataset(path: str | None, *, dataset: str | None, data_dir: str | None) -> Dataset:
+    """Return the data set to look at a network with.
+
+    Args:
+        path: as given to `open_model`.
+        dataset: name of the data set; that of the run if None, and MNIST where there is no run.
+        data_dir: folder of its files; None to look in the usual places.
+
+    Raises:
+        DataError: it cannot be had.
+    """
+    if dataset is None:
+        dataset = _dataset_of_run(path) or "mnist"
+    return load_dataset(dataset, data_dir=data_dir)
+
+
+def _dataset_of_run(path: str | None) -> str | None:
+    """Return the name of the data set that a run was trained on; None if it is not a run."""
+    if path is not None and not (Path(path) / "config.json").is_file():
+        return None
+    name: str = RunFolder.find(path).read_config()["data"]["name"]
+    return name
+
+
+def open_legacy_weights(file: Path, *, backend: Backend, model: str | None) -> Network:
+    """Return a network with weights from the pickled files of the source programs.
+
+    Args:
+        file: `.pkl` or `.npy`.
+        backend: computes.
+        model: name of the recipe; None to tell by the kind of file and the number of layers.
+
+    Raises:
+        DataError: the file is corrupt or refused, or its weights do not suit the recipe.
+    """
+    weights = read_legacy_weights(file)
+    layers = len(weights) // 2
+    if model is None:
+        model = _LEGACY_MODELS.get((file.suffix, None)) or _LEGACY_MODELS.get((file.suffix, layers))
+    if model is None:
+        raise DataError(f"{file} has {layers} layers; say with --model which recipe it belongs to")
+    sizes = [weights[f"W{number}"].shape[1] for number in range(1, layers)]
+    try:
+        network = create_model(model, backend=backend, hidden_sizes=sizes)
+        network.load_state_dict(weights)
+    except ValueError as error:
+        raise DataError(f"the weights in {file} do not suit model {model!r}: {error}") from error
+    return network
