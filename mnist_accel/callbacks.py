@@ -25,6 +25,7 @@ class LogLine:
         step: number of the last of these steps.
         epoch: number of the epoch under way, counted from 1.
         loss: mean over the steps.
+        losses: loss of each step, to six digits.
         accuracy: part of their images that were recognised, 0…1.
         lr: learning rate of the next step.
         images_per_s: images over the time that the steps took.
@@ -33,6 +34,7 @@ class LogLine:
     step: int
     epoch: int
     loss: float
+    losses: list[float]
     accuracy: float
     lr: float
     images_per_s: float
@@ -60,11 +62,13 @@ class MetricsLog(Callback):
             self._write(trainer)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Write what is pending, then the epoch."""
-        is_last = trainer.step == trainer.total_steps
-        if self._pending and is_last:
-            self._write(trainer)
+        """Write the epoch."""
         self._folder.append_metrics({"event": "epoch", **dataclasses.asdict(report)})
+
+    def flush(self, trainer: Trainer) -> None:
+        """Write the steps since the last line, at the end of a training."""
+        if self._pending:
+            self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
         losses = np.concatenate([report.losses for report in self._pending])
@@ -75,6 +79,7 @@ class MetricsLog(Callback):
             step=trainer.step,
             epoch=trainer.progress.epoch + 1,
             loss=float(losses.mean()),
+            losses=[float(f"{loss:.6g}") for loss in losses],
             accuracy=correct / images,
             lr=trainer.learning_rate(),
             images_per_s=images / max(1e-9, seconds),

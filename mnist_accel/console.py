@@ -122,7 +122,7 @@ class TrainingDisplay:
             steps=self._count(step),
             loss=f"loss {loss:.4f}",
             accuracy=None if accuracy is None else f"accuracy {accuracy:6.2%}",
-            images_per_s=None if images_per_s is None else f"{images_per_s:9,.0f} images/s",
+            images_per_s=None if images_per_s is None else f"{images_per_s:7,.0f} images/s",
             time=self._time(step, now),
         )
         self._draw(figures.render(step, self._total_steps, self._console.width))
@@ -170,7 +170,7 @@ class TrainingDisplay:
         if self._total_steps is None:
             return f"{format_duration(now - self._started)} so far"
         left = self._pace.seconds_left(step)
-        return f"{'-:--' if left is None else format_duration(left):>5} left"
+        return f"{'-:--' if left is None else format_duration(left)} left"
 
     def _draw(self, bar: Table) -> None:
         if self._live is None:

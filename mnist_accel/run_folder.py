@@ -135,13 +135,21 @@ class RunFolder:
         """
         return [line for line in self._metrics_lines() if line["event"] == event]
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drop the lines that lie after `step`; a run that is resumed will write them again.
+    def truncate_metrics(self, *, step: int, epochs: int) -> None:
+        """Drop what a resumed run will write again.
+
+        Args:
+            step: the step it is resumed at; lines that lie after it are dropped.
+            epochs: how many epochs are complete; reports of later ones are dropped.
 
         Raises:
             DataError: the file cannot be read or written.
         """
-        kept = [line for line in self._metrics_lines() if line["step"] <= step]
+        kept = [
+            line
+            for line in self._metrics_lines()
+            if line["step"] <= step and not (line["event"] == "epoch" and line["epoch"] > epochs)
+        ]
         try:
             write_atomically(self.metrics, "".join(json.dumps(k) + "\n" for k in kept).encode())
         except OSError as error:

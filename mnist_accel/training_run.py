@@ -121,7 +121,7 @@ def resume_run(
     with phases.time("setup"):
         selection = _select(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=selection.backend)
-        folder.truncate_metrics(trainer.step)
+        folder.truncate_metrics(step=trainer.step, epochs=trainer.progress.epoch)
     run = _Run(settings, folder, data, selection, trainer, phases, quiet=quiet, progress=progress)
     for line in folder.read_metrics("epoch"):
         if line["validation_accuracy"] is not None:
@@ -235,9 +235,10 @@ class _Run:
         if steps_left <= 0:
             self._display.note(f"all {self._total_steps} steps are done already")
             return ""
+        metrics = MetricsLog(self._folder, every=settings.log_every, show=self._log)
         callbacks: Sequence[Callback] = (
             _Show(self._display, self._data.validation_name),
-            MetricsLog(self._folder, every=settings.log_every, show=self._log),
+            metrics,
             self.checkpoints,
             self.stop_rules,
         )
@@ -256,6 +257,7 @@ class _Run:
                 step=error.step,
                 tensor=error.tensor,
             ) from error
+        metrics.flush(trainer)
         return history.stop_reason
 
     def _finish(self, stop_reason: str) -> Evaluation:
@@ -303,8 +305,12 @@ class _Run:
         epochs = self._folder.read_metrics("epoch")
         plot_curves(
             self._folder.path / "curves.png",
-            steps=[line["step"] for line in steps],
-            losses=[line["loss"] for line in steps],
+            steps=[
+                line["step"] - len(line["losses"]) + 1 + i
+                for line in steps
+                for i in range(len(line["losses"]))
+            ],
+            losses=[loss for line in steps for loss in line["losses"]],
             epochs=[line["epoch"] for line in epochs],
             train_accuracy=[line["train_accuracy"] for line in epochs],
             test_accuracy=[line["validation_accuracy"] for line in epochs],
@@ -322,7 +328,9 @@ class _Run:
         self._display.note(f"model {trainer.model.name}: {trainer.model.describe()}")
 
     def _log(self, line: LogLine) -> None:
-        self._display.log_line(**asdict(line))
+        figures = asdict(line)
+        del figures["losses"]
+        self._display.log_line(**figures)
 
     def _config(self) -> dict[str, Any]:
         selection = self._selection

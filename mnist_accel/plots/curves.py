@@ -35,6 +35,7 @@ def figure_curves(
     train_accuracy: Sequence[float | None],
     test_accuracy: Sequence[float | None],
     title: str,
+    test_name: str = "test",
 ) -> Figure:
     """Draw the loss per step, and beside it the accuracies per epoch.
 
@@ -45,6 +46,7 @@ def figure_curves(
         train_accuracy: (E,) fractions of 1; None where it was not measured.
         test_accuracy: (E,) likewise.
         title: heading of the whole picture.
+        test_name: what the data of `test_accuracy` are called, such as "validation".
 
     Raises:
         ValueError: two series that belong together differ in length.
@@ -69,7 +71,7 @@ def figure_curves(
         np.asarray(epochs, dtype=np.float64),
         {
             "train": (np.array(train_accuracy, dtype=np.float64), MUTED, "--"),
-            "test": (np.array(test_accuracy, dtype=np.float64), BLUE, "-"),
+            test_name: (np.array(test_accuracy, dtype=np.float64), BLUE, "-"),
         },
     )
     return figure

