@@ -6,9 +6,11 @@ only the first run on a machine waits for the compiler.
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from types import ModuleType
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ from numpy.typing import NDArray
 from backends.availability import Availability
 from backends.base import DeviceInfo
 from backends.numpy_backend import NumpyBackend
-from backends.operations.common import Ties, check_pooling, output_size, require_same_dtype
+from backends.operations.common import Ties, check_pooling, require_same_dtype, require_shape
+from backends.operations.convolution import conv2d_shape
+from backends.operations.pooling import pooled_shape
 
 REMEDY = "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
 
@@ -34,7 +38,10 @@ class NumbaBackend(NumpyBackend):
         super().__init__()
         self._convolution = importlib.import_module("backends.numba_kernels.convolution")
         self._pooling = importlib.import_module("backends.numba_kernels.pooling")
-        self._parallel = importlib.import_module("backends.numba_kernels.parallel")
+        chunks = importlib.import_module("backends.numba_kernels.chunks")
+        self._images_per_chunk: int = chunks.IMAGES_PER_CHUNK
+        self._threads: int = importlib.import_module("numba").config.NUMBA_NUM_THREADS
+        self._pool_owner: int | None = None
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
 
     @classmethod
@@ -86,18 +93,20 @@ class NumbaBackend(NumpyBackend):
         uniform: bool = False,
     ) -> NDArray[Any]:
         """Convolve with the compiled kernel, which is uniform, where the stride is 1."""
-        if stride != 1 or x.shape[1] != weight.shape[1]:
+        if stride != 1:
             composed: NDArray[Any] = super().conv2d(
                 x, weight, bias, stride=stride, padding=padding, uniform=uniform
             )
             return composed
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
-        y = np.empty(self._conv2d_shape(x, weight, padding=padding), x.dtype)
+        y = np.empty(conv2d_shape(x, weight, stride=1, padding=padding), x.dtype)
+        require_shape("bias", bias, (weight.shape[0],))
         if bias is None:
             bias = np.zeros(weight.shape[0], x.dtype)
+        bias = np.ascontiguousarray(bias)
         x = self._padded(x, padding)
         weight = np.ascontiguousarray(weight)
-        self._run(self._convolution, "conv2d", x, weight, bias, y)
+        self._run(self._convolution.conv2d, x, weight, bias, y)
         return y
 
     def conv2d_backward(
@@ -116,14 +125,18 @@ class NumbaBackend(NumpyBackend):
                 dy, x, weight, stride=stride, padding=padding, need_dx=need_dx
             )
         require_same_dtype("conv2d_backward", dy=dy, x=x, weight=weight)
+        require_shape("dy", dy, conv2d_shape(x, weight, stride=1, padding=padding))
         height, width = x.shape[2:]
         x = self._padded(x, padding)
         weight = np.ascontiguousarray(weight)
         dy = np.ascontiguousarray(dy)
         dx = np.empty(x.shape if need_dx else (0, *x.shape[1:]), x.dtype)
-        dweight = np.empty_like(weight)
-        dbias = np.empty(weight.shape[0], weight.dtype)
-        self._run(self._convolution, "conv2d_backward", dy, x, weight, dx, dweight, dbias)
+        # One sum for each chunk, added in the order of the chunks: the same whoever was first.
+        chunks = self._chunk_count(x)
+        dweights = np.empty((chunks, *weight.shape), weight.dtype)
+        dbiases = np.empty((chunks, weight.shape[0]), weight.dtype)
+        self._run(self._convolution.conv2d_backward, dy, x, weight, dx, dweights, dbiases)
+        dweight, dbias = dweights.sum(axis=0), dbiases.sum(axis=0)
         if not need_dx:
             return None, dweight, dbias
         return dx[:, :, padding : padding + height, padding : padding + width], dweight, dbias
@@ -133,10 +146,10 @@ class NumbaBackend(NumpyBackend):
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Pool with the compiled kernel."""
         check_pooling(size, ties)
-        y = np.empty(_pooled_shape(x.shape, size=size, stride=stride), x.dtype)
+        y = np.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         mask = np.empty(y.shape, np.uint8 if size * size <= 8 else np.int64)
         x = np.ascontiguousarray(x)
-        self._run(self._pooling, "max_pool2d", x, size, stride, ties == "all", y, mask)
+        self._run(self._pooling.max_pool2d, x, size, stride, ties == "all", y, mask)
         return y, mask
 
     def max_pool2d_backward(
@@ -149,59 +162,61 @@ class NumbaBackend(NumpyBackend):
         stride: int,
     ) -> NDArray[Any]:
         """Spread the gradient with the compiled kernel."""
+        expected = pooled_shape(x_shape, size=size, stride=stride)
+        require_shape("dy", dy, expected)
+        require_shape("mask", mask, expected)
         dx = np.empty(x_shape, dy.dtype)
         dy = np.ascontiguousarray(dy)
         mask = np.ascontiguousarray(mask)
-        self._run(self._pooling, "max_pool2d_backward", dy, mask, size, stride, dx)
+        self._run(self._pooling.max_pool2d_backward, dy, mask, size, stride, dx)
         return dx
 
     def avg_pool2d(self, x: NDArray[Any], *, size: int, stride: int) -> NDArray[Any]:
         """Average with the compiled kernel."""
-        check_pooling(size)
-        y = np.empty(_pooled_shape(x.shape, size=size, stride=stride), x.dtype)
+        y = np.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         x = np.ascontiguousarray(x)
-        self._run(self._pooling, "avg_pool2d", x, size, stride, y)
+        self._run(self._pooling.avg_pool2d, x, size, stride, y)
         return y
 
     def avg_pool2d_backward(
         self, dy: NDArray[Any], *, x_shape: tuple[int, int, int, int], size: int, stride: int
     ) -> NDArray[Any]:
         """Spread the gradient with the compiled kernel."""
+        require_shape("dy", dy, pooled_shape(x_shape, size=size, stride=stride))
         dx = np.empty(x_shape, dy.dtype)
         dy = np.ascontiguousarray(dy)
-        self._run(self._pooling, "avg_pool2d_backward", dy, size, stride, dx)
+        self._run(self._pooling.avg_pool2d_backward, dy, size, stride, dx)
         return dx
 
-    def _run(self, kernels: ModuleType, name: str, *arrays: Any) -> None:
-        """Run a kernel on a batch; the first of `arrays` says how many images it has.
+    def _run(self, kernel: Callable[..., None], *arrays: Any) -> None:
+        """Run a kernel on a batch, its chunks shared among threads.
 
-        A batch of a single chunk is too small to wake other threads for.
+        Args:
+            kernel: takes `arrays` and a range of chunks.
+            arrays: the first says how many images there are.
         """
-        images = arrays[0].shape[0]
-        if images <= self._parallel.IMAGES_PER_CHUNK:
-            getattr(kernels, f"{name}_chunk")(*arrays, 0, images)
-        else:
-            with self._parallel.one_parallel_kernel_at_a_time:
-                getattr(kernels, f"{name}_batch")(*arrays)
+        chunks = self._chunk_count(arrays[0])
+        ranges = min(self._threads, chunks)
+        bounds = [chunks * i // ranges for i in range(ranges + 1)] if chunks else [0, 0]
+        others = [
+            self._pool().submit(kernel, *arrays, first, last)
+            for first, last in pairwise(bounds[1:])
+        ]
+        kernel(*arrays, bounds[0], bounds[1])
+        for other in others:
+            other.result()
+
+    def _chunk_count(self, images: NDArray[Any]) -> int:
+        """Return how many chunks a batch is cut into."""
+        return -(-len(images) // self._images_per_chunk)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """Return the threads that help this one; a forked process has to start its own."""
+        if self._pool_owner != os.getpid():
+            self._helpers = ThreadPoolExecutor(self._threads - 1, "mnist_accel-kernel")
+            self._pool_owner = os.getpid()
+        return self._helpers
 
     def _padded(self, x: NDArray[Any], padding: int) -> NDArray[Any]:
         """Return `x` in C order, as the kernels take it, with its border of zeros."""
         return np.ascontiguousarray(self._pad(x, padding) if padding else x)
-
-    def _conv2d_shape(
-        self, x: NDArray[Any], weight: NDArray[Any], *, padding: int
-    ) -> tuple[int, int, int, int]:
-        """Return the shape of the feature maps of a convolution of stride 1."""
-        n, _, height, width = x.shape
-        out_channels, _, kh, kw = weight.shape
-        oh = output_size(height, kh, stride=1, padding=padding)
-        ow = output_size(width, kw, stride=1, padding=padding)
-        return n, out_channels, oh, ow
-
-
-def _pooled_shape(x_shape: tuple[int, ...], *, size: int, stride: int) -> tuple[int, int, int, int]:
-    """Return the shape of pooled images."""
-    n, channels, height, width = x_shape
-    oh = output_size(height, size, stride=stride)
-    ow = output_size(width, size, stride=stride)
-    return n, channels, oh, ow

@@ -46,32 +46,23 @@ def register(backend_class: type[Backend]) -> None:
     """Offer a backend under its `name` in this process.
 
     Raises:
-        ValueError: a built-in backend has this name.
+        ValueError: another backend, built-in or registered, has this name.
     """
-    if backend_class.name in _BUILT_IN:
-        raise ValueError(f"backend name {backend_class.name!r} is taken by a built-in backend")
-    _registered[backend_class.name] = backend_class
+    name = backend_class.name
+    if name in _BUILT_IN:
+        raise ValueError(f"backend name {name!r} is taken by a built-in backend")
+    if _registered.setdefault(name, backend_class) is not backend_class:
+        taken_by = f"{_registered[name].__module__}.{_registered[name].__qualname__}"
+        raise ValueError(f"backend name {name!r} is taken by {taken_by}")
 
 
 def available_backends() -> dict[str, Availability]:
     """Return, for every known backend, whether it can run here and if not why.
 
-    The built-in backends come first, then registered and installed ones. A plug-in that cannot be
-    imported is listed with the error as its reason.
+    The built-in backends come first, then registered and installed ones. A broken plug-in
+    is listed with its error as the reason.
     """
-    result = {}
-    for name, load in _loaders().items():
-        try:
-            backend_class = load()
-        except Exception as error:  # a plug-in's import may raise anything
-            result[name] = Availability(
-                ok=False,
-                reason=f"cannot be imported ({type(error).__name__}: {error})",
-                remedy="reinstall or remove the distribution that provides it",
-            )
-        else:
-            result[name] = backend_class.availability()
-    return result
+    return {name: _availability(load) for name, load in _loaders().items()}
 
 
 def get_backend(name: str = "auto") -> Backend:
@@ -100,10 +91,10 @@ def select_backend(name: str, *, fallback: bool) -> Selection:
         return _best(list(_BUILT_IN))
     if name not in loaders:
         raise ValueError(f"unknown backend {name!r}; choose auto, {', '.join(loaders)}")
-    backend_class = loaders[name]()
-    availability = backend_class.availability()
+    load = loaders[name]
+    availability = _availability(load)
     if availability.ok:
-        return Selection(name, backend_class(), availability.reason, fell_back=False)
+        return Selection(name, load()(), availability.reason, fell_back=False)
     if not fallback:
         raise BackendUnavailableError(name, availability)
     best = _best([other for other in ("numba", "numpy") if other != name])
@@ -134,6 +125,19 @@ def _loaders() -> dict[str, Callable[[], type[Backend]]]:
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         loaders.setdefault(entry_point.name, entry_point.load)
     return loaders
+
+
+def _availability(load: Callable[[], type[Backend]]) -> Availability:
+    """Return what a backend says of itself, or the error that kept it from doing so."""
+    try:
+        return load().availability()
+    except Exception as error:  # the import of a plug-in may raise anything
+        message = " ".join(str(error).split())
+        return Availability(
+            ok=False,
+            reason=f"it is broken ({type(error).__name__}: {message})",
+            remedy="reinstall or remove the distribution that provides it",
+        )
 
 
 def _load_class(path: str) -> type[Backend]:

@@ -13,25 +13,33 @@ if getattr(backends, "PROJECT", None) != "mnist_accel":
     )
 
 from backends import (
+    CUPY_STAGES,
     Availability,
     Backend,
     BackendUnavailableError,
     DeviceInfo,
+    NumbaState,
     Selection,
     available_backends,
     get_backend,
+    probe_cupy,
+    probe_numba,
     register,
     select_backend,
 )
 
 __all__ = [
+    "CUPY_STAGES",
     "Availability",
     "Backend",
     "BackendUnavailableError",
     "DeviceInfo",
+    "NumbaState",
     "Selection",
     "available_backends",
     "get_backend",
+    "probe_cupy",
+    "probe_numba",
     "register",
     "select_backend",
 ]

@@ -24,7 +24,8 @@ from rich.text import Text
 
 # Seconds between two drawings of the progress bar.
 REFRESH_SECONDS = 0.1
-# The time left is worked out from the pace of about this many seconds.
+# The time left is worked out from the pace of about so many seconds; of the last half of the
+# training once that is longer, so that it takes the pauses for evaluation into account.
 PACE_SECONDS = 10.0
 NARROWEST_BAR = 8
 
@@ -224,23 +225,24 @@ class _Pace:
 
     def __init__(self, total_steps: int | None) -> None:
         self._total_steps = total_steps
+        self._first: float | None = None
         self._last: tuple[int, float] | None = None
         self._steps_per_s: float | None = None
 
     def record(self, step: int, now: float) -> None:
         # The first step seen only sets the mark: a resumed training does not begin at 0, and the
         # first step of all may have waited for a compiler.
-        if self._last is not None:
+        if self._first is None or self._last is None:
+            self._first = now
+        else:
             last_step, last = self._last
             seconds = now - last
             if seconds <= 0:
                 return
             pace = (step - last_step) / seconds
-            if self._steps_per_s is None:
-                self._steps_per_s = pace
-            else:
-                keep = math.exp(-seconds / PACE_SECONDS)
-                self._steps_per_s = keep * self._steps_per_s + (1 - keep) * pace
+            memory = max(PACE_SECONDS, (now - self._first) / 2)
+            keep = 0.0 if self._steps_per_s is None else math.exp(-seconds / memory)
+            self._steps_per_s = keep * (self._steps_per_s or 0.0) + (1 - keep) * pace
         self._last = step, now
 
     def seconds_left(self, step: int) -> float | None:

@@ -10,6 +10,7 @@ The way from a photo to 28×28 bytes:
    centre of 28×28, as was done for MNIST itself (LeCun et al. 1998).
 """
 
+import math
 import os
 import warnings
 from pathlib import Path
@@ -130,7 +131,6 @@ def _find_ink(picture: FloatArray) -> FloatArray | None:
         return None
     direction /= length
     blur = size / 500
-    noise = _estimate_noise(picture @ direction) / max(1.0, 2 * np.sqrt(np.pi) * blur)
 
     # Ink differs from the paper as a whole, which light that falls off smoothly does not; and it
     # is narrower than a stroke can be, which a shadow is not.
@@ -140,6 +140,7 @@ def _find_ink(picture: FloatArray) -> FloatArray | None:
     wide = ndimage.maximum_filter(ndimage.minimum_filter(shade, widest), widest)
     ink: FloatArray = np.minimum(from_paper, shade - wide)
 
+    noise = _estimate_noise(from_paper, lag=max(1, size // 60))
     peak = ink.max()
     if not peak > max(FAINTEST_INK, NOISE_DEVIATIONS * noise):
         return None
@@ -178,16 +179,20 @@ def _fit_paper(picture: FloatArray) -> FloatArray:
     return basis @ coefficients.astype(np.float32)
 
 
-def _estimate_noise(values: FloatArray) -> float:
-    """Estimate the standard deviation of the noise of single pixels of (H, W).
+def _estimate_noise(values: FloatArray, *, lag: int) -> float:
+    """Estimate the standard deviation of the noise of (H, W).
 
     From the second differences along both axes, whose standard deviation is sqrt(6) times as
-    large. Their lower quartile is used, as it is the least disturbed by edges of ink.
+    large. Their lower quartile is used, as it is the least disturbed by ink, and pixels so far
+    apart that neither a blur nor the compression of a JPEG has made them alike.
     """
     quartile_of_normal = 0.3186
-    second = [np.abs(np.diff(values, 2, axis=axis)).ravel() for axis in (0, 1)]
-    both = np.concatenate(second)
-    return float(np.quantile(both, 0.25)) / (np.sqrt(6) * quartile_of_normal) if len(both) else 0.0
+    along_y = values[2 * lag :] - 2 * values[lag:-lag] + values[: -2 * lag]
+    along_x = values[:, 2 * lag :] - 2 * values[:, lag:-lag] + values[:, : -2 * lag]
+    second = np.abs(np.concatenate([along_y.ravel(), along_x.ravel()]))
+    if not len(second):
+        return 0.0
+    return float(np.quantile(second, 0.25) / (math.sqrt(6) * quartile_of_normal))
 
 
 def _largest_parts(ink: FloatArray, mask: Mask) -> Mask:

@@ -60,7 +60,8 @@ def _dataset_of_run(path: str | None) -> str | None:
     """Return the name of the data set that a run was trained on; None if it is not a run."""
     if path is not None and not (Path(path) / "config.json").is_file():
         return None
-    name: str = RunFolder.find(path).read_config()["data"]["name"]
+    folder = RunFolder.find(path)
+    name: str = folder.read_json(folder.config)["data"]["name"]
     return name
 
 

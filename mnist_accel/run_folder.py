@@ -103,16 +103,16 @@ class RunFolder:
         except OSError as error:
             raise DataError(f"cannot write {file}: {error.strerror or error}") from error
 
-    def read_config(self) -> dict[str, Any]:
-        """Return the content of `config.json`.
+    def read_json(self, file: Path) -> dict[str, Any]:
+        """Return the content of one of the JSON files.
 
         Raises:
             DataError: it cannot be read.
         """
         try:
-            content: dict[str, Any] = json.loads(self.config.read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"cannot read {self.config}: {error}") from error
+            raise DataError(f"cannot read {file}: {error}") from error
         return content
 
     def append_metrics(self, line: dict[str, Any]) -> None:

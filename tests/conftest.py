@@ -1,11 +1,61 @@
 """Fixtures that more than one test module needs."""
 
-import pytest
+from importlib.metadata import entry_points
 
+import pytest
+from strict_backend import StrictBackend
+from torch_backend import TorchBackend
+
+from backends import Backend, available_backends, get_backend, register
 from mnist_accel.data import Dataset, load_dataset
+
+register(StrictBackend)
+register(TorchBackend)
+
+# A static list: a backend that cannot run here shows as skipped, with the reason.
+BACKENDS = [
+    "numpy",
+    "numba",
+    StrictBackend.name,
+    TorchBackend.name,
+    pytest.param("cupy", marks=pytest.mark.gpu),
+    *(plug_in.name for plug_in in entry_points(group="mnist_accel.backends")),
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fail, instead of skip, the tests of this backend where it cannot run (repeatable)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unknown = set(config.getoption("--require-backend")) - set(available_backends())
+    if unknown:
+        raise pytest.UsageError(
+            f"--require-backend: unknown backend {', '.join(sorted(unknown))}; "
+            f"choose {', '.join(available_backends())}"
+        )
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
     """The real MNIST, from wherever this machine has it or can get it."""
     return load_dataset("mnist")
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Every backend in turn."""
+    name: str = request.param
+    availability = available_backends()[name]
+    if not availability.ok:
+        message = f"{name} cannot run here: {availability.reason}; {availability.remedy}"
+        if name in request.config.getoption("--require-backend"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return get_backend(name)

@@ -147,9 +147,14 @@ def test_notes_and_warnings_go_above_the_bar():
 def test_the_cursor_comes_back_after_an_error():
     stderr = Terminal()
     display = TrainingDisplay(9, quiet=False, progress=True, stderr=stderr)
-    with pytest.raises(KeyboardInterrupt), display:
-        display.advance(step=1, epoch=1, loss=1.0, accuracy=None, images_per_s=None)
-        raise KeyboardInterrupt
+
+    def interrupted_training():
+        with display:
+            display.advance(step=1, epoch=1, loss=1.0, accuracy=None, images_per_s=None)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_training()
     assert stderr.getvalue().rstrip("\r").count("\x1b[?25h") == 1
     assert not any(_screen(stderr.getvalue()))
 
@@ -236,7 +241,7 @@ def test_the_time_left_follows_the_pace_without_jumping():
         60 * int(m) + int(s) for m, s in re.findall(r"(\d+):(\d+) left", stderr.getvalue())
     )
     assert before == 901
-    assert before < after < 30 * before
+    assert before < after < 2 * before
 
 
 def test_the_bar_is_drawn_at_most_ten_times_a_second_and_at_the_last_step():

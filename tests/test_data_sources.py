@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mnist_accel.atomic_file import write_atomically
 from mnist_accel.commands import data as data_command
 from mnist_accel.data import load_dataset, package_index
 from mnist_accel.data.digests import FILE_NAMES, MNIST, PublishedSet
-from mnist_accel.data.folders import Cache, Copies, write_atomically
+from mnist_accel.data.folders import Cache, Copies
 from mnist_accel.data.idx import format_idx
 from mnist_accel.data.mirrors import Mirrors
 from mnist_accel.data.package_index import PackageIndex
@@ -181,7 +182,7 @@ def test_processes_that_write_at_once_never_show_half_a_file(tmp_path):
     path = tmp_path / "file"
     code = textwrap.dedent(f"""
         from pathlib import Path
-        from mnist_accel.data.folders import write_atomically
+        from mnist_accel.atomic_file import write_atomically
         for _ in range(40):
             write_atomically(Path({str(path)!r}), bytes(200_000))
     """)

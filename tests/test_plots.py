@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib
-import matplotlib.colors
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from PIL import Image
 
 from mnist_accel.errors import DataError
@@ -27,14 +28,14 @@ from mnist_accel.plots.curves import running_mean
 DIGITS = [str(digit) for digit in range(10)]
 
 
-def _curves(count, *, epochs=3, **changes):
+def _curves(count, *, measured=3, **changes):
     losses = 2.3 * np.exp(-np.arange(count) / max(1, count / 5)) + 0.01
     return {
         "steps": np.arange(1, count + 1),
         "losses": losses,
-        "epochs": list(range(1, epochs + 1)),
-        "train_accuracy": [0.9 + 0.01 * epoch for epoch in range(epochs)],
-        "test_accuracy": [0.88 + 0.01 * epoch for epoch in range(epochs)],
+        "epochs": list(range(1, measured + 1)),
+        "train_accuracy": [0.9 + 0.01 * epoch for epoch in range(measured)],
+        "test_accuracy": [0.88 + 0.01 * epoch for epoch in range(measured)],
         "title": "two-layer",
     } | changes
 
@@ -56,7 +57,7 @@ def _results(count=60, *, wrong=12):
 
 
 def _texts(figure):
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 def _titles(figure):
@@ -67,7 +68,7 @@ def _titles(figure):
 PLOTS = {
     "curves": (plot_curves, _curves(300)),
     "filters": (plot_filters, {"filters": np.random.default_rng(0).normal(size=(8, 1, 3, 3))}),
-    "mistakes": (plot_mistakes, _results()),
+    "mistakes": (plot_mistakes, _results() | {"limit": 6}),
     "prediction": (
         plot_prediction,
         {
@@ -96,9 +97,9 @@ def test_writes_the_same_whole_png_each_time(tmp_path, name):
 
 def test_a_users_matplotlib_settings_have_no_influence_and_are_left_alone(tmp_path):
     plot_curves(tmp_path / "a.png", **_curves(50))
-    with matplotlib.rc_context({"figure.facecolor": "black", "savefig.bbox": "tight"}):
+    with mpl.rc_context({"figure.facecolor": "black", "savefig.bbox": "tight"}):
         plot_curves(tmp_path / "b.png", **_curves(50))
-        assert matplotlib.rcParams["figure.facecolor"] == "black"
+        assert mpl.rcParams["figure.facecolor"] == "black"
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -109,13 +110,13 @@ def test_needs_no_pyplot():
 
 def test_a_picture_that_cannot_be_written_is_a_data_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write the picture .*file"):
+    with pytest.raises(DataError, match=r"cannot write the picture .*file"):
         plot_filters(tmp_path / "file" / "a.png", np.ones((1, 1, 3, 3)))
 
 
-@pytest.mark.parametrize("count", [1, 2, 119, 120, 2000, 2001, 200_000])
+@pytest.mark.parametrize("count", [1, 2, 119, 120, 2001, 200_000])
 def test_loss_curves_of_every_length_are_drawn(count):
-    figure = figure_curves(**_curves(count, epochs=min(count, 3)))
+    figure = figure_curves(**_curves(count, measured=min(count, 3)))
     figure.savefig(io.BytesIO(), format="png")
     axes = figure.axes[0]
     x, y = axes.lines[-1].get_data()
@@ -287,7 +288,7 @@ def test_right_and_wrong_differ_in_more_than_colour():
     assert {"✓ Predicted: b", "true label: b"} <= set(_texts(right))
     assert {"✗ Predicted: b", "true label: $c$"} <= set(_texts(wrong))
     colours = [
-        [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in figure.axes[1].containers[1]]
+        [to_hex(bar.get_facecolor()) for bar in figure.axes[1].containers[1]]
         for figure in (right, wrong)
     ]
     assert colours[0][1] == colours[1][2]  # the true class, in green

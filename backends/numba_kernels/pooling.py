@@ -12,22 +12,26 @@ Cost per window: size² comparisons for the maximum, as many for the mask.
 
 from typing import Any
 
-from numba import njit, prange
+from numba import njit
 
-from backends.numba_kernels.parallel import (
-    IMAGES_PER_CHUNK,
-    batch_kernel,
-    chunk_count,
-    chunk_kernel,
-)
+from backends.numba_kernels.chunks import IMAGES_PER_CHUNK, chunk_kernel
 
 
 @njit(inline="always")
 def _max_pool2d(
-    x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, first: int, last: int
+    x: Any,
+    size: int,
+    stride: int,
+    all_ties: bool,
+    y: Any,
+    mask: Any,
+    one: Any,
+    first: int,
+    last: int,
 ) -> None:
+    """Pool; bits are added up in the type of `one`, which must hold size² of them exactly."""
     channels, oh, ow = y.shape[1:]
-    for n in range(first, last):
+    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(y))):
         for c in range(channels):
             for row in range(oh):
                 for col in range(ow):
@@ -37,35 +41,28 @@ def _max_pool2d(
                             value = x[n, c, row * stride + i, col * stride + j]
                             larger = (value > maximum) | (value != value)
                             maximum = value if larger else maximum
-                    bits = 0
+                    bits = one - one
+                    bit = one
                     for i in range(size):
                         for j in range(size):
                             value = x[n, c, row * stride + i, col * stride + j]
-                            hit = (value == maximum) & (all_ties | (bits == 0))
-                            bits |= hit << (i * size + j)
+                            hit = (value == maximum) & (all_ties | (bits < one))
+                            bits = bits + bit if hit else bits
+                            bit = bit + bit
                     y[n, c, row, col] = maximum
                     mask[n, c, row, col] = bits
 
 
 @chunk_kernel
-def max_pool2d_chunk(
+def max_pool2d(
     x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, first: int, last: int
 ) -> None:
-    """Pool images `first` to `last` − 1 of `x` into `y`, with the tie mask."""
+    """Pool chunks `first` to `last` − 1 of the images `x` into `y`, with the tie mask."""
     if size == 2 and stride == 2:
-        _max_pool2d(x, 2, 2, all_ties, y, mask, first, last)
+        # Four bits fit a float of the images' own type, and one type vectorises better than two.
+        _max_pool2d(x, 2, 2, all_ties, y, mask, x.dtype.type(1), first, last)
     else:
-        _max_pool2d(x, size, stride, all_ties, y, mask, first, last)
-
-
-@batch_kernel
-def max_pool2d_batch(x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any) -> None:
-    """Pool all images of `x` into `y`, with the tie mask."""
-    images = x.shape[0]
-    for chunk in prange(chunk_count(images)):
-        first = chunk * IMAGES_PER_CHUNK
-        last = min(first + IMAGES_PER_CHUNK, images)
-        max_pool2d_chunk(x, size, stride, all_ties, y, mask, first, last)
+        _max_pool2d(x, size, stride, all_ties, y, mask, 1, first, last)
 
 
 @njit(inline="always")
@@ -73,96 +70,73 @@ def _max_pool2d_backward(
     dy: Any, mask: Any, size: int, stride: int, dx: Any, first: int, last: int
 ) -> None:
     channels, oh, ow = dy.shape[1:]
-    zero = dy.dtype.type(0)
-    for n in range(first, last):
+    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(dy))):
         for c in range(channels):
             dx[n, c] = 0
             for row in range(oh):
-                for i in range(size):
-                    for col in range(ow):
-                        gradient = dy[n, c, row, col]
-                        bits = mask[n, c, row, col]
+                for col in range(ow):
+                    gradient = dy[n, c, row, col]
+                    bits = mask[n, c, row, col]
+                    for i in range(size):
                         for j in range(size):
-                            hit = bits & (1 << (i * size + j))
-                            dx[n, c, row * stride + i, col * stride + j] += (
-                                gradient if hit else zero
-                            )
+                            hit = dy.dtype.type((bits >> (i * size + j)) & 1)
+                            dx[n, c, row * stride + i, col * stride + j] += hit * gradient
 
 
 @chunk_kernel
-def max_pool2d_backward_chunk(
+def max_pool2d_backward(
     dy: Any, mask: Any, size: int, stride: int, dx: Any, first: int, last: int
 ) -> None:
-    """Set images `first` to `last` − 1 of `dx` to the gradient of max pooling."""
+    """Set chunks `first` to `last` − 1 of `dx` to the gradient of max pooling."""
     if size == 2 and stride == 2:
         _max_pool2d_backward(dy, mask, 2, 2, dx, first, last)
     else:
         _max_pool2d_backward(dy, mask, size, stride, dx, first, last)
 
 
-@batch_kernel
-def max_pool2d_backward_batch(dy: Any, mask: Any, size: int, stride: int, dx: Any) -> None:
-    """Set all images of `dx` to the gradient of max pooling."""
-    images = dy.shape[0]
-    for chunk in prange(chunk_count(images)):
-        first = chunk * IMAGES_PER_CHUNK
-        last = min(first + IMAGES_PER_CHUNK, images)
-        max_pool2d_backward_chunk(dy, mask, size, stride, dx, first, last)
-
-
-@chunk_kernel
-def avg_pool2d_chunk(x: Any, size: int, stride: int, y: Any, first: int, last: int) -> None:
-    """Average images `first` to `last` − 1 of `x` into `y`."""
+@njit(inline="always")
+def _avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -> None:
     channels, oh, ow = y.shape[1:]
     share = y.dtype.type(1) / y.dtype.type(size * size)
-    for n in range(first, last):
+    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(y))):
         for c in range(channels):
             for row in range(oh):
-                means = y[n, c, row]
-                means[:] = 0
-                for i in range(size):
-                    for j in range(size):
-                        source = x[n, c, row * stride + i, j:]
-                        for col in range(ow):
-                            means[col] += source[col * stride]
                 for col in range(ow):
-                    means[col] *= share
-
-
-@batch_kernel
-def avg_pool2d_batch(x: Any, size: int, stride: int, y: Any) -> None:
-    """Average all images of `x` into `y`."""
-    images = x.shape[0]
-    for chunk in prange(chunk_count(images)):
-        first = chunk * IMAGES_PER_CHUNK
-        avg_pool2d_chunk(x, size, stride, y, first, min(first + IMAGES_PER_CHUNK, images))
+                    total = y.dtype.type(0)
+                    for i in range(size):
+                        for j in range(size):
+                            total += x[n, c, row * stride + i, col * stride + j]
+                    y[n, c, row, col] = total * share
 
 
 @chunk_kernel
-def avg_pool2d_backward_chunk(
-    dy: Any, size: int, stride: int, dx: Any, first: int, last: int
-) -> None:
-    """Set images `first` to `last` − 1 of `dx` to the gradient of average pooling."""
+def avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -> None:
+    """Average chunks `first` to `last` − 1 of the images `x` into `y`."""
+    if size == 2 and stride == 2:
+        _avg_pool2d(x, 2, 2, y, first, last)
+    else:
+        _avg_pool2d(x, size, stride, y, first, last)
+
+
+@njit(inline="always")
+def _avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, last: int) -> None:
     channels, oh, ow = dy.shape[1:]
     share = dx.dtype.type(1) / dx.dtype.type(size * size)
-    for n in range(first, last):
+    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(dy))):
         for c in range(channels):
             dx[n, c] = 0
             for row in range(oh):
-                gradients = dy[n, c, row]
-                for i in range(size):
-                    for j in range(size):
-                        target = dx[n, c, row * stride + i, j:]
-                        for col in range(ow):
-                            target[col * stride] += share * gradients[col]
+                for col in range(ow):
+                    gradient = share * dy[n, c, row, col]
+                    for i in range(size):
+                        for j in range(size):
+                            dx[n, c, row * stride + i, col * stride + j] += gradient
 
 
-@batch_kernel
-def avg_pool2d_backward_batch(dy: Any, size: int, stride: int, dx: Any) -> None:
-    """Set all images of `dx` to the gradient of average pooling."""
-    images = dy.shape[0]
-    for chunk in prange(chunk_count(images)):
-        first = chunk * IMAGES_PER_CHUNK
-        avg_pool2d_backward_chunk(
-            dy, size, stride, dx, first, min(first + IMAGES_PER_CHUNK, images)
-        )
+@chunk_kernel
+def avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, last: int) -> None:
+    """Set chunks `first` to `last` − 1 of `dx` to the gradient of average pooling."""
+    if size == 2 and stride == 2:
+        _avg_pool2d_backward(dy, 2, 2, dx, first, last)
+    else:
+        _avg_pool2d_backward(dy, size, stride, dx, first, last)

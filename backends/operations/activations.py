@@ -1,6 +1,6 @@
 """Element-wise activations; each gradient is written in terms of the output `y`."""
 
-from backends.operations.common import Array, Operations
+from backends.operations.common import Array, Operations, require_same_dtype
 
 
 class Activations(Operations):
@@ -12,6 +12,7 @@ class Activations(Operations):
 
     def relu_backward(self, dy: Array, y: Array) -> Array:
         """Return the gradient of `relu` from its output `y`; it is 0 where the input was 0."""
+        require_same_dtype("relu_backward", dy=dy, y=y)
         return dy * self.xp.astype(y > 0, dy.dtype)
 
     def sigmoid(self, x: Array) -> Array:
@@ -26,6 +27,7 @@ class Activations(Operations):
 
     def sigmoid_backward(self, dy: Array, y: Array) -> Array:
         """Return the gradient of `sigmoid` from its output `y`: dy · y · (1 − y)."""
+        require_same_dtype("sigmoid_backward", dy=dy, y=y)
         return dy * y * (1 - y)
 
     def tanh(self, x: Array) -> Array:
@@ -34,4 +36,5 @@ class Activations(Operations):
 
     def tanh_backward(self, dy: Array, y: Array) -> Array:
         """Return the gradient of `tanh` from its output `y`: dy · (1 − y²)."""
+        require_same_dtype("tanh_backward", dy=dy, y=y)
         return dy * (1 - y * y)

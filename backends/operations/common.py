@@ -32,6 +32,16 @@ def require_same_dtype(operation: str, **arrays: Array | None) -> None:
         raise TypeError(f"{operation} needs arrays of one dtype, got {found}; convert one of them")
 
 
+def require_shape(name: str, array: Array | None, expected: tuple[int, ...]) -> None:
+    """Refuse an array of another shape, which a compiled kernel would read beyond its end.
+
+    Raises:
+        ValueError: `array`, if it is not None, does not have the shape `expected`.
+    """
+    if array is not None and tuple(array.shape) != expected:
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(array.shape)}")
+
+
 def output_size(size: int, window: int, *, stride: int, padding: int = 0) -> int:
     """Return how many windows fit along one axis; a last incomplete one is dropped.
 

@@ -11,7 +11,13 @@ matters, which is before max-pooling that looks for ties, `uniform` asks for a s
 one order.
 """
 
-from backends.operations.common import Array, Operations, output_size, require_same_dtype
+from backends.operations.common import (
+    Array,
+    Operations,
+    output_size,
+    require_same_dtype,
+    require_shape,
+)
 
 
 class Convolution(Operations):
@@ -108,16 +114,13 @@ class Convolution(Operations):
             ValueError: the sizes are out of range, or the filters do not fit.
         """
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
-        n, channels, height, width = x.shape
-        out_channels, filter_channels, kh, kw = weight.shape
-        if channels != filter_channels:
-            raise ValueError(f"filters take {filter_channels} channels, the images have {channels}")
-        oh = output_size(height, kh, stride=stride, padding=padding)
-        ow = output_size(width, kw, stride=stride, padding=padding)
+        n, out_channels, oh, ow = conv2d_shape(x, weight, stride=stride, padding=padding)
+        require_shape("bias", bias, (out_channels,))
         if uniform:
             y = self._sum_taps(x, weight, output=(oh, ow), stride=stride, padding=padding)
         else:
-            columns = self.im2col(x, kernel_size=(kh, kw), stride=stride, padding=padding)
+            kernel_size = (weight.shape[2], weight.shape[3])
+            columns = self.im2col(x, kernel_size=kernel_size, stride=stride, padding=padding)
             y = self.xp.reshape(weight, (out_channels, -1)) @ columns
             y = self.xp.reshape(y, (n, out_channels, oh, ow))
         if bias is not None:
@@ -144,8 +147,10 @@ class Convolution(Operations):
 
         Raises:
             TypeError: the dtypes differ.
+            ValueError: the shapes do not fit one another.
         """
         require_same_dtype("conv2d_backward", dy=dy, x=x, weight=weight)
+        require_shape("dy", dy, conv2d_shape(x, weight, stride=stride, padding=padding))
         xp = self.xp
         n, out_channels, oh, ow = dy.shape
         kernel_size = (weight.shape[2], weight.shape[3])
@@ -185,6 +190,23 @@ class Convolution(Operations):
         )
         padded[:, :, padding : padding + height, padding : padding + width] = x
         return padded
+
+
+def conv2d_shape(
+    x: Array, weight: Array, *, stride: int, padding: int
+) -> tuple[int, int, int, int]:
+    """Return the shape (N, O, OH, OW) of the feature maps of `x` under the filters `weight`.
+
+    Raises:
+        ValueError: the sizes are out of range, or the filters do not fit.
+    """
+    n, channels, height, width = x.shape
+    out_channels, filter_channels, kh, kw = weight.shape
+    if channels != filter_channels:
+        raise ValueError(f"filters take {filter_channels} channels, the images have {channels}")
+    oh = output_size(height, kh, stride=stride, padding=padding)
+    ow = output_size(width, kw, stride=stride, padding=padding)
+    return n, out_channels, oh, ow
 
 
 def _under_tap(i: int, j: int, oh: int, ow: int, stride: int) -> tuple[slice, slice]:

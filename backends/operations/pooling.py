@@ -11,7 +11,14 @@ per window: bit i·size + j is set where position (i, j) of the window receives 
 
 from collections.abc import Iterator
 
-from backends.operations.common import Array, Operations, Ties, check_pooling, output_size
+from backends.operations.common import (
+    Array,
+    Operations,
+    Ties,
+    check_pooling,
+    output_size,
+    require_shape,
+)
 
 
 class Pooling(Operations):
@@ -68,8 +75,14 @@ class Pooling(Operations):
 
         Returns:
             dx (N, C, H, W).
+
+        Raises:
+            ValueError: a size is out of range, or a shape is not that of the maxima.
         """
         xp = self.xp
+        expected = pooled_shape(x_shape, size=size, stride=stride)
+        require_shape("dy", dy, expected)
+        require_shape("mask", mask, expected)
         dx = xp.zeros(x_shape, dtype=dy.dtype)
         for bit, window in enumerate(_windows(x_shape, size=size, stride=stride)):
             dx[window] += dy * xp.astype((mask & (1 << bit)) != 0, dy.dtype)
@@ -81,7 +94,6 @@ class Pooling(Operations):
         Raises:
             ValueError: the size or the stride is out of range, or no window fits.
         """
-        check_pooling(size)
         windows = list(_windows(x.shape, size=size, stride=stride))
         total = x[windows[0]]
         for window in windows[1:]:
@@ -91,7 +103,12 @@ class Pooling(Operations):
     def avg_pool2d_backward(
         self, dy: Array, *, x_shape: tuple[int, int, int, int], size: int, stride: int
     ) -> Array:
-        """Return the gradient of `avg_pool2d` with respect to `x`: dy / size² at each position."""
+        """Return the gradient of `avg_pool2d` with respect to `x`: dy / size² at each position.
+
+        Raises:
+            ValueError: a size is out of range, or the shape of `dy` is not that of the means.
+        """
+        require_shape("dy", dy, pooled_shape(x_shape, size=size, stride=stride))
         dx = self.xp.zeros(x_shape, dtype=dy.dtype)
         share = dy / (size * size)
         for window in _windows(x_shape, size=size, stride=stride):
@@ -99,12 +116,26 @@ class Pooling(Operations):
         return dx
 
 
+def pooled_shape(
+    x_shape: tuple[int, int, int, int], *, size: int, stride: int
+) -> tuple[int, int, int, int]:
+    """Return the shape (N, C, OH, OW) of pooled images.
+
+    Raises:
+        ValueError: the size or the stride is out of range, or no window fits.
+    """
+    check_pooling(size)
+    n, channels, height, width = x_shape
+    oh = output_size(height, size, stride=stride)
+    ow = output_size(width, size, stride=stride)
+    return n, channels, oh, ow
+
+
 def _windows(
     x_shape: tuple[int, int, int, int], *, size: int, stride: int
 ) -> Iterator[tuple[slice, slice, slice, slice]]:
     """Yield, for each position in a window, the slice that holds this position of all windows."""
-    oh = output_size(x_shape[2], size, stride=stride)
-    ow = output_size(x_shape[3], size, stride=stride)
+    _, _, oh, ow = pooled_shape(x_shape, size=size, stride=stride)
     every = slice(None)
     for i in range(size):
         for j in range(size):

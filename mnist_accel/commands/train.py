@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is not None:
         _refuse_on_resume(args, given)
         folder = RunFolder.find(args.resume or None)
-        stored = _check_values(str(folder.config), folder.read_config().get("settings", {}))
+        stored = _check_values(
+            str(folder.config), folder.read_json(folder.config).get("settings", {})
+        )
         if given.keys() & {"epochs", "iterations"}:
             stored |= {"epochs": None, "iterations": None}
         result = resume_run(folder, resolve(stored | given), **display)

@@ -2,13 +2,13 @@
 
 import os
 import struct
-import tempfile
 import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mnist_accel.atomic_file import write_atomically
 from mnist_accel.data.digests import FILE_NAMES, PublishedSet, VerifiedFiles, verify
 from mnist_accel.data.idx import IMAGES_MAGIC, LABELS_MAGIC, read_idx_bytes
 from mnist_accel.errors import DataError
@@ -105,20 +105,6 @@ class Cache:
                 f"anew each time; make room there or set {ENVIRONMENT_VARIABLE}",
                 stacklevel=2,
             )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that others see the old one or the whole new one, whatever interrupts."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:  # Ctrl-C as well leaves no half file
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 class Copies:

@@ -70,10 +70,14 @@ class OneCycleSchedule(Schedule):
     """Rise linearly from 1/25 to 1, then fall along half a cosine to 1/250 000 (Smith 2018).
 
     Attributes:
-        warmup: part of all steps that the rise takes.
+        warmup: part of all steps that the rise takes, at least 0 and less than 1.
     """
 
     warmup: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be at least 0 and less than 1, got {self.warmup}")
 
     @property
     def needs_total(self) -> bool:
@@ -81,13 +85,14 @@ class OneCycleSchedule(Schedule):
         return True
 
     def factor(self, step: int, total_steps: int | None) -> float:
-        """Return the factor; the last step has the lowest."""
+        """Return the factor; it peaks at step warmup·total, and the last step has the lowest."""
         start, end = 1 / 25, 1 / 25 / 1e4
-        last = max(1, (total_steps or 1) - 1)
-        peak = self.warmup * last
+        total = total_steps or 1
+        peak = self.warmup * total
         if step < peak:
             return start + (1 - start) * step / peak
-        progress = min(1.0, (step - peak) / (last - peak))
+        fall = total - 1 - peak
+        progress = min(1.0, (step - peak) / fall) if fall > 0 else 1.0
         return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 

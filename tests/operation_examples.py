@@ -1,0 +1,208 @@
+"""Example calls of every operation, for the tests that ask the same of all operations."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import Backend
+
+HostArray = NDArray[Any]
+
+# (kernel_size, stride, padding); the images are not square, the channels not equal in number.
+CONVOLUTIONS = [
+    ((1, 1), 1, 0),
+    ((3, 3), 1, 0),
+    ((3, 3), 1, 1),
+    ((3, 3), 2, 1),
+    ((5, 5), 1, 2),
+    ((5, 5), 3, 0),
+    ((3, 2), 1, 2),
+    ((2, 3), 2, 0),
+    ((1, 1), 3, 1),
+]
+# (size, stride): side by side, overlapping, apart, and with a last window left out.
+POOLINGS = [(2, 2), (3, 3), (1, 1), (3, 2), (2, 1), (2, 3), (7, 1)]
+X_SHAPE = (3, 9, 8)  # channels, height, width
+FILTERS = 4
+
+
+@dataclass(frozen=True)
+class Example:
+    """A call of an operation, with arrays of the host.
+
+    Attributes:
+        operation: name of the method.
+        arrays: its array arguments by name; None where one is optional and left out.
+        settings: its other arguments by name.
+        terms: length of the longest sum.
+        changes: the arrays that it changes in place.
+    """
+
+    operation: str
+    arrays: dict[str, HostArray | None]
+    settings: dict[str, Any]
+    terms: int = 1
+    changes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        settings = ",".join(f"{name}={value}" for name, value in self.settings.items())
+        missing = "".join(f",no {name}" for name, array in self.arrays.items() if array is None)
+        return f"{self.operation}({settings.replace(' ', '')}{missing})"
+
+    def device_arrays(self, backend: Backend) -> dict[str, Any]:
+        """Copy the arrays to a backend."""
+        return {
+            name: None if array is None else backend.asarray(array)
+            for name, array in self.arrays.items()
+        }
+
+
+def distinct(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> HostArray:
+    """Values in random order around 0, no two of them equal and none 0."""
+    count = math.prod(shape)
+    return (
+        ((rng.permutation(count) - (count // 2 + 0.5)) / max(1, count)).reshape(shape).astype(dtype)
+    )
+
+
+def windows(size: int, window: int, stride: int, padding: int = 0) -> int:
+    """How many windows fit along one axis."""
+    return len(range(0, size + 2 * padding - window + 1, stride))
+
+
+def examples(dtype: str, batch: int) -> list[Example]:
+    """Calls of every operation on batches of `batch` examples."""
+    rng = np.random.default_rng(20 + batch)
+
+    def normal(*shape: int) -> HostArray:
+        return rng.standard_normal(shape).astype(dtype)
+
+    return [
+        *_dense(normal, batch),
+        *_elementwise(normal, batch),
+        *_convolutions(normal, batch),
+        *_poolings(normal, rng, dtype, batch),
+        *_losses(normal, rng, batch),
+        *_updates(normal, batch),
+        *_batches(normal, rng, dtype, batch),
+    ]
+
+
+def _dense(normal: Any, n: int) -> list[Example]:
+    x, weight, bias, dy = normal(n, 7), normal(7, 5), normal(5), normal(n, 5)
+    found = [
+        Example("linear", {"x": x, "weight": weight, "bias": b}, {}, terms=8) for b in (bias, None)
+    ]
+    for need_dx in (True, False):
+        arrays = {"dy": dy, "x": x, "weight": weight}
+        found.append(Example("linear_backward", arrays, {"need_dx": need_dx}, terms=max(n, 5)))
+    return found
+
+
+def _elementwise(normal: Any, n: int) -> list[Example]:
+    x, dy = 3 * normal(n, 13), normal(n, 13)
+    outputs = {"relu": np.maximum(x, 0), "sigmoid": 1 / (1 + np.exp(-x)), "tanh": np.tanh(x)}
+    found = []
+    for name, y in outputs.items():
+        found.append(Example(name, {"x": x}, {}, terms=4))
+        found.append(Example(f"{name}_backward", {"dy": dy, "y": y}, {}, terms=4))
+    return found
+
+
+def _convolutions(normal: Any, n: int) -> list[Example]:
+    channels, height, width = X_SHAPE
+    found = []
+    for (kh, kw), stride, padding in CONVOLUTIONS:
+        oh, ow = windows(height, kh, stride, padding), windows(width, kw, stride, padding)
+        taps = channels * kh * kw
+        x, dy = normal(n, *X_SHAPE), normal(n, FILTERS, oh, ow)
+        weight, bias = normal(FILTERS, channels, kh, kw), normal(FILTERS)
+        step = {"stride": stride, "padding": padding}
+        patch = {"kernel_size": (kh, kw), **step}
+        found.append(Example("im2col", {"x": x}, patch))
+        columns = normal(n, taps, oh * ow)
+        shape = {"x_shape": (n, *X_SHAPE)}
+        found.append(Example("col2im", {"columns": columns}, shape | patch, terms=kh * kw))
+        for uniform in (False, True):
+            for b in (bias, None):
+                arrays = {"x": x, "weight": weight, "bias": b}
+                settings = {**step, "uniform": uniform}
+                found.append(Example("conv2d", arrays, settings, terms=taps + 1))
+        for need_dx in (True, False):
+            arrays = {"dy": dy, "x": x, "weight": weight}
+            terms = max(n * oh * ow, FILTERS * kh * kw)
+            found.append(Example("conv2d_backward", arrays, {**step, "need_dx": need_dx}, terms))
+    return found
+
+
+def _poolings(normal: Any, rng: np.random.Generator, dtype: str, n: int) -> list[Example]:
+    channels, height, width = X_SHAPE
+    found = []
+    for size, stride in POOLINGS:
+        pooled = (n, channels, windows(height, size, stride), windows(width, size, stride))
+        window = {"size": size, "stride": stride}
+        x, dy = distinct(rng, (n, *X_SHAPE), dtype), normal(*pooled)
+        bits = rng.integers(1, 1 << size * size, size=pooled)
+        mask = bits.astype("uint8" if size * size <= 8 else "int64")
+        back = {"x_shape": (n, *X_SHAPE), **window}
+        for ties in ("first", "all"):
+            found.append(Example("max_pool2d", {"x": x}, {**window, "ties": ties}))
+        terms = size * size
+        found.append(Example("max_pool2d_backward", {"dy": dy, "mask": mask}, back, terms))
+        found.append(Example("avg_pool2d", {"x": x}, window, terms + 1))
+        found.append(Example("avg_pool2d_backward", {"dy": dy}, back, terms + 1))
+    return found
+
+
+def _losses(normal: Any, rng: np.random.Generator, n: int) -> list[Example]:
+    logits, labels = 3 * normal(n, 10), rng.integers(10, size=n)
+    both = {"logits": logits, "labels": labels}
+    found = [
+        Example("log_softmax", {"logits": logits}, {}, terms=10),
+        Example("softmax", {"logits": logits}, {}, terms=100),
+        Example("one_hot", {"labels": labels, "like": logits}, {}),
+        Example("count_correct", both, {}),
+    ]
+    if n:  # there is no mean of no losses
+        for name in ("softmax_cross_entropy", "sigmoid_binary_cross_entropy", "sigmoid_quadratic"):
+            found.append(Example(name, both, {}, terms=10 * n + 10))
+    return found
+
+
+def _updates(normal: Any, n: int) -> list[Example]:
+    def example(operation: str, *state: str, **settings: Any) -> Example:
+        changes = ("weights", *state)
+        arrays = {name: normal(11 * n) for name in ("weights", "grads")}
+        arrays |= {name: abs(normal(11 * n)) for name in state}  # some are sums of squares
+        settings = {"lr": 0.1, "weight_decay": 0.01, **settings}
+        return Example(operation, arrays, settings, terms=16, changes=changes)
+
+    adam = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    return [
+        example("sgd_update"),
+        example("sgd_update", weight_decay=0.0),
+        example("momentum_update", "velocity", momentum=0.9, nesterov=False),
+        example("momentum_update", "velocity", momentum=0.9, nesterov=True),
+        example("adagrad_update", "square_sum", eps=1e-10),
+        example("rmsprop_update", "square_mean", decay=0.99, eps=1e-8),
+        example("adam_update", "mean", "square_mean", **adam, decoupled=False, step=1),
+        example("adam_update", "mean", "square_mean", **adam, decoupled=True, step=7),
+    ]
+
+
+def _batches(normal: Any, rng: np.random.Generator, dtype: str, n: int) -> list[Example]:
+    pixels = rng.integers(0, 256, size=(20, 12), dtype=np.uint8)
+    indices = rng.integers(20, size=n)
+    return [
+        Example(
+            "gather_batch",
+            {"images": images, "indices": indices},
+            {"dtype": dtype, "shift": shift},
+            terms=4,
+        )
+        for images in (pixels, (pixels / 255).astype(dtype))
+        for shift in (0.0, -0.5)
+    ]

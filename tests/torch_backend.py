@@ -1,0 +1,41 @@
+"""PyTorch as a backend: what somebody else would write to plug a library in."""
+
+import importlib
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import Availability, Backend, DeviceInfo
+
+
+class TorchBackend(Backend):
+    """The composed operations on PyTorch tensors, on the CPU."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        self.xp = importlib.import_module("array_api_compat.torch")
+
+    @classmethod
+    def availability(cls) -> Availability:
+        try:
+            torch = importlib.import_module("torch")
+        except ImportError as error:
+            return Availability(False, f"{error}", "pip install torch")
+        return Availability(True, f"PyTorch {torch.__version__}")
+
+    def asarray(self, host: NDArray[Any], *, dtype: str | None = None) -> Any:
+        return self.xp.from_numpy(np.array(host, dtype=dtype, order="C"))
+
+    def to_numpy(self, array: Any) -> NDArray[Any]:
+        return np.array(array.numpy())
+
+    def synchronize(self) -> None:
+        pass
+
+    def device_info(self) -> DeviceInfo:
+        page = os.sysconf("SC_PAGE_SIZE")
+        total, free = (os.sysconf(f"SC_{kind}PHYS_PAGES") * page for kind in ("", "AV"))
+        return DeviceInfo("CPU", total, free, {"torch": self.xp.__version__})
