@@ -6,9 +6,7 @@ is handed it. See `backends.base` for the contract and for how to add a backend.
 
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend, DeviceInfo
-from backends.cupy_probe import STAGES as CUPY_STAGES
 from backends.cupy_probe import probe as probe_cupy
-from backends.numba_probe import NumbaState
 from backends.numba_probe import probe as probe_numba
 from backends.registry import (
     Selection,
@@ -23,13 +21,11 @@ from backends.registry import (
 PROJECT = "mnist_accel"
 
 __all__ = [
-    "CUPY_STAGES",
     "PROJECT",
     "Availability",
     "Backend",
     "BackendUnavailableError",
     "DeviceInfo",
-    "NumbaState",
     "Selection",
     "available_backends",
     "get_backend",

@@ -27,7 +27,7 @@ class CupyBackend(Backend):
     @classmethod
     def availability(cls) -> Availability:
         """Go through all that CuPy needs; name the device, or what is missing first."""
-        findings = dict(probe())
+        findings = {stage: finding for stage, finding in probe() if finding is not None}
         *_, last = findings.values()
         return findings["device"] if last.ok else last
 

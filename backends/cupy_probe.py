@@ -18,9 +18,16 @@ INSTALL = (
 )
 
 
-def probe() -> Iterator[tuple[str, Availability]]:
-    """Yield the name and the finding of each stage, to the first that fails; never raise."""
-    for name, examine in STAGES.items():
+def probe() -> Iterator[tuple[str, Availability | None]]:
+    """Yield the name and the finding of each stage, None behind the first that fails; never raise.
+
+    The stages in their order: "CuPy", "driver", "device", "NVRTC", "cuBLAS", "test kernel".
+    """
+    failed = False
+    for name, examine in _STAGES.items():
+        if failed:
+            yield name, None
+            continue
         try:
             finding = examine()
         except Exception as error:  # a broken installation raises whatever it runs into
@@ -29,9 +36,8 @@ def probe() -> Iterator[tuple[str, Availability]]:
                 reason=f"{name}: {type(error).__name__}: {_summary(error)}",
                 remedy=f"check that driver, CUDA and CuPy fit each other: {INSTALL}",
             )
+        failed = not finding.ok
         yield name, finding
-        if not finding.ok:
-            return
 
 
 def describe_device() -> str:
@@ -148,7 +154,7 @@ def _test_kernel() -> Availability:
     return Availability(ok=True, reason="a kernel and a matrix product gave the right result")
 
 
-STAGES: dict[str, Callable[[], Availability]] = {
+_STAGES: dict[str, Callable[[], Availability]] = {
     "CuPy": _package,
     "driver": _driver,
     "device": _device,

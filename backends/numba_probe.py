@@ -13,14 +13,12 @@ class NumbaState:
 
     Attributes:
         compiles: False where Numba was told to run the kernels as Python.
-        threads: size of Numba's pool.
-        threading_layer: what the pool is built on; empty where nothing is compiled.
+        threads: how many threads share a batch.
         cache: folder of compiled code; None where nothing is compiled.
     """
 
     compiles: bool
     threads: int
-    threading_layer: str
     cache: Path | None
 
 
@@ -28,23 +26,19 @@ def probe() -> NumbaState:
     """Run a kernel on all threads, compiled now or taken from the cache, and look how that went.
 
     Raises:
-        Exception: whatever Numba runs into, such as a threading layer that cannot be loaded.
+        Exception: whatever Numba runs into, such as a cache that can be put nowhere.
         RuntimeError: the kernel computed something else than NumPy.
     """
-    numba = importlib.import_module("numba")
-    parallel = importlib.import_module("backends.numba_kernels.parallel")
-    pooling = importlib.import_module("backends.numba_kernels.pooling")
-    images = parallel.IMAGES_PER_CHUNK + 1  # one more than a single thread is given
+    from backends.numba_backend import NumbaBackend
+
+    config = importlib.import_module("numba").config
+    kernels = importlib.import_module("backends.numba_kernels.pooling")
+    chunks = importlib.import_module("backends.numba_kernels.chunks")
+    images = config.NUMBA_NUM_THREADS * chunks.IMAGES_PER_CHUNK
     x = np.arange(images * 16, dtype=np.float32).reshape(images, 1, 4, 4)
-    y = np.empty((images, 1, 2, 2), np.float32)
-    with parallel.one_parallel_kernel_at_a_time:
-        pooling.avg_pool2d_batch(x, 2, 2, y)
+    y = NumbaBackend().avg_pool2d(x, size=2, stride=2)
     if not np.allclose(y, x.reshape(images, 1, 2, 2, 2, 2).mean(axis=(3, 5))):
         raise RuntimeError("a compiled kernel gave a wrong result")
-    compiles = not numba.config.DISABLE_JIT
-    return NumbaState(
-        compiles=compiles,
-        threads=numba.config.NUMBA_NUM_THREADS,
-        threading_layer=numba.threading_layer() if compiles else "",
-        cache=Path(pooling.avg_pool2d_batch.stats.cache_path) if compiles else None,
-    )
+    compiles = not config.DISABLE_JIT
+    cache = Path(kernels.avg_pool2d.stats.cache_path) if compiles else None
+    return NumbaState(compiles, config.NUMBA_NUM_THREADS, cache)

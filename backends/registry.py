@@ -106,11 +106,11 @@ def _best(names: list[str]) -> Selection:
     """Return the first of `names` that can run here, with what spoke against those before it."""
     passed_over: list[str] = []
     for name in names:
-        backend_class = _load_class(_BUILT_IN[name])
-        availability = backend_class.availability()
+        load = partial(_load_class, _BUILT_IN[name])
+        availability = _availability(load)
         if availability.ok:
             reason = "; ".join([availability.reason, *passed_over])
-            return Selection("auto", backend_class(), reason, fell_back=False)
+            return Selection("auto", load()(), reason, fell_back=False)
         passed_over.append(f"not {name}: {availability.reason}")
     raise BackendUnavailableError("auto", Availability(False, "; ".join(passed_over), "see above"))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BackendUnavailableError,
         available_backends,
         get_backend,
+        register,
     )
     from mnist_accel.checkpoint import (
         load_checkpoint,
@@ -58,6 +59,7 @@ _HOMES = {
     "load_checkpoint": "checkpoint",
     "load_mnist": "data",
     "load_model": "checkpoint",
+    "register": "array_layer",
     "save_checkpoint": "checkpoint",
     "save_model": "checkpoint",
 }
@@ -85,6 +87,7 @@ __all__ = [
     "load_checkpoint",
     "load_mnist",
     "load_model",
+    "register",
     "save_checkpoint",
     "save_model",
 ]

@@ -13,12 +13,10 @@ if getattr(backends, "PROJECT", None) != "mnist_accel":
     )
 
 from backends import (
-    CUPY_STAGES,
     Availability,
     Backend,
     BackendUnavailableError,
     DeviceInfo,
-    NumbaState,
     Selection,
     available_backends,
     get_backend,
@@ -29,12 +27,10 @@ from backends import (
 )
 
 __all__ = [
-    "CUPY_STAGES",
     "Availability",
     "Backend",
     "BackendUnavailableError",
     "DeviceInfo",
-    "NumbaState",
     "Selection",
     "available_backends",
     "get_backend",

@@ -183,10 +183,11 @@ RECIPES: dict[str, Recipe] = {
         activation="sigmoid",
         loss=SoftmaxCrossEntropy(),
         optimizer="adam",
-        lr=0.001,
+        lr=0.002,
         batch_size=64,
         sampling="shuffle",
-        epochs=15,
+        epochs=20,
+        schedule="cosine",
         log_every=500,
     ),
     "lenet": Recipe(

@@ -314,6 +314,7 @@ class _Run:
             epochs=[line["epoch"] for line in epochs],
             train_accuracy=[line["train_accuracy"] for line in epochs],
             test_accuracy=[line["validation_accuracy"] for line in epochs],
+            test_name=self._data.validation_name,
             title=f"{self._settings.model} on {self._selection.backend.name}",
         )
 

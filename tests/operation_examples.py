@@ -1,6 +1,7 @@
 """Example calls of every operation, for the tests that ask the same of all operations."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,32 @@ class Example:
             name: None if array is None else backend.asarray(array)
             for name, array in self.arrays.items()
         }
+
+
+def call(
+    example: Example,
+    backend: Backend,
+    *,
+    arrays: dict[str, Any] | None = None,
+    operation: Callable[..., Any] | None = None,
+) -> list[Any]:
+    """Run an example; return on the host what it returns, or the arrays that it changes.
+
+    Args:
+        example: what to run.
+        backend: runs it.
+        arrays: arrays of the backend to take instead of the example's.
+        operation: bound method to call instead of the backend's own.
+    """
+    arrays = example.device_arrays(backend) if arrays is None else arrays
+    operation = operation or getattr(backend, example.operation)
+    returned = operation(**arrays, **example.settings)
+    if example.changes:
+        assert returned is None
+        results = tuple(arrays[name] for name in example.changes)
+    else:
+        results = returned if isinstance(returned, tuple) else (returned,)
+    return [None if result is None else backend.to_numpy(result) for result in results]
 
 
 def distinct(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> HostArray:
@@ -148,8 +175,9 @@ def _poolings(normal: Any, rng: np.random.Generator, dtype: str, n: int) -> list
         bits = rng.integers(1, 1 << size * size, size=pooled)
         mask = bits.astype("uint8" if size * size <= 8 else "int64")
         back = {"x_shape": (n, *X_SHAPE), **window}
-        for ties in ("first", "all"):
-            found.append(Example("max_pool2d", {"x": x}, {**window, "ties": ties}))
+        found += [
+            Example("max_pool2d", {"x": x}, {**window, "ties": ties}) for ties in ("first", "all")
+        ]
         terms = size * size
         found.append(Example("max_pool2d_backward", {"dy": dy, "mask": mask}, back, terms))
         found.append(Example("avg_pool2d", {"x": x}, window, terms + 1))
@@ -167,8 +195,14 @@ def _losses(normal: Any, rng: np.random.Generator, n: int) -> list[Example]:
         Example("count_correct", both, {}),
     ]
     if n:  # there is no mean of no losses
-        for name in ("softmax_cross_entropy", "sigmoid_binary_cross_entropy", "sigmoid_quadratic"):
-            found.append(Example(name, both, {}, terms=10 * n + 10))
+        found += [
+            Example(name, both, {}, terms=10 * n + 10)
+            for name in (
+                "softmax_cross_entropy",
+                "sigmoid_binary_cross_entropy",
+                "sigmoid_quadratic",
+            )
+        ]
     return found
 
 

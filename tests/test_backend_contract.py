@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from closeness import assert_close
-from operation_examples import Example, examples
+from operation_examples import Example, call, examples
 from reference_operations import expected_results
 
 from backends import Backend
@@ -40,18 +40,6 @@ def cases(operation: str, dtype: str, batch: int) -> list[tuple[Example, list[An
     found = [example for example in examples(dtype, batch) if example.operation == operation]
     # The loops know no empty batch.
     return [(example, expected_results(example) if batch else []) for example in found]
-
-
-def call(example: Example, backend: Backend, arrays: dict[str, Any] | None = None) -> list[Any]:
-    """Run an example; return on the host what it returns, or the arrays that it changes."""
-    arrays = example.device_arrays(backend) if arrays is None else arrays
-    returned = getattr(backend, example.operation)(**arrays, **example.settings)
-    if example.changes:
-        assert returned is None
-        results = tuple(arrays[name] for name in example.changes)
-    else:
-        results = returned if isinstance(returned, tuple) else (returned,)
-    return [None if result is None else backend.to_numpy(result) for result in results]
 
 
 def test_every_operation_has_an_example() -> None:
@@ -86,7 +74,7 @@ def test_same_call_twice_gives_the_same_bits_and_leaves_its_arguments_alone(
 ) -> None:
     for example, _ in cases(operation, "float32", 17):
         arrays = example.device_arrays(backend)
-        first = call(example, backend, arrays)
+        first = call(example, backend, arrays=arrays)
         for name, host in example.arrays.items():
             if host is not None and name not in example.changes:
                 np.testing.assert_array_equal(backend.to_numpy(arrays[name]), host, str(example))
@@ -117,7 +105,7 @@ def test_memory_layout_of_arguments_does_not_matter(
         for name, host in example.arrays.items():
             if host is not None:
                 arrays[name] = change(backend, host)
-        for got, want in zip(call(example, backend, arrays), expected, strict=True):
+        for got, want in zip(call(example, backend, arrays=arrays), expected, strict=True):
             assert_close(got, want, dtype="float64", terms=example.terms, label=str(example))
 
 

@@ -38,4 +38,4 @@ class TorchBackend(Backend):
     def device_info(self) -> DeviceInfo:
         page = os.sysconf("SC_PAGE_SIZE")
         total, free = (os.sysconf(f"SC_{kind}PHYS_PAGES") * page for kind in ("", "AV"))
-        return DeviceInfo("CPU", total, free, {"torch": self.xp.__version__})
+        return DeviceInfo("CPU", total, free, {"torch": self.xp.torch.__version__})
