@@ -19,7 +19,7 @@ from mnist_accel._version import __version__
 Status: TypeAlias = Literal["ok", "WARN", "problem", "skipped"]
 
 # Findings that decide whether the program can be used at all.
-BACKEND = "backend"
+BACKEND = "backend auto"
 DATA = "data"
 
 # The distributions that pyproject.toml names as dependencies.
@@ -143,14 +143,16 @@ def _backends() -> Iterator[Finding]:
     except BackendUnavailableError as error:
         yield Finding(BACKEND, "problem", error.availability.reason, "reinstall mnist-accel")
     else:
-        yield Finding(BACKEND, "ok", f"auto is {best.backend.name}: {best.reason}")
+        yield Finding(BACKEND, "ok", f"{best.backend.name}: {best.reason}")
 
 
 def _numba_kernels() -> Iterator[Finding]:
     from mnist_accel.array_layer import available_backends, probe_numba
 
+    settings = " ".join(sorted(name for name in os.environ if name.startswith("NUMBA_")))
+    unset = f"unset {settings}" if settings else ""
     if not available_backends()["numba"].ok:
-        yield Finding("Numba kernels", "skipped", "there is no Numba")
+        yield Finding("Numba kernels", "skipped", "Numba cannot be used", unset)
         return
     try:
         state = probe_numba()
@@ -159,7 +161,7 @@ def _numba_kernels() -> Iterator[Finding]:
             "Numba kernels",
             "problem",
             f"a kernel cannot be run ({type(error).__name__}: {_one_line(error)})",
-            _numba_remedy(),
+            unset or "pip install --upgrade --force-reinstall numba llvmlite",
         )
         return
     if not state.compiles:
@@ -185,14 +187,6 @@ def _numba_kernels() -> Iterator[Finding]:
             remedy="set NUMBA_CACHE_DIR to a folder that can be written, or kernels are compiled "
             "at each start",
         )
-
-
-def _numba_remedy() -> str:
-    """Name the user's own settings of Numba first: they are what most often goes wrong."""
-    settings = sorted(name for name in os.environ if name.startswith("NUMBA_"))
-    if settings:
-        return f"unset {' '.join(settings)}"
-    return "pip install --upgrade --force-reinstall numba llvmlite"
 
 
 def _blas() -> Iterator[Finding]:

@@ -45,6 +45,7 @@ _MAY_CHANGE = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts to its parser."""
+    parser.usage = "%(prog)s [flags]"  # the list of all of them fills a screen, and is below
     _add_settings(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--config", metavar="FILE", help="settings as TOML, or an earlier config.json")
