@@ -13,6 +13,7 @@ from mnist_accel.data.batches import BatchSampler
 from mnist_accel.evaluation import evaluate
 from mnist_accel.models import create_model, get_recipe
 from mnist_accel.nn.network import Network
+from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.tolerance import relative_tolerance
 from mnist_accel.trainer import Trainer
 
@@ -81,8 +82,9 @@ def compare_backends(
     trainers = [
         Trainer(
             create_model(model_name, backend=backend, seed=seed, dtype=dtype),
-            recipe.optimizer,
-            lr=recipe.lr,
+            create_optimizer(
+                recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay or None
+            ),
             batch_size=batch_size or recipe.batch_size or examples,
             seed=seed,
             total_steps=steps,

@@ -297,8 +297,8 @@ def _one_line(error: Exception) -> str:
 
 def _without_home(text: str) -> str:
     """Shorten the home folder to `~`, for reports that others read."""
-    home = str(Path.home())
-    return text if home == "/" else re.sub(rf"{re.escape(home)}(?![^/\s,:;)])", "~", text)
+    home = re.escape(str(Path.home()))
+    return text if home == "/" else re.sub(rf"(?<![\w./-]){home}(?![\w.-])", "~", text)
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

@@ -46,6 +46,7 @@ class Recipe:
         input_shape: one image as the first layer takes it.
         pixel_shift: added to pixels after scaling to 0…1.
         schedule: of the learning rate.
+        weight_decay: of the optimizer.
         limit_train: images of the training set that are used; 0 for all.
         limit_test: images of the test set that are used; 0 for all.
         log_every: steps between two lines of the log.
@@ -66,6 +67,7 @@ class Recipe:
     input_shape: Shape = (784,)
     pixel_shift: float = 0.0
     schedule: str = "constant"
+    weight_decay: float = 0.0
     limit_train: int = 0
     limit_test: int = 0
     log_every: int = 100
@@ -156,6 +158,7 @@ RECIPES: dict[str, Recipe] = {
         loss=Quadratic(),
         optimizer="sgd",
         lr=3.0,
+        weight_decay=1e-5,
         batch_size=10,
         sampling="shuffle",
         epochs=30,

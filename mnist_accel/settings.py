@@ -109,7 +109,7 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
         "lr": lr,
         "optimizer": optimizer,
         "momentum": None,
-        "weight_decay": None,
+        "weight_decay": recipe.weight_decay or None,
         "schedule": recipe.schedule,
         "hidden_sizes": recipe.hidden_sizes,
         "activation": recipe.activation,

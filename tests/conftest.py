@@ -34,12 +34,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    unknown = set(config.getoption("--require-backend")) - set(available_backends())
-    if unknown:
-        raise pytest.UsageError(
-            f"--require-backend: unknown backend {', '.join(sorted(unknown))}; "
-            f"choose {', '.join(available_backends())}"
-        )
+    for name in config.getoption("--require-backend"):
+        if name not in available_backends():
+            known = ", ".join(available_backends())
+            raise pytest.UsageError(f"--require-backend: unknown backend {name}; choose {known}")
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,7 @@ from backends import Backend, get_backend
 from mnist_accel.comparison import compare_backends
 from mnist_accel.data import Dataset
 from mnist_accel.models import RECIPES, create_model
-from mnist_accel.nn.optimizers import AdaGrad, Adam, AdamW, Optimizer, RMSProp
-from mnist_accel.nn.optimizers import SGD as SGDOptimizer
-from mnist_accel.nn.schedules import (
-    CosineSchedule,
-    OneCycleSchedule,
-    Schedule,
-    StepSchedule,
-)
+from mnist_accel.nn import optimizers, schedules
 from mnist_accel.tolerance import relative_tolerance
 from mnist_accel.trainer import Trainer
 
@@ -35,30 +28,33 @@ BATCH_SIZES = {
     "three-layer": 16,
     "lenet": 4,
 }
-REFERENCE_SCHEDULES = {"constant": ref.constant_lr, "one-cycle": ref.one_cycle_lr}
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "sgd": SGDOptimizer,
-    "momentum": partial(SGDOptimizer, momentum=0.9),
-    "nesterov": partial(SGDOptimizer, momentum=0.9, nesterov=True),
-    "adagrad": AdaGrad,
-    "rmsprop": RMSProp,
-    "adam": Adam,
-    "adamw": AdamW,
+REFERENCE_SCHEDULES: dict[str, ref.Schedule] = {
+    "constant": ref.constant_lr,
+    "cosine": ref.cosine_lr,
+    "one-cycle": ref.one_cycle_lr,
 }
-SCHEDULES: dict[str, tuple[Schedule, ref.Schedule]] = {
-    "constant": (Schedule(), ref.constant_lr),
-    "step": (StepSchedule(every=4, gamma=0.5), partial(ref.step_lr, every=4, gamma=0.5)),
-    "cosine": (CosineSchedule(), ref.cosine_lr),
-    "one-cycle": (OneCycleSchedule(), ref.one_cycle_lr),
+OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
+    "sgd": optimizers.SGD,
+    "momentum": partial(optimizers.SGD, momentum=0.9),
+    "nesterov": partial(optimizers.SGD, momentum=0.9, nesterov=True),
+    "adagrad": optimizers.AdaGrad,
+    "rmsprop": optimizers.RMSProp,
+    "adam": optimizers.Adam,
+    "adamw": optimizers.AdamW,
+}
+SCHEDULES: dict[str, tuple[schedules.Schedule, ref.Schedule]] = {
+    "constant": (schedules.Schedule(), ref.constant_lr),
+    "step": (schedules.StepSchedule(every=4, gamma=0.5), partial(ref.step_lr, every=4, gamma=0.5)),
+    "cosine": (schedules.CosineSchedule(), ref.cosine_lr),
+    "one-cycle": (schedules.OneCycleSchedule(), ref.one_cycle_lr),
 }
 Weights = dict[str, np.ndarray[Any, Any]]
+Trajectory = tuple[Weights, list[float]]  # weights after the last step, loss of each step
 
 both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 def test_every_recipe_optimizer_and_schedule_is_followed() -> None:
-    from mnist_accel.nn import optimizers, schedules
-
     assert set(BATCH_SIZES) == set(RECIPES)
     assert set(OPTIMIZERS) == set(optimizers.OPTIMIZERS) == set(ref.OPTIMIZERS)
     assert set(SCHEDULES) == set(schedules.SCHEDULES)
@@ -71,28 +67,29 @@ def initial_weights(name: str) -> Weights:
     return model.state_dict()
 
 
-@cache
-def reference_trajectory(
-    name: str, mnist: Callable[[], Dataset]
-) -> tuple[ref.Weights, list[float]]:
-    """Ten updates of a recipe in loops."""
-    recipe, data = RECIPES[name], mnist()
-    return ref.train(
-        name,
-        initial_weights(name),
-        data.x_train,
-        data.t_train,
-        optimizer=recipe.optimizer,
-        lr=recipe.lr,
-        steps=STEPS,
-        batch_size=BATCH_SIZES[name],
-        schedule=REFERENCE_SCHEDULES[recipe.schedule],
-    )
+@pytest.fixture(scope="session")
+def reference_trajectory(mnist: Dataset) -> Callable[[str], Trajectory]:
+    """Ten updates of the recipe of that name in loops, which run once for all backends."""
+
+    @cache
+    def trajectory(name: str) -> Trajectory:
+        recipe = RECIPES[name]
+        return ref.train(
+            name,
+            initial_weights(name),
+            mnist.x_train,
+            mnist.t_train,
+            optimizer=recipe.optimizer,
+            lr=recipe.lr,
+            steps=STEPS,
+            batch_size=BATCH_SIZES[name],
+            schedule=REFERENCE_SCHEDULES[recipe.schedule],
+        )
+
+    return trajectory
 
 
-def train(
-    trainer: Trainer, data: Dataset, *, steps: int, batch_size: int
-) -> tuple[Weights, list[float]]:
+def train(trainer: Trainer, data: Dataset, *, steps: int, batch_size: int) -> Trajectory:
     """Update on consecutive batches, as `reference.train` does."""
     losses = []
     for step in range(steps):
@@ -102,8 +99,8 @@ def train(
 
 
 def assert_same_trajectory(
-    got: tuple[Weights, list[float]],
-    expected: tuple[ref.Weights, list[float]],
+    got: Trajectory,
+    expected: Trajectory,
     *,
     start: Weights,
     dtype: str,
@@ -127,7 +124,11 @@ def assert_same_trajectory(
 @both_dtypes
 @pytest.mark.parametrize("name", BATCH_SIZES)
 def test_ten_updates_of_a_recipe_agree_with_the_reference(
-    backend: Backend, mnist: Dataset, name: str, dtype: str
+    backend: Backend,
+    mnist: Dataset,
+    reference_trajectory: Callable[[str], Trajectory],
+    name: str,
+    dtype: str,
 ) -> None:
     recipe, batch_size = RECIPES[name], BATCH_SIZES[name]
     model = create_model(name, backend=backend, dtype=dtype)
@@ -142,7 +143,7 @@ def test_ten_updates_of_a_recipe_agree_with_the_reference(
     )
     assert_same_trajectory(
         train(trainer, mnist, steps=STEPS, batch_size=batch_size),
-        reference_trajectory(name, lambda: mnist),
+        reference_trajectory(name),
         start=initial_weights(name),
         dtype=dtype,
         terms=784 * (batch_size if "conv2d" in model.kinds else 1),
@@ -231,11 +232,11 @@ def test_learning_rate_of_every_step(name: str, total: int) -> None:
 @pytest.mark.parametrize("warmup", [0.0, 0.3, 0.9, 0.99])
 @pytest.mark.parametrize("total", [1, 2, 10])
 def test_one_cycle_stays_between_its_ends(warmup: float, total: int) -> None:
-    schedule = OneCycleSchedule(warmup=warmup)
+    schedule = schedules.OneCycleSchedule(warmup=warmup)
     factors = [schedule.factor(step, total) for step in range(total + 3)]  # and a little beyond
     assert all(1 / 250_000 <= factor <= 1 for factor in factors)
 
 
 def test_one_cycle_refuses_a_rise_without_a_fall() -> None:
-    with pytest.raises(ValueError, match="warmup must be at least 0 and less than 1, got 1.0"):
-        OneCycleSchedule(warmup=1.0)
+    with pytest.raises(ValueError, match=r"warmup must be at least 0 and less than 1, got 1\.0"):
+        schedules.OneCycleSchedule(warmup=1.0)

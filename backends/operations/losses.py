@@ -33,7 +33,7 @@ class Losses(Activations):
             The loss, an array of shape (), and dlogits = (softmax − onehot) / N, (N, C).
         """
         xp = self.xp
-        n = logits.shape[0]
+        n = float(logits.shape[0])  # CuPy 13 promotes float32 over a large integer to float64
         target = self.one_hot(labels, like=logits)
         log_probability = self.log_softmax(logits)
         loss = -xp.sum(log_probability * target) / n
@@ -53,7 +53,7 @@ class Losses(Activations):
             The loss, an array of shape (), and dlogits = (sigmoid − onehot) / N, (N, C).
         """
         xp = self.xp
-        n = logits.shape[0]
+        n = float(logits.shape[0])  # CuPy 13 promotes float32 over a large integer to float64
         target = self.one_hot(labels, like=logits)
         per_output = (
             xp.maximum(logits, xp.zeros_like(logits))
@@ -72,7 +72,7 @@ class Losses(Activations):
         Returns:
             The loss, an array of shape (), and dlogits = (a − y)·a·(1 − a) / N, (N, C).
         """
-        n = logits.shape[0]
+        n = float(logits.shape[0])  # CuPy 13 promotes float32 over a large integer to float64
         output = self.sigmoid(logits)
         error = output - self.one_hot(labels, like=logits)
         loss = self.xp.sum(error * error) / (2 * n)

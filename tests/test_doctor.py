@@ -1,0 +1,301 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.numba_backend import NumbaBackend
+from backends.numpy_backend import NumpyBackend
+from mnist_accel import diagnosis
+from mnist_accel.array_layer import Availability
+from mnist_accel.commands import main
+from mnist_accel.data import digests
+from mnist_accel.data.digests import FILE_NAMES, PublishedSet
+from mnist_accel.data.idx import format_idx
+
+ROOT = Path(__file__).parents[1]
+
+ARRAYS = [np.full((2, 28, 28), 7, np.uint8), np.array([3, 4], np.uint8)] * 2
+FILES = {name: format_idx(array) for name, array in zip(FILE_NAMES, ARRAYS, strict=True)}
+TINY = PublishedSet(
+    "mnist", {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in FILES.items()}
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A user without data and without a GPU, whose MNIST has two images."""
+    for variable in ("MNIST_ACCEL_DATA", "KERAS_HOME", *diagnosis._BLAS_VARIABLES):
+        monkeypatch.delenv(variable, raising=False)
+    home = tmp_path / "home"
+    work = home / "work"
+    work.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.chdir(work)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(digests, "MNIST", TINY)
+    return home
+
+
+@pytest.fixture
+def doctor(capsys):
+    """Run the command for its exit code and its findings by name."""
+
+    def doctor(expected_exit_code=0):
+        exit_code = main(["doctor", "--json"])
+        out, err = capsys.readouterr()
+        report = json.loads(out)
+        assert err == ""
+        assert exit_code == report["exit_code"] == expected_exit_code
+        return {finding["name"]: finding for finding in report["findings"]}
+
+    return doctor
+
+
+def put_mnist(folder):
+    folder.mkdir(parents=True)
+    for name, data in FILES.items():
+        (folder / name).write_bytes(data)
+
+
+def test_missing_gpu_and_data_are_no_errors(doctor, home):
+    before = sorted(home.rglob("*"))
+    found = doctor()
+    assert {name: finding["status"] for name, finding in found.items()} == {
+        "Python": "ok",
+        "mnist-accel": "ok",
+        "packages": "ok",
+        "CuPy": "WARN",
+        "GPU: driver": "skipped",
+        "GPU: device": "skipped",
+        "GPU: NVRTC": "skipped",
+        "GPU: cuBLAS": "skipped",
+        "GPU: test kernel": "skipped",
+        "backend numba": "ok",
+        "backend numpy": "ok",
+        "backend array-api-strict": found["backend array-api-strict"]["status"],
+        "backend torch": found["backend torch"]["status"],
+        "backend auto": "ok",
+        "Numba kernels": "ok",
+        "Numba threads": "ok",
+        "Numba cache": "ok",
+        "NumPy's BLAS": "ok",
+        "data": "WARN",
+        "data cache": "ok",
+        "run folder": "ok",
+    }
+    assert found["data"]["remedy"] == "python -m mnist_accel.data"
+    assert found["backend auto"]["detail"].startswith("numba: ")
+    assert sorted(home.rglob("*")) == before  # nothing was fetched, nothing was made
+
+
+def test_whatever_is_wrong_has_a_remedy(doctor, monkeypatch):
+    monkeypatch.setenv("MNIST_ACCEL_DATA", "nowhere")
+    for finding in doctor(expected_exit_code=4).values():
+        assert bool(finding["remedy"]) == (finding["status"] in ("WARN", "problem"))
+        assert "\n" not in finding["detail"] + finding["remedy"]
+
+
+def test_table_says_the_same_a_line_each(doctor, capsys):
+    found = doctor()
+    assert main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    for name, finding in found.items():
+        number = next(i for i, line in enumerate(lines) if f"  {name}  " in line)
+        assert lines[number].split() == [
+            finding["status"],
+            *name.split(),
+            *finding["detail"].split(),
+        ]
+        if finding["remedy"]:
+            assert lines[number + 1].strip() == f"-> {finding['remedy']}"
+    statuses = [finding["status"] for finding in found.values()]
+    assert lines[-1] == (
+        f"{statuses.count('ok')} ok, {statuses.count('WARN')} to know of, 0 to mend"
+    )
+
+
+def test_home_folder_is_not_told(doctor, home):
+    put_mnist(home / ".cache" / "mnist_accel" / "mnist")
+    found = doctor()
+    assert found["data"]["detail"] == "MNIST is in ~/.cache/mnist_accel/mnist, and intact"
+    assert found["run folder"]["detail"] == "~/work/runs can be written"
+    assert str(home) not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("/home/ann", "~"),
+        ("/home/ann/x: no; /home/ann, (/home/ann)", "~/x: no; ~, (~)"),
+        ("/home/anna/x", "/home/anna/x"),
+        ("/mnt/home/ann/x", "/mnt/home/ann/x"),
+    ],
+)
+def test_only_the_home_folder_is_shortened(text, short, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert diagnosis._without_home(text) == short
+
+
+def test_corrupt_cache(doctor, home):
+    cache = home / ".cache" / "mnist_accel" / "mnist"
+    put_mnist(cache)
+    (cache / FILE_NAMES[0]).write_bytes(FILES[FILE_NAMES[0]][:-1] + b"\0")
+    data = doctor()["data"]
+    assert data["status"] == "WARN"
+    assert "is fetched anew" in data["detail"]
+    assert "found SHA-256" in data["detail"]
+
+
+def test_copy_of_another_library(doctor, home):
+    put_mnist(home / "data" / "MNIST" / "raw")
+    data = doctor()["data"]
+    assert data["status"] == "ok"
+    assert "copy in ~/data/MNIST/raw" in data["detail"]
+
+
+def test_folder_that_the_user_names(doctor, home, monkeypatch):
+    folder = home / "mine"
+    monkeypatch.setenv("MNIST_ACCEL_DATA", str(folder))
+    data = doctor(expected_exit_code=4)["data"]
+    assert data["status"] == "problem"
+    assert "~/mine does not exist" in data["detail"]
+    assert data["remedy"].endswith("unset MNIST_ACCEL_DATA")
+    put_mnist(folder)
+    assert doctor()["data"]["status"] == "ok"
+
+
+def test_folders_that_cannot_be_written(doctor, home):
+    for file in (home / "work" / "runs", home / ".cache"):
+        file.write_text("a file, where a folder should be")
+    found = doctor()
+    assert found["run folder"]["status"] == "problem"
+    assert "~/work/runs cannot be written (Not a directory)" in found["run folder"]["detail"]
+    assert "--out" in found["run folder"]["remedy"]
+    assert found["data cache"]["status"] == "WARN"
+    assert "MNIST_ACCEL_DATA" in found["data cache"]["remedy"]
+
+
+def test_two_cupy_wheels(doctor, tmp_path, monkeypatch):
+    for name in ("cupy-cuda11x", "cupy_cuda12x"):  # as their metadata may be written
+        info = tmp_path / f"{name.replace('-', '_')}-13.6.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 13.6.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    wheels = doctor()["CuPy wheels"]
+    assert wheels["status"] == "problem"
+    assert wheels["detail"] == "cupy-cuda11x and cupy-cuda12x overwrite each other's files"
+    assert wheels["remedy"] == (
+        'pip uninstall -y cupy-cuda11x cupy-cuda12x && pip install "cupy-cuda12x[ctk]"'
+    )
+
+
+def test_broken_gpu_is_a_problem_and_no_error(doctor, monkeypatch):
+    def probe_cupy():
+        yield "CuPy", Availability(ok=True, reason="CuPy 14.2.0")
+        yield "driver", Availability(ok=True, reason="CUDA 12.8")
+        yield "device", Availability(ok=True, reason="NVIDIA H200, sm_90")
+        yield "NVRTC", Availability(ok=False, reason="no libnvrtc", remedy="pip install it")
+        yield "cuBLAS", None
+
+    monkeypatch.setattr("mnist_accel.array_layer.probe_cupy", probe_cupy)
+    found = doctor()
+    assert found["GPU: device"]["detail"] == "NVIDIA H200, sm_90"
+    assert found["GPU: NVRTC"]["status"] == "problem"
+    assert found["GPU: NVRTC"]["remedy"] == "pip install it"
+    assert found["GPU: cuBLAS"]["status"] == "skipped"
+
+
+def test_broken_plug_in(doctor, tmp_path, monkeypatch):
+    info = tmp_path / "unlucky-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: unlucky\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mnist_accel.backends]\nunlucky = no_such_module:B\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plug_in = doctor()["backend unlucky"]
+    assert plug_in["status"] == "WARN"
+    assert "No module named 'no_such_module'" in plug_in["detail"]
+
+
+def test_no_backend_at_all(doctor, monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    broken = Availability(ok=False, reason="no numbers", remedy="count")
+    monkeypatch.setattr(NumpyBackend, "availability", classmethod(lambda cls: broken))
+    found = doctor(expected_exit_code=3)
+    assert found["backend auto"]["status"] == "problem"
+    assert found["Numba kernels"]["status"] == "skipped"
+
+
+def test_wrong_numba_kernel(doctor, monkeypatch):
+    monkeypatch.setattr(NumbaBackend, "avg_pool2d", lambda self, x, **sizes: x[:, :, :2, :2])
+    kernels = doctor()["Numba kernels"]
+    assert kernels["status"] == "problem"
+    assert "a compiled kernel gave a wrong result" in kernels["detail"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "status", "detail"),
+    [
+        ("NUMBA_DISABLE_JIT=1", "Numba kernels", "WARN", "they run as Python"),
+        ("NUMBA_NUM_THREADS=0", "Numba kernels", "skipped", "Numba cannot be used"),
+        ("NUMBA_NUM_THREADS=65", "Numba threads", "WARN", "(NUMBA_NUM_THREADS=65)"),
+    ],
+)
+def test_environment_that_spoils_numba(setting, name, status, detail, home):
+    variable, _, value = setting.partition("=")
+    process = subprocess.run(
+        [sys.executable, "-m", "mnist_accel.doctor", "--json"],
+        env={**os.environ, variable: value, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = {finding["name"]: finding for finding in json.loads(process.stdout)["findings"]}
+    assert found[name]["status"] == status
+    assert detail in found[name]["detail"]
+    assert found[name]["remedy"] == f"unset {variable}"
+
+
+def test_threads_are_compared_with_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert diagnosis._threads("BLAS", 8, "x", ("OMP_NUM_THREADS",)).status == "ok"
+    few = diagnosis._threads("BLAS", 2, "x", ("MKL_NUM_THREADS", "OMP_NUM_THREADS"))
+    assert (few.status, few.remedy) == ("WARN", "unset OMP_NUM_THREADS")
+    assert few.detail == "x: 2 on 8 cores (OMP_NUM_THREADS=2)"
+    assert diagnosis._threads("BLAS", 2, "x", ("MKL_NUM_THREADS",)).status == "ok"
+
+
+def test_missing_package(doctor, monkeypatch):
+    monkeypatch.setattr(diagnosis, "PACKAGES", ("numpy", "no-such-package"))
+    findings = list(diagnosis._packages())
+    assert [finding.status for finding in findings] == ["ok", "problem"]
+    assert findings[1].detail == "missing: no-such-package"
+    assert findings[1].remedy == "pip install no-such-package"
+
+
+def test_packages_are_those_that_are_required():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [requirement.partition(">")[0] for requirement in project["dependencies"]]
+    assert sorted(required) == list(diagnosis.PACKAGES)
+
+
+def test_check_that_fails_spoils_no_other(doctor, monkeypatch):
+    def _broken_thing():
+        yield diagnosis.Finding("first half", "ok", "there")
+        raise RuntimeError("out of\nluck")
+
+    monkeypatch.setattr(diagnosis, "CHECKS", (_broken_thing, diagnosis._backends))
+    found = doctor()
+    assert found["first half"]["status"] == "ok"
+    assert found["broken thing"]["status"] == "problem"
+    assert found["broken thing"]["detail"] == "cannot be looked at (RuntimeError: out of luck)"
+    assert found["backend auto"]["status"] == "ok"

@@ -1,0 +1,93 @@
+"""What importing the package costs, and what hides or survives an import."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"cupy", "matplotlib", "numba", "pooch", "rich", "scipy", "torch"}
+
+
+def run(code: str, *, cwd: Path, path: str = "") -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, which looks for modules in `cwd`, in `path`, then here."""
+    search = os.pathsep.join([path, str(ROOT)] if path else [str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def output(code: str, cwd: Path) -> str:
+    result = run(code, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mnist_accel",
+        "from mnist_accel import *",
+        # Training on NumPy needs none of them either.
+        """
+import numpy as np
+import mnist_accel as ma
+model = ma.create_model("cnn", backend=ma.get_backend("numpy"))
+ma.Trainer(model).train_batch(np.zeros((2, 28, 28), np.uint8), np.array([3, 4]))
+""",
+    ],
+)
+def test_heavy_packages_are_not_imported(tmp_path: Path, code: str) -> None:
+    listing = output(f"{code}\nimport json, sys\nprint(json.dumps(list(sys.modules)))", tmp_path)
+    loaded = {name.partition(".")[0] for name in json.loads(listing)}
+    assert "mnist_accel" in loaded
+    assert not loaded & HEAVY
+
+
+def test_import_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
+    code = (
+        "from time import perf_counter; start = perf_counter(); import mnist_accel; "
+        "print(perf_counter() - start)"
+    )
+    assert min(float(output(code, tmp_path)) for _ in range(5)) < 0.3
+
+
+def test_foreign_backends_package_is_named(tmp_path: Path) -> None:
+    foreign = tmp_path / "elsewhere" / "backends"
+    foreign.mkdir(parents=True)
+    (foreign / "__init__.py").write_text("get_backend = None\n")
+    code = "import mnist_accel; mnist_accel.get_backend('numpy')"
+    result = run(code, cwd=tmp_path, path=str(foreign.parent))
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: another package called 'backends' hides the one")
+    assert str(foreign / "__init__.py") in last
+    assert "PYTHONPATH" in last
+
+
+def test_importing_the_evaluate_command_leaves_the_function(tmp_path: Path) -> None:
+    code = """
+import mnist_accel as ma
+import mnist_accel.evaluate
+from mnist_accel.evaluation import evaluate
+assert ma.evaluate is evaluate, ma.evaluate
+assert mnist_accel.evaluate is evaluate
+"""
+    output(code, tmp_path)
+
+
+def test_every_public_name_can_be_imported(tmp_path: Path) -> None:
+    code = (
+        "import mnist_accel as ma; print(all(hasattr(ma, name) for name in dir(ma)), len(dir(ma)))"
+    )
+    found, count = output(code, tmp_path).split()
+    assert found == "True"
+    assert int(count) > 20
