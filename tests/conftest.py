@@ -1,5 +1,6 @@
 """Fixtures that more than one test module needs."""
 
+from collections import Counter
 from importlib.metadata import entry_points
 
 import pytest
@@ -38,6 +39,18 @@ def pytest_configure(config: pytest.Config) -> None:
         if name not in available_backends():
             known = ", ".join(available_backends())
             raise pytest.UsageError(f"--require-backend: unknown backend {name}; choose {known}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests were skipped, a line for each reason."""
+    reasons = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    if reasons:
+        terminalreporter.section("skipped")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:4} tests: {reason}")
 
 
 @pytest.fixture(scope="session")

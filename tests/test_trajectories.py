@@ -84,6 +84,7 @@ def reference_trajectory(mnist: Dataset) -> Callable[[str], Trajectory]:
             steps=STEPS,
             batch_size=BATCH_SIZES[name],
             schedule=REFERENCE_SCHEDULES[recipe.schedule],
+            weight_decay=recipe.weight_decay,
         )
 
     return trajectory
@@ -135,8 +136,9 @@ def test_ten_updates_of_a_recipe_agree_with_the_reference(
     model.load_state_dict(initial_weights(name))
     trainer = Trainer(
         model,
-        recipe.optimizer,
-        lr=recipe.lr,
+        optimizers.create_optimizer(
+            recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
+        ),
         batch_size=batch_size,
         schedule=recipe.schedule,
         total_steps=STEPS,
@@ -156,7 +158,7 @@ def test_every_tensor_of_ten_updates_agrees_with_numpy(
 ) -> None:
     if backend.name == "numpy":
         pytest.skip("numpy is what the others are compared with")
-    batch_size = 512 if name == "two-layer" else 20
+    batch_size = 512 if name == "two-layer" else 17
     data = replace(mnist, x_test=mnist.x_test[:100], t_test=mnist.t_test[:100])
     _, other = compare_backends(
         name, [get_backend("numpy"), backend], data, steps=STEPS, batch_size=batch_size
