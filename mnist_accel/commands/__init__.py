@@ -9,9 +9,10 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from mnist_accel._version import __version__
 from mnist_accel.array_layer import BackendUnavailableError
@@ -81,7 +82,9 @@ def _run(name: str, arguments: list[str], *, prog: str) -> int:
     parser = Parser(prog=prog, description=module.__doc__)
     module.add_arguments(parser)
     try:
-        exit_code: int = module.run(parser.parse_args(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            exit_code: int = module.run(parser.parse_args(arguments))
         sys.stdout.flush()
     except SystemExit as stop:  # argparse, after its own message
         return int(stop.code or 0)
@@ -102,6 +105,18 @@ def _run(name: str, arguments: list[str], *, prog: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return exit_code
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one line, without the place in the code that it comes from."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _fail(prog: str, error: Exception, exit_code: int) -> int:
