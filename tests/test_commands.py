@@ -1,0 +1,456 @@
+"""The command line: results, files, one-line errors, exit codes."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mnist_accel as ma
+from backends.numpy_backend import NumpyBackend
+from mnist_accel.commands import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+# Seconds long on any machine: the digits that come with the package.
+QUICK = ["--dataset", "digits", "--backend", "numpy", "--iterations", "40", "--batch-size", "64"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Each test has a folder of its own to run in."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capfd):
+    """Run a command; return its exit code, and what it wrote to stdout and to stderr."""
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run
+
+
+def fails(run, code, *arguments, says):
+    """Assert that a command ends with a code and one line that says something."""
+    got, _, err = run(*arguments)
+    assert got == code, err
+    line = err.strip().splitlines()[-1]
+    assert says in line
+    assert line.startswith("mnist-accel ")
+    return err
+
+
+def start(*arguments, **settings):
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_accel.train", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **settings,
+    )
+
+
+def weights(folder):
+    return ma.load_model(Path(folder) / "model.safetensors", backend="numpy").state_dict()
+
+
+def assert_same_weights(one, other):
+    for name, array in weights(one).items():
+        assert np.array_equal(array, weights(other)[name]), name
+
+
+# Training
+
+
+def test_train_leaves_a_run_folder(run):
+    code, out, err = run("train", *QUICK, "--out", "run", "--log-every", "10")
+    assert code == 0
+    assert "epoch 1: loss" in out
+    assert "test accuracy" in out.splitlines()[-1]
+    assert "step" in err
+    assert "step" not in out
+    folder = Path("run")
+    files = {file.name for file in folder.iterdir()}
+    assert files == {
+        "checkpoint",
+        "config.json",
+        "curves.png",
+        "metrics.jsonl",
+        "mistakes.png",
+        "model.safetensors",
+        "summary.json",
+    }
+    config = json.loads((folder / "config.json").read_text())
+    assert config["backend"] == {
+        "requested": "numpy",
+        "used": "numpy",
+        "reason": f"NumPy {np.__version__}",
+        "fell_back": False,
+    }
+    assert config["settings"]["iterations"] == 40
+    assert config["versions"]["mnist_accel"] == ma.__version__
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "steps"] == [10, 20, 30, 40]
+    assert [line["epoch"] for line in lines if line["event"] == "epoch"] == [1, 2]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {"test_loss", "test_accuracy", "images_per_s", "seconds", "backend"} <= summary.keys()
+    assert {"data", "setup", "train", "evaluate", "pictures"} == summary["seconds"].keys()
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.width > 800
+
+
+def test_cnn_draws_its_filters(run):
+    arguments = ("--model", "cnn", "--dataset", "digits", "--limit-train", 50, "--epochs", 1)
+    assert run("train", *arguments, "--out", "run")[0] == 0
+    assert Path("run/filters.png").is_file()
+
+
+def test_default_folder_is_named_after_time_model_and_backend(run):
+    assert run("train", *QUICK, "--quiet")[0] == 0
+    assert run("train", *QUICK, "--quiet")[0] == 0
+    names = sorted(folder.name for folder in Path("runs").iterdir())
+    assert len(names) == 2
+    assert all("-two-layer-numpy" in name for name in names)
+
+
+def test_quiet_and_no_progress(run):
+    code, out, err = run("train", *QUICK, "--out", "quiet", "--quiet")
+    assert code == 0
+    assert len(out.splitlines()) == 1
+    assert err == ""
+    _, out, err = run("train", *QUICK, "--out", "calm", "--no-progress", "--log-every", "5")
+    assert "epoch 1" in out
+    assert "step" not in err
+
+
+def test_no_control_characters_reach_a_pipe(run, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    _, out, err = run("train", *QUICK, "--out", "run")
+    assert "\x1b" not in out + err
+    assert "\r" not in out + err
+
+
+def test_config_of_a_run_repeats_it(run):
+    flags = ("--lr", "0.1", "--seed", "7", "--hidden-sizes", "20,10", "--optimizer", "momentum")
+    assert run("train", *QUICK, *flags, "--out", "one", "--quiet")[0] == 0
+    assert run("train", "--config", "one/config.json", "--out", "two", "--quiet")[0] == 0
+    assert_same_weights("one", "two")
+    assert run("train", "--config", "one/config.json", "--seed", 8, "--out", "three")[0] == 0
+    assert not np.array_equal(weights("one")["W1"], weights("three")["W1"])
+
+
+def test_toml_config_lies_between_recipe_and_flags(run):
+    Path("config.toml").write_text(
+        'model = "three-layer"\ndataset = "digits"\nepochs = 1\nbatch-size = 100\nlr = 0.5\n'
+        'optimizer = "sgd"\nhidden_sizes = [12, 8]\n'
+    )
+    assert run("train", "--config", "config.toml", "--lr", 0.25, "--out", "run")[0] == 0
+    settings = json.loads(Path("run/config.json").read_text())["settings"]
+    assert settings["hidden_sizes"] == [12, 8]
+    assert (settings["batch_size"], settings["lr"], settings["epochs"]) == (100, 0.25, 1)
+    assert settings["activation"] == "sigmoid"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("lr = -1\n", "--lr: expected a number above 0, got -1"),
+        ("learning_rate = 1\n", "sets learning_rate"),
+        ("epochs = 1\niterations = 1\n", "either --epochs or --iterations"),
+    ],
+)
+def test_wrong_config_is_refused(run, text, says):
+    Path("config.toml").write_text(text)
+    code, _, err = run("train", "--config", "config.toml")
+    assert code == 2
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_held_out_images_take_the_place_of_the_test_set(run):
+    code, out, _ = run(
+        "train", *QUICK, "--validation-split", 0.2, "--target-accuracy", 0.2, "--out", "run"
+    )
+    assert code == 0
+    assert "validation accuracy" in out
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["stop_reason"] == "target accuracy 20.00% reached"
+    assert summary["train_images"] == round(1437 * 0.8)
+
+
+# Resuming
+
+
+def test_resume_continues_to_the_same_weights(run):
+    arguments = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 64, "--quiet")
+    assert run("train", *arguments, "--iterations", 60, "--out", "straight")[0] == 0
+    assert run("train", *arguments, "--iterations", 25, "--out", "runs/parted")[0] == 0
+    assert run("train", "--resume", "--iterations", 60, "--quiet")[0] == 0
+    assert_same_weights("straight", "runs/parted")
+    metrics = Path("runs/parted/metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line)["epoch"] for line in metrics if '"epoch", ' in line]
+    assert epochs == sorted(set(epochs))
+    code, _, err = run("train", "--resume", "runs/parted")
+    assert code == 0
+    assert "all 60 steps are done already" in err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_the_rest_is_as_if_nothing_had_happened(run, signum):
+    long = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 64, "--iterations", 4000)
+    process = start(*long, "--out", "run", "--log-every", 1)
+    for line in process.stderr:
+        if "step" in line:
+            break
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "saved; go on with --resume run" in err
+    step = ma.load_checkpoint("run/checkpoint", backend="numpy").step
+    assert 0 < step < 4000
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    assert run("train", *long, "--out", "straight", "--quiet")[0] == 0
+    assert_same_weights("run", "straight")
+
+
+def test_kill_leaves_a_run_that_resumes(run):
+    long = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 64, "--iterations", 2000)
+    process = start(*long, "--out", "run", "--log-every", 1, "--checkpoint-every", 50)
+    for line in process.stderr:
+        if "  100/" in line:
+            break
+    process.kill()
+    process.communicate()
+    assert ma.load_checkpoint("run/checkpoint", backend="numpy").step >= 50
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    assert run("train", *long, "--out", "straight", "--quiet")[0] == 0
+    assert_same_weights("run", "straight")
+
+
+def test_resume_refuses_to_become_another_run(run):
+    assert run("train", *QUICK, "--out", "run", "--quiet")[0] == 0
+    fails(run, 2, "train", "--resume", "run", "--lr", 1, says="--lr cannot be given with --resume")
+    fails(run, 2, "train", *QUICK, "--out", "run", says="run holds a run already")
+    fails(run, 4, "train", "--resume", "nowhere", says="nowhere is not the folder of a run")
+    fails(run, 4, "train", "--resume", says="there is no run in runs/ yet")
+    Path("run/checkpoint/last.safetensors").write_bytes(b"broken")
+    fails(run, 4, "train", "--resume", "run", says="not a whole safetensors file")
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model", "resnet"], "invalid choice: 'resnet'"),
+        (["--batch-size", "-1"], "--batch-size: expected an integer of at least 0, got -1"),
+        (["--epochs", "0"], "--epochs: expected an integer of at least 1, got 0"),
+        (["--lr", "nan"], "--lr: expected a number above 0, got nan"),
+        (["--seed", "-3"], "--seed"),
+        (["--hidden-sizes", "5,0"], "--hidden-sizes"),
+        (["--target-accuracy", "95"], "--target-accuracy"),
+        (["--validation-split", "1"], "--validation-split"),
+        (["--epochs", "1", "--iterations", "1"], "either --epochs or --iterations"),
+        (["--model", "cnn", "--hidden-sizes", "5"], "'cnn' has no hidden layers"),
+        (["--optimizer", "adam", "--momentum", "0.5"], "'adam' takes no momentum"),
+        (["--optimizer", "nesterov", "--momentum", "0"], "nesterov needs a momentum"),
+        (["--sampling", "full", "--batch-size", "5"], "takes the whole set"),
+        (["--backend", "tpu"], "unknown backend 'tpu'"),
+        (["--validation-split", "0.0001"], "cannot hold out"),
+        (["--modle", "cnn"], "unrecognized arguments: --modle"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(run, arguments, says):
+    err = fails(run, 2, "train", "--dataset", "digits", *arguments, says=says)
+    assert len(err.splitlines()) == 1
+    assert not Path("runs").exists()
+
+
+def test_gpu_that_cannot_be_used_is_replaced_with_a_warning(run):
+    availability = ma.available_backends()["cupy"]
+    if availability.ok:
+        pytest.skip("a GPU is there")
+    arguments = ["--backend", "cupy", "--dataset", "digits", "--iterations", "5"]
+    code, _, err = run("train", *arguments, "--out", "run", "--quiet")
+    assert code == 0
+    assert f"warning: cupy cannot run here: {availability.reason}; {availability.remedy}" in err
+    backend = json.loads(Path("run/config.json").read_text())["backend"]
+    assert (backend["requested"], backend["used"], backend["fell_back"]) == ("cupy", "numba", True)
+    assert availability.reason in backend["reason"]
+    fails(run, 3, "train", *arguments, "--no-fallback", says=availability.reason)
+    fails(run, 3, "gradcheck", "--backend", "cupy", says=availability.reason)
+
+
+def test_divergence_is_5_and_names_step_tensor_and_checkpoint(run):
+    err = fails(run, 5, "train", *QUICK, "--lr", "1e12", "--out", "run", says="diverged at step")
+    assert "is in the " in err
+    assert "the last good checkpoint is run/checkpoint/last.safetensors" in err
+    assert ma.load_checkpoint("run/checkpoint", backend="numpy")
+
+
+def test_folder_that_cannot_be_written_is_4(run):
+    Path("file").write_text("in the way")
+    fails(run, 4, "train", *QUICK, "--out", "file/run", says="cannot write to the output folder")
+
+
+def test_bad_data_is_4(run):
+    Path("data").mkdir()
+    fails(run, 4, "train", "--data-dir", "data", says="data")
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        Path("data", name).write_bytes(b"\x00\x00\x08\x03 too short")
+    fails(run, 4, "train", "--dataset", "custom", "--data-dir", "data", says="data")
+
+
+def test_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m mnist_accel.data --dataset digits | head -1"
+    shell = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert shell.returncode == 0
+    assert shell.stderr == ""
+    assert shell.stdout.startswith("digits")
+
+
+# The other commands
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    flags = ["--dataset", "digits", "--backend", "numpy", "--iterations", "400"]
+    assert main(["train", *flags, "--batch-size", "64", "--out", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def test_evaluate_gives_the_figures_of_the_training(run, trained):
+    summary = json.loads((trained / "summary.json").read_text())
+    paths = (trained, trained / "model.safetensors", trained / "checkpoint")
+    for path in paths:
+        code, out, _ = run("evaluate", path, "--dataset", "digits", "--backend", "numpy")
+        assert code == 0
+        assert f"accuracy {summary['test_accuracy']:.2%}" in out
+        assert "predicted" in out
+    assert run("evaluate", trained)[1].count("digits") == 1  # the data set of the run
+
+
+def test_predict_by_index_and_by_image(run, trained):
+    code, out, _ = run("predict", trained, "--index", 3, "--out", "three.png")
+    assert code == 0
+    assert "true label" in out
+    assert len([line for line in out.splitlines() if "%" in line]) == 11
+    with Image.open("three.png") as picture:
+        assert picture.format == "PNG"
+    digit = ma.load_mnist(normalize=False, flatten=False, dataset="digits")[1][0][3][0]
+    Image.fromarray(255 - digit).resize((400, 300)).save("photo.jpg")
+    code, out, _ = run("predict", trained, "--image", "photo.jpg")
+    assert code == 0
+    assert "true label" not in out
+    assert Path("prediction.png").is_file()
+    fails(run, 2, "predict", trained, "--index", 99999, says="--index must be below 360")
+    fails(run, 2, "predict", trained, says="one of the arguments --index --image is required")
+    fails(run, 4, "predict", trained, "--image", "none.png", says="none.png")
+    Path("text.png").write_text("no image")
+    fails(run, 4, "predict", trained, "--image", "text.png", says="text.png")
+
+
+def test_legacy_weights_load_through_the_restricted_reader(run):
+    rng = np.random.default_rng(0)
+    sizes = (784, 50, 100, 10)
+    shapes = list(pairwise(sizes))
+    state = {f"W{i}": rng.standard_normal(shape) for i, shape in enumerate(shapes, 1)}
+    state |= {f"b{i}": rng.standard_normal(shape[1]) for i, shape in enumerate(shapes, 1)}
+    Path("sample_weight.pkl").write_bytes(pickle.dumps(state))
+    code, out, _ = run("evaluate", "sample_weight.pkl", "--dataset", "digits")
+    assert code == 0
+    assert "three-layer: 784 → linear 50 → sigmoid → linear 100" in out
+    columns = {k: v.T if k[0] == "W" else v[:, None] for k, v in state.items()}
+    np.save("parameters_500.npy", np.array(columns, dtype=object), allow_pickle=True)
+    code, out, _ = run("evaluate", "parameters_500.npy", "--dataset", "digits")
+    assert code == 0
+    assert "fcnn: 784 → linear 50 → relu → linear 100" in out
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("touch pwned",)
+
+    Path("evil.pkl").write_bytes(pickle.dumps({"W1": Evil()}))
+    fails(run, 4, "evaluate", "evil.pkl", says="system")
+    assert not Path("pwned").exists()
+
+
+def test_wrong_model_files_are_4(run):
+    fails(run, 4, "evaluate", says="there is no run in runs/ yet")
+    fails(run, 4, "evaluate", "missing", says="there is no file missing")
+    Path("junk.safetensors").write_bytes(b"junk")
+    fails(run, 4, "evaluate", "junk.safetensors", says="not a whole safetensors file")
+
+
+def test_gradcheck_passes_and_fails(run, monkeypatch):
+    code, out, _ = run("gradcheck", "--model", "cnn", "--backend", "numba")
+    assert code == 0
+    assert "all gradients are within" in out
+    correct = NumpyBackend.relu_backward
+    monkeypatch.setattr(NumpyBackend, "relu_backward", lambda *args: 1.01 * correct(*args))
+    code, out, _ = run("gradcheck", "--model", "two-layer", "--backend", "numpy")
+    assert code == 6
+    assert "WRONG" in out
+
+
+def test_compare_agrees_and_finds_what_differs(run):
+    class Skewed(NumpyBackend):
+        """Adds a little where nobody would look."""
+
+        name = "skewed"
+
+        def relu(self, x):
+            return super().relu(x) * np.float32(1.001)
+
+    ma.register(Skewed)
+    arguments = ("compare", "--dataset", "digits", "--iterations", 3)
+    code, out, _ = run(*arguments, "--model", "cnn")
+    assert code == 0
+    assert "no tensor differs by more than rounding" in out
+    code, out, _ = run(*arguments, "--backends", "numpy,skewed")
+    assert code == 6
+    assert "DIFFERS: first at step 1, in the output of layer 2 (relu)" in out
+    fails(run, 2, "compare", "--backends", "numpy", says="at least two names")
+
+
+def test_every_command_has_help(run):
+    for command in COMMANDS:
+        code, out, _ = run(command, "--help")
+        assert code == 0
+        assert "exit codes:" in out
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(f"  {command} " in out for command in COMMANDS)
+    assert run("--version")[1].strip() == f"mnist-accel {ma.__version__}"
+
+
+def test_modules_run_as_commands():
+    for module in (*COMMANDS, None):
+        name = "mnist_accel" if module is None else f"mnist_accel.{module}"
+        process = subprocess.run(
+            [sys.executable, "-W", "error", "-m", name, "--help"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.startswith(f"usage: python -m {name} ")
