@@ -3,7 +3,7 @@
 Both are safetensors files: named arrays, and a header of plain text that says, as JSON, which
 network and which training they belong to. A checkpoint holds all that a model file holds, so it can
 be loaded as a model too. Nothing in them is ever executed. Files are written whole or not at all,
-and carry a digest of their arrays.
+and carry a digest of their content.
 """
 
 import dataclasses
@@ -162,11 +162,8 @@ def _build_network(
 
 
 def _write(file: Path, tensors: Tensors, header: dict[str, Any]) -> None:
-    metadata = {
-        "format": FORMAT,
-        "digest": _digest(tensors),
-        **{name: json.dumps(value) for name, value in header.items()},
-    }
+    metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in header.items()}}
+    metadata["digest"] = _digest(tensors, metadata)
     try:
         write_atomically(file, safetensors.numpy.save(tensors, metadata))
     except OSError as error:
@@ -193,21 +190,20 @@ def _read(file: Path) -> tuple[Tensors, dict[str, Any]]:
             f"{file} was not written by mnist_accel, or by a version this one does not know "
             f"(format {metadata.get('format')!r}, expected {FORMAT!r})"
         )
-    if metadata.get("digest") != _digest(tensors):
-        raise CheckpointError(
-            f"{file} is damaged: its arrays do not have the digest it was saved with"
-        )
+    if metadata.pop("digest", None) != _digest(tensors, metadata):
+        raise CheckpointError(f"{file} is damaged: it does not have the digest it was saved with")
     try:
-        header = {k: json.loads(v) for k, v in metadata.items() if k not in ("format", "digest")}
+        header = {name: json.loads(v) for name, v in metadata.items() if name != "format"}
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{file} is damaged: its header is not JSON ({error})") from error
     return tensors, header
 
 
-def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Return the SHA-256 of names and bytes of all arrays."""
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of the metadata, and of names, forms and bytes of all arrays."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Opening whatever a network may be in: a run, a model file, a checkpoint, legacy weights."""
 
 from pathlib import Path
+from typing import Any
 
 from mnist_accel.array_layer import Backend
 from mnist_accel.checkpoint import load_model
@@ -10,6 +11,7 @@ from mnist_accel.legacy_weights import read_legacy_weights
 from mnist_accel.models import create_model
 from mnist_accel.nn.network import Network
 from mnist_accel.run_folder import RunFolder
+from mnist_accel.settings import read_config
 
 LEGACY_SUFFIXES = (".pkl", ".npy")
 
@@ -46,23 +48,24 @@ def open_dataset(path: str | None, *, dataset: str | None, data_dir: str | None)
     Args:
         path: as given to `open_model`.
         dataset: name of the data set; that of the run if None, and MNIST where there is no run.
-        data_dir: folder of its files; None to look in the usual places.
+        data_dir: folder of its files; that of the run if None, and the usual places where there is
+            no run.
 
     Raises:
         DataError: it cannot be had.
     """
     if dataset is None:
-        dataset = _dataset_of_run(path) or "mnist"
+        settings = _settings_of_run(path)
+        dataset = settings.get("dataset") or "mnist"
+        data_dir = data_dir or settings.get("data_dir")
     return load_dataset(dataset, data_dir=data_dir)
 
 
-def _dataset_of_run(path: str | None) -> str | None:
-    """Return the name of the data set that a run was trained on; None if it is not a run."""
+def _settings_of_run(path: str | None) -> dict[str, Any]:
+    """Return what a run was trained with; nothing if it is not a run."""
     if path is not None and not (Path(path) / "config.json").is_file():
-        return None
-    folder = RunFolder.find(path)
-    name: str = folder.read_json(folder.config)["data"]["name"]
-    return name
+        return {}
+    return read_config(str(RunFolder.find(path).config))
 
 
 def open_legacy_weights(file: Path, *, backend: Backend, model: str | None) -> Network:

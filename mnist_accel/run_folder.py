@@ -110,9 +110,11 @@ class RunFolder:
             DataError: it cannot be read.
         """
         try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            content = json.loads(file.read_bytes())
+        except (OSError, ValueError) as error:
             raise DataError(f"cannot read {file}: {error}") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{file} must hold a JSON object, got {type(content).__name__}")
         return content
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -157,16 +159,19 @@ class RunFolder:
 
     def _metrics_lines(self) -> Iterator[dict[str, Any]]:
         try:
-            lines = self.metrics.read_text(encoding="utf-8").splitlines()
+            lines = self.metrics.read_bytes().splitlines()
         except OSError as error:
             raise DataError(f"cannot read {self.metrics}: {error.strerror or error}") from error
-        for number, line in enumerate(lines, start=1):
+        for number, text in enumerate(lines, start=1):
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
+                line = json.loads(text)
+            except ValueError as error:  # not JSON, or not even text
                 if number < len(lines):
                     raise DataError(f"{self.metrics}, line {number}, is not JSON") from error
-                # The last line is what a killed process was writing; it is written again.
+                return  # what a killed process was writing; it is written again
+            if not (isinstance(line, dict) and {"event", "step"} <= line.keys()):
+                raise DataError(f"{self.metrics}, line {number}, is not a line of metrics")
+            yield line
 
 
 def _unused(path: Path) -> Path:

@@ -132,10 +132,13 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
     if chosen.get("batch_size") and recipe.sampling == "full":
         # Mini-batches in place of the whole set: an "iteration" means something else then.
         defaults |= {"sampling": "shuffle", "validation_every": 1}
+    elif chosen.get("batch_size") == 0 or chosen.get("sampling") == "full":
+        defaults |= {"sampling": "full", "batch_size": 0}
     settings = TrainSettings(**(defaults | chosen))
     if settings.sampling == "full" and settings.batch_size:
         raise UsageError(
-            f"--sampling full takes the whole set, so no --batch-size {settings.batch_size}"
+            "--sampling full takes the whole set: give --batch-size 0 or another --sampling, "
+            f"got --batch-size {settings.batch_size}"
         )
     return dataclasses.replace(settings, hidden_sizes=tuple(settings.hidden_sizes))
 
@@ -160,11 +163,12 @@ def read_config(path: str) -> dict[str, Any]:
         raise DataError(
             f"{path} is not valid {'JSON' if file.suffix == '.json' else 'TOML'}: {error}"
         ) from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must hold a table of settings, got {type(content).__name__}")
-    values = content.get("settings", content)
+    if file.suffix == ".json":
+        content = content.get("settings") if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            raise DataError(f"{path} is not the config.json of a run: it has no settings")
     known = {field.name for field in dataclasses.fields(TrainSettings)}
-    named = {name.replace("-", "_"): value for name, value in values.items()}
+    named = {name.replace("-", "_"): value for name, value in content.items()}
     unknown = sorted(named.keys() - known)
     if unknown:
         raise UsageError(

@@ -168,29 +168,39 @@ class Trainer:
         """
         data = _DeviceData(self.model, images, labels)
         sampler = BatchSampler(data.examples, self.batch_size, self.sampling, self.seed)
+        if self.progress.epoch_step > sampler.steps_per_epoch:
+            raise ValueError(
+                f"the epoch under way has done {self.progress.epoch_step} steps, but "
+                f"{data.examples} images make an epoch of {sampler.steps_per_epoch}; "
+                "go on with the images it began with"
+            )
         target = self._target_step(sampler, epochs=epochs, iterations=iterations)
         if validation_every < 1:
             raise ValueError(f"validation_every must be at least 1, got {validation_every}")
         self.total_steps = max(self.total_steps or 0, target)
-        self._stop_reason = ""
         history = History()
-        while self.step < target and not self._stop_reason:
-            self._run_epoch(data, sampler, target, history, callbacks)
-            is_complete = self.progress.epoch_step == sampler.steps_per_epoch
-            if not is_complete and self.step < target:
-                break  # somebody asked to stop
-            is_due = self.step == target or (self.progress.epoch + 1) % validation_every == 0
-            report = self._epoch_report(validation_data if is_due else None)
-            if is_complete:
-                self.progress = Progress(step=self.step, epoch=self.progress.epoch + 1)
-            history.epochs.append(report)
-            for callback in callbacks:
-                callback.on_epoch(self, report)
-        history.stop_reason = self._stop_reason
+        try:
+            while self.step < target and not self._stop_reason:
+                self._run_epoch(data, sampler, target, history, callbacks)
+                is_complete = self.progress.epoch_step == sampler.steps_per_epoch
+                if not is_complete and self.step < target:
+                    break  # somebody asked to stop
+                is_due = self.step == target or (self.progress.epoch + 1) % validation_every == 0
+                report = self._epoch_report(validation_data if is_due else None)
+                if is_complete:
+                    self.progress = Progress(step=self.step, epoch=self.progress.epoch + 1)
+                history.epochs.append(report)
+                for callback in callbacks:
+                    callback.on_epoch(self, report)
+        finally:
+            # Forgotten here and not at the start, so that Ctrl-C is heard while data are prepared.
+            history.stop_reason, self._stop_reason = self._stop_reason, ""
         return history
 
     def request_stop(self, reason: str) -> None:
-        """Ask a running `fit` to end after the present step; may be called from a signal handler.
+        """Ask `fit` to end after the present step, or the next `fit` to end at once.
+
+        May be called from a signal handler.
 
         Args:
             reason: in words; `History.stop_reason` holds the first that was given.

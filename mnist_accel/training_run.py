@@ -21,7 +21,7 @@ from mnist_accel.checkpoint import load_checkpoint, save_model
 from mnist_accel.console import TrainingDisplay
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
-from mnist_accel.errors import DivergedError, usage_errors
+from mnist_accel.errors import DataError, DivergedError, usage_errors
 from mnist_accel.evaluation import Evaluation, evaluate
 from mnist_accel.models import create_model
 from mnist_accel.nn.optimizers import create_optimizer
@@ -118,6 +118,7 @@ def resume_run(
     phases = Phases()
     with phases.time("data"):
         data = _RunData(settings)
+        _check_same_data(folder, data)
     with phases.time("setup"):
         selection = _select(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=selection.backend)
@@ -293,7 +294,7 @@ class _Run:
                 "train_images": len(self._data.train_labels),
                 "steps": self._trainer.step,
                 "epochs": epochs[-1]["epoch"] if epochs else 0,
-                "images_per_s": _overall_images_per_s(epochs),
+                "images_per_s": _overall_images_per_s(folder.read_metrics("steps")),
                 "seconds": self._phases.seconds,
                 "stop_reason": stop_reason,
             },
@@ -401,10 +402,21 @@ def _select(settings: TrainSettings) -> Selection:
         return select_backend(settings.backend, fallback=fallback)
 
 
-def _overall_images_per_s(epochs: list[dict[str, Any]]) -> float | None:
-    """Return the mean throughput over epochs, each as long as the others."""
-    rates: NDArray[np.float64] = np.array([line["images_per_s"] for line in epochs])
-    return float(len(rates) / (1 / rates).sum()) if len(rates) else None
+def _check_same_data(folder: RunFolder, data: _RunData) -> None:
+    """Refuse to go on with a run whose training images are no longer as many as they were."""
+    before = folder.read_json(folder.config).get("data", {}).get("train_images")
+    if before != len(data.train_labels):
+        raise DataError(
+            f"{folder.path} was trained on {before} images, but there are {len(data.train_labels)} "
+            f"now in {data.dataset.source}; a run goes on with the data it began with"
+        )
+
+
+def _overall_images_per_s(lines: list[dict[str, Any]]) -> float:
+    """Return the mean throughput of all steps, the batches being of one size."""
+    steps: NDArray[np.int64] = np.array([len(line["losses"]) for line in lines])
+    rates: NDArray[np.float64] = np.array([line["images_per_s"] for line in lines])
+    return float(steps.sum() / (steps / rates).sum())
 
 
 @contextmanager

@@ -99,11 +99,15 @@ def _run(name: str, arguments: list[str], *, prog: str) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone (`… | head`). Nothing is left to say, and Python must not
-        # try to flush stdout once more on its way out.
+    except MemoryError as error:
+        return _fail(prog, f"not enough memory: {error}; use smaller batches or layers", EXIT_USAGE)
+    except OSError as error:
+        # Files that fail are DataErrors, so it is stdout. Python must not try to flush it once more
+        # on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):  # whoever read it has gone: `… | head`
+            return 0
+        return _fail(prog, f"cannot write to stdout: {error.strerror or error}", EXIT_DATA)
     return exit_code
 
 
@@ -119,7 +123,7 @@ def _show_warning(
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _fail(prog: str, error: Exception, exit_code: int) -> int:
+def _fail(prog: str, error: Exception | str, exit_code: int) -> int:
     print(f"{prog}: {error}", file=sys.stderr)
     return exit_code
 

@@ -6,7 +6,7 @@ progress to stderr. Ctrl-C saves, and --resume goes on.
 
 import argparse
 import dataclasses
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from mnist_accel.commands import EXIT_INTERRUPTED, Parser
 from mnist_accel.commands.arguments import (
@@ -74,14 +74,12 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is not None:
         _refuse_on_resume(args, given)
         folder = RunFolder.find(args.resume or None)
-        stored = _check_values(
-            str(folder.config), folder.read_json(folder.config).get("settings", {})
-        )
+        stored = _settings_of(str(folder.config))
         if given.keys() & {"epochs", "iterations"}:
             stored |= {"epochs": None, "iterations": None}
         result = resume_run(folder, resolve(stored | given), **display)
     else:
-        config = _check_values(args.config, read_config(args.config)) if args.config else {}
+        config = {} if args.config is None else _settings_of(args.config)
         if given.keys() & {"epochs", "iterations"}:
             config |= {"epochs": None, "iterations": None}
         result = start_run(resolve(config | given), out=args.out, **display)
@@ -170,18 +168,30 @@ def _refuse_on_resume(args: argparse.Namespace, given: dict[str, Any]) -> None:
         raise UsageError(f"{flags} cannot be given with --resume: the run goes on as it began")
 
 
-def _check_values(path: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Check the values of a configuration file as if they were flags, and convert them."""
-    parser = Parser(prog=path)
+def _settings_of(path: str) -> dict[str, Any]:
+    """Read a configuration file, and check and convert its values as if they were flags."""
+    parser = _ConfigParser(prog=path)
     _add_settings(parser)
     words: list[str] = []
-    for name, value in values.items():
-        if value is None or value is False or value in ("", []):
+    for name, value in read_config(path).items():
+        # A recipe may have no hidden layers, and a run no wish; its config.json says so.
+        if value is None or value in ("", []) or (name == "no_fallback" and value is False):
             continue
-        words.append("--" + name.replace("_", "-"))
-        if value is not True:
-            words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words.append(f"{flag}={text}")  # with a minus, a value of its own looks like a flag
     return _settings_in(parser.parse_args(words))
+
+
+class _ConfigParser(Parser):
+    """A parser for the values of a configuration file."""
+
+    def error(self, message: str) -> NoReturn:
+        """Name the file."""
+        raise UsageError(f"{self.prog}: {message}")
 
 
 def _settings_in(args: argparse.Namespace) -> dict[str, Any]:
