@@ -1,6 +1,7 @@
 """Is it computing the same thing? Backends side by side, tensor by tensor."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from mnist_accel.array_layer import Backend
 from mnist_accel.data import Dataset
 from mnist_accel.data.batches import BatchSampler
+from mnist_accel.errors import DivergedError
 from mnist_accel.evaluation import evaluate
 from mnist_accel.models import create_model, get_recipe
-from mnist_accel.nn.network import Network
+from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.tolerance import relative_tolerance
 from mnist_accel.trainer import Trainer
@@ -76,6 +78,7 @@ def compare_backends(
 
     Raises:
         ValueError: an argument is unknown or out of range.
+        DivergedError: the loss became NaN or infinite on the reference.
     """
     recipe = get_recipe(model_name)
     examples = len(dataset.x_train)
@@ -99,11 +102,15 @@ def compare_backends(
         epoch, epoch_step = divmod(step, sampler.steps_per_epoch)
         rows = sampler.epoch_order(epoch)[sampler.batch_slice(epoch_step)]
         batch = dataset.x_train[rows], dataset.t_train[rows]
-        expected = _tensors_of_update(reference, *batch)
+        expected: dict[str, NDArray[Any]] = {}
+        reference.train_batch(*batch, observe=_recorder(reference, expected))
         tolerance = relative_tolerance(dtype, terms=terms, steps=step + 1)
         for trainer, result in zip(others, results[1:], strict=True):
             result.tolerances.append(tolerance)
-            for name, tensor in _tensors_of_update(trainer, *batch).items():
+            tensors: dict[str, NDArray[Any]] = {}
+            with suppress(DivergedError):  # a NaN is a difference, and its tensor is recorded
+                trainer.train_batch(*batch, observe=_recorder(trainer, tensors))
+            for name, tensor in tensors.items():
                 error = _relative_difference(tensor, expected[name])
                 result.errors.setdefault(name, []).append(error)
     for trainer, result in zip(trainers, results, strict=True):
@@ -112,18 +119,14 @@ def compare_backends(
     return results
 
 
-def _tensors_of_update(
-    trainer: Trainer, images: NDArray[Any], labels: NDArray[Any]
-) -> dict[str, NDArray[Any]]:
-    """Make one update, and return every tensor of it."""
-    tensors: dict[str, NDArray[Any]] = {}
+def _recorder(trainer: Trainer, tensors: dict[str, NDArray[Any]]) -> Observer:
+    """Return an observer that copies what it is shown of a trainer's update into `tensors`."""
     to_numpy = trainer.model.backend.to_numpy
 
-    def keep(name: str, tensor: Any) -> None:
+    def record(name: str, tensor: Any) -> None:
         tensors[name] = to_numpy(tensor)
 
-    trainer.train_batch(images, labels, observe=keep)
-    return tensors
+    return record
 
 
 def _relative_difference(got: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.errors import DataError, UsageError
+from mnist_accel.errors import DataError, UsageError, usage_errors
 from mnist_accel.models import DEFAULT_MODEL, get_recipe
 from mnist_accel.nn.optimizers import create_optimizer
 
@@ -87,15 +87,13 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     name = chosen.get("model", DEFAULT_MODEL)
-    try:
+    with usage_errors():
         recipe = get_recipe(name)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+        optimizer = chosen.get("optimizer", recipe.optimizer)
+        # The recipe's learning rate suits the recipe's optimizer only; another one brings its own.
+        lr = recipe.lr if optimizer == recipe.optimizer else create_optimizer(optimizer).lr
     if "epochs" in chosen and "iterations" in chosen:
         raise UsageError("give either --epochs or --iterations, not both")
-    optimizer = chosen.get("optimizer", recipe.optimizer)
-    # The recipe's learning rate suits the recipe's optimizer only; another one brings its own.
-    lr = recipe.lr if optimizer == recipe.optimizer else create_optimizer(optimizer).lr
     defaults: dict[str, Any] = {
         "model": name,
         "backend": "auto",

@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn, TextIO
 
@@ -78,6 +79,9 @@ def run_module(name: str) -> NoReturn:
 
 def _run(name: str, arguments: list[str], *, prog: str) -> int:
     """Parse the arguments of a command and run it."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by whoever started the process
+            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115
     module = _module(name)
     parser = Parser(prog=prog, description=module.__doc__)
     module.add_arguments(parser)

@@ -1,0 +1,232 @@
+"""A checkpoint says all of a training, and a file that was touched says nothing."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mnist_accel as ma
+from mnist_accel.nn import (
+    AvgPool2d,
+    Conv2d,
+    CosineSchedule,
+    Dropout,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Network,
+    OneCycleSchedule,
+    Quadratic,
+    Schedule,
+    Sigmoid,
+    StepSchedule,
+    Tanh,
+)
+from mnist_accel.nn.optimizers import OPTIMIZERS, SGD, create_optimizer
+
+STEPS = 9
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(1).integers(0, 256, (50, 784)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.random.default_rng(2).integers(0, 10, 50)
+
+
+def trainer(optimizer="sgd", **given):
+    model = ma.create_model("two-layer", backend="numpy", hidden_sizes=(5,))
+    return ma.Trainer(model, optimizer, batch_size=16, seed=4, **given)
+
+
+def assert_same_training(one, other):
+    assert one.optimizer == other.optimizer
+    assert one.schedule == other.schedule
+    assert one.progress == other.progress
+    for name in ("batch_size", "seed", "sampling", "total_steps"):
+        assert getattr(one, name) == getattr(other, name), name
+    for name, array in one.model.state_dict().items():
+        assert np.array_equal(array, other.model.state_dict()[name]), name
+    assert one.optimizer_state.keys() == other.optimizer_state.keys()
+    for name, array in one.optimizer_state.items():
+        assert np.array_equal(array, other.optimizer_state[name]), name
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_on_where_it_was(name, stop, images, labels, tmp_path):
+    """Four steps an epoch: stopped after the first, at the end of an epoch, and within one."""
+
+    def new():
+        return trainer(create_optimizer(name, lr=0.01, weight_decay=0.1), total_steps=STEPS)
+
+    straight, first = new(), new()
+    straight.fit(images, labels, iterations=STEPS)
+    first.fit(images, labels, iterations=stop)
+    ma.save_checkpoint(tmp_path / "checkpoint", first)
+    resumed = ma.load_checkpoint(tmp_path / "checkpoint", backend="numpy")
+    resumed.fit(images, labels, iterations=STEPS - stop)
+    resumed.progress.epoch_seconds = straight.progress.epoch_seconds  # as long as it takes
+    assert_same_training(resumed, straight)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Schedule(),
+        StepSchedule(every=2, gamma=0.7),
+        StepSchedule(),
+        CosineSchedule(),
+        OneCycleSchedule(warmup=0.4),
+    ],
+)
+def test_every_schedule_goes_on_where_it_was(schedule, images, labels, tmp_path):
+    one = trainer(SGD(momentum=0.8, nesterov=True), schedule=schedule, total_steps=STEPS)
+    one.fit(images, labels, iterations=5)
+    ma.save_checkpoint(tmp_path / "checkpoint", one)
+    other = ma.load_checkpoint(tmp_path / "checkpoint", backend="numpy")
+    assert_same_training(other, one)
+    assert other.learning_rate() == one.learning_rate()
+
+
+def test_a_network_of_ones_own_comes_back_whole(images, tmp_path):
+    network = Network(
+        [
+            Conv2d(2, kernel_size=3, stride=2, padding=1, bias=False, uniform=True),
+            MaxPool2d(3, stride=2, ties="all"),
+            Tanh(),
+            AvgPool2d(2),
+            Flatten(),
+            Dropout(0.25),
+            Linear(7),
+            Sigmoid(),
+            Linear(10, bias=False),
+        ],
+        Quadratic(),
+        input_shape=(1, 28, 28),
+        backend=ma.get_backend("numpy"),
+        dtype="float64",
+        pixel_shift=-0.25,
+        name="mine",
+    )
+    ma.save_model(tmp_path / "model", network)
+    loaded = ma.load_model(tmp_path / "model", backend="numpy")
+    assert loaded.describe() == network.describe()
+    assert (loaded.name, loaded.dtype, loaded.pixel_shift) == ("mine", "float64", -0.25)
+    assert loaded.loss == network.loss
+    assert np.array_equal(loaded.predict_proba(images), network.predict_proba(images))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small checkpoint, its bytes, and a path to write damaged ones to."""
+    path = tmp_path_factory.mktemp("saved") / "checkpoint"
+    ma.save_checkpoint(path, trainer("momentum"))
+    return path.read_bytes(), path.with_name("damaged")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_changed_bit_goes_unnoticed(saved, data):
+    """Nor in the header: a bit there makes another learning rate, or another step."""
+    content, path = saved
+    header = 8 + int.from_bytes(content[:8], "little")
+    position = data.draw(st.integers(0, header - 1) | st.integers(0, len(content) - 1))
+    changed = bytearray(content)
+    changed[position] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(changed)
+    with pytest.raises(ma.CheckpointError) as caught:
+        ma.load_checkpoint(path, backend="numpy")
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_missing_end_goes_unnoticed(saved, data):
+    content, path = saved
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(ma.CheckpointError):
+        ma.load_checkpoint(path, backend="numpy")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(content=st.binary(max_size=200))
+def test_no_other_file_is_taken_for_a_checkpoint(saved, content):
+    _, path = saved
+    path.write_bytes(content)
+    with pytest.raises(ma.CheckpointError):
+        ma.load_checkpoint(path, backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"lr": 0.01', '"lr": 0.91'),
+        ('"step": 0', '"step": 7'),
+        ('"seed": 4', '"seed": 5'),
+        ('"kind": "relu"', '"kind": "tanh"'),
+    ],
+)
+def test_edited_header_is_refused(saved, old, new):
+    content, path = saved
+    text = content.decode("latin-1")
+    escaped = [json.dumps(word)[1:-1] for word in (old, new)]
+    assert escaped[0] in text
+    path.write_bytes(text.replace(*escaped).encode("latin-1"))
+    with pytest.raises(ma.CheckpointError, match="damaged"):
+        ma.load_checkpoint(path, backend="numpy")
+
+
+def test_file_of_a_later_version_is_refused_by_its_format(saved):
+    content, path = saved
+    path.write_bytes(content.replace(b"mnist_accel/1", b"mnist_accel/9"))
+    with pytest.raises(ma.CheckpointError, match="format 'mnist_accel/9', expected 'mnist_accel/1"):
+        ma.load_checkpoint(path, backend="numpy")
+
+
+def test_other_programs_can_read_the_weights(saved, tmp_path):
+    content, path = saved
+    path.write_bytes(content)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        assert {"W1", "b1", "W2", "b2", "optimizer.velocity"} == set(file.keys())
+        assert json.loads(file.metadata()["network"])["name"] == "two-layer"
+    state = safetensors.numpy.load_file(path)
+    weights = trainer().model.state_dict()
+    assert all(np.array_equal(state[key], weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize("place", ["file/checkpoint", "folder"])
+def test_place_that_cannot_be_written_is_said(place, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder" / "last.safetensors").mkdir(parents=True)
+    with pytest.raises(ma.CheckpointError, match=re.escape(f"cannot write {tmp_path / place}")):
+        ma.save_checkpoint(tmp_path / place, trainer())
+
+
+def test_missing_folders_are_made(tmp_path):
+    ma.save_checkpoint(tmp_path / "a" / "b" / "checkpoint", trainer())
+    assert ma.load_checkpoint(tmp_path / "a" / "b" / "checkpoint", backend="numpy").step == 0
+
+
+def test_file_is_as_readable_as_any_other(tmp_path):
+    ma.save_checkpoint(tmp_path / "checkpoint", trainer())
+    (tmp_path / "other").touch()
+    modes = {file.stat().st_mode for file in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_what_is_not_this_packages_is_not_saved(tmp_path):
+    class Mine(SGD):
+        pass
+
+    with pytest.raises(ValueError, match="only optimizers of mnist_accel can be saved"):
+        ma.save_checkpoint(tmp_path / "checkpoint", trainer(Mine()))
+    assert not (tmp_path / "checkpoint").exists()
