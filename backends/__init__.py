@@ -8,6 +8,7 @@ from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend, DeviceInfo
 from backends.cupy_probe import probe as probe_cupy
 from backends.numba_probe import probe as probe_numba
+from backends.operations.common import Array, Ties, check_pooling, output_size
 from backends.registry import (
     Selection,
     available_backends,
@@ -22,13 +23,17 @@ PROJECT = "mnist_accel"
 
 __all__ = [
     "PROJECT",
+    "Array",
     "Availability",
     "Backend",
     "BackendUnavailableError",
     "DeviceInfo",
     "Selection",
+    "Ties",
     "available_backends",
+    "check_pooling",
     "get_backend",
+    "output_size",
     "probe_cupy",
     "probe_numba",
     "register",

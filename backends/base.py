@@ -35,14 +35,12 @@ class DeviceInfo:
 
     Attributes:
         name: the processor in words, such as "NVIDIA H200" or "AMD EPYC, 2 cores".
-        memory_total_bytes: memory of the device.
-        memory_free_bytes: memory that nobody uses at present.
+        memory_total_bytes: memory of the device; None where the system does not tell.
         libraries: name and version of each library that does the work.
     """
 
     name: str
-    memory_total_bytes: int
-    memory_free_bytes: int
+    memory_total_bytes: int | None
     libraries: dict[str, str]
 
 

@@ -47,11 +47,10 @@ class CupyBackend(Backend):
     def device_info(self) -> DeviceInfo:
         """Describe the GPU, its memory, the driver and the CUDA runtime."""
         runtime = self._cupy.cuda.runtime
-        free, total = runtime.memGetInfo()
+        _, total = runtime.memGetInfo()
         return DeviceInfo(
             name=describe_device(),
             memory_total_bytes=int(total),
-            memory_free_bytes=int(free),
             libraries={
                 "cupy": self._cupy.__version__,
                 "cuda_driver": cuda_version(runtime.driverGetVersion()),

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,12 +20,15 @@ from numpy.typing import NDArray
 
 from backends.availability import Availability
 from backends.base import DeviceInfo
+from backends.numba_probe import probe
 from backends.numpy_backend import NumpyBackend
 from backends.operations.common import Ties, check_pooling, require_same_dtype, require_shape
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape
 
 REMEDY = "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
+
+CACHE_REMEDY = "set NUMBA_CACHE_DIR to a folder that can be written"
 
 COMPILED_KINDS = frozenset({"conv2d", "max_pool2d", "avg_pool2d"})
 
@@ -46,19 +50,25 @@ class NumbaBackend(NumpyBackend):
 
     @classmethod
     def availability(cls) -> Availability:
-        """Import Numba, which refuses NumPy releases that it does not know."""
+        """Import Numba, and run a kernel, compiled now or taken from the cache."""
         if importlib.util.find_spec("numba") is None:
             return Availability(ok=False, reason="Numba is not installed", remedy=REMEDY)
         try:
             numba = importlib.import_module("numba")
         except Exception as error:  # ImportError, but also what a broken llvmlite raises
             return Availability(
-                ok=False, reason=f"Numba cannot be imported ({error})", remedy=REMEDY
+                ok=False, reason=f"Numba cannot be imported ({_one_line(error)})", remedy=REMEDY
             )
-        return Availability(
-            ok=True,
-            reason=f"Numba {numba.__version__}, {numba.config.NUMBA_NUM_THREADS} threads",
-        )
+        try:
+            threads = probe().threads
+        except Exception as error:  # no cache, a full disk, a compiler that is broken
+            no_cache = isinstance(error, OSError) or "cannot cache" in str(error)
+            return Availability(
+                ok=False,
+                reason=f"a Numba kernel cannot be run ({_one_line(error)})",
+                remedy=CACHE_REMEDY if no_cache else REMEDY,
+            )
+        return Availability(ok=True, reason=f"Numba {numba.__version__}, {threads} threads")
 
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
@@ -80,7 +90,7 @@ class NumbaBackend(NumpyBackend):
         numba = importlib.import_module("numba")
         info = super().device_info()
         libraries = {**info.libraries, "numba": numba.__version__}
-        return DeviceInfo(info.name, info.memory_total_bytes, info.memory_free_bytes, libraries)
+        return replace(info, libraries=libraries)
 
     def conv2d(
         self,
@@ -220,3 +230,7 @@ class NumbaBackend(NumpyBackend):
     def _padded(self, x: NDArray[Any], padding: int) -> NDArray[Any]:
         """Return `x` in C order, as the kernels take it, with its border of zeros."""
         return np.ascontiguousarray(self._pad(x, padding) if padding else x)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -41,11 +41,9 @@ class NumpyBackend(Backend):
 
     def device_info(self) -> DeviceInfo:
         """Describe the processor, the memory and the BLAS."""
-        total, free = _memory_bytes()
         return DeviceInfo(
             name=f"{_processor_name()}, {os.cpu_count()} cores",
-            memory_total_bytes=total,
-            memory_free_bytes=free,
+            memory_total_bytes=_memory_bytes(),
             libraries={"numpy": np.__version__, "blas": _blas_name()},
         )
 
@@ -83,10 +81,12 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory_bytes() -> tuple[int, int]:
-    """Return the total and the free physical memory."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    return os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+def _memory_bytes() -> int | None:
+    """Return the physical memory, or None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # no sysconf, no such name, no answer
+        return None
 
 
 def _blas_name() -> str:

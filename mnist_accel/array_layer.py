@@ -13,13 +13,17 @@ if getattr(backends, "PROJECT", None) != "mnist_accel":
     )
 
 from backends import (
+    Array,
     Availability,
     Backend,
     BackendUnavailableError,
     DeviceInfo,
     Selection,
+    Ties,
     available_backends,
+    check_pooling,
     get_backend,
+    output_size,
     probe_cupy,
     probe_numba,
     register,
@@ -27,13 +31,17 @@ from backends import (
 )
 
 __all__ = [
+    "Array",
     "Availability",
     "Backend",
     "BackendUnavailableError",
     "DeviceInfo",
     "Selection",
+    "Ties",
     "available_backends",
+    "check_pooling",
     "get_backend",
+    "output_size",
     "probe_cupy",
     "probe_numba",
     "register",

@@ -1,8 +1,10 @@
 """Writing a file whole or not at all."""
 
 import os
-import tempfile
+import threading
 from pathlib import Path
+
+_SUFFIX = ".unfinished"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -19,19 +21,29 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: it cannot be written; the earlier file, if any, is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    # Named after the thread, whose number no other one on the machine has: two that write the same
+    # file at once do not write into each other's.
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}{_SUFFIX}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed while writing files of `folder` left there.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for temporary in folder.glob(f".*{_SUFFIX}"):
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -41,10 +53,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

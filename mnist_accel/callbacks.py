@@ -29,6 +29,7 @@ class LogLine:
         accuracy: part of their images that were recognised, 0…1.
         lr: learning rate of the next step.
         images_per_s: images over the time that the steps took.
+        seconds: this time.
     """
 
     step: int
@@ -38,6 +39,7 @@ class LogLine:
     accuracy: float
     lr: float
     images_per_s: float
+    seconds: float
 
 
 class MetricsLog(Callback):
@@ -46,8 +48,10 @@ class MetricsLog(Callback):
     Args:
         folder: of the run.
         every: steps between two lines.
-        show: is handed each line of steps as well.
+        show: is handed the lines at these multiples as well.
     """
+
+    every: int
 
     def __init__(self, folder: RunFolder, *, every: int, show: Callable[[LogLine], None]) -> None:
         self.every = every
@@ -58,19 +62,19 @@ class MetricsLog(Callback):
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
         """Collect, and write at every multiple of `every`."""
         self._pending.append(report)
-        if trainer.step % (self.every or 1) == 0:
-            self._write(trainer)
+        if trainer.step % self.every == 0:
+            self._show(self._write(trainer))
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Write the epoch."""
         self._folder.append_metrics({"event": "epoch", **dataclasses.asdict(report)})
 
     def flush(self, trainer: Trainer) -> None:
-        """Write the steps since the last line, at the end of a training."""
+        """Write the steps since the last line, if there are any."""
         if self._pending:
             self._write(trainer)
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self, trainer: Trainer) -> LogLine:
         losses = np.concatenate([report.losses for report in self._pending])
         images = sum(int(report.images.sum()) for report in self._pending)
         correct = sum(int(report.correct.sum()) for report in self._pending)
@@ -83,10 +87,11 @@ class MetricsLog(Callback):
             accuracy=correct / images,
             lr=trainer.learning_rate(),
             images_per_s=images / max(1e-9, seconds),
+            seconds=seconds,
         )
         self._pending = []
         self._folder.append_metrics({"event": "steps", **dataclasses.asdict(line)})
-        self._show(line)
+        return line
 
 
 class Checkpoints(Callback):
@@ -94,15 +99,23 @@ class Checkpoints(Callback):
 
     Args:
         path: of the checkpoint.
+        metrics: are written up to the step of each checkpoint before it is, so that a run that is
+            killed and resumed lacks none.
         every: steps between two; None for the ends of epochs.
         clock: returns seconds.
     """
 
     def __init__(
-        self, path: Path, *, every: int | None, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        metrics: MetricsLog,
+        *,
+        every: int | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.every = every
         self._path = path
+        self._metrics = metrics
         self._clock = clock
         self._saved_at = clock()
 
@@ -120,8 +133,10 @@ class Checkpoints(Callback):
         """Save now.
 
         Raises:
-            CheckpointError: it cannot be written; the last one is untouched.
+            DataError: the metrics cannot be written.
+            CheckpointError: the checkpoint cannot be written; the last one is untouched.
         """
+        self._metrics.flush(trainer)
         save_checkpoint(self._path, trainer)
         self._saved_at = self._clock()
 
@@ -132,8 +147,7 @@ class StopRules(Callback):
     Args:
         target_accuracy: validation accuracy that is good enough, 0…1; None for none.
         patience: evaluations without improvement that are borne; None for any number.
-        max_seconds: time for training; None for any.
-        clock: returns seconds.
+        max_seconds: time that steps may take in all; None for any.
     """
 
     def __init__(
@@ -142,36 +156,37 @@ class StopRules(Callback):
         target_accuracy: float | None,
         patience: int | None,
         max_seconds: float | None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target_accuracy = target_accuracy
         self._patience = patience
         self._max_seconds = max_seconds
-        self._clock = clock
-        self._started = clock()
+        self._seconds = 0.0
         self._best = -1.0
         self._without_improvement = 0
 
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
-        """Look at the clock."""
-        if self._max_seconds is not None and self._clock() - self._started >= self._max_seconds:
-            trainer.request_stop(f"{self._max_seconds:g} seconds are over")
+        """Look at the time."""
+        self.count_seconds(trainer, report.seconds)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Look at the validation accuracy."""
-        accuracy = report.validation_accuracy
-        if accuracy is None:
-            return
-        self.remember(accuracy)
-        if self._target_accuracy is not None and accuracy >= self._target_accuracy:
-            trainer.request_stop(f"target accuracy {self._target_accuracy:.2%} reached")
-        if self._patience is not None and self._without_improvement >= self._patience:
-            trainer.request_stop(f"no improvement in {self._patience} evaluations")
+        """Look at the validation accuracy, if there is one."""
+        if report.validation_accuracy is not None:
+            self.count_evaluation(trainer, report.validation_accuracy)
 
-    def remember(self, accuracy: float) -> None:
+    def count_seconds(self, trainer: Trainer, seconds: float) -> None:
+        """Count the time of some steps; those of a run that is resumed count as well."""
+        self._seconds += seconds
+        if self._max_seconds is not None and self._seconds >= self._max_seconds:
+            trainer.request_stop(f"{self._max_seconds:g} seconds are over")
+
+    def count_evaluation(self, trainer: Trainer, accuracy: float) -> None:
         """Count an evaluation; those of a run that is resumed count as well."""
         if accuracy > self._best:
             self._best = accuracy
             self._without_improvement = 0
         else:
             self._without_improvement += 1
+        if self._target_accuracy is not None and accuracy >= self._target_accuracy:
+            trainer.request_stop(f"target accuracy {self._target_accuracy:.2%} reached")
+        if self._patience is not None and self._without_improvement >= self._patience:
+            trainer.request_stop(f"no improvement in {self._patience} evaluations")

@@ -1,11 +1,11 @@
 """Is it computing the same thing? Backends side by side, tensor by tensor."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mnist_accel.array_layer import Backend
@@ -16,7 +16,8 @@ from mnist_accel.evaluation import evaluate
 from mnist_accel.models import create_model, get_recipe
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.optimizers import create_optimizer
-from mnist_accel.tolerance import relative_tolerance
+from mnist_accel.settings import resolve
+from mnist_accel.tolerance import relative_difference, relative_tolerance
 from mnist_accel.trainer import Trainer
 
 
@@ -29,7 +30,7 @@ class BackendComparison:
         tolerances: largest difference that rounding explains, for each step.
         errors: for each tensor, in the order of its computation, the relative difference
             ‖a − b‖ / ‖b‖ at each step.
-        accuracy: on the test set, after the last step.
+        accuracy: on the recipe's part of the test set, after the last step.
         loss: likewise.
     """
 
@@ -62,14 +63,15 @@ def compare_backends(
 ) -> list[BackendComparison]:
     """Train the same recipe on several backends, and compare every tensor of every step.
 
-    Each backend starts from the same weights and sees the same batches.
+    Each backend starts from the same weights, sees the same batches and learns at the same rates:
+    those of the recipe, whose schedule spans the steps that are done here.
 
     Args:
         model_name: name of the recipe.
         backends: the first is the reference.
-        dataset: trained and evaluated on.
+        dataset: trained and evaluated on, as many of its images as the recipe takes.
         steps: number of updates.
-        batch_size: images a step; the recipe's if None.
+        batch_size: images a step; the recipe's if None, and the whole set if 0.
         seed: of weights and batches.
         dtype: of weights and arithmetic.
 
@@ -77,31 +79,35 @@ def compare_backends(
         A comparison for each backend, the reference (with no errors) included.
 
     Raises:
-        ValueError: an argument is unknown or out of range.
+        ValueError: no recipe has this name, or an argument is out of range.
         DivergedError: the loss became NaN or infinite on the reference.
     """
-    recipe = get_recipe(model_name)
-    examples = len(dataset.x_train)
+    get_recipe(model_name)
+    settings = resolve({"model": model_name, "batch_size": batch_size})
+    images = dataset.x_train[: settings.limit_train or None]
+    labels = dataset.t_train[: settings.limit_train or None]
     trainers = [
         Trainer(
             create_model(model_name, backend=backend, seed=seed, dtype=dtype),
             create_optimizer(
-                recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay or None
+                settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay
             ),
-            batch_size=batch_size or recipe.batch_size or examples,
+            batch_size=settings.batch_size or len(labels),
             seed=seed,
+            sampling=settings.sampling,  # type: ignore[arg-type]
+            schedule=settings.schedule,
             total_steps=steps,
         )
         for backend in backends
     ]
     reference, *others = trainers
     results = [BackendComparison(backend.name) for backend in backends]
-    sampler = BatchSampler(examples, reference.batch_size, "shuffle", seed)
-    terms = _longest_sum(reference.model, reference.batch_size)
+    sampler = BatchSampler(len(labels), reference.batch_size, reference.sampling, seed)
+    terms = longest_sum(reference.model, reference.batch_size)
     for step in range(steps):
         epoch, epoch_step = divmod(step, sampler.steps_per_epoch)
         rows = sampler.epoch_order(epoch)[sampler.batch_slice(epoch_step)]
-        batch = dataset.x_train[rows], dataset.t_train[rows]
+        batch = images[rows], labels[rows]
         expected: dict[str, NDArray[Any]] = {}
         reference.train_batch(*batch, observe=_recorder(reference, expected))
         tolerance = relative_tolerance(dtype, terms=terms, steps=step + 1)
@@ -111,10 +117,11 @@ def compare_backends(
             with suppress(DivergedError):  # a NaN is a difference, and its tensor is recorded
                 trainer.train_batch(*batch, observe=_recorder(trainer, tensors))
             for name, tensor in tensors.items():
-                error = _relative_difference(tensor, expected[name])
+                error = relative_difference(tensor, expected[name])
                 result.errors.setdefault(name, []).append(error)
+    limit = settings.limit_test or None
     for trainer, result in zip(trainers, results, strict=True):
-        evaluation = evaluate(trainer.model, dataset.x_test, dataset.t_test)
+        evaluation = evaluate(trainer.model, dataset.x_test[:limit], dataset.t_test[:limit])
         result.accuracy, result.loss = evaluation.accuracy, evaluation.loss
     return results
 
@@ -129,20 +136,13 @@ def _recorder(trainer: Trainer, tensors: dict[str, NDArray[Any]]) -> Observer:
     return record
 
 
-def _relative_difference(got: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return ‖got − expected‖ / ‖expected‖; 0 where both are 0."""
-    got, expected = got.astype(np.float64), expected.astype(np.float64)
-    difference = float(np.linalg.norm(got - expected))
-    return difference / float(np.linalg.norm(expected)) if difference else 0.0
-
-
-def _longest_sum(model: Network, batch_size: int) -> int:
+def longest_sum(model: Network, batch_size: int) -> int:
     """Return the number of terms of the longest sum in an update."""
     longest, shape = batch_size, model.input_shape
     for layer in model.layers:
         output_shape = layer.output_shape(shape)
-        longest = max(longest, int(np.prod(shape)))
+        longest = max(longest, math.prod(shape))
         if layer.kind == "conv2d":  # the gradient of a filter sums over positions and images
-            longest = max(longest, batch_size * int(np.prod(output_shape[1:])))
+            longest = max(longest, batch_size * math.prod(output_shape[1:]))
         shape = output_shape
     return longest

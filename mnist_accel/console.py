@@ -352,9 +352,17 @@ def format_confusion_matrix(
     return "\n".join(lines)
 
 
+class _Console(Console):
+    """A console that says when its reader has gone, where rich's would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller, who may have something to save."""
+        raise BrokenPipeError
+
+
 def _console(stream: TextIO) -> Console:
     """Make a console that prints text as it is, and animates and colours only on terminals."""
-    return Console(
+    return _Console(
         file=stream,
         force_terminal=stream.isatty(),
         highlight=False,

@@ -7,7 +7,6 @@ cache. What a check needs is imported by it, so that a broken package spoils no 
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -154,16 +153,7 @@ def _numba_kernels() -> Iterator[Finding]:
     if not available_backends()["numba"].ok:
         yield Finding("Numba kernels", "skipped", "Numba cannot be used", unset)
         return
-    try:
-        state = probe_numba()
-    except Exception as error:  # Numba raises all sorts of things
-        yield Finding(
-            "Numba kernels",
-            "problem",
-            f"a kernel cannot be run ({type(error).__name__}: {_one_line(error)})",
-            unset or "pip install --upgrade --force-reinstall numba llvmlite",
-        )
-        return
+    state = probe_numba()
     if not state.compiles:
         yield Finding(
             "Numba kernels",
@@ -272,11 +262,10 @@ def _runs() -> Iterator[Finding]:
 
 def _writable(name: str, folder: Path, *, status: Status, remedy: str) -> Finding:
     """Try to write to a folder, or to where it would be made, leaving nothing behind."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    from mnist_accel.writable import check_writable
+
     try:
-        # Permissions say little: file systems are mounted read-only, and root may write anywhere.
-        with tempfile.TemporaryFile(dir=existing) as file:
-            file.write(b"\0")
+        check_writable(folder)
     except OSError as error:
         return Finding(
             name, status, f"{folder} cannot be written ({error.strerror or error})", remedy

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.data.arrays import as_labels, check_same_length
+from mnist_accel.data.arrays import as_examples
 from mnist_accel.nn.network import Network
 
 
@@ -50,19 +50,22 @@ def evaluate(model: Network, images: NDArray[Any], labels: NDArray[Any]) -> Eval
         ValueError: there are no images, or shapes, scales or labels are wrong.
         TypeError: images or labels have a dtype that is not theirs.
     """
-    label_indices = as_labels(labels, classes=model.classes)
-    check_same_length(images, label_indices)
-    if not len(label_indices):
-        raise ValueError("evaluation needs at least one image, got none")
-    logits = model.predict_logits(images)
+    pixels, indices = as_examples(
+        images,
+        labels,
+        input_shape=model.input_shape,
+        classes=model.classes,
+        dtype=model.dtype,
+    )
+    logits = model.predict_logits(pixels)
     backend = model.backend
     with backend.computation(model.kinds):
         loss, _ = model.loss.value_and_gradient(
-            backend, backend.asarray(logits), backend.asarray(label_indices)
+            backend, backend.asarray(logits), backend.asarray(indices)
         )
         loss_host = float(loss)
     confusion = np.zeros((model.classes, model.classes), np.int64)
-    np.add.at(confusion, (label_indices, logits.argmax(axis=1)), 1)
+    np.add.at(confusion, (indices, logits.argmax(axis=1)), 1)
     counts = confusion.sum(axis=1)
     hits = np.diag(confusion)
     per_class = np.divide(hits, counts, out=np.full(model.classes, np.nan), where=counts > 0)

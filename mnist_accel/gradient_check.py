@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.data.arrays import as_labels, as_pixels, check_same_length
+from mnist_accel.data.arrays import as_examples
 from mnist_accel.nn.network import Network
 
 STEP = 1e-4
@@ -73,19 +73,19 @@ def check_gradients(
         raise ValueError(f"gradients are checked in float64, but the network is {model.dtype}")
     if elements < 1:
         raise ValueError(f"elements must be at least 1, got {elements}")
-    loss = _Loss(model, images, labels)
-    analytic = loss.gradients()
     rng = np.random.default_rng(seed)
     results = []
-    for name, gradient in analytic.items():
-        count = min(elements, gradient.size)
-        positions = rng.choice(gradient.size, size=count, replace=False)
-        scale = max(1e-8, float(np.abs(gradient).max()))
-        errors = [
-            loss.error(name, int(position), float(gradient.flat[position])) / scale
-            for position in positions
-        ]
-        results.append(GradientCheck(name, gradient.shape, count, float(np.max(errors))))
+    with model.backend.computation(model.kinds):
+        loss = _Loss(model, images, labels)
+        for name, gradient in loss.gradients().items():
+            count = min(elements, gradient.size)
+            positions = rng.choice(gradient.size, size=count, replace=False)
+            scale = max(1e-8, float(np.abs(gradient).max()))
+            errors = [
+                loss.error(name, int(position), float(gradient.flat[position])) / scale
+                for position in positions
+            ]
+            results.append(GradientCheck(name, gradient.shape, count, float(np.max(errors))))
     return results
 
 
@@ -94,9 +94,13 @@ class _Loss:
 
     def __init__(self, model: Network, images: NDArray[Any], labels: NDArray[Any]) -> None:
         backend = model.backend
-        pixels = as_pixels(images, pixels=int(np.prod(model.input_shape)), dtype=model.dtype)
-        indices = as_labels(labels, classes=model.classes)
-        check_same_length(pixels, indices)
+        pixels, indices = as_examples(
+            images,
+            labels,
+            input_shape=model.input_shape,
+            classes=model.classes,
+            dtype=model.dtype,
+        )
         self._model = model
         self._x = model.gather(backend.asarray(pixels), backend.asarray(np.arange(len(pixels))))
         self._labels = backend.asarray(indices)

@@ -41,15 +41,6 @@ def read_legacy_weights(path: str | Path) -> dict[str, NDArray[np.float32]]:
         raise DataError(f"{path} holds no weights that can be used: {error}") from error
 
 
-def layer_sizes(weights: dict[str, NDArray[np.float32]]) -> tuple[int, ...]:
-    """Return the sizes of the layers, input first, of what `read_legacy_weights` returned."""
-    count = len(weights) // 2
-    return (
-        weights["W1"].shape[0],
-        *(weights[f"b{number}"].size for number in range(1, count + 1)),
-    )
-
-
 def _payload_of_npy(data: bytes, *, name: str) -> bytes:
     """Return the pickle that follows the header of a `.npy` object array."""
     file = io.BytesIO(data)

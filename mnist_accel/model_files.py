@@ -6,7 +6,7 @@ from typing import Any
 from mnist_accel.array_layer import Backend
 from mnist_accel.checkpoint import load_model
 from mnist_accel.data import Dataset, load_dataset
-from mnist_accel.errors import DataError
+from mnist_accel.errors import DataError, usage_errors
 from mnist_accel.legacy_weights import read_legacy_weights
 from mnist_accel.models import create_model
 from mnist_accel.nn.network import Network
@@ -33,13 +33,22 @@ def open_model(path: str | None, *, backend: Backend, legacy_model: str | None =
         DataError: there is nothing there, it is corrupt, or it is refused.
     """
     if path is None:
-        return load_model(RunFolder.find(None).model, backend=backend)
+        return _open_run(RunFolder.find(None), backend=backend)
     file = Path(path)
     if file.suffix in LEGACY_SUFFIXES:
         return open_legacy_weights(file, backend=backend, model=legacy_model)
     if (file / "config.json").is_file():
-        return load_model(RunFolder(file).model, backend=backend)
+        return _open_run(RunFolder(file), backend=backend)
     return load_model(file, backend=backend)
+
+
+def _open_run(run: RunFolder, *, backend: Backend) -> Network:
+    if run.checkpoint.exists() and not run.model.exists():
+        raise DataError(
+            f"the training in {run.path} was interrupted, so there is no {run.model} yet: finish "
+            f"it with train --resume {run.path}, or give its checkpoint {run.checkpoint.parent}"
+        )
+    return load_model(run.model, backend=backend)
 
 
 def open_dataset(path: str | None, *, dataset: str | None, data_dir: str | None) -> Dataset:
@@ -47,25 +56,35 @@ def open_dataset(path: str | None, *, dataset: str | None, data_dir: str | None)
 
     Args:
         path: as given to `open_model`.
-        dataset: name of the data set; that of the run if None, and MNIST where there is no run.
+        dataset: name of the data set; if None that of the run that `path` is or belongs to, and
+            MNIST where there is no run.
         data_dir: folder of its files; that of the run if None, and the usual places where there is
             no run.
 
     Raises:
+        UsageError: `data_dir` does not suit the data set.
         DataError: it cannot be had.
     """
     if dataset is None:
         settings = _settings_of_run(path)
         dataset = settings.get("dataset") or "mnist"
         data_dir = data_dir or settings.get("data_dir")
-    return load_dataset(dataset, data_dir=data_dir)
+    with usage_errors():
+        return load_dataset(dataset, data_dir=data_dir)
 
 
 def _settings_of_run(path: str | None) -> dict[str, Any]:
-    """Return what a run was trained with; nothing if it is not a run."""
-    if path is not None and not (Path(path) / "config.json").is_file():
+    """Return what a run was trained with; nothing if `path` is no part of one."""
+    if path is None:
+        run = RunFolder.find(None)
+    elif Path(path).suffix in LEGACY_SUFFIXES:
         return {}
-    return read_config(str(RunFolder.find(path).config))
+    else:
+        try:
+            run = RunFolder.find(str(Path(path).absolute()))  # seen from inside a run, too
+        except DataError:
+            return {}
+    return read_config(str(run.config))
 
 
 def open_legacy_weights(file: Path, *, backend: Backend, model: str | None) -> Network:

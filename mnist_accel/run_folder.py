@@ -8,13 +8,16 @@ checkpoint/         the place from which it can go on
 curves.png, filters.png, mistakes.png
 """
 
+import itertools
 import json
+import math
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.atomic_file import write_atomically
+from mnist_accel.atomic_file import remove_unfinished, write_atomically
 from mnist_accel.checkpoint import LAST
 from mnist_accel.errors import DataError, UsageError
 
@@ -50,16 +53,20 @@ class RunFolder:
             UsageError: the folder holds a run already.
             DataError: it cannot be made or written.
         """
-        name = f"{now:%Y%m%d-%H%M%S}-{model}-{backend}"
-        path = Path(out) if out is not None else _unused(DEFAULT_PARENT / name)
-        folder = cls(path)
-        if folder.config.exists():
-            raise UsageError(
-                f"{path} holds a run already; choose another --out, or go on with --resume {path}"
-            )
+        path = Path(out or DEFAULT_PARENT / f"{now:%Y%m%d-%H%M%S}-{model}-{backend}")
         try:
+            if out is None:
+                path = _make_folder(path)
+            folder = cls(path)
             folder.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            folder.metrics.touch()
+            if folder.config.exists():
+                raise FileExistsError
+            folder.metrics.touch(exist_ok=False)  # of two runs that want the folder, one gets it
+        except FileExistsError as error:
+            raise UsageError(
+                f"{path} holds a run already, or is a file; choose another --out, "
+                f"or go on with --resume {path}"
+            ) from error
         except OSError as error:
             raise DataError(
                 f"cannot write to the output folder {path}: {error.strerror or error}; "
@@ -78,19 +85,31 @@ class RunFolder:
             DataError: there is no run there.
         """
         if path is None:
-            runs = sorted(
-                (config.parent for config in DEFAULT_PARENT.glob("*/config.json")),
-                key=lambda run: (run / "config.json").stat().st_mtime,
-            )
-            if not runs:
+            configs = DEFAULT_PARENT.glob("*/config.json")
+            newest = max(configs, key=lambda config: config.stat().st_mtime, default=None)
+            if newest is None:
                 raise DataError(
                     f"there is no run in {DEFAULT_PARENT}/ yet; train one, or give a path"
                 )
-            return cls(runs[-1])
+            return cls(newest.parent)
+        if not Path(path).exists():
+            raise DataError(f"there is no run {path}: no such file or folder")
         for candidate in (Path(path), *Path(path).parents[:2]):
             if (candidate / "config.json").is_file():
                 return cls(candidate)
         raise DataError(f"{path} is not the folder of a run: it has no config.json")
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed process was writing.
+
+        Raises:
+            DataError: it cannot be removed.
+        """
+        try:
+            for folder in (self.path, self.checkpoint.parent):
+                remove_unfinished(folder)
+        except OSError as error:
+            raise DataError(f"cannot write to {self.path}: {error.strerror or error}") from error
 
     def write_json(self, file: Path, content: dict[str, Any]) -> None:
         """Write one of the JSON files, whole or not at all.
@@ -99,7 +118,7 @@ class RunFolder:
             DataError: it cannot be written.
         """
         try:
-            write_atomically(file, (json.dumps(content, indent=2) + "\n").encode())
+            write_atomically(file, (_to_json(content, indent=2) + "\n").encode())
         except OSError as error:
             raise DataError(f"cannot write {file}: {error.strerror or error}") from error
 
@@ -117,6 +136,17 @@ class RunFolder:
             raise DataError(f"{file} must hold a JSON object, got {type(content).__name__}")
         return content
 
+    def backend_used(self) -> str:
+        """Return the name of the backend that the run computed on, whatever had been asked for.
+
+        Raises:
+            DataError: `config.json` cannot be read, or does not say it.
+        """
+        match self.read_json(self.config):
+            case {"backend": {"used": str(name)}}:
+                return name
+        raise DataError(f"{self.config} does not say which backend was used")
+
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add a line to `metrics.jsonl`.
 
@@ -125,7 +155,7 @@ class RunFolder:
         """
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(_to_json(line) + "\n")
         except OSError as error:
             raise DataError(f"cannot write {self.metrics}: {error.strerror or error}") from error
 
@@ -153,7 +183,7 @@ class RunFolder:
             if line["step"] <= step and not (line["event"] == "epoch" and line["epoch"] > epochs)
         ]
         try:
-            write_atomically(self.metrics, "".join(json.dumps(k) + "\n" for k in kept).encode())
+            write_atomically(self.metrics, "".join(_to_json(k) + "\n" for k in kept).encode())
         except OSError as error:
             raise DataError(f"cannot write {self.metrics}: {error.strerror or error}") from error
 
@@ -174,10 +204,21 @@ class RunFolder:
             yield line
 
 
-def _unused(path: Path) -> Path:
-    """Return `path`, with a number behind it if it is taken."""
-    candidate, number = path, 2
-    while candidate.exists():
-        candidate = path.with_name(f"{path.name}-{number}")
-        number += 1
-    return candidate
+def _make_folder(path: Path) -> Path:
+    """Make the folder `path`, with a number behind its name if that is taken; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = itertools.chain([path.name], (f"{path.name}-{i}" for i in itertools.count(2)))
+    for name in names:
+        with suppress(FileExistsError):
+            path.with_name(name).mkdir()
+            return path.with_name(name)
+    raise AssertionError("numbers do not end")
+
+
+def _to_json(content: dict[str, Any], *, indent: int | None = None) -> str:
+    """Write JSON as its standard has it: a number that is NaN or infinite becomes null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in content.items()
+    }
+    return json.dumps(finite, indent=indent, allow_nan=False)

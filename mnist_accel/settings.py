@@ -173,8 +173,3 @@ def read_config(path: str) -> dict[str, Any]:
             f"{path} sets {', '.join(unknown)}; known settings are {', '.join(sorted(known))}"
         )
     return named
-
-
-def to_dict(settings: TrainSettings) -> dict[str, Any]:
-    """Return the settings as JSON can hold them."""
-    return {**dataclasses.asdict(settings), "hidden_sizes": list(settings.hidden_sizes)}

@@ -7,8 +7,10 @@ bounds from here.
 """
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Measured on all recipes between numpy and numba: no tensor differed by more than 3 % of this
 # bound.
@@ -27,3 +29,12 @@ def relative_tolerance(dtype: str, *, terms: int, steps: int = 1) -> float:
         SAFETY · eps(dtype) · √K · steps.
     """
     return SAFETY * float(np.finfo(dtype).eps) * math.sqrt(terms) * steps
+
+
+def relative_difference(got: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return ‖got − expected‖ / ‖expected‖ in float64; 0 where both are 0."""
+    got, expected = got.astype(np.float64), expected.astype(np.float64)
+    difference, norm = float(np.linalg.norm(got - expected)), float(np.linalg.norm(expected))
+    if difference == 0:
+        return 0.0
+    return difference / norm if norm else math.inf

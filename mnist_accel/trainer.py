@@ -8,17 +8,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.data.arrays import as_labels, as_pixels, check_same_length
+from mnist_accel.array_layer import Array
+from mnist_accel.data.arrays import as_examples
 from mnist_accel.data.batches import BatchSampler, Sampling, dropout_generator
 from mnist_accel.errors import DivergedError
 from mnist_accel.evaluation import evaluate
-from mnist_accel.nn.layers import Dropout
+from mnist_accel.nn.checks import as_integer
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.optimizers import Optimizer, create_optimizer
 from mnist_accel.nn.schedules import Schedule, create_schedule
 from mnist_accel.training_reports import Callback, EpochReport, History, StepsReport
 
-Array: TypeAlias = Any
 HostArray: TypeAlias = NDArray[Any]
 ValidationData: TypeAlias = tuple[HostArray, HostArray]
 
@@ -87,21 +87,24 @@ class Trainer:
             optimizer = create_optimizer(optimizer, lr=lr)
         elif lr is not None:
             raise ValueError(f"{optimizer} has its own lr, so lr={lr} cannot be given as well")
-        BatchSampler(examples=1, batch_size=batch_size, sampling=sampling, seed=seed)  # checks
+        # Made only to refuse wrong values now, and not when training begins.
+        BatchSampler(examples=1, batch_size=batch_size, sampling=sampling, seed=seed)
         self.model = model
         self.optimizer = optimizer
-        self.batch_size = batch_size
-        self.seed = seed
+        self.batch_size = as_integer("batch_size", batch_size, at_least=1)
+        self.seed = as_integer("seed", seed, at_least=0)
         self.sampling: Sampling = sampling
         self.schedule = create_schedule(schedule) if isinstance(schedule, str) else schedule
-        self.total_steps = total_steps
+        self.total_steps = (
+            None if total_steps is None else as_integer("total_steps", total_steps, at_least=1)
+        )
         self.progress = Progress()
         self.optimizer_state: dict[str, Array] = {
             name: model.backend.zeros(model.parameters.flat.shape, dtype=model.dtype)
             for name in optimizer.state_names
         }
         self._clock = clock
-        self._has_dropout = any(isinstance(layer, Dropout) for layer in model.layers)
+        self._needs_rng = any(layer.is_random for layer in model.layers)
         self._stop_reason = ""
 
     @property
@@ -163,8 +166,8 @@ class Trainer:
         Raises:
             ValueError: an argument is out of range; shapes, scales or labels are wrong.
             TypeError: images or labels have a dtype that is not theirs.
-            DivergedError: a loss or a weight became NaN or infinite; the weights are those before
-                the update at which it happened.
+            DivergedError: a loss or a weight became NaN or infinite. The trainer stands where the
+                chunk of steps began in which it happened, some tenths of a second earlier.
         """
         data = _DeviceData(self.model, images, labels)
         sampler = BatchSampler(data.examples, self.batch_size, self.sampling, self.seed)
@@ -177,6 +180,8 @@ class Trainer:
         target = self._target_step(sampler, epochs=epochs, iterations=iterations)
         if validation_every < 1:
             raise ValueError(f"validation_every must be at least 1, got {validation_every}")
+        if validation_data is not None:  # a mistake in it should not wait for the end of the epoch
+            validation_data = _examples(self.model, *validation_data)
         self.total_steps = max(self.total_steps or 0, target)
         history = History()
         try:
@@ -223,15 +228,12 @@ class Trainer:
         self, sampler: BatchSampler, *, epochs: int | None, iterations: int | None
     ) -> int:
         """Return the step at which a call of `fit` ends."""
-        if (epochs is None) == (iterations is None):
-            raise ValueError(f"give either epochs or iterations, got {epochs} and {iterations}")
-        if epochs is not None:
-            if epochs < 1:
-                raise ValueError(f"epochs must be at least 1, got {epochs}")
+        if epochs is not None and iterations is None:
+            epochs = as_integer("epochs", epochs, at_least=1)
             return self.step - self.progress.epoch_step + epochs * sampler.steps_per_epoch
-        if iterations is None or iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {iterations}")
-        return self.step + iterations
+        if iterations is not None and epochs is None:
+            return self.step + as_integer("iterations", iterations, at_least=1)
+        raise ValueError(f"give either epochs or iterations, got {epochs} and {iterations}")
 
     def _run_epoch(
         self,
@@ -242,7 +244,8 @@ class Trainer:
         callbacks: Sequence[Callback],
     ) -> None:
         """Train to the end of the epoch, to `target`, or until somebody asks to stop."""
-        order = self.model.backend.asarray(sampler.epoch_order(self.progress.epoch))
+        with self.model.backend.computation(self.model.kinds):
+            order = self.model.backend.asarray(sampler.epoch_order(self.progress.epoch))
         step_seconds = CHUNK_SECONDS  # one step a chunk, until there is a measurement
         while self.progress.epoch_step < sampler.steps_per_epoch and self.step < target:
             if self._stop_reason:
@@ -276,12 +279,27 @@ class Trainer:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Train on batches, one after the other, until the last or until somebody asks to stop.
 
-        Losses stay on the device until the last step is done.
+        Losses stay on the device until the last step is done. Whatever is raised, even by a key or
+        for lack of memory, the trainer stands where it stood before.
 
         Returns:
             Losses and numbers of recognised images, of the steps that were done.
         """
         before = self._snapshot()
+        try:
+            losses, correct = self._train_steps(data, batches, observe)
+            if not (np.isfinite(losses).all() and self._is_finite(self.model.parameters.flat)):
+                self._restore(before)
+                self._find_divergence(data, batches)
+        except BaseException:
+            self._restore(before)
+            raise
+        return losses, correct
+
+    def _train_steps(
+        self, data: "_DeviceData", batches: Sequence[Array | None], observe: Observer | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Do the work of `_run_chunk`, without a look at the numbers."""
         losses: list[Array] = []
         correct: list[Array] = []
         for rows in batches:
@@ -292,9 +310,6 @@ class Trainer:
             correct.append(hits)
         backend = self.model.backend
         losses_host = backend.to_numpy(backend.xp.stack(losses)).astype(np.float64)
-        if not np.isfinite(losses_host).all() or not self._is_finite(self.model.parameters.flat):
-            self._restore(before)
-            self._find_divergence(data, batches)
         return losses_host, backend.to_numpy(backend.xp.stack(correct))
 
     def _train_step(
@@ -302,15 +317,15 @@ class Trainer:
     ) -> tuple[Array, Array]:
         """Make one update; return the loss and the number of recognised images before it."""
         model = self.model
-        rng = dropout_generator(self.seed, self.step) if self._has_dropout else None
+        rng = dropout_generator(self.seed, self.step) if self._needs_rng else None
         logits, tape = model.forward(x, rng=rng, observe=observe)
         loss, dlogits = model.loss.value_and_gradient(model.backend, logits, labels)
         correct = model.backend.count_correct(logits, labels)
         if observe is not None:
             observe("loss", loss)
         model.backward(dlogits, tape, observe=observe)
-        lr = self.learning_rate()
-        self.progress.step += 1
+        lr = self.learning_rate()  # schedules count the steps before this one,
+        self.progress.step += 1  # optimizers count this one as well
         self.optimizer.update(
             model.backend,
             model.parameters.flat,
@@ -362,10 +377,9 @@ class Trainer:
         """Repeat a chunk that went wrong, and raise at the step where it does.
 
         Raises:
-            DivergedError: always; the trainer stands before the step in question.
+            DivergedError: always.
         """
         for rows in batches:
-            before = self._snapshot()
             culprits: list[str] = []
 
             def note(name: str, tensor: Array, culprits: list[str] = culprits) -> None:
@@ -374,8 +388,7 @@ class Trainer:
 
             self._train_step(*data.batch(rows), observe=note)
             if culprits:
-                self._restore(before)
-                raise _diverged(self.step + 1, culprits[0], self.optimizer.lr)
+                raise _diverged(self.step, culprits[0], self.optimizer.lr)
         raise _diverged(self.step, "loss", self.optimizer.lr)  # it did not happen again
 
     def _is_finite(self, tensor: Array) -> bool:
@@ -404,15 +417,12 @@ class _DeviceData:
     """A data set on the device: uint8 pixels stay uint8 until a batch of them is used."""
 
     def __init__(self, model: Network, images: HostArray, labels: HostArray) -> None:
-        pixels = as_pixels(images, pixels=int(np.prod(model.input_shape)), dtype=model.dtype)
-        indices = as_labels(labels, classes=model.classes)
-        check_same_length(pixels, indices)
-        if not len(pixels):
-            raise ValueError("training needs at least one image, got none")
+        pixels, indices = _examples(model, images, labels)
         self.examples = len(pixels)
         self._model = model
-        self._images = model.backend.asarray(pixels)
-        self._labels = model.backend.asarray(indices)
+        with model.backend.computation(model.kinds):
+            self._images = model.backend.asarray(pixels)
+            self._labels = model.backend.asarray(indices)
         self._whole: tuple[Array, Array] | None = None
 
     def batch(self, rows: Array | None) -> tuple[Array, Array]:
@@ -424,6 +434,19 @@ class _DeviceData:
             every_row = self._model.backend.asarray(np.arange(self.examples))
             self._whole = self._model.gather(self._images, every_row), self._labels
         return self._whole
+
+
+def _examples(
+    model: Network, images: HostArray, labels: HostArray
+) -> tuple[HostArray, NDArray[np.int64]]:
+    """Return images and labels in the form that the network takes."""
+    return as_examples(
+        images,
+        labels,
+        input_shape=model.input_shape,
+        classes=model.classes,
+        dtype=model.dtype,
+    )
 
 
 def _diverged(step: int, tensor: str, lr: float) -> DivergedError:

@@ -1,5 +1,6 @@
 """A training from settings to run folder: what `python -m mnist_accel.train` does."""
 
+import math
 import platform
 import signal
 import sys
@@ -10,9 +11,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from types import FrameType
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mnist_accel._version import __version__
 from mnist_accel.array_layer import Selection, select_backend
@@ -27,7 +25,7 @@ from mnist_accel.models import create_model
 from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
 from mnist_accel.run_folder import RunFolder
-from mnist_accel.settings import TrainSettings, to_dict
+from mnist_accel.settings import TrainSettings
 from mnist_accel.trainer import Trainer
 from mnist_accel.training_reports import Callback, EpochReport, StepsReport
 
@@ -95,6 +93,7 @@ def start_run(
             out, model=settings.model, backend=selection.backend.name, now=datetime.now()
         )
     run = _Run(settings, folder, data, selection, trainer, phases, quiet=quiet, progress=progress)
+    folder.write_json(folder.config, run.config())
     run.checkpoints.save(trainer)  # so that there is one from the first step on
     return run.train()
 
@@ -118,15 +117,21 @@ def resume_run(
     phases = Phases()
     with phases.time("data"):
         data = _RunData(settings)
-        _check_same_data(folder, data)
+        before = folder.read_json(folder.config)
+        _check_same_data(folder, before, data)
     with phases.time("setup"):
         selection = _select(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=selection.backend)
+        folder.remove_unfinished()
         folder.truncate_metrics(step=trainer.step, epochs=trainer.progress.epoch)
     run = _Run(settings, folder, data, selection, trainer, phases, quiet=quiet, progress=progress)
+    earlier = [*before.pop("earlier", []), before]
+    folder.write_json(folder.config, {**run.config(), "earlier": earlier})
+    for line in folder.read_metrics("steps"):
+        run.stop_rules.count_seconds(trainer, line["seconds"])
     for line in folder.read_metrics("epoch"):
         if line["validation_accuracy"] is not None:
-            run.stop_rules.remember(line["validation_accuracy"])
+            run.stop_rules.count_evaluation(trainer, line["validation_accuracy"])
     return run.train()
 
 
@@ -151,7 +156,8 @@ class _RunData:
     """The images of a run: to train on, to watch meanwhile, to test on at last."""
 
     def __init__(self, settings: TrainSettings) -> None:
-        self.dataset: Dataset = load_dataset(settings.dataset, data_dir=settings.data_dir)
+        with usage_errors():
+            self.dataset: Dataset = load_dataset(settings.dataset, data_dir=settings.data_dir)
         train, test = settings.limit_train or None, settings.limit_test or None
         self.train_images = self.dataset.x_train[:train]
         self.train_labels = self.dataset.t_train[:train]
@@ -199,21 +205,22 @@ class _Run:
             (settings.epochs or 0) * sampler.steps_per_epoch
         )
         self._display = TrainingDisplay(self._total_steps, quiet=quiet, progress=progress)
-        self.checkpoints = Checkpoints(folder.checkpoint, every=settings.checkpoint_every)
+        self._metrics = MetricsLog(folder, every=settings.log_every, show=self._log)
+        self.checkpoints = Checkpoints(
+            folder.checkpoint, self._metrics, every=settings.checkpoint_every
+        )
         self.stop_rules = StopRules(
             target_accuracy=settings.target_accuracy,
             patience=settings.patience,
             max_seconds=settings.max_seconds,
         )
-        folder.write_json(folder.config, self._config())
 
     def train(self) -> RunResult:
         """Train to the end, or until something stops it, and write what is to be written."""
         with self._display:
             self._introduce()
             with self._phases.time("train"), _stop_on_signals(self._trainer):
-                stop_reason = self._fit()
-            self.checkpoints.save(self._trainer)
+                stop_reason = self._fit_and_save()
             if stop_reason == INTERRUPTED:
                 self._display.warn(
                     f"interrupted at step {self._trainer.step}, saved; go on with "
@@ -229,6 +236,22 @@ class _Run:
         )
         return RunResult(self._folder, interrupted=False)
 
+    def _fit_and_save(self) -> str:
+        """Train, and save the place that was reached, whatever ended the training."""
+        try:
+            stop_reason = self._fit()
+        except DivergedError as error:  # what is saved already is better than what led to this
+            raise DivergedError(
+                f"{error}; the last good checkpoint is {self._folder.checkpoint}",
+                step=error.step,
+                tensor=error.tensor,
+            ) from error
+        except BaseException:  # no memory, or nobody left to read what is printed
+            self.checkpoints.save(self._trainer)
+            raise
+        self.checkpoints.save(self._trainer)
+        return stop_reason
+
     def _fit(self) -> str:
         """Train the steps that are left; return why it ended before its time, if it did."""
         trainer, settings = self._trainer, self._settings
@@ -236,29 +259,20 @@ class _Run:
         if steps_left <= 0:
             self._display.note(f"all {self._total_steps} steps are done already")
             return ""
-        metrics = MetricsLog(self._folder, every=settings.log_every, show=self._log)
         callbacks: Sequence[Callback] = (
-            _Show(self._display, self._data.validation_name),
-            metrics,
+            self._metrics,
             self.checkpoints,
             self.stop_rules,
+            _Show(self._display, self._data.validation_name),
         )
-        try:
-            history = trainer.fit(
-                self._data.train_images,
-                self._data.train_labels,
-                iterations=steps_left,
-                validation_data=self._data.validation,
-                validation_every=settings.validation_every,
-                callbacks=callbacks,
-            )
-        except DivergedError as error:
-            raise DivergedError(
-                f"{error}; the last good checkpoint is {self._folder.checkpoint}",
-                step=error.step,
-                tensor=error.tensor,
-            ) from error
-        metrics.flush(trainer)
+        history = trainer.fit(
+            self._data.train_images,
+            self._data.train_labels,
+            iterations=steps_left,
+            validation_data=self._data.validation,
+            validation_every=settings.validation_every,
+            callbacks=callbacks,
+        )
         return history.stop_reason
 
     def _finish(self, stop_reason: str) -> Evaluation:
@@ -331,14 +345,15 @@ class _Run:
 
     def _log(self, line: LogLine) -> None:
         figures = asdict(line)
-        del figures["losses"]
+        del figures["losses"], figures["seconds"]
         self._display.log_line(**figures)
 
-    def _config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
+        """Return everything needed to repeat the run, and what it runs on."""
         selection = self._selection
         device = selection.backend.device_info()
         return {
-            "settings": to_dict(self._settings),
+            "settings": asdict(self._settings),
             "backend": {
                 "requested": selection.requested,
                 "used": selection.backend.name,
@@ -402,21 +417,21 @@ def _select(settings: TrainSettings) -> Selection:
         return select_backend(settings.backend, fallback=fallback)
 
 
-def _check_same_data(folder: RunFolder, data: _RunData) -> None:
+def _check_same_data(folder: RunFolder, config: dict[str, Any], data: _RunData) -> None:
     """Refuse to go on with a run whose training images are no longer as many as they were."""
-    before = folder.read_json(folder.config).get("data", {}).get("train_images")
-    if before != len(data.train_labels):
+    images = config.get("data", {}).get("train_images")
+    if images != len(data.train_labels):
         raise DataError(
-            f"{folder.path} was trained on {before} images, but there are {len(data.train_labels)} "
+            f"{folder.path} was trained on {images} images, but there are {len(data.train_labels)} "
             f"now in {data.dataset.source}; a run goes on with the data it began with"
         )
 
 
 def _overall_images_per_s(lines: list[dict[str, Any]]) -> float:
-    """Return the mean throughput of all steps, the batches being of one size."""
-    steps: NDArray[np.int64] = np.array([len(line["losses"]) for line in lines])
-    rates: NDArray[np.float64] = np.array([line["images_per_s"] for line in lines])
-    return float(steps.sum() / (steps / rates).sum())
+    """Return the mean throughput of all steps; NaN where there is none."""
+    seconds = sum(line["seconds"] for line in lines)
+    images = sum(line["images_per_s"] * line["seconds"] for line in lines)
+    return images / seconds if lines else math.nan
 
 
 @contextmanager
@@ -428,7 +443,10 @@ def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
         signal.signal(signum, previous[signum])
 
     signals = (signal.SIGINT, signal.SIGTERM)
-    previous: dict[int, Any] = {number: signal.signal(number, handle) for number in signals}
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:  # who started this in the background may want it so
+            signal.signal(number, handle)
     try:
         yield
     finally:

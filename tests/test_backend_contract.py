@@ -147,7 +147,7 @@ def test_arrays_are_copied_between_host_and_device(backend: Backend, dtype: str)
 def test_device_is_described(backend: Backend) -> None:
     info = backend.device_info()
     assert info.name
-    assert 0 < info.memory_free_bytes <= info.memory_total_bytes
+    assert info.memory_total_bytes is None or info.memory_total_bytes > 0
     assert info.libraries
     assert all(info.libraries.values())
     backend.synchronize()

@@ -24,8 +24,8 @@ def trainer():
 class Saves(Checkpoints):
     """Notes the step of each checkpoint that it saves."""
 
-    def __init__(self, path, **given):
-        super().__init__(path, **given)
+    def __init__(self, folder, metrics, **given):
+        super().__init__(folder / "checkpoint", metrics, **given)
         self.steps = []
 
     def save(self, trainer):
@@ -34,15 +34,33 @@ class Saves(Checkpoints):
         self.steps.append(trainer.step)
 
 
+def metrics_log(folder, *, every, show=lambda line: None):
+    return MetricsLog(RunFolder(folder), every=every, show=show)
+
+
 def test_checkpoints_at_every_multiple(tmp_path, trainer, small):
-    saves = Saves(tmp_path / "checkpoint", every=3)
+    saves = Saves(tmp_path, metrics_log(tmp_path, every=100), every=3)
     trainer.fit(*small, iterations=13, callbacks=[saves])
     assert saves.steps == [3, 6, 9, 12]
 
 
+def test_metrics_reach_as_far_as_the_checkpoint(tmp_path, trainer, small):
+    """So that a run which is killed after it lacks none; on screen they keep their rhythm."""
+    shown = []
+    log = metrics_log(tmp_path, every=4, show=shown.append)
+    saves = Saves(tmp_path, log, every=3)
+    trainer.fit(*small, iterations=11, callbacks=[log, saves])
+    lines = RunFolder(tmp_path).read_metrics("steps")
+    assert [(line["step"], len(line["losses"])) for line in lines] == [
+        (3, 3), (4, 1), (6, 2), (8, 2), (9, 1),
+    ]  # fmt: skip
+    assert [line.step for line in shown] == [4, 8]
+
+
 def test_checkpoints_at_the_ends_of_epochs_unless_they_follow_too_closely(tmp_path, trainer, small):
     times = iter(CHECKPOINT_SECONDS * np.array([0, 0.5, 1.0, 1.0, 1.9, 2.5, 2.5]))
-    saves = Saves(tmp_path / "checkpoint", every=None, clock=lambda: next(times))
+    log = metrics_log(tmp_path, every=100)
+    saves = Saves(tmp_path, log, every=None, clock=lambda: next(times))
     trainer.fit(*small, epochs=4, callbacks=[saves])
     assert saves.steps == [10, 20]  # at the ends that lie 1.0 and, from there, 1.5 intervals on
 
@@ -59,12 +77,14 @@ def test_each_line_of_the_log_holds_the_steps_since_the_last(tmp_path, trainer, 
         (8, 2, 4),
         (10, 3, 2),
     ]
-    assert [line.step for line in shown] == [4, 8, 10]
+    assert [line.step for line in shown] == [4, 8]
     losses = np.concatenate([line["losses"] for line in lines])
     np.testing.assert_allclose(losses, history.losses, rtol=1e-5)
     assert lines[1]["loss"] == np.mean(history.losses[4:8])
     assert lines[1]["lr"] == trainer.optimizer.lr
     assert all(0 <= line["accuracy"] <= 1 and line["images_per_s"] > 0 for line in lines)
+    for line, images in zip(lines, (64, 64, 32), strict=True):
+        assert line["seconds"] * line["images_per_s"] == pytest.approx(images)
 
 
 def test_epochs_are_logged_beside_the_steps(tmp_path, trainer, small):

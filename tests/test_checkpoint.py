@@ -125,6 +125,30 @@ def test_a_network_of_ones_own_comes_back_whole(images, tmp_path):
     assert np.array_equal(loaded.predict_proba(images), network.predict_proba(images))
 
 
+def test_numbers_of_numpy_can_be_saved(images, labels, tmp_path):
+    three = np.int64(3)
+    network = Network(
+        [
+            Conv2d(three, kernel_size=three, stride=np.int32(2), padding=np.uint8(1)),
+            MaxPool2d(np.int64(2), stride=np.int64(2)),
+            Flatten(),
+            Dropout(np.float32(0.5)),
+            Linear(np.int64(10)),
+        ],
+        Quadratic(),
+        input_shape=np.array([1, 28, 28]),
+        backend=ma.get_backend("numpy"),
+        pixel_shift=np.float32(-0.5),
+    )
+    optimizer = SGD(lr=np.float32(0.1), weight_decay=np.float32(0.01), momentum=np.float32(0.9))
+    schedule = StepSchedule(every=three, gamma=np.float32(0.5))
+    one = ma.Trainer(network, optimizer, schedule=schedule, total_steps=np.int64(4))
+    one.fit(images, labels, epochs=np.int64(2))
+    one.fit(images, labels, iterations=three)
+    ma.save_checkpoint(tmp_path / "checkpoint", one)
+    assert_same_training(ma.load_checkpoint(tmp_path / "checkpoint", backend="numpy"), one)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A small checkpoint, its bytes, and a path to write damaged ones to."""

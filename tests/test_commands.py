@@ -1,8 +1,10 @@
 """The command line: results, files, one-line errors, exit codes."""
 
+import errno
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,7 +246,8 @@ def test_resume_refuses_to_become_another_run(run):
     assert run("train", *QUICK, "--out", "run", "--quiet")[0] == 0
     fails(run, 2, "train", "--resume", "run", "--lr", 1, says="--lr cannot be given with --resume")
     fails(run, 2, "train", *QUICK, "--out", "run", says="run holds a run already")
-    fails(run, 4, "train", "--resume", "nowhere", says="nowhere is not the folder of a run")
+    fails(run, 4, "train", "--resume", "nowhere", says="there is no run nowhere")
+    fails(run, 4, "train", "--resume", ".", says="is not the folder of a run")
     fails(run, 4, "train", "--resume", says="there is no run in runs/ yet")
     Path("run/checkpoint/last.safetensors").write_bytes(b"broken")
     fails(run, 4, "train", "--resume", "run", says="not a whole safetensors file")
@@ -257,12 +260,18 @@ def test_resume_refuses_to_become_another_run(run):
     ("arguments", "says"),
     [
         (["--model", "resnet"], "invalid choice: 'resnet'"),
-        (["--batch-size", "-1"], "--batch-size: expected an integer of at least 0, got -1"),
+        (
+            ["--batch-size", "-1"],
+            "--batch-size: expected an integer from 0 to 1000000000000000, got -1",
+        ),
         (["--epochs", "0"], "--epochs: expected an integer of at least 1, got 0"),
         (["--lr", "nan"], "--lr: expected a number above 0, got nan"),
         (["--seed", "-3"], "--seed"),
         (["--hidden-sizes", "5,0"], "--hidden-sizes"),
-        (["--target-accuracy", "95"], "--target-accuracy"),
+        (["--hidden-sizes", ""], "--hidden-sizes: expected an integer from 1 to 10"),
+        (["--hidden-sizes", "9" * 30], "--hidden-sizes: expected an integer from 1 to 10"),
+        (["--batch-size", "9" * 30], "--batch-size: expected an integer from 0 to 10"),
+        (["--target-accuracy", "95"], "expected a number above 0 and at most 1, got 95"),
         (["--validation-split", "1"], "--validation-split"),
         (["--epochs", "1", "--iterations", "1"], "either --epochs or --iterations"),
         (["--model", "cnn", "--hidden-sizes", "5"], "'cnn' has no hidden layers"),
@@ -270,6 +279,8 @@ def test_resume_refuses_to_become_another_run(run):
         (["--optimizer", "nesterov", "--momentum", "0"], "nesterov needs a momentum"),
         (["--sampling", "full", "--batch-size", "5"], "takes the whole set"),
         (["--backend", "tpu"], "unknown backend 'tpu'"),
+        (["--backend", ""], "unknown backend ''; choose auto, cupy, numba, numpy"),
+        (["--data-dir", "."], "leave out the folder ."),
         (["--validation-split", "0.0001"], "cannot hold out"),
         (["--modle", "cnn"], "unrecognized arguments: --modle"),
     ],
@@ -315,17 +326,81 @@ def test_bad_data_is_4(run):
     fails(run, 4, "train", "--dataset", "custom", "--data-dir", "data", says="data")
 
 
-def test_reader_that_goes_away_is_no_error():
-    command = f"{sys.executable} -m mnist_accel.data --dataset digits | head -1"
-    shell = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
+@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
+def shell(request):
+    """Run a line of bash, with Python's streams buffered or not."""
+
+    def shell(line):
+        return subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {line}"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": request.param},
+            capture_output=True,
+            text=True,
+        )
+
+    return shell
+
+
+DATA = f"{sys.executable} -m mnist_accel.data --dataset digits"
+
+
+def test_reader_that_takes_all_is_no_trouble(shell):
+    done = shell(f"{DATA} | cat")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("digits")
+
+
+@pytest.mark.parametrize("redirection", ["", "--data-dir none 2>&1 >/dev/null"])
+def test_reader_that_has_gone_ends_a_command_as_it_does_others(shell, redirection):
+    """Of results, and of messages; the command is slower to start than `true` is to end."""
+    done = shell(f"{DATA} {redirection} | true")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGPIPE, "", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_streams_that_cannot_be_written_are_4(shell):
+    done = shell(f"{DATA} >/dev/full")
+    assert done.returncode == 4
+    assert done.stderr.splitlines() == [
+        "python -m mnist_accel.data: cannot write to stdout: No space left on device"
+    ]
+    assert shell(f"{DATA} >/dev/full 2>/dev/full").returncode == 4
+    assert shell(f"{DATA} >&- 2>&-").returncode == 0
+
+
+def test_other_trouble_with_files_is_not_taken_for_that(run, monkeypatch):
+    def fill_the_disk(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/file")
+
+    monkeypatch.setattr("mnist_accel.commands.data.load_dataset", fill_the_disk)
+    err = fails(run, 4, "data", says="some/file: No space left on device")
+    assert "stdout" not in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "not enough memory; use smaller batches or layers"),
+        (MemoryError("90 GiB"), "not enough memory: 90 GiB; use smaller batches or layers"),
+    ],
+)
+def test_lack_of_memory_is_wrong_usage(run, monkeypatch, error, says):
+    def allocate(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("mnist_accel.commands.data.load_dataset", allocate)
+    fails(run, 2, "data", says=says)
+
+
+def test_unknown_command(run):
+    code, _, err = run("tarin", "--lr", 1)
+    assert code == 2
+    assert err == (
+        f"mnist-accel: unknown command 'tarin', expected one of {', '.join(COMMANDS)} "
+        "(see mnist-accel --help)\n"
     )
-    assert shell.returncode == 0
-    assert shell.stderr == ""
-    assert shell.stdout.startswith("digits")
+    assert run("--", "train")[0] == 2
 
 
 # The other commands
@@ -347,7 +422,42 @@ def test_evaluate_gives_the_figures_of_the_training(run, trained):
         assert code == 0
         assert f"accuracy {summary['test_accuracy']:.2%}" in out
         assert "predicted" in out
-    assert run("evaluate", trained)[1].count("digits") == 1  # the data set of the run
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        (".", "run"),
+        (".", "run/model.safetensors"),
+        (".", "run/checkpoint"),
+        (".", "run/checkpoint/last.safetensors"),
+        ("run", "model.safetensors"),
+        ("run/checkpoint", "last.safetensors"),
+    ],
+)
+def test_data_are_those_of_the_run_that_a_file_belongs_to(run, trained, monkeypatch, folder, path):
+    monkeypatch.chdir(trained.parent / folder)
+    code, out, _ = run("evaluate", path, "--limit-test", 5)
+    assert code == 0
+    assert "data     digits, 5 test images" in out
+    fails(run, 2, "predict", path, "--index", 9999, says="--index must be below 360")
+    fails(run, 2, "evaluate", path, "--dataset", "custom", says="custom is a data set of your own")
+
+
+def test_file_that_belongs_to_no_run_is_looked_at_with_mnist(run, trained):
+    shutil.copy(trained / "model.safetensors", "alone.safetensors")
+    code, out, _ = run("evaluate", "alone.safetensors", "--limit-test", 5)
+    assert code == 0
+    assert "data     mnist, 5 test images" in out
+
+
+def test_run_that_was_interrupted_has_a_checkpoint_only(run, trained):
+    shutil.copytree(trained, "runs/stopped")
+    Path("runs/stopped/model.safetensors").unlink()
+    says = "finish it with train --resume runs/stopped, or give its checkpoint runs/stopped/check"
+    for path in (["runs/stopped"], []):
+        fails(run, 4, "predict", *path, "--index", 3, says=says)
+    assert run("predict", "runs/stopped/checkpoint", "--index", 3)[0] == 0
 
 
 def test_predict_by_index_and_by_image(run, trained):
@@ -364,6 +474,9 @@ def test_predict_by_index_and_by_image(run, trained):
     assert "true label" not in out
     assert Path("prediction.png").is_file()
     fails(run, 2, "predict", trained, "--index", 99999, says="--index must be below 360")
+    fails(run, 4, "predict", "none", "--index", 3, "--out", ".", says="picture .: Is a directory")
+    says = "cannot write the picture photo.jpg/3.png: Not a directory; choose another --out"
+    fails(run, 4, "predict", "none", "--index", 3, "--out", "photo.jpg/3.png", says=says)
     fails(run, 2, "predict", trained, says="one of the arguments --index --image is required")
     fails(run, 4, "predict", trained, "--image", "none.png", says="none.png")
     Path("text.png").write_text("no image")
@@ -406,6 +519,7 @@ def test_gradcheck_passes_and_fails(run, monkeypatch):
     code, out, _ = run("gradcheck", "--model", "cnn", "--backend", "numba")
     assert code == 0
     assert "all gradients are within" in out
+    fails(run, 2, "gradcheck", "--backend", "", says="unknown backend ''; choose auto, cupy")
     correct = NumpyBackend.relu_backward
     monkeypatch.setattr(NumpyBackend, "relu_backward", lambda *args: 1.01 * correct(*args))
     code, out, _ = run("gradcheck", "--model", "two-layer", "--backend", "numpy")

@@ -1,5 +1,6 @@
 """Training runs that meet trouble: a full disk, damaged folders, data that changed, no memory."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +19,7 @@ import pytest
 import mnist_accel as ma
 from backends import registry
 from backends.numpy_backend import NumpyBackend
+from mnist_accel import training_run
 from mnist_accel.commands import main
 from mnist_accel.nn import StepSchedule
 from mnist_accel.run_folder import RunFolder
@@ -148,6 +151,90 @@ def test_patience_outlasts_an_interruption(run):
     assert summary["epochs"] == 3
 
 
+def test_rules_that_were_met_stop_a_resumed_run_before_its_first_step(run):
+    arguments = (*DIGITS, "--epochs", 3, "--target-accuracy", 0.3, "--quiet")
+    assert run("train", *arguments, "--out", "run")[0] == 0
+    before = read_json("run/summary.json")
+    assert before["stop_reason"] == "target accuracy 30.00% reached"
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    assert read_json("run/summary.json")["steps"] == before["steps"]
+    assert run("train", "--resume", "run", "--target-accuracy", 1, "--quiet")[0] == 0
+    assert read_json("run/summary.json")["steps"] > before["steps"]
+
+
+def test_time_counts_on_when_a_run_goes_on(run):
+    long = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 1, "--epochs", 99)
+    assert run("train", *long, "--max-seconds", 0.1, "--out", "run", "--quiet")[0] == 0
+    steps = read_json("run/summary.json")["steps"]
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    assert read_json("run/summary.json")["steps"] == steps
+    assert run("train", "--resume", "run", "--max-seconds", 0.2, "--quiet")[0] == 0
+    assert read_json("run/summary.json")["steps"] > steps
+
+
+def test_resumed_run_stays_on_its_backend_and_remembers_how_it_began(run):
+    arguments = ("--dataset", "digits", "--backend", "cupy", "--iterations", 3, "--quiet")
+    assert run("train", *arguments, "--out", "run")[0] == 0
+    began = read_json("run/config.json")
+    assert run("train", "--resume", "run", "--iterations", 5, "--quiet")[0] == 0
+    resumed = read_json("run/config.json")
+    assert resumed["backend"]["requested"] == began["backend"]["used"]
+    assert resumed["backend"]["used"] == began["backend"]["used"]
+    assert resumed["earlier"] == [began]
+    assert (
+        run("train", "--resume", "run", "--iterations", 7, "--backend", "numpy", "--quiet")[0] == 0
+    )
+    again = read_json("run/config.json")
+    assert again["backend"]["used"] == "numpy"
+    assert [config["settings"]["iterations"] for config in again["earlier"]] == [3, 5]
+    assert "earlier" not in resumed["earlier"][0]
+
+
+def test_losses_beyond_all_bounds_are_written_as_null(run, monkeypatch):
+    """JSON knows no infinity; here the test loss is infinite though the training was not."""
+    evaluate = training_run.evaluate
+
+    def overflowing(*arguments):
+        return dataclasses.replace(evaluate(*arguments), loss=float("inf"))
+
+    monkeypatch.setattr(training_run, "evaluate", overflowing)
+    assert run("train", *DIGITS, "--iterations", 3, "--out", "run", "--quiet")[0] == 0
+    text = Path("run/summary.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["test_loss"] is None
+
+
+def test_two_runs_do_not_get_the_same_folder(tmp_path):
+    now = datetime(2026, 1, 2, 3, 4, 5)
+    names = [
+        RunFolder.create(None, model="cnn", backend="numpy", now=now).path.name for _ in range(3)
+    ]
+    assert names == [f"20260102-030405-cnn-numpy{number}" for number in ("", "-2", "-3")]
+    RunFolder.create("mine", model="cnn", backend="numpy", now=now)
+    with pytest.raises(ma.MnistAccelError, match="mine holds a run already"):
+        RunFolder.create("mine", model="cnn", backend="numpy", now=now)
+
+
+def test_reader_that_goes_away_ends_the_training_but_loses_nothing(run):
+    command = (
+        f"{sys.executable} -m mnist_accel.train {' '.join(map(str, DIGITS))} "
+        "--iterations 20000 --log-every 1 --out run 2>&1 >/dev/null | head -5"
+    )
+    shell = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shell.returncode not in (0, 1), shell
+    assert len(shell.stdout.splitlines()) == 5
+    step = ma.load_checkpoint("run/checkpoint", backend="numpy").step
+    assert 0 < step < 20000
+    assert run("train", "--resume", "run", "--iterations", step + 5, "--quiet")[0] == 0
+    lines = RunFolder(Path("run")).read_metrics("steps")
+    assert sum(len(line["losses"]) for line in lines) == step + 5
+
+
 @pytest.fixture
 def ctrl_c_interrupts():
     """As in a foreground process, wherever the tests run."""
@@ -164,6 +251,28 @@ def test_second_ctrl_c_does_not_wait_for_the_step(ctrl_c_interrupts):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_that_is_ignored_stays_ignored():
+    """As in a process that a shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        trainer = ma.Trainer(ma.create_model("cnn", backend="numpy"))
+        with _stop_on_signals(trainer):
+            signal.raise_signal(signal.SIGINT)
+            assert trainer.fit(np.zeros((5, 784)), np.zeros(5, int), epochs=1).stop_reason == ""
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_a_killed_process_was_writing_is_removed(run, trained):
+    shutil.copytree(trained, "run")
+    left = [Path("run/checkpoint/.last.safetensors.12.unfinished"), Path("run/.c.3.unfinished")]
+    for path in left:
+        path.write_bytes(b"half a file")
+    assert run("train", "--resume", "run", "--iterations", 11, "--quiet")[0] == 0
+    assert not any(path.exists() for path in left)
 
 
 def test_full_disk_is_one_line_and_the_run_goes_on_later(run, trained):
@@ -200,7 +309,7 @@ def test_length_in_epochs_replaces_one_in_steps(run, trained):
         ("config.json", "[]", "run/config.json is not the config.json of a run"),
         ("config.json", "{}", "run/config.json is not the config.json of a run"),
         ("config.json", '{"settings"', "run/config.json is not valid JSON"),
-        ("config.json", '{"settings": {"dataset": "digits"}}', "was trained on None images"),
+        ("config.json", '{"settings": {}}', "run/config.json does not say which backend was used"),
         ("metrics.jsonl", "5\n", "run/metrics.jsonl, line 1, is not a line of metrics"),
         ("metrics.jsonl", "{}\n", "run/metrics.jsonl, line 1, is not a line of metrics"),
         ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not JSON"),

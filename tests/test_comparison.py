@@ -10,6 +10,10 @@ from backends.numpy_backend import NumpyBackend
 from mnist_accel.commands import main
 from mnist_accel.comparison import compare_backends
 from mnist_accel.data import load_dataset
+from mnist_accel.evaluation import evaluate
+from mnist_accel.models import RECIPES, create_model
+from mnist_accel.nn import create_optimizer
+from mnist_accel.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,37 @@ def test_every_tensor_of_an_update_is_compared(digits):
     ]
     assert all(errors == [0, 0] for errors in result.errors.values())
     assert result.first_divergence is None
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_compared_is_the_training_of_the_recipe(digits, name):
+    """Its images, its batches, its rates."""
+    recipe, steps = RECIPES[name], 3
+    trainer = Trainer(
+        create_model(name, backend="numpy", seed=5),
+        create_optimizer(recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay),
+        batch_size=recipe.batch_size or len(digits.t_train),
+        seed=5,
+        sampling=recipe.sampling,
+        schedule=recipe.schedule,
+    )
+    train, test = recipe.limit_train or None, recipe.limit_test or None
+    trainer.fit(digits.x_train[:train], digits.t_train[:train], iterations=steps)
+    expected = evaluate(trainer.model, digits.x_test[:test], digits.t_test[:test])
+    (result,) = compare_backends(name, [NumpyBackend()], digits, steps=steps, seed=5)
+    assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
+
+
+def test_only_the_test_images_of_the_recipe_are_evaluated(digits):
+    """The recipe `cnn` takes a thousand."""
+    many = dataclasses.replace(
+        digits, x_test=np.tile(digits.x_test[:1], (1200, 1, 1)), t_test=np.zeros(1200, np.uint8)
+    )
+    many.x_test[1000:] = 255 - many.x_test[1000:]
+    (result,) = compare_backends("cnn", [NumpyBackend()], many, steps=1)
+    few = dataclasses.replace(many, x_test=many.x_test[:1000], t_test=many.t_test[:1000])
+    (expected,) = compare_backends("cnn", [NumpyBackend()], few, steps=1)
+    assert result.loss == expected.loss
 
 
 def test_backend_that_makes_nan_fails_the_comparison(capsys, monkeypatch):

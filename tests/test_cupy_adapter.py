@@ -220,7 +220,7 @@ def test_working_gpu_is_described(cupy, machine):
     assert availability.remedy == ""
     info = CupyBackend().device_info()
     assert info.name == availability.reason
-    assert (info.memory_free_bytes, info.memory_total_bytes) == (3 << 30, 4 << 30)
+    assert info.memory_total_bytes == 4 << 30
     assert info.libraries["cupy"] == cupy.__version__
     assert info.libraries["cuda_driver"] == "12.8"
     assert re.fullmatch(r"\d+\.\d+", info.libraries["cuda_runtime"])
@@ -291,5 +291,5 @@ def test_real_device_is_described(backend):
     backend.synchronize()
     info = backend.device_info()
     assert re.search(r", sm_\d+$", info.name)
-    assert 0 < info.memory_free_bytes <= info.memory_total_bytes
+    assert info.memory_total_bytes > 0
     assert get_backend("auto").name == "cupy"

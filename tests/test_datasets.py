@@ -10,7 +10,7 @@ from mnist_accel.data import DATASETS, load_dataset, load_mnist
 from mnist_accel.data.digests import FILE_NAMES
 from mnist_accel.data.digits import enlarge, read_raw_digits
 from mnist_accel.data.idx import format_idx
-from mnist_accel.errors import DataError, UsageError
+from mnist_accel.errors import DataError
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILE_NAMES
 
@@ -167,9 +167,9 @@ def test_arguments_that_make_no_sense(tmp_path, monkeypatch):
     monkeypatch.delenv("MNIST_ACCEL_DATA", raising=False)
     with pytest.raises(ValueError, match="unknown data set 'minst', expected one of mnist, fash"):
         load_dataset("minst")
-    with pytest.raises(UsageError, match="name the folder"):
+    with pytest.raises(ValueError, match="name the folder"):
         load_dataset("custom")
-    with pytest.raises(UsageError, match="leave out the folder"):
+    with pytest.raises(ValueError, match="leave out the folder"):
         load_dataset("digits", data_dir=tmp_path)
     assert DATASETS == ("mnist", "fashion-mnist", "digits", "custom")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.numba_backend import NumbaBackend
+from backends.numba_kernels import pooling
 from backends.numpy_backend import NumpyBackend
 from mnist_accel import diagnosis
 from mnist_accel.array_layer import Availability
@@ -235,10 +235,13 @@ def test_no_backend_at_all(doctor, monkeypatch):
 
 
 def test_wrong_numba_kernel(doctor, monkeypatch):
-    monkeypatch.setattr(NumbaBackend, "avg_pool2d", lambda self, x, **sizes: x[:, :, :2, :2])
-    kernels = doctor()["Numba kernels"]
-    assert kernels["status"] == "problem"
-    assert "a compiled kernel gave a wrong result" in kernels["detail"]
+    monkeypatch.setattr(pooling, "avg_pool2d", lambda x, size, stride, y, first, last: y.fill(0))
+    found = doctor()
+    assert found["backend numba"]["status"] == "WARN"
+    assert "a compiled kernel gave a wrong result" in found["backend numba"]["detail"]
+    assert found["backend numba"]["remedy"].startswith("pip install")
+    assert found["backend auto"]["detail"].startswith("numpy: ")
+    assert found["Numba kernels"]["status"] == "skipped"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from guarded_backend import GuardedBackend
 
 from backends import Backend, get_backend
 from backends.numpy_backend import NumpyBackend
@@ -131,3 +132,16 @@ def test_one_wrong_array_is_told_from_the_right_ones(monkeypatch: pytest.MonkeyP
     model = create_model("two-layer", backend=backend, dtype="float64")
     failed = [r.name for r in check_gradients(model, *noise(3), elements=5) if not r.passed]
     assert failed == ["b1", "b2"]
+
+
+def test_backend_is_told_of_the_computation() -> None:
+    backend = GuardedBackend()
+    model = create_model("two-layer", backend=backend, dtype="float64")
+    backend.guarded = True
+    assert all(result.passed for result in check_gradients(model, *noise(2), elements=2))
+
+
+def test_no_images_are_refused() -> None:
+    model = create_model("two-layer", backend="numpy", dtype="float64")
+    with pytest.raises(ValueError, match="at least one image is needed, got none"):
+        check_gradients(model, *noise(0))

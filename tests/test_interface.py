@@ -6,14 +6,19 @@ import pytest
 import mnist_accel as ma
 from mnist_accel.models import RECIPES
 from mnist_accel.nn import (
+    SGD,
+    Adam,
     AvgPool2d,
     Conv2d,
     Dropout,
     Flatten,
+    Layer,
     Linear,
     MaxPool2d,
     Network,
+    OneCycleSchedule,
     SoftmaxCrossEntropy,
+    StepSchedule,
 )
 
 SHAPES = {
@@ -129,6 +134,13 @@ def test_pixels_are_shifted_only_for_cnn(batch):
         (np.full((2, 784), np.nan), ValueError, r"0…1, got nan"),
         (np.zeros((2, 783)), ValueError, r"\(N, 784\).*got \(2, 783\)"),
         (np.zeros(784), ValueError, r"got \(784,\)"),
+        (
+            np.zeros((2, 14, 56)),
+            ValueError,
+            r"shape \(N, 784\) or \(N, 28, 28\) or \(N, 1, 28, 28\), got \(2, 14, 56\)",
+        ),
+        (np.zeros((2, 28, 28, 1)), ValueError, r"got \(2, 28, 28, 1\)"),
+        (np.zeros((2, 784), complex), TypeError, "uint8 .* or float .*, got complex128"),
         (np.zeros((2, 784), int), TypeError, "uint8 .* or float .*, got int64"),
     ],
 )
@@ -137,6 +149,28 @@ def test_wrong_images_are_refused(images, error, message):
         model().predict(images)
     with pytest.raises(error, match=message):
         ma.Trainer(model()).train_batch(images, np.zeros(2, int))
+
+
+@pytest.mark.parametrize(
+    ("input_shape", "taken", "refused"),
+    [
+        ((1, 4, 6), [(24,), (4, 6), (1, 4, 6)], [(6, 4), (4, 6, 1), (24, 1)]),
+        ((3, 4, 4), [(48,), (3, 4, 4)], [(4, 4, 3), (12, 4), (6, 8)]),
+        ((24,), [(24,)], [(4, 6), (1, 24)]),
+    ],
+)
+def test_images_lie_as_the_network_takes_them(input_shape, taken, refused):
+    network = Network(
+        [*([Flatten()] if len(input_shape) == 3 else []), Linear(10)],
+        SoftmaxCrossEntropy(),
+        input_shape=input_shape,
+        backend=ma.get_backend("numpy"),
+    )
+    for shape in taken:
+        assert network.predict(np.zeros((2, *shape), np.uint8)).shape == (2,)
+    for shape in refused:
+        with pytest.raises(ValueError, match="images must have shape"):
+            network.predict(np.zeros((2, *shape), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -203,6 +237,7 @@ def test_evaluation_adds_up(batch):
         ({"name": "cnn", "activation": "relu"}, "'cnn' has no hidden activation"),
         ({"name": "two-layer", "activation": "gelu"}, "relu, sigmoid, tanh, got 'gelu'"),
         ({"name": "two-layer", "hidden_sizes": (0,)}, "at least 1"),
+        ({"name": "two-layer", "hidden_sizes": (5, -1)}, r"at least 1 each, got \(5, -1\)"),
         ({"name": "two-layer", "dtype": "float16"}, "float32, float64, got 'float16'"),
         ({"name": "two-layer", "backend": "tpu"}, "unknown backend 'tpu'"),
     ],
@@ -228,6 +263,60 @@ def test_wrong_trainers_are_refused(arguments, message):
         ma.Trainer(model(), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("kind", "arguments", "error", "message"),
+    [
+        (Linear, {"units": 0}, ValueError, "units must be at least 1, got 0"),
+        (Linear, {"units": 2.5}, TypeError, "units must be an integer, got 2.5"),
+        (Conv2d, {"channels": 0, "kernel_size": 3}, ValueError, "channels must be at least 1"),
+        (Conv2d, {"channels": 1, "kernel_size": 0}, ValueError, "kernel_size must be at least 1"),
+        (Conv2d, {"channels": 1, "kernel_size": 3, "stride": 0}, ValueError, "stride .* got 0"),
+        (Conv2d, {"channels": 1, "kernel_size": 3, "padding": -1}, ValueError, "padding .* got -1"),
+        (MaxPool2d, {"size": 0}, ValueError, "size must be at least 1, got 0"),
+        (MaxPool2d, {"size": 8}, ValueError, "size must be 1 to 7, got 8"),
+        (AvgPool2d, {"size": 8.5}, TypeError, "size must be an integer, got 8.5"),
+        (AvgPool2d, {"size": 2, "stride": 0}, ValueError, "stride must be at least 1, got 0"),
+        (MaxPool2d, {"ties": "bogus"}, ValueError, "ties must be one of .*, got 'bogus'"),
+        (Dropout, {"rate": 1}, ValueError, "rate must be at least 0 and less than 1, got 1"),
+        (Dropout, {"rate": "0.5"}, TypeError, "rate must be a number, got '0.5'"),
+        (SGD, {"lr": np.nan}, ValueError, "lr must be more than 0 and finite, got nan"),
+        (SGD, {"weight_decay": -1}, ValueError, "weight_decay must be at least 0 and finite"),
+        (SGD, {"momentum": 1}, ValueError, "momentum must be at least 0 and less than 1, got 1"),
+        (Adam, {"eps": -1e-8}, ValueError, "eps must be at least 0 and finite, got -1e-08"),
+        (StepSchedule, {"every": 2.5}, TypeError, "every must be an integer, got 2.5"),
+        (OneCycleSchedule, {"warmup": "0"}, TypeError, "warmup must be a number, got '0'"),
+    ],
+)
+def test_wrong_numbers_are_refused_where_they_are_given(kind, arguments, error, message):
+    with pytest.raises(error, match=message):
+        kind(**arguments)
+
+
+def test_numbers_of_numpy_do_not_change_the_dtype(batch):
+    network = Network(
+        [Flatten(), Dropout(np.float64(0.5)), Linear(np.int64(10))],
+        SoftmaxCrossEntropy(),
+        input_shape=np.array([1, 28, 28]),
+        backend=ma.get_backend("numpy"),
+        pixel_shift=np.float64(-0.5),
+    )
+    pixels = batch[0].reshape(-1, 784)
+    x = network.gather(pixels, np.arange(4))
+    logits, _ = network.forward(x, rng=np.random.default_rng(0))
+    assert x.dtype == logits.dtype == np.float32
+
+
+def test_layer_without_backward_is_refused_at_once():
+    class Half(Layer):
+        kind = "half"
+
+        def forward(self, backend, parameters, x, rng):
+            return x / 2, None
+
+    with pytest.raises(TypeError, match=r"abstract .*backward"):
+        Half()
+
+
 def test_networks_that_do_not_fit_are_refused():
     backend = ma.get_backend("numpy")
 
@@ -236,7 +325,7 @@ def test_networks_that_do_not_fit_are_refused():
 
     with pytest.raises(ValueError, match="put Flatten before"):
         network(Linear(10))
-    with pytest.raises(ValueError, match="does not fit an input 28 pixels wide"):
+    with pytest.raises(ValueError, match="a window of 29 does not fit an input of 28"):
         network(Conv2d(1, kernel_size=29), Flatten())
     with pytest.raises(ValueError, match="must end in a vector"):
         network(Conv2d(1, kernel_size=3))

@@ -7,7 +7,18 @@ import pytest
 
 import mnist_accel as ma
 from mnist_accel.models import RECIPES
-from mnist_accel.nn import BinaryCrossEntropy, MaxPool2d, Quadratic, SoftmaxCrossEntropy
+from mnist_accel.nn import (
+    AvgPool2d,
+    BinaryCrossEntropy,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Network,
+    Quadratic,
+    SoftmaxCrossEntropy,
+)
 from mnist_accel.settings import resolve
 
 NETWORKS = {
@@ -51,6 +62,18 @@ def test_network_and_loss(name):
     model = ma.create_model(name, backend="numpy")
     assert model.describe() == NETWORKS[name]
     assert type(model.loss) is LOSSES.get(name, SoftmaxCrossEntropy)
+
+
+def test_description_shows_every_width_and_what_changes_the_shape():
+    model = Network(
+        [Conv2d(1, 3, padding=1), Dropout(0.5), AvgPool2d(1), Flatten(), Linear(784), Linear(784)],
+        SoftmaxCrossEntropy(),
+        input_shape=(1, 28, 28),
+        backend=ma.get_backend("numpy"),
+    )
+    assert model.describe() == (
+        "1×28×28 → conv2d 1×28×28 → dropout → avg_pool2d → flatten 784 → linear 784 → linear 784"
+    )
 
 
 @pytest.mark.parametrize("name", TRAININGS)

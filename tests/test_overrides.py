@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -248,3 +249,44 @@ def test_a_second_process_compiles_nothing(numba: NumbaBackend) -> None:
     for name, (hits, misses) in counts.items():
         assert int(hits) > 0, name
         assert int(misses) == 0, name
+
+
+NUMBA_AND_AUTO = """
+from backends import available_backends, get_backend
+found = available_backends()["numba"]
+print(found.ok, found.reason, found.remedy, get_backend("auto").name, sep="|")
+"""
+
+
+def test_kernels_that_cannot_be_cached_anywhere_are_said_with_the_remedy(tmp_path: Path) -> None:
+    """Files where Numba would make its folders, so that not even root can write there."""
+    package = Path(inspect.getfile(Backend)).parent
+    copy = tmp_path / "installed" / "backends"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "numba_kernels" / "__pycache__").write_text("")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": os.devnull,
+        "XDG_CACHE_HOME": os.devnull,
+    }
+    environment.pop("NUMBA_CACHE_DIR", None)
+
+    def numba_and_auto(**settings: str) -> list[str]:
+        result = subprocess.run(
+            [sys.executable, "-c", NUMBA_AND_AUTO],
+            cwd=tmp_path,
+            env={**environment, **settings},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return result.stdout.strip().split("|")
+
+    ok, reason, remedy, auto = numba_and_auto()
+    assert ok == "False"
+    assert reason.startswith("a Numba kernel cannot be run (cannot cache function")
+    assert remedy == "set NUMBA_CACHE_DIR to a folder that can be written"
+    assert auto != "numba"
+    assert numba_and_auto(NUMBA_CACHE_DIR=str(tmp_path / "cache"))[0] == "True"

@@ -1,12 +1,14 @@
 """What a run is told: flags over a configuration file over the recipe."""
 
+from dataclasses import asdict
+
 import pytest
 
 import mnist_accel as ma
 from mnist_accel.commands.train import _settings_of
 from mnist_accel.errors import UsageError
 from mnist_accel.models import RECIPES
-from mnist_accel.settings import read_config, resolve, to_dict
+from mnist_accel.settings import read_config, resolve
 
 
 def test_the_two_layer_network_is_the_default():
@@ -15,9 +17,9 @@ def test_the_two_layer_network_is_the_default():
 
 
 def test_a_value_takes_the_place_of_the_recipes_alone():
-    recipe = to_dict(resolve({"model": "lenet"}))
+    recipe = asdict(resolve({"model": "lenet"}))
     for name, value in {"lr": 0.5, "batch_size": 7, "seed": 3, "log_every": 9}.items():
-        changed = to_dict(resolve({"model": "lenet", name: value}))
+        changed = asdict(resolve({"model": "lenet", name: value}))
         assert changed == recipe | {name: value}
 
 
@@ -75,7 +77,7 @@ def test_config_of_a_run_says_what_the_run_was_told(name, tmp_path):
 
     settings = resolve({"model": name, "lr": 1 / 3, "validation_split": 0.1, "no_fallback": True})
     folder = RunFolder(tmp_path)
-    folder.write_json(folder.config, {"settings": to_dict(settings)})
+    folder.write_json(folder.config, {"settings": asdict(settings)})
     assert resolve(_settings_of(str(folder.config))) == settings
 
 

@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from guarded_backend import GuardedBackend
 
 import mnist_accel as ma
-from mnist_accel.nn import Dropout, Linear, Network, SoftmaxCrossEntropy
+from mnist_accel.nn import Dropout, Layer, Linear, Network, SoftmaxCrossEntropy
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,31 @@ def test_epoch_is_not_finished_on_fewer_images(small):
     assert one.step == 4 + 1 + 2
 
 
+def test_chunk_that_is_broken_off_has_not_happened(small):
+    """By a second Ctrl-C, or for lack of memory, in the middle of it."""
+    one, other = trainer(), trainer()
+    one.fit(*small, iterations=3)
+    other.fit(*small, iterations=3)
+    one._clock = lambda: 0.0  # no time passes: after its first, chunks have many steps
+    update = one.model.backend.sgd_update
+
+    def update_and_fail(*args, **settings):
+        update(*args, **settings)
+        if one.step == 8:
+            raise KeyboardInterrupt
+
+    one.model.backend.sgd_update = update_and_fail
+    with pytest.raises(KeyboardInterrupt):
+        one.fit(*small, epochs=3)
+    one.model.backend.sgd_update = update
+    assert one.step == 6  # the first chunk of the second epoch was of one step
+    one.fit(*small, iterations=4)
+    other.fit(*small, iterations=7)
+    assert one.progress.epoch_step == other.progress.epoch_step
+    for name, array in other.model.state_dict().items():
+        assert np.array_equal(one.model.state_dict()[name], array)
+
+
 def test_pace_is_that_of_the_clock(small):
     ticks = itertools.count(0.0, 0.25)  # a chunk of one step between two looks at the clock
     history = trainer(clock=lambda: next(ticks)).fit(*small, epochs=1)
@@ -94,3 +120,57 @@ def test_dropout_drops_others_at_every_step_and_the_same_for_a_seed(small):
 def test_evaluation_has_a_positive_interval(validation_every, small):
     with pytest.raises(ValueError, match="validation_every must be at least 1"):
         trainer().fit(*small, epochs=1, validation_every=validation_every)
+
+
+class Noise(Layer):
+    """A random layer of one's own: adds noise in training."""
+
+    kind = "noise"
+    is_random = True
+
+    def forward(self, backend, parameters, x, rng):
+        if rng is None:
+            return x, None
+        noise = backend.asarray(rng.standard_normal(x.shape), dtype="float32")
+        return x + noise, None
+
+    def backward(self, backend, parameters, saved, dy, *, need_dx):
+        return dy, {}
+
+
+def test_random_layer_of_ones_own_is_given_randomness_in_training_alone(small):
+    model = Network(
+        [Noise(), Linear(10)],
+        SoftmaxCrossEntropy(),
+        input_shape=(784,),
+        backend=ma.get_backend("numpy"),
+    )
+    one = ma.Trainer(model, lr=1e-30, batch_size=70, sampling="full")
+    assert len(set(one.fit(*small, iterations=3).losses)) == 3  # the weights stay as they are
+    assert ma.evaluate(model, *small).loss == ma.evaluate(model, *small).loss
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((5, 784)), np.zeros(4, int), "5 images have 4 labels"),
+        (np.zeros((5, 783)), np.zeros(5, int), r"images must have shape .* got \(5, 783\)"),
+        (np.zeros((5, 784)), np.full(5, 10), "labels must be in 0…9"),
+        (np.zeros((0, 784)), np.zeros(0, int), "at least one image is needed, got none"),
+    ],
+)
+def test_wrong_validation_data_are_refused_before_the_first_step(images, labels, message, small):
+    one = trainer()
+    with pytest.raises(ValueError, match=message):
+        one.fit(*small, epochs=2, validation_data=(images, labels), validation_every=2)
+    assert one.step == 0
+
+
+def test_backend_is_told_of_all_its_work(small):
+    backend = GuardedBackend()
+    one = ma.Trainer(ma.create_model("two-layer", backend=backend), batch_size=16)
+    backend.guarded = True
+    one.train_batch(*small)
+    one.fit(*small, epochs=1, validation_data=small)
+    one.model.predict_proba(small[0])
+    assert one.step == 1 + 5

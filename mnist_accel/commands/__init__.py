@@ -7,16 +7,16 @@ mend become one line on stderr and an exit code.
 
 import argparse
 import importlib
-import os
 import sys
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import NoReturn, TextIO
 
 from mnist_accel._version import __version__
 from mnist_accel.array_layer import BackendUnavailableError
+from mnist_accel.commands.streams import StreamError, checked_streams
 from mnist_accel.errors import DataError, DivergedError, UsageError
 
 COMMANDS = ("train", "evaluate", "predict", "compare", "gradcheck", "data", "doctor")
@@ -27,20 +27,24 @@ EXIT_DATA = 4
 EXIT_DIVERGED = 5
 EXIT_COMPARISON = 6
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells show it of other programs
 
 EXIT_CODES = """exit codes:
   0 done; 2 wrong usage; 3 the backend asked for cannot run; 4 data or a file missing, corrupt or
-  refused; 5 the loss diverged; 6 a comparison failed; 130 interrupted"""
+  refused; 5 the loss diverged; 6 a comparison failed; 130 interrupted; 141 whoever read stdout or
+  stderr has gone"""
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
-    def __init__(self, *, prog: str, description: str | None = None) -> None:
+    def __init__(
+        self, *, prog: str, description: str | None = None, epilog: str = EXIT_CODES
+    ) -> None:
         super().__init__(
             prog=prog,
             description=description,
-            epilog=EXIT_CODES,
+            epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
@@ -62,14 +66,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "mnist-accel") -> int
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         return _run(arguments[0], arguments[1:], prog=f"{prog} {arguments[0]}")
-    parser = Parser(prog=prog, description=_summary_of_all())
-    parser.add_argument("--version", action="version", version=f"mnist-accel {__version__}")
-    parser.add_argument("command", choices=COMMANDS, help="what to do; each has its own --help")
-    try:
-        parser.parse_args(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    raise AssertionError("a known command was dispatched above")
+    return _with_streams(partial(_run_none, arguments, prog=prog), prog=prog)
 
 
 def run_module(name: str) -> NoReturn:
@@ -79,9 +76,41 @@ def run_module(name: str) -> NoReturn:
 
 def _run(name: str, arguments: list[str], *, prog: str) -> int:
     """Parse the arguments of a command and run it."""
-    for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # closed by whoever started the process
-            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115
+    return _with_streams(partial(_run_command, name, arguments, prog=prog), prog=prog)
+
+
+def _with_streams(work: Callable[[], int], *, prog: str) -> int:
+    """Do some work and return its exit code, or that of the trouble with stdout and stderr."""
+    try:
+        with checked_streams():
+            return work()
+    except BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+    except StreamError as error:
+        return _with_streams(partial(_fail, prog, error, EXIT_DATA), prog=prog)
+
+
+def _run_none(arguments: list[str], *, prog: str) -> int:
+    """Show the help or the version, or say that there is no such command."""
+    parser = Parser(prog=prog, description=_summary_of_all())
+    parser.add_argument("--version", action="version", version=f"mnist-accel {__version__}")
+    parser.add_argument("command", choices=COMMANDS, help="what to do; each has its own --help")
+    try:
+        if arguments and not arguments[0].startswith("-"):
+            known = ", ".join(COMMANDS)
+            parser.error(f"unknown command {arguments[0]!r}, expected one of {known}")
+        parser.parse_args(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return _fail(prog, "the command comes first, its arguments behind it", EXIT_USAGE)
+
+
+def _run_command(name: str, arguments: list[str], *, prog: str) -> int:
+    """Turn the errors of a command into a line and an exit code.
+
+    Raises:
+        BrokenPipeError, StreamError: stdout or stderr cannot be written.
+    """
     module = _module(name)
     parser = Parser(prog=prog, description=module.__doc__)
     module.add_arguments(parser)
@@ -89,7 +118,6 @@ def _run(name: str, arguments: list[str], *, prog: str) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             exit_code: int = module.run(parser.parse_args(arguments))
-        sys.stdout.flush()
     except SystemExit as stop:  # argparse, after its own message
         return int(stop.code or 0)
     except UsageError as error:
@@ -101,17 +129,15 @@ def _run(name: str, arguments: list[str], *, prog: str) -> int:
     except DivergedError as error:
         return _fail(prog, error, EXIT_DIVERGED)
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _fail(prog, "interrupted", EXIT_INTERRUPTED)
     except MemoryError as error:
-        return _fail(prog, f"not enough memory: {error}; use smaller batches or layers", EXIT_USAGE)
+        wanted = f": {error}" if str(error) else ""
+        return _fail(prog, f"not enough memory{wanted}; use smaller batches or layers", EXIT_USAGE)
+    except (BrokenPipeError, StreamError):
+        raise
     except OSError as error:
-        # Files that fail are DataErrors, so it is stdout. Python must not try to flush it once more
-        # on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # whoever read it has gone: `… | head`
-            return 0
-        return _fail(prog, f"cannot write to stdout: {error.strerror or error}", EXIT_DATA)
+        file = f"{error.filename}: " if error.filename is not None else ""
+        return _fail(prog, f"{file}{error.strerror or error}", EXIT_DATA)
     return exit_code
 
 

@@ -9,6 +9,10 @@ from mnist_accel.data import DATASETS
 from mnist_accel.errors import usage_errors
 from mnist_accel.models import RECIPES
 
+# Of a batch or a layer: so many images of 784 float64 are as many bytes as NumPy can count. What
+# is smaller may still be more than there is memory for, which is found out by trying.
+LARGEST_SIZE = 10**15
+
 
 def add_data_arguments(parser: argparse._ActionsContainer) -> None:
     """Add the choice of a data set."""
@@ -47,20 +51,21 @@ def backend_from(args: argparse.Namespace) -> Backend:
         BackendUnavailableError: it cannot run here.
     """
     with usage_errors():
-        return get_backend(args.backend or "auto")
+        return get_backend("auto" if args.backend is None else args.backend)
 
 
-def integer(minimum: int) -> Callable[[str], int]:
-    """Return a type of argument: an integer of at least `minimum`."""
+def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """Return a type of argument: an integer in a range."""
+    wanted = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = minimum - 1
-        if value < minimum:
+        if value < minimum or (maximum is not None and value > maximum):
             raise argparse.ArgumentTypeError(
-                f"expected an integer of at least {minimum}, got {text}"
+                f"expected an integer {wanted}, got {text or 'nothing'}"
             )
         return value
 
@@ -68,23 +73,24 @@ def integer(minimum: int) -> Callable[[str], int]:
 
 
 def number(
-    *, above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
+    at_most: float = math.inf,
 ) -> Callable[[str], float]:
     """Return a type of argument: a finite number in a range."""
-    bounds = [
-        f"{word} {bound:g}"
-        for word, bound in (("above", above), ("of at least", at_least), ("below", below))
-        if math.isfinite(bound)
-    ]
+    named = {"above": above, "of at least": at_least, "below": below, "at most": at_most}
+    bounds = [f"{word} {bound:g}" for word, bound in named.items() if math.isfinite(bound)]
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and above < value < below and value >= at_least):
+        if not (math.isfinite(value) and above < value < below and at_least <= value <= at_most):
             wanted = " and ".join(bounds) or "that is finite"
-            raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text}")
+            raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text or 'nothing'}")
         return value
 
     return parse
@@ -92,5 +98,5 @@ def number(
 
 def sizes(text: str) -> tuple[int, ...]:
     """Parse "128,64" into (128, 64)."""
-    one_size = integer(1)
+    one_size = integer(1, LARGEST_SIZE)
     return tuple(one_size(part.strip()) for part in text.split(","))

@@ -1,8 +1,9 @@
 """Train a recipe on several backends, and compare them tensor by tensor.
 
-The first backend is the reference. All start from the same weights and see the same batches. The
-table shows the relative difference of each tensor, step by step. Exit code 6 if a difference is
-larger than rounding explains.
+The first backend is the reference. All start from the same weights and see the same batches, drawn
+from the recipe's images as its training draws them; a learning-rate schedule spans the steps that
+are done here. The table shows the relative difference of each tensor, step by step. Exit code 6 if
+a difference is larger than rounding explains.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import sys
 import numpy as np
 
 from mnist_accel.commands import EXIT_COMPARISON
-from mnist_accel.commands.arguments import add_data_arguments, integer
+from mnist_accel.commands.arguments import LARGEST_SIZE, add_data_arguments, integer
 from mnist_accel.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.nn.network import DTYPES
 
@@ -34,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="steps (default: %(default)s)",
     )
-    parser.add_argument("--batch-size", type=integer(1), metavar="N", help="images a step")
+    parser.add_argument(
+        "--batch-size", type=integer(1, LARGEST_SIZE), metavar="N", help="images a step"
+    )
     parser.add_argument("--seed", type=integer(0), default=0, metavar="N", help="of all draws")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the arithmetic")
     add_data_arguments(parser)
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--backends needs at least two names, got {args.backends!r}")
     with usage_errors():
         backends = [get_backend(name) for name in names]
-    dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
+        dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
     results = compare_backends(
         args.model,
         backends,

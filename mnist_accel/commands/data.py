@@ -6,6 +6,7 @@ import numpy as np
 
 from mnist_accel.data import DATASETS, Dataset, load_dataset
 from mnist_accel.data.digests import PUBLISHED_SETS
+from mnist_accel.errors import usage_errors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load the data set and print what it holds."""
-    print(describe(load_dataset(args.dataset, data_dir=args.data_dir)))
+    with usage_errors():
+        data = load_dataset(args.dataset, data_dir=args.data_dir)
+    print(describe(data))
     return 0
 
 

@@ -5,7 +5,10 @@ with sigmoid outputs judge each digit on its own, so their probabilities need no
 """
 
 import argparse
+import errno
+import os
 import sys
+from pathlib import Path
 
 from mnist_accel.commands.arguments import (
     add_backend_argument,
@@ -14,7 +17,8 @@ from mnist_accel.commands.arguments import (
     backend_from,
     integer,
 )
-from mnist_accel.errors import UsageError
+from mnist_accel.errors import DataError, UsageError
+from mnist_accel.writable import check_writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from mnist_accel.model_files import open_dataset, open_model
     from mnist_accel.plots import plot_prediction
 
+    _check_out(Path(args.out))
     model = open_model(args.path, backend=backend_from(args), legacy_model=args.model)
     if args.image is not None:
         image, true_label, class_names = read_digit_image(args.image), None, DIGIT_NAMES
@@ -66,3 +71,19 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"picture in {args.out}")
     return 0
+
+
+def _check_out(picture: Path) -> None:
+    """Refuse a picture that cannot be written before anything is computed.
+
+    Raises:
+        DataError: it cannot.
+    """
+    try:
+        if picture.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        check_writable(picture.parent)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the picture {picture}: {error.strerror}; choose another --out"
+        ) from error

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_args
 
 from mnist_accel.commands import EXIT_INTERRUPTED, Parser
 from mnist_accel.commands.arguments import (
+    LARGEST_SIZE,
     add_backend_argument,
     add_data_arguments,
     integer,
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is not None:
         _refuse_on_resume(args, given)
         folder = RunFolder.find(args.resume or None)
-        stored = _settings_of(str(folder.config))
+        # What "auto" or a fallback came to is part of the run.
+        stored = _settings_of(str(folder.config)) | {"backend": folder.backend_used()}
         if given.keys() & {"epochs", "iterations"}:
             stored |= {"epochs": None, "iterations": None}
         result = resume_run(folder, resolve(stored | given), **display)
@@ -118,7 +120,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--epochs", type=positive, metavar="N", help="length in epochs")
     how.add_argument("--iterations", type=positive, metavar="N", help="length in steps")
     how.add_argument(
-        "--batch-size", type=integer(0), metavar="N", help="images a step; 0 for the whole set"
+        "--batch-size",
+        type=integer(0, LARGEST_SIZE),
+        metavar="N",
+        help="images a step; 0 for the whole set",
     )
     how.add_argument(
         "--sampling",
@@ -135,7 +140,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     stop = parser.add_argument_group("when it stops, and what it writes")
     stop.add_argument(
         "--target-accuracy",
-        type=number(above=0, below=1 + 1e-12),
+        type=number(above=0, at_most=1),
         metavar="PART",
         help="stop at this accuracy, 0…1, on held-out images if there are any",
     )

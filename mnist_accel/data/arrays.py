@@ -1,17 +1,42 @@
 """Images and labels as users hold them, turned into the one form that networks take."""
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def as_pixels(images: NDArray[Any], *, pixels: int, dtype: str) -> NDArray[Any]:
+def as_examples(
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    dtype: str,
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return images with their labels, as `as_pixels` and `as_labels` do, at least one of them.
+
+    Raises:
+        ValueError: there are none, there are more of the one than of the other, or a shape or a
+            value is wrong.
+        TypeError: images or labels have a dtype that is not theirs.
+    """
+    pixels = as_pixels(images, input_shape=input_shape, dtype=dtype)
+    indices = as_labels(labels, classes=classes)
+    if len(pixels) != len(indices):
+        raise ValueError(f"{len(pixels)} images have {len(indices)} labels; the numbers must agree")
+    if not len(pixels):
+        raise ValueError("at least one image is needed, got none")
+    return pixels, indices
+
+
+def as_pixels(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     """Return images as rows of pixels, after checking shape and scale.
 
     Args:
         images: uint8 0…255 or float 0…1; (N, pixels), (N, height, width) or (N, 1, height, width).
-        pixels: number of pixels of one image.
+        input_shape: one image as the network takes it: (pixels,) or (channels, height, width).
         dtype: name of the float dtype that float images are converted to.
 
     Returns:
@@ -22,13 +47,11 @@ def as_pixels(images: NDArray[Any], *, pixels: int, dtype: str) -> NDArray[Any]:
         TypeError: the pixels are neither uint8 nor float.
     """
     images = np.asarray(images)
-    if not 2 <= images.ndim <= 4 or int(np.prod(images.shape[1:])) != pixels:
-        side = int(pixels**0.5)
-        raise ValueError(
-            f"images must have shape (N, {pixels}), (N, {side}, {side}) or (N, 1, {side}, {side}), "
-            f"got {images.shape}"
-        )
-    rows = images.reshape(len(images), pixels)
+    shapes = _image_shapes(input_shape)
+    if images.shape[1:] not in shapes:
+        expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
+        raise ValueError(f"images must have shape {expected}, got {images.shape}")
+    rows = images.reshape(len(images), math.prod(input_shape))
     if rows.dtype == np.uint8:
         return np.ascontiguousarray(rows)
     if not np.issubdtype(rows.dtype, np.floating):
@@ -71,11 +94,12 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def check_same_length(images: NDArray[Any], labels: NDArray[Any]) -> None:
-    """Refuse images and labels of different number.
-
-    Raises:
-        ValueError: the numbers differ.
-    """
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images have {len(labels)} labels; the numbers must agree")
+def _image_shapes(input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the shapes in which one image may come."""
+    pixels = math.prod(input_shape)
+    side = math.isqrt(pixels)
+    if input_shape == (side * side,):  # vectors, perhaps of square images
+        return [(pixels,), (side, side), (1, side, side)]
+    if input_shape[0] == 1:  # a single channel, which need not be spelt out
+        return [(pixels,), input_shape[1:], input_shape]
+    return [(pixels,), input_shape] if len(input_shape) > 1 else [(pixels,)]

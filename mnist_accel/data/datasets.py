@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mnist_accel.data.digests import FILE_NAMES, PUBLISHED_SETS
 from mnist_accel.data.folders import ENVIRONMENT_VARIABLE, find_idx_file, user_folder
 from mnist_accel.data.idx import parse_idx, read_idx
-from mnist_accel.errors import DataError, UsageError
+from mnist_accel.errors import DataError
 
 DATASETS = ("mnist", "fashion-mnist", "digits", "custom")
 
@@ -64,8 +64,8 @@ def load_dataset(name: str = "mnist", *, data_dir: str | Path | None = None) -> 
             an error.
 
     Raises:
-        ValueError: `name` is none of these.
-        UsageError: `data_dir` is given for "digits", or nothing for "custom".
+        ValueError: `name` is none of these, or `data_dir` is given for "digits", or nothing for
+            "custom".
         DataError: the data cannot be had, or are corrupt.
     """
     if name not in DATASETS:
@@ -98,7 +98,7 @@ def load_mnist(
         data_dir: see `load_dataset`.
 
     Raises:
-        ValueError, UsageError, DataError: as `load_dataset`.
+        ValueError, DataError: as `load_dataset`.
     """
     data = load_dataset(dataset, data_dir=data_dir)
 
@@ -127,7 +127,7 @@ def _load_published(name: str, data_dir: str | Path | None) -> Dataset:
 
 def _load_digits(data_dir: str | Path | None) -> Dataset:
     if data_dir is not None:
-        raise UsageError(f"digits come with the program: leave out the folder {data_dir}")
+        raise ValueError(f"digits come with the program: leave out the folder {data_dir}")
     from mnist_accel.data.digits import read_digits
 
     (x_train, t_train), (x_test, t_test) = read_digits()
@@ -140,9 +140,9 @@ def _load_digits(data_dir: str | Path | None) -> Dataset:
 def _load_custom(data_dir: str | Path | None) -> Dataset:
     folder = user_folder("custom", data_dir)
     if folder is None:
-        raise UsageError(
+        raise ValueError(
             "custom is a data set of your own: name the folder of its four IDX files with "
-            f"--data-dir or {ENVIRONMENT_VARIABLE}"
+            f"data_dir (--data-dir) or {ENVIRONMENT_VARIABLE}"
         )
     train, test = (
         _read_pair(find_idx_file(folder, images), find_idx_file(folder, labels))

@@ -6,28 +6,32 @@ the layer's parameters, and `forward` returns, next to its output, what `backwar
 layer to layer.
 """
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from mnist_accel.array_layer import Backend
+from mnist_accel.array_layer import Array, Backend, Ties, check_pooling, output_size
+from mnist_accel.nn.checks import keep_fraction, keep_integer
 from mnist_accel.nn.initialisers import Glorot, He, Initialiser, Zeros
 
-Array: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
 Parameters: TypeAlias = Mapping[str, Array]
 
 
-class Layer:
-    """Base of the layers, and itself a layer without parameters that keeps the shape.
+class Layer(ABC):
+    """Base of the layers: unless a layer says otherwise, it has no parameters and keeps the shape.
 
     Attributes:
         kind: the layer's name in messages, such as "linear".
+        is_random: whether training hands `forward` a random generator.
     """
 
     kind: ClassVar[str]
+    is_random: ClassVar[bool] = False
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one output, without the batch.
@@ -51,11 +55,14 @@ class Layer:
     def fans(self, input_shape: Shape) -> tuple[int, int]:
         """Return the terms that each output sums, and the outputs that each input takes part in.
 
+        Only layers with parameters are asked: the rules for initial values go by it.
+
         Args:
             input_shape: shape of one input, without the batch.
         """
         raise NotImplementedError
 
+    @abstractmethod
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Any]:
@@ -65,13 +72,13 @@ class Layer:
             backend: computes.
             parameters: the layer's parameters, by name.
             x: inputs (N, *input_shape).
-            rng: randomness for layers that behave differently in training; None for inference.
+            rng: randomness in the training of a network with a random layer; else None.
 
         Returns:
             Outputs (N, *output_shape), and what `backward` needs.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(
         self, backend: Backend, parameters: Parameters, saved: Any, dy: Array, *, need_dx: bool
     ) -> tuple[Array, dict[str, Array]]:
@@ -87,7 +94,6 @@ class Layer:
         Returns:
             dx (N, *input_shape), or None if it was not wanted, and the gradients by parameter name.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -108,8 +114,7 @@ class Linear(Layer):
     kind: ClassVar[str] = "linear"
 
     def __post_init__(self) -> None:
-        if self.units < 1:
-            raise ValueError(f"units must be at least 1, got {self.units}")
+        keep_integer(self, "units", at_least=1)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (units,)."""
@@ -154,9 +159,8 @@ class Conv2d(Layer):
         stride: step between output positions, in pixels.
         padding: zeros added on each side, in pixels.
         bias: whether a bias per filter is added.
-        uniform: equal patches give equal outputs, to the last bit; max-pooling with ties="all"
-        needs
-            it, and it costs some speed.
+        uniform: equal patches give equal outputs, to the last bit; it costs some speed, and
+            max-pooling with ties="all" needs it.
         weight_init: draws the filters.
         bias_init: draws the bias.
     """
@@ -172,13 +176,15 @@ class Conv2d(Layer):
     kind: ClassVar[str] = "conv2d"
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise ValueError(f"channels must be at least 1, got {self.channels}")
+        keep_integer(self, "channels", at_least=1)
+        keep_integer(self, "kernel_size", at_least=1)
+        keep_integer(self, "stride", at_least=1)
+        keep_integer(self, "padding", at_least=0)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (channels, OH, OW)."""
         _, height, width = _image_shape(self, input_shape)
-        return (self.channels, *(self._size(side) for side in (height, width)))
+        return (self.channels, self._output_size(height), self._output_size(width))
 
     def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
         """Return W (channels, channels in, k, k) and b (channels,)."""
@@ -223,37 +229,65 @@ class Conv2d(Layer):
         )
         return dx, {"W": dweight, "b": dbias} if self.bias else {"W": dweight}
 
-    def _size(self, size: int) -> int:
-        return _window_count(
-            self, size, window=self.kernel_size, stride=self.stride, padding=self.padding
-        )
+    def _output_size(self, size: int) -> int:
+        return output_size(size, self.kernel_size, stride=self.stride, padding=self.padding)
 
 
 @dataclass(frozen=True)
-class MaxPool2d(Layer):
-    """Maximum of each square window; a last incomplete row or column is dropped.
+class Pool2d(Layer):
+    """Base of the pooling layers; a last incomplete row or column of windows is dropped.
 
     Attributes:
-        size: side of the window, in pixels.
+        size: side of the square window, in pixels, 1 to 7.
         stride: step between windows, in pixels; `size` if None.
-        ties: which positions that equal the maximum receive the gradient, the "first" or "all".
     """
 
     size: int = 2
     stride: int | None = None
-    ties: Literal["first", "all"] = "first"
-    kind: ClassVar[str] = "max_pool2d"
+
+    def __post_init__(self) -> None:
+        keep_integer(self, "size", at_least=1)
+        check_pooling(self.size)
+        if self.stride is not None:
+            keep_integer(self, "stride", at_least=1)
+
+    @property
+    def step(self) -> int:
+        """Step between windows, in pixels."""
+        return self.size if self.stride is None else self.stride
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (C, OH, OW)."""
-        return _pooled_shape(self, input_shape)
+        channels, height, width = _image_shape(self, input_shape)
+        return (
+            channels,
+            output_size(height, self.size, stride=self.step),
+            output_size(width, self.size, stride=self.step),
+        )
+
+
+@dataclass(frozen=True)
+class MaxPool2d(Pool2d):
+    """Maximum of each window.
+
+    Attributes:
+        size: side of the square window, in pixels, 1 to 7.
+        stride: step between windows, in pixels; `size` if None.
+        ties: which positions that equal the maximum receive the gradient, the "first" or "all".
+    """
+
+    ties: Ties = "first"
+    kind: ClassVar[str] = "max_pool2d"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pooling(self.size, self.ties)
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, tuple[Array, Shape]]:
         """Return the maxima, and the tie mask with the shape of x."""
-        stride = self.stride or self.size
-        y, mask = backend.max_pool2d(x, size=self.size, stride=stride, ties=self.ties)
+        y, mask = backend.max_pool2d(x, size=self.size, stride=self.step, ties=self.ties)
         return y, (mask, x.shape)
 
     def backward(
@@ -267,34 +301,23 @@ class MaxPool2d(Layer):
     ) -> tuple[Array, dict[str, Array]]:
         """Hand each gradient to the positions that the mask names."""
         mask, x_shape = saved
-        stride = self.stride or self.size
-        dx = backend.max_pool2d_backward(dy, mask, x_shape=x_shape, size=self.size, stride=stride)
+        dx = backend.max_pool2d_backward(
+            dy, mask, x_shape=x_shape, size=self.size, stride=self.step
+        )
         return dx, {}
 
 
 @dataclass(frozen=True)
-class AvgPool2d(Layer):
-    """Mean of each square window; a last incomplete row or column is dropped.
+class AvgPool2d(Pool2d):
+    """Mean of each window."""
 
-    Attributes:
-        size: side of the window, in pixels.
-        stride: step between windows, in pixels; `size` if None.
-    """
-
-    size: int = 2
-    stride: int | None = None
     kind: ClassVar[str] = "avg_pool2d"
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Return (C, OH, OW)."""
-        return _pooled_shape(self, input_shape)
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Shape]:
         """Return the means, and the shape of x."""
-        y = backend.avg_pool2d(x, size=self.size, stride=self.stride or self.size)
-        return y, x.shape
+        return backend.avg_pool2d(x, size=self.size, stride=self.step), x.shape
 
     def backward(
         self,
@@ -306,28 +329,36 @@ class AvgPool2d(Layer):
         need_dx: bool,
     ) -> tuple[Array, dict[str, Array]]:
         """Share each gradient among the positions of its window."""
-        stride = self.stride or self.size
-        return backend.avg_pool2d_backward(dy, x_shape=saved, size=self.size, stride=stride), {}
+        dx = backend.avg_pool2d_backward(dy, x_shape=saved, size=self.size, stride=self.step)
+        return dx, {}
 
 
 class Activation(Layer):
-    """Base of the element-wise layers: the backend has an operation called like the layer.
+    """Base of the element-wise layers.
 
     Their gradients are functions of the output, so the output is what `forward` saves.
     """
+
+    @abstractmethod
+    def value(self, backend: Backend, x: Array) -> Array:
+        """Return y."""
+
+    @abstractmethod
+    def gradient(self, backend: Backend, dy: Array, y: Array) -> Array:
+        """Return dy times the derivative at the x that gave y."""
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Array]:
         """Return y twice: as the output, and for `backward`."""
-        y = getattr(backend, self.kind)(x)
+        y = self.value(backend, x)
         return y, y
 
     def backward(
         self, backend: Backend, parameters: Parameters, saved: Array, dy: Array, *, need_dx: bool
     ) -> tuple[Array, dict[str, Array]]:
         """Return dy times the derivative."""
-        return getattr(backend, f"{self.kind}_backward")(dy, saved), {}
+        return self.gradient(backend, dy, saved), {}
 
 
 @dataclass(frozen=True)
@@ -336,6 +367,14 @@ class ReLU(Activation):
 
     kind: ClassVar[str] = "relu"
 
+    def value(self, backend: Backend, x: Array) -> Array:
+        """Return max(x, 0)."""
+        return backend.relu(x)
+
+    def gradient(self, backend: Backend, dy: Array, y: Array) -> Array:
+        """Return dy where y > 0, and 0 elsewhere."""
+        return backend.relu_backward(dy, y)
+
 
 @dataclass(frozen=True)
 class Sigmoid(Activation):
@@ -343,12 +382,28 @@ class Sigmoid(Activation):
 
     kind: ClassVar[str] = "sigmoid"
 
+    def value(self, backend: Backend, x: Array) -> Array:
+        """Return 1 / (1 + exp(−x))."""
+        return backend.sigmoid(x)
+
+    def gradient(self, backend: Backend, dy: Array, y: Array) -> Array:
+        """Return dy · y · (1 − y)."""
+        return backend.sigmoid_backward(dy, y)
+
 
 @dataclass(frozen=True)
 class Tanh(Activation):
     """The hyperbolic tangent."""
 
     kind: ClassVar[str] = "tanh"
+
+    def value(self, backend: Backend, x: Array) -> Array:
+        """Return tanh(x)."""
+        return backend.tanh(x)
+
+    def gradient(self, backend: Backend, dy: Array, y: Array) -> Array:
+        """Return dy · (1 − y²)."""
+        return backend.tanh_backward(dy, y)
 
 
 @dataclass(frozen=True)
@@ -359,13 +414,13 @@ class Flatten(Layer):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (C·H·W,)."""
-        return (int(np.prod(input_shape)),)
+        return (math.prod(input_shape),)
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Shape]:
         """Return the vectors, and the shape of x."""
-        return backend.xp.reshape(x, (x.shape[0], int(np.prod(x.shape[1:])))), x.shape
+        return backend.xp.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), x.shape
 
     def backward(
         self, backend: Backend, parameters: Parameters, saved: Shape, dy: Array, *, need_dx: bool
@@ -387,10 +442,10 @@ class Dropout(Layer):
 
     rate: float
     kind: ClassVar[str] = "dropout"
+    is_random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"dropout rate must be at least 0 and less than 1, got {self.rate}")
+        keep_fraction(self, "rate")
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
@@ -427,19 +482,3 @@ def _image_shape(layer: Layer, input_shape: Shape) -> tuple[int, int, int]:
     if len(input_shape) != 3:
         raise ValueError(f"{layer.kind} takes images (channels, height, width), got {input_shape}")
     return input_shape[0], input_shape[1], input_shape[2]
-
-
-def _pooled_shape(layer: MaxPool2d | AvgPool2d, input_shape: Shape) -> Shape:
-    channels, height, width = _image_shape(layer, input_shape)
-    stride = layer.stride or layer.size
-    sides = (
-        _window_count(layer, side, window=layer.size, stride=stride) for side in (height, width)
-    )
-    return (channels, *sides)
-
-
-def _window_count(layer: Layer, size: int, *, window: int, stride: int, padding: int = 0) -> int:
-    """Return how many windows fit along one axis of the layer's input."""
-    if window < 1 or stride < 1 or padding < 0 or size + 2 * padding < window:
-        raise ValueError(f"{layer} does not fit an input {size} pixels wide")
-    return (size + 2 * padding - window) // stride + 1

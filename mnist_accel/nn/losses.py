@@ -4,15 +4,14 @@ A network ends in logits. The loss owns the activation of the output layer, beca
 are simpler and more stable; `probabilities` applies it where the outputs themselves are wanted.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
-from mnist_accel.array_layer import Backend
-
-Array: TypeAlias = Any
+from mnist_accel.array_layer import Array, Backend
 
 
-class Loss:
+class Loss(ABC):
     """Base of the losses.
 
     Attributes:
@@ -21,6 +20,7 @@ class Loss:
 
     kind: ClassVar[str]
 
+    @abstractmethod
     def value_and_gradient(
         self, backend: Backend, logits: Array, labels: Array
     ) -> tuple[Array, Array]:
@@ -31,11 +31,10 @@ class Loss:
             logits: (N, C).
             labels: class indices (N,).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def probabilities(self, backend: Backend, logits: Array) -> Array:
         """Return the outputs of the network (N, C), each in 0…1."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,42 @@
 """A network: layers in a row, a loss at the end, one parameter vector."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import Backend
+from mnist_accel.array_layer import Array, Backend
 from mnist_accel.data.arrays import as_pixels
+from mnist_accel.nn.checks import as_integer
 from mnist_accel.nn.layers import Activation, Conv2d, Layer, MaxPool2d, Shape
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.parameters import ParameterVector
 
-Array: TypeAlias = Any
 # Called with the name and the value of each tensor as it is computed.
 Observer: TypeAlias = Callable[[str, Array], None]
 
 DTYPES = ("float32", "float64")
 _PREDICTION_BATCH = 1000  # images; bounds the memory that unfolded convolutions take
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A layer in its network.
+
+    Attributes:
+        layer: the layer.
+        input_shape: of one input, without the batch.
+        output_shape: of one output.
+        keys: what the network calls the layer's parameters: "W" → "W2".
+    """
+
+    layer: Layer
+    input_shape: Shape
+    output_shape: Shape
+    keys: dict[str, str]
 
 
 class Network:
@@ -40,6 +57,7 @@ class Network:
 
     Raises:
         ValueError: the layers do not fit one another, or the dtype is unknown.
+        TypeError: a side of the input, or the seed, is not an integer.
     """
 
     def __init__(
@@ -58,18 +76,18 @@ class Network:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         self.layers = tuple(layers)
         self.loss = loss
-        self.input_shape = tuple(input_shape)
+        self.input_shape = tuple(as_integer("input_shape", n, at_least=1) for n in input_shape)
         self.backend = backend
         self.dtype = dtype
-        self.pixel_shift = pixel_shift
+        self.pixel_shift = float(pixel_shift)
         self.name = name
-        self._layer_keys, shapes, initial = _lay_out(
-            self.layers, self.input_shape, np.random.default_rng(seed)
-        )
         _check_ties(self.layers)
-        self.classes = _class_count(self.layers, self.input_shape)
+        self._places = _lay_out(self.layers, self.input_shape)
+        self.classes = self._places[-1].output_shape[0]
+        shapes = _parameter_shapes(self._places)
         self.parameters = ParameterVector(backend, shapes, dtype=dtype)
-        self.parameters.set_from_host(initial)
+        rng = np.random.default_rng(as_integer("seed", seed, at_least=0))
+        self.parameters.set_from_host(_initial_values(self._places, rng))
         self.gradients = ParameterVector(backend, shapes, dtype=dtype)
 
     @property
@@ -95,18 +113,18 @@ class Network:
 
         Args:
             x: inputs (N, *input_shape) of the network's dtype.
-            rng: randomness for dropout in training; None for inference.
+            rng: randomness for random layers in training; None for inference.
             observe: is shown the output of every layer.
 
         Returns:
             Logits (N, classes), and what each layer's `backward` needs.
         """
         tape = []
-        for number, layer in enumerate(self.layers, start=1):
-            x, saved = layer.forward(self.backend, self._layer_parameters(number), x, rng)
+        for number, place in enumerate(self._places, start=1):
+            x, saved = place.layer.forward(self.backend, self._parameters_at(place), x, rng)
             tape.append(saved)
             if observe is not None:
-                observe(f"output of layer {number} ({layer.kind})", x)
+                observe(f"output of layer {number} ({place.layer.kind})", x)
         return x, tape
 
     def backward(self, dlogits: Array, tape: list[Any], *, observe: Observer | None = None) -> None:
@@ -117,21 +135,19 @@ class Network:
             tape: as `forward` returned it.
             observe: is shown the gradient of every parameter.
         """
-        # No gradient is needed below the first layer that has parameters.
-        lowest = next(number for number, keys in enumerate(self._layer_keys, 1) if keys)
+        # No gradient is wanted below the first layer that has parameters.
+        first = next(place for place in self._places if place.keys)
         dy = dlogits
-        for number in range(len(self.layers), lowest - 1, -1):
-            dy, grads = self.layers[number - 1].backward(
-                self.backend,
-                self._layer_parameters(number),
-                tape[number - 1],
-                dy,
-                need_dx=number > lowest,
+        for place, saved in reversed(list(zip(self._places, tape, strict=True))):
+            dy, grads = place.layer.backward(
+                self.backend, self._parameters_at(place), saved, dy, need_dx=place is not first
             )
-            for name, key in self._layer_keys[number - 1].items():
+            for name, key in place.keys.items():
                 self.gradients.views[key][...] = grads[name]
                 if observe is not None:
                     observe(f"gradient of {key}", grads[name])
+            if place is first:
+                break
 
     # Using, with arrays of the host
 
@@ -142,7 +158,7 @@ class Network:
             ValueError: the images have the wrong shape or scale.
             TypeError: they are not numbers.
         """
-        pixels = as_pixels(images, pixels=int(np.prod(self.input_shape)), dtype=self.dtype)
+        pixels = as_pixels(images, input_shape=self.input_shape, dtype=self.dtype)
         if not len(pixels):
             return np.empty((0, self.classes), self.dtype)
         with self.backend.computation(self.kinds):
@@ -184,28 +200,23 @@ class Network:
         """Overwrite the parameters with host arrays as `state_dict` returns them.
 
         Raises:
-            ValueError: a parameter is missing or unknown, or has another shape.
+            ValueError: a parameter is missing or unknown, has another shape, or holds what is not
+                a finite number. All parameters are as they were.
         """
         self.parameters.set_from_host(state)
 
     def describe(self) -> str:
         """Return the layers in one line, such as "784 → linear 50 → relu → linear 10"."""
         words = ["×".join(map(str, self.input_shape))]
-        shape = self.input_shape
-        for layer in self.layers:
-            shape = layer.output_shape(shape)
-            changed = (
-                ""
-                if layer.kind in ("relu", "sigmoid", "tanh", "dropout")
-                else " " + "×".join(map(str, shape))
-            )
-            words.append(layer.kind + changed)
+        for place in self._places:
+            words.append(place.layer.kind)
+            if place.keys or place.output_shape != place.input_shape:
+                words[-1] += " " + "×".join(map(str, place.output_shape))
         return " → ".join(words)
 
-    def _layer_parameters(self, number: int) -> dict[str, Array]:
-        """Return the parameters of layer `number`, counted from 1, under the layer's own names."""
-        views = self.parameters.views
-        return {name: views[key] for name, key in self._layer_keys[number - 1].items()}
+    def _parameters_at(self, place: _Place) -> dict[str, Array]:
+        """Return the parameters of a layer under the layer's own names."""
+        return {name: self.parameters.views[key] for name, key in place.keys.items()}
 
     def _logits_by_batch(self, pixels: NDArray[Any]) -> Iterator[Array]:
         """Yield the logits of so many images at a time that their unfolded patches fit memory."""
@@ -216,37 +227,49 @@ class Network:
             yield logits
 
 
-def _lay_out(
-    layers: Sequence[Layer], input_shape: Shape, rng: np.random.Generator
-) -> tuple[list[dict[str, str]], dict[str, Shape], dict[str, NDArray[Any]]]:
-    """Walk the layers once.
-
-    Returns:
-        For each layer, the key of each of its parameters ("W" → "W2"); the shapes by key; initial
-        values by key.
-    """
-    layer_keys: list[dict[str, str]] = []
-    shapes: dict[str, Shape] = {}
-    draws: dict[str, Callable[[], NDArray[np.float64]]] = {}
+def _lay_out(layers: Sequence[Layer], input_shape: Shape) -> list[_Place]:
+    """Walk the layers, and work out the shapes and the names of parameters on the way."""
+    places = []
     number = 0
     shape = input_shape
     for layer in layers:
         output_shape = layer.output_shape(shape)  # first: it refuses what does not fit
-        own_shapes = layer.parameter_shapes(shape)
-        number += bool(own_shapes)
-        keys = {name: f"{name}{number}" for name in own_shapes}
-        for name, key in keys.items():
-            shapes[key] = own_shapes[name]
-            fan_in, fan_out = layer.fans(shape)
-            rule = layer.initialisers()[name]
-            draws[key] = partial(rule, rng, own_shapes[name], fan_in=fan_in, fan_out=fan_out)
-        layer_keys.append(keys)
+        names = layer.parameter_shapes(shape)
+        number += bool(names)
+        keys = {name: f"{name}{number}" for name in names}
+        places.append(_Place(layer, shape, output_shape, keys))
         shape = output_shape
-    if not shapes:
+    if not number:
         raise ValueError("a network needs at least one layer with parameters")
-    # All biases are drawn before all weights, as in the source of the one recipe that draws both.
-    initial = {key: draws[key]() for key in sorted(draws, key=lambda key: key[0] != "b")}
-    return layer_keys, shapes, initial
+    if len(shape) != 1:
+        raise ValueError(f"a network must end in a vector of logits, got {shape}; add Flatten")
+    return places
+
+
+def _parameter_shapes(places: Sequence[_Place]) -> dict[str, Shape]:
+    """Return the shapes of all parameters, by key."""
+    return {
+        key: place.layer.parameter_shapes(place.input_shape)[name]
+        for place in places
+        for name, key in place.keys.items()
+    }
+
+
+def _initial_values(
+    places: Sequence[_Place], rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
+    """Draw all parameters, by key.
+
+    All biases are drawn before all weights, as in the source of the one recipe that draws both.
+    """
+    parameters = [(place, name) for place in places for name in place.keys]
+    values = {}
+    for place, name in sorted(parameters, key=lambda parameter: parameter[1] != "b"):
+        shape = place.layer.parameter_shapes(place.input_shape)[name]
+        fan_in, fan_out = place.layer.fans(place.input_shape)
+        draw = place.layer.initialisers()[name]
+        values[place.keys[name]] = draw(rng, shape, fan_in=fan_in, fan_out=fan_out)
+    return values
 
 
 def _check_ties(layers: Sequence[Layer]) -> None:
@@ -261,13 +284,3 @@ def _check_ties(layers: Sequence[Layer]) -> None:
             raise ValueError(
                 "max-pooling with ties='all' needs uniform=True in the Conv2d before it"
             )
-
-
-def _class_count(layers: Sequence[Layer], input_shape: Shape) -> int:
-    """Return the number of logits."""
-    shape = input_shape
-    for layer in layers:
-        shape = layer.output_shape(shape)
-    if len(shape) != 1:
-        raise ValueError(f"a network must end in a vector of logits, got {shape}; add Flatten")
-    return shape[0]

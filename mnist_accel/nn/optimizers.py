@@ -2,21 +2,21 @@
 
 An optimizer is a description, like a layer: its numbers, and the names of the arrays it keeps
 between steps. The trainer owns those arrays, each as long as the network's parameter vector and 0
-at first. Rules, names and defaults are PyTorch's; the formulas are in
-`backends.operations.updates`.
+at first. The rules are PyTorch's, and so are the defaults, except for SGD's learning rate: 0.01
+here, 0.001 there. The formulas are in `backends.operations.updates`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
-from mnist_accel.array_layer import Backend
-
-Array: TypeAlias = Any
+from mnist_accel.array_layer import Array, Backend
+from mnist_accel.nn.checks import keep_fraction, keep_non_negative, keep_positive
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(ABC):
     """Base of the optimizers.
 
     Attributes:
@@ -28,16 +28,15 @@ class Optimizer:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr must be more than 0 and finite, got {self.lr}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        keep_positive(self, "lr")
+        keep_non_negative(self, "weight_decay")
 
     @property
     def state_names(self) -> tuple[str, ...]:
         """Names of the arrays that are kept between steps."""
         return ()
 
+    @abstractmethod
     def update(
         self,
         backend: Backend,
@@ -58,7 +57,6 @@ class Optimizer:
             lr: learning rate of this step.
             step: number of the step, counted from 1.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_fraction("momentum", self.momentum)
+        keep_fraction(self, "momentum")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum of more than 0, got 0")
 
@@ -119,6 +117,10 @@ class AdaGrad(Optimizer):
 
     eps: float = 1e-10
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        keep_non_negative(self, "eps")
+
     @property
     def state_names(self) -> tuple[str, ...]:
         """The sum of squared gradients."""
@@ -159,7 +161,8 @@ class RMSProp(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_fraction("decay", self.decay)
+        keep_fraction(self, "decay")
+        keep_non_negative(self, "eps")
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -206,8 +209,9 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_fraction("beta1", self.beta1)
-        _check_fraction("beta2", self.beta2)
+        keep_fraction(self, "beta1")
+        keep_fraction(self, "beta2")
+        keep_non_negative(self, "eps")
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -284,8 +288,3 @@ def create_optimizer(
     if momentum is not None and _CLASSES[name] is not SGD:
         raise ValueError(f"optimizer {name!r} takes no momentum, got {momentum}")
     return _CLASSES[name](**settings)
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")

@@ -4,16 +4,15 @@ The layers see views into it. So an optimizer is one operation, a checkpoint is 
 is one thing to hand to a kernel or to add up across devices.
 """
 
+import math
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import Backend
-
-Array: TypeAlias = Any
-Shape: TypeAlias = tuple[int, ...]
+from mnist_accel.array_layer import Array, Backend
+from mnist_accel.nn.layers import Shape
 
 
 class ParameterVector:
@@ -31,7 +30,7 @@ class ParameterVector:
         self.backend = backend
         self.dtype = dtype
         self.shapes = dict(shapes)
-        self.flat = backend.zeros((sum(map(_size, self.shapes.values())),), dtype=dtype)
+        self.flat = backend.zeros((sum(map(math.prod, self.shapes.values())),), dtype=dtype)
         self.views = _views(backend, self.flat, self.shapes)
 
     def to_host(self) -> dict[str, NDArray[Any]]:
@@ -39,31 +38,43 @@ class ParameterVector:
         return split(self.backend.to_numpy(self.flat), self.shapes)
 
     def set_from_host(self, values: Mapping[str, NDArray[Any]]) -> None:
-        """Overwrite all parts.
+        """Overwrite all parts, or none if one of them is refused.
 
         Args:
-            values: an array of the right shape for every name, of any floating dtype.
+            values: an array of real numbers, of the right shape, for every name.
 
         Raises:
-            ValueError: a name is missing or unknown, or a shape differs.
+            ValueError: a name is missing or unknown, a shape differs, or a value is not a number
+                that is finite in the vector's dtype.
         """
         if values.keys() != self.shapes.keys():
             raise ValueError(
                 f"expected parameters {', '.join(self.shapes)}, got {', '.join(values) or 'none'}"
             )
-        for name, shape in self.shapes.items():
-            found = tuple(np.shape(values[name]))
-            if found != shape:
-                raise ValueError(f"parameter {name} must have shape {shape}, got {found}")
-        flat = np.concatenate([np.ravel(values[name]) for name in self.shapes])
-        self.flat[...] = self.backend.asarray(flat, dtype=self.dtype)
+        parts = [self._flat_part(name, values[name]) for name in self.shapes]
+        self.flat[...] = self.backend.asarray(np.concatenate(parts))
+
+    def _flat_part(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
+        """Return what a part is to hold, flat and in the vector's dtype, after checking it."""
+        value = np.asarray(value)
+        if value.shape != self.shapes[name]:
+            raise ValueError(
+                f"parameter {name} must have shape {self.shapes[name]}, got {value.shape}"
+            )
+        if value.dtype.kind not in "fiu":
+            raise ValueError(f"parameter {name} must hold real numbers, got {value.dtype}")
+        with np.errstate(over="ignore"):  # a number beyond the dtype is refused below
+            part = value.ravel().astype(self.dtype)
+        if not np.isfinite(part).all():
+            raise ValueError(f"parameter {name} holds values that are not finite in {self.dtype}")
+        return part
 
 
 def split(flat: NDArray[Any], shapes: Mapping[str, Shape]) -> dict[str, NDArray[Any]]:
     """Cut a flat host array into named parts."""
     parts, start = {}, 0
     for name, shape in shapes.items():
-        end = start + _size(shape)
+        end = start + math.prod(shape)
         parts[name] = flat[start:end].reshape(shape)
         start = end
     return parts
@@ -73,11 +84,7 @@ def _views(backend: Backend, flat: Array, shapes: Mapping[str, Shape]) -> dict[s
     """Return the named parts of a flat array on a backend, without copying."""
     views, start = {}, 0
     for name, shape in shapes.items():
-        end = start + _size(shape)
+        end = start + math.prod(shape)
         views[name] = backend.xp.reshape(flat[start:end], shape, copy=False)
         start = end
     return views
-
-
-def _size(shape: Shape) -> int:
-    return int(np.prod(shape))

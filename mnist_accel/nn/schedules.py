@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from mnist_accel.nn.checks import keep_fraction, keep_integer, keep_non_negative
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -36,8 +38,9 @@ class StepSchedule(Schedule):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise ValueError(f"every must be at least 1, got {self.every}")
+        if self.every is not None:
+            keep_integer(self, "every", at_least=1)
+        keep_non_negative(self, "gamma")
 
     @property
     def needs_total(self) -> bool:
@@ -52,7 +55,10 @@ class StepSchedule(Schedule):
 
 @dataclass(frozen=True)
 class CosineSchedule(Schedule):
-    """Fall from 1 to 0 along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+    """Fall along half a cosine from 1 at the first step; 0 would come right after the last.
+
+    Source: Loshchilov and Hutter 2017, without their restarts.
+    """
 
     @property
     def needs_total(self) -> bool:
@@ -76,8 +82,7 @@ class OneCycleSchedule(Schedule):
     warmup: float = 0.3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be at least 0 and less than 1, got {self.warmup}")
+        keep_fraction(self, "warmup")
 
     @property
     def needs_total(self) -> bool:

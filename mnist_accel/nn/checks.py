@@ -1,0 +1,68 @@
+"""The numbers that describe a network and its training: checked, and kept as Python's own.
+
+A NumPy scalar in their place would turn arrays of float32 into float64, and JSON cannot hold it.
+"""
+
+import math
+import operator
+from numbers import Real
+from typing import Any
+
+
+def as_integer(name: str, value: Any, *, at_least: int) -> int:
+    """Return an integer of any type as an int.
+
+    Raises:
+        TypeError: `value` is not an integer; 2.0 is none.
+        ValueError: it is less than `at_least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if number < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {number}")
+    return number
+
+
+# Each of these looks at one attribute of a frozen dataclass, from its `__post_init__`.
+
+
+def keep_integer(instance: object, name: str, *, at_least: int) -> None:
+    """Refuse what is not an integer of at least `at_least`."""
+    _set(instance, name, as_integer(name, getattr(instance, name), at_least=at_least))
+
+
+def keep_positive(instance: object, name: str) -> None:
+    """Refuse what is not a finite number of more than 0."""
+    number = _number(instance, name)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be more than 0 and finite, got {number}")
+    _set(instance, name, number)
+
+
+def keep_non_negative(instance: object, name: str) -> None:
+    """Refuse what is not a finite number of at least 0."""
+    number = _number(instance, name)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} must be at least 0 and finite, got {number}")
+    _set(instance, name, number)
+
+
+def keep_fraction(instance: object, name: str) -> None:
+    """Refuse what is not a number of at least 0 and less than 1."""
+    number = _number(instance, name)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, got {number}")
+    _set(instance, name, number)
+
+
+def _number(instance: object, name: str) -> float:
+    value = getattr(instance, name)
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def _set(instance: object, name: str, value: float) -> None:
+    object.__setattr__(instance, name, value)  # the only way into a frozen dataclass
