@@ -12,7 +12,7 @@ help:
 	@echo "make test    set up, run the tests (ARGS='-k pool' for some)"
 	@echo "make lint    style, types and import rules"
 	@echo "make accept  train every recipe to the end on numpy and numba; about half an hour"
-	@echo "make bench   the compiled kernels beside NumPy's"
+	@echo "make bench   throughput of every backend, and of peers that are installed (ARGS=--full)"
 	@echo "make clean   remove the environment and caches"
 
 # Installed anew whenever the dependencies change.
@@ -37,7 +37,7 @@ accept: $(INSTALLED)
 	$(BIN)/python -m tests.acceptance $(ARGS)
 
 bench: $(INSTALLED)
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group $(ARGS)
+	$(BIN)/python -m benchmarks run $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .nox build dist

@@ -40,5 +40,6 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    _install(session)
-    session.run("pytest", "benchmarks", "--benchmark-only", *session.posargs)
+    """The benchmarks beside their peers; `nox -s bench -- --full` for all of them."""
+    session.install("--constraint", "constraints.txt", "--editable", ".[dev,bench-peers]")
+    session.run("python", "-m", "benchmarks", "run", *session.posargs)

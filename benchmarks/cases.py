@@ -1,0 +1,229 @@
+"""What is measured: the networks at their sizes, and the operations under them.
+
+Nothing here computes; a case is a description with a name.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from mnist_accel.models import RECIPES, create_model
+from mnist_accel.nn import Linear, Network
+
+Profile: TypeAlias = Literal["quick", "full"]
+PROFILES: tuple[Profile, ...] = ("quick", "full")
+LEVELS = ("training", "inference", "operations", "accuracy")
+
+# A timed run is an epoch of so many steps, by batch size: long enough that what a library does once
+# an epoch does not count, short enough that many runs fit a session.
+STEPS = {1: 500, 10: 200, 64: 60, 512: 12, 4096: 3}
+BATCH_SIZES = tuple(STEPS)
+WIDTHS = (25, 50, 100, 200, 400, 800)
+DEPTHS = (1, 2, 4, 8)
+FULL_SET = 60_000
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A network to train at one batch size.
+
+    Attributes:
+        network: name of the recipe.
+        batch: images a step.
+        hidden_sizes: units of its hidden layers; the recipe's if None.
+        sweeps: what the case is part of: "recipe", its network at the recipe's own batch size;
+            "batch", "width" and "depth", how cost grows with each.
+    """
+
+    network: str
+    batch: int
+    hidden_sizes: tuple[int, ...] | None = None
+    sweeps: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        sizes = "" if self.hidden_sizes is None else f" {'-'.join(map(str, self.hidden_sizes))}"
+        return f"{self.network}{sizes}, batch {self.batch}"
+
+    @property
+    def steps(self) -> int:
+        """Updates in an epoch."""
+        return STEPS.get(self.batch, 1)
+
+    def model(self) -> Network:
+        """Return the network on NumPy, with the initial weights of seed 0."""
+        return create_model(self.network, backend="numpy", hidden_sizes=self.hidden_sizes)
+
+
+@dataclass(frozen=True)
+class InferenceCase:
+    """A network to predict with.
+
+    Attributes:
+        network: name of the recipe.
+        batch: images a call.
+    """
+
+    network: str
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        return f"{self.network}, batch {self.batch}"
+
+    def model(self) -> Network:
+        """Return the network on NumPy, with the initial weights of seed 0."""
+        return create_model(self.network, backend="numpy")
+
+
+@dataclass(frozen=True)
+class OperationCase:
+    """An operation of a network.
+
+    Attributes:
+        operation: as `OperationTask` names it.
+        direction: "forward" or "backward".
+        shape: of one input, without the batch; of the whole vector for updates.
+        batch: images a call; 1 for updates.
+        settings: of the operation, with the shape of its weight where it has one.
+    """
+
+    operation: str
+    direction: Literal["forward", "backward"]
+    shape: tuple[int, ...]
+    batch: int
+    settings: tuple[tuple[str, float], ...] = ()
+    weight_shape: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        size = "×".join(map(str, self.weight_shape or self.shape))
+        batch = "" if self.operation.endswith("update") else f", batch {self.batch}"
+        return f"{self.operation} {self.direction} {size}{batch}"
+
+
+@dataclass(frozen=True)
+class AccuracyCase:
+    """A network to train until it is good.
+
+    Attributes:
+        network: name of the recipe.
+        batch: images a step.
+        target: validation accuracy at which training may end, 0…1.
+        most_epochs: epochs after which it has failed.
+    """
+
+    network: str
+    batch: int
+    target: float
+    most_epochs: int
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        return f"{self.network} to {self.target:.0%}"
+
+    def model(self, seed: int) -> Network:
+        """Return the network on NumPy, with the initial weights of a seed."""
+        return create_model(self.network, backend="numpy", seed=seed)
+
+
+def own_batch(network: str) -> int:
+    """Return the batch size of a recipe's source."""
+    return RECIPES[network].batch_size or FULL_SET
+
+
+def training_cases(profile: Profile) -> list[TrainingCase]:
+    """Return the trainings of a profile, each once."""
+    if profile == "quick":
+        quick = {"two-layer": (64, 512), "backprop": (10,), "cnn": (1, 64, 512), "lenet": (64,)}
+        return [
+            TrainingCase(network, batch, sweeps=_sweeps(network, batch))
+            for network, batches in quick.items()
+            for batch in batches
+        ]
+    cases = [
+        TrainingCase(network, batch, sweeps=_sweeps(network, batch))
+        for network in RECIPES
+        for batch in sorted({own_batch(network), *BATCH_SIZES})
+    ]
+    cases += [TrainingCase("two-layer", 512, (width,), ("width",)) for width in WIDTHS]
+    cases += [TrainingCase("fcnn", 64, (64,) * depth, ("depth",)) for depth in DEPTHS]
+    return cases
+
+
+def _sweeps(network: str, batch: int) -> tuple[str, ...]:
+    own = ("recipe",) if batch == own_batch(network) else ()
+    return (*own, *(("batch",) if batch in BATCH_SIZES else ()))
+
+
+def inference_cases(profile: Profile) -> list[InferenceCase]:
+    """Return the predictions of a profile: the latency of one image, and the pace of many."""
+    networks = ("two-layer", "cnn", "lenet") if profile == "quick" else tuple(RECIPES)
+    return [InferenceCase(network, batch) for network in networks for batch in (1, 4096)]
+
+
+def operation_cases(profile: Profile) -> list[OperationCase]:
+    """Return the operations of a profile, at the sizes they have in the recipes."""
+    cases = [
+        OperationCase("sgd_update", "forward", (39_760,), 1, (("lr", 1e-3),)),
+        OperationCase(
+            "adam_update",
+            "forward",
+            (61_706,),
+            1,
+            (("lr", 1e-3), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("step", 2)),
+        ),
+    ]
+    for batch in (64,) if profile == "quick" else (1, 64, 512):
+        cases.append(OperationCase("softmax_cross_entropy", "forward", (10,), batch))
+        both: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
+        for direction in both:
+            cases += [
+                OperationCase("linear", direction, (784,), batch, (), (784, 50)),
+                OperationCase(
+                    "conv2d",
+                    direction,
+                    (6, 14, 14),
+                    batch,
+                    (_STRIDE, ("padding", 0)),
+                    (16, 6, 5, 5),
+                ),
+                OperationCase("max_pool2d", direction, (8, 26, 26), batch, (("size", 2),)),
+                OperationCase(
+                    "conv2d_relu_max_pool2d",
+                    direction,
+                    (1, 28, 28),
+                    batch,
+                    (_STRIDE, ("padding", 2), ("size", 2)),
+                    (6, 1, 5, 5),
+                ),
+            ]
+    return cases
+
+
+_STRIDE = ("stride", 1)
+
+
+def accuracy_cases(profile: Profile) -> list[AccuracyCase]:
+    """Return the trainings to an accuracy; the quick profile has no time for any."""
+    if profile == "quick":
+        return []
+    return [
+        AccuracyCase("two-layer", 64, 0.95, 20),
+        AccuracyCase("three-layer", 64, 0.97, 20),
+        AccuracyCase("lenet", 64, 0.99, 10),
+    ]
+
+
+def width(model: Network) -> int | None:
+    """Return the units of the widest hidden linear layer; None where there is none."""
+    hidden = [layer.units for layer in model.layers if isinstance(layer, Linear)][:-1]
+    return max(hidden, default=None)
+
+
+def depth(model: Network) -> int:
+    """Return the number of layers that have weights."""
+    return sum(layer.kind in ("linear", "conv2d") for layer in model.layers)

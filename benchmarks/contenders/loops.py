@@ -1,0 +1,194 @@
+"""The plain loops of a textbook CNN, for scale: what one writes first, to understand it.
+
+One image at a time goes through a loop over the regions of the image, a loop over the windows of
+the feature maps and a product with the dense weights, and back the same way. All of it is in
+float32, as everywhere in these benchmarks.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.contenders.base import (
+    Contender,
+    HostArray,
+    HostArrays,
+    InferenceSession,
+    OperationSession,
+    OperationTask,
+    TrainingSession,
+    TrainingTask,
+)
+from benchmarks.contenders.sklearn_peer import blas_threads
+from mnist_accel.array_layer import Availability
+from mnist_accel.models import RECIPES
+from mnist_accel.nn import SGD, Network
+
+KERNEL = 3
+WINDOW = 2
+
+
+class Loops(Contender):
+    """Loops in Python over single pixels and windows, for the `cnn` network alone."""
+
+    name: ClassVar[str] = "loops"
+    # As in the textbook, each pixel that equals the maximum receives the gradient.
+    ties: ClassVar[Literal["first", "recipe"]] = "recipe"
+
+    def availability(self) -> Availability:
+        """Say yes: it needs NumPy alone."""
+        return Availability(True, f"NumPy {np.__version__}")
+
+    def versions(self) -> dict[str, str]:
+        """Return NumPy's version, and the threads of its BLAS, which the dense layer may use."""
+        return {"numpy": np.__version__, "threads": str(blas_threads())}
+
+    def refusal(self, task: TrainingTask) -> str:
+        """Refuse all but the training that the loops are written for."""
+        optimizer = task.optimizer
+        if reason := _refuse_network(task.model):
+            return reason
+        if task.batch_size != 1:
+            return f"its loops take one image at a time, not {task.batch_size}"
+        if type(optimizer) is not SGD or optimizer.momentum or optimizer.weight_decay:
+            return "its loops take plain steps of SGD"
+        return ""
+
+    def training(self, task: TrainingTask) -> TrainingSession:
+        """Prepare the loops."""
+        return _Training(task)
+
+    def inference(self, model: Network) -> InferenceSession:
+        """Prepare predictions, image by image."""
+        if reason := _refuse_network(model):
+            raise ValueError(f"cannot be {model.name}: {reason}")
+        weights, shift = model.state_dict(), np.float32(model.pixel_shift)
+
+        def predict(images: NDArray[np.float32]) -> HostArray:
+            return np.array([_forward(weights, image + shift)[-1] for image in images])
+
+        return predict
+
+    def operation(self, task: OperationTask) -> OperationSession | None:
+        """Return None: the loops are not split into operations."""
+        return None
+
+
+def _refuse_network(model: Network) -> str:
+    layers = tuple(RECIPES["cnn"].build((), ""))
+    if model.layers != layers or model.loss != RECIPES["cnn"].loss:
+        return f"its loops are written for the network cnn, not for {model.name}"
+    return ""
+
+
+class _Training(TrainingSession):
+    """Forward, backward and update of one image after the other."""
+
+    def __init__(self, task: TrainingTask) -> None:
+        self._task = task
+        self._images = task.images.astype(np.float32) / 255 + np.float32(task.model.pixel_shift)
+        self._rng = np.random.default_rng(task.seed)
+        self.reset()
+
+    def run(self) -> None:
+        """Train an epoch."""
+        for row in self._rng.permutation(len(self._images)):
+            self._step(row)
+
+    def reset(self) -> None:
+        """Go back to the weights of the task."""
+        self._weights = self._task.model.state_dict()
+
+    def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
+        """Return the mean of the gradients of each image."""
+        gradients = [self._loss_and_gradients(row)[1] for row in rows]
+        return {name: np.mean([each[name] for each in gradients], axis=0) for name in gradients[0]}
+
+    def update(self, rows: NDArray[np.int64]) -> float:
+        """Make an update on the one image of a batch."""
+        (row,) = rows
+        return self._step(row)
+
+    def weights(self) -> HostArrays:
+        """Return copies of the weights."""
+        return {name: weight.copy() for name, weight in self._weights.items()}
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return the class of the largest probability."""
+        pixels = images.astype(np.float32) / 255 + np.float32(self._task.model.pixel_shift)
+        classes = [_forward(self._weights, image)[-1].argmax() for image in pixels]
+        return np.array(classes, np.int64)
+
+    def _step(self, row: int) -> float:
+        loss, gradients = self._loss_and_gradients(row)
+        for name, gradient in gradients.items():
+            self._weights[name] -= np.float32(self._task.optimizer.lr) * gradient
+        return loss
+
+    def _loss_and_gradients(self, row: int) -> tuple[float, dict[str, HostArray]]:
+        image, label = self._images[row], self._task.labels[row]
+        maps, pooled, probabilities = _forward(self._weights, image)
+        dlogits = probabilities.copy()
+        dlogits[label] -= 1
+        dpooled = (self._weights["W2"] @ dlogits).reshape(pooled.shape)
+        gradients = {
+            "W1": _convolution_backward(_pooling_backward(dpooled, maps, pooled), image),
+            "W2": np.outer(pooled, dlogits),
+            "b2": dlogits,
+        }
+        return float(-np.log(probabilities[label])), gradients
+
+
+def _forward(weights: HostArrays, image: HostArray) -> tuple[HostArray, HostArray, HostArray]:
+    """Return the feature maps, the maxima of their windows, and the probabilities."""
+    maps = _convolution(image, weights["W1"])
+    pooled = _pooling(maps)
+    logits = pooled.ravel() @ weights["W2"] + weights["b2"]
+    exponentials = np.exp(logits - logits.max())
+    return maps, pooled, exponentials / exponentials.sum()
+
+
+def _regions(image: HostArray) -> Iterator[tuple[int, int, HostArray]]:
+    """Go over the image, and yield each region that the filters see, with its place."""
+    pixels = image.reshape(28, 28)
+    for i in range(len(pixels) - KERNEL + 1):
+        for j in range(len(pixels) - KERNEL + 1):
+            yield i, j, pixels[i : i + KERNEL, j : j + KERNEL]
+
+
+def _convolution(image: HostArray, filters: HostArray) -> HostArray:
+    side = 28 - KERNEL + 1
+    maps = np.zeros((len(filters), side, side), np.float32)
+    for i, j, region in _regions(image):
+        maps[:, i, j] = np.sum(region * filters[:, 0], axis=(1, 2))
+    return maps
+
+
+def _convolution_backward(dmaps: HostArray, image: HostArray) -> HostArray:
+    dfilters = np.zeros((len(dmaps), 1, KERNEL, KERNEL), np.float32)
+    for i, j, region in _regions(image):
+        for f in range(len(dmaps)):
+            dfilters[f, 0] += dmaps[f, i, j] * region
+    return dfilters
+
+
+def _pooling(maps: HostArray) -> HostArray:
+    side = maps.shape[1] // WINDOW
+    pooled = np.zeros((len(maps), side, side), np.float32)
+    for i in range(side):
+        for j in range(side):
+            window = maps[:, i * WINDOW : (i + 1) * WINDOW, j * WINDOW : (j + 1) * WINDOW]
+            pooled[:, i, j] = np.amax(window, axis=(1, 2))
+    return pooled
+
+
+def _pooling_backward(dpooled: HostArray, maps: HostArray, pooled: HostArray) -> HostArray:
+    dmaps = np.zeros_like(maps)
+    for f in range(len(maps)):
+        for i in range(pooled.shape[1] * WINDOW):
+            for j in range(pooled.shape[2] * WINDOW):
+                if maps[f, i, j] == pooled[f, i // WINDOW, j // WINDOW]:
+                    dmaps[f, i, j] = dpooled[f, i // WINDOW, j // WINDOW]
+    return dmaps

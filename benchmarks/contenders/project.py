@@ -1,0 +1,133 @@
+"""The project's own backends, used as its users use them."""
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.contenders.base import (
+    Contender,
+    HostArray,
+    HostArrays,
+    InferenceSession,
+    OperationSession,
+    OperationTask,
+    TrainingSession,
+    TrainingTask,
+)
+from benchmarks.contenders.project_operations import prepare
+from mnist_accel.array_layer import Availability, Backend, available_backends, get_backend
+from mnist_accel.nn import Network
+from mnist_accel.trainer import Trainer
+
+
+class ProjectBackend(Contender):
+    """A backend of this project, through `Trainer` and `Network`.
+
+    Args:
+        name: of the backend.
+    """
+
+    is_peer: ClassVar[bool] = False
+    ties: ClassVar[Literal["first", "recipe"]] = "recipe"
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # type: ignore[misc]  # a class of its own for each would say no more
+
+    def availability(self) -> Availability:
+        """Ask the backend."""
+        return available_backends()[self.name]
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the libraries that the backend names."""
+        return get_backend(self.name).device_info().libraries
+
+    def device(self) -> Literal["cpu", "gpu"]:
+        """Return "gpu" for CuPy."""
+        return "gpu" if self.name == "cupy" else "cpu"
+
+    def training(self, task: TrainingTask) -> TrainingSession:
+        """Prepare a `Trainer`."""
+        return _Training(get_backend(self.name), task)
+
+    def inference(self, model: Network) -> InferenceSession:
+        """Return `predict_proba` of the network on this backend."""
+        return network_on(get_backend(self.name), model).predict_proba
+
+    def operation(self, task: OperationTask) -> OperationSession | None:
+        """Prepare the backend's operation of this name."""
+        backend = get_backend(self.name)
+        inputs = {name: backend.asarray(array) for name, array in task.inputs.items()}
+        compute = prepare(backend, task.name, task.direction, inputs, task.settings)
+        kinds = frozenset({"conv2d", "max_pool2d"})
+
+        def run() -> None:
+            with backend.computation(kinds):
+                compute()
+                backend.synchronize()
+
+        return OperationSession(run, lambda: [backend.to_numpy(array) for array in compute()])
+
+
+def network_on(backend: Backend, model: Network) -> Network:
+    """Return the same network with the same weights on another backend."""
+    copy = Network(
+        model.layers,
+        model.loss,
+        input_shape=model.input_shape,
+        backend=backend,
+        dtype=model.dtype,
+        pixel_shift=model.pixel_shift,
+        name=model.name,
+    )
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+class _Training(TrainingSession):
+    """A trainer that begins anew at every `reset`."""
+
+    def __init__(self, backend: Backend, task: TrainingTask) -> None:
+        self._backend = backend
+        self._task = task
+        self.reset()
+
+    def run(self) -> None:
+        """Train an epoch with `Trainer.fit`."""
+        self._trainer.fit(self._task.images, self._task.labels, epochs=1)
+
+    def reset(self) -> None:
+        """Make a new trainer."""
+        task = self._task
+        self._trainer = Trainer(
+            network_on(self._backend, task.model),
+            task.optimizer,
+            batch_size=task.batch_size,
+            sampling="full" if task.batch_size == len(task.images) else "shuffle",
+            seed=task.seed,
+        )
+
+    def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
+        """Let a trainer of its own make an update, and listen."""
+        heard: dict[str, HostArray] = {}
+        listener = _Training(self._backend, self._task)._trainer
+
+        def hear(name: str, tensor: Any) -> None:
+            _, found, key = name.partition("gradient of ")
+            if found:
+                heard[key] = self._backend.to_numpy(tensor)
+
+        listener.train_batch(self._task.images[rows], self._task.labels[rows], observe=hear)
+        return heard
+
+    def update(self, rows: NDArray[np.int64]) -> float:
+        """Make one update with `Trainer.train_batch`."""
+        return self._trainer.train_batch(self._task.images[rows], self._task.labels[rows])
+
+    def weights(self) -> HostArrays:
+        """Return the state of the network."""
+        return self._trainer.model.state_dict()
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return the predictions of the network."""
+        return self._trainer.model.predict(images)

@@ -1,0 +1,286 @@
+"""Prepares what is measured: builds it, checks it, and keeps it for later passes."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cases import (
+    AccuracyCase,
+    InferenceCase,
+    OperationCase,
+    TrainingCase,
+    depth,
+    width,
+)
+from benchmarks.checks import (
+    Check,
+    CheckError,
+    Trajectory,
+    check_inference,
+    check_operation,
+    check_training,
+    reference_trajectory,
+)
+from benchmarks.contenders.base import Contender, TrainingTask
+from benchmarks.costs import Cost, forward_cost, operation_cost, training_cost
+from benchmarks.memory import peak_bytes
+from benchmarks.operation_inputs import expected_results, operation_task
+from mnist_accel.data import load_mnist
+from mnist_accel.data.batches import split_indices
+from mnist_accel.models import RECIPES
+from mnist_accel.nn import Network
+from mnist_accel.nn.optimizers import Optimizer, create_optimizer
+
+Case = TrainingCase | InferenceCase | OperationCase
+LEVEL_OF: dict[type, str] = {
+    TrainingCase: "training",
+    InferenceCase: "inference",
+    OperationCase: "operations",
+}
+# An epoch of the slowest contenders is cut to about so long.
+LONGEST_RUN_S = 2.0
+HELD_OUT = 0.1  # part of the training set that trainings to an accuracy are watched on
+
+
+class NotComparableError(Exception):
+    """A contender cannot do this case; the message says why."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Something that passed its check and can be timed.
+
+    Attributes:
+        run: one call; returns when the results are there.
+        images: images a call.
+        steps: updates a call; 0 where nothing is trained.
+        cost: least work of a call.
+        phases_s: seconds of "setup", "transfer", "compile" and "first_call".
+        check: how close it came to the reference.
+        facts: network, batch, width, depth and sweeps, for reports.
+        peak_host_bytes: of a fresh process that trains this; None where it was not measured.
+        reset: puts it back where it began, before a pass.
+    """
+
+    run: Callable[[], object]
+    images: int
+    steps: int
+    cost: Cost
+    phases_s: Mapping[str, float]
+    check: Check
+    facts: Mapping[str, Any]
+    peak_host_bytes: int | None = None
+    reset: Callable[[], object] = lambda: None
+
+
+@dataclass
+class Laboratory:
+    """Prepares each pair of case and contender once.
+
+    What went wrong the first time goes wrong in later passes in the same words.
+
+    Attributes:
+        weighs: whether the memory of each recipe's training is measured, which takes seconds.
+        clock: returns seconds.
+    """
+
+    weighs: bool = False
+    clock: Callable[[], float] = time.perf_counter
+    _prepared: dict[tuple[Case, str], Prepared | Exception] = field(default_factory=dict)
+
+    def prepare(self, case: Case, contender: Contender) -> Prepared:
+        """Return the case, ready to be timed.
+
+        Raises:
+            NotComparableError: the contender cannot do it here.
+            CheckError: it does not compute what it should.
+        """
+        key = case, contender.name
+        if key not in self._prepared:
+            try:
+                self._prepared[key] = self._prepare(case, contender)
+            except (NotComparableError, CheckError) as error:
+                self._prepared[key] = error
+        prepared = self._prepared[key]
+        if isinstance(prepared, Exception):
+            raise prepared
+        prepared.reset()
+        return prepared
+
+    def _prepare(self, case: Case, contender: Contender) -> Prepared:
+        require_available(contender)
+        if isinstance(case, TrainingCase):
+            return self._training(case, contender)
+        if isinstance(case, InferenceCase):
+            return self._inference(case, contender)
+        return self._operation(case, contender)
+
+    def _training(self, case: TrainingCase, contender: Contender) -> Prepared:
+        task = training_task(case, case.steps)
+        refusal = contender.refusal(task)
+        if refusal:
+            raise NotComparableError(refusal)
+        expected = _reference(case, contender.ties)
+        session = contender.training(task)
+        check = check_training(session, task, expected)
+        update_s = self._seconds(lambda: session.update(np.arange(task.batch_size)))
+        steps = min(case.steps, max(1, int(LONGEST_RUN_S / update_s)))
+        if steps < case.steps:
+            task = training_task(case, steps)
+        started = self.clock()
+        session = contender.training(task)
+        setup_s = self.clock() - started - session.transfer_s - session.compile_s
+        first_call_s = self._seconds(session.run)
+        images = steps * case.batch
+        return Prepared(
+            run=session.run,
+            images=images,
+            steps=steps,
+            cost=training_cost(task.model) * images,
+            phases_s={
+                "setup": setup_s,
+                "transfer": session.transfer_s,
+                "compile": session.compile_s,
+                "first_call": first_call_s,
+            },
+            check=check,
+            facts={**_network_facts(case.network, task.model, case.batch), "sweep": case.sweeps},
+            peak_host_bytes=peak_bytes(case.network, case.batch, contender.name)
+            if self.weighs and "recipe" in case.sweeps
+            else None,
+            reset=session.reset,
+        )
+
+    def _inference(self, case: InferenceCase, contender: Contender) -> Prepared:
+        model = case.model()
+        refusal = contender.refusal(training_task(TrainingCase(case.network, case.batch), 1))
+        if refusal:
+            raise NotComparableError(refusal)
+        images = (_images()[0][: case.batch] / np.float32(255)).astype(np.float32)
+        started = self.clock()
+        predict = contender.inference(model)
+        setup_s = self.clock() - started
+        first_call_s = self._seconds(lambda: predict(images))
+        return Prepared(
+            run=lambda: predict(images),
+            images=case.batch,
+            steps=0,
+            cost=forward_cost(model) * case.batch,
+            phases_s={
+                "setup": setup_s,
+                "transfer": 0.0,
+                "compile": 0.0,
+                "first_call": first_call_s,
+            },
+            check=check_inference(predict(images), model, images),
+            facts={**_network_facts(case.network, model, case.batch), "sweep": ()},
+        )
+
+    def _operation(self, case: OperationCase, contender: Contender) -> Prepared:
+        task = operation_task(case)
+        started = self.clock()
+        session = contender.operation(task)
+        setup_s = self.clock() - started
+        if session is None:
+            raise NotComparableError(f"{contender.name} has no operation of this kind")
+        expected = expected_results(task)
+        check = check_operation(session.results(), expected, task)
+        first_call_s = self._seconds(session.run)
+        return Prepared(
+            run=session.run,
+            images=case.batch,
+            steps=0,
+            cost=operation_cost(task, expected),
+            phases_s={
+                "setup": setup_s,
+                "transfer": 0.0,
+                "compile": 0.0,
+                "first_call": first_call_s,
+            },
+            check=check,
+            facts={
+                "network": case.operation,
+                "batch": case.batch,
+                "width": None,
+                "depth": 1,
+                "sweep": (),
+            },
+        )
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        started = self.clock()
+        work()
+        return self.clock() - started
+
+
+def require_available(contender: Contender) -> None:
+    """Refuse a contender that cannot run here.
+
+    Raises:
+        NotComparableError: with the reason and the remedy.
+    """
+    availability = contender.availability()
+    if not availability.ok:
+        raise NotComparableError(
+            "; ".join(filter(None, (availability.reason, availability.remedy)))
+        )
+
+
+def training_task(case: TrainingCase, steps: int) -> TrainingTask:
+    """Return the network of a case and the first images of the training set, for so many steps."""
+    images, labels = _images()
+    rows = slice(0, steps * case.batch)
+    return TrainingTask(
+        model=case.model(),
+        optimizer=recipe_optimizer(case.network),
+        batch_size=case.batch,
+        images=images[rows],
+        labels=labels[rows],
+        seed=0,
+    )
+
+
+def accuracy_task(
+    case: AccuracyCase, seed: int
+) -> tuple[TrainingTask, NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the training of a case, and the images and labels that it is watched on."""
+    images, labels = _images()
+    kept, held_out = split_indices(len(images), fraction=HELD_OUT, seed=0)
+    task = TrainingTask(
+        model=case.model(seed),
+        optimizer=recipe_optimizer(case.network),
+        batch_size=case.batch,
+        images=images[kept],
+        labels=labels[kept],
+        seed=seed,
+    )
+    return task, images[held_out], labels[held_out]
+
+
+def recipe_optimizer(network: str) -> Optimizer:
+    """Return the optimizer of a recipe, at its highest learning rate."""
+    recipe = RECIPES[network]
+    return create_optimizer(
+        recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay or None
+    )
+
+
+def _network_facts(network: str, model: Network, batch: int) -> dict[str, Any]:
+    return {"network": network, "batch": batch, "width": width(model), "depth": depth(model)}
+
+
+@cache
+def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the training set as it lies in its files."""
+    images, labels = load_mnist(normalize=False)[0]
+    return images, labels.astype(np.int64)
+
+
+@cache
+def _reference(case: TrainingCase, ties: Any) -> Trajectory:
+    return reference_trajectory(training_task(case, case.steps), ties)

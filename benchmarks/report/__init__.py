@@ -1,0 +1,42 @@
+"""The report: what the measurements say, in words, tables and charts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report.analysis import analyse
+from benchmarks.report.html import to_html
+from benchmarks.report.markdown import to_markdown, write_readme_table
+from benchmarks.result_files import load_results
+from mnist_accel.atomic_file import write_atomically
+from mnist_accel.errors import UsageError
+
+
+def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | None = None) -> int:
+    """Write the report of some result files as Markdown and as HTML, and print where.
+
+    Args:
+        paths: result files of one host.
+        out: folder for the two files, which are named after the first result file; its own folder
+            if None.
+        readme: file whose table of results is rewritten; None for none.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: a file cannot be read or written, or the files do not belong together.
+    """
+    analysis = analyse(load_results(paths))
+    stem = (paths[0].parent if out is None else out) / paths[0].stem
+    contents = {".md": to_markdown(analysis), ".html": to_html(analysis)}
+    for suffix, content in contents.items():
+        path = stem.with_name(stem.name + suffix)
+        try:
+            write_atomically(path, content.encode())
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        print(path)
+    if readme is not None:
+        write_readme_table(readme, analysis)
+        print(readme)
+    return 0

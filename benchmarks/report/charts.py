@@ -1,0 +1,315 @@
+"""The charts of the report."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+from xml.etree.ElementTree import Element
+
+from benchmarks.report import numbers, svg
+from benchmarks.report.analysis import TARGETS, Analysis, crossover, rates_by_batch
+from benchmarks.report.svg import Look
+from benchmarks.results import PHASES, AccuracyRun, ResultSet
+
+WIDTH, HEIGHT = 520, 350
+_LEFT, _RIGHT, _TOP, _FOOT = 56.0, 392.0, 28.0, 302.0
+_NAMES = 402.0  # where the names of the lines stand
+_OWN_COLOURS, _PEER_COLOURS = 3, 6
+
+Looks: TypeAlias = Mapping[str, Look]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart: what it is about, the picture, and what else is to be said."""
+
+    title: str
+    picture: str
+    note: str = ""
+
+
+def looks(results: ResultSet) -> dict[str, Look]:
+    """Give each contender of which there is a figure its look, the same in all charts."""
+    present = {measurement.contender for measurement in results.measurements.values()}
+    present |= {run.contender for run in results.accuracy}
+    chosen: dict[str, Look] = {}
+    for is_peer, first, colours in ((False, 0, _OWN_COLOURS), (True, _OWN_COLOURS, _PEER_COLOURS)):
+        names = [
+            name
+            for name, contender in results.contenders.items()
+            if name in present and contender.is_peer == is_peer
+        ]
+        for index, name in enumerate(names):
+            chosen[name] = Look(name, first + index % colours, index, is_peer)
+    return chosen
+
+
+def key(look: Look) -> str:
+    """Return the mark of a contender, for a legend."""
+    picture = svg.picture(26, 14, "")
+    picture.attrib.update({"aria-hidden": "true", "class": "key"})
+    svg.line(picture, (0, 7), (26, 7), f"line {look.classes}")
+    svg.mark(picture, 13, 7, look)
+    return svg.markup(picture)
+
+
+def _lines(
+    picture: Element,
+    x: svg.Axis,
+    y: svg.Axis,
+    series: Mapping[str, Sequence[svg.Point]],
+    chosen: Looks,
+    unit: str,
+) -> None:
+    """Draw a line with marks for each contender, its name at the end."""
+    ends = []
+    for name, points in series.items():
+        look = chosen[name]
+        places = [(x(size), y(value)) for size, value in points]
+        svg.path(picture, places, f"line {look.classes}")
+        for (size, value), place in zip(points, places, strict=True):
+            note = f"{name}, {x.title} {size:g}: {numbers.count(value)} {unit}"
+            svg.mark(picture, *place, look, note)
+        ends.append((look, places[-1]))
+    svg.label_ends(picture, ends, _NAMES, y)
+
+
+def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
+    """Chart how many times as fast as the best peer our backends train the recipes."""
+    rows = [
+        (standing.measurement.case, standing, standing.speed)
+        for case in analysis.recipes()
+        for standing in analysis.of_case(case)
+        if not standing.is_peer and standing.speed is not None
+    ]
+    if not rows:
+        return None
+    cases = list(dict.fromkeys(case for case, _, _ in rows))
+    most = max(sum(other == case for other, _, _ in rows) for case in cases)
+    left, right, top, step = 190.0, WIDTH - 16.0, 30.0, max(50.0, 16.0 * most + 8)
+    foot = top + step * len(cases)
+    picture = svg.picture(WIDTH, int(foot) + 44, "Speed over that of the best peer, by recipe")
+    ends = [end for _, _, speed in rows for end in (speed.low, speed.high)]
+    title = "times as fast as the best peer"
+    x = svg.axis([*ends, 0.9, 1.1], (left, right), title, "{:g}×".format)
+    _scale_below(picture, x, top, foot)
+    svg.line(picture, (x(1), top - 6), (x(1), foot), "even")
+    svg.text(picture, x(1) - 8, top - 12, "← slower", anchor="end", kind="title")
+    svg.text(picture, x(1) + 8, top - 12, "faster →", kind="title")
+    for number, case in enumerate(cases):
+        middle = top + step * (number + 0.5)
+        svg.line(picture, (0, middle + step / 2), (right, middle + step / 2), "grid")
+        ours = [(standing, speed) for other, standing, speed in rows if other == case]
+        ours.sort(key=lambda row: chosen[row[0].measurement.contender].mark)
+        peers = dict.fromkeys(f"against {standing.peer}" for standing, _ in ours)
+        first = middle + 4 - 7.5 * len(peers)
+        svg.text(picture, 0, first, case.name, kind="name")
+        for index, peer in enumerate(peers, 1):
+            svg.text(picture, 0, first + 15 * index, peer, kind="tick")
+        for index, (standing, speed) in enumerate(ours):
+            height = middle + 16 * (index - (len(ours) - 1) / 2)
+            look = chosen[standing.measurement.contender]
+            whisker = f"whisker {look.classes}"
+            svg.line(picture, (x(speed.low), height), (x(speed.high), height), whisker)
+            note = f"{look.name}: {numbers.times(speed.value)} ({numbers.interval(speed)})"
+            svg.mark(picture, x(speed.value), height, look, note)
+    note = "Marks: ratio of the medians. Whiskers: 95 % intervals."
+    return Chart("Training speed against the best peer", svg.markup(picture), note)
+
+
+def _scale_below(picture: Element, x: svg.Axis, top: float, foot: float) -> None:
+    """Draw the scale of a chart whose rows have names instead of a scale."""
+    for value, label in x.ticks:
+        svg.line(picture, (x(value), top), (x(value), foot), "grid")
+        svg.text(picture, x(value), foot + 17, label, anchor="middle", kind="tick")
+    middle = (x.start + x.end) / 2
+    svg.text(picture, middle, foot + 36, x.title, anchor="middle", kind="title")
+
+
+def throughputs(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
+    """Chart images per second against batch size, for each network."""
+    results = analysis.results
+    for network in dict.fromkeys(case.network for case in results.cases("training")):
+        rates = rates_by_batch(results, network)
+        batches = sorted({batch for points in rates.values() for batch, _ in points})
+        if len(batches) < 2:
+            continue
+        picture = svg.picture(WIDTH, HEIGHT, f"Images per second against batch size, {network}")
+        x = svg.axis(batches, (_LEFT, _RIGHT), "batch size", "{:g}".format, ticks=batches)
+        all_rates = [rate for points in rates.values() for _, rate in points]
+        y = svg.axis(all_rates, (_FOOT, _TOP), "images/s", numbers.round_count)
+        svg.draw_axes(picture, x, y)
+        note = ""
+        meeting = crossover(results, rates)
+        if meeting is not None:
+            svg.line(picture, (x(meeting), _FOOT), (x(meeting), _TOP), "even")
+            svg.text(
+                picture, x(meeting) + 5, _FOOT - 8, f"GPU ahead from {meeting:.0f}", kind="title"
+            )
+            note = f"The fastest GPU row overtakes the fastest processor at about {meeting:.0f}."
+        _lines(picture, x, y, rates, chosen, "images/s")
+        yield Chart(network, svg.markup(picture), note)
+
+
+def roofline(analysis: Analysis, chosen: Looks) -> Chart | None:
+    """Chart the arithmetic that the recipes achieve on the processor, beneath its ceilings."""
+    ceilings = analysis.results.ceilings
+    marks = [
+        (row.flops / row.bytes, row.flops / row.round_seconds.median, case.network, row.contender)
+        for case in analysis.recipes()
+        for row in analysis.results.of_case(case)
+        if row.contender not in analysis.results.on_gpu and row.flops and row.bytes
+    ]
+    if not marks:
+        return None
+    picture = svg.picture(WIDTH, 400, "Arithmetic achieved against arithmetic intensity")
+    peak, copy = ceilings.flops_per_s, ceilings.bytes_per_s
+    ridge = peak / copy
+    x = svg.axis(
+        [*(intensity for intensity, *_ in marks), ridge / 4, ridge * 4],
+        (_LEFT, WIDTH - 16.0),
+        "arithmetic intensity, FLOP per byte",
+        numbers.round_count,
+    )
+    rates = [rate for _, rate, *_ in marks]
+    # Room at the foot for the names of the networks.
+    y = svg.axis([min(rates) / 8, *rates, peak * 1.3], (352.0, _TOP), "FLOP/s", numbers.round_count)
+    svg.draw_axes(picture, x, y)
+    low = max(x.low, y.low / copy)
+    roof = [(x(low), y(low * copy)), (x(ridge), y(peak)), (x.end, y(peak))]
+    svg.path(picture, roof, "even")
+    text = f"{numbers.count(peak)}FLOP/s"
+    svg.text(picture, x.end - 4, y(peak) - 6, text, anchor="end", kind="name")
+    (x0, y0), (x1, y1), _ = roof
+    at = (x0 + x1) / 2, (y0 + y1) / 2
+    text = f"{numbers.count(copy)}B/s"
+    label = svg.text(picture, at[0], at[1] - 7, text, anchor="middle", kind="name")
+    _turn(label, -math.degrees(math.atan2(y0 - y1, x1 - x0)), *at)
+    columns = {network: x(intensity) for intensity, _, network, _ in marks}
+    places = svg.apart(list(columns.values()), 14.0, x.start + 8, x.end - 2)
+    for (network, column), place in zip(columns.items(), places, strict=True):
+        svg.line(picture, (column, y.start), (column, y(peak)), "thread")
+        label = svg.text(picture, place - 3, y.start - 6, network, kind="tick")
+        _turn(label, -90, place - 3, y.start - 6)
+    for intensity, rate, network, name in marks:
+        note = f"{name}, {network}: {numbers.count(rate)}FLOP/s"
+        svg.mark(picture, x(intensity), y(rate), chosen[name], note)
+    return Chart(
+        "Roofline of the recipes",
+        svg.markup(picture),
+        "Arithmetic is counted on dense data: work that is left out because pixels are zero counts "
+        "as done, so a mark may lie above the roof.",
+    )
+
+
+def _turn(label: Element, degrees: float, x: float, y: float) -> None:
+    """Turn a label around a point."""
+    label.set("transform", f"rotate({degrees:.1f} {x:g} {y:g})")
+
+
+def phases(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
+    """Chart how the seconds of a training split, for each recipe."""
+    steady = len(PHASES)
+    for case in analysis.recipes():
+        rows = [standing.measurement for standing in analysis.of_case(case)]
+        seconds = [
+            {**{p: s for p, s in row.phases_s.items() if s > 0}, "steady": row.round_seconds.median}
+            for row in rows
+        ]
+        left, top, step = 126.0, 12.0, 26.0
+        foot = top + step * len(rows)
+        picture = svg.picture(WIDTH, int(foot) + 44, f"Seconds of each phase, {case.name}")
+        every = [value for one in seconds for value in one.values()]
+        x = svg.axis(every, (left, WIDTH - 16.0), "time", numbers.round_duration)
+        _scale_below(picture, x, top, foot)
+        for number, (row, parts) in enumerate(zip(rows, seconds, strict=True)):
+            height = top + step * (number + 0.5)
+            svg.text(picture, left - 8, height + 4, row.contender, anchor="end", kind="name")
+            places = [x(value) for value in parts.values()]
+            svg.line(picture, (min(places), height), (max(places), height), "thread")
+            for phase, value in parts.items():
+                index = steady if phase == "steady" else PHASES.index(phase)
+                note = f"{row.contender}, {_PHASE_NAMES[index]}: {numbers.duration(value)}"
+                svg.mark(picture, x(value), height, PHASE_LOOKS[index], note)
+        yield Chart(case.name, svg.markup(picture))
+
+
+_PHASE_NAMES = ("setup", "transfer", "compile", "first call", "a steady epoch")
+PHASE_LOOKS = tuple(
+    Look(name, colour, shape, name != "a steady epoch")
+    for name, colour, shape in zip(_PHASE_NAMES, (4, 3, 5, 1, 0), (2, 4, 3, 1, 0), strict=True)
+)
+
+
+def growths(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
+    """Chart the time of a step against width and depth."""
+    sweeps = dict.fromkeys((g.network, g.sweep) for g in analysis.growth if g.sweep != "batch")
+    for network, sweep in sweeps:
+        series = {
+            g.contender: g.points
+            for g in analysis.growth
+            if (g.network, g.sweep) == (network, sweep)
+        }
+        sizes = sorted({size for points in series.values() for size, _ in points})
+        seconds = [value for points in series.values() for _, value in points]
+        picture = svg.picture(WIDTH, HEIGHT, f"Seconds of a step against {sweep}, {network}")
+        x = svg.axis(sizes, (_LEFT, _RIGHT), sweep, "{:g}".format, ticks=sizes)
+        y = svg.axis(seconds, (_FOOT, _TOP), "time of a step", numbers.round_duration)
+        svg.draw_axes(picture, x, y)
+        _lines(picture, x, y, series, chosen, "s")
+        yield Chart(f"{network}, {sweep}", svg.markup(picture))
+
+
+def accuracies(results: ResultSet, chosen: Looks) -> Iterator[Chart]:
+    """Chart validation accuracy against seconds of training, a line for each seed."""
+    for network, batch in dict.fromkeys((run.network, run.batch) for run in results.accuracy):
+        runs = [
+            run
+            for run in results.accuracy
+            if (run.network, run.batch) == (network, batch) and run.seconds
+        ]
+        if not runs:
+            continue
+        title = f"{network}, batch {batch}"
+        picture = svg.picture(WIDTH, HEIGHT, f"Validation accuracy against seconds, {title}")
+        x = svg.axis(
+            [second for run in runs for second in run.seconds],
+            (_LEFT, WIDTH - 16.0),
+            "seconds of training",
+            numbers.round_duration,
+        )
+        # The scale is that of the errors: 98 to 99 % halves them, as 90 to 95 % does.
+        errors = [_error(value) for run in runs for value in run.accuracy]
+        ticks = [tick for tick in _ERROR_TICKS if min(errors) * 0.8 <= tick <= max(errors) * 1.2]
+        y = svg.axis(errors, (_TOP, _FOOT), "validation accuracy", _as_accuracy, ticks=ticks)
+        svg.draw_axes(picture, x, y)
+        for name in dict.fromkeys(run.contender for run in runs):
+            seeds = [run for run in runs if run.contender == name]
+            middle = sorted(seeds, key=lambda run: run.seconds[-1])[len(seeds) // 2]
+            for run in seeds:
+                kind = "line" if run is middle else "seed"
+                svg.path(picture, _places(run, x, y), f"{kind} {chosen[name].classes}")
+            note = f"{name}, seed {middle.seed}"
+            for place in _places(middle, x, y):
+                svg.mark(picture, *place, chosen[name], note)
+        yield Chart(title, svg.markup(picture))
+
+
+_WORST_ERROR = 0.5
+_ERROR_TICKS = (0.5, 0.2, 0.1, *(1 - target for target in TARGETS), 0.005, 0.002)
+
+
+def _error(accuracy: float) -> float:
+    """The fraction that is wrong, kept on the scale: neither none, nor more than half."""
+    return min(max(1 - accuracy, 1e-4), _WORST_ERROR)
+
+
+def _as_accuracy(error: float) -> str:
+    return f"{100 * (1 - error):.4g} %"
+
+
+def _places(run: AccuracyRun, x: svg.Axis, y: svg.Axis) -> list[svg.Point]:
+    return [
+        (x(second), y(_error(accuracy)))
+        for second, accuracy in zip(run.seconds, run.accuracy, strict=True)
+    ]

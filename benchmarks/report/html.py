@@ -1,0 +1,72 @@
+"""The report as one HTML page that needs nothing but itself."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import charts, tables
+from benchmarks.report.analysis import Analysis
+from benchmarks.report.summary import summarise
+from benchmarks.results import LEVELS
+from mnist_accel.errors import UsageError
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+def to_html(analysis: Analysis) -> str:
+    """Return the page.
+
+    Raises:
+        UsageError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise UsageError('the HTML report needs jinja2; pip install "mnist-accel[dev]"') from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE.name).render(**_content(analysis))
+
+
+def _content(analysis: Analysis) -> dict[str, Any]:
+    """Return what the template fills in."""
+    results = analysis.results
+    recipes = analysis.recipes()
+    chosen = charts.looks(results)
+    details = {}
+    for level in LEVELS:
+        by_network: dict[str, list[Any]] = {}
+        for case in results.cases(level):
+            if case not in recipes:
+                by_network.setdefault(case.network, []).append(case)
+        details[level] = {
+            network: tables.case_table(analysis, cases, with_absent=False)
+            for network, cases in by_network.items()
+        }
+    return {
+        "summary": summarise(analysis),
+        "results": results,
+        "looks": [(look, charts.key(look)) for look in chosen.values()],
+        "own_looks": [(look, charts.key(look)) for look in chosen.values() if not look.is_peer],
+        "phase_legend": [(look, charts.key(look)) for look in charts.PHASE_LOOKS],
+        "recipes": tables.case_table(analysis, recipes, with_absent=True) if recipes else None,
+        "details": details,
+        "speeds": charts.speeds(analysis, chosen),
+        "throughputs": list(charts.throughputs(analysis, chosen)),
+        "roofline": charts.roofline(analysis, chosen),
+        "phases": list(charts.phases(analysis, chosen)),
+        "phases_table": tables.phases_table(analysis),
+        "accuracies": list(charts.accuracies(results, chosen)),
+        "accuracy_table": tables.accuracy_table(results),
+        "growths": list(charts.growths(analysis, chosen)),
+        "growth_table": tables.growth_table(analysis),
+        "losses": tables.losses_tables(analysis),
+        "memory": tables.memory_table(analysis),
+        "missing": tables.missing_table(results),
+        "contenders": tables.contenders_table(results),
+        "host": tables.host_table(results),
+    }

@@ -1,0 +1,145 @@
+"""The report as Markdown, for a README or an issue."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.report import numbers, tables
+from benchmarks.report.analysis import Analysis
+from benchmarks.report.summary import summarise
+from benchmarks.report.tables import Cell, Table
+from benchmarks.results import LEVELS
+from mnist_accel.atomic_file import write_atomically
+from mnist_accel.errors import UsageError
+
+BEGIN, END = "<!-- benchmark table: begin -->", "<!-- benchmark table: end -->"
+
+
+def to_markdown(analysis: Analysis) -> str:
+    """Return the whole report."""
+    return "\n".join(_blocks(analysis))
+
+
+def _blocks(analysis: Analysis) -> Iterator[str]:
+    results = analysis.results
+    summary = summarise(analysis)
+    yield f"# Benchmarks of mnist_accel\n\n**{_escaped(summary.headline)}**\n"
+    findings = (*summary.recipes, *summary.findings)
+    if findings:
+        yield "".join(f"- {_escaped(finding)}\n" for finding in findings)
+    if summary.cautions:
+        yield "".join(f"> {_escaped(caution)}\n" for caution in summary.cautions)
+    yield (
+        "Median of all rounds, p10–p90 and their number n; ratios are speeds over that of the "
+        "fastest peer on the same kind of device, with 95 % bootstrap intervals over passes and "
+        "rounds; the floor follows from counted operations and bytes and the measured ceilings.\n"
+    )
+    recipes = analysis.recipes()
+    if recipes:
+        table = tables.case_table(analysis, recipes, with_absent=True)
+        yield f"## Training the recipes\n\n{render(table)}"
+    for level in LEVELS:
+        cases = [case for case in results.cases(level) if case not in recipes]
+        if cases:
+            table = tables.case_table(analysis, cases, with_absent=False)
+            heading = "training, other sizes" if level == "training" and recipes else level
+            yield f"## {heading.capitalize()}\n\n{render(table)}"
+    for heading, table in (
+        *((f"Where {name} loses", table) for name, table in tables.losses_tables(analysis).items()),
+        ("Before the steady state", tables.phases_table(analysis)),
+        ("Time to accuracy", tables.accuracy_table(results)),
+        ("How cost grows", tables.growth_table(analysis)),
+        ("Peak memory", tables.memory_table(analysis)),
+        ("Absent and failed", tables.missing_table(results)),
+        ("Who takes part", tables.contenders_table(results)),
+        ("The machine", tables.host_table(results)),
+    ):
+        if table.groups:
+            yield f"## {heading}\n\n{render(table)}"
+
+
+def render(table: Table) -> str:
+    """Return a table in Markdown; headings of groups become a first column."""
+    grouped = bool(table.heading)
+    columns = ((table.heading,) if grouped else ()) + table.columns
+    numeric = ((False,) if grouped else ()) + table.numeric
+    lines = [_row(columns), _row("--:" if right else "---" for right in numeric)]
+    for group in table.groups:
+        for index, row in enumerate(group.rows):
+            first = [_escaped(group.heading) if index == 0 else ""] if grouped else []
+            lines.append(_row([*first, *_cells(row)]))
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterator[str] | list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: tuple[Cell, ...]) -> Iterator[str]:
+    for cell in row:
+        text = _escaped(cell.text)
+        yield f"**{text}**" if cell.strong and text else text
+        yield from [""] * (cell.span - 1)
+
+
+def _escaped(text: str) -> str:
+    """Keep a text in its cell, and from being taken for markup."""
+    plain = " ".join(text.split())
+    for special in "\\`*_|<[":
+        plain = plain.replace(special, f"\\{special}")
+    return plain
+
+
+def readme_table(analysis: Analysis) -> str:
+    """Return a compact table: images per second of each recipe, by contender; the best in bold."""
+    results = analysis.results
+    recipes = analysis.recipes()
+    present = [
+        name
+        for name in results.contenders
+        if any(("training", case.name, name) in results.measurements for case in recipes)
+    ]
+    columns = ("training, images/s", *present, "best of ours over the best peer")
+    lines = [_row(columns), _row(["---"] + ["--:"] * (len(columns) - 1))]
+    failed = {row.key for row in results.failed}
+    for case in recipes:
+        rates = {
+            row.contender: row.images / row.round_seconds.median for row in results.of_case(case)
+        }
+        best = max(rates.values(), default=0.0)
+        cells = [_escaped(case.name)]
+        for name in present:
+            text = numbers.NO_FIGURE
+            if name in rates:
+                text = numbers.count(rates[name])
+                text = f"**{text}**" if rates[name] == best else text
+            elif ("training", case.name, name) in failed:
+                text = "failed"
+            cells.append(text)
+        ours = analysis.fastest_own(case)
+        speed = ours.speed if ours else None
+        ratio = f"{numbers.times(speed.value)} ({numbers.interval(speed)})" if speed else ""
+        lines.append(_row([*cells, ratio or numbers.NO_FIGURE]))
+    host = results.host
+    threads = "thread" if host.threads == 1 else "threads"
+    where = f"{host.cpu}, {host.threads} {threads}" + (f", {host.gpu}" if host.gpu else "")
+    return "\n".join(lines) + f"\n\nMedians on {_escaped(where)}; brackets: 95 % interval.\n"
+
+
+def write_readme_table(path: Path, analysis: Analysis) -> None:
+    """Replace what stands between the two markers of a file by the table of these results.
+
+    Raises:
+        UsageError: the file cannot be read or written, or has not each marker once, in order.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        before, begin, rest = text.partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not (begin and end) or text.count(BEGIN) != 1 or text.count(END) != 1:
+            raise UsageError(f"{path} needs the lines {BEGIN} and {END}, each once, in this order")
+        table = readme_table(analysis)
+        write_atomically(path, f"{before}{BEGIN}\n{table}{END}{after}".encode())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a text in UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"cannot rewrite {path}: {error.strerror}") from error

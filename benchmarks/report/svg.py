@@ -1,0 +1,191 @@
+"""Charts as SVG for a page: no fixed colours, so that the page's light, dark and print styles hold.
+
+A contender is told by three things at once: its colour (class `k0`, `k1`, … of the page), the shape
+of its marks, and whether it is ours (solid line, filled marks) or a peer (dashed line, open marks).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+Point = tuple[float, float]
+
+MARKS = 6
+_MARK = 4.5
+_LINE = 15.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a contender is drawn."""
+
+    name: str
+    colour: int
+    mark: int
+    is_peer: bool
+
+    @property
+    def classes(self) -> str:
+        """Classes of the page's style."""
+        return f"k{self.colour} {'peer' if self.is_peer else 'own'}"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A logarithmic axis.
+
+    Attributes:
+        low: the value at `start`.
+        high: the value at `end`.
+        start: position in the picture.
+        end: likewise.
+        ticks: values with their labels.
+        title: what is measured, and its unit.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[tuple[float, str], ...]
+    title: str
+
+    def __call__(self, value: float) -> float:
+        """Return the position of a value."""
+        share = math.log(value / self.low) / math.log(self.high / self.low)
+        return round(self.start + share * (self.end - self.start), 2)
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Return round values of a logarithmic axis: powers of ten, more where these are too few."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+        if len(inside) >= 3:
+            break
+    every = math.ceil(len(inside) / 7)
+    return inside[::every]
+
+
+def axis(
+    values: Iterable[float],
+    span: tuple[float, float],
+    title: str,
+    label: Callable[[float], str],
+    *,
+    ticks: Sequence[float] | None = None,
+) -> Axis:
+    """Return an axis that has room for some values; with round ticks unless they are given."""
+    values = [*values, *(ticks or ())]
+    room = (max(values) / min(values)) ** 0.04 * 1.05
+    low, high = min(values) / room, max(values) * room
+    chosen = decades(low, high) if ticks is None else ticks
+    return Axis(low, high, *span, tuple((tick, label(tick)) for tick in chosen), title)
+
+
+def picture(width: int, height: int, description: str) -> Element:
+    """Return an empty picture that scales with the page."""
+    return Element(
+        "svg",
+        {
+            "viewBox": f"0 0 {width} {height}",
+            "role": "img",
+            "aria-label": description,
+        },
+    )
+
+
+def markup(element: Element) -> str:
+    """Return an element as text for a page; inline, it needs no declaration of a namespace."""
+    return tostring(element, encoding="unicode")
+
+
+def text(
+    parent: Element, x: float, y: float, content: str, *, anchor: str = "start", kind: str = ""
+) -> Element:
+    """Write at a position; y is the base line."""
+    attributes = {"x": f"{x:g}", "y": f"{y:g}", "text-anchor": anchor}
+    element = SubElement(parent, "text", attributes | ({"class": kind} if kind else {}))
+    element.text = content
+    return element
+
+
+def line(parent: Element, start: Point, end: Point, kind: str) -> None:
+    """Draw a straight line."""
+    ends = {"x1": start[0], "y1": start[1], "x2": end[0], "y2": end[1]}
+    SubElement(parent, "line", {**{name: f"{v:g}" for name, v in ends.items()}, "class": kind})
+
+
+def path(parent: Element, points: Sequence[Point], kind: str) -> None:
+    """Draw a line through points."""
+    steps = " ".join(f"{x:g},{y:g}" for x, y in points)
+    SubElement(parent, "polyline", {"points": steps, "class": kind})
+
+
+def mark(parent: Element, x: float, y: float, look: Look, note: str = "") -> None:
+    """Draw the mark of a contender; `note` shows when it is pointed at."""
+    shape = SubElement(
+        parent, "path", {"d": _outline(look.mark, x, y), "class": f"mark {look.classes}"}
+    )
+    if note:
+        SubElement(shape, "title").text = note
+
+
+def _outline(shape: int, x: float, y: float) -> str:
+    """One of six shapes of about the same weight, as a path."""
+    r = _MARK
+    if shape % MARKS == 0:  # circle
+        return f"M{x - r:g} {y:g}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0z"
+    corners = {
+        1: [(-r, -r), (r, -r), (r, r), (-r, r)],  # square
+        2: [(0, -1.3 * r), (1.2 * r, r), (-1.2 * r, r)],  # triangle
+        3: [(0, -1.4 * r), (1.4 * r, 0), (0, 1.4 * r), (-1.4 * r, 0)],  # diamond
+        4: [(0, 1.3 * r), (1.2 * r, -r), (-1.2 * r, -r)],  # triangle upside down
+        5: [  # cross
+            (-r, -r / 3), (-r / 3, -r / 3), (-r / 3, -r), (r / 3, -r), (r / 3, -r / 3), (r, -r / 3),
+            (r, r / 3), (r / 3, r / 3), (r / 3, r), (-r / 3, r), (-r / 3, r / 3), (-r, r / 3),
+        ],
+    }[shape % MARKS]  # fmt: skip
+    return "M" + "L".join(f"{x + dx:.2f} {y + dy:.2f}" for dx, dy in corners) + "z"
+
+
+def draw_axes(parent: Element, x: Axis, y: Axis) -> None:
+    """Draw frame, grid and labels of a chart; the upright axis may start at its top or foot."""
+    top, foot = sorted((y.start, y.end))
+    for value, label in y.ticks:
+        line(parent, (x.start, y(value)), (x.end, y(value)), "grid")
+        text(parent, x.start - 7, y(value) + 4, label, anchor="end", kind="tick")
+    for value, label in x.ticks:
+        line(parent, (x(value), foot), (x(value), top), "grid")
+        text(parent, x(value), foot + 17, label, anchor="middle", kind="tick")
+    line(parent, (x.start, foot), (x.end, foot), "frame")
+    text(parent, (x.start + x.end) / 2, foot + 36, x.title, anchor="middle", kind="title")
+    text(parent, 2, top - 12, y.title, kind="title")
+
+
+def apart(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move positions as little as need be so that neighbours are `gap` apart, within bounds."""
+    order = sorted(range(len(positions)), key=positions.__getitem__)
+    placed = [positions[index] for index in order]
+    for index in range(1, len(placed)):
+        placed[index] = max(placed[index], placed[index - 1] + gap)
+    overshoot = max(0.0, placed[-1] - high) if placed else 0.0
+    for index in reversed(range(len(placed))):
+        limit = high if index == len(placed) - 1 else placed[index + 1] - gap
+        placed[index] = min(placed[index], limit) if overshoot else placed[index]
+        placed[index] = max(placed[index], low + gap * index)
+    result = [0.0] * len(positions)
+    for index, position in zip(order, placed, strict=True):
+        result[index] = position
+    return result
+
+
+def label_ends(parent: Element, ends: Sequence[tuple[Look, Point]], x: float, y: Axis) -> None:
+    """Write the name of each line beside its end, with a thread from one to the other."""
+    heights = apart([point[1] for _, point in ends], _LINE, y.end + 4, y.start - 2)
+    for (look, point), height in zip(ends, heights, strict=True):
+        if abs(height - point[1]) > 3 or x - point[0] > 12:
+            path(parent, [(point[0] + 7, point[1]), (x - 4, height)], "thread")
+        text(parent, x, height + 4, look.name, kind="name")

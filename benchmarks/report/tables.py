@@ -1,0 +1,330 @@
+"""The tables of the report, as data: Markdown and HTML write the same ones."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.report import numbers
+from benchmarks.report.analysis import Analysis, Standing, times_to_accuracy
+from benchmarks.results import PHASES, Case, Measurement, Missing, ResultSet
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Attributes:
+        text: what it says.
+        strong: whether it stands out.
+        share: length of the bar behind it, 0…1; None for no bar.
+        span: columns that it takes.
+        kind: "peer", "missing" or "failed" where it looks different.
+    """
+
+    text: str
+    strong: bool = False
+    share: float | None = None
+    span: int = 1
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under a common heading."""
+
+    heading: str
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        columns: their headings; the first is text, the others as `numeric` says.
+        groups: of rows.
+        numeric: which columns hold figures.
+        heading: what the headings of the groups are; empty where there are none.
+    """
+
+    columns: tuple[str, ...]
+    groups: tuple[Group, ...]
+    numeric: tuple[bool, ...]
+    heading: str = ""
+
+
+def _table(
+    columns: Sequence[str], groups: Iterable[Group], *, texts: Iterable[int] = (), heading: str = ""
+) -> Table:
+    """Make a table of figures; the first column and those in `texts` hold text."""
+    words = {0, *texts}
+    numeric = tuple(index not in words for index in range(len(columns)))
+    return Table(tuple(columns), tuple(group for group in groups if group.rows), numeric, heading)
+
+
+_PER_CALL = {"training": "step", "inference": "call", "operations": "call"}
+
+
+def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) -> Table:
+    """Make the table of the measurements of some cases of one level.
+
+    Args:
+        analysis: of the results.
+        cases: at least one, all of one level.
+        with_absent: whether contenders that cannot run on this machine have rows too. Those that
+            cannot do one case are named in `missing_table` alone.
+    """
+    level = cases[0].level
+    first = () if level == "operations" else ("images/s", "p10–p90")
+    columns: tuple[str, ...] = (
+        "", *first, f"time per {_PER_CALL[level]}", "p10–p90", "n", "× best peer", "95 % interval",
+        "of floor", "check",
+    )  # fmt: skip
+    measured = {measurement.contender for measurement in analysis.results.measurements.values()}
+    absent = [
+        row for row in analysis.results.absent if with_absent and row.contender not in measured
+    ]
+    groups = []
+    for case in cases:
+        standings = analysis.of_case(case)
+        fastest = standings[0].measurement.call_seconds.median if standings else 0.0
+        rows = [_standing_row(standing, fastest, level) for standing in standings]
+        rows += [
+            (Cell(row.contender), Cell(f"{label}: {row.reason}", span=len(columns) - 1, kind=kind))
+            for missing, label, kind in (
+                (analysis.results.failed, "failed its check", "failed"),
+                (absent, "absent", "missing"),
+            )
+            for row in missing
+            if (row.level, row.case) == (case.level, case.name)
+        ]
+        groups.append(Group(case.name, tuple(rows)))
+    return _table(columns, groups, heading="case")
+
+
+def _standing_row(standing: Standing, fastest: float, level: str) -> tuple[Cell, ...]:
+    measurement = standing.measurement
+    seconds = measurement.call_seconds
+    best = seconds.median == fastest
+    cells = [Cell(measurement.contender, strong=best, kind="peer" if standing.is_peer else "")]
+    share: float | None = fastest / seconds.median
+    if level != "operations":
+        epoch, images = measurement.round_seconds, measurement.images
+        cells += [
+            Cell(numbers.count(images / epoch.median), strong=best, share=share),
+            Cell(numbers.between(images / epoch.p90, images / epoch.p10, of_time=False)),
+        ]
+        share = None
+    speed = standing.speed
+    against = "best peer" if standing.is_best_peer else numbers.NO_FIGURE
+    return (
+        *cells,
+        Cell(numbers.duration(seconds.median), share=share),
+        Cell(numbers.between(seconds.p10, seconds.p90, of_time=True)),
+        Cell(str(seconds.n)),
+        Cell(numbers.times(speed.value) if speed else numbers.NO_FIGURE, strong=standing.wins),
+        Cell(against if speed is None or standing.is_best_peer else numbers.interval(speed)),
+        Cell(numbers.percent(standing.floor)),
+        Cell(f"{measurement.check.difference:.0e}"),
+    )
+
+
+def losses_tables(analysis: Analysis) -> dict[str, Table]:
+    """Make, for each backend of this project, the table of the rows that the best peer wins."""
+    losses: dict[str, Table] = {}
+    for name, contender in analysis.results.contenders.items():
+        if contender.is_peer:
+            continue
+        rows = [
+            standing
+            for standing in analysis.standings.values()
+            if standing.measurement.contender == name and standing.loses
+        ]
+        rows.sort(key=lambda row: row.speed.value if row.speed else 1.0)
+        if rows:
+            losses[name] = _table(
+                ("case", "level", "× best peer", "95 % interval", "best peer"),
+                [Group("", tuple(_loss_row(row) for row in rows))],
+                texts=(1, 4),
+            )
+    return losses
+
+
+def _loss_row(row: Standing) -> tuple[Cell, ...]:
+    case, speed = row.measurement.case, row.speed
+    assert speed is not None
+    return (
+        Cell(case.name),
+        Cell(case.level),
+        Cell(numbers.times(speed.value)),
+        Cell(numbers.interval(speed)),
+        Cell(row.peer or ""),
+    )
+
+
+def growth_table(analysis: Analysis) -> Table:
+    """Make the table of the fitted exponents."""
+    groups: dict[str, list[tuple[Cell, ...]]] = {}
+    for growth in analysis.growth:
+        sizes = [size for size, _ in growth.points]
+        groups.setdefault(f"{growth.network}, {growth.sweep}", []).append(
+            (
+                _contender_cell(analysis.results, growth.contender),
+                Cell(f"{growth.exponent.value:.2f}"),
+                Cell(f"{growth.exponent.low:.2f} to {growth.exponent.high:.2f}"),
+                Cell(f"{min(sizes)}–{max(sizes)}"),
+                Cell(str(len(sizes))),
+            )
+        )
+    return _table(
+        ("", "exponent", "95 % interval", "sizes", "n"),
+        [Group(name, tuple(rows)) for name, rows in groups.items()],
+        heading="network, size",
+    )
+
+
+def phases_table(analysis: Analysis) -> Table:
+    """Make the table of the seconds before and in the steady state of the recipes."""
+    groups = []
+    for case in analysis.recipes():
+        rows = [
+            (
+                _contender_cell(analysis.results, row.contender),
+                *(_phase_cell(row, phase) for phase in PHASES),
+                Cell(numbers.duration(row.round_seconds.median)),
+            )
+            for row in (standing.measurement for standing in analysis.of_case(case))
+        ]
+        groups.append(Group(case.name, tuple(rows)))
+    columns = ("", *(phase.replace("_", " ") for phase in PHASES), "a steady epoch")
+    return _table(columns, groups, heading="case")
+
+
+def _phase_cell(row: Measurement, phase: str) -> Cell:
+    seconds = row.phases_s.get(phase)
+    return Cell(numbers.NO_FIGURE if seconds is None else numbers.duration(seconds))
+
+
+def accuracy_table(results: ResultSet) -> Table:
+    """Make the table of seconds and epochs to each accuracy."""
+    groups: dict[str, list[tuple[Cell, ...]]] = {}
+    for time in times_to_accuracy(results):
+        reached = len(time.seconds)
+        name = f"{time.network}, batch {time.batch}, to {time.target:.0%}"
+        rows = groups.setdefault(name, [])
+        cells = [_contender_cell(results, time.contender)]
+        if time.seconds:
+            seconds = sorted(time.seconds)
+            cells += [
+                Cell(numbers.duration(float(np.median(seconds)))),
+                Cell(numbers.between(seconds[0], seconds[-1], of_time=True)),
+                Cell(f"{np.median(time.epochs):g}"),
+            ]
+        else:
+            cells.append(Cell("no seed reached it", span=3, kind="missing"))
+        rows.append((*cells, Cell(f"{time.seeds - reached} of {time.seeds}")))
+    return _table(
+        ("", "seconds, median", "fastest–slowest seed", "epochs, median", "seeds that failed"),
+        [Group(name, tuple(rows)) for name, rows in groups.items()],
+        heading="network and accuracy",
+    )
+
+
+def memory_table(analysis: Analysis) -> Table:
+    """Make the table of the peak memory of the recipes."""
+    groups = []
+    for case in analysis.recipes():
+        rows = [
+            (
+                _contender_cell(analysis.results, row.contender),
+                Cell(numbers.size(row.peak_host_bytes)),
+                Cell(numbers.size(row.peak_device_bytes)),
+            )
+            for row in analysis.results.of_case(case)
+            if row.peak_host_bytes is not None or row.peak_device_bytes is not None
+        ]
+        groups.append(Group(case.name, tuple(rows)))
+    return _table(("", "host", "device"), groups, heading="case")
+
+
+def missing_table(results: ResultSet) -> Table:
+    """Make the table of the rows without a time, those of one reason together."""
+    groups = [
+        Group(heading, tuple(_missing_rows(missing)))
+        for heading, missing in (("failed its check", results.failed), ("absent", results.absent))
+    ]
+    return _table(("", "reason", "rows"), groups, texts=(1, 2), heading="why there is no time")
+
+
+def _missing_rows(missing: Sequence[Missing]) -> Iterable[tuple[Cell, ...]]:
+    together: dict[tuple[str, str], list[Missing]] = {}
+    for row in missing:
+        together.setdefault((row.contender, row.reason), []).append(row)
+    for (contender, reason), rows in together.items():
+        named = f"{rows[0].level}: {rows[0].case}"
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        yield Cell(contender), Cell(reason), Cell(named + more)
+
+
+def host_table(results: ResultSet) -> Table:
+    """Make the table of the facts about the machine and the software."""
+    host, ceilings = results.host, results.ceilings
+    none = "none"
+    facts = {
+        "processor": host.cpu,
+        "cores": f"{host.cores}, of which {host.threads} may be used",
+        "vector width": f"{host.vector_width_bits} bits" if host.vector_width_bits else "unknown",
+        "memory": numbers.size(host.memory_bytes) if host.memory_bytes else "unknown",
+        "GPU": host.gpu or none,
+        "GPU driver": host.gpu_driver or none,
+        "system": host.os,
+        "Python": host.python,
+        "BLAS and thread pools": "; ".join(
+            f"{blas.name} {blas.version or ''}, {blas.threads} threads".replace(" ,", ",")
+            for blas in host.blas
+        )
+        or none,
+        "Numba threading layer": host.numba_threading_layer or none,
+        "load average, at the start and at the end": ", ".join(
+            f"{load:.2f}" for load in host.load_average
+        ),
+        "versions": ", ".join(f"{name} {version}" for name, version in host.versions.items()),
+        "commit": _commit(results),
+        "arithmetic ceiling": f"{numbers.count(ceilings.flops_per_s)}FLOP/s, "
+        + ceilings.how.get("flops_per_s", ""),
+        "memory ceiling": f"{numbers.count(ceilings.bytes_per_s)}B/s, "
+        + ceilings.how.get("bytes_per_s", ""),
+        "runs": "; ".join(
+            f"{path.name}: {run.profile}, {run.passes} passes, seed {run.seed}, "
+            f"{run.threads} threads, {run.started} to {run.finished}"
+            + ("" if run.complete else ", not complete")
+            for path, run in zip(results.paths, results.runs, strict=True)
+        ),
+    }
+    rows = [(Cell(name), Cell(text)) for name, text in facts.items()]
+    return _table(("fact", "value"), [Group("", tuple(rows))], texts=(1,))
+
+
+def contenders_table(results: ResultSet) -> Table:
+    """Make the table of who takes part."""
+    rows = [
+        (
+            Cell(contender.name),
+            Cell("peer" if contender.is_peer else "this project"),
+            Cell(", ".join(f"{name} {version}" for name, version in contender.versions.items())),
+            Cell(str(contender.threads)),
+        )
+        for contender in results.contenders.values()
+    ]
+    return _table(("", "whose", "versions", "threads"), [Group("", tuple(rows))], texts=(1, 2))
+
+
+def _commit(results: ResultSet) -> str:
+    if results.host.commit is None:
+        return "unknown"
+    return results.host.commit + (" with uncommitted changes" if results.host.dirty else "")
+
+
+def _contender_cell(results: ResultSet, name: str) -> Cell:
+    return Cell(name, kind="peer" if results.contenders[name].is_peer else "")

@@ -1,0 +1,389 @@
+"""The report says what the figures say, and its page holds up in a real browser."""
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from benchmark_files import Laboratory
+from headless_browser import Browser, is_installed
+from PIL import Image
+
+from benchmarks.report import numbers, report_command
+from benchmarks.report.analysis import Analysis, analyse, crossover, times_to_accuracy
+from benchmarks.report.html import to_html
+from benchmarks.report.markdown import BEGIN, END, readme_table, to_markdown, write_readme_table
+from benchmarks.report.summary import summarise
+from benchmarks.report.svg import apart
+from benchmarks.result_files import load_results
+from mnist_accel.errors import UsageError
+
+ON_GPU = ("numpy", "numba", "cupy", "torch-eager", "jax", "torch-cuda-graph")
+
+
+def _analysis(folder, laboratory, change=None) -> Analysis:
+    document = laboratory.document()
+    if change is not None:
+        change(document)
+    path = folder / "results.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return analyse(load_results([path]))
+
+
+@pytest.fixture(scope="module")
+def analysis(tmp_path_factory):
+    return _analysis(tmp_path_factory.mktemp("cpu"), Laboratory())
+
+
+@pytest.fixture(scope="module")
+def gpu_analysis(tmp_path_factory):
+    return _analysis(tmp_path_factory.mktemp("gpu"), Laboratory(contenders=ON_GPU))
+
+
+class Page(HTMLParser):
+    """What of a page the tests ask for: addresses, headings, and the cells of each table row."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.addresses, self.rows, self.tags = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        names = ("src", "href", "data", "action", "srcset", "poster", "xlink:href")
+        self.addresses += [value for name, value in attributes if name in names]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data):
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+
+
+def test_the_fastest_and_the_losses_are_named(analysis):
+    summary = summarise(analysis)
+    assert "faster than the best peer in all 3 recipes" in summary.headline
+    assert any(
+        re.fullmatch(
+            r"two-layer, batch 512: numba trains 8\d\d k images/s, "
+            r"2\.\d+× the speed of torch-eager \([\d.]+–[\d.]+\)\.",
+            sentence,
+        )
+        for sentence in summary.recipes
+    )
+    text = " ".join(summary.findings)
+    assert "numpy loses to the best peer in" in text
+    assert "numba loses nowhere" in text
+    assert "numpy has no time for training lenet, batch 4096: its check failed" in text
+    assert "Absent altogether: cupy (no NVIDIA GPU; nvidia-smi finds none)" in text
+    assert not summary.cautions
+
+
+def test_a_draw_is_not_called_a_win(tmp_path):
+    slower = {"numba": 2.05}  # as slow as torch-eager at a batch of 512
+    laboratory = Laboratory(contenders=("numba", "torch-eager"), slower=slower)
+    summary = summarise(_analysis(tmp_path, laboratory))
+    sentence = next(text for text in summary.recipes if text.startswith("two-layer"))
+    assert sentence.endswith("which noise may explain.")
+    assert "not to be told apart" in summary.headline
+
+
+def test_what_makes_figures_doubtful_is_said(tmp_path):
+    def change(document):
+        document["mnist_accel"]["complete"] = False
+        document["mnist_accel"]["host"] |= {"dirty": True, "load_average": [9.0, 1.0, 1.0]}
+
+    laboratory = Laboratory(contenders=("numba", "jax"), passes=1)
+    cautions = " ".join(summarise(_analysis(tmp_path, laboratory, change)).cautions)
+    for words in ("did not come to its end", "not in the commit", "single pass", "up to 9.0"):
+        assert words in cautions
+
+
+def test_ratio_and_floor_follow_from_the_figures(analysis):
+    row = analysis.standings["training", "two-layer, batch 512", "numba"]
+    peer = analysis.standings["training", "two-layer, batch 512", row.peer].measurement
+    assert row.peer == "torch-eager"
+    expected = peer.call_seconds.median / row.measurement.call_seconds.median
+    assert row.speed.value == pytest.approx(expected)
+    assert row.speed.low < expected < row.speed.high
+    images = row.measurement.images
+    seconds = max(159_000 * images / 2.1e11, 784 * images / 1.6e10)
+    assert row.floor == pytest.approx(seconds / row.measurement.round_seconds.median)
+
+
+def test_processors_and_gpus_have_their_own_best_peers(gpu_analysis):
+    standings = gpu_analysis.standings
+    assert standings["training", "lenet, batch 64", "cupy"].peer == "torch-cuda-graph"
+    assert standings["training", "lenet, batch 64", "numba"].peer == "torch-eager"
+    # The ceilings are those of the processor, and say nothing of a GPU.
+    assert standings["training", "lenet, batch 64", "cupy"].floor is None
+
+
+def test_the_crossover_lies_where_the_lines_meet(gpu_analysis):
+    results = gpu_analysis.results
+    batches = (1, 10, 100, 1000)
+    rates = {"numba": [(b, 100.0) for b in batches], "cupy": [(b, 2.0 * b) for b in batches]}
+    assert crossover(results, rates) == pytest.approx(50.0)
+    ahead = {"numba": [(b, 1.0) for b in batches], "cupy": rates["cupy"]}
+    assert crossover(results, ahead) is None
+    assert crossover(results, {"numba": rates["numba"]}) is None
+
+
+def test_growth_is_that_of_the_made_up_network(analysis):
+    growth = {(one.network, one.sweep, one.contender): one for one in analysis.growth}
+    width = growth["two-layer", "width", "numba"]
+    assert [size for size, _ in width.points] == [25, 50, 100, 200, 400]
+    sizes = np.array([25, 50, 100, 200, 400])
+    seconds = 40 + 1.1 * 512 * (sizes / 50) ** 0.8
+    expected = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+    assert width.exponent.value == pytest.approx(expected, abs=0.05)
+    assert width.exponent.low < expected < width.exponent.high
+
+
+def test_seeds_that_fail_count(analysis):
+    times = {
+        (time.network, time.contender, time.target): time
+        for time in times_to_accuracy(analysis.results)
+    }
+    small = times["two-layer", "numba", 0.95]
+    assert (len(small.seconds), small.seeds) == (4, 5)
+    assert ("two-layer", "numba", 0.99) not in times  # which nobody reached
+    assert np.median(times["lenet", "numba", 0.95].epochs) < np.median(
+        times["lenet", "numba", 0.97].epochs
+    )
+
+
+def test_markdown_tables_are_whole(analysis):
+    text = to_markdown(analysis)
+    for heading in ("Training the recipes", "Where numpy loses", "Time to accuracy", "The machine"):
+        assert f"## {heading}" in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        columns = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(columns) == 1, block
+    assert "failed its check: the gradient of W1" in text
+    assert "absent: no NVIDIA GPU" in text
+
+
+def test_names_cannot_break_out_of_their_place(tmp_path):
+    """A reason may hold anything: in the page it is text, in Markdown one cell."""
+    evil = "a | b\n<script>alert(1)</script> </svg> & [x](y)"
+
+    def change(document):
+        for row in document["mnist_accel"]["absent"]:
+            row["reason"] = evil
+
+    changed = _analysis(tmp_path, Laboratory(contenders=("numba", "jax"), passes=1), change)
+    page = Page(to_html(changed))
+    assert "script" not in page.tags
+    assert any(evil in cell for row in page.rows for cell in row)
+    markdown = to_markdown(changed)
+    assert r"a \| b \<script" in markdown
+    assert "<script" not in markdown.replace("\\<", "")
+
+
+def test_the_readme_table_replaces_what_is_between_its_marks(tmp_path, analysis):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter ×\n", encoding="utf-8")
+    for _ in range(2):
+        write_readme_table(readme, analysis)
+    text = readme.read_text(encoding="utf-8")
+    assert text == f"before\n{BEGIN}\n{readme_table(analysis)}{END}\nafter ×\n"
+    line = next(line for line in text.splitlines() if line.startswith("| lenet"))
+    assert re.fullmatch(
+        r"\| lenet, batch 64 \|.* \*\*2\d\.\d k\*\* \|.*× \([\d.]+–[\d.]+\) \|", line
+    )
+
+
+@pytest.mark.parametrize("text", ["none", f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", BEGIN])
+def test_a_readme_without_the_marks_is_left_alone(tmp_path, analysis, text):
+    readme = tmp_path / "README.md"
+    readme.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match="each once, in this order"):
+        write_readme_table(readme, analysis)
+    assert readme.read_text(encoding="utf-8") == text
+
+
+def test_the_command_writes_both_beside_the_results(tmp_path, capsys):
+    path = Laboratory(contenders=("numba",), passes=1, rounds=2).write(tmp_path / "v1.2.json")
+    assert report_command([path], None) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / f"v1.2.{s}") for s in ("md", "html")]
+    assert report_command([path], tmp_path / "new") == 0
+    assert (tmp_path / "new" / "v1.2.html").read_bytes() == (tmp_path / "v1.2.html").read_bytes()
+    assert "No peer took part" in (tmp_path / "v1.2.md").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path):
+    path = Laboratory(contenders=("numba",), passes=1, rounds=2).write(tmp_path / "a.json")
+    with pytest.raises(UsageError, match=r"cannot write .*a\.md"):
+        report_command([path], path)  # which is no folder
+
+
+def test_a_run_without_any_figure_still_has_a_report(tmp_path):
+    def change(document):
+        document["benchmarks"] = []
+        document["mnist_accel"]["accuracy"] = []
+
+    empty = _analysis(tmp_path, Laboratory(contenders=("numba",)), change)
+    assert "No training of this project was measured." in to_html(empty)
+    assert "No training of this project was measured." in to_markdown(empty)
+
+
+def test_the_page_asks_the_network_for_nothing(gpu_analysis):
+    html = to_html(gpu_analysis)
+    page = Page(html)
+    assert all(address.startswith(("#", "data:,")) for address in page.addresses)
+    assert not {"script", "iframe", "img", "object", "embed", "use"} & set(page.tags)
+    assert not re.search(r"https?://|@import|url\(", html)
+
+
+def test_every_link_of_the_page_leads_somewhere(analysis):
+    html = to_html(analysis)
+    targets = set(re.findall(r'id="(\w+)"', html))
+    links = {address.removeprefix("#") for address in Page(html).addresses if address[0] == "#"}
+    assert links
+    assert links <= targets
+
+
+def test_numbers_read_well():
+    assert [numbers.count(value) for value in (0, 9.994, 999.6, 12_345, 1.5e6)] == [
+        "0", "9.99", "1.00 k", "12.3 k", "1.50 M",
+    ]  # fmt: skip
+    assert [numbers.duration(value) for value in (4.2e-8, 6.8e-5, 0.9999, 75.0)] == [
+        "42.0 ns", "68.0 µs", "1.00 s", "75.0 s",
+    ]  # fmt: skip
+    assert numbers.between(9.5e-4, 1.2e-3, of_time=True) == "0.950–1.20 ms"
+    assert [numbers.percent(value) for value in (0.0041, 0.0996, 1.312, None)] == [
+        "0.4 %", "10 %", "131 %", "–",
+    ]  # fmt: skip
+
+
+def test_labels_are_moved_apart_and_stay_inside():
+    placed = apart([50.0, 10.0, 12.0, 99.0, 98.0], 10.0, 0.0, 100.0)
+    assert placed == [50.0, 10.0, 20.0, 100.0, 90.0]
+
+
+needs_browser = pytest.mark.skipif(not is_installed(), reason="chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["cpu", "gpu"])
+def page(request, tmp_path_factory, analysis, gpu_analysis):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    chosen = analysis if request.param == "cpu" else gpu_analysis
+    path.write_text(to_html(chosen), encoding="utf-8")
+    return path
+
+
+@needs_browser
+def test_a_browser_shows_charts_and_tables_without_complaint(browser, page):
+    browser.open(page)
+    assert browser.console == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [page.as_uri()]
+    shown = browser.evaluate(
+        """({
+            title: document.title,
+            mode: document.compatMode,
+            charts: [...document.querySelectorAll("figure svg")].filter(svg =>
+                svg.getBoundingClientRect().height > 100 && svg.querySelector(".mark")).length,
+            pictures: document.querySelectorAll("figure svg").length,
+            rows: document.querySelectorAll("#recipes tbody tr").length,
+            aligned: [...document.querySelectorAll("td.number")].every(cell =>
+                getComputedStyle(cell).textAlign === "right"),
+        })"""
+    )
+    assert shown["title"] == "Benchmarks of mnist_accel"
+    assert shown["mode"] == "CSS1Compat"
+    # Speeds, three networks by batch, the roofline, phases of three, two accuracies, one width.
+    assert shown["charts"] == shown["pictures"] == 1 + 3 + 1 + 3 + 2 + 1
+    assert shown["rows"] >= 3 * 6
+    assert shown["aligned"]
+
+
+# Letters outside of their picture are cut off on paper, or lie on what is beside it.
+_OUTSIDE = """[...document.querySelectorAll("figure svg")].flatMap(svg => {
+    const box = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll("text")].filter(text => {
+        const own = text.getBoundingClientRect();
+        return own.left < box.left - 12 || own.right > box.right + 12
+            || own.top < box.top - 2 || own.bottom > box.bottom + 2;
+    }).map(text => text.textContent);
+})"""
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 390, 1200])
+def test_nothing_is_wider_than_the_window(browser, page, width):
+    browser.open(page, width=width)
+    browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("innerWidth") == width
+    assert browser.evaluate(_OUTSIDE) == []
+    # A table that is wider scrolls in its own box.
+    assert browser.evaluate(
+        "[...document.querySelectorAll('table')].every(table => table.closest('.scroll'))"
+    )
+
+
+# Contrast of two colours as the accessibility guidelines define it.
+_CONTRASTS = """(() => {
+    const luminance = colour => {
+        const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255)
+            .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+    };
+    const paper = luminance(getComputedStyle(document.body).backgroundColor);
+    const contrast = colour => {
+        const [low, high] = [luminance(colour), paper].sort((a, b) => a - b);
+        return (high + 0.05) / (low + 0.05);
+    };
+    const least = (query, property) => Math.min(...[...document.querySelectorAll(query)]
+        .map(one => contrast(getComputedStyle(one)[property])));
+    return {
+        marks: least(".mark", "stroke"),
+        letters: least("svg text", "fill"),
+        text: least("p, li, td, th, h2, a, summary", "color"),
+    };
+})()"""
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_stands_out_from_light_and_dark_paper(browser, page, scheme):
+    browser.open(page, scheme=scheme)
+    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    contrasts = browser.evaluate(_CONTRASTS)
+    assert contrasts["marks"] >= 3
+    assert contrasts["letters"] >= 4.5
+    assert contrasts["text"] >= 4.5
+
+
+@needs_browser
+def test_the_first_screen_holds_words_and_colours(browser, page):
+    browser.open(page)
+    picture = np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("RGB"))
+    assert picture.shape == (900, 1200, 3)
+    for colour in ((0, 114, 178), (213, 94, 0)):  # the marks of the first two backends
+        assert (np.abs(picture.astype(int) - colour).max(axis=2) < 8).sum() > 100
+
+
+@needs_browser
+def test_a_printed_page_is_light_and_holds_all_rows(browser, page):
+    browser.open(page, width=760, scheme="dark")
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(255, 255, 255)"
+    )
+    assert browser.evaluate(
+        "[...document.querySelectorAll('details table')].every(t => t.checkVisibility())"
+    )
+    assert browser.pdf().startswith(b"%PDF")

@@ -1,0 +1,301 @@
+"""The benchmark suite: does it measure what it says, and refuse to measure what is wrong?"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from backends import registry
+from backends.numpy_backend import NumpyBackend
+from benchmarks import ceilings, costs
+from benchmarks.__main__ import main
+from benchmarks.cases import (
+    InferenceCase,
+    OperationCase,
+    TrainingCase,
+    inference_cases,
+    operation_cases,
+    training_cases,
+)
+from benchmarks.checks import CheckError
+from benchmarks.contenders import contenders
+from benchmarks.contenders.project import ProjectBackend
+from benchmarks.host import host_facts
+from benchmarks.laboratory import Laboratory, NotComparableError
+from benchmarks.record import Record
+from benchmarks.result_files import load_results
+from mnist_accel.models import RECIPES, create_model
+
+ROOT = Path(__file__).parents[1]
+SMALL = TrainingCase("two-layer", 10)
+CNN = TrainingCase("cnn", 10)
+POOLING = OperationCase("max_pool2d", "backward", (2, 8, 8), 3, (("size", 2),))
+CONVOLUTION = OperationCase(
+    "conv2d", "backward", (2, 8, 8), 3, (("stride", 1), ("padding", 0)), (4, 2, 3, 3)
+)
+
+
+# What is measured
+
+
+def test_every_recipe_is_trained_at_its_own_batch_and_at_all_others():
+    batches = {name: set() for name in RECIPES}
+    for case in training_cases("full"):
+        if "batch" in case.sweeps:
+            batches[case.network].add(case.batch)
+    assert all(sizes == {1, 10, 64, 512, 4096} for sizes in batches.values())
+    own = {case.network: case.batch for case in training_cases("full") if "recipe" in case.sweeps}
+    assert own == {
+        "fcnn": 60_000, "two-layer": 512, "backprop": 10, "cnn": 1, "three-layer": 64, "lenet": 64,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+@pytest.mark.parametrize("cases", [training_cases, inference_cases, operation_cases])
+def test_names_tell_cases_apart(cases, profile):
+    names = [case.name for case in cases(profile)]
+    assert names
+    assert len(set(names)) == len(names)
+
+
+def test_cost_of_a_network_is_counted_by_hand():
+    model = create_model("two-layer", backend="numpy")
+    first, second = 2 * 784 * 50, 2 * 50 * 10
+    assert costs.forward_cost(model).flops == first + second
+    assert costs.training_cost(model).flops == 2 * first + 3 * second
+    model = create_model("cnn", backend="numpy")
+    assert costs.forward_cost(model).flops == 2 * 26 * 26 * 8 * 9 + 2 * 1352 * 10
+
+
+def test_ceilings_are_those_of_the_fastest_repetition(monkeypatch):
+    monkeypatch.setattr(ceilings, "MATRIX_SIDE", 10)
+    monkeypatch.setattr(ceilings, "COPY_BYTES", 1000)
+    times = iter(np.cumsum([0, 3, 9, 2, 9, 4, *[9, 5] * 12]))  # the shortest takes 2
+    measured = ceilings.measure_ceilings(clock=lambda: next(times))
+    assert measured.flops_per_s == 2 * 10**3 / 2
+
+
+def test_host_facts_say_on_what():
+    facts = host_facts()
+    assert facts["cores"] >= facts["threads"] >= 1
+    assert facts["versions"]["numpy"] == np.__version__
+    assert len(facts["load_average"]) == 3
+
+
+# What is refused
+
+
+class Doubled(NumpyBackend):
+    """A backend with a broken kernel: gradients of filters are a ten-thousandth too large."""
+
+    name: ClassVar[str] = "doubled"
+
+    def conv2d_backward(self, dy, x, weight, **settings):
+        dx, dweight, dbias = super().conv2d_backward(dy, x, weight, **settings)
+        return dx, dweight * np.float32(1.0001), dbias
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    monkeypatch.setitem(registry._registered, Doubled.name, Doubled)
+    return ProjectBackend(Doubled.name)
+
+
+@pytest.mark.parametrize("case", [CNN, CONVOLUTION])
+def test_broken_kernel_gets_no_time(broken, case):
+    with pytest.raises(CheckError, match=r"is 0\.0001 off the float64 reference"):
+        Laboratory().prepare(case, broken)
+
+
+def test_what_a_broken_kernel_does_not_touch_is_measured(broken):
+    assert Laboratory().prepare(POOLING, broken).check.difference < 1e-6
+    assert Laboratory().prepare(InferenceCase("cnn", 3), broken).check.difference < 1e-6
+
+
+def test_wrong_predictions_get_no_time(monkeypatch):
+    class Shifted(NumpyBackend):
+        name: ClassVar[str] = "shifted"
+
+        def softmax(self, logits):
+            return super().softmax(logits)[:, ::-1]
+
+    monkeypatch.setitem(registry._registered, Shifted.name, Shifted)
+    with pytest.raises(CheckError, match="probabilities"):
+        Laboratory().prepare(InferenceCase("two-layer", 3), ProjectBackend("shifted"))
+
+
+def test_reference_itself_is_judged_by_the_loops(monkeypatch):
+    """A mistake in the NumPy backend is found, though all others are compared with it."""
+    from benchmarks import checks
+
+    linear = NumpyBackend.linear
+    monkeypatch.setattr(NumpyBackend, "linear", lambda *given: linear(*given) * (1 + 1e-9))
+    checks.judge_network.cache_clear()
+    with pytest.raises(CheckError):
+        checks.judge_network("two-layer")
+    monkeypatch.undo()
+    checks.judge_network("two-layer")
+
+
+def test_absence_has_a_reason():
+    gone = ProjectBackend("cupy")
+    if gone.availability().ok:
+        pytest.skip("a GPU is there")
+    with pytest.raises(NotComparableError, match=r".+; .+"):
+        Laboratory().prepare(SMALL, gone)
+
+
+# What is waited for
+
+
+class Lazy(NumpyBackend):
+    """A backend that, as a GPU, has work pending until somebody waits for it, or fetches it."""
+
+    name: ClassVar[str] = "lazy"
+    pending: ClassVar[int] = 0
+
+    def linear(self, *arrays):
+        Lazy.pending += 1
+        return super().linear(*arrays)
+
+    def max_pool2d_backward(self, *arrays, **settings):
+        Lazy.pending += 1
+        return super().max_pool2d_backward(*arrays, **settings)
+
+    def synchronize(self):
+        Lazy.pending = 0
+
+    def to_numpy(self, array):
+        Lazy.pending = 0
+        return super().to_numpy(array)
+
+
+@pytest.mark.parametrize("case", [SMALL, InferenceCase("two-layer", 3), POOLING])
+def test_nothing_is_pending_when_the_clock_is_read(monkeypatch, case):
+    monkeypatch.setitem(registry._registered, Lazy.name, Lazy)
+    prepared = Laboratory().prepare(case, ProjectBackend("lazy"))
+    Lazy.pending = 0
+    prepared.run()
+    assert Lazy.pending == 0
+
+
+# How it is measured
+
+
+def test_pairs_are_prepared_once_and_begin_each_pass_anew():
+    laboratory = Laboratory()
+    numpy = contenders()["numpy"]
+    prepared = laboratory.prepare(SMALL, numpy)
+    assert prepared.steps == SMALL.steps
+    assert prepared.images == SMALL.steps * 10
+    assert laboratory.prepare(SMALL, numpy) is prepared
+
+
+def test_epoch_of_a_slow_contender_is_cut(monkeypatch):
+    from benchmarks import laboratory
+
+    monkeypatch.setattr(laboratory, "LONGEST_RUN_S", 1e-9)
+    prepared = Laboratory().prepare(SMALL, contenders()["numpy"])
+    assert (prepared.steps, prepared.images) == (1, 10)
+
+
+def test_journal_keeps_all_but_a_line_cut_short(tmp_path):
+    journal = tmp_path / "journal"
+    record = Record("quick", 1, 0, str(journal))
+    facts = {"level": "training", "contender": "numpy"}
+    record.add("one", {"params": {"case": SMALL}, "extra_info": facts})
+    record.absent("training", "case", contenders()["cupy"], "no GPU")
+    record.absent("training", "case", contenders()["cupy"], "no GPU")
+    with journal.open("a") as file:
+        file.write('{"kind": "meas')
+    again = Record("quick", 1, 0, str(journal))
+    assert again.done == {"one"}
+    document = {}
+    again.complete(document)
+    assert document["benchmarks"] == [{"params": {"case": SMALL.name}, "extra_info": facts}]
+    row = {"level": "training", "case": "case", "contender": "cupy", "reason": "no GPU"}
+    assert document["mnist_accel"]["absent"] == [row]
+
+
+# The front door
+
+QUICK = ("run", "--levels", "operations", "--passes", "1")
+
+
+def suite(*arguments, **settings):
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **settings,
+    )
+
+
+def test_a_run_is_interrupted_and_continued(tmp_path):
+    out = tmp_path / "results.json"
+    arguments = (*QUICK, "--contenders", "numpy,cupy", "--out", out)
+    first = suite(*arguments)
+    journal = tmp_path / "results.journal"
+    while not (journal.exists() and journal.read_text().count('"measured"') >= 2):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGINT)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 130, err
+    assert "go on with --continue" in err
+    measured = journal.read_text().count('"measured"')
+    second = suite(*arguments, "--continue")
+    printed, err = second.communicate(timeout=200)
+    assert second.returncode == 0, err
+    assert str(out) in printed
+    assert not journal.exists()
+    document = json.loads(out.read_text())
+    assert len(document["benchmarks"]) == len(operation_cases("quick"))
+    assert measured < len(document["benchmarks"])
+    results = load_results([out])
+    assert {one.contender for one in results.measurements.values()} == {"numpy"}
+    assert {row.contender for row in results.absent} == {"cupy"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([*QUICK, "--contenders", "tpu"], "unknown contender tpu"),
+        (["run", "--levels", "speed"], "unknown level speed"),
+        ([*QUICK, "--threads", "999"], "--threads is 999, but there are"),
+        ([*QUICK, "--continue"], "there is no unfinished run"),
+        (["run", "--quick", "--full"], "not allowed with argument"),
+        (["compare", "a.json"], "NEW"),
+        (["compare", "a.json", "b.json", "--fail-over", "x"], "expected a percentage"),
+        (["compare", "a.json", "b.json"], "a.json"),
+        (["report", "a.json"], "a.json"),
+        ([], "run|report|compare"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(tmp_path, arguments, says):
+    if arguments[:1] == ["run"]:
+        arguments = [*arguments, "--out", tmp_path / "out.json"]
+    process = suite(*arguments)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert says in err
+    assert len(err.splitlines()) == 1, err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_not_overwritten(tmp_path, capsys):
+    out = tmp_path / "results.json"
+    out.write_text("{}")
+    assert main([*QUICK, "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert out.read_text() == "{}"
