@@ -352,8 +352,6 @@ class GraphTraining(EagerTraining):
         return rows, graph, loss
 
     def _step(self, rows: Tensor) -> Tensor:
-        if len(rows) not in self._graphs:
-            self._graphs[len(rows)] = self._record(len(rows))
         static_rows, graph, loss = self._graphs[len(rows)]
         static_rows.copy_(rows)
         graph.replay()
