@@ -43,6 +43,7 @@ CASES: dict[str, Callable[[Profile], Sequence[Any]]] = {
 }
 Measure: TypeAlias = Callable[[Case, Contender, int], None]
 RECORD = pytest.StashKey[Record]()
+SESSION = pytest.StashKey[pytest.Session]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _chosen(config)
         config.stash[RECORD] = Record(
             profile=profile,
+            levels=config.getoption("levels").split(","),
             passes=config.getoption("passes") or PASSES[profile],
             seed=config.getoption("order_seed"),
             journal=config.getoption("journal"),
@@ -107,6 +109,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     record = config.stash[RECORD]
     random.Random(record.seed).shuffle(items)  # noqa: S311  # an order, not a secret
     items[:] = [item for item in items if item.nodeid not in record.done]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Keep the session, which knows at its end whether it was interrupted."""
+    session.config.stash[SESSION] = session
 
 
 @pytest.fixture(scope="session")
@@ -189,4 +196,8 @@ def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
 ) -> None:
     """Complete the file that pytest-benchmark writes."""
-    config.stash[RECORD].complete(output_json)
+    came_to_end = config.stash[SESSION].exitstatus in (
+        pytest.ExitCode.OK,
+        pytest.ExitCode.TESTS_FAILED,
+    )
+    config.stash[RECORD].complete(output_json, came_to_end=came_to_end)

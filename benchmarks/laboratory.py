@@ -158,7 +158,7 @@ class Laboratory:
 
     def _inference(self, case: InferenceCase, contender: Contender) -> Prepared:
         model = case.model()
-        refusal = contender.refusal(training_task(TrainingCase(case.network, case.batch), 1))
+        refusal = contender.inference_refusal(model, case.batch)
         if refusal:
             raise NotComparableError(refusal)
         images = (_images()[0][: case.batch] / np.float32(255)).astype(np.float32)

@@ -1,11 +1,13 @@
 """What a run of the benchmarks has found: in a journal at once, in a result file at the end.
 
-The journal has a line for every measurement, so that a run can be interrupted and continued. The
-result file is the JSON of pytest-benchmark, completed by a key of our own, `mnist_accel`.
+The journal has a line for the run and one for every measurement, so that a run can be interrupted
+and continued. The result file is the JSON of pytest-benchmark, completed by a key of our own,
+`mnist_accel`.
 """
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,23 +28,44 @@ class Record:
 
     Attributes:
         profile: which cases there are.
+        levels: those of them that are measured.
         passes: how often each pair is measured.
         seed: of the order.
         journal: file that everything is added to at once; None for none. What it holds already is
-            part of the run.
+            part of the run, and must be of one with the same settings.
+
+    Raises:
+        UsageError: the journal is of another run, or none at all.
     """
 
     profile: str
+    levels: Sequence[str]
     passes: int
     seed: int
     journal: str | None
     _lines: list[dict[str, Any]] = field(default_factory=list)
-    _started: str = field(default_factory=lambda: _now())
-    _load_average: list[float] = field(default_factory=lambda: list(os.getloadavg()))
 
     def __post_init__(self) -> None:
         if self.journal is not None and Path(self.journal).exists():
             self._lines = _read(Path(self.journal))
+        if not self._lines:
+            beginning = {"started": _now(), "load_average": list(os.getloadavg())}
+            self._append({"kind": "run", "settings": self._settings, **beginning})
+        settings = self._lines[0].get("settings")
+        if settings != self._settings:
+            raise UsageError(
+                f"{self.journal} is of a run with {settings}, not {self._settings}; "
+                "continue it with the settings it began with"
+            )
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "profile": self.profile,
+            "levels": list(self.levels),
+            "passes": self.passes,
+            "seed": self.seed,
+        }
 
     @property
     def done(self) -> set[str]:
@@ -64,22 +87,21 @@ class Record:
         """Record that a contender does not compute what it should."""
         self._append(_row("failed", level, case, contender, reason))
 
-    def complete(self, document: dict[str, Any]) -> None:
+    def complete(self, document: dict[str, Any], *, came_to_end: bool) -> None:
         """Replace the measurements of a result file by all of the journal, and add all else."""
+        run = self._lines[0]
         measured = [line["benchmark"] for line in self._lines if line["kind"] == "measured"]
         document["benchmarks"] = [one for one in measured if _level(one) != "accuracy"]
         names = {one["extra_info"]["contender"] for one in measured}
         names |= {line["contender"] for line in self._lines if "contender" in line}
         host = host_facts()
-        host["load_average"] = [*self._load_average, *host["load_average"]]
+        host["load_average"] = [*run["load_average"], *host["load_average"]]
         document["mnist_accel"] = {
             "format": FORMAT,
-            "profile": self.profile,
-            "passes": self.passes,
-            "seed": self.seed,
+            **self._settings,
             "threads": usable_cores(),
-            "complete": True,
-            "started": self._started,
+            "complete": came_to_end,
+            "started": run["started"],
             "finished": _now(),
             "host": host,
             "contenders": {

@@ -102,6 +102,7 @@ def _load(path: Path) -> ResultSet:
 def _run(header: Field) -> Run:
     return Run(
         profile=header["profile"].text(),
+        levels=tuple(level.text() for level in header["levels"]),
         passes=header["passes"].integer(1),
         seed=header["seed"].integer(),
         threads=header["threads"].integer(1),

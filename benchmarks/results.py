@@ -209,6 +209,7 @@ class Run:
     """How the measuring went: profile, settings, and whether it came to its end."""
 
     profile: str
+    levels: tuple[str, ...]
     passes: int
     seed: int
     threads: int

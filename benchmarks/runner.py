@@ -81,7 +81,8 @@ def _pytest(options: dict[str, str], out: Path) -> int:
         # Without pytest's display, the options of the project that shape it are unknown.
         *("-p", "benchmarks.progress", "-p", "no:terminal", "-o", "addopts=--strict-markers"),
         *("-p", "no:cacheprovider"),
-        *("--benchmark-disable-gc", "--benchmark-quiet"),
+        # "only" makes it an error, instead of a run without a time, if something disables them.
+        *("--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet"),
         *(f"--{name}={value}" for name, value in options.items()),
     ]
     try:

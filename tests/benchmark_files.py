@@ -182,6 +182,7 @@ class Laboratory:
         return {
             "format": 1,
             "profile": "full",
+            "levels": ["training", "inference", "operations", "accuracy"],
             "passes": self.passes,
             "seed": 0,
             "threads": 2,

@@ -17,6 +17,7 @@ from backends.numpy_backend import NumpyBackend
 from benchmarks import ceilings, costs
 from benchmarks.__main__ import main
 from benchmarks.cases import (
+    LEVELS,
     InferenceCase,
     OperationCase,
     TrainingCase,
@@ -31,6 +32,7 @@ from benchmarks.host import host_facts
 from benchmarks.laboratory import Laboratory, NotComparableError
 from benchmarks.record import Record
 from benchmarks.result_files import load_results
+from mnist_accel.errors import UsageError
 from mnist_accel.models import RECIPES, create_model
 
 ROOT = Path(__file__).parents[1]
@@ -208,36 +210,41 @@ def test_epoch_of_a_slow_contender_is_cut(monkeypatch):
 
 def test_journal_keeps_all_but_a_line_cut_short(tmp_path):
     journal = tmp_path / "journal"
-    record = Record("quick", 1, 0, str(journal))
+    settings = {"profile": "quick", "levels": LEVELS, "passes": 1, "seed": 0}
+    record = Record(**settings, journal=str(journal))
     facts = {"level": "training", "contender": "numpy"}
     record.add("one", {"params": {"case": SMALL}, "extra_info": facts})
     record.absent("training", "case", contenders()["cupy"], "no GPU")
     record.absent("training", "case", contenders()["cupy"], "no GPU")
     with journal.open("a") as file:
         file.write('{"kind": "meas')
-    again = Record("quick", 1, 0, str(journal))
+    again = Record(**settings, journal=str(journal))
     assert again.done == {"one"}
     document = {}
-    again.complete(document)
+    again.complete(document, came_to_end=True)
     assert document["benchmarks"] == [{"params": {"case": SMALL.name}, "extra_info": facts}]
     row = {"level": "training", "case": "case", "contender": "cupy", "reason": "no GPU"}
     assert document["mnist_accel"]["absent"] == [row]
+    with pytest.raises(UsageError, match=r"'passes': 1, .* not .*'passes': 2"):
+        Record(**settings | {"passes": 2}, journal=str(journal))
 
 
 # The front door
 
-QUICK = ("run", "--levels", "operations", "--passes", "1")
+QUICK = ("run", "--levels", "operations", "--passes", "3")
 
 
-def suite(*arguments, **settings):
+def suite(*arguments):
+    # pytest-benchmark takes no time in a worker of pytest-xdist, and knows one by these variables.
+    env = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks", *map(str, arguments)],
         cwd=ROOT,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        **settings,
     )
 
 
@@ -260,7 +267,8 @@ def test_a_run_is_interrupted_and_continued(tmp_path):
     assert str(out) in printed
     assert not journal.exists()
     document = json.loads(out.read_text())
-    assert len(document["benchmarks"]) == len(operation_cases("quick"))
+    assert len(document["benchmarks"]) == 3 * len(operation_cases("quick"))
+    assert document["mnist_accel"]["complete"]
     assert measured < len(document["benchmarks"])
     results = load_results([out])
     assert {one.contender for one in results.measurements.values()} == {"numpy"}

@@ -153,7 +153,11 @@ class Contender(ABC):
         return "cpu"
 
     def refusal(self, task: TrainingTask) -> str:
-        """Say why it cannot train this network; empty where it can."""
+        """Say why it cannot do this training; empty where it can."""
+        return ""
+
+    def inference_refusal(self, model: Network, batch_size: int) -> str:
+        """Say why it cannot predict with this network, so many images at once; empty if it can."""
         return ""
 
     @abstractmethod

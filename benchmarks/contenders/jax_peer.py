@@ -46,6 +46,10 @@ class Jax(Contender):
             "threads": str(usable_cores()),  # XLA takes as many, and tells nobody
         }
 
+    def device(self) -> Literal["cpu", "gpu"]:
+        """Return "gpu" where JAX computes on one."""
+        return "gpu" if self.availability().ok and _jax().default_backend() == "gpu" else "cpu"
+
     def refusal(self, task: TrainingTask) -> str:
         """Refuse optimizers that are not written here."""
         if type(task.optimizer) in (SGD, Adam):

@@ -51,10 +51,14 @@ class Loops(Contender):
         if reason := _refuse_network(task.model):
             return reason
         if task.batch_size != 1:
-            return f"its loops take one image at a time, not {task.batch_size}"
+            return _refuse_batch(task.batch_size)
         if type(optimizer) is not SGD or optimizer.momentum or optimizer.weight_decay:
             return "its loops take plain steps of SGD"
         return ""
+
+    def inference_refusal(self, model: Network, batch_size: int) -> str:
+        """Refuse other networks, and more than an image."""
+        return _refuse_network(model) or ("" if batch_size == 1 else _refuse_batch(batch_size))
 
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare the loops."""
@@ -74,6 +78,10 @@ class Loops(Contender):
     def operation(self, task: OperationTask) -> OperationSession | None:
         """Return None: the loops are not split into operations."""
         return None
+
+
+def _refuse_batch(size: int) -> str:
+    return f"its loops take one image at a time, not {size}"
 
 
 def _refuse_network(model: Network) -> str:

@@ -59,6 +59,10 @@ class Sklearn(Contender):
             )
         return _refuse_network(task.model)
 
+    def inference_refusal(self, model: Network, batch_size: int) -> str:
+        """Say what of the network `MLPClassifier` does not have."""
+        return _refuse_network(model)
+
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare an `MLPClassifier`."""
         return _Training(task)

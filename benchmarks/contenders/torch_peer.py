@@ -48,6 +48,10 @@ class TorchEager(Contender):
             "threads": str(torch.get_num_threads()),
         }
 
+    def device(self) -> Literal["cpu", "gpu"]:
+        """Return "gpu" where PyTorch finds one it can use."""
+        return "gpu" if self.availability().ok and _torch().cuda.is_available() else "cpu"
+
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare a training step by step."""
         return _training().EagerTraining(task)  # type: ignore[no-any-return]

@@ -296,8 +296,8 @@ def host_table(results: ResultSet) -> Table:
         "memory ceiling": f"{numbers.count(ceilings.bytes_per_s)}B/s, "
         + ceilings.how.get("bytes_per_s", ""),
         "runs": "; ".join(
-            f"{path.name}: {run.profile}, {run.passes} passes, seed {run.seed}, "
-            f"{run.threads} threads, {run.started} to {run.finished}"
+            f"{path.name}: {run.profile} ({', '.join(run.levels)}), {run.passes} passes, "
+            f"seed {run.seed}, {run.threads} threads, {run.started} to {run.finished}"
             + ("" if run.complete else ", not complete")
             for path, run in zip(results.paths, results.runs, strict=True)
         ),
