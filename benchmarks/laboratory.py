@@ -43,7 +43,7 @@ LEVEL_OF: dict[type, str] = {
     OperationCase: "operations",
 }
 # An epoch of the slowest contenders is cut to about so long.
-LONGEST_RUN_S = 2.0
+LONGEST_RUN_S = 0.5
 HELD_OUT = 0.1  # part of the training set that trainings to an accuracy are watched on
 
 
