@@ -7,6 +7,7 @@ is handed it. See `backends.base` for the contract and for how to add a backend.
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend, DeviceInfo
 from backends.cupy_probe import probe as probe_cupy
+from backends.names import unknown_name
 from backends.numba_probe import probe as probe_numba
 from backends.operations.common import Array, Ties, check_pooling, output_size
 from backends.registry import (
@@ -38,4 +39,5 @@ __all__ = [
     "probe_numba",
     "register",
     "select_backend",
+    "unknown_name",
 ]

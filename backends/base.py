@@ -36,7 +36,8 @@ class DeviceInfo:
     Attributes:
         name: the processor in words, such as "NVIDIA H200" or "AMD EPYC, 2 cores".
         memory_total_bytes: memory of the device; None where the system does not tell.
-        libraries: name and version of each library that does the work.
+        libraries: name and version of each library that does the work, at least one; runs and
+            benchmarks record them.
     """
 
     name: str

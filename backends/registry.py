@@ -9,10 +9,11 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend
+from backends.names import unknown_name
 
 ENTRY_POINT_GROUP = "mnist_accel.backends"
 
@@ -46,9 +47,10 @@ def register(backend_class: type[Backend]) -> None:
     """Offer a backend under its `name` in this process.
 
     Raises:
+        TypeError: it is no subclass of `Backend`, or leaves some of its methods abstract.
         ValueError: another backend, built-in or registered, has this name.
     """
-    name = backend_class.name
+    name = _checked(backend_class).name
     if name in _BUILT_IN:
         raise ValueError(f"backend name {name!r} is taken by a built-in backend")
     if _registered.setdefault(name, backend_class) is not backend_class:
@@ -90,7 +92,7 @@ def select_backend(name: str, *, fallback: bool) -> Selection:
     if name == "auto":
         return _best(list(_BUILT_IN))
     if name not in loaders:
-        raise ValueError(f"unknown backend {name!r}; choose auto, {', '.join(loaders)}")
+        raise ValueError(unknown_name("backend", name, ("auto", *loaders)))
     load = loaders[name]
     availability = _availability(load)
     if availability.ok:
@@ -123,7 +125,7 @@ def _loaders() -> dict[str, Callable[[], type[Backend]]]:
     for name, backend_class in _registered.items():
         loaders[name] = partial(_itself, backend_class)
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        loaders.setdefault(entry_point.name, entry_point.load)
+        loaders.setdefault(entry_point.name, partial(_load_plug_in, entry_point))
     return loaders
 
 
@@ -145,6 +147,30 @@ def _load_class(path: str) -> type[Backend]:
     module, _, attribute = path.partition(":")
     backend_class: type[Backend] = getattr(importlib.import_module(module), attribute)
     return backend_class
+
+
+def _load_plug_in(entry_point: EntryPoint) -> type[Backend]:
+    return _checked(entry_point.load())
+
+
+def _checked(candidate: object) -> type[Backend]:
+    """Return a class that others wrote, if it can be a backend.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if not (isinstance(candidate, type) and issubclass(candidate, Backend)):
+        raise TypeError(
+            f"a backend must be a subclass of backends.Backend, got {candidate!r}; derive it from "
+            "that, or from a backend that there is"
+        )
+    missing = sorted(candidate.__abstractmethods__)
+    if missing:
+        raise TypeError(
+            f"backend {candidate.__qualname__} lacks methods that every backend must have; write "
+            f"{', '.join(missing)}"
+        )
+    return candidate
 
 
 def _itself(backend_class: type[Backend]) -> type[Backend]:

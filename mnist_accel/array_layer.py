@@ -28,6 +28,7 @@ from backends import (
     probe_numba,
     register,
     select_backend,
+    unknown_name,
 )
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "probe_numba",
     "register",
     "select_backend",
+    "unknown_name",
 ]

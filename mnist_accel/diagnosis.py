@@ -256,7 +256,7 @@ def _runs() -> Iterator[Finding]:
         "run folder",
         DEFAULT_PARENT.absolute(),
         status="problem",
-        remedy="work in a folder that can be written, or train with --out FOLDER",
+        remedy="work in a folder that can be written, or train with --out DIR",
     )
 
 

@@ -7,7 +7,7 @@ open, by the rule that suits the activation.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mnist_accel.array_layer import Backend, get_backend
+from mnist_accel.array_layer import Backend, get_backend, unknown_name
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initialisers import Initialiser, Normal, Zeros
 from mnist_accel.nn.layers import (
@@ -267,5 +267,5 @@ def get_recipe(name: str) -> Recipe:
         ValueError: no recipe has this name.
     """
     if name not in RECIPES:
-        raise ValueError(f"unknown model {name!r}; choose {', '.join(RECIPES)}")
+        raise ValueError(unknown_name("model", name, RECIPES))
     return RECIPES[name]

@@ -148,6 +148,6 @@ def test_device_is_described(backend: Backend) -> None:
     info = backend.device_info()
     assert info.name
     assert info.memory_total_bytes is None or info.memory_total_bytes > 0
-    assert info.libraries
-    assert all(info.libraries.values())
+    assert info.libraries, "DeviceInfo.libraries must name at least one library, got none"
+    assert all(info.libraries.values()), f"every library has a version, got {info.libraries}"
     backend.synchronize()

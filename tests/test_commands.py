@@ -259,7 +259,11 @@ def test_resume_refuses_to_become_another_run(run):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--model", "resnet"], "invalid choice: 'resnet'"),
+        (["--model", "lenett"], "--model: unknown model 'lenett'; choose fcnn, two-layer"),
+        (["--model", "lenett"], "; did you mean 'lenet'?"),
+        (["--dataset", "fashon-mnist"], "; did you mean 'fashion-mnist'?"),
+        (["--optimizer", "adan"], "; did you mean 'adam'?"),
+        (["--backend", "nmba"], "; did you mean 'numba'?"),
         (
             ["--batch-size", "-1"],
             "--batch-size: expected an integer from 0 to 1000000000000000, got -1",
@@ -397,8 +401,8 @@ def test_unknown_command(run):
     code, _, err = run("tarin", "--lr", 1)
     assert code == 2
     assert err == (
-        f"mnist-accel: unknown command 'tarin', expected one of {', '.join(COMMANDS)} "
-        "(see mnist-accel --help)\n"
+        f"mnist-accel: unknown command 'tarin'; choose {', '.join(COMMANDS)}; "
+        "did you mean 'train'? (see mnist-accel --help)\n"
     )
     assert run("--", "train")[0] == 2
 
@@ -552,6 +556,7 @@ def test_every_command_has_help(run):
         code, out, _ = run(command, "--help")
         assert code == 0
         assert "exit codes:" in out
+        assert "FOLDER" not in out  # as others say DIR
     code, out, _ = run("--help")
     assert code == 0
     assert all(f"  {command} " in out for command in COMMANDS)

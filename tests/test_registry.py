@@ -6,6 +6,7 @@ import pytest
 
 from backends import (
     Availability,
+    Backend,
     BackendUnavailableError,
     available_backends,
     get_backend,
@@ -162,6 +163,43 @@ def test_register():
     assert type(get_backend("made")) is made
 
 
+def test_typing_error_in_a_name_is_guessed(install):
+    install("lucky", GOOD)
+    for name, meant in (("nunpy", "numpy"), ("aut", "auto"), ("luky", "lucky")):
+        with pytest.raises(ValueError, match=rf"unknown backend '{name}'; .*mean '{meant}'\?$"):
+            get_backend(name)
+
+
+class NoBackend:
+    name = "none"
+
+
+class Unfinished(Backend):
+    name = "unfinished"
+
+    @classmethod
+    def availability(cls):
+        return Availability(ok=True, reason="it can")
+
+    def synchronize(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("candidate", "says"),
+    [
+        (NoBackend, "must be a subclass of backends.Backend, got <class .*NoBackend'>; derive"),
+        (NumpyBackend(), r"must be a subclass of backends.Backend, got NumpyBackend\(\); derive"),
+        (Unfinished, "Unfinished lacks methods .*; write asarray, device_info, to_numpy$"),
+    ],
+)
+def test_what_is_no_backend_is_not_registered(candidate, says):
+    before = available_backends().keys()
+    with pytest.raises(TypeError, match=says):
+        register(candidate)
+    assert available_backends().keys() == before
+
+
 @pytest.mark.parametrize("name", ["numpy", "numba", "cupy"])
 def test_built_in_names_are_taken(name):
     with pytest.raises(ValueError, match=f"'{name}' is taken by a built-in backend"):
@@ -189,7 +227,12 @@ def test_installed_plug_in(install):
     [
         ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
         ("raise OSError('libfoo.so:\\n  not found')", "OSError: libfoo.so: not found"),
-        ("Plugin = None", "AttributeError: 'NoneType' object has no attribute 'availability'"),
+        ("Plugin = None", "TypeError: a backend must be a subclass of backends.Backend, got None"),
+        ("class Plugin: name = 'unlucky'", "TypeError: a backend must be a subclass of"),
+        (
+            "import backends\nclass Plugin(backends.Backend): name = 'unlucky'",
+            "TypeError: backend Plugin lacks methods that every backend must have; write asarray, ",
+        ),
         (GOOD.replace("Plugin", "Other"), "AttributeError: module"),
     ],
 )

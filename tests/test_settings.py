@@ -111,7 +111,7 @@ def test_values_of_a_file_become_those_of_flags(name, text, values, tmp_path):
         ("epochs = false", "--epochs: expected an integer of at least 1, got False"),
         ("no_fallback = 1", "--no-fallback: ignored explicit argument '1'"),
         ("hidden_sizes = [5, -1]", "--hidden-sizes"),
-        ("model = ['cnn', 'lenet']", "--model: invalid choice: 'cnn,lenet'"),
+        ("model = ['cnn', 'lenet']", "--model: unknown model 'cnn,lenet'"),
         ("seed = {a = 1}", "--seed: expected an integer"),
         ("[settings]\nlr = 1", "sets settings"),
     ],

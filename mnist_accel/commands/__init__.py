@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import NoReturn, TextIO
 
 from mnist_accel._version import __version__
-from mnist_accel.array_layer import BackendUnavailableError
+from mnist_accel.array_layer import BackendUnavailableError, unknown_name
 from mnist_accel.commands.streams import StreamError, checked_streams
 from mnist_accel.errors import DataError, DivergedError, UsageError
 
@@ -97,8 +97,7 @@ def _run_none(arguments: list[str], *, prog: str) -> int:
     parser.add_argument("command", choices=COMMANDS, help="what to do; each has its own --help")
     try:
         if arguments and not arguments[0].startswith("-"):
-            known = ", ".join(COMMANDS)
-            parser.error(f"unknown command {arguments[0]!r}, expected one of {known}")
+            parser.error(unknown_name("command", arguments[0], COMMANDS))
         parser.parse_args(arguments)
     except SystemExit as stop:
         return int(stop.code or 0)

@@ -2,9 +2,10 @@
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from mnist_accel.array_layer import Backend, get_backend
+from mnist_accel.array_layer import Backend, get_backend, unknown_name
 from mnist_accel.data import DATASETS
 from mnist_accel.errors import usage_errors
 from mnist_accel.models import RECIPES
@@ -16,11 +17,14 @@ LARGEST_SIZE = 10**15
 
 def add_data_arguments(parser: argparse._ActionsContainer) -> None:
     """Add the choice of a data set."""
-    parser.add_argument("--dataset", choices=DATASETS, help="which data set (default: mnist)")
+    parser.add_argument(
+        "--dataset", **one_of("data set", DATASETS), help="which data set (default: mnist)"
+    )
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="folder with the four IDX files (default: $MNIST_ACCEL_DATA, the cache, or fetched)",
+        help="folder with the four IDX files, plain or .gz (default: $MNIST_ACCEL_DATA, the cache, "
+        "or fetched)",
     )
 
 
@@ -40,7 +44,9 @@ def add_model_file_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="run folder, model file, checkpoint or legacy weights (default: the newest run)",
     )
-    parser.add_argument("--model", choices=RECIPES, help="the recipe that legacy weights belong to")
+    parser.add_argument(
+        "--model", **one_of("model", RECIPES), help="the recipe that legacy weights belong to"
+    )
 
 
 def backend_from(args: argparse.Namespace) -> Backend:
@@ -52,6 +58,21 @@ def backend_from(args: argparse.Namespace) -> Backend:
     """
     with usage_errors():
         return get_backend("auto" if args.backend is None else args.backend)
+
+
+def one_of(kind: str, names: Iterable[str]) -> dict[str, Any]:
+    """Return the type and the metavar of an argument that is one of some names.
+
+    In place of argparse's `choices`, which suggest nothing to who made a typing error.
+    """
+    known = tuple(names)
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(unknown_name(kind, text, known))
+        return text
+
+    return {"type": parse, "metavar": "{" + ",".join(known) + "}"}
 
 
 def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from mnist_accel.commands import EXIT_COMPARISON
-from mnist_accel.commands.arguments import LARGEST_SIZE, add_data_arguments, integer
+from mnist_accel.commands.arguments import LARGEST_SIZE, add_data_arguments, integer, one_of
 from mnist_accel.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.nn.network import DTYPES
 
@@ -21,7 +21,9 @@ _COLUMNS = 5  # steps that fit a line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts to its parser."""
-    parser.add_argument("--model", choices=RECIPES, default=DEFAULT_MODEL, help="the recipe")
+    parser.add_argument(
+        "--model", **one_of("model", RECIPES), default=DEFAULT_MODEL, help="the recipe"
+    )
     parser.add_argument(
         "--backends",
         default="numpy,numba",
@@ -39,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=integer(1, LARGEST_SIZE), metavar="N", help="images a step"
     )
     parser.add_argument("--seed", type=integer(0), default=0, metavar="N", help="of all draws")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the arithmetic")
+    parser.add_argument(
+        "--dtype", **one_of("dtype", DTYPES), default="float32", help="of the arithmetic"
+    )
     add_data_arguments(parser)
 
 

@@ -4,25 +4,21 @@ import argparse
 
 import numpy as np
 
-from mnist_accel.data import DATASETS, Dataset, load_dataset
+from mnist_accel.commands.arguments import add_data_arguments
+from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.digests import PUBLISHED_SETS
 from mnist_accel.errors import usage_errors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts to its parser."""
-    parser.add_argument("--dataset", choices=DATASETS, default="mnist", help="which data set")
-    parser.add_argument(
-        "--data-dir",
-        metavar="FOLDER",
-        help="folder with the four IDX files, plain or .gz (default: MNIST_ACCEL_DATA, or fetched)",
-    )
+    add_data_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the data set and print what it holds."""
     with usage_errors():
-        data = load_dataset(args.dataset, data_dir=args.data_dir)
+        data = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
     print(describe(data))
     return 0
 

@@ -10,16 +10,26 @@ import sys
 import numpy as np
 
 from mnist_accel.commands import EXIT_COMPARISON
-from mnist_accel.commands.arguments import add_backend_argument, backend_from, integer, sizes
+from mnist_accel.commands.arguments import (
+    add_backend_argument,
+    backend_from,
+    integer,
+    one_of,
+    sizes,
+)
 from mnist_accel.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.nn.layers import ACTIVATIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts to its parser."""
-    parser.add_argument("--model", choices=RECIPES, default=DEFAULT_MODEL, help="the recipe")
+    parser.add_argument(
+        "--model", **one_of("model", RECIPES), default=DEFAULT_MODEL, help="the recipe"
+    )
     parser.add_argument("--hidden-sizes", type=sizes, metavar="N,N", help="units of hidden layers")
-    parser.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden layers")
+    parser.add_argument(
+        "--activation", **one_of("activation", ACTIVATIONS), help="of the hidden layers"
+    )
     parser.add_argument(
         "--elements",
         type=integer(1),

@@ -15,6 +15,7 @@ from mnist_accel.commands.arguments import (
     add_data_arguments,
     integer,
     number,
+    one_of,
     sizes,
 )
 from mnist_accel.data.batches import Sampling
@@ -92,12 +93,16 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of `TrainSettings` that a user sets."""
     positive = integer(1)
     what = parser.add_argument_group("what is trained")
-    what.add_argument("--model", choices=RECIPES, help=f"the recipe (default: {DEFAULT_MODEL})")
+    what.add_argument(
+        "--model", **one_of("model", RECIPES), help=f"the recipe (default: {DEFAULT_MODEL})"
+    )
     what.add_argument(
         "--hidden-sizes", type=sizes, metavar="N,N", help="units of the hidden layers, like 128,64"
     )
-    what.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden layers")
-    what.add_argument("--dtype", choices=DTYPES, help="of weights and arithmetic")
+    what.add_argument(
+        "--activation", **one_of("activation", ACTIVATIONS), help="of the hidden layers"
+    )
+    what.add_argument("--dtype", **one_of("dtype", DTYPES), help="of weights and arithmetic")
     what.add_argument("--seed", type=integer(0), metavar="N", help="of weights, order and dropout")
     add_backend_argument(what)
     what.add_argument(
@@ -127,16 +132,18 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--sampling",
-        choices=get_args(Sampling),
+        **one_of("sampling", get_args(Sampling)),
         help="shuffled epochs, batches drawn with replacement, or the whole set at every step",
     )
     how.add_argument("--lr", type=number(above=0), metavar="RATE", help="learning rate")
-    how.add_argument("--optimizer", choices=OPTIMIZERS, help="brings its own learning rate")
+    how.add_argument(
+        "--optimizer", **one_of("optimizer", OPTIMIZERS), help="brings its own learning rate"
+    )
     how.add_argument("--momentum", type=number(at_least=0, below=1), metavar="PART", help="of SGD")
     how.add_argument(
         "--weight-decay", type=number(at_least=0), metavar="RATE", help="L2; AdamW's own"
     )
-    how.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate")
+    how.add_argument("--schedule", **one_of("schedule", SCHEDULES), help="of the learning rate")
     stop = parser.add_argument_group("when it stops, and what it writes")
     stop.add_argument(
         "--target-accuracy",

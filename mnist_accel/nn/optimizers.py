@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mnist_accel.array_layer import Array, Backend
+from mnist_accel.array_layer import Array, Backend, unknown_name
 from mnist_accel.nn.checks import keep_fraction, keep_non_negative, keep_positive
 
 
@@ -282,7 +282,7 @@ def create_optimizer(
         ValueError: no optimizer has this name, it has no momentum, or a number is out of range.
     """
     if name not in _CLASSES:
-        raise ValueError(f"unknown optimizer {name!r}; choose {', '.join(OPTIMIZERS)}")
+        raise ValueError(unknown_name("optimizer", name, OPTIMIZERS))
     given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     settings = _PRESETS.get(name, {}) | {k: v for k, v in given.items() if v is not None}
     if momentum is not None and _CLASSES[name] is not SGD:

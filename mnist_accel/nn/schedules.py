@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from mnist_accel.array_layer import unknown_name
 from mnist_accel.nn.checks import keep_fraction, keep_integer, keep_non_negative
 
 
@@ -116,5 +117,5 @@ def create_schedule(name: str) -> Schedule:
         ValueError: no schedule has this name.
     """
     if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule {name!r}; choose {', '.join(SCHEDULES)}")
+        raise ValueError(unknown_name("schedule", name, SCHEDULES))
     return SCHEDULES[name]()
