@@ -7,8 +7,9 @@ looks after `NO_COLOR`, and a stream that is no terminal, or a dumb one, gets pl
 import math
 import re
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -28,6 +29,8 @@ REFRESH_SECONDS = 0.1
 # training once that is longer, so that it takes the pauses for evaluation into account.
 PACE_SECONDS = 10.0
 NARROWEST_BAR = 8
+# Of the lines of a table where there is no terminal to ask.
+PIPE_WIDTH = 100
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d*)?(e[-+]?\d+)? ?%?|inf|nan|[-–]?", re.IGNORECASE)
 
@@ -291,7 +294,8 @@ def _block_bar(fraction: float, *, cells: int = 40) -> str:
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream: TextIO) -> None:
     """Print a table with columns of numbers flush right.
 
-    A terminal gets it fitted to its width; elsewhere every line is as long as it needs to be.
+    A terminal gets it fitted to its width. Elsewhere the last column is folded between words at
+    `PIPE_WIDTH`, and nothing else is, so that paths and figures stay whole.
 
     Raises:
         ValueError: a row has not as many cells as there are headers.
@@ -309,6 +313,9 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream
         console.print(fitted, soft_wrap=False)
         return
     widths = [max(map(cell_len, column)) for column in columns]
+    room = max(1, PIPE_WIDTH - sum(width + 2 for width in widths[:-1]))
+    table = [line for row in table for line in _fold_last(row, room)]
+    widths[-1] = max(cell_len(row[-1]) for row in table)
     table.insert(1, ["-" * width for width in widths])
     for row in table:
         cells = []
@@ -316,6 +323,14 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream
             padding = " " * (width - cell_len(cell))
             cells.append(padding + cell if right else cell + padding)
         stream.write("  ".join(cells).rstrip() + "\n")
+
+
+def _fold_last(row: list[str], width: int) -> Iterator[list[str]]:
+    """Yield a row as several, which hold its last cell between words at a width."""
+    parts = textwrap.wrap(row[-1], width, break_long_words=False, break_on_hyphens=False)
+    yield [*row[:-1], *(parts[:1] or [""])]
+    for part in parts[1:]:
+        yield [*[""] * len(row[:-1]), part]
 
 
 def format_confusion_matrix(

@@ -373,16 +373,6 @@ def test_sizes_that_fit_no_memory_are_wrong_usage(fails, sizes):
     fails(2, "train", *arguments, says="not enough memory: Unable to allocate")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_results_that_cannot_be_written_are_said():
-    with Path("/dev/full").open("w") as full:
-        process = subprocess_of("data", "--dataset", "digits", stdout=full)
-    assert process.returncode == 4
-    assert process.stderr.splitlines() == [
-        "python -m mnist_accel.data: cannot write to stdout: No space left on device"
-    ]
-
-
 def test_closed_streams_are_no_trouble():
     arguments = [*map(str, DIGITS), "--iterations", "3", "--out", "run"]
     command = f"{sys.executable} -m mnist_accel.train {' '.join(arguments)} >&- 2>&-"

@@ -302,6 +302,18 @@ def test_a_table_in_a_pipe_is_aligned_and_never_cut():
     ]
 
 
+def test_the_last_column_of_a_table_in_a_pipe_is_folded_between_words():
+    stream = io.StringIO()
+    remark = "a-remark of/several words " * 8
+    print_table(["status", "remark"], [["ok", remark], ["", "short"]], stream)
+    lines = stream.getvalue().splitlines()
+    assert [len(line) for line in lines[:2]] == [len("status  remark"), max(map(len, lines))]
+    assert max(map(len, lines)) <= 100
+    assert lines[2].startswith("ok      a-remark of/several words a-remark ")
+    assert lines[3].startswith("        ")
+    assert " ".join(lines[2:]).split() == ["ok", *remark.split(), "short"]
+
+
 def test_a_table_on_a_terminal_is_folded_to_its_width(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     stream = Terminal()
