@@ -25,10 +25,10 @@ class CheckpointError(DataError):
 
 
 class DivergedError(MnistAccelError):
-    """The loss became NaN or infinite.
+    """The loss or a weight became NaN or infinite.
 
     Attributes:
-        step: number of the update, counted from 1, whose loss is not finite.
+        step: number of the update, counted from 1, in which it did.
         tensor: name of the first tensor of that update that holds a value that is not finite.
     """
 

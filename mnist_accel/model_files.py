@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from mnist_accel.array_layer import Backend
-from mnist_accel.checkpoint import load_model
+from mnist_accel.checkpoint import LAST, load_model
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.errors import DataError, usage_errors
 from mnist_accel.legacy_weights import read_legacy_weights
 from mnist_accel.models import create_model
 from mnist_accel.nn.network import Network
-from mnist_accel.run_folder import RunFolder
+from mnist_accel.run_folder import DEFAULT_PARENT, RunFolder
 from mnist_accel.settings import read_config
 
 LEGACY_SUFFIXES = (".pkl", ".npy")
@@ -19,39 +19,61 @@ LEGACY_SUFFIXES = (".pkl", ".npy")
 # networks, told apart by their number of layers.
 _LEGACY_MODELS = {(".npy", None): "fcnn", (".pkl", 2): "two-layer", (".pkl", 3): "three-layer"}
 
+_REMEDY = (
+    f"give the folder of a run, such as {DEFAULT_PARENT}/<time>-<model>-<backend>, or a file of "
+    "weights, or train a network first"
+)
 
-def open_model(path: str | None, *, backend: Backend, legacy_model: str | None = None) -> Network:
+
+def find_model(path: str | None) -> Path:
+    """Return where a network is to be read from.
+
+    Args:
+        path: what the user named; if None, the newest run in `runs/` that is finished, or the
+            newest of all if none is.
+
+    Raises:
+        DataError: there is no run in `runs/`.
+    """
+    return RunFolder.newest(prefer_finished=True).path if path is None else Path(path)
+
+
+def open_model(path: Path, *, backend: Backend, legacy_model: str | None = None) -> Network:
     """Return the network in a file or a run folder.
 
     Args:
         path: a run folder, a model file, a checkpoint or its folder, or a `.pkl` or `.npy` file of
-            legacy weights; the newest run in `runs/` if None.
+            legacy weights.
         backend: computes.
         legacy_model: name of the recipe that legacy weights belong to; None to tell by the file.
 
     Raises:
         DataError: there is nothing there, it is corrupt, or it is refused.
     """
-    if path is None:
-        return _open_run(RunFolder.find(None), backend=backend)
-    file = Path(path)
-    if file.suffix in LEGACY_SUFFIXES:
-        return open_legacy_weights(file, backend=backend, model=legacy_model)
-    if (file / "config.json").is_file():
-        return _open_run(RunFolder(file), backend=backend)
-    return load_model(file, backend=backend)
+    if path.suffix in LEGACY_SUFFIXES:
+        return open_legacy_weights(path, backend=backend, model=legacy_model)
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}; {_REMEDY}")
+    if path.is_dir() and not (path / LAST).exists():
+        return _open_run(RunFolder(path), backend=backend)
+    return load_model(path, backend=backend)
 
 
 def _open_run(run: RunFolder, *, backend: Backend) -> Network:
-    if run.checkpoint.exists() and not run.model.exists():
+    if run.model.exists():
+        return load_model(run.model, backend=backend)
+    if run.checkpoint.exists():
         raise DataError(
             f"the training in {run.path} was interrupted, so there is no {run.model} yet: finish "
             f"it with train --resume {run.path}, or give its checkpoint {run.checkpoint.parent}"
         )
-    return load_model(run.model, backend=backend)
+    raise DataError(
+        f"{run.path} is not a run folder: it holds neither {run.model.name} nor a checkpoint; "
+        f"{_REMEDY}"
+    )
 
 
-def open_dataset(path: str | None, *, dataset: str | None, data_dir: str | None) -> Dataset:
+def open_dataset(path: Path, *, dataset: str | None, data_dir: str | None) -> Dataset:
     """Return the data set to look at a network with.
 
     Args:
@@ -73,17 +95,14 @@ def open_dataset(path: str | None, *, dataset: str | None, data_dir: str | None)
         return load_dataset(dataset, data_dir=data_dir)
 
 
-def _settings_of_run(path: str | None) -> dict[str, Any]:
+def _settings_of_run(path: Path) -> dict[str, Any]:
     """Return what a run was trained with; nothing if `path` is no part of one."""
-    if path is None:
-        run = RunFolder.find(None)
-    elif Path(path).suffix in LEGACY_SUFFIXES:
+    if path.suffix in LEGACY_SUFFIXES:
         return {}
-    else:
-        try:
-            run = RunFolder.find(str(Path(path).absolute()))  # seen from inside a run, too
-        except DataError:
-            return {}
+    try:
+        run = RunFolder.find(str(path.absolute()))  # seen from inside a run, too
+    except DataError:
+        return {}
     return read_config(str(run.config))
 
 

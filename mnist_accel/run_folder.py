@@ -75,23 +75,34 @@ class RunFolder:
         return folder
 
     @classmethod
-    def find(cls, path: str | None) -> "RunFolder":
-        """Return an earlier run.
+    def newest(cls, *, prefer_finished: bool = False) -> "RunFolder":
+        """Return the newest run in `runs/`.
 
         Args:
-            path: its folder, or its checkpoint folder or file; the newest run in `runs/` if None.
+            prefer_finished: put those that have their final weights before those that have not.
 
         Raises:
             DataError: there is no run there.
         """
-        if path is None:
-            configs = DEFAULT_PARENT.glob("*/config.json")
-            newest = max(configs, key=lambda config: config.stat().st_mtime, default=None)
-            if newest is None:
-                raise DataError(
-                    f"there is no run in {DEFAULT_PARENT}/ yet; train one, or give a path"
-                )
-            return cls(newest.parent)
+
+        def rank(run: RunFolder) -> tuple[bool, float]:
+            return prefer_finished and run.model.exists(), run.config.stat().st_mtime
+
+        runs = [cls(config.parent) for config in DEFAULT_PARENT.glob("*/config.json")]
+        if not runs:
+            raise DataError(f"there is no run in {DEFAULT_PARENT}/ yet; train one, or give a path")
+        return max(runs, key=rank)
+
+    @classmethod
+    def find(cls, path: str) -> "RunFolder":
+        """Return an earlier run.
+
+        Args:
+            path: its folder, or its checkpoint folder or file.
+
+        Raises:
+            DataError: there is no run there.
+        """
         if not Path(path).exists():
             raise DataError(f"there is no run {path}: no such file or folder")
         for candidate in (Path(path), *Path(path).parents[:2]):

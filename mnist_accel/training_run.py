@@ -60,7 +60,7 @@ def start_run(
         UsageError: settings do not suit the model or each other.
         BackendUnavailableError: the backend asked for cannot run, and may not be replaced.
         DataError: the data cannot be had, or the folder cannot be written.
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: the loss or a weight became NaN or infinite.
     """
     phases = Phases()
     with phases.time("data"):
@@ -112,7 +112,7 @@ def resume_run(
     Raises:
         BackendUnavailableError: the backend asked for cannot run, and may not be replaced.
         DataError: the data or the checkpoint cannot be had.
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: the loss or a weight became NaN or infinite.
     """
     phases = Phases()
     with phases.time("data"):

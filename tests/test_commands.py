@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import shlex
 import shutil
 import signal
 import subprocess
@@ -426,6 +427,7 @@ def test_evaluate_gives_the_figures_of_the_training(run, trained):
         assert code == 0
         assert f"accuracy {summary['test_accuracy']:.2%}" in out
         assert "predicted" in out
+        assert out.splitlines()[0] == f"weights  {path}"
 
 
 @pytest.mark.parametrize(
@@ -464,6 +466,54 @@ def test_run_that_was_interrupted_has_a_checkpoint_only(run, trained):
     assert run("predict", "runs/stopped/checkpoint", "--index", 3)[0] == 0
 
 
+def test_without_a_name_the_newest_finished_run_is_taken(run, trained):
+    for age, name in enumerate(("stopped", "newer", "older")):
+        shutil.copytree(trained, f"runs/{name}")
+        os.utime(f"runs/{name}/config.json", (10_000 - age, 10_000 - age))
+    Path("runs/stopped/model.safetensors").unlink()
+    code, out, _ = run("evaluate", "--limit-test", 5)
+    assert code == 0
+    assert out.startswith("weights  runs/newer\n")
+    assert "data     digits, 5 test images" in out
+    code, out, _ = run("predict", "--index", 3)
+    assert code == 0
+    assert out.startswith("weights in runs/newer\n")
+    assert run("train", "--resume", "--quiet")[1].rstrip().endswith("everything is in runs/stopped")
+
+
+def test_next_command_looks_at_the_run(run, monkeypatch, tmp_path):
+    """As the program was called: from wherever it is installed, or by an interpreter's name."""
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "mnist-accel", "train"])
+    for folder, on_the_path in (("my run", True), ("other", False)):
+        if on_the_path:
+            script = tmp_path / "bin" / "mnist-accel"
+            script.parent.mkdir()
+            script.touch(mode=0o755)
+        monkeypatch.setenv("PATH", str(tmp_path / "bin" if on_the_path else tmp_path))
+        code, out, err = run("train", *QUICK, "--out", folder)
+        assert code == 0
+        assert "next:" not in out
+        program = "mnist-accel" if on_the_path else f"{sys.executable} -m mnist_accel"
+        line = f"next: {program} predict {shlex.quote(folder)} --index 0"
+        assert err.splitlines()[-1] == line
+
+
+def test_next_command_works_where_the_module_did():
+    process = start(*QUICK, "--out", "run")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    command = err.splitlines()[-1].removeprefix("next: ")
+    assert command == f"{sys.executable} -m mnist_accel predict run --index 0"
+    done = subprocess.run(
+        shlex.split(command),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("weights in run\n")
+
+
 def test_predict_by_index_and_by_image(run, trained):
     code, out, _ = run("predict", trained, "--index", 3, "--out", "three.png")
     assert code == 0
@@ -478,7 +528,13 @@ def test_predict_by_index_and_by_image(run, trained):
     assert "true label" not in out
     assert Path("prediction.png").is_file()
     fails(run, 2, "predict", trained, "--index", 99999, says="--index must be below 360")
-    fails(run, 4, "predict", "none", "--index", 3, "--out", ".", says="picture .: Is a directory")
+    for name in ("three.txt", "three", "."):
+        says = f"--out: expected a file name that ends in .png, got {name!r}"
+        fails(run, 2, "predict", trained, "--index", 3, "--out", name, says=says)
+        assert not Path(name).is_file()
+    Path("folder.png").mkdir()
+    says = "cannot write the picture folder.png: Is a directory"
+    fails(run, 4, "predict", "none", "--index", 3, "--out", "folder.png", says=says)
     says = "cannot write the picture photo.jpg/3.png: Not a directory; choose another --out"
     fails(run, 4, "predict", "none", "--index", 3, "--out", "photo.jpg/3.png", says=says)
     fails(run, 2, "predict", trained, says="one of the arguments --index --image is required")
@@ -514,7 +570,11 @@ def test_legacy_weights_load_through_the_restricted_reader(run):
 
 def test_wrong_model_files_are_4(run):
     fails(run, 4, "evaluate", says="there is no run in runs/ yet")
-    fails(run, 4, "evaluate", "missing", says="there is no file missing")
+    fails(run, 4, "evaluate", "missing", says="there is no file or folder missing; give the")
+    Path("folder").mkdir()
+    says = "folder is not a run folder: it holds neither model.safetensors nor a checkpoint; give"
+    fails(run, 4, "evaluate", "folder", says=says)
+    fails(run, 4, "predict", "folder", "--index", 3, says=says)
     Path("junk.safetensors").write_bytes(b"junk")
     fails(run, 4, "evaluate", "junk.safetensors", says="not a whole safetensors file")
 
@@ -556,6 +616,7 @@ def test_every_command_has_help(run):
         code, out, _ = run(command, "--help")
         assert code == 0
         assert "exit codes:" in out
+        assert "5 the loss or a weight became NaN or infinite" in out
         assert "FOLDER" not in out  # as others say DIR
     code, out, _ = run("--help")
     assert code == 0

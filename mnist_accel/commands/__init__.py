@@ -31,8 +31,8 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells show it of other programs
 
 EXIT_CODES = """exit codes:
   0 done; 2 wrong usage; 3 the backend asked for cannot run; 4 data or a file missing, corrupt or
-  refused; 5 the loss diverged; 6 a comparison failed; 130 interrupted; 141 whoever read stdout or
-  stderr has gone"""
+  refused; 5 the loss or a weight became NaN or infinite; 6 a comparison failed; 130 interrupted;
+  141 whoever read stdout or stderr has gone"""
 
 
 class Parser(argparse.ArgumentParser):

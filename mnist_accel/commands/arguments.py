@@ -42,7 +42,8 @@ def add_model_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
         nargs="?",
-        help="run folder, model file, checkpoint or legacy weights (default: the newest run)",
+        help="run folder, model file, checkpoint or legacy weights (default: the newest run in "
+        "runs/ that is finished)",
     )
     parser.add_argument(
         "--model", **one_of("model", RECIPES), help="the recipe that legacy weights belong to"

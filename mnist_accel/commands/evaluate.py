@@ -27,13 +27,15 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate on the test set, and print the figures."""
     from mnist_accel.console import format_confusion_matrix, print_table
     from mnist_accel.evaluation import evaluate
-    from mnist_accel.model_files import open_dataset, open_model
+    from mnist_accel.model_files import find_model, open_dataset, open_model
 
     backend = backend_from(args)
-    model = open_model(args.path, backend=backend, legacy_model=args.model)
-    dataset = open_dataset(args.path, dataset=args.dataset, data_dir=args.data_dir)
+    path = find_model(args.path)
+    model = open_model(path, backend=backend, legacy_model=args.model)
+    dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
     limit = args.limit_test or None
     result = evaluate(model, dataset.x_test[:limit], dataset.t_test[:limit])
+    print(f"weights  {path}")
     print(f"model    {model.name}: {model.describe()}")
     print(f"data     {dataset.name}, {result.total} test images")
     print(f"backend  {backend.name}")

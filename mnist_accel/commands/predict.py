@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image", metavar="FILE", help="PNG or JPEG of any size, dark on light or light on dark"
     )
     parser.add_argument(
-        "--out", metavar="FILE", default="prediction.png", help="the picture (default: %(default)s)"
+        "--out",
+        type=_png_file,
+        metavar="FILE.png",
+        default="prediction.png",
+        help="the picture (default: %(default)s)",
     )
     add_backend_argument(parser)
     add_data_arguments(parser)
@@ -43,21 +47,23 @@ def run(args: argparse.Namespace) -> int:
     from mnist_accel.console import print_probabilities
     from mnist_accel.data.datasets import DIGIT_NAMES
     from mnist_accel.digit_image import read_digit_image
-    from mnist_accel.model_files import open_dataset, open_model
+    from mnist_accel.model_files import find_model, open_dataset, open_model
     from mnist_accel.plots import plot_prediction
 
-    _check_out(Path(args.out))
-    model = open_model(args.path, backend=backend_from(args), legacy_model=args.model)
+    _check_out(args.out)
+    path = find_model(args.path)
+    model = open_model(path, backend=backend_from(args), legacy_model=args.model)
     if args.image is not None:
         image, true_label, class_names = read_digit_image(args.image), None, DIGIT_NAMES
     else:
-        dataset = open_dataset(args.path, dataset=args.dataset, data_dir=args.data_dir)
+        dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
         if args.index >= len(dataset.x_test):
             raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
         image, true_label = dataset.x_test[args.index], int(dataset.t_test[args.index])
         class_names = dataset.class_names
     probabilities = model.predict_proba(image[None])[0]
     predicted = int(probabilities.argmax())
+    print(f"weights in {path}")
     print(f"predicted {class_names[predicted]} with {probabilities[predicted]:.2%}", end="")
     print("" if true_label is None else f", true label {class_names[true_label]}")
     print_probabilities(probabilities, class_names, sys.stdout)
@@ -71,6 +77,13 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"picture in {args.out}")
     return 0
+
+
+def _png_file(text: str) -> Path:
+    """Refuse a name that would promise another kind of picture than is written."""
+    if Path(text).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"expected a file name that ends in .png, got {text!r}")
+    return Path(text)
 
 
 def _check_out(picture: Path) -> None:

@@ -6,6 +6,10 @@ progress to stderr. Ctrl-C saves, and --resume goes on.
 
 import argparse
 import dataclasses
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from mnist_accel.commands import EXIT_INTERRUPTED, Parser
@@ -48,6 +52,7 @@ _MAY_CHANGE = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts to its parser."""
     parser.usage = "%(prog)s [flags]"  # the list of all of them fills a screen, and is below
+    parser.set_defaults(prog=parser.prog)
     _add_settings(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--config", metavar="FILE", help="settings as TOML, or an earlier config.json")
@@ -75,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     display = {"quiet": args.quiet, "progress": not args.no_progress}
     if args.resume is not None:
         _refuse_on_resume(args, given)
-        folder = RunFolder.find(args.resume or None)
+        folder = RunFolder.find(args.resume) if args.resume else RunFolder.newest()
         # What "auto" or a fallback came to is part of the run.
         stored = _settings_of(str(folder.config)) | {"backend": folder.backend_used()}
         if given.keys() & {"epochs", "iterations"}:
@@ -86,7 +91,20 @@ def run(args: argparse.Namespace) -> int:
         if given.keys() & {"epochs", "iterations"}:
             config |= {"epochs": None, "iterations": None}
         result = start_run(resolve(config | given), out=args.out, **display)
-    return EXIT_INTERRUPTED if result.interrupted else 0
+    if result.interrupted:
+        return EXIT_INTERRUPTED
+    if not args.quiet:
+        print(f"next: {_next_command(args.prog, result.folder.path)}", file=sys.stderr)
+    return 0
+
+
+def _next_command(prog: str, run: Path) -> str:
+    """Return a command that looks at a run, in a form that works where this one did."""
+    if prog.startswith("mnist-accel") and shutil.which("mnist-accel"):
+        program = ["mnist-accel"]
+    else:  # the interpreter as it was called: another name may be another one, or none
+        program = [sys.orig_argv[0], "-m", "mnist_accel"]
+    return shlex.join([*program, "predict", str(run), "--index", "0"])
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
