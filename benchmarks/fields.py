@@ -1,7 +1,9 @@
 """Reading a JSON document field by field; what is wrong with it is said with file and field."""
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,13 +99,18 @@ class Field:
 
 
 def read_json(path: Path) -> Field:
-    """Read a JSON document.
+    """Read a JSON document, compressed by gzip where the file's name says so.
 
     Raises:
         UsageError: the file cannot be read, or holds something else.
     """
     try:
-        return Field(json.loads(path.read_bytes()), path)
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        return Field(json.loads(content), path)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} is not compressed by gzip, or cut short: {error}") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except RecursionError as error:

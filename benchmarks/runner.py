@@ -1,5 +1,6 @@
 """Runs the suite: in a process of its own, with so many cores, to a result file."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def run_suite(
 
     Args:
         options: of the suite, as `pytest benchmarks` knows them.
-        out: the result file; named after the time if None.
+        out: the result file, .json or .json.gz; named after the time if None.
         threads: cores that everything may use; all that there are if None.
         go_on: continue the run that was writing `out`.
 
@@ -53,7 +54,11 @@ def run_suite(
         journal.touch()
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
-    code = _pytest({**options, "journal": str(journal.resolve())}, out.resolve())
+    plain = out.with_suffix("") if out.suffix == ".gz" else out
+    code = _pytest({**options, "journal": str(journal.resolve())}, plain.resolve())
+    if plain != out and plain.exists():
+        out.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
     if code in (0, 1):
         journal.unlink()
         print(f"results are in {out}; python -m benchmarks report {out}")

@@ -1,5 +1,6 @@
 """Result files are read precisely, merged where they belong together, and compared."""
 
+import gzip
 import json
 from contextlib import suppress
 from dataclasses import replace
@@ -126,6 +127,17 @@ def test_foreign_files_are_refused(tmp_path, content, expected):
     path = tmp_path / "foreign.json"
     path.write_bytes(content)
     assert expected in _refused(path)
+
+
+def test_compressed_files_are_read(tmp_path):
+    plain = SMALL.write(tmp_path / "a.json")
+    packed = tmp_path / "a.json.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert load_results([packed]).measurements.keys() == load_results([plain]).measurements.keys()
+    packed.write_bytes(packed.read_bytes()[:-20])
+    assert "cut short" in _refused(packed)
+    packed.write_bytes(plain.read_bytes())
+    assert "is not compressed by gzip" in _refused(packed)
 
 
 def test_unreadable_paths_are_refused(tmp_path):
