@@ -10,6 +10,17 @@ from backends.cupy_probe import probe as probe_cupy
 from backends.names import unknown_name
 from backends.numba_probe import probe as probe_numba
 from backends.operations.common import Array, Ties, check_pooling, output_size
+from backends.program import (
+    ActivationKind,
+    CompiledEpoch,
+    LossKind,
+    NotCompiledError,
+    Pooling,
+    Program,
+    Stage,
+    Steps,
+    UpdateRule,
+)
 from backends.registry import (
     Selection,
     available_backends,
@@ -24,13 +35,22 @@ PROJECT = "mnist_accel"
 
 __all__ = [
     "PROJECT",
+    "ActivationKind",
     "Array",
     "Availability",
     "Backend",
     "BackendUnavailableError",
+    "CompiledEpoch",
     "DeviceInfo",
+    "LossKind",
+    "NotCompiledError",
+    "Pooling",
+    "Program",
     "Selection",
+    "Stage",
+    "Steps",
     "Ties",
+    "UpdateRule",
     "available_backends",
     "check_pooling",
     "get_backend",

@@ -27,6 +27,7 @@ from backends.operations import (
     Updates,
 )
 from backends.operations.common import Array
+from backends.program import CompiledEpoch, NotCompiledError, Program
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,14 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
             kinds: names of the operations that the work is made of, such as "conv2d".
         """
         yield
+
+    def compile_epoch(self, program: Program) -> CompiledEpoch:
+        """Return the program in a form that runs many steps in one call.
+
+        Raises:
+            NotCompiledError: this backend runs it operation by operation; the message says why.
+        """
+        raise NotCompiledError(f"the backend {self.name} computes operation by operation")
 
     def zeros(self, shape: tuple[int, ...], *, dtype: str) -> Array:
         """Return zeros of `shape` in the dtype named `dtype`."""

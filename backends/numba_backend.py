@@ -7,6 +7,7 @@ only the first run on a machine waits for the compiler.
 import importlib
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from backends.numpy_backend import NumpyBackend
 from backends.operations.common import Ties, check_pooling, require_same_dtype, require_shape
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape
+from backends.program import CompiledEpoch, NotCompiledError, Program
 
 REMEDY = "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
 
@@ -46,6 +48,7 @@ class NumbaBackend(NumpyBackend):
         self._images_per_chunk: int = chunks.IMAGES_PER_CHUNK
         self._threads: int = importlib.import_module("numba").config.NUMBA_NUM_THREADS
         self._pool_owner: int | None = None
+        self._epoch_lock = threading.Lock()
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
 
     @classmethod
@@ -84,6 +87,17 @@ class NumbaBackend(NumpyBackend):
                     yield
             else:
                 yield
+
+    def compile_epoch(self, program: Program) -> CompiledEpoch:
+        """Return the program for the kernels of whole epochs."""
+        channels = len(program.stages[0].input_shape) == 3 and program.stages[0].input_shape[0]
+        if channels not in (False, 1):
+            raise NotCompiledError(f"compiled networks take images of 1 channel, not {channels}")
+        module = importlib.import_module("backends.numba_epoch")
+        epoch: CompiledEpoch = module.NumbaEpoch(
+            program, threads=self._threads, pool=self._pool, lock=self._epoch_lock
+        )
+        return epoch
 
     def device_info(self) -> DeviceInfo:
         """Describe the processor, the memory and the libraries."""

@@ -8,15 +8,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import Array
+from mnist_accel.array_layer import Array, CompiledEpoch, NotCompiledError, Steps
 from mnist_accel.data.arrays import as_examples
-from mnist_accel.data.batches import BatchSampler, Sampling, dropout_generator
+from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.errors import DivergedError
 from mnist_accel.evaluation import evaluate
+from mnist_accel.lowering import NotLoweredError, lower
 from mnist_accel.nn.checks import as_integer
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.optimizers import Optimizer, create_optimizer
 from mnist_accel.nn.schedules import Schedule, create_schedule
+from mnist_accel.step_by_step import StepByStep
+from mnist_accel.training_data import TrainingData
 from mnist_accel.training_reports import Callback, EpochReport, History, StepsReport
 
 HostArray: TypeAlias = NDArray[Any]
@@ -63,6 +66,8 @@ class Trainer:
         schedule: a schedule of the learning rate, or the name of one.
         total_steps: length of the whole training, for schedules that need it; `fit` extends it to
             its own end.
+        compiled: whether many steps run in one call where the backend and the network allow it;
+            else each runs operation by operation.
         clock: returns seconds.
 
     Raises:
@@ -81,6 +86,7 @@ class Trainer:
         sampling: Sampling = "shuffle",
         schedule: Schedule | str = "constant",
         total_steps: int | None = None,
+        compiled: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if isinstance(optimizer, str):
@@ -104,8 +110,16 @@ class Trainer:
             for name in optimizer.state_names
         }
         self._clock = clock
-        self._needs_rng = any(layer.is_random for layer in model.layers)
+        self._step_by_step = StepByStep(model, optimizer, seed=self.seed)
+        self.compiled, self.not_compiled = self._compile() if compiled else (None, "not wanted")
         self._stop_reason = ""
+
+    def _compile(self) -> tuple[CompiledEpoch | None, str]:
+        """Return the training as a compiled epoch, or why there is none."""
+        try:
+            return self.model.backend.compile_epoch(lower(self.model, self.optimizer)), ""
+        except (NotLoweredError, NotCompiledError) as reason:
+            return None, str(reason)
 
     @property
     def step(self) -> int:
@@ -131,15 +145,36 @@ class Trainer:
             DivergedError: the loss, or a weight after the update, is NaN or infinite; the weights
                 are those before the update.
         """
-        data = _DeviceData(self.model, images, labels)
-        with self.model.backend.computation(self.model.kinds):
-            losses, _ = self._run_chunk(data, [None], observe=observe)
+        data = TrainingData(self.model, images, labels)
+        rows = np.arange(data.examples)
+        steps = self._steps(rows, [rows.size])
+        # Preparing a batch for compiled code takes longer than one step.
+        losses, _ = self._run_chunk(data, steps, compiled=None, observe=observe)
         return float(losses[0])
+
+    def prepare(self, images: HostArray, labels: HostArray) -> TrainingData:
+        """Bring a data set to where the network trains, once for several calls of `fit`.
+
+        Where many steps run in one call, this compiles them: half a minute, the first time on a
+        machine.
+
+        Args:
+            images: host array in any form `load_mnist` returns.
+            labels: integers (N,) or one-hot rows.
+
+        Raises:
+            ValueError: shapes, scales or labels are wrong, or there are no images.
+            TypeError: images or labels have a dtype that is not theirs.
+        """
+        data = TrainingData(self.model, images, labels)
+        if self.compiled is not None:
+            data.for_epoch(self.compiled)
+        return data
 
     def fit(
         self,
-        images: HostArray,
-        labels: HostArray,
+        images: HostArray | TrainingData,
+        labels: HostArray | None = None,
         *,
         epochs: int | None = None,
         iterations: int | None = None,
@@ -152,7 +187,8 @@ class Trainer:
         An epoch that an earlier call left unfinished is finished first, and counts as one.
 
         Args:
-            images: host array in any form `load_mnist` returns.
+            images: host array in any form `load_mnist` returns; or a data set as `prepare` returns
+                it, which has its labels.
             labels: integers (N,) or one-hot rows.
             epochs: length of the training in epochs; either this or `iterations`.
             iterations: length of the training in steps.
@@ -169,7 +205,7 @@ class Trainer:
             DivergedError: a loss or a weight became NaN or infinite. The trainer stands where the
                 chunk of steps began in which it happened, some tenths of a second earlier.
         """
-        data = _DeviceData(self.model, images, labels)
+        data = self._as_data(images, labels)
         sampler = BatchSampler(data.examples, self.batch_size, self.sampling, self.seed)
         if self.progress.epoch_step > sampler.steps_per_epoch:
             raise ValueError(
@@ -218,11 +254,15 @@ class Trainer:
         Raises:
             ValueError: the schedule needs the length of the training, and it is not known.
         """
+        return self._rate(self.step)
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of the step after so many others."""
         if self.schedule.needs_total and self.total_steps is None:
             raise ValueError(
                 f"{self.schedule} needs to know the length of the training; pass total_steps"
             )
-        return self.optimizer.lr * self.schedule.factor(self.step, self.total_steps)
+        return self.optimizer.lr * self.schedule.factor(step, self.total_steps)
 
     def _target_step(
         self, sampler: BatchSampler, *, epochs: int | None, iterations: int | None
@@ -235,17 +275,28 @@ class Trainer:
             return self.step + as_integer("iterations", iterations, at_least=1)
         raise ValueError(f"give either epochs or iterations, got {epochs} and {iterations}")
 
+    def _as_data(self, images: HostArray | TrainingData, labels: HostArray | None) -> TrainingData:
+        """Return what `fit` was given as a data set."""
+        if isinstance(images, TrainingData):
+            if labels is not None:
+                raise TypeError("a prepared data set has its labels; leave out labels")
+            if images.model is not self.model:
+                raise ValueError("the data set was prepared for another network; prepare it anew")
+            return images
+        if labels is None:
+            raise TypeError("labels are missing: fit(images, labels, …)")
+        return self.prepare(images, labels)
+
     def _run_epoch(
         self,
-        data: "_DeviceData",
+        data: TrainingData,
         sampler: BatchSampler,
         target: int,
         history: History,
         callbacks: Sequence[Callback],
     ) -> None:
         """Train to the end of the epoch, to `target`, or until somebody asks to stop."""
-        with self.model.backend.computation(self.model.kinds):
-            order = self.model.backend.asarray(sampler.epoch_order(self.progress.epoch))
+        order = sampler.epoch_order(self.progress.epoch)
         step_seconds = CHUNK_SECONDS  # one step a chunk, until there is a measurement
         while self.progress.epoch_step < sampler.steps_per_epoch and self.step < target:
             if self._stop_reason:
@@ -257,11 +308,12 @@ class Trainer:
                 *(c.every - self.step % c.every for c in callbacks if c.every),
             )
             parts = [sampler.batch_slice(self.progress.epoch_step + i) for i in range(count)]
-            batches = [None if sampler.sampling == "full" else order[part] for part in parts]
+            steps = self._steps(
+                order[parts[0].start : parts[-1].stop], [part.stop - part.start for part in parts]
+            )
             started = self._clock()
-            with self.model.backend.computation(self.model.kinds):
-                losses, correct = self._run_chunk(data, batches)
-            images = np.array([part.stop - part.start for part in parts[: len(losses)]])
+            losses, correct = self._run_chunk(data, steps, compiled=self.compiled)
+            images = np.diff(steps.bounds)[: len(losses), 0]
             seconds = self._clock() - started
             report = StepsReport(self.step - len(losses) + 1, losses, correct, images, seconds)
             self._add_to_epoch(report)
@@ -270,11 +322,22 @@ class Trainer:
             for callback in callbacks:
                 callback.on_steps(self, report)
 
+    def _steps(self, rows: NDArray[np.int64], sizes: Sequence[int]) -> Steps:
+        """Return the next steps, which take so many of the rows each."""
+        ends = np.cumsum(sizes)
+        return Steps(
+            rows=np.ascontiguousarray(rows),
+            bounds=np.stack([ends - sizes, ends], axis=1),
+            rates=np.array([self._rate(self.step + number) for number in range(len(sizes))]),
+            before=self.step,
+        )
+
     def _run_chunk(
         self,
-        data: "_DeviceData",
-        batches: Sequence[Array | None],
+        data: TrainingData,
+        steps: Steps,
         *,
+        compiled: CompiledEpoch | None,
         observe: Observer | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Train on batches, one after the other, until the last or until somebody asks to stop.
@@ -285,59 +348,33 @@ class Trainer:
         Returns:
             Losses and numbers of recognised images, of the steps that were done.
         """
-        before = self._snapshot()
-        try:
-            losses, correct = self._train_steps(data, batches, observe)
-            if not (np.isfinite(losses).all() and self._is_finite(self.model.parameters.flat)):
+        with self.model.backend.computation(self.model.kinds):
+            before = self._snapshot()
+            try:
+                losses, correct = self._train(data, steps, compiled, observe)
+                if not (np.isfinite(losses).all() and self._is_finite(self.model.parameters.flat)):
+                    self._restore(before)
+                    self._find_divergence(data, steps)
+            except BaseException:
                 self._restore(before)
-                self._find_divergence(data, batches)
-        except BaseException:
-            self._restore(before)
-            raise
+                raise
+        self.progress.step += len(losses)
         return losses, correct
 
-    def _train_steps(
-        self, data: "_DeviceData", batches: Sequence[Array | None], observe: Observer | None
+    def _train(
+        self,
+        data: TrainingData,
+        steps: Steps,
+        compiled: CompiledEpoch | None,
+        observe: Observer | None,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Do the work of `_run_chunk`, without a look at the numbers."""
-        losses: list[Array] = []
-        correct: list[Array] = []
-        for rows in batches:
-            if losses and self._stop_reason:
-                break
-            loss, hits = self._train_step(*data.batch(rows), observe=observe)
-            losses.append(loss)
-            correct.append(hits)
-        backend = self.model.backend
-        losses_host = backend.to_numpy(backend.xp.stack(losses)).astype(np.float64)
-        return losses_host, backend.to_numpy(backend.xp.stack(correct))
-
-    def _train_step(
-        self, x: Array, labels: Array, *, observe: Observer | None = None
-    ) -> tuple[Array, Array]:
-        """Make one update; return the loss and the number of recognised images before it."""
-        model = self.model
-        rng = dropout_generator(self.seed, self.step) if self._needs_rng else None
-        logits, tape = model.forward(x, rng=rng, observe=observe)
-        loss, dlogits = model.loss.value_and_gradient(model.backend, logits, labels)
-        correct = model.backend.count_correct(logits, labels)
-        if observe is not None:
-            observe("loss", loss)
-        model.backward(dlogits, tape, observe=observe)
-        lr = self.learning_rate()  # schedules count the steps before this one,
-        self.progress.step += 1  # optimizers count this one as well
-        self.optimizer.update(
-            model.backend,
-            model.parameters.flat,
-            model.gradients.flat,
-            self.optimizer_state,
-            lr=lr,
-            step=self.step,
-        )
-        if observe is not None:
-            for key, view in model.parameters.views.items():
-                observe(f"{key} after the update", view)
-        return loss, correct
+        state = self.optimizer_state
+        if compiled is None:
+            return self._step_by_step.run(
+                data, steps, state, observe=observe, should_stop=lambda: bool(self._stop_reason)
+            )
+        return compiled.run(data.for_epoch(compiled), steps, self.model.parameters.flat, state)
 
     def _add_to_epoch(self, report: StepsReport) -> None:
         """Count a chunk in the sums of the epoch under way."""
@@ -373,23 +410,30 @@ class Trainer:
     # pays nothing: a chunk is looked at as a whole, and if it went wrong it is done again from its
     # beginning, this time looking at every tensor.
 
-    def _find_divergence(self, data: "_DeviceData", batches: Sequence[Array | None]) -> None:
+    def _find_divergence(self, data: TrainingData, steps: Steps) -> None:
         """Repeat a chunk that went wrong, and raise at the step where it does.
 
         Raises:
             DivergedError: always.
         """
-        for rows in batches:
+        for number in range(len(steps.bounds)):
             culprits: list[str] = []
 
             def note(name: str, tensor: Array, culprits: list[str] = culprits) -> None:
                 if not self._is_finite(tensor):
                     culprits.append(name)
 
-            self._train_step(*data.batch(rows), observe=note)
+            one = replace(
+                steps,
+                bounds=steps.bounds[number : number + 1],
+                rates=steps.rates[number : number + 1],
+                before=steps.before + number,
+            )
+            self._step_by_step.run(data, one, self.optimizer_state, observe=note)
             if culprits:
-                raise _diverged(self.step, culprits[0], self.optimizer.lr)
-        raise _diverged(self.step, "loss", self.optimizer.lr)  # it did not happen again
+                raise _diverged(one.before + 1, culprits[0], self.optimizer.lr)
+        # It did not happen again: rounding differs where operations run one by one.
+        raise _diverged(steps.before + len(steps.bounds), "loss", self.optimizer.lr)
 
     def _is_finite(self, tensor: Array) -> bool:
         xp = self.model.backend.xp
@@ -411,29 +455,6 @@ class Trainer:
 
     def _copy(self, array: Array) -> Array:
         return self.model.backend.xp.asarray(array, copy=True)
-
-
-class _DeviceData:
-    """A data set on the device: uint8 pixels stay uint8 until a batch of them is used."""
-
-    def __init__(self, model: Network, images: HostArray, labels: HostArray) -> None:
-        pixels, indices = _examples(model, images, labels)
-        self.examples = len(pixels)
-        self._model = model
-        with model.backend.computation(model.kinds):
-            self._images = model.backend.asarray(pixels)
-            self._labels = model.backend.asarray(indices)
-        self._whole: tuple[Array, Array] | None = None
-
-    def batch(self, rows: Array | None) -> tuple[Array, Array]:
-        """Return the inputs and labels of some rows, or of the whole set for None."""
-        if rows is not None:
-            labels = self._model.backend.xp.take(self._labels, rows, axis=0)
-            return self._model.gather(self._images, rows), labels
-        if self._whole is None:  # prepared once: full-batch training takes it at every step
-            every_row = self._model.backend.asarray(np.arange(self.examples))
-            self._whole = self._model.gather(self._images, every_row), self._labels
-        return self._whole
 
 
 def _examples(

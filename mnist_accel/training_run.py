@@ -4,6 +4,7 @@ import math
 import platform
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,9 +28,12 @@ from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
 from mnist_accel.run_folder import RunFolder
 from mnist_accel.settings import TrainSettings
 from mnist_accel.trainer import Trainer
+from mnist_accel.training_data import TrainingData
 from mnist_accel.training_reports import Callback, EpochReport, StepsReport
 
 INTERRUPTED = "interrupted"
+# Seconds of silence after which a user is told what takes so long.
+PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -219,8 +223,11 @@ class _Run:
         """Train to the end, or until something stops it, and write what is to be written."""
         with self._display:
             self._introduce()
-            with self._phases.time("train"), _stop_on_signals(self._trainer):
-                stop_reason = self._fit_and_save()
+            with _stop_on_signals(self._trainer):
+                with self._phases.time("prepare"):
+                    data = self._prepare()
+                with self._phases.time("train"):
+                    stop_reason = self._fit_and_save(data)
             if stop_reason == INTERRUPTED:
                 self._display.warn(
                     f"interrupted at step {self._trainer.step}, saved; go on with "
@@ -236,10 +243,10 @@ class _Run:
         )
         return RunResult(self._folder, interrupted=False)
 
-    def _fit_and_save(self) -> str:
+    def _fit_and_save(self, data: TrainingData) -> str:
         """Train, and save the place that was reached, whatever ended the training."""
         try:
-            stop_reason = self._fit()
+            stop_reason = self._fit(data)
         except DivergedError as error:  # what is saved already is better than what led to this
             raise DivergedError(
                 f"{error}; the last good checkpoint is {self._folder.checkpoint}",
@@ -252,7 +259,7 @@ class _Run:
         self.checkpoints.save(self._trainer)
         return stop_reason
 
-    def _fit(self) -> str:
+    def _fit(self, data: TrainingData) -> str:
         """Train the steps that are left; return why it ended before its time, if it did."""
         trainer, settings = self._trainer, self._settings
         steps_left = self._total_steps - trainer.step
@@ -266,14 +273,28 @@ class _Run:
             _Show(self._display, self._data.validation_name),
         )
         history = trainer.fit(
-            self._data.train_images,
-            self._data.train_labels,
+            data,
             iterations=steps_left,
             validation_data=self._data.validation,
             validation_every=settings.validation_every,
             callbacks=callbacks,
         )
         return history.stop_reason
+
+    def _prepare(self) -> TrainingData:
+        """Bring the data to where they are needed; say so where that takes a while."""
+        patience = threading.Timer(
+            PATIENCE_S,
+            self._display.note,
+            ["compiling for this machine: once, for half a minute"],
+        )
+        patience.daemon = True
+        if self._trainer.compiled is not None:
+            patience.start()
+        try:
+            return self._trainer.prepare(self._data.train_images, self._data.train_labels)
+        finally:
+            patience.cancel()
 
     def _finish(self, stop_reason: str) -> Evaluation:
         """Evaluate on the test set, and write weights, pictures and summary."""
@@ -359,6 +380,8 @@ class _Run:
                 "used": selection.backend.name,
                 "reason": selection.reason,
                 "fell_back": selection.fell_back,
+                "compiled": self._trainer.compiled is not None,
+                "not_compiled": self._trainer.not_compiled,
             },
             "device": {"name": device.name, "memory_total_bytes": device.memory_total_bytes},
             "versions": {

@@ -102,6 +102,8 @@ def test_train_leaves_a_run_folder(run):
         "used": "numpy",
         "reason": f"NumPy {np.__version__}",
         "fell_back": False,
+        "compiled": False,
+        "not_compiled": "the backend numpy computes operation by operation",
     }
     assert config["settings"]["iterations"] == 40
     assert config["versions"]["mnist_accel"] == ma.__version__
@@ -110,7 +112,9 @@ def test_train_leaves_a_run_folder(run):
     assert [line["epoch"] for line in lines if line["event"] == "epoch"] == [1, 2]
     summary = json.loads((folder / "summary.json").read_text())
     assert {"test_loss", "test_accuracy", "images_per_s", "seconds", "backend"} <= summary.keys()
-    assert {"data", "setup", "train", "evaluate", "pictures"} == summary["seconds"].keys()
+    assert {"data", "setup", "prepare", "train", "evaluate", "pictures"} == summary[
+        "seconds"
+    ].keys()
     with Image.open(folder / "curves.png") as picture:
         assert picture.width > 800
 

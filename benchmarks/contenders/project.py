@@ -94,7 +94,7 @@ class _Training(TrainingSession):
 
     def run(self) -> None:
         """Train an epoch with `Trainer.fit`."""
-        self._trainer.fit(self._task.images, self._task.labels, epochs=1)
+        self._trainer.fit(self._data, epochs=1)
 
     def reset(self) -> None:
         """Make a new trainer."""
@@ -106,6 +106,7 @@ class _Training(TrainingSession):
             sampling="full" if task.batch_size == len(task.images) else "shuffle",
             seed=task.seed,
         )
+        self._data = self._trainer.prepare(task.images, task.labels)
 
     def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
         """Let a trainer of its own make an update, and listen."""
@@ -121,8 +122,9 @@ class _Training(TrainingSession):
         return heard
 
     def update(self, rows: NDArray[np.int64]) -> float:
-        """Make one update with `Trainer.train_batch`."""
-        return self._trainer.train_batch(self._task.images[rows], self._task.labels[rows])
+        """Make one update by what `run` does, which may be compiled."""
+        history = self._trainer.fit(self._task.images[rows], self._task.labels[rows], iterations=1)
+        return history.losses[0]
 
     def weights(self) -> HostArrays:
         """Return the state of the network."""

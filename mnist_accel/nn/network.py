@@ -23,7 +23,7 @@ _PREDICTION_BATCH = 1000  # images; bounds the memory that unfolded convolutions
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """A layer in its network.
 
     Attributes:
@@ -82,12 +82,12 @@ class Network:
         self.pixel_shift = float(pixel_shift)
         self.name = name
         _check_ties(self.layers)
-        self._places = _lay_out(self.layers, self.input_shape)
-        self.classes = self._places[-1].output_shape[0]
-        shapes = _parameter_shapes(self._places)
+        self.places = _lay_out(self.layers, self.input_shape)
+        self.classes = self.places[-1].output_shape[0]
+        shapes = _parameter_shapes(self.places)
         self.parameters = ParameterVector(backend, shapes, dtype=dtype)
         rng = np.random.default_rng(as_integer("seed", seed, at_least=0))
-        self.parameters.set_from_host(_initial_values(self._places, rng))
+        self.parameters.set_from_host(_initial_values(self.places, rng))
         self.gradients = ParameterVector(backend, shapes, dtype=dtype)
 
     @property
@@ -120,7 +120,7 @@ class Network:
             Logits (N, classes), and what each layer's `backward` needs.
         """
         tape = []
-        for number, place in enumerate(self._places, start=1):
+        for number, place in enumerate(self.places, start=1):
             x, saved = place.layer.forward(self.backend, self._parameters_at(place), x, rng)
             tape.append(saved)
             if observe is not None:
@@ -136,9 +136,9 @@ class Network:
             observe: is shown the gradient of every parameter.
         """
         # No gradient is wanted below the first layer that has parameters.
-        first = next(place for place in self._places if place.keys)
+        first = next(place for place in self.places if place.keys)
         dy = dlogits
-        for place, saved in reversed(list(zip(self._places, tape, strict=True))):
+        for place, saved in reversed(list(zip(self.places, tape, strict=True))):
             dy, grads = place.layer.backward(
                 self.backend, self._parameters_at(place), saved, dy, need_dx=place is not first
             )
@@ -208,13 +208,13 @@ class Network:
     def describe(self) -> str:
         """Return the layers in one line, such as "784 → linear 50 → relu → linear 10"."""
         words = ["×".join(map(str, self.input_shape))]
-        for place in self._places:
+        for place in self.places:
             words.append(place.layer.kind)
             if place.keys or place.output_shape != place.input_shape:
                 words[-1] += " " + "×".join(map(str, place.output_shape))
         return " → ".join(words)
 
-    def _parameters_at(self, place: _Place) -> dict[str, Array]:
+    def _parameters_at(self, place: Place) -> dict[str, Array]:
         """Return the parameters of a layer under the layer's own names."""
         return {name: self.parameters.views[key] for name, key in place.keys.items()}
 
@@ -227,7 +227,7 @@ class Network:
             yield logits
 
 
-def _lay_out(layers: Sequence[Layer], input_shape: Shape) -> list[_Place]:
+def _lay_out(layers: Sequence[Layer], input_shape: Shape) -> list[Place]:
     """Walk the layers, and work out the shapes and the names of parameters on the way."""
     places = []
     number = 0
@@ -237,7 +237,7 @@ def _lay_out(layers: Sequence[Layer], input_shape: Shape) -> list[_Place]:
         names = layer.parameter_shapes(shape)
         number += bool(names)
         keys = {name: f"{name}{number}" for name in names}
-        places.append(_Place(layer, shape, output_shape, keys))
+        places.append(Place(layer, shape, output_shape, keys))
         shape = output_shape
     if not number:
         raise ValueError("a network needs at least one layer with parameters")
@@ -246,7 +246,7 @@ def _lay_out(layers: Sequence[Layer], input_shape: Shape) -> list[_Place]:
     return places
 
 
-def _parameter_shapes(places: Sequence[_Place]) -> dict[str, Shape]:
+def _parameter_shapes(places: Sequence[Place]) -> dict[str, Shape]:
     """Return the shapes of all parameters, by key."""
     return {
         key: place.layer.parameter_shapes(place.input_shape)[name]
@@ -256,7 +256,7 @@ def _parameter_shapes(places: Sequence[_Place]) -> dict[str, Shape]:
 
 
 def _initial_values(
-    places: Sequence[_Place], rng: np.random.Generator
+    places: Sequence[Place], rng: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
     """Draw all parameters, by key.
 

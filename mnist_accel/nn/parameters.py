@@ -6,6 +6,7 @@ is one thing to hand to a kernel or to add up across devices.
 
 import math
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class ParameterVector:
         backend: owns the array.
         dtype: name of its dtype.
         shapes: shape of each part, by name, in the order in which they lie.
+        starts: where each part begins in `flat`, by name.
         flat: the array, one-dimensional.
         views: the parts of `flat`, each in its shape; writing to one writes to `flat`.
     """
@@ -30,7 +32,9 @@ class ParameterVector:
         self.backend = backend
         self.dtype = dtype
         self.shapes = dict(shapes)
-        self.flat = backend.zeros((sum(map(math.prod, self.shapes.values())),), dtype=dtype)
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        self.starts = dict(zip(self.shapes, accumulate(sizes, initial=0), strict=False))
+        self.flat = backend.zeros((sum(sizes),), dtype=dtype)
         self.views = _views(backend, self.flat, self.shapes)
 
     def to_host(self) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,38 @@
+"""How the functions of a compiled epoch are compiled.
+
+Sums may be reordered, so that they vectorise, and products contracted to fused multiply-adds. The
+flags that assume there is no NaN and no infinity stay off: a diverging loss must show. Functions
+let go of Python's global lock, so that several threads run them.
+
+Only entries can be called from Python. Leaving out the door to it saves half of the time that
+compiling takes.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from numba import njit
+from numba.extending import intrinsic
+
+_compiled = partial(
+    njit,
+    cache=True,
+    nogil=True,
+    fastmath={"reassoc", "contract", "nsz"},
+    error_model="numpy",
+    no_cfunc_wrapper=True,
+)
+
+kernel = _compiled(no_cpython_wrapper=True)
+entry = _compiled()
+
+
+def instructions(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that says itself which machine instructions it consists of.
+
+    It takes the typing context, which its callers do not pass, and returns its signature with the
+    function that writes the instructions.
+    """
+    made: Callable[..., Any] = intrinsic(function)
+    return made

@@ -1,0 +1,79 @@
+"""Activations over rows of numbers, in place, and their gradients from the outputs."""
+
+import math
+from typing import Any
+
+from backends.numba_kernels.compilation import kernel
+from backends.numba_kernels.stages import IDENTITY, RELU, SIGMOID, TANH
+from backends.numba_kernels.views import part
+
+
+@kernel
+def fill(x: Any) -> None:
+    """Set all numbers to 0."""
+    for i in range(len(x)):
+        x[i] = 0
+
+
+@kernel
+def copy(x: Any, y: Any) -> None:
+    """Write x to y, as long as it."""
+    for i in range(len(x)):
+        y[i] = x[i]
+
+
+@kernel
+def add(x: Any, y: Any) -> None:
+    """Add x to y, as long as it."""
+    for i in range(len(x)):
+        y[i] += x[i]
+
+
+@kernel
+def activate(kind: int, y: Any) -> None:
+    """Apply an activation to `y` (N, outputs)."""
+    flat = part(y, 0, y.size)
+    one = flat.dtype.type(1)
+    if kind == RELU:
+        zero = flat.dtype.type(0)
+        for i in range(len(flat)):
+            value = flat[i]
+            flat[i] = zero if value < zero else value  # a NaN stays
+    elif kind == SIGMOID:
+        for i in range(len(flat)):
+            # Only exp(−|x|) ≤ 1 is computed, so nothing overflows.
+            decay = math.exp(-abs(flat[i]))
+            flat[i] = (one if flat[i] >= 0 else decay) / (one + decay)
+    elif kind == TANH:
+        for i in range(len(flat)):
+            flat[i] = math.tanh(flat[i])
+
+
+@kernel
+def activate_backward(kind: int, y: Any, dy: Any) -> None:
+    """Multiply `dy` (N, outputs) by the derivative at the inputs that gave `y`."""
+    if kind == IDENTITY:
+        return
+    outputs = part(y, 0, y.size)
+    gradients = part(dy, 0, dy.size)
+    one = outputs.dtype.type(1)
+    zero = outputs.dtype.type(0)
+    if kind == RELU:
+        for i in range(len(outputs)):
+            gradients[i] = gradients[i] if outputs[i] > zero else zero
+    elif kind == SIGMOID:
+        for i in range(len(outputs)):
+            gradients[i] *= outputs[i] * (one - outputs[i])
+    elif kind == TANH:
+        for i in range(len(outputs)):
+            gradients[i] *= one - outputs[i] * outputs[i]
+
+
+@kernel
+def clear_filling(y: Any, lanes: int, channels: int) -> None:
+    """Set what fills up the channels of each cell to 0."""
+    if lanes == channels:
+        return
+    flat = part(y, 0, y.size)
+    for cell in range(0, len(flat), lanes):
+        fill(part(flat, cell + channels, lanes - channels))

@@ -1,0 +1,85 @@
+"""Losses of rows of logits, with their gradients.
+
+The formulas are in `backends.operations.losses`.
+"""
+
+import math
+from typing import Any
+
+from backends.numba_kernels.compilation import kernel
+from backends.numba_kernels.views import part
+
+SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC = range(3)
+
+
+@kernel
+def loss_and_gradient(
+    kind: int, logits: Any, labels: Any, order: Any, first: int, batch: int, dlogits: Any
+) -> tuple[float, int]:
+    """Return the sum of the losses of some rows, and how many are recognised.
+
+    Sets `dlogits` (N, C) to the gradient of the mean over `batch` images. The label of row n is
+    labels[order[first + n]].
+    """
+    classes = logits.shape[1]
+    share = logits.dtype.type(1) / logits.dtype.type(batch)
+    total = 0.0
+    correct = 0
+    for n in range(len(logits)):
+        label = labels[order[first + n]]
+        z = part(logits, n * classes, classes)
+        dz = part(dlogits, n * classes, classes)
+        best = 0
+        for c in range(classes):
+            if z[c] > z[best]:
+                best = c
+        correct += best == label
+        if kind == SOFTMAX_CROSS_ENTROPY:
+            total += _softmax_cross_entropy(z, label, share, dz)
+        elif kind == BINARY_CROSS_ENTROPY:
+            total += _binary_cross_entropy(z, label, share, dz)
+        else:
+            total += _quadratic(z, label, share, dz)
+    return total, correct
+
+
+@kernel
+def _softmax_cross_entropy(z: Any, label: int, share: Any, dz: Any) -> Any:
+    largest = z[0]
+    for c in range(len(z)):
+        largest = max(largest, z[c])
+    total = z.dtype.type(0)
+    for c in range(len(z)):
+        dz[c] = math.exp(z[c] - largest)
+        total += dz[c]
+    scale = share / total
+    for c in range(len(z)):
+        dz[c] *= scale
+    dz[label] -= share
+    return math.log(total) - (z[label] - largest)
+
+
+@kernel
+def _binary_cross_entropy(z: Any, label: int, share: Any, dz: Any) -> Any:
+    one = z.dtype.type(1)
+    loss = 0.0
+    for c in range(len(z)):
+        decay = math.exp(-abs(z[c]))
+        output = (one if z[c] >= 0 else decay) / (one + decay)
+        target = one if c == label else one - one
+        loss += max(z[c], one - one) - z[c] * target + math.log1p(decay)
+        dz[c] = (output - target) * share
+    return loss
+
+
+@kernel
+def _quadratic(z: Any, label: int, share: Any, dz: Any) -> Any:
+    one = z.dtype.type(1)
+    loss = 0.0
+    for c in range(len(z)):
+        decay = math.exp(-abs(z[c]))
+        output = (one if z[c] >= 0 else decay) / (one + decay)
+        error = output - (one if c == label else one - one)
+        loss += 0.5 * error * error
+        dz[c] = error * output * (one - output) * share
+    return loss

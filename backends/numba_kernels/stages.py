@@ -1,0 +1,71 @@
+"""The stages of a program as a table of numbers, which compiled code reads row by row.
+
+All sizes are of one image. Feature maps lie with their channels last, and channels are filled up to
+whole vectors ("lanes"), so that one vector instruction computes neighbouring channels; the vectors
+of linear layers count as one cell. What fills up is 0 everywhere.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from backends.numba_kernels.compilation import kernel
+from backends.numba_kernels.views import table
+
+LINEAR, SPARSE_LINEAR, CONV2D, MAX_POOL2D, AVG_POOL2D, ACTIVATION = range(6)
+IDENTITY, RELU, SIGMOID, TANH = range(4)
+NONE = -1
+
+STAGE = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "kind",
+            "activation",
+            # What goes in: where it begins in the arena, and its shape.
+            "x",
+            "inputs",
+            "height",
+            "width",
+            "in_channels",
+            "in_lanes",
+            # What comes out, after activation and pooling.
+            "y",
+            "outputs",
+            "out_height",
+            "out_width",
+            "out_channels",
+            "out_lanes",
+            # Parameters: where they begin in the packed vector; `bias` may be NONE.
+            "weight",
+            "bias",
+            # Convolution: of stride 1; `vectors` make a block of output channels.
+            "kernel_size",
+            "padding",
+            "conv_height",
+            "conv_width",
+            "vectors",
+            "padded",  # where the input with its border begins among the saved numbers
+            # Pooling; 0 in `pool_size` means none.
+            "pool_size",
+            "pool_stride",
+            "all_ties",
+            "mask",  # where the tie mask begins among the masks
+        )
+    ],
+    align=True,
+)
+
+
+@kernel
+def rows_of(arena: Any, at: int, capacity: int, count: int, width: int) -> Any:
+    """Return the part of an arena that holds so many rows for a block of images.
+
+    Args:
+        arena: one-dimensional.
+        at: numbers of one image that lie before.
+        capacity: images that the arena has room for.
+        count: images that are there.
+        width: numbers of one image.
+    """
+    return table(arena, at * capacity, count, width)

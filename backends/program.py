@@ -1,0 +1,153 @@
+"""What a compiled epoch computes: a network, its loss and its optimizer as plain numbers.
+
+Layers and optimizers are objects that call a backend's operations one by one. A `Program` says the
+same thing in a form that one compiled function can execute from the first step of an epoch to the
+last: stages in a row, each with the sizes of what goes in and comes out and the place of its
+parameters in the parameter vector. It names no array library.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.operations.common import Array, Ties
+
+Shape: TypeAlias = tuple[int, ...]
+StageKind: TypeAlias = Literal["linear", "conv2d", "max_pool2d", "avg_pool2d", "activation"]
+ActivationKind: TypeAlias = Literal["identity", "relu", "sigmoid", "tanh"]
+LossKind: TypeAlias = Literal["softmax_cross_entropy", "binary_cross_entropy", "quadratic"]
+UpdateKind: TypeAlias = Literal["sgd", "momentum", "adagrad", "rmsprop", "adam"]
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Maximum of square windows.
+
+    Attributes:
+        size: side of a window, in pixels.
+        stride: step between windows, in pixels.
+        ties: which positions that equal the maximum receive the gradient.
+    """
+
+    size: int
+    stride: int
+    ties: Ties = "first"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer, with the activation and the pooling that follow it.
+
+    Attributes:
+        kind: of the layer; "activation" where an activation stands by itself.
+        input_shape: of one image.
+        output_shape: of one image, after activation and pooling.
+        weight: where the layer's weights begin in the parameter vector; None without any. Shaped
+            (in, out) for "linear", (out channels, in channels, k, k) for "conv2d".
+        bias: where its bias begins; None without one.
+        kernel_size: side of the filters of "conv2d", in pixels.
+        padding: zeros added on each side by "conv2d", in pixels.
+        activation: applied to what the layer computes.
+        pooling: of "max_pool2d" and "avg_pool2d", and what follows the activation of a "conv2d".
+    """
+
+    kind: StageKind
+    input_shape: Shape
+    output_shape: Shape
+    weight: int | None = None
+    bias: int | None = None
+    kernel_size: int = 0
+    padding: int = 0
+    activation: ActivationKind = "identity"
+    pooling: Pooling | None = None
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """An optimizer.
+
+    Attributes:
+        kind: which formula of `backends.operations.updates`.
+        settings: its numbers other than the learning rate, by the names they have there.
+        state_names: the arrays that it keeps between steps, in their order.
+    """
+
+    kind: UpdateKind
+    settings: Mapping[str, float] = field(default_factory=dict)
+    state_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A training as one compiled function executes it.
+
+    Attributes:
+        stages: from the image to the logits.
+        loss: from the logits.
+        update: of the parameter vector.
+        parameters: length of the parameter vector.
+        dtype: "float32" or "float64".
+        pixel_shift: added to pixels after scaling to 0…1.
+    """
+
+    stages: tuple[Stage, ...]
+    loss: LossKind
+    update: UpdateRule
+    parameters: int
+    dtype: str
+    pixel_shift: float
+
+
+class NotCompiledError(Exception):
+    """A backend has no compiled form of a program; the message says why."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Some steps of a training.
+
+    Attributes:
+        rows: of the data set, on the host, in the order in which they are taken; int64.
+        bounds: where in `rows` each step begins and ends, (steps, 2), int64.
+        rates: learning rate of each step.
+        before: how many steps the training has done already.
+    """
+
+    rows: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+    rates: NDArray[np.float64]
+    before: int
+
+
+class CompiledEpoch(ABC):
+    """A program in the form in which a backend runs many steps in one call."""
+
+    @abstractmethod
+    def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> Any:
+        """Return a data set in the form that `run` takes, and get ready to run on it.
+
+        Args:
+            pixels: host array (N, pixels), uint8 0…255 or the program's dtype 0…1.
+            labels: class indices (N,), on the host.
+        """
+
+    @abstractmethod
+    def run(
+        self, data: Any, steps: Steps, weights: Array, state: Mapping[str, Array]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Do some steps, and return when they are done.
+
+        Args:
+            data: as `load` returned it.
+            steps: which.
+            weights: the parameter vector of the backend; changed in place.
+            state: the arrays of the optimizer, by name; changed in place.
+
+        Returns:
+            The mean loss of each step's batch before its update, and how many images of the batch
+            were recognised.
+        """

@@ -1,0 +1,133 @@
+"""Lowering: from a network and an optimizer to the program of a compiled epoch."""
+
+from dataclasses import replace
+from typing import get_args
+
+from mnist_accel.array_layer import (
+    ActivationKind,
+    LossKind,
+    Pooling,
+    Program,
+    Stage,
+    UpdateRule,
+)
+from mnist_accel.nn.layers import Activation, AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d
+from mnist_accel.nn.network import Network, Place
+from mnist_accel.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
+
+_ACTIVATIONS: dict[str, ActivationKind] = {kind: kind for kind in get_args(ActivationKind)}
+
+
+class NotLoweredError(Exception):
+    """A network or an optimizer has no compiled form; the message says what and why."""
+
+
+def lower(model: Network, optimizer: Optimizer) -> Program:
+    """Return the training of `model` by `optimizer` as a program.
+
+    Raises:
+        NotLoweredError: part of it has no compiled form.
+    """
+    stages: list[Stage] = []
+    for place in model.places:
+        _append(stages, place, model.parameters.starts)
+    return Program(
+        stages=tuple(stages),
+        loss=_loss(model),
+        update=_update_rule(optimizer),
+        parameters=model.parameters.flat.shape[0],
+        dtype=model.dtype,
+        pixel_shift=model.pixel_shift,
+    )
+
+
+def _loss(model: Network) -> LossKind:
+    kinds: dict[str, LossKind] = {kind: kind for kind in get_args(LossKind)}
+    if model.loss.kind not in kinds:
+        raise NotLoweredError(f"the loss {model.loss.kind} has no compiled form")
+    return kinds[model.loss.kind]
+
+
+def _append(stages: list[Stage], place: Place, starts: dict[str, int]) -> None:
+    """Add a layer to the stages, or to the last of them where it can be computed along with it."""
+    layer = place.layer
+    if isinstance(layer, Flatten):
+        return  # numbers lie in the same order before and after
+    last = stages[-1] if stages else None
+    if isinstance(layer, Activation) and last is not None and _takes_activation(last, layer):
+        stages[-1] = replace(last, activation=_ACTIVATIONS[layer.kind])
+    elif isinstance(layer, MaxPool2d) and last is not None and _takes_pooling(last, layer):
+        pooling = Pooling(layer.size, layer.step, layer.ties)
+        stages[-1] = replace(last, pooling=pooling, output_shape=place.output_shape)
+    else:
+        stages.append(_stage(place, starts))
+
+
+def _takes_activation(stage: Stage, layer: Activation) -> bool:
+    return (
+        stage.kind in ("linear", "conv2d")
+        and stage.activation == "identity"
+        and stage.pooling is None
+        and layer.kind in _ACTIVATIONS
+    )
+
+
+def _takes_pooling(stage: Stage, layer: MaxPool2d) -> bool:
+    """Say whether a convolution pools as well; the activations rise, so the order is the same."""
+    return stage.kind == "conv2d" and stage.pooling is None and layer.size == layer.step == 2
+
+
+def _stage(place: Place, starts: dict[str, int]) -> Stage:
+    """Return a stage of one layer.
+
+    Raises:
+        NotLoweredError: the layer has no compiled form.
+    """
+    layer = place.layer
+    weight, bias = (starts.get(place.keys.get(name, "")) for name in ("W", "b"))
+    stage = Stage("activation", place.input_shape, place.output_shape, weight, bias)
+    if isinstance(layer, Linear):
+        return replace(stage, kind="linear")
+    if isinstance(layer, Conv2d):
+        if layer.stride != 1:
+            raise NotLoweredError(f"compiled convolutions have a stride of 1, not {layer.stride}")
+        return replace(stage, kind="conv2d", kernel_size=layer.kernel_size, padding=layer.padding)
+    if isinstance(layer, MaxPool2d):
+        pooling = Pooling(layer.size, layer.step, layer.ties)
+        return replace(stage, kind="max_pool2d", pooling=pooling)
+    if isinstance(layer, AvgPool2d):
+        return replace(stage, kind="avg_pool2d", pooling=Pooling(layer.size, layer.step))
+    if isinstance(layer, Activation) and layer.kind in _ACTIVATIONS:
+        return replace(stage, activation=_ACTIVATIONS[layer.kind])
+    raise NotLoweredError(_why_not(layer))
+
+
+def _why_not(layer: Layer) -> str:
+    if layer.is_random:
+        return f"the masks of {layer.kind} are drawn on the host at every step"
+    return f"the layer {layer.kind} has no compiled form"
+
+
+def _update_rule(optimizer: Optimizer) -> UpdateRule:
+    """Return the optimizer as a rule.
+
+    Raises:
+        NotLoweredError: it is of a class of its own.
+    """
+    settings = {"weight_decay": optimizer.weight_decay}
+    names = optimizer.state_names
+    match optimizer:
+        case SGD(momentum=0):
+            return UpdateRule("sgd", settings)
+        case SGD():
+            settings |= {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
+            return UpdateRule("momentum", settings, names)
+        case AdaGrad():
+            return UpdateRule("adagrad", settings | {"eps": optimizer.eps}, names)
+        case RMSProp():
+            settings |= {"decay": optimizer.decay, "eps": optimizer.eps}
+            return UpdateRule("rmsprop", settings, names)
+        case Adam() | AdamW():
+            settings |= {"beta1": optimizer.beta1, "beta2": optimizer.beta2, "eps": optimizer.eps}
+            return UpdateRule("adam", settings | {"decoupled": optimizer.decoupled}, names)
+    raise NotLoweredError(f"the optimizer {type(optimizer).__name__} has no compiled form")

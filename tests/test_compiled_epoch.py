@@ -1,0 +1,294 @@
+"""Compiled epochs do what the same steps do one operation at a time."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from closeness import assert_close
+
+from backends import Backend, get_backend
+from mnist_accel.data import Dataset
+from mnist_accel.data.batches import Sampling
+from mnist_accel.models import RECIPES, create_model
+from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel.nn.network import Network
+from mnist_accel.tolerance import relative_tolerance
+from mnist_accel.trainer import Trainer
+from mnist_accel.training_reports import StepsReport
+
+STEPS = 10
+L = layers
+NETWORKS: dict[str, tuple[tuple[int, ...], Sequence[layers.Layer]]] = {
+    "no bias": ((784,), [L.Linear(20, bias=False), L.Tanh(), L.Linear(10, bias=False)]),
+    "one layer": ((784,), [L.Linear(10)]),
+    "an activation first": ((784,), [L.Tanh(), L.Linear(10)]),
+    "two activations": ((784,), [L.Linear(9), L.Sigmoid(), L.Tanh(), L.Linear(10)]),
+    "wide": ((784,), [L.Linear(136), L.ReLU(), L.Linear(10)]),
+    "pooling first": ((1, 28, 28), [L.AvgPool2d(), L.Flatten(), L.Linear(10)]),
+    "pooling of 3 by 2": (
+        (1, 28, 28),
+        [L.Conv2d(3, 3), L.ReLU(), L.MaxPool2d(3, stride=2), L.Flatten(), L.Linear(10)],
+    ),
+    "pooling twice": (
+        (1, 28, 28),
+        [L.Conv2d(4, 3), L.MaxPool2d(), L.MaxPool2d(), L.Flatten(), L.Linear(10)],
+    ),
+    "averages between convolutions": (
+        (1, 28, 28),
+        [L.Conv2d(5, 5), L.Tanh(), L.AvgPool2d(), L.Conv2d(7, 3), L.Flatten(), L.Linear(10)],
+    ),
+    "no pooling, sigmoid": (
+        (1, 28, 28),
+        [L.Conv2d(3, 7, padding=1), L.Sigmoid(), L.Flatten(), L.Linear(10)],
+    ),
+    "pooling, then sigmoid": (
+        (1, 28, 28),
+        [L.Conv2d(9, 4), L.MaxPool2d(), L.Sigmoid(), L.Flatten(), L.Linear(10)],
+    ),
+    "many channels": (
+        (1, 28, 28),
+        [
+            L.Conv2d(20, 3, padding=1),
+            L.ReLU(),
+            L.MaxPool2d(),
+            L.Conv2d(33, 3),
+            L.ReLU(),
+            L.MaxPool2d(),
+            L.Flatten(),
+            L.Linear(30),
+            L.ReLU(),
+            L.Linear(10),
+        ],
+    ),
+    "all ties": (
+        (1, 28, 28),
+        [L.Conv2d(3, 3, uniform=True), L.MaxPool2d(ties="all"), L.Flatten(), L.Linear(10)],
+    ),
+    "filters that leave one column": ((1, 28, 28), [L.Conv2d(2, 28), L.Flatten(), L.Linear(10)]),
+    "narrow maps": (
+        (1, 28, 28),
+        [L.Conv2d(2, 26), L.ReLU(), L.Conv2d(17, 2), L.Flatten(), L.Linear(10)],
+    ),
+}
+OPTIMIZERS = {
+    "sgd": optimizers.SGD(lr=0.05),
+    "sgd with decay": optimizers.SGD(lr=0.05, weight_decay=0.1),
+    "momentum": optimizers.SGD(lr=0.05, momentum=0.9, weight_decay=0.01),
+    "nesterov": optimizers.SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adagrad": optimizers.AdaGrad(lr=0.01, weight_decay=0.01),
+    "rmsprop": optimizers.RMSProp(lr=0.001, weight_decay=0.01),
+    "adam": optimizers.Adam(lr=0.001, weight_decay=0.01),
+    "adamw": optimizers.AdamW(lr=0.001, weight_decay=0.1),
+}
+
+
+@pytest.fixture(scope="module")
+def numba() -> Backend:
+    return get_backend("numba")
+
+
+def network(name: str, backend: Backend, dtype: str = "float64") -> Network:
+    input_shape, row = NETWORKS[name]
+    return Network(
+        row, losses.SoftmaxCrossEntropy(), input_shape=input_shape, backend=backend, dtype=dtype
+    )
+
+
+def assert_tiers_agree(
+    models: tuple[Network, Network],
+    data: tuple[Any, Any],
+    optimizer: optimizers.Optimizer,
+    *,
+    batch_size: int,
+    sampling: Sampling = "shuffle",
+) -> None:
+    """Train one network compiled and its twin operation by operation, and compare all."""
+    images, labels = data
+    trainers, histories = [], []
+    for model, compiled in zip(models, (True, False), strict=True):
+        trainer = Trainer(
+            model, optimizer, batch_size=batch_size, sampling=sampling, seed=5, compiled=compiled
+        )
+        assert (trainer.compiled is not None) == compiled, trainer.not_compiled
+        trainers.append(trainer)
+        histories.append(trainer.fit(images, labels, iterations=STEPS))
+    model = models[0]
+    terms = 784 * (batch_size if "conv2d" in model.kinds else 1)
+    settings = {"dtype": model.dtype, "terms": terms, "steps": STEPS}
+    got, want = (np.array(history.losses) for history in histories)
+    np.testing.assert_allclose(
+        got, want, rtol=relative_tolerance(model.dtype, terms=terms, steps=STEPS)
+    )
+    assert [e.train_accuracy for e in histories[0].epochs] == [
+        e.train_accuracy for e in histories[1].epochs
+    ]
+    for key, weight in models[1].state_dict().items():
+        assert_close(model.state_dict()[key], weight, label=key, **settings)
+    for name, array in trainers[1].optimizer_state.items():
+        assert_close(trainers[0].optimizer_state[name], array, label=name, **settings)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> None:
+    recipe = RECIPES[name]
+    sizes = {"cnn": 1, "lenet": 33}
+    batch_size = sizes.get(name, 70)
+    models = tuple(create_model(name, backend=numba, seed=3, dtype=dtype) for _ in range(2))
+    count = batch_size * 4 - 1  # the last batch of an epoch is smaller
+    assert_tiers_agree(
+        models,  # type: ignore[arg-type]
+        (mnist.x_train[:count], mnist.t_train[:count]),
+        optimizers.create_optimizer(recipe.optimizer, lr=recipe.lr),
+        batch_size=batch_size,
+        sampling=recipe.sampling,
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_ones_own(numba: Backend, mnist: Dataset, name: str) -> None:
+    models = network(name, numba), network(name, numba)
+    data = mnist.x_train[:101], mnist.t_train[:101]
+    assert_tiers_agree(models, data, optimizers.SGD(lr=0.02), batch_size=40)
+
+
+@pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer(numba: Backend, mnist: Dataset, name: str, *, sparse: bool) -> None:
+    models = network("two activations", numba), network("two activations", numba)
+    images = mnist.x_train[:101] if sparse else 255 - mnist.x_train[:101]
+    assert_tiers_agree(models, (images, mnist.t_train[:101]), OPTIMIZERS[name], batch_size=64)
+
+
+@pytest.mark.parametrize("loss", [losses.BinaryCrossEntropy(), losses.Quadratic()])
+def test_every_loss(numba: Backend, mnist: Dataset, loss: losses.Loss) -> None:
+    row = [L.Linear(12), L.ReLU(), L.Linear(10)]
+    models = tuple(
+        Network(row, loss, input_shape=(784,), backend=numba, dtype="float64") for _ in range(2)
+    )
+    data = mnist.x_train[:90], mnist.t_train[:90]
+    assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=32)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float_images(numba: Backend, mnist: Dataset, dtype: str, *, sparse: bool) -> None:
+    images = mnist.x_train[:80] / np.float64(255)
+    images = images if sparse else 1 - images
+    models = network("wide", numba, dtype), network("wide", numba, dtype)
+    assert_tiers_agree(models, (images, mnist.t_train[:80]), optimizers.SGD(), batch_size=64)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 31, 32, 33, 600])
+def test_batches_that_threads_share_unevenly(
+    numba: Backend, mnist: Dataset, batch_size: int
+) -> None:
+    models = network("wide", numba), network("wide", numba)
+    data = mnist.x_train[:1000], mnist.t_train[:1000]
+    assert_tiers_agree(models, data, optimizers.SGD(), batch_size=batch_size)
+
+
+class StopsOften:
+    """Makes the chunks of steps short."""
+
+    every = 3
+
+    def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
+        """Take part."""
+
+    def on_epoch(self, trainer: Trainer, report: object) -> None:
+        """Take part."""
+
+
+@pytest.mark.parametrize("name", ["two-layer", "lenet"])
+def test_runs_repeat_to_the_bit_however_they_are_cut(
+    numba: Backend, mnist: Dataset, name: str
+) -> None:
+    weights = []
+    for callbacks in ((), (StopsOften(),), ()):
+        model = create_model(name, backend=numba)
+        trainer = Trainer(model, "adam", batch_size=64, seed=1)
+        trainer.fit(mnist.x_train[:700], mnist.t_train[:700], epochs=2, callbacks=callbacks)
+        weights.append(model.state_dict())
+    for other in weights[1:]:
+        for key, value in other.items():
+            assert np.array_equal(value, weights[0][key]), key
+
+
+def test_prepared_data_trains_like_arrays(numba: Backend, mnist: Dataset) -> None:
+    weights = []
+    for prepares in (True, False):
+        model = create_model("two-layer", backend=numba)
+        trainer = Trainer(model, "sgd", batch_size=50)
+        images, labels = mnist.x_train[:200], mnist.t_train[:200]
+        if prepares:
+            prepared = trainer.prepare(images, labels)
+            trainer.fit(prepared, epochs=1)
+            trainer.fit(prepared, epochs=1)
+        else:
+            trainer.fit(images, labels, epochs=2)
+        weights.append(model.state_dict())
+    for key, value in weights[0].items():
+        assert np.array_equal(value, weights[1][key]), key
+
+
+def test_prepared_data_belong_to_a_network(numba: Backend, mnist: Dataset) -> None:
+    images, labels = mnist.x_train[:20], mnist.t_train[:20]
+    one, other = (Trainer(create_model("two-layer", backend=numba)) for _ in range(2))
+    with pytest.raises(ValueError, match="prepared for another network"):
+        other.fit(one.prepare(images, labels), epochs=1)
+    with pytest.raises(TypeError, match="leave out labels"):
+        one.fit(one.prepare(images, labels), labels, epochs=1)
+    with pytest.raises(TypeError, match="labels are missing"):
+        one.fit(images, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ([L.Conv2d(2, 3, stride=2), L.Flatten(), L.Linear(10)], "stride of 1, not 2"),
+        ([L.Flatten(), L.Dropout(0.5), L.Linear(10)], "masks of dropout"),
+    ],
+)
+def test_what_is_not_compiled_says_why_and_trains_all_the_same(
+    numba: Backend, mnist: Dataset, row: list[layers.Layer], reason: str
+) -> None:
+    model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=numba)
+    trainer = Trainer(model, "sgd")
+    assert trainer.compiled is None
+    assert reason in trainer.not_compiled
+    assert len(trainer.fit(mnist.x_train[:64], mnist.t_train[:64], epochs=1).losses) == 1
+
+
+def test_backends_without_compiled_epochs_say_so() -> None:
+    trainer = Trainer(create_model("two-layer", backend="numpy"))
+    assert trainer.compiled is None
+    assert "numpy computes operation by operation" in trainer.not_compiled
+
+
+def test_a_loss_that_runs_away_is_noticed(numba: Backend, mnist: Dataset) -> None:
+    from mnist_accel.errors import DivergedError
+
+    model = create_model("lenet", backend=numba)
+    before = model.state_dict()
+    trainer = Trainer(model, "sgd", lr=1e6, batch_size=32)
+    assert trainer.compiled is not None
+    with pytest.raises(DivergedError, match="first value that is not finite is in"):
+        trainer.fit(mnist.x_train[:640], mnist.t_train[:640], epochs=3)
+    assert all(np.isfinite(value).all() for value in model.state_dict().values())
+    assert before.keys() == model.state_dict().keys()
+
+
+def test_trainings_side_by_side_do_not_wait_for_each_other_for_ever(
+    numba: Backend, mnist: Dataset
+) -> None:
+    def train(seed: int) -> float:
+        model = create_model("two-layer", backend=numba, seed=seed)
+        trainer = Trainer(model, "sgd", lr=0.05, batch_size=64)
+        return trainer.fit(mnist.x_train[:2000], mnist.t_train[:2000], epochs=3).losses[-1]
+
+    alone = [train(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(train, range(3))) == alone
