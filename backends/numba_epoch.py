@@ -4,7 +4,7 @@ import importlib
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
@@ -39,12 +39,14 @@ class Data:
         labels: class indices (N,).
         columns_below: how many pixels that are not 0 lie in each column or before it; empty where
             the first stage is not sparse.
+        workspaces: what was made for a number of threads and the largest batch.
     """
 
     layout: Layout
     images: Any
     labels: NDArray[np.int64]
     columns_below: NDArray[np.int64]
+    workspaces: dict[tuple[int, int], Any] = field(default_factory=dict)
 
 
 class NumbaEpoch(CompiledEpoch):
@@ -103,7 +105,11 @@ class NumbaEpoch(CompiledEpoch):
         batches = np.diff(steps.bounds)[:, 0]
         largest = int(batches.max(initial=1))
         threads = max(1, min(self._threads, largest // FEWEST_IMAGES_A_THREAD))
-        workspaces = self._workspaces(layout, threads, largest)
+        key = threads, largest
+        if key not in data.workspaces:
+            data.workspaces.clear()  # batches of many sizes should not fill the memory
+            data.workspaces[key] = self._workspaces(layout, threads, largest)
+        workspaces = data.workspaces[key]
         packed = _pack(weights, layout, dtype)
         names = self._program.update.state_names
         packed_state = np.zeros((len(names), layout.packed_size), dtype)

@@ -110,6 +110,7 @@ class Trainer:
             for name in optimizer.state_names
         }
         self._clock = clock
+        self._step_seconds = CHUNK_SECONDS  # one step a chunk, until there is a measurement
         self._step_by_step = StepByStep(model, optimizer, seed=self.seed)
         self.compiled, self.not_compiled = self._compile() if compiled else (None, "not wanted")
         self._stop_reason = ""
@@ -297,12 +298,11 @@ class Trainer:
     ) -> None:
         """Train to the end of the epoch, to `target`, or until somebody asks to stop."""
         order = sampler.epoch_order(self.progress.epoch)
-        step_seconds = CHUNK_SECONDS  # one step a chunk, until there is a measurement
         while self.progress.epoch_step < sampler.steps_per_epoch and self.step < target:
             if self._stop_reason:
                 return
             count = min(
-                max(1, int(CHUNK_SECONDS / step_seconds)),
+                max(1, int(CHUNK_SECONDS / self._step_seconds)),
                 sampler.steps_per_epoch - self.progress.epoch_step,
                 target - self.step,
                 *(c.every - self.step % c.every for c in callbacks if c.every),
@@ -317,7 +317,7 @@ class Trainer:
             seconds = self._clock() - started
             report = StepsReport(self.step - len(losses) + 1, losses, correct, images, seconds)
             self._add_to_epoch(report)
-            step_seconds = max(1e-9, seconds / len(losses))
+            self._step_seconds = max(1e-9, seconds / len(losses))
             history.losses.extend(losses.tolist())
             for callback in callbacks:
                 callback.on_steps(self, report)
