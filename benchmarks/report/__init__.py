@@ -27,10 +27,11 @@ def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | No
         UsageError: a file cannot be read or written, or the files do not belong together.
     """
     analysis = analyse(load_results(paths))
-    stem = (paths[0].parent if out is None else out) / paths[0].stem
+    folder = paths[0].parent if out is None else out
+    stem = paths[0].name.removesuffix(".gz").removesuffix(".json")
     contents = {".md": to_markdown(analysis), ".html": to_html(analysis)}
     for suffix, content in contents.items():
-        path = stem.with_name(stem.name + suffix)
+        path = folder / (stem + suffix)
         try:
             write_atomically(path, content.encode())
         except OSError as error:
