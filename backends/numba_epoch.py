@@ -3,7 +3,7 @@
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -27,6 +27,7 @@ BLOCK_BYTES = 1 << 20
 FEWEST_IMAGES_A_BLOCK, MOST_IMAGES_A_BLOCK = 8, 256
 # Numbers in a cache line and more: rows of different threads share none.
 APART = 32
+ALL_ARE_HERE = 1 << 62  # more arrivals than any meeting waits for
 
 
 @dataclass(frozen=True)
@@ -123,34 +124,41 @@ class NumbaEpoch(CompiledEpoch):
         column_bounds = _share_columns(data.columns_below, threads)
 
         def part(thread: int) -> None:
-            self._epoch.run_steps(
-                thread,
-                counter,
-                layout.stages,
-                self._loss,
-                self._rule,
-                self._settings,
-                packed,
-                packed_state,
-                data.images,
-                data.labels,
-                steps.rows,
-                steps.bounds,
-                steps.rates,
-                steps.before,
-                column_bounds,
-                deltas,
-                workspaces,
-                losses,
-                correct,
-            )
+            try:
+                self._epoch.run_steps(
+                    thread,
+                    counter,
+                    layout.stages,
+                    self._loss,
+                    self._rule,
+                    self._settings,
+                    packed,
+                    packed_state,
+                    data.images,
+                    data.labels,
+                    steps.rows,
+                    steps.bounds,
+                    steps.rates,
+                    steps.before,
+                    column_bounds,
+                    deltas,
+                    workspaces,
+                    losses,
+                    correct,
+                )
+            finally:
+                # All have come to each meeting, or this one will never come: nobody is to wait.
+                counter[0] = ALL_ARE_HERE
 
-        with (
-            self._lock,
-            self._blas.limit(limits=1),
-        ):  # the threads are ours; see NumbaBackend.computation
-            others = [self._pool().submit(part, thread) for thread in range(1, threads)]
-            part(0)
+        # The threads are ours; those of BLAS would fight them: see NumbaBackend.computation.
+        with self._lock, self._blas.limit(limits=1):
+            others: list[Future[None]] = []
+            try:
+                others.extend(self._pool().submit(part, thread) for thread in range(1, threads))
+                part(0)
+            finally:  # a key may have been hit before thread 0 began
+                counter[0] = ALL_ARE_HERE
+                wait(others)
             for other in others:
                 other.result()
         weights[:] = packed[layout.positions]

@@ -292,3 +292,34 @@ def test_trainings_side_by_side_do_not_wait_for_each_other_for_ever(
     alone = [train(seed) for seed in range(3)]
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(train, range(3))) == alone
+
+
+def test_nobody_waits_for_a_thread_that_failed(
+    numba: Backend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backends.numba_backend import NumbaBackend
+    from backends.numba_kernels import epoch
+
+    two = NumbaBackend()
+    two._threads = 2  # also where there is one core
+    model = create_model("two-layer", backend=two)
+    trainer = Trainer(model, "sgd", lr=0.05, batch_size=512)
+    images, labels = mnist.x_train[:5120], mnist.t_train[:5120]
+    data = trainer.prepare(images, labels)
+    run_steps = epoch.run_steps
+    before = model.state_dict()
+
+    for culprit in (0, 1):
+
+        def fail(thread: int, *rest: Any, culprit: int = culprit) -> None:
+            if thread == culprit:
+                raise MemoryError("no memory left")
+            run_steps(thread, *rest)
+
+        monkeypatch.setattr(epoch, "run_steps", fail)
+        with pytest.raises(MemoryError, match="no memory left"):
+            trainer.fit(data, epochs=1)
+        assert trainer.step == 0
+        assert all(np.array_equal(model.state_dict()[key], before[key]) for key in before)
+    monkeypatch.undo()
+    assert len(trainer.fit(data, epochs=1).losses) == 10
