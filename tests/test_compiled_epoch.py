@@ -295,7 +295,7 @@ def test_trainings_side_by_side_do_not_wait_for_each_other_for_ever(
 
 
 def test_nobody_waits_for_a_thread_that_failed(
-    numba: Backend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from backends.numba_backend import NumbaBackend
     from backends.numba_kernels import epoch
