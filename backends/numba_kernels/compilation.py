@@ -4,8 +4,7 @@ Sums may be reordered, so that they vectorise, and products contracted to fused 
 flags that assume there is no NaN and no infinity stay off: a diverging loss must show. Functions
 let go of Python's global lock, so that several threads run them.
 
-Only entries can be called from Python. Leaving out the door to it saves half of the time that
-compiling takes.
+Only entries can be called from Python; that they are two tells a reader where to begin.
 """
 
 from collections.abc import Callable
