@@ -286,7 +286,7 @@ class _Run:
         patience = threading.Timer(
             PATIENCE_S,
             self._display.note,
-            ["compiling for this machine: once, for half a minute"],
+            ["getting ready; the first time on a machine this compiles for half a minute"],
         )
         patience.daemon = True
         if self._trainer.compiled is not None:
