@@ -1,4 +1,4 @@
-"""The compiled CPU backend: NumPy, with Numba kernels for convolution and pooling.
+"""The compiled CPU backend: NumPy, with Numba kernels for single operations and whole epochs.
 
 Numba is imported when the first kernel is needed, never before. Compiled code is cached on disk, so
 only the first run on a machine waits for the compiler.
@@ -36,7 +36,7 @@ COMPILED_KINDS = frozenset({"conv2d", "max_pool2d", "avg_pool2d"})
 
 
 class NumbaBackend(NumpyBackend):
-    """NumPy arrays on the CPU, with convolution and pooling compiled by Numba."""
+    """NumPy arrays on the CPU; convolution, pooling and whole epochs are compiled by Numba."""
 
     name = "numba"
 
