@@ -38,6 +38,8 @@ class StepByStep:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Do the steps, until the last or until `should_stop`; losses are fetched at the end.
 
+        The caller has entered `backend.computation`.
+
         Args:
             data: the data set.
             steps: which, at least one.
@@ -51,24 +53,23 @@ class StepByStep:
         backend = self._model.backend
         losses: list[Array] = []
         correct: list[Array] = []
-        with backend.computation(self._model.kinds):
-            rows = backend.asarray(steps.rows)
-            for number, (begin, end) in enumerate(steps.bounds):
-                if losses and should_stop():
-                    break
-                is_whole = end - begin == data.examples and _counts_up(steps.rows[begin:end])
-                batch = data.whole() if is_whole else data.batch(rows[begin:end])
-                loss, hits = self._step(
-                    *batch,
-                    state,
-                    rate=float(steps.rates[number]),
-                    before=steps.before + number,
-                    observe=observe,
-                )
-                losses.append(loss)
-                correct.append(hits)
-            losses_host = backend.to_numpy(backend.xp.stack(losses)).astype(np.float64)
-            return losses_host, backend.to_numpy(backend.xp.stack(correct))
+        rows = backend.asarray(steps.rows)
+        for number, (begin, end) in enumerate(steps.bounds):
+            if losses and should_stop():
+                break
+            is_whole = end - begin == data.examples and _counts_up(steps.rows[begin:end])
+            batch = data.whole() if is_whole else data.batch(rows[begin:end])
+            loss, hits = self._step(
+                *batch,
+                state,
+                rate=float(steps.rates[number]),
+                before=steps.before + number,
+                observe=observe,
+            )
+            losses.append(loss)
+            correct.append(hits)
+        losses_host = backend.to_numpy(backend.xp.stack(losses)).astype(np.float64)
+        return losses_host, backend.to_numpy(backend.xp.stack(correct))
 
     def _step(
         self,

@@ -1,10 +1,10 @@
-"""How the functions of a compiled epoch are compiled.
+"""How the kernels are compiled.
 
 Sums may be reordered, so that they vectorise, and products contracted to fused multiply-adds. The
 flags that assume there is no NaN and no infinity stay off: a diverging loss must show. Functions
 let go of Python's global lock, so that several threads run them.
 
-Only entries can be called from Python; that they are two tells a reader where to begin.
+Only entries can be called from Python: a reader of a file may begin with them.
 """
 
 from collections.abc import Callable

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from backends.numba_kernels.chunks import IMAGES_PER_CHUNK, chunk_kernel
+from backends.numba_kernels.chunks import IMAGES_PER_CHUNK
+from backends.numba_kernels.compilation import entry
 
 
 @njit(inline="always")
@@ -82,7 +83,7 @@ def _add_products(totals: Any, plane: Any, source: Any, offsets: Any, span: Any)
         totals[k] += total
 
 
-@chunk_kernel
+@entry
 def conv2d(x: Any, weight: Any, bias: Any, y: Any, first: int, last: int) -> None:
     """Convolve chunks `first` to `last` − 1 of the images `x` into `y`."""
     channels, height, width = x.shape[1:]
@@ -101,7 +102,7 @@ def conv2d(x: Any, weight: Any, bias: Any, y: Any, first: int, last: int) -> Non
                 y[n, o, row] = plane[row * width : row * width + ow]
 
 
-@chunk_kernel
+@entry
 def conv2d_backward(
     dy: Any, x: Any, weight: Any, dx: Any, dweights: Any, dbiases: Any, first: int, last: int
 ) -> None:

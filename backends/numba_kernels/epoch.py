@@ -543,14 +543,3 @@ def _update_sparse(
             begin,
             end - begin,
         )
-
-
-@entry
-def predict(stages: Any, packed: Any, images: Any, rows: Any, work: Any, logits: Any) -> None:
-    """Set `logits` (N, classes) to those of the images in `rows`, block by block."""
-    last = stages[len(stages) - 1]
-    for first in range(0, len(rows), work.capacity):
-        count = min(work.capacity, len(rows) - first)
-        forward(stages, packed, images, rows, first, count, work)
-        found = rows_of(work.outputs, last.y, work.capacity, count, last.outputs)
-        copy(part(found, 0, found.size), part(logits, first * last.outputs, count * last.outputs))

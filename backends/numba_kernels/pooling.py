@@ -14,7 +14,8 @@ from typing import Any
 
 from numba import njit
 
-from backends.numba_kernels.chunks import IMAGES_PER_CHUNK, chunk_kernel
+from backends.numba_kernels.chunks import IMAGES_PER_CHUNK
+from backends.numba_kernels.compilation import entry
 
 
 @njit(inline="always")
@@ -53,7 +54,7 @@ def _max_pool2d(
                     mask[n, c, row, col] = bits
 
 
-@chunk_kernel
+@entry
 def max_pool2d(
     x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, first: int, last: int
 ) -> None:
@@ -83,7 +84,7 @@ def _max_pool2d_backward(
                             dx[n, c, row * stride + i, col * stride + j] += hit * gradient
 
 
-@chunk_kernel
+@entry
 def max_pool2d_backward(
     dy: Any, mask: Any, size: int, stride: int, dx: Any, first: int, last: int
 ) -> None:
@@ -109,7 +110,7 @@ def _avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -
                     y[n, c, row, col] = total * share
 
 
-@chunk_kernel
+@entry
 def avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -> None:
     """Average chunks `first` to `last` − 1 of the images `x` into `y`."""
     if size == 2 and stride == 2:
@@ -133,7 +134,7 @@ def _avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, l
                             dx[n, c, row * stride + i, col * stride + j] += gradient
 
 
-@chunk_kernel
+@entry
 def avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, last: int) -> None:
     """Set chunks `first` to `last` − 1 of `dx` to the gradient of average pooling."""
     if size == 2 and stride == 2:
