@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import Lock
 from typing import Any
 
@@ -25,8 +26,10 @@ FEWEST_IMAGES_A_THREAD = 16
 # What a block of images leaves behind should fit the cache of a core.
 BLOCK_BYTES = 1 << 20
 FEWEST_IMAGES_A_BLOCK, MOST_IMAGES_A_BLOCK = 8, 256
+CACHE_LINE = 64  # bytes
 # Numbers in a cache line and more: rows of different threads share none.
-APART = 32
+APART = 64
+_UNCUT = np.zeros(1, np.int64)
 ALL_ARE_HERE = 1 << 62  # more arrivals than any meeting waits for
 
 
@@ -36,17 +39,17 @@ class Data:
 
     Attributes:
         layout: of the program, which depends on how many pixels are 0.
-        images: the pixels, as `backends.numba_kernels.epoch` takes them.
+        images: the pixels, as `backends.numba_kernels.workspace` takes them.
         labels: class indices (N,).
-        columns_below: how many pixels that are not 0 lie in each column or before it; empty where
-            the first stage is not sparse.
+        edges: columns at which the groups of the lists begin, and where the last ends; a single
+            one where there are no lists.
         workspaces: what was made for a number of threads and the largest batch.
     """
 
     layout: Layout
     images: Any
     labels: NDArray[np.int64]
-    columns_below: NDArray[np.int64]
+    edges: NDArray[np.int64]
     workspaces: dict[tuple[int, int], Any] = field(default_factory=dict)
 
 
@@ -68,6 +71,7 @@ class NumbaEpoch(CompiledEpoch):
         self._pool = pool
         self._lock = lock
         self._epoch = importlib.import_module("backends.numba_kernels.epoch")
+        self._rooms = importlib.import_module("backends.numba_kernels.workspace")
         losses = importlib.import_module("backends.numba_kernels.losses")
         updates = importlib.import_module("backends.numba_kernels.updates")
         self._loss = getattr(losses, program.loss.upper())
@@ -81,19 +85,23 @@ class NumbaEpoch(CompiledEpoch):
     def load(self, pixels: Array, labels: NDArray[np.int64]) -> Data:
         """Keep the pixels as they are, or as lists of those that are not 0 where most are."""
         program = self._program
-        scale = 1 / 255 if pixels.dtype == np.uint8 else 1.0
-        starts, columns, values = _no_lists(pixels)
-        below = np.zeros(0, np.int64)
         is_sparse = self._profits_from_lists(pixels)
-        if is_sparse:
-            starts, columns, values = _as_lists(pixels)
-            below = np.cumsum(np.bincount(columns, minlength=pixels.shape[1]))
-            pixels = pixels[:0]
+        layout = lay_out(program, is_sparse=is_sparse)
+        edges = _cut(pixels, self._threads) if is_sparse else _UNCUT
+        starts, columns, values = _as_lists(pixels, edges)
         data = Data(
-            layout=lay_out(program, is_sparse=is_sparse),
-            images=self._epoch.Images(pixels, starts, columns, values, scale, program.pixel_shift),
+            layout=layout,
+            images=self._rooms.Images(
+                pixels=pixels[:0] if is_sparse else pixels,
+                starts=starts,
+                columns=columns,
+                values=values,
+                groups=len(edges) - 1,
+                scale=1 / 255 if pixels.dtype == np.uint8 else 1.0,
+                shift=program.pixel_shift,
+            ),
             labels=labels,
-            columns_below=below,
+            edges=edges,
         )
         self._compile(data)
         return data
@@ -109,26 +117,25 @@ class NumbaEpoch(CompiledEpoch):
         key = threads, largest
         if key not in data.workspaces:
             data.workspaces.clear()  # batches of many sizes should not fill the memory
-            data.workspaces[key] = self._workspaces(layout, threads, largest)
+            data.workspaces[key] = self._workspaces(data, threads, largest)
         workspaces = data.workspaces[key]
         packed = _pack(weights, layout, dtype)
         names = self._program.update.state_names
-        packed_state = np.zeros((len(names), layout.packed_size), dtype)
+        packed_state = _zeros((len(names), layout.packed_size), dtype)
         for name, row in zip(names, packed_state, strict=True):
             row[layout.positions] = state[name]
-        first_outputs = int(layout.stages[0]["outputs"]) if len(data.columns_below) else 0
-        deltas = np.zeros((largest, first_outputs), dtype)
+        first_outputs = int(layout.plan.stages[0]["outputs"]) if data.images.groups else 0
+        deltas = _zeros((largest, first_outputs), dtype)
         losses = np.zeros((threads, len(batches) + APART))
         correct = np.zeros((threads, len(batches) + APART), np.int64)
         counter = np.zeros(APART, np.int64)
-        column_bounds = _share_columns(data.columns_below, threads)
 
         def part(thread: int) -> None:
             try:
                 self._epoch.run_steps(
                     thread,
                     counter,
-                    layout.stages,
+                    layout.plan,
                     self._loss,
                     self._rule,
                     self._settings,
@@ -140,7 +147,7 @@ class NumbaEpoch(CompiledEpoch):
                     steps.bounds,
                     steps.rates,
                     steps.before,
-                    column_bounds,
+                    data.edges,
                     deltas,
                     workspaces,
                     losses,
@@ -191,18 +198,19 @@ class NumbaEpoch(CompiledEpoch):
             and int(np.count_nonzero(pixels)) < SPARSE_BELOW * pixels.size
         )
 
-    def _workspaces(self, layout: Layout, threads: int, batch: int) -> Any:
+    def _workspaces(self, data: Data, threads: int, batch: int) -> Any:
         """Return room for each thread's block of images."""
         dtype = np.dtype(self._program.dtype)
+        layout, pixels = data.layout, data.images.pixels
         sizes = layout.sizes
         image_bytes = dtype.itemsize * (2 * sizes["outputs"] + sizes["padded"])
         fitting = max(FEWEST_IMAGES_A_BLOCK, BLOCK_BYTES // image_bytes)
         capacity = min(fitting, MOST_IMAGES_A_BLOCK, math.ceil(batch / threads))
 
         def room(size: int, kind: Any = dtype) -> Array:
-            return np.zeros((threads, size + APART), kind)
+            return _zeros((threads, (size // APART + 2) * APART), kind)
 
-        return self._epoch.Workspace(
+        return self._rooms.Workspace(
             capacity=capacity,
             outputs=room(capacity * sizes["outputs"]),
             gradients=room(capacity * sizes["outputs"]),
@@ -213,33 +221,46 @@ class NumbaEpoch(CompiledEpoch):
             start=room(sizes["start"]),
             filters=room(sizes["filters"]),
             dpadded=room(sizes["dpadded"]),
-            product=room(sizes["product"]),
             parameters=room(layout.packed_size),
+            columns=room(0, np.uint16),
+            values=room(0, pixels.dtype),
         )
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return zeros that begin at a cache line: no vector lies on two."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(size + CACHE_LINE, np.uint8)
+    first = -room.ctypes.data % CACHE_LINE
+    zeros: Array = room[first : first + size].view(dtype).reshape(shape)
+    return zeros
 
 
 def _pack(weights: Array, layout: Layout, dtype: str) -> Array:
     """Return the parameters in the order of the kernels."""
-    packed = np.zeros(layout.packed_size, dtype)
+    packed = _zeros((layout.packed_size,), dtype)
     packed[layout.positions] = weights
     return packed
 
 
-def _no_lists(pixels: Array) -> tuple[NDArray[np.int64], NDArray[np.uint16], Array]:
-    return np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, pixels.dtype)
-
-
-def _as_lists(pixels: Array) -> tuple[NDArray[np.int64], NDArray[np.uint16], Array]:
-    """Return where each image's lists begin, and the columns and values that are not 0."""
-    present = pixels != 0
-    starts = np.concatenate(([0], np.cumsum(np.count_nonzero(present, axis=1))))
-    columns = np.tile(np.arange(pixels.shape[1], dtype=np.uint16), (len(pixels), 1))[present]
-    return starts, columns, pixels[present]
-
-
-def _share_columns(below: NDArray[np.int64], threads: int) -> NDArray[np.int64]:
-    """Return the columns at which the share of each thread begins, and where the last ends."""
-    if not len(below):
-        return np.zeros(threads + 1, np.int64)
-    shares = below[-1] * np.arange(1, threads) / threads
+def _cut(pixels: Array, groups: int) -> NDArray[np.int64]:
+    """Return the columns at which lists are cut into groups, each as full as the others."""
+    below = np.cumsum(np.count_nonzero(pixels, axis=0))
+    shares = below[-1] * np.arange(1, groups) / groups
     return np.array([0, *np.searchsorted(below, shares), len(below)], np.int64)
+
+
+def _as_lists(
+    pixels: Array, edges: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint16], Array]:
+    """Return where each group of each image begins, and the columns and values that are not 0.
+
+    All are empty where `edges` make no group.
+    """
+    if len(edges) < 2:
+        return np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, pixels.dtype)
+    present = pixels != 0
+    counts = [np.count_nonzero(present[:, low:high], axis=1) for low, high in pairwise(edges)]
+    starts = np.concatenate(([0], np.cumsum(np.stack(counts, axis=1))))
+    columns = np.broadcast_to(np.arange(pixels.shape[1], dtype=np.uint16), pixels.shape)[present]
+    return starts, columns, pixels[present]

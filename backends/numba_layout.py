@@ -18,20 +18,23 @@ from backends.program import Program, Stage
 
 Array = NDArray[Any]
 
+_table = importlib.import_module("backends.numba_kernels.stages")
+_LANES: int = importlib.import_module("backends.numba_kernels.vectors").LANES
+
 
 @dataclass(frozen=True)
 class Layout:
     """A program as the kernels take it.
 
     Attributes:
-        stages: a row for each stage; see `backends.numba_kernels.stages`.
+        plan: the stages; see `backends.numba_kernels.stages`.
         positions: where each parameter lies in the packed vector.
         packed_size: length of the packed vector.
         sizes: of the arrays of a workspace, by name: numbers of one image for "outputs", "padded",
             "masks" and "wide_masks", all numbers for the others.
     """
 
-    stages: Array
+    plan: Any
     positions: NDArray[np.int64]
     packed_size: int
     sizes: Mapping[str, int]
@@ -44,59 +47,129 @@ def lay_out(program: Program, *, is_sparse: bool) -> Layout:
         program: what is to be computed.
         is_sparse: whether the first stage, a linear one, takes lists of pixels.
     """
-    table = importlib.import_module("backends.numba_kernels.stages")
-    lanes = importlib.import_module("backends.numba_kernels.vectors").LANES
-    rows = np.zeros(len(program.stages), table.STAGE)
-    positions = np.full(program.parameters, -1, np.int64)
-    sizes = dict.fromkeys(("outputs", "padded", "masks", "wide_masks"), 0)
-    sizes |= dict.fromkeys(("conv", "start", "filters", "dpadded", "product"), 0)
-    packed = 0
-    shape = _as_maps(program.stages[0].input_shape)
-    in_lanes = shape[0]
-    inputs = math.prod(shape[1:]) * in_lanes
-    if not is_sparse:
-        sizes["outputs"] = inputs
-    # Where number i of a stage's input, in the order of the network, lies in its row.
-    places = _places(shape, in_lanes)
-    x = 0
+    placing = _Placing(program)
+    rows = np.zeros(len(program.stages), _table.STAGE)
     for number, (stage, row) in enumerate(zip(program.stages, rows, strict=True)):
-        row["kind"] = _kind(table, stage, is_sparse=is_sparse and number == 0)
-        row["activation"] = getattr(table, stage.activation.upper())
-        in_shape, out_shape = _as_maps(stage.input_shape), _as_maps(stage.output_shape)
-        row["in_channels"], row["height"], row["width"] = in_shape
+        row["kind"] = getattr(_table, stage.kind.upper())
+        if is_sparse and number == 0:
+            row["kind"] = _table.SPARSE_LINEAR
+        placing.place(stage, row)
+    return Layout(
+        plan=_table.Plan(rows, np.concatenate(placing.offsets), program.stages[-1].output_shape[0]),
+        positions=placing.positions,
+        packed_size=placing.packed_size,
+        sizes=placing.sizes,
+    )
+
+
+class _Placing:
+    """What has been placed so far, as the stages are taken in their order."""
+
+    def __init__(self, program: Program) -> None:
+        self.positions = np.full(program.parameters, -1, np.int64)
+        self.packed_size = 0
+        self.offsets = [np.zeros(0, np.uint64)]
+        names = ("outputs", "padded", "masks", "wide_masks", "conv", "start", "filters", "dpadded")
+        self.sizes = dict.fromkeys(names, 0)
+        # What comes in next: as maps, which a vector made of maps still is; the numbers of a cell
+        # and of a row; and its place in the arena.
+        shape = program.stages[0].input_shape
+        self._maps = _as_maps(shape)
+        self._lanes = _filled(shape[0], _LANES) if len(shape) == 1 else shape[0]
+        self._inputs = _row_size(self._maps, self._lanes)
+        self._x = 0
+        self._is_first = True
+
+    def place(self, stage: Stage, row: Any) -> None:
+        """Fill in the row of the next stage, whose kind is there."""
+        out_shape = self._maps if stage.kind == "activation" else _as_maps(stage.output_shape)
+        row["activation"] = getattr(_table, stage.activation.upper())
+        row["in_channels"], row["height"], row["width"] = self._maps
         row["out_channels"], row["out_height"], row["out_width"] = out_shape
-        out_lanes = _out_lanes(stage, row, lanes, in_lanes)
-        row["in_lanes"], row["out_lanes"] = in_lanes, out_lanes
-        row["x"], row["inputs"] = x, inputs
-        outputs = math.prod(out_shape[1:]) * out_lanes
-        row["y"], row["outputs"] = sizes["outputs"], outputs
-        sizes["outputs"] += outputs
-        row["weight"] = row["bias"] = table.NONE
-        if stage.weight is not None:
-            row["weight"] = packed
-            count, where = _weight_places(stage, row, places, lanes)
-            positions[stage.weight : stage.weight + len(where)] = packed + where
-            packed += _filled(count, 2 * lanes)
-        if stage.bias is not None:
-            row["bias"] = packed
-            positions[stage.bias : stage.bias + out_shape[0]] = packed + np.arange(out_shape[0])
-            packed += _filled(out_shape[0], 2 * lanes)
+        row["in_lanes"], row["inputs"] = self._lanes, self._inputs
         if stage.kind == "conv2d":
-            _lay_out_convolution(stage, row, sizes, lanes)
+            row["vectors"] = 1 if out_shape[0] <= _LANES else 2
+            row["out_lanes"] = _filled(out_shape[0], int(row["vectors"]) * _LANES)
         elif stage.kind == "linear":
-            sizes["product"] = max(sizes["product"], inputs * outputs)
+            row["out_lanes"] = _filled(out_shape[0], _LANES)
+        else:
+            row["out_lanes"] = self._lanes
+        row["outputs"] = _row_size(out_shape, int(row["out_lanes"]))
+        self._place_rows(row)
+        self._place_parameters(stage, row)
+        if stage.kind == "conv2d":
+            self._place_convolution(stage, row)
         if stage.pooling is not None:
             row["pool_size"], row["pool_stride"] = stage.pooling.size, stage.pooling.stride
             row["all_ties"] = stage.pooling.ties == "all"
-            kind = "masks" if stage.kind == "conv2d" else "wide_masks"
-            row["mask"] = sizes[kind]
-            sizes[kind] += outputs
-        places, in_lanes, inputs, x = _places(out_shape, out_lanes), out_lanes, outputs, row["y"]
-    return Layout(rows, positions, packed, sizes)
+            row["mask"] = self._room("masks" if stage.kind == "conv2d" else "wide_masks", row)
+        self._maps = out_shape
+        self._lanes, self._inputs = int(row["out_lanes"]), int(row["outputs"])
 
+    def _room(self, name: str, row: Any) -> int:
+        """Return where room for the outputs of a stage begins, after making it."""
+        begin = self.sizes[name]
+        self.sizes[name] += int(row["outputs"])
+        return begin
 
-def _kind(table: Any, stage: Stage, *, is_sparse: bool) -> int:
-    return int(table.SPARSE_LINEAR if is_sparse else getattr(table, stage.kind.upper()))
+    def _place_rows(self, row: Any) -> None:
+        """Give the outputs room in the arena; and the pixels, where the first stage needs them."""
+        if self._is_first and row["kind"] not in (_table.SPARSE_LINEAR, _table.CONV2D):
+            self.sizes["outputs"] += self._inputs
+        self._is_first = False
+        row["x"] = self._x
+        row["y"] = self._x = self._room("outputs", row)
+
+    def _place_parameters(self, stage: Stage, row: Any) -> None:
+        row["weight"] = row["bias"] = _table.NONE
+        if stage.weight is not None:
+            count, where = _weight_places(stage, row)
+            row["weight"] = self._pack(stage.weight, where, count)
+        if stage.bias is not None:
+            outputs = stage.output_shape[0]
+            row["bias"] = self._pack(stage.bias, np.arange(outputs), outputs)
+
+    def _pack(self, first: int, where: NDArray[np.int64], count: int) -> int:
+        """Return where a parameter begins in the packed vector, after making room for it.
+
+        Args:
+            first: where it begins in the network's vector.
+            where: each of its numbers lies, counted from its packed beginning.
+            count: numbers that it takes.
+        """
+        begin = self.packed_size
+        self.positions[first : first + len(where)] = begin + where
+        self.packed_size += _filled(count, 2 * _LANES)
+        return begin
+
+    def _place_convolution(self, stage: Stage, row: Any) -> None:
+        side, lanes = stage.kernel_size, int(row["in_lanes"])
+        row["kernel_size"], row["padding"] = side, stage.padding
+        height, width = (int(row[name]) + 2 * stage.padding for name in ("height", "width"))
+        conv_height, conv_width = height - side + 1, width - side + 1
+        row["conv_height"], row["conv_width"] = conv_height, conv_width
+        i, j, c = np.ix_(range(side), range(side), range(stage.input_shape[0]))
+        row["tap_offsets"] = self._keep_offsets((i * width + j) * lanes + c)
+        r, s = np.ix_(range(conv_height), range(conv_width))
+        row["output_offsets"] = self._keep_offsets((r * width + s) * lanes)
+        padded = height * width * lanes
+        row["padded"] = self.sizes["padded"]
+        self.sizes["padded"] += padded
+        step = int(row["vectors"]) * _LANES
+        largest = {
+            "conv": conv_height * conv_width * step,
+            "start": step,
+            "filters": stage.output_shape[0] * side * side * lanes + _LANES,
+            "dpadded": padded + _LANES,
+        }
+        for name, size in largest.items():
+            self.sizes[name] = max(self.sizes[name], size)
+
+    def _keep_offsets(self, offsets: NDArray[Any]) -> int:
+        """Return where offsets begin among all, after adding them."""
+        begin = sum(map(len, self.offsets))
+        self.offsets.append(offsets.astype(np.uint64).ravel())
+        return begin
 
 
 def _as_maps(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -109,15 +182,9 @@ def _filled(count: int, unit: int) -> int:
     return -(-count // unit) * unit
 
 
-def _out_lanes(stage: Stage, row: Any, lanes: int, in_lanes: int) -> int:
-    """Return how many numbers a cell of the output takes, and set the vectors of a convolution."""
-    channels = stage.output_shape[0]
-    if stage.kind == "conv2d":
-        row["vectors"] = 1 if channels <= lanes else 2
-        return _filled(channels, int(row["vectors"]) * lanes)
-    if stage.kind == "linear":
-        return _filled(channels, lanes) if row["kind"] != 0 else channels
-    return in_lanes
+def _row_size(shape: tuple[int, int, int], lanes: int) -> int:
+    """Return how many numbers a row takes that holds maps: whole vectors."""
+    return _filled(math.prod(shape[1:]) * lanes, _LANES)
 
 
 def _places(shape: tuple[int, int, int], lanes: int) -> NDArray[np.int64]:
@@ -127,36 +194,21 @@ def _places(shape: tuple[int, int, int], lanes: int) -> NDArray[np.int64]:
     return (cells + np.arange(channels)[:, None]).ravel()
 
 
-def _weight_places(
-    stage: Stage, row: Any, places: NDArray[np.int64], lanes: int
-) -> tuple[int, NDArray[np.int64]]:
+def _weight_places(stage: Stage, row: Any) -> tuple[int, NDArray[np.int64]]:
     """Return the size of a packed weight, and where each of its numbers lies."""
     if stage.kind == "linear":
-        width = int(row["outputs"])
-        columns = np.arange(stage.output_shape[0])
-        return int(row["inputs"]) * width, (places[:, None] * width + columns).ravel()
+        # The inputs are counted as they were before they became a vector.
+        maps = int(row["in_channels"]), int(row["height"]), int(row["width"])
+        inputs = _places(maps, int(row["in_lanes"]))
+        outputs = np.arange(stage.output_shape[0])
+        if row["kind"] == _table.SPARSE_LINEAR:
+            width = int(row["out_lanes"])
+            return int(row["inputs"]) * width, (inputs[:, None] * width + outputs).ravel()
+        step = int(row["inputs"])
+        return len(outputs) * step, (inputs[:, None] + outputs * step).ravel()
     out, channels, side = stage.output_shape[0], stage.input_shape[0], stage.kernel_size
-    step = int(row["vectors"]) * lanes
+    step = int(row["vectors"]) * _LANES
     o, c, i, j = np.ix_(range(out), range(channels), range(side), range(side))
     taps = side * side * channels
     where = (o // step * taps + (i * side + j) * channels + c) * step + o % step
     return int(row["out_lanes"]) * taps, where.ravel()
-
-
-def _lay_out_convolution(stage: Stage, row: Any, sizes: dict[str, int], lanes: int) -> None:
-    row["kernel_size"], row["padding"] = stage.kernel_size, stage.padding
-    height, width = (int(row[side]) + 2 * stage.padding for side in ("height", "width"))
-    row["conv_height"] = height - stage.kernel_size + 1
-    row["conv_width"] = width - stage.kernel_size + 1
-    padded = height * width * int(row["in_lanes"])
-    row["padded"] = sizes["padded"]
-    sizes["padded"] += padded
-    step = int(row["vectors"]) * lanes
-    taps = stage.kernel_size**2 * int(row["in_lanes"])
-    largest = {
-        "conv": int(row["conv_height"]) * int(row["conv_width"]) * step,
-        "start": step,
-        "filters": stage.output_shape[0] * taps + lanes,
-        "dpadded": padded + lanes,
-    }
-    sizes.update({name: max(sizes[name], size) for name, size in largest.items()})

@@ -1,28 +1,104 @@
-"""Linear layers: matrix products by BLAS, through Numba's own door to it.
+"""Linear layers: matrix products whose tiles stay in registers.
 
-Rows x (N, in), weights (in, out), rows y (N, out). BLAS computes on the thread that calls it; the
-rows are shared among threads before.
+Rows x (N, inputs), weights (outputs, inputs), rows y (N, outputs). Rows of x and of y are filled up
+to whole vectors; what fills up is 0. Every product runs along the inputs, of which small networks
+have the most: forward as dot products, back as rows added up.
 
-Cost per image: 2·in·out floating-point operations forward, the same for the gradient of the
+The product of a library is as good on large matrices. On these its preparations cost more than the
+arithmetic: for 32 × 1352 by 1352 × 10 OpenBLAS takes twice as long.
+
+Cost per image: 2·inputs·outputs floating-point operations forward, the same for the gradient of the
 weights, the same for that of the rows.
 """
 
 from typing import Any
 
-import numpy as np
-
 from backends.numba_kernels.compilation import kernel
-from backends.numba_kernels.elementwise import add, fill
-from backends.numba_kernels.views import part, table
+from backends.numba_kernels.elementwise import fill
+from backends.numba_kernels.vectors import LANES, add_products, dot_products
+from backends.numba_kernels.views import part
+
+# Tiles that leave their sums in registers, and what is left over at the edges. Five, since people
+# choose 10, 30, 50 or 120 units.
+_dots_2x5, _dots_2x1, _dots_1x5, _dots_1x1 = (
+    dot_products(rows, columns) for rows, columns in ((2, 5), (2, 1), (1, 5), (1, 1))
+)
+_add_5x2, _add_1x2, _add_5x1, _add_1x1 = (
+    add_products(rows, vectors) for rows, vectors in ((5, 2), (1, 2), (5, 1), (1, 1))
+)
 
 
 @kernel
-def linear(x: Any, weight: Any, y: Any) -> None:
-    """Set y to x W."""
-    if len(x) == 1:
-        np.dot(part(x, 0, x.shape[1]), weight, part(y, 0, y.shape[1]))
-    else:
-        np.dot(x, weight, y)
+def linear(x: Any, packed: Any, weight: int, outputs: int, y: Any) -> None:
+    """Set y to x Wᵀ, with the weights (outputs, inputs) that begin at `weight`."""
+    inputs, step = x.shape[1], y.shape[1]
+    vectors = inputs // LANES
+    n = 0
+    while n < len(x):
+        pair = len(x) - n >= 2
+        x_at = n * inputs
+        o = 0
+        while o < outputs:
+            five = outputs - o >= 5
+            y_at, w_at = n * step + o, weight + o * inputs
+            if pair and five:
+                _dots_2x5(y, y_at, step, x, x_at, inputs, packed, w_at, inputs, vectors)
+            elif pair:
+                _dots_2x1(y, y_at, step, x, x_at, inputs, packed, w_at, inputs, vectors)
+            elif five:
+                _dots_1x5(y, y_at, step, x, x_at, inputs, packed, w_at, inputs, vectors)
+            else:
+                _dots_1x1(y, y_at, step, x, x_at, inputs, packed, w_at, inputs, vectors)
+            o += 5 if five else 1
+        n += 2 if pair else 1
+
+
+@kernel
+def _add_product(
+    y: Any,
+    y_at: int,
+    rows: int,
+    width: int,
+    x: Any,
+    x_row: int,
+    x_column: int,
+    w: Any,
+    w_at: int,
+    count: int,
+) -> None:
+    """Add x w to `rows` rows of `width` numbers; see `add_products`."""
+    column = 0
+    while column < width:
+        wide = width - column >= 2 * LANES
+        row = 0
+        while row < rows:
+            five = rows - row >= 5
+            at, x_at, from_ = y_at + row * width + column, row * x_row, w_at + column
+            if five and wide:
+                _add_5x2(y, at, width, x, x_at, x_row, x_column, w, from_, width, count)
+            elif wide:
+                _add_1x2(y, at, width, x, x_at, x_row, x_column, w, from_, width, count)
+            elif five:
+                _add_5x1(y, at, width, x, x_at, x_row, x_column, w, from_, width, count)
+            else:
+                _add_1x1(y, at, width, x, x_at, x_row, x_column, w, from_, width, count)
+            row += 5 if five else 1
+        column += 2 * LANES if wide else LANES
+
+
+@kernel
+def linear_backward_x(dy: Any, packed: Any, weight: int, outputs: int, dx: Any) -> None:
+    """Set dx to dy W."""
+    flat, rows = part(dx, 0, dx.size), part(dy, 0, dy.size)
+    fill(flat)
+    _add_product(flat, 0, len(dx), dx.shape[1], rows, dy.shape[1], 1, packed, weight, outputs)
+
+
+@kernel
+def linear_backward_weight(x: Any, dy: Any, gradient: Any, weight: int, outputs: int) -> None:
+    """Add dyᵀ x to the gradient (outputs, inputs) that begins at `weight`."""
+    rows, inputs = part(dy, 0, dy.size), part(x, 0, x.size)
+    _add_product(gradient, weight, outputs, x.shape[1], rows, 1, dy.shape[1], inputs, 0, len(x))
 
 
 @kernel
@@ -34,36 +110,8 @@ def add_bias(y: Any, bias: Any) -> None:
 
 
 @kernel
-def linear_backward_x(dy: Any, weight: Any, dx: Any) -> None:
-    """Set dx to dy Wᵀ."""
-    if len(dy) == 1:
-        np.dot(weight, part(dy, 0, dy.shape[1]), part(dx, 0, dx.shape[1]))
-    else:
-        np.dot(dy, weight.T, dx)
-
-
-@kernel
-def linear_backward_weight(x: Any, dy: Any, dweight: Any, scratch: Any, adds: bool) -> None:
-    """Set `dweight` to xᵀ dy, or add it to what is there."""
-    if len(x) == 1:
-        for i in range(dweight.shape[0]):
-            value = x[0, i]
-            for j in range(dweight.shape[1]):
-                product = value * dy[0, j]
-                dweight[i, j] = dweight[i, j] + product if adds else product
-    elif adds:
-        product = table(scratch, 0, dweight.shape[0], dweight.shape[1])
-        np.dot(x.T, dy, product)
-        add(part(product, 0, product.size), part(dweight, 0, dweight.size))
-    else:
-        np.dot(x.T, dy, dweight)
-
-
-@kernel
-def linear_backward_bias(dy: Any, dbias: Any, adds: bool) -> None:
-    """Set `dbias` to the sum of the rows of dy, or add it to what is there."""
-    if not adds:
-        fill(dbias)
+def linear_backward_bias(dy: Any, dbias: Any) -> None:
+    """Add the rows of dy to the gradient of the bias."""
     for row in range(len(dy)):
         for column in range(len(dbias)):
             dbias[column] += dy[row, column]

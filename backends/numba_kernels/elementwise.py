@@ -71,10 +71,14 @@ def activate_backward(kind: int, y: Any, dy: Any) -> None:
 
 
 @kernel
-def clear_filling(y: Any, lanes: int, channels: int) -> None:
-    """Set what fills up the channels of each cell to 0."""
-    if lanes == channels:
+def clear_filling(stage: Any, y: Any) -> None:
+    """Set what fills up the cells and the rows of a stage's outputs (N, outputs) to 0."""
+    lanes, channels, width = stage.out_lanes, stage.out_channels, stage.outputs
+    end = stage.out_height * stage.out_width * lanes
+    if lanes == channels and end == width:
         return
-    flat = part(y, 0, y.size)
-    for cell in range(0, len(flat), lanes):
-        fill(part(flat, cell + channels, lanes - channels))
+    for n in range(len(y)):
+        row = part(y, n * width, width)
+        for cell in range(0, end, lanes):
+            fill(part(row, cell + channels, lanes - channels))
+        fill(part(row, end, width - end))

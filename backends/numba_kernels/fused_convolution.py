@@ -14,61 +14,54 @@ gradient; for that of the input, only the positions that receive gradient count.
 
 from typing import Any
 
-import numpy as np
-
 from backends.numba_kernels.compilation import kernel
-from backends.numba_kernels.elementwise import activate, clear_filling, copy, fill
+from backends.numba_kernels.elementwise import copy, fill
 from backends.numba_kernels.vectors import (
     LANES,
-    add_scaled,
+    add_multiple,
     maximum_of_four,
-    products,
+    outer_products,
+    pooled_convolution,
+    pooled_tap_products,
     spread_to_four,
+    tap_products,
 )
 from backends.numba_kernels.views import part
 
 # So many outputs at once as leave their sums in registers, for one and for two vectors of channels,
 # and for an input with one channel or with lanes.
-_forward_7x1_plain = products(7, 1, x_step=1, accumulate=False)
-_forward_1x1_plain = products(1, 1, x_step=1, accumulate=False)
-_forward_5x2_plain = products(5, 2, x_step=1, accumulate=False)
-_forward_1x2_plain = products(1, 2, x_step=1, accumulate=False)
-_forward_7x1_lanes = products(7, 1, x_step=LANES, accumulate=False)
-_forward_5x2_lanes = products(5, 2, x_step=LANES, accumulate=False)
-_forward_5x2_wide = products(5, 2, x_step=2 * LANES, accumulate=False)
-# So many taps at once.
-_taps_1x1 = products(1, 1, x_step=1, accumulate=True)
-_taps_3x1 = products(3, 1, x_step=1, accumulate=True)
-_taps_4x1 = products(4, 1, x_step=1, accumulate=True)
-_taps_5x1 = products(5, 1, x_step=1, accumulate=True)
-_taps_1x2 = products(1, 2, x_step=1, accumulate=True)
-_taps_3x2 = products(3, 2, x_step=1, accumulate=True)
-_taps_4x2 = products(4, 2, x_step=1, accumulate=True)
-_taps_5x2 = products(5, 2, x_step=1, accumulate=True)
+_forward_7x1_plain = outer_products(7, 1, x_step=1)
+_forward_1x1_plain = outer_products(1, 1, x_step=1)
+_forward_5x2_plain = outer_products(5, 2, x_step=1)
+_forward_1x2_plain = outer_products(1, 2, x_step=1)
+_forward_7x1_lanes = outer_products(7, 1, x_step=LANES)
+_forward_5x2_lanes = outer_products(5, 2, x_step=LANES)
+_forward_5x2_wide = outer_products(5, 2, x_step=2 * LANES)
+# One channel, filters of 3×3, pooled: nothing but the pooled maps is written.
+_pooled_3x3 = pooled_convolution(3)
+_pooled_taps_3x3 = pooled_tap_products(3)
+_add_5, _add_3, _add_1 = (add_multiple(vectors) for vectors in (5, 3, 1))
+# So many taps at once: taps of a band, bands, vectors.
+_taps_5x2x1 = tap_products(5, 2, 1)
+_taps_5x1x1 = tap_products(5, 1, 1)
+_taps_3x3x1 = tap_products(3, 3, 1)
+_taps_3x1x1 = tap_products(3, 1, 1)
+_taps_1x1x1 = tap_products(1, 1, 1)
+_taps_5x1x2 = tap_products(5, 1, 2)
+_taps_3x2x2 = tap_products(3, 2, 2)
+_taps_3x1x2 = tap_products(3, 1, 2)
+_taps_1x1x2 = tap_products(1, 1, 2)
 
 
 @kernel
-def tap_offsets(stage: Any) -> Any:
-    """Return, for each tap of a filter, where its input for the first output lies."""
-    side, channels, lanes = stage.kernel_size, stage.in_channels, stage.in_lanes
-    row = (stage.width + 2 * stage.padding) * lanes
-    offsets = np.empty(side * side * channels, np.uint64)
-    for i in range(side):
-        for j in range(side):
-            for c in range(channels):
-                offsets[(i * side + j) * channels + c] = i * row + j * lanes + c
-    return offsets
-
-
-@kernel
-def output_offsets(stage: Any) -> Any:
-    """Return, for each output of the convolution, where the input of its first tap lies."""
-    row = (stage.width + 2 * stage.padding) * stage.in_lanes
-    offsets = np.empty(stage.conv_height * stage.conv_width, np.uint64)
-    for r in range(stage.conv_height):
-        for c in range(stage.conv_width):
-            offsets[r * stage.conv_width + c] = r * row + c * stage.in_lanes
-    return offsets
+def stays_in_registers(stage: Any) -> Any:
+    """Say whether all taps of a block of channels, and a window of outputs, fit the registers."""
+    return (
+        stage.pool_size == 2
+        and stage.kernel_size == 3
+        and stage.in_lanes == 1
+        and stage.vectors == 1
+    )
 
 
 @kernel
@@ -88,28 +81,28 @@ def convolve_row(
             column = min(column, columns - 7)
             y_at, from_ = at + column * step, x_at + column * lanes
             if lanes == 1:
-                _forward_7x1_plain(conv, y_at, step, start, 0, x, from_, offsets, w, w_at, taps)
+                _forward_7x1_plain(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
             else:
-                _forward_7x1_lanes(conv, y_at, step, start, 0, x, from_, offsets, w, w_at, taps)
+                _forward_7x1_lanes(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
             column += 7
     elif vectors == 2 and columns >= 5 and lanes <= 2 * LANES:
         while column < columns:
             column = min(column, columns - 5)
             y_at, from_ = at + column * step, x_at + column * lanes
             if lanes == 1:
-                _forward_5x2_plain(conv, y_at, step, start, 0, x, from_, offsets, w, w_at, taps)
+                _forward_5x2_plain(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
             elif lanes == LANES:
-                _forward_5x2_lanes(conv, y_at, step, start, 0, x, from_, offsets, w, w_at, taps)
+                _forward_5x2_lanes(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
             else:
-                _forward_5x2_wide(conv, y_at, step, start, 0, x, from_, offsets, w, w_at, taps)
+                _forward_5x2_wide(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
             column += 5
     else:
         for column in range(columns):
             y_at, from_ = at + column * step, x_at + column * lanes
             if vectors == 1:
-                _forward_1x1_plain(conv, y_at, step, start, 0, x, from_, offsets, w, w_at, taps)
+                _forward_1x1_plain(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
             else:
-                _forward_1x2_plain(conv, y_at, step, start, 0, x, from_, offsets, w, w_at, taps)
+                _forward_1x2_plain(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
 
 
 @kernel
@@ -136,6 +129,13 @@ def conv2d(
             for o in range(min(step, stage.out_channels - block * step)):
                 start[o] = packed[stage.bias + block * step + o]
         w_at = stage.weight + block * len(offsets) * step
+        if stays_in_registers(stage):
+            for r in range(stage.out_height):
+                for c in range(stage.out_width):
+                    cell = (r * stage.out_width + c) * stage.out_lanes + block * step
+                    x_at = 2 * r * row + 2 * c
+                    _pooled_3x3(y, mask, cell, start, x, x_at, row, packed, w_at, stage.all_ties)
+            continue
         for r in range(stage.conv_height):
             convolve_row(stage, conv, r, start, x, r * row, offsets, packed, w_at)
         below = stage.conv_width * step
@@ -151,6 +151,19 @@ def conv2d(
                 else:
                     at = (r * stage.conv_width + c) * step
                     copy(part(conv, at, step), part(y, cell, step))
+
+
+@kernel
+def add_pooled_tap_products(
+    stage: Any, block: int, x: Any, dy: Any, mask: Any, gradient: Any, weight: int
+) -> None:
+    """Add the gradient of a block's filters of 3×3, from that of its pooled feature maps."""
+    row = (stage.width + 2 * stage.padding) * stage.in_lanes
+    for r in range(stage.out_height):
+        cell = r * stage.out_width * stage.out_lanes + block * LANES
+        _pooled_taps_3x3(
+            gradient, weight, x, 2 * r * row, row, dy, mask, cell, stage.out_lanes, stage.out_width
+        )
 
 
 @kernel
@@ -180,42 +193,66 @@ def add_tap_products(
     side, channels, lanes = stage.kernel_size, stage.in_channels, stage.in_lanes
     step = stage.vectors * LANES
     row = (stage.width + 2 * stage.padding) * lanes
-    # Taps beside one another in the input: a row of the filter, or else the channels of one place.
-    run = side if lanes == 1 else channels
+    # A band is a row of the filter, or else the channels of one position.
+    rounds, taps, across = (1, side, row) if lanes == 1 else (side, channels, lanes)
+    for i in range(rounds):
+        at = weight + i * side * taps * step
+        _add_bands(stage.vectors, side, taps, across, gradient, at, x, i * row, outputs, conv)
+
+
+@kernel
+def _add_bands(
+    vectors: int,
+    bands: int,
+    taps: int,
+    x_band: int,
+    gradient: Any,
+    gradient_at: int,
+    x: Any,
+    x_at: int,
+    outputs: Any,
+    conv: Any,
+) -> None:
+    """Add the gradient of `bands` bands of `taps` taps each, as many at once as registers hold."""
+    step = vectors * LANES
+    y_band = taps * step
     count = len(outputs)
-    for i in range(side):
-        for j in range(0, side * channels, run):
-            place = i * row + j // channels * lanes
-            target = weight + (i * side * channels + j) * step
-            tap = 0
-            while tap < run:
-                left = run - tap
-                y_at, x_at = target + tap * step, place + tap
-                if stage.vectors == 1:
-                    if left == 5:
-                        _taps_5x1(gradient, y_at, step, x, 0, x, x_at, outputs, conv, 0, count)
-                        tap += 5
-                    elif left >= 4 and left != 6:
-                        _taps_4x1(gradient, y_at, step, x, 0, x, x_at, outputs, conv, 0, count)
-                        tap += 4
-                    elif left >= 3:
-                        _taps_3x1(gradient, y_at, step, x, 0, x, x_at, outputs, conv, 0, count)
-                        tap += 3
-                    else:
-                        _taps_1x1(gradient, y_at, step, x, 0, x, x_at, outputs, conv, 0, count)
-                        tap += 1
-                elif left == 5:
-                    _taps_5x2(gradient, y_at, step, x, 0, x, x_at, outputs, conv, 0, count)
-                    tap += 5
-                elif left >= 4 and left != 6:
-                    _taps_4x2(gradient, y_at, step, x, 0, x, x_at, outputs, conv, 0, count)
-                    tap += 4
-                elif left >= 3:
-                    _taps_3x2(gradient, y_at, step, x, 0, x, x_at, outputs, conv, 0, count)
-                    tap += 3
+    threes = taps == 3 or taps == 6
+    band = 0
+    while band < bands:
+        left = bands - band
+        together = 1
+        if threes and left >= 2:
+            together = 3 if vectors == 1 and left >= 3 else 2 if vectors == 2 else 1
+        elif taps == 5 and vectors == 1 and left >= 2:
+            together = 2
+        tap = 0
+        while tap < taps:
+            y_at = gradient_at + band * y_band + tap * step
+            from_ = x_at + band * x_band + tap
+            rest = taps - tap
+            run = 5 if rest == 5 or rest >= 8 else 3 if rest >= 3 else 1
+            if vectors == 1:
+                if together == 3:
+                    _taps_3x3x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                elif together == 2:
+                    _taps_5x2x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                elif run == 5:
+                    _taps_5x1x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                elif run == 3:
+                    _taps_3x1x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
                 else:
-                    _taps_1x2(gradient, y_at, step, x, 0, x, x_at, outputs, conv, 0, count)
-                    tap += 1
+                    _taps_1x1x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+            elif together == 2:
+                _taps_3x2x2(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+            elif run == 5:
+                _taps_5x1x2(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+            elif run == 3:
+                _taps_3x1x2(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+            else:
+                _taps_1x1x2(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+            tap += run
+        band += together
 
 
 @kernel
@@ -257,23 +294,35 @@ def add_to_input(stage: Any, dy: Any, mask: Any, filters: Any, dx: Any) -> None:
                         at = (r * step + position // 2) * row + (c * step + position % 2) * lanes
                         for i in range(side):
                             taps = (o * side + i) * run
-                            add_scaled(dx, at + i * row, filters, taps, gradient, run // LANES)
+                            _add_run(dx, at + i * row, filters, taps, gradient, run)
+
+
+@kernel
+def _add_run(y: Any, y_at: int, x: Any, x_at: int, scale: Any, count: int) -> None:
+    """Add a multiple of `count` numbers, whole vectors, to others."""
+    at = 0
+    while at < count:
+        left = (count - at) // LANES
+        if left >= 5:
+            _add_5(y, y_at + at, x, x_at + at, scale)
+            at += 5 * LANES
+        elif left >= 3:
+            _add_3(y, y_at + at, x, x_at + at, scale)
+            at += 3 * LANES
+        else:
+            _add_1(y, y_at + at, x, x_at + at, scale)
+            at += LANES
 
 
 @kernel
 def add_bias_gradient(stage: Any, dy: Any, mask: Any, gradient: Any) -> None:
     """Add the gradient of the biases: each output's, as often as it was handed on."""
-    for cell in range(0, len(dy), stage.out_lanes):
+    if not (stage.pool_size and stage.all_ties):
+        for cell in range(0, stage.out_height * stage.out_width * stage.out_lanes, LANES):
+            _add_1(gradient, stage.bias + cell % stage.out_lanes, dy, cell, dy.dtype.type(1))
+        return
+    for cell in range(0, stage.out_height * stage.out_width * stage.out_lanes, stage.out_lanes):
         for o in range(stage.out_channels):
-            times = 1
-            if stage.pool_size and stage.all_ties:
-                bits = mask[cell + o]
-                times = (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3 & 1)
+            bits = mask[cell + o]
+            times = (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3 & 1)
             gradient[stage.bias + o] += times * dy[cell + o]
-
-
-@kernel
-def finish(stage: Any, y: Any) -> None:
-    """Activate, and keep what fills up the channels at 0."""
-    activate(stage.activation, y)
-    clear_filling(y, stage.out_lanes, stage.out_channels)

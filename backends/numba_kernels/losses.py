@@ -14,21 +14,34 @@ SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC = range(3)
 
 @kernel
 def loss_and_gradient(
-    kind: int, logits: Any, labels: Any, order: Any, first: int, batch: int, dlogits: Any
+    kind: int,
+    logits: Any,
+    classes: int,
+    labels: Any,
+    order: Any,
+    first: int,
+    share: Any,
+    dlogits: Any,
 ) -> tuple[float, int]:
     """Return the sum of the losses of some rows, and how many are recognised.
 
-    Sets `dlogits` (N, C) to the gradient of the mean over `batch` images. The label of row n is
-    labels[order[first + n]].
+    Args:
+        kind: of the loss.
+        logits: (N, classes filled up).
+        classes: logits that count.
+        labels: of the data set.
+        order: rows of the data set.
+        first: where in `order` these rows begin.
+        share: of an image in the gradient: 1/batch for the gradient of the mean.
+        dlogits: receives `share` times the gradient, like `logits`.
     """
-    classes = logits.shape[1]
-    share = logits.dtype.type(1) / logits.dtype.type(batch)
+    step = logits.shape[1]
     total = 0.0
     correct = 0
     for n in range(len(logits)):
         label = labels[order[first + n]]
-        z = part(logits, n * classes, classes)
-        dz = part(dlogits, n * classes, classes)
+        z = part(logits, n * step, classes)
+        dz = part(dlogits, n * step, classes)
         best = 0
         for c in range(classes):
             if z[c] > z[best]:

@@ -1,12 +1,13 @@
 """A first linear layer that touches only the pixels that are not 0.
 
 On MNIST four pixels of five are 0. An image is a list of columns, ascending, and of values, 0…255
-or 0…1; `starts` says where the list of each image begins. A product with the weights (in, out) adds
-up the rows of the weights that the columns name, and the gradient of the weights adds to these rows
-alone. Rows of weights are filled up to whole vectors.
+or 0…1. A product with the weights (in, out) adds up the rows of the weights that the columns name,
+and the gradient of the weights adds to these rows alone. Rows of weights are filled up to whole
+vectors.
 
-Threads share the images forward. Backward they share the rows of the weights, every thread a range
-of columns: then no two write to the same place, and a row receives the images in their order.
+Threads share the images forward. Backward they share the rows of the weights: lists are cut at the
+same columns for all images, into groups that are equally full. So no two threads write to the same
+place, and a row receives the images in their order.
 
 Cost per image: 2·n·out floating-point operations forward and backward, n pixels that are not 0.
 """
@@ -21,10 +22,10 @@ _add_1, _add_2, _add_4, _add_7, _add_8 = (add_to_rows(n) for n in (1, 2, 4, 7, 8
 
 
 @kernel
-def sparse_linear(
+def add_sparse_product(
     y: Any, weights: Any, weight: int, columns: Any, values: Any, first: int, last: int
 ) -> None:
-    """Set one row `y` to the product of one image with the weights that begin at `weight`.
+    """Add to one row `y` the product of one image with the weights that begin at `weight`.
 
     The image is `columns` and `values` from `first` to `last` − 1.
     """
@@ -77,12 +78,11 @@ def add_sparse_outer(
 
 
 @kernel
-def first_at_least(columns: Any, first: int, last: int, column: int) -> int:
-    """Return where in an ascending list from `first` to `last` the columns from `column` begin."""
-    while first < last:
-        middle = (first + last) // 2
-        if columns[middle] < column:
-            first = middle + 1
-        else:
-            last = middle
-    return first
+def list_pixels(pixels: Any, columns: Any, values: Any) -> int:
+    """Write the list of an image to `columns` and `values`, and return its length."""
+    length = 0
+    for column in range(len(pixels)):
+        columns[length] = column
+        values[length] = pixels[column]
+        length += pixels[column] != 0
+    return length

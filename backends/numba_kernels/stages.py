@@ -2,10 +2,11 @@
 
 All sizes are of one image. Feature maps lie with their channels last, and channels are filled up to
 whole vectors ("lanes"), so that one vector instruction computes neighbouring channels; the vectors
-of linear layers count as one cell. What fills up is 0 everywhere.
+of linear layers count as one cell. Rows are filled up to whole vectors, too. What fills up is 0
+everywhere.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,10 @@ STAGE = np.dtype(
             "conv_width",
             "vectors",
             "padded",  # where the input with its border begins among the saved numbers
+            # Where lists begin among the offsets: for each tap of a filter, where its input for the
+            # first output lies; for each output, where the input of its first tap lies.
+            "tap_offsets",
+            "output_offsets",
             # Pooling; 0 in `pool_size` means none.
             "pool_size",
             "pool_stride",
@@ -55,6 +60,28 @@ STAGE = np.dtype(
     ],
     align=True,
 )
+
+
+class Plan(NamedTuple):
+    """What kernels know of a program.
+
+    Attributes:
+        stages: the table, a `STAGE` for each stage.
+        offsets: of all convolutions, uint64.
+        classes: logits of one image, without what fills them up.
+    """
+
+    stages: Any
+    offsets: Any
+    classes: int
+
+
+@kernel
+def padded_size(stage: Any) -> Any:
+    """Return how many numbers an input of a convolution takes with its border of zeros."""
+    height = stage.height + 2 * stage.padding
+    width = stage.width + 2 * stage.padding
+    return height * width * stage.in_lanes
 
 
 @kernel

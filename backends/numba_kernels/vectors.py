@@ -19,6 +19,10 @@ from numba.core import cgutils
 from backends.numba_kernels.compilation import instructions
 
 LANES = 8
+CACHE_LINE = 64  # bytes
+
+# Of a window of 2×2 (down, right), in the order of the bits of a tie mask.
+_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 _INDEX = ir.IntType(64)
 _LANE = ir.IntType(32)
@@ -44,6 +48,14 @@ class _Emitter:
     def constant(self, value: int) -> Any:
         """Return a known index."""
         return ir.Constant(_INDEX, value)
+
+    def rows(self, pointer: Any, first: Any, step: Any, count: int) -> list[Any]:
+        """Return pointers to so many rows of numbers."""
+        builder = self.builder
+        return [
+            builder.gep(pointer, [builder.add(first, builder.mul(step, self.constant(row)))])
+            for row in range(count)
+        ]
 
     def load_index(self, pointer: Any, at: Any) -> Any:
         """Load an unsigned integer of any width."""
@@ -82,75 +94,276 @@ class _Emitter:
         product = self.builder.fmul(a, b, flags=("contract",))
         return self.builder.fadd(product, total, flags=("contract",))
 
+    def sum_of_lanes(self, vector: Any) -> Any:
+        """Return the sum of the numbers of a vector, in an order that suits the processor."""
+        name = {"float": "f32", "double": "f64"}[str(self.element)]
+        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            self.builder.module,
+            ir.FunctionType(self.element, (self.element, self.vector)),
+            f"llvm.vector.reduce.fadd.v{LANES}{name}",
+        )
+        zero = ir.Constant(self.element, 0.0)
+        return self.builder.call(function, (zero, vector), fastmath=("reassoc",))
+
+    def add_multiples(self, factor: Any, vectors: list[Any], sums: list[Any]) -> None:
+        """Add `factor` times each vector to the register of its sum."""
+        for vector, total in zip(vectors, sums, strict=True):
+            self.builder.store(self.multiply_add(factor, vector, self.builder.load(total)), total)
+
+    def pool(self, values: list[Any], y: Any, mask: Any, at: Any, all_ties: Any) -> None:
+        """Store the largest of each lane, and a byte with the bits of the values that equal it."""
+        builder = self.builder
+        maximum = values[0]
+        for value in values[1:]:
+            # Not "value > maximum": a NaN must win.
+            wins = builder.fcmp_unordered("ugt", value, maximum)
+            maximum = builder.select(wins, value, maximum)
+        self.store(maximum, y, at)
+        none = self._bytes(0)
+        bits = none
+        several = builder.trunc(all_ties, ir.IntType(1))
+        for number, value in enumerate(values):
+            hit = builder.fcmp_unordered("ueq", value, maximum)
+            bit = builder.select(hit, self._bytes(1 << number), none)
+            is_first = builder.icmp_unsigned("==", bits, none)
+            bits = builder.or_(
+                bits, builder.select(several, bit, builder.select(is_first, bit, none))
+            )
+        builder.store(bits, self._byte_pointer(mask, at), align=1)
+
+    def unpool(self, dy: Any, mask: Any, at: Any) -> list[Any]:
+        """Return the gradient of each position of a window: that of the maximum, or 0."""
+        builder = self.builder
+        bits = builder.load(self._byte_pointer(mask, at), align=1)
+        gradient = self.load(dy, at)
+        nothing = ir.Constant(self.vector, [0.0] * LANES)
+        values = []
+        for number in range(4):
+            wanted = builder.and_(bits, self._bytes(1 << number))
+            hit = builder.icmp_unsigned("!=", wanted, self._bytes(0))
+            values.append(builder.select(hit, gradient, nothing))
+        return values
+
+    def _bytes(self, value: int) -> Any:
+        return ir.Constant(ir.VectorType(ir.IntType(8), LANES), [value] * LANES)
+
+    def _byte_pointer(self, pointer: Any, at: Any) -> Any:
+        return self.builder.bitcast(
+            self.builder.gep(pointer, [at]), ir.PointerType(self._bytes(0).type)
+        )
+
     def _vector_pointer(self, pointer: Any, at: Any) -> Any:
         return self.builder.bitcast(self.builder.gep(pointer, [at]), ir.PointerType(self.vector))
 
 
-def products(rows: int, vectors: int, *, x_step: int, accumulate: bool) -> Callable[..., None]:
-    """Make the function that sums outer products in registers.
+def outer_products(rows: int, vectors: int, *, x_step: int) -> Callable[..., None]:
+    """Make the function that sums outer products in registers: a convolution at neighbours.
 
-    y[y_at + r·y_step + l] = start[start_at + l]
-                             + Σₖ x[x_at + r·x_step + offsets[k]] · w[w_at + k·width + l]
+    y[y_at + r·y_step + l]
+        = start[l] + Σₖ x[x_at + r·x_step + offsets[k]] · w[w_at + k·width + l]
 
-    for r < `rows` and l < width = `vectors`·LANES; with `accumulate`, y itself is the start. One
-    row of w meets `rows` numbers of x: a convolution at neighbouring outputs, or the gradient of
-    neighbouring taps.
+    for r < `rows`, k < count and l < width = `vectors`·LANES. A row of w meets `rows` numbers of x.
     """
 
     @instructions
     def kernel(
         typing: Any,
         y: Any, y_at: Any, y_step: Any,
-        start: Any, start_at: Any,
+        start: Any,
         x: Any, x_at: Any, offsets: Any,
         w: Any, w_at: Any,
         count: Any,
     ) -> Any:  # fmt: skip
-        signature = types.void(y, y_at, y_step, start, start_at, x, x_at, offsets, w, w_at, count)
+        signature = types.void(y, y_at, y_step, start, x, x_at, offsets, w, w_at, count)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             emit = _Emitter(context, builder, y.dtype)
             kinds, values = signature.args, arguments
             y_data, start_data, x_data, offset_data, w_data = (
-                emit.data(kinds[i], values[i]) for i in (0, 3, 5, 7, 8)
+                emit.data(kinds[i], values[i]) for i in (0, 3, 4, 6, 7)
             )
-            y_first, y_stride, start_first, x_first, w_first, number = (
-                emit.index(kinds[i], values[i]) for i in (1, 2, 4, 6, 9, 10)
+            y_first, y_stride, x_first, w_first, number = (
+                emit.index(kinds[i], values[i]) for i in (1, 2, 5, 8, 9)
             )
-            places = [
-                builder.add(
-                    builder.add(y_first, builder.mul(y_stride, emit.constant(row))),
-                    emit.constant(vector * LANES),
-                )
-                for row in range(rows)
-                for vector in range(vectors)
-            ]
-            sums = [emit.register() for _ in places]
-            for number_of_sum, (place, total) in enumerate(zip(places, sums, strict=True)):
-                if accumulate:
-                    first = emit.load(y_data, place)
-                else:
-                    lane = emit.constant(number_of_sum % vectors * LANES)
-                    first = emit.load(start_data, builder.add(start_first, lane))
-                builder.store(first, total)
+            lanes = [emit.constant(vector * LANES) for vector in range(vectors)]
+            y_rows = emit.rows(y_data, y_first, y_stride, rows)
+            sums = [[emit.register() for _ in lanes] for _ in range(rows)]
+            for totals in sums:
+                for lane, total in zip(lanes, totals, strict=True):
+                    builder.store(emit.load(start_data, lane), total)
             x_base = builder.gep(x_data, [x_first])
             w_base = builder.gep(w_data, [w_first])
             with cgutils.for_range(builder, number, intp=_INDEX) as loop:
                 offset = emit.load_index(offset_data, loop.index)
                 w_row = builder.mul(loop.index, emit.constant(vectors * LANES))
-                weights = [
-                    emit.load(w_base, builder.add(w_row, emit.constant(vector * LANES)))
-                    for vector in range(vectors)
-                ]
-                for row in range(rows):
+                weights = [emit.load(w_base, builder.add(w_row, lane)) for lane in lanes]
+                for row, totals in enumerate(sums):
                     at = builder.add(offset, emit.constant(row * x_step))
-                    factor = emit.load_spread(x_base, at)
-                    for vector in range(vectors):
-                        total = sums[row * vectors + vector]
-                        value = emit.multiply_add(factor, weights[vector], builder.load(total))
-                        builder.store(value, total)
-            for place, total in zip(places, sums, strict=True):
-                emit.store(builder.load(total), y_data, place)
+                    emit.add_multiples(emit.load_spread(x_base, at), weights, totals)
+            for y_row, totals in zip(y_rows, sums, strict=True):
+                for lane, total in zip(lanes, totals, strict=True):
+                    emit.store(builder.load(total), y_row, lane)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+def tap_products(taps: int, bands: int, vectors: int) -> Callable[..., None]:
+    """Make the function that adds up the gradient of some taps of a bank of filters.
+
+    y[y_at + b·y_band + t·width + l]
+        += Σₖ x[x_at + b·x_band + t + offsets[k]] · w[k·width + l]
+
+    for b < `bands`, t < `taps`, k < count and l < width = `vectors`·LANES. The taps of a band are
+    neighbours in x. Bands are there to have enough sums: an instruction has to wait for the one
+    before it on the same sum.
+    """
+
+    @instructions
+    def kernel(
+        typing: Any,
+        y: Any, y_at: Any, y_band: Any,
+        x: Any, x_at: Any, x_band: Any, offsets: Any,
+        w: Any,
+        count: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(y, y_at, y_band, x, x_at, x_band, offsets, w, count)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            emit = _Emitter(context, builder, y.dtype)
+            kinds, values = signature.args, arguments
+            y_data, x_data, offset_data, w_data = (
+                emit.data(kinds[i], values[i]) for i in (0, 3, 6, 7)
+            )
+            y_first, y_across, x_first, x_across, number = (
+                emit.index(kinds[i], values[i]) for i in (1, 2, 4, 5, 8)
+            )
+            width = vectors * LANES
+            lanes = [emit.constant(vector * LANES) for vector in range(vectors)]
+            y_bands = emit.rows(y_data, y_first, y_across, bands)
+            x_bands = emit.rows(x_data, x_first, x_across, bands)
+            sums = [[[emit.register() for _ in lanes] for _ in range(taps)] for _ in range(bands)]
+            places = [
+                (y_band, emit.constant(tap * width + vector * LANES), sums[band][tap][vector])
+                for band, y_band in enumerate(y_bands)
+                for tap in range(taps)
+                for vector in range(vectors)
+            ]
+            for y_band, at, total in places:
+                builder.store(emit.load(y_band, at), total)
+            with cgutils.for_range(builder, number, intp=_INDEX) as loop:
+                offset = emit.load_index(offset_data, loop.index)
+                w_row = builder.mul(loop.index, emit.constant(width))
+                weights = [emit.load(w_data, builder.add(w_row, lane)) for lane in lanes]
+                for x_band, band_sums in zip(x_bands, sums, strict=True):
+                    for tap, totals in enumerate(band_sums):
+                        at = builder.add(offset, emit.constant(tap))
+                        emit.add_multiples(emit.load_spread(x_band, at), weights, totals)
+            for y_band, at, total in places:
+                emit.store(builder.load(total), y_band, at)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+def add_products(rows: int, vectors: int) -> Callable[..., None]:
+    """Make the function that adds a tile of a matrix product to what is there.
+
+    y[y_at + r·y_step + l] += Σₖ x[x_at + r·x_step + k·x_next] · w[w_at + k·w_step + l]
+
+    for r < `rows`, k < count and l < `vectors`·LANES. The two steps of x turn it where it stands: a
+    product with xᵀ takes the same function.
+    """
+
+    @instructions
+    def kernel(
+        typing: Any,
+        y: Any, y_at: Any, y_step: Any,
+        x: Any, x_at: Any, x_step: Any, x_next: Any,
+        w: Any, w_at: Any, w_step: Any,
+        count: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(y, y_at, y_step, x, x_at, x_step, x_next, w, w_at, w_step, count)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            emit = _Emitter(context, builder, y.dtype)
+            kinds, values = signature.args, arguments
+            y_data, x_data, w_data = (emit.data(kinds[i], values[i]) for i in (0, 3, 7))
+            y_first, y_stride, x_first, x_down, x_along, w_first, w_stride, number = (
+                emit.index(kinds[i], values[i]) for i in (1, 2, 4, 5, 6, 8, 9, 10)
+            )
+            y_rows = emit.rows(y_data, y_first, y_stride, rows)
+            x_rows = emit.rows(x_data, x_first, x_down, rows)
+            w_base = builder.gep(w_data, [w_first])
+            lanes = [emit.constant(vector * LANES) for vector in range(vectors)]
+            sums = [[emit.register() for _ in lanes] for _ in range(rows)]
+            for y_row, totals in zip(y_rows, sums, strict=True):
+                for lane, total in zip(lanes, totals, strict=True):
+                    builder.store(emit.load(y_row, lane), total)
+            with cgutils.for_range(builder, number, intp=_INDEX) as loop:
+                w_row = builder.mul(loop.index, w_stride)
+                weights = [emit.load(w_base, builder.add(w_row, lane)) for lane in lanes]
+                at = builder.mul(loop.index, x_along)
+                for x_row, totals in zip(x_rows, sums, strict=True):
+                    emit.add_multiples(emit.load_spread(x_row, at), weights, totals)
+            for y_row, totals in zip(y_rows, sums, strict=True):
+                for lane, total in zip(lanes, totals, strict=True):
+                    emit.store(builder.load(total), y_row, lane)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+def dot_products(rows: int, columns: int) -> Callable[..., None]:
+    """Make the function that multiplies some rows of one matrix by some rows of another.
+
+    y[y_at + r·y_step + c] = Σₖ x[x_at + r·x_step + k] · w[w_at + c·w_step + k]
+
+    for r < `rows`, c < `columns` and k < `vectors`·LANES.
+    """
+
+    @instructions
+    def kernel(
+        typing: Any,
+        y: Any, y_at: Any, y_step: Any,
+        x: Any, x_at: Any, x_step: Any,
+        w: Any, w_at: Any, w_step: Any,
+        vectors: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(y, y_at, y_step, x, x_at, x_step, w, w_at, w_step, vectors)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            emit = _Emitter(context, builder, y.dtype)
+            kinds, values = signature.args, arguments
+            y_data, x_data, w_data = (emit.data(kinds[i], values[i]) for i in (0, 3, 6))
+            y_first, y_stride, x_first, x_stride, w_first, w_stride, number = (
+                emit.index(kinds[i], values[i]) for i in (1, 2, 4, 5, 7, 8, 9)
+            )
+
+            x_rows = emit.rows(x_data, x_first, x_stride, rows)
+            w_rows = emit.rows(w_data, w_first, w_stride, columns)
+            y_rows = emit.rows(y_data, y_first, y_stride, rows)
+            nothing = ir.Constant(emit.vector, [0.0] * LANES)
+            totals = [[emit.register() for _ in range(columns)] for _ in range(rows)]
+            for registers in totals:
+                for total in registers:
+                    builder.store(nothing, total)
+            with cgutils.for_range(builder, number, intp=_INDEX) as loop:
+                at = builder.mul(loop.index, emit.constant(LANES))
+                factors = [emit.load(row, at) for row in x_rows]
+                for column, w_row in enumerate(w_rows):
+                    column_sums = [registers[column] for registers in totals]
+                    emit.add_multiples(emit.load(w_row, at), factors, column_sums)
+            for y_row, registers in zip(y_rows, totals, strict=True):
+                for column, total in enumerate(registers):
+                    value = emit.sum_of_lanes(builder.load(total))
+                    builder.store(value, builder.gep(y_row, [emit.constant(column)]))
             return context.get_dummy_value()
 
         return signature, generate
@@ -161,7 +374,7 @@ def products(rows: int, vectors: int, *, x_step: int, accumulate: bool) -> Calla
 def sum_of_rows(vectors: int) -> Callable[..., None]:
     """Make the function that adds up the rows of a table that a sparse vector names.
 
-    y[y_at + l] = Σₖ values[k] · table[table_at + columns[k]·width + l]
+    y[y_at + l] += Σₖ values[k] · table[table_at + columns[k]·width + l]
 
     for first ≤ k < last and l < `vectors`·LANES.
     """
@@ -184,10 +397,10 @@ def sum_of_rows(vectors: int) -> Callable[..., None]:
             place, table_first, stride, begin, end = (
                 emit.index(kinds[i], arguments[i]) for i in (1, 3, 4, 7, 8)
             )
-            zero = ir.Constant(emit.vector, [0.0] * LANES)
             sums = [emit.register() for _ in range(vectors)]
-            for total in sums:
-                builder.store(zero, total)
+            for number, total in enumerate(sums):
+                at = builder.add(place, emit.constant(number * LANES))
+                builder.store(emit.load(y_data, at), total)
             table_base = builder.gep(table_data, [table_first])
             with cgutils.for_range(builder, builder.sub(end, begin), intp=_INDEX) as loop:
                 at = builder.add(begin, loop.index)
@@ -256,29 +469,33 @@ def add_to_rows(vectors: int) -> Callable[..., None]:
     return kernel
 
 
-@instructions
-def add_scaled(typing: Any, y: Any, y_at: Any, x: Any, x_at: Any, scale: Any, vectors: Any) -> Any:
-    """Add a multiple of one run of numbers to another.
+def add_multiple(vectors: int) -> Callable[..., None]:
+    """Make the function that adds a multiple of one run of numbers to another.
 
     y[y_at + l] += scale · x[x_at + l], for l < `vectors`·LANES.
     """
-    signature = types.void(y, y_at, x, x_at, scale, vectors)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = _Emitter(context, builder, y.dtype)
-        kinds = signature.args
-        y_data, x_data = (emit.data(kinds[i], arguments[i]) for i in (0, 2))
-        y_first, x_first, number = (emit.index(kinds[i], arguments[i]) for i in (1, 3, 5))
-        factor = emit.spread(context.cast(builder, arguments[4], kinds[4], y.dtype))
-        with cgutils.for_range(builder, number, intp=_INDEX) as loop:
-            at = builder.mul(loop.index, emit.constant(LANES))
-            target = builder.add(y_first, at)
-            part = emit.load(x_data, builder.add(x_first, at))
-            total = emit.multiply_add(factor, part, emit.load(y_data, target))
-            emit.store(total, y_data, target)
-        return context.get_dummy_value()
+    @instructions
+    def kernel(typing: Any, y: Any, y_at: Any, x: Any, x_at: Any, scale: Any) -> Any:
+        signature = types.void(y, y_at, x, x_at, scale)
 
-    return signature, generate
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            emit = _Emitter(context, builder, y.dtype)
+            kinds = signature.args
+            y_data, x_data = (emit.data(kinds[i], arguments[i]) for i in (0, 2))
+            y_first, x_first = (emit.index(kinds[i], arguments[i]) for i in (1, 3))
+            factor = emit.spread(context.cast(builder, arguments[4], kinds[4], y.dtype))
+            for vector in range(vectors):
+                lane = emit.constant(vector * LANES)
+                target = builder.add(y_first, lane)
+                part = emit.load(x_data, builder.add(x_first, lane))
+                total = emit.multiply_add(factor, part, emit.load(y_data, target))
+                emit.store(total, y_data, target)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
 
 
 @instructions
@@ -304,27 +521,7 @@ def maximum_of_four(
         corners = [first, builder.add(first, across), builder.add(first, down)]
         corners.append(builder.add(corners[2], across))
         values = [emit.load(x_data, corner) for corner in corners]
-        maximum = values[0]
-        for value in values[1:]:
-            # Not "value > maximum": a NaN must win.
-            wins = builder.fcmp_unordered("ugt", value, maximum)
-            maximum = builder.select(wins, value, maximum)
-        emit.store(maximum, y_data, place)
-        bytes_type = ir.VectorType(ir.IntType(8), LANES)
-        bits = ir.Constant(bytes_type, [0] * LANES)
-        several = builder.trunc(arguments[7], ir.IntType(1))
-        for number, value in enumerate(values):
-            hit = builder.fcmp_unordered("ueq", value, maximum)
-            bit = builder.select(
-                hit,
-                ir.Constant(bytes_type, [1 << number] * LANES),
-                ir.Constant(bytes_type, [0] * LANES),
-            )
-            none_yet = builder.icmp_unsigned("==", bits, ir.Constant(bytes_type, [0] * LANES))
-            first_bit = builder.select(none_yet, bit, ir.Constant(bytes_type, [0] * LANES))
-            bits = builder.or_(bits, builder.select(several, bit, first_bit))
-        pointer = builder.bitcast(builder.gep(mask_data, [place]), ir.PointerType(bytes_type))
-        builder.store(bits, pointer, align=1)
+        emit.pool(values, y_data, mask_data, place, arguments[7])
         return context.get_dummy_value()
 
     return signature, generate
@@ -350,15 +547,145 @@ def spread_to_four(
         first, across, down, place = (emit.index(kinds[i], arguments[i]) for i in (1, 2, 3, 6))
         corners = [first, builder.add(first, across), builder.add(first, down)]
         corners.append(builder.add(corners[2], across))
-        bytes_type = ir.VectorType(ir.IntType(8), LANES)
-        pointer = builder.bitcast(builder.gep(mask_data, [place]), ir.PointerType(bytes_type))
-        bits = builder.load(pointer, align=1)
-        gradient = emit.load(dy_data, place)
-        nothing = ir.Constant(emit.vector, [0.0] * LANES)
-        for number, corner in enumerate(corners):
-            wanted = builder.and_(bits, ir.Constant(bytes_type, [1 << number] * LANES))
-            hit = builder.icmp_unsigned("!=", wanted, ir.Constant(bytes_type, [0] * LANES))
-            emit.store(builder.select(hit, gradient, nothing), dx_data, corner)
+        for corner, value in zip(corners, emit.unpool(dy_data, mask_data, place), strict=True):
+            emit.store(value, dx_data, corner)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def pooled_convolution(side: int) -> Callable[..., None]:
+    """Make the function that convolves one channel, and pools a window of 2×2, in registers.
+
+    It computes the four outputs at the window's corners in `LANES` channels, from side + 1 rows of
+    x that begin at x_at and lie `row` apart, with filters of side × side taps; then it does as
+    `maximum_of_four`.
+    """
+
+    @instructions
+    def kernel(
+        typing: Any,
+        y: Any, mask: Any, at: Any,
+        start: Any,
+        x: Any, x_at: Any, row: Any,
+        w: Any, w_at: Any,
+        all_ties: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(y, mask, at, start, x, x_at, row, w, w_at, all_ties)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            emit = _Emitter(context, builder, y.dtype)
+            kinds, values = signature.args, arguments
+            y_data, mask_data, start_data, x_data, w_data = (
+                emit.data(kinds[i], values[i]) for i in (0, 1, 3, 4, 7)
+            )
+            place, x_first, step, w_first = (emit.index(kinds[i], values[i]) for i in (2, 5, 6, 8))
+            w_base = builder.gep(w_data, [w_first])
+            weights = {
+                (i, j): emit.load(w_base, emit.constant((i * side + j) * LANES))
+                for i in range(side)
+                for j in range(side)
+            }
+            sums = dict.fromkeys(_CORNERS, emit.load(start_data, emit.constant(0)))
+            x_rows = emit.rows(x_data, x_first, step, side + 1)
+            for i, x_row in enumerate(x_rows):
+                for j in range(side + 1):
+                    factor = emit.load_spread(x_row, emit.constant(j))
+                    for down, right in _CORNERS:
+                        weight = weights.get((i - down, j - right))
+                        if weight is not None:
+                            total = sums[down, right]
+                            sums[down, right] = emit.multiply_add(factor, weight, total)
+            emit.pool([sums[corner] for corner in _CORNERS], y_data, mask_data, place, values[9])
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+def pooled_tap_products(side: int) -> Callable[..., None]:
+    """Make the function that adds up the gradient of filters of one channel along pooled outputs.
+
+    The reverse of `pooled_convolution` for a row of `count` windows, whose gradients and masks lie
+    `step` apart from `at` on; the filters' gradient begins at y_at.
+    """
+
+    @instructions
+    def kernel(
+        typing: Any,
+        y: Any, y_at: Any,
+        x: Any, x_at: Any, row: Any,
+        dy: Any, mask: Any, at: Any, step: Any,
+        count: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(y, y_at, x, x_at, row, dy, mask, at, step, count)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            emit = _Emitter(context, builder, y.dtype)
+            kinds, values = signature.args, arguments
+            y_data, x_data, dy_data, mask_data = (
+                emit.data(kinds[i], values[i]) for i in (0, 2, 5, 6)
+            )
+            y_first, x_first, x_step, first, stride, number = (
+                emit.index(kinds[i], values[i]) for i in (1, 3, 4, 7, 8, 9)
+            )
+            y_base = builder.gep(y_data, [y_first])
+            taps = [(i, j) for i in range(side) for j in range(side)]
+            sums = {tap: emit.register() for tap in taps}
+            places = {(i, j): emit.constant((i * side + j) * LANES) for i, j in taps}
+            for tap in taps:
+                builder.store(emit.load(y_base, places[tap]), sums[tap])
+            x_rows = emit.rows(x_data, x_first, x_step, side + 1)
+            with cgutils.for_range(builder, number, intp=_INDEX) as loop:
+                place = builder.add(first, builder.mul(loop.index, stride))
+                gradients = dict(zip(_CORNERS, emit.unpool(dy_data, mask_data, place), strict=True))
+                column = builder.mul(loop.index, emit.constant(2))
+                for i, x_row in enumerate(x_rows):
+                    for j in range(side + 1):
+                        factor = emit.load_spread(x_row, builder.add(column, emit.constant(j)))
+                        for (down, right), gradient in gradients.items():
+                            total = sums.get((i - down, j - right))
+                            if total is not None:
+                                emit.add_multiples(factor, [gradient], [total])
+            for tap in taps:
+                emit.store(builder.load(sums[tap]), y_base, places[tap])
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+@instructions
+def fetch_ahead(typing: Any, array: Any, first: Any, last: Any) -> Any:
+    """Begin to fetch numbers `first` to `last` − 1 of an array that will soon be read."""
+    signature = types.void(array, first, last)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, array.dtype)
+        begin, end = (
+            builder.gep(
+                emit.data(array, arguments[0]), [emit.index(signature.args[i], arguments[i])]
+            )
+            for i in (1, 2)
+        )
+        byte = ir.IntType(8).as_pointer()
+        flag = ir.IntType(32)
+        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module,
+            ir.FunctionType(ir.VoidType(), (byte, flag, flag, flag)),
+            "llvm.prefetch.p0i8",
+        )
+        first_byte = builder.ptrtoint(begin, _INDEX)
+        length = builder.sub(builder.ptrtoint(end, _INDEX), first_byte)
+        lines = builder.udiv(
+            builder.add(length, emit.constant(CACHE_LINE - 1)), emit.constant(CACHE_LINE)
+        )
+        with cgutils.for_range(builder, lines, intp=_INDEX) as loop:
+            at = builder.add(first_byte, builder.mul(loop.index, emit.constant(CACHE_LINE)))
+            pointer = builder.inttoptr(at, byte)
+            builder.call(function, (pointer, *(ir.Constant(flag, value) for value in (0, 3, 1))))
         return context.get_dummy_value()
 
     return signature, generate
