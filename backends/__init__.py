@@ -27,6 +27,7 @@ from backends.registry import (
     get_backend,
     register,
     select_backend,
+    select_backends,
 )
 
 # `backends` is a generic name for a top-level package. `mnist_accel` checks this mark, and so
@@ -59,5 +60,6 @@ __all__ = [
     "probe_numba",
     "register",
     "select_backend",
+    "select_backends",
     "unknown_name",
 ]

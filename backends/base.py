@@ -54,9 +54,17 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
     Attributes:
         name: the name users give, such as "numpy".
         xp: namespace of the Python array API standard whose arrays the operations take and return.
+        threads: the most threads of the CPU that it computes with, from its next computation on;
+            None for its own rule. Only where `most_threads` is a number is it obeyed.
     """
 
     name: ClassVar[str]
+    threads: int | None = None
+
+    @property
+    def most_threads(self) -> int | None:
+        """How many threads its own rule takes at most; None where their number is not for us."""
+        return None
 
     @classmethod
     @abstractmethod
@@ -97,7 +105,7 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         Raises:
             NotCompiledError: this backend runs it operation by operation; the message says why.
         """
-        raise NotCompiledError(f"the backend {self.name} computes operation by operation")
+        raise NotCompiledError(f"the backend {self.name} has no compiled epochs")
 
     def zeros(self, shape: tuple[int, ...], *, dtype: str) -> Array:
         """Return zeros of `shape` in the dtype named `dtype`."""

@@ -16,7 +16,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
 
 from backends.availability import Availability
@@ -33,6 +32,8 @@ REMEDY = "pip install --upgrade numba numpy (each Numba release supports a range
 CACHE_REMEDY = "set NUMBA_CACHE_DIR to a folder that can be written"
 
 COMPILED_KINDS = frozenset({"conv2d", "max_pool2d", "avg_pool2d"})
+# A thread with fewer of a step spends more on meeting the others than it helps.
+FEWEST_IMAGES_A_THREAD = 16
 
 
 class NumbaBackend(NumpyBackend):
@@ -46,10 +47,14 @@ class NumbaBackend(NumpyBackend):
         self._pooling = importlib.import_module("backends.numba_kernels.pooling")
         chunks = importlib.import_module("backends.numba_kernels.chunks")
         self._images_per_chunk: int = chunks.IMAGES_PER_CHUNK
-        self._threads: int = importlib.import_module("numba").config.NUMBA_NUM_THREADS
-        self._pool_owner: int | None = None
+        self._most_threads: int = importlib.import_module("numba").config.NUMBA_NUM_THREADS
+        self._pool_of = 0, 0  # process, and number of threads
         self._epoch_lock = threading.Lock()
-        self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+    @property
+    def most_threads(self) -> int:
+        """How many threads share a large batch."""
+        return self._most_threads
 
     @classmethod
     def availability(cls) -> Availability:
@@ -63,7 +68,7 @@ class NumbaBackend(NumpyBackend):
                 ok=False, reason=f"Numba cannot be imported ({_one_line(error)})", remedy=REMEDY
             )
         try:
-            threads = probe().threads
+            probe()
         except Exception as error:  # no cache, a full disk, a compiler that is broken
             no_cache = isinstance(error, OSError) or "cannot cache" in str(error)
             return Availability(
@@ -71,7 +76,7 @@ class NumbaBackend(NumpyBackend):
                 reason=f"a Numba kernel cannot be run ({_one_line(error)})",
                 remedy=CACHE_REMEDY if no_cache else REMEDY,
             )
-        return Availability(ok=True, reason=f"Numba {numba.__version__}, {threads} threads")
+        return Availability(ok=True, reason=f"Numba {numba.__version__}")
 
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
@@ -95,7 +100,7 @@ class NumbaBackend(NumpyBackend):
             raise NotCompiledError(f"compiled networks take images of 1 channel, not {channels}")
         module = importlib.import_module("backends.numba_epoch")
         epoch: CompiledEpoch = module.NumbaEpoch(
-            program, threads=self._threads, pool=self._pool, lock=self._epoch_lock
+            program, threads=self._threads_for, pool=self._pool, lock=self._epoch_lock
         )
         return epoch
 
@@ -220,7 +225,7 @@ class NumbaBackend(NumpyBackend):
             arrays: the first says how many images there are.
         """
         chunks = self._chunk_count(arrays[0])
-        ranges = min(self._threads, chunks)
+        ranges = min(self.threads or self._most_threads, chunks)
         bounds = [chunks * i // ranges for i in range(ranges + 1)] if chunks else [0, 0]
         others = [
             self._pool().submit(kernel, *arrays, first, last)
@@ -236,10 +241,21 @@ class NumbaBackend(NumpyBackend):
 
     def _pool(self) -> ThreadPoolExecutor:
         """Return the threads that help this one; a forked process has to start its own."""
-        if self._pool_owner != os.getpid():
-            self._helpers = ThreadPoolExecutor(self._threads - 1, "mnist_accel-kernel")
-            self._pool_owner = os.getpid()
+        process, most = os.getpid(), max(self.threads or 0, self._most_threads)
+        if self._pool_of != (process, most):
+            self._helpers = ThreadPoolExecutor(most - 1, "mnist_accel-kernel")
+            self._pool_of = process, most
         return self._helpers
+
+    def _threads_for(self, images: int) -> int:
+        """Return how many threads share the steps of a compiled epoch.
+
+        Args:
+            images: of a whole batch.
+        """
+        if self.threads is not None:
+            return min(self.threads, images)
+        return max(1, min(self._most_threads, images // FEWEST_IMAGES_A_THREAD))
 
     def _padded(self, x: NDArray[Any], padding: int) -> NDArray[Any]:
         """Return `x` in C order, as the kernels take it, with its border of zeros."""

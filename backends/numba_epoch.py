@@ -21,8 +21,6 @@ Array = NDArray[Any]
 # Above this part of pixels that are not 0, the product with all of them is faster.
 SPARSE_BELOW = 0.35
 MOST_COLUMNS = 1 << 16  # that the type of the lists holds
-# A thread with fewer images than this a step spends more on meeting the others than it helps.
-FEWEST_IMAGES_A_THREAD = 16
 # What a block of images leaves behind should fit the cache of a core.
 BLOCK_BYTES = 1 << 20
 FEWEST_IMAGES_A_BLOCK, MOST_IMAGES_A_BLOCK = 8, 256
@@ -58,13 +56,18 @@ class NumbaEpoch(CompiledEpoch):
 
     Args:
         program: what to run.
-        threads: the most that may be used.
-        pool: returns the helpers of the calling thread, at least one less than `threads`.
+        threads: returns how many share batches of so many images.
+        pool: returns the helpers of the calling thread, at least one less than `threads` returns.
         lock: keeps others from the helpers: epochs that share them out would wait for each other.
     """
 
     def __init__(
-        self, program: Program, *, threads: int, pool: Callable[[], Executor], lock: Lock
+        self,
+        program: Program,
+        *,
+        threads: Callable[[int], int],
+        pool: Callable[[], Executor],
+        lock: Lock,
     ) -> None:
         self._program = program
         self._threads = threads
@@ -81,6 +84,12 @@ class NumbaEpoch(CompiledEpoch):
             **{name: float(rule.settings.get(name, 0)) for name in updates.Settings._fields}
         )
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+    def remarks(self) -> Mapping[int, str]:
+        """Say which stage takes lists of pixels."""
+        if not self._can_take_lists():
+            return {}
+        return {0: f"lists of the pixels that are not 0, where fewer than {SPARSE_BELOW:.0%} are"}
 
     def load(self, pixels: Array, labels: NDArray[np.int64]) -> Data:
         """Keep the pixels as they are, or as lists of those that are not 0 where most are."""
@@ -113,7 +122,7 @@ class NumbaEpoch(CompiledEpoch):
         layout, dtype = data.layout, self._program.dtype
         batches = np.diff(steps.bounds)[:, 0]
         largest = int(batches.max(initial=1))
-        threads = max(1, min(self._threads, largest // FEWEST_IMAGES_A_THREAD))
+        threads = self._threads(steps.batch_size)
         key = threads, largest
         if key not in data.workspaces:
             data.workspaces.clear()  # batches of many sizes should not fill the memory
@@ -184,18 +193,22 @@ class NumbaEpoch(CompiledEpoch):
             bounds=np.zeros((0, 2), np.int64),
             rates=np.zeros(0),
             before=0,
+            batch_size=1,
         )
         self.run(data, no_steps, weights, state)
 
     def _profits_from_lists(self, pixels: Array) -> bool:
-        """Say whether the first stage should take lists: linear, and mostly of zeros."""
+        """Say whether the first stage should take lists: it can, and most pixels are 0."""
+        return self._can_take_lists() and int(np.count_nonzero(pixels)) < SPARSE_BELOW * pixels.size
+
+    def _can_take_lists(self) -> bool:
+        """Say whether the first stage is a linear one that could leave out zeros."""
         program = self._program
         return (
             program.stages[0].kind == "linear"
             and len(program.stages) > 1  # logits are not filled up
             and program.pixel_shift == 0
-            and pixels.shape[1] <= MOST_COLUMNS
-            and int(np.count_nonzero(pixels)) < SPARSE_BELOW * pixels.size
+            and math.prod(program.stages[0].input_shape) <= MOST_COLUMNS
         )
 
     def _workspaces(self, data: Data, threads: int, batch: int) -> Any:

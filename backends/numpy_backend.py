@@ -9,6 +9,7 @@ from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
 
 from backends.availability import Availability
@@ -22,6 +23,12 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         self.xp = array_api_compat.numpy
+        self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+    @property
+    def most_threads(self) -> int | None:
+        """How many threads BLAS takes, which are the only ones."""
+        return max((library["num_threads"] for library in self._blas.info()), default=1)
 
     @classmethod
     def availability(cls) -> Availability:
@@ -64,8 +71,8 @@ class NumpyBackend(Backend):
 
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
-        """Silence floating-point warnings: whoever trains looks at the loss itself."""
-        with np.errstate(all="ignore"):
+        """Bound the threads, and silence warnings of NumPy: whoever trains looks at the loss."""
+        with np.errstate(all="ignore"), self._blas.limit(limits=self.threads):
             yield
 
 

@@ -115,16 +115,22 @@ class Steps:
         bounds: where in `rows` each step begins and ends, (steps, 2), int64.
         rates: learning rate of each step.
         before: how many steps the training has done already.
+        batch_size: images of a step; those of the last step of an epoch may be fewer.
     """
 
     rows: NDArray[np.int64]
     bounds: NDArray[np.int64]
     rates: NDArray[np.float64]
     before: int
+    batch_size: int
 
 
 class CompiledEpoch(ABC):
     """A program in the form in which a backend runs many steps in one call."""
+
+    def remarks(self) -> Mapping[int, str]:
+        """Return, by number from 0, what is special about the input that some stages take."""
+        return {}
 
     @abstractmethod
     def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> Any:

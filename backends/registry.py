@@ -6,7 +6,7 @@ subclass.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -35,12 +35,14 @@ class Selection:
         backend: the backend to use.
         reason: why, in words for the user.
         fell_back: True where `backend` is not the one that was asked for.
+        passed_over: what speaks against better ones, where "auto" was asked for.
     """
 
     requested: str
     backend: Backend
     reason: str
     fell_back: bool
+    passed_over: tuple[str, ...] = ()
 
 
 def register(backend_class: type[Backend]) -> None:
@@ -67,54 +69,100 @@ def available_backends() -> dict[str, Availability]:
     return {name: _availability(load) for name, load in _loaders().items()}
 
 
-def get_backend(name: str = "auto") -> Backend:
+def get_backend(name: str = "auto", *, threads: int | None = None) -> Backend:
     """Return the backend called `name`, or the best that can run here for "auto".
 
+    Args:
+        name: a backend's name, or "auto".
+        threads: see `select_backend`.
+
     Raises:
-        ValueError: no backend has this name.
+        ValueError: no backend has this name, or `threads` is wrong.
         BackendUnavailableError: it cannot run here; the error says why and what to do.
     """
-    return select_backend(name, fallback=False).backend
+    return select_backend(name, fallback=False, threads=threads).backend
 
 
-def select_backend(name: str, *, fallback: bool) -> Selection:
+def select_backend(name: str, *, fallback: bool, threads: int | None = None) -> Selection:
     """Return the backend called `name` with the reason for the choice.
 
     Args:
         name: a backend's name, or "auto" for the best that can run here.
         fallback: where the backend cannot run, return the best one on the CPU instead of raising.
+        threads: the most threads of the CPU that it computes with; None for its own rule. Makes no
+            difference where "auto" comes to a backend that computes elsewhere.
 
     Raises:
-        ValueError: no backend has this name.
+        ValueError: no backend has this name, or `threads` is below 1 or not for the user to choose.
         BackendUnavailableError: it cannot run here, and `fallback` is False.
     """
+    return next(_selections(name, fallback=fallback, threads=threads))
+
+
+def select_backends(name: str, *, fallback: bool, threads: int | None = None) -> list[Selection]:
+    """Return all backends that `name` may stand for here, which are several for "auto" alone.
+
+    Arguments and errors are those of `select_backend`, which returns the first of them.
+    """
+    return list(_selections(name, fallback=fallback, threads=threads))
+
+
+def _selections(name: str, *, fallback: bool, threads: int | None) -> Iterator[Selection]:
+    """Yield what may be selected, the best first."""
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    for selection in _unbounded_selections(name, fallback=fallback):
+        backend = selection.backend
+        if backend.most_threads is not None:
+            backend.threads = threads
+        elif threads is not None and name != "auto":
+            raise ValueError(
+                f"backend {name!r} does not take a number of threads, got {threads}; leave it out"
+            )
+        yield selection
+
+
+def _unbounded_selections(name: str, *, fallback: bool) -> Iterator[Selection]:
+    """Yield what may be selected, with as many threads as it likes."""
     loaders = _loaders()
     if name == "auto":
-        return _best(list(_BUILT_IN))
+        yield from _runnable(list(_BUILT_IN))
+        return
     if name not in loaders:
         raise ValueError(unknown_name("backend", name, ("auto", *loaders)))
     load = loaders[name]
     availability = _availability(load)
     if availability.ok:
-        return Selection(name, load()(), availability.reason, fell_back=False)
+        yield Selection(name, load()(), availability.reason, fell_back=False)
+        return
     if not fallback:
         raise BackendUnavailableError(name, availability)
-    best = _best([other for other in ("numba", "numpy") if other != name])
+    best = next(_runnable([other for other in ("numba", "numpy") if other != name]))
     reason = f"{name} cannot run here: {availability.reason}; {availability.remedy}"
-    return Selection(name, best.backend, reason, fell_back=True)
+    yield Selection(name, best.backend, reason, fell_back=True)
 
 
-def _best(names: list[str]) -> Selection:
-    """Return the first of `names` that can run here, with what spoke against those before it."""
+def _runnable(names: list[str]) -> Iterator[Selection]:
+    """Yield those of `names` that can run here, with what speaks against those before them.
+
+    Raises:
+        BackendUnavailableError: none of them can.
+    """
     passed_over: list[str] = []
     for name in names:
         load = partial(_load_class, _BUILT_IN[name])
         availability = _availability(load)
         if availability.ok:
             reason = "; ".join([availability.reason, *passed_over])
-            return Selection("auto", load()(), reason, fell_back=False)
-        passed_over.append(f"not {name}: {availability.reason}")
-    raise BackendUnavailableError("auto", Availability(False, "; ".join(passed_over), "see above"))
+            yield Selection(
+                "auto", load()(), reason, fell_back=False, passed_over=tuple(passed_over)
+            )
+        else:
+            passed_over.append(f"not {name}: {availability.reason}")
+    if len(passed_over) == len(names):
+        raise BackendUnavailableError(
+            "auto", Availability(False, "; ".join(passed_over), "see above")
+        )
 
 
 def _loaders() -> dict[str, Callable[[], type[Backend]]]:

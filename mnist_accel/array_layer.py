@@ -37,6 +37,7 @@ from backends import (
     probe_numba,
     register,
     select_backend,
+    select_backends,
     unknown_name,
 )
 
@@ -65,5 +66,6 @@ __all__ = [
     "probe_numba",
     "register",
     "select_backend",
+    "select_backends",
     "unknown_name",
 ]

@@ -148,7 +148,7 @@ class Trainer:
         """
         data = TrainingData(self.model, images, labels)
         rows = np.arange(data.examples)
-        steps = self._steps(rows, [rows.size])
+        steps = self._steps(rows, [rows.size], batch_size=rows.size)
         # Preparing a batch for compiled code takes longer than one step.
         losses, _ = self._run_chunk(data, steps, compiled=None, observe=observe)
         return float(losses[0])
@@ -308,8 +308,11 @@ class Trainer:
                 *(c.every - self.step % c.every for c in callbacks if c.every),
             )
             parts = [sampler.batch_slice(self.progress.epoch_step + i) for i in range(count)]
+            first = sampler.batch_slice(0)
             steps = self._steps(
-                order[parts[0].start : parts[-1].stop], [part.stop - part.start for part in parts]
+                order[parts[0].start : parts[-1].stop],
+                [part.stop - part.start for part in parts],
+                batch_size=first.stop - first.start,
             )
             started = self._clock()
             losses, correct = self._run_chunk(data, steps, compiled=self.compiled)
@@ -322,7 +325,7 @@ class Trainer:
             for callback in callbacks:
                 callback.on_steps(self, report)
 
-    def _steps(self, rows: NDArray[np.int64], sizes: Sequence[int]) -> Steps:
+    def _steps(self, rows: NDArray[np.int64], sizes: Sequence[int], *, batch_size: int) -> Steps:
         """Return the next steps, which take so many of the rows each."""
         ends = np.cumsum(sizes)
         return Steps(
@@ -330,6 +333,7 @@ class Trainer:
             bounds=np.stack([ends - sizes, ends], axis=1),
             rates=np.array([self._rate(self.step + number) for number in range(len(sizes))]),
             before=self.step,
+            batch_size=batch_size,
         )
 
     def _run_chunk(

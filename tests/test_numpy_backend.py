@@ -3,7 +3,9 @@
 import os
 
 import pytest
+from threadpoolctl import threadpool_info
 
+from backends import get_backend
 from backends.numpy_backend import NumpyBackend
 
 
@@ -25,3 +27,25 @@ def test_memory_that_the_system_does_not_tell_is_none(
 
     monkeypatch.setattr(os, "sysconf", sysconf)
     assert NumpyBackend().device_info().memory_total_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "bounded"),
+    [
+        ("numpy", {"linear"}, 3),
+        ("numpy", {"linear", "conv2d"}, 3),
+        ("numba", {"linear"}, 3),
+        ("numba", {"linear", "conv2d"}, 1),
+    ],
+)
+def test_threads_of_blas_are_those_chosen_while_it_computes(
+    name: str, kinds: set[str], bounded: int
+) -> None:
+    def threads() -> set[int]:
+        pools = threadpool_info()
+        return {p["num_threads"] for p in pools if "numpy" in p["filepath"]}
+
+    before = threads()
+    with get_backend(name, threads=3).computation(frozenset(kinds)):
+        assert threads() == {bounded}
+    assert threads() == before

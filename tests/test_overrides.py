@@ -168,7 +168,7 @@ def test_threads_share_all_chunks_of_a_batch(
     monkeypatch: pytest.MonkeyPatch, threads: int, images: int
 ) -> None:
     backend = NumbaBackend()
-    monkeypatch.setattr(backend, "_threads", threads)
+    monkeypatch.setattr(backend, "threads", threads)
     done: list[int] = []
     workers: set[int] = set()
     ranges = min(threads, -(-images // 16))
@@ -186,7 +186,7 @@ def test_threads_share_all_chunks_of_a_batch(
 
 def test_an_error_in_a_thread_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = NumbaBackend()
-    monkeypatch.setattr(backend, "_threads", 2)
+    monkeypatch.setattr(backend, "threads", 2)
 
     def kernel(batch: Any, first: int, last: int) -> None:
         if first:

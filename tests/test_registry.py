@@ -13,6 +13,7 @@ from backends import (
     register,
     registry,
     select_backend,
+    select_backends,
 )
 from backends.cupy_backend import CupyBackend
 from backends.numba_backend import NumbaBackend
@@ -265,3 +266,39 @@ def test_plug_in_is_not_imported_before_it_is_wanted(install, no_cupy):
     install("lucky", GOOD)
     get_backend("auto")
     assert not isinstance(sys.modules.get("lucky_distribution"), ModuleType)
+
+
+def test_threads_are_bounded_where_they_can_be(no_cupy):
+    for name in ("numpy", "numba"):
+        assert get_backend(name).threads is None
+        assert get_backend(name, threads=3).threads == 3
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        get_backend("numpy", threads=0)
+    assert select_backend("cupy", fallback=True, threads=2).backend.threads == 2
+
+
+class Elsewhere(Unfinished):
+    """Computes where threads of the CPU make no difference."""
+
+    name = "elsewhere"
+
+    def asarray(self, host, *, dtype=None):
+        raise NotImplementedError
+
+    to_numpy = device_info = asarray
+
+
+def test_threads_of_a_backend_that_has_none_are_refused(monkeypatch):
+    register(Elsewhere)
+    with pytest.raises(ValueError, match="'elsewhere' does not take a number of threads, got 2"):
+        get_backend("elsewhere", threads=2)
+    monkeypatch.setitem(registry._BUILT_IN, "cupy", f"{__name__}:Elsewhere")
+    assert get_backend("auto", threads=2).threads is None  # whatever auto comes to
+
+
+def test_auto_stands_for_all_that_can_run(no_cupy):
+    selections = select_backends("auto", fallback=False, threads=1)
+    assert [selection.backend.name for selection in selections] == ["numba", "numpy"]
+    assert [selection.backend.threads for selection in selections] == [1, 1]
+    assert selections[1].passed_over == ("not cupy: CuPy is not installed",)
+    assert [s.backend.name for s in select_backends("numpy", fallback=False)] == ["numpy"]
