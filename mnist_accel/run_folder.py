@@ -147,15 +147,20 @@ class RunFolder:
             raise DataError(f"{file} must hold a JSON object, got {type(content).__name__}")
         return content
 
-    def backend_used(self) -> str:
-        """Return the name of the backend that the run computed on, whatever had been asked for.
+    def backend_used(self) -> tuple[str, int | None]:
+        """Return what the run computed on, whatever had been asked for.
+
+        Returns:
+            The name of the backend and its number of threads; None where it had its own rule.
 
         Raises:
             DataError: `config.json` cannot be read, or does not say it.
         """
         match self.read_json(self.config):
-            case {"backend": {"used": str(name)}}:
-                return name
+            case {"backend": {"used": str(name), "threads": int(threads) | (None as threads)}}:
+                return name, threads
+            case {"backend": {"used": str(name)} as backend} if "threads" not in backend:
+                return name, None  # of a version that did not choose it
         raise DataError(f"{self.config} does not say which backend was used")
 
     def append_metrics(self, line: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ class TrainSettings:
     Attributes:
         model: name of the recipe.
         backend: name of the backend asked for.
+        threads: the most that may be used, of the CPU; None where the fastest number is chosen.
         no_fallback: end with an error where that backend cannot run.
         dataset: name of the data set.
         data_dir: folder of the data set's files; None to look in the usual places.
@@ -49,6 +50,7 @@ class TrainSettings:
 
     model: str
     backend: str
+    threads: int | None
     no_fallback: bool
     dataset: str
     data_dir: str | None
@@ -97,6 +99,7 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
     defaults: dict[str, Any] = {
         "model": name,
         "backend": "auto",
+        "threads": None,
         "no_fallback": False,
         "dataset": "mnist",
         "data_dir": None,

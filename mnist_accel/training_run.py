@@ -4,17 +4,17 @@ import math
 import platform
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from mnist_accel._version import __version__
-from mnist_accel.array_layer import Selection, select_backend
+from mnist_accel.array_layer import Backend
+from mnist_accel.backend_choice import Choice, as_told, choose
 from mnist_accel.callbacks import Checkpoints, LogLine, MetricsLog, StopRules
 from mnist_accel.checkpoint import load_checkpoint, save_model
 from mnist_accel.console import TrainingDisplay
@@ -24,6 +24,7 @@ from mnist_accel.errors import DataError, DivergedError, usage_errors
 from mnist_accel.evaluation import Evaluation, evaluate
 from mnist_accel.models import create_model
 from mnist_accel.nn.optimizers import create_optimizer
+from mnist_accel.phases import Phases, getting_ready
 from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
 from mnist_accel.run_folder import RunFolder
 from mnist_accel.settings import TrainSettings
@@ -32,8 +33,6 @@ from mnist_accel.training_data import TrainingData
 from mnist_accel.training_reports import Callback, EpochReport, StepsReport
 
 INTERRUPTED = "interrupted"
-# Seconds of silence after which a user is told what takes so long.
-PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,34 +68,22 @@ def start_run(
     phases = Phases()
     with phases.time("data"):
         data = _RunData(settings)
+    display = _display(settings, data, quiet=quiet, progress=progress)
+    choice = choose(
+        settings,
+        data.train_images,
+        data.train_labels,
+        make_trainer=partial(_make_trainer, examples=len(data.train_labels)),
+        phases=phases,
+        note=display.note,
+    )
+    backend = choice.selection.backend
     with phases.time("setup"):
-        selection = _select(settings)
-        with usage_errors():
-            model = create_model(
-                settings.model,
-                backend=selection.backend,
-                seed=settings.seed,
-                hidden_sizes=settings.hidden_sizes or None,
-                activation=settings.activation or None,
-                dtype=settings.dtype,
-            )
-            trainer = Trainer(
-                model,
-                create_optimizer(
-                    settings.optimizer,
-                    lr=settings.lr,
-                    momentum=settings.momentum,
-                    weight_decay=settings.weight_decay,
-                ),
-                batch_size=settings.batch_size or len(data.train_labels),
-                seed=settings.seed,
-                sampling=settings.sampling,  # type: ignore[arg-type]
-                schedule=settings.schedule,
-            )
+        trainer = _make_trainer(settings, backend, examples=len(data.train_labels))
         folder = RunFolder.create(
-            out, model=settings.model, backend=selection.backend.name, now=datetime.now()
+            out, model=settings.model, backend=backend.name, now=datetime.now()
         )
-    run = _Run(settings, folder, data, selection, trainer, phases, quiet=quiet, progress=progress)
+    run = _Run(settings, folder, data, choice, trainer, phases, display)
     folder.write_json(folder.config, run.config())
     run.checkpoints.save(trainer)  # so that there is one from the first step on
     return run.train()
@@ -124,11 +111,12 @@ def resume_run(
         before = folder.read_json(folder.config)
         _check_same_data(folder, before, data)
     with phases.time("setup"):
-        selection = _select(settings)
-        trainer = load_checkpoint(folder.checkpoint, backend=selection.backend)
+        choice = as_told(settings)
+        trainer = load_checkpoint(folder.checkpoint, backend=choice.selection.backend)
         folder.remove_unfinished()
         folder.truncate_metrics(step=trainer.step, epochs=trainer.progress.epoch)
-    run = _Run(settings, folder, data, selection, trainer, phases, quiet=quiet, progress=progress)
+    display = _display(settings, data, quiet=quiet, progress=progress)
+    run = _Run(settings, folder, data, choice, trainer, phases, display)
     earlier = [*before.pop("earlier", []), before]
     folder.write_json(folder.config, {**run.config(), "earlier": earlier})
     for line in folder.read_metrics("steps"):
@@ -137,23 +125,6 @@ def resume_run(
         if line["validation_accuracy"] is not None:
             run.stop_rules.count_evaluation(trainer, line["validation_accuracy"])
     return run.train()
-
-
-@dataclass
-class Phases:
-    """Seconds of wall-clock time by phase of a run."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def time(self, phase: str) -> Iterator[None]:
-        """Count the time of a block."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - started
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + elapsed
 
 
 class _RunData:
@@ -189,26 +160,19 @@ class _Run:
         settings: TrainSettings,
         folder: RunFolder,
         data: _RunData,
-        selection: Selection,
+        choice: Choice,
         trainer: Trainer,
         phases: Phases,
-        *,
-        quiet: bool,
-        progress: bool,
+        display: TrainingDisplay,
     ) -> None:
-        sampler = BatchSampler(
-            len(data.train_labels), trainer.batch_size, trainer.sampling, trainer.seed
-        )
         self._settings = settings
         self._folder = folder
         self._data = data
-        self._selection = selection
+        self._choice = choice
         self._trainer = trainer
         self._phases = phases
-        self._total_steps = settings.iterations or (
-            (settings.epochs or 0) * sampler.steps_per_epoch
-        )
-        self._display = TrainingDisplay(self._total_steps, quiet=quiet, progress=progress)
+        self._total_steps = _total_steps(settings, len(data.train_labels))
+        self._display = display
         self._metrics = MetricsLog(folder, every=settings.log_every, show=self._log)
         self.checkpoints = Checkpoints(
             folder.checkpoint, self._metrics, every=settings.checkpoint_every
@@ -283,18 +247,9 @@ class _Run:
 
     def _prepare(self) -> TrainingData:
         """Bring the data to where they are needed; say so where that takes a while."""
-        patience = threading.Timer(
-            PATIENCE_S,
-            self._display.note,
-            ["getting ready; the first time on a machine this compiles for half a minute"],
-        )
-        patience.daemon = True
-        if self._trainer.compiled is not None:
-            patience.start()
-        try:
+        compiles = self._trainer.compiled is not None
+        with getting_ready(self._display.note) if compiles else nullcontext():
             return self._trainer.prepare(self._data.train_images, self._data.train_labels)
-        finally:
-            patience.cancel()
 
     def _finish(self, stop_reason: str) -> Evaluation:
         """Evaluate on the test set, and write weights, pictures and summary."""
@@ -351,16 +306,20 @@ class _Run:
             train_accuracy=[line["train_accuracy"] for line in epochs],
             test_accuracy=[line["validation_accuracy"] for line in epochs],
             test_name=self._data.validation_name,
-            title=f"{self._settings.model} on {self._selection.backend.name}",
+            title=f"{self._settings.model} on {self._trainer.model.backend.name}",
         )
 
     def _introduce(self) -> None:
         """Say what is trained, on what, and with what."""
-        selection, trainer = self._selection, self._trainer
-        if selection.fell_back:
-            self._display.warn(f"{selection.reason}; training on {selection.backend.name} instead")
-        else:
-            self._display.note(f"backend {selection.backend.name} ({selection.reason})")
+        choice, trainer = self._choice, self._trainer
+        if choice.selection.fell_back:
+            name = choice.selection.backend.name
+            self._display.warn(f"{choice.selection.reason}; training on {name} instead")
+        if choice.figures or not choice.selection.fell_back:
+            self._display.note(f"backend {choice.describe()}")
+        threads, most = trainer.model.backend.threads, trainer.model.backend.most_threads
+        if threads is not None and most is not None and threads > most:
+            self._display.warn(f"{threads} threads wait for each other where {most} would do")
         self._display.note(f"data {self._data.dataset.name} from {self._data.dataset.source}")
         self._display.note(f"model {trainer.model.name}: {trainer.model.describe()}")
 
@@ -371,14 +330,16 @@ class _Run:
 
     def config(self) -> dict[str, Any]:
         """Return everything needed to repeat the run, and what it runs on."""
-        selection = self._selection
+        selection = self._choice.selection
         device = selection.backend.device_info()
         return {
             "settings": asdict(self._settings),
             "backend": {
                 "requested": selection.requested,
                 "used": selection.backend.name,
+                "threads": selection.backend.threads,
                 "reason": selection.reason,
+                "figures": self._choice.figures,
                 "fell_back": selection.fell_back,
                 "compiled": self._trainer.compiled is not None,
                 "not_compiled": self._trainer.not_compiled,
@@ -433,11 +394,61 @@ class _Show(Callback):
         )
 
 
-def _select(settings: TrainSettings) -> Selection:
-    """Choose the backend; a GPU that cannot be used is replaced by the CPU unless forbidden."""
-    fallback = settings.backend == "cupy" and not settings.no_fallback
+def _make_trainer(settings: TrainSettings, backend: Backend, *, examples: int) -> Trainer:
+    """Return a network with its initial weights, and the trainer of it.
+
+    Args:
+        settings: decide.
+        backend: computes.
+        examples: number of training images.
+
+    Raises:
+        UsageError: settings do not suit the model or each other.
+    """
     with usage_errors():
-        return select_backend(settings.backend, fallback=fallback)
+        model = create_model(
+            settings.model,
+            backend=backend,
+            seed=settings.seed,
+            hidden_sizes=settings.hidden_sizes or None,
+            activation=settings.activation or None,
+            dtype=settings.dtype,
+        )
+        return Trainer(
+            model,
+            create_optimizer(
+                settings.optimizer,
+                lr=settings.lr,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+            ),
+            batch_size=settings.batch_size or examples,
+            seed=settings.seed,
+            sampling=settings.sampling,  # type: ignore[arg-type]
+            schedule=settings.schedule,
+        )
+
+
+def _display(
+    settings: TrainSettings, data: _RunData, *, quiet: bool, progress: bool
+) -> TrainingDisplay:
+    """Return what shows how the run gets on."""
+    total_steps = _total_steps(settings, len(data.train_labels))
+    return TrainingDisplay(total_steps, quiet=quiet, progress=progress)
+
+
+def _total_steps(settings: TrainSettings, examples: int) -> int:
+    """Return the number of the last step."""
+    if settings.iterations:
+        return settings.iterations
+    with usage_errors():
+        sampler = BatchSampler(
+            examples,
+            settings.batch_size or examples,
+            settings.sampling,  # type: ignore[arg-type]
+            settings.seed,
+        )
+    return (settings.epochs or 0) * sampler.steps_per_epoch
 
 
 def _check_same_data(folder: RunFolder, config: dict[str, Any], data: _RunData) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from strict_backend import StrictBackend
@@ -51,6 +52,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("skipped")
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"{count:4} tests: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep what is measured in a folder of the test's own, and not in the user's cache."""
+    folder = tmp_path.with_name(f"{tmp_path.name}-cache")
+    monkeypatch.setattr("mnist_accel.trial_cache.cache_folder", lambda name: folder / name)
+    return folder / "trials"
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,8 @@ from mnist_accel.commands import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 # Seconds long on any machine: the digits that come with the package.
-QUICK = ["--dataset", "digits", "--backend", "numpy", "--iterations", "40", "--batch-size", "64"]
+ON_NUMPY = ("--dataset", "digits", "--backend", "numpy", "--threads", "1")
+QUICK = [*ON_NUMPY, "--iterations", "40", "--batch-size", "64"]
 
 
 @pytest.fixture(autouse=True)
@@ -100,10 +101,12 @@ def test_train_leaves_a_run_folder(run):
     assert config["backend"] == {
         "requested": "numpy",
         "used": "numpy",
+        "threads": 1,
         "reason": f"NumPy {np.__version__}",
+        "figures": "",
         "fell_back": False,
         "compiled": False,
-        "not_compiled": "the backend numpy computes operation by operation",
+        "not_compiled": "the backend numpy has no compiled epochs",
     }
     assert config["settings"]["iterations"] == 40
     assert config["versions"]["mnist_accel"] == ma.__version__
@@ -202,7 +205,7 @@ def test_held_out_images_take_the_place_of_the_test_set(run):
 
 
 def test_resume_continues_to_the_same_weights(run):
-    arguments = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 64, "--quiet")
+    arguments = (*ON_NUMPY, "--batch-size", 64, "--quiet")
     assert run("train", *arguments, "--iterations", 60, "--out", "straight")[0] == 0
     assert run("train", *arguments, "--iterations", 25, "--out", "runs/parted")[0] == 0
     assert run("train", "--resume", "--iterations", 60, "--quiet")[0] == 0
@@ -217,7 +220,7 @@ def test_resume_continues_to_the_same_weights(run):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_the_rest_is_as_if_nothing_had_happened(run, signum):
-    long = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 64, "--iterations", 1500)
+    long = (*ON_NUMPY, "--batch-size", 64, "--iterations", 1500)
     process = start(*long, "--out", "run", "--log-every", 1)
     for line in process.stderr:
         if "step" in line:
@@ -234,7 +237,7 @@ def test_signal_saves_and_the_rest_is_as_if_nothing_had_happened(run, signum):
 
 
 def test_kill_leaves_a_run_that_resumes(run):
-    long = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 64, "--iterations", 1000)
+    long = (*ON_NUMPY, "--batch-size", 64, "--iterations", 1000)
     process = start(*long, "--out", "run", "--log-every", 1, "--checkpoint-every", 50)
     for line in process.stderr:
         if "  100/" in line:
@@ -288,6 +291,8 @@ def test_resume_refuses_to_become_another_run(run):
         (["--optimizer", "nesterov", "--momentum", "0"], "nesterov needs a momentum"),
         (["--sampling", "full", "--batch-size", "5"], "takes the whole set"),
         (["--backend", "tpu"], "unknown backend 'tpu'"),
+        (["--threads", "0"], "--threads: expected an integer from 1 to 1024, got 0"),
+        (["--threads", "all"], "--threads: expected an integer from 1 to 1024, got all"),
         (["--backend", ""], "unknown backend ''; choose auto, cupy, numba, numpy"),
         (["--data-dir", "."], "leave out the folder ."),
         (["--validation-split", "0.0001"], "cannot hold out"),
@@ -418,7 +423,7 @@ def test_unknown_command(run):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
-    flags = ["--dataset", "digits", "--backend", "numpy", "--iterations", "400"]
+    flags = [*ON_NUMPY, "--iterations", "400"]
     assert main(["train", *flags, "--batch-size", "64", "--out", str(folder), "--quiet"]) == 0
     return folder
 

@@ -26,7 +26,8 @@ from mnist_accel.run_folder import RunFolder
 from mnist_accel.training_run import _stop_on_signals
 
 ROOT = Path(__file__).parents[1]
-DIGITS = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 64)
+ON_NUMPY = ("--dataset", "digits", "--backend", "numpy", "--threads", 1)
+DIGITS = (*ON_NUMPY, "--batch-size", 64)
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +101,8 @@ def test_every_flag_is_taken(run):
     assert (code, err) == (0, "")
     config = read_json("run/config.json")
     assert config["settings"] == {
-        "model": "three-layer", "backend": "numpy", "no_fallback": True, "dataset": "digits",
-        "data_dir": None, "epochs": 2, "iterations": None, "batch_size": 64,
+        "model": "three-layer", "backend": "numpy", "threads": 1, "no_fallback": True,
+        "dataset": "digits", "data_dir": None, "epochs": 2, "iterations": None, "batch_size": 64,
         "sampling": "replacement", "lr": 0.01, "optimizer": "nesterov", "momentum": 0.8,
         "weight_decay": 1e-4, "schedule": "step", "hidden_sizes": [20, 10], "activation": "tanh",
         "seed": 5, "dtype": "float64", "limit_train": 300, "limit_test": 100,
@@ -130,7 +131,7 @@ def test_every_flag_is_taken(run):
 
 def test_time_that_is_over_ends_the_run(run):
     """Even before its first epoch ends; it has a pace all the same."""
-    arguments = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 1)
+    arguments = (*ON_NUMPY, "--batch-size", 1)
     code, *_ = run("train", *arguments, "--max-seconds", 1e-3, "--out", "run", "--quiet")
     assert code == 0
     summary = read_json("run/summary.json")
@@ -163,7 +164,7 @@ def test_rules_that_were_met_stop_a_resumed_run_before_its_first_step(run):
 
 
 def test_time_counts_on_when_a_run_goes_on(run):
-    long = ("--dataset", "digits", "--backend", "numpy", "--batch-size", 1, "--epochs", 99)
+    long = (*ON_NUMPY, "--batch-size", 1, "--epochs", 99)
     assert run("train", *long, "--max-seconds", 0.1, "--out", "run", "--quiet")[0] == 0
     steps = read_json("run/summary.json")["steps"]
     assert run("train", "--resume", "run", "--quiet")[0] == 0
@@ -310,6 +311,11 @@ def test_length_in_epochs_replaces_one_in_steps(run, trained):
         ("config.json", "{}", "run/config.json is not the config.json of a run"),
         ("config.json", '{"settings"', "run/config.json is not valid JSON"),
         ("config.json", '{"settings": {}}', "run/config.json does not say which backend was used"),
+        (
+            "config.json",
+            '{"settings": {}, "backend": {"used": "numpy", "threads": "all"}}',
+            "run/config.json does not say which backend was used",
+        ),
         ("metrics.jsonl", "5\n", "run/metrics.jsonl, line 1, is not a line of metrics"),
         ("metrics.jsonl", "{}\n", "run/metrics.jsonl, line 1, is not a line of metrics"),
         ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not JSON"),

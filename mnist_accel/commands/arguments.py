@@ -13,6 +13,7 @@ from mnist_accel.models import RECIPES
 # Of a batch or a layer: so many images of 784 float64 are as many bytes as NumPy can count. What
 # is smaller may still be more than there is memory for, which is found out by trying.
 LARGEST_SIZE = 10**15
+MOST_THREADS = 1024  # more are a typing error; each takes room for what it works on
 
 
 def add_data_arguments(parser: argparse._ActionsContainer) -> None:
@@ -28,12 +29,36 @@ def add_data_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_backend_argument(parser: argparse._ActionsContainer) -> None:
-    """Add the choice of a backend."""
+def add_backend_argument(
+    parser: argparse._ActionsContainer,
+    *,
+    auto: str = "the first of cupy, numba and numpy that can run here",
+    threads: str = "as many as suit the batch",
+) -> None:
+    """Add the choice of a backend, and of its threads.
+
+    Args:
+        parser: of the command.
+        auto: what the command makes of "auto".
+        threads: what it makes of no number of threads.
+    """
     parser.add_argument(
         "--backend",
         metavar="NAME",
-        help="auto, numpy, numba, cupy or an installed plug-in (default: auto)",
+        help=f"auto, numpy, numba, cupy or an installed plug-in (default: auto: {auto})",
+    )
+    add_threads_argument(parser, default=threads)
+
+
+def add_threads_argument(
+    parser: argparse._ActionsContainer, *, default: str = "as many as suit the batch"
+) -> None:
+    """Add the number of threads."""
+    parser.add_argument(
+        "--threads",
+        type=integer(1, MOST_THREADS),
+        metavar="N",
+        help=f"of the CPU, at most (default: {default})",
     )
 
 
@@ -54,11 +79,11 @@ def backend_from(args: argparse.Namespace) -> Backend:
     """Return the backend that the arguments ask for.
 
     Raises:
-        UsageError: no backend has this name.
+        UsageError: no backend has this name, or it does not take a number of threads.
         BackendUnavailableError: it cannot run here.
     """
     with usage_errors():
-        return get_backend("auto" if args.backend is None else args.backend)
+        return get_backend("auto" if args.backend is None else args.backend, threads=args.threads)
 
 
 def one_of(kind: str, names: Iterable[str]) -> dict[str, Any]:

@@ -12,7 +12,13 @@ import sys
 import numpy as np
 
 from mnist_accel.commands import EXIT_COMPARISON
-from mnist_accel.commands.arguments import LARGEST_SIZE, add_data_arguments, integer, one_of
+from mnist_accel.commands.arguments import (
+    LARGEST_SIZE,
+    add_data_arguments,
+    add_threads_argument,
+    integer,
+    one_of,
+)
 from mnist_accel.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.nn.network import DTYPES
 
@@ -44,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", **one_of("dtype", DTYPES), default="float32", help="of the arithmetic"
     )
+    add_threads_argument(parser)
     add_data_arguments(parser)
 
 
@@ -59,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if len(names) < 2:
         raise UsageError(f"--backends needs at least two names, got {args.backends!r}")
     with usage_errors():
-        backends = [get_backend(name) for name in names]
+        backends = [get_backend(name, threads=args.threads) for name in names]
         dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
     results = compare_backends(
         args.model,

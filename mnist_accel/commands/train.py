@@ -37,6 +37,7 @@ _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
 # makes it the same run.
 _MAY_CHANGE = {
     "backend",
+    "threads",
     "no_fallback",
     "data_dir",
     "epochs",
@@ -81,8 +82,12 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is not None:
         _refuse_on_resume(args, given)
         folder = RunFolder.find(args.resume) if args.resume else RunFolder.newest()
-        # What "auto" or a fallback came to is part of the run.
-        stored = _settings_of(str(folder.config)) | {"backend": folder.backend_used()}
+        # What "auto", a fallback or a trial came to is part of the run.
+        stored = _settings_of(str(folder.config))
+        backend, threads = folder.backend_used()
+        stored |= {"backend": backend, "threads": threads}
+        if given.get("backend", backend) != backend:
+            stored["threads"] = None  # another one has its own rule
         if given.keys() & {"epochs", "iterations"}:
             stored |= {"epochs": None, "iterations": None}
         result = resume_run(folder, resolve(stored | given), **display)
@@ -122,7 +127,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--dtype", **one_of("dtype", DTYPES), help="of weights and arithmetic")
     what.add_argument("--seed", type=integer(0), metavar="N", help="of weights, order and dropout")
-    add_backend_argument(what)
+    add_backend_argument(
+        what,
+        auto="of those that can run here, the one that a trial finds fastest",
+        threads="as many as a trial finds fastest",
+    )
     what.add_argument(
         "--no-fallback",
         action="store_true",

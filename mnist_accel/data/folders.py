@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mnist_accel.atomic_file import write_atomically
+from mnist_accel.cache_folder import cache_folder
 from mnist_accel.data.digests import FILE_NAMES, PublishedSet, VerifiedFiles, verify
 from mnist_accel.data.idx import IMAGES_MAGIC, LABELS_MAGIC, read_idx_bytes
 from mnist_accel.errors import DataError
@@ -73,11 +74,7 @@ class Cache:
 
     def folder(self, dataset: str) -> Path:
         """Return where the files of `dataset` are kept."""
-        if self._root is not None:
-            return self._root / dataset
-        import platformdirs
-
-        return platformdirs.user_cache_path("mnist_accel", appauthor=False) / dataset
+        return cache_folder(dataset) if self._root is None else self._root / dataset
 
     def read(self, published: PublishedSet) -> tuple[VerifiedFiles, str]:
         """Return the files and where they were; see `sources.Source`."""
