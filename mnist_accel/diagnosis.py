@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mnist_accel._version import __version__
+from mnist_accel.home import without_home
 
 Status: TypeAlias = Literal["ok", "WARN", "problem", "skipped"]
 
@@ -77,7 +78,7 @@ def diagnose() -> list[Finding]:
                 )
             )
     return [
-        replace(f, detail=_without_home(f.detail), remedy=_without_home(f.remedy)) for f in findings
+        replace(f, detail=without_home(f.detail), remedy=without_home(f.remedy)) for f in findings
     ]
 
 
@@ -249,6 +250,22 @@ def _data() -> Iterator[Finding]:
     )
 
 
+def _trials() -> Iterator[Finding]:
+    from mnist_accel.trial_cache import trials_folder
+
+    found = _writable(
+        "trials",
+        trials_folder(),
+        status="WARN",
+        remedy="mend its permissions, or each training measures its threads anew",
+    )
+    if found.status == "ok":
+        count = len(list(trials_folder().glob("*.json")))
+        detail = f"{count or 'none'} remembered in {trials_folder()}; remove it to measure anew"
+        found = replace(found, detail=detail)
+    yield found
+
+
 def _runs() -> Iterator[Finding]:
     from mnist_accel.run_folder import DEFAULT_PARENT
 
@@ -284,12 +301,6 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _without_home(text: str) -> str:
-    """Shorten the home folder to `~`, for reports that others read."""
-    home = re.escape(str(Path.home()))
-    return text if home == "/" else re.sub(rf"(?<![\w./-]){home}(?![\w.-])", "~", text)
-
-
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _python,
     _packages,
@@ -299,5 +310,6 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _numba_kernels,
     _blas,
     _data,
+    _trials,
     _runs,
 )

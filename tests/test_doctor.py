@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ import pytest
 
 from backends.numba_kernels import pooling
 from backends.numpy_backend import NumpyBackend
-from mnist_accel import diagnosis
-from mnist_accel.array_layer import Availability
+from mnist_accel import diagnosis, trial_cache
+from mnist_accel.array_layer import Availability, get_backend
+from mnist_accel.cache_folder import cache_folder
 from mnist_accel.commands import main
 from mnist_accel.data import digests
 from mnist_accel.data.digests import FILE_NAMES, PublishedSet
 from mnist_accel.data.idx import format_idx
+from mnist_accel.home import without_home
+from mnist_accel.models import RECIPES, create_model
+from mnist_accel.nn import AvgPool2d, Dropout, Flatten, Linear, Tanh
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +45,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.chdir(work)
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(digests, "MNIST", TINY)
+    monkeypatch.setattr(trial_cache, "cache_folder", cache_folder)
     return home
 
 
@@ -88,6 +94,7 @@ def test_missing_gpu_and_data_are_no_errors(doctor, home):
         "NumPy's BLAS": "ok",
         "data": "WARN",
         "data cache": "ok",
+        "trials": "ok",
         "run folder": "ok",
     }
     assert found["data"]["remedy"] == "python -m mnist_accel.data"
@@ -141,7 +148,7 @@ def test_home_folder_is_not_told(doctor, home):
 )
 def test_only_the_home_folder_is_shortened(text, short, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
-    assert diagnosis._without_home(text) == short
+    assert without_home(text) == short
 
 
 def test_corrupt_cache(doctor, home):
@@ -181,6 +188,8 @@ def test_folders_that_cannot_be_written(doctor, home):
     assert "--out" in found["run folder"]["remedy"]
     assert found["data cache"]["status"] == "WARN"
     assert "MNIST_ACCEL_DATA" in found["data cache"]["remedy"]
+    assert found["trials"]["status"] == "WARN"
+    assert "~/.cache/mnist_accel/trials cannot be written" in found["trials"]["detail"]
 
 
 def test_two_cupy_wheels(doctor, tmp_path, monkeypatch):
@@ -301,3 +310,79 @@ def test_check_that_fails_spoils_no_other(doctor, monkeypatch):
     assert found["broken thing"]["status"] == "problem"
     assert found["broken thing"]["detail"] == "cannot be looked at (RuntimeError: out of luck)"
     assert found["backend auto"]["status"] == "ok"
+
+
+def explain(capsys, *arguments):
+    """Run the explanation of a recipe, which must succeed, and return what it prints."""
+    assert main(["doctor", "--explain", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def test_explanation_of_a_recipe(capsys):
+    lines = [" ".join(line.split()) for line in explain(capsys, "lenet").splitlines()]
+    assert lines[0].startswith("lenet: 1×28×28 → conv2d 6×28×28 → relu")
+    assert lines[1] == "softmax cross entropy, adam, batches of 64"
+    threads = get_backend("numba").most_threads
+    for line in (
+        "cupy – cannot run here: CuPy is not installed",
+        f"numba {threads} whole epochs in one compiled call",
+        "1 conv2d 5×5, padding 2 relu, max_pool2d 2×2 1×28×28 → 6×14×14",
+        "2 conv2d 5×5 relu, max_pool2d 2×2 6×14×14 → 16×5×5",
+        "3 linear relu 400 → 120",
+        "5 linear – 84 → 10",
+    ):
+        assert line in lines
+    assert "operation by operation: the backend numpy has no compiled epochs" in " ".join(lines)
+    assert len(lines) <= 24  # one screen
+    assert not any(line.startswith("numba: stage") for line in lines)
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_lists_are_explained_where_they_are_used(capsys, model):
+    takes_lists = "conv2d" not in create_model(model, backend="numpy").kinds
+    line = "numba: stage 1 takes lists of the pixels that are not 0, where fewer than 35% are"
+    assert (line in explain(capsys, model).splitlines()) == takes_lists
+
+
+def test_explanation_as_json(capsys):
+    report = json.loads(explain(capsys, "cnn", "--json"))
+    assert report["stages"] == [
+        {"layer": "conv2d 3×3", "fused": "max_pool2d 2×2", "shapes": "1×28×28 → 8×13×13"},
+        {"layer": "linear", "fused": "–", "shapes": "1352 → 10"},
+    ]
+    assert [way["backend"] for way in report["ways"]][:3] == ["cupy", "numba", "numpy"]
+
+
+def test_explanation_of_what_has_no_compiled_form(capsys, monkeypatch):
+    """No recipe is such a network, but one may become it."""
+
+    def build(hidden_sizes, activation):
+        return [Dropout(0.5), AvgPool2d(2), Tanh(), Flatten(), Linear(10)]
+
+    recipe = replace(RECIPES["cnn"], build=build, batch_size=0)
+    monkeypatch.setitem(RECIPES, "cnn", recipe)
+    out = explain(capsys, "cnn")
+    assert "softmax cross entropy, sgd, the whole set at every step" in out
+    reason = "the masks of dropout are drawn on the host at every step"
+    assert (
+        " ".join(out.split()).count(reason) >= 3
+    )  # why on each backend, and why there are no stages
+    assert "This recipe has no compiled form" in out
+    monkeypatch.setitem(
+        RECIPES, "cnn", replace(recipe, build=lambda *_: build(*_)[1:], batch_size=1)
+    )
+    lines = [" ".join(line.split()) for line in explain(capsys, "cnn").splitlines()]
+    assert "softmax cross entropy, sgd, one image at a time" in lines
+    assert "1 avg_pool2d 2×2 – 1×28×28 → 1×14×14" in lines
+    assert "2 tanh – 1×14×14 → 1×14×14" in lines
+
+
+def test_unknown_recipe_is_wrong_usage(capsys):
+    assert main(["doctor", "--explain", "lanet"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "unknown model 'lanet'; choose fcnn" in err
+    assert "did you mean 'lenet'?" in err
+    assert len(err.splitlines()) == 1
