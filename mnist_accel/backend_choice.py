@@ -165,8 +165,7 @@ def _measure(
     def turn(candidate: Candidate, seconds: float) -> float:
         return copies[candidate.backend].turn(candidate.threads, seconds)
 
-    most = max(candidate.threads or 1 for candidate in candidates)
-    with watch_disturbance(most) as was_disturbed:
+    with watch_disturbance() as was_disturbed:
         paces = race(turn, candidates)
     return paces, was_disturbed()
 

@@ -26,8 +26,9 @@ STRETCH = 0.004
 # Enough not to fit the nearest caches, as the whole set does not.
 EXAMPLES = 8192
 SMALLEST_BATCH = 16
-# A machine is busy if each thread has to leave its core to another more often than this.
-SWITCHES_PER_S = 100
+# A machine is busy if a thread has to leave its core to another more often than this, in a second
+# that it has the core. Three busy programs on two cores made it 90 to 230 times.
+SWITCHES_PER_S = 60
 
 T = TypeVar("T", bound=Hashable)
 
@@ -77,17 +78,13 @@ def race(
 
 
 @contextmanager
-def watch_disturbance(threads: int) -> Iterator[Callable[[], bool]]:
-    """Yield a function that says, after the block, whether others wanted the same cores.
-
-    Args:
-        threads: the most that the block uses at once.
-    """
-    switches, started = _involuntary_switches(), time.perf_counter()
+def watch_disturbance() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says, after the block, whether others wanted the same cores."""
+    switches, started = _involuntary_switches(), time.process_time()
     disturbed = False
     yield lambda: disturbed
-    seconds = time.perf_counter() - started
-    disturbed = _involuntary_switches() - switches > SWITCHES_PER_S * seconds * threads
+    seconds = time.process_time() - started
+    disturbed = _involuntary_switches() - switches > SWITCHES_PER_S * seconds
 
 
 def _involuntary_switches() -> int:

@@ -133,7 +133,7 @@ def test_disturbance_is_noticed(monkeypatch):
     for switches, disturbed in ((0, False), (10**9, True)):
         counts = iter((5, 5 + switches))
         monkeypatch.setattr(trial, "_involuntary_switches", lambda counts=counts: next(counts))
-        with watch_disturbance(2) as was_disturbed:
+        with watch_disturbance() as was_disturbed:
             pass
         assert was_disturbed() == disturbed
 
