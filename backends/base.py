@@ -27,7 +27,13 @@ from backends.operations import (
     Updates,
 )
 from backends.operations.common import Array
-from backends.program import CompiledEpoch, NotCompiledError, Program
+from backends.program import (
+    CompiledEpoch,
+    CompiledInference,
+    NotCompiledError,
+    Program,
+    TrainingProgram,
+)
 
 
 @dataclass(frozen=True)
@@ -99,13 +105,21 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         """
         yield
 
-    def compile_epoch(self, program: Program) -> CompiledEpoch:
+    def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return the program in a form that runs many steps in one call.
 
         Raises:
             NotCompiledError: this backend runs it operation by operation; the message says why.
         """
         raise NotCompiledError(f"the backend {self.name} has no compiled epochs")
+
+    def compile_inference(self, program: Program) -> CompiledInference:
+        """Return the program in a form that predicts in one call.
+
+        Raises:
+            NotCompiledError: this backend runs it operation by operation; the message says why.
+        """
+        raise NotCompiledError(f"the backend {self.name} has no compiled predictions")
 
     def zeros(self, shape: tuple[int, ...], *, dtype: str) -> Array:
         """Return zeros of `shape` in the dtype named `dtype`."""

@@ -25,7 +25,13 @@ from backends.numpy_backend import NumpyBackend
 from backends.operations.common import Ties, check_pooling, require_same_dtype, require_shape
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape
-from backends.program import CompiledEpoch, NotCompiledError, Program
+from backends.program import (
+    CompiledEpoch,
+    CompiledInference,
+    NotCompiledError,
+    Program,
+    TrainingProgram,
+)
 
 REMEDY = "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
 
@@ -93,16 +99,23 @@ class NumbaBackend(NumpyBackend):
             else:
                 yield
 
-    def compile_epoch(self, program: Program) -> CompiledEpoch:
+    def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return the program for the kernels of whole epochs."""
-        channels = len(program.stages[0].input_shape) == 3 and program.stages[0].input_shape[0]
-        if channels not in (False, 1):
-            raise NotCompiledError(f"compiled networks take images of 1 channel, not {channels}")
+        _require_one_channel(program)
         module = importlib.import_module("backends.numba_epoch")
         epoch: CompiledEpoch = module.NumbaEpoch(
             program, threads=self._threads_for, pool=self._pool, lock=self._epoch_lock
         )
         return epoch
+
+    def compile_inference(self, program: Program) -> CompiledInference:
+        """Return the program for the kernels of predictions."""
+        _require_one_channel(program)
+        module = importlib.import_module("backends.numba_inference")
+        inference: CompiledInference = module.NumbaInference(
+            program, threads=self._threads_for, pool=self._pool
+        )
+        return inference
 
     def device_info(self) -> DeviceInfo:
         """Describe the processor, the memory and the libraries."""
@@ -260,6 +273,12 @@ class NumbaBackend(NumpyBackend):
     def _padded(self, x: NDArray[Any], padding: int) -> NDArray[Any]:
         """Return `x` in C order, as the kernels take it, with its border of zeros."""
         return np.ascontiguousarray(self._pad(x, padding) if padding else x)
+
+
+def _require_one_channel(program: Program) -> None:
+    shape = program.stages[0].input_shape
+    if len(shape) == 3 and shape[0] != 1:
+        raise NotCompiledError(f"compiled networks take images of 1 channel, not {shape[0]}")
 
 
 def _one_line(error: Exception) -> str:

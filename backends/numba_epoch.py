@@ -10,23 +10,16 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
 
-from backends.numba_layout import Layout, lay_out
-from backends.program import CompiledEpoch, Program, Steps
+from backends.numba_layout import Layout, lay_out, takes_lists
+from backends.numba_memory import APART, block_capacity, rooms, zeros
+from backends.program import CompiledEpoch, Steps, TrainingProgram
 
 Array = NDArray[Any]
 
 # Above this part of pixels that are not 0, the product with all of them is faster.
 SPARSE_BELOW = 0.35
-MOST_COLUMNS = 1 << 16  # that the type of the lists holds
-# What a block of images leaves behind should fit the cache of a core.
-BLOCK_BYTES = 1 << 20
-FEWEST_IMAGES_A_BLOCK, MOST_IMAGES_A_BLOCK = 8, 256
-CACHE_LINE = 64  # bytes
-# Numbers in a cache line and more: rows of different threads share none.
-APART = 64
 _UNCUT = np.zeros(1, np.int64)
 ALL_ARE_HERE = 1 << 62  # more arrivals than any meeting waits for
 
@@ -41,7 +34,7 @@ class Data:
         labels: class indices (N,).
         edges: columns at which the groups of the lists begin, and where the last ends; a single
             one where there are no lists.
-        workspaces: what was made for a number of threads and the largest batch.
+        workspaces: what was made for a number of threads and a size of batch.
     """
 
     layout: Layout
@@ -63,7 +56,7 @@ class NumbaEpoch(CompiledEpoch):
 
     def __init__(
         self,
-        program: Program,
+        program: TrainingProgram,
         *,
         threads: Callable[[int], int],
         pool: Callable[[], Executor],
@@ -83,11 +76,10 @@ class NumbaEpoch(CompiledEpoch):
         self._settings = updates.Settings(
             **{name: float(rule.settings.get(name, 0)) for name in updates.Settings._fields}
         )
-        self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
 
     def remarks(self) -> Mapping[int, str]:
         """Say which stage takes lists of pixels."""
-        if not self._can_take_lists():
+        if not takes_lists(self._program):
             return {}
         return {0: f"lists of the pixels that are not 0, where fewer than {SPARSE_BELOW:.0%} are"}
 
@@ -96,7 +88,7 @@ class NumbaEpoch(CompiledEpoch):
         program = self._program
         is_sparse = self._profits_from_lists(pixels)
         layout = lay_out(program, is_sparse=is_sparse)
-        edges = _cut(pixels, self._threads) if is_sparse else _UNCUT
+        edges = _cut(pixels, self._threads(len(pixels))) if is_sparse else _UNCUT
         starts, columns, values = _as_lists(pixels, edges)
         data = Data(
             layout=layout,
@@ -121,20 +113,19 @@ class NumbaEpoch(CompiledEpoch):
         """Run the threads."""
         layout, dtype = data.layout, self._program.dtype
         batches = np.diff(steps.bounds)[:, 0]
-        largest = int(batches.max(initial=1))
         threads = self._threads(steps.batch_size)
-        key = threads, largest
+        key = threads, steps.batch_size
         if key not in data.workspaces:
             data.workspaces.clear()  # batches of many sizes should not fill the memory
-            data.workspaces[key] = self._workspaces(data, threads, largest)
+            data.workspaces[key] = self._workspaces(data, *key)
         workspaces = data.workspaces[key]
         packed = _pack(weights, layout, dtype)
         names = self._program.update.state_names
-        packed_state = _zeros((len(names), layout.packed_size), dtype)
+        packed_state = zeros((len(names), layout.packed_size), dtype)
         for name, row in zip(names, packed_state, strict=True):
             row[layout.positions] = state[name]
         first_outputs = int(layout.plan.stages[0]["outputs"]) if data.images.groups else 0
-        deltas = _zeros((largest, first_outputs), dtype)
+        deltas = zeros((steps.batch_size, first_outputs), dtype)
         losses = np.zeros((threads, len(batches) + APART))
         correct = np.zeros((threads, len(batches) + APART), np.int64)
         counter = np.zeros(APART, np.int64)
@@ -166,8 +157,7 @@ class NumbaEpoch(CompiledEpoch):
                 # All have come to each meeting, or this one will never come: nobody is to wait.
                 counter[0] = ALL_ARE_HERE
 
-        # The threads are ours; those of BLAS would fight them: see NumbaBackend.computation.
-        with self._lock, self._blas.limit(limits=1):
+        with self._lock:
             others: list[Future[None]] = []
             try:
                 others.extend(self._pool().submit(part, thread) for thread in range(1, threads))
@@ -199,30 +189,16 @@ class NumbaEpoch(CompiledEpoch):
 
     def _profits_from_lists(self, pixels: Array) -> bool:
         """Say whether the first stage should take lists: it can, and most pixels are 0."""
-        return self._can_take_lists() and int(np.count_nonzero(pixels)) < SPARSE_BELOW * pixels.size
-
-    def _can_take_lists(self) -> bool:
-        """Say whether the first stage is a linear one that could leave out zeros."""
-        program = self._program
         return (
-            program.stages[0].kind == "linear"
-            and len(program.stages) > 1  # logits are not filled up
-            and program.pixel_shift == 0
-            and math.prod(program.stages[0].input_shape) <= MOST_COLUMNS
+            takes_lists(self._program)
+            and int(np.count_nonzero(pixels)) < SPARSE_BELOW * pixels.size
         )
 
     def _workspaces(self, data: Data, threads: int, batch: int) -> Any:
         """Return room for each thread's block of images."""
-        dtype = np.dtype(self._program.dtype)
-        layout, pixels = data.layout, data.images.pixels
-        sizes = layout.sizes
-        image_bytes = dtype.itemsize * (2 * sizes["outputs"] + sizes["padded"])
-        fitting = max(FEWEST_IMAGES_A_BLOCK, BLOCK_BYTES // image_bytes)
-        capacity = min(fitting, MOST_IMAGES_A_BLOCK, math.ceil(batch / threads))
-
-        def room(size: int, kind: Any = dtype) -> Array:
-            return _zeros((threads, (size // APART + 2) * APART), kind)
-
+        dtype, sizes = self._program.dtype, data.layout.sizes
+        capacity = block_capacity(sizes, dtype, math.ceil(batch / threads))
+        room = rooms(threads, dtype)
         return self._rooms.Workspace(
             capacity=capacity,
             outputs=room(capacity * sizes["outputs"]),
@@ -234,24 +210,13 @@ class NumbaEpoch(CompiledEpoch):
             start=room(sizes["start"]),
             filters=room(sizes["filters"]),
             dpadded=room(sizes["dpadded"]),
-            parameters=room(layout.packed_size),
-            columns=room(0, np.uint16),
-            values=room(0, pixels.dtype),
+            parameters=room(data.layout.packed_size),
         )
-
-
-def _zeros(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return zeros that begin at a cache line: no vector lies on two."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.zeros(size + CACHE_LINE, np.uint8)
-    first = -room.ctypes.data % CACHE_LINE
-    zeros: Array = room[first : first + size].view(dtype).reshape(shape)
-    return zeros
 
 
 def _pack(weights: Array, layout: Layout, dtype: str) -> Array:
     """Return the parameters in the order of the kernels."""
-    packed = _zeros((layout.packed_size,), dtype)
+    packed = zeros((layout.packed_size,), dtype)
     packed[layout.positions] = weights
     return packed
 

@@ -22,6 +22,9 @@ _table = importlib.import_module("backends.numba_kernels.stages")
 _LANES: int = importlib.import_module("backends.numba_kernels.vectors").LANES
 
 
+MOST_COLUMNS = 1 << 16  # that the type of the lists of pixels holds
+
+
 @dataclass(frozen=True)
 class Layout:
     """A program as the kernels take it.
@@ -38,6 +41,16 @@ class Layout:
     positions: NDArray[np.int64]
     packed_size: int
     sizes: Mapping[str, int]
+
+
+def takes_lists(program: Program) -> bool:
+    """Say whether the first stage is a linear one that can leave out pixels that are 0."""
+    first = program.stages[0]
+    return (
+        first.kind == "linear"
+        and program.pixel_shift == 0
+        and math.prod(first.input_shape) <= MOST_COLUMNS
+    )
 
 
 def lay_out(program: Program, *, is_sparse: bool) -> Layout:

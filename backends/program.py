@@ -81,14 +81,13 @@ class UpdateRule:
     state_names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Program:
-    """A training as one compiled function executes it.
+    """A network as one compiled function executes it.
 
     Attributes:
         stages: from the image to the logits.
         loss: from the logits.
-        update: of the parameter vector.
         parameters: length of the parameter vector.
         dtype: "float32" or "float64".
         pixel_shift: added to pixels after scaling to 0…1.
@@ -96,10 +95,20 @@ class Program:
 
     stages: tuple[Stage, ...]
     loss: LossKind
-    update: UpdateRule
     parameters: int
     dtype: str
     pixel_shift: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgram(Program):
+    """A training as one compiled function executes it.
+
+    Attributes:
+        update: of the parameter vector.
+    """
+
+    update: UpdateRule
 
 
 class NotCompiledError(Exception):
@@ -156,4 +165,28 @@ class CompiledEpoch(ABC):
         Returns:
             The mean loss of each step's batch before its update, and how many images of the batch
             were recognised.
+        """
+
+
+class PixelRangeError(ValueError):
+    """A floating-point pixel is not in 0…1."""
+
+
+class CompiledInference(ABC):
+    """A program in the form in which a backend predicts in one call."""
+
+    @abstractmethod
+    def predict(self, weights: Array, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
+        """Return the logits of images, or the probabilities that the loss makes of them.
+
+        Args:
+            weights: the parameter vector of the backend.
+            pixels: host array (N, pixels) in C order, uint8 0…255 or the program's dtype 0…1.
+            probabilities: whether to return probabilities.
+
+        Returns:
+            Host array (N, classes) of the program's dtype.
+
+        Raises:
+            PixelRangeError: a floating-point pixel is not in 0…1.
         """

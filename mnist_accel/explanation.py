@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from mnist_accel.array_layer import Availability, Stage, available_backends, get_backend
-from mnist_accel.lowering import NotLoweredError, lower
 from mnist_accel.models import Recipe, create_model, get_recipe
+from mnist_accel.nn.lowering import NotLoweredError, lower_training
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.trainer import Trainer
@@ -74,7 +74,7 @@ def explain(name: str) -> Explanation:
     stages: tuple[Stage, ...] = ()
     not_lowered = ""
     try:
-        stages = lower(model, create_optimizer(recipe.optimizer)).stages
+        stages = lower_training(model, create_optimizer(recipe.optimizer)).stages
     except NotLoweredError as reason:
         not_lowered = str(reason)
     return Explanation(

@@ -13,8 +13,8 @@ from mnist_accel.data.arrays import as_examples
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.errors import DivergedError
 from mnist_accel.evaluation import evaluate
-from mnist_accel.lowering import NotLoweredError, lower
 from mnist_accel.nn.checks import as_integer
+from mnist_accel.nn.lowering import NotLoweredError, lower_training
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.optimizers import Optimizer, create_optimizer
 from mnist_accel.nn.schedules import Schedule, create_schedule
@@ -118,7 +118,7 @@ class Trainer:
     def _compile(self) -> tuple[CompiledEpoch | None, str]:
         """Return the training as a compiled epoch, or why there is none."""
         try:
-            return self.model.backend.compile_epoch(lower(self.model, self.optimizer)), ""
+            return self.model.backend.compile_epoch(lower_training(self.model, self.optimizer)), ""
         except (NotLoweredError, NotCompiledError) as reason:
             return None, str(reason)
 

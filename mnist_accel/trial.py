@@ -5,12 +5,15 @@ machine only ever slows them down, so of each the fastest stretch is what counts
 """
 
 import math
-import resource
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
+
+if sys.platform != "win32":
+    import resource
 
 from mnist_accel.trainer import Progress, Trainer
 from mnist_accel.training_data import TrainingData
@@ -88,7 +91,12 @@ def watch_disturbance() -> Iterator[Callable[[], bool]]:
 
 
 def _involuntary_switches() -> int:
-    """Return how often a thread of this process has had to leave its core to another."""
+    """Return how often a thread of this process has had to leave its core to another.
+
+    Windows does not count that, so there no machine is held to be busy.
+    """
+    if sys.platform == "win32":
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from backends.numba_kernels.compilation import kernel
+from backends.numba_kernels.compilation import inlined_kernel, kernel
 from backends.numba_kernels.dense import (
     linear_backward_bias,
     linear_backward_weight,
     linear_backward_x,
 )
-from backends.numba_kernels.elementwise import activate_backward, copy, fill
+from backends.numba_kernels.elementwise import activate_backward
 from backends.numba_kernels.feature_maps import avg_pool2d_backward, max_pool2d_backward
 from backends.numba_kernels.fused_convolution import (
     add_bias_gradient,
@@ -29,10 +29,10 @@ from backends.numba_kernels.stages import (
     rows_of,
 )
 from backends.numba_kernels.vectors import LANES
-from backends.numba_kernels.views import part
+from backends.numba_kernels.views import copy, fill, part
 
 
-@kernel
+@inlined_kernel
 def backward(
     plan: Any, packed: Any, gradient: Any, count: int, work: Any, deltas: Any, first: int
 ) -> None:
@@ -93,7 +93,7 @@ def backward(
             copy(part(dy, 0, dy.size), part(dx, 0, dx.size))
 
 
-@kernel
+@inlined_kernel
 def _convolution_backward(
     plan: Any, index: int, packed: Any, gradient: Any, count: int, work: Any, dy: Any, dx: Any
 ) -> None:

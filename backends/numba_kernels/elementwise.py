@@ -5,21 +5,7 @@ from typing import Any
 
 from backends.numba_kernels.compilation import kernel
 from backends.numba_kernels.stages import IDENTITY, RELU, SIGMOID, TANH
-from backends.numba_kernels.views import part
-
-
-@kernel
-def fill(x: Any) -> None:
-    """Set all numbers to 0."""
-    for i in range(len(x)):
-        x[i] = 0
-
-
-@kernel
-def copy(x: Any, y: Any) -> None:
-    """Write x to y, as long as it."""
-    for i in range(len(x)):
-        y[i] = x[i]
+from backends.numba_kernels.views import fill, part
 
 
 @kernel

@@ -15,15 +15,15 @@ from typing import Any
 
 from backends.numba_kernels.backward import backward
 from backends.numba_kernels.barrier import meet
-from backends.numba_kernels.compilation import entry, kernel
-from backends.numba_kernels.elementwise import add, fill
+from backends.numba_kernels.compilation import entry, inlined_kernel
+from backends.numba_kernels.elementwise import add
 from backends.numba_kernels.forward import forward
 from backends.numba_kernels.losses import loss_and_gradient
 from backends.numba_kernels.sparse import add_sparse_outer
 from backends.numba_kernels.stages import SPARSE_LINEAR, rows_of
 from backends.numba_kernels.updates import SGD, update
 from backends.numba_kernels.vectors import LANES
-from backends.numba_kernels.views import part
+from backends.numba_kernels.views import fill, part
 from backends.numba_kernels.workspace import of_thread
 
 
@@ -145,7 +145,7 @@ def run_steps(
             meet(counter, arrivals)
 
 
-@kernel
+@inlined_kernel
 def _add_sparse(
     stage: Any,
     images: Any,

@@ -9,7 +9,7 @@ Cost per output: size² comparisons or additions.
 from typing import Any
 
 from backends.numba_kernels.compilation import kernel
-from backends.numba_kernels.elementwise import fill
+from backends.numba_kernels.views import fill
 
 
 @kernel

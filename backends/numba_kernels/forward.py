@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from backends.numba_kernels.compilation import kernel
+from backends.numba_kernels.compilation import inlined_kernel, kernel
 from backends.numba_kernels.dense import add_bias, linear
-from backends.numba_kernels.elementwise import activate, clear_filling, copy, fill
+from backends.numba_kernels.elementwise import activate, clear_filling
 from backends.numba_kernels.feature_maps import avg_pool2d, max_pool2d
 from backends.numba_kernels.fused_convolution import conv2d
-from backends.numba_kernels.sparse import add_sparse_product, list_pixels
+from backends.numba_kernels.sparse import add_sparse_product
 from backends.numba_kernels.stages import (
     AVG_POOL2D,
     CONV2D,
@@ -18,13 +18,13 @@ from backends.numba_kernels.stages import (
     rows_of,
 )
 from backends.numba_kernels.vectors import fetch_ahead
-from backends.numba_kernels.views import part
+from backends.numba_kernels.views import copy, fill, part
 
 # Memory answers so much later than the kernels ask.
 IMAGES_AHEAD = 4
 
 
-@kernel
+@inlined_kernel
 def forward(
     plan: Any, packed: Any, images: Any, rows: Any, first: int, count: int, work: Any
 ) -> None:
@@ -46,29 +46,15 @@ def forward(
         y = rows_of(work.outputs, stage.y, capacity, count, stage.outputs)
         x = rows_of(work.outputs, stage.x, capacity, count, stage.inputs)
         if index == 0 and stage.kind != CONV2D and stage.kind != SPARSE_LINEAR:
-            _read_pixels(stage, images, rows, first, x)
+            read_pixels(stage, images, rows, first, x)
         if stage.kind == LINEAR:
             linear(x, packed, stage.weight, stage.out_channels, y)
         elif stage.kind == SPARSE_LINEAR:
-            _sparse_linear(stage, packed, images, rows, first, work, y)
+            _sparse_linear(stage, packed, images, rows, first, y)
         elif stage.kind == CONV2D:
-            _convolve(plan, index, packed, images, rows, first, work, x, y)
-        elif stage.kind == MAX_POOL2D:
-            for n in range(count):
-                at = stage.mask * capacity + n * stage.outputs
-                max_pool2d(
-                    stage,
-                    part(x, n * stage.inputs, stage.inputs),
-                    part(y, n * stage.outputs, stage.outputs),
-                    part(work.wide_masks, at, stage.outputs),
-                )
-        elif stage.kind == AVG_POOL2D:
-            for n in range(count):
-                avg_pool2d(
-                    stage,
-                    part(x, n * stage.inputs, stage.inputs),
-                    part(y, n * stage.outputs, stage.outputs),
-                )
+            convolve(plan, index, packed, images, rows, first, work, x, y)
+        elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
+            pool(stage, work, x, y)
         else:
             copy(part(x, 0, x.size), part(y, 0, y.size))
         if stage.bias >= 0 and stage.kind != CONV2D:
@@ -77,8 +63,8 @@ def forward(
         clear_filling(stage, y)
 
 
-@kernel
-def _read_pixels(stage: Any, images: Any, rows: Any, first: int, x: Any) -> None:
+@inlined_kernel
+def read_pixels(stage: Any, images: Any, rows: Any, first: int, x: Any) -> None:
     """Write the pixels of a block as the first stage takes them."""
     number = x.dtype.type
     scale, shift = number(images.scale), number(images.shift)
@@ -90,7 +76,7 @@ def _read_pixels(stage: Any, images: Any, rows: Any, first: int, x: Any) -> None
             target[i] = number(source[i]) * scale + shift
 
 
-@kernel
+@inlined_kernel
 def _fetch_list(images: Any, rows: Any, place: int) -> None:
     """Begin to fetch the list of an image that comes soon; images lie in memory in another order.
 
@@ -105,32 +91,40 @@ def _fetch_list(images: Any, rows: Any, place: int) -> None:
     fetch_ahead(images.values, begin, end)
 
 
-@kernel
-def _sparse_linear(
-    stage: Any, packed: Any, images: Any, rows: Any, first: int, work: Any, y: Any
-) -> None:
-    """Compute a sparse first stage, from the lists of the data set or from lists made now."""
+@inlined_kernel
+def _sparse_linear(stage: Any, packed: Any, images: Any, rows: Any, first: int, y: Any) -> None:
+    """Compute a sparse first stage from the lists of the data set, before bias and activation."""
     width = stage.outputs
     flat = part(y, 0, y.size)
     fill(flat)
     for n in range(len(y)):
-        if images.groups:
-            _fetch_list(images, rows, first + n)
-            at = rows[first + n] * images.groups
-            columns, values = images.columns, images.values
-            begin, end = images.starts[at], images.starts[at + images.groups]
-        else:
-            columns, values = work.columns, work.values
-            begin, end = 0, list_pixels(images.pixels[rows[first + n]], columns, values)
-        row = part(y, n * width, width)
-        add_sparse_product(row, packed, stage.weight, columns, values, begin, end)
+        _fetch_list(images, rows, first + n)
+        at = rows[first + n] * images.groups
+        begin, end = images.starts[at], images.starts[at + images.groups]
+        add_sparse_product(
+            part(y, n * width, width), packed, stage.weight, width,
+            images.columns, images.values, begin, end,
+        )  # fmt: skip
     scale = y.dtype.type(images.scale)
     for i in range(len(flat)):
         flat[i] *= scale
 
 
-@kernel
-def _convolve(
+@inlined_kernel
+def pool(stage: Any, work: Any, x: Any, y: Any) -> None:
+    """Compute a pooling that no convolution takes along."""
+    for n in range(len(y)):
+        maps = part(x, n * stage.inputs, stage.inputs)
+        pooled = part(y, n * stage.outputs, stage.outputs)
+        if stage.kind == MAX_POOL2D:
+            at = stage.mask * work.capacity + n * stage.outputs
+            max_pool2d(stage, maps, pooled, part(work.wide_masks, at, stage.outputs))
+        else:
+            avg_pool2d(stage, maps, pooled)
+
+
+@inlined_kernel
+def convolve(
     plan: Any,
     index: int,
     packed: Any,

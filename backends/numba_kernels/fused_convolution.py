@@ -14,8 +14,7 @@ gradient; for that of the input, only the positions that receive gradient count.
 
 from typing import Any
 
-from backends.numba_kernels.compilation import kernel
-from backends.numba_kernels.elementwise import copy, fill
+from backends.numba_kernels.compilation import inlined_kernel, kernel
 from backends.numba_kernels.vectors import (
     LANES,
     add_multiple,
@@ -26,7 +25,7 @@ from backends.numba_kernels.vectors import (
     spread_to_four,
     tap_products,
 )
-from backends.numba_kernels.views import part
+from backends.numba_kernels.views import copy, fill, part
 
 # So many outputs at once as leave their sums in registers, for one and for two vectors of channels,
 # and for an input with one channel or with lanes.
@@ -105,7 +104,7 @@ def convolve_row(
                 _forward_1x2_plain(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
 
 
-@kernel
+@inlined_kernel
 def conv2d(
     stage: Any, x: Any, packed: Any, offsets: Any, start: Any, conv: Any, y: Any, mask: Any
 ) -> None:

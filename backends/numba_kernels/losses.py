@@ -6,13 +6,13 @@ The formulas are in `backends.operations.losses`.
 import math
 from typing import Any
 
-from backends.numba_kernels.compilation import kernel
+from backends.numba_kernels.compilation import inlined_kernel, kernel
 from backends.numba_kernels.views import part
 
 SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC = range(3)
 
 
-@kernel
+@inlined_kernel
 def loss_and_gradient(
     kind: int,
     logits: Any,
@@ -57,19 +57,28 @@ def loss_and_gradient(
 
 
 @kernel
-def _softmax_cross_entropy(z: Any, label: int, share: Any, dz: Any) -> Any:
+def softmax(z: Any, y: Any) -> Any:
+    """Set y to the softmax of z, and return the logarithm of the sum of exp(z)."""
     largest = z[0]
     for c in range(len(z)):
         largest = max(largest, z[c])
     total = z.dtype.type(0)
     for c in range(len(z)):
-        dz[c] = math.exp(z[c] - largest)
-        total += dz[c]
-    scale = share / total
+        y[c] = math.exp(z[c] - largest)
+        total += y[c]
+    share = z.dtype.type(1) / total
     for c in range(len(z)):
-        dz[c] *= scale
+        y[c] *= share
+    return largest + math.log(total)
+
+
+@kernel
+def _softmax_cross_entropy(z: Any, label: int, share: Any, dz: Any) -> Any:
+    log_of_sum = softmax(z, dz)
+    for c in range(len(z)):
+        dz[c] *= share
     dz[label] -= share
-    return math.log(total) - (z[label] - largest)
+    return log_of_sum - z[label]
 
 
 @kernel

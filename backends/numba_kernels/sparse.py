@@ -23,30 +23,45 @@ _add_1, _add_2, _add_4, _add_7, _add_8 = (add_to_rows(n) for n in (1, 2, 4, 7, 8
 
 @kernel
 def add_sparse_product(
-    y: Any, weights: Any, weight: int, columns: Any, values: Any, first: int, last: int
+    y: Any,
+    weights: Any,
+    weight: int,
+    stride: int,
+    columns: Any,
+    values: Any,
+    first: int,
+    last: int,
 ) -> None:
-    """Add to one row `y` the product of one image with the weights that begin at `weight`.
+    """Add to one row `y` the product of a list with weights.
 
-    The image is `columns` and `values` from `first` to `last` − 1.
+    Args:
+        y: whole vectors.
+        weights: in which those of the layer begin at `weight`.
+        weight: likewise.
+        stride: from one row of the weights to the next.
+        columns: in which the list lies from `first` to `last` − 1.
+        values: likewise.
+        first: of the list.
+        last: one past its end.
     """
     width = len(y)
     at = 0
     while at < width:
         left = (width - at) // LANES
         if left >= 8:
-            _sum_8(y, at, weights, weight + at, width, columns, values, first, last)
+            _sum_8(y, at, weights, weight + at, stride, columns, values, first, last)
             at += 8 * LANES
         elif left == 7:
-            _sum_7(y, at, weights, weight + at, width, columns, values, first, last)
+            _sum_7(y, at, weights, weight + at, stride, columns, values, first, last)
             at += 7 * LANES
         elif left >= 4:
-            _sum_4(y, at, weights, weight + at, width, columns, values, first, last)
+            _sum_4(y, at, weights, weight + at, stride, columns, values, first, last)
             at += 4 * LANES
         elif left >= 2:
-            _sum_2(y, at, weights, weight + at, width, columns, values, first, last)
+            _sum_2(y, at, weights, weight + at, stride, columns, values, first, last)
             at += 2 * LANES
         else:
-            _sum_1(y, at, weights, weight + at, width, columns, values, first, last)
+            _sum_1(y, at, weights, weight + at, stride, columns, values, first, last)
             at += LANES
 
 
@@ -75,14 +90,3 @@ def add_sparse_outer(
         else:
             _add_1(target, place, width, columns, values, first, last, dy, at, scale)
             at += LANES
-
-
-@kernel
-def list_pixels(pixels: Any, columns: Any, values: Any) -> int:
-    """Write the list of an image to `columns` and `values`, and return its length."""
-    length = 0
-    for column in range(len(pixels)):
-        columns[length] = column
-        values[length] = pixels[column]
-        length += pixels[column] != 0
-    return length

@@ -1,4 +1,4 @@
-"""Parts of arrays as arrays, for compiled code.
+"""Parts of arrays as arrays, for compiled code; and arrays that are filled and copied as a whole.
 
 A slice of an array keeps the array alive, and checks its bounds. For the kernels of an epoch, whose
 buffers outlive them, that is the larger part of all machine code. These views do neither: whoever
@@ -10,6 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 from backends.numba_kernels.compilation import instructions
 
@@ -50,3 +51,34 @@ def part(typing: Any, array: Any, at: Any, count: Any) -> Any:
 def table(typing: Any, array: Any, at: Any, count: Any, width: Any) -> Any:
     """Return `count` rows of `width` numbers from number `at` on, as (count, width)."""
     return types.Array(array.dtype, 2, "C")(array, at, count, width), _view(2)
+
+
+@instructions
+def fill(typing: Any, array: Any) -> Any:
+    """Set all numbers of a contiguous array (n,) to 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target = context.make_array(signature.args[0])(context, builder, arguments[0])
+        size = builder.mul(target.nitems, target.itemsize)
+        cgutils.memset(builder, target.data, size, 0)  # type: ignore[no-untyped-call]
+        return context.get_dummy_value()
+
+    return types.void(array), generate
+
+
+@instructions
+def copy(typing: Any, source: Any, target: Any) -> Any:
+    """Write one contiguous array (n,) to another of the same type, as long as it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from_, to = (
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args, arguments, strict=True)
+        )
+        size = builder.mul(from_.nitems, from_.itemsize)
+        cgutils.raw_memcpy(  # type: ignore[no-untyped-call]
+            builder, to.data, from_.data, size, 1
+        )
+        return context.get_dummy_value()
+
+    return types.void(source, target), generate

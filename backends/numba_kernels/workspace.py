@@ -51,8 +51,6 @@ class Workspace(NamedTuple):
         filters: of one convolution, laid out for the gradient of its input.
         dpadded: gradient of an image with its border.
         parameters: gradient of all parameters.
-        columns: a list that is made when it is needed, uint16.
-        values: its values, in the type of the pixels.
     """
 
     capacity: int
@@ -66,8 +64,6 @@ class Workspace(NamedTuple):
     filters: Array
     dpadded: Array
     parameters: Array
-    columns: Array
-    values: Array
 
 
 @kernel
@@ -92,6 +88,4 @@ def of_thread(workspaces: Any, thread: int) -> Any:
         own(workspaces.filters, thread),
         own(workspaces.dpadded, thread),
         own(workspaces.parameters, thread),
-        own(workspaces.columns, thread),
-        own(workspaces.values, thread),
     )

@@ -1,6 +1,7 @@
 """Images and labels as users hold them, turned into the one form that networks take."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,20 @@ def as_pixels(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str)
         ValueError: the shape is wrong, or a float pixel is not in 0…1.
         TypeError: the pixels are neither uint8 nor float.
     """
+    rows = as_rows(images, input_shape=input_shape, dtype=dtype)
+    require_range(rows)
+    return rows
+
+
+def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Return images as rows of pixels, whose values are not looked at.
+
+    Arguments and results are those of `as_pixels`.
+
+    Raises:
+        ValueError: the shape is wrong.
+        TypeError: the pixels are neither uint8 nor float.
+    """
     images = np.asarray(images)
     shapes = _image_shapes(input_shape)
     if images.shape[1:] not in shapes:
@@ -54,15 +69,23 @@ def as_pixels(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str)
     rows = images.reshape(len(images), math.prod(input_shape))
     if rows.dtype == np.uint8:
         return np.ascontiguousarray(rows)
-    if not np.issubdtype(rows.dtype, np.floating):
+    if rows.dtype.kind != "f":
         raise TypeError(f"images must be uint8 (0…255) or float (0…1), got {rows.dtype}")
+    return np.ascontiguousarray(rows, dtype=dtype)
+
+
+def require_range(rows: NDArray[Any]) -> None:
+    """Refuse floating-point pixels that are not in 0…1.
+
+    Raises:
+        ValueError: one is not, or is NaN.
+    """
     # A NaN fails these comparisons, so it is refused as well.
-    if rows.size and not (rows.min() >= 0 and rows.max() <= 1):
+    if rows.dtype.kind == "f" and rows.size and not (rows.min() >= 0 and rows.max() <= 1):
         raise ValueError(
             f"float images must be in 0…1, got {rows.min():g}…{rows.max():g}; "
             "divide by 255, or pass the bytes as uint8"
         )
-    return np.ascontiguousarray(rows, dtype=dtype)
 
 
 def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
@@ -94,6 +117,7 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
+@lru_cache
 def _image_shapes(input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Return the shapes in which one image may come."""
     pixels = math.prod(input_shape)

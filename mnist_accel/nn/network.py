@@ -2,17 +2,25 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import Array, Backend
-from mnist_accel.data.arrays import as_pixels
+from mnist_accel.array_layer import (
+    Array,
+    Backend,
+    CompiledInference,
+    NotCompiledError,
+    PixelRangeError,
+)
+from mnist_accel.data.arrays import as_rows, require_range
 from mnist_accel.nn.checks import as_integer
 from mnist_accel.nn.layers import Activation, Conv2d, Layer, MaxPool2d, Shape
 from mnist_accel.nn.losses import Loss
+from mnist_accel.nn.lowering import NotLoweredError, lower_inference
 from mnist_accel.nn.parameters import ParameterVector
 
 # Called with the name and the value of each tensor as it is computed.
@@ -158,12 +166,7 @@ class Network:
             ValueError: the images have the wrong shape or scale.
             TypeError: they are not numbers.
         """
-        pixels = as_pixels(images, input_shape=self.input_shape, dtype=self.dtype)
-        if not len(pixels):
-            return np.empty((0, self.classes), self.dtype)
-        with self.backend.computation(self.kinds):
-            parts = [self.backend.to_numpy(part) for part in self._logits_by_batch(pixels)]
-        return np.concatenate(parts)
+        return self._predict(images, probabilities=False)
 
     def predict_proba(self, images: NDArray[Any]) -> NDArray[Any]:
         """Return the outputs (N, classes) for host images, each in 0…1.
@@ -178,10 +181,7 @@ class Network:
             ValueError: the images have the wrong shape or scale.
             TypeError: they are not numbers.
         """
-        logits = self.predict_logits(images)
-        with self.backend.computation(self.kinds):
-            device_logits = self.backend.asarray(logits, dtype=self.dtype)
-            return self.backend.to_numpy(self.loss.probabilities(self.backend, device_logits))
+        return self._predict(images, probabilities=True)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.int64]:
         """Return the most probable class of each host image (N,).
@@ -213,6 +213,38 @@ class Network:
             if place.keys or place.output_shape != place.input_shape:
                 words[-1] += " " + "×".join(map(str, place.output_shape))
         return " → ".join(words)
+
+    @cached_property
+    def _compiled_inference(self) -> CompiledInference | None:
+        """The network in a form that predicts in one call; None where there is none."""
+        try:
+            return self.backend.compile_inference(lower_inference(self))
+        except (NotLoweredError, NotCompiledError):
+            return None
+
+    def _predict(self, images: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
+        """Return the logits or the probabilities of host images."""
+        pixels = as_rows(images, input_shape=self.input_shape, dtype=self.dtype)
+        if not len(pixels):
+            return np.empty((0, self.classes), self.dtype)
+        compiled = self._compiled_inference
+        if compiled is None:
+            require_range(pixels)
+            return self._predict_by_operations(pixels, probabilities=probabilities)
+        try:
+            return compiled.predict(self.parameters.flat, pixels, probabilities=probabilities)
+        except PixelRangeError:
+            require_range(pixels)
+            raise
+
+    def _predict_by_operations(self, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
+        backend = self.backend
+        with backend.computation(self.kinds):
+            parts = []
+            for logits in self._logits_by_batch(pixels):
+                outputs = self.loss.probabilities(backend, logits) if probabilities else logits
+                parts.append(backend.to_numpy(outputs))
+        return np.concatenate(parts)
 
     def _parameters_at(self, place: Place) -> dict[str, Array]:
         """Return the parameters of a layer under the layer's own names."""

@@ -1,7 +1,10 @@
-"""Lowering: from a network and an optimizer to the program of a compiled epoch."""
+"""Lowering: from a network, and an optimizer, to a program that one compiled function executes."""
 
-from dataclasses import replace
-from typing import get_args
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, get_args
 
 from mnist_accel.array_layer import (
     ActivationKind,
@@ -9,11 +12,14 @@ from mnist_accel.array_layer import (
     Pooling,
     Program,
     Stage,
+    TrainingProgram,
     UpdateRule,
 )
 from mnist_accel.nn.layers import Activation, AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d
-from mnist_accel.nn.network import Network, Place
 from mnist_accel.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
+
+if TYPE_CHECKING:
+    from mnist_accel.nn.network import Network, Place
 
 _ACTIVATIONS: dict[str, ActivationKind] = {kind: kind for kind in get_args(ActivationKind)}
 
@@ -22,19 +28,35 @@ class NotLoweredError(Exception):
     """A network or an optimizer has no compiled form; the message says what and why."""
 
 
-def lower(model: Network, optimizer: Optimizer) -> Program:
+def lower_training(model: Network, optimizer: Optimizer) -> TrainingProgram:
     """Return the training of `model` by `optimizer` as a program.
 
     Raises:
         NotLoweredError: part of it has no compiled form.
     """
+    network = _lower(model, model.places)
+    return TrainingProgram(
+        **{field.name: getattr(network, field.name) for field in fields(network)},
+        update=_update_rule(optimizer),
+    )
+
+
+def lower_inference(model: Network) -> Program:
+    """Return the predictions of `model` as a program; random layers do nothing then.
+
+    Raises:
+        NotLoweredError: part of it has no compiled form.
+    """
+    return _lower(model, [place for place in model.places if not place.layer.is_random])
+
+
+def _lower(model: Network, places: Iterable[Place]) -> Program:
     stages: list[Stage] = []
-    for place in model.places:
+    for place in places:
         _append(stages, place, model.parameters.starts)
     return Program(
         stages=tuple(stages),
         loss=_loss(model),
-        update=_update_rule(optimizer),
         parameters=model.parameters.flat.shape[0],
         dtype=model.dtype,
         pixel_shift=model.pixel_shift,
