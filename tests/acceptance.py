@@ -48,6 +48,7 @@ REQUIREMENTS = [
     Requirement("cnn", 0.80, {"model": "cnn"}),
     Requirement("fcnn", 0.88, {"model": "fcnn"}, falls=True),
     Requirement("lenet", 0.99, {"model": "lenet"}),
+    Requirement("fast99", 0.99, {"model": "fast99"}),
 ]
 
 

@@ -57,6 +57,7 @@ def test_every_recipe_is_trained_at_its_own_batch_and_at_all_others():
     own = {case.network: case.batch for case in training_cases("full") if "recipe" in case.sweeps}
     assert own == {
         "fcnn": 60_000, "two-layer": 512, "backprop": 10, "cnn": 1, "three-layer": 64, "lenet": 64,
+        "fast99": 64,
     }  # fmt: skip
 
 

@@ -134,7 +134,7 @@ def assert_tiers_agree(
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> None:
     recipe = RECIPES[name]
-    sizes = {"cnn": 1, "lenet": 33}
+    sizes = {"cnn": 1, "lenet": 33, "fast99": 33}
     batch_size = sizes.get(name, 70)
     models = tuple(create_model(name, backend=numba, seed=3, dtype=dtype) for _ in range(2))
     count = batch_size * 4 - 1  # the last batch of an epoch is smaller

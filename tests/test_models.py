@@ -31,9 +31,13 @@ NETWORKS = {
         "1×28×28 → conv2d 6×28×28 → relu → max_pool2d 6×14×14 → conv2d 16×10×10 → relu → "
         "max_pool2d 16×5×5 → flatten 400 → linear 120 → relu → linear 84 → relu → linear 10"
     ),
+    "fast99": (
+        "1×28×28 → conv2d 8×24×24 → relu → max_pool2d 8×12×12 → conv2d 32×8×8 → relu → "
+        "max_pool2d 32×4×4 → flatten 512 → linear 128 → relu → linear 10"
+    ),
 }
 LOSSES = {"fcnn": BinaryCrossEntropy, "backprop": Quadratic}  # softmax cross-entropy elsewhere
-# What each source trains with; the two recipes that no source trains are left out.
+# What each source trains with; the three recipes that no source trains are left out.
 TRAININGS = {
     "fcnn": {"optimizer": "sgd", "lr": 0.0075, "sampling": "full", "iterations": 1000},
     "two-layer": {
@@ -52,6 +56,7 @@ SPREADS = {
     ("fcnn", None): {"W1": 2 / 784, "W2": 2 / 128, "W3": 2 / 64},
     ("three-layer", None): {"W1": 2 / 834, "W2": 2 / 150, "W3": 2 / 110},
     ("lenet", None): {"W1": 2 / 25, "W2": 2 / 150, "W3": 2 / 400, "W4": 2 / 120, "W5": 2 / 84},
+    ("fast99", None): {"W1": 2 / 25, "W2": 2 / 200, "W3": 2 / 512, "W4": 2 / 128},
     ("lenet", "tanh"): {"W1": 2 / (25 + 150), "W2": 2 / (150 + 400), "W3": 2 / 520},
     ("three-layer", "relu"): {"W1": 2 / 784, "W2": 2 / 50, "W3": 2 / 100},
 }
@@ -90,7 +95,9 @@ def test_every_recipe_has_one_length():
         assert bool(recipe.epochs) != bool(recipe.iterations)
 
 
-@pytest.mark.parametrize(("name", "ties"), [("cnn", "all"), ("lenet", "first")])
+@pytest.mark.parametrize(
+    ("name", "ties"), [("cnn", "all"), ("lenet", "first"), ("fast99", "first")]
+)
 def test_ties_of_the_pooling(name, ties):
     pools = [
         layer

@@ -423,6 +423,10 @@ EXPECTED_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
         "W1": (6, 1, 5, 5), "b1": (6,), "W2": (16, 6, 5, 5), "b2": (16,),
         "W3": (400, 120), "b3": (120,), "W4": (120, 84), "b4": (84,), "W5": (84, 10), "b5": (10,),
     },
+    "fast99": {
+        "W1": (8, 1, 5, 5), "b1": (8,), "W2": (32, 8, 5, 5), "b2": (32,),
+        "W3": (512, 128), "b3": (128,), "W4": (128, 10), "b4": (10,),
+    },
 }  # fmt: skip
 
 
@@ -465,16 +469,37 @@ def test_layers_of_cnn() -> None:
     assert shapes == [(1, 28, 28), (8, 26, 26), (8, 13, 13), (1352,), (10,)]
 
 
-def test_layers_of_lenet() -> None:
+@pytest.mark.parametrize(
+    ("recipe", "shapes", "activations"),
+    [
+        (
+            "lenet",
+            [
+                *[(1, 28, 28), (6, 28, 28), (6, 28, 28), (6, 14, 14)],
+                *[(16, 10, 10), (16, 10, 10), (16, 5, 5)],
+                *[(400,), (120,), (120,), (84,), (84,), (10,)],
+            ],
+            (2, 5, 9, 11),
+        ),
+        (
+            "fast99",
+            [
+                *[(1, 28, 28), (8, 24, 24), (8, 24, 24), (8, 12, 12)],
+                *[(32, 8, 8), (32, 8, 8), (32, 4, 4)],
+                *[(512,), (128,), (128,), (10,)],
+            ],
+            (2, 5, 9),
+        ),
+    ],
+)
+def test_layers_of_two_convolutions(
+    recipe: str, shapes: list[tuple[int, ...]], activations: tuple[int, ...]
+) -> None:
     rng = np.random.default_rng(10)
     image = rng.integers(0, 256, (28, 28), dtype=np.uint8)
-    values = ref.forward("lenet", ref.initial_weights("lenet", rng), image)
-    assert [value.shape for value in values] == [
-        *[(1, 28, 28), (6, 28, 28), (6, 28, 28), (6, 14, 14)],
-        *[(16, 10, 10), (16, 10, 10), (16, 5, 5)],
-        *[(400,), (120,), (120,), (84,), (84,), (10,)],
-    ]
-    for n in (2, 5, 9, 11):
+    values = ref.forward(recipe, ref.initial_weights(recipe, rng), image)
+    assert [value.shape for value in values] == shapes
+    for n in activations:
         assert_array_equal(values[n], np.maximum(values[n - 1], 0))
 
 
@@ -499,7 +524,11 @@ def with_ties(name: str, ties: str) -> ref.Recipe:
 
 @pytest.mark.parametrize(
     ("recipe", "ties", "other", "key"),
-    [("cnn", "all", "first", "W1"), ("lenet", "first", "all", "b1")],
+    [
+        ("cnn", "all", "first", "W1"),
+        ("lenet", "first", "all", "b1"),
+        ("fast99", "first", "all", "b1"),
+    ],
 )
 def test_tie_rule_decides_the_gradient_on_blank_images(
     recipe: str, ties: str, other: str, key: str
@@ -524,6 +553,7 @@ def test_tie_rule_decides_the_gradient_on_blank_images(
         ("cnn", math.log(10)),
         ("three-layer", math.log(10)),
         ("lenet", math.log(10)),
+        ("fast99", math.log(10)),
     ],
 )
 def test_loss_and_output_bias_gradient_at_zero_weights(recipe: str, loss: float) -> None:
@@ -545,7 +575,7 @@ def test_training_lowers_the_loss_of_a_repeated_batch(recipe: str) -> None:
     start = ref.initial_weights(recipe, rng)
     _, losses = ref.train(
         recipe, start, np.tile(batch, (3, 1, 1)), labels * 3,
-        optimizer="sgd", lr=0.01, steps=3, batch_size=2,
+        optimizer="sgd", lr=0.001, steps=3, batch_size=2,
     )  # fmt: skip
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]

@@ -27,6 +27,7 @@ BATCH_SIZES = {
     "cnn": 4,
     "three-layer": 16,
     "lenet": 4,
+    "fast99": 4,
 }
 REFERENCE_SCHEDULES: dict[str, ref.Schedule] = {
     "constant": ref.constant_lr,
