@@ -1,0 +1,185 @@
+"""`RawModule` and its kernels as CuPy has them, on NumPy arrays and the emulator."""
+
+import ctypes
+import enum
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cuda_emulator.build import compile_module
+
+MOST_THREADS_A_BLOCK = 1024
+
+
+class ThreadOrder(enum.IntEnum):
+    """In which order threads, and blocks, run between two barriers."""
+
+    UP = 0
+    DOWN = 1
+    RANDOM = 2
+
+
+class EmulationError(RuntimeError):
+    """A kernel did what a GPU may punish with anything, or with nothing at all."""
+
+
+class CompileException(Exception):  # noqa: N818 - the name that CuPy has for it
+    """A source does not compile; the message is the compiler's."""
+
+
+class _Index(ctypes.Structure):
+    _fields_: ClassVar = [("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint)]
+
+
+class _Launch(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("kernel", ctypes.c_void_p),
+        ("arguments", ctypes.POINTER(ctypes.c_void_p)),
+        ("grid", _Index),
+        ("block", _Index),
+        ("resident", ctypes.c_uint),
+        ("order", ctypes.c_uint),
+        ("seed", ctypes.c_uint),
+        ("shared", ctypes.c_void_p),
+        ("shared_bytes", ctypes.c_uint),
+    ]
+
+
+class _Parameter(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("bytes", ctypes.c_int),
+        ("element_bytes", ctypes.c_int),
+        ("is_real", ctypes.c_int),
+    ]
+
+
+@dataclass
+class Schedule:
+    """How the kernels of a module run; tests change it between launches."""
+
+    order: ThreadOrder = ThreadOrder.UP
+    seed: int = 0
+
+
+class RawModule:
+    """The kernels of a source.
+
+    Args:
+        code: CUDA C++.
+        options: of NVRTC.
+        backend: "nvrtc", the only one.
+        schedule: shared by all modules that are to run alike.
+        sanitize: watch all accesses to memory; the process must have loaded AddressSanitizer.
+    """
+
+    def __init__(
+        self,
+        *,
+        code: str,
+        options: Sequence[str] = (),
+        backend: str = "nvrtc",
+        schedule: Schedule | None = None,
+        sanitize: bool = False,
+    ) -> None:
+        assert backend == "nvrtc"
+        self._source = code, tuple(options), sanitize
+        self._schedule = schedule or Schedule()
+
+    def get_function(self, name: str) -> "RawKernel":
+        return RawKernel(_load(*self._source), name, self._schedule)
+
+
+class RawKernel:
+    """A kernel of a module; it has run when the call of it returns."""
+
+    def __init__(self, library: ctypes.CDLL, name: str, schedule: Schedule) -> None:
+        self.name = name
+        self._schedule = schedule
+        self._run = getattr(library, f"launch_{name}")
+        self._run.argtypes, self._run.restype = [_Launch], ctypes.c_char_p
+        parameters = ctypes.POINTER(_Parameter)()
+        count = getattr(library, f"parameters_of_{name}")(ctypes.byref(parameters))
+        self._parameters = parameters[:count]
+
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: tuple[Any, ...],
+        *,
+        cooperative: bool = False,
+    ) -> None:
+        """Run the kernel to its end.
+
+        Raises:
+            TypeError: an argument is not what the kernel takes; a GPU would not notice.
+            EmulationError: the kernel goes wrong.
+        """
+        if len(args) != len(self._parameters):
+            raise TypeError(f"{self.name} takes {len(self._parameters)} arguments, got {len(args)}")
+        values = [self._value(number, value) for number, value in enumerate(args)]
+        addresses = (ctypes.c_void_p * max(1, len(values)))(*(v.ctypes.data for v in values))
+        grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+        blocks = grid[0] * grid[1] * grid[2]
+        if blocks < 1 or not 1 <= block[0] * block[1] * block[2] <= MOST_THREADS_A_BLOCK:
+            raise EmulationError(f"{self.name} cannot be launched with grid {grid}, block {block}")
+        launch = _Launch(
+            arguments=addresses,
+            grid=_Index(*grid),
+            block=_Index(*block),
+            resident=blocks if cooperative else 1,
+            order=self._schedule.order,
+            seed=self._schedule.seed,
+        )
+        message = self._run(launch)
+        if message:
+            raise EmulationError(f"{self.name}: {message.decode()}")
+
+    def _value(self, number: int, argument: Any) -> np.ndarray[Any, Any]:
+        """Return the bytes that CuPy would hand to the kernel, after a look at their meaning."""
+        wanted = self._parameters[number]
+        if isinstance(argument, np.ndarray):
+            self._check_array(number, argument)
+            return np.array(argument.ctypes.data, np.uint64)
+        # Python's numbers are the longest of their kind, in CuPy too.
+        types = {int: np.int64, float: np.float64}
+        value = np.array(argument, types.get(type(argument)))
+        is_pointer = wanted.element_bytes > 0
+        is_null = is_pointer and value.dtype == np.uint64 and value == 0
+        if is_pointer and not is_null:
+            raise TypeError(f"{self.name}, argument {number}: expected an array, got {argument!r}")
+        if value.itemsize != wanted.bytes or (value.dtype.kind == "f") != bool(
+            wanted.is_real and not is_pointer
+        ):
+            kind = "a floating-point number" if wanted.is_real else "an integer"
+            raise TypeError(
+                f"{self.name}, argument {number}: expected {kind} of {wanted.bytes} bytes, got "
+                f"{value.dtype}"
+            )
+        return value
+
+    def _check_array(self, number: int, array: np.ndarray[Any, Any]) -> None:
+        wanted = self._parameters[number]
+        where = f"{self.name}, argument {number}"
+        if not wanted.element_bytes:
+            raise TypeError(f"{where}: expected a number, got an array")
+        is_real = array.dtype.kind == "f"
+        if array.itemsize != wanted.element_bytes or is_real != bool(wanted.is_real):
+            kind = "floating-point" if wanted.is_real else "integer"
+            raise TypeError(
+                f"{where}: expected {kind} elements of {wanted.element_bytes} bytes, got "
+                f"{array.dtype}"
+            )
+        if not array.flags.c_contiguous:
+            raise TypeError(f"{where}: the array is not contiguous")
+
+
+@functools.cache
+def _load(code: str, options: tuple[str, ...], sanitize: bool) -> ctypes.CDLL:
+    path, log = compile_module(code, options, sanitize=sanitize)
+    if not path:
+        raise CompileException(log)
+    return ctypes.CDLL(path)

@@ -1,0 +1,121 @@
+// Small kernels for the tests of the emulator: right as they stand, wrong with -DBUG_...
+//
+// The bugs stay here, so that the tests can show that each of them is noticed.
+
+// Reverses the numbers of each block of 64 by way of shared memory.
+extern "C" __global__ void reverse_in_blocks(const float* x, float* y) {
+  __shared__ float reversed[64];
+  __shared__ float unwritten[64];
+  const int thread = threadIdx.x, first = blockIdx.x * 64;
+  float own[2] = {x[first + thread], 0};
+#ifdef BUG_UNWRITTEN
+  if (thread % 2)
+#endif
+    reversed[63 - thread] = own[0];
+#if defined(BUG_DIVERGENT_BARRIER)
+  if (thread < 40) __syncthreads();
+#elif defined(BUG_TWO_BARRIERS)
+  if (thread < 32)
+    __syncthreads();
+  else
+    __syncthreads();
+#elif !defined(BUG_MISSING_BARRIER)
+  __syncthreads();
+#endif
+#if defined(BUG_BEYOND_THE_ARRAY)
+  y[first + thread + 1] = reversed[thread];
+#elif defined(BUG_BEYOND_SHARED_MEMORY)
+  y[first + thread] = reversed[thread + 1] + unwritten[0];
+#elif defined(BUG_BEYOND_REGISTERS)
+  for (int i = 0; i <= first + thread; i++) own[i] = reversed[thread];
+  y[first + thread] = own[thread % 2];
+#else
+  y[first + thread] = reversed[thread];
+#endif
+}
+
+// Adds up the 32 numbers of each warp, and tells the first of them to all.
+extern "C" __global__ void sum_by_warps(const double* x, double* sums, double* firsts) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  double sum = x[threadIdx.x];
+#ifdef BUG_MISSING_LANE
+  if (lane == 9) return;
+#endif
+#ifdef BUG_WRONG_MASK
+  const unsigned mask = 0x0000ffff;
+#else
+  const unsigned mask = 0xffffffff;
+#endif
+  for (int distance = 16; distance > 0; distance /= 2) {
+    sum += __shfl_xor_sync(mask, sum, distance);
+  }
+  const double first = __shfl_sync(0xffffffff, x[threadIdx.x], 0);
+  if (lane == 31) {
+    sums[warp] = sum;
+    firsts[warp] = first;
+  }
+}
+
+// Turns 64 numbers by one place, so many times; one barrier a time is enough with two buffers.
+extern "C" __global__ void rotate(const float* x, float* y, int times) {
+  __shared__ float buffers[2][64];
+  const int thread = threadIdx.x;
+  buffers[0][thread] = x[thread];
+  __syncthreads();
+  for (int time = 0; time < times; time++) {
+#ifdef BUG_ONE_BUFFER
+    float* const from = buffers[0];
+    float* const to = buffers[0];
+#else
+    float* const from = buffers[time % 2];
+    float* const to = buffers[(time + 1) % 2];
+#endif
+    to[thread] = from[(thread + 1) % 64];
+    __syncthreads();
+  }
+#ifdef BUG_ONE_BUFFER
+  y[thread] = buffers[0][thread];
+#else
+  y[thread] = buffers[times % 2][thread];
+#endif
+}
+
+// Replaces every number by the sum of all, so many times; a block has one number.
+extern "C" __global__ void add_up_across_blocks(int* numbers, int times, unsigned* barrier) {
+  volatile unsigned* const generation = barrier + 1;
+  for (int time = 0; time < 2 * times; time++) {
+    __shared__ int sum;
+    if (threadIdx.x == 0) {
+      if (time % 2 == 0) {
+        sum = 0;
+        for (int block = 0; block < int(gridDim.x); block++) sum += numbers[block];
+      } else {
+        numbers[blockIdx.x] = sum;
+      }
+      const unsigned before = *generation;
+      __threadfence();
+      if (atomicAdd(barrier, 1u) == gridDim.x - 1) {
+        barrier[0] = 0;
+        __threadfence();
+        atomicAdd(barrier + 1, 1u);
+      } else {
+        while (*generation == before) __nanosleep(20);
+      }
+      __threadfence();
+    }
+    __syncthreads();
+  }
+}
+
+extern "C" __global__ void count_threads(int* count) { atomicAdd(count, 1); }
+
+// Counts how often each thread of a launch of (2, 3, 2) blocks of (8, 4, 2) threads runs.
+extern "C" __global__ void mark_place(int* seen) {
+  const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+  const int thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+  seen[block * blockDim.x * blockDim.y * blockDim.z + thread] += 1;
+}
+
+extern "C" __global__ void fill(float* x, int n) {
+  if (int(threadIdx.x) < n) x[threadIdx.x] = 1;
+}

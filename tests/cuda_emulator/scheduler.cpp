@@ -1,0 +1,350 @@
+// The scheduler of the emulator: fibers, barriers, and what may be said when they never meet.
+
+#include "scheduler.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include <sys/mman.h>
+
+#ifndef __x86_64__
+#error "the switch from one fiber to another is written for x86-64"
+#endif
+
+namespace emulator {
+
+Thread* current = nullptr;
+
+namespace {
+
+constexpr size_t STACK_BYTES = 64 << 10;
+constexpr unsigned WARP = 32;
+// Rounds in which nobody does anything but sleep, after which nobody is expected to wake.
+constexpr unsigned MOST_IDLE_ROUNDS = 10000;
+
+enum class State { ready, asleep, at_block_barrier, at_warp_barrier, done };
+
+struct Fiber : Thread {
+  void* stack_pointer;
+  State state;
+  Place place;
+  unsigned mask;
+  uint64_t given;
+};
+
+}  // namespace
+
+struct Block {
+  Index index;
+  std::vector<Fiber> fibers;
+  std::vector<char> shared;  // the block's shared memory while another block runs
+};
+
+namespace {
+
+const Launch* launch = nullptr;
+void* scheduler_stack_pointer = nullptr;
+char error[1024];
+
+// ---------------------------------------------------------------------------------------- fibers
+
+// Keeps the registers that a function must keep on the stack, and goes on with another stack.
+extern "C" void emulator_switch(void** keep_stack_pointer, void* other_stack_pointer);
+asm(R"(.text
+.type emulator_switch, @function
+emulator_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+
+Fiber* running() { return static_cast<Fiber*>(current); }
+
+void leave(State state, Place place) {
+  Fiber* fiber = running();
+  fiber->state = state;
+  fiber->place = place;
+  emulator_switch(&fiber->stack_pointer, scheduler_stack_pointer);
+}
+
+void first_function_of_a_fiber() {
+  launch->kernel(launch->arguments);
+  leave(State::done, {"the end of the kernel", 0});
+  abort();  // nobody wakes a thread that is done
+}
+
+// Stacks are kept from launch to launch: there are as many as the largest launch needed.
+char* stack(size_t number) {
+  static std::vector<char*> stacks;
+  while (stacks.size() <= number) {
+    void* memory = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+      perror("the emulator got no memory for the stack of a thread");
+      abort();
+    }
+    stacks.push_back(static_cast<char*>(memory));
+  }
+  return stacks[number];
+}
+
+void start(Fiber& fiber, char* stack) {
+  void** top = reinterpret_cast<void**>(stack + STACK_BYTES);
+  *--top = nullptr;  // functions expect the stack to be 8 bytes off a multiple of 16
+  *--top = reinterpret_cast<void*>(first_function_of_a_fiber);
+  for (int saved_register = 0; saved_register < 6; saved_register++) *--top = nullptr;
+  fiber.stack_pointer = top;
+  fiber.state = State::ready;
+}
+
+// --------------------------------------------------------------------------------- shared memory
+
+// AddressSanitizer keeps forbidden zones between the variables, and watches memcpy. The loop is
+// volatile, or the compiler would make a call of memcpy of it.
+void copy_bytes(volatile char* to, const volatile char* from, size_t count) {
+  for (size_t i = 0; i < count; i++) to[i] = from[i];
+}
+
+void bring_in(Block& block) { copy_bytes(launch->shared, block.shared.data(), block.shared.size()); }
+
+void take_out(Block& block) { copy_bytes(block.shared.data(), launch->shared, block.shared.size()); }
+
+// -------------------------------------------------------------------------------------- barriers
+
+bool same(Place one, Place other) {
+  return one.line == other.line && !strcmp(one.operation, other.operation);
+}
+
+// Wakes all threads of a block if all are at the same barrier; returns whether they are.
+bool release_block(Block& block) {
+  for (const Fiber& fiber : block.fibers)
+    if (fiber.state != State::at_block_barrier || !same(fiber.place, block.fibers[0].place))
+      return false;
+  for (Fiber& fiber : block.fibers) fiber.state = State::ready;
+  return true;
+}
+
+// Wakes the lanes of a warp whose partners have all come; returns whether there are any.
+bool release_warp(Fiber* warp, unsigned lanes) {
+  bool any = false;
+  for (unsigned first = 0; first < lanes; first++) {
+    if (warp[first].state != State::at_warp_barrier) continue;
+    const unsigned mask = warp[first].mask;
+    const Place place = warp[first].place;
+    bool complete = true;
+    for (unsigned lane = 0; lane < WARP; lane++) {
+      if (!(mask >> lane & 1)) continue;
+      complete &= lane < lanes && warp[lane].state == State::at_warp_barrier &&
+                  warp[lane].mask == mask && same(warp[lane].place, place);
+    }
+    if (!complete) continue;
+    uint64_t values[WARP] = {};
+    for (unsigned lane = 0; lane < lanes; lane++)
+      if (mask >> lane & 1) values[lane] = warp[lane].given;
+    for (unsigned lane = 0; lane < lanes; lane++) {
+      if (!(mask >> lane & 1)) continue;
+      memcpy(warp[lane].received, values, sizeof values);
+      warp[lane].present = mask;
+      warp[lane].state = State::ready;
+    }
+    any = true;
+  }
+  return any;
+}
+
+bool release(Block& block) {
+  bool any = release_block(block);
+  for (size_t first = 0; first < block.fibers.size(); first += WARP) {
+    const size_t left = block.fibers.size() - first;
+    any |= release_warp(&block.fibers[first], left < WARP ? unsigned(left) : WARP);
+  }
+  return any;
+}
+
+// Says who waits where, a part for each group of threads that wait together.
+void report_deadlock(const std::vector<std::unique_ptr<Block>>& blocks) {
+  for (const auto& block : blocks) {
+    char waiting[700] = "";
+    size_t length = 0;
+    const Fiber* told = nullptr;
+    bool all_done = true;
+    for (const Fiber& fiber : block->fibers) {
+      all_done &= fiber.state == State::done;
+      if (told && same(told->place, fiber.place) && told->mask == fiber.mask) continue;
+      if (length > sizeof waiting - 150) break;
+      const char* verb = fiber.state == State::done ? "is at" : "waits in";
+      length += snprintf(waiting + length, sizeof waiting - length, "; from %u on %s %s",
+                         unsigned(&fiber - block->fibers.data()), verb, fiber.place.operation);
+      if (fiber.place.line)
+        length += snprintf(waiting + length, sizeof waiting - length, " in line %d",
+                           fiber.place.line);
+      if (fiber.state == State::at_warp_barrier)
+        length += snprintf(waiting + length, sizeof waiting - length, " for mask %08x", fiber.mask);
+      told = &fiber;
+    }
+    if (all_done) continue;
+    fail("threads of block (%u, %u, %u) wait for each other for ever%s", block->index.x,
+         block->index.y, block->index.z, waiting);
+    return;
+  }
+}
+
+// -------------------------------------------------------------------------------------- schedule
+
+class Order {
+ public:
+  Order(unsigned kind, unsigned seed) : kind_(kind), state_(seed * 2654435761u + 1) {}
+
+  // Returns the numbers below `count` in the order of this round.
+  const std::vector<unsigned>& of(unsigned count) {
+    numbers_.resize(count);
+    for (unsigned i = 0; i < count; i++) numbers_[i] = kind_ == 1 ? count - 1 - i : i;
+    if (kind_ == 2)
+      for (unsigned i = count; i > 1; i--) std::swap(numbers_[i - 1], numbers_[random() % i]);
+    return numbers_;
+  }
+
+ private:
+  unsigned random() {  // xorshift (Marsaglia 2003)
+    state_ ^= state_ << 13;
+    state_ ^= state_ >> 17;
+    return state_ ^= state_ << 5;
+  }
+
+  unsigned kind_, state_;
+  std::vector<unsigned> numbers_;
+};
+
+// Runs all threads of a block that can run; returns whether there were any, and whether all slept.
+struct Ran {
+  bool any = false, awake = false;
+};
+
+Ran run_ready(Block& block, Order& order) {
+  Ran ran;
+  for (unsigned number : order.of(unsigned(block.fibers.size()))) {
+    Fiber& fiber = block.fibers[number];
+    if (fiber.state != State::ready && fiber.state != State::asleep) continue;
+    current = &fiber;
+    emulator_switch(&scheduler_stack_pointer, fiber.stack_pointer);
+    ran.any = true;
+    ran.awake |= fiber.state != State::asleep;
+    if (error[0]) break;
+  }
+  current = nullptr;
+  return ran;
+}
+
+bool all_done(const std::vector<std::unique_ptr<Block>>& blocks) {
+  for (const auto& block : blocks)
+    for (const Fiber& fiber : block->fibers)
+      if (fiber.state != State::done) return false;
+  return true;
+}
+
+// Runs blocks side by side to their end.
+void run_blocks(std::vector<std::unique_ptr<Block>>& blocks, Order& threads, Order& order) {
+  unsigned idle_rounds = 0;
+  while (!error[0] && !all_done(blocks)) {
+    bool any = false, awake = false;
+    const std::vector<unsigned> sequence = order.of(unsigned(blocks.size()));
+    for (unsigned number : sequence) {
+      Block& block = *blocks[number];
+      if (blocks.size() > 1) bring_in(block);
+      const Ran ran = run_ready(block, threads);
+      if (blocks.size() > 1) take_out(block);
+      if (error[0]) return;
+      const bool released = release(block);
+      any |= ran.any || released;
+      awake |= ran.awake || released;
+    }
+    if (!any) report_deadlock(blocks);
+    idle_rounds = awake ? 0 : idle_rounds + 1;
+    if (any && idle_rounds > MOST_IDLE_ROUNDS)
+      fail("all threads sleep, and what they wait for does not happen");
+  }
+}
+
+std::unique_ptr<Block> make_block(unsigned number, size_t first_stack) {
+  const Index grid = launch->grid, size = launch->block;
+  auto block = std::make_unique<Block>();
+  block->index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
+  block->fibers.resize(size_t(size.x) * size.y * size.z);
+  // Whoever reads what nobody wrote finds NaN.
+  block->shared.assign(launch->shared_bytes, char(0xFF));
+  unsigned thread = 0;
+  for (Fiber& fiber : block->fibers) {
+    fiber.index = {thread % size.x, thread / size.x % size.y, thread / size.x / size.y};
+    fiber.lane = thread % WARP;
+    fiber.block = block.get();
+    fiber.mask = 0;
+    start(fiber, stack(first_stack + thread));
+    thread++;
+  }
+  return block;
+}
+
+}  // namespace
+
+// -------------------------------------------------------------------------- what the kernels call
+
+Index block_index() { return current->block->index; }
+Index block_size() { return launch->block; }
+Index grid_size() { return launch->grid; }
+
+void wait_for_block(Place place) { leave(State::at_block_barrier, place); }
+
+void exchange(unsigned mask, uint64_t value, Place place) {
+  Fiber* fiber = running();
+  if (!(mask >> fiber->lane & 1))
+    fail("lane %u calls %s in line %d for mask %08x, of which it is not part", fiber->lane,
+         place.operation, place.line, mask);
+  fiber->mask = mask;
+  fiber->given = value;
+  leave(State::at_warp_barrier, place);
+}
+
+void sleep(Place place) { leave(State::asleep, place); }
+
+void fail(const char* format, ...) {
+  if (error[0]) return;  // the first error is the cause of the others
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(error, sizeof error, format, arguments);
+  va_end(arguments);
+}
+
+const char* run(const Launch& what) {
+  launch = &what;
+  error[0] = 0;
+  Order threads(what.order, what.seed), order(what.order, what.seed + 1);
+  const unsigned count = what.grid.x * what.grid.y * what.grid.z;
+  const std::vector<unsigned> sequence = order.of(count);
+  const size_t block_size = size_t(what.block.x) * what.block.y * what.block.z;
+  for (unsigned first = 0; first < count && !error[0]; first += what.resident) {
+    std::vector<std::unique_ptr<Block>> blocks;
+    for (unsigned i = 0; i < what.resident; i++)
+      blocks.push_back(make_block(sequence[first + i], i * block_size));
+    bring_in(*blocks[0]);
+    run_blocks(blocks, threads, order);
+  }
+  return error;
+}
+
+}  // namespace emulator

@@ -1,0 +1,237 @@
+"""The emulator runs kernels as a GPU does, and notices what a GPU may not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_emulator.build import why_not
+from cuda_emulator.module import (
+    CompileException,
+    EmulationError,
+    RawModule,
+    Schedule,
+    ThreadOrder,
+)
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+FILE = Path(__file__).parent / "cuda_emulator" / "planted.cu"
+PLANTED = FILE.read_text(encoding="utf-8")
+every_order = pytest.mark.parametrize("order", ThreadOrder)
+THREADS = 64
+
+
+def run(
+    kernel: str,
+    *args: Any,
+    bug: str = "",
+    order: ThreadOrder = ThreadOrder.UP,
+    grid: int = 1,
+    block: int = THREADS,
+    cooperative: bool = False,
+) -> None:
+    """Run a kernel of the file of planted bugs, with one of them or with none."""
+    options = [f"-DBUG_{bug}"] if bug else []
+    module = RawModule(code=PLANTED, options=options, schedule=Schedule(order, seed=3))
+    module.get_function(kernel)((grid,), (block,), args, cooperative=cooperative)
+
+
+def reversed_by(bug: str, order: ThreadOrder) -> bool:
+    x = np.arange(2 * THREADS, dtype=np.float32)
+    y = np.full_like(x, np.nan)
+    run("reverse_in_blocks", x, y, bug=bug, order=order, grid=2)
+    return np.array_equal(y, x.reshape(2, -1)[:, ::-1].ravel())
+
+
+# ------------------------------------------------------------------------ what is right stays right
+
+
+@every_order
+def test_threads_meet_at_barriers(order: ThreadOrder) -> None:
+    assert reversed_by("", order)
+
+
+@every_order
+def test_lanes_exchange_numbers(order: ThreadOrder) -> None:
+    x = np.random.default_rng(0).standard_normal(3 * 32)
+    sums, firsts = np.full(3, np.nan), np.full(3, np.nan)
+    run("sum_by_warps", x, sums, firsts, order=order, block=x.size)
+    np.testing.assert_allclose(sums, x.reshape(3, 32).sum(axis=1), rtol=1e-12)
+    np.testing.assert_array_equal(firsts, x[::32])
+
+
+@every_order
+def test_shared_memory_is_handed_on_step_by_step(order: ThreadOrder) -> None:
+    x = np.random.default_rng(1).standard_normal(THREADS).astype(np.float32)
+    y = np.full_like(x, np.nan)
+    run("rotate", x, y, np.int32(7), order=order)
+    np.testing.assert_array_equal(y, np.roll(x, -7))
+
+
+@every_order
+def test_blocks_of_a_cooperative_launch_wait_for_each_other(order: ThreadOrder) -> None:
+    numbers, barrier = np.ones(5, np.int32), np.zeros(2, np.uint32)
+    run(
+        "add_up_across_blocks",
+        *(numbers, np.int32(3), barrier),
+        order=order,
+        grid=5,
+        cooperative=True,
+    )
+    assert numbers.tolist() == [125] * 5
+
+
+@every_order
+def test_atomic_sums_are_complete(order: ThreadOrder) -> None:
+    counts = np.zeros(1, np.int32)
+    run("count_threads", counts, order=order, grid=7)
+    assert counts[0] == 7 * THREADS
+
+
+def test_index_of_every_thread() -> None:
+    seen = np.zeros((2, 3, 2, 2, 4, 8), np.int32)
+    module = RawModule(code=PLANTED)
+    module.get_function("mark_place")((2, 3, 2), (8, 4, 2), (seen,))
+    assert (seen == 1).all()
+
+
+# --------------------------------------------------------------------------------- the planted bugs
+
+
+def test_missing_barrier_gives_a_wrong_result_in_some_order() -> None:
+    assert not all(reversed_by("MISSING_BARRIER", order) for order in ThreadOrder)
+
+
+def test_missing_second_buffer_gives_a_wrong_result_in_some_order() -> None:
+    x = np.arange(THREADS, dtype=np.float32)
+    results = []
+    for order in ThreadOrder:
+        y = np.full_like(x, np.nan)
+        run("rotate", x, y, np.int32(7), bug="ONE_BUFFER", order=order)
+        results.append(np.array_equal(y, np.roll(x, -7)))
+    assert not all(results)
+
+
+@every_order
+def test_divergent_barrier_is_reported(order: ThreadOrder) -> None:
+    with pytest.raises(EmulationError, match=r"for ever.*__syncthreads in line \d+"):
+        reversed_by("DIVERGENT_BARRIER", order)
+
+
+@every_order
+def test_barriers_of_two_branches_are_not_one(order: ThreadOrder) -> None:
+    with pytest.raises(EmulationError, match="for ever"):
+        reversed_by("TWO_BARRIERS", order)
+
+
+@every_order
+def test_missing_lane_is_reported(order: ThreadOrder) -> None:
+    x = np.ones(32)
+    with pytest.raises(EmulationError, match="__shfl_xor_sync.* for mask ffffffff"):
+        run("sum_by_warps", x, x[:1], x[1:2], bug="MISSING_LANE", order=order, block=32)
+
+
+def test_lane_outside_of_its_mask_is_reported() -> None:
+    x = np.ones(32)
+    with pytest.raises(EmulationError, match=r"lane 16 calls .*, of which it is not part"):
+        run("sum_by_warps", x, x[:1], x[1:2], bug="WRONG_MASK", block=32)
+
+
+def test_unwritten_shared_memory_is_nan() -> None:
+    x = np.ones(THREADS, np.float32)
+    y = np.zeros_like(x)
+    run("reverse_in_blocks", x, y, bug="UNWRITTEN")
+    assert np.isnan(y).any()
+
+
+def test_blocks_that_are_not_resident_together_cannot_meet() -> None:
+    numbers, barrier = np.ones(3, np.int32), np.zeros(2, np.uint32)
+    with pytest.raises(EmulationError, match="what they wait for does not happen"):
+        run("add_up_across_blocks", numbers, np.int32(1), barrier, grid=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros(4, np.float32), 7), r"argument 1: expected an integer of 4 bytes, got int64"),
+        ((np.zeros(4, np.float64), np.int32(7)), r"elements of 4 bytes, got float64"),
+        ((np.zeros(4, np.int32), np.int32(7)), r"floating-point elements of 4 bytes, got int32"),
+        ((np.zeros(8, np.float32)[::2], np.int32(4)), r"argument 0: the array is not contiguous"),
+        ((np.zeros(4, np.float32), np.zeros(1, np.int32)), r"expected a number, got an array"),
+        ((np.float32(3), np.int32(7)), r"argument 0: expected an array, got"),
+        ((np.zeros(4, np.float32), np.float32(7)), r"expected an integer of 4 bytes, got float32"),
+        ((np.zeros(4, np.float32),), r"takes 2 arguments, got 1"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        run("fill", *arguments)
+
+
+@pytest.mark.parametrize(("grid", "block"), [(0, 32), (1, 0), (1, 1025)])
+def test_impossible_launches_are_refused(grid: int, block: int) -> None:
+    with pytest.raises(EmulationError, match="cannot be launched"):
+        run("fill", np.zeros(4, np.float32), np.int32(4), grid=grid, block=block)
+
+
+def test_an_error_of_the_compiler_is_shown() -> None:
+    with pytest.raises(CompileException, match="no_such_function"):
+        RawModule(code='extern "C" __global__ void f(int n) { no_such_function(n); }').get_function(
+            "f"
+        )
+
+
+# ------------------------------------------------------------------------------------ out of bounds
+
+UNDER_SANITIZER = """
+import sys
+from pathlib import Path
+import numpy as np
+from cuda_emulator.module import RawModule
+
+path, *options = sys.argv[1:]
+module = RawModule(code=Path(path).read_text(), options=options, sanitize=True)
+x = np.arange(128, dtype=np.float32)
+y = np.full_like(x, np.nan)
+module.get_function("reverse_in_blocks")((2,), (64,), (x, y))
+assert np.array_equal(y, x.reshape(2, -1)[:, ::-1].ravel())
+print("done")
+"""
+
+
+def under_sanitizer(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process that has loaded AddressSanitizer."""
+    library = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={
+            **os.environ,
+            "LD_PRELOAD": library,
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "PYTHONPATH": os.pathsep.join(str(path) for path in list(Path(__file__).parents)[:2]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("bug", "report"),
+    [
+        ("", ""),
+        ("BEYOND_THE_ARRAY", "heap-buffer-overflow"),
+        ("BEYOND_SHARED_MEMORY", "global-buffer-overflow"),
+        ("BEYOND_REGISTERS", "stack-buffer-overflow"),
+    ],
+)
+def test_accesses_out_of_bounds_are_found(bug: str, report: str) -> None:
+    result = under_sanitizer(UNDER_SANITIZER, str(FILE), *([f"-DBUG_{bug}"] if bug else []))
+    assert ("done" in result.stdout) == (not bug), result.stderr
+    assert report in result.stderr
