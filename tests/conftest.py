@@ -5,12 +5,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from emulated_backend import EmulatedBackend
 from strict_backend import StrictBackend
 from torch_backend import TorchBackend
 
 from backends import Backend, available_backends, get_backend, register
 from mnist_accel.data import Dataset, load_dataset
 
+register(EmulatedBackend)
 register(StrictBackend)
 register(TorchBackend)
 
@@ -20,6 +22,7 @@ BACKENDS = [
     "numba",
     StrictBackend.name,
     TorchBackend.name,
+    EmulatedBackend.name,
     pytest.param("cupy", marks=pytest.mark.gpu),
     *(plug_in.name for plug_in in entry_points(group="mnist_accel.backends")),
 ]

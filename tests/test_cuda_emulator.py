@@ -1,8 +1,5 @@
 """The emulator runs kernels as a GPU does, and notices what a GPU may not."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from cuda_emulator.module import (
     Schedule,
     ThreadOrder,
 )
+from cuda_emulator.sanitizer import under_sanitizer
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -131,7 +129,7 @@ def test_barriers_of_two_branches_are_not_one(order: ThreadOrder) -> None:
 @every_order
 def test_missing_lane_is_reported(order: ThreadOrder) -> None:
     x = np.ones(32)
-    with pytest.raises(EmulationError, match="__shfl_xor_sync.* for mask ffffffff"):
+    with pytest.raises(EmulationError, match=r"__shfl_xor_sync.* for mask ffffffff"):
         run("sum_by_warps", x, x[:1], x[1:2], bug="MISSING_LANE", order=order, block=32)
 
 
@@ -201,25 +199,6 @@ module.get_function("reverse_in_blocks")((2,), (64,), (x, y))
 assert np.array_equal(y, x.reshape(2, -1)[:, ::-1].ravel())
 print("done")
 """
-
-
-def under_sanitizer(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a process that has loaded AddressSanitizer."""
-    library = subprocess.run(
-        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={
-            **os.environ,
-            "LD_PRELOAD": library,
-            "ASAN_OPTIONS": "detect_leaks=0",
-            "PYTHONPATH": os.pathsep.join(str(path) for path in list(Path(__file__).parents)[:2]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(

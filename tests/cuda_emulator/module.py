@@ -73,6 +73,7 @@ class RawModule:
         backend: "nvrtc", the only one.
         schedule: shared by all modules that are to run alike.
         sanitize: watch all accesses to memory; the process must have loaded AddressSanitizer.
+        launched: receives the name of each kernel that is launched.
     """
 
     def __init__(
@@ -83,20 +84,25 @@ class RawModule:
         backend: str = "nvrtc",
         schedule: Schedule | None = None,
         sanitize: bool = False,
+        launched: list[str] | None = None,
     ) -> None:
         assert backend == "nvrtc"
+        self._launched = [] if launched is None else launched
         self._source = code, tuple(options), sanitize
         self._schedule = schedule or Schedule()
 
     def get_function(self, name: str) -> "RawKernel":
-        return RawKernel(_load(*self._source), name, self._schedule)
+        return RawKernel(_load(*self._source), name, self._schedule, self._launched)
 
 
 class RawKernel:
     """A kernel of a module; it has run when the call of it returns."""
 
-    def __init__(self, library: ctypes.CDLL, name: str, schedule: Schedule) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, name: str, schedule: Schedule, launched: list[str]
+    ) -> None:
         self.name = name
+        self._launched = launched
         self._schedule = schedule
         self._run = getattr(library, f"launch_{name}")
         self._run.argtypes, self._run.restype = [_Launch], ctypes.c_char_p
@@ -134,6 +140,7 @@ class RawKernel:
             order=self._schedule.order,
             seed=self._schedule.seed,
         )
+        self._launched.append(self.name)
         message = self._run(launch)
         if message:
             raise EmulationError(f"{self.name}: {message.decode()}")

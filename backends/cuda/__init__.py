@@ -1,0 +1,1 @@
+"""CUDA C++ kernels, and the loader that compiles them when they are first needed."""

@@ -1,0 +1,74 @@
+// What all kernels share: the type of their numbers, where a batch's size comes from, activations,
+// and sums over the threads of a block.
+//
+// -DREAL=float or double. Kernels add in one order, without atomics: runs repeat to the bit.
+
+typedef REAL real;
+typedef int int32;
+typedef long long int64;
+typedef unsigned char uint8;
+
+#define EVERY_LANE 0xffffffffu
+
+// How many images a batch has. Where a single operation is launched, an argument says it. The
+// arguments of a captured step (-DCAPTURED) never change, so there it lies in memory.
+#ifdef CAPTURED
+typedef const int* count_t;
+__device__ __forceinline__ int images_of(count_t count) { return *count; }
+#else
+typedef int count_t;
+__device__ __forceinline__ int images_of(count_t count) { return count; }
+#endif
+
+// -------------------------------------------------------------------------------- activations
+
+#define IDENTITY 0
+#define RELU 1
+#define SIGMOID 2
+#define TANH 3
+
+// Only exp(-|x|) <= 1 is computed, so nothing overflows.
+__device__ __forceinline__ real sigmoid(real x) {
+  const real decay = exp(-fabs(x));
+  return (x >= 0 ? real(1) : decay) / (real(1) + decay);
+}
+
+template <int kind>
+__device__ __forceinline__ real activate(real x) {
+  if constexpr (kind == RELU) return x <= 0 ? real(0) : x;  // NaN stays NaN
+  if constexpr (kind == SIGMOID) return sigmoid(x);
+  if constexpr (kind == TANH) return tanh(x);
+  return x;
+}
+
+// Returns the derivative of an activation, from its output.
+template <int kind>
+__device__ __forceinline__ real derivative(real y) {
+  if constexpr (kind == RELU) return y > 0 ? real(1) : real(0);
+  if constexpr (kind == SIGMOID) return y * (real(1) - y);
+  if constexpr (kind == TANH) return real(1) - y * y;
+  return real(1);
+}
+
+// --------------------------------------------------------------------------------------- sums
+
+// Returns, to all lanes, the sum of what the lanes of a warp have.
+template <class Number>
+__device__ __forceinline__ Number sum_of_warp(Number value) {
+  for (int distance = 16; distance > 0; distance /= 2)
+    value += __shfl_xor_sync(EVERY_LANE, value, distance);
+  return value;
+}
+
+// Returns, to thread 0, the sum of what the threads of a block of whole warps have. `sums` is
+// shared memory, a number for each warp; it may be used again after the next barrier.
+template <class Number>
+__device__ __forceinline__ Number sum_of_block(Number value, Number* sums) {
+  value = sum_of_warp(value);
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+  __syncthreads();
+  Number total = 0;
+  if (threadIdx.x == 0)
+    for (int warp = 0; warp < int(blockDim.x / 32); warp++) total += sums[warp];
+  return total;
+}

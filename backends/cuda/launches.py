@@ -1,0 +1,284 @@
+"""How each kernel is launched: its options, its grid, and its arguments in their order.
+
+Single operations and captured steps launch the same kernels from here. They differ in one thing: a
+captured step reads from memory how many images its batch has, and its learning rate.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.cuda.loader import REAL, Kernel, Kernels
+from backends.operations.common import Array, Ties
+
+THREADS = 256  # of a block; a multiple of a warp
+TILE = 16  # side of the tiles of linear.cu
+WARP = 32
+MOST_KERNEL_SIZE = 32  # of filters: a line of one is kept in registers
+
+
+def _mean(kept: float) -> tuple[float, float]:
+    """Return what a running mean keeps of itself, and what is added of the new number."""
+    return float(kept), float(1 - kept)
+
+
+# The numbers of each rule, in the order in which its kernel takes them.
+_SETTINGS: dict[str, Callable[[Mapping[str, float]], tuple[float | int, ...]]] = {
+    "sgd": lambda s: (),
+    "momentum": lambda s: (float(s["momentum"]), int(s["nesterov"])),
+    "adagrad": lambda s: (float(s["eps"]),),
+    "rmsprop": lambda s: (*_mean(s["decay"]), float(s["eps"])),
+    "adam": lambda s: (
+        *(*_mean(s["beta1"]), *_mean(s["beta2"])),
+        *(float(s["eps"]), int(s["decoupled"])),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Sizes of a convolution with a stride of 1, in the order in which the kernels take them.
+
+    Attributes:
+        channels: of the images.
+        height: of the images.
+        width: of the images.
+        filters: how many there are.
+        padding: zeros on each side.
+    """
+
+    channels: int
+    height: int
+    width: int
+    filters: int
+    padding: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Sizes of a pooling, in the order in which the kernels take them.
+
+    Attributes:
+        height: of the images.
+        width: of the images.
+        pooled_height: how many windows lie below each other.
+        pooled_width: how many windows lie side by side.
+        size: side of a window.
+        stride: step between windows.
+    """
+
+    height: int
+    width: int
+    pooled_height: int
+    pooled_width: int
+    size: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a convolution is compiled for.
+
+    Attributes:
+        kernel_size: side of a filter.
+        ties: of the 2×2 max-pooling that follows; None where none follows.
+    """
+
+    kernel_size: int
+    ties: Ties | None = None
+
+    def constants(self, activation: str = "identity") -> dict[str, str | int]:
+        """Return the options of convolution.cu."""
+        return {
+            "KERNEL_SIZE": self.kernel_size,
+            "ACTIVATION": activation.upper(),
+            "POOL": int(self.ties is not None),
+        }
+
+
+class Launches:
+    """The kernels, for arrays of one dtype.
+
+    Args:
+        kernels: compiles them.
+        dtype: "float32" or "float64".
+        count: where a captured step finds the number of its images, an int32 on the device; None
+            for single operations.
+    """
+
+    def __init__(self, kernels: Kernels, dtype: str, *, count: Array | None = None) -> None:
+        self._kernels = kernels
+        self._dtype = dtype
+        self._count = count
+
+    def gather_batch(self, images: Array, rows: Array, shift: float, batch: Array) -> None:
+        """Set `batch` (B, pixels) to some rows of `images`, normalised."""
+        kernel = self._get("batches", "gather_batch", PIXEL=REAL.get(str(images.dtype), "uint8"))
+        count, pixels = batch.shape
+        kernel(
+            *_over(count * pixels),
+            *(images, rows, int(count), int(pixels), float(shift), batch),
+        )
+
+    def linear(
+        self, x: Array, weight: Array, bias: Array | None, y: Array, activation: str
+    ) -> None:
+        """Set `y` (B, out) to the activation of x W + bias."""
+        inputs, outputs = weight.shape
+        kernel = self._get("linear", "linear", ACTIVATION=activation.upper())
+        grid = (_parts(outputs, TILE), _parts(len(x), TILE))
+        kernel(grid, (TILE, TILE), x, weight, bias, inputs, outputs, self._images(x), y)
+
+    def linear_backward_x(self, dy: Array, weight: Array, x: Array, dx: Array, below: str) -> None:
+        """Set `dx` to dy Wᵀ times the derivative of the activation `below`, which made `x`."""
+        inputs, outputs = weight.shape
+        kernel = self._get("linear", "linear_backward_x", ACTIVATION=below.upper())
+        grid = (_parts(inputs, TILE), _parts(len(x), TILE))
+        kernel(grid, (TILE, TILE), dy, weight, x, inputs, outputs, self._images(x), dx)
+
+    def linear_backward_weight(
+        self, dy: Array, x: Array, dweight: Array, dbias: Array | None
+    ) -> None:
+        """Set `dweight` to xᵀ dy, and `dbias`, if there is one, to the sum of dy."""
+        inputs, outputs = dweight.shape
+        images = self._images(x)
+        kernel = self._get("linear", "linear_backward_weight", ACTIVATION="IDENTITY")
+        grid = (_parts(outputs, TILE), _parts(inputs, TILE))
+        kernel(grid, (TILE, TILE), dy, x, inputs, outputs, images, dweight)
+        if dbias is not None:
+            kernel = self._get("linear", "linear_backward_bias", ACTIVATION="IDENTITY")
+            kernel((outputs,), (THREADS,), dy, outputs, images, dbias)
+
+    def conv2d(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        y: Array,
+        mask: Array | None,
+        maps: Maps,
+        filters: Filters,
+        activation: str = "identity",
+    ) -> None:
+        """Set `y` to what becomes of the images `x`, and `mask` to the ties where it is pooled."""
+        kernel = self._get("convolution", "conv2d", **filters.constants(activation))
+        cells = math.prod(y.shape[2:])
+        threads = min(THREADS, _parts(cells, WARP) * WARP)
+        grid = (len(x) * maps.filters, _parts(cells, threads))
+        images, all_ties = self._images(x), filters.ties == "all"
+        kernel(grid, (threads,), x, weight, bias, *astuple(maps), images, all_ties, y, mask)
+
+    def conv2d_backward_weight(
+        self,
+        dy: Array,
+        mask: Array | None,
+        x: Array,
+        dweight: Array,
+        dbias: Array | None,
+        maps: Maps,
+        filters: Filters,
+    ) -> None:
+        """Set the gradients of filters and biases from that of what the activation took."""
+        kernel = self._get("convolution", "conv2d_backward_weight", **filters.constants())
+        taps = maps.channels * filters.kernel_size**2
+        grid = (taps + (dbias is not None), maps.filters)
+        images = self._images(x)
+        kernel(grid, (THREADS,), dy, mask, x, *astuple(maps), images, dweight, dbias)
+
+    def conv2d_backward_x(
+        self,
+        dy: Array,
+        mask: Array | None,
+        weight: Array,
+        x: Array,
+        dx: Array,
+        maps: Maps,
+        filters: Filters,
+        below: str = "identity",
+    ) -> None:
+        """Set `dx` to the gradient of the images, times the derivative of what made `x`."""
+        kernel = self._get("convolution", "conv2d_backward_x", **filters.constants(below))
+        grid = (len(x) * maps.channels, _parts(maps.height * maps.width, THREADS))
+        images = self._images(x)
+        kernel(grid, (THREADS,), dy, mask, weight, x, *astuple(maps), images, dx)
+
+    def max_pool2d(self, x: Array, y: Array, mask: Array, windows: Windows, ties: Ties) -> None:
+        """Set `y` to the maximum of each window, and `mask` to where it lies."""
+        kernel = self._pooling("max_pool2d", mask)
+        sizes = np.int64(y.size), *astuple(windows)
+        kernel(*_over(y.size), x, *sizes, ties == "all", y, mask)
+
+    def max_pool2d_backward(self, dy: Array, mask: Array, dx: Array, windows: Windows) -> None:
+        """Set `dx` to the gradient of what was pooled."""
+        kernel = self._pooling("max_pool2d_backward", mask)
+        kernel(*_over(dx.size), dy, mask, np.int64(dx.size), *astuple(windows), dx)
+
+    def avg_pool2d(self, x: Array, y: Array, windows: Windows) -> None:
+        """Set `y` to the mean of each window."""
+        kernel = self._pooling("avg_pool2d")
+        kernel(*_over(y.size), x, np.int64(y.size), *astuple(windows), y)
+
+    def avg_pool2d_backward(self, dy: Array, dx: Array, windows: Windows) -> None:
+        """Set `dx` to the gradient of what was averaged."""
+        kernel = self._pooling("avg_pool2d_backward")
+        kernel(*_over(dx.size), dy, np.int64(dx.size), *astuple(windows), dx)
+
+    def loss_and_gradient(
+        self, kind: str, logits: Array, labels: Array, dlogits: Array, losses: Array, correct: Array
+    ) -> None:
+        """Set the gradient of the mean loss, and of each row its loss and whether it is right."""
+        kernel = self._get("losses", kind, LABEL=str(labels.dtype))
+        rows, classes = logits.shape
+        grid = (_parts(rows, THREADS // WARP),)
+        images = self._images(logits)
+        kernel(grid, (THREADS,), logits, labels, classes, images, dlogits, losses, correct)
+
+    def update(
+        self,
+        rule: str,
+        weights: Array,
+        grads: Array,
+        state: tuple[Array, ...],
+        *rates: Array | float,
+        settings: Mapping[str, float],
+    ) -> None:
+        """Change `weights` and `state` by one step of an optimizer.
+
+        Args:
+            rule: "sgd", "momentum", "adagrad", "rmsprop" or "adam".
+            weights: the parameter vector.
+            grads: its gradient.
+            state: the arrays that the rule keeps.
+            rates: the learning rate, and Adam's two others; for a captured step an array of them.
+            settings: the numbers that do not change, by the names of the operation.
+        """
+        kernel = self._get("updates", rule)
+        size = int(weights.size)
+        numbers = _SETTINGS[rule](settings)
+        decay = float(settings["weight_decay"])
+        kernel(*_over(size), weights, grads, *state, size, *rates, decay, *numbers)
+
+    def _pooling(self, name: str, mask: Array | None = None) -> Kernel:
+        return self._get("pooling", name, MASK="uint8" if mask is None else str(mask.dtype))
+
+    def _images(self, batch: Array) -> Any:
+        """Return the argument that says how many images there are."""
+        return int(batch.shape[0]) if self._count is None else self._count
+
+    def _get(self, file: str, name: str, **constants: str | int) -> Kernel:
+        if self._count is not None:
+            constants["CAPTURED"] = 1
+        return self._kernels.get(file, name, dtype=self._dtype, **constants)
+
+
+def _over(size: int) -> tuple[tuple[int], tuple[int]]:
+    """Return grid and block of a kernel with a thread for each of so many numbers."""
+    return (_parts(int(size), THREADS),), (THREADS,)
+
+
+def _parts(size: int, part: int) -> int:
+    """Return how many parts cover a size."""
+    return -(-int(size) // part)

@@ -1,0 +1,34 @@
+"""The CuPy adapter on the emulator: the real launches, the real kernels, no GPU."""
+
+import importlib
+
+import numpy as np
+from cuda_emulator.build import why_not
+from cuda_emulator.cupy import EmulatedCupy
+from cuda_emulator.module import Schedule
+
+from backends import Availability, DeviceInfo
+from backends.cupy_backend import CupyBackend
+
+
+class EmulatedBackend(CupyBackend):
+    """`CupyBackend`, with NumPy and the emulator in the place of CuPy and the GPU.
+
+    Attributes:
+        schedule: how kernels run; may be changed between launches.
+        cupy: what stands in for CuPy.
+    """
+
+    name = "cupy-emulated"
+
+    def __init__(self, *, sanitize: bool = False) -> None:
+        self.schedule = Schedule()
+        self.cupy = EmulatedCupy(self.schedule, sanitize=sanitize)
+        self._use(self.cupy, importlib.import_module("array_api_compat.numpy"))
+
+    @classmethod
+    def availability(cls) -> Availability:
+        return Availability(not why_not(), why_not() or "emulated", "run it on x86-64 Linux")
+
+    def device_info(self) -> DeviceInfo:
+        return DeviceInfo("emulated GPU", None, {"numpy": np.__version__})

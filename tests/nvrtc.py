@@ -1,0 +1,98 @@
+"""NVIDIA's runtime compiler, which needs neither a GPU nor a driver, by way of ctypes."""
+
+import ctypes
+import functools
+import importlib.util
+import re
+from collections.abc import Sequence
+from ctypes.util import find_library
+from dataclasses import dataclass
+from pathlib import Path
+
+MISSING = 'NVRTC is not installed: pip install "mnist-accel[gpu-check]"'
+ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
+_ENTRY = re.compile(r"Compiling entry function '(\w+)' for")
+_SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a kernel takes of a multiprocessor.
+
+    Attributes:
+        registers: of a thread.
+        spilled_bytes: what did not fit them, read or written.
+    """
+
+    registers: int
+    spilled_bytes: int
+
+
+class CompilerError(Exception):
+    """A source does not compile; the message is the compiler's."""
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Load NVRTC from its wheel or from the system; None where there is none."""
+    for package in ("nvidia.cuda_nvrtc", "nvidia.cu13"):
+        try:
+            spec = importlib.util.find_spec(package)
+        except ModuleNotFoundError:
+            continue
+        for folder in (spec and spec.submodule_search_locations) or ():
+            for path in sorted(Path(folder, "lib").glob("libnvrtc.so.*")):
+                return ctypes.CDLL(str(path))
+    name = find_library("nvrtc")
+    return ctypes.CDLL(name) if name else None
+
+
+def architectures() -> list[int]:
+    """The compute capabilities that this NVRTC knows, of those that are supported here."""
+    nvrtc = library()
+    assert nvrtc is not None, MISSING
+    count = ctypes.c_int()
+    nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count))
+    numbers = (ctypes.c_int * count.value)()
+    nvrtc.nvrtcGetSupportedArchs(numbers)
+    return [number for number in ARCHITECTURES if number in list(numbers)]
+
+
+def compile_source(code: str, options: Sequence[str], *, architecture: int) -> dict[str, Usage]:
+    """Compile a source for a GPU; return what each of its kernels uses.
+
+    Raises:
+        CompilerError: it does not compile.
+    """
+    nvrtc = library()
+    assert nvrtc is not None, MISSING
+    program = ctypes.c_void_p()
+    status = nvrtc.nvrtcCreateProgram(
+        ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None
+    )
+    assert status == 0, f"nvrtcCreateProgram returned {status}"
+    every = [*options, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v"]
+    status = nvrtc.nvrtcCompileProgram(
+        program, len(every), (ctypes.c_char_p * len(every))(*map(str.encode, every))
+    )
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    if status:
+        raise CompilerError(log.value.decode())
+    return _usage(log.value.decode())
+
+
+def _usage(log: str) -> dict[str, Usage]:
+    """Read the log of the assembler, which has a part for each kernel."""
+    _, *parts = _ENTRY.split(log)
+    found = {}
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        registers, spills = _USED.search(text), _SPILLS.search(text)
+        assert registers is not None, text
+        assert spills is not None, text
+        found[name] = Usage(int(registers[1]), sum(map(int, spills.groups())))
+    return found

@@ -1,0 +1,125 @@
+"""Every kernel compiles for every GPU that is supported, within the registers it says it needs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nvrtc
+import pytest
+from cuda_emulator.build import kernels_in
+
+from backends.cuda.loader import options_for, source
+
+FOLDER = Path(__file__).parents[1] / "backends" / "cuda"
+BUDGET = re.compile(
+    r'// At most (\d+) registers\.\nextern "C" __global__ void\s+'
+    r"(?:__launch_bounds__\(\d+\)\s+)?(\w+)\("
+)
+Constants = dict[str, str | int]
+# The options with which the recipes compile each file, and others that only one GPU stands for.
+RECIPES: dict[str, list[Constants]] = {
+    "batches": [{"PIXEL": "uint8"}],
+    "convolution": [
+        {"KERNEL_SIZE": 3, "POOL": 1, "ACTIVATION": "IDENTITY"},
+        {"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU"},
+    ],
+    "linear": [{"ACTIVATION": "RELU"}],
+    "losses": [{"LABEL": "int64"}],
+    "pooling": [{"MASK": "uint8"}],
+    "updates": [{}],
+}
+OTHERS: dict[str, list[Constants]] = {
+    "batches": [{"PIXEL": "float"}],
+    "convolution": [
+        {"KERNEL_SIZE": 7, "POOL": 1, "ACTIVATION": "TANH"},
+        {"KERNEL_SIZE": 5, "POOL": 0, "ACTIVATION": "IDENTITY"},
+    ],
+    "linear": [{"ACTIVATION": "SIGMOID"}],
+    "losses": [{"LABEL": "int32"}],
+    "pooling": [{"MASK": "int64"}],
+}
+
+
+def cases(*variants: dict[str, list[Constants]]) -> list[Any]:
+    return [
+        pytest.param(file, constants, id=" ".join([file, *map(str, constants.values())]))
+        for files in variants
+        for file, options in files.items()
+        for constants in options
+    ]
+
+
+needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
+
+
+def test_every_file_is_compiled() -> None:
+    assert {path.stem for path in FOLDER.glob("*.cu")} == set(RECIPES)
+
+
+@pytest.mark.parametrize("file", RECIPES)
+def test_every_kernel_has_a_budget(file: str) -> None:
+    code = source(file)
+    assert kernels_in(code)
+    assert [name for _, name in BUDGET.findall(code)] == kernels_in(code)
+
+
+def assert_fits(file: str, constants: Constants, architecture: int) -> None:
+    code, options = source(file), options_for("float32", **constants)
+    budgets = {name: int(registers) for registers, name in BUDGET.findall(code)}
+    used = nvrtc.compile_source(code, options, architecture=architecture)
+    assert used.keys() == budgets.keys()
+    for name, usage in used.items():
+        where = f"{name} on sm_{architecture} with {' '.join(options)}"
+        assert usage.spilled_bytes == 0, where
+        assert usage.registers <= budgets[name], where
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+@pytest.mark.parametrize(("file", "constants"), cases(RECIPES))
+def test_kernels_of_the_recipes_fit_every_gpu(
+    file: str, constants: Constants, architecture: int
+) -> None:
+    if architecture not in nvrtc.architectures():
+        pytest.skip(f"this NVRTC does not know sm_{architecture}; 12.9 does")
+    assert_fits(file, constants, architecture)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("file", "constants"), cases(OTHERS))
+def test_other_variants_fit(file: str, constants: Constants) -> None:
+    assert_fits(file, constants, 90)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("file", "constants"), cases(RECIPES))
+def test_kernels_of_captured_steps_fit(file: str, constants: Constants) -> None:
+    assert_fits(file, {**constants, "CAPTURED": 1}, 90)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("file", "constants"), cases(RECIPES))
+def test_kernels_compile_in_float64_without_spills(file: str, constants: Constants) -> None:
+    options = options_for("float64", **constants)
+    used = nvrtc.compile_source(source(file), options, architecture=90)
+    assert not any(usage.spilled_bytes for usage in used.values())
+
+
+@needs_nvrtc
+def test_a_mistake_is_shown_with_its_place() -> None:
+    code = source("batches").replace("real(pixel)", "reel(pixel)")
+    with pytest.raises(nvrtc.CompilerError, match=r'batches\.cu\(\d+\): error.*"reel"'):
+        nvrtc.compile_source(code, options_for("float32", PIXEL="uint8"), architecture=90)
+
+
+@needs_nvrtc
+def test_spilled_registers_are_seen() -> None:
+    code = """
+extern "C" __global__ void __launch_bounds__(1024) spill(float* x) {
+  float kept[200];
+  for (int i = 0; i < 200; i++) kept[i] = x[i * 7];
+  __syncthreads();
+  for (int i = 0; i < 200; i++) x[i] = kept[199 - i] * kept[(i * 13) % 200];
+}
+"""
+    assert nvrtc.compile_source(code, (), architecture=90)["spill"].spilled_bytes > 0
