@@ -1,4 +1,4 @@
-"""The GPU backend: CuPy, with kernels of ours for what it would compute in many small steps.
+"""The GPU backend: CuPy, with kernels of ours for single operations and whole epochs.
 
 Works with CuPy 13 and 14. CuPy is imported when a backend is asked for, never before: the import
 takes a third of a second, and most machines have no GPU.
@@ -14,6 +14,7 @@ from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
 from backends.cuda.launches import MOST_KERNEL_SIZE, Filters, Launches, Maps, Windows
 from backends.cuda.loader import REAL, Kernels
+from backends.cupy_epoch import CupyEpoch
 from backends.cupy_probe import cuda_version, describe_device, probe
 from backends.operations.common import (
     Array,
@@ -24,6 +25,7 @@ from backends.operations.common import (
 )
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape
+from backends.program import CompiledEpoch, Program
 
 
 class CupyBackend(Backend):
@@ -38,8 +40,8 @@ class CupyBackend(Backend):
         """Compute with a library; the tests hand in one that stands in for CuPy."""
         self.xp = xp
         self._cupy = cupy
-        kernels = Kernels(cupy)
-        self._launches = {dtype: Launches(kernels, dtype) for dtype in REAL}
+        self._kernels = Kernels(cupy)
+        self._launches = {dtype: Launches(self._kernels, dtype) for dtype in REAL}
 
     @classmethod
     def availability(cls) -> Availability:
@@ -74,6 +76,10 @@ class CupyBackend(Backend):
                 "cuda_runtime": cuda_version(runtime.runtimeGetVersion()),
             },
         )
+
+    def compile_epoch(self, program: Program) -> CompiledEpoch:
+        """Return the program as CUDA graphs of its steps."""
+        return CupyEpoch(program, cupy=self._cupy, kernels=self._kernels)
 
     # ------------------------------------------------------------------------------------ batches
 

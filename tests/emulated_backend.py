@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 from cuda_emulator.build import why_not
 from cuda_emulator.cupy import EmulatedCupy
-from cuda_emulator.module import Schedule
+from cuda_emulator.module import Device
 
 from backends import Availability, DeviceInfo
 from backends.cupy_backend import CupyBackend
@@ -14,17 +14,17 @@ from backends.cupy_backend import CupyBackend
 class EmulatedBackend(CupyBackend):
     """`CupyBackend`, with NumPy and the emulator in the place of CuPy and the GPU.
 
-    Attributes:
-        schedule: how kernels run; may be changed between launches.
-        cupy: what stands in for CuPy.
+    Args:
+        device: where kernels run; one of the backend's own if None.
+        memory_bytes: what new arrays may take together.
     """
 
     name = "cupy-emulated"
 
-    def __init__(self, *, sanitize: bool = False) -> None:
-        self.schedule = Schedule()
-        self.cupy = EmulatedCupy(self.schedule, sanitize=sanitize)
-        self._use(self.cupy, importlib.import_module("array_api_compat.numpy"))
+    def __init__(self, device: Device | None = None, *, memory_bytes: int = 1 << 30) -> None:
+        self.device = device or Device()
+        cupy = EmulatedCupy(self.device, memory_bytes=memory_bytes)
+        self._use(cupy, importlib.import_module("array_api_compat.numpy"))
 
     @classmethod
     def availability(cls) -> Availability:

@@ -18,6 +18,7 @@ BUDGET = re.compile(
 Constants = dict[str, str | int]
 # The options with which the recipes compile each file, and others that only one GPU stands for.
 RECIPES: dict[str, list[Constants]] = {
+    "activations": [{"ACTIVATION": "SIGMOID"}],
     "batches": [{"PIXEL": "uint8"}],
     "convolution": [
         {"KERNEL_SIZE": 3, "POOL": 1, "ACTIVATION": "IDENTITY"},
@@ -26,6 +27,7 @@ RECIPES: dict[str, list[Constants]] = {
     "linear": [{"ACTIVATION": "RELU"}],
     "losses": [{"LABEL": "int64"}],
     "pooling": [{"MASK": "uint8"}],
+    "steps": [{"PIXEL": "uint8"}],
     "updates": [{}],
 }
 OTHERS: dict[str, list[Constants]] = {
@@ -108,7 +110,7 @@ def test_kernels_compile_in_float64_without_spills(file: str, constants: Constan
 @needs_nvrtc
 def test_a_mistake_is_shown_with_its_place() -> None:
     code = source("batches").replace("real(pixel)", "reel(pixel)")
-    with pytest.raises(nvrtc.CompilerError, match=r'batches\.cu\(\d+\): error.*"reel"'):
+    with pytest.raises(nvrtc.CompilerError, match=r'common\.cuh\(\d+\): error.*"reel"'):
         nvrtc.compile_source(code, options_for("float32", PIXEL="uint8"), architecture=90)
 
 

@@ -8,9 +8,9 @@ import pytest
 from cuda_emulator.build import why_not
 from cuda_emulator.module import (
     CompileException,
+    Device,
     EmulationError,
     RawModule,
-    Schedule,
     ThreadOrder,
 )
 from cuda_emulator.sanitizer import under_sanitizer
@@ -33,8 +33,8 @@ def run(
     cooperative: bool = False,
 ) -> None:
     """Run a kernel of the file of planted bugs, with one of them or with none."""
-    options = [f"-DBUG_{bug}"] if bug else []
-    module = RawModule(code=PLANTED, options=options, schedule=Schedule(order, seed=3))
+    options = [f"-DBUG_{bug}=1"] if bug else []
+    module = RawModule(code=PLANTED, options=options, device=Device(order, seed=3))
     module.get_function(kernel)((grid,), (block,), args, cooperative=cooperative)
 
 
@@ -189,10 +189,12 @@ UNDER_SANITIZER = """
 import sys
 from pathlib import Path
 import numpy as np
-from cuda_emulator.module import RawModule
+from cuda_emulator.module import Device, RawModule
 
 path, *options = sys.argv[1:]
-module = RawModule(code=Path(path).read_text(), options=options, sanitize=True)
+module = RawModule(
+    code=Path(path).read_text(), options=options, device=Device(sanitize=True)
+)
 x = np.arange(128, dtype=np.float32)
 y = np.full_like(x, np.nan)
 module.get_function("reverse_in_blocks")((2,), (64,), (x, y))
@@ -211,6 +213,6 @@ print("done")
     ],
 )
 def test_accesses_out_of_bounds_are_found(bug: str, report: str) -> None:
-    result = under_sanitizer(UNDER_SANITIZER, str(FILE), *([f"-DBUG_{bug}"] if bug else []))
+    result = under_sanitizer(UNDER_SANITIZER, str(FILE), *([f"-DBUG_{bug}=1"] if bug else []))
     assert ("done" in result.stdout) == (not bug), result.stderr
     assert report in result.stderr

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cuda_emulator.build import why_not
 from cuda_emulator.cupy import EmulatedCupy
-from cuda_emulator.module import Schedule, ThreadOrder
+from cuda_emulator.module import Device, ThreadOrder
 from cuda_emulator.sanitizer import under_sanitizer
 from emulated_backend import EmulatedBackend
 from operation_examples import Example, call, examples
@@ -72,7 +72,7 @@ def test_operations_launch_their_kernels(
     for name in KERNELS:
         owner = next(base for base in Backend.__mro__ if name in vars(base))
         monkeypatch.setattr(owner, name, refuse)
-    launched = emulated.cupy.launched
+    launched = emulated.device.launched
     found = [example for example in examples("float32", 3) if kernels_of(example)]
     assert {example.operation for example in found} == set(KERNELS)
     for example in found:
@@ -82,7 +82,7 @@ def test_operations_launch_their_kernels(
 
 
 def test_what_has_no_kernel_is_composed(emulated: EmulatedBackend) -> None:
-    launched = emulated.cupy.launched
+    launched = emulated.device.launched
     launched.clear()
     for example in examples("float32", 3):
         if not kernels_of(example):
@@ -105,24 +105,25 @@ def test_results_do_not_depend_on_who_is_first(
         if not kernels_of(example):
             continue
         expected = call(example, emulated)
-        monkeypatch.setattr(emulated.schedule, "order", order)
+        monkeypatch.setattr(emulated.device, "order", order)
         for seed in (1, 2):
-            monkeypatch.setattr(emulated.schedule, "seed", seed)
+            monkeypatch.setattr(emulated.device, "seed", seed)
             for got, want in zip(call(example, emulated), expected, strict=True):
                 np.testing.assert_array_equal(got, want, str(example))
         monkeypatch.undo()
 
 
 AN_EXAMPLE_OF_EACH = """
+from cuda_emulator.module import Device
 from emulated_backend import EmulatedBackend
 from operation_examples import call, examples
 from test_cuda_kernels import kernels_of
 
-backend = EmulatedBackend(sanitize=True)
+backend = EmulatedBackend(Device(sanitize=True))
 found = [example for example in examples("float32", 3) if kernels_of(example)]
 for example in {example.operation: example for example in reversed(found)}.values():
     call(example, backend)
-print(len(set(backend.cupy.launched)), "kernels")
+print(len(set(backend.device.launched)), "kernels")
 """
 
 
@@ -142,14 +143,14 @@ def test_nothing_is_compiled_before_it_is_needed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_kernel_is_compiled_once() -> None:
-    kernels = Kernels(EmulatedCupy(Schedule()))
+    kernels = Kernels(EmulatedCupy(Device()))
     first = kernels.get("updates", "sgd", dtype="float32")
     assert kernels.get("updates", "sgd", dtype="float32") is first
     assert kernels.get("updates", "sgd", dtype="float64") is not first
 
 
 def test_a_kernel_that_does_not_compile_is_named() -> None:
-    kernels = Kernels(EmulatedCupy(Schedule()))
+    kernels = Kernels(EmulatedCupy(Device()))
     with pytest.raises(KernelCompileError) as caught:
         kernels.get("batches", "gather_batch", dtype="float32", PIXEL="half_a_byte")
     message = str(caught.value)

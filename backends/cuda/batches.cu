@@ -6,14 +6,6 @@
 // Options: -DPIXEL=uint8 (0..255, scaled to 0..1), or float or double (0..1 already).
 #include "common.cuh"
 
-template <class Pixel>
-__device__ __forceinline__ real normalised(Pixel pixel, real shift) {
-  if constexpr (sizeof(Pixel) == 1)
-    return real(pixel) / real(255) + shift;
-  else
-    return real(pixel) + shift;
-}
-
 // At most 32 registers.
 extern "C" __global__ void gather_batch(const PIXEL* __restrict__ images,
                                         const int64* __restrict__ rows, int count, int pixels,

@@ -20,6 +20,15 @@ typedef int count_t;
 __device__ __forceinline__ int images_of(count_t count) { return count; }
 #endif
 
+// Returns a pixel as networks take it: bytes are scaled to 0..1, and all are shifted.
+template <class Pixel>
+__device__ __forceinline__ real normalised(Pixel pixel, real shift) {
+  if constexpr (sizeof(Pixel) == 1)
+    return real(pixel) / real(255) + shift;
+  else
+    return real(pixel) + shift;
+}
+
 // -------------------------------------------------------------------------------- activations
 
 #define IDENTITY 0

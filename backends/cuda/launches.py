@@ -99,6 +99,61 @@ class Filters:
         }
 
 
+@dataclass(frozen=True)
+class Data:
+    """A data set on the device.
+
+    Attributes:
+        images: (N, pixels), uint8 0…255 or the dtype of the network 0…1.
+        labels: class indices (N,), int32.
+    """
+
+    images: Array
+    labels: Array
+
+
+@dataclass(frozen=True)
+class Section:
+    """Some steps of a captured training: what they take and what they leave, on the device.
+
+    Attributes:
+        rows: of the data set, in the order in which they are taken, int32.
+        bounds: where in `rows` each step begins and ends, (steps, 2), int32.
+        rates: learning rate of each step, and Adam's two others, (steps, 3).
+        step: how many of the steps are done, (1,), int32.
+        losses: of each step, float64.
+        correct: how many images each step has recognised, int32.
+    """
+
+    rows: Array
+    bounds: Array
+    rates: Array
+    step: Array
+    losses: Array
+    correct: Array
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the kernels of a captured step hand to each other at its beginning and its end.
+
+    Attributes:
+        batch: normalised pixels (B, pixels).
+        labels: class indices (B,), int32.
+        count: how many images of the batch are there, (1,), int32.
+        rates: the step's row of `Section.rates`.
+        row_losses: loss of each image.
+        row_correct: 1 for each image that was recognised, int32.
+    """
+
+    batch: Array
+    labels: Array
+    count: Array
+    rates: Array
+    row_losses: Array
+    row_correct: Array
+
+
 class Launches:
     """The kernels, for arrays of one dtype.
 
@@ -116,11 +171,31 @@ class Launches:
 
     def gather_batch(self, images: Array, rows: Array, shift: float, batch: Array) -> None:
         """Set `batch` (B, pixels) to some rows of `images`, normalised."""
-        kernel = self._get("batches", "gather_batch", PIXEL=REAL.get(str(images.dtype), "uint8"))
+        kernel = self._get("batches", "gather_batch", PIXEL=_pixel(images))
         count, pixels = batch.shape
         kernel(
             *_over(count * pixels),
             *(images, rows, int(count), int(pixels), float(shift), batch),
+        )
+
+    def begin_step(self, data: Data, section: Section, shift: float, step: Step) -> None:
+        """Take the batch of the next step of a section from the data set."""
+        kernel = self._get("steps", "begin_step", PIXEL=_pixel(data.images))
+        capacity, pixels = step.batch.shape
+        kernel(
+            *_over(capacity * pixels),
+            *(data.images, data.labels, section.rows, section.bounds, section.rates),
+            *(section.step, int(pixels), float(shift)),
+            *(step.batch, step.labels, step.count, step.rates),
+        )
+
+    def end_step(self, section: Section, step: Step) -> None:
+        """Note the loss of a step, and how many images were recognised."""
+        kernel = self._get("steps", "end_step", PIXEL="uint8")
+        kernel(
+            *((1,), (THREADS,)),
+            *(step.row_losses, step.row_correct, step.count),
+            *(section.step, section.losses, section.correct),
         )
 
     def linear(
@@ -144,13 +219,20 @@ class Launches:
     ) -> None:
         """Set `dweight` to xᵀ dy, and `dbias`, if there is one, to the sum of dy."""
         inputs, outputs = dweight.shape
-        images = self._images(x)
         kernel = self._get("linear", "linear_backward_weight", ACTIVATION="IDENTITY")
-        grid = (_parts(outputs, TILE), _parts(inputs, TILE))
-        kernel(grid, (TILE, TILE), dy, x, inputs, outputs, images, dweight)
-        if dbias is not None:
-            kernel = self._get("linear", "linear_backward_bias", ACTIVATION="IDENTITY")
-            kernel((outputs,), (THREADS,), dy, outputs, images, dbias)
+        grid = (_parts(outputs, TILE), _parts(inputs + 1, TILE))
+        images = self._images(x)
+        kernel(grid, (TILE, TILE), dy, x, inputs, outputs, images, dweight, dbias)
+
+    def activation(self, x: Array, y: Array, kind: str) -> None:
+        """Set `y` to an activation of `x`."""
+        kernel = self._get("activations", "activation", ACTIVATION=kind.upper())
+        kernel(*_over(x.size), x, np.int64(x.size), y)
+
+    def activation_backward(self, dy: Array, y: Array, dx: Array, kind: str) -> None:
+        """Set `dx`, which may be `dy`, to `dy` times the derivative of what gave `y`."""
+        kernel = self._get("activations", "activation_backward", ACTIVATION=kind.upper())
+        kernel(*_over(y.size), dy, y, np.int64(y.size), dx)
 
     def conv2d(
         self,
@@ -185,8 +267,9 @@ class Launches:
         kernel = self._get("convolution", "conv2d_backward_weight", **filters.constants())
         taps = maps.channels * filters.kernel_size**2
         grid = (taps + (dbias is not None), maps.filters)
+        threads = min(THREADS, _parts(math.prod(dy.shape) // maps.filters, 4 * WARP) * WARP)
         images = self._images(x)
-        kernel(grid, (THREADS,), dy, mask, x, *astuple(maps), images, dweight, dbias)
+        kernel(grid, (max(WARP, threads),), dy, mask, x, *astuple(maps), images, dweight, dbias)
 
     def conv2d_backward_x(
         self,
@@ -272,6 +355,11 @@ class Launches:
         if self._count is not None:
             constants["CAPTURED"] = 1
         return self._kernels.get(file, name, dtype=self._dtype, **constants)
+
+
+def _pixel(images: Array) -> str:
+    """Return what C calls the dtype of pixels."""
+    return REAL.get(str(images.dtype), str(images.dtype))
 
 
 def _over(size: int) -> tuple[tuple[int], tuple[int]]:

@@ -19,13 +19,15 @@ struct Tiles {
 struct Matrix {
   const real* numbers;
   int rows, columns;
+  int ones = 0;  // columns of ones that follow
 };
 
 // Returns number (i, j) of a matrix or of its transpose, 0 beyond its end.
 template <bool transposed>
 __device__ __forceinline__ real number(Matrix m, int i, int j) {
   const int row = transposed ? j : i, column = transposed ? i : j;
-  return row < m.rows && column < m.columns ? m.numbers[int64(row) * m.columns + column] : real(0);
+  if (row >= m.rows || column >= m.columns + m.ones) return 0;
+  return column < m.columns ? m.numbers[int64(row) * m.columns + column] : real(1);
 }
 
 // Returns this thread's number of the product of two matrices, each transposed or not.
@@ -82,27 +84,20 @@ extern "C" __global__ void __launch_bounds__(256)
   dx[at] = sum * derivative<ACTIVATION>(below[at]);
 }
 
-// Grid: (outputs / 16, inputs / 16). dweight = xᵀ dy.
+// Grid: (outputs / 16, (inputs + 1) / 16). dweight = xᵀ dy, and dbias, unless it is left out, is the
+// row below: what a column of ones at the end of x would give.
 // At most 40 registers.
 extern "C" __global__ void __launch_bounds__(256)
     linear_backward_weight(const real* __restrict__ dy, const real* __restrict__ x, int inputs,
-                           int outputs, count_t count, real* __restrict__ dweight) {
+                           int outputs, count_t count, real* __restrict__ dweight,
+                           real* __restrict__ dbias) {
   __shared__ Tiles tiles;
   const int images = images_of(count);
   const int row = blockIdx.y * TILE + threadIdx.y, column = blockIdx.x * TILE + threadIdx.x;
-  const real sum = product<true, false>({x, images, inputs}, {dy, images, outputs}, tiles);
-  if (row < inputs && column < outputs) dweight[row * outputs + column] = sum;
-}
-
-// Grid: outputs, a block each. dbias is the sum of dy over the images.
-// At most 32 registers.
-extern "C" __global__ void linear_backward_bias(const real* __restrict__ dy, int outputs,
-                                                count_t count, real* __restrict__ dbias) {
-  __shared__ real sums[32];
-  const int images = images_of(count), column = blockIdx.x;
-  real sum = 0;
-  for (int row = threadIdx.x; row < images; row += blockDim.x)
-    sum += dy[int64(row) * outputs + column];
-  sum = sum_of_block(sum, sums);
-  if (threadIdx.x == 0) dbias[column] = sum;
+  const real sum = product<true, false>({x, images, inputs, 1}, {dy, images, outputs}, tiles);
+  if (column >= outputs) return;
+  if (row < inputs)
+    dweight[row * outputs + column] = sum;
+  else if (row == inputs && dbias)
+    dbias[column] = sum;
 }

@@ -80,7 +80,7 @@ extern "C" __global__ void max_pool2d_backward(const real* __restrict__ dy,
   dx[pixel] = sum;
 }
 
-// At most 40 registers.
+// At most 56 registers.
 extern "C" __global__ void avg_pool2d(const real* __restrict__ x, int64 windows, WINDOWS,
                                       real* __restrict__ y) {
   const int64 window = int64(blockIdx.x) * blockDim.x + threadIdx.x;

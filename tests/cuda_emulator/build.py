@@ -37,26 +37,43 @@ def compile_module(code: str, options: Sequence[str], *, sanitize: bool) -> tupl
         options: such as "-DREAL=float"; what NVRTC alone knows is left out.
         sanitize: watch all accesses to memory with AddressSanitizer.
     """
-    ours = [*OPTIONS, *(["-fsanitize=address", "-fsanitize-sections=cuda_shared"] * sanitize)]
-    defined = [option for option in options if option.startswith("-D")]
+    checks = ["-fsanitize=address", "-fsanitize-sections=cuda_shared"] if sanitize else []
+    header = HERE / "cuda.h" if sanitize else _precompiled_header()
+    names = (option.removeprefix("-D").split("=", 1) for option in options if option[:2] == "-D")
+    defined = "".join(f"#define {name} {value}\n" for name, value in names)
     known = "".join(f"EMULATOR_KERNEL({name})\n" for name in kernels_in(code))
     # Visible are only the functions that the last lines define.
-    source = f"{code}\n#pragma GCC visibility push(default)\n{known}"
+    source = f"{defined}{code}\n#pragma GCC visibility push(default)\n{known}"
     command = [
-        *("g++", "-x", "c++", *ours, *defined, "-w", "-shared"),
-        *("-include", str(HERE / "cuda.h"), "-", "-x", "none", str(_scheduler())),
+        *("g++", "-x", "c++", *OPTIONS, *checks, "-w", "-shared", "-include", str(header)),
+        *("-", "-x", "none", str(_scheduler())),
     ]
-    return _build(command, source, suffix=".so")
+    digest = hashlib.sha256("\0".join([*command, source]).encode()).hexdigest()[:24]
+    return _build(command, source, name=f"{digest}.so")
 
 
 @functools.cache
 def _scheduler() -> Path:
     """Compile the scheduler, which is the same for all kernels."""
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    command = ["g++", *OPTIONS, *warnings, "-c", str(HERE / "scheduler.cpp")]
-    path, log = _build(command, "", suffix=".o")
+    command = ["g++", *OPTIONS, "-O2", *warnings, "-c", str(HERE / "scheduler.cpp")]
+    path, log = _build(command, "", name="scheduler.o")
     assert path, log
     return Path(path)
+
+
+@functools.cache
+def _precompiled_header() -> Path:
+    """Return a copy of `cuda.h` beside what the compiler made of it: reading it takes the longest.
+
+    The compiler takes that where its options are the same, which those of the sanitizer are not.
+    """
+    for name in ("cuda.h", "scheduler.h"):
+        assert _build(["cp", str(HERE / name)], "", name=name, output=())[0]
+    command = ["g++", "-x", "c++-header", *OPTIONS, "-w", str(_folder() / "cuda.h")]
+    path, log = _build(command, "", name="cuda.h.gch")
+    assert path, log
+    return _folder() / "cuda.h"
 
 
 @functools.cache
@@ -70,16 +87,21 @@ def _folder() -> Path:
     return folder
 
 
-def _build(command: Sequence[str], source: str, *, suffix: str) -> tuple[str, str]:
-    """Run a compiler unless its result is there; several processes may do so at once."""
-    digest = hashlib.sha256("\0".join([*command, source]).encode()).hexdigest()[:24]
-    target = _folder() / f"{digest}{suffix}"
+def _build(
+    command: Sequence[str], source: str, *, name: str, output: Sequence[str] = ("-o",)
+) -> tuple[str, str]:
+    """Run a command unless its result is there; several processes may do so at once."""
+    target = _folder() / name
     if target.exists():
         return str(target), ""
     with tempfile.TemporaryDirectory(dir=_folder()) as folder:
         made = Path(folder) / target.name
         result = subprocess.run(
-            [*command, "-o", str(made)], input=source, capture_output=True, text=True, check=False
+            [*command, *output, str(made)],
+            input=source,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if result.returncode:
             return "", result.stderr

@@ -1,11 +1,16 @@
 """What the adapter uses of CuPy, on NumPy arrays and the emulator."""
 
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from cuda_emulator.module import CompileException, RawModule, Schedule
+from cuda_emulator.module import CompileException, Device, RawModule
+
+
+class OutOfMemoryError(MemoryError):
+    """The device has no room for an array."""
 
 
 class EmulatedCupy:
@@ -14,34 +19,95 @@ class EmulatedCupy:
     New memory holds NaN, so that a kernel that leaves out a number is found.
 
     Args:
-        schedule: how kernels run; may be changed between launches.
-        sanitize: watch all accesses to memory; the process must have loaded AddressSanitizer.
-
-    Attributes:
-        launched: names of the kernels that were launched, in their order.
+        device: where kernels run.
+        memory_bytes: what arrays of `empty` may take together.
     """
 
-    __version__ = np.__version__
-
-    def __init__(self, schedule: Schedule, *, sanitize: bool = False) -> None:
-        self.launched: list[str] = []
-        self._options = {"schedule": schedule, "sanitize": sanitize, "launched": self.launched}
+    def __init__(self, device: Device, *, memory_bytes: int = 1 << 30) -> None:
+        self._device = device
+        self._free_bytes = memory_bytes
         self.cuda = SimpleNamespace(
+            Stream=lambda non_blocking: Stream(device, non_blocking=non_blocking),
+            get_current_stream=lambda: Stream(device, non_blocking=False),
             compiler=SimpleNamespace(CompileException=CompileException),
-            runtime=SimpleNamespace(deviceSynchronize=lambda: None),
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            runtime=SimpleNamespace(
+                deviceSynchronize=lambda: None,
+                memGetInfo=lambda: (self._free_bytes, memory_bytes),
+            ),
         )
 
-    array = staticmethod(np.array)
-    ascontiguousarray = staticmethod(np.ascontiguousarray)
-    zeros = staticmethod(np.zeros)
-
     def RawModule(self, **options: Any) -> RawModule:  # noqa: N802 - the name that CuPy has for it
-        return RawModule(**self._options, **options)
+        return RawModule(device=self._device, **options)
 
     def asnumpy(self, array: Any) -> Any:
+        self._refuse_while_capturing("copies to the host")
         return np.array(array)
 
+    def array(self, host: Any, **options: Any) -> Any:
+        self._refuse_while_capturing("allocates")
+        return np.array(host, **options)
+
+    asarray = array
+
+    def ascontiguousarray(self, array: Any) -> Any:
+        return array if array.flags.c_contiguous else self.array(array, order="C")
+
     def empty(self, shape: Any, dtype: Any) -> Any:
+        self._refuse_while_capturing("allocates")
         array = np.empty(shape, dtype)
+        if array.nbytes > self._free_bytes:
+            raise OutOfMemoryError(f"Out of memory allocating {array.nbytes} bytes")
+        self._free_bytes -= array.nbytes
+        weakref.finalize(array, self._give_back, array.nbytes)
         array.reshape(-1).view(np.uint8)[...] = 0xFF
         return array
+
+    def get_default_memory_pool(self) -> SimpleNamespace:
+        return SimpleNamespace(free_bytes=lambda: 0)
+
+    def _give_back(self, count: int) -> None:
+        self._free_bytes += count
+
+    def _refuse_while_capturing(self, verb: str) -> None:
+        if self._device.recorded is not None:
+            raise AssertionError(f"{verb} while a graph is captured: CUDA refuses, or forgets it")
+
+
+class Stream:
+    """A queue of launches; here each is done when it is put in."""
+
+    def __init__(self, device: Device, *, non_blocking: bool) -> None:
+        self._device = device
+        self._captures = non_blocking  # the stream of all others cannot
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        assert self._device.recorded is None, "waits while a graph is captured, which CUDA refuses"
+
+    def begin_capture(self) -> None:
+        assert self._captures
+        assert self._device.recorded is None
+        self._device.recorded = []
+
+    def end_capture(self) -> "Graph":
+        recorded, self._device.recorded = self._device.recorded, None
+        assert recorded is not None
+        return Graph(recorded)
+
+
+class Graph:
+    """Launches that were captured."""
+
+    def __init__(self, launches: list[Any]) -> None:
+        self._launches = launches
+
+    def launch(self, stream: Stream) -> None:
+        del stream
+        for launch in self._launches:
+            launch()

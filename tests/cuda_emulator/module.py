@@ -3,8 +3,8 @@
 import ctypes
 import enum
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,11 +57,22 @@ class _Parameter(ctypes.Structure):
 
 
 @dataclass
-class Schedule:
-    """How the kernels of a module run; tests change it between launches."""
+class Device:
+    """What launches go to.
+
+    Attributes:
+        order: in which threads run; tests change it between launches.
+        seed: of the random order.
+        sanitize: watch all accesses to memory; the process must have loaded AddressSanitizer.
+        launched: names of the kernels that were launched, in their order.
+        recorded: launches of the graph that is being captured; None while they are carried out.
+    """
 
     order: ThreadOrder = ThreadOrder.UP
     seed: int = 0
+    sanitize: bool = False
+    launched: list[str] = field(default_factory=list)
+    recorded: list[Callable[[], None]] | None = None
 
 
 class RawModule:
@@ -71,9 +82,7 @@ class RawModule:
         code: CUDA C++.
         options: of NVRTC.
         backend: "nvrtc", the only one.
-        schedule: shared by all modules that are to run alike.
-        sanitize: watch all accesses to memory; the process must have loaded AddressSanitizer.
-        launched: receives the name of each kernel that is launched.
+        device: where kernels run; one of the module's own if None.
     """
 
     def __init__(
@@ -82,28 +91,22 @@ class RawModule:
         code: str,
         options: Sequence[str] = (),
         backend: str = "nvrtc",
-        schedule: Schedule | None = None,
-        sanitize: bool = False,
-        launched: list[str] | None = None,
+        device: Device | None = None,
     ) -> None:
         assert backend == "nvrtc"
-        self._launched = [] if launched is None else launched
-        self._source = code, tuple(options), sanitize
-        self._schedule = schedule or Schedule()
+        self._device = device or Device()
+        self._source = code, tuple(options), self._device.sanitize
 
     def get_function(self, name: str) -> "RawKernel":
-        return RawKernel(_load(*self._source), name, self._schedule, self._launched)
+        return RawKernel(_load(*self._source), name, self._device)
 
 
 class RawKernel:
-    """A kernel of a module; it has run when the call of it returns."""
+    """A kernel of a module; it has run when the call of it returns, unless it is captured."""
 
-    def __init__(
-        self, library: ctypes.CDLL, name: str, schedule: Schedule, launched: list[str]
-    ) -> None:
+    def __init__(self, library: ctypes.CDLL, name: str, device: Device) -> None:
         self.name = name
-        self._launched = launched
-        self._schedule = schedule
+        self._device = device
         self._run = getattr(library, f"launch_{name}")
         self._run.argtypes, self._run.restype = [_Launch], ctypes.c_char_p
         parameters = ctypes.POINTER(_Parameter)()
@@ -118,7 +121,7 @@ class RawKernel:
         *,
         cooperative: bool = False,
     ) -> None:
-        """Run the kernel to its end.
+        """Run the kernel to its end, or add it to the graph that is being captured.
 
         Raises:
             TypeError: an argument is not what the kernel takes; a GPU would not notice.
@@ -127,20 +130,39 @@ class RawKernel:
         if len(args) != len(self._parameters):
             raise TypeError(f"{self.name} takes {len(self._parameters)} arguments, got {len(args)}")
         values = [self._value(number, value) for number, value in enumerate(args)]
-        addresses = (ctypes.c_void_p * max(1, len(values)))(*(v.ctypes.data for v in values))
         grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
         blocks = grid[0] * grid[1] * grid[2]
-        if blocks < 1 or not 1 <= block[0] * block[1] * block[2] <= MOST_THREADS_A_BLOCK:
+        threads = block[0] * block[1] * block[2]
+        if blocks < 1 or max(grid[1:]) > 65535 or not 1 <= threads <= MOST_THREADS_A_BLOCK:
             raise EmulationError(f"{self.name} cannot be launched with grid {grid}, block {block}")
+
+        def launch() -> None:
+            assert args is not None  # the arrays live as long as the graph
+            self._launch(grid, block, values, resident=blocks if cooperative else 1)
+
+        if self._device.recorded is None:
+            launch()
+        else:
+            self._device.recorded.append(launch)
+
+    def _launch(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        values: list[np.ndarray[Any, Any]],
+        *,
+        resident: int,
+    ) -> None:
+        addresses = (ctypes.c_void_p * max(1, len(values)))(*(v.ctypes.data for v in values))
         launch = _Launch(
             arguments=addresses,
             grid=_Index(*grid),
             block=_Index(*block),
-            resident=blocks if cooperative else 1,
-            order=self._schedule.order,
-            seed=self._schedule.seed,
+            resident=resident,
+            order=self._device.order,
+            seed=self._device.seed,
         )
-        self._launched.append(self.name)
+        self._device.launched.append(self.name)
         message = self._run(launch)
         if message:
             raise EmulationError(f"{self.name}: {message.decode()}")

@@ -29,6 +29,7 @@ constexpr unsigned MOST_IDLE_ROUNDS = 10000;
 enum class State { ready, asleep, at_block_barrier, at_warp_barrier, done };
 
 struct Fiber : Thread {
+  char* stack;
   void* stack_pointer;
   State state;
   Place place;
@@ -41,7 +42,8 @@ struct Fiber : Thread {
 struct Block {
   Index index;
   std::vector<Fiber> fibers;
-  std::vector<char> shared;  // the block's shared memory while another block runs
+  std::vector<char> shared;        // the block's shared memory while another block runs
+  std::vector<uint64_t> received;  // by all threads, see `Thread`
 };
 
 namespace {
@@ -104,8 +106,8 @@ char* stack(size_t number) {
   return stacks[number];
 }
 
-void start(Fiber& fiber, char* stack) {
-  void** top = reinterpret_cast<void**>(stack + STACK_BYTES);
+void start(Fiber& fiber) {
+  void** top = reinterpret_cast<void**>(fiber.stack + STACK_BYTES);
   *--top = nullptr;  // functions expect the stack to be 8 bytes off a multiple of 16
   *--top = reinterpret_cast<void*>(first_function_of_a_fiber);
   for (int saved_register = 0; saved_register < 6; saved_register++) *--top = nullptr;
@@ -154,12 +156,10 @@ bool release_warp(Fiber* warp, unsigned lanes) {
                   warp[lane].mask == mask && same(warp[lane].place, place);
     }
     if (!complete) continue;
-    uint64_t values[WARP] = {};
-    for (unsigned lane = 0; lane < lanes; lane++)
-      if (mask >> lane & 1) values[lane] = warp[lane].given;
+    // All partners wait here, so nobody still reads what was given last time.
     for (unsigned lane = 0; lane < lanes; lane++) {
       if (!(mask >> lane & 1)) continue;
-      memcpy(warp[lane].received, values, sizeof values);
+      warp[lane].received[lane] = warp[lane].given;
       warp[lane].present = mask;
       warp[lane].state = State::ready;
     }
@@ -281,23 +281,31 @@ void run_blocks(std::vector<std::unique_ptr<Block>>& blocks, Order& threads, Ord
   }
 }
 
-std::unique_ptr<Block> make_block(unsigned number, size_t first_stack) {
-  const Index grid = launch->grid, size = launch->block;
+// Makes the threads of a block, which `begin` sends to the beginning of the kernel.
+std::unique_ptr<Block> make_block(size_t first_stack) {
+  const Index size = launch->block;
   auto block = std::make_unique<Block>();
-  block->index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
   block->fibers.resize(size_t(size.x) * size.y * size.z);
-  // Whoever reads what nobody wrote finds NaN.
-  block->shared.assign(launch->shared_bytes, char(0xFF));
+  block->received.resize(block->fibers.size() + WARP);
   unsigned thread = 0;
   for (Fiber& fiber : block->fibers) {
     fiber.index = {thread % size.x, thread / size.x % size.y, thread / size.x / size.y};
     fiber.lane = thread % WARP;
     fiber.block = block.get();
+    fiber.received = &block->received[thread - fiber.lane];
+    fiber.stack = stack(first_stack + thread);
     fiber.mask = 0;
-    start(fiber, stack(first_stack + thread));
     thread++;
   }
   return block;
+}
+
+void begin(Block& block, unsigned number) {
+  const Index grid = launch->grid;
+  block.index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
+  // Whoever reads what nobody wrote finds NaN.
+  block.shared.assign(launch->shared_bytes, char(0xFF));
+  for (Fiber& fiber : block.fibers) start(fiber);
 }
 
 }  // namespace
@@ -337,10 +345,10 @@ const char* run(const Launch& what) {
   const unsigned count = what.grid.x * what.grid.y * what.grid.z;
   const std::vector<unsigned> sequence = order.of(count);
   const size_t block_size = size_t(what.block.x) * what.block.y * what.block.z;
+  std::vector<std::unique_ptr<Block>> blocks;
+  for (unsigned i = 0; i < what.resident; i++) blocks.push_back(make_block(i * block_size));
   for (unsigned first = 0; first < count && !error[0]; first += what.resident) {
-    std::vector<std::unique_ptr<Block>> blocks;
-    for (unsigned i = 0; i < what.resident; i++)
-      blocks.push_back(make_block(sequence[first + i], i * block_size));
+    for (unsigned i = 0; i < what.resident; i++) begin(*blocks[i], sequence[first + i]);
     bring_in(*blocks[0]);
     run_blocks(blocks, threads, order);
   }

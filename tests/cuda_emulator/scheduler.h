@@ -25,8 +25,8 @@ struct Thread {
   Index index;    // threadIdx
   unsigned lane;  // in its warp
   Block* block;
-  uint64_t received[32];  // what each lane of the warp gave to the last exchange
-  unsigned present;       // the lanes that took part in it
+  uint64_t* received;  // what each lane of the warp gave to its last exchange
+  unsigned present;    // the lanes that took part in the last one of this thread
 };
 
 // A launch, as the Python side describes it.

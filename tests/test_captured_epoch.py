@@ -1,0 +1,213 @@
+"""Steps that are captured as CUDA graphs do what the same steps do one operation at a time."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_emulator.build import why_not
+from cuda_emulator.module import Device, ThreadOrder
+from cuda_emulator.sanitizer import under_sanitizer
+from emulated_backend import EmulatedBackend
+from test_compiled_epoch import NETWORKS, OPTIMIZERS, L, assert_tiers_agree, network
+
+from backends import cupy_epoch
+from mnist_accel.data import Dataset
+from mnist_accel.models import RECIPES, create_model
+from mnist_accel.nn import losses, optimizers
+from mnist_accel.nn.network import Network
+from mnist_accel.trainer import Trainer
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+@pytest.fixture(scope="module")
+def emulated() -> EmulatedBackend:
+    return EmulatedBackend()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_ten_steps_of_every_recipe(emulated: EmulatedBackend, mnist: Dataset, name: str) -> None:
+    recipe = RECIPES[name]
+    batch_size = {"cnn": 1, "lenet": 3, "fcnn": 5}.get(name, 17)
+    models = tuple(create_model(name, backend=emulated, seed=3) for _ in range(2))
+    count = batch_size * 4 - 1  # the last batch of an epoch is smaller
+    assert_tiers_agree(
+        models,  # type: ignore[arg-type]
+        (mnist.x_train[:count], mnist.t_train[:count]),
+        optimizers.create_optimizer(recipe.optimizer, lr=recipe.lr),
+        batch_size=batch_size,
+        sampling=recipe.sampling,
+    )
+
+
+# What these do, the others do too, with fewer threads to emulate.
+SLOW = {"many channels", "narrow maps", "filters that leave one column", "wide"}
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS.keys() - SLOW))
+def test_networks_of_ones_own(emulated: EmulatedBackend, mnist: Dataset, name: str) -> None:
+    models = network(name, emulated), network(name, emulated)
+    data = mnist.x_train[:11], mnist.t_train[:11]
+    assert_tiers_agree(models, data, optimizers.SGD(lr=0.02), batch_size=4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer(emulated: EmulatedBackend, mnist: Dataset, name: str) -> None:
+    models = network("two activations", emulated), network("two activations", emulated)
+    data = mnist.x_train[:19], mnist.t_train[:19]
+    assert_tiers_agree(models, data, OPTIMIZERS[name], batch_size=8)
+
+
+@pytest.mark.parametrize("loss", [losses.BinaryCrossEntropy(), losses.Quadratic()])
+def test_every_loss(emulated: EmulatedBackend, mnist: Dataset, loss: losses.Loss) -> None:
+    row = [L.Linear(12), L.ReLU(), L.Linear(10), L.Tanh()]
+    models = tuple(
+        Network(row, loss, input_shape=(784,), backend=emulated, dtype="float64") for _ in range(2)
+    )
+    data = mnist.x_train[:19], mnist.t_train[:19]
+    assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=8)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float_images(emulated: EmulatedBackend, mnist: Dataset, dtype: str) -> None:
+    models = network("one layer", emulated, dtype), network("one layer", emulated, dtype)
+    images = mnist.x_train[:19] / np.float64(255)
+    assert_tiers_agree(models, (images, mnist.t_train[:19]), optimizers.SGD(), batch_size=8)
+
+
+def train(backend: EmulatedBackend, mnist: Dataset, *, images: int = 30) -> list[Any]:
+    """Train a network with every sort of kernel; return its weights and losses."""
+    row = [L.Conv2d(2, 5), L.MaxPool2d(), L.AvgPool2d(), L.ReLU(), L.MaxPool2d(3, stride=1)]
+    row += [L.Flatten(), L.Linear(6), L.Tanh(), L.Linear(10)]
+    model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=backend)
+    trainer = Trainer(model, "adam", batch_size=4, seed=1)
+    history = trainer.fit(mnist.x_train[:images], mnist.t_train[:images], epochs=1)
+    return [history.losses, *model.state_dict().values()]
+
+
+def assert_same_bits(got: list[Any], expected: list[Any]) -> None:
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("order", [ThreadOrder.DOWN, ThreadOrder.RANDOM])
+def test_results_do_not_depend_on_who_is_first(
+    emulated: EmulatedBackend, mnist: Dataset, order: ThreadOrder
+) -> None:
+    device = Device(order, seed=5)
+    assert_same_bits(train(EmulatedBackend(device), mnist), train(emulated, mnist))
+
+
+def test_results_do_not_depend_on_how_steps_are_cut(
+    emulated: EmulatedBackend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(emulated, mnist)
+    for section, graph in ((3, 2), (1, 1), (100, 5)):
+        monkeypatch.setattr(cupy_epoch, "MOST_STEPS_A_SECTION", section)
+        monkeypatch.setattr(cupy_epoch, "STEPS_A_GRAPH", graph)
+        assert_same_bits(train(emulated, mnist), expected)
+
+
+def test_every_step_launches_the_same_kernels_once(
+    emulated: EmulatedBackend, mnist: Dataset
+) -> None:
+    model = create_model("two-layer", backend=emulated, hidden_sizes=(5,))
+    trainer = Trainer(model, "sgd", batch_size=2)
+    data = trainer.prepare(mnist.x_train[:6], mnist.t_train[:6])
+    trainer.fit(data, epochs=1)
+    emulated.device.launched.clear()
+    trainer.fit(data, epochs=2)  # captured already
+    step = ["begin_step", "linear", "linear", "softmax_cross_entropy", "linear_backward_weight"]
+    step += ["linear_backward_x", "linear_backward_weight", "sgd", "end_step"]
+    assert emulated.device.launched == step * 6
+
+
+def test_larger_batches_and_other_data_are_captured_anew(
+    emulated: EmulatedBackend, mnist: Dataset
+) -> None:
+    models = [create_model("two-layer", backend=emulated, hidden_sizes=(5,)) for _ in range(2)]
+    trainers = [
+        Trainer(model, "adam", compiled=compiled)
+        for model, compiled in zip(models, (True, False), strict=True)
+    ]
+    for batch_size, images in ((3, 7), (5, 9), (2, 4)):
+        for trainer in trainers:
+            trainer.batch_size = batch_size
+            part = slice(images, 2 * images)
+            trainer.fit(mnist.x_train[part], mnist.t_train[part], epochs=1)
+    for key, weight in models[1].state_dict().items():
+        np.testing.assert_allclose(models[0].state_dict()[key], weight, rtol=1e-3, atol=1e-6)
+
+
+def test_a_batch_that_does_not_fit_says_which_would(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cupy_epoch, "MOST_ROWS_A_SECTION", 10_000)
+    backend = EmulatedBackend(memory_bytes=2_000_000)
+    model = create_model("two-layer", backend=backend, hidden_sizes=(5,))
+    trainer = Trainer(model, "sgd", batch_size=900)
+    images, labels = mnist.x_train[:900], mnist.t_train[:900]
+    with pytest.raises(MemoryError) as caught:
+        trainer.fit(images, labels, iterations=1)
+    message = re.fullmatch(
+        r"a batch of 900 images needs (\d+) MB on the GPU, of which 2 MB are free; "
+        r"the largest batch that fits is about (\d+): choose a smaller one",
+        str(caught.value),
+    )
+    assert message is not None, caught.value
+    assert message[1] == "3"
+    fitting = int(message[2])
+    trainer.batch_size = fitting + 20
+    with pytest.raises(MemoryError, match=f"a batch of {fitting + 20} images"):
+        trainer.fit(images, labels, iterations=1)
+    trainer.batch_size = fitting - 20
+    assert len(trainer.fit(images, labels, iterations=1).losses) == 1
+
+
+def test_an_interrupted_section_leaves_the_weights_as_they_were(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = EmulatedBackend()
+    model = create_model("two-layer", backend=backend, hidden_sizes=(5,))
+    trainer = Trainer(model, "sgd", batch_size=2)
+    data = trainer.prepare(mnist.x_train[:6], mnist.t_train[:6])
+    trainer.fit(data, epochs=1)
+    before = model.state_dict()
+    asnumpy = backend._cupy.asnumpy
+
+    def interrupt(array: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backend._cupy, "asnumpy", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(data, epochs=1)
+    monkeypatch.setattr(backend._cupy, "asnumpy", asnumpy)
+    assert_same_bits(list(model.state_dict().values()), list(before.values()))
+
+
+def test_filters_that_are_too_large_are_not_captured(emulated: EmulatedBackend) -> None:
+    row = [L.Conv2d(1, 33, padding=3), L.Flatten(), L.Linear(10)]
+    model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=emulated)
+    assert "a side of at most 32, not 33" in Trainer(model).not_compiled
+
+
+ONE_EPOCH = """
+import numpy as np
+from cuda_emulator.module import Device
+from emulated_backend import EmulatedBackend
+from mnist_accel.data import load_dataset
+from mnist_accel.models import create_model
+from mnist_accel.trainer import Trainer
+
+data = load_dataset("digits")
+model = create_model("cnn", backend=EmulatedBackend(Device(sanitize=True)))
+history = Trainer(model, "sgd", batch_size=2).fit(data.x_train[:5], data.t_train[:5], epochs=1)
+assert np.isfinite(history.losses).all()
+print("done")
+"""
+
+
+def test_captured_steps_stay_within_their_arrays() -> None:
+    result = under_sanitizer(ONE_EPOCH)
+    assert result.stdout == "done\n", result.stderr
