@@ -34,7 +34,7 @@ __device__ __forceinline__ Range windows_over(int pixel, int pooled, int size, i
 }
 
 // With `all_ties` every position that equals the maximum receives the gradient, else the first.
-// At most 40 registers.
+// At most 56 registers.
 extern "C" __global__ void max_pool2d(const real* __restrict__ x, int64 windows, WINDOWS,
                                       int all_ties, real* __restrict__ y,
                                       MASK* __restrict__ mask) {
