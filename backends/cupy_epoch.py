@@ -8,8 +8,9 @@ rates to the device, replays, and fetches the losses at the end.
 
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from backends.cuda.launches import (
     Step,
     Windows,
 )
-from backends.cuda.loader import Kernels
+from backends.cuda.loader import Constant, Kernels
+from backends.cuda.persistent import constants_of
 from backends.operations.common import Array
 from backends.program import CompiledEpoch, NotCompiledError, Program, Stage, Steps
 
@@ -101,6 +103,8 @@ class CupyEpoch(CompiledEpoch):
         self._kernels = kernels
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._captured: Captured | None = None
+        self._constants = constants_of(program)
+        self._section: Section | None = None  # of steps that one kernel does
 
     def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> Data:
         """Copy the data set to the device, pixels as they are."""
@@ -117,32 +121,72 @@ class CupyEpoch(CompiledEpoch):
         self._cupy.cuda.get_current_stream().synchronize()
         with self._stream:
             try:
-                captured = self._capture(data, steps, parameters)
-                length = len(captured.workspace.section.bounds)
+                section, launch = self._prepare(data, steps, parameters)
+                length = len(section.bounds)
                 for first in range(0, count, length):
                     part = slice(first, min(first + length, count))
-                    losses[part], correct[part] = self._run_section(captured, steps, part)
+                    losses[part], correct[part] = self._run_section(section, launch, steps, part)
             finally:  # whoever interrupts will look at the parameters
                 self._stream.synchronize()
         return losses, correct
 
+    def _prepare(
+        self, data: Data, steps: Steps, parameters: tuple[Array, ...]
+    ) -> tuple[Section, Callable[[int], None]]:
+        """Return where the steps of a section are put, and what launches so many of them."""
+        largest = int(np.diff(steps.bounds)[:, 0].max(initial=1))
+        if self._constants is None or largest > 1:
+            captured = self._capture(data, largest, parameters)
+            return captured.workspace.section, partial(self._replay, captured)
+        if self._section is None:
+            self._section = self._new_section(MOST_STEPS_A_SECTION, 1)
+        return self._section, partial(
+            self._train_one_by_one, data, self._section, parameters[0], self._constants
+        )
+
     def _run_section(
-        self, captured: Captured, steps: Steps, part: slice
+        self, section: Section, launch: Callable[[int], None], steps: Steps, part: slice
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Do some steps, and wait for them."""
-        cupy, section = self._cupy, captured.workspace.section
-        bounds = steps.bounds[part]
+        cupy, bounds = self._cupy, steps.bounds[part]
         count, begin, end = len(bounds), bounds[0, 0], bounds[-1, 1]
         section.rows[: end - begin] = cupy.asarray(steps.rows[begin:end].astype(np.int32))
         section.bounds[:count] = cupy.asarray((bounds - begin).astype(np.int32))
         section.rates[:count] = cupy.asarray(self._rates(steps, part))
         section.step[...] = 0
-        left = count
-        for length, graph in captured.graphs.items():
-            for _ in range(left // length):
-                graph.launch(stream=self._stream)
-            left %= length
+        launch(count)
         return cupy.asnumpy(section.losses[:count]), cupy.asnumpy(section.correct[:count])
+
+    def _replay(self, captured: Captured, count: int) -> None:
+        """Launch graphs that do so many steps together."""
+        for length, graph in captured.graphs.items():
+            for _ in range(count // length):
+                graph.launch(stream=self._stream)
+            count %= length
+
+    def _train_one_by_one(
+        self,
+        data: Data,
+        section: Section,
+        weights: Array,
+        constants: Mapping[str, Constant],
+        count: int,
+    ) -> None:
+        """Launch the kernel that does so many steps."""
+        convolution, linear = self._program.stages
+        assert convolution.pooling is not None
+        filters, _ = _parameters(convolution, weights)
+        weight, bias = _parameters(linear, weights)
+        Launches(self._kernels, self._program.dtype).train_one_by_one(
+            data,
+            section,
+            count,
+            (filters, weight, bias),
+            shift=self._program.pixel_shift,
+            weight_decay=self._program.update.settings["weight_decay"],
+            ties=convolution.pooling.ties,
+            constants=constants,
+        )
 
     def _rates(self, steps: Steps, part: slice) -> NDArray[Any]:
         """Return the learning rate of each step, and what Adam multiplies its means by."""
@@ -157,9 +201,8 @@ class CupyEpoch(CompiledEpoch):
 
     # ------------------------------------------------------------------------------------ capture
 
-    def _capture(self, data: Data, steps: Steps, parameters: tuple[Array, ...]) -> Captured:
+    def _capture(self, data: Data, largest: int, parameters: tuple[Array, ...]) -> Captured:
         """Return graphs for these arrays and batches; capturing takes as long as some steps."""
-        largest = int(np.diff(steps.bounds)[:, 0].max(initial=1))
         found = self._captured
         if found is not None and found.workspace.capacity >= largest:
             same = [found.data.images is data.images]
@@ -228,14 +271,7 @@ class CupyEpoch(CompiledEpoch):
         )
         return Workspace(
             capacity=capacity,
-            section=Section(
-                rows=empty(steps * capacity, "int32"),
-                bounds=empty((steps, 2), "int32"),
-                rates=empty((steps, 3), dtype),
-                step=empty(1, "int32"),
-                losses=empty(steps, "float64"),
-                correct=empty(steps, "int32"),
-            ),
+            section=self._new_section(steps, capacity),
             step=Step(
                 batch=empty((capacity, data.images.shape[1]), dtype),
                 labels=empty(capacity, "int32"),
@@ -248,6 +284,18 @@ class CupyEpoch(CompiledEpoch):
             gradients=gradients,
             masks=masks,
             grads=empty(program.parameters, dtype),
+        )
+
+    def _new_section(self, steps: int, capacity: int) -> Section:
+        """Allocate room for so many steps with batches of up to `capacity` images."""
+        empty = self._cupy.empty
+        return Section(
+            rows=empty(steps * capacity, "int32"),
+            bounds=empty((steps, 2), "int32"),
+            rates=empty((steps, 3), self._program.dtype),
+            step=empty(1, "int32"),
+            losses=empty(steps, "float64"),
+            correct=empty(steps, "int32"),
         )
 
     def _bytes_needed(self, data: Data) -> tuple[int, int]:

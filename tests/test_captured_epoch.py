@@ -1,4 +1,7 @@
-"""Steps that are captured as CUDA graphs do what the same steps do one operation at a time."""
+"""Compiled epochs of the CuPy adapter do what the same steps do one operation at a time.
+
+They are graphs of captured steps, or one kernel that does many steps of one image.
+"""
 
 import re
 from typing import Any
@@ -11,7 +14,7 @@ from cuda_emulator.sanitizer import under_sanitizer
 from emulated_backend import EmulatedBackend
 from test_compiled_epoch import NETWORKS, OPTIMIZERS, L, assert_tiers_agree, network
 
-from backends import cupy_epoch
+from backends import Ties, cupy_epoch
 from mnist_accel.data import Dataset
 from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import losses, optimizers
@@ -192,6 +195,103 @@ def test_filters_that_are_too_large_are_not_captured(emulated: EmulatedBackend) 
     assert "a side of at most 32, not 33" in Trainer(model).not_compiled
 
 
+# ------------------------------------------------------------------- one image after the other
+
+
+def small_cnn(
+    backend: EmulatedBackend,
+    *between: L.Layer,
+    filters: int = 8,
+    kernel_size: int = 3,
+    ties: Ties = "all",
+    dtype: str = "float32",
+    **options: Any,
+) -> Network:
+    convolution = {"kernel_size": kernel_size, "bias": False, "uniform": True, **options}
+    row = [L.Conv2d(filters, **convolution), *between, L.MaxPool2d(2, ties=ties)]
+    return Network(
+        [*row, L.Flatten(), L.Linear(10)],
+        losses.SoftmaxCrossEntropy(),
+        input_shape=(1, 28, 28),
+        backend=backend,
+        dtype=dtype,
+        pixel_shift=-0.5,
+    )
+
+
+ONE_BY_ONE: dict[str, dict[str, Any]] = {
+    "as the recipe": {},
+    "first ties": {"ties": "first"},
+    "float64": {"dtype": "float64"},
+    "filters that share the warps unevenly": {"filters": 5},
+    "most filters": {"filters": 9},
+    "larger filters": {"filters": 3, "kernel_size": 5},
+}
+
+
+def kernels_of_a_step(
+    emulated: EmulatedBackend, model: Network, mnist: Dataset, **options: Any
+) -> set[str]:
+    """Train for a step; return what was launched."""
+    trainer = Trainer(model, **{"optimizer": optimizers.SGD(), "batch_size": 1, **options})
+    emulated.device.launched.clear()
+    trainer.fit(mnist.x_train[:4], mnist.t_train[:4], iterations=1)
+    return set(emulated.device.launched)
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_one_kernel_trains_image_by_image(
+    emulated: EmulatedBackend, mnist: Dataset, name: str
+) -> None:
+    models = small_cnn(emulated, **ONE_BY_ONE[name]), small_cnn(emulated, **ONE_BY_ONE[name])
+    optimizer = optimizers.SGD(lr=0.01, weight_decay=0.01)
+    assert_tiers_agree(models, (mnist.x_train[:4], mnist.t_train[:4]), optimizer, batch_size=1)
+    assert kernels_of_a_step(emulated, models[0], mnist) == {"train_one_by_one"}
+
+
+def test_one_kernel_takes_activations_and_float_images(
+    emulated: EmulatedBackend, mnist: Dataset
+) -> None:
+    models = small_cnn(emulated, L.Tanh()), small_cnn(emulated, L.Tanh())
+    data = mnist.x_train[:4] / np.float32(255), mnist.t_train[:4]
+    assert_tiers_agree(models, data, optimizers.SGD(lr=0.01), batch_size=1)
+
+
+@pytest.mark.parametrize("order", ThreadOrder)
+def test_one_kernel_repeats_to_the_bit(
+    mnist: Dataset, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for device, section in ((Device(), 1024), (Device(order, seed=2), 2)):
+        monkeypatch.setattr(cupy_epoch, "MOST_STEPS_A_SECTION", section)
+        model = create_model("cnn", backend=EmulatedBackend(device))
+        history = Trainer(model, "sgd", lr=0.01, batch_size=1).fit(
+            mnist.x_train[:5], mnist.t_train[:5], epochs=2
+        )
+        results.append([history.losses, *model.state_dict().values()])
+    assert_same_bits(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, {"batch_size": 2}),
+        ({}, {"optimizer": optimizers.Adam()}),
+        ({"bias": True}, {}),
+        ({"padding": 1}, {}),
+        ({"filters": 17}, {}),
+        ({"filters": 10}, {}),  # the linear layer does not fit the registers
+        ({"kernel_size": 6}, {}),
+    ],
+)
+def test_other_trainings_are_graphs(
+    emulated: EmulatedBackend, mnist: Dataset, changes: Any, options: Any
+) -> None:
+    launched = kernels_of_a_step(emulated, small_cnn(emulated, **changes), mnist, **options)
+    assert {"begin_step", "conv2d", "end_step"} <= launched
+    assert "train_one_by_one" not in launched
+
+
 ONE_EPOCH = """
 import numpy as np
 from cuda_emulator.module import Device
@@ -201,13 +301,15 @@ from mnist_accel.models import create_model
 from mnist_accel.trainer import Trainer
 
 data = load_dataset("digits")
-model = create_model("cnn", backend=EmulatedBackend(Device(sanitize=True)))
-history = Trainer(model, "sgd", batch_size=2).fit(data.x_train[:5], data.t_train[:5], epochs=1)
-assert np.isfinite(history.losses).all()
-print("done")
+backend = EmulatedBackend(Device(sanitize=True))
+for batch_size in (2, 1):
+    trainer = Trainer(create_model("cnn", backend=backend), "sgd", batch_size=batch_size)
+    history = trainer.fit(data.x_train[:5], data.t_train[:5], epochs=1)
+    assert np.isfinite(history.losses).all()
+print({"begin_step", "train_one_by_one"} <= set(backend.device.launched))
 """
 
 
-def test_captured_steps_stay_within_their_arrays() -> None:
+def test_compiled_epochs_stay_within_their_arrays() -> None:
     result = under_sanitizer(ONE_EPOCH)
-    assert result.stdout == "done\n", result.stderr
+    assert result.stdout == "True\n", result.stderr

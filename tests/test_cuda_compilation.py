@@ -16,6 +16,7 @@ BUDGET = re.compile(
     r"(?:__launch_bounds__\(\d+\)\s+)?(\w+)\("
 )
 Constants = dict[str, str | int]
+DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}
 # The options with which the recipes compile each file, and others that only one GPU stands for.
 RECIPES: dict[str, list[Constants]] = {
     "activations": [{"ACTIVATION": "SIGMOID"}],
@@ -26,6 +27,9 @@ RECIPES: dict[str, list[Constants]] = {
     ],
     "linear": [{"ACTIVATION": "RELU"}],
     "losses": [{"LABEL": "int64"}],
+    "persistent": [
+        {"PIXEL": "uint8", "KERNEL_SIZE": 3, "FILTERS": 8, "ACTIVATION": "IDENTITY", **DIGITS}
+    ],
     "pooling": [{"MASK": "uint8"}],
     "steps": [{"PIXEL": "uint8"}],
     "updates": [{}],
@@ -38,6 +42,9 @@ OTHERS: dict[str, list[Constants]] = {
     ],
     "linear": [{"ACTIVATION": "SIGMOID"}],
     "losses": [{"LABEL": "int32"}],
+    "persistent": [
+        {"PIXEL": "float", "KERNEL_SIZE": 5, "FILTERS": 9, "ACTIVATION": "TANH", **DIGITS}
+    ],
     "pooling": [{"MASK": "int64"}],
 }
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda.loader import REAL, Kernel, Kernels
+from backends.cuda import persistent
+from backends.cuda.loader import REAL, Constant, Kernel, Kernels
 from backends.operations.common import Array, Ties
 
 THREADS = 256  # of a block; a multiple of a warp
@@ -196,6 +197,39 @@ class Launches:
             *((1,), (THREADS,)),
             *(step.row_losses, step.row_correct, step.count),
             *(section.step, section.losses, section.correct),
+        )
+
+    def train_one_by_one(
+        self,
+        data: Data,
+        section: Section,
+        steps: int,
+        parameters: tuple[Array, Array, Array],
+        *,
+        shift: float,
+        weight_decay: float,
+        ties: Ties,
+        constants: Mapping[str, Constant],
+    ) -> None:
+        """Do some steps of a section from its beginning, each with one image, in one launch.
+
+        Args:
+            data: the data set.
+            section: the steps.
+            steps: how many of them.
+            parameters: filters, weight and bias; changed in place.
+            shift: added to pixels after scaling.
+            weight_decay: of plain descent.
+            ties: of the pooling.
+            constants: as `backends.cuda.persistent` found them.
+        """
+        pixel = _pixel(data.images)
+        kernel = self._get("persistent", "train_one_by_one", PIXEL=pixel, **constants)
+        kernel(
+            *((1,), (persistent.THREADS,)),
+            *(data.images, data.labels, section.rows, section.rates, steps),
+            *(float(shift), float(weight_decay), ties == "all", *parameters),
+            *(section.losses, section.correct),
         )
 
     def linear(
