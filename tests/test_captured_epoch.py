@@ -14,7 +14,7 @@ from cuda_emulator.sanitizer import under_sanitizer
 from emulated_backend import EmulatedBackend
 from test_compiled_epoch import NETWORKS, OPTIMIZERS, L, assert_tiers_agree, network
 
-from backends import Ties, cupy_epoch
+from backends import Backend, Ties, cupy_epoch
 from mnist_accel.data import Dataset
 from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import losses, optimizers
@@ -29,11 +29,18 @@ def emulated() -> EmulatedBackend:
     return EmulatedBackend()
 
 
+# Where there is a GPU, real graphs are captured as well.
+emulated_and_real = pytest.mark.parametrize(
+    "backend", [EmulatedBackend.name, pytest.param("cupy", marks=pytest.mark.gpu)], indirect=True
+)
+
+
+@emulated_and_real
 @pytest.mark.parametrize("name", RECIPES)
-def test_ten_steps_of_every_recipe(emulated: EmulatedBackend, mnist: Dataset, name: str) -> None:
+def test_ten_steps_of_every_recipe(backend: Backend, mnist: Dataset, name: str) -> None:
     recipe = RECIPES[name]
     batch_size = {"cnn": 1, "lenet": 3, "fcnn": 5}.get(name, 17)
-    models = tuple(create_model(name, backend=emulated, seed=3) for _ in range(2))
+    models = tuple(create_model(name, backend=backend, seed=3) for _ in range(2))
     count = batch_size * 4 - 1  # the last batch of an epoch is smaller
     assert_tiers_agree(
         models,  # type: ignore[arg-type]
@@ -48,33 +55,37 @@ def test_ten_steps_of_every_recipe(emulated: EmulatedBackend, mnist: Dataset, na
 SLOW = {"many channels", "narrow maps", "filters that leave one column", "wide"}
 
 
+@emulated_and_real
 @pytest.mark.parametrize("name", sorted(NETWORKS.keys() - SLOW))
-def test_networks_of_ones_own(emulated: EmulatedBackend, mnist: Dataset, name: str) -> None:
-    models = network(name, emulated), network(name, emulated)
+def test_networks_of_ones_own(backend: Backend, mnist: Dataset, name: str) -> None:
+    models = network(name, backend), network(name, backend)
     data = mnist.x_train[:11], mnist.t_train[:11]
     assert_tiers_agree(models, data, optimizers.SGD(lr=0.02), batch_size=4)
 
 
+@emulated_and_real
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer(emulated: EmulatedBackend, mnist: Dataset, name: str) -> None:
-    models = network("two activations", emulated), network("two activations", emulated)
+def test_every_optimizer(backend: Backend, mnist: Dataset, name: str) -> None:
+    models = network("two activations", backend), network("two activations", backend)
     data = mnist.x_train[:19], mnist.t_train[:19]
     assert_tiers_agree(models, data, OPTIMIZERS[name], batch_size=8)
 
 
+@emulated_and_real
 @pytest.mark.parametrize("loss", [losses.BinaryCrossEntropy(), losses.Quadratic()])
-def test_every_loss(emulated: EmulatedBackend, mnist: Dataset, loss: losses.Loss) -> None:
+def test_every_loss(backend: Backend, mnist: Dataset, loss: losses.Loss) -> None:
     row = [L.Linear(12), L.ReLU(), L.Linear(10), L.Tanh()]
     models = tuple(
-        Network(row, loss, input_shape=(784,), backend=emulated, dtype="float64") for _ in range(2)
+        Network(row, loss, input_shape=(784,), backend=backend, dtype="float64") for _ in range(2)
     )
     data = mnist.x_train[:19], mnist.t_train[:19]
     assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=8)  # type: ignore[arg-type]
 
 
+@emulated_and_real
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_float_images(emulated: EmulatedBackend, mnist: Dataset, dtype: str) -> None:
-    models = network("one layer", emulated, dtype), network("one layer", emulated, dtype)
+def test_float_images(backend: Backend, mnist: Dataset, dtype: str) -> None:
+    models = network("one layer", backend, dtype), network("one layer", backend, dtype)
     images = mnist.x_train[:19] / np.float64(255)
     assert_tiers_agree(models, (images, mnist.t_train[:19]), optimizers.SGD(), batch_size=8)
 
@@ -199,7 +210,7 @@ def test_filters_that_are_too_large_are_not_captured(emulated: EmulatedBackend) 
 
 
 def small_cnn(
-    backend: EmulatedBackend,
+    backend: Backend,
     *between: L.Layer,
     filters: int = 8,
     kernel_size: int = 3,
@@ -239,14 +250,20 @@ def kernels_of_a_step(
     return set(emulated.device.launched)
 
 
+@emulated_and_real
 @pytest.mark.parametrize("name", ONE_BY_ONE)
-def test_one_kernel_trains_image_by_image(
-    emulated: EmulatedBackend, mnist: Dataset, name: str
-) -> None:
-    models = small_cnn(emulated, **ONE_BY_ONE[name]), small_cnn(emulated, **ONE_BY_ONE[name])
+def test_one_kernel_trains_image_by_image(backend: Backend, mnist: Dataset, name: str) -> None:
+    models = small_cnn(backend, **ONE_BY_ONE[name]), small_cnn(backend, **ONE_BY_ONE[name])
     optimizer = optimizers.SGD(lr=0.01, weight_decay=0.01)
     assert_tiers_agree(models, (mnist.x_train[:4], mnist.t_train[:4]), optimizer, batch_size=1)
-    assert kernels_of_a_step(emulated, models[0], mnist) == {"train_one_by_one"}
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_one_kernel_is_all_that_is_launched(
+    emulated: EmulatedBackend, mnist: Dataset, name: str
+) -> None:
+    model = small_cnn(emulated, **ONE_BY_ONE[name])
+    assert kernels_of_a_step(emulated, model, mnist) == {"train_one_by_one"}
 
 
 def test_one_kernel_takes_activations_and_float_images(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OPTIONS = ["-std=c++17", "-O1", "-g0", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden"]
+# The sanitizer's own code takes the compiler longer than ours; the last -O counts.
+CHECKS = ("-O0", "-fsanitize=address", "-fsanitize-sections=cuda_shared")
 KERNEL = re.compile(r'extern "C" __global__ void\s*(?:__launch_bounds__\([^)]*\))?\s*(\w+)\(')
 
 
@@ -37,8 +39,8 @@ def compile_module(code: str, options: Sequence[str], *, sanitize: bool) -> tupl
         options: such as "-DREAL=float"; what NVRTC alone knows is left out.
         sanitize: watch all accesses to memory with AddressSanitizer.
     """
-    checks = ["-fsanitize=address", "-fsanitize-sections=cuda_shared"] if sanitize else []
-    header = HERE / "cuda.h" if sanitize else _precompiled_header()
+    checks = CHECKS if sanitize else ()
+    header = _precompiled_header(checks)
     names = (option.removeprefix("-D").split("=", 1) for option in options if option[:2] == "-D")
     defined = "".join(f"#define {name} {value}\n" for name, value in names)
     known = "".join(f"EMULATOR_KERNEL({name})\n" for name in kernels_in(code))
@@ -49,7 +51,7 @@ def compile_module(code: str, options: Sequence[str], *, sanitize: bool) -> tupl
         *("-", "-x", "none", str(_scheduler())),
     ]
     digest = hashlib.sha256("\0".join([*command, source]).encode()).hexdigest()[:24]
-    return _build(command, source, name=f"{digest}.so")
+    return _build(command, source, _folder() / f"{digest}.so")
 
 
 @functools.cache
@@ -57,23 +59,25 @@ def _scheduler() -> Path:
     """Compile the scheduler, which is the same for all kernels."""
     warnings = ["-Wall", "-Wextra", "-Werror"]
     command = ["g++", *OPTIONS, "-O2", *warnings, "-c", str(HERE / "scheduler.cpp")]
-    path, log = _build(command, "", name="scheduler.o")
+    path, log = _build(command, "", _folder() / "scheduler.o")
     assert path, log
     return Path(path)
 
 
 @functools.cache
-def _precompiled_header() -> Path:
+def _precompiled_header(checks: Sequence[str]) -> Path:
     """Return a copy of `cuda.h` beside what the compiler made of it: reading it takes the longest.
 
-    The compiler takes that where its options are the same, which those of the sanitizer are not.
+    The compiler takes that only where its options are the same.
     """
+    folder = _folder() / ("sanitized" if checks else "plain")
+    folder.mkdir(exist_ok=True)
     for name in ("cuda.h", "scheduler.h"):
-        assert _build(["cp", str(HERE / name)], "", name=name, output=())[0]
-    command = ["g++", "-x", "c++-header", *OPTIONS, "-w", str(_folder() / "cuda.h")]
-    path, log = _build(command, "", name="cuda.h.gch")
+        assert _build(["cp", str(HERE / name)], "", folder / name, output=())[0]
+    command = ["g++", "-x", "c++-header", *OPTIONS, *checks, "-w", str(folder / "cuda.h")]
+    path, log = _build(command, "", folder / "cuda.h.gch")
     assert path, log
-    return _folder() / "cuda.h"
+    return folder / "cuda.h"
 
 
 @functools.cache
@@ -88,10 +92,9 @@ def _folder() -> Path:
 
 
 def _build(
-    command: Sequence[str], source: str, *, name: str, output: Sequence[str] = ("-o",)
+    command: Sequence[str], source: str, target: Path, *, output: Sequence[str] = ("-o",)
 ) -> tuple[str, str]:
     """Run a command unless its result is there; several processes may do so at once."""
-    target = _folder() / name
     if target.exists():
         return str(target), ""
     with tempfile.TemporaryDirectory(dir=_folder()) as folder:
