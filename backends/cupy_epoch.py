@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.cuda import persistent
 from backends.cuda.launches import (
     MOST_KERNEL_SIZE,
     Data,
@@ -26,8 +27,7 @@ from backends.cuda.launches import (
     Step,
     Windows,
 )
-from backends.cuda.loader import Constant, Kernels
-from backends.cuda.persistent import constants_of
+from backends.cuda.loader import Kernels
 from backends.operations.common import Array
 from backends.program import CompiledEpoch, NotCompiledError, Program, Stage, Steps
 
@@ -79,6 +79,23 @@ class Captured:
     parameters: tuple[Array, ...]
 
 
+@dataclass(frozen=True)
+class Resident:
+    """What a kernel needs that does many steps.
+
+    Attributes:
+        launches: of the kernel.
+        section: the steps.
+        parts: what blocks hand to each other.
+        barrier: where they wait for each other.
+    """
+
+    launches: Launches
+    section: Section
+    parts: Array
+    barrier: Array
+
+
 class CupyEpoch(CompiledEpoch):
     """A program as CUDA graphs.
 
@@ -103,8 +120,7 @@ class CupyEpoch(CompiledEpoch):
         self._kernels = kernels
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._captured: Captured | None = None
-        self._constants = constants_of(program)
-        self._section: Section | None = None  # of steps that one kernel does
+        self._resident: Resident | None = None
 
     def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> Data:
         """Copy the data set to the device, pixels as they are."""
@@ -135,14 +151,19 @@ class CupyEpoch(CompiledEpoch):
     ) -> tuple[Section, Callable[[int], None]]:
         """Return where the steps of a section are put, and what launches so many of them."""
         largest = int(np.diff(steps.bounds)[:, 0].max(initial=1))
-        if self._constants is None or largest > 1:
-            captured = self._capture(data, largest, parameters)
-            return captured.workspace.section, partial(self._replay, captured)
-        if self._section is None:
-            self._section = self._new_section(MOST_STEPS_A_SECTION, 1)
-        return self._section, partial(
-            self._train_one_by_one, data, self._section, parameters[0], self._constants
-        )
+        weights, *_ = parameters
+        if largest == 1 and (constants := persistent.one_by_one(self._program)):
+            resident = self._get_resident()
+            train = partial(self._train_one_by_one, data, resident, weights, constants)
+            return resident.section, train
+        if largest <= persistent.MOST_IMAGES and (
+            constants := persistent.small_batches(self._program)
+        ):
+            resident = self._get_resident()
+            train = partial(self._train_small_batches, data, resident, weights, constants)
+            return resident.section, train
+        captured = self._capture(data, largest, parameters)
+        return captured.workspace.section, partial(self._replay, captured)
 
     def _run_section(
         self, section: Section, launch: Callable[[int], None], steps: Steps, part: slice
@@ -167,26 +188,61 @@ class CupyEpoch(CompiledEpoch):
     def _train_one_by_one(
         self,
         data: Data,
-        section: Section,
+        resident: Resident,
         weights: Array,
-        constants: Mapping[str, Constant],
+        constants: persistent.Constants,
         count: int,
     ) -> None:
-        """Launch the kernel that does so many steps."""
-        convolution, linear = self._program.stages
+        """Launch the kernel that does so many steps with one image each."""
+        program, (convolution, linear) = self._program, self._program.stages
         assert convolution.pooling is not None
         filters, _ = _parameters(convolution, weights)
-        weight, bias = _parameters(linear, weights)
-        Launches(self._kernels, self._program.dtype).train_one_by_one(
+        resident.launches.train_one_by_one(
             data,
-            section,
+            resident.section,
             count,
-            (filters, weight, bias),
-            shift=self._program.pixel_shift,
-            weight_decay=self._program.update.settings["weight_decay"],
+            (filters, *_parameters(linear, weights)),
+            shift=program.pixel_shift,
+            weight_decay=program.update.settings["weight_decay"],
             ties=convolution.pooling.ties,
             constants=constants,
         )
+
+    def _train_small_batches(
+        self,
+        data: Data,
+        resident: Resident,
+        weights: Array,
+        constants: persistent.Constants,
+        count: int,
+    ) -> None:
+        """Launch the kernel that does so many steps with few images each."""
+        program, (first, second) = self._program, self._program.stages
+        resident.launches.train_small_batches(
+            data,
+            resident.section,
+            count,
+            (*_parameters(first, weights), *_parameters(second, weights)),
+            resident.parts,
+            resident.barrier,
+            shift=program.pixel_shift,
+            weight_decay=program.update.settings["weight_decay"],
+            constants=constants,
+        )
+
+    def _get_resident(self) -> Resident:
+        """Return what kernels that do many steps need; made once."""
+        if self._resident is None:
+            dtype = self._program.dtype
+            (hidden, *_) = self._program.stages[0].output_shape
+            parts = 2 * persistent.BLOCKS * persistent.MOST_IMAGES * hidden
+            self._resident = Resident(
+                launches=Launches(self._kernels, dtype),
+                section=self._new_section(MOST_STEPS_A_SECTION, persistent.MOST_IMAGES),
+                parts=self._cupy.empty(parts, dtype),
+                barrier=self._cupy.zeros(2, "uint32"),
+            )
+        return self._resident
 
     def _rates(self, steps: Steps, part: slice) -> NDArray[Any]:
         """Return the learning rate of each step, and what Adam multiplies its means by."""

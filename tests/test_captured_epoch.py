@@ -1,6 +1,6 @@
 """Compiled epochs of the CuPy adapter do what the same steps do one operation at a time.
 
-They are graphs of captured steps, or one kernel that does many steps of one image.
+They are graphs of captured steps, or one kernel that does many steps of few images.
 """
 
 import re
@@ -127,8 +127,8 @@ def test_every_step_launches_the_same_kernels_once(
     emulated: EmulatedBackend, mnist: Dataset
 ) -> None:
     model = create_model("two-layer", backend=emulated, hidden_sizes=(5,))
-    trainer = Trainer(model, "sgd", batch_size=2)
-    data = trainer.prepare(mnist.x_train[:6], mnist.t_train[:6])
+    trainer = Trainer(model, "sgd", batch_size=17)
+    data = trainer.prepare(mnist.x_train[:50], mnist.t_train[:50])
     trainer.fit(data, epochs=1)
     emulated.device.launched.clear()
     trainer.fit(data, epochs=2)  # captured already
@@ -309,6 +309,95 @@ def test_other_trainings_are_graphs(
     assert "train_one_by_one" not in launched
 
 
+# ----------------------------------------------------------------------------------- small batches
+
+
+def two_layers(
+    backend: Backend,
+    *,
+    activation: L.Layer | None = None,
+    loss: losses.Loss | None = None,
+    inputs: int = 784,
+    hidden: int = 6,
+    bias: bool = True,
+    dtype: str = "float64",
+) -> Network:
+    return Network(
+        [L.Linear(hidden, bias=bias), activation or L.Sigmoid(), L.Linear(10)],
+        loss or losses.Quadratic(),
+        input_shape=(inputs,),
+        backend=backend,
+        dtype=dtype,
+    )
+
+
+@emulated_and_real
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"loss": losses.SoftmaxCrossEntropy(), "activation": L.ReLU()},
+        {"loss": losses.BinaryCrossEntropy(), "activation": L.Tanh()},
+        {"hidden": 50, "dtype": "float32"},
+        {"inputs": 30},  # the last block has fewer inputs
+        {"inputs": 9},  # some blocks have none
+    ],
+    ids=str,
+)
+def test_some_blocks_train_small_batches(
+    backend: Backend, mnist: Dataset, options: dict[str, Any]
+) -> None:
+    models = two_layers(backend, **options), two_layers(backend, **options)
+    images = mnist.x_train[:13].reshape(13, 784)[:, 300:] / np.float64(255)
+    if "inputs" in options:
+        images = np.ascontiguousarray(images[:, : options["inputs"]])
+    else:
+        images = mnist.x_train[:13]
+    optimizer = optimizers.SGD(lr=0.5, weight_decay=0.01)
+    assert_tiers_agree(models, (images, mnist.t_train[:13]), optimizer, batch_size=5)
+    if isinstance(backend, EmulatedBackend):
+        backend.device.launched.clear()
+        Trainer(models[0], "sgd", batch_size=16).fit(images, mnist.t_train[:13], iterations=1)
+        assert backend.device.launched == ["train_small_batches"]
+
+
+@pytest.mark.parametrize("order", ThreadOrder)
+def test_some_blocks_repeat_to_the_bit(
+    mnist: Dataset, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for device, section in ((Device(), 1024), (Device(order, seed=2), 2)):
+        monkeypatch.setattr(cupy_epoch, "MOST_STEPS_A_SECTION", section)
+        model = create_model("backprop", backend=EmulatedBackend(device))
+        history = Trainer(model, "sgd", lr=3.0, batch_size=10).fit(
+            mnist.x_train[:25], mnist.t_train[:25], epochs=2
+        )
+        results.append([history.losses, *model.state_dict().values()])
+    assert_same_bits(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, {"batch_size": 17}),
+        ({}, {"optimizer": optimizers.SGD(momentum=0.9)}),
+        ({"bias": False}, {}),
+        ({"hidden": 200}, {}),  # does not fit the shared memory
+    ],
+)
+def test_what_some_blocks_cannot_do_is_a_graph(
+    emulated: EmulatedBackend, mnist: Dataset, changes: Any, options: Any
+) -> None:
+    trainer = Trainer(
+        two_layers(emulated, **changes),
+        **{"optimizer": optimizers.SGD(), "batch_size": 4, **options},
+    )
+    emulated.device.launched.clear()
+    trainer.fit(mnist.x_train[:17], mnist.t_train[:17], iterations=1)
+    assert {"begin_step", "linear", "end_step"} <= set(emulated.device.launched)
+    assert "train_small_batches" not in emulated.device.launched
+
+
 ONE_EPOCH = """
 import numpy as np
 from cuda_emulator.module import Device
@@ -323,7 +412,10 @@ for batch_size in (2, 1):
     trainer = Trainer(create_model("cnn", backend=backend), "sgd", batch_size=batch_size)
     history = trainer.fit(data.x_train[:5], data.t_train[:5], epochs=1)
     assert np.isfinite(history.losses).all()
-print({"begin_step", "train_one_by_one"} <= set(backend.device.launched))
+trainer = Trainer(create_model("backprop", backend=backend), "sgd", batch_size=3)
+trainer.fit(data.x_train[:5], data.t_train[:5], epochs=1)
+wanted = {"begin_step", "train_one_by_one", "train_small_batches"}
+print(wanted <= set(backend.device.launched))
 """
 
 

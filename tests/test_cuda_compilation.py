@@ -17,6 +17,7 @@ BUDGET = re.compile(
 )
 Constants = dict[str, str | int]
 DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}
+SMALL: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10}
 # The options with which the recipes compile each file, and others that only one GPU stands for.
 RECIPES: dict[str, list[Constants]] = {
     "activations": [{"ACTIVATION": "SIGMOID"}],
@@ -27,10 +28,13 @@ RECIPES: dict[str, list[Constants]] = {
     ],
     "linear": [{"ACTIVATION": "RELU"}],
     "losses": [{"LABEL": "int64"}],
-    "persistent": [
+    "one_by_one": [
         {"PIXEL": "uint8", "KERNEL_SIZE": 3, "FILTERS": 8, "ACTIVATION": "IDENTITY", **DIGITS}
     ],
     "pooling": [{"MASK": "uint8"}],
+    "small_batches": [
+        {"PIXEL": "uint8", "HIDDEN": 30, "ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC", **SMALL}
+    ],
     "steps": [{"PIXEL": "uint8"}],
     "updates": [{}],
 }
@@ -42,10 +46,14 @@ OTHERS: dict[str, list[Constants]] = {
     ],
     "linear": [{"ACTIVATION": "SIGMOID"}],
     "losses": [{"LABEL": "int32"}],
-    "persistent": [
+    "one_by_one": [
         {"PIXEL": "float", "KERNEL_SIZE": 5, "FILTERS": 9, "ACTIVATION": "TANH", **DIGITS}
     ],
     "pooling": [{"MASK": "int64"}],
+    "small_batches": [
+        {"PIXEL": "float", "HIDDEN": 50, "ACTIVATION": "RELU", "LOSS": loss, **SMALL}
+        for loss in ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY")
+    ],
 }
 
 

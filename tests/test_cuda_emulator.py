@@ -34,8 +34,13 @@ def run(
 ) -> None:
     """Run a kernel of the file of planted bugs, with one of them or with none."""
     options = [f"-DBUG_{bug}=1"] if bug else []
-    module = RawModule(code=PLANTED, options=options, device=Device(order, seed=3))
-    module.get_function(kernel)((grid,), (block,), args, cooperative=cooperative)
+    module = RawModule(
+        code=PLANTED,
+        options=options,
+        enable_cooperative_groups=cooperative,
+        device=Device(order, seed=3),
+    )
+    module.get_function(kernel)((grid,), (block,), args)
 
 
 def reversed_by(bug: str, order: ThreadOrder) -> bool:

@@ -224,11 +224,46 @@ class Launches:
             constants: as `backends.cuda.persistent` found them.
         """
         pixel = _pixel(data.images)
-        kernel = self._get("persistent", "train_one_by_one", PIXEL=pixel, **constants)
+        kernel = self._get("one_by_one", "train_one_by_one", PIXEL=pixel, **constants)
         kernel(
-            *((1,), (persistent.THREADS,)),
+            *((1,), (persistent.ONE_BY_ONE_THREADS,)),
             *(data.images, data.labels, section.rows, section.rates, steps),
             *(float(shift), float(weight_decay), ties == "all", *parameters),
+            *(section.losses, section.correct),
+        )
+
+    def train_small_batches(
+        self,
+        data: Data,
+        section: Section,
+        steps: int,
+        parameters: tuple[Array, Array, Array, Array],
+        parts: Array,
+        barrier: Array,
+        *,
+        shift: float,
+        weight_decay: float,
+        constants: Mapping[str, Constant],
+    ) -> None:
+        """Do some steps of a section from its beginning, each with few images, in one launch.
+
+        Args:
+            data: the data set.
+            section: the steps.
+            steps: how many of them.
+            parameters: weight and bias of the first layer, then of the second; changed in place.
+            parts: what blocks hand to each other: 2 · blocks · images · hidden units.
+            barrier: two unsigned integers, 0 before the first launch.
+            shift: added to pixels after scaling.
+            weight_decay: of plain descent.
+            constants: as `backends.cuda.persistent` found them.
+        """
+        pixel = _pixel(data.images)
+        kernel = self._get("small_batches", "train_small_batches", PIXEL=pixel, **constants)
+        kernel(
+            *((persistent.BLOCKS,), (persistent.SMALL_BATCHES_THREADS,)),
+            *(data.images, data.labels, section.rows, section.bounds, section.rates, steps),
+            *(float(shift), float(weight_decay), *parameters, parts, barrier),
             *(section.losses, section.correct),
         )
 

@@ -15,6 +15,7 @@ Constant: TypeAlias = str | int
 
 # Without fast mathematics: a kernel rounds as the composed operation does, and NaN stays NaN.
 OPTIONS = ("-std=c++17",)
+COOPERATIVE = frozenset({"small_batches"})  # files whose blocks wait for each other
 REAL = {"float32": "float", "float64": "double"}
 NULL = np.uint64(0)  # the address that stands for an array that is left out
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
@@ -59,7 +60,10 @@ class Kernels:
     def _function(self, file: str, name: str, options: tuple[str, ...]) -> Any:
         if (file, options) not in self._modules:
             self._modules[file, options] = self._cupy.RawModule(
-                code=source(file), options=options, backend="nvrtc"
+                code=source(file),
+                options=options,
+                backend="nvrtc",
+                enable_cooperative_groups=file in COOPERATIVE,
             )
         try:
             return self._modules[file, options].get_function(name)

@@ -1,55 +1,62 @@
-"""Which programs a single kernel trains from the first step of a section to the last.
+"""Which programs a single launch trains from the first step of a section to the last.
 
-The rule: batches of one image, and a network of the shape for which persistent.cu is written, small
-enough that its linear layer fits the registers of a block and all else its shared memory. Then a
-step is a few barriers of one block; as a graph it is a dozen launches, each with too little to do
-for one multiprocessor. Larger batches keep more of a GPU busy than one block can.
+Of steps with few images a GPU computes for a microsecond and waits for launches the rest of the
+time. Two kernels do all steps in one launch, where the rule allows it:
+
+- one_by_one.cu: batches of one image; a convolution and a linear layer that fit one block.
+- small_batches.cu: batches of 2 to 16 images; two linear layers, the first of which fits the shared
+  memory of some blocks.
+
+Both descend the gradient plainly. Everything else runs as a graph, and so does every larger batch,
+which keeps more of a GPU busy than some blocks can.
 """
 
 import math
 
 from backends.cuda.loader import Constant
-from backends.program import Program
+from backends.program import Program, Stage
 
-THREADS = 512  # as in persistent.cu
-MOST_NUMBERS_A_THREAD = 32  # of the linear layer's weights, in registers
+Constants = dict[str, Constant]
+
 MOST_SHARED_BYTES = 48 << 10
+MOST_CLASSES = 32  # a lane for each
+
+# As in one_by_one.cu.
+ONE_BY_ONE_THREADS = 512
+MOST_NUMBERS_A_THREAD = 32  # of the linear layer's weights, in registers
 MOST_KERNEL_SIZE = 5
-MOST_FILTERS = THREADS // 32
-MOST_CLASSES = 32
+MOST_FILTERS = ONE_BY_ONE_THREADS // 32  # a warp for each
+
+# As in small_batches.cu.
+SMALL_BATCHES_THREADS = 256
+BLOCKS = 8
+MOST_IMAGES = 16
 
 
-def constants_of(program: Program) -> dict[str, Constant] | None:
-    """Return what persistent.cu is to be compiled for; None where the rule excludes a program."""
+def one_by_one(program: Program) -> Constants | None:
+    """Return the options of one_by_one.cu; None where the rule excludes a program."""
     kinds = [stage.kind for stage in program.stages]
-    if (
-        kinds != ["conv2d", "linear"]
-        or program.loss != "softmax_cross_entropy"
-        or program.update.kind != "sgd"
-    ):
+    plain = program.loss == "softmax_cross_entropy" and program.update.kind == "sgd"
+    if kinds != ["conv2d", "linear"] or not plain:
         return None
     convolution, linear = program.stages
     channels, height, width = convolution.input_shape
     filters, (classes,) = convolution.output_shape[0], linear.output_shape
     features = math.prod(convolution.output_shape)
     size = convolution.kernel_size
-    numbers_a_thread = -(-features // THREADS) * classes
-    # As the structure `Shared` of persistent.cu has them.
-    numbers = height * width + features + filters * size**2 * (1 + MOST_FILTERS // max(1, filters))
-    numbers += classes * (2 + THREADS // 32)
-    shared_bytes = numbers * (8 if program.dtype == "float64" else 4) + features
+    # As the structure `Shared` has them.
+    numbers = height * width + features + classes * (2 + ONE_BY_ONE_THREADS // 32)
+    numbers += filters * size**2 * (1 + MOST_FILTERS // filters)
     fits = (
         channels == 1
         and convolution.pooling is not None
         and convolution.bias is None
         and convolution.padding == 0
-        and linear.bias is not None
-        and linear.activation == "identity"
+        and _gives_logits(linear)
         and size <= MOST_KERNEL_SIZE
         and filters <= MOST_FILTERS
-        and classes <= MOST_CLASSES
-        and numbers_a_thread <= MOST_NUMBERS_A_THREAD
-        and shared_bytes + 8 <= MOST_SHARED_BYTES
+        and -(-features // ONE_BY_ONE_THREADS) * classes <= MOST_NUMBERS_A_THREAD
+        and _fits_shared_memory(numbers, program, more_bytes=features)
     )
     if not fits:
         return None
@@ -61,3 +68,43 @@ def constants_of(program: Program) -> dict[str, Constant] | None:
         "WIDTH": width,
         "CLASSES": classes,
     }
+
+
+def small_batches(program: Program) -> Constants | None:
+    """Return the options of small_batches.cu; None where the rule excludes a program."""
+    kinds = [stage.kind for stage in program.stages]
+    if kinds != ["linear", "linear"] or program.update.kind != "sgd":
+        return None
+    first, second = program.stages
+    (inputs,), (hidden,), (outputs,) = first.input_shape, first.output_shape, second.output_shape
+    share = -(-inputs // BLOCKS)
+    # As the structure `Shared` has them.
+    numbers = share * hidden + hidden * outputs + hidden + outputs
+    numbers += MOST_IMAGES * (share + 2 * hidden + outputs + 1)
+    fits = (
+        first.bias is not None
+        and _gives_logits(second)
+        and _fits_shared_memory(numbers, program, more_bytes=4 * MOST_IMAGES)
+    )
+    if not fits:
+        return None
+    return {
+        "ACTIVATION": first.activation.upper(),
+        "LOSS": program.loss.upper(),
+        "BLOCKS": BLOCKS,
+        "BATCH": MOST_IMAGES,
+        "INPUTS": inputs,
+        "HIDDEN": hidden,
+        "OUTPUTS": outputs,
+    }
+
+
+def _gives_logits(stage: Stage) -> bool:
+    is_plain = stage.bias is not None and stage.activation == "identity"
+    return is_plain and stage.output_shape[0] <= MOST_CLASSES
+
+
+def _fits_shared_memory(numbers: int, program: Program, *, more_bytes: int) -> bool:
+    alignment = 8
+    size = 8 if program.dtype == "float64" else 4
+    return numbers * size + more_bytes + alignment <= MOST_SHARED_BYTES

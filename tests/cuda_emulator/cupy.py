@@ -50,6 +50,10 @@ class EmulatedCupy:
 
     asarray = array
 
+    def zeros(self, shape: Any, dtype: Any) -> Any:
+        self._refuse_while_capturing("allocates")
+        return np.zeros(shape, dtype)
+
     def ascontiguousarray(self, array: Any) -> Any:
         return array if array.flags.c_contiguous else self.array(array, order="C")
 

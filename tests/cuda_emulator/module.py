@@ -82,6 +82,7 @@ class RawModule:
         code: CUDA C++.
         options: of NVRTC.
         backend: "nvrtc", the only one.
+        enable_cooperative_groups: all blocks of a launch are resident together.
         device: where kernels run; one of the module's own if None.
     """
 
@@ -91,21 +92,26 @@ class RawModule:
         code: str,
         options: Sequence[str] = (),
         backend: str = "nvrtc",
+        enable_cooperative_groups: bool = False,
         device: Device | None = None,
     ) -> None:
         assert backend == "nvrtc"
         self._device = device or Device()
+        self._cooperative = enable_cooperative_groups
         self._source = code, tuple(options), self._device.sanitize
 
     def get_function(self, name: str) -> "RawKernel":
-        return RawKernel(_load(*self._source), name, self._device)
+        return RawKernel(_load(*self._source), name, self._device, cooperative=self._cooperative)
 
 
 class RawKernel:
     """A kernel of a module; it has run when the call of it returns, unless it is captured."""
 
-    def __init__(self, library: ctypes.CDLL, name: str, device: Device) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, name: str, device: Device, *, cooperative: bool
+    ) -> None:
         self.name = name
+        self._cooperative = cooperative
         self._device = device
         self._run = getattr(library, f"launch_{name}")
         self._run.argtypes, self._run.restype = [_Launch], ctypes.c_char_p
@@ -114,12 +120,7 @@ class RawKernel:
         self._parameters = parameters[:count]
 
     def __call__(
-        self,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        args: tuple[Any, ...],
-        *,
-        cooperative: bool = False,
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]
     ) -> None:
         """Run the kernel to its end, or add it to the graph that is being captured.
 
@@ -138,7 +139,7 @@ class RawKernel:
 
         def launch() -> None:
             assert args is not None  # the arrays live as long as the graph
-            self._launch(grid, block, values, resident=blocks if cooperative else 1)
+            self._launch(grid, block, values, resident=blocks if self._cooperative else 1)
 
         if self._device.recorded is None:
             launch()
