@@ -13,7 +13,7 @@ from backends.cuda.loader import options_for, source
 FOLDER = Path(__file__).parents[1] / "backends" / "cuda"
 BUDGET = re.compile(
     r'// At most (\d+) registers\.\nextern "C" __global__ void\s+'
-    r"(?:__launch_bounds__\(\d+\)\s+)?(\w+)\("
+    r"(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\("
 )
 Constants = dict[str, str | int]
 DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}

@@ -50,6 +50,14 @@ def reversed_by(bug: str, order: ThreadOrder) -> bool:
     return np.array_equal(y, x.reshape(2, -1)[:, ::-1].ravel())
 
 
+def added_up_by_blocks(bug: str, order: ThreadOrder, *, cooperative: bool = True) -> list[int]:
+    numbers, told, barrier = np.ones(5, np.int32), np.zeros(10, np.int32), np.zeros(2, np.uint32)
+    arguments = numbers, told, np.int32(3), barrier
+    run("add_up_across_blocks", *arguments, bug=bug, order=order, grid=5, cooperative=cooperative)
+    result: list[int] = numbers.tolist()
+    return result
+
+
 # ------------------------------------------------------------------------ what is right stays right
 
 
@@ -77,15 +85,7 @@ def test_shared_memory_is_handed_on_step_by_step(order: ThreadOrder) -> None:
 
 @every_order
 def test_blocks_of_a_cooperative_launch_wait_for_each_other(order: ThreadOrder) -> None:
-    numbers, barrier = np.ones(5, np.int32), np.zeros(2, np.uint32)
-    run(
-        "add_up_across_blocks",
-        *(numbers, np.int32(3), barrier),
-        order=order,
-        grid=5,
-        cooperative=True,
-    )
-    assert numbers.tolist() == [125] * 5
+    assert added_up_by_blocks("", order) == [125] * 5
 
 
 @every_order
@@ -152,9 +152,13 @@ def test_unwritten_shared_memory_is_nan() -> None:
 
 
 def test_blocks_that_are_not_resident_together_cannot_meet() -> None:
-    numbers, barrier = np.ones(3, np.int32), np.zeros(2, np.uint32)
     with pytest.raises(EmulationError, match="what they wait for does not happen"):
-        run("add_up_across_blocks", numbers, np.int32(1), barrier, grid=3)
+        added_up_by_blocks("", ThreadOrder.UP, cooperative=False)
+
+
+def test_missing_second_buffer_between_blocks_gives_a_wrong_result_in_some_order() -> None:
+    results = [added_up_by_blocks("ONE_BUFFER", order) for order in ThreadOrder]
+    assert any(result != [125] * 5 for result in results)
 
 
 @pytest.mark.parametrize(

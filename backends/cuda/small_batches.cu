@@ -72,7 +72,7 @@ __device__ __forceinline__ void loss_of_image(Shared& shared, int image, int ima
 
 // Grid: BLOCKS blocks of THREADS, launched cooperatively. `parts` are 2·BLOCKS·UNITS numbers.
 // At most 96 registers.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     train_small_batches(const PIXEL* __restrict__ images, const int* __restrict__ labels,
                         const int* __restrict__ rows, const int* __restrict__ bounds,
                         const real* __restrict__ rates, int steps, real shift, real weight_decay,
@@ -87,7 +87,6 @@ extern "C" __global__ void __launch_bounds__(256)
   for (int i = thread; i < HIDDEN * OUTPUTS; i += THREADS) shared.weight2[i] = weight2[i];
   for (int i = thread; i < HIDDEN; i += THREADS) shared.bias1[i] = bias1[i];
   if (thread < OUTPUTS) shared.bias2[thread] = bias2[thread];
-  wait_for_grid(barrier);  // all have read the weights that one of them will write
 
   for (int step = 0; step < steps; step++) {
     const int begin = bounds[2 * step], count = bounds[2 * step + 1] - begin;
@@ -168,6 +167,7 @@ extern "C" __global__ void __launch_bounds__(256)
     __syncthreads();
   }
 
+  // Whoever is here met all others at least once, so nobody still reads the weights in memory.
   for (int i = thread; i < inputs * HIDDEN; i += THREADS)
     weight1[first * HIDDEN + i] = shared.weight1[i];
   if (block > 0) return;  // the others have the same

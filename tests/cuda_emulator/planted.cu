@@ -80,30 +80,36 @@ extern "C" __global__ void rotate(const float* x, float* y, int times) {
 #endif
 }
 
-// Replaces every number by the sum of all, so many times; a block has one number.
-extern "C" __global__ void add_up_across_blocks(int* numbers, int times, unsigned* barrier) {
-  volatile unsigned* const generation = barrier + 1;
-  for (int time = 0; time < 2 * times; time++) {
-    __shared__ int sum;
-    if (threadIdx.x == 0) {
-      if (time % 2 == 0) {
-        sum = 0;
-        for (int block = 0; block < int(gridDim.x); block++) sum += numbers[block];
-      } else {
-        numbers[blockIdx.x] = sum;
-      }
-      const unsigned before = *generation;
+// Replaces every number by the sum of all, so many times; a block has one number. Two buffers for what
+// blocks tell each other make one barrier a time enough.
+extern "C" __global__ void add_up_across_blocks(int* numbers, int* told, int times,
+                                                unsigned* barrier) {
+  volatile unsigned* const rounds = barrier + 1;
+  const int blocks = gridDim.x;
+  if (threadIdx.x > 0) return;
+  for (int time = 0; time < times; time++) {
+#ifdef BUG_ONE_BUFFER
+    volatile int* const all = told;
+#else
+    volatile int* const all = told + time % 2 * blocks;
+#endif
+    all[blockIdx.x] = numbers[blockIdx.x];
+    const unsigned before = *rounds;
+    __threadfence();
+    if (atomicAdd(barrier, 1u) == unsigned(blocks - 1)) {
+      barrier[0] = 0;
       __threadfence();
-      if (atomicAdd(barrier, 1u) == gridDim.x - 1) {
-        barrier[0] = 0;
-        __threadfence();
-        atomicAdd(barrier + 1, 1u);
-      } else {
-        while (*generation == before) __nanosleep(20);
-      }
-      __threadfence();
+      atomicAdd(barrier + 1, 1u);
+    } else {
+      while (*rounds == before) __nanosleep(20);
     }
-    __syncthreads();
+    __threadfence();
+    int sum = 0;
+    for (int block = 0; block < blocks; block++) {
+      sum += all[block];
+      __syncwarp(1);  // here another block may run
+    }
+    numbers[blockIdx.x] = sum;
   }
 }
 
