@@ -87,6 +87,7 @@ def test_missing_gpu_and_data_are_no_errors(doctor, home):
         "backend numpy": "ok",
         "backend array-api-strict": found["backend array-api-strict"]["status"],
         "backend torch": found["backend torch"]["status"],
+        "backend cupy-emulated": found["backend cupy-emulated"]["status"],
         "backend auto": "ok",
         "Numba kernels": "ok",
         "Numba threads": "ok",
