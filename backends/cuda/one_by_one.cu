@@ -7,7 +7,7 @@
 // Layout: features are numbered as in the network's vector, filter by filter; thread t has features
 // t, t + THREADS, ..., and keeps their rows of the linear layer in registers. The image, the filters
 // and what threads tell each other are in shared memory.
-// Cost per image: FEATURES·(4·TAPS + 3·CLASSES) multiplications forward and back, and six barriers.
+// Cost per image: FEATURES·(4·TAPS + 3·CLASSES) multiplications forward and back, and five barriers.
 // One multiprocessor does all of it: at a batch of one there is nothing to do for the others.
 // Options: -DPIXEL=uint8 or float; -DACTIVATION; -DKERNEL_SIZE (up to 5); -DFILTERS (up to 16); -DHEIGHT and
 // -DWIDTH of an image; -DCLASSES (up to 32).
