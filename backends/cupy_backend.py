@@ -25,7 +25,7 @@ from backends.operations.common import (
 )
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape
-from backends.program import CompiledEpoch, Program
+from backends.program import CompiledEpoch, TrainingProgram
 
 
 class CupyBackend(Backend):
@@ -77,7 +77,7 @@ class CupyBackend(Backend):
             },
         )
 
-    def compile_epoch(self, program: Program) -> CompiledEpoch:
+    def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return the program as CUDA graphs of its steps."""
         return CupyEpoch(program, cupy=self._cupy, kernels=self._kernels)
 

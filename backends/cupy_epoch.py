@@ -29,7 +29,7 @@ from backends.cuda.launches import (
 )
 from backends.cuda.loader import Kernels
 from backends.operations.common import Array
-from backends.program import CompiledEpoch, NotCompiledError, Program, Stage, Steps
+from backends.program import CompiledEpoch, NotCompiledError, Stage, Steps, TrainingProgram
 
 # Steps between two looks at the host: few enough that Ctrl-C is answered at once, and enough that
 # fetching the losses costs nothing.
@@ -108,7 +108,7 @@ class CupyEpoch(CompiledEpoch):
         NotCompiledError: there is no kernel for part of the program.
     """
 
-    def __init__(self, program: Program, *, cupy: Any, kernels: Kernels) -> None:
+    def __init__(self, program: TrainingProgram, *, cupy: Any, kernels: Kernels) -> None:
         for stage in program.stages:
             if stage.kernel_size > MOST_KERNEL_SIZE:
                 raise NotCompiledError(

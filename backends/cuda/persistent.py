@@ -14,7 +14,7 @@ which keeps more of a GPU busy than some blocks can.
 import math
 
 from backends.cuda.loader import Constant
-from backends.program import Program, Stage
+from backends.program import Stage, TrainingProgram
 
 Constants = dict[str, Constant]
 
@@ -33,7 +33,7 @@ BLOCKS = 8
 MOST_IMAGES = 16
 
 
-def one_by_one(program: Program) -> Constants | None:
+def one_by_one(program: TrainingProgram) -> Constants | None:
     """Return the options of one_by_one.cu; None where the rule excludes a program."""
     kinds = [stage.kind for stage in program.stages]
     plain = program.loss == "softmax_cross_entropy" and program.update.kind == "sgd"
@@ -70,7 +70,7 @@ def one_by_one(program: Program) -> Constants | None:
     }
 
 
-def small_batches(program: Program) -> Constants | None:
+def small_batches(program: TrainingProgram) -> Constants | None:
     """Return the options of small_batches.cu; None where the rule excludes a program."""
     kinds = [stage.kind for stage in program.stages]
     if kinds != ["linear", "linear"] or program.update.kind != "sgd":
@@ -104,7 +104,7 @@ def _gives_logits(stage: Stage) -> bool:
     return is_plain and stage.output_shape[0] <= MOST_CLASSES
 
 
-def _fits_shared_memory(numbers: int, program: Program, *, more_bytes: int) -> bool:
+def _fits_shared_memory(numbers: int, program: TrainingProgram, *, more_bytes: int) -> bool:
     alignment = 8
     size = 8 if program.dtype == "float64" else 4
     return numbers * size + more_bytes + alignment <= MOST_SHARED_BYTES
