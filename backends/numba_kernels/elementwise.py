@@ -5,6 +5,7 @@ from typing import Any
 
 from backends.numba_kernels.compilation import kernel
 from backends.numba_kernels.stages import IDENTITY, RELU, SIGMOID, TANH
+from backends.numba_kernels.vectors import sigmoids
 from backends.numba_kernels.views import fill, part
 
 
@@ -17,9 +18,8 @@ def add(x: Any, y: Any) -> None:
 
 @kernel
 def activate(kind: int, y: Any) -> None:
-    """Apply an activation to `y` (N, outputs)."""
+    """Apply an activation to `y` (N, outputs), whole vectors."""
     flat = part(y, 0, y.size)
-    one = flat.dtype.type(1)
     if kind == RELU:
         # A choice in place becomes a branch around a store, and does not vectorise. This is exact,
         # and a NaN stays.
@@ -27,10 +27,7 @@ def activate(kind: int, y: Any) -> None:
         for i in range(len(flat)):
             flat[i] = half * (flat[i] + abs(flat[i]))
     elif kind == SIGMOID:
-        for i in range(len(flat)):
-            # Only exp(−|x|) ≤ 1 is computed, so nothing overflows.
-            decay = math.exp(-abs(flat[i]))
-            flat[i] = (one if flat[i] >= 0 else decay) / (one + decay)
+        sigmoids(flat)
     elif kind == TANH:
         for i in range(len(flat)):
             flat[i] = math.tanh(flat[i])

@@ -121,12 +121,10 @@ def _write_results(logits: Any, loss: int, probabilities: bool, results: Any, fi
     if probabilities and loss != SOFTMAX_CROSS_ENTROPY:
         activate(SIGMOID, logits)
     for n in range(len(logits)):
-        source = part(logits, n * logits.shape[1], classes)
-        target = part(results, (first + n) * classes, classes)
+        row = part(logits, n * logits.shape[1], logits.shape[1])
         if probabilities and loss == SOFTMAX_CROSS_ENTROPY:
-            softmax(source, target)
-        else:
-            copy(source, target)
+            softmax(row, row, classes)
+        copy(part(row, 0, classes), part(results, (first + n) * classes, classes))
 
 
 @inlined_kernel

@@ -7,7 +7,8 @@ import math
 from typing import Any
 
 from backends.numba_kernels.compilation import inlined_kernel, kernel
-from backends.numba_kernels.views import part
+from backends.numba_kernels.vectors import exponentials, sigmoids
+from backends.numba_kernels.views import copy, fill, part
 
 SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC = range(3)
 
@@ -38,70 +39,90 @@ def loss_and_gradient(
     step = logits.shape[1]
     total = 0.0
     correct = 0
+    if kind == SOFTMAX_CROSS_ENTROPY:
+        total = _softmax_cross_entropy(logits, classes, labels, order, first, share, dlogits)
+    else:
+        copy(part(logits, 0, logits.size), part(dlogits, 0, dlogits.size))
+        sigmoids(part(dlogits, 0, dlogits.size))
     for n in range(len(logits)):
         label = labels[order[first + n]]
         z = part(logits, n * step, classes)
-        dz = part(dlogits, n * step, classes)
+        dz = part(dlogits, n * step, step)
         best = 0
         for c in range(classes):
             if z[c] > z[best]:
                 best = c
         correct += best == label
-        if kind == SOFTMAX_CROSS_ENTROPY:
-            total += _softmax_cross_entropy(z, label, share, dz)
-        elif kind == BINARY_CROSS_ENTROPY:
+        if kind == BINARY_CROSS_ENTROPY:
             total += _binary_cross_entropy(z, label, share, dz)
-        else:
+        elif kind == QUADRATIC:
             total += _quadratic(z, label, share, dz)
     return total, correct
 
 
 @kernel
-def softmax(z: Any, y: Any) -> Any:
-    """Set y to the softmax of z, and return the logarithm of the sum of exp(z)."""
+def softmax(z: Any, y: Any, classes: int) -> Any:
+    """Set y to the softmax of z, and return the logarithm of the sum of exp(z).
+
+    Both are whole vectors, of which `classes` numbers count; the others become 0.
+    """
     largest = z[0]
-    for c in range(len(z)):
+    for c in range(classes):
         largest = max(largest, z[c])
+    for c in range(classes):
+        y[c] = z[c] - largest
+    exponentials(y)
     total = z.dtype.type(0)
-    for c in range(len(z)):
-        y[c] = math.exp(z[c] - largest)
+    for c in range(classes):
         total += y[c]
     share = z.dtype.type(1) / total
-    for c in range(len(z)):
+    for c in range(classes):
         y[c] *= share
+    fill(part(y, classes, len(y) - classes))
     return largest + math.log(total)
 
 
 @kernel
-def _softmax_cross_entropy(z: Any, label: int, share: Any, dz: Any) -> Any:
-    log_of_sum = softmax(z, dz)
-    for c in range(len(z)):
-        dz[c] *= share
-    dz[label] -= share
-    return log_of_sum - z[label]
+def _softmax_cross_entropy(
+    logits: Any, classes: int, labels: Any, order: Any, first: int, share: Any, dlogits: Any
+) -> Any:
+    step = logits.shape[1]
+    total = 0.0
+    for n in range(len(logits)):
+        z, dz = part(logits, n * step, step), part(dlogits, n * step, step)
+        label = labels[order[first + n]]
+        total += softmax(z, dz, classes) - z[label]
+        for c in range(classes):
+            dz[c] *= share
+        dz[label] -= share
+    return total
 
 
 @kernel
 def _binary_cross_entropy(z: Any, label: int, share: Any, dz: Any) -> Any:
+    """Return the loss, and turn the outputs in `dz` into the gradient."""
     one = z.dtype.type(1)
+    zero = one - one
     loss = 0.0
     for c in range(len(z)):
-        decay = math.exp(-abs(z[c]))
-        output = (one if z[c] >= 0 else decay) / (one + decay)
-        target = one if c == label else one - one
-        loss += max(z[c], one - one) - z[c] * target + math.log1p(decay)
-        dz[c] = (output - target) * share
+        target = one if c == label else zero
+        # log(1 + exp(−|z|)) is minus the logarithm of the larger of the output and its complement.
+        larger = max(dz[c], one - dz[c])
+        loss += max(z[c], zero) - z[c] * target - math.log(larger)
+        dz[c] = (dz[c] - target) * share
+    fill(part(dz, len(z), len(dz) - len(z)))
     return loss
 
 
 @kernel
 def _quadratic(z: Any, label: int, share: Any, dz: Any) -> Any:
+    """Return the loss, and turn the outputs in `dz` into the gradient."""
     one = z.dtype.type(1)
     loss = 0.0
     for c in range(len(z)):
-        decay = math.exp(-abs(z[c]))
-        output = (one if z[c] >= 0 else decay) / (one + decay)
+        output = dz[c]
         error = output - (one if c == label else one - one)
         loss += 0.5 * error * error
         dz[c] = error * output * (one - output) * share
+    fill(part(dz, len(z), len(dz) - len(z)))
     return loss

@@ -9,6 +9,7 @@ A vector is `LANES` numbers. All places (`…_at`, `…_step`, offsets) are coun
 beginning of a one-dimensional array; nothing checks them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -96,11 +97,8 @@ class _Emitter:
 
     def sum_of_lanes(self, vector: Any) -> Any:
         """Return the sum of the numbers of a vector, in an order that suits the processor."""
-        name = {"float": "f32", "double": "f64"}[str(self.element)]
-        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            self.builder.module,
-            ir.FunctionType(self.element, (self.element, self.vector)),
-            f"llvm.vector.reduce.fadd.v{LANES}{name}",
+        function = self._function(
+            "llvm.vector.reduce.fadd", self.element, (self.element, self.vector)
         )
         zero = ir.Constant(self.element, 0.0)
         return self.builder.call(function, (zero, vector), fastmath=("reassoc",))
@@ -143,6 +141,60 @@ class _Emitter:
             hit = builder.icmp_unsigned("!=", wanted, self._bytes(0))
             values.append(builder.select(hit, gradient, nothing))
         return values
+
+    def constants(self, value: float) -> Any:
+        """Return a vector of a known number."""
+        return ir.Constant(self.vector, [value] * LANES)
+
+    def exponential(self, x: Any) -> Any:
+        """Return exp(x) to the last bits, for x of at most 0; a NaN stays.
+
+        exp(x) = 2ⁿ exp(r) with n = round(x / ln 2), so |r| ≤ ln 2 / 2, where a Taylor series is
+        short. Below what has a normal result, x is raised to where it begins.
+        """
+        builder = self.builder
+        is_single = str(self.element) == "float"
+        mantissa, bias, terms = (23, 127, 8) if is_single else (52, 1023, 14)
+        # ln 2 in two parts: n times the first is exact.
+        high = 0.693359375 if is_single else 0.693147180369123816490
+        low = math.log(2) - high if is_single else 1.90821492927058770002e-10
+        lowest = self.constants(-(bias - 1) * math.log(2))
+        x = builder.select(builder.fcmp_ordered("<", x, lowest), lowest, x)
+        n = self._call("llvm.rint", builder.fmul(x, self.constants(1 / math.log(2))))
+        # Fused by name: sums may be reordered, and then the parts of ln 2 would be added first.
+        rest = self._call("llvm.fma", n, self.constants(-high), x)
+        rest = self._call("llvm.fma", n, self.constants(-low), rest)
+        value = self.constants(1 / math.factorial(terms - 1))
+        for power in reversed(range(terms - 1)):
+            value = self.multiply_add(value, rest, self.constants(1 / math.factorial(power)))
+        integer = ir.IntType(32 if is_single else 64)
+        integers = ir.VectorType(integer, LANES)
+        # The conversion that saturates knows what to make of a NaN.
+        turns = builder.call(
+            self._function("llvm.fptosi.sat", integers, (self.vector,), named=(integers,)), (n,)
+        )
+        exponent = builder.shl(turns, ir.Constant(integers, [mantissa] * LANES))
+        one = ir.Constant(integers, [bias << mantissa] * LANES)
+        scale = builder.bitcast(builder.add(exponent, one), self.vector)
+        return builder.fmul(value, scale)
+
+    def _call(self, name: str, *vectors: Any) -> Any:
+        """Call a function of LLVM on vectors."""
+        return self.builder.call(
+            self._function(name, self.vector, tuple(vector.type for vector in vectors)), vectors
+        )
+
+    def _function(
+        self, name: str, result: Any, arguments: tuple[Any, ...], *, named: tuple[Any, ...] = ()
+    ) -> Any:
+        """Return a function of LLVM, whose name ends in the types that it works on."""
+        letter = {"float": "f32", "double": "f64", "i32": "i32", "i64": "i64"}
+        kinds = [kind.element for kind in (*named, self.vector)]
+        ending = "".join(f".v{LANES}{letter[str(kind)]}" for kind in kinds)
+        kind = ir.FunctionType(result, arguments)
+        return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            self.builder.module, kind, name + ending
+        )
 
     def _bytes(self, value: int) -> Any:
         return ir.Constant(ir.VectorType(ir.IntType(8), LANES), [value] * LANES)
@@ -686,6 +738,47 @@ def fetch_ahead(typing: Any, array: Any, first: Any, last: Any) -> Any:
             at = builder.add(first_byte, builder.mul(loop.index, emit.constant(CACHE_LINE)))
             pointer = builder.inttoptr(at, byte)
             builder.call(function, (pointer, *(ir.Constant(flag, value) for value in (0, 3, 1))))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@instructions
+def exponentials(typing: Any, y: Any) -> Any:
+    """Replace the numbers of an array of whole vectors, at most 0 each, by their exponentials."""
+    signature = types.void(y)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, y.dtype)
+        array = context.make_array(y)(context, builder, arguments[0])
+        vectors = builder.udiv(array.nitems, emit.constant(LANES))
+        with cgutils.for_range(builder, vectors, intp=_INDEX) as loop:
+            at = builder.mul(loop.index, emit.constant(LANES))
+            emit.store(emit.exponential(emit.load(array.data, at)), array.data, at)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@instructions
+def sigmoids(typing: Any, y: Any) -> Any:
+    """Replace the numbers of an array of whole vectors by 1 / (1 + exp(−y))."""
+    signature = types.void(y)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, y.dtype)
+        array = context.make_array(y)(context, builder, arguments[0])
+        vectors = builder.udiv(array.nitems, emit.constant(LANES))
+        zero, one = emit.constants(0.0), emit.constants(1.0)
+        with cgutils.for_range(builder, vectors, intp=_INDEX) as loop:
+            at = builder.mul(loop.index, emit.constant(LANES))
+            value = emit.load(array.data, at)
+            is_negative = builder.fcmp_ordered("<", value, zero)
+            # Only exp(−|y|) ≤ 1 is computed, so nothing overflows.
+            negated = builder.fsub(zero, value)
+            decay = emit.exponential(builder.select(is_negative, value, negated))
+            above = builder.select(is_negative, decay, one)
+            emit.store(builder.fdiv(above, builder.fadd(one, decay)), array.data, at)
         return context.get_dummy_value()
 
     return signature, generate
