@@ -148,7 +148,7 @@ class Trainer:
         """
         data = TrainingData(self.model, images, labels)
         rows = np.arange(data.examples)
-        steps = self._steps(rows, [rows.size], batch_size=rows.size)
+        steps = self._steps(rows, np.array([[0, rows.size]]), batch_size=rows.size)
         # Preparing a batch for compiled code takes longer than one step.
         losses, _ = self._run_chunk(data, steps, compiled=None, observe=observe)
         return float(losses[0])
@@ -255,15 +255,17 @@ class Trainer:
         Raises:
             ValueError: the schedule needs the length of the training, and it is not known.
         """
-        return self._rate(self.step)
+        return float(self._rates(1)[0])
 
-    def _rate(self, step: int) -> float:
-        """Return the learning rate of the step after so many others."""
+    def _rates(self, count: int) -> NDArray[np.float64]:
+        """Return the learning rates of the next steps."""
         if self.schedule.needs_total and self.total_steps is None:
             raise ValueError(
                 f"{self.schedule} needs to know the length of the training; pass total_steps"
             )
-        return self.optimizer.lr * self.schedule.factor(step, self.total_steps)
+        factor, total = self.schedule.factor, self.total_steps
+        factors = [factor(step, total) for step in range(self.step, self.step + count)]
+        return self.optimizer.lr * np.array(factors)
 
     def _target_step(
         self, sampler: BatchSampler, *, epochs: int | None, iterations: int | None
@@ -307,13 +309,10 @@ class Trainer:
                 target - self.step,
                 *(c.every - self.step % c.every for c in callbacks if c.every),
             )
-            parts = [sampler.batch_slice(self.progress.epoch_step + i) for i in range(count)]
-            first = sampler.batch_slice(0)
-            steps = self._steps(
-                order[parts[0].start : parts[-1].stop],
-                [part.stop - part.start for part in parts],
-                batch_size=first.stop - first.start,
-            )
+            bounds = sampler.batch_bounds(self.progress.epoch_step, count)
+            begin, end = int(bounds[0, 0]), int(bounds[-1, 1])
+            size = int(np.diff(sampler.batch_bounds(0, 1))[0, 0])
+            steps = self._steps(order[begin:end], bounds - begin, batch_size=size)
             started = self._clock()
             losses, correct = self._run_chunk(data, steps, compiled=self.compiled)
             images = np.diff(steps.bounds)[: len(losses), 0]
@@ -325,13 +324,14 @@ class Trainer:
             for callback in callbacks:
                 callback.on_steps(self, report)
 
-    def _steps(self, rows: NDArray[np.int64], sizes: Sequence[int], *, batch_size: int) -> Steps:
-        """Return the next steps, which take so many of the rows each."""
-        ends = np.cumsum(sizes)
+    def _steps(
+        self, rows: NDArray[np.int64], bounds: NDArray[np.int64], *, batch_size: int
+    ) -> Steps:
+        """Return the next steps, which take the rows between their bounds."""
         return Steps(
             rows=np.ascontiguousarray(rows),
-            bounds=np.stack([ends - sizes, ends], axis=1),
-            rates=np.array([self._rate(self.step + number) for number in range(len(sizes))]),
+            bounds=bounds,
+            rates=self._rates(len(bounds)),
             before=self.step,
             batch_size=batch_size,
         )

@@ -40,7 +40,9 @@ emulated_and_real = pytest.mark.parametrize(
 def test_ten_steps_of_every_recipe(backend: Backend, mnist: Dataset, name: str) -> None:
     recipe = RECIPES[name]
     batch_size = {"cnn": 1, "lenet": 3, "fcnn": 5}.get(name, 17)
-    models = tuple(create_model(name, backend=backend, seed=3) for _ in range(2))
+    # Adam makes large steps of small gradients, and so large differences of rounding.
+    dtype = "float64" if recipe.optimizer == "adam" else "float32"
+    models = tuple(create_model(name, backend=backend, seed=3, dtype=dtype) for _ in range(2))
     count = batch_size * 4 - 1  # the last batch of an epoch is smaller
     assert_tiers_agree(
         models,  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ class Recorder(Callback):
 def test_shuffle_takes_every_image_once_an_epoch():
     sampler = BatchSampler(examples=103, batch_size=10, sampling="shuffle", seed=5)
     assert sampler.steps_per_epoch == 11
-    parts = [sampler.epoch_order(0)[sampler.batch_slice(step)] for step in range(11)]
+    parts = [sampler.epoch_order(0)[begin:end] for begin, end in sampler.batch_bounds(0, 11)]
     assert [len(part) for part in parts] == [10] * 10 + [3]
     assert sorted(np.concatenate(parts)) == list(range(103))
     assert not np.array_equal(sampler.epoch_order(0), sampler.epoch_order(1))
@@ -66,12 +66,14 @@ def test_replacement_draws_anew_from_the_whole_set():
     small = BatchSampler(examples=5, batch_size=300, sampling="replacement", seed=5)
     assert small.steps_per_epoch == 1
     assert len(small.epoch_order(0)) == 300
+    assert small.batch_bounds(0, 1).tolist() == [[0, 300]]
 
 
 def test_full_takes_the_set_in_its_order():
     sampler = BatchSampler(examples=7, batch_size=7, sampling="full", seed=5)
     assert sampler.steps_per_epoch == 1
-    assert np.array_equal(sampler.epoch_order(3)[sampler.batch_slice(0)], np.arange(7))
+    assert sampler.batch_bounds(0, 1).tolist() == [[0, 7]]
+    assert np.array_equal(sampler.epoch_order(3), np.arange(7))
 
 
 def test_split_holds_out_a_random_part():

@@ -21,6 +21,7 @@ from backends.numba_kernels.compilation import instructions
 
 LANES = 8
 CACHE_LINE = 64  # bytes
+MOST_SUMS = 14  # vectors, that stay in the 16 registers of a processor with AVX2
 
 # Of a window of 2×2 (down, right), in the order of the bits of a tie mask.
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -428,8 +429,11 @@ def sum_of_rows(vectors: int) -> Callable[..., None]:
 
     y[y_at + l] += Σₖ values[k] · table[table_at + columns[k]·width + l]
 
-    for first ≤ k < last and l < `vectors`·LANES.
+    for first ≤ k < last and l < `vectors`·LANES. An addition has to wait for the one before it on
+    the same sum, some five cycles; where there is room for them, several rows have sums of their
+    own, which are added up at the end.
     """
+    together = max(1, min(4, MOST_SUMS // vectors))
 
     @instructions
     def kernel(
@@ -449,22 +453,35 @@ def sum_of_rows(vectors: int) -> Callable[..., None]:
             place, table_first, stride, begin, end = (
                 emit.index(kinds[i], arguments[i]) for i in (1, 3, 4, 7, 8)
             )
-            sums = [emit.register() for _ in range(vectors)]
-            for number, total in enumerate(sums):
-                at = builder.add(place, emit.constant(number * LANES))
-                builder.store(emit.load(y_data, at), total)
+            lanes = [emit.constant(number * LANES) for number in range(vectors)]
+            y_base = builder.gep(y_data, [place])
             table_base = builder.gep(table_data, [table_first])
-            with cgutils.for_range(builder, builder.sub(end, begin), intp=_INDEX) as loop:
-                at = builder.add(begin, loop.index)
+            sums = [[emit.register() for _ in lanes] for _ in range(together)]
+            for lane, total in zip(lanes, sums[0], strict=True):
+                builder.store(emit.load(y_base, lane), total)
+            for more in sums[1:]:
+                for total in more:
+                    builder.store(emit.constants(0.0), total)
+
+            def add_row(at: Any, totals: list[Any]) -> None:
                 row = builder.mul(emit.load_index(column_data, at), stride)
-                factor = emit.load_spread(value_data, at)
-                for number, total in enumerate(sums):
-                    part = emit.load(table_base, builder.add(row, emit.constant(number * LANES)))
-                    builder.store(emit.multiply_add(factor, part, builder.load(total)), total)
-            for number, total in enumerate(sums):
-                emit.store(
-                    builder.load(total), y_data, builder.add(place, emit.constant(number * LANES))
-                )
+                parts = [emit.load(table_base, builder.add(row, lane)) for lane in lanes]
+                emit.add_multiples(emit.load_spread(value_data, at), parts, totals)
+
+            count = builder.sub(end, begin)
+            rounds = builder.udiv(count, emit.constant(together))
+            with cgutils.for_range(builder, rounds, intp=_INDEX) as loop:
+                at = builder.add(begin, builder.mul(loop.index, emit.constant(together)))
+                for number, totals in enumerate(sums):
+                    add_row(builder.add(at, emit.constant(number)), totals)
+            done = builder.mul(rounds, emit.constant(together))
+            with cgutils.for_range(builder, builder.sub(count, done), intp=_INDEX) as loop:
+                add_row(builder.add(builder.add(begin, done), loop.index), sums[0])
+            for lane, *totals in zip(lanes, *sums, strict=True):
+                value = builder.load(totals[0])
+                for total in totals[1:]:
+                    value = builder.fadd(value, builder.load(total))
+                emit.store(value, y_base, lane)
             return context.get_dummy_value()
 
         return signature, generate

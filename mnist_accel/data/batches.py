@@ -65,12 +65,19 @@ class BatchSampler:
             return rng.integers(self.examples, size=self.steps_per_epoch * self.batch_size)
         return rng.permutation(self.examples)
 
-    def batch_slice(self, step: int) -> slice:
-        """Return the part of `epoch_order` that step `step` of an epoch, from 0, takes."""
-        if self.sampling == "full":
-            return slice(0, self.examples)
-        start, stop = step * self.batch_size, (step + 1) * self.batch_size
-        return slice(start, min(stop, self.examples) if self.sampling == "shuffle" else stop)
+    def batch_bounds(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return where in `epoch_order` some steps begin and end, (count, 2).
+
+        Args:
+            first: of these steps, counted from 0 in their epoch.
+            count: how many they are.
+        """
+        size = self.examples if self.sampling == "full" else self.batch_size
+        starts = size * np.arange(first, first + count)
+        ends = starts + size
+        if self.sampling != "replacement":
+            ends = np.minimum(ends, self.examples)
+        return np.stack([starts, ends], axis=1)
 
 
 def dropout_generator(seed: int, step: int) -> np.random.Generator:
