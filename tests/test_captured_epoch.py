@@ -36,7 +36,7 @@ emulated_and_real = pytest.mark.parametrize(
 
 
 @emulated_and_real
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"fast99"}))  # a wider lenet
 def test_ten_steps_of_every_recipe(backend: Backend, mnist: Dataset, name: str) -> None:
     recipe = RECIPES[name]
     batch_size = {"cnn": 1, "lenet": 3, "fcnn": 5}.get(name, 17)

@@ -75,6 +75,8 @@ NETWORKS: dict[str, tuple[tuple[int, ...], Sequence[layers.Layer]]] = {
 OPTIMIZERS = {
     "sgd": optimizers.SGD(lr=0.05),
     "sgd with decay": optimizers.SGD(lr=0.05, weight_decay=0.1),
+    "sgd with much decay": optimizers.SGD(lr=0.05, weight_decay=4.0),
+    "sgd with most decay": optimizers.SGD(lr=0.05, weight_decay=12.0),
     "momentum": optimizers.SGD(lr=0.05, momentum=0.9, weight_decay=0.01),
     "nesterov": optimizers.SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
     "adagrad": optimizers.AdaGrad(lr=0.01, weight_decay=0.01),

@@ -17,6 +17,13 @@ def add(x: Any, y: Any) -> None:
 
 
 @kernel
+def multiply(x: Any, factor: Any) -> None:
+    """Multiply all numbers by a factor."""
+    for i in range(len(x)):
+        x[i] *= factor
+
+
+@kernel
 def activate(kind: int, y: Any) -> None:
     """Apply an activation to `y` (N, outputs), whole vectors."""
     flat = part(y, 0, y.size)

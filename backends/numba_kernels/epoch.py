@@ -8,15 +8,20 @@ the bit.
 
 A plain step of gradient descent is linear: if the gradient of the loss is multiplied by −lr, what
 comes back to the parameters is what is to be added to them. One thread with one block adds it there
-at once, and has no gradient to fill, to add up, or to read again.
+at once, and has no gradient to fill, to add up, or to read again. With weight decay,
+
+    W − lr·(g + decay·W) = shrink·(W − lr/shrink·g),    shrink = 1 − lr·decay,
+
+the parameters are multiplied by `shrink` afterwards; those of a sparse first stage, most of which
+no image of a batch touches, only by a number that is kept beside them until the end.
 """
 
 from typing import Any
 
 from backends.numba_kernels.backward import backward
 from backends.numba_kernels.barrier import meet
-from backends.numba_kernels.compilation import entry, inlined_kernel
-from backends.numba_kernels.elementwise import add
+from backends.numba_kernels.compilation import entry, inlined_kernel, kernel
+from backends.numba_kernels.elementwise import add, multiply
 from backends.numba_kernels.forward import forward
 from backends.numba_kernels.losses import loss_and_gradient
 from backends.numba_kernels.sparse import add_sparse_outer
@@ -25,6 +30,18 @@ from backends.numba_kernels.updates import SGD, update
 from backends.numba_kernels.vectors import LANES
 from backends.numba_kernels.views import fill, part
 from backends.numba_kernels.workspace import of_thread
+
+# Below this the weights of a sparse first stage are multiplied, and the number begins anew at 1.
+SMALLEST_SCALE = 0.5
+
+
+@kernel
+def is_small(weight_decay: float, rates: Any) -> bool:
+    """Say whether weight decay leaves a good part of the parameters at every step."""
+    largest = 0.0
+    for rate in rates:
+        largest = max(largest, rate * weight_decay)
+    return largest < 0.5
 
 
 @entry
@@ -88,8 +105,9 @@ def run_steps(
     # Of a sparse first stage a thread changes the weights that belong to some groups of columns.
     low_group = images.groups * thread // threads
     high_group = images.groups * (thread + 1) // threads
-    from_ = to = 0
-    is_plain = rule == SGD and settings.weight_decay == 0
+    from_, to = edges[low_group] * first.outputs, edges[high_group] * first.outputs
+    is_plain = rule == SGD and is_small(settings.weight_decay, rates)
+    sparse_scale = 1.0
     number = packed.dtype.type
     arrivals = 0
     for step in range(len(rates)):
@@ -100,13 +118,14 @@ def run_steps(
         gradient = packed if is_direct else work.parameters
         if not is_direct:
             fill(part(gradient, dense_from, dense))
-        factor = number(-rates[step] if is_plain else 1.0) / number(batch)
+        shrink = 1 - rates[step] * settings.weight_decay
+        factor = number((-rates[step] / shrink if is_plain else 1.0) / batch)
         total = 0.0
         hits = 0
         for block in range(low, high, work.capacity):
             count = min(work.capacity, high - block)
             at = bounds[step, 0] + block
-            forward(plan, packed, images, rows, at, count, work)
+            forward(plan, packed, sparse_scale, images, rows, at, count, work)
             logits = rows_of(work.outputs, last.y, work.capacity, count, last.outputs)
             dlogits = rows_of(work.gradients, last.y, work.capacity, count, last.outputs)
             loss_sum, recognised = loss_and_gradient(
@@ -122,13 +141,21 @@ def run_steps(
             meet(counter, arrivals)
         done = steps_before + step + 1
         if is_sparse:
-            from_, to = edges[low_group] * first.outputs, edges[high_group] * first.outputs
             target = packed if is_plain else summed
             if not is_plain:
                 fill(part(summed, from_, to - from_))
-            at = bounds[step, 0]
-            _add_sparse(first, images, rows, at, batch, low_group, high_group, deltas, target)
+            at, scale = bounds[step, 0], number(images.scale / sparse_scale)
+            _add_sparse(
+                first, images, rows, at, batch, low_group, high_group, deltas, scale, target
+            )
+            if is_plain:
+                sparse_scale *= shrink
+                if sparse_scale < SMALLEST_SCALE:
+                    multiply(part(packed, from_, to - from_), number(sparse_scale))
+                    sparse_scale = 1.0
         if is_direct:
+            if shrink != 1:
+                multiply(part(packed, dense_from, dense), number(shrink))
             continue
         for other in range(1, threads):
             add(
@@ -137,12 +164,16 @@ def run_steps(
             )
         if is_plain:
             add(part(summed, begin, end - begin), part(packed, begin, end - begin))
+            if shrink != 1:
+                multiply(part(packed, begin, end - begin), number(shrink))
         else:
             for at, count in ((begin, end - begin), (from_, to - from_)):
                 update(rule, settings, rates[step], done, packed, summed, state, at, count)
         if threads > 1:
             arrivals += threads
             meet(counter, arrivals)
+    if is_sparse and sparse_scale != 1:
+        multiply(part(packed, from_, to - from_), number(sparse_scale))
 
 
 @inlined_kernel
@@ -155,10 +186,10 @@ def _add_sparse(
     low: int,
     high: int,
     deltas: Any,
+    scale: Any,
     gradient: Any,
 ) -> None:
-    """Add a batch to the gradient of a sparse first stage, in groups `low` to `high` − 1."""
-    scale = gradient.dtype.type(images.scale)
+    """Add a batch, times `scale`, to the gradient of a sparse first stage in some groups."""
     for n in range(batch):
         at = rows[first + n] * images.groups
         add_sparse_outer(

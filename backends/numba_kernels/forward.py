@@ -26,13 +26,21 @@ IMAGES_AHEAD = 4
 
 @inlined_kernel
 def forward(
-    plan: Any, packed: Any, images: Any, rows: Any, first: int, count: int, work: Any
+    plan: Any,
+    packed: Any,
+    sparse_scale: Any,
+    images: Any,
+    rows: Any,
+    first: int,
+    count: int,
+    work: Any,
 ) -> None:
     """Take a block of images through all stages.
 
     Args:
         plan: the stages.
         packed: the parameters.
+        sparse_scale: what the weights of a sparse first stage are to be multiplied by.
         images: the data set.
         rows: of the data set.
         first: where in `rows` the block begins.
@@ -50,7 +58,7 @@ def forward(
         if stage.kind == LINEAR:
             linear(x, packed, stage.weight, stage.out_channels, y)
         elif stage.kind == SPARSE_LINEAR:
-            _sparse_linear(stage, packed, images, rows, first, y)
+            _sparse_linear(stage, packed, sparse_scale, images, rows, first, y)
         elif stage.kind == CONV2D:
             convolve(plan, index, packed, images, rows, first, work, x, y)
         elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
@@ -92,7 +100,9 @@ def _fetch_list(images: Any, rows: Any, place: int) -> None:
 
 
 @inlined_kernel
-def _sparse_linear(stage: Any, packed: Any, images: Any, rows: Any, first: int, y: Any) -> None:
+def _sparse_linear(
+    stage: Any, packed: Any, sparse_scale: Any, images: Any, rows: Any, first: int, y: Any
+) -> None:
     """Compute a sparse first stage from the lists of the data set, before bias and activation."""
     width = stage.outputs
     flat = part(y, 0, y.size)
@@ -105,7 +115,7 @@ def _sparse_linear(stage: Any, packed: Any, images: Any, rows: Any, first: int, 
             part(y, n * width, width), packed, stage.weight, width,
             images.columns, images.values, begin, end,
         )  # fmt: skip
-    scale = y.dtype.type(images.scale)
+    scale = y.dtype.type(images.scale * sparse_scale)
     for i in range(len(flat)):
         flat[i] *= scale
 

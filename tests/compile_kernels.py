@@ -1,0 +1,15 @@
+"""Compile the kernels of whole networks, so that the processes of the tests find them on disk."""
+
+import numpy as np
+
+from mnist_accel import Trainer, create_model, get_backend
+
+if __name__ == "__main__":
+    numba = get_backend("numba")
+    labels = np.zeros(2, np.int64)
+    for dtype in ("float32", "float64"):
+        for pixels in ("uint8", dtype):
+            images = np.zeros((2, 784), pixels)
+            model = create_model("two-layer", backend=numba, dtype=dtype)
+            Trainer(model, "sgd", batch_size=2).prepare(images, labels)
+            model.predict(images)
