@@ -62,15 +62,39 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         xp: namespace of the Python array API standard whose arrays the operations take and return.
         threads: the most threads of the CPU that it computes with, from its next computation on;
             None for its own rule. Only where `most_threads` is a number is it obeyed.
+        device: which of several devices it computes on, as `take_device` was told; None for the
+            library's own choice.
     """
 
     name: ClassVar[str]
     threads: int | None = None
+    device: int | None = None
 
     @property
     def most_threads(self) -> int | None:
         """How many threads its own rule takes at most; None where their number is not for us."""
         return None
+
+    @property
+    def device_count(self) -> int | None:
+        """How many devices there are to choose from; None where that is not for us to choose."""
+        return None
+
+    def take_device(self, number: int) -> None:
+        """Compute on one of several devices; to be called before the first array is made.
+
+        Raises:
+            ValueError: there is no device of this number.
+        """
+        count = self.device_count
+        if count is None:
+            raise ValueError(
+                f"backend {self.name!r} does not take a device, got {number}; leave it out"
+            )
+        if not 0 <= number < count:
+            known = "device 0 alone" if count == 1 else f"devices 0 to {count - 1}"
+            raise ValueError(f"backend {self.name!r} has {known} here, got {number}")
+        self.device = number
 
     @classmethod
     @abstractmethod
@@ -107,6 +131,8 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
 
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return the program in a form that runs many steps in one call.
+
+        Its methods are work that `computation` surrounds, as the operations are.
 
         Raises:
             NotCompiledError: this backend runs it operation by operation; the message says why.

@@ -5,6 +5,8 @@ takes a third of a second, and most machines have no GPU.
 """
 
 import importlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -50,25 +52,46 @@ class CupyBackend(Backend):
         *_, last = findings.values()
         return findings["device"] if last.ok else last
 
+    @property
+    def device_count(self) -> int:
+        """How many GPUs this process sees."""
+        count: int = self._cupy.cuda.runtime.getDeviceCount()
+        return count
+
+    @contextmanager
+    def computation(self, kinds: frozenset[str]) -> Iterator[None]:
+        """Select the GPU."""
+        with self._on_device():
+            yield
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """Select the GPU for this thread of the host, and the one before at the end."""
+        return nullcontext() if self.device is None else self._cupy.cuda.Device(self.device)
+
     def asarray(self, host: NDArray[Any], *, dtype: str | None = None) -> Array:
         """Copy `host` to the device."""
-        return self._cupy.array(host, dtype=dtype, order="C")
+        with self._on_device():
+            return self._cupy.array(host, dtype=dtype, order="C")
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
         """Copy `array` to the host; waits for the work that computes it."""
-        host: NDArray[Any] = self._cupy.asnumpy(array)
+        with self._on_device():
+            host: NDArray[Any] = self._cupy.asnumpy(array)
         return host
 
     def synchronize(self) -> None:
         """Wait for all work on the device."""
-        self._cupy.cuda.runtime.deviceSynchronize()
+        with self._on_device():
+            self._cupy.cuda.runtime.deviceSynchronize()
 
     def device_info(self) -> DeviceInfo:
         """Describe the GPU, its memory, the driver and the CUDA runtime."""
         runtime = self._cupy.cuda.runtime
-        _, total = runtime.memGetInfo()
+        with self._on_device():
+            _, total = runtime.memGetInfo()
+            name = describe_device()
         return DeviceInfo(
-            name=describe_device(),
+            name=name,
             memory_total_bytes=int(total),
             libraries={
                 "cupy": self._cupy.__version__,
@@ -79,7 +102,8 @@ class CupyBackend(Backend):
 
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return the program as CUDA graphs of its steps."""
-        return CupyEpoch(program, cupy=self._cupy, kernels=self._kernels)
+        with self._on_device():
+            return CupyEpoch(program, cupy=self._cupy, kernels=self._kernels)
 
     # ------------------------------------------------------------------------------------ batches
 

@@ -142,7 +142,8 @@ def _test_kernel() -> Availability:
         return Availability(
             ok=False,
             reason=f"the GPU has no free memory ({_summary(error)})",
-            remedy="end what uses it; `nvidia-smi` lists the processes",
+            remedy="end what uses it (`nvidia-smi` lists the processes), or hide this GPU from the "
+            "program: CUDA_VISIBLE_DEVICES=1 leaves the second one",
         )
     expected = float(sum((k + 1) * k for k in range(32)))
     if product != expected:

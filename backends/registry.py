@@ -7,7 +7,7 @@ subclass.
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 
@@ -69,21 +69,26 @@ def available_backends() -> dict[str, Availability]:
     return {name: _availability(load) for name, load in _loaders().items()}
 
 
-def get_backend(name: str = "auto", *, threads: int | None = None) -> Backend:
+def get_backend(
+    name: str = "auto", *, threads: int | None = None, device: int | None = None
+) -> Backend:
     """Return the backend called `name`, or the best that can run here for "auto".
 
     Args:
         name: a backend's name, or "auto".
         threads: see `select_backend`.
+        device: see `select_backend`.
 
     Raises:
-        ValueError: no backend has this name, or `threads` is wrong.
+        ValueError: no backend has this name, or `threads` or `device` is wrong.
         BackendUnavailableError: it cannot run here; the error says why and what to do.
     """
-    return select_backend(name, fallback=False, threads=threads).backend
+    return select_backend(name, fallback=False, threads=threads, device=device).backend
 
 
-def select_backend(name: str, *, fallback: bool, threads: int | None = None) -> Selection:
+def select_backend(
+    name: str, *, fallback: bool, threads: int | None = None, device: int | None = None
+) -> Selection:
     """Return the backend called `name` with the reason for the choice.
 
     Args:
@@ -91,28 +96,42 @@ def select_backend(name: str, *, fallback: bool, threads: int | None = None) -> 
         fallback: where the backend cannot run, return the best one on the CPU instead of raising.
         threads: the most threads of the CPU that it computes with; None for its own rule. Makes no
             difference where "auto" comes to a backend that computes elsewhere.
+        device: which of several devices it computes on; None for the library's own choice. "auto"
+            stands for backends that have devices then. Makes no difference to a backend that takes
+            the place of another.
 
     Raises:
-        ValueError: no backend has this name, or `threads` is below 1 or not for the user to choose.
+        ValueError: no backend has this name; `threads` is below 1 or not for the user to choose; or
+            there is no such device.
         BackendUnavailableError: it cannot run here, and `fallback` is False.
     """
-    return next(_selections(name, fallback=fallback, threads=threads))
+    return next(_selections(name, fallback=fallback, threads=threads, device=device))
 
 
-def select_backends(name: str, *, fallback: bool, threads: int | None = None) -> list[Selection]:
+def select_backends(
+    name: str, *, fallback: bool, threads: int | None = None, device: int | None = None
+) -> list[Selection]:
     """Return all backends that `name` may stand for here, which are several for "auto" alone.
 
     Arguments and errors are those of `select_backend`, which returns the first of them.
     """
-    return list(_selections(name, fallback=fallback, threads=threads))
+    return list(_selections(name, fallback=fallback, threads=threads, device=device))
 
 
-def _selections(name: str, *, fallback: bool, threads: int | None) -> Iterator[Selection]:
+def _selections(
+    name: str, *, fallback: bool, threads: int | None, device: int | None
+) -> Iterator[Selection]:
     """Yield what may be selected, the best first."""
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    for selection in _unbounded_selections(name, fallback=fallback):
+    candidates = _candidates(name, fallback=fallback)
+    if device is not None and name == "auto":
+        candidates = _with_devices(candidates, device)
+    for selection in candidates:
         backend = selection.backend
+        if device is not None and not selection.fell_back:
+            backend.take_device(device)
+            selection = replace(selection, reason=backend.device_info().name)
         if backend.most_threads is not None:
             backend.threads = threads
         elif threads is not None and name != "auto":
@@ -122,8 +141,29 @@ def _selections(name: str, *, fallback: bool, threads: int | None) -> Iterator[S
         yield selection
 
 
-def _unbounded_selections(name: str, *, fallback: bool) -> Iterator[Selection]:
-    """Yield what may be selected, with as many threads as it likes."""
+def _with_devices(selections: Iterator[Selection], device: int) -> Iterator[Selection]:
+    """Yield the selections whose backends have devices to choose from.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = False
+    passed_over: tuple[str, ...] = ()
+    for selection in selections:
+        if selection.backend.device_count is None:
+            passed_over = selection.passed_over
+            continue
+        found = True
+        yield selection
+    if not found:
+        reasons = "; ".join(passed_over)
+        raise ValueError(
+            f"no backend that can run here takes a device, got {device} ({reasons}); leave it out"
+        )
+
+
+def _candidates(name: str, *, fallback: bool) -> Iterator[Selection]:
+    """Yield what may be selected, on the device and with the threads that it likes."""
     loaders = _loaders()
     if name == "auto":
         yield from _runnable(list(_BUILT_IN))

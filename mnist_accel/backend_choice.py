@@ -42,24 +42,28 @@ class Choice:
     figures: str = ""
 
     def describe(self) -> str:
-        """Return the backend, the threads and the reason in one line."""
+        """Return the backend, the device, the threads and the reason in one line."""
         backend, selection = self.selection.backend, self.selection
         count = backend.threads
         threads = "" if count is None else f", {count} thread{'' if count == 1 else 's'}"
+        device = "" if backend.device is None else f", device {backend.device}"
         told = "; ".join([self.figures, *selection.passed_over]) if self.figures else ""
-        return f"{backend.name}{threads} ({told or selection.reason})"
+        return f"{backend.name}{device}{threads} ({told or selection.reason})"
 
 
 def as_told(settings: TrainSettings) -> Choice:
     """Return the choice of the user, and nothing else; "auto" is the best that can run.
 
     Raises:
-        UsageError: no backend has this name, or it does not take a number of threads.
+        UsageError: no backend has this name, or it does not take the threads or the device.
         BackendUnavailableError: it cannot run here, and may not be replaced.
     """
     with usage_errors():
         selection = select_backend(
-            settings.backend, fallback=_may_fall_back(settings), threads=settings.threads
+            settings.backend,
+            fallback=_may_fall_back(settings),
+            threads=settings.threads,
+            device=settings.device,
         )
     return Choice(selection)
 
@@ -84,8 +88,8 @@ def choose(
         note: prints a line for who waits.
 
     Raises:
-        UsageError: no backend has this name, it does not take a number of threads, or settings do
-            not suit the model.
+        UsageError: no backend has this name, it does not take the threads or the device, or
+            settings do not suit the model.
         BackendUnavailableError: it cannot run here, and may not be replaced.
     """
     batch_size = settings.batch_size or len(labels)
@@ -95,7 +99,10 @@ def choose(
             selections = {
                 selection.backend.name: selection
                 for selection in select_backends(
-                    settings.backend, fallback=_may_fall_back(settings), threads=settings.threads
+                    settings.backend,
+                    fallback=_may_fall_back(settings),
+                    threads=settings.threads,
+                    device=settings.device,
                 )
             }
         backends = {name: selection.backend for name, selection in selections.items()}

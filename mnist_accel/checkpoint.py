@@ -128,8 +128,9 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
             total_steps=training["total_steps"],
         )
         trainer.progress = Progress(**training["progress"])
-        for name, array in trainer.optimizer_state.items():
-            array[...] = model.backend.asarray(tensors[_STATE_PREFIX + name], dtype=model.dtype)
+        with model.backend.computation(frozenset()):
+            for name, array in trainer.optimizer_state.items():
+                array[...] = model.backend.asarray(tensors[_STATE_PREFIX + name], dtype=model.dtype)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{file} is not a checkpoint this version can read ({error!r})"

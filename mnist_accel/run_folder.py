@@ -147,20 +147,22 @@ class RunFolder:
             raise DataError(f"{file} must hold a JSON object, got {type(content).__name__}")
         return content
 
-    def backend_used(self) -> tuple[str, int | None]:
+    def backend_used(self) -> tuple[str, int | None, int | None]:
         """Return what the run computed on, whatever had been asked for.
 
         Returns:
-            The name of the backend and its number of threads; None where it had its own rule.
+            The name of the backend, its number of threads and its device; None where it had its own
+            rule.
 
         Raises:
             DataError: `config.json` cannot be read, or does not say it.
         """
         match self.read_json(self.config):
-            case {"backend": {"used": str(name), "threads": int(threads) | (None as threads)}}:
-                return name, threads
-            case {"backend": {"used": str(name)} as backend} if "threads" not in backend:
-                return name, None  # of a version that did not choose it
+            case {"backend": {"used": str(name)} as backend}:
+                # An earlier version chose neither threads nor device, and has not written them.
+                match backend.get("threads"), backend.get("device"):
+                    case int(threads) | (None as threads), int(device) | (None as device):
+                        return name, threads, device
         raise DataError(f"{self.config} does not say which backend was used")
 
     def append_metrics(self, line: dict[str, Any]) -> None:

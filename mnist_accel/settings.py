@@ -21,6 +21,7 @@ class TrainSettings:
         model: name of the recipe.
         backend: name of the backend asked for.
         threads: the most that may be used, of the CPU; None where the fastest number is chosen.
+        device: number of the GPU; None for CUDA's own choice, the first.
         no_fallback: end with an error where that backend cannot run.
         dataset: name of the data set.
         data_dir: folder of the data set's files; None to look in the usual places.
@@ -51,6 +52,7 @@ class TrainSettings:
     model: str
     backend: str
     threads: int | None
+    device: int | None
     no_fallback: bool
     dataset: str
     data_dir: str | None
@@ -100,6 +102,7 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
         "model": name,
         "backend": "auto",
         "threads": None,
+        "device": None,
         "no_fallback": False,
         "dataset": "mnist",
         "data_dir": None,

@@ -169,7 +169,8 @@ class Trainer:
         """
         data = TrainingData(self.model, images, labels)
         if self.compiled is not None:
-            data.for_epoch(self.compiled)
+            with self.model.backend.computation(self.model.kinds):
+                data.for_epoch(self.compiled)
         return data
 
     def fit(

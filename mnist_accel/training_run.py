@@ -338,6 +338,7 @@ class _Run:
                 "requested": selection.requested,
                 "used": selection.backend.name,
                 "threads": selection.backend.threads,
+                "device": selection.backend.device,
                 "reason": selection.reason,
                 "figures": self._choice.figures,
                 "fell_back": selection.fell_back,

@@ -15,15 +15,18 @@ class EmulatedBackend(CupyBackend):
     """`CupyBackend`, with NumPy and the emulator in the place of CuPy and the GPU.
 
     Args:
-        device: where kernels run; one of the backend's own if None.
+        emulator: where kernels run; one of the backend's own if None.
         memory_bytes: what new arrays may take together.
+        devices: how many GPUs there are to choose from.
     """
 
     name = "cupy-emulated"
 
-    def __init__(self, device: Device | None = None, *, memory_bytes: int = 1 << 30) -> None:
-        self.device = device or Device()
-        cupy = EmulatedCupy(self.device, memory_bytes=memory_bytes)
+    def __init__(
+        self, emulator: Device | None = None, *, memory_bytes: int = 1 << 30, devices: int = 1
+    ) -> None:
+        self.emulator = emulator or Device()
+        cupy = EmulatedCupy(self.emulator, memory_bytes=memory_bytes, devices=devices)
         self._use(cupy, importlib.import_module("array_api_compat.numpy"))
 
     @classmethod
@@ -33,4 +36,4 @@ class EmulatedBackend(CupyBackend):
         return Availability(True, "emulated")
 
     def device_info(self) -> DeviceInfo:
-        return DeviceInfo("emulated GPU", None, {"numpy": np.__version__})
+        return DeviceInfo(f"emulated GPU {self.device or 0}", None, {"numpy": np.__version__})

@@ -132,11 +132,11 @@ def test_every_step_launches_the_same_kernels_once(
     trainer = Trainer(model, "sgd", batch_size=17)
     data = trainer.prepare(mnist.x_train[:50], mnist.t_train[:50])
     trainer.fit(data, epochs=1)
-    emulated.device.launched.clear()
+    emulated.emulator.launched.clear()
     trainer.fit(data, epochs=2)  # captured already
     step = ["begin_step", "linear", "linear", "softmax_cross_entropy", "linear_backward_weight"]
     step += ["linear_backward_x", "linear_backward_weight", "sgd", "end_step"]
-    assert emulated.device.launched == step * 6
+    assert emulated.emulator.launched == step * 6
 
 
 def test_larger_batches_and_other_data_are_captured_anew(
@@ -247,9 +247,9 @@ def kernels_of_a_step(
 ) -> set[str]:
     """Train for a step; return what was launched."""
     trainer = Trainer(model, **{"optimizer": optimizers.SGD(), "batch_size": 1, **options})
-    emulated.device.launched.clear()
+    emulated.emulator.launched.clear()
     trainer.fit(mnist.x_train[:4], mnist.t_train[:4], iterations=1)
-    return set(emulated.device.launched)
+    return set(emulated.emulator.launched)
 
 
 @emulated_and_real
@@ -358,9 +358,9 @@ def test_some_blocks_train_small_batches(
     optimizer = optimizers.SGD(lr=0.5, weight_decay=0.01)
     assert_tiers_agree(models, (images, mnist.t_train[:13]), optimizer, batch_size=5)
     if isinstance(backend, EmulatedBackend):
-        backend.device.launched.clear()
+        backend.emulator.launched.clear()
         Trainer(models[0], "sgd", batch_size=16).fit(images, mnist.t_train[:13], iterations=1)
-        assert backend.device.launched == ["train_small_batches"]
+        assert backend.emulator.launched == ["train_small_batches"]
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
@@ -394,10 +394,10 @@ def test_what_some_blocks_cannot_do_is_a_graph(
         two_layers(emulated, **changes),
         **{"optimizer": optimizers.SGD(), "batch_size": 4, **options},
     )
-    emulated.device.launched.clear()
+    emulated.emulator.launched.clear()
     trainer.fit(mnist.x_train[:17], mnist.t_train[:17], iterations=1)
-    assert {"begin_step", "linear", "end_step"} <= set(emulated.device.launched)
-    assert "train_small_batches" not in emulated.device.launched
+    assert {"begin_step", "linear", "end_step"} <= set(emulated.emulator.launched)
+    assert "train_small_batches" not in emulated.emulator.launched
 
 
 ONE_EPOCH = """
@@ -417,7 +417,7 @@ for batch_size in (2, 1):
 trainer = Trainer(create_model("backprop", backend=backend), "sgd", batch_size=3)
 trainer.fit(data.x_train[:5], data.t_train[:5], epochs=1)
 wanted = {"begin_step", "train_one_by_one", "train_small_batches"}
-print(wanted <= set(backend.device.launched))
+print(wanted <= set(backend.emulator.launched))
 """
 
 

@@ -102,6 +102,7 @@ def test_train_leaves_a_run_folder(run):
         "requested": "numpy",
         "used": "numpy",
         "threads": 1,
+        "device": None,
         "reason": f"NumPy {np.__version__}",
         "figures": "",
         "fell_back": False,

@@ -101,8 +101,9 @@ def test_every_flag_is_taken(run):
     assert (code, err) == (0, "")
     config = read_json("run/config.json")
     assert config["settings"] == {
-        "model": "three-layer", "backend": "numpy", "threads": 1, "no_fallback": True,
-        "dataset": "digits", "data_dir": None, "epochs": 2, "iterations": None, "batch_size": 64,
+        "model": "three-layer", "backend": "numpy", "threads": 1, "device": None,
+        "no_fallback": True, "dataset": "digits", "data_dir": None, "epochs": 2,
+        "iterations": None, "batch_size": 64,
         "sampling": "replacement", "lr": 0.01, "optimizer": "nesterov", "momentum": 0.8,
         "weight_decay": 1e-4, "schedule": "step", "hidden_sizes": [20, 10], "activation": "tanh",
         "seed": 5, "dtype": "float64", "limit_train": 300, "limit_test": 100,

@@ -72,7 +72,7 @@ def test_operations_launch_their_kernels(
     for name in KERNELS:
         owner = next(base for base in Backend.__mro__ if name in vars(base))
         monkeypatch.setattr(owner, name, refuse)
-    launched = emulated.device.launched
+    launched = emulated.emulator.launched
     found = [example for example in examples("float32", 3) if kernels_of(example)]
     assert {example.operation for example in found} == set(KERNELS)
     for example in found:
@@ -82,7 +82,7 @@ def test_operations_launch_their_kernels(
 
 
 def test_what_has_no_kernel_is_composed(emulated: EmulatedBackend) -> None:
-    launched = emulated.device.launched
+    launched = emulated.emulator.launched
     launched.clear()
     for example in examples("float32", 3):
         if not kernels_of(example):
@@ -105,9 +105,9 @@ def test_results_do_not_depend_on_who_is_first(
         if not kernels_of(example):
             continue
         expected = call(example, emulated)
-        monkeypatch.setattr(emulated.device, "order", order)
+        monkeypatch.setattr(emulated.emulator, "order", order)
         for seed in (1, 2):
-            monkeypatch.setattr(emulated.device, "seed", seed)
+            monkeypatch.setattr(emulated.emulator, "seed", seed)
             for got, want in zip(call(example, emulated), expected, strict=True):
                 np.testing.assert_array_equal(got, want, str(example))
         monkeypatch.undo()
@@ -123,7 +123,7 @@ backend = EmulatedBackend(Device(sanitize=True))
 found = [example for example in examples("float32", 3) if kernels_of(example)]
 for example in {example.operation: example for example in reversed(found)}.values():
     call(example, backend)
-print(len(set(backend.device.launched)), "kernels")
+print(len(set(backend.emulator.launched)), "kernels")
 """
 
 

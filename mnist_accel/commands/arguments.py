@@ -35,7 +35,7 @@ def add_backend_argument(
     auto: str = "the first of cupy, numba and numpy that can run here",
     threads: str = "as many as suit the batch",
 ) -> None:
-    """Add the choice of a backend, and of its threads.
+    """Add the choice of a backend, of its threads and of its device.
 
     Args:
         parser: of the command.
@@ -48,6 +48,7 @@ def add_backend_argument(
         help=f"auto, numpy, numba, cupy or an installed plug-in (default: auto: {auto})",
     )
     add_threads_argument(parser, default=threads)
+    add_device_argument(parser)
 
 
 def add_threads_argument(
@@ -59,6 +60,16 @@ def add_threads_argument(
         type=integer(1, MOST_THREADS),
         metavar="N",
         help=f"of the CPU, at most (default: {default})",
+    )
+
+
+def add_device_argument(parser: argparse._ActionsContainer) -> None:
+    """Add the number of the GPU."""
+    parser.add_argument(
+        "--device",
+        type=integer(0),
+        metavar="N",
+        help="which GPU, as CUDA counts those it sees, from 0 (default: the first)",
     )
 
 
@@ -79,11 +90,15 @@ def backend_from(args: argparse.Namespace) -> Backend:
     """Return the backend that the arguments ask for.
 
     Raises:
-        UsageError: no backend has this name, or it does not take a number of threads.
+        UsageError: no backend has this name, or it does not take the threads or the device.
         BackendUnavailableError: it cannot run here.
     """
     with usage_errors():
-        return get_backend("auto" if args.backend is None else args.backend, threads=args.threads)
+        return get_backend(
+            "auto" if args.backend is None else args.backend,
+            threads=args.threads,
+            device=args.device,
+        )
 
 
 def one_of(kind: str, names: Iterable[str]) -> dict[str, Any]:

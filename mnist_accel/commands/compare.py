@@ -15,6 +15,7 @@ from mnist_accel.commands import EXIT_COMPARISON
 from mnist_accel.commands.arguments import (
     LARGEST_SIZE,
     add_data_arguments,
+    add_device_argument,
     add_threads_argument,
     integer,
     one_of,
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", **one_of("dtype", DTYPES), default="float32", help="of the arithmetic"
     )
     add_threads_argument(parser)
+    add_device_argument(parser)
     add_data_arguments(parser)
 
 
@@ -67,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--backends needs at least two names, got {args.backends!r}")
     with usage_errors():
         backends = [get_backend(name, threads=args.threads) for name in names]
+        if args.device is not None:
+            # The reference usually computes on the CPU; with no GPU at all, it is what refuses.
+            for backend in [b for b in backends if b.device_count is not None] or backends:
+                backend.take_device(args.device)
         dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
     results = compare_backends(
         args.model,

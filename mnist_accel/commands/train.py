@@ -38,6 +38,7 @@ _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
 _MAY_CHANGE = {
     "backend",
     "threads",
+    "device",
     "no_fallback",
     "data_dir",
     "epochs",
@@ -84,10 +85,10 @@ def run(args: argparse.Namespace) -> int:
         folder = RunFolder.find(args.resume) if args.resume else RunFolder.newest()
         # What "auto", a fallback or a trial came to is part of the run.
         stored = _settings_of(str(folder.config))
-        backend, threads = folder.backend_used()
-        stored |= {"backend": backend, "threads": threads}
+        backend, threads, device = folder.backend_used()
+        stored |= {"backend": backend, "threads": threads, "device": device}
         if given.get("backend", backend) != backend:
-            stored["threads"] = None  # another one has its own rule
+            stored |= {"threads": None, "device": None}  # another one has its own rule
         if given.keys() & {"epochs", "iterations"}:
             stored |= {"epochs": None, "iterations": None}
         result = resume_run(folder, resolve(stored | given), **display)

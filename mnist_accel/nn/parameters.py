@@ -56,7 +56,8 @@ class ParameterVector:
                 f"expected parameters {', '.join(self.shapes)}, got {', '.join(values) or 'none'}"
             )
         parts = [self._flat_part(name, values[name]) for name in self.shapes]
-        self.flat[...] = self.backend.asarray(np.concatenate(parts))
+        with self.backend.computation(frozenset()):
+            self.flat[...] = self.backend.asarray(np.concatenate(parts))
 
     def _flat_part(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
         """Return what a part is to hold, flat and in the vector's dtype, after checking it."""

@@ -1,6 +1,8 @@
 """What the adapter uses of CuPy, on NumPy arrays and the emulator."""
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,24 +23,35 @@ class EmulatedCupy:
     Args:
         device: where kernels run.
         memory_bytes: what arrays of `empty` may take together.
+        devices: how many GPUs there are to select.
     """
 
-    def __init__(self, device: Device, *, memory_bytes: int = 1 << 30) -> None:
+    def __init__(self, device: Device, *, memory_bytes: int = 1 << 30, devices: int = 1) -> None:
         self._device = device
         self._free_bytes = memory_bytes
         self.cuda = SimpleNamespace(
+            Device=self._select,
             Stream=lambda non_blocking: Stream(device, non_blocking=non_blocking),
             get_current_stream=lambda: Stream(device, non_blocking=False),
             compiler=SimpleNamespace(CompileException=CompileException),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
-                deviceSynchronize=lambda: None,
+                deviceSynchronize=device.use,
+                getDeviceCount=lambda: devices,
                 memGetInfo=lambda: (self._free_bytes, memory_bytes),
             ),
         )
 
     def RawModule(self, **options: Any) -> RawModule:  # noqa: N802 - the name that CuPy has for it
         return RawModule(device=self._device, **options)
+
+    @contextmanager
+    def _select(self, number: int) -> Iterator[None]:
+        before, self._device.selected = self._device.selected, number
+        try:
+            yield
+        finally:
+            self._device.selected = before
 
     def asnumpy(self, array: Any) -> Any:
         self._refuse_while_capturing("copies to the host")
@@ -74,6 +87,7 @@ class EmulatedCupy:
         self._free_bytes += count
 
     def _refuse_while_capturing(self, verb: str) -> None:
+        self._device.use()
         if self._device.recorded is not None:
             raise AssertionError(f"{verb} while a graph is captured: CUDA refuses, or forgets it")
 
@@ -82,6 +96,7 @@ class Stream:
     """A queue of launches; here each is done when it is put in."""
 
     def __init__(self, device: Device, *, non_blocking: bool) -> None:
+        device.use()
         self._device = device
         self._captures = non_blocking  # the stream of all others cannot
 

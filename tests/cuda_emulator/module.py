@@ -66,6 +66,8 @@ class Device:
         sanitize: watch all accesses to memory; the process must have loaded AddressSanitizer.
         launched: names of the kernels that were launched, in their order.
         recorded: launches of the graph that is being captured; None while they are carried out.
+        selected: number of the GPU that the host has selected; there is but one behind them all.
+        used: numbers of the GPUs that were selected when something was launched or allocated.
     """
 
     order: ThreadOrder = ThreadOrder.UP
@@ -73,6 +75,12 @@ class Device:
     sanitize: bool = False
     launched: list[str] = field(default_factory=list)
     recorded: list[Callable[[], None]] | None = None
+    selected: int = 0
+    used: set[int] = field(default_factory=set)
+
+    def use(self) -> None:
+        """Note that the selected GPU is used."""
+        self.used.add(self.selected)
 
 
 class RawModule:
@@ -128,6 +136,7 @@ class RawKernel:
             TypeError: an argument is not what the kernel takes; a GPU would not notice.
             EmulationError: the kernel goes wrong.
         """
+        self._device.use()
         if len(args) != len(self._parameters):
             raise TypeError(f"{self.name} takes {len(self._parameters)} arguments, got {len(args)}")
         values = [self._value(number, value) for number, value in enumerate(args)]
