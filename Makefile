@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help train test lint accept bench clean
+.PHONY: help train test lint accept bench gpu-acceptance clean
 
 help:
 	@echo "make train   set up, fetch MNIST, train a network (ARGS='--model lenet' for another)"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    style, types and import rules"
 	@echo "make accept  train every recipe to the end on numpy and numba; about half an hour"
 	@echo "make bench   throughput of every backend, and of peers that are installed (ARGS=--full)"
+	@echo "make gpu-acceptance  all that needs an NVIDIA GPU to be proved; 8 minutes"
 	@echo "make clean   remove the environment and caches"
 
 # Installed anew whenever the dependencies change.
@@ -38,6 +39,9 @@ accept: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks run $(ARGS)
+
+gpu-acceptance: $(INSTALLED)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .nox build dist

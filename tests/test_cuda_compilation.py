@@ -9,6 +9,7 @@ import pytest
 from cuda_emulator.build import kernels_in
 
 from backends.cuda.loader import options_for, source
+from benchmarks.gpu import overheads
 
 FOLDER = Path(__file__).parents[1] / "backends" / "cuda"
 BUDGET = re.compile(
@@ -80,8 +81,8 @@ def test_every_kernel_has_a_budget(file: str) -> None:
     assert [name for _, name in BUDGET.findall(code)] == kernels_in(code)
 
 
-def assert_fits(file: str, constants: Constants, architecture: int) -> None:
-    code, options = source(file), options_for("float32", **constants)
+def assert_fits(file: str, constants: Constants, architecture: int, code: str = "") -> None:
+    code, options = code or source(file), options_for("float32", **constants)
     budgets = {name: int(registers) for registers, name in BUDGET.findall(code)}
     used = nvrtc.compile_source(code, options, architecture=architecture)
     assert used.keys() == budgets.keys()
@@ -100,6 +101,15 @@ def test_kernels_of_the_recipes_fit_every_gpu(
     if architecture not in nvrtc.architectures():
         pytest.skip(f"this NVRTC does not know sm_{architecture}; 12.9 does")
     assert_fits(file, constants, architecture)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+def test_kernels_that_measure_fit_every_gpu(architecture: int) -> None:
+    if architecture not in nvrtc.architectures():
+        pytest.skip(f"this NVRTC does not know sm_{architecture}; 12.9 does")
+    constants: Constants = {"CHAINS": overheads.CHAINS}
+    assert_fits("overheads", constants, architecture, code=overheads.source())
 
 
 @needs_nvrtc

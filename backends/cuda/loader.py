@@ -115,14 +115,23 @@ def options_for(dtype: str, **constants: Constant) -> tuple[str, ...]:
 
 @functools.cache
 def source(file: str) -> str:
-    """Return a file with what it includes in place, which CuPy's cache then knows as well."""
+    """Return a file of this folder with what it includes in place."""
+    return with_includes(_read(f"{file}.cu"), f"{file}.cu")
+
+
+def with_includes(text: str, name: str) -> str:
+    """Return a source with the headers of this folder in place, which CuPy's cache then knows.
+
+    Args:
+        text: the source.
+        name: of its file, for the compiler's messages.
+    """
 
     def include(match: re.Match[str]) -> str:
         line = text.count("\n", 0, match.start()) + 2
-        return f'#line 1 "{match[1]}"\n{_read(match[1])}\n#line {line} "{file}.cu"'
+        return f'#line 1 "{match[1]}"\n{_read(match[1])}\n#line {line} "{name}"'
 
-    text = _read(f"{file}.cu")
-    return f'#line 1 "{file}.cu"\n{_INCLUDE.sub(include, text)}'
+    return f'#line 1 "{name}"\n{_INCLUDE.sub(include, text)}'
 
 
 def _read(name: str) -> str:

@@ -1,0 +1,1 @@
+"""All that is to be proved on a GPU, in one command: `python -m benchmarks.gpu`."""

@@ -1,0 +1,148 @@
+"""Proves on a GPU what cannot be proved without one, within 8 minutes.
+
+    make gpu-acceptance                        all stages
+    make gpu-acceptance ARGS="--only tests"    some of them
+
+Tests, costs of launches and barriers, accuracy of every recipe, benchmarks with PyTorch beside
+them, and NVIDIA's sanitizers where they are installed. Everything goes into a folder of
+benchmarks/results; its report.md is written anew after each stage, so that a run that is cut off
+leaves what it has. Exit code 0 if every stage that can run here has passed, 1 if not, 2 where no
+GPU can be used.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from benchmarks.gpu.plan import plan
+from benchmarks.gpu.report import summary, write_report
+from benchmarks.gpu.stages import Result, Runner, Stage, run_command, run_stages
+from benchmarks.host import ROOT, host_facts
+from mnist_accel.array_layer import BackendUnavailableError, get_backend
+from mnist_accel.atomic_file import write_atomically
+from mnist_accel.commands import EXIT_USAGE, Parser
+from mnist_accel.commands.arguments import number
+from mnist_accel.errors import UsageError
+
+PROG = "python -m benchmarks.gpu"
+RESULTS = ROOT / "benchmarks" / "results"
+TOTAL_S = 470.0  # 8 minutes, less what ending a stage and the last report may take
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    make_plan: Callable[[Path], list[Stage]] = plan,
+    run: Runner = run_command,
+) -> int:
+    """Run the stages, and return the exit code.
+
+    Args:
+        argv: the arguments; those of the process if None.
+        make_plan: returns the stages for a folder of results.
+        run: runs a command.
+    """
+    parser = Parser(prog=PROG, description=__doc__, epilog="")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a folder that is not there yet")
+    parser.add_argument("--only", metavar="STAGE,STAGE", help="some of the stages")
+    parser.add_argument(
+        "--seconds",
+        type=number(above=0),
+        default=TOTAL_S,
+        metavar="S",
+        help="of all stages together (default: %(default)g)",
+    )
+    try:
+        args = parser.parse_args(argv)
+        return _run(args, make_plan, run)
+    except SystemExit as stop:  # argparse, after its own message
+        return int(stop.code or 0)
+    except (UsageError, BackendUnavailableError) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _run(args: argparse.Namespace, make_plan: Callable[[Path], list[Stage]], run: Runner) -> int:
+    """Do what the arguments say.
+
+    Raises:
+        BackendUnavailableError: no GPU can be used; the message has the reason and the remedy.
+        UsageError: there is no such stage, or the folder cannot be made.
+    """
+    facts = _facts()
+    folder: Path = args.out or RESULTS / f"{date.today():%Y-%m-%d}-{_slug(facts['GPU'])}"
+    stages = _chosen(make_plan(folder.resolve()), args.only)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UsageError(f"{folder} exists already; choose another --out") from error
+    except OSError as error:
+        raise UsageError(f"cannot make {folder}: {error.strerror or error}") from error
+    results = run_stages(
+        stages,
+        folder=folder,
+        total_s=args.seconds,
+        report=partial(_report, facts, folder),
+        run=run,
+    )
+    print(f"{summary(results)}; the report is {folder / 'report.md'}")
+    return 0 if all(result.outcome in ("passed", "missing") for result in results) else 1
+
+
+def _report(facts: dict[str, str], folder: Path, results: Sequence[Result]) -> None:
+    """Write the report as it stands, and say on stderr how the last stage ended."""
+    write_atomically(folder / "report.md", write_report(facts, results, folder).encode())
+    done = [result for result in results if result.outcome != "not reached" or result.detail]
+    if done:
+        last = done[-1]
+        detail = f" ({last.detail})" if last.detail else ""
+        print(f"{last.stage.name}: {last.outcome}{detail}, {last.seconds:.0f} s", file=sys.stderr)
+
+
+def _facts() -> dict[str, str]:
+    """Return what decides the figures: the GPU and the software.
+
+    Raises:
+        BackendUnavailableError: no GPU can be used.
+    """
+    device = get_backend("cupy").device_info()
+    host = host_facts()
+    return {
+        "GPU": device.name,
+        "GPU memory": f"{(device.memory_total_bytes or 0) / 1e9:.0f} GB",
+        "driver": str(host["gpu_driver"]),
+        **{name.replace("_", " "): version for name, version in device.libraries.items()},
+        "PyTorch": host["versions"].get("torch", "not installed"),
+        "CPU": f"{host['cpu']}, {host['threads']} cores",
+        "commit": f"{host['commit']}{', changed' if host['dirty'] else ''}",
+        "date": f"{date.today():%Y-%m-%d}",
+    }
+
+
+def _chosen(stages: list[Stage], names: str | None) -> list[Stage]:
+    """Return the stages that were asked for.
+
+    Raises:
+        UsageError: there is none of a name.
+    """
+    if names is None:
+        return stages
+    wanted = names.split(",")
+    unknown = sorted(set(wanted) - {stage.name for stage in stages})
+    if unknown:
+        known = ", ".join(stage.name for stage in stages)
+        raise UsageError(f"unknown stage {', '.join(unknown)}; choose {known}")
+    return [stage for stage in stages if stage.name in wanted]
+
+
+def _slug(device: str) -> str:
+    """Return the name of a GPU as part of a file name, such as "nvidia-h200"."""
+    return re.sub(r"[^a-z0-9]+", "-", device.partition(",")[0].lower()).strip("-")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
