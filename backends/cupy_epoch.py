@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from backends.cuda import persistent
 from backends.cuda.launches import (
+    MOST_CLASSES,
     MOST_KERNEL_SIZE,
     Data,
     Filters,
@@ -372,23 +373,51 @@ class CupyEpoch(CompiledEpoch):
         launches = Launches(self._kernels, program.dtype, count=step.count)
         weights, *state = parameters
         launches.begin_step(data, workspace.section, program.pixel_shift, step)
-        for index in range(len(program.stages)):
+        last, has_head = len(program.stages) - 1, self._has_head()
+        for index in range(last if has_head else last + 1):
             self._forward(launches, workspace, weights, index)
-        logits, dlogits = workspace.outputs[-1], workspace.gradients[-1]
-        launches.loss_and_gradient(
-            program.loss, logits, step.labels, dlogits, step.row_losses, step.row_correct
-        )
-        last = program.stages[-1]
-        if last.activation != "identity":
-            launches.activation_backward(dlogits, logits, dlogits, last.activation)
-        for index in reversed(range(len(program.stages))):
-            self._backward(launches, workspace, weights, index)
+        if has_head:
+            self._head(launches, workspace, weights)
+        else:
+            self._loss(launches, workspace)
+        for index in reversed(range(last + 1)):
+            self._backward(launches, workspace, weights, index, has_dx=has_head and index == last)
         rule = program.update
         launches.update(
             *(rule.kind, weights, workspace.grads, tuple(state), step.rates),
             settings=rule.settings,
         )
         launches.end_step(workspace.section, step)
+
+    def _has_head(self) -> bool:
+        """Say whether head.cu computes the last stage together with the loss."""
+        last = self._program.stages[-1]
+        (classes,) = last.output_shape
+        return (last.kind, last.activation) == ("linear", "identity") and classes <= MOST_CLASSES
+
+    def _head(self, launches: Launches, workspace: Workspace, weights: Array) -> None:
+        """Compute the last stage, the loss, and the gradients that go back from there."""
+        stages = self._program.stages
+        index = len(stages) - 1
+        x, dx, below = self._input(workspace, index), None, "identity"
+        if index:
+            dx, below = (
+                workspace.gradients[index - 1].reshape(x.shape),
+                stages[index - 1].activation,
+            )
+        weight, bias = _parameters(stages[index], weights)
+        dlogits = workspace.gradients[index]
+        launches.head(self._program.loss, x, weight, bias, workspace.step, dlogits, dx, below)
+
+    def _loss(self, launches: Launches, workspace: Workspace) -> None:
+        """Compute the loss, and the gradient of what the last stage's activation took."""
+        step, last = workspace.step, self._program.stages[-1]
+        logits, dlogits = workspace.outputs[-1], workspace.gradients[-1]
+        launches.loss_and_gradient(
+            self._program.loss, logits, step.labels, dlogits, step.row_losses, step.row_correct
+        )
+        if last.activation != "identity":
+            launches.activation_backward(dlogits, logits, dlogits, last.activation)
 
     def _forward(
         self, launches: Launches, workspace: Workspace, weights: Array, index: int
@@ -412,11 +441,18 @@ class CupyEpoch(CompiledEpoch):
             launches.activation(x, y, stage.activation)
 
     def _backward(
-        self, launches: Launches, workspace: Workspace, weights: Array, index: int
+        self,
+        launches: Launches,
+        workspace: Workspace,
+        weights: Array,
+        index: int,
+        *,
+        has_dx: bool,
     ) -> None:
         """Compute the gradients of a stage's parameters, and of what the stage before computed.
 
-        Gradients are of what an activation took: the stage above takes its derivative along.
+        Gradients are of what an activation took: the stage above takes its derivative along. The
+        head has computed that of the stage before it already (`has_dx`).
         """
         stage = self._program.stages[index]
         x, dy = self._input(workspace, index), workspace.gradients[index]
@@ -429,7 +465,7 @@ class CupyEpoch(CompiledEpoch):
             launches.conv2d_backward_weight(
                 dy, mask, x, dweight, dbias, _maps(stage), _filters(stage)
             )
-        if index == 0:
+        if index == 0 or has_dx:
             return
         below = self._program.stages[index - 1].activation
         dx = workspace.gradients[index - 1].reshape(x.shape)

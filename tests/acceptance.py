@@ -71,7 +71,7 @@ def main() -> int:
 
 def _train(requirement: Requirement, backend: str) -> tuple[float, bool]:
     """Train in a temporary folder; return the accuracy, and whether all is as required."""
-    settings = resolve({**requirement.settings, "backend": backend, "seed": 0})
+    settings = resolve({**requirement.settings, "backend": backend, "no_fallback": True, "seed": 0})
     with tempfile.TemporaryDirectory() as temporary:
         out = str(Path(temporary) / "run")
         print(f"{requirement.label} on {backend}: ", end="", file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ RECIPES: dict[str, list[Constants]] = {
         {"KERNEL_SIZE": 3, "POOL": 1, "ACTIVATION": "IDENTITY"},
         {"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU"},
     ],
+    "head": [{"ACTIVATION": "RELU", "LOSS": "SOFTMAX_CROSS_ENTROPY"}],
     "linear": [{"ACTIVATION": "RELU"}],
     "losses": [{"LABEL": "int64"}],
     "one_by_one": [
@@ -44,6 +45,10 @@ OTHERS: dict[str, list[Constants]] = {
     "convolution": [
         {"KERNEL_SIZE": 7, "POOL": 1, "ACTIVATION": "TANH"},
         {"KERNEL_SIZE": 5, "POOL": 0, "ACTIVATION": "IDENTITY"},
+    ],
+    "head": [
+        {"ACTIVATION": "TANH", "LOSS": "BINARY_CROSS_ENTROPY"},
+        {"ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC"},
     ],
     "linear": [{"ACTIVATION": "SIGMOID"}],
     "losses": [{"LABEL": "int32"}],

@@ -18,6 +18,7 @@ from backends.operations.common import Array, Ties
 THREADS = 256  # of a block; a multiple of a warp
 TILE = 16  # side of the tiles of linear.cu
 WARP = 32
+MOST_CLASSES = 32  # of head.cu: a lane for each
 MOST_KERNEL_SIZE = 32  # of filters: a line of one is kept in registers
 
 
@@ -292,6 +293,36 @@ class Launches:
         grid = (_parts(outputs, TILE), _parts(inputs + 1, TILE))
         images = self._images(x)
         kernel(grid, (TILE, TILE), dy, x, inputs, outputs, images, dweight, dbias)
+
+    def head(
+        self,
+        loss: str,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        step: Step,
+        dlogits: Array,
+        dx: Array | None,
+        below: str,
+    ) -> None:
+        """Compute a last linear layer, the loss, and the gradients of logits and of `x`.
+
+        Args:
+            loss: which.
+            x: (B, in), what the activation `below` made.
+            weight: (in, out), with at most `MOST_CLASSES` outputs.
+            bias: (out,); None without one.
+            step: has the labels, and takes loss and success of each image.
+            dlogits: set to the gradient of the mean loss.
+            dx: set to the gradient of what the activation below took; None where nobody needs it.
+            below: the activation.
+        """
+        kernel = self._get("head", "head", ACTIVATION=below.upper(), LOSS=loss.upper())
+        (inputs, outputs), grid = weight.shape, (_parts(len(x), THREADS // WARP),)
+        kernel(
+            *(grid, (THREADS,), x, weight, bias, step.labels, inputs, outputs, self._images(x)),
+            *(dlogits, step.row_losses, step.row_correct, dx),
+        )
 
     def activation(self, x: Array, y: Array, kind: str) -> None:
         """Set `y` to an activation of `x`."""

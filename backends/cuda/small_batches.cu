@@ -13,10 +13,7 @@
 // BINARY_CROSS_ENTROPY or QUADRATIC.
 #include "common.cuh"
 #include "grid.cuh"
-
-#define SOFTMAX_CROSS_ENTROPY 0
-#define BINARY_CROSS_ENTROPY 1
-#define QUADRATIC 2
+#include "loss_of_image.cuh"
 
 #define THREADS 256
 #define SHARE ((INPUTS + BLOCKS - 1) / BLOCKS)
@@ -34,39 +31,16 @@ struct Shared {
 };
 
 // Sets loss and gradient of an image; a lane for each class, those left over repeat the last class.
-__device__ __forceinline__ void loss_of_image(Shared& shared, int image, int images, int label) {
+__device__ __forceinline__ void note_loss(Shared& shared, int image, int images, int label) {
   const int lane = threadIdx.x % 32, own = min(lane, OUTPUTS - 1);
   real logit = shared.bias2[own];
   for (int j = 0; j < HIDDEN; j++)
     logit += shared.hidden[image * HIDDEN + j] * shared.weight2[j * OUTPUTS + own];
-  real largest = logit;
-  int best = own;  // the class of the largest logit, the first if there are several
-  for (int distance = 16; distance > 0; distance /= 2) {
-    const real its = __shfl_xor_sync(EVERY_LANE, largest, distance);
-    const int other = __shfl_xor_sync(EVERY_LANE, best, distance);
-    if (its > largest || (its == largest && other < best)) {
-      largest = its;
-      best = other;
-    }
-  }
-  const real target = own == label;
-#if LOSS == SOFTMAX_CROSS_ENTROPY
-  const real log_total = log(sum_of_warp(lane < OUTPUTS ? exp(logit - largest) : real(0)));
-  const real dlogit = exp(logit - largest - log_total) - target;
-  const real loss = log_total - (__shfl_sync(EVERY_LANE, logit, label) - largest);
-#elif LOSS == BINARY_CROSS_ENTROPY
-  const real dlogit = sigmoid(logit) - target;
-  const real part = (logit > 0 ? logit : real(0)) - logit * target + log1p(exp(-fabs(logit)));
-  const real loss = sum_of_warp(lane < OUTPUTS ? part : real(0));
-#else
-  const real output = sigmoid(logit), error = output - target;
-  const real dlogit = error * output * (1 - output);
-  const real loss = sum_of_warp(lane < OUTPUTS ? error * error / 2 : real(0));
-#endif
-  if (lane < OUTPUTS) shared.dlogits[image * OUTPUTS + lane] = dlogit / real(images);
+  const LossOfImage result = loss_of_image(logit, OUTPUTS, label);
+  if (lane < OUTPUTS) shared.dlogits[image * OUTPUTS + lane] = result.dlogit / real(images);
   if (lane == 0) {
-    shared.losses[image] = loss;
-    shared.correct[image] = best == label;
+    shared.losses[image] = result.loss;
+    shared.correct[image] = result.is_correct;
   }
 }
 
@@ -115,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     }
     __syncthreads();
     for (int image = thread / 32; image < count; image += THREADS / 32)
-      loss_of_image(shared, image, count, labels[rows[begin + image]]);
+      note_loss(shared, image, count, labels[rows[begin + image]]);
     __syncthreads();
 
     // Back to the hidden units.
