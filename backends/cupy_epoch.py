@@ -151,19 +151,20 @@ class CupyEpoch(CompiledEpoch):
         self, data: Data, steps: Steps, parameters: tuple[Array, ...]
     ) -> tuple[Section, Callable[[int], None]]:
         """Return where the steps of a section are put, and what launches so many of them."""
-        largest = int(np.diff(steps.bounds)[:, 0].max(initial=1))
+        # Not the largest of these steps: however a training is cut, a step is computed in one way.
+        batch_size = steps.batch_size
         weights, *_ = parameters
-        if largest == 1 and (constants := persistent.one_by_one(self._program)):
+        if batch_size == 1 and (constants := persistent.one_by_one(self._program)):
             resident = self._get_resident()
             train = partial(self._train_one_by_one, data, resident, weights, constants)
             return resident.section, train
-        if largest <= persistent.MOST_IMAGES and (
+        if batch_size <= persistent.MOST_IMAGES and (
             constants := persistent.small_batches(self._program)
         ):
             resident = self._get_resident()
             train = partial(self._train_small_batches, data, resident, weights, constants)
             return resident.section, train
-        captured = self._capture(data, largest, parameters)
+        captured = self._capture(data, batch_size, parameters)
         return captured.workspace.section, partial(self._replay, captured)
 
     def _run_section(

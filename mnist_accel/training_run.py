@@ -249,6 +249,7 @@ class _Run:
         """Bring the data to where they are needed; say so where that takes a while."""
         compiles = self._trainer.compiled is not None
         with getting_ready(self._display.note) if compiles else nullcontext():
+            self._trainer.model.prepare()  # it will be evaluated
             return self._trainer.prepare(self._data.train_images, self._data.train_labels)
 
     def _finish(self, stop_reason: str) -> Evaluation:

@@ -121,6 +121,15 @@ def test_weights_may_change_in_place(numba: Backend, mnist: Dataset) -> None:
         assert_agrees(model, mnist.x_test[:2])
 
 
+@pytest.mark.parametrize("name", ["numba", "numpy"])
+def test_prepare_leaves_the_network_as_it_is(mnist: Dataset, name: str) -> None:
+    model = create_model("cnn", backend=get_backend(name))
+    expected = model.state_dict()
+    model.prepare()
+    assert all(np.array_equal(value, expected[key]) for key, value in model.state_dict().items())
+    assert model.predict(mnist.x_test[:3]).shape == (3,)
+
+
 def test_several_threads_of_the_user(numba: Backend, mnist: Dataset) -> None:
     model = create_model("lenet", backend=numba)
     parts = [mnist.x_test[i * 50 : i * 50 + 50] for i in range(8)]

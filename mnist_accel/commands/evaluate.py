@@ -5,6 +5,7 @@ The network is a run folder, a model file, a checkpoint, or legacy weights (.pkl
 
 import argparse
 import sys
+from functools import partial
 
 from mnist_accel.commands.arguments import (
     add_backend_argument,
@@ -28,11 +29,14 @@ def run(args: argparse.Namespace) -> int:
     from mnist_accel.console import format_confusion_matrix, print_table
     from mnist_accel.evaluation import evaluate
     from mnist_accel.model_files import find_model, open_dataset, open_model
+    from mnist_accel.phases import getting_ready
 
     backend = backend_from(args)
     path = find_model(args.path)
     model = open_model(path, backend=backend, legacy_model=args.model)
     dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
+    with getting_ready(partial(print, file=sys.stderr)):
+        model.prepare()
     limit = args.limit_test or None
     result = evaluate(model, dataset.x_test[:limit], dataset.t_test[:limit])
     print(f"weights  {path}")

@@ -8,6 +8,7 @@ import argparse
 import errno
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from mnist_accel.commands.arguments import (
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from mnist_accel.data.datasets import DIGIT_NAMES
     from mnist_accel.digit_image import read_digit_image
     from mnist_accel.model_files import find_model, open_dataset, open_model
+    from mnist_accel.phases import getting_ready
     from mnist_accel.plots import plot_prediction
 
     _check_out(args.out)
@@ -61,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
         image, true_label = dataset.x_test[args.index], int(dataset.t_test[args.index])
         class_names = dataset.class_names
+    with getting_ready(partial(print, file=sys.stderr)):
+        model.prepare()
     probabilities = model.predict_proba(image[None])[0]
     predicted = int(probabilities.argmax())
     print(f"weights in {path}")

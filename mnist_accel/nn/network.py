@@ -159,6 +159,14 @@ class Network:
 
     # Using, with arrays of the host
 
+    def prepare(self) -> None:
+        """Get ready to predict: what is compiled, is compiled now; some seconds, once on a machine.
+
+        Without it, the first prediction does.
+        """
+        if self._compiled_inference is not None:
+            self.predict_logits(np.zeros((1, *self.input_shape), np.uint8))
+
     def predict_logits(self, images: NDArray[Any]) -> NDArray[Any]:
         """Return the logits (N, classes) of host images in any form `load_mnist` returns.
 
