@@ -179,6 +179,16 @@ class _Emitter:
         scale = builder.bitcast(builder.add(exponent, one), self.vector)
         return builder.fmul(value, scale)
 
+    def sigmoid(self, x: Any) -> Any:
+        """Return 1 / (1 + exp(−x)); a NaN stays."""
+        builder = self.builder
+        one = self.constants(1.0)
+        is_negative = builder.fcmp_ordered("<", x, self.constants(0.0))
+        # Only exp(−|x|) ≤ 1 is computed, so nothing overflows.
+        negated = builder.fsub(self.constants(0.0), x)
+        decay = self.exponential(builder.select(is_negative, x, negated))
+        return builder.fdiv(builder.select(is_negative, decay, one), builder.fadd(one, decay))
+
     def _call(self, name: str, *vectors: Any) -> Any:
         """Call a function of LLVM on vectors."""
         return self.builder.call(
@@ -760,42 +770,26 @@ def fetch_ahead(typing: Any, array: Any, first: Any, last: Any) -> Any:
     return signature, generate
 
 
-@instructions
-def exponentials(typing: Any, y: Any) -> Any:
-    """Replace the numbers of an array of whole vectors, at most 0 each, by their exponentials."""
-    signature = types.void(y)
+def _replaced_by(function: Callable[[_Emitter, Any], Any]) -> Callable[..., None]:
+    """Make the function that replaces the numbers of an array of whole vectors by their images."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = _Emitter(context, builder, y.dtype)
-        array = context.make_array(y)(context, builder, arguments[0])
-        vectors = builder.udiv(array.nitems, emit.constant(LANES))
-        with cgutils.for_range(builder, vectors, intp=_INDEX) as loop:
-            at = builder.mul(loop.index, emit.constant(LANES))
-            emit.store(emit.exponential(emit.load(array.data, at)), array.data, at)
-        return context.get_dummy_value()
+    @instructions
+    def kernel(typing: Any, y: Any) -> Any:
+        signature = types.void(y)
 
-    return signature, generate
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            emit = _Emitter(context, builder, y.dtype)
+            array = context.make_array(y)(context, builder, arguments[0])
+            vectors = builder.udiv(array.nitems, emit.constant(LANES))
+            with cgutils.for_range(builder, vectors, intp=_INDEX) as loop:
+                at = builder.mul(loop.index, emit.constant(LANES))
+                emit.store(function(emit, emit.load(array.data, at)), array.data, at)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
 
 
-@instructions
-def sigmoids(typing: Any, y: Any) -> Any:
-    """Replace the numbers of an array of whole vectors by 1 / (1 + exp(−y))."""
-    signature = types.void(y)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = _Emitter(context, builder, y.dtype)
-        array = context.make_array(y)(context, builder, arguments[0])
-        vectors = builder.udiv(array.nitems, emit.constant(LANES))
-        zero, one = emit.constants(0.0), emit.constants(1.0)
-        with cgutils.for_range(builder, vectors, intp=_INDEX) as loop:
-            at = builder.mul(loop.index, emit.constant(LANES))
-            value = emit.load(array.data, at)
-            is_negative = builder.fcmp_ordered("<", value, zero)
-            # Only exp(−|y|) ≤ 1 is computed, so nothing overflows.
-            negated = builder.fsub(zero, value)
-            decay = emit.exponential(builder.select(is_negative, value, negated))
-            above = builder.select(is_negative, decay, one)
-            emit.store(builder.fdiv(above, builder.fadd(one, decay)), array.data, at)
-        return context.get_dummy_value()
-
-    return signature, generate
+exponentials = _replaced_by(_Emitter.exponential)  # of numbers that are at most 0
+sigmoids = _replaced_by(_Emitter.sigmoid)
