@@ -17,6 +17,9 @@ from backends.program import CompiledInference, PixelRangeError, Program
 
 Array = NDArray[Any]
 
+# What pixels of a kind of dtype are multiplied by: bytes 0…255, or numbers 0…1.
+_SCALES = {"u": 1 / 255, "f": 1.0}
+
 
 class NumbaInference(CompiledInference):
     """A program that predicts on threads of this processor.
@@ -31,17 +34,22 @@ class NumbaInference(CompiledInference):
         self, program: Program, *, threads: Callable[[int], int], pool: Callable[[], Executor]
     ) -> None:
         losses = importlib.import_module("backends.numba_kernels.losses")
-        self._kernel = importlib.import_module("backends.numba_kernels.inference").predict
+        kernels = importlib.import_module("backends.numba_kernels.inference")
+        self._pack, self._kernel = kernels.pack, kernels.predict
         self._threads = threads
         self._pool = pool
         self._program = program
-        self._loss = getattr(losses, program.loss.upper())
         self._classes = program.stages[-1].output_shape[0]
         self._layout = lay_out(program, is_sparse=False)
         # Convolutions read packed parameters, linear layers those of the network.
         self._unpacked, self._places = _keep_linear(program, self._layout)
         self._filters = zeros((self._layout.packed_size,), program.dtype)
+        self._has_filters = len(self._places) > 0
         self._missing = _reach(program, self._layout) - program.parameters
+        self._constants = (
+            *(self._layout.plan.stages, self._layout.plan.offsets, self._filters),
+            *(program.pixel_shift, getattr(losses, program.loss.upper())),
+        )
         self._rows = np.arange(1)
         self._rooms: dict[int, Any] = {}
         self._lock = Lock()  # filters and rooms are there once
@@ -54,55 +62,35 @@ class NumbaInference(CompiledInference):
         if self._missing > 0:
             weights = np.append(weights, np.zeros(self._missing, weights.dtype))
         with self._lock:
-            if len(self._unpacked):
-                self._filters[self._places] = weights[self._unpacked]
+            if self._has_filters:
+                self._pack(weights, self._unpacked, self._places, self._filters)
             if count > len(self._rows):
                 self._rows = np.arange(count)
-            room = self._rooms_for(threads)
-            bounds = [count * thread // threads for thread in range(threads + 1)]
-            shared = room, weights, pixels, probabilities, results
-            others = [
-                self._pool().submit(self._part, thread, share, *shared)
-                for thread, share in enumerate(pairwise(bounds[1:]), start=1)
-            ]
-            try:
-                in_range = self._part(0, (0, bounds[1]), *shared)
-            finally:  # nobody may change the rooms before all are done
-                in_range_elsewhere = [other.result() for other in others]
-        in_range = in_range and all(in_range_elsewhere)
+            arguments = (
+                *(*self._constants, self._rows, *self._rooms_for(threads)),
+                *(weights, pixels, _SCALES[pixels.dtype.kind], probabilities, results),
+            )
+            # A single image takes less time than it takes Python to share it out.
+            if threads == 1:
+                in_range = self._kernel(0, 0, count, *arguments)
+            else:
+                in_range = self._share_out(threads, count, arguments)
         if not in_range:
             raise PixelRangeError
         return results
 
-    def _part(
-        self,
-        thread: int,
-        bounds: tuple[int, int],
-        room: Any,
-        weights: Array,
-        pixels: Array,
-        probabilities: bool,
-        results: Array,
-    ) -> bool:
-        """Predict the images of one thread; return whether their pixels are in range."""
-        plan = self._layout.plan
-        in_range: bool = self._kernel(
-            plan.stages,
-            plan.offsets,
-            weights,
-            self._filters,
-            pixels,
-            1 / 255 if pixels.dtype == np.uint8 else 1.0,
-            self._program.pixel_shift,
-            self._rows,
-            *bounds,
-            thread,
-            *room,
-            self._loss,
-            probabilities,
-            results,
-        )
-        return in_range
+    def _share_out(self, threads: int, count: int, arguments: tuple[Any, ...]) -> bool:
+        """Give each thread some of the images; return whether the pixels of all are in range."""
+        bounds = [count * thread // threads for thread in range(threads + 1)]
+        others = [
+            self._pool().submit(self._kernel, thread, *share, *arguments)
+            for thread, share in enumerate(pairwise(bounds[1:]), start=1)
+        ]
+        try:
+            in_range: bool = self._kernel(0, 0, bounds[1], *arguments)
+        finally:  # nobody may change the rooms before all are done
+            in_range_elsewhere = [other.result() for other in others]
+        return in_range and all(in_range_elsewhere)
 
     def _rooms_for(self, threads: int) -> Any:
         """Return how many images make a block, and what threads write to."""

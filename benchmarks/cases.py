@@ -15,7 +15,7 @@ LEVELS = ("training", "inference", "operations", "accuracy")
 
 # A timed run is an epoch of so many steps, by batch size: long enough that what a library does once
 # an epoch does not count, short enough that many runs fit a session.
-STEPS = {1: 500, 10: 200, 64: 60, 512: 12, 4096: 3}
+STEPS = {1: 1000, 10: 500, 64: 200, 512: 40, 4096: 5}
 BATCH_SIZES = tuple(STEPS)
 WIDTHS = (25, 50, 100, 200, 400, 800)
 DEPTHS = (1, 2, 4, 8)

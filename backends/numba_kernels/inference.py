@@ -32,18 +32,30 @@ from backends.numba_kernels.workspace import Images, Workspace, own
 
 
 @entry
+def pack(weights: Any, unpacked: Any, places: Any, filters: Any) -> None:
+    """Bring parameters of convolutions into the order of the kernels.
+
+    Args:
+        weights: the parameters in the network's order.
+        unpacked: which of them.
+        places: where each is to lie.
+        filters: receives them.
+    """
+    for i in range(len(unpacked)):
+        filters[places[i]] = weights[unpacked[i]]
+
+
+@entry
 def predict(
-    stages: Any,
-    offsets: Any,
-    weights: Any,
-    filters: Any,
-    pixels: Any,
-    scale: float,
-    shift: float,
-    rows: Any,
+    thread: int,
     first: int,
     last: int,
-    thread: int,
+    stages: Any,
+    offsets: Any,
+    filters: Any,
+    shift: float,
+    loss: int,
+    rows: Any,
     capacity: int,
     outputs: Any,
     padded: Any,
@@ -53,25 +65,24 @@ def predict(
     start: Any,
     columns: Any,
     values: Any,
-    loss: int,
+    weights: Any,
+    pixels: Any,
+    scale: float,
     probabilities: bool,
     results: Any,
 ) -> bool:
     """Predict images `first` to `last` − 1; return whether their pixels are in range.
 
     Args:
-        stages: the table; places of linear layers are those in `weights`.
-        offsets: of all convolutions.
-        weights: the parameters in the network's order. What follows the last row of a layer may be
-            read, as far as a whole vector goes, and is not used.
-        filters: those of convolutions in the order of the kernels.
-        pixels: (N, pixels) uint8 0…255 or floating-point 0…1; only these are checked.
-        scale: what pixels are multiplied by.
-        shift: what is added then.
-        rows: 0, 1, 2 and so on, at least N.
+        thread: whose rooms are used.
         first: of the images.
         last: one past the last of the images.
-        thread: whose rooms are used.
+        stages: the table; places of linear layers are those in `weights`.
+        offsets: of all convolutions.
+        filters: parameters of convolutions in the order of the kernels.
+        shift: what is added to pixels when they have been scaled.
+        loss: its kind.
+        rows: 0, 1, 2 and so on, at least N.
         capacity: images of a block.
         outputs: rooms, as `workspace.Workspace` names them.
         padded: likewise.
@@ -81,7 +92,10 @@ def predict(
         start: likewise.
         columns: rooms for a list, int64.
         values: likewise, for its values.
-        loss: its kind.
+        weights: the parameters in the network's order. What follows the last row of a layer may be
+            read, as far as a whole vector goes, and is not used.
+        pixels: (N, pixels) uint8 0…255 or floating-point 0…1; only these are checked.
+        scale: what pixels are multiplied by.
         probabilities: whether results are probabilities; else logits.
         results: receives them, (N, classes).
     """

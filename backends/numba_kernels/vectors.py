@@ -38,6 +38,8 @@ class _Emitter:
         self.builder = builder
         self.element = context.get_value_type(element)
         self.vector = ir.VectorType(self.element, LANES)
+        self.integer = ir.IntType(32 if str(self.element) == "float" else 64)
+        self.integers = ir.VectorType(self.integer, LANES)
 
     def data(self, array_type: Any, array: Any) -> Any:
         """Return the pointer to an array's first number."""
@@ -81,11 +83,7 @@ class _Emitter:
 
     def spread(self, value: Any) -> Any:
         """Return a vector that holds one number in all lanes."""
-        empty = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(empty, value, ir.Constant(_LANE, 0))
-        return self.builder.shuffle_vector(
-            first, empty, ir.Constant(ir.VectorType(_LANE, LANES), None)
-        )
+        return self._in_all_lanes(self.vector, value)
 
     def register(self) -> Any:
         """Return a place for a vector, which becomes a register."""
@@ -118,29 +116,30 @@ class _Emitter:
             wins = builder.fcmp_unordered("ugt", value, maximum)
             maximum = builder.select(wins, value, maximum)
         self.store(maximum, y, at)
-        none = self._bytes(0)
-        bits = none
-        several = builder.trunc(all_ties, ir.IntType(1))
+        # In integers as wide as the numbers: they become bytes only once.
+        one_tie = builder.icmp_unsigned("==", all_ties, ir.Constant(all_ties.type, 0))
+        one_tie = self._in_all_lanes(self.integers, builder.sext(one_tie, self.integer))
+        bits = taken = self._integers(0)
         for number, value in enumerate(values):
             hit = builder.fcmp_unordered("ueq", value, maximum)
-            bit = builder.select(hit, self._bytes(1 << number), none)
-            is_first = builder.icmp_unsigned("==", bits, none)
-            bits = builder.or_(
-                bits, builder.select(several, bit, builder.select(is_first, bit, none))
-            )
+            hit = builder.sext(hit, self.integers)
+            counts = builder.and_(hit, builder.not_(builder.and_(taken, one_tie)))
+            bits = builder.or_(bits, builder.and_(counts, self._integers(1 << number)))
+            taken = builder.or_(taken, hit)
+        bits = builder.trunc(bits, self._bytes(0).type)
         builder.store(bits, self._byte_pointer(mask, at), align=1)
 
     def unpool(self, dy: Any, mask: Any, at: Any) -> list[Any]:
         """Return the gradient of each position of a window: that of the maximum, or 0."""
         builder = self.builder
-        bits = builder.load(self._byte_pointer(mask, at), align=1)
-        gradient = self.load(dy, at)
-        nothing = ir.Constant(self.vector, [0.0] * LANES)
+        bits = builder.zext(builder.load(self._byte_pointer(mask, at), align=1), self.integers)
+        gradient = builder.bitcast(self.load(dy, at), self.integers)
         values = []
         for number in range(4):
-            wanted = builder.and_(bits, self._bytes(1 << number))
-            hit = builder.icmp_unsigned("!=", wanted, self._bytes(0))
-            values.append(builder.select(hit, gradient, nothing))
+            bit = self._integers(1 << number)
+            hit = builder.icmp_unsigned("==", builder.and_(bits, bit), bit)
+            value = builder.and_(builder.sext(hit, self.integers), gradient)
+            values.append(builder.bitcast(value, self.vector))
         return values
 
     def constants(self, value: float) -> Any:
@@ -168,14 +167,15 @@ class _Emitter:
         value = self.constants(1 / math.factorial(terms - 1))
         for power in reversed(range(terms - 1)):
             value = self.multiply_add(value, rest, self.constants(1 / math.factorial(power)))
-        integer = ir.IntType(32 if is_single else 64)
-        integers = ir.VectorType(integer, LANES)
         # The conversion that saturates knows what to make of a NaN.
         turns = builder.call(
-            self._function("llvm.fptosi.sat", integers, (self.vector,), named=(integers,)), (n,)
+            self._function(
+                "llvm.fptosi.sat", self.integers, (self.vector,), named=(self.integers,)
+            ),
+            (n,),
         )
-        exponent = builder.shl(turns, ir.Constant(integers, [mantissa] * LANES))
-        one = ir.Constant(integers, [bias << mantissa] * LANES)
+        exponent = builder.shl(turns, self._integers(mantissa))
+        one = self._integers(bias << mantissa)
         scale = builder.bitcast(builder.add(exponent, one), self.vector)
         return builder.fmul(value, scale)
 
@@ -206,6 +206,16 @@ class _Emitter:
         return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             self.builder.module, kind, name + ending
         )
+
+    def _in_all_lanes(self, kind: Any, value: Any) -> Any:
+        empty = ir.Constant(kind, ir.Undefined)
+        first = self.builder.insert_element(empty, value, ir.Constant(_LANE, 0))
+        return self.builder.shuffle_vector(
+            first, empty, ir.Constant(ir.VectorType(_LANE, LANES), None)
+        )
+
+    def _integers(self, value: int) -> Any:
+        return ir.Constant(self.integers, [value] * LANES)
 
     def _bytes(self, value: int) -> Any:
         return ir.Constant(ir.VectorType(ir.IntType(8), LANES), [value] * LANES)

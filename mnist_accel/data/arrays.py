@@ -66,12 +66,10 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
     if images.shape[1:] not in shapes:
         expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
         raise ValueError(f"images must have shape {expected}, got {images.shape}")
+    if images.dtype.char != "B" and images.dtype.kind != "f":
+        raise TypeError(f"images must be uint8 (0…255) or float (0…1), got {images.dtype}")
     rows = images.reshape(len(images), math.prod(input_shape))
-    if rows.dtype == np.uint8:
-        return np.ascontiguousarray(rows)
-    if rows.dtype.kind != "f":
-        raise TypeError(f"images must be uint8 (0…255) or float (0…1), got {rows.dtype}")
-    return np.ascontiguousarray(rows, dtype=dtype)
+    return np.ascontiguousarray(rows, dtype=None if images.dtype.char == "B" else dtype)
 
 
 def require_range(rows: NDArray[Any]) -> None:
