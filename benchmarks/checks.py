@@ -157,14 +157,18 @@ def check_training(session: TrainingSession, task: TrainingTask, expected: Traje
     return compare(trajectory(session, task), expected, dtype="float32", terms=terms)
 
 
-def check_inference(probabilities: HostArray, model: Network, images: NDArray[np.float32]) -> Check:
-    """Compare probabilities with those of the float64 network, which agrees with the loops.
+def reference_probabilities(model: Network, images: NDArray[np.float32]) -> HostArray:
+    """Return the probabilities of the float64 network, which agrees with the loops."""
+    judge_network(model.name)
+    return in_float64(model, "recipe").predict_proba(images)
+
+
+def check_inference(probabilities: HostArray, expected: HostArray, model: Network) -> Check:
+    """Compare the probabilities of a network with those of the reference.
 
     Raises:
         CheckError: they differ by more than rounding.
     """
-    judge_network(model.name)
-    expected = in_float64(model, "recipe").predict_proba(images)
     bound = relative_tolerance("float32", terms=longest_sum(model, 1))
     return replace(_check("probabilities", probabilities, expected, bound), against="float64")
 

@@ -28,10 +28,9 @@ from benchmarks.laboratory import LEVEL_OF, Case, Laboratory, NotComparableError
 from benchmarks.record import Record
 from mnist_accel.errors import UsageError
 
-# Seconds that a pair is measured for in each pass, and how many rounds that may be.
+# Seconds that a pair is measured for in each pass.
 BUDGET_S = {"quick": 0.1, "full": 0.3}
 PASSES = {"quick": 3, "full": 5}
-FEWEST_ROUNDS, MOST_ROUNDS = 3, 100
 SEEDS = 3
 # Compiling takes these too long for a quick look.
 NOT_QUICK = ("torch-compile",)
@@ -153,8 +152,10 @@ def measure(benchmark: BenchmarkFixture, laboratory: Laboratory, record: Record)
                 **facts(prepared),
             }
         )
-        run, rounds = prepared.run, _rounds(prepared, laboratory, BUDGET_S[record.profile])
-        benchmark.pedantic(run, rounds=rounds)  # type: ignore[no-untyped-call]
+        rounds, calls = laboratory.rounds(prepared, BUDGET_S[record.profile])
+        benchmark.pedantic(  # type: ignore[no-untyped-call]
+            prepared.run, rounds=rounds, iterations=calls
+        )
 
     return measure
 
@@ -172,14 +173,6 @@ def facts(prepared: Prepared) -> dict[str, Any]:
         "peak_host_bytes": prepared.peak_host_bytes,
         "peak_device_bytes": None,
     }
-
-
-def _rounds(prepared: Prepared, laboratory: Laboratory, budget_s: float) -> int:
-    """Run once, to warm up, and return how many rounds fit the time there is."""
-    started = laboratory.clock()
-    prepared.run()
-    seconds = laboratory.clock() - started
-    return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(budget_s / max(seconds, 1e-9))))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -24,9 +24,10 @@ from benchmarks.checks import (
     check_inference,
     check_operation,
     check_training,
+    reference_probabilities,
     reference_trajectory,
 )
-from benchmarks.contenders.base import Contender, TrainingTask
+from benchmarks.contenders.base import Contender, HostArray, OperationTask, TrainingTask
 from benchmarks.costs import Cost, forward_cost, operation_cost, training_cost
 from benchmarks.memory import peak_bytes
 from benchmarks.operation_inputs import expected_results, operation_task
@@ -42,8 +43,13 @@ LEVEL_OF: dict[type, str] = {
     InferenceCase: "inference",
     OperationCase: "operations",
 }
-# An epoch of slow contenders is cut to about so long.
-LONGEST_RUN_S = 0.3
+# An epoch of slow contenders is cut to what takes less, after a trial that takes at most about so
+# long.
+LONGEST_RUN_S = 0.2
+LONGEST_TRIAL_S = 0.5
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 100
+# What is over sooner is repeated so long in a round: the clock itself takes a good part of 10 µs.
+SHORTEST_ROUND_S = 5e-4
 HELD_OUT = 0.1  # part of the training set that trainings to an accuracy are watched on
 
 
@@ -112,6 +118,13 @@ class Laboratory:
         prepared.reset()
         return prepared
 
+    def rounds(self, prepared: Prepared, budget_s: float) -> tuple[int, int]:
+        """Run once, to warm up, and return how many rounds fit the time, and the calls of each."""
+        seconds = max(self._seconds(prepared.run), 1e-9)
+        calls = max(1, round(SHORTEST_ROUND_S / seconds))
+        fitting = round(budget_s / (calls * seconds))
+        return max(FEWEST_ROUNDS, min(MOST_ROUNDS, fitting)), calls
+
     def _prepare(self, case: Case, contender: Contender) -> Prepared:
         require_available(contender)
         if isinstance(case, TrainingCase):
@@ -131,13 +144,19 @@ class Laboratory:
         # The first updates wait for what a library makes ready when it is needed.
         rows = np.arange(task.batch_size)
         update_s = min(self._seconds(lambda: session.update(rows)) for _ in range(3))
-        steps = min(case.steps, max(1, int(LONGEST_RUN_S / update_s)))
-        if steps < case.steps:
+        # Steps called one by one may take far longer than in an epoch, so an epoch has the say.
+        steps = min(case.steps, max(1, int(LONGEST_TRIAL_S / update_s)))
+        while True:
             task = training_task(case, steps)
-        started = self.clock()
-        session = contender.training(task)
-        setup_s = self.clock() - started - session.transfer_s - session.compile_s
-        first_call_s = self._seconds(session.run)
+            started = self.clock()
+            session = contender.training(task)
+            session.compile()
+            setup_s = self.clock() - started - session.transfer_s - session.compile_s
+            first_call_s = self._seconds(session.run)
+            epoch_s = self._seconds(session.run)
+            if epoch_s <= LONGEST_RUN_S or steps == 1:
+                break
+            steps = max(1, min(steps - 1, int(steps * 0.8 * LONGEST_RUN_S / epoch_s)))
         images = steps * case.batch
         return Prepared(
             run=session.run,
@@ -163,7 +182,7 @@ class Laboratory:
         refusal = contender.inference_refusal(model, case.batch)
         if refusal:
             raise NotComparableError(refusal)
-        images = (_images()[0][: case.batch] / np.float32(255)).astype(np.float32)
+        images = _scaled_images(case.batch)
         started = self.clock()
         predict = contender.inference(model)
         setup_s = self.clock() - started
@@ -179,18 +198,17 @@ class Laboratory:
                 "compile": 0.0,
                 "first_call": first_call_s,
             },
-            check=check_inference(predict(images), model, images),
+            check=check_inference(predict(images), _probabilities(case), model),
             facts={**_network_facts(case.network, model, case.batch), "sweep": ()},
         )
 
     def _operation(self, case: OperationCase, contender: Contender) -> Prepared:
-        task = operation_task(case)
+        task, expected = _operation(case)
         started = self.clock()
         session = contender.operation(task)
         setup_s = self.clock() - started
         if session is None:
             raise NotComparableError(f"{contender.name} has no operation of this kind")
-        expected = expected_results(task)
         check = check_operation(session.results(), expected, task)
         first_call_s = self._seconds(session.run)
         return Prepared(
@@ -281,6 +299,25 @@ def _images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the training set as it lies in its files."""
     images, labels = load_mnist(normalize=False)[0]
     return images, labels.astype(np.int64)
+
+
+def _scaled_images(count: int) -> NDArray[np.float32]:
+    """Return the first images, 0…1."""
+    return (_images()[0][:count] / np.float32(255)).astype(np.float32)
+
+
+# What contenders are compared with is computed once for all of them.
+
+
+@cache
+def _operation(case: OperationCase) -> tuple[OperationTask, list[HostArray]]:
+    task = operation_task(case)
+    return task, expected_results(task)
+
+
+@cache
+def _probabilities(case: InferenceCase) -> HostArray:
+    return reference_probabilities(case.model(), _scaled_images(case.batch))
 
 
 @cache

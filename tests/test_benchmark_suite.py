@@ -210,6 +210,57 @@ def test_epoch_of_a_slow_contender_is_cut(monkeypatch):
     assert (prepared.steps, prepared.images) == (1, 10)
 
 
+class Paced(ProjectBackend):
+    """NumPy, on a clock that only its updates and its epochs move."""
+
+    def __init__(self, *, update_s, step_s):
+        super().__init__("numpy")
+        self.now, self._update_s, self._step_s = 0.0, update_s, step_s
+
+    def clock(self):
+        return self.now
+
+    def training(self, task):
+        session = super().training(task)
+        update, steps = session.update, len(task.images) // task.batch_size
+
+        def slow_update(rows):
+            self.now += self._update_s
+            return update(rows)
+
+        def slow_run():
+            self.now += steps * self._step_s
+
+        session.update, session.run = slow_update, slow_run
+        return session
+
+
+@pytest.mark.parametrize(
+    ("update_s", "step_s", "steps"),
+    [
+        (1e-6, 1e-6, 500),  # as the case has them
+        (5e-3, 1e-6, 100),  # tried for half a second at most, by the pace of single updates
+        (1e-6, 1e-3, 160),  # an epoch of 500 ms is cut to 160
+        (5e-3, 5e-3, 32),
+        (9, 9, 1),
+    ],
+)
+def test_epochs_are_as_long_as_a_contender_is_quick(update_s, step_s, steps):
+    contender = Paced(update_s=update_s, step_s=step_s)
+    prepared = Laboratory(clock=contender.clock).prepare(SMALL, contender)
+    assert prepared.steps == steps
+
+
+@pytest.mark.parametrize(("call_s", "rounds", "calls"), [(1e-5, 100, 50), (0.01, 10, 1), (9, 3, 1)])
+def test_short_calls_are_repeated_and_long_ones_are_few(call_s, rounds, calls):
+    contender = Paced(update_s=1e-6, step_s=call_s)
+    laboratory = Laboratory(clock=contender.clock)
+    one_step = TrainingCase("two-layer", 7)
+    prepared = laboratory.prepare(one_step, contender)
+    assert prepared.steps == 1
+    assert laboratory.rounds(prepared, budget_s=0.1) == (rounds, calls)
+
+
 def test_journal_keeps_all_but_a_line_cut_short(tmp_path):
     journal = tmp_path / "journal"
     settings = {"profile": "quick", "levels": LEVELS, "passes": 1, "seed": 0}

@@ -49,12 +49,15 @@ class TrainingSession(ABC):
 
     Attributes:
         transfer_s: seconds that moving the data to the device took; 0 where nothing was moved.
-        compile_s: seconds spent on a compilation that was asked for by itself, beyond what the
-            first `run` takes; 0 where there is none.
+        compile_s: seconds spent on compilations that were asked for by themselves, beyond what the
+            first `run` takes; 0 where there are none.
     """
 
     transfer_s: float = 0.0
     compile_s: float = 0.0
+
+    def compile(self) -> None:  # noqa: B027  # most have nothing to do here
+        """Get ready what `run` needs and nothing else does; a `run` without it does so first."""
 
     @abstractmethod
     def run(self) -> None:

@@ -247,6 +247,10 @@ class ScannedTraining(TrainingSession):
         self._update = jax.jit(self._train, donate_argnums=0)
         self._gradients = jax.jit(jax.value_and_grad(self._mean_loss))
         self._predict = jax.jit(lambda *inputs: self._logits(*inputs).argmax(1))
+        self._run: Any = None
+
+    def compile(self) -> None:
+        """Compile an epoch."""
         with exact():
             started = time.perf_counter()
             epoch = jax.jit(self._epoch, donate_argnums=(0, 1))
@@ -255,6 +259,8 @@ class ScannedTraining(TrainingSession):
 
     def run(self) -> None:
         """Train an epoch."""
+        if self._run is None:
+            self.compile()
         self._state, self._key, losses = self._run(self._state, self._key, self._data)
         jax.block_until_ready((self._state, losses))
 
