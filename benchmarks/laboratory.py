@@ -45,9 +45,9 @@ LEVEL_OF: dict[type, str] = {
 }
 # An epoch of slow contenders is cut to what takes less, after a trial that takes at most about so
 # long.
-LONGEST_RUN_S = 0.2
+LONGEST_RUN_S = 0.15
 LONGEST_TRIAL_S = 0.5
-FEWEST_ROUNDS, MOST_ROUNDS = 3, 100
+FEWEST_ROUNDS, MOST_ROUNDS = 2, 100
 # What is over sooner is repeated so long in a round: the clock itself takes a good part of 10 µs.
 SHORTEST_ROUND_S = 5e-4
 HELD_OUT = 0.1  # part of the training set that trainings to an accuracy are watched on
