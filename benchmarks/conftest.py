@@ -116,15 +116,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def laboratory(pytestconfig: pytest.Config) -> Laboratory:
-    """Prepares every pair once for all passes."""
-    return Laboratory(weighs=pytestconfig.getoption("profile") == "full")
-
-
-@pytest.fixture(scope="session")
 def record(pytestconfig: pytest.Config) -> Record:
     """What this run has found so far."""
     return pytestconfig.stash[RECORD]
+
+
+@pytest.fixture(scope="session")
+def laboratory(pytestconfig: pytest.Config, record: Record) -> Laboratory:
+    """Prepares every pair once for all passes."""
+    return Laboratory(steps_before=record.steps, weighs=pytestconfig.getoption("profile") == "full")
 
 
 @pytest.fixture

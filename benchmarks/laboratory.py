@@ -91,10 +91,13 @@ class Laboratory:
     What went wrong the first time goes wrong in later passes in the same words.
 
     Attributes:
+        steps_before: updates in an epoch, by the names of case and contender, where the first part
+            of an interrupted run has settled them: all passes of a pair are alike.
         weighs: whether the memory of each recipe's training is measured, which takes seconds.
         clock: returns seconds.
     """
 
+    steps_before: Mapping[tuple[str, str], int] = field(default_factory=dict)
     weighs: bool = False
     clock: Callable[[], float] = time.perf_counter
     _prepared: dict[tuple[Case, str], Prepared | Exception] = field(default_factory=dict)
@@ -145,7 +148,9 @@ class Laboratory:
         rows = np.arange(task.batch_size)
         update_s = min(self._seconds(lambda: session.update(rows)) for _ in range(3))
         # Steps called one by one may take far longer than in an epoch, so an epoch has the say.
-        steps = min(case.steps, max(1, int(LONGEST_TRIAL_S / update_s)))
+        tried = min(case.steps, max(1, int(LONGEST_TRIAL_S / update_s)))
+        settled = self.steps_before.get((case.name, contender.name))
+        steps = settled or tried
         while True:
             task = training_task(case, steps)
             started = self.clock()
@@ -154,7 +159,7 @@ class Laboratory:
             setup_s = self.clock() - started - session.transfer_s - session.compile_s
             first_call_s = self._seconds(session.run)
             epoch_s = self._seconds(session.run)
-            if epoch_s <= LONGEST_RUN_S or steps == 1:
+            if settled or epoch_s <= LONGEST_RUN_S or steps == 1:
                 break
             steps = max(1, min(steps - 1, int(steps * 0.8 * LONGEST_RUN_S / epoch_s)))
         images = steps * case.batch

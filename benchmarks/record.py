@@ -72,6 +72,18 @@ class Record:
         """Names of the tests that need not run again."""
         return {line["test"] for line in self._lines if line["kind"] == "measured"}
 
+    @property
+    def steps(self) -> dict[tuple[str, str], int]:
+        """Updates in an epoch of each training that was measured, by case and contender."""
+        measured = [
+            line["benchmark"]["extra_info"] for line in self._lines if line["kind"] == "measured"
+        ]
+        return {
+            (one["case"], one["contender"]): one["steps"]
+            for one in measured
+            if one["level"] == "training"
+        }
+
     def add(self, test: str, benchmark: dict[str, Any]) -> None:
         """Record a measurement, as pytest-benchmark describes it."""
         # Cases and contenders are objects; their names say as much.

@@ -251,6 +251,13 @@ def test_epochs_are_as_long_as_a_contender_is_quick(update_s, step_s, steps):
     assert prepared.steps == steps
 
 
+def test_continued_run_keeps_the_length_of_epochs():
+    contender = Paced(update_s=9, step_s=9)
+    settled = {(SMALL.name, contender.name): 7}
+    laboratory = Laboratory(clock=contender.clock, steps_before=settled)
+    assert laboratory.prepare(SMALL, contender).steps == 7
+
+
 @pytest.mark.parametrize(("call_s", "rounds", "calls"), [(1e-5, 100, 50), (0.01, 10, 1), (9, 2, 1)])
 def test_short_calls_are_repeated_and_long_ones_are_few(call_s, rounds, calls):
     contender = Paced(update_s=1e-6, step_s=call_s)
@@ -265,7 +272,7 @@ def test_journal_keeps_all_but_a_line_cut_short(tmp_path):
     journal = tmp_path / "journal"
     settings = {"profile": "quick", "levels": LEVELS, "passes": 1, "seed": 0}
     record = Record(**settings, journal=str(journal))
-    facts = {"level": "training", "contender": "numpy"}
+    facts = {"level": "training", "case": SMALL.name, "contender": "numpy", "steps": 7}
     record.add("one", {"params": {"case": SMALL}, "extra_info": facts})
     record.absent("training", "case", contenders()["cupy"], "no GPU")
     record.absent("training", "case", contenders()["cupy"], "no GPU")
@@ -273,6 +280,7 @@ def test_journal_keeps_all_but_a_line_cut_short(tmp_path):
         file.write('{"kind": "meas')
     again = Record(**settings, journal=str(journal))
     assert again.done == {"one"}
+    assert again.steps == {(SMALL.name, "numpy"): 7}
     document = {}
     again.complete(document, came_to_end=True)
     assert document["benchmarks"] == [{"params": {"case": SMALL.name}, "extra_info": facts}]
