@@ -13,6 +13,14 @@ from benchmarks.statistics import Estimate, fitted_exponent, ratio_of_medians
 SEED = 0
 TARGETS = (0.95, 0.97, 0.99)
 FEWEST_SIZES = 3
+# How many times as long as the fastest pass of a row its slowest may take before that is said.
+UNSTEADY = 2.0
+# What the names of contenders imply, and no result file says. Nobody would use a textbook's loops
+# in earnest, so nobody is measured against them; and who keeps compiled code on disk spends no time
+# on it (kernels that are always compiled before the suite) or perhaps none (a library's own cache).
+FOR_SCALE = frozenset({"loops"})
+COMPILED_BEFORE = frozenset({"numba"})
+PERHAPS_COMPILED_BEFORE = frozenset({"torch-compile"})
 _SIZES = {"batch": "batch", "width": "width", "depth": "depth"}
 
 
@@ -23,7 +31,8 @@ class Standing:
     Attributes:
         measurement: the row.
         is_peer: whether it is somebody else's.
-        peer: the best peer on the same kind of device; None where there is none.
+        peer: the best peer on the same kind of device, of those that are not for scale alone; None
+            where there is none.
         speed: how many times as fast as the best peer; None where there is none.
         floor: seconds of the floor over the median seconds; None where it is not known.
     """
@@ -48,6 +57,17 @@ class Standing:
     def loses(self) -> bool:
         """Whether it is slower than the best peer beyond noise."""
         return self.speed is not None and self.speed.high < 1
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it is slower than the best peer, which noise may explain."""
+        return self.speed is not None and self.speed.value < 1 <= self.speed.high
+
+    @property
+    def unsteadiness(self) -> float:
+        """How many times as long as the fastest pass the slowest took, by their medians."""
+        passes = [float(np.median(seconds)) for seconds in self.measurement.rounds.values()]
+        return max(passes) / min(passes)
 
 
 @dataclass(frozen=True)
@@ -126,7 +146,7 @@ def analyse(results: ResultSet) -> Analysis:
 
 
 def _standing(results: ResultSet, measurement: Measurement, rng: np.random.Generator) -> Standing:
-    peer = best_peer(results, measurement)
+    peer = best_peer(results, measurement, results.contenders.keys() - FOR_SCALE)
     speed = None
     if peer is measurement:
         speed = Estimate(1.0, 1.0, 1.0)

@@ -67,6 +67,8 @@ def render(table: Table) -> str:
         for index, row in enumerate(group.rows):
             first = [_escaped(group.heading) if index == 0 else ""] if grouped else []
             lines.append(_row([*first, *_cells(row)]))
+    for note in table.notes:
+        lines += ["", _escaped(note)]
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from benchmarks.statistics import Estimate
 
 NO_FIGURE = "–"
+UNSTEADY = "†"  # marks a row whose passes differ
+COMPILED_BEFORE = "¹"  # marks that nothing had to be compiled any more
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _BYTES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))

@@ -1,12 +1,20 @@
 """The tables of the report, as data: Markdown and HTML write the same ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.report import numbers
-from benchmarks.report.analysis import Analysis, Standing, times_to_accuracy
+from benchmarks.report.analysis import (
+    COMPILED_BEFORE,
+    FOR_SCALE,
+    PERHAPS_COMPILED_BEFORE,
+    UNSTEADY,
+    Analysis,
+    Standing,
+    times_to_accuracy,
+)
 from benchmarks.results import PHASES, Case, Measurement, Missing, ResultSet
 
 
@@ -19,7 +27,7 @@ class Cell:
         strong: whether it stands out.
         share: length of the bar behind it, 0…1; None for no bar.
         span: columns that it takes.
-        kind: "peer", "missing" or "failed" where it looks different.
+        kind: "peer", "scale", "name", "missing" or "failed" where it looks different.
     """
 
     text: str
@@ -46,21 +54,29 @@ class Table:
         groups: of rows.
         numeric: which columns hold figures.
         heading: what the headings of the groups are; empty where there are none.
+        notes: sentences beneath it.
     """
 
     columns: tuple[str, ...]
     groups: tuple[Group, ...]
     numeric: tuple[bool, ...]
     heading: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def _table(
-    columns: Sequence[str], groups: Iterable[Group], *, texts: Iterable[int] = (), heading: str = ""
+    columns: Sequence[str],
+    groups: Iterable[Group],
+    *,
+    texts: Iterable[int] = (),
+    heading: str = "",
+    notes: Iterable[str] = (),
 ) -> Table:
     """Make a table of figures; the first column and those in `texts` hold text."""
     words = {0, *texts}
     numeric = tuple(index not in words for index in range(len(columns)))
-    return Table(tuple(columns), tuple(group for group in groups if group.rows), numeric, heading)
+    kept = tuple(group for group in groups if group.rows)
+    return Table(tuple(columns), kept, numeric, heading, tuple(notes))
 
 
 _PER_CALL = {"training": "step", "inference": "call", "operations": "call"}
@@ -89,7 +105,7 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
     for case in cases:
         standings = analysis.of_case(case)
         fastest = standings[0].measurement.call_seconds.median if standings else 0.0
-        rows = [_standing_row(standing, fastest, level) for standing in standings]
+        rows = [_standing_row(analysis.results, row, fastest, level) for row in standings]
         rows += [
             (Cell(row.contender), Cell(f"{label}: {row.reason}", span=len(columns) - 1, kind=kind))
             for missing, label, kind in (
@@ -100,14 +116,23 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
             if (row.level, row.case) == (case.level, case.name)
         ]
         groups.append(Group(case.name, tuple(rows)))
-    return _table(columns, groups, heading="case")
+    every = (standing for case in cases for standing in analysis.of_case(case))
+    notes = []
+    if any(standing.unsteadiness > UNSTEADY for standing in every):
+        notes.append(
+            f"{numbers.UNSTEADY} The medians of the slowest and the fastest pass differ by more "
+            f"than a factor of {UNSTEADY:g}."
+        )
+    return _table(columns, groups, heading="case", notes=notes)
 
 
-def _standing_row(standing: Standing, fastest: float, level: str) -> tuple[Cell, ...]:
+def _standing_row(
+    results: ResultSet, standing: Standing, fastest: float, level: str
+) -> tuple[Cell, ...]:
     measurement = standing.measurement
     seconds = measurement.call_seconds
     best = seconds.median == fastest
-    cells = [Cell(measurement.contender, strong=best, kind="peer" if standing.is_peer else "")]
+    cells = [_contender_cell(results, measurement.contender, strong=best)]
     share: float | None = fastest / seconds.median
     if level != "operations":
         epoch, images = measurement.round_seconds, measurement.images
@@ -118,11 +143,12 @@ def _standing_row(standing: Standing, fastest: float, level: str) -> tuple[Cell,
         share = None
     speed = standing.speed
     against = "best peer" if standing.is_best_peer else numbers.NO_FIGURE
+    unsteady = f" {numbers.UNSTEADY}" if standing.unsteadiness > UNSTEADY else ""
     return (
         *cells,
         Cell(numbers.duration(seconds.median), share=share),
         Cell(numbers.between(seconds.p10, seconds.p90, of_time=True)),
-        Cell(str(seconds.n)),
+        Cell(f"{seconds.n}{unsteady}"),
         Cell(numbers.times(speed.value) if speed else numbers.NO_FIGURE, strong=standing.wins),
         Cell(against if speed is None or standing.is_best_peer else numbers.interval(speed)),
         Cell(numbers.percent(standing.floor)),
@@ -198,12 +224,47 @@ def phases_table(analysis: Analysis) -> Table:
         ]
         groups.append(Group(case.name, tuple(rows)))
     columns = ("", *(phase.replace("_", " ") for phase in PHASES), "a steady epoch")
-    return _table(columns, groups, heading="case")
+    return _table(columns, groups, heading="case", notes=_phase_notes(analysis))
 
 
 def _phase_cell(row: Measurement, phase: str) -> Cell:
     seconds = row.phases_s.get(phase)
+    if phase == "compile" and _was_compiled_before(row):
+        return Cell(numbers.NO_FIGURE + numbers.COMPILED_BEFORE)
     return Cell(numbers.NO_FIGURE if seconds is None else numbers.duration(seconds))
+
+
+def _was_compiled_before(row: Measurement) -> bool:
+    """Whether no time for compiling means that compiled code lay on the disk."""
+    return row.contender in COMPILED_BEFORE and not row.phases_s.get("compile")
+
+
+def _phase_notes(analysis: Analysis) -> Iterator[str]:
+    """Say how often the phases were measured, and what compilers had done before."""
+    rows = [row for case in analysis.recipes() for row in analysis.results.of_case(case)]
+    often = any(len({tuple(p.items()) for p in row.phases.values()}) > 1 for row in rows)
+    yield (
+        "What comes before a steady epoch was measured "
+        + (
+            "whenever a case was prepared; these are the medians over the passes."
+            if often
+            else "once, when a case was prepared, so it has no spread; the epoch is the median of "
+            "all rounds."
+        )
+    )
+    before = dict.fromkeys(row.contender for row in rows if _was_compiled_before(row))
+    if before:
+        yield (
+            f"{numbers.COMPILED_BEFORE} {', '.join(before)} had been compiled before, which takes "
+            "half a minute, once on a machine; the code is kept on disk."
+        )
+    perhaps = dict.fromkeys(row.contender for row in rows)
+    perhaps = {name: None for name in perhaps if name in PERHAPS_COMPILED_BEFORE}
+    if perhaps:
+        yield (
+            f"{', '.join(perhaps)} keeps compiled code on disk, too, and may have found some: the "
+            "first time on a machine can take longer than it says here."
+        )
 
 
 def accuracy_table(results: ResultSet) -> Table:
@@ -311,7 +372,7 @@ def contenders_table(results: ResultSet) -> Table:
     rows = [
         (
             Cell(contender.name),
-            Cell("peer" if contender.is_peer else "this project"),
+            Cell(_WHOSE[_kind(results, contender.name)]),
             Cell(", ".join(f"{name} {version}" for name, version in contender.versions.items())),
             Cell(str(contender.threads)),
         )
@@ -320,11 +381,21 @@ def contenders_table(results: ResultSet) -> Table:
     return _table(("", "whose", "versions", "threads"), [Group("", tuple(rows))], texts=(1, 2))
 
 
+_WHOSE = {"": "this project", "peer": "peer", "scale": "for scale: nobody is compared with it"}
+
+
 def _commit(results: ResultSet) -> str:
     if results.host.commit is None:
         return "unknown"
     return results.host.commit + (" with uncommitted changes" if results.host.dirty else "")
 
 
-def _contender_cell(results: ResultSet, name: str) -> Cell:
-    return Cell(name, kind="peer" if results.contenders[name].is_peer else "")
+def _contender_cell(results: ResultSet, name: str, *, strong: bool = False) -> Cell:
+    return Cell(name, strong=strong, kind=_kind(results, name))
+
+
+def _kind(results: ResultSet, name: str) -> str:
+    """What kind of contender it is: one of `_WHOSE`."""
+    if name in FOR_SCALE:
+        return "scale"
+    return "peer" if results.contenders[name].is_peer else ""
