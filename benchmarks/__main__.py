@@ -5,13 +5,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cases import PROFILES
+from benchmarks.cases import LEVELS, PROFILES
 from benchmarks.runner import run_suite
 from mnist_accel.commands import EXIT_USAGE, Parser
 from mnist_accel.commands.arguments import integer
 from mnist_accel.errors import UsageError
 
 PROG = "python -m benchmarks"
+EXIT_CODES = """exit codes:
+  0 done; 1 a check failed, or something is slower than --fail-over allows; 2 wrong usage, or a file
+  that cannot be read or written; 130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,26 +32,63 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=PROG, description=__doc__, epilog="")
-    commands = parser.add_subparsers(required=True, metavar="run|report|compare")
-    _add_run(commands.add_parser("run", prog=f"{PROG} run", description="Measure."))
-    report = commands.add_parser("report", prog=f"{PROG} report", description="Write a report.")
-    report.add_argument("results", nargs="+", type=Path, metavar="FILE", help="result files")
-    report.add_argument("--out", type=Path, metavar="DIR", help="folder (default: beside them)")
+    parser = Parser(prog=PROG, description=__doc__, epilog=EXIT_CODES)
+    commands = parser.add_subparsers(
+        required=True, metavar="run|report|compare", help="what to do; each has its own --help"
+    )
+    _add_run(
+        commands.add_parser(
+            "run",
+            help="measure",
+            prog=f"{PROG} run",
+            description="Measure this project's backends, and the peers that are installed.",
+            epilog=EXIT_CODES,
+        )
+    )
+    report = commands.add_parser(
+        "report",
+        help="write a page and a text about what was measured",
+        prog=f"{PROG} report",
+        description="Write what was measured as a page (.html) and as a text (.md).",
+        epilog=EXIT_CODES,
+    )
     report.add_argument(
-        "--readme", type=Path, metavar="FILE", help="a file whose performance table is rewritten"
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="result files of `run`; several are taken for one run, so they must come from the "
+        "same machine and code",
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for page and text (default: that of the first FILE)",
+    )
+    report.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="a text whose table between the lines `<!-- benchmark table: begin -->` and "
+        "`<!-- benchmark table: end -->` is rewritten, too",
     )
     report.set_defaults(run=_report)
     compare = commands.add_parser(
-        "compare", prog=f"{PROG} compare", description="Name what became slower."
+        "compare",
+        help="name what became slower from one run to another",
+        prog=f"{PROG} compare",
+        description="Name what became slower, or faster, from one run to another.",
+        epilog=EXIT_CODES,
     )
-    compare.add_argument("old", type=Path, metavar="OLD")
-    compare.add_argument("new", type=Path, metavar="NEW")
+    compare.add_argument("old", type=Path, metavar="OLD", help="result file of the earlier run")
+    compare.add_argument("new", type=Path, metavar="NEW", help="result file of the later run")
     compare.add_argument(
         "--fail-over",
         type=_percent,
-        metavar="10%",
-        help="exit with 1 if anything is so much slower",
+        metavar="PERCENT",
+        help="such as 10%%: exit with 1 if a row of this project is slower by more than that, and "
+        "beyond noise, or gives a wrong result now",
     )
     compare.set_defaults(run=_compare)
     return parser
@@ -56,17 +96,58 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     profile = parser.add_mutually_exclusive_group()
-    for name, text in zip(PROFILES, ("under 3 minutes on two cores", "everything"), strict=True):
+    texts = (
+        "a choice of networks and sizes (the default): three minutes on two cores, and half a "
+        "minute more the first time, to compile kernels",
+        "all networks and sizes, and time to accuracy: about an hour",
+    )
+    for name, text in zip(PROFILES, texts, strict=True):
         profile.add_argument(
             f"--{name}", dest="profile", action="store_const", const=name, help=text
         )
-    parser.add_argument("--levels", help="some of training,inference,operations,accuracy")
-    parser.add_argument("--contenders", metavar="NAME,NAME", help="all that can run if not given")
-    parser.add_argument("--passes", type=integer(1), metavar="N", help="how often each is measured")
-    parser.add_argument("--order-seed", type=integer(0), metavar="N", help="of the order")
-    parser.add_argument("--threads", type=integer(1), metavar="N", help="cores to use")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="result file")
-    parser.add_argument("--continue", dest="go_on", action="store_true", help="an interrupted run")
+    parser.add_argument(
+        "--levels",
+        metavar="LEVEL,LEVEL",
+        help=f"what is measured: some of {', '.join(LEVELS)} (default: all)",
+    )
+    parser.add_argument(
+        "--contenders",
+        metavar="NAME,NAME",
+        help="who takes part, such as numba,torch-eager (default: all that can run here; "
+        "torch-compile, which compiles for long, in full runs alone)",
+    )
+    parser.add_argument(
+        "--passes",
+        type=integer(1),
+        metavar="N",
+        help="go N times through all that is measured (default: 3, full runs 5); with more, the "
+        "intervals become narrower",
+    )
+    parser.add_argument(
+        "--order-seed",
+        type=integer(0),
+        metavar="N",
+        help="seed of the random order in which everything is measured (default: 0)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=integer(1),
+        metavar="N",
+        help="cores that everybody may use (default: all)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="result file, .json or .json.gz (default: benchmarks/results/TIME.json)",
+    )
+    parser.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="finish the interrupted run that was writing the file named by --out; give the same "
+        "settings as then",
+    )
     parser.set_defaults(run=_run, profile="quick")
 
 

@@ -11,6 +11,8 @@ from benchmark_files import Laboratory
 from headless_browser import Browser, is_installed
 from PIL import Image
 
+from benchmarks.__main__ import main
+from benchmarks.conftest import PASSES
 from benchmarks.report import numbers, report_command
 from benchmarks.report.analysis import Analysis, analyse, crossover, times_to_accuracy
 from benchmarks.report.html import to_html
@@ -368,6 +370,23 @@ def test_the_command_writes_both_beside_the_results(tmp_path, capsys):
     assert report_command([path], tmp_path / "new") == 0
     assert (tmp_path / "new" / "v1.2.html").read_bytes() == (tmp_path / "v1.2.html").read_bytes()
     assert "There is no peer to compare with" in (tmp_path / "v1.2.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["compare"]])
+def test_the_help_names_the_exit_codes_of_this_program(capsys, command):
+    assert main([*command, "--help"]) == 0
+    text = capsys.readouterr().out
+    codes = " ".join(text.partition("exit codes:\n")[2].split())
+    assert re.findall(r"(?:^|; )(\d+) ", codes) == ["0", "1", "2", "130"]
+    assert "--fail-over" in codes
+    files = {"report": ["FILE"], "compare": ["OLD", "NEW"]}.get("".join(command), [])
+    assert re.findall(r"^  (OLD|NEW|FILE) +\w", text, re.MULTILINE) == files
+
+
+def test_the_help_of_run_knows_how_many_passes_there_are(capsys):
+    main(["run", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"(default: {PASSES['quick']}, full runs {PASSES['full']})" in text
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path):
