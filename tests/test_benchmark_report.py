@@ -4,6 +4,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from benchmarks.report.svg import apart
 from benchmarks.result_files import load_results
 from mnist_accel.errors import UsageError
 
+ROOT = Path(__file__).parents[1]
 ON_GPU = ("numpy", "numba", "cupy", "torch-eager", "jax", "torch-cuda-graph")
 
 
@@ -387,6 +389,25 @@ def test_the_help_of_run_knows_how_many_passes_there_are(capsys):
     main(["run", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert f"(default: {PASSES['quick']}, full runs {PASSES['full']})" in text
+
+
+def test_committed_reports_are_what_their_results_give(tmp_path):
+    """Figures in the README and in the report it names are generated, never typed."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    # Their names begin with the date.
+    named = sorted(set(re.findall(r"\(benchmarks/results/([\w.-]+)\.md\)", text)))
+    assert named
+    readme = tmp_path / "README.md"
+    readme.write_text(text, encoding="utf-8")
+    results = ROOT / "benchmarks" / "results" / f"{named[-1]}.json.gz"
+    assert report_command([results], tmp_path, readme=readme) == 0
+    assert readme.read_text(encoding="utf-8") == text
+    for suffix in ("md", "html"):
+        name = f"{named[-1]}.{suffix}"
+        again = (tmp_path / name).read_bytes()
+        # Compared outside of the assertion, which would take minutes to show how pages differ.
+        same = again == results.with_name(name).read_bytes()
+        assert same, f"{name} is not what `python -m benchmarks report` makes of {results.name}"
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path):
