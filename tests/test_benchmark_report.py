@@ -2,8 +2,10 @@
 
 import io
 import json
+import math
 import re
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from benchmarks.report.analysis import Analysis, analyse, crossover, times_to_ac
 from benchmarks.report.html import to_html
 from benchmarks.report.markdown import BEGIN, END, readme_table, to_markdown, write_readme_table
 from benchmarks.report.summary import summarise
-from benchmarks.report.svg import apart
+from benchmarks.report.svg import apart, side_by_side
 from benchmarks.result_files import load_results
 from mnist_accel.errors import UsageError
 
@@ -460,6 +462,16 @@ def test_labels_are_moved_apart_and_stay_inside():
     assert placed == [50.0, 10.0, 20.0, 100.0, 90.0]
 
 
+def test_marks_that_would_coincide_stand_side_by_side():
+    points = [(50.0, 10.0), (50.0, 10.0), (50.0, 12.0), (50.0, 80.0), (99.0, 80.0), (99.0, 80.0)]
+    placed = side_by_side(points, 0.0, 100.0)
+    assert [placed[index] for index in (0, 3, 4)] == [points[index] for index in (0, 3, 4)]
+    assert [y for _, y in placed] == [y for _, y in points]
+    assert min(math.dist(a, b) for a, b in combinations(placed, 2)) > 9
+    assert all(abs(new - old) < 21 for (new, _), (old, _) in zip(placed, points, strict=True))
+    assert all(0 <= x <= 100 for x, _ in placed)
+
+
 needs_browser = pytest.mark.skipif(not is_installed(), reason="chromium is not installed")
 
 
@@ -527,6 +539,73 @@ def test_nothing_is_wider_than_the_window(browser, page, width):
     )
 
 
+# The letters of each chart: their heights on the screen, and those that lie on others.
+_LETTERS = """(() => {
+    const shown = [...document.querySelectorAll("figure svg")].map(svg =>
+        [...svg.querySelectorAll("text")].map(text => [text, text.getBoundingClientRect()]));
+    const upright = shown.map(texts => texts.filter(([text]) => !text.hasAttribute("transform")));
+    const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1
+        && a.top < b.bottom - 2 && b.top < a.bottom - 2;
+    return {
+        smallest: Math.min(...shown.flat().map(([text]) =>
+            parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getScreenCTM().a)),
+        meeting: upright.flatMap(texts => texts.flatMap(([a, boxA], index) =>
+            texts.slice(index + 1).filter(([, boxB]) => meet(boxA, boxB))
+                .map(([b]) => a.textContent + " / " + b.textContent))),
+    };
+})()"""
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1200])
+def test_letters_of_charts_can_be_read(browser, page, width):
+    browser.open(page, width=width)
+    letters = browser.evaluate(_LETTERS)
+    assert letters["meeting"] == []
+    assert letters["smallest"] >= 12  # pixels
+
+
+@needs_browser
+def test_a_phone_shows_the_ratio_to_the_best_peer(browser, page):
+    browser.open(page, width=390)
+    right = browser.evaluate(
+        """Math.max(...[...document.querySelectorAll("#recipes tr")].map(row => row.cells[1])
+            .filter(cell => cell && cell.colSpan === 1)
+            .map(cell => cell.getBoundingClientRect().right))"""
+    )
+    assert 100 < right <= 390
+    assert "× best peer" in browser.evaluate(
+        "document.querySelector('#recipes thead th:nth-child(2)').textContent"
+    )
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1200])
+def test_rows_of_losses_have_one_height(browser, page, width):
+    browser.open(page, width=width)
+    heights = browser.evaluate(
+        "[...document.querySelectorAll('#losses tbody tr')].map(row => row.offsetHeight)"
+    )
+    assert len(heights) > 3
+    assert max(heights) - min(heights) <= 1
+
+
+@needs_browser
+def test_no_two_marks_of_the_roofline_hide_each_other(browser, page):
+    browser.open(page)
+    distance = browser.evaluate(
+        """(() => {
+            const middles = [...document.querySelectorAll("#roofline figure .mark")].map(mark => {
+                const box = mark.getBoundingClientRect();
+                return [box.left + box.width / 2, box.top + box.height / 2];
+            });
+            return Math.min(...middles.flatMap((a, index) => middles.slice(index + 1)
+                .map(b => Math.hypot(a[0] - b[0], a[1] - b[1]))));
+        })()"""
+    )
+    assert distance >= 8
+
+
 # Contrast of two colours as the accessibility guidelines define it.
 _CONTRASTS = """(() => {
     const luminance = colour => {
@@ -580,4 +659,15 @@ def test_a_printed_page_is_light_and_holds_all_rows(browser, page):
     assert browser.evaluate(
         "[...document.querySelectorAll('details table')].every(t => t.checkVisibility())"
     )
+    # Tables stay within the paper: A4 less margins of a centimetre.
+    widest = """Math.max(...[...document.querySelectorAll("table")]
+        .map(table => table.getBoundingClientRect().right))"""
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=718,
+        height=1000,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    assert browser.evaluate(widest) <= 718
     assert browser.pdf().startswith(b"%PDF")

@@ -11,9 +11,11 @@ from benchmarks.report.analysis import TARGETS, Analysis, crossover, rates_by_ba
 from benchmarks.report.svg import Look
 from benchmarks.results import PHASES, AccuracyRun, ResultSet
 
+# Room for letters is that of the largest ones, which a phone shows.
 WIDTH, HEIGHT = 520, 350
-_LEFT, _RIGHT, _TOP, _FOOT = 56.0, 392.0, 28.0, 302.0
-_NAMES = 402.0  # where the names of the lines stand
+_LEFT, _RIGHT, _TOP, _FOOT = 74.0, 358.0, 28.0, 302.0
+_NAMES = 368.0  # where the names of the lines stand
+_BELOW = 50  # for a scale and its title
 _OWN_COLOURS, _PEER_COLOURS = 3, 6
 
 Looks: TypeAlias = Mapping[str, Look]
@@ -86,9 +88,15 @@ def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
         return None
     cases = list(dict.fromkeys(case for case, _, _ in rows))
     most = max(sum(other == case for other, _, _ in rows) for case in cases)
-    left, right, top, step = 190.0, WIDTH - 16.0, 30.0, max(50.0, 16.0 * most + 8)
+    peers = {
+        case: dict.fromkeys(f"against {row.peer}" for other, row, _ in rows if other == case)
+        for case in cases
+    }
+    lines = 1 + max(len(names) for names in peers.values())
+    left, right, top = 226.0, WIDTH - 16.0, 30.0
+    step = max(16.0 * most, svg.LINE * lines) + 10
     foot = top + step * len(cases)
-    picture = svg.picture(WIDTH, int(foot) + 44, "Speed over that of the best peer, by recipe")
+    picture = svg.picture(WIDTH, int(foot) + _BELOW, "Speed over that of the best peer, by recipe")
     ends = [end for _, _, speed in rows for end in (speed.low, speed.high)]
     title = "times as fast as the best peer"
     x = svg.axis([*ends, 0.9, 1.1], (left, right), title, "{:g}×".format)
@@ -101,11 +109,10 @@ def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
         svg.line(picture, (0, middle + step / 2), (right, middle + step / 2), "grid")
         ours = [(standing, speed) for other, standing, speed in rows if other == case]
         ours.sort(key=lambda row: chosen[row[0].measurement.contender].mark)
-        peers = dict.fromkeys(f"against {standing.peer}" for standing, _ in ours)
-        first = middle + 4 - 7.5 * len(peers)
+        first = middle + 4 - svg.LINE / 2 * len(peers[case])
         svg.text(picture, 0, first, case.name, kind="name")
-        for index, peer in enumerate(peers, 1):
-            svg.text(picture, 0, first + 15 * index, peer, kind="tick")
+        for index, peer in enumerate(peers[case], 1):
+            svg.text(picture, 0, first + svg.LINE * index, peer, kind="tick")
         for index, (standing, speed) in enumerate(ours):
             height = middle + 16 * (index - (len(ours) - 1) / 2)
             look = chosen[standing.measurement.contender]
@@ -123,7 +130,7 @@ def _scale_below(picture: Element, x: svg.Axis, top: float, foot: float) -> None
         svg.line(picture, (x(value), top), (x(value), foot), "grid")
         svg.text(picture, x(value), foot + 17, label, anchor="middle", kind="tick")
     middle = (x.start + x.end) / 2
-    svg.text(picture, middle, foot + 36, x.title, anchor="middle", kind="title")
+    svg.text(picture, middle, foot + 40, x.title, anchor="middle", kind="title")
 
 
 def throughputs(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
@@ -162,21 +169,24 @@ def roofline(analysis: Analysis, chosen: Looks) -> Chart | None:
     ]
     if not marks:
         return None
-    picture = svg.picture(WIDTH, 400, "Arithmetic achieved against arithmetic intensity")
+    picture = svg.picture(WIDTH, 460, "Arithmetic achieved against arithmetic intensity")
     peak, copy = ceilings.flops_per_s, ceilings.bytes_per_s
     ridge = peak / copy
     x = svg.axis(
-        [*(intensity for intensity, *_ in marks), ridge / 4, ridge * 4],
+        [*(intensity for intensity, *_ in marks), ridge / 1.2, ridge * 4],
         (_LEFT, WIDTH - 16.0),
         "arithmetic intensity, FLOP per byte",
         numbers.round_count,
     )
     rates = [rate for _, rate, *_ in marks]
-    # Room at the foot for the names of the networks.
-    y = svg.axis([min(rates) / 8, *rates, peak * 1.3], (352.0, _TOP), "FLOP/s", numbers.round_count)
+    # Room at the foot, a quarter of the height, for the names of the networks.
+    low, high = min(rates), max(*rates, peak * 1.3)
+    y = svg.axis(
+        [low / (high / low) ** (1 / 3), high], (412.0, _TOP), "FLOP/s", numbers.round_count
+    )
     svg.draw_axes(picture, x, y)
-    low = max(x.low, y.low / copy)
-    roof = [(x(low), y(low * copy)), (x(ridge), y(peak)), (x.end, y(peak))]
+    left = max(x.low, y.low / copy)
+    roof = [(x(left), y(left * copy)), (x(ridge), y(peak)), (x.end, y(peak))]
     svg.path(picture, roof, "even")
     text = f"{numbers.count(peak)}FLOP/s"
     svg.text(picture, x.end - 4, y(peak) - 6, text, anchor="end", kind="name")
@@ -186,19 +196,24 @@ def roofline(analysis: Analysis, chosen: Looks) -> Chart | None:
     label = svg.text(picture, at[0], at[1] - 7, text, anchor="middle", kind="name")
     _turn(label, -math.degrees(math.atan2(y0 - y1, x1 - x0)), *at)
     columns = {network: x(intensity) for intensity, _, network, _ in marks}
-    places = svg.apart(list(columns.values()), 14.0, x.start + 8, x.end - 2)
+    places = svg.apart(list(columns.values()), svg.LINE, x.start + svg.LINE, x.end - 2)
     for (network, column), place in zip(columns.items(), places, strict=True):
         svg.line(picture, (column, y.start), (column, y(peak)), "thread")
         label = svg.text(picture, place - 3, y.start - 6, network, kind="tick")
         _turn(label, -90, place - 3, y.start - 6)
-    for intensity, rate, network, name in marks:
+    points = [(x(intensity), y(rate)) for intensity, rate, *_ in marks]
+    seen = svg.side_by_side(points, x.start, x.end)
+    for point, free in zip(points, seen, strict=True):
+        svg.line(picture, point, free, "thread")
+    for (_, rate, network, name), free in zip(marks, seen, strict=True):
         note = f"{name}, {network}: {numbers.count(rate)}FLOP/s"
-        svg.mark(picture, x(intensity), y(rate), chosen[name], note)
+        svg.mark(picture, *free, chosen[name], note)
     return Chart(
         "Roofline of the recipes",
         svg.markup(picture),
         "Arithmetic is counted on dense data: work that is left out because pixels are zero counts "
-        "as done, so a mark may lie above the roof.",
+        "as done, so a mark may lie above the roof. Marks that would hide each other stand "
+        "side by side, beside the line of their network.",
     )
 
 
@@ -216,9 +231,9 @@ def phases(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
             {**{p: s for p, s in row.phases_s.items() if s > 0}, "steady": row.round_seconds.median}
             for row in rows
         ]
-        left, top, step = 126.0, 12.0, 26.0
+        left, top, step = 158.0, 12.0, 26.0
         foot = top + step * len(rows)
-        picture = svg.picture(WIDTH, int(foot) + 44, f"Seconds of each phase, {case.name}")
+        picture = svg.picture(WIDTH, int(foot) + _BELOW, f"Seconds of each phase, {case.name}")
         every = [value for one in seconds for value in one.values()]
         x = svg.axis(every, (left, WIDTH - 16.0), "time", numbers.round_duration)
         _scale_below(picture, x, top, foot)

@@ -13,7 +13,9 @@ Point = tuple[float, float]
 
 MARKS = 6
 _MARK = 4.5
-_LINE = 15.0
+_APART = 2.2 * _MARK  # between the middles of marks that hardly touch
+# From one line of text to the next: letters are larger on a phone, where charts shrink.
+LINE = 19.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def decades(low: float, high: float) -> list[float]:
         inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
         if len(inside) >= 3:
             break
-    every = math.ceil(len(inside) / 7)
+    every = math.ceil(len(inside) / 5)  # "100 ms" fits so often across a chart
     return inside[::every]
 
 
@@ -161,7 +163,7 @@ def draw_axes(parent: Element, x: Axis, y: Axis) -> None:
         line(parent, (x(value), foot), (x(value), top), "grid")
         text(parent, x(value), foot + 17, label, anchor="middle", kind="tick")
     line(parent, (x.start, foot), (x.end, foot), "frame")
-    text(parent, (x.start + x.end) / 2, foot + 36, x.title, anchor="middle", kind="title")
+    text(parent, (x.start + x.end) / 2, foot + 40, x.title, anchor="middle", kind="title")
     text(parent, 2, top - 12, y.title, kind="title")
 
 
@@ -182,9 +184,24 @@ def apart(positions: Sequence[float], gap: float, low: float, high: float) -> li
     return result
 
 
+def side_by_side(points: Sequence[Point], low: float, high: float) -> list[Point]:
+    """Move the points of marks sideways, within bounds, as little as need be for all to be seen."""
+    placed: list[Point] = []
+    for x, y in points:
+        steps = range(round((high - low) / _MARK))
+        tried = (x + sign * step * _MARK / 2 for step in steps for sign in (1, -1))
+        free = (
+            at
+            for at in tried
+            if low <= at <= high and all(math.dist((at, y), other) >= _APART for other in placed)
+        )
+        placed.append((next(free, x), y))
+    return placed
+
+
 def label_ends(parent: Element, ends: Sequence[tuple[Look, Point]], x: float, y: Axis) -> None:
     """Write the name of each line beside its end, with a thread from one to the other."""
-    heights = apart([point[1] for _, point in ends], _LINE, y.end + 4, y.start - 2)
+    heights = apart([point[1] for _, point in ends], LINE, y.end + 4, y.start - 2)
     for (look, point), height in zip(ends, heights, strict=True):
         if abs(height - point[1]) > 3 or x - point[0] > 12:
             path(parent, [(point[0] + 7, point[1]), (x - 4, height)], "thread")

@@ -94,7 +94,7 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
     level = cases[0].level
     first = () if level == "operations" else ("images/s", "p10–p90")
     columns: tuple[str, ...] = (
-        "", *first, f"time per {_PER_CALL[level]}", "p10–p90", "n", "× best peer", "95 % interval",
+        "", "× best peer", "95 % interval", *first, f"time per {_PER_CALL[level]}", "p10–p90", "n",
         "of floor", "check",
     )  # fmt: skip
     measured = {measurement.contender for measurement in analysis.results.measurements.values()}
@@ -132,7 +132,14 @@ def _standing_row(
     measurement = standing.measurement
     seconds = measurement.call_seconds
     best = seconds.median == fastest
-    cells = [_contender_cell(results, measurement.contender, strong=best)]
+    speed = standing.speed
+    against = "best peer" if standing.is_best_peer else numbers.NO_FIGURE
+    cells = [
+        _contender_cell(results, measurement.contender, strong=best),
+        # What a reader looks for stands where a phone shows it.
+        Cell(numbers.times(speed.value) if speed else numbers.NO_FIGURE, strong=standing.wins),
+        Cell(against if speed is None or standing.is_best_peer else numbers.interval(speed)),
+    ]
     share: float | None = fastest / seconds.median
     if level != "operations":
         epoch, images = measurement.round_seconds, measurement.images
@@ -141,16 +148,12 @@ def _standing_row(
             Cell(numbers.between(images / epoch.p90, images / epoch.p10, of_time=False)),
         ]
         share = None
-    speed = standing.speed
-    against = "best peer" if standing.is_best_peer else numbers.NO_FIGURE
     unsteady = f" {numbers.UNSTEADY}" if standing.unsteadiness > UNSTEADY else ""
     return (
         *cells,
         Cell(numbers.duration(seconds.median), share=share),
         Cell(numbers.between(seconds.p10, seconds.p90, of_time=True)),
         Cell(f"{seconds.n}{unsteady}"),
-        Cell(numbers.times(speed.value) if speed else numbers.NO_FIGURE, strong=standing.wins),
-        Cell(against if speed is None or standing.is_best_peer else numbers.interval(speed)),
         Cell(numbers.percent(standing.floor)),
         Cell(f"{measurement.check.difference:.0e}"),
     )
@@ -170,9 +173,9 @@ def losses_tables(analysis: Analysis) -> dict[str, Table]:
         rows.sort(key=lambda row: row.speed.value if row.speed else 1.0)
         if rows:
             losses[name] = _table(
-                ("case", "level", "× best peer", "95 % interval", "best peer"),
+                ("case", "× best peer", "95 % interval", "best peer", "level"),
                 [Group("", tuple(_loss_row(row) for row in rows))],
-                texts=(1, 4),
+                texts=(3, 4),
             )
     return losses
 
@@ -182,10 +185,10 @@ def _loss_row(row: Standing) -> tuple[Cell, ...]:
     assert speed is not None
     return (
         Cell(case.name),
-        Cell(case.level),
         Cell(numbers.times(speed.value)),
         Cell(numbers.interval(speed)),
-        Cell(row.peer or ""),
+        Cell(row.peer or "", kind="name"),
+        Cell(case.level),
     )
 
 
