@@ -179,6 +179,23 @@ def test_files_of_one_host_are_merged_as_further_passes(tmp_path):
     assert len(merged.runs) == 3
 
 
+def test_runs_that_cut_epochs_to_other_lengths_are_merged(tmp_path):
+    first = SMALL.write(tmp_path / "a.json")
+    document = replace(SMALL, seed=1).document()
+    as_it_was = load_results([first, _write(tmp_path / "b.json", document)])
+    for entry in document["benchmarks"]:
+        info = entry["extra_info"]
+        if info["level"] == "training":
+            entry["stats"]["data"] = [3 * second for second in entry["stats"]["data"]]
+            for name in ("images", "steps", "flops", "bytes"):
+                info[name] *= 3
+    longer = load_results([first, _write(tmp_path / "c.json", document)])
+    for key, measurement in as_it_was.measurements.items():
+        merged = longer.measurements[key]
+        assert (merged.images, merged.steps) == (measurement.images, measurement.steps)
+        assert merged.call_seconds.median == pytest.approx(measurement.call_seconds.median)
+
+
 def test_a_contender_measured_in_one_file_is_not_absent(tmp_path):
     first = SMALL.write(tmp_path / "a.json")
     second = replace(SMALL, contenders=("numba", "cupy")).document()

@@ -31,6 +31,7 @@ from benchmarks.contenders import contenders
 from benchmarks.contenders.project import ProjectBackend
 from benchmarks.host import host_facts
 from benchmarks.laboratory import Laboratory, NotComparableError
+from benchmarks.memory import own_peak_bytes
 from benchmarks.record import Record
 from benchmarks.result_files import load_results
 from mnist_accel.errors import UsageError
@@ -84,6 +85,15 @@ def test_ceilings_are_those_of_the_fastest_repetition(monkeypatch):
     times = iter(np.cumsum([0, 3, 9, 2, 9, 4, *[9, 5] * 12]))  # the shortest takes 2
     measured = ceilings.measure_ceilings(clock=lambda: next(times))
     assert measured.flops_per_s == 2 * 10**3 / 2
+
+
+def test_memory_is_that_of_the_process_alone_however_large_its_parent():
+    ballast = np.ones(2**28, np.uint8)
+    code = "from benchmarks.memory import own_peak_bytes; print(own_peak_bytes())"
+    command = [sys.executable, "-c", code]
+    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 2**20 < int(child.stdout) < ballast.nbytes
+    assert own_peak_bytes() > ballast.nbytes
 
 
 def test_host_facts_say_on_what():
@@ -240,8 +250,8 @@ class Paced(ProjectBackend):
     [
         (1e-6, 1e-6, 500),  # as the case has them
         (5e-3, 1e-6, 100),  # tried for half a second at most, by the pace of single updates
-        (1e-6, 1e-3, 160),  # an epoch of 500 ms is cut to 160
-        (5e-3, 5e-3, 32),
+        (1e-6, 1e-3, 120),  # an epoch of 500 ms is cut to 120
+        (5e-3, 5e-3, 24),
         (9, 9, 1),
     ],
 )
