@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
-from backends.cuda.launches import MOST_KERNEL_SIZE, Filters, Launches, Maps, Windows
+from backends.cuda.descent import Maps
+from backends.cuda.launches import MOST_KERNEL_SIZE, Filters, Launches, Windows
 from backends.cuda.loader import REAL, Kernels
 from backends.cupy_epoch import CupyEpoch
 from backends.cupy_probe import cuda_version, describe_device, probe
@@ -162,7 +163,7 @@ class CupyBackend(Backend):
         maps, filters = _maps(x, weight, padding), Filters(weight.shape[2])
         dweight = self._cupy.empty(weight.shape, x.dtype)
         dbias = self._cupy.empty(weight.shape[:1], x.dtype)
-        launches.conv2d_backward_weight(dy, None, x, dweight, dbias, maps, filters)
+        launches.conv2d_backward_weight(dy, x, dweight, dbias, maps, filters)
         dx = None
         if need_dx:
             dx = self._cupy.empty(x.shape, x.dtype)

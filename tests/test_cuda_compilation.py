@@ -8,6 +8,7 @@ import nvrtc
 import pytest
 from cuda_emulator.build import kernels_in
 
+from backends.cuda.descent import MOST_LAYERS
 from backends.cuda.loader import options_for, source
 from benchmarks.gpu import overheads
 
@@ -18,17 +19,24 @@ BUDGET = re.compile(
 )
 Constants = dict[str, str | int]
 DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}
+LATER: Constants = {"CAPTURED": 1}  # a stage of a captured step
+FIRST: Constants = {"PIXEL": "uint8", **LATER}  # the first of them, which reads the data set
 SMALL: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10}
 # The options with which the recipes compile each file, and others that only one GPU stands for.
 RECIPES: dict[str, list[Constants]] = {
     "activations": [{"ACTIVATION": "SIGMOID"}],
     "batches": [{"PIXEL": "uint8"}],
     "convolution": [
-        {"KERNEL_SIZE": 3, "POOL": 1, "ACTIVATION": "IDENTITY"},
-        {"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU"},
+        {"KERNEL_SIZE": 3, "POOL": 1, "ACTIVATION": "IDENTITY", **FIRST},
+        {"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU", **FIRST},
+        {"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU", **LATER},
     ],
-    "head": [{"ACTIVATION": "RELU", "LOSS": "SOFTMAX_CROSS_ENTROPY"}],
-    "linear": [{"ACTIVATION": "RELU"}],
+    "descend": [
+        {"LAYERS": 2, "RULE": "SGD", **FIRST},
+        {"LAYERS": 5, "RULE": "ADAM", **FIRST},
+    ],
+    "head": [{"ACTIVATION": "RELU", "LOSS": "SOFTMAX_CROSS_ENTROPY", **LATER}],
+    "linear": [{"ACTIVATION": "RELU", **FIRST}, {"ACTIVATION": "RELU", **LATER}],
     "losses": [{"LABEL": "int64"}],
     "one_by_one": [
         {"PIXEL": "uint8", "KERNEL_SIZE": 3, "FILTERS": 8, "ACTIVATION": "IDENTITY", **DIGITS}
@@ -37,29 +45,35 @@ RECIPES: dict[str, list[Constants]] = {
     "small_batches": [
         {"PIXEL": "uint8", "HIDDEN": 30, "ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC", **SMALL}
     ],
-    "steps": [{"PIXEL": "uint8"}],
-    "updates": [{}],
+    "updates": [{"RULE": "ADAM"}],
 }
 OTHERS: dict[str, list[Constants]] = {
+    "activations": [{"ACTIVATION": "TANH", **FIRST}],
     "batches": [{"PIXEL": "float"}],
     "convolution": [
-        {"KERNEL_SIZE": 7, "POOL": 1, "ACTIVATION": "TANH"},
+        {"KERNEL_SIZE": 7, "POOL": 1, "ACTIVATION": "TANH", "PIXEL": "float", **LATER},
         {"KERNEL_SIZE": 5, "POOL": 0, "ACTIVATION": "IDENTITY"},
     ],
+    "descend": [
+        {"LAYERS": 3, "RULE": rule, "PIXEL": "float", **LATER}
+        for rule in ("MOMENTUM", "ADAGRAD", "RMSPROP")
+    ]
+    + [{"LAYERS": MOST_LAYERS, "RULE": "ADAM", **FIRST}],
     "head": [
-        {"ACTIVATION": "TANH", "LOSS": "BINARY_CROSS_ENTROPY"},
-        {"ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC"},
+        {"ACTIVATION": "TANH", "LOSS": "BINARY_CROSS_ENTROPY", **LATER},
+        {"ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC", **LATER},
     ],
-    "linear": [{"ACTIVATION": "SIGMOID"}],
-    "losses": [{"LABEL": "int32"}],
+    "linear": [{"ACTIVATION": "SIGMOID", "PIXEL": "float", **LATER}],
+    "losses": [{"LABEL": "int32", **LATER}],
     "one_by_one": [
         {"PIXEL": "float", "KERNEL_SIZE": 5, "FILTERS": 9, "ACTIVATION": "TANH", **DIGITS}
     ],
-    "pooling": [{"MASK": "int64"}],
+    "pooling": [{"MASK": "int64", **LATER}],
     "small_batches": [
         {"PIXEL": "float", "HIDDEN": 50, "ACTIVATION": "RELU", "LOSS": loss, **SMALL}
         for loss in ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY")
     ],
+    "updates": [{"RULE": "SGD"}, {"RULE": "MOMENTUM"}, {"RULE": "ADAGRAD"}, {"RULE": "RMSPROP"}],
 }
 
 
@@ -121,12 +135,6 @@ def test_kernels_that_measure_fit_every_gpu(architecture: int) -> None:
 @pytest.mark.parametrize(("file", "constants"), cases(OTHERS))
 def test_other_variants_fit(file: str, constants: Constants) -> None:
     assert_fits(file, constants, 90)
-
-
-@needs_nvrtc
-@pytest.mark.parametrize(("file", "constants"), cases(RECIPES))
-def test_kernels_of_captured_steps_fit(file: str, constants: Constants) -> None:
-    assert_fits(file, {**constants, "CAPTURED": 1}, 90)
 
 
 @needs_nvrtc

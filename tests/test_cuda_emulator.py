@@ -102,6 +102,31 @@ def test_index_of_every_thread() -> None:
     assert (seen == 1).all()
 
 
+LINE = np.dtype([("slope", "float32"), ("offset", "int32")])
+
+
+def test_structures_are_handed_over_by_value() -> None:
+    y = np.zeros(4, np.float32)
+    run("draw", np.array((0.5, 3), LINE), y, block=4)
+    assert y.tolist() == [3, 3.5, 4, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros(2, LINE), np.zeros(4, np.float32)), "expected one structure, got 2"),
+        (
+            (np.zeros(1, [("x", "int64", 2)]), np.zeros(4, np.float32)),
+            "expected 8 bytes, got a",
+        ),
+        ((np.zeros(1, LINE), np.zeros(1, LINE)), "argument 1: expected a pointer, got a structure"),
+    ],
+)
+def test_wrong_structures_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        run("draw", *arguments)
+
+
 # --------------------------------------------------------------------------------- the planted bugs
 
 

@@ -15,9 +15,10 @@
 // ---------------------------------------------------------------------------------------- words
 
 #define __global__
-#define __device__ static
+#define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 // All shared variables of a module lie together, so that a block's can be exchanged for another's.
 #define __shared__ static __attribute__((section("cuda_shared")))
 
@@ -91,6 +92,7 @@ inline void __nanosleep(unsigned, int line = __builtin_LINE()) {
 // CUDA has these for both types under one name; C has them for double alone.
 using std::exp;
 using std::fabs;
+using std::fma;
 using std::fmax;
 using std::log;
 using std::log1p;

@@ -15,6 +15,14 @@ class OutOfMemoryError(MemoryError):
     """The device has no room for an array."""
 
 
+class DeviceArray(np.ndarray[Any, Any]):
+    """An array that says where it lies as CuPy's do."""
+
+    @property
+    def data(self) -> SimpleNamespace:  # type: ignore[override]
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
 class EmulatedCupy:
     """Stands in for the module `cupy`.
 
@@ -65,14 +73,14 @@ class EmulatedCupy:
 
     def zeros(self, shape: Any, dtype: Any) -> Any:
         self._refuse_while_capturing("allocates")
-        return np.zeros(shape, dtype)
+        return np.zeros(shape, dtype).view(DeviceArray)
 
     def ascontiguousarray(self, array: Any) -> Any:
         return array if array.flags.c_contiguous else self.array(array, order="C")
 
     def empty(self, shape: Any, dtype: Any) -> Any:
         self._refuse_while_capturing("allocates")
-        array = np.empty(shape, dtype)
+        array = np.empty(shape, dtype).view(DeviceArray)
         if array.nbytes > self._free_bytes:
             raise OutOfMemoryError(f"Out of memory allocating {array.nbytes} bytes")
         self._free_bytes -= array.nbytes

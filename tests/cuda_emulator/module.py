@@ -180,6 +180,8 @@ class RawKernel:
     def _value(self, number: int, argument: Any) -> np.ndarray[Any, Any]:
         """Return the bytes that CuPy would hand to the kernel, after a look at their meaning."""
         wanted = self._parameters[number]
+        if isinstance(argument, np.ndarray) and argument.dtype.names:
+            return self._structure(number, argument)
         if isinstance(argument, np.ndarray):
             self._check_array(number, argument)
             return np.array(argument.ctypes.data, np.uint64)
@@ -199,6 +201,17 @@ class RawKernel:
                 f"{value.dtype}"
             )
         return value
+
+    def _structure(self, number: int, argument: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return a copy of a structure, which CuPy hands over by value if there is one of it."""
+        wanted = self._parameters[number]
+        where = f"{self.name}, argument {number}"
+        if argument.size != 1:
+            raise TypeError(f"{where}: expected one structure, got {argument.size}")
+        if wanted.element_bytes or wanted.bytes != argument.nbytes:
+            kind = "a pointer" if wanted.element_bytes else f"{wanted.bytes} bytes"
+            raise TypeError(f"{where}: expected {kind}, got a structure of {argument.nbytes} bytes")
+        return np.array(argument)
 
     def _check_array(self, number: int, array: np.ndarray[Any, Any]) -> None:
         wanted = self._parameters[number]

@@ -125,3 +125,12 @@ extern "C" __global__ void mark_place(int* seen) {
 extern "C" __global__ void fill(float* x, int n) {
   if (int(threadIdx.x) < n) x[threadIdx.x] = 1;
 }
+
+struct Line {
+  float slope;
+  int offset;
+};
+
+extern "C" __global__ void draw(const __grid_constant__ Line line, float* y) {
+  y[threadIdx.x] = line.slope * float(threadIdx.x) + float(line.offset);
+}
