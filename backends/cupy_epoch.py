@@ -78,6 +78,7 @@ class CupyEpoch(CompiledEpoch):
         self._step = CapturedStep(program, kernels)
         self._cupy = cupy
         self._kernels = kernels
+        self._capability = int(cupy.cuda.Device().compute_capability)
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._captured: Captured | None = None
         self._resident: Resident | None = None
@@ -118,7 +119,7 @@ class CupyEpoch(CompiledEpoch):
             train = partial(self._train_one_by_one, data, resident, weights, constants)
             return resident.section, train
         if batch_size <= persistent.MOST_IMAGES and (
-            constants := persistent.small_batches(self._program)
+            constants := persistent.small_batches(self._program, capability=self._capability)
         ):
             resident = self._get_resident()
             train = partial(self._train_small_batches, data, resident, weights, constants)

@@ -425,18 +425,39 @@ def test_some_blocks_train_small_batches(
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
-def test_some_blocks_repeat_to_the_bit(
-    mnist: Dataset, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_some_blocks_repeat_to_the_bit_as_a_grid_and_as_a_cluster(
+    mnist: Dataset, capability: str, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
     for device, section in ((Device(), 1024), (Device(order, seed=2), 2)):
         monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", section)
-        model = create_model("backprop", backend=EmulatedBackend(device))
+        backend = EmulatedBackend(device, capability="80" if section == 1024 else capability)
+        model = create_model("backprop", backend=backend)
         history = Trainer(model, "sgd", lr=3.0, batch_size=10).fit(
             mnist.x_train[:25], mnist.t_train[:25], epochs=2
         )
         results.append([history.losses, *model.state_dict().values()])
     assert_same_bits(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    ("capability", "is_cluster"),
+    [("70", False), ("89", False), ("90", True), ("100", True), ("120", True)],
+)
+def test_some_blocks_are_a_cluster_where_a_gpu_has_them(
+    mnist: Dataset, capability: str, is_cluster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = []
+
+    def note(kernel: RawKernel, *args: Any, resident: int) -> None:
+        launches.append((kernel.is_cluster, resident))
+
+    monkeypatch.setattr(RawKernel, "_launch", note)
+    monkeypatch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)
+    model = create_model("backprop", backend=EmulatedBackend(capability=capability))
+    Trainer(model, "sgd", batch_size=10).fit(mnist.x_train[:10], mnist.t_train[:10], iterations=1)
+    assert launches == [(True, 1) if is_cluster else (False, 8)]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import nvrtc
 import pytest
 from cuda_emulator.build import kernels_in
 
+from backends.cuda import persistent
 from backends.cuda.descent import MOST_LAYERS
 from backends.cuda.loader import options_for, source
 from benchmarks.gpu import overheads
@@ -15,7 +16,7 @@ from benchmarks.gpu import overheads
 FOLDER = Path(__file__).parents[1] / "backends" / "cuda"
 BUDGET = re.compile(
     r'// At most (\d+) registers\.\nextern "C" __global__ void\s+'
-    r"(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\("
+    r"(?:TOGETHER\s+)?(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\("
 )
 Constants = dict[str, str | int]
 DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}
@@ -124,10 +125,14 @@ def test_kernels_of_the_recipes_fit_every_gpu(
 
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
-def test_kernels_that_measure_fit_every_gpu(architecture: int) -> None:
+def test_blocks_that_meet_fit_every_gpu(architecture: int) -> None:
     if architecture not in nvrtc.architectures():
         pytest.skip(f"this NVRTC does not know sm_{architecture}; 12.9 does")
-    constants: Constants = {"CHAINS": overheads.CHAINS}
+    (small_batches,) = RECIPES["small_batches"]
+    clusters = persistent.together(architecture)
+    if clusters:  # as a grid, test_kernels_of_the_recipes_fit_every_gpu compiles it
+        assert_fits("small_batches", {**small_batches, **clusters}, architecture)
+    constants: Constants = {"CHAINS": overheads.CHAINS, "BLOCKS": 8, **clusters}
     assert_fits("overheads", constants, architecture, code=overheads.source())
 
 

@@ -34,13 +34,9 @@ def run(
 ) -> None:
     """Run a kernel of the file of planted bugs, with one of them or with none."""
     options = [f"-DBUG_{bug}=1"] if bug else []
-    module = RawModule(
-        code=PLANTED,
-        options=options,
-        enable_cooperative_groups=cooperative,
-        device=Device(order, seed=3),
-    )
-    module.get_function(kernel)((grid,), (block,), args)
+    module = RawModule(code=PLANTED, options=options, device=Device(order, seed=3))
+    function = module.get_function(kernel)
+    function.kernel((grid,), (block,), args, enable_cooperative_groups=cooperative)
 
 
 def reversed_by(bug: str, order: ThreadOrder) -> bool:
@@ -54,6 +50,16 @@ def added_up_by_blocks(bug: str, order: ThreadOrder, *, cooperative: bool = True
     numbers, told, barrier = np.ones(5, np.int32), np.zeros(10, np.int32), np.zeros(2, np.uint32)
     arguments = numbers, told, np.int32(3), barrier
     run("add_up_across_blocks", *arguments, bug=bug, order=order, grid=5, cooperative=cooperative)
+    result: list[int] = numbers.tolist()
+    return result
+
+
+def added_up_by_a_cluster(
+    bug: str, order: ThreadOrder = ThreadOrder.UP, **options: Any
+) -> list[int]:
+    numbers, told = np.ones(8, np.int32), np.zeros(16, np.int32)
+    arguments = numbers, told, np.int32(3)
+    run("add_up_across_a_cluster", *arguments, bug=bug, order=order, grid=8, **options)
     result: list[int] = numbers.tolist()
     return result
 
@@ -86,6 +92,11 @@ def test_shared_memory_is_handed_on_step_by_step(order: ThreadOrder) -> None:
 @every_order
 def test_blocks_of_a_cooperative_launch_wait_for_each_other(order: ThreadOrder) -> None:
     assert added_up_by_blocks("", order) == [125] * 5
+
+
+@every_order
+def test_blocks_of_a_cluster_wait_for_each_other(order: ThreadOrder) -> None:
+    assert added_up_by_a_cluster("", order) == [8**3] * 8
 
 
 @every_order
@@ -184,6 +195,34 @@ def test_blocks_that_are_not_resident_together_cannot_meet() -> None:
 def test_missing_second_buffer_between_blocks_gives_a_wrong_result_in_some_order() -> None:
     results = [added_up_by_blocks("ONE_BUFFER", order) for order in ThreadOrder]
     assert any(result != [125] * 5 for result in results)
+
+
+def test_missing_second_buffer_in_a_cluster_gives_a_wrong_result_in_some_order() -> None:
+    results = [added_up_by_a_cluster("ONE_BUFFER", order) for order in ThreadOrder]
+    assert any(result != [8**3] * 8 for result in results)
+
+
+@pytest.mark.parametrize(
+    ("bug", "message"),
+    [
+        ("MISSING_BLOCK", r"for ever.*__cluster_barrier_wait in line \d+"),
+        ("NOT_ARRIVED", r"__cluster_barrier_wait in line \d+ by a thread that has not arrived"),
+        ("ARRIVED_TWICE", "comes twice"),
+    ],
+)
+def test_faults_of_a_cluster_are_reported(bug: str, message: str) -> None:
+    with pytest.raises(EmulationError, match=message):
+        added_up_by_a_cluster(bug)
+
+
+def test_launches_that_are_no_clusters_are_refused() -> None:
+    arguments = np.ones(12, np.int32), np.zeros(16, np.int32), np.int32(3)
+    with pytest.raises(EmulationError, match="12 blocks cannot be launched as clusters of 8"):
+        run("add_up_across_a_cluster", *arguments, grid=12)
+    with pytest.raises(
+        EmulationError, match="8 blocks cannot be launched cooperatively as clusters"
+    ):
+        added_up_by_a_cluster("", cooperative=True)
 
 
 @pytest.mark.parametrize(

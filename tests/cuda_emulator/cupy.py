@@ -1,8 +1,7 @@
 """What the adapter uses of CuPy, on NumPy arrays and the emulator."""
 
+import functools
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,13 +31,21 @@ class EmulatedCupy:
         device: where kernels run.
         memory_bytes: what arrays of `empty` may take together.
         devices: how many GPUs there are to select.
+        capability: compute capability of each of them.
     """
 
-    def __init__(self, device: Device, *, memory_bytes: int = 1 << 30, devices: int = 1) -> None:
+    def __init__(
+        self,
+        device: Device,
+        *,
+        memory_bytes: int = 1 << 30,
+        devices: int = 1,
+        capability: str = "90",
+    ) -> None:
         self._device = device
         self._free_bytes = memory_bytes
         self.cuda = SimpleNamespace(
-            Device=self._select,
+            Device=functools.partial(SelectedDevice, device, capability),
             Stream=lambda non_blocking: Stream(device, non_blocking=non_blocking),
             get_current_stream=lambda: Stream(device, non_blocking=False),
             compiler=SimpleNamespace(CompileException=CompileException),
@@ -52,14 +59,6 @@ class EmulatedCupy:
 
     def RawModule(self, **options: Any) -> RawModule:  # noqa: N802 - the name that CuPy has for it
         return RawModule(device=self._device, **options)
-
-    @contextmanager
-    def _select(self, number: int) -> Iterator[None]:
-        before, self._device.selected = self._device.selected, number
-        try:
-            yield
-        finally:
-            self._device.selected = before
 
     def asnumpy(self, array: Any) -> Any:
         self._refuse_while_capturing("copies to the host")
@@ -98,6 +97,21 @@ class EmulatedCupy:
         self._device.use()
         if self._device.recorded is not None:
             raise AssertionError(f"{verb} while a graph is captured: CUDA refuses, or forgets it")
+
+
+class SelectedDevice:
+    """One of the GPUs; which one is a number, and all are the same."""
+
+    def __init__(self, device: Device, capability: str, number: int = 0) -> None:
+        self.compute_capability = capability
+        self._device = device
+        self._number = number
+
+    def __enter__(self) -> None:
+        self._before, self._device.selected = self._device.selected, self._number
+
+    def __exit__(self, *error: object) -> None:
+        self._device.selected = self._before
 
 
 class Stream:
