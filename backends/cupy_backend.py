@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
-from backends.cuda.descent import Maps
-from backends.cuda.launches import MOST_KERNEL_SIZE, Filters, Launches, Windows
+from backends.cuda.launches import MOST_KERNEL_SIZE, Launches
 from backends.cuda.loader import REAL, Kernels
+from backends.cuda.sizes import Filters, Maps, Windows
 from backends.cupy_epoch import CupyEpoch
 from backends.cupy_probe import cuda_version, describe_device, probe
 from backends.operations.common import (

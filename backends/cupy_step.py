@@ -8,17 +8,16 @@ needs; and one launch for the gradients and the updates of all parameters.
 import math
 from typing import Any
 
-from backends.cuda.descent import MOST_LAYERS, Layer, Maps
+from backends.cuda.descent import MOST_LAYERS, Layer
 from backends.cuda.launches import (
     MOST_CLASSES,
     MOST_KERNEL_SIZE,
     Batch,
     Data,
-    Filters,
     Launches,
-    Windows,
 )
 from backends.cuda.loader import Kernels
+from backends.cuda.sizes import Filters, Maps, Windows
 from backends.cupy_workspace import Plan, Workspace
 from backends.operations.common import Array
 from backends.program import NotCompiledError, Stage, TrainingProgram

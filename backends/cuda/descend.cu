@@ -10,14 +10,16 @@
 // the row below W being the bias: what a column of ones at the end of x would give. Or it has one
 // number of a filter, or its bias.
 // Cost per image: as many multiplications as forward. Per parameter: as updates.cu.
-// Options: -DLAYERS, how many have parameters; -DRULE as rules.cuh has them; -DPIXEL=uint8 or real.
+// Options: -DRULE as rules.cuh has them; -DPIXEL=uint8 or real.
 #include "common.cuh"
 #include "rows.cuh"
 #include "tiles.cuh"
 #include "maps.cuh"
 #include "rules.cuh"
 
-// A layer with parameters; as launches.py writes it.
+#define MOST_LAYERS 16
+
+// A layer with parameters; as descent.py writes it.
 struct Layer {
   const real* x;      // what it took; 0 where that are images of the data set
   const real* dy;     // the gradient of what its activation took
@@ -28,8 +30,9 @@ struct Layer {
   Maps maps;            // of a convolution; of a linear layer all 0
 };
 
+// Those that are left over begin behind the last block.
 struct Layers {
-  Layer of[LAYERS];
+  Layer of[MOST_LAYERS];
 };
 
 // Changes a parameter of this step by its gradient.
@@ -121,7 +124,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
     return;
   }
   int own = 0;
-  while (own + 1 < LAYERS && block >= layers.of[own + 1].first_block) own++;
+  while (own + 1 < MOST_LAYERS && block >= layers.of[own + 1].first_block) own++;
   const Layer& layer = layers.of[own];
   const int place = block - layer.first_block;
   const Descent descent = {RULE_OF_ARGUMENTS, {step_rates[0], step_rates[1], step_rates[2]}};

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.cuda.sizes import Maps
 from backends.operations.common import Array
 
 TILE = 16  # side of the tiles of tiles.cuh
-# A kernel takes at most 4 KB of arguments.
-MOST_LAYERS = 50
+MOST_LAYERS = 16  # as descend.cu has it; a kernel takes at most 4 KB of arguments
 
 # As the structure `Layer` of descend.cu.
 _LAYER = np.dtype(
@@ -28,25 +28,6 @@ _LAYER = np.dtype(
     ]
 )
 _NO_MAPS = (0,) * 7
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Sizes of a convolution with a stride of 1, in the order in which the kernels take them.
-
-    Attributes:
-        channels: of the images.
-        height: of the images.
-        width: of the images.
-        filters: how many there are.
-        padding: zeros on each side.
-    """
-
-    channels: int
-    height: int
-    width: int
-    filters: int
-    padding: int
 
 
 @dataclass(frozen=True)
@@ -85,10 +66,11 @@ class Layer:
 
 
 def as_argument(layers: Sequence[Layer]) -> NDArray[Any]:
-    """Return layers as a kernel takes them by value: one number of NumPy, however long."""
-    table = np.zeros(len(layers), _LAYER)
+    """Return layers as the kernel takes them by value: one structure of NumPy."""
+    table = np.zeros(MOST_LAYERS, _LAYER)
+    table["first_block"] = np.iinfo("int32").max
     first_block = 0
-    for entry, layer in zip(table, layers, strict=True):
+    for entry, layer in zip(table, layers, strict=False):
         pooled = layer.mask is not None
         maps = layer.maps and (*astuple(layer.maps), layer.kernel_size, 2 if pooled else 1)
         entry["x"] = _address(layer.x)
@@ -100,7 +82,7 @@ def as_argument(layers: Sequence[Layer]) -> NDArray[Any]:
         entry["inputs"], entry["outputs"] = layer.inputs, layer.outputs
         entry["maps"] = maps or _NO_MAPS
         first_block += layer.blocks
-    return table.view([("layers", _LAYER, (len(layers),))]).reshape(())
+    return table.view([("layers", _LAYER, MOST_LAYERS)]).reshape(())
 
 
 def _address(array: Array | None) -> int:

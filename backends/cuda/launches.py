@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from backends.cuda import persistent
-from backends.cuda.descent import TILE, Layer, Maps, as_argument
+from backends.cuda.descent import TILE, Layer, as_argument
 from backends.cuda.loader import REAL, Constant, Kernel, Kernels
+from backends.cuda.sizes import Filters, Maps, Windows
 from backends.operations.common import Array, Ties
 
 THREADS = 256  # of a block; a multiple of a warp
@@ -38,48 +39,6 @@ _SETTINGS: dict[str, Callable[[Mapping[str, float]], tuple[float | int, ...]]] =
         *(float(s["eps"]), int(s["decoupled"])),
     ),
 }
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Sizes of a pooling, in the order in which the kernels take them.
-
-    Attributes:
-        height: of the images.
-        width: of the images.
-        pooled_height: how many windows lie below each other.
-        pooled_width: how many windows lie side by side.
-        size: side of a window.
-        stride: step between windows.
-    """
-
-    height: int
-    width: int
-    pooled_height: int
-    pooled_width: int
-    size: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What a convolution is compiled for.
-
-    Attributes:
-        kernel_size: side of a filter.
-        ties: of the 2×2 max-pooling that follows; None where none follows.
-    """
-
-    kernel_size: int
-    ties: Ties | None = None
-
-    def constants(self, activation: str = "identity") -> dict[str, str | int]:
-        """Return the options of convolution.cu."""
-        return {
-            "KERNEL_SIZE": self.kernel_size,
-            "ACTIVATION": activation.upper(),
-            "POOL": int(self.ties is not None),
-        }
 
 
 @dataclass(frozen=True)
@@ -426,7 +385,6 @@ class Launches:
         data, section, step = batch.data, batch.section, batch.step
         kernel = self._get(
             *("descend", "descend"),
-            LAYERS=len(layers),
             RULE=rule.upper(),
             PIXEL=_pixel(data.images),
         )
