@@ -132,6 +132,8 @@ def test_ten_updates_of_a_recipe_agree_with_the_reference(
     name: str,
     dtype: str,
 ) -> None:
+    if (backend.name, name) == ("cupy-emulated", "fast99"):
+        pytest.skip("lenet shows the same, with fewer threads to emulate")
     recipe, batch_size = RECIPES[name], BATCH_SIZES[name]
     model = create_model(name, backend=backend, dtype=dtype)
     model.load_state_dict(initial_weights(name))
