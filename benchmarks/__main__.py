@@ -94,14 +94,15 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _percent(text: str) -> float:
-    """Return 0.1 for 10%."""
-    number = text.removesuffix("%")
+    """Return 0.1 for 10%; a bare number could mean either."""
     try:
-        value = float(number)
+        value = float(text.removesuffix("%")) if text.endswith("%") else -1.0
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected a percentage such as 10%, got {text}")
+        raise argparse.ArgumentTypeError(
+            f"expected a percentage with its sign, such as 10%, got {text}"
+        )
     return value / 100
 
 

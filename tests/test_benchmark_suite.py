@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,9 +18,10 @@ import pytest
 
 from backends import registry
 from backends.numpy_backend import NumpyBackend
-from benchmarks import ceilings, costs, runner, settings
+from benchmarks import ceilings, costs, laboratory, progress, runner, settings, test_accuracy
 from benchmarks.__main__ import main
 from benchmarks.cases import (
+    AccuracyCase,
     InferenceCase,
     OperationCase,
     TrainingCase,
@@ -551,6 +552,93 @@ def test_who_is_spared_a_quick_run_is_absent_with_the_reason(tmp_path):
     assert settings.settle(Wishes(profile="full")).left_out == ()
 
 
+@pytest.mark.parametrize(
+    ("step_s", "says"),
+    [
+        (0.1, "25 of 75 done, about 5 s left"),
+        (2.4, "25 of 75 done, about 2 min left"),
+        (78, "25 of 75 done, about 1 h 5 min left"),
+    ],
+)
+def test_time_left_is_said_without_a_terminal_too(capsys, step_s, says):
+    class Session:
+        items: ClassVar[list] = [None] * 75
+
+    now = 0.0
+    plugin = progress.ProgressPlugin(clock=lambda: now)
+    now = 1000.0  # collecting does not count
+    plugin.pytest_collection_finish(Session)
+    for _ in range(25):
+        now += step_s
+        plugin.pytest_runtest_logfinish("test")
+    plugin.pytest_sessionfinish()
+    assert capsys.readouterr().err.splitlines()[1:] == [says]
+
+
+# Time to accuracy
+
+
+class Skewed(NumpyBackend):
+    """A backend whose gradients of weights are a thousandth too large."""
+
+    name: ClassVar[str] = "skewed"
+
+    def linear_backward(self, *given, **settings):
+        dx, dweight, *rest = super().linear_backward(*given, **settings)
+        return dx, dweight * np.float32(1.001), *rest
+
+
+class Timed:
+    """What a training to an accuracy needs of pytest-benchmark."""
+
+    def __init__(self):
+        self.extra_info = {}
+
+    def pedantic(self, work, *, rounds):
+        assert rounds == 1
+        work()
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    images, labels = laboratory._images()
+    monkeypatch.setattr(laboratory, "_images", lambda: (images[:300], labels[:300]))
+
+
+@pytest.mark.parametrize(("target", "epochs"), [(0.05, 1), (0.999, 3)])
+def test_training_to_an_accuracy_is_recorded_by_epochs(few_images, target, epochs):
+    """With and without reaching the target."""
+    case = AccuracyCase("two-layer", 30, target, 3)
+    record = Record.open(Wishes(profile="full", levels="accuracy", contenders="numpy"), None)
+    ticks = count()
+    timed = Timed()
+    test_accuracy.train(
+        timed, Laboratory(clock=lambda: next(ticks)), case, contenders()["numpy"], seed=1
+    )
+    record.add("one", {"params": {"case": case}, "extra_info": timed.extra_info})
+    document = {}
+    record.complete(document, came_to_end=True)
+    assert document["benchmarks"] == []
+    (curve,) = document["mnist_accel"]["accuracy"]
+    assert curve["seconds"] == [*range(1, epochs + 1)]  # that of predicting does not count
+    assert len(curve["accuracy"]) == epochs
+    assert (max(curve["accuracy"]) >= target) == (epochs < 3)
+    assert (curve["network"], curve["contender"], curve["batch"]) == ("two-layer", "numpy", 30)
+    assert (curve["seed"], curve["target"]) == (1, target)
+    assert curve["check"]["difference"] <= curve["check"]["tolerance"]
+
+
+def test_wrong_training_is_not_timed(few_images, monkeypatch):
+    monkeypatch.setitem(registry._registered, Skewed.name, Skewed)
+    timed = Timed()
+    timed.pedantic = None
+    with pytest.raises(CheckError, match="off the float64 reference"):
+        test_accuracy.train(
+            timed, Laboratory(), AccuracyCase("two-layer", 30, 0.9, 3), ProjectBackend("skewed"),
+            seed=0,
+        )  # fmt: skip
+
+
 # pytest itself, without the front door
 
 SMALLEST = (
@@ -604,9 +692,9 @@ def test_pairs_of_all_passes_are_shuffled_together():
     assert sorted(order(2)) == sorted(names)
     assert order(2) != names
     # Passes and contenders change from each measurement to the next, as in a shuffled deck.
-    for count, key in ((4, lambda name: name[-2]), (2, lambda name: "numba" in name)):
+    for values, key in ((4, lambda name: name[-2]), (2, lambda name: "numba" in name)):
         changes = sum(key(one) != key(other) for one, other in pairwise(names))
-        assert changes == pytest.approx(len(names) * (1 - 1 / count), rel=0.25)
+        assert changes == pytest.approx(len(names) * (1 - 1 / values), rel=0.25)
     halves = names[: len(names) // 2], names[len(names) // 2 :]
     assert all({name[-2] for name in half} == set("0123") for half in halves)
 
@@ -623,6 +711,8 @@ def test_pairs_of_all_passes_are_shuffled_together():
         (["run", "--quick", "--full"], "not allowed with argument"),
         (["compare", "a.json"], "NEW"),
         (["compare", "a.json", "b.json", "--fail-over", "x"], "expected a percentage"),
+        (["compare", "a.json", "b.json", "--fail-over", "x%"], "expected a percentage"),
+        (["compare", "a.json", "b.json", "--fail-over", "0.1"], "such as 10%, got 0.1"),
         (["compare", "a.json", "b.json"], "a.json"),
         (["report", "a.json"], "a.json"),
         ([], "run|report|compare"),
