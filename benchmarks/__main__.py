@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cases import PROFILES
-from benchmarks.runner import run_suite
+from benchmarks.runner import PROG, run_suite
+from benchmarks.settings import Wishes
 from mnist_accel.commands import EXIT_USAGE, Parser
 from mnist_accel.commands.arguments import integer
 from mnist_accel.errors import UsageError
-
-PROG = "python -m benchmarks"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,17 +66,19 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=integer(1), metavar="N", help="cores to use")
     parser.add_argument("--out", type=Path, metavar="FILE", help="result file")
     parser.add_argument("--continue", dest="go_on", action="store_true", help="an interrupted run")
-    parser.set_defaults(run=_run, profile="quick")
+    parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    names = ("profile", "levels", "contenders", "passes", "order_seed")
-    options = {
-        name.replace("_", "-"): str(getattr(args, name))
-        for name in names
-        if getattr(args, name) is not None
-    }
-    return run_suite(options=options, out=args.out, threads=args.threads, go_on=args.go_on)
+    wishes = Wishes(
+        profile=args.profile,
+        levels=args.levels,
+        contenders=args.contenders,
+        passes=args.passes,
+        seed=args.order_seed,
+        threads=args.threads,
+    )
+    return run_suite(wishes, out=args.out, go_on=args.go_on)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -93,14 +94,15 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _percent(text: str) -> float:
-    """Return 0.1 for 10%."""
-    number = text.removesuffix("%")
+    """Return 0.1 for 10%; a bare number could mean either."""
     try:
-        value = float(number)
+        value = float(text.removesuffix("%")) if text.endswith("%") else -1.0
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected a percentage such as 10%, got {text}")
+        raise argparse.ArgumentTypeError(
+            f"expected a percentage with its sign, such as 10%, got {text}"
+        )
     return value / 100
 
 
