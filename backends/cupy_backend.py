@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
-from backends.cuda.launches import MOST_KERNEL_SIZE, Filters, Launches, Maps, Windows
+from backends.cuda.launches import MOST_KERNEL_SIZE, Launches
 from backends.cuda.loader import REAL, Kernels
+from backends.cuda.sizes import Filters, Maps, Windows
 from backends.cupy_epoch import CupyEpoch
 from backends.cupy_probe import cuda_version, describe_device, probe
 from backends.operations.common import (
@@ -37,6 +38,7 @@ class CupyBackend(Backend):
 
     def __init__(self) -> None:
         self._use(importlib.import_module("cupy"), importlib.import_module("array_api_compat.cupy"))
+        _multiply_in_float32()
 
     def _use(self, cupy: Any, xp: Any) -> None:
         """Compute with a library; the tests hand in one that stands in for CuPy."""
@@ -162,7 +164,7 @@ class CupyBackend(Backend):
         maps, filters = _maps(x, weight, padding), Filters(weight.shape[2])
         dweight = self._cupy.empty(weight.shape, x.dtype)
         dbias = self._cupy.empty(weight.shape[:1], x.dtype)
-        launches.conv2d_backward_weight(dy, None, x, dweight, dbias, maps, filters)
+        launches.conv2d_backward_weight(dy, x, dweight, dbias, maps, filters)
         dx = None
         if need_dx:
             dx = self._cupy.empty(x.shape, x.dtype)
@@ -359,6 +361,16 @@ class CupyBackend(Backend):
 
     def _in_c_order(self, array: Array) -> Array:
         return self._cupy.ascontiguousarray(array)
+
+
+def _multiply_in_float32() -> None:
+    """Have float32 matrices multiplied as such in this process, even where CUPY_TF32=1 is set.
+
+    CuPy looks at the variable when it first multiplies, unless somebody has said before what it is
+    to do. TF32 has 10 bits behind the point, of which no result here would tell.
+    """
+    linalg = importlib.import_module("cupy._core._routines_linalg")
+    linalg.set_compute_type("float32", linalg.COMPUTE_TYPE_DEFAULT)
 
 
 def _has_convolution(x: Array, weight: Array, stride: int) -> bool:

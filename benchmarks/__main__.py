@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cases import LEVELS, PROFILES
-from benchmarks.runner import run_suite
+from benchmarks.runner import PROG, run_suite
+from benchmarks.settings import NOT_QUICK, PASSES, Wishes
 from mnist_accel.commands import EXIT_USAGE, Parser
 from mnist_accel.commands.arguments import integer
 from mnist_accel.errors import UsageError
 
-PROG = "python -m benchmarks"
 EXIT_CODES = """exit codes:
-  0 done; 1 a check failed, or something is slower than --fail-over allows; 2 wrong usage, or a file
-  that cannot be read or written; 130 interrupted"""
+  0 done; 1 a contender failed, or something is slower than --fail-over allows; 2 wrong usage, or a
+  file that cannot be read or written; 4 the results could not be written at the end;
+  130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_percent,
         metavar="PERCENT",
         help="such as 10%%: exit with 1 if a row of this project is slower by more than that, and "
-        "beyond noise, or gives a wrong result now",
+        "beyond noise, or has no time any more",
     )
     compare.set_defaults(run=_compare)
     return parser
@@ -114,14 +115,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--contenders",
         metavar="NAME,NAME",
         help="who takes part, such as numba,torch-eager (default: all that can run here; "
-        "torch-compile, which compiles for long, in full runs alone)",
+        f"{', '.join(NOT_QUICK)}, which takes minutes to compile, in full runs alone)",
     )
     parser.add_argument(
         "--passes",
         type=integer(1),
         metavar="N",
-        help="go N times through all that is measured (default: 3, full runs 5); with more, the "
-        "intervals become narrower",
+        help="go N times through all that is measured (default: "
+        f"{PASSES['quick']}, full runs {PASSES['full']}); with more, the intervals become narrower",
     )
     parser.add_argument(
         "--order-seed",
@@ -145,20 +146,22 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--continue",
         dest="go_on",
         action="store_true",
-        help="finish the interrupted run that was writing the file named by --out; give the same "
-        "settings as then",
+        help="finish the run that was interrupted, with its settings: the newest, or the one that "
+        "was to write the file named by --out",
     )
-    parser.set_defaults(run=_run, profile="quick")
+    parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    names = ("profile", "levels", "contenders", "passes", "order_seed")
-    options = {
-        name.replace("_", "-"): str(getattr(args, name))
-        for name in names
-        if getattr(args, name) is not None
-    }
-    return run_suite(options=options, out=args.out, threads=args.threads, go_on=args.go_on)
+    wishes = Wishes(
+        profile=args.profile,
+        levels=args.levels,
+        contenders=args.contenders,
+        passes=args.passes,
+        seed=args.order_seed,
+        threads=args.threads,
+    )
+    return run_suite(wishes, out=args.out, go_on=args.go_on)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -174,14 +177,15 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _percent(text: str) -> float:
-    """Return 0.1 for 10%."""
-    number = text.removesuffix("%")
+    """Return 0.1 for 10%; a bare number could mean either."""
     try:
-        value = float(number)
+        value = float(text.removesuffix("%")) if text.endswith("%") else -1.0
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected a percentage such as 10%, got {text}")
+        raise argparse.ArgumentTypeError(
+            f"expected a percentage with its sign, such as 10%, got {text}"
+        )
     return value / 100
 
 

@@ -1,7 +1,7 @@
 """Has it become slower? Two runs beside each other, row by row."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -52,7 +52,8 @@ class Comparison:
 
     Attributes:
         changes: of the rows that have a time in both.
-        broken: rows of ours that had a time in the old run and fail their check now, and why.
+        broken: rows of ours that had a time in the old run and have none now, though the new run
+            chose their case and contender, and why.
         lost: other rows that had a time in the old run alone, and why.
         gained: rows that have a time in the new run alone.
         warnings: why the figures may mean less than they seem to.
@@ -74,20 +75,31 @@ def compare(old: ResultSet, new: ResultSet, rng: np.random.Generator) -> Compari
     """
     shared = [key for key in old.measurements if key in new.measurements]
     changes = tuple(_change(old, new, key, rng) for key in shared)
-    broken = {
-        row.key: row.reason
-        for row in new.failed
-        if row.key in old.measurements and not old.contenders[row.contender].is_peer
-    }
     reasons = {row.key: f"absent: {row.reason}" for row in new.absent}
-    reasons |= {row.key: f"failed its check: {row.reason}" for row in new.failed}
-    lost = {
+    reasons |= {row.key: f"failed: {row.reason}" for row in new.failed}
+    gone = {
         key: reasons.get(key, "not measured")
         for key in old.measurements
-        if key not in new.measurements and key not in broken
+        if key not in new.measurements
     }
+    chosen = _chosen(new)
+    broken = {
+        key: reason
+        for key, reason in gone.items()
+        if not old.contenders[key[2]].is_peer and chosen(key)
+    }
+    lost = {key: reason for key, reason in gone.items() if key not in broken}
     gained = tuple(key for key in new.measurements if key not in old.measurements)
     return Comparison(changes, broken, lost, gained, tuple(_warnings(old, new)))
+
+
+def _chosen(results: ResultSet) -> Callable[[RowKey], bool]:
+    """Return what tells whether a run was to measure a row: its case and contender have others."""
+    rows = [*results.measurements]
+    rows += [row.key for row in (*results.absent, *results.failed)]
+    cases = {(level, case) for level, case, _ in rows}
+    contenders = {contender for _, _, contender in rows}
+    return lambda key: key[:2] in cases and key[2] in contenders
 
 
 def _change(old: ResultSet, new: ResultSet, key: RowKey, rng: np.random.Generator) -> Change:
@@ -127,7 +139,8 @@ def compare_command(old_path: Path, new_path: Path, fail_over: float | None) -> 
         old_path: the earlier run.
         new_path: the later run.
         fail_over: a fraction; a row that is slower beyond noise, and by more than this, makes the
-            comparison fail, and so does a row whose check fails now. None if nothing shall.
+            comparison fail, and so does a row of ours that has lost its time. None if nothing
+            shall.
 
     Returns:
         The exit code: 1 if it failed, 0 otherwise.
@@ -144,7 +157,7 @@ def compare_command(old_path: Path, new_path: Path, fail_over: float | None) -> 
 
 
 def failed(comparison: Comparison, fail_over: float) -> bool:
-    """Whether a row of ours is slower than allowed, or gives wrong results now."""
+    """Whether a row of ours is slower than allowed, or has no time any more."""
     return bool(comparison.broken) or any(change.fails(fail_over) for change in comparison.changes)
 
 
@@ -166,7 +179,7 @@ def render(comparison: Comparison, fail_over: float | None) -> str:
     for heading, reasons in (
         ("In the new run alone", dict.fromkeys(comparison.gained, "new")),
         ("In the old run alone", comparison.lost),
-        ("Wrong results now", comparison.broken),
+        ("Of this project, and without a time now", comparison.broken),
     ):
         rows = "".join(f"  {', '.join(key)}: {why}\n" for key, why in reasons.items())
         if rows:
@@ -216,5 +229,5 @@ def _conclusion(comparison: Comparison, fail_over: float | None) -> str:
     verdict = "FAILED" if failed(comparison, fail_over) else "passed"
     return (
         f"{text}{verdict}: {worse} by more than {fail_over:.0%} (marked !), "
-        f"{len(comparison.broken)} with a wrong result.\n"
+        f"{len(comparison.broken)} without a time.\n"
     )

@@ -6,41 +6,35 @@ passes are shuffled together, so that a machine that slows down slows all of the
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.cases import (
-    LEVELS,
-    PROFILES,
-    Profile,
-    accuracy_cases,
-    inference_cases,
-    operation_cases,
-    training_cases,
-)
+from benchmarks.cases import LEVELS, PROFILES
 from benchmarks.checks import CheckError
-from benchmarks.contenders import choose, contenders
+from benchmarks.contenders import contenders
 from benchmarks.contenders.base import Contender
 from benchmarks.laboratory import LEVEL_OF, Case, Laboratory, NotComparableError, Prepared
-from benchmarks.record import Record
+from benchmarks.record import Record, write_results
+from benchmarks.settings import CASES, LEFT_OUT, NOT_QUICK, Wishes
 from mnist_accel.errors import UsageError
 
 # Seconds that a pair is measured for in each pass.
 BUDGET_S = {"quick": 0.1, "full": 0.3}
-PASSES = {"quick": 3, "full": 5}
 SEEDS = 3
-# Compiling takes these too long for a quick look.
-NOT_QUICK = ("torch-compile",)
-CASES: dict[str, Callable[[Profile], Sequence[Any]]] = {
-    "training": training_cases,
-    "inference": inference_cases,
-    "operations": operation_cases,
-    "accuracy": accuracy_cases,
-}
+CAME_TO_END = (
+    pytest.ExitCode.OK,
+    pytest.ExitCode.TESTS_FAILED,
+    # All that is left of a continued run had been measured before.
+    pytest.ExitCode.NO_TESTS_COLLECTED,
+)
 Measure: TypeAlias = Callable[[Case, Contender, int], None]
+# Level, name of the case, name of the contender: what is recorded if the work inside has no time.
+Excuse: TypeAlias = Callable[[str, str, str], AbstractContextManager[None]]
 RECORD = pytest.StashKey[Record]()
 SESSION = pytest.StashKey[pytest.Session]()
 
@@ -48,27 +42,33 @@ SESSION = pytest.StashKey[pytest.Session]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the suite."""
     group = parser.getgroup("mnist_accel benchmarks")
-    group.addoption("--profile", choices=PROFILES, default="quick", help="which cases there are")
+    group.addoption("--profile", choices=PROFILES, help=f"which cases; {PROFILES[0]} if not given")
     group.addoption("--passes", type=int, help="how often each pair is measured")
-    group.addoption("--levels", default=",".join(LEVELS), help="some of " + ",".join(LEVELS))
+    group.addoption("--levels", help="some of " + ",".join(LEVELS))
     group.addoption("--contenders", help="names, with commas; all if not given")
-    group.addoption("--order-seed", type=int, default=0, help="of the order of the measurements")
-    group.addoption("--journal", help="file that every measurement is added to at once")
+    group.addoption("--order-seed", type=int, help="of the order of the measurements")
+    group.addoption(
+        "--journal",
+        type=Path,
+        help="file that every measurement is added to at once; a run that it holds is continued",
+    )
+    group.addoption(
+        "--results", type=Path, help="result file, .json or .json.gz, written when all is measured"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the peers warn, and open the record of this run."""
     config.addinivalue_line("filterwarnings", "default")
-    profile = config.getoption("profile")
+    wishes = Wishes(
+        profile=config.getoption("profile"),
+        levels=config.getoption("levels"),
+        contenders=config.getoption("contenders"),
+        passes=config.getoption("passes"),
+        seed=config.getoption("order_seed"),
+    )
     try:
-        _chosen(config)
-        config.stash[RECORD] = Record(
-            profile=profile,
-            levels=config.getoption("levels").split(","),
-            passes=config.getoption("passes") or PASSES[profile],
-            seed=config.getoption("order_seed"),
-            journal=config.getoption("journal"),
-        )
+        config.stash[RECORD] = Record.open(wishes, config.getoption("journal"))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -77,37 +77,49 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each level its cases, contenders and passes."""
     if "case" not in metafunc.fixturenames:
         return
-    config = metafunc.config
-    level = metafunc.function.__name__.removeprefix("test_")
-    profile = config.getoption("profile")
-    is_wanted = level in config.getoption("levels").split(",")
-    cases = CASES[level](profile) if is_wanted else ()
-    repetitions = SEEDS if level == "accuracy" else config.stash[RECORD].passes
+    settings = metafunc.config.stash[RECORD].settings
+    level = _level(metafunc.function.__name__)
+    cases = CASES[level](settings.profile) if level in settings.levels else ()
+    repetitions = SEEDS if level == "accuracy" else settings.passes
     metafunc.parametrize(
         ("case", "contender", "repetition"),
         [
-            pytest.param(case, contender, repetition, id=f"{case.name}-{name}-{repetition}")
+            pytest.param(
+                case, contenders()[name], repetition, id=f"{case.name}-{name}-{repetition}"
+            )
             for case in cases
-            for name, contender in _chosen(config).items()
+            for name in settings.contenders
             for repetition in range(repetitions)
         ],
     )
 
 
-def _chosen(config: pytest.Config) -> dict[str, Contender]:
-    """Return the contenders that were asked for."""
-    names = config.getoption("contenders")
-    if names is not None:
-        return choose(names)
-    quick = config.getoption("profile") == "quick"
-    return {name: one for name, one in contenders().items() if not (quick and name in NOT_QUICK)}
+def _level(function: str) -> str:
+    return function.removeprefix("test_")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Shuffle, and leave out what an earlier run has measured already."""
     record = config.stash[RECORD]
-    random.Random(record.seed).shuffle(items)  # noqa: S311  # an order, not a secret
-    items[:] = [item for item in items if item.nodeid not in record.done]
+    # Pytest makes a test without parameters of a level that has no cases.
+    items[:] = [item for item in items if "NOTSET" not in item.name]
+    _record_left_out(record, items)
+    random.Random(record.settings.seed).shuffle(items)  # noqa: S311  # an order, not a secret
+    done = record.done
+    items[:] = [item for item in items if item.nodeid not in done]
+
+
+def _record_left_out(record: Record, items: list[pytest.Item]) -> None:
+    """Record who is spared a quick run, so that nobody looks for it in vain."""
+    cases: dict[tuple[str, str], None] = {}  # in the order of the items
+    for item in items:
+        if isinstance(item, pytest.Function):
+            case: Any = item.callspec.params["case"]
+            cases[_level(item.originalname), case.name] = None
+    for name in record.settings.left_out:
+        for level, case in cases:
+            if level in NOT_QUICK[name]:
+                record.absent(level, case, name, LEFT_OUT)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -122,25 +134,62 @@ def record(pytestconfig: pytest.Config) -> Record:
 
 
 @pytest.fixture(scope="session")
-def laboratory(pytestconfig: pytest.Config, record: Record) -> Laboratory:
+def laboratory(record: Record) -> Laboratory:
     """Prepares every pair once for all passes."""
-    return Laboratory(steps_before=record.steps, weighs=pytestconfig.getoption("profile") == "full")
+    return Laboratory(steps_before=record.steps, weighs=record.settings.profile == "full")
 
 
 @pytest.fixture
-def measure(benchmark: BenchmarkFixture, laboratory: Laboratory, record: Record) -> Measure:
-    """Check a pair, and time it; one that is absent or wrong is recorded with the reason."""
+def excuse(record: Record) -> Excuse:
+    """Record why a pair has no time; further passes give the same reason at once."""
+
+    @contextmanager
+    def excuse(level: str, case: str, contender: str) -> Iterator[None]:
+        known = record.missing(level, case, contender)
+        if known is not None:
+            _end(*known)
+        try:
+            yield
+        except NotComparableError as error:
+            record.absent(level, case, contender, str(error))
+            _end("absent", str(error))
+        except CheckError as error:
+            record.failed(level, case, contender, str(error))
+            _end("failed", str(error))
+        # pytest-timeout ends a test by an exception of pytest, which is no Exception.
+        except (Exception, pytest.fail.Exception) as error:
+            record.failed(level, case, contender, in_one_line(error))
+            raise
+
+    return excuse
+
+
+def _end(kind: str, reason: str) -> NoReturn:
+    """End a test whose pair is absent or failed."""
+    if kind == "absent":
+        raise pytest.skip.Exception(reason) from None
+    raise pytest.fail.Exception(reason, pytrace=False) from None
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return the type of an error, and the first line that it says."""
+    first, *_ = [*str(error).strip().splitlines(), ""]
+    return ": ".join(filter(None, (type(error).__name__, first)))
+
+
+@pytest.fixture
+def measure(
+    benchmark: BenchmarkFixture, laboratory: Laboratory, record: Record, excuse: Excuse
+) -> Measure:
+    """Check a pair, and time it; one that is absent, wrong or breaks down is recorded so."""
 
     def measure(case: Case, contender: Contender, repetition: int) -> None:
         level = LEVEL_OF[type(case)]
-        try:
-            prepared = laboratory.prepare(case, contender)
-        except NotComparableError as reason:
-            record.absent(level, case.name, contender, str(reason))
-            raise pytest.skip.Exception(str(reason)) from None
-        except CheckError as reason:
-            record.failed(level, case.name, contender, str(reason))
-            raise pytest.fail.Exception(str(reason), pytrace=False) from None
+        with excuse(level, case.name, contender.name):
+            time_it(level, case, contender, repetition)
+
+    def time_it(level: str, case: Case, contender: Contender, repetition: int) -> None:
+        prepared = laboratory.prepare(case, contender)
         benchmark.group = f"{level}: {case.name}"
         benchmark.extra_info.update(
             {
@@ -152,7 +201,7 @@ def measure(benchmark: BenchmarkFixture, laboratory: Laboratory, record: Record)
                 **facts(prepared),
             }
         )
-        rounds, calls = laboratory.rounds(prepared, BUDGET_S[record.profile])
+        rounds, calls = laboratory.rounds(prepared, BUDGET_S[record.settings.profile])
         benchmark.pedantic(  # type: ignore[no-untyped-call]
             prepared.run, rounds=rounds, iterations=calls
         )
@@ -188,9 +237,35 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
 ) -> None:
-    """Complete the file that pytest-benchmark writes."""
-    came_to_end = config.stash[SESSION].exitstatus in (
-        pytest.ExitCode.OK,
-        pytest.ExitCode.TESTS_FAILED,
-    )
+    """Complete the files that pytest-benchmark writes where its own options ask for them."""
+    came_to_end = config.stash[SESSION].exitstatus in CAME_TO_END
     config.stash[RECORD].complete(output_json, came_to_end=came_to_end)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the result file.
+
+    It is made of the record alone: pytest-benchmark saves nothing where this session, the last part
+    of a run perhaps, has timed nothing.
+    """
+    path = session.config.getoption("results")
+    if path is None or exitstatus not in CAME_TO_END:
+        return
+    document = _empty_document(session.config)
+    session.config.stash[RECORD].complete(document, came_to_end=True)
+    try:
+        write_results(path, document)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _empty_document(config: pytest.Config) -> dict[str, Any]:
+    """Return what pytest-benchmark would write of a session without measurements."""
+    document: dict[str, Any] = config.hook.pytest_benchmark_generate_json(
+        config=config,
+        benchmarks=[],
+        include_data=True,
+        machine_info=config.hook.pytest_benchmark_generate_machine_info(config=config),
+        commit_info=config.hook.pytest_benchmark_generate_commit_info(config=config),
+    )
+    return document

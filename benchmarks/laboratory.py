@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from benchmarks.cases import (
     width,
 )
 from benchmarks.checks import (
+    STEPS,
     Check,
     CheckError,
     Trajectory,
@@ -27,7 +28,13 @@ from benchmarks.checks import (
     reference_probabilities,
     reference_trajectory,
 )
-from benchmarks.contenders.base import Contender, HostArray, OperationTask, TrainingTask
+from benchmarks.contenders.base import (
+    Contender,
+    HostArray,
+    OperationTask,
+    TrainingSession,
+    TrainingTask,
+)
 from benchmarks.costs import Cost, forward_cost, operation_cost, training_cost
 from benchmarks.memory import peak_bytes
 from benchmarks.operation_inputs import expected_results, operation_task
@@ -120,6 +127,17 @@ class Laboratory:
             raise prepared
         prepared.reset()
         return prepared
+
+    def check(self, session: TrainingSession, task: TrainingTask, contender: Contender) -> Check:
+        """Compare a training of any length with the reference, as those that are prepared are.
+
+        Raises:
+            CheckError: it does not compute what it should.
+        """
+        # The reference trains on no more than it needs.
+        rows = slice(0, STEPS * task.batch_size)
+        beginning = replace(task, images=task.images[rows], labels=task.labels[rows])
+        return check_training(session, task, reference_trajectory(beginning, contender.ties))
 
     def rounds(self, prepared: Prepared, budget_s: float) -> tuple[int, int]:
         """Run once, to warm up, and return how many rounds fit the time, and the calls of each."""

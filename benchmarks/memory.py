@@ -9,10 +9,9 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks.host import ROOT
-
-_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 
 
 def peak_bytes(network: str, batch: int, contender: str) -> int:
@@ -35,8 +34,22 @@ def _train(network: str, batch: int, contender: str) -> None:
 
     case = TrainingCase(network, batch)
     contenders()[contender].training(training_task(case, min(case.steps, 50))).run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
-    json.dump({"peak_host_bytes": peak}, sys.stdout)
+    json.dump({"peak_host_bytes": own_peak_bytes()}, sys.stdout)
+
+
+def own_peak_bytes() -> int:
+    """Return the peak of resident memory of this process.
+
+    Linux lets a process inherit `ru_maxrss` from the one that started it, whatever its own size;
+    what it says under /proc begins anew with the program.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        # Bytes on macOS.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fields = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
+    kibibytes, _ = fields["VmHWM"].split()
+    return int(kibibytes) * 1024
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Shows how far a run of the suite has come, in place of pytest's own display."""
 
 import sys
+import time
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -20,7 +22,9 @@ LINES_EVERY = 25
 class ProgressPlugin:
     """A bar with the time left on a terminal, a line now and then elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -43,6 +47,7 @@ class ProgressPlugin:
         """Start the bar."""
         self._total = len(session.items)
         self._console.print(f"{self._total} measurements, in random order")
+        self._started = self._clock()
         self._progress.start()
         self._task = self._progress.add_task("measuring", total=self._total)
 
@@ -63,11 +68,25 @@ class ProgressPlugin:
         if self._task is not None:
             self._progress.advance(self._task)
         if not self._console.is_terminal and self._done % LINES_EVERY == 0:
-            print(f"{self._done} of {self._total} done", file=sys.stderr, flush=True)
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def _line(self) -> str:
+        """Say how far it is: the order is random, so the rest is as slow as what is done."""
+        pace_s = (self._clock() - self._started) / self._done
+        left = about(pace_s * (self._total - self._done))
+        return f"{self._done} of {self._total} done, about {left} left"
 
     def pytest_sessionfinish(self) -> None:
         """Put the bar away."""
         self._progress.stop()
+
+
+def about(seconds: float) -> str:
+    """Return a time as one would say it: 40 s, 2 min, 1 h 5 min."""
+    if seconds < 60:
+        return f"{round(seconds)} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,9 +5,9 @@ and continued. The result file is the JSON of pytest-benchmark, completed by a k
 `mnist_accel`.
 """
 
+import gzip
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +17,11 @@ from benchmarks.ceilings import measure_ceilings
 from benchmarks.contenders import contenders
 from benchmarks.contenders.base import Contender
 from benchmarks.host import host_facts, usable_cores
+from benchmarks.settings import Settings, Wishes, must_agree, must_be_here, settle
 from mnist_accel.errors import UsageError
 
 FORMAT = 1
+MISSING = ("absent", "failed")
 
 
 @dataclass
@@ -27,45 +29,32 @@ class Record:
     """The findings of a run.
 
     Attributes:
-        profile: which cases there are.
-        levels: those of them that are measured.
-        passes: how often each pair is measured.
-        seed: of the order.
-        journal: file that everything is added to at once; None for none. What it holds already is
-            part of the run, and must be of one with the same settings.
-
-    Raises:
-        UsageError: the journal is of another run, or none at all.
+        settings: of the run.
+        journal: file that everything is added to at once; None for none.
     """
 
-    profile: str
-    levels: Sequence[str]
-    passes: int
-    seed: int
-    journal: str | None
+    settings: Settings
+    journal: Path | None = None
     _lines: list[dict[str, Any]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        if self.journal is not None and Path(self.journal).exists():
-            self._lines = _read(Path(self.journal))
-        if not self._lines:
-            beginning = {"started": _now(), "load_average": list(os.getloadavg())}
-            self._append({"kind": "run", "settings": self._settings, **beginning})
-        settings = self._lines[0].get("settings")
-        if settings != self._settings:
-            raise UsageError(
-                f"{self.journal} is of a run with {settings}, not {self._settings}; "
-                "continue it with the settings it began with"
-            )
+    @classmethod
+    def open(cls, wishes: Wishes, journal: Path | None) -> "Record":
+        """Begin a run, or go on with that of the journal.
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "profile": self.profile,
-            "levels": list(self.levels),
-            "passes": self.passes,
-            "seed": self.seed,
-        }
+        Raises:
+            UsageError: there is nothing to measure; or the journal is of another run, or none.
+        """
+        lines = [] if journal is None or not journal.exists() else _read(journal)
+        if journal is None or not lines:
+            record = cls(settle(wishes), journal)
+            beginning = {"started": _now(), "load_average": list(os.getloadavg())}
+            record._append({"kind": "run", "settings": asdict(record.settings), **beginning})
+            return record
+        begun = begun_with(journal)
+        must_agree(begun, wishes, journal)
+        must_be_here(begun, journal)
+        _cut_to_whole_lines(journal)
+        return cls(begun, journal, lines)
 
     @property
     def done(self) -> set[str]:
@@ -91,13 +80,20 @@ class Record:
         benchmark = {**benchmark, "params": params}
         self._append({"kind": "measured", "test": test, "benchmark": benchmark})
 
-    def absent(self, level: str, case: str, contender: Contender, reason: str) -> None:
+    def absent(self, level: str, case: str, contender: str, reason: str) -> None:
         """Record that a contender cannot do a case here."""
-        self._append(_row("absent", level, case, contender, reason))
+        self._append_once(_row("absent", level, case, contender, reason))
 
-    def failed(self, level: str, case: str, contender: Contender, reason: str) -> None:
-        """Record that a contender does not compute what it should."""
-        self._append(_row("failed", level, case, contender, reason))
+    def failed(self, level: str, case: str, contender: str, reason: str) -> None:
+        """Record that a contender does not compute what it should, or breaks down."""
+        self._append_once(_row("failed", level, case, contender, reason))
+
+    def missing(self, level: str, case: str, contender: str) -> tuple[str, str] | None:
+        """Return "absent" or "failed", and the reason, of a pair that an earlier pass found so."""
+        for line in self._lines:
+            if line["kind"] in MISSING and _pair(line) == (level, case, contender):
+                return line["kind"], line["reason"]
+        return None
 
     def complete(self, document: dict[str, Any], *, came_to_end: bool) -> None:
         """Replace the measurements of a result file by all of the journal, and add all else."""
@@ -108,10 +104,12 @@ class Record:
         names |= {line["contender"] for line in self._lines if "contender" in line}
         host = host_facts()
         host["load_average"] = [*run["load_average"], *host["load_average"]]
+        settings = asdict(self.settings)
+        # What was measured is the code that was there at the beginning.
+        host |= {name: settings[name] for name in ("commit", "dirty")}
         document["mnist_accel"] = {
             "format": FORMAT,
-            **self._settings,
-            "threads": usable_cores(),
+            **{name: settings[name] for name in ("profile", "levels", "passes", "seed", "threads")},
             "complete": came_to_end,
             "started": run["started"],
             "finished": _now(),
@@ -126,29 +124,69 @@ class Record:
         }
 
     def _rows(self, kind: str) -> list[dict[str, str]]:
-        """Return the absent or failed pairs, each once though every pass names it."""
-        rows = (
+        """Return the absent or failed pairs."""
+        return [
             {key: line[key] for key in ("level", "case", "contender", "reason")}
             for line in self._lines
             if line["kind"] == kind
-        )
-        return list({json.dumps(row): row for row in rows}.values())
+        ]
+
+    def _append_once(self, line: dict[str, Any]) -> None:
+        """Add what every pass finds anew."""
+        if line not in self._lines:
+            self._append(line)
 
     def _append(self, line: dict[str, Any]) -> None:
         self._lines.append(line)
         if self.journal is not None:
-            with Path(self.journal).open("a", encoding="utf-8") as file:
+            with self.journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
 
-def _row(kind: str, level: str, case: str, contender: Contender, reason: str) -> dict[str, str]:
-    return {
-        "kind": kind,
-        "level": level,
-        "case": case,
-        "contender": contender.name,
-        "reason": reason,
-    }
+def begun_with(journal: Path) -> Settings:
+    """Return the settings that the run of a journal began with.
+
+    Raises:
+        UsageError: it holds no run, or cannot be read.
+    """
+    lines = _read(journal)
+    if not lines:
+        raise UsageError(f"{journal} holds nothing to go on with; remove it, and begin anew")
+    try:
+        # JSON has lists only.
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in lines[0]["settings"].items()
+        }
+        return Settings(**values)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{journal} is not a journal of this version of the suite: its first line has no "
+            "settings that are known; remove it, and begin anew"
+        ) from error
+
+
+def write_results(path: Path, document: dict[str, Any]) -> None:
+    """Write a result file, compressed if its name ends in .gz: all of it, or nothing.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    content = json.dumps(document, indent=4).encode()
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        unfinished.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+        unfinished.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _row(kind: str, level: str, case: str, contender: str, reason: str) -> dict[str, str]:
+    return {"kind": kind, "level": level, "case": case, "contender": contender, "reason": reason}
+
+
+def _pair(line: dict[str, Any]) -> tuple[str, str, str]:
+    return line["level"], line["case"], line["contender"]
 
 
 def _describe(contender: Contender) -> dict[str, Any]:
@@ -167,17 +205,22 @@ def _level(benchmark: dict[str, Any]) -> str:
 
 def _curve(benchmark: dict[str, Any]) -> dict[str, Any]:
     """Return a training to an accuracy."""
-    keys = ("network", "contender", "is_peer", "batch", "seed", "seconds", "accuracy")
-    return {key: benchmark["extra_info"][key] for key in keys}
+    info = benchmark["extra_info"]
+    return {key: value for key, value in info.items() if key not in ("level", "case")}
 
 
 def _read(journal: Path) -> list[dict[str, Any]]:
     try:
         # What follows the last line feed is what a killed process was writing.
-        lines = journal.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = journal.read_bytes().split(b"\n")[:-1]
         return [json.loads(line) for line in lines]
     except (OSError, ValueError) as error:
         raise UsageError(f"{journal} is not the journal of a benchmark run: {error}") from error
+
+
+def _cut_to_whole_lines(journal: Path) -> None:
+    """Remove what a killed process was writing, so that the next line does not continue it."""
+    os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
 
 
 def _now() -> str:

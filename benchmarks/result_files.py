@@ -4,6 +4,7 @@ A result file is the JSON of pytest-benchmark with what `conftest.py` adds to it
 and one state of the code can be merged: their passes count as passes of one run.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -174,6 +175,7 @@ def _measurements(
 # Fields of `extra_info`, and the attributes they become, that all passes must agree upon.
 _OF_A_CASE = {"network": "network", "batch": "batch", "width": "width", "depth": "depth"}
 _OF_A_CASE |= {"sweep": "sweeps"}
+_REAL = ("flops", "bytes")
 _OF_A_ROUND = {"images": "images", "steps": "steps", "flops": "flops", "bytes": "bytes"}
 
 
@@ -329,13 +331,15 @@ def _merge(first: ResultSet, other: ResultSet) -> ResultSet:
         if earlier is None:
             measurements[key] = measurement
             continue
+        later = _in_rounds_of(measurement, earlier.images)
         for name in ("case", *_OF_A_ROUND):
-            if getattr(earlier, name) != getattr(measurement, name):
+            mine, theirs = getattr(earlier, name), getattr(later, name)
+            if mine != theirs and not (name in _REAL and math.isclose(mine, theirs)):
                 raise UsageError(
                     f"{first.paths[0]} and {other.paths[0]} cannot be merged: they differ in the "
                     f"{name} of {', '.join(key)}; report them one by one"
                 )
-        measurements[key] = _join(earlier, measurement)
+        measurements[key] = _join(earlier, later)
     kept = (measurement for key, measurement in measurements.items() if key not in wrong)
     return ResultSet(
         paths=(*first.paths, *other.paths),
@@ -356,6 +360,24 @@ def _merge(first: ResultSet, other: ResultSet) -> ResultSet:
         ),
         failed=failed,
         accuracy=(*first.accuracy, *other.accuracy),
+    )
+
+
+def _in_rounds_of(measurement: Measurement, images: int) -> Measurement:
+    """Return the measurement as if its rounds had had so many images.
+
+    Epochs of slow contenders are cut to what a run has time for, which every run settles anew.
+    """
+    if measurement.images in (0, images):
+        return measurement
+    longer = images / measurement.images
+    return replace(
+        measurement,
+        rounds={label: seconds * longer for label, seconds in measurement.rounds.items()},
+        images=images,
+        steps=round(measurement.steps * longer),
+        flops=measurement.flops * longer,
+        bytes=measurement.bytes * longer,
     )
 
 

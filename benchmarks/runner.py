@@ -1,72 +1,128 @@
 """Runs the suite: in a process of its own, with so many cores, to a result file."""
 
-import gzip
 import os
+import shlex
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks.cases import LEVELS
-from benchmarks.contenders import choose
 from benchmarks.host import ROOT, usable_cores
-from mnist_accel.commands import EXIT_INTERRUPTED, EXIT_USAGE
+from benchmarks.record import begun_with
+from benchmarks.result_files import load_results
+from benchmarks.settings import Wishes, must_agree, must_be_here, settle
+from mnist_accel.commands import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_accel.errors import UsageError
 
+PROG = "python -m benchmarks"
 RESULTS = Path("benchmarks/results")
-# What pytest's exit codes are to the users of this program.
-_EXIT_CODES = {0: 0, 1: 1, 2: EXIT_INTERRUPTED, 4: EXIT_USAGE, 5: EXIT_USAGE}
+JOURNAL = ".journal"  # behind the name of the result file
+# What pytest's exit codes are to the users of this program. Nothing to do (5) is what a run finds
+# that was interrupted when all was measured.
+_EXIT_CODES = {2: EXIT_INTERRUPTED, 4: EXIT_USAGE, 5: 0}
 
 
-def run_suite(
-    *, options: dict[str, str], out: Path | None, threads: int | None, go_on: bool
-) -> int:
+def run_suite(wishes: Wishes, *, out: Path | None, go_on: bool) -> int:
     """Measure, and write a result file.
 
     Args:
-        options: of the suite, as `pytest benchmarks` knows them.
-        out: the result file, .json or .json.gz; named after the time if None.
-        threads: cores that everything may use; all that there are if None.
+        wishes: what to measure; of a run that is continued, nothing need be said again.
+        out: the result file, .json or .json.gz. If None, a new run names it after the time, and a
+            continued one is the newest that was interrupted.
         go_on: continue the run that was writing `out`.
 
     Returns:
-        The exit code: 0 done; 1 a contender failed its check; 2 wrong usage; 130 interrupted.
+        The exit code: 0 done; 1 a contender failed; 2 wrong usage; 4 the result file could not be
+        written; 130 interrupted.
 
     Raises:
-        UsageError: the arguments contradict what is there.
+        UsageError: the arguments contradict each other, or what is there.
     """
-    choose(options.get("contenders", "numpy"))
-    unknown = sorted(set(options.get("levels", "training").split(",")) - set(LEVELS))
-    if unknown:
-        raise UsageError(f"unknown level {', '.join(unknown)}; choose {', '.join(LEVELS)}")
-    if threads is not None:
-        _limit_cores(threads)
-    out = out or RESULTS / f"{datetime.now():%Y%m%d-%H%M%S}.json"
-    journal = out.with_suffix(".journal")
-    if go_on and not journal.exists():
-        raise UsageError(f"there is no unfinished run {journal}; leave out --continue")
-    if not go_on and journal.exists():
+    if go_on:
+        out = _unfinished(out)
+        _take_up(out, wishes)
+        options = {}
+    else:
+        out = out or RESULTS / f"{datetime.now():%Y%m%d-%H%M%S}.json"
+        _begin(out, wishes)
+        options = _options(wishes)
+    journal = _journal(out)
+    code = _pytest(
+        {**options, "journal": str(journal.resolve()), "results": str(out.resolve())},
+    )
+    return _conclude(out, journal, code)
+
+
+def _journal(out: Path) -> Path:
+    return out.with_name(out.name + JOURNAL)
+
+
+def _begin(out: Path, wishes: Wishes) -> None:
+    """Make sure that a new run can measure and be written, and bind it to its cores.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not out.name.endswith((".json", ".json.gz")):
+        raise UsageError(f"--out is {out}; expected a name that ends in .json or .json.gz")
+    journal = _journal(out)
+    if journal.exists():
         raise UsageError(f"{journal} is an unfinished run: give --continue, or remove it")
-    if not go_on and out.exists():
+    if out.exists():
         raise UsageError(f"{out} exists already; choose another --out")
+    settle(wishes)
+    if wishes.threads is not None:
+        _limit_cores(wishes.threads)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         journal.touch()
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
-    plain = out.with_suffix("") if out.suffix == ".gz" else out
-    code = _pytest({**options, "journal": str(journal.resolve())}, plain.resolve())
-    if plain != out and plain.exists():
-        out.write_bytes(gzip.compress(plain.read_bytes()))
-        plain.unlink()
-    if code in (0, 1):
-        journal.unlink()
-        print(f"results are in {out}; python -m benchmarks report {out}")
-    elif code == EXIT_INTERRUPTED:
-        print(f"interrupted; go on with --continue --out {out}", file=sys.stderr)
-    elif not journal.stat().st_size:
-        journal.unlink()
-    return code
+
+
+def _unfinished(out: Path | None) -> Path:
+    """Return the result file of the run to continue.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if out is None:
+        journals = RESULTS.glob(f"*{JOURNAL}")
+        newest = max(journals, key=lambda journal: journal.stat().st_mtime, default=None)
+        if newest is None:
+            raise UsageError(f"there is no unfinished run in {RESULTS}; name it by --out")
+        return newest.with_name(newest.name.removesuffix(JOURNAL))
+    if not _journal(out).exists():
+        raise UsageError(f"there is no unfinished run {_journal(out)}; leave out --continue")
+    return out
+
+
+def _take_up(out: Path, wishes: Wishes) -> None:
+    """Make sure that a run can go on as it began, and bind it to its cores.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    journal = _journal(out)
+    if out.exists():
+        raise UsageError(f"{out} exists already, beside its {journal}; remove one of the two")
+    begun = begun_with(journal)
+    must_agree(begun, wishes, journal)
+    if begun.threads != usable_cores():
+        _limit_cores(begun.threads)
+    must_be_here(begun, journal)
+
+
+def _options(wishes: Wishes) -> dict[str, str]:
+    """Return the options by which pytest knows what is wished."""
+    options = {
+        "profile": wishes.profile,
+        "levels": wishes.levels,
+        "contenders": wishes.contenders,
+        "passes": wishes.passes,
+        "order-seed": wishes.seed,
+    }
+    return {name: str(value) for name, value in options.items() if value is not None}
 
 
 def _limit_cores(threads: int) -> None:
@@ -79,10 +135,10 @@ def _limit_cores(threads: int) -> None:
     os.sched_setaffinity(0, cores[:threads])
 
 
-def _pytest(options: dict[str, str], out: Path) -> int:
+def _pytest(options: dict[str, str]) -> int:
     """Run the tests in a fresh process, whose libraries see the cores they may use."""
     command = [
-        *(sys.executable, "-m", "pytest", "benchmarks", f"--benchmark-json={out}"),
+        *(sys.executable, "-m", "pytest", "benchmarks"),
         # Without pytest's display, the options of the project that shape it are unknown.
         *("-p", "benchmarks.progress", "-p", "no:terminal", "-o", "addopts=--strict-markers"),
         *("-p", "no:cacheprovider"),
@@ -95,3 +151,27 @@ def _pytest(options: dict[str, str], out: Path) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return _EXIT_CODES.get(code, code)
+
+
+def _conclude(out: Path, journal: Path, code: int) -> int:
+    """Remove the journal if all of it is in the result file; return the exit code."""
+    again = f"{PROG} run --continue --out {shlex.quote(str(out))}"
+    if not journal.stat().st_size:
+        journal.unlink()
+        return code
+    if code == EXIT_INTERRUPTED:
+        print(f"interrupted; go on with: {again}", file=sys.stderr)
+        return code
+    # Python, too, ends with 1 when it breaks down: whether all is well, the file itself must show.
+    try:
+        load_results([out])
+    except UsageError as error:
+        print(
+            f"{PROG}: no result file was written ({error}), but {journal} has all that was "
+            f"measured; go on with: {again}",
+            file=sys.stderr,
+        )
+        return EXIT_DATA
+    journal.unlink()
+    print(f"results are in {out}; {PROG} report {shlex.quote(str(out))}")
+    return code

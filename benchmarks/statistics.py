@@ -56,6 +56,9 @@ def ratio_of_medians(
 ) -> Estimate:
     """Compare two cases of one run; pass by pass where they share passes.
 
+    The interval is where a second run on the same machine is to be expected. Both runs have their
+    noise, so it is √2 times as wide as one that holds the true ratio.
+
     Args:
         numerator: seconds of the one.
         denominator: seconds of the other.
@@ -66,7 +69,8 @@ def ratio_of_medians(
     medians = bootstrap_medians(paired, rng)
     drawn = np.log(medians[:, 0]) - np.log(medians[:, 1])
     value = np.log(_median(numerator)) - np.log(_median(denominator))
-    return _exponential(_interval(value, drawn, _passes(paired), confidence))
+    estimate = _interval(value, drawn, _passes(paired), confidence)
+    return _exponential(_widened(estimate, np.sqrt(2)))
 
 
 def change_of_ratio(
@@ -180,7 +184,14 @@ def _interval(value: float, drawn: NDArray[np.float64], passes: int, confidence:
     stretch = 1.0
     if passes > 1:
         stretch = float(stdtrit(passes - 1, tail) / ndtri(tail) * np.sqrt(passes / (passes - 1)))
-    return Estimate(value, value - stretch * (value - low), value + stretch * (high - value))
+    return _widened(Estimate(value, float(low), float(high)), stretch)
+
+
+def _widened(estimate: Estimate, factor: float) -> Estimate:
+    """Move both ends away from the value."""
+    value = estimate.value
+    low, high = (value + factor * (end - value) for end in (estimate.low, estimate.high))
+    return Estimate(value, low, high)
 
 
 def _exponential(estimate: Estimate) -> Estimate:

@@ -8,6 +8,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.cases import AccuracyCase
+from benchmarks.conftest import Excuse
 from benchmarks.contenders.base import Contender
 from benchmarks.laboratory import (
     Laboratory,
@@ -15,39 +16,55 @@ from benchmarks.laboratory import (
     accuracy_task,
     require_available,
 )
-from benchmarks.record import Record
 
 
 @pytest.mark.timeout(1200)
 def test_accuracy(
     benchmark: BenchmarkFixture,
     laboratory: Laboratory,
-    record: Record,
+    excuse: Excuse,
     case: AccuracyCase,
     contender: Contender,
     repetition: int,
 ) -> None:
-    """Train until the target is met, or the epochs are over."""
-    task, images, labels = accuracy_task(case, seed=repetition)
-    try:
-        require_available(contender)
-        refusal = contender.refusal(task)
-        if refusal:
-            raise NotComparableError(refusal)
-    except NotComparableError as reason:
-        record.absent("accuracy", case.name, contender, str(reason))
-        pytest.skip(str(reason))
+    """Check ten updates, then train until the target is met, or the epochs are over."""
+    with excuse("accuracy", case.name, contender.name):
+        train(benchmark, laboratory, case, contender, seed=repetition)
+
+
+def train(
+    benchmark: BenchmarkFixture,
+    laboratory: Laboratory,
+    case: AccuracyCase,
+    contender: Contender,
+    *,
+    seed: int,
+) -> None:
+    """Measure a training.
+
+    Raises:
+        NotComparableError: the contender cannot do it here.
+        CheckError: it does not compute what it should.
+    """
+    require_available(contender)
+    task, images, labels = accuracy_task(case, seed)
+    refusal = contender.refusal(task)
+    if refusal:
+        raise NotComparableError(refusal)
     session = contender.training(task)
+    check = laboratory.check(session, task, contender)
     session.run()  # compiles; its time is that of another row
     session.reset()
-    seconds: list[float] = [0.0]
+    seconds: list[float] = []
     accuracy: list[float] = []
 
-    def train() -> None:
+    def epochs() -> None:
+        total = 0.0
         while len(accuracy) < case.most_epochs and max(accuracy, default=0.0) < case.target:
             started = laboratory.clock()
             session.run()
-            seconds.append(seconds[-1] + laboratory.clock() - started)
+            total += laboratory.clock() - started
+            seconds.append(total)
             accuracy.append(float((session.predict(images) == labels).mean()))
 
     benchmark.group = f"accuracy: {case.name}"
@@ -59,10 +76,11 @@ def test_accuracy(
             "contender": contender.name,
             "is_peer": contender.is_peer,
             "batch": case.batch,
-            "seed": repetition,
+            "seed": seed,
+            "target": case.target,
+            "check": vars(check),
             "seconds": seconds,
             "accuracy": accuracy,
         }
     )
-    benchmark.pedantic(train, rounds=1)  # type: ignore[no-untyped-call]
-    del seconds[0]
+    benchmark.pedantic(epochs, rounds=1)  # type: ignore[no-untyped-call]

@@ -18,15 +18,23 @@ class EmulatedBackend(CupyBackend):
         emulator: where kernels run; one of the backend's own if None.
         memory_bytes: what new arrays may take together.
         devices: how many GPUs there are to choose from.
+        capability: compute capability of each of them.
     """
 
     name = "cupy-emulated"
 
     def __init__(
-        self, emulator: Device | None = None, *, memory_bytes: int = 1 << 30, devices: int = 1
+        self,
+        emulator: Device | None = None,
+        *,
+        memory_bytes: int = 1 << 30,
+        devices: int = 1,
+        capability: str = "90",
     ) -> None:
         self.emulator = emulator or Device()
-        cupy = EmulatedCupy(self.emulator, memory_bytes=memory_bytes, devices=devices)
+        cupy = EmulatedCupy(
+            self.emulator, memory_bytes=memory_bytes, devices=devices, capability=capability
+        )
         self._use(cupy, importlib.import_module("array_api_compat.numpy"))
 
     @classmethod

@@ -179,6 +179,23 @@ def test_files_of_one_host_are_merged_as_further_passes(tmp_path):
     assert len(merged.runs) == 3
 
 
+def test_runs_that_cut_epochs_to_other_lengths_are_merged(tmp_path):
+    first = SMALL.write(tmp_path / "a.json")
+    document = replace(SMALL, seed=1).document()
+    as_it_was = load_results([first, _write(tmp_path / "b.json", document)])
+    for entry in document["benchmarks"]:
+        info = entry["extra_info"]
+        if info["level"] == "training":
+            entry["stats"]["data"] = [3 * second for second in entry["stats"]["data"]]
+            for name in ("images", "steps", "flops", "bytes"):
+                info[name] *= 3
+    longer = load_results([first, _write(tmp_path / "c.json", document)])
+    for key, measurement in as_it_was.measurements.items():
+        merged = longer.measurements[key]
+        assert (merged.images, merged.steps) == (measurement.images, measurement.steps)
+        assert merged.call_seconds.median == pytest.approx(measurement.call_seconds.median)
+
+
 def test_a_contender_measured_in_one_file_is_not_absent(tmp_path):
     first = SMALL.write(tmp_path / "a.json")
     second = replace(SMALL, contenders=("numba", "cupy")).document()
@@ -254,6 +271,41 @@ def test_a_result_that_has_become_wrong_fails(tmp_path, capsys):
     new = _write(tmp_path / "new.json", document)
     assert compare_command(old, new, 0.10) == 1
     assert "off by 3e-2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["absent", None])
+def test_a_time_of_ours_that_is_gone_fails(tmp_path, capsys, kind):
+    old = SMALL.write(tmp_path / "old.json")
+    document = SMALL.document()
+    row = dict(zip(("level", "case", "contender"), KEY, strict=True))
+    for number in range(SMALL.passes):
+        del document["benchmarks"][_index(document, number=number)]
+    if kind is not None:
+        document["mnist_accel"][kind].append(row | {"reason": "cannot be imported"})
+    new = _write(tmp_path / "new.json", document)
+    assert compare_command(old, new, 0.10) == 1
+    output = capsys.readouterr().out
+    why = "absent: cannot be imported" if kind else "not measured"
+    assert f"without a time now: 1\n  {', '.join(KEY)}: {why}" in output
+    assert "FAILED: 0 by more than 10% (marked !), 1 without a time" in output
+    assert compare_command(old, new, None) == 0
+
+
+def test_what_was_not_chosen_may_be_gone(tmp_path):
+    """Others' rows, another choice of contenders, and other cases are no regressions."""
+    both = Laboratory(contenders=("numba", "numpy", "jax"), passes=2, rounds=3)
+    old = both.write(tmp_path / "old.json")
+    document = replace(both, contenders=("numba",)).document()
+    document["benchmarks"] = [
+        entry for entry in document["benchmarks"] if entry["extra_info"]["level"] == "training"
+    ]
+    header = document["mnist_accel"]
+    header["absent"] = [row for row in header["absent"] if row["level"] == "training"]
+    new = _write(tmp_path / "new.json", document)
+    comparison = compare(load_results([old]), load_results([new]), np.random.default_rng(0))
+    assert not comparison.broken
+    assert {contender for _, _, contender in comparison.lost} == {"numba", "numpy", "jax"}
+    assert compare_command(old, new, 0.5) == 0
 
 
 def test_another_machine_and_an_unfinished_run_are_warned_of(tmp_path, capsys):

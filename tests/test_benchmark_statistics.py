@@ -38,19 +38,22 @@ def test_rounds_without_noise_have_an_interval_without_width(numerator, denomina
 
 
 def test_one_pass_has_the_interval_of_its_rounds():
-    """Where there is nothing but rounds, it is the percentile bootstrap that everybody knows."""
+    """Where there is nothing but rounds, it is the percentile bootstrap that everybody knows,
+    widened for the noise of a second run."""
     rng = np.random.default_rng(1)
     seconds = rng.lognormal(0, 0.1, 50)
     result = ratio_of_medians({0: seconds}, {0: np.ones(1)}, rng)
-    expected = bootstrap((seconds,), np.median, method="percentile", rng=rng).confidence_interval
-    assert [result.low, result.high] == pytest.approx(list(expected), rel=0.01)
+    known = bootstrap((seconds,), np.median, method="percentile", rng=rng).confidence_interval
+    median = np.log(np.median(seconds))
+    expected = np.exp(median + np.sqrt(2) * (np.log(list(known)) - median))
+    assert [result.low, result.high] == pytest.approx(list(expected), rel=0.015)
 
 
 @pytest.mark.parametrize("passes", [3, 6])
-def test_the_interval_holds_the_truth_as_often_as_it_says(passes):
+def test_the_interval_holds_a_second_run_as_often_as_it_says(passes):
     """Rows differ by pass; a bootstrap of rounds alone would hold it half of the time."""
     rng = np.random.default_rng(2)
-    held = again = 0
+    again = 0
     trials = 100
     for _ in range(trials):
         first, second = (
@@ -61,11 +64,9 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(passes):
             )
             for machine in rng.normal(0, 0.2, (2, passes))
         )
-        held += first.low <= 2.0 <= first.high
         again += first.low <= second.value <= first.high
-    # 95 % and 90 %, less three standard deviations of such a count.
-    assert held / trials >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
-    assert again / trials >= 0.90 - 3 * np.sqrt(0.90 * 0.10 / trials)
+    # Less three standard deviations of such a count.
+    assert again / trials >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
 
 
 def test_what_disturbs_a_whole_pass_cancels():

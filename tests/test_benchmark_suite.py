@@ -1,12 +1,15 @@
 """The benchmark suite: does it measure what it says, and refuse to measure what is wrong?"""
 
+import copy
 import gzip
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from itertools import count, pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,10 +18,10 @@ import pytest
 
 from backends import registry
 from backends.numpy_backend import NumpyBackend
-from benchmarks import ceilings, costs
+from benchmarks import ceilings, costs, laboratory, progress, runner, settings, test_accuracy
 from benchmarks.__main__ import main
 from benchmarks.cases import (
-    LEVELS,
+    AccuracyCase,
     InferenceCase,
     OperationCase,
     TrainingCase,
@@ -31,8 +34,10 @@ from benchmarks.contenders import contenders
 from benchmarks.contenders.project import ProjectBackend
 from benchmarks.host import host_facts
 from benchmarks.laboratory import Laboratory, NotComparableError
+from benchmarks.memory import own_peak_bytes
 from benchmarks.record import Record
 from benchmarks.result_files import load_results
+from benchmarks.settings import Wishes
 from mnist_accel.errors import UsageError
 from mnist_accel.models import RECIPES, create_model
 
@@ -84,6 +89,15 @@ def test_ceilings_are_those_of_the_fastest_repetition(monkeypatch):
     times = iter(np.cumsum([0, 3, 9, 2, 9, 4, *[9, 5] * 12]))  # the shortest takes 2
     measured = ceilings.measure_ceilings(clock=lambda: next(times))
     assert measured.flops_per_s == 2 * 10**3 / 2
+
+
+def test_memory_is_that_of_the_process_alone_however_large_its_parent():
+    ballast = np.ones(2**28, np.uint8)
+    code = "from benchmarks.memory import own_peak_bytes; print(own_peak_bytes())"
+    command = [sys.executable, "-c", code]
+    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 2**20 < int(child.stdout) < ballast.nbytes
+    assert own_peak_bytes() > ballast.nbytes
 
 
 def test_host_facts_say_on_what():
@@ -193,15 +207,6 @@ def test_nothing_is_pending_when_the_clock_is_read(monkeypatch, case):
 # How it is measured
 
 
-def test_pairs_are_prepared_once_and_begin_each_pass_anew():
-    laboratory = Laboratory()
-    numpy = contenders()["numpy"]
-    prepared = laboratory.prepare(SMALL, numpy)
-    assert prepared.steps == SMALL.steps
-    assert prepared.images == SMALL.steps * 10
-    assert laboratory.prepare(SMALL, numpy) is prepared
-
-
 def test_epoch_of_a_slow_contender_is_cut(monkeypatch):
     from benchmarks import laboratory
 
@@ -235,13 +240,22 @@ class Paced(ProjectBackend):
         return session
 
 
+def test_pairs_are_prepared_once_and_begin_each_pass_anew():
+    contender = Paced(update_s=1e-6, step_s=1e-6)
+    laboratory = Laboratory(clock=contender.clock)
+    prepared = laboratory.prepare(SMALL, contender)
+    assert prepared.steps == SMALL.steps
+    assert prepared.images == SMALL.steps * 10
+    assert laboratory.prepare(SMALL, contender) is prepared
+
+
 @pytest.mark.parametrize(
     ("update_s", "step_s", "steps"),
     [
         (1e-6, 1e-6, 500),  # as the case has them
         (5e-3, 1e-6, 100),  # tried for half a second at most, by the pace of single updates
-        (1e-6, 1e-3, 160),  # an epoch of 500 ms is cut to 160
-        (5e-3, 5e-3, 32),
+        (1e-6, 1e-3, 120),  # an epoch of 500 ms is cut to 120
+        (5e-3, 5e-3, 24),
         (9, 9, 1),
     ],
 )
@@ -268,26 +282,82 @@ def test_short_calls_are_repeated_and_long_ones_are_few(call_s, rounds, calls):
     assert laboratory.rounds(prepared, budget_s=0.1) == (rounds, calls)
 
 
+# What is kept
+
+WISHES = Wishes(levels="operations", contenders="numpy", passes=1)
+
+
 def test_journal_keeps_all_but_a_line_cut_short(tmp_path):
     journal = tmp_path / "journal"
-    settings = {"profile": "quick", "levels": LEVELS, "passes": 1, "seed": 0}
-    record = Record(**settings, journal=str(journal))
+    record = Record.open(WISHES, journal)
     facts = {"level": "training", "case": SMALL.name, "contender": "numpy", "steps": 7}
     record.add("one", {"params": {"case": SMALL}, "extra_info": facts})
-    record.absent("training", "case", contenders()["cupy"], "no GPU")
-    record.absent("training", "case", contenders()["cupy"], "no GPU")
+    record.absent("training", "case", "cupy", "no GPU")
+    record.absent("training", "case", "cupy", "no GPU")
     with journal.open("a") as file:
         file.write('{"kind": "meas')
-    again = Record(**settings, journal=str(journal))
+    Record.open(Wishes(), journal).failed("training", "other case", "numpy", "wrong")
+    again = Record.open(Wishes(), journal)
+    assert again.settings == record.settings
     assert again.done == {"one"}
     assert again.steps == {(SMALL.name, "numpy"): 7}
+    assert again.missing("training", "case", "cupy") == ("absent", "no GPU")
+    assert again.missing("training", "case", "numpy") is None
     document = {}
     again.complete(document, came_to_end=True)
     assert document["benchmarks"] == [{"params": {"case": SMALL.name}, "extra_info": facts}]
     row = {"level": "training", "case": "case", "contender": "cupy", "reason": "no GPU"}
     assert document["mnist_accel"]["absent"] == [row]
-    with pytest.raises(UsageError, match=r"'passes': 1, .* not .*'passes': 2"):
-        Record(**settings | {"passes": 2}, journal=str(journal))
+    (failed,) = document["mnist_accel"]["failed"]
+    assert (failed["case"], failed["reason"]) == ("other case", "wrong")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "says"),
+    [
+        (Wishes(profile="full"), "with profile quick, not full"),
+        (Wishes(levels="operations,training"), "with levels operations, not training,operations"),
+        (Wishes(contenders="numba"), "with contenders numpy, not numba"),
+        (Wishes(passes=2), "with passes 1, not 2"),
+        (Wishes(seed=7), "with seed 0, not 7"),
+        (Wishes(threads=999), "not 999"),
+    ],
+)
+def test_run_goes_on_with_its_own_settings(tmp_path, wishes, says):
+    journal = tmp_path / "journal"
+    begun = Record.open(WISHES, journal).settings
+    assert Record.open(WISHES, journal).settings == begun
+    with pytest.raises(UsageError, match=says):
+        Record.open(wishes, journal)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"), [("commit", "abc"), ("dirty", "perhaps"), ("threads", 999)]
+)
+def test_run_does_not_go_on_with_other_code_or_cores(tmp_path, fact, value):
+    journal = tmp_path / "journal"
+    begun = Record.open(WISHES, journal).settings
+    line = json.loads(journal.read_text())
+    line["settings"][fact] = value
+    journal.write_text(json.dumps(line) + "\n")
+    here = getattr(begun, fact)
+    with pytest.raises(UsageError, match=f"with {fact} {value}, but here it is {here}"):
+        Record.open(Wishes(), journal)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "holds nothing to go on with"),
+        ('{"kind": "run", "settings": {"profile": "quick"}}\n', "not a journal of this version"),
+        ("[]\n", "not a journal of this version"),
+        ("measured\n", "is not the journal of a benchmark run"),
+    ],
+)
+def test_foreign_journals_are_refused(tmp_path, capsys, content, says):
+    (tmp_path / "out.json.journal").write_text(content)
+    assert main(["run", "--continue", "--out", str(tmp_path / "out.json")]) == 2
+    assert says in capsys.readouterr().err
 
 
 # The front door
@@ -295,45 +365,338 @@ def test_journal_keeps_all_but_a_line_cut_short(tmp_path):
 QUICK = ("run", "--levels", "operations", "--passes", "3")
 
 
-def suite(*arguments):
+def start(*command, path="", **options):
     # pytest-benchmark takes no time in a worker of pytest-xdist, and knows one by these variables.
     env = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
-        cwd=ROOT,
-        env=env,
+        [sys.executable, "-m", *map(str, command)],
+        env=env | {"PYTHONPATH": f"{ROOT}:{path}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        **{"cwd": ROOT, **options},
     )
 
 
-def test_a_run_is_interrupted_and_continued(tmp_path):
-    out = tmp_path / "results.json.gz"
-    arguments = (*QUICK, "--contenders", "numpy,cupy", "--out", out)
-    first = suite(*arguments)
-    journal = tmp_path / "results.json.journal"
+def suite(*arguments, **options):
+    return start("benchmarks", *arguments, **options)
+
+
+def interrupted(*arguments, journal, **options):
+    """Interrupt a run that has measured something, and return the command that goes on."""
+    first = suite(*arguments, **options)
     while not (journal.exists() and journal.read_text().count('"measured"') >= 2):
         assert first.poll() is None, first.communicate()
         time.sleep(0.05)
     os.killpg(first.pid, signal.SIGINT)
     _, err = first.communicate(timeout=60)
     assert first.returncode == 130, err
-    assert "go on with --continue" in err
+    *_, command = err.rpartition("go on with: python -m benchmarks ")
+    return shlex.split(command)
+
+
+def test_a_run_is_interrupted_and_continued(tmp_path):
+    out = tmp_path / "my results.json.gz"
+    journal = tmp_path / "my results.json.gz.journal"
+    arguments = (*QUICK, "--contenders", "numpy,cupy", "--threads", 1, "--out", out)
+    command = interrupted(*arguments, journal=journal)
     measured = journal.read_text().count('"measured"')
-    second = suite(*arguments, "--continue")
+    assert list(tmp_path.iterdir()) == [journal]
+    second = suite(*command)
     printed, err = second.communicate(timeout=200)
     assert second.returncode == 0, err
     assert str(out) in printed
-    assert not journal.exists()
+    assert list(tmp_path.iterdir()) == [out]
     document = json.loads(gzip.decompress(out.read_bytes()))
     assert len(document["benchmarks"]) == 3 * len(operation_cases("quick"))
     assert document["mnist_accel"]["complete"]
+    assert document["mnist_accel"]["threads"] == 1
+    assert document["machine_info"]["python_version"]
     assert measured < len(document["benchmarks"])
     results = load_results([out])
     assert {one.contender for one in results.measurements.values()} == {"numpy"}
     assert {row.contender for row in results.absent} == {"cupy"}
+
+
+def test_newest_run_goes_on_even_if_all_that_is_left_is_absent(tmp_path):
+    """Nobody need remember what was interrupted; nor is it lost if nothing more can be timed."""
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    out = folder / "new.json"
+    arguments = (*QUICK, "--contenders", "numpy,cupy", "--out", out)
+    interrupted(*arguments, journal=folder / "new.json.journal", cwd=tmp_path)
+    _measure_the_rest(folder / "new.json.journal")
+    older = folder / "old.json.journal"
+    older.write_text("an older run")
+    os.utime(older, (0, 0))
+    second = suite("run", "--continue", cwd=tmp_path)
+    printed, err = second.communicate(timeout=200)
+    assert second.returncode == 0, err
+    assert "results are in benchmarks/results/new.json" in printed
+    assert sorted(folder.iterdir()) == [out, older]
+    assert len(load_results([out]).measurements) == len(operation_cases("quick"))
+
+
+def _measure_the_rest(journal):
+    """Make up all times, as if the run had been interrupted a moment before its end."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    measured = next(line for line in lines if line["kind"] == "measured")
+    lines = [line for line in lines if line["kind"] != "measured"]
+    for case in operation_cases("quick"):
+        for number in range(3):
+            line = copy.deepcopy(measured)
+            name = f"{case.name}-numpy-{number}".encode("unicode_escape").decode()
+            line["test"] = f"benchmarks/test_operations.py::test_operations[{name}]"
+            line["benchmark"]["extra_info"] |= {"case": case.name, "pass": number}
+            lines.append(line)
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_run_without_anybody_says_so(tmp_path):
+    if contenders()["cupy"].availability().ok:
+        pytest.skip("a GPU is there")
+    out = tmp_path / "out.json"
+    process = suite(*QUICK, "--contenders", "cupy", "--out", out)
+    printed, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert f"results are in {out}" in printed
+    results = load_results([out])
+    assert not results.measurements
+    assert {row.case for row in results.absent} == {case.name for case in operation_cases("quick")}
+
+
+@pytest.mark.parametrize("content", [None, "", '{"benchmarks": []}'])
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_journal_stays_until_the_result_file_can_be_read(tmp_path, capsys, content, code):
+    """Python ends with 1 when it breaks down, as pytest does when a test has failed."""
+    out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
+    journal.write_text("measured")
+    if content is not None:
+        out.write_text(content)
+    assert runner._conclude(out, journal, code) == 4
+    printed, err = capsys.readouterr()
+    assert "results are in" not in printed
+    assert f"go on with: python -m benchmarks run --continue --out {out}" in err
+    assert journal.read_text() == "measured"
+
+
+def test_result_file_that_cannot_be_written_loses_nothing(tmp_path):
+    journal, out = tmp_path / "journal", tmp_path / "gone" / "out.json"
+    process = start("pytest", *SMALLEST, "--journal", journal, "--results", out)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 4
+    assert f"cannot write {out}: No such file" in err
+    assert journal.read_text().count('"measured"') == 1
+
+
+CRASHING = """
+import time
+from pathlib import Path
+from backends import register
+from backends.numpy_backend import NumpyBackend
+
+class Crashing(NumpyBackend):
+    name = "crashing"
+
+    def max_pool2d(self, *arrays, **settings):
+        with Path("CALLS").open("a") as file:
+            file.write("called\\n")
+        raise RuntimeError("no such pool\\nand much more")
+
+    def conv2d(self, *arrays, **settings):
+        raise MemoryError
+
+    def linear(self, *arrays):
+        time.sleep(60)
+
+register(Crashing)
+"""
+
+
+def test_crashes_are_recorded_once_and_shown(tmp_path):
+    calls, out = tmp_path / "calls", tmp_path / "out.json"
+    (tmp_path / "crashing_backend.py").write_text(CRASHING.replace("CALLS", str(calls)))
+    choice = ("--levels", "operations", "--contenders", "crashing", "--passes", "2")
+    cases = ("-k", "max_pool2d-forward or forward and not relu")
+    process = start(
+        *("pytest", "benchmarks", "-p", "crashing_backend", *choice, *cases, "--timeout", "2"),
+        *("--results", out),
+        path=tmp_path,
+    )
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, printed
+    results = load_results([out])
+    failed = {row.case.split()[0]: row.reason for row in results.failed}
+    assert failed.pop("linear").startswith("Failed: Timeout")
+    assert failed == {"max_pool2d": "RuntimeError: no such pool", "conv2d": "MemoryError"}
+    assert "RuntimeError: no such pool" in printed
+    assert calls.read_text() == "called\n"
+    measured = {row.case.network for row in results.measurements.values()}
+    assert measured == {"softmax_cross_entropy", "sgd_update", "adam_update"}
+
+
+def test_who_is_spared_a_quick_run_is_absent_with_the_reason(tmp_path):
+    journal = tmp_path / "journal"
+    collect = ("pytest", "benchmarks", "--collect-only", "-q", "--journal", journal)
+    process = start(*collect, "--levels", "inference,operations", "--passes", "1")
+    printed, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert "torch-compile" not in printed
+    rows = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    assert {row["case"] for row in rows} == {case.name for case in inference_cases("quick")}
+    assert {(row["kind"], row["contender"]) for row in rows} == {("absent", "torch-compile")}
+    assert all("name it in --contenders" in row["reason"] for row in rows)
+    named = settings.settle(Wishes(contenders="torch-compile"))
+    assert (named.contenders, named.left_out) == (("torch-compile",), ())
+    assert settings.settle(Wishes(profile="full")).left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("step_s", "says"),
+    [
+        (0.1, "25 of 75 done, about 5 s left"),
+        (2.4, "25 of 75 done, about 2 min left"),
+        (78, "25 of 75 done, about 1 h 5 min left"),
+    ],
+)
+def test_time_left_is_said_without_a_terminal_too(capsys, step_s, says):
+    class Session:
+        items: ClassVar[list] = [None] * 75
+
+    now = 0.0
+    plugin = progress.ProgressPlugin(clock=lambda: now)
+    now = 1000.0  # collecting does not count
+    plugin.pytest_collection_finish(Session)
+    for _ in range(25):
+        now += step_s
+        plugin.pytest_runtest_logfinish("test")
+    plugin.pytest_sessionfinish()
+    assert capsys.readouterr().err.splitlines()[1:] == [says]
+
+
+# Time to accuracy
+
+
+class Skewed(NumpyBackend):
+    """A backend whose gradients of weights are a thousandth too large."""
+
+    name: ClassVar[str] = "skewed"
+
+    def linear_backward(self, *given, **settings):
+        dx, dweight, *rest = super().linear_backward(*given, **settings)
+        return dx, dweight * np.float32(1.001), *rest
+
+
+class Timed:
+    """What a training to an accuracy needs of pytest-benchmark."""
+
+    def __init__(self):
+        self.extra_info = {}
+
+    def pedantic(self, work, *, rounds):
+        assert rounds == 1
+        work()
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    images, labels = laboratory._images()
+    monkeypatch.setattr(laboratory, "_images", lambda: (images[:300], labels[:300]))
+
+
+@pytest.mark.parametrize(("target", "epochs"), [(0.05, 1), (0.999, 3)])
+def test_training_to_an_accuracy_is_recorded_by_epochs(few_images, target, epochs):
+    """With and without reaching the target."""
+    case = AccuracyCase("two-layer", 30, target, 3)
+    record = Record.open(Wishes(profile="full", levels="accuracy", contenders="numpy"), None)
+    ticks = count()
+    timed = Timed()
+    test_accuracy.train(
+        timed, Laboratory(clock=lambda: next(ticks)), case, contenders()["numpy"], seed=1
+    )
+    record.add("one", {"params": {"case": case}, "extra_info": timed.extra_info})
+    document = {}
+    record.complete(document, came_to_end=True)
+    assert document["benchmarks"] == []
+    (curve,) = document["mnist_accel"]["accuracy"]
+    assert curve["seconds"] == [*range(1, epochs + 1)]  # that of predicting does not count
+    assert len(curve["accuracy"]) == epochs
+    assert (max(curve["accuracy"]) >= target) == (epochs < 3)
+    assert (curve["network"], curve["contender"], curve["batch"]) == ("two-layer", "numpy", 30)
+    assert (curve["seed"], curve["target"]) == (1, target)
+    assert curve["check"]["difference"] <= curve["check"]["tolerance"]
+
+
+def test_wrong_training_is_not_timed(few_images, monkeypatch):
+    monkeypatch.setitem(registry._registered, Skewed.name, Skewed)
+    timed = Timed()
+    timed.pedantic = None
+    with pytest.raises(CheckError, match="off the float64 reference"):
+        test_accuracy.train(
+            timed, Laboratory(), AccuracyCase("two-layer", 30, 0.9, 3), ProjectBackend("skewed"),
+            seed=0,
+        )  # fmt: skip
+
+
+# pytest itself, without the front door
+
+SMALLEST = (
+    *("benchmarks", "--levels", "operations", "--contenders", "numpy", "--passes", "1"),
+    *("-k", "sgd_update"),
+)
+
+
+def test_pytest_saves_what_its_own_options_ask_for(tmp_path):
+    out, storage = tmp_path / "out.json", tmp_path / "storage"
+    options = (f"--benchmark-json={out}", "--benchmark-autosave", f"--benchmark-storage={storage}")
+    process = start("pytest", *SMALLEST, *options)
+    printed, err = process.communicate(timeout=100)
+    assert process.returncode == 0, printed + err
+    assert "1 passed" in printed
+    (saved,) = storage.rglob("*.json")
+    for path in (out, saved):
+        (row,) = load_results([path]).measurements.values()
+        assert (row.case.network, row.contender) == ("sgd_update", "numpy")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--levels", "speed"], "unknown level speed; choose training,"),
+        (["--contenders", "tpu"], "unknown contender tpu; choose "),
+        (["--levels", "accuracy"], "there is no case: the profile quick has none of the level acc"),
+        (["--passes", "0"], "--passes is 0; expected at least 1"),
+    ],
+)
+def test_pytest_refuses_what_the_front_door_refuses(options, says):
+    process = start("pytest", "benchmarks", *options)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert err.startswith(f"ERROR: {says}")
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_pairs_of_all_passes_are_shuffled_together():
+    choice = ("--levels", "operations", "--contenders", "numpy,numba", "--passes", "4")
+
+    def order(seed):
+        collect = ("pytest", "benchmarks", "--collect-only", "-q", *choice, "--order-seed", seed)
+        printed, err = start(*collect).communicate(timeout=60)
+        names = [line for line in printed.splitlines() if "::" in line]
+        assert len(names) == 4 * 2 * len(operation_cases("quick")), err
+        return names
+
+    names = order(1)
+    assert order(1) == names
+    assert sorted(order(2)) == sorted(names)
+    assert order(2) != names
+    # Passes and contenders change from each measurement to the next, as in a shuffled deck.
+    for values, key in ((4, lambda name: name[-2]), (2, lambda name: "numba" in name)):
+        changes = sum(key(one) != key(other) for one, other in pairwise(names))
+        assert changes == pytest.approx(len(names) * (1 - 1 / values), rel=0.25)
+    halves = names[: len(names) // 2], names[len(names) // 2 :]
+    assert all({name[-2] for name in half} == set("0123") for half in halves)
 
 
 @pytest.mark.parametrize(
@@ -341,18 +704,22 @@ def test_a_run_is_interrupted_and_continued(tmp_path):
     [
         ([*QUICK, "--contenders", "tpu"], "unknown contender tpu"),
         (["run", "--levels", "speed"], "unknown level speed"),
+        (["run", "--levels", "accuracy"], "there is no case"),
+        (["run", "--out", "results.txt"], "expected a name that ends in .json or .json.gz"),
         ([*QUICK, "--threads", "999"], "--threads is 999, but there are"),
         ([*QUICK, "--continue"], "there is no unfinished run"),
         (["run", "--quick", "--full"], "not allowed with argument"),
         (["compare", "a.json"], "NEW"),
         (["compare", "a.json", "b.json", "--fail-over", "x"], "expected a percentage"),
+        (["compare", "a.json", "b.json", "--fail-over", "x%"], "expected a percentage"),
+        (["compare", "a.json", "b.json", "--fail-over", "0.1"], "such as 10%, got 0.1"),
         (["compare", "a.json", "b.json"], "a.json"),
         (["report", "a.json"], "a.json"),
         ([], "run|report|compare"),
     ],
 )
 def test_wrong_usage_is_one_line_and_2(tmp_path, arguments, says):
-    if arguments[:1] == ["run"]:
+    if arguments[:1] == ["run"] and "--out" not in arguments:
         arguments = [*arguments, "--out", tmp_path / "out.json"]
     process = suite(*arguments)
     _, err = process.communicate(timeout=60)

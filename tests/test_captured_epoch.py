@@ -4,29 +4,39 @@ They are graphs of captured steps, or one kernel that does many steps of few ima
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import test_compiled_epoch
 from cuda_emulator.build import why_not
-from cuda_emulator.module import Device, ThreadOrder
+from cuda_emulator.cupy import EmulatedCupy
+from cuda_emulator.module import Device, RawKernel, ThreadOrder
 from cuda_emulator.sanitizer import under_sanitizer
 from emulated_backend import EmulatedBackend
 from test_compiled_epoch import NETWORKS, OPTIMIZERS, L, assert_tiers_agree, network
 
-from backends import Backend, Ties, cupy_epoch
+from backends import Backend, Ties, cupy_epoch, cupy_workspace
 from mnist_accel.data import Dataset
 from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import losses, optimizers
 from mnist_accel.nn.network import Network
 from mnist_accel.trainer import Trainer
 
+PAGE = (Path(__file__).parents[1] / "docs" / "gpu.md").read_text(encoding="utf-8")
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 @pytest.fixture(scope="module")
 def emulated() -> EmulatedBackend:
     return EmulatedBackend()
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have steps enough for a smaller batch and another epoch; threads are slow to emulate."""
+    monkeypatch.setattr(test_compiled_epoch, "STEPS", 4)
 
 
 # Where there is a GPU, real graphs are captured as well.
@@ -36,14 +46,18 @@ emulated_and_real = pytest.mark.parametrize(
 
 
 @emulated_and_real
-@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"fast99"}))  # a wider lenet
-def test_ten_steps_of_every_recipe(backend: Backend, mnist: Dataset, name: str) -> None:
+@pytest.mark.parametrize("name", RECIPES)
+def test_ten_steps_of_every_recipe(
+    backend: Backend, mnist: Dataset, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(test_compiled_epoch, "STEPS", 10)
     recipe = RECIPES[name]
-    batch_size = {"cnn": 1, "lenet": 3, "fcnn": 5}.get(name, 17)
+    # Hundreds of thousands of threads an image, where images are convolved twice.
+    batch_size = {"cnn": 1, "lenet": 2, "fast99": 2, "fcnn": 5}.get(name, 17)
     # Adam turns the rounding of a gradient near 0 into a step of its own.
     dtype = "float64" if recipe.optimizer == "adam" else "float32"
     models = tuple(create_model(name, backend=backend, seed=3, dtype=dtype) for _ in range(2))
-    count = batch_size * 4 - 1  # the last batch of an epoch is smaller
+    count = batch_size * 2 - 1  # the last batch of an epoch is smaller
     assert_tiers_agree(
         models,  # type: ignore[arg-type]
         (mnist.x_train[:count], mnist.t_train[:count]),
@@ -143,8 +157,11 @@ def assert_same_bits(got: list[Any], expected: list[Any]) -> None:
 def test_results_do_not_depend_on_who_is_first(
     emulated: EmulatedBackend, mnist: Dataset, order: ThreadOrder
 ) -> None:
-    device = Device(order, seed=5)
-    assert_same_bits(train(EmulatedBackend(device), mnist), train(emulated, mnist))
+    trained = [
+        train(backend, mnist, images=14)
+        for backend in (emulated, EmulatedBackend(Device(order, seed=5)))
+    ]
+    assert_same_bits(*trained)
 
 
 def test_results_do_not_depend_on_how_steps_are_cut(
@@ -152,23 +169,36 @@ def test_results_do_not_depend_on_how_steps_are_cut(
 ) -> None:
     expected = train(emulated, mnist)
     for section, graph in ((3, 2), (1, 1), (100, 5)):
-        monkeypatch.setattr(cupy_epoch, "MOST_STEPS_A_SECTION", section)
+        monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", section)
         monkeypatch.setattr(cupy_epoch, "STEPS_A_GRAPH", graph)
         assert_same_bits(train(emulated, mnist), expected)
 
 
-def test_every_step_launches_the_same_kernels_once(
-    emulated: EmulatedBackend, mnist: Dataset
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_has_as_many_launches_as_the_page_says(
+    mnist: Dataset, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = create_model("two-layer", backend=emulated, hidden_sizes=(5,))
-    trainer = Trainer(model, "sgd", batch_size=17)
-    data = trainer.prepare(mnist.x_train[:50], mnist.t_train[:50])
-    trainer.fit(data, epochs=1)
-    emulated.emulator.launched.clear()
-    trainer.fit(data, epochs=2)  # captured already
-    step = ["begin_step", "linear", "head", "linear_backward_weight", "linear_backward_weight"]
-    step += ["sgd", "end_step"]
-    assert emulated.emulator.launched == step * 6
+    emulated = EmulatedBackend()
+    launched = emulated.emulator.launched
+
+    def note(kernel: RawKernel, *arguments: Any, **options: Any) -> None:
+        launched.append(kernel.name)
+
+    monkeypatch.setattr(RawKernel, "_launch", note)  # what they compute, other tests show
+    monkeypatch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)
+    batch_size = 2 if "conv2d" in create_model(name, backend="numpy").kinds else 17
+    trainer = Trainer(
+        create_model(name, backend=emulated), RECIPES[name].optimizer, batch_size=batch_size
+    )
+    data = trainer.prepare(mnist.x_train[:batch_size], mnist.t_train[:batch_size])
+    trainer.fit(data, iterations=1)
+    launched.clear()
+    trainer.fit(data, iterations=2)  # captured already
+    one, other = np.split(np.array(launched), 2)
+    assert one.tolist() == other.tolist()
+    (count, launches) = re.findall(rf"^\| `{name}` \| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)[0]
+    assert " ".join(one) == launches
+    assert len(one) == int(count)
 
 
 def test_larger_batches_and_other_data_are_captured_anew(
@@ -191,9 +221,9 @@ def test_larger_batches_and_other_data_are_captured_anew(
 def test_a_batch_that_does_not_fit_says_which_would(
     mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cupy_epoch, "MOST_ROWS_A_SECTION", 10_000)
+    monkeypatch.setattr(cupy_workspace, "MOST_ROWS_A_SECTION", 10_000)
     backend = EmulatedBackend(memory_bytes=2_000_000)
-    model = create_model("two-layer", backend=backend, hidden_sizes=(5,))
+    model = network("an activation first", backend, "float32")
     trainer = Trainer(model, "sgd", batch_size=900)
     images, labels = mnist.x_train[:900], mnist.t_train[:900]
     with pytest.raises(MemoryError) as caught:
@@ -238,6 +268,14 @@ def test_filters_that_are_too_large_are_not_captured(emulated: EmulatedBackend) 
     row = [L.Conv2d(1, 33, padding=3), L.Flatten(), L.Linear(10)]
     model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=emulated)
     assert "a side of at most 32, not 33" in Trainer(model).not_compiled
+
+
+def test_layers_that_do_not_fit_the_arguments_of_a_kernel_are_not_captured(
+    emulated: EmulatedBackend,
+) -> None:
+    row = [L.Linear(10) for _ in range(17)]
+    model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(784,), backend=emulated)
+    assert "1 to 16 layers with parameters, not 17" in Trainer(model).not_compiled
 
 
 # ------------------------------------------------------------------- one image after the other
@@ -314,7 +352,7 @@ def test_one_kernel_repeats_to_the_bit(
 ) -> None:
     results = []
     for device, section in ((Device(), 1024), (Device(order, seed=2), 2)):
-        monkeypatch.setattr(cupy_epoch, "MOST_STEPS_A_SECTION", section)
+        monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", section)
         model = create_model("cnn", backend=EmulatedBackend(device))
         history = Trainer(model, "sgd", lr=0.01, batch_size=1).fit(
             mnist.x_train[:5], mnist.t_train[:5], epochs=2
@@ -339,7 +377,7 @@ def test_other_trainings_are_graphs(
     emulated: EmulatedBackend, mnist: Dataset, changes: Any, options: Any
 ) -> None:
     launched = kernels_of_a_step(emulated, small_cnn(emulated, **changes), mnist, **options)
-    assert {"begin_step", "conv2d", "end_step"} <= launched
+    assert {"conv2d", "head", "descend"} <= launched
     assert "train_one_by_one" not in launched
 
 
@@ -396,18 +434,39 @@ def test_some_blocks_train_small_batches(
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
-def test_some_blocks_repeat_to_the_bit(
-    mnist: Dataset, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_some_blocks_repeat_to_the_bit_as_a_grid_and_as_a_cluster(
+    mnist: Dataset, capability: str, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
     for device, section in ((Device(), 1024), (Device(order, seed=2), 2)):
-        monkeypatch.setattr(cupy_epoch, "MOST_STEPS_A_SECTION", section)
-        model = create_model("backprop", backend=EmulatedBackend(device))
+        monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", section)
+        backend = EmulatedBackend(device, capability="80" if section == 1024 else capability)
+        model = create_model("backprop", backend=backend)
         history = Trainer(model, "sgd", lr=3.0, batch_size=10).fit(
             mnist.x_train[:25], mnist.t_train[:25], epochs=2
         )
         results.append([history.losses, *model.state_dict().values()])
     assert_same_bits(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    ("capability", "is_cluster"),
+    [("70", False), ("89", False), ("90", True), ("100", True), ("120", True)],
+)
+def test_some_blocks_are_a_cluster_where_a_gpu_has_them(
+    mnist: Dataset, capability: str, is_cluster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = []
+
+    def note(kernel: RawKernel, *args: Any, resident: int) -> None:
+        launches.append((kernel.is_cluster, resident))
+
+    monkeypatch.setattr(RawKernel, "_launch", note)
+    monkeypatch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)
+    model = create_model("backprop", backend=EmulatedBackend(capability=capability))
+    Trainer(model, "sgd", batch_size=10).fit(mnist.x_train[:10], mnist.t_train[:10], iterations=1)
+    assert launches == [(True, 1) if is_cluster else (False, 8)]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +487,7 @@ def test_what_some_blocks_cannot_do_is_a_graph(
     )
     emulated.emulator.launched.clear()
     trainer.fit(mnist.x_train[:17], mnist.t_train[:17], iterations=1)
-    assert {"begin_step", "linear", "end_step"} <= set(emulated.emulator.launched)
+    assert {"linear", "head", "descend"} <= set(emulated.emulator.launched)
     assert "train_small_batches" not in emulated.emulator.launched
 
 
@@ -448,7 +507,7 @@ for batch_size in (2, 1):
     assert np.isfinite(history.losses).all()
 trainer = Trainer(create_model("backprop", backend=backend), "sgd", batch_size=3)
 trainer.fit(data.x_train[:5], data.t_train[:5], epochs=1)
-wanted = {"begin_step", "train_one_by_one", "train_small_batches"}
+wanted = {"descend", "train_one_by_one", "train_small_batches"}
 print(wanted <= set(backend.emulator.launched))
 """
 

@@ -8,27 +8,28 @@ import nvrtc
 import pytest
 from cuda_emulator.build import kernels_in
 
+from backends.cuda import persistent
 from backends.cuda.loader import options_for, source
 from benchmarks.gpu import overheads
 
 FOLDER = Path(__file__).parents[1] / "backends" / "cuda"
 BUDGET = re.compile(
     r'// At most (\d+) registers\.\nextern "C" __global__ void\s+'
-    r"(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\("
+    r"(?:TOGETHER\s+)?(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\("
 )
 Constants = dict[str, str | int]
 DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}
+LATER: Constants = {"CAPTURED": 1}  # a stage of a captured step
+FIRST: Constants = {"PIXEL": "uint8", **LATER}  # the first of them, which reads the data set
 SMALL: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10}
-# The options with which the recipes compile each file, and others that only one GPU stands for.
+# Each kernel as a recipe compiles it, for every GPU; and in other ways, for which one GPU stands.
 RECIPES: dict[str, list[Constants]] = {
     "activations": [{"ACTIVATION": "SIGMOID"}],
     "batches": [{"PIXEL": "uint8"}],
-    "convolution": [
-        {"KERNEL_SIZE": 3, "POOL": 1, "ACTIVATION": "IDENTITY"},
-        {"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU"},
-    ],
-    "head": [{"ACTIVATION": "RELU", "LOSS": "SOFTMAX_CROSS_ENTROPY"}],
-    "linear": [{"ACTIVATION": "RELU"}],
+    "convolution": [{"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU", **FIRST}],
+    "descend": [{"RULE": "ADAM", **FIRST}],
+    "head": [{"ACTIVATION": "RELU", "LOSS": "SOFTMAX_CROSS_ENTROPY", **LATER}],
+    "linear": [{"ACTIVATION": "RELU", **FIRST}],
     "losses": [{"LABEL": "int64"}],
     "one_by_one": [
         {"PIXEL": "uint8", "KERNEL_SIZE": 3, "FILTERS": 8, "ACTIVATION": "IDENTITY", **DIGITS}
@@ -37,29 +38,38 @@ RECIPES: dict[str, list[Constants]] = {
     "small_batches": [
         {"PIXEL": "uint8", "HIDDEN": 30, "ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC", **SMALL}
     ],
-    "steps": [{"PIXEL": "uint8"}],
-    "updates": [{}],
+    "updates": [{"RULE": "ADAM"}],
 }
 OTHERS: dict[str, list[Constants]] = {
+    "activations": [{"ACTIVATION": "TANH", **FIRST}],
     "batches": [{"PIXEL": "float"}],
     "convolution": [
-        {"KERNEL_SIZE": 7, "POOL": 1, "ACTIVATION": "TANH"},
+        {"KERNEL_SIZE": 3, "POOL": 1, "ACTIVATION": "IDENTITY", **FIRST},
+        {"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU", **LATER},
+        {"KERNEL_SIZE": 7, "POOL": 1, "ACTIVATION": "TANH", "PIXEL": "float", **LATER},
         {"KERNEL_SIZE": 5, "POOL": 0, "ACTIVATION": "IDENTITY"},
     ],
-    "head": [
-        {"ACTIVATION": "TANH", "LOSS": "BINARY_CROSS_ENTROPY"},
-        {"ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC"},
+    "descend": [
+        {"RULE": "SGD", **FIRST},
+        {"RULE": "MOMENTUM", "PIXEL": "float", **LATER},
+        {"RULE": "ADAGRAD", **FIRST},
+        {"RULE": "RMSPROP", **FIRST},
     ],
-    "linear": [{"ACTIVATION": "SIGMOID"}],
-    "losses": [{"LABEL": "int32"}],
+    "head": [
+        {"ACTIVATION": "TANH", "LOSS": "BINARY_CROSS_ENTROPY", **LATER},
+        {"ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC", **LATER},
+    ],
+    "linear": [{"ACTIVATION": "RELU", **LATER}, {"ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
+    "losses": [{"LABEL": "int32", **LATER}],
     "one_by_one": [
         {"PIXEL": "float", "KERNEL_SIZE": 5, "FILTERS": 9, "ACTIVATION": "TANH", **DIGITS}
     ],
-    "pooling": [{"MASK": "int64"}],
+    "pooling": [{"MASK": "int64", **LATER}],
     "small_batches": [
         {"PIXEL": "float", "HIDDEN": 50, "ACTIVATION": "RELU", "LOSS": loss, **SMALL}
         for loss in ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY")
     ],
+    "updates": [{"RULE": "SGD"}],
 }
 
 
@@ -110,10 +120,14 @@ def test_kernels_of_the_recipes_fit_every_gpu(
 
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
-def test_kernels_that_measure_fit_every_gpu(architecture: int) -> None:
+def test_blocks_that_meet_fit_every_gpu(architecture: int) -> None:
     if architecture not in nvrtc.architectures():
         pytest.skip(f"this NVRTC does not know sm_{architecture}; 12.9 does")
-    constants: Constants = {"CHAINS": overheads.CHAINS}
+    (small_batches,) = RECIPES["small_batches"]
+    clusters = persistent.together(architecture)
+    if clusters:  # as a grid, test_kernels_of_the_recipes_fit_every_gpu compiles it
+        assert_fits("small_batches", {**small_batches, **clusters}, architecture)
+    constants: Constants = {"CHAINS": overheads.CHAINS, "BLOCKS": 8, **clusters}
     assert_fits("overheads", constants, architecture, code=overheads.source())
 
 
@@ -121,12 +135,6 @@ def test_kernels_that_measure_fit_every_gpu(architecture: int) -> None:
 @pytest.mark.parametrize(("file", "constants"), cases(OTHERS))
 def test_other_variants_fit(file: str, constants: Constants) -> None:
     assert_fits(file, constants, 90)
-
-
-@needs_nvrtc
-@pytest.mark.parametrize(("file", "constants"), cases(RECIPES))
-def test_kernels_of_captured_steps_fit(file: str, constants: Constants) -> None:
-    assert_fits(file, {**constants, "CAPTURED": 1}, 90)
 
 
 @needs_nvrtc

@@ -34,13 +34,9 @@ def run(
 ) -> None:
     """Run a kernel of the file of planted bugs, with one of them or with none."""
     options = [f"-DBUG_{bug}=1"] if bug else []
-    module = RawModule(
-        code=PLANTED,
-        options=options,
-        enable_cooperative_groups=cooperative,
-        device=Device(order, seed=3),
-    )
-    module.get_function(kernel)((grid,), (block,), args)
+    module = RawModule(code=PLANTED, options=options, device=Device(order, seed=3))
+    function = module.get_function(kernel)
+    function.kernel((grid,), (block,), args, enable_cooperative_groups=cooperative)
 
 
 def reversed_by(bug: str, order: ThreadOrder) -> bool:
@@ -54,6 +50,16 @@ def added_up_by_blocks(bug: str, order: ThreadOrder, *, cooperative: bool = True
     numbers, told, barrier = np.ones(5, np.int32), np.zeros(10, np.int32), np.zeros(2, np.uint32)
     arguments = numbers, told, np.int32(3), barrier
     run("add_up_across_blocks", *arguments, bug=bug, order=order, grid=5, cooperative=cooperative)
+    result: list[int] = numbers.tolist()
+    return result
+
+
+def added_up_by_a_cluster(
+    bug: str, order: ThreadOrder = ThreadOrder.UP, **options: Any
+) -> list[int]:
+    numbers, told = np.ones(8, np.int32), np.zeros(16, np.int32)
+    arguments = numbers, told, np.int32(3)
+    run("add_up_across_a_cluster", *arguments, bug=bug, order=order, grid=8, **options)
     result: list[int] = numbers.tolist()
     return result
 
@@ -89,6 +95,11 @@ def test_blocks_of_a_cooperative_launch_wait_for_each_other(order: ThreadOrder) 
 
 
 @every_order
+def test_blocks_of_a_cluster_wait_for_each_other(order: ThreadOrder) -> None:
+    assert added_up_by_a_cluster("", order) == [8**3] * 8
+
+
+@every_order
 def test_atomic_sums_are_complete(order: ThreadOrder) -> None:
     counts = np.zeros(1, np.int32)
     run("count_threads", counts, order=order, grid=7)
@@ -100,6 +111,31 @@ def test_index_of_every_thread() -> None:
     module = RawModule(code=PLANTED)
     module.get_function("mark_place")((2, 3, 2), (8, 4, 2), (seen,))
     assert (seen == 1).all()
+
+
+LINE = np.dtype([("slope", "float32"), ("offset", "int32")])
+
+
+def test_structures_are_handed_over_by_value() -> None:
+    y = np.zeros(4, np.float32)
+    run("draw", np.array((0.5, 3), LINE), y, block=4)
+    assert y.tolist() == [3, 3.5, 4, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros(2, LINE), np.zeros(4, np.float32)), "expected one structure, got 2"),
+        (
+            (np.zeros(1, [("x", "int64", 2)]), np.zeros(4, np.float32)),
+            "expected 8 bytes, got a",
+        ),
+        ((np.zeros(1, LINE), np.zeros(1, LINE)), "argument 1: expected a pointer, got a structure"),
+    ],
+)
+def test_wrong_structures_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        run("draw", *arguments)
 
 
 # --------------------------------------------------------------------------------- the planted bugs
@@ -159,6 +195,34 @@ def test_blocks_that_are_not_resident_together_cannot_meet() -> None:
 def test_missing_second_buffer_between_blocks_gives_a_wrong_result_in_some_order() -> None:
     results = [added_up_by_blocks("ONE_BUFFER", order) for order in ThreadOrder]
     assert any(result != [125] * 5 for result in results)
+
+
+def test_missing_second_buffer_in_a_cluster_gives_a_wrong_result_in_some_order() -> None:
+    results = [added_up_by_a_cluster("ONE_BUFFER", order) for order in ThreadOrder]
+    assert any(result != [8**3] * 8 for result in results)
+
+
+@pytest.mark.parametrize(
+    ("bug", "message"),
+    [
+        ("MISSING_BLOCK", r"for ever.*__cluster_barrier_wait in line \d+"),
+        ("NOT_ARRIVED", r"__cluster_barrier_wait in line \d+ by a thread that has not arrived"),
+        ("ARRIVED_TWICE", "comes twice"),
+    ],
+)
+def test_faults_of_a_cluster_are_reported(bug: str, message: str) -> None:
+    with pytest.raises(EmulationError, match=message):
+        added_up_by_a_cluster(bug)
+
+
+def test_launches_that_are_no_clusters_are_refused() -> None:
+    arguments = np.ones(12, np.int32), np.zeros(16, np.int32), np.int32(3)
+    with pytest.raises(EmulationError, match="12 blocks cannot be launched as clusters of 8"):
+        run("add_up_across_a_cluster", *arguments, grid=12)
+    with pytest.raises(
+        EmulationError, match="8 blocks cannot be launched cooperatively as clusters"
+    ):
+        added_up_by_a_cluster("", cooperative=True)
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ KERNELS = {
     "softmax_cross_entropy": ["softmax_cross_entropy"],
     "sigmoid_binary_cross_entropy": ["binary_cross_entropy"],
     "sigmoid_quadratic": ["quadratic"],
-    "sgd_update": ["sgd"],
-    "momentum_update": ["momentum"],
-    "adagrad_update": ["adagrad"],
-    "rmsprop_update": ["rmsprop"],
-    "adam_update": ["adam"],
+    "sgd_update": ["update"],
+    "momentum_update": ["update"],
+    "adagrad_update": ["update"],
+    "rmsprop_update": ["update"],
+    "adam_update": ["update"],
 }
 
 
@@ -97,6 +97,13 @@ def test_what_has_no_kernel_is_composed(emulated: EmulatedBackend) -> None:
     assert launched == []
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_byte_is_scaled_as_a_division_rounds(emulated: EmulatedBackend, dtype: str) -> None:
+    pixels = np.arange(256, dtype=np.uint8)[None]
+    batch = emulated.gather_batch(pixels, np.zeros(1, np.int64), dtype=dtype, shift=0.0)
+    np.testing.assert_array_equal(batch, pixels.astype(dtype) / np.dtype(dtype).type(255))
+
+
 @pytest.mark.parametrize("order", [ThreadOrder.DOWN, ThreadOrder.RANDOM])
 def test_results_do_not_depend_on_who_is_first(
     emulated: EmulatedBackend, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
@@ -144,9 +151,9 @@ def test_nothing_is_compiled_before_it_is_needed(monkeypatch: pytest.MonkeyPatch
 
 def test_a_kernel_is_compiled_once() -> None:
     kernels = Kernels(EmulatedCupy(Device()))
-    first = kernels.get("updates", "sgd", dtype="float32")
-    assert kernels.get("updates", "sgd", dtype="float32") is first
-    assert kernels.get("updates", "sgd", dtype="float64") is not first
+    first = kernels.get("updates", "update", dtype="float32", RULE="SGD")
+    assert kernels.get("updates", "update", dtype="float32", RULE="SGD") is first
+    assert kernels.get("updates", "update", dtype="float64", RULE="SGD") is not first
 
 
 def test_a_kernel_that_does_not_compile_is_named() -> None:

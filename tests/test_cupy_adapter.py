@@ -4,7 +4,9 @@ The tests marked `gpu` need no stand-ins, and run where there is a GPU.
 """
 
 import importlib
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -293,3 +295,46 @@ def test_real_device_is_described(backend):
     assert re.search(r", sm_\d+$", info.name)
     assert info.memory_total_bytes > 0
     assert get_backend("auto").name == "cupy"
+
+
+COMPUTE_TYPE = """
+from cupy._core import _routines_linalg as linalg
+from backends.cupy_backend import CupyBackend
+
+CupyBackend()
+print(linalg.compute_type_to_str(linalg.get_compute_type("float32")))
+"""
+
+
+def test_tf32_is_not_used_whatever_the_environment_says(cupy):
+    del cupy
+    result = subprocess.run(
+        [sys.executable, "-c", COMPUTE_TYPE],
+        env={**os.environ, "CUPY_TF32": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == "COMPUTE_TYPE_DEFAULT\n", result.stderr
+
+
+A_COOPERATIVE_LAUNCH = """
+from cupy import RawKernel
+from cupy.cuda import Function
+
+print(type(RawKernel.kernel).__name__)
+try:  # a function of no module: CUDA refuses it, but CuPy takes the words
+    Function.__new__(Function)((1,), (1,), (), enable_cooperative_groups=True)
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+def test_this_cupy_launches_cooperatively_by_a_word(cupy):
+    del cupy
+    result = subprocess.run(
+        [sys.executable, "-c", A_COOPERATIVE_LAUNCH], capture_output=True, text=True, check=False
+    )
+    assert result.stdout.splitlines()[0] == "getset_descriptor", result.stderr
+    assert "TypeError" not in result.stdout

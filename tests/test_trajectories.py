@@ -26,8 +26,8 @@ BATCH_SIZES = {
     "backprop": 10,
     "cnn": 4,
     "three-layer": 16,
-    "lenet": 4,
-    "fast99": 4,
+    "lenet": 2,
+    "fast99": 2,
 }
 REFERENCE_SCHEDULES: dict[str, ref.Schedule] = {
     "constant": ref.constant_lr,

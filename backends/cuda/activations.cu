@@ -2,14 +2,18 @@
 //
 // A thread a number.
 // Cost per image: reads and writes every number once.
-// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH.
+// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH; -DPIXEL where x are images of the data set.
 #include "common.cuh"
+#include "rows.cuh"
+#include "input.cuh"
 
-// At most 32 registers.
-extern "C" __global__ void activation(const real* __restrict__ x, int64 size,
-                                      real* __restrict__ y) {
+// Grid: (images · units / threads), units being the numbers of an image.
+// At most 40 registers.
+extern "C" __global__ void activation(INPUT, int units, real* __restrict__ y) {
+  const Input input = INPUT_OF(units);
   const int64 i = int64(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < size) y[i] = activate<ACTIVATION>(x[i]);
+  const int image = int(i / units);
+  if (image < input.count) y[i] = activate<ACTIVATION>(input(image)[int(i % units)]);
 }
 
 // Multiplies `dy` by the derivative where the activation gave `y`; `dx` may be `dy`.

@@ -11,22 +11,30 @@ typedef unsigned char uint8;
 #define EVERY_LANE 0xffffffffu
 
 // How many images a batch has. Where a single operation is launched, an argument says it. The
-// arguments of a captured step (-DCAPTURED) never change, so there it lies in memory.
+// arguments of a captured step (-DCAPTURED) never change, so there it lies in memory, and behind it
+// where in the rows of the section the batch begins.
 #ifdef CAPTURED
-typedef const int* count_t;
-__device__ __forceinline__ int images_of(count_t count) { return *count; }
+typedef const int* batch_t;
+__device__ __forceinline__ int images_of(batch_t batch) { return batch[0]; }
+__device__ __forceinline__ int beginning_of(batch_t batch) { return batch[1]; }
 #else
-typedef int count_t;
-__device__ __forceinline__ int images_of(count_t count) { return count; }
+typedef int batch_t;
+__device__ __forceinline__ int images_of(batch_t batch) { return batch; }
+__device__ __forceinline__ int beginning_of(batch_t) { return 0; }
 #endif
 
 // Returns a pixel as networks take it: bytes are scaled to 0..1, and all are shifted.
 template <class Pixel>
 __device__ __forceinline__ real normalised(Pixel pixel, real shift) {
-  if constexpr (sizeof(Pixel) == 1)
-    return real(pixel) / real(255) + shift;
-  else
+  if constexpr (sizeof(Pixel) == 1) {
+    // What the division by 255 rounds to, for every byte: the product with the rounded reciprocal,
+    // and once what it lacks. A division would take a dozen instructions, of each kernel that reads
+    // the data set.
+    const real reciprocal = real(1) / real(255), quotient = real(pixel) * reciprocal;
+    return fma(fma(-quotient, real(255), real(pixel)), reciprocal, quotient) + shift;
+  } else {
     return real(pixel) + shift;
+  }
 }
 
 // -------------------------------------------------------------------------------- activations

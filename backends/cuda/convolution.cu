@@ -9,53 +9,35 @@
 // for that of the images.
 // Options: -DKERNEL_SIZE=1 to 32; -DPOOL=1 where outputs are pooled; -DACTIVATION=IDENTITY, RELU,
 // SIGMOID or TANH: of the outputs; for the gradient of the images, of the stage that made them,
-// whose derivative it takes along.
+// whose derivative it takes along. -DPIXEL where the images are those of the data set.
 #include "common.cuh"
+#include "rows.cuh"
+#include "input.cuh"
+#include "maps.cuh"
 
 #define TAPS (KERNEL_SIZE * KERNEL_SIZE)
-#define SIDE (POOL ? 2 : 1)  // of the square of outputs that become one number
-
-// The sizes of an image and of what becomes of it.
-struct Maps {
-  int channels, height, width, filters, padding;
-};
+#define SIDE (POOL ? 2 : 1)
 #define MAPS int channels, int height, int width, int filters, int padding
 #define ALL_MAPS \
-  Maps { channels, height, width, filters, padding }
-
-__device__ __forceinline__ int outputs_down(Maps m) {
-  return m.height + 2 * m.padding - KERNEL_SIZE + 1;
-}
-__device__ __forceinline__ int outputs_across(Maps m) {
-  return m.width + 2 * m.padding - KERNEL_SIZE + 1;
-}
-__device__ __forceinline__ int cells_down(Maps m) { return outputs_down(m) / SIDE; }
-__device__ __forceinline__ int cells_across(Maps m) { return outputs_across(m) / SIDE; }
-
-// Returns a pixel of a plane, 0 on its border.
-__device__ __forceinline__ real pixel(const real* plane, Maps m, int row, int column) {
-  if (row < 0 || row >= m.height || column < 0 || column >= m.width) return 0;
-  return plane[row * m.width + column];
-}
+  Maps { channels, height, width, filters, padding, KERNEL_SIZE, SIDE }
 
 // Grid: (images · filters, cells / threads). Bit 2·i + j of `mask`, which is not touched unless POOL,
 // is set where output (i, j) of a window receives the gradient: with `all_ties` every one that
 // equals the maximum, else the first.
 // At most 64 registers.
-extern "C" __global__ void conv2d(const real* __restrict__ x, const real* __restrict__ weight,
-                                  const real* __restrict__ bias, MAPS, count_t count,
-                                  int all_ties, real* __restrict__ y, uint8* __restrict__ mask) {
+extern "C" __global__ void conv2d(INPUT, const real* __restrict__ weight,
+                                  const real* __restrict__ bias, MAPS, int all_ties,
+                                  real* __restrict__ y, uint8* __restrict__ mask) {
   const Maps maps = ALL_MAPS;
+  const Input input = INPUT_OF(channels * height * width);
   const int image = blockIdx.x / filters, filter = blockIdx.x % filters;
-  const int cell = blockIdx.y * blockDim.x + threadIdx.x;
-  const int cells = cells_down(maps) * cells_across(maps);
-  if (image >= images_of(count) || cell >= cells) return;
-  const int row = cell / cells_across(maps), column = cell % cells_across(maps);
+  const int cell = blockIdx.y * blockDim.x + threadIdx.x, cells = maps.cells();
+  if (image >= input.count || cell >= cells) return;
+  const int row = cell / maps.cells_across(), column = cell % maps.cells_across();
   real sums[SIDE * SIDE];
 #pragma unroll
   for (int bit = 0; bit < SIDE * SIDE; bit++) sums[bit] = 0;
   for (int channel = 0; channel < channels; channel++) {
-    const real* const plane = x + (int64(image) * channels + channel) * height * width;
     const real* const taps = weight + (filter * channels + channel) * TAPS;
     // Line by line of the image: one line of a patch fits the registers, a whole patch does not.
 #pragma unroll 1
@@ -63,7 +45,8 @@ extern "C" __global__ void conv2d(const real* __restrict__ x, const real* __rest
       real line[KERNEL_SIZE + SIDE - 1];
 #pragma unroll
       for (int j = 0; j < KERNEL_SIZE + SIDE - 1; j++)
-        line[j] = pixel(plane, maps, row * SIDE + i - padding, column * SIDE + j - padding);
+        line[j] = pixel(input(image), maps, channel, row * SIDE + i - padding,
+                        column * SIDE + j - padding);
 #pragma unroll
       for (int bit = 0; bit < SIDE * SIDE; bit++) {
         const int tap = i - bit / SIDE;  // the line of the filter that lies here for this output
@@ -94,39 +77,21 @@ extern "C" __global__ void conv2d(const real* __restrict__ x, const real* __rest
 }
 
 // Grid: (channels · K² + 1 where there is a bias, filters): a block a number, the last of each
-// filter the gradient of its bias. `dy` is the gradient of what the activation took.
+// filter the gradient of its bias.
 // At most 48 registers.
 extern "C" __global__ void __launch_bounds__(256)
-    conv2d_backward_weight(const real* __restrict__ dy, const uint8* __restrict__ mask,
-                           const real* __restrict__ x, MAPS, count_t count,
+    conv2d_backward_weight(const real* __restrict__ dy, const real* __restrict__ x, MAPS, int images,
                            real* __restrict__ dweight, real* __restrict__ dbias) {
   __shared__ real sums[32];
-  const Maps maps = ALL_MAPS;
-  const int filter = blockIdx.y;
-  const bool is_bias = int(blockIdx.x) == channels * TAPS;
-  const int channel = is_bias ? 0 : blockIdx.x / TAPS, tap = blockIdx.x % TAPS;
-  const int cells = cells_down(maps) * cells_across(maps);
-  const int64 total = int64(images_of(count)) * cells;
-  real sum = 0;
-  for (int64 number = threadIdx.x; number < total; number += blockDim.x) {
-    const int image = int(number / cells), cell = int(number % cells);
-    const int64 at = (int64(image) * filters + filter) * cells + cell;
-    const real* const plane = x + (int64(image) * channels + channel) * height * width;
-    const int top = cell / cells_across(maps) * SIDE + tap / KERNEL_SIZE - padding;
-    const int left = cell % cells_across(maps) * SIDE + tap % KERNEL_SIZE - padding;
-#pragma unroll
-    for (int bit = 0; bit < SIDE * SIDE; bit++) {
-      if (POOL && !(mask[at] >> bit & 1)) continue;
-      sum += dy[at] * (is_bias ? real(1) : pixel(plane, maps, top + bit / SIDE, left + bit % SIDE));
-    }
-  }
-  sum = sum_of_block(sum, sums);
-  if (threadIdx.x == 0) {
-    if (is_bias)
-      dbias[filter] = sum;
-    else
-      dweight[filter * channels * TAPS + blockIdx.x] = sum;
-  }
+  const int filter = blockIdx.y, number = blockIdx.x;
+  const Numbers input = {x, channels * height * width, images};
+  const real part = part_of_filter_gradient(dy, nullptr, input, ALL_MAPS, filter, number);
+  const real sum = sum_of_block(part, sums);
+  if (threadIdx.x > 0) return;
+  if (number == channels * TAPS)
+    dbias[filter] = sum;
+  else
+    dweight[filter * channels * TAPS + number] = sum;
 }
 
 // Grid: (images · channels, pixels / threads): a thread a pixel, which gathers from the outputs
@@ -135,14 +100,14 @@ extern "C" __global__ void __launch_bounds__(256)
 extern "C" __global__ void conv2d_backward_x(const real* __restrict__ dy,
                                              const uint8* __restrict__ mask,
                                              const real* __restrict__ weight,
-                                             const real* __restrict__ below, MAPS, count_t count,
+                                             const real* __restrict__ below, MAPS, batch_t batch,
                                              real* __restrict__ dx) {
   const Maps maps = ALL_MAPS;
   const int image = blockIdx.x / channels, channel = blockIdx.x % channels;
   const int place = blockIdx.y * blockDim.x + threadIdx.x;
-  if (image >= images_of(count) || place >= height * width) return;
+  if (image >= images_of(batch) || place >= height * width) return;
   const int row = place / width + padding, column = place % width + padding;
-  const int down = cells_down(maps), across = cells_across(maps);
+  const int down = maps.cells_down(), across = maps.cells_across();
   real sum = 0;
   for (int filter = 0; filter < filters; filter++) {
     const int64 map = (int64(image) * filters + filter) * down * across;

@@ -14,19 +14,21 @@
 // At most 64 registers.
 extern "C" __global__ void __launch_bounds__(256)
     head(const real* __restrict__ x, const real* __restrict__ weight,
-         const real* __restrict__ bias, const int* __restrict__ labels, int inputs, int outputs,
-         count_t count, real* __restrict__ dlogits, real* __restrict__ losses,
+         const real* __restrict__ bias, const int* __restrict__ labels,
+         const int* __restrict__ rows, int inputs, int outputs, batch_t batch,
+         real* __restrict__ dlogits, real* __restrict__ losses,
          int* __restrict__ correct, real* __restrict__ dx) {
-  const int images = images_of(count), lane = threadIdx.x % 32;
+  const int images = images_of(batch), lane = threadIdx.x % 32;
   const int image = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
   if (image >= images) return;  // a whole warp
   const int own = min(lane, outputs - 1);
+  const int label = labels[rows[beginning_of(batch) + image]];
   const real* const inputs_of_image = x + int64(image) * inputs;
   real logit = 0;
   for (int k = 0; k < inputs; k++) logit += inputs_of_image[k] * weight[k * outputs + own];
   if (bias) logit += bias[own];
 
-  const LossOfImage result = loss_of_image(logit, outputs, labels[image]);
+  const LossOfImage result = loss_of_image(logit, outputs, label);
   const real dlogit = result.dlogit / real(images);
   if (lane < outputs) dlogits[int64(image) * outputs + lane] = dlogit;
   if (lane == 0) {

@@ -1,22 +1,23 @@
 """How each kernel is launched: its options, its grid, and its arguments in their order.
 
 Single operations and captured steps launch the same kernels from here. They differ in one thing: a
-captured step reads from memory how many images its batch has, and its learning rate.
+captured step reads from memory how many images its batch has.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 
 from backends.cuda import persistent
+from backends.cuda.descent import TILE, Layer, as_argument
 from backends.cuda.loader import REAL, Constant, Kernel, Kernels
+from backends.cuda.sizes import Filters, Maps, Windows
 from backends.operations.common import Array, Ties
 
 THREADS = 256  # of a block; a multiple of a warp
-TILE = 16  # side of the tiles of linear.cu
 WARP = 32
 MOST_CLASSES = 32  # of head.cu: a lane for each
 MOST_KERNEL_SIZE = 32  # of filters: a line of one is kept in registers
@@ -27,7 +28,7 @@ def _mean(kept: float) -> tuple[float, float]:
     return float(kept), float(1 - kept)
 
 
-# The numbers of each rule, in the order in which its kernel takes them.
+# The numbers of each rule but its weight decay, in the order in which kernels take them.
 _SETTINGS: dict[str, Callable[[Mapping[str, float]], tuple[float | int, ...]]] = {
     "sgd": lambda s: (),
     "momentum": lambda s: (float(s["momentum"]), int(s["nesterov"])),
@@ -38,67 +39,6 @@ _SETTINGS: dict[str, Callable[[Mapping[str, float]], tuple[float | int, ...]]] =
         *(float(s["eps"]), int(s["decoupled"])),
     ),
 }
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Sizes of a convolution with a stride of 1, in the order in which the kernels take them.
-
-    Attributes:
-        channels: of the images.
-        height: of the images.
-        width: of the images.
-        filters: how many there are.
-        padding: zeros on each side.
-    """
-
-    channels: int
-    height: int
-    width: int
-    filters: int
-    padding: int
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Sizes of a pooling, in the order in which the kernels take them.
-
-    Attributes:
-        height: of the images.
-        width: of the images.
-        pooled_height: how many windows lie below each other.
-        pooled_width: how many windows lie side by side.
-        size: side of a window.
-        stride: step between windows.
-    """
-
-    height: int
-    width: int
-    pooled_height: int
-    pooled_width: int
-    size: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What a convolution is compiled for.
-
-    Attributes:
-        kernel_size: side of a filter.
-        ties: of the 2×2 max-pooling that follows; None where none follows.
-    """
-
-    kernel_size: int
-    ties: Ties | None = None
-
-    def constants(self, activation: str = "identity") -> dict[str, str | int]:
-        """Return the options of convolution.cu."""
-        return {
-            "KERNEL_SIZE": self.kernel_size,
-            "ACTIVATION": activation.upper(),
-            "POOL": int(self.ties is not None),
-        }
 
 
 @dataclass(frozen=True)
@@ -140,20 +80,36 @@ class Step:
     """What the kernels of a captured step hand to each other at its beginning and its end.
 
     Attributes:
-        batch: normalised pixels (B, pixels).
-        labels: class indices (B,), int32.
-        count: how many images of the batch are there, (1,), int32.
+        batch: how many images there are, and where in `Section.rows` they begin, (2,), int32.
         rates: the step's row of `Section.rates`.
         row_losses: loss of each image.
         row_correct: 1 for each image that was recognised, int32.
     """
 
     batch: Array
-    labels: Array
-    count: Array
     rates: Array
     row_losses: Array
     row_correct: Array
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The images of a captured step, which its kernels take from the data set.
+
+    Attributes:
+        data: the data set.
+        section: the steps of which this is one.
+        step: what becomes known of it.
+        shift: added to pixels after scaling.
+    """
+
+    data: Data
+    section: Section
+    step: Step
+    shift: float
+
+    def __len__(self) -> int:
+        return len(self.step.row_losses)
 
 
 class Launches:
@@ -162,14 +118,13 @@ class Launches:
     Args:
         kernels: compiles them.
         dtype: "float32" or "float64".
-        count: where a captured step finds the number of its images, an int32 on the device; None
-            for single operations.
+        batch: of a captured step; None for single operations.
     """
 
-    def __init__(self, kernels: Kernels, dtype: str, *, count: Array | None = None) -> None:
+    def __init__(self, kernels: Kernels, dtype: str, *, batch: Batch | None = None) -> None:
         self._kernels = kernels
         self._dtype = dtype
-        self._count = count
+        self._batch = batch
 
     def gather_batch(self, images: Array, rows: Array, shift: float, batch: Array) -> None:
         """Set `batch` (B, pixels) to some rows of `images`, normalised."""
@@ -178,26 +133,6 @@ class Launches:
         kernel(
             *_over(count * pixels),
             *(images, rows, int(count), int(pixels), float(shift), batch),
-        )
-
-    def begin_step(self, data: Data, section: Section, shift: float, step: Step) -> None:
-        """Take the batch of the next step of a section from the data set."""
-        kernel = self._get("steps", "begin_step", PIXEL=_pixel(data.images))
-        capacity, pixels = step.batch.shape
-        kernel(
-            *_over(capacity * pixels),
-            *(data.images, data.labels, section.rows, section.bounds, section.rates),
-            *(section.step, int(pixels), float(shift)),
-            *(step.batch, step.labels, step.count, step.rates),
-        )
-
-    def end_step(self, section: Section, step: Step) -> None:
-        """Note the loss of a step, and how many images were recognised."""
-        kernel = self._get("steps", "end_step", PIXEL="uint8")
-        kernel(
-            *((1,), (THREADS,)),
-            *(step.row_losses, step.row_correct, step.count),
-            *(section.step, section.losses, section.correct),
         )
 
     def train_one_by_one(
@@ -269,30 +204,21 @@ class Launches:
         )
 
     def linear(
-        self, x: Array, weight: Array, bias: Array | None, y: Array, activation: str
+        self, x: Array | Batch, weight: Array, bias: Array | None, y: Array, activation: str
     ) -> None:
         """Set `y` (B, out) to the activation of x W + bias."""
         inputs, outputs = weight.shape
-        kernel = self._get("linear", "linear", ACTIVATION=activation.upper())
+        constants, arguments = self._input(x)
+        kernel = self._get("linear", "linear", ACTIVATION=activation.upper(), **constants)
         grid = (_parts(outputs, TILE), _parts(len(x), TILE))
-        kernel(grid, (TILE, TILE), x, weight, bias, inputs, outputs, self._images(x), y)
+        kernel(grid, (TILE * TILE,), *arguments, weight, bias, inputs, outputs, y)
 
     def linear_backward_x(self, dy: Array, weight: Array, x: Array, dx: Array, below: str) -> None:
         """Set `dx` to dy Wᵀ times the derivative of the activation `below`, which made `x`."""
         inputs, outputs = weight.shape
         kernel = self._get("linear", "linear_backward_x", ACTIVATION=below.upper())
         grid = (_parts(inputs, TILE), _parts(len(x), TILE))
-        kernel(grid, (TILE, TILE), dy, weight, x, inputs, outputs, self._images(x), dx)
-
-    def linear_backward_weight(
-        self, dy: Array, x: Array, dweight: Array, dbias: Array | None
-    ) -> None:
-        """Set `dweight` to xᵀ dy, and `dbias`, if there is one, to the sum of dy."""
-        inputs, outputs = dweight.shape
-        kernel = self._get("linear", "linear_backward_weight", ACTIVATION="IDENTITY")
-        grid = (_parts(outputs, TILE), _parts(inputs + 1, TILE))
-        images = self._images(x)
-        kernel(grid, (TILE, TILE), dy, x, inputs, outputs, images, dweight, dbias)
+        kernel(grid, (TILE * TILE,), dy, weight, x, inputs, outputs, self._images(x), dx)
 
     def head(
         self,
@@ -300,7 +226,7 @@ class Launches:
         x: Array,
         weight: Array,
         bias: Array | None,
-        step: Step,
+        batch: Batch,
         dlogits: Array,
         dx: Array | None,
         below: str,
@@ -312,7 +238,7 @@ class Launches:
             x: (B, in), what the activation `below` made.
             weight: (in, out), with at most `MOST_CLASSES` outputs.
             bias: (out,); None without one.
-            step: has the labels, and takes loss and success of each image.
+            batch: has the labels, and takes loss and success of each image.
             dlogits: set to the gradient of the mean loss.
             dx: set to the gradient of what the activation below took; None where nobody needs it.
             below: the activation.
@@ -320,14 +246,16 @@ class Launches:
         kernel = self._get("head", "head", ACTIVATION=below.upper(), LOSS=loss.upper())
         (inputs, outputs), grid = weight.shape, (_parts(len(x), THREADS // WARP),)
         kernel(
-            *(grid, (THREADS,), x, weight, bias, step.labels, inputs, outputs, self._images(x)),
-            *(dlogits, step.row_losses, step.row_correct, dx),
+            *(grid, (THREADS,), x, weight, bias, batch.data.labels, batch.section.rows),
+            *(inputs, outputs, self._images(x), dlogits),
+            *(batch.step.row_losses, batch.step.row_correct, dx),
         )
 
-    def activation(self, x: Array, y: Array, kind: str) -> None:
+    def activation(self, x: Array | Batch, y: Array, kind: str) -> None:
         """Set `y` to an activation of `x`."""
-        kernel = self._get("activations", "activation", ACTIVATION=kind.upper())
-        kernel(*_over(x.size), x, np.int64(x.size), y)
+        constants, arguments = self._input(x)
+        kernel = self._get("activations", "activation", ACTIVATION=kind.upper(), **constants)
+        kernel(*_over(y.size), *arguments, math.prod(y.shape[1:]), y)
 
     def activation_backward(self, dy: Array, y: Array, dx: Array, kind: str) -> None:
         """Set `dx`, which may be `dy`, to `dy` times the derivative of what gave `y`."""
@@ -336,7 +264,7 @@ class Launches:
 
     def conv2d(
         self,
-        x: Array,
+        x: Array | Batch,
         weight: Array,
         bias: Array | None,
         y: Array,
@@ -346,30 +274,23 @@ class Launches:
         activation: str = "identity",
     ) -> None:
         """Set `y` to what becomes of the images `x`, and `mask` to the ties where it is pooled."""
-        kernel = self._get("convolution", "conv2d", **filters.constants(activation))
+        constants, arguments = self._input(x)
+        kernel = self._get("convolution", "conv2d", **filters.constants(activation), **constants)
         cells = math.prod(y.shape[2:])
         threads = min(THREADS, _parts(cells, WARP) * WARP)
         grid = (len(x) * maps.filters, _parts(cells, threads))
-        images, all_ties = self._images(x), filters.ties == "all"
-        kernel(grid, (threads,), x, weight, bias, *astuple(maps), images, all_ties, y, mask)
+        all_ties = filters.ties == "all"
+        kernel(grid, (threads,), *arguments, weight, bias, *astuple(maps), all_ties, y, mask)
 
     def conv2d_backward_weight(
-        self,
-        dy: Array,
-        mask: Array | None,
-        x: Array,
-        dweight: Array,
-        dbias: Array | None,
-        maps: Maps,
-        filters: Filters,
+        self, dy: Array, x: Array, dweight: Array, dbias: Array, maps: Maps, filters: Filters
     ) -> None:
-        """Set the gradients of filters and biases from that of what the activation took."""
+        """Set the gradients of filters and biases from that of their outputs."""
         kernel = self._get("convolution", "conv2d_backward_weight", **filters.constants())
         taps = maps.channels * filters.kernel_size**2
-        grid = (taps + (dbias is not None), maps.filters)
         threads = min(THREADS, _parts(math.prod(dy.shape) // maps.filters, 4 * WARP) * WARP)
-        images = self._images(x)
-        kernel(grid, (max(WARP, threads),), dy, mask, x, *astuple(maps), images, dweight, dbias)
+        sizes = *astuple(maps), len(x)
+        kernel((taps + 1, maps.filters), (max(WARP, threads),), dy, x, *sizes, dweight, dbias)
 
     def conv2d_backward_x(
         self,
@@ -415,9 +336,11 @@ class Launches:
         """Set the gradient of the mean loss, and of each row its loss and whether it is right."""
         kernel = self._get("losses", kind, LABEL=str(labels.dtype))
         rows, classes = logits.shape
-        grid = (_parts(rows, THREADS // WARP),)
-        images = self._images(logits)
-        kernel(grid, (THREADS,), logits, labels, classes, images, dlogits, losses, correct)
+        kernel(
+            *((_parts(rows, THREADS // WARP),), (THREADS,), logits, labels),
+            *(self._batch and self._batch.section.rows, classes, self._images(logits)),
+            *(dlogits, losses, correct),
+        )
 
     def update(
         self,
@@ -425,7 +348,7 @@ class Launches:
         weights: Array,
         grads: Array,
         state: tuple[Array, ...],
-        *rates: Array | float,
+        *rates: float,
         settings: Mapping[str, float],
     ) -> None:
         """Change `weights` and `state` by one step of an optimizer.
@@ -435,26 +358,70 @@ class Launches:
             weights: the parameter vector.
             grads: its gradient.
             state: the arrays that the rule keeps.
-            rates: the learning rate, and Adam's two others; for a captured step an array of them.
+            rates: the learning rate, and Adam's two others.
             settings: the numbers that do not change, by the names of the operation.
         """
-        kernel = self._get("updates", rule)
+        kernel = self._get("updates", "update", RULE=rule.upper())
         size = int(weights.size)
-        numbers = _SETTINGS[rule](settings)
-        decay = float(settings["weight_decay"])
-        kernel(*_over(size), weights, grads, *state, size, *rates, decay, *numbers)
+        kernel(*_over(size), weights, *state, *_numbers(rule, settings), grads, size, *rates)
+
+    def descend(
+        self,
+        rule: str,
+        layers: Sequence[Layer],
+        batch: Batch,
+        parameters: tuple[Array, ...],
+        settings: Mapping[str, float],
+    ) -> None:
+        """Change the parameters of all layers by their gradients, and note the loss of a step.
+
+        Args:
+            rule: as for `update`.
+            layers: with parameters, from the first to the last.
+            batch: of the step.
+            parameters: the parameter vector, and the arrays that the rule keeps.
+            settings: as for `update`.
+        """
+        data, section, step = batch.data, batch.section, batch.step
+        kernel = self._get(
+            *("descend", "descend"),
+            RULE=rule.upper(),
+            PIXEL=_pixel(data.images),
+        )
+        blocks = sum(layer.blocks for layer in layers)
+        numbers = _numbers(rule, settings)
+        kernel(
+            *((blocks + 1,), (THREADS,), as_argument(layers), data.images, section.rows),
+            *(float(batch.shift), step.batch, *parameters, *numbers, step.rates),
+            *(step.row_losses, step.row_correct, section.step, section.losses, section.correct),
+        )
 
     def _pooling(self, name: str, mask: Array | None = None) -> Kernel:
         return self._get("pooling", name, MASK="uint8" if mask is None else str(mask.dtype))
 
-    def _images(self, batch: Array) -> Any:
+    def _input(self, x: Array | Batch) -> tuple[dict[str, Constant], tuple[Any, ...]]:
+        """Return the options and the arguments for what a stage takes."""
+        if not isinstance(x, Batch):
+            return {}, (x, self._images(x))
+        data, section, step = x.data, x.section, x.step
+        return {"PIXEL": _pixel(data.images)}, (
+            *(data.images, section.rows, section.bounds, section.rates, section.step),
+            *(float(x.shift), step.batch, step.rates),
+        )
+
+    def _images(self, array: Array) -> Any:
         """Return the argument that says how many images there are."""
-        return int(batch.shape[0]) if self._count is None else self._count
+        return len(array) if self._batch is None else self._batch.step.batch
 
     def _get(self, file: str, name: str, **constants: str | int) -> Kernel:
-        if self._count is not None:
+        if self._batch is not None:
             constants["CAPTURED"] = 1
         return self._kernels.get(file, name, dtype=self._dtype, **constants)
+
+
+def _numbers(rule: str, settings: Mapping[str, float]) -> tuple[float | int, ...]:
+    """Return the numbers of an optimizer that do not change from step to step."""
+    return float(settings["weight_decay"]), *_SETTINGS[rule](settings)
 
 
 def _pixel(images: Array) -> str:

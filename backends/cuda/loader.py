@@ -4,7 +4,7 @@ import functools
 import importlib.resources
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +15,7 @@ Constant: TypeAlias = str | int
 
 # Without fast mathematics: a kernel rounds as the composed operation does, and NaN stays NaN.
 OPTIONS = ("-std=c++17",)
-COOPERATIVE = frozenset({"small_batches"})  # files whose blocks wait for each other
+TOGETHER = frozenset({"small_batches"})  # files whose blocks wait for each other
 REAL = {"float32": "float", "float64": "double"}
 NULL = np.uint64(0)  # the address that stands for an array that is left out
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
@@ -54,16 +54,14 @@ class Kernels:
         key = (file, name, options)
         with self._lock:
             if key not in self._kernels:
-                self._kernels[key] = Kernel(self._function(*key), dtype)
+                is_cooperative = file in TOGETHER and "CLUSTER" not in constants
+                self._kernels[key] = Kernel(self._function(*key), dtype, is_cooperative)
             return self._kernels[key]
 
     def _function(self, file: str, name: str, options: tuple[str, ...]) -> Any:
         if (file, options) not in self._modules:
             self._modules[file, options] = self._cupy.RawModule(
-                code=source(file),
-                options=options,
-                backend="nvrtc",
-                enable_cooperative_groups=file in COOPERATIVE,
+                code=source(file), options=options, backend="nvrtc"
             )
         try:
             return self._modules[file, options].get_function(name)
@@ -81,10 +79,11 @@ class Kernel:
     Args:
         function: as CuPy launches it: a Python int would arrive as 8 bytes, a float as a double.
         dtype: of its floating-point numbers.
+        is_cooperative: all blocks of a launch run at the same time.
     """
 
-    def __init__(self, function: Any, dtype: str) -> None:
-        self._function = function
+    def __init__(self, function: Any, dtype: str, is_cooperative: bool = False) -> None:
+        self._launch = cooperative(function) if is_cooperative else function
         self._real = np.dtype(dtype).type
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], *arguments: Any) -> None:
@@ -97,7 +96,7 @@ class Kernel:
                 `real`, and numbers of NumPy as they are.
         """
         if all(grid):
-            self._function(tuple(grid), tuple(block), tuple(map(self._as_argument, arguments)))
+            self._launch(tuple(grid), tuple(block), tuple(map(self._as_argument, arguments)))
 
     def _as_argument(self, value: Array | float | None) -> Any:
         if value is None:
@@ -105,6 +104,20 @@ class Kernel:
         if isinstance(value, bool | int):
             return np.int32(value)
         return self._real(value) if isinstance(value, float) else value
+
+
+def cooperative(function: Any) -> Callable[..., None]:
+    """Return what launches a kernel of CuPy, with the same arguments, all blocks at the same time.
+
+    A module of CuPy that is told to be cooperative is linked with CUDA's device runtime, which our
+    kernels have no use for, and which is not found everywhere. The launch is all it takes.
+    """
+
+    def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        # Looked up here, because CuPy has a function for each GPU.
+        function.kernel(grid, block, arguments, enable_cooperative_groups=True)
+
+    return launch
 
 
 def options_for(dtype: str, **constants: Constant) -> tuple[str, ...]:

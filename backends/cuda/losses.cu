@@ -1,6 +1,7 @@
 // The loss of each row of logits, its gradient, and whether the row was recognised.
 //
-// Layout: logits (B, classes); a warp a row, a lane every 32nd class. The formulas are those of
+// Layout: logits (B, classes), labels (B,) or, where there are `rows` of a section, of the data set;
+// a warp a row, a lane every 32nd class. The formulas are those of
 // backends/operations/losses.py; gradients are of the mean over the batch.
 // Cost per image: reads and writes `classes` numbers, and about as many exponentials.
 // Options: -DLABEL=int32 or int64.
@@ -14,15 +15,19 @@ struct Row {
 };
 
 #define ARGUMENTS                                                                               \
-  const real *__restrict__ logits, const LABEL *__restrict__ labels, int classes, count_t count, \
-      real *__restrict__ dlogits, real *__restrict__ losses, int *__restrict__ correct
-#define OWN_ROW own_row(logits, labels, classes, images_of(count), dlogits)
+  const real *__restrict__ logits, const LABEL *__restrict__ labels,                            \
+      const int *__restrict__ rows, int classes, batch_t batch, real *__restrict__ dlogits,     \
+      real *__restrict__ losses, int *__restrict__ correct
+#define OWN_ROW own_row(logits, labels, rows, classes, batch, dlogits)
 
-__device__ __forceinline__ Row own_row(const real* logits, const LABEL* labels, int classes,
-                                       int images, real* dlogits) {
+__device__ __forceinline__ Row own_row(const real* logits, const LABEL* labels,
+                                       const int* rows, int classes, batch_t batch,
+                                       real* dlogits) {
+  const int images = images_of(batch);
   const int number = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
   const int64 start = int64(number) * classes;
-  const int label = number < images ? int(labels[number]) : 0;
+  int label = 0;
+  if (number < images) label = int(labels[rows ? rows[beginning_of(batch) + number] : number]);
   return {logits + start, dlogits + start, number, int(threadIdx.x % 32), classes, label, images};
 }
 

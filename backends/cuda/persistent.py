@@ -5,7 +5,8 @@ time. Two kernels do all steps in one launch, where the rule allows it:
 
 - one_by_one.cu: batches of one image; a convolution and a linear layer that fit one block.
 - small_batches.cu: batches of 2 to 16 images; two linear layers, the first of which fits the shared
-  memory of some blocks.
+  memory of some blocks. From compute capability 9.0 on these are a cluster, before it a cooperative
+  grid; what they compute is the same to the last bit.
 
 Both descend the gradient plainly. Everything else runs as a graph, and so does every larger batch,
 which keeps more of a GPU busy than some blocks can.
@@ -29,7 +30,8 @@ MOST_FILTERS = ONE_BY_ONE_THREADS // 32  # a warp for each
 
 # As in small_batches.cu.
 SMALL_BATCHES_THREADS = 256
-BLOCKS = 8
+BLOCKS = 8  # the most that every GPU with clusters puts into one
+LEAST_CAPABILITY_WITH_CLUSTERS = 90
 MOST_IMAGES = 16
 
 
@@ -70,8 +72,13 @@ def one_by_one(program: TrainingProgram) -> Constants | None:
     }
 
 
-def small_batches(program: TrainingProgram) -> Constants | None:
-    """Return the options of small_batches.cu; None where the rule excludes a program."""
+def small_batches(program: TrainingProgram, *, capability: int) -> Constants | None:
+    """Return the options of small_batches.cu; None where the rule excludes a program.
+
+    Args:
+        program: a training.
+        capability: compute capability of the GPU, such as 90 for 9.0.
+    """
     kinds = [stage.kind for stage in program.stages]
     if kinds != ["linear", "linear"] or program.update.kind != "sgd":
         return None
@@ -89,6 +96,7 @@ def small_batches(program: TrainingProgram) -> Constants | None:
     if not fits:
         return None
     return {
+        **together(capability),
         "ACTIVATION": first.activation.upper(),
         "LOSS": program.loss.upper(),
         "BLOCKS": BLOCKS,
@@ -97,6 +105,11 @@ def small_batches(program: TrainingProgram) -> Constants | None:
         "HIDDEN": hidden,
         "OUTPUTS": outputs,
     }
+
+
+def together(capability: int) -> Constants:
+    """Return the options of grid.cuh: how blocks that wait for each other run at the same time."""
+    return {"CLUSTER": 1} if capability >= LEAST_CAPABILITY_WITH_CLUSTERS else {}
 
 
 def _gives_logits(stage: Stage) -> bool:

@@ -8,7 +8,7 @@
 // two buffers for the parts, taken in turn, keep a fast block from overwriting what a slow one reads.
 // Cost per image: INPUTS·HIDDEN multiplications forward and as many back, shared out among the
 // blocks, and 4·HIDDEN·OUTPUTS in each.
-// Options: -DPIXEL=uint8 or float; -DBLOCKS; -DBATCH, images of a step at most; -DINPUTS, -DHIDDEN and
+// Options: -DPIXEL=uint8 or float; -DBLOCKS; -DCLUSTER where they are a cluster; -DBATCH, images of a step at most; -DINPUTS, -DHIDDEN and
 // -DOUTPUTS (up to 32); -DACTIVATION of the hidden units; -DLOSS=SOFTMAX_CROSS_ENTROPY,
 // BINARY_CROSS_ENTROPY or QUADRATIC.
 #include "common.cuh"
@@ -44,9 +44,10 @@ __device__ __forceinline__ void note_loss(Shared& shared, int image, int images,
   }
 }
 
-// Grid: BLOCKS blocks of THREADS, launched cooperatively. `parts` are 2·BLOCKS·UNITS numbers.
+// Grid: BLOCKS blocks of THREADS, which run at the same time; grid.cuh says how. `parts` are
+// 2·BLOCKS·UNITS numbers.
 // At most 96 registers.
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void TOGETHER __launch_bounds__(256, 1)
     train_small_batches(const PIXEL* __restrict__ images, const int* __restrict__ labels,
                         const int* __restrict__ rows, const int* __restrict__ bounds,
                         const real* __restrict__ rates, int steps, real shift, real weight_decay,

@@ -15,7 +15,6 @@ from benchmarks.contenders.jax_training import (
     Array,
     adam,
     conv2d,
-    exact,
     jax,
     linear,
     max_pool2d,
@@ -35,20 +34,17 @@ def prepare_operation(task: OperationTask) -> OperationSession | None:
     compute = _prepare(task)
 
     def run() -> None:
-        with exact():
-            jax.block_until_ready(compute())
+        jax.block_until_ready(compute())
 
     # Updates give up their inputs, so results are those of a new beginning.
     def results() -> Sequence[Any]:
-        with exact():
-            return [np.asarray(array) for array in _prepare(task)()]
+        return [np.asarray(array) for array in _prepare(task)()]
 
     return OperationSession(run, results)
 
 
 def _prepare(task: OperationTask) -> Compute:
-    with exact():
-        return _PREPARE[task.name](jax.device_put(_without_int64(task)), task)
+    return _PREPARE[task.name](jax.device_put(_without_int64(task)), task)
 
 
 def _without_int64(task: OperationTask) -> Inputs:

@@ -48,8 +48,8 @@ lax = jax.lax
 Array: TypeAlias = Any
 Parameters: TypeAlias = dict[str, Array]
 
-# On a GPU, JAX would multiply in TF32.
-exact = partial(jax.default_matmul_precision, "highest")
+# On a GPU, JAX would multiply in TF32. Once for all: a setting for a stretch of code takes time.
+jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
@@ -251,11 +251,10 @@ class ScannedTraining(TrainingSession):
 
     def compile(self) -> None:
         """Compile an epoch."""
-        with exact():
-            started = time.perf_counter()
-            epoch = jax.jit(self._epoch, donate_argnums=(0, 1))
-            self._run = epoch.lower(self._state, self._key, self._data).compile()
-            self.compile_s = time.perf_counter() - started
+        started = time.perf_counter()
+        epoch = jax.jit(self._epoch, donate_argnums=(0, 1))
+        self._run = epoch.lower(self._state, self._key, self._data).compile()
+        self.compile_s = time.perf_counter() - started
 
     def run(self) -> None:
         """Train an epoch."""
@@ -274,14 +273,12 @@ class ScannedTraining(TrainingSession):
     def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
         """Differentiate the loss."""
         images, labels = self._data
-        with exact():
-            _, gradients = self._gradients(self._state[0], images[rows], labels[rows])
+        _, gradients = self._gradients(self._state[0], images[rows], labels[rows])
         return _on_host(gradients)
 
     def update(self, rows: NDArray[np.int64]) -> float:
         """Scan over one batch."""
-        with exact():
-            self._state, losses = self._update(self._state, self._data, jnp.asarray(rows[None]))
+        self._state, losses = self._update(self._state, self._data, jnp.asarray(rows[None]))
         return float(losses[0])
 
     def weights(self) -> HostArrays:
@@ -292,8 +289,7 @@ class ScannedTraining(TrainingSession):
         """Return the class of the largest logit."""
         model = self._task.model
         pixels = images.astype(np.float32) / 255 + np.float32(model.pixel_shift)
-        with exact():
-            classes = self._predict(self._state[0], pixels.reshape(-1, *model.input_shape))
+        classes = self._predict(self._state[0], pixels.reshape(-1, *model.input_shape))
         return np.asarray(classes, np.int64)
 
     def _mean_loss(self, parameters: Parameters, images: Array, labels: Array) -> Array:
@@ -340,8 +336,7 @@ def prepare_inference(model: Network) -> InferenceSession:
         return activation(logits(parameters, x))
 
     def predict(images: NDArray[np.float32]) -> HostArray:
-        with exact():
-            return np.asarray(compute(parameters, images))
+        return np.asarray(compute(parameters, images))
 
     return predict
 

@@ -1,15 +1,17 @@
 // What a step on a GPU costs beside its own work: each kernel here does one thing and nothing else.
 //
-// Options: -DCHAINS, how many sums a thread of `multiply_add` has under way.
+// Options: -DCHAINS, how many sums a thread of `multiply_add` has under way; -DCLUSTER and -DBLOCKS as
+// grid.cuh has them.
 #include "common.cuh"
 #include "grid.cuh"
 
 // At most 16 registers.
 extern "C" __global__ void nothing() {}
 
-// Grid: blocks that are resident together. They all meet so many times.
+// Grid: blocks that run at the same time, BLOCKS of them where they are a cluster. They all meet so
+// many times.
 // At most 32 registers.
-extern "C" __global__ void meet(int rounds, unsigned* barrier) {
+extern "C" __global__ void TOGETHER meet(int rounds, unsigned* barrier) {
   for (int round = 0; round < rounds; round++) wait_for_grid(barrier);
 }
 

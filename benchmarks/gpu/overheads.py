@@ -12,7 +12,7 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from backends.cuda.loader import options_for, with_includes
+from backends.cuda import persistent
+from backends.cuda.loader import Constant, cooperative, options_for, with_includes
 from mnist_accel.atomic_file import write_atomically
 
 FILE = Path(__file__).with_name("overheads.cu")
@@ -89,10 +90,7 @@ def measure(
         return [
             *_launches(cupy, gpu_s, host_s, amounts.launches),
             *_graphs(cupy, stream, gpu_s, host_s, amounts.nodes),
-            *(
-                _barrier(cupy, gpu_s, blocks, amounts.rounds)
-                for blocks in dict.fromkeys((8, multiprocessors))
-            ),
+            *_barriers(cupy, gpu_s, multiprocessors, amounts.rounds),
             _copy(cupy, gpu_s, multiprocessors, amounts.copied_bytes),
             _arithmetic(cupy, gpu_s, multiprocessors, amounts.additions),
         ]
@@ -104,15 +102,10 @@ def source() -> str:
     return with_includes(FILE.read_text(encoding="utf-8"), FILE.name)
 
 
-def kernel(cupy: Any, name: str) -> Any:
-    """Return a kernel of overheads.cu; blocks of `meet` are resident together."""
-    module = cupy.RawModule(
-        code=source(),
-        options=options_for("float32", CHAINS=CHAINS),
-        backend="nvrtc",
-        enable_cooperative_groups=name == "meet",
-    )
-    return module.get_function(name)
+def kernel(cupy: Any, name: str, **constants: Constant) -> Any:
+    """Return a kernel of overheads.cu."""
+    options = options_for("float32", CHAINS=CHAINS, **constants)
+    return cupy.RawModule(code=source(), options=options, backend="nvrtc").get_function(name)
 
 
 def _launches(cupy: Any, gpu_s: Stopwatch, host_s: Stopwatch, count: int) -> list[Figure]:
@@ -152,14 +145,28 @@ def _graphs(
     ]
 
 
-def _barrier(cupy: Any, gpu_s: Stopwatch, blocks: int, rounds: int) -> Figure:
-    meet, barrier = kernel(cupy, "meet"), cupy.zeros(2, "uint32")
+def _barriers(cupy: Any, gpu_s: Stopwatch, multiprocessors: int, rounds: int) -> Iterator[Figure]:
+    """Yield how long the blocks of a grid take to meet, and those of a cluster if there are any."""
+    meet = cooperative(kernel(cupy, "meet"))
+    for blocks in dict.fromkeys((persistent.BLOCKS, multiprocessors)):
+        value = _meeting_us(cupy, gpu_s, meet, blocks, rounds)
+        yield Figure(f"grid barrier of {blocks} blocks", value, "µs")
+    constants = persistent.together(int(cupy.cuda.Device().compute_capability))
+    if constants:
+        meet = kernel(cupy, "meet", BLOCKS=persistent.BLOCKS, **constants)
+        value = _meeting_us(cupy, gpu_s, meet, persistent.BLOCKS, rounds)
+        yield Figure(f"cluster barrier of {persistent.BLOCKS} blocks", value, "µs")
+
+
+def _meeting_us(
+    cupy: Any, gpu_s: Stopwatch, meet: Callable[..., None], blocks: int, rounds: int
+) -> float:
+    barrier = cupy.zeros(2, "uint32")
 
     def seconds(count: int) -> float:
         return gpu_s(lambda: meet((blocks,), (THREADS,), (np.int32(count), barrier)))
 
-    per_round = (seconds(rounds + 1) - seconds(1)) / rounds
-    return Figure(f"grid barrier of {blocks} blocks", per_round * 1e6, "µs")
+    return (seconds(rounds + 1) - seconds(1)) / rounds * 1e6
 
 
 def _copy(cupy: Any, gpu_s: Stopwatch, multiprocessors: int, size: int) -> Figure:

@@ -30,8 +30,9 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
         yield "".join(f"> {_escaped(caution)}\n" for caution in summary.cautions)
     yield (
         "Median of all rounds, p10–p90 and their number n; ratios are speeds over that of the "
-        "fastest peer on the same kind of device, with 95 % bootstrap intervals over passes and "
-        "rounds; the floor follows from counted operations and bytes and the measured ceilings.\n"
+        "fastest peer on the same kind of device, with the 95 % intervals in which a second run on "
+        "this machine is to be expected (bootstrap over passes and rounds); the floor follows from "
+        "counted operations and bytes and the measured ceilings.\n"
     )
     recipes = analysis.recipes()
     if recipes:

@@ -204,10 +204,7 @@ def _of_seeds(time: TimeToAccuracy) -> str:
 
 def _missing(results: ResultSet) -> Iterator[str]:
     for row in results.failed:
-        yield (
-            f"{row.contender} has no time for {row.level} {row.case}: its check failed "
-            f"({row.reason})."
-        )
+        yield (f"{row.contender} has no time for {row.level} {row.case}: it failed ({row.reason}).")
     measured = {measurement.contender for measurement in results.measurements.values()}
     reasons = {row.contender: row.reason for row in results.absent if row.contender not in measured}
     if reasons:

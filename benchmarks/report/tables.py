@@ -109,7 +109,7 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
         rows += [
             (Cell(row.contender), Cell(f"{label}: {row.reason}", span=len(columns) - 1, kind=kind))
             for missing, label, kind in (
-                (analysis.results.failed, "failed its check", "failed"),
+                (analysis.results.failed, "failed", "failed"),
                 (absent, "absent", "missing"),
             )
             for row in missing
@@ -316,7 +316,7 @@ def missing_table(results: ResultSet) -> Table:
     """Make the table of the rows without a time, those of one reason together."""
     groups = [
         Group(heading, tuple(_missing_rows(missing)))
-        for heading, missing in (("failed its check", results.failed), ("absent", results.absent))
+        for heading, missing in (("failed", results.failed), ("absent", results.absent))
     ]
     return _table(("", "reason", "rows"), groups, texts=(1, 2), heading="why there is no time")
 

@@ -14,7 +14,9 @@ HERE = Path(__file__).parent
 OPTIONS = ["-std=c++17", "-O1", "-g0", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden"]
 # The sanitizer's own code takes the compiler longer than ours; the last -O counts.
 CHECKS = ("-O0", "-fsanitize=address", "-fsanitize-sections=cuda_shared")
-KERNEL = re.compile(r'extern "C" __global__ void\s*(?:__launch_bounds__\([^)]*\))?\s*(\w+)\(')
+KERNEL = re.compile(
+    r'extern "C" __global__ void\s*(?:TOGETHER\s*)?(?:__launch_bounds__\([^)]*\))?\s*(\w+)\('
+)
 
 
 def why_not() -> str:

@@ -15,9 +15,19 @@
 // ---------------------------------------------------------------------------------------- words
 
 #define __global__
-#define __device__ static
+#define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
+// Kernels that run as clusters lie together, so that it can be told which they are. All have 8 blocks,
+// as many as every GPU with clusters allows.
+#define __cluster_dims__(x, y, z)                                                         \
+  __attribute__((section("cuda_clusters_of_" EMULATOR_TEXT(x) "_" EMULATOR_TEXT(y) "_" \
+                         EMULATOR_TEXT(z))))
+#define EMULATOR_TEXT(word) EMULATOR_TEXT_OF(word)
+#define EMULATOR_TEXT_OF(word) #word
+extern "C" __attribute__((visibility("hidden"), weak)) char __start_cuda_clusters_of_8_1_1,
+    __stop_cuda_clusters_of_8_1_1;
 // All shared variables of a module lie together, so that a block's can be exchanged for another's.
 #define __shared__ static __attribute__((section("cuda_shared")))
 
@@ -40,6 +50,12 @@ inline void __syncthreads(int line = __builtin_LINE()) {
 
 inline void __syncwarp(unsigned mask = 0xffffffff, int line = __builtin_LINE()) {
   emulator::exchange(mask, 0, {"__syncwarp", line});
+}
+
+inline void __cluster_barrier_arrive() { emulator::arrive_at_cluster(); }
+
+inline void __cluster_barrier_wait(int line = __builtin_LINE()) {
+  emulator::wait_for_cluster({"__cluster_barrier_wait", line});
 }
 
 namespace emulator {
@@ -91,6 +107,7 @@ inline void __nanosleep(unsigned, int line = __builtin_LINE()) {
 // CUDA has these for both types under one name; C has them for double alone.
 using std::exp;
 using std::fabs;
+using std::fma;
 using std::fmax;
 using std::log;
 using std::log1p;
@@ -127,6 +144,13 @@ template <class... Arguments, void (*kernel)(Arguments...)>
 struct Entry<kernel> {
   static constexpr Parameter parameters[] = {parameter<Arguments>()...};
 
+  static unsigned blocks_of_a_cluster() {
+    const char* const address = reinterpret_cast<const char*>(kernel);
+    const bool is_cluster = address >= &__start_cuda_clusters_of_8_1_1 &&
+                            address < &__stop_cuda_clusters_of_8_1_1;
+    return is_cluster ? 8 : 1;
+  }
+
   static void call(void** addresses) { call(addresses, std::index_sequence_for<Arguments...>{}); }
 
   template <size_t... number>
@@ -143,8 +167,12 @@ struct Entry<kernel> {
     *parameters = emulator::Entry<name>::parameters;                                          \
     return sizeof emulator::Entry<name>::parameters / sizeof(emulator::Parameter);            \
   }                                                                                           \
+  extern "C" int blocks_of_a_cluster_of_##name() {                                            \
+    return emulator::Entry<name>::blocks_of_a_cluster();                                      \
+  }                                                                                           \
   extern "C" const char* launch_##name(emulator::Launch launch) {                             \
     launch.kernel = emulator::Entry<name>::call;                                              \
+    launch.cluster = emulator::Entry<name>::blocks_of_a_cluster();                            \
     launch.shared = &__start_cuda_shared;                                                     \
     launch.shared_bytes = unsigned(&__stop_cuda_shared - &__start_cuda_shared);               \
     return emulator::run(launch);                                                             \

@@ -1,8 +1,7 @@
 """What the adapter uses of CuPy, on NumPy arrays and the emulator."""
 
+import functools
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,14 @@ class OutOfMemoryError(MemoryError):
     """The device has no room for an array."""
 
 
+class DeviceArray(np.ndarray[Any, Any]):
+    """An array that says where it lies as CuPy's do."""
+
+    @property
+    def data(self) -> SimpleNamespace:  # type: ignore[override]
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
 class EmulatedCupy:
     """Stands in for the module `cupy`.
 
@@ -24,13 +31,21 @@ class EmulatedCupy:
         device: where kernels run.
         memory_bytes: what arrays of `empty` may take together.
         devices: how many GPUs there are to select.
+        capability: compute capability of each of them.
     """
 
-    def __init__(self, device: Device, *, memory_bytes: int = 1 << 30, devices: int = 1) -> None:
+    def __init__(
+        self,
+        device: Device,
+        *,
+        memory_bytes: int = 1 << 30,
+        devices: int = 1,
+        capability: str = "90",
+    ) -> None:
         self._device = device
         self._free_bytes = memory_bytes
         self.cuda = SimpleNamespace(
-            Device=self._select,
+            Device=functools.partial(SelectedDevice, device, capability),
             Stream=lambda non_blocking: Stream(device, non_blocking=non_blocking),
             get_current_stream=lambda: Stream(device, non_blocking=False),
             compiler=SimpleNamespace(CompileException=CompileException),
@@ -45,14 +60,6 @@ class EmulatedCupy:
     def RawModule(self, **options: Any) -> RawModule:  # noqa: N802 - the name that CuPy has for it
         return RawModule(device=self._device, **options)
 
-    @contextmanager
-    def _select(self, number: int) -> Iterator[None]:
-        before, self._device.selected = self._device.selected, number
-        try:
-            yield
-        finally:
-            self._device.selected = before
-
     def asnumpy(self, array: Any) -> Any:
         self._refuse_while_capturing("copies to the host")
         return np.array(array)
@@ -65,14 +72,14 @@ class EmulatedCupy:
 
     def zeros(self, shape: Any, dtype: Any) -> Any:
         self._refuse_while_capturing("allocates")
-        return np.zeros(shape, dtype)
+        return np.zeros(shape, dtype).view(DeviceArray)
 
     def ascontiguousarray(self, array: Any) -> Any:
         return array if array.flags.c_contiguous else self.array(array, order="C")
 
     def empty(self, shape: Any, dtype: Any) -> Any:
         self._refuse_while_capturing("allocates")
-        array = np.empty(shape, dtype)
+        array = np.empty(shape, dtype).view(DeviceArray)
         if array.nbytes > self._free_bytes:
             raise OutOfMemoryError(f"Out of memory allocating {array.nbytes} bytes")
         self._free_bytes -= array.nbytes
@@ -90,6 +97,21 @@ class EmulatedCupy:
         self._device.use()
         if self._device.recorded is not None:
             raise AssertionError(f"{verb} while a graph is captured: CUDA refuses, or forgets it")
+
+
+class SelectedDevice:
+    """One of the GPUs; which one is a number, and all are the same."""
+
+    def __init__(self, device: Device, capability: str, number: int = 0) -> None:
+        self.compute_capability = capability
+        self._device = device
+        self._number = number
+
+    def __enter__(self) -> None:
+        self._before, self._device.selected = self._device.selected, self._number
+
+    def __exit__(self, *error: object) -> None:
+        self._device.selected = self._before
 
 
 class Stream:

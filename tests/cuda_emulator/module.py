@@ -41,6 +41,7 @@ class _Launch(ctypes.Structure):
         ("grid", _Index),
         ("block", _Index),
         ("resident", ctypes.c_uint),
+        ("cluster", ctypes.c_uint),
         ("order", ctypes.c_uint),
         ("seed", ctypes.c_uint),
         ("shared", ctypes.c_void_p),
@@ -90,7 +91,6 @@ class RawModule:
         code: CUDA C++.
         options: of NVRTC.
         backend: "nvrtc", the only one.
-        enable_cooperative_groups: all blocks of a launch are resident together.
         device: where kernels run; one of the module's own if None.
     """
 
@@ -100,27 +100,23 @@ class RawModule:
         code: str,
         options: Sequence[str] = (),
         backend: str = "nvrtc",
-        enable_cooperative_groups: bool = False,
         device: Device | None = None,
     ) -> None:
         assert backend == "nvrtc"
         self._device = device or Device()
-        self._cooperative = enable_cooperative_groups
         self._source = code, tuple(options), self._device.sanitize
 
     def get_function(self, name: str) -> "RawKernel":
-        return RawKernel(_load(*self._source), name, self._device, cooperative=self._cooperative)
+        return RawKernel(_load(*self._source), name, self._device)
 
 
 class RawKernel:
     """A kernel of a module; it has run when the call of it returns, unless it is captured."""
 
-    def __init__(
-        self, library: ctypes.CDLL, name: str, device: Device, *, cooperative: bool
-    ) -> None:
+    def __init__(self, library: ctypes.CDLL, name: str, device: Device) -> None:
         self.name = name
-        self._cooperative = cooperative
         self._device = device
+        self.is_cluster: bool = getattr(library, f"blocks_of_a_cluster_of_{name}")() > 1
         self._run = getattr(library, f"launch_{name}")
         self._run.argtypes, self._run.restype = [_Launch], ctypes.c_char_p
         parameters = ctypes.POINTER(_Parameter)()
@@ -130,7 +126,17 @@ class RawKernel:
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]
     ) -> None:
-        """Run the kernel to its end, or add it to the graph that is being captured.
+        """Run the kernel to its end, or add it to the graph that is being captured."""
+        self.kernel(grid, block, args)
+
+    def kernel(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: tuple[Any, ...],
+        enable_cooperative_groups: bool = False,
+    ) -> None:
+        """Do the same; where it says so, all blocks run side by side.
 
         Raises:
             TypeError: an argument is not what the kernel takes; a GPU would not notice.
@@ -148,7 +154,8 @@ class RawKernel:
 
         def launch() -> None:
             assert args is not None  # the arrays live as long as the graph
-            self._launch(grid, block, values, resident=blocks if self._cooperative else 1)
+            resident = blocks if enable_cooperative_groups else 1
+            self._launch(grid, block, values, resident=resident)
 
         if self._device.recorded is None:
             launch()
@@ -180,6 +187,8 @@ class RawKernel:
     def _value(self, number: int, argument: Any) -> np.ndarray[Any, Any]:
         """Return the bytes that CuPy would hand to the kernel, after a look at their meaning."""
         wanted = self._parameters[number]
+        if isinstance(argument, np.ndarray) and argument.dtype.names:
+            return self._structure(number, argument)
         if isinstance(argument, np.ndarray):
             self._check_array(number, argument)
             return np.array(argument.ctypes.data, np.uint64)
@@ -199,6 +208,17 @@ class RawKernel:
                 f"{value.dtype}"
             )
         return value
+
+    def _structure(self, number: int, argument: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return a copy of a structure, which CuPy hands over by value if there is one of it."""
+        wanted = self._parameters[number]
+        where = f"{self.name}, argument {number}"
+        if argument.size != 1:
+            raise TypeError(f"{where}: expected one structure, got {argument.size}")
+        if wanted.element_bytes or wanted.bytes != argument.nbytes:
+            kind = "a pointer" if wanted.element_bytes else f"{wanted.bytes} bytes"
+            raise TypeError(f"{where}: expected {kind}, got a structure of {argument.nbytes} bytes")
+        return np.array(argument)
 
     def _check_array(self, number: int, array: np.ndarray[Any, Any]) -> None:
         wanted = self._parameters[number]

@@ -113,6 +113,37 @@ extern "C" __global__ void add_up_across_blocks(int* numbers, int* told, int tim
   }
 }
 
+#define TOGETHER __cluster_dims__(8, 1, 1)
+
+// Does the same with the blocks of a cluster.
+extern "C" __global__ void TOGETHER add_up_across_a_cluster(int* numbers, int* told, int times) {
+  for (int time = 0; time < times; time++) {
+#ifdef BUG_ONE_BUFFER
+    volatile int* const all = told;
+#else
+    volatile int* const all = told + time % 2 * 8;
+#endif
+    if (threadIdx.x == 0) all[blockIdx.x] = numbers[blockIdx.x];
+#ifdef BUG_MISSING_BLOCK
+    if (blockIdx.x == 5) return;
+#endif
+#ifndef BUG_NOT_ARRIVED
+    __cluster_barrier_arrive();
+#endif
+#ifdef BUG_ARRIVED_TWICE
+    __cluster_barrier_arrive();
+#endif
+    __cluster_barrier_wait();
+    if (threadIdx.x > 0) continue;
+    int sum = 0;
+    for (int block = 0; block < 8; block++) {
+      sum += all[block];
+      __syncwarp(1);  // here another block may run
+    }
+    numbers[blockIdx.x] = sum;
+  }
+}
+
 extern "C" __global__ void count_threads(int* count) { atomicAdd(count, 1); }
 
 // Counts how often each thread of a launch of (2, 3, 2) blocks of (8, 4, 2) threads runs.
@@ -124,4 +155,13 @@ extern "C" __global__ void mark_place(int* seen) {
 
 extern "C" __global__ void fill(float* x, int n) {
   if (int(threadIdx.x) < n) x[threadIdx.x] = 1;
+}
+
+struct Line {
+  float slope;
+  int offset;
+};
+
+extern "C" __global__ void draw(const __grid_constant__ Line line, float* y) {
+  y[threadIdx.x] = line.slope * float(threadIdx.x) + float(line.offset);
 }

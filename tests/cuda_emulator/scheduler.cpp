@@ -29,7 +29,7 @@ constexpr unsigned MOST_IDLE_ROUNDS = 10000;
 // For how many rounds a block is the slow one.
 constexpr unsigned SLOW_ROUNDS = 512;
 
-enum class State { ready, asleep, at_block_barrier, at_warp_barrier, done };
+enum class State { ready, asleep, at_block_barrier, at_warp_barrier, at_cluster_barrier, done };
 
 struct Fiber : Thread {
   char* stack;
@@ -38,6 +38,7 @@ struct Fiber : Thread {
   Place place;
   unsigned mask;
   uint64_t given;
+  bool has_arrived;  // where its cluster meets
 };
 
 }  // namespace
@@ -180,6 +181,17 @@ bool release(Block& block) {
   return any;
 }
 
+// Wakes all threads of a cluster if all wait at the same barrier of it; returns whether they do.
+bool release_cluster(std::vector<std::unique_ptr<Block>>& blocks) {
+  const Place place = blocks[0]->fibers[0].place;
+  for (const auto& block : blocks)
+    for (const Fiber& fiber : block->fibers)
+      if (fiber.state != State::at_cluster_barrier || !same(fiber.place, place)) return false;
+  for (auto& block : blocks)
+    for (Fiber& fiber : block->fibers) fiber.state = State::ready;
+  return true;
+}
+
 // Says who waits where, a part for each group of threads that wait together.
 void report_deadlock(const std::vector<std::unique_ptr<Block>>& blocks) {
   for (const auto& block : blocks) {
@@ -293,6 +305,7 @@ void run_blocks(std::vector<std::unique_ptr<Block>>& blocks, Order& threads, Ord
       const Ran ran = run_turn(*blocks[slow], several, threads);
       all = {all.any || ran.any, all.awake || ran.awake};
     }
+    if (release_cluster(blocks)) all = {true, true};
     if (!all.any) report_deadlock(blocks);
     idle_rounds = all.awake ? 0 : idle_rounds + 1;
     if (all.any && idle_rounds > MOST_IDLE_ROUNDS)
@@ -314,6 +327,7 @@ std::unique_ptr<Block> make_block(size_t first_stack) {
     fiber.received = &block->received[thread - fiber.lane];
     fiber.stack = stack(first_stack + thread);
     fiber.mask = 0;
+    fiber.has_arrived = false;
     thread++;
   }
   return block;
@@ -336,6 +350,21 @@ Index block_size() { return launch->block; }
 Index grid_size() { return launch->grid; }
 
 void wait_for_block(Place place) { leave(State::at_block_barrier, place); }
+
+void arrive_at_cluster() {
+  Fiber* fiber = running();
+  if (launch->cluster == 1) fail("a cluster barrier in a kernel that is not launched as a cluster");
+  if (fiber->has_arrived) fail("a thread comes twice to a cluster barrier that it does not wait at");
+  fiber->has_arrived = true;
+}
+
+void wait_for_cluster(Place place) {
+  Fiber* fiber = running();
+  if (!fiber->has_arrived)
+    fail("%s in line %d by a thread that has not arrived", place.operation, place.line);
+  fiber->has_arrived = false;
+  leave(State::at_cluster_barrier, place);
+}
 
 void exchange(unsigned mask, uint64_t value, Place place) {
   Fiber* fiber = running();
@@ -362,12 +391,19 @@ const char* run(const Launch& what) {
   error[0] = 0;
   Order threads(what.order, what.seed), order(what.order, what.seed + 1);
   const unsigned count = what.grid.x * what.grid.y * what.grid.z;
-  const std::vector<unsigned> sequence = order.of(count);
+  if (count % what.cluster || (what.cluster > 1 && what.resident > 1)) {
+    fail("%u blocks cannot be launched%s as clusters of %u", count,
+         what.resident > 1 ? " cooperatively" : "", what.cluster);
+    return error;
+  }
+  // One group after the other runs; the blocks of a cluster are neighbours.
+  const unsigned group = what.resident > 1 ? what.resident : what.cluster;
+  const std::vector<unsigned> sequence = order.of(count / group);
   const size_t block_size = size_t(what.block.x) * what.block.y * what.block.z;
   std::vector<std::unique_ptr<Block>> blocks;
-  for (unsigned i = 0; i < what.resident; i++) blocks.push_back(make_block(i * block_size));
-  for (unsigned first = 0; first < count && !error[0]; first += what.resident) {
-    for (unsigned i = 0; i < what.resident; i++) begin(*blocks[i], sequence[first + i]);
+  for (unsigned i = 0; i < group; i++) blocks.push_back(make_block(i * block_size));
+  for (size_t number = 0; number < sequence.size() && !error[0]; number++) {
+    for (unsigned i = 0; i < group; i++) begin(*blocks[i], sequence[number] * group + i);
     bring_in(*blocks[0]);
     run_blocks(blocks, threads, order);
   }

@@ -35,6 +35,7 @@ struct Launch {
   void** arguments;
   Index grid, block;
   unsigned resident;   // how many blocks run side by side: 1, or all of a cooperative launch
+  unsigned cluster;    // how many blocks form a cluster, which runs side by side; 1 without any
   unsigned order;      // in which order threads and blocks run: 0 up, 1 down, 2 at random
   unsigned seed;       // of the random order
   char* shared;        // the module's static shared memory
@@ -49,6 +50,10 @@ Index grid_size();
 
 // Waits until all threads of the block are at the same barrier.
 void wait_for_block(Place place);
+// Says that this thread has come to where its cluster meets.
+void arrive_at_cluster();
+// Waits until all threads of the cluster have come, and wait at the same place.
+void wait_for_cluster(Place place);
 // Waits until all lanes of the mask are at the same place, and hands each what every lane gave.
 void exchange(unsigned mask, uint64_t value, Place place);
 // Lets others run: a thread that waits for a number in memory to change must call this.

@@ -1,0 +1,32 @@
+// Rows of numbers as kernels read them: `x(row)[i]`.
+
+// Numbers that lie one row after the other.
+struct Numbers {
+  const real* first;
+  int size;  // of a row
+  int count;
+  __device__ __forceinline__ const real* operator()(int row) const {
+    return first + int64(row) * size;
+  }
+};
+
+#ifdef PIXEL
+// An image of the data set, normalised as it is read.
+struct Image {
+  const PIXEL* pixels;
+  real shift;
+  __device__ __forceinline__ real operator[](int i) const { return normalised(pixels[i], shift); }
+};
+
+// The images of a batch, wherever in the data set they lie.
+struct Pixels {
+  const PIXEL* images;
+  const int* rows;  // of the data set
+  real shift;
+  int size;  // of an image
+  int count;
+  __device__ __forceinline__ Image operator()(int image) const {
+    return {images + int64(rows[image]) * size, shift};
+  }
+};
+#endif

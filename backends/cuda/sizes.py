@@ -1,0 +1,66 @@
+"""Sizes of convolutions and poolings, as the kernels take them."""
+
+from dataclasses import dataclass
+
+from backends.operations.common import Ties
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Sizes of a convolution with a stride of 1, in the order in which the kernels take them.
+
+    Attributes:
+        channels: of the images.
+        height: of the images.
+        width: of the images.
+        filters: how many there are.
+        padding: zeros on each side.
+    """
+
+    channels: int
+    height: int
+    width: int
+    filters: int
+    padding: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Sizes of a pooling, in the order in which the kernels take them.
+
+    Attributes:
+        height: of the images.
+        width: of the images.
+        pooled_height: how many windows lie below each other.
+        pooled_width: how many windows lie side by side.
+        size: side of a window.
+        stride: step between windows.
+    """
+
+    height: int
+    width: int
+    pooled_height: int
+    pooled_width: int
+    size: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a convolution is compiled for.
+
+    Attributes:
+        kernel_size: side of a filter.
+        ties: of the 2×2 max-pooling that follows; None where none follows.
+    """
+
+    kernel_size: int
+    ties: Ties | None = None
+
+    def constants(self, activation: str = "identity") -> dict[str, str | int]:
+        """Return the options of convolution.cu."""
+        return {
+            "KERNEL_SIZE": self.kernel_size,
+            "ACTIVATION": activation.upper(),
+            "POOL": int(self.ties is not None),
+        }
