@@ -4,6 +4,9 @@ from collections.abc import Container
 
 from benchmarks.results import Case, Measurement, ResultSet
 
+# Nobody would use a textbook's loops in earnest, so nobody is measured against them.
+FOR_SCALE = frozenset({"loops"})
+
 
 def best_peer(
     results: ResultSet, measurement: Measurement, among: Container[str] | None = None
@@ -23,6 +26,7 @@ def best_peer(
         peer
         for peer in results.of_case(measurement.case)
         if results.contenders[peer.contender].is_peer
+        and peer.contender not in FOR_SCALE
         and (among is None or peer.contender in among)
         and (peer.contender in results.on_gpu) == on_gpu
     ]

@@ -15,10 +15,9 @@ TARGETS = (0.95, 0.97, 0.99)
 FEWEST_SIZES = 3
 # How many times as long as the fastest pass of a row its slowest may take before that is said.
 UNSTEADY = 2.0
-# What the names of contenders imply, and no result file says. Nobody would use a textbook's loops
-# in earnest, so nobody is measured against them; and who keeps compiled code on disk spends no time
-# on it (kernels that are always compiled before the suite) or perhaps none (a library's own cache).
-FOR_SCALE = frozenset({"loops"})
+# What names of contenders imply, and no result file says: who keeps compiled code on disk spends no
+# time on it (kernels that are always compiled before the suite), or perhaps none (a library's own
+# cache).
 COMPILED_BEFORE = frozenset({"numba"})
 PERHAPS_COMPILED_BEFORE = frozenset({"torch-compile"})
 _SIZES = {"batch": "batch", "width": "width", "depth": "depth"}
@@ -146,7 +145,7 @@ def analyse(results: ResultSet) -> Analysis:
 
 
 def _standing(results: ResultSet, measurement: Measurement, rng: np.random.Generator) -> Standing:
-    peer = best_peer(results, measurement, results.contenders.keys() - FOR_SCALE)
+    peer = best_peer(results, measurement)
     speed = None
     if peer is measurement:
         speed = Estimate(1.0, 1.0, 1.0)

@@ -8,7 +8,6 @@ import numpy as np
 from benchmarks.report import numbers
 from benchmarks.report.analysis import (
     COMPILED_BEFORE,
-    FOR_SCALE,
     PERHAPS_COMPILED_BEFORE,
     UNSTEADY,
     Analysis,
@@ -16,6 +15,7 @@ from benchmarks.report.analysis import (
     times_to_accuracy,
 )
 from benchmarks.results import PHASES, Case, Measurement, Missing, ResultSet
+from benchmarks.rivals import FOR_SCALE
 
 
 @dataclass(frozen=True)
