@@ -100,7 +100,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     texts = (
         "a choice of networks and sizes (the default): three minutes on two cores, and half a "
         "minute more the first time, to compile kernels",
-        "all networks and sizes, and time to accuracy: about an hour",
+        "all networks and sizes, and time to accuracy: about two hours with all peers, a good "
+        "part of which they compile",
     )
     for name, text in zip(PROFILES, texts, strict=True):
         profile.add_argument(
