@@ -101,8 +101,8 @@ def _level(function: str) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Shuffle, and leave out what an earlier run has measured already."""
     record = config.stash[RECORD]
-    # Pytest makes a test without parameters of a level that has no cases.
-    items[:] = [item for item in items if "NOTSET" not in item.name]
+    # Of a level that has no cases, pytest makes a test whose parameters are not set.
+    items[:] = [item for item in items if isinstance(_parameters(item).get("repetition", 0), int)]
     _record_left_out(record, items)
     random.Random(record.settings.seed).shuffle(items)  # noqa: S311  # an order, not a secret
     done = record.done
@@ -111,15 +111,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _record_left_out(record: Record, items: list[pytest.Item]) -> None:
     """Record who is spared a quick run, so that nobody looks for it in vain."""
-    cases: dict[tuple[str, str], None] = {}  # in the order of the items
-    for item in items:
-        if isinstance(item, pytest.Function):
-            case: Any = item.callspec.params["case"]
-            cases[_level(item.originalname), case.name] = None
+    cases = {
+        (_level(item.originalname), _parameters(item)["case"].name): None
+        for item in items
+        if isinstance(item, pytest.Function) and "repetition" in _parameters(item)
+    }
     for name in record.settings.left_out:
         for level, case in cases:
             if level in NOT_QUICK[name]:
                 record.absent(level, case, name, LEFT_OUT)
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    callspec: Any = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -419,12 +419,13 @@ def test_a_run_is_interrupted_and_continued(tmp_path):
     assert {row.contender for row in results.absent} == {"cupy"}
 
 
-def test_newest_run_goes_on_even_if_all_that_is_left_is_absent(tmp_path):
-    """Nobody need remember what was interrupted; nor is it lost if nothing more can be timed."""
+@pytest.mark.parametrize("names", ["numpy", "numpy,cupy"])
+def test_newest_run_goes_on_even_if_nothing_is_left_to_time(tmp_path, names):
+    """Nobody need remember what was interrupted, nor is it lost if all is measured or absent."""
     folder = tmp_path / "benchmarks" / "results"
     folder.mkdir(parents=True)
     out = folder / "new.json"
-    arguments = (*QUICK, "--contenders", "numpy,cupy", "--out", out)
+    arguments = (*QUICK, "--contenders", names, "--out", out)
     interrupted(*arguments, journal=folder / "new.json.journal", cwd=tmp_path)
     _measure_the_rest(folder / "new.json.journal")
     older = folder / "old.json.journal"
