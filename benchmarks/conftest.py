@@ -224,8 +224,8 @@ def facts(prepared: Prepared) -> dict[str, Any]:
         "bytes": prepared.cost.bytes,
         "phases_s": dict(prepared.phases_s),
         "check": vars(prepared.check),
-        "peak_host_bytes": prepared.peak_host_bytes,
-        "peak_device_bytes": None,
+        "peak_host_bytes": prepared.peak and prepared.peak.host_bytes,
+        "peak_device_bytes": prepared.peak and prepared.peak.device_bytes,
     }
 
 

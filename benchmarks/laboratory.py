@@ -36,7 +36,7 @@ from benchmarks.contenders.base import (
     TrainingTask,
 )
 from benchmarks.costs import Cost, forward_cost, operation_cost, training_cost
-from benchmarks.memory import peak_bytes
+from benchmarks.memory import Peak, peak_memory
 from benchmarks.operation_inputs import expected_results, operation_task
 from mnist_accel.data import load_mnist
 from mnist_accel.data.batches import split_indices
@@ -76,7 +76,7 @@ class Prepared:
         phases_s: seconds of "setup", "transfer", "compile" and "first_call".
         check: how close it came to the reference.
         facts: network, batch, width, depth and sweeps, for reports.
-        peak_host_bytes: of a fresh process that trains this; None where it was not measured.
+        peak: memory of a fresh process that trains this; None where it was not measured.
         reset: puts it back where it began, before a pass.
     """
 
@@ -87,7 +87,7 @@ class Prepared:
     phases_s: Mapping[str, float]
     check: Check
     facts: Mapping[str, Any]
-    peak_host_bytes: int | None = None
+    peak: Peak | None = None
     reset: Callable[[], object] = lambda: None
 
 
@@ -194,7 +194,7 @@ class Laboratory:
             },
             check=check,
             facts={**_network_facts(case.network, task.model, case.batch), "sweep": case.sweeps},
-            peak_host_bytes=peak_bytes(case.network, case.batch, contender.name)
+            peak=peak_memory(case.network, case.batch, contender.name)
             if self.weighs and "recipe" in case.sweeps
             else None,
             reset=session.reset,

@@ -9,13 +9,27 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.host import ROOT
 
 
-def peak_bytes(network: str, batch: int, contender: str) -> int:
-    """Return the peak of resident memory of a process that trains some steps.
+@dataclass(frozen=True)
+class Peak:
+    """The most memory that a process has held.
+
+    Attributes:
+        host_bytes: resident.
+        device_bytes: of a GPU, as the library counts what it has taken; None without one.
+    """
+
+    host_bytes: int
+    device_bytes: int | None
+
+
+def peak_memory(network: str, batch: int, contender: str) -> Peak:
+    """Return the peak of a process that trains some steps.
 
     Raises:
         RuntimeError: the process failed.
@@ -23,8 +37,9 @@ def peak_bytes(network: str, batch: int, contender: str) -> int:
     command = [sys.executable, "-m", "benchmarks.memory", network, str(batch), contender]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {result.stderr.strip()}")
-    return int(json.loads(result.stdout)["peak_host_bytes"])
+        last = result.stderr.strip().rpartition("\n")[2]
+        raise RuntimeError(f"a process that trains it alone, to measure its memory, failed: {last}")
+    return Peak(**json.loads(result.stdout))
 
 
 def _train(network: str, batch: int, contender: str) -> None:
@@ -32,9 +47,10 @@ def _train(network: str, batch: int, contender: str) -> None:
     from benchmarks.contenders import contenders
     from benchmarks.laboratory import training_task
 
-    case = TrainingCase(network, batch)
-    contenders()[contender].training(training_task(case, min(case.steps, 50))).run()
-    json.dump({"peak_host_bytes": own_peak_bytes()}, sys.stdout)
+    case, one = TrainingCase(network, batch), contenders()[contender]
+    session = one.training(training_task(case, min(case.steps, 50)))
+    session.run()
+    json.dump(asdict(Peak(own_peak_bytes(), one.peak_device_bytes())), sys.stdout)
 
 
 def own_peak_bytes() -> int:

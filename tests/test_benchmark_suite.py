@@ -34,7 +34,7 @@ from benchmarks.contenders import contenders
 from benchmarks.contenders.project import ProjectBackend
 from benchmarks.host import host_facts
 from benchmarks.laboratory import Laboratory, NotComparableError
-from benchmarks.memory import own_peak_bytes
+from benchmarks.memory import own_peak_bytes, peak_memory
 from benchmarks.record import Record
 from benchmarks.result_files import load_results
 from benchmarks.settings import Wishes
@@ -98,6 +98,22 @@ def test_memory_is_that_of_the_process_alone_however_large_its_parent():
     child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert 2**20 < int(child.stdout) < ballast.nbytes
     assert own_peak_bytes() > ballast.nbytes
+
+
+def test_memory_of_a_training_holds_its_images():
+    peak = peak_memory("two-layer", 10, "numpy")
+    assert peak.host_bytes > 60_000 * 784
+    assert peak.device_bytes is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["cupy", "torch-eager"])
+def test_memory_of_a_training_on_a_gpu_holds_its_images(name):
+    if contenders()[name].device() == "cpu":
+        pytest.skip(f"{name} does not compute on a GPU here")
+    case = TrainingCase("two-layer", 512)
+    images = 512 * min(case.steps, 50) * 784
+    assert peak_memory(case.network, case.batch, name).device_bytes > images
 
 
 def test_host_facts_say_on_what():

@@ -155,6 +155,10 @@ class Contender(ABC):
         """Say where it computes, if it can run here."""
         return "cpu"
 
+    def peak_device_bytes(self) -> int | None:
+        """Return the most memory of a GPU that the library has taken; None where it uses none."""
+        return None
+
     def refusal(self, task: TrainingTask) -> str:
         """Say why it cannot do this training; empty where it can."""
         return ""

@@ -1,5 +1,6 @@
 """The project's own backends, used as its users use them."""
 
+import importlib
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -45,6 +46,12 @@ class ProjectBackend(Contender):
     def device(self) -> Literal["cpu", "gpu"]:
         """Return "gpu" for CuPy."""
         return "gpu" if self.name == "cupy" else "cpu"
+
+    def peak_device_bytes(self) -> int | None:
+        """Return what CuPy's pool holds, which gives nothing back before it must."""
+        if self.device() == "cpu":
+            return None
+        return int(importlib.import_module("cupy").get_default_memory_pool().total_bytes())
 
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare a `Trainer`."""

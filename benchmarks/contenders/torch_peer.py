@@ -52,6 +52,10 @@ class TorchEager(Contender):
         """Return "gpu" where PyTorch finds one it can use."""
         return "gpu" if self.availability().ok and _torch().cuda.is_available() else "cpu"
 
+    def peak_device_bytes(self) -> int | None:
+        """Return the most that PyTorch's allocator has reserved."""
+        return int(_torch().cuda.max_memory_reserved()) if self.device() == "gpu" else None
+
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare a training step by step."""
         return _training().EagerTraining(task)  # type: ignore[no-any-return]
