@@ -141,7 +141,8 @@ def _pytest(options: dict[str, str]) -> int:
         *(sys.executable, "-m", "pytest", "benchmarks"),
         # Without pytest's display, the options of the project that shape it are unknown.
         *("-p", "benchmarks.progress", "-p", "no:terminal", "-o", "addopts=--strict-markers"),
-        *("-p", "no:cacheprovider"),
+        # Needed by no benchmark; the latter takes a second to import.
+        *("-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
         # "only" makes it an error, instead of a run without a time, if something disables them.
         *("--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet"),
         *(f"--{name}={value}" for name, value in options.items()),

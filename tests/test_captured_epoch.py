@@ -53,7 +53,7 @@ def test_ten_steps_of_every_recipe(
     monkeypatch.setattr(test_compiled_epoch, "STEPS", 10)
     recipe = RECIPES[name]
     # Hundreds of thousands of threads an image, where images are convolved twice.
-    batch_size = {"cnn": 1, "lenet": 2, "fast99": 2, "fcnn": 5}.get(name, 17)
+    batch_size = {"cnn": 1, "lenet": 1, "fast99": 1, "fcnn": 5}.get(name, 17)
     # Adam turns the rounding of a gradient near 0 into a step of its own.
     dtype = "float64" if recipe.optimizer == "adam" else "float32"
     models = tuple(create_model(name, backend=backend, seed=3, dtype=dtype) for _ in range(2))

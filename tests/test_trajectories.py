@@ -159,7 +159,7 @@ def test_every_tensor_of_ten_updates_agrees_with_numpy(
 ) -> None:
     if backend.name == "numpy":
         pytest.skip("numpy is what the others are compared with")
-    batch_size = 512 if name == "two-layer" else 17
+    batch_size = {"two-layer": 512, "lenet": 5, "fast99": 5}.get(name, 17)
     data = replace(mnist, x_test=mnist.x_test[:100], t_test=mnist.t_test[:100])
     _, other = compare_backends(
         name, [get_backend("numpy"), backend], data, steps=STEPS, batch_size=batch_size
