@@ -113,12 +113,14 @@ class AccuracyCase:
         batch: images a step.
         target: validation accuracy at which training may end, 0…1.
         most_epochs: epochs after which it has failed.
+        lr: learning rate; the recipe's if None.
     """
 
     network: str
     batch: int
     target: float
     most_epochs: int
+    lr: float | None = None
 
     @property
     def name(self) -> str:
@@ -214,7 +216,8 @@ def accuracy_cases(profile: Profile) -> list[AccuracyCase]:
     return [
         AccuracyCase("two-layer", 64, 0.95, 20),
         AccuracyCase("three-layer", 64, 0.97, 20),
-        AccuracyCase("lenet", 64, 0.99, 10),
+        # A constant rate reaches 99 % only where gradients have little noise: in larger batches.
+        AccuracyCase("fast99", 256, 0.99, 20, lr=0.003),
     ]
 
 

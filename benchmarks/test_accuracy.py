@@ -1,7 +1,7 @@
 """Time to accuracy: how long until a network recognises what it was not trained on?
 
 A tenth of the training set is held out; accuracy is measured on it after every epoch, and its time
-does not count. The learning rate is the recipe's highest, and constant, for every contender.
+does not count. The learning rate is constant, and the same for every contender.
 """
 
 import pytest

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
 from typing import ClassVar
@@ -297,6 +298,18 @@ def test_short_calls_are_repeated_and_long_ones_are_few(call_s, rounds, calls):
     prepared = laboratory.prepare(one_step, contender)
     assert prepared.steps == 1
     assert laboratory.rounds(prepared, budget_s=0.1) == (rounds, calls)
+
+
+def test_a_pass_is_measured_when_its_threads_have_spread():
+    contender = Paced(update_s=1e-6, step_s=1e-4)
+    laboratory = Laboratory(clock=contender.clock)
+    prepared = laboratory.prepare(TrainingCase("two-layer", 7), contender)
+    spread_at = contender.now + 0.1
+
+    def run():
+        contender.now += 8e-3 if contender.now < spread_at else 1e-4
+
+    assert laboratory.rounds(replace(prepared, run=run), budget_s=0.1) == (100, 5)
 
 
 # What is kept
