@@ -53,12 +53,12 @@ LEVEL_OF: dict[type, str] = {
 # An epoch of slow contenders is cut to what takes less, after a trial that takes at most about so
 # long.
 LONGEST_RUN_S = 0.15
-LONGEST_TRIAL_S = 0.5
+LONGEST_TRIAL_S = 0.3
 FEWEST_ROUNDS, MOST_ROUNDS = 2, 100
 # Every pass begins with calls that do not count: so many, or for so long. Threads that wake up may
 # share a core, where each waits for its turn, until the system spreads them after 0.1 s: meanwhile
 # what takes 0.1 ms takes 8 (seen of PyTorch on two cores, in one pass of eight).
-WARM_UP_CALLS, WARM_UP_S = 20, 0.15
+WARM_UP_CALLS, WARM_UP_S = 15, 0.12
 # What is over sooner is repeated so long in a round: the clock itself takes a good part of 10 µs.
 SHORTEST_ROUND_S = 5e-4
 HELD_OUT = 0.1  # part of the training set that trainings to an accuracy are watched on

@@ -271,9 +271,9 @@ def test_pairs_are_prepared_once_and_begin_each_pass_anew():
     ("update_s", "step_s", "steps"),
     [
         (1e-6, 1e-6, 500),  # as the case has them
-        (5e-3, 1e-6, 100),  # tried for half a second at most, by the pace of single updates
+        (5e-3, 1e-6, 60),  # tried for 0.3 s at most, by the pace of single updates
         (1e-6, 1e-3, 120),  # an epoch of 500 ms is cut to 120
-        (5e-3, 5e-3, 24),
+        (5e-3, 5e-3, 23),
         (9, 9, 1),
     ],
 )
