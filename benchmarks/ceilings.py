@@ -1,21 +1,26 @@
-"""What this machine can do at best, measured in the same run as everything else.
+"""What the devices of this machine can do at best, measured in the same run as everything else.
 
 Arithmetic: the product of two large float32 matrices, of which a good BLAS spends nearly all time
-in fused multiply-adds. Memory: a copy of an array that fits no cache, by all threads.
+in fused multiply-adds. Memory: a copy of an array that fits no cache.
 """
 
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.host import usable_cores
+from mnist_accel.array_layer import Backend, available_backends, get_backend
 
-MATRIX_SIDE = 2048
+MATRIX_SIDE = {"cpu": 2048, "gpu": 8192}
 COPY_BYTES = 256 * 2**20
 REPETITIONS = 7
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -33,35 +38,75 @@ class Ceilings:
     how: dict[str, str]
 
 
-def measure_ceilings(clock: Callable[[], float] = time.perf_counter) -> Ceilings:
-    """Return what the CPU, with all threads that the process may use, does at best."""
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((MATRIX_SIDE, MATRIX_SIDE), dtype=np.float32)
-    b = rng.standard_normal((MATRIX_SIDE, MATRIX_SIDE), dtype=np.float32)
+def measure_ceilings() -> dict[str, Ceilings]:
+    """Return what each device does at best: "cpu", and "gpu" where CuPy can use one."""
+    ceilings = {"cpu": processor_ceilings()}
+    if available_backends()["cupy"].ok:
+        ceilings["gpu"] = device_ceilings(get_backend("cupy"))
+    return ceilings
+
+
+def processor_ceilings(clock: Clock = time.perf_counter) -> Ceilings:
+    """Return what the CPU does, with all threads that the process may use."""
+    side, threads = MATRIX_SIDE["cpu"], usable_cores()
+    a, b = _matrices(side)
     product = np.empty_like(a)
-    product_s = _shortest(lambda: np.matmul(a, b, out=product), clock)
-    # Both are written once: pages that nobody has written to are one page of zeros, in the cache.
-    source, copy = np.full(COPY_BYTES, 1, np.uint8), np.full(COPY_BYTES, 2, np.uint8)
-    threads = usable_cores()
-    parts = list(zip(np.array_split(copy, threads), np.array_split(source, threads), strict=True))
+    source, target = _source_and_target()
+    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:
 
-        def copy_all() -> None:
+        def copy() -> None:
             for done in [pool.submit(np.copyto, *part) for part in parts]:
                 done.result()
 
-        copy_s = _shortest(copy_all, clock)
+        return _ceilings(
+            lambda: np.matmul(a, b, out=product), copy, clock, side, f"by {threads} threads"
+        )
+
+
+def device_ceilings(backend: Backend, clock: Clock = time.perf_counter) -> Ceilings:
+    """Return what the device of a backend does, by its own library."""
+    side = MATRIX_SIDE["gpu"]
+    a, b = (backend.asarray(matrix) for matrix in _matrices(side))
+    source, target = (backend.asarray(array) for array in _source_and_target())
+
+    def multiply() -> None:
+        backend.xp.matmul(a, b)
+        backend.synchronize()
+
+    def copy() -> None:
+        target[...] = source
+        backend.synchronize()
+
+    with backend.computation(frozenset({"linear"})):
+        return _ceilings(multiply, copy, clock, side, "in its memory")
+
+
+def _matrices(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((side, side), dtype=np.float32) for _ in range(2))
+    return a, b
+
+
+def _source_and_target() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return two arrays that were written to: untouched pages are one page of zeros, in cache."""
+    return np.full(COPY_BYTES, 1, np.uint8), np.full(COPY_BYTES, 2, np.uint8)
+
+
+def _ceilings(
+    multiply: Callable[[], Any], copy: Callable[[], Any], clock: Clock, side: int, by: str
+) -> Ceilings:
     return Ceilings(
-        flops_per_s=2.0 * MATRIX_SIDE**3 / product_s,
-        bytes_per_s=2.0 * COPY_BYTES / copy_s,
+        flops_per_s=2.0 * side**3 / _shortest(multiply, clock),
+        bytes_per_s=2.0 * COPY_BYTES / _shortest(copy, clock),
         how={
-            "flops_per_s": f"float32 product of two {MATRIX_SIDE}×{MATRIX_SIDE} matrices",
-            "bytes_per_s": f"copy of {COPY_BYTES // 2**20} MiB by {threads} threads, in and out",
+            "flops_per_s": f"float32 product of two {side}×{side} matrices",
+            "bytes_per_s": f"copy of {COPY_BYTES // 2**20} MiB {by}, in and out",
         },
     )
 
 
-def _shortest(work: Callable[[], object], clock: Callable[[], float]) -> float:
+def _shortest(work: Callable[[], Any], clock: Clock) -> float:
     """Return the seconds of the fastest repetition: a ceiling is what nothing disturbed."""
     seconds = []
     for _ in range(REPETITIONS):

@@ -39,9 +39,10 @@ class ProgressPlugin:
         self._total = self._done = 0
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Say what could not even be collected."""
+        """Say what could not even be collected, and end: to pytest that is an interruption."""
         if report.failed:
             self._console.print(str(report.longrepr), markup=False)
+            pytest.exit(f"{report.nodeid} cannot be imported", returncode=1)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Start the bar."""

@@ -17,10 +17,10 @@ from benchmarks.ceilings import measure_ceilings
 from benchmarks.contenders import contenders
 from benchmarks.contenders.base import Contender
 from benchmarks.host import host_facts, usable_cores
+from benchmarks.results import FORMAT
 from benchmarks.settings import Settings, Wishes, must_agree, must_be_here, settle
 from mnist_accel.errors import UsageError
 
-FORMAT = 1
 MISSING = ("absent", "failed")
 
 
@@ -117,7 +117,7 @@ class Record:
             "contenders": {
                 name: _describe(one) for name, one in contenders().items() if name in names
             },
-            "ceilings": asdict(measure_ceilings()),
+            "ceilings": {name: asdict(best) for name, best in measure_ceilings().items()},
             "absent": self._rows("absent"),
             "failed": self._rows("failed"),
             "accuracy": [_curve(one) for one in measured if _level(one) == "accuracy"],

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.fields import Field, read_json
 from benchmarks.results import (
     DEVICES,
+    FORMAT,
     LEVELS,
     PHASES,
     SWEEPS,
@@ -34,7 +35,6 @@ from benchmarks.results import (
 )
 from mnist_accel.errors import UsageError
 
-FORMAT = 1
 KEY = "mnist_accel"
 
 
@@ -82,22 +82,31 @@ def _load(path: Path) -> ResultSet:
         if key not in wrong  # a failure in one pass takes the times of the others
     }
     absent = tuple(_missing(row, contenders) for row in header["absent"])
-    ceilings = header["ceilings"]
     return ResultSet(
         paths=(path,),
         runs=(_run(header),),
         host=_host(header["host"]),
         contenders=contenders,
-        ceilings=Ceilings(
-            ceilings["flops_per_s"].number(above=0),
-            ceilings["bytes_per_s"].number(above=0),
-            _texts(ceilings["how"]),
-        ),
+        ceilings=_ceilings(header["ceilings"]),
         measurements=measurements,
         absent=_unique(absent),
         failed=_unique(failed),
         accuracy=tuple(_accuracy_run(run, contenders) for run in header["accuracy"]),
     )
+
+
+def _ceilings(field: Field) -> dict[str, Ceilings]:
+    best = {
+        device: Ceilings(
+            ceilings["flops_per_s"].number(above=0),
+            ceilings["bytes_per_s"].number(above=0),
+            {rate: ceilings["how"][rate].text() for rate in ("flops_per_s", "bytes_per_s")},
+        )
+        for device, ceilings in field.items()
+    }
+    if not {"cpu"} <= set(best) <= set(DEVICES):
+        raise field.wrong(f"the ceilings of cpu, and at most of {', '.join(DEVICES)}")
+    return best
 
 
 def _run(header: Field) -> Run:
@@ -346,12 +355,11 @@ def _merge(first: ResultSet, other: ResultSet) -> ResultSet:
         runs=(*first.runs, *other.runs),
         host=replace(first.host, load_average=(*first.host.load_average, *other.host.load_average)),
         contenders={**first.contenders, **other.contenders},
-        # The best that was seen is nearest to what the machine can do.
-        ceilings=Ceilings(
-            max(first.ceilings.flops_per_s, other.ceilings.flops_per_s),
-            max(first.ceilings.bytes_per_s, other.ceilings.bytes_per_s),
-            first.ceilings.how,
-        ),
+        ceilings={
+            device: _better(first.ceilings.get(device), other.ceilings.get(device))
+            for device in DEVICES
+            if device in {*first.ceilings, *other.ceilings}
+        },
         measurements=_in_order(kept),
         absent=tuple(
             row
@@ -360,6 +368,16 @@ def _merge(first: ResultSet, other: ResultSet) -> ResultSet:
         ),
         failed=failed,
         accuracy=(*first.accuracy, *other.accuracy),
+    )
+
+
+def _better(one: Ceilings | None, another: Ceilings | None) -> Ceilings:
+    """Return the best that was seen, which is nearest to what the device can do."""
+    seen = [ceilings for ceilings in (one, another) if ceilings is not None]
+    return replace(
+        seen[0],
+        flops_per_s=max(ceilings.flops_per_s for ceilings in seen),
+        bytes_per_s=max(ceilings.bytes_per_s for ceilings in seen),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.statistics import Rounds, Spread, spread
 
+FORMAT = 2  # of result files
 LEVELS = ("training", "inference", "operations")
 DEVICES = ("cpu", "gpu")
 SWEEPS = ("recipe", "batch", "width", "depth")
@@ -70,7 +71,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The best that the machine showed in this run, and how that was measured."""
+    """The best that a device showed in this run, and how that was measured."""
 
     flops_per_s: float
     bytes_per_s: float
@@ -220,13 +221,13 @@ class Run:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """All that the files of one host say."""
+    """All that the files of one host say; the ceilings are by the name of the device."""
 
     paths: tuple[Path, ...]
     runs: tuple[Run, ...]
     host: Host
     contenders: Mapping[str, Contender]
-    ceilings: Ceilings
+    ceilings: Mapping[str, Ceilings]
     measurements: Mapping[RowKey, Measurement]
     absent: tuple[Missing, ...]
     failed: tuple[Missing, ...]

@@ -1,9 +1,12 @@
 """Runs the suite: in a process of its own, with so many cores, to a result file."""
 
+import fcntl
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -47,14 +50,30 @@ def run_suite(wishes: Wishes, *, out: Path | None, go_on: bool) -> int:
         _begin(out, wishes)
         options = _options(wishes)
     journal = _journal(out)
-    code = _pytest(
-        {**options, "journal": str(journal.resolve()), "results": str(out.resolve())},
-    )
-    return _conclude(out, journal, code)
+    with _alone(journal):
+        code = _pytest(
+            {**options, "journal": str(journal.resolve()), "results": str(out.resolve())},
+        )
+        return _conclude(out, journal, code)
 
 
 def _journal(out: Path) -> Path:
     return out.with_name(out.name + JOURNAL)
+
+
+@contextmanager
+def _alone(journal: Path) -> Iterator[None]:
+    """Keep other runs away from a journal as long as this one writes it.
+
+    Raises:
+        UsageError: another one does.
+    """
+    with journal.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{journal} is of a run that still goes on; wait for it") from None
+        yield
 
 
 def _begin(out: Path, wishes: Wishes) -> None:

@@ -180,7 +180,7 @@ class Laboratory:
         names = [*self.contenders, *(set(PACE) - set(self.contenders)), "torch-compile"]
         on_gpu = "cupy" in self.contenders
         return {
-            "format": 1,
+            "format": 2,
             "profile": "full",
             "levels": ["training", "inference", "operations", "accuracy"],
             "passes": self.passes,
@@ -216,12 +216,8 @@ class Laboratory:
                 for name in names
             },
             "ceilings": {
-                "flops_per_s": 2.1e11,
-                "bytes_per_s": 1.6e10,
-                "how": {
-                    "flops_per_s": "float32 product of two 2048×2048 matrices",
-                    "bytes_per_s": "copy of 256 MiB, read and written",
-                },
+                "cpu": _ceilings(2.1e11, 1.6e10),
+                **({"gpu": _ceilings(5.1e13, 4.0e12)} if on_gpu else {}),
             },
             "absent": self._absent(),
             "failed": self._failed(),
@@ -251,3 +247,14 @@ class Laboratory:
             "seconds": [float(value) for value in epochs * epoch * (1 + 0.05 * rng.random())],
             "accuracy": [float(value) for value in (0.6 * curve if stuck else curve)],
         }
+
+
+def _ceilings(flops_per_s: float, bytes_per_s: float) -> dict[str, Any]:
+    return {
+        "flops_per_s": flops_per_s,
+        "bytes_per_s": bytes_per_s,
+        "how": {
+            "flops_per_s": "float32 product of two 2048×2048 matrices",
+            "bytes_per_s": "copy of 256 MiB, read and written",
+        },
+    }

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -278,8 +279,20 @@ def test_processors_and_gpus_have_their_own_best_peers(gpu_analysis):
     standings = gpu_analysis.standings
     assert standings["training", "lenet, batch 64", "cupy"].peer == "torch-cuda-graph"
     assert standings["training", "lenet, batch 64", "numba"].peer == "torch-eager"
-    # The ceilings are those of the processor, and say nothing of a GPU.
+
+
+def test_floors_are_those_of_the_device(gpu_analysis):
+    for contender, flops_per_s, bytes_per_s in (("numba", 2.1e11, 1.6e10), ("cupy", 5.1e13, 4e12)):
+        row = gpu_analysis.standings["training", "lenet, batch 64", contender]
+        seconds = max(row.measurement.flops / flops_per_s, row.measurement.bytes / bytes_per_s)
+        assert row.floor == pytest.approx(seconds / row.measurement.round_seconds.median)
+
+
+def test_floor_of_a_device_without_ceilings_is_not_known(gpu_analysis):
+    results = replace(gpu_analysis.results, ceilings={"cpu": gpu_analysis.results.ceilings["cpu"]})
+    standings = analyse(results).standings
     assert standings["training", "lenet, batch 64", "cupy"].floor is None
+    assert standings["training", "lenet, batch 64", "numba"].floor is not None
 
 
 def test_the_crossover_lies_where_the_lines_meet(gpu_analysis):
@@ -483,7 +496,7 @@ def page(request, tmp_path_factory, analysis, gpu_analysis):
 
 
 @needs_browser
-def test_a_browser_shows_charts_and_tables_without_complaint(browser, page):
+def test_a_browser_shows_charts_and_tables_without_complaint(browser, page, request):
     browser.open(page)
     assert browser.console == []
     assert [url for url in browser.requests if not url.startswith("data:")] == [page.as_uri()]
@@ -501,8 +514,9 @@ def test_a_browser_shows_charts_and_tables_without_complaint(browser, page):
     )
     assert shown["title"] == "Benchmarks of mnist_accel"
     assert shown["mode"] == "CSS1Compat"
-    # Speeds, three networks by batch, the roofline, phases of three, two accuracies, one width.
-    assert shown["charts"] == shown["pictures"] == 1 + 3 + 1 + 3 + 2 + 1
+    devices = {"cpu": 1, "gpu": 2}[request.node.callspec.params["page"]]
+    # Speeds, three networks by batch, rooflines, phases of three, two accuracies, one width.
+    assert shown["charts"] == shown["pictures"] == 1 + 3 + devices + 3 + 2 + 1
     assert shown["rows"] >= 3 * 6
     assert shown["aligned"]
 

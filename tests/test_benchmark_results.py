@@ -73,10 +73,11 @@ def test_a_failed_pass_takes_the_time_of_the_others(tmp_path):
     ("path", "value", "expected"),
     [
         (("benchmarks",), {}, "benchmarks is {}; expected a list"),
-        (("mnist_accel", "format"), 2, "has format 2; this version reads format 1"),
+        (("mnist_accel", "format"), 1, "has format 1; this version reads format 2"),
         (("mnist_accel", "host", "cores"), "2", 'host.cores is "2"; expected an integer'),
         (("mnist_accel", "complete"), 1, "complete is 1; expected true or false"),
-        (("mnist_accel", "ceilings", "flops_per_s"), 0, "expected a number above 0"),
+        (("mnist_accel", "ceilings"), {}, "expected the ceilings of cpu"),
+        (("mnist_accel", "ceilings", "cpu", "flops_per_s"), 0, "expected a number above 0"),
         (("mnist_accel", "contenders", "jax"), None, "contenders.jax is null; expected an object"),
         (("entry", "stats", "data"), [], "expected the seconds of at least one round"),
         (("entry", "stats", "data"), [0.1, float("nan")], "data[1] is NaN; expected a number"),

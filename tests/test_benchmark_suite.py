@@ -1,6 +1,7 @@
 """The benchmark suite: does it measure what it says, and refuse to measure what is wrong?"""
 
 import copy
+import fcntl
 import gzip
 import json
 import os
@@ -84,12 +85,30 @@ def test_cost_of_a_network_is_counted_by_hand():
     assert costs.forward_cost(model).flops == 2 * 26 * 26 * 8 * 9 + 2 * 1352 * 10
 
 
-def test_ceilings_are_those_of_the_fastest_repetition(monkeypatch):
-    monkeypatch.setattr(ceilings, "MATRIX_SIDE", 10)
+@pytest.mark.parametrize(
+    "measure",
+    [
+        ceilings.processor_ceilings,
+        lambda clock: ceilings.device_ceilings(NumpyBackend(), clock),
+    ],
+)
+def test_ceilings_are_those_of_the_fastest_repetition(monkeypatch, measure):
+    monkeypatch.setattr(ceilings, "MATRIX_SIDE", {"cpu": 10, "gpu": 10})
     monkeypatch.setattr(ceilings, "COPY_BYTES", 1000)
-    times = iter(np.cumsum([0, 3, 9, 2, 9, 4, *[9, 5] * 12]))  # the shortest takes 2
-    measured = ceilings.measure_ceilings(clock=lambda: next(times))
+    # Of seven products the shortest takes 2, of seven copies 4.
+    times = iter(np.cumsum([0, 3, 9, 2, 9, 4, *[9, 5] * 4, 9, 6, 9, 4, *[9, 8] * 5]))
+    measured = measure(lambda: next(times))
     assert measured.flops_per_s == 2 * 10**3 / 2
+    assert measured.bytes_per_s == 2 * 1000 / 4
+
+
+@pytest.mark.gpu
+def test_a_gpu_has_ceilings_of_its_own():
+    if not contenders()["cupy"].availability():
+        pytest.skip("cupy does not compute on a GPU here")
+    best = ceilings.measure_ceilings()
+    assert best["gpu"].flops_per_s > best["cpu"].flops_per_s
+    assert best["gpu"].bytes_per_s > best["cpu"].bytes_per_s
 
 
 def test_memory_is_that_of_the_process_alone_however_large_its_parent():
@@ -449,6 +468,16 @@ def test_a_run_is_interrupted_and_continued(tmp_path):
     assert {row.contender for row in results.absent} == {"cupy"}
 
 
+def test_a_run_that_still_goes_on_is_left_alone(tmp_path, capsys):
+    out, journal = tmp_path / "a.json", tmp_path / "a.json.journal"
+    Record.open(WISHES, journal)
+    with journal.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert main(["run", "--continue", "--out", str(out)]) == 2
+    assert "still goes on; wait for it" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [journal]
+
+
 @pytest.mark.parametrize("names", ["numpy", "numpy,cupy"])
 def test_newest_run_goes_on_even_if_nothing_is_left_to_time(tmp_path, names):
     """Nobody need remember what was interrupted, nor is it lost if all is measured or absent."""
@@ -604,6 +633,14 @@ def test_time_left_is_said_without_a_terminal_too(capsys, step_s, says):
         plugin.pytest_runtest_logfinish("test")
     plugin.pytest_sessionfinish()
     assert capsys.readouterr().err.splitlines()[1:] == [says]
+
+
+def test_what_cannot_be_imported_is_no_interruption(capsys):
+    report = pytest.CollectReport("test_training.py", "failed", "ImportError: no laboratory", [])
+    with pytest.raises(pytest.exit.Exception) as ended:
+        progress.ProgressPlugin().pytest_collectreport(report)
+    assert ended.value.returncode == 1
+    assert "ImportError: no laboratory" in capsys.readouterr().err
 
 
 # Time to accuracy

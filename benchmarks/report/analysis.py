@@ -161,14 +161,14 @@ def _standing(results: ResultSet, measurement: Measurement, rng: np.random.Gener
 
 
 def _floor(results: ResultSet, measurement: Measurement) -> float | None:
-    """Seconds of the floor over median seconds; the ceilings are those of the processor alone."""
-    ceilings = results.ceilings
+    """Seconds of the floor over median seconds, where the ceilings of the device are known."""
+    ceilings = results.ceilings.get(results.contenders[measurement.contender].device)
+    if ceilings is None:
+        return None
     seconds = max(
         measurement.flops / ceilings.flops_per_s, measurement.bytes / ceilings.bytes_per_s
     )
-    if seconds == 0 or measurement.contender in results.on_gpu:
-        return None
-    return seconds / measurement.round_seconds.median
+    return seconds / measurement.round_seconds.median if seconds else None
 
 
 def _growth(results: ResultSet, rng: np.random.Generator) -> Iterator[Growth]:

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 from benchmarks.report import numbers, svg
 from benchmarks.report.analysis import TARGETS, Analysis, crossover, rates_by_batch
 from benchmarks.report.svg import Look
-from benchmarks.results import PHASES, AccuracyRun, ResultSet
+from benchmarks.results import PHASES, AccuracyRun, Ceilings, ResultSet
 
 # Room for letters is that of the largest ones, which a phone shows.
 WIDTH, HEIGHT = 520, 350
@@ -158,18 +158,32 @@ def throughputs(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
         yield Chart(network, svg.markup(picture), note)
 
 
-def roofline(analysis: Analysis, chosen: Looks) -> Chart | None:
-    """Chart the arithmetic that the recipes achieve on the processor, beneath its ceilings."""
-    ceilings = analysis.results.ceilings
-    marks = [
+def rooflines(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
+    """Chart the arithmetic that the recipes achieve on each device, beneath its ceilings."""
+    for device, title in (("cpu", "On the processor"), ("gpu", "On the GPU")):
+        ceilings = analysis.results.ceilings.get(device)
+        marks = _achieved(analysis, device)
+        if ceilings is not None and marks:
+            yield _roofline(title, ceilings, marks, chosen)
+
+
+_Achieved: TypeAlias = tuple[float, float, str, str]  # FLOP/byte, FLOP/s, network, contender
+
+
+def _achieved(analysis: Analysis, device: str) -> list[_Achieved]:
+    """Return what each contender achieves in each recipe on a device."""
+    results = analysis.results
+    return [
         (row.flops / row.bytes, row.flops / row.round_seconds.median, case.network, row.contender)
         for case in analysis.recipes()
-        for row in analysis.results.of_case(case)
-        if row.contender not in analysis.results.on_gpu and row.flops and row.bytes
+        for row in results.of_case(case)
+        if results.contenders[row.contender].device == device and row.flops and row.bytes
     ]
-    if not marks:
-        return None
-    picture = svg.picture(WIDTH, 460, "Arithmetic achieved against arithmetic intensity")
+
+
+def _roofline(title: str, ceilings: Ceilings, marks: Sequence[_Achieved], chosen: Looks) -> Chart:
+    """Chart arithmetic against arithmetic intensity."""
+    picture = svg.picture(WIDTH, 460, f"Arithmetic achieved against its intensity. {title}")
     peak, copy = ceilings.flops_per_s, ceilings.bytes_per_s
     ridge = peak / copy
     x = svg.axis(
@@ -209,8 +223,10 @@ def roofline(analysis: Analysis, chosen: Looks) -> Chart | None:
         note = f"{name}, {network}: {numbers.count(rate)}FLOP/s"
         svg.mark(picture, *free, chosen[name], note)
     return Chart(
-        "Roofline of the recipes",
+        title,
         svg.markup(picture),
+        f"The line is the best that was seen in the same run: {ceilings.how['flops_per_s']}, and "
+        f"{ceilings.how['bytes_per_s']}. "
         "Arithmetic is counted on dense data: work that is left out because pixels are zero counts "
         "as done, so a mark may lie above the roof. Marks that would hide each other stand "
         "side by side, beside the line of their network.",

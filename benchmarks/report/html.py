@@ -57,7 +57,7 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         "details": details,
         "speeds": charts.speeds(analysis, chosen),
         "throughputs": list(charts.throughputs(analysis, chosen)),
-        "roofline": charts.roofline(analysis, chosen),
+        "rooflines": list(charts.rooflines(analysis, chosen)),
         "phases": list(charts.phases(analysis, chosen)),
         "phases_table": tables.phases_table(analysis),
         "accuracies": list(charts.accuracies(results, chosen)),

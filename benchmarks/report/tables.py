@@ -333,7 +333,7 @@ def _missing_rows(missing: Sequence[Missing]) -> Iterable[tuple[Cell, ...]]:
 
 def host_table(results: ResultSet) -> Table:
     """Make the table of the facts about the machine and the software."""
-    host, ceilings = results.host, results.ceilings
+    host = results.host
     none = "none"
     facts = {
         "processor": host.cpu,
@@ -355,10 +355,7 @@ def host_table(results: ResultSet) -> Table:
         ),
         "versions": ", ".join(f"{name} {version}" for name, version in host.versions.items()),
         "commit": _commit(results),
-        "arithmetic ceiling": f"{numbers.count(ceilings.flops_per_s)}FLOP/s, "
-        + ceilings.how.get("flops_per_s", ""),
-        "memory ceiling": f"{numbers.count(ceilings.bytes_per_s)}B/s, "
-        + ceilings.how.get("bytes_per_s", ""),
+        **dict(_ceiling_facts(results)),
         "runs": "; ".join(
             f"{path.name}: {run.profile} ({', '.join(run.levels)}), {run.passes} passes, "
             f"seed {run.seed}, {run.threads} threads, {run.started} to {run.finished}"
@@ -368,6 +365,17 @@ def host_table(results: ResultSet) -> Table:
     }
     rows = [(Cell(name), Cell(text)) for name, text in facts.items()]
     return _table(("fact", "value"), [Group("", tuple(rows))], texts=(1,))
+
+
+def _ceiling_facts(results: ResultSet) -> Iterator[tuple[str, str]]:
+    """Yield the best rates of each device, and how they were measured."""
+    for device, name in (("cpu", "processor"), ("gpu", "GPU")):
+        best = results.ceilings.get(device)
+        if best is not None:
+            rate = numbers.count(best.flops_per_s)
+            yield f"arithmetic ceiling, {name}", f"{rate}FLOP/s, {best.how['flops_per_s']}"
+            rate = numbers.count(best.bytes_per_s)
+            yield f"memory ceiling, {name}", f"{rate}B/s, {best.how['bytes_per_s']}"
 
 
 def contenders_table(results: ResultSet) -> Table:
