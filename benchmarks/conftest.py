@@ -132,6 +132,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     session.config.stash[SESSION] = session
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Record on what, and with whom, before anything is measured."""
+    if not session.config.option.collectonly:
+        session.config.stash[RECORD].describe()
+
+
 @pytest.fixture(scope="session")
 def record(pytestconfig: pytest.Config) -> Record:
     """What this run has found so far."""
@@ -152,15 +158,15 @@ def excuse(record: Record) -> Excuse:
     def excuse(level: str, case: str, contender: str) -> Iterator[None]:
         known = record.missing(level, case, contender)
         if known is not None:
-            _end(*known)
+            _give_up(*known)
         try:
             yield
         except NotComparableError as error:
             record.absent(level, case, contender, str(error))
-            _end("absent", str(error))
+            _give_up("absent", str(error))
         except CheckError as error:
             record.failed(level, case, contender, str(error))
-            _end("failed", str(error))
+            _give_up("failed", str(error))
         # pytest-timeout ends a test by an exception of pytest, which is no Exception.
         except (Exception, pytest.fail.Exception) as error:
             record.failed(level, case, contender, in_one_line(error))
@@ -169,7 +175,7 @@ def excuse(record: Record) -> Excuse:
     return excuse
 
 
-def _end(kind: str, reason: str) -> NoReturn:
+def _give_up(kind: str, reason: str) -> NoReturn:
     """End a test whose pair is absent or failed."""
     if kind == "absent":
         raise pytest.skip.Exception(reason) from None
@@ -243,25 +249,32 @@ def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
 ) -> None:
     """Complete the files that pytest-benchmark writes where its own options ask for them."""
-    came_to_end = config.stash[SESSION].exitstatus in CAME_TO_END
-    config.stash[RECORD].complete(output_json, came_to_end=came_to_end)
+    _end(config.stash[SESSION])
+    config.stash[RECORD].complete(output_json)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Write the result file.
+    """Write the result file, if this is the end of a run.
 
     It is made of the record alone: pytest-benchmark saves nothing where this session, the last part
     of a run perhaps, has timed nothing.
     """
+    _end(session)
     path = session.config.getoption("results")
     if path is None or exitstatus not in CAME_TO_END:
         return
     document = _empty_document(session.config)
-    session.config.stash[RECORD].complete(document, came_to_end=True)
+    session.config.stash[RECORD].complete(document)
     try:
         write_results(path, document)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _end(session: pytest.Session) -> None:
+    """Record that all is measured, if that is so."""
+    if session.exitstatus in CAME_TO_END and not session.config.option.collectonly:
+        session.config.stash[RECORD].end()
 
 
 def _empty_document(config: pytest.Config) -> dict[str, Any]:

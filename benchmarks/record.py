@@ -1,13 +1,11 @@
 """What a run of the benchmarks has found: in a journal at once, in a result file at the end.
 
-The journal has a line for the run and one for every measurement, so that a run can be interrupted
-and continued. The result file is the JSON of pytest-benchmark, completed by a key of our own,
-`mnist_accel`.
+With the journal a run can be interrupted and continued. The result file is the JSON of
+pytest-benchmark, completed by a key of our own, `mnist_accel`.
 """
 
 import gzip
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +15,9 @@ from benchmarks.ceilings import measure_ceilings
 from benchmarks.contenders import contenders
 from benchmarks.contenders.base import Contender
 from benchmarks.host import host_facts, usable_cores
-from benchmarks.results import FORMAT
+from benchmarks.journal import MISSING, Line, cut_to_whole_lines, findings, read_journal
 from benchmarks.settings import Settings, Wishes, must_agree, must_be_here, settle
 from mnist_accel.errors import UsageError
-
-MISSING = ("absent", "failed")
 
 
 @dataclass
@@ -35,7 +31,7 @@ class Record:
 
     settings: Settings
     journal: Path | None = None
-    _lines: list[dict[str, Any]] = field(default_factory=list)
+    _lines: list[Line] = field(default_factory=list)
 
     @classmethod
     def open(cls, wishes: Wishes, journal: Path | None) -> "Record":
@@ -44,16 +40,15 @@ class Record:
         Raises:
             UsageError: there is nothing to measure; or the journal is of another run, or none.
         """
-        lines = [] if journal is None or not journal.exists() else _read(journal)
+        lines = [] if journal is None or not journal.exists() else read_journal(journal)
         if journal is None or not lines:
             record = cls(settle(wishes), journal)
-            beginning = {"started": _now(), "load_average": list(os.getloadavg())}
-            record._append({"kind": "run", "settings": asdict(record.settings), **beginning})
+            record._append({"kind": "run", "settings": asdict(record.settings)})
             return record
         begun = begun_with(journal)
         must_agree(begun, wishes, journal)
         must_be_here(begun, journal)
-        _cut_to_whole_lines(journal)
+        cut_to_whole_lines(journal)
         return cls(begun, journal, lines)
 
     @property
@@ -95,48 +90,40 @@ class Record:
                 return line["kind"], line["reason"]
         return None
 
-    def complete(self, document: dict[str, Any], *, came_to_end: bool) -> None:
+    def describe(self) -> None:
+        """Record the machine and who takes part, unless an earlier part of the run has done so."""
+        if any(line["kind"] == "machine" for line in self._lines):
+            return
+        everybody = (*self.settings.contenders, *self.settings.left_out)
+        ceilings = {name: asdict(best) for name, best in measure_ceilings().items()}
+        self._append(
+            {
+                "kind": "machine",
+                "host": host_facts(),
+                "ceilings": ceilings,
+                "contenders": {
+                    name: _describe(one) for name, one in contenders().items() if name in everybody
+                },
+            }
+        )
+
+    def end(self) -> None:
+        """Record that all is measured, once."""
+        if self._lines[-1]["kind"] != "end":
+            self._append({"kind": "end", "host": host_facts()})
+
+    def complete(self, document: dict[str, Any]) -> None:
         """Replace the measurements of a result file by all of the journal, and add all else."""
-        run = self._lines[0]
-        measured = [line["benchmark"] for line in self._lines if line["kind"] == "measured"]
-        document["benchmarks"] = [one for one in measured if _level(one) != "accuracy"]
-        names = {one["extra_info"]["contender"] for one in measured}
-        names |= {line["contender"] for line in self._lines if "contender" in line}
-        host = host_facts()
-        host["load_average"] = [*run["load_average"], *host["load_average"]]
-        settings = asdict(self.settings)
-        # What was measured is the code that was there at the beginning.
-        host |= {name: settings[name] for name in ("commit", "dirty")}
-        document["mnist_accel"] = {
-            "format": FORMAT,
-            **{name: settings[name] for name in ("profile", "levels", "passes", "seed", "threads")},
-            "complete": came_to_end,
-            "started": run["started"],
-            "finished": _now(),
-            "host": host,
-            "contenders": {
-                name: _describe(one) for name, one in contenders().items() if name in names
-            },
-            "ceilings": {name: asdict(best) for name, best in measure_ceilings().items()},
-            "absent": self._rows("absent"),
-            "failed": self._rows("failed"),
-            "accuracy": [_curve(one) for one in measured if _level(one) == "accuracy"],
-        }
+        self.describe()
+        document |= findings(self._lines)
 
-    def _rows(self, kind: str) -> list[dict[str, str]]:
-        """Return the absent or failed pairs."""
-        return [
-            {key: line[key] for key in ("level", "case", "contender", "reason")}
-            for line in self._lines
-            if line["kind"] == kind
-        ]
-
-    def _append_once(self, line: dict[str, Any]) -> None:
+    def _append_once(self, line: Line) -> None:
         """Add what every pass finds anew."""
-        if line not in self._lines:
+        if not any(line.items() <= known.items() for known in self._lines):
             self._append(line)
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def _append(self, line: Line) -> None:
+        line = {**line, "at": _now()}
         self._lines.append(line)
         if self.journal is not None:
             with self.journal.open("a", encoding="utf-8") as file:
@@ -149,7 +136,7 @@ def begun_with(journal: Path) -> Settings:
     Raises:
         UsageError: it holds no run, or cannot be read.
     """
-    lines = _read(journal)
+    lines = read_journal(journal)
     if not lines:
         raise UsageError(f"{journal} holds nothing to go on with; remove it, and begin anew")
     try:
@@ -197,30 +184,6 @@ def _describe(contender: Contender) -> dict[str, Any]:
         "versions": versions,
         "threads": usable_cores(),
     }
-
-
-def _level(benchmark: dict[str, Any]) -> str:
-    return str(benchmark["extra_info"]["level"])
-
-
-def _curve(benchmark: dict[str, Any]) -> dict[str, Any]:
-    """Return a training to an accuracy."""
-    info = benchmark["extra_info"]
-    return {key: value for key, value in info.items() if key not in ("level", "case")}
-
-
-def _read(journal: Path) -> list[dict[str, Any]]:
-    try:
-        # What follows the last line feed is what a killed process was writing.
-        lines = journal.read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{journal} is not the journal of a benchmark run: {error}") from error
-
-
-def _cut_to_whole_lines(journal: Path) -> None:
-    """Remove what a killed process was writing, so that the next line does not continue it."""
-    os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
 
 
 def _now() -> str:

@@ -1,7 +1,8 @@
 """Reading result files, and merging those of one host.
 
-A result file is the JSON of pytest-benchmark with what `conftest.py` adds to it. Files of one host
-and one state of the code can be merged: their passes count as passes of one run.
+A result file is the JSON of pytest-benchmark with what `conftest.py` adds to it; the journal of a
+run that has not come to its end says the same of what was measured so far. Files of one host and
+one state of the code can be merged: their passes count as passes of one run.
 """
 
 import math
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fields import Field, read_json
+from benchmarks.journal import SUFFIX, findings, read_journal
 from benchmarks.results import (
     DEVICES,
     FORMAT,
@@ -42,7 +44,7 @@ def load_results(paths: Sequence[Path]) -> ResultSet:
     """Read result files, and merge them.
 
     Args:
-        paths: one or more files of one host and one state of the code.
+        paths: one or more files, or journals, of one host and one state of the code.
 
     Raises:
         UsageError: a file cannot be read, is none of ours, contradicts itself or does not belong
@@ -60,7 +62,7 @@ def load_results(paths: Sequence[Path]) -> ResultSet:
 
 
 def _load(path: Path) -> ResultSet:
-    document = read_json(path)
+    document = _unfinished(path) if path.name.endswith(SUFFIX) else read_json(path)
     if "benchmarks" not in document:
         raise UsageError(f"{path} is not a result file: it has no list of benchmarks")
     if KEY not in document:
@@ -93,6 +95,18 @@ def _load(path: Path) -> ResultSet:
         failed=_unique(failed),
         accuracy=tuple(_accuracy_run(run, contenders) for run in header["accuracy"]),
     )
+
+
+def _unfinished(journal: Path) -> Field:
+    """Return what a run has found that was interrupted, or still goes on.
+
+    Raises:
+        UsageError: it is no journal, or nothing was found.
+    """
+    try:
+        return Field(findings(read_journal(journal)), journal)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{journal} has nothing to report: {error}") from error
 
 
 def _ceilings(field: Field) -> dict[str, Ceilings]:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks.host import ROOT, usable_cores
+from benchmarks.journal import SUFFIX
 from benchmarks.record import begun_with
 from benchmarks.result_files import load_results
 from benchmarks.settings import Wishes, must_agree, must_be_here, settle
@@ -19,7 +20,6 @@ from mnist_accel.errors import UsageError
 
 PROG = "python -m benchmarks"
 RESULTS = Path("benchmarks/results")
-JOURNAL = ".journal"  # behind the name of the result file
 # What pytest's exit codes are to the users of this program. Nothing to do (5) is what a run finds
 # that was interrupted when all was measured.
 _EXIT_CODES = {2: EXIT_INTERRUPTED, 4: EXIT_USAGE, 5: 0}
@@ -58,7 +58,7 @@ def run_suite(wishes: Wishes, *, out: Path | None, go_on: bool) -> int:
 
 
 def _journal(out: Path) -> Path:
-    return out.with_name(out.name + JOURNAL)
+    return out.with_name(out.name + SUFFIX)
 
 
 @contextmanager
@@ -106,11 +106,11 @@ def _unfinished(out: Path | None) -> Path:
         UsageError: there is none.
     """
     if out is None:
-        journals = RESULTS.glob(f"*{JOURNAL}")
+        journals = RESULTS.glob(f"*{SUFFIX}")
         newest = max(journals, key=lambda journal: journal.stat().st_mtime, default=None)
         if newest is None:
             raise UsageError(f"there is no unfinished run in {RESULTS}; name it by --out")
-        return newest.with_name(newest.name.removesuffix(JOURNAL))
+        return newest.with_name(newest.name.removesuffix(SUFFIX))
     if not _journal(out).exists():
         raise UsageError(f"there is no unfinished run {_journal(out)}; leave out --continue")
     return out
@@ -180,7 +180,11 @@ def _conclude(out: Path, journal: Path, code: int) -> int:
         journal.unlink()
         return code
     if code == EXIT_INTERRUPTED:
-        print(f"interrupted; go on with: {again}", file=sys.stderr)
+        print(
+            f"interrupted; go on with: {again}\n"
+            f"or see what there is with: {PROG} report {shlex.quote(str(journal))}",
+            file=sys.stderr,
+        )
         return code
     # Python, too, ends with 1 when it breaks down: whether all is well, the file itself must show.
     try:

@@ -106,6 +106,22 @@ def test_what_is_wrong_is_said_with_file_and_field(tmp_path, path, value, expect
     assert expected in _refused(_write(tmp_path / "a.json", document))
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "it ends before anything was measured"),
+        ('{"kind": "run", "at": "now"}\n', "it ends before anything was measured"),
+        ('{"kind": "run"}\n{"kind": "machine"}\n', "has nothing to report"),
+        ("[1]\n[2]\n", "has nothing to report"),
+        ("report\n", "is not the journal of a benchmark run"),
+    ],
+)
+def test_a_journal_that_has_nothing_to_report_is_refused(tmp_path, content, expected):
+    journal = tmp_path / "a.json.journal"
+    journal.write_text(content)
+    assert expected in _refused(journal)
+
+
 def test_every_required_field_is_missed_by_name(tmp_path):
     for part in ("host", "ceilings", "contenders", "absent", "failed", "accuracy", "passes"):
         document = SMALL.document()

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -353,7 +354,11 @@ def test_journal_keeps_all_but_a_line_cut_short(tmp_path):
     assert again.missing("training", "case", "cupy") == ("absent", "no GPU")
     assert again.missing("training", "case", "numpy") is None
     document = {}
-    again.complete(document, came_to_end=True)
+    again.complete(document)
+    assert not document["mnist_accel"]["complete"]
+    again.end()
+    again.complete(document)
+    assert document["mnist_accel"]["complete"]
     assert document["benchmarks"] == [{"params": {"case": SMALL.name}, "extra_info": facts}]
     row = {"level": "training", "case": "case", "contender": "cupy", "reason": "no GPU"}
     assert document["mnist_accel"]["absent"] == [row]
@@ -433,7 +438,7 @@ def suite(*arguments, **options):
 
 
 def interrupted(*arguments, journal, **options):
-    """Interrupt a run that has measured something, and return the command that goes on."""
+    """Interrupt a run that has measured something; return the commands to go on, and to report."""
     first = suite(*arguments, **options)
     while not (journal.exists() and journal.read_text().count('"measured"') >= 2):
         assert first.poll() is None, first.communicate()
@@ -441,7 +446,12 @@ def interrupted(*arguments, journal, **options):
     os.killpg(first.pid, signal.SIGINT)
     _, err = first.communicate(timeout=60)
     assert first.returncode == 130, err
-    *_, command = err.rpartition("go on with: python -m benchmarks ")
+    return command_after("go on with: ", err), command_after("see what there is with: ", err)
+
+
+def command_after(words, err):
+    """Return the arguments of the command that is proposed behind these words."""
+    command = err.partition(f"{words}python -m benchmarks ")[2].partition("\n")[0]
     return shlex.split(command)
 
 
@@ -449,10 +459,15 @@ def test_a_run_is_interrupted_and_continued(tmp_path):
     out = tmp_path / "my results.json.gz"
     journal = tmp_path / "my results.json.gz.journal"
     arguments = (*QUICK, "--contenders", "numpy,cupy", "--threads", 1, "--out", out)
-    command = interrupted(*arguments, journal=journal)
+    go_on, report = interrupted(*arguments, journal=journal)
     measured = journal.read_text().count('"measured"')
     assert list(tmp_path.iterdir()) == [journal]
-    second = suite(*command)
+    assert main([*report, "--out", str(tmp_path / "so far")]) == 0
+    so_far = (tmp_path / "so far" / "my results.md").read_text()
+    assert "not complete" in so_far
+    assert "cupy" in so_far
+    shutil.rmtree(tmp_path / "so far")
+    second = suite(*go_on)
     printed, err = second.communicate(timeout=200)
     assert second.returncode == 0, err
     assert str(out) in printed
@@ -685,7 +700,7 @@ def test_training_to_an_accuracy_is_recorded_by_epochs(few_images, target, epoch
     )
     record.add("one", {"params": {"case": case}, "extra_info": timed.extra_info})
     document = {}
-    record.complete(document, came_to_end=True)
+    record.complete(document)
     assert document["benchmarks"] == []
     (curve,) = document["mnist_accel"]["accuracy"]
     assert curve["seconds"] == [*range(1, epochs + 1)]  # that of predicting does not count

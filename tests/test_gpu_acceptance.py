@@ -35,12 +35,13 @@ class Machine:
         self.commands = commands
         self.now = 1000.0
         self.limits: dict[str, float] = {}
+        self.given: dict[str, list[str]] = {}
 
     def clock(self) -> float:
         return self.now
 
     def run(self, command: Any, log: Path, limit_s: float) -> int | None:
-        (name,) = command
+        name, *self.given[command[0]] = command
         seconds, code = self.commands[name]
         self.limits[name] = limit_s
         log.write_text(f"{name} begins\n| {name} | 1 |\n")
@@ -90,20 +91,23 @@ def test_the_last_stages_go_without_when_the_time_is_up(tmp_path):
 
 
 def test_what_cannot_run_takes_no_time(tmp_path):
-    machine = Machine(first=(1, 0), second=(1, 0))
+    machine = Machine(first=(1, 0), second=(1, 0), third=(1, 0))
     there, not_there = tmp_path / "there.json", tmp_path / "none.json"
     there.touch()
     stages = [
         stage("absent", missing="no such tool"),
-        stage("first", needs=there),
-        stage("second", needs=not_there),
+        stage("first", reads=(there,)),
+        stage("second", reads=(not_there,)),
+        stage("third", reads=(not_there, there, tmp_path)),
     ]
     assert outcomes(machine, stages, tmp_path, 120) == {
         "absent": "missing",
         "first": "passed",
         "second": "missing",
+        "third": "passed",
     }
-    assert list(machine.limits) == ["first"]
+    assert list(machine.limits) == ["first", "third"]
+    assert machine.given == {"first": [str(there)], "third": [str(there)]}
 
 
 # ------------------------------------------------------------------------- commands for real

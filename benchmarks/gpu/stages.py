@@ -29,7 +29,8 @@ class Stage:
         command: the program and its arguments.
         budget_s: what it may take at most.
         missing: why it cannot run here; empty where it can.
-        needs: a file that a stage before it leaves; None where it needs none.
+        reads: what a stage before it leaves: the first of these files that is there is the last
+            argument of the command.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Stage:
     command: tuple[str, ...]
     budget_s: float
     missing: str = ""
-    needs: Path | None = None
+    reads: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,14 @@ def _run_stage(
     """Run a stage, if it can run and there is time."""
     if stage.missing:
         return Result(stage, "missing", detail=stage.missing)
-    if stage.needs is not None and not stage.needs.exists():
-        return Result(stage, "missing", detail=f"there is no {stage.needs.name}")
+    there = [str(path) for path in stage.reads if path.exists()][:1]
+    if stage.reads and not there:
+        return Result(stage, "missing", detail=f"there is no {stage.reads[0].name}")
     limit = min(stage.budget_s, left_s)
     if limit < LEAST_S:
         return Result(stage, "not reached", detail=f"{max(0, left_s):.0f} s were left")
     begin = clock()
-    code = run(stage.command, folder / f"{stage.name}.log", limit)
+    code = run((*stage.command, *there), folder / f"{stage.name}.log", limit)
     seconds = clock() - begin
     if code is None:
         return Result(stage, "cut", seconds, f"its {limit:.0f} s were up")

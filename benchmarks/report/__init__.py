@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.journal import SUFFIX
 from benchmarks.report.analysis import analyse
 from benchmarks.report.html import to_html
 from benchmarks.report.markdown import to_markdown, write_readme_table
@@ -15,7 +16,7 @@ def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | No
     """Write the report of some result files as Markdown and as HTML, and print where.
 
     Args:
-        paths: result files of one host.
+        paths: result files, or journals, of one host.
         out: folder for the two files, which are named after the first result file; its own folder
             if None.
         readme: file whose table of results is rewritten; None for none.
@@ -28,7 +29,7 @@ def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | No
     """
     analysis = analyse(load_results(paths))
     folder = paths[0].parent if out is None else out
-    stem = paths[0].name.removesuffix(".gz").removesuffix(".json")
+    stem = paths[0].name.removesuffix(SUFFIX).removesuffix(".gz").removesuffix(".json")
     contents = {".md": to_markdown(analysis), ".html": to_html(analysis)}
     for suffix, content in contents.items():
         path = folder / (stem + suffix)
