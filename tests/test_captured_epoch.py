@@ -12,7 +12,7 @@ import pytest
 import test_compiled_epoch
 from closeness import assert_same_bits
 from cuda_emulator.build import why_not
-from cuda_emulator.cupy import EmulatedCupy
+from cuda_emulator.cupy import EmulatedCupy, Stream
 from cuda_emulator.module import Device, RawKernel, ThreadOrder
 from emulated_backend import EmulatedBackend
 from test_compiled_epoch import NETWORKS, OPTIMIZERS, L, assert_tiers_agree, network
@@ -274,6 +274,46 @@ def test_an_interrupted_section_leaves_the_weights_as_they_were(
         trainer.fit(data, epochs=1)
     monkeypatch.setattr(backend._cupy, "asnumpy", asnumpy)
     assert_same_bits(list(model.state_dict().values()), list(before.values()))
+
+
+@pytest.mark.parametrize(("network_of", "batch_size"), [("graph", 17), ("grid", 5), ("block", 1)])
+def test_a_section_copies_once_there_and_back_and_waits_at_its_ends(
+    mnist: Dataset, network_of: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = EmulatedBackend()
+    model = small_cnn(backend, filters=2) if network_of == "block" else two_layers(backend)
+    trainer = Trainer(model, "sgd", batch_size=batch_size)
+    images = batch_size * 3
+    data = trainer.prepare(mnist.x_train[:images], mnist.t_train[:images])
+    trainer.fit(data, epochs=1)  # allocates and captures
+    done: list[str] = []
+    for owner, names in (
+        (EmulatedCupy, ("array", "asarray", "zeros", "empty", "asnumpy")),
+        (Stream, ("synchronize", "begin_capture")),
+        (backend._cupy.cuda.runtime, ("deviceSynchronize", "memGetInfo")),
+        (RawKernel, ("_launch",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, noted(done, name, getattr(owner, name)))
+    trainer.fit(data, epochs=1)
+    launches = 3 * 3 if network_of == "graph" else 1
+    assert done == [
+        "synchronize",  # others may have changed the parameters
+        *["asarray"] * 3,  # which images, where each batch begins, learning rates
+        *["_launch"] * launches,
+        *["asnumpy"] * 2,  # losses, and how many images were recognised
+        "synchronize",
+    ]
+
+
+def noted(done: list[str], name: str, function: Any) -> Any:
+    """A function that adds its name to a list before it does what it does."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        done.append(name)
+        return function(*args, **options)
+
+    return call
 
 
 def test_filters_that_are_too_large_are_not_captured(emulated: EmulatedBackend) -> None:
