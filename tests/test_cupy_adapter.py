@@ -188,6 +188,20 @@ def test_cublas_missing_for_real(machine, monkeypatch):
     assert "libcublas" in reason
 
 
+@pytest.mark.parametrize("missing", ["module", "function"])
+def test_cupy_that_cannot_do_without_tf32(cupy, machine, monkeypatch, missing):
+    """CuPy has no public function for it."""
+    linalg = importlib.import_module("cupy._core._routines_linalg")
+    if missing == "module":
+        monkeypatch.setitem(sys.modules, linalg.__name__, None)
+    else:
+        monkeypatch.delattr(linalg, "set_compute_type")
+    stage, reason, remedy = failure()
+    assert stage == "cuBLAS"
+    assert reason.startswith("this CuPy cannot be told to do without TF32 (")
+    assert ">=13.6,<15" in remedy
+
+
 def test_out_of_memory(cupy, machine):
     machine.break_by(cupy, "arange", cupy.cuda.memory.OutOfMemoryError(512, 0))
     stage, reason, remedy = failure()
