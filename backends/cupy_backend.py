@@ -18,7 +18,7 @@ from backends.cuda.launches import MOST_KERNEL_SIZE, Launches
 from backends.cuda.loader import REAL, Kernels
 from backends.cuda.sizes import Filters, Maps, Windows
 from backends.cupy_epoch import CupyEpoch
-from backends.cupy_probe import cuda_version, describe_device, probe
+from backends.cupy_probe import cuda_version, describe_device, multiply_in_float32, probe
 from backends.operations.common import (
     Array,
     Ties,
@@ -38,7 +38,7 @@ class CupyBackend(Backend):
 
     def __init__(self) -> None:
         self._use(importlib.import_module("cupy"), importlib.import_module("array_api_compat.cupy"))
-        _multiply_in_float32()
+        multiply_in_float32()
 
     def _use(self, cupy: Any, xp: Any) -> None:
         """Compute with a library; the tests hand in one that stands in for CuPy."""
@@ -361,16 +361,6 @@ class CupyBackend(Backend):
 
     def _in_c_order(self, array: Array) -> Array:
         return self._cupy.ascontiguousarray(array)
-
-
-def _multiply_in_float32() -> None:
-    """Have float32 matrices multiplied as such in this process, even where CUPY_TF32=1 is set.
-
-    CuPy looks at the variable when it first multiplies, unless somebody has said before what it is
-    to do. TF32 has 10 bits behind the point, of which no result here would tell.
-    """
-    linalg = importlib.import_module("cupy._core._routines_linalg")
-    linalg.set_compute_type("float32", linalg.COMPUTE_TYPE_DEFAULT)
 
 
 def _has_convolution(x: Array, weight: Array, stride: int) -> bool:

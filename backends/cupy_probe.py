@@ -47,6 +47,17 @@ def describe_device() -> str:
     return f"{properties['name'].decode()}, sm_{properties['major']}{properties['minor']}"
 
 
+def multiply_in_float32() -> None:
+    """Have float32 matrices multiplied as such in this process, even where CUPY_TF32=1 is set.
+
+    CuPy looks at the variable when it first multiplies, unless somebody has said before what it is
+    to do; to say so, there is but this function. TF32 has 10 bits behind the point, of which no
+    result here would tell.
+    """
+    linalg = importlib.import_module("cupy._core._routines_linalg")
+    linalg.set_compute_type("float32", linalg.COMPUTE_TYPE_DEFAULT)
+
+
 def cuda_version(number: int) -> str:
     """Return CUDA's version number, such as 12080, as "12.8"."""
     return f"{number // 1000}.{number % 1000 // 10}"
@@ -128,6 +139,14 @@ def _cublas() -> Availability:
             ok=False,
             reason=f"cuBLAS cannot be loaded ({_summary(error)})",
             remedy=_install_libraries(),
+        )
+    try:
+        multiply_in_float32()
+    except (ImportError, AttributeError) as error:
+        return Availability(
+            ok=False,
+            reason=f"this CuPy cannot be told to do without TF32 ({_summary(error)})",
+            remedy=f'install one that can: pip install "cupy-cuda{_cuda_major()}x[ctk]>=13.6,<15"',
         )
     return Availability(ok=True, reason="loaded")
 

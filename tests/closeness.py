@@ -1,5 +1,6 @@
 """When two results count as the same."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,3 +29,9 @@ def assert_close(
         scale = float(np.abs(expected).max())
         tolerance = relative_tolerance(dtype, terms=terms, steps=steps) * scale
         assert error <= tolerance, f"{label}: {error:.2g} apart, at most {tolerance:.2g} expected"
+
+
+def assert_same_bits(got: Sequence[Any], expected: Sequence[Any]) -> None:
+    """Compare arrays, or lists of numbers, in their order."""
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

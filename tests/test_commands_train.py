@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from cuda_emulator.build import why_not
 
 import mnist_accel as ma
 from backends import registry
@@ -128,6 +129,29 @@ def test_every_flag_is_taken(run):
     assert trainer.schedule == StepSchedule()
     epochs = RunFolder(Path("run")).read_metrics("epoch")
     assert [epoch["validation_accuracy"] is not None for epoch in epochs] == [False, True]
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_a_run_on_an_emulated_gpu(run):
+    few = ("--limit-train", 40, "--limit-test", 20, "--batch-size", 17, "--iterations", 5)
+    for backend in ("cupy-emulated", "numpy"):
+        flags = ("--dataset", "digits", "--hidden-sizes", 5, *few, "--backend", backend, "--quiet")
+        code, out, err = run("train", *flags, "--lr", 0.1, "--out", backend)
+        assert (code, err) == (0, "")
+        assert out.startswith("test accuracy ")
+    config = read_json("cupy-emulated/config.json")
+    assert config["backend"]["used"] == "cupy-emulated"
+    assert config["backend"]["not_compiled"] == ""
+    assert config["device"]["name"] == "emulated GPU 0"
+    expected = weights("numpy")
+    for name, got in weights("cupy-emulated").items():
+        np.testing.assert_allclose(got, expected[name], rtol=1e-4, atol=1e-6)
+    losses = [
+        [loss for line in RunFolder(Path(folder)).read_metrics("steps") for loss in line["losses"]]
+        for folder in ("cupy-emulated", "numpy")
+    ]
+    assert len(losses[0]) == 5
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_time_that_is_over_ends_the_run(run):

@@ -1,65 +1,50 @@
 """Every kernel compiles for every GPU that is supported, within the registers it says it needs."""
 
+import functools
+import itertools
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import nvrtc
 import pytest
 from cuda_emulator.build import kernels_in
+from cuda_emulator.cupy import EmulatedCupy
+from emulated_backend import EmulatedBackend
 
 from backends.cuda import persistent
-from backends.cuda.loader import options_for, source
+from backends.cuda.loader import Kernels, options_for, source
 from benchmarks.gpu import overheads
+from mnist_accel.models import RECIPES, create_model
+from mnist_accel.trainer import Trainer
 
 FOLDER = Path(__file__).parents[1] / "backends" / "cuda"
 BUDGET = re.compile(
     r'// At most (\d+) registers\.\nextern "C" __global__ void\s+'
     r"(?:TOGETHER\s+)?(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\("
 )
+FILES = sorted(path.stem for path in FOLDER.glob("*.cu"))
 Constants = dict[str, str | int]
+Options = tuple[str, ...]
 DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}
 LATER: Constants = {"CAPTURED": 1}  # a stage of a captured step
 FIRST: Constants = {"PIXEL": "uint8", **LATER}  # the first of them, which reads the data set
 SMALL: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10}
-# Each kernel as a recipe compiles it, for every GPU; and in other ways, for which one GPU stands.
-RECIPES: dict[str, list[Constants]] = {
-    "activations": [{"ACTIVATION": "SIGMOID"}],
-    "batches": [{"PIXEL": "uint8"}],
-    "convolution": [{"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU", **FIRST}],
-    "descend": [{"RULE": "ADAM", **FIRST}],
-    "head": [{"ACTIVATION": "RELU", "LOSS": "SOFTMAX_CROSS_ENTROPY", **LATER}],
-    "linear": [{"ACTIVATION": "RELU", **FIRST}],
-    "losses": [{"LABEL": "int64"}],
-    "one_by_one": [
-        {"PIXEL": "uint8", "KERNEL_SIZE": 3, "FILTERS": 8, "ACTIVATION": "IDENTITY", **DIGITS}
-    ],
-    "pooling": [{"MASK": "uint8"}],
-    "small_batches": [
-        {"PIXEL": "uint8", "HIDDEN": 30, "ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC", **SMALL}
-    ],
-    "updates": [{"RULE": "ADAM"}],
-}
+# What recipes launch is compiled for every GPU; for this, which they do not, one GPU stands.
 OTHERS: dict[str, list[Constants]] = {
     "activations": [{"ACTIVATION": "TANH", **FIRST}],
     "batches": [{"PIXEL": "float"}],
-    "convolution": [
-        {"KERNEL_SIZE": 3, "POOL": 1, "ACTIVATION": "IDENTITY", **FIRST},
-        {"KERNEL_SIZE": 5, "POOL": 1, "ACTIVATION": "RELU", **LATER},
-        {"KERNEL_SIZE": 7, "POOL": 1, "ACTIVATION": "TANH", "PIXEL": "float", **LATER},
-        {"KERNEL_SIZE": 5, "POOL": 0, "ACTIVATION": "IDENTITY"},
-    ],
+    "convolution": [{"KERNEL_SIZE": 7, "POOL": 1, "ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
     "descend": [
-        {"RULE": "SGD", **FIRST},
         {"RULE": "MOMENTUM", "PIXEL": "float", **LATER},
         {"RULE": "ADAGRAD", **FIRST},
         {"RULE": "RMSPROP", **FIRST},
     ],
-    "head": [
-        {"ACTIVATION": "TANH", "LOSS": "BINARY_CROSS_ENTROPY", **LATER},
-        {"ACTIVATION": "SIGMOID", "LOSS": "QUADRATIC", **LATER},
-    ],
-    "linear": [{"ACTIVATION": "RELU", **LATER}, {"ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
+    "head": [{"ACTIVATION": "TANH", "LOSS": "BINARY_CROSS_ENTROPY", **LATER}],
+    "linear": [{"ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
     "losses": [{"LABEL": "int32", **LATER}],
     "one_by_one": [
         {"PIXEL": "float", "KERNEL_SIZE": 5, "FILTERS": 9, "ACTIVATION": "TANH", **DIGITS}
@@ -69,35 +54,53 @@ OTHERS: dict[str, list[Constants]] = {
         {"PIXEL": "float", "HIDDEN": 50, "ACTIVATION": "RELU", "LOSS": loss, **SMALL}
         for loss in ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY")
     ],
-    "updates": [{"RULE": "SGD"}],
 }
+# The one file that no recipe needs.
+NO_RECIPE = {"activations": {options_for("float32", ACTIVATION="SIGMOID")}}
 
 
-def cases(*variants: dict[str, list[Constants]]) -> list[Any]:
-    return [
-        pytest.param(file, constants, id=" ".join([file, *map(str, constants.values())]))
-        for files in variants
-        for file, options in files.items()
-        for constants in options
-    ]
+@functools.cache
+def launched(*, clusters: bool) -> dict[str, set[Options]]:
+    """The options, by file, of all that recipes launch, compiled as a whole and step by step."""
+    found: dict[str, set[Options]] = defaultdict(set, NO_RECIPE)
+
+    def note(kernels: Kernels, file: str, name: str, options: Options) -> Any:
+        found[file].add(options)
+        return Mock()
+
+    images, labels = np.zeros((17, 28, 28), np.uint8), np.zeros(17, np.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernels, "_function", note)
+        patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # nothing fills it
+        for name, recipe in RECIPES.items():
+            batch_sizes = {17, min(17, recipe.batch_size or 17)}  # beyond 16 all are graphs
+            for batch_size, compiled in itertools.product(batch_sizes, (True, False)):
+                backend = EmulatedBackend(capability="90" if clusters else "70")
+                trainer = Trainer(
+                    create_model(name, backend=backend),
+                    recipe.optimizer,
+                    batch_size=batch_size,
+                    compiled=compiled,
+                )
+                trainer.fit(images, labels, iterations=1)
+    return found
 
 
 needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
 
 
 def test_every_file_is_compiled() -> None:
-    assert {path.stem for path in FOLDER.glob("*.cu")} == set(RECIPES)
+    assert sorted(launched(clusters=True)) == sorted(launched(clusters=False)) == FILES
 
 
-@pytest.mark.parametrize("file", RECIPES)
+@pytest.mark.parametrize("file", FILES)
 def test_every_kernel_has_a_budget(file: str) -> None:
     code = source(file)
     assert kernels_in(code)
     assert [name for _, name in BUDGET.findall(code)] == kernels_in(code)
 
 
-def assert_fits(file: str, constants: Constants, architecture: int, code: str = "") -> None:
-    code, options = code or source(file), options_for("float32", **constants)
+def assert_fits(code: str, options: Options, architecture: int) -> None:
     budgets = {name: int(registers) for registers, name in BUDGET.findall(code)}
     used = nvrtc.compile_source(code, options, architecture=architecture)
     assert used.keys() == budgets.keys()
@@ -107,42 +110,49 @@ def assert_fits(file: str, constants: Constants, architecture: int, code: str = 
         assert usage.registers <= budgets[name], where
 
 
-@needs_nvrtc
-@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
-@pytest.mark.parametrize(("file", "constants"), cases(RECIPES))
-def test_kernels_of_the_recipes_fit_every_gpu(
-    file: str, constants: Constants, architecture: int
-) -> None:
-    if architecture not in nvrtc.architectures():
-        pytest.skip(f"this NVRTC does not know sm_{architecture}; 12.9 does")
-    assert_fits(file, constants, architecture)
+@pytest.fixture(params=nvrtc.ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> int:
+    """Every GPU that is supported."""
+    number: int = request.param
+    if number not in nvrtc.architectures():
+        pytest.skip(f"this NVRTC does not know sm_{number}; 12.9 does")
+    return number
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
-def test_blocks_that_meet_fit_every_gpu(architecture: int) -> None:
-    if architecture not in nvrtc.architectures():
-        pytest.skip(f"this NVRTC does not know sm_{architecture}; 12.9 does")
-    (small_batches,) = RECIPES["small_batches"]
+@pytest.mark.parametrize("file", FILES)
+def test_what_recipes_launch_fits_every_gpu(file: str, architecture: int) -> None:
+    for options in launched(clusters=bool(persistent.together(architecture)))[file]:
+        assert_fits(source(file), options, architecture)
+
+
+@needs_nvrtc
+def test_kernels_that_measure_fit_every_gpu(architecture: int) -> None:
     clusters = persistent.together(architecture)
-    if clusters:  # as a grid, test_kernels_of_the_recipes_fit_every_gpu compiles it
-        assert_fits("small_batches", {**small_batches, **clusters}, architecture)
-    constants: Constants = {"CHAINS": overheads.CHAINS, "BLOCKS": 8, **clusters}
-    assert_fits("overheads", constants, architecture, code=overheads.source())
+    options = options_for("float32", CHAINS=overheads.CHAINS, BLOCKS=8, **clusters)
+    assert_fits(overheads.source(), options, architecture)
 
 
 @needs_nvrtc
-@pytest.mark.parametrize(("file", "constants"), cases(OTHERS))
+@pytest.mark.parametrize(
+    ("file", "constants"),
+    [
+        pytest.param(file, constants, id=" ".join([file, *map(str, constants.values())]))
+        for file, variants in OTHERS.items()
+        for constants in variants
+    ],
+)
 def test_other_variants_fit(file: str, constants: Constants) -> None:
-    assert_fits(file, constants, 90)
+    assert_fits(source(file), options_for("float32", **constants), 90)
 
 
 @needs_nvrtc
-@pytest.mark.parametrize(("file", "constants"), cases(RECIPES))
-def test_kernels_compile_in_float64_without_spills(file: str, constants: Constants) -> None:
-    options = options_for("float64", **constants)
-    used = nvrtc.compile_source(source(file), options, architecture=90)
-    assert not any(usage.spilled_bytes for usage in used.values())
+@pytest.mark.parametrize("file", FILES)
+def test_kernels_compile_in_float64_without_spills(file: str) -> None:
+    for options in launched(clusters=True)[file]:
+        wider = tuple(option.replace("=float", "=double") for option in options)
+        used = nvrtc.compile_source(source(file), wider, architecture=90)
+        assert not any(usage.spilled_bytes for usage in used.values()), " ".join(wider)
 
 
 @needs_nvrtc

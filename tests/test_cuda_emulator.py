@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_emulator.build import why_not
+from cuda_emulator.cupy import EmulatedCupy
 from cuda_emulator.module import (
     CompileException,
     Device,
@@ -254,6 +255,30 @@ def test_an_error_of_the_compiler_is_shown() -> None:
         RawModule(code='extern "C" __global__ void f(int n) { no_such_function(n); }').get_function(
             "f"
         )
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda cupy: cupy.empty(1, "float32"), "allocates"),
+        (lambda cupy: cupy.zeros(1, "float32"), "allocates"),
+        (lambda cupy: cupy.array(np.ones(1)), "allocates"),
+        (lambda cupy: cupy.asarray(np.ones(1)), "allocates"),
+        (lambda cupy: cupy.ascontiguousarray(np.ones((2, 3)).T), "allocates"),
+        (lambda cupy: cupy.asnumpy(np.ones(1)), "copies to the host"),
+        (lambda cupy: cupy.cuda.get_current_stream().synchronize(), "waits"),
+        (lambda cupy: cupy.cuda.runtime.deviceSynchronize(), "waits"),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_refused(act: Any, message: str) -> None:
+    cupy = EmulatedCupy(Device())
+    act(cupy)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    stream.begin_capture()
+    with pytest.raises(AssertionError, match=f"{message} while a graph is captured"):
+        act(cupy)
+    stream.end_capture()
+    act(cupy)
 
 
 # ------------------------------------------------------------------------------------ out of bounds

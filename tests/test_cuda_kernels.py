@@ -14,7 +14,6 @@ import pytest
 from cuda_emulator.build import why_not
 from cuda_emulator.cupy import EmulatedCupy
 from cuda_emulator.module import Device, ThreadOrder
-from cuda_emulator.sanitizer import under_sanitizer
 from emulated_backend import EmulatedBackend
 from operation_examples import Example, call, examples
 
@@ -118,26 +117,6 @@ def test_results_do_not_depend_on_who_is_first(
             for got, want in zip(call(example, emulated), expected, strict=True):
                 np.testing.assert_array_equal(got, want, str(example))
         monkeypatch.undo()
-
-
-AN_EXAMPLE_OF_EACH = """
-from cuda_emulator.module import Device
-from emulated_backend import EmulatedBackend
-from operation_examples import call, examples
-from test_cuda_kernels import kernels_of
-
-backend = EmulatedBackend(Device(sanitize=True))
-found = [example for example in examples("float32", 3) if kernels_of(example)]
-for example in {example.operation: example for example in reversed(found)}.values():
-    call(example, backend)
-print(len(set(backend.emulator.launched)), "kernels")
-"""
-
-
-def test_kernels_stay_within_their_arrays() -> None:
-    result = under_sanitizer(AN_EXAMPLE_OF_EACH)
-    kernels = {name for names in KERNELS.values() for name in names}
-    assert result.stdout.split() == [str(len(kernels)), "kernels"], result.stderr
 
 
 # ----------------------------------------------------------------------------------------- loader

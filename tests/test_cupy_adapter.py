@@ -3,6 +3,7 @@
 The tests marked `gpu` need no stand-ins, and run where there is a GPU.
 """
 
+import ctypes
 import importlib
 import os
 import re
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from backends import get_backend
+from backends.cuda.descent import Layer, as_argument
 from backends.cupy_backend import CupyBackend
 from backends.cupy_probe import probe
 from mnist_accel.nn.parameters import ParameterVector
@@ -188,6 +190,20 @@ def test_cublas_missing_for_real(machine, monkeypatch):
     assert "libcublas" in reason
 
 
+@pytest.mark.parametrize("missing", ["module", "function"])
+def test_cupy_that_cannot_do_without_tf32(cupy, machine, monkeypatch, missing):
+    """CuPy has no public function for it."""
+    linalg = importlib.import_module("cupy._core._routines_linalg")
+    if missing == "module":
+        monkeypatch.setitem(sys.modules, linalg.__name__, None)
+    else:
+        monkeypatch.delattr(linalg, "set_compute_type")
+    stage, reason, remedy = failure()
+    assert stage == "cuBLAS"
+    assert reason.startswith("this CuPy cannot be told to do without TF32 (")
+    assert ">=13.6,<15" in remedy
+
+
 def test_out_of_memory(cupy, machine):
     machine.break_by(cupy, "arange", cupy.cuda.memory.OutOfMemoryError(512, 0))
     stage, reason, remedy = failure()
@@ -338,3 +354,21 @@ def test_this_cupy_launches_cooperatively_by_a_word(cupy):
     )
     assert result.stdout.splitlines()[0] == "getset_descriptor", result.stderr
     assert "TypeError" not in result.stdout
+
+
+def test_this_cupy_hands_over_a_structure_by_its_bytes(cupy):
+    """What a launch makes of an array of NumPy that holds one element; there is no launch here."""
+    layers = [Layer(None, cupy_array_at(cupy, 640), None, 3, None, 784, 10)]
+    argument = as_argument(layers)
+    assert (argument.size, argument.flags.c_contiguous) == (1, True)
+    packed = cupy.cuda.function.CNumpyArray(argument)
+    words = (ctypes.c_uint64 * (packed.__sizeof__() // 8)).from_address(id(packed))
+    assert argument.ctypes.data in list(words)  # CuPy 13 has no other way to look at it
+    first = np.frombuffer(ctypes.string_at(argument.ctypes.data, argument.nbytes), "uint64")[:2]
+    assert first.tolist() == [0, 640]  # x and dy of descend.cu
+
+
+def cupy_array_at(cupy, address):
+    """An array of CuPy that lies somewhere; nobody looks there."""
+    memory = cupy.cuda.UnownedMemory(address, 8, None, 0)
+    return cupy.ndarray((2,), "float32", cupy.cuda.MemoryPointer(memory, 0))

@@ -1,11 +1,14 @@
 """The acceptance run on a GPU: all of it that can be shown without one."""
 
 import json
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import acceptance
 import numpy as np
 import pytest
 from cuda_emulator.build import why_not
@@ -145,6 +148,27 @@ def test_command_is_interrupted_and_then_ended_with_its_children(tmp_path, monke
     assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+def test_accuracy_that_is_cut_has_the_recipes_that_came_to_their_end(monkeypatch, capsys):
+    tiny = {"dataset": "digits", "iterations": 3, "hidden_sizes": (5,), "model": "two-layer"}
+    wanted = [acceptance.Requirement(name, 0.0, tiny) for name in ("one", "two", "three")]
+    monkeypatch.setattr(acceptance, "REQUIREMENTS", wanted)
+    runs = iter([False, True])
+    start_run = acceptance.start_run
+
+    def start(settings: Any, **options: Any) -> Any:
+        return replace(start_run(settings, **options), interrupted=next(runs))
+
+    monkeypatch.setattr(acceptance, "start_run", start)
+    monkeypatch.setattr(sys, "argv", ["acceptance", "--backends", "numpy"])
+    assert acceptance.main() == 130
+    captured = capsys.readouterr()
+    assert captured.err.startswith("one on numpy: two on numpy: ")
+    rows = [line.split(" | ")[-1] for line in captured.out.splitlines() if line.startswith("| ")]
+    assert rows[0] == "numpy |"
+    assert re.fullmatch(r"\d+\.\d\d% \|", rows[1])
+    assert rows[2:] == ["not reached |"] * 2
+
+
 # ------------------------------------------------------------------------------ the front door
 
 
@@ -252,10 +276,12 @@ def test_the_plan_names_what_there_is(tmp_path):
     assert files
     assert [file for file in files if not (ROOT / file).exists()] == []
     assert [name for name in modules if not (ROOT / f"{name}.py").exists()] == []
-    wanted = next(word for word in words if " or " in word)
-    tests = (ROOT / files.pop()).read_text()
-    assert all(any(part in line for line in tests.splitlines() if line.startswith("def test_"))
-               for part in wanted.split(" or "))  # fmt: skip
+    sanitized = stages[-1].command
+    wanted = sanitized[sanitized.index("-k") + 1].split(" or ")
+    for file in files:
+        tests = [line for line in (ROOT / file).read_text().splitlines() if "def test_" in line]
+        assert any(part in f"{file} {test}" for part in wanted for test in tests), file
+    assert all(any(part in (ROOT / file).read_text() + file for file in files) for part in wanted)
 
 
 # -------------------------------------------------------------------- what a step costs beside

@@ -11,8 +11,9 @@
 #include "loss_of_image.cuh"
 
 // Grid: (images / warps of a block). At most 32 outputs; `dx` is left out by a network of one layer.
+// Four blocks fit a multiprocessor; left to itself, the compiler spills to make room for more.
 // At most 64 registers.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
     head(const real* __restrict__ x, const real* __restrict__ weight,
          const real* __restrict__ bias, const int* __restrict__ labels,
          const int* __restrict__ rows, int inputs, int outputs, batch_t batch,

@@ -51,7 +51,7 @@ class EmulatedCupy:
             compiler=SimpleNamespace(CompileException=CompileException),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
-                deviceSynchronize=device.use,
+                deviceSynchronize=lambda: _refuse_while_capturing(device, "waits"),
                 getDeviceCount=lambda: devices,
                 memGetInfo=lambda: (self._free_bytes, memory_bytes),
             ),
@@ -61,24 +61,24 @@ class EmulatedCupy:
         return RawModule(device=self._device, **options)
 
     def asnumpy(self, array: Any) -> Any:
-        self._refuse_while_capturing("copies to the host")
+        _refuse_while_capturing(self._device, "copies to the host")
         return np.array(array)
 
     def array(self, host: Any, **options: Any) -> Any:
-        self._refuse_while_capturing("allocates")
+        _refuse_while_capturing(self._device, "allocates")
         return np.array(host, **options)
 
     asarray = array
 
     def zeros(self, shape: Any, dtype: Any) -> Any:
-        self._refuse_while_capturing("allocates")
+        _refuse_while_capturing(self._device, "allocates")
         return np.zeros(shape, dtype).view(DeviceArray)
 
     def ascontiguousarray(self, array: Any) -> Any:
         return array if array.flags.c_contiguous else self.array(array, order="C")
 
     def empty(self, shape: Any, dtype: Any) -> Any:
-        self._refuse_while_capturing("allocates")
+        _refuse_while_capturing(self._device, "allocates")
         array = np.empty(shape, dtype).view(DeviceArray)
         if array.nbytes > self._free_bytes:
             raise OutOfMemoryError(f"Out of memory allocating {array.nbytes} bytes")
@@ -93,10 +93,12 @@ class EmulatedCupy:
     def _give_back(self, count: int) -> None:
         self._free_bytes += count
 
-    def _refuse_while_capturing(self, verb: str) -> None:
-        self._device.use()
-        if self._device.recorded is not None:
-            raise AssertionError(f"{verb} while a graph is captured: CUDA refuses, or forgets it")
+
+def _refuse_while_capturing(device: Device, verb: str) -> None:
+    """Use a device for what a graph cannot hold."""
+    device.use()
+    if device.recorded is not None:
+        raise AssertionError(f"{verb} while a graph is captured: CUDA refuses, or forgets it")
 
 
 class SelectedDevice:
@@ -129,7 +131,7 @@ class Stream:
         pass
 
     def synchronize(self) -> None:
-        assert self._device.recorded is None, "waits while a graph is captured, which CUDA refuses"
+        _refuse_while_capturing(self._device, "waits")
 
     def begin_capture(self) -> None:
         assert self._captures
