@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from closeness import assert_close
 
 from backends import Backend, get_backend
+from mnist_accel.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset
 from mnist_accel.data.batches import Sampling
 from mnist_accel.models import RECIPES, create_model
@@ -204,20 +206,41 @@ class StopsOften:
         """Take part."""
 
 
-@pytest.mark.parametrize("name", ["two-layer", "lenet"])
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        ("two-layer", optimizers.Adam(lr=0.001)),
+        ("lenet", optimizers.Adam(lr=0.001)),
+        ("backprop", optimizers.SGD(lr=3.0, weight_decay=1e-5)),
+        # On its way to 0 the rate passes where weight decay leaves half of the weights.
+        ("backprop", optimizers.SGD(lr=3.0, weight_decay=0.2)),
+    ],
+)
 def test_runs_repeat_to_the_bit_however_they_are_cut(
-    numba: Backend, mnist: Dataset, name: str
+    numba: Backend, mnist: Dataset, tmp_path: Path, name: str, optimizer: optimizers.Optimizer
 ) -> None:
-    weights = []
-    for callbacks in ((), (StopsOften(),), ()):
+    data = mnist.x_train[:596], mnist.t_train[:596]
+
+    def start() -> Trainer:
         model = create_model(name, backend=numba)
-        trainer = Trainer(model, "adam", batch_size=64, seed=1)
+        settings = {"batch_size": 64, "seed": 1, "schedule": "cosine", "total_steps": 20}
+        return Trainer(model, optimizer, **settings)
+
+    trainers = []
+    for callbacks in ((), (StopsOften(),)):
+        trainers.append(start())
         # The last batch of an epoch is too small for two threads, and is alone in a chunk.
-        trainer.fit(mnist.x_train[:596], mnist.t_train[:596], epochs=2, callbacks=callbacks)
-        weights.append(model.state_dict())
-    for other in weights[1:]:
-        for key, value in other.items():
-            assert np.array_equal(value, weights[0][key]), key
+        trainers[-1].fit(*data, epochs=2, callbacks=callbacks)
+    first = start()
+    first.fit(*data, iterations=7)
+    save_checkpoint(tmp_path / "checkpoint", first)
+    trainers.append(load_checkpoint(tmp_path / "checkpoint", backend="numba"))
+    trainers[-1].fit(*data, iterations=13)
+    straight = trainers[0].model.state_dict()
+    for other in trainers[1:]:
+        assert other.step == trainers[0].step
+        for key, value in other.model.state_dict().items():
+            assert np.array_equal(value, straight[key]), key
 
 
 def test_prepared_data_trains_like_arrays(numba: Backend, mnist: Dataset) -> None:
