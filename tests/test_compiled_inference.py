@@ -113,6 +113,21 @@ def test_the_number_of_threads_makes_no_difference(mnist: Dataset, threads: int)
     assert np.array_equal(create_model("lenet", backend=backend).predict_logits(images), expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_relu_is_exact_where_numbers_end(numba: Backend, mnist: Dataset, dtype: str) -> None:
+    row = [L.Linear(8), L.ReLU()]
+    model = Network(
+        row, losses.SoftmaxCrossEntropy(), input_shape=(784,), backend=numba, dtype=dtype
+    )
+    limits = np.finfo(dtype)
+    numbers = np.array([-np.inf, limits.min, -1, 0, limits.tiny, limits.max, np.inf, np.nan], dtype)
+    model.parameters.views["W1"][...] = 0
+    model.parameters.views["b1"][...] = numbers
+    np.testing.assert_array_equal(
+        model.predict_logits(mnist.x_test[:1])[0], np.maximum(numbers, 0), strict=True
+    )
+
+
 def test_weights_may_change_in_place(numba: Backend, mnist: Dataset) -> None:
     model = create_model("cnn", backend=numba)
     model.predict(mnist.x_test[:2])
