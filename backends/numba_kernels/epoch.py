@@ -77,7 +77,8 @@ def run_steps(
         rates: learning rate of each step.
         steps_before: steps that were done before.
         edges: columns at which the groups of the lists begin, and where the last ends.
-        deltas: scratch for the gradients of a sparse first stage, (batch, outputs).
+        deltas: scratch for the gradients of a sparse first stage, a row of whole cache lines for
+            each image of a batch.
         workspaces: of all threads.
         losses: receives each thread's sum of losses, (threads, steps).
         correct: receives how many images each thread has recognised, likewise.
@@ -89,10 +90,11 @@ def run_steps(
     last = plan.stages[len(plan.stages) - 1]
     first = plan.stages[0]
     is_sparse = first.kind == SPARSE_LINEAR
-    dense_from = first.inputs * first.outputs if is_sparse else 0
-    dense = len(packed) - dense_from
     # Whole cache lines: no two threads write to the same one.
-    share = (dense // LANES // 2 // threads + 1) * LANES * 2
+    line = 2 * LANES
+    dense_from = (first.inputs * first.outputs + line - 1) // line * line if is_sparse else 0
+    dense = len(packed) - dense_from
+    share = (dense // line // threads + 1) * line
     begin = min(dense_from + thread * share, len(packed))
     end = min(begin + share, len(packed))
     # Of a sparse first stage a thread changes the weights that belong to some groups of columns.
@@ -182,5 +184,5 @@ def _add_sparse(
         add_sparse_outer(
             gradient, stage.weight, images.columns, images.values,
             images.starts[at + low], images.starts[at + high],
-            part(deltas, n * stage.outputs, stage.outputs), scale,
+            part(deltas, n * deltas.shape[1], stage.outputs), scale,
         )  # fmt: skip
