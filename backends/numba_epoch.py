@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba_layout import Layout, lay_out, takes_lists
-from backends.numba_memory import APART, block_capacity, rooms, zeros
+from backends.numba_memory import block_capacity, rooms, whole_lines, zeros
 from backends.program import CompiledEpoch, Steps, TrainingProgram
 
 Array = NDArray[Any]
@@ -125,10 +125,10 @@ class NumbaEpoch(CompiledEpoch):
         for name, row in zip(names, packed_state, strict=True):
             row[layout.positions] = state[name]
         first_outputs = int(layout.plan.stages[0]["outputs"]) if data.images.groups else 0
-        deltas = zeros((steps.batch_size, first_outputs), dtype)
-        losses = np.zeros((threads, len(batches) + APART))
-        correct = np.zeros((threads, len(batches) + APART), np.int64)
-        counter = np.zeros(APART, np.int64)
+        deltas = zeros((steps.batch_size, whole_lines(first_outputs, dtype)), dtype)
+        losses = zeros((threads, whole_lines(len(batches), np.float64)), np.float64)
+        correct = zeros((threads, whole_lines(len(batches), np.int64)), np.int64)
+        counter = zeros((whole_lines(1, np.int64),), np.int64)
 
         def part(thread: int) -> None:
             try:
@@ -222,10 +222,13 @@ def _pack(weights: Array, layout: Layout, dtype: str) -> Array:
 
 
 def _cut(pixels: Array, groups: int) -> NDArray[np.int64]:
-    """Return the columns at which lists are cut into groups, each as full as the others."""
+    """Return the columns at which lists are cut into groups, each as full as the others.
+
+    They are even: two rows of weights are whole cache lines, one may be half a line more.
+    """
     below = np.cumsum(np.count_nonzero(pixels, axis=0))
     shares = below[-1] * np.arange(1, groups) / groups
-    return np.array([0, *np.searchsorted(below, shares), len(below)], np.int64)
+    return np.array([0, *(np.searchsorted(below, shares) // 2 * 2), len(below)], np.int64)
 
 
 def _as_lists(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba_layout import Layout, lay_out
-from backends.numba_memory import MOST_IMAGES_A_BLOCK, block_capacity, rooms, zeros
+from backends.numba_memory import CACHE_LINE, MOST_IMAGES_A_BLOCK, block_capacity, rooms, zeros
 from backends.program import CompiledInference, PixelRangeError, Program
 
 Array = NDArray[Any]
@@ -57,8 +57,9 @@ class NumbaInference(CompiledInference):
     def predict(self, weights: Array, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
         """Predict, many images on several threads."""
         count = len(pixels)
-        results = np.empty((count, self._classes), self._filters.dtype)
         threads = self._threads(count)
+        make = np.empty if threads == 1 else zeros
+        results = make((count, self._classes), self._filters.dtype)
         if self._missing > 0:
             weights = np.append(weights, np.zeros(self._missing, weights.dtype))
         with self._lock:
@@ -81,7 +82,10 @@ class NumbaInference(CompiledInference):
 
     def _share_out(self, threads: int, count: int, arguments: tuple[Any, ...]) -> bool:
         """Give each thread some of the images; return whether the pixels of all are in range."""
-        bounds = [count * thread // threads for thread in range(threads + 1)]
+        # Shares of the results begin at whole cache lines.
+        results = arguments[-1]
+        unit = CACHE_LINE // math.gcd(CACHE_LINE, results.strides[0])
+        bounds = [count * thread // threads // unit * unit for thread in range(threads)] + [count]
         others = [
             self._pool().submit(self._kernel, thread, *share, *arguments)
             for thread, share in enumerate(pairwise(bounds[1:]), start=1)

@@ -1,5 +1,6 @@
 """Memory for the compiled kernels: no vector on two cache lines, no line for two threads."""
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,9 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-CACHE_LINE = 64  # bytes
-# Numbers in a cache line and more: rows of different threads share none.
-APART = 64
+CACHE_LINE: int = importlib.import_module("backends.numba_kernels.vectors").CACHE_LINE  # bytes
 # What a block of images leaves behind should fit the cache of a core.
 BLOCK_BYTES = 1 << 20
 FEWEST_IMAGES_A_BLOCK, MOST_IMAGES_A_BLOCK = 8, 256
@@ -26,6 +25,12 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     return aligned
 
 
+def whole_lines(count: int, dtype: Any) -> int:
+    """Return how many numbers the cache lines hold that so many numbers need."""
+    line: int = CACHE_LINE // np.dtype(dtype).itemsize
+    return -(-count // line) * line
+
+
 def rooms(threads: int, dtype: Any) -> Callable[..., Array]:
     """Return the function that makes an array with a row for each thread.
 
@@ -33,7 +38,8 @@ def rooms(threads: int, dtype: Any) -> Callable[..., Array]:
     """
 
     def room(size: int, kind: Any = dtype) -> Array:
-        return zeros((threads, (size // APART + 2) * APART), kind)
+        # And a line or more between the rows: processors fetch lines in pairs.
+        return zeros((threads, whole_lines(size + CACHE_LINE, kind)), kind)
 
     return room
 

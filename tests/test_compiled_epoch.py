@@ -1,7 +1,8 @@
 """Compiled epochs do what the same steps do one operation at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from closeness import assert_close
 
 from backends import Backend, get_backend
+from mnist_accel.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset
 from mnist_accel.data.batches import Sampling
 from mnist_accel.models import RECIPES, create_model
@@ -204,20 +206,41 @@ class StopsOften:
         """Take part."""
 
 
-@pytest.mark.parametrize("name", ["two-layer", "lenet"])
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        ("two-layer", optimizers.Adam(lr=0.001)),
+        ("lenet", optimizers.Adam(lr=0.001)),
+        ("backprop", optimizers.SGD(lr=3.0, weight_decay=1e-5)),
+        # On its way to 0 the rate passes where weight decay leaves half of the weights.
+        ("backprop", optimizers.SGD(lr=3.0, weight_decay=0.2)),
+    ],
+)
 def test_runs_repeat_to_the_bit_however_they_are_cut(
-    numba: Backend, mnist: Dataset, name: str
+    numba: Backend, mnist: Dataset, tmp_path: Path, name: str, optimizer: optimizers.Optimizer
 ) -> None:
-    weights = []
-    for callbacks in ((), (StopsOften(),), ()):
+    data = mnist.x_train[:596], mnist.t_train[:596]
+
+    def start() -> Trainer:
         model = create_model(name, backend=numba)
-        trainer = Trainer(model, "adam", batch_size=64, seed=1)
+        settings = {"batch_size": 64, "seed": 1, "schedule": "cosine", "total_steps": 20}
+        return Trainer(model, optimizer, **settings)
+
+    trainers = []
+    for callbacks in ((), (StopsOften(),)):
+        trainers.append(start())
         # The last batch of an epoch is too small for two threads, and is alone in a chunk.
-        trainer.fit(mnist.x_train[:596], mnist.t_train[:596], epochs=2, callbacks=callbacks)
-        weights.append(model.state_dict())
-    for other in weights[1:]:
-        for key, value in other.items():
-            assert np.array_equal(value, weights[0][key]), key
+        trainers[-1].fit(*data, epochs=2, callbacks=callbacks)
+    first = start()
+    first.fit(*data, iterations=7)
+    save_checkpoint(tmp_path / "checkpoint", first)
+    trainers.append(load_checkpoint(tmp_path / "checkpoint", backend="numba"))
+    trainers[-1].fit(*data, iterations=13)
+    straight = trainers[0].model.state_dict()
+    for other in trainers[1:]:
+        assert other.step == trainers[0].step
+        for key, value in other.model.state_dict().items():
+            assert np.array_equal(value, straight[key]), key
 
 
 def test_prepared_data_trains_like_arrays(numba: Backend, mnist: Dataset) -> None:
@@ -318,6 +341,56 @@ def test_as_many_threads_as_are_chosen(
     monkeypatch.setattr(epoch, "run_steps", watched)
     trainer.fit(data, epochs=1)
     assert seen == set(range(used))
+
+
+def arrays_in(arguments: Iterable[Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield the arrays among some arguments, and among the fields of tuples there."""
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            yield from arrays_in(argument)
+        elif isinstance(argument, np.ndarray):
+            yield argument
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4, 8])
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_two_threads_write_to_one_cache_line(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch, name: str, threads: int
+) -> None:
+    """Each thread takes a step by itself, and the bytes that change are its own."""
+    from backends.numba_epoch import ALL_ARE_HERE
+    from backends.numba_kernels import epoch
+
+    batch_size = 3 * threads + 1
+    backend = get_backend("numba", threads=threads)
+    trainer = Trainer(create_model(name, backend=backend), "adam", batch_size=batch_size)
+    data = trainer.prepare(mnist.x_train[:batch_size], mnist.t_train[:batch_size])
+    run_steps = epoch.run_steps
+    lines: list[set[int]] = []
+
+    def watched(thread: int, counter: Any, *rest: Any) -> None:
+        if thread > 0:
+            return
+        *_, workspaces, losses, correct = rest
+        # The sum of gradients is not looked at: it goes from thread 0 to all when they meet.
+        arrays = [a for a in arrays_in(rest) if a is not workspaces.parameters]
+        for array in arrays_in((workspaces, losses, correct, rest[4], rest[5])):
+            array[array == 0] = 1  # so that it shows where a 0 is written
+        for number in range(threads):
+            before = [array.copy() for array in arrays]
+            counter[0] = ALL_ARE_HERE
+            run_steps(number, counter, *rest)
+            lines.append(set())
+            for old, new in zip(before, arrays, strict=True):
+                changed = old.view(np.uint8).ravel() != new.view(np.uint8).ravel()
+                lines[-1].update((new.ctypes.data + np.flatnonzero(changed)) // 64)
+
+    monkeypatch.setattr(epoch, "run_steps", watched)
+    monkeypatch.setattr(trainer, "_is_finite", lambda array: True)
+    trainer.fit(data, iterations=1)
+    assert len(lines) == threads
+    assert all(lines)
+    assert sum(map(len, lines)) == len(set().union(*lines))
 
 
 def test_nobody_waits_for_a_thread_that_failed(

@@ -8,6 +8,7 @@ import pytest
 from closeness import assert_close
 
 from backends import Backend, get_backend
+from backends.numba_inference import NumbaInference
 from mnist_accel.data.datasets import Dataset
 from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import layers, losses
@@ -111,6 +112,43 @@ def test_the_number_of_threads_makes_no_difference(mnist: Dataset, threads: int)
     expected = create_model("lenet", backend=get_backend("numba")).predict_logits(images)
     backend = get_backend("numba", threads=threads)
     assert np.array_equal(create_model("lenet", backend=backend).predict_logits(images), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_relu_is_exact_where_numbers_end(numba: Backend, mnist: Dataset, dtype: str) -> None:
+    row = [L.Linear(8), L.ReLU()]
+    model = Network(
+        row, losses.SoftmaxCrossEntropy(), input_shape=(784,), backend=numba, dtype=dtype
+    )
+    limits = np.finfo(dtype)
+    numbers = np.array([-np.inf, limits.min, -1, 0, limits.tiny, limits.max, np.inf, np.nan], dtype)
+    model.parameters.views["W1"][...] = 0
+    model.parameters.views["b1"][...] = numbers
+    np.testing.assert_array_equal(
+        model.predict_logits(mnist.x_test[:1])[0], np.maximum(numbers, 0), strict=True
+    )
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4, 8])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_two_threads_write_to_one_cache_line_of_the_results(
+    mnist: Dataset, threads: int, dtype: str
+) -> None:
+    model = create_model("backprop", backend=get_backend("numba", threads=threads), dtype=dtype)
+    inference = model._compiled_inference
+    assert isinstance(inference, NumbaInference)
+    kernel = inference._kernel
+    lines: list[range] = []
+
+    def watched(thread: int, first: int, last: int, *rest: Any) -> bool:
+        begin, row = rest[-1].ctypes.data, rest[-1].strides[0]
+        lines.append(range((begin + first * row) // 64, (begin + last * row + 63) // 64))
+        return bool(kernel(thread, first, last, *rest))
+
+    inference._kernel = watched
+    model.predict_logits(mnist.x_test[:403])
+    assert len(lines) == threads
+    assert sum(map(len, lines)) == len(set().union(*lines))
 
 
 def test_weights_may_change_in_place(numba: Backend, mnist: Dataset) -> None:

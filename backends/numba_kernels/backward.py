@@ -47,7 +47,7 @@ def backward(
         gradient: like them; not touched where the weights of a sparse first stage lie.
         count: images in the block.
         work: holds what `forward` left, and the gradients of the logits.
-        deltas: receives the gradients of the outputs of a sparse first stage, (batch, outputs).
+        deltas: receives the gradients of the outputs of a sparse first stage, a row an image.
         first: row of the block in `deltas`.
     """
     stages = plan.stages
@@ -61,7 +61,9 @@ def backward(
         if stage.bias >= 0 and stage.kind != CONV2D:
             linear_backward_bias(dy, part(gradient, stage.bias, stage.out_channels))
         if stage.kind == SPARSE_LINEAR:
-            copy(part(dy, 0, dy.size), part(deltas, first * stage.outputs, count * stage.outputs))
+            for n in range(count):
+                delta = part(deltas, (first + n) * deltas.shape[1], stage.outputs)
+                copy(part(dy, n * stage.outputs, stage.outputs), delta)
             continue
         x = rows_of(work.outputs, stage.x, capacity, count, stage.inputs)
         dx = rows_of(work.gradients, stage.x, capacity, count, stage.inputs)

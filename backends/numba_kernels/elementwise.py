@@ -5,7 +5,7 @@ from typing import Any
 
 from backends.numba_kernels.compilation import kernel
 from backends.numba_kernels.stages import IDENTITY, RELU, SIGMOID, TANH
-from backends.numba_kernels.vectors import sigmoids
+from backends.numba_kernels.vectors import rectify, sigmoids
 from backends.numba_kernels.views import fill, part
 
 
@@ -28,11 +28,7 @@ def activate(kind: int, y: Any) -> None:
     """Apply an activation to `y` (N, outputs), whole vectors."""
     flat = part(y, 0, y.size)
     if kind == RELU:
-        # A choice in place becomes a branch around a store, and does not vectorise. This is exact,
-        # and a NaN stays.
-        half = flat.dtype.type(0.5)
-        for i in range(len(flat)):
-            flat[i] = half * (flat[i] + abs(flat[i]))
+        rectify(flat)
     elif kind == SIGMOID:
         sigmoids(flat)
     elif kind == TANH:

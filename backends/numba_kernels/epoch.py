@@ -12,15 +12,16 @@ at once, and has no gradient to fill, to add up, or to read again. With weight d
 
     W − lr·(g + decay·W) = shrink·(W − lr/shrink·g),    shrink = 1 − lr·decay,
 
-the parameters are multiplied by `shrink` afterwards; those of a sparse first stage, most of which
-no image of a batch touches, only by a number that is kept beside them until the end.
+the parameters are multiplied by `shrink` afterwards. A number beside the weights of a sparse first
+stage would save a pass over those that no image of a batch touches; but it would have to be folded
+into them where a chunk of steps ends, and the clock decides where that is.
 """
 
 from typing import Any
 
 from backends.numba_kernels.backward import backward
 from backends.numba_kernels.barrier import meet
-from backends.numba_kernels.compilation import entry, inlined_kernel, kernel
+from backends.numba_kernels.compilation import entry, inlined_kernel
 from backends.numba_kernels.elementwise import add, multiply
 from backends.numba_kernels.forward import forward
 from backends.numba_kernels.losses import loss_and_gradient
@@ -31,17 +32,9 @@ from backends.numba_kernels.vectors import LANES
 from backends.numba_kernels.views import fill, part
 from backends.numba_kernels.workspace import of_thread
 
-# Below this the weights of a sparse first stage are multiplied, and the number begins anew at 1.
-SMALLEST_SCALE = 0.5
-
-
-@kernel
-def is_small(weight_decay: float, rates: Any) -> bool:
-    """Say whether weight decay leaves a good part of the parameters at every step."""
-    largest = 0.0
-    for rate in rates:
-        largest = max(largest, rate * weight_decay)
-    return largest < 0.5
+# Less of the parameters than this is not left by weight decay where a step is taken on the way:
+# dividing by it would cost digits.
+SMALLEST_SHRINK = 0.5
 
 
 @entry
@@ -84,7 +77,8 @@ def run_steps(
         rates: learning rate of each step.
         steps_before: steps that were done before.
         edges: columns at which the groups of the lists begin, and where the last ends.
-        deltas: scratch for the gradients of a sparse first stage, (batch, outputs).
+        deltas: scratch for the gradients of a sparse first stage, a row of whole cache lines for
+            each image of a batch.
         workspaces: of all threads.
         losses: receives each thread's sum of losses, (threads, steps).
         correct: receives how many images each thread has recognised, likewise.
@@ -96,36 +90,36 @@ def run_steps(
     last = plan.stages[len(plan.stages) - 1]
     first = plan.stages[0]
     is_sparse = first.kind == SPARSE_LINEAR
-    dense_from = first.inputs * first.outputs if is_sparse else 0
-    dense = len(packed) - dense_from
     # Whole cache lines: no two threads write to the same one.
-    share = (dense // LANES // 2 // threads + 1) * LANES * 2
+    line = 2 * LANES
+    dense_from = (first.inputs * first.outputs + line - 1) // line * line if is_sparse else 0
+    dense = len(packed) - dense_from
+    share = (dense // line // threads + 1) * line
     begin = min(dense_from + thread * share, len(packed))
     end = min(begin + share, len(packed))
     # Of a sparse first stage a thread changes the weights that belong to some groups of columns.
     low_group = images.groups * thread // threads
     high_group = images.groups * (thread + 1) // threads
     from_, to = edges[low_group] * first.outputs, edges[high_group] * first.outputs
-    is_plain = rule == SGD and is_small(settings.weight_decay, rates)
-    sparse_scale = 1.0
     number = packed.dtype.type
     arrivals = 0
     for step in range(len(rates)):
         batch = bounds[step, 1] - bounds[step, 0]
         low = batch * thread // threads
         high = batch * (thread + 1) // threads
+        shrink = 1 - rates[step] * settings.weight_decay
+        is_plain = rule == SGD and shrink > SMALLEST_SHRINK
         is_direct = is_plain and threads == 1 and batch <= work.capacity
         gradient = packed if is_direct else work.parameters
         if not is_direct:
             fill(part(gradient, dense_from, dense))
-        shrink = 1 - rates[step] * settings.weight_decay
         factor = number((-rates[step] / shrink if is_plain else 1.0) / batch)
         total = 0.0
         hits = 0
         for block in range(low, high, work.capacity):
             count = min(work.capacity, high - block)
             at = bounds[step, 0] + block
-            forward(plan, packed, sparse_scale, images, rows, at, count, work)
+            forward(plan, packed, images, rows, at, count, work)
             logits = rows_of(work.outputs, last.y, work.capacity, count, last.outputs)
             dlogits = rows_of(work.gradients, last.y, work.capacity, count, last.outputs)
             loss_sum, recognised = loss_and_gradient(
@@ -144,15 +138,12 @@ def run_steps(
             target = packed if is_plain else summed
             if not is_plain:
                 fill(part(summed, from_, to - from_))
-            at, scale = bounds[step, 0], number(images.scale / sparse_scale)
+            at, scale = bounds[step, 0], number(images.scale)
             _add_sparse(
                 first, images, rows, at, batch, low_group, high_group, deltas, scale, target
             )
-            if is_plain:
-                sparse_scale *= shrink
-                if sparse_scale < SMALLEST_SCALE:
-                    multiply(part(packed, from_, to - from_), number(sparse_scale))
-                    sparse_scale = 1.0
+            if is_plain and shrink != 1:
+                multiply(part(packed, from_, to - from_), number(shrink))
         if is_direct:
             if shrink != 1:
                 multiply(part(packed, dense_from, dense), number(shrink))
@@ -172,8 +163,6 @@ def run_steps(
         if threads > 1:
             arrivals += threads
             meet(counter, arrivals)
-    if is_sparse and sparse_scale != 1:
-        multiply(part(packed, from_, to - from_), number(sparse_scale))
 
 
 @inlined_kernel
@@ -195,5 +184,5 @@ def _add_sparse(
         add_sparse_outer(
             gradient, stage.weight, images.columns, images.values,
             images.starts[at + low], images.starts[at + high],
-            part(deltas, n * stage.outputs, stage.outputs), scale,
+            part(deltas, n * deltas.shape[1], stage.outputs), scale,
         )  # fmt: skip

@@ -28,7 +28,6 @@ IMAGES_AHEAD = 4
 def forward(
     plan: Any,
     packed: Any,
-    sparse_scale: Any,
     images: Any,
     rows: Any,
     first: int,
@@ -40,7 +39,6 @@ def forward(
     Args:
         plan: the stages.
         packed: the parameters.
-        sparse_scale: what the weights of a sparse first stage are to be multiplied by.
         images: the data set.
         rows: of the data set.
         first: where in `rows` the block begins.
@@ -58,7 +56,7 @@ def forward(
         if stage.kind == LINEAR:
             linear(x, packed, stage.weight, stage.out_channels, y)
         elif stage.kind == SPARSE_LINEAR:
-            _sparse_linear(stage, packed, sparse_scale, images, rows, first, y)
+            _sparse_linear(stage, packed, images, rows, first, y)
         elif stage.kind == CONV2D:
             convolve(plan, index, packed, images, rows, first, work, x, y)
         elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
@@ -100,9 +98,7 @@ def _fetch_list(images: Any, rows: Any, place: int) -> None:
 
 
 @inlined_kernel
-def _sparse_linear(
-    stage: Any, packed: Any, sparse_scale: Any, images: Any, rows: Any, first: int, y: Any
-) -> None:
+def _sparse_linear(stage: Any, packed: Any, images: Any, rows: Any, first: int, y: Any) -> None:
     """Compute a sparse first stage from the lists of the data set, before bias and activation."""
     width = stage.outputs
     flat = part(y, 0, y.size)
@@ -115,7 +111,7 @@ def _sparse_linear(
             part(y, n * width, width), packed, stage.weight, width,
             images.columns, images.values, begin, end,
         )  # fmt: skip
-    scale = y.dtype.type(images.scale * sparse_scale)
+    scale = y.dtype.type(images.scale)
     for i in range(len(flat)):
         flat[i] *= scale
 

@@ -179,6 +179,14 @@ class _Emitter:
         scale = builder.bitcast(builder.add(exponent, one), self.vector)
         return builder.fmul(value, scale)
 
+    def rectified(self, x: Any) -> Any:
+        """Return max(x, 0); a NaN stays.
+
+        LLVM makes a branch around a store of a plain choice in place, and does not vectorise it.
+        """
+        zero = self.constants(0.0)
+        return self.builder.select(self.builder.fcmp_ordered("<", x, zero), zero, x)
+
     def sigmoid(self, x: Any) -> Any:
         """Return 1 / (1 + exp(−x)); a NaN stays."""
         builder = self.builder
@@ -803,3 +811,4 @@ def _replaced_by(function: Callable[[_Emitter, Any], Any]) -> Callable[..., None
 
 exponentials = _replaced_by(_Emitter.exponential)  # of numbers that are at most 0
 sigmoids = _replaced_by(_Emitter.sigmoid)
+rectify = _replaced_by(_Emitter.rectified)
