@@ -6,7 +6,7 @@ takes a third of a second, and most machines have no GPU.
 
 import importlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from backends.cuda.launches import MOST_KERNEL_SIZE, Launches
 from backends.cuda.loader import REAL, Kernels
 from backends.cuda.sizes import Filters, Maps, Windows
 from backends.cupy_epoch import CupyEpoch
+from backends.cupy_memory import memory_errors
 from backends.cupy_probe import cuda_version, describe_device, multiply_in_float32, probe
 from backends.operations.common import (
     Array,
@@ -66,9 +67,12 @@ class CupyBackend(Backend):
         with self._on_device():
             yield
 
-    def _on_device(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
         """Select the GPU for this thread of the host, and the one before at the end."""
-        return nullcontext() if self.device is None else self._cupy.cuda.Device(self.device)
+        selected = nullcontext() if self.device is None else self._cupy.cuda.Device(self.device)
+        with selected, memory_errors(self._cupy):
+            yield
 
     def asarray(self, host: NDArray[Any], *, dtype: str | None = None) -> Array:
         """Copy `host` to the device."""

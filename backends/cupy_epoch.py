@@ -7,6 +7,7 @@ rates to the device, replays, and fetches the losses at the end.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from backends import cupy_workspace
 from backends.cuda import persistent
 from backends.cuda.launches import Data, Launches, Section
 from backends.cuda.loader import Kernels
+from backends.cupy_memory import megabytes, memory_errors
 from backends.cupy_step import CapturedStep, parameters_of
 from backends.cupy_workspace import Workspace, new_section, new_workspace
 from backends.operations.common import Array
@@ -85,7 +87,10 @@ class CupyEpoch(CompiledEpoch):
 
     def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> Data:
         """Copy the data set to the device, pixels as they are."""
-        return Data(self._cupy.array(pixels, order="C"), self._cupy.array(labels, dtype="int32"))
+        with memory_errors(self._cupy, f"the data set needs {megabytes(pixels.nbytes)}"):
+            return Data(
+                self._cupy.array(pixels, order="C"), self._cupy.array(labels, dtype="int32")
+            )
 
     def run(
         self, data: Data, steps: Steps, weights: Array, state: Mapping[str, Array]
@@ -242,9 +247,11 @@ class CupyEpoch(CompiledEpoch):
             try:
                 for _ in range(length):
                     self._step.launch(data, workspace, parameters)
-            finally:
-                graph = self._stream.end_capture()
-            graphs[length] = graph
+            except BaseException:
+                with suppress(Exception):  # what has gone wrong often ends the capture itself
+                    self._stream.end_capture()
+                raise
+            graphs[length] = self._stream.end_capture()
         self._captured = Captured(graphs, workspace, data, parameters)
         return self._captured
 

@@ -1,7 +1,6 @@
 """The memory of captured steps on the GPU, allocated once, before anything is captured."""
 
 import math
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends.cuda.launches import Section, Step
+from backends.cupy_memory import megabytes, memory_errors
 from backends.operations.common import Array
 from backends.program import Stage
 
@@ -77,17 +77,14 @@ def new_workspace(cupy: Any, plan: Plan, capacity: int) -> Workspace:
     Raises:
         MemoryError: the device has no room for it.
     """
-    free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
-    try:
+    fixed, per_image = _bytes_needed(plan)
+    wanted = f"a batch of {capacity} images needs {megabytes(fixed + capacity * per_image)}"
+
+    def advice(free: int) -> str:
+        return f"; the largest batch that fits is about {max(0, free - fixed) // per_image}"
+
+    with memory_errors(cupy, wanted, advice):
         return _allocate(cupy, plan, capacity)
-    except cupy.cuda.memory.OutOfMemoryError as error:
-        traceback.clear_frames(error.__traceback__)  # they hold what could be allocated
-        fixed, per_image = _bytes_needed(plan)
-        raise MemoryError(
-            f"a batch of {capacity} images needs {_megabytes(fixed + capacity * per_image)} on "
-            f"the GPU, of which {_megabytes(free)} are free; the largest batch that fits is "
-            f"about {max(0, free - fixed) // per_image}: choose a smaller one"
-        ) from error
 
 
 def new_section(cupy: Any, dtype: str, *, steps: int, capacity: int) -> Section:
@@ -141,7 +138,3 @@ def _mask_dtype(stage: Stage) -> str | None:
     if stage.pooling is None or stage.kind == "avg_pool2d":
         return None
     return "uint8" if stage.pooling.size**2 <= 8 else "int64"
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.0f} MB"

@@ -234,15 +234,15 @@ def test_a_batch_that_does_not_fit_says_which_would(
     mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cupy_workspace, "MOST_ROWS_A_SECTION", 10_000)
-    backend = EmulatedBackend(memory_bytes=2_000_000)
+    backend = EmulatedBackend(memory_bytes=2_800_000)
     model = network("an activation first", backend, "float32")
     trainer = Trainer(model, "sgd", batch_size=900)
-    images, labels = mnist.x_train[:900], mnist.t_train[:900]
+    data = trainer.prepare(mnist.x_train[:900], mnist.t_train[:900])
     with pytest.raises(MemoryError) as caught:
-        trainer.fit(images, labels, iterations=1)
+        trainer.fit(data, iterations=1)
     message = re.fullmatch(
         r"a batch of 900 images needs (\d+) MB on the GPU, of which 2 MB are free; "
-        r"the largest batch that fits is about (\d+): choose a smaller one",
+        r"the largest batch that fits is about (\d+)",
         str(caught.value),
     )
     assert message is not None, caught.value
@@ -250,9 +250,49 @@ def test_a_batch_that_does_not_fit_says_which_would(
     fitting = int(message[2])
     trainer.batch_size = fitting + 20
     with pytest.raises(MemoryError, match=f"a batch of {fitting + 20} images"):
-        trainer.fit(images, labels, iterations=1)
+        trainer.fit(data, iterations=1)
     trainer.batch_size = fitting - 20
-    assert len(trainer.fit(images, labels, iterations=1).losses) == 1
+    assert len(trainer.fit(data, iterations=1).losses) == 1
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "compiled", "message"),
+    [
+        (400_000, True, "the data set needs 1 MB on the GPU, of which 0 MB are free"),
+        (880_000, True, r"Out of memory allocating \d+ bytes on the GPU, of which 0 MB are free"),
+        (880_000, False, r"Out of memory allocating \d+ bytes on the GPU, of which 0 MB are free"),
+    ],
+    ids=["data set", "kernel that stays", "operations"],
+)
+def test_whatever_does_not_fit_says_what_is_free(
+    mnist: Dataset, memory_bytes: int, compiled: bool, message: str
+) -> None:
+    backend = EmulatedBackend(memory_bytes=memory_bytes)
+    trainer = Trainer(two_layers(backend), "sgd", batch_size=16, compiled=compiled)
+    with pytest.raises(MemoryError, match=f"^{message}$") as caught:
+        trainer.fit(mnist.x_train[:1000], mnist.t_train[:1000], iterations=1)
+    assert caught.type is MemoryError
+
+
+def test_the_first_error_of_a_capture_is_the_one_that_is_shown(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = EmulatedBackend()
+    trainer = Trainer(create_model("two-layer", backend=backend, hidden_sizes=(5,)), "adam")
+
+    def fail(kernel: RawKernel, *args: Any) -> None:
+        if backend.emulator.recorded is not None:
+            raise RuntimeError("the launch has failed")
+
+    def end_capture(stream: Stream) -> None:
+        backend.emulator.recorded = None
+        raise RuntimeError("the capture was invalidated")
+
+    monkeypatch.setattr(RawKernel, "__call__", fail)
+    monkeypatch.setattr(Stream, "end_capture", end_capture)
+    with pytest.raises(RuntimeError, match="the launch has failed"):
+        trainer.fit(mnist.x_train[:20], mnist.t_train[:20], iterations=1)
+    assert backend.emulator.recorded is None
 
 
 def test_an_interrupted_section_leaves_the_weights_as_they_were(

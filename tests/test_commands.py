@@ -396,8 +396,11 @@ def test_other_trouble_with_files_is_not_taken_for_that(run, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (MemoryError(), "not enough memory; use smaller batches or layers"),
-        (MemoryError("90 GiB"), "not enough memory: 90 GiB; use smaller batches or layers"),
+        (MemoryError(), "not enough memory; use smaller batches or layers, or fewer images"),
+        (
+            MemoryError("90 GiB"),
+            "not enough memory: 90 GiB; use smaller batches or layers, or fewer images",
+        ),
     ],
 )
 def test_lack_of_memory_is_wrong_usage(run, monkeypatch, error, says):

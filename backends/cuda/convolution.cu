@@ -76,8 +76,8 @@ extern "C" __global__ void conv2d(INPUT, const real* __restrict__ weight,
   y[at] = activate<ACTIVATION>(bias ? largest + bias[filter] : largest);
 }
 
-// Grid: (channels · K² + 1 where there is a bias, filters): a block a number, the last of each
-// filter the gradient of its bias.
+// Grid: (channels · K² + 1, filters): a block a number, the last of each filter the gradient of its
+// bias, which the operation returns even where the layer has none.
 // At most 48 registers.
 extern "C" __global__ void __launch_bounds__(256)
     conv2d_backward_weight(const real* __restrict__ dy, const real* __restrict__ x, MAPS, int images,

@@ -13,7 +13,9 @@ from backends.operations.common import Array
 
 Constant: TypeAlias = str | int
 
-# Without fast mathematics: a kernel rounds as the composed operation does, and NaN stays NaN.
+# Without fast mathematics: quotients and roots are rounded properly, the smallest numbers are kept,
+# and NaN stays NaN. But NVRTC fuses products with sums unless it is told not to, so a kernel rounds
+# less often than the composed operation does: the two agree but for the last bits.
 OPTIONS = ("-std=c++17",)
 TOGETHER = frozenset({"small_batches"})  # files whose blocks wait for each other
 REAL = {"float32": "float", "float64": "double"}

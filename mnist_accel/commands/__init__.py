@@ -131,7 +131,8 @@ def _run_command(name: str, arguments: list[str], *, prog: str) -> int:
         return _fail(prog, "interrupted", EXIT_INTERRUPTED)
     except MemoryError as error:
         wanted = f": {error}" if str(error) else ""
-        return _fail(prog, f"not enough memory{wanted}; use smaller batches or layers", EXIT_USAGE)
+        remedy = "use smaller batches or layers, or fewer images"
+        return _fail(prog, f"not enough memory{wanted}; {remedy}", EXIT_USAGE)
     except (BrokenPipeError, StreamError):
         raise
     except OSError as error:

@@ -29,7 +29,7 @@ class EmulatedCupy:
 
     Args:
         device: where kernels run.
-        memory_bytes: what arrays of `empty` may take together.
+        memory_bytes: what arrays may take together, but for results that NumPy computes.
         devices: how many GPUs there are to select.
         capability: compute capability of each of them.
     """
@@ -66,25 +66,29 @@ class EmulatedCupy:
 
     def array(self, host: Any, **options: Any) -> Any:
         _refuse_while_capturing(self._device, "allocates")
-        return np.array(host, **options)
+        return self._place(np.array(host, **options))
 
     asarray = array
 
     def zeros(self, shape: Any, dtype: Any) -> Any:
         _refuse_while_capturing(self._device, "allocates")
-        return np.zeros(shape, dtype).view(DeviceArray)
+        return self._place(np.zeros(shape, dtype).view(DeviceArray))
 
     def ascontiguousarray(self, array: Any) -> Any:
         return array if array.flags.c_contiguous else self.array(array, order="C")
 
     def empty(self, shape: Any, dtype: Any) -> Any:
         _refuse_while_capturing(self._device, "allocates")
-        array = np.empty(shape, dtype).view(DeviceArray)
+        array = self._place(np.empty(shape, dtype).view(DeviceArray))
+        array.reshape(-1).view(np.uint8)[...] = 0xFF
+        return array
+
+    def _place(self, array: Any) -> Any:
+        """Take memory for an array for as long as it lives."""
         if array.nbytes > self._free_bytes:
             raise OutOfMemoryError(f"Out of memory allocating {array.nbytes} bytes")
         self._free_bytes -= array.nbytes
         weakref.finalize(array, self._give_back, array.nbytes)
-        array.reshape(-1).view(np.uint8)[...] = 0xFF
         return array
 
     def get_default_memory_pool(self) -> SimpleNamespace:
