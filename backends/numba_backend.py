@@ -89,8 +89,9 @@ class NumbaBackend(NumpyBackend):
         """Bound the threads of BLAS while kernels of ours use the cores.
 
         The two pools do not know of each other. An idle thread of OpenBLAS waits by spinning, and
-        takes its core from a kernel: a step of a CNN takes twice as long. Networks without
-        convolution and pooling leave the cores to BLAS.
+        takes its core from a kernel: a step of a CNN takes twice as long. Without convolution and
+        pooling no operation is a kernel of ours, and BLAS keeps the cores. Compiled epochs and
+        predictions do not call it.
         """
         with super().computation(kinds):
             if kinds & COMPILED_KINDS:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 # Seconds of silence after which a user is told what takes so long.
 PATIENCE_S = 1.0
+# Seconds from one such word to the next.
+PROGRESS_S = 5.0
 
 
 @dataclass
@@ -29,19 +31,29 @@ class Phases:
 
 @contextmanager
 def getting_ready(note: Callable[[str], None]) -> Iterator[None]:
-    """Say so where a block that may compile takes a while.
+    """Say so where a block that may compile takes a while, and how long it took.
 
     Args:
         note: prints a line.
     """
-    patience = threading.Timer(
-        PATIENCE_S,
-        note,
-        ["getting ready; the first time on a machine this compiles for half a minute"],
-    )
-    patience.daemon = True
-    patience.start()
+    started = time.perf_counter()
+    is_ready = threading.Event()
+    told = threading.Event()
+
+    def tell() -> None:
+        if is_ready.wait(PATIENCE_S):
+            return
+        told.set()
+        note("getting ready; the first time on a machine this compiles for half a minute")
+        while not is_ready.wait(PROGRESS_S):
+            note(f"getting ready for {time.perf_counter() - started:.0f} s")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
     try:
         yield
     finally:
-        patience.cancel()
+        is_ready.set()
+        teller.join()
+    if told.is_set():
+        note(f"ready after {time.perf_counter() - started:.1f} s")

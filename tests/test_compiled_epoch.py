@@ -1,5 +1,10 @@
 """Compiled epochs do what the same steps do one operation at a time."""
 
+import itertools
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +15,12 @@ import pytest
 from closeness import assert_close
 
 from backends import Backend, get_backend
+from backends.numba_epoch import NumbaEpoch
+from backends.numba_kernels.stages import LINEAR, SPARSE_LINEAR
 from mnist_accel.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset
 from mnist_accel.data.batches import Sampling
+from mnist_accel.evaluation import evaluate
 from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import layers, losses, optimizers
 from mnist_accel.nn.network import Network
@@ -166,6 +174,49 @@ def test_every_optimizer(numba: Backend, mnist: Dataset, name: str, *, sparse: b
     assert_tiers_agree(models, (images, mnist.t_train[:101]), OPTIMIZERS[name], batch_size=64)
 
 
+@pytest.mark.parametrize(
+    ("part", "takes_lists"), [("mnist", True), (0.33, True), (0.37, False), ("negative", False)]
+)
+def test_lists_are_taken_where_few_pixels_are_not_0(
+    numba: Backend, mnist: Dataset, part: float | str, *, takes_lists: bool
+) -> None:
+    images, labels = mnist.x_train[:200], mnist.t_train[:200]
+    if part == "negative":
+        images = 255 - images
+    elif part != "mnist":
+        random = np.random.default_rng(0).random(images.shape)
+        images = (random < part).astype(np.uint8)
+    trainer = Trainer(network("wide", numba))
+    assert isinstance(trainer.compiled, NumbaEpoch)
+    data = trainer.compiled.load(images.reshape(len(images), -1), labels)
+    stage = SPARSE_LINEAR if takes_lists else LINEAR
+    assert data.layout.plan.stages[0]["kind"] == stage
+    assert (len(data.images.pixels) == 0) == takes_lists
+    assert (len(data.images.columns) > 0) == takes_lists
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "schedule"), [("float32", "cosine"), ("float64", "constant")])
+def test_both_tiers_come_to_the_same_accuracy(
+    numba: Backend, mnist: Dataset, dtype: str, schedule: str
+) -> None:
+    """An epoch of `backprop`, 6000 steps.
+
+    With its constant rate of 3 the accuracy jumps by a percent between any two steps at the end,
+    and in float32 rounding is enough to make the tiers jump at different ones.
+    """
+    recipe = RECIPES["backprop"]
+    optimizer = optimizers.SGD(lr=recipe.lr, weight_decay=recipe.weight_decay)
+    accuracies: dict[bool, list[float]] = {True: [], False: []}
+    for seed, (compiled, got) in itertools.product(range(3), accuracies.items()):
+        model = create_model("backprop", backend=numba, seed=seed, dtype=dtype)
+        settings = {"batch_size": 10, "seed": seed, "schedule": schedule, "compiled": compiled}
+        Trainer(model, optimizer, **settings).fit(mnist.x_train, mnist.t_train, epochs=1)
+        got.append(evaluate(model, mnist.x_test, mnist.t_test).accuracy)
+    assert min(accuracies[True]) > 0.88
+    assert abs(np.mean(accuracies[True]) - np.mean(accuracies[False])) < 0.0005
+
+
 @pytest.mark.parametrize("loss", [losses.BinaryCrossEntropy(), losses.Quadratic()])
 def test_every_loss(numba: Backend, mnist: Dataset, loss: losses.Loss) -> None:
     row = [L.Linear(12), L.ReLU(), L.Linear(10)]
@@ -305,6 +356,48 @@ def test_a_loss_that_runs_away_is_noticed(numba: Backend, mnist: Dataset) -> Non
         trainer.fit(mnist.x_train[:640], mnist.t_train[:640], epochs=3)
     assert all(np.isfinite(value).all() for value in model.state_dict().values())
     assert before.keys() == model.state_dict().keys()
+
+
+INTERRUPTED_TRAINING = """
+import numpy as np
+import mnist_accel as ma
+from mnist_accel.training_run import _stop_on_signals
+
+class Say:
+    every = 0
+    def on_steps(self, trainer, report):
+        print("training", flush=True)
+    def on_epoch(self, trainer, report):
+        print("epoch", flush=True)
+
+(images, labels), _ = ma.load_mnist(normalize=False)
+images, labels = np.tile(images, (3, 1)), np.tile(labels, 3)  # an epoch takes many seconds
+trainer = ma.Trainer(ma.create_model("lenet", backend="numba"))
+data = trainer.prepare(images, labels)
+with _stop_on_signals(trainer):
+    trainer.fit(data, epochs=1, callbacks=(Say(),))
+print("ended", trainer.step, flush=True)
+"""
+
+
+def test_ctrl_c_is_answered_in_the_middle_of_an_epoch(mnist: Dataset) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_TRAINING],
+        stdout=subprocess.PIPE,
+        text=True,
+        # Where tests run in the background, Ctrl-C may be ignored; the child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "training\n"  # the first chunk, of one step
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    last = process.communicate(timeout=120)[0].splitlines()[-1]
+    seconds = time.monotonic() - sent
+    assert last.startswith("ended"), last
+    assert int(last.split()[1]) < 180_000 // 64
+    assert seconds < 3  # 0.2 for the chunk; the rest is for other programs on the machine
 
 
 def test_trainings_side_by_side_do_not_wait_for_each_other_for_ever(

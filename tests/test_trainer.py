@@ -89,6 +89,26 @@ def test_chunk_that_is_broken_off_has_not_happened(small):
         assert np.array_equal(one.model.state_dict()[name], array)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_chunk_takes_a_fifth_of_a_second(small, backend):
+    """As long may Ctrl-C wait in a compiled epoch."""
+    lengths = []
+
+    class Count:
+        every = 0
+
+        def on_steps(self, trainer, report):
+            lengths.append(len(report.losses))
+
+        def on_epoch(self, trainer, report):
+            pass
+
+    one = ma.Trainer(ma.create_model("two-layer", backend=backend), batch_size=2)
+    one._clock = lambda: one.step * 0.03
+    one.fit(*small, epochs=1, callbacks=[Count()])
+    assert lengths == [1, 6, 6, 6, 6, 6, 4]
+
+
 def test_pace_is_that_of_the_clock(small):
     ticks = itertools.count(0.0, 0.25)  # a chunk of one step between two looks at the clock
     history = trainer(clock=lambda: next(ticks)).fit(*small, epochs=1)

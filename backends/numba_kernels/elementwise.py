@@ -1,4 +1,11 @@
-"""Activations over rows of numbers, in place, and their gradients from the outputs."""
+"""Activations over rows of numbers, in place, and their gradients from the outputs.
+
+Rows (N, outputs) are whole vectors, so they are taken as one vector. The derivative is computed
+from the output: 1 or 0, y(1 − y), 1 − y². So inputs are not kept.
+
+Cost: one pass, and for a number no operation to speak of, but for sigmoid (an exponential and a
+division, eight at a time) and tanh (a call for each).
+"""
 
 import math
 from typing import Any

@@ -15,6 +15,15 @@ at once, and has no gradient to fill, to add up, or to read again. With weight d
 the parameters are multiplied by `shrink` afterwards. A number beside the weights of a sparse first
 stage would save a pass over those that no image of a batch touches; but it would have to be folded
 into them where a chunk of steps ends, and the clock decides where that is.
+
+The gradients of all threads lie in rows of one array, like the parameters; row 0 becomes their sum.
+Of that, of the parameters and of the optimizer's state each thread has a share of whole cache
+lines, of a sparse first stage the rows of its columns.
+
+Cost per step: that of `forward` and `backward` for each image. Then each of t threads fills a
+gradient of all parameters, adds up a t-th of t gradients and updates a t-th of the parameters, and
+they meet twice, for as long as the slowest takes; a step on the way has none of this. Of a sparse
+first stage each thread takes a t-th of the columns of all images.
 """
 
 from typing import Any

@@ -1,4 +1,14 @@
-"""A block of images through all stages."""
+"""A block of images through all stages, from pixels to logits.
+
+What a stage computes lies in the thread's arena, an image a row: (block, outputs), maps with their
+channels last, filled up to whole vectors. The rows of a stage for all images of the block lie
+together, so the next stage reads what was just written. Convolutions also keep their inputs with a
+border, (block, height, width, channels), since the way back needs them.
+
+Cost per image: that of the stages (see `dense`, `sparse`, `fused_convolution` and `feature_maps`),
+and for each stage a pass over its outputs for the bias, one for the activation, and for a
+convolution one over its inputs, to put the border around them.
+"""
 
 from typing import Any
 
