@@ -3,6 +3,7 @@
 import copy
 import fcntl
 import gzip
+import importlib
 import json
 import os
 import shlex
@@ -174,6 +175,23 @@ def test_what_a_broken_kernel_does_not_touch_is_measured(broken):
     assert Laboratory().prepare(InferenceCase("cnn", 3), broken).check.difference < 1e-6
 
 
+@pytest.mark.parametrize("fewest", [1, 2])
+def test_broken_epoch_gets_no_time(monkeypatch, fewest):
+    """Even if it goes wrong only where a call makes more steps than one."""
+    epoch = importlib.import_module("backends.numba_kernels.epoch")
+    run_steps = epoch.run_steps
+
+    def broken_steps(*given):
+        run_steps(*given)
+        packed, bounds = given[6], given[11]
+        if len(bounds) >= fewest:
+            packed *= np.float32(1.001)
+
+    monkeypatch.setattr(epoch, "run_steps", broken_steps)
+    with pytest.raises(CheckError, match="off the float64 reference"):
+        Laboratory().prepare(SMALL, contenders()["numba"])
+
+
 def test_wrong_predictions_get_no_time(monkeypatch):
     class Shifted(NumpyBackend):
         name: ClassVar[str] = "shifted"
@@ -264,16 +282,16 @@ class Paced(ProjectBackend):
 
     def training(self, task):
         session = super().training(task)
-        update, steps = session.update, len(task.images) // task.batch_size
+        updates, steps = session.updates, len(task.images) // task.batch_size
 
-        def slow_update(rows):
-            self.now += self._update_s
-            return update(rows)
+        def slow_updates(batches):
+            self.now += self._update_s * len(batches)
+            return updates(batches)
 
         def slow_run():
             self.now += steps * self._step_s
 
-        session.update, session.run = slow_update, slow_run
+        session.updates, session.run = slow_updates, slow_run
         return session
 
 
@@ -291,8 +309,8 @@ def test_pairs_are_prepared_once_and_begin_each_pass_anew():
     [
         (1e-6, 1e-6, 500),  # as the case has them
         (5e-3, 1e-6, 60),  # tried for 0.3 s at most, by the pace of single updates
-        (1e-6, 1e-3, 120),  # an epoch of 500 ms is cut to 120
-        (5e-3, 5e-3, 23),
+        (1e-6, 9.9e-4, 121),  # an epoch of 495 ms is cut to 120
+        (5e-3, 5.1e-3, 23),
         (9, 9, 1),
     ],
 )

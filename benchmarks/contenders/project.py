@@ -1,6 +1,7 @@
 """The project's own backends, used as its users use them."""
 
 import importlib
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from benchmarks.contenders.base import (
 )
 from benchmarks.contenders.project_operations import prepare
 from mnist_accel.array_layer import Availability, Backend, available_backends, get_backend
+from mnist_accel.data.batches import BatchSampler
 from mnist_accel.nn import Network
 from mnist_accel.trainer import Trainer
 
@@ -110,7 +112,7 @@ class _Training(TrainingSession):
             network_on(self._backend, task.model),
             task.optimizer,
             batch_size=task.batch_size,
-            sampling="full" if task.batch_size == len(task.images) else "shuffle",
+            sampling="full" if task.takes_all else "shuffle",
             seed=task.seed,
         )
         self._data = self._trainer.prepare(task.images, task.labels)
@@ -128,10 +130,15 @@ class _Training(TrainingSession):
         listener.train_batch(self._task.images[rows], self._task.labels[rows], observe=hear)
         return heard
 
-    def update(self, rows: NDArray[np.int64]) -> float:
-        """Make one update by what `run` does, which may be compiled."""
-        history = self._trainer.fit(self._task.images[rows], self._task.labels[rows], iterations=1)
-        return history.losses[0]
+    def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
+        """Train with `Trainer.fit`, on images that lie so that shuffling gives these batches."""
+        if self._task.takes_all:
+            return self._trainer.fit(self._data, iterations=len(batches)).losses
+        trainer, order = self._trainer, batches.ravel()
+        sampler = BatchSampler(order.size, trainer.batch_size, trainer.sampling, trainer.seed)
+        rows = np.empty_like(order)
+        rows[sampler.epoch_order(trainer.progress.epoch)] = order
+        return trainer.fit(self._task.images[rows], self._task.labels[rows], epochs=1).losses
 
     def weights(self) -> HostArrays:
         """Return the state of the network."""
