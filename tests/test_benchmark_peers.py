@@ -175,9 +175,13 @@ def test_a_compiled_step_follows_the_reference_and_is_not_compiled_again(
     task = make_task(mnist, "backprop")
     assert len(task.images) % task.batch_size, "the last batch is smaller"
     assert_follows(peer, task, reference_trajectory("backprop", task.batch_size, "first"))
+    dynamo = importlib.import_module("torch._dynamo")
+    counted = dynamo.utils.counters["inductor"]
+    counted.clear()
     session = peer.training(task)
     assert session.compile_s > 0
-    dynamo = importlib.import_module("torch._dynamo")
+    # Nor is it read from the disk, where earlier sessions may have left it.
+    assert (counted["fxgraph_cache_hit"], counted["fxgraph_cache_miss"]) == (0, 2)
     with dynamo.config.patch(error_on_recompile=True):
         session.run()
         session.reset()

@@ -16,6 +16,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import ClassVar
 
+import numba
 import numpy as np
 import pytest
 
@@ -43,6 +44,7 @@ from benchmarks.result_files import load_results
 from benchmarks.settings import Wishes
 from mnist_accel.errors import UsageError
 from mnist_accel.models import RECIPES, create_model
+from mnist_accel.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 SMALL = TrainingCase("two-layer", 10)
@@ -318,6 +320,33 @@ def test_epochs_are_as_long_as_a_contender_is_quick(update_s, step_s, steps):
     contender = Paced(update_s=update_s, step_s=step_s)
     prepared = Laboratory(clock=contender.clock).prepare(SMALL, contender)
     assert prepared.steps == steps
+
+
+def test_compiling_is_that_of_the_first_session():
+    """Which leaves its code to those that follow."""
+    contender = Paced(update_s=1e-6, step_s=1e-6)
+    make, left = contender.training, [5.0, 0.0]
+
+    def training(task):
+        session = make(task)
+        session.compile_s = left.pop(0)
+        return session
+
+    contender.training = training
+    prepared = Laboratory(clock=contender.clock).prepare(SMALL, contender)
+    assert prepared.phases_s["compile"] == 5
+    assert left == []
+
+
+def test_numba_is_timed_where_it_compiles(monkeypatch):
+    task = laboratory.training_task(SMALL, 1)
+    contender = contenders()["numba"]
+    contender.training(task)
+    assert contender.training(task).compile_s == 0
+    compiled = numba.njit(lambda number: number + 1)
+    prepare = Trainer.prepare
+    monkeypatch.setattr(Trainer, "prepare", lambda *given: compiled(1) and prepare(*given))
+    assert contender.training(task).compile_s > 0
 
 
 def test_continued_run_keeps_the_length_of_epochs():

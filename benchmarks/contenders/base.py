@@ -54,8 +54,8 @@ class TrainingSession(ABC):
 
     Attributes:
         transfer_s: seconds that moving the data to the device took; 0 where nothing was moved.
-        compile_s: seconds spent on compilations that were asked for by themselves, beyond what the
-            first `run` takes; 0 where there are none.
+        compile_s: seconds spent on compiling before the first `run`; 0 where nothing was compiled,
+            or an earlier session has left the code.
     """
 
     transfer_s: float = 0.0

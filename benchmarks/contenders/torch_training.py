@@ -298,10 +298,12 @@ class CompiledTraining(EagerTraining):
                 torch._dynamo.mark_static_address(tensor)
         self._compiled = compiled(self._whole_step)
         started = time.perf_counter()
-        for size in self._batch_sizes():
-            for _ in range(WARM_UP_STEPS):
-                self._step(torch.arange(size, device=device()))
-        synchronize()
+        # Else the time would be that of reading what an earlier session or run has left on disk.
+        with importlib.import_module("torch._inductor.utils").fresh_cache():
+            for size in self._batch_sizes():
+                for _ in range(WARM_UP_STEPS):
+                    self._step(torch.arange(size, device=device()))
+            synchronize()
         self.compile_s = time.perf_counter() - started
         self.reset()
 

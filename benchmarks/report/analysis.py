@@ -15,11 +15,9 @@ TARGETS = (0.95, 0.97, 0.99)
 FEWEST_SIZES = 3
 # How many times as long as the fastest pass of a row its slowest may take before that is said.
 UNSTEADY = 2.0
-# What names of contenders imply, and no result file says: who keeps compiled code on disk spends no
-# time on it (kernels that are always compiled before the suite), or perhaps none (a library's own
-# cache).
-COMPILED_BEFORE = frozenset({"numba"})
-PERHAPS_COMPILED_BEFORE = frozenset({"torch-compile"})
+# What names of contenders imply, and no result file says: who keeps compiled code on disk and in
+# memory, and spends no time on what lies there.
+KEEPS_COMPILED = frozenset({"numba"})
 _SIZES = {"batch": "batch", "width": "width", "depth": "depth"}
 
 
