@@ -152,6 +152,7 @@ def _seconds_to_95(document, seconds_of):
             "is_peer": contender == "jax",
             "batch": 64,
             "seed": seed,
+            "target": 0.95,
             "seconds": [second or 1.0],
             "accuracy": [0.5 if second is None else 0.96],
         }
@@ -337,6 +338,19 @@ def test_seeds_that_fail_count(analysis):
     assert np.median(times["lenet", "numba", 0.95].epochs) < np.median(
         times["lenet", "numba", 0.97].epochs
     )
+
+
+def test_who_stopped_at_its_own_target_has_not_failed_at_another(tmp_path):
+    def change(document):
+        _seconds_to_95(document, {"numba": (2.0, 2.1), "jax": (3.0, 3.1)})
+        document["mnist_accel"]["accuracy"][0]["accuracy"] = [0.98]
+
+    made_up = _analysis(tmp_path, Laboratory(("numba", "jax"), passes=2, rounds=2), change)
+    times = times_to_accuracy(made_up.results)
+    assert {(time.contender, time.target, time.seeds) for time in times} == {
+        ("numba", 0.95, 2),
+        ("jax", 0.95, 2),
+    }
 
 
 def test_markdown_tables_are_whole(analysis):

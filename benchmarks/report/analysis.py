@@ -197,9 +197,9 @@ def times_to_accuracy(results: ResultSet) -> list[TimeToAccuracy]:
     for run in results.accuracy:
         runs.setdefault((run.network, run.batch, run.contender), []).append(run)
     times = []
-    for (network, batch, contender), seeds in runs.items():
+    for (network, batch, contender), trained in runs.items():
         for target in TARGETS:
-            # Where no seed of anybody tries for a target, its row would say nothing.
+            seeds = [run for run in trained if run.target >= target]
             reached = [when for when in (_reached(run, target) for run in seeds) if when]
             times.append(
                 TimeToAccuracy(
@@ -212,6 +212,7 @@ def times_to_accuracy(results: ResultSet) -> list[TimeToAccuracy]:
                     len(seeds),
                 )
             )
+    # Where no seed of anybody reached an accuracy, its rows would say nothing.
     reachable = {(time.network, time.batch, time.target) for time in times if time.seconds}
     return [time for time in times if (time.network, time.batch, time.target) in reachable]
 
