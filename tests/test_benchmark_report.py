@@ -222,6 +222,29 @@ def test_what_was_compiled_before_is_not_said_to_take_no_time(tmp_path, compiled
     assert "was measured once, when a case was prepared" in table
 
 
+def test_what_several_runs_were_is_said_of_each(tmp_path):
+    paths = []
+    for number, profile in enumerate(("quick", "full")):
+        made = Laboratory(("numba", "jax"), passes=1 + number, rounds=2, seed=number).document()
+        made["mnist_accel"] |= {"profile": profile, "started": f"2026-11-2{number}T12:00:00+00:00"}
+        paths.append(tmp_path / f"{profile}.json")
+        paths[-1].write_text(json.dumps(made), encoding="utf-8")
+    one, both = (" ".join(to_html(analyse(load_results(p))).split()) for p in (paths[:1], paths))
+    assert "2026-11-20, profile quick, 1 pass</p>" in one
+    assert "2026-11-20, profile quick, 1 pass · 2026-11-21, profile full, 2 passes</p>" in both
+    assert "measured in the same run in shuffled order" in one
+    assert "measured in 2 runs, each in shuffled order" in both
+
+
+def test_the_thread_that_small_batches_take_is_told(analysis, tmp_path):
+    assert "numba takes one in batches of less than 32" in to_markdown(analysis)
+    laboratory = Laboratory(("numpy", "jax"), passes=1, rounds=2)
+    others = _analysis(
+        tmp_path, laboratory, lambda made: made["mnist_accel"]["contenders"].pop("numba")
+    )
+    assert "takes one in batches" not in to_markdown(others)
+
+
 def test_phases_that_differ_between_passes_are_medians(analysis):
     assert "these are the medians over the passes" in to_markdown(analysis)
 
@@ -431,15 +454,17 @@ def test_committed_reports_are_what_their_results_give(tmp_path):
     assert named
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
-    results = ROOT / "benchmarks" / "results" / f"{named[-1]}.json.gz"
-    assert report_command([results], tmp_path, readme=readme) == 0
+    # A report is of the file that it is named after, and of all that were measured beside it.
+    folder, name = ROOT / "benchmarks" / "results", named[-1]
+    files = [folder / f"{name}.json.gz", *sorted(folder.glob(f"{name}-*.json.gz"))]
+    assert report_command(files, tmp_path, readme=readme) == 0
     assert readme.read_text(encoding="utf-8") == text
     for suffix in ("md", "html"):
-        name = f"{named[-1]}.{suffix}"
-        again = (tmp_path / name).read_bytes()
+        again = (tmp_path / f"{name}.{suffix}").read_bytes()
         # Compared outside of the assertion, which would take minutes to show how pages differ.
-        same = again == results.with_name(name).read_bytes()
-        assert same, f"{name} is not what `python -m benchmarks report` makes of {results.name}"
+        same = again == (folder / f"{name}.{suffix}").read_bytes()
+        made_of = " ".join(path.name for path in files)
+        assert same, f"{name}.{suffix} is not what `python -m benchmarks report` makes of {made_of}"
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path):

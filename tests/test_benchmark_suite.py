@@ -82,8 +82,8 @@ def test_names_tell_cases_apart(cases, profile):
 def test_cost_of_a_network_is_counted_by_hand():
     model = create_model("two-layer", backend="numpy")
     first, second = 2 * 784 * 50, 2 * 50 * 10
-    assert costs.forward_cost(model).flops == first + second
-    assert costs.training_cost(model).flops == 2 * first + 3 * second
+    assert costs.forward_cost(model) == costs.Cost(first + second, 4 * 784)
+    assert costs.training_cost(model) == costs.Cost(2 * first + 3 * second, 784)
     model = create_model("cnn", backend="numpy")
     assert costs.forward_cost(model).flops == 2 * 26 * 26 * 8 * 9 + 2 * 1352 * 10
 

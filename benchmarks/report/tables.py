@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backends.numba_backend import FEWEST_IMAGES_A_THREAD
 from benchmarks.report import numbers
 from benchmarks.report.analysis import (
     KEEPS_COMPILED,
@@ -388,7 +389,22 @@ def contenders_table(results: ResultSet) -> Table:
         )
         for contender in results.contenders.values()
     ]
-    return _table(("", "whose", "versions", "threads"), [Group("", tuple(rows))], texts=(1, 2))
+    return _table(
+        ("", "whose", "versions", "threads"),
+        [Group("", tuple(rows))],
+        texts=(1, 2),
+        notes=_thread_notes(results),
+    )
+
+
+def _thread_notes(results: ResultSet) -> Iterator[str]:
+    """Say who does not always take the threads that it may use."""
+    numba = results.contenders.get("numba")
+    if numba is not None and numba.threads > 1:
+        yield (
+            f"Threads are those that may be used; numba takes one in batches of less than "
+            f"{2 * FEWEST_IMAGES_A_THREAD}."
+        )
 
 
 _WHOSE = {"": "this project", "peer": "peer", "scale": "for scale: nobody is compared with it"}
