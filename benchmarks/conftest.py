@@ -153,6 +153,7 @@ def excuse(record: Record) -> Excuse:
         known = record.missing(level, case, contender)
         if known is not None:
             _end(*known)
+        record.begin(level, case, contender)
         try:
             yield
         except NotComparableError as error:

@@ -645,6 +645,56 @@ def test_crashes_are_recorded_once_and_shown(tmp_path):
     assert measured == {"softmax_cross_entropy", "sgd_update", "adam_update"}
 
 
+KILLING = """
+import os
+import signal
+from backends import register
+from backends.numpy_backend import NumpyBackend
+
+class Killing(NumpyBackend):
+    name = "killing"
+
+    def max_pool2d(self, *arrays, **settings):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+register(Killing)
+"""
+
+
+def test_what_ends_the_process_is_not_met_again(tmp_path):
+    out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
+    (tmp_path / "killing_backend.py").write_text(KILLING)
+    command = (
+        *("pytest", "benchmarks", "-p", "killing_backend", "--levels", "operations"),
+        *("-k", "max_pool2d and forward and not relu or sgd_update", "--passes", "2"),
+        *("--contenders", "killing", "--journal", journal, "--results", out),
+    )
+    killed = start(*command, path=tmp_path)
+    killed.communicate(timeout=200)
+    assert killed.returncode == -signal.SIGKILL
+    assert runner._conclude(out, journal, killed.returncode) == 4
+    goes_on = start(*command, path=tmp_path)
+    printed, _ = goes_on.communicate(timeout=200)
+    assert goes_on.returncode == 1, printed
+    results = load_results([out])
+    (failed,) = results.failed
+    assert failed.case.startswith("max_pool2d forward")
+    assert failed.reason == "it ended the process"
+    assert {row.case.network for row in results.measurements.values()} == {"sgd_update"}
+
+
+def test_nothing_is_blamed_that_did_not_end_the_process(tmp_path):
+    out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
+    record = Record.open(WISHES, journal)
+    record.begin("training", "case", "numpy")
+    record.failed("training", "case", "numpy", "wrong")
+    assert runner._conclude(out, journal, -signal.SIGKILL) == 4  # between two measurements
+    record.begin("training", "other case", "numpy")
+    for code in (1, 130):  # no signal, or a key
+        runner._conclude(out, journal, code)
+    assert "ended the process" not in journal.read_text()
+
+
 def test_who_is_spared_a_quick_run_is_absent_with_the_reason(tmp_path):
     journal = tmp_path / "journal"
     collect = ("pytest", "benchmarks", "--collect-only", "-q", "--journal", journal)
