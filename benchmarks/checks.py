@@ -70,17 +70,19 @@ class Trajectory:
 
 def trajectory(session: TrainingSession, task: TrainingTask) -> Trajectory:
     """Let a session make ten updates from the weights of the task, and put it back there."""
-    count = len(task.images)
-    batches = [
-        np.arange(step * task.batch_size, (step + 1) * task.batch_size) % count
-        for step in range(STEPS)
-    ]
+    batches = first_batches(task)
     session.reset()
     gradients = session.gradients(batches[0])
-    losses = tuple(session.update(rows) for rows in batches)
+    losses = tuple(session.updates(batches))
     weights = session.weights()
     session.reset()
     return Trajectory(gradients, losses, weights)
+
+
+def first_batches(task: TrainingTask) -> NDArray[np.int64]:
+    """Return ten batches that go round the images of a task."""
+    order = np.arange(STEPS * task.batch_size) % len(task.images)
+    return order.reshape(STEPS, task.batch_size)
 
 
 def reference_trajectory(task: TrainingTask, ties: Literal["first", "recipe"]) -> Trajectory:

@@ -159,6 +159,7 @@ def excuse(record: Record) -> Excuse:
         known = record.missing(level, case, contender)
         if known is not None:
             _give_up(*known)
+        record.begin(level, case, contender)
         try:
             yield
         except NotComparableError as error:

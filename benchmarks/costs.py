@@ -1,9 +1,13 @@
 """What the arithmetic of a task must cost at least: floating-point operations and bytes.
 
 Counted are the multiplications and additions of linear layers and convolutions on dense data, and
-the bytes of the images, which lie in main memory as uint8. All else (weights, activations, sums
-and maxima) fits the caches, or overlaps, so the floor that follows is one that no implementation
-of the dense arithmetic can undercut. One that leaves out work on zeros can.
+the bytes that must come: of images to train on one a pixel, as they lie in their files, of images
+to predict four, because they are given in float32; of an operation all inputs and results. All
+else (weights, activations, sums and maxima) fits the caches, or overlaps.
+
+The floor that follows holds for dense arithmetic on data that come from main memory. What leaves
+out work on zeros can undercut it, and so can small batches and operations, whose arrays stay in a
+cache.
 """
 
 import math
@@ -13,7 +17,7 @@ from dataclasses import dataclass
 from benchmarks.contenders.base import HostArray, OperationTask
 from mnist_accel.nn import Conv2d, Linear, Network
 
-IMAGE_BYTES = 784
+PIXELS = 784
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,21 @@ class Cost:
 
 
 def forward_cost(model: Network) -> Cost:
-    """Return the cost of the logits of one image: 2·inputs·outputs of every layer with weights."""
-    return Cost(sum(_layer_flops(model)), IMAGE_BYTES)
+    """Return the cost of the logits of one image: 2·inputs·outputs of every layer with weights.
+
+    The image is in float32.
+    """
+    return Cost(sum(_layer_flops(model)), 4 * PIXELS)
 
 
 def training_cost(model: Network) -> Cost:
-    """Return the cost of one image's part of an update.
+    """Return the cost of one image's part of an update; the image is in uint8.
 
     Backward, a layer costs as much again for the gradient of its weights, and once more for that
     of its input, which the first layer does not need.
     """
     first, *others = _layer_flops(model)
-    return Cost(2 * first + 3 * sum(others), IMAGE_BYTES)
+    return Cost(2 * first + 3 * sum(others), PIXELS)
 
 
 def _layer_flops(model: Network) -> list[float]:

@@ -6,6 +6,7 @@ The peak includes the interpreter, the libraries and the training set, as a user
 """
 
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -29,7 +30,7 @@ class Peak:
 
 
 def peak_memory(network: str, batch: int, contender: str) -> Peak:
-    """Return the peak of a process that trains some steps.
+    """Return the peak of a process that trains some steps on the whole training set.
 
     Raises:
         RuntimeError: the process failed.
@@ -43,13 +44,15 @@ def peak_memory(network: str, batch: int, contender: str) -> Peak:
 
 
 def _train(network: str, batch: int, contender: str) -> None:
-    from benchmarks.cases import TrainingCase
+    from benchmarks.cases import FULL_SET, TrainingCase
+    from benchmarks.checks import first_batches
     from benchmarks.contenders import contenders
     from benchmarks.laboratory import training_task
 
-    case, one = TrainingCase(network, batch), contenders()[contender]
-    session = one.training(training_task(case, min(case.steps, 50)))
-    session.run()
+    one = contenders()[contender]
+    # All images, of which the data are made; few updates, after which nothing grows any more.
+    task = training_task(TrainingCase(network, batch), math.ceil(FULL_SET / batch))
+    one.training(task).updates(first_batches(task))
     json.dump(asdict(Peak(own_peak_bytes(), one.peak_device_bytes())), sys.stdout)
 
 

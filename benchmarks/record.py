@@ -75,6 +75,10 @@ class Record:
         benchmark = {**benchmark, "params": params}
         self._append({"kind": "measured", "test": test, "benchmark": benchmark})
 
+    def begin(self, level: str, case: str, contender: str) -> None:
+        """Record what is done now, in case that it ends the process."""
+        self._append({"kind": "begun", "level": level, "case": case, "contender": contender})
+
     def absent(self, level: str, case: str, contender: str, reason: str) -> None:
         """Record that a contender cannot do a case here."""
         self._append_once(_row("absent", level, case, contender, reason))
@@ -151,6 +155,15 @@ def begun_with(journal: Path) -> Settings:
             f"{journal} is not a journal of this version of the suite: its first line has no "
             "settings that are known; remove it, and begin anew"
         ) from error
+
+
+def blame_the_last(journal: Path) -> None:
+    """Record that what was begun last, if it did not end, has ended the process."""
+    cut_to_whole_lines(journal)
+    lines = read_journal(journal)
+    if lines[-1]["kind"] == "begun":
+        record = Record(begun_with(journal), journal, lines)
+        record.failed(*_pair(lines[-1]), "it ended the process")
 
 
 def write_results(path: Path, document: dict[str, Any]) -> None:

@@ -6,11 +6,11 @@ one state of the code can be merged: their passes count as passes of one run.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from benchmarks.journal import SUFFIX, findings, read_journal
 from benchmarks.results import (
     DEVICES,
     FORMAT,
-    LEVELS,
     PHASES,
     SWEEPS,
+    TIMED_LEVELS,
     AccuracyRun,
     Blas,
     Case,
@@ -233,7 +233,7 @@ def _in_order(measurements: Iterable[Measurement]) -> dict[RowKey, Measurement]:
 
 def _order(case: Case) -> tuple[int, str, int, int, int, str]:
     return (
-        LEVELS.index(case.level),
+        TIMED_LEVELS.index(case.level),
         case.network,
         case.width or 0,
         case.depth or 0,
@@ -276,7 +276,7 @@ def _measurement(path: Path, entry: Field, contenders: Mapping[str, Contender]) 
 
 def _case(info: Field) -> Case:
     return Case(
-        level=info["level"].choice(LEVELS),
+        level=info["level"].choice(TIMED_LEVELS),
         name=info["case"].text(),
         network=info["network"].text(),
         batch=info["batch"].integer(1),
@@ -294,7 +294,7 @@ def _known_contender(name: Field, contenders: Mapping[str, Contender]) -> str:
 
 def _missing(row: Field, contenders: Mapping[str, Contender]) -> Missing:
     return Missing(
-        row["level"].choice((*LEVELS, "accuracy")),
+        row["level"].choice((*TIMED_LEVELS, "accuracy")),
         row["case"].text(),
         _known_contender(row["contender"], contenders),
         row["reason"].text(),
@@ -313,6 +313,7 @@ def _accuracy_run(run: Field, contenders: Mapping[str, Contender]) -> AccuracyRu
         contender=_known_contender(run["contender"], contenders),
         batch=run["batch"].integer(1),
         seed=run["seed"].integer(),
+        target=run["target"].number(),
         seconds=seconds,
         accuracy=accuracy,
     )
@@ -381,7 +382,7 @@ def _merge(first: ResultSet, other: ResultSet) -> ResultSet:
             if row.key not in measurements and row.key not in wrong
         ),
         failed=failed,
-        accuracy=(*first.accuracy, *other.accuracy),
+        accuracy=_unique((*first.accuracy, *other.accuracy)),
     )
 
 
@@ -413,9 +414,12 @@ def _in_rounds_of(measurement: Measurement, images: int) -> Measurement:
     )
 
 
-def _unique(rows: Iterable[Missing]) -> tuple[Missing, ...]:
-    """Keep the first row of each case and contender."""
-    unique: dict[RowKey, Missing] = {}
+_Row = TypeVar("_Row", Missing, AccuracyRun)
+
+
+def _unique(rows: Iterable[_Row]) -> tuple[_Row, ...]:
+    """Keep the first row of each key: a seed that two files have trained counts once."""
+    unique: dict[Hashable, _Row] = {}
     for row in rows:
         unique.setdefault(row.key, row)
     return tuple(unique.values())

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.statistics import Rounds, Spread, spread
 
 FORMAT = 2  # of result files
-LEVELS = ("training", "inference", "operations")
+TIMED_LEVELS = ("training", "inference", "operations")
 DEVICES = ("cpu", "gpu")
 SWEEPS = ("recipe", "batch", "width", "depth")
 PHASES = ("setup", "transfer", "compile", "first_call")
@@ -195,14 +195,23 @@ class Missing:
 
 @dataclass(frozen=True)
 class AccuracyRun:
-    """Validation accuracy after each epoch of a training, and the seconds until then."""
+    """Validation accuracy after each epoch of a training, and the seconds until then.
+
+    It ended when it met its target: of a higher accuracy, it says nothing.
+    """
 
     network: str
     contender: str
     batch: int
     seed: int
+    target: float
     seconds: tuple[float, ...]
     accuracy: tuple[float, ...]
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        """Network, batch, contender and seed."""
+        return self.network, self.batch, self.contender, self.seed
 
 
 @dataclass(frozen=True)

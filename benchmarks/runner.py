@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.host import ROOT, usable_cores
 from benchmarks.journal import SUFFIX
-from benchmarks.record import begun_with
+from benchmarks.record import begun_with, blame_the_last
 from benchmarks.result_files import load_results
 from benchmarks.settings import Wishes, must_agree, must_be_here, settle
 from mnist_accel.commands import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
@@ -186,6 +186,8 @@ def _conclude(out: Path, journal: Path, code: int) -> int:
             file=sys.stderr,
         )
         return code
+    if code < 0:  # a signal ended it, which no test can survive: --continue is not to repeat it
+        blame_the_last(journal)
     # Python, too, ends with 1 when it breaks down: whether all is well, the file itself must show.
     try:
         load_results([out])

@@ -244,6 +244,7 @@ class Laboratory:
             "is_peer": contender in PEERS,
             "batch": 64,
             "seed": seed,
+            "target": 0.99,
             "seconds": [float(value) for value in epochs * epoch * (1 + 0.05 * rng.random())],
             "accuracy": [float(value) for value in (0.6 * curve if stuck else curve)],
         }

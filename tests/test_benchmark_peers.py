@@ -12,6 +12,7 @@ import reference as ref
 from closeness import assert_close
 
 from benchmarks.cases import OperationCase
+from benchmarks.checks import STEPS, first_batches
 from benchmarks.contenders.base import Contender, TrainingTask
 from benchmarks.contenders.jax_peer import Jax
 from benchmarks.contenders.loops import Loops
@@ -24,7 +25,6 @@ from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import SGD, AdaGrad, Adam, Optimizer, create_optimizer
 from mnist_accel.tolerance import relative_tolerance
 
-STEPS = 10
 Weights = dict[str, np.ndarray[Any, Any]]
 Trajectory = tuple[Weights, list[float], Weights]  # first gradients, losses, last weights
 
@@ -68,12 +68,6 @@ def make_task(
     )
 
 
-def batches(task: TrainingTask) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
-    """Ten batches that go round the images."""
-    size = task.batch_size
-    return [np.arange(step * size, (step + 1) * size) % len(task.images) for step in range(STEPS)]
-
-
 def reference_recipe(network: str, ties: str) -> ref.Recipe:
     """The network in loops, with the gradient of a window given to its first maximum if wanted."""
     recipe = ref.RECIPES[network]
@@ -93,7 +87,7 @@ def reference_trajectory(mnist: Dataset) -> Any:
     @cache
     def trajectory(network: str, batch_size: int, ties: str) -> Trajectory:
         task = make_task(mnist, network, batch_size=batch_size)
-        rows = batches(task)
+        rows = first_batches(task)
         recipe = reference_recipe(network, ties)
         start = task.model.state_dict()
         _, gradients = ref.batch_loss_and_gradients(
@@ -102,7 +96,7 @@ def reference_trajectory(mnist: Dataset) -> Any:
             task.images[rows[0]],
             task.labels[rows[0]],
         )
-        order = np.concatenate(rows)
+        order = rows.ravel()
         weights, losses = ref.train(
             recipe,
             start,
@@ -124,14 +118,15 @@ def assert_follows(peer: Contender, task: TrainingTask, expected: Trajectory) ->
     gradients, losses, weights = expected
     terms = comparison.longest_sum(task.model, task.batch_size)
     session = peer.training(task)
-    rows = batches(task)
+    rows = first_batches(task)
     got = session.gradients(rows[0])
     assert got.keys() == gradients.keys()
     for name, gradient in gradients.items():
         assert_close(got[name], gradient, dtype="float32", terms=terms, label=f"gradient of {name}")
-    for step, (batch, loss) in enumerate(zip(rows, losses, strict=True), start=1):
+    made = session.updates(rows)
+    for step, (loss, expected_loss) in enumerate(zip(made, losses, strict=True), start=1):
         bound = relative_tolerance("float32", terms=terms, steps=step)
-        assert session.update(batch) == pytest.approx(loss, rel=bound), f"loss of update {step}"
+        assert loss == pytest.approx(expected_loss, rel=bound), f"loss of update {step}"
     got = session.weights()
     assert got.keys() == weights.keys()
     for name, weight in weights.items():
@@ -180,9 +175,13 @@ def test_a_compiled_step_follows_the_reference_and_is_not_compiled_again(
     task = make_task(mnist, "backprop")
     assert len(task.images) % task.batch_size, "the last batch is smaller"
     assert_follows(peer, task, reference_trajectory("backprop", task.batch_size, "first"))
+    dynamo = importlib.import_module("torch._dynamo")
+    counted = dynamo.utils.counters["inductor"]
+    counted.clear()
     session = peer.training(task)
     assert session.compile_s > 0
-    dynamo = importlib.import_module("torch._dynamo")
+    # Nor is it read from the disk, where earlier sessions may have left it.
+    assert (counted["fxgraph_cache_hit"], counted["fxgraph_cache_miss"]) == (0, 2)
     with dynamo.config.patch(error_on_recompile=True):
         session.run()
         session.reset()
@@ -215,10 +214,27 @@ def test_an_epoch_of_the_loops_takes_every_image_once(mnist: Dataset) -> None:
     epoch, by_hand = (available("loops").training(task) for _ in range(2))
     epoch.run()
     for row in np.random.default_rng(task.seed).permutation(5):
-        by_hand.update(np.array([row]))
+        by_hand.updates(np.array([[row]]))
     for name, weight in by_hand.weights().items():
         np.testing.assert_array_equal(epoch.weights()[name], weight)
         assert not np.array_equal(task.model.state_dict()[name], weight)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_whole_set_is_taken_as_it_lies(
+    mnist: Dataset, reference_trajectory: Any, name: str
+) -> None:
+    """Nobody shuffles and gathers what another takes as it is."""
+    peer, network = available(name), QUICK[name]
+    task = make_task(mnist, network, batch_size=64)
+    assert task.takes_all
+    assert_follows(peer, task, reference_trajectory(network, 64, peer.ties))
+    one, other = (peer.training(replace(task, seed=seed)) for seed in (1, 2))
+    for _ in range(3):
+        one.run()
+        other.run()
+    for key, weight in one.weights().items():  # in another order, sums would round differently
+        np.testing.assert_array_equal(other.weights()[key], weight)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -247,14 +263,14 @@ def test_reset_forgets_weights_and_optimizer(
 ) -> None:
     task = make_task(mnist, "two-layer", optimizer=optimizer)
     session = available(name).training(task)
-    rows = np.arange(task.batch_size)
-    first = [session.update(rows) for _ in range(3)]
+    rows = np.tile(np.arange(task.batch_size), (3, 1))
+    first = session.updates(rows)
     assert len(set(first)) == 3
     session.run()
     session.reset()
     for key, weight in task.model.state_dict().items():
         np.testing.assert_array_equal(session.weights()[key], weight)
-    assert [session.update(rows) for _ in range(3)] == pytest.approx(first, rel=1e-6)
+    assert session.updates(rows) == pytest.approx(first, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -270,9 +286,8 @@ def test_reset_forgets_weights_and_optimizer(
 def test_momentum_follows_the_reference(mnist: Dataset, name: str, optimizer: SGD) -> None:
     task = make_task(mnist, "two-layer", batch_size=4, optimizer=optimizer)
     session = available(name).training(task)
-    for rows in batches(task):
-        session.update(rows)
-    order = np.concatenate(batches(task))
+    session.updates(first_batches(task))
+    order = first_batches(task).ravel()
     weights, _ = ref.train(
         "two-layer",
         task.model.state_dict(),
@@ -366,6 +381,37 @@ def test_operations_follow_the_reference(name: str, case: OperationCase) -> None
         )
     for key, array in task.inputs.items():
         np.testing.assert_array_equal(array, before[key])
+
+
+def test_an_epoch_of_jax_is_over_when_it_returns(mnist: Dataset) -> None:
+    session: Any = available("jax").training(make_task(mnist, "two-layer", count=5000))
+    session.run()
+    leaves = importlib.import_module("jax").tree.leaves(session._state)
+    assert all(leaf.is_ready() for leaf in leaves)
+
+
+def test_operations_of_jax_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer, jax = available("jax"), importlib.import_module("jax")
+    session = peer.operation(operation_task(OPERATIONS[1]))
+    assert session is not None
+    waited_for: list[Any] = []
+    monkeypatch.setattr(jax, "block_until_ready", waited_for.extend)
+    session.run()
+    assert [array.shape for array in waited_for] == [each.shape for each in session.results()]
+
+
+@pytest.mark.parametrize("what", ["torch_training", "torch_operations"])
+def test_pytorch_is_waited_for(mnist: Dataset, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Without a GPU there is nothing to wait for, so it is the call that is looked for."""
+    peer = available("torch-eager")
+    trained = peer.training(make_task(mnist, "two-layer"))
+    session = trained if what == "torch_training" else peer.operation(operation_task(OPERATIONS[0]))
+    assert session is not None
+    calls: list[str] = []
+    module = importlib.import_module(f"benchmarks.contenders.{what}")
+    monkeypatch.setattr(module, "synchronize", lambda: calls.append(what))
+    session.run()
+    assert calls == [what]
 
 
 def test_unknown_operations_are_not_offered() -> None:

@@ -152,6 +152,7 @@ def _seconds_to_95(document, seconds_of):
             "is_peer": contender == "jax",
             "batch": 64,
             "seed": seed,
+            "target": 0.95,
             "seconds": [second or 1.0],
             "accuracy": [0.5 if second is None else 0.96],
         }
@@ -191,12 +192,22 @@ def test_who_is_soonest_depends_on_all_seeds(tmp_path, seconds, expected):
     assert sentence == f"lenet, batch 64, reaches 95% on the validation split {expected}"
 
 
-def test_what_was_compiled_before_is_not_said_to_take_no_time(tmp_path):
+@pytest.mark.parametrize(
+    ("compiled_s", "note"),
+    [
+        (0.0, "¹ numba found its code compiled: it lay on the disk, since an earlier run."),
+        (20.5, "the trainings of this run that met it first compiled for 20.5 s."),
+    ],
+)
+def test_what_was_compiled_before_is_not_said_to_take_no_time(tmp_path, compiled_s, note):
     def change(document):
         for entry in document["benchmarks"]:
             info = entry["extra_info"]
             if info["contender"] in ("numba", "numpy"):
                 info["phases_s"]["compile"] = 0.0
+            # In a row that is no recipe, and in the first pass alone: the run was interrupted.
+            if (info["case"], info["contender"]) == ("lenet, batch 10", "numba"):
+                info["phases_s"]["compile"] = compiled_s * (info["pass"] == 0)
             info["phases_s"]["setup"] = 0.01
 
     laboratory = Laboratory(("numpy", "numba", "jax"), passes=2, rounds=2)
@@ -207,8 +218,31 @@ def test_what_was_compiled_before_is_not_said_to_take_no_time(tmp_path):
     assert compiling["numba"] == "–¹"
     assert compiling["numpy"] == "0"
     assert compiling["jax"].endswith("ms")
-    assert "¹ numba had been compiled before" in table
+    assert note in table
     assert "was measured once, when a case was prepared" in table
+
+
+def test_what_several_runs_were_is_said_of_each(tmp_path):
+    paths = []
+    for number, profile in enumerate(("quick", "full")):
+        made = Laboratory(("numba", "jax"), passes=1 + number, rounds=2, seed=number).document()
+        made["mnist_accel"] |= {"profile": profile, "started": f"2026-11-2{number}T12:00:00+00:00"}
+        paths.append(tmp_path / f"{profile}.json")
+        paths[-1].write_text(json.dumps(made), encoding="utf-8")
+    one, both = (" ".join(to_html(analyse(load_results(p))).split()) for p in (paths[:1], paths))
+    assert "2026-11-20, profile quick, 1 pass</p>" in one
+    assert "2026-11-20, profile quick, 1 pass · 2026-11-21, profile full, 2 passes</p>" in both
+    assert "measured in the same run in shuffled order" in one
+    assert "measured in 2 runs, each in shuffled order" in both
+
+
+def test_the_thread_that_small_batches_take_is_told(analysis, tmp_path):
+    assert "numba takes one in batches of less than 32" in to_markdown(analysis)
+    laboratory = Laboratory(("numpy", "jax"), passes=1, rounds=2)
+    others = _analysis(
+        tmp_path, laboratory, lambda made: made["mnist_accel"]["contenders"].pop("numba")
+    )
+    assert "takes one in batches" not in to_markdown(others)
 
 
 def test_phases_that_differ_between_passes_are_medians(analysis):
@@ -329,6 +363,19 @@ def test_seeds_that_fail_count(analysis):
     )
 
 
+def test_who_stopped_at_its_own_target_has_not_failed_at_another(tmp_path):
+    def change(document):
+        _seconds_to_95(document, {"numba": (2.0, 2.1), "jax": (3.0, 3.1)})
+        document["mnist_accel"]["accuracy"][0]["accuracy"] = [0.98]
+
+    made_up = _analysis(tmp_path, Laboratory(("numba", "jax"), passes=2, rounds=2), change)
+    times = times_to_accuracy(made_up.results)
+    assert {(time.contender, time.target, time.seeds) for time in times} == {
+        ("numba", 0.95, 2),
+        ("jax", 0.95, 2),
+    }
+
+
 def test_markdown_tables_are_whole(analysis):
     text = to_markdown(analysis)
     for heading in ("Training the recipes", "Where numpy loses", "Time to accuracy", "The machine"):
@@ -407,15 +454,17 @@ def test_committed_reports_are_what_their_results_give(tmp_path):
     assert named
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
-    results = ROOT / "benchmarks" / "results" / f"{named[-1]}.json.gz"
-    assert report_command([results], tmp_path, readme=readme) == 0
+    # A report is of the file that it is named after, and of all that were measured beside it.
+    folder, name = ROOT / "benchmarks" / "results", named[-1]
+    files = [folder / f"{name}.json.gz", *sorted(folder.glob(f"{name}-*.json.gz"))]
+    assert report_command(files, tmp_path, readme=readme) == 0
     assert readme.read_text(encoding="utf-8") == text
     for suffix in ("md", "html"):
-        name = f"{named[-1]}.{suffix}"
-        again = (tmp_path / name).read_bytes()
+        again = (tmp_path / f"{name}.{suffix}").read_bytes()
         # Compared outside of the assertion, which would take minutes to show how pages differ.
-        same = again == results.with_name(name).read_bytes()
-        assert same, f"{name} is not what `python -m benchmarks report` makes of {results.name}"
+        same = again == (folder / f"{name}.{suffix}").read_bytes()
+        made_of = " ".join(path.name for path in files)
+        assert same, f"{name}.{suffix} is not what `python -m benchmarks report` makes of {made_of}"
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path):

@@ -194,6 +194,7 @@ def test_files_of_one_host_are_merged_as_further_passes(tmp_path):
     )
     assert len(merged.measurements[KEY].rounds) == 3 * 2
     assert len(merged.runs) == 3
+    assert merged.accuracy == singles[0].accuracy  # the same seeds are no further seeds
 
 
 def test_runs_that_cut_epochs_to_other_lengths_are_merged(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import fcntl
 import gzip
+import importlib
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import ClassVar
 
+import numba
 import numpy as np
 import pytest
 
@@ -43,6 +45,7 @@ from benchmarks.result_files import load_results
 from benchmarks.settings import Wishes
 from mnist_accel.errors import UsageError
 from mnist_accel.models import RECIPES, create_model
+from mnist_accel.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 SMALL = TrainingCase("two-layer", 10)
@@ -80,8 +83,8 @@ def test_names_tell_cases_apart(cases, profile):
 def test_cost_of_a_network_is_counted_by_hand():
     model = create_model("two-layer", backend="numpy")
     first, second = 2 * 784 * 50, 2 * 50 * 10
-    assert costs.forward_cost(model).flops == first + second
-    assert costs.training_cost(model).flops == 2 * first + 3 * second
+    assert costs.forward_cost(model) == costs.Cost(first + second, 4 * 784)
+    assert costs.training_cost(model) == costs.Cost(2 * first + 3 * second, 784)
     model = create_model("cnn", backend="numpy")
     assert costs.forward_cost(model).flops == 2 * 26 * 26 * 8 * 9 + 2 * 1352 * 10
 
@@ -121,9 +124,13 @@ def test_memory_is_that_of_the_process_alone_however_large_its_parent():
     assert own_peak_bytes() > ballast.nbytes
 
 
-def test_memory_of_a_training_holds_its_images():
-    peak = peak_memory("two-layer", 10, "numpy")
-    assert peak.host_bytes > 60_000 * 784
+@pytest.mark.parametrize(("name", "bytes_a_pixel"), [("numpy", 1), ("scikit-learn", 8)])
+def test_memory_of_a_training_holds_all_its_images(name, bytes_a_pixel):
+    """Peers make float32 of them, by way of a copy."""
+    if not contenders()[name].availability():
+        pytest.skip(f"{name} is not installed")
+    peak = peak_memory("two-layer", 10, name)
+    assert peak.host_bytes > 60_000 * 784 * bytes_a_pixel
     assert peak.device_bytes is None
 
 
@@ -133,9 +140,7 @@ def test_memory_of_a_training_on_a_gpu_holds_its_images(name):
     one = contenders()[name]
     if not one.availability() or one.device() == "cpu":
         pytest.skip(f"{name} does not compute on a GPU here")
-    case = TrainingCase("two-layer", 512)
-    images = 512 * min(case.steps, 50) * 784
-    assert peak_memory(case.network, case.batch, name).device_bytes > images
+    assert peak_memory("two-layer", 512, name).device_bytes > 60_000 * 784
 
 
 def test_host_facts_say_on_what():
@@ -173,6 +178,23 @@ def test_broken_kernel_gets_no_time(broken, case):
 def test_what_a_broken_kernel_does_not_touch_is_measured(broken):
     assert Laboratory().prepare(POOLING, broken).check.difference < 1e-6
     assert Laboratory().prepare(InferenceCase("cnn", 3), broken).check.difference < 1e-6
+
+
+@pytest.mark.parametrize("fewest", [1, 2])
+def test_broken_epoch_gets_no_time(monkeypatch, fewest):
+    """Even if it goes wrong only where a call makes more steps than one."""
+    epoch = importlib.import_module("backends.numba_kernels.epoch")
+    run_steps = epoch.run_steps
+
+    def broken_steps(*given):
+        run_steps(*given)
+        packed, bounds = given[6], given[11]
+        if len(bounds) >= fewest:
+            packed *= np.float32(1.001)
+
+    monkeypatch.setattr(epoch, "run_steps", broken_steps)
+    with pytest.raises(CheckError, match="off the float64 reference"):
+        Laboratory().prepare(SMALL, contenders()["numba"])
 
 
 def test_wrong_predictions_get_no_time(monkeypatch):
@@ -265,16 +287,16 @@ class Paced(ProjectBackend):
 
     def training(self, task):
         session = super().training(task)
-        update, steps = session.update, len(task.images) // task.batch_size
+        updates, steps = session.updates, len(task.images) // task.batch_size
 
-        def slow_update(rows):
-            self.now += self._update_s
-            return update(rows)
+        def slow_updates(batches):
+            self.now += self._update_s * len(batches)
+            return updates(batches)
 
         def slow_run():
             self.now += steps * self._step_s
 
-        session.update, session.run = slow_update, slow_run
+        session.updates, session.run = slow_updates, slow_run
         return session
 
 
@@ -292,8 +314,8 @@ def test_pairs_are_prepared_once_and_begin_each_pass_anew():
     [
         (1e-6, 1e-6, 500),  # as the case has them
         (5e-3, 1e-6, 60),  # tried for 0.3 s at most, by the pace of single updates
-        (1e-6, 1e-3, 120),  # an epoch of 500 ms is cut to 120
-        (5e-3, 5e-3, 23),
+        (1e-6, 9.9e-4, 121),  # an epoch of 495 ms is cut to 120
+        (5e-3, 5.1e-3, 23),
         (9, 9, 1),
     ],
 )
@@ -301,6 +323,33 @@ def test_epochs_are_as_long_as_a_contender_is_quick(update_s, step_s, steps):
     contender = Paced(update_s=update_s, step_s=step_s)
     prepared = Laboratory(clock=contender.clock).prepare(SMALL, contender)
     assert prepared.steps == steps
+
+
+def test_compiling_is_that_of_the_first_session():
+    """Which leaves its code to those that follow."""
+    contender = Paced(update_s=1e-6, step_s=1e-6)
+    make, left = contender.training, [5.0, 0.0]
+
+    def training(task):
+        session = make(task)
+        session.compile_s = left.pop(0)
+        return session
+
+    contender.training = training
+    prepared = Laboratory(clock=contender.clock).prepare(SMALL, contender)
+    assert prepared.phases_s["compile"] == 5
+    assert left == []
+
+
+def test_numba_is_timed_where_it_compiles(monkeypatch):
+    task = laboratory.training_task(SMALL, 1)
+    contender = contenders()["numba"]
+    contender.training(task)
+    assert contender.training(task).compile_s == 0
+    compiled = numba.njit(lambda number: number + 1)
+    prepare = Trainer.prepare
+    monkeypatch.setattr(Trainer, "prepare", lambda *given: compiled(1) and prepare(*given))
+    assert contender.training(task).compile_s > 0
 
 
 def test_continued_run_keeps_the_length_of_epochs():
@@ -609,6 +658,56 @@ def test_crashes_are_recorded_once_and_shown(tmp_path):
     assert calls.read_text() == "called\n"
     measured = {row.case.network for row in results.measurements.values()}
     assert measured == {"softmax_cross_entropy", "sgd_update", "adam_update"}
+
+
+KILLING = """
+import os
+import signal
+from backends import register
+from backends.numpy_backend import NumpyBackend
+
+class Killing(NumpyBackend):
+    name = "killing"
+
+    def max_pool2d(self, *arrays, **settings):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+register(Killing)
+"""
+
+
+def test_what_ends_the_process_is_not_met_again(tmp_path):
+    out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
+    (tmp_path / "killing_backend.py").write_text(KILLING)
+    command = (
+        *("pytest", "benchmarks", "-p", "killing_backend", "--levels", "operations"),
+        *("-k", "max_pool2d and forward and not relu or sgd_update", "--passes", "2"),
+        *("--contenders", "killing", "--journal", journal, "--results", out),
+    )
+    killed = start(*command, path=tmp_path)
+    killed.communicate(timeout=200)
+    assert killed.returncode == -signal.SIGKILL
+    assert runner._conclude(out, journal, killed.returncode) == 4
+    goes_on = start(*command, path=tmp_path)
+    printed, _ = goes_on.communicate(timeout=200)
+    assert goes_on.returncode == 1, printed
+    results = load_results([out])
+    (failed,) = results.failed
+    assert failed.case.startswith("max_pool2d forward")
+    assert failed.reason == "it ended the process"
+    assert {row.case.network for row in results.measurements.values()} == {"sgd_update"}
+
+
+def test_nothing_is_blamed_that_did_not_end_the_process(tmp_path):
+    out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
+    record = Record.open(WISHES, journal)
+    record.begin("training", "case", "numpy")
+    record.failed("training", "case", "numpy", "wrong")
+    assert runner._conclude(out, journal, -signal.SIGKILL) == 4  # between two measurements
+    record.begin("training", "other case", "numpy")
+    for code in (1, 130):  # no signal, or a key
+        runner._conclude(out, journal, code)
+    assert "ended the process" not in journal.read_text()
 
 
 def test_who_is_spared_a_quick_run_is_absent_with_the_reason(tmp_path):

@@ -43,14 +43,19 @@ class TrainingTask:
     labels: NDArray[np.int64]
     seed: int
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether a batch is the whole set: its images are taken as they lie, in no other order."""
+        return self.batch_size == len(self.images)
+
 
 class TrainingSession(ABC):
     """A network that is ready to be trained; the data lie where it computes, in float32 or uint8.
 
     Attributes:
         transfer_s: seconds that moving the data to the device took; 0 where nothing was moved.
-        compile_s: seconds spent on compilations that were asked for by themselves, beyond what the
-            first `run` takes; 0 where there are none.
+        compile_s: seconds spent on compiling before the first `run`; 0 where nothing was compiled,
+            or an earlier session has left the code.
     """
 
     transfer_s: float = 0.0
@@ -61,7 +66,10 @@ class TrainingSession(ABC):
 
     @abstractmethod
     def run(self) -> None:
-        """Train one epoch: every image once, in a new random order, in batches; and wait for it."""
+        """Train one epoch: every image once, in a new random order, in batches; and wait for it.
+
+        Where the task takes all images at once, it need not shuffle them.
+        """
 
     @abstractmethod
     def reset(self) -> None:
@@ -75,10 +83,14 @@ class TrainingSession(ABC):
         """
 
     @abstractmethod
-    def update(self, rows: NDArray[np.int64]) -> float:
-        """Make one update on the images in these rows; return their mean loss before it.
+    def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
+        """Make an update on each batch; return the mean loss of each before its own update.
 
-        It is made by the code that `run` times.
+        They are made by the code that `run` times: in one call where that makes many in one.
+
+        Args:
+            batches: rows of the images (steps, batch); all of them, each once, where the task takes
+                all at once.
         """
 
     @abstractmethod

@@ -244,7 +244,7 @@ class ScannedTraining(TrainingSession):
         self._key = jax.random.key(task.seed)
         self._state: Any = None
         self.reset()
-        self._update = jax.jit(self._train, donate_argnums=0)
+        self._updates = jax.jit(self._train, donate_argnums=0)
         self._gradients = jax.jit(jax.value_and_grad(self._mean_loss))
         self._predict = jax.jit(lambda *inputs: self._logits(*inputs).argmax(1))
         self._run: Any = None
@@ -276,10 +276,10 @@ class ScannedTraining(TrainingSession):
         _, gradients = self._gradients(self._state[0], images[rows], labels[rows])
         return _on_host(gradients)
 
-    def update(self, rows: NDArray[np.int64]) -> float:
-        """Scan over one batch."""
-        self._state, losses = self._update(self._state, self._data, jnp.asarray(rows[None]))
-        return float(losses[0])
+    def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
+        """Scan over the batches."""
+        self._state, losses = self._updates(self._state, self._data, jnp.asarray(batches))
+        return [float(loss) for loss in losses]
 
     def weights(self) -> HostArrays:
         """Return the parameters."""
@@ -297,10 +297,11 @@ class ScannedTraining(TrainingSession):
 
     def _step(self, data: tuple[Array, Array], state: Any, rows: Array) -> tuple[Any, Array]:
         """Make an update on the images in these rows."""
-        # Gathering the epoch beforehand was no faster.
-        images, labels = (
-            array.at[rows].get(mode="promise_in_bounds", unique_indices=True) for array in data
-        )
+        images, labels = data
+        if not self._task.takes_all:  # gathering the epoch beforehand was no faster
+            images, labels = (
+                array.at[rows].get(mode="promise_in_bounds", unique_indices=True) for array in data
+            )
         parameters, moments, steps = state
         loss, gradients = jax.value_and_grad(self._mean_loss)(parameters, images, labels)
         optimizer = self._task.optimizer
@@ -315,7 +316,7 @@ class ScannedTraining(TrainingSession):
     def _epoch(self, state: Any, key: Array, data: tuple[Array, Array]) -> tuple[Any, Array, Any]:
         key, draw = jax.random.split(key)
         count, batch = len(self._task.images), self._task.batch_size
-        order = jax.random.permutation(draw, count)
+        order = jnp.arange(count) if self._task.takes_all else jax.random.permutation(draw, count)
         whole = count // batch * batch
         state, losses = self._train(state, data, order[:whole].reshape(-1, batch))
         if whole == count:

@@ -5,7 +5,7 @@ the feature maps and a product with the dense weights, and back the same way. Al
 float32, as everywhere in these benchmarks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -114,10 +114,9 @@ class _Training(TrainingSession):
         gradients = [self._loss_and_gradients(row)[1] for row in rows]
         return {name: np.mean([each[name] for each in gradients], axis=0) for name in gradients[0]}
 
-    def update(self, rows: NDArray[np.int64]) -> float:
-        """Make an update on the one image of a batch."""
-        (row,) = rows
-        return self._step(row)
+    def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
+        """Make an update on the one image of each batch."""
+        return [self._step(row) for (row,) in batches]
 
     def weights(self) -> HostArrays:
         """Return copies of the weights."""

@@ -1,6 +1,8 @@
 """The project's own backends, used as its users use them."""
 
 import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,8 +20,12 @@ from benchmarks.contenders.base import (
 )
 from benchmarks.contenders.project_operations import prepare
 from mnist_accel.array_layer import Availability, Backend, available_backends, get_backend
+from mnist_accel.data.batches import BatchSampler
 from mnist_accel.nn import Network
 from mnist_accel.trainer import Trainer
+
+# Tasks that are several operations here; `computation` is told their kinds.
+_PARTS = {"conv2d_relu_max_pool2d": ("conv2d", "relu", "max_pool2d")}
 
 
 class ProjectBackend(Contender):
@@ -66,7 +72,7 @@ class ProjectBackend(Contender):
         backend = get_backend(self.name)
         inputs = {name: backend.asarray(array) for name, array in task.inputs.items()}
         compute = prepare(backend, task.name, task.direction, inputs, task.settings)
-        kinds = frozenset({"conv2d", "max_pool2d"})
+        kinds = frozenset(_PARTS.get(task.name, (task.name,)))
 
         def run() -> None:
             with backend.computation(kinds):
@@ -91,13 +97,27 @@ def network_on(backend: Backend, model: Network) -> Network:
     return copy
 
 
+@contextmanager
+def _compile_times(backend: Backend) -> Iterator[list[float]]:
+    """Collect the seconds that Numba compiles; there are none where the code lies on disk."""
+    times: list[float] = []
+    if backend.name != "numba":
+        yield times
+        return
+    event = importlib.import_module("numba.core.event")
+    with event.install_timer("numba:compile", times.append):
+        yield times
+
+
 class _Training(TrainingSession):
     """A trainer that begins anew at every `reset`."""
 
     def __init__(self, backend: Backend, task: TrainingTask) -> None:
         self._backend = backend
         self._task = task
-        self.reset()
+        with _compile_times(backend) as times:
+            self.reset()
+        self.compile_s = sum(times)
 
     def run(self) -> None:
         """Train an epoch with `Trainer.fit`."""
@@ -110,7 +130,7 @@ class _Training(TrainingSession):
             network_on(self._backend, task.model),
             task.optimizer,
             batch_size=task.batch_size,
-            sampling="full" if task.batch_size == len(task.images) else "shuffle",
+            sampling="full" if task.takes_all else "shuffle",
             seed=task.seed,
         )
         self._data = self._trainer.prepare(task.images, task.labels)
@@ -128,10 +148,15 @@ class _Training(TrainingSession):
         listener.train_batch(self._task.images[rows], self._task.labels[rows], observe=hear)
         return heard
 
-    def update(self, rows: NDArray[np.int64]) -> float:
-        """Make one update by what `run` does, which may be compiled."""
-        history = self._trainer.fit(self._task.images[rows], self._task.labels[rows], iterations=1)
-        return history.losses[0]
+    def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
+        """Train with `Trainer.fit`, on images that lie so that shuffling gives these batches."""
+        if self._task.takes_all:
+            return self._trainer.fit(self._data, iterations=len(batches)).losses
+        trainer, order = self._trainer, batches.ravel()
+        sampler = BatchSampler(order.size, trainer.batch_size, trainer.sampling, trainer.seed)
+        rows = np.empty_like(order)
+        rows[sampler.epoch_order(trainer.progress.epoch)] = order
+        return trainer.fit(self._task.images[rows], self._task.labels[rows], epochs=1).losses
 
     def weights(self) -> HostArrays:
         """Return the state of the network."""

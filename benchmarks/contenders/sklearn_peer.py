@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -162,6 +163,7 @@ class _Training(TrainingSession):
         self._classifier = _classifier(
             task.model, _sgd(task.optimizer), batch_size=task.batch_size, seed=task.seed
         )
+        self._classifier.set_params(shuffle=not task.takes_all)
 
     def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
         """Let a copy take one huge step of plain SGD, and divide the difference by its length.
@@ -178,10 +180,9 @@ class _Training(TrainingSession):
         self._train(other, self._images[rows], self._task.labels[rows])
         return {name: (before[name] - weight) / length for name, weight in _named(other).items()}
 
-    def update(self, rows: NDArray[np.int64]) -> float:
-        """Train on one batch."""
-        self._train(self._classifier, self._images[rows], self._task.labels[rows])
-        return float(self._classifier.loss_)
+    def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
+        """Train on one batch after the other: of an epoch, it tells the mean loss alone."""
+        return [self._update(rows) for rows in batches]
 
     def weights(self) -> HostArrays:
         """Return copies of the coefficients and intercepts."""
@@ -191,6 +192,10 @@ class _Training(TrainingSession):
         """Return the predictions of the classifier."""
         pixels = images.astype(np.float32) / 255 + np.float32(self._task.model.pixel_shift)
         return np.asarray(self._classifier.predict(pixels), np.int64)
+
+    def _update(self, rows: NDArray[np.int64]) -> float:
+        self._train(self._classifier, self._images[rows], self._task.labels[rows])
+        return float(self._classifier.loss_)
 
     @staticmethod
     def _train(classifier: Any, images: HostArray, labels: NDArray[np.int64]) -> None:

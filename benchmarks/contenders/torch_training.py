@@ -8,7 +8,7 @@ import importlib
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -190,6 +190,7 @@ class EagerTraining(TrainingSession):
     def __init__(self, task: TrainingTask) -> None:
         use_float32()
         self._task = task
+        self._takes_all = task.takes_all  # asked for in a step, where the task cannot be traced
         model = task.model
         pixels = task.images.astype(np.float32) / 255 + np.float32(model.pixel_shift)
         started = time.perf_counter()
@@ -205,10 +206,8 @@ class EagerTraining(TrainingSession):
 
     def run(self) -> None:
         """Train an epoch."""
-        order = torch.randperm(
-            len(self._images), generator=self._generator, device=self._images.device
-        )
-        self._train(order)
+        for rows in self._order().split(self._task.batch_size):
+            self._step(rows)
         synchronize()
 
     def reset(self) -> None:
@@ -222,9 +221,11 @@ class EagerTraining(TrainingSession):
         loss = self._loss(self._network(self._images[batch]), self._targets[batch])
         return self._on_host(torch.autograd.grad(loss, list(self._network.parameters())))
 
-    def update(self, rows: NDArray[np.int64]) -> float:
-        """Train on one batch."""
-        return float(self._train(to_device(rows)))
+    def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
+        """Make the steps one after the other; look at their losses when all are made."""
+        # Where a step is replayed, the next one overwrites its loss.
+        losses = [self._step(rows).clone() for rows in to_device(batches)]
+        return [float(loss) for loss in losses]
 
     def weights(self) -> HostArrays:
         """Return the parameters of the module."""
@@ -238,18 +239,25 @@ class EagerTraining(TrainingSession):
             classes = self._network(pixels / 255 + model.pixel_shift).argmax(1).cpu().numpy()
         return np.asarray(classes, np.int64)
 
-    def _train(self, order: Tensor) -> Tensor:
-        """Make an update on each batch of the order; return the last loss, still on the device."""
-        for rows in order.split(self._task.batch_size):
-            loss = self._step(rows)
-        return loss
+    def _order(self) -> Tensor:
+        """Return the order of an epoch."""
+        count, where = len(self._images), self._images.device
+        if self._takes_all:
+            return torch.arange(count, device=where)
+        return torch.randperm(count, generator=self._generator, device=where)
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images in these rows and what they should be."""
+        if self._takes_all:
+            return self._images, self._targets
+        # Neither gathering the epoch beforehand nor gathering bytes was faster.
+        return self._images.index_select(0, rows), self._targets.index_select(0, rows)
 
     def _step(self, rows: Tensor) -> Tensor:
         """Make an update on the images in these rows; return their loss before it."""
-        # Neither gathering the epoch beforehand nor gathering bytes was faster.
-        images = self._images.index_select(0, rows)
+        images, targets = self._batch(rows)
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self._network(images), self._targets.index_select(0, rows))
+        loss = self._loss(self._network(images), targets)
         loss.backward()
         self._optimizer.step()
         return loss.detach()
@@ -290,10 +298,12 @@ class CompiledTraining(EagerTraining):
                 torch._dynamo.mark_static_address(tensor)
         self._compiled = compiled(self._whole_step)
         started = time.perf_counter()
-        for size in self._batch_sizes():
-            for _ in range(WARM_UP_STEPS):
-                self._step(torch.arange(size, device=device()))
-        synchronize()
+        # Else the time would be that of reading what an earlier session or run has left on disk.
+        with importlib.import_module("torch._inductor.utils").fresh_cache():
+            for size in self._batch_sizes():
+                for _ in range(WARM_UP_STEPS):
+                    self._step(torch.arange(size, device=device()))
+            synchronize()
         self.compile_s = time.perf_counter() - started
         self.reset()
 
@@ -307,8 +317,7 @@ class CompiledTraining(EagerTraining):
         return self._compiled(rows)
 
     def _whole_step(self, rows: Tensor) -> Tensor:
-        images = self._images.index_select(0, rows)
-        targets = self._targets.index_select(0, rows)
+        images, targets = self._batch(rows)
 
         def mean_loss(parameters: dict[str, Tensor]) -> Tensor:
             return self._loss(

@@ -15,11 +15,9 @@ TARGETS = (0.95, 0.97, 0.99)
 FEWEST_SIZES = 3
 # How many times as long as the fastest pass of a row its slowest may take before that is said.
 UNSTEADY = 2.0
-# What names of contenders imply, and no result file says: who keeps compiled code on disk spends no
-# time on it (kernels that are always compiled before the suite), or perhaps none (a library's own
-# cache).
-COMPILED_BEFORE = frozenset({"numba"})
-PERHAPS_COMPILED_BEFORE = frozenset({"torch-compile"})
+# What names of contenders imply, and no result file says: who keeps compiled code on disk and in
+# memory, and spends no time on what lies there.
+KEEPS_COMPILED = frozenset({"numba"})
 _SIZES = {"batch": "batch", "width": "width", "depth": "depth"}
 
 
@@ -199,9 +197,9 @@ def times_to_accuracy(results: ResultSet) -> list[TimeToAccuracy]:
     for run in results.accuracy:
         runs.setdefault((run.network, run.batch, run.contender), []).append(run)
     times = []
-    for (network, batch, contender), seeds in runs.items():
+    for (network, batch, contender), trained in runs.items():
         for target in TARGETS:
-            # Where no seed of anybody tries for a target, its row would say nothing.
+            seeds = [run for run in trained if run.target >= target]
             reached = [when for when in (_reached(run, target) for run in seeds) if when]
             times.append(
                 TimeToAccuracy(
@@ -214,6 +212,7 @@ def times_to_accuracy(results: ResultSet) -> list[TimeToAccuracy]:
                     len(seeds),
                 )
             )
+    # Where no seed of anybody reached an accuracy, its rows would say nothing.
     reachable = {(time.network, time.batch, time.target) for time in times if time.seconds}
     return [time for time in times if (time.network, time.batch, time.target) in reachable]
 

@@ -225,7 +225,7 @@ def _roofline(title: str, ceilings: Ceilings, marks: Sequence[_Achieved], chosen
     return Chart(
         title,
         svg.markup(picture),
-        f"The line is the best that was seen in the same run: {ceilings.how['flops_per_s']}, and "
+        f"The line is the best that was seen while measuring: {ceilings.how['flops_per_s']}, and "
         f"{ceilings.how['bytes_per_s']}. "
         "Arithmetic is counted on dense data: work that is left out because pixels are zero counts "
         "as done, so a mark may lie above the roof. Marks that would hide each other stand "

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.report import charts, tables
 from benchmarks.report.analysis import Analysis
 from benchmarks.report.summary import summarise
-from benchmarks.results import LEVELS
+from benchmarks.results import TIMED_LEVELS
 from mnist_accel.errors import UsageError
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -38,7 +38,7 @@ def _content(analysis: Analysis) -> dict[str, Any]:
     recipes = analysis.recipes()
     chosen = charts.looks(results)
     details = {}
-    for level in LEVELS:
+    for level in TIMED_LEVELS:
         by_network: dict[str, list[Any]] = {}
         for case in results.cases(level):
             if case not in recipes:

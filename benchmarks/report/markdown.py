@@ -7,7 +7,7 @@ from benchmarks.report import numbers, tables
 from benchmarks.report.analysis import Analysis
 from benchmarks.report.summary import summarise
 from benchmarks.report.tables import Cell, Table
-from benchmarks.results import LEVELS
+from benchmarks.results import TIMED_LEVELS
 from mnist_accel.atomic_file import write_atomically
 from mnist_accel.errors import UsageError
 
@@ -38,7 +38,7 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
     if recipes:
         table = tables.case_table(analysis, recipes, with_absent=True)
         yield f"## Training the recipes\n\n{render(table)}"
-    for level in LEVELS:
+    for level in TIMED_LEVELS:
         cases = [case for case in results.cases(level) if case not in recipes]
         if cases:
             table = tables.case_table(analysis, cases, with_absent=False)

@@ -15,7 +15,7 @@ from benchmarks.report.analysis import (
     rates_by_batch,
     times_to_accuracy,
 )
-from benchmarks.results import LEVELS, ResultSet
+from benchmarks.results import TIMED_LEVELS, ResultSet
 from mnist_accel.models import RECIPES
 
 _NAMED = 3  # how many of a longer list are named
@@ -116,7 +116,7 @@ def _losses(analysis: Analysis) -> Iterator[str]:
         if contender.is_peer or not rows:
             continue
         measured = {row.measurement.case.level for row in rows}
-        total = f"{len(rows)} rows of {_listed([one for one in LEVELS if one in measured])}"
+        total = f"{len(rows)} rows of {_listed([one for one in TIMED_LEVELS if one in measured])}"
         lost = sorted((row for row in rows if row.loses), key=_speed)
         behind = sorted((row for row in rows if row.is_behind), key=_speed)
         text = f"{name} loses nowhere beyond noise, in {total}"

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backends.numba_backend import FEWEST_IMAGES_A_THREAD
 from benchmarks.report import numbers
 from benchmarks.report.analysis import (
-    COMPILED_BEFORE,
-    PERHAPS_COMPILED_BEFORE,
+    KEEPS_COMPILED,
     UNSTEADY,
     Analysis,
     Standing,
@@ -239,7 +239,7 @@ def _phase_cell(row: Measurement, phase: str) -> Cell:
 
 def _was_compiled_before(row: Measurement) -> bool:
     """Whether no time for compiling means that compiled code lay on the disk."""
-    return row.contender in COMPILED_BEFORE and not row.phases_s.get("compile")
+    return row.contender in KEEPS_COMPILED and not row.phases_s.get("compile")
 
 
 def _phase_notes(analysis: Analysis) -> Iterator[str]:
@@ -255,19 +255,19 @@ def _phase_notes(analysis: Analysis) -> Iterator[str]:
             "all rounds."
         )
     )
-    before = dict.fromkeys(row.contender for row in rows if _was_compiled_before(row))
-    if before:
-        yield (
-            f"{numbers.COMPILED_BEFORE} {', '.join(before)} had been compiled before, which takes "
-            "half a minute, once on a machine; the code is kept on disk."
+    for name in dict.fromkeys(row.contender for row in rows if _was_compiled_before(row)):
+        seconds = _compiling_s(analysis.results, name)
+        yield f"{numbers.COMPILED_BEFORE} {name} found its code compiled: " + (
+            f"the trainings of this run that met it first compiled for {numbers.duration(seconds)}."
+            if seconds
+            else "it lay on the disk, since an earlier run."
         )
-    perhaps = dict.fromkeys(row.contender for row in rows)
-    perhaps = {name: None for name in perhaps if name in PERHAPS_COMPILED_BEFORE}
-    if perhaps:
-        yield (
-            f"{', '.join(perhaps)} keeps compiled code on disk, too, and may have found some: the "
-            "first time on a machine can take longer than it says here."
-        )
+
+
+def _compiling_s(results: ResultSet, contender: str) -> float:
+    """Return the seconds that all trainings together compiled; a continued one did so once."""
+    rows = [row for row in results.measurements.values() if row.contender == contender]
+    return sum(max(phases.get("compile", 0.0) for phases in row.phases.values()) for row in rows)
 
 
 def accuracy_table(results: ResultSet) -> Table:
@@ -389,7 +389,22 @@ def contenders_table(results: ResultSet) -> Table:
         )
         for contender in results.contenders.values()
     ]
-    return _table(("", "whose", "versions", "threads"), [Group("", tuple(rows))], texts=(1, 2))
+    return _table(
+        ("", "whose", "versions", "threads"),
+        [Group("", tuple(rows))],
+        texts=(1, 2),
+        notes=_thread_notes(results),
+    )
+
+
+def _thread_notes(results: ResultSet) -> Iterator[str]:
+    """Say who does not always take the threads that it may use."""
+    numba = results.contenders.get("numba")
+    if numba is not None and numba.threads > 1:
+        yield (
+            f"Threads are those that may be used; numba takes one in batches of less than "
+            f"{2 * FEWEST_IMAGES_A_THREAD}."
+        )
 
 
 _WHOSE = {"": "this project", "peer": "peer", "scale": "for scale: nobody is compared with it"}
