@@ -542,6 +542,7 @@ def test_a_run_that_still_goes_on_is_left_alone(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [journal]
 
 
+@pytest.mark.slow
 def test_newest_run_goes_on_even_if_nothing_is_left_to_time(tmp_path):
     """Nobody need remember what was interrupted, nor is it lost if all is measured."""
     folder = tmp_path / "benchmarks" / "results"

@@ -276,6 +276,7 @@ def test_weights_that_overflow_are_noticed_before_the_next_loss(small):
 # Accuracy, shortened; `make accept` trains to the end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_two_layer_learns(backend, mnist):
     model = ma.create_model("two-layer", backend=backend)

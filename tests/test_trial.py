@@ -407,6 +407,7 @@ def test_full_batch_of_many_images_is_tried_in_parts(monkeypatch):
     ] * 2
 
 
+@pytest.mark.slow
 def test_resume_takes_the_same_number_and_measures_nothing(run, monkeypatch):
     small = ("--dataset", "digits", "--backend", "numba", "--batch-size", 64)
     run("train", *small, "--threads", 2, "--iterations", 5, "--out", "parted")
