@@ -133,9 +133,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Record on what, and with whom, before anything is measured."""
-    if not session.config.option.collectonly:
-        session.config.stash[RECORD].describe()
+    """Have a journal say on what, and with whom, before anything is measured.
+
+    Without one, whoever writes a file asks then; measuring ceilings takes seconds.
+    """
+    record = session.config.stash[RECORD]
+    if record.journal is not None and not session.config.option.collectonly:
+        record.describe()
 
 
 @pytest.fixture(scope="session")
