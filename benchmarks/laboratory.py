@@ -51,14 +51,14 @@ LEVEL_OF: dict[type, str] = {
     InferenceCase: "inference",
     OperationCase: "operations",
 }
-# An epoch of slow contenders is cut to what takes less, after a trial that takes at most about so
-# long.
-LONGEST_RUN_S = 0.15
-LONGEST_TRIAL_S = 0.3
+# An epoch of slow contenders is cut to what takes about so long, or half or double of it: some
+# compile every other length anew. After so many trials it stays as it is.
+RUN_S = 0.15
+MOST_TRIALS = 3
 FEWEST_ROUNDS, MOST_ROUNDS = 2, 100
-# Every pass begins with calls that do not count: so many, or for so long. Threads that wake up may
-# share a core, where each waits for its turn, until the system spreads them after 0.1 s: meanwhile
-# what takes 0.1 ms takes 8 (seen of PyTorch on two cores, in one pass of eight).
+# Calls that do not count come first: so many, or for so long. Threads that wake up may share a
+# core, where each waits for its turn, until the system spreads them after 0.1 s: meanwhile what
+# takes 0.1 ms takes 8 (seen of PyTorch on two cores, in one pass of eight).
 WARM_UP_CALLS, WARM_UP_S = 15, 0.12
 # What is over sooner is repeated so long in a round: the clock itself takes a good part of 10 µs.
 SHORTEST_ROUND_S = 5e-4
@@ -146,17 +146,17 @@ class Laboratory:
 
     def rounds(self, prepared: Prepared, budget_s: float) -> tuple[int, int]:
         """Warm up, and return how many rounds fit the time, and the calls of each."""
-        seconds = self._warm_up(prepared)
+        seconds = self._warm_up(prepared.run)
         calls = max(1, round(SHORTEST_ROUND_S / seconds))
         fitting = round(budget_s / (calls * seconds))
         return max(FEWEST_ROUNDS, min(MOST_ROUNDS, fitting)), calls
 
-    def _warm_up(self, prepared: Prepared) -> float:
+    def _warm_up(self, run: Callable[[], object]) -> float:
         """Call until it goes as it will go on; return the seconds of the quickest call."""
         quickest = float("inf")
         end = self.clock() + WARM_UP_S
         for _ in range(WARM_UP_CALLS):
-            quickest = min(quickest, self._seconds(prepared.run))
+            quickest = min(quickest, self._seconds(run))
             if self.clock() >= end:
                 break
         return max(quickest, 1e-9)
@@ -177,24 +177,22 @@ class Laboratory:
         expected = _reference(case, contender.ties)
         checked = contender.training(task)
         check = check_training(checked, task, expected)
-        # The check has made ready what a library makes when it is needed. Yet an update may take
-        # far longer here than in an epoch, so an epoch has the say.
-        batches = first_batches(task)
-        update_s = self._seconds(lambda: checked.updates(batches)) / STEPS
-        tried = min(case.steps, max(1, int(LONGEST_TRIAL_S / update_s)))
         settled = self.steps_before.get((case.name, contender.name))
-        steps = settled or tried
-        while True:
+        batches = first_batches(task)
+        updates_s = self._warm_up(lambda: checked.updates(batches))
+        steps = settled or self._fitting_steps(case, STEPS, updates_s)
+        for trial in range(MOST_TRIALS):
             task = training_task(case, steps)
             started = self.clock()
             session = contender.training(task)
             session.compile()
             setup_s = self.clock() - started - session.transfer_s - session.compile_s
             first_call_s = self._seconds(session.run)
-            epoch_s = self._seconds(session.run)
-            if settled or epoch_s <= LONGEST_RUN_S or steps == 1:
+            # An update may take longer or shorter in an epoch, so an epoch has the say.
+            better = settled or self._fitting_steps(case, steps, self._seconds(session.run))
+            if steps / 2 <= better <= steps * 2 or trial == MOST_TRIALS - 1:
                 break
-            steps = max(1, min(steps - 1, int(steps * 0.8 * LONGEST_RUN_S / epoch_s)))
+            steps = better
         images = steps * case.batch
         return Prepared(
             run=session.run,
@@ -215,6 +213,10 @@ class Laboratory:
             else None,
             reset=session.reset,
         )
+
+    def _fitting_steps(self, case: TrainingCase, steps: int, seconds: float) -> int:
+        """Return the updates that an epoch has time for, where so many steps took so long."""
+        return max(1, min(case.steps, int(steps * RUN_S / seconds)))
 
     def _inference(self, case: InferenceCase, contender: Contender) -> Prepared:
         model = case.model()
