@@ -10,6 +10,7 @@ from backends.cupy_probe import probe as probe_cupy
 from backends.names import unknown_name
 from backends.numba_probe import probe as probe_numba
 from backends.operations.common import Array, Ties, check_pooling, output_size
+from backends.order import ROUNDS, Order, OrderKind
 from backends.program import (
     ActivationKind,
     CompiledEpoch,
@@ -39,6 +40,7 @@ PROJECT = "mnist_accel"
 
 __all__ = [
     "PROJECT",
+    "ROUNDS",
     "ActivationKind",
     "Array",
     "Availability",
@@ -49,6 +51,8 @@ __all__ = [
     "DeviceInfo",
     "LossKind",
     "NotCompiledError",
+    "Order",
+    "OrderKind",
     "PixelRangeError",
     "Pooling",
     "Program",

@@ -2,8 +2,8 @@
 
 A replay launches all kernels of some steps in one call, which takes the host as long as one launch.
 The kernels find in memory what changes from step to step (see backends/cuda/input.cuh), so the host
-has nothing to do between the steps of a section: it copies the order of the images and the learning
-rates to the device, replays, and fetches the losses at the end.
+has nothing to do between the steps of a section: it has the order of the images computed there,
+copies the learning rates, replays, and fetches the losses at the end.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,13 +51,11 @@ class Resident:
     """What a kernel needs that does many steps.
 
     Attributes:
-        launches: of the kernel.
         section: the steps.
         parts: what blocks hand to each other.
         barrier: where they wait for each other.
     """
 
-    launches: Launches
     section: Section
     parts: Array
     barrier: Array
@@ -80,6 +78,7 @@ class CupyEpoch(CompiledEpoch):
         self._step = CapturedStep(program, kernels)
         self._cupy = cupy
         self._kernels = kernels
+        self._launches = Launches(kernels, program.dtype)
         self._capability = int(cupy.cuda.Device().compute_capability)
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._captured: Captured | None = None
@@ -137,8 +136,8 @@ class CupyEpoch(CompiledEpoch):
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Do some steps, and wait for them."""
         cupy, bounds = self._cupy, steps.bounds[part]
-        count, begin, end = len(bounds), bounds[0, 0], bounds[-1, 1]
-        section.rows[: end - begin] = cupy.asarray(steps.rows[begin:end].astype(np.int32))
+        count, (begin, end) = len(bounds), (bounds[0, 0], bounds[-1, 1])
+        self._launches.order(steps.order, begin, section.rows[: end - begin])
         section.bounds[:count] = cupy.asarray((bounds - begin).astype(np.int32))
         section.rates[:count] = cupy.asarray(self._rates(steps, part))
         section.step[...] = 0
@@ -164,7 +163,7 @@ class CupyEpoch(CompiledEpoch):
         program, (convolution, linear) = self._program, self._program.stages
         assert convolution.pooling is not None
         filters, _ = parameters_of(convolution, weights)
-        resident.launches.train_one_by_one(
+        self._launches.train_one_by_one(
             data,
             resident.section,
             count,
@@ -185,7 +184,7 @@ class CupyEpoch(CompiledEpoch):
     ) -> None:
         """Launch the kernel that does so many steps with few images each."""
         program, (first, second) = self._program, self._program.stages
-        resident.launches.train_small_batches(
+        self._launches.train_small_batches(
             data,
             resident.section,
             count,
@@ -204,7 +203,6 @@ class CupyEpoch(CompiledEpoch):
             (hidden, *_) = self._program.stages[0].output_shape
             parts = 2 * persistent.BLOCKS * persistent.MOST_IMAGES * hidden
             self._resident = Resident(
-                launches=Launches(self._kernels, dtype),
                 section=new_section(
                     *(self._cupy, dtype),
                     steps=cupy_workspace.MOST_STEPS_A_SECTION,

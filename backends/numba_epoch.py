@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from backends.numba_layout import Layout, lay_out, takes_lists
 from backends.numba_memory import block_capacity, rooms, whole_lines, zeros
+from backends.order import Order
 from backends.program import CompiledEpoch, Steps, TrainingProgram
 
 Array = NDArray[Any]
@@ -129,6 +130,7 @@ class NumbaEpoch(CompiledEpoch):
         losses = zeros((threads, whole_lines(len(batches), np.float64)), np.float64)
         correct = zeros((threads, whole_lines(len(batches), np.int64)), np.int64)
         counter = zeros((whole_lines(1, np.int64),), np.int64)
+        rows = steps.rows()
 
         def part(thread: int) -> None:
             try:
@@ -143,8 +145,8 @@ class NumbaEpoch(CompiledEpoch):
                     packed_state,
                     data.images,
                     data.labels,
-                    steps.rows,
-                    steps.bounds,
+                    rows,
+                    steps.bounds - steps.first,
                     steps.rates,
                     steps.before,
                     data.edges,
@@ -179,7 +181,7 @@ class NumbaEpoch(CompiledEpoch):
         weights = np.zeros(program.parameters, program.dtype)
         state = dict.fromkeys(program.update.state_names, weights)
         no_steps = Steps(
-            rows=np.zeros(0, np.int64),
+            order=Order(len(data.labels), "full"),
             bounds=np.zeros((0, 2), np.int64),
             rates=np.zeros(0),
             before=0,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.operations.common import Array, Ties
+from backends.order import Order
 
 Shape: TypeAlias = tuple[int, ...]
 StageKind: TypeAlias = Literal["linear", "conv2d", "max_pool2d", "avg_pool2d", "activation"]
@@ -120,18 +121,28 @@ class Steps:
     """Some steps of a training.
 
     Attributes:
-        rows: of the data set, on the host, in the order in which they are taken; int64.
-        bounds: where in `rows` each step begins and ends, (steps, 2), int64.
+        order: in which the epoch takes its images.
+        bounds: where in it each step begins and ends, (steps, 2), int64; the steps follow each
+            other without gaps.
         rates: learning rate of each step.
         before: how many steps the training has done already.
         batch_size: images of a step; those of the last step of an epoch may be fewer.
     """
 
-    rows: NDArray[np.int64]
+    order: Order
     bounds: NDArray[np.int64]
     rates: NDArray[np.float64]
     before: int
     batch_size: int
+
+    @property
+    def first(self) -> int:
+        """Where in the order the first step begins; 0 where there is no step."""
+        return int(self.bounds[0, 0]) if len(self.bounds) else 0
+
+    def rows(self) -> NDArray[np.int64]:
+        """Return the rows that all steps take, one after the other, on the host."""
+        return self.order.rows(self.first, int(self.bounds[-1, 1]) if len(self.bounds) else 0)
 
 
 class CompiledEpoch(ABC):

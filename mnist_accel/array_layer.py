@@ -13,6 +13,7 @@ if getattr(backends, "PROJECT", None) != "mnist_accel":
     )
 
 from backends import (
+    ROUNDS,
     ActivationKind,
     Array,
     Availability,
@@ -23,6 +24,8 @@ from backends import (
     DeviceInfo,
     LossKind,
     NotCompiledError,
+    Order,
+    OrderKind,
     PixelRangeError,
     Pooling,
     Program,
@@ -45,6 +48,7 @@ from backends import (
 )
 
 __all__ = [
+    "ROUNDS",
     "ActivationKind",
     "Array",
     "Availability",
@@ -55,6 +59,8 @@ __all__ = [
     "DeviceInfo",
     "LossKind",
     "NotCompiledError",
+    "Order",
+    "OrderKind",
     "PixelRangeError",
     "Pooling",
     "Program",

@@ -107,7 +107,7 @@ def compare_backends(
     for step in range(steps):
         epoch, epoch_step = divmod(step, sampler.steps_per_epoch)
         ((begin, end),) = sampler.batch_bounds(epoch_step, 1)
-        rows = sampler.epoch_order(epoch)[begin:end]
+        rows = sampler.order(epoch).rows(begin, end)
         batch = images[rows], labels[rows]
         expected: dict[str, NDArray[Any]] = {}
         reference.train_batch(*batch, observe=_recorder(reference, expected))

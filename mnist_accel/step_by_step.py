@@ -53,11 +53,11 @@ class StepByStep:
         backend = self._model.backend
         losses: list[Array] = []
         correct: list[Array] = []
-        rows = backend.asarray(steps.rows)
-        for number, (begin, end) in enumerate(steps.bounds):
+        rows = backend.asarray(steps.rows())
+        for number, (begin, end) in enumerate(steps.bounds - steps.first):
             if losses and should_stop():
                 break
-            is_whole = end - begin == data.examples and _counts_up(steps.rows[begin:end])
+            is_whole = steps.order.kind == "full" and end - begin == data.examples
             batch = data.whole() if is_whole else data.batch(rows[begin:end])
             loss, hits = self._step(
                 *batch,
@@ -102,7 +102,3 @@ class StepByStep:
             for key, view in model.parameters.views.items():
                 observe(f"{key} after the update", view)
         return loss, correct
-
-
-def _counts_up(rows: NDArray[np.int64]) -> bool:
-    return bool(rows[0] == 0 and (np.diff(rows) == 1).all())

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import Array, CompiledEpoch, NotCompiledError, Steps
+from mnist_accel.array_layer import Array, CompiledEpoch, NotCompiledError, Order, Steps
 from mnist_accel.data.arrays import as_examples
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.errors import DivergedError
@@ -147,8 +147,8 @@ class Trainer:
                 are those before the update.
         """
         data = TrainingData(self.model, images, labels)
-        rows = np.arange(data.examples)
-        steps = self._steps(rows, np.array([[0, rows.size]]), batch_size=rows.size)
+        order, bounds = Order(data.examples, "full"), np.array([[0, data.examples]])
+        steps = self._steps(order, bounds, batch_size=data.examples)
         # Preparing a batch for compiled code takes longer than one step.
         losses, _ = self._run_chunk(data, steps, compiled=None, observe=observe)
         return float(losses[0])
@@ -300,7 +300,7 @@ class Trainer:
         callbacks: Sequence[Callback],
     ) -> None:
         """Train to the end of the epoch, to `target`, or until somebody asks to stop."""
-        order = sampler.epoch_order(self.progress.epoch)
+        order = sampler.order(self.progress.epoch)
         while self.progress.epoch_step < sampler.steps_per_epoch and self.step < target:
             if self._stop_reason:
                 return
@@ -311,9 +311,8 @@ class Trainer:
                 *(c.every - self.step % c.every for c in callbacks if c.every),
             )
             bounds = sampler.batch_bounds(self.progress.epoch_step, count)
-            begin, end = int(bounds[0, 0]), int(bounds[-1, 1])
             size = int(np.diff(sampler.batch_bounds(0, 1))[0, 0])
-            steps = self._steps(order[begin:end], bounds - begin, batch_size=size)
+            steps = self._steps(order, bounds, batch_size=size)
             started = self._clock()
             losses, correct = self._run_chunk(data, steps, compiled=self.compiled)
             images = np.diff(steps.bounds)[: len(losses), 0]
@@ -325,12 +324,10 @@ class Trainer:
             for callback in callbacks:
                 callback.on_steps(self, report)
 
-    def _steps(
-        self, rows: NDArray[np.int64], bounds: NDArray[np.int64], *, batch_size: int
-    ) -> Steps:
-        """Return the next steps, which take the rows between their bounds."""
+    def _steps(self, order: Order, bounds: NDArray[np.int64], *, batch_size: int) -> Steps:
+        """Return the next steps, which take the images between their bounds in the order."""
         return Steps(
-            rows=np.ascontiguousarray(rows),
+            order=order,
             bounds=bounds,
             rates=self._rates(len(bounds)),
             before=self.step,

@@ -208,6 +208,8 @@ def test_a_step_has_as_many_launches_as_the_page_says(
     trainer.fit(data, iterations=2)  # captured already
     one, other = np.split(np.array(launched), 2)
     assert one.tolist() == other.tolist()
+    of_the_section, *one = one
+    assert of_the_section == "order"
     (count, launches) = re.findall(rf"^\| `{name}` \| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)[0]
     assert " ".join(one) == launches
     assert len(one) == int(count)
@@ -339,7 +341,8 @@ def test_a_section_copies_once_there_and_back_and_waits_at_its_ends(
     launches = 3 * 3 if network_of == "graph" else 1
     assert done == [
         "synchronize",  # others may have changed the parameters
-        *["asarray"] * 3,  # which images, where each batch begins, learning rates
+        "_launch",  # which images
+        *["asarray"] * 2,  # where each batch begins, learning rates
         *["_launch"] * launches,
         *["asnumpy"] * 2,  # losses, and how many images were recognised
         "synchronize",
@@ -427,7 +430,7 @@ def test_one_kernel_is_all_that_is_launched(
     emulated: EmulatedBackend, mnist: Dataset, name: str
 ) -> None:
     model = small_cnn(emulated, **ONE_BY_ONE[name])
-    assert kernels_of_a_step(emulated, model, mnist) == {"train_one_by_one"}
+    assert kernels_of_a_step(emulated, model, mnist) == {"order", "train_one_by_one"}
 
 
 def test_one_kernel_takes_activations_and_float_images(
@@ -522,7 +525,7 @@ def test_some_blocks_train_small_batches(
     if isinstance(backend, EmulatedBackend):
         backend.emulator.launched.clear()
         Trainer(models[0], "sgd", batch_size=16).fit(images, mnist.t_train[:13], iterations=1)
-        assert backend.emulator.launched == ["train_small_batches"]
+        assert backend.emulator.launched == ["order", "train_small_batches"]
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
@@ -552,13 +555,14 @@ def test_some_blocks_are_a_cluster_where_a_gpu_has_them(
     launches = []
 
     def note(kernel: RawKernel, *args: Any, resident: int) -> None:
-        launches.append((kernel.is_cluster, resident))
+        launches.append((kernel.name, kernel.is_cluster, resident))
 
     monkeypatch.setattr(RawKernel, "_launch", note)
     monkeypatch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)
     model = create_model("backprop", backend=EmulatedBackend(capability=capability))
     Trainer(model, "sgd", batch_size=10).fit(mnist.x_train[:10], mnist.t_train[:10], iterations=1)
-    assert launches == [(True, 1) if is_cluster else (False, 8)]
+    alone, together = ("order", False, 1), ("train_small_batches", True, 1)
+    assert launches == [alone, together if is_cluster else ("train_small_batches", False, 8)]
 
 
 @pytest.mark.parametrize(

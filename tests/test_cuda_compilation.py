@@ -49,6 +49,7 @@ OTHERS: dict[str, list[Constants]] = {
     "one_by_one": [
         {"PIXEL": "float", "KERNEL_SIZE": 5, "FILTERS": 9, "ACTIVATION": "TANH", **DIGITS}
     ],
+    "order": [{"ORDER": "REPLACEMENT"}, {"ORDER": "FULL"}],
     "pooling": [{"MASK": "int64", **LATER}],
     "small_batches": [
         {"PIXEL": "float", "HIDDEN": 50, "ACTIVATION": "RELU", "LOSS": loss, **SMALL}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mnist_accel as ma
+from mnist_accel.array_layer import Order
 from mnist_accel.callbacks import StopRules
 from mnist_accel.data.batches import BatchSampler, split_indices
 from mnist_accel.nn import Dropout, Linear, Network, SoftmaxCrossEntropy
@@ -50,22 +51,20 @@ class Recorder(Callback):
 def test_shuffle_takes_every_image_once_an_epoch():
     sampler = BatchSampler(examples=103, batch_size=10, sampling="shuffle", seed=5)
     assert sampler.steps_per_epoch == 11
-    parts = [sampler.epoch_order(0)[begin:end] for begin, end in sampler.batch_bounds(0, 11)]
+    parts = [sampler.order(0).rows(begin, end) for begin, end in sampler.batch_bounds(0, 11)]
     assert [len(part) for part in parts] == [10] * 10 + [3]
     assert sorted(np.concatenate(parts)) == list(range(103))
-    assert not np.array_equal(sampler.epoch_order(0), sampler.epoch_order(1))
-    assert np.array_equal(sampler.epoch_order(1), sampler.epoch_order(1))
+    assert not np.array_equal(sampler.order(0).rows(0, 103), sampler.order(1).rows(0, 103))
+    assert sampler.order(1) == sampler.order(1)
 
 
 def test_replacement_draws_anew_from_the_whole_set():
     sampler = BatchSampler(examples=1000, batch_size=300, sampling="replacement", seed=5)
     assert sampler.steps_per_epoch == 3
-    order = sampler.epoch_order(0)
-    assert len(order) == 900
-    assert len(np.unique(order)) < 700  # 1000·(1 − e^−0.9) ≈ 593 different ones are expected
+    rows = sampler.order(0).rows(0, 900)
+    assert len(np.unique(rows)) < 700  # 1000·(1 − e^−0.9) ≈ 593 different ones are expected
     small = BatchSampler(examples=5, batch_size=300, sampling="replacement", seed=5)
     assert small.steps_per_epoch == 1
-    assert len(small.epoch_order(0)) == 300
     assert small.batch_bounds(0, 1).tolist() == [[0, 300]]
 
 
@@ -73,7 +72,7 @@ def test_full_takes_the_set_in_its_order():
     sampler = BatchSampler(examples=7, batch_size=7, sampling="full", seed=5)
     assert sampler.steps_per_epoch == 1
     assert sampler.batch_bounds(0, 1).tolist() == [[0, 7]]
-    assert np.array_equal(sampler.epoch_order(3), np.arange(7))
+    assert sampler.order(3) == Order(7, "full")
 
 
 def test_split_holds_out_a_random_part():

@@ -16,6 +16,7 @@ from backends.cuda.descent import TILE, Layer, as_argument
 from backends.cuda.loader import REAL, Constant, Kernel, Kernels
 from backends.cuda.sizes import Filters, Maps, Windows
 from backends.operations.common import Array, Ties
+from backends.order import ROUNDS, Order
 
 THREADS = 256  # of a block; a multiple of a warp
 WARP = 32
@@ -133,6 +134,17 @@ class Launches:
         kernel(
             *_over(count * pixels),
             *(images, rows, int(count), int(pixels), float(shift), batch),
+        )
+
+    def order(self, order: Order, first: int, rows: Array) -> None:
+        """Set `rows` to what the positions of an order from `first` on stand for."""
+        kernel = self._get("order", "order", ORDER=order.kind.upper())
+        keys = order.keys or (0,) * ROUNDS
+        kernel(
+            *_over(rows.size),
+            *(int(first), int(rows.size), order.examples, order.bits),
+            *map(np.uint32, keys),
+            rows,
         )
 
     def train_one_by_one(

@@ -155,7 +155,7 @@ class _Training(TrainingSession):
         trainer, order = self._trainer, batches.ravel()
         sampler = BatchSampler(order.size, trainer.batch_size, trainer.sampling, trainer.seed)
         rows = np.empty_like(order)
-        rows[sampler.epoch_order(trainer.progress.epoch)] = order
+        rows[sampler.order(trainer.progress.epoch).rows(0, order.size)] = order
         return trainer.fit(self._task.images[rows], self._task.labels[rows], epochs=1).losses
 
     def weights(self) -> HostArrays:

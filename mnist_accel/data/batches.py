@@ -7,12 +7,14 @@ saved.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-Sampling: TypeAlias = Literal["shuffle", "replacement", "full"]
+from mnist_accel.array_layer import ROUNDS, Order, OrderKind
+
+Sampling: TypeAlias = OrderKind
 
 # Streams of randomness that a seed is split into; each is a generator of its own.
 _SHUFFLE, _DROPOUT, _SPLIT = 1, 2, 3
@@ -56,17 +58,16 @@ class BatchSampler:
             return max(1, self.examples // self.batch_size)
         return math.ceil(self.examples / self.batch_size)
 
-    def epoch_order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the rows that epoch `epoch`, counted from 0, takes one batch after the other."""
+    def order(self, epoch: int) -> Order:
+        """Return the order in which epoch `epoch`, counted from 0, takes its images."""
         if self.sampling == "full":
-            return np.arange(self.examples)
+            return Order(self.examples, "full")
         rng = np.random.default_rng((self.seed, _SHUFFLE, epoch))
-        if self.sampling == "replacement":
-            return rng.integers(self.examples, size=self.steps_per_epoch * self.batch_size)
-        return rng.permutation(self.examples)
+        keys = rng.integers(2**32, size=ROUNDS, dtype=np.uint32)
+        return Order(self.examples, self.sampling, tuple(keys.tolist()))
 
     def batch_bounds(self, first: int, count: int) -> NDArray[np.int64]:
-        """Return where in `epoch_order` some steps begin and end, (count, 2).
+        """Return where in the order of their epoch some steps begin and end, (count, 2).
 
         Args:
             first: of these steps, counted from 0 in their epoch.

@@ -117,6 +117,10 @@ using std::tanh;
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return unsigned((unsigned long long)a * b >> 32);
+}
+
 // ------------------------------------------------------------------------- the way in from Python
 
 namespace emulator {
