@@ -226,10 +226,10 @@ class CupyEpoch(CompiledEpoch):
 
     # ------------------------------------------------------------------------------------ capture
 
-    def _capture(self, data: Data, largest: int, parameters: tuple[Array, ...]) -> Captured:
+    def _capture(self, data: Data, batch_size: int, parameters: tuple[Array, ...]) -> Captured:
         """Return graphs for these arrays and batches; capturing takes as long as some steps."""
         found = self._captured
-        if found is not None and found.workspace.capacity >= largest:
+        if found is not None and found.workspace.capacity == batch_size:
             same = [found.data.images is data.images]
             same += [one is other for one, other in zip(found.parameters, parameters, strict=True)]
             if all(same):
@@ -237,7 +237,7 @@ class CupyEpoch(CompiledEpoch):
             workspace = found.workspace
         else:
             self._captured = found = None  # its memory may be needed
-            workspace = new_workspace(self._cupy, self._step.plan, largest)
+            workspace = new_workspace(self._cupy, self._step.plan, batch_size)
         self._load_kernels(data, workspace, parameters)
         graphs = {}
         for length in (STEPS_A_GRAPH, 1):

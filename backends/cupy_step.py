@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from backends.cuda.descent import MOST_LAYERS, Layer
+from backends.cuda.head import HeadLayer
 from backends.cuda.launches import (
     MOST_CLASSES,
     MOST_KERNEL_SIZE,
@@ -59,15 +60,14 @@ class CapturedStep:
         program, plan = self._program, self.plan
         batch = Batch(data, workspace.section, workspace.step, program.pixel_shift)
         launches = Launches(self._kernels, program.dtype, batch=batch)
-        weights, last = parameters[0], len(plan.stages) - 1
-        for index in range(last if plan.has_head else last + 1):
+        weights, head = parameters[0], plan.head(workspace.capacity)
+        for index in range(head):
             self._forward(launches, batch, workspace, weights, index)
         if plan.has_head:
-            self._head(launches, batch, workspace, weights)
+            self._head(launches, batch, workspace, weights, head)
         else:
             self._loss(launches, batch, workspace)
-        # The head has computed that of the stage before it already.
-        for index in range(last - 1 if plan.has_head else last, plan.lowest, -1):
+        for index in range(head - 1, plan.lowest, -1):
             self._backward(launches, workspace, weights, index)
         launches.descend(
             program.update.kind,
@@ -100,17 +100,25 @@ class CapturedStep:
         else:
             launches.activation(x, y, stage.activation)
 
-    def _head(self, launches: Launches, batch: Batch, workspace: Workspace, weights: Array) -> None:
-        """Compute the last stage, the loss, and the gradients that go back from there."""
+    def _head(
+        self, launches: Launches, batch: Batch, workspace: Workspace, weights: Array, first: int
+    ) -> None:
+        """Compute the stages from the first of the head on, the loss, and what goes back."""
         stages = self.plan.stages
-        index = len(stages) - 1
-        x, dx = self._input(workspace, index), workspace.gradients[index - 1]
-        weight, bias = parameters_of(stages[index], weights)
-        launches.head(
-            *(self._program.loss, x, weight, bias, batch, workspace.gradients[index]),
-            None if dx is None else dx.reshape(x.shape),
-            stages[index - 1].activation,
-        )
+        layers = [
+            HeadLayer(
+                x=workspace.outputs[index - 1],
+                dx=workspace.gradients[index - 1],
+                weight=stage.weight,
+                bias=stage.bias,
+                inputs=stage.input_shape[0],
+                outputs=stage.output_shape[0],
+                below=stages[index - 1].activation,
+            )
+            for index, stage in enumerate(stages[first:], first)
+            if stage.weight is not None
+        ]
+        launches.head(self._program.loss, layers, weights, batch, workspace.gradients[-1])
 
     def _loss(self, launches: Launches, batch: Batch, workspace: Workspace) -> None:
         """Compute the loss, and the gradient of what the last stage's activation took."""

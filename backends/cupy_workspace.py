@@ -16,6 +16,9 @@ from backends.program import Stage
 # fetching the losses costs nothing.
 MOST_STEPS_A_SECTION = 1024
 MOST_ROWS_A_SECTION = 1 << 20
+# The head reads all weights of its layers for every image. Of more images than this, a layer has a
+# launch of its own, whose tiles read them for 16 images at a time.
+MOST_IMAGES_OF_A_LONG_HEAD = 256
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Plan:
     Attributes:
         dtype: "float32" or "float64".
         stages: as they are captured.
-        has_head: the outputs of the last stage stay in registers.
+        has_head: the outputs of the last stage are not kept.
         lowest: number of the first stage with parameters: no gradient goes further back.
     """
 
@@ -33,6 +36,20 @@ class Plan:
     stages: Sequence[Stage]
     has_head: bool
     lowest: int
+
+    def head(self, batch_size: int) -> int:
+        """Return the number of the first stage that is computed together with the loss.
+
+        One behind the last where none is.
+        """
+        count = len(self.stages)
+        if not self.has_head:
+            return count
+        first = count - 1
+        if batch_size <= MOST_IMAGES_OF_A_LONG_HEAD:
+            while first > 1 and self.stages[first - 1].kind == "linear":
+                first -= 1
+        return first
 
     def outputs(self) -> list[str | None]:
         """Return the dtype of the outputs of each stage; None where they are not kept."""

@@ -186,6 +186,39 @@ def test_results_do_not_depend_on_how_steps_are_cut(
         assert_same_bits(train(emulated, mnist), expected)
 
 
+@emulated_and_real
+@pytest.mark.parametrize(
+    "long_head",
+    [
+        pytest.param(True, id="a block an image"),
+        pytest.param(False, id="a launch a layer"),
+    ],
+)
+def test_linear_layers_at_the_end(
+    backend: Backend, mnist: Dataset, long_head: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As wide as every way to share out their columns; each has an activation of its own."""
+    most = cupy_workspace.MOST_IMAGES_OF_A_LONG_HEAD if long_head else 4
+    monkeypatch.setattr(cupy_workspace, "MOST_IMAGES_OF_A_LONG_HEAD", most)
+    row = [L.Linear(5), L.ReLU(), L.Linear(600), L.Tanh(), L.Linear(70), L.Sigmoid()]
+    row += [L.Linear(3, bias=False), L.Linear(33), L.Tanh(), L.Linear(10)]
+    models = tuple(
+        Network(
+            *(row, losses.SoftmaxCrossEntropy()),
+            input_shape=(784,),
+            backend=backend,
+            dtype="float64",
+        )
+        for _ in range(2)
+    )
+    data = mnist.x_train[:8], mnist.t_train[:8]
+    if isinstance(backend, EmulatedBackend):
+        backend.emulator.launched.clear()
+    assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=5)  # type: ignore[arg-type]
+    if isinstance(backend, EmulatedBackend):
+        assert ("linear_backward_x" in backend.emulator.launched) != long_head
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_step_has_as_many_launches_as_the_page_says(
     mnist: Dataset, name: str, monkeypatch: pytest.MonkeyPatch

@@ -43,7 +43,7 @@ OTHERS: dict[str, list[Constants]] = {
         {"RULE": "ADAGRAD", **FIRST},
         {"RULE": "RMSPROP", **FIRST},
     ],
-    "head": [{"ACTIVATION": "TANH", "LOSS": "BINARY_CROSS_ENTROPY", **LATER}],
+    "head": [{"LOSS": "BINARY_CROSS_ENTROPY", **LATER}],
     "linear": [{"ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
     "losses": [{"LABEL": "int32", **LATER}],
     "one_by_one": [

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from backends import get_backend
-from backends.cuda.descent import Layer, as_argument
+from backends.cuda import descent, head
+from backends.cuda.descent import Layer
+from backends.cuda.head import HeadLayer
 from backends.cupy_backend import CupyBackend
 from backends.cupy_probe import probe
 from mnist_accel.nn.parameters import ParameterVector
@@ -356,16 +358,22 @@ def test_this_cupy_launches_cooperatively_by_a_word(cupy):
     assert "TypeError" not in result.stdout
 
 
-def test_this_cupy_hands_over_a_structure_by_its_bytes(cupy):
+@pytest.mark.parametrize("kernel", ["descend", "head"])
+def test_this_cupy_hands_over_a_structure_by_its_bytes(cupy, kernel):
     """What a launch makes of an array of NumPy that holds one element; there is no launch here."""
-    layers = [Layer(None, cupy_array_at(cupy, 640), None, 3, None, 784, 10)]
-    argument = as_argument(layers)
+    array = cupy_array_at(cupy, 640)
+    argument = (
+        descent.as_argument([Layer(None, array, None, 3, None, 784, 10)])
+        if kernel == "descend"
+        else head.as_argument([HeadLayer(array, None, 3, None, 784, 10, "relu")])
+    )
     assert (argument.size, argument.flags.c_contiguous) == (1, True)
     packed = cupy.cuda.function.CNumpyArray(argument)
     words = (ctypes.c_uint64 * (packed.__sizeof__() // 8)).from_address(id(packed))
     assert argument.ctypes.data in list(words)  # CuPy 13 has no other way to look at it
     first = np.frombuffer(ctypes.string_at(argument.ctypes.data, argument.nbytes), "uint64")[:2]
-    assert first.tolist() == [0, 640]  # x and dy of descend.cu
+    # x and dy of descend.cu, x and dx of head.cu
+    assert first.tolist() == ([0, 640] if kernel == "descend" else [640, 0])
 
 
 def cupy_array_at(cupy, address):

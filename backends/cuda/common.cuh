@@ -67,6 +67,21 @@ __device__ __forceinline__ real derivative(real y) {
   return real(1);
 }
 
+// The same where the kind becomes known when a kernel runs, alike for all threads of a warp.
+__device__ __forceinline__ real activate_as(int kind, real x) {
+  if (kind == RELU) return activate<RELU>(x);
+  if (kind == SIGMOID) return activate<SIGMOID>(x);
+  if (kind == TANH) return activate<TANH>(x);
+  return x;
+}
+
+__device__ __forceinline__ real derivative_as(int kind, real y) {
+  if (kind == RELU) return derivative<RELU>(y);
+  if (kind == SIGMOID) return derivative<SIGMOID>(y);
+  if (kind == TANH) return derivative<TANH>(y);
+  return real(1);
+}
+
 // --------------------------------------------------------------------------------------- sums
 
 // Returns, to all lanes, the sum of what the lanes of a warp have.

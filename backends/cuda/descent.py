@@ -73,9 +73,9 @@ def as_argument(layers: Sequence[Layer]) -> NDArray[Any]:
     for entry, layer in zip(table, layers, strict=False):
         pooled = layer.mask is not None
         maps = layer.maps and (*astuple(layer.maps), layer.kernel_size, 2 if pooled else 1)
-        entry["x"] = _address(layer.x)
-        entry["dy"] = _address(layer.dy)
-        entry["mask"] = _address(layer.mask)
+        entry["x"] = address(layer.x)
+        entry["dy"] = address(layer.dy)
+        entry["mask"] = address(layer.mask)
         entry["first_block"] = first_block
         entry["weight"] = layer.weight
         entry["bias"] = -1 if layer.bias is None else layer.bias
@@ -85,6 +85,6 @@ def as_argument(layers: Sequence[Layer]) -> NDArray[Any]:
     return table.view([("layers", _LAYER, MOST_LAYERS)]).reshape(())
 
 
-def _address(array: Array | None) -> int:
+def address(array: Array | None) -> int:
     """Return where an array lies on the device."""
     return 0 if array is None else int(array.data.ptr)

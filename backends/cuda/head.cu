@@ -1,48 +1,117 @@
-// The end of a network in one pass: the last linear layer, the loss, and both gradients that go back
-// from there. Of a captured step alone.
+// The end of a network in one pass: its last linear layers, the loss, and all gradients that go back
+// from there to what these layers take. Of a captured step alone.
 //
-// Layout: x (B, in), W (in, out), dx (B, in), all by rows; a warp an image, a lane a class on the way
-// forward and every 32nd input on the way back. Logits stay in registers. The sums go in the order of
-// linear.cu, so nothing changes but the number of launches.
-// Cost per image: 2·in·out multiplications.
-// Options: -DACTIVATION of the stage that made x, whose derivative it takes along;
-// -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC.
+// A launch, and a read of the weights from the cache, takes longer than the arithmetic of such a layer
+// for some images. So a block takes an image through all of them; barriers of the block lie between.
+//
+// Layout: x (B, in), W (in, out), dx (B, in), all by rows. Forward, the warps share out the columns of
+// W and, where there are fewer than 32 for each, its rows, so that a warp reads neighbouring numbers;
+// back, a warp has a row of W at a time. Logits stay in the block.
+// Cost per image: 4·in·out multiplications a layer; each weight is read twice.
+// Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC.
 #include "common.cuh"
 #include "loss_of_image.cuh"
 
-// Grid: (images / warps of a block). At most 32 outputs; `dx` is left out by a network of one layer.
-// Four blocks fit a multiprocessor; left to itself, the compiler spills to make room for more.
-// At most 64 registers.
-extern "C" __global__ void __launch_bounds__(256, 4)
-    head(const real* __restrict__ x, const real* __restrict__ weight,
-         const real* __restrict__ bias, const int* __restrict__ labels,
-         const int* __restrict__ rows, int inputs, int outputs, batch_t batch,
-         real* __restrict__ dlogits, real* __restrict__ losses,
-         int* __restrict__ correct, real* __restrict__ dx) {
-  const int images = images_of(batch), lane = threadIdx.x % 32;
-  const int image = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-  if (image >= images) return;  // a whole warp
-  const int own = min(lane, outputs - 1);
-  const int label = labels[rows[beginning_of(batch) + image]];
-  const real* const inputs_of_image = x + int64(image) * inputs;
-  real logit = 0;
-  for (int k = 0; k < inputs; k++) logit += inputs_of_image[k] * weight[k * outputs + own];
-  if (bias) logit += bias[own];
+#define THREADS 512
+#define WARPS (THREADS / 32)
+#define MOST_LAYERS 16
 
-  const LossOfImage result = loss_of_image(logit, outputs, label);
-  const real dlogit = result.dlogit / real(images);
-  if (lane < outputs) dlogits[int64(image) * outputs + lane] = dlogit;
-  if (lane == 0) {
-    losses[image] = result.loss;
-    correct[image] = result.is_correct;
-  }
-  if (!dx) return;
-  for (int first = 0; first < inputs; first += 32) {  // all lanes: each has a part of dlogits
-    const int k = min(first + lane, inputs - 1);
+// A layer of the head; as head.py writes it.
+struct Layer {
+  real* x;   // what it takes, and so what the layer before leaves
+  real* dx;  // the gradient of what the activation that made x took; 0 where nobody needs it
+  int weight, bias;  // where they begin among the parameters; a bias that is left out: -1
+  int inputs, outputs;
+  int below;  // the activation that made x
+};
+
+struct Layers {
+  Layer of[MOST_LAYERS];
+  int count;
+};
+
+struct Shared {
+  real parts[THREADS], logits[32];
+};
+
+// Sets y, numbers of one image, to the activation of x W + bias.
+__device__ __forceinline__ void forward(const Layer& layer, const real* x, const real* parameters,
+                                        int activation, real* y, real* parts) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const real* const weight = parameters + layer.weight;
+  // Warps that have the same 32 columns share out the rows.
+  const int bands = min(WARPS, (layer.outputs + 31) / 32), sharers = WARPS / bands;
+  const int band = warp % bands, share = warp / bands;
+  for (int first = 0; first < layer.outputs; first += bands * 32) {
+    const int column = min(first + band * 32 + lane, layer.outputs - 1);
     real sum = 0;
-    for (int c = 0; c < outputs; c++)
-      sum += __shfl_sync(EVERY_LANE, dlogit, c) * weight[k * outputs + c];
-    if (first + lane < inputs)
-      dx[int64(image) * inputs + k] = sum * derivative<ACTIVATION>(inputs_of_image[k]);
+    if (share < sharers)
+#pragma unroll 4
+      for (int k = share; k < layer.inputs; k += sharers)
+        sum += x[k] * weight[k * layer.outputs + column];
+    parts[threadIdx.x] = sum;
+    __syncthreads();
+    const int own = first + int(threadIdx.x);
+    if (int(threadIdx.x) < bands * 32 && own < layer.outputs) {
+      real total = layer.bias >= 0 ? parameters[layer.bias + own] : real(0);
+      for (int other = 0; other < sharers; other++)
+        total += parts[other * bands * 32 + threadIdx.x];
+      y[own] = activate_as(activation, total);
+    }
+    __syncthreads();
+  }
+}
+
+// Sets dx, numbers of one image, to dy Wᵀ times the derivative of the activation that made x.
+__device__ __forceinline__ void back(const Layer& layer, const real* x, const real* parameters,
+                                     const real* dy, real* dx) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int k = warp; k < layer.inputs; k += WARPS) {
+    const real* const row = parameters + layer.weight + k * layer.outputs;
+    real sum = 0;
+    for (int column = lane; column < layer.outputs; column += 32) sum += dy[column] * row[column];
+    sum = sum_of_warp(sum);
+    if (lane == 0) dx[k] = sum * derivative_as(layer.below, x[k]);
+  }
+  __syncthreads();
+}
+
+// Grid: (images). At most 32 outputs of the last layer.
+// At most 80 registers.
+extern "C" __global__ void __launch_bounds__(512, 1)
+    head(const __grid_constant__ Layers layers, const real* __restrict__ parameters,
+         const int* __restrict__ labels, const int* __restrict__ rows, batch_t batch, real* dlogits,
+         real* __restrict__ losses, int* __restrict__ correct) {
+  __shared__ Shared shared;
+  const int image = blockIdx.x, images = images_of(batch), last = layers.count - 1;
+  if (image >= images) return;  // a whole block
+  for (int i = 0; i <= last; i++) {
+    const Layer& layer = layers.of[i];
+    const bool is_last = i == last;
+    real* const y = is_last ? shared.logits : layers.of[i + 1].x + int64(image) * layer.outputs;
+    forward(layer, layer.x + int64(image) * layer.inputs, parameters,
+            is_last ? IDENTITY : layers.of[i + 1].below, y, shared.parts);
+  }
+
+  const int classes = layers.of[last].outputs;
+  real* const dlogits_of_image = dlogits + int64(image) * classes;
+  if (threadIdx.x < 32) {  // a lane a class; those left over repeat the last
+    const real logit = shared.logits[min(int(threadIdx.x), classes - 1)];
+    const LossOfImage result =
+        loss_of_image(logit, classes, labels[rows[beginning_of(batch) + image]]);
+    if (int(threadIdx.x) < classes) dlogits_of_image[threadIdx.x] = result.dlogit / real(images);
+    if (threadIdx.x == 0) {
+      losses[image] = result.loss;
+      correct[image] = result.is_correct;
+    }
+  }
+  __syncthreads();
+
+  const real* dy = dlogits_of_image;
+  for (int i = last; i >= 0 && layers.of[i].dx; i--) {
+    const Layer& layer = layers.of[i];
+    real* const dx = layer.dx + int64(image) * layer.inputs;
+    back(layer, layer.x + int64(image) * layer.inputs, parameters, dy, dx);
+    dy = dx;
   }
 }

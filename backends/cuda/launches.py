@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda import persistent
+from backends.cuda import head, persistent
 from backends.cuda.descent import TILE, Layer, as_argument
+from backends.cuda.head import HeadLayer
 from backends.cuda.loader import REAL, Constant, Kernel, Kernels
 from backends.cuda.sizes import Filters, Maps, Windows
 from backends.operations.common import Array, Ties
@@ -235,32 +236,25 @@ class Launches:
     def head(
         self,
         loss: str,
-        x: Array,
-        weight: Array,
-        bias: Array | None,
+        layers: Sequence[HeadLayer],
+        parameters: Array,
         batch: Batch,
         dlogits: Array,
-        dx: Array | None,
-        below: str,
     ) -> None:
-        """Compute a last linear layer, the loss, and the gradients of logits and of `x`.
+        """Compute the last linear layers, the loss, and the gradients of what they take.
 
         Args:
             loss: which.
-            x: (B, in), what the activation `below` made.
-            weight: (in, out), with at most `MOST_CLASSES` outputs.
-            bias: (out,); None without one.
+            layers: one or more, the last with at most `MOST_CLASSES` outputs.
+            parameters: the parameter vector.
             batch: has the labels, and takes loss and success of each image.
             dlogits: set to the gradient of the mean loss.
-            dx: set to the gradient of what the activation below took; None where nobody needs it.
-            below: the activation.
         """
-        kernel = self._get("head", "head", ACTIVATION=below.upper(), LOSS=loss.upper())
-        (inputs, outputs), grid = weight.shape, (_parts(len(x), THREADS // WARP),)
+        kernel = self._get("head", "head", LOSS=loss.upper())
         kernel(
-            *(grid, (THREADS,), x, weight, bias, batch.data.labels, batch.section.rows),
-            *(inputs, outputs, self._images(x), dlogits),
-            *(batch.step.row_losses, batch.step.row_correct, dx),
+            *((len(dlogits),), (head.THREADS,), head.as_argument(layers), parameters),
+            *(batch.data.labels, batch.section.rows, self._images(dlogits), dlogits),
+            *(batch.step.row_losses, batch.step.row_correct),
         )
 
     def activation(self, x: Array | Batch, y: Array, kind: str) -> None:
