@@ -12,6 +12,8 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from numpy.typing import NDArray
+
 from mnist_accel._version import __version__
 from mnist_accel.array_layer import Backend
 from mnist_accel.backend_choice import Choice, as_told, choose
@@ -25,7 +27,6 @@ from mnist_accel.evaluation import Evaluation, evaluate
 from mnist_accel.models import create_model
 from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.phases import Phases, getting_ready
-from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
 from mnist_accel.run_folder import RunFolder
 from mnist_accel.settings import TrainSettings
 from mnist_accel.trainer import Trainer
@@ -254,25 +255,14 @@ class _Run:
 
     def _finish(self, stop_reason: str) -> Evaluation:
         """Evaluate on the test set, and write weights, pictures and summary."""
-        model, dataset, folder = self._trainer.model, self._data.dataset, self._folder
+        model, folder = self._trainer.model, self._folder
         images, labels = self._data.test
         with self._phases.time("evaluate"):
             evaluation = evaluate(model, images, labels)
             probabilities = model.predict_proba(images)
         save_model(folder.model, model)
         with self._phases.time("pictures"):
-            self._plot_curves()
-            weights = model.state_dict()["W1"]
-            if weights.ndim == 4:
-                plot_filters(folder.path / "filters.png", weights)
-            plot_mistakes(
-                folder.path / "mistakes.png",
-                images=images,
-                labels=labels,
-                predictions=probabilities.argmax(axis=1),
-                probabilities=probabilities,
-                class_names=dataset.class_names,
-            )
+            self._draw(probabilities)
         epochs = folder.read_metrics("epoch")
         folder.write_json(
             folder.summary,
@@ -292,7 +282,23 @@ class _Run:
         )
         return evaluation
 
-    def _plot_curves(self) -> None:
+    def _draw(self, probabilities: NDArray[Any]) -> None:
+        """Write the pictures, among them what the network made of the test set."""
+        # matplotlib takes a third of a second to import; the first step need not wait for it.
+        from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
+
+        images, labels = self._data.test
+        plot_mistakes(
+            self._folder.path / "mistakes.png",
+            images=images,
+            labels=labels,
+            predictions=probabilities.argmax(axis=1),
+            probabilities=probabilities,
+            class_names=self._data.dataset.class_names,
+        )
+        weights = self._trainer.model.state_dict()["W1"]
+        if weights.ndim == 4:
+            plot_filters(self._folder.path / "filters.png", weights)
         steps = self._folder.read_metrics("steps")
         epochs = self._folder.read_metrics("epoch")
         plot_curves(

@@ -22,6 +22,7 @@ from mnist_accel.plots import (
     plot_filters,
     plot_mistakes,
     plot_prediction,
+    style,
 )
 from mnist_accel.plots.curves import running_mean
 
@@ -61,8 +62,10 @@ def _texts(figure):
 
 
 def _titles(figure):
-    """Titles of the cells of a contact sheet that hold an image, in reading order."""
-    return [axes.get_title(loc="left") for axes in figure.axes if axes.images]
+    """What stands above the images of a contact sheet, in reading order."""
+    (sheet,) = figure.axes
+    colours = (style.GREEN, style.VERMILLION)
+    return [text.get_text() for text in sheet.texts if text.get_color() in colours]
 
 
 PLOTS = {
@@ -225,7 +228,7 @@ def test_mistakes_come_most_confident_first_and_hold_nothing_else():
     worst = np.argsort(-confidence[:12])[:5]
     expected = [f"{results['labels'][i]} → {results['predictions'][i]}" for i in worst]
     assert _titles(figure) == expected
-    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    shown = [image.get_array() for image in figure.axes[0].images]
     np.testing.assert_array_equal(shown, results["images"][worst])
     assert f"{100 * confidence[worst[0]]:.1f} %" in _texts(figure)
     assert "The 5 most confident of 12 mistakes in 60 images" in _texts(figure)

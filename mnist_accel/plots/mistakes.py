@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 
 from mnist_accel.plots.style import (
@@ -19,8 +18,9 @@ from mnist_accel.plots.style import (
 )
 
 COLUMNS = 8
-# Taller than wide, to have room for the two lines above each image.
-ROW_INCHES = 1.45
+# Inches. Rows have room for two lines above each image and one below.
+MARGIN, SIDE, TOP, ROW = 0.06, 1.0, 0.5, 1.5
+CELL = (WIDTH - MARGIN) / COLUMNS
 
 
 @styled
@@ -73,34 +73,32 @@ def figure_mistakes(
 
     columns = min(COLUMNS, max(len(shown), 5))
     rows = max(1, -(-len(shown) // columns))
-    width = WIDTH * columns / COLUMNS
-    figure = Figure(
-        figsize=(width, 0.75 + ROW_INCHES * rows),
-        layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05),
-    )
-    figure.suptitle(
-        heading[0].upper() + heading[1:], x=0.06 / width, ha="left", weight="bold", size=11.5
-    )
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for cell in grid.flat[len(shown) :]:
-        cell.set_axis_off()
+    width, height = MARGIN + CELL * columns, TOP + ROW * rows + MARGIN
+    figure = Figure(figsize=(width, height))
+    # One sheet, in inches: axes of its own for each image would take a second to lay out.
+    sheet = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    sheet.set_axis_off()
+    heading = heading[0].upper() + heading[1:]
+    sheet.text(MARGIN, 0.13, heading, va="center", weight="bold", size=11.5)
     long_names = max(map(len, class_names), default=0) > 4
-    for cell, index in zip(grid.flat, shown, strict=False):
-        show_digit(cell, image_array[index])
+    for place, index in enumerate(shown):
+        row, column = divmod(place, columns)
+        left, top = MARGIN + CELL * column, TOP + ROW * row
+        show_digit(sheet, image_array[index], left=left, top=top, side=SIDE)
         truth, guess = class_names[label_array[index]], class_names[predicted[index]]
         between = "→\n" if long_names else "→ "
-        cell.set_title(
-            truth if truth == guess else f"{truth} {between}{guess}",
+        sheet.text(
+            *(left, top - 0.06, truth if truth == guess else f"{truth} {between}{guess}"),
             size=7.5 if long_names else 9.5,
             color=GREEN if truth == guess else VERMILLION,
             weight="bold",
-            pad=4,
         )
-        cell.set_xlabel(f"{100 * confidence[index]:.1f} %", loc="left", size=8.5, labelpad=3)
+        percent = f"{100 * confidence[index]:.1f} %"
+        sheet.text(left, top + SIDE + 0.05, percent, va="top", size=8.5, color=MUTED)
     if len(shown):
-        figure.supxlabel(key, x=0.06 / width, ha="left", size=9, color=MUTED)
+        sheet.text(MARGIN, height - 0.13, key, va="center", size=9, color=MUTED)
     else:
-        say_instead(figure.add_subplot(), "there were no images to classify")
+        say_instead(sheet, "there were no images to classify")
     return figure
 
 

@@ -51,7 +51,9 @@ def figure_prediction(
     )
     picture, bars = figure.subplots(1, 2, width_ratios=[1, 1.35])
 
-    show_digit(picture, image)
+    show_digit(picture, image, left=0, top=0, side=1)
+    picture.set(xticks=[], yticks=[])
+    picture.spines[:].set_visible(False)
     picture.set_anchor("N")
     heading = f"Predicted: {class_names[predicted]}"
     if true_label is None:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from mnist_accel.atomic_file import write_atomically
@@ -90,9 +91,15 @@ def say_instead(axes: Axes, text: str) -> None:
     axes.spines[:].set_visible(False)
 
 
-def show_digit(axes: Axes, image: ArrayLike) -> None:
-    """Show an image (H, W) as dark ink on paper in a thin frame; 0 is paper."""
+def show_digit(axes: Axes, image: ArrayLike, *, left: float, top: float, side: float) -> None:
+    """Show an image (H, W) as dark ink on paper in a thin square frame; 0 is paper."""
     # Scaled to its own maximum: bytes 0…255 and fractions 0…1 look the same.
-    axes.imshow(np.asarray(image), cmap=PAPER_TO_INK, vmin=0, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(visible=True, color=GRID)
+    axes.imshow(
+        np.asarray(image),
+        cmap=PAPER_TO_INK,
+        vmin=0,
+        interpolation="nearest",
+        extent=(left, left + side, top + side, top),
+    )
+    frame = Rectangle((left, top), side, side, fill=False, edgecolor=GRID, clip_on=False)
+    axes.add_patch(frame)
