@@ -17,7 +17,7 @@ from benchmarks.host import usable_cores
 from mnist_accel.array_layer import Backend, available_backends, get_backend
 
 MATRIX_SIDE = {"cpu": 2048, "gpu": 8192}
-COPY_BYTES = 256 * 2**20
+COPY_BYTES = 128 * 2**20
 REPETITIONS = 7
 
 Clock = Callable[[], float]

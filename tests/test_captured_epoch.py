@@ -416,13 +416,14 @@ def small_cnn(
     kernel_size: int = 3,
     ties: Ties = "all",
     dtype: str = "float32",
+    loss: losses.Loss | None = None,
     **options: Any,
 ) -> Network:
     convolution = {"kernel_size": kernel_size, "bias": False, "uniform": True, **options}
     row = [L.Conv2d(filters, **convolution), *between, L.MaxPool2d(2, ties=ties)]
     return Network(
         [*row, L.Flatten(), L.Linear(10)],
-        losses.SoftmaxCrossEntropy(),
+        loss or losses.SoftmaxCrossEntropy(),
         input_shape=(1, 28, 28),
         backend=backend,
         dtype=dtype,
@@ -437,6 +438,8 @@ ONE_BY_ONE: dict[str, dict[str, Any]] = {
     "filters that share the warps unevenly": {"filters": 5},
     "most filters": {"filters": 9},
     "larger filters": {"filters": 3, "kernel_size": 5},
+    "binary cross-entropy": {"filters": 3, "loss": losses.BinaryCrossEntropy()},
+    "quadratic loss": {"filters": 3, "loss": losses.Quadratic()},
 }
 
 

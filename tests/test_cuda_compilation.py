@@ -47,7 +47,15 @@ OTHERS: dict[str, list[Constants]] = {
     "linear": [{"ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
     "losses": [{"LABEL": "int32", **LATER}],
     "one_by_one": [
-        {"PIXEL": "float", "KERNEL_SIZE": 5, "FILTERS": 9, "ACTIVATION": "TANH", **DIGITS}
+        {
+            "PIXEL": "float",
+            "KERNEL_SIZE": 5,
+            "FILTERS": 9,
+            "ACTIVATION": "TANH",
+            "LOSS": loss,
+            **DIGITS,
+        }
+        for loss in ("BINARY_CROSS_ENTROPY", "QUADRATIC")
     ],
     "order": [{"ORDER": "REPLACEMENT"}, {"ORDER": "FULL"}],
     "pooling": [{"MASK": "int64", **LATER}],

@@ -60,6 +60,14 @@ def trainings() -> list[Training]:
             for loss in (softmax, quadratic, losses.BinaryCrossEntropy())
         ),
         Training((1, 7, 7), one_by_one, softmax, 1, "sgd"),
+        *(
+            Training((17,), [L.Linear(2), L.Tanh(), L.Linear(3)], loss, 2, optimizer)
+            for loss, optimizer in (
+                (quadratic, "momentum"),
+                (losses.BinaryCrossEntropy(), "adagrad"),
+                (softmax, "rmsprop"),
+            )
+        ),
         # More images than `head` takes through several layers.
         Training((17,), [L.Linear(2), L.Linear(2), L.ReLU(), L.Linear(3)], softmax, 257),
         Training((17,), [L.Linear(5), L.Sigmoid(), L.Linear(3)], quadratic, 2, "sgd"),

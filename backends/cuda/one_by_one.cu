@@ -2,16 +2,18 @@
 // section in one launch. Between steps nothing is launched, and no weight leaves the chip.
 //
 // The network: filters (no bias, no padding) on one channel, an activation, the maximum of each 2×2
-// window, a linear layer with bias, softmax cross-entropy, plain descent of the gradient.
+// window, a linear layer with bias, any loss, plain descent of the gradient.
 //
 // Layout: features are numbered as in the network's vector, filter by filter; thread t has features
 // t, t + THREADS, ..., and keeps their rows of the linear layer in registers. The image, the filters
 // and what threads tell each other are in shared memory.
 // Cost per image: FEATURES·(4·TAPS + 3·CLASSES) multiplications forward and back, and five barriers.
 // One multiprocessor does all of it: at a batch of one there is nothing to do for the others.
-// Options: -DPIXEL=uint8 or float; -DACTIVATION; -DKERNEL_SIZE (up to 5); -DFILTERS (up to 16); -DHEIGHT and
-// -DWIDTH of an image; -DCLASSES (up to 32).
+// Options: -DPIXEL=uint8 or float; -DACTIVATION; -DKERNEL_SIZE (up to 5); -DFILTERS (up to 16);
+// -DHEIGHT and -DWIDTH of an image; -DCLASSES (up to 32); -DLOSS=SOFTMAX_CROSS_ENTROPY,
+// BINARY_CROSS_ENTROPY or QUADRATIC.
 #include "common.cuh"
+#include "loss_of_image.cuh"
 
 #define THREADS 512
 #define WARPS (THREADS / 32)
@@ -120,27 +122,14 @@ extern "C" __global__ void __launch_bounds__(512)
       const int own = min(lane, CLASSES - 1);
       real logit = shared.bias[own];
       for (int w = 0; w < WARPS; w++) logit += shared.logits[w][own];
-      real largest = logit;
-      int best = own;  // the class of the largest logit, the first if there are several
-      for (int distance = 16; distance > 0; distance /= 2) {
-        const real its = __shfl_xor_sync(EVERY_LANE, largest, distance);
-        const int other = __shfl_xor_sync(EVERY_LANE, best, distance);
-        if (its > largest || (its == largest && other < best)) {
-          largest = its;
-          best = other;
-        }
-      }
-      const real share = lane < CLASSES ? exp(logit - largest) : real(0);
-      const real log_total = log(sum_of_warp(share));
-      const real label_logit = __shfl_sync(EVERY_LANE, logit, label);
+      const LossOfImage result = loss_of_image(logit, CLASSES, label);
       if (lane < CLASSES) {
-        const real dlogit = exp(logit - largest - log_total) - real(lane == label);
-        shared.dlogits[lane] = dlogit;
-        shared.bias[lane] -= lr * (dlogit + weight_decay * shared.bias[lane]);
+        shared.dlogits[lane] = result.dlogit;
+        shared.bias[lane] -= lr * (result.dlogit + weight_decay * shared.bias[lane]);
       }
       if (lane == 0) {
-        losses[step] = double(log_total - (label_logit - largest));
-        correct[step] = best == label;
+        losses[step] = double(result.loss);
+        correct[step] = result.is_correct;
       }
     }
     __syncthreads();

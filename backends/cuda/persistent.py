@@ -38,8 +38,7 @@ MOST_IMAGES = 16
 def one_by_one(program: TrainingProgram) -> Constants | None:
     """Return the options of one_by_one.cu; None where the rule excludes a program."""
     kinds = [stage.kind for stage in program.stages]
-    plain = program.loss == "softmax_cross_entropy" and program.update.kind == "sgd"
-    if kinds != ["conv2d", "linear"] or not plain:
+    if kinds != ["conv2d", "linear"] or program.update.kind != "sgd":
         return None
     convolution, linear = program.stages
     channels, height, width = convolution.input_shape
@@ -64,6 +63,7 @@ def one_by_one(program: TrainingProgram) -> Constants | None:
         return None
     return {
         "ACTIVATION": convolution.activation.upper(),
+        "LOSS": program.loss.upper(),
         "KERNEL_SIZE": size,
         "FILTERS": filters,
         "HEIGHT": height,

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -133,8 +134,11 @@ def _graphs(
         try:
             for _ in range(count):
                 nothing((1,), (THREADS,), ())
-        finally:
-            graph = stream.end_capture()
+        except BaseException:
+            with suppress(Exception):  # what has gone wrong often ends the capture itself
+                stream.end_capture()
+            raise
+        graph = stream.end_capture()
         return lambda: graph.launch(stream=stream)
 
     short, long = graph_of(1), graph_of(nodes)
