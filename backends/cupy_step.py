@@ -1,8 +1,9 @@
 """A step of a training as a row of launches: what a CUDA graph is captured from.
 
-Forward, a launch a stage, of which the first takes its images from the data set; the last linear
-layer together with the loss; back, a launch for each stage whose input has a gradient that somebody
-needs; and one launch for the gradients and the updates of all parameters.
+Forward, a launch a stage, of which the first takes its images from the data set; the linear layers
+at the end together with the loss and the way back through them; back, a launch for each stage
+before them whose input has a gradient that somebody needs; and one launch for the gradients and the
+updates of all parameters.
 """
 
 import math
@@ -60,7 +61,7 @@ class CapturedStep:
         program, plan = self._program, self.plan
         batch = Batch(data, workspace.section, workspace.step, program.pixel_shift)
         launches = Launches(self._kernels, program.dtype, batch=batch)
-        weights, head = parameters[0], plan.head(workspace.capacity)
+        weights, head = parameters[0], plan.first_of_head(workspace.capacity)
         for index in range(head):
             self._forward(launches, batch, workspace, weights, index)
         if plan.has_head:

@@ -37,7 +37,7 @@ class Plan:
     has_head: bool
     lowest: int
 
-    def head(self, batch_size: int) -> int:
+    def first_of_head(self, batch_size: int) -> int:
         """Return the number of the first stage that is computed together with the loss.
 
         One behind the last where none is.

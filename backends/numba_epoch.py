@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
-from itertools import pairwise
 from threading import Lock
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba_layout import Layout, lay_out, takes_lists
-from backends.numba_memory import block_capacity, rooms, whole_lines, zeros
+from backends.numba_memory import block_capacity, read_only, rooms, whole_lines, zeros
 from backends.order import Order
 from backends.program import CompiledEpoch, Steps, TrainingProgram
 
@@ -68,6 +67,7 @@ class NumbaEpoch(CompiledEpoch):
         self._pool = pool
         self._lock = lock
         self._epoch = importlib.import_module("backends.numba_kernels.epoch")
+        self._lists = importlib.import_module("backends.numba_kernels.lists")
         self._rooms = importlib.import_module("backends.numba_kernels.workspace")
         losses = importlib.import_module("backends.numba_kernels.losses")
         updates = importlib.import_module("backends.numba_kernels.updates")
@@ -86,11 +86,14 @@ class NumbaEpoch(CompiledEpoch):
 
     def load(self, pixels: Array, labels: NDArray[np.int64]) -> Data:
         """Keep the pixels as they are, or as lists of those that are not 0 where most are."""
-        program = self._program
-        is_sparse = self._profits_from_lists(pixels)
+        program, pixels, labels = self._program, read_only(pixels), read_only(labels)
+        counts = np.zeros(pixels.shape[1], np.int64)
+        if takes_lists(program):
+            self._lists.count_by_column(pixels, counts)
+        is_sparse = takes_lists(program) and int(counts.sum()) < SPARSE_BELOW * pixels.size
         layout = lay_out(program, is_sparse=is_sparse)
-        edges = _cut(pixels, self._threads(len(pixels))) if is_sparse else _UNCUT
-        starts, columns, values = _as_lists(pixels, edges)
+        edges = _cut(counts, self._threads(len(pixels))) if is_sparse else _UNCUT
+        starts, columns, values = self._as_lists(pixels, edges, int(counts.sum()))
         data = Data(
             layout=layout,
             images=self._rooms.Images(
@@ -189,12 +192,24 @@ class NumbaEpoch(CompiledEpoch):
         )
         self.run(data, no_steps, weights, state)
 
-    def _profits_from_lists(self, pixels: Array) -> bool:
-        """Say whether the first stage should take lists: it can, and most pixels are 0."""
-        return (
-            takes_lists(self._program)
-            and int(np.count_nonzero(pixels)) < SPARSE_BELOW * pixels.size
-        )
+    def _as_lists(
+        self, pixels: Array, edges: NDArray[np.int64], length: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], Array]:
+        """Return where each group of each image begins, and the columns and values that are not 0.
+
+        All are empty where `edges` make no group.
+
+        Args:
+            pixels: (N, pixels).
+            edges: columns at which lists are cut.
+            length: how many pixels are not 0.
+        """
+        if len(edges) < 2:
+            return np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, pixels.dtype)
+        starts = np.empty(len(pixels) * (len(edges) - 1) + 1, np.int64)
+        columns, values = np.empty(length, np.uint16), np.empty(length, pixels.dtype)
+        self._lists.write_lists(pixels, edges, starts, columns, values)
+        return starts, columns, values
 
     def _workspaces(self, data: Data, threads: int, batch: int) -> Any:
         """Return room for each thread's block of images."""
@@ -223,27 +238,15 @@ def _pack(weights: Array, layout: Layout, dtype: str) -> Array:
     return packed
 
 
-def _cut(pixels: Array, groups: int) -> NDArray[np.int64]:
+def _cut(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
     """Return the columns at which lists are cut into groups, each as full as the others.
 
     They are even: two rows of weights are whole cache lines, one may be half a line more.
+
+    Args:
+        counts: how many pixels of each column are not 0.
+        groups: how many there are to be.
     """
-    below = np.cumsum(np.count_nonzero(pixels, axis=0))
+    below = np.cumsum(counts)
     shares = below[-1] * np.arange(1, groups) / groups
     return np.array([0, *(np.searchsorted(below, shares) // 2 * 2), len(below)], np.int64)
-
-
-def _as_lists(
-    pixels: Array, edges: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint16], Array]:
-    """Return where each group of each image begins, and the columns and values that are not 0.
-
-    All are empty where `edges` make no group.
-    """
-    if len(edges) < 2:
-        return np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, pixels.dtype)
-    present = pixels != 0
-    counts = [np.count_nonzero(present[:, low:high], axis=1) for low, high in pairwise(edges)]
-    starts = np.concatenate(([0], np.cumsum(np.stack(counts, axis=1))))
-    columns = np.broadcast_to(np.arange(pixels.shape[1], dtype=np.uint16), pixels.shape)[present]
-    return starts, columns, pixels[present]

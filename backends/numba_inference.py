@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba_layout import Layout, lay_out
-from backends.numba_memory import CACHE_LINE, MOST_IMAGES_A_BLOCK, block_capacity, rooms, zeros
+from backends.numba_memory import (
+    CACHE_LINE,
+    MOST_IMAGES_A_BLOCK,
+    block_capacity,
+    read_only,
+    rooms,
+    zeros,
+)
 from backends.program import CompiledInference, PixelRangeError, Program
 
 Array = NDArray[Any]
@@ -69,7 +76,8 @@ class NumbaInference(CompiledInference):
                 self._rows = np.arange(count)
             arguments = (
                 *(*self._constants, self._rows, *self._rooms_for(threads)),
-                *(weights, pixels, _SCALES[pixels.dtype.kind], probabilities, results),
+                *(weights, read_only(pixels), _SCALES[pixels.dtype.kind]),
+                *(probabilities, results),
             )
             # A single image takes less time than it takes Python to share it out.
             if threads == 1:

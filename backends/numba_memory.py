@@ -25,6 +25,16 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     return aligned
 
 
+def read_only(array: Array) -> Array:
+    """Return a view of an array that nobody can write to.
+
+    Arrays that can be written to are of another type for Numba, and compiled for anew.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def whole_lines(count: int, dtype: Any) -> int:
     """Return how many numbers the cache lines hold that so many numbers need."""
     line: int = CACHE_LINE // np.dtype(dtype).itemsize

@@ -188,9 +188,11 @@ class Laboratory:
             session.compile()
             setup_s = self.clock() - started - session.transfer_s - session.compile_s
             first_call_s = self._seconds(session.run)
+            if settled or trial == MOST_TRIALS - 1:
+                break
             # An update may take longer or shorter in an epoch, so an epoch has the say.
-            better = settled or self._fitting_steps(case, steps, self._seconds(session.run))
-            if steps / 2 <= better <= steps * 2 or trial == MOST_TRIALS - 1:
+            better = self._fitting_steps(case, steps, self._seconds(session.run))
+            if steps / 2 <= better <= steps * 2:
                 break
             steps = better
         images = steps * case.batch

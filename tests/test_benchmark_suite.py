@@ -315,7 +315,7 @@ def test_pairs_are_prepared_once_and_begin_each_pass_anew():
         (1e-6, 1e-6, 500),  # as the case has them
         (5e-3, 1e-6, 500),  # an epoch is far quicker than single updates
         (1e-6, 9.9e-4, 151),  # an epoch of 495 ms is cut to 150
-        (5e-3, 9e-3, 30),  # half as much again is not worth another session
+        (5e-3, 9e-3, 30),  # less than double is not worth another session
         (9, 9, 1),
     ],
 )
@@ -323,6 +323,20 @@ def test_epochs_are_as_long_as_a_contender_is_quick(update_s, step_s, steps):
     contender = Paced(update_s=update_s, step_s=step_s)
     prepared = Laboratory(clock=contender.clock).prepare(SMALL, contender)
     assert prepared.steps == steps
+
+
+def test_a_contender_that_takes_now_this_and_now_that_long_is_tried_three_times():
+    contender = Paced(update_s=1e-3, step_s=1)
+    make, paces = contender.training, []
+
+    def training(task):
+        contender._step_s = (1, 1e-6)[len(paces) % 2]
+        paces.append(contender._step_s)
+        return make(task)
+
+    contender.training = training
+    Laboratory(clock=contender.clock).prepare(SMALL, contender)
+    assert len(paces) == 1 + 3  # one is checked
 
 
 def test_compiling_is_that_of_the_first_session():

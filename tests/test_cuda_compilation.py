@@ -15,6 +15,7 @@ from cuda_emulator.build import kernels_in
 from cuda_emulator.cupy import EmulatedCupy
 from emulated_backend import EmulatedBackend
 
+from backends import cupy_workspace
 from backends.cuda import persistent
 from backends.cuda.loader import Kernels, options_for, source
 from benchmarks.gpu import overheads
@@ -83,7 +84,10 @@ def launched(*, clusters: bool) -> dict[str, set[Options]]:
         patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # nothing fills it
         for name, recipe in RECIPES.items():
             batch_sizes = {17, min(17, recipe.batch_size or 17)}  # beyond 16 all are graphs
-            for batch_size, compiled in itertools.product(batch_sizes, (True, False)):
+            for batch_size, most, compiled in itertools.product(
+                batch_sizes, (16, 17), (True, False)
+            ):
+                patch.setattr(cupy_workspace, "MOST_IMAGES_OF_A_LONG_HEAD", most)
                 backend = EmulatedBackend(capability="90" if clusters else "70")
                 trainer = Trainer(
                     create_model(name, backend=backend),

@@ -133,13 +133,23 @@ def test_the_kernel_computes_the_same(kind, keys, examples, first, count):
 
 
 @pytest.mark.parametrize(
-    ("kind", "keys", "message"),
+    ("examples", "kind", "keys", "message"),
     [
-        ("shuffle", (1, 2), "6 keys, got 2"),
-        ("full", (1,) * 6, "0 keys, got 6"),
-        ("sorted", (), "got 'sorted'"),
+        (10, "shuffle", (1, 2), "6 keys, got 2"),
+        (10, "full", (1,) * 6, "0 keys, got 6"),
+        (10, "sorted", (), "got 'sorted'"),
+        (0, "full", (), "1 to 2147483647 images, got 0"),
+        (2**31, "full", (), "got 2147483648"),
     ],
 )
-def test_orders_that_make_no_sense_are_refused(kind, keys, message):
+def test_orders_that_make_no_sense_are_refused(examples, kind, keys, message):
     with pytest.raises(ValueError, match=message):
-        Order(10, kind, keys)
+        Order(examples, kind, keys)
+
+
+def test_positions_that_an_order_does_not_have_are_refused():
+    with pytest.raises(ValueError, match="positions 0 to 10, got 3 to 11"):
+        epoch(0, examples=10).rows(3, 11)
+    with pytest.raises(ValueError, match="got -1 to 3"):
+        Launches(Kernels(None), "float32").order(epoch(0, examples=10), -1, np.empty(4, np.int32))
+    assert len(epoch(0, examples=10, kind="replacement").rows(3, 100)) == 97

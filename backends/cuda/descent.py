@@ -11,7 +11,7 @@ from backends.cuda.sizes import Maps
 from backends.operations.common import Array
 
 TILE = 16  # side of the tiles of tiles.cuh
-MOST_LAYERS = 16  # as descend.cu has it; a kernel takes at most 4 KB of arguments
+MOST_LAYERS = 16  # as descend.cu and head.cu have it; a kernel takes at most 4 KB of arguments
 
 # As the structure `Layer` of descend.cu.
 _LAYER = np.dtype(

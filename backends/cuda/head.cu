@@ -7,13 +7,12 @@
 // Layout: x (B, in), W (in, out), dx (B, in), all by rows. Forward, the warps share out the columns of
 // W and, where there are fewer than 32 for each, its rows, so that a warp reads neighbouring numbers;
 // back, a warp has a row of W at a time. Logits stay in the block.
-// Cost per image: 4·in·out multiplications a layer; each weight is read twice.
+// Cost per image: 2·in·out multiplications a layer; each weight is read twice.
 // Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC.
 #include "common.cuh"
 #include "loss_of_image.cuh"
 
-#define THREADS 512
-#define WARPS (THREADS / 32)
+#define MOST_THREADS 512
 #define MOST_LAYERS 16
 
 // A layer of the head; as head.py writes it.
@@ -31,16 +30,16 @@ struct Layers {
 };
 
 struct Shared {
-  real parts[THREADS], logits[32];
+  real parts[MOST_THREADS], logits[32];
 };
 
 // Sets y, numbers of one image, to the activation of x W + bias.
 __device__ __forceinline__ void forward(const Layer& layer, const real* x, const real* parameters,
                                         int activation, real* y, real* parts) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
   const real* const weight = parameters + layer.weight;
   // Warps that have the same 32 columns share out the rows.
-  const int bands = min(WARPS, (layer.outputs + 31) / 32), sharers = WARPS / bands;
+  const int bands = min(warps, (layer.outputs + 31) / 32), sharers = warps / bands;
   const int band = warp % bands, share = warp / bands;
   for (int first = 0; first < layer.outputs; first += bands * 32) {
     const int column = min(first + band * 32 + lane, layer.outputs - 1);
@@ -65,8 +64,8 @@ __device__ __forceinline__ void forward(const Layer& layer, const real* x, const
 // Sets dx, numbers of one image, to dy Wᵀ times the derivative of the activation that made x.
 __device__ __forceinline__ void back(const Layer& layer, const real* x, const real* parameters,
                                      const real* dy, real* dx) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  for (int k = warp; k < layer.inputs; k += WARPS) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  for (int k = warp; k < layer.inputs; k += warps) {
     const real* const row = parameters + layer.weight + k * layer.outputs;
     real sum = 0;
     for (int column = lane; column < layer.outputs; column += 32) sum += dy[column] * row[column];
@@ -76,7 +75,7 @@ __device__ __forceinline__ void back(const Layer& layer, const real* x, const re
   __syncthreads();
 }
 
-// Grid: (images). At most 32 outputs of the last layer.
+// Grid: (images), blocks of whole warps. At most 32 outputs of the last layer.
 // At most 80 registers.
 extern "C" __global__ void __launch_bounds__(512, 1)
     head(const __grid_constant__ Layers layers, const real* __restrict__ parameters,

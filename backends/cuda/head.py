@@ -11,7 +11,7 @@ from backends.cuda.descent import MOST_LAYERS, address
 from backends.operations.common import Array
 from backends.program import ActivationKind
 
-THREADS = 512  # of a block, as in head.cu
+MOST_THREADS = 512  # as in head.cu
 
 # As common.cuh numbers them.
 _ACTIVATIONS: dict[ActivationKind, int] = {"identity": 0, "relu": 1, "sigmoid": 2, "tanh": 3}
@@ -54,6 +54,14 @@ class HeadLayer:
     inputs: int
     outputs: int
     below: ActivationKind
+
+
+def threads(layers: Sequence[HeadLayer]) -> int:
+    """Return how many threads take an image through these layers.
+
+    A single one is the small layer before the loss, and there may be many images.
+    """
+    return 64 if len(layers) == 1 else MOST_THREADS
 
 
 def as_argument(layers: Sequence[HeadLayer]) -> NDArray[Any]:

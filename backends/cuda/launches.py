@@ -139,6 +139,7 @@ class Launches:
 
     def order(self, order: Order, first: int, rows: Array) -> None:
         """Set `rows` to what the positions of an order from `first` on stand for."""
+        order.check(first, first + int(rows.size))
         kernel = self._get("order", "order", ORDER=order.kind.upper())
         keys = order.keys or (0,) * ROUNDS
         kernel(
@@ -252,7 +253,7 @@ class Launches:
         """
         kernel = self._get("head", "head", LOSS=loss.upper())
         kernel(
-            *((len(dlogits),), (head.THREADS,), head.as_argument(layers), parameters),
+            *((len(dlogits),), (head.threads(layers),), head.as_argument(layers), parameters),
             *(batch.data.labels, batch.section.rows, self._images(dlogits), dlogits),
             *(batch.step.row_losses, batch.step.row_correct),
         )

@@ -3,8 +3,8 @@
 // Layout: a thread a position, from `first` on; rows (count,). `bits` is of half a number of the
 // Feistel network, four to the power of which is at least `examples`.
 // Options: -DORDER=SHUFFLE, REPLACEMENT or FULL.
-// Cost per position: six rounds of a dozen integer operations, more often where four to the power
-// of `bits` is far more than `examples` (on average less than four times); 4 bytes written.
+// Cost per position: six rounds of a dozen integer operations, as often on average as `examples` goes
+// into four to the power of `bits`, less than four times but for a handful of images; 4 bytes written.
 #include "common.cuh"
 
 typedef unsigned int uint32;
