@@ -18,8 +18,8 @@ from mnist_accel.plots.style import (
 )
 
 COLUMNS = 8
-# Inches. Rows have room for two lines above each image and one below.
-MARGIN, SIDE, TOP, ROW = 0.06, 1.0, 0.5, 1.5
+# Inches. Rows have room for a line above each image and one below; a second line takes more.
+MARGIN, SIDE, TOP, ROW, LINE = 0.06, 1.0, 0.5, 1.5, 0.13
 CELL = (WIDTH - MARGIN) / COLUMNS
 
 
@@ -73,17 +73,18 @@ def figure_mistakes(
 
     columns = min(COLUMNS, max(len(shown), 5))
     rows = max(1, -(-len(shown) // columns))
-    width, height = MARGIN + CELL * columns, TOP + ROW * rows + MARGIN
+    long_names = max(map(len, class_names), default=0) > 4
+    first_row, row_height = (size + LINE * long_names for size in (TOP, ROW))
+    width, height = MARGIN + CELL * columns, first_row + row_height * rows + MARGIN
     figure = Figure(figsize=(width, height))
     # One sheet, in inches: axes of its own for each image would take a second to lay out.
     sheet = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     sheet.set_axis_off()
     heading = heading[0].upper() + heading[1:]
     sheet.text(MARGIN, 0.13, heading, va="center", weight="bold", size=11.5)
-    long_names = max(map(len, class_names), default=0) > 4
     for place, index in enumerate(shown):
         row, column = divmod(place, columns)
-        left, top = MARGIN + CELL * column, TOP + ROW * row
+        left, top = MARGIN + CELL * column, first_row + row_height * row
         show_digit(sheet, image_array[index], left=left, top=top, side=SIDE)
         truth, guess = class_names[label_array[index]], class_names[predicted[index]]
         between = "→\n" if long_names else "→ "
