@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from closeness import assert_close
 
 from backends import Backend, get_backend
 from backends.numba_epoch import NumbaEpoch
+from backends.numba_kernels import epoch, inference, lists
 from backends.numba_kernels.stages import LINEAR, SPARSE_LINEAR
 from mnist_accel.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset
@@ -150,10 +152,14 @@ def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> 
     batch_size = sizes.get(name, 70)
     models = tuple(create_model(name, backend=numba, seed=3, dtype=dtype) for _ in range(2))
     count = batch_size * 4 - 1  # the last batch of an epoch is smaller
+    optimizer = optimizers.create_optimizer(recipe.optimizer, lr=recipe.lr)
+    if isinstance(optimizer, optimizers.Adam) and dtype == "float32":
+        # With its eps of 1e-8, the rounding of a gradient near 0 becomes a step of its own.
+        optimizer = replace(optimizer, eps=1e-4)
     assert_tiers_agree(
         models,  # type: ignore[arg-type]
         (mnist.x_train[:count], mnist.t_train[:count]),
-        optimizers.create_optimizer(recipe.optimizer, lr=recipe.lr),
+        optimizer,
         batch_size=batch_size,
         sampling=recipe.sampling,
     )
@@ -193,6 +199,21 @@ def test_lists_are_taken_where_few_pixels_are_not_0(
     assert data.layout.plan.stages[0]["kind"] == stage
     assert (len(data.images.pixels) == 0) == takes_lists
     assert (len(data.images.columns) > 0) == takes_lists
+
+
+def test_images_that_can_be_written_to_are_compiled_for_with_all_others(
+    numba: Backend, mnist: Dataset
+) -> None:
+    images, labels = mnist.x_train[:50], mnist.t_train[:50]
+    assert not images.flags.writeable
+    compiled = (epoch.run_steps, inference.predict, lists.count_by_column, lists.write_lists)
+    known = []
+    for pixels, targets in ((images, labels), (images.copy(), labels.copy())):
+        model = network("wide", numba)
+        Trainer(model, batch_size=20).fit(pixels, targets, epochs=1)
+        model.predict(pixels)
+        known.append([len(function.signatures) for function in compiled])
+    assert known[0] == known[1]
 
 
 @pytest.mark.slow
