@@ -10,7 +10,7 @@ from backends.cupy_probe import probe as probe_cupy
 from backends.names import unknown_name
 from backends.numba_probe import probe as probe_numba
 from backends.operations.common import Array, Ties, check_pooling, output_size
-from backends.order import ROUNDS, Order, OrderKind
+from backends.order import MOST_EXAMPLES, ROUNDS, Order, OrderKind
 from backends.program import (
     ActivationKind,
     CompiledEpoch,
@@ -39,6 +39,7 @@ from backends.registry import (
 PROJECT = "mnist_accel"
 
 __all__ = [
+    "MOST_EXAMPLES",
     "PROJECT",
     "ROUNDS",
     "ActivationKind",

@@ -13,6 +13,7 @@ if getattr(backends, "PROJECT", None) != "mnist_accel":
     )
 
 from backends import (
+    MOST_EXAMPLES,
     ROUNDS,
     ActivationKind,
     Array,
@@ -48,6 +49,7 @@ from backends import (
 )
 
 __all__ = [
+    "MOST_EXAMPLES",
     "ROUNDS",
     "ActivationKind",
     "Array",

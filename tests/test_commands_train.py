@@ -393,15 +393,18 @@ def test_own_data_are_found_again_and_must_stay_as_they_were(fails, run):
 
 
 @pytest.mark.parametrize(
-    "sizes",
+    ("sizes", "says"),
     [
-        ("--hidden-sizes", 9_999_999_999),
-        ("--batch-size", 10**15, "--sampling", "replacement"),
+        (("--hidden-sizes", 9_999_999_999), "not enough memory: Unable to allocate"),
+        (
+            ("--batch-size", 10**15, "--sampling", "replacement"),
+            "batch_size must be less than 2147483648, got 1000000000000000",
+        ),
     ],
 )
-def test_sizes_that_fit_no_memory_are_wrong_usage(fails, sizes):
+def test_sizes_that_fit_nowhere_are_wrong_usage(fails, sizes, says):
     arguments = ("--dataset", "digits", "--backend", "numpy", *sizes, "--quiet")
-    fails(2, "train", *arguments, says="not enough memory: Unable to allocate")
+    fails(2, "train", *arguments, says=says)
 
 
 def test_closed_streams_are_no_trouble():

@@ -12,7 +12,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import ROUNDS, Order, OrderKind
+from mnist_accel.array_layer import MOST_EXAMPLES, ROUNDS, Order, OrderKind
 
 Sampling: TypeAlias = OrderKind
 
@@ -26,7 +26,7 @@ class BatchSampler:
 
     Attributes:
         examples: number of images in the data set, at least 1.
-        batch_size: images a step, at least 1; the whole set where sampling is "full".
+        batch_size: images a step, from 1 to less than 2³¹; the whole set where sampling is "full".
         sampling: "shuffle": every image once an epoch, in a new order, the last batch smaller where
             the numbers do not divide; "replacement": each batch drawn anew from the whole set, an
             epoch being as many whole batches as fit the set, at least one; "full": all images at
@@ -44,6 +44,8 @@ class BatchSampler:
             raise ValueError("training needs at least one image, got none")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.batch_size >= MOST_EXAMPLES:
+            raise ValueError(f"batch_size must be less than {MOST_EXAMPLES}, got {self.batch_size}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
         if self.sampling not in get_args(Sampling):
