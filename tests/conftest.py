@@ -1,5 +1,6 @@
 """Fixtures that more than one test module needs."""
 
+import signal
 from collections import Counter
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -39,6 +40,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What a shell runs in the background ignores Ctrl-C, and so do its children, to some of which
+    # tests send it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in config.getoption("--require-backend"):
         if name not in available_backends():
             known = ", ".join(available_backends())
