@@ -77,7 +77,6 @@ class CupyEpoch(CompiledEpoch):
         self._program = program
         self._step = CapturedStep(program, kernels)
         self._cupy = cupy
-        self._kernels = kernels
         self._launches = Launches(kernels, program.dtype)
         self._capability = int(cupy.cuda.Device().compute_capability)
         self._stream = cupy.cuda.Stream(non_blocking=True)

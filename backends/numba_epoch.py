@@ -87,10 +87,10 @@ class NumbaEpoch(CompiledEpoch):
     def load(self, pixels: Array, labels: NDArray[np.int64]) -> Data:
         """Keep the pixels as they are, or as lists of those that are not 0 where most are."""
         program, pixels, labels = self._program, read_only(pixels), read_only(labels)
-        counts = np.zeros(pixels.shape[1], np.int64)
+        counts, is_sparse = np.zeros(pixels.shape[1], np.int64), False
         if takes_lists(program):
             self._lists.count_by_column(pixels, counts)
-        is_sparse = takes_lists(program) and int(counts.sum()) < SPARSE_BELOW * pixels.size
+            is_sparse = int(counts.sum()) < SPARSE_BELOW * pixels.size
         layout = lay_out(program, is_sparse=is_sparse)
         edges = _cut(counts, self._threads(len(pixels))) if is_sparse else _UNCUT
         starts, columns, values = self._as_lists(pixels, edges, int(counts.sum()))
@@ -133,7 +133,7 @@ class NumbaEpoch(CompiledEpoch):
         losses = zeros((threads, whole_lines(len(batches), np.float64)), np.float64)
         correct = zeros((threads, whole_lines(len(batches), np.int64)), np.int64)
         counter = zeros((whole_lines(1, np.int64),), np.int64)
-        rows = steps.rows()
+        rows, bounds = steps.rows(), steps.bounds - steps.first
 
         def part(thread: int) -> None:
             try:
@@ -149,7 +149,7 @@ class NumbaEpoch(CompiledEpoch):
                     data.images,
                     data.labels,
                     rows,
-                    steps.bounds - steps.first,
+                    bounds,
                     steps.rates,
                     steps.before,
                     data.edges,
