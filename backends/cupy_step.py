@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from backends.cuda.descent import MOST_LAYERS, Layer
-from backends.cuda.head import HeadLayer
+from backends.cuda.head import Head, HeadConvolution, HeadLayer
 from backends.cuda.launches import (
     MOST_CLASSES,
     MOST_KERNEL_SIZE,
@@ -61,14 +61,14 @@ class CapturedStep:
         program, plan = self._program, self.plan
         batch = Batch(data, workspace.section, workspace.step, program.pixel_shift)
         launches = Launches(self._kernels, program.dtype, batch=batch)
-        weights, head = parameters[0], plan.first_of_head(workspace.capacity)
+        weights, head = parameters[0], plan.first_of_head()
         for index in range(head):
             self._forward(launches, batch, workspace, weights, index)
         if plan.has_head:
             self._head(launches, batch, workspace, weights, head)
         else:
             self._loss(launches, batch, workspace)
-        for index in range(head - 1, plan.lowest, -1):
+        for index in range(plan.first_of_way_back() - 1, plan.lowest, -1):
             self._backward(launches, workspace, weights, index)
         launches.descend(
             program.update.kind,
@@ -104,7 +104,7 @@ class CapturedStep:
     def _head(
         self, launches: Launches, batch: Batch, workspace: Workspace, weights: Array, first: int
     ) -> None:
-        """Compute the stages from the first of the head on, the loss, and what goes back."""
+        """Compute the stages from the first of the head on, the loss, and the way back."""
         stages = self.plan.stages
         layers = [
             HeadLayer(
@@ -119,7 +119,28 @@ class CapturedStep:
             for index, stage in enumerate(stages[first:], first)
             if stage.weight is not None
         ]
-        launches.head(self._program.loss, layers, weights, batch, workspace.gradients[-1])
+        convolutions = [
+            self._convolution(workspace, index)
+            for index in range(first - 1, self.plan.first_of_way_back() - 1, -1)
+        ]
+        head = Head(layers, convolutions)
+        launches.head(self._program.loss, head, weights, batch, workspace.gradients[-1])
+
+    def _convolution(self, workspace: Workspace, index: int) -> HeadConvolution:
+        """Return a stage through which the head takes the gradients back."""
+        stage, before = self.plan.stages[index], workspace.gradients[index - 1]
+        assert stage.weight is not None
+        assert before is not None
+        return HeadConvolution(
+            x=self._input(workspace, index),
+            dy=workspace.gradients[index],
+            mask=workspace.masks[index],
+            dx=before,
+            weight=stage.weight,
+            below=self.plan.stages[index - 1].activation,
+            maps=_maps(stage),
+            kernel_size=stage.kernel_size,
+        )
 
     def _loss(self, launches: Launches, batch: Batch, workspace: Workspace) -> None:
         """Compute the loss, and the gradient of what the last stage's activation took."""
@@ -165,13 +186,17 @@ class CapturedStep:
 
     def _layer(self, workspace: Workspace, index: int) -> Layer:
         """Return a stage with parameters as the last kernel takes it."""
-        stage = self.plan.stages[index]
+        stage, cut = self.plan.stages[index], workspace.cuts[index]
         assert stage.weight is not None
+        assert cut is not None
         is_convolution = stage.kind == "conv2d"
         return Layer(
             x=None if index == 0 else workspace.outputs[index - 1],
             dy=workspace.gradients[index],
             mask=workspace.masks[index],
+            cut=cut,
+            parts=workspace.parts[index],
+            tickets=workspace.tickets[index],
             weight=stage.weight,
             bias=stage.bias,
             inputs=math.prod(stage.input_shape),

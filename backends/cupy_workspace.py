@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from backends.cuda.descent import Cut, cut
+from backends.cuda.head import MOST_WEIGHTS
 from backends.cuda.launches import Section, Step
 from backends.cupy_memory import megabytes, memory_errors
 from backends.operations.common import Array
@@ -16,9 +18,6 @@ from backends.program import Stage
 # fetching the losses costs nothing.
 MOST_STEPS_A_SECTION = 1024
 MOST_ROWS_A_SECTION = 1 << 20
-# The head reads all weights of its layers for every image. Of more images than this, a layer has a
-# launch of its own, whose tiles read them for 16 images at a time.
-MOST_IMAGES_OF_A_LONG_HEAD = 256
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Plan:
     has_head: bool
     lowest: int
 
-    def first_of_head(self, batch_size: int) -> int:
+    def first_of_head(self) -> int:
         """Return the number of the first stage that is computed together with the loss.
 
         One behind the last where none is.
@@ -46,10 +45,21 @@ class Plan:
         if not self.has_head:
             return count
         first = count - 1
-        if batch_size <= MOST_IMAGES_OF_A_LONG_HEAD:
-            while first > 1 and self.stages[first - 1].kind == "linear":
+        while first > 1 and _is_small_layer(self.stages[first - 1]):
+            first -= 1
+        return first
+
+    def first_of_way_back(self) -> int:
+        """Return the number of the first stage through which the head takes the gradients back."""
+        first = self.first_of_head()
+        if self.has_head:
+            while first - 1 > self.lowest and self.stages[first - 1].kind == "conv2d":
                 first -= 1
         return first
+
+    def cuts(self, batch_size: int) -> list[Cut | None]:
+        """Return how each stage with parameters is shared out; None for others."""
+        return [None if stage.weight is None else cut(stage, batch_size) for stage in self.stages]
 
     def outputs(self) -> list[str | None]:
         """Return the dtype of the outputs of each stage; None where they are not kept."""
@@ -78,6 +88,9 @@ class Workspace:
         outputs: of each stage, for a batch; None where they are not kept.
         gradients: of what the activation of each stage took; None where nobody needs them.
         masks: where the maxima of each stage lie; None where nothing is pooled.
+        cuts: how the gradients of each stage are shared out; None where it has no parameters.
+        parts: sums that the shares of a stage leave; None where there is one.
+        tickets: how many shares of each unit are done, 0 before and after a step; None as before.
     """
 
     capacity: int
@@ -86,6 +99,9 @@ class Workspace:
     outputs: Sequence[Array | None]
     gradients: Sequence[Array | None]
     masks: Sequence[Array | None]
+    cuts: Sequence[Cut | None]
+    parts: Sequence[Array | None]
+    tickets: Sequence[Array | None]
 
 
 def new_workspace(cupy: Any, plan: Plan, capacity: int) -> Workspace:
@@ -94,7 +110,7 @@ def new_workspace(cupy: Any, plan: Plan, capacity: int) -> Workspace:
     Raises:
         MemoryError: the device has no room for it.
     """
-    fixed, per_image = _bytes_needed(plan)
+    fixed, per_image = _bytes_needed(plan, capacity)
     wanted = f"a batch of {capacity} images needs {megabytes(fixed + capacity * per_image)}"
 
     def advice(free: int) -> str:
@@ -125,6 +141,8 @@ def _allocate(cupy: Any, plan: Plan, capacity: int) -> Workspace:
             for stage, dtype in zip(plan.stages, dtypes, strict=True)
         )
 
+    cuts = plan.cuts(capacity)
+    shared_out = [cut if cut and cut.shares > 1 else None for cut in cuts]
     return Workspace(
         capacity=capacity,
         section=new_section(cupy, plan.dtype, steps=steps, capacity=capacity),
@@ -137,18 +155,29 @@ def _allocate(cupy: Any, plan: Plan, capacity: int) -> Workspace:
         outputs=for_each_stage(plan.outputs()),
         gradients=for_each_stage(plan.gradients()),
         masks=for_each_stage(plan.masks()),
+        cuts=cuts,
+        parts=[cut and cupy.empty((cut.shares, cut.parameters), plan.dtype) for cut in shared_out],
+        tickets=[cut and cupy.zeros(cut.units, "int32") for cut in shared_out],
     )
 
 
-def _bytes_needed(plan: Plan) -> tuple[int, int]:
-    """Return how much memory steps take however large a batch is, and more for each image."""
-    integer = np.dtype("int32").itemsize
-    per_image = np.dtype(plan.dtype).itemsize + integer
+def _bytes_needed(plan: Plan, batch_size: int) -> tuple[int, int]:
+    """Return how much memory steps take, but for each image of a batch, and more for each."""
+    integer, real = np.dtype("int32").itemsize, np.dtype(plan.dtype).itemsize
+    per_image = real + integer
+    parts = sum(cut.shares * cut.parameters for cut in plan.cuts(batch_size) if cut)
     for dtypes in (plan.outputs(), plan.gradients(), plan.masks()):
         for stage, dtype in zip(plan.stages, dtypes, strict=True):
             if dtype is not None:
                 per_image += math.prod(stage.output_shape) * np.dtype(dtype).itemsize
-    return integer * MOST_ROWS_A_SECTION, per_image
+    return integer * MOST_ROWS_A_SECTION + real * parts, per_image
+
+
+def _is_small_layer(stage: Stage) -> bool:
+    """Return whether a block of the head can read all weights of a stage for a few images."""
+    return stage.kind == "linear" and math.prod((*stage.input_shape, *stage.output_shape)) <= (
+        MOST_WEIGHTS
+    )
 
 
 def _mask_dtype(stage: Stage) -> str | None:

@@ -18,6 +18,8 @@ from emulated_backend import EmulatedBackend
 from test_compiled_epoch import NETWORKS, OPTIMIZERS, L, assert_tiers_agree, network
 
 from backends import Backend, Ties, cupy_epoch, cupy_workspace
+from backends.cuda import descent, head, launches
+from backends.program import Stage
 from mnist_accel.data import Dataset
 from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import losses, optimizers
@@ -93,6 +95,52 @@ def test_ten_steps_of_pooled_convolutions(
     )
     data = np.ascontiguousarray(mnist.x_train[:11, 8:20, 8:20]), mnist.t_train[:11]
     assert_tiers_agree(models, data, optimizers.Adam(), batch_size=4)  # type: ignore[arg-type]
+
+
+def small_convolutions(backend: Backend) -> Network:
+    row = [L.Conv2d(4, 3, padding=1), L.ReLU(), L.MaxPool2d(), L.Conv2d(6, 2), L.Tanh()]
+    row += [L.Flatten(), L.Linear(40), L.ReLU(), L.Linear(10)]
+    return Network(
+        *(row, losses.SoftmaxCrossEntropy()),
+        input_shape=(1, 8, 8),
+        backend=backend,
+        dtype="float64",
+    )
+
+
+@pytest.mark.parametrize("order", ThreadOrder)
+def test_blocks_that_share_out_the_images_of_a_layer(
+    mnist: Dataset, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of them have none: there are more shares than images in the last batch."""
+    shares = []
+
+    def cut(stage: Stage, batch_size: int) -> descent.Cut:
+        found = descent.cut(stage, batch_size)
+        shares.append(found.shares)
+        return found
+
+    monkeypatch.setattr(descent, "FEWEST_TERMS", 1)
+    monkeypatch.setattr(cupy_workspace, "cut", cut)
+    backend = EmulatedBackend(Device(order, seed=3))
+    models = small_convolutions(backend), small_convolutions(backend)
+    data = np.ascontiguousarray(mnist.x_train[:9, 8:16, 8:16]), mnist.t_train[:9]
+    assert_tiers_agree(models, data, optimizers.Adam(), batch_size=7)
+    assert set(shares) == {7}
+
+
+def test_threads_that_have_several_filters(
+    emulated: EmulatedBackend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they compute is the same to the bit."""
+    data = np.ascontiguousarray(mnist.x_train[:9, 8:16, 8:16]), mnist.t_train[:9]
+    found = []
+    for wanted in (launches.WANTED_THREADS, 1):
+        monkeypatch.setattr(launches, "WANTED_THREADS", wanted)
+        model = small_convolutions(emulated)
+        history = Trainer(model, "adam", batch_size=5, seed=1).fit(*data, epochs=1)
+        found.append([history.losses, *model.state_dict().values()])
+    assert_same_bits(*found)
 
 
 # What these do, the others do too, with fewer threads to emulate.
@@ -187,19 +235,18 @@ def test_results_do_not_depend_on_how_steps_are_cut(
 
 
 @emulated_and_real
-@pytest.mark.parametrize(
-    "long_head",
-    [
-        pytest.param(True, id="a block an image"),
-        pytest.param(False, id="a launch a layer"),
-    ],
-)
+@pytest.mark.parametrize("images", [1, 2, 4, 8, 0])
 def test_linear_layers_at_the_end(
-    backend: Backend, mnist: Dataset, long_head: bool, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, mnist: Dataset, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As wide as every way to share out their columns; each has an activation of its own."""
-    most = cupy_workspace.MOST_IMAGES_OF_A_LONG_HEAD if long_head else 4
-    monkeypatch.setattr(cupy_workspace, "MOST_IMAGES_OF_A_LONG_HEAD", most)
+    """As wide as every way to share out their columns; each has an activation of its own.
+
+    A block takes so many images through them; 0: each layer has a launch of its own.
+    """
+    monkeypatch.setattr(head, "WANTED_BLOCKS", 1)
+    monkeypatch.setattr(head, "MOST_IMAGES", images or 1)
+    if images == 0:
+        monkeypatch.setattr(cupy_workspace, "MOST_WEIGHTS", 0)
     row = [L.Linear(5), L.ReLU(), L.Linear(600), L.Tanh(), L.Linear(70), L.Sigmoid()]
     row += [L.Linear(3, bias=False), L.Linear(33), L.Tanh(), L.Linear(10)]
     models = tuple(
@@ -211,12 +258,12 @@ def test_linear_layers_at_the_end(
         )
         for _ in range(2)
     )
-    data = mnist.x_train[:8], mnist.t_train[:8]
+    data = mnist.x_train[:13], mnist.t_train[:13]
     if isinstance(backend, EmulatedBackend):
         backend.emulator.launched.clear()
-    assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=5)  # type: ignore[arg-type]
+    assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=9)  # type: ignore[arg-type]
     if isinstance(backend, EmulatedBackend):
-        assert ("linear_backward_x" in backend.emulator.launched) != long_head
+        assert ("linear_backward_x" in backend.emulator.launched) == (images == 0)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -232,8 +279,6 @@ def test_a_step_has_as_many_launches_as_the_page_says(
     monkeypatch.setattr(RawKernel, "_launch", note)  # what they compute, other tests show
     monkeypatch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)
     batch_size = 2 if "conv2d" in create_model(name, backend="numpy").kinds else 17
-    if (RECIPES[name].batch_size or len(mnist.x_train)) > cupy_workspace.MOST_IMAGES_OF_A_LONG_HEAD:
-        monkeypatch.setattr(cupy_workspace, "MOST_IMAGES_OF_A_LONG_HEAD", 1)
     trainer = Trainer(
         create_model(name, backend=emulated), RECIPES[name].optimizer, batch_size=batch_size
     )

@@ -15,8 +15,7 @@ from cuda_emulator.build import kernels_in
 from cuda_emulator.cupy import EmulatedCupy
 from emulated_backend import EmulatedBackend
 
-from backends import cupy_workspace
-from backends.cuda import persistent
+from backends.cuda import head, launches, persistent
 from backends.cuda.loader import Kernels, options_for, source
 from benchmarks.gpu import overheads
 from mnist_accel.models import RECIPES, create_model
@@ -38,13 +37,25 @@ SMALL: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10}
 OTHERS: dict[str, list[Constants]] = {
     "activations": [{"ACTIVATION": "TANH", **FIRST}],
     "batches": [{"PIXEL": "float"}],
-    "convolution": [{"KERNEL_SIZE": 7, "POOL": 1, "ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
+    "convolution": [
+        {
+            "KERNEL_SIZE": size,
+            "FILTERS": filters,
+            "POOL": 1,
+            "ACTIVATION": "TANH",
+            "PIXEL": "float",
+            **LATER,
+        }
+        for size, filters in ((7, 2), (3, 4), (32, 1))
+    ],
     "descend": [
         {"RULE": "MOMENTUM", "PIXEL": "float", **LATER},
         {"RULE": "ADAGRAD", **FIRST},
         {"RULE": "RMSPROP", **FIRST},
     ],
-    "head": [{"LOSS": "BINARY_CROSS_ENTROPY", **LATER}],
+    "head": [
+        {"LOSS": "BINARY_CROSS_ENTROPY", "IMAGES": images, **LATER} for images in (1, 2, 4, 8)
+    ],
     "linear": [{"ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
     "losses": [{"LABEL": "int32", **LATER}],
     "one_by_one": [
@@ -84,10 +95,12 @@ def launched(*, clusters: bool) -> dict[str, set[Options]]:
         patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # nothing fills it
         for name, recipe in RECIPES.items():
             batch_sizes = {17, min(17, recipe.batch_size or 17)}  # beyond 16 all are graphs
-            for batch_size, most, compiled in itertools.product(
-                batch_sizes, (16, 17), (True, False)
+            # As batches of 17 images are, and as large ones.
+            for batch_size, wanted, compiled in itertools.product(
+                batch_sizes, ((128, 1 << 16), (2, 1)), (True, False)
             ):
-                patch.setattr(cupy_workspace, "MOST_IMAGES_OF_A_LONG_HEAD", most)
+                patch.setattr(head, "WANTED_BLOCKS", wanted[0])
+                patch.setattr(launches, "WANTED_THREADS", wanted[1])
                 backend = EmulatedBackend(capability="90" if clusters else "70")
                 trainer = Trainer(
                     create_model(name, backend=backend),

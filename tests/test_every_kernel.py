@@ -5,6 +5,7 @@ A kernel that is not among these is noticed. That they compute what they should,
 
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from emulated_backend import EmulatedBackend
 from operation_examples import call, examples
 from test_cuda_kernels import kernels_of
 
-from backends import Backend
+from backends import Backend, cupy_workspace
+from backends.cuda import descent, launches
 from backends.cuda.loader import cooperative
 from benchmarks.gpu import overheads
 from mnist_accel.nn import layers, losses
@@ -68,8 +70,8 @@ def trainings() -> list[Training]:
                 (softmax, "rmsprop"),
             )
         ),
-        # More images than `head` takes through several layers.
-        Training((17,), [L.Linear(2), L.Linear(2), L.ReLU(), L.Linear(3)], softmax, 257),
+        # Layers that are too large for the head, and more images than it has blocks for.
+        Training((17,), [L.Linear(9), L.Linear(9), L.ReLU(), L.Linear(3)], softmax, 130),
         Training((17,), [L.Linear(5), L.Sigmoid(), L.Linear(3)], quadratic, 2, "sgd"),
     ]
 
@@ -97,7 +99,12 @@ def results_on(backend: Backend) -> list[Any]:
 def results_of_all(device: Device) -> list[Any]:
     """The same on the emulator, and what is special: a grid for a cluster, what is measured."""
     *_, small_batches = trainings()
-    results = results_on(EmulatedBackend(device, capability="90"))
+    with (
+        patch.object(descent, "FEWEST_TERMS", 8),
+        patch.object(cupy_workspace, "MOST_WEIGHTS", 80),
+        patch.object(launches, "WANTED_THREADS", 100),
+    ):
+        results = results_on(EmulatedBackend(device, capability="90"))
     results += trained(EmulatedBackend(device, capability="80"), small_batches)
     cupy, target, rounds = EmulatedCupy(device), np.full(70, np.nan), np.int32(3)
     sums, barrier = np.full(64, np.nan, np.float32), np.zeros(2, np.uint32)

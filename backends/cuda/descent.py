@@ -1,7 +1,8 @@
 """The layers whose parameters descend.cu changes, as the kernel takes them."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,16 @@ from numpy.typing import NDArray
 
 from backends.cuda.sizes import Maps
 from backends.operations.common import Array
+from backends.program import Stage
 
-TILE = 16  # side of the tiles of tiles.cuh
+TILE_ROWS, TILE_COLUMNS = 16, 32  # as tiles.cuh has them
+PATCH = 5  # as filter_gradient.cuh has it
 MOST_LAYERS = 16  # as descend.cu and head.cu have it; a kernel takes at most 4 KB of arguments
+
+# So many blocks of a layer keep a large GPU busy. Each has at least so many terms to add up; with
+# fewer, they would spend their time with putting their sums together.
+WANTED_BLOCKS = 512
+FEWEST_TERMS = 2048
 
 # As the structure `Layer` of descend.cu.
 _LAYER = np.dtype(
@@ -19,15 +27,49 @@ _LAYER = np.dtype(
         ("x", "uint64"),
         ("dy", "uint64"),
         ("mask", "uint64"),
+        ("parts", "uint64"),
+        ("tickets", "uint64"),
         ("first_block", "int32"),
+        ("shares", "int32"),
+        ("parameters", "int32"),
         ("weight", "int32"),
         ("bias", "int32"),
         ("inputs", "int32"),
         ("outputs", "int32"),
         ("maps", "int32", 7),
-    ]
+    ],
+    align=True,
 )
-_NO_MAPS = (0,) * 7
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the gradients of a layer are shared out among blocks of threads.
+
+    Attributes:
+        units: parts of its parameters.
+        shares: parts of the images, each of which adds up a unit.
+        parameters: how many there are.
+    """
+
+    units: int
+    shares: int
+    parameters: int
+
+
+def cut(stage: Stage, batch_size: int) -> Cut:
+    """Return how many blocks a stage with parameters has, for batches of up to so many images."""
+    outputs, terms = stage.output_shape[0], batch_size
+    if stage.kind == "conv2d":
+        patches = math.ceil(stage.kernel_size / PATCH) ** 2
+        units = outputs * stage.input_shape[0] * patches
+        weights = outputs * stage.input_shape[0] * stage.kernel_size**2
+        terms *= math.prod(stage.output_shape[1:])
+    else:
+        units = -(-outputs // TILE_COLUMNS) * -(-(stage.input_shape[0] + 1) // TILE_ROWS)
+        weights = outputs * stage.input_shape[0]
+    shares = min(WANTED_BLOCKS // units, terms // FEWEST_TERMS, batch_size)
+    return Cut(units, max(1, shares), weights + (0 if stage.bias is None else outputs))
 
 
 @dataclass(frozen=True)
@@ -38,6 +80,9 @@ class Layer:
         x: what it took; None where that are images of the data set.
         dy: the gradient of what its activation took.
         mask: where the maxima lie; None where the layer does not pool.
+        cut: how it is shared out.
+        parts: sums of gradients of each share; None where there is one.
+        tickets: how many shares of each unit are done, 0 before and after; None as before.
         weight: where its weights begin in the parameter vector.
         bias: where its bias begins; None without one.
         inputs: numbers that it takes of an image.
@@ -49,20 +94,15 @@ class Layer:
     x: Array | None
     dy: Array
     mask: Array | None
+    cut: Cut
+    parts: Array | None
+    tickets: Array | None
     weight: int
     bias: int | None
     inputs: int
     outputs: int
     maps: Maps | None = None
     kernel_size: int = 0
-
-    @property
-    def blocks(self) -> int:
-        """How many blocks of threads it has."""
-        if self.maps is None:
-            return -(-self.outputs // TILE) * -(-(self.inputs + 1) // TILE)
-        numbers = self.maps.channels * self.kernel_size**2 + (self.bias is not None)
-        return self.maps.filters * numbers
 
 
 def as_argument(layers: Sequence[Layer]) -> NDArray[Any]:
@@ -71,18 +111,24 @@ def as_argument(layers: Sequence[Layer]) -> NDArray[Any]:
     table["first_block"] = np.iinfo("int32").max
     first_block = 0
     for entry, layer in zip(table, layers, strict=False):
-        pooled = layer.mask is not None
-        maps = layer.maps and (*astuple(layer.maps), layer.kernel_size, 2 if pooled else 1)
         entry["x"] = address(layer.x)
         entry["dy"] = address(layer.dy)
         entry["mask"] = address(layer.mask)
+        entry["parts"], entry["tickets"] = address(layer.parts), address(layer.tickets)
         entry["first_block"] = first_block
+        entry["shares"], entry["parameters"] = layer.cut.shares, layer.cut.parameters
         entry["weight"] = layer.weight
         entry["bias"] = -1 if layer.bias is None else layer.bias
         entry["inputs"], entry["outputs"] = layer.inputs, layer.outputs
-        entry["maps"] = maps or _NO_MAPS
-        first_block += layer.blocks
+        if layer.maps:
+            entry["maps"] = layer.maps.as_argument(layer.kernel_size, layer.mask is not None)
+        first_block += blocks_of(layer)
     return table.view([("layers", _LAYER, MOST_LAYERS)]).reshape(())
+
+
+def blocks_of(layer: Layer) -> int:
+    """Return how many blocks of threads a layer has."""
+    return layer.cut.units * layer.cut.shares
 
 
 def address(array: Array | None) -> int:

@@ -1,21 +1,26 @@
 // The end of a network in one pass: its last linear layers, the loss, and all gradients that go back
-// from there to what these layers take. Of a captured step alone.
+// from there, through these layers and the convolutions before them. Of a captured step alone.
 //
 // A launch, and a read of the weights from the cache, takes longer than the arithmetic of such a layer
-// for some images. So a block takes an image through all of them; barriers of the block lie between.
+// for some images. So a block takes its images through all of them; barriers of the block lie between.
 //
-// Layout: x (B, in), W (in, out), dx (B, in), all by rows. Forward, the warps share out the columns of
-// W and, where there are fewer than 32 for each, its rows, so that a warp reads neighbouring numbers;
-// back, a warp has a row of W at a time. Logits stay in the block.
-// Cost per image: 2·in·out multiplications a layer; each weight is read twice.
-// Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC.
+// Layout: x (B, in), W (in, out), dx (B, in), all by rows; maps as convolution.cu has them. Forward, the
+// warps share out the columns of W and, where there are fewer than 32 for each, its rows, so that a warp
+// reads neighbouring numbers; back, a warp has a row of W at a time. A weight that is read serves all
+// images of the block. Logits stay in the block.
+// Cost per image: 2·in·out multiplications a layer, and as convolution.cu; each weight is read twice by a
+// block.
+// Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC; -DIMAGES of a block, 1 to 8.
 #include "common.cuh"
+#include "rows.cuh"
+#include "maps.cuh"
+#include "image_gradient.cuh"
 #include "loss_of_image.cuh"
 
 #define MOST_THREADS 512
 #define MOST_LAYERS 16
 
-// A layer of the head; as head.py writes it.
+// A linear layer of the head; as head.py writes it.
 struct Layer {
   real* x;   // what it takes, and so what the layer before leaves
   real* dx;  // the gradient of what the activation that made x took; 0 where nobody needs it
@@ -24,93 +29,149 @@ struct Layer {
   int below;  // the activation that made x
 };
 
+// A convolution before them.
+struct Convolution {
+  const real *x, *dy;
+  const uint8* mask;
+  real* dx;
+  int weight;
+  int below;
+  Maps maps;
+};
+
 struct Layers {
   Layer of[MOST_LAYERS];
-  int count;
+  Convolution convolutions[MOST_LAYERS];  // from the last to the first
+  int count, convolution_count;
 };
 
 struct Shared {
-  real parts[MOST_THREADS], logits[32];
+  real parts[IMAGES][MOST_THREADS], logits[IMAGES][32];
 };
 
-// Sets y, numbers of one image, to the activation of x W + bias.
-__device__ __forceinline__ void forward(const Layer& layer, const real* x, const real* parameters,
-                                        int activation, real* y, real* parts) {
+// Sets y, numbers of some images, to the activation of x W + bias.
+__device__ __forceinline__ void forward(const Layer& layer, const Numbers& x, const real* parameters,
+                                        int activation, real* y, int stride, Shared& shared) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
   const real* const weight = parameters + layer.weight;
   // Warps that have the same 32 columns share out the rows.
   const int bands = min(warps, (layer.outputs + 31) / 32), sharers = warps / bands;
-  const int band = warp % bands, share = warp / bands;
-  for (int first = 0; first < layer.outputs; first += bands * 32) {
+  const int band = warp % bands, share = warp / bands, width = bands * 32;
+  for (int first = 0; first < layer.outputs; first += width) {
     const int column = min(first + band * 32 + lane, layer.outputs - 1);
-    real sum = 0;
+    real sums[IMAGES];
+#pragma unroll
+    for (int image = 0; image < IMAGES; image++) sums[image] = 0;
     if (share < sharers)
 #pragma unroll 4
-      for (int k = share; k < layer.inputs; k += sharers)
-        sum += x[k] * weight[k * layer.outputs + column];
-    parts[threadIdx.x] = sum;
+      for (int k = share; k < layer.inputs; k += sharers) {
+        const real number = weight[k * layer.outputs + column];
+#pragma unroll
+        for (int image = 0; image < IMAGES; image++)  // those beyond the end repeat the last
+          sums[image] += x(min(image, x.count - 1))[k] * number;
+      }
+#pragma unroll
+    for (int image = 0; image < IMAGES; image++) shared.parts[image][threadIdx.x] = sums[image];
     __syncthreads();
-    const int own = first + int(threadIdx.x);
-    if (int(threadIdx.x) < bands * 32 && own < layer.outputs) {
+    for (int place = threadIdx.x; place < x.count * width; place += blockDim.x) {
+      const int image = place / width, own = first + place % width;
+      if (own >= layer.outputs) continue;
       real total = layer.bias >= 0 ? parameters[layer.bias + own] : real(0);
       for (int other = 0; other < sharers; other++)
-        total += parts[other * bands * 32 + threadIdx.x];
-      y[own] = activate_as(activation, total);
+        total += shared.parts[image][other * width + place % width];
+      y[image * stride + own] = activate_as(activation, total);
     }
     __syncthreads();
   }
 }
 
-// Sets dx, numbers of one image, to dy Wᵀ times the derivative of the activation that made x.
-__device__ __forceinline__ void back(const Layer& layer, const real* x, const real* parameters,
-                                     const real* dy, real* dx) {
+// Sets dx, numbers of some images, to dy Wᵀ times the derivative of the activation that made x.
+__device__ __forceinline__ void back(const Layer& layer, const Numbers& x, const real* parameters,
+                                     const Numbers& dy, real* dx) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
   for (int k = warp; k < layer.inputs; k += warps) {
     const real* const row = parameters + layer.weight + k * layer.outputs;
-    real sum = 0;
-    for (int column = lane; column < layer.outputs; column += 32) sum += dy[column] * row[column];
-    sum = sum_of_warp(sum);
-    if (lane == 0) dx[k] = sum * derivative_as(layer.below, x[k]);
+    real sums[IMAGES];
+#pragma unroll
+    for (int image = 0; image < IMAGES; image++) sums[image] = 0;
+    for (int column = lane; column < layer.outputs; column += 32) {
+      const real number = row[column];
+#pragma unroll
+      for (int image = 0; image < IMAGES; image++)
+        sums[image] += dy(min(image, dy.count - 1))[column] * number;
+    }
+    real own = 0;  // of the image that is this lane's
+#pragma unroll
+    for (int image = 0; image < IMAGES; image++) {
+      const real sum = sum_of_warp(sums[image]);
+      if (lane == image) own = sum;
+    }
+    if (lane < x.count) dx[lane * layer.inputs + k] = own * derivative_as(layer.below, x(lane)[k]);
   }
   __syncthreads();
 }
 
-// Grid: (images), blocks of whole warps. At most 32 outputs of the last layer.
-// At most 80 registers.
+// Sets the gradients of the images of a convolution; a thread has a pixel of some channels at a time.
+__device__ __forceinline__ void back(const Convolution& convolution, const real* parameters, int first,
+                                     int count) {
+  const Maps& maps = convolution.maps;
+  const int pixels = maps.height * maps.width;
+  const int groups = (maps.channels + CHANNELS_OF_A_THREAD - 1) / CHANNELS_OF_A_THREAD;
+  for (int place = threadIdx.x; place < count * groups * pixels; place += blockDim.x) {
+    const int image = first + place / (groups * pixels), group = place / pixels % groups;
+    const int64 input = int64(image) * maps.channels * pixels;
+    const int64 output = int64(image) * maps.filters * maps.cells();
+    image_gradient<CHANNELS_OF_A_THREAD>(
+        convolution.dy + output, convolution.mask + output, parameters + convolution.weight,
+        convolution.x + input, maps, convolution.below, group * CHANNELS_OF_A_THREAD, place % pixels,
+        convolution.dx + input);
+  }
+  __syncthreads();
+}
+
+// Grid: (images / IMAGES), blocks of whole warps. At most 32 outputs of the last layer.
+// At most 128 registers.
 extern "C" __global__ void __launch_bounds__(512, 1)
     head(const __grid_constant__ Layers layers, const real* __restrict__ parameters,
          const int* __restrict__ labels, const int* __restrict__ rows, batch_t batch, real* dlogits,
          real* __restrict__ losses, int* __restrict__ correct) {
   __shared__ Shared shared;
-  const int image = blockIdx.x, images = images_of(batch), last = layers.count - 1;
-  if (image >= images) return;  // a whole block
+  const int images = images_of(batch), first = blockIdx.x * IMAGES, last = layers.count - 1;
+  const int count = min(IMAGES, images - first);
+  if (count <= 0) return;  // a whole block
   for (int i = 0; i <= last; i++) {
     const Layer& layer = layers.of[i];
+    const Numbers x = Numbers{layer.x, layer.inputs, images}.from(first);
     const bool is_last = i == last;
-    real* const y = is_last ? shared.logits : layers.of[i + 1].x + int64(image) * layer.outputs;
-    forward(layer, layer.x + int64(image) * layer.inputs, parameters,
-            is_last ? IDENTITY : layers.of[i + 1].below, y, shared.parts);
+    real* const y =
+        is_last ? shared.logits[0] : layers.of[i + 1].x + int64(first) * layer.outputs;
+    forward(layer, {x.first, x.size, count}, parameters, is_last ? IDENTITY : layers.of[i + 1].below,
+            y, is_last ? 32 : layer.outputs, shared);
   }
 
-  const int classes = layers.of[last].outputs;
-  real* const dlogits_of_image = dlogits + int64(image) * classes;
-  if (threadIdx.x < 32) {  // a lane a class; those left over repeat the last
-    const real logit = shared.logits[min(int(threadIdx.x), classes - 1)];
-    const LossOfImage result =
-        loss_of_image(logit, classes, labels[rows[beginning_of(batch) + image]]);
-    if (int(threadIdx.x) < classes) dlogits_of_image[threadIdx.x] = result.dlogit / real(images);
-    if (threadIdx.x == 0) {
-      losses[image] = result.loss;
-      correct[image] = result.is_correct;
+  const int classes = layers.of[last].outputs, lane = threadIdx.x % 32;
+  for (int image = threadIdx.x / 32; image < count; image += blockDim.x / 32) {
+    // A lane a class; those left over repeat the last.
+    const real logit = shared.logits[image][min(lane, classes - 1)];
+    const int label = labels[rows[beginning_of(batch) + first + image]];
+    const LossOfImage result = loss_of_image(logit, classes, label);
+    if (lane < classes)
+      dlogits[int64(first + image) * classes + lane] = result.dlogit / real(images);
+    if (lane == 0) {
+      losses[first + image] = result.loss;
+      correct[first + image] = result.is_correct;
     }
   }
   __syncthreads();
 
-  const real* dy = dlogits_of_image;
+  const real* dy = dlogits;
   for (int i = last; i >= 0 && layers.of[i].dx; i--) {
     const Layer& layer = layers.of[i];
-    real* const dx = layer.dx + int64(image) * layer.inputs;
-    back(layer, layer.x + int64(image) * layer.inputs, parameters, dy, dx);
-    dy = dx;
+    const int64 inputs = int64(first) * layer.inputs, outputs = int64(first) * layer.outputs;
+    back(layer, {layer.x + inputs, layer.inputs, count}, parameters,
+         {dy + outputs, layer.outputs, count}, layer.dx + inputs);
+    dy = layer.dx;
   }
+  for (int i = 0; i < layers.convolution_count; i++)
+    back(layers.convolutions[i], parameters, first, count);
 }

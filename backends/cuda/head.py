@@ -1,4 +1,4 @@
-"""The layers at the end of a network, as head.cu takes them."""
+"""The end of a network, as head.cu takes it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.cuda.descent import MOST_LAYERS, address
+from backends.cuda.sizes import Maps
 from backends.operations.common import Array
 from backends.program import ActivationKind
 
 MOST_THREADS = 512  # as in head.cu
+FEWEST_THREADS = 64
+WEIGHTS_OF_A_THREAD = 16  # of the largest layer; a thread with fewer has little to do
+# A block takes several images through the layers where there are more of them than this. Each block
+# reads all weights; and a large GPU has about as many multiprocessors.
+WANTED_BLOCKS = 128
+MOST_IMAGES = 8
+# Of larger layers than this, each block would read more than it computes: they are launches of
+# their own, whose tiles read a weight once for 16 images.
+MOST_WEIGHTS = 1 << 16
 
 # As common.cuh numbers them.
-_ACTIVATIONS: dict[ActivationKind, int] = {"identity": 0, "relu": 1, "sigmoid": 2, "tanh": 3}
+ACTIVATIONS: dict[ActivationKind, int] = {"identity": 0, "relu": 1, "sigmoid": 2, "tanh": 3}
 
-# As the structures `Layer` and `Layers` of head.cu.
+# As the structure `Layer` of head.cu.
 _LAYER = np.dtype(
     [
         ("x", "uint64"),
@@ -29,7 +39,28 @@ _LAYER = np.dtype(
     ],
     align=True,
 )
-_LAYERS = np.dtype([("of", _LAYER, MOST_LAYERS), ("count", "int32")], align=True)
+# As the structure `Convolution`.
+_CONVOLUTION = np.dtype(
+    [
+        ("x", "uint64"),
+        ("dy", "uint64"),
+        ("mask", "uint64"),
+        ("dx", "uint64"),
+        ("weight", "int32"),
+        ("below", "int32"),
+        ("maps", "int32", 7),
+    ],
+    align=True,
+)
+_LAYERS = np.dtype(
+    [
+        ("of", _LAYER, MOST_LAYERS),
+        ("convolutions", _CONVOLUTION, MOST_LAYERS),
+        ("count", "int32"),
+        ("convolution_count", "int32"),
+    ],
+    align=True,
+)
 
 
 @dataclass(frozen=True)
@@ -56,23 +87,76 @@ class HeadLayer:
     below: ActivationKind
 
 
-def threads(layers: Sequence[HeadLayer]) -> int:
-    """Return how many threads take an image through these layers.
+@dataclass(frozen=True)
+class HeadConvolution:
+    """A convolution before the layers of a head, through which the head takes the gradients back.
 
-    A single one is the small layer before the loss, and there may be many images.
+    Attributes:
+        x: what it takes, and what the activation `below` has made.
+        dy: the gradient of what its activation took.
+        mask: where the maxima lie; None where it does not pool.
+        dx: set to the gradient of what the activation below took.
+        weight: where its filters begin in the parameter vector.
+        below: the activation that made `x`.
+        maps: its sizes.
+        kernel_size: side of the filters.
     """
-    return 64 if len(layers) == 1 else MOST_THREADS
+
+    x: Array
+    dy: Array
+    mask: Array | None
+    dx: Array
+    weight: int
+    below: ActivationKind
+    maps: Maps
+    kernel_size: int
 
 
-def as_argument(layers: Sequence[HeadLayer]) -> NDArray[Any]:
-    """Return layers as the kernel takes them by value: one structure of NumPy."""
-    argument = np.zeros((), _LAYERS)
-    argument["count"] = len(layers)
-    for entry, layer in zip(argument["of"], layers, strict=False):
-        entry["x"] = address(layer.x)
-        entry["dx"] = address(layer.dx)
-        entry["weight"] = layer.weight
-        entry["bias"] = -1 if layer.bias is None else layer.bias
-        entry["inputs"], entry["outputs"] = layer.inputs, layer.outputs
-        entry["below"] = _ACTIVATIONS[layer.below]
-    return argument
+@dataclass(frozen=True)
+class Head:
+    """What head.cu computes.
+
+    Attributes:
+        layers: linear layers, one or more, the last with at most 32 outputs.
+        convolutions: before them, from the last to the first.
+    """
+
+    layers: Sequence[HeadLayer]
+    convolutions: Sequence[HeadConvolution]
+
+    @property
+    def threads(self) -> int:
+        """How many threads a block has."""
+        largest = max(layer.inputs * layer.outputs for layer in self.layers)
+        if self.convolutions:
+            return MOST_THREADS
+        wanted = largest // WEIGHTS_OF_A_THREAD // 32 * 32
+        return max(FEWEST_THREADS, min(MOST_THREADS, wanted))
+
+    def as_argument(self) -> NDArray[Any]:
+        """Return what the kernel takes by value: one structure of NumPy."""
+        argument = np.zeros((), _LAYERS)
+        argument["count"] = len(self.layers)
+        argument["convolution_count"] = len(self.convolutions)
+        for entry, layer in zip(argument["of"], self.layers, strict=False):
+            entry["x"] = address(layer.x)
+            entry["dx"] = address(layer.dx)
+            entry["weight"] = layer.weight
+            entry["bias"] = -1 if layer.bias is None else layer.bias
+            entry["inputs"], entry["outputs"] = layer.inputs, layer.outputs
+            entry["below"] = ACTIVATIONS[layer.below]
+        for entry, before in zip(argument["convolutions"], self.convolutions, strict=False):
+            entry["x"], entry["dx"] = address(before.x), address(before.dx)
+            entry["dy"], entry["mask"] = address(before.dy), address(before.mask)
+            entry["weight"] = before.weight
+            entry["below"] = ACTIVATIONS[before.below]
+            entry["maps"] = before.maps.as_argument(before.kernel_size, before.mask is not None)
+        return argument
+
+
+def images_of_a_block(batch_size: int) -> int:
+    """Return how many images a block takes through the layers, of batches of up to so many."""
+    images = 1
+    while images < MOST_IMAGES and images * WANTED_BLOCKS < batch_size:
+        images *= 2
+    return images

@@ -11,18 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda import head, persistent
-from backends.cuda.descent import TILE, Layer, as_argument
-from backends.cuda.head import HeadLayer
+from backends.cuda import descent, head, persistent
+from backends.cuda.descent import TILE_COLUMNS, TILE_ROWS
+from backends.cuda.head import ACTIVATIONS, Head
 from backends.cuda.loader import REAL, Constant, Kernel, Kernels
 from backends.cuda.sizes import Filters, Maps, Windows
 from backends.operations.common import Array, Ties
 from backends.order import ROUNDS, Order
+from backends.program import ActivationKind
 
 THREADS = 256  # of a block; a multiple of a warp
 WARP = 32
 MOST_CLASSES = 32  # of head.cu: a lane for each
 MOST_KERNEL_SIZE = 32  # of filters: a line of one is kept in registers
+MOST_FILTERS = 4  # of a thread of conv2d, as long as there are so many threads:
+WANTED_THREADS = 1 << 16  # they keep a large GPU busy
+MOST_TAPS = 20  # of these filters' lines, which are kept in registers
+CHANNELS = 4  # of a thread, as image_gradient.cuh has it
 
 
 def _mean(kept: float) -> tuple[float, float]:
@@ -224,36 +229,38 @@ class Launches:
         inputs, outputs = weight.shape
         constants, arguments = self._input(x)
         kernel = self._get("linear", "linear", ACTIVATION=activation.upper(), **constants)
-        grid = (_parts(outputs, TILE), _parts(len(x), TILE))
-        kernel(grid, (TILE * TILE,), *arguments, weight, bias, inputs, outputs, y)
+        grid = (_parts(outputs, TILE_COLUMNS), _parts(len(x), TILE_ROWS))
+        kernel(grid, (THREADS,), *arguments, weight, bias, inputs, outputs, y)
 
     def linear_backward_x(self, dy: Array, weight: Array, x: Array, dx: Array, below: str) -> None:
         """Set `dx` to dy Wᵀ times the derivative of the activation `below`, which made `x`."""
         inputs, outputs = weight.shape
         kernel = self._get("linear", "linear_backward_x", ACTIVATION=below.upper())
-        grid = (_parts(inputs, TILE), _parts(len(x), TILE))
-        kernel(grid, (TILE * TILE,), dy, weight, x, inputs, outputs, self._images(x), dx)
+        grid = (_parts(inputs, TILE_COLUMNS), _parts(len(x), TILE_ROWS))
+        kernel(grid, (THREADS,), dy, weight, x, inputs, outputs, self._images(x), dx)
 
     def head(
         self,
         loss: str,
-        layers: Sequence[HeadLayer],
+        what: Head,
         parameters: Array,
         batch: Batch,
         dlogits: Array,
     ) -> None:
-        """Compute the last linear layers, the loss, and the gradients of what they take.
+        """Compute the end of a network, the loss, and the gradients of what it takes.
 
         Args:
             loss: which.
-            layers: one or more, the last with at most `MOST_CLASSES` outputs.
+            what: the layers, the last with at most `MOST_CLASSES` outputs.
             parameters: the parameter vector.
             batch: has the labels, and takes loss and success of each image.
             dlogits: set to the gradient of the mean loss.
         """
-        kernel = self._get("head", "head", LOSS=loss.upper())
+        images = head.images_of_a_block(len(dlogits))
+        kernel = self._get("head", "head", LOSS=loss.upper(), IMAGES=images)
+        grid = (_parts(len(dlogits), images),)
         kernel(
-            *((len(dlogits),), (head.threads(layers),), head.as_argument(layers), parameters),
+            *(grid, (what.threads,), what.as_argument(), parameters),
             *(batch.data.labels, batch.section.rows, self._images(dlogits), dlogits),
             *(batch.step.row_losses, batch.step.row_correct),
         )
@@ -281,11 +288,13 @@ class Launches:
         activation: str = "identity",
     ) -> None:
         """Set `y` to what becomes of the images `x`, and `mask` to the ties where it is pooled."""
-        constants, arguments = self._input(x)
-        kernel = self._get("convolution", "conv2d", **filters.constants(activation), **constants)
         cells = math.prod(y.shape[2:])
+        own = _filters_of_a_thread(maps.filters, filters.kernel_size, threads=len(x) * cells)
+        constants, arguments = self._input(x)
+        constants |= filters.constants(activation, own)
+        kernel = self._get("convolution", "conv2d", **constants)
         threads = min(THREADS, _parts(cells, WARP) * WARP)
-        grid = (len(x) * maps.filters, _parts(cells, threads))
+        grid = (len(x) * _parts(maps.filters, own), _parts(cells, threads))
         all_ties = filters.ties == "all"
         kernel(grid, (threads,), *arguments, weight, bias, *astuple(maps), all_ties, y, mask)
 
@@ -294,10 +303,10 @@ class Launches:
     ) -> None:
         """Set the gradients of filters and biases from that of their outputs."""
         kernel = self._get("convolution", "conv2d_backward_weight", **filters.constants())
-        taps = maps.channels * filters.kernel_size**2
+        patches = maps.filters * maps.channels * _parts(filters.kernel_size, descent.PATCH) ** 2
         threads = min(THREADS, _parts(math.prod(dy.shape) // maps.filters, 4 * WARP) * WARP)
         sizes = *astuple(maps), len(x)
-        kernel((taps + 1, maps.filters), (max(WARP, threads),), dy, x, *sizes, dweight, dbias)
+        kernel((patches,), (max(WARP, threads),), dy, x, *sizes, dweight, dbias)
 
     def conv2d_backward_x(
         self,
@@ -308,13 +317,13 @@ class Launches:
         dx: Array,
         maps: Maps,
         filters: Filters,
-        below: str = "identity",
+        below: ActivationKind = "identity",
     ) -> None:
         """Set `dx` to the gradient of the images, times the derivative of what made `x`."""
-        kernel = self._get("convolution", "conv2d_backward_x", **filters.constants(below))
-        grid = (len(x) * maps.channels, _parts(maps.height * maps.width, THREADS))
-        images = self._images(x)
-        kernel(grid, (THREADS,), dy, mask, weight, x, *astuple(maps), images, dx)
+        kernel = self._get("convolution", "conv2d_backward_x", **filters.constants())
+        grid = (len(x) * _parts(maps.channels, CHANNELS), _parts(maps.height * maps.width, THREADS))
+        sizes = *astuple(maps), self._images(x), ACTIVATIONS[below]
+        kernel(grid, (THREADS,), dy, mask, weight, x, *sizes, dx)
 
     def max_pool2d(self, x: Array, y: Array, mask: Array, windows: Windows, ties: Ties) -> None:
         """Set `y` to the maximum of each window, and `mask` to where it lies."""
@@ -375,7 +384,7 @@ class Launches:
     def descend(
         self,
         rule: str,
-        layers: Sequence[Layer],
+        layers: Sequence[descent.Layer],
         batch: Batch,
         parameters: tuple[Array, ...],
         settings: Mapping[str, float],
@@ -395,10 +404,10 @@ class Launches:
             RULE=rule.upper(),
             PIXEL=_pixel(data.images),
         )
-        blocks = sum(layer.blocks for layer in layers)
+        blocks = sum(map(descent.blocks_of, layers))
         numbers = _numbers(rule, settings)
         kernel(
-            *((blocks + 1,), (THREADS,), as_argument(layers), data.images, section.rows),
+            *((blocks + 1,), (THREADS,), descent.as_argument(layers), data.images, section.rows),
             *(float(batch.shift), step.batch, *parameters, *numbers, step.rates),
             *(step.row_losses, step.row_correct, section.step, section.losses, section.correct),
         )
@@ -424,6 +433,22 @@ class Launches:
         if self._batch is not None:
             constants["CAPTURED"] = 1
         return self._kernels.get(file, name, dtype=self._dtype, **constants)
+
+
+def _filters_of_a_thread(filters: int, kernel_size: int, *, threads: int) -> int:
+    """Return for how many filters a thread of conv2d computes its outputs.
+
+    Args:
+        filters: how many there are.
+        kernel_size: of their sides.
+        threads: how many there are for one filter.
+    """
+    fitting = [
+        own
+        for own in range(1, min(MOST_FILTERS, MOST_TAPS // kernel_size) + 1)
+        if filters % own == 0 and threads * (filters // own) >= WANTED_THREADS
+    ]
+    return max(fitting, default=1)
 
 
 def _numbers(rule: str, settings: Mapping[str, float]) -> tuple[float | int, ...]:

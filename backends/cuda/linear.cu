@@ -10,37 +10,41 @@
 #include "input.cuh"
 #include "tiles.cuh"
 
-// Grid: (outputs / 16, images / 16). y = activation(x W + bias).
-// At most 48 registers.
-extern "C" __global__ void __launch_bounds__(256)
+// Grid: (outputs / 32, images / 16). y = activation(x W + bias).
+// At most 128 registers.
+extern "C" __global__ void __launch_bounds__(256, 2)
     linear(INPUT, const real* __restrict__ weight, const real* __restrict__ bias, int inputs,
            int outputs, real* __restrict__ y) {
   __shared__ Tiles tiles;
   const Input input = INPUT_OF(inputs);
-  if (int(blockIdx.y) * TILE >= input.count) return;  // a whole block
+  const int first_row = blockIdx.y * TILE_ROWS, first_column = blockIdx.x * TILE_COLUMNS;
+  if (first_row >= input.count) return;  // a whole block
   const Matrix<Numbers> weights = {{weight, outputs, inputs}};
-  const real sum =
-      product<false, false>(Matrix<Input>{input}, weights, blockIdx.y, blockIdx.x, tiles);
-  const int row = blockIdx.y * TILE + threadIdx.x / TILE;
-  const int column = blockIdx.x * TILE + threadIdx.x % TILE;
-  if (row >= input.count || column >= outputs) return;
-  y[int64(row) * outputs + column] = activate<ACTIVATION>(bias ? sum + bias[column] : sum);
+  product<false, false>(Matrix<Input>{input}, weights, blockIdx.y, blockIdx.x, tiles);
+  for (int place = threadIdx.x; place < TILE_NUMBERS; place += blockDim.x) {
+    const int row = first_row + place / TILE_COLUMNS, column = first_column + place % TILE_COLUMNS;
+    if (row >= input.count || column >= outputs) continue;
+    const real sum = number_of_tile(tiles, place);
+    y[int64(row) * outputs + column] = activate<ACTIVATION>(bias ? sum + bias[column] : sum);
+  }
 }
 
-// Grid: (inputs / 16, images / 16). dx = dy Wᵀ, times the derivative of what made x (`below`).
-// At most 40 registers.
-extern "C" __global__ void __launch_bounds__(256)
+// Grid: (inputs / 32, images / 16). dx = dy Wᵀ, times the derivative of what made x (`below`).
+// At most 128 registers.
+extern "C" __global__ void __launch_bounds__(256, 2)
     linear_backward_x(const real* __restrict__ dy, const real* __restrict__ weight,
                       const real* __restrict__ below, int inputs, int outputs, batch_t batch,
                       real* __restrict__ dx) {
   __shared__ Tiles tiles;
   const int images = images_of(batch);
-  if (int(blockIdx.y) * TILE >= images) return;  // a whole block
+  const int first_row = blockIdx.y * TILE_ROWS, first_column = blockIdx.x * TILE_COLUMNS;
+  if (first_row >= images) return;  // a whole block
   const Matrix<Numbers> gradients = {{dy, outputs, images}}, weights = {{weight, outputs, inputs}};
-  const real sum = product<false, true>(gradients, weights, blockIdx.y, blockIdx.x, tiles);
-  const int row = blockIdx.y * TILE + threadIdx.x / TILE;
-  const int column = blockIdx.x * TILE + threadIdx.x % TILE;
-  if (row >= images || column >= inputs) return;
-  const int64 at = int64(row) * inputs + column;
-  dx[at] = sum * derivative<ACTIVATION>(below[at]);
+  product<false, true>(gradients, weights, blockIdx.y, blockIdx.x, tiles);
+  for (int place = threadIdx.x; place < TILE_NUMBERS; place += blockDim.x) {
+    const int row = first_row + place / TILE_COLUMNS, column = first_column + place % TILE_COLUMNS;
+    if (row >= images || column >= inputs) continue;
+    const int64 at = int64(row) * inputs + column;
+    dx[at] = number_of_tile(tiles, place) * derivative<ACTIVATION>(below[at]);
+  }
 }

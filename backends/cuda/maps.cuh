@@ -1,4 +1,4 @@
-// The images and feature maps of a convolution, and the gradient of one of its numbers. Needs rows.cuh.
+// The images and feature maps of a convolution. Needs rows.cuh.
 
 // The sizes of an image and of what becomes of it.
 struct Maps {
@@ -13,8 +13,10 @@ struct Maps {
   __device__ __forceinline__ int outputs_across() const {
     return width + 2 * padding - kernel_size + 1;
   }
-  __device__ __forceinline__ int cells_down() const { return outputs_down() / side; }
-  __device__ __forceinline__ int cells_across() const { return outputs_across() / side; }
+  // Which cell a row or a column of outputs belongs to; cheaper than a division.
+  __device__ __forceinline__ int cell_of(int output) const { return output >> (side - 1); }
+  __device__ __forceinline__ int cells_down() const { return cell_of(outputs_down()); }
+  __device__ __forceinline__ int cells_across() const { return cell_of(outputs_across()); }
   __device__ __forceinline__ int cells() const { return cells_down() * cells_across(); }
 };
 
@@ -26,28 +28,19 @@ __device__ __forceinline__ real pixel(const Row& image, const Maps& maps, int ch
   return image[(channel * maps.height + row) * maps.width + column];
 }
 
-// Returns what this thread of a block adds to the gradient of a number of a filter, or, behind the
-// last of them, of its bias. `dy` is the gradient of what the activation took, of `mask` bit
-// side·i + j is set where output (i, j) of a square receives it.
-template <class Images>
-__device__ __forceinline__ real part_of_filter_gradient(const real* dy, const uint8* mask,
-                                                        const Images& x, const Maps& maps,
-                                                        int filter, int number) {
-  const bool is_bias = number == maps.channels * maps.taps();
-  const int channel = is_bias ? 0 : number / maps.taps(), tap = number % maps.taps();
-  const int cells = maps.cells(), across = maps.cells_across();
-  const int64 total = int64(x.count) * cells;
-  real sum = 0;
-  for (int64 place = threadIdx.x; place < total; place += blockDim.x) {
-    const int image = int(place / cells), cell = int(place % cells);
-    const int64 at = (int64(image) * maps.filters + filter) * cells + cell;
-    const int top = cell / across * maps.side + tap / maps.kernel_size - maps.padding;
-    const int left = cell % across * maps.side + tap % maps.kernel_size - maps.padding;
-    for (int bit = 0; bit < maps.side * maps.side; bit++) {
-      if (maps.side == 2 && !(mask[at] >> bit & 1)) continue;
-      const int row = top + bit / maps.side, column = left + bit % maps.side;
-      sum += dy[at] * (is_bias ? real(1) : pixel(x(image), maps, channel, row, column));
-    }
-  }
-  return sum;
-}
+// The outputs of a cell that receive its gradient, one after the other: all of them, or those whose
+// bit is set in a mask, bit 2·i + j for output (i, j) of the square.
+struct Receivers {
+  unsigned bits;
+  int side;
+
+  __device__ __forceinline__ Receivers(const uint8* mask, int64 cell, int side)
+      : bits(side == 2 ? mask[cell] : 1), side(side) {}
+  __device__ __forceinline__ bool any() const { return bits; }
+  __device__ __forceinline__ int row() const { return first() / 2; }
+  __device__ __forceinline__ int column() const { return first() % 2; }
+  __device__ __forceinline__ void next() { bits &= bits - 1; }
+
+ private:
+  __device__ __forceinline__ int first() const { return __ffs(int(bits)) - 1; }
+};

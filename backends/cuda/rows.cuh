@@ -1,12 +1,15 @@
-// Rows of numbers as kernels read them: `x(row)[i]`.
+// Rows of numbers as kernels read them: `x(row)[i]`, and `x.from(row)`, those from one on.
+//
+// Wherever rows begin is counted in 64 bits; from there on 32 will do, which take fewer instructions.
 
 // Numbers that lie one row after the other.
 struct Numbers {
   const real* first;
   int size;  // of a row
   int count;
-  __device__ __forceinline__ const real* operator()(int row) const {
-    return first + int64(row) * size;
+  __device__ __forceinline__ const real* operator()(int row) const { return first + row * size; }
+  __device__ __forceinline__ Numbers from(int row) const {
+    return {first + int64(row) * size, size, count - row};
   }
 };
 
@@ -16,6 +19,7 @@ struct Image {
   const PIXEL* pixels;
   real shift;
   __device__ __forceinline__ real operator[](int i) const { return normalised(pixels[i], shift); }
+  __device__ __forceinline__ Image operator+(int i) const { return {pixels + i, shift}; }
 };
 
 // The images of a batch, wherever in the data set they lie.
@@ -27,6 +31,9 @@ struct Pixels {
   int count;
   __device__ __forceinline__ Image operator()(int image) const {
     return {images + int64(rows[image]) * size, shift};
+  }
+  __device__ __forceinline__ Pixels from(int image) const {
+    return {images, rows + image, shift, size, count - image};
   }
 };
 #endif

@@ -1,6 +1,6 @@
 """Sizes of convolutions and poolings, as the kernels take them."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from backends.operations.common import Ties
 
@@ -22,6 +22,10 @@ class Maps:
     width: int
     filters: int
     padding: int
+
+    def as_argument(self, kernel_size: int, is_pooled: bool) -> tuple[int, ...]:
+        """Return these sizes as the structure `Maps` of maps.cuh, which has two more."""
+        return *astuple(self), kernel_size, 2 if is_pooled else 1
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,11 @@ class Filters:
     kernel_size: int
     ties: Ties | None = None
 
-    def constants(self, activation: str = "identity") -> dict[str, str | int]:
-        """Return the options of convolution.cu."""
+    def constants(self, activation: str = "identity", filters: int = 1) -> dict[str, str | int]:
+        """Return the options of convolution.cu; a thread has so many filters."""
         return {
             "KERNEL_SIZE": self.kernel_size,
+            "FILTERS": filters,
             "ACTIVATION": activation.upper(),
             "POOL": int(self.ties is not None),
         }

@@ -1,53 +1,100 @@
-// Products of matrices, a tile of the result for each block of 16×16 threads in one row.
+// Products of matrices, a tile of 16×32 numbers of the result for each block of 8 warps.
 //
-// A thread computes one number: at the sizes of MNIST the grid is small, and what is short is work
-// for all multiprocessors, not arithmetic for each thread. Tiles of both factors pass through shared
-// memory, so every number is read once for 16 results. Needs rows.cuh.
+// The matrices of MNIST's networks are small, so a block computes its tile with as many threads as a
+// large one would take: each warp has the whole tile, and every eighth slab of the terms. A thread has
+// 4×4 numbers in registers, for which it reads 4 + 4 of shared memory a term. Warps wait for nobody
+// until their sums are put together. Needs rows.cuh.
 
-#define TILE 16
+#define TILE_ROWS 16
+#define TILE_COLUMNS 32
+#define TILE_NUMBERS (TILE_ROWS * TILE_COLUMNS)
+#define TILE_WARPS 8
+#define SLAB int(64 / sizeof(real))  // terms that a warp reads at a time
 
-// A column more than are used: a column of a tile then lies in different banks.
-struct Tiles {
-  real left[TILE][TILE + 1], right[TILE][TILE + 1];
+// Numbers that are read together.
+struct alignas(16) Four {
+  real of[4];
 };
 
+// Four numbers more in a line than are used: lines then begin in different banks.
+struct Slab {
+  real left[SLAB][TILE_ROWS + 4], right[SLAB][TILE_COLUMNS + 4];
+};
+
+union alignas(16) Tiles {
+  Slab slabs[TILE_WARPS];
+  real sums[TILE_WARPS][TILE_NUMBERS];  // of each warp, after the last slab
+};
+
+// A factor of a product: its lines are rows of the left one, and columns of the right one.
 template <class Rows>
 struct Matrix {
   Rows row;  // there are row.count of row.size
   int ones = 0;  // columns of ones that follow
 };
 
-// Returns number (i, j) of a matrix or of its transpose, 0 beyond its end.
-template <bool transposed, class Rows>
-__device__ __forceinline__ real number(const Matrix<Rows>& m, int i, int j) {
-  const int row = transposed ? j : i, column = transposed ? i : j;
-  if (row >= m.row.count || column >= m.row.size + m.ones) return 0;
-  return column < m.row.size ? m.row(row)[column] : real(1);
+// Reads what some terms need of some lines. Lines begin again with the last one beyond their end: what
+// comes of them is nobody's. Whichever way round a matrix is, neighbouring lanes read neighbours.
+template <bool lines_are_rows, int LINES, class Rows>
+__device__ __forceinline__ void fill(real (&slab)[SLAB][LINES + 4], const Matrix<Rows>& m,
+                                     int first_line, int first_term, int terms) {
+  const int lane = threadIdx.x % 32;
+  if constexpr (lines_are_rows) {
+    const Rows row = m.row.from(first_line);
+    const int term = lane % SLAB;
+    const bool within = first_term + term < terms;
+#pragma unroll
+    for (int line = lane / SLAB; line < LINES; line += 32 / SLAB)
+      slab[term][line] = within ? row(min(line, row.count - 1))[first_term + term] : real(0);
+  } else {
+    const Rows row = m.row.from(first_term);
+    const int line = lane % LINES, column = min(first_line + line, m.row.size - 1);
+    const bool is_one = m.ones && first_line + line == m.row.size;
+#pragma unroll
+    for (int term = lane / LINES; term < SLAB; term += 32 / LINES) {
+      const real number = term < row.count ? row(term)[column] : real(0);
+      slab[term][line] = is_one && term < row.count ? real(1) : number;
+    }
+  }
 }
 
-// Returns this thread's number of a tile of the product of two matrices, each transposed or not.
-// Thread 16·y + x computes the number in line y and column x of the tile.
+// Computes a tile of the product of two matrices, each transposed or not. What the warps have summed
+// up is in `tiles.sums` afterwards, line by line of the tile, for every thread to read.
 template <bool left_transposed, bool right_transposed, class Left, class Right>
-__device__ __forceinline__ real product(const Matrix<Left>& left, const Matrix<Right>& right,
+__device__ __forceinline__ void product(const Matrix<Left>& left, const Matrix<Right>& right,
                                         int tile_row, int tile_column, Tiles& tiles) {
-  const int x = threadIdx.x % TILE, y = threadIdx.x / TILE;
-  const int row = tile_row * TILE, column = tile_column * TILE;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int own_row = lane / 8 * 4, own_column = lane % 8 * 4;
   const int terms = left_transposed ? left.row.count : left.row.size;
-  real sum = 0;
-  for (int first = 0; first < terms; first += TILE) {
-    // Whichever way round a matrix is, neighbouring threads read neighbouring numbers.
-    if (left_transposed)
-      tiles.left[x][y] = number<true>(left, row + x, first + y);
-    else
-      tiles.left[y][x] = number<false>(left, row + y, first + x);
-    if (right_transposed)
-      tiles.right[x][y] = number<true>(right, first + x, column + y);
-    else
-      tiles.right[y][x] = number<false>(right, first + y, column + x);
-    __syncthreads();
+  Slab& slab = tiles.slabs[warp];
+  real sums[16];
 #pragma unroll
-    for (int k = 0; k < TILE; k++) sum += tiles.left[y][k] * tiles.right[k][x];
-    __syncthreads();  // nobody fills a tile that another still reads
+  for (int i = 0; i < 16; i++) sums[i] = 0;
+#pragma unroll 1
+  for (int first = warp * SLAB; first < terms; first += TILE_WARPS * SLAB) {
+    fill<!left_transposed, TILE_ROWS>(slab.left, left, tile_row * TILE_ROWS, first, terms);
+    fill<right_transposed, TILE_COLUMNS>(slab.right, right, tile_column * TILE_COLUMNS, first, terms);
+    __syncwarp();
+#pragma unroll 4
+    for (int term = 0; term < SLAB; term++) {
+      const Four a = *reinterpret_cast<const Four*>(&slab.left[term][own_row]);
+      const Four b = *reinterpret_cast<const Four*>(&slab.right[term][own_column]);
+#pragma unroll
+      for (int i = 0; i < 16; i++) sums[i] += a.of[i / 4] * b.of[i % 4];
+    }
+    __syncwarp();  // nobody fills a slab that another still reads
   }
-  return sum;
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 16; i++)
+    tiles.sums[warp][(own_row + i / 4) * TILE_COLUMNS + own_column + i % 4] = sums[i];
+  __syncthreads();
+}
+
+// Returns a number of the tile.
+__device__ __forceinline__ real number_of_tile(const Tiles& tiles, int place) {
+  real total = 0;
+#pragma unroll
+  for (int warp = 0; warp < TILE_WARPS; warp++) total += tiles.sums[warp][place];
+  return total;
 }
