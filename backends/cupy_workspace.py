@@ -52,8 +52,9 @@ class Plan:
     def first_of_way_back(self) -> int:
         """Return the number of the first stage through which the head takes the gradients back."""
         first = self.first_of_head()
-        if self.has_head:
-            while first - 1 > self.lowest and self.stages[first - 1].kind == "conv2d":
+        size = self.stages[first - 1].kernel_size  # 0 of other stages than convolutions
+        if self.has_head and size:
+            while first - 1 > self.lowest and self.stages[first - 1].kernel_size == size:
                 first -= 1
         return first
 

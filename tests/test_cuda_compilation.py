@@ -41,12 +41,13 @@ OTHERS: dict[str, list[Constants]] = {
         {
             "KERNEL_SIZE": size,
             "FILTERS": filters,
+            "CHANNELS": channels,
             "POOL": 1,
             "ACTIVATION": "TANH",
             "PIXEL": "float",
             **LATER,
         }
-        for size, filters in ((7, 2), (3, 4), (32, 1))
+        for size, filters, channels in ((7, 2, 8), (3, 4, 4), (32, 1, 1))
     ],
     "descend": [
         {"RULE": "MOMENTUM", "PIXEL": "float", **LATER},
@@ -54,7 +55,14 @@ OTHERS: dict[str, list[Constants]] = {
         {"RULE": "RMSPROP", **FIRST},
     ],
     "head": [
-        {"LOSS": "BINARY_CROSS_ENTROPY", "IMAGES": images, **LATER} for images in (1, 2, 4, 8)
+        {
+            "LOSS": "BINARY_CROSS_ENTROPY",
+            "IMAGES": images,
+            "KERNEL_SIZE": size,
+            "CHANNELS": channels,
+            **LATER,
+        }
+        for images, size, channels in ((1, 3, 8), (2, 5, 6), (4, 0, 1), (8, 7, 8))
     ],
     "linear": [{"ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
     "losses": [{"LABEL": "int32", **LATER}],

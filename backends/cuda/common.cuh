@@ -92,6 +92,26 @@ __device__ __forceinline__ Number sum_of_warp(Number value) {
   return value;
 }
 
+// Returns, to lanes 32 / count · i, the sum of what the lanes of a warp have as number i: with each
+// step a lane gives away half of its numbers and takes over the others. `count` is a power of two.
+template <int count>
+__device__ __forceinline__ real sum_of_each(real (&numbers)[count]) {
+  int distance = 16;
+#pragma unroll
+  for (int left = count / 2; left > 0; left /= 2, distance /= 2) {
+    const bool is_upper = threadIdx.x & distance;
+#pragma unroll
+    for (int i = 0; i < left; i++) {
+      const real given = is_upper ? numbers[i] : numbers[i + left];
+      const real kept = is_upper ? numbers[i + left] : numbers[i];
+      numbers[i] = kept + __shfl_xor_sync(EVERY_LANE, given, distance);
+    }
+  }
+  for (; distance > 0; distance /= 2)
+    numbers[0] += __shfl_xor_sync(EVERY_LANE, numbers[0], distance);
+  return numbers[0];
+}
+
 // Returns, to thread 0, the sum of what the threads of a block of whole warps have. `sums` is
 // shared memory, a number for each warp; it may be used again after the next barrier.
 template <class Number>

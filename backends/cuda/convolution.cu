@@ -7,7 +7,7 @@
 // tap in one order: equal patches give equal outputs to the last bit, as ties of max-pooling need it.
 // Cost per image: O·OH·OW·C·K² multiplications forward, as many for the gradient of the filters and
 // for that of the images; where outputs are pooled, a quarter of them back.
-// Options: -DKERNEL_SIZE=1 to 32; -DFILTERS, of a thread; -DPOOL=1 where outputs are pooled;
+// Options: -DKERNEL_SIZE=1 to 32; -DFILTERS, of a thread, a divisor of O; -DPOOL=1 where outputs are pooled;
 // -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH: of the outputs. -DPIXEL where the images are those of
 // the data set.
 #include "common.cuh"
@@ -51,7 +51,7 @@ __device__ __forceinline__ real pooled(const real (&outputs)[SIDE * SIDE], int a
   return largest;
 }
 
-// Grid: (images · filters / FILTERS, cells / threads). Bit 2·i + j of `mask`, which is not touched
+// Grid: (images · cells / threads, filters / FILTERS). Bit 2·i + j of `mask`, which is not touched
 // unless POOL, is set where output (i, j) of a window receives the gradient: with `all_ties` every one
 // that equals the maximum, else the first.
 // At most 128 registers.
@@ -60,10 +60,10 @@ extern "C" __global__ void __launch_bounds__(256, 2)
            real* __restrict__ y, uint8* __restrict__ mask) {
   const Maps maps = ALL_MAPS;
   const Input input = INPUT_OF(channels * height * width);
-  const int groups = (filters + FILTERS - 1) / FILTERS;
-  const int image = blockIdx.x / groups, first_filter = blockIdx.x % groups * FILTERS;
-  const int cell = blockIdx.y * blockDim.x + threadIdx.x, cells = maps.cells();
-  if (image >= input.count || cell >= cells) return;
+  const int cells = maps.cells(), first_filter = blockIdx.y * FILTERS;
+  const unsigned place = blockIdx.x * blockDim.x + threadIdx.x;
+  const int image = place / cells, cell = place % cells;
+  if (image >= input.count) return;
   const auto pixels = input.from(image)(0);
   const int top = cell / maps.cells_across() * SIDE - padding;
   const int left = cell % maps.cells_across() * SIDE - padding;
@@ -71,9 +71,9 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 #pragma unroll
   for (int i = 0; i < FILTERS * SIDE * SIDE; i++) sums[i / (SIDE * SIDE)][i % (SIDE * SIDE)] = 0;
   for (int channel = 0; channel < channels; channel++) {
-    Taps taps, taps_above;
-    // Line by line of the image: it meets this line of the filters for the upper outputs of a window,
-    // and the one above, which is still at hand, for the lower ones.
+    Taps taps;
+    // Line by line of the image. For the lower outputs of a window it meets the line of the filters
+    // that is still at hand, for the upper ones the next.
 #pragma unroll 1
     for (int i = 0; i < KERNEL_SIZE + SIDE - 1; i++) {
       real line[KERNEL_SIZE + SIDE - 1];
@@ -81,16 +81,16 @@ extern "C" __global__ void __launch_bounds__(256, 2)
       for (int j = 0; j < KERNEL_SIZE + SIDE - 1; j++)
         line[j] = pixel(pixels, maps, channel, top + i, left + j);
       if (SIDE == 2 && i > 0) {
-        add_line(sums, SIDE * SIDE - 2, taps_above, line);
-        add_line(sums, SIDE * SIDE - 1, taps_above, line + SIDE - 1);
+        add_line(sums, SIDE * SIDE - 2, taps, line);
+        add_line(sums, SIDE * SIDE - 1, taps, line + SIDE - 1);
       }
       if (i == KERNEL_SIZE) break;
 #pragma unroll
       for (int filter = 0; filter < FILTERS; filter++) {
-        const int own = min(first_filter + filter, filters - 1);
-        const real* const first = weight + ((own * channels + channel) * KERNEL_SIZE + i) * KERNEL_SIZE;
+        const int map = (first_filter + filter) * channels + channel;
+        const real* const first = weight + (map * KERNEL_SIZE + i) * KERNEL_SIZE;
 #pragma unroll
-        for (int j = 0; j < KERNEL_SIZE; j++) taps[filter][j] = taps_above[filter][j] = first[j];
+        for (int j = 0; j < KERNEL_SIZE; j++) taps[filter][j] = first[j];
       }
       add_line(sums, 0, taps, line);
       if (SIDE == 2) add_line(sums, SIDE - 1, taps, line + SIDE - 1);
@@ -99,7 +99,6 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 #pragma unroll
   for (int i = 0; i < FILTERS; i++) {
     const int filter = first_filter + i;
-    if (filter >= filters) break;
     const int64 at = (int64(image) * filters + filter) * cells + cell;
     unsigned bits;
     const real largest = pooled(sums[i], all_ties, bits);
@@ -131,20 +130,19 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   if (bias >= 0) dbias[bias] = total;
 }
 
-// Grid: (images · channels / CHANNELS_OF_A_THREAD, pixels / threads).
+// Grid: (images · squares of pixels / threads, channels / CHANNELS).
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(256, 2)
     conv2d_backward_x(const real* __restrict__ dy, const uint8* __restrict__ mask,
                       const real* __restrict__ weight, const real* __restrict__ below, MAPS,
                       batch_t batch, int activation_below, real* __restrict__ dx) {
   const Maps maps = ALL_MAPS;
-  const int groups = (channels + CHANNELS_OF_A_THREAD - 1) / CHANNELS_OF_A_THREAD;
-  const int image = blockIdx.x / groups, group = blockIdx.x % groups;
-  const int place = blockIdx.y * blockDim.x + threadIdx.x;
-  if (image >= images_of(batch) || place >= height * width) return;
+  const unsigned place = blockIdx.x * blockDim.x + threadIdx.x;
+  const int image = place / squares(maps), square = place % squares(maps);
+  if (image >= images_of(batch)) return;
   const int64 input = int64(image) * channels * height * width;
   const int64 output = int64(image) * filters * maps.cells();
-  image_gradient<CHANNELS_OF_A_THREAD>(dy + output, mask + output, weight, below + input, maps,
-                                       activation_below, group * CHANNELS_OF_A_THREAD, place,
+  image_gradient(dy + output, mask + output, weight, below + input, maps,
+                                       activation_below, blockIdx.y * CHANNELS, square,
                                        dx + input);
 }

@@ -77,7 +77,8 @@ __device__ __forceinline__ void filter_gradient(const real* dy, const uint8* mas
     const int64 at = int64(cell.image) * outputs + (map + cell.row * across + cell.column);
     const real gradient = dy[at];
     const auto image = x.from(cell.image)(0);
-    for (Receivers output(mask, at, maps.side); output.any(); output.next()) {
+    Receivers output(mask, at, maps.side);
+    do {
       own[PATCH_NUMBERS - 1] += gradient;
       const int top = cell.row * maps.side + output.row() + patch.row - maps.padding;
       const int left = cell.column * maps.side + output.column() + patch.column - maps.padding;
@@ -91,7 +92,7 @@ __device__ __forceinline__ void filter_gradient(const real* dy, const uint8* mas
         for (int j = 0; j < PATCH; j++)
           if (left + j >= 0 && left + j < right) own[i * PATCH + j] += gradient * line[j];
       }
-    }
+    } while (output.next());
   }
 #pragma unroll
   for (int i = 0; i < PATCH_NUMBERS; i++) {

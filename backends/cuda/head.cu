@@ -6,11 +6,12 @@
 //
 // Layout: x (B, in), W (in, out), dx (B, in), all by rows; maps as convolution.cu has them. Forward, the
 // warps share out the columns of W and, where there are fewer than 32 for each, its rows, so that a warp
-// reads neighbouring numbers; back, a warp has a row of W at a time. A weight that is read serves all
-// images of the block. Logits stay in the block.
+// reads neighbouring numbers; back, a warp has some rows of W at a time, and a lane some columns. A weight
+// that is read serves all images of the block. Logits stay in the block.
 // Cost per image: 2·in·out multiplications a layer, and as convolution.cu; each weight is read twice by a
 // block.
-// Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC; -DIMAGES of a block, 1 to 8.
+// Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC; -DIMAGES of a block, 1, 2,
+// 4 or 8; -DKERNEL_SIZE of all convolutions, or 0; -DCHANNELS as image_gradient.cuh has it.
 #include "common.cuh"
 #include "rows.cuh"
 #include "maps.cuh"
@@ -18,6 +19,7 @@
 #include "loss_of_image.cuh"
 
 #define MOST_THREADS 512
+#define ROWS (8 / IMAGES)  // of a weight matrix that a warp takes back at a time
 #define MOST_LAYERS 16
 
 // A linear layer of the head; as head.py writes it.
@@ -89,41 +91,45 @@ __device__ __forceinline__ void forward(const Layer& layer, const Numbers& x, co
 __device__ __forceinline__ void back(const Layer& layer, const Numbers& x, const real* parameters,
                                      const Numbers& dy, real* dx) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  for (int k = warp; k < layer.inputs; k += warps) {
-    const real* const row = parameters + layer.weight + k * layer.outputs;
-    real sums[IMAGES];
+  const real* const weight = parameters + layer.weight;
+  for (int first = warp * ROWS; first < layer.inputs; first += warps * ROWS) {
+    real sums[ROWS * IMAGES];
 #pragma unroll
-    for (int image = 0; image < IMAGES; image++) sums[image] = 0;
+    for (int i = 0; i < ROWS * IMAGES; i++) sums[i] = 0;
     for (int column = lane; column < layer.outputs; column += 32) {
-      const real number = row[column];
+      real gradients[IMAGES];
 #pragma unroll
       for (int image = 0; image < IMAGES; image++)
-        sums[image] += dy(min(image, dy.count - 1))[column] * number;
-    }
-    real own = 0;  // of the image that is this lane's
+        gradients[image] = dy(min(image, dy.count - 1))[column];
 #pragma unroll
-    for (int image = 0; image < IMAGES; image++) {
-      const real sum = sum_of_warp(sums[image]);
-      if (lane == image) own = sum;
+      for (int i = 0; i < ROWS * IMAGES; i++) {
+        const int row = min(first + i / IMAGES, layer.inputs - 1);
+        sums[i] += weight[row * layer.outputs + column] * gradients[i % IMAGES];
+      }
     }
-    if (lane < x.count) dx[lane * layer.inputs + k] = own * derivative_as(layer.below, x(lane)[k]);
+    const real own = sum_of_each(sums);
+    const int number = lane / (32 / (ROWS * IMAGES)), k = first + number / IMAGES;
+    const int image = number % IMAGES;
+    if (lane % (32 / (ROWS * IMAGES)) == 0 && k < layer.inputs && image < x.count)
+      dx[image * layer.inputs + k] = own * derivative_as(layer.below, x(image)[k]);
   }
   __syncthreads();
 }
 
-// Sets the gradients of the images of a convolution; a thread has a pixel of some channels at a time.
+// Sets the gradients of the images of a convolution; a thread has a square of pixels at a time.
 __device__ __forceinline__ void back(const Convolution& convolution, const real* parameters, int first,
                                      int count) {
-  const Maps& maps = convolution.maps;
-  const int pixels = maps.height * maps.width;
-  const int groups = (maps.channels + CHANNELS_OF_A_THREAD - 1) / CHANNELS_OF_A_THREAD;
-  for (int place = threadIdx.x; place < count * groups * pixels; place += blockDim.x) {
-    const int image = first + place / (groups * pixels), group = place / pixels % groups;
-    const int64 input = int64(image) * maps.channels * pixels;
+  Maps maps = convolution.maps;
+  maps.kernel_size = KERNEL_SIZE;  // known when this is compiled
+  const int pixels = maps.channels * maps.height * maps.width, places = squares(maps);
+  const int groups = maps.channels / CHANNELS;
+  for (int place = threadIdx.x; place < count * groups * places; place += blockDim.x) {
+    const int image = first + place / (groups * places), group = place / places % groups;
+    const int64 input = int64(image) * pixels;
     const int64 output = int64(image) * maps.filters * maps.cells();
-    image_gradient<CHANNELS_OF_A_THREAD>(
+    image_gradient(
         convolution.dy + output, convolution.mask + output, parameters + convolution.weight,
-        convolution.x + input, maps, convolution.below, group * CHANNELS_OF_A_THREAD, place % pixels,
+        convolution.x + input, maps, convolution.below, group * CHANNELS, place % places,
         convolution.dx + input);
   }
   __syncthreads();
@@ -172,6 +178,8 @@ extern "C" __global__ void __launch_bounds__(512, 1)
          {dy + outputs, layer.outputs, count}, layer.dx + inputs);
     dy = layer.dx;
   }
+#if KERNEL_SIZE > 0
   for (int i = 0; i < layers.convolution_count; i++)
     back(layers.convolutions[i], parameters, first, count);
+#endif
 }

@@ -1,5 +1,6 @@
 """The end of a network, as head.cu takes it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.cuda.descent import MOST_LAYERS, address
-from backends.cuda.sizes import Maps
+from backends.cuda.sizes import MOST_CHANNELS, Maps, divisor
 from backends.operations.common import Array
 from backends.program import ActivationKind
 
 MOST_THREADS = 512  # as in head.cu
-FEWEST_THREADS = 64
-WEIGHTS_OF_A_THREAD = 16  # of the largest layer; a thread with fewer has little to do
+FEWEST_THREADS = 128
+PRODUCTS_OF_A_THREAD = 16  # of the largest layer; a thread with fewer has little to do
 # A block takes several images through the layers where there are more of them than this. Each block
 # reads all weights; and a large GPU has about as many multiprocessors.
 WANTED_BLOCKS = 128
@@ -118,19 +119,32 @@ class Head:
 
     Attributes:
         layers: linear layers, one or more, the last with at most 32 outputs.
-        convolutions: before them, from the last to the first.
+        convolutions: before them, from the last to the first, all with filters of one size.
     """
 
     layers: Sequence[HeadLayer]
     convolutions: Sequence[HeadConvolution]
 
-    @property
-    def threads(self) -> int:
-        """How many threads a block has."""
-        largest = max(layer.inputs * layer.outputs for layer in self.layers)
+    def constants(self, images: int) -> dict[str, int]:
+        """Return the options of head.cu, but for the loss; a block has so many images."""
+        if not self.convolutions:
+            return {"IMAGES": images, "KERNEL_SIZE": 0, "CHANNELS": 1}
+        squares = max(before.maps.squares_of_pixels for before in self.convolutions)
+        channels = divisor(
+            math.gcd(*(before.maps.channels for before in self.convolutions)),
+            most=MOST_CHANNELS,
+            threads=images * squares,
+            wanted=MOST_THREADS // 4,
+        )
+        kernel_size = self.convolutions[0].kernel_size
+        return {"IMAGES": images, "KERNEL_SIZE": kernel_size, "CHANNELS": channels}
+
+    def threads(self, images: int) -> int:
+        """Return how many threads a block has that takes so many images through the layers."""
         if self.convolutions:
             return MOST_THREADS
-        wanted = largest // WEIGHTS_OF_A_THREAD // 32 * 32
+        largest = images * max(layer.inputs * layer.outputs for layer in self.layers)
+        wanted = largest // PRODUCTS_OF_A_THREAD // 32 * 32
         return max(FEWEST_THREADS, min(MOST_THREADS, wanted))
 
     def as_argument(self) -> NDArray[Any]:

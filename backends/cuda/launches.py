@@ -15,7 +15,7 @@ from backends.cuda import descent, head, persistent
 from backends.cuda.descent import TILE_COLUMNS, TILE_ROWS
 from backends.cuda.head import ACTIVATIONS, Head
 from backends.cuda.loader import REAL, Constant, Kernel, Kernels
-from backends.cuda.sizes import Filters, Maps, Windows
+from backends.cuda.sizes import MOST_CHANNELS, Filters, Maps, Windows, divisor
 from backends.operations.common import Array, Ties
 from backends.order import ROUNDS, Order
 from backends.program import ActivationKind
@@ -27,7 +27,6 @@ MOST_KERNEL_SIZE = 32  # of filters: a line of one is kept in registers
 MOST_FILTERS = 4  # of a thread of conv2d, as long as there are so many threads:
 WANTED_THREADS = 1 << 16  # they keep a large GPU busy
 MOST_TAPS = 20  # of these filters' lines, which are kept in registers
-CHANNELS = 4  # of a thread, as image_gradient.cuh has it
 
 
 def _mean(kept: float) -> tuple[float, float]:
@@ -257,10 +256,10 @@ class Launches:
             dlogits: set to the gradient of the mean loss.
         """
         images = head.images_of_a_block(len(dlogits))
-        kernel = self._get("head", "head", LOSS=loss.upper(), IMAGES=images)
+        kernel = self._get("head", "head", LOSS=loss.upper(), **what.constants(images))
         grid = (_parts(len(dlogits), images),)
         kernel(
-            *(grid, (what.threads,), what.as_argument(), parameters),
+            *(grid, (what.threads(images),), what.as_argument(), parameters),
             *(batch.data.labels, batch.section.rows, self._images(dlogits), dlogits),
             *(batch.step.row_losses, batch.step.row_correct),
         )
@@ -289,14 +288,14 @@ class Launches:
     ) -> None:
         """Set `y` to what becomes of the images `x`, and `mask` to the ties where it is pooled."""
         cells = math.prod(y.shape[2:])
-        own = _filters_of_a_thread(maps.filters, filters.kernel_size, threads=len(x) * cells)
+        most = min(MOST_FILTERS, MOST_TAPS // filters.kernel_size)
+        own = divisor(maps.filters, most=most, threads=len(x) * cells, wanted=WANTED_THREADS)
         constants, arguments = self._input(x)
-        constants |= filters.constants(activation, own)
+        constants |= filters.constants(activation, filters=own)
         kernel = self._get("convolution", "conv2d", **constants)
-        threads = min(THREADS, _parts(cells, WARP) * WARP)
-        grid = (len(x) * _parts(maps.filters, own), _parts(cells, threads))
+        grid = (_parts(len(x) * cells, THREADS), maps.filters // own)
         all_ties = filters.ties == "all"
-        kernel(grid, (threads,), *arguments, weight, bias, *astuple(maps), all_ties, y, mask)
+        kernel(grid, (THREADS,), *arguments, weight, bias, *astuple(maps), all_ties, y, mask)
 
     def conv2d_backward_weight(
         self, dy: Array, x: Array, dweight: Array, dbias: Array, maps: Maps, filters: Filters
@@ -320,8 +319,12 @@ class Launches:
         below: ActivationKind = "identity",
     ) -> None:
         """Set `dx` to the gradient of the images, times the derivative of what made `x`."""
-        kernel = self._get("convolution", "conv2d_backward_x", **filters.constants())
-        grid = (len(x) * _parts(maps.channels, CHANNELS), _parts(maps.height * maps.width, THREADS))
+        squares = maps.squares_of_pixels
+        own = divisor(
+            maps.channels, most=MOST_CHANNELS, threads=len(x) * squares, wanted=WANTED_THREADS
+        )
+        kernel = self._get("convolution", "conv2d_backward_x", **filters.constants(channels=own))
+        grid = (_parts(len(x) * squares, THREADS), maps.channels // own)
         sizes = *astuple(maps), self._images(x), ACTIVATIONS[below]
         kernel(grid, (THREADS,), dy, mask, weight, x, *sizes, dx)
 
@@ -433,22 +436,6 @@ class Launches:
         if self._batch is not None:
             constants["CAPTURED"] = 1
         return self._kernels.get(file, name, dtype=self._dtype, **constants)
-
-
-def _filters_of_a_thread(filters: int, kernel_size: int, *, threads: int) -> int:
-    """Return for how many filters a thread of conv2d computes its outputs.
-
-    Args:
-        filters: how many there are.
-        kernel_size: of their sides.
-        threads: how many there are for one filter.
-    """
-    fitting = [
-        own
-        for own in range(1, min(MOST_FILTERS, MOST_TAPS // kernel_size) + 1)
-        if filters % own == 0 and threads * (filters // own) >= WANTED_THREADS
-    ]
-    return max(fitting, default=1)
 
 
 def _numbers(rule: str, settings: Mapping[str, float]) -> tuple[float | int, ...]:

@@ -28,19 +28,18 @@ __device__ __forceinline__ real pixel(const Row& image, const Maps& maps, int ch
   return image[(channel * maps.height + row) * maps.width + column];
 }
 
-// The outputs of a cell that receive its gradient, one after the other: all of them, or those whose
-// bit is set in a mask, bit 2·i + j for output (i, j) of the square.
+// The outputs of a cell that receive its gradient, one after the other: the only one, or of a square of
+// four those whose bits are set, bit 2·i + j for output (i, j). There is always one.
 struct Receivers {
   unsigned bits;
-  int side;
 
   __device__ __forceinline__ Receivers(const uint8* mask, int64 cell, int side)
-      : bits(side == 2 ? mask[cell] : 1), side(side) {}
-  __device__ __forceinline__ bool any() const { return bits; }
-  __device__ __forceinline__ int row() const { return first() / 2; }
-  __device__ __forceinline__ int column() const { return first() % 2; }
-  __device__ __forceinline__ void next() { bits &= bits - 1; }
+      : bits(side == 2 ? mask[cell] : 1) {}
+  __device__ __forceinline__ int row() const { return first() > 3; }
+  __device__ __forceinline__ int column() const { return (first() & 10) != 0; }
+  // Goes on to the next; returns whether there is one.
+  __device__ __forceinline__ bool next() { return bits &= bits - 1; }
 
  private:
-  __device__ __forceinline__ int first() const { return __ffs(int(bits)) - 1; }
+  __device__ __forceinline__ unsigned first() const { return bits & -bits; }
 };

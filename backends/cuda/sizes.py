@@ -1,8 +1,11 @@
 """Sizes of convolutions and poolings, as the kernels take them."""
 
+import math
 from dataclasses import astuple, dataclass
 
 from backends.operations.common import Ties
+
+MOST_CHANNELS = 8  # of a thread of image_gradient.cuh
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class Maps:
     width: int
     filters: int
     padding: int
+
+    @property
+    def squares_of_pixels(self) -> int:
+        """How many squares of 2×2 pixels cover a channel of an image."""
+        return math.ceil(self.height / 2) * math.ceil(self.width / 2)
 
     def as_argument(self, kernel_size: int, is_pooled: bool) -> tuple[int, ...]:
         """Return these sizes as the structure `Maps` of maps.cuh, which has two more."""
@@ -61,11 +69,31 @@ class Filters:
     kernel_size: int
     ties: Ties | None = None
 
-    def constants(self, activation: str = "identity", filters: int = 1) -> dict[str, str | int]:
-        """Return the options of convolution.cu; a thread has so many filters."""
+    def constants(
+        self, activation: str = "identity", *, filters: int = 1, channels: int = 1
+    ) -> dict[str, str | int]:
+        """Return the options of convolution.cu; a thread has so many filters, or channels."""
         return {
             "KERNEL_SIZE": self.kernel_size,
             "FILTERS": filters,
+            "CHANNELS": channels,
             "ACTIVATION": activation.upper(),
             "POOL": int(self.ties is not None),
         }
+
+
+def divisor(number: int, *, most: int, threads: int, wanted: int) -> int:
+    """Return how many of a number of maps a thread has: as many as leave enough threads.
+
+    Args:
+        number: which the result divides.
+        most: that a thread can have.
+        threads: how many there would be for one map.
+        wanted: how many there have to be.
+    """
+    fitting = [
+        own
+        for own in range(1, most + 1)
+        if number % own == 0 and threads * (number // own) >= wanted
+    ]
+    return max(fitting, default=1)
