@@ -1,7 +1,7 @@
 // What all kernels share: the type of their numbers, where a batch's size comes from, activations,
 // and sums over the threads of a block.
 //
-// -DREAL=float or double. Kernels add in one order, without atomics: runs repeat to the bit.
+// -DREAL=float or double. Every sum has one order: runs repeat to the bit.
 
 typedef REAL real;
 typedef int int32;
