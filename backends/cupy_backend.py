@@ -5,6 +5,7 @@ takes a third of a second, and most machines have no GPU.
 """
 
 import importlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
+from backends.cuda.descent import cut_filters, patch_of
 from backends.cuda.launches import MOST_KERNEL_SIZE, Launches
 from backends.cuda.loader import REAL, Kernels
 from backends.cuda.sizes import Filters, Maps, Windows
@@ -166,9 +168,12 @@ class CupyBackend(Backend):
         dy, x, weight = (self._in_c_order(array) for array in (dy, x, weight))
         launches = self._launches[str(x.dtype)]
         maps, filters = _maps(x, weight, padding), Filters(weight.shape[2])
-        dweight = self._cupy.empty(weight.shape, x.dtype)
-        dbias = self._cupy.empty(weight.shape[:1], x.dtype)
-        launches.conv2d_backward_weight(dy, x, dweight, dbias, maps, filters)
+        size, cells = filters.kernel_size, math.prod(dy.shape[2:])
+        cut = cut_filters(maps, size, len(x), cells=cells, patch=patch_of(size))
+        sums = self._cupy.empty((cut.shares, cut.parameters), x.dtype)
+        launches.conv2d_backward_weight(dy, x, sums, cut, maps, filters)
+        grads = sums[0] if cut.shares == 1 else sums.sum(axis=0)
+        dweight, dbias = grads[: weight.size].reshape(weight.shape), grads[weight.size :]
         dx = None
         if need_dx:
             dx = self._cupy.empty(x.shape, x.dtype)

@@ -1,9 +1,9 @@
 """A step of a training as a row of launches: what a CUDA graph is captured from.
 
 Forward, a launch a stage, of which the first takes its images from the data set; the linear layers
-at the end together with the loss and the way back through them; back, a launch for each stage
-before them whose input has a gradient that somebody needs; and one launch for the gradients and the
-updates of all parameters.
+at the end together with the loss and the way back through them and through the convolutions before
+them; back, a launch for each stage that is left and whose input has a gradient that somebody needs;
+and one launch for the gradients and the updates of all parameters.
 """
 
 import math
@@ -19,8 +19,8 @@ from backends.cuda.launches import (
     Launches,
 )
 from backends.cuda.loader import Kernels
-from backends.cuda.sizes import Filters, Maps, Windows
-from backends.cupy_workspace import Plan, Workspace
+from backends.cuda.sizes import Filters, Windows
+from backends.cupy_workspace import Plan, Workspace, maps_of
 from backends.operations.common import Array
 from backends.program import NotCompiledError, Stage, TrainingProgram
 
@@ -91,7 +91,7 @@ class CapturedStep:
             launches.linear(x, weight, bias, y, stage.activation)
         elif stage.kind == "conv2d":
             launches.conv2d(
-                x, weight, bias, y, mask, _maps(stage), _filters(stage), stage.activation
+                x, weight, bias, y, mask, maps_of(stage), _filters(stage), stage.activation
             )
         elif stage.kind == "max_pool2d":
             assert stage.pooling is not None
@@ -138,7 +138,7 @@ class CapturedStep:
             dx=before,
             weight=stage.weight,
             below=self.plan.stages[index - 1].activation,
-            maps=_maps(stage),
+            maps=maps_of(stage),
             kernel_size=stage.kernel_size,
         )
 
@@ -171,7 +171,7 @@ class CapturedStep:
             return
         if stage.kind == "conv2d":
             launches.conv2d_backward_x(
-                dy, mask, weight, x, dx, _maps(stage), _filters(stage), below
+                dy, mask, weight, x, dx, maps_of(stage), _filters(stage), below
             )
             return
         if stage.kind == "activation":
@@ -201,7 +201,7 @@ class CapturedStep:
             bias=stage.bias,
             inputs=math.prod(stage.input_shape),
             outputs=stage.output_shape[0],
-            maps=_maps(stage) if is_convolution else None,
+            maps=maps_of(stage) if is_convolution else None,
             kernel_size=stage.kernel_size,
         )
 
@@ -246,11 +246,6 @@ def parameters_of(stage: Stage, vector: Array) -> tuple[Array, Array | None]:
     weight = vector[stage.weight : stage.weight + math.prod(shape)].reshape(shape)
     bias = None if stage.bias is None else vector[stage.bias : stage.bias + channels]
     return weight, bias
-
-
-def _maps(stage: Stage) -> Maps:
-    channels, height, width = stage.input_shape
-    return Maps(channels, height, width, stage.output_shape[0], stage.padding)
 
 
 def _filters(stage: Stage) -> Filters:

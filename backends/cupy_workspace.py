@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda.descent import Cut, cut
+from backends.cuda.descent import Cut, cut_filters, cut_linear, patch_of
 from backends.cuda.head import MOST_WEIGHTS
 from backends.cuda.launches import Section, Step
+from backends.cuda.sizes import Maps
 from backends.cupy_memory import megabytes, memory_errors
 from backends.operations.common import Array
 from backends.program import Stage
@@ -60,7 +61,11 @@ class Plan:
 
     def cuts(self, batch_size: int) -> list[Cut | None]:
         """Return how each stage with parameters is shared out; None for others."""
-        return [None if stage.weight is None else cut(stage, batch_size) for stage in self.stages]
+        patch = patch_of(*(stage.kernel_size for stage in self.stages))
+        return [
+            None if stage.weight is None else _cut(stage, batch_size, patch)
+            for stage in self.stages
+        ]
 
     def outputs(self) -> list[str | None]:
         """Return the dtype of the outputs of each stage; None where they are not kept."""
@@ -162,16 +167,31 @@ def _allocate(cupy: Any, plan: Plan, capacity: int) -> Workspace:
     )
 
 
+def maps_of(stage: Stage) -> Maps:
+    """Return the sizes of a convolution."""
+    channels, height, width = stage.input_shape
+    return Maps(channels, height, width, stage.output_shape[0], stage.padding)
+
+
 def _bytes_needed(plan: Plan, batch_size: int) -> tuple[int, int]:
     """Return how much memory steps take, but for each image of a batch, and more for each."""
     integer, real = np.dtype("int32").itemsize, np.dtype(plan.dtype).itemsize
     per_image = real + integer
-    parts = sum(cut.shares * cut.parameters for cut in plan.cuts(batch_size) if cut)
+    cuts = [cut for cut in plan.cuts(batch_size) if cut and cut.shares > 1]
+    parts = sum(cut.shares * cut.parameters for cut in cuts)
     for dtypes in (plan.outputs(), plan.gradients(), plan.masks()):
         for stage, dtype in zip(plan.stages, dtypes, strict=True):
             if dtype is not None:
                 per_image += math.prod(stage.output_shape) * np.dtype(dtype).itemsize
     return integer * MOST_ROWS_A_SECTION + real * parts, per_image
+
+
+def _cut(stage: Stage, batch_size: int, patch: int) -> Cut:
+    """Return how many blocks a stage with parameters has."""
+    if stage.kind == "linear":
+        return cut_linear(stage.input_shape[0], stage.output_shape[0], batch_size)
+    cells = math.prod(stage.output_shape[1:])
+    return cut_filters(maps_of(stage), stage.kernel_size, batch_size, cells=cells, patch=patch)
 
 
 def _is_small_layer(stage: Stage) -> bool:

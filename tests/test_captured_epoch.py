@@ -4,6 +4,7 @@ They are graphs of captured steps, or one kernel that does many steps of few ima
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from test_compiled_epoch import NETWORKS, OPTIMIZERS, L, assert_tiers_agree, net
 
 from backends import Backend, Ties, cupy_epoch, cupy_workspace
 from backends.cuda import descent, head, launches
-from backends.program import Stage
 from mnist_accel.data import Dataset
 from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import losses, optimizers
@@ -47,10 +47,8 @@ emulated_and_real = pytest.mark.parametrize(
 )
 
 
-# Images of a batch and steps of the emulator, which has hundreds of thousands of threads an image
-# where images are convolved twice. There two steps are an epoch whose last batch is smaller, and
-# `test_ten_steps_of_pooled_convolutions` stands for more of them.
-EMULATED = {"cnn": (2, 4), "lenet": (2, 2), "fast99": (2, 2), "fcnn": (5, 10)}
+# Images of a batch where threads are emulated, as slowly as that goes.
+EMULATED = {"cnn": 2, "lenet": 2, "fast99": 2, "fcnn": 5}
 
 
 @emulated_and_real
@@ -59,10 +57,10 @@ def test_steps_of_every_recipe(
     backend: Backend, mnist: Dataset, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = RECIPES[name]
-    batch_size, steps = recipe.batch_size or 500, 10
+    batch_size = recipe.batch_size or 500
     if isinstance(backend, EmulatedBackend):
-        batch_size, steps = EMULATED.get(name, (17, 10))
-    monkeypatch.setattr(test_compiled_epoch, "STEPS", steps)
+        batch_size = EMULATED.get(name, 17)
+    monkeypatch.setattr(test_compiled_epoch, "STEPS", 10)
     # Adam turns the rounding of a gradient near 0 into a step of its own.
     dtype = "float64" if recipe.optimizer == "adam" else "float32"
     models = tuple(create_model(name, backend=backend, seed=3, dtype=dtype) for _ in range(2))
@@ -115,13 +113,13 @@ def test_blocks_that_share_out_the_images_of_a_layer(
     """Some of them have none: there are more shares than images in the last batch."""
     shares = []
 
-    def cut(stage: Stage, batch_size: int) -> descent.Cut:
-        found = descent.cut(stage, batch_size)
-        shares.append(found.shares)
-        return found
+    def note(layers: Sequence[descent.Layer]) -> Any:
+        shares.extend(layer.cut.shares for layer in layers)
+        return as_argument(layers)
 
+    as_argument = descent.as_argument
     monkeypatch.setattr(descent, "FEWEST_TERMS", 1)
-    monkeypatch.setattr(cupy_workspace, "cut", cut)
+    monkeypatch.setattr(descent, "as_argument", note)
     backend = EmulatedBackend(Device(order, seed=3))
     models = small_convolutions(backend), small_convolutions(backend)
     data = np.ascontiguousarray(mnist.x_train[:9, 8:16, 8:16]), mnist.t_train[:9]

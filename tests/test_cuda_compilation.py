@@ -24,7 +24,7 @@ from mnist_accel.trainer import Trainer
 FOLDER = Path(__file__).parents[1] / "backends" / "cuda"
 BUDGET = re.compile(
     r'// At most (\d+) registers\.\nextern "C" __global__ void\s+'
-    r"(?:TOGETHER\s+)?(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\("
+    r"(?:TOGETHER\s+)?(?:__launch_bounds__\([\w, ]+\)\s+)?(\w+)\("
 )
 FILES = sorted(path.stem for path in FOLDER.glob("*.cu"))
 Constants = dict[str, str | int]
@@ -41,18 +41,21 @@ OTHERS: dict[str, list[Constants]] = {
         {
             "KERNEL_SIZE": size,
             "FILTERS": filters,
-            "CHANNELS": channels,
             "POOL": 1,
             "ACTIVATION": "TANH",
             "PIXEL": "float",
             **LATER,
         }
-        for size, filters, channels in ((7, 2, 8), (3, 4, 4), (32, 1, 1))
+        for size, filters in ((7, 2), (3, 4), (32, 1))
+    ],
+    "convolution_gradients": [
+        {"KERNEL_SIZE": size, "CHANNELS": channels, "PATCH": patch, "POOL": 1, **LATER}
+        for size, channels, patch in ((7, 8, 5), (3, 4, 3), (32, 1, 5))
     ],
     "descend": [
-        {"RULE": "MOMENTUM", "PIXEL": "float", **LATER},
-        {"RULE": "ADAGRAD", **FIRST},
-        {"RULE": "RMSPROP", **FIRST},
+        {"RULE": "MOMENTUM", "PATCH": 1, "PIXEL": "float", **LATER},
+        {"RULE": "ADAGRAD", "PATCH": 2, **FIRST},
+        {"RULE": "RMSPROP", "PATCH": 4, **FIRST},
     ],
     "head": [
         {

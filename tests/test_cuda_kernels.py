@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeness import assert_same_bits
 from cuda_emulator.build import why_not
 from cuda_emulator.cupy import EmulatedCupy
 from cuda_emulator.module import Device, ThreadOrder
@@ -18,6 +19,7 @@ from emulated_backend import EmulatedBackend
 from operation_examples import Example, call, examples
 
 from backends import Backend
+from backends.cuda import descent, launches
 from backends.cuda.launches import MOST_KERNEL_SIZE
 from backends.cuda.loader import KernelCompileError, Kernels, source
 
@@ -117,6 +119,36 @@ def test_results_do_not_depend_on_who_is_first(
             for got, want in zip(call(example, emulated), expected, strict=True):
                 np.testing.assert_array_equal(got, want, str(example))
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize(("images", "maps"), [(7, (3, 6)), (70, (4, 7)), (9, (1, 5))])
+@pytest.mark.parametrize("kernel_size", [2, 5, 7])
+def test_however_work_is_shared_out_the_result_is_the_same(
+    emulated: EmulatedBackend,
+    images: int,
+    maps: tuple[int, int],
+    kernel_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Filters and channels of a thread, to the bit; images of a block, but for the rounding."""
+    rng, (channels, filters) = np.random.default_rng(3), maps
+    step = {"stride": 1, "padding": 2}
+    x = rng.standard_normal((images, channels, 8, 9))
+    weight = rng.standard_normal((filters, channels, kernel_size, kernel_size))
+    bias = rng.standard_normal(filters)
+    y = emulated.conv2d(x, weight, bias, **step)
+    dy = rng.standard_normal(y.shape)
+    expected = y, *emulated.conv2d_backward(dy, x, weight, **step, need_dx=True)
+    monkeypatch.setattr(launches, "WANTED_THREADS", 1)
+    monkeypatch.setattr(descent, "FEWEST_TERMS", 100)
+    emulated.emulator.launched.clear()
+    got = emulated.conv2d(x, weight, bias, **step)
+    assert_same_bits([got], expected[:1])
+    dx, dweight, dbias = emulated.conv2d_backward(dy, x, weight, **step, need_dx=True)
+    assert_same_bits([dx], expected[1:2])
+    np.testing.assert_allclose(dweight, expected[2], rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(dbias, expected[3], rtol=1e-10, atol=1e-10)
+    assert not np.array_equal(dweight, expected[2])  # it was another order of sums
 
 
 # ----------------------------------------------------------------------------------------- loader

@@ -13,7 +13,7 @@ extern "C" __global__ void activation(INPUT, int units, real* __restrict__ y) {
   const Input input = INPUT_OF(units);
   const int64 i = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   const int image = int(i / units);
-  if (image < input.count) y[i] = activate<ACTIVATION>(input(image)[int(i % units)]);
+  if (image < input.count) y[i] = activate<ACTIVATION>(input.from(image)(0)[int(i % units)]);
 }
 
 // Multiplies `dy` by the derivative where the activation gave `y`; `dx` may be `dy`.

@@ -92,24 +92,30 @@ __device__ __forceinline__ Number sum_of_warp(Number value) {
   return value;
 }
 
-// Returns, to lanes 32 / count · i, the sum of what the lanes of a warp have as number i: with each
-// step a lane gives away half of its numbers and takes over the others. `count` is a power of two.
+// Adds up numbers of two lanes that are so far apart, which is a power of two: the lower lane keeps the
+// first half of them, the upper one the second, each with what the other has of it.
 template <int count>
-__device__ __forceinline__ real sum_of_each(real (&numbers)[count]) {
-  int distance = 16;
+__device__ __forceinline__ void halve(real* numbers, int distance) {
+  const bool is_upper = threadIdx.x & distance;
 #pragma unroll
-  for (int left = count / 2; left > 0; left /= 2, distance /= 2) {
-    const bool is_upper = threadIdx.x & distance;
-#pragma unroll
-    for (int i = 0; i < left; i++) {
-      const real given = is_upper ? numbers[i] : numbers[i + left];
-      const real kept = is_upper ? numbers[i + left] : numbers[i];
-      numbers[i] = kept + __shfl_xor_sync(EVERY_LANE, given, distance);
-    }
+  for (int i = 0; i < count / 2; i++) {
+    const real given = is_upper ? numbers[i] : numbers[i + count / 2];
+    const real kept = is_upper ? numbers[i + count / 2] : numbers[i];
+    numbers[i] = kept + __shfl_xor_sync(EVERY_LANE, given, distance);
   }
-  for (; distance > 0; distance /= 2)
-    numbers[0] += __shfl_xor_sync(EVERY_LANE, numbers[0], distance);
-  return numbers[0];
+}
+
+// Returns, to lanes 32 / count · i, the sum of what the lanes of a warp have as number i; `count` is a
+// power of two.
+template <int count, int distance = 16>
+__device__ __forceinline__ real sum_of_each(real* numbers) {
+  if constexpr (count > 1) {
+    halve<count>(numbers, distance);
+    return sum_of_each<count / 2, distance / 2>(numbers);
+  }
+  real sum = numbers[0];
+  for (int left = distance; left > 0; left /= 2) sum += __shfl_xor_sync(EVERY_LANE, sum, left);
+  return sum;
 }
 
 // Returns, to thread 0, the sum of what the threads of a block of whole warps have. `sums` is

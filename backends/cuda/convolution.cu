@@ -2,11 +2,10 @@
 // activation and the maximum of each 2×2 window.
 //
 // Layout: images (N, C, H, W), filters (O, C, K, K), feature maps (N, O, OH, OW), pooled maps
-// (N, O, OH/2, OW/2). Forward, a thread has one output, or the four of a window, of some filters: so
+// (N, O, OH/2, OW/2). A thread has one output, or the four of a window, of some filters: so
 // pixels that it reads serve them all, and all threads of a block read the same taps. Sums go tap by
 // tap in one order: equal patches give equal outputs to the last bit, as ties of max-pooling need it.
-// Cost per image: O·OH·OW·C·K² multiplications forward, as many for the gradient of the filters and
-// for that of the images; where outputs are pooled, a quarter of them back.
+// Cost per image: O·OH·OW·C·K² multiplications.
 // Options: -DKERNEL_SIZE=1 to 32; -DFILTERS, of a thread, a divisor of O; -DPOOL=1 where outputs are pooled;
 // -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH: of the outputs. -DPIXEL where the images are those of
 // the data set.
@@ -14,8 +13,6 @@
 #include "rows.cuh"
 #include "input.cuh"
 #include "maps.cuh"
-#include "filter_gradient.cuh"
-#include "image_gradient.cuh"
 
 #define SIDE (POOL ? 2 : 1)
 #define MAPS int channels, int height, int width, int filters, int padding
@@ -61,8 +58,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   const Maps maps = ALL_MAPS;
   const Input input = INPUT_OF(channels * height * width);
   const int cells = maps.cells(), first_filter = blockIdx.y * FILTERS;
-  const unsigned place = blockIdx.x * blockDim.x + threadIdx.x;
-  const int image = place / cells, cell = place % cells;
+  const int64 place = int64(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int image = int(place / cells), cell = int(place % cells);
   if (image >= input.count) return;
   const auto pixels = input.from(image)(0);
   const int top = cell / maps.cells_across() * SIDE - padding;
@@ -108,41 +105,4 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     // Activations rise, and every output of a map has the same bias: the maximum may come first.
     y[at] = activate<ACTIVATION>(bias ? largest + bias[filter] : largest);
   }
-}
-
-// Grid: (patches of all filters), as filter_gradient.cuh has them. The gradient of biases is an
-// operation's result even where the layer has none.
-// At most 128 registers.
-extern "C" __global__ void __launch_bounds__(256, 2)
-    conv2d_backward_weight(const real* __restrict__ dy, const real* __restrict__ x, MAPS, int images,
-                           real* __restrict__ dweight, real* __restrict__ dbias) {
-  __shared__ real sums[8 * PATCH_NUMBERS];
-  const Maps maps = ALL_MAPS;
-  const Patch patch(maps, blockIdx.x);
-  const Numbers input = {x, channels * height * width, images};
-  filter_gradient(dy, nullptr, input, maps, patch, sums);
-  const int own = threadIdx.x;
-  if (own >= PATCH_NUMBERS) return;
-  real total = 0;
-  for (int warp = 0; warp < int(blockDim.x / 32); warp++) total += sums[warp * PATCH_NUMBERS + own];
-  const int weight = patch.weight(maps, own), bias = patch.bias(own);
-  if (weight >= 0) dweight[weight] = total;
-  if (bias >= 0) dbias[bias] = total;
-}
-
-// Grid: (images · squares of pixels / threads, channels / CHANNELS).
-// At most 128 registers.
-extern "C" __global__ void __launch_bounds__(256, 2)
-    conv2d_backward_x(const real* __restrict__ dy, const uint8* __restrict__ mask,
-                      const real* __restrict__ weight, const real* __restrict__ below, MAPS,
-                      batch_t batch, int activation_below, real* __restrict__ dx) {
-  const Maps maps = ALL_MAPS;
-  const unsigned place = blockIdx.x * blockDim.x + threadIdx.x;
-  const int image = place / squares(maps), square = place % squares(maps);
-  if (image >= images_of(batch)) return;
-  const int64 input = int64(image) * channels * height * width;
-  const int64 output = int64(image) * filters * maps.cells();
-  image_gradient(dy + output, mask + output, weight, below + input, maps,
-                                       activation_below, blockIdx.y * CHANNELS, square,
-                                       dx + input);
 }

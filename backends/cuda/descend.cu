@@ -4,15 +4,16 @@
 // The gradients of all layers wait for nothing but what the kernels before have left, so one launch
 // does for them all: blocks are shared out among the layers. A block adds up the gradients of some
 // parameters, its unit: a tile of dW = xᵀ dy, the row below W being the bias, which a column of ones at
-// the end of x gives; or a line of a filter. Where a layer has few units and many images, several
+// the end of x gives; or a patch of a filter. Where a layer has few units and many images, several
 // blocks share out the images of a unit: each leaves its part, and the last to come adds them up, in
-// one order whoever that is. The last block of the grid adds up the losses and counts the step.
+// one order whoever that is. The first block of the grid adds up the losses and counts the step.
 // Nothing here reads a parameter but the thread that changes it, and no other block reads that counter.
 //
 // Layout: as linear.cu and convolution.cu have it.
 // Cost per image: as many multiplications as forward, a quarter where outputs are pooled. Per
 // parameter: as updates.cu.
-// Options: -DRULE as rules.cuh has them; -DPIXEL=uint8 or real.
+// Options: -DRULE as rules.cuh has them; -DPIXEL=uint8 or real; -DPATCH as
+// filter_gradient.cuh has it.
 #include "common.cuh"
 #include "rows.cuh"
 #include "tiles.cuh"
@@ -22,6 +23,7 @@
 
 #define MOST_LAYERS 16
 #define WARPS 8  // of a block
+#define BLOCKS (sizeof(real) == 4 ? 2 : 1)  // that fit a multiprocessor
 
 // A layer with parameters; as descent.py writes it.
 struct Layer {
@@ -172,7 +174,8 @@ __device__ __forceinline__ void end_step(const real* row_losses, const int* row_
                                          Shared& shared) {
   double loss = 0;
   int hits = 0;
-  for (int row = threadIdx.x; row < count; row += blockDim.x) {
+#pragma unroll 8
+  for (int row = threadIdx.x; row < count; row += WARPS * 32) {
     loss += double(row_losses[row]);
     hits += row_correct[row];
   }
@@ -184,18 +187,18 @@ __device__ __forceinline__ void end_step(const real* row_losses, const int* row_
   *step += 1;
 }
 
-// Grid: the blocks of all layers, and one more; blocks of 256 threads.
-// Two blocks fit a multiprocessor; left to itself, the compiler spills to make room for more.
+// Grid: one block for the losses, which many images keep busy, and the blocks of all layers.
+// Left to itself, the compiler spills to make room for more blocks.
 // At most 128 registers.
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS)
     descend(const __grid_constant__ Layers layers, const PIXEL* __restrict__ images,
             const int* __restrict__ rows, real shift, batch_t batch, RULE_ARGUMENTS,
             const real* __restrict__ step_rates, const real* __restrict__ row_losses,
             const int* __restrict__ row_correct, int* __restrict__ step,
             double* __restrict__ losses, int* __restrict__ correct) {
   __shared__ Shared shared;
-  const int count = images_of(batch), block = blockIdx.x;
-  if (block == int(gridDim.x) - 1) {
+  const int count = images_of(batch), block = int(blockIdx.x) - 1;
+  if (block < 0) {
     end_step(row_losses, row_correct, count, step, losses, correct, shared);
     return;
   }

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from backends.cuda.sizes import Maps
 from backends.operations.common import Array
-from backends.program import Stage
 
 TILE_ROWS, TILE_COLUMNS = 16, 32  # as tiles.cuh has them
-PATCH = 5  # as filter_gradient.cuh has it
+MOST_PATCH = 5  # a side of the patches of filter_gradient.cuh: a warp adds up 32 numbers
 MOST_LAYERS = 16  # as descend.cu and head.cu have it; a kernel takes at most 4 KB of arguments
 
 # So many blocks of a layer keep a large GPU busy. Each has at least so many terms to add up; with
@@ -49,7 +48,7 @@ class Cut:
     Attributes:
         units: parts of its parameters.
         shares: parts of the images, each of which adds up a unit.
-        parameters: how many there are.
+        parameters: how many there are, a bias for each output among them.
     """
 
     units: int
@@ -57,19 +56,35 @@ class Cut:
     parameters: int
 
 
-def cut(stage: Stage, batch_size: int) -> Cut:
-    """Return how many blocks a stage with parameters has, for batches of up to so many images."""
-    outputs, terms = stage.output_shape[0], batch_size
-    if stage.kind == "conv2d":
-        patches = math.ceil(stage.kernel_size / PATCH) ** 2
-        units = outputs * stage.input_shape[0] * patches
-        weights = outputs * stage.input_shape[0] * stage.kernel_size**2
-        terms *= math.prod(stage.output_shape[1:])
-    else:
-        units = -(-outputs // TILE_COLUMNS) * -(-(stage.input_shape[0] + 1) // TILE_ROWS)
-        weights = outputs * stage.input_shape[0]
-    shares = min(WANTED_BLOCKS // units, terms // FEWEST_TERMS, batch_size)
-    return Cut(units, max(1, shares), weights + (0 if stage.bias is None else outputs))
+def cut_linear(inputs: int, outputs: int, images: int) -> Cut:
+    """Return how many blocks a linear layer has."""
+    units = math.ceil(outputs / TILE_COLUMNS) * math.ceil((inputs + 1) / TILE_ROWS)
+    return Cut(units, _shares(units, images, terms=1), outputs * (inputs + 1))
+
+
+def cut_filters(maps: Maps, kernel_size: int, images: int, *, cells: int, patch: int) -> Cut:
+    """Return how many blocks a convolution has.
+
+    Args:
+        maps: its sizes.
+        kernel_size: side of its filters.
+        images: of the largest batch.
+        cells: of the maps that it leaves.
+        patch: side of the patches into which filters are cut.
+    """
+    pairs = maps.filters * maps.channels
+    units = pairs * math.ceil(kernel_size / patch) ** 2
+    return Cut(units, _shares(units, images, terms=cells), pairs * kernel_size**2 + maps.filters)
+
+
+def patch_of(*kernel_sizes: int) -> int:
+    """Return the side of the patches into which filters of these sizes are cut."""
+    return max(1, min(MOST_PATCH, max(kernel_sizes)))
+
+
+def _shares(units: int, images: int, *, terms: int) -> int:
+    """Return among how many blocks a unit's images are shared out, of so many terms each."""
+    return max(1, min(WANTED_BLOCKS // units, images * terms // FEWEST_TERMS, images))
 
 
 @dataclass(frozen=True)

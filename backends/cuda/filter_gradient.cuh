@@ -1,11 +1,11 @@
 // The gradient of the filters of a convolution. Needs maps.cuh.
 //
-// A block adds up the gradients of up to 5×5 taps of a filter, all of most filters: a thread takes the
-// cells of the pooled map that are a block apart, and finds for each where in the image the taps lie.
-// So what a cell costs is shared by the taps.
+// A block adds up the gradients of a patch of a filter, up to 5×5 taps (-DPATCH, of a side), which are
+// all of most filters: a thread takes the cells of the pooled map that are a block apart, and finds for
+// each where in the image the taps lie. So what a cell costs is shared by the taps.
 
-#define PATCH 5
 #define PATCH_NUMBERS (PATCH * PATCH + 1)  // the last is the filter's bias
+#define WARP_NUMBERS 32                    // no fewer, a power of two
 
 // Taps of a filter in one channel.
 struct Patch {
@@ -61,6 +61,32 @@ struct Cell {
   }
 };
 
+// Which taps of a patch lie on the image.
+struct Rectangle {
+  int top, bottom, left, right;
+
+  __device__ __forceinline__ bool is_patch() const {
+    return top == 0 && bottom == PATCH && left == 0 && right == PATCH;
+  }
+  __device__ __forceinline__ bool has(int row, int column) const {
+    return row >= top && row < bottom && column >= left && column < right;
+  }
+};
+
+// Adds a cell's gradient times the pixels that the taps lie on, of which the first is given. Most cells
+// have them all, and need not ask for each.
+template <bool is_whole, class Row>
+__device__ __forceinline__ void add_patch(real* own, real gradient, const Row& first, int width,
+                                          const Rectangle& inside) {
+#pragma unroll
+  for (int i = 0; i < PATCH; i++) {
+    const auto line = first + i * width;
+#pragma unroll
+    for (int j = 0; j < PATCH; j++)
+      if (is_whole || inside.has(i, j)) own[i * PATCH + j] += gradient * line[j];
+  }
+}
+
 // Sets `sums`, shared memory for PATCH_NUMBERS of each warp, to what the warps of a block have added up
 // of the gradient of a patch and of its filter's bias. `dy` is the gradient of what the activation took.
 template <class Images>
@@ -69,9 +95,9 @@ __device__ __forceinline__ void filter_gradient(const real* dy, const uint8* mas
   const int down = maps.cells_down(), across = maps.cells_across(), outputs = maps.filters * maps.cells();
   const int map = patch.filter * maps.cells(), channel = patch.channel * maps.height;
   const Cell step(blockDim.x, down, across);
-  real own[PATCH_NUMBERS];
+  real own[WARP_NUMBERS];
 #pragma unroll
-  for (int i = 0; i < PATCH_NUMBERS; i++) own[i] = 0;
+  for (int i = 0; i < WARP_NUMBERS; i++) own[i] = 0;
 #pragma unroll 1
   for (Cell cell(threadIdx.x, down, across); cell.image < x.count; cell.advance(step, down, across)) {
     const int64 at = int64(cell.image) * outputs + (map + cell.row * across + cell.column);
@@ -82,22 +108,17 @@ __device__ __forceinline__ void filter_gradient(const real* dy, const uint8* mas
       own[PATCH_NUMBERS - 1] += gradient;
       const int top = cell.row * maps.side + output.row() + patch.row - maps.padding;
       const int left = cell.column * maps.side + output.column() + patch.column - maps.padding;
-      const int bottom = min(maps.height, top + patch.down), right = min(maps.width, left + patch.across);
       const auto first = image + ((channel + top) * maps.width + left);
-#pragma unroll
-      for (int i = 0; i < PATCH; i++) {
-        if (top + i < 0 || top + i >= bottom) continue;
-        const auto line = first + i * maps.width;
-#pragma unroll
-        for (int j = 0; j < PATCH; j++)
-          if (left + j >= 0 && left + j < right) own[i * PATCH + j] += gradient * line[j];
-      }
+      const Rectangle inside = {max(0, -top), min(patch.down, maps.height - top), max(0, -left),
+                                min(patch.across, maps.width - left)};
+      if (inside.is_patch())
+        add_patch<true>(own, gradient, first, maps.width, inside);
+      else
+        add_patch<false>(own, gradient, first, maps.width, inside);
     } while (output.next());
   }
-#pragma unroll
-  for (int i = 0; i < PATCH_NUMBERS; i++) {
-    const real sum = sum_of_warp(own[i]);
-    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32 * PATCH_NUMBERS + i] = sum;
-  }
+  const real sum = sum_of_each<WARP_NUMBERS>(own);
+  const int lane = threadIdx.x % 32;
+  if (lane < PATCH_NUMBERS) sums[threadIdx.x / 32 * PATCH_NUMBERS + lane] = sum;
   __syncthreads();
 }

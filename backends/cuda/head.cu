@@ -5,9 +5,9 @@
 // for some images. So a block takes its images through all of them; barriers of the block lie between.
 //
 // Layout: x (B, in), W (in, out), dx (B, in), all by rows; maps as convolution.cu has them. Forward, the
-// warps share out the columns of W and, where there are fewer than 32 for each, its rows, so that a warp
-// reads neighbouring numbers; back, a warp has some rows of W at a time, and a lane some columns. A weight
-// that is read serves all images of the block. Logits stay in the block.
+// warps share out the columns of W, and what is left of them its rows, so that a warp reads neighbouring
+// numbers; back, a warp has some rows of W at a time and a lane some columns, or a thread a row where
+// there are few columns. A weight that is read serves all images of the block. Logits stay in the block.
 // Cost per image: 2·in·out multiplications a layer, and as convolution.cu; each weight is read twice by a
 // block.
 // Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC; -DIMAGES of a block, 1, 2,
@@ -56,24 +56,31 @@ __device__ __forceinline__ void forward(const Layer& layer, const Numbers& x, co
                                         int activation, real* y, int stride, Shared& shared) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
   const real* const weight = parameters + layer.weight;
-  // Warps that have the same 32 columns share out the rows.
-  const int bands = min(warps, (layer.outputs + 31) / 32), sharers = warps / bands;
-  const int band = warp % bands, share = warp / bands, width = bands * 32;
+  // A band has up to 32 columns, and a warp as many rows of it as it has lanes for. Warps with the same
+  // band share out the rows.
+  const int columns = min(32, layer.outputs), rows = 32 / columns;
+  const int bands = min(warps, (layer.outputs + 31) / 32), sharers = warps / bands * rows;
+  const int own_column = warp % bands * columns + lane % columns, width = bands * columns;
+  const int share = warp / bands * rows + lane / columns;
+  const bool is_idle = lane >= rows * columns || share >= sharers;
+  const int turns = is_idle ? 0 : (layer.inputs - share + sharers - 1) / sharers;
   for (int first = 0; first < layer.outputs; first += width) {
-    const int column = min(first + band * 32 + lane, layer.outputs - 1);
+    const int column = min(first + own_column, layer.outputs - 1);
     real sums[IMAGES];
 #pragma unroll
     for (int image = 0; image < IMAGES; image++) sums[image] = 0;
-    if (share < sharers)
-#pragma unroll 4
-      for (int k = share; k < layer.inputs; k += sharers) {
-        const real number = weight[k * layer.outputs + column];
+#pragma unroll 8
+    for (int turn = 0; turn < turns; turn++) {
+      const int k = share + turn * sharers;
+      const real number = weight[k * layer.outputs + column];
 #pragma unroll
-        for (int image = 0; image < IMAGES; image++)  // those beyond the end repeat the last
-          sums[image] += x(min(image, x.count - 1))[k] * number;
-      }
+      for (int image = 0; image < IMAGES; image++)  // those beyond the end repeat the last
+        sums[image] += x(min(image, x.count - 1))[k] * number;
+    }
+    if (!is_idle)
 #pragma unroll
-    for (int image = 0; image < IMAGES; image++) shared.parts[image][threadIdx.x] = sums[image];
+      for (int image = 0; image < IMAGES; image++)
+        shared.parts[image][share * width + own_column] = sums[image];
     __syncthreads();
     for (int place = threadIdx.x; place < x.count * width; place += blockDim.x) {
       const int image = place / width, own = first + place % width;
@@ -92,6 +99,26 @@ __device__ __forceinline__ void back(const Layer& layer, const Numbers& x, const
                                      const Numbers& dy, real* dx) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
   const real* const weight = parameters + layer.weight;
+  if (layer.outputs <= 32) {  // too few columns for the lanes of a warp: a thread has a row
+    for (int k = threadIdx.x; k < layer.inputs; k += blockDim.x) {
+      real sums[IMAGES];
+#pragma unroll
+      for (int image = 0; image < IMAGES; image++) sums[image] = 0;
+#pragma unroll 4
+      for (int column = 0; column < layer.outputs; column++) {
+        const real number = weight[k * layer.outputs + column];
+#pragma unroll
+        for (int image = 0; image < IMAGES; image++)
+          sums[image] += number * dy(min(image, dy.count - 1))[column];
+      }
+#pragma unroll
+      for (int image = 0; image < IMAGES; image++)
+        if (image < x.count)
+          dx[image * layer.inputs + k] = sums[image] * derivative_as(layer.below, x(image)[k]);
+    }
+    __syncthreads();
+    return;
+  }
   for (int first = warp * ROWS; first < layer.inputs; first += warps * ROWS) {
     real sums[ROWS * IMAGES];
 #pragma unroll
@@ -107,7 +134,7 @@ __device__ __forceinline__ void back(const Layer& layer, const Numbers& x, const
         sums[i] += weight[row * layer.outputs + column] * gradients[i % IMAGES];
       }
     }
-    const real own = sum_of_each(sums);
+    const real own = sum_of_each<ROWS * IMAGES>(sums);
     const int number = lane / (32 / (ROWS * IMAGES)), k = first + number / IMAGES;
     const int image = number % IMAGES;
     if (lane % (32 / (ROWS * IMAGES)) == 0 && k < layer.inputs && image < x.count)
@@ -116,20 +143,22 @@ __device__ __forceinline__ void back(const Layer& layer, const Numbers& x, const
   __syncthreads();
 }
 
-// Sets the gradients of the images of a convolution; a thread has a square of pixels at a time.
+// Sets the gradients of the images of a convolution; a thread has a part of a square of pixels at a time.
 __device__ __forceinline__ void back(const Convolution& convolution, const real* parameters, int first,
                                      int count) {
   Maps maps = convolution.maps;
   maps.kernel_size = KERNEL_SIZE;  // known when this is compiled
   const int pixels = maps.channels * maps.height * maps.width, places = squares(maps);
   const int groups = maps.channels / CHANNELS;
-  for (int place = threadIdx.x; place < count * groups * places; place += blockDim.x) {
+  const int items = count * groups * places;
+  for (int done = 0; done < items; done += blockDim.x / SHARERS) {  // alike for all lanes of a warp
+    const int item = done + int(threadIdx.x) / SHARERS, place = min(item, items - 1);
     const int image = first + place / (groups * places), group = place / places % groups;
     const int64 input = int64(image) * pixels;
     const int64 output = int64(image) * maps.filters * maps.cells();
     image_gradient(
         convolution.dy + output, convolution.mask + output, parameters + convolution.weight,
-        convolution.x + input, maps, convolution.below, group * CHANNELS, place % places,
+        convolution.x + input, maps, convolution.below, group * CHANNELS, place % places, item >= items,
         convolution.dx + input);
   }
   __syncthreads();

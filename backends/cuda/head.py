@@ -129,12 +129,12 @@ class Head:
         """Return the options of head.cu, but for the loss; a block has so many images."""
         if not self.convolutions:
             return {"IMAGES": images, "KERNEL_SIZE": 0, "CHANNELS": 1}
-        squares = max(before.maps.squares_of_pixels for before in self.convolutions)
+        places = max(before.maps.threads_of_pixels for before in self.convolutions)
         channels = divisor(
             math.gcd(*(before.maps.channels for before in self.convolutions)),
             most=MOST_CHANNELS,
-            threads=images * squares,
-            wanted=MOST_THREADS // 4,
+            threads=images * places,
+            wanted=MOST_THREADS // 2,
         )
         kernel_size = self.convolutions[0].kernel_size
         return {"IMAGES": images, "KERNEL_SIZE": kernel_size, "CHANNELS": channels}

@@ -228,14 +228,14 @@ class Launches:
         inputs, outputs = weight.shape
         constants, arguments = self._input(x)
         kernel = self._get("linear", "linear", ACTIVATION=activation.upper(), **constants)
-        grid = (_parts(outputs, TILE_COLUMNS), _parts(len(x), TILE_ROWS))
+        grid = (_parts(len(x), TILE_ROWS), _parts(outputs, TILE_COLUMNS))
         kernel(grid, (THREADS,), *arguments, weight, bias, inputs, outputs, y)
 
     def linear_backward_x(self, dy: Array, weight: Array, x: Array, dx: Array, below: str) -> None:
         """Set `dx` to dy Wᵀ times the derivative of the activation `below`, which made `x`."""
         inputs, outputs = weight.shape
         kernel = self._get("linear", "linear_backward_x", ACTIVATION=below.upper())
-        grid = (_parts(inputs, TILE_COLUMNS), _parts(len(x), TILE_ROWS))
+        grid = (_parts(len(x), TILE_ROWS), _parts(inputs, TILE_COLUMNS))
         kernel(grid, (THREADS,), dy, weight, x, inputs, outputs, self._images(x), dx)
 
     def head(
@@ -298,14 +298,20 @@ class Launches:
         kernel(grid, (THREADS,), *arguments, weight, bias, *astuple(maps), all_ties, y, mask)
 
     def conv2d_backward_weight(
-        self, dy: Array, x: Array, dweight: Array, dbias: Array, maps: Maps, filters: Filters
+        self, dy: Array, x: Array, sums: Array, cut: descent.Cut, maps: Maps, filters: Filters
     ) -> None:
-        """Set the gradients of filters and biases from that of their outputs."""
-        kernel = self._get("convolution", "conv2d_backward_weight", **filters.constants())
-        patches = maps.filters * maps.channels * _parts(filters.kernel_size, descent.PATCH) ** 2
-        threads = min(THREADS, _parts(math.prod(dy.shape) // maps.filters, 4 * WARP) * WARP)
-        sizes = *astuple(maps), len(x)
-        kernel((patches,), (max(WARP, threads),), dy, x, *sizes, dweight, dbias)
+        """Set `sums` to the gradients of filters and, behind them, biases, in shares of the images.
+
+        Args:
+            dy: the gradient of the outputs.
+            x: the images.
+            sums: a row for each share; their sum is the gradient.
+            cut: into how many.
+            maps: the sizes.
+            filters: what the convolution is compiled for.
+        """
+        kernel = self._gradients("conv2d_backward_weight", maps, filters, len(x))
+        kernel((cut.units, cut.shares), (THREADS,), dy, x, *astuple(maps), len(x), sums)
 
     def conv2d_backward_x(
         self,
@@ -319,12 +325,9 @@ class Launches:
         below: ActivationKind = "identity",
     ) -> None:
         """Set `dx` to the gradient of the images, times the derivative of what made `x`."""
-        squares = maps.squares_of_pixels
-        own = divisor(
-            maps.channels, most=MOST_CHANNELS, threads=len(x) * squares, wanted=WANTED_THREADS
-        )
-        kernel = self._get("convolution", "conv2d_backward_x", **filters.constants(channels=own))
-        grid = (_parts(len(x) * squares, THREADS), maps.channels // own)
+        kernel = self._gradients("conv2d_backward_x", maps, filters, len(x))
+        own = _channels_of_a_thread(maps, len(x))
+        grid = (_parts(len(x) * maps.threads_of_pixels, THREADS), maps.channels // own)
         sizes = *astuple(maps), self._images(x), ACTIVATIONS[below]
         kernel(grid, (THREADS,), dy, mask, weight, x, *sizes, dx)
 
@@ -354,7 +357,7 @@ class Launches:
     ) -> None:
         """Set the gradient of the mean loss, and of each row its loss and whether it is right."""
         kernel = self._get("losses", kind, LABEL=str(labels.dtype))
-        rows, classes = logits.shape
+        rows, classes = len(logits), math.prod(logits.shape[1:])
         kernel(
             *((_parts(rows, THREADS // WARP),), (THREADS,), logits, labels),
             *(self._batch and self._batch.section.rows, classes, self._images(logits)),
@@ -406,6 +409,7 @@ class Launches:
             *("descend", "descend"),
             RULE=rule.upper(),
             PIXEL=_pixel(data.images),
+            PATCH=descent.patch_of(*(layer.kernel_size for layer in layers)),
         )
         blocks = sum(map(descent.blocks_of, layers))
         numbers = _numbers(rule, settings)
@@ -414,6 +418,13 @@ class Launches:
             *(float(batch.shift), step.batch, *parameters, *numbers, step.rates),
             *(step.row_losses, step.row_correct, section.step, section.losses, section.correct),
         )
+
+    def _gradients(self, name: str, maps: Maps, filters: Filters, images: int) -> Kernel:
+        constants = filters.gradient_constants(
+            channels=_channels_of_a_thread(maps, images),
+            patch=descent.patch_of(filters.kernel_size),
+        )
+        return self._get("convolution_gradients", name, **constants)
 
     def _pooling(self, name: str, mask: Array | None = None) -> Kernel:
         return self._get("pooling", name, MASK="uint8" if mask is None else str(mask.dtype))
@@ -436,6 +447,12 @@ class Launches:
         if self._batch is not None:
             constants["CAPTURED"] = 1
         return self._kernels.get(file, name, dtype=self._dtype, **constants)
+
+
+def _channels_of_a_thread(maps: Maps, images: int) -> int:
+    """Return for how many channels a thread computes the gradient of images."""
+    threads = images * maps.threads_of_pixels
+    return divisor(maps.channels, most=MOST_CHANNELS, threads=threads, wanted=WANTED_THREADS)
 
 
 def _numbers(rule: str, settings: Mapping[str, float]) -> tuple[float | int, ...]:

@@ -10,17 +10,17 @@
 #include "input.cuh"
 #include "tiles.cuh"
 
-// Grid: (outputs / 32, images / 16). y = activation(x W + bias).
+// Grid: (images / 16, outputs / 32). y = activation(x W + bias).
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(256, 2)
     linear(INPUT, const real* __restrict__ weight, const real* __restrict__ bias, int inputs,
            int outputs, real* __restrict__ y) {
   __shared__ Tiles tiles;
   const Input input = INPUT_OF(inputs);
-  const int first_row = blockIdx.y * TILE_ROWS, first_column = blockIdx.x * TILE_COLUMNS;
+  const int first_row = blockIdx.x * TILE_ROWS, first_column = blockIdx.y * TILE_COLUMNS;
   if (first_row >= input.count) return;  // a whole block
   const Matrix<Numbers> weights = {{weight, outputs, inputs}};
-  product<false, false>(Matrix<Input>{input}, weights, blockIdx.y, blockIdx.x, tiles);
+  product<false, false>(Matrix<Input>{input}, weights, blockIdx.x, blockIdx.y, tiles);
   for (int place = threadIdx.x; place < TILE_NUMBERS; place += blockDim.x) {
     const int row = first_row + place / TILE_COLUMNS, column = first_column + place % TILE_COLUMNS;
     if (row >= input.count || column >= outputs) continue;
@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   }
 }
 
-// Grid: (inputs / 32, images / 16). dx = dy Wᵀ, times the derivative of what made x (`below`).
+// Grid: (images / 16, inputs / 32). dx = dy Wᵀ, times the derivative of what made x (`below`).
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(256, 2)
     linear_backward_x(const real* __restrict__ dy, const real* __restrict__ weight,
@@ -37,10 +37,10 @@ extern "C" __global__ void __launch_bounds__(256, 2)
                       real* __restrict__ dx) {
   __shared__ Tiles tiles;
   const int images = images_of(batch);
-  const int first_row = blockIdx.y * TILE_ROWS, first_column = blockIdx.x * TILE_COLUMNS;
+  const int first_row = blockIdx.x * TILE_ROWS, first_column = blockIdx.y * TILE_COLUMNS;
   if (first_row >= images) return;  // a whole block
   const Matrix<Numbers> gradients = {{dy, outputs, images}}, weights = {{weight, outputs, inputs}};
-  product<false, true>(gradients, weights, blockIdx.y, blockIdx.x, tiles);
+  product<false, true>(gradients, weights, blockIdx.x, blockIdx.y, tiles);
   for (int place = threadIdx.x; place < TILE_NUMBERS; place += blockDim.x) {
     const int row = first_row + place / TILE_COLUMNS, column = first_column + place % TILE_COLUMNS;
     if (row >= images || column >= inputs) continue;

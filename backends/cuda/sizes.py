@@ -27,9 +27,9 @@ class Maps:
     padding: int
 
     @property
-    def squares_of_pixels(self) -> int:
-        """How many squares of 2×2 pixels cover a channel of an image."""
-        return math.ceil(self.height / 2) * math.ceil(self.width / 2)
+    def threads_of_pixels(self) -> int:
+        """How many threads of image_gradient.cuh a channel has: four for 2×2 pixels."""
+        return 4 * math.ceil(self.height / 2) * math.ceil(self.width / 2)
 
     def as_argument(self, kernel_size: int, is_pooled: bool) -> tuple[int, ...]:
         """Return these sizes as the structure `Maps` of maps.cuh, which has two more."""
@@ -69,16 +69,27 @@ class Filters:
     kernel_size: int
     ties: Ties | None = None
 
-    def constants(
-        self, activation: str = "identity", *, filters: int = 1, channels: int = 1
-    ) -> dict[str, str | int]:
-        """Return the options of convolution.cu; a thread has so many filters, or channels."""
+    def constants(self, activation: str, *, filters: int) -> dict[str, str | int]:
+        """Return the options of convolution.cu; a thread has so many filters."""
         return {
             "KERNEL_SIZE": self.kernel_size,
             "FILTERS": filters,
-            "CHANNELS": channels,
             "ACTIVATION": activation.upper(),
             "POOL": int(self.ties is not None),
+        }
+
+    def gradient_constants(self, *, channels: int, patch: int) -> dict[str, str | int]:
+        """Return the options of convolution_gradients.cu.
+
+        Args:
+            channels: of a thread.
+            patch: side of the patches into which filters are cut.
+        """
+        return {
+            "KERNEL_SIZE": self.kernel_size,
+            "POOL": int(self.ties is not None),
+            "CHANNELS": channels,
+            "PATCH": patch,
         }
 
 
