@@ -141,6 +141,30 @@ def test_threads_that_have_several_filters(
     assert_same_bits(*found)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param([L.Conv2d(10, 2), L.AvgPool2d(7)], id="averages"),
+        pytest.param([L.Conv2d(4, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(10, 3)], id="filters"),
+        pytest.param([L.AvgPool2d(), L.Tanh(), L.Conv2d(10, 4)], id="an activation alone"),
+    ],
+)
+def test_networks_without_a_linear_layer(
+    emulated: EmulatedBackend, mnist: Dataset, row: list[L.Layer]
+) -> None:
+    models = tuple(
+        Network(
+            *([*row, L.Flatten()], losses.SoftmaxCrossEntropy()),
+            input_shape=(1, 8, 8),
+            backend=emulated,
+            dtype="float64",
+        )
+        for _ in range(2)
+    )
+    data = np.ascontiguousarray(mnist.x_train[:9, 8:16, 8:16]), mnist.t_train[:9]
+    assert_tiers_agree(models, data, optimizers.SGD(lr=0.02), batch_size=4)  # type: ignore[arg-type]
+
+
 # What these do, the others do too, with fewer threads to emulate.
 SLOW = {"many channels", "narrow maps", "filters that leave one column", "wide"}
 

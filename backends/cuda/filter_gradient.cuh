@@ -61,15 +61,22 @@ struct Cell {
   }
 };
 
-// Which taps of a patch lie on the image.
-struct Rectangle {
-  int top, bottom, left, right;
+// Which lines and columns of a patch lie on the image: a bit for each.
+struct Inside {
+  unsigned rows, columns;
 
-  __device__ __forceinline__ bool is_patch() const {
-    return top == 0 && bottom == PATCH && left == 0 && right == PATCH;
-  }
+  __device__ __forceinline__ Inside(const Maps& maps, const Patch& patch, int top, int left)
+      : rows(bits(-top, min(patch.down, maps.height - top))),
+        columns(bits(-left, min(patch.across, maps.width - left))) {}
+  __device__ __forceinline__ bool is_all() const { return (rows & columns) == (1u << PATCH) - 1; }
   __device__ __forceinline__ bool has(int row, int column) const {
-    return row >= top && row < bottom && column >= left && column < right;
+    return rows >> row & columns >> column & 1;
+  }
+
+ private:
+  // Returns bits from one on to before another.
+  __device__ __forceinline__ static unsigned bits(int begin, int end) {
+    return (1u << max(0, end)) - 1 & ~0u << min(PATCH, max(0, begin));
   }
 };
 
@@ -77,7 +84,7 @@ struct Rectangle {
 // have them all, and need not ask for each.
 template <bool is_whole, class Row>
 __device__ __forceinline__ void add_patch(real* own, real gradient, const Row& first, int width,
-                                          const Rectangle& inside) {
+                                          const Inside& inside) {
 #pragma unroll
   for (int i = 0; i < PATCH; i++) {
     const auto line = first + i * width;
@@ -109,9 +116,8 @@ __device__ __forceinline__ void filter_gradient(const real* dy, const uint8* mas
       const int top = cell.row * maps.side + output.row() + patch.row - maps.padding;
       const int left = cell.column * maps.side + output.column() + patch.column - maps.padding;
       const auto first = image + ((channel + top) * maps.width + left);
-      const Rectangle inside = {max(0, -top), min(patch.down, maps.height - top), max(0, -left),
-                                min(patch.across, maps.width - left)};
-      if (inside.is_patch())
+      const Inside inside(maps, patch, top, left);
+      if (inside.is_all())
         add_patch<true>(own, gradient, first, maps.width, inside);
       else
         add_patch<false>(own, gradient, first, maps.width, inside);

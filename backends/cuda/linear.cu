@@ -30,8 +30,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 }
 
 // Grid: (images / 16, inputs / 32). dx = dy Wᵀ, times the derivative of what made x (`below`).
-// At most 128 registers.
-extern "C" __global__ void __launch_bounds__(256, 2)
+// At most 168 registers.
+extern "C" __global__ void __launch_bounds__(256, 1)
     linear_backward_x(const real* __restrict__ dy, const real* __restrict__ weight,
                       const real* __restrict__ below, int inputs, int outputs, batch_t batch,
                       real* __restrict__ dx) {

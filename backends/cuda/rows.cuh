@@ -1,9 +1,11 @@
-// Rows of numbers as kernels read them: `x(row)[i]`, and `x.from(row)`, those from one on.
+// Rows of numbers as kernels read them: `x(row)[i]`, and `x.from(row)`, those from one on. Or in two steps:
+// `x.number(x.stored(row, i))`, of which the first only asks for what lies in memory.
 //
 // Wherever rows begin is counted in 64 bits; from there on 32 will do, which take fewer instructions.
 
 // Numbers that lie one row after the other.
 struct Numbers {
+  typedef real Stored;
   const real* first;
   int size;  // of a row
   int count;
@@ -11,6 +13,8 @@ struct Numbers {
   __device__ __forceinline__ Numbers from(int row) const {
     return {first + int64(row) * size, size, count - row};
   }
+  __device__ __forceinline__ real stored(int row, int i) const { return first[row * size + i]; }
+  __device__ __forceinline__ real number(real stored) const { return stored; }
 };
 
 #ifdef PIXEL
@@ -24,6 +28,7 @@ struct Image {
 
 // The images of a batch, wherever in the data set they lie.
 struct Pixels {
+  typedef PIXEL Stored;
   const PIXEL* images;
   const int* rows;  // of the data set
   real shift;
@@ -35,5 +40,9 @@ struct Pixels {
   __device__ __forceinline__ Pixels from(int image) const {
     return {images, rows + image, shift, size, count - image};
   }
+  __device__ __forceinline__ PIXEL stored(int image, int i) const {
+    return images[int64(rows[image]) * size + i];
+  }
+  __device__ __forceinline__ real number(PIXEL stored) const { return normalised(stored, shift); }
 };
 #endif

@@ -33,30 +33,47 @@ struct Matrix {
   int ones = 0;  // columns of ones that follow
 };
 
-// Reads what some terms need of some lines. Lines begin again with the last one beyond their end: what
-// comes of them is nobody's. Whichever way round a matrix is, neighbouring lanes read neighbours.
+// What a lane reads of a slab: some terms of some lines, as they lie in memory. Lines begin again with the
+// last one beyond their end: what comes of them is nobody's. Beyond the last term there are zeros, of which
+// one factor makes no number: those of the right one are never pixels. Whichever way round a matrix is,
+// neighbouring lanes read neighbours.
 template <bool lines_are_rows, int LINES, class Rows>
-__device__ __forceinline__ void fill(real (&slab)[SLAB][LINES + 4], const Matrix<Rows>& m,
-                                     int first_line, int first_term, int terms) {
-  const int lane = threadIdx.x % 32;
-  if constexpr (lines_are_rows) {
-    const Rows row = m.row.from(first_line);
-    const int term = lane % SLAB;
-    const bool within = first_term + term < terms;
+struct Part {
+  static const int count = SLAB * LINES / 32;
+  typename Rows::Stored stored[count];
+
+  __device__ __forceinline__ static int line(int i) {
+    const int lane = threadIdx.x % 32;
+    return lines_are_rows ? lane / SLAB + i * (32 / SLAB) : lane % LINES;
+  }
+  __device__ __forceinline__ static int term(int i) {
+    const int lane = threadIdx.x % 32;
+    return lines_are_rows ? lane % SLAB : lane / LINES + i * (32 / LINES);
+  }
+
+  __device__ __forceinline__ void read(const Matrix<Rows>& m, int first_line, int first_term,
+                                       int terms) {
+    const Rows rows = m.row.from(lines_are_rows ? first_line : first_term);
+    const int left = terms - first_term, last = lines_are_rows ? rows.count - 1 : rows.size - 1;
 #pragma unroll
-    for (int line = lane / SLAB; line < LINES; line += 32 / SLAB)
-      slab[term][line] = within ? row(min(line, row.count - 1))[first_term + term] : real(0);
-  } else {
-    const Rows row = m.row.from(first_term);
-    const int line = lane % LINES, column = min(first_line + line, m.row.size - 1);
-    const bool is_one = m.ones && first_line + line == m.row.size;
-#pragma unroll
-    for (int term = lane / LINES; term < SLAB; term += 32 / LINES) {
-      const real number = term < row.count ? row(term)[column] : real(0);
-      slab[term][line] = is_one && term < row.count ? real(1) : number;
+    for (int i = 0; i < count; i++) {
+      stored[i] = 0;
+      if (term(i) >= left) continue;
+      if constexpr (lines_are_rows)
+        stored[i] = rows.stored(min(line(i), last), first_term + term(i));
+      else
+        stored[i] = rows.stored(term(i), min(first_line + line(i), last));
     }
   }
-}
+
+  __device__ __forceinline__ void write(const Matrix<Rows>& m, int first_line,
+                                        real (&slab)[SLAB][LINES + 4]) const {
+    const bool is_one = m.ones && first_line + line(0) == m.row.size;
+#pragma unroll
+    for (int i = 0; i < count; i++)
+      slab[term(i)][line(i)] = is_one ? real(1) : m.row.number(stored[i]);
+  }
+};
 
 // Computes a tile of the product of two matrices, each transposed or not. What the warps have summed
 // up is in `tiles.sums` afterwards, line by line of the tile, for every thread to read.
@@ -70,11 +87,19 @@ __device__ __forceinline__ void product(const Matrix<Left>& left, const Matrix<R
   real sums[16];
 #pragma unroll
   for (int i = 0; i < 16; i++) sums[i] = 0;
+  const int first_row = tile_row * TILE_ROWS, first_column = tile_column * TILE_COLUMNS;
+  Part<!left_transposed, TILE_ROWS, Left> next_left;
+  Part<right_transposed, TILE_COLUMNS, Right> next_right;
+  next_left.read(left, first_row, warp * SLAB, terms);
+  next_right.read(right, first_column, warp * SLAB, terms);
 #pragma unroll 1
   for (int first = warp * SLAB; first < terms; first += TILE_WARPS * SLAB) {
-    fill<!left_transposed, TILE_ROWS>(slab.left, left, tile_row * TILE_ROWS, first, terms);
-    fill<right_transposed, TILE_COLUMNS>(slab.right, right, tile_column * TILE_COLUMNS, first, terms);
+    next_left.write(left, first_row, slab.left);
+    next_right.write(right, first_column, slab.right);
     __syncwarp();
+    // What comes next is on its way while this is multiplied.
+    next_left.read(left, first_row, first + TILE_WARPS * SLAB, terms);
+    next_right.read(right, first_column, first + TILE_WARPS * SLAB, terms);
 #pragma unroll 4
     for (int term = 0; term < SLAB; term++) {
       const Four a = *reinterpret_cast<const Four*>(&slab.left[term][own_row]);
