@@ -11,8 +11,8 @@
 #include "tiles.cuh"
 
 // Grid: (images / 16, outputs / 32). y = activation(x W + bias).
-// At most 128 registers.
-extern "C" __global__ void __launch_bounds__(256, 2)
+// At most 168 registers.
+extern "C" __global__ void __launch_bounds__(256, 1)
     linear(INPUT, const real* __restrict__ weight, const real* __restrict__ bias, int inputs,
            int outputs, real* __restrict__ y) {
   __shared__ Tiles tiles;
