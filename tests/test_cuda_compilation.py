@@ -91,8 +91,12 @@ OTHERS: dict[str, list[Constants]] = {
 NO_RECIPE = {"activations": {options_for("float32", ACTIVATION="SIGMOID")}}
 
 
+SMALL_BATCHES = 128, 1 << 16  # WANTED_BLOCKS and WANTED_THREADS
+LARGE_BATCHES = 2, 1  # of 17 images take what others take of thousands: threads with more to do
+
+
 @functools.cache
-def launched(*, clusters: bool) -> dict[str, set[Options]]:
+def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Options]]:
     """The options, by file, of all that recipes launch, compiled as a whole and step by step."""
     found: dict[str, set[Options]] = defaultdict(set, NO_RECIPE)
 
@@ -106,12 +110,11 @@ def launched(*, clusters: bool) -> dict[str, set[Options]]:
         patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # nothing fills it
         for name, recipe in RECIPES.items():
             batch_sizes = {17, min(17, recipe.batch_size or 17)}  # beyond 16 all are graphs
-            # As batches of 17 images are, and as large ones.
-            for batch_size, wanted, compiled in itertools.product(
-                batch_sizes, ((128, 1 << 16), (2, 1)), (True, False)
+            for batch_size, (blocks, threads), compiled in itertools.product(
+                batch_sizes, sizes, (True, False)
             ):
-                patch.setattr(head, "WANTED_BLOCKS", wanted[0])
-                patch.setattr(launches, "WANTED_THREADS", wanted[1])
+                patch.setattr(head, "WANTED_BLOCKS", blocks)
+                patch.setattr(launches, "WANTED_THREADS", threads)
                 backend = EmulatedBackend(capability="90" if clusters else "70")
                 trainer = Trainer(
                     create_model(name, backend=backend),
@@ -127,7 +130,8 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
 
 
 def test_every_file_is_compiled() -> None:
-    assert sorted(launched(clusters=True)) == sorted(launched(clusters=False)) == FILES
+    for clusters in (True, False):
+        assert sorted(launched(LARGE_BATCHES, clusters=clusters)) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -159,7 +163,10 @@ def architecture(request: pytest.FixtureRequest) -> int:
 @needs_nvrtc
 @pytest.mark.parametrize("file", FILES)
 def test_what_recipes_launch_fits_every_gpu(file: str, architecture: int) -> None:
-    for options in launched(clusters=bool(persistent.together(architecture)))[file]:
+    """In large batches, that is, which take the most registers; in small ones, one GPU stands."""
+    sizes = (SMALL_BATCHES, LARGE_BATCHES) if architecture == 90 else (LARGE_BATCHES,)
+    clusters = bool(persistent.together(architecture))
+    for options in launched(*sizes, clusters=clusters)[file]:
         assert_fits(source(file), options, architecture)
 
 
@@ -186,7 +193,7 @@ def test_other_variants_fit(file: str, constants: Constants) -> None:
 @needs_nvrtc
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
-    for options in launched(clusters=True)[file]:
+    for options in launched(LARGE_BATCHES)[file]:
         wider = tuple(option.replace("=float", "=double") for option in options)
         used = nvrtc.compile_source(source(file), wider, architecture=90)
         assert not any(usage.spilled_bytes for usage in used.values()), " ".join(wider)
