@@ -17,6 +17,8 @@ INSTALL = (
     "CUDA 13)"
 )
 
+LOWEST_CAPABILITY = (7, 0)  # what the kernels of backends/cuda are compiled for, and tested
+
 
 def probe() -> Iterator[tuple[str, Availability | None]]:
     """Yield the name and the finding of each stage, None behind the first that fails; never raise.
@@ -45,6 +47,12 @@ def describe_device() -> str:
     runtime = _runtime()
     properties = runtime.getDeviceProperties(runtime.getDevice())
     return f"{properties['name'].decode()}, sm_{properties['major']}{properties['minor']}"
+
+
+def _compute_capability() -> tuple[int, int]:
+    runtime = _runtime()
+    properties = runtime.getDeviceProperties(runtime.getDevice())
+    return properties["major"], properties["minor"]
 
 
 def multiply_in_float32() -> None:
@@ -116,7 +124,14 @@ def _device() -> Availability:
             reason="the driver sees no GPU",
             remedy="check CUDA_VISIBLE_DEVICES, and that `nvidia-smi` lists the GPU",
         )
-    return Availability(ok=True, reason=describe_device())
+    device = describe_device()
+    if _compute_capability() < LOWEST_CAPABILITY:
+        return Availability(
+            ok=False,
+            reason=f"the kernels need a GPU from sm_70 (Volta) on, this is {device}",
+            remedy="take a newer GPU, or --backend numba",
+        )
+    return Availability(ok=True, reason=device)
 
 
 def _nvrtc() -> Availability:

@@ -124,7 +124,10 @@ def test_memory_is_that_of_the_process_alone_however_large_its_parent():
     assert own_peak_bytes() > ballast.nbytes
 
 
-@pytest.mark.parametrize(("name", "bytes_a_pixel"), [("numpy", 1), ("scikit-learn", 8)])
+@pytest.mark.parametrize(
+    ("name", "bytes_a_pixel"),
+    [("numpy", 1), pytest.param("scikit-learn", 8, marks=pytest.mark.slow)],
+)
 def test_memory_of_a_training_holds_all_its_images(name, bytes_a_pixel):
     """Peers make float32 of them, by way of a copy."""
     if not contenders()[name].availability():
@@ -873,6 +876,7 @@ def test_pytest_refuses_what_the_front_door_refuses(options, says):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_pairs_of_all_passes_are_shuffled_together():
     choice = ("--levels", "operations", "--contenders", "numpy,numba", "--passes", "4")
 

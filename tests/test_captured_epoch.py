@@ -47,19 +47,33 @@ emulated_and_real = pytest.mark.parametrize(
 )
 
 
-# Images of a batch where threads are emulated, as slowly as that goes.
-EMULATED = {"cnn": 2, "lenet": 2, "fast99": 2, "fcnn": 5}
+# Images of a batch: on a GPU, and where threads are emulated, which is slow. Of few images there
+# are kernels that do all steps in one launch.
+BATCHES = [
+    ("fcnn", 500, 5),
+    ("two-layer", 512, 17),
+    ("backprop", 10, 10),
+    ("backprop", 64, 17),
+    ("cnn", 1, 1),
+    ("cnn", 64, 2),
+    ("three-layer", 64, 17),
+    ("lenet", 64, 2),
+    ("fast99", 64, 2),
+]
 
 
 @emulated_and_real
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(("name", "real", "emulated"), BATCHES)
 def test_steps_of_every_recipe(
-    backend: Backend, mnist: Dataset, name: str, monkeypatch: pytest.MonkeyPatch
+    backend: Backend,
+    mnist: Dataset,
+    name: str,
+    real: int,
+    emulated: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = RECIPES[name]
-    batch_size = recipe.batch_size or 500
-    if isinstance(backend, EmulatedBackend):
-        batch_size = EMULATED.get(name, 17)
+    batch_size = emulated if isinstance(backend, EmulatedBackend) else real
     monkeypatch.setattr(test_compiled_epoch, "STEPS", 10)
     # Adam turns the rounding of a gradient near 0 into a step of its own.
     dtype = "float64" if recipe.optimizer == "adam" else "float32"

@@ -249,7 +249,7 @@ def test_every_loss(numba: Backend, mnist: Dataset, loss: losses.Loss) -> None:
 
 
 @pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_float_images(numba: Backend, mnist: Dataset, dtype: str, *, sparse: bool) -> None:
     images = mnist.x_train[:80] / np.float64(255)
     images = images if sparse else 1 - images

@@ -82,6 +82,12 @@ def assert_agrees(model: Network, images: np.ndarray[Any, Any]) -> None:
 def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> None:
     model = create_model(name, backend=numba, dtype=dtype)
     assert_agrees(model, mnist.x_test[:50])
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", RECIPES)
+def test_float_images(numba: Backend, mnist: Dataset, name: str, dtype: str) -> None:
+    model = create_model(name, backend=numba, dtype=dtype)
     assert_agrees(model, mnist.x_test[:3] / np.float64(255))
 
 

@@ -91,7 +91,7 @@ OTHERS: dict[str, list[Constants]] = {
 NO_RECIPE = {"activations": {options_for("float32", ACTIVATION="SIGMOID")}}
 
 
-SMALL_BATCHES = 128, 1 << 16  # WANTED_BLOCKS and WANTED_THREADS
+AS_IS = head.WANTED_BLOCKS, launches.WANTED_THREADS
 LARGE_BATCHES = 2, 1  # of 17 images take what others take of thousands: threads with more to do
 
 
@@ -104,25 +104,26 @@ def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Op
         found[file].add(options)
         return Mock()
 
-    images, labels = np.zeros((17, 28, 28), np.uint8), np.zeros(17, np.int64)
+    def launch(name: str, batch_size: int, *, compiled: bool) -> None:
+        backend = EmulatedBackend(capability="90" if clusters else "70")
+        trainer = Trainer(
+            create_model(name, backend=backend),
+            RECIPES[name].optimizer,
+            batch_size=batch_size,
+            compiled=compiled,
+        )
+        images = np.zeros((batch_size, 28, 28), np.uint8)
+        trainer.fit(images, np.zeros(batch_size, np.int64), iterations=1)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Kernels, "_function", note)
         patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # nothing fills it
-        for name, recipe in RECIPES.items():
-            batch_sizes = {17, min(17, recipe.batch_size or 17)}  # beyond 16 all are graphs
-            for batch_size, (blocks, threads), compiled in itertools.product(
-                batch_sizes, sizes, (True, False)
-            ):
-                patch.setattr(head, "WANTED_BLOCKS", blocks)
-                patch.setattr(launches, "WANTED_THREADS", threads)
-                backend = EmulatedBackend(capability="90" if clusters else "70")
-                trainer = Trainer(
-                    create_model(name, backend=backend),
-                    recipe.optimizer,
-                    batch_size=batch_size,
-                    compiled=compiled,
-                )
-                trainer.fit(images, labels, iterations=1)
+        for (blocks, threads), name in itertools.product(sizes, RECIPES):
+            patch.setattr(head, "WANTED_BLOCKS", blocks)
+            patch.setattr(launches, "WANTED_THREADS", threads)
+            launch(name, RECIPES[name].batch_size or 60_000, compiled=True)
+            launch(name, 17, compiled=True)  # beyond 16 all are graphs
+            launch(name, 17, compiled=False)
     return found
 
 
@@ -131,7 +132,7 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
 
 def test_every_file_is_compiled() -> None:
     for clusters in (True, False):
-        assert sorted(launched(LARGE_BATCHES, clusters=clusters)) == FILES
+        assert sorted(launched(AS_IS, clusters=clusters)) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -163,8 +164,8 @@ def architecture(request: pytest.FixtureRequest) -> int:
 @needs_nvrtc
 @pytest.mark.parametrize("file", FILES)
 def test_what_recipes_launch_fits_every_gpu(file: str, architecture: int) -> None:
-    """In large batches, that is, which take the most registers; in small ones, one GPU stands."""
-    sizes = (SMALL_BATCHES, LARGE_BATCHES) if architecture == 90 else (LARGE_BATCHES,)
+    """At their own size of a batch and in small ones; of large ones, one GPU stands for all."""
+    sizes = (AS_IS, LARGE_BATCHES) if architecture == 90 else (AS_IS,)
     clusters = bool(persistent.together(architecture))
     for options in launched(*sizes, clusters=clusters)[file]:
         assert_fits(source(file), options, architecture)
@@ -193,7 +194,7 @@ def test_other_variants_fit(file: str, constants: Constants) -> None:
 @needs_nvrtc
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
-    for options in launched(LARGE_BATCHES)[file]:
+    for options in launched(LARGE_BATCHES)[file]:  # which take the most registers
         wider = tuple(option.replace("=float", "=double") for option in options)
         used = nvrtc.compile_source(source(file), wider, architecture=90)
         assert not any(usage.spilled_bytes for usage in used.values()), " ".join(wider)

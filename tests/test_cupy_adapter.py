@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from backends import get_backend
-from backends.cuda import descent, head
-from backends.cuda.descent import Layer
-from backends.cuda.head import HeadLayer
+from backends.cuda import descent
+from backends.cuda.descent import Layer, cut_linear
+from backends.cuda.head import Head, HeadLayer
 from backends.cupy_backend import CupyBackend
 from backends.cupy_probe import probe
 from mnist_accel.nn.parameters import ParameterVector
@@ -166,6 +166,7 @@ def test_nvrtc_missing_for_real(cupy, monkeypatch):
     monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 12080)
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 1)
     monkeypatch.setattr("backends.cupy_probe.describe_device", lambda: "pretended")
+    monkeypatch.setattr("backends.cupy_probe._compute_capability", lambda: (9, 0))
     stage, reason, _ = failure()
     assert stage == "NVRTC"
     assert "libnvrtc" in reason
@@ -358,14 +359,27 @@ def test_this_cupy_launches_cooperatively_by_a_word(cupy):
     assert "TypeError" not in result.stdout
 
 
+def test_a_gpu_that_is_too_old(machine, monkeypatch):
+    old = {"name": b"NVIDIA Pretended", "major": 6, "minor": 1}
+    monkeypatch.setattr(machine.runtime, "getDeviceProperties", lambda device: old)
+    stage, reason, remedy = failure()
+    assert stage == "device"
+    assert reason == (
+        "the kernels need a GPU from sm_70 (Volta) on, this is NVIDIA Pretended, sm_61"
+    )
+    assert "--backend numba" in remedy
+
+
 @pytest.mark.parametrize("kernel", ["descend", "head"])
 def test_this_cupy_hands_over_a_structure_by_its_bytes(cupy, kernel):
     """What a launch makes of an array of NumPy that holds one element; there is no launch here."""
     array = cupy_array_at(cupy, 640)
     argument = (
-        descent.as_argument([Layer(None, array, None, 3, None, 784, 10)])
+        descent.as_argument(
+            [Layer(None, array, None, cut_linear(784, 10, 17), None, None, 3, None, 784, 10)]
+        )
         if kernel == "descend"
-        else head.as_argument([HeadLayer(array, None, 3, None, 784, 10, "relu")])
+        else Head([HeadLayer(array, None, 3, None, 784, 10, "relu")], []).as_argument()
     )
     assert (argument.size, argument.flags.c_contiguous) == (1, True)
     packed = cupy.cuda.function.CNumpyArray(argument)

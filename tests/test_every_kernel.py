@@ -92,19 +92,20 @@ def results_on(backend: Backend) -> list[Any]:
     """An example of every operation that has kernels, and all trainings."""
     found = [example for example in examples("float32", 3) if kernels_of(example)]
     one_of_each = {example.operation: example for example in reversed(found)}.values()
-    results = [result for example in one_of_each for result in call(example, backend)]
-    return results + [part for training in trainings() for part in trained(backend, training)]
-
-
-def results_of_all(device: Device) -> list[Any]:
-    """The same on the emulator, and what is special: a grid for a cluster, what is measured."""
-    *_, small_batches = trainings()
+    # Sizes are small here; so are those from which on work is shared out in other ways.
     with (
         patch.object(descent, "FEWEST_TERMS", 8),
         patch.object(cupy_workspace, "MOST_WEIGHTS", 80),
         patch.object(launches, "WANTED_THREADS", 100),
     ):
-        results = results_on(EmulatedBackend(device, capability="90"))
+        results = [result for example in one_of_each for result in call(example, backend)]
+        return results + [part for training in trainings() for part in trained(backend, training)]
+
+
+def results_of_all(device: Device) -> list[Any]:
+    """The same on the emulator, and what is special: a grid for a cluster, what is measured."""
+    *_, small_batches = trainings()
+    results = results_on(EmulatedBackend(device, capability="90"))
     results += trained(EmulatedBackend(device, capability="80"), small_batches)
     cupy, target, rounds = EmulatedCupy(device), np.full(70, np.nan), np.int32(3)
     sums, barrier = np.full(64, np.nan, np.float32), np.zeros(2, np.uint32)

@@ -1,5 +1,5 @@
-// The gradients of a convolution, with or without what follows it: those of its filters, and those of its
-// images. Where outputs are pooled and activated, dy is the gradient of what the activation took.
+// The gradients of a convolution: of its filters, as a single operation, and of its images, with or without
+// what follows it. Where outputs are pooled and activated, dy is the gradient of what the activation took.
 //
 // Layout: as convolution.cu has it.
 // Cost per image: O·OH·OW·C·K² multiplications each; a quarter of them where outputs are pooled.
@@ -23,7 +23,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     conv2d_backward_weight(const real* __restrict__ dy, const real* __restrict__ x, MAPS, int images,
                            real* __restrict__ sums) {
   __shared__ real parts[8][PATCH_NUMBERS];
-  const Maps maps = ALL_MAPS;
+  Maps maps = ALL_MAPS;
+  maps.side = 1;  // single operations do not pool
   const Patch patch(maps, blockIdx.x);
   const int first = int(int64(images) * blockIdx.y / gridDim.y);
   Numbers input = Numbers{x, channels * height * width, images}.from(first);

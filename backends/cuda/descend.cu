@@ -102,7 +102,7 @@ __device__ __forceinline__ void add_up(const Layer& layer, const Share& share, c
   } else {
     const TileOfWeights tile(layer, share.unit);
     const Numbers dy = {layer.dy, layer.outputs, share.end};
-    const Matrix<Rows> inputs_and_ones = {x, 1};
+    const Matrix<Rows> inputs_and_ones = {x, true};
     product<true, false>(inputs_and_ones, Matrix<Numbers>{dy.from(share.begin)}, tile.row,
                          tile.column, shared.tiles);
   }

@@ -122,6 +122,7 @@ class Layer:
 
 def as_argument(layers: Sequence[Layer]) -> NDArray[Any]:
     """Return layers as the kernel takes them by value: one structure of NumPy."""
+    assert len(layers) <= MOST_LAYERS
     table = np.zeros(MOST_LAYERS, _LAYER)
     table["first_block"] = np.iinfo("int32").max
     first_block = 0

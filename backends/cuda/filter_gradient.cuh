@@ -5,7 +5,7 @@
 // each where in the image the taps lie. So what a cell costs is shared by the taps.
 
 #define PATCH_NUMBERS (PATCH * PATCH + 1)  // the last is the filter's bias
-#define WARP_NUMBERS 32                    // no fewer, a power of two
+#define WARP_NUMBERS 32                    // as many as PATCH_NUMBERS or more, and a power of two
 
 // Taps of a filter in one channel.
 struct Patch {

@@ -51,7 +51,7 @@ struct Shared {
   real parts[IMAGES][MOST_THREADS], logits[IMAGES][32];
 };
 
-// Sets y, numbers of some images, to the activation of x W + bias.
+// Sets y, numbers of some images whose rows are `stride` apart, to the activation of x W + bias.
 __device__ __forceinline__ void forward(const Layer& layer, const Numbers& x, const real* parameters,
                                         int activation, real* y, int stride, Shared& shared) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.cuda.descent import MOST_LAYERS, address
-from backends.cuda.sizes import MOST_CHANNELS, Maps, divisor
+from backends.cuda.sizes import MOST_CHANNELS, Maps, maps_of_a_thread
 from backends.operations.common import Array
 from backends.program import ActivationKind
 
@@ -130,7 +130,7 @@ class Head:
         if not self.convolutions:
             return {"IMAGES": images, "KERNEL_SIZE": 0, "CHANNELS": 1}
         places = max(before.maps.threads_of_pixels for before in self.convolutions)
-        channels = divisor(
+        channels = maps_of_a_thread(
             math.gcd(*(before.maps.channels for before in self.convolutions)),
             most=MOST_CHANNELS,
             threads=images * places,
@@ -149,6 +149,7 @@ class Head:
 
     def as_argument(self) -> NDArray[Any]:
         """Return what the kernel takes by value: one structure of NumPy."""
+        assert max(len(self.layers), len(self.convolutions)) <= MOST_LAYERS
         argument = np.zeros((), _LAYERS)
         argument["count"] = len(self.layers)
         argument["convolution_count"] = len(self.convolutions)

@@ -1,7 +1,8 @@
 """How each kernel is launched: its options, its grid, and its arguments in their order.
 
-Single operations and captured steps launch the same kernels from here. They differ in one thing: a
-captured step reads from memory how many images its batch has.
+Single operations and captured steps launch their kernels from here, the same ones where both have
+use for them. Those differ in one thing: a captured step reads from memory how many images its
+batch has.
 """
 
 import math
@@ -15,7 +16,7 @@ from backends.cuda import descent, head, persistent
 from backends.cuda.descent import TILE_COLUMNS, TILE_ROWS
 from backends.cuda.head import ACTIVATIONS, Head
 from backends.cuda.loader import REAL, Constant, Kernel, Kernels
-from backends.cuda.sizes import MOST_CHANNELS, Filters, Maps, Windows, divisor
+from backends.cuda.sizes import MOST_CHANNELS, Filters, Maps, Windows, maps_of_a_thread
 from backends.operations.common import Array, Ties
 from backends.order import ROUNDS, Order
 from backends.program import ActivationKind
@@ -289,7 +290,9 @@ class Launches:
         """Set `y` to what becomes of the images `x`, and `mask` to the ties where it is pooled."""
         cells = math.prod(y.shape[2:])
         most = min(MOST_FILTERS, MOST_TAPS // filters.kernel_size)
-        own = divisor(maps.filters, most=most, threads=len(x) * cells, wanted=WANTED_THREADS)
+        own = maps_of_a_thread(
+            maps.filters, most=most, threads=len(x) * cells, wanted=WANTED_THREADS
+        )
         constants, arguments = self._input(x)
         constants |= filters.constants(activation, filters=own)
         kernel = self._get("convolution", "conv2d", **constants)
@@ -452,7 +455,9 @@ class Launches:
 def _channels_of_a_thread(maps: Maps, images: int) -> int:
     """Return for how many channels a thread computes the gradient of images."""
     threads = images * maps.threads_of_pixels
-    return divisor(maps.channels, most=MOST_CHANNELS, threads=threads, wanted=WANTED_THREADS)
+    return maps_of_a_thread(
+        maps.channels, most=MOST_CHANNELS, threads=threads, wanted=WANTED_THREADS
+    )
 
 
 def _numbers(rule: str, settings: Mapping[str, float]) -> tuple[float | int, ...]:

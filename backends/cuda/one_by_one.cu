@@ -9,7 +9,7 @@
 // and what threads tell each other are in shared memory.
 // Cost per image: FEATURES·(4·TAPS + 3·CLASSES) multiplications forward and back, and five barriers.
 // One multiprocessor does all of it: at a batch of one there is nothing to do for the others.
-// Options: -DPIXEL=uint8 or float; -DACTIVATION; -DKERNEL_SIZE (up to 5); -DFILTERS (up to 16);
+// Options: -DPIXEL=uint8 or real; -DACTIVATION; -DKERNEL_SIZE (up to 5); -DFILTERS (up to 16);
 // -DHEIGHT and -DWIDTH of an image; -DCLASSES (up to 32); -DLOSS=SOFTMAX_CROSS_ENTROPY,
 // BINARY_CROSS_ENTROPY or QUADRATIC.
 #include "common.cuh"

@@ -4,9 +4,9 @@ Of steps with few images a GPU computes for a microsecond and waits for launches
 time. Two kernels do all steps in one launch, where the rule allows it:
 
 - one_by_one.cu: batches of one image; a convolution and a linear layer that fit one block.
-- small_batches.cu: batches of 2 to 16 images; two linear layers, the first of which fits the shared
-  memory of some blocks. From compute capability 9.0 on these are a cluster, before it a cooperative
-  grid; what they compute is the same to the last bit.
+- small_batches.cu: batches of up to 16 images; two linear layers, the first of which fits the
+  shared memory of some blocks. From compute capability 9.0 on these are a cluster, before it a
+  cooperative grid; what they compute is the same to the last bit.
 
 Both descend the gradient plainly. Everything else runs as a graph, and so does every larger batch,
 which keeps more of a GPU busy than some blocks can.

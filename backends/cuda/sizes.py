@@ -93,7 +93,7 @@ class Filters:
         }
 
 
-def divisor(number: int, *, most: int, threads: int, wanted: int) -> int:
+def maps_of_a_thread(number: int, *, most: int, threads: int, wanted: int) -> int:
     """Return how many of a number of maps a thread has: as many as leave enough threads.
 
     Args:

@@ -8,7 +8,7 @@
 // two buffers for the parts, taken in turn, keep a fast block from overwriting what a slow one reads.
 // Cost per image: INPUTS·HIDDEN multiplications forward and as many back, shared out among the
 // blocks, and 4·HIDDEN·OUTPUTS in each.
-// Options: -DPIXEL=uint8 or float; -DBLOCKS; -DCLUSTER where they are a cluster; -DBATCH, images of a step at most; -DINPUTS, -DHIDDEN and
+// Options: -DPIXEL=uint8 or real; -DBLOCKS; -DCLUSTER where they are a cluster; -DBATCH, images of a step at most; -DINPUTS, -DHIDDEN and
 // -DOUTPUTS (up to 32); -DACTIVATION of the hidden units; -DLOSS=SOFTMAX_CROSS_ENTROPY,
 // BINARY_CROSS_ENTROPY or QUADRATIC.
 #include "common.cuh"

@@ -30,12 +30,12 @@ union alignas(16) Tiles {
 template <class Rows>
 struct Matrix {
   Rows row;  // there are row.count of row.size
-  int ones = 0;  // columns of ones that follow
+  bool has_ones = false;  // a column of ones follows; of a transposed left factor alone
 };
 
-// What a lane reads of a slab: some terms of some lines, as they lie in memory. Lines begin again with the
-// last one beyond their end: what comes of them is nobody's. Beyond the last term there are zeros, of which
-// one factor makes no number: those of the right one are never pixels. Whichever way round a matrix is,
+// What a lane reads of a slab: some terms of some lines, as they lie in memory. Lines beyond the end repeat
+// the last one; nobody looks at what comes of them. Terms beyond the end are 0; of a pixel that becomes the
+// shift, and the 0 of the right factor, which has no pixels, cancels it. Whichever way round a matrix is,
 // neighbouring lanes read neighbours.
 template <bool lines_are_rows, int LINES, class Rows>
 struct Part {
@@ -68,7 +68,7 @@ struct Part {
 
   __device__ __forceinline__ void write(const Matrix<Rows>& m, int first_line,
                                         real (&slab)[SLAB][LINES + 4]) const {
-    const bool is_one = m.ones && first_line + line(0) == m.row.size;
+    const bool is_one = !lines_are_rows && m.has_ones && first_line + line(0) == m.row.size;
 #pragma unroll
     for (int i = 0; i < count; i++)
       slab[term(i)][line(i)] = is_one ? real(1) : m.row.number(stored[i]);

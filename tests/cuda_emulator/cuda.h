@@ -108,7 +108,6 @@ inline void __nanosleep(unsigned, int line = __builtin_LINE()) {
 using std::exp;
 using std::fabs;
 using std::fma;
-using std::fmax;
 using std::log;
 using std::log1p;
 using std::sqrt;
@@ -116,9 +115,6 @@ using std::tanh;
 
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
-
-// Returns which bit is the lowest that is set, counted from 1; 0 if none is.
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return unsigned((unsigned long long)a * b >> 32);
