@@ -109,7 +109,11 @@ class CupyBackend(Backend):
         )
 
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
-        """Return the program as CUDA graphs of its steps."""
+        """Return the program as CUDA graphs of its steps.
+
+        Raises:
+            NotCompiledError: there is no kernel for part of it.
+        """
         with self._on_device():
             return CupyEpoch(program, cupy=self._cupy, kernels=self._kernels)
 

@@ -84,7 +84,11 @@ class CupyEpoch(CompiledEpoch):
         self._resident: Resident | None = None
 
     def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> Data:
-        """Copy the data set to the device, pixels as they are."""
+        """Copy the data set to the device, pixels as they are.
+
+        Raises:
+            MemoryError: the device has no room for it.
+        """
         with memory_errors(self._cupy, f"the data set needs {megabytes(pixels.nbytes)}"):
             return Data(
                 self._cupy.array(pixels, order="C"), self._cupy.array(labels, dtype="int32")
@@ -93,7 +97,11 @@ class CupyEpoch(CompiledEpoch):
     def run(
         self, data: Data, steps: Steps, weights: Array, state: Mapping[str, Array]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Replay graphs, a section of the steps after the other."""
+        """Replay graphs, a section of the steps after the other.
+
+        Raises:
+            MemoryError: the device has no room for batches of this size; says which would fit.
+        """
         parameters = (weights, *(state[name] for name in self._program.update.state_names))
         count = len(steps.bounds)
         losses, correct = np.zeros(count), np.zeros(count, np.int64)

@@ -92,12 +92,13 @@ class Layer:
     """A layer with parameters, at the end of a captured step.
 
     Attributes:
-        x: what it took; None where that are images of the data set.
-        dy: the gradient of what its activation took.
-        mask: where the maxima lie; None where the layer does not pool.
+        x: what it took, (B, inputs); None where that are images of the data set.
+        dy: the gradient of what its activation took, (B, outputs) or (B, filters, height, width).
+        mask: where the maxima lie, like `dy`, uint8; None where the layer does not pool.
         cut: how it is shared out.
-        parts: sums of gradients of each share; None where there is one.
-        tickets: how many shares of each unit are done, 0 before and after; None as before.
+        parts: sums of gradients, (shares, parameters); None where there is one share.
+        tickets: how many shares of each unit are done, (units,), int32, 0 before and after a step;
+            None where there is one share.
         weight: where its weights begin in the parameter vector.
         bias: where its bias begins; None without one.
         inputs: numbers that it takes of an image.

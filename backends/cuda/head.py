@@ -93,10 +93,10 @@ class HeadConvolution:
     """A convolution before the layers of a head, through which the head takes the gradients back.
 
     Attributes:
-        x: what it takes, and what the activation `below` has made.
-        dy: the gradient of what its activation took.
-        mask: where the maxima lie; None where it does not pool.
-        dx: set to the gradient of what the activation below took.
+        x: what it takes, (B, channels, height, width), and what the activation `below` has made.
+        dy: the gradient of what its activation took, (B, filters, height, width) of its outputs.
+        mask: where the maxima lie, like `dy`, uint8; None where it does not pool.
+        dx: set to the gradient of what the activation below took, like `x`.
         weight: where its filters begin in the parameter vector.
         below: the activation that made `x`.
         maps: its sizes.

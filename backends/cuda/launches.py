@@ -122,6 +122,11 @@ class Batch:
 class Launches:
     """The kernels, for arrays of one dtype.
 
+    Of linear layers x is (B, in), the weight (in, out), y and dy (B, out). Of convolutions x is
+    (B, C, H, W), the weight (O, C, K, K), y, dy and mask (B, O, OH, OW), or of half that height and
+    width where they are pooled. Of poolings x is (B, C, H, W), y, dy and mask (B, C, PH, PW). Every
+    gradient has the shape of what it is the gradient of. All lie in C order.
+
     Args:
         kernels: compiles them.
         dtype: "float32" or "float64".
@@ -143,7 +148,11 @@ class Launches:
         )
 
     def order(self, order: Order, first: int, rows: Array) -> None:
-        """Set `rows` to what the positions of an order from `first` on stand for."""
+        """Set `rows` (count,) to what the positions of an order from `first` on stand for.
+
+        Raises:
+            ValueError: the order has no such positions.
+        """
         order.check(first, first + int(rows.size))
         kernel = self._get("order", "order", ORDER=order.kind.upper())
         keys = order.keys or (0,) * ROUNDS
@@ -287,7 +296,10 @@ class Launches:
         filters: Filters,
         activation: str = "identity",
     ) -> None:
-        """Set `y` to what becomes of the images `x`, and `mask` to the ties where it is pooled."""
+        """Set `y` to what becomes of the images `x`, and `mask` to the ties where it is pooled.
+
+        Bit 2·i + j of `mask` is set where output (i, j) of a window receives the gradient.
+        """
         cells = math.prod(y.shape[2:])
         most = min(MOST_FILTERS, MOST_TAPS // filters.kernel_size)
         own = maps_of_a_thread(
@@ -358,7 +370,16 @@ class Launches:
     def loss_and_gradient(
         self, kind: str, logits: Array, labels: Array, dlogits: Array, losses: Array, correct: Array
     ) -> None:
-        """Set the gradient of the mean loss, and of each row its loss and whether it is right."""
+        """Set the gradient of the mean loss, and of each row its loss and whether it is right.
+
+        Args:
+            kind: of the loss.
+            logits: (B, classes), or anything whose rows are as long.
+            labels: (B,), or of the data set in a captured step.
+            dlogits: set, like `logits`.
+            losses: set, (B,).
+            correct: set, (B,), 1 where the largest logit is that of the label.
+        """
         kernel = self._get("losses", kind, LABEL=str(labels.dtype))
         rows, classes = len(logits), math.prod(logits.shape[1:])
         kernel(
