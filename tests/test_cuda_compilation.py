@@ -92,7 +92,7 @@ NO_RECIPE = {"activations": {options_for("float32", ACTIVATION="SIGMOID")}}
 
 
 AS_IS = head.WANTED_BLOCKS, launches.WANTED_THREADS
-LARGE_BATCHES = 2, 1  # of 17 images take what others take of thousands: threads with more to do
+LARGE_BATCHES = 2, 1  # threads that have as much to do as in batches of thousands
 
 
 @functools.cache
@@ -121,8 +121,9 @@ def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Op
         for (blocks, threads), name in itertools.product(sizes, RECIPES):
             patch.setattr(head, "WANTED_BLOCKS", blocks)
             patch.setattr(launches, "WANTED_THREADS", threads)
-            launch(name, RECIPES[name].batch_size or 60_000, compiled=True)
-            launch(name, 17, compiled=True)  # beyond 16 all are graphs
+            own = RECIPES[name].batch_size or 60_000
+            for batch_size in {own, max(own, 17)}:  # beyond 16 all are graphs
+                launch(name, batch_size, compiled=True)
             launch(name, 17, compiled=False)
     return found
 
@@ -192,6 +193,7 @@ def test_other_variants_fit(file: str, constants: Constants) -> None:
 
 
 @needs_nvrtc
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     for options in launched(LARGE_BATCHES)[file]:  # which take the most registers

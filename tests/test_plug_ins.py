@@ -32,6 +32,7 @@ def run_suite(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_required_backend_that_cannot_run_fails_the_suite() -> None:
     missing = {name: found for name, found in available_backends().items() if not found.ok}
     if not missing:
@@ -43,6 +44,7 @@ def test_required_backend_that_cannot_run_fails_the_suite() -> None:
     assert "1 error" in result.stdout or "1 failed" in result.stdout
 
 
+@pytest.mark.slow
 def test_suite_refuses_to_require_an_unknown_backend() -> None:
     result = run_suite("--require-backend", "tpu")
     assert result.returncode == 4
