@@ -693,6 +693,7 @@ register(Killing)
 """
 
 
+@pytest.mark.slow
 def test_what_ends_the_process_is_not_met_again(tmp_path):
     out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
     (tmp_path / "killing_backend.py").write_text(KILLING)
@@ -846,6 +847,7 @@ SMALLEST = (
 )
 
 
+@pytest.mark.slow
 def test_pytest_saves_what_its_own_options_ask_for(tmp_path):
     out, storage = tmp_path / "out.json", tmp_path / "storage"
     options = (f"--benchmark-json={out}", "--benchmark-autosave", f"--benchmark-storage={storage}")

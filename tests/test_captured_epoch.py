@@ -47,6 +47,13 @@ emulated_and_real = pytest.mark.parametrize(
 )
 
 
+def twins(row: list[L.Layer], side: int, backend: Backend) -> tuple[Network, Network]:
+    """Two networks with the same weights, for small images."""
+    settings = {"input_shape": (1, side, side), "backend": backend, "dtype": "float64"}
+    loss = losses.SoftmaxCrossEntropy()
+    return Network(row, loss, **settings), Network(row, loss, **settings)
+
+
 # Images of a batch: on a GPU, and where threads are emulated, which is slow. Of few images there
 # are kernels that do all steps in one launch.
 BATCHES = [
@@ -96,28 +103,15 @@ def test_ten_steps_of_pooled_convolutions(
     backend = EmulatedBackend(Device(order, seed=7))
     row = [L.Conv2d(3, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(4, 2), L.ReLU(), L.MaxPool2d()]
     row += [L.Flatten(), L.Linear(6), L.ReLU(), L.Linear(10)]
-    models = tuple(
-        Network(
-            *(row, losses.SoftmaxCrossEntropy()),
-            input_shape=(1, 12, 12),
-            backend=backend,
-            dtype="float64",
-        )
-        for _ in range(2)
-    )
+    models = twins(row, 12, backend)
     data = np.ascontiguousarray(mnist.x_train[:11, 8:20, 8:20]), mnist.t_train[:11]
     assert_tiers_agree(models, data, optimizers.Adam(), batch_size=4)  # type: ignore[arg-type]
 
 
-def small_convolutions(backend: Backend) -> Network:
+def small_convolutions(backend: Backend) -> tuple[Network, Network]:
     row = [L.Conv2d(4, 3, padding=1), L.ReLU(), L.MaxPool2d(), L.Conv2d(6, 2), L.Tanh()]
     row += [L.Flatten(), L.Linear(40), L.ReLU(), L.Linear(10)]
-    return Network(
-        *(row, losses.SoftmaxCrossEntropy()),
-        input_shape=(1, 8, 8),
-        backend=backend,
-        dtype="float64",
-    )
+    return twins(row, 8, backend)
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
@@ -135,7 +129,7 @@ def test_blocks_that_share_out_the_images_of_a_layer(
     monkeypatch.setattr(descent, "FEWEST_TERMS", 1)
     monkeypatch.setattr(descent, "as_argument", note)
     backend = EmulatedBackend(Device(order, seed=3))
-    models = small_convolutions(backend), small_convolutions(backend)
+    models = small_convolutions(backend)
     data = np.ascontiguousarray(mnist.x_train[:9, 8:16, 8:16]), mnist.t_train[:9]
     assert_tiers_agree(models, data, optimizers.Adam(), batch_size=7)
     assert set(shares) == {7}
@@ -149,7 +143,7 @@ def test_threads_that_have_several_filters(
     found = []
     for wanted in (launches.WANTED_THREADS, 1):
         monkeypatch.setattr(launches, "WANTED_THREADS", wanted)
-        model = small_convolutions(emulated)
+        model, _ = small_convolutions(emulated)
         history = Trainer(model, "adam", batch_size=5, seed=1).fit(*data, epochs=1)
         found.append([history.losses, *model.state_dict().values()])
     assert_same_bits(*found)
@@ -166,15 +160,7 @@ def test_threads_that_have_several_filters(
 def test_networks_without_a_linear_layer(
     emulated: EmulatedBackend, mnist: Dataset, row: list[L.Layer]
 ) -> None:
-    models = tuple(
-        Network(
-            *([*row, L.Flatten()], losses.SoftmaxCrossEntropy()),
-            input_shape=(1, 8, 8),
-            backend=emulated,
-            dtype="float64",
-        )
-        for _ in range(2)
-    )
+    models = twins([*row, L.Flatten()], 8, emulated)
     data = np.ascontiguousarray(mnist.x_train[:9, 8:16, 8:16]), mnist.t_train[:9]
     assert_tiers_agree(models, data, optimizers.SGD(lr=0.02), batch_size=4)  # type: ignore[arg-type]
 

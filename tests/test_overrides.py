@@ -258,6 +258,7 @@ print(found.ok, found.reason, found.remedy, get_backend("auto").name, sep="|")
 """
 
 
+@pytest.mark.slow
 def test_kernels_that_cannot_be_cached_anywhere_are_said_with_the_remedy(tmp_path: Path) -> None:
     """Files where Numba would make its folders, so that not even root can write there."""
     package = Path(inspect.getfile(Backend)).parent
