@@ -325,7 +325,8 @@ class Launches:
             maps: the sizes.
             filters: what the convolution is compiled for.
         """
-        kernel = self._gradients("conv2d_backward_weight", maps, filters, len(x))
+        own = _channels_of_a_thread(maps, len(x))  # as the kernel below, compiled together with it
+        kernel = self._gradients("conv2d_backward_weight", filters, own)
         kernel((cut.units, cut.shares), (THREADS,), dy, x, *astuple(maps), len(x), sums)
 
     def conv2d_backward_x(
@@ -340,8 +341,8 @@ class Launches:
         below: ActivationKind = "identity",
     ) -> None:
         """Set `dx` to the gradient of the images, times the derivative of what made `x`."""
-        kernel = self._gradients("conv2d_backward_x", maps, filters, len(x))
         own = _channels_of_a_thread(maps, len(x))
+        kernel = self._gradients("conv2d_backward_x", filters, own)
         grid = (_parts(len(x) * maps.threads_of_pixels, THREADS), maps.channels // own)
         sizes = *astuple(maps), self._images(x), ACTIVATIONS[below]
         kernel(grid, (THREADS,), dy, mask, weight, x, *sizes, dx)
@@ -443,11 +444,9 @@ class Launches:
             *(step.row_losses, step.row_correct, section.step, section.losses, section.correct),
         )
 
-    def _gradients(self, name: str, maps: Maps, filters: Filters, images: int) -> Kernel:
-        constants = filters.gradient_constants(
-            channels=_channels_of_a_thread(maps, images),
-            patch=descent.patch_of(filters.kernel_size),
-        )
+    def _gradients(self, name: str, filters: Filters, channels: int) -> Kernel:
+        patch = descent.patch_of(filters.kernel_size)
+        constants = filters.gradient_constants(channels=channels, patch=patch)
         return self._get("convolution_gradients", name, **constants)
 
     def _pooling(self, name: str, mask: Array | None = None) -> Kernel:
