@@ -15,9 +15,6 @@
 #include "maps.cuh"
 
 #define SIDE (POOL ? 2 : 1)
-#define MAPS int channels, int height, int width, int filters, int padding
-#define ALL_MAPS \
-  Maps { channels, height, width, filters, padding, KERNEL_SIZE, SIDE }
 
 // A line of some filters in registers.
 typedef real Taps[FILTERS][KERNEL_SIZE];

@@ -11,10 +11,6 @@
 #include "filter_gradient.cuh"
 #include "image_gradient.cuh"
 
-#define MAPS int channels, int height, int width, int filters, int padding
-#define ALL_MAPS \
-  Maps { channels, height, width, filters, padding, KERNEL_SIZE, POOL ? 2 : 1 }
-
 // Grid: (patches of all filters, shares of the images), patches as filter_gradient.cuh has them; a row
 // of `sums` for each share. The gradient of biases, behind that of the filters, is an operation's result
 // even where the layer has none.

@@ -20,6 +20,11 @@ struct Maps {
   __device__ __forceinline__ int cells() const { return cells_down() * cells_across(); }
 };
 
+// The sizes as arguments of a kernel that is compiled for -DKERNEL_SIZE and -DPOOL.
+#define MAPS int channels, int height, int width, int filters, int padding
+#define ALL_MAPS \
+  Maps { channels, height, width, filters, padding, KERNEL_SIZE, POOL ? 2 : 1 }
+
 // Returns a pixel of a channel of an image, 0 on its border.
 template <class Row>
 __device__ __forceinline__ real pixel(const Row& image, const Maps& maps, int channel, int row,
