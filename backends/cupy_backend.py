@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
 from backends.cuda.descent import cut_filters, patch_of
-from backends.cuda.launches import MOST_KERNEL_SIZE, Launches
+from backends.cuda.launches import MOST_KERNEL_SIZE, THREADS, Launches
 from backends.cuda.loader import REAL, Kernels
 from backends.cuda.sizes import Filters, Maps, Windows
 from backends.cupy_epoch import CupyEpoch
@@ -173,7 +173,7 @@ class CupyBackend(Backend):
         launches = self._launches[str(x.dtype)]
         maps, filters = _maps(x, weight, padding), Filters(weight.shape[2])
         size, cells = filters.kernel_size, math.prod(dy.shape[2:])
-        cut = cut_filters(maps, size, len(x), cells=cells, patch=patch_of(size))
+        cut = cut_filters(maps, size, len(x), cells=cells, patch=patch_of(size), threads=THREADS)
         sums = self._cupy.empty((cut.shares, cut.parameters), x.dtype)
         launches.conv2d_backward_weight(dy, x, sums, cut, maps, filters)
         grads = sums[0] if cut.shares == 1 else sums.sum(axis=0)

@@ -77,7 +77,7 @@ class CapturedStep:
                 for index, stage in enumerate(plan.stages)
                 if stage.weight is not None
             ],
-            *(batch, parameters, program.update.settings),
+            *(workspace.tile, batch, parameters, program.update.settings),
         )
 
     def _forward(

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda.descent import Cut, cut_filters, cut_linear, patch_of
+from backends.cuda.descent import Cut, cut_filters, cut_linear, patch_of, tile_of_gradients
 from backends.cuda.head import MOST_WEIGHTS
 from backends.cuda.launches import Section, Step
 from backends.cuda.sizes import Maps
+from backends.cuda.tiles import Tile
 from backends.cupy_memory import megabytes, memory_errors
 from backends.operations.common import Array
 from backends.program import Stage
@@ -62,10 +63,20 @@ class Plan:
     def cuts(self, batch_size: int) -> list[Cut | None]:
         """Return how each stage with parameters is shared out; None for others."""
         patch = patch_of(*(stage.kernel_size for stage in self.stages))
+        tile = self.tile(batch_size)
         return [
-            None if stage.weight is None else _cut(stage, batch_size, patch)
+            None if stage.weight is None else _cut(stage, batch_size, patch, tile)
             for stage in self.stages
         ]
+
+    def tile(self, batch_size: int) -> Tile:
+        """Return by which tiles the gradients of weights are computed."""
+        sizes = [
+            (stage.input_shape[0], stage.output_shape[0])
+            for stage in self.stages
+            if stage.kind == "linear"
+        ]
+        return tile_of_gradients(self.dtype, sizes, batch_size)
 
     def outputs(self) -> list[str | None]:
         """Return the dtype of the outputs of each stage; None where they are not kept."""
@@ -94,6 +105,7 @@ class Workspace:
         outputs: of each stage, for a batch; None where they are not kept.
         gradients: of what the activation of each stage took; None where nobody needs them.
         masks: where the maxima of each stage lie; None where nothing is pooled.
+        tile: by which the gradients of weights are computed.
         cuts: how the gradients of each stage are shared out; None where it has no parameters.
         parts: sums that the shares of a stage leave; None where there is one.
         tickets: how many shares of each unit are done, 0 before and after a step; None as before.
@@ -105,6 +117,7 @@ class Workspace:
     outputs: Sequence[Array | None]
     gradients: Sequence[Array | None]
     masks: Sequence[Array | None]
+    tile: Tile
     cuts: Sequence[Cut | None]
     parts: Sequence[Array | None]
     tickets: Sequence[Array | None]
@@ -161,6 +174,7 @@ def _allocate(cupy: Any, plan: Plan, capacity: int) -> Workspace:
         outputs=for_each_stage(plan.outputs()),
         gradients=for_each_stage(plan.gradients()),
         masks=for_each_stage(plan.masks()),
+        tile=plan.tile(capacity),
         cuts=cuts,
         parts=[cut and cupy.empty((cut.shares, cut.parameters), plan.dtype) for cut in shared_out],
         tickets=[cut and cupy.zeros(cut.units, "int32") for cut in shared_out],
@@ -186,12 +200,16 @@ def _bytes_needed(plan: Plan, batch_size: int) -> tuple[int, int]:
     return integer * MOST_ROWS_A_SECTION + real * parts, per_image
 
 
-def _cut(stage: Stage, batch_size: int, patch: int) -> Cut:
+def _cut(stage: Stage, batch_size: int, patch: int, tile: Tile) -> Cut:
     """Return how many blocks a stage with parameters has."""
     if stage.kind == "linear":
-        return cut_linear(stage.input_shape[0], stage.output_shape[0], batch_size)
-    cells = math.prod(stage.output_shape[1:])
-    return cut_filters(maps_of(stage), stage.kernel_size, batch_size, cells=cells, patch=patch)
+        return cut_linear(stage.input_shape[0], stage.output_shape[0], batch_size, tile=tile)
+    return cut_filters(
+        *(maps_of(stage), stage.kernel_size, batch_size),
+        cells=math.prod(stage.output_shape[1:]),
+        patch=patch,
+        threads=tile.threads,
+    )
 
 
 def _is_small_layer(stage: Stage) -> bool:

@@ -19,7 +19,8 @@ from emulated_backend import EmulatedBackend
 from test_compiled_epoch import NETWORKS, OPTIMIZERS, L, assert_tiers_agree, network
 
 from backends import Backend, Ties, cupy_epoch, cupy_workspace
-from backends.cuda import descent, head, launches
+from backends.cuda import descent, head, launches, tiles
+from backends.cuda.loader import Kernels
 from mnist_accel.data import Dataset
 from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import losses, optimizers
@@ -286,6 +287,33 @@ def test_linear_layers_at_the_end(
     assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=9)  # type: ignore[arg-type]
     if isinstance(backend, EmulatedBackend):
         assert ("linear_backward_x" in backend.emulator.launched) == (images == 0)
+
+
+@emulated_and_real
+def test_large_matrices_are_computed_by_large_tiles(
+    backend: Backend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which the last ones are not full; several blocks share out the images of a layer."""
+    monkeypatch.setattr(tiles, "FEWEST_LARGE", 2)
+    monkeypatch.setattr(descent, "FEWEST_TERMS", 7)
+    monkeypatch.setattr(cupy_workspace, "MOST_WEIGHTS", 0)
+    sides = []
+
+    def note(kernels: Kernels, file: str, name: str, **constants: Any) -> Any:
+        sides.append(constants.get("SIDE", 8))
+        return get(kernels, file, name, **constants)
+
+    get = Kernels.get
+    monkeypatch.setattr(Kernels, "get", note)
+    row = [L.Linear(70), L.Tanh(), L.Linear(129, bias=False), L.ReLU(), L.Linear(65)]
+    row += [L.Sigmoid(), L.Linear(10)]
+    models = tuple(
+        Network(row, losses.SoftmaxCrossEntropy(), input_shape=(784,), backend=backend)
+        for _ in range(2)
+    )
+    data = mnist.x_train[:57], mnist.t_train[:57]
+    assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=34)  # type: ignore[arg-type]
+    assert set(sides) == {8}
 
 
 @pytest.mark.parametrize("name", RECIPES)

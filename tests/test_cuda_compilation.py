@@ -53,9 +53,9 @@ OTHERS: dict[str, list[Constants]] = {
         for size, channels, patch in ((7, 8, 5), (3, 4, 3), (32, 1, 5))
     ],
     "descend": [
-        {"RULE": "MOMENTUM", "PATCH": 1, "PIXEL": "float", **LATER},
-        {"RULE": "ADAGRAD", "PATCH": 2, **FIRST},
-        {"RULE": "RMSPROP", "PATCH": 4, **FIRST},
+        {"RULE": "MOMENTUM", "PATCH": 1, "SIDE": 8, "PIXEL": "float", **LATER},
+        {"RULE": "ADAGRAD", "PATCH": 2, "SIDE": 4, **FIRST},
+        {"RULE": "RMSPROP", "PATCH": 4, "SIDE": 8, **FIRST},
     ],
     "head": [
         {
@@ -67,7 +67,7 @@ OTHERS: dict[str, list[Constants]] = {
         }
         for images, size, channels in ((1, 3, 8), (2, 5, 6), (4, 0, 1), (8, 7, 8))
     ],
-    "linear": [{"ACTIVATION": "TANH", "PIXEL": "float", **LATER}],
+    "linear": [{"ACTIVATION": "TANH", "SIDE": side, "PIXEL": "float", **LATER} for side in (4, 8)],
     "losses": [{"LABEL": "int32", **LATER}],
     "one_by_one": [
         {
@@ -129,6 +129,15 @@ def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Op
 
 
 needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
+
+
+def test_all_images_at_once_are_taken_by_large_tiles() -> None:
+    """By fcnn; other recipes have small ones in batches of their own size."""
+    for file in ("linear", "descend"):
+        sides = {
+            option for options in launched(AS_IS)[file] for option in options if "SIDE" in option
+        }
+        assert sides == {"-DSIDE=4", "-DSIDE=8"}
 
 
 def test_every_file_is_compiled() -> None:
@@ -198,6 +207,9 @@ def test_other_variants_fit(file: str, constants: Constants) -> None:
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     for options in launched(LARGE_BATCHES)[file]:  # which take the most registers
         wider = tuple(option.replace("=float", "=double") for option in options)
+        wider = tuple(
+            option.replace("-DSIDE=8", "-DSIDE=4") for option in wider
+        )  # as tiles.py says
         used = nvrtc.compile_source(source(file), wider, architecture=90)
         assert not any(usage.spilled_bytes for usage in used.values()), " ".join(wider)
 

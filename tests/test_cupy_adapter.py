@@ -19,6 +19,7 @@ from backends import get_backend
 from backends.cuda import descent
 from backends.cuda.descent import Layer, cut_linear
 from backends.cuda.head import Head, HeadLayer
+from backends.cuda.tiles import SMALL
 from backends.cupy_backend import CupyBackend
 from backends.cupy_probe import probe
 from mnist_accel.nn.parameters import ParameterVector
@@ -374,10 +375,9 @@ def test_a_gpu_that_is_too_old(machine, monkeypatch):
 def test_this_cupy_hands_over_a_structure_by_its_bytes(cupy, kernel):
     """What a launch makes of an array of NumPy that holds one element; there is no launch here."""
     array = cupy_array_at(cupy, 640)
+    cut = cut_linear(784, 10, 17, tile=SMALL)
     argument = (
-        descent.as_argument(
-            [Layer(None, array, None, cut_linear(784, 10, 17), None, None, 3, None, 784, 10)]
-        )
+        descent.as_argument([Layer(None, array, None, cut, None, None, 3, None, 784, 10)])
         if kernel == "descend"
         else Head([HeadLayer(array, None, 3, None, 784, 10, "relu")], []).as_argument()
     )

@@ -19,7 +19,7 @@ from operation_examples import call, examples
 from test_cuda_kernels import kernels_of
 
 from backends import Backend, cupy_workspace
-from backends.cuda import descent, launches
+from backends.cuda import descent, launches, tiles
 from backends.cuda.loader import cooperative
 from benchmarks.gpu import overheads
 from mnist_accel.nn import layers, losses
@@ -97,6 +97,7 @@ def results_on(backend: Backend) -> list[Any]:
         patch.object(descent, "FEWEST_TERMS", 8),
         patch.object(cupy_workspace, "MOST_WEIGHTS", 80),
         patch.object(launches, "WANTED_THREADS", 100),
+        patch.object(tiles, "FEWEST_LARGE", 4),
     ):
         results = [result for example in one_of_each for result in call(example, backend)]
         return results + [part for training in trainings() for part in trained(backend, training)]

@@ -12,8 +12,8 @@
 // Layout: as linear.cu and convolution.cu have it.
 // Cost per image: as many multiplications as forward, a quarter where outputs are pooled. Per
 // parameter: as updates.cu.
-// Options: -DRULE as rules.cuh has them; -DPIXEL=uint8 or real; -DPATCH as
-// filter_gradient.cuh has it.
+// Options: -DRULE as rules.cuh has them; -DPIXEL=uint8 or real; -DPATCH as filter_gradient.cuh has it;
+// -DSIDE as tiles.cuh has it.
 #include "common.cuh"
 #include "rows.cuh"
 #include "tiles.cuh"
@@ -22,8 +22,7 @@
 #include "rules.cuh"
 
 #define MOST_LAYERS 16
-#define WARPS 8  // of a block
-#define BLOCKS (sizeof(real) == 4 ? 2 : 1)  // that fit a multiprocessor
+#define BLOCKS (sizeof(real) == 8 ? 1 : SIDE == 4 ? 2 : 3)  // that fit a multiprocessor
 
 // A layer with parameters; as descent.py writes it.
 struct Layer {
@@ -56,11 +55,11 @@ struct Descent {
 
 union Shared {
   Tiles tiles;
-  real patches[WARPS * PATCH_NUMBERS];
+  real patches[TILE_WARPS * PATCH_NUMBERS];
   int ticket;
   struct {
-    double losses[WARPS];
-    int correct[WARPS];
+    double losses[TILE_WARPS];
+    int correct[TILE_WARPS];
   } step;
 };
 
@@ -154,7 +153,7 @@ __device__ __forceinline__ void finish(const Layer& layer, const Share& share, c
       if (parameter < 0) continue;
       real total = 0;
       if (turn == 0)
-        for (int warp = 0; warp < WARPS; warp++) total += sums[warp * numbers + number];
+        for (int warp = 0; warp < TILE_WARPS; warp++) total += sums[warp * numbers + number];
       else
         for (int other = 0; other < layer.shares; other++)
           total += parts[int64(other) * layer.parameters + parameter];
@@ -175,7 +174,7 @@ __device__ __forceinline__ void end_step(const real* row_losses, const int* row_
   double loss = 0;
   int hits = 0;
 #pragma unroll 8
-  for (int row = threadIdx.x; row < count; row += WARPS * 32) {
+  for (int row = threadIdx.x; row < count; row += TILE_THREADS) {
     loss += double(row_losses[row]);
     hits += row_correct[row];
   }
@@ -189,8 +188,8 @@ __device__ __forceinline__ void end_step(const real* row_losses, const int* row_
 
 // Grid: one block for the losses, which many images keep busy, and the blocks of all layers.
 // Left to itself, the compiler spills to make room for more blocks.
-// At most 128 registers.
-extern "C" __global__ void __launch_bounds__(256, BLOCKS)
+// At most 168 registers.
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, BLOCKS)
     descend(const __grid_constant__ Layers layers, const PIXEL* __restrict__ images,
             const int* __restrict__ rows, real shift, batch_t batch, RULE_ARGUMENTS,
             const real* __restrict__ step_rates, const real* __restrict__ row_losses,

@@ -1,7 +1,7 @@
 """The layers whose parameters descend.cu changes, as the kernel takes them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.cuda.sizes import Maps
+from backends.cuda.tiles import Tile, tile_of
 from backends.operations.common import Array
 
-TILE_ROWS, TILE_COLUMNS = 16, 32  # as tiles.cuh has them
 MOST_PATCH = 5  # a side of the patches of filter_gradient.cuh: a warp adds up 32 numbers
 MOST_LAYERS = 16  # as descend.cu and head.cu have it; a kernel takes at most 4 KB of arguments
 
-# So many blocks of a layer keep a large GPU busy. Each has at least so many terms to add up; with
-# fewer, they would spend their time with putting their sums together.
-WANTED_BLOCKS = 512
+# So many threads of a layer keep a large GPU busy. Each block has at least so many terms to add up;
+# with fewer, they would spend their time with putting their sums together.
+WANTED_THREADS = 1 << 17
 FEWEST_TERMS = 2048
 
 # As the structure `Layer` of descend.cu.
@@ -56,13 +56,28 @@ class Cut:
     parameters: int
 
 
-def cut_linear(inputs: int, outputs: int, images: int) -> Cut:
+def tile_of_gradients(dtype: str, layers: Iterable[tuple[int, int]], images: int) -> Tile:
+    """Return by which tiles the gradients of weights are computed.
+
+    Args:
+        dtype: of the numbers.
+        layers: inputs and outputs of all linear layers; the tiles suit the one that has most work.
+        images: of the largest batch.
+    """
+    inputs, outputs = max(layers, key=math.prod, default=(0, 0))
+    return tile_of(dtype, inputs + 1, outputs, shares=max(1, images // FEWEST_TERMS))
+
+
+def cut_linear(inputs: int, outputs: int, images: int, *, tile: Tile) -> Cut:
     """Return how many blocks a linear layer has."""
-    units = math.ceil(outputs / TILE_COLUMNS) * math.ceil((inputs + 1) / TILE_ROWS)
-    return Cut(units, _shares(units, images, terms=1), outputs * (inputs + 1))
+    units = math.prod(tile.grid(inputs + 1, outputs))
+    shares = _shares(units, images, terms=1, threads=tile.threads)
+    return Cut(units, shares, outputs * (inputs + 1))
 
 
-def cut_filters(maps: Maps, kernel_size: int, images: int, *, cells: int, patch: int) -> Cut:
+def cut_filters(
+    maps: Maps, kernel_size: int, images: int, *, cells: int, patch: int, threads: int
+) -> Cut:
     """Return how many blocks a convolution has.
 
     Args:
@@ -71,10 +86,12 @@ def cut_filters(maps: Maps, kernel_size: int, images: int, *, cells: int, patch:
         images: of the largest batch.
         cells: of the maps that it leaves.
         patch: side of the patches into which filters are cut.
+        threads: of a block.
     """
     pairs = maps.filters * maps.channels
     units = pairs * math.ceil(kernel_size / patch) ** 2
-    return Cut(units, _shares(units, images, terms=cells), pairs * kernel_size**2 + maps.filters)
+    shares = _shares(units, images, terms=cells, threads=threads)
+    return Cut(units, shares, pairs * kernel_size**2 + maps.filters)
 
 
 def patch_of(*kernel_sizes: int) -> int:
@@ -82,9 +99,10 @@ def patch_of(*kernel_sizes: int) -> int:
     return max(1, min(MOST_PATCH, max(kernel_sizes)))
 
 
-def _shares(units: int, images: int, *, terms: int) -> int:
+def _shares(units: int, images: int, *, terms: int, threads: int) -> int:
     """Return among how many blocks a unit's images are shared out, of so many terms each."""
-    return max(1, min(WANTED_BLOCKS // units, images * terms // FEWEST_TERMS, images))
+    wanted = WANTED_THREADS // threads
+    return max(1, min(wanted // units, images * terms // FEWEST_TERMS, images))
 
 
 @dataclass(frozen=True)

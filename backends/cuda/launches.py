@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from backends.cuda import descent, head, persistent
-from backends.cuda.descent import TILE_COLUMNS, TILE_ROWS
 from backends.cuda.head import ACTIVATIONS, Head
 from backends.cuda.loader import REAL, Constant, Kernel, Kernels
 from backends.cuda.sizes import MOST_CHANNELS, Filters, Maps, Windows, maps_of_a_thread
+from backends.cuda.tiles import Tile, tile_of
 from backends.operations.common import Array, Ties
 from backends.order import ROUNDS, Order
 from backends.program import ActivationKind
@@ -237,16 +237,20 @@ class Launches:
         """Set `y` (B, out) to the activation of x W + bias."""
         inputs, outputs = weight.shape
         constants, arguments = self._input(x)
-        kernel = self._get("linear", "linear", ACTIVATION=activation.upper(), **constants)
-        grid = (_parts(len(x), TILE_ROWS), _parts(outputs, TILE_COLUMNS))
-        kernel(grid, (THREADS,), *arguments, weight, bias, inputs, outputs, y)
+        tile = tile_of(self._dtype, len(x), outputs)
+        constants |= {"ACTIVATION": activation.upper(), "SIDE": tile.side}
+        kernel = self._get("linear", "linear", **constants)
+        grid = tile.grid(len(x), outputs)
+        kernel(grid, (tile.threads,), *arguments, weight, bias, inputs, outputs, y)
 
     def linear_backward_x(self, dy: Array, weight: Array, x: Array, dx: Array, below: str) -> None:
         """Set `dx` to dy Wᵀ times the derivative of the activation `below`, which made `x`."""
         inputs, outputs = weight.shape
-        kernel = self._get("linear", "linear_backward_x", ACTIVATION=below.upper())
-        grid = (_parts(len(x), TILE_ROWS), _parts(inputs, TILE_COLUMNS))
-        kernel(grid, (THREADS,), dy, weight, x, inputs, outputs, self._images(x), dx)
+        tile = tile_of(self._dtype, len(x), inputs)
+        constants: dict[str, Constant] = {"ACTIVATION": below.upper(), "SIDE": tile.side}
+        kernel = self._get("linear", "linear_backward_x", **constants)
+        grid = tile.grid(len(x), inputs)
+        kernel(grid, (tile.threads,), dy, weight, x, inputs, outputs, self._images(x), dx)
 
     def head(
         self,
@@ -416,6 +420,7 @@ class Launches:
         self,
         rule: str,
         layers: Sequence[descent.Layer],
+        tile: Tile,
         batch: Batch,
         parameters: tuple[Array, ...],
         settings: Mapping[str, float],
@@ -425,6 +430,7 @@ class Launches:
         Args:
             rule: as for `update`.
             layers: with parameters, from the first to the last.
+            tile: by which the gradients of weights are computed.
             batch: of the step.
             parameters: the parameter vector, and the arrays that the rule keeps.
             settings: as for `update`.
@@ -435,13 +441,15 @@ class Launches:
             RULE=rule.upper(),
             PIXEL=_pixel(data.images),
             PATCH=descent.patch_of(*(layer.kernel_size for layer in layers)),
+            SIDE=tile.side,
         )
         blocks = sum(map(descent.blocks_of, layers))
         numbers = _numbers(rule, settings)
         kernel(
-            *((blocks + 1,), (THREADS,), descent.as_argument(layers), data.images, section.rows),
-            *(float(batch.shift), step.batch, *parameters, *numbers, step.rates),
-            *(step.row_losses, step.row_correct, section.step, section.losses, section.correct),
+            *((blocks + 1,), (tile.threads,), descent.as_argument(layers)),
+            *(data.images, section.rows, float(batch.shift), step.batch, *parameters, *numbers),
+            *(step.rates, step.row_losses, step.row_correct),
+            *(section.step, section.losses, section.correct),
         )
 
     def _gradients(self, name: str, filters: Filters, channels: int) -> Kernel:

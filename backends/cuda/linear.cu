@@ -5,14 +5,17 @@
 // Cost per image: in·out multiplications forward, and as many back.
 // Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH: of the outputs; for the gradient of x, of
 // the stage that made x, whose derivative it takes along. -DPIXEL where x are images of the data set.
+// -DSIDE as tiles.cuh has it.
 #include "common.cuh"
 #include "rows.cuh"
 #include "input.cuh"
 #include "tiles.cuh"
 
-// Grid: (images / 16, outputs / 32). y = activation(x W + bias).
+#define BLOCKS (SIDE == 4 ? 1 : 3)  // that fit a multiprocessor
+
+// Grid: (images / TILE_ROWS, outputs / TILE_COLUMNS). y = activation(x W + bias).
 // At most 168 registers.
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, BLOCKS)
     linear(INPUT, const real* __restrict__ weight, const real* __restrict__ bias, int inputs,
            int outputs, real* __restrict__ y) {
   __shared__ Tiles tiles;
@@ -29,9 +32,10 @@ extern "C" __global__ void __launch_bounds__(256, 1)
   }
 }
 
-// Grid: (images / 16, inputs / 32). dx = dy Wᵀ, times the derivative of what made x (`below`).
-// At most 168 registers.
-extern "C" __global__ void __launch_bounds__(256, 1)
+// Grid: (images / TILE_ROWS, inputs / TILE_COLUMNS).
+// dx = dy Wᵀ, times the derivative of what made x (`below`).
+// At most 224 registers.
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, 1)
     linear_backward_x(const real* __restrict__ dy, const real* __restrict__ weight,
                       const real* __restrict__ below, int inputs, int outputs, batch_t batch,
                       real* __restrict__ dx) {
