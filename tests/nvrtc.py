@@ -91,8 +91,9 @@ def _usage(log: str) -> dict[str, Usage]:
     _, *parts = _ENTRY.split(log)
     found = {}
     for name, text in zip(parts[::2], parts[1::2], strict=True):
-        registers, spills = _USED.search(text), _SPILLS.search(text)
+        registers = _USED.search(text)
+        spills = _SPILLS.findall(text)  # of the kernel, and of functions that it calls
         assert registers is not None, text
-        assert spills is not None, text
-        found[name] = Usage(int(registers[1]), sum(map(int, spills.groups())))
+        assert spills, text
+        found[name] = Usage(int(registers[1]), sum(int(size) for sizes in spills for size in sizes))
     return found

@@ -289,31 +289,52 @@ def test_linear_layers_at_the_end(
         assert ("linear_backward_x" in backend.emulator.launched) == (images == 0)
 
 
+WIDE = [L.Linear(70), L.Tanh(), L.Linear(129, bias=False), L.ReLU(), L.Linear(65), L.Sigmoid()]
+FILTERS = [L.Conv2d(2, 5), L.MaxPool2d(), L.Conv2d(3, 5), L.ReLU(), L.MaxPool2d(), L.Flatten()]
+
+
 @emulated_and_real
+@pytest.mark.parametrize(
+    ("row", "most_weights"),
+    [
+        pytest.param(WIDE, 0, id="launches of their own"),
+        pytest.param(WIDE, 1 << 16, id="in the head"),
+        pytest.param([*FILTERS, L.Linear(70), L.Tanh()], 1 << 16, id="behind convolutions"),
+    ],
+)
 def test_large_matrices_are_computed_by_large_tiles(
-    backend: Backend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+    backend: Backend,
+    mnist: Dataset,
+    row: list[L.Layer],
+    most_weights: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of which the last ones are not full; several blocks share out the images of a layer."""
     monkeypatch.setattr(tiles, "FEWEST_LARGE", 2)
     monkeypatch.setattr(descent, "FEWEST_TERMS", 7)
-    monkeypatch.setattr(cupy_workspace, "MOST_WEIGHTS", 0)
-    sides = []
+    monkeypatch.setattr(cupy_workspace, "MOST_WEIGHTS", most_weights)
+    found = []
 
     def note(kernels: Kernels, file: str, name: str, **constants: Any) -> Any:
-        sides.append(constants.get("SIDE", 8))
+        found.extend((name, value) for key, value in constants.items() if key == "SIDE")
         return get(kernels, file, name, **constants)
 
     get = Kernels.get
     monkeypatch.setattr(Kernels, "get", note)
-    row = [L.Linear(70), L.Tanh(), L.Linear(129, bias=False), L.ReLU(), L.Linear(65)]
-    row += [L.Sigmoid(), L.Linear(10)]
     models = tuple(
-        Network(row, losses.SoftmaxCrossEntropy(), input_shape=(784,), backend=backend)
+        Network(
+            *([*row, L.Linear(10)], losses.SoftmaxCrossEntropy()),
+            input_shape=(784,) if row is WIDE else (1, 28, 28),
+            backend=backend,
+        )
         for _ in range(2)
     )
     data = mnist.x_train[:57], mnist.t_train[:57]
     assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=34)  # type: ignore[arg-type]
-    assert set(sides) == {8}
+    assert {side for _, side in found} == {8}
+    names = {name for name, _ in found}
+    assert {"head", "descend"} <= names
+    assert ("linear_backward_x" in names) == (most_weights == 0)
 
 
 @pytest.mark.parametrize("name", RECIPES)

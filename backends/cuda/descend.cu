@@ -145,25 +145,26 @@ __device__ __forceinline__ void finish(const Layer& layer, const Share& share, c
   const real* const sums = is_convolution ? shared.patches : shared.tiles.sums[0];
   const int first = layer.bias < 0 ? layer.weight : min(layer.weight, layer.bias);
   real* const parts = layer.parts - first;
-  const bool is_alone = layer.shares == 1;
-  for (int turn = 0; turn < 2; turn++) {  // of all threads: the sums of this block, then of all shares
 #pragma unroll 1
-    for (int number = threadIdx.x; number < numbers; number += blockDim.x) {
-      const int parameter = parameter_of(layer, share.unit, number);
-      if (parameter < 0) continue;
-      real total = 0;
-      if (turn == 0)
-        for (int warp = 0; warp < TILE_WARPS; warp++) total += sums[warp * numbers + number];
-      else
-        for (int other = 0; other < layer.shares; other++)
-          total += parts[int64(other) * layer.parameters + parameter];
-      if (turn == 0 && !is_alone)
-        parts[int64(share.number) * layer.parameters + parameter] = total;
-      else
-        descent(parameter, total);
-    }
-    if (is_alone || turn == 1) return;
-    if (!is_last(&layer.tickets[share.unit], layer.shares, shared)) return;
+  for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
+    const int parameter = parameter_of(layer, share.unit, number);
+    if (parameter < 0) continue;
+    real total = 0;
+    for (int warp = 0; warp < TILE_WARPS; warp++) total += sums[warp * numbers + number];
+    if (layer.shares == 1)
+      descent(parameter, total);
+    else
+      parts[int64(share.number) * layer.parameters + parameter] = total;
+  }
+  if (layer.shares == 1 || !is_last(&layer.tickets[share.unit], layer.shares, shared)) return;
+#pragma unroll 1
+  for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
+    const int parameter = parameter_of(layer, share.unit, number);
+    if (parameter < 0) continue;
+    real total = 0;
+    for (int other = 0; other < layer.shares; other++)
+      total += parts[int64(other) * layer.parameters + parameter];
+    descent(parameter, total);
   }
 }
 

@@ -4,22 +4,19 @@
 // A launch, and a read of the weights from the cache, takes longer than the arithmetic of such a layer
 // for some images. So a block takes its images through all of them; barriers of the block lie between.
 //
-// Layout: x (B, in), W (in, out), dx (B, in), all by rows; maps as convolution.cu has them. Forward, the
-// warps share out the columns of W, and what is left of them its rows, so that a warp reads neighbouring
-// numbers; back, a warp has some rows of W at a time and a lane some columns, or a thread a row where
-// there are few columns. A weight that is read serves all images of the block. Logits stay in the block.
+// Layout: x (B, in), W (in, out), dx (B, in), all by rows; maps as convolution.cu has them. Logits stay in
+// the block.
 // Cost per image: 2·in·out multiplications a layer, and as convolution.cu; each weight is read twice by a
 // block.
 // Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC; -DIMAGES of a block, 1, 2,
-// 4 or 8; -DKERNEL_SIZE of all convolutions, or 0; -DCHANNELS as image_gradient.cuh has it.
+// 4 or 8, or as many as a tile has rows, and then -DSIDE as tiles.cuh has it; -DKERNEL_SIZE of all
+// convolutions, or 0; -DCHANNELS as image_gradient.cuh has it.
 #include "common.cuh"
 #include "rows.cuh"
 #include "maps.cuh"
 #include "image_gradient.cuh"
 #include "loss_of_image.cuh"
 
-#define MOST_THREADS 512
-#define ROWS (8 / IMAGES)  // of a weight matrix that a warp takes back at a time
 #define MOST_LAYERS 16
 
 // A linear layer of the head; as head.py writes it.
@@ -47,101 +44,13 @@ struct Layers {
   int count, convolution_count;
 };
 
-struct Shared {
-  real parts[IMAGES][MOST_THREADS], logits[IMAGES][32];
-};
-
-// Sets y, numbers of some images whose rows are `stride` apart, to the activation of x W + bias.
-__device__ __forceinline__ void forward(const Layer& layer, const Numbers& x, const real* parameters,
-                                        int activation, real* y, int stride, Shared& shared) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const real* const weight = parameters + layer.weight;
-  // A band has up to 32 columns, and a warp as many rows of it as it has lanes for. Warps with the same
-  // band share out the rows.
-  const int columns = min(32, layer.outputs), rows = 32 / columns;
-  const int bands = min(warps, (layer.outputs + 31) / 32), sharers = warps / bands * rows;
-  const int own_column = warp % bands * columns + lane % columns, width = bands * columns;
-  const int share = warp / bands * rows + lane / columns;
-  const bool is_idle = lane >= rows * columns || share >= sharers;
-  const int turns = is_idle ? 0 : (layer.inputs - share + sharers - 1) / sharers;
-  for (int first = 0; first < layer.outputs; first += width) {
-    const int column = min(first + own_column, layer.outputs - 1);
-    real sums[IMAGES];
-#pragma unroll
-    for (int image = 0; image < IMAGES; image++) sums[image] = 0;
-#pragma unroll 8
-    for (int turn = 0; turn < turns; turn++) {
-      const int k = share + turn * sharers;
-      const real number = weight[k * layer.outputs + column];
-#pragma unroll
-      for (int image = 0; image < IMAGES; image++)  // those beyond the end repeat the last
-        sums[image] += x(min(image, x.count - 1))[k] * number;
-    }
-    if (!is_idle)
-#pragma unroll
-      for (int image = 0; image < IMAGES; image++)
-        shared.parts[image][share * width + own_column] = sums[image];
-    __syncthreads();
-    for (int place = threadIdx.x; place < x.count * width; place += blockDim.x) {
-      const int image = place / width, own = first + place % width;
-      if (own >= layer.outputs) continue;
-      real total = layer.bias >= 0 ? parameters[layer.bias + own] : real(0);
-      for (int other = 0; other < sharers; other++)
-        total += shared.parts[image][other * width + place % width];
-      y[image * stride + own] = activate_as(activation, total);
-    }
-    __syncthreads();
-  }
-}
-
-// Sets dx, numbers of some images, to dy Wᵀ times the derivative of the activation that made x.
-__device__ __forceinline__ void back(const Layer& layer, const Numbers& x, const real* parameters,
-                                     const Numbers& dy, real* dx) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const real* const weight = parameters + layer.weight;
-  if (layer.outputs <= 32) {  // too few columns for the lanes of a warp: a thread has a row
-    for (int k = threadIdx.x; k < layer.inputs; k += blockDim.x) {
-      real sums[IMAGES];
-#pragma unroll
-      for (int image = 0; image < IMAGES; image++) sums[image] = 0;
-#pragma unroll 4
-      for (int column = 0; column < layer.outputs; column++) {
-        const real number = weight[k * layer.outputs + column];
-#pragma unroll
-        for (int image = 0; image < IMAGES; image++)
-          sums[image] += number * dy(min(image, dy.count - 1))[column];
-      }
-#pragma unroll
-      for (int image = 0; image < IMAGES; image++)
-        if (image < x.count)
-          dx[image * layer.inputs + k] = sums[image] * derivative_as(layer.below, x(image)[k]);
-    }
-    __syncthreads();
-    return;
-  }
-  for (int first = warp * ROWS; first < layer.inputs; first += warps * ROWS) {
-    real sums[ROWS * IMAGES];
-#pragma unroll
-    for (int i = 0; i < ROWS * IMAGES; i++) sums[i] = 0;
-    for (int column = lane; column < layer.outputs; column += 32) {
-      real gradients[IMAGES];
-#pragma unroll
-      for (int image = 0; image < IMAGES; image++)
-        gradients[image] = dy(min(image, dy.count - 1))[column];
-#pragma unroll
-      for (int i = 0; i < ROWS * IMAGES; i++) {
-        const int row = min(first + i / IMAGES, layer.inputs - 1);
-        sums[i] += weight[row * layer.outputs + column] * gradients[i % IMAGES];
-      }
-    }
-    const real own = sum_of_each<ROWS * IMAGES>(sums);
-    const int number = lane / (32 / (ROWS * IMAGES)), k = first + number / IMAGES;
-    const int image = number % IMAGES;
-    if (lane % (32 / (ROWS * IMAGES)) == 0 && k < layer.inputs && image < x.count)
-      dx[image * layer.inputs + k] = own * derivative_as(layer.below, x(image)[k]);
-  }
-  __syncthreads();
-}
+#ifdef SIDE
+#include "tiles.cuh"
+#include "linear_tile.cuh"
+#include "head_by_tiles.cuh"
+#else
+#include "head_by_lanes.cuh"
+#endif
 
 // Sets the gradients of the images of a convolution; a thread has a part of a square of pixels at a time.
 __device__ __forceinline__ void back(const Convolution& convolution, const real* parameters, int first,
@@ -165,8 +74,9 @@ __device__ __forceinline__ void back(const Convolution& convolution, const real*
 }
 
 // Grid: (images / IMAGES), blocks of whole warps. At most 32 outputs of the last layer.
-// At most 128 registers.
-extern "C" __global__ void __launch_bounds__(512, 1)
+// By lanes, the launch bounds leave 128.
+// At most 255 registers.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
     head(const __grid_constant__ Layers layers, const real* __restrict__ parameters,
          const int* __restrict__ labels, const int* __restrict__ rows, batch_t batch, real* dlogits,
          real* __restrict__ losses, int* __restrict__ correct) {
@@ -204,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     const Layer& layer = layers.of[i];
     const int64 inputs = int64(first) * layer.inputs, outputs = int64(first) * layer.outputs;
     back(layer, {layer.x + inputs, layer.inputs, count}, parameters,
-         {dy + outputs, layer.outputs, count}, layer.dx + inputs);
+         {dy + outputs, layer.outputs, count}, layer.dx + inputs, shared);
     dy = layer.dx;
   }
 #if KERNEL_SIZE > 0

@@ -10,18 +10,20 @@ from numpy.typing import NDArray
 
 from backends.cuda.descent import MOST_LAYERS, address
 from backends.cuda.sizes import MOST_CHANNELS, Maps, maps_of_a_thread
+from backends.cuda.tiles import LARGE, tile_of
 from backends.operations.common import Array
 from backends.program import ActivationKind
 
-MOST_THREADS = 512  # as in head.cu
+MOST_THREADS = 512  # as head_by_lanes.cuh has it
 FEWEST_THREADS = 128
 PRODUCTS_OF_A_THREAD = 16  # of the largest layer; a thread with fewer has little to do
 # A block takes several images through the layers where there are more of them than this. Each block
-# reads all weights; and a large GPU has about as many multiprocessors.
+# reads all weights; and a large GPU has about as many multiprocessors. Of very many images, each
+# takes as many as a tile has rows.
 WANTED_BLOCKS = 128
 MOST_IMAGES = 8
 # Of larger layers than this, each block would read more than it computes: they are launches of
-# their own, whose tiles read a weight once for 16 images.
+# their own, whose tiles read a weight once for 16 images or more.
 MOST_WEIGHTS = 1 << 16
 
 # As common.cuh numbers them.
@@ -127,8 +129,11 @@ class Head:
 
     def constants(self, images: int) -> dict[str, int]:
         """Return the options of head.cu, but for the loss; a block has so many images."""
+        constants = {"IMAGES": images, "KERNEL_SIZE": 0, "CHANNELS": 1}
+        if images > MOST_IMAGES:
+            constants["SIDE"] = LARGE.side
         if not self.convolutions:
-            return {"IMAGES": images, "KERNEL_SIZE": 0, "CHANNELS": 1}
+            return constants
         places = max(before.maps.threads_of_pixels for before in self.convolutions)
         channels = maps_of_a_thread(
             math.gcd(*(before.maps.channels for before in self.convolutions)),
@@ -137,10 +142,12 @@ class Head:
             wanted=MOST_THREADS // 2,
         )
         kernel_size = self.convolutions[0].kernel_size
-        return {"IMAGES": images, "KERNEL_SIZE": kernel_size, "CHANNELS": channels}
+        return {**constants, "KERNEL_SIZE": kernel_size, "CHANNELS": channels}
 
     def threads(self, images: int) -> int:
         """Return how many threads a block has that takes so many images through the layers."""
+        if images > MOST_IMAGES:
+            return LARGE.threads
         if self.convolutions:
             return MOST_THREADS
         largest = images * max(layer.inputs * layer.outputs for layer in self.layers)
@@ -169,8 +176,10 @@ class Head:
         return argument
 
 
-def images_of_a_block(batch_size: int) -> int:
+def images_of_a_block(dtype: str, batch_size: int) -> int:
     """Return how many images a block takes through the layers, of batches of up to so many."""
+    if tile_of(dtype, batch_size, 1) == LARGE:
+        return LARGE.rows
     images = 1
     while images < MOST_IMAGES and images * WANTED_BLOCKS < batch_size:
         images *= 2

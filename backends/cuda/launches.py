@@ -269,7 +269,7 @@ class Launches:
             batch: has the labels, and takes loss and success of each image.
             dlogits: set to the gradient of the mean loss.
         """
-        images = head.images_of_a_block(len(dlogits))
+        images = head.images_of_a_block(self._dtype, len(dlogits))
         kernel = self._get("head", "head", LOSS=loss.upper(), **what.constants(images))
         grid = (_parts(len(dlogits), images),)
         kernel(

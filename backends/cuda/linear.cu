@@ -10,6 +10,7 @@
 #include "rows.cuh"
 #include "input.cuh"
 #include "tiles.cuh"
+#include "linear_tile.cuh"
 
 #define BLOCKS (SIDE == 4 ? 1 : 3)  // that fit a multiprocessor
 
@@ -20,35 +21,21 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, BLOCKS)
            int outputs, real* __restrict__ y) {
   __shared__ Tiles tiles;
   const Input input = INPUT_OF(inputs);
-  const int first_row = blockIdx.x * TILE_ROWS, first_column = blockIdx.y * TILE_COLUMNS;
-  if (first_row >= input.count) return;  // a whole block
-  const Matrix<Numbers> weights = {{weight, outputs, inputs}};
-  product<false, false>(Matrix<Input>{input}, weights, blockIdx.x, blockIdx.y, tiles);
-  for (int place = threadIdx.x; place < TILE_NUMBERS; place += blockDim.x) {
-    const int row = first_row + place / TILE_COLUMNS, column = first_column + place % TILE_COLUMNS;
-    if (row >= input.count || column >= outputs) continue;
-    const real sum = number_of_tile(tiles, place);
-    y[int64(row) * outputs + column] = activate<ACTIVATION>(bias ? sum + bias[column] : sum);
-  }
+  if (int(blockIdx.x) * TILE_ROWS >= input.count) return;  // a whole block
+  linear_tile(input, {weight, outputs, inputs}, bias, ACTIVATION, blockIdx.x, blockIdx.y, y, outputs,
+              tiles);
 }
 
 // Grid: (images / TILE_ROWS, inputs / TILE_COLUMNS).
 // dx = dy Wᵀ, times the derivative of what made x (`below`).
-// At most 224 registers.
+// At most 240 registers.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, 1)
     linear_backward_x(const real* __restrict__ dy, const real* __restrict__ weight,
                       const real* __restrict__ below, int inputs, int outputs, batch_t batch,
                       real* __restrict__ dx) {
   __shared__ Tiles tiles;
   const int images = images_of(batch);
-  const int first_row = blockIdx.x * TILE_ROWS, first_column = blockIdx.y * TILE_COLUMNS;
-  if (first_row >= images) return;  // a whole block
-  const Matrix<Numbers> gradients = {{dy, outputs, images}}, weights = {{weight, outputs, inputs}};
-  product<false, true>(gradients, weights, blockIdx.x, blockIdx.y, tiles);
-  for (int place = threadIdx.x; place < TILE_NUMBERS; place += blockDim.x) {
-    const int row = first_row + place / TILE_COLUMNS, column = first_column + place % TILE_COLUMNS;
-    if (row >= images || column >= inputs) continue;
-    const int64 at = int64(row) * inputs + column;
-    dx[at] = number_of_tile(tiles, place) * derivative<ACTIVATION>(below[at]);
-  }
+  if (int(blockIdx.x) * TILE_ROWS >= images) return;  // a whole block
+  linear_backward_tile({dy, outputs, images}, {weight, outputs, inputs}, below, ACTIVATION, blockIdx.x,
+                       blockIdx.y, dx, tiles);
 }

@@ -155,7 +155,7 @@ __device__ __forceinline__ void product(const Matrix<Left>& left, const Matrix<R
     // What comes next is on its way while this is multiplied.
     read(next_left, terms - first - SLABS_TERMS);
     read(next_right, terms - first - SLABS_TERMS);
-#pragma unroll 4
+#pragma unroll 2  // more take more registers than there are
     for (int term = 0; term < SLAB; term++) {
       Four rows[SIDE / 4], columns[SIDE / 4];
 #pragma unroll
