@@ -1,6 +1,7 @@
 """What happens around a call of `fit`: requests, other data, the clock."""
 
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -48,6 +49,30 @@ def test_request_ends_a_chunk_before_its_last_step(small):
     assert one.step == 3
     assert len(history.losses) == 2
     assert one.progress.epoch_step == 3
+
+
+def test_a_chunk_takes_a_fifth_of_a_second(small):
+    """However long a step takes: for so long at most nobody looks whether to stop."""
+    seconds = 0.0
+
+    class Slow(ma.Callback):
+        lengths: ClassVar = []
+
+        def on_steps(self, trainer, report):
+            self.lengths.append(len(report.losses))
+
+    one = trainer(clock=lambda: seconds)
+    update = one.model.backend.sgd_update
+
+    def update_slowly(*args, **settings):
+        nonlocal seconds
+        update(*args, **settings)
+        seconds += 0.0625  # of which sums are exact
+
+    one.model.backend.sgd_update = update_slowly
+    images, labels = (np.concatenate([array] * 4) for array in small)
+    one.fit(images, labels, epochs=1, callbacks=[Slow()])
+    assert Slow.lengths == [1, 3, 3, 3, 3, 3, 2]
 
 
 def test_epoch_is_not_finished_on_fewer_images(small):
