@@ -52,7 +52,7 @@ class Resident:
 
     Attributes:
         section: the steps.
-        parts: what blocks hand to each other.
+        parts: what blocks hand to each other; a block by itself has no use for it.
         barrier: where they wait for each other.
     """
 

@@ -12,14 +12,13 @@ from typing import Any
 from backends.cuda.descent import MOST_LAYERS, Layer
 from backends.cuda.head import Head, HeadConvolution, HeadLayer
 from backends.cuda.launches import (
-    MOST_CLASSES,
     MOST_KERNEL_SIZE,
     Batch,
     Data,
     Launches,
 )
 from backends.cuda.loader import Kernels
-from backends.cuda.sizes import Filters, Windows
+from backends.cuda.sizes import MOST_CLASSES, Filters, Windows
 from backends.cupy_workspace import Plan, Workspace, maps_of
 from backends.operations.common import Array
 from backends.program import NotCompiledError, Stage, TrainingProgram

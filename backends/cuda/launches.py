@@ -23,7 +23,6 @@ from backends.program import ActivationKind
 
 THREADS = 256  # of a block; a multiple of a warp
 WARP = 32
-MOST_CLASSES = 32  # of head.cu: a lane for each
 MOST_KERNEL_SIZE = 32  # of filters: a line of one is kept in registers
 MOST_FILTERS = 4  # of a thread of conv2d, as long as there are so many threads:
 WANTED_THREADS = 1 << 16  # they keep a large GPU busy
@@ -255,7 +254,7 @@ class Launches:
     def head(
         self,
         loss: str,
-        what: Head,
+        end: Head,
         parameters: Array,
         batch: Batch,
         dlogits: Array,
@@ -264,16 +263,16 @@ class Launches:
 
         Args:
             loss: which.
-            what: the layers, the last with at most `MOST_CLASSES` outputs.
+            end: the layers, the last with at most `MOST_CLASSES` outputs.
             parameters: the parameter vector.
             batch: has the labels, and takes loss and success of each image.
             dlogits: set to the gradient of the mean loss.
         """
         images = head.images_of_a_block(self._dtype, len(dlogits))
-        kernel = self._get("head", "head", LOSS=loss.upper(), **what.constants(images))
+        kernel = self._get("head", "head", LOSS=loss.upper(), **end.constants(images))
         grid = (_parts(len(dlogits), images),)
         kernel(
-            *(grid, (what.threads(images),), what.as_argument(), parameters),
+            *(grid, (end.threads(images),), end.as_argument(), parameters),
             *(batch.data.labels, batch.section.rows, self._images(dlogits), dlogits),
             *(batch.step.row_losses, batch.step.row_correct),
         )

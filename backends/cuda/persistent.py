@@ -15,12 +15,12 @@ which keeps more of a GPU busy than some blocks can.
 import math
 
 from backends.cuda.loader import Constant
+from backends.cuda.sizes import MOST_CLASSES
 from backends.program import Stage, TrainingProgram
 
 Constants = dict[str, Constant]
 
 MOST_SHARED_BYTES = 48 << 10
-MOST_CLASSES = 32  # a lane for each
 
 # As in one_by_one.cu.
 ONE_BY_ONE_THREADS = 512

@@ -5,6 +5,7 @@ from dataclasses import astuple, dataclass
 
 from backends.operations.common import Ties
 
+MOST_CLASSES = 32  # where a warp has a lane for each
 MOST_CHANNELS = 8  # of a thread of image_gradient.cuh
 
 
