@@ -122,7 +122,7 @@ class CapturedStep:
             self._convolution(workspace, index)
             for index in range(first - 1, self.plan.first_of_way_back() - 1, -1)
         ]
-        head = Head(layers, convolutions)
+        head = Head(self._program.dtype, workspace.capacity, layers, convolutions)
         launches.head(self._program.loss, head, weights, batch, workspace.gradients[-1])
 
     def _convolution(self, workspace: Workspace, index: int) -> HeadConvolution:

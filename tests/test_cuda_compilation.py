@@ -56,6 +56,7 @@ OTHERS: dict[str, list[Constants]] = {
         {"RULE": "MOMENTUM", "PATCH": 1, "SIDE": 8, "PIXEL": "float", **LATER},
         {"RULE": "ADAGRAD", "PATCH": 2, "SIDE": 4, **FIRST},
         {"RULE": "RMSPROP", "PATCH": 4, "SIDE": 8, **FIRST},
+        {"RULE": "ADAM", "PATCH": 5, "SIDE": 8, **FIRST},
     ],
     "head": [
         {
@@ -67,7 +68,7 @@ OTHERS: dict[str, list[Constants]] = {
         }
         for images, size, channels in ((1, 3, 8), (2, 5, 6), (4, 0, 1), (8, 7, 8))
     ]
-    + [{"LOSS": "QUADRATIC", "IMAGES": 32, "SIDE": 8, "KERNEL_SIZE": 5, "CHANNELS": 6, **LATER}],
+    + [{"LOSS": "QUADRATIC", "IMAGES": 32, "SIDE": 8, "KERNEL_SIZE": 0, "CHANNELS": 1, **LATER}],
     "linear": [{"ACTIVATION": "TANH", "SIDE": side, "PIXEL": "float", **LATER} for side in (4, 8)],
     "losses": [{"LABEL": "int32", **LATER}],
     "one_by_one": [
@@ -134,11 +135,9 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
 
 def test_all_images_at_once_are_taken_by_large_tiles() -> None:
     """By fcnn; other recipes have small ones in batches of their own size."""
-    for file in ("linear", "descend"):
-        sides = {
-            option for options in launched(AS_IS)[file] for option in options if "SIDE" in option
-        }
-        assert sides == {"-DSIDE=4", "-DSIDE=8"}
+    for file, expected in (("linear", {4, 8}), ("head", {8}), ("descend", {4, 8})):
+        options = set().union(*launched(AS_IS)[file])
+        assert {side for side in (4, 8) if f"-DSIDE={side}" in options} == expected
 
 
 def test_every_file_is_compiled() -> None:

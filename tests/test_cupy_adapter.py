@@ -376,11 +376,12 @@ def test_this_cupy_hands_over_a_structure_by_its_bytes(cupy, kernel):
     """What a launch makes of an array of NumPy that holds one element; there is no launch here."""
     array = cupy_array_at(cupy, 640)
     cut = cut_linear(784, 10, 17, tile=SMALL)
-    argument = (
-        descent.as_argument([Layer(None, array, None, cut, None, None, 3, None, 784, 10)])
-        if kernel == "descend"
-        else Head([HeadLayer(array, None, 3, None, 784, 10, "relu")], []).as_argument()
-    )
+    if kernel == "descend":
+        layer = Layer(None, array, None, cut, None, None, 3, None, 784, 10)
+        argument = descent.as_argument([layer])
+    else:
+        layers = [HeadLayer(array, None, 3, None, 784, 10, "relu")]
+        argument = Head("float32", 17, layers, []).as_argument()
     assert (argument.size, argument.flags.c_contiguous) == (1, True)
     packed = cupy.cuda.function.CNumpyArray(argument)
     words = (ctypes.c_uint64 * (packed.__sizeof__() // 8)).from_address(id(packed))

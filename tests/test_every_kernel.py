@@ -19,7 +19,7 @@ from operation_examples import call, examples
 from test_cuda_kernels import kernels_of
 
 from backends import Backend, cupy_workspace
-from backends.cuda import descent, launches, tiles
+from backends.cuda import descent, head, launches, tiles
 from backends.cuda.loader import cooperative
 from benchmarks.gpu import overheads
 from mnist_accel.nn import layers, losses
@@ -70,8 +70,15 @@ def trainings() -> list[Training]:
                 (softmax, "rmsprop"),
             )
         ),
-        # Layers that are too large for the head, and more images than it has blocks for.
-        Training((17,), [L.Linear(9), L.Linear(9), L.ReLU(), L.Linear(3)], softmax, 130),
+        # By large tiles: a layer too large for the head, the head itself; beside a convolution.
+        Training(
+            *((17,), [L.Linear(40), L.Linear(33), L.ReLU(), L.Linear(35), L.Tanh(), L.Linear(3)]),
+            *(softmax, 100),
+        ),
+        Training(
+            *((1, 6, 6), [L.Conv2d(2, 3), L.Flatten(), L.Linear(33), L.Tanh(), L.Linear(3)]),
+            *(softmax, 40),
+        ),
         Training((17,), [L.Linear(5), L.Sigmoid(), L.Linear(3)], quadratic, 2, "sgd"),
     ]
 
@@ -95,7 +102,8 @@ def results_on(backend: Backend) -> list[Any]:
     # Sizes are small here; so are those from which on work is shared out in other ways.
     with (
         patch.object(descent, "FEWEST_TERMS", 8),
-        patch.object(cupy_workspace, "MOST_WEIGHTS", 80),
+        patch.object(cupy_workspace, "MOST_WEIGHTS", 1200),
+        patch.object(head, "WANTED_BLOCKS", 1),
         patch.object(launches, "WANTED_THREADS", 100),
         patch.object(tiles, "FEWEST_LARGE", 4),
     ):

@@ -22,7 +22,7 @@
 #include "rules.cuh"
 
 #define MOST_LAYERS 16
-#define BLOCKS (sizeof(real) == 8 ? 1 : SIDE == 4 ? 2 : 3)  // that fit a multiprocessor
+#define BLOCKS (sizeof(real) == 8 ? 1 : SIDE == 4 ? 2 : 3)  // for whose registers there is room
 
 // A layer with parameters; as descent.py writes it.
 struct Layer {

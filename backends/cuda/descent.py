@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.cuda.sizes import Maps
-from backends.cuda.tiles import Tile, tile_of
+from backends.cuda.tiles import LARGE, SMALL, Tile, tile_of
 from backends.operations.common import Array
 
 MOST_PATCH = 5  # a side of the patches of filter_gradient.cuh: a warp adds up 32 numbers
@@ -17,7 +17,7 @@ MOST_LAYERS = 16  # as descend.cu and head.cu have it; a kernel takes at most 4 
 
 # So many threads of a layer keep a large GPU busy. Each block has at least so many terms to add up;
 # with fewer, they would spend their time with putting their sums together.
-WANTED_THREADS = 1 << 17
+THREADS_OF_A_LAYER = 1 << 17
 FEWEST_TERMS = 2048
 
 # As the structure `Layer` of descend.cu.
@@ -64,8 +64,12 @@ def tile_of_gradients(dtype: str, layers: Iterable[tuple[int, int]], images: int
         layers: inputs and outputs of all linear layers; the tiles suit the one that has most work.
         images: of the largest batch.
     """
-    inputs, outputs = max(layers, key=math.prod, default=(0, 0))
-    return tile_of(dtype, inputs + 1, outputs, shares=max(1, images // FEWEST_TERMS))
+    largest = max(layers, key=math.prod, default=None)
+    if largest is None:
+        return SMALL
+    inputs, outputs = largest
+    cut = cut_linear(inputs, outputs, images, tile=LARGE)
+    return tile_of(dtype, inputs + 1, outputs, shares=cut.shares)
 
 
 def cut_linear(inputs: int, outputs: int, images: int, *, tile: Tile) -> Cut:
@@ -101,7 +105,7 @@ def patch_of(*kernel_sizes: int) -> int:
 
 def _shares(units: int, images: int, *, terms: int, threads: int) -> int:
     """Return among how many blocks a unit's images are shared out, of so many terms each."""
-    wanted = WANTED_THREADS // threads
+    wanted = THREADS_OF_A_LAYER // threads
     return max(1, min(wanted // units, images * terms // FEWEST_TERMS, images))
 
 

@@ -120,39 +120,60 @@ class Head:
     """What head.cu computes.
 
     Attributes:
-        layers: linear layers, one or more, the last with at most 32 outputs.
+        dtype: "float32" or "float64".
+        batch_size: images of the largest batch.
+        layers: linear layers, one or more, the last with at most `MOST_CLASSES` outputs.
         convolutions: before them, from the last to the first, all with filters of one size.
     """
 
+    dtype: str
+    batch_size: int
     layers: Sequence[HeadLayer]
     convolutions: Sequence[HeadConvolution]
 
-    def constants(self, images: int) -> dict[str, int]:
-        """Return the options of head.cu, but for the loss; a block has so many images."""
-        constants = {"IMAGES": images, "KERNEL_SIZE": 0, "CHANNELS": 1}
-        if images > MOST_IMAGES:
-            constants["SIDE"] = LARGE.side
+    @property
+    def is_by_tiles(self) -> bool:
+        """Whether a block takes as many images through the layers as a tile has rows."""
+        widest = max(layer.outputs for layer in self.layers)
+        return not self.convolutions and tile_of(self.dtype, self.batch_size, widest) == LARGE
+
+    @property
+    def images(self) -> int:
+        """How many images a block takes through the layers."""
+        if self.is_by_tiles:
+            return LARGE.rows
+        images = 1
+        while images < MOST_IMAGES and images * WANTED_BLOCKS < self.batch_size:
+            images *= 2
+        return images
+
+    @property
+    def threads(self) -> int:
+        """How many threads a block has."""
+        if self.is_by_tiles:
+            return LARGE.threads
+        if self.convolutions:
+            return MOST_THREADS
+        largest = self.images * max(layer.inputs * layer.outputs for layer in self.layers)
+        wanted = largest // PRODUCTS_OF_A_THREAD // 32 * 32
+        return max(FEWEST_THREADS, min(MOST_THREADS, wanted))
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """The options of head.cu, but for the loss."""
+        if self.is_by_tiles:
+            return {"IMAGES": self.images, "SIDE": LARGE.side, "KERNEL_SIZE": 0, "CHANNELS": 1}
         if not self.convolutions:
-            return constants
+            return {"IMAGES": self.images, "KERNEL_SIZE": 0, "CHANNELS": 1}
         places = max(before.maps.threads_of_pixels for before in self.convolutions)
         channels = maps_of_a_thread(
             math.gcd(*(before.maps.channels for before in self.convolutions)),
             most=MOST_CHANNELS,
-            threads=images * places,
+            threads=self.images * places,
             wanted=MOST_THREADS // 2,
         )
         kernel_size = self.convolutions[0].kernel_size
-        return {**constants, "KERNEL_SIZE": kernel_size, "CHANNELS": channels}
-
-    def threads(self, images: int) -> int:
-        """Return how many threads a block has that takes so many images through the layers."""
-        if images > MOST_IMAGES:
-            return LARGE.threads
-        if self.convolutions:
-            return MOST_THREADS
-        largest = images * max(layer.inputs * layer.outputs for layer in self.layers)
-        wanted = largest // PRODUCTS_OF_A_THREAD // 32 * 32
-        return max(FEWEST_THREADS, min(MOST_THREADS, wanted))
+        return {"IMAGES": self.images, "KERNEL_SIZE": kernel_size, "CHANNELS": channels}
 
     def as_argument(self) -> NDArray[Any]:
         """Return what the kernel takes by value: one structure of NumPy."""
@@ -174,13 +195,3 @@ class Head:
             entry["below"] = ACTIVATIONS[before.below]
             entry["maps"] = before.maps.as_argument(before.kernel_size, before.mask is not None)
         return argument
-
-
-def images_of_a_block(dtype: str, batch_size: int) -> int:
-    """Return how many images a block takes through the layers, of batches of up to so many."""
-    if tile_of(dtype, batch_size, 1) == LARGE:
-        return LARGE.rows
-    images = 1
-    while images < MOST_IMAGES and images * WANTED_BLOCKS < batch_size:
-        images *= 2
-    return images

@@ -5,7 +5,7 @@
 // row where there are few columns. A weight that is read serves all images.
 
 #define MOST_THREADS 512
-#define BLOCKS 1          // that fit a multiprocessor
+#define BLOCKS 1           // for whose registers a multiprocessor has room
 #define ROWS (8 / IMAGES)  // of a weight matrix that a warp takes back at a time
 
 struct Shared {

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda import descent, head, persistent
+from backends.cuda import descent, persistent
 from backends.cuda.head import ACTIVATIONS, Head
 from backends.cuda.loader import REAL, Constant, Kernel, Kernels
 from backends.cuda.sizes import MOST_CHANNELS, Filters, Maps, Windows, maps_of_a_thread
@@ -263,16 +263,15 @@ class Launches:
 
         Args:
             loss: which.
-            end: the layers, the last with at most `MOST_CLASSES` outputs.
+            end: the layers.
             parameters: the parameter vector.
             batch: has the labels, and takes loss and success of each image.
             dlogits: set to the gradient of the mean loss.
         """
-        images = head.images_of_a_block(self._dtype, len(dlogits))
-        kernel = self._get("head", "head", LOSS=loss.upper(), **end.constants(images))
-        grid = (_parts(len(dlogits), images),)
+        kernel = self._get("head", "head", LOSS=loss.upper(), **end.constants)
         kernel(
-            *(grid, (end.threads(images),), end.as_argument(), parameters),
+            *((_parts(end.batch_size, end.images),), (end.threads,)),
+            *(end.as_argument(), parameters),
             *(batch.data.labels, batch.section.rows, self._images(dlogits), dlogits),
             *(batch.step.row_losses, batch.step.row_correct),
         )

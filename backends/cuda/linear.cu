@@ -12,7 +12,7 @@
 #include "tiles.cuh"
 #include "linear_tile.cuh"
 
-#define BLOCKS (SIDE == 4 ? 1 : 3)  // that fit a multiprocessor
+#define BLOCKS (SIDE == 4 ? 1 : 3)  // for whose registers a multiprocessor has room, at least
 
 // Grid: (images / TILE_ROWS, outputs / TILE_COLUMNS). y = activation(x W + bias).
 // At most 168 registers.

@@ -14,7 +14,7 @@
 #define TILE_WARPS (SIDE == 4 ? 8 : 4)
 #define TILE_THREADS (TILE_WARPS * 32)
 #define SLAB int((SIDE == 4 ? 64 : 32) / sizeof(real))  // terms that a warp reads at a time
-#define SLABS_TERMS (TILE_WARPS * SLAB)                 // of a slab of each warp
+#define ROUND (TILE_WARPS * SLAB)                       // terms of which each warp reads a slab
 
 static_assert(SIDE == 4 || sizeof(real) == 4, "of larger numbers, shared memory has no room for 8×8");
 
@@ -74,7 +74,7 @@ struct Part<true, LINES, Rows> {
     for (int i = 0; i < count; i++) {
       stored[i] = 0;
       if (is_term) stored[i] = *next[i];
-      next[i] += SLABS_TERMS;
+      next[i] += ROUND;
     }
   }
 };
@@ -102,7 +102,7 @@ struct Part<false, LINES, Rows> {
       if (is_whole || term(i) < left) stored[i] = *next[i % columns].at(i * 32 / LINES);
     }
 #pragma unroll
-    for (int i = 0; i < columns; i++) next[i] = next[i].from(SLABS_TERMS);
+    for (int i = 0; i < columns; i++) next[i] = next[i].from(ROUND);
   }
 };
 
@@ -148,13 +148,13 @@ __device__ __forceinline__ void product(const Matrix<Left>& left, const Matrix<R
   read(next_left, terms - warp * SLAB);
   read(next_right, terms - warp * SLAB);
 #pragma unroll 1
-  for (int first = warp * SLAB; first < terms; first += SLABS_TERMS) {
+  for (int first = warp * SLAB; first < terms; first += ROUND) {
     write(next_left, left, first_row, slab.left);
     write(next_right, right, first_column, slab.right);
     __syncwarp();
     // What comes next is on its way while this is multiplied.
-    read(next_left, terms - first - SLABS_TERMS);
-    read(next_right, terms - first - SLABS_TERMS);
+    read(next_left, terms - first - ROUND);
+    read(next_right, terms - first - ROUND);
 #pragma unroll 2  // more take more registers than there are
     for (int term = 0; term < SLAB; term++) {
       Four rows[SIDE / 4], columns[SIDE / 4];

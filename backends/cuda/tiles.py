@@ -32,7 +32,7 @@ class Tile:
 
 
 SMALL, LARGE = Tile(4, threads=256), Tile(8, threads=128)
-FEWEST_LARGE = 1024  # keep a large GPU busy, some blocks to each multiprocessor one after the other
+FEWEST_LARGE = 768  # keep a large GPU busy: some blocks on each multiprocessor, one after the other
 
 
 def tile_of(dtype: str, rows: int, columns: int, *, shares: int = 1) -> Tile:
@@ -41,8 +41,9 @@ def tile_of(dtype: str, rows: int, columns: int, *, shares: int = 1) -> Tile:
     Args:
         dtype: of its numbers; only of float32 do so many fit the shared memory.
         rows: of the product.
-        columns: of the product.
-        shares: parts into which its terms can be shared out.
+        columns: of the product; of few, a small tile leaves less room.
+        shares: parts into which its terms are shared out.
     """
     blocks = math.prod(LARGE.grid(rows, columns)) * shares
-    return LARGE if dtype == "float32" and blocks >= FEWEST_LARGE else SMALL
+    is_large = dtype == "float32" and columns > SMALL.columns and blocks >= FEWEST_LARGE
+    return LARGE if is_large else SMALL
