@@ -146,6 +146,18 @@ def test_missing_barrier_gives_a_wrong_result_in_some_order() -> None:
     assert not all(reversed_by("MISSING_BARRIER", order) for order in ThreadOrder)
 
 
+def added_up_in_the_last(bug: str, order: ThreadOrder) -> bool:
+    x, parts = np.ones(6 * THREADS, np.int32), np.zeros(6 * THREADS, np.int32)
+    ticket, total = np.zeros(1, np.int32), np.zeros(1, np.int32)
+    run("add_up_in_the_last", x, parts, ticket, total, bug=bug, order=order, grid=6)
+    return int(total[0]) == x.sum()
+
+
+def test_missing_barrier_before_a_ticket_gives_a_wrong_result_in_some_order() -> None:
+    assert all(added_up_in_the_last("", order) for order in ThreadOrder)
+    assert not all(added_up_in_the_last("MISSING_BARRIER", order) for order in ThreadOrder)
+
+
 def test_missing_second_buffer_gives_a_wrong_result_in_some_order() -> None:
     x = np.arange(THREADS, dtype=np.float32)
     results = []

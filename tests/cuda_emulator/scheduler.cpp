@@ -2,6 +2,7 @@
 
 #include "scheduler.h"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -28,6 +29,7 @@ constexpr unsigned MOST_IDLE_ROUNDS = 10000;
 
 // For how many rounds a block is the slow one.
 constexpr unsigned SLOW_ROUNDS = 512;
+constexpr unsigned NEIGHBOURS = 3;  // blocks of an ordinary launch that run side by side
 
 enum class State { ready, asleep, at_block_barrier, at_warp_barrier, at_cluster_barrier, done };
 
@@ -44,6 +46,7 @@ struct Fiber : Thread {
 }  // namespace
 
 struct Block {
+  int lagging = -1;  // number of a thread; -1 if none
   Index index;
   std::vector<Fiber> fibers;
   std::vector<char> shared;        // the block's shared memory while another block runs
@@ -182,7 +185,7 @@ bool release(Block& block) {
 }
 
 // Wakes all threads of a cluster if all wait at the same barrier of it; returns whether they do.
-bool release_cluster(std::vector<std::unique_ptr<Block>>& blocks) {
+bool release_cluster(const std::vector<Block*>& blocks) {
   const Place place = blocks[0]->fibers[0].place;
   for (const auto& block : blocks)
     for (const Fiber& fiber : block->fibers)
@@ -193,7 +196,7 @@ bool release_cluster(std::vector<std::unique_ptr<Block>>& blocks) {
 }
 
 // Says who waits where, a part for each group of threads that wait together.
-void report_deadlock(const std::vector<std::unique_ptr<Block>>& blocks) {
+void report_deadlock(const std::vector<Block*>& blocks) {
   for (const auto& block : blocks) {
     char waiting[700] = "";
     size_t length = 0;
@@ -235,6 +238,9 @@ class Order {
     return numbers_;
   }
 
+  // Returns one of the numbers below `count`.
+  unsigned one_of(unsigned count) { return random() % count; }
+
  private:
   unsigned random() {  // xorshift (Marsaglia 2003)
     state_ ^= state_ << 13;
@@ -251,12 +257,13 @@ struct Ran {
   bool any = false, awake = false;
 };
 
-// Runs all threads of a block that can run.
+// Runs all threads of a block that can run, but for one that lags behind.
 Ran run_ready(Block& block, Order& order) {
   Ran ran;
   for (unsigned number : order.of(unsigned(block.fibers.size()))) {
     Fiber& fiber = block.fibers[number];
     if (fiber.state != State::ready && fiber.state != State::asleep) continue;
+    if (fiber.state == State::ready && int(number) == block.lagging) continue;
     current = &fiber;
     emulator_switch(&scheduler_stack_pointer, fiber.stack_pointer);
     ran.any = true;
@@ -267,7 +274,7 @@ Ran run_ready(Block& block, Order& order) {
   return ran;
 }
 
-bool all_done(const std::vector<std::unique_ptr<Block>>& blocks) {
+bool all_done(const std::vector<Block*>& blocks) {
   for (const auto& block : blocks)
     for (const Fiber& fiber : block->fibers)
       if (fiber.state != State::done) return false;
@@ -284,10 +291,30 @@ Ran run_turn(Block& block, bool has_neighbours, Order& threads) {
   return {ran.any || released, ran.awake || released};
 }
 
+// Has the thread of a block that lags behind catch up, and another of that block lag; returns whether
+// there was one.
+bool catch_up(const std::vector<Block*>& blocks, Order& order) {
+  for (unsigned number : order.of(unsigned(blocks.size()))) {
+    Block& block = *blocks[number];
+    if (block.lagging < 0 || block.fibers[block.lagging].state != State::ready) continue;
+    bring_in(block);
+    Fiber& fiber = block.fibers[block.lagging];
+    current = &fiber;
+    emulator_switch(&scheduler_stack_pointer, fiber.stack_pointer);
+    current = nullptr;
+    take_out(block);
+    block.lagging = int(order.one_of(unsigned(block.fibers.size())));
+    if (!error[0]) release(block);
+    return true;
+  }
+  return false;
+}
+
 // Runs blocks side by side to their end. In random order there is always one that runs only when the
 // others have nothing to do but wait: blocks that kept step would never show that one overwrites
-// what another has still to read.
-void run_blocks(std::vector<std::unique_ptr<Block>>& blocks, Order& threads, Order& order) {
+// what another has still to read. And in each block a thread lags behind, until nobody else can go on,
+// and one block after the other: so a block may see what only some threads of another have done.
+void run_blocks(const std::vector<Block*>& blocks, Order& threads, Order& order) {
   const bool several = blocks.size() > 1;
   unsigned idle_rounds = 0, slow = 0;
   for (unsigned round = 0; !error[0] && !all_done(blocks); round++) {
@@ -305,6 +332,7 @@ void run_blocks(std::vector<std::unique_ptr<Block>>& blocks, Order& threads, Ord
       const Ran ran = run_turn(*blocks[slow], several, threads);
       all = {all.any || ran.any, all.awake || ran.awake};
     }
+    if (!error[0] && !all.awake && catch_up(blocks, order)) all = {true, true};
     if (release_cluster(blocks)) all = {true, true};
     if (!all.any) report_deadlock(blocks);
     idle_rounds = all.awake ? 0 : idle_rounds + 1;
@@ -396,16 +424,25 @@ const char* run(const Launch& what) {
          what.resident > 1 ? " cooperatively" : "", what.cluster);
     return error;
   }
-  // One group after the other runs; the blocks of a cluster are neighbours.
-  const unsigned group = what.resident > 1 ? what.resident : what.cluster;
-  const std::vector<unsigned> sequence = order.of(count / group);
+  // One group after the other runs; the blocks of a cluster are neighbours. So are, in random order,
+  // some of an ordinary launch, though none may wait for another.
+  unsigned group = what.resident > 1 ? what.resident : what.cluster;
+  if (group == 1 && what.order == 2) group = std::min(count, NEIGHBOURS);
+  const std::vector<unsigned> sequence = order.of((count + group - 1) / group);
   const size_t block_size = size_t(what.block.x) * what.block.y * what.block.z;
   std::vector<std::unique_ptr<Block>> blocks;
   for (unsigned i = 0; i < group; i++) blocks.push_back(make_block(i * block_size));
   for (size_t number = 0; number < sequence.size() && !error[0]; number++) {
-    for (unsigned i = 0; i < group; i++) begin(*blocks[i], sequence[number] * group + i);
-    bring_in(*blocks[0]);
-    run_blocks(blocks, threads, order);
+    std::vector<Block*> beside;
+    for (unsigned i = 0; i < group && sequence[number] * group + i < count; i++) {
+      begin(*blocks[i], sequence[number] * group + i);
+      beside.push_back(blocks[i].get());
+    }
+    const bool one_lags = what.order == 2 && beside.size() > 1;
+    for (Block* block : beside)
+      block->lagging = one_lags ? int(threads.one_of(unsigned(block_size))) : -1;
+    bring_in(*beside[0]);
+    run_blocks(beside, threads, order);
   }
   return error;
 }

@@ -34,7 +34,7 @@ struct Launch {
   void (*kernel)(void**);
   void** arguments;
   Index grid, block;
-  unsigned resident;   // how many blocks run side by side: 1, or all of a cooperative launch
+  unsigned resident;   // how many blocks may wait for each other: 1, or all of a cooperative launch
   unsigned cluster;    // how many blocks form a cluster, which runs side by side; 1 without any
   unsigned order;      // in which order threads and blocks run: 0 up, 1 down, 2 at random
   unsigned seed;       // of the random order
