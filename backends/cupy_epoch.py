@@ -78,7 +78,9 @@ class CupyEpoch(CompiledEpoch):
         self._step = CapturedStep(program, kernels)
         self._cupy = cupy
         self._launches = Launches(kernels, program.dtype)
-        self._capability = int(cupy.cuda.Device().compute_capability)
+        device = cupy.cuda.Device()
+        self._capability = int(device.compute_capability)
+        self._multiprocessors = int(device.attributes["MultiProcessorCount"])
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._captured: Captured | None = None
         self._resident: Resident | None = None
@@ -130,7 +132,11 @@ class CupyEpoch(CompiledEpoch):
             train = partial(self._train_one_by_one, data, resident, weights, constants)
             return resident.section, train
         if batch_size <= persistent.MOST_IMAGES and (
-            constants := persistent.small_batches(self._program, capability=self._capability)
+            constants := persistent.small_batches(
+                self._program,
+                capability=self._capability,
+                multiprocessors=self._multiprocessors,
+            )
         ):
             resident = self._get_resident()
             train = partial(self._train_small_batches, data, resident, weights, constants)

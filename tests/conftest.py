@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from cuda_emulator.build import why_not
 from emulated_backend import EmulatedBackend
 from strict_backend import StrictBackend
 from torch_backend import TorchBackend
@@ -60,6 +61,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("skipped")
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"{count:4} tests: {reason}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the emulator where there is none, but not its variants for a GPU."""
+    needs_emulator = item.get_closest_marker("emulated") and not item.get_closest_marker("gpu")
+    if needs_emulator and why_not():
+        pytest.skip(why_not())
 
 
 @pytest.fixture(autouse=True)

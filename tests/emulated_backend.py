@@ -19,6 +19,7 @@ class EmulatedBackend(CupyBackend):
         memory_bytes: what new arrays may take together.
         devices: how many GPUs there are to choose from.
         capability: compute capability of each of them.
+        multiprocessors: of each of them.
     """
 
     name = "cupy-emulated"
@@ -30,10 +31,15 @@ class EmulatedBackend(CupyBackend):
         memory_bytes: int = 1 << 30,
         devices: int = 1,
         capability: str = "90",
+        multiprocessors: int = 132,
     ) -> None:
         self.emulator = emulator or Device()
         cupy = EmulatedCupy(
-            self.emulator, memory_bytes=memory_bytes, devices=devices, capability=capability
+            self.emulator,
+            memory_bytes=memory_bytes,
+            devices=devices,
+            capability=capability,
+            multiprocessors=multiprocessors,
         )
         self._use(cupy, importlib.import_module("array_api_compat.numpy"))
 

@@ -5,8 +5,8 @@ time. Two kernels do all steps in one launch, where the rule allows it:
 
 - one_by_one.cu: batches of one image; a convolution and a linear layer that fit one block.
 - small_batches.cu: batches of up to 16 images; two linear layers, the first of which fits the
-  shared memory of some blocks. From compute capability 9.0 on these are a cluster, before it a
-  cooperative grid; what they compute is the same to the last bit.
+  shared memory of some blocks, each of which has a multiprocessor. From compute capability 9.0 on
+  these are a cluster, before it a cooperative grid; what they compute is the same to the last bit.
 
 Both descend the gradient plainly. Everything else runs as a graph, and so does every larger batch,
 which keeps more of a GPU busy than some blocks can.
@@ -72,12 +72,15 @@ def one_by_one(program: TrainingProgram) -> Constants | None:
     }
 
 
-def small_batches(program: TrainingProgram, *, capability: int) -> Constants | None:
+def small_batches(
+    program: TrainingProgram, *, capability: int, multiprocessors: int
+) -> Constants | None:
     """Return the options of small_batches.cu; None where the rule excludes a program.
 
     Args:
         program: a training.
         capability: compute capability of the GPU, such as 90 for 9.0.
+        multiprocessors: of the GPU. Each has room for a block; all blocks have to run together.
     """
     kinds = [stage.kind for stage in program.stages]
     if kinds != ["linear", "linear"] or program.update.kind != "sgd":
@@ -89,7 +92,8 @@ def small_batches(program: TrainingProgram, *, capability: int) -> Constants | N
     numbers = share * hidden + hidden * outputs + hidden + outputs
     numbers += MOST_IMAGES * (share + 2 * hidden + outputs + 1)
     fits = (
-        first.bias is not None
+        multiprocessors >= BLOCKS
+        and first.bias is not None
         and _gives_logits(second)
         and _fits_shared_memory(numbers, program, more_bytes=4 * MOST_IMAGES)
     )

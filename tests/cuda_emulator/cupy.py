@@ -32,6 +32,7 @@ class EmulatedCupy:
         memory_bytes: what arrays may take together, but for results that NumPy computes.
         devices: how many GPUs there are to select.
         capability: compute capability of each of them.
+        multiprocessors: of each of them.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class EmulatedCupy:
         memory_bytes: int = 1 << 30,
         devices: int = 1,
         capability: str = "90",
+        multiprocessors: int = 132,
     ) -> None:
         self._device = device
         self._free_bytes = memory_bytes
         self.cuda = SimpleNamespace(
-            Device=functools.partial(SelectedDevice, device, capability),
+            Device=functools.partial(SelectedDevice, device, capability, multiprocessors),
             Stream=lambda non_blocking: Stream(device, non_blocking=non_blocking),
             get_current_stream=lambda: Stream(device, non_blocking=False),
             compiler=SimpleNamespace(CompileException=CompileException),
@@ -108,8 +110,11 @@ def _refuse_while_capturing(device: Device, verb: str) -> None:
 class SelectedDevice:
     """One of the GPUs; which one is a number, and all are the same."""
 
-    def __init__(self, device: Device, capability: str, number: int = 0) -> None:
+    def __init__(
+        self, device: Device, capability: str, multiprocessors: int, number: int = 0
+    ) -> None:
         self.compute_capability = capability
+        self.attributes = {"MultiProcessorCount": multiprocessors}
         self._device = device
         self._number = number
 
