@@ -197,7 +197,8 @@ def _bytes_needed(plan: Plan, batch_size: int) -> tuple[int, int]:
         for stage, dtype in zip(plan.stages, dtypes, strict=True):
             if dtype is not None:
                 per_image += math.prod(stage.output_shape) * np.dtype(dtype).itemsize
-    return integer * MOST_ROWS_A_SECTION + real * parts, per_image
+    rows = min(MOST_ROWS_A_SECTION, MOST_STEPS_A_SECTION * batch_size)
+    return integer * rows + real * parts, per_image
 
 
 def _cut(stage: Stage, batch_size: int, patch: int, tile: Tile) -> Cut:

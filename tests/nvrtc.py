@@ -9,7 +9,7 @@ from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
 
-MISSING = 'NVRTC is not installed: pip install "mnist-accel[gpu-check]"'
+MISSING = 'NVRTC is not installed: .venv/bin/pip install -e ".[gpu-check]"'
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")

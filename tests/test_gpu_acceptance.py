@@ -2,7 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,6 +152,34 @@ def test_command_is_interrupted_and_then_ended_with_its_children(tmp_path, monke
     assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+TERMINATED = """
+import sys
+import benchmarks.gpu.__main__ as front_door
+from benchmarks.gpu.stages import Stage
+
+sleeper = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+stages = [Stage("one", "waits", (sys.executable, "-c", sleeper), 60)]
+front_door._facts = lambda: {"GPU": "NVIDIA Pretended 1, sm_90", "commit": "abc"}
+front_door.end_with_stages()
+sys.exit(front_door.main(["--out", sys.argv[1]], make_plan=lambda folder: stages))
+"""
+
+
+def test_terminated_run_ends_its_stage_and_leaves_a_report(tmp_path):
+    out = tmp_path / "out"
+    run = subprocess.Popen([sys.executable, "-c", TERMINATED, str(out)], cwd=ROOT)
+    log = out / "one.log"
+    deadline = time.monotonic() + 30
+    while not (log.exists() and log.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) == 143
+    status = Path(f"/proc/{log.read_text().strip()}/stat")
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert "not reached" in (out / "report.md").read_text()
+
+
 def test_accuracy_that_is_cut_has_the_recipes_that_came_to_their_end(monkeypatch, capsys):
     tiny = {"dataset": "digits", "iterations": 3, "hidden_sizes": (5,), "model": "two-layer"}
     wanted = [acceptance.Requirement(name, 0.0, tiny) for name in ("one", "two", "three")]
@@ -269,7 +300,17 @@ def test_the_plan_names_what_there_is(tmp_path):
     assert names[0] == "tests"
     assert names.index("benchmarks") < names.index("page")
     assert sorted(names[-2:]) == ["memcheck", "racecheck"]
-    assert choose(CONTENDERS)
+    assert set(choose(CONTENDERS)) == {
+        *("cupy", "torch-eager", "torch-compile", "torch-cuda-graph")
+    }
+    commands = {stage.name: " ".join(stage.command) for stage in stages}
+    for name in ("tests", "memcheck", "racecheck"):
+        assert "-m gpu --require-backend cupy" in commands[name]
+    for name in ("memcheck", "racecheck"):
+        assert "--error-exitcode 1" in commands[name]
+    assert commands["accuracy"].endswith("--backends cupy")
+    assert names.index("opponent") < names.index("benchmarks")
+    assert front_door.TOTAL_S <= 8 * 60
     words = {word for stage in stages for word in stage.command}
     modules = {
         word.replace(".", "/") for word in words if word.startswith(("benchmarks.", "tests."))

@@ -7,11 +7,12 @@ Tests, costs of launches and barriers, accuracy of every recipe, benchmarks with
 them, and NVIDIA's sanitizers where they are installed. Everything goes into a folder of
 benchmarks/results; its report.md is written anew after each stage, so that a run that is cut off
 leaves what it has. Exit code 0 if every stage that can run here has passed, 1 if not, 2 where no
-GPU can be used.
+GPU can be used; make has 2 for both of these.
 """
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -65,6 +66,11 @@ def main(
     except (UsageError, BackendUnavailableError) as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return EXIT_USAGE
+
+
+def end_with_stages() -> None:
+    """Have SIGTERM, as a batch system sends it, end the stage that runs, too."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _run(args: argparse.Namespace, make_plan: Callable[[Path], list[Stage]], run: Runner) -> int:
@@ -146,4 +152,5 @@ def _slug(device: str) -> str:
 
 
 if __name__ == "__main__":
+    end_with_stages()
     sys.exit(main())

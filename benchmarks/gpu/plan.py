@@ -8,6 +8,11 @@ from benchmarks.gpu.stages import Stage
 from benchmarks.journal import SUFFIX
 
 CONTENDERS = "cupy,torch-eager,torch-compile,torch-cuda-graph"
+# Without them, the benchmarks would end well and say nothing of speed.
+_OPPONENT = """
+import sys, torch
+sys.exit(0 if torch.cuda.is_available() else f"PyTorch {torch.__version__} finds no GPU")
+"""
 SANITIZER = "compute-sanitizer"
 # Every kernel runs in the first file, on little: the sanitizer slows threads down a lot. The second
 # has the two that stay, as recipes launch them.
@@ -45,6 +50,12 @@ def plan(folder: Path) -> list[Stage]:
             "every recipe, trained to its end, is as good as it must be",
             (python, "-m", "tests.acceptance", "--backends", "cupy"),
             budget_s=120,
+        ),
+        Stage(
+            "opponent",
+            "PyTorch is installed, and computes on this GPU",
+            (python, "-c", _OPPONENT),
+            budget_s=30,
         ),
         Stage(
             "benchmarks",

@@ -21,7 +21,7 @@ def to_html(analysis: Analysis) -> str:
     try:
         import jinja2
     except ImportError as error:
-        raise UsageError('the HTML report needs jinja2; pip install "mnist-accel[dev]"') from error
+        raise UsageError("the HTML report needs jinja2; pip install jinja2") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,

@@ -29,6 +29,7 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
     if summary.cautions:
         yield "".join(f"> {_escaped(caution)}\n" for caution in summary.cautions)
     yield (
+        "Everybody computes in float32 and never in TF32. "
         "Median of all rounds, p10–p90 and their number n; ratios are speeds over that of the "
         "fastest peer on the same kind of device, with the 95 % intervals in which a second run on "
         "this machine is to be expected (bootstrap over passes and rounds); the floor follows from "
