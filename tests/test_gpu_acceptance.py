@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,6 +128,15 @@ def test_command_leaves_its_output_and_its_code(tmp_path):
     assert sorted(log.read_text().split()) == ["0", "bad"]
 
 
+def assert_ends(process: str) -> None:
+    """Wait for the end of a process that was killed; a moment passes until it is gone."""
+    status, deadline = Path(f"/proc/{process}/stat"), time.monotonic() + 10
+    with suppress(FileNotFoundError, ProcessLookupError):  # it is gone altogether
+        while status.read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child does so, too
@@ -148,8 +158,7 @@ def test_command_is_interrupted_and_then_ended_with_its_children(tmp_path, monke
     assert run_command((sys.executable, "-c", STUBBORN), log, 5) is None
     child, word = log.read_text().split()
     assert word == "interrupted"
-    status = Path(f"/proc/{child}/stat")
-    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert_ends(child)
 
 
 TERMINATED = """
@@ -175,8 +184,7 @@ def test_terminated_run_ends_its_stage_and_leaves_a_report(tmp_path):
         time.sleep(0.05)
     run.send_signal(signal.SIGTERM)
     assert run.wait(30) == 143
-    status = Path(f"/proc/{log.read_text().strip()}/stat")
-    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert_ends(log.read_text().strip())
     assert "not reached" in (out / "report.md").read_text()
 
 

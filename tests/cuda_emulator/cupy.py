@@ -134,10 +134,11 @@ class Stream:
         self._captures = non_blocking  # the stream of all others cannot
 
     def __enter__(self) -> "Stream":
+        self._device.streams.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        pass
+        assert self._device.streams.pop() is self
 
     def synchronize(self) -> None:
         _refuse_while_capturing(self._device, "waits")
@@ -146,9 +147,11 @@ class Stream:
         assert self._captures
         assert self._device.recorded is None
         self._device.recorded = []
+        self._device.capturing = self
 
     def end_capture(self) -> "Graph":
         recorded, self._device.recorded = self._device.recorded, None
+        self._device.capturing = None
         assert recorded is not None
         return Graph(recorded)
 

@@ -67,6 +67,8 @@ class Device:
         sanitize: watch all accesses to memory; the process must have loaded AddressSanitizer.
         launched: names of the kernels that were launched, in their order.
         recorded: launches of the graph that is being captured; None while they are carried out.
+        streams: those that were made current, one within the other; outside, all others' stream is.
+        capturing: the stream that captures the graph.
         selected: number of the GPU that the host has selected; there is but one behind them all.
         used: numbers of the GPUs that were selected when something was launched or allocated.
     """
@@ -76,6 +78,8 @@ class Device:
     sanitize: bool = False
     launched: list[str] = field(default_factory=list)
     recorded: list[Callable[[], None]] | None = None
+    streams: list[object] = field(default_factory=list)
+    capturing: object | None = None
     selected: int = 0
     used: set[int] = field(default_factory=set)
 
@@ -160,6 +164,10 @@ class RawKernel:
         if self._device.recorded is None:
             launch()
         else:
+            current = self._device.streams[-1] if self._device.streams else None
+            assert current is self._device.capturing, (
+                f"{self.name} goes to another stream than the one that captures"
+            )
             self._device.recorded.append(launch)
 
     def _launch(
