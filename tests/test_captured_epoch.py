@@ -22,6 +22,7 @@ from backends import Backend, Ties, cupy_epoch, cupy_workspace
 from backends.cuda import descent, head, launches, tiles
 from backends.cuda.loader import Kernels
 from mnist_accel.data import Dataset
+from mnist_accel.errors import DivergedError
 from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import losses, optimizers
 from mnist_accel.nn.network import Network
@@ -163,6 +164,30 @@ def test_several_convolutions_on_the_way_back_of_the_head(
     backend.emulator.launched.clear()
     assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=4)  # type: ignore[arg-type]
     assert "head" in backend.emulator.launched
+
+
+def test_what_is_not_a_number_stays_so(emulated: EmulatedBackend, mnist: Dataset) -> None:
+    """Past maxima and activations, in graphs and in a kernel that stays."""
+    for model, batch_size in (
+        (small_convolutions(emulated)[0], 3),
+        (small_cnn(emulated, L.ReLU(), filters=2), 1),
+    ):
+        model.parameters.flat[0] = np.nan  # a tap of a filter
+        trainer = Trainer(model, "sgd", batch_size=batch_size)
+        assert trainer.compiled is not None
+        run, found = trainer.compiled.run, []
+
+        def note(*args: Any, run: Any = run, found: list[Any] = found) -> Any:
+            losses, correct = run(*args)
+            found.append(losses[0])
+            return losses, correct
+
+        trainer.compiled.run = note  # type: ignore[method-assign]
+        side = model.input_shape[-1]
+        images = np.ascontiguousarray(mnist.x_train[:3, :side, :side])
+        with pytest.raises(DivergedError):
+            trainer.fit(images, mnist.t_train[:3], epochs=1)
+        assert np.isnan(found[0])
 
 
 @pytest.mark.parametrize(

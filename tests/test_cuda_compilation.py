@@ -19,6 +19,9 @@ from backends.cuda import head, launches, persistent
 from backends.cuda.loader import Kernels, options_for, source
 from benchmarks.gpu import overheads
 from mnist_accel.models import RECIPES, create_model
+from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel.nn.lowering import lower_training
+from mnist_accel.nn.network import Network
 from mnist_accel.trainer import Trainer
 
 FOLDER = Path(__file__).parents[1] / "backends" / "cuda"
@@ -214,6 +217,26 @@ def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     for options in wider:
         used = nvrtc.compile_source(source(file), options, architecture=90)
         assert not any(usage.spilled_bytes for usage in used.values()), " ".join(options)
+
+
+@needs_nvrtc
+def test_the_largest_network_that_stays_fits_the_shared_memory() -> None:
+    """That of the rule is that of the compiler."""
+
+    def constants(hidden: int) -> Constants | None:
+        row = [layers.Linear(hidden), layers.ReLU(), layers.Linear(10)]
+        loss = losses.SoftmaxCrossEntropy()
+        model = Network(row, loss, input_shape=(784,), backend=EmulatedBackend())
+        program = lower_training(model, optimizers.SGD())
+        return persistent.small_batches(program, capability=90, multiprocessors=132)
+
+    largest = max(hidden for hidden in range(30, 200) if constants(hidden))
+    found = constants(largest)
+    assert found is not None
+    code, more = source("small_batches"), {**found, "HIDDEN": largest + 4}
+    nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **found), architecture=90)
+    with pytest.raises(nvrtc.CompilerError, match=r"5\d{4} bytes smem"):
+        nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **more), architecture=90)
 
 
 @needs_nvrtc
