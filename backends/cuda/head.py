@@ -135,7 +135,8 @@ class Head:
     def is_by_tiles(self) -> bool:
         """Whether a block takes as many images through the layers as a tile has rows."""
         widest = max(layer.outputs for layer in self.layers)
-        return not self.convolutions and tile_of(self.dtype, self.batch_size, widest) == LARGE
+        columns = min(widest, LARGE.columns)  # a block goes through all columns itself
+        return not self.convolutions and tile_of(self.dtype, self.batch_size, columns) == LARGE
 
     @property
     def images(self) -> int:
