@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from cuda_emulator.build import why_not
 
 import mnist_accel as ma
 from backends import registry
@@ -131,7 +130,7 @@ def test_every_flag_is_taken(run):
     assert [epoch["validation_accuracy"] is not None for epoch in epochs] == [False, True]
 
 
-@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.emulated
 def test_a_run_on_an_emulated_gpu(run):
     few = ("--limit-train", 40, "--limit-test", 20, "--batch-size", 17, "--iterations", 5)
     for backend in ("cupy-emulated", "numpy"):

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_emulator.build import why_not
 from cuda_emulator.cupy import EmulatedCupy
 from cuda_emulator.module import (
     CompileException,
@@ -16,7 +15,7 @@ from cuda_emulator.module import (
 )
 from cuda_emulator.sanitizer import under_sanitizer
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = pytest.mark.emulated
 
 FILE = Path(__file__).parent / "cuda_emulator" / "planted.cu"
 PLANTED = FILE.read_text(encoding="utf-8")

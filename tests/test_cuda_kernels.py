@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from closeness import assert_same_bits
-from cuda_emulator.build import why_not
 from cuda_emulator.cupy import EmulatedCupy
 from cuda_emulator.module import Device, ThreadOrder
 from emulated_backend import EmulatedBackend
@@ -23,7 +22,7 @@ from backends.cuda import descent, launches
 from backends.cuda.launches import MOST_KERNEL_SIZE
 from backends.cuda.loader import KernelCompileError, Kernels, source
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = pytest.mark.emulated
 
 ROOT = Path(__file__).parents[1]
 KERNELS = {

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_emulator.build import why_not
 from cuda_emulator.module import Device
 from emulated_backend import EmulatedBackend
 
@@ -195,7 +194,7 @@ class PlacedBackend(EmulatedBackend):
         return array
 
 
-@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.emulated
 @pytest.mark.parametrize(("batch_size", "compiled"), [(17, True), (2, True), (5, False)])
 def test_all_work_is_done_on_the_device_that_was_taken(tmp_path, mnist, batch_size, compiled):
     used = []

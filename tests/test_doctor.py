@@ -38,7 +38,7 @@ def home(tmp_path, monkeypatch):
     for variable in ("MNIST_ACCEL_DATA", "KERAS_HOME", *diagnosis._BLAS_VARIABLES):
         monkeypatch.delenv(variable, raising=False)
     home = tmp_path / "home"
-    work = home / "work"
+    work = home / "place"
     work.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
@@ -134,7 +134,7 @@ def test_home_folder_is_not_told(doctor, home):
     put_mnist(home / ".cache" / "mnist_accel" / "mnist")
     found = doctor()
     assert found["data"]["detail"] == "MNIST is in ~/.cache/mnist_accel/mnist, and intact"
-    assert found["run folder"]["detail"] == "~/work/runs can be written"
+    assert found["run folder"]["detail"] == "~/place/runs can be written"
     assert str(home) not in json.dumps(found)
 
 
@@ -181,11 +181,11 @@ def test_folder_that_the_user_names(doctor, home, monkeypatch):
 
 
 def test_folders_that_cannot_be_written(doctor, home):
-    for file in (home / "work" / "runs", home / ".cache"):
+    for file in (home / "place" / "runs", home / ".cache"):
         file.write_text("a file, where a folder should be")
     found = doctor()
     assert found["run folder"]["status"] == "problem"
-    assert "~/work/runs cannot be written (Not a directory)" in found["run folder"]["detail"]
+    assert "~/place/runs cannot be written (Not a directory)" in found["run folder"]["detail"]
     assert "--out" in found["run folder"]["remedy"]
     assert found["data cache"]["status"] == "WARN"
     assert "MNIST_ACCEL_DATA" in found["data cache"]["remedy"]

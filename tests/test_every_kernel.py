@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from closeness import assert_same_bits
-from cuda_emulator.build import kernels_in, why_not
+from cuda_emulator.build import kernels_in
 from cuda_emulator.cupy import EmulatedCupy
 from cuda_emulator.module import Device, ThreadOrder
 from cuda_emulator.sanitizer import under_sanitizer
@@ -33,7 +33,6 @@ KERNELS = {
     for name in kernels_in(path.read_text(encoding="utf-8"))
 }
 L = layers
-emulated = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 class Training(NamedTuple):
@@ -126,7 +125,7 @@ def results_of_all(device: Device) -> list[Any]:
     return [*results, target, sums, barrier]
 
 
-@emulated
+@pytest.mark.emulated
 def test_results_do_not_depend_on_who_is_first() -> None:
     expected = results_of_all(Device())
     assert all(np.isfinite(one).all() for one in expected)
@@ -146,7 +145,7 @@ print(*sorted(set(device.launched)))
 """
 
 
-@emulated
+@pytest.mark.emulated
 def test_every_kernel_stays_within_its_arrays() -> None:
     result = under_sanitizer(UNDER_SANITIZER)
     assert result.stdout.split() == sorted(KERNELS), result.stderr

@@ -15,7 +15,6 @@ from typing import Any
 import acceptance
 import numpy as np
 import pytest
-from cuda_emulator.build import why_not
 from cuda_emulator.cupy import EmulatedCupy
 from cuda_emulator.module import Device, ThreadOrder
 
@@ -338,10 +337,8 @@ def test_the_plan_names_what_there_is(tmp_path):
 
 # -------------------------------------------------------------------- what a step costs beside
 
-emulated = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
-
-@emulated
+@pytest.mark.emulated
 def test_everything_is_measured():
     device = Device()
 
@@ -380,7 +377,7 @@ def test_everything_is_measured():
     )
 
 
-@emulated
+@pytest.mark.emulated
 @pytest.mark.parametrize("order", ThreadOrder)
 def test_kernels_that_measure_do_the_work_they_are_timed_for(order):
     cupy = EmulatedCupy(Device(order, seed=2))

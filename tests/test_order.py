@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cuda_emulator.build import why_not
 from cuda_emulator.cupy import EmulatedCupy
 from cuda_emulator.module import Device
 from hypothesis import given, settings
@@ -113,7 +112,7 @@ def test_two_epochs_have_nothing_in_common():
 # On the GPU
 
 
-@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.emulated
 @settings(max_examples=30, deadline=None)
 @given(
     kind=st.sampled_from(["shuffle", "replacement", "full"]),

@@ -162,10 +162,9 @@ class Head:
     @property
     def constants(self) -> dict[str, int]:
         """The options of head.cu, but for the loss."""
-        if self.is_by_tiles:
-            return {"IMAGES": self.images, "SIDE": LARGE.side, "KERNEL_SIZE": 0, "CHANNELS": 1}
         if not self.convolutions:
-            return {"IMAGES": self.images, "KERNEL_SIZE": 0, "CHANNELS": 1}
+            side = {"SIDE": LARGE.side} if self.is_by_tiles else {}
+            return {"IMAGES": self.images, "KERNEL_SIZE": 0, "CHANNELS": 1, **side}
         places = max(before.maps.threads_of_pixels for before in self.convolutions)
         channels = maps_of_a_thread(
             math.gcd(*(before.maps.channels for before in self.convolutions)),

@@ -8,7 +8,7 @@ from benchmarks.gpu.stages import Stage
 from benchmarks.journal import SUFFIX
 
 CONTENDERS = "cupy,torch-eager,torch-compile,torch-cuda-graph"
-# Without them, the benchmarks would end well and say nothing of speed.
+# Without it, the benchmarks would end well and compare with nobody.
 _OPPONENT = """
 import sys, torch
 sys.exit(0 if torch.cuda.is_available() else f"PyTorch {torch.__version__} finds no GPU")

@@ -257,6 +257,13 @@ struct Ran {
   bool any = false, awake = false;
 };
 
+// Has a thread go on to where it has to wait.
+void resume(Fiber& fiber) {
+  current = &fiber;
+  emulator_switch(&scheduler_stack_pointer, fiber.stack_pointer);
+  current = nullptr;
+}
+
 // Runs all threads of a block that can run, but for one that lags behind.
 Ran run_ready(Block& block, Order& order) {
   Ran ran;
@@ -264,13 +271,11 @@ Ran run_ready(Block& block, Order& order) {
     Fiber& fiber = block.fibers[number];
     if (fiber.state != State::ready && fiber.state != State::asleep) continue;
     if (fiber.state == State::ready && int(number) == block.lagging) continue;
-    current = &fiber;
-    emulator_switch(&scheduler_stack_pointer, fiber.stack_pointer);
+    resume(fiber);
     ran.any = true;
     ran.awake |= fiber.state != State::asleep;
     if (error[0]) break;
   }
-  current = nullptr;
   return ran;
 }
 
@@ -298,10 +303,7 @@ bool catch_up(const std::vector<Block*>& blocks, Order& order) {
     Block& block = *blocks[number];
     if (block.lagging < 0 || block.fibers[block.lagging].state != State::ready) continue;
     bring_in(block);
-    Fiber& fiber = block.fibers[block.lagging];
-    current = &fiber;
-    emulator_switch(&scheduler_stack_pointer, fiber.stack_pointer);
-    current = nullptr;
+    resume(block.fibers[block.lagging]);
     take_out(block);
     block.lagging = int(order.one_of(unsigned(block.fibers.size())));
     if (!error[0]) release(block);
