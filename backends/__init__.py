@@ -6,9 +6,9 @@ is handed it. See `backends.base` for the contract and for how to add a backend.
 
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend, DeviceInfo
-from backends.cupy_probe import probe as probe_cupy
+from backends.cupy.probe import probe as probe_cupy
 from backends.names import unknown_name
-from backends.numba_probe import probe as probe_numba
+from backends.numba.probe import probe as probe_numba
 from backends.operations.common import Array, Ties, check_pooling, output_size
 from backends.order import MOST_EXAMPLES, ROUNDS, Order, OrderKind
 from backends.program import (

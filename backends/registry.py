@@ -19,9 +19,9 @@ ENTRY_POINT_GROUP = "mnist_accel.backends"
 
 # Best first: this is the order in which "auto" tries them.
 _BUILT_IN = {
-    "cupy": "backends.cupy_backend:CupyBackend",
-    "numba": "backends.numba_backend:NumbaBackend",
-    "numpy": "backends.numpy_backend:NumpyBackend",
+    "cupy": "backends.cupy.backend:CupyBackend",
+    "numba": "backends.numba.backend:NumbaBackend",
+    "numpy": "backends.numpy.backend:NumpyBackend",
 }
 _registered: dict[str, type[Backend]] = {}
 

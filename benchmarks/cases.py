@@ -6,8 +6,8 @@ Nothing here computes; a case is a description with a name.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from mnist_accel.models import RECIPES, create_model
 from mnist_accel.nn import Linear, Network
+from mnist_accel.recipes.models import RECIPES, create_model
 
 Profile: TypeAlias = Literal["quick", "full"]
 PROFILES: tuple[Profile, ...] = ("quick", "full")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import Backend, available_backends, get_backend
 from benchmarks.host import usable_cores
-from mnist_accel.array_layer import Backend, available_backends, get_backend
 
 MATRIX_SIDE = {"cpu": 2048, "gpu": 8192}
 COPY_BYTES = 128 * 2**20

@@ -1,6 +1,6 @@
 """Is it the right computation? Asked before any time is taken.
 
-The judge are the float64 loops of `tests/reference.py`. They are too slow for large batches, so the
+The judge are the float64 loops of `reference.py`. They are too slow for large batches, so the
 chain has two links: on a small batch, the project's NumPy network in float64 must agree with the
 loops; at the case's own batch, every contender must agree with that network. Compared are the
 gradients of the first batch, and losses and weights of ten updates.
@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+import reference
 from benchmarks import operation_inputs
 from benchmarks.contenders.base import (
     HostArray,
@@ -23,13 +24,12 @@ from benchmarks.contenders.base import (
     TrainingTask,
 )
 from benchmarks.contenders.project import ProjectBackend
-from mnist_accel.comparison import longest_sum
 from mnist_accel.data import load_mnist
-from mnist_accel.models import RECIPES, create_model
+from mnist_accel.diagnostics.compare import longest_sum
 from mnist_accel.nn import MaxPool2d, Network
 from mnist_accel.nn.optimizers import create_optimizer
-from mnist_accel.tolerance import relative_difference, relative_tolerance
-from tests import reference
+from mnist_accel.recipes.models import RECIPES, create_model
+from mnist_accel.util.tolerance import relative_difference, relative_tolerance
 
 STEPS = 10
 JUDGED_BATCH = 4

@@ -41,9 +41,9 @@ from benchmarks.memory import Peak, peak_memory
 from benchmarks.operation_inputs import expected_results, operation_task
 from mnist_accel.data import load_mnist
 from mnist_accel.data.batches import split_indices
-from mnist_accel.models import RECIPES
 from mnist_accel.nn import Network
 from mnist_accel.nn.optimizers import Optimizer, create_optimizer
+from mnist_accel.recipes.models import RECIPES
 
 Case = TrainingCase | InferenceCase | OperationCase
 LEVEL_OF: dict[type, str] = {

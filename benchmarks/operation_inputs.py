@@ -1,7 +1,7 @@
 """The operations that are measured by themselves: their inputs, and what must come out.
 
 Inputs are random numbers, the same in every run. What must come out is computed by the float64
-loops of `tests/reference.py`, one image at a time.
+loops of `reference.py`, one image at a time.
 """
 
 import math
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+import reference
 from benchmarks.cases import OperationCase
 from benchmarks.contenders.base import HostArray, OperationTask
-from tests import reference
 
 Array = NDArray[np.float64]
 

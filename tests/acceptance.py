@@ -19,9 +19,9 @@ from statistics import fmean
 from typing import Any
 
 from mnist_accel.commands import EXIT_INTERRUPTED
-from mnist_accel.run_folder import RunFolder
-from mnist_accel.settings import resolve
-from mnist_accel.training_run import start_run
+from mnist_accel.recipes.settings import resolve
+from mnist_accel.runs.folder import RunFolder
+from mnist_accel.runs.run import start_run
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- accuracy: written by `make accept` -->", "<!-- end of accuracy -->"

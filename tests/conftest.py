@@ -6,13 +6,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from cuda_emulator.build import why_not
-from emulated_backend import EmulatedBackend
-from strict_backend import StrictBackend
-from torch_backend import TorchBackend
 
 from backends import Backend, available_backends, get_backend, register
 from mnist_accel.data import Dataset, load_dataset
+from tests.support.cuda_emulator.build import why_not
+from tests.support.emulated_backend import EmulatedBackend
+from tests.support.strict_backend import StrictBackend
+from tests.support.torch_backend import TorchBackend
 
 register(EmulatedBackend)
 register(StrictBackend)
@@ -74,7 +74,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep what is measured in a folder of the test's own, and not in the user's cache."""
     folder = tmp_path.with_name(f"{tmp_path.name}-cache")
-    monkeypatch.setattr("mnist_accel.trial_cache.cache_folder", lambda name: folder / name)
+    monkeypatch.setattr("mnist_accel.autotune.cache.cache_folder", lambda name: folder / name)
     return folder / "trials"
 
 

@@ -73,17 +73,6 @@ def test_foreign_backends_package_is_named(tmp_path: Path) -> None:
     assert "PYTHONPATH" in last
 
 
-def test_importing_the_evaluate_command_leaves_the_function(tmp_path: Path) -> None:
-    code = """
-import mnist_accel as ma
-import mnist_accel.evaluate
-from mnist_accel.evaluation import evaluate
-assert ma.evaluate is evaluate, ma.evaluate
-assert mnist_accel.evaluate is evaluate
-"""
-    output(code, tmp_path)
-
-
 def test_every_public_name_can_be_imported(tmp_path: Path) -> None:
     code = (
         "import mnist_accel as ma; print(all(hasattr(ma, name) for name in dir(ma)), len(dir(ma)))"

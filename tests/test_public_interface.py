@@ -9,7 +9,7 @@ import pytest
 
 import mnist_accel as ma
 from backends import registry
-from backends.numpy_backend import NumpyBackend
+from backends.numpy.backend import NumpyBackend
 
 
 class Absent(NumpyBackend):

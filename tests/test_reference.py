@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference as ref
 from numpy.testing import assert_allclose, assert_array_equal
+
+import reference as ref
 
 Array = ref.Array
 

@@ -2,13 +2,13 @@
 
 from functools import cache
 
+from backends import available_backends
 from benchmarks.contenders.base import Contender
 from benchmarks.contenders.jax_peer import Jax
 from benchmarks.contenders.loops import Loops
 from benchmarks.contenders.project import ProjectBackend
 from benchmarks.contenders.sklearn_peer import Sklearn
 from benchmarks.contenders.torch_peer import TorchCompile, TorchCudaGraph, TorchEager
-from mnist_accel.array_layer import available_backends
 from mnist_accel.errors import UsageError
 
 

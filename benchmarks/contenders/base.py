@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import Availability
+from backends import Availability
 from mnist_accel.nn import Network
 from mnist_accel.nn.optimizers import Optimizer
 

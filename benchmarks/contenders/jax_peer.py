@@ -3,6 +3,7 @@
 import importlib
 from typing import Any, ClassVar, Literal
 
+from backends import Availability
 from benchmarks.contenders.base import (
     Contender,
     InferenceSession,
@@ -12,7 +13,6 @@ from benchmarks.contenders.base import (
     TrainingTask,
 )
 from benchmarks.host import usable_cores
-from mnist_accel.array_layer import Availability
 from mnist_accel.nn import SGD, Adam, Network
 
 INSTALL = "pip install jax"

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import Availability
 from benchmarks.contenders.base import (
     Contender,
     HostArray,
@@ -22,9 +23,8 @@ from benchmarks.contenders.base import (
     TrainingTask,
 )
 from benchmarks.contenders.sklearn_peer import blas_threads
-from mnist_accel.array_layer import Availability
-from mnist_accel.models import RECIPES
 from mnist_accel.nn import SGD, Network
+from mnist_accel.recipes.models import RECIPES
 
 KERNEL = 3
 WINDOW = 2

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import Availability, Backend, available_backends, get_backend
 from benchmarks.contenders.base import (
     Contender,
     HostArray,
@@ -19,10 +20,9 @@ from benchmarks.contenders.base import (
     TrainingTask,
 )
 from benchmarks.contenders.project_operations import prepare
-from mnist_accel.array_layer import Availability, Backend, available_backends, get_backend
 from mnist_accel.data.batches import BatchSampler
 from mnist_accel.nn import Network
-from mnist_accel.trainer import Trainer
+from mnist_accel.training.trainer import Trainer
 
 # Tasks that are several operations here; `computation` is told their kinds.
 _PARTS = {"conv2d_relu_max_pool2d": ("conv2d", "relu", "max_pool2d")}

@@ -8,7 +8,7 @@ in `OperationTask`.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from mnist_accel.array_layer import Backend
+from backends import Backend
 
 Inputs: TypeAlias = Mapping[str, Any]
 Settings: TypeAlias = Mapping[str, Any]

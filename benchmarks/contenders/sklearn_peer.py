@@ -9,6 +9,7 @@ import numpy as np
 import threadpoolctl
 from numpy.typing import NDArray
 
+from backends import Availability
 from benchmarks.contenders.base import (
     Contender,
     HostArray,
@@ -19,7 +20,6 @@ from benchmarks.contenders.base import (
     TrainingSession,
     TrainingTask,
 )
-from mnist_accel.array_layer import Availability
 from mnist_accel.nn import SGD, Linear, Network, Optimizer, SoftmaxCrossEntropy
 
 ACTIVATIONS = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}

@@ -6,6 +6,7 @@ import os
 import shutil
 from typing import Any, ClassVar, Literal
 
+from backends import Availability
 from benchmarks.contenders.base import (
     Contender,
     InferenceSession,
@@ -14,7 +15,6 @@ from benchmarks.contenders.base import (
     TrainingSession,
     TrainingTask,
 )
-from mnist_accel.array_layer import Availability
 from mnist_accel.nn import SGD, Adam, Network
 
 INSTALL = "pip install torch"

@@ -19,15 +19,15 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
+from backends import BackendUnavailableError, get_backend
 from benchmarks.gpu.plan import plan
 from benchmarks.gpu.report import summary, write_report
 from benchmarks.gpu.stages import GRACE_S, Result, Runner, Stage, run_command, run_stages
 from benchmarks.host import ROOT, host_facts
-from mnist_accel.array_layer import BackendUnavailableError, get_backend
-from mnist_accel.atomic_file import write_atomically
 from mnist_accel.commands import EXIT_USAGE, Parser
 from mnist_accel.commands.arguments import number
 from mnist_accel.errors import UsageError
+from mnist_accel.util.files import write_atomically
 
 PROG = "python -m benchmarks.gpu"
 RESULTS = ROOT / "benchmarks" / "results"

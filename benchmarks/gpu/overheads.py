@@ -21,9 +21,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from backends.cuda import persistent
-from backends.cuda.loader import Constant, cooperative, options_for, with_includes
-from mnist_accel.atomic_file import write_atomically
+from backends.cupy.launch import persistent
+from backends.cupy.loader import Constant, cooperative, options_for, with_includes
+from mnist_accel.util.files import write_atomically
 
 FILE = Path(__file__).with_name("overheads.cu")
 THREADS = 256  # of a block

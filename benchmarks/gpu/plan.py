@@ -18,7 +18,7 @@ SANITIZER = "compute-sanitizer"
 # has the two that stay, as recipes launch them.
 _SANITIZED = (
     *("-m", "gpu", "--require-backend", "cupy", "-p", "benchmarks.gpu.plain_memory"),
-    *("tests/test_every_kernel.py", "tests/test_captured_epoch.py"),
+    *("tests/gpu/test_every_kernel.py", "tests/gpu/test_captured_epoch.py"),
     *("-k", "every_kernel or one_kernel or small_batches"),
 )
 

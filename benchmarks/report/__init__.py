@@ -8,8 +8,8 @@ from benchmarks.report.analysis import analyse
 from benchmarks.report.html import to_html
 from benchmarks.report.markdown import to_markdown, write_readme_table
 from benchmarks.result_files import load_results
-from mnist_accel.atomic_file import write_atomically
 from mnist_accel.errors import UsageError
+from mnist_accel.util.files import write_atomically
 
 
 def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | None = None) -> int:

@@ -8,8 +8,8 @@ from benchmarks.report.analysis import Analysis
 from benchmarks.report.summary import summarise
 from benchmarks.report.tables import Cell, Table
 from benchmarks.results import TIMED_LEVELS
-from mnist_accel.atomic_file import write_atomically
 from mnist_accel.errors import UsageError
+from mnist_accel.util.files import write_atomically
 
 BEGIN, END = "<!-- benchmark table: begin -->", "<!-- benchmark table: end -->"
 

@@ -16,7 +16,7 @@ from benchmarks.report.analysis import (
     times_to_accuracy,
 )
 from benchmarks.results import TIMED_LEVELS, ResultSet
-from mnist_accel.models import RECIPES
+from mnist_accel.recipes.models import RECIPES
 
 _NAMED = 3  # how many of a longer list are named
 _IDLE = 0.5  # cores that may be busy with something else before that is said

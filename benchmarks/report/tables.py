@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.numba_backend import FEWEST_IMAGES_A_THREAD
+from backends.numba.backend import FEWEST_IMAGES_A_THREAD
 from benchmarks.report import numbers
 from benchmarks.report.analysis import (
     KEEPS_COMPILED,

@@ -14,8 +14,8 @@ from functools import partial
 from types import ModuleType
 from typing import NoReturn, TextIO
 
+from backends import BackendUnavailableError, unknown_name
 from mnist_accel._version import __version__
-from mnist_accel.array_layer import BackendUnavailableError, unknown_name
 from mnist_accel.commands.streams import StreamError, checked_streams
 from mnist_accel.errors import DataError, DivergedError, UsageError
 

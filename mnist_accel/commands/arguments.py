@@ -5,10 +5,10 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mnist_accel.array_layer import Backend, get_backend, unknown_name
+from backends import Backend, get_backend, unknown_name
 from mnist_accel.data import DATASETS
 from mnist_accel.errors import usage_errors
-from mnist_accel.models import RECIPES
+from mnist_accel.recipes.models import RECIPES
 
 # Of a batch or a layer: so many images of 784 float64 are as many bytes as NumPy can count. What
 # is smaller may still be more than there is memory for, which is found out by trying.

@@ -20,8 +20,8 @@ from mnist_accel.commands.arguments import (
     integer,
     one_of,
 )
-from mnist_accel.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.nn.network import DTYPES
+from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
 
 _COLUMNS = 5  # steps that fit a line
 
@@ -58,10 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, and print the tables."""
-    from mnist_accel.array_layer import get_backend
-    from mnist_accel.comparison import compare_backends
-    from mnist_accel.console import print_table
+    from backends import get_backend
+    from mnist_accel.console.display import print_table
     from mnist_accel.data import load_dataset
+    from mnist_accel.diagnostics.compare import compare_backends
     from mnist_accel.errors import UsageError, usage_errors
 
     names = [name.strip() for name in args.backends.split(",")]

@@ -6,7 +6,7 @@ import numpy as np
 
 from mnist_accel.commands.arguments import add_data_arguments
 from mnist_accel.data import Dataset, load_dataset
-from mnist_accel.data.digests import PUBLISHED_SETS
+from mnist_accel.data.sources.digests import PUBLISHED_SETS
 from mnist_accel.errors import usage_errors
 
 

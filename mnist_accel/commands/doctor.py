@@ -16,8 +16,8 @@ from dataclasses import asdict
 
 from mnist_accel.commands import EXIT_BACKEND, EXIT_DATA
 from mnist_accel.commands.arguments import one_of
-from mnist_accel.diagnosis import BACKEND, DATA, Finding, diagnose
-from mnist_accel.models import RECIPES
+from mnist_accel.diagnostics.doctor import BACKEND, DATA, Finding, diagnose
+from mnist_accel.recipes.models import RECIPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _explain(model: str, *, as_json: bool) -> None:
-    from mnist_accel.console import print_table
-    from mnist_accel.explanation import explain
+    from mnist_accel.console.display import print_table
+    from mnist_accel.diagnostics.explain import explain
 
     explanation = explain(model)
     if as_json:
@@ -79,7 +79,7 @@ def _exit_code(findings: Sequence[Finding]) -> int:
 
 
 def _print_table(findings: Sequence[Finding]) -> None:
-    from mnist_accel.console import print_table
+    from mnist_accel.console.display import print_table
 
     rows: list[tuple[str, str, str]] = []
     for finding in findings:

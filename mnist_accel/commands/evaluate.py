@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate on the test set, and print the figures."""
-    from mnist_accel.console import format_confusion_matrix, print_table
-    from mnist_accel.evaluation import evaluate
-    from mnist_accel.model_files import find_model, open_dataset, open_model
-    from mnist_accel.phases import getting_ready
+    from mnist_accel.console.display import format_confusion_matrix, print_table
+    from mnist_accel.console.phases import getting_ready
+    from mnist_accel.runs.model_files import find_model, open_dataset, open_model
+    from mnist_accel.training.evaluation import evaluate
 
     backend = backend_from(args)
     path = find_model(args.path)

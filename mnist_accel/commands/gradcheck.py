@@ -17,8 +17,8 @@ from mnist_accel.commands.arguments import (
     one_of,
     sizes,
 )
-from mnist_accel.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.nn.layers import ACTIVATIONS
+from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, and print a table."""
-    from mnist_accel.console import print_table
+    from mnist_accel.console.display import print_table
+    from mnist_accel.diagnostics.gradient_check import TOLERANCE, check_gradients
     from mnist_accel.errors import usage_errors
-    from mnist_accel.gradient_check import TOLERANCE, check_gradients
-    from mnist_accel.models import create_model
+    from mnist_accel.recipes.models import create_model
 
     with usage_errors():
         model = create_model(

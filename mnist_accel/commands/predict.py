@@ -19,7 +19,7 @@ from mnist_accel.commands.arguments import (
     integer,
 )
 from mnist_accel.errors import DataError, UsageError
-from mnist_accel.writable import check_writable
+from mnist_accel.util.writable import check_writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, print the probabilities, and save the picture."""
-    from mnist_accel.console import print_probabilities
+    from mnist_accel.console.display import print_probabilities
+    from mnist_accel.console.phases import getting_ready
     from mnist_accel.data.datasets import DIGIT_NAMES
-    from mnist_accel.digit_image import read_digit_image
-    from mnist_accel.model_files import find_model, open_dataset, open_model
-    from mnist_accel.phases import getting_ready
+    from mnist_accel.data.digit_image import read_digit_image
     from mnist_accel.plots import plot_prediction
+    from mnist_accel.runs.model_files import find_model, open_dataset, open_model
 
     _check_out(args.out)
     path = find_model(args.path)

@@ -24,12 +24,12 @@ from mnist_accel.commands.arguments import (
 )
 from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import UsageError
-from mnist_accel.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.nn.layers import ACTIVATIONS
 from mnist_accel.nn.network import DTYPES
 from mnist_accel.nn.optimizers import OPTIMIZERS
 from mnist_accel.nn.schedules import SCHEDULES
-from mnist_accel.settings import TrainSettings, read_config, resolve
+from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
+from mnist_accel.recipes.settings import TrainSettings, read_config, resolve
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
 
@@ -75,8 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, and print the result."""
     # Imported here, so that --help does not wait for the drawing of pictures.
-    from mnist_accel.run_folder import RunFolder
-    from mnist_accel.training_run import resume_run, start_run
+    from mnist_accel.runs.folder import RunFolder
+    from mnist_accel.runs.run import resume_run, start_run
 
     given = _settings_in(args)
     display = {"quiet": args.quiet, "progress": not args.no_progress}

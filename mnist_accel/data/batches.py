@@ -12,7 +12,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import MOST_EXAMPLES, ROUNDS, Order, OrderKind
+from backends import MOST_EXAMPLES, ROUNDS, Order, OrderKind
 
 Sampling: TypeAlias = OrderKind
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.data.digests import FILE_NAMES, PUBLISHED_SETS
-from mnist_accel.data.folders import ENVIRONMENT_VARIABLE, find_idx_file, user_folder
 from mnist_accel.data.idx import parse_idx, read_idx
+from mnist_accel.data.sources.digests import FILE_NAMES, PUBLISHED_SETS
+from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, find_idx_file, user_folder
 from mnist_accel.errors import DataError
 
 DATASETS = ("mnist", "fashion-mnist", "digits", "custom")
@@ -117,7 +117,7 @@ def load_mnist(
 
 
 def _load_published(name: str, data_dir: str | Path | None) -> Dataset:
-    from mnist_accel.data.sources import obtain  # only here is a network needed
+    from mnist_accel.data.sources.obtain import obtain  # only here is a network needed
 
     files, source = obtain(PUBLISHED_SETS[name], data_dir=data_dir)
     x_train, t_train, x_test, t_test = (parse_idx(files[file], name=file) for file in FILE_NAMES)

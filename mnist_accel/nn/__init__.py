@@ -1,6 +1,6 @@
 """Networks, written against a backend that they are handed."""
 
-from mnist_accel.nn.initialisers import Glorot, He, Normal, Zeros
+from mnist_accel.nn.initializers import Glorot, He, Normal, Zeros
 from mnist_accel.nn.layers import (
     AvgPool2d,
     Conv2d,

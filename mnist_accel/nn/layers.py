@@ -14,9 +14,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from mnist_accel.array_layer import Array, Backend, Ties, check_pooling, output_size
+from backends import Array, Backend, Ties, check_pooling, output_size
 from mnist_accel.nn.checks import keep_fraction, keep_integer
-from mnist_accel.nn.initialisers import Glorot, He, Initialiser, Zeros
+from mnist_accel.nn.initializers import Glorot, He, Initialiser, Zeros
 
 Shape: TypeAlias = tuple[int, ...]
 Parameters: TypeAlias = Mapping[str, Array]

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mnist_accel.array_layer import Array, Backend
+from backends import Array, Backend
 
 
 class Loss(ABC):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, get_args
 
-from mnist_accel.array_layer import (
+from backends import (
     ActivationKind,
     LossKind,
     Pooling,

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import (
+from backends import (
     Array,
     Backend,
     CompiledInference,

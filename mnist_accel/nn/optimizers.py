@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mnist_accel.array_layer import Array, Backend, unknown_name
+from backends import Array, Backend, unknown_name
 from mnist_accel.nn.checks import keep_fraction, keep_non_negative, keep_positive
 
 

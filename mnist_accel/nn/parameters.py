@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.array_layer import Array, Backend
+from backends import Array, Backend
 from mnist_accel.nn.layers import Shape
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from mnist_accel.array_layer import unknown_name
+from backends import unknown_name
 from mnist_accel.nn.checks import keep_fraction, keep_integer, keep_non_negative
 
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from mnist_accel.atomic_file import write_atomically
 from mnist_accel.errors import DataError
+from mnist_accel.util.files import write_atomically
 
 P = ParamSpec("P")
 

@@ -1,0 +1,1 @@
+"""The CuPy backend: CUDA kernels and CUDA graphs on an NVIDIA GPU."""

@@ -1,0 +1,1 @@
+"""The Numba backend: NumPy arrays and compiled CPU kernels."""

@@ -1,0 +1,1 @@
+"""Measure which backend and thread count trains a network fastest."""

@@ -1,0 +1,1 @@
+"""Sources of the published data sets."""

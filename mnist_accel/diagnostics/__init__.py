@@ -1,0 +1,1 @@
+"""The checks behind `doctor`, `compare` and `gradcheck`."""

@@ -1,6 +1,0 @@
-"""Runs the command: `python -m mnist_accel.doctor`."""
-
-from mnist_accel.commands import run_module
-
-if __name__ == "__main__":
-    run_module("doctor")

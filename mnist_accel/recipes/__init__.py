@@ -1,0 +1,1 @@
+"""The recipes: networks and their training settings."""

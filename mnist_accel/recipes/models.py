@@ -1,0 +1,291 @@
+"""The named recipes: each network with the training of its source.
+
+`RECIPES` is the table to read. Weights are drawn as the sources draw them; where a source leaves it
+open, by the rule that suits the activation. `fast99` has no source: its network and its training
+were chosen on images held out of the training set (docs/decisions/0015).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from backends import Backend, get_backend, unknown_name
+from mnist_accel.data.batches import Sampling
+from mnist_accel.nn.initializers import Initialiser, Normal, Zeros
+from mnist_accel.nn.layers import (
+    ACTIVATIONS,
+    Conv2d,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Shape,
+    default_init,
+)
+from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
+from mnist_accel.nn.network import Network
+
+CLASSES = 10
+Builder = Callable[[Sequence[int], str], list[Layer]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained, unless the user says otherwise.
+
+    Attributes:
+        summary: one line for people.
+        build: makes the layers from the hidden sizes and the hidden activation.
+        loss: what training minimises.
+        optimizer: name of the optimizer.
+        lr: learning rate.
+        batch_size: images a step; 0 for the whole set.
+        sampling: how batches are drawn.
+        epochs: length of the training; 0 where `iterations` gives it.
+        iterations: length of the training in steps; 0 where `epochs` gives it.
+        hidden_sizes: units of the hidden linear layers; empty where there are none.
+        activation: of the hidden layers; empty where there is none.
+        input_shape: one image as the first layer takes it.
+        pixel_shift: added to pixels after scaling to 0…1.
+        schedule: of the learning rate.
+        weight_decay: of the optimizer.
+        limit_train: images of the training set that are used; 0 for all.
+        limit_test: images of the test set that are used; 0 for all.
+        log_every: steps between two lines of the log.
+        validation_every: epochs between two evaluations.
+    """
+
+    summary: str
+    build: Builder
+    loss: Loss
+    optimizer: str
+    lr: float
+    batch_size: int
+    sampling: Sampling
+    epochs: int = 0
+    iterations: int = 0
+    hidden_sizes: tuple[int, ...] = ()
+    activation: str = ""
+    input_shape: Shape = (784,)
+    pixel_shift: float = 0.0
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    limit_train: int = 0
+    limit_test: int = 0
+    log_every: int = 100
+    validation_every: int = 1
+
+
+def _dense(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
+    """Linear layers with the initialisation that suits the activation."""
+    layers: list[Layer] = []
+    for units in hidden_sizes:
+        layers += [Linear(units, weight_init=default_init(activation)), ACTIVATIONS[activation]()]
+    return [*layers, Linear(CLASSES, weight_init=default_init(activation))]
+
+
+def _dense_normal(weight_init: Normal, bias_init: Initialiser) -> Builder:
+    """Linear layers that all draw alike."""
+
+    def linear(units: int) -> Linear:
+        return Linear(units, weight_init=weight_init, bias_init=bias_init)
+
+    def build(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
+        layers: list[Layer] = []
+        for units in hidden_sizes:
+            layers += [linear(units), ACTIVATIONS[activation]()]
+        return [*layers, linear(CLASSES)]
+
+    return build
+
+
+def _cnn(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
+    """One bank of 3×3 filters, pooled; neither bias nor activation after the filters."""
+    del hidden_sizes, activation
+    return [
+        Conv2d(8, kernel_size=3, bias=False, uniform=True, weight_init=Normal(1 / 9)),
+        MaxPool2d(2, ties="all"),
+        Flatten(),
+        Linear(CLASSES, weight_init=Normal(1 / 1352)),
+    ]
+
+
+def _two_convolutions(first: int, second: int, *, padding: int) -> Builder:
+    """Two banks of 5×5 filters, each pooled, before linear layers; the image is padded."""
+
+    def build(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
+        init, active = default_init(activation), ACTIVATIONS[activation]
+        return [
+            Conv2d(first, kernel_size=5, padding=padding, weight_init=init),
+            active(),
+            MaxPool2d(2),
+            Conv2d(second, kernel_size=5, weight_init=init),
+            active(),
+            MaxPool2d(2),
+            Flatten(),
+            *_dense(hidden_sizes, activation),
+        ]
+
+    return build
+
+
+RECIPES: dict[str, Recipe] = {
+    "fcnn": Recipe(
+        summary="L-layer network with sigmoid outputs, full-batch gradient descent",
+        build=_dense,
+        hidden_sizes=(128, 64),
+        activation="relu",
+        loss=BinaryCrossEntropy(),
+        optimizer="sgd",
+        lr=0.0075,
+        batch_size=0,
+        sampling="full",
+        iterations=1000,
+        validation_every=100,
+    ),
+    "two-layer": Recipe(
+        summary="784-50-10 softmax network, batches drawn with replacement",
+        build=_dense_normal(Normal(0.01), Zeros()),
+        hidden_sizes=(50,),
+        activation="relu",
+        loss=SoftmaxCrossEntropy(),
+        optimizer="sgd",
+        lr=0.05,
+        batch_size=512,
+        sampling="replacement",
+        iterations=10_000,
+        log_every=100,
+    ),
+    "backprop": Recipe(
+        summary="sigmoid network with quadratic cost, small shuffled batches",
+        build=_dense_normal(Normal(1.0, output_major=True), Normal(1.0)),
+        hidden_sizes=(30,),
+        activation="sigmoid",
+        loss=Quadratic(),
+        optimizer="sgd",
+        lr=3.0,
+        weight_decay=1e-5,
+        batch_size=10,
+        sampling="shuffle",
+        epochs=30,
+        log_every=1000,
+    ),
+    "cnn": Recipe(
+        summary="3×3×8 filters, max-pool, softmax; one image at a time",
+        build=_cnn,
+        loss=SoftmaxCrossEntropy(),
+        optimizer="sgd",
+        lr=0.005,
+        batch_size=1,
+        sampling="shuffle",
+        epochs=5,
+        input_shape=(1, 28, 28),
+        pixel_shift=-0.5,
+        limit_train=1000,
+        limit_test=1000,
+        log_every=100,
+    ),
+    "three-layer": Recipe(
+        summary="784-50-100-10 sigmoid network with softmax outputs",
+        build=_dense,
+        hidden_sizes=(50, 100),
+        activation="sigmoid",
+        loss=SoftmaxCrossEntropy(),
+        optimizer="adam",
+        lr=0.002,
+        batch_size=64,
+        sampling="shuffle",
+        epochs=20,
+        schedule="cosine",
+        log_every=500,
+    ),
+    "lenet": Recipe(
+        summary="two convolutions and three linear layers (LeNet-5 with ReLU and max-pool)",
+        build=_two_convolutions(6, 16, padding=2),
+        hidden_sizes=(120, 84),
+        activation="relu",
+        loss=SoftmaxCrossEntropy(),
+        optimizer="adam",
+        lr=0.002,
+        batch_size=64,
+        sampling="shuffle",
+        epochs=10,
+        schedule="one-cycle",
+        input_shape=(1, 28, 28),
+        log_every=100,
+    ),
+    "fast99": Recipe(
+        summary="two convolutions and two linear layers, to 99 % in four epochs",
+        build=_two_convolutions(8, 32, padding=0),
+        hidden_sizes=(128,),
+        activation="relu",
+        loss=SoftmaxCrossEntropy(),
+        optimizer="adam",
+        lr=0.006,
+        batch_size=64,
+        sampling="shuffle",
+        epochs=4,
+        schedule="one-cycle",
+        input_shape=(1, 28, 28),
+        log_every=100,
+    ),
+}
+DEFAULT_MODEL = "two-layer"
+
+
+def create_model(
+    name: str,
+    *,
+    backend: Backend | str = "auto",
+    seed: int = 0,
+    hidden_sizes: Sequence[int] | None = None,
+    activation: str | None = None,
+    dtype: str = "float32",
+) -> Network:
+    """Build the network of a recipe with initial weights.
+
+    Args:
+        name: a key of `RECIPES`.
+        backend: a backend, or the name of one.
+        seed: of the initial weights.
+        hidden_sizes: units of the hidden linear layers; the recipe's if None.
+        activation: "relu", "sigmoid" or "tanh" for the hidden layers; the recipe's if None.
+        dtype: "float32" or "float64".
+
+    Raises:
+        ValueError: the recipe is unknown, or an argument does not suit it.
+        BackendUnavailableError: the named backend cannot run here.
+    """
+    recipe = get_recipe(name)
+    if hidden_sizes is None:
+        hidden_sizes = recipe.hidden_sizes
+    elif not recipe.hidden_sizes:
+        raise ValueError(f"model {name!r} has no hidden layers, so hidden_sizes cannot be set")
+    if activation is None:
+        activation = recipe.activation
+    elif not recipe.activation:
+        raise ValueError(f"model {name!r} has no hidden activation, so activation cannot be set")
+    elif activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    if any(units < 1 for units in hidden_sizes):
+        raise ValueError(f"hidden_sizes must be at least 1 each, got {tuple(hidden_sizes)}")
+    return Network(
+        recipe.build(hidden_sizes, activation),
+        recipe.loss,
+        input_shape=recipe.input_shape,
+        backend=get_backend(backend) if isinstance(backend, str) else backend,
+        seed=seed,
+        dtype=dtype,
+        pixel_shift=recipe.pixel_shift,
+        name=name,
+    )
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the recipe called `name`.
+
+    Raises:
+        ValueError: no recipe has this name.
+    """
+    if name not in RECIPES:
+        raise ValueError(unknown_name("model", name, RECIPES))
+    return RECIPES[name]

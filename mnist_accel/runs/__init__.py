@@ -1,0 +1,1 @@
+"""A training from settings to run folder."""

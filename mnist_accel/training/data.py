@@ -1,0 +1,70 @@
+"""A data set where a network trains on it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import Array, CompiledEpoch
+from mnist_accel.data.arrays import as_examples
+from mnist_accel.nn.network import Network
+
+
+class TrainingData:
+    """Images with their labels, copied once to each place where they are needed.
+
+    Pixels that are uint8 stay uint8 until a batch of them is used.
+
+    Args:
+        model: the network that trains.
+        images: host array in any form `load_mnist` returns.
+        labels: integers (N,) or one-hot rows.
+
+    Raises:
+        ValueError: shapes, scales or labels are wrong, or there are no images.
+        TypeError: images or labels have a dtype that is not theirs.
+    """
+
+    def __init__(self, model: Network, images: NDArray[Any], labels: NDArray[Any]) -> None:
+        self.model = model
+        self._pixels, self._indices = as_examples(
+            images,
+            labels,
+            input_shape=model.input_shape,
+            classes=model.classes,
+            dtype=model.dtype,
+        )
+        self._on_device: tuple[Array, Array] | None = None
+        self._whole: tuple[Array, Array] | None = None
+        self._compiled: tuple[CompiledEpoch, Any] | None = None
+
+    @property
+    def examples(self) -> int:
+        """Number of images."""
+        return len(self._pixels)
+
+    def for_epoch(self, epoch: CompiledEpoch) -> Any:
+        """Return the data set in the form that a compiled epoch takes."""
+        if self._compiled is None or self._compiled[0] is not epoch:
+            self._compiled = epoch, epoch.load(self._pixels, self._indices)
+        return self._compiled[1]
+
+    def batch(self, rows: Array) -> tuple[Array, Array]:
+        """Return the inputs and labels of some rows, given as an array of the backend."""
+        images, labels = self._device_arrays()
+        return self.model.gather(images, rows), self.model.backend.xp.take(labels, rows, axis=0)
+
+    def whole(self) -> tuple[Array, Array]:
+        """Return all inputs and labels in their order.
+
+        They are prepared once: full-batch training takes them at every step.
+        """
+        if self._whole is None:
+            self._whole = self.batch(self.model.backend.asarray(np.arange(self.examples)))
+        return self._whole
+
+    def _device_arrays(self) -> tuple[Array, Array]:
+        if self._on_device is None:
+            backend = self.model.backend
+            self._on_device = backend.asarray(self._pixels), backend.asarray(self._indices)
+        return self._on_device

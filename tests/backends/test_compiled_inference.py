@@ -1,0 +1,214 @@
+"""Compiled predictions are those of single operations, whatever the network and the batch."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends import Backend, get_backend
+from backends.numba.inference import NumbaInference
+from mnist_accel.data.datasets import Dataset
+from mnist_accel.nn import layers, losses
+from mnist_accel.nn.network import Network
+from mnist_accel.recipes.models import RECIPES, create_model
+from tests.support.closeness import assert_close
+
+L = layers
+NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
+    "one layer": ((784,), [L.Linear(10)]),
+    "without any bias": ((784,), [L.Linear(12, bias=False), L.Tanh(), L.Linear(3, bias=False)]),
+    "five classes": ((784,), [L.Linear(9), L.Sigmoid(), L.Linear(5)]),
+    "an activation first": ((784,), [L.ReLU(), L.Linear(10)]),
+    "dropout": ((784,), [L.Linear(20), L.ReLU(), L.Dropout(0.5), L.Linear(10)]),
+    "pooling first": (
+        (1, 28, 28),
+        [L.AvgPool2d(2), L.Sigmoid(), L.MaxPool2d(3, stride=2), L.Flatten(), L.Linear(10)],
+    ),
+    "odd maps": (
+        (1, 28, 28),
+        [
+            L.Conv2d(3, 3, padding=1),
+            L.ReLU(),
+            L.MaxPool2d(3, stride=2),
+            L.Conv2d(17, 4),
+            L.MaxPool2d(),
+            L.Flatten(),
+            L.Sigmoid(),
+            L.Linear(11, bias=False),
+        ],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def numba() -> Backend:
+    return get_backend("numba")
+
+
+def network(name: str, backend: Backend, dtype: str = "float32", shift: float = 0.0) -> Network:
+    input_shape, row = NETWORKS[name]
+    return Network(
+        row,
+        losses.SoftmaxCrossEntropy(),
+        input_shape=input_shape,
+        backend=backend,
+        dtype=dtype,
+        pixel_shift=shift,
+    )
+
+
+def assert_agrees(model: Network, images: np.ndarray[Any, Any]) -> None:
+    """Compare the model with its twin on NumPy, which computes operation by operation."""
+    assert model._compiled_inference is not None
+    twin = Network(
+        model.layers,
+        model.loss,
+        input_shape=model.input_shape,
+        backend=get_backend("numpy"),
+        dtype=model.dtype,
+        pixel_shift=model.pixel_shift,
+    )
+    twin.load_state_dict(model.state_dict())
+    assert twin._compiled_inference is None
+    settings = {"dtype": model.dtype, "terms": 784}
+    assert_close(model.predict_logits(images), twin.predict_logits(images), **settings)
+    assert_close(model.predict_proba(images), twin.predict_proba(images), **settings)
+    assert model.predict_proba(images).dtype == model.dtype
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> None:
+    model = create_model(name, backend=numba, dtype=dtype)
+    assert_agrees(model, mnist.x_test[:50])
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", RECIPES)
+def test_float_images(numba: Backend, mnist: Dataset, name: str, dtype: str) -> None:
+    model = create_model(name, backend=numba, dtype=dtype)
+    assert_agrees(model, mnist.x_test[:3] / np.float64(255))
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.5])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_ones_own(numba: Backend, mnist: Dataset, name: str, shift: float) -> None:
+    assert_agrees(network(name, numba, shift=shift), mnist.x_test[:40])
+
+
+@pytest.mark.parametrize("loss", [losses.BinaryCrossEntropy(), losses.Quadratic()])
+def test_probabilities_of_every_loss(numba: Backend, mnist: Dataset, loss: losses.Loss) -> None:
+    row = [L.Linear(12), L.ReLU(), L.Linear(10)]
+    assert_agrees(Network(row, loss, input_shape=(784,), backend=numba), mnist.x_test[:40])
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 31, 257, 1000])
+def test_batches_of_every_size(numba: Backend, mnist: Dataset, images: int) -> None:
+    model = create_model("cnn", backend=numba)
+    together = model.predict_logits(mnist.x_test[:images])
+    assert together.shape == (images, 10)
+    one_by_one = [model.predict_logits(mnist.x_test[i : i + 1])[0] for i in range(images)]
+    assert np.array_equal(together, np.array(one_by_one, together.dtype).reshape(-1, 10))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_makes_no_difference(mnist: Dataset, threads: int) -> None:
+    images = mnist.x_test[:403]
+    expected = create_model("lenet", backend=get_backend("numba")).predict_logits(images)
+    backend = get_backend("numba", threads=threads)
+    assert np.array_equal(create_model("lenet", backend=backend).predict_logits(images), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_relu_is_exact_where_numbers_end(numba: Backend, mnist: Dataset, dtype: str) -> None:
+    row = [L.Linear(8), L.ReLU()]
+    model = Network(
+        row, losses.SoftmaxCrossEntropy(), input_shape=(784,), backend=numba, dtype=dtype
+    )
+    limits = np.finfo(dtype)
+    numbers = np.array([-np.inf, limits.min, -1, 0, limits.tiny, limits.max, np.inf, np.nan], dtype)
+    model.parameters.views["W1"][...] = 0
+    model.parameters.views["b1"][...] = numbers
+    np.testing.assert_array_equal(
+        model.predict_logits(mnist.x_test[:1])[0], np.maximum(numbers, 0), strict=True
+    )
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4, 8])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_two_threads_write_to_one_cache_line_of_the_results(
+    mnist: Dataset, threads: int, dtype: str
+) -> None:
+    model = create_model("backprop", backend=get_backend("numba", threads=threads), dtype=dtype)
+    inference = model._compiled_inference
+    assert isinstance(inference, NumbaInference)
+    kernel = inference._kernel
+    lines: list[range] = []
+
+    def watched(thread: int, first: int, last: int, *rest: Any) -> bool:
+        begin, row = rest[-1].ctypes.data, rest[-1].strides[0]
+        lines.append(range((begin + first * row) // 64, (begin + last * row + 63) // 64))
+        return bool(kernel(thread, first, last, *rest))
+
+    inference._kernel = watched
+    model.predict_logits(mnist.x_test[:403])
+    assert len(lines) == threads
+    assert sum(map(len, lines)) == len(set().union(*lines))
+
+
+def test_weights_may_change_in_place(numba: Backend, mnist: Dataset) -> None:
+    model = create_model("cnn", backend=numba)
+    model.predict(mnist.x_test[:2])
+    for view in model.parameters.views.values():
+        view *= 0.5
+        assert_agrees(model, mnist.x_test[:2])
+
+
+@pytest.mark.parametrize("name", ["numba", "numpy"])
+def test_prepare_leaves_the_network_as_it_is(mnist: Dataset, name: str) -> None:
+    model = create_model("cnn", backend=get_backend(name))
+    expected = model.state_dict()
+    model.prepare()
+    assert all(np.array_equal(value, expected[key]) for key, value in model.state_dict().items())
+    assert model.predict(mnist.x_test[:3]).shape == (3,)
+
+
+def test_several_threads_of_the_user(numba: Backend, mnist: Dataset) -> None:
+    model = create_model("lenet", backend=numba)
+    parts = [mnist.x_test[i * 50 : i * 50 + 50] for i in range(8)]
+    expected = [model.predict_logits(part) for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(model.predict_logits, parts * 5))
+    for result, wanted in zip(got, expected * 5, strict=True):
+        assert np.array_equal(result, wanted)
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 299])
+def test_pixels_out_of_range_are_refused(numba: Backend, value: float, place: int) -> None:
+    images = np.zeros((300, 784), np.float32)
+    images[place, 5] = value
+    model = create_model("two-layer", backend=numba)
+    with pytest.raises(ValueError, match=r"float images must be in 0…1, got .*divide by 255"):
+        model.predict(images)
+    assert np.isfinite(model.predict_proba(np.ones((1, 784), np.float32))).all()
+
+
+def test_images_in_any_order_of_memory(numba: Backend, mnist: Dataset) -> None:
+    model = create_model("two-layer", backend=numba)
+    images = mnist.x_test[:40]
+    expected = model.predict_logits(images)
+    assert np.array_equal(model.predict_logits(np.asfortranarray(images)), expected)
+    assert np.array_equal(model.predict_logits(images[::-1])[::-1], expected)
+
+
+def test_a_network_without_compiled_form_predicts_all_the_same(
+    numba: Backend, mnist: Dataset
+) -> None:
+    row = [L.Conv2d(3, 3, stride=2), L.Flatten(), L.Linear(10)]
+    model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=numba)
+    assert model._compiled_inference is None
+    assert model.predict_proba(mnist.x_test[:3]).shape == (3, 10)
+    with pytest.raises(ValueError, match="float images must be in"):
+        model.predict(np.full((1, 784), 7.0))

@@ -1,0 +1,128 @@
+"""Pooling on every backend: ties, NaN, masks and sizes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import reference as ref
+from backends import Backend
+from tests.support.closeness import assert_close
+
+SIZES = (1, 2, 3)
+
+
+def pool(backend: Backend, x: Any, *, size: int, stride: int, ties: str) -> tuple[Any, Any]:
+    y, mask = backend.max_pool2d(backend.asarray(x), size=size, stride=stride, ties=ties)
+    return backend.to_numpy(y), backend.to_numpy(mask)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("ties", "bits"), [("first", [0]), ("all", None)])
+def test_mask_of_a_blank_image(backend: Backend, size: int, ties: str, bits: Any) -> None:
+    x = np.full((1, 2, 6, 6), -0.5, "float32")
+    y, mask = pool(backend, x, size=size, stride=size, ties=ties)
+    np.testing.assert_array_equal(y, np.full((1, 2, 6 // size, 6 // size), -0.5, "float32"))
+    assert mask.dtype == ("uint8" if size * size <= 8 else "int64")
+    expected = sum(1 << bit for bit in (range(size * size) if bits is None else bits))
+    np.testing.assert_array_equal(mask, np.full(y.shape, expected, mask.dtype))
+
+
+@pytest.mark.parametrize(("ties", "bits"), [("first", 0b0010), ("all", 0b1010)])
+def test_mask_bits_count_row_by_row(backend: Backend, ties: str, bits: int) -> None:
+    x = np.array([[[[1.0, 7.0], [2.0, 7.0]]]])
+    _, mask = pool(backend, x, size=2, stride=2, ties=ties)
+    assert mask.tolist() == [[[[bits]]]]
+
+
+@pytest.mark.parametrize("ties", ["first", "all"])
+@pytest.mark.parametrize(
+    ("size", "stride"), [(1, 1), (2, 2), (2, 1), (2, 3), (3, 3), (3, 2), (7, 7)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradient_among_many_ties(
+    backend: Backend, ties: str, size: int, stride: int, dtype: str
+) -> None:
+    rng = np.random.default_rng(8)
+    x = rng.integers(0, 3, size=(17, 2, 11, 10)).astype(dtype)  # three values: full of ties
+    y, mask = pool(backend, x, size=size, stride=stride, ties=ties)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    dx = backend.max_pool2d_backward(
+        backend.asarray(dy), backend.asarray(mask), x_shape=x.shape, size=size, stride=stride
+    )
+    expected = [
+        ref.max_pool2d_backward(d, image, size, stride, ties)
+        for d, image in zip(dy.astype("float64"), x.astype("float64"), strict=True)
+    ]
+    assert_close(backend.to_numpy(dx), np.array(expected), dtype=dtype, terms=size * size)
+
+
+@pytest.mark.parametrize("ties", ["first", "all"])
+@pytest.mark.parametrize("size", SIZES)
+def test_nan_is_the_maximum_of_its_window(backend: Backend, ties: str, size: int) -> None:
+    for position in np.ndindex(size, size):
+        x = np.arange(36, dtype="float32").reshape(1, 1, 6, 6)
+        x[0, 0, *position] = np.nan
+        y, _ = pool(backend, x, size=size, stride=size, ties=ties)
+        assert np.isnan(y[0, 0, 0, 0])
+        assert np.isfinite(y.ravel()[1:]).all()
+
+
+def test_infinities_are_pooled_like_other_numbers(backend: Backend) -> None:
+    x = np.array([[[[-np.inf, -np.inf, 1.0, np.inf], [-np.inf, -np.inf, np.inf, 2.0]]]])
+    y, mask = pool(backend, x, size=2, stride=2, ties="all")
+    assert y.tolist() == [[[[-np.inf, np.inf]]]]
+    assert mask.tolist() == [[[[0b1111, 0b0110]]]]
+
+
+def test_nan_passes_through_relu(backend: Backend) -> None:
+    x = np.array([[np.nan, -1.0, 0.0, 2.0]], "float32")
+    y = backend.to_numpy(backend.relu(backend.asarray(x)))
+    np.testing.assert_array_equal(y, np.array([[np.nan, 0.0, 0.0, 2.0]], "float32"))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "message"),
+    [
+        (0, 1, "pooling size must be 1 to 7, got 0"),
+        (8, 1, "pooling size must be 1 to 7, got 8"),
+        (2, 0, "stride must be at least 1, got 0"),
+        (6, 2, "a window of 6 does not fit an input of 5"),
+    ],
+)
+def test_impossible_sizes_are_refused(
+    backend: Backend, size: int, stride: int, message: str
+) -> None:
+    x = backend.zeros((1, 1, 5, 6), dtype="float32")
+    mask = backend.zeros((1, 1, 5, 6), dtype="uint8")
+    window = {"size": size, "stride": stride}
+    with pytest.raises(ValueError, match=message):
+        backend.max_pool2d(x, ties="first", **window)
+    with pytest.raises(ValueError, match=message):
+        backend.max_pool2d_backward(x, mask, x_shape=(1, 1, 5, 6), **window)
+    with pytest.raises(ValueError, match=message):
+        backend.avg_pool2d(x, **window)
+    with pytest.raises(ValueError, match=message):
+        backend.avg_pool2d_backward(x, x_shape=(1, 1, 5, 6), **window)
+
+
+def test_unknown_tie_rule_is_refused(backend: Backend) -> None:
+    x = backend.zeros((1, 1, 4, 4), dtype="float32")
+    with pytest.raises(ValueError, match=r"'first', 'all'.*got 'last'"):
+        backend.max_pool2d(x, size=2, stride=2, ties="last")  # type: ignore[arg-type]
+
+
+def test_gradients_of_another_shape_are_refused(backend: Backend) -> None:
+    dy = backend.zeros((1, 1, 3, 2), dtype="float32")
+    mask = backend.zeros((1, 1, 2, 2), dtype="uint8")
+    window = {"x_shape": (1, 1, 5, 4), "size": 2, "stride": 2}
+    with pytest.raises(ValueError, match=r"dy must have shape \(1, 1, 2, 2\), got \(1, 1, 3, 2\)"):
+        backend.max_pool2d_backward(dy, mask, **window)
+    with pytest.raises(ValueError, match=r"dy must have shape \(1, 1, 2, 2\), got \(1, 1, 3, 2\)"):
+        backend.avg_pool2d_backward(dy, **window)
+    with pytest.raises(
+        ValueError, match=r"mask must have shape \(1, 1, 2, 2\), got \(1, 1, 1, 2\)"
+    ):
+        backend.max_pool2d_backward(
+            backend.zeros((1, 1, 2, 2), dtype="float32"), mask[:, :, :1, :], **window
+        )

@@ -1,0 +1,234 @@
+"""Which GPU computes: a backend on another one than the first uses that one and no other."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends import Availability, DeviceInfo, get_backend, register, registry, select_backend
+from backends.cupy.backend import CupyBackend
+from backends.numpy.backend import NumpyBackend
+from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from mnist_accel.commands import main
+from mnist_accel.diagnostics.gradient_check import check_gradients
+from mnist_accel.recipes.models import create_model
+from mnist_accel.training.evaluation import evaluate
+from mnist_accel.training.trainer import Trainer
+from tests.support.cuda_emulator.module import Device
+from tests.support.emulated_backend import EmulatedBackend
+
+
+class ThreeDevices(NumpyBackend):
+    """NumPy that has three devices to choose from."""
+
+    name = "three"
+    device_count = 3
+    most_threads = None
+
+    @classmethod
+    def availability(cls):
+        return Availability(ok=True, reason="device 0")
+
+    def device_info(self):
+        return DeviceInfo(f"device {self.device or 0}", None, {"numpy": np.__version__})
+
+
+@pytest.fixture(autouse=True)
+def three(monkeypatch):
+    """Offer it by its name."""
+    monkeypatch.setattr(registry, "_registered", {})
+    register(ThreeDevices)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Let "auto" find it first."""
+    monkeypatch.setitem(registry._BUILT_IN, "cupy", f"{__name__}:ThreeDevices")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    missing = Availability(ok=False, reason="no driver", remedy="install it")
+    monkeypatch.setattr(CupyBackend, "availability", classmethod(lambda cls: missing))
+
+
+def test_device_is_chosen():
+    assert get_backend("three").device is None
+    selection = select_backend("three", fallback=False, device=2)
+    assert (selection.backend.device, selection.reason) == (2, "device 2")
+
+
+@pytest.mark.parametrize("number", [-1, 3])
+def test_device_that_is_not_there(number):
+    with pytest.raises(ValueError, match=f"'three' has devices 0 to 2 here, got {number}$"):
+        get_backend("three", device=number)
+    single = EmulatedBackend()
+    with pytest.raises(ValueError, match=r"'cupy-emulated' has device 0 alone here, got 1$"):
+        single.take_device(1)
+
+
+def test_backend_without_devices():
+    with pytest.raises(ValueError, match=r"'numpy' does not take a device, got 0; leave it out$"):
+        get_backend("numpy", device=0)
+
+
+def test_auto_with_a_device_is_a_gpu(gpu):
+    assert get_backend("auto", device=1).device == 1
+    with pytest.raises(ValueError, match="has devices 0 to 2 here, got 3"):
+        get_backend("auto", device=3)
+
+
+def test_auto_with_a_device_where_there_is_no_gpu(no_gpu):
+    with pytest.raises(ValueError) as caught:
+        get_backend("auto", device=1)
+    assert str(caught.value) == (
+        "no backend that can run here takes a device, got 1 (not cupy: no driver); leave it out"
+    )
+
+
+def test_what_takes_the_place_of_a_gpu_has_no_device(no_gpu):
+    selection = select_backend("cupy", fallback=True, device=1)
+    assert selection.fell_back
+    assert selection.backend.device is None
+    assert selection.reason == "cupy cannot run here: no driver; install it"
+
+
+# -------------------------------------------------------------------------------- the commands
+
+
+@pytest.fixture
+def fails(capfd):
+    def fails(*arguments):
+        """Return the one line of a command that refuses its arguments."""
+        assert main([str(argument) for argument in arguments]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        return line
+
+    return fails
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "gradcheck"])
+def test_commands_refuse_a_device_that_cannot_be(fails, command):
+    data = () if command == "gradcheck" else ("--dataset", "digits")
+    run = (command, *data)
+    line = fails(*run, "--backend", "numpy", "--device", 1)
+    assert line.endswith("backend 'numpy' does not take a device, got 1; leave it out")
+    line = fails(*run, "--backend", "three", "--device", 3)
+    assert line.endswith("backend 'three' has devices 0 to 2 here, got 3")
+    line = fails(*run, "--device=-1")
+    assert "--device: expected an integer of at least 0, got -1" in line
+
+
+def test_compare_gives_the_device_to_those_that_have_some(fails, capfd, monkeypatch):
+    compare = ("compare", "--dataset", "digits", "--iterations", "1", "--backends")
+    line = fails(*compare, "numpy,numpy", "--device", 0)
+    assert line.endswith("backend 'numpy' does not take a device, got 0; leave it out")
+    taken = []
+    monkeypatch.setattr(ThreeDevices, "take_device", lambda self, number: taken.append(number))
+    assert main([*compare, "numpy,three", "--device", "2"]) == 0
+    assert taken == [2]
+    assert "three against numpy" in capfd.readouterr().out
+
+
+def test_run_records_its_device_and_goes_on_there(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    small = ("--dataset", "digits", "--backend", "three", "--quiet")
+
+    def run(*arguments):
+        assert main(["train", *map(str, arguments), "--no-progress"]) == 0, capfd.readouterr().err
+        return json.loads(Path("run/config.json").read_text())
+
+    config = run(*small, "--device", 2, "--iterations", 3, "--out", "run")
+    assert (config["settings"]["device"], config["backend"]["device"]) == (2, 2)
+    assert config["device"]["name"] == "device 2"
+    assert run("--resume", "run", "--iterations", 4)["backend"]["device"] == 2
+    assert run("--resume", "run", "--iterations", 5, "--device", 0)["backend"]["device"] == 0
+    monkeypatch.setattr(ThreeDevices, "device_count", 0)
+    assert run("--resume", "run", "--iterations", 6, "--backend", "numpy")["backend"] == {
+        **config["backend"],
+        "requested": "numpy",
+        "used": "numpy",
+        "device": None,
+        "reason": f"NumPy {np.__version__}",
+        "not_compiled": "the backend numpy has no compiled epochs",
+    }
+
+
+def test_the_line_of_a_run_names_its_device(tmp_path, capfd):
+    flags = ["--dataset", "digits", "--backend", "three", "--device", "1", "--iterations", "2"]
+    assert main(["train", *flags, "--out", str(tmp_path / "run")]) == 0
+    assert "backend three, device 1 (device 1)" in capfd.readouterr().err
+
+
+# ----------------------------------------------------------------------------- the CuPy adapter
+
+
+class Placed(np.ndarray):
+    """An array that notes which GPU is selected when somebody computes with it or fills it."""
+
+    emulator: Device
+
+    def __array_finalize__(self, parent):
+        if isinstance(parent, Placed):
+            self.emulator = parent.emulator
+
+    def __setitem__(self, place, value):
+        self.emulator.use()
+        super().__setitem__(place, value)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        self.emulator.use()
+        plain = [np.asarray(one) if isinstance(one, Placed) else one for one in inputs]
+        if out is not None:
+            options["out"] = tuple(np.asarray(one) for one in out)
+        return getattr(ufunc, method)(*plain, **options)
+
+
+class PlacedBackend(EmulatedBackend):
+    """The emulated backend, whose arrays notice what is computed with NumPy on them, too."""
+
+    def asarray(self, host, *, dtype=None):
+        array = super().asarray(host, dtype=dtype).view(Placed)
+        array.emulator = self.emulator
+        return array
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(("batch_size", "compiled"), [(17, True), (2, True), (5, False)])
+def test_all_work_is_done_on_the_device_that_was_taken(tmp_path, mnist, batch_size, compiled):
+    used = []
+    for device in (None, 1):
+        backend = PlacedBackend(devices=2)
+        if device is not None:
+            backend.take_device(device)
+        images, labels = mnist.x_train[:20], mnist.t_train[:20]
+        model = create_model("two-layer", backend=backend, hidden_sizes=(5,))
+        trainer = Trainer(model, "momentum", batch_size=batch_size, compiled=compiled)
+        trainer.fit(images, labels, epochs=2, validation_data=(images, labels))
+        trainer.train_batch(images, labels)
+        save_checkpoint(tmp_path, trainer)
+        trainer = load_checkpoint(tmp_path, backend=backend)
+        trainer.fit(images, labels, iterations=1)
+        evaluate(model, images, labels)
+        model.load_state_dict(model.state_dict())
+        check_gradients(
+            create_model("two-layer", backend=backend, hidden_sizes=(5,), dtype="float64"),
+            images[:2] / 255,
+            labels[:2],
+            elements=2,
+        )
+        backend.synchronize()
+        assert backend.emulator.selected == 0
+        used.append(backend.emulator.used)
+    assert used == [{0}, {1}]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cupy"], indirect=True)
+def test_arrays_lie_on_the_last_gpu(backend):
+    last = backend.device_count - 1
+    other = get_backend("cupy", device=last)
+    array = other.asarray(np.arange(3.0))
+    assert array.device.id == last
+    np.testing.assert_array_equal(other.to_numpy(array), np.arange(3.0))

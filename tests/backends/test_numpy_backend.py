@@ -1,0 +1,51 @@
+"""What the NumPy backend finds out about the machine, on systems that tell more or less of it."""
+
+import os
+
+import pytest
+from threadpoolctl import threadpool_info
+
+from backends import get_backend
+from backends.numpy.backend import NumpyBackend
+
+
+def test_memory_is_asked_for_as_every_posix_system_knows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """macOS, for one, has no SC_AVPHYS_PAGES."""
+    known = {"SC_PHYS_PAGES": 1 << 20, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", known.__getitem__)
+    assert NumpyBackend().device_info().memory_total_bytes == 4 << 30
+
+
+@pytest.mark.parametrize("error", [ValueError("unrecognized configuration name"), OSError(22, "")])
+def test_memory_that_the_system_does_not_tell_is_none(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def sysconf(name: str) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "sysconf", sysconf)
+    assert NumpyBackend().device_info().memory_total_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "bounded"),
+    [
+        ("numpy", {"linear"}, 3),
+        ("numpy", {"linear", "conv2d"}, 3),
+        ("numba", {"linear"}, 3),
+        ("numba", {"linear", "conv2d"}, 1),
+    ],
+)
+def test_threads_of_blas_are_those_chosen_while_it_computes(
+    name: str, kinds: set[str], bounded: int
+) -> None:
+    def threads() -> set[int]:
+        pools = threadpool_info()
+        return {p["num_threads"] for p in pools if "numpy" in p["filepath"]}
+
+    before = threads()
+    with get_backend(name, threads=3).computation(frozenset(kinds)):
+        assert threads() == {bounded}
+    assert threads() == before

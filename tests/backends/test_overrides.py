@@ -1,0 +1,294 @@
+"""Backends that override an operation: same signature, same results, and the fast path is taken."""
+
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends import Backend, get_backend
+from backends.cupy.backend import CupyBackend
+from backends.numba.backend import NumbaBackend
+from backends.numpy.backend import NumpyBackend
+from tests.support.closeness import assert_close
+from tests.support.operation_examples import Example, call, examples
+from tests.support.strict_backend import StrictBackend
+from tests.support.torch_backend import TorchBackend
+
+CLASSES = [NumpyBackend, NumbaBackend, CupyBackend, StrictBackend, TorchBackend]
+COMPILED = [
+    "conv2d",
+    "conv2d_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+]
+
+
+def overridden(backend_class: type[Backend]) -> list[str]:
+    """Names of the methods of `Backend` that a subclass, or one of its bases, writes anew."""
+    return [
+        name
+        for name, method in inspect.getmembers(Backend, callable)
+        if not name.startswith("__") and getattr(backend_class, name) != method
+    ]
+
+
+@pytest.fixture(scope="module")
+def numba() -> NumbaBackend:
+    backend = get_backend("numba")
+    assert isinstance(backend, NumbaBackend)
+    return backend
+
+
+# ------------------------------------------------------------------------------- signatures
+
+
+@pytest.mark.parametrize("backend_class", CLASSES)
+def test_overrides_keep_the_signature(backend_class: type[Backend]) -> None:
+    assert overridden(backend_class)
+    for name in overridden(backend_class):
+        ours, theirs = (
+            [
+                (parameter.name, parameter.kind, parameter.default)
+                for parameter in inspect.signature(getattr(owner, name)).parameters.values()
+            ]
+            for owner in (backend_class, Backend)
+        )
+        assert ours == theirs, name
+
+
+@pytest.mark.parametrize("backend_class", [StrictBackend, TorchBackend])
+def test_a_plug_in_writes_the_abstract_methods_and_no_more(backend_class: type[Backend]) -> None:
+    assert backend_class.__mro__[1] is Backend
+    assert set(overridden(backend_class)) == Backend.__abstractmethods__
+
+
+@pytest.mark.parametrize(("backend_class", "most"), [(TorchBackend, 30), (StrictBackend, 55)])
+def test_a_plug_in_is_a_page_at_most(backend_class: type[Backend], most: int) -> None:
+    source = Path(inspect.getfile(backend_class)).read_text(encoding="utf-8")
+    assert sum(bool(line.strip()) for line in source.splitlines()) <= most
+
+
+# ---------------------------------------------------------------------------------- results
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("batch", [0, 1, 17])
+def test_overrides_agree_with_the_composed_operations(
+    backend: Backend, dtype: str, batch: int
+) -> None:
+    names = overridden(type(backend))
+    for example in examples(dtype, batch):
+        if example.operation not in names:
+            continue
+        composed = getattr(Backend, example.operation).__get__(backend)
+        expected = call(example, backend, operation=composed)
+        for got, want in zip(call(example, backend), expected, strict=True):
+            assert_close(got, want, dtype=dtype, terms=2 * example.terms, label=str(example))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sum_of_taps_agrees_with_the_composed_one(dtype: str) -> None:
+    backend = NumpyBackend()
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((3, 2, 9, 8)).astype(dtype)
+    weight = rng.standard_normal((4, 2, 3, 3)).astype(dtype)
+    for stride, padding, output in [(1, 0, (7, 6)), (2, 1, (5, 4))]:
+        settings = {"output": output, "stride": stride, "padding": padding}
+        got = backend._sum_taps(x, weight, **settings)
+        want = Backend._sum_taps(backend, x, weight, **settings)
+        assert_close(got, want, dtype=dtype, terms=2 * 18)
+
+
+# ------------------------------------------------------------------- which code does the work
+
+
+def refuse(*args: Any, **options: Any) -> None:
+    raise AssertionError("this code was not to be called")
+
+
+def is_compiled(example: Example) -> bool:
+    """Whether `NumbaBackend` says that it has a kernel for a call."""
+    has_kernel = example.operation in COMPILED
+    return has_kernel and ("conv2d" not in example.operation or example.settings["stride"] == 1)
+
+
+def test_numba_takes_the_compiled_kernels(
+    numba: NumbaBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    run = numba._run
+
+    def record(kernel: Callable[..., None], *arrays: Any) -> None:
+        used.append(kernel.__name__)
+        run(kernel, *arrays)
+
+    monkeypatch.setattr(numba, "_run", record)
+    for name in COMPILED:
+        owner = next(base for base in NumpyBackend.__mro__ if name in vars(base))
+        monkeypatch.setattr(owner, name, refuse)
+    found = [example for example in examples("float32", 17) if is_compiled(example)]
+    for example in found:
+        call(example, numba)
+    assert used == [example.operation for example in found]
+    assert set(used) == set(COMPILED)
+
+
+def test_numba_leaves_other_strides_to_the_composed_operations(
+    numba: NumbaBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba, "_run", refuse)
+    found = [
+        example
+        for example in examples("float32", 17)
+        if example.operation in COMPILED and not is_compiled(example)
+    ]
+    assert {example.operation for example in found} == {"conv2d", "conv2d_backward"}
+    for example in found:
+        first, *_ = call(example, numba)
+        assert first is not None or not example.settings["need_dx"]
+
+
+# ---------------------------------------------------------------------- chunks, threads, cache
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("images", [0, 1, 16, 17, 40, 200])
+def test_threads_share_all_chunks_of_a_batch(
+    monkeypatch: pytest.MonkeyPatch, threads: int, images: int
+) -> None:
+    backend = NumbaBackend()
+    monkeypatch.setattr(backend, "threads", threads)
+    done: list[int] = []
+    workers: set[int] = set()
+    ranges = min(threads, -(-images // 16))
+    everyone_is_here = threading.Barrier(max(1, ranges), timeout=20)
+
+    def kernel(batch: Any, first: int, last: int) -> None:
+        everyone_is_here.wait()
+        workers.add(threading.get_ident())
+        done.extend(range(first, last))
+
+    backend._run(kernel, np.zeros((images, 1)))
+    assert sorted(done) == list(range(-(-images // 16)))
+    assert len(workers) == max(1, ranges)
+
+
+def test_an_error_in_a_thread_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = NumbaBackend()
+    monkeypatch.setattr(backend, "threads", 2)
+
+    def kernel(batch: Any, first: int, last: int) -> None:
+        if first:
+            raise MemoryError("no room for the second chunk")
+
+    with pytest.raises(MemoryError, match="second chunk"):
+        backend._run(kernel, np.zeros((32, 1)))
+
+
+def test_calls_from_many_threads_at_once_are_right(numba: NumbaBackend) -> None:
+    rng = np.random.default_rng(10)
+    weight = rng.standard_normal((4, 1, 3, 3)).astype("float32")
+    batches = [rng.standard_normal((70, 1, 14, 14)).astype("float32") for _ in range(24)]
+
+    def work(x: Any) -> list[Any]:
+        y = numba.conv2d(x, weight, None, stride=1, padding=1)
+        pooled, mask = numba.max_pool2d(y, size=2, stride=2, ties="first")
+        dy = numba.max_pool2d_backward(pooled, mask, x_shape=y.shape, size=2, stride=2)
+        return [*numba.conv2d_backward(dy, x, weight, stride=1, padding=1, need_dx=True), pooled]
+
+    expected = [work(x) for x in batches]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(work, batches))
+    for one, other in zip(got, expected, strict=True):
+        for array, want in zip(one, other, strict=True):
+            np.testing.assert_array_equal(array, want)
+
+
+# Runs every example in a fresh process, and prints how often each kernel came from the disk and how
+# often it had to be compiled.
+COUNT_COMPILATIONS = """
+from numba.core.dispatcher import Dispatcher
+from tests.support.operation_examples import call, examples
+from backends import get_backend
+from backends.numba.kernels import convolution
+from backends.numba.kernels import pooling
+
+numba = get_backend("numba")
+for example in examples("float32", 17):
+    call(example, numba)
+for module in (convolution, pooling):
+    for name, kernel in vars(module).items():
+        if isinstance(kernel, Dispatcher) and not name.startswith("_"):
+            stats = kernel.stats
+            print(name, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+
+
+def test_a_second_process_compiles_nothing(numba: NumbaBackend) -> None:
+    for example in examples("float32", 17):
+        call(example, numba)  # whatever is not on the disk yet is compiled here
+    result = subprocess.run(
+        [sys.executable, "-c", COUNT_COMPILATIONS],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    counts = {name: counts for name, *counts in map(str.split, result.stdout.splitlines())}
+    assert counts.keys() == set(COMPILED)
+    for name, (hits, misses) in counts.items():
+        assert int(hits) > 0, name
+        assert int(misses) == 0, name
+
+
+NUMBA_AND_AUTO = """
+from backends import available_backends, get_backend
+found = available_backends()["numba"]
+print(found.ok, found.reason, found.remedy, get_backend("auto").name, sep="|")
+"""
+
+
+@pytest.mark.slow
+def test_kernels_that_cannot_be_cached_anywhere_are_said_with_the_remedy(tmp_path: Path) -> None:
+    """Files where Numba would make its folders, so that not even root can write there."""
+    package = Path(inspect.getfile(Backend)).parent
+    copy = tmp_path / "installed" / "backends"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "numba" / "kernels" / "__pycache__").write_text("")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": os.devnull,
+        "XDG_CACHE_HOME": os.devnull,
+    }
+    environment.pop("NUMBA_CACHE_DIR", None)
+
+    def numba_and_auto(**settings: str) -> list[str]:
+        result = subprocess.run(
+            [sys.executable, "-c", NUMBA_AND_AUTO],
+            cwd=tmp_path,
+            env={**environment, **settings},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return result.stdout.strip().split("|")
+
+    ok, reason, remedy, auto = numba_and_auto()
+    assert ok == "False"
+    assert reason.startswith("a Numba kernel cannot be run (cannot cache function")
+    assert remedy == "set NUMBA_CACHE_DIR to a folder that can be written"
+    assert auto != "numba"
+    assert numba_and_auto(NUMBA_CACHE_DIR=str(tmp_path / "cache"))[0] == "True"

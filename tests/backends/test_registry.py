@@ -1,0 +1,304 @@
+import sys
+from importlib import metadata
+from types import ModuleType
+
+import pytest
+
+from backends import (
+    Availability,
+    Backend,
+    BackendUnavailableError,
+    available_backends,
+    get_backend,
+    register,
+    registry,
+    select_backend,
+    select_backends,
+)
+from backends.cupy.backend import CupyBackend
+from backends.numba.backend import NumbaBackend
+from backends.numpy.backend import NumpyBackend
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch):
+    """Hide what other tests registered, and forget what these do."""
+    monkeypatch.setattr(registry, "_registered", {})
+
+
+@pytest.fixture
+def no_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+
+
+@pytest.fixture
+def no_numba(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a distribution that offers a backend, as pip would leave it on `sys.path`."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(name, code, target="Plugin"):
+        module = f"{name}_distribution"
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        (tmp_path / f"{module}.py").write_text(code)
+        info = tmp_path / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(
+            f"[mnist_accel.backends]\n{name} = {module}:{target}\n"
+        )
+        assert metadata.version(module) == "1.0"
+
+    return install
+
+
+GOOD = """
+from backends.numpy.backend import NumpyBackend
+
+class Plugin(NumpyBackend):
+    name = "lucky"
+"""
+
+
+def make_backend(name, availability=None):
+    """A backend of this name that computes with NumPy, or says why it cannot."""
+    found = availability or Availability(ok=True, reason="it can")
+    body = {"name": name, "availability": classmethod(lambda cls: found)}
+    return type("Made", (NumpyBackend,), body)
+
+
+def test_built_in_backends_are_listed_best_first(no_cupy):
+    found = available_backends()
+    assert list(found)[:3] == ["cupy", "numba", "numpy"]
+    assert not found["cupy"].ok
+    assert found["numpy"].ok
+
+
+def test_backends_are_found_by_name():
+    backend = get_backend("numpy")
+    assert type(backend) is NumpyBackend
+    assert type(get_backend("numba")) is NumbaBackend
+    assert get_backend("numpy") is not backend  # there is no global one
+
+
+def test_auto_prefers_the_gpu_then_numba_then_numpy(monkeypatch):
+    with monkeypatch.context() as gpu:
+        working = Availability(ok=True, reason="a GPU")
+        gpu.setattr(CupyBackend, "availability", classmethod(lambda cls: working))
+        gpu.setattr(CupyBackend, "__init__", lambda self: None)
+        selection = select_backend("auto", fallback=False)
+        assert selection.backend.name == "cupy"
+        assert selection.reason == "a GPU"
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    selection = select_backend("auto", fallback=False)
+    assert selection.backend.name == "numba"
+    assert selection.reason.endswith("; not cupy: CuPy is not installed")
+    monkeypatch.setitem(sys.modules, "numba", None)
+    selection = select_backend("auto", fallback=False)
+    assert selection.backend.name == "numpy"
+    assert selection.reason.endswith(
+        "; not cupy: CuPy is not installed; not numba: Numba is not installed"
+    )
+    assert (selection.requested, selection.fell_back) == ("auto", False)
+    assert get_backend().name == "numpy"
+
+
+def test_nothing_can_run(no_cupy, no_numba, monkeypatch):
+    broken = Availability(ok=False, reason="no numbers", remedy="count")
+    monkeypatch.setattr(NumpyBackend, "availability", classmethod(lambda cls: broken))
+    with pytest.raises(BackendUnavailableError) as caught:
+        get_backend("auto")
+    for reason in ("CuPy is not installed", "Numba is not installed", "no numbers"):
+        assert reason in caught.value.availability.reason
+
+
+def test_unknown_name_lists_the_choices(install):
+    install("lucky", GOOD)
+    register(make_backend("made"))
+    with pytest.raises(ValueError) as caught:
+        get_backend("cuda")
+    assert str(caught.value) == (
+        "unknown backend 'cuda'; choose auto, cupy, numba, numpy, made, lucky"
+    )
+
+
+def test_unavailable_backend_says_why_and_what_to_do(no_cupy):
+    with pytest.raises(BackendUnavailableError) as caught:
+        get_backend("cupy")
+    error = caught.value
+    assert error.name == "cupy"
+    assert error.availability == CupyBackend.availability()
+    assert error.availability.reason == "CuPy is not installed"
+    assert "pip install" in error.availability.remedy
+    assert str(error) == (
+        f"backend 'cupy' cannot run here: CuPy is not installed; {error.availability.remedy}"
+    )
+
+
+@pytest.mark.parametrize("numba_runs", [True, False])
+def test_fallback_from_the_gpu_to_the_cpu(numba_runs, no_cupy, monkeypatch):
+    if not numba_runs:
+        monkeypatch.setitem(sys.modules, "numba", None)
+    selection = select_backend("cupy", fallback=True)
+    assert selection.fell_back
+    assert selection.requested == "cupy"
+    assert selection.backend.name == ("numba" if numba_runs else "numpy")
+    assert selection.reason.startswith("cupy cannot run here: CuPy is not installed; ")
+    assert "pip install" in selection.reason
+
+
+def test_no_fallback_from_a_backend_that_runs():
+    selection = select_backend("numpy", fallback=True)
+    assert (selection.backend.name, selection.fell_back) == ("numpy", False)
+
+
+def test_register():
+    made = make_backend("made")
+    register(made)
+    register(made)  # the same once more, as a module that is imported twice does
+    assert available_backends()["made"].ok
+    assert type(get_backend("made")) is made
+
+
+def test_typing_error_in_a_name_is_guessed(install):
+    install("lucky", GOOD)
+    for name, meant in (("nunpy", "numpy"), ("aut", "auto"), ("luky", "lucky")):
+        with pytest.raises(ValueError, match=rf"unknown backend '{name}'; .*mean '{meant}'\?$"):
+            get_backend(name)
+
+
+class NoBackend:
+    name = "none"
+
+
+class Unfinished(Backend):
+    name = "unfinished"
+
+    @classmethod
+    def availability(cls):
+        return Availability(ok=True, reason="it can")
+
+    def synchronize(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("candidate", "says"),
+    [
+        (NoBackend, "must be a subclass of backends.Backend, got <class .*NoBackend'>; derive"),
+        (NumpyBackend(), r"must be a subclass of backends.Backend, got NumpyBackend\(\); derive"),
+        (Unfinished, "Unfinished lacks methods .*; write asarray, device_info, to_numpy$"),
+    ],
+)
+def test_what_is_no_backend_is_not_registered(candidate, says):
+    before = available_backends().keys()
+    with pytest.raises(TypeError, match=says):
+        register(candidate)
+    assert available_backends().keys() == before
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba", "cupy"])
+def test_built_in_names_are_taken(name):
+    with pytest.raises(ValueError, match=f"'{name}' is taken by a built-in backend"):
+        register(make_backend(name))
+
+
+def test_registered_names_are_taken():
+    first = make_backend("made")
+    register(first)
+    with pytest.raises(ValueError, match=r"'made' is taken by .*Made"):
+        register(make_backend("made"))
+    assert type(get_backend("made")) is first
+
+
+def test_installed_plug_in(install):
+    install("lucky", GOOD)
+    assert available_backends()["lucky"].ok
+    backend = get_backend("lucky")
+    assert backend.name == "lucky"
+    assert type(backend).__module__ == "lucky_distribution"
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("raise OSError('libfoo.so:\\n  not found')", "OSError: libfoo.so: not found"),
+        ("Plugin = None", "TypeError: a backend must be a subclass of backends.Backend, got None"),
+        ("class Plugin: name = 'unlucky'", "TypeError: a backend must be a subclass of"),
+        (
+            "import backends\nclass Plugin(backends.Backend): name = 'unlucky'",
+            "TypeError: backend Plugin lacks methods that every backend must have; write asarray, ",
+        ),
+        (GOOD.replace("Plugin", "Other"), "AttributeError: module"),
+    ],
+)
+def test_broken_plug_in_is_a_reason_not_a_crash(code, cause, install):
+    install("unlucky", code)
+    found = available_backends()
+    assert found["unlucky"].reason.startswith(f"it is broken ({cause}")
+    assert "reinstall or remove" in found["unlucky"].remedy
+    assert found["numpy"].ok
+    with pytest.raises(BackendUnavailableError, match="'unlucky' cannot run here: it is broken"):
+        get_backend("unlucky")
+
+
+def test_plug_in_cannot_take_a_built_in_name(install):
+    install("numpy", GOOD)
+    assert type(get_backend("numpy")) is NumpyBackend
+
+
+def test_auto_never_takes_a_plug_in(install, no_cupy, no_numba, monkeypatch):
+    install("lucky", GOOD)
+    register(make_backend("made"))
+    assert get_backend("auto").name == "numpy"
+    broken = Availability(ok=False, reason="no numbers", remedy="count")
+    monkeypatch.setattr(NumpyBackend, "availability", classmethod(lambda cls: broken))
+    with pytest.raises(BackendUnavailableError):
+        get_backend("auto")
+
+
+def test_plug_in_is_not_imported_before_it_is_wanted(install, no_cupy):
+    install("lucky", GOOD)
+    get_backend("auto")
+    assert not isinstance(sys.modules.get("lucky_distribution"), ModuleType)
+
+
+def test_threads_are_bounded_where_they_can_be(no_cupy):
+    for name in ("numpy", "numba"):
+        assert get_backend(name).threads is None
+        assert get_backend(name, threads=3).threads == 3
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        get_backend("numpy", threads=0)
+    assert select_backend("cupy", fallback=True, threads=2).backend.threads == 2
+
+
+class Elsewhere(Unfinished):
+    """Computes where threads of the CPU make no difference."""
+
+    name = "elsewhere"
+
+    def asarray(self, host, *, dtype=None):
+        raise NotImplementedError
+
+    to_numpy = device_info = asarray
+
+
+def test_threads_of_a_backend_that_has_none_are_refused(monkeypatch):
+    register(Elsewhere)
+    with pytest.raises(ValueError, match="'elsewhere' does not take a number of threads, got 2"):
+        get_backend("elsewhere", threads=2)
+    monkeypatch.setitem(registry._BUILT_IN, "cupy", f"{__name__}:Elsewhere")
+    assert get_backend("auto", threads=2).threads is None  # whatever auto comes to
+
+
+def test_auto_stands_for_all_that_can_run(no_cupy):
+    selections = select_backends("auto", fallback=False, threads=1)
+    assert [selection.backend.name for selection in selections] == ["numba", "numpy"]
+    assert [selection.backend.threads for selection in selections] == [1, 1]
+    assert selections[1].passed_over == ("not cupy: CuPy is not installed",)
+    assert [s.backend.name for s in select_backends("numpy", fallback=False)] == ["numpy"]

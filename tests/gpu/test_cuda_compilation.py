@@ -1,0 +1,260 @@
+"""Every kernel compiles for every GPU that is supported, within the registers it says it needs."""
+
+import functools
+import itertools
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from backends.cupy.launch import fused_classifier as head
+from backends.cupy.launch import launches, persistent
+from backends.cupy.loader import Kernels, options_for, source
+from benchmarks.gpu import overheads
+from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel.nn.lowering import lower_training
+from mnist_accel.nn.network import Network
+from mnist_accel.recipes.models import RECIPES, create_model
+from mnist_accel.training.trainer import Trainer
+from tests.support import nvrtc
+from tests.support.cuda_emulator.build import kernels_in
+from tests.support.cuda_emulator.cupy import EmulatedCupy
+from tests.support.emulated_backend import EmulatedBackend
+
+FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
+BUDGET = re.compile(
+    r'// At most (\d+) registers\.\nextern "C" __global__ void\s+'
+    r"(?:TOGETHER\s+)?(?:__launch_bounds__\([\w, ]+\)\s+)?(\w+)\("
+)
+FILES = sorted(path.stem for path in FOLDER.glob("*.cu"))
+Constants = dict[str, str | int]
+Options = tuple[str, ...]
+DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}
+LATER: Constants = {"CAPTURED": 1}  # a stage of a captured step
+FIRST: Constants = {"PIXEL": "uint8", **LATER}  # the first of them, which reads the data set
+SMALL: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10}
+# What recipes launch is compiled for every GPU; for this, which they do not, one GPU stands.
+OTHERS: dict[str, list[Constants]] = {
+    "activations": [{"ACTIVATION": "TANH", **FIRST}],
+    "batches": [{"PIXEL": "float"}],
+    "convolution": [
+        {
+            "KERNEL_SIZE": size,
+            "FILTERS": filters,
+            "POOL": 1,
+            "ACTIVATION": "TANH",
+            "PIXEL": "float",
+            **LATER,
+        }
+        for size, filters in ((7, 2), (3, 4), (32, 1))
+    ],
+    "convolution_gradients": [
+        {"KERNEL_SIZE": size, "CHANNELS": channels, "PATCH": patch, "POOL": 1, **LATER}
+        for size, channels, patch in ((7, 8, 5), (3, 4, 3), (32, 1, 5))
+    ],
+    "descend": [
+        {"RULE": "MOMENTUM", "PATCH": 1, "SIDE": 8, "PIXEL": "float", **LATER},
+        {"RULE": "ADAGRAD", "PATCH": 2, "SIDE": 4, **FIRST},
+        {"RULE": "RMSPROP", "PATCH": 4, "SIDE": 8, **FIRST},
+        {"RULE": "ADAM", "PATCH": 5, "SIDE": 8, **FIRST},
+    ],
+    "head": [
+        {
+            "LOSS": "BINARY_CROSS_ENTROPY",
+            "IMAGES": images,
+            "KERNEL_SIZE": size,
+            "CHANNELS": channels,
+            **LATER,
+        }
+        for images, size, channels in ((1, 3, 8), (2, 5, 6), (4, 0, 1), (8, 7, 8))
+    ]
+    + [{"LOSS": "QUADRATIC", "IMAGES": 32, "SIDE": 8, "KERNEL_SIZE": 0, "CHANNELS": 1, **LATER}],
+    "linear": [{"ACTIVATION": "TANH", "SIDE": side, "PIXEL": "float", **LATER} for side in (4, 8)],
+    "losses": [{"LABEL": "int32", **LATER}],
+    "one_by_one": [
+        {
+            "PIXEL": "float",
+            "KERNEL_SIZE": 5,
+            "FILTERS": 9,
+            "ACTIVATION": "TANH",
+            "LOSS": loss,
+            **DIGITS,
+        }
+        for loss in ("BINARY_CROSS_ENTROPY", "QUADRATIC")
+    ],
+    "order": [{"ORDER": "REPLACEMENT"}, {"ORDER": "FULL"}],
+    "pooling": [{"MASK": "int64", **LATER}],
+    "small_batches": [
+        {"PIXEL": "float", "HIDDEN": 50, "ACTIVATION": "RELU", "LOSS": loss, **SMALL}
+        for loss in ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY")
+    ],
+}
+# The one file that no recipe needs.
+NO_RECIPE = {"activations": {options_for("float32", ACTIVATION="SIGMOID")}}
+
+
+AS_IS = head.WANTED_BLOCKS, launches.WANTED_THREADS
+LARGE_BATCHES = 2, 1  # threads that have as much to do as in batches of thousands
+
+
+@functools.cache
+def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Options]]:
+    """The options, by file, of all that recipes launch, compiled as a whole and step by step."""
+    found: dict[str, set[Options]] = defaultdict(set, NO_RECIPE)
+
+    def note(kernels: Kernels, file: str, name: str, options: Options) -> Any:
+        found[file].add(options)
+        return Mock()
+
+    def launch(name: str, batch_size: int, *, compiled: bool) -> None:
+        backend = EmulatedBackend(capability="90" if clusters else "70")
+        trainer = Trainer(
+            create_model(name, backend=backend),
+            RECIPES[name].optimizer,
+            batch_size=batch_size,
+            compiled=compiled,
+        )
+        images = np.zeros((batch_size, 28, 28), np.uint8)
+        trainer.fit(images, np.zeros(batch_size, np.int64), iterations=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernels, "_function", note)
+        patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # nothing fills it
+        for (blocks, threads), name in itertools.product(sizes, RECIPES):
+            patch.setattr(head, "WANTED_BLOCKS", blocks)
+            patch.setattr(launches, "WANTED_THREADS", threads)
+            own = RECIPES[name].batch_size or 60_000
+            for batch_size in {own, max(own, 17)}:  # beyond 16 all are graphs
+                launch(name, batch_size, compiled=True)
+            launch(name, 17, compiled=False)
+    return found
+
+
+needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
+
+
+def test_all_images_at_once_are_taken_by_large_tiles() -> None:
+    """By fcnn; other recipes have small ones in batches of their own size."""
+    for file, expected in (("linear", {4, 8}), ("head", {8}), ("descend", {4, 8})):
+        options = set().union(*launched(AS_IS)[file])
+        assert {side for side in (4, 8) if f"-DSIDE={side}" in options} == expected
+
+
+def test_every_file_is_compiled() -> None:
+    for clusters in (True, False):
+        assert sorted(launched(AS_IS, clusters=clusters)) == FILES
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_kernel_has_a_budget(file: str) -> None:
+    code = source(file)
+    assert kernels_in(code)
+    assert [name for _, name in BUDGET.findall(code)] == kernels_in(code)
+
+
+def assert_fits(code: str, options: Options, architecture: int) -> None:
+    budgets = {name: int(registers) for registers, name in BUDGET.findall(code)}
+    used = nvrtc.compile_source(code, options, architecture=architecture)
+    assert used.keys() == budgets.keys()
+    for name, usage in used.items():
+        where = f"{name} on sm_{architecture} with {' '.join(options)}"
+        assert usage.spilled_bytes == 0, where
+        assert usage.registers <= budgets[name], where
+
+
+@pytest.fixture(params=nvrtc.ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> int:
+    """Every GPU that is supported."""
+    number: int = request.param
+    if number not in nvrtc.architectures():
+        pytest.skip(f"this NVRTC does not know sm_{number}; 12.9 does")
+    return number
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("file", FILES)
+def test_what_recipes_launch_fits_every_gpu(file: str, architecture: int) -> None:
+    """At their own size of a batch and in small ones; of large ones, one GPU stands for all."""
+    sizes = (AS_IS, LARGE_BATCHES) if architecture == 90 else (AS_IS,)
+    clusters = bool(persistent.together(architecture))
+    for options in launched(*sizes, clusters=clusters)[file]:
+        assert_fits(source(file), options, architecture)
+
+
+@needs_nvrtc
+def test_kernels_that_measure_fit_every_gpu(architecture: int) -> None:
+    clusters = persistent.together(architecture)
+    options = options_for("float32", CHAINS=overheads.CHAINS, BLOCKS=8, **clusters)
+    assert_fits(overheads.source(), options, architecture)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(
+    ("file", "constants"),
+    [
+        pytest.param(file, constants, id=" ".join([file, *map(str, constants.values())]))
+        for file, variants in OTHERS.items()
+        for constants in variants
+    ],
+)
+def test_other_variants_fit(file: str, constants: Constants) -> None:
+    assert_fits(source(file), options_for("float32", **constants), 90)
+
+
+@needs_nvrtc
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
+def test_kernels_compile_in_float64_without_spills(file: str) -> None:
+    wider = [
+        tuple(option.replace("=float", "=double") for option in options)
+        for options in launched(LARGE_BATCHES)[file]  # which take the most registers
+        if "-DSIDE=8" not in options  # those are for float32 alone
+    ]
+    assert wider
+    for options in wider:
+        used = nvrtc.compile_source(source(file), options, architecture=90)
+        assert not any(usage.spilled_bytes for usage in used.values()), " ".join(options)
+
+
+@needs_nvrtc
+def test_the_largest_network_that_stays_fits_the_shared_memory() -> None:
+    """That of the rule is that of the compiler."""
+
+    def constants(hidden: int) -> Constants | None:
+        row = [layers.Linear(hidden), layers.ReLU(), layers.Linear(10)]
+        loss = losses.SoftmaxCrossEntropy()
+        model = Network(row, loss, input_shape=(784,), backend=EmulatedBackend())
+        program = lower_training(model, optimizers.SGD())
+        return persistent.small_batches(program, capability=90, multiprocessors=132)
+
+    largest = max(hidden for hidden in range(30, 200) if constants(hidden))
+    found = constants(largest)
+    assert found is not None
+    code, more = source("small_batches"), {**found, "HIDDEN": largest + 4}
+    nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **found), architecture=90)
+    with pytest.raises(nvrtc.CompilerError, match=r"5\d{4} bytes smem"):
+        nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **more), architecture=90)
+
+
+@needs_nvrtc
+def test_a_mistake_is_shown_with_its_place() -> None:
+    code = source("batches").replace("real(pixel)", "reel(pixel)")
+    with pytest.raises(nvrtc.CompilerError, match=r'common\.cuh\(\d+\): error.*"reel"'):
+        nvrtc.compile_source(code, options_for("float32", PIXEL="uint8"), architecture=90)
+
+
+@needs_nvrtc
+def test_spilled_registers_are_seen() -> None:
+    code = """
+extern "C" __global__ void __launch_bounds__(1024) spill(float* x) {
+  float kept[200];
+  for (int i = 0; i < 200; i++) kept[i] = x[i * 7];
+  __syncthreads();
+  for (int i = 0; i < 200; i++) x[i] = kept[199 - i] * kept[(i * 13) % 200];
+}
+"""
+    assert nvrtc.compile_source(code, (), architecture=90)["spill"].spilled_bytes > 0

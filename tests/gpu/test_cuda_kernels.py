@@ -1,0 +1,204 @@
+"""The kernels of the CuPy adapter, by the adapter's own launches, on the emulator.
+
+That they compute what they should, the contract tests show for the backend `cupy-emulated`.
+"""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends import Backend
+from backends.cupy.launch import launches
+from backends.cupy.launch import wgrad_update as descent
+from backends.cupy.launch.launches import MOST_KERNEL_SIZE
+from backends.cupy.loader import KernelCompileError, Kernels, source
+from tests.support.closeness import assert_same_bits
+from tests.support.cuda_emulator.cupy import EmulatedCupy
+from tests.support.cuda_emulator.module import Device, ThreadOrder
+from tests.support.emulated_backend import EmulatedBackend
+from tests.support.operation_examples import Example, call, examples
+
+pytestmark = pytest.mark.emulated
+
+ROOT = Path(__file__).parents[2]
+KERNELS = {
+    "gather_batch": ["gather_batch"],
+    "conv2d": ["conv2d"],
+    "conv2d_backward": ["conv2d_backward_weight", "conv2d_backward_x"],
+    "max_pool2d": ["max_pool2d"],
+    "max_pool2d_backward": ["max_pool2d_backward"],
+    "avg_pool2d": ["avg_pool2d"],
+    "avg_pool2d_backward": ["avg_pool2d_backward"],
+    "softmax_cross_entropy": ["softmax_cross_entropy"],
+    "sigmoid_binary_cross_entropy": ["binary_cross_entropy"],
+    "sigmoid_quadratic": ["quadratic"],
+    "sgd_update": ["update"],
+    "momentum_update": ["update"],
+    "adagrad_update": ["update"],
+    "rmsprop_update": ["update"],
+    "adam_update": ["update"],
+}
+
+
+@pytest.fixture(scope="module")
+def emulated() -> EmulatedBackend:
+    return EmulatedBackend()
+
+
+def kernels_of(example: Example) -> list[str]:
+    """The kernels that an example is to launch; none where it is composed."""
+    kernels = KERNELS.get(example.operation, [])
+    if "conv2d" in example.operation:
+        weight = example.arrays["weight"]
+        assert weight is not None
+        height, width = weight.shape[2:]
+        if example.settings["stride"] != 1 or height != width:
+            return []
+        return kernels if example.settings.get("need_dx", True) else kernels[:1]
+    return kernels
+
+
+def refuse(*args: Any, **options: Any) -> None:
+    raise AssertionError("this code was not to be called")
+
+
+def test_operations_launch_their_kernels(
+    emulated: EmulatedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in KERNELS:
+        owner = next(base for base in Backend.__mro__ if name in vars(base))
+        monkeypatch.setattr(owner, name, refuse)
+    launched = emulated.emulator.launched
+    found = [example for example in examples("float32", 3) if kernels_of(example)]
+    assert {example.operation for example in found} == set(KERNELS)
+    for example in found:
+        launched.clear()
+        call(example, emulated)
+        assert launched == kernels_of(example), str(example)
+
+
+def test_what_has_no_kernel_is_composed(emulated: EmulatedBackend) -> None:
+    launched = emulated.emulator.launched
+    launched.clear()
+    for example in examples("float32", 3):
+        if not kernels_of(example):
+            call(example, emulated)
+    x, weight = np.ones((1, 1, 40, 40)), np.ones((1, 1, 33, 33))
+    assert weight.shape[2] > MOST_KERNEL_SIZE
+    y = emulated.conv2d(x, weight, None, stride=1, padding=0)
+    np.testing.assert_array_equal(y, np.full((1, 1, 8, 8), 33.0**2))
+    wide = np.ones((2, 8))
+    emulated.sgd_update(wide[:, ::2], np.ones((2, 4)), lr=0.5, weight_decay=0.0)
+    assert wide.tolist() == [[0.5, 1.0] * 4] * 2
+    assert launched == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_byte_is_scaled_as_a_division_rounds(emulated: EmulatedBackend, dtype: str) -> None:
+    pixels = np.arange(256, dtype=np.uint8)[None]
+    batch = emulated.gather_batch(pixels, np.zeros(1, np.int64), dtype=dtype, shift=0.0)
+    np.testing.assert_array_equal(batch, pixels.astype(dtype) / np.dtype(dtype).type(255))
+
+
+@pytest.mark.parametrize("order", [ThreadOrder.DOWN, ThreadOrder.RANDOM])
+def test_results_do_not_depend_on_who_is_first(
+    emulated: EmulatedBackend, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for example in examples("float32", 17):
+        if not kernels_of(example):
+            continue
+        expected = call(example, emulated)
+        monkeypatch.setattr(emulated.emulator, "order", order)
+        for seed in (1, 2):
+            monkeypatch.setattr(emulated.emulator, "seed", seed)
+            for got, want in zip(call(example, emulated), expected, strict=True):
+                np.testing.assert_array_equal(got, want, str(example))
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("images", "maps", "kernel_size"), [(7, (3, 6), 2), (70, (4, 7), 5), (9, (1, 5), 7)]
+)
+def test_however_work_is_shared_out_the_result_is_the_same(
+    emulated: EmulatedBackend,
+    images: int,
+    maps: tuple[int, int],
+    kernel_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Filters and channels of a thread, to the bit; images of a block, but for the rounding."""
+    rng, (channels, filters) = np.random.default_rng(3), maps
+    step = {"stride": 1, "padding": 2}
+    x = rng.standard_normal((images, channels, 8, 9))
+    weight = rng.standard_normal((filters, channels, kernel_size, kernel_size))
+    bias = rng.standard_normal(filters)
+    y = emulated.conv2d(x, weight, bias, **step)
+    dy = rng.standard_normal(y.shape)
+    expected = y, *emulated.conv2d_backward(dy, x, weight, **step, need_dx=True)
+    monkeypatch.setattr(launches, "WANTED_THREADS", 1)
+    monkeypatch.setattr(descent, "FEWEST_TERMS", 100)
+    emulated.emulator.launched.clear()
+    got = emulated.conv2d(x, weight, bias, **step)
+    assert_same_bits([got], expected[:1])
+    dx, dweight, dbias = emulated.conv2d_backward(dy, x, weight, **step, need_dx=True)
+    assert_same_bits([dx], expected[1:2])
+    np.testing.assert_allclose(dweight, expected[2], rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(dbias, expected[3], rtol=1e-10, atol=1e-10)
+    assert not np.array_equal(dweight, expected[2])  # it was another order of sums
+
+
+# ----------------------------------------------------------------------------------------- loader
+
+
+def test_nothing_is_compiled_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EmulatedCupy, "RawModule", refuse)
+    backend = EmulatedBackend()
+    assert backend.to_numpy(backend.zeros((2,), dtype="float32")).tolist() == [0, 0]
+
+
+def test_a_kernel_is_compiled_once() -> None:
+    kernels = Kernels(EmulatedCupy(Device()))
+    first = kernels.get("updates", "update", dtype="float32", RULE="SGD")
+    assert kernels.get("updates", "update", dtype="float32", RULE="SGD") is first
+    assert kernels.get("updates", "update", dtype="float64", RULE="SGD") is not first
+
+
+def test_a_kernel_that_does_not_compile_is_named() -> None:
+    kernels = Kernels(EmulatedCupy(Device()))
+    with pytest.raises(KernelCompileError) as caught:
+        kernels.get("batches", "gather_batch", dtype="float32", PIXEL="half_a_byte")
+    message = str(caught.value)
+    assert "the kernel gather_batch of backends/cupy/kernels/batches.cu" in message
+    assert "-DREAL=float -DPIXEL=half_a_byte" in message
+    assert "mnist-accel doctor" in message
+    assert "batches.cu:" in message  # as the compiler counts lines
+
+
+def test_lines_are_counted_in_the_file_they_are_in() -> None:
+    code = source("batches").splitlines()
+    assert code[0] == '#line 1 "batches.cu"'
+    place = next(number for number, line in enumerate(code) if line.startswith('#line 1 "common'))
+    back = next(line for line in code[place + 1 :] if line.startswith("#line"))
+    included = (ROOT / "backends/cupy/kernels/batches.cu").read_text().splitlines()
+    number = included.index('#include "common.cuh"') + 1
+    assert back == f'#line {number + 1} "batches.cu"'
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_kernels(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [*command, "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)], check=True, timeout=120
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    kernels = ROOT / "backends" / "cupy" / "kernels"
+    files = {str(path.relative_to(ROOT)) for path in kernels.glob("*.cu*")}
+    assert len(files) > 5
+    assert files <= packed
+    assert not any(name.startswith("tests") for name in packed)

@@ -1,0 +1,147 @@
+"""The gradient check passes on right gradients, and only on those."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends import Backend, get_backend
+from backends.numpy.backend import NumpyBackend
+from mnist_accel.diagnostics.gradient_check import check_gradients
+from mnist_accel.nn.layers import (
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
+from mnist_accel.nn.network import Network
+from mnist_accel.recipes.models import RECIPES, create_model
+from tests.support.guarded_backend import GuardedBackend
+
+NETWORKS: dict[str, tuple[list[Layer], Loss]] = {
+    "strided and padded": (
+        [Conv2d(3, 3, stride=2, padding=1), Tanh(), Conv2d(2, 5, stride=3, padding=2), Flatten()],
+        SoftmaxCrossEntropy(),
+    ),
+    "average pools": (
+        [Conv2d(2, 5, padding=2), Tanh(), AvgPool2d(2), AvgPool2d(3, stride=2), Flatten()],
+        Quadratic(),
+    ),
+    "overlapping max-pool": (
+        [Conv2d(2, 3, bias=False), Sigmoid(), MaxPool2d(3, stride=2), Flatten()],
+        BinaryCrossEntropy(),
+    ),
+    "max-pool of the image": ([MaxPool2d(2), Conv2d(2, 3), ReLU(), Flatten()], Quadratic()),
+}
+# For each backward of a backend, a network that goes through it.
+BACKWARDS = {
+    "linear_backward": "average pools",
+    "conv2d_backward": "strided and padded",
+    "max_pool2d_backward": "overlapping max-pool",
+    "avg_pool2d_backward": "average pools",
+    "relu_backward": "max-pool of the image",
+    "sigmoid_backward": "overlapping max-pool",
+    "tanh_backward": "strided and padded",
+    "softmax_cross_entropy": "strided and padded",
+    "sigmoid_binary_cross_entropy": "overlapping max-pool",
+    "sigmoid_quadratic": "average pools",
+}
+
+
+def noise(count: int) -> tuple[Any, Any]:
+    """Images in which no two neighbouring pixels are equal, so that no maximum is a tie."""
+    rng = np.random.default_rng(12)
+    return rng.random((count, 784)), rng.integers(10, size=count)
+
+
+def network(name: str, backend: Backend) -> Network:
+    layers, loss = NETWORKS[name]
+    return Network(
+        [*layers, Linear(10)], loss, input_shape=(1, 28, 28), backend=backend, dtype="float64"
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_gradients_of_a_recipe(backend: Backend, name: str) -> None:
+    model = create_model(name, backend=backend, dtype="float64", seed=1)
+    before = model.state_dict()
+    results = check_gradients(model, *noise(2), elements=4)
+    assert [result.name for result in results] == list(before)
+    for result in results:
+        assert result.passed, result
+        assert result.checked == min(4, before[result.name].size)
+    for key, weight in model.state_dict().items():
+        np.testing.assert_array_equal(weight, before[key])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_of_other_networks(backend: Backend, name: str) -> None:
+    for result in check_gradients(network(name, backend), *noise(2), elements=4):
+        assert result.passed, result
+
+
+def scaled(operation: Callable[..., Any], factor: float) -> Callable[..., Any]:
+    """An operation whose gradients are wrong by a factor; a loss's value stays as it is."""
+
+    def wrong(*args: Any, **options: Any) -> Any:
+        result = operation(*args, **options)
+        if not isinstance(result, tuple):
+            return factor * result
+        value = [result[0]] if result[0] is not None and result[0].ndim == 0 else []
+        gradients = result[len(value) :]
+        return (*value, *(None if g is None else factor * g for g in gradients))
+
+    return wrong
+
+
+@pytest.mark.parametrize("operation", BACKWARDS)
+@pytest.mark.parametrize("factor", [0.999, 0.0, -2.0, float("nan")])
+def test_a_wrong_gradient_is_found(
+    monkeypatch: pytest.MonkeyPatch, operation: str, factor: float
+) -> None:
+    backend = NumpyBackend()
+    model = network(BACKWARDS[operation], backend)
+    assert all(result.passed for result in check_gradients(model, *noise(1), elements=2))
+    monkeypatch.setattr(backend, operation, scaled(getattr(backend, operation), factor))
+    results = check_gradients(model, *noise(1), elements=2)
+    assert not all(result.passed for result in results)
+
+
+def test_every_backward_is_broken_in_turn() -> None:
+    losses = {"softmax_cross_entropy", "sigmoid_binary_cross_entropy", "sigmoid_quadratic"}
+    backwards = {name for name in dir(NumpyBackend) if name.endswith("_backward")}
+    assert set(BACKWARDS) == backwards | losses
+
+
+def test_one_wrong_array_is_told_from_the_right_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = get_backend("numpy")
+    right = backend.linear_backward
+
+    def forgets_the_bias(*args: Any, **options: Any) -> Any:
+        dx, dweight, dbias = right(*args, **options)
+        return dx, dweight, np.zeros_like(dbias)
+
+    monkeypatch.setattr(backend, "linear_backward", forgets_the_bias)
+    model = create_model("two-layer", backend=backend, dtype="float64")
+    failed = [r.name for r in check_gradients(model, *noise(3), elements=5) if not r.passed]
+    assert failed == ["b1", "b2"]
+
+
+def test_backend_is_told_of_the_computation() -> None:
+    backend = GuardedBackend()
+    model = create_model("two-layer", backend=backend, dtype="float64")
+    backend.guarded = True
+    assert all(result.passed for result in check_gradients(model, *noise(2), elements=2))
+
+
+def test_no_images_are_refused() -> None:
+    model = create_model("two-layer", backend="numpy", dtype="float64")
+    with pytest.raises(ValueError, match="at least one image is needed, got none"):
+        check_gradients(model, *noise(0))

@@ -1,0 +1,157 @@
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+
+from mnist_accel.checkpoints.legacy_weights import read_legacy_weights
+from mnist_accel.errors import DataError
+
+SIZES = (784, 50, 100, 10)
+
+
+@pytest.fixture
+def weights() -> dict[str, np.ndarray]:
+    """W1, b1, … in the layout of this project."""
+    rng = np.random.default_rng(0)
+    result = {}
+    for number, (inputs, outputs) in enumerate(itertools.pairwise(SIZES), start=1):
+        result[f"W{number}"] = rng.standard_normal((inputs, outputs), np.float32)
+        result[f"b{number}"] = rng.standard_normal(outputs, np.float32)
+    return result
+
+
+def as_columns(weights):
+    """The layout of programs that compute W @ x + b: (out, in) and (out, 1), in float64."""
+    return {
+        key: (a.T if a.ndim == 2 else a[:, None]).astype(np.float64) for key, a in weights.items()
+    }
+
+
+def pickled(tmp_path, value, protocol=4):
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps(value, protocol))
+    return path
+
+
+def assert_same(got, want):
+    assert list(got) == list(want)
+    for key in want:
+        assert got[key].dtype == np.float32
+        assert got[key].flags.c_contiguous
+        assert got[key].flags.writeable
+        assert np.array_equal(got[key], want[key])
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickled_dict(tmp_path, weights, protocol):
+    assert_same(read_legacy_weights(pickled(tmp_path, weights, protocol)), weights)
+
+
+def test_npy_of_a_dict_with_columns(tmp_path, weights):
+    path = tmp_path / "parameters_500.npy"
+    np.save(path, as_columns(weights), allow_pickle=True)
+    assert_same(read_legacy_weights(path), weights)
+
+
+def test_layout_is_told_by_the_biases_not_the_file_type(tmp_path, weights):
+    assert_same(read_legacy_weights(pickled(tmp_path, as_columns(weights))), weights)
+    rows = {key: a if a.ndim == 2 else a[None, :] for key, a in weights.items()}
+    assert_same(read_legacy_weights(pickled(tmp_path, rows)), weights)
+
+
+def test_square_layers_are_transposed_where_biases_are_columns(tmp_path):
+    square = {"W1": np.arange(9.0).reshape(3, 3), "b1": np.zeros((3, 1))}
+    got = read_legacy_weights(pickled(tmp_path, square))
+    assert np.array_equal(got["W1"], square["W1"].T)
+
+
+def test_layers_come_in_numeric_order_whatever_the_order_in_the_file(tmp_path):
+    deep = {}
+    for number in range(12, 0, -1):
+        deep |= {f"b{number}": np.full(2, number), f"W{number}": np.eye(2)}
+    got = read_legacy_weights(pickled(tmp_path, deep))
+    assert list(got) == [f"{letter}{number}" for number in range(1, 13) for letter in "Wb"]
+    assert got["b12"].tolist() == [12, 12]
+
+
+def replaced(**changes):
+    def change(weights):
+        result = weights | changes
+        return {key: value for key, value in result.items() if value is not None}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: [w], "found list, expected a dict"),
+        (lambda _: {}, "expected a dict with W1"),
+        (replaced(b2=None), "b2 is missing"),
+        (replaced(W2=None), "found the key 'W3'"),
+        (replaced(costs=np.zeros(3)), "found the key 'costs'"),
+        (replaced(W1=np.zeros((784, 49))), "W1 maps 784 to 49 values, expected 784 to 50"),
+        (replaced(W2=np.zeros((51, 100))), "W2 maps 51 to 100 values, expected 50 to 100"),
+        (replaced(b1=np.zeros((50, 1))), "expected all of the form (out, 1)"),
+        (replaced(b1=np.zeros((5, 10))), "expected all of the form (out, 1)"),
+        (replaced(W1=np.zeros((8, 1, 3, 3))), "W1 has the shape (8, 1, 3, 3)"),
+        (replaced(b3=np.zeros(0)), "b3 has the shape (0,)"),
+        (replaced(W3=np.full((100, 10), np.nan)), "W3 holds values that are not finite"),
+        (replaced(b3=np.full(10, 1e300)), "b3 holds values that are not finite"),
+        (replaced(b3=[0.0] * 10), "b3 is list, expected an array"),
+        (replaced(b3=np.zeros(10, complex)), "b3 is complex128"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_network_is_refused(tmp_path, weights, change, words):
+    path = pickled(tmp_path, change(weights))
+    with pytest.raises(DataError) as caught:
+        read_legacy_weights(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class Hostile:
+    def __reduce__(self):
+        return (eval, ("1/0",))
+
+
+def test_code_in_a_file_is_refused_by_name(tmp_path):
+    with pytest.raises(DataError, match=r"builtins\.eval"):
+        read_legacy_weights(pickled(tmp_path, {"W1": Hostile()}))
+    np.save(tmp_path / "w.npy", {"W1": Hostile()}, allow_pickle=True)
+    with pytest.raises(DataError, match=r"builtins\.eval"):
+        read_legacy_weights(tmp_path / "w.npy")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\x93NUMPY", "not a well-formed .npy"),
+        (b"\x93NUMPY\x01\x00\x06\x00{[]:1}", "not a well-formed .npy"),
+        (b"\x93NUMPY\x01\x00\x04\x00((((", "not a well-formed .npy"),
+        (b"no pickle", "not a well-formed pickle"),
+        (b"", "not a well-formed pickle"),
+    ],
+)
+def test_corrupt_files(tmp_path, data, words):
+    path = tmp_path / "weights"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=words):
+        read_legacy_weights(path)
+
+
+def test_npy_of_numbers_or_of_several_objects(tmp_path):
+    np.save(tmp_path / "numbers.npy", np.zeros(3))
+    with pytest.raises(DataError, match=r"dtype float64 and shape \(3,\), expected one object"):
+        read_legacy_weights(tmp_path / "numbers.npy")
+    np.save(tmp_path / "objects.npy", np.array([{}, {}]), allow_pickle=True)
+    with pytest.raises(DataError, match=r"shape \(2,\), expected one object"):
+        read_legacy_weights(tmp_path / "objects.npy")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read_legacy_weights(tmp_path / "none.pkl")

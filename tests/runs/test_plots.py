@@ -1,0 +1,303 @@
+"""The pictures are whole PNG files that show the data they were given."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+from PIL import Image
+
+from mnist_accel.errors import DataError
+from mnist_accel.plots import (
+    figure_curves,
+    figure_filters,
+    figure_mistakes,
+    figure_prediction,
+    plot_curves,
+    plot_filters,
+    plot_mistakes,
+    plot_prediction,
+    style,
+)
+from mnist_accel.plots.curves import running_mean
+
+DIGITS = [str(digit) for digit in range(10)]
+
+
+def _curves(count, *, measured=3, **changes):
+    losses = 2.3 * np.exp(-np.arange(count) / max(1, count / 5)) + 0.01
+    return {
+        "steps": np.arange(1, count + 1),
+        "losses": losses,
+        "epochs": list(range(1, measured + 1)),
+        "train_accuracy": [0.9 + 0.01 * epoch for epoch in range(measured)],
+        "test_accuracy": [0.88 + 0.01 * epoch for epoch in range(measured)],
+        "title": "two-layer",
+    } | changes
+
+
+def _results(count=60, *, wrong=12):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, count)
+    predictions = labels.copy()
+    predictions[:wrong] = (labels[:wrong] + 1) % 10
+    probabilities = np.full((count, 10), 0.01)
+    probabilities[np.arange(count), predictions] = rng.uniform(0.3, 0.9, count)
+    return {
+        "images": rng.integers(0, 256, (count, 28, 28), dtype=np.uint8),
+        "labels": labels,
+        "predictions": predictions,
+        "probabilities": probabilities,
+        "class_names": DIGITS,
+    }
+
+
+def _texts(figure):
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def _titles(figure):
+    """What stands above the images of a contact sheet, in reading order."""
+    (sheet,) = figure.axes
+    colours = (style.GREEN, style.VERMILLION)
+    return [text.get_text() for text in sheet.texts if text.get_color() in colours]
+
+
+PLOTS = {
+    "curves": (plot_curves, _curves(300)),
+    "filters": (plot_filters, {"filters": np.random.default_rng(0).normal(size=(8, 1, 3, 3))}),
+    "mistakes": (plot_mistakes, _results() | {"limit": 6}),
+    "prediction": (
+        plot_prediction,
+        {
+            "image": np.eye(28),
+            "probabilities": np.full(10, 0.1),
+            "predicted": 3,
+            "class_names": DIGITS,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_writes_the_same_whole_png_each_time(tmp_path, name):
+    plot, arguments = PLOTS[name]
+    assert plot(tmp_path / "a.png", **arguments) is None
+    plot(str(tmp_path / "b.png"), **arguments)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+    with Image.open(tmp_path / "a.png") as image:
+        image.load()
+        assert image.format == "PNG"
+        assert 500 <= image.width <= 1440
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 10
+
+
+def test_a_users_matplotlib_settings_have_no_influence_and_are_left_alone(tmp_path):
+    plot_curves(tmp_path / "a.png", **_curves(50))
+    with mpl.rc_context({"figure.facecolor": "black", "savefig.bbox": "tight"}):
+        plot_curves(tmp_path / "b.png", **_curves(50))
+        assert mpl.rcParams["figure.facecolor"] == "black"
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_needs_no_pyplot():
+    code = "import sys, mnist_accel.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_picture_that_cannot_be_written_is_a_data_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write the picture .*file"):
+        plot_filters(tmp_path / "file" / "a.png", np.ones((1, 1, 3, 3)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 119, 120, 2001, 200_000])
+def test_loss_curves_of_every_length_are_drawn(count):
+    figure = figure_curves(**_curves(count, measured=min(count, 3)))
+    figure.savefig(io.BytesIO(), format="png")
+    axes = figure.axes[0]
+    x, y = axes.lines[-1].get_data()
+    assert len(x) <= 2000
+    assert x[0] == 1
+    assert x[-1] == count
+    assert np.all(np.isfinite(y))
+
+
+def test_a_long_series_keeps_its_spikes():
+    curves = _curves(100_000)
+    curves["losses"][54_321] = 77.0
+    axes = figure_curves(**curves).axes[0]
+    highest = max(path.vertices[:, 1].max() for path in axes.collections[0].get_paths())
+    assert highest == 77.0
+
+
+def test_a_falling_loss_gets_a_logarithmic_scale_and_a_level_one_does_not():
+    assert figure_curves(**_curves(500)).axes[0].get_yscale() == "log"
+    level = _curves(500, losses=np.linspace(0.6, 0.4, 500))
+    assert figure_curves(**level).axes[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("count", [200, 5])
+def test_the_first_loss_that_is_not_finite_is_named(count):
+    losses = np.linspace(1, 3, count)
+    losses[count // 2 :] = np.nan
+    figure = figure_curves(**_curves(count, losses=losses))
+    figure.savefig(io.BytesIO(), format="png")
+    assert f"not finite at step {count // 2 + 1}" in _texts(figure)
+
+
+def test_accuracies_that_were_not_measured_are_left_out():
+    curves = _curves(10, train_accuracy=[None, None, None], test_accuracy=[0.5, None, 0.7])
+    axes = figure_curves(**curves, test_name="validation").axes[1]
+    (line,) = axes.lines
+    np.testing.assert_array_equal(line.get_xdata(), [1, 3])
+    np.testing.assert_array_equal(line.get_ydata(), [0.5, 0.7])
+    assert line.get_label() == "validation  70.00 %"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": [], "train_accuracy": [], "test_accuracy": []},
+        {"train_accuracy": [None] * 3, "test_accuracy": [None] * 3},
+    ],
+)
+def test_without_accuracies_the_picture_says_so(changes):
+    assert "no accuracy was measured" in _texts(figure_curves(**_curves(10, **changes)))
+
+
+def test_without_losses_the_picture_says_so():
+    figure = figure_curves(**_curves(10, steps=[], losses=[]))
+    assert "no loss was recorded" in _texts(figure)
+
+
+@pytest.mark.parametrize("changes", [{"losses": [1.0]}, {"epochs": [1]}])
+def test_series_that_do_not_match_are_refused(changes):
+    with pytest.raises(ValueError, match="must be of one length"):
+        figure_curves(**_curves(10, **changes))
+
+
+def test_running_mean_is_the_mean_of_the_neighbours_that_exist():
+    np.testing.assert_allclose(
+        running_mean(np.array([0.0, 3.0, 6.0, 30.0]), window=3), [1.5, 3, 13, 18]
+    )
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 3, 3), (1, 1, 5, 5), (7, 1, 3, 2), (16, 6, 5, 5)])
+def test_every_weight_of_every_filter_is_shown_on_a_symmetric_scale(shape):
+    filters = np.random.default_rng(1).permutation(np.arange(1.0, 1 + np.prod(shape)))
+    filters = filters.reshape(shape) - 10
+    figure = figure_filters(filters)
+    figure.savefig(io.BytesIO(), format="png")
+    (mosaic,) = figure.axes[0].images
+    shown, times = np.unique(mosaic.get_array().compressed(), return_counts=True)
+    np.testing.assert_array_equal(shown, np.sort(filters.ravel()))
+    assert len(set(times)) == 1
+    assert mosaic.norm.vmin == -mosaic.norm.vmax == -np.abs(filters).max()
+
+
+def test_rows_of_the_filter_sheet_are_input_channels():
+    filters = np.arange(6.0).reshape(3, 2, 1, 1)
+    (mosaic,) = figure_filters(filters).axes[0].images
+    corners = np.asarray(mosaic.get_array())[::12, ::12]
+    np.testing.assert_array_equal(corners, [[0, 2, 4], [1, 3, 5]])
+
+
+@pytest.mark.parametrize("filters", [np.zeros((2, 1, 3, 3)), np.full((2, 1, 3, 3), np.nan)])
+def test_filters_without_contrast_can_be_drawn(tmp_path, filters):
+    plot_filters(tmp_path / "filters.png", filters)
+    assert (tmp_path / "filters.png").exists()
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (0, 1, 3, 3)])
+def test_what_is_no_filter_is_refused(shape):
+    with pytest.raises(ValueError, match="filters must be"):
+        figure_filters(np.zeros(shape))
+
+
+def test_mistakes_come_most_confident_first_and_hold_nothing_else():
+    results = _results(60, wrong=12)
+    figure = figure_mistakes(**results, limit=5)
+    confidence = results["probabilities"].max(axis=1)
+    worst = np.argsort(-confidence[:12])[:5]
+    expected = [f"{results['labels'][i]} → {results['predictions'][i]}" for i in worst]
+    assert _titles(figure) == expected
+    shown = [image.get_array() for image in figure.axes[0].images]
+    np.testing.assert_array_equal(shown, results["images"][worst])
+    assert f"{100 * confidence[worst[0]]:.1f} %" in _texts(figure)
+    assert "The 5 most confident of 12 mistakes in 60 images" in _texts(figure)
+
+
+def test_no_more_cells_than_mistakes():
+    figure = figure_mistakes(**_results(60, wrong=3))
+    assert len(_titles(figure)) == 3
+    assert "3 mistakes in 60 images" in _texts(figure)
+
+
+def test_without_mistakes_the_least_confident_right_answers_are_shown():
+    results = _results(60, wrong=0)
+    figure = figure_mistakes(**results)
+    least = np.argsort(results["probabilities"].max(axis=1))[:8]
+    assert _titles(figure) == [str(results["labels"][i]) for i in least]
+    assert "No mistakes in 60 images" in _texts(figure)
+
+
+def test_a_sheet_without_any_image_can_be_drawn(tmp_path):
+    plot_mistakes(tmp_path / "mistakes.png", **_results(0, wrong=0))
+    assert (tmp_path / "mistakes.png").exists()
+
+
+def test_long_class_names_get_a_line_each():
+    results = _results(20, wrong=1) | {"class_names": [f"garment {i}" for i in range(10)]}
+    (title,) = _titles(figure_mistakes(**results))
+    assert title.count("\n") == 1
+
+
+def test_mistakes_of_different_lengths_are_refused():
+    results = _results(20) | {"labels": [1, 2]}
+    with pytest.raises(ValueError, match="got 20, 2, 20 and 20"):
+        figure_mistakes(**results)
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        figure_mistakes(**_results(20), limit=0)
+
+
+def _prediction(**changes):
+    return {
+        "image": np.eye(28),
+        "probabilities": [0.05, 0.7, 0.25],
+        "predicted": 1,
+        "class_names": ["a", "b", "$c$"],
+    } | changes
+
+
+def test_a_prediction_shows_every_probability():
+    figure = figure_prediction(**_prediction())
+    bars = figure.axes[1].containers[1]
+    np.testing.assert_allclose([bar.get_width() for bar in bars], [0.05, 0.7, 0.25])
+    texts = _texts(figure)
+    assert {"5.00 %", "70.00 %", "25.00 %", "Predicted: b", "$c$"} <= set(texts)
+    assert not any("true label" in text for text in texts)
+
+
+def test_right_and_wrong_differ_in_more_than_colour():
+    right = figure_prediction(**_prediction(true_label=1))
+    wrong = figure_prediction(**_prediction(true_label=2))
+    assert {"✓ Predicted: b", "true label: b"} <= set(_texts(right))
+    assert {"✗ Predicted: b", "true label: $c$"} <= set(_texts(wrong))
+    colours = [
+        [to_hex(bar.get_facecolor()) for bar in figure.axes[1].containers[1]]
+        for figure in (right, wrong)
+    ]
+    assert colours[0][1] == colours[1][2]  # the true class, in green
+    assert colours[0][1] != colours[1][1]
+
+
+def test_a_prediction_without_a_probability_for_each_class_is_refused():
+    with pytest.raises(ValueError, match=r"must be \(3,\), one a class, got \(2,\)"):
+        figure_prediction(**_prediction(probabilities=[0.5, 0.5]))

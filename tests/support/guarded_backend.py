@@ -1,0 +1,36 @@
+"""A backend that must be told when it computes, as one that selects a device must."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
+
+from backends.numpy.backend import NumpyBackend
+
+
+class GuardedBackend(NumpyBackend):
+    """NumPy that, once `guarded`, takes no data and computes nothing outside of `computation`."""
+
+    guarded = False
+    computing = False
+
+    @contextmanager
+    def computation(self, kinds: frozenset[str]) -> Iterator[None]:
+        with super().computation(kinds):
+            self.computing = True
+            try:
+                yield
+            finally:
+                self.computing = False
+
+    def asarray(self, host: NDArray[Any], *, dtype: str | None = None) -> NDArray[Any]:
+        assert self.computing or not self.guarded
+        return super().asarray(host, dtype=dtype)
+
+    def linear(
+        self, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None
+    ) -> NDArray[Any]:
+        assert self.computing or not self.guarded
+        result: NDArray[Any] = super().linear(x, weight, bias)
+        return result

@@ -1,0 +1,223 @@
+"""What happens around a call of `fit`: requests, other data, the clock."""
+
+import itertools
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import mnist_accel as ma
+from mnist_accel.nn import Dropout, Layer, Linear, Network, SoftmaxCrossEntropy
+from tests.support.guarded_backend import GuardedBackend
+
+
+@pytest.fixture(scope="module")
+def small():
+    rng = np.random.default_rng(3)
+    return rng.integers(0, 256, (70, 784)).astype(np.uint8), rng.integers(0, 10, 70)
+
+
+def trainer(**given):
+    return ma.Trainer(ma.create_model("two-layer", backend="numpy"), batch_size=16, **given)
+
+
+def test_request_that_comes_early_is_heard(small):
+    """Ctrl-C while the data are prepared, before the first step."""
+    one = trainer()
+    one.request_stop("early")
+    history = one.fit(*small, epochs=3)
+    assert history.stop_reason == "early"
+    assert one.step == 0
+    assert one.fit(*small, epochs=1).stop_reason == ""
+    assert one.step == 5
+
+
+def test_request_ends_a_chunk_before_its_last_step(small):
+    """Steps are done in chunks, and a signal does not wait for the end of one."""
+    one = trainer(clock=lambda: 0.0)  # no time passes: a chunk is a whole epoch
+    one.fit(*small, iterations=1)
+    update = one.model.backend.sgd_update
+    numbers = itertools.count(one.step + 1)
+
+    def update_and_ask(*args, **settings):
+        update(*args, **settings)
+        if next(numbers) == 3:
+            one.request_stop("now")
+
+    one.model.backend.sgd_update = update_and_ask
+    history = one.fit(*small, epochs=2)
+    assert one.step == 3
+    assert len(history.losses) == 2
+    assert one.progress.epoch_step == 3
+
+
+def test_a_chunk_takes_a_fifth_of_a_second(small):
+    """However long a step takes: for so long at most nobody looks whether to stop."""
+    seconds = 0.0
+
+    class Slow(ma.Callback):
+        lengths: ClassVar = []
+
+        def on_steps(self, trainer, report):
+            self.lengths.append(len(report.losses))
+
+    one = trainer(clock=lambda: seconds)
+    update = one.model.backend.sgd_update
+
+    def update_slowly(*args, **settings):
+        nonlocal seconds
+        update(*args, **settings)
+        seconds += 0.0625  # of which sums are exact
+
+    one.model.backend.sgd_update = update_slowly
+    images, labels = (np.concatenate([array] * 4) for array in small)
+    one.fit(images, labels, epochs=1, callbacks=[Slow()])
+    assert Slow.lengths == [1, 3, 3, 3, 3, 3, 2]
+
+
+def test_epoch_is_not_finished_on_fewer_images(small):
+    one = trainer()
+    one.fit(*small, iterations=4)
+    weights = one.model.state_dict()
+    images, labels = small
+    with pytest.raises(ValueError, match="has done 4 steps, but 30 images make an epoch of 2"):
+        one.fit(images[:30], labels[:30], epochs=1)
+    assert all(np.array_equal(one.model.state_dict()[key], weights[key]) for key in weights)
+    one.fit(*small, iterations=1)  # to the end of the epoch: others may come now
+    one.fit(images[:30], labels[:30], epochs=1)
+    assert one.step == 4 + 1 + 2
+
+
+def test_chunk_that_is_broken_off_has_not_happened(small):
+    """By a second Ctrl-C, or for lack of memory, in the middle of it."""
+    one, other = trainer(), trainer()
+    one.fit(*small, iterations=3)
+    other.fit(*small, iterations=3)
+    one._clock = lambda: 0.0  # no time passes: after its first, chunks have many steps
+    update = one.model.backend.sgd_update
+    numbers = itertools.count(one.step + 1)
+
+    def update_and_fail(*args, **settings):
+        update(*args, **settings)
+        if next(numbers) == 8:
+            raise KeyboardInterrupt
+
+    one.model.backend.sgd_update = update_and_fail
+    with pytest.raises(KeyboardInterrupt):
+        one.fit(*small, epochs=3)
+    one.model.backend.sgd_update = update
+    assert one.step == 5  # the chunk was the whole second epoch
+    one.fit(*small, iterations=4)
+    other.fit(*small, iterations=6)
+    assert one.progress.epoch_step == other.progress.epoch_step
+    for name, array in other.model.state_dict().items():
+        assert np.array_equal(one.model.state_dict()[name], array)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_chunk_takes_a_fifth_of_a_second(small, backend):
+    """As long may Ctrl-C wait in a compiled epoch."""
+    lengths = []
+
+    class Count:
+        every = 0
+
+        def on_steps(self, trainer, report):
+            lengths.append(len(report.losses))
+
+        def on_epoch(self, trainer, report):
+            pass
+
+    one = ma.Trainer(ma.create_model("two-layer", backend=backend), batch_size=2)
+    one._clock = lambda: one.step * 0.03
+    one.fit(*small, epochs=1, callbacks=[Count()])
+    assert lengths == [1, 6, 6, 6, 6, 6, 4]
+
+
+def test_pace_is_that_of_the_clock(small):
+    ticks = itertools.count(0.0, 0.25)  # a chunk of one step between two looks at the clock
+    history = trainer(clock=lambda: next(ticks)).fit(*small, epochs=1)
+    assert history.epochs[0].images_per_s == 70 / (5 * 0.25)
+
+
+def test_report_of_an_epoch_is_the_mean_of_its_images(small):
+    """The last batch, of six, counts less than the others of sixteen."""
+    history = trainer().fit(*small, epochs=1)
+    expected = np.average(history.losses, weights=[16, 16, 16, 16, 6])
+    assert history.epochs[0].train_loss == pytest.approx(expected, rel=1e-12)
+
+
+def test_dropout_drops_others_at_every_step_and_the_same_for_a_seed(small):
+    def losses(seed):
+        model = Network(
+            [Dropout(0.5), Linear(10)],
+            SoftmaxCrossEntropy(),
+            input_shape=(784,),
+            backend=ma.get_backend("numpy"),
+        )
+        one = ma.Trainer(model, lr=1e-30, batch_size=70, sampling="full", seed=seed)
+        return one.fit(*small, iterations=5).losses
+
+    assert len(set(losses(0))) == 5  # the weights stay as they are
+    assert losses(0) == losses(0)
+    assert not set(losses(0)) & set(losses(1))
+
+
+@pytest.mark.parametrize("validation_every", [0, -1])
+def test_evaluation_has_a_positive_interval(validation_every, small):
+    with pytest.raises(ValueError, match="validation_every must be at least 1"):
+        trainer().fit(*small, epochs=1, validation_every=validation_every)
+
+
+class Noise(Layer):
+    """A random layer of one's own: adds noise in training."""
+
+    kind = "noise"
+    is_random = True
+
+    def forward(self, backend, parameters, x, rng):
+        if rng is None:
+            return x, None
+        noise = backend.asarray(rng.standard_normal(x.shape), dtype="float32")
+        return x + noise, None
+
+    def backward(self, backend, parameters, saved, dy, *, need_dx):
+        return dy, {}
+
+
+def test_random_layer_of_ones_own_is_given_randomness_in_training_alone(small):
+    model = Network(
+        [Noise(), Linear(10)],
+        SoftmaxCrossEntropy(),
+        input_shape=(784,),
+        backend=ma.get_backend("numpy"),
+    )
+    one = ma.Trainer(model, lr=1e-30, batch_size=70, sampling="full")
+    assert len(set(one.fit(*small, iterations=3).losses)) == 3  # the weights stay as they are
+    assert ma.evaluate(model, *small).loss == ma.evaluate(model, *small).loss
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((5, 784)), np.zeros(4, int), "5 images have 4 labels"),
+        (np.zeros((5, 783)), np.zeros(5, int), r"images must have shape .* got \(5, 783\)"),
+        (np.zeros((5, 784)), np.full(5, 10), "labels must be in 0…9"),
+        (np.zeros((0, 784)), np.zeros(0, int), "at least one image is needed, got none"),
+    ],
+)
+def test_wrong_validation_data_are_refused_before_the_first_step(images, labels, message, small):
+    one = trainer()
+    with pytest.raises(ValueError, match=message):
+        one.fit(*small, epochs=2, validation_data=(images, labels), validation_every=2)
+    assert one.step == 0
+
+
+def test_backend_is_told_of_all_its_work(small):
+    backend = GuardedBackend()
+    one = ma.Trainer(ma.create_model("two-layer", backend=backend), batch_size=16)
+    backend.guarded = True
+    one.train_batch(*small)
+    one.fit(*small, epochs=1, validation_data=small)
+    one.model.predict_proba(small[0])
+    assert one.step == 1 + 5

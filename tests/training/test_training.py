@@ -1,0 +1,313 @@
+"""How training goes: batches, epochs, reasons to stop, and numbers that run away."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mnist_accel as ma
+from backends import Order
+from mnist_accel.data.batches import BatchSampler, split_indices
+from mnist_accel.nn import Dropout, Linear, Network, SoftmaxCrossEntropy
+from mnist_accel.runs.callbacks import StopRules
+from mnist_accel.training.reports import Callback, EpochReport, StepsReport
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def small(mnist):
+    rows = np.random.default_rng(0).permutation(60_000)[:300]
+    return mnist.x_train[rows], mnist.t_train[rows]
+
+
+def trainer(name="two-layer", backend="numpy", **settings):
+    model = ma.create_model(name, backend=backend, seed=0)
+    return ma.Trainer(model, **{"lr": 0.05, "batch_size": 32, **settings})
+
+
+class Recorder(Callback):
+    def __init__(self, every=None):
+        self.every = every
+        self.ends, self.steps, self.epochs = [], 0, []
+
+    def on_steps(self, trainer, report):
+        assert report.first_step == self.steps + 1
+        assert len(report.losses) == len(report.correct) == len(report.images)
+        self.steps = report.last_step
+        self.ends.append(report.last_step)
+
+    def on_epoch(self, trainer, report):
+        self.epochs.append(report)
+
+
+# Batches
+
+
+def test_shuffle_takes_every_image_once_an_epoch():
+    sampler = BatchSampler(examples=103, batch_size=10, sampling="shuffle", seed=5)
+    assert sampler.steps_per_epoch == 11
+    parts = [sampler.order(0).rows(begin, end) for begin, end in sampler.batch_bounds(0, 11)]
+    assert [len(part) for part in parts] == [10] * 10 + [3]
+    assert sorted(np.concatenate(parts)) == list(range(103))
+    assert not np.array_equal(sampler.order(0).rows(0, 103), sampler.order(1).rows(0, 103))
+    assert sampler.order(1) == sampler.order(1)
+
+
+def test_replacement_draws_anew_from_the_whole_set():
+    sampler = BatchSampler(examples=1000, batch_size=300, sampling="replacement", seed=5)
+    assert sampler.steps_per_epoch == 3
+    rows = sampler.order(0).rows(0, 900)
+    assert len(np.unique(rows)) < 700  # 1000·(1 − e^−0.9) ≈ 593 different ones are expected
+    small = BatchSampler(examples=5, batch_size=300, sampling="replacement", seed=5)
+    assert small.steps_per_epoch == 1
+    assert small.batch_bounds(0, 1).tolist() == [[0, 300]]
+
+
+def test_full_takes_the_set_in_its_order():
+    sampler = BatchSampler(examples=7, batch_size=7, sampling="full", seed=5)
+    assert sampler.steps_per_epoch == 1
+    assert sampler.batch_bounds(0, 1).tolist() == [[0, 7]]
+    assert sampler.order(3) == Order(7, "full")
+
+
+def test_split_holds_out_a_random_part():
+    kept, held_out = split_indices(1000, fraction=0.2, seed=1)
+    assert len(held_out) == 200
+    assert sorted([*kept, *held_out]) == list(range(1000))
+    assert 0.35 < np.mean(held_out % 2) < 0.65
+    with pytest.raises(ValueError, match="cannot hold out"):
+        split_indices(3, fraction=0.01, seed=1)
+
+
+# Epochs and steps
+
+
+def test_epochs_and_iterations(small):
+    by_epochs, by_steps = trainer(), trainer()
+    history = by_epochs.fit(*small, epochs=2)
+    by_steps.fit(*small, iterations=20)
+    assert by_epochs.step == by_steps.step == len(history.losses) == 20
+    assert [report.epoch for report in history.epochs] == [1, 2]
+    for key, value in by_epochs.model.state_dict().items():
+        assert np.array_equal(value, by_steps.model.state_dict()[key])
+    for wrong in ({}, {"epochs": 1, "iterations": 1}, {"epochs": 0}, {"iterations": -1}):
+        with pytest.raises(ValueError, match=r"epochs|iterations"):
+            trainer().fit(*small, **wrong)
+
+
+def test_cut_epoch_is_reported_and_finished_later(small):
+    one = trainer()
+    first = one.fit(*small, iterations=14, validation_data=small)
+    assert [(r.epoch, r.step) for r in first.epochs] == [(1, 10), (2, 14)]
+    second = one.fit(*small, epochs=1, validation_data=small)
+    assert [(r.epoch, r.step) for r in second.epochs] == [(2, 20)]
+
+
+def test_validation_every_and_at_the_end(small):
+    history = trainer().fit(*small, epochs=5, validation_data=small, validation_every=2)
+    seen = [report.epoch for report in history.epochs if report.validation_accuracy is not None]
+    assert seen == [2, 4, 5]
+    last = history.epochs[-1]
+    assert last.validation_correct == round(last.validation_accuracy * last.validation_total)
+
+
+def test_callbacks_get_a_word_at_their_multiples(small):
+    every_four, every_six = Recorder(4), Recorder(6)
+    trainer().fit(*small, iterations=25, callbacks=[every_four, every_six])
+    assert every_four.steps == 25
+    assert {4, 8, 12, 16, 20, 24} <= set(every_four.ends)
+    assert {6, 12, 18, 24} <= set(every_six.ends)
+
+
+def test_full_batch_equals_train_batch(small):
+    by_fit = trainer("fcnn", sampling="full", batch_size=300)
+    by_fit.fit(*small, iterations=3)
+    by_hand = trainer("fcnn")
+    for _ in range(3):
+        by_hand.train_batch(*small)
+    for key, value in by_fit.model.state_dict().items():
+        assert np.array_equal(value, by_hand.model.state_dict()[key])
+
+
+def test_full_batch_loss_falls_monotonically(mnist):
+    rows = np.random.default_rng(0).permutation(60_000)[:2000]
+    model = ma.create_model("fcnn", backend="numba")
+    falling = ma.Trainer(model, lr=0.0075, sampling="full", batch_size=2000)
+    losses = falling.fit(mnist.x_train[rows], mnist.t_train[rows], iterations=40).losses
+    assert all(np.diff(losses) < 0)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_same_seed_gives_the_same_weights_in_another_process(backend):
+    code = (
+        "import hashlib, numpy as np, mnist_accel as ma\n"
+        "rng = np.random.default_rng(0)\n"
+        "x, t = rng.integers(0, 256, (100, 784)).astype(np.uint8), rng.integers(0, 10, 100)\n"
+        f"model = ma.create_model('lenet', backend='{backend}', seed=1)\n"
+        "ma.Trainer(model, 'adam', batch_size=40, seed=2).fit(x, t, epochs=2)\n"
+        "print(hashlib.sha256(model.parameters.flat.tobytes()).hexdigest())\n"
+    )
+    run = [sys.executable, "-c", code]
+    digests = {subprocess.run(run, cwd=ROOT, capture_output=True, check=True).stdout for _ in "ab"}
+    assert len(digests) == 1
+
+
+def test_optimizer_instances_bring_their_own_rate(small):
+    from mnist_accel.nn import Adam
+
+    by_name = trainer(optimizer="adam", lr=0.003)
+    by_instance = trainer(optimizer=Adam(lr=0.003), lr=None)
+    assert by_name.fit(*small, iterations=3).losses == by_instance.fit(*small, iterations=3).losses
+    with pytest.raises(ValueError, match="has its own lr"):
+        trainer(optimizer=Adam(), lr=0.1)
+
+
+def test_schedules_act_on_the_rate(small):
+    one = trainer(schedule="cosine", total_steps=10)
+    assert one.learning_rate() == 0.05
+    one.fit(*small, iterations=5)
+    assert one.learning_rate() == pytest.approx(0.025)
+    with pytest.raises(ValueError, match="pass total_steps"):
+        trainer(schedule="cosine").train_batch(*small)
+
+
+# Reasons to stop
+
+
+def test_stop_request_ends_after_the_step(small):
+    class StopAt(Callback):
+        every = 7
+
+        def on_steps(self, trainer, report):
+            trainer.request_stop("enough")
+
+    one = trainer()
+    history = one.fit(*small, epochs=3, callbacks=[StopAt()])
+    assert history.stop_reason == "enough"
+    assert one.step == len(history.losses) <= 7
+    assert history.epochs == []
+
+
+def report(accuracy):
+    return EpochReport(1, 1, 0.0, 0.0, 0.0, validation_accuracy=accuracy)
+
+
+def rules(**given):
+    return StopRules(**{"target_accuracy": None, "patience": None, "max_seconds": None, **given})
+
+
+def test_target_patience_and_time():
+    stopped = trainer()
+    target = rules(target_accuracy=0.9)
+    target.on_epoch(stopped, report(0.89))
+    assert stopped._stop_reason == ""
+    target.on_epoch(stopped, report(0.9))
+    assert "target accuracy 90.00%" in stopped._stop_reason
+
+    stopped = trainer()
+    patient = rules(patience=2)
+    for accuracy in (0.5, 0.4, 0.6, 0.6):
+        patient.on_epoch(stopped, report(accuracy))
+    assert stopped._stop_reason == ""
+    patient.on_epoch(stopped, report(0.1))
+    assert stopped._stop_reason == "no improvement in 2 evaluations"
+
+    stopped = trainer()
+    timed = rules(max_seconds=10.0)
+    timed.on_steps(stopped, StepsReport(1, np.zeros(1), np.zeros(1), np.ones(1), seconds=9.75))
+    assert stopped._stop_reason == ""
+    timed.on_steps(stopped, StepsReport(2, np.zeros(1), np.zeros(1), np.ones(1), seconds=0.25))
+    assert stopped._stop_reason == "10 seconds are over"
+
+
+# Numbers that run away
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("stopped_clock", [True, False])
+def test_divergence_names_step_and_tensor_and_goes_back(backend, stopped_clock, small):
+    """To the beginning of the chunk: of a step, of which the first is one, or of many."""
+    clock = (lambda: 0.0) if stopped_clock else time.perf_counter
+    healthy, wild = trainer(backend=backend, lr=1e18), trainer(backend=backend, lr=1e18)
+    wild._clock = clock
+    with pytest.raises(ma.DivergedError) as caught:
+        wild.fit(*small, epochs=1)
+    step = caught.value.step
+    assert step > 2
+    assert f"at step {step}" in str(caught.value)
+    assert caught.value.tensor in str(caught.value)
+    assert 1 <= wild.step < step
+    assert wild.step == wild.progress.epoch_step
+    healthy.fit(*small, iterations=wild.step)
+    for key, value in wild.model.state_dict().items():
+        assert np.isfinite(value).all()
+        assert np.array_equal(value, healthy.model.state_dict()[key])
+
+
+def test_divergence_is_found_again_with_dropout(small):
+    model = Network(
+        [Linear(50), Dropout(0.5), Linear(10)],
+        SoftmaxCrossEntropy(),
+        input_shape=(784,),
+        backend=ma.get_backend("numpy"),
+    )
+    wild = ma.Trainer(model, lr=1e30, batch_size=32)
+    with pytest.raises(ma.DivergedError) as caught:
+        wild.fit(*small, epochs=1)
+    assert caught.value.tensor != "loss"
+    assert wild.step < caught.value.step
+
+
+def test_weights_that_overflow_are_noticed_before_the_next_loss(small):
+    one = trainer(lr=1e38)
+    one.model.load_state_dict({k: v * 1e4 for k, v in one.model.state_dict().items()})
+    with pytest.raises(ma.DivergedError) as caught:
+        one.train_batch(*small)
+    assert caught.value.step == 1
+    assert all(np.isfinite(value).all() for value in one.model.state_dict().values())
+
+
+# Accuracy, shortened; `make accept` trains to the end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_two_layer_learns(backend, mnist):
+    model = ma.create_model("two-layer", backend=backend)
+    one = ma.Trainer(model, lr=0.05, batch_size=512, sampling="replacement")
+    one.fit(mnist.x_train, mnist.t_train, iterations=1000)
+    assert ma.evaluate(model, mnist.x_test, mnist.t_test).accuracy >= 0.88
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_cnn_learns_one_image_at_a_time(backend, mnist):
+    model = ma.create_model("cnn", backend=backend)
+    one = ma.Trainer(model, lr=0.005, batch_size=1)
+    one.fit(mnist.x_train[:1000], mnist.t_train[:1000], epochs=5)
+    assert ma.evaluate(model, mnist.x_test[:1000], mnist.t_test[:1000]).accuracy >= 0.80
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "images", "required"),
+    [
+        ("three-layer", {"optimizer": "adam", "lr": 0.002, "batch_size": 64}, 60_000, 0.92),
+        ("backprop", {"lr": 3.0, "batch_size": 10}, 30_000, 0.85),
+        ("lenet", {"optimizer": "adam", "lr": 0.002, "batch_size": 64}, 10_000, 0.93),
+    ],
+)
+def test_other_recipes_learn_in_an_epoch(name, settings, images, required, mnist):
+    model = ma.create_model(name, backend="numba")
+    rows = np.random.default_rng(0).permutation(60_000)[:images]
+    ma.Trainer(model, **settings).fit(mnist.x_train[rows], mnist.t_train[rows], epochs=1)
+    assert ma.evaluate(model, mnist.x_test, mnist.t_test).accuracy >= required
+
+
+def test_history_is_plain_data(small):
+    history = trainer().fit(*small, epochs=1, validation_data=small)
+    json.dumps([vars(report) for report in history.epochs])
+    assert all(isinstance(loss, float) for loss in history.losses)

@@ -1,0 +1,250 @@
+"""Training on every backend follows the float64 loops of `reference`, update by update."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import reference as ref
+from backends import Backend, get_backend
+from mnist_accel.data import Dataset
+from mnist_accel.diagnostics.compare import compare_backends
+from mnist_accel.nn import optimizers, schedules
+from mnist_accel.recipes.models import RECIPES, create_model
+from mnist_accel.training.trainer import Trainer
+from mnist_accel.util.tolerance import relative_tolerance
+from tests.support.closeness import assert_close
+
+STEPS = 10
+# The loops take their time: few images where there are convolutions.
+BATCH_SIZES = {
+    "fcnn": 16,
+    "two-layer": 16,
+    "backprop": 10,
+    "cnn": 4,
+    "three-layer": 16,
+    "lenet": 2,
+    "fast99": 2,
+}
+REFERENCE_SCHEDULES: dict[str, ref.Schedule] = {
+    "constant": ref.constant_lr,
+    "cosine": ref.cosine_lr,
+    "one-cycle": ref.one_cycle_lr,
+}
+OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
+    "sgd": optimizers.SGD,
+    "momentum": partial(optimizers.SGD, momentum=0.9),
+    "nesterov": partial(optimizers.SGD, momentum=0.9, nesterov=True),
+    "adagrad": optimizers.AdaGrad,
+    "rmsprop": optimizers.RMSProp,
+    "adam": optimizers.Adam,
+    "adamw": optimizers.AdamW,
+}
+PLAIN = {"sgd", "momentum", "nesterov"}  # they divide by nothing
+SCHEDULES: dict[str, tuple[schedules.Schedule, ref.Schedule]] = {
+    "constant": (schedules.Schedule(), ref.constant_lr),
+    "step": (schedules.StepSchedule(every=4, gamma=0.5), partial(ref.step_lr, every=4, gamma=0.5)),
+    "cosine": (schedules.CosineSchedule(), ref.cosine_lr),
+    "one-cycle": (schedules.OneCycleSchedule(), ref.one_cycle_lr),
+}
+Weights = dict[str, np.ndarray[Any, Any]]
+Trajectory = tuple[Weights, list[float]]  # weights after the last step, loss of each step
+
+both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def test_every_recipe_optimizer_and_schedule_is_followed() -> None:
+    assert set(BATCH_SIZES) == set(RECIPES)
+    assert set(OPTIMIZERS) == set(optimizers.OPTIMIZERS) == set(ref.OPTIMIZERS)
+    assert set(SCHEDULES) == set(schedules.SCHEDULES)
+
+
+@cache
+def initial_weights(name: str) -> Weights:
+    """The weights that every trajectory of a recipe starts from; float32 holds them exactly."""
+    model = create_model(name, backend=get_backend("numpy"), seed=3, dtype="float32")
+    return model.state_dict()
+
+
+@pytest.fixture(scope="session")
+def reference_trajectory(mnist: Dataset) -> Callable[[str], Trajectory]:
+    """Ten updates of the recipe of that name in loops, which run once for all backends."""
+
+    @cache
+    def trajectory(name: str) -> Trajectory:
+        recipe = RECIPES[name]
+        return ref.train(
+            name,
+            initial_weights(name),
+            mnist.x_train,
+            mnist.t_train,
+            optimizer=recipe.optimizer,
+            lr=recipe.lr,
+            steps=STEPS,
+            batch_size=BATCH_SIZES[name],
+            schedule=REFERENCE_SCHEDULES[recipe.schedule],
+            weight_decay=recipe.weight_decay,
+        )
+
+    return trajectory
+
+
+def train(trainer: Trainer, data: Dataset, *, steps: int, batch_size: int) -> Trajectory:
+    """Update on consecutive batches, as `reference.train` does."""
+    losses = []
+    for step in range(steps):
+        rows = slice(step * batch_size, (step + 1) * batch_size)
+        losses.append(trainer.train_batch(data.x_train[rows], data.t_train[rows]))
+    return trainer.model.state_dict(), losses
+
+
+def assert_same_trajectory(
+    got: Trajectory,
+    expected: Trajectory,
+    *,
+    start: Weights,
+    dtype: str,
+    terms: int,
+) -> None:
+    """Compare the loss of every step, and the weights after the last."""
+    weights, losses = got
+    expected_weights, expected_losses = expected
+    for step, (loss, want) in enumerate(zip(losses, expected_losses, strict=True), start=1):
+        assert loss == pytest.approx(
+            want, rel=relative_tolerance(dtype, terms=terms, steps=step)
+        ), f"loss of step {step}"
+    assert weights.keys() == expected_weights.keys()
+    for key, want_weight in expected_weights.items():
+        assert not np.array_equal(weights[key], start[key]), f"{key} was not trained"
+        assert_close(
+            weights[key], want_weight, dtype=dtype, terms=terms, steps=len(losses), label=key
+        )
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", BATCH_SIZES)
+def test_ten_updates_of_a_recipe_agree_with_the_reference(
+    backend: Backend,
+    mnist: Dataset,
+    reference_trajectory: Callable[[str], Trajectory],
+    name: str,
+    dtype: str,
+) -> None:
+    recipe, batch_size = RECIPES[name], BATCH_SIZES[name]
+    model = create_model(name, backend=backend, dtype=dtype)
+    model.load_state_dict(initial_weights(name))
+    trainer = Trainer(
+        model,
+        optimizers.create_optimizer(
+            recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
+        ),
+        batch_size=batch_size,
+        schedule=recipe.schedule,
+        total_steps=STEPS,
+    )
+    assert_same_trajectory(
+        train(trainer, mnist, steps=STEPS, batch_size=batch_size),
+        reference_trajectory(name),
+        start=initial_weights(name),
+        dtype=dtype,
+        terms=784 * (batch_size if "conv2d" in model.kinds else 1),
+    )
+
+
+@pytest.mark.parametrize("name", BATCH_SIZES)
+def test_every_tensor_of_ten_updates_agrees_with_numpy(
+    backend: Backend, mnist: Dataset, name: str
+) -> None:
+    if backend.name == "numpy":
+        pytest.skip("numpy is what the others are compared with")
+    batch_size = {"two-layer": 512, "lenet": 5, "fast99": 5}.get(name, 17)
+    data = replace(mnist, x_test=mnist.x_test[:100], t_test=mnist.t_test[:100])
+    _, other = compare_backends(
+        name, [get_backend("numpy"), backend], data, steps=STEPS, batch_size=batch_size
+    )
+    assert len(other.tolerances) == STEPS
+    assert other.errors
+    assert other.first_divergence is None
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_follow_the_reference(
+    backend: Backend, mnist: Dataset, name: str, weight_decay: float
+) -> None:
+    lr, steps, batch_size = 0.01, 6, 4
+    settings = {"weight_decay": weight_decay}
+    if name not in PLAIN:
+        # With the usual 1e-8, the rounding of a gradient near 0 decides its step.
+        settings["eps"] = 0.01
+    model = create_model("two-layer", backend=backend, hidden_sizes=(6,), dtype="float64")
+    start = model.state_dict()
+    trainer = Trainer(model, OPTIMIZERS[name](lr=lr, **settings))
+    assert_same_trajectory(
+        train(trainer, mnist, steps=steps, batch_size=batch_size),
+        ref.train(
+            "two-layer",
+            start,
+            mnist.x_train,
+            mnist.t_train,
+            optimizer=name,
+            lr=lr,
+            steps=steps,
+            batch_size=batch_size,
+            **settings,
+        ),
+        start=start,
+        dtype="float64",
+        terms=784,
+    )
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_follow_the_reference(mnist: Dataset, name: str) -> None:
+    lr, steps, batch_size = 0.1, 10, 4
+    schedule, reference_schedule = SCHEDULES[name]
+    model = create_model("two-layer", backend="numpy", hidden_sizes=(6,), dtype="float64")
+    start = model.state_dict()
+    trainer = Trainer(model, "sgd", lr=lr, schedule=schedule, total_steps=steps)
+    assert_same_trajectory(
+        train(trainer, mnist, steps=steps, batch_size=batch_size),
+        ref.train(
+            "two-layer",
+            start,
+            mnist.x_train,
+            mnist.t_train,
+            optimizer="sgd",
+            lr=lr,
+            steps=steps,
+            batch_size=batch_size,
+            schedule=reference_schedule,
+        ),
+        start=start,
+        dtype="float64",
+        terms=784,
+    )
+
+
+@pytest.mark.parametrize("total", [2, 3, 10, 997])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_learning_rate_of_every_step(name: str, total: int) -> None:
+    schedule, reference_schedule = SCHEDULES[name]
+    got = [0.02 * schedule.factor(step, total) for step in range(total)]
+    want = [reference_schedule(step, total, 0.02) for step in range(total)]
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.3, 0.9, 0.99])
+@pytest.mark.parametrize("total", [1, 2, 10])
+def test_one_cycle_stays_between_its_ends(warmup: float, total: int) -> None:
+    schedule = schedules.OneCycleSchedule(warmup=warmup)
+    factors = [schedule.factor(step, total) for step in range(total + 3)]  # and a little beyond
+    assert all(1 / 250_000 <= factor <= 1 for factor in factors)
+
+
+def test_one_cycle_refuses_a_rise_without_a_fall() -> None:
+    with pytest.raises(ValueError, match=r"warmup must be at least 0 and less than 1, got 1\.0"):
+        schedules.OneCycleSchedule(warmup=1.0)
