@@ -66,3 +66,7 @@ __all__ = [
     "save_checkpoint",
     "save_model",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -19,10 +19,11 @@ import pytest
 from mnist_accel.commands import data as data_command
 from mnist_accel.data import load_dataset
 from mnist_accel.data.idx import format_idx
+from mnist_accel.data.sources import package_index
 from mnist_accel.data.sources.digests import FILE_NAMES, MNIST, PublishedSet
 from mnist_accel.data.sources.folders import Cache, Copies
 from mnist_accel.data.sources.mirrors import Mirrors
-from mnist_accel.data.sources.obtain import obtain, package_index
+from mnist_accel.data.sources.obtain import obtain
 from mnist_accel.data.sources.package_index import PackageIndex
 from mnist_accel.errors import DataError
 from mnist_accel.util.files import write_atomically
