@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,128 +20,25 @@ from backends.numba.kernels import epoch, inference, lists
 from backends.numba.kernels.stages import LINEAR, SPARSE_LINEAR
 from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset
-from mnist_accel.data.batches import Sampling
 from mnist_accel.nn import layers, losses, optimizers
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.evaluation import evaluate
 from mnist_accel.training.reports import StepsReport
 from mnist_accel.training.trainer import Trainer
-from mnist_accel.util.tolerance import relative_tolerance
-from tests.support.closeness import assert_close
+from tests.support.compiled_training import (
+    NETWORKS,
+    OPTIMIZERS,
+    assert_compiled_matches_eager,
+    make_network,
+)
 
-STEPS = 10
 L = layers
-NETWORKS: dict[str, tuple[tuple[int, ...], Sequence[layers.Layer]]] = {
-    "no bias": ((784,), [L.Linear(20, bias=False), L.Tanh(), L.Linear(10, bias=False)]),
-    "one layer": ((784,), [L.Linear(10)]),
-    "an activation first": ((784,), [L.Tanh(), L.Linear(10)]),
-    "two activations": ((784,), [L.Linear(9), L.Sigmoid(), L.Tanh(), L.Linear(10)]),
-    "wide": ((784,), [L.Linear(136), L.ReLU(), L.Linear(10)]),
-    "pooling first": ((1, 28, 28), [L.AvgPool2d(), L.Flatten(), L.Linear(10)]),
-    "pooling of 3 by 2": (
-        (1, 28, 28),
-        [L.Conv2d(3, 3), L.ReLU(), L.MaxPool2d(3, stride=2), L.Flatten(), L.Linear(10)],
-    ),
-    "pooling twice": (
-        (1, 28, 28),
-        [L.Conv2d(4, 3), L.MaxPool2d(), L.MaxPool2d(), L.Flatten(), L.Linear(10)],
-    ),
-    "averages between convolutions": (
-        (1, 28, 28),
-        [L.Conv2d(5, 5), L.Tanh(), L.AvgPool2d(), L.Conv2d(7, 3), L.Flatten(), L.Linear(10)],
-    ),
-    "no pooling, sigmoid": (
-        (1, 28, 28),
-        [L.Conv2d(3, 7, padding=1), L.Sigmoid(), L.Flatten(), L.Linear(10)],
-    ),
-    "pooling, then sigmoid": (
-        (1, 28, 28),
-        [L.Conv2d(9, 4), L.MaxPool2d(), L.Sigmoid(), L.Flatten(), L.Linear(10)],
-    ),
-    "many channels": (
-        (1, 28, 28),
-        [
-            L.Conv2d(20, 3, padding=1),
-            L.ReLU(),
-            L.MaxPool2d(),
-            L.Conv2d(33, 3),
-            L.ReLU(),
-            L.MaxPool2d(),
-            L.Flatten(),
-            L.Linear(30),
-            L.ReLU(),
-            L.Linear(10),
-        ],
-    ),
-    "all ties": (
-        (1, 28, 28),
-        [L.Conv2d(3, 3, uniform=True), L.MaxPool2d(ties="all"), L.Flatten(), L.Linear(10)],
-    ),
-    "filters that leave one column": ((1, 28, 28), [L.Conv2d(2, 28), L.Flatten(), L.Linear(10)]),
-    "narrow maps": (
-        (1, 28, 28),
-        [L.Conv2d(2, 26), L.ReLU(), L.Conv2d(17, 2), L.Flatten(), L.Linear(10)],
-    ),
-}
-OPTIMIZERS = {
-    "sgd": optimizers.SGD(lr=0.05),
-    "sgd with decay": optimizers.SGD(lr=0.05, weight_decay=0.1),
-    "sgd with much decay": optimizers.SGD(lr=0.05, weight_decay=4.0),
-    "sgd with most decay": optimizers.SGD(lr=0.05, weight_decay=12.0),
-    "momentum": optimizers.SGD(lr=0.05, momentum=0.9, weight_decay=0.01),
-    "nesterov": optimizers.SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
-    "adagrad": optimizers.AdaGrad(lr=0.01, weight_decay=0.01),
-    "rmsprop": optimizers.RMSProp(lr=0.001, weight_decay=0.01),
-    "adam": optimizers.Adam(lr=0.001, weight_decay=0.01),
-    "adamw": optimizers.AdamW(lr=0.001, weight_decay=0.1),
-}
 
 
 @pytest.fixture(scope="module")
 def numba() -> Backend:
     return get_backend("numba")
-
-
-def network(name: str, backend: Backend, dtype: str = "float64") -> Network:
-    input_shape, row = NETWORKS[name]
-    return Network(
-        row, losses.SoftmaxCrossEntropy(), input_shape=input_shape, backend=backend, dtype=dtype
-    )
-
-
-def assert_tiers_agree(
-    models: tuple[Network, Network],
-    data: tuple[Any, Any],
-    optimizer: optimizers.Optimizer,
-    *,
-    batch_size: int,
-    sampling: Sampling = "shuffle",
-) -> None:
-    """Train one network compiled and its twin operation by operation, and compare all."""
-    images, labels = data
-    trainers, histories = [], []
-    for model, compiled in zip(models, (True, False), strict=True):
-        trainer = Trainer(
-            model, optimizer, batch_size=batch_size, sampling=sampling, seed=5, compiled=compiled
-        )
-        assert (trainer.compiled is not None) == compiled, trainer.not_compiled
-        trainers.append(trainer)
-        histories.append(trainer.fit(images, labels, iterations=STEPS))
-    model = models[0]
-    terms = 784 * batch_size  # a gradient adds up images, each of which adds up pixels
-    settings = {"dtype": model.dtype, "terms": terms, "steps": STEPS}
-    got, want = (np.array(history.losses) for history in histories)
-    np.testing.assert_allclose(
-        got, want, rtol=relative_tolerance(model.dtype, terms=terms, steps=STEPS)
-    )
-    assert [e.train_accuracy for e in histories[0].epochs] == [
-        e.train_accuracy for e in histories[1].epochs
-    ]
-    for key, weight in models[1].state_dict().items():
-        assert_close(model.state_dict()[key], weight, label=key, **settings)
-    for name, array in trainers[1].optimizer_state.items():
-        assert_close(trainers[0].optimizer_state[name], array, label=name, **settings)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -156,7 +53,7 @@ def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> 
     if isinstance(optimizer, optimizers.Adam) and dtype == "float32":
         # With its eps of 1e-8, the rounding of a gradient near 0 becomes a step of its own.
         optimizer = replace(optimizer, eps=1e-4)
-    assert_tiers_agree(
+    assert_compiled_matches_eager(
         models,  # type: ignore[arg-type]
         (mnist.x_train[:count], mnist.t_train[:count]),
         optimizer,
@@ -167,17 +64,19 @@ def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_of_ones_own(numba: Backend, mnist: Dataset, name: str) -> None:
-    models = network(name, numba), network(name, numba)
+    models = make_network(name, numba), make_network(name, numba)
     data = mnist.x_train[:101], mnist.t_train[:101]
-    assert_tiers_agree(models, data, optimizers.SGD(lr=0.02), batch_size=40)
+    assert_compiled_matches_eager(models, data, optimizers.SGD(lr=0.02), batch_size=40)
 
 
 @pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer(numba: Backend, mnist: Dataset, name: str, *, sparse: bool) -> None:
-    models = network("two activations", numba), network("two activations", numba)
+    models = make_network("two activations", numba), make_network("two activations", numba)
     images = mnist.x_train[:101] if sparse else 255 - mnist.x_train[:101]
-    assert_tiers_agree(models, (images, mnist.t_train[:101]), OPTIMIZERS[name], batch_size=64)
+    assert_compiled_matches_eager(
+        models, (images, mnist.t_train[:101]), OPTIMIZERS[name], batch_size=64
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,7 +91,7 @@ def test_lists_are_taken_where_few_pixels_are_not_0(
     elif part != "mnist":
         random = np.random.default_rng(0).random(images.shape)
         images = (random < part).astype(np.uint8)
-    trainer = Trainer(network("wide", numba))
+    trainer = Trainer(make_network("wide", numba))
     assert isinstance(trainer.compiled, NumbaEpoch)
     data = trainer.compiled.load(images.reshape(len(images), -1), labels)
     stage = SPARSE_LINEAR if takes_lists else LINEAR
@@ -209,7 +108,7 @@ def test_images_that_can_be_written_to_are_compiled_for_with_all_others(
     compiled = (epoch.run_steps, inference.predict, lists.count_by_column, lists.write_lists)
     known = []
     for pixels, targets in ((images, labels), (images.copy(), labels.copy())):
-        model = network("wide", numba)
+        model = make_network("wide", numba)
         Trainer(model, batch_size=20).fit(pixels, targets, epochs=1)
         model.predict(pixels)
         known.append([len(function.signatures) for function in compiled])
@@ -245,7 +144,7 @@ def test_every_loss(numba: Backend, mnist: Dataset, loss: losses.Loss) -> None:
         Network(row, loss, input_shape=(784,), backend=numba, dtype="float64") for _ in range(2)
     )
     data = mnist.x_train[:90], mnist.t_train[:90]
-    assert_tiers_agree(models, data, optimizers.SGD(lr=0.05), batch_size=32)  # type: ignore[arg-type]
+    assert_compiled_matches_eager(models, data, optimizers.SGD(lr=0.05), batch_size=32)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
@@ -253,17 +152,19 @@ def test_every_loss(numba: Backend, mnist: Dataset, loss: losses.Loss) -> None:
 def test_float_images(numba: Backend, mnist: Dataset, dtype: str, *, sparse: bool) -> None:
     images = mnist.x_train[:80] / np.float64(255)
     images = images if sparse else 1 - images
-    models = network("wide", numba, dtype), network("wide", numba, dtype)
-    assert_tiers_agree(models, (images, mnist.t_train[:80]), optimizers.SGD(), batch_size=64)
+    models = make_network("wide", numba, dtype), make_network("wide", numba, dtype)
+    assert_compiled_matches_eager(
+        models, (images, mnist.t_train[:80]), optimizers.SGD(), batch_size=64
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 31, 32, 33, 600])
 def test_batches_that_threads_share_unevenly(
     numba: Backend, mnist: Dataset, batch_size: int
 ) -> None:
-    models = network("wide", numba), network("wide", numba)
+    models = make_network("wide", numba), make_network("wide", numba)
     data = mnist.x_train[:1000], mnist.t_train[:1000]
-    assert_tiers_agree(models, data, optimizers.SGD(), batch_size=batch_size)
+    assert_compiled_matches_eager(models, data, optimizers.SGD(), batch_size=batch_size)
 
 
 class StopsOften:

@@ -21,19 +21,24 @@ from backends.cupy.launch import wgrad_update as descent
 from backends.cupy.loader import Kernels
 from mnist_accel.data import Dataset
 from mnist_accel.errors import DivergedError
-from mnist_accel.nn import losses, optimizers
+from mnist_accel.nn import layers, losses, optimizers
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
-from tests.backends import test_compiled_epoch
-from tests.backends.test_compiled_epoch import NETWORKS, OPTIMIZERS, L, assert_tiers_agree, network
 from tests.support.closeness import assert_same_bits
+from tests.support.compiled_training import (
+    NETWORKS,
+    OPTIMIZERS,
+    assert_compiled_matches_eager,
+    make_network,
+)
 from tests.support.cuda_emulator.cupy import EmulatedCupy, Stream
 from tests.support.cuda_emulator.module import Device, RawKernel, ThreadOrder
 from tests.support.emulated_backend import EmulatedBackend
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
 pytestmark = pytest.mark.emulated
+L = layers
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +46,9 @@ def emulated() -> EmulatedBackend:
     return EmulatedBackend()
 
 
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have steps enough for a smaller batch and another epoch; threads are slow to emulate."""
-    monkeypatch.setattr(test_compiled_epoch, "STEPS", 4)
+def assert_tiers_agree(*args: Any, steps: int = 4, **options: Any) -> None:
+    """Compare after a few steps: enough for a smaller batch and a second epoch, fast to emulate."""
+    assert_compiled_matches_eager(*args, steps=steps, **options)
 
 
 # Where there is a GPU, real graphs are captured as well.
@@ -83,11 +87,9 @@ def test_steps_of_every_recipe(
     name: str,
     real: int,
     emulated: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = RECIPES[name]
     batch_size = emulated if isinstance(backend, EmulatedBackend) else real
-    monkeypatch.setattr(test_compiled_epoch, "STEPS", 10)
     models = tuple(create_model(name, backend=backend, seed=3) for _ in range(2))
     count = max(3, batch_size * 2 - 1)  # the last batch of an epoch is smaller
     optimizer = optimizers.create_optimizer(recipe.optimizer, lr=recipe.lr)
@@ -100,20 +102,18 @@ def test_steps_of_every_recipe(
         optimizer,
         batch_size=batch_size,
         sampling=recipe.sampling,
+        steps=10,
     )
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
-def test_ten_steps_of_pooled_convolutions(
-    mnist: Dataset, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(test_compiled_epoch, "STEPS", 10)
+def test_ten_steps_of_pooled_convolutions(mnist: Dataset, order: ThreadOrder) -> None:
     backend = EmulatedBackend(Device(order, seed=7))
     row = [L.Conv2d(3, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(4, 2), L.ReLU(), L.MaxPool2d()]
     row += [L.Flatten(), L.Linear(6), L.ReLU(), L.Linear(10)]
     models = twins(row, 12, backend)
     data = np.ascontiguousarray(mnist.x_train[:11, 8:20, 8:20]), mnist.t_train[:11]
-    assert_tiers_agree(models, data, optimizers.Adam(), batch_size=4)  # type: ignore[arg-type]
+    assert_tiers_agree(models, data, optimizers.Adam(), batch_size=4, steps=10)
 
 
 def small_convolutions(backend: Backend) -> tuple[Network, Network]:
@@ -217,7 +217,7 @@ SLOW = {"many channels", "narrow maps", "filters that leave one column", "wide"}
 @emulated_and_real
 @pytest.mark.parametrize("name", sorted(NETWORKS.keys() - SLOW))
 def test_networks_of_ones_own(backend: Backend, mnist: Dataset, name: str) -> None:
-    models = network(name, backend), network(name, backend)
+    models = make_network(name, backend), make_network(name, backend)
     data = mnist.x_train[:11], mnist.t_train[:11]
     assert_tiers_agree(models, data, optimizers.SGD(lr=0.02), batch_size=4)
 
@@ -225,7 +225,7 @@ def test_networks_of_ones_own(backend: Backend, mnist: Dataset, name: str) -> No
 @emulated_and_real
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer(backend: Backend, mnist: Dataset, name: str) -> None:
-    models = network("two activations", backend), network("two activations", backend)
+    models = make_network("two activations", backend), make_network("two activations", backend)
     data = mnist.x_train[:19], mnist.t_train[:19]
     assert_tiers_agree(models, data, OPTIMIZERS[name], batch_size=8)
 
@@ -276,7 +276,7 @@ def test_many_classes_have_a_loss_of_their_own(emulated: EmulatedBackend, mnist:
 @emulated_and_real
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_float_images(backend: Backend, mnist: Dataset, dtype: str) -> None:
-    models = network("one layer", backend, dtype), network("one layer", backend, dtype)
+    models = make_network("one layer", backend, dtype), make_network("one layer", backend, dtype)
     images = mnist.x_train[:19] / np.float64(255)
     assert_tiers_agree(models, (images, mnist.t_train[:19]), optimizers.SGD(), batch_size=8)
 
@@ -462,7 +462,7 @@ def test_a_batch_that_does_not_fit_says_which_would(
 ) -> None:
     monkeypatch.setattr(cupy_workspace, "MOST_ROWS_A_SECTION", 10_000)
     backend = EmulatedBackend(memory_bytes=2_800_000)
-    model = network("an activation first", backend, "float32")
+    model = make_network("an activation first", backend, "float32")
     trainer = Trainer(model, "sgd", batch_size=900)
     data = trainer.prepare(mnist.x_train[:900], mnist.t_train[:900])
     with pytest.raises(MemoryError) as caught:
