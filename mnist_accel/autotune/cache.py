@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_accel.autotune.measure import Candidate
-from mnist_accel.util.cache_folder import cache_folder
-from mnist_accel.util.files import write_atomically
+from mnist_accel.util.files import cache_folder, write_atomically
 
 
 def trials_folder() -> Path:

@@ -17,7 +17,7 @@ from mnist_accel.console.phases import Phases, getting_ready
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.training.trainer import Trainer
-from mnist_accel.util.home import without_home
+from mnist_accel.util.text import abbreviate_home
 
 MakeTrainer: TypeAlias = Callable[[TrainSettings, Backend], Trainer]
 
@@ -35,11 +35,11 @@ class Choice:
 
     Attributes:
         selection: the backend, whose `threads` are chosen.
-        figures: what was measured, in words; empty where nothing was.
+        measurements: what was measured, in words; empty where nothing was.
     """
 
     selection: Selection
-    figures: str = ""
+    measurements: str = ""
 
     def describe(self) -> str:
         """Return the backend, the device, the threads and the reason in one line."""
@@ -47,11 +47,11 @@ class Choice:
         count = backend.threads
         threads = "" if count is None else f", {count} thread{'' if count == 1 else 's'}"
         device = "" if backend.device is None else f", device {backend.device}"
-        told = "; ".join([self.figures, *selection.passed_over]) if self.figures else ""
+        told = "; ".join([self.measurements, *selection.passed_over]) if self.measurements else ""
         return f"{backend.name}{device}{threads} ({told or selection.reason})"
 
 
-def as_told(settings: TrainSettings) -> Choice:
+def choose_by_settings(settings: TrainSettings) -> Choice:
     """Return the choice of the user, and nothing else; "auto" is the best that can run.
 
     Raises:
@@ -68,7 +68,7 @@ def as_told(settings: TrainSettings) -> Choice:
     return Choice(selection)
 
 
-def choose(
+def choose_fastest(
     settings: TrainSettings,
     images: NDArray[Any],
     labels: NDArray[Any],
@@ -113,7 +113,7 @@ def choose(
         ]
         key = _key(settings, backends, candidates, images, batch_size)
         paces = recall(key, candidates) if len(candidates) > 1 else dict.fromkeys(candidates, 1.0)
-    source = f"remembered in {without_home(str(trials_folder()))}"
+    source = f"remembered in {abbreviate_home(str(trials_folder()))}"
     if paces is None:
         with phases.time("prepare"), getting_ready(note):
             copies = {

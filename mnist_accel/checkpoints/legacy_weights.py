@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mnist_accel.errors import DataError
 from mnist_accel.util.restricted_pickle import load_pickle
+from mnist_accel.util.text import one_line
 
 
 def read_legacy_weights(path: str | Path) -> dict[str, NDArray[np.float32]]:
@@ -51,7 +52,7 @@ def _payload_of_npy(data: bytes, *, name: str) -> bytes:
         else:
             shape, _, dtype = npy_format.read_array_header_2_0(file)
     except Exception as error:  # NumPy parses the header as Python, which can raise anything
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DataError(f"{name} is not a well-formed .npy file: {reason}") from error
     if dtype != np.dtype(object) or shape != ():
         raise DataError(

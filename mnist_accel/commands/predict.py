@@ -19,7 +19,7 @@ from mnist_accel.commands.arguments import (
     integer,
 )
 from mnist_accel.errors import DataError, UsageError
-from mnist_accel.util.writable import check_writable
+from mnist_accel.util.files import check_writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ on how often the training was stopped and resumed, and there is no generator who
 saved.
 """
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias, get_args
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import MOST_EXAMPLES, ROUNDS, Order, OrderKind
+from mnist_accel.util.ceil_div import ceil_div
 
 Sampling: TypeAlias = OrderKind
 
@@ -58,7 +58,7 @@ class BatchSampler:
             return 1
         if self.sampling == "replacement":
             return max(1, self.examples // self.batch_size)
-        return math.ceil(self.examples / self.batch_size)
+        return ceil_div(self.examples, self.batch_size)
 
     def order(self, epoch: int) -> Order:
         """Return the order in which epoch `epoch`, counted from 0, takes its images."""

@@ -117,9 +117,9 @@ def load_mnist(
 
 
 def _load_published(name: str, data_dir: str | Path | None) -> Dataset:
-    from mnist_accel.data.sources.obtain import obtain  # only here is a network needed
+    from mnist_accel.data.sources.fetch import fetch_files  # only here is a network needed
 
-    files, source = obtain(PUBLISHED_SETS[name], data_dir=data_dir)
+    files, source = fetch_files(PUBLISHED_SETS[name], data_dir=data_dir)
     x_train, t_train, x_test, t_test = (parse_idx(files[file], name=file) for file in FILE_NAMES)
     names = _FASHION_NAMES if name == "fashion-mnist" else DIGIT_NAMES
     return Dataset(name, x_train, t_train, x_test, t_test, names, source)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mnist_accel._version import __version__
-from mnist_accel.util.home import without_home
+from mnist_accel.util.text import abbreviate_home, one_line
 
 Status: TypeAlias = Literal["ok", "WARN", "problem", "skipped"]
 
@@ -73,12 +73,13 @@ def diagnose() -> list[Finding]:
                 Finding(
                     name,
                     "problem",
-                    f"cannot be looked at ({type(error).__name__}: {_one_line(error)})",
+                    f"cannot be looked at ({type(error).__name__}: {one_line(error)})",
                     "reinstall mnist-accel; if that does not help, report this",
                 )
             )
     return [
-        replace(f, detail=without_home(f.detail), remedy=without_home(f.remedy)) for f in findings
+        replace(f, detail=abbreviate_home(f.detail), remedy=abbreviate_home(f.remedy))
+        for f in findings
     ]
 
 
@@ -221,7 +222,7 @@ def _data() -> Iterator[Finding]:
             read_folder(folder, MNIST)
         except (DataError, OSError) as error:
             remedy = f"put MNIST's four files there, or unset {ENVIRONMENT_VARIABLE}"
-            yield Finding(DATA, "problem", f"{named}: {_one_line(error)}", remedy)
+            yield Finding(DATA, "problem", f"{named}: {one_line(error)}", remedy)
         else:
             yield Finding(DATA, "ok", f"{named}: MNIST is there and intact")
         return
@@ -279,7 +280,7 @@ def _runs() -> Iterator[Finding]:
 
 def _writable(name: str, folder: Path, *, status: Status, remedy: str) -> Finding:
     """Try to write to a folder, or to where it would be made, leaving nothing behind."""
-    from mnist_accel.util.writable import check_writable
+    from mnist_accel.util.files import check_writable
 
     try:
         check_writable(folder)
@@ -295,10 +296,6 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

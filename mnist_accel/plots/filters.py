@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from mnist_accel.plots.style import WIDTH, styled, to_png
+from mnist_accel.util.ceil_div import ceil_div
 
 
 @styled
@@ -27,7 +28,7 @@ def figure_filters(filters: ArrayLike) -> Figure:
         # Full rows where that leaves the sheet no wider than four times its height.
         side = math.isqrt(outputs - 1) + 1
         columns = next(c for c in range(side, 2 * side + 1) if outputs % c == 0 or c == 2 * side)
-        rows = -(-outputs // columns)
+        rows = ceil_div(outputs, columns)
     else:
         rows, columns = inputs, outputs
         array = array.transpose(1, 0, 2, 3)

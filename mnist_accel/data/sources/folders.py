@@ -11,8 +11,7 @@ from pathlib import Path
 from mnist_accel.data.idx import IMAGES_MAGIC, LABELS_MAGIC, read_idx_bytes
 from mnist_accel.data.sources.digests import FILE_NAMES, PublishedSet, VerifiedFiles, verify
 from mnist_accel.errors import DataError
-from mnist_accel.util.cache_folder import cache_folder
-from mnist_accel.util.files import write_atomically
+from mnist_accel.util.files import cache_folder, write_atomically
 
 ENVIRONMENT_VARIABLE = "MNIST_ACCEL_DATA"
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from mnist_accel.data.idx import unpack_idx
 from mnist_accel.data.sources.digests import PublishedSet, VerifiedFiles, verify
 from mnist_accel.errors import DataError
+from mnist_accel.util.text import one_line
 
 _MIRRORS = {
     "mnist": (
@@ -124,7 +125,7 @@ def _root_cause(error: BaseException) -> str:
     """Return the first cause of an error, which says most in fewest words."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
 
 
 class _Body(io.BytesIO):

@@ -15,7 +15,7 @@ from backends import get_backend
 from mnist_accel.autotune import cache as trial_cache
 from mnist_accel.autotune import choose as backend_choice
 from mnist_accel.autotune import measure as trial
-from mnist_accel.autotune.choose import choose, fastest
+from mnist_accel.autotune.choose import choose_fastest, fastest
 from mnist_accel.autotune.measure import Candidate, Copy, race, watch_disturbance
 from mnist_accel.commands import main
 from mnist_accel.console.display import format_pace
@@ -194,7 +194,7 @@ class Laboratory:
         """Choose for these settings; return the choice and the phases."""
         phases = Phases()
         images = np.eye(784, dtype=np.uint8) if images is None else images
-        choice = choose(
+        choice = choose_fastest(
             resolve({"batch_size": 64, **given}),
             images,
             np.zeros(len(images), int),
@@ -254,7 +254,7 @@ def test_what_was_measured_is_remembered(laboratory, trials, monkeypatch):
     again, phases = laboratory.choose()
     assert laboratory.trials == 1
     assert again.selection.backend.threads == first.selection.backend.threads == 2
-    assert again.figures == first.figures.replace(
+    assert again.measurements == first.measurements.replace(
         "measured", f"remembered in ~/{trials.relative_to(trials.parents[1])}"
     )
     assert list(phases.seconds) == ["setup"]
@@ -268,7 +268,7 @@ def test_what_a_busy_machine_did_is_not_remembered(laboratory, trials, monkeypat
     counts = itertools.count(step=10**9)
     monkeypatch.setattr(trial, "_involuntary_switches", lambda: next(counts))
     choice, _ = laboratory.choose()
-    assert choice.figures.startswith("measured on a busy machine: numba 410 k")
+    assert choice.measurements.startswith("measured on a busy machine: numba 410 k")
     assert not trials.exists()
     laboratory.choose()
     assert laboratory.trials == 2
@@ -416,7 +416,7 @@ def test_resume_takes_the_same_number_and_measures_nothing(run, monkeypatch):
     run("train", *small, "--threads", 2, "--iterations", 5, "--out", "parted")
     run("train", *small, "--threads", 2, "--iterations", 9, "--out", "straight", "--quiet")
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "choose", lambda *_, **__: pytest.fail("a trial"))
+        patch.setattr(training_run, "choose_fastest", lambda *_, **__: pytest.fail("a trial"))
         err = run("train", "--resume", "parted", "--iterations", 9)
         assert "backend numba, 2 threads (Numba " in err
         weights = [

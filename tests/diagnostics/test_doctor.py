@@ -21,8 +21,8 @@ from mnist_accel.data.sources.digests import FILE_NAMES, PublishedSet
 from mnist_accel.diagnostics import doctor as diagnosis
 from mnist_accel.nn import AvgPool2d, Dropout, Flatten, Linear, Tanh
 from mnist_accel.recipes.models import RECIPES, create_model
-from mnist_accel.util.cache_folder import cache_folder
-from mnist_accel.util.home import without_home
+from mnist_accel.util.files import cache_folder
+from mnist_accel.util.text import abbreviate_home
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,7 +150,7 @@ def test_home_folder_is_not_told(doctor, home):
 )
 def test_only_the_home_folder_is_shortened(text, short, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
-    assert without_home(text) == short
+    assert abbreviate_home(text) == short
 
 
 def test_corrupt_cache(doctor, home):

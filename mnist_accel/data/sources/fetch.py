@@ -22,6 +22,7 @@ from mnist_accel.data.sources.folders import (
 from mnist_accel.data.sources.mirrors import Mirrors
 from mnist_accel.data.sources.package_index import PackageIndex
 from mnist_accel.errors import DataError
+from mnist_accel.util.text import one_line
 
 
 class Source(Protocol):
@@ -38,7 +39,7 @@ class Source(Protocol):
         ...
 
 
-def obtain(
+def fetch_files(
     published: PublishedSet,
     *,
     data_dir: str | Path | None = None,
@@ -75,7 +76,7 @@ def obtain(
         try:
             files, origin = source.read(published)
         except (DataError, OSError) as error:
-            failures.append(f"{source.name}: {' '.join(str(error).split())}")
+            failures.append(f"{source.name}: {one_line(error)}")
             continue
         if source is not cache:
             cache.write(published, files)
