@@ -1,15 +1,21 @@
-"""Finding a backend by name, and choosing one when the user leaves it open.
+"""Find a backend by name, or choose one for "auto".
 
-Besides the built-in ones, any installed distribution can offer a backend under the entry-point
-group `mnist_accel.backends`: the entry point's name is the backend's, its object the `Backend`
-subclass.
+A backend comes from one of three places:
+
+- a folder of this package (`cupy`, `numba`, `numpy`) with `probe.py` and `backend.py`. The probe
+  runs first and imports its library lazily; `backend.py` imports the library and its kernels at the
+  top, so it is imported only after the probe succeeded. This file is the only one that imports
+  backends by name.
+- a class that `register` added in this process.
+- an installed distribution with an entry point in the group `mnist_accel.backends`: the name of the
+  entry point is the name of the backend, its object the `Backend` subclass.
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol
 
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend
@@ -17,25 +23,85 @@ from backends.names import unknown_name
 
 ENTRY_POINT_GROUP = "mnist_accel.backends"
 
-# Best first: this is the order in which "auto" tries them.
-_BUILT_IN = {
-    "cupy": "backends.cupy.backend:CupyBackend",
-    "numba": "backends.numba.backend:NumbaBackend",
-    "numpy": "backends.numpy.backend:NumpyBackend",
+
+class _Source(Protocol):
+    """Where a backend comes from."""
+
+    def availability(self) -> Availability:
+        """Return whether the backend can run here; may raise if its code is broken."""
+
+    def load(self) -> type[Backend]:
+        """Import the class; may raise if its code is broken."""
+
+
+@dataclass(frozen=True)
+class _BuiltIn:
+    """A folder of this package.
+
+    Attributes:
+        probe: module with a function `availability`; imports no array library at the top.
+        backend: module with the class.
+        class_name: name of the class.
+    """
+
+    probe: str
+    backend: str
+    class_name: str
+
+    def availability(self) -> Availability:
+        found: Availability = importlib.import_module(self.probe).availability()
+        return found
+
+    def load(self) -> type[Backend]:
+        loaded: type[Backend] = getattr(importlib.import_module(self.backend), self.class_name)
+        return loaded
+
+
+@dataclass(frozen=True)
+class _Registered:
+    """A class that `register` added."""
+
+    backend_class: type[Backend]
+
+    def availability(self) -> Availability:
+        return self.backend_class.availability()
+
+    def load(self) -> type[Backend]:
+        return self.backend_class
+
+
+@dataclass(frozen=True)
+class _PlugIn:
+    """An entry point of an installed distribution."""
+
+    entry_point: EntryPoint
+
+    def availability(self) -> Availability:
+        return self.load().availability()
+
+    def load(self) -> type[Backend]:
+        return _checked(self.entry_point.load())
+
+
+# In the order of preference of "auto".
+_BUILT_IN: dict[str, _Source] = {
+    "cupy": _BuiltIn("backends.cupy.probe", "backends.cupy.backend", "CupyBackend"),
+    "numba": _BuiltIn("backends.numba.probe", "backends.numba.backend", "NumbaBackend"),
+    "numpy": _BuiltIn("backends.numpy.probe", "backends.numpy.backend", "NumpyBackend"),
 }
 _registered: dict[str, type[Backend]] = {}
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A backend, and why it is this one.
+    """A backend and the reason for choosing it.
 
     Attributes:
-        requested: the name that was asked for, or "auto".
-        backend: the backend to use.
-        reason: why, in words for the user.
-        fell_back: True where `backend` is not the one that was asked for.
-        passed_over: what speaks against better ones, where "auto" was asked for.
+        requested: the requested name, or "auto".
+        backend: the chosen backend.
+        reason: the reason, in words for the user.
+        fell_back: True if `backend` is not the requested one.
+        passed_over: for "auto", why each better backend cannot run.
     """
 
     requested: str
@@ -46,11 +112,11 @@ class Selection:
 
 
 def register(backend_class: type[Backend]) -> None:
-    """Offer a backend under its `name` in this process.
+    """Add a backend under its `name` in this process.
 
     Raises:
-        TypeError: it is no subclass of `Backend`, or leaves some of its methods abstract.
-        ValueError: another backend, built-in or registered, has this name.
+        TypeError: the class is not a subclass of `Backend`, or some of its methods are abstract.
+        ValueError: a built-in or registered backend already has this name.
     """
     name = _checked(backend_class).name
     if name in _BUILT_IN:
@@ -61,27 +127,27 @@ def register(backend_class: type[Backend]) -> None:
 
 
 def available_backends() -> dict[str, Availability]:
-    """Return, for every known backend, whether it can run here and if not why.
+    """Return the availability of every known backend, by name.
 
-    The built-in backends come first, then registered and installed ones. A broken plug-in
-    is listed with its error as the reason.
+    Built-in backends come first, then registered and installed ones. A plug-in that raises an
+    error is listed as unavailable with the error as the reason.
     """
-    return {name: _availability(load) for name, load in _loaders().items()}
+    return {name: _availability(source) for name, source in _sources().items()}
 
 
 def get_backend(
     name: str = "auto", *, threads: int | None = None, device: int | None = None
 ) -> Backend:
-    """Return the backend called `name`, or the best that can run here for "auto".
+    """Return the backend called `name`, or for "auto" the best one that can run here.
 
     Args:
-        name: a backend's name, or "auto".
+        name: name of a backend, or "auto".
         threads: see `select_backend`.
         device: see `select_backend`.
 
     Raises:
-        ValueError: no backend has this name, or `threads` or `device` is wrong.
-        BackendUnavailableError: it cannot run here; the error says why and what to do.
+        ValueError: the name is unknown, or `threads` or `device` is invalid.
+        BackendUnavailableError: the backend cannot run here; the error has reason and remedy.
     """
     return select_backend(name, fallback=False, threads=threads, device=device).backend
 
@@ -92,18 +158,17 @@ def select_backend(
     """Return the backend called `name` with the reason for the choice.
 
     Args:
-        name: a backend's name, or "auto" for the best that can run here.
-        fallback: where the backend cannot run, return the best one on the CPU instead of raising.
-        threads: the most threads of the CPU that it computes with; None for its own rule. Makes no
-            difference where "auto" comes to a backend that computes elsewhere.
-        device: which of several devices it computes on; None for the library's own choice. "auto"
-            stands for backends that have devices then. Makes no difference to a backend that takes
-            the place of another.
+        name: name of a backend, or "auto" for the best one that can run here.
+        fallback: if the backend cannot run here, return the best CPU backend instead of raising.
+        threads: maximum number of CPU threads; None lets the backend choose. Ignored if "auto"
+            selects a backend that does not compute on CPU threads.
+        device: number of the device to compute on; None lets the library choose. With "auto", only
+            backends with devices are considered. Ignored after a fallback.
 
     Raises:
-        ValueError: no backend has this name; `threads` is below 1 or not for the user to choose; or
-            there is no such device.
-        BackendUnavailableError: it cannot run here, and `fallback` is False.
+        ValueError: the name is unknown; `threads` is below 1 or the backend does not accept it; or
+            the device does not exist.
+        BackendUnavailableError: the backend cannot run here, and `fallback` is False.
     """
     return next(_selections(name, fallback=fallback, threads=threads, device=device))
 
@@ -111,7 +176,7 @@ def select_backend(
 def select_backends(
     name: str, *, fallback: bool, threads: int | None = None, device: int | None = None
 ) -> list[Selection]:
-    """Return all backends that `name` may stand for here, which are several for "auto" alone.
+    """Return every backend that `name` can select: several for "auto", otherwise one.
 
     Arguments and errors are those of `select_backend`, which returns the first of them.
     """
@@ -121,7 +186,7 @@ def select_backends(
 def _selections(
     name: str, *, fallback: bool, threads: int | None, device: int | None
 ) -> Iterator[Selection]:
-    """Yield what may be selected, the best first."""
+    """Yield the possible selections with threads and device applied, the best first."""
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     candidates = _candidates(name, fallback=fallback)
@@ -142,10 +207,10 @@ def _selections(
 
 
 def _with_devices(selections: Iterator[Selection], device: int) -> Iterator[Selection]:
-    """Yield the selections whose backends have devices to choose from.
+    """Yield the selections whose backends have a choice of devices.
 
     Raises:
-        ValueError: there are none.
+        ValueError: no selection has one.
     """
     found = False
     passed_over: tuple[str, ...] = ()
@@ -163,64 +228,65 @@ def _with_devices(selections: Iterator[Selection], device: int) -> Iterator[Sele
 
 
 def _candidates(name: str, *, fallback: bool) -> Iterator[Selection]:
-    """Yield what may be selected, on the device and with the threads that it likes."""
-    loaders = _loaders()
+    """Yield the possible selections with default threads and device, the best first."""
     if name == "auto":
-        yield from _runnable(list(_BUILT_IN))
+        yield from _runnable(_BUILT_IN)
         return
-    if name not in loaders:
-        raise ValueError(unknown_name("backend", name, ("auto", *loaders)))
-    load = loaders[name]
-    availability = _availability(load)
+    sources = _sources()
+    if name not in sources:
+        raise ValueError(unknown_name("backend", name, ("auto", *sources)))
+    source = sources[name]
+    availability = _availability(source)
     if availability.ok:
-        yield Selection(name, load()(), availability.reason, fell_back=False)
+        yield Selection(name, source.load()(), availability.reason, fell_back=False)
         return
     if not fallback:
         raise BackendUnavailableError(name, availability)
-    best = next(_runnable([other for other in ("numba", "numpy") if other != name]))
+    on_cpu = {other: _BUILT_IN[other] for other in ("numba", "numpy") if other != name}
+    best = next(_runnable(on_cpu))
     reason = f"{name} cannot run here: {availability.reason}; {availability.remedy}"
     yield Selection(name, best.backend, reason, fell_back=True)
 
 
-def _runnable(names: list[str]) -> Iterator[Selection]:
-    """Yield those of `names` that can run here, with what speaks against those before them.
+def _runnable(sources: dict[str, _Source]) -> Iterator[Selection]:
+    """Yield the backends that can run here, each with the reasons against those before it.
 
     Raises:
-        BackendUnavailableError: none of them can.
+        BackendUnavailableError: none can run.
     """
     passed_over: list[str] = []
-    for name in names:
-        load = partial(_load_class, _BUILT_IN[name])
-        availability = _availability(load)
+    for name, source in sources.items():
+        availability = _availability(source)
         if availability.ok:
-            reason = "; ".join([availability.reason, *passed_over])
             yield Selection(
-                "auto", load()(), reason, fell_back=False, passed_over=tuple(passed_over)
+                "auto",
+                source.load()(),
+                "; ".join([availability.reason, *passed_over]),
+                fell_back=False,
+                passed_over=tuple(passed_over),
             )
         else:
             passed_over.append(f"not {name}: {availability.reason}")
-    if len(passed_over) == len(names):
+    if len(passed_over) == len(sources):
         raise BackendUnavailableError(
             "auto", Availability(False, "; ".join(passed_over), "see above")
         )
 
 
-def _loaders() -> dict[str, Callable[[], type[Backend]]]:
-    """Return, for every known backend, a function that imports its class."""
-    loaders: dict[str, Callable[[], type[Backend]]] = {}
-    for name, path in _BUILT_IN.items():
-        loaders[name] = partial(_load_class, path)
+def _sources() -> dict[str, _Source]:
+    """Return the source of every known backend, by name."""
+    sources = {**_BUILT_IN}
     for name, backend_class in _registered.items():
-        loaders[name] = partial(_itself, backend_class)
+        sources[name] = _Registered(backend_class)
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        loaders.setdefault(entry_point.name, partial(_load_plug_in, entry_point))
-    return loaders
+        sources.setdefault(entry_point.name, _PlugIn(entry_point))
+    return sources
 
 
-def _availability(load: Callable[[], type[Backend]]) -> Availability:
-    """Return what a backend says of itself, or the error that kept it from doing so."""
+def _availability(source: _Source) -> Availability:
+    """Return the availability of a backend; an error in its code makes it unavailable."""
     try:
-        return load().availability()
+        return source.availability()
     except Exception as error:  # the import of a plug-in may raise anything
         message = " ".join(str(error).split())
         return Availability(
@@ -230,27 +296,16 @@ def _availability(load: Callable[[], type[Backend]]) -> Availability:
         )
 
 
-def _load_class(path: str) -> type[Backend]:
-    """Import "module:Class"."""
-    module, _, attribute = path.partition(":")
-    backend_class: type[Backend] = getattr(importlib.import_module(module), attribute)
-    return backend_class
-
-
-def _load_plug_in(entry_point: EntryPoint) -> type[Backend]:
-    return _checked(entry_point.load())
-
-
 def _checked(candidate: object) -> type[Backend]:
-    """Return a class that others wrote, if it can be a backend.
+    """Return a class from outside this package if it is a complete backend.
 
     Raises:
-        TypeError: it cannot.
+        TypeError: it is not.
     """
     if not (isinstance(candidate, type) and issubclass(candidate, Backend)):
         raise TypeError(
             f"a backend must be a subclass of backends.Backend, got {candidate!r}; derive it from "
-            "that, or from a backend that there is"
+            "that class or from an existing backend"
         )
     missing = sorted(candidate.__abstractmethods__)
     if missing:
@@ -259,7 +314,3 @@ def _checked(candidate: object) -> type[Backend]:
             f"{', '.join(missing)}"
         )
     return candidate
-
-
-def _itself(backend_class: type[Backend]) -> type[Backend]:
-    return backend_class

@@ -21,7 +21,7 @@ from backends.cupy.launch.shapes import Filters, Maps, Windows
 from backends.cupy.launch.wgrad_update import cut_filters, patch_of
 from backends.cupy.loader import REAL, Kernels
 from backends.cupy.memory import memory_errors
-from backends.cupy.probe import cuda_version, describe_device, multiply_in_float32, probe
+from backends.cupy.probe import availability, cuda_version, describe_device, multiply_in_float32
 from backends.operations.common import (
     Array,
     Ties,
@@ -52,10 +52,8 @@ class CupyBackend(Backend):
 
     @classmethod
     def availability(cls) -> Availability:
-        """Go through all that CuPy needs; name the device, or what is missing first."""
-        findings = {stage: finding for stage, finding in probe() if finding is not None}
-        *_, last = findings.values()
-        return findings["device"] if last.ok else last
+        """Return the device, or the first requirement of CuPy that is missing."""
+        return availability()
 
     @property
     def device_count(self) -> int:

@@ -42,6 +42,13 @@ def probe() -> Iterator[tuple[str, Availability | None]]:
         yield name, finding
 
 
+def availability() -> Availability:
+    """Return the device, or the first stage that fails; never raise."""
+    findings = {stage: finding for stage, finding in probe() if finding is not None}
+    *_, last = findings.values()
+    return findings["device"] if last.ok else last
+
+
 def describe_device() -> str:
     """Return name and compute capability of the current device."""
     runtime = _runtime()

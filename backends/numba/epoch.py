@@ -1,6 +1,5 @@
 """Compiled epochs on the CPU: gives each thread its part of some steps, and waits for all."""
 
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, wait
@@ -11,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.numba.kernels import epoch as kernels
+from backends.numba.kernels import lists, losses, updates
+from backends.numba.kernels.workspace import Images, Workspace
 from backends.numba.layout import Layout, lay_out, takes_lists
 from backends.numba.memory import block_capacity, read_only, rooms, whole_lines, zeros
 from backends.order import Order
@@ -50,7 +52,7 @@ class NumbaEpoch(CompiledEpoch):
     Args:
         program: what to run.
         threads: returns how many share batches of so many images.
-        pool: returns the helpers of the calling thread, at least one less than `threads` returns.
+        executor: returns an executor with at least `threads() - 1` workers.
         lock: keeps others from the helpers: epochs that share them out would wait for each other.
     """
 
@@ -59,18 +61,13 @@ class NumbaEpoch(CompiledEpoch):
         program: TrainingProgram,
         *,
         threads: Callable[[int], int],
-        pool: Callable[[], Executor],
+        executor: Callable[[], Executor],
         lock: Lock,
     ) -> None:
         self._program = program
         self._threads = threads
-        self._pool = pool
+        self._executor = executor
         self._lock = lock
-        self._epoch = importlib.import_module("backends.numba.kernels.epoch")
-        self._lists = importlib.import_module("backends.numba.kernels.lists")
-        self._rooms = importlib.import_module("backends.numba.kernels.workspace")
-        losses = importlib.import_module("backends.numba.kernels.losses")
-        updates = importlib.import_module("backends.numba.kernels.updates")
         self._loss = getattr(losses, program.loss.upper())
         rule = program.update
         self._rule = getattr(updates, rule.kind.upper())
@@ -89,14 +86,14 @@ class NumbaEpoch(CompiledEpoch):
         program, pixels, labels = self._program, read_only(pixels), read_only(labels)
         counts, is_sparse = np.zeros(pixels.shape[1], np.int64), False
         if takes_lists(program):
-            self._lists.count_by_column(pixels, counts)
+            lists.count_by_column(pixels, counts)
             is_sparse = int(counts.sum()) < SPARSE_BELOW * pixels.size
         layout = lay_out(program, is_sparse=is_sparse)
         edges = _cut(counts, self._threads(len(pixels))) if is_sparse else _UNCUT
         starts, columns, values = self._as_lists(pixels, edges, int(counts.sum()))
         data = Data(
             layout=layout,
-            images=self._rooms.Images(
+            images=Images(
                 pixels=pixels[:0] if is_sparse else pixels,
                 starts=starts,
                 columns=columns,
@@ -130,14 +127,14 @@ class NumbaEpoch(CompiledEpoch):
             row[layout.positions] = state[name]
         first_outputs = int(layout.plan.stages[0]["outputs"]) if data.images.groups else 0
         deltas = zeros((steps.batch_size, whole_lines(first_outputs, dtype)), dtype)
-        losses = zeros((threads, whole_lines(len(batches), np.float64)), np.float64)
+        loss_sums = zeros((threads, whole_lines(len(batches), np.float64)), np.float64)
         correct = zeros((threads, whole_lines(len(batches), np.int64)), np.int64)
         counter = zeros((whole_lines(1, np.int64),), np.int64)
         rows, bounds = steps.rows(), steps.bounds - steps.first
 
         def part(thread: int) -> None:
             try:
-                self._epoch.run_steps(
+                kernels.run_steps(
                     thread,
                     counter,
                     layout.plan,
@@ -155,7 +152,7 @@ class NumbaEpoch(CompiledEpoch):
                     data.edges,
                     deltas,
                     workspaces,
-                    losses,
+                    loss_sums,
                     correct,
                 )
             finally:
@@ -165,7 +162,7 @@ class NumbaEpoch(CompiledEpoch):
         with self._lock:
             others: list[Future[None]] = []
             try:
-                others.extend(self._pool().submit(part, thread) for thread in range(1, threads))
+                others.extend(self._executor().submit(part, thread) for thread in range(1, threads))
                 part(0)
             finally:  # a key may have been hit before thread 0 began
                 counter[0] = ALL_ARE_HERE
@@ -176,7 +173,7 @@ class NumbaEpoch(CompiledEpoch):
         for name, row in zip(names, packed_state, strict=True):
             state[name][:] = row[layout.positions]
         done = slice(0, len(batches))
-        return losses[:, done].sum(axis=0) / batches, correct[:, done].sum(axis=0)
+        return loss_sums[:, done].sum(axis=0) / batches, correct[:, done].sum(axis=0)
 
     def _compile(self, data: Data) -> None:
         """Run no steps, so that nobody waits for the compiler later."""
@@ -208,7 +205,7 @@ class NumbaEpoch(CompiledEpoch):
             return np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, pixels.dtype)
         starts = np.empty(len(pixels) * (len(edges) - 1) + 1, np.int64)
         columns, values = np.empty(length, np.uint16), np.empty(length, pixels.dtype)
-        self._lists.write_lists(pixels, edges, starts, columns, values)
+        lists.write_lists(pixels, edges, starts, columns, values)
         return starts, columns, values
 
     def _workspaces(self, data: Data, threads: int, batch: int) -> Any:
@@ -216,7 +213,7 @@ class NumbaEpoch(CompiledEpoch):
         dtype, sizes = self._program.dtype, data.layout.sizes
         capacity = block_capacity(sizes, dtype, math.ceil(batch / threads))
         room = rooms(threads, dtype)
-        return self._rooms.Workspace(
+        return Workspace(
             capacity=capacity,
             outputs=room(capacity * sizes["outputs"]),
             gradients=room(capacity * sizes["outputs"]),

@@ -1,6 +1,5 @@
 """Compiled predictions on the CPU."""
 
-import importlib
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -11,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.numba.kernels import inference as kernels
+from backends.numba.kernels import losses
+from backends.numba.kernels.vectors import CACHE_LINE
 from backends.numba.layout import Layout, lay_out
 from backends.numba.memory import (
-    CACHE_LINE,
     MOST_IMAGES_A_BLOCK,
     block_capacity,
     read_only,
@@ -34,17 +35,15 @@ class NumbaInference(CompiledInference):
     Args:
         program: what to run.
         threads: returns how many share so many images.
-        pool: returns the helpers of the calling thread, at least one less than `threads` returns.
+        executor: returns an executor with at least `threads() - 1` workers.
     """
 
     def __init__(
-        self, program: Program, *, threads: Callable[[int], int], pool: Callable[[], Executor]
+        self, program: Program, *, threads: Callable[[int], int], executor: Callable[[], Executor]
     ) -> None:
-        losses = importlib.import_module("backends.numba.kernels.losses")
-        kernels = importlib.import_module("backends.numba.kernels.inference")
         self._pack, self._kernel = kernels.pack, kernels.predict
         self._threads = threads
-        self._pool = pool
+        self._executor = executor
         self._program = program
         self._classes = program.stages[-1].output_shape[0]
         self._layout = lay_out(program, is_sparse=False)
@@ -95,7 +94,7 @@ class NumbaInference(CompiledInference):
         unit = CACHE_LINE // math.gcd(CACHE_LINE, results.strides[0])
         bounds = [count * thread // threads // unit * unit for thread in range(threads)] + [count]
         others = [
-            self._pool().submit(self._kernel, thread, *share, *arguments)
+            self._executor().submit(self._kernel, thread, *share, *arguments)
             for thread, share in enumerate(pairwise(bounds[1:]), start=1)
         ]
         try:

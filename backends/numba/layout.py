@@ -5,7 +5,6 @@ that lets a kernel go faster. `Layout.positions` says where each lies, so packin
 one indexed copy.
 """
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.numba.kernels import stages as _table
+from backends.numba.kernels.vectors import LANES as _LANES
 from backends.program import Program, Stage
 
 Array = NDArray[Any]
-
-_table = importlib.import_module("backends.numba.kernels.stages")
-_LANES: int = importlib.import_module("backends.numba.kernels.vectors").LANES
-
 
 MOST_COLUMNS = 1 << 16  # that the type of the lists of pixels holds
 

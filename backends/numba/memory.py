@@ -1,6 +1,5 @@
 """Memory for the compiled kernels: no vector on two cache lines, no line for two threads."""
 
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.numba.kernels.vectors import CACHE_LINE
+
 Array = NDArray[Any]
 
-CACHE_LINE: int = importlib.import_module("backends.numba.kernels.vectors").CACHE_LINE  # bytes
 # What a block of images leaves behind should fit the cache of a core.
 BLOCK_BYTES = 1 << 20
 FEWEST_IMAGES_A_BLOCK, MOST_IMAGES_A_BLOCK = 8, 256

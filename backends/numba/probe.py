@@ -1,20 +1,31 @@
-"""What Numba makes of this machine: its threads, its cache, and whether a compiled kernel runs."""
+"""Whether Numba can compile and run a kernel here, and with which threads and cache.
 
-import importlib
+The functions import Numba when they are called, so this module is cheap to import.
+"""
+
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from backends.availability import Availability
+
+REINSTALL = (
+    "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
+)
+SET_CACHE = "set NUMBA_CACHE_DIR to a folder that can be written"
 
 
 @dataclass(frozen=True)
 class NumbaState:
-    """How kernels run here.
+    """The settings that kernels run with.
 
     Attributes:
-        compiles: False where Numba was told to run the kernels as Python.
-        threads: how many threads share a batch.
-        cache: folder of compiled code; None where nothing is compiled.
+        compiles: False if NUMBA_DISABLE_JIT is set, so that kernels run as Python code.
+        threads: maximum number of threads for a batch.
+        cache: folder of the compiled code; None if `compiles` is False.
     """
 
     compiles: bool
@@ -22,20 +33,49 @@ class NumbaState:
     cache: Path | None
 
 
+def availability() -> Availability:
+    """Return whether Numba can be imported and a kernel gives the right result; never raise."""
+    if importlib.util.find_spec("numba") is None:
+        return Availability(ok=False, reason="Numba is not installed", remedy=REINSTALL)
+    try:
+        import numba
+    except Exception as error:  # ImportError, or any error that a broken llvmlite raises
+        return Availability(
+            ok=False, reason=f"Numba cannot be imported ({_one_line(error)})", remedy=REINSTALL
+        )
+    try:
+        probe()
+    except Exception as error:  # no cache folder, a full disk, a broken compiler
+        no_cache = isinstance(error, OSError) or "cannot cache" in str(error)
+        return Availability(
+            ok=False,
+            reason=f"a Numba kernel cannot be run ({_one_line(error)})",
+            remedy=SET_CACHE if no_cache else REINSTALL,
+        )
+    return Availability(ok=True, reason=f"Numba {numba.__version__}")
+
+
 def probe() -> NumbaState:
-    """Run a small kernel, compiled now or taken from the cache, and look how that went.
+    """Run a small kernel, compiled or loaded from the cache, and return the settings.
 
     Raises:
-        Exception: whatever Numba runs into, such as a cache that can be put nowhere.
-        RuntimeError: the kernel computed something else than NumPy.
+        RuntimeError: the result of the kernel differs from NumPy's.
+        Exception: any error of Numba, for example if no cache folder can be written.
     """
-    config = importlib.import_module("numba").config
-    kernels = importlib.import_module("backends.numba.kernels.pooling")
+    import numba
+
+    from backends.numba.kernels import pooling
+
+    config: Any = numba.config  # Numba sets its attributes when it is imported
     x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     y = np.empty((1, 1, 2, 2), np.float32)
-    kernels.avg_pool2d(x, 2, 2, y, 0, 1)
+    pooling.avg_pool2d(x, 2, 2, y, 0, 1)
     if not np.array_equal(y.ravel(), [2.5, 4.5, 10.5, 12.5]):
         raise RuntimeError("a compiled kernel gave a wrong result")
     compiles = not config.DISABLE_JIT
-    cache = Path(kernels.avg_pool2d.stats.cache_path) if compiles else None
+    cache = Path(pooling.avg_pool2d.stats.cache_path) if compiles else None
     return NumbaState(compiles, config.NUMBA_NUM_THREADS, cache)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.numba.backend import FEWEST_IMAGES_A_THREAD
+from backends.numba.threads import MIN_IMAGES_PER_THREAD
 from benchmarks.report import numbers
 from benchmarks.report.analysis import (
     KEEPS_COMPILED,
@@ -403,7 +403,7 @@ def _thread_notes(results: ResultSet) -> Iterator[str]:
     if numba is not None and numba.threads > 1:
         yield (
             f"Threads are those that may be used; numba takes one in batches of less than "
-            f"{2 * FEWEST_IMAGES_A_THREAD}."
+            f"{2 * MIN_IMAGES_PER_THREAD}."
         )
 
 

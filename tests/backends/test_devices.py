@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from backends import Availability, DeviceInfo, get_backend, register, registry, select_backend
-from backends.cupy.backend import CupyBackend
 from backends.numpy.backend import NumpyBackend
 from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.commands import main
@@ -44,13 +43,13 @@ def three(monkeypatch):
 @pytest.fixture
 def gpu(monkeypatch):
     """Let "auto" find it first."""
-    monkeypatch.setitem(registry._BUILT_IN, "cupy", f"{__name__}:ThreeDevices")
+    monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._Registered(ThreeDevices))
 
 
 @pytest.fixture
 def no_gpu(monkeypatch):
     missing = Availability(ok=False, reason="no driver", remedy="install it")
-    monkeypatch.setattr(CupyBackend, "availability", classmethod(lambda cls: missing))
+    monkeypatch.setattr("backends.cupy.probe.availability", lambda: missing)
 
 
 def test_device_is_chosen():

@@ -1,5 +1,7 @@
+import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -88,7 +90,7 @@ def test_backends_are_found_by_name():
 def test_auto_prefers_the_gpu_then_numba_then_numpy(monkeypatch):
     with monkeypatch.context() as gpu:
         working = Availability(ok=True, reason="a GPU")
-        gpu.setattr(CupyBackend, "availability", classmethod(lambda cls: working))
+        gpu.setattr("backends.cupy.probe.availability", lambda: working)
         gpu.setattr(CupyBackend, "__init__", lambda self: None)
         selection = select_backend("auto", fallback=False)
         assert selection.backend.name == "cupy"
@@ -109,11 +111,36 @@ def test_auto_prefers_the_gpu_then_numba_then_numpy(monkeypatch):
 
 def test_nothing_can_run(no_cupy, no_numba, monkeypatch):
     broken = Availability(ok=False, reason="no numbers", remedy="count")
-    monkeypatch.setattr(NumpyBackend, "availability", classmethod(lambda cls: broken))
+    monkeypatch.setattr("backends.numpy.probe.availability", lambda: broken)
     with pytest.raises(BackendUnavailableError) as caught:
         get_backend("auto")
     for reason in ("CuPy is not installed", "Numba is not installed", "no numbers"):
         assert reason in caught.value.availability.reason
+
+
+@pytest.mark.parametrize("library", ["numba", "cupy"])
+def test_backend_module_is_imported_only_if_its_library_is_available(library):
+    code = (
+        "import sys\n"
+        f"sys.modules[{library!r}] = None\n"
+        "from backends import available_backends, get_backend\n"
+        f"assert not available_backends()[{library!r}].ok\n"
+        "get_backend('auto')\n"
+        f"print('backends.{library}.backend' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == "False\n"
+
+
+@pytest.mark.parametrize("backend_class", [CupyBackend, NumbaBackend, NumpyBackend])
+def test_built_in_classes_return_the_availability_of_their_probe(backend_class):
+    assert backend_class.availability() == available_backends()[backend_class.name]
 
 
 def test_unknown_name_lists_the_choices(install):
@@ -257,7 +284,7 @@ def test_auto_never_takes_a_plug_in(install, no_cupy, no_numba, monkeypatch):
     register(make_backend("made"))
     assert get_backend("auto").name == "numpy"
     broken = Availability(ok=False, reason="no numbers", remedy="count")
-    monkeypatch.setattr(NumpyBackend, "availability", classmethod(lambda cls: broken))
+    monkeypatch.setattr("backends.numpy.probe.availability", lambda: broken)
     with pytest.raises(BackendUnavailableError):
         get_backend("auto")
 
@@ -292,7 +319,7 @@ def test_threads_of_a_backend_that_has_none_are_refused(monkeypatch):
     register(Elsewhere)
     with pytest.raises(ValueError, match="'elsewhere' does not take a number of threads, got 2"):
         get_backend("elsewhere", threads=2)
-    monkeypatch.setitem(registry._BUILT_IN, "cupy", f"{__name__}:Elsewhere")
+    monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._Registered(Elsewhere))
     assert get_backend("auto", threads=2).threads is None  # whatever auto comes to
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from backends import Availability, get_backend
 from backends.numba.kernels import pooling
-from backends.numpy.backend import NumpyBackend
 from mnist_accel.autotune import cache as trial_cache
 from mnist_accel.commands import main
 from mnist_accel.data.idx import format_idx
@@ -238,7 +237,7 @@ def test_broken_plug_in(doctor, tmp_path, monkeypatch):
 def test_no_backend_at_all(doctor, monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     broken = Availability(ok=False, reason="no numbers", remedy="count")
-    monkeypatch.setattr(NumpyBackend, "availability", classmethod(lambda cls: broken))
+    monkeypatch.setattr("backends.numpy.probe.availability", lambda: broken)
     found = doctor(expected_exit_code=3)
     assert found["backend auto"]["status"] == "problem"
     assert found["Numba kernels"]["status"] == "skipped"

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from backends.numba.kernels.chunks import IMAGES_PER_CHUNK
 from backends.numba.kernels.compilation import entry
+from backends.numba.kernels.tiles import IMAGES_PER_TILE
 
 
 @njit(inline="always")
@@ -94,7 +94,7 @@ def conv2d(x: Any, weight: Any, bias: Any, y: Any, first: int, last: int) -> Non
     filters = weight.reshape(out_channels, -1)
     offsets = _tap_offsets(channels, kh, kw, width, height * width)
     plane = np.empty(oh * width, x.dtype)
-    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(x))):
+    for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(x))):
         for o in range(out_channels):
             plane[:] = bias[o]
             _add_taps(plane, images[n], filters[o], offsets, span)
@@ -139,8 +139,8 @@ def conv2d_backward(
 
     dweights[first:last] = 0
     dbiases[first:last] = 0
-    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(x))):
-        chunk = n // IMAGES_PER_CHUNK
+    for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(x))):
+        chunk = n // IMAGES_PER_TILE
         for o in range(out_channels):
             plane = planes[o * stride + reach : (o + 1) * stride]
             for row in range(oh):

@@ -14,8 +14,8 @@ from typing import Any
 
 from numba import njit
 
-from backends.numba.kernels.chunks import IMAGES_PER_CHUNK
 from backends.numba.kernels.compilation import entry
+from backends.numba.kernels.tiles import IMAGES_PER_TILE
 
 
 @njit(inline="always")
@@ -32,7 +32,7 @@ def _max_pool2d(
 ) -> None:
     """Pool; bits are added up in the type of `one`, which must hold size² of them exactly."""
     channels, oh, ow = y.shape[1:]
-    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(y))):
+    for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(y))):
         for c in range(channels):
             for row in range(oh):
                 for col in range(ow):
@@ -71,7 +71,7 @@ def _max_pool2d_backward(
     dy: Any, mask: Any, size: int, stride: int, dx: Any, first: int, last: int
 ) -> None:
     channels, oh, ow = dy.shape[1:]
-    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(dy))):
+    for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(dy))):
         for c in range(channels):
             dx[n, c] = 0
             for row in range(oh):
@@ -99,7 +99,7 @@ def max_pool2d_backward(
 def _avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -> None:
     channels, oh, ow = y.shape[1:]
     share = y.dtype.type(1) / y.dtype.type(size * size)
-    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(y))):
+    for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(y))):
         for c in range(channels):
             for row in range(oh):
                 for col in range(ow):
@@ -123,7 +123,7 @@ def avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) ->
 def _avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, last: int) -> None:
     channels, oh, ow = dy.shape[1:]
     share = dx.dtype.type(1) / dx.dtype.type(size * size)
-    for n in range(first * IMAGES_PER_CHUNK, min(last * IMAGES_PER_CHUNK, len(dy))):
+    for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(dy))):
         for c in range(channels):
             dx[n, c] = 0
             for row in range(oh):

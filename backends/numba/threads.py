@@ -1,0 +1,65 @@
+"""The worker threads of the Numba backend."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+# A thread with fewer images of a step waits longer at the barriers than it computes.
+MIN_IMAGES_PER_THREAD = 16
+
+
+def threads_for(images: int, *, chosen: int | None, max_threads: int) -> int:
+    """Return how many threads compute a compiled step or prediction.
+
+    Args:
+        images: number of images in a full batch.
+        chosen: number of threads that the user set, or None.
+        max_threads: maximum number of threads if the user set none.
+    """
+    if chosen is not None:
+        return min(chosen, images)
+    return max(1, min(max_threads, images // MIN_IMAGES_PER_THREAD))
+
+
+class WorkerPool:
+    """A pool of threads that compute next to the calling thread.
+
+    A forked process has no threads of its parent, so each process starts its own pool.
+    """
+
+    def __init__(self) -> None:
+        self._process = 0
+        self._workers = 0
+
+    def executor(self, workers: int) -> ThreadPoolExecutor:
+        """Return an executor with `workers` threads, the same one as long as nothing changed."""
+        if (self._process, self._workers) != (os.getpid(), workers):
+            self._executor = ThreadPoolExecutor(workers, "mnist_accel-kernel")
+            self._process, self._workers = os.getpid(), workers
+        return self._executor
+
+
+def run_in_ranges(
+    executor: Callable[[], ThreadPoolExecutor],
+    task: Callable[[int, int], Any],
+    count: int,
+    *,
+    ranges: int,
+) -> None:
+    """Run `task(first, last)` for `ranges` ranges that together cover 0 to `count` − 1.
+
+    The calling thread runs the first range. An error of any range is raised again here.
+
+    Args:
+        executor: returns the executor; not called for a single range.
+        task: computes items `first` to `last` − 1.
+        count: number of items; `task` is called once if it is 0.
+        ranges: number of ranges.
+    """
+    bounds = [count * i // ranges for i in range(ranges + 1)] if count else [0, 0]
+    others = [executor().submit(task, first, last) for first, last in pairwise(bounds[1:])]
+    task(bounds[0], bounds[1])
+    for other in others:
+        other.result()
