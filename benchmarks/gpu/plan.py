@@ -14,12 +14,13 @@ import sys, torch
 sys.exit(0 if torch.cuda.is_available() else f"PyTorch {torch.__version__} finds no GPU")
 """
 SANITIZER = "compute-sanitizer"
-# Every kernel runs in the first file, on little: the sanitizer slows threads down a lot. The second
-# has the two that stay, as recipes launch them.
+# The sanitizer slows kernels down, so it runs only these files: all kernels at small sizes, and
+# the persistent kernels with the sizes of the recipes.
 _SANITIZED = (
     *("-m", "gpu", "--require-backend", "cupy", "-p", "benchmarks.gpu.plain_memory"),
-    *("tests/gpu/test_every_kernel.py", "tests/gpu/test_captured_epoch.py"),
-    *("-k", "every_kernel or one_kernel or small_batches"),
+    "tests/gpu/test_every_kernel.py",
+    "tests/gpu/test_persistent_cnn.py",
+    "tests/gpu/test_persistent_mlp.py",
 )
 
 

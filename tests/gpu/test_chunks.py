@@ -1,0 +1,180 @@
+"""Chunks of graph steps: their length, what they copy, and what happens on errors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends import Backend
+from backends.cupy import epoch as cupy_epoch
+from backends.cupy import workspace as cupy_workspace
+from mnist_accel.data import Dataset
+from mnist_accel.nn import layers, losses
+from mnist_accel.nn.network import Network
+from mnist_accel.recipes.models import create_model
+from mnist_accel.training.trainer import Trainer
+from tests.support.closeness import assert_same_bits
+from tests.support.cuda_emulator.cupy import EmulatedCupy, Stream
+from tests.support.cuda_emulator.module import RawKernel
+from tests.support.emulated_backend import EmulatedBackend
+from tests.support.gpu_training import emulated_and_cupy, small_cnn, small_mlp
+
+pytestmark = pytest.mark.emulated
+L = layers
+
+
+def train(backend: Backend, mnist: Dataset) -> list[Any]:
+    """Train a network that launches most kernels; return its losses and weights."""
+    stack = [L.Conv2d(2, 5), L.MaxPool2d(), L.AvgPool2d(), L.ReLU(), L.MaxPool2d(3, stride=1)]
+    stack += [L.Flatten(), L.Linear(6), L.Tanh(), L.Linear(10)]
+    model = Network(stack, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=backend)
+    trainer = Trainer(model, "adam", batch_size=4, seed=1)
+    history = trainer.fit(mnist.x_train[:30], mnist.t_train[:30], epochs=1)
+    return [history.losses, *model.state_dict().values()]
+
+
+@emulated_and_cupy
+def test_lengths_of_chunks_and_graphs_do_not_change_a_bit(
+    backend: Backend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(backend, mnist)
+    for chunk_steps, graph_steps in ((3, 2), (1, 1), (100, 5)):
+        monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", chunk_steps)
+        monkeypatch.setattr(cupy_epoch, "STEPS_A_GRAPH", graph_steps)
+        assert_same_bits(train(backend, mnist), expected)
+
+
+@emulated_and_cupy
+def test_full_length_graphs_and_single_steps_match_eager_training(
+    backend: Backend, mnist: Dataset
+) -> None:
+    batch_size = 3 if isinstance(backend, EmulatedBackend) else 64
+    data = mnist.x_train[: 100 * batch_size], mnist.t_train[: 100 * batch_size]
+    results = []
+    for compiled in (True, False):
+        model = create_model(
+            "two-layer", backend=backend, seed=3, dtype="float64", hidden_sizes=(7,)
+        )
+        trainer = Trainer(model, "adam", batch_size=batch_size, seed=5, compiled=compiled)
+        history = trainer.fit(*data, iterations=2 * cupy_epoch.STEPS_A_GRAPH + 9)
+        results.append([history.losses, *model.state_dict().values()])
+    for got, want in zip(*results, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-9)
+
+
+def test_graphs_are_captured_again_for_larger_batches(
+    emulated: EmulatedBackend, mnist: Dataset
+) -> None:
+    models = [create_model("two-layer", backend=emulated, hidden_sizes=(5,)) for _ in range(2)]
+    trainers = [
+        Trainer(model, "adam", compiled=compiled)
+        for model, compiled in zip(models, (True, False), strict=True)
+    ]
+    for batch_size, images in ((3, 7), (5, 9), (2, 4)):
+        for trainer in trainers:
+            trainer.batch_size = batch_size
+            part = slice(images, 2 * images)
+            trainer.fit(mnist.x_train[part], mnist.t_train[part], epochs=1)
+    for key, weight in models[1].state_dict().items():
+        np.testing.assert_allclose(models[0].state_dict()[key], weight, rtol=1e-3, atol=1e-6)
+
+
+def test_graphs_use_the_data_of_the_current_call(emulated: EmulatedBackend, mnist: Dataset) -> None:
+    """The data sets have the same shape; the third equals the first."""
+    results = []
+    for compiled in (True, False):
+        model = create_model("two-layer", backend=emulated, hidden_sizes=(5,), dtype="float64")
+        trainer = Trainer(model, "adam", batch_size=4, compiled=compiled)
+        losses = []
+        for part in (slice(0, 8), slice(8, 16), slice(0, 8)):
+            losses += trainer.fit(mnist.x_train[part], mnist.t_train[part], epochs=1).losses
+        results.append(losses)
+    np.testing.assert_allclose(*results, rtol=1e-9)
+
+
+def test_failed_capture_raises_the_error_of_the_launch(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed launch also makes the end of the capture fail; that error would hide the cause."""
+    backend = EmulatedBackend()
+    trainer = Trainer(create_model("two-layer", backend=backend, hidden_sizes=(5,)), "adam")
+
+    def fail(kernel: RawKernel, *args: Any) -> None:
+        if backend.emulator.recorded is not None:
+            raise RuntimeError("the launch has failed")
+
+    def end_capture(stream: Stream) -> None:
+        backend.emulator.recorded = None
+        raise RuntimeError("the capture was invalidated")
+
+    monkeypatch.setattr(RawKernel, "__call__", fail)
+    monkeypatch.setattr(Stream, "end_capture", end_capture)
+    with pytest.raises(RuntimeError, match="the launch has failed"):
+        trainer.fit(mnist.x_train[:20], mnist.t_train[:20], iterations=1)
+    assert backend.emulator.recorded is None
+
+
+def test_interrupted_chunk_leaves_the_weights_unchanged(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = EmulatedBackend()
+    model = create_model("two-layer", backend=backend, hidden_sizes=(5,))
+    trainer = Trainer(model, "sgd", batch_size=2)
+    data = trainer.prepare(mnist.x_train[:6], mnist.t_train[:6])
+    trainer.fit(data, epochs=1)
+    before = model.state_dict()
+    asnumpy = backend._cupy.asnumpy
+
+    def interrupt(array: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backend._cupy, "asnumpy", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(data, epochs=1)
+    monkeypatch.setattr(backend._cupy, "asnumpy", asnumpy)
+    assert_same_bits(list(model.state_dict().values()), list(before.values()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch_size", "launches"),
+    [("graph", 17, 3 * 3), ("persistent_mlp", 5, 1), ("persistent_cnn", 1, 1)],
+)
+def test_chunk_copies_twice_each_way_and_waits_only_at_its_ends(
+    mnist: Dataset, kind: str, batch_size: int, launches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = EmulatedBackend()
+    is_cnn = kind == "persistent_cnn"
+    model = small_cnn(backend, filters=2) if is_cnn else small_mlp(backend)
+    trainer = Trainer(model, "sgd", batch_size=batch_size)
+    images = batch_size * 3
+    data = trainer.prepare(mnist.x_train[:images], mnist.t_train[:images])
+    trainer.fit(data, epochs=1)  # allocates memory and captures the graphs
+    calls: list[str] = []
+    for owner, names in (
+        (EmulatedCupy, ("array", "asarray", "zeros", "empty", "asnumpy")),
+        (Stream, ("synchronize", "begin_capture")),
+        (backend._cupy.cuda.runtime, ("deviceSynchronize", "memGetInfo")),
+        (RawKernel, ("_launch",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, recording(calls, name, getattr(owner, name)))
+    trainer.fit(data, epochs=1)
+    assert calls == [
+        "synchronize",  # work on other streams may have changed the parameters
+        "_launch",  # order of the images
+        *["asarray"] * 2,  # first position of each batch; learning rates
+        *["_launch"] * launches,
+        *["asnumpy"] * 2,  # losses; numbers of correct images
+        "synchronize",
+    ]
+
+
+def recording(calls: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that appends its name to a list and then calls another function."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        calls.append(name)
+        return function(*args, **options)
+
+    return call

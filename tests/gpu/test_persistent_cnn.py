@@ -1,0 +1,96 @@
+"""`persistent_cnn`: one launch trains a small CNN image by image, for all steps of a chunk."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends import Backend
+from backends.cupy import workspace as cupy_workspace
+from mnist_accel.data import Dataset
+from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel.recipes.models import create_model
+from mnist_accel.training.trainer import Trainer
+from tests.support.closeness import assert_same_bits
+from tests.support.cuda_emulator.module import Device, ThreadOrder
+from tests.support.emulated_backend import EmulatedBackend
+from tests.support.gpu_training import (
+    assert_few_steps_match_eager,
+    emulated_and_cupy,
+    kernels_launched_by_step,
+    small_cnn,
+)
+
+pytestmark = pytest.mark.emulated
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "recipe": {},
+    "first ties": {"ties": "first"},
+    "float64": {"dtype": "float64"},
+    "filters divide unevenly among warps": {"filters": 5},
+    "largest number of filters": {"filters": 9},
+    "5×5 filters": {"filters": 3, "kernel_size": 5},
+    "binary cross-entropy": {"filters": 3, "loss": losses.BinaryCrossEntropy()},
+    "quadratic loss": {"filters": 3, "loss": losses.Quadratic()},
+}
+
+
+@emulated_and_cupy
+@pytest.mark.parametrize("name", VARIANTS)
+def test_persistent_cnn_matches_eager_training(backend: Backend, mnist: Dataset, name: str) -> None:
+    models = small_cnn(backend, **VARIANTS[name]), small_cnn(backend, **VARIANTS[name])
+    optimizer = optimizers.SGD(lr=0.01, weight_decay=0.01)
+    data = mnist.x_train[:4], mnist.t_train[:4]
+    assert_few_steps_match_eager(models, data, optimizer, batch_size=1)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_persistent_cnn_needs_no_other_kernel(
+    emulated: EmulatedBackend, mnist: Dataset, name: str
+) -> None:
+    trainer = Trainer(small_cnn(emulated, **VARIANTS[name]), optimizers.SGD(), batch_size=1)
+    assert kernels_launched_by_step(trainer, mnist, images=4) == ["order", "train_one_by_one"]
+
+
+def test_persistent_cnn_accepts_activations_and_float_images(
+    emulated: EmulatedBackend, mnist: Dataset
+) -> None:
+    models = small_cnn(emulated, layers.Tanh()), small_cnn(emulated, layers.Tanh())
+    data = mnist.x_train[:4] / np.float32(255), mnist.t_train[:4]
+    assert_few_steps_match_eager(models, data, optimizers.SGD(lr=0.01), batch_size=1)
+
+
+@pytest.mark.parametrize("order", ThreadOrder)
+def test_thread_order_and_chunk_length_do_not_change_a_bit(
+    mnist: Dataset, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for device, chunk_steps in ((Device(), 1024), (Device(order, seed=2), 2)):
+        monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", chunk_steps)
+        model = create_model("cnn", backend=EmulatedBackend(device))
+        trainer = Trainer(model, "sgd", lr=0.01, batch_size=1)
+        history = trainer.fit(mnist.x_train[:5], mnist.t_train[:5], epochs=2)
+        results.append([history.losses, *model.state_dict().values()])
+    assert_same_bits(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, {"batch_size": 2}),
+        ({}, {"optimizer": optimizers.Adam()}),
+        ({"bias": True}, {}),
+        ({"padding": 1}, {}),
+        ({"filters": 17}, {}),
+        ({"filters": 10}, {}),  # the linear layer does not fit the registers
+        ({"kernel_size": 6}, {}),
+    ],
+)
+def test_unsupported_settings_use_graph_steps(
+    emulated: EmulatedBackend, mnist: Dataset, changes: Any, options: Any
+) -> None:
+    settings = {"optimizer": optimizers.SGD(), "batch_size": 1, **options}
+    trainer = Trainer(small_cnn(emulated, **changes), **settings)
+    launched = set(kernels_launched_by_step(trainer, mnist, images=4))
+    assert {"conv2d", "head", "descend"} <= launched
+    assert "train_one_by_one" not in launched
