@@ -8,8 +8,9 @@ from pathlib import Path
 from benchmarks.cases import LEVELS, PROFILES
 from benchmarks.runner import PROG, run_suite
 from benchmarks.settings import NOT_QUICK, PASSES, Wishes
-from mnist_accel.commands import EXIT_USAGE, Parser
-from mnist_accel.commands.arguments import integer
+from mnist_accel.commands.argument_types import integer
+from mnist_accel.commands.exit_codes import EXIT_USAGE
+from mnist_accel.commands.parser import Parser
 from mnist_accel.errors import UsageError
 
 EXIT_CODES = """exit codes:

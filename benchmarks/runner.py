@@ -15,7 +15,7 @@ from benchmarks.journal import SUFFIX
 from benchmarks.record import begun_with, blame_the_last
 from benchmarks.result_files import load_results
 from benchmarks.settings import Wishes, must_agree, must_be_here, settle
-from mnist_accel.commands import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
+from mnist_accel.commands.exit_codes import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_accel.errors import UsageError
 
 PROG = "python -m benchmarks"

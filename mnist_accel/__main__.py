@@ -1,4 +1,4 @@
-"""Runs any command: `python -m mnist_accel NAME …`."""
+"""The command line as `python -m mnist_accel NAME …`."""
 
 import sys
 

@@ -1,6 +1,8 @@
-"""Runs the command: `python -m mnist_accel.train`."""
+"""The command `train` as `python -m mnist_accel.train`."""
 
-from mnist_accel.commands import run_module
+import sys
+
+from mnist_accel.commands.dispatcher import run_command
 
 if __name__ == "__main__":
-    run_module("train")
+    sys.exit(run_command("train", sys.argv[1:], prog="python -m mnist_accel.train"))

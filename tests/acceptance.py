@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mnist_accel.commands import EXIT_INTERRUPTED
+from mnist_accel.commands.exit_codes import EXIT_INTERRUPTED
 from mnist_accel.recipes.settings import resolve
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.run import start_run

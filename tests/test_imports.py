@@ -36,6 +36,7 @@ def output(code: str, cwd: Path) -> str:
     [
         "import mnist_accel",
         "from mnist_accel import *",
+        "import mnist_accel.commands",
         # Training on NumPy needs none of them either.
         """
 import numpy as np

@@ -24,8 +24,9 @@ from benchmarks.gpu.plan import plan
 from benchmarks.gpu.report import summary, write_report
 from benchmarks.gpu.stages import GRACE_S, Result, Runner, Stage, run_command, run_stages
 from benchmarks.host import ROOT, host_facts
-from mnist_accel.commands import EXIT_USAGE, Parser
-from mnist_accel.commands.arguments import number
+from mnist_accel.commands.argument_types import number
+from mnist_accel.commands.exit_codes import EXIT_USAGE
+from mnist_accel.commands.parser import Parser
 from mnist_accel.errors import UsageError
 from mnist_accel.util.files import write_atomically
 

@@ -1,10 +1,10 @@
-"""Look at what this machine has, and say what is wrong with the command that mends it.
+"""Diagnose this machine: print what works, what does not, and the command that fixes it.
 
-Walks the packages, the GPU from its driver to a test kernel, the other backends, Numba's threads
-and cache, the data, the trials and the folder of runs. Fetches nothing. A missing GPU is no error:
-exit code 0 if a backend can run and the data can be had, else 3 or 4. With --explain it says
-instead how a recipe is computed: on which backend whole epochs are compiled, of which stages, and
-why not on the others.
+Checks the installed packages, the GPU from its driver to a test kernel, the other backends, the
+threads and the cache of Numba, the data, the stored benchmarks of `train`, and the folder of runs.
+Downloads nothing. A missing GPU is not an error: the exit code is 3 if no backend can run, 4 if the
+data cannot be obtained, and otherwise 0. With --explain the command prints instead how a recipe is
+computed on each backend: the stages of its compiled form, or why it is not compiled.
 """
 
 import argparse
@@ -14,24 +14,33 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from mnist_accel.commands import EXIT_BACKEND, EXIT_DATA
-from mnist_accel.commands.arguments import one_of
+from mnist_accel.commands.argument_types import one_of
+from mnist_accel.commands.exit_codes import EXIT_BACKEND, EXIT_DATA
 from mnist_accel.diagnostics.doctor import BACKEND, DATA, Finding, diagnose
+from mnist_accel.diagnostics.explain import Explanation, explain
 from mnist_accel.recipes.models import RECIPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command accepts to its parser."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object, to report bugs")
+    """Add the arguments of the command to its parser."""
     parser.add_argument(
-        "--explain", **one_of("model", RECIPES), help="say how this recipe is computed instead"
+        "--json", action="store_true", help="print one JSON object, such as for a bug report"
+    )
+    parser.add_argument(
+        "--explain",
+        **one_of("model", RECIPES),
+        help="print how this recipe is computed, instead of the diagnosis",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings, or the explanation."""
+    """Print the findings, or the explanation of a recipe."""
     if args.explain is not None:
-        _explain(args.explain, as_json=args.json)
+        explanation = explain(args.explain)
+        if args.json:
+            print(json.dumps(asdict(explanation), indent=2))
+        else:
+            _print_explanation(explanation)
         return 0
     findings = diagnose()
     exit_code = _exit_code(findings)
@@ -39,19 +48,34 @@ def run(args: argparse.Namespace) -> int:
         report = {"exit_code": exit_code, "findings": [asdict(finding) for finding in findings]}
         print(json.dumps(report, indent=2))
     else:
-        _print_table(findings)
+        _print_findings(findings)
     return exit_code
 
 
-def _explain(model: str, *, as_json: bool) -> None:
-    from mnist_accel.console.display import print_table
-    from mnist_accel.diagnostics.explain import explain
+def _exit_code(findings: Sequence[Finding]) -> int:
+    problems = {finding.name for finding in findings if finding.status == "problem"}
+    if BACKEND in problems:
+        return EXIT_BACKEND
+    return EXIT_DATA if DATA in problems else 0
 
-    explanation = explain(model)
-    if as_json:
-        print(json.dumps(asdict(explanation), indent=2))
-        return
-    print(f"{model}: {explanation.network}\n{explanation.training}\n")
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    from mnist_accel.console.display import print_table
+
+    rows: list[tuple[str, str, str]] = []
+    for finding in findings:
+        rows.append((finding.status, finding.name, finding.detail))
+        if finding.remedy:
+            rows.append(("", "", f"-> {finding.remedy}"))
+    print_table(("status", "what", "found"), rows, sys.stdout)
+    count = Counter(finding.status for finding in findings)
+    print(f"\n{count['ok']} ok, {count['WARN']} warnings, {count['problem']} problems")
+
+
+def _print_explanation(explanation: Explanation) -> None:
+    from mnist_accel.console.display import print_table
+
+    print(f"{explanation.model}: {explanation.network}\n{explanation.training}\n")
     ways = [
         (way.backend, "–" if way.most_threads is None else str(way.most_threads), way.how)
         for way in explanation.ways
@@ -69,23 +93,3 @@ def _explain(model: str, *, as_json: bool) -> None:
     remarks = [f"{way.backend}: {remark}" for way in explanation.ways for remark in way.remarks]
     if remarks:
         print("\n" + "\n".join(remarks))
-
-
-def _exit_code(findings: Sequence[Finding]) -> int:
-    problems = {finding.name for finding in findings if finding.status == "problem"}
-    if BACKEND in problems:
-        return EXIT_BACKEND
-    return EXIT_DATA if DATA in problems else 0
-
-
-def _print_table(findings: Sequence[Finding]) -> None:
-    from mnist_accel.console.display import print_table
-
-    rows: list[tuple[str, str, str]] = []
-    for finding in findings:
-        rows.append((finding.status, finding.name, finding.detail))
-        if finding.remedy:
-            rows.append(("", "", f"-> {finding.remedy}"))
-    print_table(("status", "what", "found"), rows, sys.stdout)
-    count = Counter(finding.status for finding in findings)
-    print(f"\n{count['ok']} ok, {count['WARN']} to know of, {count['problem']} to mend")

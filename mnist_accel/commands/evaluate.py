@@ -1,35 +1,41 @@
 """Evaluate a trained network: loss, accuracy, accuracy of each class, confusion matrix.
 
-The network is a run folder, a model file, a checkpoint, or legacy weights (.pkl, .npy).
+The network is read from a run folder, a model file, a checkpoint, or legacy weights (.pkl, .npy).
 """
 
 import argparse
 import sys
 from functools import partial
 
+from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.arguments import (
-    add_backend_argument,
+    add_backend_arguments,
     add_data_arguments,
     add_model_file_arguments,
     backend_from,
-    integer,
 )
+from mnist_accel.data import Dataset
+from mnist_accel.training.evaluation import Evaluation, evaluate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command accepts to its parser."""
+    """Add the arguments of the command to its parser."""
     add_model_file_arguments(parser)
-    add_backend_argument(parser)
-    add_data_arguments(parser)
-    parser.add_argument("--limit-test", type=integer(0), default=0, metavar="N", help="images")
+    add_backend_arguments(parser)
+    add_data_arguments(parser, dataset="that of the run, or else mnist")
+    parser.add_argument(
+        "--limit-test",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="number of test images to use; 0 uses all (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate on the test set, and print the figures."""
-    from mnist_accel.console.display import format_confusion_matrix, print_table
+    """Evaluate the network on the test set and print the results."""
     from mnist_accel.console.phases import getting_ready
     from mnist_accel.runs.model_files import find_model, open_dataset, open_model
-    from mnist_accel.training.evaluation import evaluate
 
     backend = backend_from(args)
     path = find_model(args.path)
@@ -43,6 +49,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"model    {model.name}: {model.describe()}")
     print(f"data     {dataset.name}, {result.total} test images")
     print(f"backend  {backend.name}")
+    _print_result(result, dataset)
+    return 0
+
+
+def _print_result(result: Evaluation, dataset: Dataset) -> None:
+    from mnist_accel.console.display import format_confusion_matrix, print_table
+
     print(f"\nloss     {result.loss:.4f}")
     print(f"accuracy {result.accuracy:.2%} ({result.correct} / {result.total})\n")
     rows = [
@@ -57,4 +70,3 @@ def run(args: argparse.Namespace) -> int:
     print_table(["class", "images", "accuracy"], rows, sys.stdout)
     print()
     print(format_confusion_matrix(result.confusion_matrix, dataset.class_names))
-    return 0

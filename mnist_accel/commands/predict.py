@@ -1,7 +1,7 @@
-"""Predict one digit: an image of the test set, or a PNG or JPEG of your own.
+"""Predict one digit: an image of the test set, or a PNG or JPEG file.
 
-Prints the ten probabilities as bars, and saves a picture with the image and the labels. Networks
-with sigmoid outputs judge each digit on its own, so their probabilities need not sum to 1.
+Prints the ten probabilities as bars, and saves a picture with the image and its labels. A network
+with sigmoid outputs computes each probability independently, so the ten need not sum to 1.
 """
 
 import argparse
@@ -11,40 +11,43 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.arguments import (
-    add_backend_argument,
+    add_backend_arguments,
     add_data_arguments,
     add_model_file_arguments,
     backend_from,
-    integer,
 )
 from mnist_accel.errors import DataError, UsageError
 from mnist_accel.util.files import check_writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command accepts to its parser."""
+    """Add the arguments of the command to its parser."""
     add_model_file_arguments(parser)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--index", type=integer(0), metavar="N", help="image of the test set, from 0"
+    image = parser.add_mutually_exclusive_group(required=True)
+    image.add_argument(
+        "--index", type=integer(0), metavar="N", help="number of an image of the test set, from 0"
     )
-    which.add_argument(
-        "--image", metavar="FILE", help="PNG or JPEG of any size, dark on light or light on dark"
+    image.add_argument(
+        "--image",
+        metavar="FILE",
+        help="PNG or JPEG of any size, with a dark digit on light or a light digit on dark",
     )
     parser.add_argument(
         "--out",
         type=_png_file,
         metavar="FILE.png",
         default="prediction.png",
-        help="the picture (default: %(default)s)",
+        help="file of the picture (default: %(default)s)",
     )
-    add_backend_argument(parser)
-    add_data_arguments(parser)
+    add_backend_arguments(parser)
+    add_data_arguments(parser, dataset="that of the run, or else mnist")
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict, print the probabilities, and save the picture."""
+    # These modules import scipy, rich and matplotlib, which --help does not need.
     from mnist_accel.console.display import print_probabilities
     from mnist_accel.console.phases import getting_ready
     from mnist_accel.data.datasets import DIGIT_NAMES
@@ -67,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
         model.prepare()
     probabilities = model.predict_proba(image[None])[0]
     predicted = int(probabilities.argmax())
+    truth = "" if true_label is None else f", true label {class_names[true_label]}"
     print(f"weights in {path}")
-    print(f"predicted {class_names[predicted]} with {probabilities[predicted]:.2%}", end="")
-    print("" if true_label is None else f", true label {class_names[true_label]}")
+    print(f"predicted {class_names[predicted]} with {probabilities[predicted]:.2%}{truth}")
     print_probabilities(probabilities, class_names, sys.stdout)
     plot_prediction(
         args.out,
@@ -84,17 +87,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _png_file(text: str) -> Path:
-    """Refuse a name that would promise another kind of picture than is written."""
+    """Parse the name of a PNG file; the picture is written in no other format."""
     if Path(text).suffix.lower() != ".png":
         raise argparse.ArgumentTypeError(f"expected a file name that ends in .png, got {text!r}")
     return Path(text)
 
 
 def _check_out(picture: Path) -> None:
-    """Refuse a picture that cannot be written before anything is computed.
+    """Check that the picture can be written, before anything is computed.
 
     Raises:
-        DataError: it cannot.
+        DataError: the picture cannot be written.
     """
     try:
         if picture.is_dir():

@@ -1,4 +1,4 @@
-"""stdout and stderr as a command may find them: closed, full, or with nobody left who reads."""
+"""Handling of stdout and stderr that are closed, full, or whose reader has closed the pipe."""
 
 import os
 import sys
@@ -9,19 +9,19 @@ from typing import Any, NoReturn, TextIO, cast
 
 
 class StreamError(OSError):
-    """stdout or stderr cannot be written, though there is somebody who reads it."""
+    """stdout or stderr cannot be written for another reason than a closed pipe."""
 
 
 @contextmanager
 def checked_streams() -> Iterator[None]:
-    """Tell errors of stdout and stderr from those of files, which may be errors of the same disk.
+    """Distinguish errors of stdout and stderr from errors of other files.
 
-    A stream that was closed by whoever started the process becomes one that leads nowhere, and so
-    does one that fails.
+    A stream that the parent process has closed, or that fails, discards its output from then on.
 
     Raises:
-        BrokenPipeError: whoever read stdout or stderr has gone; both lead nowhere from now on.
-        StreamError: one of them cannot be written for another reason; it leads nowhere from now on.
+        BrokenPipeError: the reader of stdout or stderr closed the pipe; both streams now discard
+            their output.
+        StreamError: stdout or stderr cannot be written for another reason, such as a full disk.
     """
     stdout, stderr = (_CheckedStream(name, getattr(sys, name)) for name in ("stdout", "stderr"))
     with redirect_stdout(cast(TextIO, stdout)), redirect_stderr(cast(TextIO, stderr)):
@@ -29,13 +29,18 @@ def checked_streams() -> Iterator[None]:
             yield
             stdout.flush()
         except BrokenPipeError:
-            stdout.lead_nowhere()
-            stderr.lead_nowhere()
+            stdout.discard_output()
+            stderr.discard_output()
             raise
 
 
 class _CheckedStream:
-    """A stream whose errors say that they are its own."""
+    """A text stream that raises `StreamError` if it cannot be written.
+
+    Args:
+        name: of the stream, for the error message.
+        stream: the stream; None if the parent process has closed it.
+    """
 
     def __init__(self, name: str, stream: TextIO | None) -> None:
         self._name = name
@@ -56,13 +61,13 @@ class _CheckedStream:
         except OSError as error:
             self._fail(error)
 
-    def lead_nowhere(self) -> None:
-        """Discard what is written from now on, and by Python on its way out."""
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), self._stream.fileno())
+    def discard_output(self) -> None:
+        """Discard what is written from now on, including the buffer that Python flushes at exit."""
+        with Path(os.devnull).open("w") as null:
+            os.dup2(null.fileno(), self._stream.fileno())
 
     def _fail(self, error: OSError) -> NoReturn:
         if isinstance(error, BrokenPipeError):
             raise error
-        self.lead_nowhere()
+        self.discard_output()
         raise StreamError(f"cannot write to {self._name}: {error.strerror or error}") from error

@@ -126,7 +126,7 @@ def test_table_says_the_same_a_line_each(doctor, capsys):
         assert len(line) <= 100 or " " not in line.strip().rpartition("  ")[2]
     statuses = [finding["status"] for finding in found.values()]
     assert lines[-1] == (
-        f"{statuses.count('ok')} ok, {statuses.count('WARN')} to know of, 0 to mend"
+        f"{statuses.count('ok')} ok, {statuses.count('WARN')} warnings, 0 problems"
     )
 
 

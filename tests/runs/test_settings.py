@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 import mnist_accel as ma
-from mnist_accel.commands.train import _settings_of
+from mnist_accel.commands.train_settings import settings_in_file
 from mnist_accel.errors import UsageError
 from mnist_accel.recipes.models import RECIPES
 from mnist_accel.recipes.settings import read_config, resolve
@@ -78,7 +78,7 @@ def test_config_of_a_run_says_what_the_run_was_told(name, tmp_path):
     settings = resolve({"model": name, "lr": 1 / 3, "validation_split": 0.1, "no_fallback": True})
     folder = RunFolder(tmp_path)
     folder.write_json(folder.config, {"settings": asdict(settings)})
-    assert resolve(_settings_of(str(folder.config))) == settings
+    assert resolve(settings_in_file(str(folder.config))) == settings
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_config_of_a_run_says_what_the_run_was_told(name, tmp_path):
 )
 def test_values_of_a_file_become_those_of_flags(name, text, values, tmp_path):
     (tmp_path / name).write_text(text)
-    got = _settings_of(str(tmp_path / name))
+    got = settings_in_file(str(tmp_path / name))
     assert {key: got[key] for key in values} == values
     assert got.keys() == values.keys() | ({"lr"} if "lr" in text else set())
 
@@ -120,7 +120,7 @@ def test_wrong_values_of_a_file_are_refused_by_name(text, message, tmp_path):
     path = tmp_path / "config.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
-        _settings_of(str(path))
+        settings_in_file(str(path))
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

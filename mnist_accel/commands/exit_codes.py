@@ -1,0 +1,45 @@
+"""Exit codes of the commands, and the errors that lead to them."""
+
+from backends import BackendUnavailableError
+from mnist_accel.errors import DataError, DivergedError, UsageError
+
+EXIT_USAGE = 2
+EXIT_BACKEND = 3
+EXIT_DATA = 4
+EXIT_DIVERGED = 5
+EXIT_COMPARISON = 6
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+EXIT_CODES_HELP = """exit codes:
+  0    success
+  2    wrong usage, or not enough memory
+  3    the requested backend cannot run
+  4    data or a file is missing, corrupt or refused, or cannot be written
+  5    training diverged: the loss or a weight became NaN or infinite
+  6    a comparison or a gradient check failed
+  130  interrupted by Ctrl-C or SIGTERM
+  141  the reader of stdout or stderr closed the pipe"""
+
+
+def explain_error(error: BaseException) -> tuple[str, int] | None:
+    """Return a message of one line and the exit code; None for an error in the program itself."""
+    match error:
+        case UsageError():
+            return str(error), EXIT_USAGE
+        case BackendUnavailableError():
+            return str(error), EXIT_BACKEND
+        case DataError():
+            return str(error), EXIT_DATA
+        case DivergedError():
+            return str(error), EXIT_DIVERGED
+        case KeyboardInterrupt():
+            return "interrupted", EXIT_INTERRUPTED
+        case MemoryError():
+            detail = f": {error}" if str(error) else ""
+            remedy = "use smaller batches or layers, or fewer images"
+            return f"not enough memory{detail}; {remedy}", EXIT_USAGE
+        case OSError():
+            file = f"{error.filename}: " if error.filename is not None else ""
+            return f"{file}{error.strerror or error}", EXIT_DATA
+    return None

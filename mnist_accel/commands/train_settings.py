@@ -1,0 +1,231 @@
+"""The settings of `train`: their flags, and the same settings read from a configuration file."""
+
+import argparse
+import dataclasses
+from typing import Any, NoReturn, get_args
+
+from mnist_accel.commands.argument_types import MAX_SIZE, integer, number, one_of, sizes
+from mnist_accel.commands.arguments import add_backend_arguments, add_data_arguments
+from mnist_accel.commands.parser import Parser
+from mnist_accel.data.batches import Sampling
+from mnist_accel.errors import UsageError
+from mnist_accel.nn.layers import ACTIVATIONS
+from mnist_accel.nn.network import DTYPES
+from mnist_accel.nn.optimizers import OPTIMIZERS
+from mnist_accel.nn.schedules import SCHEDULES
+from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
+from mnist_accel.recipes.settings import TrainSettings, read_config
+
+_SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
+_OF_THE_RECIPE = "(default: that of the recipe)"
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each field of `TrainSettings`."""
+    _add_network_arguments(parser.add_argument_group("network"))
+    _add_backend_arguments(parser.add_argument_group("backend"))
+    _add_data_arguments(parser.add_argument_group("data"))
+    _add_optimization_arguments(parser.add_argument_group("optimization"))
+    _add_stop_arguments(parser.add_argument_group("end of training"))
+    _add_output_arguments(parser.add_argument_group("evaluation and output"))
+
+
+def settings_in(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that have a value, by name."""
+    return {k: v for k, v in vars(args).items() if k in _SETTINGS and v is not None}
+
+
+def settings_in_file(path: str) -> dict[str, Any]:
+    """Return the settings in a configuration file, checked and converted like flags.
+
+    Args:
+        path: a TOML file, or the `config.json` of a run.
+
+    Raises:
+        DataError: the file cannot be read.
+        UsageError: a name is unknown or a value is out of range.
+    """
+    parser = _ConfigParser(prog=path)
+    add_settings_arguments(parser)
+    words: list[str] = []
+    for name, value in read_config(path).items():
+        # `config.json` contains every setting, also those that have no value.
+        if value is None or value in ("", []) or (name == "no_fallback" and value is False):
+            continue
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words.append(f"{flag}={text}")  # with "=", a negative number is not taken for a flag
+    return settings_in(parser.parse_args(words))
+
+
+class _ConfigParser(Parser):
+    """A parser for the values of a configuration file, whose path is `prog`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise an error that names the file."""
+        raise UsageError(f"{self.prog}: {message}")
+
+
+def _add_network_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model", **one_of("model", RECIPES), help=f"the recipe (default: {DEFAULT_MODEL})"
+    )
+    group.add_argument(
+        "--hidden-sizes",
+        type=sizes,
+        metavar="N,N",
+        help="units of each hidden layer, such as 128,64 (default: those of the recipe)",
+    )
+    group.add_argument(
+        "--activation",
+        **one_of("activation", ACTIVATIONS),
+        help=f"activation of the hidden layers {_OF_THE_RECIPE}",
+    )
+    group.add_argument(
+        "--dtype",
+        **one_of("dtype", DTYPES),
+        help="dtype of weights and arithmetic (default: float32)",
+    )
+    group.add_argument(
+        "--seed",
+        type=integer(0),
+        metavar="N",
+        help="seed of the weights, the image order and dropout (default: 0)",
+    )
+
+
+def _add_backend_arguments(group: argparse._ArgumentGroup) -> None:
+    add_backend_arguments(
+        group,
+        auto="auto, the fastest that can run here, found by a benchmark of less than a second",
+        threads="the fastest number, found by the same benchmark",
+    )
+    group.add_argument(
+        "--no-fallback",
+        action="store_true",
+        default=None,
+        help="exit with code 3 if cupy cannot run, instead of training on the CPU",
+    )
+
+
+def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
+    add_data_arguments(group)
+    group.add_argument(
+        "--limit-train",
+        type=integer(0),
+        metavar="N",
+        help=f"number of training images to use; 0 uses all {_OF_THE_RECIPE}",
+    )
+    group.add_argument(
+        "--limit-test",
+        type=integer(0),
+        metavar="N",
+        help=f"number of test images to use; 0 uses all {_OF_THE_RECIPE}",
+    )
+    group.add_argument(
+        "--validation-split",
+        type=number(at_least=0, below=1),
+        metavar="FRACTION",
+        help="fraction of the training images to hold out for validation; 0 validates on the test "
+        "set (default: 0)",
+    )
+
+
+def _add_optimization_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--epochs",
+        type=integer(1),
+        metavar="N",
+        help=f"length of the training in epochs {_OF_THE_RECIPE}",
+    )
+    group.add_argument(
+        "--iterations",
+        type=integer(1),
+        metavar="N",
+        help="length of the training in steps, instead of --epochs",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=integer(0, MAX_SIZE),
+        metavar="N",
+        help=f"images per step; 0 uses all training images in every step {_OF_THE_RECIPE}",
+    )
+    group.add_argument(
+        "--sampling",
+        **one_of("sampling", get_args(Sampling)),
+        help="sampling of batches: from shuffled epochs, with replacement, or the full set "
+        f"in every step {_OF_THE_RECIPE}",
+    )
+    group.add_argument(
+        "--lr",
+        type=number(above=0),
+        metavar="RATE",
+        help="learning rate (default: that of the recipe, or of --optimizer if given)",
+    )
+    group.add_argument(
+        "--optimizer", **one_of("optimizer", OPTIMIZERS), help=f"the optimizer {_OF_THE_RECIPE}"
+    )
+    group.add_argument(
+        "--momentum",
+        type=number(at_least=0, below=1),
+        metavar="FACTOR",
+        help="momentum of sgd, momentum or nesterov (default: 0 for sgd, 0.9 for the others)",
+    )
+    group.add_argument(
+        "--weight-decay",
+        type=number(at_least=0),
+        metavar="RATE",
+        help="L2 penalty; decoupled from the gradient with adamw (default: that of the recipe or "
+        "the optimizer)",
+    )
+    group.add_argument(
+        "--schedule",
+        **one_of("schedule", SCHEDULES),
+        help=f"schedule of the learning rate {_OF_THE_RECIPE}",
+    )
+
+
+def _add_stop_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--target-accuracy",
+        type=number(above=0, at_most=1),
+        metavar="FRACTION",
+        help="stop when the validation accuracy reaches this fraction (default: never)",
+    )
+    group.add_argument(
+        "--patience",
+        type=integer(1),
+        metavar="N",
+        help="stop after N evaluations without improvement (default: never)",
+    )
+    group.add_argument(
+        "--max-seconds",
+        type=number(above=0),
+        metavar="S",
+        help="stop after S seconds of training steps (default: never)",
+    )
+
+
+def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--validation-every",
+        type=integer(1),
+        metavar="N",
+        help=f"epochs between two evaluations {_OF_THE_RECIPE}",
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=integer(1),
+        metavar="N",
+        help="steps between two checkpoints (default: at the end of an epoch, at most every 5 "
+        "seconds)",
+    )
+    group.add_argument(
+        "--log-every",
+        type=integer(1),
+        metavar="N",
+        help=f"steps between two lines of the log {_OF_THE_RECIPE}",
+    )
