@@ -1,4 +1,4 @@
-"""Data sets: where they come from, and how their files are read."""
+"""Data sets: sources, file formats, batches, and checks of image and label arrays."""
 
 from mnist_accel.data.datasets import DATASETS, Dataset, load_dataset, load_mnist
 

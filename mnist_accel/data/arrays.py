@@ -1,4 +1,4 @@
-"""Images and labels as users hold them, turned into the one form that networks take."""
+"""Convert images and labels from any accepted form to the form that networks take."""
 
 import math
 from functools import lru_cache
@@ -16,29 +16,32 @@ def as_examples(
     classes: int,
     dtype: str,
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return images with their labels, as `as_pixels` and `as_labels` do, at least one of them.
+    """Return the results of `as_pixels` and `as_labels`, after checking that they match.
 
     Raises:
-        ValueError: there are none, there are more of the one than of the other, or a shape or a
+        ValueError: there is no image, the numbers of images and labels differ, or a shape or a
             value is wrong.
-        TypeError: images or labels have a dtype that is not theirs.
+        TypeError: images or labels have a wrong dtype.
     """
     pixels = as_pixels(images, input_shape=input_shape, dtype=dtype)
     indices = as_labels(labels, classes=classes)
     if len(pixels) != len(indices):
-        raise ValueError(f"{len(pixels)} images have {len(indices)} labels; the numbers must agree")
+        raise ValueError(
+            f"got {len(pixels)} images and {len(indices)} labels, expected equal numbers"
+        )
     if not len(pixels):
-        raise ValueError("at least one image is needed, got none")
+        raise ValueError("expected at least one image, got none")
     return pixels, indices
 
 
 def as_pixels(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Return images as rows of pixels, after checking shape and scale.
+    """Return images as rows of pixels, after checking their shape and range.
 
     Args:
-        images: uint8 0…255 or float 0…1; (N, pixels), (N, height, width) or (N, 1, height, width).
-        input_shape: one image as the network takes it: (pixels,) or (channels, height, width).
-        dtype: name of the float dtype that float images are converted to.
+        images: uint8 in 0…255 or float in 0…1, with shape (N, pixels), (N, height, width) or
+            (N, 1, height, width).
+        input_shape: input shape of the network, (pixels,) or (channels, height, width).
+        dtype: name of the dtype to which float images are converted.
 
     Returns:
         (N, pixels), uint8 or `dtype`.
@@ -53,9 +56,7 @@ def as_pixels(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str)
 
 
 def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Return images as rows of pixels, whose values are not looked at.
-
-    Arguments and results are those of `as_pixels`.
+    """Return images as rows of pixels, like `as_pixels`, but without checking their range.
 
     Raises:
         ValueError: the shape is wrong.
@@ -73,16 +74,16 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
 
 
 def require_range(rows: NDArray[Any]) -> None:
-    """Refuse floating-point pixels that are not in 0…1.
+    """Check that floating-point pixels are in 0…1.
 
     Raises:
-        ValueError: one is not, or is NaN.
+        ValueError: a pixel is outside this range, or NaN.
     """
-    # A NaN fails these comparisons, so it is refused as well.
+    # Comparisons with NaN are false, so this form of the condition also rejects NaN.
     if rows.dtype.kind == "f" and rows.size and not (rows.min() >= 0 and rows.max() <= 1):
         raise ValueError(
             f"float images must be in 0…1, got {rows.min():g}…{rows.max():g}; "
-            "divide by 255, or pass the bytes as uint8"
+            "divide them by 255, or pass uint8"
         )
 
 
@@ -90,7 +91,7 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
     """Return labels as class indices, after checking their range.
 
     Args:
-        labels: integers (N,), or one-hot rows (N, classes).
+        labels: integers (N,) or one-hot rows (N, classes).
         classes: number of classes.
 
     Returns:
@@ -104,7 +105,7 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
     if labels.ndim == 2 and labels.shape[1] == classes:
         is_one_hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
         if not is_one_hot:
-            raise ValueError("one-hot labels must have a single 1 in each row and 0 elsewhere")
+            raise ValueError("one-hot labels must have exactly one 1 per row and 0 elsewhere")
         return np.asarray(labels.argmax(axis=1), np.int64)
     if labels.ndim != 1:
         raise ValueError(f"labels must have shape (N,) or (N, {classes}), got {labels.shape}")
@@ -117,11 +118,11 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
 
 @lru_cache
 def _image_shapes(input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the shapes in which one image may come."""
+    """Return the accepted shapes of one image."""
     pixels = math.prod(input_shape)
     side = math.isqrt(pixels)
-    if input_shape == (side * side,):  # vectors, perhaps of square images
+    if input_shape == (side * side,):  # vectors, which may be flattened square images
         return [(pixels,), (side, side), (1, side, side)]
-    if input_shape[0] == 1:  # a single channel, which need not be spelt out
+    if input_shape[0] == 1:  # one channel, whose dimension may be left out
         return [(pixels,), input_shape[1:], input_shape]
     return [(pixels,), input_shape] if len(input_shape) > 1 else [(pixels,)]

@@ -1,8 +1,7 @@
-"""Which images each step sees.
+"""Which images each step uses.
 
-The order of an epoch is a function of (seed, epoch) alone: it does not depend on the backend, nor
-on how often the training was stopped and resumed, and there is no generator whose state must be
-saved.
+The order of an epoch is a function of (seed, epoch) only. It depends neither on the backend nor on
+interruptions of the training, and there is no generator state to save.
 """
 
 from dataclasses import dataclass
@@ -16,22 +15,22 @@ from mnist_accel.util.ceil_div import ceil_div
 
 Sampling: TypeAlias = OrderKind
 
-# Streams of randomness that a seed is split into; each is a generator of its own.
+# Each use of randomness seeds its own generator with (seed, one of these, ...).
 _SHUFFLE, _DROPOUT, _SPLIT = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Cuts the epochs of a data set into batches.
+    """Divides the epochs of a data set into batches.
 
     Attributes:
         examples: number of images in the data set, at least 1.
-        batch_size: images a step, from 1 to less than 2³¹; the whole set where sampling is "full".
-        sampling: "shuffle": every image once an epoch, in a new order, the last batch smaller where
-            the numbers do not divide; "replacement": each batch drawn anew from the whole set, an
-            epoch being as many whole batches as fit the set, at least one; "full": all images at
-            every step, in their order.
-        seed: of the order.
+        batch_size: images per step, at least 1 and less than 2³¹. Ignored if sampling is "full".
+        sampling: "shuffle": each epoch visits every image once in a new order, and its last batch
+            is smaller if batch_size does not divide examples. "replacement": each batch is drawn
+            from the whole set with replacement, and an epoch has max(1, examples // batch_size)
+            batches. "full": each step uses all images in their original order.
+        seed: seed of the image order.
     """
 
     examples: int
@@ -41,7 +40,9 @@ class BatchSampler:
 
     def __post_init__(self) -> None:
         if self.examples < 1:
-            raise ValueError("training needs at least one image, got none")
+            raise ValueError(
+                f"the number of training images must be at least 1, got {self.examples}"
+            )
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.batch_size >= MOST_EXAMPLES:
@@ -53,7 +54,7 @@ class BatchSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in an epoch."""
+        """Number of batches per epoch."""
         if self.sampling == "full":
             return 1
         if self.sampling == "replacement":
@@ -61,7 +62,7 @@ class BatchSampler:
         return ceil_div(self.examples, self.batch_size)
 
     def order(self, epoch: int) -> Order:
-        """Return the order in which epoch `epoch`, counted from 0, takes its images."""
+        """Return the image order of epoch `epoch`, counted from 0."""
         if self.sampling == "full":
             return Order(self.examples, "full")
         rng = np.random.default_rng((self.seed, _SHUFFLE, epoch))
@@ -69,11 +70,11 @@ class BatchSampler:
         return Order(self.examples, self.sampling, tuple(keys.tolist()))
 
     def batch_bounds(self, first: int, count: int) -> NDArray[np.int64]:
-        """Return where in the order of their epoch some steps begin and end, (count, 2).
+        """Return begin and end of consecutive batches in the order of their epoch, (count, 2).
 
         Args:
-            first: of these steps, counted from 0 in their epoch.
-            count: how many they are.
+            first: the first step, counted from 0 in its epoch.
+            count: number of steps.
         """
         size = self.examples if self.sampling == "full" else self.batch_size
         starts = size * np.arange(first, first + count)
@@ -84,28 +85,28 @@ class BatchSampler:
 
 
 def dropout_generator(seed: int, step: int) -> np.random.Generator:
-    """Return the randomness of the dropout masks of one step."""
+    """Return the random generator for the dropout masks of one step."""
     return np.random.default_rng((seed, _DROPOUT, step))
 
 
 def split_indices(
     examples: int, *, fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split a data set at random.
+    """Return the row numbers of a random split: rows to keep and rows to hold out, both ascending.
 
     Args:
         examples: number of images.
-        fraction: part to hold out, more than 0 and less than 1.
-        seed: of the split.
-
-    Returns:
-        Rows to keep, and rows held out, each in ascending order.
+        fraction: fraction of the images to hold out, more than 0 and less than 1.
+        seed: seed of the split.
 
     Raises:
-        ValueError: the fraction is out of range, or leaves one side empty.
+        ValueError: the fraction is out of range, or one side would be empty.
     """
     held_out = round(examples * fraction)
     if not 0 < fraction < 1 or not 0 < held_out < examples:
-        raise ValueError(f"cannot hold out a part {fraction} of {examples} images")
+        raise ValueError(
+            f"cannot hold out a fraction {fraction} of {examples} images: "
+            "both parts need at least one image"
+        )
     order = np.random.default_rng((seed, _SPLIT)).permutation(examples)
     return np.sort(order[held_out:]), np.sort(order[:held_out])

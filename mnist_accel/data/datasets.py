@@ -1,4 +1,4 @@
-"""The data sets by name, as uint8 arrays, and `load_mnist` in the form that tutorials expect."""
+"""Load data sets by name: `load_dataset` as uint8 arrays, `load_mnist` in the form of tutorials."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +31,16 @@ _FASHION_NAMES = (
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images of ten classes with their labels, to train on and to test with.
+    """Training and test images of ten classes with their labels.
 
     Attributes:
         name: one of `DATASETS`.
-        x_train: uint8 images (N, 28, 28), read-only, 0 the background and 255 full ink.
-        t_train: uint8 labels (N,), read-only.
-        x_test: likewise, for testing.
-        t_test: likewise, for testing.
-        class_names: what the labels 0…9 stand for.
-        source: in words, where the data came from.
+        x_train: training images, uint8 (N, 28, 28), read-only. 0 is background, 255 is full ink.
+        t_train: training labels, uint8 (N,), read-only.
+        x_test: test images, in the same format.
+        t_test: test labels, in the same format.
+        class_names: names of the labels 0…9.
+        source: where the data came from, as text for users.
     """
 
     name: str
@@ -53,20 +53,20 @@ class Dataset:
 
 
 def load_dataset(name: str = "mnist", *, data_dir: str | Path | None = None) -> Dataset:
-    """Return a data set, fetched and cached if this is the first time.
+    """Return a data set. The first call for a published set downloads and caches it.
 
     Args:
-        name: "mnist"; "fashion-mnist"; "digits", scikit-learn's 1797 digits, which need no
-            network; or "custom", four IDX files of the user's own.
-        data_dir: a folder with the four IDX files, plain or `.gz`, or with such a folder called
-            like the data set; by default that of the environment variable `MNIST_ACCEL_DATA`.
-            Where a folder is named, no other source is tried: a missing or corrupt file in it is
-            an error.
+        name: "mnist", "fashion-mnist", "digits" (scikit-learn's 1797 digits, which are included
+            and need no network), or "custom" (the user's own four IDX files).
+        data_dir: folder with the four IDX files, plain or `.gz`, or with a subfolder that has the
+            name of the data set and contains them. The default is the environment variable
+            `MNIST_ACCEL_DATA`. If a folder is given either way, no other source is tried: a
+            missing or corrupt file in it is an error.
 
     Raises:
-        ValueError: `name` is none of these, or `data_dir` is given for "digits", or nothing for
+        ValueError: `name` is unknown, `data_dir` is given for "digits", or no folder is given for
             "custom".
-        DataError: the data cannot be had, or are corrupt.
+        DataError: the data are not available or corrupt.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(DATASETS)}")
@@ -76,7 +76,7 @@ def load_dataset(name: str = "mnist", *, data_dir: str | Path | None = None) -> 
         if name == "custom":
             return _load_custom(data_dir)
         return _load_published(name, data_dir)
-    except OSError as error:  # a folder that may not be entered, a path that is too long
+    except OSError as error:  # such as a folder without permission, or a path that is too long
         raise DataError(f"{name} cannot be read: {error}") from error
 
 
@@ -88,12 +88,12 @@ def load_mnist(
     dataset: str = "mnist",
     data_dir: str | Path | None = None,
 ) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
-    """Return ((x_train, t_train), (x_test, t_test)), in arrays of the caller's own.
+    """Return ((x_train, t_train), (x_test, t_test)) as new, writable arrays.
 
     Args:
-        normalize: float32 pixels in 0.0…1.0, byte / 255, if true; else uint8 0…255.
-        flatten: images (N, 784) if true, else (N, 1, 28, 28).
-        one_hot_label: float32 one-hot rows (N, 10) if true, else int64 labels (N,).
+        normalize: if true, pixels are float32 in 0.0…1.0 (byte / 255), otherwise uint8 in 0…255.
+        flatten: if true, images are (N, 784), otherwise (N, 1, 28, 28).
+        one_hot_label: if true, labels are float32 one-hot rows (N, 10), otherwise int64 (N,).
         dataset: see `load_dataset`.
         data_dir: see `load_dataset`.
 
@@ -117,7 +117,7 @@ def load_mnist(
 
 
 def _load_published(name: str, data_dir: str | Path | None) -> Dataset:
-    from mnist_accel.data.sources.fetch import fetch_files  # only here is a network needed
+    from mnist_accel.data.sources.fetch import fetch_files  # loaded only if needed
 
     files, source = fetch_files(PUBLISHED_SETS[name], data_dir=data_dir)
     x_train, t_train, x_test, t_test = (parse_idx(files[file], name=file) for file in FILE_NAMES)
@@ -127,7 +127,9 @@ def _load_published(name: str, data_dir: str | Path | None) -> Dataset:
 
 def _load_digits(data_dir: str | Path | None) -> Dataset:
     if data_dir is not None:
-        raise ValueError(f"digits come with the program: leave out the folder {data_dir}")
+        raise ValueError(
+            f"the data set digits needs no folder, got data_dir (--data-dir) {data_dir}; remove it"
+        )
     from mnist_accel.data.digits import read_digits
 
     (x_train, t_train), (x_test, t_test) = read_digits()
@@ -141,8 +143,8 @@ def _load_custom(data_dir: str | Path | None) -> Dataset:
     folder = user_folder("custom", data_dir)
     if folder is None:
         raise ValueError(
-            "custom is a data set of your own: name the folder of its four IDX files with "
-            f"data_dir (--data-dir) or {ENVIRONMENT_VARIABLE}"
+            "the data set custom needs a folder with your four IDX files; give it with data_dir "
+            f"(--data-dir) or {ENVIRONMENT_VARIABLE}"
         )
     train, test = (
         _read_pair(find_idx_file(folder, images), find_idx_file(folder, labels))
@@ -152,18 +154,18 @@ def _load_custom(data_dir: str | Path | None) -> Dataset:
 
 
 def _read_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return images and labels that belong together."""
+    """Return images (N, 28, 28) and their labels (N,), after checking that they match."""
     images = read_idx(images_path)
     labels = read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) == 0:
-        raise DataError(f"{images_path} has the shape {images.shape}, expected (N, 28, 28), N > 0")
+        raise DataError(f"{images_path} has shape {images.shape}, expected (N, 28, 28) with N > 0")
     if labels.ndim != 1:
-        raise DataError(f"{labels_path} has the shape {labels.shape}, expected (N,)")
+        raise DataError(f"{labels_path} has shape {labels.shape}, expected (N,)")
     if len(images) != len(labels):
         raise DataError(
             f"{labels_path} has {len(labels)} labels for the {len(images)} images of {images_path},"
-            " expected one label an image"
+            " expected one label per image"
         )
     if labels.max() > 9:
-        raise DataError(f"{labels_path} has the label {labels.max()}, expected 0 to 9")
+        raise DataError(f"{labels_path} contains label {labels.max()}, expected 0 to 9")
     return images, labels

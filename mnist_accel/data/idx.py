@@ -1,7 +1,8 @@
-"""The IDX file format of the MNIST files: a big-endian header, then raw bytes.
+"""Read and write IDX, the file format of MNIST: a big-endian header, then raw bytes.
 
-A header is the magic number 0x00000800 + ndim, then `ndim` sizes of four bytes each. Only the two
-forms that MNIST uses are read: one dimension (labels) and three (images), both of unsigned bytes.
+The header is the magic number 0x00000800 + ndim, followed by `ndim` sizes of four bytes each. Only
+the two forms that MNIST uses are supported: unsigned bytes with one dimension (labels) or with
+three (images).
 Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", section
 "File formats".
 """
@@ -22,25 +23,25 @@ from mnist_accel.errors import DataError
 LABELS_MAGIC = 0x00000801
 IMAGES_MAGIC = 0x00000803
 
-# Twenty times the largest MNIST file. A header that claims more is corrupt or hostile, and a
-# compressed file is never unpacked beyond what its header claims.
+# Twenty times the largest MNIST file. A header that declares more is corrupt or hostile. A
+# compressed file is never unpacked beyond the size that its header declares.
 MAX_BYTES = 2**30
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def parse_idx(data: bytes, *, name: str) -> NDArray[np.uint8]:
-    """Return the array that the IDX file `data` holds, as a read-only view of its bytes.
+    """Return the array in the IDX file `data`, as a read-only view of its bytes.
 
     Args:
         data: the whole decompressed file.
-        name: what error messages call the file.
+        name: name of the file in error messages.
 
     Returns:
         uint8 labels (N,) or images (N, rows, columns).
 
     Raises:
-        DataError: the magic number, the dimensions or the length is not that of such a file.
+        DataError: the magic number, the dimensions or the length is invalid.
     """
     shape, offset = _parse_header(data, name=name)
     expected = offset + math.prod(shape)
@@ -48,13 +49,13 @@ def parse_idx(data: bytes, *, name: str) -> NDArray[np.uint8]:
         fault = "truncated" if len(data) < expected else "oversized"
         raise DataError(
             f"{name} is {fault}: found {len(data)} bytes, expected {expected} "
-            f"for its dimensions {_times(shape)}; get the file anew"
+            f"for its dimensions {_times(shape)}; download the file again"
         )
     return np.frombuffer(data, dtype=np.uint8, offset=offset).reshape(shape)
 
 
 def read_idx(path: str | Path) -> NDArray[np.uint8]:
-    """Return the array of an IDX file, plain or compressed with gzip.
+    """Return the array in an IDX file, plain or compressed with gzip.
 
     Returns:
         uint8 labels (N,) or images (N, rows, columns), read-only.
@@ -81,9 +82,9 @@ def read_idx_bytes(path: str | Path) -> bytes:
 def unpack_idx(file: BinaryIO, *, name: str) -> bytes:
     """Return the decompressed bytes of an open IDX file, plain or compressed with gzip.
 
-    The contents tell the two apart, not the name: browsers unpack a `.gz` and keep its name.
-    At most one byte more than the header claims is read, so the caller sees that a file is
-    oversized but a small file that unpacks to gigabytes costs nothing.
+    Compression is detected by content, not by name, because browsers may unpack a `.gz` file and
+    keep its name. The function reads at most one byte more than the header declares. The extra byte
+    shows that a file is too long; the limit makes a small file that unpacks to gigabytes harmless.
 
     Raises:
         DataError: the gzip stream is corrupt, or the file does not begin with an IDX header.
@@ -91,45 +92,47 @@ def unpack_idx(file: BinaryIO, *, name: str) -> bytes:
     compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     file.seek(0)
     if not compressed:
-        return _read_claimed(file, name=name)
+        return _read_declared(file, name=name)
     try:
         with gzip.GzipFile(fileobj=file) as unpacked:
-            return _read_claimed(unpacked, name=name)
+            return _read_declared(unpacked, name=name)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{name} is a corrupt gzip file ({error}); get the file anew") from error
+        raise DataError(f"{name} is a corrupt gzip file ({error}); download it again") from error
 
 
 def format_idx(array: NDArray[np.uint8]) -> bytes:
-    """Return the IDX file that holds uint8 labels (N,) or images (N, rows, columns).
+    """Return the content of an IDX file with uint8 labels (N,) or images (N, rows, columns).
 
     Raises:
         TypeError: the array is not uint8.
-        ValueError: the array has neither one dimension nor three.
+        ValueError: the array does not have one or three dimensions.
     """
     if array.dtype != np.uint8:
-        raise TypeError(f"an IDX file holds uint8, got {array.dtype}")
+        raise TypeError(f"array must have dtype uint8, got {array.dtype}")
     if array.ndim not in (1, 3):
-        raise ValueError(f"labels have 1 dimension and images 3, got shape {array.shape}")
+        raise ValueError(
+            f"array must have 1 dimension (labels) or 3 (images), got shape {array.shape}"
+        )
     magic = LABELS_MAGIC if array.ndim == 1 else IMAGES_MAGIC
     return struct.pack(f">I{array.ndim}I", magic, *array.shape) + array.tobytes()
 
 
-def _read_claimed(file: BinaryIO | gzip.GzipFile, *, name: str) -> bytes:
-    """Return at most one byte more than the header of `file` claims."""
+def _read_declared(file: BinaryIO | gzip.GzipFile, *, name: str) -> bytes:
+    """Return the content of `file`, at most one byte more than its header declares."""
     header = file.read(16)
     shape, offset = _parse_header(header, name=name)
     file.seek(0)
-    whole = io.BytesIO()
-    left = offset + math.prod(shape) + 1
-    # Piece by piece: a short file with a large claim must not allocate what it claims.
-    while left and (piece := file.read(min(left, 2**22))):
-        whole.write(piece)
-        left -= len(piece)
-    return whole.getvalue()
+    content = io.BytesIO()
+    remaining = offset + math.prod(shape) + 1
+    # Read in pieces, so that a short file with a large declared size allocates little memory.
+    while remaining and (piece := file.read(min(remaining, 2**22))):
+        content.write(piece)
+        remaining -= len(piece)
+    return content.getvalue()
 
 
 def _parse_header(data: bytes, *, name: str) -> tuple[tuple[int, ...], int]:
-    """Return the dimensions that an IDX header claims, and its length in bytes."""
+    """Return the dimensions that an IDX header declares, and the header's length in bytes."""
     if len(data) < 4:
         raise DataError(f"{name} is truncated: found {len(data)} bytes, expected an IDX header")
     (magic,) = struct.unpack_from(">I", data)
@@ -142,13 +145,13 @@ def _parse_header(data: bytes, *, name: str) -> tuple[tuple[int, ...], int]:
     offset = 4 + 4 * ndim
     if len(data) < offset:
         raise DataError(
-            f"{name} is truncated: found {len(data)} bytes, expected a header of {offset}"
+            f"{name} is truncated: found {len(data)} bytes, expected a header of {offset} bytes"
         )
     shape = struct.unpack_from(f">{ndim}I", data, 4)
     if offset + math.prod(shape) > MAX_BYTES or 0 in shape[1:]:
         raise DataError(
-            f"{name} claims absurd dimensions: found {_times(shape)}, expected images of at least "
-            f"one pixel and at most {MAX_BYTES} bytes in all; get the file anew"
+            f"{name} declares invalid dimensions: found {_times(shape)}, expected images of at "
+            f"least one pixel and at most {MAX_BYTES} bytes in total; download the file again"
         )
     return shape, offset
 

@@ -205,14 +205,10 @@ def _threads(name: str, threads: int, detail: str, variables: tuple[str, ...]) -
 
 
 def _data() -> Iterator[Finding]:
+    from mnist_accel.data.sources.cache import DataCache
     from mnist_accel.data.sources.digests import MNIST
-    from mnist_accel.data.sources.folders import (
-        ENVIRONMENT_VARIABLE,
-        Cache,
-        Copies,
-        read_folder,
-        user_folder,
-    )
+    from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_folder, user_folder
+    from mnist_accel.data.sources.local_copies import LocalCopies
     from mnist_accel.errors import DataError
 
     folder = user_folder(MNIST.name, None)
@@ -226,7 +222,7 @@ def _data() -> Iterator[Finding]:
         else:
             yield Finding(DATA, "ok", f"{named}: MNIST is there and intact")
         return
-    cache = Cache().folder(MNIST.name)
+    cache = DataCache().folder(MNIST.name)
     fetch = "python -m mnist_accel data"
     if cache.is_dir():
         try:
@@ -237,7 +233,7 @@ def _data() -> Iterator[Finding]:
             yield Finding(DATA, "ok", f"MNIST is in {cache}, and intact")
     else:
         try:
-            _, source = Copies().read(MNIST)
+            _, source = LocalCopies().read(MNIST)
         except (DataError, OSError):
             yield Finding(DATA, "WARN", "MNIST is not here yet; it is fetched when needed", fetch)
         else:

@@ -1,3 +1,5 @@
+"""`load_dataset` and `load_mnist`: contents, formats and errors."""
+
 import gzip
 import subprocess
 import sys
@@ -17,7 +19,7 @@ TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILE_NAMES
 
 @pytest.fixture
 def custom(tmp_path):
-    """A folder with somebody's own 30 + 20 images, one file of the four compressed."""
+    """A folder with 30 + 20 random images in the four IDX files, one of them compressed."""
     rng = np.random.default_rng(0)
     for name, count in ((TRAIN_IMAGES, 30), (TEST_IMAGES, 20)):
         images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
@@ -28,7 +30,7 @@ def custom(tmp_path):
     return tmp_path
 
 
-def test_mnist_is_what_the_literature_describes(mnist):
+def test_mnist_has_the_published_statistics(mnist):
     assert (mnist.x_train.shape, mnist.x_test.shape) == ((60000, 28, 28), (10000, 28, 28))
     assert mnist.t_train[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert mnist.t_test[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
@@ -39,7 +41,7 @@ def test_mnist_is_what_the_literature_describes(mnist):
     assert not mnist.x_train.flags.writeable
 
 
-def test_load_mnist_by_default(mnist):
+def test_defaults_of_load_mnist(mnist):
     (x_train, t_train), (x_test, t_test) = load_mnist()
     assert (x_train.shape, x_test.shape) == ((60000, 784), (10000, 784))
     assert (x_train.dtype, x_test.dtype) == (np.float32, np.float32)
@@ -52,7 +54,7 @@ def test_load_mnist_by_default(mnist):
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("flatten", [True, False])
 @pytest.mark.parametrize("one_hot_label", [True, False])
-def test_load_mnist_options(normalize, flatten, one_hot_label):
+def test_options_of_load_mnist(normalize, flatten, one_hot_label):
     data = load_dataset("digits")
     pairs = load_mnist(normalize, flatten, one_hot_label, dataset="digits")
     for (x, t), raw_x, raw_t in zip(
@@ -72,17 +74,17 @@ def test_load_mnist_options(normalize, flatten, one_hot_label):
         assert x.flags.writeable
 
 
-def test_normalizing_divides_by_255_for_every_byte(custom):
+def test_normalized_pixels_are_the_nearest_float32_to_byte_over_255(custom):
     every = np.zeros((1, 28, 28), np.uint8)
     every.reshape(-1)[:256] = np.arange(256)
     (custom / TEST_IMAGES).write_bytes(format_idx(every))
     (custom / f"{TEST_LABELS}.gz").write_bytes(format_idx(np.zeros(1, np.uint8)))
     _, (x_test, _) = load_mnist(dataset="custom", data_dir=custom)
-    # The nearest float32 to the exact quotient: × (1/255) would miss it for some bytes.
+    # Multiplication by 1/255 would give another float32 for some bytes.
     assert np.array_equal(x_test[0, :256], (np.arange(256) / 255).astype(np.float32))
 
 
-def test_bundled_digits_are_those_of_scikit_learn():
+def test_included_digits_equal_those_of_scikit_learn():
     images, labels = read_raw_digits()
     original = load_digits()
     assert images.dtype == labels.dtype == np.uint8
@@ -90,7 +92,7 @@ def test_bundled_digits_are_those_of_scikit_learn():
     assert np.array_equal(labels, original.target)
 
 
-def test_digits_look_like_mnist():
+def test_digits_have_the_size_and_position_of_mnist_digits():
     data = load_dataset("digits")
     assert (len(data.x_train), len(data.x_test)) == (1437, 360)
     assert np.concatenate([data.t_train, data.t_test]).tolist() == load_digits().target.tolist()
@@ -103,8 +105,8 @@ def test_digits_look_like_mnist():
         inked = ink > 0
         extent = 28 - inked.argmax(axis=1) - inked[:, ::-1].argmax(axis=1)
         assert extent.max() == 20
-        centres = ink @ np.arange(28) / ink.sum(axis=1)
-        assert abs(centres - 13.5).max() <= 0.5
+        centers = ink @ np.arange(28) / ink.sum(axis=1)
+        assert abs(centers - 13.5).max() <= 0.5
 
 
 def test_enlarging_keeps_a_constant_image_constant():
@@ -113,7 +115,7 @@ def test_enlarging_keeps_a_constant_image_constant():
     assert full.sum() == 255 * 400
 
 
-def test_custom(custom):
+def test_custom_set_is_read_from_a_folder(custom):
     data = load_dataset("custom", data_dir=custom)
     assert data.name == "custom"
     assert (data.x_train.shape, data.x_test.shape) == ((30, 28, 28), (20, 28, 28))
@@ -121,14 +123,14 @@ def test_custom(custom):
     assert str(custom) in data.source
 
 
-def test_custom_by_environment_variable(custom, monkeypatch):
+def test_custom_set_is_found_by_environment_variable(custom, monkeypatch):
     monkeypatch.setenv("MNIST_ACCEL_DATA", str(custom))
     assert len(load_dataset("custom").x_train) == 30
     monkeypatch.setenv("MNIST_ACCEL_DATA", str(custom / "nowhere"))
     assert len(load_dataset("custom", data_dir=str(custom)).x_train) == 30
 
 
-def test_subfolder_called_like_the_data_set(custom):
+def test_subfolder_with_the_name_of_the_data_set_is_preferred(custom):
     folder = custom / "custom"
     folder.mkdir()
     for path in [path for path in custom.iterdir() if path.is_file()]:
@@ -137,25 +139,25 @@ def test_subfolder_called_like_the_data_set(custom):
 
 
 @pytest.mark.parametrize(
-    ("name", "array", "words"),
+    ("name", "array", "message"),
     [
         (TRAIN_LABELS, np.zeros(29, np.uint8), "has 29 labels for the 30 images"),
-        (TRAIN_LABELS, np.full(30, 10, np.uint8), "has the label 10, expected 0 to 9"),
-        (TRAIN_LABELS, np.zeros((30, 1, 1), np.uint8), "has the shape (30, 1, 1), expected (N,)"),
+        (TRAIN_LABELS, np.full(30, 10, np.uint8), "contains label 10, expected 0 to 9"),
+        (TRAIN_LABELS, np.zeros((30, 1, 1), np.uint8), "has shape (30, 1, 1), expected (N,)"),
         (TRAIN_IMAGES, np.zeros((30, 32, 32), np.uint8), "expected (N, 28, 28)"),
-        (TRAIN_IMAGES, np.zeros(30, np.uint8), "has the shape (30,), expected (N, 28, 28)"),
+        (TRAIN_IMAGES, np.zeros(30, np.uint8), "has shape (30,), expected (N, 28, 28)"),
         (TRAIN_IMAGES, np.zeros((0, 28, 28), np.uint8), "N > 0"),
     ],
 )
-def test_custom_files_that_do_not_fit(custom, name, array, words):
+def test_custom_files_that_do_not_match_are_rejected(custom, name, array, message):
     (custom / name).write_bytes(format_idx(array))
     with pytest.raises(DataError) as caught:
         load_dataset("custom", data_dir=custom)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert str(custom / name) in str(caught.value)
 
 
-def test_custom_without_a_file(custom):
+def test_missing_custom_file_is_a_data_error(custom):
     (custom / TEST_IMAGES).unlink()
     with pytest.raises(DataError, match=f"has no file {TEST_IMAGES}"):
         load_dataset("custom", data_dir=custom)
@@ -163,18 +165,18 @@ def test_custom_without_a_file(custom):
         load_dataset("custom", data_dir=custom / "nowhere")
 
 
-def test_arguments_that_make_no_sense(tmp_path, monkeypatch):
+def test_invalid_arguments_are_rejected(tmp_path, monkeypatch):
     monkeypatch.delenv("MNIST_ACCEL_DATA", raising=False)
     with pytest.raises(ValueError, match="unknown data set 'minst', expected one of mnist, fash"):
         load_dataset("minst")
-    with pytest.raises(ValueError, match="name the folder"):
+    with pytest.raises(ValueError, match="needs a folder"):
         load_dataset("custom")
-    with pytest.raises(ValueError, match="leave out the folder"):
+    with pytest.raises(ValueError, match="needs no folder"):
         load_dataset("digits", data_dir=tmp_path)
     assert DATASETS == ("mnist", "fashion-mnist", "digits", "custom")
 
 
-def test_import_is_light():
+def test_import_loads_no_heavy_library():
     heavy = {"pooch", "rich", "platformdirs", "requests", "subprocess", "matplotlib", "numba"}
     code = f"import mnist_accel.data, sys; print(*({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""A picture of a digit becomes the image that MNIST would hold of it."""
+"""Pictures of digits are converted to the format of MNIST."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ from mnist_accel.errors import DataError
 
 @pytest.fixture(scope="module")
 def digits(mnist):
-    """A test image of each digit."""
+    """One test image per digit (10, 28, 28)."""
     return mnist.x_test[[np.flatnonzero(mnist.t_test == digit)[0] for digit in range(10)]]
 
 
@@ -31,7 +31,7 @@ def _crop(image):
 
 
 def _on_canvas(ink, *, height, width, seed):
-    """Put ink somewhere on an empty canvas."""
+    """Place ink at a random position on an empty canvas (height, width)."""
     rng = np.random.default_rng(seed)
     canvas = np.zeros((height, width))
     top = rng.integers(0, height - ink.shape[0] + 1)
@@ -41,7 +41,7 @@ def _on_canvas(ink, *, height, width, seed):
 
 
 def _paint(ink, *, paper, pen):
-    """Mix two RGB colours by (H, W) ink."""
+    """Blend two RGB colors by ink (H, W)."""
     return np.array(paper) * (1 - ink[..., None]) + np.array(pen) * ink[..., None]
 
 
@@ -51,8 +51,8 @@ def _save(path, fractions, **options):
     return path
 
 
-def _likeness(read, original):
-    """Greatest correlation of two images over shifts by up to one pixel."""
+def _similarity(read, original):
+    """Return the largest correlation of two images over shifts by up to one pixel."""
     shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
     return max(
         np.corrcoef(np.roll(read, shift, (0, 1)).ravel(), original.ravel())[0, 1]
@@ -60,18 +60,18 @@ def _likeness(read, original):
     )
 
 
-def _check_all_alike(tmp_path, digits, picture_of, *, at_least, suffix=".png"):
-    likenesses = []
+def _check_all_similar(tmp_path, digits, picture_of, *, at_least, suffix=".png"):
+    similarities = []
     for index, original in enumerate(digits):
         path = _save(tmp_path / f"digit{suffix}", picture_of(original, index))
         read = read_digit_image(path)
         assert read.shape == (28, 28)
         assert read.dtype == np.uint8
         assert read.max() == 255
-        likenesses.append(_likeness(read, original))
-    assert np.mean(likenesses) >= at_least
-    # Another image of the same digit reaches some 0.4, a blank or inverted one less than 0.
-    assert np.min(likenesses) >= 0.85
+        similarities.append(_similarity(read, original))
+    assert np.mean(similarities) >= at_least
+    # Other images of the same digit reach about 0.4; blank or inverted images are below 0.
+    assert np.min(similarities) >= 0.85
 
 
 @pytest.mark.parametrize("inverted", [False, True])
@@ -84,12 +84,12 @@ def _check_all_alike(tmp_path, digits, picture_of, *, at_least, suffix=".png"):
         (12, Image.Resampling.BICUBIC),
     ],
 )
-def test_enlarged_mnist_digits_come_back(tmp_path, digits, factor, method, inverted):
+def test_enlarged_mnist_digits_are_restored(tmp_path, digits, factor, method, inverted):
     def picture_of(image, index):
         ink = _enlarge(image, factor, method)
         return 1 - ink if inverted else ink
 
-    _check_all_alike(tmp_path, digits, picture_of, at_least=0.96)
+    _check_all_similar(tmp_path, digits, picture_of, at_least=0.96)
 
 
 @pytest.mark.parametrize(
@@ -99,19 +99,19 @@ def test_enlarged_mnist_digits_come_back(tmp_path, digits, factor, method, inver
         ((1.0, 1.0, 1.0), (1.0, 1.0, 0.3)),
         ((0.95, 0.9, 0.8), (0.7, 0.65, 0.6)),
         ((0.1, 0.3, 0.2), (0.9, 0.9, 0.85)),
-        ((0.2, 0.6, 0.2), (0.9, 0.25, 0.2)),  # of equal brightness
+        ((0.2, 0.6, 0.2), (0.9, 0.25, 0.2)),  # equal brightness
     ],
 )
-def test_any_two_colours_will_do(tmp_path, digits, paper, pen):
+def test_paper_and_pen_may_have_any_two_colors(tmp_path, digits, paper, pen):
     def picture_of(image, index):
         ink = _on_canvas(_enlarge(image, 6), height=240, width=300, seed=index)
         return _paint(ink, paper=paper, pen=pen)
 
-    _check_all_alike(tmp_path, digits, picture_of, at_least=0.96)
+    _check_all_similar(tmp_path, digits, picture_of, at_least=0.96)
 
 
 @pytest.mark.parametrize("pen", [(0.1, 0.1, 0.15), (0.65, 0.65, 0.65)])
-def test_uneven_light_and_noise_do_no_harm(tmp_path, digits, pen):
+def test_uneven_light_and_noise_are_removed(tmp_path, digits, pen):
     def picture_of(image, index):
         rng = np.random.default_rng(index)
         ink = _on_canvas(_enlarge(image, 9), height=400, width=500, seed=index)
@@ -121,10 +121,10 @@ def test_uneven_light_and_noise_do_no_harm(tmp_path, digits, pen):
         picture = _paint(ink, paper=(0.95, 0.95, 0.92), pen=pen) * light[..., None]
         return picture + 0.02 * rng.normal(size=picture.shape)
 
-    _check_all_alike(tmp_path, digits, picture_of, at_least=0.94, suffix=".jpg")
+    _check_all_similar(tmp_path, digits, picture_of, at_least=0.94, suffix=".jpg")
 
 
-def test_the_edge_of_a_shadow_is_no_ink(tmp_path, digits):
+def test_edge_of_a_shadow_is_not_ink(tmp_path, digits):
     def picture_of(image, index):
         ink = _on_canvas(_enlarge(image, 8), height=400, width=250, seed=index)
         lit = np.ones((400, 500))
@@ -132,28 +132,28 @@ def test_the_edge_of_a_shadow_is_no_ink(tmp_path, digits):
         picture = 0.95 - 0.8 * np.pad(ink, ((0, 0), (0, 250)))
         return picture * lit
 
-    _check_all_alike(tmp_path, digits, picture_of, at_least=0.95)
+    _check_all_similar(tmp_path, digits, picture_of, at_least=0.95)
 
 
 @pytest.mark.parametrize("corner", ["top left", "bottom right"])
-def test_a_digit_may_touch_the_border(tmp_path, digits, corner):
+def test_digit_may_touch_the_border(tmp_path, digits, corner):
     def picture_of(image, index):
         cropped = _crop(np.rint(_enlarge(image, 8) * 255).astype(np.uint8)) / 255
         after = corner == "top left"
         margins = [(0, 90) if after else (90, 0)] * 2
         return 1 - np.pad(cropped, margins)
 
-    _check_all_alike(tmp_path, digits, picture_of, at_least=0.96)
+    _check_all_similar(tmp_path, digits, picture_of, at_least=0.96)
 
 
-def test_dirt_is_wiped_off(tmp_path, digits):
+def test_isolated_dark_pixels_are_removed(tmp_path, digits):
     def picture_of(image, index):
         rng = np.random.default_rng(index)
         picture = 1 - np.pad(_enlarge(image, 8), 60)
         picture[rng.integers(0, 340, 12), rng.integers(0, 340, 12)] = 0
         return picture
 
-    _check_all_alike(tmp_path, digits, picture_of, at_least=0.96)
+    _check_all_similar(tmp_path, digits, picture_of, at_least=0.96)
 
 
 def _draw_seven(size, *, width, offset=(0, 0), mode="L", paper=235, pen=30):
@@ -165,29 +165,29 @@ def _draw_seven(size, *, width, offset=(0, 0), mode="L", paper=235, pen=30):
 
 
 @pytest.mark.parametrize("width", [3, 8, 30])
-def test_a_thin_pen_in_a_large_photo_does_not_vanish(tmp_path, width):
+def test_thin_strokes_in_a_large_photo_remain_visible(tmp_path, width):
     path = tmp_path / "seven.jpg"
     _draw_seven((4000, 3000), width=width, offset=(2500, 900)).save(path, quality=90)
     read = read_digit_image(path)
     bold = tmp_path / "bold.png"
     _draw_seven((1200, 1200), width=110, offset=(300, 100)).save(bold)
-    assert _likeness(read, read_digit_image(bold)) > 0.9
-    assert 50 <= np.count_nonzero(read > 100) <= 110  # as much as a seven of MNIST has
+    assert _similarity(read, read_digit_image(bold)) > 0.9
+    assert 50 <= np.count_nonzero(read > 100) <= 110  # as in sevens of MNIST
 
 
-def test_a_digit_is_fitted_into_the_box_and_centred_by_its_mass(tmp_path, digits):
+def test_digit_is_scaled_to_the_box_and_its_center_of_mass_is_centered(tmp_path, digits):
     for original in digits:
         read = read_digit_image(_save(tmp_path / "a.png", 1 - _enlarge(original, 11)))
         rows, columns = np.nonzero(read)
         assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
         weights = read / read.sum()
-        centre = np.array(
+        center = np.array(
             [np.arange(28) @ weights.sum(axis=1), weights.sum(axis=0) @ np.arange(28)]
         )
-        np.testing.assert_allclose(centre, 14, atol=0.51)
+        np.testing.assert_allclose(center, 14, atol=0.51)
 
 
-def test_lopsided_ink_is_not_cut_off_by_centring(tmp_path):
+def test_centering_does_not_clip_asymmetric_ink(tmp_path):
     image = Image.new("L", (300, 300), 255)
     drawing = ImageDraw.Draw(image)
     drawing.rectangle((50, 50, 140, 250), fill=0)
@@ -210,11 +210,11 @@ def expected(drawing, tmp_path_factory):
 
 
 def _check(path, expected, *, at_least=0.99):
-    assert _likeness(read_digit_image(path), expected) >= at_least
+    assert _similarity(read_digit_image(path), expected) >= at_least
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "RGB", "RGBA", "LA", "I;16"])
-def test_png_of_every_mode(drawing, expected, tmp_path, mode):
+def test_png_of_each_mode_is_read(drawing, expected, tmp_path, mode):
     if mode == "I;16":
         image = Image.fromarray(np.asarray(drawing).astype(np.uint16) * 257)
     else:
@@ -226,25 +226,25 @@ def test_png_of_every_mode(drawing, expected, tmp_path, mode):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "bmp", "gif", "webp"])
-def test_other_formats(drawing, expected, tmp_path, suffix):
+def test_other_formats_are_read(drawing, expected, tmp_path, suffix):
     drawing.convert("RGB").save(tmp_path / f"a.{suffix}")
     _check(tmp_path / f"a.{suffix}", expected)
 
 
-def test_cmyk_jpeg(drawing, expected, tmp_path):
+def test_cmyk_jpeg_is_read(drawing, expected, tmp_path):
     drawing.convert("CMYK").save(tmp_path / "a.jpg")
     _check(tmp_path / "a.jpg", expected)
 
 
 @pytest.mark.parametrize("color", [0, 255])
-def test_ink_on_a_transparent_layer(drawing, expected, tmp_path, color):
+def test_ink_on_a_transparent_layer_is_found(drawing, expected, tmp_path, color):
     layer = np.full((*drawing.size[::-1], 4), color, dtype=np.uint8)
     layer[..., 3] = 255 - np.asarray(drawing)
     Image.fromarray(layer).save(tmp_path / "a.png")
     _check(tmp_path / "a.png", expected)
 
 
-def test_paper_with_transparent_corners(drawing, expected, tmp_path):
+def test_transparent_corners_are_not_ink(drawing, expected, tmp_path):
     image = drawing.convert("RGBA")
     mask = Image.new("L", image.size, 0)
     box = (0, 0, image.width, image.height)
@@ -254,14 +254,14 @@ def test_paper_with_transparent_corners(drawing, expected, tmp_path):
     _check(tmp_path / "a.png", expected)
 
 
-def test_transparent_palette_entry(drawing, expected, tmp_path):
+def test_transparent_palette_entry_is_background(drawing, expected, tmp_path):
     drawing.convert("P").save(tmp_path / "a.gif", transparency=255)
     _check(tmp_path / "a.gif", expected)
 
 
-def test_orientation_of_a_camera(drawing, expected, tmp_path):
+def test_orientation_from_exif_is_applied(drawing, expected, tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
+    exif[0x0112] = 6  # rotate by 90° clockwise
     drawing.rotate(90, expand=True).save(tmp_path / "a.jpg", exif=exif)
     _check(tmp_path / "a.jpg", expected)
 
@@ -277,7 +277,7 @@ def _png_header_of(width, height):
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def _refusal(path):
+def _rejection(path):
     with pytest.raises(DataError) as caught:
         read_digit_image(path)
     message = str(caught.value)
@@ -286,47 +286,47 @@ def _refusal(path):
     return message
 
 
-def test_what_is_no_image_is_refused(tmp_path):
+def test_files_that_are_not_images_are_rejected(tmp_path):
     path = tmp_path / "a.png"
-    assert "there is no file" in _refusal(path)
+    assert "does not exist" in _rejection(path)
     path.write_bytes(b"")
-    assert "is no image in one of the formats PNG" in _refusal(path)
+    assert "is not an image in one of the formats PNG" in _rejection(path)
     path.write_text("<svg/>")
-    assert "is no image" in _refusal(path)
+    assert "is not an image" in _rejection(path)
     Image.new("L", (9, 9)).save(tmp_path / "a.tiff")
-    assert "is no image" in _refusal(tmp_path / "a.tiff")
-    assert "directory" in _refusal(tmp_path)
+    assert "is not an image" in _rejection(tmp_path / "a.tiff")
+    assert "directory" in _rejection(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif"])
-def test_a_truncated_image_is_refused(tmp_path, suffix):
+def test_truncated_image_is_rejected(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     _draw_seven((800, 1100), width=90, offset=(150, 100)).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    assert "cannot read" in _refusal(path)
+    assert "cannot read" in _rejection(path)
 
 
 @pytest.mark.parametrize("size", [(9_000, 9_000), (12_000, 12_000), (60_000, 60_000)])
-def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, size):
+def test_decompression_bomb_is_rejected_before_it_is_unpacked(tmp_path, size):
     path = tmp_path / "a.png"
     path.write_bytes(_png_header_of(*size))
-    assert "more than 80 million pixels" in _refusal(path)
+    assert "more than 80 million pixels" in _rejection(path)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 900), (900, 1), (300, 200)])
-@pytest.mark.parametrize("grey", [0, 128, 255])
-def test_a_blank_picture_is_refused(tmp_path, size, grey):
-    Image.new("L", size, grey).save(tmp_path / "a.png")
-    assert "shows no digit" in _refusal(tmp_path / "a.png")
+@pytest.mark.parametrize("gray", [0, 128, 255])
+def test_blank_picture_is_rejected(tmp_path, size, gray):
+    Image.new("L", size, gray).save(tmp_path / "a.png")
+    assert "shows no digit" in _rejection(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_paper_alone_is_refused(tmp_path, suffix):
+def test_empty_paper_is_rejected(tmp_path, suffix):
     y, x = np.mgrid[0:1:300j, 0:1:400j]
     noise = np.random.default_rng(0).normal(size=x.shape)
     path = _save(tmp_path / f"a.{suffix}", 0.6 + 0.3 * x - 0.1 * y * y + 0.03 * noise)
-    assert "shows no digit" in _refusal(path)
+    assert "shows no digit" in _rejection(path)
 
 
 @settings(
@@ -335,7 +335,7 @@ def test_paper_alone_is_refused(tmp_path, suffix):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_a_damaged_file_is_read_or_refused(tmp_path, data):
+def test_damaged_file_is_read_or_rejected(tmp_path, data):
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "GIF", "WEBP"]))
     buffer = io.BytesIO()
     _draw_seven((60, 60), width=6, offset=(5, 5)).convert("RGB").save(buffer, kind)
@@ -348,4 +348,4 @@ def test_a_damaged_file_is_read_or_refused(tmp_path, data):
     try:
         assert read_digit_image(path).shape == (28, 28)
     except DataError:
-        _refusal(path)
+        _rejection(path)

@@ -1,3 +1,5 @@
+"""IDX files are read exactly or rejected."""
+
 import contextlib
 import gzip
 import struct
@@ -24,7 +26,7 @@ labels_or_images = hnp.arrays(
 )
 
 
-def test_known_bytes():
+def test_known_bytes_are_parsed():
     assert parse_idx(LABELS, name="labels").tolist() == [7, 0, 9]
     images = parse_idx(IMAGES, name="images")
     assert images.dtype == np.uint8
@@ -44,7 +46,7 @@ def test_format_follows_values_not_memory_order():
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "parts"),
     [
         (b"", ["truncated", "found 0 bytes"]),
         (LABELS[:6], ["truncated", "found 6 bytes", "header of 8"]),
@@ -52,22 +54,25 @@ def test_format_follows_values_not_memory_order():
         (IMAGES + b"\0", ["oversized", "found 23 bytes", "expected 22", "1 × 2 × 3"]),
         (b"\x89PNG\r\n\x1a\n", ["magic number 0x89504e47", "0x00000801", "0x00000803"]),
         (bytes.fromhex("00000d01 00000000"), ["magic number 0x00000d01"]),  # float32 labels
-        (bytes.fromhex("00000803") + b"\xff" * 12, ["absurd", "4294967295 × 4294967295"]),
-        (struct.pack(">4I", 0x803, 60000, 0, 28), ["absurd", "60000 × 0 × 28"]),
+        (
+            bytes.fromhex("00000803") + b"\xff" * 12,
+            ["invalid", "4294967295 × 4294967295"],
+        ),
+        (struct.pack(">4I", 0x803, 60000, 0, 28), ["invalid", "60000 × 0 × 28"]),
     ],
 )
-def test_malformed_files_are_refused_in_one_line(data, words):
+def test_malformed_files_are_rejected_with_one_line(data, parts):
     with pytest.raises(DataError) as caught:
         parse_idx(data, name="some-file")
     message = str(caught.value)
     assert message.startswith("some-file ")
     assert "\n" not in message
-    for word in words:
-        assert word in message
+    for part in parts:
+        assert part in message
 
 
 @given(st.binary(max_size=64))
-def test_arbitrary_bytes_are_refused_or_read_exactly(data):
+def test_arbitrary_bytes_are_rejected_or_read_exactly(data):
     try:
         array = parse_idx(data, name="x")
     except DataError:
@@ -76,7 +81,7 @@ def test_arbitrary_bytes_are_refused_or_read_exactly(data):
 
 
 @given(labels_or_images, st.data())
-def test_mutated_files_are_refused_or_read_exactly(array, data):
+def test_mutated_files_are_rejected_or_read_exactly(array, data):
     mutated = bytearray(format_idx(array))
     for _ in range(data.draw(st.integers(1, 3))):
         match data.draw(st.sampled_from(["change", "cut", "append"])):
@@ -87,19 +92,19 @@ def test_mutated_files_are_refused_or_read_exactly(array, data):
                 del mutated[data.draw(st.integers(0, len(mutated))) :]
             case _:
                 mutated += data.draw(st.binary(max_size=4))
-    test_arbitrary_bytes_are_refused_or_read_exactly.hypothesis.inner_test(bytes(mutated))
+    test_arbitrary_bytes_are_rejected_or_read_exactly.hypothesis.inner_test(bytes(mutated))
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("encode", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("name", ["labels", "labels.gz"])
-def test_read_idx_goes_by_the_contents_not_the_name(tmp_path, pack, name):
+def test_compression_is_detected_by_content_not_by_name(tmp_path, encode, name):
     path = tmp_path / name
-    path.write_bytes(pack(LABELS))
+    path.write_bytes(encode(LABELS))
     assert read_idx(path).tolist() == [7, 0, 9]
 
 
 @given(st.data())
-def test_corrupt_gzip_is_refused_or_read_exactly(tmp_path_factory, data):
+def test_corrupt_gzip_is_rejected_or_read_exactly(tmp_path_factory, data):
     packed = bytearray(gzip.compress(LABELS, mtime=0))
     at = data.draw(st.integers(2, len(packed) - 1))
     if data.draw(st.booleans()):
@@ -112,7 +117,7 @@ def test_corrupt_gzip_is_refused_or_read_exactly(tmp_path_factory, data):
         array = read_idx(path)
     except DataError:
         return
-    assert array.tolist() == [7, 0, 9]  # the change was to a flag that means nothing
+    assert array.tolist() == [7, 0, 9]  # the change affected an unused flag
 
 
 def peak_memory_of_reading(path) -> int:
@@ -127,7 +132,7 @@ def peak_memory_of_reading(path) -> int:
 
 def test_gzip_bomb_is_not_unpacked(tmp_path):
     path = tmp_path / "bomb.gz"
-    # 100 MB of zeros behind a header that claims three labels.
+    # 100 MB of zeros after a header that declares three labels.
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(LABELS)
         for _ in range(25):
@@ -137,22 +142,22 @@ def test_gzip_bomb_is_not_unpacked(tmp_path):
     assert peak_memory_of_reading(path) < 2**23
 
 
-def test_large_claim_of_a_short_file_allocates_nothing(tmp_path):
-    path = tmp_path / "claim"
+def test_short_file_that_declares_a_large_size_allocates_little(tmp_path):
+    path = tmp_path / "short"
     path.write_bytes(struct.pack(">2I", 0x801, 2**30 - 8) + b"123")
     with pytest.raises(DataError, match="truncated: found 11 bytes"):
         read_idx(path)
     assert peak_memory_of_reading(path) < 2**24
 
 
-def test_missing_file_and_folder(tmp_path):
+def test_missing_file_and_folder_are_data_errors(tmp_path):
     with pytest.raises(DataError, match="nowhere cannot be read: No such file"):
         read_idx(tmp_path / "nowhere")
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         read_idx(tmp_path)
 
 
-def test_format_refuses_what_the_format_cannot_hold():
+def test_arrays_that_idx_cannot_store_are_rejected():
     with pytest.raises(TypeError, match="got float32"):
         format_idx(np.zeros(3, np.float32))
     with pytest.raises(ValueError, match=r"got shape \(2, 2\)"):

@@ -143,5 +143,5 @@ def test_backend_is_told_of_the_computation() -> None:
 
 def test_no_images_are_refused() -> None:
     model = create_model("two-layer", backend="numpy", dtype="float64")
-    with pytest.raises(ValueError, match="at least one image is needed, got none"):
+    with pytest.raises(ValueError, match="expected at least one image, got none"):
         check_gradients(model, *noise(0))

@@ -185,7 +185,7 @@ def test_images_lie_as_the_network_takes_them(input_shape, taken, refused):
         (np.zeros((2, 10)), ValueError, "one-hot"),
         (np.full((2, 10), 0.1), ValueError, "one-hot"),
         (np.zeros(2), TypeError, "integers or one-hot rows, got float64"),
-        (np.zeros(3, int), ValueError, "2 images have 3 labels"),
+        (np.zeros(3, int), ValueError, "got 2 images and 3 labels"),
     ],
 )
 def test_wrong_labels_are_refused(labels, error, message):

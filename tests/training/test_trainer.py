@@ -200,10 +200,10 @@ def test_random_layer_of_ones_own_is_given_randomness_in_training_alone(small):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((5, 784)), np.zeros(4, int), "5 images have 4 labels"),
+        (np.zeros((5, 784)), np.zeros(4, int), "got 5 images and 4 labels"),
         (np.zeros((5, 783)), np.zeros(5, int), r"images must have shape .* got \(5, 783\)"),
         (np.zeros((5, 784)), np.full(5, 10), "labels must be in 0…9"),
-        (np.zeros((0, 784)), np.zeros(0, int), "at least one image is needed, got none"),
+        (np.zeros((0, 784)), np.zeros(0, int), "expected at least one image, got none"),
     ],
 )
 def test_wrong_validation_data_are_refused_before_the_first_step(images, labels, message, small):

