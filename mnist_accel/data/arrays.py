@@ -83,7 +83,7 @@ def require_range(rows: NDArray[Any]) -> None:
     if rows.dtype.kind == "f" and rows.size and not (rows.min() >= 0 and rows.max() <= 1):
         raise ValueError(
             f"float images must be in 0…1, got {rows.min():g}…{rows.max():g}; "
-            "divide them by 255, or pass uint8"
+            "divide by 255, or pass uint8"
         )
 
 
