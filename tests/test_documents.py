@@ -1,0 +1,65 @@
+"""Documents are correct: examples run, links resolve, and paths exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    page
+    for page in ROOT.glob("**/*.md")
+    if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
+)
+EXAMPLES = {
+    f"{page.name}, example {number}": code
+    for page in (ROOT / "README.md", ROOT / "docs" / "guide.md")
+    for number, code in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL), start=1
+    )
+}
+FOLDERS = ("backends", "benchmarks", "docs", "mnist_accel", "reference", "tests")
+# Code in backticks that is a path below one of the folders, or a single source file.
+PATH = re.compile(rf"(?:{'|'.join(FOLDERS)})/[\w./*-]*|[\w*-]+\.(?:py|cuh?|cpp|h)")
+# The changelog names files that no longer exist.
+PAGES_WITH_PATHS = [page for page in PAGES if page.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("code", EXAMPLES.values(), ids=EXAMPLES)
+def test_example_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "example", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_PATHS, ids=lambda page: page.name)
+def test_paths_in_backticks_exist(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    paths = [path for path in re.findall(r"`([^`\n]+)`", text) if PATH.fullmatch(path)]
+    missing = [path for path in paths if not _exists(path)]
+    assert not missing, f"{page.name} names paths that do not exist: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("path", ["backends/base.py", "backends/", "order.cu", "docs/*.md"])
+def test_a_path_that_exists_is_found(path):
+    assert PATH.fullmatch(path)
+    assert _exists(path)
+
+
+@pytest.mark.parametrize("path", ["backends/missing.py", "tests/missing/", "missing.cu"])
+def test_a_path_that_does_not_exist_is_not_found(path):
+    assert PATH.fullmatch(path)
+    assert not _exists(path)
+
+
+def _exists(path):
+    """Return whether a path, a pattern or the name of a source file exists."""
+    if "/" in path:
+        return any(ROOT.glob(path))
+    return any(any((ROOT / folder).rglob(path)) for folder in FOLDERS)
