@@ -1,0 +1,72 @@
+"""The examples of docs/extending.md work, and touch few files."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.document_examples import Example, read_examples
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("backends", "benchmarks", "mnist_accel", "reference", "tests")
+EXAMPLES = read_examples(ROOT / "docs" / "extending.md")
+MAX_FILES = {
+    "A layer": 1,
+    "A recipe": 1,
+    "A backend": 1,
+}
+NEEDS = {"A backend": "torch"}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the repository to which all examples have been applied."""
+    root = tmp_path_factory.mktemp("extended")
+    ignored = shutil.ignore_patterns("__pycache__", "results", "fixtures", "test_*.py")
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
+    for example in EXAMPLES.values():
+        example.apply(root)
+    return root
+
+
+def test_every_section_has_an_example() -> None:
+    assert EXAMPLES.keys() == MAX_FILES.keys()
+    assert all(example.files and example.script for example in EXAMPLES.values())
+
+
+@pytest.mark.parametrize("section", MAX_FILES)
+def test_an_addition_touches_few_files(section: str) -> None:
+    assert len(EXAMPLES[section].files) <= MAX_FILES[section]
+
+
+@pytest.mark.parametrize("section", MAX_FILES)
+def test_an_example_runs(section: str, copy: Path) -> None:
+    needed = NEEDS.get(section)
+    if needed and importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{needed} is not installed")
+    run(EXAMPLES[section].script, copy)
+
+
+def test_an_edit_without_its_context_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    example = Example(edits={"a.py": [("x = 2\n", "x = 3\n")]})
+    with pytest.raises(AssertionError, match="0 times"):
+        example.apply(tmp_path)
+
+
+def run(script: str, root: Path) -> None:
+    """Run a script in a new process whose packages are those of `root`."""
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
