@@ -1,0 +1,149 @@
+"""Errors of the commands: one line on stderr, and the exit code."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+import mnist_accel as ma
+from mnist_accel.commands.dispatcher import COMMANDS
+from tests.support.command_line import QUICK, read_json
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model", "lenett"], "--model: unknown model 'lenett'; choose fcnn, two-layer"),
+        (["--model", "lenett"], "; did you mean 'lenet'?"),
+        (["--dataset", "fashon-mnist"], "; did you mean 'fashion-mnist'?"),
+        (["--optimizer", "adan"], "; did you mean 'adam'?"),
+        (["--backend", "nmba"], "; did you mean 'numba'?"),
+        (
+            ["--batch-size", "-1"],
+            "--batch-size: expected an integer from 0 to 1000000000000000, got -1",
+        ),
+        (["--epochs", "0"], "--epochs: expected an integer of at least 1, got 0"),
+        (["--lr", "nan"], "--lr: expected a number above 0, got nan"),
+        (["--seed", "-3"], "--seed"),
+        (["--hidden-sizes", "5,0"], "--hidden-sizes"),
+        (["--hidden-sizes", ""], "--hidden-sizes: expected an integer from 1 to 10"),
+        (["--hidden-sizes", "9" * 30], "--hidden-sizes: expected an integer from 1 to 10"),
+        (["--batch-size", "9" * 30], "--batch-size: expected an integer from 0 to 10"),
+        (["--target-accuracy", "95"], "expected a number above 0 and at most 1, got 95"),
+        (["--validation-split", "1"], "--validation-split"),
+        (["--epochs", "1", "--iterations", "1"], "either --epochs or --iterations"),
+        (["--model", "cnn", "--hidden-sizes", "5"], "'cnn' has no hidden layers"),
+        (["--optimizer", "adam", "--momentum", "0.5"], "'adam' takes no momentum"),
+        (["--optimizer", "nesterov", "--momentum", "0"], "nesterov needs a momentum"),
+        (["--sampling", "full", "--batch-size", "5"], "takes the whole set"),
+        (["--backend", "tpu"], "unknown backend 'tpu'"),
+        (["--threads", "0"], "--threads: expected an integer from 1 to 1024, got 0"),
+        (["--threads", "all"], "--threads: expected an integer from 1 to 1024, got all"),
+        (["--backend", ""], "unknown backend ''; choose auto, cupy, numba, numpy"),
+        (["--data-dir", "."], "leave out the folder ."),
+        (["--validation-split", "0.0001"], "cannot hold out"),
+        (["--modle", "cnn"], "unrecognized arguments: --modle"),
+    ],
+)
+def test_wrong_usage_is_reported_in_one_line_with_code_2(arguments, says, fails):
+    fails(2, "train", "--dataset", "digits", *arguments, says=says)
+    assert not Path("runs").exists()
+
+
+def test_an_unknown_command_is_refused(run):
+    code, _, err = run("tarin", "--lr", 1)
+    assert code == 2
+    assert err == (
+        f"mnist-accel: unknown command 'tarin'; choose {', '.join(COMMANDS)}; "
+        "did you mean 'train'? (see mnist-accel --help)\n"
+    )
+    assert run("--", "train")[0] == 2
+
+
+def test_a_gpu_that_cannot_run_is_replaced_with_a_warning(run, fails):
+    availability = ma.available_backends()["cupy"]
+    if availability.ok:
+        pytest.skip("this machine has a GPU")
+    arguments = ["--backend", "cupy", "--dataset", "digits", "--iterations", "5"]
+    code, _, err = run("train", *arguments, "--out", "run", "--quiet")
+    assert code == 0
+    assert f"warning: cupy cannot run here: {availability.reason}; {availability.remedy}" in err
+    backend = read_json("run/config.json")["backend"]
+    assert (backend["requested"], backend["used"], backend["fell_back"]) == ("cupy", "numba", True)
+    assert availability.reason in backend["reason"]
+    fails(3, "train", *arguments, "--no-fallback", says=availability.reason)
+    fails(3, "gradcheck", "--backend", "cupy", says=availability.reason)
+
+
+def test_divergence_is_code_5_and_names_step_tensor_and_checkpoint(fails):
+    err = fails(5, "train", *QUICK, "--quiet", "--lr", "1e12", "--out", "run", says="diverged at")
+    assert "is in the " in err
+    assert "the last good checkpoint is run/checkpoint/last.safetensors" in err
+    assert ma.load_checkpoint("run/checkpoint", backend="numpy")
+
+
+def test_an_unwritable_run_folder_is_code_4(fails):
+    Path("file").write_text("in the way")
+    fails(4, "train", *QUICK, "--out", "file/run", says="cannot write to the output folder")
+
+
+def test_missing_or_corrupt_data_are_code_4(fails):
+    Path("data").mkdir()
+    fails(4, "train", "--data-dir", "data", says="data")
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        Path("data", name).write_bytes(b"\x00\x00\x08\x03 too short")
+    fails(4, "train", "--dataset", "custom", "--data-dir", "data", says="data")
+
+
+def test_missing_or_corrupt_model_files_are_code_4(fails):
+    fails(4, "evaluate", says="there is no run in runs/ yet")
+    fails(4, "evaluate", "missing", says="there is no file or folder missing; give the")
+    Path("folder").mkdir()
+    says = "folder is not a run folder: it holds neither model.safetensors nor a checkpoint; give"
+    fails(4, "evaluate", "folder", says=says)
+    fails(4, "predict", "folder", "--index", 3, says=says)
+    Path("junk.safetensors").write_bytes(b"junk")
+    fails(4, "evaluate", "junk.safetensors", says="not a whole safetensors file")
+
+
+def test_an_error_of_another_file_names_that_file(monkeypatch, fails):
+    def fill_the_disk(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/file")
+
+    monkeypatch.setattr("mnist_accel.commands.data.load_dataset", fill_the_disk)
+    err = fails(4, "data", says="some/file: No space left on device")
+    assert "stdout" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "not enough memory; use smaller batches or layers, or fewer images"),
+        (
+            MemoryError("90 GiB"),
+            "not enough memory: 90 GiB; use smaller batches or layers, or fewer images",
+        ),
+    ],
+)
+def test_a_lack_of_memory_is_code_2(monkeypatch, error, says, fails):
+    def allocate(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("mnist_accel.commands.data.load_dataset", allocate)
+    fails(2, "data", says=says)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        (("--hidden-sizes", 9_999_999_999), "not enough memory: Unable to allocate"),
+        (
+            ("--batch-size", 10**15, "--sampling", "replacement"),
+            "batch_size must be less than 2147483648, got 1000000000000000",
+        ),
+    ],
+)
+def test_sizes_that_do_not_fit_into_memory_are_code_2(fails, sizes, says):
+    arguments = ("--dataset", "digits", "--backend", "numpy", *sizes, "--quiet")
+    fails(2, "train", *arguments, says=says)

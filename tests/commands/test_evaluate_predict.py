@@ -1,0 +1,141 @@
+"""`evaluate` and `predict`: the networks and data they find, and what they print."""
+
+import os
+import pickle
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mnist_accel as ma
+from mnist_accel.commands import main
+from tests.support.command_line import ON_NUMPY, read_json
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    flags = [*ON_NUMPY, "--iterations", "400"]
+    assert main(["train", *flags, "--batch-size", "64", "--out", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def test_evaluate_repeats_the_accuracy_of_the_training(run, trained):
+    summary = read_json(trained / "summary.json")
+    paths = (trained, trained / "model.safetensors", trained / "checkpoint")
+    for path in paths:
+        code, out, _ = run("evaluate", path, "--dataset", "digits", "--backend", "numpy")
+        assert code == 0
+        assert f"accuracy {summary['test_accuracy']:.2%}" in out
+        assert "predicted" in out
+        assert out.splitlines()[0] == f"weights  {path}"
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        (".", "run"),
+        (".", "run/model.safetensors"),
+        (".", "run/checkpoint"),
+        (".", "run/checkpoint/last.safetensors"),
+        ("run", "model.safetensors"),
+        ("run/checkpoint", "last.safetensors"),
+    ],
+)
+def test_the_data_set_is_that_of_the_run_a_file_belongs_to(
+    run, trained, monkeypatch, folder, path, fails
+):
+    monkeypatch.chdir(trained.parent / folder)
+    code, out, _ = run("evaluate", path, "--limit-test", 5)
+    assert code == 0
+    assert "data     digits, 5 test images" in out
+    fails(2, "predict", path, "--index", 9999, says="--index must be below 360")
+    fails(2, "evaluate", path, "--dataset", "custom", says="custom is a data set of your own")
+
+
+def test_a_file_outside_a_run_is_evaluated_on_mnist(run, trained):
+    shutil.copy(trained / "model.safetensors", "alone.safetensors")
+    code, out, _ = run("evaluate", "alone.safetensors", "--limit-test", 5)
+    assert code == 0
+    assert "data     mnist, 5 test images" in out
+
+
+def test_an_interrupted_run_is_refused_but_its_checkpoint_is_accepted(run, trained, fails):
+    shutil.copytree(trained, "runs/stopped")
+    Path("runs/stopped/model.safetensors").unlink()
+    says = "finish it with train --resume runs/stopped, or give its checkpoint runs/stopped/check"
+    for path in (["runs/stopped"], []):
+        fails(4, "predict", *path, "--index", 3, says=says)
+    assert run("predict", "runs/stopped/checkpoint", "--index", 3)[0] == 0
+
+
+def test_the_default_is_the_newest_finished_run(run, trained):
+    for age, name in enumerate(("stopped", "newer", "older")):
+        shutil.copytree(trained, f"runs/{name}")
+        os.utime(f"runs/{name}/config.json", (10_000 - age, 10_000 - age))
+    Path("runs/stopped/model.safetensors").unlink()
+    code, out, _ = run("evaluate", "--limit-test", 5)
+    assert code == 0
+    assert out.startswith("weights  runs/newer\n")
+    assert "data     digits, 5 test images" in out
+    code, out, _ = run("predict", "--index", 3)
+    assert code == 0
+    assert out.startswith("weights in runs/newer\n")
+    assert run("train", "--resume", "--quiet")[1].rstrip().endswith("everything is in runs/stopped")
+
+
+def test_predict_by_index_and_by_image(run, trained, fails):
+    code, out, _ = run("predict", trained, "--index", 3, "--out", "three.png")
+    assert code == 0
+    assert "true label" in out
+    assert len([line for line in out.splitlines() if "%" in line]) == 11
+    with Image.open("three.png") as picture:
+        assert picture.format == "PNG"
+    digit = ma.load_mnist(normalize=False, flatten=False, dataset="digits")[1][0][3][0]
+    Image.fromarray(255 - digit).resize((400, 300)).save("photo.jpg")
+    code, out, _ = run("predict", trained, "--image", "photo.jpg")
+    assert code == 0
+    assert "true label" not in out
+    assert Path("prediction.png").is_file()
+    fails(2, "predict", trained, "--index", 99999, says="--index must be below 360")
+    for name in ("three.txt", "three", "."):
+        says = f"--out: expected a file name that ends in .png, got {name!r}"
+        fails(2, "predict", trained, "--index", 3, "--out", name, says=says)
+        assert not Path(name).is_file()
+    Path("folder.png").mkdir()
+    says = "cannot write the picture folder.png: Is a directory"
+    fails(4, "predict", "none", "--index", 3, "--out", "folder.png", says=says)
+    says = "cannot write the picture photo.jpg/3.png: Not a directory; choose another --out"
+    fails(4, "predict", "none", "--index", 3, "--out", "photo.jpg/3.png", says=says)
+    fails(2, "predict", trained, says="one of the arguments --index --image is required")
+    fails(4, "predict", trained, "--image", "none.png", says="none.png")
+    Path("text.png").write_text("no image")
+    fails(4, "predict", trained, "--image", "text.png", says="text.png")
+
+
+def test_legacy_weights_load_through_the_restricted_unpickler(run, fails):
+    rng = np.random.default_rng(0)
+    sizes = (784, 50, 100, 10)
+    shapes = list(pairwise(sizes))
+    state = {f"W{i}": rng.standard_normal(shape) for i, shape in enumerate(shapes, 1)}
+    state |= {f"b{i}": rng.standard_normal(shape[1]) for i, shape in enumerate(shapes, 1)}
+    Path("sample_weight.pkl").write_bytes(pickle.dumps(state))
+    code, out, _ = run("evaluate", "sample_weight.pkl", "--dataset", "digits")
+    assert code == 0
+    assert "three-layer: 784 → linear 50 → sigmoid → linear 100" in out
+    columns = {k: v.T if k[0] == "W" else v[:, None] for k, v in state.items()}
+    np.save("parameters_500.npy", np.array(columns, dtype=object), allow_pickle=True)
+    code, out, _ = run("evaluate", "parameters_500.npy", "--dataset", "digits")
+    assert code == 0
+    assert "fcnn: 784 → linear 50 → relu → linear 100" in out
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("touch pwned",)
+
+    Path("evil.pkl").write_bytes(pickle.dumps({"W1": Evil()}))
+    fails(4, "evaluate", "evil.pkl", says="system")
+    assert not Path("pwned").exists()

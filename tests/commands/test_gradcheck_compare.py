@@ -1,0 +1,38 @@
+"""`gradcheck` and `compare`: success, failure, and what they print."""
+
+import numpy as np
+
+from backends import registry
+from backends.numpy.backend import NumpyBackend
+
+
+def test_gradcheck_passes_and_fails(run, fails, monkeypatch):
+    code, out, _ = run("gradcheck", "--model", "cnn", "--backend", "numba")
+    assert code == 0
+    assert "all gradients are within" in out
+    fails(2, "gradcheck", "--backend", "", says="unknown backend ''; choose auto, cupy")
+    correct = NumpyBackend.relu_backward
+    monkeypatch.setattr(NumpyBackend, "relu_backward", lambda *args: 1.01 * correct(*args))
+    code, out, _ = run("gradcheck", "--model", "two-layer", "--backend", "numpy")
+    assert code == 6
+    assert "WRONG" in out
+
+
+def test_compare_agrees_and_finds_the_first_difference(run, monkeypatch, fails):
+    class Skewed(NumpyBackend):
+        """Adds a small error to one activation."""
+
+        name = "skewed"
+
+        def relu(self, x):
+            return super().relu(x) * np.float32(1.001)
+
+    monkeypatch.setitem(registry._registered, Skewed.name, Skewed)
+    arguments = ("compare", "--dataset", "digits", "--iterations", 3)
+    code, out, _ = run(*arguments, "--model", "cnn")
+    assert code == 0
+    assert "no tensor differs by more than rounding" in out
+    code, out, _ = run(*arguments, "--backends", "numpy,skewed")
+    assert code == 6
+    assert "DIFFERS: first at step 1, in the output of layer 2 (relu)" in out
+    fails(2, "compare", "--backends", "numpy", says="at least two names")

@@ -1,0 +1,186 @@
+"""`train --resume`: the same weights as without an interruption, and damaged run folders."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mnist_accel as ma
+from mnist_accel.commands import main
+from tests.support.command_line import (
+    DIGITS,
+    QUICK,
+    assert_same_weights,
+    environment,
+    read_json,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return the folder of a finished run of 10 steps."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    arguments = (*DIGITS, "--iterations", "10", "--log-every", "5", "--out", str(folder), "--quiet")
+    assert main(["train", *arguments]) == 0
+    return folder
+
+
+def test_resume_continues_to_the_same_weights(run):
+    arguments = (*DIGITS, "--quiet")
+    assert run("train", *arguments, "--iterations", 60, "--out", "straight")[0] == 0
+    assert run("train", *arguments, "--iterations", 25, "--out", "runs/parted")[0] == 0
+    assert run("train", "--resume", "--iterations", 60, "--quiet")[0] == 0
+    assert_same_weights("straight", "runs/parted")
+    metrics = Path("runs/parted/metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line)["epoch"] for line in metrics if '"epoch", ' in line]
+    assert epochs == sorted(set(epochs))
+    code, _, err = run("train", "--resume", "runs/parted")
+    assert code == 0
+    assert "all 60 steps are done already" in err
+
+
+def test_resume_refuses_changed_settings_and_missing_runs(run, fails):
+    assert run("train", *QUICK, "--out", "run", "--quiet")[0] == 0
+    fails(2, "train", "--resume", "run", "--lr", 1, says="--lr cannot be given with --resume")
+    fails(2, "train", *QUICK, "--out", "run", says="run holds a run already")
+    fails(4, "train", "--resume", "nowhere", says="there is no run nowhere")
+    fails(4, "train", "--resume", ".", says="is not the folder of a run")
+    fails(4, "train", "--resume", says="there is no run in runs/ yet")
+    Path("run/checkpoint/last.safetensors").write_bytes(b"broken")
+    fails(4, "train", "--resume", "run", says="not a whole safetensors file")
+
+
+@pytest.mark.parametrize("name", ["lr", "seed", "batch-size", "hidden-sizes", "dtype", "model"])
+def test_a_setting_that_defines_the_run_cannot_be_given_with_resume(fails, name):
+    value = {"dtype": "float64", "model": "cnn"}.get(name, 3)
+    fails(
+        2, "train", "--resume", f"--{name}", value, says=f"--{name} cannot be given with --resume"
+    )
+
+
+def test_a_resumed_run_stays_on_its_backend_and_keeps_its_earlier_configuration(run):
+    arguments = ("--dataset", "digits", "--backend", "cupy", "--iterations", 3, "--quiet")
+    assert run("train", *arguments, "--out", "run")[0] == 0
+    began = read_json("run/config.json")
+    assert run("train", "--resume", "run", "--iterations", 5, "--quiet")[0] == 0
+    resumed = read_json("run/config.json")
+    assert resumed["backend"]["requested"] == began["backend"]["used"]
+    assert resumed["backend"]["used"] == began["backend"]["used"]
+    assert resumed["earlier"] == [began]
+    assert (
+        run("train", "--resume", "run", "--iterations", 7, "--backend", "numpy", "--quiet")[0] == 0
+    )
+    again = read_json("run/config.json")
+    assert again["backend"]["used"] == "numpy"
+    assert [config["settings"]["iterations"] for config in again["earlier"]] == [3, 5]
+    assert "earlier" not in resumed["earlier"][0]
+
+
+def test_a_length_in_epochs_replaces_a_length_in_steps(run, trained):
+    """An epoch has 22 steps, as batches are drawn with replacement."""
+    shutil.copytree(trained, "run")
+    assert run("train", "--resume", "run", "--epochs", 1, "--quiet")[0] == 0
+    config = ("--config", "run/config.json", "--out", "other", "--quiet")
+    assert run("train", *config, "--iterations", 5)[0] == 0
+    assert [read_json(f"{name}/summary.json")["steps"] for name in ("run", "other")] == [22, 5]
+
+
+def test_unfinished_files_of_a_killed_process_are_removed(run, trained):
+    shutil.copytree(trained, "run")
+    left = [Path("run/checkpoint/.last.safetensors.12.unfinished"), Path("run/.c.3.unfinished")]
+    for path in left:
+        path.write_bytes(b"half a file")
+    assert run("train", "--resume", "run", "--iterations", 11, "--quiet")[0] == 0
+    assert not any(path.exists() for path in left)
+
+
+def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes_later(run, trained):
+    """A limit on the size of files makes a write fail as on a full disk."""
+    shutil.copytree(trained, "run")
+    resume = ("train", "--resume", "run", "--iterations", "20", "--quiet")
+    full = subprocess.run(
+        [sys.executable, "-m", "mnist_accel", *resume],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )
+    assert full.returncode == 4
+    assert "cannot write run/checkpoint/last.safetensors: File too large" in full.stderr
+    assert len(full.stderr.splitlines()) == 1
+    assert ma.load_checkpoint("run/checkpoint", backend="numpy").step == 10
+    assert [file.name for file in Path("run/checkpoint").iterdir()] == ["last.safetensors"]
+    assert run(*resume)[0] == 0
+    steps = [
+        line for line in Path("run/metrics.jsonl").read_text().splitlines() if "losses" in line
+    ]
+    assert sum(len(json.loads(line)["losses"]) for line in steps) == 20
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("config.json", "[]", "run/config.json is not the config.json of a run"),
+        ("config.json", "{}", "run/config.json is not the config.json of a run"),
+        ("config.json", '{"settings"', "run/config.json is not valid JSON"),
+        ("config.json", '{"settings": {}}', "run/config.json does not say which backend was used"),
+        (
+            "config.json",
+            '{"settings": {}, "backend": {"used": "numpy", "threads": "all"}}',
+            "run/config.json does not say which backend was used",
+        ),
+        ("metrics.jsonl", "5\n", "run/metrics.jsonl, line 1, is not a line of metrics"),
+        ("metrics.jsonl", "{}\n", "run/metrics.jsonl, line 1, is not a line of metrics"),
+        ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not JSON"),
+        ("metrics.jsonl", "\xff\n{}\n", "run/metrics.jsonl, line 1, is not JSON"),
+        ("metrics.jsonl", None, "cannot read run/metrics.jsonl"),
+        ("checkpoint/last.safetensors", None, "there is no file run/checkpoint/last.safetensors"),
+    ],
+)
+def test_a_damaged_run_is_refused_with_the_name_of_the_file(fails, trained, file, content, says):
+    shutil.copytree(trained, "run")
+    path = Path("run", file)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content.encode("latin-1"))
+    fails(4, "train", "--resume", "run", "--iterations", 19, "--quiet", says=says)
+
+
+def test_an_unfinished_line_of_metrics_is_written_again(run, trained):
+    shutil.copytree(trained, "run")
+    with Path("run/metrics.jsonl").open("a") as file:
+        file.write('{"event": "steps", "st')
+    assert run("train", "--resume", "run", "--iterations", 20, "--quiet")[0] == 0
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "steps"] == [5, 10, 15, 20]
+
+
+def write_idx(path, array):
+    header = [0, 0, 8, array.ndim, *b"".join(side.to_bytes(4, "big") for side in array.shape)]
+    path.write_bytes(bytes(header) + array.astype(np.uint8).tobytes())
+
+
+def write_custom(folder, *, images):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", images), ("t10k", 20)):
+        write_idx(folder / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
+        write_idx(folder / f"{part}-labels-idx1-ubyte", rng.integers(0, 10, count))
+
+
+def test_custom_data_are_found_again_and_must_be_unchanged(fails, run):
+    write_custom(Path("mine"), images=50)
+    arguments = ("--dataset", "custom", "--data-dir", "mine", "--backend", "numpy")
+    assert run("train", *arguments, "--iterations", 3, "--out", "run", "--quiet")[0] == 0
+    code, out, _ = run("evaluate", "run")
+    assert code == 0
+    assert "custom, 20 test images" in out
+    write_custom(Path("mine"), images=60)
+    fails(4, "train", "--resume", "run", "--iterations", 9, "--quiet", says="trained on 50 images")

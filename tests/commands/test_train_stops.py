@@ -1,0 +1,154 @@
+"""`train`: rules that end a training early, signals, and a reader that closes the pipe."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mnist_accel as ma
+from mnist_accel.runs.folder import RunFolder
+from mnist_accel.runs.run import _stop_on_signals
+from tests.support.command_line import (
+    DIGITS,
+    ON_NUMPY,
+    assert_same_weights,
+    environment,
+    read_json,
+    start_training,
+)
+
+
+def test_max_seconds_ends_a_run_even_within_its_first_epoch(run):
+    """Even before its first epoch ends; it has a pace all the same."""
+    arguments = (*ON_NUMPY, "--batch-size", 1)
+    code, *_ = run("train", *arguments, "--max-seconds", 1e-3, "--out", "run", "--quiet")
+    assert code == 0
+    summary = read_json("run/summary.json")
+    assert summary["stop_reason"] == "0.001 seconds are over"
+    assert 0 < summary["steps"] < 1437
+    assert summary["epochs"] == 0
+    assert summary["images_per_s"] > 0
+
+
+def test_patience_counts_evaluations_before_and_after_a_resume(run):
+    """Three evaluations, the first of which is the best: two before the end, one after a resume."""
+    small = (*DIGITS, "--lr", 1e-9, "--patience", 2, "--quiet")
+    assert run("train", *small, "--epochs", 2, "--out", "run")[0] == 0
+    assert read_json("run/summary.json")["stop_reason"] == ""
+    assert run("train", "--resume", "run", "--epochs", 9, "--quiet")[0] == 0
+    summary = read_json("run/summary.json")
+    assert summary["stop_reason"] == "no improvement in 2 evaluations"
+    assert summary["epochs"] == 3
+
+
+def test_a_rule_that_is_already_fulfilled_stops_a_resumed_run_before_its_first_step(run):
+    arguments = (*DIGITS, "--epochs", 3, "--target-accuracy", 0.3, "--quiet")
+    assert run("train", *arguments, "--out", "run")[0] == 0
+    before = read_json("run/summary.json")
+    assert before["stop_reason"] == "target accuracy 30.00% reached"
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    assert read_json("run/summary.json")["steps"] == before["steps"]
+    assert run("train", "--resume", "run", "--target-accuracy", 1, "--quiet")[0] == 0
+    assert read_json("run/summary.json")["steps"] > before["steps"]
+
+
+def test_max_seconds_counts_the_time_before_a_resume(run):
+    long = (*ON_NUMPY, "--batch-size", 1, "--epochs", 99)
+    assert run("train", *long, "--max-seconds", 0.1, "--out", "run", "--quiet")[0] == 0
+    steps = read_json("run/summary.json")["steps"]
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    assert read_json("run/summary.json")["steps"] == steps
+    assert run("train", "--resume", "run", "--max-seconds", 0.2, "--quiet")[0] == 0
+    assert read_json("run/summary.json")["steps"] > steps
+
+
+def test_a_run_stopped_by_a_signal_resumes_to_the_same_weights(run):
+    long = (*DIGITS, "--iterations", 1500)
+    done = 0
+    for signum, arguments in (
+        (signal.SIGINT, (*long, "--out", "run", "--log-every", 1)),
+        (signal.SIGTERM, ("--resume", "run")),
+    ):
+        process = start_training(*arguments)
+        for line in process.stderr:
+            if "step" in line and "/1500" in line.replace(",", ""):
+                break
+        process.send_signal(signum)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "saved; go on with --resume run" in err
+        step = ma.load_checkpoint("run/checkpoint", backend="numpy").step
+        assert done < step < 1500
+        done = step
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    assert run("train", *long, "--out", "straight", "--quiet")[0] == 0
+    assert_same_weights("run", "straight")
+
+
+def test_a_killed_run_resumes_to_the_same_weights(run):
+    long = (*DIGITS, "--iterations", 1000)
+    process = start_training(*long, "--out", "run", "--log-every", 1, "--checkpoint-every", 50)
+    for line in process.stderr:
+        if "  100/" in line:
+            break
+    process.kill()
+    process.communicate()
+    assert ma.load_checkpoint("run/checkpoint", backend="numpy").step >= 50
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    assert run("train", *long, "--out", "straight", "--quiet")[0] == 0
+    assert_same_weights("run", "straight")
+
+
+def test_a_closed_pipe_ends_the_training_without_losing_steps(run):
+    command = (
+        f"{sys.executable} -m mnist_accel.train {' '.join(DIGITS)} "
+        "--iterations 20000 --log-every 1 --out run 2>&1 >/dev/null | head -5"
+    )
+    shell = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shell.returncode not in (0, 1), shell
+    assert len(shell.stdout.splitlines()) == 5
+    step = ma.load_checkpoint("run/checkpoint", backend="numpy").step
+    assert 0 < step < 20000
+    assert run("train", "--resume", "run", "--iterations", step + 5, "--quiet")[0] == 0
+    lines = RunFolder(Path("run")).read_metrics("steps")
+    assert sum(len(line["losses"]) for line in lines) == step + 5
+
+
+@pytest.fixture
+def ctrl_c_interrupts():
+    """As in a foreground process, wherever the tests run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(ctrl_c_interrupts):
+    trainer = ma.Trainer(ma.create_model("cnn", backend="numpy"))
+    with _stop_on_signals(trainer):
+        signal.raise_signal(signal.SIGINT)
+        assert trainer.fit(np.zeros((5, 784)), np.zeros(5, int), epochs=1).stop_reason
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    """As in a process that a shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        trainer = ma.Trainer(ma.create_model("cnn", backend="numpy"))
+        with _stop_on_signals(trainer):
+            signal.raise_signal(signal.SIGINT)
+            assert trainer.fit(np.zeros((5, 784)), np.zeros(5, int), epochs=1).stop_reason == ""
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
