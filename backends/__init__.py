@@ -6,10 +6,28 @@ is handed it. See `backends.base` for the contract and for how to add a backend.
 
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend, DeviceInfo
+from backends.checks import (
+    as_integer,
+    keep_fraction,
+    keep_integer,
+    keep_non_negative,
+    keep_positive,
+)
 from backends.cupy.probe import probe as probe_cupy
-from backends.names import unknown_name
+from backends.names import look_up, unknown_name
 from backends.numba.probe import probe as probe_numba
+from backends.operations.activations import ACTIVATIONS, ActivationFormula
 from backends.operations.common import Array, Ties, check_pooling, output_size
+from backends.operations.losses import LOSSES, LossFormula
+from backends.operations.updates import (
+    OPTIMIZERS,
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    RMSProp,
+    UpdateRule,
+)
 from backends.order import MOST_EXAMPLES, ROUNDS, Order, OrderKind
 from backends.program import (
     ActivationKind,
@@ -23,7 +41,6 @@ from backends.program import (
     Stage,
     Steps,
     TrainingProgram,
-    UpdateRule,
 )
 from backends.registry import (
     Selection,
@@ -39,10 +56,18 @@ from backends.registry import (
 PROJECT = "mnist_accel"
 
 __all__ = [
+    "ACTIVATIONS",
+    "LOSSES",
     "MOST_EXAMPLES",
+    "OPTIMIZERS",
     "PROJECT",
     "ROUNDS",
+    "SGD",
+    "ActivationFormula",
     "ActivationKind",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
     "Array",
     "Availability",
     "Backend",
@@ -50,6 +75,7 @@ __all__ = [
     "CompiledEpoch",
     "CompiledInference",
     "DeviceInfo",
+    "LossFormula",
     "LossKind",
     "NotCompiledError",
     "Order",
@@ -57,15 +83,22 @@ __all__ = [
     "PixelRangeError",
     "Pooling",
     "Program",
+    "RMSProp",
     "Selection",
     "Stage",
     "Steps",
     "Ties",
     "TrainingProgram",
     "UpdateRule",
+    "as_integer",
     "available_backends",
     "check_pooling",
     "get_backend",
+    "keep_fraction",
+    "keep_integer",
+    "keep_non_negative",
+    "keep_positive",
+    "look_up",
     "output_size",
     "probe_cupy",
     "probe_numba",

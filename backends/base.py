@@ -61,7 +61,7 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         name: the name users give, such as "numpy".
         xp: namespace of the Python array API standard whose arrays the operations take and return.
         threads: the most threads of the CPU that it computes with, from its next computation on;
-            None for its own rule. Only where `most_threads` is a number is it obeyed.
+            None for its own rule. Only where `max_threads` is a number is it obeyed.
         device: which of several devices it computes on, as `take_device` was told; None for the
             library's own choice.
     """
@@ -71,7 +71,7 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
     device: int | None = None
 
     @property
-    def most_threads(self) -> int | None:
+    def max_threads(self) -> int | None:
         """How many threads its own rule takes at most; None where their number is not for us."""
         return None
 

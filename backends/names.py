@@ -1,11 +1,31 @@
-"""What is said of a name that nothing has."""
+"""Lookup by name, with an error message that lists the known names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
+    """Return `table[name]`.
+
+    Args:
+        kind: what the table holds, for the error message: "activation".
+        name: the key.
+        table: the entries by name.
+
+    Raises:
+        ValueError: the table has no such key; the message lists the keys.
+    """
+    try:
+        return table[name]
+    except KeyError:
+        raise ValueError(unknown_name(kind, name, table)) from None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say that nothing of a kind has this name, what has which, and which may have been meant."""
+    """Return an error message that lists the known names and suggests the closest one."""
     names = tuple(known)
     close = get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -7,21 +7,21 @@ parameters in the parameter vector. It names no array library.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.operations.common import Array, Ties
+from backends.operations.updates import UpdateRule
 from backends.order import Order
 
 Shape: TypeAlias = tuple[int, ...]
 StageKind: TypeAlias = Literal["linear", "conv2d", "max_pool2d", "avg_pool2d", "activation"]
-ActivationKind: TypeAlias = Literal["identity", "relu", "sigmoid", "tanh"]
-LossKind: TypeAlias = Literal["softmax_cross_entropy", "binary_cross_entropy", "quadratic"]
-UpdateKind: TypeAlias = Literal["sgd", "momentum", "adagrad", "rmsprop", "adam"]
+ActivationKind: TypeAlias = str  # a key of `backends.ACTIVATIONS`, or "identity"
+LossKind: TypeAlias = str  # a key of `backends.LOSSES`
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,6 @@ class Stage:
     pooling: Pooling | None = None
 
 
-@dataclass(frozen=True)
-class UpdateRule:
-    """An optimizer.
-
-    Attributes:
-        kind: which formula of `backends.operations.updates`.
-        settings: its numbers other than the learning rate, by the names they have there.
-        state_names: the arrays that it keeps between steps, in their order.
-    """
-
-    kind: UpdateKind
-    settings: Mapping[str, float] = field(default_factory=dict)
-    state_names: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """A network as one compiled function executes it.
@@ -114,6 +99,33 @@ class TrainingProgram(Program):
 
 class NotCompiledError(Exception):
     """A backend has no compiled form of a program; the message says why."""
+
+
+def require_kernels(
+    program: Program,
+    *,
+    activations: Container[str],
+    losses: Container[str],
+    updates: Container[str] = (),
+) -> None:
+    """Check that a compiled backend has a kernel for every name in a program.
+
+    Args:
+        program: the network, or the training.
+        activations: names of the activations that have a kernel, without "identity".
+        losses: names of the losses that have one.
+        updates: kinds of the update rules that have one; not used for a network alone.
+
+    Raises:
+        NotCompiledError: a name has no kernel.
+    """
+    for stage in program.stages:
+        if stage.activation != "identity" and stage.activation not in activations:
+            raise NotCompiledError(f"the activation {stage.activation} has no compiled form")
+    if program.loss not in losses:
+        raise NotCompiledError(f"the loss {program.loss} has no compiled form")
+    if isinstance(program, TrainingProgram) and program.update.kind not in updates:
+        raise NotCompiledError(f"the optimizer {program.update.kind} has no compiled form")
 
 
 @dataclass(frozen=True)

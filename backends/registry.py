@@ -197,7 +197,7 @@ def _selections(
         if device is not None and not selection.fell_back:
             backend.take_device(device)
             selection = replace(selection, reason=backend.device_info().name)
-        if backend.most_threads is not None:
+        if backend.max_threads is not None:
             backend.threads = threads
         elif threads is not None and name != "auto":
             raise ValueError(

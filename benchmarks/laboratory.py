@@ -42,7 +42,7 @@ from benchmarks.operation_inputs import expected_results, operation_task
 from mnist_accel.data import load_mnist
 from mnist_accel.data.batches import split_indices
 from mnist_accel.nn import Network
-from mnist_accel.nn.optimizers import Optimizer, create_optimizer
+from mnist_accel.nn.optimizers import UpdateRule, create_optimizer
 from mnist_accel.recipes.models import RECIPES
 
 Case = TrainingCase | InferenceCase | OperationCase
@@ -325,7 +325,7 @@ def accuracy_task(
     return task, images[held_out], labels[held_out]
 
 
-def recipe_optimizer(network: str, lr: float | None = None) -> Optimizer:
+def recipe_optimizer(network: str, lr: float | None = None) -> UpdateRule:
     """Return the optimizer of a recipe, at its highest learning rate if at no other."""
     recipe = RECIPES[network]
     return create_optimizer(

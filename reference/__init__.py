@@ -255,8 +255,8 @@ def quadratic(z: Array, label: int) -> tuple[float, Array]:
 
 
 LOSSES = {
-    "softmax cross-entropy": softmax_cross_entropy,
-    "binary cross-entropy": binary_cross_entropy,
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
     "quadratic": quadratic,
 }
 
@@ -525,19 +525,19 @@ class Recipe:
 
 
 RECIPES = {
-    "fcnn": Recipe("binary cross-entropy", "relu", (784, 128, 64, 10)),
-    "two-layer": Recipe("softmax cross-entropy", "relu", (784, 50, 10)),
+    "fcnn": Recipe("binary_cross_entropy", "relu", (784, 128, 64, 10)),
+    "two-layer": Recipe("softmax_cross_entropy", "relu", (784, 50, 10)),
     "backprop": Recipe("quadratic", "sigmoid", (784, 30, 10)),
     "cnn": Recipe(
-        "softmax cross-entropy",
+        "softmax_cross_entropy",
         "relu",  # never used: there is one dense layer
         (1352, 10),
         (Conv2d("W1", None, (8, 1, 3, 3)), MaxPool2d("all")),
         pixel_shift=-0.5,
     ),
-    "three-layer": Recipe("softmax cross-entropy", "sigmoid", (784, 50, 100, 10)),
+    "three-layer": Recipe("softmax_cross_entropy", "sigmoid", (784, 50, 100, 10)),
     "lenet": Recipe(
-        "softmax cross-entropy",
+        "softmax_cross_entropy",
         "relu",
         (400, 120, 84, 10),
         (
@@ -550,7 +550,7 @@ RECIPES = {
         ),
     ),
     "fast99": Recipe(
-        "softmax cross-entropy",
+        "softmax_cross_entropy",
         "relu",
         (512, 128, 10),
         (

@@ -6,7 +6,7 @@ takes a third of a second, and most machines have no GPU.
 
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
 from backends.cupy.epoch import CupyEpoch
-from backends.cupy.launch.launches import MOST_KERNEL_SIZE, THREADS, Launches
+from backends.cupy.launch.launches import LOSSES, MOST_KERNEL_SIZE, RULES, THREADS, Launches
 from backends.cupy.launch.shapes import Filters, Maps, Windows
 from backends.cupy.launch.wgrad_update import cut_filters, patch_of
 from backends.cupy.loader import REAL, Kernels
@@ -31,6 +31,7 @@ from backends.operations.common import (
 )
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape
+from backends.operations.updates import UpdateRule
 from backends.program import CompiledEpoch, TrainingProgram
 
 
@@ -240,25 +241,10 @@ class CupyBackend(Backend):
 
     # ------------------------------------------------------------------------------------- losses
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+    def loss(self, kind: str, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Compute losses and gradient in one kernel."""
-        if not _has_loss(logits, labels):
-            return super().softmax_cross_entropy(logits, labels)
-        return self._mean_loss("softmax_cross_entropy", logits, labels)
-
-    def sigmoid_binary_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Compute losses and gradient in one kernel."""
-        if not _has_loss(logits, labels):
-            return super().sigmoid_binary_cross_entropy(logits, labels)
-        return self._mean_loss("binary_cross_entropy", logits, labels)
-
-    def sigmoid_quadratic(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Compute losses and gradient in one kernel."""
-        if not _has_loss(logits, labels):
-            return super().sigmoid_quadratic(logits, labels)
-        return self._mean_loss("quadratic", logits, labels)
-
-    def _mean_loss(self, kind: str, logits: Array, labels: Array) -> tuple[Array, Array]:
+        if not _has_loss(kind, logits, labels):
+            return super().loss(kind, logits, labels)
         rows = logits.shape[0]
         dlogits = self._cupy.empty(logits.shape, logits.dtype)
         losses = self._cupy.empty(rows, logits.dtype)
@@ -270,105 +256,24 @@ class CupyBackend(Backend):
 
     # ------------------------------------------------------------------------------------ updates
 
-    def sgd_update(self, weights: Array, grads: Array, *, lr: float, weight_decay: float) -> None:
-        """Change the weights in one kernel."""
-        if not _has_update(weights, grads):
-            super().sgd_update(weights, grads, lr=lr, weight_decay=weight_decay)
-            return
-        self._update("sgd", weights, grads, lr=lr, weight_decay=weight_decay)
-
-    def momentum_update(
+    def update(
         self,
+        rule: UpdateRule,
         weights: Array,
         grads: Array,
-        velocity: Array,
+        state: Mapping[str, Array],
         *,
         lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-    ) -> None:
-        """Change weights and velocity in one kernel."""
-        settings: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov}
-        settings["weight_decay"] = weight_decay
-        if not _has_update(weights, grads, velocity):
-            super().momentum_update(weights, grads, velocity, lr=lr, **settings)
-            return
-        self._update("momentum", weights, grads, velocity, lr=lr, **settings)
-
-    def adagrad_update(
-        self,
-        weights: Array,
-        grads: Array,
-        square_sum: Array,
-        *,
-        lr: float,
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        """Change weights and sum in one kernel."""
-        settings: dict[str, Any] = {"eps": eps, "weight_decay": weight_decay}
-        if not _has_update(weights, grads, square_sum):
-            super().adagrad_update(weights, grads, square_sum, lr=lr, **settings)
-            return
-        self._update("adagrad", weights, grads, square_sum, lr=lr, **settings)
-
-    def rmsprop_update(
-        self,
-        weights: Array,
-        grads: Array,
-        square_mean: Array,
-        *,
-        lr: float,
-        decay: float,
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        """Change weights and mean in one kernel."""
-        settings: dict[str, Any] = {"decay": decay, "eps": eps, "weight_decay": weight_decay}
-        if not _has_update(weights, grads, square_mean):
-            super().rmsprop_update(weights, grads, square_mean, lr=lr, **settings)
-            return
-        self._update("rmsprop", weights, grads, square_mean, lr=lr, **settings)
-
-    def adam_update(
-        self,
-        weights: Array,
-        grads: Array,
-        mean: Array,
-        square_mean: Array,
-        *,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        decoupled: bool,
         step: int,
     ) -> None:
-        """Change weights and both means in one kernel."""
-        settings: dict[str, Any] = {"beta1": beta1, "beta2": beta2, "eps": eps}
-        settings |= {"weight_decay": weight_decay, "decoupled": decoupled}
-        state = mean, square_mean
-        if not _has_update(weights, grads, *state):
-            super().adam_update(weights, grads, *state, lr=lr, step=step, **settings)
+        """Change the weights and the state in one kernel."""
+        arrays = tuple(state[name] for name in rule.state_names)
+        if not _has_update(rule.kind, weights, grads, *arrays):
+            super().update(rule, weights, grads, state, lr=lr, step=step)
             return
-        scales = lr / (1 - beta1**step), 1 / (1 - beta2**step)
-        self._update("adam", weights, grads, *state, lr=lr, scales=scales, **settings)
-
-    def _update(
-        self,
-        rule: str,
-        weights: Array,
-        grads: Array,
-        *state: Array,
-        lr: float,
-        scales: tuple[float, float] = (0.0, 0.0),
-        **settings: Any,
-    ) -> None:
-        rates = (float(lr), *map(float, scales))
         launches = self._launches[str(weights.dtype)]
-        launches.update(rule, weights, grads, state, *rates, settings=settings)
+        rates = map(float, rule.rates(lr, step))
+        launches.update(rule.kind, weights, grads, arrays, *rates, settings=rule.settings)
 
     def _in_c_order(self, array: Array) -> Array:
         return self._cupy.ascontiguousarray(array)
@@ -380,12 +285,15 @@ def _has_convolution(x: Array, weight: Array, stride: int) -> bool:
     return str(x.dtype) in REAL and stride == 1 and height == width <= MOST_KERNEL_SIZE
 
 
-def _has_loss(logits: Array, labels: Array) -> bool:
-    return str(logits.dtype) in REAL and str(labels.dtype) in ("int32", "int64")
+def _has_loss(kind: str, logits: Array, labels: Array) -> bool:
+    """Return whether there is a kernel for a loss."""
+    return kind in LOSSES and str(logits.dtype) in REAL and str(labels.dtype) in ("int32", "int64")
 
 
-def _has_update(*arrays: Array) -> bool:
-    """Say whether there is a kernel for arrays: of one dtype, each without gaps."""
+def _has_update(kind: str, *arrays: Array) -> bool:
+    """Return whether there is a kernel for a rule and its arrays: of one dtype, without gaps."""
+    if kind not in RULES:
+        return False
     kinds = {str(array.dtype) for array in arrays}
     return len(kinds) == 1 and kinds <= set(REAL) and all(a.flags.c_contiguous for a in arrays)
 

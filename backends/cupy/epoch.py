@@ -228,14 +228,9 @@ class CupyEpoch(CompiledEpoch):
 
     def _rates(self, steps: Steps, part: slice) -> NDArray[Any]:
         """Return the learning rate of each step, and what Adam multiplies its means by."""
-        rule = self._program.update
-        lr = steps.rates[part]
-        rates = np.stack([lr, np.zeros_like(lr), np.zeros_like(lr)], axis=1)
-        if rule.kind == "adam":
-            number = steps.before + 1 + np.arange(part.start, part.stop)
-            rates[:, 1] = lr / (1 - rule.settings["beta1"] ** number)
-            rates[:, 2] = 1 / (1 - rule.settings["beta2"] ** number)
-        return rates.astype(self._program.dtype)
+        number = steps.before + 1 + np.arange(part.start, part.stop)
+        rates = self._program.update.rates(steps.rates[part], number)
+        return np.stack(rates, axis=1).astype(self._program.dtype)
 
     # ------------------------------------------------------------------------------------ capture
 

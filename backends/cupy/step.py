@@ -9,9 +9,11 @@ and one launch for the gradients and the updates of all parameters.
 import math
 from typing import Any
 
-from backends.cupy.launch.fused_classifier import Head, HeadConvolution, HeadLayer
+from backends.cupy.launch.fused_classifier import ACTIVATIONS, Head, HeadConvolution, HeadLayer
 from backends.cupy.launch.launches import (
+    LOSSES,
     MOST_KERNEL_SIZE,
+    RULES,
     Batch,
     Data,
     Launches,
@@ -21,7 +23,7 @@ from backends.cupy.launch.wgrad_update import MOST_LAYERS, Layer
 from backends.cupy.loader import Kernels
 from backends.cupy.workspace import Plan, Workspace, maps_of
 from backends.operations.common import Array
-from backends.program import NotCompiledError, Stage, TrainingProgram
+from backends.program import NotCompiledError, Stage, TrainingProgram, require_kernels
 
 
 class CapturedStep:
@@ -212,6 +214,7 @@ class CapturedStep:
 
 
 def _require_kernels(program: TrainingProgram) -> None:
+    require_kernels(program, activations=ACTIVATIONS, losses=LOSSES, updates=RULES)
     for stage in program.stages:
         if stage.kernel_size > MOST_KERNEL_SIZE:
             raise NotCompiledError(

@@ -51,7 +51,7 @@ class NumbaBackend(NumpyBackend):
         self._epoch_lock = threading.Lock()
 
     @property
-    def most_threads(self) -> int:
+    def max_threads(self) -> int:
         """Maximum number of threads for a batch if the user sets none."""
         return self._max_threads
 
@@ -212,16 +212,16 @@ class NumbaBackend(NumpyBackend):
         def task(first: int, last: int) -> None:
             kernel(*arrays, first, last)
 
-        ranges = min(self.threads or self.most_threads, tiles)
+        ranges = min(self.threads or self.max_threads, tiles)
         run_in_ranges(self._executor, task, tiles, ranges=ranges)
 
     def _executor(self) -> ThreadPoolExecutor:
         """Return the worker threads; the calling thread computes as well."""
-        return self._workers.executor(max(self.threads or 0, self.most_threads) - 1)
+        return self._workers.executor(max(self.threads or 0, self.max_threads) - 1)
 
     def _threads_for(self, images: int) -> int:
         """Return how many threads compute a compiled step with `images` images."""
-        return threads_for(images, chosen=self.threads, max_threads=self.most_threads)
+        return threads_for(images, chosen=self.threads, max_threads=self.max_threads)
 
     def _padded(self, x: NDArray[Any], padding: int) -> NDArray[Any]:
         """Return `x` with a border of zeros, in C order as the kernels require."""

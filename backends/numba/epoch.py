@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba.kernels import epoch as kernels
-from backends.numba.kernels import lists, losses, updates
+from backends.numba.kernels import lists, losses, stages, updates
 from backends.numba.kernels.workspace import Images, Workspace
 from backends.numba.layout import Layout, lay_out, takes_lists
 from backends.numba.memory import block_capacity, read_only, rooms, whole_lines, zeros
 from backends.order import Order
-from backends.program import CompiledEpoch, Steps, TrainingProgram
+from backends.program import CompiledEpoch, Steps, TrainingProgram, require_kernels
 
 Array = NDArray[Any]
 
@@ -68,9 +68,15 @@ class NumbaEpoch(CompiledEpoch):
         self._threads = threads
         self._executor = executor
         self._lock = lock
-        self._loss = getattr(losses, program.loss.upper())
         rule = program.update
-        self._rule = getattr(updates, rule.kind.upper())
+        require_kernels(
+            program,
+            activations=stages.ACTIVATIONS,
+            losses=losses.LOSSES,
+            updates=updates.RULES,
+        )
+        self._loss = losses.LOSSES.index(program.loss)
+        self._rule = updates.RULES.index(rule.kind)
         self._settings = updates.Settings(
             **{name: float(rule.settings.get(name, 0)) for name in updates.Settings._fields}
         )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba.kernels import inference as kernels
-from backends.numba.kernels import losses
+from backends.numba.kernels import losses, stages
 from backends.numba.kernels.vectors import CACHE_LINE
 from backends.numba.layout import Layout, lay_out
 from backends.numba.memory import (
@@ -21,7 +21,7 @@ from backends.numba.memory import (
     rooms,
     zeros,
 )
-from backends.program import CompiledInference, PixelRangeError, Program
+from backends.program import CompiledInference, PixelRangeError, Program, require_kernels
 
 Array = NDArray[Any]
 
@@ -41,6 +41,7 @@ class NumbaInference(CompiledInference):
     def __init__(
         self, program: Program, *, threads: Callable[[int], int], executor: Callable[[], Executor]
     ) -> None:
+        require_kernels(program, activations=stages.ACTIVATIONS, losses=losses.LOSSES)
         self._pack, self._kernel = kernels.pack, kernels.predict
         self._threads = threads
         self._executor = executor
@@ -54,7 +55,7 @@ class NumbaInference(CompiledInference):
         self._missing = _reach(program, self._layout) - program.parameters
         self._constants = (
             *(self._layout.plan.stages, self._layout.plan.offsets, self._filters),
-            *(program.pixel_shift, getattr(losses, program.loss.upper())),
+            *(program.pixel_shift, losses.LOSSES.index(program.loss)),
         )
         self._rows = np.arange(1)
         self._rooms: dict[int, Any] = {}

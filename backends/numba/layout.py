@@ -93,7 +93,7 @@ class _Placing:
     def place(self, stage: Stage, row: Any) -> None:
         """Fill in the row of the next stage, whose kind is there."""
         out_shape = self._maps if stage.kind == "activation" else _as_maps(stage.output_shape)
-        row["activation"] = getattr(_table, stage.activation.upper())
+        row["activation"] = _table.ACTIVATIONS.index(stage.activation)
         row["in_channels"], row["height"], row["width"] = self._maps
         row["out_channels"], row["out_height"], row["out_width"] = out_shape
         row["in_lanes"], row["inputs"] = self._lanes, self._inputs

@@ -27,7 +27,7 @@ class NumpyBackend(Backend):
         self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
 
     @property
-    def most_threads(self) -> int | None:
+    def max_threads(self) -> int | None:
         """How many threads BLAS takes, which are the only ones."""
         return max((library["num_threads"] for library in self._blas.info()), default=1)
 

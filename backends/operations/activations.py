@@ -1,40 +1,102 @@
-"""Element-wise activations; each gradient is written in terms of the output `y`."""
+"""Element-wise activations and their gradients.
 
+To add an activation, write two functions here and add them to `ACTIVATIONS`. Every backend can then
+compute it, `mnist_accel.nn.Activation(name)` is its layer, and the command line and the files of
+models accept its name. A network that uses it trains eagerly until a compiled backend has a kernel
+for it: one case in `backends/numba/kernels/elementwise.py`, one in
+`backends/cupy/kernels/common.cuh`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from backends.names import look_up
 from backends.operations.common import Array, Operations, require_same_dtype
 
 
+@dataclass(frozen=True)
+class ActivationFormula:
+    """An activation y = f(x) and its gradient.
+
+    Attributes:
+        value: `value(xp, x)` returns y in the shape and dtype of `x`.
+        gradient: `gradient(xp, dy, y)` returns dy · f′(x). It is a function of the output `y`, so
+            that a layer does not need to keep its input.
+    """
+
+    value: Callable[[Any, Array], Array]
+    gradient: Callable[[Any, Array, Array], Array]
+
+
+def relu(xp: Any, x: Array) -> Array:
+    """Return max(x, 0); NaN stays NaN."""
+    return xp.maximum(x, xp.zeros_like(x))
+
+
+def relu_gradient(xp: Any, dy: Array, y: Array) -> Array:
+    """Return dy where y > 0, and 0 elsewhere."""
+    return dy * xp.astype(y > 0, dy.dtype)
+
+
+def sigmoid(xp: Any, x: Array) -> Array:
+    """Return 1 / (1 + exp(−x)).
+
+    Only exp(−|x|) ≤ 1 is computed, so nothing overflows. For negative x the fraction is expanded by
+    exp(x).
+    """
+    decay = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, xp.ones_like(decay), decay) / (1 + decay)
+
+
+def sigmoid_gradient(xp: Any, dy: Array, y: Array) -> Array:
+    """Return dy · y · (1 − y)."""
+    return dy * y * (1 - y)
+
+
+def tanh(xp: Any, x: Array) -> Array:
+    """Return the hyperbolic tangent of `x`."""
+    return xp.tanh(x)
+
+
+def tanh_gradient(xp: Any, dy: Array, y: Array) -> Array:
+    """Return dy · (1 − y²)."""
+    return dy * (1 - y * y)
+
+
+ACTIVATIONS: dict[str, ActivationFormula] = {
+    "relu": ActivationFormula(relu, relu_gradient),
+    "sigmoid": ActivationFormula(sigmoid, sigmoid_gradient),
+    "tanh": ActivationFormula(tanh, tanh_gradient),
+}
+
+
 class Activations(Operations):
-    """ReLU, sigmoid and tanh, element by element, with their gradients."""
+    """Element-wise activations and their gradients, by name."""
 
-    def relu(self, x: Array) -> Array:
-        """Return max(x, 0), in the shape and dtype of `x`; NaN stays NaN."""
-        return self.xp.maximum(x, self.xp.zeros_like(x))
+    def activation(self, kind: str, x: Array) -> Array:
+        """Return an activation of `x`, in the shape and dtype of `x`.
 
-    def relu_backward(self, dy: Array, y: Array) -> Array:
-        """Return the gradient of `relu` from its output `y`; it is 0 where the input was 0."""
-        require_same_dtype("relu_backward", dy=dy, y=y)
-        return dy * self.xp.astype(y > 0, dy.dtype)
+        Args:
+            kind: a key of `ACTIVATIONS`.
+            x: of any shape.
 
-    def sigmoid(self, x: Array) -> Array:
-        """Return 1 / (1 + exp(−x)); no argument overflows.
-
-        Only exp(−|x|) ≤ 1 is ever computed: for negative x the fraction is multiplied by exp(x)
-        above and below.
+        Raises:
+            ValueError: `kind` is unknown.
         """
-        xp = self.xp
-        decay = xp.exp(-xp.abs(x))
-        return xp.where(x >= 0, xp.ones_like(decay), decay) / (1 + decay)
+        return look_up("activation", kind, ACTIVATIONS).value(self.xp, x)
 
-    def sigmoid_backward(self, dy: Array, y: Array) -> Array:
-        """Return the gradient of `sigmoid` from its output `y`: dy · y · (1 − y)."""
-        require_same_dtype("sigmoid_backward", dy=dy, y=y)
-        return dy * y * (1 - y)
+    def activation_backward(self, kind: str, dy: Array, y: Array) -> Array:
+        """Return the gradient of `activation` with respect to `x`.
 
-    def tanh(self, x: Array) -> Array:
-        """Return the hyperbolic tangent of `x`."""
-        return self.xp.tanh(x)
+        Args:
+            kind: as given to `activation`.
+            dy: gradient of the loss with respect to the output.
+            y: the output of `activation`, in the shape and dtype of `dy`.
 
-    def tanh_backward(self, dy: Array, y: Array) -> Array:
-        """Return the gradient of `tanh` from its output `y`: dy · (1 − y²)."""
-        require_same_dtype("tanh_backward", dy=dy, y=y)
-        return dy * (1 - y * y)
+        Raises:
+            TypeError: the dtypes differ.
+            ValueError: `kind` is unknown.
+        """
+        require_same_dtype("activation_backward", dy=dy, y=y)
+        return look_up("activation", kind, ACTIVATIONS).gradient(self.xp, dy, y)

@@ -1,16 +1,56 @@
 """Losses from logits: the value and the gradient in one pass.
 
-Each loss includes the activation of the output layer, because value and gradient together are
-shorter and more stable than one after the other. All are means over the N examples of a batch. The
-value stays on the device, as an array of no dimensions, until somebody converts it.
+A loss includes the activation of the output layer: value and gradient of both together are shorter
+and more stable than one after the other. Every loss is a mean over the N examples of a batch. Its
+value stays on the device, as an array of shape ().
+
+To add a loss, write one function here and add it to `LOSSES`. Every backend can then compute it,
+`mnist_accel.nn.Loss(name)` is its object, and the files of models accept its name. A network that
+uses it trains eagerly until a compiled backend has a kernel for it: one case in
+`backends/numba/kernels/losses.py`, one in `backends/cupy/kernels/losses.cu`.
 """
 
-from backends.operations.activations import Activations
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from backends.names import look_up
+from backends.operations.activations import Activations, sigmoid
 from backends.operations.common import Array
 
 
 class Losses(Activations):
-    """Losses with their gradients, and the probabilities that they compare."""
+    """Losses with their gradients, by name, and the probabilities that they compare."""
+
+    def loss(self, kind: str, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """Return the mean loss of a batch and its gradient with respect to the logits.
+
+        Args:
+            kind: a key of `LOSSES`.
+            logits: (N, C).
+            labels: class indices (N,), integers.
+
+        Returns:
+            The loss, an array of shape (), and dlogits (N, C).
+
+        Raises:
+            ValueError: `kind` is unknown.
+        """
+        return look_up("loss", kind, LOSSES).value_and_gradient(self, logits, labels)
+
+    def probabilities(self, kind: str, logits: Array) -> Array:
+        """Return the outputs (N, C) that a loss compares with the labels, each in 0…1.
+
+        Args:
+            kind: a key of `LOSSES`.
+            logits: (N, C).
+
+        Raises:
+            ValueError: `kind` is unknown.
+        """
+        if look_up("loss", kind, LOSSES).outputs == "softmax":
+            return self.softmax(logits)
+        return self.activation("sigmoid", logits)
 
     def log_softmax(self, logits: Array) -> Array:
         """Return log(softmax(logits)) by row, (N, C), with the row maximum subtracted first."""
@@ -22,62 +62,6 @@ class Losses(Activations):
         """Return the rows of `logits` (N, C) as probabilities that sum to 1."""
         return self.xp.exp(self.log_softmax(logits))
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Return the mean of −log softmax(logits)[label], and its gradient.
-
-        Args:
-            logits: (N, C).
-            labels: class indices (N,), integers.
-
-        Returns:
-            The loss, an array of shape (), and dlogits = (softmax − onehot) / N, (N, C).
-        """
-        xp = self.xp
-        n = float(logits.shape[0])  # CuPy 13 promotes float32 over a large integer to float64
-        target = self.one_hot(labels, like=logits)
-        log_probability = self.log_softmax(logits)
-        loss = -xp.sum(log_probability * target) / n
-        return loss, (xp.exp(log_probability) - target) / n
-
-    def sigmoid_binary_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Return binary cross-entropy of sigmoid outputs, summed over classes, and its gradient.
-
-        The value of one output is max(z, 0) − z·y + log(1 + exp(−|z|)), which is
-        −y·log(sigmoid(z)) − (1 − y)·log(1 − sigmoid(z)) without its overflows.
-
-        Args:
-            logits: (N, C).
-            labels: class indices (N,), integers; every other class has the target 0.
-
-        Returns:
-            The loss, an array of shape (), and dlogits = (sigmoid − onehot) / N, (N, C).
-        """
-        xp = self.xp
-        n = float(logits.shape[0])  # CuPy 13 promotes float32 over a large integer to float64
-        target = self.one_hot(labels, like=logits)
-        per_output = (
-            xp.maximum(logits, xp.zeros_like(logits))
-            - logits * target
-            + xp.log1p(xp.exp(-xp.abs(logits)))
-        )
-        return xp.sum(per_output) / n, (self.sigmoid(logits) - target) / n
-
-    def sigmoid_quadratic(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Return ½·Σ(a − y)² of sigmoid outputs a, mean over examples, and its gradient.
-
-        Args:
-            logits: (N, C).
-            labels: class indices (N,), integers; every other class has the target 0.
-
-        Returns:
-            The loss, an array of shape (), and dlogits = (a − y)·a·(1 − a) / N, (N, C).
-        """
-        n = float(logits.shape[0])  # CuPy 13 promotes float32 over a large integer to float64
-        output = self.sigmoid(logits)
-        error = output - self.one_hot(labels, like=logits)
-        loss = self.xp.sum(error * error) / (2 * n)
-        return loss, error * output * (1 - output) / n
-
     def one_hot(self, labels: Array, *, like: Array) -> Array:
         """Return one-hot rows of `labels` (N,) in the shape (N, C) and the dtype of `like`."""
         xp = self.xp
@@ -85,7 +69,70 @@ class Losses(Activations):
         return xp.astype(xp.expand_dims(labels, axis=1) == classes, like.dtype)
 
     def count_correct(self, logits: Array, labels: Array) -> Array:
-        """Return how many rows have their largest logit at the label, an array of shape ()."""
+        """Return the number of rows whose largest logit is that of the label, shape ()."""
         xp = self.xp
         hits = xp.argmax(logits, axis=1) == xp.astype(labels, xp.int64)
         return xp.sum(xp.astype(hits, xp.int64))
+
+
+def softmax_cross_entropy(ops: Losses, logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Return the mean of −log softmax(logits)[label], and (softmax − onehot) / N."""
+    xp = ops.xp
+    n = _batch_size(logits)
+    target = ops.one_hot(labels, like=logits)
+    log_probability = ops.log_softmax(logits)
+    loss = -xp.sum(log_probability * target) / n
+    return loss, (xp.exp(log_probability) - target) / n
+
+
+def binary_cross_entropy(ops: Losses, logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Return the binary cross-entropy of sigmoid outputs, summed over the classes.
+
+    Every class other than the label has the target 0. The loss of one output is
+    max(z, 0) − z·y + log(1 + exp(−|z|)), which equals −y·log(a) − (1 − y)·log(1 − a) with
+    a = sigmoid(z), and does not overflow. The gradient is (sigmoid − onehot) / N.
+    """
+    xp = ops.xp
+    n = _batch_size(logits)
+    target = ops.one_hot(labels, like=logits)
+    per_output = (
+        xp.maximum(logits, xp.zeros_like(logits))
+        - logits * target
+        + xp.log1p(xp.exp(-xp.abs(logits)))
+    )
+    return xp.sum(per_output) / n, (sigmoid(xp, logits) - target) / n
+
+
+def quadratic(ops: Losses, logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Return the mean of ½·Σ(a − y)² with a = sigmoid(logits), and (a − y)·a·(1 − a) / N."""
+    n = _batch_size(logits)
+    output = sigmoid(ops.xp, logits)
+    error = output - ops.one_hot(labels, like=logits)
+    loss = ops.xp.sum(error * error) / (2 * n)
+    return loss, error * output * (1 - output) / n
+
+
+def _batch_size(logits: Array) -> float:
+    """Return N as a float: CuPy 13 promotes float32 divided by a large integer to float64."""
+    return float(logits.shape[0])
+
+
+@dataclass(frozen=True)
+class LossFormula:
+    """A loss with its gradient.
+
+    Attributes:
+        value_and_gradient: `value_and_gradient(ops, logits, labels)` returns what `Losses.loss`
+            returns; `ops` is the backend.
+        outputs: the activation of the output layer that the loss includes.
+    """
+
+    value_and_gradient: Callable[[Losses, Array, Array], tuple[Array, Array]]
+    outputs: Literal["softmax", "sigmoid"]
+
+
+LOSSES: dict[str, LossFormula] = {
+    "softmax_cross_entropy": LossFormula(softmax_cross_entropy, outputs="softmax"),
+    "binary_cross_entropy": LossFormula(binary_cross_entropy, outputs="sigmoid"),
+    "quadratic": LossFormula(quadratic, outputs="sigmoid"),
+}

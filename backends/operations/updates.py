@@ -1,120 +1,339 @@
-"""Optimizer updates over a whole parameter vector.
+"""Optimizers: update rules with their numbers, their defaults and their formulas.
 
-Each method changes its arrays in place and returns nothing. The rules and the defaults of their
-callers are PyTorch's, so that a figure can be compared. Weight decay λ adds λ·w to the gradient
-(L2 regularisation); only Adam can decouple it from the gradient (AdamW, Loshchilov and Hutter
-2019). All arrays are one-dimensional, of one length and one dtype.
+An optimizer is a frozen description. It holds no arrays: its caller owns the arrays that it keeps
+between steps, each as long as the parameter vector and 0 at first. Rules and defaults are those of
+PyTorch, except for the learning rate of SGD: 0.01 here, 0.001 there.
+
+To add an optimizer, write one class here and add it to `OPTIMIZERS`. Every backend can then compute
+it, and the command line and checkpoints accept its name. Training with it runs eagerly until a
+compiled backend has a kernel for its `kind`: one case in `backends/numba/kernels/updates.py`, one
+in `backends/cupy/kernels/rules.cuh`.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from typing import Any, ClassVar
+
+from backends.checks import keep_fraction, keep_non_negative, keep_positive
 from backends.operations.common import Array, Operations, require_same_dtype
 
 
-class Updates(Operations):
-    """One step of each optimizer."""
+@dataclass(frozen=True)
+class UpdateRule(ABC):
+    """Base of the optimizers.
 
-    def sgd_update(self, weights: Array, grads: Array, *, lr: float, weight_decay: float) -> None:
-        """Descend the gradient: w ← w − lr·g."""
-        require_same_dtype("sgd_update", weights=weights, grads=grads)
-        weights -= lr * _decayed(grads, weights, weight_decay)
+    A subclass is a frozen dataclass whose fields are its numbers.
 
-    def momentum_update(
+    Attributes:
+        lr: learning rate, greater than 0; a schedule multiplies it.
+        weight_decay: λ ≥ 0, adds λ·w to the gradient of every parameter, biases included: the
+            gradient of ½·λ·‖w‖² (L2 regularization).
+    """
+
+    lr: float = 0.01
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        keep_positive(self, "lr")
+        keep_non_negative(self, "weight_decay")
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Name of the formula, by which a compiled backend finds its kernel."""
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the arrays that are kept between steps."""
+        return ()
+
+    @cached_property
+    def settings(self) -> Mapping[str, float]:
+        """The numbers other than the learning rate, by name, as kernels take them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)[1:]}
+
+    @abstractmethod
+    def apply(
         self,
+        xp: Any,
         weights: Array,
         grads: Array,
-        velocity: Array,
+        state: Mapping[str, Array],
         *,
         lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-    ) -> None:
-        """Descend a running sum of gradients: v ← μ·v + g, w ← w − lr·v.
-
-        With `nesterov`, w ← w − lr·(g + μ·v), the gradient seen from where v leads to
-        (Sutskever et al. 2013, in PyTorch's form).
-        """
-        require_same_dtype("momentum_update", weights=weights, grads=grads, velocity=velocity)
-        grads = _decayed(grads, weights, weight_decay)
-        velocity *= momentum
-        velocity += grads
-        weights -= lr * (grads + momentum * velocity if nesterov else velocity)
-
-    def adagrad_update(
-        self,
-        weights: Array,
-        grads: Array,
-        square_sum: Array,
-        *,
-        lr: float,
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        """Divide by the root of the sum of squares: s ← s + g², w ← w − lr·g / (√s + ε).
-
-        Source: Duchi, Hazan and Singer 2011.
-        """
-        require_same_dtype("adagrad_update", weights=weights, grads=grads, square_sum=square_sum)
-        grads = _decayed(grads, weights, weight_decay)
-        square_sum += grads * grads
-        weights -= lr * grads / (self.xp.sqrt(square_sum) + eps)
-
-    def rmsprop_update(
-        self,
-        weights: Array,
-        grads: Array,
-        square_mean: Array,
-        *,
-        lr: float,
-        decay: float,
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        """Divide by the root of a running mean of squares: s ← ρ·s + (1 − ρ)·g².
-
-        w ← w − lr·g / (√s + ε), with ρ = `decay`. Source: Tieleman and Hinton 2012.
-        """
-        require_same_dtype("rmsprop_update", weights=weights, grads=grads, square_mean=square_mean)
-        grads = _decayed(grads, weights, weight_decay)
-        square_mean *= decay
-        square_mean += (1 - decay) * grads * grads
-        weights -= lr * grads / (self.xp.sqrt(square_mean) + eps)
-
-    def adam_update(
-        self,
-        weights: Array,
-        grads: Array,
-        mean: Array,
-        square_mean: Array,
-        *,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        decoupled: bool,
         step: int,
     ) -> None:
-        """Divide the running mean of gradients by the root of the running mean of squares.
+        """Change `weights` and `state` in place by one step.
 
-        m ← β₁·m + (1 − β₁)·g, s ← β₂·s + (1 − β₂)·g², both divided by 1 − βᵗ at step t ≥ 1, and
-        w ← w − lr·m̂ / (√ŝ + ε). Source: Kingma and Ba 2015, algorithm 1. With `decoupled`, decay
-        is w ← w − lr·λ·w before the step, and the gradient is left alone (AdamW).
+        Args:
+            xp: namespace of the Python array API standard.
+            weights: the parameter vector (P,).
+            grads: gradient of the loss (P,); not changed.
+            state: the arrays of `state_names`, each (P,).
+            lr: learning rate of this step.
+            step: number of the step, counted from 1.
         """
-        require_same_dtype(
-            "adam_update", weights=weights, grads=grads, mean=mean, square_mean=square_mean
-        )
-        if decoupled:
-            weights *= 1 - lr * weight_decay
+
+    def rates(self, lr: Any, step: Any) -> tuple[Any, Any, Any]:
+        """Return the learning rate of a step and two factors that depend on its number.
+
+        Kernels take these three numbers at every step. Both arguments may be NumPy arrays, for many
+        steps at once.
+        """
+        return lr, 0 * lr, 0 * lr
+
+    def decayed(self, grads: Array, weights: Array) -> Array:
+        """Return the gradient plus λ·w."""
+        return grads + self.weight_decay * weights if self.weight_decay else grads
+
+
+@dataclass(frozen=True)
+class SGD(UpdateRule):
+    """Gradient descent: w ← w − lr·g.
+
+    With momentum μ, v ← μ·v + g and w ← w − lr·v. With `nesterov`, w ← w − lr·(g + μ·v), the
+    gradient at the point that v leads to (Sutskever et al. 2013, in PyTorch's form).
+
+    Attributes:
+        momentum: μ, at least 0 and less than 1.
+        nesterov: whether to use Nesterov's form; needs a momentum.
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        keep_fraction(self, "momentum")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum of more than 0, got 0")
+
+    @property
+    def kind(self) -> str:
+        """With momentum another formula, because plain descent keeps no array."""
+        return "momentum" if self.momentum else "sgd"
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The velocity, if there is momentum."""
+        return ("velocity",) if self.momentum else ()
+
+    def apply(
+        self,
+        xp: Any,
+        weights: Array,
+        grads: Array,
+        state: Mapping[str, Array],
+        *,
+        lr: float,
+        step: int,
+    ) -> None:
+        """Subtract lr times the gradient, or lr times the velocity."""
+        grads = self.decayed(grads, weights)
+        if not self.momentum:
+            weights -= lr * grads
+            return
+        velocity = state["velocity"]
+        velocity *= self.momentum
+        velocity += grads
+        weights -= lr * (grads + self.momentum * velocity if self.nesterov else velocity)
+
+
+@dataclass(frozen=True)
+class AdaGrad(UpdateRule):
+    """Divide by the root of the sum of squares: s ← s + g², w ← w − lr·g / (√s + ε).
+
+    Source: Duchi, Hazan and Singer 2011.
+
+    Attributes:
+        eps: ε.
+    """
+
+    eps: float = 1e-10
+    kind: ClassVar[str] = "adagrad"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        keep_non_negative(self, "eps")
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The sum of squared gradients."""
+        return ("square_sum",)
+
+    def apply(
+        self,
+        xp: Any,
+        weights: Array,
+        grads: Array,
+        state: Mapping[str, Array],
+        *,
+        lr: float,
+        step: int,
+    ) -> None:
+        """Subtract lr times the gradient over the root of the sum of squares."""
+        square_sum = state["square_sum"]
+        grads = self.decayed(grads, weights)
+        square_sum += grads * grads
+        weights -= lr * grads / (xp.sqrt(square_sum) + self.eps)
+
+
+@dataclass(frozen=True)
+class RMSProp(UpdateRule):
+    """Divide by the root of a running mean of squares: s ← ρ·s + (1 − ρ)·g².
+
+    w ← w − lr·g / (√s + ε). Source: Tieleman and Hinton 2012.
+
+    Attributes:
+        decay: ρ, at least 0 and less than 1.
+        eps: ε.
+    """
+
+    decay: float = 0.99
+    eps: float = 1e-8
+    kind: ClassVar[str] = "rmsprop"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        keep_fraction(self, "decay")
+        keep_non_negative(self, "eps")
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The running mean of squared gradients."""
+        return ("square_mean",)
+
+    def apply(
+        self,
+        xp: Any,
+        weights: Array,
+        grads: Array,
+        state: Mapping[str, Array],
+        *,
+        lr: float,
+        step: int,
+    ) -> None:
+        """Subtract lr times the gradient over the root of the mean of squares."""
+        square_mean = state["square_mean"]
+        grads = self.decayed(grads, weights)
+        square_mean *= self.decay
+        square_mean += (1 - self.decay) * grads * grads
+        weights -= lr * grads / (xp.sqrt(square_mean) + self.eps)
+
+
+@dataclass(frozen=True)
+class Adam(UpdateRule):
+    """Divide the running mean of gradients by the root of the running mean of their squares.
+
+    m ← β₁·m + (1 − β₁)·g, s ← β₂·s + (1 − β₂)·g², both divided by 1 − βᵗ at step t ≥ 1, and
+    w ← w − lr·m̂ / (√ŝ + ε). Source: Kingma and Ba 2015, algorithm 1.
+
+    Attributes:
+        beta1: β₁, at least 0 and less than 1.
+        beta2: β₂, at least 0 and less than 1.
+        eps: ε.
+    """
+
+    lr: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    kind: ClassVar[str] = "adam"
+    decoupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        keep_fraction(self, "beta1")
+        keep_fraction(self, "beta2")
+        keep_non_negative(self, "eps")
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The running means of gradients and of their squares."""
+        return ("mean", "square_mean")
+
+    @cached_property
+    def settings(self) -> Mapping[str, float]:
+        """The numbers, and whether weight decay is decoupled."""
+        return {**super().settings, "decoupled": self.decoupled}
+
+    def rates(self, lr: Any, step: Any) -> tuple[Any, Any, Any]:
+        """Return lr, lr / (1 − β₁ᵗ) and 1 / (1 − β₂ᵗ)."""
+        return lr, lr / (1 - self.beta1**step), 1 / (1 - self.beta2**step)
+
+    def apply(
+        self,
+        xp: Any,
+        weights: Array,
+        grads: Array,
+        state: Mapping[str, Array],
+        *,
+        lr: float,
+        step: int,
+    ) -> None:
+        """Subtract lr times the corrected mean over the root of the corrected mean of squares."""
+        mean, square_mean = state["mean"], state["square_mean"]
+        if self.decoupled:
+            weights *= 1 - lr * self.weight_decay
         else:
-            grads = _decayed(grads, weights, weight_decay)
-        mean *= beta1
-        mean += (1 - beta1) * grads
-        square_mean *= beta2
-        square_mean += (1 - beta2) * grads * grads
-        root = self.xp.sqrt(square_mean / (1 - beta2**step)) + eps
-        weights -= (lr / (1 - beta1**step)) * mean / root
+            grads = self.decayed(grads, weights)
+        mean *= self.beta1
+        mean += (1 - self.beta1) * grads
+        square_mean *= self.beta2
+        square_mean += (1 - self.beta2) * grads * grads
+        root = xp.sqrt(square_mean / (1 - self.beta2**step)) + self.eps
+        weights -= (lr / (1 - self.beta1**step)) * mean / root
 
 
-def _decayed(grads: Array, weights: Array, weight_decay: float) -> Array:
-    """Return the gradient of the loss plus ½·λ·‖w‖²."""
-    return grads + weight_decay * weights if weight_decay else grads
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w ← w − lr·λ·w before the step; g has no λ·w.
+
+    Source: Loshchilov and Hutter 2019.
+    """
+
+    weight_decay: float = 0.01
+    decoupled: ClassVar[bool] = True
+
+
+OPTIMIZERS: dict[str, Callable[..., UpdateRule]] = {
+    "sgd": SGD,
+    "momentum": partial(SGD, momentum=0.9),
+    "nesterov": partial(SGD, momentum=0.9, nesterov=True),
+    "adagrad": AdaGrad,
+    "rmsprop": RMSProp,
+    "adam": Adam,
+    "adamw": AdamW,
+}
+
+
+class Updates(Operations):
+    """One step of an optimizer over the whole parameter vector."""
+
+    def update(
+        self,
+        rule: UpdateRule,
+        weights: Array,
+        grads: Array,
+        state: Mapping[str, Array],
+        *,
+        lr: float,
+        step: int,
+    ) -> None:
+        """Change `weights` and `state` in place by one step of an optimizer.
+
+        Args:
+            rule: the optimizer; its own learning rate is not used.
+            weights: the parameter vector (P,).
+            grads: gradient of the loss (P,); not changed.
+            state: the arrays of `rule.state_names`, each (P,).
+            lr: learning rate of this step.
+            step: number of the step, counted from 1.
+
+        Raises:
+            TypeError: the dtypes differ.
+        """
+        require_same_dtype("update", weights=weights, grads=grads, **state)
+        rule.apply(self.xp, weights, grads, state, lr=lr, step=step)

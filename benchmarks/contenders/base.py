@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from backends import Availability
 from mnist_accel.nn import Network
-from mnist_accel.nn.optimizers import Optimizer
+from mnist_accel.nn.optimizers import UpdateRule
 
 HostArray: TypeAlias = NDArray[Any]
 HostArrays: TypeAlias = Mapping[str, HostArray]
@@ -37,7 +37,7 @@ class TrainingTask:
     """
 
     model: Network
-    optimizer: Optimizer
+    optimizer: UpdateRule
     batch_size: int
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]

@@ -23,9 +23,9 @@ from benchmarks.contenders.base import (
 )
 from mnist_accel.nn import (
     SGD,
+    Activation,
     Adam,
     AvgPool2d,
-    BinaryCrossEntropy,
     Conv2d,
     Flatten,
     Layer,
@@ -33,12 +33,7 @@ from mnist_accel.nn import (
     Loss,
     MaxPool2d,
     Network,
-    Optimizer,
-    Quadratic,
-    ReLU,
-    Sigmoid,
-    SoftmaxCrossEntropy,
-    Tanh,
+    UpdateRule,
 )
 
 # Of no type, so that types are checked alike where JAX is missing.
@@ -131,11 +126,11 @@ def _apply(layer: Layer, parameters: Sequence[Array], x: Array) -> Array:
             return max_pool2d(x, size=size, stride=layer.step)
         case AvgPool2d(size=size):
             return avg_pool2d(x, size=size, stride=layer.step)
-        case ReLU():
+        case Activation(kind="relu"):
             return jax.nn.relu(x)
-        case Sigmoid():
+        case Activation(kind="sigmoid"):
             return jax.nn.sigmoid(x)
-        case Tanh():
+        case Activation(kind="tanh"):
             return jnp.tanh(x)
         case Flatten():
             return x.reshape(len(x), -1)
@@ -166,13 +161,13 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 def _mean_loss(loss: Loss, logits: Array, labels: Array) -> Array:
-    if isinstance(loss, SoftmaxCrossEntropy):
+    if loss.kind == "softmax_cross_entropy":
         return softmax_cross_entropy(logits, labels)
     targets = jax.nn.one_hot(labels, logits.shape[1])
-    match loss:
-        case BinaryCrossEntropy():
+    match loss.kind:
+        case "binary_cross_entropy":
             return (jax.nn.softplus(logits) - logits * targets).sum() / len(logits)
-        case Quadratic():
+        case "quadratic":
             return jnp.square(jax.nn.sigmoid(logits) - targets).sum() / (2 * len(logits))
     raise ValueError(f"no function stands for the loss {loss.kind!r}")
 
@@ -213,13 +208,13 @@ def _bias_correction(beta: float, step: Array) -> Array:
     return -jnp.expm1(step * math.log(beta)) if beta else 1.0
 
 
-def _decayed(optimizer: Optimizer, parameters: Any, gradients: Any) -> Any:
+def _decayed(optimizer: UpdateRule, parameters: Any, gradients: Any) -> Any:
     if not optimizer.weight_decay:
         return gradients
     return jax.tree.map(lambda g, w: g + optimizer.weight_decay * w, gradients, parameters)
 
 
-UPDATES: dict[type[Optimizer], Callable[..., Any]] = {SGD: sgd, Adam: adam}
+UPDATES: dict[type[UpdateRule], Callable[..., Any]] = {SGD: sgd, Adam: adam}
 
 
 class ScannedTraining(TrainingSession):
@@ -328,7 +323,7 @@ class ScannedTraining(TrainingSession):
 def prepare_inference(model: Network) -> InferenceSession:
     """Return predictions of the network, compiled when a batch size comes first."""
     logits = logits_function(model)
-    activation = jax.nn.softmax if isinstance(model.loss, SoftmaxCrossEntropy) else jax.nn.sigmoid
+    activation = jax.nn.softmax if model.loss.kind == "softmax_cross_entropy" else jax.nn.sigmoid
     parameters = jax.device_put(model.state_dict())
 
     @jax.jit  # type: ignore[untyped-decorator]

@@ -8,7 +8,7 @@ in `OperationTask`.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from backends import Backend
+from backends import SGD, Adam, Backend
 
 Inputs: TypeAlias = Mapping[str, Any]
 Settings: TypeAlias = Mapping[str, Any]
@@ -63,7 +63,11 @@ def _conv2d_relu_max_pool2d(backend: Backend, of: Inputs, settings: Settings) ->
 
     def compute() -> Sequence[Any]:
         (y,) = conv2d()
-        return [backend.max_pool2d(backend.relu(y), size=size, stride=size, ties="first")[0]]
+        return [
+            backend.max_pool2d(backend.activation("relu", y), size=size, stride=size, ties="first")[
+                0
+            ]
+        ]
 
     return compute
 
@@ -71,34 +75,38 @@ def _conv2d_relu_max_pool2d(backend: Backend, of: Inputs, settings: Settings) ->
 def _conv2d_relu_max_pool2d_backward(backend: Backend, of: Inputs, settings: Settings) -> Compute:
     size = settings["size"]
     (y,) = _conv2d(backend, of, settings)()
-    y = backend.relu(y)
+    y = backend.activation("relu", y)
     _, mask = backend.max_pool2d(y, size=size, stride=size, ties="first")
 
     def compute() -> Sequence[Any]:
         dy = backend.max_pool2d_backward(of["dy"], mask, x_shape=y.shape, size=size, stride=size)
-        inside = {**of, "dy": backend.relu_backward(dy, y)}
+        inside = {**of, "dy": backend.activation_backward("relu", dy, y)}
         return _conv2d_backward(backend, inside, settings)()
 
     return compute
 
 
 def _softmax_cross_entropy(backend: Backend, of: Inputs, settings: Settings) -> Compute:
-    return lambda: backend.softmax_cross_entropy(of["x"], of["labels"])
+    return lambda: backend.loss("softmax_cross_entropy", of["x"], of["labels"])
 
 
 def _sgd_update(backend: Backend, of: Inputs, settings: Settings) -> Compute:
+    rule = SGD()
+
     def compute() -> Sequence[Any]:
-        backend.sgd_update(of["weight"], of["grad"], **settings, weight_decay=0.0)
+        backend.update(rule, of["weight"], of["grad"], {}, lr=settings["lr"], step=1)
         return [of["weight"]]
 
     return compute
 
 
 def _adam_update(backend: Backend, of: Inputs, settings: Settings) -> Compute:
-    state = of["weight"], of["grad"], of["m"], of["v"]
+    rule = Adam(**{name: settings[name] for name in ("beta1", "beta2", "eps")})
+    state = {"mean": of["m"], "square_mean": of["v"]}
+    lr, step = settings["lr"], settings["step"]
 
     def compute() -> Sequence[Any]:
-        backend.adam_update(*state, **settings, weight_decay=0.0, decoupled=False)
+        backend.update(rule, of["weight"], of["grad"], state, lr=lr, step=step)
         return [of["weight"], of["m"], of["v"]]
 
     return compute

@@ -20,7 +20,7 @@ from benchmarks.contenders.base import (
     TrainingSession,
     TrainingTask,
 )
-from mnist_accel.nn import SGD, Linear, Network, Optimizer, SoftmaxCrossEntropy
+from mnist_accel.nn import SGD, Linear, Network, UpdateRule
 
 ACTIVATIONS = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
 
@@ -94,7 +94,7 @@ def _refuse_network(model: Network) -> str:
     """Say why `MLPClassifier` cannot be this network; nothing where it can."""
     *hidden, last = model.layers
     linear, activations = hidden[::2], {layer.kind for layer in hidden[1::2]}
-    if not isinstance(model.loss, SoftmaxCrossEntropy):
+    if model.loss.kind != "softmax_cross_entropy":
         return f"its loss is softmax cross-entropy, not {model.loss.kind.replace('_', ' ')}"
     if (
         not all(isinstance(layer, Linear) and layer.bias for layer in (*linear, last))
@@ -203,7 +203,7 @@ class _Training(TrainingSession):
             classifier.partial_fit(images, labels)
 
 
-def _sgd(optimizer: Optimizer) -> SGD:
+def _sgd(optimizer: UpdateRule) -> SGD:
     assert isinstance(optimizer, SGD), "refusal() lets no other through"
     return optimizer
 

@@ -182,11 +182,11 @@ def _thread_counts(backend: Backend, chosen: int | None, batch_size: int) -> Seq
 
     A step has no work for more threads than images.
     """
-    if backend.most_threads is None:
+    if backend.max_threads is None:
         return [None]
     if chosen is not None:
         return [chosen]
-    most = min(backend.most_threads, batch_size)
+    most = min(backend.max_threads, batch_size)
     return [*(1 << i for i in range((most - 1).bit_length())), most]
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from backends import Backend, get_backend
 from mnist_accel.errors import CheckpointError
 from mnist_accel.nn.network import Network
-from mnist_accel.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
+from mnist_accel.nn.optimizers import OPTIMIZERS, UpdateRule
 from mnist_accel.nn.schedules import SCHEDULES, Schedule
 from mnist_accel.nn.serialization import network_from_dict, network_to_dict
 from mnist_accel.training.trainer import Progress, Trainer
@@ -34,8 +34,8 @@ Tensors: TypeAlias = dict[str, NDArray[Any]]
 FORMAT = "mnist_accel/1"
 LAST = "last.safetensors"  # the name of a checkpoint in a folder of them
 _STATE_PREFIX = "optimizer."
-_OPTIMIZERS: dict[str, type[Optimizer]] = {
-    optimizer.__name__: optimizer for optimizer in (SGD, AdaGrad, RMSProp, Adam, AdamW)
+_OPTIMIZERS: dict[str, type[UpdateRule]] = {
+    rule.__name__: rule for rule in OPTIMIZERS.values() if isinstance(rule, type)
 }
 _SCHEDULE_NAMES = {schedule: name for name, schedule in SCHEDULES.items()}
 

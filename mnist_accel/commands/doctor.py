@@ -77,7 +77,7 @@ def _print_explanation(explanation: Explanation) -> None:
 
     print(f"{explanation.model}: {explanation.network}\n{explanation.training}\n")
     ways = [
-        (way.backend, "–" if way.most_threads is None else str(way.most_threads), way.how)
+        (way.backend, "–" if way.max_threads is None else str(way.max_threads), way.how)
         for way in explanation.ways
     ]
     print_table(("backend", "threads", "a training runs"), ways, sys.stdout)

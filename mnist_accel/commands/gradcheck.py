@@ -10,12 +10,12 @@ import sys
 
 import numpy as np
 
+from backends import ACTIVATIONS
 from mnist_accel.commands.argument_types import integer, one_of, sizes
 from mnist_accel.commands.arguments import add_backend_arguments, backend_from
 from mnist_accel.commands.exit_codes import EXIT_COMPARISON
 from mnist_accel.diagnostics.gradient_check import TOLERANCE, check_gradients
 from mnist_accel.errors import usage_errors
-from mnist_accel.nn.layers import ACTIVATIONS
 from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES, create_model
 
 _IMAGES = 4

@@ -4,12 +4,12 @@ import argparse
 import dataclasses
 from typing import Any, NoReturn, get_args
 
+from backends import ACTIVATIONS
 from mnist_accel.commands.argument_types import MAX_SIZE, integer, number, one_of, sizes
 from mnist_accel.commands.arguments import add_backend_arguments, add_data_arguments
 from mnist_accel.commands.parser import Parser
 from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import UsageError
-from mnist_accel.nn.layers import ACTIVATIONS
 from mnist_accel.nn.network import DTYPES
 from mnist_accel.nn.optimizers import OPTIMIZERS
 from mnist_accel.nn.schedules import SCHEDULES

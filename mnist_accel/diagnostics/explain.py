@@ -17,13 +17,13 @@ class Way:
     Attributes:
         backend: its name.
         how: in words; where many steps do not run in one call, the reason.
-        most_threads: how many threads of the CPU it takes at most; None where it does not say.
+        max_threads: how many threads of the CPU it takes at most; None where it does not say.
         remarks: what is special about some of the stages.
     """
 
     backend: str
     how: str
-    most_threads: int | None = None
+    max_threads: int | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -102,12 +102,12 @@ def _way(recipe: Recipe, model: str, backend_name: str, availability: Availabili
     trainer = Trainer(create_model(model, backend=backend), recipe.optimizer)
     if trainer.compiled is None:
         how = f"operation by operation: {trainer.not_compiled}"
-        return Way(backend_name, how, backend.most_threads)
+        return Way(backend_name, how, backend.max_threads)
     remarks = tuple(
         f"stage {number + 1} takes {remark}"
         for number, remark in trainer.compiled.remarks().items()
     )
-    return Way(backend_name, "whole epochs in one compiled call", backend.most_threads, remarks)
+    return Way(backend_name, "whole epochs in one compiled call", backend.max_threads, remarks)
 
 
 def _in_words(stage: Stage) -> StageInWords:

@@ -2,6 +2,7 @@
 
 from mnist_accel.nn.initializers import Glorot, He, Normal, Zeros
 from mnist_accel.nn.layers import (
+    Activation,
     AvgPool2d,
     Conv2d,
     Dropout,
@@ -21,8 +22,8 @@ from mnist_accel.nn.optimizers import (
     AdaGrad,
     Adam,
     AdamW,
-    Optimizer,
     RMSProp,
+    UpdateRule,
     create_optimizer,
 )
 from mnist_accel.nn.schedules import (
@@ -38,6 +39,7 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "SGD",
+    "Activation",
     "AdaGrad",
     "Adam",
     "AdamW",
@@ -56,7 +58,6 @@ __all__ = [
     "Network",
     "Normal",
     "OneCycleSchedule",
-    "Optimizer",
     "Quadratic",
     "RMSProp",
     "ReLU",
@@ -65,6 +66,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "StepSchedule",
     "Tanh",
+    "UpdateRule",
     "Zeros",
     "create_optimizer",
     "create_schedule",

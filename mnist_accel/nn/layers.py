@@ -10,12 +10,22 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from backends import Array, Backend, Ties, check_pooling, output_size
-from mnist_accel.nn.checks import keep_fraction, keep_integer
+from backends import (
+    ACTIVATIONS,
+    Array,
+    Backend,
+    Ties,
+    check_pooling,
+    keep_fraction,
+    keep_integer,
+    look_up,
+    output_size,
+)
 from mnist_accel.nn.initializers import Glorot, He, Initialiser, Zeros
 
 Shape: TypeAlias = tuple[int, ...]
@@ -30,7 +40,7 @@ class Layer(ABC):
         is_random: whether training hands `forward` a random generator.
     """
 
-    kind: ClassVar[str]
+    kind: str
     is_random: ClassVar[bool] = False
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -111,7 +121,7 @@ class Linear(Layer):
     bias: bool = True
     weight_init: Initialiser = He()
     bias_init: Initialiser = Zeros()
-    kind: ClassVar[str] = "linear"
+    kind = "linear"
 
     def __post_init__(self) -> None:
         keep_integer(self, "units", at_least=1)
@@ -173,7 +183,7 @@ class Conv2d(Layer):
     uniform: bool = False
     weight_init: Initialiser = He()
     bias_init: Initialiser = Zeros()
-    kind: ClassVar[str] = "conv2d"
+    kind = "conv2d"
 
     def __post_init__(self) -> None:
         keep_integer(self, "channels", at_least=1)
@@ -277,7 +287,7 @@ class MaxPool2d(Pool2d):
     """
 
     ties: Ties = "first"
-    kind: ClassVar[str] = "max_pool2d"
+    kind = "max_pool2d"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -311,7 +321,7 @@ class MaxPool2d(Pool2d):
 class AvgPool2d(Pool2d):
     """Mean of each window."""
 
-    kind: ClassVar[str] = "avg_pool2d"
+    kind = "avg_pool2d"
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
@@ -333,84 +343,45 @@ class AvgPool2d(Pool2d):
         return dx, {}
 
 
+@dataclass(frozen=True)
 class Activation(Layer):
-    """Base of the element-wise layers.
+    """An element-wise activation.
 
-    Their gradients are functions of the output, so the output is what `forward` saves.
+    Its gradient is a function of the output, so the output is what `forward` saves.
+
+    Attributes:
+        kind: a key of `backends.ACTIVATIONS`, such as "relu".
     """
 
-    @abstractmethod
-    def value(self, backend: Backend, x: Array) -> Array:
-        """Return y."""
+    kind: str
 
-    @abstractmethod
-    def gradient(self, backend: Backend, dy: Array, y: Array) -> Array:
-        """Return dy times the derivative at the x that gave y."""
+    def __post_init__(self) -> None:
+        look_up("activation", self.kind, ACTIVATIONS)
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Array]:
         """Return y twice: as the output, and for `backward`."""
-        y = self.value(backend, x)
+        y = backend.activation(self.kind, x)
         return y, y
 
     def backward(
         self, backend: Backend, parameters: Parameters, saved: Array, dy: Array, *, need_dx: bool
     ) -> tuple[Array, dict[str, Array]]:
         """Return dy times the derivative."""
-        return self.gradient(backend, dy, saved), {}
+        return backend.activation_backward(self.kind, dy, saved), {}
 
 
-@dataclass(frozen=True)
-class ReLU(Activation):
-    """max(x, 0); the gradient at 0 is 0."""
-
-    kind: ClassVar[str] = "relu"
-
-    def value(self, backend: Backend, x: Array) -> Array:
-        """Return max(x, 0)."""
-        return backend.relu(x)
-
-    def gradient(self, backend: Backend, dy: Array, y: Array) -> Array:
-        """Return dy where y > 0, and 0 elsewhere."""
-        return backend.relu_backward(dy, y)
-
-
-@dataclass(frozen=True)
-class Sigmoid(Activation):
-    """1 / (1 + exp(−x))."""
-
-    kind: ClassVar[str] = "sigmoid"
-
-    def value(self, backend: Backend, x: Array) -> Array:
-        """Return 1 / (1 + exp(−x))."""
-        return backend.sigmoid(x)
-
-    def gradient(self, backend: Backend, dy: Array, y: Array) -> Array:
-        """Return dy · y · (1 − y)."""
-        return backend.sigmoid_backward(dy, y)
-
-
-@dataclass(frozen=True)
-class Tanh(Activation):
-    """The hyperbolic tangent."""
-
-    kind: ClassVar[str] = "tanh"
-
-    def value(self, backend: Backend, x: Array) -> Array:
-        """Return tanh(x)."""
-        return backend.tanh(x)
-
-    def gradient(self, backend: Backend, dy: Array, y: Array) -> Array:
-        """Return dy · (1 − y²)."""
-        return backend.tanh_backward(dy, y)
+ReLU = partial(Activation, "relu")
+Sigmoid = partial(Activation, "sigmoid")
+Tanh = partial(Activation, "tanh")
 
 
 @dataclass(frozen=True)
 class Flatten(Layer):
     """Turn images (C, H, W) into vectors (C·H·W,)."""
 
-    kind: ClassVar[str] = "flatten"
+    kind = "flatten"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (C·H·W,)."""
@@ -441,7 +412,7 @@ class Dropout(Layer):
     """
 
     rate: float
-    kind: ClassVar[str] = "dropout"
+    kind = "dropout"
     is_random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -468,9 +439,6 @@ class Dropout(Layer):
     ) -> tuple[Array, dict[str, Array]]:
         """Return dy · mask."""
         return (dy if saved is None else dy * saved), {}
-
-
-ACTIVATIONS: dict[str, type[Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
 
 
 def default_init(activation: str) -> Initialiser:

@@ -1,26 +1,29 @@
-"""Losses: what training minimises, and what the outputs of the network mean.
+"""Losses: what training minimizes, and what the outputs of a network mean.
 
-A network ends in logits. The loss owns the activation of the output layer, because the two together
-are simpler and more stable; `probabilities` applies it where the outputs themselves are wanted.
+A network ends in logits. The loss includes the activation of the output layer, because the two
+together are simpler and more stable; `probabilities` applies it where the outputs themselves are
+needed. The formulas are in `backends.operations.losses`.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
 
-from backends import Array, Backend
+from backends import LOSSES, Array, Backend, look_up
 
 
-class Loss(ABC):
-    """Base of the losses.
+@dataclass(frozen=True)
+class Loss:
+    """A loss.
 
     Attributes:
-        kind: the loss's name, such as "softmax_cross_entropy".
+        kind: a key of `backends.LOSSES`, such as "softmax_cross_entropy".
     """
 
-    kind: ClassVar[str]
+    kind: str
 
-    @abstractmethod
+    def __post_init__(self) -> None:
+        look_up("loss", self.kind, LOSSES)
+
     def value_and_gradient(
         self, backend: Backend, logits: Array, labels: Array
     ) -> tuple[Array, Array]:
@@ -31,58 +34,17 @@ class Loss(ABC):
             logits: (N, C).
             labels: class indices (N,).
         """
-
-    @abstractmethod
-    def probabilities(self, backend: Backend, logits: Array) -> Array:
-        """Return the outputs of the network (N, C), each in 0…1."""
-
-
-@dataclass(frozen=True)
-class SoftmaxCrossEntropy(Loss):
-    """−log of the probability that softmax gives to the label."""
-
-    kind: ClassVar[str] = "softmax_cross_entropy"
-
-    def value_and_gradient(
-        self, backend: Backend, logits: Array, labels: Array
-    ) -> tuple[Array, Array]:
-        """Return the loss and (softmax − onehot) / N."""
-        return backend.softmax_cross_entropy(logits, labels)
+        return backend.loss(self.kind, logits, labels)
 
     def probabilities(self, backend: Backend, logits: Array) -> Array:
-        """Return softmax by row; rows sum to 1."""
-        return backend.softmax(logits)
+        """Return the outputs of the network (N, C), each in 0…1.
+
+        Rows sum to 1 with softmax cross-entropy. With the other losses each output is the
+        probability of its own class against all others.
+        """
+        return backend.probabilities(self.kind, logits)
 
 
-@dataclass(frozen=True)
-class BinaryCrossEntropy(Loss):
-    """Cross-entropy of ten sigmoid outputs, each a yes-or-no of its own, summed."""
-
-    kind: ClassVar[str] = "binary_cross_entropy"
-
-    def value_and_gradient(
-        self, backend: Backend, logits: Array, labels: Array
-    ) -> tuple[Array, Array]:
-        """Return the loss and (sigmoid − onehot) / N."""
-        return backend.sigmoid_binary_cross_entropy(logits, labels)
-
-    def probabilities(self, backend: Backend, logits: Array) -> Array:
-        """Return sigmoid by element; rows need not sum to 1."""
-        return backend.sigmoid(logits)
-
-
-@dataclass(frozen=True)
-class Quadratic(Loss):
-    """½·Σ(a − y)² of sigmoid outputs a."""
-
-    kind: ClassVar[str] = "quadratic"
-
-    def value_and_gradient(
-        self, backend: Backend, logits: Array, labels: Array
-    ) -> tuple[Array, Array]:
-        """Return the loss and (a − y)·a·(1 − a) / N."""
-        return backend.sigmoid_quadratic(logits, labels)
-
-    def probabilities(self, backend: Backend, logits: Array) -> Array:
-        """Return sigmoid by element; rows need not sum to 1."""
-        return backend.sigmoid(logits)
+SoftmaxCrossEntropy = partial(Loss, "softmax_cross_entropy")
+BinaryCrossEntropy = partial(Loss, "binary_cross_entropy")
+Quadratic = partial(Loss, "quadratic")

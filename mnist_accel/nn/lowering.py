@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from backends import (
-    ActivationKind,
-    LossKind,
     Pooling,
     Program,
     Stage,
@@ -16,19 +14,16 @@ from backends import (
     UpdateRule,
 )
 from mnist_accel.nn.layers import Activation, AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d
-from mnist_accel.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
 
 if TYPE_CHECKING:
     from mnist_accel.nn.network import Network, Place
-
-_ACTIVATIONS: dict[str, ActivationKind] = {kind: kind for kind in get_args(ActivationKind)}
 
 
 class NotLoweredError(Exception):
     """A network or an optimizer has no compiled form; the message says what and why."""
 
 
-def lower_training(model: Network, optimizer: Optimizer) -> TrainingProgram:
+def lower_training(model: Network, optimizer: UpdateRule) -> TrainingProgram:
     """Return the training of `model` by `optimizer` as a program.
 
     Raises:
@@ -37,7 +32,7 @@ def lower_training(model: Network, optimizer: Optimizer) -> TrainingProgram:
     network = _lower(model, model.places)
     return TrainingProgram(
         **{field.name: getattr(network, field.name) for field in fields(network)},
-        update=_update_rule(optimizer),
+        update=optimizer,
     )
 
 
@@ -56,18 +51,11 @@ def _lower(model: Network, places: Iterable[Place]) -> Program:
         _append(stages, place, model.parameters.starts)
     return Program(
         stages=tuple(stages),
-        loss=_loss(model),
+        loss=model.loss.kind,
         parameters=model.parameters.flat.shape[0],
         dtype=model.dtype,
         pixel_shift=model.pixel_shift,
     )
-
-
-def _loss(model: Network) -> LossKind:
-    kinds: dict[str, LossKind] = {kind: kind for kind in get_args(LossKind)}
-    if model.loss.kind not in kinds:
-        raise NotLoweredError(f"the loss {model.loss.kind} has no compiled form")
-    return kinds[model.loss.kind]
 
 
 def _append(stages: list[Stage], place: Place, starts: dict[str, int]) -> None:
@@ -76,8 +64,8 @@ def _append(stages: list[Stage], place: Place, starts: dict[str, int]) -> None:
     if isinstance(layer, Flatten):
         return  # numbers lie in the same order before and after
     last = stages[-1] if stages else None
-    if isinstance(layer, Activation) and last is not None and _takes_activation(last, layer):
-        stages[-1] = replace(last, activation=_ACTIVATIONS[layer.kind])
+    if isinstance(layer, Activation) and last is not None and _takes_activation(last):
+        stages[-1] = replace(last, activation=layer.kind)
     elif isinstance(layer, MaxPool2d) and last is not None and _takes_pooling(last, layer):
         pooling = Pooling(layer.size, layer.step, layer.ties)
         stages[-1] = replace(last, pooling=pooling, output_shape=place.output_shape)
@@ -85,12 +73,11 @@ def _append(stages: list[Stage], place: Place, starts: dict[str, int]) -> None:
         stages.append(_stage(place, starts))
 
 
-def _takes_activation(stage: Stage, layer: Activation) -> bool:
+def _takes_activation(stage: Stage) -> bool:
     return (
         stage.kind in ("linear", "conv2d")
         and stage.activation == "identity"
         and stage.pooling is None
-        and layer.kind in _ACTIVATIONS
     )
 
 
@@ -119,8 +106,8 @@ def _stage(place: Place, starts: dict[str, int]) -> Stage:
         return replace(stage, kind="max_pool2d", pooling=pooling)
     if isinstance(layer, AvgPool2d):
         return replace(stage, kind="avg_pool2d", pooling=Pooling(layer.size, layer.step))
-    if isinstance(layer, Activation) and layer.kind in _ACTIVATIONS:
-        return replace(stage, activation=_ACTIVATIONS[layer.kind])
+    if isinstance(layer, Activation):
+        return replace(stage, activation=layer.kind)
     raise NotLoweredError(_why_not(layer))
 
 
@@ -128,28 +115,3 @@ def _why_not(layer: Layer) -> str:
     if layer.is_random:
         return f"the masks of {layer.kind} are drawn on the host at every step"
     return f"the layer {layer.kind} has no compiled form"
-
-
-def _update_rule(optimizer: Optimizer) -> UpdateRule:
-    """Return the optimizer as a rule.
-
-    Raises:
-        NotLoweredError: it is of a class of its own.
-    """
-    settings = {"weight_decay": optimizer.weight_decay}
-    names = optimizer.state_names
-    match optimizer:
-        case SGD(momentum=0):
-            return UpdateRule("sgd", settings)
-        case SGD():
-            settings |= {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
-            return UpdateRule("momentum", settings, names)
-        case AdaGrad():
-            return UpdateRule("adagrad", settings | {"eps": optimizer.eps}, names)
-        case RMSProp():
-            settings |= {"decay": optimizer.decay, "eps": optimizer.eps}
-            return UpdateRule("rmsprop", settings, names)
-        case Adam() | AdamW():
-            settings |= {"beta1": optimizer.beta1, "beta2": optimizer.beta2, "eps": optimizer.eps}
-            return UpdateRule("adam", settings | {"decoupled": optimizer.decoupled}, names)
-    raise NotLoweredError(f"the optimizer {type(optimizer).__name__} has no compiled form")

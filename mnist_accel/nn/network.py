@@ -15,9 +15,9 @@ from backends import (
     CompiledInference,
     NotCompiledError,
     PixelRangeError,
+    as_integer,
 )
 from mnist_accel.data.arrays import as_rows, require_range
-from mnist_accel.nn.checks import as_integer
 from mnist_accel.nn.layers import Activation, Conv2d, Layer, MaxPool2d, Shape
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.lowering import NotLoweredError, lower_inference

@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from backends import unknown_name
-from mnist_accel.nn.checks import keep_fraction, keep_integer, keep_non_negative
+from backends import keep_fraction, keep_integer, keep_non_negative, look_up
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,4 @@ def create_schedule(name: str) -> Schedule:
     Raises:
         ValueError: no schedule has this name.
     """
-    if name not in SCHEDULES:
-        raise ValueError(unknown_name("schedule", name, SCHEDULES))
-    return SCHEDULES[name]()
+    return look_up("schedule", name, SCHEDULES)()

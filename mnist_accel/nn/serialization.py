@@ -3,35 +3,23 @@
 from dataclasses import fields
 from typing import Any
 
-from backends import Backend
-from mnist_accel.nn import layers as layer_module
-from mnist_accel.nn import losses as loss_module
-from mnist_accel.nn.layers import Layer
+from backends import ACTIVATIONS, Backend
+from mnist_accel.nn.layers import (
+    Activation,
+    AvgPool2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+)
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.network import Network
 
 _LAYERS: dict[str, type[Layer]] = {
-    layer.kind: layer
-    for layer in (
-        layer_module.Linear,
-        layer_module.Conv2d,
-        layer_module.MaxPool2d,
-        layer_module.AvgPool2d,
-        layer_module.ReLU,
-        layer_module.Sigmoid,
-        layer_module.Tanh,
-        layer_module.Flatten,
-        layer_module.Dropout,
-    )
-}
-_LOSSES: dict[str, type[Loss]] = {
-    loss.kind: loss
-    for loss in (
-        loss_module.SoftmaxCrossEntropy,
-        loss_module.BinaryCrossEntropy,
-        loss_module.Quadratic,
-    )
-}
+    layer.kind: layer for layer in (Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten, Dropout)
+} | dict.fromkeys(ACTIVATIONS, Activation)
 _INITIALISERS = ("weight_init", "bias_init")  # of no use once there are weights
 
 
@@ -42,7 +30,7 @@ def network_to_dict(network: Network) -> dict[str, Any]:
         ValueError: a layer or the loss is not one of this package.
     """
     unknown = [layer for layer in network.layers if _LAYERS.get(layer.kind) is not type(layer)]
-    if unknown or _LOSSES.get(network.loss.kind) is not type(network.loss):
+    if unknown or type(network.loss) is not Loss:
         culprit = unknown[0] if unknown else network.loss
         raise ValueError(f"only layers and losses of mnist_accel can be saved, got {culprit}")
     return {
@@ -64,7 +52,7 @@ def network_from_dict(description: dict[str, Any], *, backend: Backend) -> Netwo
     try:
         return Network(
             [_layer_from_dict(layer) for layer in description["layers"]],
-            _LOSSES[description["loss"]](),
+            Loss(description["loss"]),
             input_shape=tuple(int(side) for side in description["input_shape"]),
             backend=backend,
             dtype=description["dtype"],
@@ -85,5 +73,7 @@ def _layer_to_dict(layer: Layer) -> dict[str, Any]:
 
 
 def _layer_from_dict(description: dict[str, Any]) -> Layer:
-    settings = {name: value for name, value in description.items() if name != "kind"}
-    return _LAYERS[description["kind"]](**settings)
+    layer = _LAYERS[description["kind"]]
+    names = {field.name for field in fields(layer)}  # type: ignore[arg-type]
+    settings = {k: v for k, v in description.items() if k != "kind" or "kind" in names}
+    return layer(**settings)

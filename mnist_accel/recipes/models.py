@@ -7,12 +7,13 @@ were chosen on images held out of the training set (docs/decisions/0015).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from backends import Backend, get_backend, unknown_name
+from backends import ACTIVATIONS, Backend, get_backend, unknown_name
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initializers import Initialiser, Normal, Zeros
 from mnist_accel.nn.layers import (
-    ACTIVATIONS,
+    Activation,
     Conv2d,
     Flatten,
     Layer,
@@ -79,7 +80,7 @@ def _dense(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
     """Linear layers with the initialisation that suits the activation."""
     layers: list[Layer] = []
     for units in hidden_sizes:
-        layers += [Linear(units, weight_init=default_init(activation)), ACTIVATIONS[activation]()]
+        layers += [Linear(units, weight_init=default_init(activation)), Activation(activation)]
     return [*layers, Linear(CLASSES, weight_init=default_init(activation))]
 
 
@@ -92,7 +93,7 @@ def _dense_normal(weight_init: Normal, bias_init: Initialiser) -> Builder:
     def build(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
         layers: list[Layer] = []
         for units in hidden_sizes:
-            layers += [linear(units), ACTIVATIONS[activation]()]
+            layers += [linear(units), Activation(activation)]
         return [*layers, linear(CLASSES)]
 
     return build
@@ -113,7 +114,7 @@ def _two_convolutions(first: int, second: int, *, padding: int) -> Builder:
     """Two banks of 5×5 filters, each pooled, before linear layers; the image is padded."""
 
     def build(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
-        init, active = default_init(activation), ACTIVATIONS[activation]
+        init, active = default_init(activation), partial(Activation, activation)
         return [
             Conv2d(first, kernel_size=5, padding=padding, weight_init=init),
             active(),

@@ -324,7 +324,7 @@ class _Run:
             self._display.warn(f"{choice.selection.reason}; training on {name} instead")
         if choice.measurements or not choice.selection.fell_back:
             self._display.note(f"backend {choice.describe()}")
-        threads, most = trainer.model.backend.threads, trainer.model.backend.most_threads
+        threads, most = trainer.model.backend.threads, trainer.model.backend.max_threads
         if threads is not None and most is not None and threads > most:
             self._display.warn(f"{threads} threads wait for each other where {most} would do")
         self._display.note(f"data {self._data.dataset.name} from {self._data.dataset.source}")

@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Array, Steps
+from backends import Array, Steps, UpdateRule
 from mnist_accel.data.batches import dropout_generator
 from mnist_accel.nn.network import Network, Observer
-from mnist_accel.nn.optimizers import Optimizer
 from mnist_accel.training.data import TrainingData
 
 
@@ -21,7 +20,7 @@ class StepByStep:
         seed: of dropout.
     """
 
-    def __init__(self, model: Network, optimizer: Optimizer, *, seed: int) -> None:
+    def __init__(self, model: Network, optimizer: UpdateRule, *, seed: int) -> None:
         self._model = model
         self._optimizer = optimizer
         self._seed = seed
@@ -90,8 +89,8 @@ class StepByStep:
         if observe is not None:
             observe("loss", loss)
         model.backward(dlogits, tape, observe=observe)
-        self._optimizer.update(
-            model.backend,
+        model.backend.update(
+            self._optimizer,
             model.parameters.flat,
             model.gradients.flat,
             state,

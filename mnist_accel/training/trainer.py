@@ -8,14 +8,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Array, CompiledEpoch, NotCompiledError, Order, Steps
+from backends import Array, CompiledEpoch, NotCompiledError, Order, Steps, as_integer
 from mnist_accel.data.arrays import as_examples
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.errors import DivergedError
-from mnist_accel.nn.checks import as_integer
 from mnist_accel.nn.lowering import NotLoweredError, lower_training
 from mnist_accel.nn.network import Network, Observer
-from mnist_accel.nn.optimizers import Optimizer, create_optimizer
+from mnist_accel.nn.optimizers import UpdateRule, create_optimizer
 from mnist_accel.nn.schedules import Schedule, create_schedule
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.eager import StepByStep
@@ -78,7 +77,7 @@ class Trainer:
     def __init__(
         self,
         model: Network,
-        optimizer: Optimizer | str = "sgd",
+        optimizer: UpdateRule | str = "sgd",
         *,
         lr: float | None = None,
         batch_size: int = 64,

@@ -168,7 +168,7 @@ def test_fastest_backend_with_no_more_threads_than_it_needs(paces, winner):
 )
 def test_powers_of_two_and_all_cores_are_tried(cores, batch_size, counts, monkeypatch):
     backend = get_backend("numba")
-    monkeypatch.setattr(backend, "_most_threads", cores)
+    monkeypatch.setattr(backend, "_max_threads", cores)
     assert backend_choice._thread_counts(backend, None, batch_size) == counts
     assert backend_choice._thread_counts(backend, 5, batch_size) == [5]
 
@@ -209,7 +209,7 @@ class Laboratory:
 def laboratory(monkeypatch):
     for name in ("numpy", "numba"):
         backend_class = type(get_backend(name))
-        monkeypatch.setattr(backend_class, "most_threads", property(lambda self: 2))
+        monkeypatch.setattr(backend_class, "max_threads", property(lambda self: 2))
     monkeypatch.setitem(sys.modules, "cupy", None)
     return Laboratory(
         monkeypatch, {NUMBA_1: 250e3, NUMBA_2: 410e3, NUMPY_1: 160_400, NUMPY_2: 155e3}
@@ -438,7 +438,7 @@ def test_resume_takes_the_same_number_and_measures_nothing(run, monkeypatch):
 
 
 def test_more_threads_than_help_are_warned_of(run):
-    most = get_backend("numba").most_threads
+    most = get_backend("numba").max_threads
     flags = ("--backend", "numba", "--threads", most + 1, "--dataset", "digits")
     err = run("train", *flags, "--iterations", 2, "--quiet")
     assert f"warning: {most + 1} threads wait for each other where {most} would do" in err

@@ -190,7 +190,7 @@ class StopsOften:
     ],
 )
 def test_runs_repeat_to_the_bit_however_they_are_cut(
-    numba: Backend, mnist: Dataset, tmp_path: Path, name: str, optimizer: optimizers.Optimizer
+    numba: Backend, mnist: Dataset, tmp_path: Path, name: str, optimizer: optimizers.UpdateRule
 ) -> None:
     data = mnist.x_train[:596], mnist.t_train[:596]
 

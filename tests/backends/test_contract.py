@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends import Backend
+from backends import ACTIVATIONS, LOSSES, OPTIMIZERS, Backend
 from backends.operations.common import Operations
 from tests.support.closeness import assert_close
 from tests.support.operation_examples import Example, call, examples
@@ -43,7 +43,12 @@ def cases(operation: str, dtype: str, batch: int) -> list[tuple[Example, list[An
 
 
 def test_every_operation_has_an_example() -> None:
-    assert {example.operation for example in examples("float32", 1)} == set(OPERATIONS)
+    found = examples("float32", 1)
+    assert {example.operation for example in found} == set(OPERATIONS)
+    kinds = {example.settings["kind"] for example in found if "kind" in example.settings}
+    assert kinds == ACTIVATIONS.keys() | LOSSES.keys()
+    rules = {type(example.settings["rule"]) for example in found if "rule" in example.settings}
+    assert rules == {rule for rule in OPTIMIZERS.values() if isinstance(rule, type)}
 
 
 @every_operation

@@ -1,13 +1,13 @@
 """Losses and updates on every backend: extreme logits, and what happens in place."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from backends import Backend
+from backends import LOSSES, SGD, AdaGrad, AdamW, Backend, RMSProp, UpdateRule
 
-LOSSES = ("softmax_cross_entropy", "sigmoid_binary_cross_entropy", "sigmoid_quadratic")
 LABELS = np.array([0, 1, 2])
 # One row is right, one is wrong, and one has its two largest equal, all by a thousand.
 LOGITS = np.array([[1000.0, -1000.0, 0.0], [1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 1000.0]])
@@ -24,7 +24,7 @@ def test_softmax_and_sigmoid_of_a_thousand(backend: Backend, dtype: str) -> None
     expected = [[0, -2000, -1000], [0, -2000, -1000], [-2000 - LOG2, -LOG2, -LOG2]]
     np.testing.assert_allclose(log_probabilities, expected, rtol=1e-6)
     np.testing.assert_allclose(backend.to_numpy(backend.softmax(logits)), PROBABILITIES, rtol=1e-6)
-    np.testing.assert_array_equal(backend.to_numpy(backend.sigmoid(logits)), OUTPUTS)
+    np.testing.assert_array_equal(backend.to_numpy(backend.activation("sigmoid", logits)), OUTPUTS)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -33,14 +33,14 @@ def test_softmax_and_sigmoid_of_a_thousand(backend: Backend, dtype: str) -> None
     [
         ("softmax_cross_entropy", 2000 + LOG2, PROBABILITIES - ONE_HOT),
         # A row: log 2 for each logit of 0, and |z| for each that is wrong.
-        ("sigmoid_binary_cross_entropy", 2 * LOG2 + 3000, OUTPUTS - ONE_HOT),
-        ("sigmoid_quadratic", 0.5 * (0.25 + (1 + 1 + 0.25) + 1), None),
+        ("binary_cross_entropy", 2 * LOG2 + 3000, OUTPUTS - ONE_HOT),
+        ("quadratic", 0.5 * (0.25 + (1 + 1 + 0.25) + 1), None),
     ],
 )
 def test_losses_of_a_thousand(
     backend: Backend, dtype: str, loss: str, value: float, gradient: Any
 ) -> None:
-    got = getattr(backend, loss)(backend.asarray(LOGITS, dtype=dtype), backend.asarray(LABELS))
+    got = backend.loss(loss, backend.asarray(LOGITS, dtype=dtype), backend.asarray(LABELS))
     if gradient is None:  # only where the sigmoid is not flat is there any
         gradient = (OUTPUTS - ONE_HOT) * OUTPUTS * (1 - OUTPUTS)
     loss_value, dlogits = (backend.to_numpy(array) for array in got)
@@ -52,7 +52,7 @@ def test_losses_of_a_thousand(
 @pytest.mark.parametrize("loss", LOSSES)
 def test_nan_logit_makes_the_loss_nan(backend: Backend, loss: str) -> None:
     logits = backend.asarray(np.array([[0.0, np.nan, 1.0], [0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]))
-    value, _ = getattr(backend, loss)(logits, backend.asarray(LABELS))
+    value, _ = backend.loss(loss, logits, backend.asarray(LABELS))
     assert np.isnan(backend.to_numpy(value))
 
 
@@ -62,28 +62,36 @@ def test_hits_are_counted(backend: Backend) -> None:
     assert backend.to_numpy(count) == 1
 
 
-UPDATES: dict[str, tuple[int, dict[str, Any]]] = {
-    "sgd_update": (0, {}),
-    "momentum_update": (1, {"momentum": 0.9, "nesterov": True}),
-    "adagrad_update": (1, {"eps": 1e-10}),
-    "rmsprop_update": (1, {"decay": 0.99, "eps": 1e-8}),
-    "adam_update": (2, {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decoupled": True, "step": 1}),
-}
-
-
-@pytest.mark.parametrize("update", UPDATES)
-def test_update_writes_through_views_and_nowhere_else(backend: Backend, update: str) -> None:
-    states, settings = UPDATES[update]
-    before = np.ones((2 + states, 10), "float32")
+@pytest.mark.parametrize(
+    "rule",
+    [SGD(), SGD(momentum=0.9, nesterov=True), AdaGrad(), RMSProp(), AdamW()],
+    ids=lambda rule: rule.kind,
+)
+def test_update_writes_through_views_and_nowhere_else(backend: Backend, rule: UpdateRule) -> None:
+    rule = replace(rule, weight_decay=0.1)
+    rows = 2 + len(rule.state_names)
+    before = np.ones((rows, 10), "float32")
     before[1] = 2  # a gradient unlike the running means
     storage = backend.asarray(before)
-    weights, grads, *state = (storage[row, 3:7] for row in range(2 + states))
-    returned = getattr(backend, update)(
-        weights, grads, *state, lr=0.5, weight_decay=0.1, **settings
-    )
-    assert returned is None
+    weights, grads, *arrays = (storage[row, 3:7] for row in range(rows))
+    state = dict(zip(rule.state_names, arrays, strict=True))
+    assert backend.update(rule, weights, grads, state, lr=0.5, step=1) is None  # type: ignore[func-returns-value]
     after = backend.to_numpy(storage)
     expected = np.zeros(after.shape, bool)
     expected[:, 3:7] = True
     expected[1] = False  # gradients are only read
     np.testing.assert_array_equal(after != before, expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda backend, x: backend.loss("hinge", x, x), "unknown loss 'hinge'; choose softmax_"),
+        (lambda backend, x: backend.probabilities("hinge", x), "unknown loss 'hinge'"),
+        (lambda backend, x: backend.activation("relo", x), "did you mean 'relu'"),
+        (lambda backend, x: backend.activation_backward("relo", x, x), "did you mean 'relu'"),
+    ],
+)
+def test_unknown_kinds_are_refused(backend: Backend, call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(backend, backend.zeros((2, 3), dtype="float32"))

@@ -23,7 +23,7 @@ class ThreeDevices(NumpyBackend):
 
     name = "three"
     device_count = 3
-    most_threads = None
+    max_threads = None
 
     @classmethod
     def availability(cls):

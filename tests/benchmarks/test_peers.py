@@ -20,7 +20,7 @@ from benchmarks.contenders.torch_peer import TorchCompile, TorchCudaGraph, Torch
 from benchmarks.operation_inputs import expected_results, longest_sum, operation_task
 from mnist_accel.data import Dataset
 from mnist_accel.diagnostics import compare as comparison
-from mnist_accel.nn import SGD, AdaGrad, Adam, Optimizer, create_optimizer
+from mnist_accel.nn import SGD, AdaGrad, Adam, UpdateRule, create_optimizer
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.util.tolerance import relative_tolerance
 from tests.support.closeness import assert_close
@@ -52,7 +52,7 @@ def make_task(
     *,
     count: int = 64,
     batch_size: int | None = None,
-    optimizer: Optimizer | None = None,
+    optimizer: UpdateRule | None = None,
 ) -> TrainingTask:
     recipe = RECIPES[network]
     return TrainingTask(
@@ -260,7 +260,7 @@ def test_an_epoch_ends_with_a_smaller_batch(mnist: Dataset, name: str) -> None:
     ],
 )
 def test_reset_forgets_weights_and_optimizer(
-    mnist: Dataset, name: str, optimizer: Optimizer
+    mnist: Dataset, name: str, optimizer: UpdateRule
 ) -> None:
     task = make_task(mnist, "two-layer", optimizer=optimizer)
     session = available(name).training(task)

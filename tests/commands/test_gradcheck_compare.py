@@ -11,8 +11,8 @@ def test_gradcheck_passes_and_fails(run, fails, monkeypatch):
     assert code == 0
     assert "all gradients are within" in out
     fails(2, "gradcheck", "--backend", "", says="unknown backend ''; choose auto, cupy")
-    correct = NumpyBackend.relu_backward
-    monkeypatch.setattr(NumpyBackend, "relu_backward", lambda *args: 1.01 * correct(*args))
+    correct = NumpyBackend.activation_backward
+    monkeypatch.setattr(NumpyBackend, "activation_backward", lambda *args: 1.01 * correct(*args))
     code, out, _ = run("gradcheck", "--model", "two-layer", "--backend", "numpy")
     assert code == 6
     assert "WRONG" in out
@@ -24,8 +24,8 @@ def test_compare_agrees_and_finds_the_first_difference(run, monkeypatch, fails):
 
         name = "skewed"
 
-        def relu(self, x):
-            return super().relu(x) * np.float32(1.001)
+        def activation(self, kind, x):
+            return super().activation(kind, x) * np.float32(1.001)
 
     monkeypatch.setitem(registry._registered, Skewed.name, Skewed)
     arguments = ("compare", "--dataset", "digits", "--iterations", 3)

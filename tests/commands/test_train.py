@@ -282,9 +282,9 @@ def test_a_warning_is_printed_in_one_line_without_its_source_location(run, monke
 
         name: ClassVar[str] = "warns"
 
-        def relu(self, x):
+        def activation(self, kind, x):
             warnings.warn("the relu is worn", RuntimeWarning, stacklevel=1)
-            return super().relu(x)
+            return super().activation(kind, x)
 
     monkeypatch.setitem(registry._registered, Warns.name, Warns)
     with warnings.catch_warnings():

@@ -37,11 +37,11 @@ def broken(operation, damage):
     ("operation", "factor", "first"),
     [
         ("linear", 1.001, "output of layer 1 (linear)"),
-        ("relu", np.nan, "output of layer 2 (relu)"),
-        ("relu", np.inf, "output of layer 2 (relu)"),
-        ("softmax_cross_entropy", 0.999, "gradient of W2"),
+        ("activation", np.nan, "output of layer 2 (relu)"),
+        ("activation", np.inf, "output of layer 2 (relu)"),
+        ("loss", 0.999, "gradient of W2"),
         ("linear_backward", np.nan, "gradient of W2"),
-        ("relu_backward", 1.001, "gradient of W1"),
+        ("activation_backward", 1.001, "gradient of W1"),
     ],
 )
 def test_first_tensor_that_differs_is_named(digits, operation, factor, first):
@@ -60,10 +60,10 @@ def test_difference_that_comes_later_is_given_its_step(digits):
     class Tires(NumpyBackend):
         updates = 0
 
-        def sgd_update(self, weights, grads, *, lr, weight_decay):
+        def update(self, rule, weights, grads, state, *, lr, step):
             self.updates += 1
             lr *= 1.1 if self.updates == 3 else 1
-            super().sgd_update(weights, grads, lr=lr, weight_decay=weight_decay)
+            super().update(rule, weights, grads, state, lr=lr, step=step)
 
     _, result = compare_backends("two-layer", [NumpyBackend(), Tires()], digits, steps=4)
     assert result.first_divergence == (3, "W1 after the update")
@@ -115,7 +115,7 @@ def test_only_the_test_images_of_the_recipe_are_evaluated(digits):
 
 
 def test_backend_that_makes_nan_fails_the_comparison(capsys, monkeypatch):
-    nan = broken("relu", lambda array: array * np.float32(np.nan))
+    nan = broken("activation", lambda array: array * np.float32(np.nan))
     monkeypatch.setitem(registry._registered, nan.name, nan)
     arguments = ["compare", "--dataset", "digits", "--iterations", "2"]
     assert main([*arguments, "--backends", "numpy,broken"]) == 6

@@ -325,7 +325,7 @@ def test_explanation_of_a_recipe(capsys):
     lines = [" ".join(line.split()) for line in explain(capsys, "lenet").splitlines()]
     assert lines[0].startswith("lenet: 1×28×28 → conv2d 6×28×28 → relu")
     assert lines[1] == "softmax cross entropy, adam, batches of 64"
-    threads = get_backend("numba").most_threads
+    threads = get_backend("numba").max_threads
     for line in (
         "cupy – cannot run here: CuPy is not installed",
         f"numba {threads} whole epochs in one compiled call",

@@ -66,7 +66,7 @@ SPREADS = {
 def test_network_and_loss(name):
     model = ma.create_model(name, backend="numpy")
     assert model.describe() == NETWORKS[name]
-    assert type(model.loss) is LOSSES.get(name, SoftmaxCrossEntropy)
+    assert model.loss == LOSSES.get(name, SoftmaxCrossEntropy)()
 
 
 def test_description_shows_every_width_and_what_changes_the_shape():

@@ -92,7 +92,7 @@ def make_network(name: str, backend: Backend, dtype: str = "float64") -> Network
 def assert_compiled_matches_eager(
     models: tuple[Network, Network],
     data: tuple[Any, Any],
-    optimizer: optimizers.Optimizer,
+    optimizer: optimizers.UpdateRule,
     *,
     batch_size: int,
     sampling: Sampling = "shuffle",

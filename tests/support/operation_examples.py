@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Backend
+from backends import LOSSES, SGD, AdaGrad, Adam, AdamW, Backend, RMSProp, UpdateRule
 
 HostArray = NDArray[Any]
 
@@ -38,6 +38,7 @@ class Example:
         operation: name of the method.
         arrays: its array arguments by name; None where one is optional and left out.
         settings: its other arguments by name.
+        state: names of the arrays that are passed together, as the mapping `state`.
         terms: length of the longest sum.
         changes: the arrays that it changes in place.
     """
@@ -47,11 +48,19 @@ class Example:
     settings: dict[str, Any]
     terms: int = 1
     changes: tuple[str, ...] = ()
+    state: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         settings = ",".join(f"{name}={value}" for name, value in self.settings.items())
         missing = "".join(f",no {name}" for name, array in self.arrays.items() if array is None)
         return f"{self.operation}({settings.replace(' ', '')}{missing})"
+
+    def arguments(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return arrays as the operation takes them, those of `state` in a mapping."""
+        if self.state is None:
+            return arrays
+        others = {name: array for name, array in arrays.items() if name not in self.state}
+        return {**others, "state": {name: arrays[name] for name in self.state}}
 
     def device_arrays(self, backend: Backend) -> dict[str, Any]:
         """Copy the arrays to a backend."""
@@ -78,7 +87,7 @@ def call(
     """
     arrays = example.device_arrays(backend) if arrays is None else arrays
     operation = operation or getattr(backend, example.operation)
-    returned = operation(**arrays, **example.settings)
+    returned = operation(**example.arguments(arrays), **example.settings)
     if example.changes:
         assert returned is None
         results = tuple(arrays[name] for name in example.changes)
@@ -134,8 +143,9 @@ def _elementwise(normal: Any, n: int) -> list[Example]:
     outputs = {"relu": np.maximum(x, 0), "sigmoid": 1 / (1 + np.exp(-x)), "tanh": np.tanh(x)}
     found = []
     for name, y in outputs.items():
-        found.append(Example(name, {"x": x}, {}, terms=4))
-        found.append(Example(f"{name}_backward", {"dy": dy, "y": y}, {}, terms=4))
+        kind = {"kind": name}
+        found.append(Example("activation", {"x": x}, kind, terms=4))
+        found.append(Example("activation_backward", {"dy": dy, "y": y}, kind, terms=4))
     return found
 
 
@@ -191,39 +201,41 @@ def _losses(normal: Any, rng: np.random.Generator, n: int) -> list[Example]:
     found = [
         Example("log_softmax", {"logits": logits}, {}, terms=10),
         Example("softmax", {"logits": logits}, {}, terms=100),
+        *(
+            Example("probabilities", {"logits": logits}, {"kind": kind}, terms=100)
+            for kind in LOSSES
+        ),
         Example("one_hot", {"labels": labels, "like": logits}, {}),
         Example("count_correct", both, {}),
     ]
     if n:  # there is no mean of no losses
-        found += [
-            Example(name, both, {}, terms=10 * n + 10)
-            for name in (
-                "softmax_cross_entropy",
-                "sigmoid_binary_cross_entropy",
-                "sigmoid_quadratic",
-            )
-        ]
+        found += [Example("loss", both, {"kind": kind}, terms=10 * n + 10) for kind in LOSSES]
     return found
 
 
 def _updates(normal: Any, n: int) -> list[Example]:
-    def example(operation: str, *state: str, **settings: Any) -> Example:
-        changes = ("weights", *state)
+    def example(rule: UpdateRule, step: int = 1) -> Example:
         arrays = {name: normal(11 * n) for name in ("weights", "grads")}
-        arrays |= {name: abs(normal(11 * n)) for name in state}  # some are sums of squares
-        settings = {"lr": 0.1, "weight_decay": 0.01, **settings}
-        return Example(operation, arrays, settings, terms=16, changes=changes)
+        # The absolute value, because some of them are sums of squares.
+        arrays |= {name: abs(normal(11 * n)) for name in rule.state_names}
+        return Example(
+            "update",
+            arrays,
+            {"rule": rule, "lr": 0.1, "step": step},
+            terms=16,
+            changes=("weights", *rule.state_names),
+            state=rule.state_names,
+        )
 
-    adam = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     return [
-        example("sgd_update"),
-        example("sgd_update", weight_decay=0.0),
-        example("momentum_update", "velocity", momentum=0.9, nesterov=False),
-        example("momentum_update", "velocity", momentum=0.9, nesterov=True),
-        example("adagrad_update", "square_sum", eps=1e-10),
-        example("rmsprop_update", "square_mean", decay=0.99, eps=1e-8),
-        example("adam_update", "mean", "square_mean", **adam, decoupled=False, step=1),
-        example("adam_update", "mean", "square_mean", **adam, decoupled=True, step=7),
+        example(SGD(weight_decay=0.01)),
+        example(SGD()),
+        example(SGD(momentum=0.9, weight_decay=0.01)),
+        example(SGD(momentum=0.9, nesterov=True, weight_decay=0.01)),
+        example(AdaGrad(weight_decay=0.01)),
+        example(RMSProp(weight_decay=0.01)),
+        example(Adam(weight_decay=0.01)),
+        example(AdamW(weight_decay=0.01), step=7),
     ]
 
 

@@ -1,11 +1,12 @@
 """What every operation must return, by the loops of `reference`, one example at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import reference as ref
+from backends import UpdateRule
 from tests.support.operation_examples import Example, windows
 
 Array = ref.Array
@@ -32,28 +33,17 @@ def _linear_backward(dy: Array, x: Array, weight: Array, need_dx: bool) -> tuple
     return np.array(dx) if need_dx else None, sum(dweight), sum(dbias)
 
 
-def _relu(x: Array) -> Array:
-    return ref.relu(x)
+def _activation(x: Array, kind: str) -> Array:
+    return ref.ACTIVATIONS[kind](x)
 
 
-def _relu_backward(dy: Array, y: Array) -> Array:
-    return ref.relu_backward(dy, y)  # y > 0 where x > 0
-
-
-def _sigmoid(x: Array) -> Array:
-    return ref.sigmoid(x)
-
-
-def _sigmoid_backward(dy: Array, y: Array) -> Array:
-    return ref.sigmoid_backward(dy, np.log(y / (1 - y)))
-
-
-def _tanh(x: Array) -> Array:
-    return ref.tanh(x)
-
-
-def _tanh_backward(dy: Array, y: Array) -> Array:
-    return ref.tanh_backward(dy, np.arctanh(y))
+def _activation_backward(dy: Array, y: Array, kind: str) -> Array:
+    inverse = {
+        "relu": lambda y: y,  # y > 0 where x > 0
+        "sigmoid": lambda y: np.log(y / (1 - y)),
+        "tanh": np.arctanh,
+    }
+    return ref.ACTIVATIONS_BACKWARD[kind](dy, inverse[kind](y))
 
 
 def _taps(
@@ -157,6 +147,10 @@ def _softmax(logits: Array) -> Array:
     return np.array([ref.softmax(z) for z in logits])
 
 
+def _probabilities(logits: Array, kind: str) -> Array:
+    return _softmax(logits) if kind == "softmax_cross_entropy" else ref.sigmoid(logits)
+
+
 def _log_softmax(logits: Array) -> Array:
     return np.log(_softmax(logits))
 
@@ -169,71 +163,46 @@ def _count_correct(logits: Array, labels: Any) -> Any:
     return np.int64(sum(z.argmax() == label for z, label in zip(logits, labels, strict=True)))
 
 
-def _mean_loss(
-    loss: Callable[[Array, int], tuple[float, Array]], logits: Array, labels: Any
-) -> tuple[Any, Array]:
-    parts = [loss(z, int(label)) for z, label in zip(logits, labels, strict=True)]
+def _loss(logits: Array, labels: Any, kind: str) -> tuple[Any, Array]:
+    parts = [ref.LOSSES[kind](z, int(label)) for z, label in zip(logits, labels, strict=True)]
     values, gradients = zip(*parts, strict=True)
     return np.float64(sum(values) / len(parts)), np.array(gradients) / len(parts)
 
 
-def _softmax_cross_entropy(logits: Array, labels: Any) -> tuple[Any, Array]:
-    return _mean_loss(ref.softmax_cross_entropy, logits, labels)
-
-
-def _sigmoid_binary_cross_entropy(logits: Array, labels: Any) -> tuple[Any, Array]:
-    return _mean_loss(ref.binary_cross_entropy, logits, labels)
-
-
-def _sigmoid_quadratic(logits: Array, labels: Any) -> tuple[Any, Array]:
-    return _mean_loss(ref.quadratic, logits, labels)
-
-
-def _updated(
-    optimizer: str, weights: Array, grads: Array, state: dict[str, Array], **settings: float
-) -> tuple[Array, ...]:
-    """The weights after one step, followed by the arrays of `state`, which is keyed as in ref."""
-    start = {f"{key} w": array for key, array in state.items() if key != "t"}
-    if "t" in state:
-        start["t"] = state["t"]
-    new, new_state = ref.OPTIMIZERS[optimizer]({"w": weights}, {"w": grads}, start, **settings)
-    return new["w"], *(new_state[f"{key} w"] for key in state if key != "t")
-
-
-def _sgd_update(weights: Array, grads: Array, **settings: float) -> tuple[Array, ...]:
-    return _updated("sgd", weights, grads, {}, **settings)
-
-
-def _momentum_update(
-    weights: Array, grads: Array, velocity: Array, nesterov: bool, **settings: float
-) -> tuple[Array, ...]:
-    optimizer = "nesterov" if nesterov else "momentum"
-    return _updated(optimizer, weights, grads, {"v": velocity}, **settings)
-
-
-def _adagrad_update(
-    weights: Array, grads: Array, square_sum: Array, **settings: float
-) -> tuple[Array, ...]:
-    return _updated("adagrad", weights, grads, {"s": square_sum}, **settings)
-
-
-def _rmsprop_update(
-    weights: Array, grads: Array, square_mean: Array, decay: float, **settings: float
-) -> tuple[Array, ...]:
-    return _updated("rmsprop", weights, grads, {"s": square_mean}, alpha=decay, **settings)
-
-
-def _adam_update(
+def _update(
     weights: Array,
     grads: Array,
-    mean: Array,
-    square_mean: Array,
-    decoupled: bool,
+    rule: UpdateRule,
+    lr: float,
     step: int,
-    **settings: float,
+    **state: Array,
 ) -> tuple[Array, ...]:
-    state = {"m": mean, "v": square_mean, "t": np.array(step - 1.0)}
-    return _updated("adamw" if decoupled else "adam", weights, grads, state, **settings)
+    """Return the weights after one step, followed by the arrays of `state`."""
+    name, names = _RULES[rule.kind]
+    settings = {k: v for k, v in rule.settings.items() if k not in ("decoupled", "nesterov")}
+    if rule.kind == "sgd":
+        del settings["momentum"]
+    if rule.kind == "rmsprop":
+        settings["alpha"] = settings.pop("decay")
+    if rule.settings.get("nesterov"):
+        name = "nesterov"
+    if rule.settings.get("decoupled"):
+        name = "adamw"
+    start = {f"{names[key]} w": array for key, array in state.items()}
+    if rule.kind == "adam":
+        start["t"] = np.array(step - 1.0)
+    new, new_state = ref.OPTIMIZERS[name]({"w": weights}, {"w": grads}, start, lr=lr, **settings)
+    return new["w"], *(new_state[f"{names[key]} w"] for key in state)
+
+
+# For each kind of rule: the optimizer of the reference, and its names of the arrays.
+_RULES: dict[str, tuple[str, dict[str, str]]] = {
+    "sgd": ("sgd", {}),
+    "momentum": ("momentum", {"velocity": "v"}),
+    "adagrad": ("adagrad", {"square_sum": "s"}),
+    "rmsprop": ("rmsprop", {"square_mean": "s"}),
+    "adam": ("adam", {"mean": "m", "square_mean": "v"}),
+}
 
 
 def _gather_batch(images: Any, indices: Any, dtype: str, shift: float) -> Array:

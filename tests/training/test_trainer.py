@@ -36,7 +36,7 @@ def test_request_ends_a_chunk_before_its_last_step(small):
     """Steps are done in chunks, and a signal does not wait for the end of one."""
     one = trainer(clock=lambda: 0.0)  # no time passes: a chunk is a whole epoch
     one.fit(*small, iterations=1)
-    update = one.model.backend.sgd_update
+    update = one.model.backend.update
     numbers = itertools.count(one.step + 1)
 
     def update_and_ask(*args, **settings):
@@ -44,7 +44,7 @@ def test_request_ends_a_chunk_before_its_last_step(small):
         if next(numbers) == 3:
             one.request_stop("now")
 
-    one.model.backend.sgd_update = update_and_ask
+    one.model.backend.update = update_and_ask
     history = one.fit(*small, epochs=2)
     assert one.step == 3
     assert len(history.losses) == 2
@@ -62,14 +62,14 @@ def test_a_chunk_takes_a_fifth_of_a_second(small):
             self.lengths.append(len(report.losses))
 
     one = trainer(clock=lambda: seconds)
-    update = one.model.backend.sgd_update
+    update = one.model.backend.update
 
     def update_slowly(*args, **settings):
         nonlocal seconds
         update(*args, **settings)
         seconds += 0.0625  # of which sums are exact
 
-    one.model.backend.sgd_update = update_slowly
+    one.model.backend.update = update_slowly
     images, labels = (np.concatenate([array] * 4) for array in small)
     one.fit(images, labels, epochs=1, callbacks=[Slow()])
     assert Slow.lengths == [1, 3, 3, 3, 3, 3, 2]
@@ -94,7 +94,7 @@ def test_chunk_that_is_broken_off_has_not_happened(small):
     one.fit(*small, iterations=3)
     other.fit(*small, iterations=3)
     one._clock = lambda: 0.0  # no time passes: after its first, chunks have many steps
-    update = one.model.backend.sgd_update
+    update = one.model.backend.update
     numbers = itertools.count(one.step + 1)
 
     def update_and_fail(*args, **settings):
@@ -102,10 +102,10 @@ def test_chunk_that_is_broken_off_has_not_happened(small):
         if next(numbers) == 8:
             raise KeyboardInterrupt
 
-    one.model.backend.sgd_update = update_and_fail
+    one.model.backend.update = update_and_fail
     with pytest.raises(KeyboardInterrupt):
         one.fit(*small, epochs=3)
-    one.model.backend.sgd_update = update
+    one.model.backend.update = update
     assert one.step == 5  # the chunk was the whole second epoch
     one.fit(*small, iterations=4)
     other.fit(*small, iterations=6)

@@ -34,7 +34,7 @@ REFERENCE_SCHEDULES: dict[str, ref.Schedule] = {
     "cosine": ref.cosine_lr,
     "one-cycle": ref.one_cycle_lr,
 }
-OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., optimizers.UpdateRule]] = {
     "sgd": optimizers.SGD,
     "momentum": partial(optimizers.SGD, momentum=0.9),
     "nesterov": partial(optimizers.SGD, momentum=0.9, nesterov=True),

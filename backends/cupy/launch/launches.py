@@ -29,6 +29,8 @@ MOST_FILTERS = 4  # of a thread of conv2d, as long as there are so many threads:
 WANTED_THREADS = 1 << 16  # they keep a large GPU busy
 MOST_TAPS = 20  # of these filters' lines, which are kept in registers
 
+LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "quadratic")  # kernels of losses.cu
+
 
 def _mean(kept: float) -> tuple[float, float]:
     """Return what a running mean keeps of itself, and what is added of the new number."""
@@ -36,7 +38,7 @@ def _mean(kept: float) -> tuple[float, float]:
 
 
 # The numbers of each rule but its weight decay, in the order in which kernels take them.
-_SETTINGS: dict[str, Callable[[Mapping[str, float]], tuple[float | int, ...]]] = {
+RULES: dict[str, Callable[[Mapping[str, float]], tuple[float | int, ...]]] = {
     "sgd": lambda s: (),
     "momentum": lambda s: (float(s["momentum"]), int(s["nesterov"])),
     "adagrad": lambda s: (float(s["eps"]),),
@@ -489,7 +491,7 @@ def _channels_of_a_thread(maps: Maps, images: int) -> int:
 
 def _numbers(rule: str, settings: Mapping[str, float]) -> tuple[float | int, ...]:
     """Return the numbers of an optimizer that do not change from step to step."""
-    return float(settings["weight_decay"]), *_SETTINGS[rule](settings)
+    return float(settings["weight_decay"]), *RULES[rule](settings)
 
 
 def _pixel(images: Array) -> str:

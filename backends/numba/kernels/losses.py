@@ -16,6 +16,8 @@ from backends.numba.kernels.compilation import inlined_kernel, kernel
 from backends.numba.kernels.vectors import exponentials, sigmoids
 from backends.numba.kernels.views import copy, fill, part
 
+# The losses that have a kernel; their numbers are those in this order.
+LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "quadratic")
 SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC = range(3)
 
 

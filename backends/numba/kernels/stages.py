@@ -14,6 +14,8 @@ from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.views import table
 
 LINEAR, SPARSE_LINEAR, CONV2D, MAX_POOL2D, AVG_POOL2D, ACTIVATION = range(6)
+# The activations that have a kernel; their numbers are those in this order.
+ACTIVATIONS = ("identity", "relu", "sigmoid", "tanh")
 IDENTITY, RELU, SIGMOID, TANH = range(4)
 NONE = -1
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.views import part
 
+# The update rules that have a kernel; their numbers are those in this order.
+RULES = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
 SGD, MOMENTUM, ADAGRAD, RMSPROP, ADAM = range(5)
 
 

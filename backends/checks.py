@@ -1,6 +1,7 @@
-"""The numbers that describe a network and its training: checked, and kept as Python's own.
+"""Checks of the numbers that describe layers, update rules and trainings.
 
-A NumPy scalar in their place would turn arrays of float32 into float64, and JSON cannot hold it.
+Each check converts its number to a Python `int` or `float`. A NumPy scalar in its place would
+promote float32 arrays to float64, and JSON cannot hold one.
 """
 
 import math
@@ -10,11 +11,11 @@ from typing import Any
 
 
 def as_integer(name: str, value: Any, *, at_least: int) -> int:
-    """Return an integer of any type as an int.
+    """Return `value` as an int.
 
     Raises:
-        TypeError: `value` is not an integer; 2.0 is none.
-        ValueError: it is less than `at_least`.
+        TypeError: `value` is not of an integer type; 2.0 is not.
+        ValueError: `value` is less than `at_least`.
     """
     try:
         number = operator.index(value)
@@ -25,16 +26,17 @@ def as_integer(name: str, value: Any, *, at_least: int) -> int:
     return number
 
 
-# Each of these looks at one attribute of a frozen dataclass, from its `__post_init__`.
+# The functions below check and convert one attribute of a frozen dataclass. They are called from
+# its `__post_init__`.
 
 
 def keep_integer(instance: object, name: str, *, at_least: int) -> None:
-    """Refuse what is not an integer of at least `at_least`."""
+    """Require an integer that is at least `at_least`."""
     _set(instance, name, as_integer(name, getattr(instance, name), at_least=at_least))
 
 
 def keep_positive(instance: object, name: str) -> None:
-    """Refuse what is not a finite number of more than 0."""
+    """Require a finite number greater than 0."""
     number = _number(instance, name)
     if not 0 < number < math.inf:
         raise ValueError(f"{name} must be more than 0 and finite, got {number}")
@@ -42,7 +44,7 @@ def keep_positive(instance: object, name: str) -> None:
 
 
 def keep_non_negative(instance: object, name: str) -> None:
-    """Refuse what is not a finite number of at least 0."""
+    """Require a finite number of at least 0."""
     number = _number(instance, name)
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} must be at least 0 and finite, got {number}")
@@ -50,7 +52,7 @@ def keep_non_negative(instance: object, name: str) -> None:
 
 
 def keep_fraction(instance: object, name: str) -> None:
-    """Refuse what is not a number of at least 0 and less than 1."""
+    """Require a number of at least 0 and less than 1."""
     number = _number(instance, name)
     if not 0 <= number < 1:
         raise ValueError(f"{name} must be at least 0 and less than 1, got {number}")
@@ -65,4 +67,4 @@ def _number(instance: object, name: str) -> float:
 
 
 def _set(instance: object, name: str, value: float) -> None:
-    object.__setattr__(instance, name, value)  # the only way into a frozen dataclass
+    object.__setattr__(instance, name, value)  # assignment is forbidden in a frozen dataclass
