@@ -9,7 +9,7 @@ import pytest
 
 from backends import Backend, available_backends, get_backend, register
 from mnist_accel.data import Dataset, load_dataset
-from tests.support.cuda_emulator.build import why_not
+from tests.support.cuda_emulator.build import unavailable_reason
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.strict_backend import StrictBackend
 from tests.support.torch_backend import TorchBackend
@@ -66,8 +66,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs the emulator where there is none, but not its variants for a GPU."""
     needs_emulator = item.get_closest_marker("emulated") and not item.get_closest_marker("gpu")
-    if needs_emulator and why_not():
-        pytest.skip(why_not())
+    if needs_emulator and unavailable_reason():
+        pytest.skip(unavailable_reason())
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from mnist_accel.diagnostics.gradient_check import check_gradients
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.evaluation import evaluate
 from mnist_accel.training.trainer import Trainer
-from tests.support.cuda_emulator.module import Device
+from tests.support.cuda_emulator.raw_module import Emulator
 from tests.support.emulated_backend import EmulatedBackend
 
 
@@ -166,18 +166,18 @@ def test_the_line_of_a_run_names_its_device(tmp_path, capfd):
 class Placed(np.ndarray):
     """An array that notes which GPU is selected when somebody computes with it or fills it."""
 
-    emulator: Device
+    emulator: Emulator
 
     def __array_finalize__(self, parent):
         if isinstance(parent, Placed):
             self.emulator = parent.emulator
 
     def __setitem__(self, place, value):
-        self.emulator.use()
+        self.emulator.mark_used()
         super().__setitem__(place, value)
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        self.emulator.use()
+        self.emulator.mark_used()
         plain = [np.asarray(one) if isinstance(one, Placed) else one for one in inputs]
         if out is not None:
             options["out"] = tuple(np.asarray(one) for one in out)
@@ -218,8 +218,8 @@ def test_all_work_is_done_on_the_device_that_was_taken(tmp_path, mnist, batch_si
             elements=2,
         )
         backend.synchronize()
-        assert backend.emulator.selected == 0
-        used.append(backend.emulator.used)
+        assert backend.emulator.selected_device == 0
+        used.append(backend.emulator.used_devices)
     assert used == [{0}, {1}]
 
 

@@ -11,8 +11,8 @@ from backends.cupy.launch.launches import Launches
 from backends.cupy.loader import Kernels
 from backends.order import ROUNDS, Order
 from mnist_accel.data.batches import BatchSampler
-from tests.support.cuda_emulator.cupy import EmulatedCupy
-from tests.support.cuda_emulator.module import Device
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
+from tests.support.cuda_emulator.raw_module import Emulator
 
 EPOCHS = 200
 IMAGES = 60_000
@@ -126,7 +126,7 @@ def test_the_kernel_computes_the_same(kind, keys, examples, first, count):
     first = min(first, examples - 1)
     count = min(count, examples - first)
     rows = np.full(count + 1, -7, np.int32)
-    Launches(Kernels(EmulatedCupy(Device())), "float32").order(order, first, rows[:-1])
+    Launches(Kernels(EmulatedCupy(Emulator())), "float32").order(order, first, rows[:-1])
     assert np.array_equal(rows[:-1], order.rows(first, first + count))
     assert rows[-1] == -7
 

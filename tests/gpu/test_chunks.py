@@ -15,8 +15,8 @@ from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_same_bits
-from tests.support.cuda_emulator.cupy import EmulatedCupy, Stream
-from tests.support.cuda_emulator.module import RawKernel
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy, Stream
+from tests.support.cuda_emulator.raw_module import RawKernel
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.gpu_training import emulated_and_cupy, small_cnn, small_mlp
 
@@ -101,18 +101,18 @@ def test_failed_capture_raises_the_error_of_the_launch(
     trainer = Trainer(create_model("two-layer", backend=backend, hidden_sizes=(5,)), "adam")
 
     def fail(kernel: RawKernel, *args: Any) -> None:
-        if backend.emulator.recorded is not None:
+        if backend.emulator.captured is not None:
             raise RuntimeError("the launch has failed")
 
     def end_capture(stream: Stream) -> None:
-        backend.emulator.recorded = None
+        backend.emulator.captured = None
         raise RuntimeError("the capture was invalidated")
 
     monkeypatch.setattr(RawKernel, "__call__", fail)
     monkeypatch.setattr(Stream, "end_capture", end_capture)
     with pytest.raises(RuntimeError, match="the launch has failed"):
         trainer.fit(mnist.x_train[:20], mnist.t_train[:20], iterations=1)
-    assert backend.emulator.recorded is None
+    assert backend.emulator.captured is None
 
 
 def test_interrupted_chunk_leaves_the_weights_unchanged(
@@ -143,6 +143,7 @@ def test_interrupted_chunk_leaves_the_weights_unchanged(
 def test_chunk_copies_twice_each_way_and_waits_only_at_its_ends(
     mnist: Dataset, kind: str, batch_size: int, launches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mnist_accel.training.trainer.CHUNK_SECONDS", 600)  # emulation is slow
     backend = EmulatedBackend()
     is_cnn = kind == "persistent_cnn"
     model = small_cnn(backend, filters=2) if is_cnn else small_mlp(backend)

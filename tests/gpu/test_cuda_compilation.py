@@ -22,7 +22,7 @@ from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support import nvrtc
 from tests.support.cuda_emulator.build import kernels_in
-from tests.support.cuda_emulator.cupy import EmulatedCupy
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
 from tests.support.emulated_backend import EmulatedBackend
 
 FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"

@@ -18,8 +18,8 @@ from backends.cupy.launch import wgrad_update as descent
 from backends.cupy.launch.launches import MOST_KERNEL_SIZE
 from backends.cupy.loader import KernelCompileError, Kernels, source
 from tests.support.closeness import assert_same_bits
-from tests.support.cuda_emulator.cupy import EmulatedCupy
-from tests.support.cuda_emulator.module import Device, ThreadOrder
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
+from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.operation_examples import Example, call, examples
 
@@ -101,7 +101,7 @@ def test_every_byte_is_scaled_as_a_division_rounds(emulated: EmulatedBackend, dt
     np.testing.assert_array_equal(batch, pixels.astype(dtype) / np.dtype(dtype).type(255))
 
 
-@pytest.mark.parametrize("order", [ThreadOrder.DOWN, ThreadOrder.RANDOM])
+@pytest.mark.parametrize("order", [ThreadOrder.DESCENDING, ThreadOrder.RANDOM])
 def test_results_do_not_depend_on_who_is_first(
     emulated: EmulatedBackend, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,14 +158,14 @@ def test_nothing_is_compiled_before_it_is_needed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_kernel_is_compiled_once() -> None:
-    kernels = Kernels(EmulatedCupy(Device()))
+    kernels = Kernels(EmulatedCupy(Emulator()))
     first = kernels.get("updates", "update", dtype="float32", RULE="SGD")
     assert kernels.get("updates", "update", dtype="float32", RULE="SGD") is first
     assert kernels.get("updates", "update", dtype="float64", RULE="SGD") is not first
 
 
 def test_a_kernel_that_does_not_compile_is_named() -> None:
-    kernels = Kernels(EmulatedCupy(Device()))
+    kernels = Kernels(EmulatedCupy(Emulator()))
     with pytest.raises(KernelCompileError) as caught:
         kernels.get("batches", "gather_batch", dtype="float32", PIXEL="half_a_byte")
     message = str(caught.value)

@@ -23,9 +23,9 @@ from mnist_accel.training.trainer import Trainer
 from tests.gpu.test_cuda_kernels import kernels_of
 from tests.support.closeness import assert_same_bits
 from tests.support.cuda_emulator.build import kernels_in
-from tests.support.cuda_emulator.cupy import EmulatedCupy
-from tests.support.cuda_emulator.module import Device, ThreadOrder
-from tests.support.cuda_emulator.sanitizer import under_sanitizer
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
+from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder
+from tests.support.cuda_emulator.sanitizer import run_under_sanitizer
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.operation_examples import call, examples
 
@@ -113,7 +113,7 @@ def results_on(backend: Backend) -> list[Any]:
         return results + [part for training in trainings() for part in trained(backend, training)]
 
 
-def results_of_all(device: Device) -> list[Any]:
+def results_of_all(device: Emulator) -> list[Any]:
     """The same on the emulator, and what is special: a grid for a cluster, what is measured."""
     *_, small_batches = trainings()
     results = results_on(EmulatedBackend(device, capability="90"))
@@ -130,19 +130,19 @@ def results_of_all(device: Device) -> list[Any]:
 
 @pytest.mark.emulated
 def test_results_do_not_depend_on_who_is_first() -> None:
-    expected = results_of_all(Device())
+    expected = results_of_all(Emulator())
     assert all(np.isfinite(one).all() for one in expected)
-    for order in (ThreadOrder.DOWN, ThreadOrder.RANDOM):
-        device = Device(order, seed=5)
+    for order in (ThreadOrder.DESCENDING, ThreadOrder.RANDOM):
+        device = Emulator(order, seed=5)
         assert_same_bits(results_of_all(device), expected)
         assert set(device.launched) == KERNELS
 
 
 UNDER_SANITIZER = """
-from tests.support.cuda_emulator.module import Device
+from tests.support.cuda_emulator.raw_module import Emulator
 from tests.gpu.test_every_kernel import results_of_all
 
-device = Device(sanitize=True)
+device = Emulator(sanitize=True)
 results_of_all(device)
 print(*sorted(set(device.launched)))
 """
@@ -150,7 +150,7 @@ print(*sorted(set(device.launched)))
 
 @pytest.mark.emulated
 def test_every_kernel_stays_within_its_arrays() -> None:
-    result = under_sanitizer(UNDER_SANITIZER)
+    result = run_under_sanitizer(UNDER_SANITIZER)
     assert result.stdout.split() == sorted(KERNELS), result.stderr
 
 

@@ -25,8 +25,8 @@ from benchmarks.gpu.plan import CONTENDERS, plan
 from benchmarks.gpu.stages import Stage, run_command, run_stages
 from mnist_accel.runs.run import RunResult
 from tests import acceptance
-from tests.support.cuda_emulator.cupy import EmulatedCupy
-from tests.support.cuda_emulator.module import Device, ThreadOrder
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
+from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder
 
 ROOT = Path(__file__).parents[2]
 
@@ -334,7 +334,7 @@ def test_the_plan_names_what_there_is(tmp_path):
 
 @pytest.mark.emulated
 def test_everything_is_measured():
-    device = Device()
+    device = Emulator()
 
     def seconds(work: Any) -> float:
         before = len(device.launched)
@@ -374,7 +374,7 @@ def test_everything_is_measured():
 @pytest.mark.emulated
 @pytest.mark.parametrize("order", ThreadOrder)
 def test_kernels_that_measure_do_the_work_they_are_timed_for(order):
-    cupy = EmulatedCupy(Device(order, seed=2))
+    cupy = EmulatedCupy(Emulator(order, seed=2))
     source, target = np.arange(1000.0), np.full(1000, np.nan)
     overheads.kernel(cupy, "copy")((3,), (64,), (source, np.int64(1000), target))
     np.testing.assert_array_equal(target, source)

@@ -16,8 +16,8 @@ from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support.compiled_training import NETWORKS, OPTIMIZERS, make_network
-from tests.support.cuda_emulator.cupy import EmulatedCupy
-from tests.support.cuda_emulator.module import Device, RawKernel, ThreadOrder
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
+from tests.support.cuda_emulator.raw_module import Emulator, RawKernel, ThreadOrder
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.gpu_training import (
     assert_few_steps_match_eager,
@@ -79,7 +79,7 @@ def test_every_recipe_matches_eager_training(
 def test_two_pooled_convolutions_match_in_every_thread_order(
     mnist: Dataset, order: ThreadOrder
 ) -> None:
-    backend = EmulatedBackend(Device(order, seed=7))
+    backend = EmulatedBackend(Emulator(order, seed=7))
     stack = [L.Conv2d(3, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(4, 2), L.ReLU(), L.MaxPool2d()]
     stack += [L.Flatten(), L.Linear(6), L.ReLU(), L.Linear(10)]
     models = twin_networks(stack, (1, 12, 12), backend)
@@ -91,7 +91,7 @@ def test_two_pooled_convolutions_match_in_every_thread_order(
 def test_fused_classifier_backpropagates_through_several_convolutions(
     mnist: Dataset, order: ThreadOrder
 ) -> None:
-    backend = EmulatedBackend(Device(order, seed=5))
+    backend = EmulatedBackend(Emulator(order, seed=5))
     stack = [L.Conv2d(3, 2), L.ReLU(), L.Conv2d(2, 2), L.Tanh(), L.MaxPool2d(), L.Conv2d(4, 2)]
     stack += [L.ReLU(), L.Flatten(), L.Linear(10)]
     models = twin_networks(stack, (1, 8, 8), backend)

@@ -12,7 +12,7 @@ from mnist_accel.nn import layers, losses, optimizers
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_same_bits
-from tests.support.cuda_emulator.module import Device, ThreadOrder
+from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.gpu_training import (
     assert_few_steps_match_eager,
@@ -65,7 +65,7 @@ def test_thread_order_and_chunk_length_do_not_change_a_bit(
     mnist: Dataset, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
-    for device, chunk_steps in ((Device(), 1024), (Device(order, seed=2), 2)):
+    for device, chunk_steps in ((Emulator(), 1024), (Emulator(order, seed=2), 2)):
         monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", chunk_steps)
         model = create_model("cnn", backend=EmulatedBackend(device))
         trainer = Trainer(model, "sgd", lr=0.01, batch_size=1)

@@ -12,8 +12,8 @@ from mnist_accel.nn import layers, losses, optimizers
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_same_bits
-from tests.support.cuda_emulator.cupy import EmulatedCupy
-from tests.support.cuda_emulator.module import Device, RawKernel, ThreadOrder
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
+from tests.support.cuda_emulator.raw_module import Emulator, RawKernel, ThreadOrder
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.gpu_training import (
     assert_few_steps_match_eager,
@@ -62,7 +62,7 @@ def test_grid_and_cluster_give_the_same_bits_in_every_thread_order(
     mnist: Dataset, capability: str, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
-    for device, chunk_steps in ((Device(), 1024), (Device(order, seed=2), 2)):
+    for device, chunk_steps in ((Emulator(), 1024), (Emulator(order, seed=2), 2)):
         monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", chunk_steps)
         backend = EmulatedBackend(device, capability="80" if chunk_steps == 1024 else capability)
         model = create_model("backprop", backend=backend)
@@ -81,8 +81,8 @@ def test_blocks_form_a_cluster_from_sm_90_on(
 ) -> None:
     launches = []
 
-    def record(kernel: RawKernel, *args: Any, resident: int) -> None:
-        launches.append((kernel.name, kernel.is_cluster, resident))
+    def record(kernel: RawKernel, *args: Any, concurrent_blocks: int) -> None:
+        launches.append((kernel.name, kernel.is_cluster, concurrent_blocks))
 
     monkeypatch.setattr(RawKernel, "_launch", record)
     monkeypatch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)

@@ -15,7 +15,7 @@ from mnist_accel.data import Dataset
 from mnist_accel.nn import layers, optimizers
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_same_bits
-from tests.support.cuda_emulator.module import Device, ThreadOrder
+from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.gpu_training import (
     assert_few_steps_match_eager,
@@ -43,7 +43,7 @@ def test_split_k_weight_gradients_match_with_more_splits_than_images(
     as_argument = descent.as_argument
     monkeypatch.setattr(descent, "FEWEST_TERMS", 1)
     monkeypatch.setattr(descent, "as_argument", spy)
-    backend = EmulatedBackend(Device(order, seed=3))
+    backend = EmulatedBackend(Emulator(order, seed=3))
     models = small_convolutions(backend)
     assert_few_steps_match_eager(models, centers(mnist, 9), optimizers.Adam(), batch_size=7)
     assert set(splits) == {7}

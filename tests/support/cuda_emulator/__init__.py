@@ -1,7 +1,8 @@
-"""Runs CUDA kernels on the CPU, thread by thread, with barriers and shuffles that are real.
+"""Runs CUDA kernels on the CPU, with real barriers and shuffles between the threads.
 
-A kernel file is compiled by g++ together with `cuda.h`, which knows the words of CUDA C++, and with
-`scheduler.cpp`, which runs each CUDA thread as a fiber. `cuda_emulator.module` has the classes of
-CuPy that load and launch kernels, on NumPy arrays. What this can show and what it cannot is in
-docs/gpu.md.
+g++ compiles a kernel file together with `cuda.h`, which defines the keywords and functions of CUDA
+C++ that the kernels use, and `scheduler.cpp`, which runs each CUDA thread as a fiber.
+`raw_module.py` has CuPy's classes for loading and launching kernels, `emulated_cupy.py` the other
+parts of CuPy that the backend uses; both work on NumPy arrays. docs/gpu.md lists what the emulator
+detects and what it cannot detect.
 """

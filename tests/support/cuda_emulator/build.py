@@ -1,4 +1,4 @@
-"""Compiles kernels for the emulator, and keeps what is compiled."""
+"""Compiles kernels for the emulator with g++, and caches the libraries on disk."""
 
 import functools
 import hashlib
@@ -12,79 +12,78 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OPTIONS = ["-std=c++17", "-O1", "-g0", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden"]
-# The sanitizer's own code takes the compiler longer than ours; the last -O counts.
-CHECKS = ("-O0", "-fsanitize=address", "-fsanitize-sections=cuda_shared")
-KERNEL = re.compile(
-    r'extern "C" __global__ void\s*(?:TOGETHER\s*)?(?:__launch_bounds__\([^)]*\))?\s*(\w+)\('
-)
+# The checks of AddressSanitizer take long to optimize. The last -O option counts.
+SANITIZE = ("-O0", "-fsanitize=address", "-fsanitize-sections=cuda_shared")
+# Macros and attributes such as __launch_bounds__(256) may precede the name.
+KERNEL = re.compile(r'extern "C" __global__ void\s+(?:\w+\([^)]*\)\s+|\w+\s+)*(\w+)\(')
 
 
-def why_not() -> str:
-    """Why the emulator does not run here; empty where it does."""
+def unavailable_reason() -> str:
+    """Return why the emulator cannot run on this machine; an empty string if it can."""
     if platform.machine() not in ("x86_64", "AMD64"):
-        return f"the CUDA emulator switches fibers on x86-64 alone, not on {platform.machine()}"
+        return f"the CUDA emulator runs only on x86-64, not on {platform.machine()}"
     if shutil.which("g++") is None:
         return "the CUDA emulator needs g++"
     return ""
 
 
 def kernels_in(code: str) -> list[str]:
-    """The names of the kernels of a source."""
+    """Return the names of the kernels in a source."""
     return KERNEL.findall(code)
 
 
 def compile_module(code: str, options: Sequence[str], *, sanitize: bool) -> tuple[str, str]:
-    """Compile a source; return the path of the library, and the compiler's log if there is none.
+    """Compile a source; return the path of the library and an empty log, or "" and the log.
 
     Args:
         code: CUDA C++.
-        options: such as "-DREAL=float"; what NVRTC alone knows is left out.
-        sanitize: watch all accesses to memory with AddressSanitizer.
+        options: options for NVRTC; only definitions such as "-DREAL=float" are used.
+        sanitize: check all memory accesses with AddressSanitizer.
     """
-    checks = CHECKS if sanitize else ()
-    header = _precompiled_header(checks)
+    sanitize_options = SANITIZE if sanitize else ()
+    header = _precompiled_header(sanitize_options)
     names = (option.removeprefix("-D").split("=", 1) for option in options if option[:2] == "-D")
-    defined = "".join(f"#define {name} {value}\n" for name, value in names)
-    known = "".join(f"EMULATOR_KERNEL({name})\n" for name in kernels_in(code))
-    # Visible are only the functions that the last lines define.
-    source = f"{defined}{code}\n#pragma GCC visibility push(default)\n{known}"
+    definitions = "".join(f"#define {name} {value}\n" for name, value in names)
+    exports = "".join(f"EMULATOR_KERNEL({name})\n" for name in kernels_in(code))
+    # Only the functions of the last lines are exported.
+    source = f"{definitions}{code}\n#pragma GCC visibility push(default)\n{exports}"
     command = [
-        *("g++", "-x", "c++", *OPTIONS, *checks, "-w", "-shared", "-include", str(header)),
-        *("-", "-x", "none", str(_scheduler())),
+        *("g++", "-x", "c++", *OPTIONS, *sanitize_options, "-w", "-shared"),
+        *("-include", str(header), "-", "-x", "none", str(_scheduler())),
     ]
     digest = hashlib.sha256("\0".join([*command, source]).encode()).hexdigest()[:24]
-    return _build(command, source, _folder() / f"{digest}.so")
+    return _build(command, source, _cache_folder() / f"{digest}.so")
 
 
 @functools.cache
 def _scheduler() -> Path:
-    """Compile the scheduler, which is the same for all kernels."""
+    """Compile the scheduler, which all kernels share."""
     warnings = ["-Wall", "-Wextra", "-Werror"]
     command = ["g++", *OPTIONS, "-O2", *warnings, "-c", str(HERE / "scheduler.cpp")]
-    path, log = _build(command, "", _folder() / "scheduler.o")
+    path, log = _build(command, "", _cache_folder() / "scheduler.o")
     assert path, log
     return Path(path)
 
 
 @functools.cache
-def _precompiled_header(checks: Sequence[str]) -> Path:
-    """Return a copy of `cuda.h` beside what the compiler made of it: reading it takes the longest.
+def _precompiled_header(sanitize_options: Sequence[str]) -> Path:
+    """Precompile `cuda.h`, which takes g++ longer than a kernel; return the path to include.
 
-    The compiler takes that only where its options are the same.
+    g++ uses a precompiled header only with the options that it was compiled with.
     """
-    folder = _folder() / ("sanitized" if checks else "plain")
+    folder = _cache_folder() / ("sanitized" if sanitize_options else "plain")
     folder.mkdir(exist_ok=True)
     for name in ("cuda.h", "scheduler.h"):
         assert _build(["cp", str(HERE / name)], "", folder / name, output=())[0]
-    command = ["g++", "-x", "c++-header", *OPTIONS, *checks, "-w", str(folder / "cuda.h")]
+    command = ["g++", "-x", "c++-header", *OPTIONS, *sanitize_options, "-w", str(folder / "cuda.h")]
     path, log = _build(command, "", folder / "cuda.h.gch")
     assert path, log
     return folder / "cuda.h"
 
 
 @functools.cache
-def _folder() -> Path:
-    """Return where compiled kernels are kept, for this version of the emulator."""
+def _cache_folder() -> Path:
+    """Return the folder for compiled files of this version of the emulator."""
     digest = hashlib.sha256()
     for path in sorted(HERE.glob("*.[ch]*")):
         digest.update(path.read_bytes())
@@ -96,13 +95,17 @@ def _folder() -> Path:
 def _build(
     command: Sequence[str], source: str, target: Path, *, output: Sequence[str] = ("-o",)
 ) -> tuple[str, str]:
-    """Run a command unless its result is there; several processes may do so at once."""
+    """Run a command unless its result exists; several processes may do so concurrently.
+
+    Returns:
+        The path of the result and an empty log, or "" and the error output of the command.
+    """
     if target.exists():
         return str(target), ""
-    with tempfile.TemporaryDirectory(dir=_folder()) as folder:
-        made = Path(folder) / target.name
+    with tempfile.TemporaryDirectory(dir=_cache_folder()) as folder:
+        result_path = Path(folder) / target.name
         result = subprocess.run(
-            [*command, *output, str(made)],
+            [*command, *output, str(result_path)],
             input=source,
             capture_output=True,
             text=True,
@@ -110,5 +113,5 @@ def _build(
         )
         if result.returncode:
             return "", result.stderr
-        made.rename(target)
+        result_path.rename(target)  # atomic, so no process sees a partial file
     return str(target), ""

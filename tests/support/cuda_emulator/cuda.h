@@ -1,7 +1,7 @@
-// CUDA C++ for g++: the words, the built-in variables and the functions that the kernels use.
+// CUDA C++ for g++: the keywords, built-in variables and functions that the kernels use.
 //
-// Included before every kernel file. What is missing here is missing on purpose: a kernel that uses
-// something new does not compile, and the emulator learns it together with a test.
+// Included before every kernel file. It has nothing that no kernel uses; a kernel that uses more does
+// not compile until it is added here, with a test.
 #pragma once
 
 #include <cmath>
@@ -12,7 +12,7 @@
 
 #include "scheduler.h"
 
-// ---------------------------------------------------------------------------------------- words
+// -------------------------------------------------------------------------------------- keywords
 
 #define __global__
 #define __device__
@@ -20,19 +20,19 @@
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __grid_constant__
-// Kernels that run as clusters lie together, so that it can be told which they are. All have 8 blocks,
-// as many as every GPU with clusters allows.
-#define __cluster_dims__(x, y, z)                                                         \
-  __attribute__((section("cuda_clusters_of_" EMULATOR_TEXT(x) "_" EMULATOR_TEXT(y) "_" \
-                         EMULATOR_TEXT(z))))
-#define EMULATOR_TEXT(word) EMULATOR_TEXT_OF(word)
-#define EMULATOR_TEXT_OF(word) #word
+// A section of the library holds the kernels with clusters, so a kernel's address tells whether it has
+// them. Only clusters of 8 blocks are supported, the largest portable size.
+#define __cluster_dims__(x, y, z)                                                           \
+  __attribute__((section("cuda_clusters_of_" EMULATOR_STRING(x) "_" EMULATOR_STRING(y) "_" \
+                         EMULATOR_STRING(z))))
+#define EMULATOR_STRING(value) EMULATOR_STRINGIFY(value)
+#define EMULATOR_STRINGIFY(value) #value
 extern "C" __attribute__((visibility("hidden"), weak)) char __start_cuda_clusters_of_8_1_1,
     __stop_cuda_clusters_of_8_1_1;
-// All shared variables of a module lie together, so that a block's can be exchanged for another's.
+// A section of the library holds all shared variables, so the scheduler can save and restore them.
 #define __shared__ static __attribute__((section("cuda_shared")))
 
-// The first of them, so that there is such a section.
+// Without a variable the section would not exist.
 __shared__ __attribute__((used)) char cuda_shared_is_not_empty;
 extern "C" __attribute__((visibility("hidden"))) char __start_cuda_shared, __stop_cuda_shared;
 
@@ -43,34 +43,34 @@ extern "C" __attribute__((visibility("hidden"))) char __start_cuda_shared, __sto
 #define blockDim (emulator::block_size())
 #define gridDim (emulator::grid_size())
 
-// ----------------------------------------------------------------------------- barriers, shuffles
+// ------------------------------------------------------------------------- barriers and shuffles
 
 inline void __syncthreads(int line = __builtin_LINE()) {
-  emulator::wait_for_block({"__syncthreads", line});
+  emulator::block_barrier({"__syncthreads", line});
 }
 
 inline void __syncwarp(unsigned mask = 0xffffffff, int line = __builtin_LINE()) {
-  emulator::exchange(mask, 0, {"__syncwarp", line});
+  emulator::warp_exchange(mask, 0, {"__syncwarp", line});
 }
 
-inline void __cluster_barrier_arrive() { emulator::arrive_at_cluster(); }
+inline void __cluster_barrier_arrive() { emulator::cluster_arrive(); }
 
 inline void __cluster_barrier_wait(int line = __builtin_LINE()) {
-  emulator::wait_for_cluster({"__cluster_barrier_wait", line});
+  emulator::cluster_wait({"__cluster_barrier_wait", line});
 }
 
 namespace emulator {
 
 template <class Value>
-Value shuffle(unsigned mask, Value value, unsigned source, Place place) {
+Value shuffle(unsigned mask, Value value, unsigned source, Location location) {
   static_assert(sizeof(Value) == 4 || sizeof(Value) == 8, "shuffles move 4 or 8 bytes");
   uint64_t bits = 0;
   memcpy(&bits, &value, sizeof value);
-  exchange(mask, bits, place);
-  if (!(current->present >> source & 1))
-    fail("lane %u reads from lane %u by %s in line %d, which takes no part", current->lane, source,
-         place.operation, place.line);
-  memcpy(&value, &current->received[source], sizeof value);
+  warp_exchange(mask, bits, location);
+  if (!(current->active_mask >> source & 1))
+    fail("%s in line %d: lane %u reads from lane %u, which is not in the mask", location.function,
+         location.line, current->lane, source);
+  memcpy(&value, &current->warp_values[source], sizeof value);
   return value;
 }
 
@@ -87,9 +87,9 @@ Value __shfl_xor_sync(unsigned mask, Value value, int bits, int line = __builtin
   return emulator::shuffle(mask, value, source, {"__shfl_xor_sync", line});
 }
 
-// ------------------------------------------------------------------------------- memory of others
+// ------------------------------------------------------------------------- atomics and polling
 
-// Threads never run at the same time, so every access is as if it were atomic.
+// Only one thread runs at a time, so every access is atomic.
 template <class Number>
 Number atomicAdd(Number* address, std::common_type_t<Number> value) {
   const Number before = *address;
@@ -100,12 +100,12 @@ Number atomicAdd(Number* address, std::common_type_t<Number> value) {
 inline void __threadfence() {}
 
 inline void __nanosleep(unsigned, int line = __builtin_LINE()) {
-  emulator::sleep({"__nanosleep", line});
+  emulator::yield({"__nanosleep", line});
 }
 
 // ----------------------------------------------------------------------------------- mathematics
 
-// CUDA has these for both types under one name; C has them for double alone.
+// CUDA overloads these for float and double; C defines them for double only.
 using std::exp;
 using std::fabs;
 using std::fma;
@@ -121,14 +121,14 @@ inline unsigned __umulhi(unsigned a, unsigned b) {
   return unsigned((unsigned long long)a * b >> 32);
 }
 
-// ------------------------------------------------------------------------- the way in from Python
+// ----------------------------------------------------------------------- entry points for Python
 
 namespace emulator {
 
-// What a parameter takes: its size, and for pointers the size of an element and whether it is a
-// floating-point number.
+// The type of a kernel parameter. `element_bytes` is 0 unless it is a pointer; `is_floating_point`
+// describes the element of a pointer and the value itself otherwise.
 struct Parameter {
-  int bytes, element_bytes, element_is_real;
+  int bytes, element_bytes, is_floating_point;
 };
 
 template <class Type>
@@ -140,7 +140,7 @@ constexpr Parameter parameter() {
     return {sizeof(Type), 0, std::is_floating_point_v<Type>};
 }
 
-// Calls a kernel whose arguments lie at the addresses of an array, as CUDA's own launch takes them.
+// Calls a kernel with an array of addresses of its arguments, as cuLaunchKernel takes them.
 template <auto kernel>
 struct Entry;
 
@@ -148,36 +148,36 @@ template <class... Arguments, void (*kernel)(Arguments...)>
 struct Entry<kernel> {
   static constexpr Parameter parameters[] = {parameter<Arguments>()...};
 
-  static unsigned blocks_of_a_cluster() {
+  static unsigned cluster_size() {
     const char* const address = reinterpret_cast<const char*>(kernel);
-    const bool is_cluster = address >= &__start_cuda_clusters_of_8_1_1 &&
+    const bool has_clusters = address >= &__start_cuda_clusters_of_8_1_1 &&
                             address < &__stop_cuda_clusters_of_8_1_1;
-    return is_cluster ? 8 : 1;
+    return has_clusters ? 8 : 1;
   }
 
   static void call(void** addresses) { call(addresses, std::index_sequence_for<Arguments...>{}); }
 
-  template <size_t... number>
-  static void call(void** addresses, std::index_sequence<number...>) {
-    kernel(*static_cast<Arguments*>(addresses[number])...);
+  template <size_t... i>
+  static void call(void** addresses, std::index_sequence<i...>) {
+    kernel(*static_cast<Arguments*>(addresses[i])...);
   }
 };
 
 }  // namespace emulator
 
-// Makes a kernel known; written at the end of each file by the Python side.
-#define EMULATOR_KERNEL(name)                                                                 \
-  extern "C" int parameters_of_##name(const emulator::Parameter** parameters) {               \
-    *parameters = emulator::Entry<name>::parameters;                                          \
-    return sizeof emulator::Entry<name>::parameters / sizeof(emulator::Parameter);            \
-  }                                                                                           \
-  extern "C" int blocks_of_a_cluster_of_##name() {                                            \
-    return emulator::Entry<name>::blocks_of_a_cluster();                                      \
-  }                                                                                           \
-  extern "C" const char* launch_##name(emulator::Launch launch) {                             \
-    launch.kernel = emulator::Entry<name>::call;                                              \
-    launch.cluster = emulator::Entry<name>::blocks_of_a_cluster();                            \
-    launch.shared = &__start_cuda_shared;                                                     \
-    launch.shared_bytes = unsigned(&__stop_cuda_shared - &__start_cuda_shared);               \
-    return emulator::run(launch);                                                             \
+// Exports a kernel. The Python side appends one line per kernel to the source.
+#define EMULATOR_KERNEL(name)                                                                  \
+  extern "C" int parameters_of_##name(const emulator::Parameter** parameters) {                \
+    *parameters = emulator::Entry<name>::parameters;                                           \
+    return sizeof emulator::Entry<name>::parameters / sizeof(emulator::Parameter);             \
+  }                                                                                            \
+  extern "C" int cluster_size_of_##name() {                                                    \
+    return emulator::Entry<name>::cluster_size();                                              \
+  }                                                                                            \
+  extern "C" const char* launch_##name(emulator::Launch launch) {                              \
+    launch.kernel = emulator::Entry<name>::call;                                               \
+    launch.cluster_size = emulator::Entry<name>::cluster_size();                               \
+    launch.shared = &__start_cuda_shared;                                                      \
+    launch.shared_bytes = unsigned(&__stop_cuda_shared - &__start_cuda_shared);                \
+    return emulator::run(launch);                                                              \
   }

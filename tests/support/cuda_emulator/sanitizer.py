@@ -1,4 +1,4 @@
-"""Runs Python code that watches every access of emulated kernels to memory."""
+"""Runs Python code with AddressSanitizer, which checks the memory accesses of emulated kernels."""
 
 import os
 import subprocess
@@ -8,11 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def under_sanitizer(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_under_sanitizer(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process that has loaded AddressSanitizer.
 
-    It puts a forbidden zone around every piece of memory, those of NumPy's arrays too, and ends the
-    process with a report when one is touched.
+    AddressSanitizer surrounds each allocation, including those of NumPy, with forbidden bytes. An
+    access to them ends the process with a report on stderr.
     """
     library = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True

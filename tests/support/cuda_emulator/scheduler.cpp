@@ -1,4 +1,4 @@
-// The scheduler of the emulator: fibers, barriers, and what may be said when they never meet.
+// The scheduler: runs the fibers of a launch, completes barriers and reports deadlocks.
 
 #include "scheduler.h"
 
@@ -10,11 +10,7 @@
 #include <memory>
 #include <vector>
 
-#include <sys/mman.h>
-
-#ifndef __x86_64__
-#error "the switch from one fiber to another is written for x86-64"
-#endif
+#include "fibers.h"
 
 namespace emulator {
 
@@ -22,35 +18,36 @@ Thread* current = nullptr;
 
 namespace {
 
-constexpr size_t STACK_BYTES = 64 << 10;
-constexpr unsigned WARP = 32;
-// Rounds in which nobody does anything but sleep, after which nobody is expected to wake.
-constexpr unsigned MOST_IDLE_ROUNDS = 10000;
+constexpr unsigned WARP_SIZE = 32;
+// After this number of rounds in which threads only yield, the launch counts as deadlocked.
+constexpr unsigned MAX_IDLE_ROUNDS = 10000;
+// The following two apply to the random order. After this number of rounds, another block is held back.
+constexpr unsigned ROUNDS_PER_HELD_BLOCK = 512;
+// Number of blocks of an ordinary launch that run concurrently.
+constexpr unsigned CONCURRENT_BLOCKS = 3;
 
-// For how many rounds a block is the slow one.
-constexpr unsigned SLOW_ROUNDS = 512;
-constexpr unsigned NEIGHBOURS = 3;  // blocks of an ordinary launch that run side by side
+constexpr unsigned RANDOM_ORDER = 2;
 
-enum class State { ready, asleep, at_block_barrier, at_warp_barrier, at_cluster_barrier, done };
+enum class State { ready, yielded, at_block_barrier, at_warp_barrier, at_cluster_barrier, done };
 
 struct Fiber : Thread {
   char* stack;
   void* stack_pointer;
   State state;
-  Place place;
+  Location location;
   unsigned mask;
-  uint64_t given;
-  bool has_arrived;  // where its cluster meets
+  uint64_t value;  // of this lane in a warp exchange
+  bool has_arrived;  // at the cluster barrier
 };
 
 }  // namespace
 
 struct Block {
-  int lagging = -1;  // number of a thread; -1 if none
+  int held_thread = -1;  // number of the thread that is held back; -1 if none
   Index index;
   std::vector<Fiber> fibers;
-  std::vector<char> shared;        // the block's shared memory while another block runs
-  std::vector<uint64_t> received;  // by all threads, see `Thread`
+  std::vector<char> shared;           // contents of shared memory while another block runs
+  std::vector<uint64_t> warp_values;  // of all threads, see `Thread`
 };
 
 namespace {
@@ -61,113 +58,115 @@ char error[1024];
 
 // ---------------------------------------------------------------------------------------- fibers
 
-// Keeps the registers that a function must keep on the stack, and goes on with another stack.
-extern "C" void emulator_switch(void** keep_stack_pointer, void* other_stack_pointer);
-asm(R"(.text
-.type emulator_switch, @function
-emulator_switch:
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-)");
-
 Fiber* running() { return static_cast<Fiber*>(current); }
 
-void leave(State state, Place place) {
+// Returns control to the scheduler.
+void suspend(State state, Location location) {
   Fiber* fiber = running();
   fiber->state = state;
-  fiber->place = place;
+  fiber->location = location;
   emulator_switch(&fiber->stack_pointer, scheduler_stack_pointer);
 }
 
-void first_function_of_a_fiber() {
+// Runs a thread until it waits, yields or ends.
+void resume(Fiber& fiber) {
+  current = &fiber;
+  emulator_switch(&scheduler_stack_pointer, fiber.stack_pointer);
+  current = nullptr;
+}
+
+// The first function on the stack of each fiber.
+void run_kernel() {
   launch->kernel(launch->arguments);
-  leave(State::done, {"the end of the kernel", 0});
-  abort();  // nobody wakes a thread that is done
+  suspend(State::done, {"end of the kernel", 0});
+  abort();  // a finished fiber is never resumed
 }
 
-// Stacks are kept from launch to launch: there are as many as the largest launch needed.
-char* stack(size_t number) {
-  static std::vector<char*> stacks;
-  while (stacks.size() <= number) {
-    void* memory = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-      perror("the emulator got no memory for the stack of a thread");
-      abort();
-    }
-    stacks.push_back(static_cast<char*>(memory));
+// Allocates the threads of a block; `start` places them at the beginning of the kernel.
+std::unique_ptr<Block> make_block(size_t first_stack) {
+  const Index size = launch->block;
+  auto block = std::make_unique<Block>();
+  block->fibers.resize(size_t(size.x) * size.y * size.z);
+  block->warp_values.resize(block->fibers.size() + WARP_SIZE);
+  unsigned thread = 0;
+  for (Fiber& fiber : block->fibers) {
+    fiber.index = {thread % size.x, thread / size.x % size.y, thread / size.x / size.y};
+    fiber.lane = thread % WARP_SIZE;
+    fiber.block = block.get();
+    fiber.warp_values = &block->warp_values[thread - fiber.lane];
+    fiber.stack = stack(first_stack + thread);
+    fiber.mask = 0;
+    fiber.has_arrived = false;
+    thread++;
   }
-  return stacks[number];
+  return block;
 }
 
-void start(Fiber& fiber) {
-  void** top = reinterpret_cast<void**>(fiber.stack + STACK_BYTES);
-  *--top = nullptr;  // functions expect the stack to be 8 bytes off a multiple of 16
-  *--top = reinterpret_cast<void*>(first_function_of_a_fiber);
-  for (int saved_register = 0; saved_register < 6; saved_register++) *--top = nullptr;
-  fiber.stack_pointer = top;
-  fiber.state = State::ready;
+void start(Block& block, unsigned number) {
+  const Index grid = launch->grid;
+  block.index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
+  // All bits set is NaN, so that reads of unwritten shared memory show in the results.
+  block.shared.assign(launch->shared_bytes, char(0xFF));
+  for (Fiber& fiber : block.fibers) {
+    fiber.stack_pointer = prepare_stack(fiber.stack, run_kernel);
+    fiber.state = State::ready;
+  }
 }
 
 // --------------------------------------------------------------------------------- shared memory
 
-// AddressSanitizer keeps forbidden zones between the variables, and watches memcpy. The loop is
-// volatile, or the compiler would make a call of memcpy of it.
+// memcpy would not do: AddressSanitizer checks it, and forbids the bytes between two variables. The
+// pointers are volatile so that the compiler does not replace the loop by memcpy.
 void copy_bytes(volatile char* to, const volatile char* from, size_t count) {
   for (size_t i = 0; i < count; i++) to[i] = from[i];
 }
 
-void bring_in(Block& block) { copy_bytes(launch->shared, block.shared.data(), block.shared.size()); }
+void restore_shared(Block& block) {
+  copy_bytes(launch->shared, block.shared.data(), block.shared.size());
+}
 
-void take_out(Block& block) { copy_bytes(block.shared.data(), launch->shared, block.shared.size()); }
+void save_shared(Block& block) {
+  copy_bytes(block.shared.data(), launch->shared, block.shared.size());
+}
 
 // -------------------------------------------------------------------------------------- barriers
 
-bool same(Place one, Place other) {
-  return one.line == other.line && !strcmp(one.operation, other.operation);
+bool same(Location one, Location other) {
+  return one.line == other.line && !strcmp(one.function, other.function);
 }
 
-// Wakes all threads of a block if all are at the same barrier; returns whether they are.
-bool release_block(Block& block) {
+// Releases all threads of a block if all wait at the same block barrier; returns whether they do.
+bool release_block_barrier(Block& block) {
   for (const Fiber& fiber : block.fibers)
-    if (fiber.state != State::at_block_barrier || !same(fiber.place, block.fibers[0].place))
+    if (fiber.state != State::at_block_barrier || !same(fiber.location, block.fibers[0].location))
       return false;
   for (Fiber& fiber : block.fibers) fiber.state = State::ready;
   return true;
 }
 
-// Wakes the lanes of a warp whose partners have all come; returns whether there are any.
-bool release_warp(Fiber* warp, unsigned lanes) {
+// Returns whether all lanes of the mask of lane `first` wait with this mask at the same location.
+bool is_complete(const Fiber* warp, unsigned lanes, unsigned first) {
+  const unsigned mask = warp[first].mask;
+  for (unsigned lane = 0; lane < WARP_SIZE; lane++) {
+    if (!(mask >> lane & 1)) continue;
+    if (lane >= lanes || warp[lane].state != State::at_warp_barrier || warp[lane].mask != mask ||
+        !same(warp[lane].location, warp[first].location))
+      return false;
+  }
+  return true;
+}
+
+// Completes the exchanges of a warp whose lanes all wait; returns whether there was one.
+bool release_warp_exchanges(Fiber* warp, unsigned lanes) {
   bool any = false;
   for (unsigned first = 0; first < lanes; first++) {
-    if (warp[first].state != State::at_warp_barrier) continue;
+    if (warp[first].state != State::at_warp_barrier || !is_complete(warp, lanes, first)) continue;
     const unsigned mask = warp[first].mask;
-    const Place place = warp[first].place;
-    bool complete = true;
-    for (unsigned lane = 0; lane < WARP; lane++) {
-      if (!(mask >> lane & 1)) continue;
-      complete &= lane < lanes && warp[lane].state == State::at_warp_barrier &&
-                  warp[lane].mask == mask && same(warp[lane].place, place);
-    }
-    if (!complete) continue;
-    // All partners wait here, so nobody still reads what was given last time.
+    // All lanes of the mask wait here, so none still reads the values of the previous exchange.
     for (unsigned lane = 0; lane < lanes; lane++) {
       if (!(mask >> lane & 1)) continue;
-      warp[lane].received[lane] = warp[lane].given;
-      warp[lane].present = mask;
+      warp[lane].warp_values[lane] = warp[lane].value;
+      warp[lane].active_mask = mask;
       warp[lane].state = State::ready;
     }
     any = true;
@@ -175,52 +174,61 @@ bool release_warp(Fiber* warp, unsigned lanes) {
   return any;
 }
 
+// Completes the barriers and exchanges within a block; returns whether there was one.
 bool release(Block& block) {
-  bool any = release_block(block);
-  for (size_t first = 0; first < block.fibers.size(); first += WARP) {
+  bool any = release_block_barrier(block);
+  for (size_t first = 0; first < block.fibers.size(); first += WARP_SIZE) {
     const size_t left = block.fibers.size() - first;
-    any |= release_warp(&block.fibers[first], left < WARP ? unsigned(left) : WARP);
+    const unsigned lanes = left < WARP_SIZE ? unsigned(left) : WARP_SIZE;
+    any |= release_warp_exchanges(&block.fibers[first], lanes);
   }
   return any;
 }
 
-// Wakes all threads of a cluster if all wait at the same barrier of it; returns whether they do.
-bool release_cluster(const std::vector<Block*>& blocks) {
-  const Place place = blocks[0]->fibers[0].place;
-  for (const auto& block : blocks)
+// Releases all threads of a cluster if all wait at the same cluster barrier; returns whether they do.
+bool release_cluster_barrier(const std::vector<Block*>& blocks) {
+  const Location location = blocks[0]->fibers[0].location;
+  for (const Block* block : blocks)
     for (const Fiber& fiber : block->fibers)
-      if (fiber.state != State::at_cluster_barrier || !same(fiber.place, place)) return false;
-  for (auto& block : blocks)
+      if (fiber.state != State::at_cluster_barrier || !same(fiber.location, location)) return false;
+  for (Block* block : blocks)
     for (Fiber& fiber : block->fibers) fiber.state = State::ready;
   return true;
 }
 
-// Says who waits where, a part for each group of threads that wait together.
+bool is_done(const Fiber& fiber) { return fiber.state == State::done; }
+
+bool all_done(const Block& block) {
+  return std::all_of(block.fibers.begin(), block.fibers.end(), is_done);
+}
+
+bool all_done(const std::vector<Block*>& blocks) {
+  return std::all_of(blocks.begin(), blocks.end(), [](Block* block) { return all_done(*block); });
+}
+
+// Reports where the threads of the first unfinished block wait, one entry per group of threads.
 void report_deadlock(const std::vector<Block*>& blocks) {
-  for (const auto& block : blocks) {
-    char waiting[700] = "";
-    size_t length = 0;
-    const Fiber* told = nullptr;
-    bool all_done = true;
-    for (const Fiber& fiber : block->fibers) {
-      all_done &= fiber.state == State::done;
-      if (told && same(told->place, fiber.place) && told->mask == fiber.mask) continue;
-      if (length > sizeof waiting - 150) break;
-      const char* verb = fiber.state == State::done ? "is at" : "waits in";
-      length += snprintf(waiting + length, sizeof waiting - length, "; from %u on %s %s",
-                         unsigned(&fiber - block->fibers.data()), verb, fiber.place.operation);
-      if (fiber.place.line)
-        length += snprintf(waiting + length, sizeof waiting - length, " in line %d",
-                           fiber.place.line);
-      if (fiber.state == State::at_warp_barrier)
-        length += snprintf(waiting + length, sizeof waiting - length, " for mask %08x", fiber.mask);
-      told = &fiber;
-    }
-    if (all_done) continue;
-    fail("threads of block (%u, %u, %u) wait for each other for ever%s", block->index.x,
-         block->index.y, block->index.z, waiting);
-    return;
+  const auto found =
+      std::find_if(blocks.begin(), blocks.end(), [](Block* block) { return !all_done(*block); });
+  if (found == blocks.end()) return;
+  const Block& block = **found;
+  char groups[700] = "";
+  size_t length = 0;
+  const Fiber* previous = nullptr;
+  for (const Fiber& fiber : block.fibers) {
+    if (previous && same(previous->location, fiber.location) && previous->mask == fiber.mask)
+      continue;
+    if (length > sizeof groups - 150) break;
+    length += snprintf(groups + length, sizeof groups - length, "; from thread %u on: %s",
+                       unsigned(&fiber - block.fibers.data()), fiber.location.function);
+    if (fiber.location.line)
+      length += snprintf(groups + length, sizeof groups - length, " in line %d",
+                         fiber.location.line);
+    if (fiber.state == State::at_warp_barrier)
+      length += snprintf(groups + length, sizeof groups - length, " for mask %08x", fiber.mask);
+    previous = &fiber;
   }
+  fail("deadlock in block (%u, %u, %u)%s", block.index.x, block.index.y, block.index.z, groups);
 }
 
 // -------------------------------------------------------------------------------------- schedule
@@ -230,16 +238,16 @@ class Order {
   Order(unsigned kind, unsigned seed) : kind_(kind), state_(seed * 2654435761u + 1) {}
 
   // Returns the numbers below `count` in the order of this round.
-  const std::vector<unsigned>& of(unsigned count) {
+  const std::vector<unsigned>& sequence(unsigned count) {
     numbers_.resize(count);
     for (unsigned i = 0; i < count; i++) numbers_[i] = kind_ == 1 ? count - 1 - i : i;
-    if (kind_ == 2)
+    if (kind_ == RANDOM_ORDER)
       for (unsigned i = count; i > 1; i--) std::swap(numbers_[i - 1], numbers_[random() % i]);
     return numbers_;
   }
 
-  // Returns one of the numbers below `count`.
-  unsigned one_of(unsigned count) { return random() % count; }
+  // Returns a random number below `count`.
+  unsigned choose(unsigned count) { return random() % count; }
 
  private:
   unsigned random() {  // xorshift (Marsaglia 2003)
@@ -252,199 +260,167 @@ class Order {
   std::vector<unsigned> numbers_;
 };
 
-// What became of a turn: whether any thread ran, and whether any did more than look and sleep on.
-struct Ran {
-  bool any = false, awake = false;
+struct Progress {
+  bool any = false;   // a thread ran, or a barrier completed
+  bool real = false;  // the same, without threads that only yielded
+
+  Progress& operator|=(Progress other) {
+    any |= other.any;
+    real |= other.real;
+    return *this;
+  }
 };
 
-// Has a thread go on to where it has to wait.
-void resume(Fiber& fiber) {
-  current = &fiber;
-  emulator_switch(&scheduler_stack_pointer, fiber.stack_pointer);
-  current = nullptr;
-}
-
-// Runs all threads of a block that can run, but for one that lags behind.
-Ran run_ready(Block& block, Order& order) {
-  Ran ran;
-  for (unsigned number : order.of(unsigned(block.fibers.size()))) {
+// Runs all threads of a block that can run, except the one that is held back.
+Progress run_ready(Block& block, Order& threads) {
+  Progress progress;
+  for (unsigned number : threads.sequence(unsigned(block.fibers.size()))) {
     Fiber& fiber = block.fibers[number];
-    if (fiber.state != State::ready && fiber.state != State::asleep) continue;
-    if (fiber.state == State::ready && int(number) == block.lagging) continue;
+    if (fiber.state != State::ready && fiber.state != State::yielded) continue;
+    if (fiber.state == State::ready && int(number) == block.held_thread) continue;
     resume(fiber);
-    ran.any = true;
-    ran.awake |= fiber.state != State::asleep;
+    progress |= {true, fiber.state != State::yielded};
     if (error[0]) break;
   }
-  return ran;
+  return progress;
 }
 
-bool all_done(const std::vector<Block*>& blocks) {
-  for (const auto& block : blocks)
-    for (const Fiber& fiber : block->fibers)
-      if (fiber.state != State::done) return false;
-  return true;
+// Runs a block until all its threads wait, and completes its barriers.
+Progress run_block(Block& block, bool is_alone, Order& threads) {
+  if (!is_alone) restore_shared(block);
+  Progress progress = run_ready(block, threads);
+  if (!is_alone) save_shared(block);
+  if (!error[0] && release(block)) progress |= {true, true};
+  return progress;
 }
 
-// Runs a block up to where its threads have to wait, and wakes those who need wait no longer.
-Ran run_turn(Block& block, bool has_neighbours, Order& threads) {
-  if (has_neighbours) bring_in(block);
-  Ran ran = run_ready(block, threads);
-  if (has_neighbours) take_out(block);
-  if (error[0]) return ran;
-  const bool released = release(block);
-  return {ran.any || released, ran.awake || released};
-}
-
-// Has the thread of a block that lags behind catch up, and another of that block lag; returns whether
-// there was one.
-bool catch_up(const std::vector<Block*>& blocks, Order& order) {
-  for (unsigned number : order.of(unsigned(blocks.size()))) {
+// Runs the held-back thread of one block and chooses another; returns whether there was one.
+bool run_held_thread(const std::vector<Block*>& blocks, Order& order) {
+  for (unsigned number : order.sequence(unsigned(blocks.size()))) {
     Block& block = *blocks[number];
-    if (block.lagging < 0 || block.fibers[block.lagging].state != State::ready) continue;
-    bring_in(block);
-    resume(block.fibers[block.lagging]);
-    take_out(block);
-    block.lagging = int(order.one_of(unsigned(block.fibers.size())));
+    if (block.held_thread < 0 || block.fibers[block.held_thread].state != State::ready) continue;
+    restore_shared(block);
+    resume(block.fibers[block.held_thread]);
+    save_shared(block);
+    block.held_thread = int(order.choose(unsigned(block.fibers.size())));
     if (!error[0]) release(block);
     return true;
   }
   return false;
 }
 
-// Runs blocks side by side to their end. In random order there is always one that runs only when the
-// others have nothing to do but wait: blocks that kept step would never show that one overwrites
-// what another has still to read. And in each block a thread lags behind, until nobody else can go on,
-// and one block after the other: so a block may see what only some threads of another have done.
+// Runs blocks concurrently until all are done. In random order one block at a time is held back until
+// the others can only wait: in lockstep, a buffer that one block overwrites too early would already
+// have been read by the others. For the same reason a thread of each block is held back until nothing
+// else can run; another block may then see the writes of only some threads.
 void run_blocks(const std::vector<Block*>& blocks, Order& threads, Order& order) {
-  const bool several = blocks.size() > 1;
-  unsigned idle_rounds = 0, slow = 0;
+  const bool is_alone = blocks.size() == 1;
+  const bool hold_back = !is_alone && launch->order == RANDOM_ORDER;
+  unsigned idle_rounds = 0, held_block = 0;
   for (unsigned round = 0; !error[0] && !all_done(blocks); round++) {
-    const std::vector<unsigned> sequence = order.of(unsigned(blocks.size()));
-    const bool one_is_slow = several && launch->order == 2;
-    if (round % SLOW_ROUNDS == 0) slow = sequence[0];
-    Ran all;
+    const std::vector<unsigned> sequence = order.sequence(unsigned(blocks.size()));
+    if (round % ROUNDS_PER_HELD_BLOCK == 0) held_block = sequence[0];
+    Progress progress;
     for (unsigned number : sequence) {
-      if (one_is_slow && number == slow) continue;
-      const Ran ran = run_turn(*blocks[number], several, threads);
+      if (hold_back && number == held_block) continue;
+      progress |= run_block(*blocks[number], is_alone, threads);
       if (error[0]) return;
-      all = {all.any || ran.any, all.awake || ran.awake};
     }
-    if (one_is_slow && !all.awake) {
-      const Ran ran = run_turn(*blocks[slow], several, threads);
-      all = {all.any || ran.any, all.awake || ran.awake};
-    }
-    if (!error[0] && !all.awake && catch_up(blocks, order)) all = {true, true};
-    if (release_cluster(blocks)) all = {true, true};
-    if (!all.any) report_deadlock(blocks);
-    idle_rounds = all.awake ? 0 : idle_rounds + 1;
-    if (all.any && idle_rounds > MOST_IDLE_ROUNDS)
-      fail("all threads sleep, and what they wait for does not happen");
+    if (hold_back && !progress.real) progress |= run_block(*blocks[held_block], is_alone, threads);
+    if (!error[0] && !progress.real && run_held_thread(blocks, order)) progress = {true, true};
+    if (release_cluster_barrier(blocks)) progress = {true, true};
+    if (!progress.any) report_deadlock(blocks);
+    idle_rounds = progress.real ? 0 : idle_rounds + 1;
+    if (progress.any && idle_rounds > MAX_IDLE_ROUNDS)
+      fail("deadlock: all threads poll memory that no running thread changes");
   }
 }
 
-// Makes the threads of a block, which `begin` sends to the beginning of the kernel.
-std::unique_ptr<Block> make_block(size_t first_stack) {
-  const Index size = launch->block;
-  auto block = std::make_unique<Block>();
-  block->fibers.resize(size_t(size.x) * size.y * size.z);
-  block->received.resize(block->fibers.size() + WARP);
-  unsigned thread = 0;
-  for (Fiber& fiber : block->fibers) {
-    fiber.index = {thread % size.x, thread / size.x % size.y, thread / size.x / size.y};
-    fiber.lane = thread % WARP;
-    fiber.block = block.get();
-    fiber.received = &block->received[thread - fiber.lane];
-    fiber.stack = stack(first_stack + thread);
-    fiber.mask = 0;
-    fiber.has_arrived = false;
-    thread++;
+// Returns the number of blocks that run concurrently, 0 if the launch is not possible.
+unsigned group_size(unsigned blocks) {
+  const bool is_cooperative = launch->concurrent_blocks > 1;
+  if (launch->cluster_size > 1 && is_cooperative) {
+    fail("a cooperative launch cannot have clusters");
+    return 0;
   }
-  return block;
-}
-
-void begin(Block& block, unsigned number) {
-  const Index grid = launch->grid;
-  block.index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
-  // Whoever reads what nobody wrote finds NaN.
-  block.shared.assign(launch->shared_bytes, char(0xFF));
-  for (Fiber& fiber : block.fibers) start(fiber);
+  if (blocks % launch->cluster_size) {
+    fail("%u blocks cannot be divided into clusters of %u", blocks, launch->cluster_size);
+    return 0;
+  }
+  if (is_cooperative) return launch->concurrent_blocks;
+  if (launch->cluster_size > 1) return launch->cluster_size;
+  // Blocks of an ordinary launch must not wait for each other, but on a GPU they overlap.
+  return launch->order == RANDOM_ORDER ? std::min(blocks, CONCURRENT_BLOCKS) : 1;
 }
 
 }  // namespace
 
-// -------------------------------------------------------------------------- what the kernels call
+// -------------------------------------------------------------------------- called by the kernels
 
 Index block_index() { return current->block->index; }
 Index block_size() { return launch->block; }
 Index grid_size() { return launch->grid; }
 
-void wait_for_block(Place place) { leave(State::at_block_barrier, place); }
+void block_barrier(Location location) { suspend(State::at_block_barrier, location); }
 
-void arrive_at_cluster() {
+void cluster_arrive() {
   Fiber* fiber = running();
-  if (launch->cluster == 1) fail("a cluster barrier in a kernel that is not launched as a cluster");
-  if (fiber->has_arrived) fail("a thread comes twice to a cluster barrier that it does not wait at");
+  if (launch->cluster_size == 1) fail("cluster barrier in a kernel without __cluster_dims__");
+  if (fiber->has_arrived) fail("a thread arrives at the cluster barrier twice without waiting");
   fiber->has_arrived = true;
 }
 
-void wait_for_cluster(Place place) {
+void cluster_wait(Location location) {
   Fiber* fiber = running();
   if (!fiber->has_arrived)
-    fail("%s in line %d by a thread that has not arrived", place.operation, place.line);
+    fail("%s in line %d: the thread has not arrived at the cluster barrier", location.function,
+         location.line);
   fiber->has_arrived = false;
-  leave(State::at_cluster_barrier, place);
+  suspend(State::at_cluster_barrier, location);
 }
 
-void exchange(unsigned mask, uint64_t value, Place place) {
+void warp_exchange(unsigned mask, uint64_t value, Location location) {
   Fiber* fiber = running();
   if (!(mask >> fiber->lane & 1))
-    fail("lane %u calls %s in line %d for mask %08x, of which it is not part", fiber->lane,
-         place.operation, place.line, mask);
+    fail("%s in line %d: lane %u is not in the mask %08x", location.function, location.line,
+         fiber->lane, mask);
   fiber->mask = mask;
-  fiber->given = value;
-  leave(State::at_warp_barrier, place);
+  fiber->value = value;
+  suspend(State::at_warp_barrier, location);
 }
 
-void sleep(Place place) { leave(State::asleep, place); }
+void yield(Location location) { suspend(State::yielded, location); }
 
 void fail(const char* format, ...) {
-  if (error[0]) return;  // the first error is the cause of the others
+  if (error[0]) return;  // later errors are consequences of the first
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(error, sizeof error, format, arguments);
   va_end(arguments);
 }
 
-const char* run(const Launch& what) {
-  launch = &what;
+const char* run(const Launch& description) {
+  launch = &description;
   error[0] = 0;
-  Order threads(what.order, what.seed), order(what.order, what.seed + 1);
-  const unsigned count = what.grid.x * what.grid.y * what.grid.z;
-  if (count % what.cluster || (what.cluster > 1 && what.resident > 1)) {
-    fail("%u blocks cannot be launched%s as clusters of %u", count,
-         what.resident > 1 ? " cooperatively" : "", what.cluster);
-    return error;
-  }
-  // One group after the other runs; the blocks of a cluster are neighbours. So are, in random order,
-  // some of an ordinary launch, though none may wait for another.
-  unsigned group = what.resident > 1 ? what.resident : what.cluster;
-  if (group == 1 && what.order == 2) group = std::min(count, NEIGHBOURS);
-  const std::vector<unsigned> sequence = order.of((count + group - 1) / group);
-  const size_t block_size = size_t(what.block.x) * what.block.y * what.block.z;
+  Order threads(launch->order, launch->seed), order(launch->order, launch->seed + 1);
+  const unsigned count = launch->grid.x * launch->grid.y * launch->grid.z;
+  const unsigned group = group_size(count);
+  if (!group) return error;
+  const std::vector<unsigned> sequence = order.sequence((count + group - 1) / group);
+  const size_t threads_per_block = size_t(launch->block.x) * launch->block.y * launch->block.z;
   std::vector<std::unique_ptr<Block>> blocks;
-  for (unsigned i = 0; i < group; i++) blocks.push_back(make_block(i * block_size));
+  for (unsigned i = 0; i < group; i++) blocks.push_back(make_block(i * threads_per_block));
   for (size_t number = 0; number < sequence.size() && !error[0]; number++) {
-    std::vector<Block*> beside;
+    std::vector<Block*> concurrent;
     for (unsigned i = 0; i < group && sequence[number] * group + i < count; i++) {
-      begin(*blocks[i], sequence[number] * group + i);
-      beside.push_back(blocks[i].get());
+      start(*blocks[i], sequence[number] * group + i);
+      concurrent.push_back(blocks[i].get());
     }
-    const bool one_lags = what.order == 2 && beside.size() > 1;
-    for (Block* block : beside)
-      block->lagging = one_lags ? int(threads.one_of(unsigned(block_size))) : -1;
-    bring_in(*beside[0]);
-    run_blocks(beside, threads, order);
+    const bool hold_back = launch->order == RANDOM_ORDER && concurrent.size() > 1;
+    for (Block* block : concurrent)
+      block->held_thread = hold_back ? int(threads.choose(unsigned(threads_per_block))) : -1;
+    restore_shared(*concurrent[0]);
+    run_blocks(concurrent, threads, order);
   }
   return error;
 }

@@ -1,8 +1,8 @@
-// How a launch is carried out: what the kernels' side (`cuda.h`) asks of the scheduler.
+// Interface of the scheduler: what the kernel side (cuda.h) calls.
 //
-// Every CUDA thread is a fiber: a stack of its own on the one thread of the processor. A fiber runs
-// until it comes to a barrier, a shuffle or its end; then the scheduler takes the next. Blocks that
-// may wait for each other are kept side by side, all others run one after the other.
+// Each CUDA thread is a fiber. All fibers run on one CPU thread. A fiber runs until it reaches a
+// barrier, a shuffle, __nanosleep or the end of the kernel; then the scheduler resumes another one.
+// Blocks that may wait for each other run concurrently, other blocks run one after the other.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,9 @@ struct Index {
   unsigned x, y, z;
 };
 
-// Where in the source a thread waits; barriers of different lines are different barriers.
-struct Place {
-  const char* operation;
+// A call in the source code. Barriers on different lines are different barriers.
+struct Location {
+  const char* function;
   int line;
 };
 
@@ -23,10 +23,10 @@ struct Block;
 
 struct Thread {
   Index index;    // threadIdx
-  unsigned lane;  // in its warp
+  unsigned lane;  // in the warp
   Block* block;
-  uint64_t* received;  // what each lane of the warp gave to its last exchange
-  unsigned present;    // the lanes that took part in the last one of this thread
+  uint64_t* warp_values;  // the value of each lane in the last warp exchange
+  unsigned active_mask;   // the mask of the last warp exchange of this thread
 };
 
 // A launch, as the Python side describes it.
@@ -34,11 +34,11 @@ struct Launch {
   void (*kernel)(void**);
   void** arguments;
   Index grid, block;
-  unsigned resident;   // how many blocks may wait for each other: 1, or all of a cooperative launch
-  unsigned cluster;    // how many blocks form a cluster, which runs side by side; 1 without any
-  unsigned order;      // in which order threads and blocks run: 0 up, 1 down, 2 at random
-  unsigned seed;       // of the random order
-  char* shared;        // the module's static shared memory
+  unsigned concurrent_blocks;  // 1, or all blocks of a cooperative launch
+  unsigned cluster_size;       // blocks per cluster; 1 without clusters
+  unsigned order;              // of threads and blocks: 0 ascending, 1 descending, 2 random
+  unsigned seed;               // of the random order
+  char* shared;                // static shared memory of the module
   unsigned shared_bytes;
 };
 
@@ -48,20 +48,20 @@ Index block_index();
 Index block_size();
 Index grid_size();
 
-// Waits until all threads of the block are at the same barrier.
-void wait_for_block(Place place);
-// Says that this thread has come to where its cluster meets.
-void arrive_at_cluster();
-// Waits until all threads of the cluster have come, and wait at the same place.
-void wait_for_cluster(Place place);
-// Waits until all lanes of the mask are at the same place, and hands each what every lane gave.
-void exchange(unsigned mask, uint64_t value, Place place);
-// Lets others run: a thread that waits for a number in memory to change must call this.
-void sleep(Place place);
+// Waits until all threads of the block wait at this location.
+void block_barrier(Location location);
+// Marks that this thread has arrived at the cluster barrier.
+void cluster_arrive();
+// Waits until all threads of the cluster have arrived and wait at this location.
+void cluster_wait(Location location);
+// Waits until all lanes of the mask wait at this location, then gives each lane the values of all.
+void warp_exchange(unsigned mask, uint64_t value, Location location);
+// Lets other threads run. A thread that polls memory must call this.
+void yield(Location location);
 // Ends the launch with a message.
 void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-// Runs a launch; returns what went wrong, or an empty string.
+// Runs a launch; returns an error message, or an empty string.
 const char* run(const Launch& launch);
 
 }  // namespace emulator

@@ -1,17 +1,17 @@
-// Small kernels for the tests of the emulator: right as they stand, wrong with -DBUG_...
+// Small kernels for the tests of the emulator. Each is correct by default, and has a bug with -DBUG_....
 //
-// The bugs stay here, so that the tests can show that each of them is noticed.
+// The tests show that the emulator detects every one of these bugs.
 
-// Reverses the numbers of each block of 64 by way of shared memory.
+// Reverses the elements of each block of 64, through shared memory.
 extern "C" __global__ void reverse_in_blocks(const float* x, float* y) {
   __shared__ float reversed[64];
   __shared__ float unwritten[64];
   const int thread = threadIdx.x, first = blockIdx.x * 64;
-  float own[2] = {x[first + thread], 0};
+  float local[2] = {x[first + thread], 0};
 #ifdef BUG_UNWRITTEN
   if (thread % 2)
 #endif
-    reversed[63 - thread] = own[0];
+    reversed[63 - thread] = local[0];
 #if defined(BUG_DIVERGENT_BARRIER)
   if (thread < 40) __syncthreads();
 #elif defined(BUG_TWO_BARRIERS)
@@ -26,15 +26,15 @@ extern "C" __global__ void reverse_in_blocks(const float* x, float* y) {
   y[first + thread + 1] = reversed[thread];
 #elif defined(BUG_BEYOND_SHARED_MEMORY)
   y[first + thread] = reversed[thread + 1] + unwritten[0];
-#elif defined(BUG_BEYOND_REGISTERS)
-  for (int i = 0; i <= first + thread; i++) own[i] = reversed[thread];
-  y[first + thread] = own[thread % 2];
+#elif defined(BUG_BEYOND_LOCAL_MEMORY)
+  for (int i = 0; i <= first + thread; i++) local[i] = reversed[thread];
+  y[first + thread] = local[thread % 2];
 #else
   y[first + thread] = reversed[thread];
 #endif
 }
 
-// Adds up the 32 numbers of each warp, and tells the first of them to all.
+// Writes the sum of the 32 elements of each warp, and the first of them.
 extern "C" __global__ void sum_by_warps(const double* x, double* sums, double* firsts) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   double sum = x[threadIdx.x];
@@ -56,7 +56,7 @@ extern "C" __global__ void sum_by_warps(const double* x, double* sums, double* f
   }
 }
 
-// Turns 64 numbers by one place, so many times; one barrier a time is enough with two buffers.
+// Rotates 64 elements by one position, `times` times. With two buffers one barrier per time suffices.
 extern "C" __global__ void rotate(const float* x, float* y, int times) {
   __shared__ float buffers[2][64];
   const int thread = threadIdx.x;
@@ -80,20 +80,20 @@ extern "C" __global__ void rotate(const float* x, float* y, int times) {
 #endif
 }
 
-// Replaces every number by the sum of all, so many times; a block has one number. Two buffers for what
-// blocks tell each other make one barrier a time enough.
-extern "C" __global__ void add_up_across_blocks(int* numbers, int* told, int times,
-                                                unsigned* barrier) {
+// Replaces each number by the sum of all, `times` times. Each block has one number. With two buffers
+// for the exchanged numbers one grid barrier per time suffices.
+extern "C" __global__ void all_reduce_grid(int* numbers, int* buffers, int times,
+                                           unsigned* barrier) {
   volatile unsigned* const rounds = barrier + 1;
   const int blocks = gridDim.x;
   if (threadIdx.x > 0) return;
   for (int time = 0; time < times; time++) {
 #ifdef BUG_ONE_BUFFER
-    volatile int* const all = told;
+    volatile int* const exchanged = buffers;
 #else
-    volatile int* const all = told + time % 2 * blocks;
+    volatile int* const exchanged = buffers + time % 2 * blocks;
 #endif
-    all[blockIdx.x] = numbers[blockIdx.x];
+    exchanged[blockIdx.x] = numbers[blockIdx.x];
     const unsigned before = *rounds;
     __threadfence();
     if (atomicAdd(barrier, 1u) == unsigned(blocks - 1)) {
@@ -106,41 +106,40 @@ extern "C" __global__ void add_up_across_blocks(int* numbers, int* told, int tim
     __threadfence();
     int sum = 0;
     for (int block = 0; block < blocks; block++) {
-      sum += all[block];
-      __syncwarp(1);  // here another block may run
+      sum += exchanged[block];
+      __syncwarp(1);  // lets another block run
     }
     numbers[blockIdx.x] = sum;
   }
 }
 
-// Adds up the numbers of all blocks, 64 each: every block leaves its own in memory, and the last to draw a
-// ticket finds them there.
-extern "C" __global__ void add_up_in_the_last(const int* x, int* parts, int* ticket, int* sum) {
-  __shared__ int drawn;
-  const int own = blockIdx.x * 64 + threadIdx.x;
-  parts[own] = x[own];
+// Adds 64 numbers per block. Each block writes its numbers to memory and increments a counter; the block
+// that finds the counter at its last value adds the numbers of all blocks.
+extern "C" __global__ void sum_in_last_block(const int* x, int* partial_sums, int* counter, int* sum) {
+  __shared__ int position;
+  const int i = blockIdx.x * 64 + threadIdx.x;
+  partial_sums[i] = x[i];
   __threadfence();
 #ifndef BUG_MISSING_BARRIER
   __syncthreads();
 #endif
-  if (threadIdx.x == 0) drawn = atomicAdd(ticket, 1);
+  if (threadIdx.x == 0) position = atomicAdd(counter, 1);
   __syncthreads();
-  if (drawn != int(gridDim.x) - 1 || threadIdx.x > 0) return;
+  if (position != int(gridDim.x) - 1 || threadIdx.x > 0) return;
   __threadfence();
-  for (int i = 0; i < int(gridDim.x) * 64; i++) *sum += parts[i];
+  for (int i = 0; i < int(gridDim.x) * 64; i++) *sum += partial_sums[i];
 }
 
-#define TOGETHER __cluster_dims__(8, 1, 1)
-
-// Does the same with the blocks of a cluster.
-extern "C" __global__ void TOGETHER add_up_across_a_cluster(int* numbers, int* told, int times) {
+// Computes the same as all_reduce_grid, with the 8 blocks of a cluster.
+extern "C" __global__ void __cluster_dims__(8, 1, 1)
+    all_reduce_cluster(int* numbers, int* buffers, int times) {
   for (int time = 0; time < times; time++) {
 #ifdef BUG_ONE_BUFFER
-    volatile int* const all = told;
+    volatile int* const exchanged = buffers;
 #else
-    volatile int* const all = told + time % 2 * 8;
+    volatile int* const exchanged = buffers + time % 2 * 8;
 #endif
-    if (threadIdx.x == 0) all[blockIdx.x] = numbers[blockIdx.x];
+    if (threadIdx.x == 0) exchanged[blockIdx.x] = numbers[blockIdx.x];
 #ifdef BUG_MISSING_BLOCK
     if (blockIdx.x == 5) return;
 #endif
@@ -154,8 +153,8 @@ extern "C" __global__ void TOGETHER add_up_across_a_cluster(int* numbers, int* t
     if (threadIdx.x > 0) continue;
     int sum = 0;
     for (int block = 0; block < 8; block++) {
-      sum += all[block];
-      __syncwarp(1);  // here another block may run
+      sum += exchanged[block];
+      __syncwarp(1);  // lets another block run
     }
     numbers[blockIdx.x] = sum;
   }
@@ -163,11 +162,11 @@ extern "C" __global__ void TOGETHER add_up_across_a_cluster(int* numbers, int* t
 
 extern "C" __global__ void count_threads(int* count) { atomicAdd(count, 1); }
 
-// Counts how often each thread of a launch of (2, 3, 2) blocks of (8, 4, 2) threads runs.
-extern "C" __global__ void mark_place(int* seen) {
+// Counts how often each thread of a three-dimensional launch runs.
+extern "C" __global__ void count_runs(int* runs) {
   const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
   const int thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
-  seen[block * blockDim.x * blockDim.y * blockDim.z + thread] += 1;
+  runs[block * blockDim.x * blockDim.y * blockDim.z + thread] += 1;
 }
 
 extern "C" __global__ void fill(float* x, int n) {
