@@ -16,8 +16,12 @@ FOLDERS = ("backends", "benchmarks", "mnist_accel", "reference", "tests")
 EXAMPLES = read_examples(ROOT / "docs" / "extending.md")
 MAX_FILES = {
     "A layer": 1,
-    "A recipe": 1,
+    "An optimizer": 3,
+    "An activation": 3,
+    "A loss": 3,
     "A backend": 1,
+    "A recipe": 1,
+    "A data set": 1,
 }
 NEEDS = {"A backend": "torch"}
 
