@@ -1,0 +1,181 @@
+"""Small calls and trainings that together launch every CUDA kernel of the project."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+
+from backends import Backend
+from backends.cupy import workspace as cupy_workspace
+from backends.cupy.launch import fused_classifier as head
+from backends.cupy.launch import launches, tiles
+from backends.cupy.launch import wgrad_update as descent
+from backends.cupy.loader import cooperative
+from benchmarks.gpu import overheads
+from mnist_accel.nn import layers, losses
+from mnist_accel.nn.network import Network
+from mnist_accel.training.trainer import Trainer
+from tests.support.cuda_emulator.build import kernels_in
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
+from tests.support.cuda_emulator.raw_module import Emulator
+from tests.support.emulated_backend import EmulatedBackend
+from tests.support.operation_examples import Example, call, examples
+
+L = layers
+FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
+ALL_KERNELS = {
+    name
+    for path in (*FOLDER.rglob("*.cu"), overheads.FILE)
+    for name in kernels_in(path.read_text(encoding="utf-8"))
+}
+# The kernels that an operation launches. The kernel of a loss has the name of the loss.
+KERNELS_OF_OPERATION = {
+    "gather_batch": ["gather_batch"],
+    "conv2d": ["conv2d"],
+    "conv2d_backward": ["conv2d_backward_weight", "conv2d_backward_x"],
+    "max_pool2d": ["max_pool2d"],
+    "max_pool2d_backward": ["max_pool2d_backward"],
+    "avg_pool2d": ["avg_pool2d"],
+    "avg_pool2d_backward": ["avg_pool2d_backward"],
+    "loss": [],
+    "update": ["update"],
+}
+
+
+def expected_launches(example: Example) -> list[str]:
+    """Return the kernels that an example must launch; an empty list if it uses none."""
+    kernels = KERNELS_OF_OPERATION.get(example.operation, [])
+    if example.operation == "loss":
+        return [example.settings["kind"]]
+    if "conv2d" in example.operation:
+        weight = example.arrays["weight"]
+        assert weight is not None
+        height, width = weight.shape[2:]
+        if example.settings["stride"] != 1 or height != width:
+            return []
+        return kernels if example.settings.get("need_dx", True) else kernels[:1]
+    return kernels
+
+
+class Training(NamedTuple):
+    """A network with at least three classes and the settings of its training."""
+
+    image_shape: tuple[int, ...]
+    stack: list[layers.Layer]
+    loss: losses.Loss
+    batch_size: int
+    optimizer: str = "adam"
+
+
+def trainings() -> list[Training]:
+    """Return trainings that together launch all kernels of compiled training."""
+    softmax, quadratic, binary = (
+        losses.SoftmaxCrossEntropy(),
+        losses.Quadratic(),
+        losses.BinaryCrossEntropy(),
+    )
+    return [
+        *_convolution_trainings(softmax),
+        # 33 classes are more than the fused classifier supports.
+        *(
+            Training((1, 9, 9), _separate_pooling(), loss, 2)
+            for loss in (softmax, quadratic, binary)
+        ),
+        *_large_tile_trainings(softmax),
+        *(
+            Training((17,), [L.Linear(2), L.Tanh(), L.Linear(3)], loss, 2, optimizer)
+            for loss, optimizer in (
+                (quadratic, "momentum"),
+                (binary, "adagrad"),
+                (softmax, "rmsprop"),
+            )
+        ),
+        persistent_mlp_training(),
+    ]
+
+
+def persistent_mlp_training() -> Training:
+    stack = [L.Linear(5), L.Sigmoid(), L.Linear(3)]
+    return Training((17,), stack, losses.Quadratic(), 2, "sgd")
+
+
+def _convolution_trainings(loss: losses.Loss) -> list[Training]:
+    pooled_twice = [L.Conv2d(2, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(3, 2), L.MaxPool2d()]
+    pooled_twice += [L.Flatten(), L.Linear(4), L.ReLU(), L.Linear(3)]
+    persistent_cnn = [L.Conv2d(2, 3, bias=False, uniform=True), L.MaxPool2d(ties="all")]
+    persistent_cnn += [L.Flatten(), L.Linear(3)]
+    return [
+        Training((1, 12, 12), pooled_twice, loss, 2),
+        Training((1, 7, 7), persistent_cnn, loss, 1, "sgd"),
+    ]
+
+
+def _separate_pooling() -> list[layers.Layer]:
+    return [
+        *(L.Tanh(), L.Conv2d(2, 3, padding=1), L.MaxPool2d(3, stride=2), L.AvgPool2d(), L.Tanh()),
+        *(L.Flatten(), L.Linear(33), L.Tanh()),
+    ]
+
+
+def _large_tile_trainings(loss: losses.Loss) -> list[Training]:
+    """Large tiles in a separate linear layer, in the fused classifier, and after a convolution."""
+    linear = [L.Linear(40), L.Linear(33), L.ReLU(), L.Linear(35), L.Tanh(), L.Linear(3)]
+    convolution = [L.Conv2d(2, 3), L.Flatten(), L.Linear(33), L.Tanh(), L.Linear(3)]
+    return [Training((17,), linear, loss, 100), Training((1, 6, 6), convolution, loss, 40)]
+
+
+def train(backend: Backend, training: Training) -> list[Any]:
+    """Train for two steps, the second with a smaller batch if possible.
+
+    Returns:
+        The losses and the weights.
+    """
+    shape, stack, loss, batch_size, optimizer = training
+    model = Network(stack, loss, input_shape=shape, backend=backend)
+    trainer = Trainer(model, optimizer, batch_size=batch_size, seed=1)
+    assert trainer.compiled is not None, trainer.not_compiled
+    rng, count = np.random.default_rng(4), max(2, 2 * batch_size - 1)
+    images = rng.integers(256, size=(count, *shape[-2:]), dtype=np.uint8)
+    history = trainer.fit(images, rng.integers(3, size=count), epochs=1)
+    return [history.losses, *model.state_dict().values()]
+
+
+def _variant(example: Example) -> tuple[str, Any]:
+    """Return the operation and, for a loss or an update, the kind."""
+    rule = example.settings.get("rule")
+    return example.operation, rule.kind if rule else example.settings.get("kind")
+
+
+def results_on(backend: Backend) -> list[Any]:
+    """Run one example of each operation that has a kernel, and all trainings."""
+    found = [example for example in examples("float32", 3) if expected_launches(example)]
+    one_of_each = {_variant(example): example for example in reversed(found)}.values()
+    # Lower thresholds, so that small sizes are divided among blocks like large ones.
+    with (
+        patch.object(descent, "FEWEST_TERMS", 8),
+        patch.object(cupy_workspace, "MOST_WEIGHTS", 1200),
+        patch.object(head, "WANTED_BLOCKS", 1),
+        patch.object(launches, "WANTED_THREADS", 100),
+        patch.object(tiles, "FEWEST_LARGE", 4),
+    ):
+        results = [result for example in one_of_each for result in call(example, backend)]
+        return results + [part for training in trainings() for part in train(backend, training)]
+
+
+def results_of_every_kernel(emulator: Emulator) -> list[Any]:
+    """Launch every kernel on the emulator; return all results.
+
+    In addition to `results_on`, it runs `persistent_mlp` without clusters and the kernels of the
+    benchmark `overheads`.
+    """
+    results = results_on(EmulatedBackend(emulator, capability="90"))
+    results += train(EmulatedBackend(emulator, capability="80"), persistent_mlp_training())
+    cupy, target, rounds = EmulatedCupy(emulator), np.full(70, np.nan), np.int32(3)
+    sums, barrier = np.full(64, np.nan, np.float32), np.zeros(2, np.uint32)
+    overheads.kernel(cupy, "nothing")((1,), (32,), ())
+    overheads.kernel(cupy, "copy")((2,), (32,), (np.arange(70.0), np.int64(70), target))
+    overheads.kernel(cupy, "multiply_add")((2,), (32,), (rounds, np.float32(0.5), sums))
+    cooperative(overheads.kernel(cupy, "meet"))((3,), (32,), (rounds, barrier))
+    overheads.kernel(cupy, "meet", BLOCKS=8, CLUSTER=1)((8,), (32,), (rounds, barrier))
+    return [*results, target, sums, barrier]
