@@ -71,8 +71,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep what is measured in a folder of the test's own, and not in the user's cache."""
+def autotune_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Cache autotune results in a folder of the test instead of the user's cache."""
     folder = tmp_path.with_name(f"{tmp_path.name}-cache")
     monkeypatch.setattr("mnist_accel.autotune.cache.cache_folder", lambda name: folder / name)
     return folder / "trials"

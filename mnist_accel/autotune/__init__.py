@@ -1,1 +1,1 @@
-"""Measure which backend and thread count trains a network fastest."""
+"""Find the backend and the number of threads that train a network fastest on this machine."""

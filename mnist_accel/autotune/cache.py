@@ -1,7 +1,7 @@
-"""What trials have measured on this machine, so that each question is asked once.
+"""A cache of measurements, so that each combination is measured once per machine.
 
-A file for each trial, named after a digest of all that its result depends on, which the file
-repeats. To measure anew, remove the folder.
+There is one JSON file per measurement. Its name is a digest of everything that the result depends
+on, and it repeats these values under "key". To measure again, delete the folder.
 """
 
 import hashlib
@@ -16,32 +16,34 @@ from mnist_accel.autotune.measure import Candidate
 from mnist_accel.util.files import cache_folder, write_atomically
 
 
-def trials_folder() -> Path:
-    """Return where the results of trials are kept."""
+def measurements_folder() -> Path:
+    """Return the folder of cached measurements."""
     return cache_folder("trials")
 
 
-def recall(
+def load_measurements(
     key: Mapping[str, Any], candidates: Sequence[Candidate]
 ) -> dict[Candidate, float] | None:
-    """Return the images per second of candidates in an earlier trial; None if there was none.
+    """Return the cached images per second by candidate, or None if there are none.
 
-    A file that cannot be used is only a warning.
+    A file that cannot be read is a warning.
 
     Args:
-        key: all that the result depends on, as JSON can hold it.
-        candidates: those of the trial.
+        key: everything that the result depends on, as JSON values.
+        candidates: the candidates that may occur in the result.
     """
     file = _file(key)
     try:
         content = json.loads(file.read_bytes())
         if content["key"] != key:
-            raise ValueError("it belongs to another trial")
-        paces = {Candidate(backend, threads): pace for backend, threads, pace in content["paces"]}
-        if not paces or not paces.keys() <= set(candidates):
+            raise ValueError("its key belongs to another measurement")
+        images_per_s = {
+            Candidate(backend, threads): value for backend, threads, value in content["paces"]
+        }
+        if not images_per_s or not images_per_s.keys() <= set(candidates):
             raise ValueError("it has other candidates")
-        if not all(0 < pace < math.inf for pace in paces.values()):
-            raise ValueError("it has a pace that is none")
+        if not all(0 < value < math.inf for value in images_per_s.values()):
+            raise ValueError("its images per second are not positive and finite")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -49,29 +51,29 @@ def recall(
     except (ValueError, TypeError, KeyError) as error:
         _warn(f"is damaged ({type(error).__name__}: {error})", file)
     else:
-        return paces
+        return images_per_s
     return None
 
 
-def remember(key: Mapping[str, Any], paces: Mapping[Candidate, float]) -> None:
-    """Keep a result for the next time; where that cannot be done, it is only a warning."""
-    rows = [[candidate.backend, candidate.threads, pace] for candidate, pace in paces.items()]
+def save_measurements(key: Mapping[str, Any], images_per_s: Mapping[Candidate, float]) -> None:
+    """Store measurements in the cache. A failure is a warning."""
+    rows = [[candidate.backend, candidate.threads, v] for candidate, v in images_per_s.items()]
     text = json.dumps({"key": key, "paces": rows}, indent=2) + "\n"
     file = _file(key)
     try:
         write_atomically(file, text.encode())
     except OSError as error:
         warnings.warn(
-            f"the choice of threads cannot be kept in {file.parent} ({error.strerror or error}): "
-            "it is measured anew each time; mend its permissions, or give --backend and --threads",
+            f"cannot cache autotune results in {file.parent} ({error.strerror or error}), so each "
+            "training measures again; make the folder writable, or give --backend and --threads",
             stacklevel=2,
         )
 
 
 def _file(key: Mapping[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return trials_folder() / f"{digest[:16]}.json"
+    return measurements_folder() / f"{digest[:16]}.json"
 
 
-def _warn(trouble: str, file: Path) -> None:
-    warnings.warn(f"{file} {trouble}, so threads are measured anew", stacklevel=3)
+def _warn(problem: str, file: Path) -> None:
+    warnings.warn(f"{file} {problem}; backends and threads are measured again", stacklevel=3)

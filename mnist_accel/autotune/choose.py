@@ -1,4 +1,4 @@
-"""Choosing what a training computes on: as the user says, and by a measured trial for the rest."""
+"""Choose the backend and the threads of a training, by its settings and by measuring."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,53 +10,60 @@ from numpy.typing import NDArray
 
 from backends import Backend, Selection, select_backend, select_backends
 from mnist_accel._version import __version__
-from mnist_accel.autotune.cache import recall, remember, trials_folder
-from mnist_accel.autotune.measure import EXAMPLES, Candidate, Copy, race, watch_disturbance
-from mnist_accel.console.display import format_pace
+from mnist_accel.autotune.cache import load_measurements, measurements_folder, save_measurements
+from mnist_accel.autotune.describe import describe_measurements
+from mnist_accel.autotune.measure import (
+    NUM_EXAMPLES,
+    Candidate,
+    ThroughputProbe,
+    detect_busy_machine,
+    measure_candidates,
+)
 from mnist_accel.console.phases import Phases, getting_ready
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.training.trainer import Trainer
-from mnist_accel.util.text import abbreviate_home
+from mnist_accel.util.text import abbreviate_home, count
 
 MakeTrainer: TypeAlias = Callable[[TrainSettings, Backend], Trainer]
 
-# Of the fastest number of threads: one that takes fewer and comes as near is preferred.
-CLOSE = 0.97
-# Numbers of threads whose figures are told.
-MOST_FIGURES = 3
-# So small that a trial never diverges; how long a step takes does not depend on it.
-TRIAL_LR = 1e-6
+# Fewer threads are preferred if they reach this fraction of the highest throughput.
+CLOSE_TO_BEST = 0.97
+# Small enough that a measurement never diverges. The time per step does not depend on it.
+PROBE_LR = 1e-6
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a training computes on, and why.
+    """The backend that a training uses, and the reason.
 
     Attributes:
-        selection: the backend, whose `threads` are chosen.
-        measurements: what was measured, in words; empty where nothing was.
+        selection: the backend, with its number of threads set.
+        measurements: the measurements as text; empty if nothing was measured.
     """
 
     selection: Selection
     measurements: str = ""
 
     def describe(self) -> str:
-        """Return the backend, the device, the threads and the reason in one line."""
+        """Return backend, device, threads and reason in one line."""
         backend, selection = self.selection.backend, self.selection
-        count = backend.threads
-        threads = "" if count is None else f", {count} thread{'' if count == 1 else 's'}"
         device = "" if backend.device is None else f", device {backend.device}"
-        told = "; ".join([self.measurements, *selection.passed_over]) if self.measurements else ""
-        return f"{backend.name}{device}{threads} ({told or selection.reason})"
+        threads = "" if backend.threads is None else f", {count(backend.threads, 'thread')}"
+        reason = selection.reason
+        if self.measurements:
+            reason = "; ".join([self.measurements, *selection.passed_over])
+        return f"{backend.name}{device}{threads} ({reason})"
 
 
 def choose_by_settings(settings: TrainSettings) -> Choice:
-    """Return the choice of the user, and nothing else; "auto" is the best that can run.
+    """Return the backend that the settings name, without measuring.
+
+    "auto" selects the first backend in order of preference that can run.
 
     Raises:
-        UsageError: no backend has this name, or it does not take the threads or the device.
-        BackendUnavailableError: it cannot run here, and may not be replaced.
+        UsageError: the backend is unknown, or does not accept the threads or the device.
+        BackendUnavailableError: the backend cannot run here, and no fallback is allowed.
     """
     with usage_errors():
         selection = select_backend(
@@ -77,127 +84,143 @@ def choose_fastest(
     phases: Phases,
     note: Callable[[str], None],
 ) -> Choice:
-    """Return what trains fastest here of all that the user leaves open, remembered or measured.
+    """Return the fastest of the backends and thread counts that the settings allow.
+
+    The measurements come from the cache if possible.
 
     Args:
-        settings: of the training.
-        images: of the training.
-        labels: of the images.
-        make_trainer: makes a network with its initial weights, and its trainer.
-        phases: counts the time.
-        note: prints a line for who waits.
+        settings: settings of the training.
+        images: training images.
+        labels: training labels.
+        make_trainer: returns the trainer of a new network on a backend.
+        phases: records the time of each phase.
+        note: prints a line for the user.
 
     Raises:
-        UsageError: no backend has this name, it does not take the threads or the device, or
-            settings do not suit the model.
-        BackendUnavailableError: it cannot run here, and may not be replaced.
+        UsageError: the backend is unknown, does not accept the threads or the device, or the
+            settings do not fit the model.
+        BackendUnavailableError: the backend cannot run here, and no fallback is allowed.
     """
     batch_size = settings.batch_size or len(labels)
-    images, labels = images[:EXAMPLES], labels[:EXAMPLES]
+    images, labels = images[:NUM_EXAMPLES], labels[:NUM_EXAMPLES]
     with phases.time("setup"):
-        with usage_errors():
-            selections = {
-                selection.backend.name: selection
-                for selection in select_backends(
-                    settings.backend,
-                    fallback=_may_fall_back(settings),
-                    threads=settings.threads,
-                    device=settings.device,
-                )
-            }
+        selections = _allowed_selections(settings)
         backends = {name: selection.backend for name, selection in selections.items()}
         candidates = [
             Candidate(name, threads)
             for name, backend in backends.items()
             for threads in _thread_counts(backend, settings.threads, batch_size)
         ]
-        key = _key(settings, backends, candidates, images, batch_size)
-        paces = recall(key, candidates) if len(candidates) > 1 else dict.fromkeys(candidates, 1.0)
-    source = f"remembered in {abbreviate_home(str(trials_folder()))}"
-    if paces is None:
+        if len(candidates) == 1:
+            (only,) = candidates
+            backends[only.backend].threads = only.threads
+            return Choice(selections[only.backend])
+        key = _cache_key(settings, backends, candidates, images, batch_size)
+        images_per_s = load_measurements(key, candidates)
+        source = f"cached in {abbreviate_home(str(measurements_folder()))}"
+    if images_per_s is None:
         with phases.time("prepare"), getting_ready(note):
-            copies = {
-                name: _copy(settings, backend, images, labels, make_trainer)
+            probes = {
+                name: _make_probe(settings, backend, images, labels, make_trainer)
                 for name, backend in backends.items()
             }
         with phases.time("trial"):
-            paces, was_disturbed = _measure(copies, candidates)
-        if was_disturbed:  # the next time may be better
+            images_per_s, was_busy = _measure(probes, candidates)
+        if was_busy:  # not cached, because the next run may measure without disturbance
             source = "measured on a busy machine"
         else:
-            remember(key, paces)
             source = "measured"
-    winner = fastest(paces)
+            save_measurements(key, images_per_s)
+    winner = fastest(images_per_s)
     backends[winner.backend].threads = winner.threads
-    figures = f"{source}: {_in_words(paces, winner)}" if len(candidates) > 1 else ""
-    return Choice(selections[winner.backend], figures)
+    measurements = f"{source}: {describe_measurements(images_per_s, winner)}"
+    return Choice(selections[winner.backend], measurements)
 
 
-def fastest(paces: dict[Candidate, float]) -> Candidate:
-    """Return the candidate to train with: of the fastest backend, no more threads than it needs."""
-    best = max(paces, key=lambda candidate: paces[candidate])
-    near = [c for c in paces if c.backend == best.backend and paces[c] >= CLOSE * paces[best]]
-    return min(near, key=lambda candidate: candidate.threads or 0)
+def fastest(images_per_s: Mapping[Candidate, float]) -> Candidate:
+    """Return the candidate of the fastest backend with the fewest threads that is close to best."""
+    best = max(images_per_s, key=lambda candidate: images_per_s[candidate])
+    close = [
+        candidate
+        for candidate, value in images_per_s.items()
+        if candidate.backend == best.backend and value >= CLOSE_TO_BEST * images_per_s[best]
+    ]
+    return min(close, key=lambda candidate: candidate.threads or 0)
 
 
 def _may_fall_back(settings: TrainSettings) -> bool:
-    """Say whether the CPU may take the place of a GPU that cannot be used."""
+    """Return whether a CPU backend may replace an unavailable GPU."""
     return settings.backend == "cupy" and not settings.no_fallback
 
 
-def _copy(
-    settings: TrainSettings,
-    backend: Backend,
-    images: NDArray[Any],
-    labels: NDArray[Any],
-    make_trainer: MakeTrainer,
-) -> Copy:
-    """Return a copy of the network on a backend; whole sets become batches of many images."""
-    copied = dataclasses.replace(
-        settings,
-        lr=TRIAL_LR,
-        schedule="constant",
-        sampling="shuffle",
-        batch_size=min(settings.batch_size or len(labels), len(labels)),
-    )
-    trainer = make_trainer(copied, backend)
-    return Copy(trainer, trainer.prepare(images, labels))
-
-
-def _measure(
-    copies: Mapping[str, Copy], candidates: Sequence[Candidate]
-) -> tuple[dict[Candidate, float], bool]:
-    """Return the images per second of candidates, and whether the machine had other work."""
-
-    def turn(candidate: Candidate, seconds: float) -> float:
-        return copies[candidate.backend].turn(candidate.threads, seconds)
-
-    with watch_disturbance() as was_disturbed:
-        paces = race(turn, candidates)
-    return paces, was_disturbed()
+def _allowed_selections(settings: TrainSettings) -> dict[str, Selection]:
+    """Return the backends that the settings allow and that can run here, by name."""
+    with usage_errors():
+        selections = select_backends(
+            settings.backend,
+            fallback=_may_fall_back(settings),
+            threads=settings.threads,
+            device=settings.device,
+        )
+    return {selection.backend.name: selection for selection in selections}
 
 
 def _thread_counts(backend: Backend, chosen: int | None, batch_size: int) -> Sequence[int | None]:
-    """Return the numbers of threads to try: powers of two, and as many as there are.
+    """Return the thread counts to try: powers of two, and the maximum.
 
-    A step has no work for more threads than images.
+    A step can use at most one thread per image.
     """
     if backend.max_threads is None:
         return [None]
     if chosen is not None:
         return [chosen]
-    most = min(backend.max_threads, batch_size)
-    return [*(1 << i for i in range((most - 1).bit_length())), most]
+    maximum = min(backend.max_threads, batch_size)
+    return [*(1 << i for i in range((maximum - 1).bit_length())), maximum]
 
 
-def _key(
+def _make_probe(
+    settings: TrainSettings,
+    backend: Backend,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    make_trainer: MakeTrainer,
+) -> ThroughputProbe:
+    """Return a probe that trains the network of the settings on a backend.
+
+    Its batches are shuffled, also if the training uses the whole set at each step.
+    """
+    probe_settings = dataclasses.replace(
+        settings,
+        lr=PROBE_LR,
+        schedule="constant",
+        sampling="shuffle",
+        batch_size=min(settings.batch_size or len(labels), len(labels)),
+    )
+    trainer = make_trainer(probe_settings, backend)
+    return ThroughputProbe(trainer, trainer.prepare(images, labels))
+
+
+def _measure(
+    probes: Mapping[str, ThroughputProbe], candidates: Sequence[Candidate]
+) -> tuple[dict[Candidate, float], bool]:
+    """Return the images per second by candidate, and whether the machine was busy."""
+
+    def measure(candidate: Candidate, seconds: float) -> float:
+        return probes[candidate.backend].measure(candidate.threads, seconds)
+
+    with detect_busy_machine() as was_busy:
+        images_per_s = measure_candidates(measure, candidates)
+    return images_per_s, was_busy()
+
+
+def _cache_key(
     settings: TrainSettings,
     backends: Mapping[str, Backend],
     candidates: Iterable[Candidate],
     images: NDArray[Any],
     batch_size: int,
 ) -> dict[str, Any]:
-    """Return all that the result of a trial depends on."""
+    """Return everything that the measurements depend on."""
     devices = {name: backend.device_info() for name, backend in backends.items()}
     return {
         "mnist_accel": __version__,
@@ -212,27 +235,6 @@ def _key(
         "momentum": settings.momentum,
         "weight_decay": settings.weight_decay,
         "batch_size": batch_size,
-        # A first layer that leaves out zeros takes as long as there are others.
+        # The time of a first layer with sparse (CSR) input depends on the share of nonzero pixels.
         "pixels_not_0": f"{round(10 * np.count_nonzero(images) / images.size)}/10",
     }
-
-
-def _in_words(paces: dict[Candidate, float], winner: Candidate) -> str:
-    """Return the figures: of each backend its best, or of a single one those of its threads."""
-    order = sorted(paces, key=lambda candidate: paces[candidate], reverse=True)
-    order = [winner, *(candidate for candidate in order if candidate != winner)]
-    if len({candidate.backend for candidate in order}) > 1:
-        best = {candidate.backend: candidate for candidate in reversed(order)}
-        order = [candidate for candidate in order if best[candidate.backend] == candidate]
-    (first, *others), one = order[:MOST_FIGURES], len({c.backend for c in order}) == 1
-    words = [f"{first.backend} {format_pace(paces[first])} images/s{_with(first, ' threads')}"]
-    for other in others:
-        name = "" if one else f"{other.backend} "
-        words.append(f"{name}{format_pace(paces[other])}{_with(other)}")
-    return ", ".join(words)
-
-
-def _with(candidate: Candidate, unit: str = "") -> str:
-    """Return the number of threads in words, if there is one."""
-    threads = candidate.threads
-    return "" if threads is None else f" with {threads}{unit.rstrip('s') if threads == 1 else unit}"

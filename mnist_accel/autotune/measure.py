@@ -1,7 +1,7 @@
-"""A measured trial: which backend, with how many threads, trains a network fastest here.
+"""Measure how fast a network trains with each backend and number of threads.
 
-Copies of the network train on a part of the real data, in short turns. What else happens on a
-machine only ever slows them down, so of each the fastest stretch is what counts.
+Separate networks train on a part of the real data in short turns. Other programs on the machine can
+only slow a measurement down, so the fastest time window of each candidate counts.
 """
 
 import math
@@ -19,145 +19,147 @@ from mnist_accel.training.data import TrainingData
 from mnist_accel.training.reports import Callback, StepsReport
 from mnist_accel.training.trainer import Progress, Trainer
 
-# Of all turns together; making ready before them, which may compile, is not counted.
-SECONDS = 0.4
-# What part of the best pace one must have reached after a turn to get another. The first turn may
-# have met with a disturbance, so it rules out only who is far behind.
-STAYS = (1 / 4, 1 / 2, 3 / 4, 1.0)
-# Of each turn the fastest stretch of about so many seconds counts: one that nothing disturbed.
-STRETCH = 0.004
-# Enough not to fit the nearest caches, as the whole set does not.
-EXAMPLES = 8192
-SMALLEST_BATCH = 16
-# A machine is busy if a thread has to leave its core to another more often than this, in a second
-# that it has the core. Three busy programs on two cores made it 90 to 230 times.
-SWITCHES_PER_S = 60
+# Seconds for all measurements together. Preparation, which may compile kernels, is not included.
+BUDGET_S = 0.4
+# After round i, a candidate stays if its throughput is at least this fraction of the best. Other
+# programs may have disturbed its first measurement, so the first round drops only slow candidates.
+MIN_FRACTIONS = (1 / 4, 1 / 2, 3 / 4, 1.0)
+# Length of the time windows of a measurement, of which the fastest counts.
+WINDOW_S = 0.004
+# Training images of a measurement: too many for the fastest caches, like the whole data set.
+NUM_EXAMPLES = 8192
+MIN_BATCH_SIZE = 16
+# The machine counts as busy above this number of involuntary context switches per second of CPU
+# time. With three busy programs on two cores, 90 to 230 were measured.
+MAX_SWITCHES_PER_S = 60
 
 T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to compute.
+    """A combination to measure.
 
     Attributes:
-        backend: its name.
-        threads: how many it may use; None where that is not for us to choose.
+        backend: name of the backend.
+        threads: number of CPU threads; None if the backend does not take a number of threads.
     """
 
     backend: str
     threads: int | None
 
 
-def race(
-    turn: Callable[[T, float], float],
+def measure_candidates(
+    measure: Callable[[T, float], float],
     candidates: Sequence[T],
     *,
-    seconds: float = SECONDS,
+    budget_s: float = BUDGET_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[T, float]:
-    """Return the pace of each candidate in its best turn.
+    """Return the best measured throughput of each candidate.
+
+    Candidates are measured in rounds, and slow ones are dropped after each round.
 
     Args:
-        turn: lets a candidate work for about so many seconds, and returns its pace.
-        candidates: those to compare.
-        seconds: that all turns of all candidates may take together. Each gets its first turn.
-        clock: returns seconds.
+        measure: runs a candidate for about the given number of seconds and returns its throughput.
+        candidates: what to measure.
+        budget_s: seconds for all measurements together. The first round always finishes.
+        clock: returns the time in seconds.
     """
-    share = seconds / (len(STAYS) * len(candidates))
-    end = clock() + seconds
-    paces: dict[T, float] = {}
-    running = list(candidates)
-    for stays in STAYS:
-        for candidate in running:
-            if candidate in paces and clock() + share > end:
-                return paces
-            paces[candidate] = max(turn(candidate, share), paces.get(candidate, 0.0))
-        best = max(paces.values())
-        running = [candidate for candidate in running if paces[candidate] >= stays * best]
-        if len(running) == 1:
+    seconds = budget_s / (len(MIN_FRACTIONS) * len(candidates))
+    end = clock() + budget_s
+    throughput: dict[T, float] = {}
+    remaining = list(candidates)
+    for min_fraction in MIN_FRACTIONS:
+        for candidate in remaining:
+            if candidate in throughput and clock() + seconds > end:
+                return throughput
+            measured = measure(candidate, seconds)
+            throughput[candidate] = max(measured, throughput.get(candidate, 0.0))
+        best = max(throughput.values())
+        remaining = [c for c in remaining if throughput[c] >= min_fraction * best]
+        if len(remaining) == 1:
             break
-    return paces
+    return throughput
 
 
 @contextmanager
-def watch_disturbance() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says, after the block, whether others wanted the same cores."""
+def detect_busy_machine() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns, after the block, whether other programs used the cores."""
     switches, started = _involuntary_switches(), time.process_time()
-    disturbed = False
-    yield lambda: disturbed
+    busy = False
+    yield lambda: busy
     seconds = time.process_time() - started
-    disturbed = _involuntary_switches() - switches > SWITCHES_PER_S * seconds
+    busy = _involuntary_switches() - switches > MAX_SWITCHES_PER_S * seconds
 
 
 def _involuntary_switches() -> int:
-    """Return how often a thread of this process has had to leave its core to another.
-
-    Windows does not count that, so there no machine is held to be busy.
-    """
+    """Return how often the system took the CPU from a thread of this process; 0 on Windows."""
     if sys.platform == "win32":
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-class Copy:
-    """A copy of a network that trains for the trial alone.
+class ThroughputProbe:
+    """Measures the training throughput of a network that is used for nothing else.
 
     Args:
-        trainer: of the copy. Nothing that it holds is anybody else's.
-        data: as the trainer has prepared them.
+        trainer: trainer of the network.
+        data: training data, prepared by the trainer.
     """
 
     def __init__(self, trainer: Trainer, data: TrainingData) -> None:
         self._trainer = trainer
         self._data = data
-        self._wanted = min(trainer.batch_size, data.examples)
-        # By number of threads: the size of a batch, and the least that a step of it took.
+        self._max_batch_size = min(trainer.batch_size, data.examples)
+        # Batch size and shortest time per step in seconds, by number of threads.
         self._steps: dict[int | None, tuple[int, float]] = {}
-        self._train(1, batch_size=min(self._wanted, SMALLEST_BATCH))  # what is compiled, is now
+        # The first step triggers compilation.
+        self._train(1, batch_size=min(self._max_batch_size, MIN_BATCH_SIZE))
 
-    def turn(self, threads: int | None, seconds: float) -> float:
-        """Train for about so many seconds, and return the images per second of the best stretch.
+    def measure(self, threads: int | None, seconds: float) -> float:
+        """Train for about `seconds` and return the images per second of the fastest window.
 
-        A batch with which a step would take a good part of this time is cut: where one step takes
-        so long, its pace hardly depends on the number of images.
+        The batch size grows from `MIN_BATCH_SIZE` up to that of the trainer, as long as a step is
+        shorter than a window. The throughput of longer steps hardly depends on the batch size.
 
         Args:
-            threads: how many may be used; None for the backend's own rule.
-            seconds: to train.
+            threads: number of CPU threads; None for the backend's default.
+            seconds: duration of the training.
         """
         self._trainer.model.backend.threads = threads
-        size, step = self._steps.get(threads, (min(self._wanted, SMALLEST_BATCH), math.inf))
+        first_batch_size = min(self._max_batch_size, MIN_BATCH_SIZE)
+        batch_size, step_s = self._steps.get(threads, (first_batch_size, math.inf))
         best = 0.0
         while seconds > 0:
-            count = max(1, int(min(STRETCH, seconds) / step))
-            images, took = self._train(count, batch_size=size)
-            seconds -= took
-            best = max(best, images / took)
-            step = min(step, took / count)
-            self._steps[threads] = size, step
-            if size < self._wanted and step < STRETCH:
-                size, step = min(2 * size, self._wanted), math.inf
+            steps = max(1, int(min(WINDOW_S, seconds) / step_s))
+            images, elapsed_s = self._train(steps, batch_size=batch_size)
+            seconds -= elapsed_s
+            best = max(best, images / elapsed_s)
+            step_s = min(step_s, elapsed_s / steps)
+            self._steps[threads] = batch_size, step_s
+            if batch_size < self._max_batch_size and step_s < WINDOW_S:
+                batch_size, step_s = min(2 * batch_size, self._max_batch_size), math.inf
         return best
 
     def _train(self, steps: int, *, batch_size: int) -> tuple[int, float]:
-        """Do some steps; return how many images they took, and how many seconds."""
+        """Run some steps; return the number of images and the elapsed seconds."""
         trainer = self._trainer
         trainer.batch_size = batch_size
-        trainer.progress = Progress()  # an epoch under way would have had batches of another size
-        pace = _Pace()
-        trainer.fit(self._data, iterations=steps, callbacks=[pace])
-        return pace.images, max(pace.seconds, 1e-9)
+        trainer.progress = Progress()  # the position in an epoch is invalid for other batch sizes
+        totals = _Totals()
+        trainer.fit(self._data, iterations=steps, callbacks=[totals])
+        return totals.images, max(totals.seconds, 1e-9)
 
 
-class _Pace(Callback):
-    """Adds up images, and the time of their steps."""
+class _Totals(Callback):
+    """Adds up the images and the seconds of all steps."""
 
     def __init__(self) -> None:
         self.images = 0
         self.seconds = 0.0
 
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
-        """Count a chunk."""
+        """Add a chunk."""
         self.images += int(report.images.sum())
         self.seconds += report.seconds

@@ -16,8 +16,9 @@ from dataclasses import asdict
 
 from mnist_accel.commands.argument_types import one_of
 from mnist_accel.commands.exit_codes import EXIT_BACKEND, EXIT_DATA
-from mnist_accel.diagnostics.doctor import BACKEND, DATA, Finding, diagnose
+from mnist_accel.diagnostics.doctor import diagnose
 from mnist_accel.diagnostics.explain import Explanation, explain
+from mnist_accel.diagnostics.findings import BACKEND, DATA, Finding
 from mnist_accel.recipes.models import RECIPES
 
 

@@ -1,1 +1,1 @@
-"""The checks behind `doctor`, `compare` and `gradcheck`."""
+"""What the commands `doctor`, `compare` and `gradcheck` compute."""

@@ -1,7 +1,7 @@
-"""Is it computing the same thing? Backends side by side, tensor by tensor."""
+"""Train a recipe on several backends and compare every tensor with a reference backend."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,15 +23,14 @@ from mnist_accel.util.tolerance import relative_difference, relative_tolerance
 
 @dataclass
 class BackendComparison:
-    """How a backend's training differs from that of the reference.
+    """How the training on a backend differs from that on the reference backend.
 
     Attributes:
         backend: name of the backend.
-        tolerances: largest difference that rounding explains, for each step.
-        errors: for each tensor, in the order of its computation, the relative difference
-            ‖a − b‖ / ‖b‖ at each step.
-        accuracy: on the recipe's part of the test set, after the last step.
-        loss: likewise.
+        tolerances: largest relative difference that rounding explains, by step.
+        errors: relative differences ‖a − b‖ / ‖b‖ by tensor and step, in the order of computation.
+        accuracy: accuracy on the recipe's test images after the last step.
+        loss: loss on the same images.
     """
 
     backend: str
@@ -42,10 +41,10 @@ class BackendComparison:
 
     @property
     def first_divergence(self) -> tuple[int, str] | None:
-        """Step, from 1, and name of the first tensor that differs by more than rounding."""
+        """Step, counted from 1, and name of the first tensor that differs by more than rounding."""
         for step, tolerance in enumerate(self.tolerances):
             for name, errors in self.errors.items():
-                # Written so that a NaN counts as a difference.
+                # `not <=` instead of `>`, so that NaN counts as a difference.
                 if not errors[step] <= tolerance:
                     return step + 1, name
         return None
@@ -63,23 +62,23 @@ def compare_backends(
 ) -> list[BackendComparison]:
     """Train the same recipe on several backends, and compare every tensor of every step.
 
-    Each backend starts from the same weights, sees the same batches and learns at the same rates:
-    those of the recipe, whose schedule spans the steps that are done here.
+    All backends start from the same weights and use the same batches and learning rates. The
+    learning-rate schedule of the recipe spans the compared steps.
 
     Args:
         model_name: name of the recipe.
-        backends: the first is the reference.
-        dataset: trained and evaluated on, as many of its images as the recipe takes.
-        steps: number of updates.
-        batch_size: images a step; the recipe's if None, and the whole set if 0.
-        seed: of weights and batches.
-        dtype: of weights and arithmetic.
+        backends: backends to compare; the first is the reference.
+        dataset: the data set. As in training, the recipe may limit the number of images.
+        steps: number of steps.
+        batch_size: images per step; None for that of the recipe, 0 for the whole set.
+        seed: seed of weights and batches.
+        dtype: dtype of weights and arithmetic.
 
     Returns:
-        A comparison for each backend, the reference (with no errors) included.
+        One comparison per backend, including the reference, whose `errors` are empty.
 
     Raises:
-        ValueError: no recipe has this name, or an argument is out of range.
+        ValueError: the recipe is unknown, or an argument is out of range.
         DivergedError: the loss became NaN or infinite on the reference.
     """
     get_recipe(model_name)
@@ -100,26 +99,11 @@ def compare_backends(
         )
         for backend in backends
     ]
-    reference, *others = trainers
     results = [BackendComparison(backend.name) for backend in backends]
-    sampler = BatchSampler(len(labels), reference.batch_size, reference.sampling, seed)
-    terms = longest_sum(reference.model, reference.batch_size)
-    for step in range(steps):
-        epoch, epoch_step = divmod(step, sampler.steps_per_epoch)
-        ((begin, end),) = sampler.batch_bounds(epoch_step, 1)
-        rows = sampler.order(epoch).rows(begin, end)
-        batch = images[rows], labels[rows]
-        expected: dict[str, NDArray[Any]] = {}
-        reference.train_batch(*batch, observe=_recorder(reference, expected))
-        tolerance = relative_tolerance(dtype, terms=terms, steps=step + 1)
-        for trainer, result in zip(others, results[1:], strict=True):
-            result.tolerances.append(tolerance)
-            tensors: dict[str, NDArray[Any]] = {}
-            with suppress(DivergedError):  # a NaN is a difference, and its tensor is recorded
-                trainer.train_batch(*batch, observe=_recorder(trainer, tensors))
-            for name, tensor in tensors.items():
-                error = relative_difference(tensor, expected[name])
-                result.errors.setdefault(name, []).append(error)
+    terms = longest_sum(trainers[0].model, trainers[0].batch_size)
+    for step, batch in enumerate(_batches(trainers[0], images, labels, steps=steps), start=1):
+        tolerance = relative_tolerance(dtype, terms=terms, steps=step)
+        _compare_step(trainers, results, batch, tolerance)
     limit = settings.limit_test or None
     for trainer, result in zip(trainers, results, strict=True):
         evaluation = evaluate(trainer.model, dataset.x_test[:limit], dataset.t_test[:limit])
@@ -127,8 +111,40 @@ def compare_backends(
     return results
 
 
+def _batches(
+    trainer: Trainer, images: NDArray[Any], labels: NDArray[Any], *, steps: int
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield images and labels of the first steps of a training."""
+    sampler = BatchSampler(len(labels), trainer.batch_size, trainer.sampling, trainer.seed)
+    for step in range(steps):
+        epoch, epoch_step = divmod(step, sampler.steps_per_epoch)
+        ((begin, end),) = sampler.batch_bounds(epoch_step, 1)
+        rows = sampler.order(epoch).rows(begin, end)
+        yield images[rows], labels[rows]
+
+
+def _compare_step(
+    trainers: Sequence[Trainer],
+    results: Sequence[BackendComparison],
+    batch: tuple[NDArray[Any], NDArray[Any]],
+    tolerance: float,
+) -> None:
+    """Run one step on all trainers, and add the differences from the first one to the results."""
+    expected: dict[str, NDArray[Any]] = {}
+    trainers[0].train_batch(*batch, observe=_recorder(trainers[0], expected))
+    for trainer, result in zip(trainers[1:], results[1:], strict=True):
+        result.tolerances.append(tolerance)
+        tensors: dict[str, NDArray[Any]] = {}
+        # A NaN raises this error after its tensor was recorded, and counts as a difference.
+        with suppress(DivergedError):
+            trainer.train_batch(*batch, observe=_recorder(trainer, tensors))
+        for name, tensor in tensors.items():
+            error = relative_difference(tensor, expected[name])
+            result.errors.setdefault(name, []).append(error)
+
+
 def _recorder(trainer: Trainer, tensors: dict[str, NDArray[Any]]) -> Observer:
-    """Return an observer that copies what it is shown of a trainer's update into `tensors`."""
+    """Return an observer that copies the tensors of an update to the host, into `tensors`."""
     to_numpy = trainer.model.backend.to_numpy
 
     def record(name: str, tensor: Any) -> None:
@@ -138,12 +154,12 @@ def _recorder(trainer: Trainer, tensors: dict[str, NDArray[Any]]) -> Observer:
 
 
 def longest_sum(model: Network, batch_size: int) -> int:
-    """Return the number of terms of the longest sum in an update."""
+    """Return the number of terms of the longest sum in one update."""
     longest, shape = batch_size, model.input_shape
     for layer in model.layers:
         output_shape = layer.output_shape(shape)
         longest = max(longest, math.prod(shape))
-        if layer.kind == "conv2d":  # the gradient of a filter sums over positions and images
+        if layer.kind == "conv2d":  # filter gradients sum over positions and images
             longest = max(longest, batch_size * math.prod(output_shape[1:]))
         shape = output_shape
     return longest

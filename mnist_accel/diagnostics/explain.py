@@ -1,4 +1,4 @@
-"""How a recipe is computed on each backend: what `mnist-accel doctor --explain` shows."""
+"""Explain how a recipe is computed on each backend: what `mnist-accel doctor --explain` shows."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from mnist_accel.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Way:
+class TrainingMode:
     """How one backend trains the network.
 
     Attributes:
-        backend: its name.
-        how: in words; where many steps do not run in one call, the reason.
-        max_threads: how many threads of the CPU it takes at most; None where it does not say.
-        remarks: what is special about some of the stages.
+        backend: name of the backend.
+        how: "compiled" or "eager" with a description, or the reason why the backend cannot run.
+        max_threads: largest useful number of CPU threads; None if the backend does not limit it.
+        remarks: remarks on single stages.
     """
 
     backend: str
@@ -28,13 +28,13 @@ class Way:
 
 
 @dataclass(frozen=True)
-class StageInWords:
-    """A stage of compiled epochs.
+class StageDescription:
+    """A stage of the compiled program as text.
 
     Attributes:
-        layer: what it computes.
-        fused: what is computed along with it, while its output is at hand.
-        shapes: of what goes in and what comes out.
+        layer: the layer.
+        fused: operations fused with the layer, or "–".
+        shapes: shapes of input and output of one image.
     """
 
     layer: str
@@ -48,26 +48,26 @@ class Explanation:
 
     Attributes:
         model: name of the recipe.
-        network: its layers.
+        network: layers of the network.
         training: loss, optimizer and batches.
-        ways: of all backends that are known here.
-        stages: of compiled epochs.
-        not_lowered: why there are no stages; empty where there are.
+        ways: how each known backend trains the network.
+        stages: stages of the compiled program; empty if it has none.
+        not_lowered: the reason why there are no stages; empty if there are.
     """
 
     model: str
     network: str
     training: str
-    ways: tuple[Way, ...]
-    stages: tuple[StageInWords, ...]
+    ways: tuple[TrainingMode, ...]
+    stages: tuple[StageDescription, ...]
     not_lowered: str
 
 
 def explain(name: str) -> Explanation:
-    """Return how the recipe called `name` is computed on each backend that is known here.
+    """Return how the recipe called `name` is computed on each known backend.
 
     Raises:
-        ValueError: no recipe has this name.
+        ValueError: the recipe is unknown.
     """
     recipe = get_recipe(name)
     model = create_model(name, backend="numpy")
@@ -80,51 +80,55 @@ def explain(name: str) -> Explanation:
     return Explanation(
         model=name,
         network=model.describe(),
-        training=_training(recipe, model),
-        ways=tuple(_way(recipe, name, *known) for known in available_backends().items()),
-        stages=tuple(_in_words(stage) for stage in stages),
+        training=_describe_training(recipe, model),
+        ways=tuple(
+            _training_mode(recipe, name, backend_name, availability)
+            for backend_name, availability in available_backends().items()
+        ),
+        stages=tuple(_describe_stage(stage) for stage in stages),
         not_lowered=not_lowered,
     )
 
 
-def _training(recipe: Recipe, model: Network) -> str:
+def _describe_training(recipe: Recipe, model: Network) -> str:
     size = recipe.batch_size
-    batches = {0: "the whole set at every step", 1: "one image at a time"}
+    batches = {0: "the whole set at each step", 1: "batches of 1 image"}
     loss = model.loss.kind.replace("_", " ")
-    return f"{loss}, {recipe.optimizer}, {batches.get(size, f'batches of {size}')}"
+    return f"{loss}, {recipe.optimizer}, {batches.get(size, f'batches of {size} images')}"
 
 
-def _way(recipe: Recipe, model: str, backend_name: str, availability: Availability) -> Way:
-    """Return how a backend trains a recipe, by preparing to do so."""
+def _training_mode(
+    recipe: Recipe, model: str, backend_name: str, availability: Availability
+) -> TrainingMode:
+    """Return how a backend trains a recipe, by preparing the training."""
     if not availability.ok:
-        return Way(backend_name, f"cannot run here: {availability.reason}")
+        return TrainingMode(backend_name, f"cannot run here: {availability.reason}")
     backend = get_backend(backend_name)
     trainer = Trainer(create_model(model, backend=backend), recipe.optimizer)
     if trainer.compiled is None:
-        how = f"operation by operation: {trainer.not_compiled}"
-        return Way(backend_name, how, backend.max_threads)
+        return TrainingMode(backend_name, f"eager: {trainer.not_compiled}", backend.max_threads)
     remarks = tuple(
         f"stage {number + 1} takes {remark}"
         for number, remark in trainer.compiled.remarks().items()
     )
-    return Way(backend_name, "whole epochs in one compiled call", backend.max_threads, remarks)
+    how = "compiled: one call runs many steps"
+    return TrainingMode(backend_name, how, backend.max_threads, remarks)
 
 
-def _in_words(stage: Stage) -> StageInWords:
-    words: list[str] = [stage.kind]
-    if stage.kind == "activation":
-        words = [stage.activation]
-    elif stage.activation != "identity":
-        words.append(stage.activation)
+def _describe_stage(stage: Stage) -> StageDescription:
+    layer: str = stage.activation if stage.kind == "activation" else stage.kind
+    fused: list[str] = []
     if stage.kind == "conv2d":
-        words[0] += f" {stage.kernel_size}×{stage.kernel_size}"
-        words[0] += f", padding {stage.padding}" if stage.padding else ""
+        layer += f" {stage.kernel_size}×{stage.kernel_size}"
+        if stage.padding:
+            layer += f", padding {stage.padding}"
+    if stage.kind != "activation" and stage.activation != "identity":
+        fused.append(stage.activation)
     if stage.pooling is not None:
         size = f"{stage.pooling.size}×{stage.pooling.size}"
         if stage.kind == "conv2d":
-            words.append(f"max_pool2d {size}")
+            fused.append(f"max_pool2d {size}")
         else:
-            words[0] += f" {size}"
-    layer, *fused = words
+            layer += f" {size}"
     shapes = ("×".join(map(str, shape)) for shape in (stage.input_shape, stage.output_shape))
-    return StageInWords(layer, ", ".join(fused) or "–", " → ".join(shapes))
+    return StageDescription(layer, ", ".join(fused) or "–", " → ".join(shapes))

@@ -1,10 +1,10 @@
-"""Checking gradients against numbers: does the chain rule, as it is coded, hold?
+"""Compare gradients with finite differences.
 
 For a parameter w, the gradient of the loss L is compared with the central difference
-(L(w + h) − L(w − h)) / 2h. Both are computed in float64, where with h = 1e-4 they agree to about
-eight digits. At a kink (a ReLU at 0, two equal maxima in a pooling window) the loss has no
-gradient, and the two may differ although the code is right; a parameter whose step crosses a kink
-is tried again with smaller steps, which cross it less often.
+(L(w + h) − L(w − h)) / 2h. Both are computed in float64, where they agree to about eight digits
+with h = 1e-4. At a kink (a ReLU at 0, two equal maxima in a pooling patch) the loss has no
+gradient, so the two may differ although the code is correct. Therefore a parameter that fails is
+checked again with smaller h, which cross a kink less often.
 """
 
 from dataclasses import dataclass
@@ -16,21 +16,20 @@ from numpy.typing import NDArray
 from mnist_accel.data.arrays import as_examples
 from mnist_accel.nn.network import Network
 
-STEP = 1e-4
 TOLERANCE = 1e-5
-_SMALLER_STEPS = (STEP, STEP / 10, STEP / 100)
+_INTERVALS = (1e-4, 1e-5, 1e-6)  # h of the central difference, in the order they are tried
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """Result for one parameter array.
+    """The result for one parameter array.
 
     Attributes:
-        name: of the array, such as "W1".
-        shape: of the array.
-        checked: number of its elements that were checked.
-        max_error: largest |gradient − difference| among them, relative to the largest |gradient| of
-            the array (or to 1e-8, if that is larger).
+        name: name of the array, such as "W1".
+        shape: shape of the array.
+        checked: number of checked elements.
+        max_error: largest |gradient − difference| of the checked elements, relative to the largest
+            |gradient| of the array, or to 1e-8 if that is larger.
     """
 
     name: str
@@ -40,7 +39,7 @@ class GradientCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within `TOLERANCE`; a NaN is not."""
+        """Whether the error is within `TOLERANCE`; false for NaN."""
         return self.max_error <= TOLERANCE
 
 
@@ -55,22 +54,23 @@ def check_gradients(
     """Compare the gradients of a network with central differences.
 
     Args:
-        model: a float64 network; its weights are the same afterwards.
-        images: host array in any form `load_mnist` returns. With max-pooling, use images without
-            ties, such as noise: on blank background the rule "all" counts a gradient several times.
+        model: a float64 network. Its weights are restored after the check.
+        images: host array in any form that `load_mnist` returns. For max-pooling, use images
+            without ties, such as noise: with `ties="all"`, blank background counts a gradient
+            several times.
         labels: integers (N,) or one-hot rows.
-        elements: how many elements of each parameter array are checked, drawn at random.
-        seed: of this draw.
+        elements: number of random elements to check per parameter array.
+        seed: seed of the random choice.
 
     Returns:
-        A result for every parameter array, in the order of the layers.
+        One result per parameter array, in the order of the layers.
 
     Raises:
-        ValueError: the network is not float64, or the images or labels are wrong.
-        TypeError: images or labels have a dtype that is not theirs.
+        ValueError: the network is not float64, or shape or values of images or labels are wrong.
+        TypeError: images or labels have a wrong dtype.
     """
     if model.dtype != "float64":
-        raise ValueError(f"gradients are checked in float64, but the network is {model.dtype}")
+        raise ValueError(f"the network must be float64, got {model.dtype}")
     if elements < 1:
         raise ValueError(f"elements must be at least 1, got {elements}")
     rng = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def check_gradients(
 
 
 class _Loss:
-    """The loss of a network on one batch, as a function of its parameters."""
+    """The loss of a network on one batch as a function of its parameters."""
 
     def __init__(self, model: Network, images: NDArray[Any], labels: NDArray[Any]) -> None:
         backend = model.backend
@@ -106,7 +106,7 @@ class _Loss:
         self._labels = backend.asarray(indices)
 
     def gradients(self) -> dict[str, NDArray[Any]]:
-        """Return the gradient of the loss by the chain rule."""
+        """Return the gradient of the loss by backpropagation."""
         model = self._model
         logits, tape = model.forward(self._x)
         _, dlogits = model.loss.value_and_gradient(model.backend, logits, self._labels)
@@ -114,26 +114,26 @@ class _Loss:
         return model.gradients.to_host()
 
     def error(self, name: str, position: int, gradient: float) -> float:
-        """Return |gradient − difference| of one element, with the step where they agree best."""
+        """Return the smallest |gradient − difference| of one element over the intervals."""
         scale = max(1e-8, abs(gradient))
         error = float("inf")
-        for step in _SMALLER_STEPS:
-            error = min(error, abs(gradient - self._difference(name, position, step)))
+        for interval in _INTERVALS:
+            error = min(error, abs(gradient - self._difference(name, position, interval)))
             if error <= TOLERANCE * scale:
                 break
         return error
 
-    def _difference(self, name: str, position: int, step: float) -> float:
-        """Return the central difference at one element, whose value is put back."""
+    def _difference(self, name: str, position: int, interval: float) -> float:
+        """Return the central difference at one element, and restore its value."""
         view = self._model.parameters.views[name]
         index = tuple(int(i) for i in np.unravel_index(position, view.shape))
         value = float(view[index])
-        view[index] = value + step
+        view[index] = value + interval
         above = self._value()
-        view[index] = value - step
+        view[index] = value - interval
         below = self._value()
         view[index] = value
-        return (above - below) / (2 * step)
+        return (above - below) / (2 * interval)
 
     def _value(self) -> float:
         model = self._model

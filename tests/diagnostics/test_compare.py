@@ -1,4 +1,4 @@
-"""`compare` finds the backend that computes something else, and where it begins to."""
+"""`compare` finds the first tensor that differs between backends."""
 
 import dataclasses
 
@@ -22,15 +22,15 @@ def digits():
 
 
 def broken(operation, damage):
-    """A NumPy backend, one operation of which does damage to the arrays that it returns."""
+    """Return a NumPy backend class in which `damage` changes the results of one operation."""
 
-    def wrong(self, *args, **settings):
+    def damaged(self, *args, **settings):
         result = getattr(NumpyBackend, operation)(self, *args, **settings)
         if not isinstance(result, tuple):
             return damage(result)
         return tuple(part if part is None or part.ndim == 0 else damage(part) for part in result)
 
-    return type("Broken", (NumpyBackend,), {"name": "broken", operation: wrong})
+    return type("Broken", (NumpyBackend,), {"name": "broken", operation: damaged})
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_first_tensor_that_differs_is_named(digits, operation, factor, first):
     assert {len(errors) for errors in result.errors.values()} == {3}
 
 
-def test_difference_that_comes_later_is_given_its_step(digits):
-    class Tires(NumpyBackend):
+def test_later_difference_is_reported_with_its_step(digits):
+    class WrongThirdUpdate(NumpyBackend):
         updates = 0
 
         def update(self, rule, weights, grads, state, *, lr, step):
@@ -65,7 +65,7 @@ def test_difference_that_comes_later_is_given_its_step(digits):
             lr *= 1.1 if self.updates == 3 else 1
             super().update(rule, weights, grads, state, lr=lr, step=step)
 
-    _, result = compare_backends("two-layer", [NumpyBackend(), Tires()], digits, steps=4)
+    _, result = compare_backends("two-layer", [NumpyBackend(), WrongThirdUpdate()], digits, steps=4)
     assert result.first_divergence == (3, "W1 after the update")
 
 
@@ -84,8 +84,7 @@ def test_every_tensor_of_an_update_is_compared(digits):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_is_compared_is_the_training_of_the_recipe(digits, name):
-    """Its images, its batches, its rates."""
+def test_comparison_uses_images_batches_and_rates_of_the_recipe(digits, name):
     recipe, steps = RECIPES[name], 3
     trainer = Trainer(
         create_model(name, backend="numpy", seed=5),
@@ -103,7 +102,7 @@ def test_what_is_compared_is_the_training_of_the_recipe(digits, name):
 
 
 def test_only_the_test_images_of_the_recipe_are_evaluated(digits):
-    """The recipe `cnn` takes a thousand."""
+    """The recipe `cnn` uses 1000."""
     many = dataclasses.replace(
         digits, x_test=np.tile(digits.x_test[:1], (1200, 1, 1)), t_test=np.zeros(1200, np.uint8)
     )
@@ -114,7 +113,7 @@ def test_only_the_test_images_of_the_recipe_are_evaluated(digits):
     assert result.loss == expected.loss
 
 
-def test_backend_that_makes_nan_fails_the_comparison(capsys, monkeypatch):
+def test_nan_fails_the_comparison(capsys, monkeypatch):
     nan = broken("activation", lambda array: array * np.float32(np.nan))
     monkeypatch.setitem(registry._registered, nan.name, nan)
     arguments = ["compare", "--dataset", "digits", "--iterations", "2"]

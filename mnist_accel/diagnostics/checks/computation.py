@@ -1,0 +1,91 @@
+"""Checks of the GPU, the backends and their threads."""
+
+import os
+from collections.abc import Iterator
+
+from mnist_accel.diagnostics.findings import (
+    BACKEND,
+    Finding,
+    Status,
+    threads_finding,
+    writable_finding,
+)
+
+# Stages of CuPy that fail without a GPU. If a later stage fails, a GPU is present but unusable.
+_STAGES_WITHOUT_GPU = ("CuPy", "driver", "device")
+
+BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def gpu() -> Iterator[Finding]:
+    """Check the GPU from the driver to a test kernel."""
+    from backends import probe_cupy
+
+    for stage, found in probe_cupy():
+        name = stage if stage == "CuPy" else f"GPU: {stage}"
+        if found is None:
+            yield Finding(name, "skipped", "an earlier check failed")
+        elif found.ok:
+            yield Finding(name, "ok", found.reason)
+        else:
+            status: Status = "WARN" if stage in _STAGES_WITHOUT_GPU else "problem"
+            yield Finding(name, status, found.reason, found.remedy)
+
+
+def backends() -> Iterator[Finding]:
+    """Check which backends can run, and which one "auto" selects."""
+    from backends import BackendUnavailableError, available_backends, select_backend
+
+    for name, found in available_backends().items():
+        if name != "cupy":  # see `gpu`
+            status: Status = "ok" if found.ok else "WARN"
+            yield Finding(f"backend {name}", status, found.reason, found.remedy)
+    try:
+        best = select_backend("auto", fallback=False)
+    except BackendUnavailableError as error:
+        yield Finding(BACKEND, "problem", error.availability.reason, "reinstall mnist-accel")
+    else:
+        yield Finding(BACKEND, "ok", f"{best.backend.name}: {best.reason}")
+
+
+def numba_kernels() -> Iterator[Finding]:
+    """Check that Numba compiles kernels, and its threads and its cache."""
+    from backends import available_backends, probe_numba
+
+    settings = " ".join(sorted(name for name in os.environ if name.startswith("NUMBA_")))
+    unset = f"unset {settings}" if settings else ""
+    if not available_backends()["numba"].ok:
+        yield Finding("Numba kernels", "skipped", "the backend numba cannot run", unset)
+        return
+    state = probe_numba()
+    if not state.compiles:
+        yield Finding(
+            "Numba kernels",
+            "WARN",
+            "NUMBA_DISABLE_JIT is set: kernels run as Python code, hundreds of times slower",
+            "unset NUMBA_DISABLE_JIT",
+        )
+        return
+    yield Finding("Numba kernels", "ok", "a test kernel was compiled, or loaded from the cache")
+    yield threads_finding(
+        "Numba threads", state.threads, "thread pool of this program", ("NUMBA_NUM_THREADS",)
+    )
+    if state.cache is not None:
+        yield writable_finding(
+            "Numba cache",
+            state.cache,
+            otherwise="WARN",
+            remedy="set NUMBA_CACHE_DIR to a writable folder; otherwise each start of the program "
+            "compiles the kernels again",
+        )
+
+
+def blas() -> Iterator[Finding]:
+    """Check the threads of NumPy's BLAS."""
+    import numpy as np  # noqa: F401  # loads the BLAS library, so that threadpoolctl finds it
+    from threadpoolctl import threadpool_info
+
+    for pool in threadpool_info():
+        if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
+            detail = f"{pool['internal_api']} {pool['version']}"
+            yield threads_finding("NumPy's BLAS", pool["num_threads"], detail, BLAS_VARIABLES)

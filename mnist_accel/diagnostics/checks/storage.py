@@ -1,0 +1,82 @@
+"""Checks of the data set, the caches and the folder of runs."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from mnist_accel.diagnostics.findings import DATA, Finding, writable_finding
+from mnist_accel.util.text import count, one_line
+
+_FETCH = "python -m mnist_accel data"
+
+
+def data() -> Iterator[Finding]:
+    """Check that MNIST is on this machine and intact."""
+    from mnist_accel.data.sources.cache import DataCache
+    from mnist_accel.data.sources.digests import MNIST
+    from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_folder, user_folder
+    from mnist_accel.data.sources.local_copies import LocalCopies
+    from mnist_accel.errors import DataError
+
+    folder = user_folder(MNIST.name, None)
+    if folder is not None:
+        source = f"{ENVIRONMENT_VARIABLE} is {folder}"
+        try:
+            read_folder(folder, MNIST)
+        except (DataError, OSError) as error:
+            remedy = f"put the four files of MNIST there, or unset {ENVIRONMENT_VARIABLE}"
+            yield Finding(DATA, "problem", f"{source}: {one_line(error)}", remedy)
+        else:
+            yield Finding(DATA, "ok", f"{source}: it contains MNIST, intact")
+        return
+    cache = DataCache().folder(MNIST.name)
+    if cache.is_dir():
+        try:
+            read_folder(cache, MNIST)
+        except (DataError, OSError) as error:
+            detail = f"the cached MNIST is unusable and will be fetched again: {one_line(error)}"
+            yield Finding(DATA, "WARN", detail, _FETCH)
+        else:
+            yield Finding(DATA, "ok", f"MNIST is in {cache}, intact")
+    else:
+        try:
+            _, source = LocalCopies().read(MNIST)
+        except (DataError, OSError):
+            detail = "MNIST is not on this machine; the first use downloads it"
+            yield Finding(DATA, "WARN", detail, _FETCH)
+        else:
+            yield Finding(DATA, "ok", f"MNIST is available, intact: {source}")
+    yield writable_finding(
+        "data cache",
+        cache,
+        otherwise="WARN",
+        remedy=f"make it writable, or put MNIST in another folder and set {ENVIRONMENT_VARIABLE}",
+    )
+
+
+def autotune_cache() -> Iterator[Finding]:
+    """Check the cache of measured backends and thread counts."""
+    from mnist_accel.autotune.cache import measurements_folder
+
+    folder = measurements_folder()
+    found = writable_finding(
+        "autotune cache",
+        folder,
+        otherwise="WARN",
+        remedy="make it writable; otherwise each training measures backends and threads again",
+    )
+    if found.status == "ok":
+        results = count(len(list(folder.glob("*.json"))), "result")
+        found = replace(found, detail=f"{results} in {folder}; to measure again, delete the folder")
+    yield found
+
+
+def run_folder() -> Iterator[Finding]:
+    """Check that new run folders can be created."""
+    from mnist_accel.runs.folder import DEFAULT_PARENT
+
+    yield writable_finding(
+        "run folder",
+        DEFAULT_PARENT.absolute(),
+        otherwise="problem",
+        remedy="change to a writable folder, or train with --out DIR",
+    )
