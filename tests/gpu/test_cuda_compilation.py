@@ -1,4 +1,7 @@
-"""Every kernel compiles for every GPU that is supported, within the registers it says it needs."""
+"""Every kernel compiles for every supported GPU within its register budget, without spills.
+
+The budget is in a comment above the kernel. The tests need NVRTC, but no GPU.
+"""
 
 import functools
 import itertools
@@ -21,23 +24,21 @@ from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support import nvrtc
-from tests.support.cuda_emulator.build import kernels_in
+from tests.support.cuda_emulator.build import KERNEL, kernels_in
 from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
 from tests.support.emulated_backend import EmulatedBackend
 
 FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
-BUDGET = re.compile(
-    r'// At most (\d+) registers\.\nextern "C" __global__ void\s+'
-    r"(?:TOGETHER\s+)?(?:__launch_bounds__\([\w, ]+\)\s+)?(\w+)\("
-)
+BUDGET = re.compile(r"// At most (\d+) registers\.\n" + KERNEL.pattern)
 FILES = sorted(path.stem for path in FOLDER.glob("*.cu"))
 Constants = dict[str, str | int]
 Options = tuple[str, ...]
 DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}
-LATER: Constants = {"CAPTURED": 1}  # a stage of a captured step
-FIRST: Constants = {"PIXEL": "uint8", **LATER}  # the first of them, which reads the data set
+LATER: Constants = {"CAPTURED": 1}  # a stage of a graph step
+FIRST: Constants = {"PIXEL": "uint8", **LATER}  # the first stage, which reads the data set
 SMALL: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10}
-# What recipes launch is compiled for every GPU; for this, which they do not, one GPU stands.
+# Variants that no recipe launches. They are compiled for one architecture only; the variants that
+# recipes launch are compiled for all.
 OTHERS: dict[str, list[Constants]] = {
     "activations": [{"ACTIVATION": "TANH", **FIRST}],
     "batches": [{"PIXEL": "float"}],
@@ -93,20 +94,22 @@ OTHERS: dict[str, list[Constants]] = {
         for loss in ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY")
     ],
 }
-# The one file that no recipe needs.
+# The only file that no recipe launches.
 NO_RECIPE = {"activations": {options_for("float32", ACTIVATION="SIGMOID")}}
 
 
-AS_IS = head.WANTED_BLOCKS, launches.WANTED_THREADS
-LARGE_BATCHES = 2, 1  # threads that have as much to do as in batches of thousands
+# Numbers of blocks and threads that a launch aims for. With the small numbers each thread does as
+# much work as with batches of thousands of images.
+DEFAULT_SIZES = head.WANTED_BLOCKS, launches.WANTED_THREADS
+SIZES_OF_LARGE_BATCHES = 2, 1
 
 
 @functools.cache
 def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Options]]:
-    """The options, by file, of all that recipes launch, compiled as a whole and step by step."""
+    """Return, by file, the options of all kernels that the recipes launch, compiled and eager."""
     found: dict[str, set[Options]] = defaultdict(set, NO_RECIPE)
 
-    def note(kernels: Kernels, file: str, name: str, options: Options) -> Any:
+    def record(kernels: Kernels, file: str, name: str, options: Options) -> Any:
         found[file].add(options)
         return Mock()
 
@@ -122,13 +125,13 @@ def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Op
         trainer.fit(images, np.zeros(batch_size, np.int64), iterations=1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Kernels, "_function", note)
-        patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # nothing fills it
+        patch.setattr(Kernels, "_function", record)
+        patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # no kernel fills the memory
         for (blocks, threads), name in itertools.product(sizes, RECIPES):
             patch.setattr(head, "WANTED_BLOCKS", blocks)
             patch.setattr(launches, "WANTED_THREADS", threads)
             own = RECIPES[name].batch_size or 60_000
-            for batch_size in {own, max(own, 17)}:  # beyond 16 all are graphs
+            for batch_size in {own, max(own, 17)}:  # above 16, no kernel is persistent
                 launch(name, batch_size, compiled=True)
             launch(name, 17, compiled=False)
     return found
@@ -137,20 +140,20 @@ def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Op
 needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
 
 
-def test_all_images_at_once_are_taken_by_large_tiles() -> None:
-    """By fcnn; other recipes have small ones in batches of their own size."""
+def test_only_full_batch_training_uses_large_tiles() -> None:
+    """`fcnn` trains with all images at once; the other recipes use small tiles."""
     for file, expected in (("linear", {4, 8}), ("head", {8}), ("descend", {4, 8})):
-        options = set().union(*launched(AS_IS)[file])
+        options = set().union(*launched(DEFAULT_SIZES)[file])
         assert {side for side in (4, 8) if f"-DSIDE={side}" in options} == expected
 
 
-def test_every_file_is_compiled() -> None:
+def test_recipes_launch_kernels_of_every_file() -> None:
     for clusters in (True, False):
-        assert sorted(launched(AS_IS, clusters=clusters)) == FILES
+        assert sorted(launched(DEFAULT_SIZES, clusters=clusters)) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_kernel_has_a_budget(file: str) -> None:
+def test_every_kernel_has_a_register_budget(file: str) -> None:
     code = source(file)
     assert kernels_in(code)
     assert [name for _, name in BUDGET.findall(code)] == kernels_in(code)
@@ -168,25 +171,25 @@ def assert_fits(code: str, options: Options, architecture: int) -> None:
 
 @pytest.fixture(params=nvrtc.ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> int:
-    """Every GPU that is supported."""
+    """Each supported compute capability."""
     number: int = request.param
     if number not in nvrtc.architectures():
-        pytest.skip(f"this NVRTC does not know sm_{number}; 12.9 does")
+        pytest.skip(f"this NVRTC does not support sm_{number}; NVRTC 12.9 does")
     return number
 
 
 @needs_nvrtc
 @pytest.mark.parametrize("file", FILES)
-def test_what_recipes_launch_fits_every_gpu(file: str, architecture: int) -> None:
-    """At their own size of a batch and in small ones; of large ones, one GPU stands for all."""
-    sizes = (AS_IS, LARGE_BATCHES) if architecture == 90 else (AS_IS,)
+def test_kernels_of_recipes_fit_every_architecture(file: str, architecture: int) -> None:
+    """With the batch size of the recipe and with small ones; on sm_90 also with large ones."""
+    sizes = (DEFAULT_SIZES, SIZES_OF_LARGE_BATCHES) if architecture == 90 else (DEFAULT_SIZES,)
     clusters = bool(persistent.together(architecture))
     for options in launched(*sizes, clusters=clusters)[file]:
         assert_fits(source(file), options, architecture)
 
 
 @needs_nvrtc
-def test_kernels_that_measure_fit_every_gpu(architecture: int) -> None:
+def test_kernels_of_the_overheads_benchmark_fit_every_architecture(architecture: int) -> None:
     clusters = persistent.together(architecture)
     options = options_for("float32", CHAINS=overheads.CHAINS, BLOCKS=8, **clusters)
     assert_fits(overheads.source(), options, architecture)
@@ -201,7 +204,7 @@ def test_kernels_that_measure_fit_every_gpu(architecture: int) -> None:
         for constants in variants
     ],
 )
-def test_other_variants_fit(file: str, constants: Constants) -> None:
+def test_variants_outside_the_recipes_fit(file: str, constants: Constants) -> None:
     assert_fits(source(file), options_for("float32", **constants), 90)
 
 
@@ -211,8 +214,8 @@ def test_other_variants_fit(file: str, constants: Constants) -> None:
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     wider = [
         tuple(option.replace("=float", "=double") for option in options)
-        for options in launched(LARGE_BATCHES)[file]  # which take the most registers
-        if "-DSIDE=8" not in options  # those are for float32 alone
+        for options in launched(SIZES_OF_LARGE_BATCHES)[file]  # they use the most registers
+        if "-DSIDE=8" not in options  # large tiles exist only in float32
     ]
     assert wider
     for options in wider:
@@ -221,13 +224,13 @@ def test_kernels_compile_in_float64_without_spills(file: str) -> None:
 
 
 @needs_nvrtc
-def test_the_largest_network_that_stays_fits_the_shared_memory() -> None:
-    """That of the rule is that of the compiler."""
+def test_largest_persistent_mlp_fits_the_shared_memory() -> None:
+    """The Python rule accepts exactly the networks that the compiler accepts."""
 
     def constants(hidden: int) -> Constants | None:
-        row = [layers.Linear(hidden), layers.ReLU(), layers.Linear(10)]
+        stack = [layers.Linear(hidden), layers.ReLU(), layers.Linear(10)]
         loss = losses.SoftmaxCrossEntropy()
-        model = Network(row, loss, input_shape=(784,), backend=EmulatedBackend())
+        model = Network(stack, loss, input_shape=(784,), backend=EmulatedBackend())
         program = lower_training(model, optimizers.SGD())
         return persistent.small_batches(program, capability=90, multiprocessors=132)
 
@@ -241,14 +244,14 @@ def test_the_largest_network_that_stays_fits_the_shared_memory() -> None:
 
 
 @needs_nvrtc
-def test_a_mistake_is_shown_with_its_place() -> None:
+def test_compile_error_names_file_and_line() -> None:
     code = source("batches").replace("real(pixel)", "reel(pixel)")
     with pytest.raises(nvrtc.CompilerError, match=r'common\.cuh\(\d+\): error.*"reel"'):
         nvrtc.compile_source(code, options_for("float32", PIXEL="uint8"), architecture=90)
 
 
 @needs_nvrtc
-def test_spilled_registers_are_seen() -> None:
+def test_register_spills_are_detected() -> None:
     code = """
 extern "C" __global__ void __launch_bounds__(1024) spill(float* x) {
   float kept[200];

@@ -1,4 +1,4 @@
-"""NVIDIA's runtime compiler, which needs neither a GPU nor a driver, by way of ctypes."""
+"""Calls NVRTC, NVIDIA's runtime compiler, through ctypes. It needs neither a GPU nor a driver."""
 
 import ctypes
 import functools
@@ -18,11 +18,11 @@ _USED = re.compile(r"Used (\d+) registers")
 
 @dataclass(frozen=True)
 class Usage:
-    """What a kernel takes of a multiprocessor.
+    """Resource usage of a kernel.
 
     Attributes:
-        registers: of a thread.
-        spilled_bytes: what did not fit them, read or written.
+        registers: number of registers per thread.
+        spilled_bytes: bytes per thread that spilled to local memory: stack frame, stores and loads.
     """
 
     registers: int
@@ -30,12 +30,12 @@ class Usage:
 
 
 class CompilerError(Exception):
-    """A source does not compile; the message is the compiler's."""
+    """A source does not compile; the message is the log of the compiler."""
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Load NVRTC from its wheel or from the system; None where there is none."""
+    """Load NVRTC from its wheel or from the system; return None if it is not installed."""
     for package in ("nvidia.cuda_nvrtc", "nvidia.cu13"):
         try:
             spec = importlib.util.find_spec(package)
@@ -49,7 +49,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def architectures() -> list[int]:
-    """The compute capabilities that this NVRTC knows, of those that are supported here."""
+    """Return the compute capabilities that both this NVRTC and this project support."""
     nvrtc = library()
     assert nvrtc is not None, MISSING
     count = ctypes.c_int()
@@ -60,10 +60,15 @@ def architectures() -> list[int]:
 
 
 def compile_source(code: str, options: Sequence[str], *, architecture: int) -> dict[str, Usage]:
-    """Compile a source for a GPU; return what each of its kernels uses.
+    """Compile a source; return the resource usage of each kernel.
+
+    Args:
+        code: CUDA C++.
+        options: options for NVRTC.
+        architecture: compute capability, such as 90.
 
     Raises:
-        CompilerError: it does not compile.
+        CompilerError: the source does not compile.
     """
     nvrtc = library()
     assert nvrtc is not None, MISSING
@@ -72,10 +77,9 @@ def compile_source(code: str, options: Sequence[str], *, architecture: int) -> d
         ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None
     )
     assert status == 0, f"nvrtcCreateProgram returned {status}"
-    every = [*options, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v"]
-    status = nvrtc.nvrtcCompileProgram(
-        program, len(every), (ctypes.c_char_p * len(every))(*map(str.encode, every))
-    )
+    all_options = [*options, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v"]
+    encoded = (ctypes.c_char_p * len(all_options))(*map(str.encode, all_options))
+    status = nvrtc.nvrtcCompileProgram(program, len(all_options), encoded)
     size = ctypes.c_size_t()
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
@@ -87,13 +91,13 @@ def compile_source(code: str, options: Sequence[str], *, architecture: int) -> d
 
 
 def _usage(log: str) -> dict[str, Usage]:
-    """Read the log of the assembler, which has a part for each kernel."""
-    _, *parts = _ENTRY.split(log)
-    found = {}
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
+    """Parse the log of ptxas, which has one section per kernel."""
+    _, *sections = _ENTRY.split(log)
+    usage = {}
+    for name, text in zip(sections[::2], sections[1::2], strict=True):
         registers = _USED.search(text)
-        spills = _SPILLS.findall(text)  # of the kernel, and of functions that it calls
+        spills = _SPILLS.findall(text)  # of the kernel and of the functions that it calls
         assert registers is not None, text
         assert spills, text
-        found[name] = Usage(int(registers[1]), sum(int(size) for sizes in spills for size in sizes))
-    return found
+        usage[name] = Usage(int(registers[1]), sum(int(size) for sizes in spills for size in sizes))
+    return usage
