@@ -9,3 +9,9 @@ from tests.support.emulated_backend import EmulatedBackend
 def emulated() -> EmulatedBackend:
     """The CuPy backend on the CUDA emulator, with default settings."""
     return EmulatedBackend()
+
+
+@pytest.fixture
+def cupy():
+    """The real CuPy, which can be imported without a GPU."""
+    return pytest.importorskip("cupy", reason="CuPy is not installed")
