@@ -1,1 +1,1 @@
-"""Reading and writing weights and checkpoints."""
+"""Save and load networks, trainings, and weights of older programs."""

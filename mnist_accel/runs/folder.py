@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.checkpoints.checkpoint import LAST
+from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME
 from mnist_accel.errors import DataError, UsageError
 from mnist_accel.util.files import remove_unfinished, write_atomically
 
@@ -37,7 +37,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
         self.model = path / "model.safetensors"
-        self.checkpoint = path / "checkpoint" / LAST
+        self.checkpoint = path / "checkpoint" / CHECKPOINT_NAME
 
     @classmethod
     def create(cls, out: str | None, *, model: str, backend: str, now: datetime) -> "RunFolder":

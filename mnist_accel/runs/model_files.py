@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from backends import Backend
-from mnist_accel.checkpoints.checkpoint import LAST, load_model
+from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, load_model
 from mnist_accel.checkpoints.legacy_weights import read_legacy_weights
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.errors import DataError, usage_errors
@@ -54,7 +54,7 @@ def open_model(path: Path, *, backend: Backend, legacy_model: str | None = None)
         return open_legacy_weights(path, backend=backend, model=legacy_model)
     if not path.exists():
         raise DataError(f"there is no file or folder {path}; {_REMEDY}")
-    if path.is_dir() and not (path / LAST).exists():
+    if path.is_dir() and not (path / CHECKPOINT_NAME).exists():
         return _open_run(RunFolder(path), backend=backend)
     return load_model(path, backend=backend)
 

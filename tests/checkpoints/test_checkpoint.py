@@ -1,4 +1,4 @@
-"""A checkpoint says all of a training, and a file that was touched says nothing."""
+"""Checkpoints restore a training completely, and damaged files are rejected."""
 
 import json
 import re
@@ -62,8 +62,8 @@ def assert_same_training(one, other):
 
 @pytest.mark.parametrize("stop", [1, 4, 6])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_goes_on_where_it_was(name, stop, images, labels, tmp_path):
-    """Four steps an epoch: stopped after the first, at the end of an epoch, and within one."""
+def test_resumed_training_equals_an_uninterrupted_one(name, stop, images, labels, tmp_path):
+    """An epoch has four steps, so the training stops within an epoch or at its end."""
 
     def new():
         return trainer(create_optimizer(name, lr=0.01, weight_decay=0.1), total_steps=STEPS)
@@ -74,7 +74,7 @@ def test_every_optimizer_goes_on_where_it_was(name, stop, images, labels, tmp_pa
     ma.save_checkpoint(tmp_path / "checkpoint", first)
     resumed = ma.load_checkpoint(tmp_path / "checkpoint", backend="numpy")
     resumed.fit(images, labels, iterations=STEPS - stop)
-    resumed.progress.epoch_seconds = straight.progress.epoch_seconds  # as long as it takes
+    resumed.progress.epoch_seconds = straight.progress.epoch_seconds  # times differ
     assert_same_training(resumed, straight)
 
 
@@ -88,7 +88,7 @@ def test_every_optimizer_goes_on_where_it_was(name, stop, images, labels, tmp_pa
         OneCycleSchedule(warmup=0.4),
     ],
 )
-def test_every_schedule_goes_on_where_it_was(schedule, images, labels, tmp_path):
+def test_schedules_are_restored(schedule, images, labels, tmp_path):
     one = trainer(SGD(momentum=0.8, nesterov=True), schedule=schedule, total_steps=STEPS)
     one.fit(images, labels, iterations=5)
     ma.save_checkpoint(tmp_path / "checkpoint", one)
@@ -97,7 +97,7 @@ def test_every_schedule_goes_on_where_it_was(schedule, images, labels, tmp_path)
     assert other.learning_rate() == one.learning_rate()
 
 
-def test_a_network_of_ones_own_comes_back_whole(images, tmp_path):
+def test_custom_network_is_restored_completely(images, tmp_path):
     network = Network(
         [
             Conv2d(2, kernel_size=3, stride=2, padding=1, bias=False, uniform=True),
@@ -125,7 +125,7 @@ def test_a_network_of_ones_own_comes_back_whole(images, tmp_path):
     assert np.array_equal(loaded.predict_proba(images), network.predict_proba(images))
 
 
-def test_numbers_of_numpy_can_be_saved(images, labels, tmp_path):
+def test_settings_may_be_numpy_scalars(images, labels, tmp_path):
     three = np.int64(3)
     network = Network(
         [
@@ -151,7 +151,7 @@ def test_numbers_of_numpy_can_be_saved(images, labels, tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A small checkpoint, its bytes, and a path to write damaged ones to."""
+    """The bytes of a small checkpoint, and a path for damaged versions."""
     path = tmp_path_factory.mktemp("saved") / "checkpoint"
     ma.save_checkpoint(path, trainer("momentum"))
     return path.read_bytes(), path.with_name("damaged")
@@ -159,8 +159,8 @@ def saved(tmp_path_factory):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_changed_bit_goes_unnoticed(saved, data):
-    """Nor in the header: a bit there makes another learning rate, or another step."""
+def test_any_changed_bit_is_detected(saved, data):
+    """This includes the header, where a bit could change the learning rate or the step."""
     content, path = saved
     header = 8 + int.from_bytes(content[:8], "little")
     position = data.draw(st.integers(0, header - 1) | st.integers(0, len(content) - 1))
@@ -174,7 +174,7 @@ def test_no_changed_bit_goes_unnoticed(saved, data):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_missing_end_goes_unnoticed(saved, data):
+def test_truncated_file_is_detected(saved, data):
     content, path = saved
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     with pytest.raises(ma.CheckpointError):
@@ -183,7 +183,7 @@ def test_no_missing_end_goes_unnoticed(saved, data):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=st.binary(max_size=200))
-def test_no_other_file_is_taken_for_a_checkpoint(saved, content):
+def test_arbitrary_file_is_rejected(saved, content):
     _, path = saved
     path.write_bytes(content)
     with pytest.raises(ma.CheckpointError):
@@ -199,7 +199,7 @@ def test_no_other_file_is_taken_for_a_checkpoint(saved, content):
         ('"kind": "relu"', '"kind": "tanh"'),
     ],
 )
-def test_edited_header_is_refused(saved, old, new):
+def test_edited_header_is_rejected(saved, old, new):
     content, path = saved
     text = content.decode("latin-1")
     escaped = [json.dumps(word)[1:-1] for word in (old, new)]
@@ -209,7 +209,7 @@ def test_edited_header_is_refused(saved, old, new):
         ma.load_checkpoint(path, backend="numpy")
 
 
-def test_file_of_a_later_version_is_refused_by_its_format(saved):
+def test_file_of_a_later_version_is_rejected_by_its_format(saved):
     content, path = saved
     path.write_bytes(content.replace(b"mnist_accel/1", b"mnist_accel/9"))
     with pytest.raises(ma.CheckpointError, match="format 'mnist_accel/9', expected 'mnist_accel/1"):
@@ -227,30 +227,30 @@ def test_other_programs_can_read_the_weights(saved, tmp_path):
     assert all(np.array_equal(state[key], weights[key]) for key in weights)
 
 
-@pytest.mark.parametrize("place", ["file/checkpoint", "folder"])
-def test_place_that_cannot_be_written_is_said(place, tmp_path):
-    (tmp_path / "file").write_text("in the way")
+@pytest.mark.parametrize("path", ["file/checkpoint", "folder"])
+def test_error_names_the_path_that_cannot_be_written(path, tmp_path):
+    (tmp_path / "file").write_text("a file in place of the folder")
     (tmp_path / "folder" / "last.safetensors").mkdir(parents=True)
-    with pytest.raises(ma.CheckpointError, match=re.escape(f"cannot write {tmp_path / place}")):
-        ma.save_checkpoint(tmp_path / place, trainer())
+    with pytest.raises(ma.CheckpointError, match=re.escape(f"cannot write {tmp_path / path}")):
+        ma.save_checkpoint(tmp_path / path, trainer())
 
 
-def test_missing_folders_are_made(tmp_path):
+def test_missing_folders_are_created(tmp_path):
     ma.save_checkpoint(tmp_path / "a" / "b" / "checkpoint", trainer())
     assert ma.load_checkpoint(tmp_path / "a" / "b" / "checkpoint", backend="numpy").step == 0
 
 
-def test_file_is_as_readable_as_any_other(tmp_path):
+def test_checkpoint_has_the_default_file_permissions(tmp_path):
     ma.save_checkpoint(tmp_path / "checkpoint", trainer())
     (tmp_path / "other").touch()
     modes = {file.stat().st_mode for file in tmp_path.iterdir()}
     assert len(modes) == 1
 
 
-def test_what_is_not_this_packages_is_not_saved(tmp_path):
+def test_optimizer_of_another_package_is_not_saved(tmp_path):
     class Mine(SGD):
         pass
 
-    with pytest.raises(ValueError, match="only optimizers of mnist_accel can be saved"):
+    with pytest.raises(ValueError, match="optimizer must be one of mnist_accel"):
         ma.save_checkpoint(tmp_path / "checkpoint", trainer(Mine()))
     assert not (tmp_path / "checkpoint").exists()

@@ -1,3 +1,5 @@
+"""Weights of older programs are imported, and invalid files are rejected."""
+
 import itertools
 import pickle
 
@@ -12,7 +14,7 @@ SIZES = (784, 50, 100, 10)
 
 @pytest.fixture
 def weights() -> dict[str, np.ndarray]:
-    """W1, b1, … in the layout of this project."""
+    """W1, b1, … with shapes (in, out) and (out,)."""
     rng = np.random.default_rng(0)
     result = {}
     for number, (inputs, outputs) in enumerate(itertools.pairwise(SIZES), start=1):
@@ -22,7 +24,7 @@ def weights() -> dict[str, np.ndarray]:
 
 
 def as_columns(weights):
-    """The layout of programs that compute W @ x + b: (out, in) and (out, 1), in float64."""
+    """Return the layout of programs that compute W @ x + b: (out, in) and (out, 1), in float64."""
     return {
         key: (a.T if a.ndim == 2 else a[:, None]).astype(np.float64) for key, a in weights.items()
     }
@@ -44,29 +46,29 @@ def assert_same(got, want):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickled_dict(tmp_path, weights, protocol):
+def test_pickled_dict_is_read(tmp_path, weights, protocol):
     assert_same(read_legacy_weights(pickled(tmp_path, weights, protocol)), weights)
 
 
-def test_npy_of_a_dict_with_columns(tmp_path, weights):
+def test_npy_file_with_a_dict_is_read(tmp_path, weights):
     path = tmp_path / "parameters_500.npy"
     np.save(path, as_columns(weights), allow_pickle=True)
     assert_same(read_legacy_weights(path), weights)
 
 
-def test_layout_is_told_by_the_biases_not_the_file_type(tmp_path, weights):
+def test_layout_is_detected_by_the_biases_not_the_file_type(tmp_path, weights):
     assert_same(read_legacy_weights(pickled(tmp_path, as_columns(weights))), weights)
     rows = {key: a if a.ndim == 2 else a[None, :] for key, a in weights.items()}
     assert_same(read_legacy_weights(pickled(tmp_path, rows)), weights)
 
 
-def test_square_layers_are_transposed_where_biases_are_columns(tmp_path):
+def test_square_layers_are_transposed_if_biases_are_columns(tmp_path):
     square = {"W1": np.arange(9.0).reshape(3, 3), "b1": np.zeros((3, 1))}
     got = read_legacy_weights(pickled(tmp_path, square))
     assert np.array_equal(got["W1"], square["W1"].T)
 
 
-def test_layers_come_in_numeric_order_whatever_the_order_in_the_file(tmp_path):
+def test_layers_are_returned_in_numeric_order(tmp_path):
     deep = {}
     for number in range(12, 0, -1):
         deep |= {f"b{number}": np.full(2, number), f"W{number}": np.eye(2)}
@@ -84,31 +86,31 @@ def replaced(**changes):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda w: [w], "found list, expected a dict"),
         (lambda _: {}, "expected a dict with W1"),
         (replaced(b2=None), "b2 is missing"),
-        (replaced(W2=None), "found the key 'W3'"),
-        (replaced(costs=np.zeros(3)), "found the key 'costs'"),
+        (replaced(W2=None), "found key 'W3'"),
+        (replaced(costs=np.zeros(3)), "found key 'costs'"),
         (replaced(W1=np.zeros((784, 49))), "W1 maps 784 to 49 values, expected 784 to 50"),
         (replaced(W2=np.zeros((51, 100))), "W2 maps 51 to 100 values, expected 50 to 100"),
-        (replaced(b1=np.zeros((50, 1))), "expected all of the form (out, 1)"),
-        (replaced(b1=np.zeros((5, 10))), "expected all of the form (out, 1)"),
-        (replaced(W1=np.zeros((8, 1, 3, 3))), "W1 has the shape (8, 1, 3, 3)"),
-        (replaced(b3=np.zeros(0)), "b3 has the shape (0,)"),
-        (replaced(W3=np.full((100, 10), np.nan)), "W3 holds values that are not finite"),
-        (replaced(b3=np.full(10, 1e300)), "b3 holds values that are not finite"),
+        (replaced(b1=np.zeros((50, 1))), "expected the form (out, 1) for all"),
+        (replaced(b1=np.zeros((5, 10))), "expected the form (out, 1) for all"),
+        (replaced(W1=np.zeros((8, 1, 3, 3))), "W1 has shape (8, 1, 3, 3)"),
+        (replaced(b3=np.zeros(0)), "b3 has shape (0,)"),
+        (replaced(W3=np.full((100, 10), np.nan)), "W3 has values that are not finite"),
+        (replaced(b3=np.full(10, 1e300)), "b3 has values that are not finite"),
         (replaced(b3=[0.0] * 10), "b3 is list, expected an array"),
         (replaced(b3=np.zeros(10, complex)), "b3 is complex128"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_network_is_refused(tmp_path, weights, change, words):
+def test_invalid_networks_are_rejected(tmp_path, weights, change, message):
     path = pickled(tmp_path, change(weights))
     with pytest.raises(DataError) as caught:
         read_legacy_weights(path)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -118,7 +120,7 @@ class Hostile:
         return (eval, ("1/0",))
 
 
-def test_code_in_a_file_is_refused_by_name(tmp_path):
+def test_code_in_a_file_is_rejected_by_name(tmp_path):
     with pytest.raises(DataError, match=r"builtins\.eval"):
         read_legacy_weights(pickled(tmp_path, {"W1": Hostile()}))
     np.save(tmp_path / "w.npy", {"W1": Hostile()}, allow_pickle=True)
@@ -127,7 +129,7 @@ def test_code_in_a_file_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (b"\x93NUMPY", "not a well-formed .npy"),
         (b"\x93NUMPY\x01\x00\x06\x00{[]:1}", "not a well-formed .npy"),
@@ -136,14 +138,14 @@ def test_code_in_a_file_is_refused_by_name(tmp_path):
         (b"", "not a well-formed pickle"),
     ],
 )
-def test_corrupt_files(tmp_path, data, words):
+def test_corrupt_files_are_rejected(tmp_path, data, message):
     path = tmp_path / "weights"
     path.write_bytes(data)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         read_legacy_weights(path)
 
 
-def test_npy_of_numbers_or_of_several_objects(tmp_path):
+def test_npy_of_numbers_or_several_objects_is_rejected(tmp_path):
     np.save(tmp_path / "numbers.npy", np.zeros(3))
     with pytest.raises(DataError, match=r"dtype float64 and shape \(3,\), expected one object"):
         read_legacy_weights(tmp_path / "numbers.npy")
@@ -152,6 +154,6 @@ def test_npy_of_numbers_or_of_several_objects(tmp_path):
         read_legacy_weights(tmp_path / "objects.npy")
 
 
-def test_missing_file(tmp_path):
+def test_missing_file_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match="cannot be read: No such file"):
         read_legacy_weights(tmp_path / "none.pkl")

@@ -41,7 +41,7 @@ from tests.support.command_line import QUICK, read_json
         (["--threads", "0"], "--threads: expected an integer from 1 to 1024, got 0"),
         (["--threads", "all"], "--threads: expected an integer from 1 to 1024, got all"),
         (["--backend", ""], "unknown backend ''; choose auto, cupy, numba, numpy"),
-        (["--data-dir", "."], "leave out the folder ."),
+        (["--data-dir", "."], "needs no folder, got data_dir (--data-dir) ."),
         (["--validation-split", "0.0001"], "cannot hold out"),
         (["--modle", "cnn"], "unrecognized arguments: --modle"),
     ],
@@ -104,7 +104,7 @@ def test_missing_or_corrupt_model_files_are_code_4(fails):
     fails(4, "evaluate", "folder", says=says)
     fails(4, "predict", "folder", "--index", 3, says=says)
     Path("junk.safetensors").write_bytes(b"junk")
-    fails(4, "evaluate", "junk.safetensors", says="not a whole safetensors file")
+    fails(4, "evaluate", "junk.safetensors", says="not a complete safetensors file")
 
 
 def test_an_error_of_another_file_names_that_file(monkeypatch, fails):

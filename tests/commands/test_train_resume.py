@@ -52,7 +52,7 @@ def test_resume_refuses_changed_settings_and_missing_runs(run, fails):
     fails(4, "train", "--resume", ".", says="is not the folder of a run")
     fails(4, "train", "--resume", says="there is no run in runs/ yet")
     Path("run/checkpoint/last.safetensors").write_bytes(b"broken")
-    fails(4, "train", "--resume", "run", says="not a whole safetensors file")
+    fails(4, "train", "--resume", "run", says="not a complete safetensors file")
 
 
 @pytest.mark.parametrize("name", ["lr", "seed", "batch-size", "hidden-sizes", "dtype", "model"])
@@ -140,7 +140,7 @@ def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes_later(run, trai
         ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not JSON"),
         ("metrics.jsonl", "\xff\n{}\n", "run/metrics.jsonl, line 1, is not JSON"),
         ("metrics.jsonl", None, "cannot read run/metrics.jsonl"),
-        ("checkpoint/last.safetensors", None, "there is no file run/checkpoint/last.safetensors"),
+        ("checkpoint/last.safetensors", None, "run/checkpoint/last.safetensors does not exist"),
     ],
 )
 def test_a_damaged_run_is_refused_with_the_name_of_the_file(fails, trained, file, content, says):

@@ -1,3 +1,5 @@
+"""The restricted unpickler reads plain values and rejects everything else before it runs."""
+
 import collections
 import copyreg
 import functools
@@ -19,11 +21,11 @@ from mnist_accel.util.restricted_pickle import load_pickle
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 
-def refusal(data: bytes) -> str:
+def rejection(data: bytes) -> str:
     with pytest.raises(DataError) as caught:
-        load_pickle(data, name="stranger.pkl")
+        load_pickle(data, name="hostile.pkl")
     message = str(caught.value)
-    assert message.startswith("stranger.pkl ")
+    assert message.startswith("hostile.pkl ")
     assert "\n" not in message
     return message
 
@@ -64,7 +66,7 @@ plain_values = st.recursive(
 
 @settings(deadline=None)
 @given(plain_values, st.sampled_from(PROTOCOLS))
-def test_plain_values_come_back_as_they_were(value, protocol):
+def test_plain_values_are_restored(value, protocol):
     assert same(load_pickle(pickle.dumps(value, protocol), name="x"), value)
 
 
@@ -79,7 +81,7 @@ def test_plain_values_come_back_as_they_were(value, protocol):
     ],
     ids=["big-endian", "fortran", "transposed", "strided"],
 )
-def test_array_layouts(array, protocol):
+def test_array_layouts_are_restored(array, protocol):
     back = load_pickle(pickle.dumps(array, protocol), name="x")
     assert back.dtype == array.dtype
     assert np.array_equal(back, array)
@@ -87,9 +89,9 @@ def test_array_layouts(array, protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_names_of_numpy_before_version_2(protocol):
+def test_names_of_numpy_1_are_accepted(protocol):
     data = pickle.dumps({"W1": np.ones((2, 3), "f4"), "s": np.float64(0.5)}, protocol)
-    if protocol >= 4:  # a name carries its length, and the frame around it too
+    if protocol >= 4:  # a name has its length as prefix, and so has the frame around it
         for module in ("multiarray", "numeric"):
             new, old = f"numpy._core.{module}", f"numpy.core.{module}"
             data = data.replace(
@@ -104,8 +106,8 @@ def test_names_of_numpy_before_version_2(protocol):
     assert np.array_equal(back["W1"], np.ones((2, 3)))
 
 
-def test_pickle_of_python_2():
-    # {'b1': numpy.array([1.5], dtype='f4')} by Python 2: all strings are bytes.
+def test_pickle_of_python_2_is_read():
+    # {'b1': numpy.array([1.5], dtype='f4')}, pickled by Python 2: all strings are bytes.
     data = (
         b"\x80\x02}q\x01U\x02b1q\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\n"
         b"q\x04K\x00\x85U\x01b\x87Rq\x05(K\x01K\x01\x85cnumpy\ndtype\nq\x06U\x02f4K\x00K\x01\x87R"
@@ -115,7 +117,7 @@ def test_pickle_of_python_2():
 
 
 class Reduced:
-    """Pickles to a call of `function` with `args`."""
+    """An object whose pickle is a call of `function` with `args`."""
 
     def __init__(self, function, *args):
         self.reduction = (function, args)
@@ -129,7 +131,7 @@ class Plain:
 
 
 def hostile_values(witness):
-    """Values whose name is refused, and what unpickling them freely would do."""
+    """Yield names that must be rejected, each with a value whose unpickling would use it."""
     touch = f"touch {witness}"
     yield f"{os.system.__module__}.system", Reduced(os.system, touch)
     yield "builtins.eval", Reduced(eval, f"open({str(witness)!r}, 'w')")
@@ -146,18 +148,18 @@ def hostile_values(witness):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_hostile_pickles_are_refused_by_name_before_they_run(tmp_path, protocol):
+def test_hostile_pickles_are_rejected_by_name_before_they_run(tmp_path, protocol):
     witness = tmp_path / "witness"
     for name, value in hostile_values(witness):
         if protocol < 2 and isinstance(value, Plain):
             name = "copyreg._reconstructor"
         data = pickle.dumps(value, protocol, fix_imports=False)
-        assert f"it holds {name}, expected" in refusal(data)
+        assert f"it contains {name}, expected" in rejection(data)
         assert not witness.exists()
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "message"),
     [
         ({1, 2}, "builtins.set"),
         (bytearray(b"x"), "bytearray"),
@@ -172,8 +174,8 @@ def test_hostile_pickles_are_refused_by_name_before_they_run(tmp_path, protocol)
     ],
     ids=str,
 )
-def test_other_objects_are_refused(value, words):
-    assert words in refusal(pickle.dumps(value, 5))
+def test_other_objects_are_rejected(value, message):
+    assert message in rejection(pickle.dumps(value, 5))
 
 
 def test_zero_dimensional_object_array_is_unwrapped():
@@ -182,11 +184,11 @@ def test_zero_dimensional_object_array_is_unwrapped():
     assert same(load_pickle(data, name="x"), content)
 
 
-def test_extension_registry_is_refused():
-    # The registry is read without find_class, so a code that is in use must be refused by itself.
+def test_extension_registry_is_rejected():
+    # The interpreter reads the registry without find_class, so the code itself must be rejected.
     copyreg.add_extension("os", "system", 240)
     try:
-        message = refusal(b"\x80\x02\x82\xf0U\x04true\x85R.")
+        message = rejection(b"\x80\x02\x82\xf0U\x04true\x85R.")
     finally:
         copyreg.remove_extension("os", "system", 240)
     assert "code 240 of the pickle extension registry" in message
@@ -197,15 +199,15 @@ ARRAY = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR"
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (b"", "not a well-formed pickle"),
         (b"garbage", "not a well-formed pickle"),
         (pickle.dumps({"W1": np.ones(9)})[:-20], "not a well-formed pickle"),
         (pickle.dumps(1) + b"more", "4 bytes after its end"),
         (b"Pidentity\n.", "persistent"),
-        (b"\x80\x05\x97.", "not a well-formed pickle"),  # a buffer out of band
-        (b"(Vtrue\nios\nsystem\n.", "os.system"),  # INST, as Python 1 wrote objects
+        (b"\x80\x05\x97.", "not a well-formed pickle"),  # out-of-band buffer
+        (b"(Vtrue\nios\nsystem\n.", "os.system"),  # INST, an instruction of Python 1
         (b"(cposix\nsystem\nVtrue\no.", "posix.system"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.", "os.system"),
         (b"\x80\x04\x8c\x05numpy\x8c\x08os.close\x93K\x01\x85R.", "numpy.os.close"),
@@ -213,8 +215,8 @@ ARRAY = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR"
         (b"cnumpy\nndarray\n(I99\ntR.", "a call of numpy.ndarray"),
         (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "encoded as 'rot13'"),
         (b"cnumpy\ndtype\n(V(1000000000,)f8\ntR.", "dtype '(1000000000,)f8'"),
-        (b"c_codecs\nencode\n}S'__call__'\nNsb.", "a change to a function"),
-        (b"c_codecs\nencode\n(N}S'_function'\nNstb.", "a change to a function"),
+        (b"c_codecs\nencode\n}S'__call__'\nNsb.", "a change of a function"),
+        (b"c_codecs\nencode\n(N}S'_function'\nNstb.", "a change of a function"),
         (ARRAY + b".", "one with no data"),
         (ARRAY + b"(I1\n(I4\nt" + DTYPE + b"I00\nVabc\ntb.", "made from str"),
         (ARRAY + b"(I1\n(I1000000000\nt" + DTYPE + b"I00\nC\x04abcdtb.", "in 4 bytes"),
@@ -231,22 +233,22 @@ ARRAY = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR"
     ],
     ids=lambda value: value[:24].hex() if isinstance(value, bytes) else "",
 )
-def test_hand_made_streams_are_refused(data, words):
-    assert words in refusal(data)
+def test_invalid_instructions_are_rejected(data, message):
+    assert message in rejection(data)
 
 
-def test_names_are_shown_without_their_escape_codes():
+def test_control_characters_are_escaped_in_messages():
     module = "os\n\x1b[31m" + "x" * 200
     data = b"\x80\x04\x8c" + bytes([len(module)]) + module.encode() + b"\x8c\x01f\x93."
-    message = refusal(data)
+    message = rejection(data)
     assert r"os\n\x1b[31mxx" in message
     assert message.isprintable()
     assert len(message) < 300
 
 
-def test_shared_lists_do_not_multiply():
+def test_shared_lists_stay_shared():
     value = [1]
-    for _ in range(30):  # written out, 2**30 numbers
+    for _ in range(30):  # 2**30 numbers if copied
         value = [value, value]
     back = load_pickle(pickle.dumps(value), name="x")
     assert back[0] is back[1]
@@ -254,28 +256,28 @@ def test_shared_lists_do_not_multiply():
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80))
-def test_arbitrary_bytes_are_refused_or_plain(data):
+def test_arbitrary_bytes_are_rejected_or_plain(data):
     try:
         value = load_pickle(data, name="x")
     except DataError as error:
         message = str(error)
     else:
         message = "plain"
-        pickle.dumps(value)  # plain, so it can be written again
+        pickle.dumps(value)  # plain values can be pickled again
     assert message.isprintable()
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(PROTOCOLS), st.data())
-def test_mutated_pickles_are_refused_or_plain(protocol, data):
+def test_mutated_pickles_are_rejected_or_plain(protocol, data):
     stream = bytearray(pickle.dumps({"W1": np.ones((2, 2), "f4"), "b1": np.zeros(2)}, protocol))
     for _ in range(data.draw(st.integers(1, 4))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
-    test_arbitrary_bytes_are_refused_or_plain.hypothesis.inner_test(bytes(stream))
+    test_arbitrary_bytes_are_rejected_or_plain.hypothesis.inner_test(bytes(stream))
 
 
-def test_python_without_the_restriction_would_run_it(tmp_path):
-    """The pickles above are loaded weapons: Python's own unpickler fires one."""
+def test_python_runs_the_code_in_a_hostile_pickle(tmp_path):
+    """Confirms that the pickles above would do harm without the restriction."""
     witness = tmp_path / "witness"
     data = pickle.dumps(Reduced(os.system, f"touch {witness}"))
     subprocess.run([sys.executable, "-c", f"import pickle; pickle.loads({data!r})"], check=True)

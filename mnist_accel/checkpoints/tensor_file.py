@@ -1,0 +1,79 @@
+"""Safetensors files with a JSON header and a digest of their content.
+
+The arrays are stored by name. The safetensors metadata, which are strings, hold the format version,
+each item of the header as JSON, and a SHA-256 over metadata and arrays.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from mnist_accel.errors import CheckpointError
+from mnist_accel.util.files import write_atomically
+
+Tensors: TypeAlias = dict[str, NDArray[Any]]
+
+FORMAT = "mnist_accel/1"
+
+
+def write_tensors(file: Path, tensors: Tensors, header: Mapping[str, Any]) -> None:
+    """Write arrays and header to a file, completely or not at all.
+
+    Raises:
+        CheckpointError: the file cannot be written. An existing file is unchanged.
+    """
+    metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in header.items()}}
+    metadata["digest"] = _digest(tensors, metadata)
+    try:
+        write_atomically(file, safetensors.numpy.save(tensors, metadata))
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {file}: {error.strerror or error}; an existing file there is unchanged"
+        ) from error
+
+
+def read_tensors(file: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Return the arrays and the header of a file, after checking its format and its digest.
+
+    Raises:
+        CheckpointError: the file is missing, corrupt, or has another format.
+    """
+    try:
+        with safetensors.safe_open(file, framework="numpy") as content:
+            metadata = content.metadata() or {}
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} does not exist") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
+    except Exception as error:  # safetensors' own error, and NumPy's errors for invalid headers
+        raise CheckpointError(f"{file} is not a complete safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} was not written by mnist_accel, or by an unsupported version (format "
+            f"{metadata.get('format')!r}, expected {FORMAT!r})"
+        )
+    if metadata.pop("digest", None) != _digest(tensors, metadata):
+        raise CheckpointError(f"{file} is damaged: its content does not match its digest")
+    try:
+        header = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file} is damaged: its header is not JSON ({error})") from error
+    return tensors, header
+
+
+def _digest(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of the metadata and of names, dtypes, shapes and bytes of all arrays."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
