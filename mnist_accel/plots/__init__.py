@@ -1,8 +1,8 @@
-"""The pictures of a run: training curves, filters, mistakes and one prediction.
+"""Figures of a run: training curves, filters, mistakes and a single prediction.
 
-Every `plot_*` function writes one PNG; its `figure_*` twin takes the same arguments without the
-path and returns the matplotlib `Figure`. Figures are built without pyplot, so no window opens and
-none stays in memory, and a user's matplotlibrc has no influence.
+Each function `plot_*` writes a PNG file. The function `figure_*` of the same name takes the same
+arguments except the path and returns the matplotlib `Figure`. Figures do not use pyplot, so they
+open no windows, are freed after use, and ignore the user's matplotlibrc.
 """
 
 from mnist_accel.plots.curves import figure_curves, plot_curves

@@ -1,4 +1,4 @@
-"""Training curves: loss per step, accuracy per epoch."""
+"""Training curves: loss by step and accuracy by epoch."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ from mnist_accel.plots.style import (
     MUTED,
     VERMILLION,
     WIDTH,
-    say_instead,
+    show_message,
     styled,
     to_png,
 )
 
 FloatArray = NDArray[np.float64]
 
-# A longer series is drawn as the band between minimum and maximum of so many stretches: a line
-# through every n-th point would hide the spikes in between.
+# A series with more than twice as many points is divided into this number of intervals and drawn as
+# a band from their minimum to their maximum. A line through every n-th point would hide spikes.
 MAX_POINTS = 1000
 
 
@@ -37,29 +37,30 @@ def figure_curves(
     title: str,
     test_name: str = "test",
 ) -> Figure:
-    """Draw the loss per step, and beside it the accuracies per epoch.
+    """Draw the loss by step on the left and the accuracies by epoch on the right.
 
     Args:
-        steps: (S,) numbers of the updates, ascending.
-        losses: (S,) loss of each of these updates; values that are not finite are marked.
-        epochs: (E,) numbers of the epochs; may be empty.
-        train_accuracy: (E,) fractions of 1; None where it was not measured.
-        test_accuracy: (E,) likewise.
-        title: heading of the whole picture.
-        test_name: what the data of `test_accuracy` are called, such as "validation".
+        steps: numbers of the steps (S,), ascending.
+        losses: loss of each step (S,). The first value that is not finite is marked.
+        epochs: numbers of the epochs (E,), may be empty.
+        train_accuracy: training accuracies (E,) in 0…1, None if not measured.
+        test_accuracy: test accuracies (E,) in 0…1, None if not measured.
+        title: title of the figure.
+        test_name: name of the data of `test_accuracy`, such as "validation".
 
     Raises:
-        ValueError: two series that belong together differ in length.
+        ValueError: series that belong together differ in length.
     """
     step_array = np.asarray(steps, dtype=np.float64)
     loss_array = np.asarray(losses, dtype=np.float64)
     if step_array.ndim != 1 or step_array.shape != loss_array.shape:
         raise ValueError(
-            f"steps and losses must be of one length, got {step_array.shape} and {loss_array.shape}"
+            "steps and losses must have equal length, got shapes "
+            f"{step_array.shape} and {loss_array.shape}"
         )
     if not len(epochs) == len(train_accuracy) == len(test_accuracy):
         raise ValueError(
-            "epochs, train_accuracy and test_accuracy must be of one length, got "
+            "epochs, train_accuracy and test_accuracy must have equal length, got "
             f"{len(epochs)}, {len(train_accuracy)} and {len(test_accuracy)}"
         )
     figure = Figure(figsize=(WIDTH, 3.7), layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.04))
@@ -83,74 +84,81 @@ plot_curves = to_png(figure_curves)
 def _draw_loss(axes: Axes, steps: FloatArray, losses: FloatArray) -> None:
     axes.set_title("Loss")
     finite = np.isfinite(losses)
-    known_steps, known = steps[finite], losses[finite]
-    if not len(known):
-        say_instead(axes, "no loss was recorded")
+    if not finite.any():
+        show_message(axes, "no loss was recorded")
         return
-
-    window = len(known) // 40
-    if len(known) == 1:
-        axes.plot(known_steps, known, "o", color=BLUE)
-    elif window < 3:
-        axes.plot(known_steps, known, color=BLUE)
-    else:
-        if len(known) <= 2 * MAX_POINTS:
-            axes.plot(known_steps, known, color=BLUE, alpha=0.35, linewidth=0.8, label="each step")
-        else:
-            starts = np.linspace(0, len(known), MAX_POINTS, endpoint=False).astype(np.intp)
-            axes.fill_between(
-                known_steps[starts],
-                np.minimum.reduceat(known, starts),
-                np.maximum.reduceat(known, starts),
-                color=BLUE,
-                alpha=0.25,
-                linewidth=0.4,
-                label="lowest to highest",
-            )
-        shown = np.unique(np.linspace(0, len(known) - 1, MAX_POINTS).astype(np.intp))
-        mean = running_mean(known, window=window)
-        axes.plot(known_steps[shown], mean[shown], color=BLUE, label="running mean")
-        axes.legend(loc="best")
-
-    # A loss that falls tenfold shows its later course only on a logarithmic scale.
-    if known.min() > 0 and known[: window + 1].mean() > 8 * known[-window - 1 :].mean():
-        _scale_logarithmically(axes, decades=np.log10(known.max() / known.min()))
-    elif known.min() >= 0:
-        axes.set_ylim(bottom=0)
+    _draw_finite_losses(axes, steps[finite], losses[finite])
     if not finite.all():
         first = steps[~finite][0]
-        axes.axvline(first, color=VERMILLION, linewidth=1.2, linestyle=":")
-        on_the_left = first < (steps[0] + steps[-1]) / 2
-        axes.annotate(
-            f"not finite at step {first:,.0f}",
-            xy=(first, 0.03),
-            xycoords=("data", "axes fraction"),
-            xytext=(5 if on_the_left else -5, 0),
-            textcoords="offset points",
-            ha="left" if on_the_left else "right",
-            color=VERMILLION,
-        )
+        _mark_non_finite(axes, first, is_left=first < (steps[0] + steps[-1]) / 2)
     _finish_axes(axes, "step", steps)
     if len(steps) > 1:
         axes.set_xlim(0 if steps[0] < 0.1 * steps[-1] else steps[0], steps[-1])
 
 
-def running_mean(values: FloatArray, *, window: int) -> FloatArray:
-    """Average each of `values` (S,) with its neighbours, `window // 2` on either side.
+def _draw_finite_losses(axes: Axes, steps: FloatArray, losses: FloatArray) -> None:
+    """Draw a short series as a line, and a longer one with its running mean."""
+    window = len(losses) // 40
+    if len(losses) == 1:
+        axes.plot(steps, losses, "o", color=BLUE)
+    elif window < 3:
+        axes.plot(steps, losses, color=BLUE)
+    else:
+        if len(losses) <= 2 * MAX_POINTS:
+            axes.plot(steps, losses, color=BLUE, alpha=0.35, linewidth=0.8, label="each step")
+        else:
+            starts = np.linspace(0, len(losses), MAX_POINTS, endpoint=False).astype(np.intp)
+            axes.fill_between(
+                steps[starts],
+                np.minimum.reduceat(losses, starts),
+                np.maximum.reduceat(losses, starts),
+                color=BLUE,
+                alpha=0.25,
+                linewidth=0.4,
+                label="minimum to maximum",
+            )
+        shown = np.unique(np.linspace(0, len(losses) - 1, MAX_POINTS).astype(np.intp))
+        mean = running_mean(losses, window=window)
+        axes.plot(steps[shown], mean[shown], color=BLUE, label="running mean")
+        axes.legend(loc="best")
 
-    At the ends the average is over those neighbours that exist.
+    # On a linear scale, the later part of a loss that falls tenfold would look flat.
+    if losses.min() > 0 and losses[: window + 1].mean() > 8 * losses[-window - 1 :].mean():
+        _scale_logarithmically(axes, decades=np.log10(losses.max() / losses.min()))
+    elif losses.min() >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def _mark_non_finite(axes: Axes, step: float, *, is_left: bool) -> None:
+    """Mark the first step whose loss is not finite, with text on the side that has more room."""
+    axes.axvline(step, color=VERMILLION, linewidth=1.2, linestyle=":")
+    axes.annotate(
+        f"not finite at step {step:,.0f}",
+        xy=(step, 0.03),
+        xycoords=("data", "axes fraction"),
+        xytext=(5 if is_left else -5, 0),
+        textcoords="offset points",
+        ha="left" if is_left else "right",
+        color=VERMILLION,
+    )
+
+
+def running_mean(values: FloatArray, *, window: int) -> FloatArray:
+    """Return the mean of each of `values` (S,) and its `window // 2` neighbors on either side.
+
+    At the ends, the mean is over the existing neighbors.
     """
-    here = np.arange(len(values))
-    first = np.maximum(here - window // 2, 0)
-    last = np.minimum(here + window // 2 + 1, len(values))
+    position = np.arange(len(values))
+    begin = np.maximum(position - window // 2, 0)
+    end = np.minimum(position + window // 2 + 1, len(values))
     total = np.concatenate([[0.0], np.cumsum(values)])
-    mean: FloatArray = (total[last] - total[first]) / (last - first)
+    mean: FloatArray = (total[end] - total[begin]) / (end - begin)
     return mean
 
 
 def _scale_logarithmically(axes: Axes, *, decades: float) -> None:
     axes.set_yscale("log")
-    # Over few decades, the powers of ten alone would be too few labels.
+    # Powers of ten alone would give too few labels over few decades.
     labelled = "125" if decades < 2.5 else "1"
     label = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in labelled else "")
     axes.yaxis.set_major_formatter(label)
@@ -171,9 +179,9 @@ def _draw_accuracy(
                 marker="o" if len(at) <= 30 else None, markersize=4, clip_on=False, zorder=3,
             )  # fmt: skip
     if not axes.lines:
-        say_instead(axes, "no accuracy was measured")
+        show_message(axes, "no accuracy was measured")
         return
-    axes.legend(loc="lower right", title="at the end", alignment="left")
+    axes.legend(loc="lower right", title="last value", alignment="left")
     axes.margins(y=0.12)
     axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
     _finish_axes(axes, "epoch", epochs)

@@ -8,24 +8,27 @@ from numpy.typing import ArrayLike
 
 from mnist_accel.plots.style import WIDTH, styled, to_png
 from mnist_accel.util.ceil_div import ceil_div
+from mnist_accel.util.text import count
 
 
 @styled
 def figure_filters(filters: ArrayLike) -> Figure:
-    """Draw the filters (out, in, kh, kw) of a convolution, all on one symmetric colour scale.
+    """Draw the filters (out, in, kh, kw) of a convolution on one symmetric color scale.
 
-    With one input channel the filters form a near-square sheet; with more, a row for each input
-    channel and a column for each output channel.
+    Filters with one input channel are arranged in a nearly square grid. Otherwise, the grid has one
+    row per input channel and one column per output channel.
 
     Raises:
-        ValueError: `filters` is not four-dimensional or is empty.
+        ValueError: `filters` does not have four dimensions, or is empty.
     """
     array = np.asarray(filters, dtype=np.float64)
     if array.ndim != 4 or not array.size:
-        raise ValueError(f"filters must be a filled (out, in, kh, kw) array, got {array.shape}")
+        raise ValueError(
+            f"filters must have shape (out, in, kh, kw) and not be empty, got {array.shape}"
+        )
     outputs, inputs, height, width = array.shape
     if inputs == 1:
-        # Full rows where that leaves the sheet no wider than four times its height.
+        # All rows are full if the grid is then at most four times as wide as high.
         side = math.isqrt(outputs - 1) + 1
         columns = next(c for c in range(side, 2 * side + 1) if outputs % c == 0 or c == 2 * side)
         rows = ceil_div(outputs, columns)
@@ -33,8 +36,8 @@ def figure_filters(filters: ArrayLike) -> Figure:
         rows, columns = inputs, outputs
         array = array.transpose(1, 0, 2, 3)
 
-    # One mosaic of all filters with blank seams half a weight wide: it draws as fast for a
-    # thousand filters as for eight.
+    # All filters are drawn as one image, because separate images would be slow for many filters. A
+    # weight is a square of 8×8 dots, and the gaps between filters are 4 dots wide.
     dots = 8
     cell = np.array([height, width]) * dots + dots // 2
     mosaic = np.full((rows * cell[0] - dots // 2, columns * cell[1] - dots // 2), np.nan)
@@ -44,24 +47,23 @@ def figure_filters(filters: ArrayLike) -> Figure:
             kernel, np.ones((dots, dots))
         )
 
-    sheet_width = min(WIDTH - 1, 0.95 * columns)
-    sheet_height = sheet_width * mosaic.shape[0] / mosaic.shape[1]
-    figure = Figure(figsize=(max(sheet_width + 1, 3.2), sheet_height + 0.7), layout="constrained")
+    grid_width = min(WIDTH - 1, 0.95 * columns)
+    grid_height = grid_width * mosaic.shape[0] / mosaic.shape[1]
+    figure = Figure(figsize=(max(grid_width + 1, 3.2), grid_height + 0.7), layout="constrained")
     axes = figure.subplots()
     axes.set_anchor("W")
     limit = float(np.max(np.abs(array), where=np.isfinite(array), initial=0.0)) or 1.0
-    picture = axes.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    bar = figure.colorbar(picture, cax=axes.inset_axes((1.025, 0, 0.025, 1)))
+    grid = axes.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    bar = figure.colorbar(grid, cax=axes.inset_axes((1.025, 0, 0.025, 1)))
     bar.outline.set_visible(False)
     bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.2g}", "0", f"{limit:.2g}"])
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])
-    plural = "" if outputs == 1 else "s"
-    heading = f"{outputs} filter{plural} of {height} × {width}"
+    title = f"Weights of {count(outputs, 'filter')}, {height} × {width}"
     if inputs > 1:
-        heading += f" on {inputs} channels"
+        title += f", {inputs} input channels"
         axes.set(xlabel="output channel →", ylabel="← input channel")
-    figure.suptitle(heading, x=0.012, ha="left", weight="bold", size=11.5)
+    figure.suptitle(title, x=0.012, ha="left", weight="bold", size=11.5)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""One image and what a network takes it for."""
+"""One image and the predicted probabilities of its classes."""
 
 from collections.abc import Sequence
 
@@ -29,42 +29,42 @@ def figure_prediction(
     true_label: int | None = None,
     class_names: Sequence[str],
 ) -> Figure:
-    """Draw an image beside the probabilities of all classes.
+    """Draw an image on the left and the probabilities of all classes on the right.
 
     Args:
-        image: (28, 28), 0 for paper.
-        probabilities: (C,) probability given to each class.
-        predicted: the class predicted.
-        true_label: the class it is, where that is known.
-        class_names: C names.
+        image: the image (28, 28), 0 for paper.
+        probabilities: probability of each class (C,).
+        predicted: the predicted class.
+        true_label: the true class, None if unknown.
+        class_names: names of the C classes.
 
     Raises:
-        ValueError: there are not as many probabilities as names.
+        ValueError: the numbers of probabilities and names differ.
     """
     probability = np.asarray(probabilities, dtype=np.float64)
     if probability.shape != (len(class_names),):
         raise ValueError(
-            f"probabilities must be ({len(class_names)},), one a class, got {probability.shape}"
+            f"probabilities must have shape ({len(class_names)},), got {probability.shape}"
         )
     figure = Figure(
         figsize=(7.6, 3.6), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.05)
     )
-    picture, bars = figure.subplots(1, 2, width_ratios=[1, 1.35])
+    image_axes, bars = figure.subplots(1, 2, width_ratios=[1, 1.35])
 
-    show_digit(picture, image, left=0, top=0, side=1)
-    picture.set(xticks=[], yticks=[])
-    picture.spines[:].set_visible(False)
-    picture.set_anchor("N")
+    show_digit(image_axes, image, left=0, top=0, side=1)
+    image_axes.set(xticks=[], yticks=[])
+    image_axes.spines[:].set_visible(False)
+    image_axes.set_anchor("N")
     heading = f"Predicted: {class_names[predicted]}"
     if true_label is None:
         color = BLUE
     elif true_label == predicted:
         color, heading = GREEN, f"✓ {heading}"
-        picture.set_xlabel(f"true label: {class_names[true_label]}", loc="left", color=INK)
+        image_axes.set_xlabel(f"true label: {class_names[true_label]}", loc="left", color=INK)
     else:
         color, heading = VERMILLION, f"✗ {heading}"
-        picture.set_xlabel(f"true label: {class_names[true_label]}", loc="left", color=GREEN)
-    picture.set_title(heading, weight="bold", size=12, color=color)
+        image_axes.set_xlabel(f"true label: {class_names[true_label]}", loc="left", color=GREEN)
+    image_axes.set_title(heading, weight="bold", size=12, color=color)
 
     classes = np.arange(len(class_names))
     colors = np.full(len(classes), "#aab4be", dtype=object)

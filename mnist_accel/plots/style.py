@@ -1,4 +1,4 @@
-"""One look for all pictures, and how a figure becomes a file."""
+"""The style of all figures, and how figures are written to files."""
 
 import functools
 import io
@@ -21,19 +21,19 @@ from mnist_accel.util.files import write_atomically
 P = ParamSpec("P")
 
 PAPER, GRID, MUTED, INK = "#ffffff", "#e4e8ec", "#66727f", "#1f2933"
-# From Okabe and Ito's palette, told apart with all the usual colour-vision deficiencies.
+# From the palette of Okabe and Ito, which is safe for the common color-vision deficiencies.
 BLUE, GREEN, VERMILLION = "#0072b2", "#008060", "#d55e00"
 PAPER_TO_INK = LinearSegmentedColormap.from_list("paper_to_ink", [PAPER, "#101820"])
 
-# 9 inches at 160 dots an inch are 1440 pixels: sharp at the width of a README, and legible there.
+# 9 inches at 160 dots per inch give 1440 pixels: sharp and legible at the width of a README.
 WIDTH = 9.0
 STYLE = {
     "figure.dpi": 160,
     "figure.facecolor": PAPER,
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "font.family": "DejaVu Sans",  # included in matplotlib, so figures are equal on all machines
     "font.size": 9.5,
     "text.color": INK,
-    "text.parse_math": False,  # names of classes and models may hold a dollar sign
+    "text.parse_math": False,  # names of classes and models may contain a dollar sign
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
     "axes.titlesize": 10,
@@ -53,7 +53,7 @@ STYLE = {
 
 
 def styled(build: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Make `build` draw in the style above, whatever the user's own settings are."""
+    """Return `build`, changed to draw in the style above instead of the user's."""
 
     @functools.wraps(build)
     def build_styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -66,34 +66,34 @@ def styled(build: Callable[P, Figure]) -> Callable[P, Figure]:
 def to_png(
     build: Callable[P, Figure],
 ) -> Callable[Concatenate[str | os.PathLike[str], P], None]:
-    """Make of a function that builds a figure one that writes it to a path."""
+    """Return a function that writes the figure of `build` to a path."""
 
     def plot(path: str | os.PathLike[str], /, *args: P.args, **kwargs: P.kwargs) -> None:
         figure = build(*args, **kwargs)
         png = io.BytesIO()
         with matplotlib.style.context(["default", STYLE]):
-            # Without the version of matplotlib in its metadata, equal data give equal bytes.
+            # The version of matplotlib in the metadata would make equal figures differ in bytes.
             figure.savefig(png, format="png", metadata={"Software": None})
         try:
             write_atomically(Path(path), png.getvalue())
         except OSError as error:
-            raise DataError(f"cannot write the picture {path}: {error.strerror}") from error
+            raise DataError(f"cannot write the figure {path}: {error.strerror}") from error
 
     plot.__name__ = plot.__qualname__ = build.__name__.replace("figure_", "plot_")
-    plot.__doc__ = f"Write what `{build.__name__}` builds as PNG to `path`, whole or not at all."
+    plot.__doc__ = f"Write the figure of `{build.__name__}` to `path` as PNG, atomically."
     return plot
 
 
-def say_instead(axes: Axes, text: str) -> None:
-    """Put a sentence in place of data that are missing."""
+def show_message(axes: Axes, text: str) -> None:
+    """Show a text in place of missing data."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
 def show_digit(axes: Axes, image: ArrayLike, *, left: float, top: float, side: float) -> None:
-    """Show an image (H, W) as dark ink on paper in a thin square frame; 0 is paper."""
-    # Scaled to its own maximum: bytes 0…255 and fractions 0…1 look the same.
+    """Draw an image (H, W), 0 for paper, as dark ink on paper in a thin square frame."""
+    # vmax is the maximum of the image, so uint8 0…255 and float 0…1 look the same.
     axes.imshow(
         np.asarray(image),
         cmap=PAPER_TO_INK,

@@ -1,4 +1,4 @@
-"""The pictures are whole PNG files that show the data they were given."""
+"""Figures are complete PNG files that show the given data."""
 
 import io
 import subprocess
@@ -62,10 +62,10 @@ def _texts(figure):
 
 
 def _titles(figure):
-    """What stands above the images of a contact sheet, in reading order."""
+    """Return the texts above the images of a contact sheet, in reading order."""
     (sheet,) = figure.axes
-    colours = (style.GREEN, style.VERMILLION)
-    return [text.get_text() for text in sheet.texts if text.get_color() in colours]
+    colors = (style.GREEN, style.VERMILLION)
+    return [text.get_text() for text in sheet.texts if text.get_color() in colors]
 
 
 PLOTS = {
@@ -85,7 +85,7 @@ PLOTS = {
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_writes_the_same_whole_png_each_time(tmp_path, name):
+def test_equal_data_give_equal_png_files(tmp_path, name):
     plot, arguments = PLOTS[name]
     assert plot(tmp_path / "a.png", **arguments) is None
     plot(str(tmp_path / "b.png"), **arguments)
@@ -98,7 +98,7 @@ def test_writes_the_same_whole_png_each_time(tmp_path, name):
         assert len(image.convert("RGB").getcolors(1 << 20)) > 10
 
 
-def test_a_users_matplotlib_settings_have_no_influence_and_are_left_alone(tmp_path):
+def test_matplotlib_settings_of_the_user_are_ignored_and_kept(tmp_path):
     plot_curves(tmp_path / "a.png", **_curves(50))
     with mpl.rc_context({"figure.facecolor": "black", "savefig.bbox": "tight"}):
         plot_curves(tmp_path / "b.png", **_curves(50))
@@ -106,19 +106,19 @@ def test_a_users_matplotlib_settings_have_no_influence_and_are_left_alone(tmp_pa
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_needs_no_pyplot():
+def test_pyplot_is_not_imported():
     code = "import sys, mnist_accel.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
-def test_a_picture_that_cannot_be_written_is_a_data_error(tmp_path):
+def test_figure_that_cannot_be_written_is_a_data_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"cannot write the picture .*file"):
+    with pytest.raises(DataError, match=r"cannot write the figure .*file"):
         plot_filters(tmp_path / "file" / "a.png", np.ones((1, 1, 3, 3)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 119, 120, 2001, 200_000])
-def test_loss_curves_of_every_length_are_drawn(count):
+def test_loss_curves_of_any_length_are_drawn(count):
     figure = figure_curves(**_curves(count, measured=min(count, 3)))
     figure.savefig(io.BytesIO(), format="png")
     axes = figure.axes[0]
@@ -129,7 +129,7 @@ def test_loss_curves_of_every_length_are_drawn(count):
     assert np.all(np.isfinite(y))
 
 
-def test_a_long_series_keeps_its_spikes():
+def test_spikes_of_a_long_series_are_drawn():
     curves = _curves(100_000)
     curves["losses"][54_321] = 77.0
     axes = figure_curves(**curves).axes[0]
@@ -137,14 +137,14 @@ def test_a_long_series_keeps_its_spikes():
     assert highest == 77.0
 
 
-def test_a_falling_loss_gets_a_logarithmic_scale_and_a_level_one_does_not():
+def test_scale_is_logarithmic_only_if_the_loss_falls_tenfold():
     assert figure_curves(**_curves(500)).axes[0].get_yscale() == "log"
     level = _curves(500, losses=np.linspace(0.6, 0.4, 500))
     assert figure_curves(**level).axes[0].get_yscale() == "linear"
 
 
 @pytest.mark.parametrize("count", [200, 5])
-def test_the_first_loss_that_is_not_finite_is_named(count):
+def test_first_loss_that_is_not_finite_is_marked(count):
     losses = np.linspace(1, 3, count)
     losses[count // 2 :] = np.nan
     figure = figure_curves(**_curves(count, losses=losses))
@@ -152,7 +152,7 @@ def test_the_first_loss_that_is_not_finite_is_named(count):
     assert f"not finite at step {count // 2 + 1}" in _texts(figure)
 
 
-def test_accuracies_that_were_not_measured_are_left_out():
+def test_accuracies_that_were_not_measured_are_omitted():
     curves = _curves(10, train_accuracy=[None, None, None], test_accuracy=[0.5, None, 0.7])
     axes = figure_curves(**curves, test_name="validation").axes[1]
     (line,) = axes.lines
@@ -168,29 +168,29 @@ def test_accuracies_that_were_not_measured_are_left_out():
         {"train_accuracy": [None] * 3, "test_accuracy": [None] * 3},
     ],
 )
-def test_without_accuracies_the_picture_says_so(changes):
+def test_missing_accuracies_are_stated(changes):
     assert "no accuracy was measured" in _texts(figure_curves(**_curves(10, **changes)))
 
 
-def test_without_losses_the_picture_says_so():
+def test_missing_losses_are_stated():
     figure = figure_curves(**_curves(10, steps=[], losses=[]))
     assert "no loss was recorded" in _texts(figure)
 
 
 @pytest.mark.parametrize("changes", [{"losses": [1.0]}, {"epochs": [1]}])
-def test_series_that_do_not_match_are_refused(changes):
-    with pytest.raises(ValueError, match="must be of one length"):
+def test_series_of_different_length_are_rejected(changes):
+    with pytest.raises(ValueError, match="must have equal length"):
         figure_curves(**_curves(10, **changes))
 
 
-def test_running_mean_is_the_mean_of_the_neighbours_that_exist():
+def test_running_mean_uses_the_existing_neighbors():
     np.testing.assert_allclose(
         running_mean(np.array([0.0, 3.0, 6.0, 30.0]), window=3), [1.5, 3, 13, 18]
     )
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 3, 3), (1, 1, 5, 5), (7, 1, 3, 2), (16, 6, 5, 5)])
-def test_every_weight_of_every_filter_is_shown_on_a_symmetric_scale(shape):
+def test_all_weights_are_drawn_on_a_symmetric_scale(shape):
     filters = np.random.default_rng(1).permutation(np.arange(1.0, 1 + np.prod(shape)))
     filters = filters.reshape(shape) - 10
     figure = figure_filters(filters)
@@ -202,7 +202,7 @@ def test_every_weight_of_every_filter_is_shown_on_a_symmetric_scale(shape):
     assert mosaic.norm.vmin == -mosaic.norm.vmax == -np.abs(filters).max()
 
 
-def test_rows_of_the_filter_sheet_are_input_channels():
+def test_rows_of_the_filter_grid_are_input_channels():
     filters = np.arange(6.0).reshape(3, 2, 1, 1)
     (mosaic,) = figure_filters(filters).axes[0].images
     corners = np.asarray(mosaic.get_array())[::12, ::12]
@@ -216,12 +216,12 @@ def test_filters_without_contrast_can_be_drawn(tmp_path, filters):
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (0, 1, 3, 3)])
-def test_what_is_no_filter_is_refused(shape):
-    with pytest.raises(ValueError, match="filters must be"):
+def test_invalid_filter_shapes_are_rejected(shape):
+    with pytest.raises(ValueError, match="filters must have shape"):
         figure_filters(np.zeros(shape))
 
 
-def test_mistakes_come_most_confident_first_and_hold_nothing_else():
+def test_only_mistakes_are_drawn_most_confident_first():
     results = _results(60, wrong=12)
     figure = figure_mistakes(**results, limit=5)
     confidence = results["probabilities"].max(axis=1)
@@ -234,13 +234,13 @@ def test_mistakes_come_most_confident_first_and_hold_nothing_else():
     assert "The 5 most confident of 12 mistakes in 60 images" in _texts(figure)
 
 
-def test_no_more_cells_than_mistakes():
+def test_there_is_one_image_per_mistake():
     figure = figure_mistakes(**_results(60, wrong=3))
     assert len(_titles(figure)) == 3
     assert "3 mistakes in 60 images" in _texts(figure)
 
 
-def test_without_mistakes_the_least_confident_right_answers_are_shown():
+def test_least_confident_images_are_drawn_if_there_are_no_mistakes():
     results = _results(60, wrong=0)
     figure = figure_mistakes(**results)
     least = np.argsort(results["probabilities"].max(axis=1))[:8]
@@ -248,18 +248,18 @@ def test_without_mistakes_the_least_confident_right_answers_are_shown():
     assert "No mistakes in 60 images" in _texts(figure)
 
 
-def test_a_sheet_without_any_image_can_be_drawn(tmp_path):
+def test_sheet_without_images_can_be_drawn(tmp_path):
     plot_mistakes(tmp_path / "mistakes.png", **_results(0, wrong=0))
     assert (tmp_path / "mistakes.png").exists()
 
 
-def test_long_class_names_get_a_line_each():
+def test_long_class_names_have_separate_lines():
     results = _results(20, wrong=1) | {"class_names": [f"garment {i}" for i in range(10)]}
     (title,) = _titles(figure_mistakes(**results))
     assert title.count("\n") == 1
 
 
-def test_mistakes_of_different_lengths_are_refused():
+def test_arrays_of_different_length_are_rejected():
     results = _results(20) | {"labels": [1, 2]}
     with pytest.raises(ValueError, match="got 20, 2, 20 and 20"):
         figure_mistakes(**results)
@@ -276,7 +276,7 @@ def _prediction(**changes):
     } | changes
 
 
-def test_a_prediction_shows_every_probability():
+def test_prediction_shows_all_probabilities():
     figure = figure_prediction(**_prediction())
     bars = figure.axes[1].containers[1]
     np.testing.assert_allclose([bar.get_width() for bar in bars], [0.05, 0.7, 0.25])
@@ -285,19 +285,19 @@ def test_a_prediction_shows_every_probability():
     assert not any("true label" in text for text in texts)
 
 
-def test_right_and_wrong_differ_in_more_than_colour():
+def test_correct_and_wrong_predictions_differ_also_in_text():
     right = figure_prediction(**_prediction(true_label=1))
     wrong = figure_prediction(**_prediction(true_label=2))
     assert {"✓ Predicted: b", "true label: b"} <= set(_texts(right))
     assert {"✗ Predicted: b", "true label: $c$"} <= set(_texts(wrong))
-    colours = [
+    colors = [
         [to_hex(bar.get_facecolor()) for bar in figure.axes[1].containers[1]]
         for figure in (right, wrong)
     ]
-    assert colours[0][1] == colours[1][2]  # the true class, in green
-    assert colours[0][1] != colours[1][1]
+    assert colors[0][1] == colors[1][2]  # the true class is green
+    assert colors[0][1] != colors[1][1]
 
 
-def test_a_prediction_without_a_probability_for_each_class_is_refused():
-    with pytest.raises(ValueError, match=r"must be \(3,\), one a class, got \(2,\)"):
+def test_wrong_number_of_probabilities_is_rejected():
+    with pytest.raises(ValueError, match=r"must have shape \(3,\), got \(2,\)"):
         figure_prediction(**_prediction(probabilities=[0.5, 0.5]))
