@@ -1,1 +1,1 @@
-"""All that is to be proved on a GPU, in one command: `python -m benchmarks.gpu`."""
+"""The acceptance run on a GPU: `python -m benchmarks.gpu`."""

@@ -1,13 +1,13 @@
-"""Proves on a GPU what cannot be proved without one, within 8 minutes.
+"""Acceptance run on an NVIDIA GPU: checks everything that needs one, within 8 minutes.
 
     make gpu-acceptance                        all stages
-    make gpu-acceptance ARGS="--only tests"    some of them
+    make gpu-acceptance ARGS="--only tests"    one stage
 
-Tests, costs of launches and barriers, accuracy of every recipe, benchmarks with PyTorch beside
-them, and NVIDIA's sanitizers where they are installed. Everything goes into a folder of
-benchmarks/results; its report.md is written anew after each stage, so that a run that is cut off
-leaves what it has. Exit code 0 if every stage that can run here has passed, 1 if not, 2 where no
-GPU can be used; make has 2 for both of these.
+The stages are tests, times of launches and barriers, the accuracy of every recipe, benchmarks
+together with PyTorch, and NVIDIA's sanitizers if they are installed. All output goes to a folder in
+benchmarks/results. Its report.md is rewritten after each stage, so a run that is stopped leaves the
+results so far. Exit code: 0 if every stage that can run on this machine passed, 1 if not, 2 if no
+GPU can be used. `make` returns 2 for both kinds of failure.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from mnist_accel.util.files import write_atomically
 
 PROG = "python -m benchmarks.gpu"
 RESULTS = ROOT / "benchmarks" / "results"
-# 8 minutes, less what it takes to begin, to end the last stage, and to write the report.
+# 8 minutes, less the time for starting, for stopping the last stage and for the report.
 TOTAL_S = 8 * 60 - 2 * GRACE_S - 20
 
 
@@ -42,54 +42,54 @@ def main(
     make_plan: Callable[[Path], list[Stage]] = plan,
     run: Runner = run_command,
 ) -> int:
-    """Run the stages, and return the exit code.
+    """Run the stages and return the exit code.
 
     Args:
         argv: the arguments; those of the process if None.
-        make_plan: returns the stages for a folder of results.
+        make_plan: returns the stages, given the folder of the results.
         run: runs a command.
     """
     parser = Parser(prog=PROG, description=__doc__, epilog="")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="a folder that is not there yet")
-    parser.add_argument("--only", metavar="STAGE,STAGE", help="some of the stages")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to create for the results")
+    parser.add_argument("--only", metavar="STAGE,STAGE", help="run only these stages")
     parser.add_argument(
         "--seconds",
         type=number(above=0),
         default=TOTAL_S,
         metavar="S",
-        help="of all stages together (default: %(default)g)",
+        help="time limit for all stages together, in seconds (default: %(default)g)",
     )
     try:
         args = parser.parse_args(argv)
         return _run(args, make_plan, run)
-    except SystemExit as stop:  # argparse, after its own message
+    except SystemExit as stop:  # argparse has printed its message
         return int(stop.code or 0)
     except (UsageError, BackendUnavailableError) as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return EXIT_USAGE
 
 
-def end_with_stages() -> None:
-    """Have SIGTERM, as a batch system sends it, end the stage that runs, too."""
+def exit_on_sigterm() -> None:
+    """Exit on SIGTERM, which batch systems send, by an exception, so that the stage is stopped."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _run(args: argparse.Namespace, make_plan: Callable[[Path], list[Stage]], run: Runner) -> int:
-    """Do what the arguments say.
+    """Run the selected stages and return the exit code.
 
     Raises:
-        BackendUnavailableError: no GPU can be used; the message has the reason and the remedy.
-        UsageError: there is no such stage, or the folder cannot be made.
+        BackendUnavailableError: no GPU can be used.
+        UsageError: a stage does not exist, or the folder cannot be created.
     """
     facts = _facts()
     folder: Path = args.out or RESULTS / f"{date.today():%Y-%m-%d}-{_slug(facts['GPU'])}"
-    stages = _chosen(make_plan(folder.resolve()), args.only)
+    stages = _select(make_plan(folder.resolve()), args.only)
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
         raise UsageError(f"{folder} exists already; choose another --out") from error
     except OSError as error:
-        raise UsageError(f"cannot make {folder}: {error.strerror or error}") from error
+        raise UsageError(f"cannot create {folder}: {error.strerror or error}") from error
     results = run_stages(
         stages,
         folder=folder,
@@ -98,21 +98,21 @@ def _run(args: argparse.Namespace, make_plan: Callable[[Path], list[Stage]], run
         run=run,
     )
     print(f"{summary(results)}; the report is {folder / 'report.md'}")
-    return 0 if all(result.outcome in ("passed", "missing") for result in results) else 1
+    return 0 if all(result.outcome in ("passed", "skipped") for result in results) else 1
 
 
 def _report(facts: dict[str, str], folder: Path, results: Sequence[Result]) -> None:
-    """Write the report as it stands, and say on stderr how the last stage ended."""
+    """Write the report and print the result of the last finished stage to stderr."""
     write_atomically(folder / "report.md", write_report(facts, results, folder).encode())
-    done = [result for result in results if result.outcome != "not reached" or result.detail]
-    if done:
-        last = done[-1]
+    finished = [result for result in results if result.outcome != "not run" or result.detail]
+    if finished:
+        last = finished[-1]
         detail = f" ({last.detail})" if last.detail else ""
         print(f"{last.stage.name}: {last.outcome}{detail}, {last.seconds:.0f} s", file=sys.stderr)
 
 
 def _facts() -> dict[str, str]:
-    """Return what decides the figures: the GPU and the software.
+    """Return the facts about GPU and software that the measurements depend on.
 
     Raises:
         BackendUnavailableError: no GPU can be used.
@@ -131,20 +131,20 @@ def _facts() -> dict[str, str]:
     }
 
 
-def _chosen(stages: list[Stage], names: str | None) -> list[Stage]:
-    """Return the stages that were asked for.
+def _select(stages: list[Stage], names: str | None) -> list[Stage]:
+    """Return the stages with the given names, or all if `names` is None.
 
     Raises:
-        UsageError: there is none of a name.
+        UsageError: a name is unknown.
     """
     if names is None:
         return stages
-    wanted = names.split(",")
-    unknown = sorted(set(wanted) - {stage.name for stage in stages})
+    selected = names.split(",")
+    unknown = sorted(set(selected) - {stage.name for stage in stages})
     if unknown:
         known = ", ".join(stage.name for stage in stages)
         raise UsageError(f"unknown stage {', '.join(unknown)}; choose {known}")
-    return [stage for stage in stages if stage.name in wanted]
+    return [stage for stage in stages if stage.name in selected]
 
 
 def _slug(device: str) -> str:
@@ -153,5 +153,5 @@ def _slug(device: str) -> str:
 
 
 if __name__ == "__main__":
-    end_with_stages()
+    exit_on_sigterm()
     sys.exit(main())

@@ -1,21 +1,21 @@
-// What a step on a GPU costs beside its own work: each kernel here does one thing and nothing else.
+// Kernels of the benchmark overheads.py. Each does one thing, so that its time can be attributed.
 //
-// Options: -DCHAINS, how many sums a thread of `multiply_add` has under way; -DCLUSTER and -DBLOCKS as
-// grid.cuh has them.
+// Options: -DCHAINS, number of independent sums per thread of `multiply_add`; -DCLUSTER and -DBLOCKS
+// as in grid.cuh.
 #include "common.cuh"
 #include "grid.cuh"
 
 // At most 16 registers.
-extern "C" __global__ void nothing() {}
+extern "C" __global__ void empty() {}
 
-// Grid: blocks that run at the same time, BLOCKS of them where they are a cluster. They all meet so
-// many times.
+// Grid: blocks that run concurrently, or one cluster of BLOCKS blocks. All blocks wait for each other
+// `rounds` times.
 // At most 32 registers.
-extern "C" __global__ void TOGETHER meet(int rounds, unsigned* barrier) {
-  for (int round = 0; round < rounds; round++) wait_for_grid(barrier);
+extern "C" __global__ void TOGETHER barrier(int rounds, unsigned* counters) {
+  for (int round = 0; round < rounds; round++) wait_for_grid(counters);
 }
 
-// Grid: any; a thread copies every so many numbers of 8 bytes.
+// Grid: any. Copies `count` numbers of 8 bytes; each thread takes every n-th, with n threads in the grid.
 // At most 32 registers.
 extern "C" __global__ void copy(const double* __restrict__ from, int64 count,
                                 double* __restrict__ to) {
@@ -24,8 +24,8 @@ extern "C" __global__ void copy(const double* __restrict__ from, int64 count,
     to[i] = from[i];
 }
 
-// Grid: any. The sums of a thread do not wait for each other; what they come to is written down, so
-// that the compiler does not leave them out.
+// Grid: any. The sums of a thread are independent, so multiply-adds of all of them overlap. The result
+// is written to memory so that the compiler does not remove the loop.
 // At most 32 registers.
 extern "C" __global__ void __launch_bounds__(256)
     multiply_add(int rounds, real factor, real* __restrict__ results) {

@@ -1,14 +1,13 @@
-"""Measures what a step costs beside its own work: launches, graph nodes, barriers, memory.
+"""Measures launches, graph nodes and barriers on a GPU, and its peak copy and arithmetic rates.
 
     python -m benchmarks.gpu.overheads --out overheads.json
 
-Works with CuPy 13 and 14. The figures explain those of the benchmarks: a step of a CUDA graph takes
-at least a node for each of its kernels, a step of a kernel that stays at least a barrier.
+Works with CuPy 13 and 14. The measurements explain the times of the benchmarks: a graph step takes
+at least one graph node per kernel, a step of a persistent kernel at least one barrier.
 """
 
 import argparse
 import functools
-import importlib
 import json
 import sys
 import time
@@ -26,41 +25,41 @@ from backends.cupy.loader import Constant, cooperative, options_for, with_includ
 from mnist_accel.util.files import write_atomically
 
 FILE = Path(__file__).with_name("overheads.cu")
-THREADS = 256  # of a block
-CHAINS = 8
+THREADS_PER_BLOCK = 256
+CHAINS = 8  # independent sums per thread of `multiply_add`
 REPETITIONS = 9
 
-# Returns the seconds that some work takes.
+# Returns the seconds that a function takes.
 Stopwatch: TypeAlias = Callable[[Callable[[], None]], float]
 
 
 @dataclass(frozen=True)
-class Amounts:
-    """How much of everything is done, so that what is measured once does not count.
+class Counts:
+    """Amount of work per measurement, large enough to make one-time costs negligible.
 
     Attributes:
-        launches: of an empty kernel; fewer than a GPU queues without letting the host wait.
-        nodes: of a graph.
-        rounds: of a barrier.
-        copied_bytes: more than fit the caches.
-        additions: multiply-adds of each chain of a thread.
+        launches: launches of an empty kernel; few enough that the GPU queues all of them.
+        nodes: nodes of a graph.
+        rounds: barriers per launch.
+        copied_bytes: bytes to copy; more than the caches hold.
+        multiply_adds: multiply-adds per sum.
     """
 
     launches: int = 500
     nodes: int = 256
     rounds: int = 1000
     copied_bytes: int = 1 << 28
-    additions: int = 20_000
+    multiply_adds: int = 20_000
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Something that was measured.
+class Measurement:
+    """A measured value.
 
     Attributes:
-        name: what it is.
-        value: the number.
-        unit: of the number.
+        name: description.
+        value: the value.
+        unit: unit of the value.
     """
 
     name: str
@@ -74,32 +73,32 @@ def measure(
     multiprocessors: int,
     gpu_s: Stopwatch,
     host_s: Stopwatch,
-    amounts: Amounts | None = None,
-) -> list[Figure]:
-    """Return all figures.
+    counts: Counts | None = None,
+) -> list[Measurement]:
+    """Return all measurements.
 
     Args:
-        cupy: CuPy, or what stands in for it.
-        multiprocessors: of the GPU.
-        gpu_s: times work by the clock of the GPU.
-        host_s: times how long the host takes to hand work over.
-        amounts: how much is done; the default suits a GPU.
+        cupy: the module `cupy` or a replacement.
+        multiprocessors: number of multiprocessors of the GPU.
+        gpu_s: measures the time on the GPU.
+        host_s: measures the time that the host needs to submit the work.
+        counts: amount of work; the defaults suit a GPU.
     """
-    amounts = amounts or Amounts()
+    counts = counts or Counts()
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         return [
-            *_launches(cupy, gpu_s, host_s, amounts.launches),
-            *_graphs(cupy, stream, gpu_s, host_s, amounts.nodes),
-            *_barriers(cupy, gpu_s, multiprocessors, amounts.rounds),
-            _copy(cupy, gpu_s, multiprocessors, amounts.copied_bytes),
-            _arithmetic(cupy, gpu_s, multiprocessors, amounts.additions),
+            *_launches(cupy, gpu_s, host_s, counts.launches),
+            *_graphs(cupy, stream, gpu_s, host_s, counts.nodes),
+            *_barriers(cupy, gpu_s, multiprocessors, counts.rounds),
+            _copy(cupy, gpu_s, multiprocessors, counts.copied_bytes),
+            _arithmetic(cupy, gpu_s, multiprocessors, counts.multiply_adds),
         ]
 
 
 @functools.cache
 def source() -> str:
-    """Return overheads.cu with its headers in place."""
+    """Return overheads.cu with its headers inserted."""
     return with_includes(FILE.read_text(encoding="utf-8"), FILE.name)
 
 
@@ -109,114 +108,119 @@ def kernel(cupy: Any, name: str, **constants: Constant) -> Any:
     return cupy.RawModule(code=source(), options=options, backend="nvrtc").get_function(name)
 
 
-def _launches(cupy: Any, gpu_s: Stopwatch, host_s: Stopwatch, count: int) -> list[Figure]:
-    nothing = kernel(cupy, "nothing")
+def _launches(cupy: Any, gpu_s: Stopwatch, host_s: Stopwatch, count: int) -> list[Measurement]:
+    empty = kernel(cupy, "empty")
 
     def launch() -> None:
         for _ in range(count):
-            nothing((1,), (THREADS,), ())
+            empty((1,), (THREADS_PER_BLOCK,), ())
 
     return [
-        Figure("launch of an empty kernel, host", host_s(launch) / count * 1e6, "µs"),
-        Figure("launch of an empty kernel, GPU", gpu_s(launch) / count * 1e6, "µs"),
+        Measurement("launch of an empty kernel, host", host_s(launch) / count * 1e6, "µs"),
+        Measurement("launch of an empty kernel, GPU", gpu_s(launch) / count * 1e6, "µs"),
     ]
 
 
 def _graphs(
     cupy: Any, stream: Any, gpu_s: Stopwatch, host_s: Stopwatch, nodes: int
-) -> list[Figure]:
-    nothing = kernel(cupy, "nothing")
-    nothing((1,), (THREADS,), ())  # kernels cannot be loaded while a graph is captured
+) -> list[Measurement]:
+    empty = kernel(cupy, "empty")
+    empty((1,), (THREADS_PER_BLOCK,), ())  # a kernel cannot be loaded during graph capture
     stream.synchronize()
 
-    def graph_of(count: int) -> Callable[[], None]:
+    def capture(count: int) -> Callable[[], None]:
         stream.begin_capture()
         try:
             for _ in range(count):
-                nothing((1,), (THREADS,), ())
+                empty((1,), (THREADS_PER_BLOCK,), ())
         except BaseException:
-            with suppress(Exception):  # what has gone wrong often ends the capture itself
+            with suppress(Exception):  # a failed launch often ends the capture
                 stream.end_capture()
             raise
         graph = stream.end_capture()
         return lambda: graph.launch(stream=stream)
 
-    short, long = graph_of(1), graph_of(nodes)
-    per_node = (gpu_s(long) - gpu_s(short)) / (nodes - 1)
+    short, long = capture(1), capture(nodes)
+    per_node_s = (gpu_s(long) - gpu_s(short)) / (nodes - 1)
     return [
-        Figure(f"graph of {nodes} empty kernels, host", host_s(long) * 1e6, "µs"),
-        Figure("a further node of a graph, GPU", per_node * 1e6, "µs"),
+        Measurement(f"graph of {nodes} empty kernels, host", host_s(long) * 1e6, "µs"),
+        Measurement("additional graph node, GPU", per_node_s * 1e6, "µs"),
     ]
 
 
-def _barriers(cupy: Any, gpu_s: Stopwatch, multiprocessors: int, rounds: int) -> Iterator[Figure]:
-    """Yield how long the blocks of a grid take to meet, and those of a cluster if there are any."""
-    meet = cooperative(kernel(cupy, "meet"))
+def _barriers(
+    cupy: Any, gpu_s: Stopwatch, multiprocessors: int, rounds: int
+) -> Iterator[Measurement]:
+    """Yield the time of a grid barrier and, if the GPU has clusters, of a cluster barrier."""
+    barrier = cooperative(kernel(cupy, "barrier"))
     for blocks in dict.fromkeys((persistent.BLOCKS, multiprocessors)):
-        value = _meeting_us(cupy, gpu_s, meet, blocks, rounds)
-        yield Figure(f"grid barrier of {blocks} blocks", value, "µs")
+        value = _barrier_us(cupy, gpu_s, barrier, blocks, rounds)
+        yield Measurement(f"grid barrier of {blocks} blocks", value, "µs")
     constants = persistent.together(int(cupy.cuda.Device().compute_capability))
     if constants:
-        meet = kernel(cupy, "meet", BLOCKS=persistent.BLOCKS, **constants)
-        value = _meeting_us(cupy, gpu_s, meet, persistent.BLOCKS, rounds)
-        yield Figure(f"cluster barrier of {persistent.BLOCKS} blocks", value, "µs")
+        barrier = kernel(cupy, "barrier", BLOCKS=persistent.BLOCKS, **constants)
+        value = _barrier_us(cupy, gpu_s, barrier, persistent.BLOCKS, rounds)
+        yield Measurement(f"cluster barrier of {persistent.BLOCKS} blocks", value, "µs")
 
 
-def _meeting_us(
-    cupy: Any, gpu_s: Stopwatch, meet: Callable[..., None], blocks: int, rounds: int
+def _barrier_us(
+    cupy: Any, gpu_s: Stopwatch, barrier: Callable[..., None], blocks: int, rounds: int
 ) -> float:
-    barrier = cupy.zeros(2, "uint32")
+    counters = cupy.zeros(2, "uint32")
 
     def seconds(count: int) -> float:
-        return gpu_s(lambda: meet((blocks,), (THREADS,), (np.int32(count), barrier)))
+        arguments = np.int32(count), counters
+        return gpu_s(lambda: barrier((blocks,), (THREADS_PER_BLOCK,), arguments))
 
     return (seconds(rounds + 1) - seconds(1)) / rounds * 1e6
 
 
-def _copy(cupy: Any, gpu_s: Stopwatch, multiprocessors: int, size: int) -> Figure:
+def _copy(cupy: Any, gpu_s: Stopwatch, multiprocessors: int, size: int) -> Measurement:
     copy, count = kernel(cupy, "copy"), size // 8
     source, target = cupy.zeros(count, "float64"), cupy.zeros(count, "float64")
     grid = (8 * multiprocessors,)
-    seconds = gpu_s(lambda: copy(grid, (THREADS,), (source, np.int64(count), target)))
-    return Figure("copy, read and written", 2 * size / seconds / 1e9, "GB/s")
+    arguments = source, np.int64(count), target
+    seconds = gpu_s(lambda: copy(grid, (THREADS_PER_BLOCK,), arguments))
+    return Measurement("copy, bytes read and written", 2 * size / seconds / 1e9, "GB/s")
 
 
-def _arithmetic(cupy: Any, gpu_s: Stopwatch, multiprocessors: int, additions: int) -> Figure:
+def _arithmetic(cupy: Any, gpu_s: Stopwatch, multiprocessors: int, count: int) -> Measurement:
     multiply_add, blocks = kernel(cupy, "multiply_add"), 8 * multiprocessors
-    results = cupy.zeros(blocks * THREADS, "float32")
-    arguments = np.int32(additions), np.float32(0.5), results
-    seconds = gpu_s(lambda: multiply_add((blocks,), (THREADS,), arguments))
-    flops = 2 * additions * CHAINS * THREADS * blocks
-    return Figure("multiply-adds, float32", flops / seconds / 1e12, "TFLOP/s")
+    results = cupy.zeros(blocks * THREADS_PER_BLOCK, "float32")
+    arguments = np.int32(count), np.float32(0.5), results
+    seconds = gpu_s(lambda: multiply_add((blocks,), (THREADS_PER_BLOCK,), arguments))
+    flops = 2 * count * CHAINS * THREADS_PER_BLOCK * blocks
+    return Measurement("multiply-adds, float32", flops / seconds / 1e12, "TFLOP/s")
 
 
-def table(figures: Sequence[Figure]) -> str:
-    """Return the figures as Markdown."""
-    rows = [f"| {figure.name} | {figure.value:.3g} {figure.unit} |" for figure in figures]
-    return "\n".join(["| what | median |", "|---|---|", *rows])
+def table(measurements: Sequence[Measurement]) -> str:
+    """Return the measurements as a Markdown table."""
+    rows = [f"| {one.name} | {one.value:.3g} {one.unit} |" for one in measurements]
+    return "\n".join(["| measurement | median |", "|---|---|", *rows])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure on the first GPU, print the table, and write the figures."""
+    """Measure on the first GPU, print a table and write a JSON file."""
+    import cupy  # the tests import this module without CuPy
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="as JSON")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file")
     args = parser.parse_args(argv)
-    cupy = importlib.import_module("cupy")
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
-    figures = measure(
+    measurements = measure(
         cupy,
         multiprocessors=properties["multiProcessorCount"],
         gpu_s=functools.partial(_gpu_seconds, cupy),
         host_s=functools.partial(_host_seconds, cupy),
     )
-    text = json.dumps([asdict(figure) for figure in figures], indent=2, ensure_ascii=False)
+    text = json.dumps([asdict(one) for one in measurements], indent=2, ensure_ascii=False)
     write_atomically(args.out, f"{text}\n".encode())
-    print(table(figures))
+    print(table(measurements))
     return 0
 
 
 def _gpu_seconds(cupy: Any, work: Callable[[], None]) -> float:
-    """Return the median between two events of the current stream; the first time is no example."""
+    """Return the median time between two events on the current stream, after a warm-up."""
     work()
     times: list[float] = []
     for _ in range(REPETITIONS):
@@ -230,7 +234,7 @@ def _gpu_seconds(cupy: Any, work: Callable[[], None]) -> float:
 
 
 def _host_seconds(cupy: Any, work: Callable[[], None]) -> float:
-    """Return the median time until the host has handed work over to an idle GPU."""
+    """Return the median time that the host needs to submit work to an idle GPU."""
     work()
     times = []
     for _ in range(REPETITIONS):

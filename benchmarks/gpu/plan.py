@@ -1,4 +1,4 @@
-"""What is proved on a GPU, the most valuable first."""
+"""The stages of the acceptance run, the most valuable first."""
 
 import shutil
 import sys
@@ -8,16 +8,18 @@ from benchmarks.gpu.stages import Stage
 from benchmarks.journal import SUFFIX
 
 CONTENDERS = "cupy,torch-eager,torch-compile,torch-cuda-graph"
-# Without it, the benchmarks would end well and compare with nobody.
-_OPPONENT = """
+SANITIZER = "compute-sanitizer"
+_PYTHON = sys.executable
+_PYTEST = (_PYTHON, "-m", "pytest", "-p", "no:cacheprovider")
+_GPU_TESTS = ("-m", "gpu", "--require-backend", "cupy")
+# The benchmarks succeed without PyTorch, but then compare with nothing.
+_CHECK_PYTORCH = """
 import sys, torch
 sys.exit(0 if torch.cuda.is_available() else f"PyTorch {torch.__version__} finds no GPU")
 """
-SANITIZER = "compute-sanitizer"
 # The sanitizer slows kernels down, so it runs only these files: all kernels at small sizes, and
 # the persistent kernels with the sizes of the recipes.
-_SANITIZED = (
-    *("-m", "gpu", "--require-backend", "cupy", "-p", "benchmarks.gpu.plain_memory"),
+_SANITIZED_FILES = (
     "tests/gpu/test_every_kernel.py",
     "tests/gpu/test_persistent_cnn.py",
     "tests/gpu/test_persistent_mlp.py",
@@ -25,74 +27,73 @@ _SANITIZED = (
 
 
 def plan(folder: Path) -> list[Stage]:
-    """Return the stages, whose budgets are together more than there is: most take less.
+    """Return the stages. Their limits add up to more than the run has, because most need less.
 
     Args:
-        folder: of their results.
+        folder: folder of the results.
     """
-    figures, python = folder / "benchmarks.json", sys.executable
-    pytest = (python, "-m", "pytest", "-p", "no:cacheprovider")
-    gpu = ("-m", "gpu", "--require-backend", "cupy")
     return [
         Stage(
             "tests",
-            "operations, steps and compiled epochs agree with float64 loops on this GPU",
-            (*pytest, *gpu, "--numprocesses", "4", "--dist", "worksteal"),
-            budget_s=180,
+            "operations, eager and compiled training agree with the float64 reference on this GPU",
+            (*_PYTEST, *_GPU_TESTS, "--numprocesses", "4", "--dist", "worksteal"),
+            limit_s=180,
         ),
         Stage(
             "overheads",
-            "what launches, graph nodes and barriers cost, copies and arithmetic at best",
-            (python, "-m", "benchmarks.gpu.overheads", "--out", str(folder / "overheads.json")),
-            budget_s=30,
+            "times of launches, graph nodes and barriers; peak copy and arithmetic rates",
+            (_PYTHON, "-m", "benchmarks.gpu.overheads", "--out", str(folder / "overheads.json")),
+            limit_s=30,
         ),
         Stage(
             "accuracy",
-            "every recipe, trained to its end, is as good as it must be",
-            (python, "-m", "tests.acceptance", "--backends", "cupy"),
-            budget_s=120,
+            "every recipe reaches its required accuracy",
+            (_PYTHON, "-m", "tests.acceptance", "--backends", "cupy"),
+            limit_s=120,
         ),
         Stage(
-            "opponent",
-            "PyTorch is installed, and computes on this GPU",
-            (python, "-c", _OPPONENT),
-            budget_s=30,
+            "pytorch",
+            "PyTorch is installed and computes on this GPU",
+            (_PYTHON, "-c", _CHECK_PYTORCH),
+            limit_s=30,
         ),
+        *_benchmark_stages(folder / "benchmarks.json"),
+        _sanitizer_stage("memcheck", "no kernel accesses memory out of bounds"),
+        _sanitizer_stage("racecheck", "no kernel has a data race in shared memory"),
+    ]
+
+
+def _benchmark_stages(results: Path) -> list[Stage]:
+    return [
         Stage(
             "benchmarks",
-            "how fast trainings and predictions are, with PyTorch beside them",
+            "times of training and prediction, compared with PyTorch",
             (
-                *(python, "-m", "benchmarks", "run", "--quick", "--levels", "training,inference"),
-                *("--contenders", CONTENDERS, "--out", str(figures)),
+                *(_PYTHON, "-m", "benchmarks", "run", "--quick", "--levels", "training,inference"),
+                *("--contenders", CONTENDERS, "--out", str(results)),
             ),
-            budget_s=170,
+            limit_s=170,
         ),
         Stage(
-            "page",
-            "the benchmarks as a report of their own",
-            (python, "-m", "benchmarks", "report"),
-            budget_s=20,
-            # The journal is there if the benchmarks were cut.
-            reads=(figures, figures.with_name(figures.name + SUFFIX)),
-        ),
-        *(
-            Stage(
-                tool,
-                shows,
-                (
-                    *(SANITIZER, "--tool", tool, "--target-processes", "all"),
-                    *("--error-exitcode", "1", *pytest, *_SANITIZED),
-                ),
-                budget_s=70,
-                missing=(
-                    ""
-                    if shutil.which(SANITIZER)
-                    else f"{SANITIZER}, of the CUDA toolkit, is not on the PATH"
-                ),
-            )
-            for tool, shows in (
-                ("memcheck", "no kernel reads or writes beyond an array"),
-                ("racecheck", "no threads of a block race for shared memory"),
-            )
+            "report",
+            "the benchmarks as a report with tables and charts",
+            (_PYTHON, "-m", "benchmarks", "report"),
+            limit_s=20,
+            # If the benchmarks timed out, only their journal exists.
+            inputs=(results, results.with_name(results.name + SUFFIX)),
         ),
     ]
+
+
+def _sanitizer_stage(tool: str, shows: str) -> Stage:
+    is_installed = shutil.which(SANITIZER) is not None
+    return Stage(
+        tool,
+        shows,
+        (
+            *(SANITIZER, "--tool", tool, "--target-processes", "all", "--error-exitcode", "1"),
+            *(*_PYTEST, *_GPU_TESTS, "-p", "benchmarks.gpu.unpooled_memory", *_SANITIZED_FILES),
+        ),
+        limit_s=70,
+        skip_reason="" if is_installed else f"{SANITIZER} (CUDA toolkit) is not on the PATH",
+    )

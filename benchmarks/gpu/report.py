@@ -1,4 +1,4 @@
-"""The report of a run on a GPU: what ran, what failed, what was cut."""
+"""The report of an acceptance run, as Markdown."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from benchmarks.gpu.stages import Result
 
-FLOAT32 = (
-    "All arithmetic is float32 or float64 on ordinary cores: TF32 is off in CuPy (`CUPY_TF32=0`), "
-    "and in PyTorch, for products and convolutions."
+PRECISION = (
+    "All arithmetic is float32 or float64 without tensor cores. TF32 is disabled in CuPy "
+    "(`CUPY_TF32=0`) and in PyTorch, for matrix products and convolutions."
 )
 
 
@@ -16,14 +16,14 @@ def write_report(facts: Mapping[str, str], results: Sequence[Result], folder: Pa
     """Return the report as Markdown.
 
     Args:
-        facts: of the machine and the software, by name.
-        results: of all stages, those to come included.
-        folder: of their logs; tables in Markdown that stages have printed are taken over.
+        facts: facts about the machine and the software, by name.
+        results: results of all stages, including those that have not run.
+        folder: folder of the logs. Markdown tables in a log are copied into the report.
     """
-    lines = ["# On a GPU", "", "| | |", "|---|---|"]
+    lines = ["# Acceptance run on a GPU", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {fact} |" for name, fact in facts.items()]
-    lines += ["", FLOAT32, "", f"{summary(results)}.", ""]
-    lines += ["| stage | shows that, or shows | outcome | seconds |", "|---|---|---|---:|"]
+    lines += ["", PRECISION, "", f"{summary(results)}.", ""]
+    lines += ["| stage | shows | outcome | seconds |", "|---|---|---|---:|"]
     for result in results:
         stage = result.stage
         log = folder / f"{stage.name}.log"
@@ -32,19 +32,19 @@ def write_report(facts: Mapping[str, str], results: Sequence[Result], folder: Pa
         seconds = f"{result.seconds:.0f}" if result.seconds else ""
         lines.append(f"| {name} | {stage.shows} | {outcome} | {seconds} |")
     for result in results:
-        if table := _table(folder / f"{result.stage.name}.log"):
+        if table := _tables_in(folder / f"{result.stage.name}.log"):
             lines += ["", f"## {result.stage.name.capitalize()}", "", *table]
     return "\n".join(lines) + "\n"
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return how many stages ended how."""
+    """Return the number of stages per outcome, such as "3 passed, 1 failed"."""
     counts = Counter(result.outcome for result in results)
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
 
 
-def _table(log: Path) -> list[str]:
-    """Return the lines of Markdown tables in a log."""
+def _tables_in(log: Path) -> list[str]:
+    """Return the lines of the Markdown tables in a log."""
     if not log.exists():
         return []
     text = log.read_text(encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""Runs commands one after the other, each within its time, and reports after each of them."""
+"""Runs commands one after another, each with a time limit, and reports after each of them."""
 
 import os
 import signal
@@ -11,45 +11,45 @@ from typing import Literal, TypeAlias
 
 from benchmarks.host import ROOT
 
-Outcome: TypeAlias = Literal["passed", "failed", "cut", "missing", "not reached"]
+Outcome: TypeAlias = Literal["passed", "failed", "timed out", "skipped", "not run"]
 
-# A stage is not begun with less: it would be cut before it shows anything.
-LEAST_S = 10.0
-# How long a command that is cut has to write down what it has.
+# A stage needs at least this time; with less it would time out without a result.
+MIN_STAGE_S = 10.0
+# The time that an interrupted command has for writing its results.
 GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A command, and the time that it may take.
+    """A command with a time limit.
 
     Attributes:
-        name: of the stage, and of its log.
-        shows: what is known when it has passed.
+        name: name of the stage and of its log file.
+        shows: what a passed stage shows, for the report.
         command: the program and its arguments.
-        budget_s: what it may take at most.
-        missing: why it cannot run here; empty where it can.
-        reads: what a stage before it leaves: the first of these files that is there is the last
-            argument of the command.
+        limit_s: largest running time.
+        skip_reason: why the stage cannot run on this machine; empty if it can.
+        inputs: alternative files of earlier stages; the first that exists becomes the last
+            argument. Without any of them the stage is skipped.
     """
 
     name: str
     shows: str
     command: tuple[str, ...]
-    budget_s: float
-    missing: str = ""
-    reads: tuple[Path, ...] = ()
+    limit_s: float
+    skip_reason: str = ""
+    inputs: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a stage ended.
+    """The result of a stage.
 
     Attributes:
-        stage: which.
-        outcome: "cut" where its time was up; "missing" where it cannot run here.
-        seconds: that it took.
-        detail: the exit code, or the reason, in words; empty where it passed.
+        stage: the stage.
+        outcome: "skipped" if it cannot run on this machine, "not run" if no time was left.
+        seconds: running time.
+        detail: exit code or reason; empty if the stage passed.
     """
 
     stage: Stage
@@ -58,7 +58,7 @@ class Result:
     detail: str = ""
 
 
-# Runs a command with its output in a file; returns the exit code, or None where the time was up.
+# Runs a command, writes its output to a file and returns the exit code, or None after a timeout.
 Runner: TypeAlias = Callable[[Sequence[str], Path, float], int | None]
 
 
@@ -71,21 +71,21 @@ def run_stages(
     run: Runner,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Result]:
-    """Run stages in their order until they are done or the time is up.
+    """Run stages in order until all are done or the time is up.
 
     Args:
-        stages: the most valuable first.
-        folder: where each leaves its log.
-        total_s: what all of them may take together; one that is cut takes a few seconds more.
-        report: is told, before the first stage and after each, how all of them stand.
+        stages: the stages, the most valuable first.
+        folder: folder of the log files.
+        total_s: time limit for all stages together, without the grace period of the last one.
+        report: called with the results of all stages before the first stage and after each stage.
         run: runs a command.
-        clock: seconds from any beginning.
+        clock: returns seconds.
 
     Returns:
-        A result for each stage.
+        One result per stage.
     """
     end = clock() + total_s
-    results = [Result(stage, "not reached") for stage in stages]
+    results = [Result(stage, "not run") for stage in stages]
     report(results)
     for number, stage in enumerate(stages):
         results[number] = _run_stage(stage, folder, end - clock(), run, clock)
@@ -96,37 +96,36 @@ def run_stages(
 def _run_stage(
     stage: Stage, folder: Path, left_s: float, run: Runner, clock: Callable[[], float]
 ) -> Result:
-    """Run a stage, if it can run and there is time."""
-    if stage.missing:
-        return Result(stage, "missing", detail=stage.missing)
-    there = [str(path) for path in stage.reads if path.exists()][:1]
-    if stage.reads and not there:
-        return Result(stage, "missing", detail=f"there is no {stage.reads[0].name}")
-    limit = min(stage.budget_s, left_s)
-    if limit < LEAST_S:
-        return Result(stage, "not reached", detail=f"{max(0, left_s):.0f} s were left")
+    if stage.skip_reason:
+        return Result(stage, "skipped", detail=stage.skip_reason)
+    existing = [str(path) for path in stage.inputs if path.exists()][:1]
+    if stage.inputs and not existing:
+        return Result(stage, "skipped", detail=f"{stage.inputs[0].name} does not exist")
+    limit_s = min(stage.limit_s, left_s)
+    if limit_s < MIN_STAGE_S:
+        return Result(stage, "not run", detail=f"{max(0, left_s):.0f} s were left")
     begin = clock()
-    code = run((*stage.command, *there), folder / f"{stage.name}.log", limit)
+    code = run((*stage.command, *existing), folder / f"{stage.name}.log", limit_s)
     seconds = clock() - begin
     if code is None:
-        return Result(stage, "cut", seconds, f"its {limit:.0f} s were up")
+        return Result(stage, "timed out", seconds, f"limit {limit_s:.0f} s")
     if code:
         return Result(stage, "failed", seconds, f"exit code {code}")
     return Result(stage, "passed", seconds)
 
 
 def run_command(command: Sequence[str], log: Path, limit_s: float) -> int | None:
-    """Run a command, with what it prints in a file; end it, and all it has begun, after its time.
+    """Run a command with its output in a file; stop it and its children after a time limit.
 
-    It is interrupted as by Ctrl-C first, so that it can write down what it has.
+    The command first receives the signal of Ctrl-C, so that it can write its results.
 
     Returns:
-        Its exit code; None where its time was up.
+        The exit code; None after a timeout.
     """
-    # Nothing here uses TF32, whatever the user has set for programs of his own.
+    # All measurements are made without TF32, whatever the user's environment contains.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "CUPY_TF32": "0"}
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603  # the commands are those of `plan`
+        process = subprocess.Popen(  # noqa: S603  # the commands come from `plan`
             command,
             cwd=ROOT,
             env=environment,
@@ -140,11 +139,11 @@ def run_command(command: Sequence[str], log: Path, limit_s: float) -> int | None
         except subprocess.TimeoutExpired:
             return None
         finally:
-            _end(process)
+            _stop(process)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process with all that it has begun, which is its own group; nothing if it has ended."""
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a process and its children, which form a process group, if any still runs."""
     for number in (signal.SIGINT, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

@@ -172,10 +172,10 @@ def results_of_every_kernel(emulator: Emulator) -> list[Any]:
     results = results_on(EmulatedBackend(emulator, capability="90"))
     results += train(EmulatedBackend(emulator, capability="80"), persistent_mlp_training())
     cupy, target, rounds = EmulatedCupy(emulator), np.full(70, np.nan), np.int32(3)
-    sums, barrier = np.full(64, np.nan, np.float32), np.zeros(2, np.uint32)
-    overheads.kernel(cupy, "nothing")((1,), (32,), ())
+    sums, counters = np.full(64, np.nan, np.float32), np.zeros(2, np.uint32)
+    overheads.kernel(cupy, "empty")((1,), (32,), ())
     overheads.kernel(cupy, "copy")((2,), (32,), (np.arange(70.0), np.int64(70), target))
     overheads.kernel(cupy, "multiply_add")((2,), (32,), (rounds, np.float32(0.5), sums))
-    cooperative(overheads.kernel(cupy, "meet"))((3,), (32,), (rounds, barrier))
-    overheads.kernel(cupy, "meet", BLOCKS=8, CLUSTER=1)((8,), (32,), (rounds, barrier))
-    return [*results, target, sums, barrier]
+    cooperative(overheads.kernel(cupy, "barrier"))((3,), (32,), (rounds, counters))
+    overheads.kernel(cupy, "barrier", BLOCKS=8, CLUSTER=1)((8,), (32,), (rounds, counters))
+    return [*results, target, sums, counters]

@@ -1,0 +1,337 @@
+"""The acceptance run on a GPU: its stages, report and command line, without a GPU."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from backends import BackendUnavailableError, get_backend
+from backends.cupy.backend import CupyBackend
+from benchmarks.contenders import choose
+from benchmarks.gpu import __main__ as command_line
+from benchmarks.gpu.plan import CONTENDERS, plan
+from benchmarks.gpu.stages import Stage, run_command, run_stages
+from mnist_accel.runs.run import RunResult
+from tests import acceptance
+
+ROOT = Path(__file__).parents[2]
+
+
+def stage(name: str, limit_s: float = 100, **options: Any) -> Stage:
+    return Stage(name, f"shows {name}", (name,), limit_s, **options)
+
+
+class SimulatedMachine:
+    """Simulates commands with given running times and exit codes."""
+
+    def __init__(self, **commands: tuple[float, int]) -> None:
+        self.commands = commands
+        self.now = 1000.0
+        self.limits: dict[str, float] = {}
+        self.arguments: dict[str, list[str]] = {}
+
+    def clock(self) -> float:
+        return self.now
+
+    def run(self, command: Any, log: Path, limit_s: float) -> int | None:
+        name, *self.arguments[command[0]] = command
+        seconds, code = self.commands[name]
+        self.limits[name] = limit_s
+        log.write_text(f"{name} begins\n| {name} | 1 |\n")
+        self.now += min(seconds, limit_s)
+        return code if seconds <= limit_s else None
+
+
+def outcomes(
+    machine: SimulatedMachine, stages: list[Stage], folder: Path, total_s: float
+) -> dict[str, str]:
+    reports: list[list[str]] = []
+    results = run_stages(
+        stages,
+        folder=folder,
+        total_s=total_s,
+        report=lambda results: reports.append([result.outcome for result in results]),
+        run=machine.run,
+        clock=machine.clock,
+    )
+    assert reports[0] == ["not run"] * len(stages)
+    assert reports[-1] == [result.outcome for result in results]
+    assert len(reports) == len(stages) + 1
+    return {result.stage.name: result.outcome for result in results}
+
+
+# ------------------------------------------------------------------------------------- stages
+
+
+def test_stages_run_in_order_within_their_limits(tmp_path):
+    machine = SimulatedMachine(first=(40, 0), second=(500, 0), third=(30, 3), fourth=(1, 0))
+    stages = [stage("first"), stage("second", 60), stage("third"), stage("fourth")]
+    assert outcomes(machine, stages, tmp_path, 300) == {
+        "first": "passed",
+        "second": "timed out",
+        "third": "failed",
+        "fourth": "passed",
+    }
+    assert list(machine.limits) == ["first", "second", "third", "fourth"]
+    assert machine.limits == {"first": 100, "second": 60, "third": 100, "fourth": 100}
+    assert machine.now == 1000 + 40 + 60 + 30 + 1
+
+
+def test_last_stages_do_not_run_when_the_time_is_up(tmp_path):
+    machine = SimulatedMachine(first=(95, 0), second=(500, 0), third=(1, 0))
+    stages = [stage("first"), stage("second"), stage("third")]
+    assert outcomes(machine, stages, tmp_path, 120) == {
+        "first": "passed",
+        "second": "timed out",
+        "third": "not run",
+    }
+    assert machine.limits == {"first": 100, "second": 25}
+
+
+def test_stages_without_tool_or_input_are_skipped(tmp_path):
+    machine = SimulatedMachine(first=(1, 0), second=(1, 0), third=(1, 0))
+    existing, missing = tmp_path / "existing.json", tmp_path / "missing.json"
+    existing.touch()
+    stages = [
+        stage("absent", skip_reason="no such tool"),
+        stage("first", inputs=(existing,)),
+        stage("second", inputs=(missing,)),
+        stage("third", inputs=(missing, existing, tmp_path)),
+    ]
+    assert outcomes(machine, stages, tmp_path, 120) == {
+        "absent": "skipped",
+        "first": "passed",
+        "second": "skipped",
+        "third": "passed",
+    }
+    assert list(machine.limits) == ["first", "third"]
+    assert machine.arguments == {"first": [str(existing)], "third": [str(existing)]}
+
+
+# ----------------------------------------------------------------------------- real commands
+
+
+def test_command_writes_its_output_and_returns_its_exit_code(tmp_path):
+    log = tmp_path / "log"
+    code = "import os, sys; print(os.environ['CUPY_TF32']); print('bad', file=sys.stderr); exit(3)"
+    assert run_command((sys.executable, "-c", code), log, 60) == 3
+    assert sorted(log.read_text().split()) == ["0", "bad"]
+
+
+def assert_process_ends(process: str) -> None:
+    """Wait until a killed process has ended."""
+    status, deadline = Path(f"/proc/{process}/stat"), time.monotonic() + 10
+    with suppress(FileNotFoundError, ProcessLookupError):  # the process no longer exists
+        while status.read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+IGNORES_INTERRUPTS = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the child
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+print(child.pid, flush=True)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    time.sleep(600)
+"""
+
+
+def test_timed_out_command_is_interrupted_then_killed_with_its_children(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.gpu.stages.GRACE_S", 1.0)
+    log = tmp_path / "log"
+    assert run_command((sys.executable, "-c", IGNORES_INTERRUPTS), log, 5) is None
+    child, word = log.read_text().split()
+    assert word == "interrupted"
+    assert_process_ends(child)
+
+
+RUN_OF_ONE_STAGE = """
+import sys
+import benchmarks.gpu.__main__ as command_line
+from benchmarks.gpu.stages import Stage
+
+sleeper = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+stages = [Stage("one", "waits", (sys.executable, "-c", sleeper), 60)]
+command_line._facts = lambda: {"GPU": "NVIDIA Simulated 1, sm_90", "commit": "abc"}
+command_line.exit_on_sigterm()
+sys.exit(command_line.main(["--out", sys.argv[1]], make_plan=lambda folder: stages))
+"""
+
+
+def test_terminated_run_stops_its_stage_and_leaves_a_report(tmp_path):
+    out = tmp_path / "out"
+    run = subprocess.Popen([sys.executable, "-c", RUN_OF_ONE_STAGE, str(out)], cwd=ROOT)
+    log = out / "one.log"
+    deadline = time.monotonic() + 30
+    while not (log.exists() and log.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) == 143
+    assert_process_ends(log.read_text().strip())
+    assert "not run" in (out / "report.md").read_text()
+
+
+def test_interrupted_accuracy_stage_prints_the_finished_recipes(monkeypatch, capsys):
+    tiny = {"dataset": "digits", "iterations": 3, "hidden_sizes": (5,), "model": "two-layer"}
+    requirements = [acceptance.Requirement(name, 0.0, tiny) for name in ("one", "two", "three")]
+    monkeypatch.setattr(acceptance, "REQUIREMENTS", requirements)
+    runs: list[RunResult] = []
+    start_run = acceptance.start_run
+
+    def start(settings: Any, **options: Any) -> RunResult:
+        result = replace(runs[0], interrupted=True) if runs else start_run(settings, **options)
+        runs.append(result)
+        return result
+
+    monkeypatch.setattr(acceptance, "start_run", start)
+    monkeypatch.setattr(sys, "argv", ["acceptance", "--backends", "numpy"])
+    assert acceptance.main() == 130
+    captured = capsys.readouterr()
+    assert captured.err.startswith("one on numpy: two on numpy: ")
+    rows = [line.split(" | ")[-1] for line in captured.out.splitlines() if line.startswith("| ")]
+    assert rows[0] == "numpy |"
+    assert re.fullmatch(r"\d+\.\d\d% \|", rows[1])
+    assert rows[2:] == ["not reached |"] * 2
+
+
+# ------------------------------------------------------------------------------ command line
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    facts = {"GPU": "NVIDIA Simulated 1, sm_90", "commit": "abc"}
+    monkeypatch.setattr(command_line, "_facts", lambda: facts)
+
+
+def main(tmp_path: Path, machine: Any, stages: list[Stage], *flags: str) -> int:
+    argv = ["--out", str(tmp_path / "out"), *flags]
+    return command_line.main(argv, make_plan=lambda folder: stages, run=machine.run)
+
+
+def test_report_lists_outcomes_and_tables_of_all_stages(tmp_path, gpu, capsys):
+    machine = SimulatedMachine(good=(1, 0), bad=(2, 1), long=(500, 0))
+    stages = [stage("good"), stage("bad"), stage("long"), stage("absent", skip_reason="no tool")]
+    assert main(tmp_path, machine, stages) == 1
+    report = (tmp_path / "out" / "report.md").read_text()
+    for line in (
+        "| GPU | NVIDIA Simulated 1, sm_90 |",
+        "1 passed, 1 failed, 1 timed out, 1 skipped.",
+        "| [bad](bad.log) | shows bad | failed: exit code 1 | 0 |",
+        "| [long](long.log) | shows long | timed out: limit 100 s | 0 |",
+        "| absent | shows absent | skipped: no tool |  |",
+        "| good | 1 |",  # a table that the stage has printed
+    ):
+        assert line in report.splitlines()
+    assert "TF32 is disabled" in report
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[1] == "bad: failed (exit code 1), 0 s"
+    assert captured.out.startswith("1 passed, 1 failed, 1 timed out, 1 skipped; the report is ")
+
+
+def test_skipped_stages_do_not_fail_the_run(tmp_path, gpu):
+    stages = [stage("good"), stage("absent", skip_reason="no tool")]
+    assert main(tmp_path, SimulatedMachine(good=(1, 0)), stages) == 0
+
+
+def test_interrupted_run_leaves_a_report(tmp_path, gpu):
+    machine = SimulatedMachine(good=(1, 0), bad=(1, 1), last=(1, 0))
+
+    def run(command: Any, log: Path, limit_s: float) -> int | None:
+        if command == ("last",):
+            raise KeyboardInterrupt
+        return machine.run(command, log, limit_s)
+
+    stages = [stage("good"), stage("bad"), stage("last")]
+    with pytest.raises(KeyboardInterrupt):
+        main(tmp_path, SimpleNamespace(run=run), stages)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "1 passed, 1 failed, 1 not run." in report
+
+
+def test_only_selects_stages_and_out_must_be_new(tmp_path, gpu, capsys):
+    machine = SimulatedMachine(good=(1, 0))
+    stages = [stage("good"), stage("bad")]
+    assert main(tmp_path, machine, stages, "--only", "goof") == 2
+    assert "unknown stage goof; choose good, bad" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(tmp_path, machine, stages, "--only", "good") == 0
+    assert main(tmp_path, machine, stages, "--only", "good") == 2
+    assert "exists already; choose another --out" in capsys.readouterr().err
+
+
+def test_default_folder_is_named_after_date_and_gpu(tmp_path, gpu, monkeypatch):
+    monkeypatch.setattr(command_line, "RESULTS", tmp_path)
+    run = SimulatedMachine().run
+    assert command_line.main([], make_plan=lambda folder: [], run=run) == 0
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.endswith("-nvidia-simulated-1")
+
+
+def test_without_a_gpu_the_run_ends_at_once(tmp_path, capsys):
+    if CupyBackend.availability().ok:
+        pytest.skip("this machine has a GPU")
+    assert main(tmp_path, SimulatedMachine(), [stage("never")]) == 2
+    availability = CupyBackend.availability()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"cannot run here: {availability.reason}; {availability.remedy}")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BackendUnavailableError):
+        command_line._facts()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cupy"], indirect=True)
+def test_facts_contain_the_name_of_the_gpu(backend):
+    assert command_line._facts()["GPU"] == get_backend("cupy").device_info().name
+
+
+# ---------------------------------------------------------------------------------------- plan
+
+
+def test_plan_names_existing_files_modules_and_contenders(tmp_path):
+    stages = plan(tmp_path)
+    words = {word for stage in stages for word in stage.command}
+    modules = {
+        word.replace(".", "/") for word in words if word.startswith(("benchmarks.", "tests."))
+    }
+    files = {word for word in words if word.startswith("tests/")}
+    assert len(modules) >= 3
+    assert files
+    assert [file for file in files if not (ROOT / file).exists()] == []
+    assert [name for name in modules if not (ROOT / f"{name}.py").exists()] == []
+    assert set(choose(CONTENDERS)) == {
+        *("cupy", "torch-eager", "torch-compile", "torch-cuda-graph")
+    }
+    # Under the sanitizers, `-m gpu` must select tests of each file.
+    for file in files:
+        assert re.search(r"@emulated_and_cupy|mark\.gpu", (ROOT / file).read_text()), file
+
+
+def test_plan_orders_stages_by_value_and_requires_the_gpu(tmp_path):
+    stages = plan(tmp_path)
+    names = [stage.name for stage in stages]
+    assert names[0] == "tests"
+    assert names.index("pytorch") < names.index("benchmarks") < names.index("report")
+    assert sorted(names[-2:]) == ["memcheck", "racecheck"]
+    assert command_line.TOTAL_S <= 8 * 60
+    commands = {stage.name: " ".join(stage.command) for stage in stages}
+    for name in ("tests", "memcheck", "racecheck"):
+        assert "-m gpu --require-backend cupy" in commands[name]
+    for name in ("memcheck", "racecheck"):
+        assert "--error-exitcode 1" in commands[name]
+    assert commands["accuracy"].endswith("--backends cupy")
