@@ -19,7 +19,7 @@ from mnist_accel.autotune.measure import (
     detect_busy_machine,
     measure_candidates,
 )
-from mnist_accel.console.phases import Phases, getting_ready
+from mnist_accel.console.phases import Phases, preparation_notes
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.training.trainer import Trainer
@@ -119,7 +119,7 @@ def choose_fastest(
         images_per_s = load_measurements(key, candidates)
         source = f"cached in {abbreviate_home(str(measurements_folder()))}"
     if images_per_s is None:
-        with phases.time("prepare"), getting_ready(note):
+        with phases.time("prepare"), preparation_notes(note):
             probes = {
                 name: _make_probe(settings, backend, images, labels, make_trainer)
                 for name, backend in backends.items()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from mnist_accel.autotune.measure import Candidate
-from mnist_accel.console.display import format_pace
+from mnist_accel.console.formats import format_throughput
 
 MAX_SHOWN = 3
 
@@ -21,11 +21,11 @@ def describe_measurements(images_per_s: Mapping[Candidate, float], winner: Candi
         best = {candidate.backend: candidate for candidate in reversed(shown)}
         shown = [candidate for candidate in shown if best[candidate.backend] == candidate]
     unit = " thread" if winner.threads == 1 else " threads"
-    pace = format_pace(images_per_s[winner])
+    pace = format_throughput(images_per_s[winner])
     parts = [f"{winner.backend} {pace} images/s{_with_threads(winner, unit)}"]
     for candidate in shown[1:MAX_SHOWN]:
         name = f"{candidate.backend} " if several_backends else ""
-        pace = format_pace(images_per_s[candidate])
+        pace = format_throughput(images_per_s[candidate])
         parts.append(f"{name}{pace}{_with_threads(candidate)}")
     return ", ".join(parts)
 

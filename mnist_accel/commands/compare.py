@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare the backends and print a table for each."""
-    from mnist_accel.console.display import print_table
+    from mnist_accel.console.tables import print_table
 
     backends = _backends_from(args)
     with usage_errors():
@@ -121,7 +121,7 @@ def _backends_from(args: argparse.Namespace) -> Sequence[Backend]:
 
 def _print_differences(result: BackendComparison, *, steps: int) -> None:
     """Print the relative difference of each tensor, and where the first one is too large."""
-    from mnist_accel.console.display import print_table
+    from mnist_accel.console.tables import print_table
 
     shown = sorted({int(step) for step in np.linspace(1, steps, _MAX_COLUMNS).round()})
     rows = [

@@ -61,7 +61,7 @@ def _exit_code(findings: Sequence[Finding]) -> int:
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
-    from mnist_accel.console.display import print_table
+    from mnist_accel.console.tables import print_table
 
     rows: list[tuple[str, str, str]] = []
     for finding in findings:
@@ -74,7 +74,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 
 
 def _print_explanation(explanation: Explanation) -> None:
-    from mnist_accel.console.display import print_table
+    from mnist_accel.console.tables import print_table
 
     print(f"{explanation.model}: {explanation.network}\n{explanation.training}\n")
     ways = [

@@ -34,14 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the network on the test set and print the results."""
-    from mnist_accel.console.phases import getting_ready
+    from mnist_accel.console.phases import preparation_notes
     from mnist_accel.runs.model_files import find_model, open_dataset, open_model
 
     backend = backend_from(args)
     path = find_model(args.path)
     model = open_model(path, backend=backend, legacy_model=args.model)
     dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
-    with getting_ready(partial(print, file=sys.stderr)):
+    with preparation_notes(partial(print, file=sys.stderr)):
         model.prepare()
     limit = args.limit_test or None
     result = evaluate(model, dataset.x_test[:limit], dataset.t_test[:limit])
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_result(result: Evaluation, dataset: Dataset) -> None:
-    from mnist_accel.console.display import format_confusion_matrix, print_table
+    from mnist_accel.console.tables import format_confusion_matrix, print_table
 
     print(f"\nloss     {result.loss:.4f}")
     print(f"accuracy {result.accuracy:.2%} ({result.correct} / {result.total})\n")

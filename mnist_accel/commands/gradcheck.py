@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the gradients and print a table."""
-    from mnist_accel.console.display import print_table
+    from mnist_accel.console.tables import print_table
 
     with usage_errors():
         model = create_model(

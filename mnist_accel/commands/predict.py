@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, print the probabilities, and save the picture."""
     # These modules import scipy, rich and matplotlib, which --help does not need.
-    from mnist_accel.console.display import print_probabilities
-    from mnist_accel.console.phases import getting_ready
+    from mnist_accel.console.phases import preparation_notes
+    from mnist_accel.console.tables import print_probabilities
     from mnist_accel.data.datasets import DIGIT_NAMES
     from mnist_accel.data.digit_image import read_digit_image
     from mnist_accel.plots import plot_prediction
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
         image, true_label = dataset.x_test[args.index], int(dataset.t_test[args.index])
         class_names = dataset.class_names
-    with getting_ready(partial(print, file=sys.stderr)):
+    with preparation_notes(partial(print, file=sys.stderr)):
         model.prepare()
     probabilities = model.predict_proba(image[None])[0]
     predicted = int(probabilities.argmax())

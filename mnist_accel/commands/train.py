@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, and print the result."""
     # These modules import rich, which --help does not need.
+    from mnist_accel.runs.config import backend_used
     from mnist_accel.runs.folder import RunFolder
     from mnist_accel.runs.run import resume_run, start_run
 
@@ -79,12 +80,9 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is not None:
         _check_resumable(args, given)
         folder = RunFolder.find(args.resume) if args.resume else RunFolder.newest()
-        # What "auto", a fallback or a benchmark resulted in is part of the run.
-        stored = settings_in_file(str(folder.config))
-        backend, threads, device = folder.backend_used()
-        stored |= {"backend": backend, "threads": threads, "device": device}
-        if given.get("backend", backend) != backend:
-            stored |= {"threads": None, "device": None}  # these belong to the earlier backend
+        stored = settings_in_file(str(folder.config)) | backend_used(folder)
+        if given.get("backend", stored["backend"]) != stored["backend"]:
+            stored |= {"threads": None, "device": None}  # these belong to the stored backend
         result = resume_run(folder, resolve(_override(stored, given)), **output)
     else:
         config = {} if args.config is None else settings_in_file(args.config)

@@ -1,4 +1,4 @@
-"""The phases of a run: how long each takes, and a word to who waits."""
+"""Time measurement of the phases of a run, and notes while a phase takes long."""
 
 import threading
 import time
@@ -6,21 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-# Seconds of silence after which a user is told what takes so long.
-PATIENCE_S = 1.0
-# Seconds from one such word to the next.
-PROGRESS_S = 5.0
+SILENT_SECONDS = 1.0  # time before the first note
+REPEAT_SECONDS = 5.0  # time between two further notes
 
 
 @dataclass
 class Phases:
-    """Seconds of wall-clock time by phase of a run."""
+    """Seconds of wall-clock time per phase of a run."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def time(self, phase: str) -> Iterator[None]:
-        """Count the time of a block."""
+        """Add the time of a block to a phase."""
         started = time.perf_counter()
         try:
             yield
@@ -30,30 +28,30 @@ class Phases:
 
 
 @contextmanager
-def getting_ready(note: Callable[[str], None]) -> Iterator[None]:
-    """Say so where a block that may compile takes a while, and how long it took.
+def preparation_notes(note: Callable[[str], None]) -> Iterator[None]:
+    """Print notes while a block that may compile kernels takes longer than a second.
 
     Args:
-        note: prints a line.
+        note: prints a line; called from another thread.
     """
     started = time.perf_counter()
-    is_ready = threading.Event()
-    told = threading.Event()
+    finished = threading.Event()
+    has_printed = threading.Event()
 
-    def tell() -> None:
-        if is_ready.wait(PATIENCE_S):
+    def print_notes() -> None:
+        if finished.wait(SILENT_SECONDS):
             return
-        told.set()
-        note("getting ready; the first time on a machine this compiles for half a minute")
-        while not is_ready.wait(PROGRESS_S):
-            note(f"getting ready for {time.perf_counter() - started:.0f} s")
+        has_printed.set()
+        note("preparing; the first time on a machine this compiles for about half a minute")
+        while not finished.wait(REPEAT_SECONDS):
+            note(f"preparing for {time.perf_counter() - started:.0f} s")
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    thread = threading.Thread(target=print_notes, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        is_ready.set()
-        teller.join()
-    if told.is_set():
+        finished.set()
+        thread.join()
+    if has_printed.is_set():
         note(f"ready after {time.perf_counter() - started:.1f} s")

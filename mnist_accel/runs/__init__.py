@@ -1,1 +1,1 @@
-"""A training from settings to run folder."""
+"""Training from settings to a run folder."""

@@ -1,9 +1,10 @@
-"""What happens between the steps of a run: metrics, checkpoints, and reasons to stop."""
+"""Callbacks of a run between its steps: metrics, checkpoints, and rules that end it early."""
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,24 +13,24 @@ from mnist_accel.runs.folder import RunFolder
 from mnist_accel.training.reports import Callback, EpochReport, StepsReport
 from mnist_accel.training.trainer import Trainer
 
-# Where nobody said how often, checkpoints are saved at the ends of epochs, but not more often than
-# this: the epochs of a small network are shorter than the writing of a file.
+# Minimum time between two checkpoints at the ends of epochs. An epoch of a small network takes less
+# time than writing a file.
 CHECKPOINT_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class LogLine:
-    """Means over the steps since the last line of the log.
+    """Means over the steps since the previous line of the log.
 
     Attributes:
         step: number of the last of these steps.
-        epoch: number of the epoch under way, counted from 1.
-        loss: mean over the steps.
+        epoch: number of the current epoch, from 1.
+        loss: mean loss over the steps.
         losses: loss of each step, to six digits.
-        accuracy: part of their images that were recognised, 0…1.
+        accuracy: fraction of the images that were classified correctly, 0…1.
         lr: learning rate of the next step.
-        images_per_s: images over the time that the steps took.
-        seconds: this time.
+        images_per_s: images per second of the steps.
+        seconds: duration of the steps.
     """
 
     step: int
@@ -43,12 +44,12 @@ class LogLine:
 
 
 class MetricsLog(Callback):
-    """Writes a line to `metrics.jsonl` every so many steps and for each epoch.
+    """Appends a line to `metrics.jsonl` every few steps and after each epoch.
 
     Args:
-        folder: of the run.
-        every: steps between two lines.
-        show: is handed the lines at these multiples as well.
+        folder: the run folder.
+        every: number of steps between two lines.
+        show: called with each line that is written at a multiple of `every`.
     """
 
     every: int
@@ -60,17 +61,17 @@ class MetricsLog(Callback):
         self._pending: list[StepsReport] = []
 
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
-        """Collect, and write at every multiple of `every`."""
+        """Collect the report, and write a line at every multiple of `every`."""
         self._pending.append(report)
         if trainer.step % self.every == 0:
             self._show(self._write(trainer))
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Write the epoch."""
+        """Write a line for the epoch."""
         self._folder.append_metrics({"event": "epoch", **dataclasses.asdict(report)})
 
     def flush(self, trainer: Trainer) -> None:
-        """Write the steps since the last line, if there are any."""
+        """Write a line for the steps since the previous line, if there are any."""
         if self._pending:
             self._write(trainer)
 
@@ -95,14 +96,14 @@ class MetricsLog(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves the training from time to time.
+    """Saves the training at regular steps, or at the ends of epochs.
 
     Args:
-        path: of the checkpoint.
-        metrics: are written up to the step of each checkpoint before it is, so that a run that is
-            killed and resumed lacks none.
-        every: steps between two; None for the ends of epochs.
-        clock: returns seconds.
+        path: the checkpoint file.
+        metrics: flushed before each checkpoint is saved, so that a killed and resumed run lacks no
+            line.
+        every: number of steps between two checkpoints; None to save at the ends of epochs.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -125,16 +126,16 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Save at the end of an epoch, if the last time is long enough ago."""
+        """Save at the end of an epoch, at most once per `CHECKPOINT_SECONDS`."""
         if self.every is None and self._clock() - self._saved_at >= CHECKPOINT_SECONDS:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Save now.
+        """Save a checkpoint now.
 
         Raises:
             DataError: the metrics cannot be written.
-            CheckpointError: the checkpoint cannot be written; the last one is untouched.
+            CheckpointError: the checkpoint cannot be written; the previous one is unchanged.
         """
         self._metrics.flush(trainer)
         save_checkpoint(self._path, trainer)
@@ -142,12 +143,12 @@ class Checkpoints(Callback):
 
 
 class StopRules(Callback):
-    """Ends a training that is good enough, no longer improves, or takes too long.
+    """Ends a training that is accurate enough, no longer improves, or takes too long.
 
     Args:
-        target_accuracy: validation accuracy that is good enough, 0…1; None for none.
-        patience: evaluations without improvement that are borne; None for any number.
-        max_seconds: time that steps may take in all; None for any.
+        target_accuracy: validation accuracy at which to stop, 0…1; None for no target.
+        patience: number of evaluations without improvement after which to stop; None for no limit.
+        max_seconds: total duration of the steps after which to stop; None for no limit.
     """
 
     def __init__(
@@ -165,22 +166,37 @@ class StopRules(Callback):
         self._without_improvement = 0
 
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
-        """Look at the time."""
-        self.count_seconds(trainer, report.seconds)
+        """Check the time."""
+        self._add_seconds(trainer, report.seconds)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Look at the validation accuracy, if there is one."""
-        if report.validation_accuracy is not None:
-            self.count_evaluation(trainer, report.validation_accuracy)
+        """Check the validation accuracy, if the epoch was evaluated."""
+        self._add_evaluation(trainer, report.validation_accuracy)
 
-    def count_seconds(self, trainer: Trainer, seconds: float) -> None:
-        """Count the time of some steps; those of a run that is resumed count as well."""
+    def replay(
+        self,
+        trainer: Trainer,
+        *,
+        steps: Iterable[Mapping[str, Any]],
+        epochs: Iterable[Mapping[str, Any]],
+    ) -> None:
+        """Count the lines of `metrics.jsonl` that a run wrote before it was resumed.
+
+        If a rule is already fulfilled, the training ends before its first step.
+        """
+        for line in steps:
+            self._add_seconds(trainer, line["seconds"])
+        for line in epochs:
+            self._add_evaluation(trainer, line["validation_accuracy"])
+
+    def _add_seconds(self, trainer: Trainer, seconds: float) -> None:
         self._seconds += seconds
         if self._max_seconds is not None and self._seconds >= self._max_seconds:
             trainer.request_stop(f"{self._max_seconds:g} seconds are over")
 
-    def count_evaluation(self, trainer: Trainer, accuracy: float) -> None:
-        """Count an evaluation; those of a run that is resumed count as well."""
+    def _add_evaluation(self, trainer: Trainer, accuracy: float | None) -> None:
+        if accuracy is None:
+            return
         if accuracy > self._best:
             self._best = accuracy
             self._without_improvement = 0

@@ -1,10 +1,10 @@
-"""The folder that a training leaves behind.
+"""The folder of a run.
 
-config.json         everything needed to repeat it
-metrics.jsonl       a line per log step and per epoch
+config.json         everything needed to repeat the run
+metrics.jsonl       one line per log step and per epoch
 summary.json        the result
-model.safetensors   the weights
-checkpoint/         the place from which it can go on
+model.safetensors   the final weights
+checkpoint/         the state from which the run can be resumed
 curves.png, filters.png, mistakes.png
 """
 
@@ -25,10 +25,15 @@ DEFAULT_PARENT = Path("runs")
 
 
 class RunFolder:
-    """Names and formats of the files of one run.
+    """The files of one run.
 
     Attributes:
         path: the folder.
+        config: path of `config.json`.
+        metrics: path of `metrics.jsonl`.
+        summary: path of `summary.json`.
+        model: path of the final weights.
+        checkpoint: path of the checkpoint.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,31 +46,31 @@ class RunFolder:
 
     @classmethod
     def create(cls, out: str | None, *, model: str, backend: str, now: datetime) -> "RunFolder":
-        """Make a new folder.
+        """Create a new folder.
 
         Args:
-            out: where; `runs/<time>-<model>-<backend>` if None.
+            out: path of the folder; None for `runs/<time>-<model>-<backend>`.
             model: name of the recipe.
             backend: name of the backend that is used.
-            now: time of the start.
+            now: start time of the run.
 
         Raises:
-            UsageError: the folder holds a run already.
-            DataError: it cannot be made or written.
+            UsageError: the folder already contains a run.
+            DataError: the folder cannot be created or written.
         """
         path = Path(out or DEFAULT_PARENT / f"{now:%Y%m%d-%H%M%S}-{model}-{backend}")
         try:
             if out is None:
-                path = _make_folder(path)
+                path = _create_folder(path)
             folder = cls(path)
             folder.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             if folder.config.exists():
                 raise FileExistsError
-            folder.metrics.touch(exist_ok=False)  # of two runs that want the folder, one gets it
+            folder.metrics.touch(exist_ok=False)  # fails if another run uses the folder already
         except FileExistsError as error:
             raise UsageError(
-                f"{path} holds a run already, or is a file; choose another --out, "
-                f"or go on with --resume {path}"
+                f"{path} already contains a run, or is a file; choose another --out, "
+                f"or continue the run with --resume {path}"
             ) from error
         except OSError as error:
             raise DataError(
@@ -79,10 +84,10 @@ class RunFolder:
         """Return the newest run in `runs/`.
 
         Args:
-            prefer_finished: put those that have their final weights before those that have not.
+            prefer_finished: rank runs that have final weights before all others.
 
         Raises:
-            DataError: there is no run there.
+            DataError: `runs/` contains no run.
         """
 
         def rank(run: RunFolder) -> tuple[bool, float]:
@@ -90,31 +95,31 @@ class RunFolder:
 
         runs = [cls(config.parent) for config in DEFAULT_PARENT.glob("*/config.json")]
         if not runs:
-            raise DataError(f"there is no run in {DEFAULT_PARENT}/ yet; train one, or give a path")
+            raise DataError(f"{DEFAULT_PARENT}/ contains no run; train one first, or give a path")
         return max(runs, key=rank)
 
     @classmethod
     def find(cls, path: str) -> "RunFolder":
-        """Return an earlier run.
+        """Return an existing run.
 
         Args:
-            path: its folder, or its checkpoint folder or file.
+            path: the run folder, or its checkpoint folder or file.
 
         Raises:
-            DataError: there is no run there.
+            DataError: the path does not belong to a run.
         """
         if not Path(path).exists():
-            raise DataError(f"there is no run {path}: no such file or folder")
+            raise DataError(f"run {path} not found: no such file or folder")
         for candidate in (Path(path), *Path(path).parents[:2]):
             if (candidate / "config.json").is_file():
                 return cls(candidate)
-        raise DataError(f"{path} is not the folder of a run: it has no config.json")
+        raise DataError(f"{path} is not a run folder: it contains no config.json")
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed process was writing.
+        """Remove unfinished files of a killed process.
 
         Raises:
-            DataError: it cannot be removed.
+            DataError: a file cannot be removed.
         """
         try:
             for folder in (self.path, self.checkpoint.parent):
@@ -123,10 +128,10 @@ class RunFolder:
             raise DataError(f"cannot write to {self.path}: {error.strerror or error}") from error
 
     def write_json(self, file: Path, content: dict[str, Any]) -> None:
-        """Write one of the JSON files, whole or not at all.
+        """Write one of the JSON files; if that fails, the previous file is unchanged.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
         try:
             write_atomically(file, (_to_json(content, indent=2) + "\n").encode())
@@ -137,39 +142,21 @@ class RunFolder:
         """Return the content of one of the JSON files.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the file cannot be read, or contains no JSON object.
         """
         try:
             content = json.loads(file.read_bytes())
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read {file}: {error}") from error
         if not isinstance(content, dict):
-            raise DataError(f"{file} must hold a JSON object, got {type(content).__name__}")
+            raise DataError(f"{file} must contain a JSON object, got {type(content).__name__}")
         return content
 
-    def backend_used(self) -> tuple[str, int | None, int | None]:
-        """Return what the run computed on, whatever had been asked for.
-
-        Returns:
-            The name of the backend, its number of threads and its device; None where it had its own
-            rule.
-
-        Raises:
-            DataError: `config.json` cannot be read, or does not say it.
-        """
-        match self.read_json(self.config):
-            case {"backend": {"used": str(name)} as backend}:
-                # An earlier version chose neither threads nor device, and has not written them.
-                match backend.get("threads"), backend.get("device"):
-                    case int(threads) | (None as threads), int(device) | (None as device):
-                        return name, threads, device
-        raise DataError(f"{self.config} does not say which backend was used")
-
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add a line to `metrics.jsonl`.
+        """Append a line to `metrics.jsonl`.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
@@ -178,7 +165,7 @@ class RunFolder:
             raise DataError(f"cannot write {self.metrics}: {error.strerror or error}") from error
 
     def read_metrics(self, event: str) -> list[dict[str, Any]]:
-        """Return the lines of one kind, "steps" or "epoch", in their order.
+        """Return the lines whose event is "steps" or "epoch", in the order of the file.
 
         Raises:
             DataError: the file cannot be read.
@@ -186,11 +173,11 @@ class RunFolder:
         return [line for line in self._metrics_lines() if line["event"] == event]
 
     def truncate_metrics(self, *, step: int, epochs: int) -> None:
-        """Drop what a resumed run will write again.
+        """Remove the lines that a resumed run will write again.
 
         Args:
-            step: the step it is resumed at; lines that lie after it are dropped.
-            epochs: how many epochs are complete; reports of later ones are dropped.
+            step: step of the checkpoint; lines of later steps are removed.
+            epochs: number of completed epochs; lines of later epochs are removed.
 
         Raises:
             DataError: the file cannot be read or written.
@@ -213,28 +200,28 @@ class RunFolder:
         for number, text in enumerate(lines, start=1):
             try:
                 line = json.loads(text)
-            except ValueError as error:  # not JSON, or not even text
+            except ValueError as error:  # not JSON, or not UTF-8
                 if number < len(lines):
-                    raise DataError(f"{self.metrics}, line {number}, is not JSON") from error
-                return  # what a killed process was writing; it is written again
+                    raise DataError(f"{self.metrics}, line {number}, is not valid JSON") from error
+                return  # unfinished line of a killed process; the resumed run writes it again
             if not (isinstance(line, dict) and {"event", "step"} <= line.keys()):
-                raise DataError(f"{self.metrics}, line {number}, is not a line of metrics")
+                raise DataError(f"{self.metrics}, line {number}, lacks the keys event and step")
             yield line
 
 
-def _make_folder(path: Path) -> Path:
-    """Make the folder `path`, with a number behind its name if that is taken; return its path."""
+def _create_folder(path: Path) -> Path:
+    """Create the folder `path`, with a number appended if it exists, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     names = itertools.chain([path.name], (f"{path.name}-{i}" for i in itertools.count(2)))
     for name in names:
         with suppress(FileExistsError):
             path.with_name(name).mkdir()
             return path.with_name(name)
-    raise AssertionError("numbers do not end")
+    raise AssertionError("unreachable")
 
 
 def _to_json(content: dict[str, Any], *, indent: int | None = None) -> str:
-    """Write JSON as its standard has it: a number that is NaN or infinite becomes null."""
+    """Return content as JSON, which has no NaN or infinity: such numbers become null."""
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in content.items()

@@ -1,4 +1,4 @@
-"""Opening whatever a network may be in: a run, a model file, a checkpoint, legacy weights."""
+"""Loading a network from a run folder, a model file, a checkpoint or legacy weights."""
 
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,25 @@ from mnist_accel.runs.folder import DEFAULT_PARENT, RunFolder
 
 LEGACY_SUFFIXES = (".pkl", ".npy")
 
-# What the programs that wrote such files trained: `.npy` the L-layer network, `.pkl` the softmax
-# networks, told apart by their number of layers.
+# The recipe of legacy weights, by file type and number of layers. The source program of the L-layer
+# network wrote `.npy` files, those of the softmax networks wrote `.pkl` files.
 _LEGACY_MODELS = {(".npy", None): "fcnn", (".pkl", 2): "two-layer", (".pkl", 3): "three-layer"}
 
 _REMEDY = (
-    f"give the folder of a run, such as {DEFAULT_PARENT}/<time>-<model>-<backend>, or a file of "
+    f"give a run folder, such as {DEFAULT_PARENT}/<time>-<model>-<backend>, or a file with "
     "weights, or train a network first"
 )
 
 
 def find_model(path: str | None) -> Path:
-    """Return where a network is to be read from.
+    """Return the path to load a network from.
 
     Args:
-        path: what the user named; if None, the newest run in `runs/` that is finished, or the
-            newest of all if none is.
+        path: the path that the user gave; None for the newest finished run in `runs/`, or the
+            newest of all runs if none is finished.
 
     Raises:
-        DataError: there is no run in `runs/`.
+        DataError: `runs/` contains no run.
     """
     return RunFolder.newest(prefer_finished=True).path if path is None else Path(path)
 
@@ -44,16 +44,16 @@ def open_model(path: Path, *, backend: Backend, legacy_model: str | None = None)
     Args:
         path: a run folder, a model file, a checkpoint or its folder, or a `.pkl` or `.npy` file of
             legacy weights.
-        backend: computes.
-        legacy_model: name of the recipe that legacy weights belong to; None to tell by the file.
+        backend: the backend of the network.
+        legacy_model: recipe of legacy weights; None to derive it from the file.
 
     Raises:
-        DataError: there is nothing there, it is corrupt, or it is refused.
+        DataError: the file or folder is missing, corrupt or refused.
     """
     if path.suffix in LEGACY_SUFFIXES:
         return open_legacy_weights(path, backend=backend, model=legacy_model)
     if not path.exists():
-        raise DataError(f"there is no file or folder {path}; {_REMEDY}")
+        raise DataError(f"{path} does not exist; {_REMEDY}")
     if path.is_dir() and not (path / CHECKPOINT_NAME).exists():
         return _open_run(RunFolder(path), backend=backend)
     return load_model(path, backend=backend)
@@ -64,28 +64,28 @@ def _open_run(run: RunFolder, *, backend: Backend) -> Network:
         return load_model(run.model, backend=backend)
     if run.checkpoint.exists():
         raise DataError(
-            f"the training in {run.path} was interrupted, so there is no {run.model} yet: finish "
-            f"it with train --resume {run.path}, or give its checkpoint {run.checkpoint.parent}"
+            f"the run {run.path} was interrupted and has no {run.model.name} yet; finish it with "
+            f"train --resume {run.path}, or give its checkpoint {run.checkpoint.parent}"
         )
     raise DataError(
-        f"{run.path} is not a run folder: it holds neither {run.model.name} nor a checkpoint; "
+        f"{run.path} is not a run folder: it contains neither {run.model.name} nor a checkpoint; "
         f"{_REMEDY}"
     )
 
 
 def open_dataset(path: Path, *, dataset: str | None, data_dir: str | None) -> Dataset:
-    """Return the data set to look at a network with.
+    """Return the data set to evaluate a network on.
 
     Args:
-        path: as given to `open_model`.
-        dataset: name of the data set; if None that of the run that `path` is or belongs to, and
-            MNIST where there is no run.
-        data_dir: folder of its files; that of the run if None, and the usual places where there is
-            no run.
+        path: the path given to `open_model`.
+        dataset: name of the data set; None for that of the run to which `path` belongs, or MNIST
+            if it belongs to none.
+        data_dir: folder of the files of the data set; None for that of the run, or the default
+            places if `path` belongs to no run.
 
     Raises:
         UsageError: `data_dir` does not suit the data set.
-        DataError: it cannot be had.
+        DataError: the data set cannot be obtained.
     """
     if dataset is None:
         settings = _settings_of_run(path)
@@ -96,23 +96,23 @@ def open_dataset(path: Path, *, dataset: str | None, data_dir: str | None) -> Da
 
 
 def _settings_of_run(path: Path) -> dict[str, Any]:
-    """Return what a run was trained with; nothing if `path` is no part of one."""
+    """Return the settings of the run to which `path` belongs; empty if it belongs to none."""
     if path.suffix in LEGACY_SUFFIXES:
         return {}
     try:
-        run = RunFolder.find(str(path.absolute()))  # seen from inside a run, too
+        run = RunFolder.find(str(path.absolute()))  # absolute: a relative path lacks its parents
     except DataError:
         return {}
     return read_config(str(run.config))
 
 
 def open_legacy_weights(file: Path, *, backend: Backend, model: str | None) -> Network:
-    """Return a network with weights from the pickled files of the source programs.
+    """Return a network with the weights that a source program has pickled.
 
     Args:
-        file: `.pkl` or `.npy`.
-        backend: computes.
-        model: name of the recipe; None to tell by the kind of file and the number of layers.
+        file: a `.pkl` or `.npy` file.
+        backend: the backend of the network.
+        model: name of the recipe; None to derive it from the file type and the number of layers.
 
     Raises:
         DataError: the file is corrupt or refused, or its weights do not suit the recipe.
@@ -122,7 +122,7 @@ def open_legacy_weights(file: Path, *, backend: Backend, model: str | None) -> N
     if model is None:
         model = _LEGACY_MODELS.get((file.suffix, None)) or _LEGACY_MODELS.get((file.suffix, layers))
     if model is None:
-        raise DataError(f"{file} has {layers} layers; say with --model which recipe it belongs to")
+        raise DataError(f"no recipe is known for {file} with {layers} layers; give --model")
     sizes = [weights[f"W{number}"].shape[1] for number in range(1, layers)]
     try:
         network = create_model(model, backend=backend, hidden_sizes=sizes)

@@ -10,10 +10,10 @@ from backends import get_backend
 from mnist_accel.autotune import choose, measure
 from mnist_accel.autotune.choose import choose_fastest, fastest
 from mnist_accel.autotune.measure import NUM_EXAMPLES, Candidate, ThroughputProbe
-from mnist_accel.console.display import format_pace
+from mnist_accel.console.formats import format_throughput
 from mnist_accel.console.phases import Phases
 from mnist_accel.recipes.settings import resolve
-from mnist_accel.runs import run as training_run
+from mnist_accel.runs.setup import make_trainer
 
 NUMBA_1, NUMBA_2 = Candidate("numba", 1), Candidate("numba", 2)
 NUMPY_1, NUMPY_2 = Candidate("numpy", 1), Candidate("numpy", 2)
@@ -197,9 +197,7 @@ def test_probe_replaces_very_large_batches_by_shuffled_ones(monkeypatch):
             get_backend("numpy"),
             images[:NUM_EXAMPLES],
             labels[:NUM_EXAMPLES],
-            lambda settings, backend: training_run._make_trainer(
-                settings, backend, examples=len(labels)
-            ),
+            lambda settings, backend: make_trainer(settings, backend, examples=len(labels)),
         )
     assert [(sampling, examples) for _, sampling, examples in batches] == [
         ("shuffle", NUM_EXAMPLES)
@@ -212,4 +210,4 @@ def test_probe_replaces_very_large_batches_by_shuffled_ones(monkeypatch):
      (410_000, "410 k"), (999_600, "1 M"), (1_234_567, "1.23 M"), (99_990, "100 k")],
 )  # fmt: skip
 def test_images_per_second_are_printed_with_three_digits(pace, text):
-    assert format_pace(pace) == text
+    assert format_throughput(pace) == text

@@ -109,7 +109,7 @@ def test_more_threads_than_useful_are_a_warning(run):
     most = get_backend("numba").max_threads
     flags = ("--backend", "numba", "--threads", most + 1, "--dataset", "digits")
     err = run("train", *flags, "--iterations", 2, "--quiet")
-    assert f"warning: {most + 1} threads wait for each other where {most} would do" in err
+    assert f"warning: {most + 1} threads are slower than {most}, the number of CPU cores" in err
 
 
 def test_other_commands_accept_threads(run, capfd):

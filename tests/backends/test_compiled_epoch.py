@@ -283,7 +283,7 @@ def test_a_loss_that_runs_away_is_noticed(numba: Backend, mnist: Dataset) -> Non
 INTERRUPTED_TRAINING = """
 import numpy as np
 import mnist_accel as ma
-from mnist_accel.runs.run import _stop_on_signals
+from mnist_accel.runs.signals import stop_on_signals
 
 class Say:
     every = 0
@@ -296,7 +296,7 @@ class Say:
 images, labels = np.tile(images, (3, 1)), np.tile(labels, 3)  # an epoch takes many seconds
 trainer = ma.Trainer(ma.create_model("lenet", backend="numba"))
 data = trainer.prepare(images, labels)
-with _stop_on_signals(trainer):
+with stop_on_signals(trainer):
     trainer.fit(data, epochs=1, callbacks=(Say(),))
 print("ended", trainer.step, flush=True)
 """

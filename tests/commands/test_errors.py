@@ -97,10 +97,10 @@ def test_missing_or_corrupt_data_are_code_4(fails):
 
 
 def test_missing_or_corrupt_model_files_are_code_4(fails):
-    fails(4, "evaluate", says="there is no run in runs/ yet")
-    fails(4, "evaluate", "missing", says="there is no file or folder missing; give the")
+    fails(4, "evaluate", says="runs/ contains no run")
+    fails(4, "evaluate", "missing", says="missing does not exist; give a run folder")
     Path("folder").mkdir()
-    says = "folder is not a run folder: it holds neither model.safetensors nor a checkpoint; give"
+    says = "folder is not a run folder: it contains neither model.safetensors nor a checkpoint"
     fails(4, "evaluate", "folder", says=says)
     fails(4, "predict", "folder", "--index", 3, says=says)
     Path("junk.safetensors").write_bytes(b"junk")

@@ -53,7 +53,7 @@ def test_the_data_set_is_that_of_the_run_a_file_belongs_to(
     assert code == 0
     assert "data     digits, 5 test images" in out
     fails(2, "predict", path, "--index", 9999, says="--index must be below 360")
-    fails(2, "evaluate", path, "--dataset", "custom", says="custom is a data set of your own")
+    fails(2, "evaluate", path, "--dataset", "custom", says="the data set custom needs a folder")
 
 
 def test_a_file_outside_a_run_is_evaluated_on_mnist(run, trained):
@@ -84,7 +84,7 @@ def test_the_default_is_the_newest_finished_run(run, trained):
     code, out, _ = run("predict", "--index", 3)
     assert code == 0
     assert out.startswith("weights in runs/newer\n")
-    assert run("train", "--resume", "--quiet")[1].rstrip().endswith("everything is in runs/stopped")
+    assert run("train", "--resume", "--quiet")[1].rstrip().endswith("all files are in runs/stopped")
 
 
 def test_predict_by_index_and_by_image(run, trained, fails):

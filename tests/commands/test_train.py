@@ -18,7 +18,7 @@ import mnist_accel as ma
 from backends import registry
 from backends.numpy.backend import NumpyBackend
 from mnist_accel.nn import StepSchedule
-from mnist_accel.runs import run as training_run
+from mnist_accel.runs import artifacts
 from mnist_accel.runs.folder import RunFolder
 from tests.support.command_line import (
     DIGITS,
@@ -96,7 +96,7 @@ def test_two_runs_never_share_a_folder(tmp_path):
     ]
     assert names == [f"20260102-030405-cnn-numpy{number}" for number in ("", "-2", "-3")]
     RunFolder.create("mine", model="cnn", backend="numpy", now=now)
-    with pytest.raises(ma.MnistAccelError, match="mine holds a run already"):
+    with pytest.raises(ma.MnistAccelError, match="mine already contains a run"):
         RunFolder.create("mine", model="cnn", backend="numpy", now=now)
 
 
@@ -208,7 +208,7 @@ def test_validation_uses_held_out_images_if_there_are_any(run):
 
 
 def test_the_suggested_next_command_names_the_program_that_was_called(run, monkeypatch, tmp_path):
-    """As the program was called: from wherever it is installed, or by an interpreter's name."""
+    """The installed program if it is on the path, otherwise the interpreter with the module."""
     monkeypatch.setattr(sys, "orig_argv", [sys.executable, "mnist-accel", "train"])
     for folder, on_the_path in (("my run", True), ("other", False)):
         if on_the_path:
@@ -264,13 +264,13 @@ def test_a_run_on_an_emulated_gpu_matches_numpy(run):
 
 
 def test_an_infinite_loss_is_written_as_null(run, monkeypatch):
-    """JSON knows no infinity; here the test loss is infinite though the training was not."""
-    evaluate = training_run.evaluate
+    """JSON has no infinity. Here only the test loss is infinite, so training does not diverge."""
+    evaluate = artifacts.evaluate
 
     def overflowing(*arguments):
         return dataclasses.replace(evaluate(*arguments), loss=float("inf"))
 
-    monkeypatch.setattr(training_run, "evaluate", overflowing)
+    monkeypatch.setattr(artifacts, "evaluate", overflowing)
     assert run("train", *DIGITS, "--iterations", 3, "--out", "run", "--quiet")[0] == 0
     text = Path("run/summary.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["test_loss"] is None
@@ -278,12 +278,12 @@ def test_an_infinite_loss_is_written_as_null(run, monkeypatch):
 
 def test_a_warning_is_printed_in_one_line_without_its_source_location(run, monkeypatch):
     class Warns(NumpyBackend):
-        """Has something to say about every activation."""
+        """Warns in every activation."""
 
         name: ClassVar[str] = "warns"
 
         def activation(self, kind, x):
-            warnings.warn("the relu is worn", RuntimeWarning, stacklevel=1)
+            warnings.warn("the relu is old", RuntimeWarning, stacklevel=1)
             return super().activation(kind, x)
 
     monkeypatch.setitem(registry._registered, Warns.name, Warns)
@@ -293,4 +293,4 @@ def test_a_warning_is_printed_in_one_line_without_its_source_location(run, monke
             "train", "--dataset", "digits", "--backend", "warns", "--iterations", 3, "--quiet"
         )
     assert code == 0
-    assert err == "warning: the relu is worn\n"
+    assert err == "warning: the relu is old\n"

@@ -47,10 +47,10 @@ def test_resume_continues_to_the_same_weights(run):
 def test_resume_refuses_changed_settings_and_missing_runs(run, fails):
     assert run("train", *QUICK, "--out", "run", "--quiet")[0] == 0
     fails(2, "train", "--resume", "run", "--lr", 1, says="--lr cannot be given with --resume")
-    fails(2, "train", *QUICK, "--out", "run", says="run holds a run already")
-    fails(4, "train", "--resume", "nowhere", says="there is no run nowhere")
-    fails(4, "train", "--resume", ".", says="is not the folder of a run")
-    fails(4, "train", "--resume", says="there is no run in runs/ yet")
+    fails(2, "train", *QUICK, "--out", "run", says="run already contains a run")
+    fails(4, "train", "--resume", "nowhere", says="run nowhere not found")
+    fails(4, "train", "--resume", ".", says=". is not a run folder")
+    fails(4, "train", "--resume", says="runs/ contains no run")
     Path("run/checkpoint/last.safetensors").write_bytes(b"broken")
     fails(4, "train", "--resume", "run", says="not a complete safetensors file")
 
@@ -129,16 +129,20 @@ def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes_later(run, trai
         ("config.json", "[]", "run/config.json is not the config.json of a run"),
         ("config.json", "{}", "run/config.json is not the config.json of a run"),
         ("config.json", '{"settings"', "run/config.json is not valid JSON"),
-        ("config.json", '{"settings": {}}', "run/config.json does not say which backend was used"),
+        (
+            "config.json",
+            '{"settings": {}}',
+            "config.json does not state which backend was used",
+        ),
         (
             "config.json",
             '{"settings": {}, "backend": {"used": "numpy", "threads": "all"}}',
-            "run/config.json does not say which backend was used",
+            "config.json does not state which backend was used",
         ),
-        ("metrics.jsonl", "5\n", "run/metrics.jsonl, line 1, is not a line of metrics"),
-        ("metrics.jsonl", "{}\n", "run/metrics.jsonl, line 1, is not a line of metrics"),
-        ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not JSON"),
-        ("metrics.jsonl", "\xff\n{}\n", "run/metrics.jsonl, line 1, is not JSON"),
+        ("metrics.jsonl", "5\n", "run/metrics.jsonl, line 1, lacks the keys event and step"),
+        ("metrics.jsonl", "{}\n", "run/metrics.jsonl, line 1, lacks the keys event and step"),
+        ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
+        ("metrics.jsonl", "\xff\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
         ("metrics.jsonl", None, "cannot read run/metrics.jsonl"),
         ("checkpoint/last.safetensors", None, "run/checkpoint/last.safetensors does not exist"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 import mnist_accel as ma
 from mnist_accel.runs.folder import RunFolder
-from mnist_accel.runs.run import _stop_on_signals
+from mnist_accel.runs.signals import stop_on_signals
 from tests.support.command_line import (
     DIGITS,
     ON_NUMPY,
@@ -79,7 +79,7 @@ def test_a_run_stopped_by_a_signal_resumes_to_the_same_weights(run):
         process.send_signal(signum)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
-        assert "saved; go on with --resume run" in err
+        assert "the checkpoint is saved, continue with --resume run" in err
         step = ma.load_checkpoint("run/checkpoint", backend="numpy").step
         assert done < step < 1500
         done = step
@@ -133,7 +133,7 @@ def ctrl_c_interrupts():
 
 def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(ctrl_c_interrupts):
     trainer = ma.Trainer(ma.create_model("cnn", backend="numpy"))
-    with _stop_on_signals(trainer):
+    with stop_on_signals(trainer):
         signal.raise_signal(signal.SIGINT)
         assert trainer.fit(np.zeros((5, 784)), np.zeros(5, int), epochs=1).stop_reason
         with pytest.raises(KeyboardInterrupt):
@@ -146,7 +146,7 @@ def test_an_ignored_ctrl_c_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         trainer = ma.Trainer(ma.create_model("cnn", backend="numpy"))
-        with _stop_on_signals(trainer):
+        with stop_on_signals(trainer):
             signal.raise_signal(signal.SIGINT)
             assert trainer.fit(np.zeros((5, 784)), np.zeros(5, int), epochs=1).stop_reason == ""
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -1,0 +1,171 @@
+"""What `train` prints: notes and warnings, a progress bar or log lines, and results."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from mnist_accel.console.formats import format_duration
+from mnist_accel.console.terminal import encodable, make_console
+
+REFRESH_SECONDS = 0.1  # minimum time between two updates of the progress bar
+# The remaining time is estimated from the speed over this period. It is long enough to average over
+# the evaluations between epochs.
+SPEED_PERIOD_SECONDS = 120.0
+MIN_BAR_WIDTH = 8  # cells
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The state of a training that the display shows.
+
+    Attributes:
+        step: number of the last completed step, from 1.
+        epoch: number of the current epoch, from 1.
+        loss: mean loss of the last steps.
+        accuracy: accuracy of the last steps, 0…1.
+        images_per_s: throughput of the last steps.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    accuracy: float
+    images_per_s: float
+
+
+class TrainingDisplay:
+    """Prints results on stdout and everything else on stderr; a context manager.
+
+    On a terminal, stderr shows a progress bar. Elsewhere it gets a line at each log step.
+
+    Args:
+        total_steps: number of the last step of the training.
+        quiet: print only warnings.
+        progress: show the bar or the log lines; if false, print only notes and epochs.
+        stdout: stream for results; None for `sys.stdout`.
+        stderr: stream for everything else; None for `sys.stderr`.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        quiet: bool,
+        progress: bool,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total_steps = total_steps
+        self._quiet = quiet
+        self._stdout = stdout or sys.stdout
+        self._stderr = stderr or sys.stderr
+        self._clock = clock
+        self._console = make_console(self._stderr)
+        is_animated = self._console.is_terminal and self._console.is_interactive
+        self._shows_bar = progress and not quiet and is_animated
+        self._prints_lines = progress and not quiet and not is_animated
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            console=self._console,
+            auto_refresh=False,  # a thread would compete with the training
+            speed_estimate_period=SPEED_PERIOD_SECONDS,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=self._stderr is sys.stderr,  # Python warnings appear above the bar
+            get_time=clock,
+            disable=not self._shows_bar,
+            expand=True,
+        )
+        self._task = self._bar.add_task("", total=total_steps)
+        self._updated_at = -math.inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line on stderr."""
+        if not self._quiet:
+            self._console.print(encodable(text, self._stderr))
+
+    def warn(self, text: str) -> None:
+        """Print a warning on stderr, even if the display is quiet."""
+        line = Text(encodable(f"warning: {text}", self._stderr))
+        line.stylize("yellow", 0, len("warning:"))
+        self._console.print(line)
+
+    def result(self, text: str) -> None:
+        """Print a line on stdout, unless the display is quiet."""
+        if self._quiet:
+            return
+        if self._stdout.isatty():
+            self._bar.stop()  # the next update draws the bar again, below this line
+            self._updated_at = -math.inf
+        self._stdout.write(encodable(text, self._stdout) + "\n")
+        self._stdout.flush()
+
+    def update(self, figures: Figures) -> None:
+        """Move the bar; cheap enough to be called after every step."""
+        now = self._clock()
+        step = figures.step
+        if now - self._updated_at < REFRESH_SECONDS and step != self._total_steps:
+            return
+        self._updated_at = now
+        self._bar.update(self._task, completed=step)
+        if self._shows_bar:
+            self._bar.update(self._task, description=self._describe(figures))
+            if self._bar.live.is_started:
+                self._bar.refresh()
+            else:
+                self._bar.start()  # draws as well
+
+    def log(self, figures: Figures, *, lr: float) -> None:
+        """Print a line of figures on stderr, unless the progress bar shows them."""
+        if self._prints_lines:
+            parts = self._parts(figures)
+            parts["steps"] = f"step {parts['steps']}"
+            parts["accuracy"] += f"  lr {lr:.3g}"
+            self.note("  ".join(parts.values()))
+
+    def _describe(self, figures: Figures) -> str:
+        """Return the figures beside the bar; a narrow terminal shows fewer of them."""
+        parts = self._parts(figures)
+        for name in ("images_per_s", "steps", "accuracy", "time", "epoch"):
+            if len("  ".join(parts.values())) + 2 + MIN_BAR_WIDTH <= self._console.width:
+                break
+            del parts[name]
+        return "  ".join(parts.values())
+
+    def _parts(self, figures: Figures) -> dict[str, str]:
+        """Return the figures as text, in the order in which they are printed."""
+        total = f"{self._total_steps:,}"
+        return {
+            "epoch": f"epoch {figures.epoch}",
+            "steps": f"{figures.step:>{len(total)},}/{total}",
+            "loss": f"loss {figures.loss:.4f}",
+            "accuracy": f"accuracy {figures.accuracy:.2%}",
+            "images_per_s": f"{figures.images_per_s:,.0f} images/s",
+            "time": f"{self._remaining_time(figures.step)} left",
+        }
+
+    def _remaining_time(self, step: int) -> str:
+        speed = self._bar.tasks[0].speed  # steps per second
+        return format_duration((self._total_steps - step) / speed) if speed else "-:--"

@@ -1,0 +1,129 @@
+"""Tables and bars of results, for terminals and for pipes."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Literal, TextIO
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rich import box
+from rich.cells import cell_len, set_cell_size
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from mnist_accel.console.terminal import encodable, make_console
+
+PIPE_WIDTH = 100  # cells per line of a table that is not printed on a terminal
+COLUMN_GAP = 2  # cells between the columns of such a table
+BAR_WIDTH = 40  # cells of the bar of a probability of 1
+
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d*)?(e[-+]?\d+)? ?%?|inf|nan|[-–]?", re.IGNORECASE)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream: TextIO) -> None:
+    """Print a table whose columns of numbers are aligned to the right.
+
+    On a terminal the table fits the width of the terminal. Elsewhere only the last column is
+    wrapped, between words and at `PIPE_WIDTH`, so that no path or number is cut.
+
+    Raises:
+        ValueError: a row does not have one cell per header.
+    """
+    lines = [[encodable(str(cell), stream) for cell in row] for row in (headers, *rows)]
+    columns = list(zip(*lines, strict=True))
+    sides: list[Literal["left", "right"]] = [
+        "right" if all(map(_NUMBER.fullmatch, cells)) else "left" for _, *cells in columns
+    ]
+    console = make_console(stream)
+    if console.is_terminal:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for header, side in zip(lines[0], sides, strict=True):
+            table.add_column(Text(header), justify=side, overflow="fold")
+        for line in lines[1:]:
+            table.add_row(*map(Text, line))
+        console.print(table, soft_wrap=False)
+        return
+    table = Table.grid(padding=(0, COLUMN_GAP, 0, 0))
+    for side in sides:
+        table.add_column(justify=side, no_wrap=len(table.columns) < len(columns) - 1)
+    table.add_row(*map(Text, lines[0]))
+    table.add_row(*(Rule(characters="-", style="none") for _ in columns))
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
+    fixed = sum(max(map(cell_len, column)) + COLUMN_GAP for column in columns[:-1])
+    longest_word = max((cell_len(word) for cell in columns[-1] for word in cell.split()), default=1)
+    stream.write(_render(table, width=max(PIPE_WIDTH, fixed + longest_word)))
+
+
+def _render(table: Table, *, width: int) -> str:
+    """Return a table as plain text without trailing spaces."""
+    buffer = io.StringIO()
+    console = make_console(buffer)
+    console.width = width
+    console.print(table, soft_wrap=False)
+    return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
+
+
+def print_probabilities(
+    probabilities: ArrayLike, class_names: Sequence[str], stream: TextIO
+) -> None:
+    """Print the probability of each class as a percentage and a bar.
+
+    Args:
+        probabilities: (C,) values in 0…1.
+        class_names: C names.
+        stream: the stream to print on; the bars are ASCII if its encoding has no block characters.
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    has_blocks = encodable("█▏▎▍▌▋▊▉", stream) == "█▏▎▍▌▋▊▉"
+    names = [encodable(name, stream) for name in class_names]
+    name_width = max(map(cell_len, names))
+    console = make_console(stream)
+    for index, (name, value) in enumerate(zip(names, values, strict=True)):
+        bar = _block_bar(value) if has_blocks else "#" * round(BAR_WIDTH * value)
+        line = Text(f"{set_cell_size(name, name_width)}  {value:8.2%}  {bar}".rstrip())
+        if index == values.argmax():
+            line.stylize("bold green")
+        console.print(line)
+
+
+def _block_bar(fraction: float) -> str:
+    """Return a bar with a resolution of an eighth of a cell."""
+    full, eighths = divmod(round(8 * BAR_WIDTH * fraction), 8)
+    return "█" * full + " ▏▎▍▌▋▊▉"[eighths].strip()
+
+
+def format_confusion_matrix(
+    matrix: ArrayLike, class_names: Sequence[str], *, width: int = 80
+) -> str:
+    """Return a confusion matrix as text with lines of at most `width` characters.
+
+    Args:
+        matrix: (C, C) counts; rows are true classes, columns are predicted classes.
+        class_names: C names; they are cut to fit.
+        width: maximum length of a line; counts are never cut.
+
+    Returns:
+        Several lines without a final line feed. A dot represents 0. If the classes have names,
+        the columns are numbered, and the rows list the number with the name.
+    """
+    counts = np.asarray(matrix)
+    numbers = [str(index) for index in range(len(class_names))]
+    if list(class_names) == numbers:
+        labels = numbers
+    else:
+        labels = [f"{number} {name}" for number, name in zip(numbers, class_names, strict=True)]
+    column = 1 + max(len(str(counts.max(initial=0))), len(numbers[-1]))
+    label_width = max(width - column * len(numbers), len("true"))
+    labels = [label[:label_width] for label in labels]
+    first = max(len("true"), *map(len, labels))
+    lines = [
+        " " * (first + column - 1) + "predicted",
+        "true".ljust(first) + "".join(number.rjust(column) for number in numbers),
+    ]
+    for label, row in zip(labels, counts, strict=True):
+        cells = (str(count) if count else "." for count in row)
+        lines.append(label.ljust(first) + "".join(cell.rjust(column) for cell in cells))
+    return "\n".join(lines)

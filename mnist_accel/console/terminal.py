@@ -1,0 +1,34 @@
+"""Consoles of rich that print text unchanged, and only color and animate on a terminal."""
+
+from typing import TextIO
+
+from rich.console import Console
+
+
+class _Console(Console):
+    """A console that raises an error if its reader has closed the pipe."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error; rich would exit, and the caller may still have results to save."""
+        raise BrokenPipeError
+
+
+def make_console(stream: TextIO) -> Console:
+    """Return a console that writes to a stream.
+
+    It honors NO_COLOR and dumb terminals, and prints brackets and colons as they are.
+    """
+    return _Console(
+        file=stream,
+        force_terminal=stream.isatty(),  # or else FORCE_COLOR would color and animate pipes
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """Replace the characters that the encoding of a stream lacks by question marks."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)

@@ -1,0 +1,110 @@
+"""The files that a finished run leaves: weights, pictures and `summary.json`."""
+
+import math
+from typing import Any
+
+from numpy.typing import NDArray
+
+from mnist_accel.checkpoints.checkpoint import save_model
+from mnist_accel.console.phases import Phases
+from mnist_accel.runs.folder import RunFolder
+from mnist_accel.runs.setup import RunData
+from mnist_accel.training.evaluation import Evaluation, evaluate
+from mnist_accel.training.trainer import Trainer
+
+
+def write_artifacts(
+    folder: RunFolder, trainer: Trainer, data: RunData, phases: Phases, *, stop_reason: str
+) -> Evaluation:
+    """Evaluate the network on the test set, write all files, and return the evaluation.
+
+    Args:
+        folder: the run folder.
+        trainer: the trainer of the network.
+        data: the data of the run.
+        phases: measures the time of the evaluation and of the pictures.
+        stop_reason: why the training ended early; empty if it did not.
+    """
+    model = trainer.model
+    images, labels = data.test
+    with phases.time("evaluate"):
+        evaluation = evaluate(model, images, labels)
+        probabilities = model.predict_proba(images)
+    save_model(folder.model, model)
+    with phases.time("pictures"):
+        _draw_mistakes(folder, data, probabilities)
+        _draw_filters(folder, model.state_dict()["W1"])
+        _draw_curves(folder, data, title=f"{model.name} on {model.backend.name}")
+    epochs = folder.read_metrics("epoch")
+    summary = {
+        "model": model.name,
+        "backend": model.backend.name,
+        "test_loss": evaluation.loss,
+        "test_accuracy": evaluation.accuracy,
+        "test_images": evaluation.total,
+        "train_images": data.train_count,
+        "steps": trainer.step,
+        "epochs": epochs[-1]["epoch"] if epochs else 0,
+        "images_per_s": mean_throughput(folder.read_metrics("steps")),
+        "seconds": phases.seconds,
+        "stop_reason": stop_reason,
+    }
+    folder.write_json(folder.summary, summary)
+    return evaluation
+
+
+def mean_throughput(lines: list[dict[str, Any]]) -> float:
+    """Return the mean images per second over all steps of a log; NaN if it is empty."""
+    seconds = sum(line["seconds"] for line in lines)
+    images = sum(line["images_per_s"] * line["seconds"] for line in lines)
+    return images / seconds if lines else math.nan
+
+
+# matplotlib takes a third of a second to import, so `mnist_accel.plots` is imported only when the
+# training is done.
+
+
+def _draw_mistakes(folder: RunFolder, data: RunData, probabilities: NDArray[Any]) -> None:
+    """Draw the worst mistakes on the test set, from probabilities (N, C)."""
+    from mnist_accel.plots import plot_mistakes
+
+    images, labels = data.test
+    plot_mistakes(
+        folder.path / "mistakes.png",
+        images=images,
+        labels=labels,
+        predictions=probabilities.argmax(axis=1),
+        probabilities=probabilities,
+        class_names=data.dataset.class_names,
+    )
+
+
+def _draw_filters(folder: RunFolder, weights: NDArray[Any]) -> None:
+    """Draw the filters of the first layer if it is a convolution."""
+    from mnist_accel.plots import plot_filters
+
+    if weights.ndim == 4:
+        plot_filters(folder.path / "filters.png", weights)
+
+
+def _draw_curves(folder: RunFolder, data: RunData, *, title: str) -> None:
+    """Draw the loss of every step and the accuracies of every epoch."""
+    from mnist_accel.plots import plot_curves
+
+    steps: list[int] = []
+    losses: list[float] = []
+    for line in folder.read_metrics("steps"):
+        first = line["step"] - len(line["losses"]) + 1
+        steps.extend(range(first, line["step"] + 1))
+        losses.extend(line["losses"])
+    epochs = folder.read_metrics("epoch")
+    plot_curves(
+        folder.path / "curves.png",
+        steps=steps,
+        losses=losses,
+        epochs=[line["epoch"] for line in epochs],
+        train_accuracy=[line["train_accuracy"] for line in epochs],
+        test_accuracy=[line["validation_accuracy"] for line in epochs],
+        test_name=data.validation_name,
+        title=title,
+    )

@@ -1,0 +1,112 @@
+"""What a run trains: its data, its network with the trainer, and its number of steps."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from backends import Backend
+from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.data.batches import BatchSampler, split_indices
+from mnist_accel.errors import usage_errors
+from mnist_accel.nn.optimizers import create_optimizer
+from mnist_accel.recipes.models import create_model
+from mnist_accel.recipes.settings import TrainSettings
+from mnist_accel.training.trainer import Trainer
+
+Examples: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The images (N, 28, 28) and labels (N,) of a run.
+
+    Attributes:
+        dataset: the data set that they are part of.
+        train: images and labels to train on.
+        validation: images and labels to evaluate on between epochs; the test set unless training
+            images are held out.
+        validation_name: "validation" or "test".
+        test: images and labels of the final evaluation.
+    """
+
+    dataset: Dataset
+    train: Examples
+    validation: Examples
+    validation_name: str
+    test: Examples
+
+    @property
+    def train_count(self) -> int:
+        """Number of training images."""
+        return len(self.train[1])
+
+
+def load_run_data(settings: TrainSettings) -> RunData:
+    """Load the data set and split it as the settings require.
+
+    Raises:
+        UsageError: the settings do not suit the data set.
+        DataError: the data set cannot be obtained.
+    """
+    with usage_errors():
+        dataset = load_dataset(settings.dataset, data_dir=settings.data_dir)
+        train_limit, test_limit = settings.limit_train or None, settings.limit_test or None
+        images, labels = dataset.x_train[:train_limit], dataset.t_train[:train_limit]
+        test = dataset.x_test[:test_limit], dataset.t_test[:test_limit]
+        if not settings.validation_split:
+            return RunData(dataset, (images, labels), test, "test", test)
+        kept, held_out = split_indices(
+            len(labels), fraction=settings.validation_split, seed=settings.seed
+        )
+    validation = images[held_out], labels[held_out]
+    return RunData(dataset, (images[kept], labels[kept]), validation, "validation", test)
+
+
+def make_trainer(settings: TrainSettings, backend: Backend, *, examples: int) -> Trainer:
+    """Return the trainer of a new network with initial weights.
+
+    Args:
+        settings: settings of the run.
+        backend: the backend that computes.
+        examples: number of training images, the batch size if the settings have none.
+
+    Raises:
+        UsageError: the settings do not suit the model or each other.
+    """
+    with usage_errors():
+        model = create_model(
+            settings.model,
+            backend=backend,
+            seed=settings.seed,
+            hidden_sizes=settings.hidden_sizes or None,
+            activation=settings.activation or None,
+            dtype=settings.dtype,
+        )
+        return Trainer(
+            model,
+            create_optimizer(
+                settings.optimizer,
+                lr=settings.lr,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+            ),
+            batch_size=settings.batch_size or examples,
+            seed=settings.seed,
+            sampling=settings.sampling,  # type: ignore[arg-type]
+            schedule=settings.schedule,
+        )
+
+
+def total_steps(settings: TrainSettings, examples: int) -> int:
+    """Return the number of the last step of a training on `examples` images."""
+    if settings.iterations:
+        return settings.iterations
+    with usage_errors():
+        sampler = BatchSampler(
+            examples,
+            settings.batch_size or examples,
+            settings.sampling,  # type: ignore[arg-type]
+            settings.seed,
+        )
+    return (settings.epochs or 0) * sampler.steps_per_epoch

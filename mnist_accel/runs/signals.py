@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM end a training after the current step."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from mnist_accel.training.trainer import Trainer
+
+INTERRUPTED = "interrupted"  # the stop reason of a training that a signal ended
+
+
+@contextmanager
+def stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """Let SIGINT or SIGTERM end the training after the current step.
+
+    A second signal of the same kind has its usual effect at once.
+    """
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        trainer.request_stop(INTERRUPTED)
+        signal.signal(signum, previous[signum])
+
+    previous: dict[int, Any] = {
+        signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)
+    }
+    for signum, handler in previous.items():
+        if handler is not signal.SIG_IGN:  # shells ignore SIGINT for background processes
+            signal.signal(signum, handle)
+    try:
+        yield
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
