@@ -1,4 +1,4 @@
-"""Which GPU computes: a backend on another one than the first uses that one and no other."""
+"""`--device` and `get_backend(device=)` select a GPU, and all work of a backend stays on it."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.emulated_backend import EmulatedBackend
 
 
 class ThreeDevices(NumpyBackend):
-    """NumPy that has three devices to choose from."""
+    """The NumPy backend, claiming to have three devices."""
 
     name = "three"
     device_count = 3
@@ -35,14 +35,14 @@ class ThreeDevices(NumpyBackend):
 
 @pytest.fixture(autouse=True)
 def three(monkeypatch):
-    """Offer it by its name."""
+    """Register it as the backend "three"."""
     monkeypatch.setattr(registry, "_registered", {})
     register(ThreeDevices)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Let "auto" find it first."""
+    """Make "auto" find it first."""
     monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._Registered(ThreeDevices))
 
 
@@ -52,14 +52,14 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr("backends.cupy.probe.availability", lambda: missing)
 
 
-def test_device_is_chosen():
+def test_device_argument_selects_the_device():
     assert get_backend("three").device is None
     selection = select_backend("three", fallback=False, device=2)
     assert (selection.backend.device, selection.reason) == (2, "device 2")
 
 
 @pytest.mark.parametrize("number", [-1, 3])
-def test_device_that_is_not_there(number):
+def test_missing_device_is_refused(number):
     with pytest.raises(ValueError, match=f"'three' has devices 0 to 2 here, got {number}$"):
         get_backend("three", device=number)
     single = EmulatedBackend()
@@ -67,18 +67,18 @@ def test_device_that_is_not_there(number):
         single.take_device(1)
 
 
-def test_backend_without_devices():
+def test_backend_without_devices_refuses_a_device():
     with pytest.raises(ValueError, match=r"'numpy' does not take a device, got 0; leave it out$"):
         get_backend("numpy", device=0)
 
 
-def test_auto_with_a_device_is_a_gpu(gpu):
+def test_auto_with_a_device_selects_a_gpu_backend(gpu):
     assert get_backend("auto", device=1).device == 1
     with pytest.raises(ValueError, match="has devices 0 to 2 here, got 3"):
         get_backend("auto", device=3)
 
 
-def test_auto_with_a_device_where_there_is_no_gpu(no_gpu):
+def test_auto_with_a_device_fails_without_a_gpu(no_gpu):
     with pytest.raises(ValueError) as caught:
         get_backend("auto", device=1)
     assert str(caught.value) == (
@@ -86,7 +86,7 @@ def test_auto_with_a_device_where_there_is_no_gpu(no_gpu):
     )
 
 
-def test_what_takes_the_place_of_a_gpu_has_no_device(no_gpu):
+def test_fallback_to_the_cpu_ignores_the_device(no_gpu):
     selection = select_backend("cupy", fallback=True, device=1)
     assert selection.fell_back
     assert selection.backend.device is None
@@ -99,7 +99,7 @@ def test_what_takes_the_place_of_a_gpu_has_no_device(no_gpu):
 @pytest.fixture
 def fails(capfd):
     def fails(*arguments):
-        """Return the one line of a command that refuses its arguments."""
+        """Run a command with invalid arguments; return the one line of its error message."""
         assert main([str(argument) for argument in arguments]) == 2
         (line,) = capfd.readouterr().err.splitlines()
         return line
@@ -108,7 +108,7 @@ def fails(capfd):
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "gradcheck"])
-def test_commands_refuse_a_device_that_cannot_be(fails, command):
+def test_commands_refuse_an_invalid_device(fails, command):
     data = () if command == "gradcheck" else ("--dataset", "digits")
     run = (command, *data)
     line = fails(*run, "--backend", "numpy", "--device", 1)
@@ -119,7 +119,7 @@ def test_commands_refuse_a_device_that_cannot_be(fails, command):
     assert "--device: expected an integer of at least 0, got -1" in line
 
 
-def test_compare_gives_the_device_to_those_that_have_some(fails, capfd, monkeypatch):
+def test_compare_passes_the_device_to_backends_that_have_devices(fails, capfd, monkeypatch):
     compare = ("compare", "--dataset", "digits", "--iterations", "1", "--backends")
     line = fails(*compare, "numpy,numpy", "--device", 0)
     assert line.endswith("backend 'numpy' does not take a device, got 0; leave it out")
@@ -127,10 +127,10 @@ def test_compare_gives_the_device_to_those_that_have_some(fails, capfd, monkeypa
     monkeypatch.setattr(ThreeDevices, "take_device", lambda self, number: taken.append(number))
     assert main([*compare, "numpy,three", "--device", "2"]) == 0
     assert taken == [2]
-    assert "three against numpy" in capfd.readouterr().out
+    assert "three compared with numpy" in capfd.readouterr().out
 
 
-def test_run_records_its_device_and_goes_on_there(tmp_path, monkeypatch, capfd):
+def test_run_records_its_device_and_resumes_on_it(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     small = ("--dataset", "digits", "--backend", "three", "--quiet")
 
@@ -154,22 +154,22 @@ def test_run_records_its_device_and_goes_on_there(tmp_path, monkeypatch, capfd):
     }
 
 
-def test_the_line_of_a_run_names_its_device(tmp_path, capfd):
+def test_output_of_train_names_the_device(tmp_path, capfd):
     flags = ["--dataset", "digits", "--backend", "three", "--device", "1", "--iterations", "2"]
     assert main(["train", *flags, "--out", str(tmp_path / "run")]) == 0
     assert "backend three, device 1 (device 1)" in capfd.readouterr().err
 
 
-# ----------------------------------------------------------------------------- the CuPy adapter
+# ----------------------------------------------------------------------------- the CuPy backend
 
 
-class Placed(np.ndarray):
-    """An array that notes which GPU is selected when somebody computes with it or fills it."""
+class TrackedArray(np.ndarray):
+    """An array that records which GPU is selected when NumPy computes with it or writes to it."""
 
     emulator: Emulator
 
     def __array_finalize__(self, parent):
-        if isinstance(parent, Placed):
+        if isinstance(parent, TrackedArray):
             self.emulator = parent.emulator
 
     def __setitem__(self, place, value):
@@ -178,27 +178,27 @@ class Placed(np.ndarray):
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         self.emulator.mark_used()
-        plain = [np.asarray(one) if isinstance(one, Placed) else one for one in inputs]
+        plain = [np.asarray(one) if isinstance(one, TrackedArray) else one for one in inputs]
         if out is not None:
             options["out"] = tuple(np.asarray(one) for one in out)
         return getattr(ufunc, method)(*plain, **options)
 
 
-class PlacedBackend(EmulatedBackend):
-    """The emulated backend, whose arrays notice what is computed with NumPy on them, too."""
+class TrackedBackend(EmulatedBackend):
+    """The emulated backend; it also tracks operations that NumPy computes instead of a kernel."""
 
     def asarray(self, host, *, dtype=None):
-        array = super().asarray(host, dtype=dtype).view(Placed)
+        array = super().asarray(host, dtype=dtype).view(TrackedArray)
         array.emulator = self.emulator
         return array
 
 
 @pytest.mark.emulated
 @pytest.mark.parametrize(("batch_size", "compiled"), [(17, True), (2, True), (5, False)])
-def test_all_work_is_done_on_the_device_that_was_taken(tmp_path, mnist, batch_size, compiled):
+def test_all_work_runs_on_the_selected_gpu(tmp_path, mnist, batch_size, compiled):
     used = []
     for device in (None, 1):
-        backend = PlacedBackend(devices=2)
+        backend = TrackedBackend(devices=2)
         if device is not None:
             backend.take_device(device)
         images, labels = mnist.x_train[:20], mnist.t_train[:20]
@@ -225,7 +225,7 @@ def test_all_work_is_done_on_the_device_that_was_taken(tmp_path, mnist, batch_si
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", ["cupy"], indirect=True)
-def test_arrays_lie_on_the_last_gpu(backend):
+def test_arrays_are_allocated_on_the_selected_gpu(backend):
     last = backend.device_count - 1
     other = get_backend("cupy", device=last)
     array = other.asarray(np.arange(3.0))

@@ -1,4 +1,4 @@
-"""The formula of the order of images: it shuffles, and it is the same on a GPU."""
+"""The image order: statistics of its shuffles, and equality of NumPy and CUDA."""
 
 from itertools import pairwise
 
@@ -24,73 +24,73 @@ def epoch(number, *, examples=IMAGES, kind="shuffle"):
 
 
 @given(examples=st.integers(1, 5000), keys=keys)
-def test_a_shuffle_has_every_row_once(examples, keys):
+def test_shuffle_contains_every_row_once(examples, keys):
     rows = Order(examples, "shuffle", keys).rows(0, examples)
     assert sorted(rows) == list(range(examples))
 
 
 @pytest.mark.parametrize("kind", ["shuffle", "replacement", "full"])
 @given(keys=keys, cut=st.lists(st.integers(0, 300), min_size=2, max_size=2))
-def test_a_part_is_that_of_the_whole(kind, keys, cut):
+def test_part_of_an_order_equals_the_slice_of_the_whole(kind, keys, cut):
     order = Order(300, kind, () if kind == "full" else keys)
     begin, end = sorted(cut)
     assert np.array_equal(order.rows(begin, end), order.rows(0, 300)[begin:end])
 
 
-def test_the_order_of_a_seed_stays_what_it_is():
-    """Trainings are repeated with later versions, too."""
+def test_order_of_a_seed_never_changes():
+    """A later version must repeat the trainings of an earlier one."""
     assert epoch(0).rows(0, 5).tolist() == [33464, 34709, 20898, 19580, 46280]
     assert epoch(0, kind="replacement").rows(0, 5).tolist() == [5024, 2126, 37056, 49018, 51142]
 
 
-# Whether it is a good shuffle: Pearson's chi squared of many epochs, whose mean is to be within
-# five standard errors of its degrees of freedom. Too few rounds show that this can fail.
+# Pearson's chi-squared statistic measures the quality of the shuffle. Its mean over many epochs
+# must be within five standard errors of the degrees of freedom. With too few rounds it is not.
 
 
-def squares(counts):
-    """Return chi squared of counts that should be alike."""
+def chi_squared(counts):
+    """Return chi-squared of counts that have the same expectation."""
     expected = counts.mean()
     return ((counts - expected) ** 2).sum() / expected
 
 
 def places(rows):
-    """Where in the epoch images of each part of the set come."""
-    return squares(np.histogram2d(np.arange(len(rows)), rows, bins=20)[0])
+    """Statistic of the positions in the epoch of images from each part of the data set."""
+    return chi_squared(np.histogram2d(np.arange(len(rows)), rows, bins=20)[0])
 
 
 def first_batch(rows):
-    """What the first batch is made of."""
-    return squares(np.histogram(rows[:512], bins=16, range=(0, IMAGES))[0])
+    """Statistic of the rows in the first batch."""
+    return chi_squared(np.histogram(rows[:512], bins=16, range=(0, IMAGES))[0])
 
 
 def distances(rows):
-    """How far it is from an image to the next one."""
-    return squares(np.histogram(np.diff(rows) % IMAGES, bins=64)[0])
+    """Statistic of the differences between consecutive rows."""
+    return chi_squared(np.histogram(np.diff(rows) % IMAGES, bins=64)[0])
 
 
 def pairs(rows):
-    """Which images come one after the other."""
-    return squares(np.histogram2d(rows[:-1:2], rows[1::2], bins=16)[0])
+    """Statistic of the pairs of consecutive rows."""
+    return chi_squared(np.histogram2d(rows[:-1:2], rows[1::2], bins=16)[0])
 
 
-# Every image comes once: sums that are fixed leave fewer degrees of freedom than there are counts.
+# In a shuffle every row occurs once. The fixed sums reduce the degrees of freedom.
 SHUFFLED = {places: 19 * 19, first_batch: 15, distances: 63, pairs: 16 * 15}
 DRAWN = {places: 20 * 19, first_batch: 15, distances: 63, pairs: 16 * 16 - 1}
 
 
 def excess(statistic, freedom, orders):
-    """Return by how many standard errors the mean of a statistic is more than by chance."""
+    """Return the deviation of the mean statistic from its expectation, in standard errors."""
     values = [statistic(order.rows(0, IMAGES)) for order in orders]
     return (np.mean(values) - freedom) / np.sqrt(2 * freedom / len(values))
 
 
 @pytest.mark.parametrize(("statistic", "freedom"), SHUFFLED.items())
-def test_epochs_are_shuffled_as_by_chance(statistic, freedom):
+def test_shuffled_epochs_pass_chi_squared_tests(statistic, freedom):
     assert abs(excess(statistic, freedom, map(epoch, range(EPOCHS)))) < 5
 
 
 @pytest.mark.parametrize("statistic", [places, distances, pairs])
-def test_too_few_rounds_would_be_noticed(statistic, monkeypatch):
+def test_chi_squared_tests_fail_with_two_rounds(statistic, monkeypatch):
     keys_of_epochs = [epoch(number).keys[:2] for number in range(20)]
     monkeypatch.setattr("backends.order.ROUNDS", 2)
     orders = [Order(IMAGES, "shuffle", keys) for keys in keys_of_epochs]
@@ -98,18 +98,18 @@ def test_too_few_rounds_would_be_noticed(statistic, monkeypatch):
 
 
 @pytest.mark.parametrize(("statistic", "freedom"), DRAWN.items())
-def test_draws_are_as_by_chance(statistic, freedom):
+def test_draws_with_replacement_pass_chi_squared_tests(statistic, freedom):
     orders = [epoch(number, kind="replacement") for number in range(EPOCHS)]
     assert abs(excess(statistic, freedom, orders)) < 5
 
 
-def test_two_epochs_have_nothing_in_common():
+def test_consecutive_epochs_are_independent():
     orders = [epoch(number).rows(0, IMAGES) for number in range(EPOCHS)]
     same = [np.count_nonzero(one == other) for one, other in pairwise(orders)]
     assert np.mean(same) == pytest.approx(1, abs=5 / np.sqrt(EPOCHS))  # Poisson, with mean 1
 
 
-# On the GPU
+# ------------------------------------------------------------------------------- CUDA kernel
 
 
 @pytest.mark.emulated
@@ -121,7 +121,7 @@ def test_two_epochs_have_nothing_in_common():
     first=st.integers(0, 200),
     count=st.integers(1, 100),
 )
-def test_the_kernel_computes_the_same(kind, keys, examples, first, count):
+def test_kernel_computes_the_same_rows_as_numpy(kind, keys, examples, first, count):
     order = Order(examples, kind, () if kind == "full" else keys)
     first = min(first, examples - 1)
     count = min(count, examples - first)
@@ -141,12 +141,12 @@ def test_the_kernel_computes_the_same(kind, keys, examples, first, count):
         (2**31, "full", (), "got 2147483648"),
     ],
 )
-def test_orders_that_make_no_sense_are_refused(examples, kind, keys, message):
+def test_invalid_orders_are_refused(examples, kind, keys, message):
     with pytest.raises(ValueError, match=message):
         Order(examples, kind, keys)
 
 
-def test_positions_that_an_order_does_not_have_are_refused():
+def test_positions_outside_the_order_are_refused():
     with pytest.raises(ValueError, match="positions 0 to 10, got 3 to 11"):
         epoch(0, examples=10).rows(3, 11)
     with pytest.raises(ValueError, match="got -1 to 3"):
