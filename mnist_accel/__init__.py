@@ -36,8 +36,8 @@ from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistA
 from mnist_accel.nn import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.evaluation import Evaluation, evaluate
-from mnist_accel.training.reports import Callback, History
-from mnist_accel.training.trainer import Trainer
+from mnist_accel.training.reports import History
+from mnist_accel.training.trainer import Callback, Trainer
 
 __all__ = [
     "RECIPES",

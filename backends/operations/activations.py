@@ -23,10 +23,13 @@ class ActivationFormula:
         value: `value(xp, x)` returns y in the shape and dtype of `x`.
         gradient: `gradient(xp, dy, y)` returns dy · f′(x). It is a function of the output `y`, so
             that a layer does not need to keep its input.
+        is_increasing: whether f never decreases. Compiled backends then take the maximum of a
+            pooling window before the activation, which is computed for fewer elements.
     """
 
     value: Callable[[Any, Array], Array]
     gradient: Callable[[Any, Array, Array], Array]
+    is_increasing: bool = False
 
 
 def relu(xp: Any, x: Array) -> Array:
@@ -65,9 +68,9 @@ def tanh_gradient(xp: Any, dy: Array, y: Array) -> Array:
 
 
 ACTIVATIONS: dict[str, ActivationFormula] = {
-    "relu": ActivationFormula(relu, relu_gradient),
-    "sigmoid": ActivationFormula(sigmoid, sigmoid_gradient),
-    "tanh": ActivationFormula(tanh, tanh_gradient),
+    "relu": ActivationFormula(relu, relu_gradient, is_increasing=True),
+    "sigmoid": ActivationFormula(sigmoid, sigmoid_gradient, is_increasing=True),
+    "tanh": ActivationFormula(tanh, tanh_gradient, is_increasing=True),
 }
 
 

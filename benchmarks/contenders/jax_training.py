@@ -123,9 +123,9 @@ def _apply(layer: Layer, parameters: Sequence[Array], x: Array) -> Array:
             bias = parameters[1] if layer.bias else None
             return conv2d(x, parameters[0], bias, stride=stride, padding=padding)
         case MaxPool2d(size=size):
-            return max_pool2d(x, size=size, stride=layer.step)
+            return max_pool2d(x, size=size, stride=layer.effective_stride)
         case AvgPool2d(size=size):
-            return avg_pool2d(x, size=size, stride=layer.step)
+            return avg_pool2d(x, size=size, stride=layer.effective_stride)
         case Activation(kind="relu"):
             return jax.nn.relu(x)
         case Activation(kind="sigmoid"):

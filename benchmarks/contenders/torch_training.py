@@ -121,9 +121,9 @@ def _module(layer: Layer, input_shape: Shape) -> Module:
                 input_shape[0], channels, size, stride=stride, padding=padding, bias=bias
             )
         case MaxPool2d():
-            return nn.MaxPool2d(layer.size, layer.step)
+            return nn.MaxPool2d(layer.size, layer.effective_stride)
         case AvgPool2d():
-            return nn.AvgPool2d(layer.size, layer.step)
+            return nn.AvgPool2d(layer.size, layer.effective_stride)
         case Activation(kind="relu"):
             return nn.ReLU()
         case Activation(kind="sigmoid"):

@@ -17,7 +17,8 @@ from mnist_accel.nn.network import Network
 from mnist_accel.nn.optimizers import OPTIMIZERS, UpdateRule
 from mnist_accel.nn.schedules import SCHEDULES, Schedule
 from mnist_accel.nn.serialization import network_from_dict, network_to_dict
-from mnist_accel.training.trainer import Progress, Trainer
+from mnist_accel.training.progress import Progress
+from mnist_accel.training.trainer import Trainer
 
 PathLike: TypeAlias = str | os.PathLike[str]
 

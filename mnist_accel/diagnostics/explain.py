@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from backends import Availability, Stage, available_backends, get_backend
-from mnist_accel.nn.lowering import NotLoweredError, lower_training
+from backends import Availability, NotCompiledError, Stage, available_backends, get_backend
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.recipes.models import Recipe, create_model, get_recipe
@@ -74,8 +73,8 @@ def explain(name: str) -> Explanation:
     stages: tuple[Stage, ...] = ()
     not_lowered = ""
     try:
-        stages = lower_training(model, create_optimizer(recipe.optimizer)).stages
-    except NotLoweredError as reason:
+        stages = model.training_program(create_optimizer(recipe.optimizer)).stages
+    except NotCompiledError as reason:
         not_lowered = str(reason)
     return Explanation(
         model=name,

@@ -1,7 +1,7 @@
-"""How initial weights are drawn.
+"""Initializers: the rules for initial weights.
 
-Numbers are drawn on the host in float64 from one generator, and rounded to the network's dtype
-afterwards. So the same seed gives the same weights on every backend.
+Numbers are drawn on the host in float64 from one generator and then rounded to the dtype of the
+network. So the same seed gives the same weights on every backend.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Initialiser(Protocol):
-    """A rule for initial values."""
+class Initializer(Protocol):
+    """A rule for the initial values of a parameter."""
 
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
     ) -> NDArray[np.float64]:
-        """Draw values of `shape`, float64.
+        """Return initial values of `shape`, float64.
 
         Args:
-            rng: the source of randomness; a rule that needs none leaves it untouched.
-            shape: of the parameter.
-            fan_in: inputs that each output of the layer sums over.
-            fan_out: outputs that each input of the layer takes part in.
+            rng: random generator.
+            shape: shape of the parameter.
+            fan_in: number of terms that each output of the layer sums.
+            fan_out: number of outputs that each input of the layer contributes to.
         """
 
 
@@ -34,7 +34,7 @@ class Zeros:
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
     ) -> NDArray[np.float64]:
-        """Return zeros of `shape`."""
+        """Return zeros of `shape`; draw no numbers."""
         return np.zeros(shape)
 
 
@@ -43,9 +43,9 @@ class Normal:
     """Normal values of mean 0.
 
     Attributes:
-        std: their standard deviation.
-        output_major: fill a matrix (in, out) output by output, in the order in which programs draw
-            that store it as (out, in).
+        std: standard deviation.
+        output_major: whether a matrix (in, out) is filled column by column. Programs that store it
+            as (out, in) draw in this order.
     """
 
     std: float
@@ -54,7 +54,7 @@ class Normal:
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
     ) -> NDArray[np.float64]:
-        """Draw values of `shape`."""
+        """Return random values of `shape`."""
         if self.output_major:
             return self.std * rng.standard_normal(shape[::-1]).T
         return self.std * rng.standard_normal(shape)
@@ -67,7 +67,7 @@ class He:
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
     ) -> NDArray[np.float64]:
-        """Draw values of `shape`."""
+        """Return random values of `shape`."""
         return float(np.sqrt(2 / fan_in)) * rng.standard_normal(shape)
 
 
@@ -78,5 +78,10 @@ class Glorot:
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
     ) -> NDArray[np.float64]:
-        """Draw values of `shape`."""
+        """Return random values of `shape`."""
         return float(np.sqrt(2 / (fan_in + fan_out))) * rng.standard_normal(shape)
+
+
+def default_init(activation: str) -> Initializer:
+    """Return the initializer for layers that are followed by `activation`."""
+    return He() if activation == "relu" else Glorot()

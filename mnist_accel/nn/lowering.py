@@ -1,117 +1,83 @@
-"""Lowering: from a network, and an optimizer, to a program that one compiled function executes."""
+"""Lowering: a network, and an optimizer, as a program for a compiled backend.
 
-from __future__ import annotations
+Each layer with a compiled form returns it as a stage (`Layer.stage`). Here stages are fused: an
+activation joins the linear or convolution stage before it, and max-pooling joins a convolution.
+"""
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from backends import (
-    Pooling,
-    Program,
-    Stage,
-    TrainingProgram,
-    UpdateRule,
-)
-from mnist_accel.nn.layers import Activation, AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d
-
-if TYPE_CHECKING:
-    from mnist_accel.nn.network import Network, Place
+from backends import ACTIVATIONS, Program, Stage, TrainingProgram, UpdateRule
+from mnist_accel.nn.graph import Graph, Node
+from mnist_accel.nn.layers import Activation, MaxPool2d
 
 
-class NotLoweredError(Exception):
-    """A network or an optimizer has no compiled form; the message says what and why."""
+def lower_training(
+    graph: Graph, rule: UpdateRule, *, loss: str, dtype: str, pixel_shift: float
+) -> TrainingProgram:
+    """Return the training of a network as a program.
 
-
-def lower_training(model: Network, optimizer: UpdateRule) -> TrainingProgram:
-    """Return the training of `model` by `optimizer` as a program.
+    Args:
+        graph: the network.
+        rule: the optimizer.
+        loss: kind of the loss.
+        dtype: "float32" or "float64".
+        pixel_shift: added to pixels after scaling to 0…1.
 
     Raises:
-        NotLoweredError: part of it has no compiled form.
+        NotCompiledError: a layer has no compiled form.
     """
-    network = _lower(model, model.places)
     return TrainingProgram(
-        **{field.name: getattr(network, field.name) for field in fields(network)},
-        update=optimizer,
+        stages=_fused_stages(graph, graph.nodes),
+        loss=loss,
+        parameters=graph.parameter_count,
+        dtype=dtype,
+        pixel_shift=pixel_shift,
+        update=rule,
     )
 
 
-def lower_inference(model: Network) -> Program:
-    """Return the predictions of `model` as a program; random layers do nothing then.
+def lower_inference(graph: Graph, *, loss: str, dtype: str, pixel_shift: float) -> Program:
+    """Return the predictions of a network as a program, in which random layers do nothing.
 
-    Raises:
-        NotLoweredError: part of it has no compiled form.
+    Arguments and errors are those of `lower_training`.
     """
-    return _lower(model, [place for place in model.places if not place.layer.is_random])
-
-
-def _lower(model: Network, places: Iterable[Place]) -> Program:
-    stages: list[Stage] = []
-    for place in places:
-        _append(stages, place, model.parameters.starts)
     return Program(
-        stages=tuple(stages),
-        loss=model.loss.kind,
-        parameters=model.parameters.flat.shape[0],
-        dtype=model.dtype,
-        pixel_shift=model.pixel_shift,
+        stages=_fused_stages(graph, (node for node in graph.nodes if not node.layer.is_random)),
+        loss=loss,
+        parameters=graph.parameter_count,
+        dtype=dtype,
+        pixel_shift=pixel_shift,
     )
 
 
-def _append(stages: list[Stage], place: Place, starts: dict[str, int]) -> None:
-    """Add a layer to the stages, or to the last of them where it can be computed along with it."""
-    layer = place.layer
-    if isinstance(layer, Flatten):
-        return  # numbers lie in the same order before and after
-    last = stages[-1] if stages else None
-    if isinstance(layer, Activation) and last is not None and _takes_activation(last):
-        stages[-1] = replace(last, activation=layer.kind)
-    elif isinstance(layer, MaxPool2d) and last is not None and _takes_pooling(last, layer):
-        pooling = Pooling(layer.size, layer.step, layer.ties)
-        stages[-1] = replace(last, pooling=pooling, output_shape=place.output_shape)
-    else:
-        stages.append(_stage(place, starts))
+def _fused_stages(graph: Graph, nodes: Iterable[Node]) -> tuple[Stage, ...]:
+    offsets = graph.parameter_offsets
+    stages: list[Stage] = []
+    for node in nodes:
+        fused = _fuse(stages[-1], node) if stages else None
+        if fused is not None:
+            stages[-1] = fused
+            continue
+        own_offsets = {name: offsets[key] for name, key in node.keys.items()}
+        stage = node.layer.stage(node.input_shape, node.output_shape, own_offsets)
+        if stage is not None:
+            stages.append(stage)
+    return tuple(stages)
 
 
-def _takes_activation(stage: Stage) -> bool:
-    return (
-        stage.kind in ("linear", "conv2d")
-        and stage.activation == "identity"
-        and stage.pooling is None
-    )
-
-
-def _takes_pooling(stage: Stage, layer: MaxPool2d) -> bool:
-    """Say whether a convolution pools as well; the activations rise, so the order is the same."""
-    return stage.kind == "conv2d" and stage.pooling is None and layer.size == layer.step == 2
-
-
-def _stage(place: Place, starts: dict[str, int]) -> Stage:
-    """Return a stage of one layer.
-
-    Raises:
-        NotLoweredError: the layer has no compiled form.
-    """
-    layer = place.layer
-    weight, bias = (starts.get(place.keys.get(name, "")) for name in ("W", "b"))
-    stage = Stage("activation", place.input_shape, place.output_shape, weight, bias)
-    if isinstance(layer, Linear):
-        return replace(stage, kind="linear")
-    if isinstance(layer, Conv2d):
-        if layer.stride != 1:
-            raise NotLoweredError(f"compiled convolutions have a stride of 1, not {layer.stride}")
-        return replace(stage, kind="conv2d", kernel_size=layer.kernel_size, padding=layer.padding)
-    if isinstance(layer, MaxPool2d):
-        pooling = Pooling(layer.size, layer.step, layer.ties)
-        return replace(stage, kind="max_pool2d", pooling=pooling)
-    if isinstance(layer, AvgPool2d):
-        return replace(stage, kind="avg_pool2d", pooling=Pooling(layer.size, layer.step))
+def _fuse(stage: Stage, node: Node) -> Stage | None:
+    """Return a stage that includes the next layer, or None if it cannot."""
+    layer = node.layer
+    if stage.pooling is not None:
+        return None
     if isinstance(layer, Activation):
-        return replace(stage, activation=layer.kind)
-    raise NotLoweredError(_why_not(layer))
-
-
-def _why_not(layer: Layer) -> str:
-    if layer.is_random:
-        return f"the masks of {layer.kind} are drawn on the host at every step"
-    return f"the layer {layer.kind} has no compiled form"
+        fuses = stage.kind in ("linear", "conv2d") and stage.activation == "identity"
+        return replace(stage, activation=layer.kind) if fuses else None
+    if isinstance(layer, MaxPool2d) and stage.kind == "conv2d":
+        # With an increasing activation, pooling before it gives the same as pooling after it.
+        kind = stage.activation
+        is_increasing = kind == "identity" or ACTIVATIONS[kind].is_increasing
+        if layer.size == layer.effective_stride == 2 and is_increasing:
+            return replace(stage, pooling=layer.pooling(), output_shape=node.output_shape)
+    return None

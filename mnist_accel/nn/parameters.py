@@ -1,12 +1,11 @@
 """One contiguous vector that holds all parameters of a network.
 
-The layers see views into it. So an optimizer is one operation, a checkpoint is one copy, and there
-is one thing to hand to a kernel or to add up across devices.
+The parameters of the layers are views of it. So an optimizer step is one operation, a copy of the
+weights is one copy, and a kernel needs one pointer.
 """
 
 import math
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -17,24 +16,24 @@ from mnist_accel.nn.layers import Shape
 
 
 class ParameterVector:
-    """A flat array on a backend, with named, shaped views.
+    """A flat array on a backend, with named, shaped views; all zeros at first.
+
+    Args:
+        backend: the backend of the array.
+        shapes: shape of each part by name, in the order of the vector.
+        dtype: name of the dtype.
 
     Attributes:
-        backend: owns the array.
-        dtype: name of its dtype.
-        shapes: shape of each part, by name, in the order in which they lie.
-        starts: where each part begins in `flat`, by name.
         flat: the array, one-dimensional.
-        views: the parts of `flat`, each in its shape; writing to one writes to `flat`.
+        views: the parts of `flat` by name, each in its shape; writing to one writes to `flat`.
     """
 
     def __init__(self, backend: Backend, shapes: Mapping[str, Shape], *, dtype: str) -> None:
         self.backend = backend
         self.dtype = dtype
         self.shapes = dict(shapes)
-        sizes = [math.prod(shape) for shape in self.shapes.values()]
-        self.starts = dict(zip(self.shapes, accumulate(sizes, initial=0), strict=False))
-        self.flat = backend.zeros((sum(sizes),), dtype=dtype)
+        size = sum(math.prod(shape) for shape in self.shapes.values())
+        self.flat = backend.zeros((size,), dtype=dtype)
         self.views = _views(backend, self.flat, self.shapes)
 
     def to_host(self) -> dict[str, NDArray[Any]]:
@@ -42,14 +41,14 @@ class ParameterVector:
         return split(self.backend.to_numpy(self.flat), self.shapes)
 
     def set_from_host(self, values: Mapping[str, NDArray[Any]]) -> None:
-        """Overwrite all parts, or none if one of them is refused.
+        """Overwrite all parts, or none if one of them is invalid.
 
         Args:
-            values: an array of real numbers, of the right shape, for every name.
+            values: for every name an array of real numbers in the shape of the part.
 
         Raises:
-            ValueError: a name is missing or unknown, a shape differs, or a value is not a number
-                that is finite in the vector's dtype.
+            ValueError: a name is missing or unknown, a shape differs, or a value is not finite in
+                the vector's dtype.
         """
         if values.keys() != self.shapes.keys():
             raise ValueError(
@@ -60,7 +59,7 @@ class ParameterVector:
             self.flat[...] = self.backend.asarray(np.concatenate(parts))
 
     def _flat_part(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
-        """Return what a part is to hold, flat and in the vector's dtype, after checking it."""
+        """Return the values of a part, flat and in the vector's dtype, after checking them."""
         value = np.asarray(value)
         if value.shape != self.shapes[name]:
             raise ValueError(
@@ -68,7 +67,7 @@ class ParameterVector:
             )
         if value.dtype.kind not in "fiu":
             raise ValueError(f"parameter {name} must hold real numbers, got {value.dtype}")
-        with np.errstate(over="ignore"):  # a number beyond the dtype is refused below
+        with np.errstate(over="ignore"):  # the check below reports overflow
             part = value.ravel().astype(self.dtype)
         if not np.isfinite(part).all():
             raise ValueError(f"parameter {name} holds values that are not finite in {self.dtype}")
@@ -76,7 +75,7 @@ class ParameterVector:
 
 
 def split(flat: NDArray[Any], shapes: Mapping[str, Shape]) -> dict[str, NDArray[Any]]:
-    """Cut a flat host array into named parts."""
+    """Return the named parts of a flat host array as views."""
     parts, start = {}, 0
     for name, shape in shapes.items():
         end = start + math.prod(shape)
@@ -86,7 +85,7 @@ def split(flat: NDArray[Any], shapes: Mapping[str, Shape]) -> dict[str, NDArray[
 
 
 def _views(backend: Backend, flat: Array, shapes: Mapping[str, Shape]) -> dict[str, Array]:
-    """Return the named parts of a flat array on a backend, without copying."""
+    """Return the named parts of a flat array on a backend as views."""
     views, start = {}, 0
     for name, shape in shapes.items():
         end = start + math.prod(shape)

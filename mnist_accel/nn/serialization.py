@@ -1,38 +1,28 @@
-"""A network's structure as plain data, so that a file of weights says what they belong to."""
+"""The structure of a network as plain data, as files of models contain it."""
 
 from dataclasses import fields
 from typing import Any
 
-from backends import ACTIVATIONS, Backend
-from mnist_accel.nn.layers import (
-    Activation,
-    AvgPool2d,
-    Conv2d,
-    Dropout,
-    Flatten,
-    Layer,
-    Linear,
-    MaxPool2d,
-)
+from backends import ACTIVATIONS, Backend, look_up
+from mnist_accel.nn.layers import LAYERS, Activation, Layer
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.network import Network
 
-_LAYERS: dict[str, type[Layer]] = {
-    layer.kind: layer for layer in (Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten, Dropout)
-} | dict.fromkeys(ACTIVATIONS, Activation)
-_INITIALISERS = ("weight_init", "bias_init")  # of no use once there are weights
+_INITIALIZERS = ("weight_init", "bias_init")  # not saved: a file has the weights themselves
 
 
 def network_to_dict(network: Network) -> dict[str, Any]:
-    """Return all of a network but its weights and its backend, as JSON can hold it.
+    """Return the structure of a network, without weights and backend, as JSON-compatible data.
 
     Raises:
-        ValueError: a layer or the loss is not one of this package.
+        ValueError: `network_from_dict` could not build a layer or the loss.
     """
-    unknown = [layer for layer in network.layers if _LAYERS.get(layer.kind) is not type(layer)]
-    if unknown or type(network.loss) is not Loss:
-        culprit = unknown[0] if unknown else network.loss
-        raise ValueError(f"only layers and losses of mnist_accel can be saved, got {culprit}")
+    for layer in network.layers:
+        expected = Activation if layer.kind in ACTIVATIONS else LAYERS.get(layer.kind)
+        if type(layer) is not expected:
+            raise ValueError(f"layer {layer} cannot be saved; add its class to LAYERS")
+    if type(network.loss) is not Loss:
+        raise ValueError(f"loss {network.loss} cannot be saved; add its formula to LOSSES")
     return {
         "name": network.name,
         "input_shape": list(network.input_shape),
@@ -44,10 +34,10 @@ def network_to_dict(network: Network) -> dict[str, Any]:
 
 
 def network_from_dict(description: dict[str, Any], *, backend: Backend) -> Network:
-    """Build the network that `network_to_dict` described, with weights yet to be loaded.
+    """Return the network that `network_to_dict` described, with new initial weights.
 
     Raises:
-        ValueError: the description is not one of a network.
+        ValueError: `description` does not describe a network.
     """
     try:
         return Network(
@@ -67,13 +57,14 @@ def _layer_to_dict(layer: Layer) -> dict[str, Any]:
     settings = {
         field.name: getattr(layer, field.name)
         for field in fields(layer)  # type: ignore[arg-type]
-        if field.name not in _INITIALISERS
+        if field.name not in _INITIALIZERS
     }
     return {"kind": layer.kind, **settings}
 
 
 def _layer_from_dict(description: dict[str, Any]) -> Layer:
-    layer = _LAYERS[description["kind"]]
-    names = {field.name for field in fields(layer)}  # type: ignore[arg-type]
-    settings = {k: v for k, v in description.items() if k != "kind" or "kind" in names}
-    return layer(**settings)
+    kind = description["kind"]
+    if kind in ACTIVATIONS:
+        return Activation(**description)
+    settings = {name: value for name, value in description.items() if name != "kind"}
+    return look_up("layer", kind, LAYERS)(**settings)

@@ -11,7 +11,7 @@ from functools import partial
 
 from backends import ACTIVATIONS, Backend, get_backend, unknown_name
 from mnist_accel.data.batches import Sampling
-from mnist_accel.nn.initializers import Initialiser, Normal, Zeros
+from mnist_accel.nn.initializers import Initializer, Normal, Zeros, default_init
 from mnist_accel.nn.layers import (
     Activation,
     Conv2d,
@@ -20,7 +20,6 @@ from mnist_accel.nn.layers import (
     Linear,
     MaxPool2d,
     Shape,
-    default_init,
 )
 from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from mnist_accel.nn.network import Network
@@ -77,14 +76,14 @@ class Recipe:
 
 
 def _dense(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
-    """Linear layers with the initialisation that suits the activation."""
+    """Linear layers with the initialization that suits the activation."""
     layers: list[Layer] = []
     for units in hidden_sizes:
         layers += [Linear(units, weight_init=default_init(activation)), Activation(activation)]
     return [*layers, Linear(CLASSES, weight_init=default_init(activation))]
 
 
-def _dense_normal(weight_init: Normal, bias_init: Initialiser) -> Builder:
+def _dense_normal(weight_init: Normal, bias_init: Initializer) -> Builder:
     """Linear layers that all draw alike."""
 
     def linear(units: int) -> Linear:

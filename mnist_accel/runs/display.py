@@ -4,8 +4,8 @@ from mnist_accel.autotune.choose import Choice
 from mnist_accel.console.progress import Figures, TrainingDisplay
 from mnist_accel.data import Dataset
 from mnist_accel.runs.callbacks import LogLine
-from mnist_accel.training.reports import Callback, EpochReport, StepsReport
-from mnist_accel.training.trainer import Trainer
+from mnist_accel.training.reports import EpochReport, StepsReport
+from mnist_accel.training.trainer import Callback, Trainer
 
 
 def print_introduction(

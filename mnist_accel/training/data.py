@@ -1,4 +1,4 @@
-"""A data set where a network trains on it."""
+"""A data set in the forms in which a network trains on it."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from mnist_accel.nn.network import Network
 
 
 class TrainingData:
-    """Images with their labels, copied once to each place where they are needed.
+    """Images with their labels, copied to the device once when they are first used there.
 
-    Pixels that are uint8 stay uint8 until a batch of them is used.
+    Pixels that are uint8 stay uint8 until their batch is used.
 
     Args:
         model: the network that trains.
@@ -22,7 +22,7 @@ class TrainingData:
 
     Raises:
         ValueError: shapes, scales or labels are wrong, or there are no images.
-        TypeError: images or labels have a dtype that is not theirs.
+        TypeError: images or labels have a wrong dtype.
     """
 
     def __init__(self, model: Network, images: NDArray[Any], labels: NDArray[Any]) -> None:
@@ -44,20 +44,20 @@ class TrainingData:
         return len(self._pixels)
 
     def for_epoch(self, epoch: CompiledEpoch) -> Any:
-        """Return the data set in the form that a compiled epoch takes."""
+        """Return the data set as `epoch.load` returns it; only the first call loads it."""
         if self._compiled is None or self._compiled[0] is not epoch:
             self._compiled = epoch, epoch.load(self._pixels, self._indices)
         return self._compiled[1]
 
     def batch(self, rows: Array) -> tuple[Array, Array]:
-        """Return the inputs and labels of some rows, given as an array of the backend."""
+        """Return the inputs and labels of `rows` (B,), an array of the backend."""
         images, labels = self._device_arrays()
         return self.model.gather(images, rows), self.model.backend.xp.take(labels, rows, axis=0)
 
     def whole(self) -> tuple[Array, Array]:
-        """Return all inputs and labels in their order.
+        """Return all inputs and labels in their order, for full-batch training.
 
-        They are prepared once: full-batch training takes them at every step.
+        Only the first call prepares them.
         """
         if self._whole is None:
             self._whole = self.batch(self.model.backend.asarray(np.arange(self.examples)))

@@ -1,4 +1,4 @@
-"""Training steps made of a backend's operations, one after the other."""
+"""Eager training steps: every operation of the backend is called by itself."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,20 +11,20 @@ from mnist_accel.nn.network import Network, Observer
 from mnist_accel.training.data import TrainingData
 
 
-class StepByStep:
-    """The steps of a network and an optimizer, each operation by itself.
+class EagerSteps:
+    """The training steps of a network with an optimizer, one operation after the other.
 
     Args:
         model: the network; its weights change.
-        optimizer: how.
-        seed: of dropout.
+        optimizer: the optimizer.
+        seed: seed of dropout.
     """
 
     def __init__(self, model: Network, optimizer: UpdateRule, *, seed: int) -> None:
         self._model = model
         self._optimizer = optimizer
         self._seed = seed
-        self._is_random = any(layer.is_random for layer in model.layers)
+        self._is_random = model.is_random
 
     def run(
         self,
@@ -35,19 +35,19 @@ class StepByStep:
         observe: Observer | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Do the steps, until the last or until `should_stop`; losses are fetched at the end.
+        """Run the steps until the last one or until `should_stop` returns True.
 
-        The caller has entered `backend.computation`.
+        The caller has entered `backend.computation`. Losses stay on the device until the end.
 
         Args:
             data: the data set.
-            steps: which, at least one.
+            steps: at least one step.
             state: the arrays of the optimizer, by name; changed in place.
-            observe: is shown every tensor, by name, as it is computed.
-            should_stop: asked between steps.
+            observe: called with every tensor and its name as it is computed.
+            should_stop: called before every step except the first.
 
         Returns:
-            Mean losses of the steps that were done, and how many images each has recognised.
+            Of each step that was done, the mean loss and the number of correct images.
         """
         backend = self._model.backend
         losses: list[Array] = []
@@ -61,8 +61,8 @@ class StepByStep:
             loss, hits = self._step(
                 *batch,
                 state,
-                rate=float(steps.rates[number]),
-                before=steps.before + number,
+                lr=float(steps.rates[number]),
+                step=steps.before + number + 1,
                 observe=observe,
             )
             losses.append(loss)
@@ -76,27 +76,21 @@ class StepByStep:
         labels: Array,
         state: Mapping[str, Array],
         *,
-        rate: float,
-        before: int,
+        lr: float,
+        step: int,
         observe: Observer | None,
     ) -> tuple[Array, Array]:
-        """Make one update; return the loss and the number of recognised images before it."""
-        model = self._model
-        rng = dropout_generator(self._seed, before) if self._is_random else None
+        """Make one update; return the loss and the number of correct images before it."""
+        model, backend = self._model, self._model.backend
+        rng = dropout_generator(self._seed, step - 1) if self._is_random else None
         logits, tape = model.forward(x, rng=rng, observe=observe)
-        loss, dlogits = model.loss.value_and_gradient(model.backend, logits, labels)
-        correct = model.backend.count_correct(logits, labels)
+        loss, dlogits = model.loss.value_and_gradient(backend, logits, labels)
+        correct = backend.count_correct(logits, labels)
         if observe is not None:
             observe("loss", loss)
         model.backward(dlogits, tape, observe=observe)
-        model.backend.update(
-            self._optimizer,
-            model.parameters.flat,
-            model.gradients.flat,
-            state,
-            lr=rate,
-            step=before + 1,
-        )
+        weights, grads = model.parameters.flat, model.gradients.flat
+        backend.update(self._optimizer, weights, grads, state, lr=lr, step=step)
         if observe is not None:
             for key, view in model.parameters.views.items():
                 observe(f"{key} after the update", view)

@@ -1,4 +1,4 @@
-"""How good a network is on a set of labelled images."""
+"""Loss and accuracy of a network on labeled images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,9 @@ class Evaluation:
 
     Attributes:
         loss: mean loss.
-        accuracy: part of the images whose most probable class is the label, 0…1.
-        per_class_accuracy: the same among the images of each class (classes,); NaN for a class that
-            has none.
+        accuracy: fraction of the images whose most probable class is the label, 0…1.
+        per_class_accuracy: the same for the images of each class (classes,); NaN for a class
+            without images.
         confusion_matrix: (classes, classes) counts; row: label, column: prediction.
     """
 
@@ -29,7 +29,7 @@ class Evaluation:
 
     @property
     def correct(self) -> int:
-        """Number of images that were recognised."""
+        """Number of correct images."""
         return int(np.trace(self.confusion_matrix))
 
     @property
@@ -39,7 +39,7 @@ class Evaluation:
 
 
 def evaluate(model: Network, images: NDArray[Any], labels: NDArray[Any]) -> Evaluation:
-    """Compare the predictions of a network with labels.
+    """Return loss, accuracy and confusion matrix of a network on labeled images.
 
     Args:
         model: the network.
@@ -48,7 +48,7 @@ def evaluate(model: Network, images: NDArray[Any], labels: NDArray[Any]) -> Eval
 
     Raises:
         ValueError: there are no images, or shapes, scales or labels are wrong.
-        TypeError: images or labels have a dtype that is not theirs.
+        TypeError: images or labels have a wrong dtype.
     """
     pixels, indices = as_examples(
         images,

@@ -1,26 +1,20 @@
-"""What training tells of itself while it runs, and to whom."""
-
-from __future__ import annotations
+"""What a training reports: about a chunk of steps, about an epoch, and in the end."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from mnist_accel.training.trainer import Trainer
-
 
 @dataclass(frozen=True)
 class StepsReport:
-    """What a chunk of steps did.
+    """Results of a chunk of steps.
 
     Attributes:
         first_step: number of its first step, counted from 1 over the whole training.
         losses: mean loss of each step's batch, before its update (steps,).
-        correct: images of each batch that were recognised, before its update (steps,).
-        images: size of each batch (steps,).
+        correct: number of correct images in each batch, before its update (steps,).
+        images: number of images in each batch (steps,).
         seconds: wall-clock time of the chunk.
     """
 
@@ -38,18 +32,18 @@ class StepsReport:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an epoch did.
+    """Results of an epoch.
 
     Attributes:
         epoch: number of the epoch, counted from 1.
         step: number of its last step, counted from 1 over the whole training.
-        train_loss: mean over the epoch's images, each as it was when its batch was trained on.
-        train_accuracy: part recognised, 0…1, counted in the same way.
-        images_per_s: images trained on, over the time that their steps took.
-        validation_loss: mean loss on the validation data; None where it was not evaluated.
-        validation_accuracy: part recognised, 0…1; None where it was not evaluated.
-        validation_correct: number recognised; None where it was not evaluated.
-        validation_total: number of validation images; None where it was not evaluated.
+        train_loss: mean loss over the epoch's images, each computed before the update on its batch.
+        train_accuracy: fraction of correct images in 0…1, computed at the same time.
+        images_per_s: number of images divided by the time of the steps.
+        validation_loss: mean loss on the validation data; None if they were not evaluated.
+        validation_accuracy: fraction of correct validation images in 0…1, or None.
+        validation_correct: number of correct validation images, or None.
+        validation_total: number of validation images, or None.
     """
 
     epoch: int
@@ -65,30 +59,14 @@ class EpochReport:
 
 @dataclass
 class History:
-    """What `Trainer.fit` returns.
+    """The result of `Trainer.fit`.
 
     Attributes:
         losses: loss of every step, before its update.
-        epochs: a report for every epoch; the last may be of an epoch cut short.
-        stop_reason: why training ended before its time; empty where it did not.
+        epochs: a report for every epoch; the last epoch may be incomplete.
+        stop_reason: why training stopped early; empty if it did not.
     """
 
     losses: list[float] = field(default_factory=list)
     epochs: list[EpochReport] = field(default_factory=list)
     stop_reason: str = ""
-
-
-class Callback:
-    """Something that wants a word between chunks of steps.
-
-    Attributes:
-        every: a chunk ends at every multiple of this many steps; None where it does not matter.
-    """
-
-    every: int | None = None
-
-    def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
-        """Hear of a chunk that was trained."""
-
-    def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Hear of an epoch that ended."""

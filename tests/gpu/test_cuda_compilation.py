@@ -19,7 +19,6 @@ from backends.cupy.launch import launches, persistent
 from backends.cupy.loader import Kernels, options_for, source
 from benchmarks.gpu import overheads
 from mnist_accel.nn import layers, losses, optimizers
-from mnist_accel.nn.lowering import lower_training
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
@@ -231,7 +230,7 @@ def test_largest_persistent_mlp_fits_the_shared_memory() -> None:
         stack = [layers.Linear(hidden), layers.ReLU(), layers.Linear(10)]
         loss = losses.SoftmaxCrossEntropy()
         model = Network(stack, loss, input_shape=(784,), backend=EmulatedBackend())
-        program = lower_training(model, optimizers.SGD())
+        program = model.training_program(optimizers.SGD())
         return persistent.small_batches(program, capability=90, multiprocessors=132)
 
     largest = max(hidden for hidden in range(30, 200) if constants(hidden))

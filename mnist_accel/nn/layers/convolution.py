@@ -1,0 +1,108 @@
+"""The convolution layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from backends import Array, Backend, NotCompiledError, Stage, keep_integer, output_size
+from mnist_accel.nn.initializers import He, Initializer, Zeros
+from mnist_accel.nn.layers.base import Layer, Parameters, Shape, image_shape
+
+
+@dataclass(frozen=True)
+class Conv2d(Layer):
+    """Convolution with filters W (channels out, channels in, kernel_size, kernel_size).
+
+    Attributes:
+        channels: number of filters.
+        kernel_size: side of a filter, in pixels.
+        stride: distance between output positions, in pixels.
+        padding: zeros added on each side, in pixels.
+        bias: whether a bias per filter is added.
+        uniform: whether equal patches give bit-identical outputs. This is slower on some backends;
+            max-pooling with ties="all" needs it.
+        weight_init: initializer of the filters.
+        bias_init: initializer of the bias.
+    """
+
+    channels: int
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    bias: bool = True
+    uniform: bool = False
+    weight_init: Initializer = He()
+    bias_init: Initializer = Zeros()
+    kind = "conv2d"
+
+    def __post_init__(self) -> None:
+        keep_integer(self, "channels", at_least=1)
+        keep_integer(self, "kernel_size", at_least=1)
+        keep_integer(self, "stride", at_least=1)
+        keep_integer(self, "padding", at_least=0)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return (channels, OH, OW)."""
+        _, height, width = image_shape(self, input_shape)
+        return (self.channels, self._output_size(height), self._output_size(width))
+
+    def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """Return W (channels, channels in, k, k) and b (channels,)."""
+        side = self.kernel_size
+        shapes: dict[str, Shape] = {"W": (self.channels, input_shape[0], side, side)}
+        return {**shapes, "b": (self.channels,)} if self.bias else shapes
+
+    def initializers(self) -> dict[str, Initializer]:
+        """Return the initializers of W and b."""
+        return {"W": self.weight_init, "b": self.bias_init}
+
+    def fans(self, input_shape: Shape) -> tuple[int, int]:
+        """Return the numbers of channels in and out, each times the taps of a filter."""
+        taps = self.kernel_size**2
+        return input_shape[0] * taps, self.channels * taps
+
+    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
+        """Return a "conv2d" stage.
+
+        Raises:
+            NotCompiledError: the stride is not 1.
+        """
+        if self.stride != 1:
+            raise NotCompiledError(f"compiled convolutions have a stride of 1, not {self.stride}")
+        return Stage(
+            *("conv2d", input_shape, output_shape, offsets["W"], offsets.get("b")),
+            kernel_size=self.kernel_size,
+            padding=self.padding,
+        )
+
+    def forward(
+        self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
+    ) -> tuple[Array, Array]:
+        """Return the feature maps, and x."""
+        y = backend.conv2d(
+            x,
+            parameters["W"],
+            parameters.get("b"),
+            stride=self.stride,
+            padding=self.padding,
+            uniform=self.uniform,
+        )
+        return y, x
+
+    def backward(
+        self, backend: Backend, parameters: Parameters, saved: Array, dy: Array, *, need_dx: bool
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Return the gradients of the convolution."""
+        dx, dweight, dbias = backend.conv2d_backward(
+            dy,
+            saved,
+            parameters["W"],
+            stride=self.stride,
+            padding=self.padding,
+            need_dx=need_dx,
+        )
+        return dx, {"W": dweight, "b": dbias} if self.bias else {"W": dweight}
+
+    def _output_size(self, size: int) -> int:
+        return output_size(size, self.kernel_size, stride=self.stride, padding=self.padding)

@@ -1,0 +1,134 @@
+"""The pooling layers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from backends import (
+    Array,
+    Backend,
+    Pooling,
+    Stage,
+    Ties,
+    check_pooling,
+    keep_integer,
+    output_size,
+)
+from mnist_accel.nn.layers.base import Layer, Parameters, Shape, image_shape
+
+
+@dataclass(frozen=True)
+class Pool2d(Layer):
+    """Base of the pooling layers; an incomplete last row or column of windows is dropped.
+
+    Attributes:
+        size: side of the square window, in pixels, 1 to 7.
+        stride: distance between windows, in pixels; `size` if None.
+    """
+
+    size: int = 2
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        keep_integer(self, "size", at_least=1)
+        check_pooling(self.size)
+        if self.stride is not None:
+            keep_integer(self, "stride", at_least=1)
+
+    @property
+    def effective_stride(self) -> int:
+        """The distance between windows, in pixels: `size` if `stride` is None."""
+        return self.size if self.stride is None else self.stride
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return (C, OH, OW)."""
+        channels, height, width = image_shape(self, input_shape)
+        return (
+            channels,
+            output_size(height, self.size, stride=self.effective_stride),
+            output_size(width, self.size, stride=self.effective_stride),
+        )
+
+
+@dataclass(frozen=True)
+class MaxPool2d(Pool2d):
+    """Maximum of each window.
+
+    Attributes:
+        size: side of the square window, in pixels, 1 to 7.
+        stride: distance between windows, in pixels; `size` if None.
+        ties: which positions that equal the maximum receive the gradient, the "first" or "all".
+    """
+
+    ties: Ties = "first"
+    kind = "max_pool2d"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pooling(self.size, self.ties)
+
+    def pooling(self) -> Pooling:
+        """Return the layer as the pooling of a stage."""
+        return Pooling(self.size, self.effective_stride, self.ties)
+
+    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
+        """Return a "max_pool2d" stage."""
+        return Stage("max_pool2d", input_shape, output_shape, pooling=self.pooling())
+
+    def forward(
+        self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
+    ) -> tuple[Array, tuple[Array, Shape]]:
+        """Return the maxima, and the tie mask with the shape of x."""
+        stride = self.effective_stride
+        y, mask = backend.max_pool2d(x, size=self.size, stride=stride, ties=self.ties)
+        return y, (mask, x.shape)
+
+    def backward(
+        self,
+        backend: Backend,
+        parameters: Parameters,
+        saved: tuple[Array, tuple[int, int, int, int]],
+        dy: Array,
+        *,
+        need_dx: bool,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Add each gradient to the positions that the mask marks."""
+        mask, x_shape = saved
+        dx = backend.max_pool2d_backward(
+            dy, mask, x_shape=x_shape, size=self.size, stride=self.effective_stride
+        )
+        return dx, {}
+
+
+@dataclass(frozen=True)
+class AvgPool2d(Pool2d):
+    """Mean of each window."""
+
+    kind = "avg_pool2d"
+
+    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
+        """Return an "avg_pool2d" stage."""
+        pooling = Pooling(self.size, self.effective_stride)
+        return Stage("avg_pool2d", input_shape, output_shape, pooling=pooling)
+
+    def forward(
+        self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
+    ) -> tuple[Array, Shape]:
+        """Return the means, and the shape of x."""
+        return backend.avg_pool2d(x, size=self.size, stride=self.effective_stride), x.shape
+
+    def backward(
+        self,
+        backend: Backend,
+        parameters: Parameters,
+        saved: tuple[int, int, int, int],
+        dy: Array,
+        *,
+        need_dx: bool,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Distribute each gradient evenly over the positions of its window."""
+        dx = backend.avg_pool2d_backward(
+            dy, x_shape=saved, size=self.size, stride=self.effective_stride
+        )
+        return dx, {}

@@ -1,0 +1,130 @@
+"""Running a chunk of steps, completely or not at all."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import Array, CompiledEpoch, NotCompiledError, Steps, UpdateRule
+from mnist_accel.nn.network import Network, Observer
+from mnist_accel.training.data import TrainingData
+from mnist_accel.training.divergence import find_divergence, is_finite
+from mnist_accel.training.eager import EagerSteps
+
+
+class ChunkRunner:
+    """Runs chunks of steps, compiled in one call or eagerly.
+
+    Args:
+        model: the network; its weights change.
+        optimizer: the optimizer.
+        seed: seed of dropout.
+        compiled: whether to compile the steps if possible.
+
+    Attributes:
+        state: the arrays of the optimizer, by name.
+        compiled: the compiled steps; None if they run eagerly.
+        not_compiled: why they run eagerly; empty if they do not.
+    """
+
+    def __init__(self, model: Network, optimizer: UpdateRule, *, seed: int, compiled: bool) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._eager = EagerSteps(model, optimizer, seed=seed)
+        self.state: dict[str, Array] = {
+            name: model.backend.zeros(model.parameters.flat.shape, dtype=model.dtype)
+            for name in optimizer.state_names
+        }
+        self.compiled: CompiledEpoch | None = None
+        self.not_compiled = "" if compiled else "not wanted"
+        if compiled:
+            try:
+                program = model.training_program(optimizer)
+                self.compiled = model.backend.compile_epoch(program)
+            except NotCompiledError as reason:
+                self.not_compiled = str(reason)
+
+    def run(
+        self, data: TrainingData, steps: Steps, *, should_stop: Callable[[], bool]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Run a chunk of steps.
+
+        If it raises, even by Ctrl-C or for lack of memory, weights and state are those before it.
+
+        Args:
+            data: the data set.
+            steps: the chunk.
+            should_stop: called between steps that run eagerly; True ends the chunk early.
+
+        Returns:
+            Of each step that was done, the mean loss and the number of correct images.
+
+        Raises:
+            DivergedError: a loss or a weight is not finite.
+        """
+        compiled = self.compiled
+        if compiled is None:
+            return self.run_eagerly(data, steps, should_stop=should_stop)
+        weights = self._model.parameters.flat
+        return self._run(
+            data, steps, lambda: compiled.run(data.for_epoch(compiled), steps, weights, self.state)
+        )
+
+    def run_eagerly(
+        self,
+        data: TrainingData,
+        steps: Steps,
+        *,
+        observe: Observer | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Run a chunk of steps eagerly, as `run` does if the steps are not compiled.
+
+        Args:
+            data: the data set.
+            steps: the chunk.
+            observe: called with every tensor and its name as it is computed.
+            should_stop: as for `run`.
+        """
+        return self._run(
+            data,
+            steps,
+            lambda: self._eager.run(
+                data, steps, self.state, observe=observe, should_stop=should_stop
+            ),
+        )
+
+    def _run(
+        self,
+        data: TrainingData,
+        steps: Steps,
+        train: Callable[[], tuple[NDArray[np.float64], NDArray[np.int64]]],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Call `train`, check the result, and restore weights and state if anything fails."""
+        model = self._model
+        with model.backend.computation(model.kinds):
+            saved = self._copies()
+            try:
+                losses, correct = train()
+                if not (
+                    np.isfinite(losses).all() and is_finite(model.backend, model.parameters.flat)
+                ):
+                    self._restore(saved)
+                    lr = self._optimizer.lr
+                    raise find_divergence(self._eager, data, steps, self.state, lr=lr)
+            except BaseException:
+                self._restore(saved)
+                raise
+        return losses, correct
+
+    def _copies(self) -> list[Array]:
+        xp = self._model.backend.xp
+        return [xp.asarray(array, copy=True) for array in self._changing()]
+
+    def _restore(self, copies: list[Array]) -> None:
+        for array, copy in zip(self._changing(), copies, strict=True):
+            array[...] = copy
+
+    def _changing(self) -> list[Array]:
+        """Return all arrays that a step changes."""
+        return [self._model.parameters.flat, *self.state.values()]
