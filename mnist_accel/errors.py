@@ -1,7 +1,7 @@
-"""The errors that `mnist_accel` raises for what a user can mend.
+"""Errors that a user can fix.
 
-Wrong arguments to a Python function are `ValueError` or `TypeError`, as everywhere in Python; the
-classes here are for what lies outside the call: files, backends, numbers that ran away.
+Wrong arguments of a Python function raise `ValueError` or `TypeError`, as usual in Python. The
+classes here are for other causes: files, the command line, a training that diverges.
 """
 
 from collections.abc import Iterator
@@ -9,27 +9,27 @@ from contextlib import contextmanager
 
 
 class MnistAccelError(Exception):
-    """Base of the errors below; the message is one line that says what to do."""
+    """Base class. The message is one line that states the problem and the remedy."""
 
 
 class UsageError(MnistAccelError):
-    """A command was called with arguments that make no sense together."""
+    """The arguments of a command are invalid or contradict each other."""
 
 
 class DataError(MnistAccelError):
-    """A data set or a file is missing, corrupt or refused."""
+    """A data set or a file is missing, corrupt or not accepted."""
 
 
 class CheckpointError(DataError):
-    """A checkpoint cannot be read, or cannot be written."""
+    """A checkpoint cannot be read or written."""
 
 
 class DivergedError(MnistAccelError):
     """The loss or a weight became NaN or infinite.
 
     Attributes:
-        step: number of the update, counted from 1, in which it did.
-        tensor: name of the first tensor of that update that holds a value that is not finite.
+        step: the step in which this happened, counted from 1.
+        tensor: name of the first tensor of that step with a value that is not finite.
     """
 
     def __init__(self, message: str, *, step: int, tensor: str) -> None:
@@ -40,11 +40,7 @@ class DivergedError(MnistAccelError):
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn what a function says of its arguments into what a command says of its flags.
-
-    Raises:
-        UsageError: in place of a `ValueError` or `TypeError`.
-    """
+    """Raise a `UsageError` in place of a `ValueError` or `TypeError` from the block."""
     try:
         yield
     except (ValueError, TypeError) as error:
