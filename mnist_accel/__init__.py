@@ -8,7 +8,7 @@
 
 import backends
 
-# `backends` is a generic name for a top-level package, so another package can hide ours.
+# `backends` is a generic name, so another top-level package of this name can hide ours.
 if getattr(backends, "PROJECT", None) != "mnist_accel":
     raise ImportError(
         f"another package called 'backends' hides the one mnist_accel needs: {backends.__file__}; "

@@ -1,12 +1,12 @@
-"""Trains every recipe to its end with its own settings, and says whether it is good enough.
+"""Train every recipe with its default settings, and check the test accuracy.
 
     make accept                              all recipes on numpy and numba; about half an hour
-    make accept ARGS="--only cnn"            one of them
-    make accept ARGS="--update-readme"       and write the table into README.md
-    make accept ARGS="--only fast99 --backends numba --seeds 10"    how much chance there is
+    make accept ARGS="--only cnn"            one recipe
+    make accept ARGS="--update-readme"       also write the table into README.md
+    make accept ARGS="--only fast99 --backends numba --seeds 10"    variation over seeds
 
-Real MNIST, default settings; the table has seed 0. Exit code 1 if any accuracy is missed. Ctrl-C
-ends it with the table of what has been trained to its end.
+Trains on MNIST. The table contains the results of seed 0. The exit code is 1 if an accuracy is too
+low. Ctrl-C ends the program and prints the table of the trainings that are complete.
 """
 
 import argparse
@@ -29,12 +29,12 @@ BEGIN, END = "<!-- accuracy: written by `make accept` -->", "<!-- end of accurac
 
 @dataclass(frozen=True)
 class Requirement:
-    """A recipe, and the test accuracy that it must reach.
+    """A recipe and the test accuracy that it must reach.
 
     Attributes:
-        label: for the table.
-        required: accuracy, 0…1.
-        settings: flags of the training, beside the recipe's own.
+        label: name in the table.
+        required: minimum test accuracy, 0…1.
+        settings: settings that differ from those of the recipe.
         falls: whether the loss must fall at every step.
     """
 
@@ -58,12 +58,12 @@ REQUIREMENTS = [
 
 @dataclass(frozen=True)
 class Result:
-    """What a training led to.
+    """The result of one training.
 
     Attributes:
-        accuracy: on the test images, 0…1.
-        passed: whether all is as required.
-        training_s: seconds of training, without compiling and without validation.
+        accuracy: test accuracy, 0…1.
+        passed: whether the requirement is fulfilled.
+        training_s: duration of the steps in seconds, without compilation and validation.
     """
 
     accuracy: float
@@ -74,10 +74,16 @@ class Result:
 def main() -> int:
     """Train, print the table, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backends", default="numpy,numba", help="default: %(default)s")
-    parser.add_argument("--only", help="labels that contain this")
-    parser.add_argument("--seeds", type=int, default=1, help="train with 0, 1, … of so many")
-    parser.add_argument("--update-readme", action="store_true", help="write the table there")
+    parser.add_argument(
+        "--backends", default="numpy,numba", help="backends to train on (default: %(default)s)"
+    )
+    parser.add_argument("--only", help="train only recipes whose label contains this text")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="number of seeds, from 0 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--update-readme", action="store_true", help="write the table into README.md"
+    )
     args = parser.parse_args()
     backends = args.backends.split(",")
     chosen = [r for r in REQUIREMENTS if args.only is None or args.only in r.label]
@@ -102,10 +108,10 @@ def main() -> int:
 
 
 def _train(requirement: Requirement, backend: str, seed: int) -> Result:
-    """Train in a temporary folder.
+    """Train in a temporary folder and return the result.
 
     Raises:
-        KeyboardInterrupt: before the training has come to its end.
+        KeyboardInterrupt: the training was interrupted.
     """
     flags = {"backend": backend, "no_fallback": True, "seed": seed}
     settings = resolve({**requirement.settings, **flags})
@@ -124,7 +130,7 @@ def _train(requirement: Requirement, backend: str, seed: int) -> Result:
 
 
 def _loss_falls(folder: RunFolder) -> bool:
-    """Whether every step's loss is below the one before."""
+    """Return whether the loss of every step is below that of the previous step."""
     losses = [loss for line in folder.read_metrics("steps") for loss in line["losses"]]
     return all(after < before for before, after in itertools.pairwise(losses))
 
@@ -151,21 +157,21 @@ def _table(
 
 
 def _over_seeds(results: dict[tuple[str, str], list[Result]]) -> list[str]:
-    """Return a line for each recipe and backend: how its seeds compare."""
+    """Return one line per recipe and backend: mean and range over the seeds."""
     lines = []
     for (label, backend), of_all_seeds in results.items():
         accuracies = [one.accuracy for one in of_all_seeds]
         seconds = [one.training_s for one in of_all_seeds]
         lines.append(
             f"{label} on {backend}, {len(of_all_seeds)} seeds: "
-            f"accuracy {fmean(accuracies):.2%} in the mean, lowest {min(accuracies):.2%}; "
-            f"training {fmean(seconds):.1f} s in the mean, {min(seconds):.1f} to {max(seconds):.1f}"
+            f"mean accuracy {fmean(accuracies):.2%}, lowest {min(accuracies):.2%}; "
+            f"mean training time {fmean(seconds):.1f} s, {min(seconds):.1f} to {max(seconds):.1f}"
         )
     return lines
 
 
 def _write_into_readme(table: str) -> None:
-    """Replace what stands between the two marks."""
+    """Replace the text between the two markers."""
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     README.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")

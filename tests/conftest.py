@@ -1,4 +1,4 @@
-"""Fixtures that more than one test module needs."""
+"""Options and fixtures of all tests."""
 
 import signal
 from collections import Counter
@@ -18,7 +18,7 @@ register(EmulatedBackend)
 register(StrictBackend)
 register(TorchBackend)
 
-# A static list: a backend that cannot run here shows as skipped, with the reason.
+# The list is static, so a backend that cannot run here is reported as skipped, with the reason.
 BACKENDS = [
     "numpy",
     "numba",
@@ -36,13 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="fail, instead of skip, the tests of this backend where it cannot run (repeatable)",
+        help="fail instead of skip the tests of this backend if it cannot run (repeatable)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What a shell runs in the background ignores Ctrl-C, and so do its children, to some of which
-    # tests send it.
+    # A process that a shell started in the background ignores SIGINT, and so do its children. Some
+    # tests send SIGINT to their children.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in config.getoption("--require-backend"):
@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say why tests were skipped, a line for each reason."""
+    """Print why tests were skipped, one line per reason."""
     reasons = Counter(
         str(report.longrepr[2]).removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", [])
@@ -64,7 +64,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs the emulator where there is none, but not its variants for a GPU."""
+    """Skip tests that need the CUDA emulator if it is missing, except their variants for a GPU."""
     needs_emulator = item.get_closest_marker("emulated") and not item.get_closest_marker("gpu")
     if needs_emulator and unavailable_reason():
         pytest.skip(unavailable_reason())
@@ -80,13 +80,13 @@ def autotune_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
-    """The real MNIST, from wherever this machine has it or can get it."""
+    """Return MNIST, from this machine or downloaded."""
     return load_dataset("mnist")
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Every backend in turn."""
+    """Return each backend in turn."""
     name: str = request.param
     availability = available_backends()[name]
     if not availability.ok:

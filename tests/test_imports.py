@@ -1,4 +1,4 @@
-"""What importing the package costs, and what hides or survives an import."""
+"""Import time, imported packages, and a foreign package that hides `backends`."""
 
 import json
 import os
@@ -13,7 +13,7 @@ HEAVY = {"cupy", "matplotlib", "numba", "pooch", "rich", "scipy", "torch"}
 
 
 def run(code: str, *, cwd: Path, path: str = "") -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh interpreter, which looks for modules in `cwd`, in `path`, then here."""
+    """Run code in a new interpreter that searches modules in `cwd`, in `path`, then in ROOT."""
     search = os.pathsep.join([path, str(ROOT)] if path else [str(ROOT)])
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -37,7 +37,7 @@ def output(code: str, cwd: Path) -> str:
         "import mnist_accel",
         "from mnist_accel import *",
         "import mnist_accel.commands",
-        # Training on NumPy needs none of them either.
+        # Training on NumPy does not import them either.
         """
 import numpy as np
 import mnist_accel as ma
@@ -61,7 +61,7 @@ def test_import_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
     assert min(float(output(code, tmp_path)) for _ in range(5)) < 0.3
 
 
-def test_foreign_backends_package_is_named(tmp_path: Path) -> None:
+def test_a_foreign_backends_package_is_named_in_the_error(tmp_path: Path) -> None:
     foreign = tmp_path / "elsewhere" / "backends"
     foreign.mkdir(parents=True)
     (foreign / "__init__.py").write_text("get_backend = None\n")

@@ -1,4 +1,4 @@
-"""The Python interface to the letter: names, signatures and forms that programs rely on."""
+"""The public Python interface: names, signatures, and array types and dtypes."""
 
 import inspect
 import itertools
@@ -19,7 +19,7 @@ class Absent(NumpyBackend):
 
     @classmethod
     def availability(cls) -> ma.Availability:
-        return ma.Availability(ok=False, reason="there is none", remedy="buy one")
+        return ma.Availability(ok=False, reason="no such device", remedy="install one")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ class Absent(NumpyBackend):
         (ma.load_checkpoint, {"path": inspect.Parameter.empty}, {"backend": "auto"}),
     ],
 )
-def test_signatures_are_the_documented_ones(function, positional, keywords):
+def test_signatures_are_as_documented(function, positional, keywords):
     parameters = inspect.signature(function).parameters
     first = list(parameters.values())[: len(positional)]
     assert {p.name: p.default for p in first} == positional
@@ -63,8 +63,8 @@ def test_signatures_are_the_documented_ones(function, positional, keywords):
     assert {name: parameters[name].default for name in keywords} == keywords
 
 
-def test_every_documented_line_runs(tmp_path):
-    """The block of the guide, from the data to the checkpoint, with all of its arguments."""
+def test_the_documented_example_runs(tmp_path):
+    """From the data to the checkpoint, with all documented arguments."""
     (x_train, t_train), (x_test, t_test) = ma.load_mnist(
         normalize=True, flatten=True, one_hot_label=False, dataset="digits"
     )
@@ -105,7 +105,7 @@ def test_every_documented_line_runs(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["two-layer", "cnn"])
-def test_all_that_load_mnist_returns_trains_to_the_same_weights(name):
+def test_all_image_formats_of_load_mnist_train_to_the_same_weights(name):
     results = []
     for normalize, flatten, one_hot in itertools.product([True, False], repeat=3):
         (x, t), (x_test, t_test) = ma.load_mnist(normalize, flatten, one_hot, dataset="digits")
@@ -127,12 +127,12 @@ def test_float64_trains_in_float64():
     assert model.predict_proba(np.zeros((1, 784), np.float32)).dtype == np.float64
 
 
-def test_host_arrays_go_in_and_come_out():
+def test_inputs_and_results_are_host_arrays():
     model = ma.create_model("cnn", backend="numpy")
     state = model.state_dict()
     probabilities = model.predict_proba(np.zeros((3, 784), np.uint8))
     assert all(type(value) is np.ndarray for value in (*state.values(), probabilities))
-    state["W1"][:] = 5  # a copy: what is done to it is done to nobody else
+    state["W1"][:] = 5  # a copy, so the network is unchanged
     assert not (model.state_dict()["W1"] == 5).any()
 
 
@@ -148,7 +148,7 @@ def test_host_arrays_go_in_and_come_out():
         ({"W1": np.zeros((50, 784))}, r"W1 must have shape \(784, 50\), got \(50, 784\)"),
     ],
 )
-def test_state_that_does_not_fit_changes_nothing(change, message):
+def test_an_invalid_state_dict_changes_nothing(change, message):
     model = ma.create_model("two-layer", backend="numpy")
     before = model.state_dict()
     state = {k: 2 * v for k, v in before.items()} | change
@@ -157,7 +157,7 @@ def test_state_that_does_not_fit_changes_nothing(change, message):
     assert all(np.array_equal(model.state_dict()[key], before[key]) for key in before)
 
 
-def test_backend_that_cannot_run_is_an_error_with_the_reason(tmp_path, monkeypatch):
+def test_an_unavailable_backend_raises_an_error_with_reason_and_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(registry._registered, Absent.name, Absent)
     trainer = ma.Trainer(ma.create_model("cnn", backend="numpy"))
     ma.save_checkpoint(tmp_path / "checkpoint", trainer)
@@ -167,11 +167,11 @@ def test_backend_that_cannot_run_is_an_error_with_the_reason(tmp_path, monkeypat
         lambda: ma.load_model(tmp_path / "checkpoint", backend="absent"),
         lambda: ma.load_checkpoint(tmp_path / "checkpoint", backend="absent"),
     ):
-        with pytest.raises(ma.BackendUnavailableError, match="there is none; buy one"):
+        with pytest.raises(ma.BackendUnavailableError, match="no such device; install one"):
             attempt()
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     assert dir(ma) == sorted(ma.__all__)
     assert all(getattr(ma, name) is not None for name in ma.__all__)
     with pytest.raises(AttributeError, match="'mnist_accel' has no attribute 'nothing'"):

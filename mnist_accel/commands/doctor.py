@@ -1,10 +1,10 @@
 """Diagnose this machine: print what works, what does not, and the command that fixes it.
 
 Checks the installed packages, the GPU from its driver to a test kernel, the other backends, the
-threads and the cache of Numba, the data, the stored benchmarks of `train`, and the folder of runs.
-Downloads nothing. A missing GPU is not an error: the exit code is 3 if no backend can run, 4 if the
-data cannot be obtained, and otherwise 0. With --explain the command prints instead how a recipe is
-computed on each backend: the stages of its compiled form, or why it is not compiled.
+threads and the cache of Numba, the data, the autotune cache, and the run folder. Downloads nothing.
+A missing GPU is not an error: the exit code is 3 if no backend can run, 4 if the data cannot be
+obtained, and otherwise 0. With --explain the command prints instead how a recipe is computed on
+each backend: the stages of its compiled form, or why it is not compiled.
 """
 
 import argparse

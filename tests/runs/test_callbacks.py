@@ -1,4 +1,4 @@
-"""When checkpoints are saved and lines are logged while a network trains."""
+"""The steps at which checkpoints are saved and log lines are written."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ def small():
 
 @pytest.fixture
 def trainer():
-    """Five steps an epoch."""
+    """Return a trainer whose epochs have five steps."""
     model = ma.create_model("two-layer", backend="numpy", hidden_sizes=(5,))
     return ma.Trainer(model, batch_size=16)
 
 
 class Saves(Checkpoints):
-    """Notes the step of each checkpoint that it saves."""
+    """Records the step of each checkpoint."""
 
     def __init__(self, folder, metrics, **given):
         super().__init__(folder / "checkpoint", metrics, **given)
@@ -38,14 +38,14 @@ def metrics_log(folder, *, every, show=lambda line: None):
     return MetricsLog(RunFolder(folder), every=every, show=show)
 
 
-def test_checkpoints_at_every_multiple(tmp_path, trainer, small):
+def test_a_checkpoint_is_saved_at_every_multiple(tmp_path, trainer, small):
     saves = Saves(tmp_path, metrics_log(tmp_path, every=100), every=3)
     trainer.fit(*small, iterations=13, callbacks=[saves])
     assert saves.steps == [3, 6, 9, 12]
 
 
-def test_metrics_reach_as_far_as_the_checkpoint(tmp_path, trainer, small):
-    """So that a run which is killed after it lacks none; on screen they keep their rhythm."""
+def test_metrics_are_written_up_to_each_checkpoint(tmp_path, trainer, small):
+    """A run killed after a checkpoint lacks no line. Extra lines are not shown."""
     shown = []
     log = metrics_log(tmp_path, every=4, show=shown.append)
     saves = Saves(tmp_path, log, every=3)
@@ -57,20 +57,20 @@ def test_metrics_reach_as_far_as_the_checkpoint(tmp_path, trainer, small):
     assert [line.step for line in shown] == [4, 8]
 
 
-def test_checkpoints_at_the_ends_of_epochs_unless_they_follow_too_closely(tmp_path, trainer, small):
+def test_checkpoints_at_ends_of_epochs_keep_a_minimum_interval(tmp_path, trainer, small):
     times = iter(CHECKPOINT_SECONDS * np.array([0, 0.5, 1.0, 1.0, 1.9, 2.5, 2.5]))
     log = metrics_log(tmp_path, every=100)
     saves = Saves(tmp_path, log, every=None, clock=lambda: next(times))
     trainer.fit(*small, epochs=4, callbacks=[saves])
-    assert saves.steps == [10, 20]  # at the ends that lie 1.0 and, from there, 1.5 intervals on
+    assert saves.steps == [10, 20]  # 1.0 and another 1.5 intervals after the start
 
 
-def test_each_line_of_the_log_holds_the_steps_since_the_last(tmp_path, trainer, small):
+def test_each_log_line_covers_the_steps_since_the_previous_line(tmp_path, trainer, small):
     folder, shown = RunFolder(tmp_path), []
     log = MetricsLog(folder, every=4, show=shown.append)
     history = trainer.fit(*small, iterations=10, callbacks=[log])
     log.flush(trainer)
-    log.flush(trainer)  # nothing is left
+    log.flush(trainer)  # writes nothing
     lines = folder.read_metrics("steps")
     assert [(line["step"], line["epoch"], len(line["losses"])) for line in lines] == [
         (4, 1, 4),
@@ -87,7 +87,7 @@ def test_each_line_of_the_log_holds_the_steps_since_the_last(tmp_path, trainer, 
         assert line["seconds"] * line["images_per_s"] == pytest.approx(images)
 
 
-def test_epochs_are_logged_beside_the_steps(tmp_path, trainer, small):
+def test_epochs_are_logged_as_well_as_steps(tmp_path, trainer, small):
     folder = RunFolder(tmp_path)
     log = MetricsLog(folder, every=100, show=lambda line: None)
     history = trainer.fit(*small, epochs=2, validation_data=small, callbacks=[log])

@@ -1,4 +1,4 @@
-"""What a run is told: flags over a configuration file over the recipe."""
+"""Settings of a run: flags override a configuration file, which overrides the recipe."""
 
 from dataclasses import asdict
 
@@ -16,14 +16,14 @@ def test_the_two_layer_network_is_the_default():
     assert resolve({}) == resolve({"model": "two-layer"})
 
 
-def test_a_value_takes_the_place_of_the_recipes_alone():
+def test_a_value_overrides_only_that_value_of_the_recipe():
     recipe = asdict(resolve({"model": "lenet"}))
     for name, value in {"lr": 0.5, "batch_size": 7, "seed": 3, "log_every": 9}.items():
         changed = asdict(resolve({"model": "lenet", name: value}))
         assert changed == recipe | {name: value}
 
 
-def test_none_is_nothing_said():
+def test_none_keeps_the_default():
     assert resolve({"lr": None, "model": None}) == resolve({})
 
 
@@ -34,7 +34,7 @@ def test_epochs_and_iterations_replace_each_other():
         resolve({"epochs": 7, "iterations": 7})
 
 
-def test_another_optimizer_brings_its_own_rate():
+def test_another_optimizer_has_its_own_learning_rate():
     assert resolve({"model": "backprop"}).lr == 3.0
     assert resolve({"model": "backprop", "optimizer": "adam"}).lr == 0.001
     assert resolve({"model": "backprop", "optimizer": "adam", "lr": 0.1}).lr == 0.1
@@ -53,7 +53,7 @@ def test_another_optimizer_brings_its_own_rate():
         ({"model": "two-layer", "batch_size": 0, "sampling": "full"}, "full", 0),
     ],
 )
-def test_the_whole_set_is_batch_size_0(given, sampling, batch_size):
+def test_batch_size_0_means_the_whole_training_set(given, sampling, batch_size):
     settings = resolve(given)
     assert (settings.sampling, settings.batch_size) == (sampling, batch_size)
 
@@ -66,13 +66,13 @@ def test_the_whole_set_is_batch_size_0(given, sampling, batch_size):
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; choose sgd"),
     ],
 )
-def test_contradictions_are_refused(given, message):
+def test_contradictory_settings_are_refused(given, message):
     with pytest.raises(UsageError, match=message):
         resolve(given)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_config_of_a_run_says_what_the_run_was_told(name, tmp_path):
+def test_the_config_file_of_a_run_contains_all_its_settings(name, tmp_path):
     from mnist_accel.runs.folder import RunFolder
 
     settings = resolve({"model": name, "lr": 1 / 3, "validation_split": 0.1, "no_fallback": True})
@@ -94,7 +94,7 @@ def test_config_of_a_run_says_what_the_run_was_told(name, tmp_path):
         ("a.json", '{"settings": {"lr": 0.5, "epochs": null, "activation": ""}}', {"lr": 0.5}),
     ],
 )
-def test_values_of_a_file_become_those_of_flags(name, text, values, tmp_path):
+def test_values_of_a_file_are_parsed_like_flags(name, text, values, tmp_path):
     (tmp_path / name).write_text(text)
     got = settings_in_file(str(tmp_path / name))
     assert {key: got[key] for key in values} == values
@@ -116,7 +116,7 @@ def test_values_of_a_file_become_those_of_flags(name, text, values, tmp_path):
         ("[settings]\nlr = 1", "sets settings"),
     ],
 )
-def test_wrong_values_of_a_file_are_refused_by_name(text, message, tmp_path):
+def test_a_wrong_value_of_a_file_is_refused_with_its_name(text, message, tmp_path):
     path = tmp_path / "config.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
@@ -139,7 +139,7 @@ def test_wrong_values_of_a_file_are_refused_by_name(text, message, tmp_path):
         ("", None, "cannot read"),
     ],
 )
-def test_file_that_is_none_is_refused(name, content, message, tmp_path):
+def test_a_missing_or_invalid_file_is_refused(name, content, message, tmp_path):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
