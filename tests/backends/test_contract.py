@@ -1,7 +1,7 @@
-"""What holds for every operation of every backend.
+"""The contract: properties of every operation of every backend.
 
-Third parties run this suite on their own backend: install it under the entry-point group
-`mnist_accel.backends`, and the fixture `backend` finds it.
+Authors of other backends can run this suite: the fixture `backend` includes every installed backend
+with an entry point in the group `mnist_accel.backends`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.support.closeness import assert_close
 from tests.support.operation_examples import Example, call, examples
 from tests.support.reference_operations import expected_results
 
-BATCHES = (1, 17)  # 17 is one more than the Numba kernels give to one thread
+BATCHES = (1, 17)  # a Numba kernel gives one thread at most 16 images
 OPERATIONS = sorted(
     {
         name
@@ -36,9 +36,9 @@ both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 @cache
 def cases(operation: str, dtype: str, batch: int) -> list[tuple[Example, list[Any]]]:
-    """The examples of an operation, with what they must return; the loops run once for all."""
+    """Return the examples of an operation with their expected results, which are cached."""
     found = [example for example in examples(dtype, batch) if example.operation == operation]
-    # The loops know no empty batch.
+    # The reference does not support empty batches.
     return [(example, expected_results(example) if batch else []) for example in found]
 
 
@@ -74,7 +74,7 @@ def test_empty_batch_gives_empty_results_and_zero_gradients(
 
 
 @every_operation
-def test_same_call_twice_gives_the_same_bits_and_leaves_its_arguments_alone(
+def test_repeated_call_returns_the_same_bits_and_keeps_its_arguments(
     backend: Backend, operation: str
 ) -> None:
     for example, _ in cases(operation, "float32", 17):
@@ -87,22 +87,22 @@ def test_same_call_twice_gives_the_same_bits_and_leaves_its_arguments_alone(
             np.testing.assert_array_equal(one, other, str(example))
 
 
-def every_second(backend: Backend, host: Any) -> Any:
-    """`host` as every second element of an array."""
+def strided(backend: Backend, host: Any) -> Any:
+    """Return a copy of `host` on the device whose last axis has a stride of two elements."""
     wide = np.zeros((*host.shape[:-1], 2 * host.shape[-1]), host.dtype)
     wide[..., ::2] = host
     return backend.asarray(wide)[..., ::2]
 
 
-def backwards(backend: Backend, host: Any) -> Any:
-    """`host` with its axes in reverse order in memory."""
+def reversed_axes(backend: Backend, host: Any) -> Any:
+    """Return a copy of `host` on the device whose axes are in reverse order in memory."""
     axes = tuple(reversed(range(host.ndim)))
     return backend.xp.permute_dims(backend.asarray(host.transpose(axes)), axes)
 
 
 @every_operation
-@pytest.mark.parametrize("change", [every_second, backwards])
-def test_memory_layout_of_arguments_does_not_matter(
+@pytest.mark.parametrize("change", [strided, reversed_axes])
+def test_memory_layout_of_arguments_does_not_change_results(
     backend: Backend, operation: str, change: Change
 ) -> None:
     for example, expected in cases(operation, "float64", 17):
@@ -130,7 +130,7 @@ def test_mixed_dtypes_are_refused(backend: Backend, operation: str) -> None:
                 call(mixed, backend)
 
 
-def test_gather_refuses_images_of_another_dtype(backend: Backend) -> None:
+def test_gather_batch_refuses_images_of_another_dtype(backend: Backend) -> None:
     images, indices = backend.zeros((2, 3), dtype="float64"), backend.asarray(np.arange(2))
     with pytest.raises(TypeError, match=r"uint8 or float32, got .*float64"):
         backend.gather_batch(images, indices, dtype="float32", shift=0.0)
@@ -149,10 +149,10 @@ def test_arrays_are_copied_between_host_and_device(backend: Backend, dtype: str)
     np.testing.assert_array_equal(backend.to_numpy(array), kept.T)
 
 
-def test_device_is_described(backend: Backend) -> None:
+def test_device_info_names_device_and_libraries(backend: Backend) -> None:
     info = backend.device_info()
     assert info.name
     assert info.memory_total_bytes is None or info.memory_total_bytes > 0
     assert info.libraries, "DeviceInfo.libraries must name at least one library, got none"
-    assert all(info.libraries.values()), f"every library has a version, got {info.libraries}"
+    assert all(info.libraries.values()), f"every library needs a version, got {info.libraries}"
     backend.synchronize()

@@ -1,4 +1,4 @@
-"""Losses and updates on every backend: extreme logits, and what happens in place."""
+"""Losses and updates on every backend: extreme logits, and writes in place."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from backends import LOSSES, SGD, AdaGrad, AdamW, Backend, RMSProp, UpdateRule
 
 LABELS = np.array([0, 1, 2])
-# One row is right, one is wrong, and one has its two largest equal, all by a thousand.
+# Rows: correct; wrong; two largest logits equal. All margins are at least 1000.
 LOGITS = np.array([[1000.0, -1000.0, 0.0], [1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 1000.0]])
 ONE_HOT = np.eye(3)
 PROBABILITIES = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
@@ -18,7 +18,7 @@ LOG2 = np.log(2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_softmax_and_sigmoid_of_a_thousand(backend: Backend, dtype: str) -> None:
+def test_softmax_and_sigmoid_are_accurate_for_large_logits(backend: Backend, dtype: str) -> None:
     logits = backend.asarray(LOGITS, dtype=dtype)
     log_probabilities = backend.to_numpy(backend.log_softmax(logits))
     expected = [[0, -2000, -1000], [0, -2000, -1000], [-2000 - LOG2, -LOG2, -LOG2]]
@@ -32,16 +32,16 @@ def test_softmax_and_sigmoid_of_a_thousand(backend: Backend, dtype: str) -> None
     ("loss", "value", "gradient"),
     [
         ("softmax_cross_entropy", 2000 + LOG2, PROBABILITIES - ONE_HOT),
-        # A row: log 2 for each logit of 0, and |z| for each that is wrong.
+        # Each logit of 0 adds log 2, each wrong logit z adds |z|.
         ("binary_cross_entropy", 2 * LOG2 + 3000, OUTPUTS - ONE_HOT),
         ("quadratic", 0.5 * (0.25 + (1 + 1 + 0.25) + 1), None),
     ],
 )
-def test_losses_of_a_thousand(
+def test_losses_are_accurate_for_large_logits(
     backend: Backend, dtype: str, loss: str, value: float, gradient: Any
 ) -> None:
     got = backend.loss(loss, backend.asarray(LOGITS, dtype=dtype), backend.asarray(LABELS))
-    if gradient is None:  # only where the sigmoid is not flat is there any
+    if gradient is None:  # nonzero only if the sigmoid does not saturate
         gradient = (OUTPUTS - ONE_HOT) * OUTPUTS * (1 - OUTPUTS)
     loss_value, dlogits = (backend.to_numpy(array) for array in got)
     assert loss_value.shape == ()
@@ -56,9 +56,9 @@ def test_nan_logit_makes_the_loss_nan(backend: Backend, loss: str) -> None:
     assert np.isnan(backend.to_numpy(value))
 
 
-def test_hits_are_counted(backend: Backend) -> None:
+def test_correct_images_are_counted(backend: Backend) -> None:
     count = backend.count_correct(backend.asarray(LOGITS), backend.asarray(LABELS))
-    # Of two equal logits the first counts.
+    # The first of two equal logits is the prediction.
     assert backend.to_numpy(count) == 1
 
 
@@ -67,11 +67,11 @@ def test_hits_are_counted(backend: Backend) -> None:
     [SGD(), SGD(momentum=0.9, nesterov=True), AdaGrad(), RMSProp(), AdamW()],
     ids=lambda rule: rule.kind,
 )
-def test_update_writes_through_views_and_nowhere_else(backend: Backend, rule: UpdateRule) -> None:
+def test_update_writes_only_to_the_given_views(backend: Backend, rule: UpdateRule) -> None:
     rule = replace(rule, weight_decay=0.1)
     rows = 2 + len(rule.state_names)
     before = np.ones((rows, 10), "float32")
-    before[1] = 2  # a gradient unlike the running means
+    before[1] = 2  # gradients differ from the running means
     storage = backend.asarray(before)
     weights, grads, *arrays = (storage[row, 3:7] for row in range(rows))
     state = dict(zip(rule.state_names, arrays, strict=True))

@@ -1,4 +1,4 @@
-"""Pooling on every backend: ties, NaN, masks and sizes."""
+"""Pooling on every backend: ties, NaN, tie masks and sizes."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def pool(backend: Backend, x: Any, *, size: int, stride: int, ties: str) -> tupl
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("ties", "bits"), [("first", [0]), ("all", None)])
-def test_mask_of_a_blank_image(backend: Backend, size: int, ties: str, bits: Any) -> None:
+def test_tie_mask_of_a_constant_image(backend: Backend, size: int, ties: str, bits: Any) -> None:
     x = np.full((1, 2, 6, 6), -0.5, "float32")
     y, mask = pool(backend, x, size=size, stride=size, ties=ties)
     np.testing.assert_array_equal(y, np.full((1, 2, 6 // size, 6 // size), -0.5, "float32"))
@@ -29,7 +29,7 @@ def test_mask_of_a_blank_image(backend: Backend, size: int, ties: str, bits: Any
 
 
 @pytest.mark.parametrize(("ties", "bits"), [("first", 0b0010), ("all", 0b1010)])
-def test_mask_bits_count_row_by_row(backend: Backend, ties: str, bits: int) -> None:
+def test_tie_mask_bits_are_in_row_major_order(backend: Backend, ties: str, bits: int) -> None:
     x = np.array([[[[1.0, 7.0], [2.0, 7.0]]]])
     _, mask = pool(backend, x, size=2, stride=2, ties=ties)
     assert mask.tolist() == [[[[bits]]]]
@@ -40,11 +40,11 @@ def test_mask_bits_count_row_by_row(backend: Backend, ties: str, bits: int) -> N
     ("size", "stride"), [(1, 1), (2, 2), (2, 1), (2, 3), (3, 3), (3, 2), (7, 7)]
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_gradient_among_many_ties(
+def test_gradient_with_many_ties_matches_the_reference(
     backend: Backend, ties: str, size: int, stride: int, dtype: str
 ) -> None:
     rng = np.random.default_rng(8)
-    x = rng.integers(0, 3, size=(17, 2, 11, 10)).astype(dtype)  # three values: full of ties
+    x = rng.integers(0, 3, size=(17, 2, 11, 10)).astype(dtype)  # three values, so many ties
     y, mask = pool(backend, x, size=size, stride=stride, ties=ties)
     dy = rng.standard_normal(y.shape).astype(dtype)
     dx = backend.max_pool2d_backward(
@@ -59,7 +59,7 @@ def test_gradient_among_many_ties(
 
 @pytest.mark.parametrize("ties", ["first", "all"])
 @pytest.mark.parametrize("size", SIZES)
-def test_nan_is_the_maximum_of_its_window(backend: Backend, ties: str, size: int) -> None:
+def test_nan_is_the_maximum_of_its_patch(backend: Backend, ties: str, size: int) -> None:
     for position in np.ndindex(size, size):
         x = np.arange(36, dtype="float32").reshape(1, 1, 6, 6)
         x[0, 0, *position] = np.nan
@@ -68,7 +68,7 @@ def test_nan_is_the_maximum_of_its_window(backend: Backend, ties: str, size: int
         assert np.isfinite(y.ravel()[1:]).all()
 
 
-def test_infinities_are_pooled_like_other_numbers(backend: Backend) -> None:
+def test_infinities_are_compared_like_other_numbers(backend: Backend) -> None:
     x = np.array([[[[-np.inf, -np.inf, 1.0, np.inf], [-np.inf, -np.inf, np.inf, 2.0]]]])
     y, mask = pool(backend, x, size=2, stride=2, ties="all")
     assert y.tolist() == [[[[-np.inf, np.inf]]]]
@@ -90,20 +90,20 @@ def test_nan_passes_through_relu(backend: Backend) -> None:
         (6, 2, "a window of 6 does not fit an input of 5"),
     ],
 )
-def test_impossible_sizes_are_refused(
+def test_invalid_size_or_stride_is_refused(
     backend: Backend, size: int, stride: int, message: str
 ) -> None:
     x = backend.zeros((1, 1, 5, 6), dtype="float32")
     mask = backend.zeros((1, 1, 5, 6), dtype="uint8")
-    window = {"size": size, "stride": stride}
+    pooling = {"size": size, "stride": stride}
     with pytest.raises(ValueError, match=message):
-        backend.max_pool2d(x, ties="first", **window)
+        backend.max_pool2d(x, ties="first", **pooling)
     with pytest.raises(ValueError, match=message):
-        backend.max_pool2d_backward(x, mask, x_shape=(1, 1, 5, 6), **window)
+        backend.max_pool2d_backward(x, mask, x_shape=(1, 1, 5, 6), **pooling)
     with pytest.raises(ValueError, match=message):
-        backend.avg_pool2d(x, **window)
+        backend.avg_pool2d(x, **pooling)
     with pytest.raises(ValueError, match=message):
-        backend.avg_pool2d_backward(x, x_shape=(1, 1, 5, 6), **window)
+        backend.avg_pool2d_backward(x, x_shape=(1, 1, 5, 6), **pooling)
 
 
 def test_unknown_tie_rule_is_refused(backend: Backend) -> None:
@@ -112,17 +112,17 @@ def test_unknown_tie_rule_is_refused(backend: Backend) -> None:
         backend.max_pool2d(x, size=2, stride=2, ties="last")  # type: ignore[arg-type]
 
 
-def test_gradients_of_another_shape_are_refused(backend: Backend) -> None:
+def test_mismatched_shapes_of_gradient_and_mask_are_refused(backend: Backend) -> None:
     dy = backend.zeros((1, 1, 3, 2), dtype="float32")
     mask = backend.zeros((1, 1, 2, 2), dtype="uint8")
-    window = {"x_shape": (1, 1, 5, 4), "size": 2, "stride": 2}
+    pooling = {"x_shape": (1, 1, 5, 4), "size": 2, "stride": 2}
     with pytest.raises(ValueError, match=r"dy must have shape \(1, 1, 2, 2\), got \(1, 1, 3, 2\)"):
-        backend.max_pool2d_backward(dy, mask, **window)
+        backend.max_pool2d_backward(dy, mask, **pooling)
     with pytest.raises(ValueError, match=r"dy must have shape \(1, 1, 2, 2\), got \(1, 1, 3, 2\)"):
-        backend.avg_pool2d_backward(dy, **window)
+        backend.avg_pool2d_backward(dy, **pooling)
     with pytest.raises(
         ValueError, match=r"mask must have shape \(1, 1, 2, 2\), got \(1, 1, 1, 2\)"
     ):
         backend.max_pool2d_backward(
-            backend.zeros((1, 1, 2, 2), dtype="float32"), mask[:, :, :1, :], **window
+            backend.zeros((1, 1, 2, 2), dtype="float32"), mask[:, :, :1, :], **pooling
         )

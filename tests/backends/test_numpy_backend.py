@@ -1,4 +1,4 @@
-"""What the NumPy backend finds out about the machine, on systems that tell more or less of it."""
+"""The NumPy backend: memory of the machine and number of BLAS threads."""
 
 import os
 
@@ -9,19 +9,17 @@ from backends import get_backend
 from backends.numpy.backend import NumpyBackend
 
 
-def test_memory_is_asked_for_as_every_posix_system_knows_it(
+def test_total_memory_uses_only_portable_sysconf_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """macOS, for one, has no SC_AVPHYS_PAGES."""
+    """macOS, for example, has no SC_AVPHYS_PAGES."""
     known = {"SC_PHYS_PAGES": 1 << 20, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", known.__getitem__)
     assert NumpyBackend().device_info().memory_total_bytes == 4 << 30
 
 
 @pytest.mark.parametrize("error", [ValueError("unrecognized configuration name"), OSError(22, "")])
-def test_memory_that_the_system_does_not_tell_is_none(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_unknown_total_memory_is_none(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def sysconf(name: str) -> int:
         raise error
 
@@ -38,7 +36,7 @@ def test_memory_that_the_system_does_not_tell_is_none(
         ("numba", {"linear", "conv2d"}, 1),
     ],
 )
-def test_threads_of_blas_are_those_chosen_while_it_computes(
+def test_blas_uses_the_chosen_threads_during_a_computation(
     name: str, kinds: set[str], bounded: int
 ) -> None:
     def threads() -> set[int]:

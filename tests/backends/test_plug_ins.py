@@ -1,4 +1,4 @@
-"""A plug-in as its author meets it: it trains by name, and the suite can be told to require it."""
+"""Plug-in backends: they train by name, and `--require-backend` makes the suite require them."""
 
 import subprocess
 import sys
@@ -17,14 +17,14 @@ def test_registered_backend_trains_by_name(mnist: Dataset) -> None:
     model = create_model("two-layer", backend="array-api-strict", hidden_sizes=(4,))
     assert type(model.backend) is StrictBackend
     loss = Trainer(model, lr=0.05).train_batch(mnist.x_train[:8], mnist.t_train[:8])
-    assert loss == pytest.approx(2.3, abs=0.1)  # log 10, from weights near 0
+    assert loss == pytest.approx(2.3, abs=0.1)  # log 10, because the weights are near 0
 
 
 def run_suite(*options: str) -> subprocess.CompletedProcess[str]:
-    """Run one small contract test for every backend."""
+    """Run one short contract test for every backend."""
     contract = Path(__file__).with_name("test_contract.py")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", str(contract), "-k", "test_device_is", *options],
+        [sys.executable, "-m", "pytest", "-q", str(contract), "-k", "test_device_info", *options],
         cwd=contract.parents[2],
         capture_output=True,
         text=True,

@@ -1,3 +1,5 @@
+"""The registry of backends: names, availability, fallback, registration and plug-ins."""
+
 import subprocess
 import sys
 from importlib import metadata
@@ -24,7 +26,7 @@ from backends.numpy.backend import NumpyBackend
 
 @pytest.fixture(autouse=True)
 def fresh_registry(monkeypatch):
-    """Hide what other tests registered, and forget what these do."""
+    """Start with an empty list of registered backends, and restore the old one afterwards."""
     monkeypatch.setattr(registry, "_registered", {})
 
 
@@ -40,7 +42,7 @@ def no_numba(monkeypatch):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Install a distribution that offers a backend, as pip would leave it on `sys.path`."""
+    """Create a distribution with a backend entry point on `sys.path`, as pip would install it."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def install(name, code, target="Plugin"):
@@ -67,8 +69,8 @@ class Plugin(NumpyBackend):
 
 
 def make_backend(name, availability=None):
-    """A backend of this name that computes with NumPy, or says why it cannot."""
-    found = availability or Availability(ok=True, reason="it can")
+    """Return a backend class with a given name and availability that computes with NumPy."""
+    found = availability or Availability(ok=True, reason="available")
     body = {"name": name, "availability": classmethod(lambda cls: found)}
     return type("Made", (NumpyBackend,), body)
 
@@ -80,11 +82,11 @@ def test_built_in_backends_are_listed_best_first(no_cupy):
     assert found["numpy"].ok
 
 
-def test_backends_are_found_by_name():
+def test_get_backend_returns_a_new_instance_by_name():
     backend = get_backend("numpy")
     assert type(backend) is NumpyBackend
     assert type(get_backend("numba")) is NumbaBackend
-    assert get_backend("numpy") is not backend  # there is no global one
+    assert get_backend("numpy") is not backend  # there is no global backend
 
 
 def test_auto_prefers_the_gpu_then_numba_then_numpy(monkeypatch):
@@ -109,7 +111,7 @@ def test_auto_prefers_the_gpu_then_numba_then_numpy(monkeypatch):
     assert get_backend().name == "numpy"
 
 
-def test_nothing_can_run(no_cupy, no_numba, monkeypatch):
+def test_error_lists_every_reason_if_no_backend_can_run(no_cupy, no_numba, monkeypatch):
     broken = Availability(ok=False, reason="no numbers", remedy="count")
     monkeypatch.setattr("backends.numpy.probe.availability", lambda: broken)
     with pytest.raises(BackendUnavailableError) as caught:
@@ -153,7 +155,7 @@ def test_unknown_name_lists_the_choices(install):
     )
 
 
-def test_unavailable_backend_says_why_and_what_to_do(no_cupy):
+def test_unavailable_backend_raises_with_reason_and_remedy(no_cupy):
     with pytest.raises(BackendUnavailableError) as caught:
         get_backend("cupy")
     error = caught.value
@@ -167,7 +169,7 @@ def test_unavailable_backend_says_why_and_what_to_do(no_cupy):
 
 
 @pytest.mark.parametrize("numba_runs", [True, False])
-def test_fallback_from_the_gpu_to_the_cpu(numba_runs, no_cupy, monkeypatch):
+def test_fallback_selects_the_best_cpu_backend(numba_runs, no_cupy, monkeypatch):
     if not numba_runs:
         monkeypatch.setitem(sys.modules, "numba", None)
     selection = select_backend("cupy", fallback=True)
@@ -178,27 +180,27 @@ def test_fallback_from_the_gpu_to_the_cpu(numba_runs, no_cupy, monkeypatch):
     assert "pip install" in selection.reason
 
 
-def test_no_fallback_from_a_backend_that_runs():
+def test_available_backend_does_not_fall_back():
     selection = select_backend("numpy", fallback=True)
     assert (selection.backend.name, selection.fell_back) == ("numpy", False)
 
 
-def test_register():
+def test_registering_a_class_twice_is_allowed():
     made = make_backend("made")
     register(made)
-    register(made)  # the same once more, as a module that is imported twice does
+    register(made)  # a module that is imported twice does this
     assert available_backends()["made"].ok
     assert type(get_backend("made")) is made
 
 
-def test_typing_error_in_a_name_is_guessed(install):
+def test_misspelled_name_is_corrected_in_the_message(install):
     install("lucky", GOOD)
     for name, meant in (("nunpy", "numpy"), ("aut", "auto"), ("luky", "lucky")):
         with pytest.raises(ValueError, match=rf"unknown backend '{name}'; .*mean '{meant}'\?$"):
             get_backend(name)
 
 
-class NoBackend:
+class NotABackend:
     name = "none"
 
 
@@ -207,34 +209,34 @@ class Unfinished(Backend):
 
     @classmethod
     def availability(cls):
-        return Availability(ok=True, reason="it can")
+        return Availability(ok=True, reason="available")
 
     def synchronize(self):
         pass
 
 
 @pytest.mark.parametrize(
-    ("candidate", "says"),
+    ("candidate", "message"),
     [
-        (NoBackend, "must be a subclass of backends.Backend, got <class .*NoBackend'>; derive"),
+        (NotABackend, "must be a subclass of backends.Backend, got <class .*NotABackend'>; derive"),
         (NumpyBackend(), r"must be a subclass of backends.Backend, got NumpyBackend\(\); derive"),
         (Unfinished, "Unfinished lacks methods .*; write asarray, device_info, to_numpy$"),
     ],
 )
-def test_what_is_no_backend_is_not_registered(candidate, says):
+def test_registering_an_invalid_backend_is_refused(candidate, message):
     before = available_backends().keys()
-    with pytest.raises(TypeError, match=says):
+    with pytest.raises(TypeError, match=message):
         register(candidate)
     assert available_backends().keys() == before
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba", "cupy"])
-def test_built_in_names_are_taken(name):
+def test_registering_a_built_in_name_is_refused(name):
     with pytest.raises(ValueError, match=f"'{name}' is taken by a built-in backend"):
         register(make_backend(name))
 
 
-def test_registered_names_are_taken():
+def test_registering_a_used_name_is_refused():
     first = make_backend("made")
     register(first)
     with pytest.raises(ValueError, match=r"'made' is taken by .*Made"):
@@ -242,7 +244,7 @@ def test_registered_names_are_taken():
     assert type(get_backend("made")) is first
 
 
-def test_installed_plug_in(install):
+def test_installed_plug_in_is_found_by_name(install):
     install("lucky", GOOD)
     assert available_backends()["lucky"].ok
     backend = get_backend("lucky")
@@ -264,7 +266,7 @@ def test_installed_plug_in(install):
         (GOOD.replace("Plugin", "Other"), "AttributeError: module"),
     ],
 )
-def test_broken_plug_in_is_a_reason_not_a_crash(code, cause, install):
+def test_broken_plug_in_is_unavailable_with_the_cause(code, cause, install):
     install("unlucky", code)
     found = available_backends()
     assert found["unlucky"].reason.startswith(f"it is broken ({cause}")
@@ -274,12 +276,12 @@ def test_broken_plug_in_is_a_reason_not_a_crash(code, cause, install):
         get_backend("unlucky")
 
 
-def test_plug_in_cannot_take_a_built_in_name(install):
+def test_plug_in_cannot_replace_a_built_in_backend(install):
     install("numpy", GOOD)
     assert type(get_backend("numpy")) is NumpyBackend
 
 
-def test_auto_never_takes_a_plug_in(install, no_cupy, no_numba, monkeypatch):
+def test_auto_never_selects_a_plug_in(install, no_cupy, no_numba, monkeypatch):
     install("lucky", GOOD)
     register(make_backend("made"))
     assert get_backend("auto").name == "numpy"
@@ -289,13 +291,13 @@ def test_auto_never_takes_a_plug_in(install, no_cupy, no_numba, monkeypatch):
         get_backend("auto")
 
 
-def test_plug_in_is_not_imported_before_it_is_wanted(install, no_cupy):
+def test_auto_does_not_import_plug_ins(install, no_cupy):
     install("lucky", GOOD)
     get_backend("auto")
     assert not isinstance(sys.modules.get("lucky_distribution"), ModuleType)
 
 
-def test_threads_are_bounded_where_they_can_be(no_cupy):
+def test_threads_argument_sets_the_number_of_threads(no_cupy):
     for name in ("numpy", "numba"):
         assert get_backend(name).threads is None
         assert get_backend(name, threads=3).threads == 3
@@ -304,10 +306,10 @@ def test_threads_are_bounded_where_they_can_be(no_cupy):
     assert select_backend("cupy", fallback=True, threads=2).backend.threads == 2
 
 
-class Elsewhere(Unfinished):
-    """Computes where threads of the CPU make no difference."""
+class DeviceBackend(Unfinished):
+    """A backend that does not compute on CPU threads."""
 
-    name = "elsewhere"
+    name = "device"
 
     def asarray(self, host, *, dtype=None):
         raise NotImplementedError
@@ -315,15 +317,16 @@ class Elsewhere(Unfinished):
     to_numpy = device_info = asarray
 
 
-def test_threads_of_a_backend_that_has_none_are_refused(monkeypatch):
-    register(Elsewhere)
-    with pytest.raises(ValueError, match="'elsewhere' does not take a number of threads, got 2"):
-        get_backend("elsewhere", threads=2)
-    monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._Registered(Elsewhere))
-    assert get_backend("auto", threads=2).threads is None  # whatever auto comes to
+def test_backend_without_threads_refuses_a_number_of_threads(monkeypatch):
+    register(DeviceBackend)
+    with pytest.raises(ValueError, match="'device' does not take a number of threads, got 2"):
+        get_backend("device", threads=2)
+    monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._Registered(DeviceBackend))
+    # With "auto", a number of threads is ignored if the selected backend does not use it.
+    assert get_backend("auto", threads=2).threads is None
 
 
-def test_auto_stands_for_all_that_can_run(no_cupy):
+def test_select_backends_auto_returns_all_available_backends(no_cupy):
     selections = select_backends("auto", fallback=False, threads=1)
     assert [selection.backend.name for selection in selections] == ["numba", "numpy"]
     assert [selection.backend.threads for selection in selections] == [1, 1]

@@ -1,4 +1,4 @@
-"""When two results count as the same."""
+"""Comparisons of results: within rounding errors, and bit by bit."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from mnist_accel.util.tolerance import relative_tolerance
 def assert_close(
     got: Any, expected: Any, *, dtype: str, terms: int, steps: int = 1, label: str = ""
 ) -> None:
-    """Fail unless rounding of sums of `terms` terms explains every difference.
+    """Fail if two arrays differ by more than the rounding errors of sums with `terms` terms.
 
-    Floats are compared relative to the largest of `expected`, so that a NaN fails; all else must be
-    equal, and None stands for None.
+    Differences of floats are relative to the largest magnitude in `expected`; NaN fails. Integers
+    must be equal. None equals only None.
     """
     if expected is None or got is None:
         assert got is expected, label
@@ -32,6 +32,6 @@ def assert_close(
 
 
 def assert_same_bits(got: Sequence[Any], expected: Sequence[Any]) -> None:
-    """Compare arrays, or lists of numbers, in their order."""
+    """Fail unless all arrays, or lists of numbers, are pairwise equal."""
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_array_equal(one, other)

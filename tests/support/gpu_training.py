@@ -83,7 +83,7 @@ def small_cnn(
         between: layers between the convolution and the pooling.
         filters: number of filters.
         kernel_size: side of each filter.
-        ties: which maxima of a pooling window receive the gradient.
+        ties: which maxima of a pooling patch receive the gradient.
         dtype: of the parameters.
         loss: softmax cross-entropy if None.
         options: further arguments of the convolution.

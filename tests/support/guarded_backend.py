@@ -1,4 +1,4 @@
-"""A backend that must be told when it computes, as one that selects a device must."""
+"""A backend that fails outside of `computation`, as one that selects a device would."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from backends.numpy.backend import NumpyBackend
 
 
 class GuardedBackend(NumpyBackend):
-    """NumPy that, once `guarded`, takes no data and computes nothing outside of `computation`."""
+    """NumPy; if `guarded`, `asarray` and `linear` fail outside of `computation`."""
 
     guarded = False
     computing = False

@@ -1,4 +1,4 @@
-"""Example calls of every operation, for the tests that ask the same of all operations."""
+"""Example calls of every operation, for tests of properties that all operations share."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from backends import LOSSES, SGD, AdaGrad, Adam, AdamW, Backend, RMSProp, Update
 
 HostArray = NDArray[Any]
 
-# (kernel_size, stride, padding); the images are not square, the channels not equal in number.
+# (kernel_size, stride, padding). Images are not square, and numbers of channels differ.
 CONVOLUTIONS = [
     ((1, 1), 1, 0),
     ((3, 3), 1, 0),
@@ -24,7 +24,7 @@ CONVOLUTIONS = [
     ((2, 3), 2, 0),
     ((1, 1), 3, 1),
 ]
-# (size, stride): side by side, overlapping, apart, and with a last window left out.
+# (size, stride): adjacent, overlapping and separated patches; some leave out the last pixels.
 POOLINGS = [(2, 2), (3, 3), (1, 1), (3, 2), (2, 1), (2, 3), (7, 1)]
 X_SHAPE = (3, 9, 8)  # channels, height, width
 FILTERS = 4
@@ -32,15 +32,15 @@ FILTERS = 4
 
 @dataclass(frozen=True)
 class Example:
-    """A call of an operation, with arrays of the host.
+    """A call of an operation, with host arrays.
 
     Attributes:
         operation: name of the method.
-        arrays: its array arguments by name; None where one is optional and left out.
-        settings: its other arguments by name.
-        state: names of the arrays that are passed together, as the mapping `state`.
+        arrays: array arguments by name; None for an optional argument that is left out.
+        settings: other arguments by name.
+        state: names of the arrays that are passed in the mapping `state`.
         terms: length of the longest sum.
-        changes: the arrays that it changes in place.
+        changes: names of the arrays that the call changes in place.
     """
 
     operation: str
@@ -56,14 +56,14 @@ class Example:
         return f"{self.operation}({settings.replace(' ', '')}{missing})"
 
     def arguments(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Return arrays as the operation takes them, those of `state` in a mapping."""
+        """Return the array arguments of the call, with the arrays of `state` in one mapping."""
         if self.state is None:
             return arrays
         others = {name: array for name, array in arrays.items() if name not in self.state}
         return {**others, "state": {name: arrays[name] for name in self.state}}
 
     def device_arrays(self, backend: Backend) -> dict[str, Any]:
-        """Copy the arrays to a backend."""
+        """Return the arrays on the device of a backend."""
         return {
             name: None if array is None else backend.asarray(array)
             for name, array in self.arrays.items()
@@ -77,7 +77,7 @@ def call(
     arrays: dict[str, Any] | None = None,
     operation: Callable[..., Any] | None = None,
 ) -> list[Any]:
-    """Run an example; return on the host what it returns, or the arrays that it changes.
+    """Run an example; return its results, or the arrays that it changes, as host arrays.
 
     Args:
         example: what to run.
@@ -97,20 +97,20 @@ def call(
 
 
 def distinct(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> HostArray:
-    """Values in random order around 0, no two of them equal and none 0."""
+    """Return distinct nonzero values around 0 in random order."""
     count = math.prod(shape)
     return (
         ((rng.permutation(count) - (count // 2 + 0.5)) / max(1, count)).reshape(shape).astype(dtype)
     )
 
 
-def windows(size: int, window: int, stride: int, padding: int = 0) -> int:
-    """How many windows fit along one axis."""
-    return len(range(0, size + 2 * padding - window + 1, stride))
+def num_patches(size: int, patch: int, stride: int, padding: int = 0) -> int:
+    """Return the number of patches along one axis."""
+    return len(range(0, size + 2 * padding - patch + 1, stride))
 
 
 def examples(dtype: str, batch: int) -> list[Example]:
-    """Calls of every operation on batches of `batch` examples."""
+    """Return calls of every operation on batches of `batch` images."""
     rng = np.random.default_rng(20 + batch)
 
     def normal(*shape: int) -> HostArray:
@@ -153,7 +153,7 @@ def _convolutions(normal: Any, n: int) -> list[Example]:
     channels, height, width = X_SHAPE
     found = []
     for (kh, kw), stride, padding in CONVOLUTIONS:
-        oh, ow = windows(height, kh, stride, padding), windows(width, kw, stride, padding)
+        oh, ow = num_patches(height, kh, stride, padding), num_patches(width, kw, stride, padding)
         taps = channels * kh * kw
         x, dy = normal(n, *X_SHAPE), normal(n, FILTERS, oh, ow)
         weight, bias = normal(FILTERS, channels, kh, kw), normal(FILTERS)
@@ -179,18 +179,18 @@ def _poolings(normal: Any, rng: np.random.Generator, dtype: str, n: int) -> list
     channels, height, width = X_SHAPE
     found = []
     for size, stride in POOLINGS:
-        pooled = (n, channels, windows(height, size, stride), windows(width, size, stride))
-        window = {"size": size, "stride": stride}
+        pooled = (n, channels, num_patches(height, size, stride), num_patches(width, size, stride))
+        pooling = {"size": size, "stride": stride}
         x, dy = distinct(rng, (n, *X_SHAPE), dtype), normal(*pooled)
         bits = rng.integers(1, 1 << size * size, size=pooled)
         mask = bits.astype("uint8" if size * size <= 8 else "int64")
-        back = {"x_shape": (n, *X_SHAPE), **window}
+        back = {"x_shape": (n, *X_SHAPE), **pooling}
         found += [
-            Example("max_pool2d", {"x": x}, {**window, "ties": ties}) for ties in ("first", "all")
+            Example("max_pool2d", {"x": x}, {**pooling, "ties": ties}) for ties in ("first", "all")
         ]
         terms = size * size
         found.append(Example("max_pool2d_backward", {"dy": dy, "mask": mask}, back, terms))
-        found.append(Example("avg_pool2d", {"x": x}, window, terms + 1))
+        found.append(Example("avg_pool2d", {"x": x}, pooling, terms + 1))
         found.append(Example("avg_pool2d_backward", {"dy": dy}, back, terms + 1))
     return found
 

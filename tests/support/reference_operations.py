@@ -1,4 +1,4 @@
-"""What every operation must return, by the loops of `reference`, one example at a time."""
+"""Expected results of every operation, computed image by image by the package `reference`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 
 import reference as ref
 from backends import UpdateRule
-from tests.support.operation_examples import Example, windows
+from tests.support.operation_examples import Example, num_patches
 
 Array = ref.Array
 
 
 def expected_results(example: Example) -> list[Any]:
-    """What an example must return, or leave in the arrays that it changes, computed in float64."""
+    """Return the expected results of an example, or the arrays that it changes, in float64."""
     arrays = {
         name: array.astype(np.float64) if array is not None and array.dtype.kind == "f" else array
         for name, array in example.arrays.items()
@@ -49,9 +49,9 @@ def _activation_backward(dy: Array, y: Array, kind: str) -> Array:
 def _taps(
     height: int, width: int, kernel_size: tuple[int, int], stride: int, padding: int
 ) -> Iterator[tuple[int, int, slice, slice]]:
-    """Each tap of a patch, with the rows and columns of the padded image that it meets."""
+    """Yield each element (i, j) of a filter with the rows and columns that it multiplies."""
     kh, kw = kernel_size
-    oh, ow = windows(height, kh, stride, padding), windows(width, kw, stride, padding)
+    oh, ow = num_patches(height, kh, stride, padding), num_patches(width, kw, stride, padding)
     for i in range(kh):
         for j in range(kw):
             down = slice(i, i + stride * (oh - 1) + 1, stride)
@@ -109,15 +109,15 @@ def _conv2d_backward(
 def _max_pool2d(x: Array, size: int, stride: int, ties: str) -> tuple[Array, Any]:
     y = np.array([ref.max_pool2d(image, size, stride) for image in x])
     mask = np.zeros(y.shape, np.uint8 if size * size <= 8 else np.int64)
-    for window in np.ndindex(y.shape):
-        n, c, row, col = window
+    for cell in np.ndindex(y.shape):
+        n, c, row, col = cell
         r, s = row * stride, col * stride
         bits = [
             1 << bit
             for bit, value in enumerate(x[n, c, r : r + size, s : s + size].flat)
-            if value == y[window]
+            if value == y[cell]
         ]
-        mask[window] = bits[0] if ties == "first" else sum(bits)
+        mask[cell] = bits[0] if ties == "first" else sum(bits)
     return y, mask
 
 
@@ -125,12 +125,12 @@ def _max_pool2d_backward(
     dy: Array, mask: Any, x_shape: tuple[int, ...], size: int, stride: int
 ) -> Array:
     dx = np.zeros(x_shape)
-    for window in np.ndindex(dy.shape):
-        n, c, row, col = window
+    for cell in np.ndindex(dy.shape):
+        n, c, row, col = cell
         for bit in range(size * size):
-            if int(mask[window]) >> bit & 1:
+            if int(mask[cell]) >> bit & 1:
                 i, j = divmod(bit, size)
-                dx[n, c, row * stride + i, col * stride + j] += dy[window]
+                dx[n, c, row * stride + i, col * stride + j] += dy[cell]
     return dx
 
 

@@ -1,8 +1,8 @@
-"""array-api-strict as a backend: it stands in for CuPy on machines without a GPU.
+"""A backend on array-api-strict, which replaces CuPy in tests without a GPU.
 
-Arrays lie on a device other than the host's, so that, as on a GPU, a NumPy function on one of them,
-an implicit conversion or a mixture of the two fails. Beyond that, only what version 2023.12 of the
-array API standard promises exists; earlier versions lack `maximum`.
+Its arrays are on a device that is not the host's. As on a GPU, NumPy functions on them, implicit
+conversions, and mixtures with host arrays fail. Its namespace has only the functions of version
+2023.12 of the array API standard; earlier versions lack `maximum`.
 """
 
 import importlib
@@ -17,7 +17,7 @@ _CREATE = frozenset({"arange", "asarray", "empty", "full", "ones", "zeros"})
 
 
 class StrictBackend(Backend):
-    """The composed operations, on nothing but the standard."""
+    """The composed operations with the functions of the standard only."""
 
     name = "array-api-strict"
 
@@ -53,7 +53,7 @@ class StrictBackend(Backend):
 
 
 class _Namespace:
-    """The standard's namespace, whose new arrays lie on the device, as those of CuPy do."""
+    """The namespace of the standard; like CuPy's, it creates arrays on the device."""
 
     def __init__(self, strict: Any) -> None:
         self._strict = strict

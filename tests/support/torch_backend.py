@@ -1,4 +1,4 @@
-"""PyTorch as a backend: what somebody else would write to plug a library in."""
+"""A backend on PyTorch, written as the author of a plug-in would write it."""
 
 import importlib
 from typing import Any
