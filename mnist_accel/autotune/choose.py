@@ -124,7 +124,7 @@ def choose_fastest(
                 name: _make_probe(settings, backend, images, labels, make_trainer)
                 for name, backend in backends.items()
             }
-        with phases.time("trial"):
+        with phases.time("trial"):  # a key in the summary.json of a run
             images_per_s, was_busy = _measure(probes, candidates)
         if was_busy:  # not cached, because the next run may measure without disturbance
             source = "measured on a busy machine"
