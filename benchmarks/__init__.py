@@ -1,1 +1,1 @@
-"""How fast is it? Throughput of every backend, and of what a user would pick instead."""
+"""Benchmarks: the throughput of each backend and of other libraries."""

@@ -1,26 +1,31 @@
-"""The front door of the benchmarks: `python -m benchmarks run|report|compare`."""
+"""The benchmarks' command line: `python -m benchmarks run|report|compare`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
-from benchmarks.cases import LEVELS, PROFILES
-from benchmarks.runner import PROG, run_suite
-from benchmarks.settings import NOT_QUICK, PASSES, Wishes
+from benchmarks.report import report_command
+from benchmarks.report.comparison import compare_command
+from benchmarks.session.runner import PROG, run_suite
+from benchmarks.session.settings import FULL_ONLY, PASSES, RunRequest
+from benchmarks.suite.cases import LEVELS, PROFILES
 from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.exit_codes import EXIT_USAGE
 from mnist_accel.commands.parser import Parser
 from mnist_accel.errors import UsageError
 
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
+
 EXIT_CODES = """exit codes:
-  0 done; 1 a contender failed, or something is slower than --fail-over allows; 2 wrong usage, or a
+  0 done; 1 a contender failed, or a backend is slower than --fail-over allows; 2 wrong usage, or a
   file that cannot be read or written; 4 the results could not be written at the end;
   130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command, and return its exit code."""
+    """Run a command and return its exit code."""
     parser = _parser()
     try:
         args = parser.parse_args(argv)
@@ -38,71 +43,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         required=True, metavar="run|report|compare", help="what to do; each has its own --help"
     )
-    _add_run(
-        commands.add_parser(
-            "run",
-            help="measure",
-            prog=f"{PROG} run",
-            description="Measure this project's backends, and the peers that are installed.",
-            epilog=EXIT_CODES,
-        )
-    )
-    report = commands.add_parser(
-        "report",
-        help="write a page and a text about what was measured",
-        prog=f"{PROG} report",
-        description="Write what was measured as a page (.html) and as a text (.md).",
-        epilog=EXIT_CODES,
-    )
-    report.add_argument(
-        "results",
-        nargs="+",
-        type=Path,
-        metavar="FILE",
-        help="result files of `run`; several are taken for one run, so they must come from the "
-        "same machine and code",
-    )
-    report.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder for page and text (default: that of the first FILE)",
-    )
-    report.add_argument(
-        "--readme",
-        type=Path,
-        metavar="FILE",
-        help="a text whose table between the lines `<!-- benchmark table: begin -->` and "
-        "`<!-- benchmark table: end -->` is rewritten, too",
-    )
-    report.set_defaults(run=_report)
-    compare = commands.add_parser(
-        "compare",
-        help="name what became slower from one run to another",
-        prog=f"{PROG} compare",
-        description="Name what became slower, or faster, from one run to another.",
-        epilog=EXIT_CODES,
-    )
-    compare.add_argument("old", type=Path, metavar="OLD", help="result file of the earlier run")
-    compare.add_argument("new", type=Path, metavar="NEW", help="result file of the later run")
-    compare.add_argument(
-        "--fail-over",
-        type=_percent,
-        metavar="PERCENT",
-        help="such as 10%%: exit with 1 if a row of this project is slower by more than that, and "
-        "beyond noise, or has no time any more",
-    )
-    compare.set_defaults(run=_compare)
+    _add_run(commands)
+    _add_report(commands)
+    _add_compare(commands)
     return parser
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_run(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="measure",
+        prog=f"{PROG} run",
+        description="Measure this project's backends and the installed baselines.",
+        epilog=EXIT_CODES,
+    )
     profile = parser.add_mutually_exclusive_group()
     texts = (
-        "a choice of networks and sizes (the default): three minutes on two cores, and half a "
-        "minute more the first time, to compile kernels",
-        "all networks and sizes, and time to accuracy: about two hours with all peers, a good "
-        "part of which they compile",
+        "measure some networks and sizes (the default): takes three minutes on two cores, and half "
+        "a minute more the first time, to compile kernels",
+        "measure all networks and sizes, and time to accuracy: takes about two hours with all "
+        "baselines, a large part of it to compile them",
     )
     for name, text in zip(PROFILES, texts, strict=True):
         profile.add_argument(
@@ -111,32 +71,32 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--levels",
         metavar="LEVEL,LEVEL",
-        help=f"what is measured: some of {', '.join(LEVELS)} (default: all)",
+        help=f"levels to measure, of {', '.join(LEVELS)} (default: all)",
     )
     parser.add_argument(
         "--contenders",
         metavar="NAME,NAME",
-        help="who takes part, such as numba,torch-eager (default: all that can run here; "
-        f"{', '.join(NOT_QUICK)}, which takes minutes to compile, in full runs alone)",
+        help="contenders to measure, such as numba,torch-eager (default: all that can run here; "
+        f"{', '.join(FULL_ONLY)}, which compiles for minutes, only in full runs)",
     )
     parser.add_argument(
         "--passes",
         type=integer(1),
         metavar="N",
-        help="go N times through all that is measured (default: "
-        f"{PASSES['quick']}, full runs {PASSES['full']}); with more, the intervals become narrower",
+        help=f"measure each row N times (default: {PASSES['quick']}, in full runs "
+        f"{PASSES['full']}); more passes give narrower intervals",
     )
     parser.add_argument(
         "--order-seed",
         type=integer(0),
         metavar="N",
-        help="seed of the random order in which everything is measured (default: 0)",
+        help="seed of the random order of the measurements (default: 0)",
     )
     parser.add_argument(
         "--threads",
         type=integer(1),
         metavar="N",
-        help="cores that everybody may use (default: all)",
+        help="number of cores that each contender may use (default: all)",
     )
     parser.add_argument(
         "--out",
@@ -146,16 +106,67 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--continue",
-        dest="go_on",
+        dest="resume",
         action="store_true",
-        help="finish the run that was interrupted, with its settings: the newest, or the one that "
-        "was to write the file named by --out",
+        help="finish an interrupted run with its settings: that of the file --out, or the newest",
     )
     parser.set_defaults(run=_run)
 
 
+def _add_report(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="write a report on results",
+        prog=f"{PROG} report",
+        description="Write a report on results as a page (.html) and as text (.md).",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="result files of `run`; several files are merged, so they must come from the same "
+        "machine and code",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the report (default: the folder of the first FILE)",
+    )
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="also replace the table in this file between the lines "
+        "`<!-- benchmark table: begin -->` and `<!-- benchmark table: end -->`",
+    )
+    parser.set_defaults(run=_report)
+
+
+def _add_compare(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="show what became slower from one run to another",
+        prog=f"{PROG} compare",
+        description="Show what became slower or faster from one run to another.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("old", type=Path, metavar="OLD", help="result file of the earlier run")
+    parser.add_argument("new", type=Path, metavar="NEW", help="result file of the later run")
+    parser.add_argument(
+        "--fail-over",
+        type=_percent,
+        metavar="PERCENT",
+        help="exit with 1 if a backend is significantly slower, and by more than PERCENT, or has "
+        "lost a time; such as 10%%",
+    )
+    parser.set_defaults(run=_compare)
+
+
 def _run(args: argparse.Namespace) -> int:
-    wishes = Wishes(
+    request = RunRequest(
         profile=args.profile,
         levels=args.levels,
         contenders=args.contenders,
@@ -163,30 +174,26 @@ def _run(args: argparse.Namespace) -> int:
         seed=args.order_seed,
         threads=args.threads,
     )
-    return run_suite(wishes, out=args.out, go_on=args.go_on)
+    return run_suite(request, out=args.out, resume=args.resume)
 
 
 def _report(args: argparse.Namespace) -> int:
-    from benchmarks.report import report_command
-
     return report_command(args.results, args.out, readme=args.readme)
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from benchmarks.comparison import compare_command
-
     return compare_command(args.old, args.new, args.fail_over)
 
 
 def _percent(text: str) -> float:
-    """Return 0.1 for 10%; a bare number could mean either."""
+    """Return 0.1 for 10%; a number without a percent sign is refused as ambiguous."""
     try:
         value = float(text.removesuffix("%")) if text.endswith("%") else -1.0
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:
         raise argparse.ArgumentTypeError(
-            f"expected a percentage with its sign, such as 10%, got {text}"
+            f"must be a percentage with its sign, such as 10%, got {text}"
         )
     return value / 100
 

@@ -1,8 +1,8 @@
-"""What the measured seconds say: medians, percentiles, and intervals for what follows from them.
+"""Medians and percentiles of measured seconds, and intervals for ratios and exponents.
 
-Rounds of one pass are not independent: a pass shares the state of the machine, and the layout that
-its process got in memory. So the bootstrap draws passes first, then rounds within them; and since
-all cases of a run go through the same passes, it draws the same passes for all that it compares.
+The rounds of one pass are not independent: they share the state of the machine and the memory
+layout of the process. Therefore the bootstrap draws passes first, then rounds within them. All
+cases of a run share their passes, so it draws the same passes for all cases that it compares.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtrit
 
-# Seconds of each round, by the pass that they were taken in.
+# Seconds of each round, by pass.
 Rounds: TypeAlias = Mapping[Hashable, NDArray[np.float64]]
 
 CONFIDENCE = 0.95
@@ -22,7 +22,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, and the interval in which it is to be sought."""
+    """An estimate and its confidence interval."""
 
     value: float
     low: float
@@ -31,7 +31,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Spread:
-    """Seconds of all rounds: median, the tenth and the ninetieth percentile, and their number."""
+    """The seconds of all rounds: median, 10th and 90th percentile, and number of rounds."""
 
     median: float
     p10: float
@@ -45,7 +45,7 @@ def pooled(rounds: Rounds) -> NDArray[np.float64]:
 
 
 def spread(rounds: Rounds) -> Spread:
-    """Describe the rounds of all passes."""
+    """Return the median and the percentiles of the rounds of all passes."""
     seconds = pooled(rounds)
     p10, median, p90 = (float(value) for value in np.percentile(seconds, [10, 50, 90]))
     return Spread(median, p10, p90, seconds.size)
@@ -54,16 +54,16 @@ def spread(rounds: Rounds) -> Spread:
 def ratio_of_medians(
     numerator: Rounds, denominator: Rounds, rng: np.random.Generator, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Compare two cases of one run; pass by pass where they share passes.
+    """Return the ratio of two cases of one run, paired by pass if they share passes.
 
-    The interval is where a second run on the same machine is to be expected. Both runs have their
-    noise, so it is √2 times as wide as one that holds the true ratio.
+    The interval is the one in which the ratio of a second run on the same machine is expected. Both
+    runs contain noise, so it is √2 times as wide as a confidence interval of the true ratio.
 
     Args:
-        numerator: seconds of the one.
-        denominator: seconds of the other.
+        numerator: seconds of one case.
+        denominator: seconds of the other case.
         rng: draws the bootstrap samples.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
     """
     paired = [numerator, denominator]
     medians = bootstrap_medians(paired, rng)
@@ -79,21 +79,20 @@ def change_of_ratio(
     rng: np.random.Generator,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """Compare a figure of two runs that have nothing in common.
+    """Return how a time, or a ratio of times, changed between two independent runs.
 
     Args:
-        new: seconds of a case in the later run, and those of what it is measured against in that
-            run, if anything.
-        old: likewise in the earlier run.
+        new: seconds of a case in the later run and, for a ratio, those of its baseline.
+        old: the same in the earlier run.
         rng: draws the bootstrap samples.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
 
     Returns:
-        The figure of the later run divided by that of the earlier one.
+        The time or ratio of the later run divided by that of the earlier run.
     """
 
     def logarithm(medians: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The first median over the second, if there is one."""
+        """Return the logarithm of the first median, divided by the second if there is one."""
         return np.asarray(np.log(medians[..., 0]) - np.log(medians[..., 1:]).sum(axis=-1))
 
     value = logarithm(np.array([_median(rounds) for rounds in new])) - logarithm(
@@ -113,14 +112,14 @@ def fitted_exponent(
     """Fit e in time ∝ sizeᵉ by least squares of the logarithms.
 
     Args:
-        sizes: (S,) at least two different ones.
+        sizes: shape (S,), at least two different sizes.
         rounds: seconds at each size.
         rng: draws the bootstrap samples.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
     """
     x = np.log(np.asarray(sizes, dtype=np.float64))
-    centred = x - x.mean()
-    slope = centred / (centred @ centred)
+    centered = x - x.mean()
+    slope = centered / (centered @ centered)
     value = float(slope @ np.log([_median(one) for one in rounds]))
     drawn = np.log(bootstrap_medians(rounds, rng)) @ slope
     return _interval(value, drawn, _passes(rounds), confidence)
@@ -129,12 +128,10 @@ def fitted_exponent(
 def bootstrap_medians(
     samples: Sequence[Rounds], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """Draw passes with replacement, the same for all samples, and rounds within them; take medians.
+    """Return medians (resamples, samples) of passes drawn with replacement, and rounds within them.
 
-    Samples without a common pass, as an interrupted run may leave them, each have their own draw.
-
-    Returns:
-        (resamples, samples) medians.
+    The same passes are drawn for all samples. If the samples have no pass in common, which can
+    happen in an interrupted run, passes are drawn for each sample separately.
     """
     common = _common_passes(samples)
     shared = rng.integers(len(common), size=(resamples, len(common))) if common else None
@@ -148,7 +145,7 @@ def bootstrap_medians(
         table = np.zeros((len(labels), lengths.max()))
         for row, label in enumerate(labels):
             table[row, : lengths[row]] = rounds[label]
-        # As many rounds from every pass: passes that were given more time do not count for more.
+        # The same number of rounds is drawn from each pass, so that all passes count equally.
         count = max(1, round(lengths.mean()))
         within = (rng.random((*drawn.shape, count)) * lengths[drawn][..., None]).astype(np.intp)
         medians[:, column] = np.median(
@@ -162,33 +159,34 @@ def _median(rounds: Rounds) -> float:
 
 
 def _common_passes(samples: Sequence[Rounds]) -> list[Hashable]:
-    """The passes that all samples have, in their order."""
+    """Return the passes that all samples have, in order."""
     return [label for label in samples[0] if all(label in rounds for rounds in samples)]
 
 
 def _passes(samples: Sequence[Rounds]) -> int:
-    """How many passes speak for an estimate."""
+    """Return the number of passes on which an estimate is based."""
     return len(_common_passes(samples)) or min(len(rounds) for rounds in samples)
 
 
 def _interval(value: float, drawn: NDArray[np.float64], passes: int, confidence: float) -> Estimate:
-    """Percentiles of the drawn values, stretched for the small number of passes.
+    """Return the percentile interval of the drawn values, corrected for few passes.
 
     Drawing from P passes shows (P − 1)/P of the true variance, and a normal distribution has
-    thinner tails than Student's with P − 1 degrees of freedom, so the percentile interval is too
-    short by the product of the two (Hesterberg, "What Teachers Should Know About the Bootstrap",
-    2015). A single pass says nothing about others: its interval covers the rounds alone.
+    thinner tails than Student's t with P − 1 degrees of freedom. The percentile interval is too
+    short by the product of both factors (Hesterberg, "What Teachers Should Know About the
+    Bootstrap", 2015). A single pass tells nothing about other passes; its interval covers only the
+    variation of its rounds.
     """
     tail = (1 - confidence) / 2
     low, high = np.percentile(drawn, [100 * tail, 100 * (1 - tail)])
-    stretch = 1.0
+    factor = 1.0
     if passes > 1:
-        stretch = float(stdtrit(passes - 1, tail) / ndtri(tail) * np.sqrt(passes / (passes - 1)))
-    return _widened(Estimate(value, float(low), float(high)), stretch)
+        factor = float(stdtrit(passes - 1, tail) / ndtri(tail) * np.sqrt(passes / (passes - 1)))
+    return _widened(Estimate(value, float(low), float(high)), factor)
 
 
 def _widened(estimate: Estimate, factor: float) -> Estimate:
-    """Move both ends away from the value."""
+    """Return the estimate with both halves of its interval multiplied by `factor`."""
     value = estimate.value
     low, high = (value + factor * (end - value) for end in (estimate.low, estimate.high))
     return Estimate(value, low, high)

@@ -1,8 +1,8 @@
-"""Predictions: from images of the host to probabilities on the host."""
+"""Inference: from images on the host to probabilities on the host."""
 
-from benchmarks.cases import InferenceCase
-from benchmarks.conftest import Measure
 from benchmarks.contenders.base import Contender
+from benchmarks.session.plugin import Measure
+from benchmarks.suite.cases import InferenceCase
 
 
 def test_inference(

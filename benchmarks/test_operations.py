@@ -1,8 +1,8 @@
-"""The operations under the networks, on inputs that lie where they are computed on."""
+"""Single operations, on inputs that are already on the device."""
 
-from benchmarks.cases import OperationCase
-from benchmarks.conftest import Measure
 from benchmarks.contenders.base import Contender
+from benchmarks.session.plugin import Measure
+from benchmarks.suite.cases import OperationCase
 
 
 def test_operations(

@@ -1,8 +1,8 @@
-"""Training steps: an epoch over images that lie where they are computed on."""
+"""Training: epochs over images that are already on the device."""
 
-from benchmarks.cases import TrainingCase
-from benchmarks.conftest import Measure
 from benchmarks.contenders.base import Contender
+from benchmarks.session.plugin import Measure
+from benchmarks.suite.cases import TrainingCase
 
 
 def test_training(

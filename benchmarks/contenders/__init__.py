@@ -1,21 +1,21 @@
-"""Who takes part."""
+"""What is measured: the backends of this project, and the baselines that they are compared with."""
 
 from functools import cache
 
 from backends import available_backends
 from benchmarks.contenders.base import Contender
-from benchmarks.contenders.jax_peer import Jax
+from benchmarks.contenders.jax_contender import Jax
 from benchmarks.contenders.loops import Loops
 from benchmarks.contenders.project import ProjectBackend
-from benchmarks.contenders.sklearn_peer import Sklearn
-from benchmarks.contenders.torch_peer import TorchCompile, TorchCudaGraph, TorchEager
+from benchmarks.contenders.sklearn_contender import Sklearn
+from benchmarks.contenders.torch_contenders import TorchCompile, TorchCudaGraph, TorchEager
 from mnist_accel.errors import UsageError
 
 
 @cache
 def contenders() -> dict[str, Contender]:
-    """Return all contenders by name: the project's backends, plug-ins included, then the peers."""
-    everybody: list[Contender] = [
+    """Return all contenders by name: the backends, with plug-ins, then the baselines."""
+    found: list[Contender] = [
         *(ProjectBackend(name) for name in available_backends()),
         TorchEager(),
         TorchCompile(),
@@ -24,17 +24,17 @@ def contenders() -> dict[str, Contender]:
         Sklearn(),
         Loops(),
     ]
-    return {contender.name: contender for contender in everybody}
+    return {contender.name: contender for contender in found}
 
 
 def choose(names: str) -> dict[str, Contender]:
-    """Return the contenders of these names, which commas separate.
+    """Return the contenders with these names, which are separated by commas.
 
     Raises:
-        UsageError: there is none of a name.
+        UsageError: a contender does not exist.
     """
-    everybody = contenders()
-    unknown = sorted(set(names.split(",")) - everybody.keys())
+    known = contenders()
+    unknown = sorted(set(names.split(",")) - known.keys())
     if unknown:
-        raise UsageError(f"unknown contender {', '.join(unknown)}; choose {', '.join(everybody)}")
-    return {name: everybody[name] for name in names.split(",")}
+        raise UsageError(f"unknown contender {', '.join(unknown)}; choose from {', '.join(known)}")
+    return {name: known[name] for name in names.split(",")}

@@ -1,9 +1,9 @@
-"""What takes part in the benchmarks: the contract of a contender.
+"""The interface of contenders.
 
-A contender is one way to do the work: a backend of this project, or a peer that a user would pick
-instead. It prepares a task (builds its network, moves the data to where it computes, compiles) and
-hands back a session, of which the measuring knows two things only: how to check it, and how to run
-it. Every session works until its results are there, so that a clock may be read when it returns.
+A contender is one way to do the work: a backend of this project, or a library that a user could
+choose instead (a baseline). It prepares a task: it builds its network, moves the data to its device
+and compiles. The result is a session that can be checked and timed. Each method of a session
+returns only when its results are available, so that the clock can be read right after it.
 """
 
 from abc import ABC, abstractmethod
@@ -27,10 +27,10 @@ class TrainingTask:
     """A network to train, and the images to train it on.
 
     Attributes:
-        model: the network on NumPy, with the weights that every contender starts from; its layers,
-            loss, `input_shape` and `pixel_shift` describe it. Not to be changed.
-        optimizer: and its settings; the learning rate is constant.
-        batch_size: images a step, at most as many as there are.
+        model: the network on NumPy, with the initial weights; contenders read its layers, loss,
+            `input_shape` and `pixel_shift`, and do not change it.
+        optimizer: optimizer with its settings; the learning rate is constant.
+        batch_size: images per step, at most the number of images.
         images: (N, 784) uint8.
         labels: (N,) int64.
         seed: of the order of the images.
@@ -44,36 +44,45 @@ class TrainingTask:
     seed: int
 
     @property
-    def takes_all(self) -> bool:
-        """Whether a batch is the whole set: its images are taken as they lie, in no other order."""
+    def is_full_batch(self) -> bool:
+        """Whether a batch is the whole set; its images are then used in their stored order."""
         return self.batch_size == len(self.images)
+
+    def pixels(self, images: NDArray[np.uint8] | None = None) -> NDArray[np.float32]:
+        """Return images, by default those of the task, as the network's float32 input.
+
+        The shape is (N, *input_shape).
+        """
+        images = self.images if images is None else images
+        pixels = images.astype(np.float32) / np.float32(255) + np.float32(self.model.pixel_shift)
+        return pixels.reshape(-1, *self.model.input_shape)
 
 
 class TrainingSession(ABC):
-    """A network that is ready to be trained; the data lie where it computes, in float32 or uint8.
+    """A network that is ready to be trained, with its data on the device in float32 or uint8.
 
     Attributes:
-        transfer_s: seconds that moving the data to the device took; 0 where nothing was moved.
-        compile_s: seconds spent on compiling before the first `run`; 0 where nothing was compiled,
-            or an earlier session has left the code.
+        transfer_s: seconds to move the data to the device; 0 if nothing is moved.
+        compile_s: seconds of compilation before the first `run`; 0 if nothing is compiled, or an
+            earlier session has compiled the code.
     """
 
     transfer_s: float = 0.0
     compile_s: float = 0.0
 
-    def compile(self) -> None:  # noqa: B027  # most have nothing to do here
-        """Get ready what `run` needs and nothing else does; a `run` without it does so first."""
+    def compile(self) -> None:  # noqa: B027  # most sessions have nothing to do here
+        """Compile what only `run` needs; otherwise the first `run` does so."""
 
     @abstractmethod
     def run(self) -> None:
-        """Train one epoch: every image once, in a new random order, in batches; and wait for it.
+        """Train one epoch: each image once, in batches, in a new random order.
 
-        Where the task takes all images at once, it need not shuffle them.
+        If the task is full-batch, the images are not shuffled.
         """
 
     @abstractmethod
     def reset(self) -> None:
-        """Go back to the weights of the task, and to an optimizer that has not made a step."""
+        """Restore the initial weights and a new optimizer state."""
 
     @abstractmethod
     def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
@@ -84,25 +93,25 @@ class TrainingSession(ABC):
 
     @abstractmethod
     def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
-        """Make an update on each batch; return the mean loss of each before its own update.
+        """Make one update per batch; return the mean loss of each batch before its update.
 
-        They are made by the code that `run` times: in one call where that makes many in one.
+        The same code runs as in `run`: if that makes all updates in one call, so does this.
 
         Args:
-            batches: rows of the images (steps, batch); all of them, each once, where the task takes
-                all at once.
+            batches: rows of the images, shape (steps, batch); if the task is full-batch, all rows
+                in each.
         """
 
     @abstractmethod
     def weights(self) -> HostArrays:
-        """Return the weights as `Network.state_dict` names and shapes them."""
+        """Return the weights, with the names and shapes of `Network.state_dict`."""
 
     @abstractmethod
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the most probable class of each host image (N, 784)."""
+        """Return the most probable class (N,) of each host image (N, 784)."""
 
 
-# Takes images (N, 784) float32 in 0…1 on the host, and returns probabilities (N, classes) there.
+# Maps host images (N, 784) float32 in 0…1 to probabilities (N, classes) on the host.
 InferenceSession: TypeAlias = Callable[[NDArray[np.float32]], HostArray]
 
 
@@ -113,11 +122,11 @@ class OperationTask:
     Attributes:
         name: "linear", "conv2d", "max_pool2d", "conv2d_relu_max_pool2d", "softmax_cross_entropy",
             "sgd_update" or "adam_update".
-        direction: "forward", or "backward": the gradients of the inputs in `wanted`.
-        inputs: host arrays by name: x (N, …) float32, and weight, bias, labels, dy where the
+        direction: "forward", or "backward" for the gradients of the inputs in `wanted`.
+        inputs: host arrays by name: x (N, …) float32, and weight, bias, labels and dy if the
             operation has them.
         settings: stride, padding, size, lr and the like.
-        wanted: names of the inputs whose gradients "backward" returns, in their order.
+        wanted: names of the inputs whose gradients "backward" returns, in order.
     """
 
     name: str
@@ -129,12 +138,11 @@ class OperationTask:
 
 @dataclass(frozen=True)
 class OperationSession:
-    """An operation whose inputs lie where it computes.
+    """An operation whose inputs are on the device.
 
     Attributes:
-        run: does it once, and waits for it.
-        results: does it once, and returns what it computes as host arrays, in the order in which
-            the task names them.
+        run: computes it once, and returns when the results are available.
+        results: computes it once, and returns the results as host arrays in the task's order.
     """
 
     run: Callable[[], Any]
@@ -145,38 +153,38 @@ class Contender(ABC):
     """One way to do the work.
 
     Attributes:
-        name: as reports show it.
-        is_peer: whether it is somebody else's work.
-        ties: which of several equal maxima in a pooling window receive the gradient; what its
-            library does, or what the recipe asks for where it can choose ("recipe").
+        name: name in reports.
+        is_baseline: whether it is another library, with which this project is compared.
+        ties: which of several equal maxima in a pooling window receives the gradient: "first", or
+            "recipe" if the contender can follow the rule of the recipe.
     """
 
     name: ClassVar[str]
-    is_peer: ClassVar[bool] = True
+    is_baseline: ClassVar[bool] = True
     ties: ClassVar[Literal["first", "recipe"]] = "first"
 
     @abstractmethod
     def availability(self) -> Availability:
-        """Say whether it can run here; never raise."""
+        """Return whether it can run here, with reason and remedy; never raises."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Return the version of each library that does the work, and what else decides its pace."""
+        """Return the versions of the libraries that do the work, and what else affects speed."""
 
     def device(self) -> Literal["cpu", "gpu"]:
-        """Say where it computes, if it can run here."""
+        """Return where it computes."""
         return "cpu"
 
     def peak_device_bytes(self) -> int | None:
-        """Return the most memory of a GPU that the library has taken; None where it uses none."""
+        """Return the peak GPU memory that the library reserved; None if it uses no GPU."""
         return None
 
-    def refusal(self, task: TrainingTask) -> str:
-        """Say why it cannot do this training; empty where it can."""
+    def skip_reason(self, task: TrainingTask) -> str:
+        """Return why it cannot do this training; empty if it can."""
         return ""
 
-    def inference_refusal(self, model: Network, batch_size: int) -> str:
-        """Say why it cannot predict with this network, so many images at once; empty if it can."""
+    def inference_skip_reason(self, model: Network, batch_size: int) -> str:
+        """Return why it cannot predict with this network at this batch size; empty if it can."""
         return ""
 
     @abstractmethod
@@ -189,4 +197,4 @@ class Contender(ABC):
 
     @abstractmethod
     def operation(self, task: OperationTask) -> OperationSession | None:
-        """Prepare an operation; None where it has no such operation of its own."""
+        """Prepare an operation; None if the contender does not have this operation."""

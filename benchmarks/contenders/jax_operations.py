@@ -1,21 +1,20 @@
-"""The operations of a network in JAX, each compiled by itself.
+"""JAX: single operations of a network, each compiled separately.
 
-A backward operation is the function that `jax.vjp` returns: what it needs of the forward pass has
-been computed beforehand. Only `softmax_cross_entropy` does both, as its results are the loss and
-the gradient.
+A backward operation is the function that `jax.vjp` returns; the forward pass runs before. Only
+`softmax_cross_entropy` includes both, because its results are the loss and the gradient.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
 from benchmarks.contenders.base import OperationSession, OperationTask
-from benchmarks.contenders.jax_training import (
+from benchmarks.contenders.jax_networks import (
     Array,
     adam,
     conv2d,
-    jax,
     linear,
     max_pool2d,
     sgd,
@@ -28,7 +27,7 @@ Compute: TypeAlias = Callable[[], Sequence[Array]]
 
 
 def prepare_operation(task: OperationTask) -> OperationSession | None:
-    """Return the operation on arrays of the device; None where there is none of this name."""
+    """Return the operation on arrays of the device; None if no operation has this name."""
     if task.name not in _PREPARE:
         return None
     compute = _prepare(task)
@@ -36,7 +35,7 @@ def prepare_operation(task: OperationTask) -> OperationSession | None:
     def run() -> None:
         jax.block_until_ready(compute())
 
-    # Updates give up their inputs, so results are those of a new beginning.
+    # Updates donate their inputs, so the results are computed from new inputs.
     def results() -> Sequence[Any]:
         return [np.asarray(array) for array in _prepare(task)()]
 
@@ -56,64 +55,64 @@ def _without_int64(task: OperationTask) -> Inputs:
 
 
 def _differentiable(function: Callable[..., Array]) -> Callable[[Inputs, OperationTask], Compute]:
-    """Turn a function of the inputs and settings into its forward or backward operation."""
+    """Return a function that prepares the forward or the backward operation of `function`."""
 
-    def prepare(of: Inputs, task: OperationTask) -> Compute:
-        def call(inputs: Inputs) -> Array:
-            return function(inputs, **task.settings)
+    def prepare(inputs: Inputs, task: OperationTask) -> Compute:
+        def call(arrays: Inputs) -> Array:
+            return function(arrays, **task.settings)
 
-        inputs = {name: array for name, array in of.items() if name != "dy"}
+        constants = {name: array for name, array in inputs.items() if name != "dy"}
         if task.direction == "forward":
             forward = jax.jit(call)
-            return lambda: [forward(inputs)]
-        wanted = [inputs.pop(name) for name in task.wanted]
+            return lambda: [forward(constants)]
+        wanted = [constants.pop(name) for name in task.wanted]
 
-        def of_wanted(*arrays: Array) -> Array:
-            return call({**inputs, **dict(zip(task.wanted, arrays, strict=True))})
+        def call_on_wanted(*arrays: Array) -> Array:
+            return call({**constants, **dict(zip(task.wanted, arrays, strict=True))})
 
-        _, pull_back = jax.vjp(jax.jit(of_wanted), *wanted)
+        _, pull_back = jax.vjp(jax.jit(call_on_wanted), *wanted)
         backward = jax.jit(lambda pull_back, dy: pull_back(dy))
-        return lambda: backward(pull_back, of["dy"])
+        return lambda: backward(pull_back, inputs["dy"])
 
     return prepare
 
 
-def _linear(of: Inputs) -> Array:
-    return linear(of["x"], of["weight"], of.get("bias"))
+def _linear(inputs: Inputs) -> Array:
+    return linear(inputs["x"], inputs["weight"], inputs.get("bias"))
 
 
-def _conv2d(of: Inputs, *, stride: int, padding: int) -> Array:
-    return conv2d(of["x"], of["weight"], of.get("bias"), stride=stride, padding=padding)
+def _conv2d(inputs: Inputs, *, stride: int, padding: int) -> Array:
+    return conv2d(inputs["x"], inputs["weight"], inputs.get("bias"), stride=stride, padding=padding)
 
 
-def _max_pool2d(of: Inputs, *, size: int) -> Array:
-    return max_pool2d(of["x"], size=size, stride=size)
+def _max_pool2d(inputs: Inputs, *, size: int) -> Array:
+    return max_pool2d(inputs["x"], size=size, stride=size)
 
 
-def _conv2d_relu_max_pool2d(of: Inputs, *, stride: int, padding: int, size: int) -> Array:
-    y = jax.nn.relu(_conv2d(of, stride=stride, padding=padding))
+def _conv2d_relu_max_pool2d(inputs: Inputs, *, stride: int, padding: int, size: int) -> Array:
+    y = jax.nn.relu(_conv2d(inputs, stride=stride, padding=padding))
     return max_pool2d(y, size=size, stride=size)
 
 
-def _softmax_cross_entropy(of: Inputs, task: OperationTask) -> Compute:
+def _softmax_cross_entropy(inputs: Inputs, task: OperationTask) -> Compute:
     compute = jax.jit(jax.value_and_grad(softmax_cross_entropy))
-    return lambda: compute(of["x"], of["labels"])
+    return lambda: compute(inputs["x"], inputs["labels"])
 
 
-def _sgd_update(of: Inputs, task: OperationTask) -> Compute:
+def _sgd_update(inputs: Inputs, task: OperationTask) -> Compute:
     optimizer = SGD(lr=task.settings["lr"])
     step = jax.jit(lambda weight, grad: sgd(optimizer, weight, grad, [], None)[0], donate_argnums=0)
-    weight = of["weight"]
+    weight = inputs["weight"]
 
     def compute() -> Sequence[Array]:
         nonlocal weight
-        weight = step(weight, of["grad"])
+        weight = step(weight, inputs["grad"])
         return [weight]
 
     return compute
 
 
-def _adam_update(of: Inputs, task: OperationTask) -> Compute:
+def _adam_update(inputs: Inputs, task: OperationTask) -> Compute:
     settings = {key: value for key, value in task.settings.items() if key != "step"}
     optimizer = Adam(**settings)
 
@@ -122,12 +121,12 @@ def _adam_update(of: Inputs, task: OperationTask) -> Compute:
         return [weight, *moments]
 
     compiled = jax.jit(update, donate_argnums=0)
-    state: Sequence[Array] = [of["weight"], of["m"], of["v"]]
+    state: Sequence[Array] = [inputs["weight"], inputs["m"], inputs["v"]]
     step = jax.device_put(np.int32(task.settings["step"]))
 
     def compute() -> Sequence[Array]:
         nonlocal state
-        state = compiled(state, of["grad"], step)
+        state = compiled(state, inputs["grad"], step)
         return state
 
     return compute

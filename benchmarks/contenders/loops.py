@@ -1,8 +1,8 @@
-"""The plain loops of a textbook CNN, for scale: what one writes first, to understand it.
+"""The plain Python loops of a textbook CNN, as a reference point.
 
-One image at a time goes through a loop over the regions of the image, a loop over the windows of
-the feature maps and a product with the dense weights, and back the same way. All of it is in
-float32, as everywhere in these benchmarks.
+Each image is processed alone: a loop over the patches of the image, a loop over the windows of the
+feature maps, a product with the dense weights, and the same backward. As for all contenders, the
+computation is in float32.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from benchmarks.contenders.base import (
     TrainingSession,
     TrainingTask,
 )
-from benchmarks.contenders.sklearn_peer import blas_threads
+from benchmarks.host import blas_threads
 from mnist_accel.nn import SGD, Network
 from mnist_accel.recipes.models import RECIPES
 
@@ -31,34 +31,35 @@ WINDOW = 2
 
 
 class Loops(Contender):
-    """Loops in Python over single pixels and windows, for the `cnn` network alone."""
+    """Loops in Python over single pixels and windows, for the network `cnn` only."""
 
     name: ClassVar[str] = "loops"
     # As in the textbook, each pixel that equals the maximum receives the gradient.
     ties: ClassVar[Literal["first", "recipe"]] = "recipe"
 
     def availability(self) -> Availability:
-        """Say yes: it needs NumPy alone."""
+        """Return that it is available: it needs only NumPy."""
         return Availability(True, f"NumPy {np.__version__}")
 
     def versions(self) -> dict[str, str]:
         """Return NumPy's version, and the threads of its BLAS, which the dense layer may use."""
         return {"numpy": np.__version__, "threads": str(blas_threads())}
 
-    def refusal(self, task: TrainingTask) -> str:
-        """Refuse all but the training that the loops are written for."""
+    def skip_reason(self, task: TrainingTask) -> str:
+        """Return why the loops do not support the training; empty if they do."""
         optimizer = task.optimizer
-        if reason := _refuse_network(task.model):
+        if reason := self.inference_skip_reason(task.model, task.batch_size):
             return reason
-        if task.batch_size != 1:
-            return _refuse_batch(task.batch_size)
         if type(optimizer) is not SGD or optimizer.momentum or optimizer.weight_decay:
-            return "its loops take plain steps of SGD"
+            return "its loops support only SGD without momentum and weight decay"
         return ""
 
-    def inference_refusal(self, model: Network, batch_size: int) -> str:
-        """Refuse other networks, and more than an image."""
-        return _refuse_network(model) or ("" if batch_size == 1 else _refuse_batch(batch_size))
+    def inference_skip_reason(self, model: Network, batch_size: int) -> str:
+        """Return why the loops do not support the network or batch size; empty if they do."""
+        reason = _network_skip_reason(model)
+        if not reason and batch_size != 1:
+            return f"its loops support a batch of 1, not {batch_size}"
+        return reason
 
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare the loops."""
@@ -66,8 +67,8 @@ class Loops(Contender):
 
     def inference(self, model: Network) -> InferenceSession:
         """Prepare predictions, image by image."""
-        if reason := _refuse_network(model):
-            raise ValueError(f"cannot be {model.name}: {reason}")
+        if reason := _network_skip_reason(model):
+            raise ValueError(f"loops cannot compute {model.name}: {reason}")
         weights, shift = model.state_dict(), np.float32(model.pixel_shift)
 
         def predict(images: NDArray[np.float32]) -> HostArray:
@@ -80,14 +81,10 @@ class Loops(Contender):
         return None
 
 
-def _refuse_batch(size: int) -> str:
-    return f"its loops take one image at a time, not {size}"
-
-
-def _refuse_network(model: Network) -> str:
+def _network_skip_reason(model: Network) -> str:
     layers = tuple(RECIPES["cnn"].build((), ""))
     if model.layers != layers or model.loss != RECIPES["cnn"].loss:
-        return f"its loops are written for the network cnn, not for {model.name}"
+        return f"its loops support the network cnn, not {model.name}"
     return ""
 
 
@@ -96,26 +93,26 @@ class _Training(TrainingSession):
 
     def __init__(self, task: TrainingTask) -> None:
         self._task = task
-        self._images = task.images.astype(np.float32) / 255 + np.float32(task.model.pixel_shift)
+        self._images = task.pixels()
         self._rng = np.random.default_rng(task.seed)
         self.reset()
 
     def run(self) -> None:
-        """Train an epoch."""
+        """Train one epoch."""
         for row in self._rng.permutation(len(self._images)):
             self._step(row)
 
     def reset(self) -> None:
-        """Go back to the weights of the task."""
+        """Restore the weights of the task."""
         self._weights = self._task.model.state_dict()
 
     def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
-        """Return the mean of the gradients of each image."""
+        """Return the mean of the gradients of the images."""
         gradients = [self._loss_and_gradients(row)[1] for row in rows]
         return {name: np.mean([each[name] for each in gradients], axis=0) for name in gradients[0]}
 
     def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
-        """Make an update on the one image of each batch."""
+        """Make an update on the single image of each batch."""
         return [self._step(row) for (row,) in batches]
 
     def weights(self) -> HostArrays:
@@ -124,7 +121,7 @@ class _Training(TrainingSession):
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the class of the largest probability."""
-        pixels = images.astype(np.float32) / 255 + np.float32(self._task.model.pixel_shift)
+        pixels = self._task.pixels(images)
         classes = [_forward(self._weights, image)[-1].argmax() for image in pixels]
         return np.array(classes, np.int64)
 
@@ -157,8 +154,8 @@ def _forward(weights: HostArrays, image: HostArray) -> tuple[HostArray, HostArra
     return maps, pooled, exponentials / exponentials.sum()
 
 
-def _regions(image: HostArray) -> Iterator[tuple[int, int, HostArray]]:
-    """Go over the image, and yield each region that the filters see, with its place."""
+def _patches(image: HostArray) -> Iterator[tuple[int, int, HostArray]]:
+    """Yield each patch of the image with its row and column."""
     pixels = image.reshape(28, 28)
     for i in range(len(pixels) - KERNEL + 1):
         for j in range(len(pixels) - KERNEL + 1):
@@ -168,16 +165,16 @@ def _regions(image: HostArray) -> Iterator[tuple[int, int, HostArray]]:
 def _convolution(image: HostArray, filters: HostArray) -> HostArray:
     side = 28 - KERNEL + 1
     maps = np.zeros((len(filters), side, side), np.float32)
-    for i, j, region in _regions(image):
-        maps[:, i, j] = np.sum(region * filters[:, 0], axis=(1, 2))
+    for i, j, patch in _patches(image):
+        maps[:, i, j] = np.sum(patch * filters[:, 0], axis=(1, 2))
     return maps
 
 
 def _convolution_backward(dmaps: HostArray, image: HostArray) -> HostArray:
     dfilters = np.zeros((len(dmaps), 1, KERNEL, KERNEL), np.float32)
-    for i, j, region in _regions(image):
+    for i, j, patch in _patches(image):
         for f in range(len(dmaps)):
-            dfilters[f, 0] += dmaps[f, i, j] * region
+            dfilters[f, 0] += dmaps[f, i, j] * patch
     return dfilters
 
 

@@ -1,6 +1,5 @@
-"""The project's own backends, used as its users use them."""
+"""The backends of this project, through `Trainer` and `Network` as in a user's program."""
 
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
@@ -24,29 +23,29 @@ from mnist_accel.data.batches import BatchSampler
 from mnist_accel.nn import Network
 from mnist_accel.training.trainer import Trainer
 
-# Tasks that are several operations here; `computation` is told their kinds.
-_PARTS = {"conv2d_relu_max_pool2d": ("conv2d", "relu", "max_pool2d")}
+# Tasks that consist of several operations of a backend, by kind.
+_KINDS = {"conv2d_relu_max_pool2d": ("conv2d", "relu", "max_pool2d")}
 
 
 class ProjectBackend(Contender):
-    """A backend of this project, through `Trainer` and `Network`.
+    """A backend of this project.
 
     Args:
-        name: of the backend.
+        name: name of the backend.
     """
 
-    is_peer: ClassVar[bool] = False
+    is_baseline: ClassVar[bool] = False
     ties: ClassVar[Literal["first", "recipe"]] = "recipe"
 
     def __init__(self, name: str) -> None:
-        self.name = name  # type: ignore[misc]  # a class of its own for each would say no more
+        self.name = name  # type: ignore[misc]  # one class serves all backends
 
     def availability(self) -> Availability:
-        """Ask the backend."""
+        """Return the availability of the backend."""
         return available_backends()[self.name]
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of the libraries that the backend names."""
+        """Return the versions of the backend's libraries."""
         return get_backend(self.name).device_info().libraries
 
     def device(self) -> Literal["cpu", "gpu"]:
@@ -54,10 +53,12 @@ class ProjectBackend(Contender):
         return "gpu" if self.name == "cupy" else "cpu"
 
     def peak_device_bytes(self) -> int | None:
-        """Return what CuPy's pool holds, which gives nothing back before it must."""
+        """Return the size of CuPy's memory pool, which keeps freed memory."""
         if self.device() == "cpu":
             return None
-        return int(importlib.import_module("cupy").get_default_memory_pool().total_bytes())
+        import cupy  # may be missing
+
+        return int(cupy.get_default_memory_pool().total_bytes())
 
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare a `Trainer`."""
@@ -72,7 +73,7 @@ class ProjectBackend(Contender):
         backend = get_backend(self.name)
         inputs = {name: backend.asarray(array) for name, array in task.inputs.items()}
         compute = prepare(backend, task.name, task.direction, inputs, task.settings)
-        kinds = frozenset(_PARTS.get(task.name, (task.name,)))
+        kinds = frozenset(_KINDS.get(task.name, (task.name,)))
 
         def run() -> None:
             with backend.computation(kinds):
@@ -83,7 +84,7 @@ class ProjectBackend(Contender):
 
 
 def network_on(backend: Backend, model: Network) -> Network:
-    """Return the same network with the same weights on another backend."""
+    """Return a copy of the network on another backend."""
     copy = Network(
         model.layers,
         model.loss,
@@ -99,18 +100,19 @@ def network_on(backend: Backend, model: Network) -> Network:
 
 @contextmanager
 def _compile_times(backend: Backend) -> Iterator[list[float]]:
-    """Collect the seconds that Numba compiles; there are none where the code lies on disk."""
+    """Collect the seconds that Numba compiles; code from its cache on disk adds none."""
     times: list[float] = []
     if backend.name != "numba":
         yield times
         return
-    event = importlib.import_module("numba.core.event")
+    from numba.core import event  # takes a second to import
+
     with event.install_timer("numba:compile", times.append):
         yield times
 
 
 class _Training(TrainingSession):
-    """A trainer that begins anew at every `reset`."""
+    """A trainer; `reset` replaces it with a new one."""
 
     def __init__(self, backend: Backend, task: TrainingTask) -> None:
         self._backend = backend
@@ -120,37 +122,37 @@ class _Training(TrainingSession):
         self.compile_s = sum(times)
 
     def run(self) -> None:
-        """Train an epoch with `Trainer.fit`."""
+        """Train one epoch with `Trainer.fit`."""
         self._trainer.fit(self._data, epochs=1)
 
     def reset(self) -> None:
-        """Make a new trainer."""
+        """Create a new trainer."""
         task = self._task
         self._trainer = Trainer(
             network_on(self._backend, task.model),
             task.optimizer,
             batch_size=task.batch_size,
-            sampling="full" if task.takes_all else "shuffle",
+            sampling="full" if task.is_full_batch else "shuffle",
             seed=task.seed,
         )
         self._data = self._trainer.prepare(task.images, task.labels)
 
     def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
-        """Let a trainer of its own make an update, and listen."""
-        heard: dict[str, HostArray] = {}
-        listener = _Training(self._backend, self._task)._trainer
+        """Return the gradients that a new trainer reports during an update."""
+        gradients: dict[str, HostArray] = {}
+        trainer = _Training(self._backend, self._task)._trainer
 
-        def hear(name: str, tensor: Any) -> None:
+        def observe(name: str, tensor: Any) -> None:
             _, found, key = name.partition("gradient of ")
             if found:
-                heard[key] = self._backend.to_numpy(tensor)
+                gradients[key] = self._backend.to_numpy(tensor)
 
-        listener.train_batch(self._task.images[rows], self._task.labels[rows], observe=hear)
-        return heard
+        trainer.train_batch(self._task.images[rows], self._task.labels[rows], observe=observe)
+        return gradients
 
     def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
-        """Train with `Trainer.fit`, on images that lie so that shuffling gives these batches."""
-        if self._task.takes_all:
+        """Train with `Trainer.fit`, on images in the order whose shuffle gives these batches."""
+        if self._task.is_full_batch:
             return self._trainer.fit(self._data, iterations=len(batches)).losses
         trainer, order = self._trainer, batches.ravel()
         sampler = BatchSampler(order.size, trainer.batch_size, trainer.sampling, trainer.seed)

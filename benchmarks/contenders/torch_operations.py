@@ -1,29 +1,25 @@
-"""The operations of a network in PyTorch, as the benchmarks ask for them.
+"""PyTorch: single operations of a network.
 
-A backward operation is timed by itself: the forward pass is done beforehand, and its graph kept.
-Only `softmax_cross_entropy` does both, as its results are the loss and the gradient.
+A backward operation is timed alone: the forward pass runs before, and its graph is retained. Only
+`softmax_cross_entropy` includes both, because its results are the loss and the gradient.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own convention
 
 from benchmarks.contenders.base import HostArray, OperationSession, OperationTask
-from benchmarks.contenders.torch_training import (
-    F,
-    Tensor,
-    synchronize,
-    to_device,
-    torch,
-    use_float32,
-)
+from benchmarks.contenders.torch_networks import Tensor, synchronize, to_device, use_float32
 
+Inputs: TypeAlias = dict[str, Tensor]
 Compute: TypeAlias = Callable[[], Sequence[Tensor]]
 
 
 def prepare_operation(task: OperationTask) -> OperationSession | None:
-    """Return the operation on tensors of the device; None where there is none of this name."""
+    """Return the operation on tensors of the device; None if no operation has this name."""
     if task.name not in _PREPARE:
         return None
     use_float32()
@@ -33,7 +29,7 @@ def prepare_operation(task: OperationTask) -> OperationSession | None:
         compute()
         synchronize()
 
-    # Updates change their inputs, so results are those of a new beginning.
+    # Updates change their inputs, so the results are computed from new inputs.
     return OperationSession(run, lambda: [_to_host(tensor) for tensor in _prepare(task)()])
 
 
@@ -47,39 +43,39 @@ def _to_host(tensor: Tensor) -> HostArray:
 
 
 def _differentiable(function: Callable[..., Tensor]) -> Callable[..., Compute]:
-    """Turn a function of the inputs and settings into its forward or backward operation."""
+    """Return a function that prepares the forward or the backward operation of `function`."""
 
-    def prepare(of: dict[str, Tensor], task: OperationTask) -> Compute:
-        dy = of.pop("dy", None)
+    def prepare(inputs: Inputs, task: OperationTask) -> Compute:
+        dy = inputs.pop("dy", None)
         if task.direction == "forward":
-            return torch.no_grad()(lambda: [function(of, **task.settings)])  # type: ignore[no-any-return]
-        wanted = [of[name].requires_grad_() for name in task.wanted]
-        y = function(of, **task.settings)
+            return torch.no_grad()(lambda: [function(inputs, **task.settings)])  # type: ignore[no-any-return]
+        wanted = [inputs[name].requires_grad_() for name in task.wanted]
+        y = function(inputs, **task.settings)
         return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
 
     return prepare
 
 
-def _linear(of: dict[str, Tensor]) -> Tensor:
-    return torch.addmm(of["bias"], of["x"], of["weight"])
+def _linear(inputs: Inputs) -> Tensor:
+    return torch.addmm(inputs["bias"], inputs["x"], inputs["weight"])
 
 
-def _conv2d(of: dict[str, Tensor], *, stride: int, padding: int) -> Tensor:
-    return F.conv2d(of["x"], of["weight"], of.get("bias"), stride=stride, padding=padding)
+def _conv2d(inputs: Inputs, *, stride: int, padding: int) -> Tensor:
+    return F.conv2d(
+        inputs["x"], inputs["weight"], inputs.get("bias"), stride=stride, padding=padding
+    )
 
 
-def _max_pool2d(of: dict[str, Tensor], *, size: int) -> Tensor:
-    return F.max_pool2d(of["x"], size)
+def _max_pool2d(inputs: Inputs, *, size: int) -> Tensor:
+    return F.max_pool2d(inputs["x"], size)
 
 
-def _conv2d_relu_max_pool2d(
-    of: dict[str, Tensor], *, stride: int, padding: int, size: int
-) -> Tensor:
-    return F.max_pool2d(F.relu(_conv2d(of, stride=stride, padding=padding)), size)
+def _conv2d_relu_max_pool2d(inputs: Inputs, *, stride: int, padding: int, size: int) -> Tensor:
+    return F.max_pool2d(F.relu(_conv2d(inputs, stride=stride, padding=padding)), size)
 
 
-def _softmax_cross_entropy(of: dict[str, Tensor], task: OperationTask) -> Compute:
-    logits, labels = of["x"].requires_grad_(), of["labels"]
+def _softmax_cross_entropy(inputs: Inputs, task: OperationTask) -> Compute:
+    logits, labels = inputs["x"].requires_grad_(), inputs["labels"]
 
     def compute() -> Sequence[Tensor]:
         loss = F.cross_entropy(logits, labels)
@@ -88,9 +84,9 @@ def _softmax_cross_entropy(of: dict[str, Tensor], task: OperationTask) -> Comput
     return compute
 
 
-def _sgd_update(of: dict[str, Tensor], task: OperationTask) -> Compute:
-    weight = of["weight"].requires_grad_()
-    weight.grad = of["grad"]
+def _sgd_update(inputs: Inputs, task: OperationTask) -> Compute:
+    weight = inputs["weight"].requires_grad_()
+    weight.grad = inputs["grad"]
     optimizer = torch.optim.SGD([weight], lr=task.settings["lr"], fused=True)
 
     def compute() -> Sequence[Tensor]:
@@ -100,9 +96,9 @@ def _sgd_update(of: dict[str, Tensor], task: OperationTask) -> Compute:
     return compute
 
 
-def _adam_update(of: dict[str, Tensor], task: OperationTask) -> Compute:
-    weight, settings = of["weight"].requires_grad_(), task.settings
-    weight.grad = of["grad"]
+def _adam_update(inputs: Inputs, task: OperationTask) -> Compute:
+    weight, settings = inputs["weight"].requires_grad_(), task.settings
+    weight.grad = inputs["grad"]
     optimizer = torch.optim.Adam(
         [weight],
         lr=settings["lr"],
@@ -111,16 +107,20 @@ def _adam_update(of: dict[str, Tensor], task: OperationTask) -> Compute:
         fused=True,
     )
     steps_done = torch.tensor(float(settings["step"] - 1), device=weight.device)
-    optimizer.state[weight] = {"step": steps_done, "exp_avg": of["m"], "exp_avg_sq": of["v"]}
+    optimizer.state[weight] = {
+        "step": steps_done,
+        "exp_avg": inputs["m"],
+        "exp_avg_sq": inputs["v"],
+    }
 
     def compute() -> Sequence[Tensor]:
         optimizer.step()
-        return [weight, of["m"], of["v"]]
+        return [weight, inputs["m"], inputs["v"]]
 
     return compute
 
 
-_PREPARE: dict[str, Callable[[dict[str, Any], OperationTask], Compute]] = {
+_PREPARE: dict[str, Callable[[Inputs, OperationTask], Compute]] = {
     "linear": _differentiable(_linear),
     "conv2d": _differentiable(_conv2d),
     "max_pool2d": _differentiable(_max_pool2d),

@@ -122,11 +122,11 @@ def _facts() -> dict[str, str]:
     return {
         "GPU": device.name,
         "GPU memory": f"{(device.memory_total_bytes or 0) / 1e9:.0f} GB",
-        "driver": str(host["gpu_driver"]),
+        "driver": str(host.gpu_driver),
         **{name.replace("_", " "): version for name, version in device.libraries.items()},
-        "PyTorch": host["versions"].get("torch", "not installed"),
-        "CPU": f"{host['cpu']}, {host['threads']} cores",
-        "commit": f"{host['commit']}{', changed' if host['dirty'] else ''}",
+        "PyTorch": host.versions.get("torch", "not installed"),
+        "CPU": f"{host.cpu}, {host.threads} cores",
+        "commit": f"{host.commit}{', changed' if host.dirty else ''}",
         "date": f"{date.today():%Y-%m-%d}",
     }
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu.stages import Stage
-from benchmarks.journal import SUFFIX
+from benchmarks.storage.journal import SUFFIX
 
 CONTENDERS = "cupy,torch-eager,torch-compile,torch-cuda-graph"
 SANITIZER = "compute-sanitizer"

@@ -1,33 +1,33 @@
-"""The report: what the measurements say, in words, tables and charts."""
+"""The report on results in words, tables and charts, and the comparison of two runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.journal import SUFFIX
-from benchmarks.report.analysis import analyse
+from benchmarks.report.analysis import analyze
 from benchmarks.report.html import to_html
 from benchmarks.report.markdown import to_markdown, write_readme_table
-from benchmarks.result_files import load_results
+from benchmarks.storage.journal import SUFFIX
+from benchmarks.storage.results import load_results
 from mnist_accel.errors import UsageError
 from mnist_accel.util.files import write_atomically
 
 
 def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | None = None) -> int:
-    """Write the report of some result files as Markdown and as HTML, and print where.
+    """Write a report on result files as Markdown and as HTML, and print the paths.
 
     Args:
-        paths: result files, or journals, of one host.
-        out: folder for the two files, which are named after the first result file; its own folder
-            if None.
-        readme: file whose table of results is rewritten; None for none.
+        paths: result files or journals of one machine.
+        out: folder for the two files, which are named after the first result file; the folder of
+            that file if None.
+        readme: file whose table of results is replaced; None for none.
 
     Returns:
         The exit code.
 
     Raises:
-        UsageError: a file cannot be read or written, or the files do not belong together.
+        UsageError: a file cannot be read or written, or the files cannot be merged.
     """
-    analysis = analyse(load_results(paths))
+    analysis = analyze(load_results(paths))
     folder = paths[0].parent if out is None else out
     stem = paths[0].name.removesuffix(SUFFIX).removesuffix(".gz").removesuffix(".json")
     contents = {".md": to_markdown(analysis), ".html": to_html(analysis)}

@@ -1,4 +1,4 @@
-"""What the measurements mean: who is how much faster, how near the floor, how cost grows."""
+"""Analyzes results: speed relative to the best baseline, fraction of the roofline, growth."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,76 +6,75 @@ from itertools import groupby
 
 import numpy as np
 
-from benchmarks.results import AccuracyRun, Case, Measurement, ResultSet, RowKey
-from benchmarks.rivals import best_peer, own
+from benchmarks.report.baselines import best_baseline, own
 from benchmarks.statistics import Estimate, fitted_exponent, ratio_of_medians
+from benchmarks.storage.results import Case, Measurement, ResultSet
+from benchmarks.storage.schema import AccuracyRun, RowKey
 
 SEED = 0
 TARGETS = (0.95, 0.97, 0.99)
-FEWEST_SIZES = 3
-# How many times as long as the fastest pass of a row its slowest may take before that is said.
+MIN_SIZES = 3  # a growth exponent is fitted to at least this many sizes
+# The report marks a row whose slowest pass takes more than this many times its fastest pass.
 UNSTEADY = 2.0
-# What names of contenders imply, and no result file says: who keeps compiled code on disk and in
-# memory, and spends no time on what lies there.
+# Contenders that cache compiled code on disk, which result files do not state.
 KEEPS_COMPILED = frozenset({"numba"})
-_SIZES = {"batch": "batch", "width": "width", "depth": "depth"}
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A measurement beside the others of its case.
+class AnalyzedRow:
+    """A measurement, compared with the best baseline and the roofline.
 
     Attributes:
-        measurement: the row.
-        is_peer: whether it is somebody else's.
-        peer: the best peer on the same kind of device, of those that are not for scale alone; None
-            where there is none.
-        speed: how many times as fast as the best peer; None where there is none.
-        floor: seconds of the floor over the median seconds; None where it is not known.
+        measurement: the measurement.
+        is_baseline: whether its contender is a baseline.
+        baseline: the fastest baseline on the same kind of device; None if there is none.
+        speed: speed divided by that of the best baseline; None if there is no baseline.
+        roofline_fraction: time that the roofline model predicts, divided by the median time; None
+            if the ceilings of the device are unknown.
     """
 
     measurement: Measurement
-    is_peer: bool
-    peer: str | None
+    is_baseline: bool
+    baseline: str | None
     speed: Estimate | None
-    floor: float | None
+    roofline_fraction: float | None
 
     @property
-    def is_best_peer(self) -> bool:
-        """Whether it is what the others are measured against."""
-        return self.peer == self.measurement.contender
+    def is_best_baseline(self) -> bool:
+        """Whether the others are compared with it."""
+        return self.baseline == self.measurement.contender
 
     @property
     def wins(self) -> bool:
-        """Whether it is faster than the best peer beyond noise."""
+        """Whether it is significantly faster than the best baseline."""
         return self.speed is not None and self.speed.low > 1
 
     @property
     def loses(self) -> bool:
-        """Whether it is slower than the best peer beyond noise."""
+        """Whether it is significantly slower than the best baseline."""
         return self.speed is not None and self.speed.high < 1
 
     @property
-    def is_behind(self) -> bool:
-        """Whether it is slower than the best peer, which noise may explain."""
+    def is_undecided(self) -> bool:
+        """Whether it is slower than the best baseline, but not significantly."""
         return self.speed is not None and self.speed.value < 1 <= self.speed.high
 
     @property
-    def unsteadiness(self) -> float:
-        """How many times as long as the fastest pass the slowest took, by their medians."""
+    def pass_ratio(self) -> float:
+        """Median of the slowest pass divided by that of the fastest."""
         passes = [float(np.median(seconds)) for seconds in self.measurement.rounds.values()]
         return max(passes) / min(passes)
 
 
 @dataclass(frozen=True)
 class Growth:
-    """How the time of a call grows with a size.
+    """How the time per call grows with a size.
 
     Attributes:
         sweep: "batch", "width" or "depth".
-        network: whose size grows.
-        contender: who does the work.
-        points: each size with the median seconds of a call.
+        network: name of the network.
+        contender: name of the contender.
+        points: each size with the median seconds per call.
         exponent: e in time ∝ sizeᵉ.
     """
 
@@ -88,16 +87,16 @@ class Growth:
 
 @dataclass(frozen=True)
 class TimeToAccuracy:
-    """How long a contender trains a network until it is good.
+    """How long a contender trains a network until it reaches a validation accuracy.
 
     Attributes:
         network: name of the network.
-        batch: images a step.
-        contender: who does the work.
+        batch: images per step.
+        contender: name of the contender.
         target: validation accuracy.
-        seconds: of the seeds that reached it.
-        epochs: likewise.
-        seeds: number of seeds, those that failed included.
+        seconds: of each seed that reached the target.
+        epochs: of each seed that reached the target.
+        seeds: number of all seeds.
     """
 
     network: str
@@ -111,55 +110,57 @@ class TimeToAccuracy:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A result set, and what follows from it."""
+    """Results and their analysis."""
 
     results: ResultSet
-    standings: Mapping[RowKey, Standing]
+    rows: Mapping[RowKey, AnalyzedRow]
     growth: tuple[Growth, ...]
 
-    def of_case(self, case: Case) -> list[Standing]:
+    def of_case(self, case: Case) -> list[AnalyzedRow]:
         """Return the rows of a case, the fastest first."""
-        rows = (self.standings[one.key] for one in self.results.of_case(case))
+        rows = (self.rows[one.key] for one in self.results.of_case(case))
         return sorted(rows, key=lambda row: row.measurement.call_seconds.median)
 
-    def fastest_own(self, case: Case) -> Standing | None:
+    def fastest_own(self, case: Case) -> AnalyzedRow | None:
         """Return the row of this project's fastest backend in a case."""
         measurements = own(self.results, case)
-        return self.standings[measurements[0].key] if measurements else None
+        return self.rows[measurements[0].key] if measurements else None
 
     def recipes(self) -> list[Case]:
-        """Return the trainings at the recipes' own settings."""
+        """Return the trainings at the recipes' own sizes."""
         return [case for case in self.results.cases("training") if "recipe" in case.sweeps]
 
 
-def analyse(results: ResultSet) -> Analysis:
-    """Draw the conclusions; the same file gives the same figures."""
+def analyze(results: ResultSet) -> Analysis:
+    """Return the analysis of results; it is the same for the same files."""
     rng = np.random.default_rng(SEED)
-    standings = {
-        key: _standing(results, measurement, rng)
+    rows = {
+        key: _analyze_row(results, measurement, rng)
         for key, measurement in results.measurements.items()
     }
-    return Analysis(results, standings, tuple(_growth(results, rng)))
+    return Analysis(results, rows, tuple(_growth(results, rng)))
 
 
-def _standing(results: ResultSet, measurement: Measurement, rng: np.random.Generator) -> Standing:
-    peer = best_peer(results, measurement)
+def _analyze_row(
+    results: ResultSet, measurement: Measurement, rng: np.random.Generator
+) -> AnalyzedRow:
+    baseline = best_baseline(results, measurement)
     speed = None
-    if peer is measurement:
+    if baseline is measurement:
         speed = Estimate(1.0, 1.0, 1.0)
-    elif peer is not None:
-        speed = ratio_of_medians(peer.call_rounds, measurement.call_rounds, rng)
-    return Standing(
+    elif baseline is not None:
+        speed = ratio_of_medians(baseline.call_rounds, measurement.call_rounds, rng)
+    return AnalyzedRow(
         measurement,
-        results.contenders[measurement.contender].is_peer,
-        None if peer is None else peer.contender,
+        results.contenders[measurement.contender].is_baseline,
+        None if baseline is None else baseline.contender,
         speed,
-        _floor(results, measurement),
+        _roofline_fraction(results, measurement),
     )
 
 
-def _floor(results: ResultSet, measurement: Measurement) -> float | None:
-    """Seconds of the floor over median seconds, where the ceilings of the device are known."""
+def _roofline_fraction(results: ResultSet, measurement: Measurement) -> float | None:
+    """Return the time of the roofline model divided by the median time; None without ceilings."""
     ceilings = results.ceilings.get(results.contenders[measurement.contender].device)
     if ceilings is None:
         return None
@@ -170,14 +171,14 @@ def _floor(results: ResultSet, measurement: Measurement) -> float | None:
 
 
 def _growth(results: ResultSet, rng: np.random.Generator) -> Iterator[Growth]:
-    for sweep, size in _SIZES.items():
+    for sweep in ("batch", "width", "depth"):
         cases = [case for case in results.cases("training") if sweep in case.sweeps]
         for network, grown in groupby(cases, key=lambda case: case.network):
-            sizes = {case: getattr(case, size) for case in grown}
+            sizes = {case: getattr(case, sweep) for case in grown}
             for contender in results.contenders:
-                keys = {key: ("training", key.name, contender) for key in sizes}
-                rows = [results.measurements[k] for k in keys.values() if k in results.measurements]
-                if len({sizes[row.case] for row in rows}) < FEWEST_SIZES:
+                keys = [("training", case.name, contender) for case in sizes]
+                rows = [results.measurements[key] for key in keys if key in results.measurements]
+                if len({sizes[row.case] for row in rows}) < MIN_SIZES:
                     continue
                 rows.sort(key=lambda row: sizes[row.case])
                 yield Growth(
@@ -212,13 +213,13 @@ def times_to_accuracy(results: ResultSet) -> list[TimeToAccuracy]:
                     len(seeds),
                 )
             )
-    # Where no seed of anybody reached an accuracy, its rows would say nothing.
+    # A target that no seed of any contender reached is not shown.
     reachable = {(time.network, time.batch, time.target) for time in times if time.seconds}
     return [time for time in times if (time.network, time.batch, time.target) in reachable]
 
 
 def _reached(run: AccuracyRun, target: float) -> tuple[int, float] | None:
-    """The first epoch, from 1, that ended with this accuracy, and the seconds until then."""
+    """Return the first epoch, from 1, with this accuracy, and the seconds until its end."""
     for epoch, (seconds, accuracy) in enumerate(zip(run.seconds, run.accuracy, strict=True), 1):
         if accuracy >= target:
             return epoch, seconds
@@ -226,7 +227,7 @@ def _reached(run: AccuracyRun, target: float) -> tuple[int, float] | None:
 
 
 def rates_by_batch(results: ResultSet, network: str) -> dict[str, list[tuple[int, float]]]:
-    """Return the images per second of each contender in training, by batch size."""
+    """Return (batch size, images per second) of each contender in training, sorted by size."""
     rates: dict[str, list[tuple[int, float]]] = {}
     for case in results.cases("training"):
         if case.network == network and "batch" in case.sweeps:
@@ -237,22 +238,22 @@ def rates_by_batch(results: ResultSet, network: str) -> dict[str, list[tuple[int
 
 
 def crossover(results: ResultSet, rates: Mapping[str, Sequence[tuple[int, float]]]) -> float | None:
-    """Return the batch size from which the fastest GPU row beats the fastest of the processor.
+    """Return the batch size from which the fastest GPU row is faster than the fastest CPU row.
 
-    It is sought between the measured sizes on straight lines of the logarithms. None where there
-    is no GPU, or where one of the two is ahead throughout.
+    Between the measured sizes it is interpolated linearly in the logarithms. None if there is no
+    GPU, or one of the two is faster at all sizes.
     """
     best: dict[bool, dict[int, float]] = {True: {}, False: {}}
     for contender, points in rates.items():
-        side = best[contender in results.on_gpu]
+        fastest = best[contender in results.on_gpu]
         for batch, rate in points:
-            side[batch] = max(rate, side.get(batch, 0.0))
+            fastest[batch] = max(rate, fastest.get(batch, 0.0))
     batches = sorted(best[True].keys() & best[False].keys())
     lead = [float(np.log(best[True][batch] / best[False][batch])) for batch in batches]
     for index in range(1, len(batches)):
         before, after = lead[index - 1], lead[index]
         if before < 0 <= after:
-            share = before / (before - after)
+            fraction = before / (before - after)
             logs = np.log(batches[index - 1 : index + 1])
-            return float(np.exp(logs[0] + share * (logs[1] - logs[0])))
+            return float(np.exp(logs[0] + fraction * (logs[1] - logs[0])))
     return None

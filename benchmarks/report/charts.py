@@ -9,21 +9,22 @@ from xml.etree.ElementTree import Element
 from benchmarks.report import numbers, svg
 from benchmarks.report.analysis import TARGETS, Analysis, crossover, rates_by_batch
 from benchmarks.report.svg import Look
-from benchmarks.results import PHASES, AccuracyRun, Ceilings, ResultSet
+from benchmarks.storage.results import ResultSet
+from benchmarks.storage.schema import PHASES, AccuracyRun, Ceilings
 
-# Room for letters is that of the largest ones, which a phone shows.
+# The margins fit the largest text, which a phone shows.
 WIDTH, HEIGHT = 520, 350
 _LEFT, _RIGHT, _TOP, _FOOT = 74.0, 358.0, 28.0, 302.0
-_NAMES = 368.0  # where the names of the lines stand
-_BELOW = 50  # for a scale and its title
-_OWN_COLOURS, _PEER_COLOURS = 3, 6
+_NAMES = 368.0  # left edge of the names of the lines
+_BELOW = 50  # height of a scale and its title
+_OWN_COLORS, _BASELINE_COLORS = 3, 6
 
 Looks: TypeAlias = Mapping[str, Look]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart: what it is about, the picture, and what else is to be said."""
+    """A chart with its title, its SVG and a note."""
 
     title: str
     picture: str
@@ -31,23 +32,26 @@ class Chart:
 
 
 def looks(results: ResultSet) -> dict[str, Look]:
-    """Give each contender of which there is a figure its look, the same in all charts."""
+    """Return the look of each contender with at least one figure; the same in all charts."""
     present = {measurement.contender for measurement in results.measurements.values()}
     present |= {run.contender for run in results.accuracy}
     chosen: dict[str, Look] = {}
-    for is_peer, first, colours in ((False, 0, _OWN_COLOURS), (True, _OWN_COLOURS, _PEER_COLOURS)):
+    for is_baseline, first, colors in (
+        (False, 0, _OWN_COLORS),
+        (True, _OWN_COLORS, _BASELINE_COLORS),
+    ):
         names = [
             name
             for name, contender in results.contenders.items()
-            if name in present and contender.is_peer == is_peer
+            if name in present and contender.is_baseline == is_baseline
         ]
         for index, name in enumerate(names):
-            chosen[name] = Look(name, first + index % colours, index, is_peer)
+            chosen[name] = Look(name, first + index % colors, index, is_baseline)
     return chosen
 
 
 def key(look: Look) -> str:
-    """Return the mark of a contender, for a legend."""
+    """Return the mark of a contender as SVG for a legend."""
     picture = svg.picture(26, 14, "")
     picture.attrib.update({"aria-hidden": "true", "class": "key"})
     svg.line(picture, (0, 7), (26, 7), f"line {look.classes}")
@@ -63,7 +67,7 @@ def _lines(
     chosen: Looks,
     unit: str,
 ) -> None:
-    """Draw a line with marks for each contender, its name at the end."""
+    """Draw a line with marks for each contender, with its name at the end."""
     ends = []
     for name, points in series.items():
         look = chosen[name]
@@ -77,28 +81,28 @@ def _lines(
 
 
 def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
-    """Chart how many times as fast as the best peer our backends train the recipes."""
+    """Chart the training speed of our backends relative to the best baseline, by recipe."""
     rows = [
-        (standing.measurement.case, standing, standing.speed)
+        (row.measurement.case, row, row.speed)
         for case in analysis.recipes()
-        for standing in analysis.of_case(case)
-        if not standing.is_peer and standing.speed is not None
+        for row in analysis.of_case(case)
+        if not row.is_baseline and row.speed is not None
     ]
     if not rows:
         return None
     cases = list(dict.fromkeys(case for case, _, _ in rows))
     most = max(sum(other == case for other, _, _ in rows) for case in cases)
-    peers = {
-        case: dict.fromkeys(f"against {row.peer}" for other, row, _ in rows if other == case)
+    baselines = {
+        case: dict.fromkeys(f"vs. {row.baseline}" for other, row, _ in rows if other == case)
         for case in cases
     }
-    lines = 1 + max(len(names) for names in peers.values())
+    lines = 1 + max(len(names) for names in baselines.values())
     left, right, top = 226.0, WIDTH - 16.0, 30.0
     step = max(16.0 * most, svg.LINE * lines) + 10
     foot = top + step * len(cases)
-    picture = svg.picture(WIDTH, int(foot) + _BELOW, "Speed over that of the best peer, by recipe")
+    picture = svg.picture(WIDTH, int(foot) + _BELOW, "Speed relative to the best baseline")
     ends = [end for _, _, speed in rows for end in (speed.low, speed.high)]
-    title = "times as fast as the best peer"
+    title = "speed relative to the best baseline"
     x = svg.axis([*ends, 0.9, 1.1], (left, right), title, "{:g}×".format)
     _scale_below(picture, x, top, foot)
     svg.line(picture, (x(1), top - 6), (x(1), foot), "even")
@@ -107,25 +111,25 @@ def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
     for number, case in enumerate(cases):
         middle = top + step * (number + 0.5)
         svg.line(picture, (0, middle + step / 2), (right, middle + step / 2), "grid")
-        ours = [(standing, speed) for other, standing, speed in rows if other == case]
+        ours = [(row, speed) for other, row, speed in rows if other == case]
         ours.sort(key=lambda row: chosen[row[0].measurement.contender].mark)
-        first = middle + 4 - svg.LINE / 2 * len(peers[case])
+        first = middle + 4 - svg.LINE / 2 * len(baselines[case])
         svg.text(picture, 0, first, case.name, kind="name")
-        for index, peer in enumerate(peers[case], 1):
-            svg.text(picture, 0, first + svg.LINE * index, peer, kind="tick")
-        for index, (standing, speed) in enumerate(ours):
+        for index, baseline in enumerate(baselines[case], 1):
+            svg.text(picture, 0, first + svg.LINE * index, baseline, kind="tick")
+        for index, (row, speed) in enumerate(ours):
             height = middle + 16 * (index - (len(ours) - 1) / 2)
-            look = chosen[standing.measurement.contender]
+            look = chosen[row.measurement.contender]
             whisker = f"whisker {look.classes}"
             svg.line(picture, (x(speed.low), height), (x(speed.high), height), whisker)
             note = f"{look.name}: {numbers.times(speed.value)} ({numbers.interval(speed)})"
             svg.mark(picture, x(speed.value), height, look, note)
     note = "Marks: ratio of the medians. Whiskers: 95 % intervals."
-    return Chart("Training speed against the best peer", svg.markup(picture), note)
+    return Chart("Training speed relative to the best baseline", svg.markup(picture), note)
 
 
 def _scale_below(picture: Element, x: svg.Axis, top: float, foot: float) -> None:
-    """Draw the scale of a chart whose rows have names instead of a scale."""
+    """Draw the horizontal scale of a chart whose rows have names."""
     for value, label in x.ticks:
         svg.line(picture, (x(value), top), (x(value), foot), "grid")
         svg.text(picture, x(value), foot + 17, label, anchor="middle", kind="tick")
@@ -147,31 +151,29 @@ def throughputs(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
         y = svg.axis(all_rates, (_FOOT, _TOP), "images/s", numbers.round_count)
         svg.draw_axes(picture, x, y)
         note = ""
-        meeting = crossover(results, rates)
-        if meeting is not None:
-            svg.line(picture, (x(meeting), _FOOT), (x(meeting), _TOP), "even")
+        crossing = crossover(results, rates)
+        if crossing is not None:
+            svg.line(picture, (x(crossing), _FOOT), (x(crossing), _TOP), "even")
             svg.text(
-                picture, x(meeting) + 5, _FOOT - 8, f"GPU ahead from {meeting:.0f}", kind="title"
+                picture, x(crossing) + 5, _FOOT - 8, f"GPU faster from {crossing:.0f}", kind="title"
             )
-            note = f"The fastest GPU row overtakes the fastest processor at about {meeting:.0f}."
+            note = f"The fastest GPU row overtakes the fastest CPU row at about {crossing:.0f}."
         _lines(picture, x, y, rates, chosen, "images/s")
         yield Chart(network, svg.markup(picture), note)
 
 
 def rooflines(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
-    """Chart the arithmetic that the recipes achieve on each device, beneath its ceilings."""
-    for device, title in (("cpu", "On the processor"), ("gpu", "On the GPU")):
-        ceilings = analysis.results.ceilings.get(device)
-        marks = _achieved(analysis, device)
-        if ceilings is not None and marks:
-            yield _roofline(title, ceilings, marks, chosen)
+    """Chart the operations per second of the recipes on each device, with its ceilings."""
+    for device, ceilings in analysis.results.ceilings.items():
+        if marks := _achieved(analysis, device):
+            yield _roofline(device.upper(), ceilings, marks, chosen)
 
 
 _Achieved: TypeAlias = tuple[float, float, str, str]  # FLOP/byte, FLOP/s, network, contender
 
 
 def _achieved(analysis: Analysis, device: str) -> list[_Achieved]:
-    """Return what each contender achieves in each recipe on a device."""
+    """Return intensity and rate of each contender in each recipe on a device."""
     results = analysis.results
     return [
         (row.flops / row.bytes, row.flops / row.round_seconds.median, case.network, row.contender)
@@ -182,8 +184,8 @@ def _achieved(analysis: Analysis, device: str) -> list[_Achieved]:
 
 
 def _roofline(title: str, ceilings: Ceilings, marks: Sequence[_Achieved], chosen: Looks) -> Chart:
-    """Chart arithmetic against arithmetic intensity."""
-    picture = svg.picture(WIDTH, 460, f"Arithmetic achieved against its intensity. {title}")
+    """Chart operations per second against arithmetic intensity."""
+    picture = svg.picture(WIDTH, 460, f"Operations per second against their intensity, {title}")
     peak, copy = ceilings.flops_per_s, ceilings.bytes_per_s
     ridge = peak / copy
     x = svg.axis(
@@ -193,7 +195,7 @@ def _roofline(title: str, ceilings: Ceilings, marks: Sequence[_Achieved], chosen
         numbers.round_count,
     )
     rates = [rate for _, rate, *_ in marks]
-    # Room at the foot, a quarter of the height, for the names of the networks.
+    # The lowest quarter of the height is for the names of the networks.
     low, high = min(rates), max(*rates, peak * 1.3)
     y = svg.axis(
         [low / (high / low) ** (1 / 3), high], (412.0, _TOP), "FLOP/s", numbers.round_count
@@ -225,24 +227,23 @@ def _roofline(title: str, ceilings: Ceilings, marks: Sequence[_Achieved], chosen
     return Chart(
         title,
         svg.markup(picture),
-        f"The line is the best that was seen while measuring: {ceilings.how['flops_per_s']}, and "
-        f"{ceilings.how['bytes_per_s']}. "
-        "Arithmetic is counted on dense data: work that is left out because pixels are zero counts "
-        "as done, so a mark may lie above the roof. Marks that would hide each other stand "
-        "side by side, beside the line of their network.",
+        f"The line is the highest measured rate: {ceilings.how['flops_per_s']}, and "
+        f"{ceilings.how['bytes_per_s']}. Operations are counted on dense data, including those "
+        "that are skipped because pixels are zero, so a mark can be above the roof. Marks that "
+        "would overlap are moved sideways, away from the line of their network.",
     )
 
 
 def _turn(label: Element, degrees: float, x: float, y: float) -> None:
-    """Turn a label around a point."""
+    """Rotate a label around a point."""
     label.set("transform", f"rotate({degrees:.1f} {x:g} {y:g})")
 
 
 def phases(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
-    """Chart how the seconds of a training split, for each recipe."""
+    """Chart the seconds of each phase of a training, for each recipe."""
     steady = len(PHASES)
     for case in analysis.recipes():
-        rows = [standing.measurement for standing in analysis.of_case(case)]
+        rows = [row.measurement for row in analysis.of_case(case)]
         seconds = [
             {**{p: s for p, s in row.phases_s.items() if s > 0}, "steady": row.round_seconds.median}
             for row in rows
@@ -265,15 +266,15 @@ def phases(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
         yield Chart(case.name, svg.markup(picture))
 
 
-_PHASE_NAMES = ("setup", "transfer", "compile", "first call", "a steady epoch")
+_PHASE_NAMES = ("setup", "transfer", "compile", "first call", "steady epoch")
 PHASE_LOOKS = tuple(
-    Look(name, colour, shape, name != "a steady epoch")
-    for name, colour, shape in zip(_PHASE_NAMES, (4, 3, 5, 1, 0), (2, 4, 3, 1, 0), strict=True)
+    Look(name, color, shape, name != "steady epoch")
+    for name, color, shape in zip(_PHASE_NAMES, (4, 3, 5, 1, 0), (2, 4, 3, 1, 0), strict=True)
 )
 
 
 def growths(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
-    """Chart the time of a step against width and depth."""
+    """Chart the time per step against width and depth."""
     sweeps = dict.fromkeys((g.network, g.sweep) for g in analysis.growth if g.sweep != "batch")
     for network, sweep in sweeps:
         series = {
@@ -283,16 +284,16 @@ def growths(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
         }
         sizes = sorted({size for points in series.values() for size, _ in points})
         seconds = [value for points in series.values() for _, value in points]
-        picture = svg.picture(WIDTH, HEIGHT, f"Seconds of a step against {sweep}, {network}")
+        picture = svg.picture(WIDTH, HEIGHT, f"Seconds per step against {sweep}, {network}")
         x = svg.axis(sizes, (_LEFT, _RIGHT), sweep, "{:g}".format, ticks=sizes)
-        y = svg.axis(seconds, (_FOOT, _TOP), "time of a step", numbers.round_duration)
+        y = svg.axis(seconds, (_FOOT, _TOP), "time per step", numbers.round_duration)
         svg.draw_axes(picture, x, y)
         _lines(picture, x, y, series, chosen, "s")
         yield Chart(f"{network}, {sweep}", svg.markup(picture))
 
 
 def accuracies(results: ResultSet, chosen: Looks) -> Iterator[Chart]:
-    """Chart validation accuracy against seconds of training, a line for each seed."""
+    """Chart validation accuracy against seconds of training, with a line per seed."""
     for network, batch in dict.fromkeys((run.network, run.batch) for run in results.accuracy):
         runs = [
             run
@@ -309,7 +310,7 @@ def accuracies(results: ResultSet, chosen: Looks) -> Iterator[Chart]:
             "seconds of training",
             numbers.round_duration,
         )
-        # The scale is that of the errors: 98 to 99 % halves them, as 90 to 95 % does.
+        # The scale is logarithmic in the error: 98 to 99 % halves it, and so does 90 to 95 %.
         errors = [_error(value) for run in runs for value in run.accuracy]
         ticks = [tick for tick in _ERROR_TICKS if min(errors) * 0.8 <= tick <= max(errors) * 1.2]
         y = svg.axis(errors, (_TOP, _FOOT), "validation accuracy", _as_accuracy, ticks=ticks)
@@ -331,7 +332,7 @@ _ERROR_TICKS = (0.5, 0.2, 0.1, *(1 - target for target in TARGETS), 0.005, 0.002
 
 
 def _error(accuracy: float) -> float:
-    """The fraction that is wrong, kept on the scale: neither none, nor more than half."""
+    """Return the fraction of wrong predictions, limited to the range of the scale."""
     return min(max(1 - accuracy, 1e-4), _WORST_ERROR)
 
 

@@ -1,12 +1,12 @@
-"""The report as one HTML page that needs nothing but itself."""
+"""The report as a single HTML page without external files."""
 
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import charts, tables
+from benchmarks.report import charts, machine_tables, tables
 from benchmarks.report.analysis import Analysis
-from benchmarks.report.summary import summarise
-from benchmarks.results import TIMED_LEVELS
+from benchmarks.report.summary import summarize
+from benchmarks.storage.schema import TIMED_LEVELS
 from mnist_accel.errors import UsageError
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -21,7 +21,7 @@ def to_html(analysis: Analysis) -> str:
     try:
         import jinja2
     except ImportError as error:
-        raise UsageError("the HTML report needs jinja2; pip install jinja2") from error
+        raise UsageError("the HTML report needs jinja2; install it: pip install jinja2") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -33,7 +33,7 @@ def to_html(analysis: Analysis) -> str:
 
 
 def _content(analysis: Analysis) -> dict[str, Any]:
-    """Return what the template fills in."""
+    """Return the variables of the template."""
     results = analysis.results
     recipes = analysis.recipes()
     chosen = charts.looks(results)
@@ -48,10 +48,10 @@ def _content(analysis: Analysis) -> dict[str, Any]:
             for network, cases in by_network.items()
         }
     return {
-        "summary": summarise(analysis),
+        "summary": summarize(analysis),
         "results": results,
         "looks": [(look, charts.key(look)) for look in chosen.values()],
-        "own_looks": [(look, charts.key(look)) for look in chosen.values() if not look.is_peer],
+        "own_looks": [(look, charts.key(look)) for look in chosen.values() if not look.is_baseline],
         "phase_legend": [(look, charts.key(look)) for look in charts.PHASE_LOOKS],
         "recipes": tables.case_table(analysis, recipes, with_absent=True) if recipes else None,
         "details": details,
@@ -67,6 +67,6 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         "losses": tables.losses_tables(analysis),
         "memory": tables.memory_table(analysis),
         "missing": tables.missing_table(results),
-        "contenders": tables.contenders_table(results),
-        "host": tables.host_table(results),
+        "contenders": machine_tables.contenders_table(results),
+        "host": machine_tables.host_table(results),
     }

@@ -1,13 +1,13 @@
-"""The report as Markdown, for a README or an issue."""
+"""The report as Markdown, and the table of the README."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.report import numbers, tables
+from benchmarks.report import machine_tables, numbers, tables
 from benchmarks.report.analysis import Analysis
-from benchmarks.report.summary import summarise
+from benchmarks.report.summary import summarize
 from benchmarks.report.tables import Cell, Table
-from benchmarks.results import TIMED_LEVELS
+from benchmarks.storage.schema import TIMED_LEVELS
 from mnist_accel.errors import UsageError
 from mnist_accel.util.files import write_atomically
 
@@ -21,7 +21,7 @@ def to_markdown(analysis: Analysis) -> str:
 
 def _blocks(analysis: Analysis) -> Iterator[str]:
     results = analysis.results
-    summary = summarise(analysis)
+    summary = summarize(analysis)
     yield f"# Benchmarks of mnist_accel\n\n**{_escaped(summary.headline)}**\n"
     findings = (*summary.recipes, *summary.findings)
     if findings:
@@ -29,11 +29,11 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
     if summary.cautions:
         yield "".join(f"> {_escaped(caution)}\n" for caution in summary.cautions)
     yield (
-        "Everybody computes in float32 and never in TF32. "
-        "Median of all rounds, p10–p90 and their number n; ratios are speeds over that of the "
-        "fastest peer on the same kind of device, with the 95 % intervals in which a second run on "
-        "this machine is to be expected (bootstrap over passes and rounds); the floor follows from "
-        "counted operations and bytes and the measured ceilings.\n"
+        "All contenders compute in float32, without TF32. Times are medians of all n rounds, with "
+        "their 10th and 90th percentiles. Ratios are speeds divided by that of the fastest "
+        "baseline on the same kind of device; a second run on this machine is expected within the "
+        "95 % interval (bootstrap over passes and rounds). The roofline is the speed that the "
+        "counted operations and bytes allow at the measured peak rates.\n"
     )
     recipes = analysis.recipes()
     if recipes:
@@ -43,24 +43,27 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
         cases = [case for case in results.cases(level) if case not in recipes]
         if cases:
             table = tables.case_table(analysis, cases, with_absent=False)
-            heading = "training, other sizes" if level == "training" and recipes else level
-            yield f"## {heading.capitalize()}\n\n{render(table)}"
+            other = ", other sizes" if level == "training" and recipes else ""
+            yield f"## {level.capitalize()}{other}\n\n{render(table)}"
     for heading, table in (
-        *((f"Where {name} loses", table) for name, table in tables.losses_tables(analysis).items()),
+        *(
+            (f"Where {name} is slower", table)
+            for name, table in tables.losses_tables(analysis).items()
+        ),
         ("Before the steady state", tables.phases_table(analysis)),
         ("Time to accuracy", tables.accuracy_table(results)),
-        ("How cost grows", tables.growth_table(analysis)),
+        ("Growth of the cost", tables.growth_table(analysis)),
         ("Peak memory", tables.memory_table(analysis)),
-        ("Absent and failed", tables.missing_table(results)),
-        ("Who takes part", tables.contenders_table(results)),
-        ("The machine", tables.host_table(results)),
+        ("Absent and failed rows", tables.missing_table(results)),
+        ("Contenders", machine_tables.contenders_table(results)),
+        ("Machine and software", machine_tables.host_table(results)),
     ):
         if table.groups:
             yield f"## {heading}\n\n{render(table)}"
 
 
 def render(table: Table) -> str:
-    """Return a table in Markdown; headings of groups become a first column."""
+    """Return a table in Markdown; the headings of the groups become the first column."""
     grouped = bool(table.heading)
     columns = ((table.heading,) if grouped else ()) + table.columns
     numeric = ((False,) if grouped else ()) + table.numeric
@@ -86,7 +89,7 @@ def _cells(row: tuple[Cell, ...]) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Keep a text in its cell, and from being taken for markup."""
+    """Return a text as a single line, with the special characters of Markdown escaped."""
     plain = " ".join(text.split())
     for special in "\\`*_|<[":
         plain = plain.replace(special, f"\\{special}")
@@ -94,7 +97,7 @@ def _escaped(text: str) -> str:
 
 
 def readme_table(analysis: Analysis) -> str:
-    """Return a compact table: images per second of each recipe, by contender; the best in bold."""
+    """Return a table of images per second by recipe and contender, with the highest in bold."""
     results = analysis.results
     recipes = analysis.recipes()
     present = [
@@ -102,7 +105,7 @@ def readme_table(analysis: Analysis) -> str:
         for name in results.contenders
         if any(("training", case.name, name) in results.measurements for case in recipes)
     ]
-    columns = ("training, images/s", *present, "best of ours over the best peer")
+    columns = ("training, images/s", *present, "our best / best baseline")
     lines = [_row(columns), _row(["---"] + ["--:"] * (len(columns) - 1))]
     failed = {row.key for row in results.failed}
     for case in recipes:
@@ -126,24 +129,26 @@ def readme_table(analysis: Analysis) -> str:
     host = results.host
     threads = "thread" if host.threads == 1 else "threads"
     where = f"{host.cpu}, {host.threads} {threads}" + (f", {host.gpu}" if host.gpu else "")
-    return "\n".join(lines) + f"\n\nMedians on {_escaped(where)}; brackets: 95 % interval.\n"
+    return "\n".join(lines) + f"\n\nMedians on {_escaped(where)}; in parentheses: 95 % interval.\n"
 
 
 def write_readme_table(path: Path, analysis: Analysis) -> None:
-    """Replace what stands between the two markers of a file by the table of these results.
+    """Replace the text between the two markers of a file with the table of these results.
 
     Raises:
-        UsageError: the file cannot be read or written, or has not each marker once, in order.
+        UsageError: the file cannot be read or written, or lacks one of the markers.
     """
     try:
         text = path.read_text(encoding="utf-8")
         before, begin, rest = text.partition(BEGIN)
         _, end, after = rest.partition(END)
         if not (begin and end) or text.count(BEGIN) != 1 or text.count(END) != 1:
-            raise UsageError(f"{path} needs the lines {BEGIN} and {END}, each once, in this order")
+            raise UsageError(
+                f"{path} must contain the lines {BEGIN} and {END} once each, in this order"
+            )
         table = readme_table(analysis)
         write_atomically(path, f"{before}{BEGIN}\n{table}{END}{after}".encode())
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not a text in UTF-8") from error
+        raise UsageError(f"{path} is not UTF-8 text") from error
     except OSError as error:
         raise UsageError(f"cannot rewrite {path}: {error.strerror}") from error

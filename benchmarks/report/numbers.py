@@ -1,4 +1,4 @@
-"""Figures as people read them: three digits, and a unit that fits."""
+"""Formats figures with three significant digits and a suitable unit."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from benchmarks.statistics import Estimate
 
 NO_FIGURE = "–"
 UNSTEADY = "†"  # marks a row whose passes differ
-COMPILED_BEFORE = "¹"  # marks that nothing had to be compiled any more
+CACHED = "¹"  # marks a row whose code was in the cache on disk
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _BYTES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 
 
 def digits(value: float) -> str:
-    """Three significant digits, and all of those before the point."""
+    """Return three significant digits, and all digits before the decimal point."""
     if value == 0:
         return "0"
     rounded = float(f"{value:.3g}")
@@ -24,7 +24,7 @@ def digits(value: float) -> str:
 
 
 def _scaled(value: float, units: Sequence[tuple[float, str]]) -> tuple[float, str]:
-    """The largest unit of which there is at least one."""
+    """Return the largest unit that is not larger than the value."""
     rounded = float(f"{value:.3g}")  # 999.9 k is 1.00 M
     return next((unit for unit in units if rounded >= unit[0]), units[-1])
 
@@ -37,51 +37,51 @@ def _with_unit(value: float, units: Sequence[tuple[float, str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds: 1.23 s, 45.1 ms."""
+    """Format seconds: 1.23 s, 45.1 ms."""
     return _with_unit(seconds, _SECONDS)
 
 
 def count(value: float) -> str:
-    """A number of things, or of things per second: 812 k."""
+    """Format a count or a rate without a unit: 812 k."""
     return _with_unit(value, _COUNTS)
 
 
 def size(value: float | None) -> str:
-    """Bytes: 210 MiB."""
+    """Format bytes: 210 MiB."""
     return NO_FIGURE if value is None else _with_unit(value, _BYTES)
 
 
 def between(low: float, high: float, *, of_time: bool) -> str:
-    """A range in one unit, that of its upper end: 790–830 k."""
+    """Format a range in the unit of its upper end: 790–830 k."""
     units = _SECONDS if of_time else _COUNTS
     scale, unit = _scaled(high, units)
     return f"{digits(low / scale)}–{digits(high / scale)} {unit}".rstrip()
 
 
 def times(ratio: float) -> str:
-    """A ratio: 2.41×."""
+    """Format a ratio: 2.41×."""
     return f"{digits(ratio)}×"
 
 
 def interval(estimate: Estimate) -> str:
-    """The ends of an interval: 2.20–2.60."""
+    """Format an interval: 2.20–2.60."""
     return f"{digits(estimate.low)}–{digits(estimate.high)}"
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction in percent: 65 %, 1.9 %."""
+    """Format a fraction in percent: 65 %, 1.9 %."""
     if fraction is None:
         return NO_FIGURE
     return f"{100 * fraction:.{0 if fraction >= 0.0995 else 1}f} %"
 
 
 def round_count(value: float) -> str:
-    """A round number on an axis: 1 M."""
+    """Format a round number on an axis: 1 M."""
     return _round(value, _COUNTS)
 
 
 def round_duration(seconds: float) -> str:
-    """A round time on an axis: 100 ms."""
+    """Format a round time on an axis: 100 ms."""
     return _round(seconds, _SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""The results in words; every word of it follows from the figures."""
+"""The results in words; each sentence is derived from the figures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,28 +9,29 @@ from benchmarks.report import numbers
 from benchmarks.report.analysis import (
     UNSTEADY,
     Analysis,
-    Standing,
+    AnalyzedRow,
     TimeToAccuracy,
     crossover,
     rates_by_batch,
     times_to_accuracy,
 )
-from benchmarks.results import TIMED_LEVELS, ResultSet
+from benchmarks.storage.results import ResultSet
+from benchmarks.storage.schema import TIMED_LEVELS
 from mnist_accel.recipes.models import RECIPES
 
-_NAMED = 3  # how many of a longer list are named
-_IDLE = 0.5  # cores that may be busy with something else before that is said
+_MAX_NAMED = 3  # of a longer list, only this many items are named
+_IDLE_LOAD = 0.5  # load average up to which a machine counts as idle
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a reader takes along.
+    """The main results.
 
     Attributes:
         headline: one sentence.
-        recipes: a sentence for each recipe.
-        findings: a sentence for each other thing that matters.
-        cautions: why the figures may mean less than they seem to; a sentence each.
+        recipes: one sentence per recipe.
+        findings: one sentence per other result.
+        cautions: one sentence per reason to doubt the figures.
     """
 
     headline: str
@@ -39,8 +40,8 @@ class Summary:
     cautions: tuple[str, ...]
 
 
-def summarise(analysis: Analysis) -> Summary:
-    """Say what the results say."""
+def summarize(analysis: Analysis) -> Summary:
+    """Return the summary of an analysis."""
     findings = (
         *_losses(analysis),
         *_crossovers(analysis.results),
@@ -58,30 +59,28 @@ def summarise(analysis: Analysis) -> Summary:
 def _headline(analysis: Analysis) -> str:
     cases = analysis.recipes() or analysis.results.cases("training")
     rows = [row for row in map(analysis.fastest_own, cases) if row is not None]
-    compared = [row for row in rows if row.speed is not None]
+    ratios = [row.speed.value for row in rows if row.speed is not None]
     if not rows:
         return "No training of this project was measured."
-    if not compared:
+    if not ratios:
         return (
-            "There is no peer to compare with: the figures compare this project’s backends with "
-            "each other."
+            "No baseline was measured: the figures compare only this project’s backends with each "
+            "other."
         )
-    wins = sum(row.wins for row in compared)
-    losses = sum(row.loses for row in compared)
-    ratios = [row.speed.value for row in compared if row.speed]
-    share = f"all {wins}" if 1 < wins == len(compared) else f"{wins} of {len(compared)}"
-    what = f"recipes measured (of {len(RECIPES)})" if analysis.recipes() else "trainings"
-    if len(compared) < len(rows):
-        what += " that have one"
-    parts = [f"faster than the best peer in {share} {what}"]
+    wins, losses = sum(row.wins for row in rows), sum(row.loses for row in rows)
+    number = f"all {wins}" if 1 < wins == len(ratios) else f"{wins} of {len(ratios)}"
+    what = f"measured recipes (of {len(RECIPES)})" if analysis.recipes() else "trainings"
+    if len(ratios) < len(rows):
+        what += " with a baseline"
+    parts = [f"faster than the best baseline in {number} {what}"]
     if losses:
         parts.append(f"slower in {losses}")
-    if wins + losses < len(compared):
-        parts.append(f"not to be told apart in {len(compared) - wins - losses}")
+    if wins + losses < len(ratios):
+        parts.append(f"not significantly different in {len(ratios) - wins - losses}")
     slowest, middle, fastest = (numbers.times(f(ratios)) for f in (min, np.median, max))
     return (
         f"In training, this project’s fastest backend is {_listed(parts)}: "
-        f"{slowest} to {fastest} its speed, {middle} at the median."
+        f"{slowest} to {fastest} its speed, with a median of {middle}."
     )
 
 
@@ -92,17 +91,17 @@ def _recipes(analysis: Analysis) -> Iterator[str]:
             continue
         measurement = row.measurement
         rate = numbers.count(measurement.images / measurement.round_seconds.median)
-        yield f"{case.name}: {measurement.contender} trains {rate} images/s, {_against(row)}."
+        yield f"{case.name}: {measurement.contender} trains {rate} images/s, {_versus(row)}."
 
 
-def _against(row: Standing) -> str:
-    """How a row stands to the best peer."""
+def _versus(row: AnalyzedRow) -> str:
+    """Compare a row with the best baseline."""
     if row.speed is None:
-        return "with no peer to compare it with"
-    relation = "" if row.wins or row.loses else ", which noise may explain"
+        return "without a baseline to compare with"
+    significance = "" if row.wins or row.loses else ", not significant"
     return (
-        f"{numbers.times(row.speed.value)} the speed of {row.peer} "
-        f"({numbers.interval(row.speed)}){relation}"
+        f"{numbers.times(row.speed.value)} the speed of {row.baseline} "
+        f"({numbers.interval(row.speed)}){significance}"
     )
 
 
@@ -110,41 +109,42 @@ def _losses(analysis: Analysis) -> Iterator[str]:
     for name, contender in analysis.results.contenders.items():
         rows = [
             row
-            for row in analysis.standings.values()
+            for row in analysis.rows.values()
             if row.measurement.contender == name and row.speed is not None
         ]
-        if contender.is_peer or not rows:
+        if contender.is_baseline or not rows:
             continue
         measured = {row.measurement.case.level for row in rows}
         total = f"{len(rows)} rows of {_listed([one for one in TIMED_LEVELS if one in measured])}"
         lost = sorted((row for row in rows if row.loses), key=_speed)
-        behind = sorted((row for row in rows if row.is_behind), key=_speed)
-        text = f"{name} loses nowhere beyond noise, in {total}"
+        undecided = sorted((row for row in rows if row.is_undecided), key=_speed)
+        text = f"{name} is significantly slower than the best baseline in none of {total}"
         if lost:
-            which = "worst in" if len(lost) > _NAMED else "in"
-            text = f"{name} loses to the best peer in {len(lost)} of {total}, {which} "
-            text += "; ".join(_loss(row) for row in lost[:_NAMED])
-        if behind:
-            many = len(behind) > 1
+            which = "slowest in" if len(lost) > _MAX_NAMED else "in"
+            text = f"{name} is significantly slower than the best baseline in {len(lost)} of "
+            text += f"{total}, {which} "
+            text += "; ".join(_loss(row) for row in lost[:_MAX_NAMED])
+        if undecided:
+            rows_text = f"{len(undecided)} rows" if len(undecided) > 1 else "1 row"
             text += (
-                f"; undecided, with an interval that includes 1, {'are' if many else 'is'} "
-                f"{len(behind)} {'rows' if many else 'row'} where it is slower"
-                f"{', the worst' if many else ':'} {_loss(behind[0], with_interval=True)}"
+                f"; in {rows_text} it is slower, but the interval includes 1, "
+                f"{'at worst' if len(undecided) > 1 else 'in'} "
+                f"{_loss(undecided[0], with_interval=True)}"
             )
         yield f"{text}."
 
 
-def _loss(row: Standing, *, with_interval: bool = False) -> str:
-    """Name a row that is slower than the best peer, and say by how much."""
+def _loss(row: AnalyzedRow, *, with_interval: bool = False) -> str:
+    """Name a row that is slower than the best baseline, with the ratio."""
     assert row.speed is not None
     interval = f", {numbers.interval(row.speed)}" if with_interval else ""
     return (
         f"{row.measurement.case.level} {row.measurement.case.name} "
-        f"({numbers.times(row.speed.value)} the speed of {row.peer}{interval})"
+        f"({numbers.times(row.speed.value)} the speed of {row.baseline}{interval})"
     )
 
 
-def _speed(row: Standing) -> float:
+def _speed(row: AnalyzedRow) -> float:
     assert row.speed is not None
     return row.speed.value
 
@@ -156,32 +156,32 @@ def _crossovers(results: ResultSet) -> Iterator[str]:
     }
     found = [f"{batch:.0f} ({network})" for network, batch in batches.items() if batch is not None]
     if found:
-        yield f"In training, the GPU overtakes the processor at a batch of about {_listed(found)}."
+        yield f"In training, the GPU is faster than the CPU from a batch of {_listed(found)}."
 
 
 def _accuracy(results: ResultSet) -> Iterator[str]:
-    """For each network, who is first at the highest accuracy that anybody reached.
+    """For each network, name the contender that is first at the highest accuracy reached.
 
-    To reach it at times is not to reach it: whoever failed with fewer seeds goes first, and those
-    who failed with more are named where they were sooner.
+    The contender with the fewest failed seeds is first. Contenders with more failed seeds are named
+    if the median of their other seeds is lower.
     """
     reached = [time for time in times_to_accuracy(results) if time.seconds]
     for network, batch in dict.fromkeys((time.network, time.batch) for time in reached):
-        here = [time for time in reached if (time.network, time.batch) == (network, batch)]
-        target = max(time.target for time in here)
-        here = sorted((time for time in here if time.target == target), key=_median_seconds)
-        best = min(here, key=lambda time: time.seeds - len(time.seconds))
+        same_case = [time for time in reached if (time.network, time.batch) == (network, batch)]
+        target = max(time.target for time in same_case)
+        times = sorted((time for time in same_case if time.target == target), key=_median_seconds)
+        best = min(times, key=lambda time: time.seeds - len(time.seconds))
         text = (
-            f"{network}, batch {batch}, reaches {target:.0%} on the validation split soonest with "
+            f"{network}, batch {batch}, reaches {target:.0%} validation accuracy first with "
             f"{best.contender}: {numbers.duration(_median_seconds(best))}, "
             f"{np.median(best.epochs):g} epochs, {_of_seeds(best)}"
         )
-        place = here.index(best)
-        near = [time for time in here[place + 1 :] if min(time.seconds) <= max(best.seconds)]
+        place = times.index(best)
+        near = [time for time in times[place + 1 :] if min(time.seconds) <= max(best.seconds)]
         if near:
             names = _listed([time.contender for time in near])
-            text += f"; seeds of {names} were as fast, so chance may have decided"
-        for time in here[:place]:
+            text += f"; the seeds of {names} overlap, so the order may be chance"
+        for time in times[:place]:
             text += (
                 f"; {time.contender} needed {numbers.duration(_median_seconds(time))}, "
                 f"{_of_seeds(time)}"
@@ -194,71 +194,69 @@ def _median_seconds(time: TimeToAccuracy) -> float:
 
 
 def _of_seeds(time: TimeToAccuracy) -> str:
-    """What a median of seconds stands for: of how many seeds, and how far they spread."""
+    """State of which seeds a figure is the median, with their range."""
     reached = len(time.seconds)
     which = f"all {time.seeds}" if reached == time.seeds else f"the {reached} of {time.seeds}"
-    seeds = f"{which} seeds" + (" that did" if reached < time.seeds else "")
+    seeds = f"{which} seeds" + (" that reached it" if reached < time.seeds else "")
     spread = numbers.between(min(time.seconds), max(time.seconds), of_time=True)
     return f"medians of {seeds} ({spread})"
 
 
 def _missing(results: ResultSet) -> Iterator[str]:
     for row in results.failed:
-        yield (f"{row.contender} has no time for {row.level} {row.case}: it failed ({row.reason}).")
+        yield f"{row.contender} has no time for {row.level} {row.case}: it failed ({row.reason})."
     measured = {measurement.contender for measurement in results.measurements.values()}
     reasons = {row.contender: row.reason for row in results.absent if row.contender not in measured}
     if reasons:
         listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-        yield f"Absent altogether: {listed}."
+        yield f"Not measured at all: {listed}."
 
 
 def _cautions(results: ResultSet) -> Iterator[str]:
     if not all(run.complete for run in results.runs):
-        yield "The run did not come to its end; rows are missing."
+        yield "The run is incomplete; rows are missing."
     if results.host.dirty:
-        yield "The code had changes that are not in the commit it names."
+        yield "The code had uncommitted changes."
     passes = [len(measurement.rounds) for measurement in results.measurements.values()]
-    single = sum(count == 1 for count in passes)
+    single, pairs = passes.count(1), passes.count(2)
     if single:
         yield (
-            f"{single} of {len(passes)} rows come from a single pass: their intervals cover the "
-            "noise within it alone, and are too narrow."
+            f"{single} of {len(passes)} rows have a single pass: their intervals cover only the "
+            "noise within it and are too narrow."
         )
-    pairs = sum(count == 2 for count in passes)
     if pairs:
         yield (
-            f"{pairs} of {len(passes)} rows come from two passes: so few say little about others, "
-            "so their intervals are very wide."
+            f"{pairs} of {len(passes)} rows have two passes: their intervals are very wide, "
+            "because two passes tell little about the variation between passes."
         )
     loads = results.host.load_average
-    # Each file brings those of its start, the last minute's first, and those of its end.
+    # Each file has three values from its start, the last minute's first, and three from its end.
     at_start = max(loads[:: max(1, len(loads) // len(results.runs))], default=0.0)
-    if at_start > _IDLE:
+    if at_start > _IDLE_LOAD:
         yield (
-            f"The machine was not idle when the measuring began: the load average was "
-            f"{at_start:.1f}."
+            f"The machine was not idle when the run started: the load average was {at_start:.1f}."
         )
-    busy = max(loads, default=0.0)
-    if busy > results.host.cores + 1:
-        yield f"The machine was busy: its load average was up to {busy:.1f}."
+    highest = max(loads, default=0.0)
+    if highest > results.host.cores + 1:
+        yield f"The machine was busy: the load average was up to {highest:.1f}."
 
 
 def _unsteady(analysis: Analysis) -> Iterator[str]:
-    rows = [row for row in analysis.standings.values() if row.unsteadiness > UNSTEADY]
-    rows.sort(key=lambda row: row.unsteadiness, reverse=True)
+    rows = [row for row in analysis.rows.values() if row.pass_ratio > UNSTEADY]
+    rows.sort(key=lambda row: row.pass_ratio, reverse=True)
     if rows:
         named = "; ".join(
             f"{row.measurement.case.level} {row.measurement.case.name}, "
-            f"{row.measurement.contender} ({numbers.times(row.unsteadiness)})"
-            for row in rows[:_NAMED]
+            f"{row.measurement.contender} ({numbers.times(row.pass_ratio)})"
+            for row in rows[:_MAX_NAMED]
         )
-        which = "most in " if len(rows) > _NAMED else ""
+        which = "most in " if len(rows) > _MAX_NAMED else ""
         yield (
             f"Passes differ by more than a factor of {UNSTEADY:g} in {len(rows)} of "
-            f"{len(analysis.standings)} rows (marked {numbers.UNSTEADY}), {which}{named}."
+            f"{len(analysis.rows)} rows (marked {numbers.UNSTEADY}), {which}{named}."
         )
 
 
 def _listed(parts: Sequence[str]) -> str:
-    """Join with commas, and "and" before the last."""
+    """Join with commas, and with "and" before the last part."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))

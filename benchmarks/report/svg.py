@@ -1,7 +1,7 @@
-"""Charts as SVG for a page: no fixed colours, so that the page's light, dark and print styles hold.
+"""Elements of charts as SVG, without colors: those come from the light, dark or print style.
 
-A contender is told by three things at once: its colour (class `k0`, `k1`, … of the page), the shape
-of its marks, and whether it is ours (solid line, filled marks) or a peer (dashed line, open marks).
+Three properties identify a contender: its color (class `k0`, `k1`, … of the page), the shape of its
+marks, and whether it is ours (solid line, filled marks) or a baseline (dashed line, open marks).
 """
 
 import math
@@ -13,8 +13,8 @@ Point = tuple[float, float]
 
 MARKS = 6
 _MARK = 4.5
-_APART = 2.2 * _MARK  # between the middles of marks that hardly touch
-# From one line of text to the next: letters are larger on a phone, where charts shrink.
+_APART = 2.2 * _MARK  # distance between the centers of adjacent marks
+# Height of a line of text, which is larger on a phone, where charts are scaled down.
 LINE = 19.0
 
 
@@ -23,14 +23,14 @@ class Look:
     """How a contender is drawn."""
 
     name: str
-    colour: int
+    color: int
     mark: int
-    is_peer: bool
+    is_baseline: bool
 
     @property
     def classes(self) -> str:
-        """Classes of the page's style."""
-        return f"k{self.colour} {'peer' if self.is_peer else 'own'}"
+        """CSS classes."""
+        return f"k{self.color} {'baseline' if self.is_baseline else 'own'}"
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Axis:
     Attributes:
         low: the value at `start`.
         high: the value at `end`.
-        start: position in the picture.
-        end: likewise.
+        start: position of the start in the picture.
+        end: position of the end in the picture.
         ticks: values with their labels.
-        title: what is measured, and its unit.
+        title: quantity and unit.
     """
 
     low: float
@@ -60,14 +60,14 @@ class Axis:
 
 
 def decades(low: float, high: float) -> list[float]:
-    """Return round values of a logarithmic axis: powers of ten, more where these are too few."""
+    """Return round values for a logarithmic axis: powers of ten, and multiples if there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in ((1,), (1, 3), (1, 2, 5)):
         ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
         inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
         if len(inside) >= 3:
             break
-    every = math.ceil(len(inside) / 5)  # "100 ms" fits so often across a chart
+    every = math.ceil(len(inside) / 5)  # five labels such as "100 ms" fit side by side
     return inside[::every]
 
 
@@ -79,7 +79,7 @@ def axis(
     *,
     ticks: Sequence[float] | None = None,
 ) -> Axis:
-    """Return an axis that has room for some values; with round ticks unless they are given."""
+    """Return an axis that contains all values; by default with round ticks."""
     values = [*values, *(ticks or ())]
     room = (max(values) / min(values)) ** 0.04 * 1.05
     low, high = min(values) / room, max(values) * room
@@ -88,7 +88,7 @@ def axis(
 
 
 def picture(width: int, height: int, description: str) -> Element:
-    """Return an empty picture that scales with the page."""
+    """Return an empty picture that is scaled to the width of its container."""
     return Element(
         "svg",
         {
@@ -100,14 +100,14 @@ def picture(width: int, height: int, description: str) -> Element:
 
 
 def markup(element: Element) -> str:
-    """Return an element as text for a page; inline, it needs no declaration of a namespace."""
+    """Return an element as text for an HTML page, which needs no namespace declaration."""
     return tostring(element, encoding="unicode")
 
 
 def text(
     parent: Element, x: float, y: float, content: str, *, anchor: str = "start", kind: str = ""
 ) -> Element:
-    """Write at a position; y is the base line."""
+    """Add text at a position; y is its baseline."""
     attributes = {"x": f"{x:g}", "y": f"{y:g}", "text-anchor": anchor}
     element = SubElement(parent, "text", attributes | ({"class": kind} if kind else {}))
     element.text = content
@@ -121,13 +121,13 @@ def line(parent: Element, start: Point, end: Point, kind: str) -> None:
 
 
 def path(parent: Element, points: Sequence[Point], kind: str) -> None:
-    """Draw a line through points."""
+    """Draw a line through all points."""
     steps = " ".join(f"{x:g},{y:g}" for x, y in points)
     SubElement(parent, "polyline", {"points": steps, "class": kind})
 
 
 def mark(parent: Element, x: float, y: float, look: Look, note: str = "") -> None:
-    """Draw the mark of a contender; `note` shows when it is pointed at."""
+    """Draw the mark of a contender; `note` is its tooltip."""
     shape = SubElement(
         parent, "path", {"d": _outline(look.mark, x, y), "class": f"mark {look.classes}"}
     )
@@ -136,7 +136,7 @@ def mark(parent: Element, x: float, y: float, look: Look, note: str = "") -> Non
 
 
 def _outline(shape: int, x: float, y: float) -> str:
-    """One of six shapes of about the same weight, as a path."""
+    """Return one of six shapes of similar area as a path."""
     r = _MARK
     if shape % MARKS == 0:  # circle
         return f"M{x - r:g} {y:g}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0z"
@@ -154,7 +154,7 @@ def _outline(shape: int, x: float, y: float) -> str:
 
 
 def draw_axes(parent: Element, x: Axis, y: Axis) -> None:
-    """Draw frame, grid and labels of a chart; the upright axis may start at its top or foot."""
+    """Draw frame, grid and labels of a chart; the y axis may start at the top or the bottom."""
     top, foot = sorted((y.start, y.end))
     for value, label in y.ticks:
         line(parent, (x.start, y(value)), (x.end, y(value)), "grid")
@@ -168,7 +168,7 @@ def draw_axes(parent: Element, x: Axis, y: Axis) -> None:
 
 
 def apart(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move positions as little as need be so that neighbours are `gap` apart, within bounds."""
+    """Return the positions, moved as little as necessary to be `gap` apart, within bounds."""
     order = sorted(range(len(positions)), key=positions.__getitem__)
     placed = [positions[index] for index in order]
     for index in range(1, len(placed)):
@@ -185,7 +185,7 @@ def apart(positions: Sequence[float], gap: float, low: float, high: float) -> li
 
 
 def side_by_side(points: Sequence[Point], low: float, high: float) -> list[Point]:
-    """Move the points of marks sideways, within bounds, as little as need be for all to be seen."""
+    """Return the points, moved sideways as little as necessary so that no two marks overlap."""
     placed: list[Point] = []
     for x, y in points:
         steps = range(round((high - low) / _MARK))
@@ -200,7 +200,7 @@ def side_by_side(points: Sequence[Point], low: float, high: float) -> list[Point
 
 
 def label_ends(parent: Element, ends: Sequence[tuple[Look, Point]], x: float, y: Axis) -> None:
-    """Write the name of each line beside its end, with a thread from one to the other."""
+    """Write the name of each line next to its end, with a thin line between them."""
     heights = apart([point[1] for _, point in ends], LINE, y.end + 4, y.start - 2)
     for (look, point), height in zip(ends, heights, strict=True):
         if abs(height - point[1]) > 3 or x - point[0] > 12:

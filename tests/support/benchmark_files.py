@@ -1,21 +1,25 @@
-"""Result files as a run of the benchmarks would write them, made up, with plausible figures."""
+"""Generates result files of the benchmarks with plausible times, and analyzes them."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.report.analysis import Analysis, analyze
+from benchmarks.storage.results import load_results
+
 BATCHES = (1, 10, 64, 512, 4096)
-# Microseconds of a training step: a fixed part, and one for each image.
+# `step` is the time of a training step in microseconds: a constant, and a time per image.
 NETWORKS = {
     "two-layer": {"batch": 512, "width": 50, "depth": 2, "flops": 159_000, "step": (40, 1.1)},
     "cnn": {"batch": 1, "width": None, "depth": 2, "flops": 276_000, "step": (60, 9.0)},
     "lenet": {"batch": 64, "width": 120, "depth": 5, "flops": 2_280_000, "step": (90, 40.0)},
 }
 OPERATIONS = {"linear forward 784×50": (30, 0.9), "conv2d forward 16×6×5×5": (20, 9.0)}
-# How many times the fixed part and the part for each image these take.
+# Factors of the constant and of the time per image, by contender.
 PACE = {
     "numpy": (1.5, 2.6),
     "numba": (1.0, 1.0),
@@ -24,22 +28,24 @@ PACE = {
     "cupy": (12.0, 0.02),
     "torch-cuda-graph": (3.0, 0.03),
 }
-PEERS = ("torch-eager", "jax", "torch-cuda-graph")
-ON_GPU = ("cupy", "torch-cuda-graph")
+BASELINES = ("torch-eager", "jax", "torch-cuda-graph")
+GPU_CONTENDERS = ("cupy", "torch-cuda-graph")
+# Contenders of a machine with a GPU.
+ON_GPU = ("numpy", "numba", "cupy", "torch-eager", "jax", "torch-cuda-graph")
 
 
 @dataclass
-class Laboratory:
-    """Makes result files.
+class GeneratedResults:
+    """Generates result files.
 
     Attributes:
-        contenders: who takes part; "cupy" and "torch-cuda-graph" compute on a GPU.
+        contenders: contenders with times; "cupy" and "torch-cuda-graph" compute on a GPU.
         passes: number of passes.
-        rounds: rounds in each.
-        seed: of the noise.
-        pass_noise: standard deviation of the logarithm of a pass's pace, for each row.
-        round_noise: likewise of a round.
-        slower: how many times the usual seconds rows take, by contender or (case, contender).
+        rounds: rounds per pass.
+        seed: seed of the noise.
+        pass_noise: standard deviation of the logarithm of the time of a pass, for each row.
+        round_noise: standard deviation of the logarithm of the time of a round.
+        slower: factors of the usual time, by contender or (case, contender).
     """
 
     contenders: tuple[str, ...] = ("numpy", "numba", "torch-eager", "jax")
@@ -138,17 +144,17 @@ class Laboratory:
                 "flops": case["flops"] * case["images"],
                 "bytes": 784 * case["images"],
                 "contender": contender,
-                "is_peer": contender in PEERS,
+                "is_peer": contender in BASELINES,
                 "pass": number,
                 "phases_s": {
                     "setup": 0.004 + 0.01 * rng.random(),
-                    "transfer": 0.03 if contender in ON_GPU else 0.0,
+                    "transfer": 0.03 if contender in GPU_CONTENDERS else 0.0,
                     "compile": 0.6 * compiled,
                     "first_call": 0.4 * compiled + 1.1 * seconds,
                 },
                 "check": {"difference": 2.1e-7, "tolerance": 1e-5, "against": "float64"},
                 "peak_host_bytes": None if case["level"] != "training" else 210_000_000,
-                "peak_device_bytes": 66_000_000 if contender in ON_GPU else None,
+                "peak_device_bytes": 66_000_000 if contender in GPU_CONTENDERS else None,
             },
             "stats": {"data": [float(value) for value in seconds * np.exp(noise)]},
         }
@@ -208,8 +214,8 @@ class Laboratory:
             },
             "contenders": {
                 name: {
-                    "is_peer": name in (*PEERS, "torch-compile"),
-                    "device": "gpu" if name in ON_GPU else "cpu",
+                    "is_peer": name in (*BASELINES, "torch-compile"),
+                    "device": "gpu" if name in GPU_CONTENDERS else "cpu",
                     "versions": {name.split("-")[0]: "2.13.0"},
                     "threads": 2,
                 }
@@ -235,13 +241,13 @@ class Laboratory:
         epoch = 1e-6 * (fixed * overhead + each * pace * 64) * 860
         best = 0.975 if network == "two-layer" else 0.992
         epochs = np.arange(1, 11)
-        # A seed in five of the small network does not learn.
+        # One of five seeds of the small network does not learn.
         stuck = network == "two-layer" and seed == 4
         curve = best - 0.12 * np.exp(-epochs / 2.0) + rng.normal(0, 0.0015, 10)
         return {
             "network": network,
             "contender": contender,
-            "is_peer": contender in PEERS,
+            "is_peer": contender in BASELINES,
             "batch": 64,
             "seed": seed,
             "target": 0.99,
@@ -259,3 +265,37 @@ def _ceilings(flops_per_s: float, bytes_per_s: float) -> dict[str, Any]:
             "bytes_per_s": "copy of 256 MiB, read and written",
         },
     }
+
+
+def analyze_generated(
+    folder: Path,
+    generated: GeneratedResults,
+    change: Callable[[dict[str, Any]], None] | None = None,
+) -> Analysis:
+    """Write a result file into a folder, changed by `change`, and return its analysis."""
+    document = generated.document()
+    if change is not None:
+        change(document)
+    path = folder / "results.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return analyze(load_results([path]))
+
+
+def set_accuracy_seconds(
+    document: dict[str, Any], seconds_of: Mapping[str, Sequence[float | None]]
+) -> None:
+    """Make the seeds of each contender reach 95 % after these seconds; None: not at all."""
+    document["mnist_accel"]["accuracy"] = [
+        {
+            "network": "lenet",
+            "contender": contender,
+            "is_peer": contender == "jax",
+            "batch": 64,
+            "seed": seed,
+            "target": 0.95,
+            "seconds": [second or 1.0],
+            "accuracy": [0.5 if second is None else 0.96],
+        }
+        for contender, seconds in seconds_of.items()
+        for seed, second in enumerate(seconds)
+    ]

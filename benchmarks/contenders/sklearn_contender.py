@@ -1,0 +1,217 @@
+"""scikit-learn's `MLPClassifier`, for the networks that it can express.
+
+scikit-learn takes a second to import and may be missing, so this module imports it inside
+functions.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import Availability
+from benchmarks.contenders.base import (
+    Contender,
+    HostArray,
+    HostArrays,
+    InferenceSession,
+    OperationSession,
+    OperationTask,
+    TrainingSession,
+    TrainingTask,
+)
+from benchmarks.host import blas_threads
+from mnist_accel.nn import SGD, Linear, Network, UpdateRule
+
+ACTIVATIONS = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
+
+
+class Sklearn(Contender):
+    """`MLPClassifier.partial_fit`, one call per epoch."""
+
+    name: ClassVar[str] = "scikit-learn"
+
+    def availability(self) -> Availability:
+        """Return whether scikit-learn can be imported."""
+        try:
+            version = _sklearn().__version__
+        except (ImportError, OSError) as error:
+            return Availability(
+                False, f"scikit-learn does not work: {error}", "pip install scikit-learn"
+            )
+        return Availability(True, f"scikit-learn {version}")
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of scikit-learn and NumPy, and the threads of NumPy's BLAS."""
+        return {
+            "scikit-learn": str(_sklearn().__version__),
+            "numpy": np.__version__,
+            "threads": str(blas_threads()),
+        }
+
+    def skip_reason(self, task: TrainingTask) -> str:
+        """Return why `MLPClassifier` does not support the training; empty if it does."""
+        optimizer = task.optimizer
+        if optimizer.weight_decay:
+            return "its weight decay excludes biases"
+        if not isinstance(optimizer, SGD):
+            return (
+                "it has only SGD and an Adam that adds eps before the bias correction, "
+                f"not {type(optimizer).__name__}"
+            )
+        return _network_skip_reason(task.model)
+
+    def inference_skip_reason(self, model: Network, batch_size: int) -> str:
+        """Return why `MLPClassifier` does not support the network; empty if it does."""
+        return _network_skip_reason(model)
+
+    def training(self, task: TrainingTask) -> TrainingSession:
+        """Prepare an `MLPClassifier`."""
+        return _Training(task)
+
+    def inference(self, model: Network) -> InferenceSession:
+        """Prepare `predict_proba`."""
+        classifier = _classifier(model, SGD(), batch_size=1, seed=0)
+        shift = np.float32(model.pixel_shift)
+
+        def predict(images: NDArray[np.float32]) -> HostArray:
+            with _without_checks():
+                return np.asarray(classifier.predict_proba(images + shift if shift else images))
+
+        return predict
+
+    def operation(self, task: OperationTask) -> OperationSession | None:
+        """Return None: scikit-learn has no single operations."""
+        return None
+
+
+def _sklearn() -> Any:
+    import sklearn
+
+    return sklearn
+
+
+def _network_skip_reason(model: Network) -> str:
+    """Return why `MLPClassifier` cannot express this network; empty if it can."""
+    *hidden, last = model.layers
+    linear, activations = hidden[::2], {layer.kind for layer in hidden[1::2]}
+    if model.loss.kind != "softmax_cross_entropy":
+        return f"its loss is softmax cross-entropy, not {model.loss.kind.replace('_', ' ')}"
+    if (
+        not all(isinstance(layer, Linear) and layer.bias for layer in (*linear, last))
+        or len(activations) != 1
+        or not activations <= ACTIVATIONS.keys()
+    ):
+        return "its layers are all linear, with the same activation between them"
+    return ""
+
+
+def _classifier(model: Network, optimizer: SGD, *, batch_size: int, seed: int) -> Any:
+    """Return a classifier with the weights of the network, before its first step.
+
+    Raises:
+        ValueError: `MLPClassifier` cannot express this network.
+    """
+    if reason := _network_skip_reason(model):
+        raise ValueError(f"MLPClassifier cannot express {model.name}: {reason}")
+    from sklearn.neural_network import MLPClassifier
+
+    *hidden, _ = model.layers
+    classifier = MLPClassifier(
+        [layer.units for layer in hidden if isinstance(layer, Linear)],
+        activation=ACTIVATIONS[hidden[1].kind],
+        solver="sgd",
+        alpha=0.0,
+        batch_size=1,
+        learning_rate_init=optimizer.lr,
+        momentum=optimizer.momentum,
+        nesterovs_momentum=optimizer.nesterov,
+        random_state=np.random.RandomState(seed),  # an int would give each epoch the same order
+    )
+    # Only training creates the attributes of a trained classifier. One step on a blank image
+    # creates them; then the weights are replaced, and the private optimizer is deleted.
+    blank = np.zeros((1, *model.input_shape), np.float32)
+    classifier.partial_fit(blank, [0], classes=np.arange(model.classes))
+    del classifier._optimizer
+    classifier.set_params(batch_size=batch_size)
+    state = model.state_dict()
+    classifier.coefs_ = [state[name] for name in state if name.startswith("W")]
+    classifier.intercepts_ = [state[name] for name in state if name.startswith("b")]
+    return classifier
+
+
+def _without_checks() -> Any:
+    """Skip the search for NaN and the validation of settings, which take time in each call."""
+    return _sklearn().config_context(assume_finite=True, skip_parameter_validation=True)
+
+
+class _Training(TrainingSession):
+    """`partial_fit` trains once on all images that it is given, shuffled, in batches."""
+
+    def __init__(self, task: TrainingTask) -> None:
+        self._task = task
+        self._images = task.pixels()
+        self.reset()
+
+    def run(self) -> None:
+        """Train one epoch."""
+        self._train(self._classifier, self._images, self._task.labels)
+
+    def reset(self) -> None:
+        """Create a new classifier."""
+        task = self._task
+        self._classifier = _classifier(
+            task.model, _sgd(task.optimizer), batch_size=task.batch_size, seed=task.seed
+        )
+        self._classifier.set_params(shuffle=not task.is_full_batch)
+
+    def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
+        """Return the change of the weights in one SGD step of a copy, divided by its learning rate.
+
+        The learning rate is so large that rounding of the old weights does not affect the result.
+        """
+        other = copy.deepcopy(self._classifier)
+        lr = np.float32(2.0**24)
+        other.set_params(learning_rate_init=float(lr), momentum=0.0, batch_size=len(rows))
+        if hasattr(other, "_optimizer"):
+            del other._optimizer
+        before = _named(other)
+        self._train(other, self._images[rows], self._task.labels[rows])
+        return {name: (before[name] - weight) / lr for name, weight in _named(other).items()}
+
+    def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
+        """Train on one batch per call, because an epoch returns only its mean loss."""
+        return [self._update(rows) for rows in batches]
+
+    def weights(self) -> HostArrays:
+        """Return copies of the coefficients and intercepts."""
+        return _named(self._classifier)
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return the predictions of the classifier."""
+        return np.asarray(self._classifier.predict(self._task.pixels(images)), np.int64)
+
+    def _update(self, rows: NDArray[np.int64]) -> float:
+        self._train(self._classifier, self._images[rows], self._task.labels[rows])
+        return float(self._classifier.loss_)
+
+    @staticmethod
+    def _train(classifier: Any, images: HostArray, labels: NDArray[np.int64]) -> None:
+        with _without_checks():
+            classifier.partial_fit(images, labels)
+
+
+def _sgd(optimizer: UpdateRule) -> SGD:
+    assert isinstance(optimizer, SGD), "skip_reason() excludes others"
+    return optimizer
+
+
+def _named(classifier: Any) -> dict[str, HostArray]:
+    pairs = zip(classifier.coefs_, classifier.intercepts_, strict=True)
+    return {
+        name: array.copy()
+        for number, (weight, bias) in enumerate(pairs, start=1)
+        for name, array in ((f"W{number}", weight), (f"b{number}", bias))
+    }

@@ -1,0 +1,86 @@
+"""The tables of the contenders and of the machine."""
+
+from collections.abc import Iterator, Mapping
+
+from backends.numba.threads import MIN_IMAGES_PER_THREAD
+from benchmarks.report import numbers
+from benchmarks.report.tables import Cell, Group, Table, contender_kind, make_table
+from benchmarks.storage.results import ResultSet
+
+_KINDS = {"": "this project", "baseline": "baseline", "scale": "for scale, not compared with"}
+
+
+def contenders_table(results: ResultSet) -> Table:
+    """Return the table of the contenders, with versions and threads."""
+    rows = [
+        (
+            Cell(name),
+            Cell(_KINDS[contender_kind(results, name)]),
+            Cell(
+                ", ".join(f"{library} {version}" for library, version in contender.versions.items())
+            ),
+            Cell(str(contender.threads)),
+        )
+        for name, contender in results.contenders.items()
+    ]
+    return make_table(
+        ("", "kind", "versions", "threads"),
+        [Group("", tuple(rows))],
+        texts=(1, 2),
+        notes=_thread_notes(results),
+    )
+
+
+def _thread_notes(results: ResultSet) -> Iterator[str]:
+    numba = results.contenders.get("numba")
+    if numba is not None and numba.threads > 1:
+        yield (
+            "The threads are the maximum that each may use; numba uses one thread for batches "
+            f"below {2 * MIN_IMAGES_PER_THREAD}."
+        )
+
+
+def host_table(results: ResultSet) -> Table:
+    """Return the table of the facts about the machine, the software and the runs."""
+    host = results.host
+    pools = (
+        f"{pool.name} {pool.version or ''}, {pool.threads} threads".replace(" ,", ",")
+        for pool in host.blas
+    )
+    facts = {
+        "CPU": host.cpu,
+        "cores": f"{host.cores}, {host.threads} of them used",
+        "vector width": f"{host.vector_width_bits} bits" if host.vector_width_bits else "unknown",
+        "memory": numbers.size(host.memory_bytes) if host.memory_bytes else "unknown",
+        "GPU": host.gpu or "none",
+        "GPU driver": host.gpu_driver or "none",
+        "operating system": host.os,
+        "Python": host.python,
+        "BLAS and thread pools": "; ".join(pools) or "none",
+        "Numba threading layer": host.numba_threading_layer or "none",
+        "load average at start and end": ", ".join(f"{load:.2f}" for load in host.load_average),
+        "versions": _listed_versions(host.versions),
+        "commit": (host.commit or "unknown") + (" with uncommitted changes" if host.dirty else ""),
+        **dict(_ceiling_facts(results)),
+        "runs": "; ".join(
+            f"{path.name}: {run.profile} ({', '.join(run.levels)}), {run.passes} passes, "
+            f"seed {run.seed}, {run.threads} threads, {run.started} to {run.finished}"
+            + ("" if run.complete else ", not complete")
+            for path, run in zip(results.paths, results.runs, strict=True)
+        ),
+    }
+    rows = [(Cell(name), Cell(text)) for name, text in facts.items()]
+    return make_table(("fact", "value"), [Group("", tuple(rows))], texts=(1,))
+
+
+def _listed_versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _ceiling_facts(results: ResultSet) -> Iterator[tuple[str, str]]:
+    """Yield the highest rates of each device, and how they were measured."""
+    for device, best in results.ceilings.items():
+        rate = numbers.count(best.flops_per_s)
+        yield f"peak arithmetic, {device.upper()}", f"{rate}FLOP/s, {best.how['flops_per_s']}"
+        rate = numbers.count(best.bytes_per_s)
+        yield f"peak memory bandwidth, {device.upper()}", f"{rate}B/s, {best.how['bytes_per_s']}"

@@ -1,0 +1,322 @@
+"""The pytest hooks and fixtures that turn cases into tests of pytest-benchmark.
+
+Each pair of case and contender is measured once per pass. The pairs of all passes are shuffled
+together, so that a machine that slows down slows all contenders.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.contenders import contenders
+from benchmarks.contenders.base import Contender
+from benchmarks.host import host_facts, usable_cores
+from benchmarks.session.settings import CASES, FULL_ONLY, LEFT_OUT, RunRequest, open_journal
+from benchmarks.storage.files import write_document
+from benchmarks.storage.journal import Absent, Failed, Journal, Machine, RowStarted
+from benchmarks.storage.schema import ContenderFacts
+from benchmarks.suite.accuracy import prepare_accuracy
+from benchmarks.suite.cases import LEVELS, PROFILES, AccuracyCase
+from benchmarks.suite.ceilings import measure_ceilings
+from benchmarks.suite.checks import CheckError
+from benchmarks.suite.preparer import LEVEL_OF, Case, NotComparableError, Preparer
+from mnist_accel.errors import UsageError
+
+# Seconds of measurement per pair and pass.
+BUDGET_S = {"quick": 0.07, "full": 0.3}
+ACCURACY_SEEDS = 3
+COMPLETE = (
+    pytest.ExitCode.OK,
+    pytest.ExitCode.TESTS_FAILED,
+    # In a continued run, the earlier part may have measured everything.
+    pytest.ExitCode.NO_TESTS_COLLECTED,
+)
+Measure: TypeAlias = Callable[[Case | AccuracyCase, Contender, int], None]
+# Called with level, case and contender; if the body fails, the reason is recorded.
+RecordSkipReason: TypeAlias = Callable[[str, str, str], AbstractContextManager[None]]
+JOURNAL = pytest.StashKey[Journal]()
+SESSION = pytest.StashKey[pytest.Session]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the suite."""
+    group = parser.getgroup("mnist_accel benchmarks")
+    group.addoption("--profile", choices=PROFILES, help=f"choice of cases (default: {PROFILES[0]})")
+    group.addoption("--passes", type=int, help="how many times to measure each row")
+    group.addoption("--levels", help="levels to measure, separated by commas: " + ",".join(LEVELS))
+    group.addoption("--contenders", help="contenders to measure, separated by commas")
+    group.addoption("--order-seed", type=int, help="seed of the order of the measurements")
+    group.addoption(
+        "--journal",
+        type=Path,
+        help="file to which each measurement is appended; a run that it contains is continued",
+    )
+    group.addoption(
+        "--results", type=Path, help="result file, .json or .json.gz, written after the last row"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Open the journal of the run; warnings of other libraries are not errors."""
+    config.addinivalue_line("filterwarnings", "default")
+    request = RunRequest(
+        profile=config.getoption("profile"),
+        levels=config.getoption("levels"),
+        contenders=config.getoption("contenders"),
+        passes=config.getoption("passes"),
+        seed=config.getoption("order_seed"),
+    )
+    try:
+        config.stash[JOURNAL] = open_journal(request, config.getoption("journal"))
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize the test of each level by case, contender and pass."""
+    if "case" not in metafunc.fixturenames:
+        return
+    settings = metafunc.config.stash[JOURNAL].settings
+    level = _level(metafunc.function.__name__)
+    cases = CASES[level](settings.profile) if level in settings.levels else ()
+    repetitions = ACCURACY_SEEDS if level == "accuracy" else settings.passes
+    metafunc.parametrize(
+        ("case", "contender", "repetition"),
+        [
+            pytest.param(
+                case, contenders()[name], repetition, id=f"{case.name}-{name}-{repetition}"
+            )
+            for case in cases
+            for name in settings.contenders
+            for repetition in range(repetitions)
+        ],
+    )
+
+
+def _level(function: str) -> str:
+    return function.removeprefix("test_")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle the tests, and remove those that an earlier part of the run has measured."""
+    journal = config.stash[JOURNAL]
+    # For a level without cases, pytest generates one test without parameters.
+    items[:] = [item for item in items if isinstance(_parameters(item).get("repetition", 0), int)]
+    _record_left_out(journal, items)
+    random.Random(journal.settings.seed).shuffle(items)  # noqa: S311  # an order, not a secret
+    measured = journal.measured_tests
+    items[:] = [item for item in items if item.nodeid not in measured]
+
+
+def _record_left_out(journal: Journal, items: list[pytest.Item]) -> None:
+    """Record the rows that only a full run measures as absent, with the reason."""
+    cases = {
+        (_level(item.originalname), _parameters(item)["case"].name): None
+        for item in items
+        if isinstance(item, pytest.Function) and "repetition" in _parameters(item)
+    }
+    for name in journal.settings.left_out:
+        for level, case in cases:
+            if level in FULL_ONLY[name]:
+                journal.add(Absent(level=level, case=case, contender=name, reason=LEFT_OUT))
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    callspec: Any = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Keep the session, whose exit status tells at the end whether it was interrupted."""
+    session.config.stash[SESSION] = session
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Describe the machine in the journal before the first measurement.
+
+    Without a journal file this waits until a result file is written, because it takes seconds.
+    """
+    journal = session.config.stash[JOURNAL]
+    if journal.path is not None and not session.config.option.collectonly:
+        describe_machine(journal)
+
+
+def describe_machine(journal: Journal) -> None:
+    """Record the machine and the contenders, unless an earlier part of the run has done so."""
+    if journal.has_machine:
+        return
+    names = (*journal.settings.contenders, *journal.settings.left_out)
+    journal.add(
+        Machine(
+            host=host_facts(),
+            ceilings=measure_ceilings(),
+            contenders={
+                name: ContenderFacts(
+                    is_baseline=contender.is_baseline,
+                    versions=contender.versions() if contender.availability().ok else {},
+                    threads=usable_cores(),
+                    device=contender.device(),
+                )
+                for name, contender in contenders().items()
+                if name in names
+            },
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def journal(pytestconfig: pytest.Config) -> Journal:
+    """The journal of this run."""
+    return pytestconfig.stash[JOURNAL]
+
+
+@pytest.fixture(scope="session")
+def preparer(journal: Journal) -> Preparer:
+    """Prepares each pair once for all passes."""
+    return Preparer(known_steps=journal.steps, measures_memory=journal.settings.profile == "full")
+
+
+@pytest.fixture
+def record_skip_reason(journal: Journal) -> RecordSkipReason:
+    """Record why a row has no time; later passes end with the same reason at once."""
+
+    @contextmanager
+    def record(level: str, case: str, contender: str) -> Iterator[None]:
+        known = journal.missing((level, case, contender))
+        if known is not None:
+            _end_test(known)
+        row = {"level": level, "case": case, "contender": contender}
+        journal.add(RowStarted(**row))
+        try:
+            yield
+        except (NotComparableError, CheckError) as error:
+            kind = Absent if isinstance(error, NotComparableError) else Failed
+            line = kind(**row, reason=str(error))
+            journal.add(line)
+            _end_test(line)
+        # pytest-timeout ends a test with an exception of pytest, which is not an Exception.
+        except (Exception, pytest.fail.Exception) as error:
+            journal.add(Failed(**row, reason=in_one_line(error)))
+            raise
+
+    return record
+
+
+def _end_test(line: Absent | Failed) -> NoReturn:
+    if isinstance(line, Absent):
+        raise pytest.skip.Exception(line.reason) from None
+    raise pytest.fail.Exception(line.reason, pytrace=False) from None
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return the type of an error and the first line of its message."""
+    first, *_ = [*str(error).strip().splitlines(), ""]
+    return ": ".join(filter(None, (type(error).__name__, first)))
+
+
+@pytest.fixture
+def measure(
+    benchmark: BenchmarkFixture,
+    preparer: Preparer,
+    journal: Journal,
+    record_skip_reason: RecordSkipReason,
+) -> Measure:
+    """Check a pair and measure it; a pair that is absent, wrong or fails is recorded as such."""
+
+    def measure(case: Case | AccuracyCase, contender: Contender, repetition: int) -> None:
+        level = "accuracy" if isinstance(case, AccuracyCase) else LEVEL_OF[type(case)]
+        benchmark.group = f"{level}: {case.name}"
+        info = {
+            "level": level,
+            "case": case.name,
+            "contender": contender.name,
+            "is_peer": contender.is_baseline,
+        }
+        benchmark.extra_info.update(info)
+        with record_skip_reason(level, case.name, contender.name):
+            if isinstance(case, AccuracyCase):
+                measure_accuracy(benchmark, preparer, case, contender, seed=repetition)
+                return
+            prepared = preparer.prepare(case, contender)
+            benchmark.extra_info.update({"pass": repetition, **prepared.extra_info()})
+            rounds, calls = preparer.rounds(prepared, BUDGET_S[journal.settings.profile])
+            benchmark.pedantic(  # type: ignore[no-untyped-call]
+                prepared.run, rounds=rounds, iterations=calls
+            )
+
+    return measure
+
+
+def measure_accuracy(
+    benchmark: Any, preparer: Preparer, case: AccuracyCase, contender: Contender, *, seed: int
+) -> None:
+    """Train until the case's accuracy is reached.
+
+    Raises:
+        NotComparableError: the contender cannot do the case on this machine.
+        CheckError: the contender does not compute what it should.
+    """
+    training = prepare_accuracy(case, contender, seed)
+    benchmark.pedantic(lambda: training.run(preparer.clock), rounds=1)
+    benchmark.extra_info.update(training.extra_info())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Add a measurement to the journal as soon as it is complete."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    benchmark = getattr(item, "funcargs", {}).get("benchmark")
+    if report.when == "call" and not report.failed and benchmark is not None and benchmark.stats:
+        stats = benchmark.stats.as_dict(include_data=True)
+        item.config.stash[JOURNAL].measured(item.nodeid, stats)
+
+
+def pytest_benchmark_update_json(
+    config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
+) -> None:
+    """Complete the files that pytest-benchmark writes for its own options."""
+    _complete(config.stash[SESSION], output_json)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the result file at the end of a run.
+
+    The file is made of the journal, because pytest-benchmark writes no file if this session, which
+    may be the last part of a run, has measured nothing.
+    """
+    path = session.config.getoption("results")
+    if path is None or exitstatus not in COMPLETE:
+        _end(session)
+        return
+    hook, config = session.config.hook, session.config
+    document: dict[str, Any] = hook.pytest_benchmark_generate_json(
+        config=config,
+        benchmarks=[],
+        include_data=True,
+        machine_info=hook.pytest_benchmark_generate_machine_info(config=config),
+        commit_info=hook.pytest_benchmark_generate_commit_info(config=config),
+    )
+    _complete(session, document)
+    try:
+        write_document(path, document)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _complete(session: pytest.Session, document: dict[str, Any]) -> None:
+    """Replace the measurements of a result file by those of the journal, and add our facts."""
+    describe_machine(session.config.stash[JOURNAL])
+    _end(session)
+    document |= session.config.stash[JOURNAL].document()
+
+
+def _end(session: pytest.Session) -> None:
+    """Record the end of the run, if this session was neither interrupted nor only collected."""
+    if session.exitstatus in COMPLETE and not session.config.option.collectonly:
+        session.config.stash[JOURNAL].end(host_facts())

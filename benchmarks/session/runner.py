@@ -1,0 +1,210 @@
+"""Runs the suite in a process of its own, on a given number of cores, and writes a result file."""
+
+import fcntl
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from benchmarks.host import ROOT, usable_cores
+from benchmarks.session.settings import (
+    RunRequest,
+    check_code_and_cores,
+    check_request,
+    resolve,
+)
+from benchmarks.storage.files import read_run
+from benchmarks.storage.journal import SUFFIX, Journal
+from mnist_accel.commands.exit_codes import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
+from mnist_accel.errors import UsageError
+
+PROG = "python -m benchmarks"
+RESULTS = Path("benchmarks/results")
+# Exit codes of pytest, and ours. Code 5, nothing collected, is normal: the earlier part of a
+# continued run may have measured everything.
+_EXIT_CODES = {2: EXIT_INTERRUPTED, 4: EXIT_USAGE, 5: 0}
+
+
+def run_suite(request: RunRequest, *, out: Path | None, resume: bool) -> int:
+    """Measure, and write a result file.
+
+    Args:
+        request: what to measure; a continued run keeps its settings.
+        out: the result file, .json or .json.gz. If None, a new run names the file after the time,
+            and a continued run is the newest unfinished one.
+        resume: continue the unfinished run that was to write `out`.
+
+    Returns:
+        The exit code: 0 done; 1 a contender failed; 2 wrong usage; 4 the result file could not be
+        written; 130 interrupted.
+
+    Raises:
+        UsageError: the arguments contradict each other or the existing files.
+    """
+    if resume:
+        out = _unfinished(out)
+        _check_resume(out, request)
+        options = {}
+    else:
+        out = out or RESULTS / f"{datetime.now():%Y%m%d-%H%M%S}.json"
+        _start(out, request)
+        options = _options(request)
+    journal = _journal(out)
+    with _locked(journal):
+        code = _run_pytest(
+            {**options, "journal": str(journal.resolve()), "results": str(out.resolve())}
+        )
+        return finish_run(out, journal, code)
+
+
+def _journal(out: Path) -> Path:
+    return out.with_name(out.name + SUFFIX)
+
+
+@contextmanager
+def _locked(journal: Path) -> Iterator[None]:
+    """Hold a lock on a journal, so that no other run writes it.
+
+    Raises:
+        UsageError: another run holds the lock.
+    """
+    with journal.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{journal} is being written by another run; wait until it ends"
+            ) from None
+        yield
+
+
+def _start(out: Path, request: RunRequest) -> None:
+    """Check that a new run can be measured and written, create its journal, and limit its cores.
+
+    Raises:
+        UsageError: the run cannot start.
+    """
+    if not out.name.endswith((".json", ".json.gz")):
+        raise UsageError(f"--out must end in .json or .json.gz, got {out}")
+    journal = _journal(out)
+    if journal.exists():
+        raise UsageError(f"{journal} is an unfinished run; give --continue, or remove it")
+    if out.exists():
+        raise UsageError(f"{out} exists already; choose another --out")
+    resolve(request)
+    if request.threads is not None:
+        _limit_cores(request.threads)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        journal.touch()
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def _unfinished(out: Path | None) -> Path:
+    """Return the result file of the run to continue.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    if out is None:
+        journals = RESULTS.glob(f"*{SUFFIX}")
+        newest = max(journals, key=lambda journal: journal.stat().st_mtime, default=None)
+        if newest is None:
+            raise UsageError(f"no unfinished run in {RESULTS}; name its result file with --out")
+        return newest.with_name(newest.name.removesuffix(SUFFIX))
+    if not _journal(out).exists():
+        raise UsageError(f"no unfinished run {_journal(out)}; omit --continue to start a new run")
+    return out
+
+
+def _check_resume(out: Path, request: RunRequest) -> None:
+    """Check that a run can be continued, and limit the cores as when it started.
+
+    Raises:
+        UsageError: the run cannot be continued.
+    """
+    journal = _journal(out)
+    if out.exists():
+        raise UsageError(f"{out} exists already, and so does {journal}; remove one of them")
+    settings = Journal.read(journal).settings
+    check_request(settings, request, journal)
+    if settings.threads != usable_cores():
+        _limit_cores(settings.threads)
+    check_code_and_cores(settings, journal)
+
+
+def _options(request: RunRequest) -> dict[str, str]:
+    """Return the request as options of pytest, by name without dashes."""
+    options = {
+        "profile": request.profile,
+        "levels": request.levels,
+        "contenders": request.contenders,
+        "passes": request.passes,
+        "order-seed": request.seed,
+    }
+    return {name: str(value) for name, value in options.items() if value is not None}
+
+
+def _limit_cores(threads: int) -> None:
+    """Bind this process and its children to this number of cores, which all libraries respect."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise UsageError("--threads needs a system that binds processes to cores, such as Linux")
+    cores = sorted(os.sched_getaffinity(0))
+    if threads > len(cores):
+        raise UsageError(f"--threads is {threads}; this process may use {len(cores)} cores")
+    os.sched_setaffinity(0, cores[:threads])
+
+
+def _run_pytest(options: dict[str, str]) -> int:
+    """Run the tests in a new process, whose libraries see only the cores they may use."""
+    command = [
+        *(sys.executable, "-m", "pytest", "benchmarks"),
+        # The options in pyproject.toml belong to pytest's terminal display, which is off.
+        *("-p", "benchmarks.session.progress", "-p", "no:terminal"),
+        *("-o", "addopts=--strict-markers"),
+        # Not used by the suite; hypothesis takes a second to import.
+        *("-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
+        # With --benchmark-only, it is an error if anything disables the benchmarks.
+        *("--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet"),
+        *(f"--{name}={value}" for name, value in options.items()),
+    ]
+    try:
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return _EXIT_CODES.get(code, code)
+
+
+def finish_run(out: Path, journal: Path, code: int) -> int:
+    """Remove the journal if the result file can be read; return the exit code."""
+    resume = f"{PROG} run --continue --out {shlex.quote(str(out))}"
+    if not journal.stat().st_size:
+        journal.unlink()
+        return code
+    if code == EXIT_INTERRUPTED:
+        print(
+            f"interrupted; continue with: {resume}\n"
+            f"or report the rows so far with: {PROG} report {shlex.quote(str(journal))}",
+            file=sys.stderr,
+        )
+        return code
+    if code < 0:  # ended by a signal, which no test survives: --continue must skip that row
+        Journal.read(journal).mark_crashed()
+    # Python also exits with 1 after an internal error, so the result file itself is checked.
+    try:
+        read_run(out)
+    except UsageError as error:
+        print(
+            f"{PROG}: no result file was written ({error}); all measurements are in {journal}; "
+            f"continue with: {resume}",
+            file=sys.stderr,
+        )
+        return EXIT_DATA
+    journal.unlink()
+    print(f"results are in {out}; report them with: {PROG} report {shlex.quote(str(out))}")
+    return code

@@ -1,0 +1,153 @@
+"""What a run measures: resolved before the run starts, and unchanged when it is continued."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import choose, contenders
+from benchmarks.host import code_version, usable_cores
+from benchmarks.storage.journal import Journal, RunSettings
+from benchmarks.suite.cases import (
+    LEVELS,
+    PROFILES,
+    Profile,
+    accuracy_cases,
+    inference_cases,
+    operation_cases,
+    training_cases,
+)
+from mnist_accel.errors import UsageError
+
+PASSES: Mapping[Profile, int] = {"quick": 3, "full": 5}
+CASES: Mapping[str, Callable[[Profile], Sequence[Any]]] = {
+    "training": training_cases,
+    "inference": inference_cases,
+    "operations": operation_cases,
+    "accuracy": accuracy_cases,
+}
+# Contenders that are too slow for quick runs, with the levels that they could measure.
+FULL_ONLY = {"torch-compile": ("training", "inference")}
+LEFT_OUT = (
+    "left out of quick runs because it compiles for minutes; name it in --contenders to include it"
+)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asks for; None stands for the default.
+
+    Attributes:
+        profile: name of the choice of cases.
+        levels: names, separated by commas.
+        contenders: names, separated by commas.
+        passes: how many times each row is measured.
+        seed: of the order of the measurements.
+        threads: cores that each contender may use.
+    """
+
+    profile: Profile | None = None
+    levels: str | None = None
+    contenders: str | None = None
+    passes: int | None = None
+    seed: int | None = None
+    threads: int | None = None
+
+
+def resolve(request: RunRequest) -> RunSettings:
+    """Return the settings of a new run.
+
+    Raises:
+        UsageError: a level or contender does not exist, or there is nothing to measure.
+    """
+    profile = request.profile or PROFILES[0]
+    levels = LEVELS if request.levels is None else _levels(request.levels)
+    if not any(CASES[level](profile) for level in levels):
+        raise UsageError(
+            f"the profile {profile} has no case of the level {', '.join(levels)}; "
+            "choose the profile full, or other levels"
+        )
+    passes = PASSES[profile] if request.passes is None else request.passes
+    if passes < 1:
+        raise UsageError(f"--passes must be at least 1, got {passes}")
+    left_out = tuple(FULL_ONLY) if profile == "quick" and request.contenders is None else ()
+    if request.contenders is None:
+        chosen = tuple(name for name in contenders() if name not in left_out)
+    else:
+        chosen = _contenders(request.contenders)
+    commit, dirty = code_version()
+    return RunSettings(
+        profile=profile,
+        levels=levels,
+        contenders=chosen,
+        left_out=left_out,
+        passes=passes,
+        seed=request.seed or 0,
+        threads=usable_cores(),
+        commit=commit,
+        dirty=dirty,
+    )
+
+
+def open_journal(request: RunRequest, path: Path | None) -> Journal:
+    """Start a run, or continue the run of an existing journal.
+
+    Raises:
+        UsageError: there is nothing to measure, or the journal cannot be continued here.
+    """
+    if path is None or not path.exists() or not path.stat().st_size:
+        return Journal(resolve(request), path)
+    journal = Journal.read(path)
+    check_request(journal.settings, request, path)
+    check_code_and_cores(journal.settings, path)
+    journal.truncate()
+    return journal
+
+
+def check_request(settings: RunSettings, request: RunRequest, journal: Path) -> None:
+    """Raise `UsageError` if a request contradicts the settings of the run that it continues."""
+    requested = {
+        "profile": request.profile,
+        "levels": None if request.levels is None else _levels(request.levels),
+        "contenders": None if request.contenders is None else _contenders(request.contenders),
+        "passes": request.passes,
+        "seed": request.seed,
+        "threads": request.threads,
+    }
+    for name, value in requested.items():
+        if value is not None and value != getattr(settings, name):
+            raise UsageError(
+                f"{journal} is a run with {name} {_text(getattr(settings, name))}, "
+                f"not {_text(value)}; omit that option to continue it, or choose another --out"
+            )
+
+
+def check_code_and_cores(settings: RunSettings, journal: Path) -> None:
+    """Raise `UsageError` if the code or the number of cores changed since the run started.
+
+    All rows of a result file are measured with the same code on the same number of cores.
+    """
+    commit, dirty = code_version()
+    for name, value in (("commit", commit), ("dirty", dirty), ("threads", usable_cores())):
+        if value != getattr(settings, name):
+            raise UsageError(
+                f"{journal} is a run with {name} {_text(getattr(settings, name))}, but now it is "
+                f"{_text(value)}; restore that to continue it, or choose another --out"
+            )
+
+
+def _levels(names: str) -> tuple[str, ...]:
+    chosen = names.split(",")
+    unknown = sorted(set(chosen) - set(LEVELS))
+    if unknown:
+        raise UsageError(f"unknown level {', '.join(unknown)}; choose from {', '.join(LEVELS)}")
+    return tuple(level for level in LEVELS if level in chosen)
+
+
+def _contenders(names: str) -> tuple[str, ...]:
+    chosen = choose(names)
+    return tuple(name for name in contenders() if name in chosen)
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,278 @@
+"""The journal of a run: one line of JSON for each finding, written as soon as it is known.
+
+A run that was interrupted continues from its journal and can be reported from it. The result file
+of a complete run is made of its journal.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct, field
+
+from benchmarks.storage.schema import (
+    FORMAT,
+    Ceilings,
+    ContenderFacts,
+    Device,
+    Host,
+    RowKey,
+    schema_error,
+)
+from mnist_accel.errors import UsageError
+
+SUFFIX = ".journal"  # appended to the name of the result file
+
+
+class RunSettings(Struct, frozen=True):
+    """The settings that all measurements of a run share.
+
+    Attributes:
+        profile: name of the choice of cases.
+        levels: the measured levels.
+        contenders: the measured contenders.
+        left_out: contenders that only full runs measure.
+        passes: how many times each row is measured.
+        seed: of the order of the measurements.
+        threads: cores that each contender may use.
+        commit: of the code; None if unknown.
+        dirty: whether the code has uncommitted changes; None if unknown.
+    """
+
+    profile: Literal["quick", "full"]
+    levels: tuple[str, ...]
+    contenders: tuple[str, ...]
+    left_out: tuple[str, ...]
+    passes: int
+    seed: int
+    threads: int
+    commit: str | None
+    dirty: bool | None
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+class _Line(Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """A line of a journal; `at` is the time at which it was written."""
+
+    at: str = field(default_factory=_now)
+
+
+class RunStarted(_Line, frozen=True, tag="run"):
+    """The first line."""
+
+    settings: RunSettings
+
+
+class Machine(_Line, frozen=True, tag="machine"):
+    """The machine and the contenders, written before the first measurement."""
+
+    host: Host
+    ceilings: Mapping[Device, Ceilings]
+    contenders: Mapping[str, ContenderFacts]
+
+
+class RowStarted(_Line, frozen=True, tag="begun"):
+    """A row whose measurement starts; if this is the last line, the process crashed in it."""
+
+    level: str
+    case: str
+    contender: str
+
+
+class Measured(_Line, frozen=True, tag="measured"):
+    """A measurement, as pytest-benchmark describes it, and the node ID of its test."""
+
+    test: str
+    benchmark: dict[str, Any]
+
+
+class Absent(RowStarted, frozen=True, tag="absent"):
+    """A row that the contender cannot do on this machine."""
+
+    reason: str
+
+
+class Failed(RowStarted, frozen=True, tag="failed"):
+    """A row with a wrong result or an error."""
+
+    reason: str
+
+
+class RunEnded(_Line, frozen=True, tag="end"):
+    """The last line of a complete run."""
+
+    host: Host
+
+
+Line: TypeAlias = RunStarted | Machine | RowStarted | Measured | Absent | Failed | RunEnded
+_SETTINGS_OF_RUN = ("profile", "levels", "passes", "seed", "threads")
+_DECODER: "msgspec.json.Decoder[Line]" = msgspec.json.Decoder(Line)
+
+
+class Journal:
+    """The findings of a run.
+
+    Args:
+        settings: of the run.
+        path: the file to which each line is appended; None to keep the lines in memory only.
+        lines: what the file contains already.
+    """
+
+    def __init__(
+        self, settings: RunSettings, path: Path | None = None, lines: Sequence[Line] = ()
+    ) -> None:
+        self.settings = settings
+        self.path = path
+        self._lines = list(lines)
+        if not lines:
+            self._append(RunStarted(settings=settings))
+
+    @classmethod
+    def read(cls, path: Path) -> "Journal":
+        """Read a journal.
+
+        Raises:
+            UsageError: the file cannot be read, is empty or is not a journal.
+        """
+        try:
+            # The text after the last line feed was being written when the process was killed.
+            texts = path.read_bytes().split(b"\n")[:-1]
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+        lines: list[Line] = []
+        for number, text in enumerate(texts, start=1):
+            try:
+                lines.append(_DECODER.decode(text))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                place = path.with_name(f"{path.name}, line {number}, is not a journal line")
+                raise schema_error(place, error) from error
+        if not lines or not isinstance(lines[0], RunStarted):
+            raise UsageError(f"{path} contains no run; remove it and start a new run")
+        return cls(lines[0].settings, path, lines)
+
+    def truncate(self) -> None:
+        """Remove an incomplete last line from the file, so that the next line starts a new one."""
+        assert self.path is not None
+        os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
+
+    @property
+    def measured_tests(self) -> set[str]:
+        """Node IDs of the tests that need not run again."""
+        return {line.test for line in self._lines if isinstance(line, Measured)}
+
+    @property
+    def steps(self) -> dict[tuple[str, str], int]:
+        """Updates per epoch of each measured training, by case and contender."""
+        return {
+            (info["case"], info["contender"]): info["steps"]
+            for info in (benchmark["extra_info"] for benchmark in self._benchmarks())
+            if info["level"] == "training"
+        }
+
+    @property
+    def has_machine(self) -> bool:
+        """Whether the machine has been described."""
+        return any(isinstance(line, Machine) for line in self._lines)
+
+    def missing(self, row: RowKey) -> Absent | Failed | None:
+        """Return the line that states why a row has no time; None if there is no such line."""
+        for line in self._lines:
+            if isinstance(line, Absent | Failed) and _key(line) == row:
+                return line
+        return None
+
+    def add(self, line: Line) -> None:
+        """Record a finding; a row that is absent, or failed for the same reason, is kept once."""
+        if isinstance(line, Absent | Failed):
+            rows = (known for known in self._lines if type(known) is type(line))
+            if any(_key(row) == _key(line) and row.reason == line.reason for row in rows):
+                return
+        self._append(line)
+
+    def measured(self, test: str, benchmark: Mapping[str, Any]) -> None:
+        """Record a measurement of pytest-benchmark."""
+        # Cases and contenders are objects; their names are enough.
+        params = {name: getattr(one, "name", one) for name, one in benchmark["params"].items()}
+        self.add(Measured(test=test, benchmark={**benchmark, "params": params}))
+
+    def mark_crashed(self) -> None:
+        """Record the row that started last as failed, if the process ended during it."""
+        self.truncate()
+        last = self._lines[-1]
+        if type(last) is RowStarted:
+            level, case, contender = _key(last)
+            reason = "the process crashed"
+            self.add(Failed(level=level, case=case, contender=contender, reason=reason))
+
+    def end(self, host: Host) -> None:
+        """Record that the run is complete."""
+        if not isinstance(self._lines[-1], RunEnded):
+            self._append(RunEnded(host=host))
+
+    def document(self) -> dict[str, Any]:
+        """Return the keys `benchmarks` and `mnist_accel` of the result file.
+
+        Raises:
+            UsageError: nothing was measured yet.
+        """
+        machine = next((line for line in self._lines if isinstance(line, Machine)), None)
+        if machine is None:
+            raise UsageError(f"{self.path} ends before the first measurement")
+        settings, host = msgspec.to_builtins(self.settings), msgspec.to_builtins(machine.host)
+        ended = next((line for line in self._lines if isinstance(line, RunEnded)), None)
+        if ended is not None:  # by then more libraries are loaded, so more facts are known
+            load_average = [*machine.host.load_average, *ended.host.load_average]
+            host = {**msgspec.to_builtins(ended.host), "load_average": load_average}
+        # The measured code is the code at the start of the run.
+        host |= {name: settings[name] for name in ("commit", "dirty")}
+        benchmarks = list(self._benchmarks())
+        curves = [one["extra_info"] for one in benchmarks if _level(one) == "accuracy"]
+        return {
+            "benchmarks": [one for one in benchmarks if _level(one) != "accuracy"],
+            "mnist_accel": {
+                "format": FORMAT,
+                **{
+                    key: settings[key] for key in ("profile", "levels", "passes", "seed", "threads")
+                },
+                "complete": ended is not None,
+                "started": self._lines[0].at,
+                "finished": self._lines[-1].at,
+                "host": host,
+                "contenders": msgspec.to_builtins(machine.contenders),
+                "ceilings": msgspec.to_builtins(machine.ceilings),
+                "absent": self._rows(Absent),
+                "failed": self._rows(Failed),
+                "accuracy": [
+                    {name: fact for name, fact in curve.items() if name not in ("level", "case")}
+                    for curve in curves
+                ],
+            },
+        }
+
+    def _benchmarks(self) -> Iterator[dict[str, Any]]:
+        return (line.benchmark for line in self._lines if isinstance(line, Measured))
+
+    def _rows(self, kind: type[Absent | Failed]) -> list[dict[str, str]]:
+        names = ("level", "case", "contender", "reason")
+        lines = (line for line in self._lines if isinstance(line, kind))
+        return [{name: getattr(line, name) for name in names} for line in lines]
+
+    def _append(self, line: Line) -> None:
+        self._lines.append(line)
+        if self.path is not None:
+            with self.path.open("ab") as file:
+                file.write(msgspec.json.encode(line) + b"\n")
+
+
+def _key(line: RowStarted) -> RowKey:
+    return line.level, line.case, line.contender
+
+
+def _level(benchmark: Mapping[str, Any]) -> str:
+    return str(benchmark["extra_info"]["level"])

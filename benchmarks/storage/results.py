@@ -1,0 +1,346 @@
+"""The measurements of one or more result files, with the passes of each row joined.
+
+Files can be merged if they come from the same machine and the same state of the code: their passes
+then count as passes of one run.
+"""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from benchmarks.statistics import Rounds, Spread, spread
+from benchmarks.storage.files import read_run
+from benchmarks.storage.schema import (
+    PHASES,
+    TIMED_LEVELS,
+    AccuracyRun,
+    Ceilings,
+    Check,
+    ContenderFacts,
+    Device,
+    Entry,
+    Host,
+    Missing,
+    ResultFile,
+    RowInfo,
+    RowKey,
+    Run,
+    Sweep,
+    TimedLevel,
+)
+from mnist_accel.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured, independent of the contender.
+
+    Attributes:
+        level: "training", "inference" or "operations".
+        name: name in reports.
+        network: name of the network or of the operation.
+        batch: images per step or call.
+        width: units of the largest hidden linear layer; None if there is none.
+        depth: number of layers with weights.
+        sweeps: the series that the case belongs to: "recipe", "batch", "width", "depth".
+    """
+
+    level: TimedLevel
+    name: str
+    network: str
+    batch: int
+    width: int | None
+    depth: int | None
+    sweeps: tuple[Sweep, ...]
+
+    @property
+    def order(self) -> tuple[int, str, int, int, int, str]:
+        """Key that sorts by level, network and sizes."""
+        level, sizes = TIMED_LEVELS.index(self.level), (self.width or 0, self.depth or 0)
+        return (level, self.network, *sizes, self.batch, self.name)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All times of one contender in one case.
+
+    Attributes:
+        case: what was measured.
+        contender: name of the contender.
+        rounds: seconds of each round, by pass.
+        images: images per round; 0 if the case has none.
+        steps: optimizer updates per round; 0 if nothing is trained.
+        flops: floating-point operations per round, in dense arithmetic.
+        bytes: bytes that each round must move.
+        phases: by pass, the seconds of each phase before the steady state.
+        check: the check of the pass that came closest to its bound.
+        peak_host_bytes: memory of a process that does this case alone; None if not measured.
+        peak_device_bytes: GPU memory of that process; None if not measured.
+    """
+
+    case: Case
+    contender: str
+    rounds: Rounds
+    images: int
+    steps: int
+    flops: float
+    bytes: float
+    phases: Mapping[Hashable, Mapping[str, float]]
+    check: Check
+    peak_host_bytes: int | None
+    peak_device_bytes: int | None
+
+    @property
+    def key(self) -> RowKey:
+        """Level, case and contender."""
+        return self.case.level, self.case.name, self.contender
+
+    @property
+    def calls(self) -> float:
+        """Steps of a training, or batches of an inference, per round."""
+        return self.steps or max(self.images / self.case.batch, 1.0)
+
+    @cached_property
+    def phases_s(self) -> Mapping[str, float]:
+        """Seconds of each phase before the steady state: the median of the passes."""
+        seconds = {
+            name: [phases[name] for phases in self.phases.values() if name in phases]
+            for name in PHASES
+        }
+        return {name: float(np.median(values)) for name, values in seconds.items() if values}
+
+    @cached_property
+    def call_rounds(self) -> Rounds:
+        """Seconds per call in each round, by pass; comparable between contenders."""
+        return {label: seconds / self.calls for label, seconds in self.rounds.items()}
+
+    @cached_property
+    def call_seconds(self) -> Spread:
+        """Seconds per call."""
+        return spread(self.call_rounds)
+
+    @cached_property
+    def round_seconds(self) -> Spread:
+        """Seconds per round; for a training, per epoch."""
+        return spread(self.rounds)
+
+
+@dataclass(frozen=True)
+class ResultSet:
+    """The content of all files of one machine; `ceilings` are by device."""
+
+    paths: tuple[Path, ...]
+    runs: tuple[Run, ...]
+    host: Host
+    contenders: Mapping[str, ContenderFacts]
+    ceilings: Mapping[Device, Ceilings]
+    measurements: Mapping[RowKey, Measurement]
+    absent: tuple[Missing, ...]
+    failed: tuple[Missing, ...]
+    accuracy: tuple[AccuracyRun, ...]
+
+    def cases(self, level: str) -> list[Case]:
+        """Return the measured cases of a level, in their order."""
+        cases = (measurement.case for measurement in self.measurements.values())
+        return list(dict.fromkeys(case for case in cases if case.level == level))
+
+    def of_case(self, case: Case) -> list[Measurement]:
+        """Return the measurements of a case, in the order of the contenders."""
+        keys = ((case.level, case.name, contender) for contender in self.contenders)
+        return [self.measurements[key] for key in keys if key in self.measurements]
+
+    @cached_property
+    def on_gpu(self) -> frozenset[str]:
+        """The contenders that compute on a GPU and have at least one time."""
+        return frozenset(
+            measurement.contender
+            for measurement in self.measurements.values()
+            if self.contenders[measurement.contender].device == "gpu"
+        )
+
+
+def load_results(paths: Sequence[Path]) -> ResultSet:
+    """Read result files or journals, and merge them.
+
+    Args:
+        paths: one or more files of one machine and one state of the code.
+
+    Raises:
+        UsageError: a file cannot be read, has another format, contradicts itself or cannot be
+            merged with the others.
+    """
+    if not paths:
+        raise UsageError("no result file given; make one with: python -m benchmarks run")
+    repeated = [path for index, path in enumerate(paths) if path in paths[:index]]
+    if repeated:
+        raise UsageError(f"{repeated[0]} is given twice; give each file once")
+    files = [read_run(path) for path in paths]
+    runs = tuple(file.run for file in files)
+    for path, run in zip(paths[1:], runs[1:], strict=True):
+        _check_mergeable(paths[0], runs[0], path, run)
+    measurements = _measurements(paths, files)
+    failed = _unique(row for run in runs for row in run.failed)
+    failed_keys = {row.key for row in failed}
+    absent = _unique(row for run in runs for row in run.absent)
+    loads = tuple(load for run in runs for load in run.host.load_average)
+    return ResultSet(
+        paths=tuple(paths),
+        runs=runs,
+        host=msgspec.structs.replace(runs[0].host, load_average=loads),
+        contenders={name: facts for run in runs for name, facts in run.contenders.items()},
+        ceilings=_best_ceilings(runs),
+        # A row that failed in one pass has no time, even if other passes succeeded.
+        measurements={key: row for key, row in measurements.items() if key not in failed_keys},
+        absent=tuple(row for row in absent if row.key not in {*measurements, *failed_keys}),
+        failed=failed,
+        accuracy=_unique(curve for run in runs for curve in run.accuracy),
+    )
+
+
+def _check_mergeable(first_path: Path, first: Run, path: Path, run: Run) -> None:
+    """Raise `UsageError` unless both files have the same machine, code and library versions."""
+    facts = ("cpu", "cores", "threads", "gpu", "python", "commit", "dirty")
+    pairs = [(name, getattr(first.host, name), getattr(run.host, name)) for name in facts]
+    pairs += [
+        (f"the versions or threads of {name}", first.contenders[name], run.contenders[name])
+        for name in first.contenders
+        if name in run.contenders
+    ]
+    for name, before, after in pairs:
+        if before != after:
+            values = "" if name.startswith("the ") else f" ({before} and {after})"
+            raise UsageError(
+                f"{first_path} and {path} cannot be merged: {name} differs{values}; "
+                "report them separately"
+            )
+
+
+def _measurements(paths: Sequence[Path], files: Sequence[ResultFile]) -> dict[RowKey, Measurement]:
+    """Return the measurements of all files, each with its passes joined, sorted by case."""
+    cases: dict[tuple[str, str], Case] = {}
+    measurements: dict[RowKey, Measurement] = {}
+    for path, file in zip(paths, files, strict=True):
+        for index, entry in enumerate(file.benchmarks):
+            try:
+                _check_contender(entry.extra_info, file.run)
+                later = _measurement(path, entry)
+                case = cases.setdefault((later.case.level, later.case.name), later.case)
+                _check_same(case, later.case, ("network", "batch", "width", "depth", "sweeps"))
+                earlier = measurements.get(later.key)
+                measurements[later.key] = later if earlier is None else _join(earlier, later)
+            except ValueError as error:
+                raise UsageError(f"{path}: benchmarks[{index}].extra_info: {error}") from error
+    ordered = sorted(measurements.values(), key=lambda measurement: measurement.case.order)
+    return {measurement.key: measurement for measurement in ordered}
+
+
+def _check_contender(info: RowInfo, run: Run) -> None:
+    facts = run.contenders.get(info.contender)
+    if facts is None:
+        known = ", ".join(run.contenders)
+        raise ValueError(f"contender is {info.contender!r}; mnist_accel.contenders has {known}")
+    if facts.is_baseline != info.is_baseline:
+        raise ValueError(f"is_peer differs from mnist_accel.contenders.{info.contender}")
+
+
+def _measurement(path: Path, entry: Entry) -> Measurement:
+    """Return the measurement of one pass."""
+    info = entry.extra_info
+    # Passes with the same number in different files are different passes.
+    label = (path, info.pass_number)
+    return Measurement(
+        case=Case(
+            info.level, info.case, info.network, info.batch, info.width, info.depth, info.sweeps
+        ),
+        contender=info.contender,
+        rounds={label: np.array(entry.stats.data)},
+        images=info.images,
+        steps=info.steps,
+        flops=info.flops,
+        bytes=info.bytes,
+        phases={label: {name: info.phases_s[name] for name in PHASES if name in info.phases_s}},
+        check=info.check,
+        peak_host_bytes=info.peak_host_bytes,
+        peak_device_bytes=info.peak_device_bytes,
+    )
+
+
+def _join(earlier: Measurement, later: Measurement) -> Measurement:
+    """Add the passes of one measurement to those of another.
+
+    Raises:
+        ValueError: a pass occurs twice, or the two describe different work.
+    """
+    if not later.rounds.keys().isdisjoint(earlier.rounds):
+        raise ValueError(f"pass occurs twice for {later.contender} in {later.case.name}")
+    later = _with_images(later, earlier.images)
+    _check_same(earlier, later, ("images", "steps", "flops", "bytes"))
+    return replace(
+        earlier,
+        rounds={**earlier.rounds, **later.rounds},
+        phases={**earlier.phases, **later.phases},
+        check=max(earlier.check, later.check, key=lambda one: one.difference / one.tolerance),
+        peak_host_bytes=_max(earlier.peak_host_bytes, later.peak_host_bytes),
+        peak_device_bytes=_max(earlier.peak_device_bytes, later.peak_device_bytes),
+    )
+
+
+def _with_images(measurement: Measurement, images: int) -> Measurement:
+    """Return the measurement scaled to this number of images per round.
+
+    Epochs of slow contenders are shortened to fit the time, and each run chooses their length anew.
+    """
+    if measurement.images in (0, images):
+        return measurement
+    factor = images / measurement.images
+    return replace(
+        measurement,
+        rounds={label: seconds * factor for label, seconds in measurement.rounds.items()},
+        images=images,
+        steps=round(measurement.steps * factor),
+        flops=measurement.flops * factor,
+        bytes=measurement.bytes * factor,
+    )
+
+
+def _check_same(earlier: object, later: object, names: Iterable[str]) -> None:
+    for name in names:
+        before, after = getattr(earlier, name), getattr(later, name)
+        close = isinstance(before, float | int) and math.isclose(before, after, rel_tol=1e-9)
+        if before != after and not close:
+            raise ValueError(f"{name} is {after}; earlier entries of this case have {before}")
+
+
+def _max(*values: int | None) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _best_ceilings(runs: Sequence[Run]) -> dict[Device, Ceilings]:
+    """Return the highest rates that any run measured: they come closest to the device's limit."""
+    best: dict[Device, Ceilings] = {}
+    for run in runs:
+        for device, new in run.ceilings.items():
+            old = best.get(device, new)
+            best[device] = msgspec.structs.replace(
+                old,
+                flops_per_s=max(old.flops_per_s, new.flops_per_s),
+                bytes_per_s=max(old.bytes_per_s, new.bytes_per_s),
+            )
+    return best
+
+
+_Row = TypeVar("_Row", Missing, AccuracyRun)
+
+
+def _unique(rows: Iterable[_Row]) -> tuple[_Row, ...]:
+    """Return the first row of each key: a seed that two files have trained counts once."""
+    unique: dict[Hashable, _Row] = {}
+    for row in rows:
+        unique.setdefault(row.key, row)
+    return tuple(unique.values())

@@ -1,0 +1,238 @@
+"""The format of result files, as typed structs that `msgspec` checks while it reads a file.
+
+A result file is the JSON of pytest-benchmark. Each entry of its list `benchmarks` has our facts in
+`extra_info`, and the key `mnist_accel` holds what concerns the whole run. Fields that are not
+listed here are ignored.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta, Struct, field
+
+from mnist_accel.errors import UsageError
+
+FORMAT = 2  # of result files
+TimedLevel: TypeAlias = Literal["training", "inference", "operations"]
+Level: TypeAlias = TimedLevel | Literal["accuracy"]
+Device: TypeAlias = Literal["cpu", "gpu"]
+Sweep: TypeAlias = Literal["recipe", "batch", "width", "depth"]
+TIMED_LEVELS: tuple[TimedLevel, ...] = ("training", "inference", "operations")
+DEVICES: tuple[Device, ...] = ("cpu", "gpu")
+PHASES = ("setup", "transfer", "compile", "first_call")
+
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+AtLeastOne: TypeAlias = Annotated[int, Meta(ge=1)]
+Amount: TypeAlias = Annotated[float, Meta(ge=0)]
+Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+
+# Identifies a row: level, name of the case, contender.
+RowKey: TypeAlias = tuple[str, str, str]
+
+
+class ThreadPool(Struct, frozen=True):
+    """A library that has its own threads, such as a BLAS."""
+
+    name: str
+    version: str | None
+    threads: Count
+
+
+class Host(Struct, frozen=True):
+    """The machine and the software; a fact that is unknown is None."""
+
+    cpu: str
+    cores: AtLeastOne
+    threads: AtLeastOne
+    vector_width_bits: Count | None
+    memory_bytes: Count | None
+    gpu: str | None
+    gpu_driver: str | None
+    os: str
+    python: str
+    blas: tuple[ThreadPool, ...]
+    numba_threading_layer: str | None
+    load_average: tuple[Amount, ...]
+    versions: Mapping[str, str]
+    commit: str | None
+    dirty: bool | None
+
+
+class ContenderFacts(Struct, frozen=True):
+    """What a result file states about a contender.
+
+    Attributes:
+        is_baseline: whether it is another library.
+        versions: of the libraries that do the work.
+        threads: number of threads that it may use.
+        device: where it computes.
+    """
+
+    is_baseline: bool = field(name="is_peer")
+    versions: Mapping[str, str]
+    threads: Count
+    device: Device = "cpu"
+
+
+class Ceilings(Struct, frozen=True):
+    """The best rates that a device showed during the run.
+
+    Attributes:
+        flops_per_s: float32 multiplications and additions.
+        bytes_per_s: bytes read and written.
+        how: how each rate was measured, by the name of its field.
+    """
+
+    flops_per_s: Positive
+    bytes_per_s: Positive
+    how: Mapping[Literal["flops_per_s", "bytes_per_s"], str]
+
+
+class Check(Struct, frozen=True):
+    """The largest relative difference from the reference, and its bound."""
+
+    difference: Amount
+    tolerance: Positive
+    against: str
+
+
+class Missing(Struct, frozen=True):
+    """A row without a time, and the reason."""
+
+    level: Level
+    case: str
+    contender: str
+    reason: str
+
+    @property
+    def key(self) -> RowKey:
+        """Level, case and contender."""
+        return self.level, self.case, self.contender
+
+
+class AccuracyRun(Struct, frozen=True):
+    """Validation accuracy after each epoch of a training, and the seconds of training until then.
+
+    The training ended as soon as it reached its target, so it tells nothing about higher targets.
+    """
+
+    network: str
+    contender: str
+    batch: AtLeastOne
+    seed: Count
+    target: Amount
+    seconds: tuple[Amount, ...]
+    accuracy: tuple[Amount, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.seconds) != len(self.accuracy):
+            raise ValueError("`seconds` and `accuracy` must have the same length")
+        if list(self.seconds) != sorted(self.seconds):
+            raise ValueError("`seconds` must not decrease")
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        """Network, batch, contender and seed."""
+        return self.network, self.batch, self.contender, self.seed
+
+
+class RowInfo(Struct, frozen=True):
+    """The `extra_info` of one measurement: one pass of one contender in one case.
+
+    Attributes:
+        network: name of the network or of the operation.
+        batch: images per step or call.
+        sweeps: the series that the case belongs to.
+        images: images per round; 0 if the case has none.
+        steps: optimizer updates per round; 0 if nothing is trained.
+        flops: floating-point operations per round, in dense arithmetic.
+        bytes: bytes that each round must move, in dense arithmetic.
+        phases_s: seconds of each of `PHASES`.
+        peak_host_bytes: of a process that does this alone; None if not measured.
+        peak_device_bytes: GPU memory of that process; None if not measured.
+    """
+
+    level: TimedLevel
+    case: str
+    network: str
+    contender: str
+    is_baseline: bool = field(name="is_peer")
+    pass_number: Count = field(name="pass")
+    batch: AtLeastOne
+    width: AtLeastOne | None
+    depth: Count | None
+    sweeps: tuple[Sweep, ...] = field(name="sweep")
+    images: Count
+    steps: Count
+    flops: Amount
+    bytes: Amount
+    phases_s: Mapping[str, Amount]
+    check: Check
+    peak_host_bytes: Count | None
+    peak_device_bytes: Count | None
+
+
+class Stats(Struct, frozen=True):
+    """The statistics of pytest-benchmark, of which only the seconds of each round are read."""
+
+    data: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+
+
+class Entry(Struct, frozen=True):
+    """An entry of pytest-benchmark's list of measurements."""
+
+    extra_info: RowInfo
+    stats: Stats
+
+
+class Run(Struct, frozen=True):
+    """What a result file states about its whole run, under the key `mnist_accel`.
+
+    Attributes:
+        seed: of the order of the measurements.
+        threads: cores that each contender may use.
+        complete: whether the run ended normally.
+        absent: rows that cannot be measured on this machine.
+        failed: rows with a wrong result or an error.
+    """
+
+    format: int
+    profile: str
+    levels: tuple[str, ...]
+    passes: AtLeastOne
+    seed: Count
+    threads: AtLeastOne
+    complete: bool
+    started: str
+    finished: str
+    host: Host
+    contenders: Mapping[str, ContenderFacts]
+    ceilings: Mapping[Device, Ceilings]
+    absent: tuple[Missing, ...]
+    failed: tuple[Missing, ...]
+    accuracy: tuple[AccuracyRun, ...]
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ValueError(f"has format {self.format}; this version reads format {FORMAT}")
+        if "cpu" not in self.ceilings:
+            raise ValueError("`ceilings` must contain those of the cpu")
+        named = {row.contender for row in (*self.absent, *self.failed)}
+        named |= {curve.contender for curve in self.accuracy}
+        if unknown := named - self.contenders.keys():
+            raise ValueError(f"`contenders` does not contain {', '.join(sorted(unknown))}")
+
+
+class ResultFile(Struct, frozen=True):
+    """A result file of pytest-benchmark that this suite has completed."""
+
+    benchmarks: tuple[Entry, ...]
+    run: Run = field(name="mnist_accel")
+
+
+def schema_error(path: Path, error: Exception) -> UsageError:
+    """Return the error that names the file, and the field of which `msgspec` complains."""
+    problem, _, where = str(error).partition(" - at ")
+    place = where.strip("`").removeprefix("$").removeprefix(".")
+    return UsageError(": ".join(filter(None, (str(path), place, problem))))

@@ -1,0 +1,238 @@
+"""The cases of the suite: networks at several sizes, and the operations that they consist of.
+
+A case is a description with a name; it computes nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from benchmarks.storage.schema import Sweep
+from mnist_accel.nn import Linear, Network
+from mnist_accel.recipes.models import RECIPES, create_model
+
+Profile: TypeAlias = Literal["quick", "full"]
+PROFILES: tuple[Profile, ...] = ("quick", "full")
+LEVELS = ("training", "inference", "operations", "accuracy")
+
+# Steps per timed epoch, by batch size: enough that the work a library does once per epoch does not
+# count, few enough that many epochs fit into a run.
+STEPS = {1: 1000, 10: 500, 64: 200, 512: 40, 4096: 5}
+BATCH_SIZES = tuple(STEPS)
+WIDTHS = (25, 50, 100, 200, 400, 800)
+DEPTHS = (1, 2, 4, 8)
+FULL_SET = 60_000
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A network to train at one batch size.
+
+    Attributes:
+        network: name of the recipe.
+        batch: images per step.
+        hidden_sizes: units of its hidden layers; the recipe's if None.
+        sweeps: the series that the case belongs to: "recipe" is the network at the recipe's own
+            batch size; "batch", "width" and "depth" show how the cost grows with each.
+    """
+
+    network: str
+    batch: int
+    hidden_sizes: tuple[int, ...] | None = None
+    sweeps: tuple[Sweep, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        sizes = "" if self.hidden_sizes is None else f" {'-'.join(map(str, self.hidden_sizes))}"
+        return f"{self.network}{sizes}, batch {self.batch}"
+
+    @property
+    def steps(self) -> int:
+        """Updates per epoch."""
+        return STEPS.get(self.batch, 1)
+
+    def model(self) -> Network:
+        """Return the network on NumPy, with the initial weights of seed 0."""
+        return create_model(self.network, backend="numpy", hidden_sizes=self.hidden_sizes)
+
+
+@dataclass(frozen=True)
+class InferenceCase:
+    """A network whose predictions are timed.
+
+    Attributes:
+        network: name of the recipe.
+        batch: images per call.
+    """
+
+    network: str
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        return f"{self.network}, batch {self.batch}"
+
+    def model(self) -> Network:
+        """Return the network on NumPy, with the initial weights of seed 0."""
+        return create_model(self.network, backend="numpy")
+
+
+@dataclass(frozen=True)
+class OperationCase:
+    """An operation of a network.
+
+    Attributes:
+        operation: name, as in `OperationTask`.
+        direction: "forward" or "backward".
+        shape: shape of one input without the batch; of the whole vector for updates.
+        batch: images per call; 1 for updates.
+        settings: keyword arguments of the operation.
+        weight_shape: shape of the weight; None if the operation has none.
+    """
+
+    operation: str
+    direction: Literal["forward", "backward"]
+    shape: tuple[int, ...]
+    batch: int
+    settings: tuple[tuple[str, float], ...] = ()
+    weight_shape: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        size = "×".join(map(str, self.weight_shape or self.shape))
+        batch = "" if self.operation.endswith("update") else f", batch {self.batch}"
+        return f"{self.operation} {self.direction} {size}{batch}"
+
+
+@dataclass(frozen=True)
+class AccuracyCase:
+    """A network to train until it reaches a validation accuracy.
+
+    Attributes:
+        network: name of the recipe.
+        batch: images per step.
+        target: validation accuracy at which training ends, 0…1.
+        max_epochs: epochs after which training ends without reaching the target.
+        lr: learning rate; the recipe's if None.
+    """
+
+    network: str
+    batch: int
+    target: float
+    max_epochs: int
+    lr: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        return f"{self.network} to {self.target:.0%}"
+
+    def model(self, seed: int) -> Network:
+        """Return the network on NumPy, with the initial weights of this seed."""
+        return create_model(self.network, backend="numpy", seed=seed)
+
+
+def recipe_batch(network: str) -> int:
+    """Return the batch size of a recipe."""
+    return RECIPES[network].batch_size or FULL_SET
+
+
+def training_cases(profile: Profile) -> list[TrainingCase]:
+    """Return the trainings of a profile."""
+    if profile == "quick":
+        quick = {"two-layer": (64, 512), "backprop": (10,), "cnn": (1, 64, 512), "lenet": (64,)}
+        return [
+            TrainingCase(network, batch, sweeps=_sweeps(network, batch))
+            for network, batches in quick.items()
+            for batch in batches
+        ]
+    cases = [
+        TrainingCase(network, batch, sweeps=_sweeps(network, batch))
+        for network in RECIPES
+        for batch in sorted({recipe_batch(network), *BATCH_SIZES})
+    ]
+    cases += [TrainingCase("two-layer", 512, (width,), ("width",)) for width in WIDTHS]
+    cases += [TrainingCase("fcnn", 64, (64,) * depth, ("depth",)) for depth in DEPTHS]
+    return cases
+
+
+def _sweeps(network: str, batch: int) -> tuple[Sweep, ...]:
+    sweeps: list[Sweep] = ["recipe"] if batch == recipe_batch(network) else []
+    return (*sweeps, "batch") if batch in BATCH_SIZES else tuple(sweeps)
+
+
+def inference_cases(profile: Profile) -> list[InferenceCase]:
+    """Return the inference cases of a profile: latency of one image, and throughput of many."""
+    both = (1, 4096)
+    batches: dict[str, tuple[int, ...]] = dict.fromkeys(RECIPES, both)
+    if profile == "quick":  # lenet on 4096 images takes NumPy and JAX half a second per call
+        batches = {"two-layer": both, "cnn": both, "lenet": (1,)}
+    return [InferenceCase(network, batch) for network in batches for batch in batches[network]]
+
+
+def operation_cases(profile: Profile) -> list[OperationCase]:
+    """Return the operations of a profile, at their sizes in the recipes."""
+    cases = [
+        OperationCase("sgd_update", "forward", (39_760,), 1, (("lr", 1e-3),)),
+        OperationCase(
+            "adam_update",
+            "forward",
+            (61_706,),
+            1,
+            (("lr", 1e-3), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("step", 2)),
+        ),
+    ]
+    for batch in (64,) if profile == "quick" else (1, 64, 512):
+        cases.append(OperationCase("softmax_cross_entropy", "forward", (10,), batch))
+        both: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
+        for direction in both:
+            cases += [
+                OperationCase("linear", direction, (784,), batch, (), (784, 50)),
+                OperationCase(
+                    "conv2d",
+                    direction,
+                    (6, 14, 14),
+                    batch,
+                    (_STRIDE, ("padding", 0)),
+                    (16, 6, 5, 5),
+                ),
+                OperationCase("max_pool2d", direction, (8, 26, 26), batch, (("size", 2),)),
+                OperationCase(
+                    "conv2d_relu_max_pool2d",
+                    direction,
+                    (1, 28, 28),
+                    batch,
+                    (_STRIDE, ("padding", 2), ("size", 2)),
+                    (6, 1, 5, 5),
+                ),
+            ]
+    return cases
+
+
+_STRIDE = ("stride", 1)
+
+
+def accuracy_cases(profile: Profile) -> list[AccuracyCase]:
+    """Return the time-to-accuracy cases; there are none in the quick profile."""
+    if profile == "quick":
+        return []
+    return [
+        AccuracyCase("two-layer", 64, 0.95, 20),
+        AccuracyCase("three-layer", 64, 0.97, 20),
+        # With a constant learning rate, only larger batches, whose gradients have less noise,
+        # reach 99 %.
+        AccuracyCase("fast99", 256, 0.99, 20, lr=0.003),
+    ]
+
+
+def width(model: Network) -> int | None:
+    """Return the units of the widest hidden linear layer; None if there is none."""
+    hidden = [layer.units for layer in model.layers if isinstance(layer, Linear)][:-1]
+    return max(hidden, default=None)
+
+
+def depth(model: Network) -> int:
+    """Return the number of layers with weights."""
+    return sum(layer.kind in ("linear", "conv2d") for layer in model.layers)

@@ -1,0 +1,73 @@
+"""The peak memory of a training, measured in a fresh process that does nothing else.
+
+    python -m benchmarks.suite.memory two-layer 512 numba
+
+The peak includes the interpreter, the libraries and the training set, as in a user's process.
+"""
+
+import json
+import math
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.contenders import contenders
+from benchmarks.host import ROOT
+from benchmarks.suite.cases import FULL_SET, TrainingCase
+from benchmarks.suite.checks import first_batches
+from benchmarks.suite.tasks import training_task
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """The peak memory of a process.
+
+    Attributes:
+        host_bytes: resident memory.
+        device_bytes: GPU memory, as the library counts it; None without a GPU.
+    """
+
+    host_bytes: int
+    device_bytes: int | None
+
+
+def peak_memory(network: str, batch: int, contender: str) -> PeakMemory:
+    """Return the peak memory of a process that trains a few steps on the whole training set.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
+    command = [sys.executable, "-m", "benchmarks.suite.memory", network, str(batch), contender]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    if result.returncode:
+        last = result.stderr.strip().rpartition("\n")[2]
+        raise RuntimeError(f"the process that measures peak memory failed: {last}")
+    return PeakMemory(**json.loads(result.stdout))
+
+
+def _train(network: str, batch: int, contender: str) -> None:
+    one = contenders()[contender]
+    # The data are all images; after a few updates, memory no longer grows.
+    task = training_task(TrainingCase(network, batch), math.ceil(FULL_SET / batch))
+    one.training(task).updates(first_batches(task))
+    json.dump(asdict(PeakMemory(own_peak_bytes(), one.peak_device_bytes())), sys.stdout)
+
+
+def own_peak_bytes() -> int:
+    """Return the peak resident memory of this process.
+
+    On Linux, a child inherits `ru_maxrss` from its parent, so the value is read from /proc.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        # In bytes on macOS.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fields = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
+    kibibytes, _ = fields["VmHWM"].split()
+    return int(kibibytes) * 1024
+
+
+if __name__ == "__main__":
+    _train(sys.argv[1], int(sys.argv[2]), sys.argv[3])

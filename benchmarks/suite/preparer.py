@@ -1,0 +1,296 @@
+"""Prepares what is measured: builds it, checks it, and keeps it for later passes."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from msgspec import to_builtins
+
+from benchmarks.contenders.base import Contender, HostArray, OperationTask
+from benchmarks.storage.schema import Check, TimedLevel
+from benchmarks.suite.cases import InferenceCase, OperationCase, TrainingCase, depth, width
+from benchmarks.suite.checks import (
+    STEPS,
+    CheckError,
+    Trajectory,
+    check_inference,
+    check_operation,
+    check_training,
+    first_batches,
+    reference_probabilities,
+    reference_trajectory,
+)
+from benchmarks.suite.costs import Cost, forward_cost, operation_cost, training_cost
+from benchmarks.suite.memory import PeakMemory, peak_memory
+from benchmarks.suite.operation_tasks import expected_results, operation_task
+from benchmarks.suite.tasks import scaled_images, training_task
+from mnist_accel.nn import Network
+
+Case = TrainingCase | InferenceCase | OperationCase
+LEVEL_OF: dict[type, TimedLevel] = {
+    TrainingCase: "training",
+    InferenceCase: "inference",
+    OperationCase: "operations",
+}
+# The epoch of a slow contender is shortened until it takes about this time, within a factor of two:
+# some contenders compile again for each length. After this many trials, the length stays.
+RUN_S = 0.15
+MAX_TRIALS = 3
+MIN_ROUNDS, MAX_ROUNDS = 2, 100
+# Warm-up ends after this many calls or this much time. Threads that wake up may share a core, where
+# each waits for the other, until the system distributes them after 0.1 s. Until then a call of
+# 0.1 ms takes 8 ms (seen with PyTorch on two cores, in one pass of eight).
+WARM_UP_CALLS, WARM_UP_S = 15, 0.12
+# Shorter calls are repeated within a round, because reading the clock takes a good part of 10 µs.
+MIN_ROUND_S = 5e-4
+
+
+class NotComparableError(Exception):
+    """A contender cannot do a case; the message states the reason."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case and contender that passed the check and can be timed.
+
+    Attributes:
+        run: does one call, and returns when the results are available.
+        images: images per call.
+        steps: optimizer updates per call; 0 if nothing is trained.
+        cost: minimum work of a call.
+        phases_s: seconds of "setup", "transfer", "compile" and "first_call".
+        check: the comparison with the reference.
+        facts: network, batch, width, depth and sweeps, for reports.
+        peak: memory of a fresh process that trains this; None if not measured.
+        reset: restores the state before the first call; called before each pass.
+    """
+
+    run: Callable[[], object]
+    images: int
+    steps: int
+    cost: Cost
+    phases_s: Mapping[str, float]
+    check: Check
+    facts: Mapping[str, Any]
+    peak: PeakMemory | None = None
+    reset: Callable[[], object] = lambda: None
+
+    def extra_info(self) -> dict[str, Any]:
+        """Return what a result file states about the measurement besides its times."""
+        return {
+            **self.facts,
+            "images": self.images,
+            "steps": self.steps,
+            "flops": self.cost.flops,
+            "bytes": self.cost.bytes,
+            "phases_s": dict(self.phases_s),
+            "check": to_builtins(self.check),
+            "peak_host_bytes": self.peak and self.peak.host_bytes,
+            "peak_device_bytes": self.peak and self.peak.device_bytes,
+        }
+
+
+@dataclass
+class Preparer:
+    """Prepares each pair of case and contender once.
+
+    A pair that fails raises the same error in later passes.
+
+    Attributes:
+        known_steps: updates per epoch, by the names of case and contender, that an earlier part of
+            an interrupted run has chosen: all passes of a pair have the same length.
+        measures_memory: whether to measure the memory of each recipe's training; takes seconds.
+        clock: returns seconds.
+    """
+
+    known_steps: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    measures_memory: bool = False
+    clock: Callable[[], float] = time.perf_counter
+    _prepared: dict[tuple[Case, str], Prepared | Exception] = field(default_factory=dict)
+
+    def prepare(self, case: Case, contender: Contender) -> Prepared:
+        """Return the case, ready to be timed.
+
+        Raises:
+            NotComparableError: the contender cannot do the case on this machine.
+            CheckError: the contender does not compute what it should.
+        """
+        key = case, contender.name
+        if key not in self._prepared:
+            try:
+                self._prepared[key] = self._prepare(case, contender)
+            except (NotComparableError, CheckError) as error:
+                self._prepared[key] = error
+        prepared = self._prepared[key]
+        if isinstance(prepared, Exception):
+            raise prepared
+        prepared.reset()
+        return prepared
+
+    def rounds(self, prepared: Prepared, budget_s: float) -> tuple[int, int]:
+        """Warm up, and return the number of rounds that fit the time and the calls per round."""
+        seconds = self._warm_up(prepared.run)
+        calls = max(1, round(MIN_ROUND_S / seconds))
+        fitting = round(budget_s / (calls * seconds))
+        return max(MIN_ROUNDS, min(MAX_ROUNDS, fitting)), calls
+
+    def _warm_up(self, run: Callable[[], object]) -> float:
+        """Call until the warm-up ends; return the seconds of the fastest call."""
+        fastest = float("inf")
+        end = self.clock() + WARM_UP_S
+        for _ in range(WARM_UP_CALLS):
+            fastest = min(fastest, self._seconds(run))
+            if self.clock() >= end:
+                break
+        return max(fastest, 1e-9)
+
+    def _prepare(self, case: Case, contender: Contender) -> Prepared:
+        require_available(contender)
+        if isinstance(case, TrainingCase):
+            return self._training(case, contender)
+        if isinstance(case, InferenceCase):
+            return self._inference(case, contender)
+        return self._operation(case, contender)
+
+    def _training(self, case: TrainingCase, contender: Contender) -> Prepared:
+        task = training_task(case, case.steps)
+        if reason := contender.skip_reason(task):
+            raise NotComparableError(reason)
+        expected = _reference(case, contender.ties)
+        checked = contender.training(task)
+        check = check_training(checked, task, expected)
+        known = self.known_steps.get((case.name, contender.name))
+        batches = first_batches(task)
+        updates_s = self._warm_up(lambda: checked.updates(batches))
+        steps = known or _fitting_steps(case, STEPS, updates_s)
+        for trial in range(MAX_TRIALS):
+            task = training_task(case, steps)
+            started = self.clock()
+            session = contender.training(task)
+            session.compile()
+            setup_s = self.clock() - started - session.transfer_s - session.compile_s
+            first_call_s = self._seconds(session.run)
+            if known or trial == MAX_TRIALS - 1:
+                break
+            # An update may be faster or slower within an epoch, so an epoch decides the length.
+            better = _fitting_steps(case, steps, self._seconds(session.run))
+            if steps / 2 <= better <= steps * 2:
+                break
+            steps = better
+        # The session that was checked may have left its compiled code to this one.
+        compile_s = max(checked.compile_s, session.compile_s)
+        images = steps * case.batch
+        measures_memory = self.measures_memory and "recipe" in case.sweeps
+        return Prepared(
+            run=session.run,
+            images=images,
+            steps=steps,
+            cost=training_cost(task.model) * images,
+            phases_s=_phases(setup_s, first_call_s, session.transfer_s, compile_s),
+            check=check,
+            facts=_facts(case.network, case.batch, task.model, case.sweeps),
+            peak=(
+                peak_memory(case.network, case.batch, contender.name) if measures_memory else None
+            ),
+            reset=session.reset,
+        )
+
+    def _inference(self, case: InferenceCase, contender: Contender) -> Prepared:
+        model = case.model()
+        if reason := contender.inference_skip_reason(model, case.batch):
+            raise NotComparableError(reason)
+        images = scaled_images(case.batch)
+        started = self.clock()
+        predict = contender.inference(model)
+        setup_s = self.clock() - started
+        first_call_s = self._seconds(lambda: predict(images))
+        return Prepared(
+            run=lambda: predict(images),
+            images=case.batch,
+            steps=0,
+            cost=forward_cost(model) * case.batch,
+            phases_s=_phases(setup_s, first_call_s),
+            check=check_inference(predict(images), _probabilities(case), model),
+            facts=_facts(case.network, case.batch, model),
+        )
+
+    def _operation(self, case: OperationCase, contender: Contender) -> Prepared:
+        task, expected = _operation(case)
+        started = self.clock()
+        session = contender.operation(task)
+        setup_s = self.clock() - started
+        if session is None:
+            raise NotComparableError(f"{contender.name} has no operation of this kind")
+        check = check_operation(session.results(), expected, task)
+        return Prepared(
+            run=session.run,
+            images=case.batch,
+            steps=0,
+            cost=operation_cost(task, expected),
+            phases_s=_phases(setup_s, self._seconds(session.run)),
+            check=check,
+            facts=_facts(case.operation, case.batch),
+        )
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        started = self.clock()
+        work()
+        return self.clock() - started
+
+
+def require_available(contender: Contender) -> None:
+    """Raise `NotComparableError`, with reason and remedy, if a contender cannot run here."""
+    availability = contender.availability()
+    if not availability.ok:
+        raise NotComparableError(
+            "; ".join(filter(None, (availability.reason, availability.remedy)))
+        )
+
+
+def _fitting_steps(case: TrainingCase, steps: int, seconds: float) -> int:
+    """Return the updates that fit `RUN_S`, given that `steps` updates take `seconds`."""
+    return max(1, min(case.steps, int(steps * RUN_S / seconds)))
+
+
+def _phases(
+    setup_s: float, first_call_s: float, transfer_s: float = 0.0, compile_s: float = 0.0
+) -> dict[str, float]:
+    return {
+        "setup": setup_s,
+        "transfer": transfer_s,
+        "compile": compile_s,
+        "first_call": first_call_s,
+    }
+
+
+def _facts(
+    network: str, batch: int, model: Network | None = None, sweeps: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    return {
+        "network": network,
+        "batch": batch,
+        "width": width(model) if model else None,
+        "depth": depth(model) if model else 1,
+        "sweep": sweeps,
+    }
+
+
+# The reference of a case is computed once for all contenders.
+
+
+@cache
+def _operation(case: OperationCase) -> tuple[OperationTask, list[HostArray]]:
+    task = operation_task(case)
+    return task, expected_results(task)
+
+
+@cache
+def _probabilities(case: InferenceCase) -> HostArray:
+    return reference_probabilities(case.model(), scaled_images(case.batch))
+
+
+@cache
+def _reference(case: TrainingCase, ties: Literal["first", "recipe"]) -> Trajectory:
+    return reference_trajectory(training_task(case, case.steps), ties)

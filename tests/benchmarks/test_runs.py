@@ -1,0 +1,177 @@
+"""`python -m benchmarks run` is interrupted, continued, and refuses wrong usage."""
+
+import copy
+import gzip
+import json
+import os
+import shlex
+import shutil
+import signal
+import time
+from typing import ClassVar
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.contenders import contenders
+from benchmarks.session import progress
+from benchmarks.storage.results import load_results
+from benchmarks.suite.cases import (
+    operation_cases,
+)
+from tests.support.benchmark_runs import QUICK, run_benchmarks
+
+
+def interrupted(*arguments, journal, **options):
+    """Interrupt a run that has measured something; return the commands to go on, and to report."""
+    first = run_benchmarks(*arguments, **options)
+    while not (journal.exists() and journal.read_text().count('"measured"') >= 2):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGINT)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 130, err
+    return command_after("go on with: ", err), command_after("see what there is with: ", err)
+
+
+def command_after(words, err):
+    """Return the arguments of the command that is proposed behind these words."""
+    command = err.partition(f"{words}python -m benchmarks ")[2].partition("\n")[0]
+    return shlex.split(command)
+
+
+def test_interrupted_run_is_reported_and_continued(tmp_path):
+    out = tmp_path / "my results.json.gz"
+    journal = tmp_path / "my results.json.gz.journal"
+    arguments = (*QUICK, "--contenders", "numpy,cupy", "--threads", 1, "--out", out)
+    go_on, report = interrupted(*arguments, journal=journal)
+    measured = journal.read_text().count('"measured"')
+    assert list(tmp_path.iterdir()) == [journal]
+    assert main([*report, "--out", str(tmp_path / "so far")]) == 0
+    so_far = (tmp_path / "so far" / "my results.md").read_text()
+    assert "not complete" in so_far
+    assert "cupy" in so_far
+    shutil.rmtree(tmp_path / "so far")
+    second = run_benchmarks(*go_on)
+    printed, err = second.communicate(timeout=200)
+    assert second.returncode == 0, err
+    assert str(out) in printed
+    assert list(tmp_path.iterdir()) == [out]
+    document = json.loads(gzip.decompress(out.read_bytes()))
+    assert len(document["benchmarks"]) == len(operation_cases("quick"))
+    assert document["mnist_accel"]["complete"]
+    assert document["mnist_accel"]["threads"] == 1
+    assert document["machine_info"]["python_version"]
+    assert measured < len(document["benchmarks"])
+    results = load_results([out])
+    assert {one.contender for one in results.measurements.values()} == {"numpy"}
+    assert {row.contender for row in results.absent} == {"cupy"}
+
+
+@pytest.mark.slow
+def test_newest_run_is_continued_even_if_everything_is_measured(tmp_path):
+    """Nobody need remember what was interrupted, nor is it lost if all is measured."""
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    out = folder / "new.json"
+    arguments = (*QUICK, "--contenders", "numpy", "--out", out)
+    interrupted(*arguments, journal=folder / "new.json.journal", cwd=tmp_path)
+    _measure_the_rest(folder / "new.json.journal")
+    older = folder / "old.json.journal"
+    older.write_text("an older run")
+    os.utime(older, (0, 0))
+    second = run_benchmarks("run", "--continue", cwd=tmp_path)
+    printed, err = second.communicate(timeout=200)
+    assert second.returncode == 0, err
+    assert "results are in benchmarks/results/new.json" in printed
+    assert sorted(folder.iterdir()) == [out, older]
+    assert len(load_results([out]).measurements) == len(operation_cases("quick"))
+
+
+def _measure_the_rest(journal):
+    """Make up all times, as if the run had been interrupted a moment before its end."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    measured = next(line for line in lines if line["kind"] == "measured")
+    lines = [line for line in lines if line["kind"] != "measured"]
+    for case in operation_cases("quick"):
+        for number in range(3):
+            line = copy.deepcopy(measured)
+            name = f"{case.name}-numpy-{number}".encode("unicode_escape").decode()
+            line["test"] = f"benchmarks/test_operations.py::test_operations[{name}]"
+            line["benchmark"]["extra_info"] |= {"case": case.name, "pass": number}
+            lines.append(line)
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_run_without_an_available_contender_lists_absent_rows(tmp_path):
+    if contenders()["cupy"].availability().ok:
+        pytest.skip("a GPU is there")
+    out = tmp_path / "out.json"
+    process = run_benchmarks(*QUICK, "--contenders", "cupy", "--out", out)
+    printed, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert f"results are in {out}" in printed
+    results = load_results([out])
+    assert not results.measurements
+    assert {row.case for row in results.absent} == {case.name for case in operation_cases("quick")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*QUICK, "--contenders", "tpu"], "unknown contender tpu"),
+        (["run", "--levels", "speed"], "unknown level speed"),
+        (["run", "--levels", "accuracy"], "there is no case"),
+        (["run", "--out", "results.txt"], "expected a name that ends in .json or .json.gz"),
+        ([*QUICK, "--threads", "999"], "--threads is 999, but there are"),
+        ([*QUICK, "--continue"], "there is no unfinished run"),
+        (["run", "--quick", "--full"], "not allowed with argument"),
+        (["compare", "a.json"], "NEW"),
+        (["compare", "a.json", "b.json", "--fail-over", "x"], "expected a percentage"),
+        (["compare", "a.json", "b.json", "--fail-over", "x%"], "expected a percentage"),
+        (["compare", "a.json", "b.json", "--fail-over", "0.1"], "such as 10%, got 0.1"),
+        (["compare", "a.json", "b.json"], "a.json"),
+        (["report", "a.json"], "a.json"),
+        ([], "run|report|compare"),
+    ],
+)
+def test_wrong_usage_prints_one_line_and_exits_with_2(tmp_path, arguments, message):
+    if arguments[:1] == ["run"] and "--out" not in arguments:
+        arguments = [*arguments, "--out", tmp_path / "out.json"]
+    process = run_benchmarks(*arguments)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert message in err
+    assert len(err.splitlines()) == 1, err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("step_s", "message"),
+    [
+        (0.1, "25 of 75 done, about 5 s left"),
+        (2.4, "25 of 75 done, about 2 min left"),
+        (78, "25 of 75 done, about 1 h 5 min left"),
+    ],
+)
+def test_progress_without_a_terminal_shows_the_time_left(capsys, step_s, message):
+    class Session:
+        items: ClassVar[list] = [None] * 75
+
+    now = 0.0
+    plugin = progress.ProgressPlugin(clock=lambda: now)
+    now = 1000.0  # collecting does not count
+    plugin.pytest_collection_finish(Session)
+    for _ in range(25):
+        now += step_s
+        plugin.pytest_runtest_logfinish("test")
+    plugin.pytest_sessionfinish()
+    assert capsys.readouterr().err.splitlines()[1:] == [message]
+
+
+def test_import_error_ends_the_run_with_exit_code_1(capsys):
+    report = pytest.CollectReport("test_training.py", "failed", "ImportError: no laboratory", [])
+    with pytest.raises(pytest.exit.Exception) as ended:
+        progress.ProgressPlugin().pytest_collectreport(report)
+    assert ended.value.returncode == 1
+    assert "ImportError: no laboratory" in capsys.readouterr().err
