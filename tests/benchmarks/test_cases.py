@@ -109,6 +109,6 @@ def test_peak_gpu_memory_of_a_training_includes_its_images(name):
 
 def test_host_facts_describe_this_machine():
     facts = host_facts()
-    assert facts["cores"] >= facts["threads"] >= 1
-    assert facts["versions"]["numpy"] == np.__version__
-    assert len(facts["load_average"]) == 3
+    assert facts.cores >= facts.threads >= 1
+    assert facts.versions["numpy"] == np.__version__
+    assert len(facts.load_average) == 3

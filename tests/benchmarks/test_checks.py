@@ -13,7 +13,7 @@ from benchmarks.contenders import contenders
 from benchmarks.contenders.project import ProjectBackend
 from benchmarks.session import plugin
 from benchmarks.session.settings import RunRequest, open_journal
-from benchmarks.suite import tasks
+from benchmarks.suite import checks, tasks
 from benchmarks.suite.cases import (
     AccuracyCase,
     InferenceCase,
@@ -95,8 +95,6 @@ def test_wrong_probabilities_fail_the_check(monkeypatch):
 
 def test_reference_network_is_compared_with_the_loops(monkeypatch):
     """A mistake in the NumPy backend is found, though all others are compared with it."""
-    from benchmarks import checks
-
     linear = NumpyBackend.linear
     monkeypatch.setattr(NumpyBackend, "linear", lambda *given: linear(*given) * (1 + 1e-9))
     checks.check_reference_network.cache_clear()
@@ -176,18 +174,20 @@ def few_images(monkeypatch):
 def test_time_to_accuracy_is_recorded_after_each_epoch(few_images, target, epochs):
     """With and without reaching the target."""
     case = AccuracyCase("two-layer", 30, target, 3)
-    record = open_journal(RunRequest(profile="full", levels="accuracy", contenders="numpy"), None)
+    request = RunRequest(profile="full", levels="accuracy", contenders="numpy")
+    journal = open_journal(request, None)
+    plugin.describe_machine(journal)
     ticks = count()
     timed = Timed()
     plugin.measure_accuracy(
         timed, Preparer(clock=lambda: next(ticks)), case, contenders()["numpy"], seed=1
     )
-    record.add("one", {"params": {"case": case}, "extra_info": timed.extra_info})
-    document = {}
-    record.complete(document)
+    info = {"level": "accuracy", "case": case.name, "contender": "numpy", **timed.extra_info}
+    journal.measured("one", {"params": {"case": case}, "extra_info": info})
+    document = journal.document()
     assert document["benchmarks"] == []
     (curve,) = document["mnist_accel"]["accuracy"]
-    assert curve["seconds"] == [*range(1, epochs + 1)]  # that of predicting does not count
+    assert curve["seconds"] == [*range(1, epochs + 1)]  # without the time of prediction
     assert len(curve["accuracy"]) == epochs
     assert (max(curve["accuracy"]) >= target) == (epochs < 3)
     assert (curve["network"], curve["contender"], curve["batch"]) == ("two-layer", "numpy", 30)

@@ -7,8 +7,10 @@ import signal
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.session import runner
+from benchmarks.host import host_facts
+from benchmarks.session import plugin, runner
 from benchmarks.session.settings import RunRequest, open_journal
+from benchmarks.storage.journal import Absent, Failed, RowStarted
 from benchmarks.suite.cases import (
     TrainingCase,
 )
@@ -24,30 +26,29 @@ REQUEST = RunRequest(levels="operations", contenders="numpy", passes=1)
 def test_journal_is_read_without_its_incomplete_last_line(tmp_path):
     journal = tmp_path / "journal"
     record = open_journal(REQUEST, journal)
+    plugin.describe_machine(record)
     facts = {"level": "training", "case": SMALL.name, "contender": "numpy", "steps": 7}
-    record.add("one", {"params": {"case": SMALL}, "extra_info": facts})
-    record.absent("training", "case", "cupy", "no GPU")
-    record.absent("training", "case", "cupy", "no GPU")
+    record.measured("one", {"params": {"case": SMALL}, "extra_info": facts})
+    absent = {"level": "training", "case": "case", "contender": "cupy", "reason": "no GPU"}
+    for _ in range(2):
+        record.add(Absent(**absent))
     with journal.open("a") as file:
         file.write('{"kind": "meas')
-    open_journal(RunRequest(), journal).failed("training", "other case", "numpy", "wrong")
+    failed = {"level": "training", "case": "other case", "contender": "numpy", "reason": "wrong"}
+    open_journal(RunRequest(), journal).add(Failed(**failed))
     again = open_journal(RunRequest(), journal)
     assert again.settings == record.settings
-    assert again.done == {"one"}
+    assert again.measured_tests == {"one"}
     assert again.steps == {(SMALL.name, "numpy"): 7}
-    assert again.missing("training", "case", "cupy") == ("absent", "no GPU")
-    assert again.missing("training", "case", "numpy") is None
-    document = {}
-    again.complete(document)
-    assert not document["mnist_accel"]["complete"]
-    again.end()
-    again.complete(document)
+    assert isinstance(again.missing(("training", "case", "cupy")), Absent)
+    assert again.missing(("training", "case", "numpy")) is None
+    assert not again.document()["mnist_accel"]["complete"]
+    again.end(host_facts())
+    document = again.document()
     assert document["mnist_accel"]["complete"]
     assert document["benchmarks"] == [{"params": {"case": SMALL.name}, "extra_info": facts}]
-    row = {"level": "training", "case": "case", "contender": "cupy", "reason": "no GPU"}
-    assert document["mnist_accel"]["absent"] == [row]
-    (failed,) = document["mnist_accel"]["failed"]
-    assert (failed["case"], failed["reason"]) == ("other case", "wrong")
+    assert document["mnist_accel"]["absent"] == [absent]
+    assert document["mnist_accel"]["failed"] == [failed]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +73,7 @@ def test_continued_run_refuses_other_settings(tmp_path, wishes, message):
         open_journal(wishes, journal)
 
 
-@pytest.mark.parametrize(
-    ("fact", "value"), [("commit", "abc"), ("dirty", "perhaps"), ("threads", 999)]
-)
+@pytest.mark.parametrize(("fact", "value"), [("commit", "abc"), ("dirty", None), ("threads", 999)])
 def test_continued_run_refuses_other_code_or_cores(tmp_path, fact, value):
     journal = tmp_path / "journal"
     begun = open_journal(REQUEST, journal).settings
@@ -82,17 +81,17 @@ def test_continued_run_refuses_other_code_or_cores(tmp_path, fact, value):
     line["settings"][fact] = value
     journal.write_text(json.dumps(line) + "\n")
     here = getattr(begun, fact)
-    with pytest.raises(UsageError, match=f"with {fact} {value}, but here it is {here}"):
+    with pytest.raises(UsageError, match=f"with {fact} {value}, but now it is {here}"):
         open_journal(RunRequest(), journal)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds nothing to go on with"),
-        ('{"kind": "run", "settings": {"profile": "quick"}}\n', "not a journal of this version"),
-        ("[]\n", "not a journal of this version"),
-        ("measured\n", "is not the journal of a benchmark run"),
+        ("", "contains no run"),
+        ('{"kind": "run", "settings": {"profile": "quick"}}\n', "line 1, is not a journal line"),
+        ("[]\n", "line 1, is not a journal line"),
+        ("measured\n", "line 1, is not a journal line"),
     ],
 )
 def test_invalid_journals_are_refused(tmp_path, capsys, content, message):
@@ -107,14 +106,14 @@ def test_journal_of_a_running_process_is_refused(tmp_path, capsys):
     with journal.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert main(["run", "--continue", "--out", str(out)]) == 2
-    assert "still goes on; wait for it" in capsys.readouterr().err
+    assert "is being written by another run; wait until it ends" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [journal]
 
 
 @pytest.mark.parametrize("content", [None, "", '{"benchmarks": []}'])
 @pytest.mark.parametrize("code", [0, 1, 3])
 def test_journal_is_kept_until_the_result_file_can_be_read(tmp_path, capsys, content, code):
-    """Python ends with 1 when it breaks down, as pytest does when a test has failed."""
+    """Python exits with 1 after an internal error, as pytest does after a failed test."""
     out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
     journal.write_text("measured")
     if content is not None:
@@ -122,20 +121,21 @@ def test_journal_is_kept_until_the_result_file_can_be_read(tmp_path, capsys, con
     assert runner.finish_run(out, journal, code) == 4
     printed, err = capsys.readouterr()
     assert "results are in" not in printed
-    assert f"go on with: python -m benchmarks run --continue --out {out}" in err
+    assert f"continue with: python -m benchmarks run --continue --out {out}" in err
     assert journal.read_text() == "measured"
 
 
 def test_only_the_row_that_crashed_the_process_is_marked(tmp_path):
     out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
     record = open_journal(REQUEST, journal)
-    record.begin("training", "case", "numpy")
-    record.failed("training", "case", "numpy", "wrong")
+    row = {"level": "training", "case": "case", "contender": "numpy"}
+    record.add(RowStarted(**row))
+    record.add(Failed(**row, reason="wrong"))
     assert runner.finish_run(out, journal, -signal.SIGKILL) == 4  # between two measurements
-    record.begin("training", "other case", "numpy")
-    for code in (1, 130):  # no signal, or a key
+    record.add(RowStarted(**row | {"case": "other case"}))
+    for code in (1, 130):  # not ended by a signal, or interrupted by a key
         runner.finish_run(out, journal, code)
-    assert "ended the process" not in journal.read_text()
+    assert "the process crashed" not in journal.read_text()
 
 
 def test_existing_results_are_not_overwritten(tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.contenders import contenders
 from benchmarks.contenders.project import ProjectBackend
-from benchmarks.suite import tasks
+from benchmarks.suite import preparer, tasks
 from benchmarks.suite.cases import (
     TrainingCase,
 )
@@ -18,9 +18,7 @@ SMALL = TrainingCase("two-layer", 10)
 
 
 def test_epoch_of_a_slow_contender_is_shortened(monkeypatch):
-    from benchmarks import laboratory
-
-    monkeypatch.setattr(laboratory, "RUN_S", 1e-9)
+    monkeypatch.setattr(preparer, "RUN_S", 1e-9)
     prepared = Preparer().prepare(SMALL, contenders()["numpy"])
     assert (prepared.steps, prepared.images) == (1, 10)
 
@@ -52,11 +50,11 @@ class Paced(ProjectBackend):
 
 def test_pair_is_prepared_once_for_all_passes():
     contender = Paced(update_s=1e-6, step_s=1e-6)
-    preparer = Preparer(clock=contender.clock)
-    prepared = preparer.prepare(SMALL, contender)
+    prepares = Preparer(clock=contender.clock)
+    prepared = prepares.prepare(SMALL, contender)
     assert prepared.steps == SMALL.steps
     assert prepared.images == SMALL.steps * 10
-    assert preparer.prepare(SMALL, contender) is prepared
+    assert prepares.prepare(SMALL, contender) is prepared
 
 
 @pytest.mark.parametrize(
@@ -118,28 +116,28 @@ def test_numba_compile_time_excludes_cached_code(monkeypatch):
 
 def test_continued_run_keeps_the_epoch_length():
     contender = Paced(update_s=9, step_s=9)
-    settled = {(SMALL.name, contender.name): 7}
-    preparer = Preparer(clock=contender.clock, steps_before=settled)
-    assert preparer.prepare(SMALL, contender).steps == 7
+    known = {(SMALL.name, contender.name): 7}
+    prepares = Preparer(clock=contender.clock, known_steps=known)
+    assert prepares.prepare(SMALL, contender).steps == 7
 
 
 @pytest.mark.parametrize(("call_s", "rounds", "calls"), [(1e-5, 100, 50), (0.01, 10, 1), (9, 2, 1)])
 def test_rounds_and_calls_fit_the_budget(call_s, rounds, calls):
     contender = Paced(update_s=1e-6, step_s=call_s)
-    preparer = Preparer(clock=contender.clock)
+    prepares = Preparer(clock=contender.clock)
     one_step = TrainingCase("two-layer", 7)
-    prepared = preparer.prepare(one_step, contender)
+    prepared = prepares.prepare(one_step, contender)
     assert prepared.steps == 1
-    assert preparer.rounds(prepared, budget_s=0.1) == (rounds, calls)
+    assert prepares.rounds(prepared, budget_s=0.1) == (rounds, calls)
 
 
 def test_warm_up_lasts_until_threads_are_distributed():
     contender = Paced(update_s=1e-6, step_s=1e-4)
-    preparer = Preparer(clock=contender.clock)
-    prepared = preparer.prepare(TrainingCase("two-layer", 7), contender)
+    prepares = Preparer(clock=contender.clock)
+    prepared = prepares.prepare(TrainingCase("two-layer", 7), contender)
     spread_at = contender.now + 0.1
 
     def run():
         contender.now += 8e-3 if contender.now < spread_at else 1e-4
 
-    assert preparer.rounds(replace(prepared, run=run), budget_s=0.1) == (100, 5)
+    assert prepares.rounds(replace(prepared, run=run), budget_s=0.1) == (100, 5)
