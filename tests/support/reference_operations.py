@@ -188,11 +188,11 @@ def _update(
         name = "nesterov"
     if rule.settings.get("decoupled"):
         name = "adamw"
-    start = {f"{names[key]} w": array for key, array in state.items()}
-    if rule.kind == "adam":
-        start["t"] = np.array(step - 1.0)
-    new, new_state = ref.OPTIMIZERS[name]({"w": weights}, {"w": grads}, start, lr=lr, **settings)
-    return new["w"], *(new_state[f"{names[key]} w"] for key in state)
+    past = {names[key]: array for key, array in state.items()}
+    new, new_state = ref.update(
+        name, {"w": weights}, {"w": grads}, {"w": past}, lr=lr, t=step, **settings
+    )
+    return new["w"], *(new_state["w"][names[key]] for key in state)
 
 
 # For each kind of rule: the optimizer of the reference, and its names of the arrays.
