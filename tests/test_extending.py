@@ -22,6 +22,7 @@ MAX_FILES = {
     "A backend": 1,
     "A recipe": 1,
     "A data set": 1,
+    "A benchmark baseline": 2,
 }
 NEEDS = {"A backend": "torch"}
 
