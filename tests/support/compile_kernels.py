@@ -1,4 +1,4 @@
-"""Compile the kernels of whole networks, so that the processes of the tests find them on disk."""
+"""Compiles Numba kernels into the cache on disk, so that parallel test processes only load them."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from mnist_accel import Trainer, create_model, get_backend
 if __name__ == "__main__":
     numba = get_backend("numba")
     labels = np.zeros(2, np.int64)
-    # float64 of both is left to tests that are slow.
+    # Only slow tests use float64 pixels, so they are not compiled here.
     for dtype, pixels in (("float32", "uint8"), ("float32", "float32"), ("float64", "uint8")):
         images = np.zeros((2, 784), pixels)
         model = create_model("two-layer", backend=numba, dtype=dtype)
