@@ -19,7 +19,9 @@ def add_data_arguments(parser: argparse._ActionsContainer, *, dataset: str = "mn
         dataset: the data set that the command uses by default, for the help text.
     """
     parser.add_argument(
-        "--dataset", **one_of("data set", DATASETS), help=f"the data set (default: {dataset})"
+        "--dataset",
+        **one_of("data set", DATASETS),
+        help=f"the data set; custom reads the files in --data-dir (default: {dataset})",
     )
     parser.add_argument(
         "--data-dir",
@@ -33,7 +35,7 @@ def add_backend_arguments(
     parser: argparse._ActionsContainer,
     *,
     auto: str = "auto, the first of cupy, numba and numpy that can run here",
-    threads: str = "chosen by the batch size",
+    threads: str = "chosen by the backend",
 ) -> None:
     """Add the choice of a backend, of its number of threads and of its device.
 
@@ -52,7 +54,7 @@ def add_backend_arguments(
 
 
 def add_threads_argument(
-    parser: argparse._ActionsContainer, *, default: str = "chosen by the batch size"
+    parser: argparse._ActionsContainer, *, default: str = "chosen by the backend"
 ) -> None:
     """Add the number of CPU threads."""
     parser.add_argument(
