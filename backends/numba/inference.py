@@ -1,4 +1,4 @@
-"""Compiled predictions on the CPU."""
+"""Compiled predictions: prepares parameters and buffers, and divides images among threads."""
 
 import math
 from collections.abc import Callable
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from backends.numba.kernels import inference as kernels
 from backends.numba.kernels import losses, stages
-from backends.numba.kernels.vectors import CACHE_LINE
+from backends.numba.kernels.simd.emitter import CACHE_LINE
 from backends.numba.layout import Layout, lay_out
 from backends.numba.memory import (
-    MOST_IMAGES_A_BLOCK,
-    block_capacity,
+    MAX_IMAGES_PER_TILE,
+    aligned_zeros,
     read_only,
-    rooms,
-    zeros,
+    thread_buffers,
+    tile_capacity,
 )
 from backends.program import CompiledInference, PixelRangeError, Program, require_kernels
 
 Array = NDArray[Any]
 
-# What pixels of a kind of dtype are multiplied by: bytes 0…255, or numbers 0…1.
+# Factor of the pixels by kind of dtype: unsigned integers 0…255 or floating-point numbers 0…1.
 _SCALES = {"u": 1 / 255, "f": 1.0}
 
 
@@ -33,8 +33,8 @@ class NumbaInference(CompiledInference):
     """A program that predicts on threads of this processor.
 
     Args:
-        program: what to run.
-        threads: returns how many share so many images.
+        program: network and loss.
+        threads: returns the number of threads for a number of images.
         executor: returns an executor with at least `threads() - 1` workers.
     """
 
@@ -42,109 +42,119 @@ class NumbaInference(CompiledInference):
         self, program: Program, *, threads: Callable[[int], int], executor: Callable[[], Executor]
     ) -> None:
         require_kernels(program, activations=stages.ACTIVATIONS, losses=losses.LOSSES)
-        self._pack, self._kernel = kernels.pack, kernels.predict
+        self._kernel = kernels.predict
         self._threads = threads
         self._executor = executor
         self._program = program
         self._classes = program.stages[-1].output_shape[0]
         self._layout = lay_out(program, is_sparse=False)
-        # Convolutions read packed parameters, linear layers those of the network.
-        self._unpacked, self._places = _keep_linear(program, self._layout)
-        self._filters = zeros((self._layout.packed_size,), program.dtype)
-        self._has_filters = len(self._places) > 0
-        self._missing = _reach(program, self._layout) - program.parameters
-        self._constants = (
-            *(self._layout.plan.stages, self._layout.plan.offsets, self._filters),
-            *(program.pixel_shift, losses.LOSSES.index(program.loss)),
+        # Convolutions read packed parameters, linear layers the network's vector.
+        self._source, self._target = _use_network_vector(program, self._layout)
+        self._packs_filters = len(self._source) > 0
+        self._filters = aligned_zeros((self._layout.packed_size,), program.dtype)
+        self._missing = _end_of_reads(program, self._layout) - program.parameters
+        plan = self._layout.plan
+        self._network = tuple(
+            kernels.Network(
+                plan.stages, plan.offsets, plan.loss, program.pixel_shift, self._filters
+            )
         )
-        self._rows = np.arange(1)
-        self._rooms: dict[int, Any] = {}
-        self._lock = Lock()  # filters and rooms are there once
+        self._buffers: dict[int, tuple[Any, ...]] = {}
+        self._lock = Lock()  # the filters and buffers are shared by all calls
 
     def predict(self, weights: Array, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
-        """Predict, many images on several threads."""
+        """Predict, on several threads if there are many images; see `CompiledInference.predict`."""
         count = len(pixels)
         threads = self._threads(count)
-        make = np.empty if threads == 1 else zeros
+        make = np.empty if threads == 1 else aligned_zeros
         results = make((count, self._classes), self._filters.dtype)
         if self._missing > 0:
             weights = np.append(weights, np.zeros(self._missing, weights.dtype))
         with self._lock:
-            if self._has_filters:
-                self._pack(weights, self._unpacked, self._places, self._filters)
-            if count > len(self._rows):
-                self._rows = np.arange(count)
+            if self._packs_filters:
+                kernels.pack(weights, self._source, self._target, self._filters)
             arguments = (
-                *(*self._constants, self._rows, *self._rooms_for(threads)),
-                *(weights, read_only(pixels), _SCALES[pixels.dtype.kind]),
-                *(probabilities, results),
+                self._network,
+                self._buffers_for(threads),
+                weights,
+                read_only(pixels),
+                _SCALES[pixels.dtype.kind],
+                probabilities,
+                results,
             )
-            # A single image takes less time than it takes Python to share it out.
+            # Submitting a task takes longer than the prediction of a single image.
             if threads == 1:
-                in_range = self._kernel(0, 0, count, *arguments)
+                in_range = self._kernel((0, 0, count), *arguments)
             else:
-                in_range = self._share_out(threads, count, arguments)
+                in_range = self._run_threads(threads, count, arguments)
         if not in_range:
             raise PixelRangeError
         return results
 
-    def _share_out(self, threads: int, count: int, arguments: tuple[Any, ...]) -> bool:
-        """Give each thread some of the images; return whether the pixels of all are in range."""
-        # Shares of the results begin at whole cache lines.
+    def _run_threads(self, threads: int, count: int, arguments: tuple[Any, ...]) -> bool:
+        """Divide the images among threads; return whether all pixels are in range."""
+        # The results of a thread begin at a cache line.
         results = arguments[-1]
         unit = CACHE_LINE // math.gcd(CACHE_LINE, results.strides[0])
         bounds = [count * thread // threads // unit * unit for thread in range(threads)] + [count]
         others = [
-            self._executor().submit(self._kernel, thread, *share, *arguments)
-            for thread, share in enumerate(pairwise(bounds[1:]), start=1)
+            self._executor().submit(self._kernel, (thread, begin, end), *arguments)
+            for thread, (begin, end) in enumerate(pairwise(bounds[1:]), start=1)
         ]
         try:
-            in_range: bool = self._kernel(0, 0, bounds[1], *arguments)
-        finally:  # nobody may change the rooms before all are done
-            in_range_elsewhere = [other.result() for other in others]
-        return in_range and all(in_range_elsewhere)
+            in_range: bool = self._kernel((0, 0, bounds[1]), *arguments)
+        finally:  # the buffers may be used again only after all threads have ended
+            others_in_range = [other.result() for other in others]
+        return in_range and all(others_in_range)
 
-    def _rooms_for(self, threads: int) -> Any:
-        """Return how many images make a block, and what threads write to."""
-        if threads not in self._rooms:
+    def _buffers_for(self, threads: int) -> tuple[Any, ...]:
+        """Return the buffers for a number of threads, made once, as `kernels.Buffers`."""
+        if threads not in self._buffers:
             sizes, dtype = self._layout.sizes, self._filters.dtype
-            capacity = block_capacity(sizes, dtype, MOST_IMAGES_A_BLOCK)
-            room = rooms(threads, dtype)
+            capacity = tile_capacity(sizes, dtype, MAX_IMAGES_PER_TILE)
+            buffer = thread_buffers(threads, dtype)
             length = max(math.prod(stage.input_shape) for stage in self._program.stages)
-            self._rooms[threads] = (
-                capacity,
-                room(capacity * sizes["outputs"]),
-                room(capacity * sizes["padded"]),
-                room(capacity * sizes["masks"], np.uint8),
-                room(capacity * sizes["wide_masks"], np.int64),
-                room(sizes["conv"]),
-                room(sizes["start"]),
-                room(length, np.int64),
-                room(length),
+            self._buffers[threads] = tuple(
+                kernels.Buffers(
+                    capacity=capacity,
+                    outputs=buffer(capacity * sizes["outputs"]),
+                    padded=buffer(capacity * sizes["padded"]),
+                    masks=buffer(capacity * sizes["masks"], np.uint8),
+                    wide_masks=buffer(capacity * sizes["wide_masks"], np.int64),
+                    conv=buffer(sizes["conv"]),
+                    bias=buffer(sizes["bias"]),
+                    indices=buffer(length, np.int64),
+                    data=buffer(length),
+                )
             )
-        return self._rooms[threads]
+        return self._buffers[threads]
 
 
-def _keep_linear(program: Program, layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Let linear layers read the network's own parameters.
+def _use_network_vector(
+    program: Program, layout: Layout
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Let the linear layers of a layout read the network's parameter vector.
 
     Returns:
-        Which of these are packed all the same, and where.
+        Positions of the other parameters in the network's vector and in the packed vector.
     """
-    unpacked = np.ones(program.parameters, bool)
+    is_packed = np.ones(program.parameters, bool)
     for stage, row in zip(program.stages, layout.plan.stages, strict=True):
         if stage.kind == "linear" and stage.weight is not None:
             size = math.prod(stage.input_shape) * stage.output_shape[0]
             row["weight"] = stage.weight
-            unpacked[stage.weight : stage.weight + size] = False
+            is_packed[stage.weight : stage.weight + size] = False
             if stage.bias is not None:
                 row["bias"] = stage.bias
-                unpacked[stage.bias : stage.bias + stage.output_shape[0]] = False
-    return np.flatnonzero(unpacked), layout.positions[unpacked]
+                is_packed[stage.bias : stage.bias + stage.output_shape[0]] = False
+    return np.flatnonzero(is_packed), layout.positions[is_packed]
 
 
-def _reach(program: Program, layout: Layout) -> int:
-    """Return where what linear layers read ends, in the network's parameters or behind them."""
+def _end_of_reads(program: Program, layout: Layout) -> int:
+    """Return the end of the numbers that linear layers read; it may exceed the parameter vector.
+
+    The last row of a weight matrix is read in whole vectors.
+    """
     ends = [
         int(row["weight"])
         + (math.prod(stage.input_shape) - 1) * stage.output_shape[0]

@@ -1,4 +1,17 @@
-"""Memory for the compiled kernels: no vector on two cache lines, no line for two threads."""
+"""Aligned buffers for the compiled kernels.
+
+Rows of different threads never share a cache line, so that a write of one thread does not slow down
+another (false sharing). Vectors do not cross cache lines. An array with a row per thread:
+
+    │◀─ CACHE_LINE ─▶│
+    ┌────────────────┬────────────────┬────────────────┬────────────────┐
+    │ row of thread 0                 │ numbers unused │ unused line    │
+    ├────────────────┼────────────────┼────────────────┼────────────────┤
+    │ row of thread 1                 │ numbers unused │ unused line    │
+    └────────────────┴────────────────┴────────────────┴────────────────┘
+
+The unused line is there because processors prefetch cache lines in pairs.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,28 +20,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.numba.kernels.vectors import CACHE_LINE
+from backends.numba.kernels.simd.emitter import CACHE_LINE
 
 Array = NDArray[Any]
 
-# What a block of images leaves behind should fit the cache of a core.
-BLOCK_BYTES = 1 << 20
-FEWEST_IMAGES_A_BLOCK, MOST_IMAGES_A_BLOCK = 8, 256
+# The outputs of a tile of images should fit the cache of a core.
+MAX_TILE_BYTES = 1 << 20
+MIN_IMAGES_PER_TILE, MAX_IMAGES_PER_TILE = 8, 256
 
 
-def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return zeros that begin at a cache line."""
+def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return zeros of `shape` that begin at a cache line."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.zeros(size + CACHE_LINE, np.uint8)
-    first = -room.ctypes.data % CACHE_LINE
-    aligned: Array = room[first : first + size].view(dtype).reshape(shape)
+    memory = np.zeros(size + CACHE_LINE, np.uint8)
+    first = -memory.ctypes.data % CACHE_LINE
+    aligned: Array = memory[first : first + size].view(dtype).reshape(shape)
     return aligned
 
 
 def read_only(array: Array) -> Array:
-    """Return a view of an array that nobody can write to.
+    """Return a read-only view of an array.
 
-    Arrays that can be written to are of another type for Numba, and compiled for anew.
+    Numba has different types for writable and read-only arrays and would compile for both.
     """
     view = array.view()
     view.flags.writeable = False
@@ -36,32 +49,31 @@ def read_only(array: Array) -> Array:
 
 
 def whole_lines(count: int, dtype: Any) -> int:
-    """Return how many numbers the cache lines hold that so many numbers need."""
+    """Return `count` rounded up to the numbers of whole cache lines."""
     line: int = CACHE_LINE // np.dtype(dtype).itemsize
     return -(-count // line) * line
 
 
-def rooms(threads: int, dtype: Any) -> Callable[..., Array]:
-    """Return the function that makes an array with a row for each thread.
+def thread_buffers(threads: int, dtype: Any) -> Callable[..., Array]:
+    """Return a function that makes a buffer with a row per thread.
 
-    It takes the size of a row, and the dtype where it is not `dtype`.
+    Its arguments are the size of a row, and the dtype if it is not `dtype`.
     """
 
-    def room(size: int, kind: Any = dtype) -> Array:
-        # And a line or more between the rows: processors fetch lines in pairs.
-        return zeros((threads, whole_lines(size + CACHE_LINE, kind)), kind)
+    def buffer(size: int, kind: Any = dtype) -> Array:
+        return aligned_zeros((threads, whole_lines(size + CACHE_LINE, kind)), kind)
 
-    return room
+    return buffer
 
 
-def block_capacity(sizes: Mapping[str, int], dtype: Any, images: int) -> int:
-    """Return how many images make a block.
+def tile_capacity(sizes: Mapping[str, int], dtype: Any, images: int) -> int:
+    """Return the maximum number of images in a tile.
 
     Args:
-        sizes: of the arrays of a workspace, as a layout has them.
-        dtype: of the numbers.
-        images: the most that one thread is given.
+        sizes: sizes of the buffers, from `Layout.sizes`.
+        dtype: dtype of the outputs.
+        images: maximum number of images for one thread.
     """
     image_bytes: int = np.dtype(dtype).itemsize * (2 * sizes["outputs"] + sizes["padded"])
-    fitting = max(FEWEST_IMAGES_A_BLOCK, BLOCK_BYTES // image_bytes)
-    return min(fitting, MOST_IMAGES_A_BLOCK, images)
+    fitting = max(MIN_IMAGES_PER_TILE, MAX_TILE_BYTES // image_bytes)
+    return min(fitting, MAX_IMAGES_PER_TILE, images)

@@ -1,8 +1,8 @@
-"""A meeting point for threads that run the same compiled function side by side.
+"""A barrier for threads that run the same compiled function.
 
-Threads of a pool cannot wait for one another inside compiled code, and handing work to them anew
-for every step costs more than the step. So each runs the whole epoch, and they meet here: a thread
-adds one to a counter, and waits until all have.
+A thread pool has no barrier that compiled code can call, and submitting new tasks for every step
+would take longer than the step. Each thread therefore runs all steps of a chunk, and the threads
+synchronize with a shared counter: each adds 1 on arrival and waits until all have arrived.
 """
 
 import os
@@ -11,20 +11,22 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from backends.numba.kernels.compilation import instructions, kernel
+from backends.numba.kernels.compilation import intrinsic, kernel
 
-# A wait is mostly shorter than a microsecond. One that is not means that another program has the
-# other thread's core, and may need this one.
-SPINS_BEFORE_YIELDING = 4000
+# A counter with this value lets every thread pass every barrier.
+BARRIER_OPEN = 1 << 62
+# A wait is usually shorter than a microsecond. A longer one means that another program runs on the
+# core of the other thread, and may need this core.
+MAX_SPINS_BEFORE_YIELD = 4000
 
 _yield_core = types.ExternalFunction(
     "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
 )
 
 
-@instructions
+@intrinsic
 def _add_one(typing: Any, counter: Any) -> Any:
-    """Add 1 to counter[0], as one step that no other thread can come between."""
+    """Add 1 to counter[0] atomically."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -35,9 +37,9 @@ def _add_one(typing: Any, counter: Any) -> Any:
     return types.void(counter), generate
 
 
-@instructions
+@intrinsic
 def _read(typing: Any, counter: Any) -> Any:
-    """Return counter[0] as other threads have left it, and see all that they wrote before."""
+    """Return counter[0] atomically; all writes before another thread's arrival become visible."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -47,11 +49,11 @@ def _read(typing: Any, counter: Any) -> Any:
 
 
 @kernel
-def meet(counter: Any, arrivals: int) -> None:
-    """Wait until `counter`, int64 (1,), has been reached by so many arrivals, this one included."""
+def barrier_wait(counter: Any, arrivals: int) -> None:
+    """Add 1 to `counter`, int64 (1,), and wait until it is at least `arrivals`."""
     _add_one(counter)
     spins = 0
     while _read(counter) < arrivals:
         spins += 1
-        if spins > SPINS_BEFORE_YIELDING:
+        if spins > MAX_SPINS_BEFORE_YIELD:
             _yield_core()

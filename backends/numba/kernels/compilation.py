@@ -1,13 +1,13 @@
-"""How the kernels are compiled.
+"""Decorators that compile the kernels, and the check that cached code is up to date.
 
-Sums may be reordered, so that they vectorise, and products contracted to fused multiply-adds. The
-flags that assume there is no NaN and no infinity stay off: a diverging loss must show. Functions
-let go of Python's global lock, so that several threads run them.
+The compiler may reorder sums, so that they vectorize, and contract products and sums to fused
+multiply-adds. It may not assume that NaN and infinity never occur: a diverging loss must show.
+Kernels release the global interpreter lock, so that several threads run them at once.
 
-Only entries can be called from Python: a reader of a file may begin with them.
+Only functions with the decorator `entry` can be called from Python.
 
-Numba optimises each kernel by itself, and again within each that calls it. Large ones that are
-called in one place are therefore inlined before; that saves a fifth of the time to compile.
+Numba optimizes each kernel alone and again inside every caller. Large kernels with one caller are
+therefore inlined first (`inlined_kernel`), which saves a fifth of the compile time.
 """
 
 import hashlib
@@ -16,12 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import njit
-from numba.extending import intrinsic
+from numba import extending, njit
 
-# Says, beside the compiled code, what sources it was made of.
+SOURCES = Path(__file__).parent
+# File next to the compiled code with the hash of the sources that the code was made from.
 STAMP = "mnist_accel-kernels.sha256"
-
 
 _OPTIONS: dict[str, Any] = {
     "cache": True,
@@ -34,18 +33,18 @@ _OPTIONS: dict[str, Any] = {
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     made: Any = njit(**_OPTIONS, **options)(function)
-    if hasattr(made, "stats"):  # NUMBA_DISABLE_JIT leaves the function as it is
-        forget_other_sources(made.stats.cache_path)
+    if hasattr(made, "stats"):  # with NUMBA_DISABLE_JIT, `made` is the Python function
+        delete_stale_code(made.stats.cache_path)
     return made
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function that others call."""
+    """Compile a function that other compiled functions call."""
     return _compiled(function, no_cpython_wrapper=True)
 
 
 def inlined_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function as a part of each that calls it."""
+    """Compile a function as a part of each compiled function that calls it."""
     return _compiled(function, no_cpython_wrapper=True, inline="always")
 
 
@@ -54,36 +53,42 @@ def entry(function: Callable[..., Any]) -> Any:
     return _compiled(function)
 
 
-@cache
-def forget_other_sources(folder: str) -> None:
-    """Remove compiled code that was made of other sources than those that are here.
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function for compiled code that emits its LLVM instructions itself.
 
-    Numba looks at the time stamp of the one file that a function stands in; but kernels contain
-    what they call from other files.
+    `function` takes Numba's typing context, which callers do not pass, and the types of the
+    arguments. It returns the signature and the function that emits the instructions.
+    """
+    made: Callable[..., Any] = extending.intrinsic(function)
+    return made
+
+
+@cache
+def delete_stale_code(folder: str) -> None:
+    """Delete compiled code in `folder` that was made from other sources than the present ones.
+
+    Numba compares the time stamp of the file that defines a function. Kernels also contain code
+    from the files of the functions that they call, so here a change in any file of this package,
+    including its sub-packages, makes all compiled code stale.
 
     Args:
-        folder: where Numba keeps the compiled code of this package.
+        folder: folder in which Numba keeps the compiled code of one package folder.
     """
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.name.encode() + source.read_bytes())
-    stamp = Path(folder) / STAMP
-    made_of = stamp.read_text(encoding="ascii") if stamp.exists() else ""
-    if made_of == digest.hexdigest():
+    digest, stamp = _source_digest(), Path(folder) / STAMP
+    if stamp.exists() and stamp.read_text(encoding="ascii") == digest:
         return
-    modules = {source.stem for source in Path(__file__).parent.glob("*.py")}
+    modules = {source.stem for source in SOURCES.rglob("*.py")}
     for index in Path(folder).glob("*.nbi"):
         if index.name.partition(".")[0] in modules:
             index.unlink(missing_ok=True)
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(digest.hexdigest(), encoding="ascii")
+    stamp.write_text(digest, encoding="ascii")
 
 
-def instructions(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function that says itself which machine instructions it consists of.
-
-    It takes the typing context, which its callers do not pass, and returns its signature with the
-    function that writes the instructions.
-    """
-    made: Callable[..., Any] = intrinsic(function)
-    return made
+@cache
+def _source_digest() -> str:
+    """Return a hash of the names and contents of all files in this package."""
+    digest = hashlib.sha256()
+    for source in sorted(SOURCES.rglob("*.py")):
+        digest.update(source.relative_to(SOURCES).as_posix().encode() + source.read_bytes())
+    return digest.hexdigest()

@@ -1,17 +1,23 @@
-"""Direct convolution of stride 1, and its gradients.
+"""Convolution of stride 1 and its gradients, as single operations.
 
-Layout: images x (N, C, H, W), already padded; filters (O, C, kh, kw); feature maps y (N, O, OH,
-OW).
+Layout: padded images x (N, C, H, W), filters (O, C, kh, kw), outputs y (N, O, OH, OW).
 
-Every loop runs over a whole plane. An output plane is computed as if its rows were W wide, like
-those of the input. Then tap (c, i, j) of a filter, at output p, reads input c·H·W + i·W + j + p,
-for all p from 0 to `span` − 1: one long loop that vectorises, instead of OH short ones. The kw − 1
-columns at the end of each row are nonsense, and are dropped when the plane is copied out; in the
-gradients they are zero from the start. Four taps are taken in one pass, so that the plane is read
-and written a quarter as often.
+Every loop runs over a whole plane. An output plane is computed with rows of the width W of the
+input. For output p, tap (c, i, j) of a filter then reads input c·H·W + i·W + j + p, for all p from
+0 to `span` − 1:
 
-Offsets are unsigned: for a signed index Numba must ask at each access whether it counts from the
-end, and the loop no longer vectorises.
+    input (H, W)            output plane (OH, W)
+    ┌───────────────┐       ┌───────────┬───┐
+    │ tap 0 ▒▒▒▒▒▒▒▒│       │ OW columns│ x │  The last kw − 1 columns (x) are not copied to y.
+    │▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒│       │           │ x │  In the gradients they are zero.
+    │▒▒▒▒           │       └───────────┴───┘
+    └───────────────┘
+
+This is one long loop that vectorizes, instead of OH short ones. Four taps are computed in one pass,
+so that the plane is read and written a quarter as often.
+
+Offsets are unsigned. For a signed index Numba checks at each access whether it counts from the
+end, and the loop does not vectorize.
 
 Cost per image: 2·O·C·kh·kw·span floating-point operations forward, the same for dweight, the same
 for dx, where span = (OH − 1)·W + OW.
@@ -28,7 +34,7 @@ from backends.numba.kernels.tiles import IMAGES_PER_TILE
 
 @njit(inline="always")
 def _tap_offsets(channels: int, kh: int, kw: int, width: int, plane: int) -> Any:
-    """Return, for each tap of a filter, where its input for output 0 lies in a flat image."""
+    """Return the offset in a flat image of the input of each filter tap for output 0."""
     offsets = np.empty(channels * kh * kw, np.uintp)
     for c in range(channels):
         for i in range(kh):
@@ -39,7 +45,7 @@ def _tap_offsets(channels: int, kh: int, kw: int, width: int, plane: int) -> Any
 
 @njit(inline="always")
 def _add_taps(target: Any, source: Any, taps: Any, offsets: Any, span: Any) -> None:
-    """Add Σₖ taps[k] · source[offsets[k] + p] to target[p], for all p below `span`."""
+    """Add Σₖ taps[k] · source[offsets[k] + p] to target[p], for all p < `span`."""
     whole = len(taps) // 4 * 4
     for k in range(0, whole, 4):
         tap0, tap1, tap2, tap3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
@@ -58,7 +64,7 @@ def _add_taps(target: Any, source: Any, taps: Any, offsets: Any, span: Any) -> N
 
 
 @njit(inline="always")
-def _add_products(totals: Any, plane: Any, source: Any, offsets: Any, span: Any) -> None:
+def _add_dot_products(totals: Any, plane: Any, source: Any, offsets: Any, span: Any) -> None:
     """Add Σₚ plane[p] · source[offsets[k] + p] to totals[k], for all k."""
     zero = plane.dtype.type(0)
     whole = len(totals) // 4 * 4
@@ -85,7 +91,7 @@ def _add_products(totals: Any, plane: Any, source: Any, offsets: Any, span: Any)
 
 @entry
 def conv2d(x: Any, weight: Any, bias: Any, y: Any, first: int, last: int) -> None:
-    """Convolve chunks `first` to `last` − 1 of the images `x` into `y`."""
+    """Set y for tiles `first` to `last` − 1 of the images x."""
     channels, height, width = x.shape[1:]
     out_channels, _, kh, kw = weight.shape
     oh, ow = y.shape[2:]
@@ -106,12 +112,20 @@ def conv2d(x: Any, weight: Any, bias: Any, y: Any, first: int, last: int) -> Non
 def conv2d_backward(
     dy: Any, x: Any, weight: Any, dx: Any, dweights: Any, dbiases: Any, first: int, last: int
 ) -> None:
-    """Set each chunk's `dweights` and `dbiases`, from chunks `first` to `last` − 1.
+    """Set the gradients for tiles `first` to `last` − 1.
 
-    Writes these images' part of `dx`, (N, C, H, W) of the padded images, unless it holds no images.
+    The gradient of an input plane is a convolution of the output gradients with the filters rotated
+    by 180°. The planes of these gradients have zeros before and after, as far as a tap reaches.
 
-    The gradient of an input plane is a convolution of the output planes' gradients with the filters
-    turned around. Each of these planes has zeros before and behind it, as many as a tap can reach.
+    Args:
+        dy: (N, O, OH, OW).
+        x: (N, C, H, W), padded.
+        weight: (O, C, kh, kw).
+        dx: gradient of the padded images, (N, C, H, W); not computed if it has no images.
+        dweights: sum over the images of each tile, (tiles, O, C, kh, kw).
+        dbiases: sum over the images of each tile, (tiles, O).
+        first: first tile.
+        last: end of the tiles.
     """
     channels, height, width = x.shape[1:]
     out_channels, _, kh, kw = weight.shape
@@ -127,28 +141,28 @@ def conv2d_backward(
     reach = (kh - 1) * width + kw - 1
     stride = reach + height * width
     planes = np.zeros(out_channels * stride, x.dtype)
-    turned_offsets = np.empty(out_channels * taps, np.uintp)
-    turned = np.empty((channels, out_channels * taps), x.dtype)
+    rotated_offsets = np.empty(out_channels * taps, np.uintp)
+    rotated = np.empty((channels, out_channels * taps), x.dtype)
     for o in range(out_channels):
         for i in range(kh):
             for j in range(kw):
                 k = (o * kh + i) * kw + j
-                turned_offsets[k] = o * stride + reach - (i * width + j)
+                rotated_offsets[k] = o * stride + reach - (i * width + j)
                 for c in range(channels):
-                    turned[c, k] = weight[o, c, i, j]
+                    rotated[c, k] = weight[o, c, i, j]
 
     dweights[first:last] = 0
     dbiases[first:last] = 0
     for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(x))):
-        chunk = n // IMAGES_PER_TILE
+        tile = n // IMAGES_PER_TILE
         for o in range(out_channels):
             plane = planes[o * stride + reach : (o + 1) * stride]
             for row in range(oh):
                 plane[row * width : row * width + ow] = dy[n, o, row]
-            dbiases[chunk, o] += plane.sum()
-            _add_products(totals[chunk, o], plane, images[n], offsets, span)
+            dbiases[tile, o] += plane.sum()
+            _add_dot_products(totals[tile, o], plane, images[n], offsets, span)
         if need_dx:
             for c in range(channels):
                 target = dx[n, c].reshape(-1)
                 target[:] = 0
-                _add_taps(target, planes, turned[c], turned_offsets, whole_plane)
+                _add_taps(target, planes, rotated[c], rotated_offsets, whole_plane)

@@ -1,51 +1,51 @@
-"""Activations over rows of numbers, in place, and their gradients from the outputs.
+"""Activations and their gradients, in place, and other element-wise loops.
 
-Rows (N, outputs) are whole vectors, so they are taken as one vector. The derivative is computed
-from the output: 1 or 0, y(1 − y), 1 − y². So inputs are not kept.
+Rows (N, outputs) are whole vectors and are processed as one vector. Derivatives are computed from
+the output: 1 or 0 for ReLU, y(1 − y) for sigmoid, 1 − y² for tanh. Pre-activations are not kept.
 
-Cost: one pass, and for a number no operation to speak of, but for sigmoid (an exponential and a
-division, eight at a time) and tanh (a call for each).
+Cost: one pass. Sigmoid computes an exponential and a division for eight numbers at a time, tanh
+calls a function for each number.
 """
 
 import math
 from typing import Any
 
 from backends.numba.kernels.compilation import kernel
+from backends.numba.kernels.simd.elementwise import relu_in_place, sigmoid_in_place
 from backends.numba.kernels.stages import IDENTITY, RELU, SIGMOID, TANH
-from backends.numba.kernels.vectors import rectify, sigmoids
-from backends.numba.kernels.views import fill, part
+from backends.numba.kernels.views import fill_zero, part, pointer
 
 
 @kernel
 def add(x: Any, y: Any) -> None:
-    """Add x to y, as long as it."""
+    """Add x to y, of the same length."""
     for i in range(len(x)):
         y[i] += x[i]
 
 
 @kernel
 def multiply(x: Any, factor: Any) -> None:
-    """Multiply all numbers by a factor."""
+    """Multiply all numbers of x by a factor."""
     for i in range(len(x)):
         x[i] *= factor
 
 
 @kernel
 def activate(kind: int, y: Any) -> None:
-    """Apply an activation to `y` (N, outputs), whole vectors."""
-    flat = part(y, 0, y.size)
+    """Apply an activation to y (N, outputs), whole vectors."""
     if kind == RELU:
-        rectify(flat)
+        relu_in_place(pointer(y, 0), y.size)
     elif kind == SIGMOID:
-        sigmoids(flat)
+        sigmoid_in_place(pointer(y, 0), y.size)
     elif kind == TANH:
+        flat = part(y, 0, y.size)
         for i in range(len(flat)):
             flat[i] = math.tanh(flat[i])
 
 
 @kernel
 def activate_backward(kind: int, y: Any, dy: Any) -> None:
-    """Multiply `dy` (N, outputs) by the derivative at the inputs that gave `y`."""
+    """Multiply dy (N, outputs) by the derivative of the activation, computed from its output y."""
     if kind == IDENTITY:
         return
     outputs = part(y, 0, y.size)
@@ -64,14 +64,14 @@ def activate_backward(kind: int, y: Any, dy: Any) -> None:
 
 
 @kernel
-def clear_filling(stage: Any, y: Any) -> None:
-    """Set what fills up the cells and the rows of a stage's outputs (N, outputs) to 0."""
-    lanes, channels, width = stage.out_lanes, stage.out_channels, stage.outputs
+def clear_unused_lanes(stage: Any, y: Any) -> None:
+    """Set the unused lanes of a stage's outputs y (N, y_size) to 0."""
+    lanes, channels, width = stage.out_lanes, stage.out_channels, stage.y_size
     end = stage.out_height * stage.out_width * lanes
     if lanes == channels and end == width:
         return
     for n in range(len(y)):
         row = part(y, n * width, width)
         for cell in range(0, end, lanes):
-            fill(part(row, cell + channels, lanes - channels))
-        fill(part(row, end, width - end))
+            fill_zero(part(row, cell + channels, lanes - channels))
+        fill_zero(part(row, end, width - end))

@@ -1,197 +1,295 @@
-"""A whole epoch in one call: gather, forward, loss, backward and update, step after step.
+"""Many training steps in one call: forward, loss, backward and update.
 
-Every thread runs `run_steps`. Within a step it takes a share of the batch through the network,
-block by block, so that what a block leaves behind is still in the cache when the gradients come
-back. Then the threads meet, each changes its own part of the parameters by what all have found, and
-they meet again. With a given number of threads the sums are made in one order, so runs repeat to
-the bit.
+Every thread runs `run_steps`. In a step it takes its images through the network, a tile at a time,
+so that the outputs of a tile are still in the cache when the backward pass reads them. At a barrier
+the threads wait for all gradients. Each thread then updates its range of the parameters with the
+sum of the gradients of all threads, and a second barrier ends the step. For a given number of
+threads all sums are computed in one order, so runs repeat bit for bit.
 
-A plain step of gradient descent is linear: if the gradient of the loss is multiplied by −lr, what
-comes back to the parameters is what is to be added to them. One thread with one block adds it there
-at once, and has no gradient to fill, to add up, or to read again. With weight decay,
+    gradients of the threads     parameters of a network whose first stage is sparse
+    thread 0   ▒▒▒▒▒▒▒▒▒▒▒▒      │ weights of the first stage │ all other parameters     │
+    thread 1   ▒▒▒▒▒▒▒▒▒▒▒▒      │ thread 0   │ thread 1      │ thread 0   │ thread 1    │
+               └─ a row each      divided at column groups     divided at cache lines
+
+An SGD step is linear: if the gradient of the loss is multiplied by −lr, then the backward pass
+yields the changes of the parameters. A single thread with a single tile adds them to the parameters
+directly. This saves filling, adding up and reading a gradient. With weight decay,
 
     W − lr·(g + decay·W) = shrink·(W − lr/shrink·g),    shrink = 1 − lr·decay,
 
-the parameters are multiplied by `shrink` afterwards. A number beside the weights of a sparse first
-stage would save a pass over those that no image of a batch touches; but it would have to be folded
-into them where a chunk of steps ends, and the clock decides where that is.
+the parameters are multiplied by `shrink` afterwards.
 
-The gradients of all threads lie in rows of one array, like the parameters; row 0 becomes their sum.
-Of that, of the parameters and of the optimizer's state each thread has a share of whole cache
-lines, of a sparse first stage the rows of its columns.
-
-Cost per step: that of `forward` and `backward` for each image. Then each of t threads fills a
-gradient of all parameters, adds up a t-th of t gradients and updates a t-th of the parameters, and
-they meet twice, for as long as the slowest takes; a step on the way has none of this. Of a sparse
-first stage each thread takes a t-th of the columns of all images.
+Cost per step: that of `forward` and `backward` for each image. Each of t threads also fills a
+gradient of all parameters, adds up 1/t of t gradients and updates 1/t of the parameters; of the
+gradient of a sparse first stage it computes 1/t of the columns for all images.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.numba.kernels.backward import backward
-from backends.numba.kernels.barrier import meet
-from backends.numba.kernels.compilation import entry, inlined_kernel
+from backends.numba.kernels.barrier import barrier_wait
+from backends.numba.kernels.compilation import entry, inlined_kernel, kernel
 from backends.numba.kernels.elementwise import add, multiply
 from backends.numba.kernels.forward import forward
 from backends.numba.kernels.losses import loss_and_gradient
-from backends.numba.kernels.sparse import add_sparse_outer
+from backends.numba.kernels.simd.emitter import LANES
+from backends.numba.kernels.sparse import SparseRow, add_sparse_outer
 from backends.numba.kernels.stages import SPARSE_LINEAR, rows_of
 from backends.numba.kernels.updates import SGD, update
-from backends.numba.kernels.vectors import LANES
-from backends.numba.kernels.views import fill, part
-from backends.numba.kernels.workspace import of_thread
+from backends.numba.kernels.views import fill_zero, part
+from backends.numba.kernels.workspace import Tile, thread_workspace
 
-# Less of the parameters than this is not left by weight decay where a step is taken on the way:
-# dividing by it would cost digits.
-SMALLEST_SHRINK = 0.5
+# If weight decay leaves less than this part of the weights, the linear form of a step is not used:
+# the division by `shrink` would lose digits.
+MIN_SHRINK = 0.5
+
+
+class TrainingData(NamedTuple):
+    """A data set with labels.
+
+    Attributes:
+        images: `workspace.Images`.
+        labels: class indices (N,).
+        edges: first column of each group of the CSR format, and the number of columns.
+    """
+
+    images: Any
+    labels: Any
+    edges: Any
+
+
+class Schedule(NamedTuple):
+    """The steps of a chunk.
+
+    Attributes:
+        rows: image numbers of all steps, in the order of their use.
+        bounds: begin and end of each step in `rows`, (steps, 2).
+        rates: learning rate of each step.
+        steps_before: number of steps before this chunk.
+    """
+
+    rows: Any
+    bounds: Any
+    rates: Any
+    steps_before: int
+
+
+class Results(NamedTuple):
+    """Results of a chunk.
+
+    Attributes:
+        losses: sum of the losses of each thread's images, (threads, steps).
+        correct: number of each thread's correct images, (threads, steps).
+    """
+
+    losses: Any
+    correct: Any
+
+
+class _Share(NamedTuple):
+    """The parameters that one thread updates.
+
+    Attributes:
+        dense_begin: first parameter after the weights of a sparse first stage.
+        begin: first of the thread's other parameters.
+        end: end of these.
+        sparse_begin: first of the thread's weights of a sparse first stage.
+        sparse_end: end of these.
+        first_group: first of the thread's column groups.
+        end_group: end of these.
+    """
+
+    dense_begin: int
+    begin: int
+    end: int
+    sparse_begin: int
+    sparse_end: int
+    first_group: int
+    end_group: int
+
+
+class _Step(NamedTuple):
+    """What one thread knows of a step.
+
+    Attributes:
+        first: position in `Schedule.rows` of the batch.
+        batch: number of images in the batch.
+        begin: first of the thread's images in the batch.
+        end: end of the thread's images.
+        factor: factor of the gradient of each image.
+        shrink: factor of the parameters after the update, in the linear form of a step.
+        is_linear: whether the step is computed in its linear form.
+    """
+
+    first: int
+    batch: int
+    begin: int
+    end: int
+    factor: float
+    shrink: float
+    is_linear: bool
 
 
 @entry
 def run_steps(
-    thread: int,
-    counter: Any,
-    plan: Any,
-    loss: int,
-    rule: int,
-    settings: Any,
-    packed: Any,
-    state: Any,
-    images: Any,
-    labels: Any,
-    rows: Any,
-    bounds: Any,
-    rates: Any,
-    steps_before: int,
-    edges: Any,
-    deltas: Any,
-    workspaces: Any,
-    losses: Any,
-    correct: Any,
-) -> None:
-    """Do the part of one thread in some steps.
+    thread: int, counter: Any, plan: Any, rule: Any, parameters: Any, data: Any, schedule: Any,
+    workspace: Any, results: Any,
+) -> None:  # fmt: skip
+    """Run one thread's part of the steps of a chunk.
 
     Args:
-        thread: its number, from 0.
-        counter: where threads meet; 0 at the beginning.
-        plan: the stages.
-        loss: kind of the loss.
-        rule: kind of the update.
-        settings: of the update.
-        packed: the parameters.
-        state: of the optimizer, (arrays, parameters).
-        images: the data set.
-        labels: class indices (N,).
-        rows: of the data set, in the order in which they are taken.
-        bounds: where in `rows` each step begins and ends, (steps, 2).
-        rates: learning rate of each step.
-        steps_before: steps that were done before.
-        edges: columns at which the groups of the lists begin, and where the last ends.
-        deltas: scratch for the gradients of a sparse first stage, a row of whole cache lines for
-            each image of a batch.
-        workspaces: of all threads.
-        losses: receives each thread's sum of losses, (threads, steps).
-        correct: receives how many images each thread has recognised, likewise.
+        thread: number of the thread, from 0.
+        counter: counter of the barrier, int64 (1,), initially 0.
+        plan: the program, `stages.Plan`.
+        rule: the optimizer, `updates.Rule`.
+        parameters: changed in place, `updates.Parameters`.
+        data: `TrainingData`.
+        schedule: the steps, `Schedule`.
+        workspace: buffers of all threads, `workspace.Workspace`.
+        results: changed in place, `Results`.
     """
-    threads = len(workspaces.parameters)
-    work = of_thread(workspaces, thread)
-    room = workspaces.parameters.shape[1]
-    summed = part(workspaces.parameters, 0, room)  # the gradient of all, when it has been added up
-    last = plan.stages[len(plan.stages) - 1]
-    first = plan.stages[0]
-    is_sparse = first.kind == SPARSE_LINEAR
-    # Whole cache lines: no two threads write to the same one.
-    line = 2 * LANES
-    dense_from = (first.inputs * first.outputs + line - 1) // line * line if is_sparse else 0
-    dense = len(packed) - dense_from
-    share = (dense // line // threads + 1) * line
-    begin = min(dense_from + thread * share, len(packed))
-    end = min(begin + share, len(packed))
-    # Of a sparse first stage a thread changes the weights that belong to some groups of columns.
-    low_group = images.groups * thread // threads
-    high_group = images.groups * (thread + 1) // threads
-    from_, to = edges[low_group] * first.outputs, edges[high_group] * first.outputs
-    number = packed.dtype.type
+    threads = len(workspace.parameters)
+    work = thread_workspace(workspace, thread)
+    packed = parameters.packed
+    is_sparse = plan.stages[0].kind == SPARSE_LINEAR
+    share = _share(thread, threads, plan, len(packed), data)
     arrivals = 0
-    for step in range(len(rates)):
-        batch = bounds[step, 1] - bounds[step, 0]
-        low = batch * thread // threads
-        high = batch * (thread + 1) // threads
-        shrink = 1 - rates[step] * settings.weight_decay
-        is_plain = rule == SGD and shrink > SMALLEST_SHRINK
-        is_direct = is_plain and threads == 1 and batch <= work.capacity
-        gradient = packed if is_direct else work.parameters
-        if not is_direct:
-            fill(part(gradient, dense_from, dense))
-        factor = number((-rates[step] / shrink if is_plain else 1.0) / batch)
-        total = 0.0
-        hits = 0
-        for block in range(low, high, work.capacity):
-            count = min(work.capacity, high - block)
-            at = bounds[step, 0] + block
-            forward(plan, packed, images, rows, at, count, work)
-            logits = rows_of(work.outputs, last.y, work.capacity, count, last.outputs)
-            dlogits = rows_of(work.gradients, last.y, work.capacity, count, last.outputs)
-            loss_sum, recognised = loss_and_gradient(
-                loss, logits, plan.classes, labels, rows, at, factor, dlogits
-            )
-            total += loss_sum
-            hits += recognised
-            backward(plan, packed, gradient, count, work, deltas, block)
-        losses[thread, step] = total
-        correct[thread, step] = hits
+    for index in range(len(schedule.rates)):
+        step = _step(thread, threads, rule, schedule, index)
+        in_place = step.is_linear and threads == 1 and step.batch <= work.capacity
+        gradient = packed if in_place else work.parameters
+        if not in_place:
+            fill_zero(part(gradient, share.dense_begin, len(packed) - share.dense_begin))
+        loss, correct = _add_gradients(plan, packed, gradient, data, schedule.rows, step, work)
+        results.losses[thread, index] = loss
+        results.correct[thread, index] = correct
         if threads > 1:
             arrivals += threads
-            meet(counter, arrivals)
-        done = steps_before + step + 1
+            barrier_wait(counter, arrivals)
         if is_sparse:
-            target = packed if is_plain else summed
-            if not is_plain:
-                fill(part(summed, from_, to - from_))
-            at, scale = bounds[step, 0], number(images.scale)
-            _add_sparse(
-                first, images, rows, at, batch, low_group, high_group, deltas, scale, target
-            )
-            if is_plain and shrink != 1:
-                multiply(part(packed, from_, to - from_), number(shrink))
-        if is_direct:
-            if shrink != 1:
-                multiply(part(packed, dense_from, dense), number(shrink))
+            _update_sparse(plan, parameters, data, schedule.rows, step, share, workspace)
+        if in_place:
+            _shrink(packed, share.dense_begin, len(packed), step.shrink)
             continue
-        for other in range(1, threads):
-            add(
-                part(workspaces.parameters, other * room + begin, end - begin),
-                part(summed, begin, end - begin),
-            )
-        if is_plain:
-            add(part(summed, begin, end - begin), part(packed, begin, end - begin))
-            if shrink != 1:
-                multiply(part(packed, begin, end - begin), number(shrink))
+        _add_threads(workspace, share)
+        if step.is_linear:
+            summed = part(workspace.parameters, share.begin, share.end - share.begin)
+            add(summed, part(packed, share.begin, share.end - share.begin))
+            _shrink(packed, share.begin, share.end, step.shrink)
         else:
-            for at, count in ((begin, end - begin), (from_, to - from_)):
-                update(rule, settings, rates[step], done, packed, summed, state, at, count)
+            summed = part(workspace.parameters, 0, len(packed))
+            rate, number = schedule.rates[index], schedule.steps_before + index + 1
+            for begin, end in ((share.begin, share.end), (share.sparse_begin, share.sparse_end)):
+                update(rule, rate, number, parameters, summed, begin, end - begin)
         if threads > 1:
             arrivals += threads
-            meet(counter, arrivals)
+            barrier_wait(counter, arrivals)
+
+
+@kernel
+def _share(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
+    """Return the parameters that a thread updates, of `size` parameters.
+
+    Ranges are whole cache lines, so that two threads never write to the same one.
+    """
+    first = plan.stages[0]
+    line = 2 * LANES
+    begin = 0
+    if first.kind == SPARSE_LINEAR:
+        begin = (first.x_size * first.y_size + line - 1) // line * line
+    length = ((size - begin) // line // threads + 1) * line
+    first_group = data.images.groups * thread // threads
+    end_group = data.images.groups * (thread + 1) // threads
+    return _Share(
+        begin,
+        min(begin + thread * length, size),
+        min(begin + (thread + 1) * length, size),
+        data.edges[first_group] * first.y_size,
+        data.edges[end_group] * first.y_size,
+        first_group,
+        end_group,
+    )
+
+
+@kernel
+def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> Any:
+    """Return a thread's images of a step, and the form in which it is computed."""
+    first = schedule.bounds[index, 0]
+    batch = schedule.bounds[index, 1] - first
+    rate = schedule.rates[index]
+    shrink = 1 - rate * rule.weight_decay
+    is_linear = rule.kind == SGD and shrink > MIN_SHRINK
+    return _Step(
+        first,
+        batch,
+        batch * thread // threads,
+        batch * (thread + 1) // threads,
+        (-rate / shrink if is_linear else 1.0) / batch,
+        shrink,
+        is_linear,
+    )
 
 
 @inlined_kernel
-def _add_sparse(
-    stage: Any,
-    images: Any,
-    rows: Any,
-    first: int,
-    batch: int,
-    low: int,
-    high: int,
-    deltas: Any,
-    scale: Any,
-    gradient: Any,
+def _add_gradients(
+    plan: Any, packed: Any, gradient: Any, data: Any, rows: Any, step: Any, work: Any
+) -> Any:
+    """Add the gradients of a thread's images; return their losses and how many are correct."""
+    last = plan.stages[len(plan.stages) - 1]
+    factor = packed.dtype.type(step.factor)
+    loss_sum = 0.0
+    correct_sum = 0
+    for begin in range(step.begin, step.end, work.capacity):
+        count = min(work.capacity, step.end - begin)
+        tile = Tile(rows, step.first + begin, count)
+        forward(plan, packed, data.images, tile, work)
+        logits = rows_of(work.outputs, last.y_offset, last.y_size, work.capacity, count)
+        dlogits = rows_of(work.gradients, last.y_offset, last.y_size, work.capacity, count)
+        loss, correct = loss_and_gradient(plan, logits, data.labels, tile, factor, dlogits)
+        loss_sum += loss
+        correct_sum += correct
+        backward(plan, packed, gradient, count, work, begin)
+    return loss_sum, correct_sum
+
+
+@inlined_kernel
+def _update_sparse(
+    plan: Any, parameters: Any, data: Any, rows: Any, step: Any, share: Any, workspace: Any
 ) -> None:
-    """Add a batch, times `scale`, to the gradient of a sparse first stage in some groups."""
-    for n in range(batch):
-        at = rows[first + n] * images.groups
-        add_sparse_outer(
-            gradient, stage.weight, images.columns, images.values,
-            images.starts[at + low], images.starts[at + high],
-            part(deltas, n * deltas.shape[1], stage.outputs), scale,
-        )  # fmt: skip
+    """Add the gradient of a thread's column groups of a sparse first stage.
+
+    In the linear form of a step it is added to the weights, else to the sum of the gradients.
+    """
+    stage, images, deltas = plan.stages[0], data.images, workspace.deltas
+    packed = parameters.packed
+    gradient = packed if step.is_linear else part(workspace.parameters, 0, len(packed))
+    if not step.is_linear:
+        fill_zero(part(gradient, share.sparse_begin, share.sparse_end - share.sparse_begin))
+    scale = packed.dtype.type(images.scale)
+    for n in range(step.batch):
+        at = rows[step.first + n] * images.groups
+        begin, end = images.indptr[at + share.first_group], images.indptr[at + share.end_group]
+        row = SparseRow(images.indices, images.data, begin, end)
+        delta = part(deltas, n * deltas.shape[1], stage.y_size)
+        add_sparse_outer(gradient, stage.weight, row, delta, scale)
+    if step.is_linear:
+        _shrink(packed, share.sparse_begin, share.sparse_end, step.shrink)
+
+
+@inlined_kernel
+def _add_threads(workspace: Any, share: Any) -> None:
+    """Add the gradients of all threads to row 0, in a thread's range of the parameters."""
+    gradients = workspace.parameters
+    count = share.end - share.begin
+    for thread in range(1, len(gradients)):
+        add(
+            part(gradients, thread * gradients.shape[1] + share.begin, count),
+            part(gradients, share.begin, count),
+        )
+
+
+@kernel
+def _shrink(packed: Any, begin: int, end: int, shrink: float) -> None:
+    """Multiply a range of the parameters by `shrink`."""
+    if shrink != 1:
+        multiply(part(packed, begin, end - begin), packed.dtype.type(shrink))

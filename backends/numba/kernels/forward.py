@@ -1,23 +1,23 @@
-"""A block of images through all stages, from pixels to logits.
+"""A tile of images through all stages, from pixels to logits.
 
-What a stage computes lies in the thread's arena, an image a row: (block, outputs), maps with their
-channels last, filled up to whole vectors. The rows of a stage for all images of the block lie
-together, so the next stage reads what was just written. Convolutions also keep their inputs with a
-border, (block, height, width, channels), since the way back needs them.
+The outputs of a stage are rows (count, y_size) of the thread's buffer `outputs`. The rows of a
+stage for all images of the tile are contiguous, so the next stage reads what was just written.
+Convolutions also keep their padded inputs, (count, height, width, channels), for the backward pass.
 
-Cost per image: that of the stages (see `dense`, `sparse`, `fused_convolution` and `feature_maps`),
-and for each stage a pass over its outputs for the bias, one for the activation, and for a
-convolution one over its inputs, to put the border around them.
+Cost per image: that of the stages (see `dense`, `sparse`, `fused_convolution` and `pool_stages`);
+one pass over the outputs of each stage for the bias and one for the activation; and for a
+convolution one pass over its input for the padding.
 """
 
 from typing import Any
 
 from backends.numba.kernels.compilation import inlined_kernel, kernel
 from backends.numba.kernels.dense import add_bias, linear
-from backends.numba.kernels.elementwise import activate, clear_filling
-from backends.numba.kernels.feature_maps import avg_pool2d, max_pool2d
+from backends.numba.kernels.elementwise import activate, clear_unused_lanes
 from backends.numba.kernels.fused_convolution import conv2d
-from backends.numba.kernels.sparse import add_sparse_product
+from backends.numba.kernels.pool_stages import avg_pool2d, max_pool2d
+from backends.numba.kernels.simd.prefetch import prefetch
+from backends.numba.kernels.sparse import SparseRow, add_sparse_product
 from backends.numba.kernels.stages import (
     AVG_POOL2D,
     CONV2D,
@@ -27,48 +27,36 @@ from backends.numba.kernels.stages import (
     padded_size,
     rows_of,
 )
-from backends.numba.kernels.vectors import fetch_ahead
-from backends.numba.kernels.views import copy, fill, part
+from backends.numba.kernels.views import copy, fill_zero, part, pointer
 
-# Memory answers so much later than the kernels ask.
-IMAGES_AHEAD = 4
+# The latency of memory is about the time of this many images.
+PREFETCH_DISTANCE = 4
 
 
 @inlined_kernel
-def forward(
-    plan: Any,
-    packed: Any,
-    images: Any,
-    rows: Any,
-    first: int,
-    count: int,
-    work: Any,
-) -> None:
-    """Take a block of images through all stages.
+def forward(plan: Any, packed: Any, images: Any, tile: Any, work: Any) -> None:
+    """Compute the outputs of all stages for a tile.
 
     Args:
-        plan: the stages.
+        plan: the program.
         packed: the parameters.
         images: the data set.
-        rows: of the data set.
-        first: where in `rows` the block begins.
-        count: images in the block.
-        work: receives the outputs.
+        tile: the images.
+        work: buffers of the thread; the logits are the outputs of the last stage.
     """
     stages = plan.stages
-    capacity = work.capacity
     for index in range(len(stages)):
         stage = stages[index]
-        y = rows_of(work.outputs, stage.y, capacity, count, stage.outputs)
-        x = rows_of(work.outputs, stage.x, capacity, count, stage.inputs)
+        y = rows_of(work.outputs, stage.y_offset, stage.y_size, work.capacity, tile.images)
+        x = rows_of(work.outputs, stage.x_offset, stage.x_size, work.capacity, tile.images)
         if index == 0 and stage.kind != CONV2D and stage.kind != SPARSE_LINEAR:
-            read_pixels(stage, images, rows, first, x)
+            read_pixels(stage, images, tile, x)
         if stage.kind == LINEAR:
             linear(x, packed, stage.weight, stage.out_channels, y)
         elif stage.kind == SPARSE_LINEAR:
-            _sparse_linear(stage, packed, images, rows, first, y)
+            _sparse_linear(stage, packed, images, tile, y)
         elif stage.kind == CONV2D:
-            convolve(plan, index, packed, images, rows, first, work, x, y)
+            convolve(plan, index, packed, images, tile, work, x, y)
         elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
             pool(stage, work, x, y)
         else:
@@ -76,51 +64,49 @@ def forward(
         if stage.bias >= 0 and stage.kind != CONV2D:
             add_bias(y, part(packed, stage.bias, stage.out_channels))
         activate(stage.activation, y)
-        clear_filling(stage, y)
+        clear_unused_lanes(stage, y)
 
 
 @inlined_kernel
-def read_pixels(stage: Any, images: Any, rows: Any, first: int, x: Any) -> None:
-    """Write the pixels of a block as the first stage takes them."""
+def read_pixels(stage: Any, images: Any, tile: Any, x: Any) -> None:
+    """Set the input x of the first stage to the scaled and shifted pixels of a tile."""
     number = x.dtype.type
     scale, shift = number(images.scale), number(images.shift)
     pixels = stage.height * stage.width * stage.in_channels
     for n in range(len(x)):
-        source = images.pixels[rows[first + n]]
-        target = part(x, n * stage.inputs, pixels)
+        source = images.pixels[tile.rows[tile.first + n]]
+        target = part(x, n * stage.x_size, pixels)
         for i in range(pixels):
             target[i] = number(source[i]) * scale + shift
 
 
 @inlined_kernel
-def _fetch_list(images: Any, rows: Any, place: int) -> None:
-    """Begin to fetch the list of an image that comes soon; images lie in memory in another order.
+def _prefetch_row(images: Any, rows: Any, position: int) -> None:
+    """Prefetch the CSR rows of images that are needed soon; images are read in random order.
 
-    Where it lies must be known first, so that is fetched earlier still.
+    The addresses of a row come from `indptr`, which is prefetched earlier.
     """
     last = len(rows) - 1
-    at = rows[min(place + 2 * IMAGES_AHEAD, last)] * images.groups
-    fetch_ahead(images.starts, at, at + images.groups + 1)
-    at = rows[min(place + IMAGES_AHEAD, last)] * images.groups
-    begin, end = images.starts[at], images.starts[at + images.groups]
-    fetch_ahead(images.columns, begin, end)
-    fetch_ahead(images.values, begin, end)
+    at = rows[min(position + 2 * PREFETCH_DISTANCE, last)] * images.groups
+    prefetch(pointer(images.indptr, at), pointer(images.indptr, at + images.groups + 1))
+    at = rows[min(position + PREFETCH_DISTANCE, last)] * images.groups
+    begin, end = images.indptr[at], images.indptr[at + images.groups]
+    prefetch(pointer(images.indices, begin), pointer(images.indices, end))
+    prefetch(pointer(images.data, begin), pointer(images.data, end))
 
 
 @inlined_kernel
-def _sparse_linear(stage: Any, packed: Any, images: Any, rows: Any, first: int, y: Any) -> None:
-    """Compute a sparse first stage from the lists of the data set, before bias and activation."""
-    width = stage.outputs
+def _sparse_linear(stage: Any, packed: Any, images: Any, tile: Any, y: Any) -> None:
+    """Set y to the product of CSR images with the weights, before bias and activation."""
+    width = stage.y_size
     flat = part(y, 0, y.size)
-    fill(flat)
+    fill_zero(flat)
     for n in range(len(y)):
-        _fetch_list(images, rows, first + n)
-        at = rows[first + n] * images.groups
-        begin, end = images.starts[at], images.starts[at + images.groups]
-        add_sparse_product(
-            part(y, n * width, width), packed, stage.weight, width,
-            images.columns, images.values, begin, end,
-        )  # fmt: skip
+        _prefetch_row(images, tile.rows, tile.first + n)
+        at = tile.rows[tile.first + n] * images.groups
+        begin, end = images.indptr[at], images.indptr[at + images.groups]
+        row = SparseRow(images.indices, images.data, begin, end)
+        add_sparse_product(part(y, n * width, width), packed, stage.weight, width, row)
     scale = y.dtype.type(images.scale)
     for i in range(len(flat)):
         flat[i] *= scale
@@ -128,51 +114,53 @@ def _sparse_linear(stage: Any, packed: Any, images: Any, rows: Any, first: int, 
 
 @inlined_kernel
 def pool(stage: Any, work: Any, x: Any, y: Any) -> None:
-    """Compute a pooling that no convolution takes along."""
+    """Set y to the pooled x, for a stage that only pools."""
     for n in range(len(y)):
-        maps = part(x, n * stage.inputs, stage.inputs)
-        pooled = part(y, n * stage.outputs, stage.outputs)
+        source = part(x, n * stage.x_size, stage.x_size)
+        target = part(y, n * stage.y_size, stage.y_size)
         if stage.kind == MAX_POOL2D:
-            at = stage.mask * work.capacity + n * stage.outputs
-            max_pool2d(stage, maps, pooled, part(work.wide_masks, at, stage.outputs))
+            at = stage.mask_offset * work.capacity + n * stage.y_size
+            max_pool2d(stage, source, target, part(work.wide_masks, at, stage.y_size))
         else:
-            avg_pool2d(stage, maps, pooled)
+            avg_pool2d(stage, source, target)
 
 
 @inlined_kernel
 def convolve(
-    plan: Any,
-    index: int,
-    packed: Any,
-    images: Any,
-    rows: Any,
-    first: int,
-    work: Any,
-    x: Any,
-    y: Any,
+    plan: Any, index: int, packed: Any, images: Any, tile: Any, work: Any, x: Any, y: Any
 ) -> None:
-    """Compute a convolution, before its activation; keep the inputs with their borders."""
+    """Set y to the convolution of a tile before its activation; keep the padded inputs.
+
+    Args:
+        plan: the program.
+        index: number of the stage.
+        packed: the parameters.
+        images: the data set, input of the first stage.
+        tile: the images.
+        work: buffers of the thread.
+        x: input of any other stage, (count, x_size).
+        y: (count, y_size).
+    """
     stage = plan.stages[index]
     number = packed.dtype.type
     size = padded_size(stage)
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
     offsets = part(plan.offsets, stage.tap_offsets, taps)
     for n in range(len(y)):
-        padded = part(work.padded, stage.padded * work.capacity + n * size, size)
+        padded = part(work.padded, stage.padded_offset * work.capacity + n * size, size)
         if index == 0:
-            pixels = images.pixels[rows[first + n]]
+            pixels = images.pixels[tile.rows[tile.first + n]]
             _pad(stage, pixels, padded, number(images.scale), number(images.shift))
         else:
-            row = part(x, n * stage.inputs, stage.inputs)
+            row = part(x, n * stage.x_size, stage.x_size)
             _pad(stage, row, padded, number(1), number(0))
-        mask = part(work.masks, stage.mask * work.capacity + n * stage.outputs, stage.outputs)
-        maps = part(y, n * stage.outputs, stage.outputs)
-        conv2d(stage, padded, packed, offsets, work.start, work.conv, maps, mask)
+        mask = part(work.masks, stage.mask_offset * work.capacity + n * stage.y_size, stage.y_size)
+        conv2d(stage, padded, packed, offsets, work, part(y, n * stage.y_size, stage.y_size), mask)
 
 
 @kernel
 def _pad(stage: Any, x: Any, padded: Any, scale: Any, shift: Any) -> None:
-    """Copy an image into its border of zeros, and scale and shift its pixels."""
+    """Copy an image to the inside of its border of zeros, scaled and shifted."""
     lanes = stage.in_lanes
     run = stage.width * lanes
     row = (stage.width + 2 * stage.padding) * lanes

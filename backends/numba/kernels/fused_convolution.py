@@ -1,60 +1,65 @@
-"""Convolution, activation and 2×2 max-pooling of one image in one go, and their gradients.
+"""Convolution with 2×2 max-pooling of one image, and the gradients.
 
-Layout: input with its border of zeros (H, W, channels in lanes); filters by block of `vectors`
-vectors of output channels, each (kernel, kernel, channels in, lanes of the block); feature maps
-(OH, OW, lanes). A convolution at row r, column c adds up the products of numbers of the input with
-rows of the filters; where these numbers lie is the same for all r and c but for an offset.
+Output channels are computed in channel tiles of one or two vectors. Layouts:
 
-`conv` is scratch for the feature maps of one block, small enough to stay in the nearest cache.
-Going back, it holds their gradients: zero but where the tie mask says otherwise.
+    padded input    (H, W, in_lanes)
+    filters         (channel tile, kernel row, kernel column, in_channels, lanes of the tile)
+    conv            (conv_height, conv_width, lanes of the tile): outputs of one channel tile before
+                    pooling; small enough for the first-level cache
+    y, mask         (OH, OW, out_lanes)
 
-Cost per image: 2·OH·OW·k²·in·out floating-point operations forward and as many for the filters'
-gradient; for that of the input, only the positions that receive gradient count.
+An output at row r, column c adds the products of filter taps with numbers of the input. Their
+offsets from the input at (r, c) are the same for all outputs (`Plan.offsets`).
+
+Backward, `conv` holds the gradient before pooling: that of the pooled output at positions in the
+tie mask, 0 elsewhere. `backends.numba.kernels.naive` has all of this as plain loops.
+
+Cost per image: 2·OH·OW·k²·in·out floating-point operations forward and as many for the gradient of
+the filters. The gradient of the input costs as much only for positions that receive gradient.
 """
 
 from typing import Any
 
 from backends.numba.kernels.compilation import inlined_kernel, kernel
-from backends.numba.kernels.vectors import (
-    LANES,
-    add_multiple,
-    maximum_of_four,
-    outer_products,
-    pooled_convolution,
-    pooled_tap_products,
-    spread_to_four,
-    tap_products,
+from backends.numba.kernels.simd.conv import (
+    conv_max_pool,
+    conv_max_pool_wgrad,
+    conv_tile,
+    conv_wgrad_tile,
 )
-from backends.numba.kernels.views import copy, fill, part
+from backends.numba.kernels.simd.emitter import LANES
+from backends.numba.kernels.simd.gemm import axpy
+from backends.numba.kernels.simd.pooling import max_pool_2x2, max_pool_2x2_backward
+from backends.numba.kernels.views import copy, fill_zero, part, pointer
 
-# So many outputs at once as leave their sums in registers, for one and for two vectors of channels,
-# and for an input with one channel or with lanes.
-_forward_7x1_plain = outer_products(7, 1, x_step=1)
-_forward_1x1_plain = outer_products(1, 1, x_step=1)
-_forward_5x2_plain = outer_products(5, 2, x_step=1)
-_forward_1x2_plain = outer_products(1, 2, x_step=1)
-_forward_7x1_lanes = outer_products(7, 1, x_step=LANES)
-_forward_5x2_lanes = outer_products(5, 2, x_step=LANES)
-_forward_5x2_wide = outer_products(5, 2, x_step=2 * LANES)
-# One channel, filters of 3×3, pooled: nothing but the pooled maps is written.
-_pooled_3x3 = pooled_convolution(3)
-_pooled_taps_3x3 = pooled_tap_products(3)
-_add_5, _add_3, _add_1 = (add_multiple(vectors) for vectors in (5, 3, 1))
-# So many taps at once: taps of a band, bands, vectors.
-_taps_5x2x1 = tap_products(5, 2, 1)
-_taps_5x1x1 = tap_products(5, 1, 1)
-_taps_3x3x1 = tap_products(3, 3, 1)
-_taps_3x1x1 = tap_products(3, 1, 1)
-_taps_1x1x1 = tap_products(1, 1, 1)
-_taps_5x1x2 = tap_products(5, 1, 2)
-_taps_3x2x2 = tap_products(3, 2, 2)
-_taps_3x1x2 = tap_products(3, 1, 2)
-_taps_1x1x2 = tap_products(1, 1, 2)
+# Positions × vectors: as many positions as keep their sums in registers, for channel tiles of one
+# and two vectors, and for inputs with one channel, one vector and two vectors of channels.
+_tile_7x1_plain = conv_tile(7, 1, x_stride=1)
+_tile_1x1_plain = conv_tile(1, 1, x_stride=1)
+_tile_5x2_plain = conv_tile(5, 2, x_stride=1)
+_tile_1x2_plain = conv_tile(1, 2, x_stride=1)
+_tile_7x1_lanes = conv_tile(7, 1, x_stride=LANES)
+_tile_5x2_lanes = conv_tile(5, 2, x_stride=LANES)
+_tile_5x2_wide = conv_tile(5, 2, x_stride=2 * LANES)
+# For filters of 3×3 on one channel, only the pooled outputs are written to memory.
+_pooled_3x3 = conv_max_pool(3)
+_pooled_wgrad_3x3 = conv_max_pool_wgrad(3)
+_axpy_5, _axpy_3, _axpy_1 = (axpy(vectors) for vectors in (5, 3, 1))
+# Taps × rows × vectors.
+_wgrad_5x2x1 = conv_wgrad_tile(5, 2, 1)
+_wgrad_5x1x1 = conv_wgrad_tile(5, 1, 1)
+_wgrad_3x3x1 = conv_wgrad_tile(3, 3, 1)
+_wgrad_3x1x1 = conv_wgrad_tile(3, 1, 1)
+_wgrad_1x1x1 = conv_wgrad_tile(1, 1, 1)
+_wgrad_5x1x2 = conv_wgrad_tile(5, 1, 2)
+_wgrad_3x2x2 = conv_wgrad_tile(3, 2, 2)
+_wgrad_3x1x2 = conv_wgrad_tile(3, 1, 2)
+_wgrad_1x1x2 = conv_wgrad_tile(1, 1, 2)
 
 
 @kernel
-def stays_in_registers(stage: Any) -> Any:
-    """Say whether all taps of a block of channels, and a window of outputs, fit the registers."""
+def pools_in_registers(stage: Any) -> Any:
+    """Return whether the filters of a channel tile and a patch of outputs fit the registers."""
     return (
         stage.pool_size == 2
         and stage.kernel_size == 3
@@ -64,162 +69,214 @@ def stays_in_registers(stage: Any) -> Any:
 
 
 @kernel
-def convolve_row(
-    stage: Any, conv: Any, row: int, start: Any, x: Any, x_at: int, offsets: Any, w: Any, w_at: int
-) -> None:
-    """Compute one row of the feature maps of a block into `conv`."""
+def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) -> None:
+    """Set one row of the outputs of a channel tile.
+
+    Args:
+        stage: of kind CONV2D.
+        conv: the row, (conv_width · lanes of the tile,).
+        bias: bias of the channel tile.
+        x: pointer to the input of the first output.
+        offsets: offsets of the taps.
+        w: pointer to the filters of the channel tile.
+    """
     vectors, lanes = stage.vectors, stage.in_lanes
     columns = stage.conv_width
-    step = vectors * LANES
+    width = vectors * LANES
     taps = len(offsets)
-    at = row * columns * step
+    b, o = pointer(bias, 0), pointer(offsets, 0)
     column = 0
     if vectors == 1 and columns >= 7 and lanes <= LANES:
         while column < columns:
-            # The last few begin early and compute some outputs twice, to the same bits.
+            # The last tile overlaps the previous one and computes some outputs twice, with the same
+            # result.
             column = min(column, columns - 7)
-            y_at, from_ = at + column * step, x_at + column * lanes
+            ys, xs = pointer(conv, column * width), pointer(x, column * lanes)
             if lanes == 1:
-                _forward_7x1_plain(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
+                _tile_7x1_plain(ys, b, xs, o, w, taps)
             else:
-                _forward_7x1_lanes(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
+                _tile_7x1_lanes(ys, b, xs, o, w, taps)
             column += 7
     elif vectors == 2 and columns >= 5 and lanes <= 2 * LANES:
         while column < columns:
             column = min(column, columns - 5)
-            y_at, from_ = at + column * step, x_at + column * lanes
+            ys, xs = pointer(conv, column * width), pointer(x, column * lanes)
             if lanes == 1:
-                _forward_5x2_plain(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
+                _tile_5x2_plain(ys, b, xs, o, w, taps)
             elif lanes == LANES:
-                _forward_5x2_lanes(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
+                _tile_5x2_lanes(ys, b, xs, o, w, taps)
             else:
-                _forward_5x2_wide(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
+                _tile_5x2_wide(ys, b, xs, o, w, taps)
             column += 5
     else:
         for column in range(columns):
-            y_at, from_ = at + column * step, x_at + column * lanes
+            ys, xs = pointer(conv, column * width), pointer(x, column * lanes)
             if vectors == 1:
-                _forward_1x1_plain(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
+                _tile_1x1_plain(ys, b, xs, o, w, taps)
             else:
-                _forward_1x2_plain(conv, y_at, step, start, x, from_, offsets, w, w_at, taps)
+                _tile_1x2_plain(ys, b, xs, o, w, taps)
+
+
+@kernel
+def _load_bias(stage: Any, tile: int, packed: Any, bias: Any) -> None:
+    """Set the bias of a channel tile, 0 in unused lanes."""
+    width = stage.vectors * LANES
+    fill_zero(bias)
+    if stage.bias >= 0:
+        for lane in range(min(width, stage.out_channels - tile * width)):
+            bias[lane] = packed[stage.bias + tile * width + lane]
 
 
 @inlined_kernel
-def conv2d(
-    stage: Any, x: Any, packed: Any, offsets: Any, start: Any, conv: Any, y: Any, mask: Any
-) -> None:
-    """Compute the feature maps `y` of one image, pooled if the stage pools, before activation.
+def conv2d(stage: Any, x: Any, packed: Any, offsets: Any, work: Any, y: Any, mask: Any) -> None:
+    """Set the outputs y of one image, pooled if the stage pools, before the activation.
 
     Args:
         stage: of kind CONV2D.
-        x: the image with its border.
+        x: the padded input.
         packed: the parameters.
-        offsets: of the taps.
-        start: scratch for the biases of a block.
-        conv: scratch for the feature maps of a block.
-        y: (cells · lanes,).
-        mask: tie mask, like y; untouched without pooling.
+        offsets: offsets of the taps.
+        work: buffers; `bias` and `conv` are used.
+        y: (y_size,).
+        mask: tie mask, (y_size,); unchanged without pooling.
     """
-    step = stage.vectors * LANES
+    width = stage.vectors * LANES
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
-    for block in range(stage.out_lanes // step):
-        fill(start)
-        if stage.bias >= 0:
-            for o in range(min(step, stage.out_channels - block * step)):
-                start[o] = packed[stage.bias + block * step + o]
-        w_at = stage.weight + block * len(offsets) * step
-        if stays_in_registers(stage):
-            for r in range(stage.out_height):
-                for c in range(stage.out_width):
-                    cell = (r * stage.out_width + c) * stage.out_lanes + block * step
-                    x_at = 2 * r * row + 2 * c
-                    _pooled_3x3(y, mask, cell, start, x, x_at, row, packed, w_at, stage.all_ties)
+    conv_row = stage.conv_width * width
+    for tile in range(stage.out_lanes // width):
+        _load_bias(stage, tile, packed, work.bias)
+        w = stage.weight + tile * len(offsets) * width
+        if pools_in_registers(stage):
+            _conv_pooled_in_registers(stage, x, packed, w, work.bias, y, mask, tile * width)
             continue
         for r in range(stage.conv_height):
-            convolve_row(stage, conv, r, start, x, r * row, offsets, packed, w_at)
-        below = stage.conv_width * step
-        for r in range(stage.out_height):
-            for c in range(stage.out_width):
-                cell = (r * stage.out_width + c) * stage.out_lanes + block * step
-                if stage.pool_size:
-                    corner = (2 * r * stage.conv_width + 2 * c) * step
-                    for lane in range(0, step, LANES):
-                        maximum_of_four(
-                            y, mask, cell + lane, conv, corner + lane, step, below, stage.all_ties
-                        )
-                else:
-                    at = (r * stage.conv_width + c) * step
-                    copy(part(conv, at, step), part(y, cell, step))
+            _conv_row(
+                stage, part(work.conv, r * conv_row, conv_row), work.bias,
+                pointer(x, r * row), offsets, pointer(packed, w),
+            )  # fmt: skip
+        _pool(stage, work.conv, y, mask, tile * width)
 
 
-@kernel
-def add_pooled_tap_products(
-    stage: Any, block: int, x: Any, dy: Any, mask: Any, gradient: Any, weight: int
+@inlined_kernel
+def _conv_pooled_in_registers(
+    stage: Any, x: Any, packed: Any, w: int, bias: Any, y: Any, mask: Any, lane: int
 ) -> None:
-    """Add the gradient of a block's filters of 3×3, from that of its pooled feature maps."""
+    """Set the pooled outputs of the channel tile that begins at `lane`."""
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
     for r in range(stage.out_height):
-        cell = r * stage.out_width * stage.out_lanes + block * LANES
-        _pooled_taps_3x3(
-            gradient, weight, x, 2 * r * row, row, dy, mask, cell, stage.out_lanes, stage.out_width
-        )
+        for c in range(stage.out_width):
+            at = (r * stage.out_width + c) * stage.out_lanes + lane
+            _pooled_3x3(
+                pointer(y, at), pointer(mask, at), pointer(bias, 0),
+                pointer(x, 2 * r * row + 2 * c), row, pointer(packed, w), stage.all_ties,
+            )  # fmt: skip
 
 
-@kernel
-def spread(stage: Any, block: int, dy: Any, mask: Any, conv: Any) -> None:
-    """Write the gradient of a block's feature maps into `conv`, from that of the pooled ones."""
-    step = stage.vectors * LANES
-    below = stage.conv_width * step
-    if stage.pool_size and stage.conv_height % 2 + stage.conv_width % 2:
-        fill(part(conv, 0, stage.conv_height * below))  # no window covers a last odd row or column
+@inlined_kernel
+def _pool(stage: Any, conv: Any, y: Any, mask: Any, first: int) -> None:
+    """Pool or copy `conv` to the channel tile of y that begins at lane `first`."""
+    width = stage.vectors * LANES
+    down = stage.conv_width * width
     for r in range(stage.out_height):
         for c in range(stage.out_width):
-            cell = (r * stage.out_width + c) * stage.out_lanes + block * step
+            at = (r * stage.out_width + c) * stage.out_lanes + first
             if stage.pool_size:
-                corner = (2 * r * stage.conv_width + 2 * c) * step
-                for lane in range(0, step, LANES):
-                    spread_to_four(conv, corner + lane, step, below, dy, mask, cell + lane)
+                corner = (2 * r * stage.conv_width + 2 * c) * width
+                for lane in range(0, width, LANES):
+                    max_pool_2x2(
+                        pointer(y, at + lane), pointer(mask, at + lane),
+                        pointer(conv, corner + lane), width, down, stage.all_ties,
+                    )  # fmt: skip
             else:
-                at = (r * stage.out_width + c) * step
-                copy(part(dy, cell, step), part(conv, at, step))
+                source = (r * stage.conv_width + c) * width
+                copy(part(conv, source, width), part(y, at, width))
 
 
 @kernel
-def add_tap_products(
+def conv_pooled_backward_filters(
+    stage: Any, tile: int, x: Any, dy: Any, mask: Any, gradient: Any, weight: int
+) -> None:
+    """Add the gradient of 3×3 filters of a channel tile, from that of its pooled outputs."""
+    row = (stage.width + 2 * stage.padding) * stage.in_lanes
+    for r in range(stage.out_height):
+        at = r * stage.out_width * stage.out_lanes + tile * LANES
+        _pooled_wgrad_3x3(
+            pointer(gradient, weight), pointer(x, 2 * r * row), row,
+            pointer(dy, at), pointer(mask, at), stage.out_lanes, stage.out_width,
+        )  # fmt: skip
+
+
+@kernel
+def unpool(stage: Any, tile: int, dy: Any, mask: Any, conv: Any) -> None:
+    """Set `conv` to the gradient of a channel tile before pooling."""
+    width = stage.vectors * LANES
+    down = stage.conv_width * width
+    if stage.pool_size and stage.conv_height % 2 + stage.conv_width % 2:
+        fill_zero(part(conv, 0, stage.conv_height * down))  # no patch covers an odd last row
+    for r in range(stage.out_height):
+        for c in range(stage.out_width):
+            at = (r * stage.out_width + c) * stage.out_lanes + tile * width
+            if stage.pool_size:
+                corner = (2 * r * stage.conv_width + 2 * c) * width
+                for lane in range(0, width, LANES):
+                    max_pool_2x2_backward(
+                        pointer(conv, corner + lane), width, down,
+                        pointer(dy, at + lane), pointer(mask, at + lane),
+                    )  # fmt: skip
+            else:
+                target = (r * stage.out_width + c) * width
+                copy(part(dy, at, width), part(conv, target, width))
+
+
+@kernel
+def conv_backward_filters(
     stage: Any, conv: Any, x: Any, outputs: Any, gradient: Any, weight: int
 ) -> None:
-    """Add the gradient of a block's filters, from that of its feature maps in `conv`."""
+    """Add the gradient of the filters of a channel tile, from the gradient in `conv`.
+
+    Args:
+        stage: of kind CONV2D.
+        conv: gradient before pooling.
+        x: the padded input.
+        outputs: offset of the input of each output.
+        gradient: gradient of the parameters.
+        weight: offset of the filters of the channel tile.
+    """
     side, channels, lanes = stage.kernel_size, stage.in_channels, stage.in_lanes
-    step = stage.vectors * LANES
-    row = (stage.width + 2 * stage.padding) * lanes
-    # A band is a row of the filter, or else the channels of one position.
-    rounds, taps, across = (1, side, row) if lanes == 1 else (side, channels, lanes)
+    width = stage.vectors * LANES
+    x_row = (stage.width + 2 * stage.padding) * lanes
+    # Neighbors in memory are the taps of a filter row, or with several channels the channels of
+    # one tap. They form the rows of the tiles.
+    rounds, taps, distance = (1, side, x_row) if lanes == 1 else (side, channels, lanes)
     for i in range(rounds):
-        at = weight + i * side * taps * step
-        _add_bands(stage.vectors, side, taps, across, gradient, at, x, i * row, outputs, conv)
+        dw = part(gradient, weight + i * side * taps * width, side * taps * width)
+        _wgrad_rows(stage.vectors, taps, dw, pointer(x, i * x_row), distance, outputs, conv)
 
 
 @kernel
-def _add_bands(
-    vectors: int,
-    bands: int,
-    taps: int,
-    x_band: int,
-    gradient: Any,
-    gradient_at: int,
-    x: Any,
-    x_at: int,
-    outputs: Any,
-    conv: Any,
+def _wgrad_rows(
+    vectors: int, taps: int, dw: Any, x: Any, x_row: int, outputs: Any, conv: Any
 ) -> None:
-    """Add the gradient of `bands` bands of `taps` taps each, as many at once as registers hold."""
-    step = vectors * LANES
-    y_band = taps * step
+    """Add the gradient dw of rows of `taps` taps, in tiles whose sums fit the registers.
+
+    Args:
+        vectors: vectors of the channel tile.
+        taps: taps of a row.
+        dw: gradient, (rows · taps · lanes of the tile,).
+        x: pointer to the input of the first tap.
+        x_row: distance in the input between rows of taps.
+        outputs: offset of the input of each output.
+        conv: gradient before pooling.
+    """
+    width = vectors * LANES
+    dw_row = taps * width
+    rows = len(dw) // dw_row
     count = len(outputs)
+    o, dy = pointer(outputs, 0), pointer(conv, 0)
     threes = taps == 3 or taps == 6
-    band = 0
-    while band < bands:
-        left = bands - band
+    row = 0
+    while row < rows:
+        left = rows - row
         together = 1
         if threes and left >= 2:
             together = 3 if vectors == 1 and left >= 3 else 2 if vectors == 2 else 1
@@ -227,101 +284,105 @@ def _add_bands(
             together = 2
         tap = 0
         while tap < taps:
-            y_at = gradient_at + band * y_band + tap * step
-            from_ = x_at + band * x_band + tap
+            dws, xs = pointer(dw, row * dw_row + tap * width), pointer(x, row * x_row + tap)
             rest = taps - tap
             run = 5 if rest == 5 or rest >= 8 else 3 if rest >= 3 else 1
             if vectors == 1:
                 if together == 3:
-                    _taps_3x3x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                    _wgrad_3x3x1(dws, dw_row, xs, x_row, o, dy, count)
                 elif together == 2:
-                    _taps_5x2x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                    _wgrad_5x2x1(dws, dw_row, xs, x_row, o, dy, count)
                 elif run == 5:
-                    _taps_5x1x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                    _wgrad_5x1x1(dws, dw_row, xs, x_row, o, dy, count)
                 elif run == 3:
-                    _taps_3x1x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                    _wgrad_3x1x1(dws, dw_row, xs, x_row, o, dy, count)
                 else:
-                    _taps_1x1x1(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                    _wgrad_1x1x1(dws, dw_row, xs, x_row, o, dy, count)
             elif together == 2:
-                _taps_3x2x2(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                _wgrad_3x2x2(dws, dw_row, xs, x_row, o, dy, count)
             elif run == 5:
-                _taps_5x1x2(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                _wgrad_5x1x2(dws, dw_row, xs, x_row, o, dy, count)
             elif run == 3:
-                _taps_3x1x2(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                _wgrad_3x1x2(dws, dw_row, xs, x_row, o, dy, count)
             else:
-                _taps_1x1x2(gradient, y_at, y_band, x, from_, x_band, outputs, conv, count)
+                _wgrad_1x1x2(dws, dw_row, xs, x_row, o, dy, count)
             tap += run
-        band += together
+        row += together
 
 
 @kernel
-def lay_out_for_input(stage: Any, packed: Any, filters: Any) -> None:
-    """Write filters as (channels out, kernel, kernel, lanes in): a run for each row of taps."""
+def transpose_filters(stage: Any, packed: Any, filters: Any) -> None:
+    """Copy the filters to the layout (out_channels, kernel row, kernel column, in_lanes)."""
     side, channels, lanes = stage.kernel_size, stage.in_channels, stage.in_lanes
-    step = stage.vectors * LANES
+    width = stage.vectors * LANES
     taps = side * side
     for o in range(stage.out_channels):
-        block, lane = o // step, o % step
+        tile, lane = o // width, o % width
         for tap in range(taps):
-            to = (o * taps + tap) * lanes
+            target = (o * taps + tap) * lanes
             for c in range(channels):
-                from_ = stage.weight + ((block * taps + tap) * channels + c) * step + lane
-                filters[to + c] = packed[from_]
+                source = stage.weight + ((tile * taps + tap) * channels + c) * width + lane
+                filters[target + c] = packed[source]
 
 
 @kernel
-def add_to_input(stage: Any, dy: Any, mask: Any, filters: Any, dx: Any) -> None:
-    """Add the gradient of the input with its border, (H, W, lanes), position by position.
+def conv_backward_x(stage: Any, dy: Any, mask: Any, filters: Any, dx: Any) -> None:
+    """Add the gradient of the padded input dx (H, W, in_lanes), one position at a time.
 
-    Only positions that receive gradient are visited: with pooling one of four, and of those, with
-    ReLU, the ones that are alive.
+    Only positions that receive gradient are computed: with pooling one of four, and after a ReLU
+    only those whose output is not 0.
     """
     side, lanes = stage.kernel_size, stage.in_lanes
     row = (stage.width + 2 * stage.padding) * lanes
     run = side * lanes
     for r in range(stage.out_height):
         for c in range(stage.out_width):
-            cell = (r * stage.out_width + c) * stage.out_lanes
+            at = (r * stage.out_width + c) * stage.out_lanes
             for o in range(stage.out_channels):
-                gradient = dy[cell + o]
+                gradient = dy[at + o]
                 if gradient == 0:
                     continue
-                bits = mask[cell + o] if stage.pool_size else 1
-                step = 2 if stage.pool_size else 1
+                bits = mask[at + o] if stage.pool_size else 1
+                stride = 2 if stage.pool_size else 1
                 for position in range(4):
                     if (bits >> position) & 1:
-                        at = (r * step + position // 2) * row + (c * step + position % 2) * lanes
+                        first_row = r * stride + position // 2
+                        column = c * stride + position % 2
                         for i in range(side):
-                            taps = (o * side + i) * run
-                            _add_run(dx, at + i * row, filters, taps, gradient, run)
+                            target = (first_row + i) * row + column * lanes
+                            source = (o * side + i) * run
+                            _axpy(dx, target, filters, source, gradient, run)
 
 
 @kernel
-def _add_run(y: Any, y_at: int, x: Any, x_at: int, scale: Any, count: int) -> None:
-    """Add a multiple of `count` numbers, whole vectors, to others."""
+def _axpy(y: Any, y_offset: int, x: Any, x_offset: int, scale: Any, count: int) -> None:
+    """Add scale · x to y, for `count` numbers rounded up to whole vectors."""
     at = 0
     while at < count:
         left = (count - at) // LANES
+        ys, xs = pointer(y, y_offset + at), pointer(x, x_offset + at)
         if left >= 5:
-            _add_5(y, y_at + at, x, x_at + at, scale)
+            _axpy_5(ys, xs, scale)
             at += 5 * LANES
         elif left >= 3:
-            _add_3(y, y_at + at, x, x_at + at, scale)
+            _axpy_3(ys, xs, scale)
             at += 3 * LANES
         else:
-            _add_1(y, y_at + at, x, x_at + at, scale)
+            _axpy_1(ys, xs, scale)
             at += LANES
 
 
 @kernel
-def add_bias_gradient(stage: Any, dy: Any, mask: Any, gradient: Any) -> None:
-    """Add the gradient of the biases: each output's, as often as it was handed on."""
+def conv_backward_bias(stage: Any, dy: Any, mask: Any, gradient: Any) -> None:
+    """Add the gradient of the bias: that of each output, once per bit of its tie mask."""
+    size = stage.out_height * stage.out_width * stage.out_lanes
     if not (stage.pool_size and stage.all_ties):
-        for cell in range(0, stage.out_height * stage.out_width * stage.out_lanes, LANES):
-            _add_1(gradient, stage.bias + cell % stage.out_lanes, dy, cell, dy.dtype.type(1))
+        one = dy.dtype.type(1)
+        for at in range(0, size, LANES):
+            _axpy_1(pointer(gradient, stage.bias + at % stage.out_lanes), pointer(dy, at), one)
         return
-    for cell in range(0, stage.out_height * stage.out_width * stage.out_lanes, stage.out_lanes):
+    for at in range(0, size, stage.out_lanes):
         for o in range(stage.out_channels):
-            bits = mask[cell + o]
+            bits = mask[at + o]
             times = (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3 & 1)
-            gradient[stage.bias + o] += times * dy[cell + o]
+            gradient[stage.bias + o] += times * dy[at + o]

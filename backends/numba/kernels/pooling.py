@@ -1,13 +1,13 @@
-"""Maximum and average pooling, and their gradients.
+"""Maximum and average pooling and their gradients, as single operations.
 
-Layout: images (N, C, H, W), pooled (N, C, OH, OW), tie mask like the pooled: bit i·size + j is set
-where position (i, j) of the window receives the gradient.
+Layout: images x (N, C, H, W), outputs y (N, C, OH, OW), and a tie mask of the shape of y: bit
+i·size + j is set if position (i, j) of the patch receives the gradient.
 
-The loops are written once, for any window. Windows of 2×2 that do not overlap, which every recipe
-has, are compiled a second time with these numbers as constants: unrolled and vectorised, they take
-an eighth of the time. A NaN in a window makes its maximum NaN, as in NumPy.
+The loops are written once, for any patch. Patches of 2×2 that do not overlap, as in every recipe,
+are compiled a second time with these numbers as constants. The loops then unroll and vectorize, and
+take an eighth of the time. A NaN in a patch makes its maximum NaN, as in NumPy.
 
-Cost per window: size² comparisons for the maximum, as many for the mask.
+Cost per patch: size² comparisons for the maximum, and as many for the mask.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ def _max_pool2d(
     first: int,
     last: int,
 ) -> None:
-    """Pool; bits are added up in the type of `one`, which must hold size² of them exactly."""
+    """Pool to the maximum; the type of `one` must represent 2^(size²) exactly."""
     channels, oh, ow = y.shape[1:]
     for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(y))):
         for c in range(channels):
@@ -58,9 +58,9 @@ def _max_pool2d(
 def max_pool2d(
     x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, first: int, last: int
 ) -> None:
-    """Pool chunks `first` to `last` − 1 of the images `x` into `y`, with the tie mask."""
+    """Set the maxima y and the tie mask for tiles `first` to `last` − 1 of the images x."""
     if size == 2 and stride == 2:
-        # Four bits fit a float of the images' own type, and one type vectorises better than two.
+        # A float holds four bits, and a loop with one type vectorizes better than with two.
         _max_pool2d(x, 2, 2, all_ties, y, mask, x.dtype.type(1), first, last)
     else:
         _max_pool2d(x, size, stride, all_ties, y, mask, 1, first, last)
@@ -88,7 +88,7 @@ def _max_pool2d_backward(
 def max_pool2d_backward(
     dy: Any, mask: Any, size: int, stride: int, dx: Any, first: int, last: int
 ) -> None:
-    """Set chunks `first` to `last` − 1 of `dx` to the gradient of max pooling."""
+    """Set dx for tiles `first` to `last` − 1 to the gradient of max-pooling."""
     if size == 2 and stride == 2:
         _max_pool2d_backward(dy, mask, 2, 2, dx, first, last)
     else:
@@ -98,7 +98,7 @@ def max_pool2d_backward(
 @njit(inline="always")
 def _avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -> None:
     channels, oh, ow = y.shape[1:]
-    share = y.dtype.type(1) / y.dtype.type(size * size)
+    scale = y.dtype.type(1) / y.dtype.type(size * size)
     for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(y))):
         for c in range(channels):
             for row in range(oh):
@@ -107,12 +107,12 @@ def _avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -
                     for i in range(size):
                         for j in range(size):
                             total += x[n, c, row * stride + i, col * stride + j]
-                    y[n, c, row, col] = total * share
+                    y[n, c, row, col] = total * scale
 
 
 @entry
 def avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -> None:
-    """Average chunks `first` to `last` − 1 of the images `x` into `y`."""
+    """Set the means y for tiles `first` to `last` − 1 of the images x."""
     if size == 2 and stride == 2:
         _avg_pool2d(x, 2, 2, y, first, last)
     else:
@@ -122,13 +122,13 @@ def avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) ->
 @njit(inline="always")
 def _avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, last: int) -> None:
     channels, oh, ow = dy.shape[1:]
-    share = dx.dtype.type(1) / dx.dtype.type(size * size)
+    scale = dx.dtype.type(1) / dx.dtype.type(size * size)
     for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(dy))):
         for c in range(channels):
             dx[n, c] = 0
             for row in range(oh):
                 for col in range(ow):
-                    gradient = share * dy[n, c, row, col]
+                    gradient = scale * dy[n, c, row, col]
                     for i in range(size):
                         for j in range(size):
                             dx[n, c, row * stride + i, col * stride + j] += gradient
@@ -136,7 +136,7 @@ def _avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, l
 
 @entry
 def avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, last: int) -> None:
-    """Set chunks `first` to `last` − 1 of `dx` to the gradient of average pooling."""
+    """Set dx for tiles `first` to `last` − 1 to the gradient of average pooling."""
     if size == 2 and stride == 2:
         _avg_pool2d_backward(dy, 2, 2, dx, first, last)
     else:

@@ -1,92 +1,102 @@
-"""A first linear layer that touches only the pixels that are not 0.
+"""A linear layer whose input is sparse.
 
-On MNIST four pixels of five are 0. An image is a list of columns, ascending, and of values, 0…255
-or 0…1. A product with the weights (in, out) adds up the rows of the weights that the columns name,
-and the gradient of the weights adds to these rows alone. Rows of weights are filled up to whole
-vectors.
+Four of five pixels of MNIST are 0. The product of a sparse row with the weights (inputs, outputs)
+adds up the rows of the weights that the nonzero pixels select; the gradient of the weights adds to
+these rows alone. Rows of the weights are padded to whole vectors.
 
-Threads share the images forward. Backward they share the rows of the weights: lists are cut at the
-same columns for all images, into groups that are equally full. So no two threads write to the same
-place, and a row receives the images in their order.
+Forward, threads divide the images. Backward, they divide the rows of the weights: each thread
+computes the column groups of all images (see `csr`) that belong to its rows. Two threads never
+write to the same row, and a row receives the images in their order.
 
-Cost per image: 2·n·out floating-point operations forward and backward, n pixels that are not 0.
+Cost per image: 2·n·outputs floating-point operations forward and backward for n nonzero pixels.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.numba.kernels.compilation import kernel
-from backends.numba.kernels.vectors import LANES, add_to_rows, sum_of_rows
+from backends.numba.kernels.simd.emitter import LANES
+from backends.numba.kernels.simd.sparse import gather_axpy, scatter_axpy
+from backends.numba.kernels.views import pointer
 
-_sum_1, _sum_2, _sum_4, _sum_7, _sum_8 = (sum_of_rows(n) for n in (1, 2, 4, 7, 8))
-_add_1, _add_2, _add_4, _add_7, _add_8 = (add_to_rows(n) for n in (1, 2, 4, 7, 8))
+_gather_1, _gather_2, _gather_4, _gather_7, _gather_8 = (gather_axpy(n) for n in (1, 2, 4, 7, 8))
+_scatter_1, _scatter_2, _scatter_4, _scatter_7, _scatter_8 = (
+    scatter_axpy(n) for n in (1, 2, 4, 7, 8)
+)
+
+
+class SparseRow(NamedTuple):
+    """A row of a sparse matrix, at positions `begin` to `end` − 1 of two arrays.
+
+    Attributes:
+        indices: columns.
+        data: values.
+        begin: first position.
+        end: end of the positions.
+    """
+
+    indices: Any
+    data: Any
+    begin: int
+    end: int
 
 
 @kernel
-def add_sparse_product(
-    y: Any,
-    weights: Any,
-    weight: int,
-    stride: int,
-    columns: Any,
-    values: Any,
-    first: int,
-    last: int,
-) -> None:
-    """Add to one row `y` the product of a list with weights.
+def add_sparse_product(y: Any, weights: Any, weight: int, stride: int, row: Any) -> None:
+    """Add the product of a sparse row with weights to y (outputs,), whole vectors.
 
     Args:
-        y: whole vectors.
-        weights: in which those of the layer begin at `weight`.
-        weight: likewise.
-        stride: from one row of the weights to the next.
-        columns: in which the list lies from `first` to `last` − 1.
-        values: likewise.
-        first: of the list.
-        last: one past its end.
+        y: receives the sum.
+        weights: parameters; those of the layer begin at `weight`.
+        weight: offset.
+        stride: distance between rows of the weights.
+        row: a `SparseRow`.
     """
     width = len(y)
+    indices, data = pointer(row.indices, row.begin), pointer(row.data, row.begin)
+    count = row.end - row.begin
     at = 0
     while at < width:
         left = (width - at) // LANES
+        ys, table = pointer(y, at), pointer(weights, weight + at)
         if left >= 8:
-            _sum_8(y, at, weights, weight + at, stride, columns, values, first, last)
+            _gather_8(ys, table, stride, indices, data, count)
             at += 8 * LANES
         elif left == 7:
-            _sum_7(y, at, weights, weight + at, stride, columns, values, first, last)
+            _gather_7(ys, table, stride, indices, data, count)
             at += 7 * LANES
         elif left >= 4:
-            _sum_4(y, at, weights, weight + at, stride, columns, values, first, last)
+            _gather_4(ys, table, stride, indices, data, count)
             at += 4 * LANES
         elif left >= 2:
-            _sum_2(y, at, weights, weight + at, stride, columns, values, first, last)
+            _gather_2(ys, table, stride, indices, data, count)
             at += 2 * LANES
         else:
-            _sum_1(y, at, weights, weight + at, stride, columns, values, first, last)
+            _gather_1(ys, table, stride, indices, data, count)
             at += LANES
 
 
 @kernel
-def add_sparse_outer(
-    target: Any, weight: int, columns: Any, values: Any, first: int, last: int, dy: Any, scale: Any
-) -> None:
-    """Add scale · x dyᵀ of one image and one row to the matrix that begins at `weight`."""
+def add_sparse_outer(gradient: Any, weight: int, row: Any, dy: Any, scale: Any) -> None:
+    """Add scale · xᵀ dy, for a sparse row x, to the matrix that begins at `weight`."""
     width = len(dy)
+    indices, data = pointer(row.indices, row.begin), pointer(row.data, row.begin)
+    count = row.end - row.begin
     at = 0
     while at < width:
         left = (width - at) // LANES
-        place = weight + at
+        table, dys = pointer(gradient, weight + at), pointer(dy, at)
         if left >= 8:
-            _add_8(target, place, width, columns, values, first, last, dy, at, scale)
+            _scatter_8(table, width, indices, data, count, dys, scale)
             at += 8 * LANES
         elif left == 7:
-            _add_7(target, place, width, columns, values, first, last, dy, at, scale)
+            _scatter_7(table, width, indices, data, count, dys, scale)
             at += 7 * LANES
         elif left >= 4:
-            _add_4(target, place, width, columns, values, first, last, dy, at, scale)
+            _scatter_4(table, width, indices, data, count, dys, scale)
             at += 4 * LANES
         elif left >= 2:
-            _add_2(target, place, width, columns, values, first, last, dy, at, scale)
+            _scatter_2(table, width, indices, data, count, dys, scale)
             at += 2 * LANES
         else:
-            _add_1(target, place, width, columns, values, first, last, dy, at, scale)
+            _scatter_1(table, width, indices, data, count, dys, scale)
             at += LANES

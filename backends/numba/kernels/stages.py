@@ -1,9 +1,15 @@
-"""The stages of a program as a table of numbers, which compiled code reads row by row.
+"""The stages of a program as a table of numbers that compiled code reads.
 
-All sizes are of one image. Feature maps lie with their channels last, and channels are filled up to
-whole vectors ("lanes"), so that one vector instruction computes neighbouring channels; the vectors
-of linear layers count as one cell. Rows are filled up to whole vectors, too. What fills up is 0
-everywhere.
+Outputs of a stage are stored with the channels last. Channels are padded to whole vectors
+("lanes"), so that one vector instruction computes neighboring channels, and rows are padded to
+whole vectors. The unused lanes are always 0. One image of a stage with 10 channels and 2×2 outputs:
+
+    ┌─ out_lanes = 16 ──────┐┌───────────────────────┐
+    │c0 c1 ... c9 0 0 0 0 0 0││c0 c1 ... c9 0 0 0 0 0 0│ ...          y_size = 4 · 16
+    └─ output (0, 0) ────────┘└─ output (0, 1) ────────┘
+
+The outputs of a linear layer are one vector of lanes. All sizes and offsets are for one image; in
+an array for a tile of `capacity` images, the rows of a stage begin at offset · capacity.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +20,7 @@ from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.views import table
 
 LINEAR, SPARSE_LINEAR, CONV2D, MAX_POOL2D, AVG_POOL2D, ACTIVATION = range(6)
-# The activations that have a kernel; their numbers are those in this order.
+# The activations with a kernel; the constants are their positions.
 ACTIVATIONS = ("identity", "relu", "sigmoid", "tanh")
 IDENTITY, RELU, SIGMOID, TANH = range(4)
 NONE = -1
@@ -25,39 +31,39 @@ STAGE = np.dtype(
         for name in (
             "kind",
             "activation",
-            # What goes in: where it begins in the arena, and its shape.
-            "x",
-            "inputs",
+            # Input: offset in the outputs of all stages, numbers, and shape.
+            "x_offset",
+            "x_size",
             "height",
             "width",
             "in_channels",
             "in_lanes",
-            # What comes out, after activation and pooling.
-            "y",
-            "outputs",
+            # Output, after activation and pooling.
+            "y_offset",
+            "y_size",
             "out_height",
             "out_width",
             "out_channels",
             "out_lanes",
-            # Parameters: where they begin in the packed vector; `bias` may be NONE.
+            # Offsets of the parameters in the packed vector; the bias may be NONE.
             "weight",
             "bias",
-            # Convolution: of stride 1; `vectors` make a block of output channels.
+            # Convolution of stride 1. A channel tile has `vectors` vectors of output channels.
             "kernel_size",
             "padding",
             "conv_height",
             "conv_width",
             "vectors",
-            "padded",  # where the input with its border begins among the saved numbers
-            # Where lists begin among the offsets: for each tap of a filter, where its input for the
-            # first output lies; for each output, where the input of its first tap lies.
+            "padded_offset",  # of the padded input in the padded inputs of all stages
+            # First entries in `Plan.offsets`: for each filter tap the offset of its input for the
+            # first output, and for each output the offset of the input of its first tap.
             "tap_offsets",
             "output_offsets",
-            # Pooling; 0 in `pool_size` means none.
+            # Pooling; a `pool_size` of 0 means none.
             "pool_size",
             "pool_stride",
             "all_ties",
-            "mask",  # where the tie mask begins among the masks
+            "mask_offset",  # of the tie mask in the masks of all stages
         )
     ],
     align=True,
@@ -65,36 +71,30 @@ STAGE = np.dtype(
 
 
 class Plan(NamedTuple):
-    """What kernels know of a program.
+    """A program for the kernels.
 
     Attributes:
         stages: the table, a `STAGE` for each stage.
-        offsets: of all convolutions, uint64.
-        classes: logits of one image, without what fills them up.
+        offsets: offsets of all convolutions, uint64.
+        classes: number of logits per image, without unused lanes.
+        loss: kind of the loss, a constant of `losses`.
     """
 
     stages: Any
     offsets: Any
     classes: int
+    loss: int
 
 
 @kernel
 def padded_size(stage: Any) -> Any:
-    """Return how many numbers an input of a convolution takes with its border of zeros."""
+    """Return the number of numbers in the padded input of a convolution."""
     height = stage.height + 2 * stage.padding
     width = stage.width + 2 * stage.padding
     return height * width * stage.in_lanes
 
 
 @kernel
-def rows_of(arena: Any, at: int, capacity: int, count: int, width: int) -> Any:
-    """Return the part of an arena that holds so many rows for a block of images.
-
-    Args:
-        arena: one-dimensional.
-        at: numbers of one image that lie before.
-        capacity: images that the arena has room for.
-        count: images that are there.
-        width: numbers of one image.
-    """
-    return table(arena, at * capacity, count, width)
+def rows_of(array: Any, offset: int, size: int, capacity: int, count: int) -> Any:
+    """Return the rows (count, size) of a stage in an array for a tile of `capacity` images."""
+    return table(array, offset * capacity, count, size)

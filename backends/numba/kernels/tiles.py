@@ -1,8 +1,7 @@
-"""How the kernels of single operations share a batch among threads.
+"""How threads share a batch in the kernels of single operations.
 
-A batch is cut into chunks of `IMAGES_PER_TILE` images, and each kernel works on a range of chunks;
-threads take ranges, and kernels know nothing of threads. Because the cuts depend on the batch
-alone, results do not depend on the number of threads.
+A batch is divided into tiles of `IMAGES_PER_TILE` images, and each kernel computes a range of
+tiles. The tiles depend on the batch alone, so results do not depend on the number of threads.
 """
 
 IMAGES_PER_TILE = 16

@@ -1,12 +1,12 @@
-"""One step of each optimizer on a part of the parameter vector.
+"""One step of each optimizer on a range of the parameters.
 
-The formulas are in `backends.operations.updates`.
+`backends.operations.updates` has the formulas.
 
-Parameters, their gradient and each array of the optimizer's state are vectors in the same, packed
-order; `state` holds its arrays one after the other. What fills up stays 0.
+Parameters, their gradient and each state array of the optimizer are vectors in the same packed
+order. Unused lanes stay 0.
 
-Cost per step, not per image: one pass that reads parameters, gradient and state and writes all but
-the gradient, 3 numbers moved a parameter for a plain step, 5 with one array of state, 7 with two.
+Cost per step: one pass that reads parameters, gradient and state and writes parameters and state.
+Per parameter, 3 numbers are moved without state, 5 with one state array, 7 with two.
 """
 
 import math
@@ -15,14 +15,19 @@ from typing import Any, NamedTuple
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.views import part
 
-# The update rules that have a kernel; their numbers are those in this order.
+# The update rules with a kernel; the constants are their positions.
 RULES = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
 SGD, MOMENTUM, ADAGRAD, RMSPROP, ADAM = range(5)
 
 
-class Settings(NamedTuple):
-    """The numbers of an optimizer; those it does not have are 0."""
+class Rule(NamedTuple):
+    """An optimizer; settings that it does not have are 0.
 
+    Attributes:
+        kind: constant of this module.
+    """
+
+    kind: int
     weight_decay: float
     momentum: float
     nesterov: float
@@ -33,77 +38,81 @@ class Settings(NamedTuple):
     decoupled: float
 
 
+class Parameters(NamedTuple):
+    """The parameters of a network and the state of its optimizer, in packed order.
+
+    Attributes:
+        packed: the parameters, (size,).
+        state: state arrays of the optimizer, (arrays, size).
+    """
+
+    packed: Any
+    state: Any
+
+
+# Long: one loop per optimizer; they share only the first lines.
 @kernel
 def update(
-    kind: int,
-    settings: Any,
-    lr: float,
-    step: int,
-    packed: Any,
-    gradient: Any,
-    state: Any,
-    begin: int,
-    count: int,
+    rule: Any, lr: float, step: int, parameters: Any, gradient: Any, begin: int, count: int
 ) -> None:
-    """Change a part of the parameters, and of the rows of `state`, by one step.
+    """Update `count` parameters from `begin` on, and their state.
 
     Args:
-        kind: of the optimizer.
-        settings: its numbers.
+        rule: the optimizer.
         lr: learning rate.
-        step: number of the step, counted from 1.
-        packed: the parameters.
-        gradient: theirs.
-        state: the optimizer's arrays, (arrays, parameters).
-        begin: where the part begins.
-        count: its length.
+        step: number of the step, from 1.
+        parameters: `Parameters`.
+        gradient: gradient of the parameters, (size,).
+        begin: first parameter.
+        count: number of parameters.
     """
-    number = packed.dtype.type
-    weights = part(packed, begin, count)
+    number = parameters.packed.dtype.type
+    weights = part(parameters.packed, begin, count)
     grads = part(gradient, begin, count)
-    length = state.shape[1]
     rate = number(lr)
-    weight_decay = number(settings.weight_decay)
-    eps = number(settings.eps)
-    if kind == SGD:
+    weight_decay = number(rule.weight_decay)
+    eps = number(rule.eps)
+    first_state = part(parameters.state, begin, count)
+    if rule.kind == SGD:
         for i in range(len(weights)):
             weights[i] -= rate * (grads[i] + weight_decay * weights[i])
-    elif kind == MOMENTUM:
-        momentum = number(settings.momentum)
-        velocity = part(state, begin, count)
-        ahead = momentum if settings.nesterov else number(0)
-        own = number(1) if settings.nesterov else number(0)
-        along = number(0) if settings.nesterov else number(1)
+    elif rule.kind == MOMENTUM:
+        momentum = number(rule.momentum)
+        velocity = first_state
+        # Nesterov: gradient + momentum · velocity; otherwise: velocity.
+        of_gradient = number(1) if rule.nesterov else number(0)
+        ahead = momentum if rule.nesterov else number(0)
+        along = number(0) if rule.nesterov else number(1)
         for i in range(len(weights)):
-            gradient = grads[i] + weight_decay * weights[i]
-            velocity[i] = momentum * velocity[i] + gradient
-            weights[i] -= rate * (own * gradient + (ahead + along) * velocity[i])
-    elif kind == ADAGRAD:
-        square_sum = part(state, begin, count)
+            grad = grads[i] + weight_decay * weights[i]
+            velocity[i] = momentum * velocity[i] + grad
+            weights[i] -= rate * (of_gradient * grad + (ahead + along) * velocity[i])
+    elif rule.kind == ADAGRAD:
+        square_sum = first_state
         for i in range(len(weights)):
-            gradient = grads[i] + weight_decay * weights[i]
-            square_sum[i] += gradient * gradient
-            weights[i] -= rate * gradient / (math.sqrt(square_sum[i]) + eps)
-    elif kind == RMSPROP:
-        square_mean = part(state, begin, count)
-        kept = number(settings.decay)
-        added = number(1 - settings.decay)
+            grad = grads[i] + weight_decay * weights[i]
+            square_sum[i] += grad * grad
+            weights[i] -= rate * grad / (math.sqrt(square_sum[i]) + eps)
+    elif rule.kind == RMSPROP:
+        square_mean = first_state
+        kept = number(rule.decay)
+        added = number(1 - rule.decay)
         for i in range(len(weights)):
-            gradient = grads[i] + weight_decay * weights[i]
-            square_mean[i] = kept * square_mean[i] + added * gradient * gradient
-            weights[i] -= rate * gradient / (math.sqrt(square_mean[i]) + eps)
+            grad = grads[i] + weight_decay * weights[i]
+            square_mean[i] = kept * square_mean[i] + added * grad * grad
+            weights[i] -= rate * grad / (math.sqrt(square_mean[i]) + eps)
     else:
-        mean = part(state, begin, count)
-        square_mean = part(state, length + begin, count)
-        beta1, beta2 = number(settings.beta1), number(settings.beta2)
-        rest1, rest2 = number(1 - settings.beta1), number(1 - settings.beta2)
-        scale = number(lr / (1 - settings.beta1**step))
-        correction = number(1 / (1 - settings.beta2**step))
-        shrink = number(1 - lr * settings.weight_decay) if settings.decoupled else number(1)
-        coupled = number(0) if settings.decoupled else weight_decay
+        mean = first_state
+        square_mean = part(parameters.state, parameters.state.shape[1] + begin, count)
+        beta1, beta2 = number(rule.beta1), number(rule.beta2)
+        rest1, rest2 = number(1 - rule.beta1), number(1 - rule.beta2)
+        scale = number(lr / (1 - rule.beta1**step))
+        correction = number(1 / (1 - rule.beta2**step))
+        shrink = number(1 - lr * rule.weight_decay) if rule.decoupled else number(1)
+        coupled = number(0) if rule.decoupled else weight_decay
         for i in range(len(weights)):
             weight = weights[i] * shrink
-            gradient = grads[i] + coupled * weight
-            mean[i] = beta1 * mean[i] + rest1 * gradient
-            square_mean[i] = beta2 * square_mean[i] + rest2 * gradient * gradient
+            grad = grads[i] + coupled * weight
+            mean[i] = beta1 * mean[i] + rest1 * grad
+            square_mean[i] = beta2 * square_mean[i] + rest2 * grad * grad
             weights[i] = weight - scale * mean[i] / (math.sqrt(square_mean[i] * correction) + eps)

@@ -1,8 +1,8 @@
-"""Parts of arrays as arrays, for compiled code; and arrays that are filled and copied as a whole.
+"""Views of contiguous arrays for compiled code, and whole-array fill and copy.
 
-A slice of an array keeps the array alive, and checks its bounds. For the kernels of an epoch, whose
-buffers outlive them, that is the larger part of all machine code. These views do neither: whoever
-makes one knows that the numbers are there.
+A slice of an array holds a reference to it and checks its bounds. In the kernels of an epoch, this
+would be most of the machine code. The views here do neither: the buffers outlive the kernels, and
+the caller guarantees that the numbers exist.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from backends.numba.kernels.compilation import instructions
+from backends.numba.kernels.compilation import intrinsic
 
 
 def _view(dimensions: int) -> Callable[..., Any]:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source_type = signature.args[0]
         source = context.make_array(source_type)(context, builder, arguments[0])
-        at, *shape = (
+        offset, *shape = (
             context.cast(builder, value, kind, types.intp)
             for value, kind in zip(arguments[1:], signature.args[1:], strict=True)
         )
@@ -30,7 +30,7 @@ def _view(dimensions: int) -> Callable[..., Any]:
         view = context.make_array(signature.return_type)(context, builder)
         context.populate_array(
             view,
-            data=builder.gep(source.data, [at]),
+            data=builder.gep(source.data, [offset]),
             shape=shape,
             strides=strides,
             itemsize=itemsize,
@@ -41,20 +41,34 @@ def _view(dimensions: int) -> Callable[..., Any]:
     return build
 
 
-@instructions
-def part(typing: Any, array: Any, at: Any, count: Any) -> Any:
-    """Return `count` numbers of a contiguous array from number `at` on, as (count,)."""
-    return types.Array(array.dtype, 1, "C")(array, at, count), _view(1)
+@intrinsic
+def part(typing: Any, array: Any, offset: Any, count: Any) -> Any:
+    """Return `count` numbers of a contiguous array from number `offset` on, as (count,)."""
+    return types.Array(array.dtype, 1, "C")(array, offset, count), _view(1)
 
 
-@instructions
-def table(typing: Any, array: Any, at: Any, count: Any, width: Any) -> Any:
-    """Return `count` rows of `width` numbers from number `at` on, as (count, width)."""
-    return types.Array(array.dtype, 2, "C")(array, at, count, width), _view(2)
+@intrinsic
+def table(typing: Any, array: Any, offset: Any, rows: Any, width: Any) -> Any:
+    """Return a view (rows, width) of a contiguous array from number `offset` on."""
+    return types.Array(array.dtype, 2, "C")(array, offset, rows, width), _view(2)
 
 
-@instructions
-def fill(typing: Any, array: Any) -> Any:
+@intrinsic
+def pointer(typing: Any, source: Any, offset: Any) -> Any:
+    """Return the address of number `offset` of a contiguous array, or after another address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = arguments[0]
+        if isinstance(source, types.Array):
+            address = context.make_array(source)(context, builder, address).data
+        return builder.gep(address, [context.cast(builder, arguments[1], offset, types.uintp)])
+
+    address_type: Any = types.CPointer(source.dtype)  # type: ignore[no-untyped-call]
+    return address_type(source, offset), generate
+
+
+@intrinsic
+def fill_zero(typing: Any, array: Any) -> Any:
     """Set all numbers of a contiguous array (n,) to 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -66,9 +80,9 @@ def fill(typing: Any, array: Any) -> Any:
     return types.void(array), generate
 
 
-@instructions
+@intrinsic
 def copy(typing: Any, source: Any, target: Any) -> Any:
-    """Write one contiguous array (n,) to another of the same type, as long as it."""
+    """Copy a contiguous array (n,) to another of the same type and length."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         from_, to = (

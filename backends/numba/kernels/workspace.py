@@ -1,91 +1,101 @@
-"""What the kernels of a whole network read and write: images, and room for what they compute."""
+"""What the kernels of a whole network read and write."""
 
 from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
 
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.views import part
 
-Array = NDArray[Any]
-
 
 class Images(NamedTuple):
-    """A data set.
-
-    A list is the pixels of an image that are not 0, in ascending order. It is cut at the same
-    columns for all images, into groups; see `sparse`.
+    """A data set, dense or in CSR format (see `csr`).
 
     Attributes:
-        pixels: (N, pixels) uint8 or floating-point; empty where there are lists.
-        starts: where each group of each image begins among `columns`, (N·groups + 1,); empty where
-            there are no lists.
-        columns: of all lists, uint16.
-        values: likewise, in the type of `pixels`.
-        groups: of a list.
-        scale: what values are multiplied by.
-        shift: what is added then.
+        pixels: (N, pixels), uint8 or floating-point; empty for CSR.
+        indptr: beginning of each group of each image, (N·groups + 1,); empty if dense.
+        indices: columns of the nonzero pixels, uint16.
+        data: values of the nonzero pixels, of the dtype of `pixels`.
+        groups: number of column groups; 0 if dense.
+        scale: factor that is applied to pixels.
+        shift: number that is added to scaled pixels.
     """
 
-    pixels: Array
-    starts: Array
-    columns: Array
-    values: Array
+    pixels: Any
+    indptr: Any
+    indices: Any
+    data: Any
     groups: int
     scale: float
     shift: float
 
 
-class Workspace(NamedTuple):
-    """What threads write to: arrays with a row for each, or the rows of one.
+class Tile(NamedTuple):
+    """The images that a thread takes through the network together.
 
     Attributes:
-        capacity: images of a block.
-        outputs: of all stages, for a block.
-        gradients: of `outputs`.
-        padded: images with their borders, for a block.
-        masks: tie masks of fused pooling, uint8.
-        wide_masks: tie masks of other pooling, int64.
-        conv: feature maps of one block of channels of one image.
-        start: biases of a block of channels.
-        filters: of one convolution, laid out for the gradient of its input.
-        dpadded: gradient of an image with its border.
+        rows: image numbers of all steps, in the order of their use.
+        first: position in `rows` of the first image.
+        images: number of images.
+    """
+
+    rows: Any
+    first: int
+    images: int
+
+
+class Workspace(NamedTuple):
+    """Buffers of all threads, with a row per thread, or of one thread.
+
+    Attributes:
+        capacity: maximum number of images in a tile.
+        outputs: outputs of all stages, for a tile.
+        gradients: gradients of `outputs`.
+        padded: padded inputs of convolutions, for a tile.
+        masks: tie masks of pooling after a convolution, uint8, for a tile.
+        wide_masks: tie masks of other pooling, int64, for a tile.
+        conv: outputs of one channel tile of one image, before pooling.
+        bias: bias of a channel tile.
+        filters: filters of one convolution, in the layout for the gradient of its input.
+        dpadded: gradient of one padded input.
         parameters: gradient of all parameters.
+        deltas: gradients of the outputs of a sparse first stage, (batch, outputs); shared by all
+            threads.
     """
 
     capacity: int
-    outputs: Array
-    gradients: Array
-    padded: Array
-    masks: Array
-    wide_masks: Array
-    conv: Array
-    start: Array
-    filters: Array
-    dpadded: Array
-    parameters: Array
+    outputs: Any
+    gradients: Any
+    padded: Any
+    masks: Any
+    wide_masks: Any
+    conv: Any
+    bias: Any
+    filters: Any
+    dpadded: Any
+    parameters: Any
+    deltas: Any
 
 
 @kernel
-def own(rooms: Any, thread: int) -> Any:
+def thread_slice(buffers: Any, thread: int) -> Any:
     """Return a thread's row of an array."""
-    room = rooms.shape[1]
-    return part(rooms, thread * room, room)
+    size = buffers.shape[1]
+    return part(buffers, thread * size, size)
 
 
 @kernel
-def of_thread(workspaces: Any, thread: int) -> Any:
-    """Return the workspace of one thread."""
+def thread_workspace(workspace: Any, thread: int) -> Any:
+    """Return the buffers of one thread."""
     return Workspace(
-        workspaces.capacity,
-        own(workspaces.outputs, thread),
-        own(workspaces.gradients, thread),
-        own(workspaces.padded, thread),
-        own(workspaces.masks, thread),
-        own(workspaces.wide_masks, thread),
-        own(workspaces.conv, thread),
-        own(workspaces.start, thread),
-        own(workspaces.filters, thread),
-        own(workspaces.dpadded, thread),
-        own(workspaces.parameters, thread),
+        workspace.capacity,
+        thread_slice(workspace.outputs, thread),
+        thread_slice(workspace.gradients, thread),
+        thread_slice(workspace.padded, thread),
+        thread_slice(workspace.masks, thread),
+        thread_slice(workspace.wide_masks, thread),
+        thread_slice(workspace.conv, thread),
+        thread_slice(workspace.bias, thread),
+        thread_slice(workspace.filters, thread),
+        thread_slice(workspace.dpadded, thread),
+        thread_slice(workspace.parameters, thread),
+        workspace.deltas,
     )

@@ -1,7 +1,7 @@
-"""Pooling of feature maps that no convolution of the same stage computes.
+"""Pooling with channels last, for stages that pool without a convolution.
 
-Layout: (H, W, lanes) in, (OH, OW, lanes) out. The mask is a number per output: bit i·size + j is
-set where position (i, j) of the window receives the gradient.
+Layout: x (H, W, lanes), y (OH, OW, lanes), and a tie mask like y: bit i·size + j is set if position
+(i, j) of the patch receives the gradient.
 
 Cost per output: size² comparisons or additions.
 """
@@ -9,12 +9,12 @@ Cost per output: size² comparisons or additions.
 from typing import Any
 
 from backends.numba.kernels.compilation import kernel
-from backends.numba.kernels.views import fill
+from backends.numba.kernels.views import fill_zero
 
 
 @kernel
 def max_pool2d(stage: Any, x: Any, y: Any, mask: Any) -> None:
-    """Pool one image to the maxima of its windows; a NaN in a window makes its maximum NaN."""
+    """Set y to the maxima of the patches of one image; a NaN in a patch makes its maximum NaN."""
     size, stride, lanes = stage.pool_size, stage.pool_stride, stage.in_lanes
     row = stage.width * lanes
     for r in range(stage.out_height):
@@ -40,10 +40,10 @@ def max_pool2d(stage: Any, x: Any, y: Any, mask: Any) -> None:
 
 @kernel
 def max_pool2d_backward(stage: Any, dy: Any, mask: Any, dx: Any) -> None:
-    """Set `dx` to the gradient of max-pooling."""
+    """Set dx to the gradient of max-pooling."""
     size, stride, lanes = stage.pool_size, stage.pool_stride, stage.in_lanes
     row = stage.width * lanes
-    fill(dx)
+    fill_zero(dx)
     for r in range(stage.out_height):
         for c in range(stage.out_width):
             corner = r * stride * row + c * stride * lanes
@@ -58,10 +58,10 @@ def max_pool2d_backward(stage: Any, dy: Any, mask: Any, dx: Any) -> None:
 
 @kernel
 def avg_pool2d(stage: Any, x: Any, y: Any) -> None:
-    """Pool one image to the means of its windows."""
+    """Set y to the means of the patches of one image."""
     size, stride, lanes = stage.pool_size, stage.pool_stride, stage.in_lanes
     row = stage.width * lanes
-    share = y.dtype.type(1) / y.dtype.type(size * size)
+    scale = y.dtype.type(1) / y.dtype.type(size * size)
     for r in range(stage.out_height):
         for c in range(stage.out_width):
             corner = r * stride * row + c * stride * lanes
@@ -71,22 +71,22 @@ def avg_pool2d(stage: Any, x: Any, y: Any) -> None:
                 for i in range(size):
                     for j in range(size):
                         total += x[corner + i * row + j * lanes + lane]
-                y[cell + lane] = total * share
+                y[cell + lane] = total * scale
 
 
 @kernel
 def avg_pool2d_backward(stage: Any, dy: Any, dx: Any) -> None:
-    """Set `dx` to the gradient of average pooling."""
+    """Set dx to the gradient of average pooling."""
     size, stride, lanes = stage.pool_size, stage.pool_stride, stage.in_lanes
     row = stage.width * lanes
-    share = dx.dtype.type(1) / dx.dtype.type(size * size)
-    fill(dx)
+    scale = dx.dtype.type(1) / dx.dtype.type(size * size)
+    fill_zero(dx)
     for r in range(stage.out_height):
         for c in range(stage.out_width):
             corner = r * stride * row + c * stride * lanes
             cell = (r * stage.out_width + c) * lanes
             for lane in range(lanes):
-                gradient = dy[cell + lane] * share
+                gradient = dy[cell + lane] * scale
                 for i in range(size):
                     for j in range(size):
                         dx[corner + i * row + j * lanes + lane] += gradient

@@ -1,0 +1,157 @@
+"""Register tiles of convolutions, with and without 2×2 max-pooling, and of their weight gradients.
+
+Channels of the output are the lanes of vectors. A filter tap is a row of `vectors`·LANES weights;
+an output at position p adds the products of its taps with the numbers x[p·x_stride + offsets[k]],
+and the offsets are the same for every position:
+
+    x (rows of the input)         w (taps, lanes)          y (positions, lanes)
+    ┌───┬───┬───┬───┬───┐         tap 0 ▒▒▒▒▒▒▒▒           position 0 ▒▒▒▒▒▒▒▒
+    │ 0 │ 1 │ 2 │   │   │         tap 1 ▒▒▒▒▒▒▒▒           position 1 ▒▒▒▒▒▒▒▒
+    ├───┼───┼───┼───┼───┤         ...                      ...
+    │ 3 │ 4 │ 5 │   │   │         each tap is loaded once and used for all positions of the tile
+    └───┴───┴───┴───┴───┘
+"""
+
+from collections.abc import Callable
+
+from backends.numba.kernels.simd.emitter import (
+    LANES,
+    Accumulator,
+    Emitter,
+    Index,
+    Pointer,
+    simd_kernel,
+)
+from backends.numba.kernels.simd.pooling import POSITIONS, gradients_of_patch, store_max
+
+
+def conv_tile(positions: int, vectors: int, *, x_stride: int) -> Callable[..., None]:
+    """Return the kernel that computes neighboring positions of a convolution.
+
+    y[p·width + l] = bias[l] + Σₖ x[p·x_stride + offsets[k]] · w[k·width + l]
+
+    for p < `positions`, k < count and l < width = `vectors`·LANES.
+    """
+    width = vectors * LANES
+
+    @simd_kernel
+    def kernel(
+        emit: Emitter, y: Pointer, bias: Pointer, x: Pointer, offsets: Pointer, w: Pointer,
+        count: Index,
+    ) -> None:  # fmt: skip
+        lanes = [vector * LANES for vector in range(vectors)]
+        sums = [[Accumulator(emit, bias.load(lane)) for lane in lanes] for _ in range(positions)]
+        with emit.loop(count) as k:
+            offset = offsets.load_index(k)
+            tap = w + k * width
+            weights = [tap.load(lane) for lane in lanes]
+            for position, position_sums in enumerate(sums):
+                factor = x.load_broadcast(offset + position * x_stride)
+                for total, weight in zip(position_sums, weights, strict=True):
+                    total.add_product(factor, weight)
+        for position, position_sums in enumerate(sums):
+            for lane, total in zip(lanes, position_sums, strict=True):
+                y.store(total.value(), position * width + lane)
+
+    return kernel
+
+
+def conv_wgrad_tile(taps: int, rows: int, vectors: int) -> Callable[..., None]:
+    """Return the kernel that adds to the gradient of some taps of the filters.
+
+    dw[r·dw_row + t·width + l] += Σₖ x[r·x_row + t + offsets[k]] · dy[k·width + l]
+
+    for r < `rows`, t < `taps`, k < count and l < width = `vectors`·LANES. Taps of one row read
+    neighboring numbers of x. Several rows together have enough accumulators to hide the latency of
+    an addition.
+    """
+    width = vectors * LANES
+
+    @simd_kernel
+    def kernel(
+        emit: Emitter, dw: Pointer, dw_row: Index, x: Pointer, x_row: Index, offsets: Pointer,
+        dy: Pointer, count: Index,
+    ) -> None:  # fmt: skip
+        lanes = [vector * LANES for vector in range(vectors)]
+        x_rows = x.rows(x_row, rows)
+        dw_rows = dw.rows(dw_row, rows)
+        sums = [
+            [
+                [Accumulator(emit, dw_taps.load(tap * width + lane)) for lane in lanes]
+                for tap in range(taps)
+            ]
+            for dw_taps in dw_rows
+        ]
+        with emit.loop(count) as k:
+            offset = offsets.load_index(k)
+            gradient = dy + k * width
+            gradients = [gradient.load(lane) for lane in lanes]
+            for x_taps, row_sums in zip(x_rows, sums, strict=True):
+                for tap, tap_sums in enumerate(row_sums):
+                    factor = x_taps.load_broadcast(offset + tap)
+                    for total, part in zip(tap_sums, gradients, strict=True):
+                        total.add_product(factor, part)
+        for dw_taps, row_sums in zip(dw_rows, sums, strict=True):
+            for tap, tap_sums in enumerate(row_sums):
+                for lane, total in zip(lanes, tap_sums, strict=True):
+                    dw_taps.store(total.value(), tap * width + lane)
+
+    return kernel
+
+
+def conv_max_pool(side: int) -> Callable[..., None]:
+    """Return the kernel that convolves one input channel and pools a 2×2 patch, in registers.
+
+    It computes the four outputs of the patch in `LANES` channels from side + 1 rows of x, with
+    filters of side × side taps, and stores their maximum and tie mask as `max_pool_2x2` does.
+    """
+
+    @simd_kernel
+    def kernel(
+        emit: Emitter, y: Pointer, mask: Pointer, bias: Pointer, x: Pointer, x_row: Index,
+        w: Pointer, all_ties: Index,
+    ) -> None:  # fmt: skip
+        weights = {(i, j): w.load((i * side + j) * LANES) for i in range(side) for j in range(side)}
+        sums = dict.fromkeys(POSITIONS, bias.load())
+        for i, row in enumerate(x.rows(x_row, side + 1)):
+            for j in range(side + 1):
+                factor = row.load_broadcast(j)
+                for down, right in POSITIONS:
+                    weight = weights.get((i - down, j - right))
+                    if weight is not None:
+                        sums[down, right] = emit.multiply_add(factor, weight, sums[down, right])
+        store_max(emit, [sums[position] for position in POSITIONS], y, mask, all_ties)
+
+    return kernel
+
+
+def conv_max_pool_wgrad(side: int) -> Callable[..., None]:
+    """Return the kernel that adds to the gradient of the filters, from a row of pooled outputs.
+
+    The reverse of `conv_max_pool` for `count` patches, whose gradients and masks are `stride`
+    apart.
+    """
+
+    @simd_kernel
+    def kernel(
+        emit: Emitter, dw: Pointer, x: Pointer, x_row: Index, dy: Pointer, mask: Pointer,
+        stride: Index, count: Index,
+    ) -> None:  # fmt: skip
+        places = {(i, j): (i * side + j) * LANES for i in range(side) for j in range(side)}
+        sums = {tap: Accumulator(emit, dw.load(place)) for tap, place in places.items()}
+        rows = x.rows(x_row, side + 1)
+        with emit.loop(count) as patch:
+            at = patch * stride
+            gradients = gradients_of_patch(emit, dy + at, mask + at)
+            column = patch * 2
+            for i, row in enumerate(rows):
+                for j in range(side + 1):
+                    factor = row.load_broadcast(column + j)
+                    for (down, right), gradient in zip(POSITIONS, gradients, strict=True):
+                        total = sums.get((i - down, j - right))
+                        if total is not None:
+                            total.add_product(factor, gradient)
+        for tap, place in places.items():
+            dw.store(sums[tap].value(), place)
+
+    return kernel

@@ -1,0 +1,77 @@
+"""Element-wise functions of whole vectors, in place."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from backends.numba.kernels.simd.emitter import LANES, Emitter, Index, Pointer, simd_kernel
+
+
+def _exp(emit: Emitter, x: Any) -> Any:
+    """Emit exp(x) for x ≤ 0, accurate to the last bits; NaN stays NaN.
+
+    exp(x) = 2ⁿ exp(r) with n = round(x / ln 2), so that |r| ≤ ln 2 / 2, where a short Taylor
+    series suffices. An x whose result is not a normal number is replaced by the smallest x whose
+    result is.
+    """
+    builder = emit.builder
+    is_single = str(emit.element) == "float"
+    mantissa, bias, terms = (23, 127, 8) if is_single else (52, 1023, 14)
+    # ln 2 in two parts: the product of n and the first part is exact.
+    high = 0.693359375 if is_single else 0.693147180369123816490
+    low = math.log(2) - high if is_single else 1.90821492927058770002e-10
+    lowest = emit.constant(-(bias - 1) * math.log(2))
+    x = builder.select(builder.fcmp_ordered("<", x, lowest), lowest, x)
+    n = emit.call("llvm.rint", builder.fmul(x, emit.constant(1 / math.log(2))))
+    # The compiler may reorder sums and would then add the parts of ln 2 first. An explicit fused
+    # multiply-add prevents that.
+    rest = emit.call("llvm.fma", n, emit.constant(-high), x)
+    rest = emit.call("llvm.fma", n, emit.constant(-low), rest)
+    value = emit.constant(1 / math.factorial(terms - 1))
+    for power in reversed(range(terms - 1)):
+        value = emit.multiply_add(value, rest, emit.constant(1 / math.factorial(power)))
+    # The saturating conversion is defined for NaN.
+    to_integers = emit.llvm_function(
+        "llvm.fptosi.sat", emit.integers, (emit.vector,), named=(emit.integers,)
+    )
+    exponent = builder.shl(builder.call(to_integers, (n,)), emit.integer_constant(mantissa))
+    one = emit.integer_constant(bias << mantissa)
+    scale = builder.bitcast(builder.add(exponent, one), emit.vector)
+    return builder.fmul(value, scale)
+
+
+def _relu(emit: Emitter, x: Any) -> Any:
+    """Emit max(x, 0); NaN stays NaN.
+
+    From the plain loop LLVM makes a branch around a store and does not vectorize it.
+    """
+    zero = emit.constant(0.0)
+    return emit.builder.select(emit.builder.fcmp_ordered("<", x, zero), zero, x)
+
+
+def _sigmoid(emit: Emitter, x: Any) -> Any:
+    """Emit 1 / (1 + exp(−x)); NaN stays NaN."""
+    builder = emit.builder
+    one = emit.constant(1.0)
+    is_negative = builder.fcmp_ordered("<", x, emit.constant(0.0))
+    # Only exp(−|x|) ≤ 1 is computed, so nothing overflows.
+    negated = builder.fsub(emit.constant(0.0), x)
+    decay = _exp(emit, builder.select(is_negative, x, negated))
+    return builder.fdiv(builder.select(is_negative, decay, one), builder.fadd(one, decay))
+
+
+def _in_place(function: Callable[[Emitter, Any], Any]) -> Callable[..., None]:
+    """Return the kernel that replaces `count` numbers, whole vectors, by their function values."""
+
+    @simd_kernel
+    def kernel(emit: Emitter, y: Pointer, count: Index) -> None:
+        with emit.loop(count // LANES) as vector:
+            at = vector * LANES
+            y.store(function(emit, y.load(at)), at)
+
+    return kernel
+
+
+exp_in_place = _in_place(_exp)  # for numbers ≤ 0
+sigmoid_in_place = _in_place(_sigmoid)
+relu_in_place = _in_place(_relu)

@@ -1,0 +1,223 @@
+"""The decorator for SIMD kernels, and the values that it hands over."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from backends.numba.kernels.compilation import intrinsic
+
+LANES = 8
+CACHE_LINE = 64  # bytes
+MAX_ACCUMULATORS = 14  # vectors; AVX2 has 16 registers, and the operands need two
+
+_INDEX = ir.IntType(64)
+_LANE = ir.IntType(32)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
+
+
+def simd_kernel(function: Callable[..., None]) -> Callable[..., Any]:
+    """Make a function that compiled code can call from one that emits its instructions.
+
+    `function` takes an `Emitter`, and then what the caller passes: for a pointer a `Pointer`, for
+    an integer an `Index`, for a floating-point number a vector with this number in all lanes. The
+    first parameter is a pointer; its element type is the type of the vectors.
+    """
+
+    @wraps(function)  # Numba reads the names of the parameters
+    def typed(typing: Any, *kinds: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            element = signature.args[0].dtype
+            emit = Emitter(context, builder, element)
+
+            def handed_over(kind: Any, value: Any) -> Any:
+                if isinstance(kind, types.CPointer):
+                    return Pointer(emit, value)
+                if isinstance(kind, types.Integer):
+                    return Index(emit, context.cast(builder, value, kind, types.uintp))
+                return emit.broadcast(context.cast(builder, value, kind, element))
+
+            function(emit, *map(handed_over, signature.args, arguments))
+            return context.get_dummy_value()
+
+        return types.void(*kinds), generate
+
+    return intrinsic(typed)
+
+
+class Index:
+    """An unsigned 64-bit integer at run time, with the operators +, −, · and //."""
+
+    def __init__(self, emit: "Emitter", value: Any) -> None:
+        self._emit = emit
+        self.value = value
+
+    def __add__(self, other: "Index | int") -> "Index":
+        return Index(self._emit, self._emit.builder.add(self.value, index_value(other)))
+
+    def __sub__(self, other: "Index | int") -> "Index":
+        return Index(self._emit, self._emit.builder.sub(self.value, index_value(other)))
+
+    def __mul__(self, other: "Index | int") -> "Index":
+        return Index(self._emit, self._emit.builder.mul(self.value, index_value(other)))
+
+    def __floordiv__(self, other: int) -> "Index":
+        return Index(self._emit, self._emit.builder.udiv(self.value, index_value(other)))
+
+    __rmul__ = __mul__
+
+
+def index_value(value: Index | int) -> Any:
+    """Return an index, or a number that is known at compile time, as an LLVM value."""
+    return value.value if isinstance(value, Index) else ir.Constant(_INDEX, value)
+
+
+class Pointer:
+    """The address of a number at run time."""
+
+    def __init__(self, emit: "Emitter", address: Any) -> None:
+        self._emit = emit
+        self.address = address
+
+    def __add__(self, offset: Index | int) -> "Pointer":
+        return Pointer(self._emit, self._emit.builder.gep(self.address, [index_value(offset)]))
+
+    def rows(self, stride: Index, count: int) -> list["Pointer"]:
+        """Return pointers to the beginning of `count` rows."""
+        return [self + stride * row for row in range(count)]
+
+    def load(self, offset: Index | int = 0) -> Any:
+        """Load a vector."""
+        return self._emit.builder.load(self._cast(offset, self._emit.vector), align=1)
+
+    def store(self, vector: Any, offset: Index | int = 0) -> None:
+        """Store a vector."""
+        self._emit.builder.store(vector, self._cast(offset, self._emit.vector), align=1)
+
+    def load_bytes(self, offset: Index | int = 0) -> Any:
+        """Load `LANES` bytes."""
+        return self._emit.builder.load(self._cast(offset, _BYTES), align=1)
+
+    def store_bytes(self, vector: Any, offset: Index | int = 0) -> None:
+        """Store a vector of integers as bytes."""
+        narrow = self._emit.builder.trunc(vector, _BYTES)
+        self._emit.builder.store(narrow, self._cast(offset, _BYTES), align=1)
+
+    def load_broadcast(self, offset: Index | int = 0) -> Any:
+        """Load one number, convert it to the element type, and return it in all lanes."""
+        emit = self._emit
+        value = emit.builder.load((self + offset).address)
+        if value.type != emit.element:
+            value = emit.builder.uitofp(value, emit.element)
+        return emit.broadcast(value)
+
+    def load_index(self, offset: Index | int = 0) -> Index:
+        """Load an unsigned integer of any width."""
+        value = self._emit.builder.load((self + offset).address)
+        wide = value if value.type == _INDEX else self._emit.builder.zext(value, _INDEX)
+        return Index(self._emit, wide)
+
+    def store_number(self, number: Any, offset: Index | int = 0) -> None:
+        """Store one number."""
+        self._emit.builder.store(number, (self + offset).address)
+
+    def _cast(self, offset: Index | int, kind: Any) -> Any:
+        return self._emit.builder.bitcast((self + offset).address, ir.PointerType(kind))
+
+
+class Accumulator:
+    """A vector that changes in a loop; LLVM keeps it in a register."""
+
+    def __init__(self, emit: "Emitter", vector: Any) -> None:
+        self._emit = emit
+        self._place = cgutils.alloca_once(emit.builder, emit.vector)  # type: ignore[no-untyped-call]
+        emit.builder.store(vector, self._place)
+
+    def value(self) -> Any:
+        """Return the vector."""
+        return self._emit.builder.load(self._place)
+
+    def add_product(self, a: Any, b: Any) -> None:
+        """Add a·b."""
+        self._emit.builder.store(self._emit.multiply_add(a, b, self.value()), self._place)
+
+
+class Emitter:
+    """Appends LLVM instructions on vectors of one element type to a function.
+
+    Attributes:
+        builder: the LLVM builder.
+        element: element type.
+        vector: type of `LANES` elements.
+        integer: integer type as wide as an element.
+        integers: type of `LANES` such integers.
+    """
+
+    def __init__(self, context: Any, builder: Any, element: Any) -> None:
+        self.builder = builder
+        self.element = context.get_value_type(element)
+        self.vector = ir.VectorType(self.element, LANES)
+        self.integer = ir.IntType(32 if str(self.element) == "float" else 64)
+        self.integers = ir.VectorType(self.integer, LANES)
+
+    @contextmanager
+    def loop(self, count: Index) -> Iterator[Index]:
+        """Repeat the instructions of a `with` block for indices 0 to `count` − 1."""
+        with cgutils.for_range(self.builder, count.value, intp=_INDEX) as loop:
+            yield Index(self, loop.index)
+
+    def constant(self, value: float) -> Any:
+        """Return a vector with a number that is known at compile time in all lanes."""
+        return ir.Constant(self.vector, [value] * LANES)
+
+    def integer_constant(self, value: int) -> Any:
+        """Return a vector with an integer that is known at compile time in all lanes."""
+        return ir.Constant(self.integers, [value] * LANES)
+
+    def broadcast(self, number: Any) -> Any:
+        """Return a vector with a number of any type in all lanes."""
+        empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+        first = self.builder.insert_element(empty, number, ir.Constant(_LANE, 0))
+        return self.builder.shuffle_vector(
+            first, empty, ir.Constant(ir.VectorType(_LANE, LANES), None)
+        )
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """Return a·b + c, in one instruction if the processor has it."""
+        product = self.builder.fmul(a, b, flags=("contract",))
+        return self.builder.fadd(product, c, flags=("contract",))
+
+    def sum_of_lanes(self, vector: Any) -> Any:
+        """Return the sum of the numbers in a vector, in the order that is fastest."""
+        function = self.llvm_function(
+            "llvm.vector.reduce.fadd", self.element, (self.element, self.vector)
+        )
+        zero = ir.Constant(self.element, 0.0)
+        return self.builder.call(function, (zero, vector), fastmath=("reassoc",))
+
+    def call(self, name: str, *vectors: Any) -> Any:
+        """Call an LLVM function of vectors that returns a vector."""
+        kinds = tuple(vector.type for vector in vectors)
+        return self.builder.call(self.llvm_function(name, self.vector, kinds), vectors)
+
+    def llvm_function(
+        self, name: str, result: Any, arguments: tuple[Any, ...], *, named: tuple[Any, ...] = ()
+    ) -> Any:
+        """Return an overloaded LLVM function.
+
+        Args:
+            name: without the suffixes for the types.
+            result: type of the result.
+            arguments: types of the arguments.
+            named: vector types whose suffixes precede that of `self.vector`.
+        """
+        suffixes = {"float": "f32", "double": "f64", "i32": "i32", "i64": "i64"}
+        kinds = [kind.element for kind in (*named, self.vector)]
+        ending = "".join(f".v{LANES}{suffixes[str(kind)]}" for kind in kinds)
+        return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            self.builder.module, ir.FunctionType(result, arguments), name + ending
+        )
