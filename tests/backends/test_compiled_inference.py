@@ -1,4 +1,4 @@
-"""Compiled predictions are those of single operations, whatever the network and the batch."""
+"""Compiled predictions agree with eager predictions, for all networks and batch sizes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -59,7 +59,7 @@ def network(name: str, backend: Backend, dtype: str = "float32", shift: float = 
 
 
 def assert_agrees(model: Network, images: np.ndarray[Any, Any]) -> None:
-    """Compare the model with its twin on NumPy, which computes operation by operation."""
+    """Compare a model with the same network on NumPy, which predicts eagerly."""
     assert model._compiled_inference is not None
     twin = Network(
         model.layers,
@@ -93,7 +93,7 @@ def test_float_images(numba: Backend, mnist: Dataset, name: str, dtype: str) -> 
 
 @pytest.mark.parametrize("shift", [0.0, -0.5])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_of_ones_own(numba: Backend, mnist: Dataset, name: str, shift: float) -> None:
+def test_other_networks(numba: Backend, mnist: Dataset, name: str, shift: float) -> None:
     assert_agrees(network(name, numba, shift=shift), mnist.x_test[:40])
 
 
@@ -113,7 +113,7 @@ def test_batches_of_every_size(numba: Backend, mnist: Dataset, images: int) -> N
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_number_of_threads_makes_no_difference(mnist: Dataset, threads: int) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(mnist: Dataset, threads: int) -> None:
     images = mnist.x_test[:403]
     expected = create_model("lenet", backend=get_backend("numba")).predict_logits(images)
     backend = get_backend("numba", threads=threads)
@@ -121,7 +121,7 @@ def test_the_number_of_threads_makes_no_difference(mnist: Dataset, threads: int)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_relu_is_exact_where_numbers_end(numba: Backend, mnist: Dataset, dtype: str) -> None:
+def test_relu_of_extreme_numbers(numba: Backend, mnist: Dataset, dtype: str) -> None:
     row = [L.Linear(8), L.ReLU()]
     model = Network(
         row, losses.SoftmaxCrossEntropy(), input_shape=(784,), backend=numba, dtype=dtype
@@ -137,7 +137,7 @@ def test_relu_is_exact_where_numbers_end(numba: Backend, mnist: Dataset, dtype: 
 
 @pytest.mark.parametrize("threads", [2, 3, 4, 8])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_no_two_threads_write_to_one_cache_line_of_the_results(
+def test_threads_do_not_share_cache_lines_of_the_results(
     mnist: Dataset, threads: int, dtype: str
 ) -> None:
     model = create_model("backprop", backend=get_backend("numba", threads=threads), dtype=dtype)
@@ -146,10 +146,11 @@ def test_no_two_threads_write_to_one_cache_line_of_the_results(
     kernel = inference._kernel
     lines: list[range] = []
 
-    def watched(thread: int, first: int, last: int, *rest: Any) -> bool:
+    def watched(share: tuple[int, int, int], *rest: Any) -> bool:
+        _, first, last = share
         begin, row = rest[-1].ctypes.data, rest[-1].strides[0]
         lines.append(range((begin + first * row) // 64, (begin + last * row + 63) // 64))
-        return bool(kernel(thread, first, last, *rest))
+        return bool(kernel(share, *rest))
 
     inference._kernel = watched
     model.predict_logits(mnist.x_test[:403])
@@ -157,7 +158,7 @@ def test_no_two_threads_write_to_one_cache_line_of_the_results(
     assert sum(map(len, lines)) == len(set().union(*lines))
 
 
-def test_weights_may_change_in_place(numba: Backend, mnist: Dataset) -> None:
+def test_changes_of_weights_in_place_take_effect(numba: Backend, mnist: Dataset) -> None:
     model = create_model("cnn", backend=numba)
     model.predict(mnist.x_test[:2])
     for view in model.parameters.views.values():
@@ -166,7 +167,7 @@ def test_weights_may_change_in_place(numba: Backend, mnist: Dataset) -> None:
 
 
 @pytest.mark.parametrize("name", ["numba", "numpy"])
-def test_prepare_leaves_the_network_as_it_is(mnist: Dataset, name: str) -> None:
+def test_prepare_does_not_change_the_network(mnist: Dataset, name: str) -> None:
     model = create_model("cnn", backend=get_backend(name))
     expected = model.state_dict()
     model.prepare()
@@ -174,7 +175,7 @@ def test_prepare_leaves_the_network_as_it_is(mnist: Dataset, name: str) -> None:
     assert model.predict(mnist.x_test[:3]).shape == (3,)
 
 
-def test_several_threads_of_the_user(numba: Backend, mnist: Dataset) -> None:
+def test_concurrent_predictions(numba: Backend, mnist: Dataset) -> None:
     model = create_model("lenet", backend=numba)
     parts = [mnist.x_test[i * 50 : i * 50 + 50] for i in range(8)]
     expected = [model.predict_logits(part) for part in parts]
@@ -186,7 +187,7 @@ def test_several_threads_of_the_user(numba: Backend, mnist: Dataset) -> None:
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, np.inf])
 @pytest.mark.parametrize("place", [0, 299])
-def test_pixels_out_of_range_are_refused(numba: Backend, value: float, place: int) -> None:
+def test_pixels_out_of_range_are_an_error(numba: Backend, value: float, place: int) -> None:
     images = np.zeros((300, 784), np.float32)
     images[place, 5] = value
     model = create_model("two-layer", backend=numba)
@@ -195,7 +196,7 @@ def test_pixels_out_of_range_are_refused(numba: Backend, value: float, place: in
     assert np.isfinite(model.predict_proba(np.ones((1, 784), np.float32))).all()
 
 
-def test_images_in_any_order_of_memory(numba: Backend, mnist: Dataset) -> None:
+def test_images_that_are_not_contiguous(numba: Backend, mnist: Dataset) -> None:
     model = create_model("two-layer", backend=numba)
     images = mnist.x_test[:40]
     expected = model.predict_logits(images)
@@ -203,9 +204,7 @@ def test_images_in_any_order_of_memory(numba: Backend, mnist: Dataset) -> None:
     assert np.array_equal(model.predict_logits(images[::-1])[::-1], expected)
 
 
-def test_a_network_without_compiled_form_predicts_all_the_same(
-    numba: Backend, mnist: Dataset
-) -> None:
+def test_networks_without_compiled_form_predict_eagerly(numba: Backend, mnist: Dataset) -> None:
     row = [L.Conv2d(3, 3, stride=2), L.Flatten(), L.Linear(10)]
     model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=numba)
     assert model._compiled_inference is None

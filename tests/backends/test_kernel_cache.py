@@ -1,4 +1,4 @@
-"""Compiled code on disk is used only with the sources it was made of."""
+"""Compiled code on disk is used only if it was made from the present sources."""
 
 import subprocess
 import sys
@@ -10,50 +10,60 @@ pytest.importorskip("numba")
 
 from backends.numba.kernels import compilation
 
+KERNELS = "backends.numba.kernels"
+CALLEE = f"from {KERNELS}.compilation import kernel\n\n\n@kernel\ndef number(): return {{value}}\n"
 
-def test_code_of_other_sources_is_forgotten(tmp_path: Path) -> None:
+
+def test_code_from_other_sources_is_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
-    compilation.forget_other_sources(str(folder))  # makes the folder, which Numba does later
-    stale = [folder / "epoch.run_steps-30.py311.nbi", folder / "dense.linear-1.py311.nbi"]
-    foreign = folder / "somebody.elses-1.py311.nbi"
+    compilation.delete_stale_code(str(folder))  # makes the folder before Numba does
+    stale = [
+        folder / f"{name}-1.py311.nbi"
+        for name in ("epoch.run_steps", "dense.linear", "gemm.gemm_dot_tile")
+    ]
+    foreign = folder / "other.function-1.py311.nbi"
     for file in (*stale, foreign):
         file.touch()
-    compilation.forget_other_sources.cache_clear()
-    compilation.forget_other_sources(str(folder))
-    assert all(file.exists() for file in (*stale, foreign))  # the sources are the same
-    (folder / compilation.STAMP).write_text("of an earlier release")
-    compilation.forget_other_sources.cache_clear()
-    compilation.forget_other_sources(str(folder))
+    compilation.delete_stale_code.cache_clear()
+    compilation.delete_stale_code(str(folder))
+    assert all(file.exists() for file in (*stale, foreign))  # the sources did not change
+    (folder / compilation.STAMP).write_text("hash of other sources")
+    compilation.delete_stale_code.cache_clear()
+    compilation.delete_stale_code(str(folder))
     assert not any(file.exists() for file in stale)
     assert foreign.exists()
 
 
-def test_a_change_in_one_file_reaches_kernels_of_another(tmp_path: Path) -> None:
-    package = tmp_path / "backends"
-    kernels = package / "numba" / "kernels"
-    kernels.mkdir(parents=True)
-    source = Path(compilation.__file__)
-    (package / "__init__.py").touch()
-    (package / "numba" / "__init__.py").touch()
-    (kernels / "__init__.py").touch()
-    (kernels / "compilation.py").write_bytes(source.read_bytes())
-    (kernels / "caller.py").write_text(
-        "from backends.numba.kernels.compilation import entry\n"
-        "from backends.numba.kernels.callee import number\n\n\n"
+@pytest.mark.parametrize(
+    ("caller", "callee"),
+    [("caller", "callee"), ("caller", "simd.callee"), ("simd.caller", "callee")],
+)
+def test_a_change_in_one_file_recompiles_kernels_of_other_files(
+    tmp_path: Path, caller: str, callee: str
+) -> None:
+    package = tmp_path.joinpath(*KERNELS.split("."))
+    (package / "simd").mkdir(parents=True)
+    for folder in (package / "simd", package, package.parent, package.parents[1]):
+        (folder / "__init__.py").touch()
+    (package / "compilation.py").write_bytes(Path(compilation.__file__).read_bytes())
+    files = {name: package / f"{name.replace('.', '/')}.py" for name in (caller, callee)}
+    files[caller].write_text(
+        f"from {KERNELS}.compilation import entry\n"
+        f"from {KERNELS}.{callee} import number\n\n\n"
         "@entry\ndef call(): return number()\n"
     )
-    folders = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     answers = []
     for value in (1, 2):
-        (kernels / "callee.py").write_text(
-            "from backends.numba.kernels.compilation import kernel\n\n\n"
-            f"@kernel\ndef number(): return {value}\n"
-        )
+        files[callee].write_text(CALLEE.format(value=value))
         run = subprocess.run(
-            [sys.executable, "-c", "from backends.numba.kernels.caller import call; print(call())"],
+            [sys.executable, "-c", f"from {KERNELS}.{caller} import call; print(call())"],
             cwd=tmp_path,
-            # Python itself would not notice a change within a second.
-            env={**folders, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                "PYTHONPATH": str(tmp_path),
+                "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+                # Python does not notice a change within a second.
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
             capture_output=True,
             text=True,
             check=True,

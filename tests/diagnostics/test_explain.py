@@ -47,7 +47,7 @@ def test_backends_and_stages_of_a_recipe_are_printed(capsys):
 @pytest.mark.parametrize("model", RECIPES)
 def test_sparse_input_is_mentioned_if_it_is_used(capsys, model):
     takes_sparse_input = "conv2d" not in create_model(model, backend="numpy").kinds
-    line = "numba: stage 1 takes lists of the pixels that are not 0, where fewer than 35% are"
+    line = "numba: stage 1 takes sparse (CSR) input if fewer than 35% of pixels are nonzero"
     assert (line in explain(capsys, model).splitlines()) == takes_sparse_input
 
 

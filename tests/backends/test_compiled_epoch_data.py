@@ -1,0 +1,136 @@
+"""Data sets of compiled training, and runs that repeat bit for bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends import Backend, get_backend
+from backends.numba.epoch import NumbaEpoch
+from backends.numba.kernels import csr, epoch, inference
+from backends.numba.kernels.stages import LINEAR, SPARSE_LINEAR
+from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from mnist_accel.data import Dataset
+from mnist_accel.nn import optimizers
+from mnist_accel.recipes.models import create_model
+from mnist_accel.training.reports import StepsReport
+from mnist_accel.training.trainer import Trainer
+from tests.support.compiled_training import (
+    make_network,
+)
+
+
+@pytest.fixture(scope="module")
+def numba() -> Backend:
+    return get_backend("numba")
+
+
+@pytest.mark.parametrize(
+    ("density", "is_sparse"), [("mnist", True), (0.33, True), (0.37, False), ("negative", False)]
+)
+def test_csr_input_is_used_if_few_pixels_are_nonzero(
+    numba: Backend, mnist: Dataset, density: float | str, *, is_sparse: bool
+) -> None:
+    images, labels = mnist.x_train[:200], mnist.t_train[:200]
+    if density == "negative":
+        images = 255 - images
+    elif density != "mnist":
+        random = np.random.default_rng(0).random(images.shape)
+        images = (random < density).astype(np.uint8)
+    trainer = Trainer(make_network("wide", numba))
+    assert isinstance(trainer.compiled, NumbaEpoch)
+    data = trainer.compiled.load(images.reshape(len(images), -1), labels)
+    stage = SPARSE_LINEAR if is_sparse else LINEAR
+    assert data.layout.plan.stages[0]["kind"] == stage
+    assert (len(data.data.images.pixels) == 0) == is_sparse
+    assert (len(data.data.images.indices) > 0) == is_sparse
+
+
+def test_writable_and_read_only_images_share_compiled_code(numba: Backend, mnist: Dataset) -> None:
+    images, labels = mnist.x_train[:50], mnist.t_train[:50]
+    assert not images.flags.writeable
+    compiled = (epoch.run_steps, inference.predict, csr.count_by_column, csr.write_csr)
+    known = []
+    for pixels, targets in ((images, labels), (images.copy(), labels.copy())):
+        model = make_network("wide", numba)
+        Trainer(model, batch_size=20).fit(pixels, targets, epochs=1)
+        model.predict(pixels)
+        known.append([len(function.signatures) for function in compiled])
+    assert known[0] == known[1]
+
+
+def test_prepared_data_trains_like_arrays(numba: Backend, mnist: Dataset) -> None:
+    weights = []
+    for prepares in (True, False):
+        model = create_model("two-layer", backend=numba)
+        trainer = Trainer(model, "sgd", batch_size=50)
+        images, labels = mnist.x_train[:200], mnist.t_train[:200]
+        if prepares:
+            prepared = trainer.prepare(images, labels)
+            trainer.fit(prepared, epochs=1)
+            trainer.fit(prepared, epochs=1)
+        else:
+            trainer.fit(images, labels, epochs=2)
+        weights.append(model.state_dict())
+    for key, value in weights[0].items():
+        assert np.array_equal(value, weights[1][key]), key
+
+
+def test_prepared_data_is_accepted_by_its_own_network_alone(numba: Backend, mnist: Dataset) -> None:
+    images, labels = mnist.x_train[:20], mnist.t_train[:20]
+    one, other = (Trainer(create_model("two-layer", backend=numba)) for _ in range(2))
+    with pytest.raises(ValueError, match="prepared for another network"):
+        other.fit(one.prepare(images, labels), epochs=1)
+    with pytest.raises(TypeError, match="leave out labels"):
+        one.fit(one.prepare(images, labels), labels, epochs=1)
+    with pytest.raises(TypeError, match="labels are missing"):
+        one.fit(images, epochs=1)
+
+
+class ShortChunks:
+    """A callback that limits chunks to three steps."""
+
+    every = 3
+
+    def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
+        """Do nothing."""
+
+    def on_epoch(self, trainer: Trainer, report: object) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        ("two-layer", optimizers.Adam(lr=0.001)),
+        ("lenet", optimizers.Adam(lr=0.001)),
+        ("backprop", optimizers.SGD(lr=3.0, weight_decay=1e-5)),
+        # The rate falls through the value at which weight decay halves the weights in a step.
+        ("backprop", optimizers.SGD(lr=3.0, weight_decay=0.2)),
+    ],
+)
+def test_runs_are_bit_identical_for_every_division_into_chunks(
+    numba: Backend, mnist: Dataset, tmp_path: Path, name: str, optimizer: optimizers.UpdateRule
+) -> None:
+    data = mnist.x_train[:596], mnist.t_train[:596]
+
+    def start() -> Trainer:
+        model = create_model(name, backend=numba)
+        settings = {"batch_size": 64, "seed": 1, "schedule": "cosine", "total_steps": 20}
+        return Trainer(model, optimizer, **settings)
+
+    trainers = []
+    for callbacks in ((), (ShortChunks(),)):
+        trainers.append(start())
+        # The last batch of an epoch is too small for two threads and has a chunk for itself.
+        trainers[-1].fit(*data, epochs=2, callbacks=callbacks)
+    first = start()
+    first.fit(*data, iterations=7)
+    save_checkpoint(tmp_path / "checkpoint", first)
+    trainers.append(load_checkpoint(tmp_path / "checkpoint", backend="numba"))
+    trainers[-1].fit(*data, iterations=13)
+    expected = trainers[0].model.state_dict()
+    for other in trainers[1:]:
+        assert other.step == trainers[0].step
+        for key, value in other.model.state_dict().items():
+            assert np.array_equal(value, expected[key]), key
