@@ -148,7 +148,7 @@ def test_networks_without_a_linear_layer_match(
 
 
 # These take long to emulate, and the other networks launch the same kernels.
-SLOW = {"many channels", "narrow maps", "filters that leave one column", "wide"}
+SLOW = {"many channels", "3×3 and 2×2 feature maps", "1×1 feature maps", "wide"}
 
 
 @emulated_and_cupy

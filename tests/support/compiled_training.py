@@ -22,7 +22,7 @@ NETWORKS: dict[str, tuple[tuple[int, ...], Sequence[L.Layer]]] = {
     "two activations": ((784,), [L.Linear(9), L.Sigmoid(), L.Tanh(), L.Linear(10)]),
     "wide": ((784,), [L.Linear(136), L.ReLU(), L.Linear(10)]),
     "pooling first": ((1, 28, 28), [L.AvgPool2d(), L.Flatten(), L.Linear(10)]),
-    "pooling of 3 by 2": (
+    "overlapping pooling": (
         (1, 28, 28),
         [L.Conv2d(3, 3), L.ReLU(), L.MaxPool2d(3, stride=2), L.Flatten(), L.Linear(10)],
     ),
@@ -30,11 +30,11 @@ NETWORKS: dict[str, tuple[tuple[int, ...], Sequence[L.Layer]]] = {
         (1, 28, 28),
         [L.Conv2d(4, 3), L.MaxPool2d(), L.MaxPool2d(), L.Flatten(), L.Linear(10)],
     ),
-    "averages between convolutions": (
+    "average pooling between convolutions": (
         (1, 28, 28),
         [L.Conv2d(5, 5), L.Tanh(), L.AvgPool2d(), L.Conv2d(7, 3), L.Flatten(), L.Linear(10)],
     ),
-    "no pooling, sigmoid": (
+    "convolution without pooling": (
         (1, 28, 28),
         [L.Conv2d(3, 7, padding=1), L.Sigmoid(), L.Flatten(), L.Linear(10)],
     ),
@@ -61,17 +61,17 @@ NETWORKS: dict[str, tuple[tuple[int, ...], Sequence[L.Layer]]] = {
         (1, 28, 28),
         [L.Conv2d(3, 3, uniform=True), L.MaxPool2d(ties="all"), L.Flatten(), L.Linear(10)],
     ),
-    "filters that leave one column": ((1, 28, 28), [L.Conv2d(2, 28), L.Flatten(), L.Linear(10)]),
-    "narrow maps": (
+    "1×1 feature maps": ((1, 28, 28), [L.Conv2d(2, 28), L.Flatten(), L.Linear(10)]),
+    "3×3 and 2×2 feature maps": (
         (1, 28, 28),
         [L.Conv2d(2, 26), L.ReLU(), L.Conv2d(17, 2), L.Flatten(), L.Linear(10)],
     ),
 }
 OPTIMIZERS = {
     "sgd": optimizers.SGD(lr=0.05),
-    "sgd with decay": optimizers.SGD(lr=0.05, weight_decay=0.1),
-    "sgd with much decay": optimizers.SGD(lr=0.05, weight_decay=4.0),
-    "sgd with most decay": optimizers.SGD(lr=0.05, weight_decay=12.0),
+    "sgd, weight decay 0.1": optimizers.SGD(lr=0.05, weight_decay=0.1),
+    "sgd, weight decay 4": optimizers.SGD(lr=0.05, weight_decay=4.0),
+    "sgd, weight decay 12": optimizers.SGD(lr=0.05, weight_decay=12.0),
     "momentum": optimizers.SGD(lr=0.05, momentum=0.9, weight_decay=0.01),
     "nesterov": optimizers.SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
     "adagrad": optimizers.AdaGrad(lr=0.01, weight_decay=0.01),
@@ -83,9 +83,9 @@ OPTIMIZERS = {
 
 def make_network(name: str, backend: Backend, dtype: str = "float64") -> Network:
     """Return a network of the table; each call with the same name returns the same weights."""
-    input_shape, row = NETWORKS[name]
+    input_shape, stack = NETWORKS[name]
     return Network(
-        row, losses.SoftmaxCrossEntropy(), input_shape=input_shape, backend=backend, dtype=dtype
+        stack, losses.SoftmaxCrossEntropy(), input_shape=input_shape, backend=backend, dtype=dtype
     )
 
 
