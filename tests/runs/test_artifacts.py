@@ -1,0 +1,13 @@
+"""The summary of a run."""
+
+import math
+
+import pytest
+
+from mnist_accel.runs.artifacts import mean_throughput
+
+
+def test_the_mean_throughput_weights_lines_by_their_duration():
+    lines = [{"seconds": 1.0, "images_per_s": 100.0}, {"seconds": 3.0, "images_per_s": 20.0}]
+    assert mean_throughput(lines) == pytest.approx(160 / 4)
+    assert math.isnan(mean_throughput([]))
