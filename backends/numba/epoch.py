@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.numba.kernels import csr, losses, stages, updates
+from backends.numba.kernels import csr, elementwise, losses, updates
 from backends.numba.kernels import epoch as kernels
 from backends.numba.kernels.barrier import BARRIER_OPEN
 from backends.numba.kernels.workspace import Images, Workspace
@@ -72,7 +72,7 @@ class NumbaEpoch(CompiledEpoch):
         self._lock = lock
         require_kernels(
             program,
-            activations=stages.ACTIVATIONS,
+            activations=elementwise.ACTIVATIONS,
             losses=losses.LOSSES,
             updates=updates.RULES,
         )

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.numba.kernels import elementwise, losses
 from backends.numba.kernels import inference as kernels
-from backends.numba.kernels import losses, stages
 from backends.numba.kernels.simd.emitter import CACHE_LINE
 from backends.numba.layout import Layout, lay_out
 from backends.numba.memory import (
@@ -41,7 +41,7 @@ class NumbaInference(CompiledInference):
     def __init__(
         self, program: Program, *, threads: Callable[[int], int], executor: Callable[[], Executor]
     ) -> None:
-        require_kernels(program, activations=stages.ACTIVATIONS, losses=losses.LOSSES)
+        require_kernels(program, activations=elementwise.ACTIVATIONS, losses=losses.LOSSES)
         self._kernel = kernels.predict
         self._threads = threads
         self._executor = executor

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.numba.kernels import losses, stages
+from backends.numba.kernels import elementwise, losses, stages
 from backends.numba.kernels.simd.emitter import LANES
 from backends.program import Program, Stage
 
@@ -102,7 +102,7 @@ class _Placement:
     def add(self, stage: Stage, row: Any) -> None:
         """Set the row of the next stage, in which the kind is set."""
         out_shape = self._shape if stage.kind == "activation" else _as_image(stage.output_shape)
-        row["activation"] = stages.ACTIVATIONS.index(stage.activation)
+        row["activation"] = elementwise.ACTIVATIONS.index(stage.activation)
         row["in_channels"], row["height"], row["width"] = self._shape
         row["out_channels"], row["out_height"], row["out_width"] = out_shape
         row["in_lanes"], row["x_size"] = self._lanes, self._x_size

@@ -12,8 +12,11 @@ from typing import Any
 
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.simd.elementwise import relu_in_place, sigmoid_in_place
-from backends.numba.kernels.stages import IDENTITY, RELU, SIGMOID, TANH
 from backends.numba.kernels.views import fill_zero, part, pointer
+
+# The activations with a kernel; the constants are their positions.
+ACTIVATIONS = ("identity", "relu", "sigmoid", "tanh")
+IDENTITY, RELU, SIGMOID, TANH = range(4)
 
 
 @kernel

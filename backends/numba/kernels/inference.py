@@ -19,7 +19,7 @@ import numpy as np
 
 from backends.numba.kernels.compilation import entry, inlined_kernel, kernel
 from backends.numba.kernels.dense import add_bias
-from backends.numba.kernels.elementwise import activate, clear_unused_lanes
+from backends.numba.kernels.elementwise import SIGMOID, activate, clear_unused_lanes
 from backends.numba.kernels.forward import convolve, pool, read_pixels
 from backends.numba.kernels.losses import SOFTMAX_CROSS_ENTROPY, softmax
 from backends.numba.kernels.sparse import SparseRow, add_sparse_product
@@ -28,7 +28,6 @@ from backends.numba.kernels.stages import (
     CONV2D,
     LINEAR,
     MAX_POOL2D,
-    SIGMOID,
     Plan,
     rows_of,
 )

@@ -20,9 +20,6 @@ from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.views import table
 
 LINEAR, SPARSE_LINEAR, CONV2D, MAX_POOL2D, AVG_POOL2D, ACTIVATION = range(6)
-# The activations with a kernel; the constants are their positions.
-ACTIVATIONS = ("identity", "relu", "sigmoid", "tanh")
-IDENTITY, RELU, SIGMOID, TANH = range(4)
 NONE = -1
 
 STAGE = np.dtype(
