@@ -1,7 +1,7 @@
-"""The array layer of `mnist_accel`: one contract, and an adapter for each array library.
+"""The array layer of `mnist_accel`: one interface, and a backend for each array library.
 
-Knows nothing of networks, of files or of MNIST. `get_backend` returns an instance; whoever computes
-is handed it. See `backends.base` for the contract and for how to add a backend.
+It does not depend on networks, files or MNIST. `get_backend` returns a backend, which callers pass
+on as an argument. See `backends.base` for the interface and for how to add a backend.
 """
 
 from backends.availability import Availability, BackendUnavailableError
@@ -28,7 +28,7 @@ from backends.operations.updates import (
     RMSProp,
     UpdateRule,
 )
-from backends.order import MOST_EXAMPLES, ROUNDS, Order, OrderKind
+from backends.order import MAX_EXAMPLES, ROUNDS, Order, OrderKind
 from backends.program import (
     ActivationKind,
     CompiledEpoch,
@@ -51,14 +51,13 @@ from backends.registry import (
     select_backends,
 )
 
-# `backends` is a generic name for a top-level package. `mnist_accel` checks this mark, and so
-# notices when another package of the same name hides this one.
+# `mnist_accel` checks this name to detect another top-level package called `backends`.
 PROJECT = "mnist_accel"
 
 __all__ = [
     "ACTIVATIONS",
     "LOSSES",
-    "MOST_EXAMPLES",
+    "MAX_EXAMPLES",
     "OPTIMIZERS",
     "PROJECT",
     "ROUNDS",

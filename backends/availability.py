@@ -8,9 +8,9 @@ class Availability:
     """Whether a backend can run on this machine.
 
     Attributes:
-        ok: True when a small computation ran and gave the right answer.
-        reason: what was found, in words; the cause when `ok` is False.
-        remedy: the command or the step that mends it; empty when `ok` is True.
+        ok: True if a small computation gave the right result.
+        reason: what was found; the cause if `ok` is False.
+        remedy: the command or the step that fixes it; empty if `ok` is True.
     """
 
     ok: bool
@@ -22,10 +22,10 @@ class Availability:
 
 
 class BackendUnavailableError(RuntimeError):
-    """A backend was asked for that cannot run here.
+    """The requested backend cannot run on this machine.
 
     Attributes:
-        name: the backend that was asked for.
+        name: name of the backend.
         availability: the reason and the remedy.
     """
 

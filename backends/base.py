@@ -1,10 +1,13 @@
-"""The contract of a backend.
+"""The interface of a backend.
 
-A backend is an array library behind the Python array API standard (`xp`), plus whatever operations
-the library, or we, can do faster than the standard allows. The abstract methods below are all that
-a new backend must write; the operations it inherits are composed of `xp` and run as they are.
+A backend is an array library that follows the Python array API standard (`xp`), and operations on
+its arrays. Every operation has a default that is composed of `xp`. So a new backend is one file: a
+subclass of `Backend` that sets `xp` and defines the abstract methods below. It can override an
+operation that the library, or a kernel of ours, computes faster, and return `super().op(...)` for
+arguments that the faster form does not support. It becomes known by `backends.register`, or by an
+entry point of the group `mnist_accel.backends`.
 
-Instances are passed to whoever computes; there is no global or current backend.
+Backends are passed as arguments; there is no global or current backend.
 """
 
 from abc import ABC, abstractmethod
@@ -38,13 +41,13 @@ from backends.program import (
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """What a backend computes on.
+    """The device of a backend.
 
     Attributes:
-        name: the processor in words, such as "NVIDIA H200" or "AMD EPYC, 2 cores".
-        memory_total_bytes: memory of the device; None where the system does not tell.
-        libraries: name and version of each library that does the work, at least one; runs and
-            benchmarks record them.
+        name: the processor, such as "NVIDIA H200" or "AMD EPYC, 2 cores".
+        memory_total_bytes: memory of the device; None if unknown.
+        libraries: name and version of each library that computes, at least one. Runs and benchmarks
+            record them.
     """
 
     name: str
@@ -55,15 +58,14 @@ class DeviceInfo:
 class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Updates, ABC):
     """An array library, and the operations of a neural network on its arrays.
 
-    A subclass is called without arguments, and sets `xp`.
+    A subclass has a constructor without arguments that sets `xp`.
 
     Attributes:
-        name: the name users give, such as "numpy".
-        xp: namespace of the Python array API standard whose arrays the operations take and return.
-        threads: the most threads of the CPU that it computes with, from its next computation on;
-            None for its own rule. Only where `max_threads` is a number is it obeyed.
-        device: which of several devices it computes on, as `take_device` was told; None for the
-            library's own choice.
+        name: name of the backend, such as "numpy".
+        xp: namespace of the Python array API standard; operations take and return its arrays.
+        threads: maximum number of CPU threads, from the next computation on; None for the default.
+            Has an effect only if `max_threads` is a number.
+        device: number of the device, as given to `take_device`; None for the library's choice.
     """
 
     name: ClassVar[str]
@@ -72,19 +74,19 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
 
     @property
     def max_threads(self) -> int | None:
-        """How many threads its own rule takes at most; None where their number is not for us."""
+        """Maximum number of CPU threads by default; None if it cannot be set."""
         return None
 
     @property
     def device_count(self) -> int | None:
-        """How many devices there are to choose from; None where that is not for us to choose."""
+        """Number of devices to choose from; None if the device cannot be set."""
         return None
 
     def take_device(self, number: int) -> None:
-        """Compute on one of several devices; to be called before the first array is made.
+        """Select the device to compute on; must be called before the first array is created.
 
         Raises:
-            ValueError: there is no device of this number.
+            ValueError: there is no device with this number.
         """
         count = self.device_count
         if count is None:
@@ -99,7 +101,7 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
     @classmethod
     @abstractmethod
     def availability(cls) -> Availability:
-        """Say whether the backend can run here, by running something small; never raise."""
+        """Return whether the backend can run here, after a small computation; never raise."""
 
     @abstractmethod
     def asarray(self, host: NDArray[Any], *, dtype: str | None = None) -> Array:
@@ -111,31 +113,31 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until the device has finished all work it was given; a clock may be read then."""
+        """Wait until the device has finished all work, so that a clock measures it."""
 
     @abstractmethod
     def device_info(self) -> DeviceInfo:
-        """Say what the backend computes on."""
+        """Return the device and the libraries."""
 
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
-        """Surround a stretch of work on this backend, such as some training steps.
+        """Enter the context in which operations run, for example some training steps.
 
-        A backend puts here what must hold while it computes: a device selected, thread pools
-        bounded, warnings silenced that the caller finds by other means. By default nothing.
+        A backend selects its device here, limits thread pools, and silences warnings about values
+        that the caller checks itself. By default this does nothing.
 
         Args:
-            kinds: names of the operations that the work is made of, such as "conv2d".
+            kinds: names of the operations that will run, such as "conv2d".
         """
         yield
 
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return the program in a form that runs many steps in one call.
 
-        Its methods are work that `computation` surrounds, as the operations are.
+        Its methods must be called inside `computation`, like the operations.
 
         Raises:
-            NotCompiledError: this backend runs it operation by operation; the message says why.
+            NotCompiledError: this backend runs it eagerly; the message has the reason.
         """
         raise NotCompiledError(f"the backend {self.name} has no compiled epochs")
 
@@ -143,7 +145,7 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         """Return the program in a form that predicts in one call.
 
         Raises:
-            NotCompiledError: this backend runs it operation by operation; the message says why.
+            NotCompiledError: this backend runs it eagerly; the message has the reason.
         """
         raise NotCompiledError(f"the backend {self.name} has no compiled predictions")
 

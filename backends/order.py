@@ -1,16 +1,18 @@
-"""The order in which a training takes its images: a formula instead of a list.
+"""The order of the images in an epoch, as a formula of keys and positions.
 
-Any part of it is computed where it is needed, on the host here and on a GPU by `cuda/order.cu`,
-from integers alone, so it is the same everywhere. There is no generator whose state must be saved.
+Every part of the order can be computed where it is needed: on the host here, on a GPU by
+`backends/cupy/kernels/order.cu`. Both compute with integers only, so the results are equal. No
+random generator has a state that would have to be saved.
 
-A shuffle is a Feistel network over the numbers 0 … 4ʰ − 1, which is a permutation whatever its
-rounds compute. Numbers that are no image are sent through it again, until they are one. Keys are
-mixed in by the finalizer of MurmurHash3 (Appleby, 2011). Six rounds: what they leave of the old
-order was within chance in every statistic looked at, and what four leave was not.
+A shuffle is a Feistel network over the numbers 0 … 4ʰ − 1, which is a permutation for every round
+function. A result that is not the number of an image goes through the network again, until it is
+one (cycle walking). The round function hashes with the keys by the finalizer of MurmurHash3
+(Appleby, 2011). With six rounds no statistic that we tested differs from that of a random
+permutation; with four rounds some do.
 
-Cost: of 60 000 images on the host 1.2 ms, where `Generator.permutation` takes 1.0 but cannot give a
-part of its order. Numbers go through the network once or twice there; of 66 000 images, just more
-than 4⁸, four times.
+Cost for 60 000 images on the host: 1.2 ms. `Generator.permutation` takes 1.0 ms, but cannot return
+a part of its order. Numbers take one or two passes through the network; with 66 000 images, just
+more than 4⁸, four.
 """
 
 from dataclasses import dataclass
@@ -23,19 +25,19 @@ from numpy.typing import NDArray
 OrderKind: TypeAlias = Literal["shuffle", "replacement", "full"]
 
 ROUNDS = 6
-MOST_EXAMPLES = 1 << 31  # rows are 32-bit integers on a GPU
-FEWEST_BITS = 2  # of each half: fewer would shuffle a handful of images badly
+MAX_EXAMPLES = 1 << 31  # rows are 32-bit integers on a GPU
+MIN_BITS = 2  # of each half; fewer would shuffle small sets badly
 
 
 @dataclass(frozen=True)
 class Order:
-    """The rows of a data set that the positions of an epoch stand for.
+    """The row of the data set at each position of an epoch.
 
     Attributes:
         examples: number of images in the data set, 1 or more and less than 2³¹.
         kind: "shuffle": every image once; "replacement": each position draws from the whole set;
-            "full": the images as they lie.
-        keys: of the rounds, `ROUNDS` integers of 32 bits; none where the order is "full".
+            "full": the images in their order.
+        keys: the `ROUNDS` round keys, 32-bit integers; empty if the order is "full".
     """
 
     examples: int
@@ -43,8 +45,8 @@ class Order:
     keys: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.examples < MOST_EXAMPLES:
-            raise ValueError(f"an order has 1 to {MOST_EXAMPLES - 1} images, got {self.examples}")
+        if not 0 < self.examples < MAX_EXAMPLES:
+            raise ValueError(f"an order has 1 to {MAX_EXAMPLES - 1} images, got {self.examples}")
         if self.kind not in get_args(OrderKind):
             raise ValueError(f"the order must be one of {get_args(OrderKind)}, got {self.kind!r}")
         rounds = 0 if self.kind == "full" else ROUNDS
@@ -53,18 +55,18 @@ class Order:
 
     @property
     def bits(self) -> int:
-        """Return of how many bits each half of the Feistel network's numbers is."""
-        return max(FEWEST_BITS, ((self.examples - 1).bit_length() + 1) // 2)
+        """Number of bits in each half of the numbers in the Feistel network."""
+        return max(MIN_BITS, ((self.examples - 1).bit_length() + 1) // 2)
 
     def rows(self, begin: int, end: int) -> NDArray[np.int64]:
-        """Return the rows that the positions from `begin` to before `end` stand for.
+        """Return the rows at the positions begin … end − 1, (end − begin,).
 
         Args:
             begin: first position, counted from 0.
-            end: behind the last; at most `examples` unless rows are drawn with replacement.
+            end: last position plus 1; at most `examples` unless rows are drawn with replacement.
 
         Raises:
-            ValueError: there are no such positions.
+            ValueError: the order does not have these positions.
         """
         self.check(begin, end)
         positions = np.arange(begin, end)
@@ -80,40 +82,40 @@ class Order:
         return rows
 
     def check(self, begin: int, end: int) -> None:
-        """Refuse positions from `begin` to before `end` that the order does not have.
+        """Check that the order has the positions begin … end − 1.
 
         Raises:
-            ValueError: with what it has.
+            ValueError: it does not.
         """
-        last = MOST_EXAMPLES if self.kind == "replacement" else self.examples
+        last = MAX_EXAMPLES if self.kind == "replacement" else self.examples
         if not 0 <= begin <= end <= last:
             raise ValueError(f"the order has positions 0 to {last}, got {begin} to {end}")
 
     def _drawn(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return a row for each position, whatever the others have."""
+        """Return an independent random row for each position."""
         draws = positions.astype(np.uint32)
         for key in self.keys:
-            draws = mixed(draws ^ np.uint32(key))
+            draws = fmix32(draws ^ np.uint32(key))
         # The upper half of the product: 0 … 2³² − 1 becomes 0 … examples − 1.
         return (draws.astype(np.int64) * self.examples) >> 32
 
     def _permuted(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Send numbers of twice `bits` bits through the network."""
+        """Return the permutation of numbers with 2·`bits` bits."""
         left, right = numbers >> self.bits, numbers & ((1 << self.bits) - 1)
-        for change in self._changes:
-            left, right = right, left ^ change[right]
+        for round_table in self._round_tables:
+            left, right = right, left ^ round_table[right]
         return (left << self.bits) | right
 
     @cached_property
-    def _changes(self) -> list[NDArray[np.int64]]:
-        """What each round changes one half by, for every value of the other."""
+    def _round_tables(self) -> list[NDArray[np.int64]]:
+        """The round function of each round, for every value of a half."""
         values = np.arange(1 << self.bits, dtype=np.uint32)
         mask = np.uint32(len(values) - 1)
-        return [(mixed(values ^ np.uint32(key)) & mask).astype(np.int64) for key in self.keys]
+        return [(fmix32(values ^ np.uint32(key)) & mask).astype(np.int64) for key in self.keys]
 
 
-def mixed(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return numbers of which each bit depends on all bits of those given."""
+def fmix32(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return 32-bit hashes: the finalizer of MurmurHash3. Each bit depends on all input bits."""
     numbers = numbers ^ (numbers >> np.uint32(16))
     numbers = numbers * np.uint32(0x85EBCA6B)
     numbers ^= numbers >> np.uint32(13)

@@ -1,9 +1,9 @@
-"""What a compiled epoch computes: a network, its loss and its optimizer as plain numbers.
+"""The intermediate representation of a network, its loss and its optimizer.
 
-Layers and optimizers are objects that call a backend's operations one by one. A `Program` says the
-same thing in a form that one compiled function can execute from the first step of an epoch to the
-last: stages in a row, each with the sizes of what goes in and comes out and the place of its
-parameters in the parameter vector. It names no array library.
+Eagerly, layers call the operations of a backend one by one. A `Program` describes the same
+computation as data, which a backend compiles into a function that runs many steps in one call: a
+row of stages with the shapes of their inputs and outputs and the offsets of their parameters in
+the parameter vector.
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ class Pooling:
 
     Attributes:
         size: side of a window, in pixels.
-        stride: step between windows, in pixels.
+        stride: distance between windows, in pixels.
         ties: which positions that equal the maximum receive the gradient.
     """
 
@@ -41,19 +41,20 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer, with the activation and the pooling that follow it.
+    """A layer, fused with the activation and the pooling that follow it.
 
     Attributes:
-        kind: of the layer; "activation" where an activation stands by itself.
-        input_shape: of one image.
-        output_shape: of one image, after activation and pooling.
-        weight: where the layer's weights begin in the parameter vector; None without any. Shaped
-            (in, out) for "linear", (out channels, in channels, k, k) for "conv2d".
-        bias: where its bias begins; None without one.
+        kind: kind of the layer; "activation" for an activation that is not fused.
+        input_shape: shape of one input.
+        output_shape: shape of one output, after activation and pooling.
+        weight: offset of the weights in the parameter vector; None without weights. Their shape is
+            (in, out) for "linear" and (out channels, in channels, k, k) for "conv2d".
+        bias: offset of the bias; None without bias.
         kernel_size: side of the filters of "conv2d", in pixels.
         padding: zeros added on each side by "conv2d", in pixels.
-        activation: applied to what the layer computes.
-        pooling: of "max_pool2d" and "avg_pool2d", and what follows the activation of a "conv2d".
+        activation: activation of the outputs, before the pooling.
+        pooling: the pooling of "max_pool2d" and "avg_pool2d"; for "conv2d" a fused max-pooling, or
+            None.
     """
 
     kind: StageKind
@@ -69,11 +70,11 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A network as one compiled function executes it.
+    """A network as a compiled function computes it.
 
     Attributes:
         stages: from the image to the logits.
-        loss: from the logits.
+        loss: kind of the loss.
         parameters: length of the parameter vector.
         dtype: "float32" or "float64".
         pixel_shift: added to pixels after scaling to 0…1.
@@ -88,17 +89,17 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingProgram(Program):
-    """A training as one compiled function executes it.
+    """A training as a compiled function computes it.
 
     Attributes:
-        update: of the parameter vector.
+        update: the optimizer.
     """
 
     update: UpdateRule
 
 
 class NotCompiledError(Exception):
-    """A backend has no compiled form of a program; the message says why."""
+    """A network or a program has no compiled form; the message has the reason."""
 
 
 def require_kernels(
@@ -130,15 +131,15 @@ def require_kernels(
 
 @dataclass(frozen=True)
 class Steps:
-    """Some steps of a training.
+    """Consecutive steps of a training, within one epoch.
 
     Attributes:
-        order: in which the epoch takes its images.
-        bounds: where in it each step begins and ends, (steps, 2), int64; the steps follow each
-            other without gaps.
-        rates: learning rate of each step.
-        before: how many steps the training has done already.
-        batch_size: images of a step; those of the last step of an epoch may be fewer.
+        order: order of the images in the epoch.
+        bounds: positions in the order at which each step begins and ends (steps, 2), int64; each
+            step begins where the one before ends.
+        rates: learning rate of each step (steps,).
+        before: number of steps that the training has done already.
+        batch_size: images per step; the last step of an epoch may have fewer.
     """
 
     order: Order
@@ -149,24 +150,24 @@ class Steps:
 
     @property
     def first(self) -> int:
-        """Where in the order the first step begins; 0 where there is no step."""
+        """Position in the order at which the first step begins; 0 if there are no steps."""
         return int(self.bounds[0, 0]) if len(self.bounds) else 0
 
     def rows(self) -> NDArray[np.int64]:
-        """Return the rows that all steps take, one after the other, on the host."""
+        """Return the rows of all steps, concatenated, on the host."""
         return self.order.rows(self.first, int(self.bounds[-1, 1]) if len(self.bounds) else 0)
 
 
 class CompiledEpoch(ABC):
-    """A program in the form in which a backend runs many steps in one call."""
+    """A program in a form that runs many steps in one call."""
 
     def remarks(self) -> Mapping[int, str]:
-        """Return, by number from 0, what is special about the input that some stages take."""
+        """Return notes about the input of some stages, by number of the stage from 0."""
         return {}
 
     @abstractmethod
     def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> Any:
-        """Return a data set in the form that `run` takes, and get ready to run on it.
+        """Return a data set in the form that `run` takes, and compile what is not compiled yet.
 
         Args:
             pixels: host array (N, pixels), uint8 0…255 or the program's dtype 0…1.
@@ -177,33 +178,33 @@ class CompiledEpoch(ABC):
     def run(
         self, data: Any, steps: Steps, weights: Array, state: Mapping[str, Array]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Do some steps, and return when they are done.
+        """Run some steps, and return when they are done.
 
         Args:
-            data: as `load` returned it.
-            steps: which.
-            weights: the parameter vector of the backend; changed in place.
+            data: the result of `load`.
+            steps: the steps.
+            weights: the parameter vector, an array of the backend; changed in place.
             state: the arrays of the optimizer, by name; changed in place.
 
         Returns:
-            The mean loss of each step's batch before its update, and how many images of the batch
-            were recognised.
+            Of each step, the mean loss of its batch before the update, and the number of correct
+            images.
         """
 
 
 class PixelRangeError(ValueError):
-    """A floating-point pixel is not in 0…1."""
+    """A floating-point pixel is outside 0…1."""
 
 
 class CompiledInference(ABC):
-    """A program in the form in which a backend predicts in one call."""
+    """A program in a form that predicts in one call."""
 
     @abstractmethod
     def predict(self, weights: Array, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
-        """Return the logits of images, or the probabilities that the loss makes of them.
+        """Return the logits of images, or the outputs that the loss computes from them.
 
         Args:
-            weights: the parameter vector of the backend.
+            weights: the parameter vector, an array of the backend.
             pixels: host array (N, pixels) in C order, uint8 0…255 or the program's dtype 0…1.
             probabilities: whether to return probabilities.
 
@@ -211,5 +212,5 @@ class CompiledInference(ABC):
             Host array (N, classes) of the program's dtype.
 
         Raises:
-            PixelRangeError: a floating-point pixel is not in 0…1.
+            PixelRangeError: a floating-point pixel is outside 0…1.
         """

@@ -1,4 +1,4 @@
-"""The reference backend: NumPy, on every operation as it is composed."""
+"""The NumPy backend: the composed operations on NumPy arrays."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ class NumpyBackend(Backend):
 
     @property
     def max_threads(self) -> int | None:
-        """How many threads BLAS takes, which are the only ones."""
+        """Maximum number of BLAS threads; nothing else is multi-threaded."""
         return max((library["num_threads"] for library in self._blas.info()), default=1)
 
     @classmethod
@@ -37,18 +37,18 @@ class NumpyBackend(Backend):
         return availability()
 
     def asarray(self, host: NDArray[Any], *, dtype: str | None = None) -> NDArray[Any]:
-        """Copy `host`, so that what the caller does to it later changes nothing here."""
+        """Return a copy of `host`."""
         return np.array(host, dtype=dtype, order="C")
 
     def to_numpy(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Copy `array`, so that later computation does not change what the caller holds."""
+        """Return a copy of `array`."""
         return np.array(array, order="C")
 
     def synchronize(self) -> None:
-        """Return at once: NumPy computes before it returns."""
+        """Do nothing: NumPy operations are finished when they return."""
 
     def device_info(self) -> DeviceInfo:
-        """Describe the processor, the memory and the BLAS."""
+        """Return the processor, the memory and the BLAS."""
         return DeviceInfo(
             name=f"{_processor_name()}, {os.cpu_count()} cores",
             memory_total_bytes=_memory_bytes(),
@@ -64,7 +64,7 @@ class NumpyBackend(Backend):
         stride: int,
         padding: int,
     ) -> NDArray[Any]:
-        """Let `einsum` add the taps: it too takes them in one order, without temporary arrays."""
+        """Sum with `einsum`, which adds in one order too, without temporary arrays."""
         out_channels, _, kh, kw = weight.shape
         columns = self.im2col(x, kernel_size=(kh, kw), stride=stride, padding=padding)
         y: NDArray[Any] = np.einsum("ok,nkp->nop", weight.reshape(out_channels, -1), columns)
@@ -72,13 +72,13 @@ class NumpyBackend(Backend):
 
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
-        """Bound the threads, and silence warnings of NumPy: whoever trains looks at the loss."""
+        """Limit the threads, and silence warnings of NumPy: training checks for overflow itself."""
         with np.errstate(all="ignore"), self._blas.limit(limits=self.threads):
             yield
 
 
 def _processor_name() -> str:
-    """Return the model of the CPU, which `platform` does not tell on Linux."""
+    """Return the model of the CPU; `platform` does not know it on Linux."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             for line in file:
@@ -90,14 +90,14 @@ def _processor_name() -> str:
 
 
 def _memory_bytes() -> int | None:
-    """Return the physical memory, or None where the system does not tell."""
+    """Return the physical memory, or None if unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # no sysconf, no such name, no answer
+    except (AttributeError, ValueError, OSError):  # not on this system
         return None
 
 
 def _blas_name() -> str:
-    """Return name and version of the BLAS that NumPy was built with."""
+    """Return name and version of NumPy's BLAS."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return f"{blas['name']} {blas['version']}"

@@ -1,7 +1,7 @@
-"""The operations of a backend, each composed of the Python array API standard alone.
+"""The operations of a backend, composed of the Python array API standard only.
 
-One subject a file; `backends.base.Backend` inherits them all. A backend overrides the methods for
-which it owns something faster, and falls back to these with `return super().op(...)`.
+`backends.base.Backend` inherits all of them. A backend overrides those that it can compute faster,
+and returns `super().op(...)` for arguments that the faster form does not support.
 """
 
 from backends.operations.activations import Activations

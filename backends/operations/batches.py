@@ -1,24 +1,24 @@
-"""Taking a batch of images out of a data set that lies on the device."""
+"""Gathering a batch of images from a data set on the device."""
 
 from backends.operations.common import Array, Operations
 
 
 class Batches(Operations):
-    """Gather and normalise."""
+    """Gather and normalize."""
 
     def gather_batch(self, images: Array, indices: Array, *, dtype: str, shift: float) -> Array:
-        """Take rows of `images` and normalise their pixels.
+        """Return rows of `images` with normalized pixels, (B, pixels) of `dtype`.
 
-        Pixels stay uint8 until they are used: a quarter of the memory and of the traffic.
+        Pixels stay uint8 until they are used, which needs a quarter of the memory and bandwidth.
 
         Args:
-            images: (N, pixels): uint8 in 0…255, or of `dtype` and already in 0…1.
-            indices: rows to take, (B,), integers.
+            images: (N, pixels), uint8 0…255 or `dtype` 0…1.
+            indices: rows to gather (B,), integers.
             dtype: name of the dtype to return, "float32" or "float64".
-            shift: added to every pixel after scaling to 0…1; −0.5 centres them.
+            shift: added to every pixel after scaling to 0…1; −0.5 centers them.
 
         Returns:
-            (B, pixels) of `dtype`: pixel / 255 + shift for uint8, pixel + shift otherwise.
+            pixel / 255 + shift for uint8, pixel + shift otherwise.
 
         Raises:
             TypeError: `images` is neither uint8 nor of `dtype`.

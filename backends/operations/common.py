@@ -1,13 +1,13 @@
-"""What every group of operations builds on: the array namespace, and checks of arguments."""
+"""The base of the operation groups, and checks of arguments."""
 
 from typing import Any, Literal, TypeAlias, get_args
 
-# An array of whatever library the backend adapts. Its type differs from backend to backend, and the
-# standard defines no common base class, so it cannot be named more precisely.
+# An array of the backend's library. The array API standard defines no common base class, so no more
+# precise type exists.
 Array: TypeAlias = Any
 Ties: TypeAlias = Literal["first", "all"]
 
-MAX_POOL_SIZE = 7  # 49 mask bits; the next square does not fit a signed 64-bit integer
+MAX_POOL_SIZE = 7  # 49 mask bits; 8 × 8 bits do not fit a signed 64-bit integer
 
 
 class Operations:
@@ -21,7 +21,7 @@ class Operations:
 
 
 def require_same_dtype(operation: str, **arrays: Array | None) -> None:
-    """Refuse arrays of different dtypes, which would be promoted silently.
+    """Check that arrays have one dtype; others would be promoted silently.
 
     Raises:
         TypeError: two of `arrays` (those that are not None) have different dtypes.
@@ -33,7 +33,7 @@ def require_same_dtype(operation: str, **arrays: Array | None) -> None:
 
 
 def require_shape(name: str, array: Array | None, expected: tuple[int, ...]) -> None:
-    """Refuse an array of another shape, which a compiled kernel would read beyond its end.
+    """Check the shape of an array; a compiled kernel would read beyond the end of a smaller one.
 
     Raises:
         ValueError: `array`, if it is not None, does not have the shape `expected`.
@@ -43,7 +43,7 @@ def require_shape(name: str, array: Array | None, expected: tuple[int, ...]) -> 
 
 
 def output_size(size: int, window: int, *, stride: int, padding: int = 0) -> int:
-    """Return how many windows fit along one axis; a last incomplete one is dropped.
+    """Return the number of windows along one axis; an incomplete last one is dropped.
 
     Raises:
         ValueError: the window, the stride or the padding is out of range, or no window fits.
@@ -62,7 +62,7 @@ def output_size(size: int, window: int, *, stride: int, padding: int = 0) -> int
 
 
 def check_pooling(size: int, ties: str = "first") -> None:
-    """Refuse a pooling window or a tie rule that no backend handles.
+    """Check the size and the tie rule of a pooling.
 
     Raises:
         ValueError: `size` is not in 1…7, or `ties` is not a known rule.

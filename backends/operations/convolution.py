@@ -1,14 +1,12 @@
 """Two-dimensional convolution as a matrix product over unfolded patches.
 
-Images are (N, C, H, W), filters (O, C, kh, kw). `im2col` copies the patch under every output
-position into a column, so that a convolution is one matrix product per image, and its gradients are
-two more. As everywhere in the field, "convolution" means cross-correlation: filters are not
-flipped.
+Images are (N, C, H, W), filters (O, C, kh, kw). `im2col` copies the patch of every output position
+into a column. A convolution is then one matrix product per image, and its gradients are two more.
+As usual in deep learning, filters are not flipped (cross-correlation).
 
-A matrix product does not promise that equal patches give equal outputs to the last bit: BLAS works
-through the columns in blocks, and different blocks may add in a different order. Where that
-matters, which is before max-pooling that looks for ties, `uniform` asks for a sum tap by tap, in
-one order.
+With a matrix product, equal patches need not give bit-identical outputs: BLAS computes columns in
+tiles, which may add in different orders. Max-pooling that looks for ties needs identical outputs.
+`uniform` selects a sum tap by tap, in one order for all patches.
 """
 
 from backends.operations.common import (
@@ -21,19 +19,16 @@ from backends.operations.common import (
 
 
 class Convolution(Operations):
-    """Convolution, and the unfolding of patches that it is composed of."""
+    """Convolution and its gradients, and the unfolding of patches."""
 
     def im2col(self, x: Array, *, kernel_size: tuple[int, int], stride: int, padding: int) -> Array:
-        """Copy the patch under each output position into a column.
+        """Return the patch of each output position as a column, (N, C·kh·kw, OH·OW).
 
         Args:
             x: images (N, C, H, W).
             kernel_size: (kh, kw) of a patch.
-            stride: step between neighbouring patches, in pixels.
+            stride: distance between neighboring patches, in pixels.
             padding: zeros added on each of the four sides, in pixels.
-
-        Returns:
-            Columns (N, C·kh·kw, OH·OW).
 
         Raises:
             ValueError: the sizes are out of range, or no patch fits.
@@ -60,17 +55,14 @@ class Convolution(Operations):
         stride: int,
         padding: int,
     ) -> Array:
-        """Add each column back onto the patch it came from: the transpose of `im2col`.
+        """Return the sum of the columns at their patches, (N, C, H, W): the transpose of `im2col`.
 
         Args:
             columns: (N, C·kh·kw, OH·OW).
-            x_shape: (N, C, H, W) of the images that were unfolded.
+            x_shape: shape (N, C, H, W) of the unfolded images.
             kernel_size: as given to `im2col`.
             stride: as given to `im2col`.
             padding: as given to `im2col`.
-
-        Returns:
-            Sums (N, C, H, W); what fell on the padding is dropped.
         """
         xp = self.xp
         n, channels, height, width = x_shape
@@ -96,18 +88,15 @@ class Convolution(Operations):
         padding: int,
         uniform: bool = False,
     ) -> Array:
-        """Convolve images with a bank of filters.
+        """Return the feature maps (N, O, OH, OW) of images, in the dtype of `x`.
 
         Args:
             x: images (N, C, H, W).
             weight: filters (O, C, kh, kw).
             bias: (O,), or None for none.
-            stride: step between output positions, in pixels.
+            stride: distance between output positions, in pixels.
             padding: zeros added on each of the four sides, in pixels.
-            uniform: equal patches must give equal outputs, to the last bit.
-
-        Returns:
-            Feature maps (N, O, OH, OW) in the dtype of `x`.
+            uniform: whether equal patches must give bit-identical outputs.
 
         Raises:
             TypeError: the dtypes differ.
@@ -132,22 +121,22 @@ class Convolution(Operations):
     ) -> tuple[Array | None, Array, Array]:
         """Return the gradients of `conv2d` with respect to `x`, `weight` and `bias`.
 
-        The columns are unfolded again instead of being kept: they are kh·kw times as large as `x`.
+        The columns are computed again rather than kept: they are kh·kw times as large as `x`.
 
         Args:
             dy: gradient of the loss with respect to the feature maps (N, O, OH, OW).
-            x: the images that were given to `conv2d` (N, C, H, W).
-            weight: the filters that were given to `conv2d` (O, C, kh, kw).
+            x: images as given to `conv2d` (N, C, H, W).
+            weight: filters as given to `conv2d` (O, C, kh, kw).
             stride: as given to `conv2d`.
             padding: as given to `conv2d`.
-            need_dx: whether dx is wanted; the first layer of a network has no use for it.
+            need_dx: whether dx is needed; the first layer of a network does not need it.
 
         Returns:
             dx (N, C, H, W) or None, dweight (O, C, kh, kw), dbias (O,).
 
         Raises:
             TypeError: the dtypes differ.
-            ValueError: the shapes do not fit one another.
+            ValueError: the shapes do not fit together.
         """
         require_same_dtype("conv2d_backward", dy=dy, x=x, weight=weight)
         require_shape("dy", dy, conv2d_shape(x, weight, stride=stride, padding=padding))
@@ -168,7 +157,7 @@ class Convolution(Operations):
     def _sum_taps(
         self, x: Array, weight: Array, *, output: tuple[int, int], stride: int, padding: int
     ) -> Array:
-        """Convolve by adding one tap of the filters after the other, everywhere at once."""
+        """Return the convolution without bias as a sum over taps, at all positions at once."""
         xp = self.xp
         if padding:
             x = self._pad(x, padding)
@@ -183,7 +172,7 @@ class Convolution(Operations):
         return y
 
     def _pad(self, x: Array, padding: int) -> Array:
-        """Surround each image of `x` (N, C, H, W) by `padding` zeros on every side."""
+        """Return `x` (N, C, H, W) with `padding` zeros on every side of each image."""
         n, channels, height, width = x.shape
         padded = self.xp.zeros(
             (n, channels, height + 2 * padding, width + 2 * padding), dtype=x.dtype
@@ -210,7 +199,7 @@ def conv2d_shape(
 
 
 def _under_tap(i: int, j: int, oh: int, ow: int, stride: int) -> tuple[slice, slice]:
-    """Return the rows and columns of the input that lie under tap (i, j) at all positions."""
+    """Return the input rows and columns under tap (i, j) at all output positions."""
     return (
         slice(i, i + stride * (oh - 1) + 1, stride),
         slice(j, j + stride * (ow - 1) + 1, stride),

@@ -7,15 +7,12 @@ class Linear(Operations):
     """Matrix product with bias, and its gradient."""
 
     def linear(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        """Map each row of `x` to x W + b.
+        """Return x W + b, (N, out) in the dtype of `x`.
 
         Args:
             x: inputs (N, in).
             weight: weights (in, out).
             bias: (out,), or None for none.
-
-        Returns:
-            Outputs (N, out) in the dtype of `x`.
 
         Raises:
             TypeError: the dtypes differ.
@@ -33,9 +30,9 @@ class Linear(Operations):
 
         Args:
             dy: gradient of the loss with respect to the outputs (N, out).
-            x: the inputs that were given to `linear` (N, in).
-            weight: the weights that were given to `linear` (in, out).
-            need_dx: whether dx is wanted; the first layer of a network has no use for it.
+            x: inputs as given to `linear` (N, in).
+            weight: weights as given to `linear` (in, out).
+            need_dx: whether dx is needed; the first layer of a network does not need it.
 
         Returns:
             dx (N, in) or None, dweight (in, out), dbias (out,).

@@ -1,12 +1,12 @@
 """Maximum and average pooling over square windows.
 
-Windows are taken as size² strided slices of the images, one for each position in the window, so
-that windows of any size and stride, overlapping or not, need only element-wise operations. A last
-incomplete row or column of windows is dropped.
+For each position in a window, a strided slice of the images holds this position of all windows. So
+windows of any size and stride need only element-wise operations on size² slices. An incomplete last
+row or column of windows is dropped.
 
-The tie mask. On MNIST most windows lie on blank background, so several positions equal the maximum,
-and which of them receive the gradient is part of a recipe. `max_pool2d` records it as an integer
-per window: bit i·size + j is set where position (i, j) of the window receives the gradient.
+Tie mask: on MNIST most windows are on blank background, where several positions equal the maximum.
+Which of them receive the gradient is part of a recipe. `max_pool2d` returns an integer per window
+whose bit i·size + j is set if position (i, j) of the window receives the gradient.
 """
 
 from collections.abc import Iterator
@@ -25,21 +25,21 @@ class Pooling(Operations):
     """Maximum and average pooling, with their gradients."""
 
     def max_pool2d(self, x: Array, *, size: int, stride: int, ties: Ties) -> tuple[Array, Array]:
-        """Reduce each window of `x` to its maximum.
+        """Return the maximum of each window, and the tie mask, both (N, C, OH, OW).
 
         Args:
             x: images (N, C, H, W).
             size: side of the window, 1 to 7.
-            stride: step between windows, in pixels.
-            ties: which positions that equal the maximum receive the gradient: the "first" in row
-                order, as in PyTorch, JAX and Keras, or "all", each of them the whole of it.
+            stride: distance between windows, in pixels.
+            ties: which positions that equal the maximum receive the gradient: the "first" in
+                row-major order, as in PyTorch, JAX and Keras, or "all" of them, each the full
+                gradient.
 
         Returns:
-            Maxima (N, C, OH, OW) and the tie mask of the same shape: uint8 where size² ≤ 8, int64
-            otherwise.
+            The maxima in the dtype of `x`; the mask as uint8 if size² ≤ 8, else int64.
 
         Raises:
-            ValueError: a size, the stride or the rule is out of range, or no window fits.
+            ValueError: the size, the stride or the tie rule is invalid, or no window fits.
         """
         check_pooling(size, ties)
         xp = self.xp
@@ -68,8 +68,8 @@ class Pooling(Operations):
 
         Args:
             dy: gradient of the loss with respect to the maxima (N, C, OH, OW).
-            mask: the tie mask that `max_pool2d` returned.
-            x_shape: (N, C, H, W) of the images that were pooled.
+            mask: the tie mask from `max_pool2d`.
+            x_shape: shape (N, C, H, W) of the pooled images.
             size: as given to `max_pool2d`.
             stride: as given to `max_pool2d`.
 
@@ -77,7 +77,7 @@ class Pooling(Operations):
             dx (N, C, H, W).
 
         Raises:
-            ValueError: a size is out of range, or a shape is not that of the maxima.
+            ValueError: the size is out of range, or a shape differs from that of the maxima.
         """
         xp = self.xp
         expected = pooled_shape(x_shape, size=size, stride=stride)
@@ -89,7 +89,7 @@ class Pooling(Operations):
         return dx
 
     def avg_pool2d(self, x: Array, *, size: int, stride: int) -> Array:
-        """Reduce each window of `x` (N, C, H, W) to its mean (N, C, OH, OW).
+        """Return the mean of each window of `x` (N, C, H, W), (N, C, OH, OW).
 
         Raises:
             ValueError: the size or the stride is out of range, or no window fits.
@@ -106,13 +106,13 @@ class Pooling(Operations):
         """Return the gradient of `avg_pool2d` with respect to `x`: dy / size² at each position.
 
         Raises:
-            ValueError: a size is out of range, or the shape of `dy` is not that of the means.
+            ValueError: the size is out of range, or `dy` does not have the shape of the means.
         """
         require_shape("dy", dy, pooled_shape(x_shape, size=size, stride=stride))
         dx = self.xp.zeros(x_shape, dtype=dy.dtype)
-        share = dy / (size * size)
+        part = dy / (size * size)
         for window in _windows(x_shape, size=size, stride=stride):
-            dx[window] += share
+            dx[window] += part
         return dx
 
 
@@ -134,7 +134,7 @@ def pooled_shape(
 def _windows(
     x_shape: tuple[int, int, int, int], *, size: int, stride: int
 ) -> Iterator[tuple[slice, slice, slice, slice]]:
-    """Yield, for each position in a window, the slice that holds this position of all windows."""
+    """Yield, for each position in a window, the slice with this position of all windows."""
     _, _, oh, ow = pooled_shape(x_shape, size=size, stride=stride)
     every = slice(None)
     for i in range(size):

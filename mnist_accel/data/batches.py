@@ -10,7 +10,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import MOST_EXAMPLES, ROUNDS, Order, OrderKind
+from backends import MAX_EXAMPLES, ROUNDS, Order, OrderKind
 from mnist_accel.util.ceil_div import ceil_div
 
 Sampling: TypeAlias = OrderKind
@@ -45,8 +45,8 @@ class BatchSampler:
             )
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.batch_size >= MOST_EXAMPLES:
-            raise ValueError(f"batch_size must be less than {MOST_EXAMPLES}, got {self.batch_size}")
+        if self.batch_size >= MAX_EXAMPLES:
+            raise ValueError(f"batch_size must be less than {MAX_EXAMPLES}, got {self.batch_size}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
         if self.sampling not in get_args(Sampling):
