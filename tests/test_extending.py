@@ -26,6 +26,32 @@ MAX_FILES = {
 }
 NEEDS = {"A backend": "torch"}
 
+# Trains with the optimizer, the activation and the loss of the examples, eagerly and compiled.
+COMPILED = """
+import numpy as np
+import mnist_accel as ma
+from mnist_accel.nn import Activation, Linear, Loss, Network
+from tests.support.emulated_backend import EmulatedBackend
+
+(x, t), _ = ma.load_mnist(dataset="digits")
+backend = {backend}
+
+
+def losses(*, compiled):
+    network = Network(
+        [Linear(16), Activation("elu"), Linear(10)],
+        Loss("squared_hinge"),
+        input_shape=(784,),
+        backend=backend,
+    )
+    trainer = ma.Trainer(network, "adadelta", batch_size={batch}, compiled=compiled)
+    assert (trainer.compiled is not None) == compiled, trainer.not_compiled
+    return trainer.fit(x[:{images}], t[:{images}], epochs=1).losses
+
+
+np.testing.assert_allclose(losses(compiled=True), losses(compiled=False), rtol=1e-4)
+"""
+
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -55,6 +81,11 @@ def test_an_example_runs(section: str, copy: Path) -> None:
     if needed and importlib.util.find_spec(needed) is None:
         pytest.skip(f"{needed} is not installed")
     run(EXAMPLES[section].script, copy)
+
+
+@pytest.mark.slow
+def test_additions_are_compiled_on_numba(copy: Path) -> None:
+    run(COMPILED.format(backend='ma.get_backend("numba")', images=320, batch=32), copy)
 
 
 def test_an_edit_without_its_context_is_refused(tmp_path: Path) -> None:
