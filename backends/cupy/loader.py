@@ -1,37 +1,36 @@
-"""Compiles the kernels of this folder when they are first needed."""
+"""Compiles the CUDA kernels when they are first needed."""
 
 import functools
 import importlib.resources
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from backends.operations.common import Array
+from backends.cupy.kernel import Kernel
+from backends.cupy.signature import parameters
 
 Constant: TypeAlias = str | int
 
-# Without fast mathematics: quotients and roots are rounded properly, the smallest numbers are kept,
-# and NaN stays NaN. But NVRTC fuses products with sums unless it is told not to, so a kernel rounds
-# less often than the composed operation does: the two agree but for the last bits.
+# NVRTC's defaults are kept: no fast math, so divisions and square roots round correctly, denormals
+# are not flushed and NaN propagates. NVRTC contracts a * b + c to one fused multiply-add, so
+# results may differ from the composed operations in the last bits.
 OPTIONS = ("-std=c++17",)
-TOGETHER = frozenset({"small_batches"})  # files whose blocks wait for each other
 REAL = {"float32": "float", "float64": "double"}
-NULL = np.uint64(0)  # the address that stands for an array that is left out
-_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+WARP_SIZE = 32
+_INCLUDE = re.compile(r'^#include "([\w/]+\.cuh)"$', re.MULTILINE)
+_PRAGMA_ONCE = re.compile(r"^#pragma once$", re.MULTILINE)
 
 
 class KernelCompileError(RuntimeError):
-    """A kernel could not be compiled; the message has its name, options and compiler's words."""
+    """A kernel does not compile. The message has its name, the options and the compiler's log."""
 
 
 class Kernels:
-    """The kernels, compiled once for each set of options.
+    """The compiled kernels, one for each combination of file, name and options.
 
     Args:
-        cupy: CuPy, whose `RawModule` compiles and keeps what is compiled on the disk.
+        cupy: the module `cupy`. Its `RawModule` compiles, and caches the result on disk.
     """
 
     def __init__(self, cupy: Any) -> None:
@@ -40,24 +39,35 @@ class Kernels:
         self._kernels: dict[tuple[str, str, tuple[str, ...]], Kernel] = {}
         self._lock = threading.Lock()
 
-    def get(self, file: str, name: str, *, dtype: str, **constants: Constant) -> "Kernel":
-        """Return a kernel.
+    def get(
+        self,
+        file: str,
+        name: str,
+        constants: Mapping[str, Constant],
+        *,
+        dtype: str,
+        cooperative: bool = False,
+    ) -> Kernel:
+        """Return a kernel; compile it at the first call.
 
         Args:
-            file: name of its file without the ending, such as "convolution".
-            name: of the kernel in that file.
-            dtype: of its numbers, "float32" or "float64".
-            constants: what the head of the file lists as options.
+            file: path of its file in `kernels/` without the ending, such as "convolution".
+            name: name of the kernel in that file.
+            constants: values of the options that the head of the file lists.
+            dtype: "float32" or "float64", the type of its real numbers.
+            cooperative: whether all blocks of a launch must be resident together.
 
         Raises:
-            KernelCompileError: the compiler refuses it.
+            KernelCompileError: the kernel does not compile.
         """
         options = options_for(dtype, **constants)
         key = (file, name, options)
         with self._lock:
             if key not in self._kernels:
-                is_cooperative = file in TOGETHER and "CLUSTER" not in constants
-                self._kernels[key] = Kernel(self._function(*key), dtype, is_cooperative)
+                function = self._function(file, name, options)
+                macros = {"REAL": REAL[dtype], **constants}
+                declared = parameters(source(file), name, macros)
+                self._kernels[key] = Kernel(name, function, declared, is_cooperative=cooperative)
             return self._kernels[key]
 
     def _function(self, file: str, name: str, options: tuple[str, ...]) -> Any:
@@ -70,82 +80,45 @@ class Kernels:
         except self._cupy.cuda.compiler.CompileException as error:
             raise KernelCompileError(
                 f"the kernel {name} of backends/cupy/kernels/{file}.cu does not compile with "
-                f"{' '.join(options)}; `mnist-accel doctor` says whether CUDA and CuPy fit each "
-                f"other. The compiler says:\n{error}"
+                f"{' '.join(options)}; run `mnist-accel doctor` to check that the versions of CUDA "
+                f"and CuPy match. The compiler's log:\n{error}"
             ) from error
 
 
-class Kernel:
-    """A compiled kernel, which takes numbers of Python in the sizes that it expects.
-
-    Args:
-        function: as CuPy launches it: a Python int would arrive as 8 bytes, a float as a double.
-        dtype: of its floating-point numbers.
-        is_cooperative: all blocks of a launch run at the same time.
-    """
-
-    def __init__(self, function: Any, dtype: str, is_cooperative: bool = False) -> None:
-        self._launch = cooperative(function) if is_cooperative else function
-        self._real = np.dtype(dtype).type
-
-    def __call__(self, grid: Sequence[int], block: Sequence[int], *arguments: Any) -> None:
-        """Launch the kernel, unless there is nothing to do.
-
-        Args:
-            grid: numbers of blocks.
-            block: numbers of threads of a block.
-            arguments: arrays in C order, None for one that is left out, int for `int`, float for
-                `real`, and numbers of NumPy as they are.
-        """
-        if all(grid):
-            self._launch(tuple(grid), tuple(block), tuple(map(self._as_argument, arguments)))
-
-    def _as_argument(self, value: Array | float | None) -> Any:
-        if value is None:
-            return NULL
-        if isinstance(value, bool | int):
-            return np.int32(value)
-        return self._real(value) if isinstance(value, float) else value
-
-
-def cooperative(function: Any) -> Callable[..., None]:
-    """Return what launches a kernel of CuPy, with the same arguments, all blocks at the same time.
-
-    A module of CuPy that is told to be cooperative is linked with CUDA's device runtime, which our
-    kernels have no use for, and which is not found everywhere. The launch is all it takes.
-    """
-
-    def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-        # Looked up here, because CuPy has a function for each GPU.
-        function.kernel(grid, block, arguments, enable_cooperative_groups=True)
-
-    return launch
-
-
 def options_for(dtype: str, **constants: Constant) -> tuple[str, ...]:
-    """Return the compiler's options for kernels of a dtype and constants."""
-    values = {"REAL": REAL[dtype], **constants}
+    """Return the options of the compiler for a dtype and values of macros."""
+    values = {"REAL": REAL[dtype], "WARP_SIZE": WARP_SIZE, **constants}
     return (*OPTIONS, *(f"-D{name}={value}" for name, value in values.items()))
 
 
 @functools.cache
 def source(file: str) -> str:
-    """Return a file of this folder with what it includes in place."""
+    """Return a file of `kernels/`, given without its ending, with all headers in place."""
     return with_includes(_read(f"{file}.cu"), f"{file}.cu")
 
 
 def with_includes(text: str, name: str) -> str:
-    """Return a source with the headers of this folder in place, which CuPy's cache then knows.
+    """Return a source with the headers of `kernels/` in place, each included once.
+
+    CuPy's cache of compiled kernels compares sources, but not the headers that they include.
 
     Args:
         text: the source.
-        name: of its file, for the compiler's messages.
+        name: its file name, for messages of the compiler.
     """
+    return _expand(text, name, included=set())
 
+
+def _expand(text: str, name: str, included: set[str]) -> str:
     def include(match: re.Match[str]) -> str:
+        header = match[1]
+        if header in included:
+            return ""
+        included.add(header)
         line = text.count("\n", 0, match.start()) + 2
-        return f'#line 1 "{match[1]}"\n{_read(match[1])}\n#line {line} "{name}"'
+        return f'{_expand(_read(header), header, included)}\n#line {line} "{name}"'
 
+    text = _PRAGMA_ONCE.sub("", text)
     return f'#line 1 "{name}"\n{_INCLUDE.sub(include, text)}'
 
 

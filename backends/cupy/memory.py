@@ -1,4 +1,4 @@
-"""What is said where the GPU has no room."""
+"""Error messages for allocations that do not fit the memory of the GPU."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -8,29 +8,30 @@ from typing import Any
 
 @contextmanager
 def memory_errors(
-    cupy: Any, wanted: str = "", advice: Callable[[int], str] = lambda free: ""
+    cupy: Any, needed: str = "", advice: Callable[[int], str] = lambda free: ""
 ) -> Iterator[None]:
-    """Have an error of CuPy's say what was wanted and what is free.
+    """Convert CuPy's out-of-memory errors to `MemoryError`s that name what was needed.
 
     Args:
-        cupy: CuPy.
-        wanted: such as "the data set needs 47 MB"; if empty, what CuPy says of the last array.
-        advice: returns, of so many free bytes, what else there is to say.
+        cupy: the module `cupy`.
+        needed: beginning of the message, such as "the data set needs 47 MB"; if empty, the message
+            of CuPy, which has the size of the last array.
+        advice: returns the end of the message for a number of free bytes.
 
     Raises:
-        MemoryError: there was no room for what is done within.
+        MemoryError: an allocation inside the context does not fit.
     """
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
-        traceback.clear_frames(error.__traceback__)  # they hold what could be allocated
+        traceback.clear_frames(error.__traceback__)  # their local variables hold device memory
         free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
-        wanted = wanted or str(error).rstrip(".")
+        needed = needed or str(error).rstrip(".")
         raise MemoryError(
-            f"{wanted} on the GPU, of which {megabytes(free)} are free{advice(free)}"
+            f"{needed} on the GPU, of which {megabytes(free)} are free{advice(free)}"
         ) from error
 
 
 def megabytes(count: int) -> str:
-    """Return a number of bytes as people read it."""
+    """Return a number of bytes in MB, as text."""
     return f"{count / 1e6:.0f} MB"

@@ -7,7 +7,7 @@ PyTorch, except for the learning rate of SGD: 0.01 here, 0.001 there.
 To add an optimizer, write one class here and add it to `OPTIMIZERS`. Every backend can then compute
 it, and the command line and checkpoints accept its name. Training with it runs eagerly until a
 compiled backend has a kernel for its `kind`: one case in `backends/numba/kernels/updates.py`, one
-in `backends/cupy/kernels/rules.cuh`.
+in `backends/cupy/kernels/update_rules.cuh`.
 """
 
 from abc import ABC, abstractmethod

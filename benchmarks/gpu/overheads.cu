@@ -1,9 +1,9 @@
 // Kernels of the benchmark overheads.py. Each does one thing, so that its time can be attributed.
 //
 // Options: -DCHAINS, number of independent sums per thread of `multiply_add`; -DCLUSTER and -DBLOCKS
-// as in grid.cuh.
+// as in grid_barrier.cuh.
 #include "common.cuh"
-#include "grid.cuh"
+#include "persistent/grid_barrier.cuh"
 
 // At most 16 registers.
 extern "C" __global__ void empty() {}
@@ -11,8 +11,8 @@ extern "C" __global__ void empty() {}
 // Grid: blocks that run concurrently, or one cluster of BLOCKS blocks. All blocks wait for each other
 // `rounds` times.
 // At most 32 registers.
-extern "C" __global__ void TOGETHER barrier(int rounds, unsigned* counters) {
-  for (int round = 0; round < rounds; round++) wait_for_grid(counters);
+extern "C" __global__ void CLUSTER_DIMS barrier(int rounds, unsigned* counters) {
+  for (int round = 0; round < rounds; round++) grid_barrier_wait(counters);
 }
 
 // Grid: any. Copies `count` numbers of 8 bytes; each thread takes every n-th, with n threads in the grid.

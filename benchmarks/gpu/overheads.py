@@ -20,8 +20,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from backends.cupy.launch import persistent
-from backends.cupy.loader import Constant, cooperative, options_for, with_includes
+from backends.cupy.kernel import cooperative
+from backends.cupy.launch import persistent_mlp
+from backends.cupy.loader import Constant, options_for, with_includes
 from mnist_accel.util.files import write_atomically
 
 FILE = Path(__file__).with_name("overheads.cu")
@@ -153,14 +154,14 @@ def _barriers(
 ) -> Iterator[Measurement]:
     """Yield the time of a grid barrier and, if the GPU has clusters, of a cluster barrier."""
     barrier = cooperative(kernel(cupy, "barrier"))
-    for blocks in dict.fromkeys((persistent.BLOCKS, multiprocessors)):
+    for blocks in dict.fromkeys((persistent_mlp.BLOCKS, multiprocessors)):
         value = _barrier_us(cupy, gpu_s, barrier, blocks, rounds)
         yield Measurement(f"grid barrier of {blocks} blocks", value, "µs")
-    constants = persistent.together(int(cupy.cuda.Device().compute_capability))
+    constants = persistent_mlp.cluster_constants(int(cupy.cuda.Device().compute_capability))
     if constants:
-        barrier = kernel(cupy, "barrier", BLOCKS=persistent.BLOCKS, **constants)
-        value = _barrier_us(cupy, gpu_s, barrier, persistent.BLOCKS, rounds)
-        yield Measurement(f"cluster barrier of {persistent.BLOCKS} blocks", value, "µs")
+        barrier = kernel(cupy, "barrier", BLOCKS=persistent_mlp.BLOCKS, **constants)
+        value = _barrier_us(cupy, gpu_s, barrier, persistent_mlp.BLOCKS, rounds)
+        yield Measurement(f"cluster barrier of {persistent_mlp.BLOCKS} blocks", value, "µs")
 
 
 def _barrier_us(

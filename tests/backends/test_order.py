@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.cupy.launch.launches import Launches
+from backends.cupy.launch.images import image_order
+from backends.cupy.launch.launcher import Launcher
 from backends.cupy.loader import Kernels
 from backends.order import ROUNDS, Order
 from mnist_accel.data.batches import BatchSampler
@@ -126,7 +127,8 @@ def test_kernel_computes_the_same_rows_as_numpy(kind, keys, examples, first, cou
     first = min(first, examples - 1)
     count = min(count, examples - first)
     rows = np.full(count + 1, -7, np.int32)
-    Launches(Kernels(EmulatedCupy(Emulator())), "float32").order(order, first, rows[:-1])
+    launcher = Launcher(Kernels(EmulatedCupy(Emulator())), "float32")
+    image_order(launcher, order, first, rows[:-1])
     assert np.array_equal(rows[:-1], order.rows(first, first + count))
     assert rows[-1] == -7
 
@@ -149,6 +151,7 @@ def test_invalid_orders_are_refused(examples, kind, keys, message):
 def test_positions_outside_the_order_are_refused():
     with pytest.raises(ValueError, match="positions 0 to 10, got 3 to 11"):
         epoch(0, examples=10).rows(3, 11)
+    launcher = Launcher(Kernels(None), "float32")
     with pytest.raises(ValueError, match="got -1 to 3"):
-        Launches(Kernels(None), "float32").order(epoch(0, examples=10), -1, np.empty(4, np.int32))
+        image_order(launcher, epoch(0, examples=10), -1, np.empty(4, np.int32))
     assert len(epoch(0, examples=10, kind="replacement").rows(3, 100)) == 97

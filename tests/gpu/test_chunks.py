@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backends import Backend
-from backends.cupy import epoch as cupy_epoch
+from backends.cupy import graph
 from backends.cupy import workspace as cupy_workspace
 from mnist_accel.data import Dataset
 from mnist_accel.nn import layers, losses
@@ -40,8 +40,8 @@ def test_lengths_of_chunks_and_graphs_do_not_change_a_bit(
 ) -> None:
     expected = train(backend, mnist)
     for chunk_steps, graph_steps in ((3, 2), (1, 1), (100, 5)):
-        monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", chunk_steps)
-        monkeypatch.setattr(cupy_epoch, "STEPS_A_GRAPH", graph_steps)
+        monkeypatch.setattr(cupy_workspace, "MAX_STEPS_PER_CHUNK", chunk_steps)
+        monkeypatch.setattr(graph, "STEPS_PER_GRAPH", graph_steps)
         assert_same_bits(train(backend, mnist), expected)
 
 
@@ -57,7 +57,7 @@ def test_full_length_graphs_and_single_steps_match_eager_training(
             "two-layer", backend=backend, seed=3, dtype="float64", hidden_sizes=(7,)
         )
         trainer = Trainer(model, "adam", batch_size=batch_size, seed=5, compiled=compiled)
-        history = trainer.fit(*data, iterations=2 * cupy_epoch.STEPS_A_GRAPH + 9)
+        history = trainer.fit(*data, iterations=2 * graph.STEPS_PER_GRAPH + 9)
         results.append([history.losses, *model.state_dict().values()])
     for got, want in zip(*results, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-9)

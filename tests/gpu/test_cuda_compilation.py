@@ -14,8 +14,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from backends.cupy.launch import fused_classifier as head
-from backends.cupy.launch import launches, persistent
+from backends.cupy.launch import convolution, fused_classifier, persistent_mlp
+from backends.cupy.launch.tiles import LARGE, SMALL
 from backends.cupy.loader import Kernels, options_for, source
 from benchmarks.gpu import overheads
 from mnist_accel.nn import layers, losses, optimizers
@@ -29,77 +29,102 @@ from tests.support.emulated_backend import EmulatedBackend
 
 FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
 BUDGET = re.compile(r"// At most (\d+) registers\.\n" + KERNEL.pattern)
-FILES = sorted(path.stem for path in FOLDER.glob("*.cu"))
+FILES = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.cu"))
 Constants = dict[str, str | int]
 Options = tuple[str, ...]
-DIGITS: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10}
-LATER: Constants = {"CAPTURED": 1}  # a stage of a graph step
-FIRST: Constants = {"PIXEL": "uint8", **LATER}  # the first stage, which reads the data set
-SMALL: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10}
+PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "THREADS": 512}
+PERSISTENT_MLP: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10, "THREADS": 256}
+CLASSIFIER: Constants = {"MAX_LAYERS": 16, "PIXEL_TILE": 2}
+LOSSES = ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY", "QUADRATIC")
 # Variants that no recipe launches. They are compiled for one architecture only; the variants that
 # recipes launch are compiled for all.
 OTHERS: dict[str, list[Constants]] = {
-    "activations": [{"ACTIVATION": "TANH", **FIRST}],
+    "activations": [{"ACTIVATION": "TANH", "GATHER": 1, "INPUT": "uint8"}],
     "batches": [{"PIXEL": "float"}],
     "convolution": [
         {
             "KERNEL_SIZE": size,
-            "FILTERS": filters,
-            "POOL": 1,
+            "FILTERS_PER_THREAD": filters,
+            "POOL": 2,
             "ACTIVATION": "TANH",
-            "PIXEL": "float",
-            **LATER,
+            "GATHER": 1,
+            "INPUT": "float",
+            "THREADS": 256,
         }
         for size, filters in ((7, 2), (3, 4), (32, 1))
     ],
     "convolution_gradients": [
-        {"KERNEL_SIZE": size, "CHANNELS": channels, "PATCH": patch, "POOL": 1, **LATER}
-        for size, channels, patch in ((7, 8, 5), (3, 4, 3), (32, 1, 5))
+        {
+            "KERNEL_SIZE": size,
+            "CHANNELS_PER_THREAD": channels,
+            "FILTER_TILE": filter_tile,
+            "POOL": 2,
+            "PIXEL_TILE": 2,
+            "THREADS": 256,
+        }
+        for size, channels, filter_tile in ((7, 8, 5), (3, 4, 3), (32, 1, 5))
     ],
-    "descend": [
-        {"RULE": "MOMENTUM", "PATCH": 1, "SIDE": 8, "PIXEL": "float", **LATER},
-        {"RULE": "ADAGRAD", "PATCH": 2, "SIDE": 4, **FIRST},
-        {"RULE": "RMSPROP", "PATCH": 4, "SIDE": 8, **FIRST},
-        {"RULE": "ADAM", "PATCH": 5, "SIDE": 8, **FIRST},
-    ],
-    "head": [
+    "fused_classifier": [
         {
             "LOSS": "BINARY_CROSS_ENTROPY",
-            "IMAGES": images,
+            "IMAGES_PER_BLOCK": images,
             "KERNEL_SIZE": size,
-            "CHANNELS": channels,
-            **LATER,
+            "CHANNELS_PER_THREAD": channels,
+            "MAX_THREADS": 512,
+            **CLASSIFIER,
         }
         for images, size, channels in ((1, 3, 8), (2, 5, 6), (4, 0, 1), (8, 7, 8))
     ]
-    + [{"LOSS": "QUADRATIC", "IMAGES": 32, "SIDE": 8, "KERNEL_SIZE": 0, "CHANNELS": 1, **LATER}],
-    "linear": [{"ACTIVATION": "TANH", "SIDE": side, "PIXEL": "float", **LATER} for side in (4, 8)],
-    "losses": [{"LABEL": "int32", **LATER}],
-    "one_by_one": [
+    + [
+        {
+            "LOSS": "QUADRATIC",
+            "IMAGES_PER_BLOCK": 32,
+            "KERNEL_SIZE": 0,
+            "CHANNELS_PER_THREAD": 1,
+            "MAX_THREADS": LARGE.threads,
+            **CLASSIFIER,
+            **LARGE.constants,
+        }
+    ],
+    "linear": [
+        {"ACTIVATION": "TANH", "GATHER": 1, "INPUT": "float", **tile.constants}
+        for tile in (SMALL, LARGE)
+    ],
+    "losses": [{"LOSS": loss, "LABEL": "int32"} for loss in LOSSES],
+    "order": [{"ORDER": kind, "ROUNDS": 6} for kind in ("REPLACEMENT", "FULL")],
+    "persistent/persistent_cnn": [
         {
             "PIXEL": "float",
             "KERNEL_SIZE": 5,
             "FILTERS": 9,
             "ACTIVATION": "TANH",
             "LOSS": loss,
-            **DIGITS,
+            **PERSISTENT_CNN,
         }
-        for loss in ("BINARY_CROSS_ENTROPY", "QUADRATIC")
+        for loss in LOSSES[1:]
     ],
-    "order": [{"ORDER": "REPLACEMENT"}, {"ORDER": "FULL"}],
-    "pooling": [{"MASK": "int64", **LATER}],
-    "small_batches": [
-        {"PIXEL": "float", "HIDDEN": 50, "ACTIVATION": "RELU", "LOSS": loss, **SMALL}
-        for loss in ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY")
+    "persistent/persistent_mlp": [
+        {"PIXEL": "float", "HIDDEN": 50, "ACTIVATION": "RELU", "LOSS": loss, **PERSISTENT_MLP}
+        for loss in LOSSES[:2]
+    ],
+    "pooling": [{"MASK": "int64"}],
+    "wgrad_update": [
+        {"RULE": rule, "FILTER_TILE": size, "PIXEL": pixel, "MAX_LAYERS": 16, **tile.constants}
+        for rule, size, tile, pixel in (
+            ("MOMENTUM", 1, LARGE, "float"),
+            ("ADAGRAD", 2, SMALL, "uint8"),
+            ("RMSPROP", 4, LARGE, "uint8"),
+            ("ADAM", 5, LARGE, "uint8"),
+        )
     ],
 }
 # The only file that no recipe launches.
-NO_RECIPE = {"activations": {options_for("float32", ACTIVATION="SIGMOID")}}
+NO_RECIPE = {"activations": {options_for("float32", ACTIVATION="SIGMOID", GATHER=0, INPUT="float")}}
 
 
 # Numbers of blocks and threads that a launch aims for. With the small numbers each thread does as
 # much work as with batches of thousands of images.
-DEFAULT_SIZES = head.WANTED_BLOCKS, launches.WANTED_THREADS
+DEFAULT_SIZES = fused_classifier.TARGET_BLOCKS, convolution.TARGET_THREADS
 SIZES_OF_LARGE_BATCHES = 2, 1
 
 
@@ -127,8 +152,8 @@ def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Op
         patch.setattr(Kernels, "_function", record)
         patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # no kernel fills the memory
         for (blocks, threads), name in itertools.product(sizes, RECIPES):
-            patch.setattr(head, "WANTED_BLOCKS", blocks)
-            patch.setattr(launches, "WANTED_THREADS", threads)
+            patch.setattr(fused_classifier, "TARGET_BLOCKS", blocks)
+            patch.setattr(convolution, "TARGET_THREADS", threads)
             own = RECIPES[name].batch_size or 60_000
             for batch_size in {own, max(own, 17)}:  # above 16, no kernel is persistent
                 launch(name, batch_size, compiled=True)
@@ -141,9 +166,9 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
 
 def test_only_full_batch_training_uses_large_tiles() -> None:
     """`fcnn` trains with all images at once; the other recipes use small tiles."""
-    for file, expected in (("linear", {4, 8}), ("head", {8}), ("descend", {4, 8})):
+    for file, expected in (("linear", {4, 8}), ("fused_classifier", {8}), ("wgrad_update", {4, 8})):
         options = set().union(*launched(DEFAULT_SIZES)[file])
-        assert {side for side in (4, 8) if f"-DSIDE={side}" in options} == expected
+        assert {side for side in (4, 8) if f"-DTHREAD_TILE={side}" in options} == expected
 
 
 def test_recipes_launch_kernels_of_every_file() -> None:
@@ -182,14 +207,14 @@ def architecture(request: pytest.FixtureRequest) -> int:
 def test_kernels_of_recipes_fit_every_architecture(file: str, architecture: int) -> None:
     """With the batch size of the recipe and with small ones; on sm_90 also with large ones."""
     sizes = (DEFAULT_SIZES, SIZES_OF_LARGE_BATCHES) if architecture == 90 else (DEFAULT_SIZES,)
-    clusters = bool(persistent.together(architecture))
+    clusters = bool(persistent_mlp.cluster_constants(architecture))
     for options in launched(*sizes, clusters=clusters)[file]:
         assert_fits(source(file), options, architecture)
 
 
 @needs_nvrtc
 def test_kernels_of_the_overheads_benchmark_fit_every_architecture(architecture: int) -> None:
-    clusters = persistent.together(architecture)
+    clusters = persistent_mlp.cluster_constants(architecture)
     options = options_for("float32", CHAINS=overheads.CHAINS, BLOCKS=8, **clusters)
     assert_fits(overheads.source(), options, architecture)
 
@@ -214,7 +239,7 @@ def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     wider = [
         tuple(option.replace("=float", "=double") for option in options)
         for options in launched(SIZES_OF_LARGE_BATCHES)[file]  # they use the most registers
-        if "-DSIDE=8" not in options  # large tiles exist only in float32
+        if "-DTHREAD_TILE=8" not in options  # large tiles exist only in float32
     ]
     assert wider
     for options in wider:
@@ -231,12 +256,12 @@ def test_largest_persistent_mlp_fits_the_shared_memory() -> None:
         loss = losses.SoftmaxCrossEntropy()
         model = Network(stack, loss, input_shape=(784,), backend=EmulatedBackend())
         program = model.training_program(optimizers.SGD())
-        return persistent.small_batches(program, capability=90, multiprocessors=132)
+        return persistent_mlp.constants_for(program, capability=90, multiprocessors=132)
 
     largest = max(hidden for hidden in range(30, 200) if constants(hidden))
     found = constants(largest)
     assert found is not None
-    code, more = source("small_batches"), {**found, "HIDDEN": largest + 4}
+    code, more = source("persistent/persistent_mlp"), {**found, "HIDDEN": largest + 4}
     nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **found), architecture=90)
     with pytest.raises(nvrtc.CompilerError, match=r"5\d{4} bytes smem"):
         nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **more), architecture=90)

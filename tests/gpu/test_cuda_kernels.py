@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from backends import SGD, Backend
-from backends.cupy.launch import launches
-from backends.cupy.launch import wgrad_update as descent
-from backends.cupy.launch.launches import MOST_KERNEL_SIZE
+from backends.cupy.launch import convolution, wgrad_update
+from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
 from backends.cupy.loader import KernelCompileError, Kernels, source
 from tests.support.closeness import assert_same_bits
 from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
@@ -57,7 +56,7 @@ def test_calls_without_a_kernel_use_the_composed_default(emulated: EmulatedBacke
         if not expected_launches(example):
             call(example, emulated)
     x, weight = np.ones((1, 1, 40, 40)), np.ones((1, 1, 33, 33))
-    assert weight.shape[2] > MOST_KERNEL_SIZE
+    assert weight.shape[2] > MAX_KERNEL_SIZE
     y = emulated.conv2d(x, weight, None, stride=1, padding=0)
     np.testing.assert_array_equal(y, np.full((1, 1, 8, 8), 33.0**2))
     wide = np.ones((2, 8))  # every second column of it is not contiguous
@@ -112,8 +111,8 @@ def test_division_of_convolutions_does_not_change_results(
     y = emulated.conv2d(x, weight, bias, **settings)
     dy = rng.standard_normal(y.shape)
     expected = y, *emulated.conv2d_backward(dy, x, weight, **settings, need_dx=True)
-    monkeypatch.setattr(launches, "WANTED_THREADS", 1)
-    monkeypatch.setattr(descent, "FEWEST_TERMS", 100)
+    monkeypatch.setattr(convolution, "TARGET_THREADS", 1)
+    monkeypatch.setattr(wgrad_update, "MIN_TERMS", 100)
     emulated.emulator.launched.clear()
     got = emulated.conv2d(x, weight, bias, **settings)
     assert_same_bits([got], expected[:1])
@@ -135,18 +134,18 @@ def test_operations_without_a_kernel_compile_nothing(monkeypatch: pytest.MonkeyP
 
 def test_kernel_is_compiled_once_per_set_of_options() -> None:
     kernels = Kernels(EmulatedCupy(Emulator()))
-    first = kernels.get("updates", "update", dtype="float32", RULE="SGD")
-    assert kernels.get("updates", "update", dtype="float32", RULE="SGD") is first
-    assert kernels.get("updates", "update", dtype="float64", RULE="SGD") is not first
+    first = kernels.get("updates", "update", {"RULE": "SGD"}, dtype="float32")
+    assert kernels.get("updates", "update", {"RULE": "SGD"}, dtype="float32") is first
+    assert kernels.get("updates", "update", {"RULE": "SGD"}, dtype="float64") is not first
 
 
 def test_compile_error_names_kernel_file_and_options() -> None:
     kernels = Kernels(EmulatedCupy(Emulator()))
     with pytest.raises(KernelCompileError) as caught:
-        kernels.get("batches", "gather_batch", dtype="float32", PIXEL="half_a_byte")
+        kernels.get("batches", "gather_batch", {"PIXEL": "half_a_byte"}, dtype="float32")
     message = str(caught.value)
     assert "the kernel gather_batch of backends/cupy/kernels/batches.cu" in message
-    assert "-DREAL=float -DPIXEL=half_a_byte" in message
+    assert "-DREAL=float -DWARP_SIZE=32 -DPIXEL=half_a_byte" in message
     assert "mnist-accel doctor" in message
     assert "batches.cu:" in message  # the location in the log of the compiler
 

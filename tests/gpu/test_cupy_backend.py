@@ -12,10 +12,16 @@ import pytest
 
 from backends import get_backend
 from backends.cupy.backend import CupyBackend
-from backends.cupy.launch import wgrad_update as descent
-from backends.cupy.launch.fused_classifier import Head, HeadLayer
+from backends.cupy.launch.fused_classifier import ClassifierLayer
 from backends.cupy.launch.tiles import SMALL
-from backends.cupy.launch.wgrad_update import Layer, cut_linear
+from backends.cupy.launch.wgrad_update import (
+    MAX_LAYERS,
+    WgradLayer,
+    layer_structs,
+    split_linear,
+)
+from backends.cupy.loader import source
+from backends.cupy.signature import parameters
 from mnist_accel.nn.parameters import ParameterVector
 
 ROOT = Path(__file__).parents[2]
@@ -132,24 +138,28 @@ def test_cupy_accepts_cooperative_launches_by_keyword(cupy):
     assert "TypeError" not in result.stdout
 
 
-@pytest.mark.parametrize("kernel", ["descend", "head"])
+@pytest.mark.parametrize("kernel", ["wgrad_update", "fused_classifier"])
 def test_cupy_passes_structures_by_value(cupy, kernel):
     """A launch packs a structured NumPy array with one element as this test does, without a GPU."""
     array = cupy_array_at(cupy, 640)
-    cut = cut_linear(784, 10, 17, tile=SMALL)
-    if kernel == "descend":
-        layer = Layer(None, array, None, cut, None, None, 3, None, 784, 10)
-        argument = descent.as_argument([layer])
+    options = {"REAL": "float", "PIXEL": "uint8", "MAX_LAYERS": MAX_LAYERS}
+    struct = parameters(source(kernel), kernel, options)["layers"]
+    if kernel == "wgrad_update":
+        split = split_linear(784, 10, 17, tile=SMALL)
+        layer = WgradLayer(None, array, None, split, None, None, 3, None, 784, 10)
+        argument = struct.argument({"layers": layer_structs([layer]), "count": 1})
     else:
-        layers = [HeadLayer(array, None, 3, None, 784, 10, "relu")]
-        argument = Head("float32", 17, layers, []).as_argument()
+        layers = [ClassifierLayer(array, None, 3, -1, 784, 10, "relu")]
+        argument = struct.argument(
+            {"linear": layers, "convolutions": [], "linear_count": 1, "convolution_count": 0}
+        )
     assert (argument.size, argument.flags.c_contiguous) == (1, True)
     packed = cupy.cuda.function.CNumpyArray(argument)
     words = (ctypes.c_uint64 * (packed.__sizeof__() // 8)).from_address(id(packed))
     assert argument.ctypes.data in list(words)  # CuPy 13 offers no other access
     first = np.frombuffer(ctypes.string_at(argument.ctypes.data, argument.nbytes), "uint64")[:2]
-    # x and dy of descend.cu, x and dx of head.cu
-    assert first.tolist() == ([0, 640] if kernel == "descend" else [640, 0])
+    # The first members: x and dy of a WgradLayer, x and dx of a ClassifierLayer.
+    assert first.tolist() == ([0, 640] if kernel == "wgrad_update" else [640, 0])
 
 
 def cupy_array_at(cupy, address):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.emulated
 def test_error_for_a_large_batch_names_a_batch_size_that_fits(
     mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cupy_workspace, "MOST_ROWS_A_SECTION", 10_000)
+    monkeypatch.setattr(cupy_workspace, "MAX_ROWS_PER_CHUNK", 10_000)
     backend = EmulatedBackend(memory_bytes=2_800_000)
     model = make_network("an activation first", backend, "float32")
     trainer = Trainer(model, "sgd", batch_size=900)

@@ -97,7 +97,7 @@ def test_fused_classifier_backpropagates_through_several_convolutions(
     models = twin_networks(stack, (1, 8, 8), backend)
     data = centers(mnist, 7)
     assert_few_steps_match_eager(models, data, optimizers.SGD(lr=0.05), batch_size=4)
-    assert "head" in backend.emulator.launched
+    assert "fused_classifier" in backend.emulator.launched
 
 
 @pytest.mark.parametrize("batch_size", [3, 1], ids=["graph steps", "persistent kernel"])
@@ -193,7 +193,7 @@ def test_every_loss_matches_after_a_linear_layer(
         backend.emulator.launched.clear()
     assert_few_steps_match_eager(models, data, optimizers.Adam(lr=0.01), batch_size=8)
     if isinstance(backend, EmulatedBackend):
-        assert "head" in backend.emulator.launched
+        assert "fused_classifier" in backend.emulator.launched
 
 
 def test_more_than_32_classes_use_a_separate_loss_kernel(
@@ -204,7 +204,7 @@ def test_more_than_32_classes_use_a_separate_loss_kernel(
     data = mnist.x_train[:9], mnist.t_train[:9]
     emulated.emulator.launched.clear()
     assert_few_steps_match_eager(models, data, optimizers.Adam(), batch_size=4)
-    assert "head" not in emulated.emulator.launched
+    assert "fused_classifier" not in emulated.emulator.launched
 
 
 @emulated_and_cupy

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.cupy.loader import cooperative
+from backends.cupy.kernel import cooperative
 from benchmarks.gpu import overheads
 from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
 from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder

@@ -49,7 +49,7 @@ def test_persistent_cnn_needs_no_other_kernel(
     emulated: EmulatedBackend, mnist: Dataset, name: str
 ) -> None:
     trainer = Trainer(small_cnn(emulated, **VARIANTS[name]), optimizers.SGD(), batch_size=1)
-    assert kernels_launched_by_step(trainer, mnist, images=4) == ["order", "train_one_by_one"]
+    assert kernels_launched_by_step(trainer, mnist, images=4) == ["order", "persistent_cnn"]
 
 
 def test_persistent_cnn_accepts_activations_and_float_images(
@@ -66,7 +66,7 @@ def test_thread_order_and_chunk_length_do_not_change_a_bit(
 ) -> None:
     results = []
     for device, chunk_steps in ((Emulator(), 1024), (Emulator(order, seed=2), 2)):
-        monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", chunk_steps)
+        monkeypatch.setattr(cupy_workspace, "MAX_STEPS_PER_CHUNK", chunk_steps)
         model = create_model("cnn", backend=EmulatedBackend(device))
         trainer = Trainer(model, "sgd", lr=0.01, batch_size=1)
         history = trainer.fit(mnist.x_train[:5], mnist.t_train[:5], epochs=2)
@@ -92,5 +92,5 @@ def test_unsupported_settings_use_graph_steps(
     settings = {"optimizer": optimizers.SGD(), "batch_size": 1, **options}
     trainer = Trainer(small_cnn(emulated, **changes), **settings)
     launched = set(kernels_launched_by_step(trainer, mnist, images=4))
-    assert {"conv2d", "head", "descend"} <= launched
-    assert "train_one_by_one" not in launched
+    assert {"conv2d", "fused_classifier", "wgrad_update"} <= launched
+    assert "persistent_cnn" not in launched

@@ -53,7 +53,7 @@ def test_persistent_mlp_matches_eager_training(
     if isinstance(backend, EmulatedBackend):
         backend.emulator.launched.clear()
         Trainer(models[0], "sgd", batch_size=16).fit(images, labels, iterations=1)
-        assert backend.emulator.launched == ["order", "train_small_batches"]
+        assert backend.emulator.launched == ["order", "persistent_mlp"]
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
@@ -63,7 +63,7 @@ def test_grid_and_cluster_give_the_same_bits_in_every_thread_order(
 ) -> None:
     results = []
     for device, chunk_steps in ((Emulator(), 1024), (Emulator(order, seed=2), 2)):
-        monkeypatch.setattr(cupy_workspace, "MOST_STEPS_A_SECTION", chunk_steps)
+        monkeypatch.setattr(cupy_workspace, "MAX_STEPS_PER_CHUNK", chunk_steps)
         backend = EmulatedBackend(device, capability="80" if chunk_steps == 1024 else capability)
         model = create_model("backprop", backend=backend)
         trainer = Trainer(model, "sgd", lr=3.0, batch_size=10)
@@ -90,7 +90,7 @@ def test_blocks_form_a_cluster_from_sm_90_on(
     Trainer(model, "sgd", batch_size=10).fit(mnist.x_train[:10], mnist.t_train[:10], iterations=1)
     assert launches == [
         ("order", False, 1),
-        ("train_small_batches", True, 1) if is_cluster else ("train_small_batches", False, 8),
+        ("persistent_mlp", True, 1) if is_cluster else ("persistent_mlp", False, 8),
     ]
 
 
@@ -102,8 +102,8 @@ def test_persistent_mlp_needs_a_multiprocessor_per_block(
     backend = EmulatedBackend(multiprocessors=multiprocessors)
     trainer = Trainer(small_mlp(backend), "sgd", batch_size=4)
     launched = kernels_launched_by_step(trainer, mnist, images=4)
-    assert ("train_small_batches" in launched) == is_persistent
-    assert ("descend" in launched) == (not is_persistent)
+    assert ("persistent_mlp" in launched) == is_persistent
+    assert ("wgrad_update" in launched) == (not is_persistent)
 
 
 @pytest.mark.parametrize(
@@ -121,5 +121,5 @@ def test_unsupported_settings_use_graph_steps(
     settings = {"optimizer": optimizers.SGD(), "batch_size": 4, **options}
     trainer = Trainer(small_mlp(emulated, **changes), **settings)
     launched = set(kernels_launched_by_step(trainer, mnist, images=17))
-    assert {"linear", "head", "descend"} <= launched
-    assert "train_small_batches" not in launched
+    assert {"linear", "fused_classifier", "wgrad_update"} <= launched
+    assert "persistent_mlp" not in launched

@@ -6,10 +6,8 @@ from typing import Any
 import pytest
 
 from backends import Backend
-from backends.cupy import workspace as cupy_workspace
-from backends.cupy.launch import fused_classifier as head
-from backends.cupy.launch import launches, tiles
-from backends.cupy.launch import wgrad_update as descent
+from backends.cupy import plan
+from backends.cupy.launch import convolution, fused_classifier, tiles, wgrad_update
 from backends.cupy.loader import Kernels
 from mnist_accel.data import Dataset
 from mnist_accel.nn import layers, optimizers
@@ -36,13 +34,13 @@ def test_split_k_weight_gradients_match_with_more_splits_than_images(
     """The last batch has 2 images for 7 splits, so some splits are empty."""
     splits = []
 
-    def spy(layers: Sequence[descent.Layer]) -> Any:
-        splits.extend(layer.cut.shares for layer in layers)
-        return as_argument(layers)
+    def spy(layers: Sequence[wgrad_update.WgradLayer]) -> Any:
+        splits.extend(layer.split.splits for layer in layers)
+        return layer_structs(layers)
 
-    as_argument = descent.as_argument
-    monkeypatch.setattr(descent, "FEWEST_TERMS", 1)
-    monkeypatch.setattr(descent, "as_argument", spy)
+    layer_structs = wgrad_update.layer_structs
+    monkeypatch.setattr(wgrad_update, "MIN_TERMS", 1)
+    monkeypatch.setattr(wgrad_update, "layer_structs", spy)
     backend = EmulatedBackend(Emulator(order, seed=3))
     models = small_convolutions(backend)
     assert_few_steps_match_eager(models, centers(mnist, 9), optimizers.Adam(), batch_size=7)
@@ -53,8 +51,8 @@ def test_filters_per_thread_do_not_change_a_bit(
     emulated: EmulatedBackend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
-    for threads in (launches.WANTED_THREADS, 1):
-        monkeypatch.setattr(launches, "WANTED_THREADS", threads)
+    for threads in (convolution.TARGET_THREADS, 1):
+        monkeypatch.setattr(convolution, "TARGET_THREADS", threads)
         model, _ = small_convolutions(emulated)
         trainer = Trainer(model, "adam", batch_size=5, seed=1)
         history = trainer.fit(*centers(mnist, 9), epochs=1)
@@ -67,8 +65,8 @@ def test_filters_per_thread_do_not_change_a_bit(
 def test_fused_classifier_matches_for_all_numbers_of_images_per_block(
     backend: Backend, mnist: Dataset, images_per_block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "WANTED_BLOCKS", 1)
-    monkeypatch.setattr(head, "MOST_IMAGES", images_per_block)
+    monkeypatch.setattr(fused_classifier, "TARGET_BLOCKS", 1)
+    monkeypatch.setattr(fused_classifier, "MAX_IMAGES_PER_BLOCK", images_per_block)
     launched = train_linear_layers(backend, mnist)
     if launched is not None:
         assert "linear_backward_x" not in launched
@@ -78,9 +76,9 @@ def test_fused_classifier_matches_for_all_numbers_of_images_per_block(
 def test_linear_layers_match_with_separate_launches(
     backend: Backend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "WANTED_BLOCKS", 1)
-    monkeypatch.setattr(head, "MOST_IMAGES", 1)
-    monkeypatch.setattr(cupy_workspace, "MOST_WEIGHTS", 0)
+    monkeypatch.setattr(fused_classifier, "TARGET_BLOCKS", 1)
+    monkeypatch.setattr(fused_classifier, "MAX_IMAGES_PER_BLOCK", 1)
+    monkeypatch.setattr(plan, "MAX_WEIGHTS", 0)
     launched = train_linear_layers(backend, mnist)
     if launched is not None:
         assert "linear_backward_x" in launched
@@ -111,10 +109,17 @@ CONVOLUTIONS = [L.Conv2d(2, 5), L.MaxPool2d(), L.Conv2d(3, 5), L.ReLU(), L.MaxPo
 @pytest.mark.parametrize(
     ("stack", "max_weights", "expected"),
     [
-        pytest.param(WIDE, 0, {"linear", "linear_backward_x", "descend"}, id="separate launches"),
-        pytest.param(WIDE, 1 << 16, {"linear", "head", "descend"}, id="fused classifier"),
         pytest.param(
-            [*CONVOLUTIONS, L.Linear(70), L.Tanh()], 1 << 16, {"descend"}, id="after convolutions"
+            WIDE, 0, {"linear", "linear_backward_x", "wgrad_update"}, id="separate launches"
+        ),
+        pytest.param(
+            WIDE, 1 << 16, {"linear", "fused_classifier", "wgrad_update"}, id="fused classifier"
+        ),
+        pytest.param(
+            [*CONVOLUTIONS, L.Linear(70), L.Tanh()],
+            1 << 16,
+            {"wgrad_update"},
+            id="after convolutions",
         ),
     ],
 )
@@ -127,14 +132,15 @@ def test_large_tiles_match(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The last tiles are only partly filled, and the weight gradients use split-K."""
-    monkeypatch.setattr(tiles, "FEWEST_LARGE", 2)
-    monkeypatch.setattr(descent, "FEWEST_TERMS", 7)
-    monkeypatch.setattr(cupy_workspace, "MOST_WEIGHTS", max_weights)
+    monkeypatch.setattr(tiles, "MIN_LARGE_TILES", 2)
+    monkeypatch.setattr(wgrad_update, "MIN_TERMS", 7)
+    monkeypatch.setattr(plan, "MAX_WEIGHTS", max_weights)
     tile_sides = []
 
-    def spy(kernels: Kernels, file: str, name: str, **constants: Any) -> Any:
-        tile_sides.extend((name, value) for key, value in constants.items() if key == "SIDE")
-        return get(kernels, file, name, **constants)
+    def spy(kernels: Kernels, file: str, name: str, constants: Any, **options: Any) -> Any:
+        if "THREAD_TILE" in constants:
+            tile_sides.append((name, constants["THREAD_TILE"]))
+        return get(kernels, file, name, constants, **options)
 
     get = Kernels.get
     monkeypatch.setattr(Kernels, "get", spy)

@@ -7,11 +7,9 @@ from unittest.mock import patch
 import numpy as np
 
 from backends import Backend
-from backends.cupy import workspace as cupy_workspace
-from backends.cupy.launch import fused_classifier as head
-from backends.cupy.launch import launches, tiles
-from backends.cupy.launch import wgrad_update as descent
-from backends.cupy.loader import cooperative
+from backends.cupy import plan
+from backends.cupy.kernel import cooperative
+from backends.cupy.launch import convolution, fused_classifier, tiles, wgrad_update
 from benchmarks.gpu import overheads
 from mnist_accel.nn import layers, losses
 from mnist_accel.nn.network import Network
@@ -29,7 +27,7 @@ ALL_KERNELS = {
     for path in (*FOLDER.rglob("*.cu"), overheads.FILE)
     for name in kernels_in(path.read_text(encoding="utf-8"))
 }
-# The kernels that an operation launches. The kernel of a loss has the name of the loss.
+# The kernels that an operation launches.
 KERNELS_OF_OPERATION = {
     "gather_batch": ["gather_batch"],
     "conv2d": ["conv2d"],
@@ -38,7 +36,7 @@ KERNELS_OF_OPERATION = {
     "max_pool2d_backward": ["max_pool2d_backward"],
     "avg_pool2d": ["avg_pool2d"],
     "avg_pool2d_backward": ["avg_pool2d_backward"],
-    "loss": [],
+    "loss": ["loss"],
     "update": ["update"],
 }
 
@@ -46,8 +44,6 @@ KERNELS_OF_OPERATION = {
 def expected_launches(example: Example) -> list[str]:
     """Return the kernels that an example must launch; an empty list if it uses none."""
     kernels = KERNELS_OF_OPERATION.get(example.operation, [])
-    if example.operation == "loss":
-        return [example.settings["kind"]]
     if "conv2d" in example.operation:
         weight = example.arrays["weight"]
         assert weight is not None
@@ -153,11 +149,11 @@ def results_on(backend: Backend) -> list[Any]:
     one_of_each = {_variant(example): example for example in reversed(found)}.values()
     # Lower thresholds, so that small sizes are divided among blocks like large ones.
     with (
-        patch.object(descent, "FEWEST_TERMS", 8),
-        patch.object(cupy_workspace, "MOST_WEIGHTS", 1200),
-        patch.object(head, "WANTED_BLOCKS", 1),
-        patch.object(launches, "WANTED_THREADS", 100),
-        patch.object(tiles, "FEWEST_LARGE", 4),
+        patch.object(wgrad_update, "MIN_TERMS", 8),
+        patch.object(plan, "MAX_WEIGHTS", 1200),
+        patch.object(fused_classifier, "TARGET_BLOCKS", 1),
+        patch.object(convolution, "TARGET_THREADS", 100),
+        patch.object(tiles, "MIN_LARGE_TILES", 4),
     ):
         results = [result for example in one_of_each for result in call(example, backend)]
         return results + [part for training in trainings() for part in train(backend, training)]

@@ -1,22 +1,21 @@
-// Activations by themselves, and their gradients, where no other kernel takes them along.
+// Activations that are not fused into another kernel, and their gradients. One thread per element.
 //
-// A thread a number.
-// Cost per image: reads and writes every number once.
-// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH; -DPIXEL where x are images of the data set.
+// Cost per image: reads and writes every element once.
+// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH; -DGATHER and -DINPUT as in stage_input.cuh.
 #include "common.cuh"
-#include "rows.cuh"
-#include "input.cuh"
+#include "stage_input.cuh"
 
-// Grid: (images · units / threads), units being the numbers of an image.
+// y = activation(x), both (B, units). Grid: B · units threads.
 // At most 40 registers.
-extern "C" __global__ void activation(INPUT, int units, real* __restrict__ y) {
-  const Input input = INPUT_OF(units);
+extern "C" __global__ void activation(const INPUT* __restrict__ x, StageInput input, int units,
+                                      real* __restrict__ y) {
+  const StageRows rows = stage_rows(x, input, units);
   const int64 i = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   const int image = int(i / units);
-  if (image < input.count) y[i] = activate<ACTIVATION>(input.from(image)(0)[int(i % units)]);
+  if (image < rows.count) y[i] = activate<ACTIVATION>(rows.from(image).row(0)[int(i % units)]);
 }
 
-// Multiplies `dy` by the derivative where the activation gave `y`; `dx` may be `dy`.
+// dx = dy times the derivative of the activation that computed y; `dx` and `dy` may be the same array.
 // At most 32 registers.
 extern "C" __global__ void activation_backward(const real* dy, const real* __restrict__ y,
                                                int64 size, real* dx) {

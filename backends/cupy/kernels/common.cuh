@@ -1,35 +1,33 @@
-// What all kernels share: the type of their numbers, where a batch's size comes from, activations,
-// and sums over the threads of a block.
+// Number types, the batch of a launch, pixel normalization, activations and reductions.
 //
-// -DREAL=float or double. Every sum has one order: runs repeat to the bit.
+// Options: -DREAL=float or double; -DWARP_SIZE=32.
+// Every sum is computed in a fixed order, so results repeat bit for bit.
+#pragma once
 
 typedef REAL real;
 typedef int int32;
 typedef long long int64;
+typedef unsigned int uint32;
 typedef unsigned char uint8;
 
-#define EVERY_LANE 0xffffffffu
+constexpr unsigned FULL_MASK = 0xffffffffu;  // all lanes of a warp
 
-// How many images a batch has. Where a single operation is launched, an argument says it. The
-// arguments of a captured step (-DCAPTURED) never change, so there it lies in memory, and behind it
-// where in the rows of the section the batch begins.
-#ifdef CAPTURED
-typedef const int* batch_t;
-__device__ __forceinline__ int images_of(batch_t batch) { return batch[0]; }
-__device__ __forceinline__ int beginning_of(batch_t batch) { return batch[1]; }
-#else
-typedef int batch_t;
-__device__ __forceinline__ int images_of(batch_t batch) { return batch; }
-__device__ __forceinline__ int beginning_of(batch_t) { return 0; }
-#endif
+// The batch that a launch processes. Eager operations pass the number of images by value. The
+// arguments of a launch in a CUDA graph never change, so graph steps read it from device memory.
+struct Batch {
+  const int* state;  // {number of images, position of the first in the chunk's rows}; null if eager
+  int images;        // number of images if `state` is null
 
-// Returns a pixel as networks take it: bytes are scaled to 0..1, and all are shifted.
+  __device__ __forceinline__ int size() const { return state ? state[0] : images; }
+  __device__ __forceinline__ int first() const { return state ? state[1] : 0; }
+};
+
+// Returns a pixel as networks take it: bytes are scaled to 0..1, then the shift is added.
 template <class Pixel>
-__device__ __forceinline__ real normalised(Pixel pixel, real shift) {
+__device__ __forceinline__ real normalize(Pixel pixel, real shift) {
   if constexpr (sizeof(Pixel) == 1) {
-    // What the division by 255 rounds to, for every byte: the product with the rounded reciprocal,
-    // and once what it lacks. A division would take a dozen instructions, of each kernel that reads
-    // the data set.
+    // Bit-identical to pixel / 255 for every byte: the product with the rounded reciprocal, plus one
+    // Newton correction. A division would take about a dozen instructions.
     const real reciprocal = real(1) / real(255), quotient = real(pixel) * reciprocal;
     return fma(fma(-quotient, real(255), real(pixel)), reciprocal, quotient) + shift;
   } else {
@@ -37,29 +35,26 @@ __device__ __forceinline__ real normalised(Pixel pixel, real shift) {
   }
 }
 
-// -------------------------------------------------------------------------------- activations
+// ------------------------------------------------------------------------------- activations
 
-#define IDENTITY 0
-#define RELU 1
-#define SIGMOID 2
-#define TANH 3
+enum Activation { IDENTITY, RELU, SIGMOID, TANH };
 
-// Only exp(-|x|) <= 1 is computed, so nothing overflows.
+// Evaluates exp(-|x|) only, which is at most 1, so nothing overflows.
 __device__ __forceinline__ real sigmoid(real x) {
   const real decay = exp(-fabs(x));
   return (x >= 0 ? real(1) : decay) / (real(1) + decay);
 }
 
-template <int kind>
+template <Activation kind>
 __device__ __forceinline__ real activate(real x) {
-  if constexpr (kind == RELU) return x <= 0 ? real(0) : x;  // NaN stays NaN
+  if constexpr (kind == RELU) return x <= 0 ? real(0) : x;  // the comparison keeps NaN
   if constexpr (kind == SIGMOID) return sigmoid(x);
   if constexpr (kind == TANH) return tanh(x);
   return x;
 }
 
-// Returns the derivative of an activation, from its output.
-template <int kind>
+// Returns the derivative of an activation, computed from its output y.
+template <Activation kind>
 __device__ __forceinline__ real derivative(real y) {
   if constexpr (kind == RELU) return y > 0 ? real(1) : real(0);
   if constexpr (kind == SIGMOID) return y * (real(1) - y);
@@ -67,66 +62,73 @@ __device__ __forceinline__ real derivative(real y) {
   return real(1);
 }
 
-// The same where the kind becomes known when a kernel runs, alike for all threads of a warp.
-__device__ __forceinline__ real activate_as(int kind, real x) {
+// The same functions for an activation that is known only at run time. All threads of a warp pass the
+// same kind, so the branches do not diverge.
+__device__ __forceinline__ real activate(Activation kind, real x) {
   if (kind == RELU) return activate<RELU>(x);
   if (kind == SIGMOID) return activate<SIGMOID>(x);
   if (kind == TANH) return activate<TANH>(x);
   return x;
 }
 
-__device__ __forceinline__ real derivative_as(int kind, real y) {
+__device__ __forceinline__ real derivative(Activation kind, real y) {
   if (kind == RELU) return derivative<RELU>(y);
   if (kind == SIGMOID) return derivative<SIGMOID>(y);
   if (kind == TANH) return derivative<TANH>(y);
   return real(1);
 }
 
-// --------------------------------------------------------------------------------------- sums
+// -------------------------------------------------------------------------------- reductions
 
-// Returns, to all lanes, the sum of what the lanes of a warp have.
+// Returns the sum over the lanes of a warp, in every lane.
 template <class Number>
-__device__ __forceinline__ Number sum_of_warp(Number value) {
-  for (int distance = 16; distance > 0; distance /= 2)
-    value += __shfl_xor_sync(EVERY_LANE, value, distance);
+__device__ __forceinline__ Number warp_reduce_sum(Number value) {
+  for (int offset = WARP_SIZE / 2; offset > 0; offset /= 2)
+    value += __shfl_xor_sync(FULL_MASK, value, offset);
   return value;
 }
 
-// Adds up numbers of two lanes that are so far apart, which is a power of two: the lower lane keeps the
-// first half of them, the upper one the second, each with what the other has of it.
+// One step of a reduce-scatter: two lanes that are `offset` apart, a power of two, exchange halves of
+// their `count` values. The lower lane keeps the sums of the first half, the upper lane those of the
+// second half, in values[0 .. count / 2).
 template <int count>
-__device__ __forceinline__ void halve(real* numbers, int distance) {
-  const bool is_upper = threadIdx.x & distance;
+__device__ __forceinline__ void reduce_scatter_step(real* values, int offset) {
+  const bool is_upper = threadIdx.x & offset;
 #pragma unroll
   for (int i = 0; i < count / 2; i++) {
-    const real given = is_upper ? numbers[i] : numbers[i + count / 2];
-    const real kept = is_upper ? numbers[i + count / 2] : numbers[i];
-    numbers[i] = kept + __shfl_xor_sync(EVERY_LANE, given, distance);
+    const real sent = is_upper ? values[i] : values[i + count / 2];
+    const real kept = is_upper ? values[i + count / 2] : values[i];
+    values[i] = kept + __shfl_xor_sync(FULL_MASK, sent, offset);
   }
 }
 
-// Returns, to lanes 32 / count · i, the sum of what the lanes of a warp have as number i; `count` is a
-// power of two.
-template <int count, int distance = 16>
-__device__ __forceinline__ real sum_of_each(real* numbers) {
+// Sums each of `count` values (a power of two up to the warp size) over the lanes of a warp. Returns the
+// sum of values[i] in the lanes i * 32 / count up to, but not including, (i + 1) * 32 / count.
+//
+//   count = 4:   lanes  0-7   8-15  16-23  24-31
+//                sum of v[0]  v[1]  v[2]   v[3]
+//
+// Takes count - 1 + log2(32 / count) shuffles instead of the 5 * count of separate reductions.
+template <int count, int offset = WARP_SIZE / 2>
+__device__ __forceinline__ real warp_reduce_scatter(real* values) {
   if constexpr (count > 1) {
-    halve<count>(numbers, distance);
-    return sum_of_each<count / 2, distance / 2>(numbers);
+    reduce_scatter_step<count>(values, offset);
+    return warp_reduce_scatter<count / 2, offset / 2>(values);
   }
-  real sum = numbers[0];
-  for (int left = distance; left > 0; left /= 2) sum += __shfl_xor_sync(EVERY_LANE, sum, left);
+  real sum = values[0];
+  for (int left = offset; left > 0; left /= 2) sum += __shfl_xor_sync(FULL_MASK, sum, left);
   return sum;
 }
 
-// Returns, to thread 0, the sum of what the threads of a block of whole warps have. `sums` is
-// shared memory, a number for each warp; it may be used again after the next barrier.
+// Returns the sum over the threads of a block, in thread 0. The block consists of whole warps.
+// `warp_sums` is shared memory with one element per warp; it can be reused after the next barrier.
 template <class Number>
-__device__ __forceinline__ Number sum_of_block(Number value, Number* sums) {
-  value = sum_of_warp(value);
-  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+__device__ __forceinline__ Number block_reduce_sum(Number value, Number* warp_sums) {
+  value = warp_reduce_sum(value);
+  if (threadIdx.x % WARP_SIZE == 0) warp_sums[threadIdx.x / WARP_SIZE] = value;
   __syncthreads();
   Number total = 0;
   if (threadIdx.x == 0)
-    for (int warp = 0; warp < int(blockDim.x / 32); warp++) total += sums[warp];
+    for (int warp = 0; warp < int(blockDim.x / WARP_SIZE); warp++) total += warp_sums[warp];
   return total;
 }

@@ -1,105 +1,119 @@
-// Convolution with square filters and a stride of 1, by itself or with what follows it in one pass:
-// activation and the maximum of each 2×2 window.
+// Convolution with square filters and stride 1, optionally fused with activation and 2×2 max-pooling.
 //
-// Layout: images (N, C, H, W), filters (O, C, K, K), feature maps (N, O, OH, OW), pooled maps
-// (N, O, OH/2, OW/2). A thread has one output, or the four of a window, of some filters: so
-// pixels that it reads serve them all, and all threads of a block read the same taps. Sums go tap by
-// tap in one order: equal patches give equal outputs to the last bit, as ties of max-pooling need it.
-// Cost per image: O·OH·OW·C·K² multiplications.
-// Options: -DKERNEL_SIZE=1 to 32; -DFILTERS, of a thread, a divisor of O; -DPOOL=1 where outputs are pooled;
-// -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH: of the outputs. -DPIXEL where the images are those of
-// the data set.
+// Layout: images (N, C, H, W), filters (O, C, K, K), output (N, O, cell rows, cell columns). A thread
+// computes one cell of FILTERS_PER_THREAD filters: the output at its position, or the four outputs of a
+// pooling patch. The pixels that it reads serve all its filters, and all threads of a block read the
+// same filter taps.
+//
+//   Filter row i serves the upper outputs of a patch with image row i and the lower ones with row i + 1,
+//   so a thread goes through the image rows once and keeps one filter row in registers:
+//
+//     image row   0        1            2            ..   K
+//     upper       tap 0    tap 1        tap 2
+//     lower                tap 0        tap 1        ..   tap K - 1
+//
+// Every output sums its taps in the same order, so equal patches give bit-identical outputs, which
+// max-pooling needs to find ties.
+// Cost per image: O·OH·OW·C·K² multiply-adds.
+// Options: -DKERNEL_SIZE=1 to 32; -DFILTERS_PER_THREAD, a divisor of O; -DPOOL=2 with pooling, else 1;
+// -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH of the outputs; -DGATHER and -DINPUT as in stage_input.cuh;
+// -DTHREADS per block.
 #include "common.cuh"
-#include "rows.cuh"
-#include "input.cuh"
-#include "maps.cuh"
+#include "conv_shape.cuh"
+#include "stage_input.cuh"
 
-#define SIDE (POOL ? 2 : 1)
+constexpr int OUTPUTS = POOL * POOL;  // per filter and thread
 
-// A line of some filters in registers.
-typedef real Taps[FILTERS][KERNEL_SIZE];
+// One row of each filter of a thread.
+typedef real FilterRows[FILTERS_PER_THREAD][KERNEL_SIZE];
 
-// Adds to an output of each filter what a line of taps gives with a line of pixels.
-__device__ __forceinline__ void add_line(real (&sums)[FILTERS][SIDE * SIDE], int output,
-                                         const Taps& taps, const real* pixels) {
+// Adds the products of filter rows with a row of pixels to one output of each filter.
+__device__ __forceinline__ void conv_row(real (&sums)[FILTERS_PER_THREAD][OUTPUTS], int output,
+                                         const FilterRows& taps, const real* pixels) {
 #pragma unroll
-  for (int filter = 0; filter < FILTERS; filter++)
+  for (int filter = 0; filter < FILTERS_PER_THREAD; filter++)
 #pragma unroll
     for (int j = 0; j < KERNEL_SIZE; j++) sums[filter][output] += taps[filter][j] * pixels[j];
 }
 
-// Returns the largest of the outputs of a window, and sets a bit for each that receives the gradient.
-__device__ __forceinline__ real pooled(const real (&outputs)[SIDE * SIDE], int all_ties,
-                                       unsigned& bits) {
+// Returns the maximum of the outputs of a cell, and sets its tie mask.
+__device__ __forceinline__ real max_of_patch(const real (&outputs)[OUTPUTS], int all_ties,
+                                             unsigned& mask) {
   real largest = outputs[0];
-  bits = 1;
+  mask = 1;
 #pragma unroll
-  for (int bit = 1; bit < SIDE * SIDE; bit++) {
-    if (outputs[bit] > largest || outputs[bit] != outputs[bit]) {
+  for (int bit = 1; bit < OUTPUTS; bit++) {
+    if (outputs[bit] > largest || outputs[bit] != outputs[bit]) {  // a NaN becomes the maximum
       largest = outputs[bit];
-      bits = 1u << bit;
+      mask = 1u << bit;
     } else if (all_ties && outputs[bit] == largest) {
-      bits |= 1u << bit;
+      mask |= 1u << bit;
     }
   }
   return largest;
 }
 
-// Grid: (images · cells / threads, filters / FILTERS). Bit 2·i + j of `mask`, which is not touched
-// unless POOL, is set where output (i, j) of a window receives the gradient: with `all_ties` every one
-// that equals the maximum, else the first.
+// Adds one channel of the convolution to the outputs of a cell whose patch begins at (top, left).
+template <class Image>
+__device__ __forceinline__ void conv_channel(real (&sums)[FILTERS_PER_THREAD][OUTPUTS],
+                                             const Image& image, const real* weight,
+                                             const ConvShape& shape, int first_filter, int channel,
+                                             int top, int left) {
+  FilterRows taps;
+#pragma unroll 1
+  for (int i = 0; i < KERNEL_SIZE + POOL - 1; i++) {
+    real pixels[KERNEL_SIZE + POOL - 1];
+#pragma unroll
+    for (int j = 0; j < KERNEL_SIZE + POOL - 1; j++)
+      pixels[j] = padded_pixel(image, shape, channel, top + i, left + j);
+    if (POOL == 2 && i > 0) {  // the lower outputs, by the filter row that is still in registers
+      conv_row(sums, OUTPUTS - 2, taps, pixels);
+      conv_row(sums, OUTPUTS - 1, taps, pixels + POOL - 1);
+    }
+    if (i == KERNEL_SIZE) break;
+#pragma unroll
+    for (int filter = 0; filter < FILTERS_PER_THREAD; filter++) {
+      const int map = (first_filter + filter) * shape.channels + channel;
+      const real* const row = weight + (map * KERNEL_SIZE + i) * KERNEL_SIZE;
+#pragma unroll
+      for (int j = 0; j < KERNEL_SIZE; j++) taps[filter][j] = row[j];
+    }
+    conv_row(sums, 0, taps, pixels);
+    if (POOL == 2) conv_row(sums, POOL - 1, taps, pixels + POOL - 1);
+  }
+}
+
+// Sets y to the activation of the (pooled) convolution, and with pooling `mask` to its tie masks: bit
+// 2·i + j stands for output (i, j) of the patch. `bias` may be null.
+// Grid: (images · cells / THREADS, O / FILTERS_PER_THREAD), rounded up.
 // At most 128 registers.
-extern "C" __global__ void __launch_bounds__(256, 2)
-    conv2d(INPUT, const real* __restrict__ weight, const real* __restrict__ bias, MAPS, int all_ties,
-           real* __restrict__ y, uint8* __restrict__ mask) {
-  const Maps maps = ALL_MAPS;
-  const Input input = INPUT_OF(channels * height * width);
-  const int cells = maps.cells(), first_filter = blockIdx.y * FILTERS;
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    conv2d(const INPUT* __restrict__ x, StageInput input, const real* __restrict__ weight,
+           const real* __restrict__ bias, const __grid_constant__ ConvShape conv,
+           int all_ties, real* __restrict__ y, uint8* __restrict__ mask) {
+  const ConvShape shape = specialize<KERNEL_SIZE, POOL>(conv);
+  const StageRows rows = stage_rows(x, input, shape.pixels());
+  const int cells = shape.cells(), first_filter = blockIdx.y * FILTERS_PER_THREAD;
   const int64 place = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   const int image = int(place / cells), cell = int(place % cells);
-  if (image >= input.count) return;
-  const auto pixels = input.from(image)(0);
-  const int top = cell / maps.cells_across() * SIDE - padding;
-  const int left = cell % maps.cells_across() * SIDE - padding;
-  real sums[FILTERS][SIDE * SIDE];
+  if (image >= rows.count) return;
+  const auto pixels = rows.from(image).row(0);
+  const int top = cell / shape.cell_columns() * POOL - shape.padding;
+  const int left = cell % shape.cell_columns() * POOL - shape.padding;
+  real sums[FILTERS_PER_THREAD][OUTPUTS];
 #pragma unroll
-  for (int i = 0; i < FILTERS * SIDE * SIDE; i++) sums[i / (SIDE * SIDE)][i % (SIDE * SIDE)] = 0;
-  for (int channel = 0; channel < channels; channel++) {
-    Taps taps;
-    // Line by line of the image. For the lower outputs of a window it meets the line of the filters
-    // that is still at hand, for the upper ones the next.
-#pragma unroll 1
-    for (int i = 0; i < KERNEL_SIZE + SIDE - 1; i++) {
-      real line[KERNEL_SIZE + SIDE - 1];
+  for (int i = 0; i < FILTERS_PER_THREAD * OUTPUTS; i++) sums[i / OUTPUTS][i % OUTPUTS] = 0;
+  for (int channel = 0; channel < shape.channels; channel++)
+    conv_channel(sums, pixels, weight, shape, first_filter, channel, top, left);
 #pragma unroll
-      for (int j = 0; j < KERNEL_SIZE + SIDE - 1; j++)
-        line[j] = pixel(pixels, maps, channel, top + i, left + j);
-      if (SIDE == 2 && i > 0) {
-        add_line(sums, SIDE * SIDE - 2, taps, line);
-        add_line(sums, SIDE * SIDE - 1, taps, line + SIDE - 1);
-      }
-      if (i == KERNEL_SIZE) break;
-#pragma unroll
-      for (int filter = 0; filter < FILTERS; filter++) {
-        const int map = (first_filter + filter) * channels + channel;
-        const real* const first = weight + (map * KERNEL_SIZE + i) * KERNEL_SIZE;
-#pragma unroll
-        for (int j = 0; j < KERNEL_SIZE; j++) taps[filter][j] = first[j];
-      }
-      add_line(sums, 0, taps, line);
-      if (SIDE == 2) add_line(sums, SIDE - 1, taps, line + SIDE - 1);
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < FILTERS; i++) {
+  for (int i = 0; i < FILTERS_PER_THREAD; i++) {
     const int filter = first_filter + i;
-    const int64 at = (int64(image) * filters + filter) * cells + cell;
+    const int64 at = (int64(image) * shape.filters + filter) * cells + cell;
     unsigned bits;
-    const real largest = pooled(sums[i], all_ties, bits);
-#if POOL
-    mask[at] = uint8(bits);
-#endif
-    // Activations rise, and every output of a map has the same bias: the maximum may come first.
+    const real largest = max_of_patch(sums[i], all_ties, bits);
+    if constexpr (POOL == 2) mask[at] = uint8(bits);
+    // Activations are monotonic and all outputs of a filter have the same bias, so the maximum can be
+    // taken first.
     y[at] = activate<ACTIVATION>(bias ? largest + bias[filter] : largest);
   }
 }

@@ -1,53 +1,57 @@
-// The gradients of a convolution: of its filters, as a single operation, and of its images, with or without
-// what follows it. Where outputs are pooled and activated, dy is the gradient of what the activation took.
+// The gradients of a convolution: of its filters (eager only; graph steps use wgrad_update.cu), and of its
+// input. With pooling, dy is the gradient of the pre-activation of the pooled output.
 //
-// Layout: as convolution.cu has it.
-// Cost per image: O·OH·OW·C·K² multiplications each; a quarter of them where outputs are pooled.
-// Options: -DKERNEL_SIZE=1 to 32; -DPOOL=1 where outputs are pooled; -DCHANNELS as image_gradient.cuh
-// has it; -DPATCH as filter_gradient.cuh has it.
+// Layout: as in convolution.cu.
+// Cost per image: O·OH·OW·C·K² multiply-adds each; a quarter of that with pooling.
+// Options: -DKERNEL_SIZE=1 to 32; -DPOOL=2 with pooling, else 1; -DCHANNELS_PER_THREAD and -DPIXEL_TILE as in
+// conv_input_gradient.cuh; -DFILTER_TILE as in conv_wgrad.cuh; -DTHREADS per block.
 #include "common.cuh"
-#include "rows.cuh"
-#include "maps.cuh"
-#include "filter_gradient.cuh"
-#include "image_gradient.cuh"
+#include "conv_input_gradient.cuh"
+#include "conv_wgrad.cuh"
 
-// Grid: (patches of all filters, shares of the images), patches as filter_gradient.cuh has them; a row
-// of `sums` for each share. The gradient of biases, behind that of the filters, is an operation's result
-// even where the layer has none.
+constexpr int WARPS = THREADS / WARP_SIZE;
+
+// Sets each row of partial_sums (splits, weights + filters) to the gradients of the filters and the biases
+// for a split of the images; their sum over the splits is the gradient. The convolution is not pooled.
+// Grid: (filter tiles, splits).
 // At most 128 registers.
-extern "C" __global__ void __launch_bounds__(256, 2)
-    conv2d_backward_weight(const real* __restrict__ dy, const real* __restrict__ x, MAPS, int images,
-                           real* __restrict__ sums) {
-  __shared__ real parts[8][PATCH_NUMBERS];
-  Maps maps = ALL_MAPS;
-  maps.side = 1;  // single operations do not pool
-  const Patch patch(maps, blockIdx.x);
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    conv2d_backward_weight(const real* __restrict__ dy, const real* __restrict__ x,
+                           const __grid_constant__ ConvShape conv, int images,
+                           real* __restrict__ partial_sums) {
+  __shared__ real warp_sums[WARPS][FILTER_TILE_SUMS];
+  const ConvShape shape = specialize<KERNEL_SIZE, 1>(conv);
+  const FilterTile tile(shape, blockIdx.x);
   const int first = int(int64(images) * blockIdx.y / gridDim.y);
-  Numbers input = Numbers{x, channels * height * width, images}.from(first);
-  input.count = int(int64(images) * (blockIdx.y + 1) / gridDim.y) - first;
-  filter_gradient(dy + int64(first) * filters * maps.cells(), nullptr, input, maps, patch, parts[0]);
-  const int own = threadIdx.x;
-  if (own >= PATCH_NUMBERS) return;
+  DenseRows rows = DenseRows{x, shape.pixels(), images}.from(first);
+  rows.count = int(int64(images) * (blockIdx.y + 1) / gridDim.y) - first;
+  conv_wgrad(dy + int64(first) * shape.filters * shape.cells(), nullptr, rows, shape, tile,
+             warp_sums[0]);
+  const int number = threadIdx.x;
+  if (number >= FILTER_TILE_SUMS) return;
   real total = 0;
-  for (int warp = 0; warp < 8; warp++) total += parts[warp][own];
-  const int weights = filters * channels * maps.taps();
-  real* const row = sums + int64(blockIdx.y) * (weights + filters);
-  const int weight = patch.weight(maps, own), bias = patch.bias(own);
+  for (int warp = 0; warp < WARPS; warp++) total += warp_sums[warp][number];
+  const int weights = shape.filters * shape.channels * shape.taps();
+  real* const row = partial_sums + int64(blockIdx.y) * (weights + shape.filters);
+  const int weight = tile.weight_index(shape, number), bias = tile.bias_index(number);
   if (weight >= 0) row[weight] = total;
   if (bias >= 0) row[weights + bias] = total;
 }
 
-// Grid: (images · squares of pixels · 4 / threads, channels / CHANNELS).
+// Sets dx to the gradient of x times the derivative of `activation`, which computed x.
+// Grid: (images · pixel tiles · 4 / THREADS, C / CHANNELS_PER_THREAD), rounded up.
 // At most 128 registers.
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv2d_backward_x(const real* __restrict__ dy, const uint8* __restrict__ mask,
-                      const real* __restrict__ weight, const real* __restrict__ below, MAPS,
-                      batch_t batch, int activation_below, real* __restrict__ dx) {
-  const Maps maps = ALL_MAPS;
-  const int64 place = (int64(blockIdx.x) * blockDim.x + threadIdx.x) / SHARERS;
-  const bool is_idle = place / squares(maps) >= images_of(batch);
-  const int64 image = is_idle ? 0 : place / squares(maps);
-  const int64 input = image * channels * height * width, output = image * filters * maps.cells();
-  image_gradient(dy + output, mask + output, weight, below + input, maps, activation_below,
-                 blockIdx.y * CHANNELS, int(place % squares(maps)), is_idle, dx + input);
+                      const real* __restrict__ weight, const real* __restrict__ x,
+                      const __grid_constant__ ConvShape conv, Batch batch, Activation activation,
+                      real* __restrict__ dx) {
+  const ConvShape shape = specialize<KERNEL_SIZE, POOL>(conv);
+  const int64 place = (int64(blockIdx.x) * blockDim.x + threadIdx.x) / TILE_LANES;
+  const bool is_idle = place / pixel_tiles(shape) >= batch.size();
+  const int64 image = is_idle ? 0 : place / pixel_tiles(shape);
+  const int64 input = image * shape.pixels(), output = image * shape.filters * shape.cells();
+  conv_input_gradient(dy + output, mask + output, weight, x + input, shape, activation,
+                      blockIdx.y * CHANNELS_PER_THREAD, int(place % pixel_tiles(shape)), is_idle,
+                      dx + input);
 }

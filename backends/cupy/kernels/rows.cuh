@@ -1,66 +1,74 @@
-// Rows of numbers as kernels read them: `x(row)[i]`, and `x.from(row)`, those from one on. Or in two steps,
-// of which the first only asks for what lies in memory: `x.number(*x.at(row, i))`. A column of them can be
-// gone along: `*column.at(row)`, and `column.from(row)`, from one row on.
+// Views of the input of a stage as a matrix with one row per image.
 //
-// Wherever rows begin is counted in 64 bits; from there on 32 will do, which take fewer instructions.
+// Both views have the same interface:
+//   rows.from(i)         the view that begins at row i
+//   rows.row(i)[k]       element k of row i
+//   rows.address(i, k)   where that element is stored; rows.value(*address) converts it
+//   rows.column(k)       a cursor down column k, with address(i) and from(i)
+//
+// address() and from() compute with 64-bit offsets, row() of DenseRows with 32-bit offsets, which take
+// fewer instructions: call from() first to reach a row that is far away.
+#pragma once
 
-// Numbers that lie one row after the other.
-struct Numbers {
-  typedef real Stored;
+#include "common.cuh"
+
+// Consecutive rows in memory.
+struct DenseRows {
+  typedef real Element;
   struct Column {
     const real* first;
-    int size;  // of a row
-    __device__ __forceinline__ const real* at(int row) const { return first + int64(row) * size; }
-    __device__ __forceinline__ Column from(int row) const { return {at(row), size}; }
+    int width;
+    __device__ __forceinline__ const real* address(int row) const { return first + int64(row) * width; }
+    __device__ __forceinline__ Column from(int row) const { return {address(row), width}; }
   };
   const real* first;
-  int size;  // of a row
-  int count;
-  __device__ __forceinline__ const real* operator()(int row) const { return first + row * size; }
-  __device__ __forceinline__ Numbers from(int row) const {
-    return {first + int64(row) * size, size, count - row};
+  int width;  // elements per row
+  int count;  // rows
+  __device__ __forceinline__ const real* row(int i) const { return first + i * width; }
+  __device__ __forceinline__ DenseRows from(int i) const {
+    return {first + int64(i) * width, width, count - i};
   }
-  __device__ __forceinline__ const real* at(int row, int i) const { return from(row).first + i; }
-  __device__ __forceinline__ Column column(int i) const { return {first + i, size}; }
-  __device__ __forceinline__ real number(real stored) const { return stored; }
+  __device__ __forceinline__ const real* address(int i, int k) const { return from(i).first + k; }
+  __device__ __forceinline__ Column column(int k) const { return {first + k, width}; }
+  __device__ __forceinline__ real value(real element) const { return element; }
 };
 
-#ifdef PIXEL
-// An image of the data set, normalised as it is read.
-struct Image {
-  const PIXEL* pixels;
+// One image of the data set, normalized when it is read.
+template <class Pixel>
+struct NormalizedImage {
+  const Pixel* pixels;
   real shift;
-  __device__ __forceinline__ real operator[](int i) const { return normalised(pixels[i], shift); }
-  __device__ __forceinline__ Image operator+(int i) const { return {pixels + i, shift}; }
+  __device__ __forceinline__ real operator[](int i) const { return normalize(pixels[i], shift); }
+  __device__ __forceinline__ NormalizedImage operator+(int i) const { return {pixels + i, shift}; }
 };
 
-// The images of a batch, wherever in the data set they lie.
-struct Pixels {
-  typedef PIXEL Stored;
+// The images of a batch, gathered from the data set.
+template <class Pixel>
+struct GatheredRows {
+  typedef Pixel Element;
   struct Column {
-    const PIXEL* first;  // of the data set
+    const Pixel* first;  // of the data set
     const int* rows;
-    int size;  // of an image
-    __device__ __forceinline__ const PIXEL* at(int image) const {
-      return first + int64(rows[image]) * size;
+    int width;
+    __device__ __forceinline__ const Pixel* address(int image) const {
+      return first + int64(rows[image]) * width;
     }
-    __device__ __forceinline__ Column from(int image) const { return {first, rows + image, size}; }
+    __device__ __forceinline__ Column from(int image) const { return {first, rows + image, width}; }
   };
-  const PIXEL* images;
-  const int* rows;  // of the data set
+  const Pixel* images;  // the data set
+  const int* rows;      // row of the data set of each image of the batch
   real shift;
-  int size;  // of an image
-  int count;
-  __device__ __forceinline__ Image operator()(int image) const {
-    return {images + int64(rows[image]) * size, shift};
+  int width;  // pixels per image
+  int count;  // images in the batch
+  __device__ __forceinline__ NormalizedImage<Pixel> row(int i) const {
+    return {images + int64(rows[i]) * width, shift};
   }
-  __device__ __forceinline__ Pixels from(int image) const {
-    return {images, rows + image, shift, size, count - image};
+  __device__ __forceinline__ GatheredRows from(int i) const {
+    return {images, rows + i, shift, width, count - i};
   }
-  __device__ __forceinline__ const PIXEL* at(int image, int i) const {
-    return images + int64(rows[image]) * size + i;
+  __device__ __forceinline__ const Pixel* address(int i, int k) const {
+    return images + int64(rows[i]) * width + k;
   }
-  __device__ __forceinline__ Column column(int i) const { return {images + i, rows, size}; }
-  __device__ __forceinline__ real number(PIXEL stored) const { return normalised(stored, shift); }
+  __device__ __forceinline__ Column column(int k) const { return {images + k, rows, width}; }
+  __device__ __forceinline__ real value(Pixel element) const { return normalize(element, shift); }
 };
-#endif

@@ -1,108 +1,72 @@
-"""The end of a network, as head.cu takes it."""
+"""Launch of kernels/fused_classifier.cu: the end of a network, forward and backward."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from backends.cupy.launch.shapes import MOST_CHANNELS, Maps, maps_of_a_thread
-from backends.cupy.launch.tiles import LARGE, tile_of
-from backends.cupy.launch.wgrad_update import MOST_LAYERS, address
+from backends.cupy.launch.conv_shape import (
+    MAX_CHANNELS_PER_THREAD,
+    PIXEL_TILE,
+    ConvShape,
+    maps_per_thread,
+)
+from backends.cupy.launch.graph_batch import GraphBatch
+from backends.cupy.launch.launcher import Launcher, ceil_div
+from backends.cupy.launch.tiles import LARGE, tile_for
+from backends.cupy.launch.wgrad_update import MAX_LAYERS
+from backends.cupy.loader import WARP_SIZE
 from backends.operations.common import Array
-from backends.program import ActivationKind
+from backends.program import ActivationKind, LossKind
 
-MOST_THREADS = 512  # as head_by_lanes.cuh has it
-FEWEST_THREADS = 128
-PRODUCTS_OF_A_THREAD = 16  # of the largest layer; a thread with fewer has little to do
-# A block takes several images through the layers where there are more of them than this. Each block
-# reads all weights; and a large GPU has about as many multiprocessors. Of very many images, each
-# takes as many as a tile has rows.
-WANTED_BLOCKS = 128
-MOST_IMAGES = 8
-# Of larger layers than this, each block would read more than it computes: they are launches of
-# their own, whose tiles read a weight once for 16 images or more.
-MOST_WEIGHTS = 1 << 16
-
-# As common.cuh numbers them.
-ACTIVATIONS: dict[ActivationKind, int] = {"identity": 0, "relu": 1, "sigmoid": 2, "tanh": 3}
-
-# As the structure `Layer` of head.cu.
-_LAYER = np.dtype(
-    [
-        ("x", "uint64"),
-        ("dx", "uint64"),
-        ("weight", "int32"),
-        ("bias", "int32"),
-        ("inputs", "int32"),
-        ("outputs", "int32"),
-        ("below", "int32"),
-    ],
-    align=True,
-)
-# As the structure `Convolution`.
-_CONVOLUTION = np.dtype(
-    [
-        ("x", "uint64"),
-        ("dy", "uint64"),
-        ("mask", "uint64"),
-        ("dx", "uint64"),
-        ("weight", "int32"),
-        ("below", "int32"),
-        ("maps", "int32", 7),
-    ],
-    align=True,
-)
-_LAYERS = np.dtype(
-    [
-        ("of", _LAYER, MOST_LAYERS),
-        ("convolutions", _CONVOLUTION, MOST_LAYERS),
-        ("count", "int32"),
-        ("convolution_count", "int32"),
-    ],
-    align=True,
-)
+MAX_CLASSES = WARP_SIZE  # one lane per class
+MIN_THREADS, MAX_THREADS = 128, 512  # per block
+PRODUCTS_PER_THREAD = 16  # of the largest layer; with fewer, threads would mostly wait
+# A block processes several images if there are more than TARGET_BLOCKS, about the number of
+# multiprocessors of a large GPU, because each block reads all weights. With very many images it
+# processes as many as a tile has rows.
+TARGET_BLOCKS = 128
+MAX_IMAGES_PER_BLOCK = 8
+# Weights of the largest layer that is fused. Of a larger one, each block would read more than it
+# computes; as a launch of its own it reads a weight once for 16 images or more.
+MAX_WEIGHTS = 1 << 16
 
 
 @dataclass(frozen=True)
-class HeadLayer:
-    """A linear layer at the end of a captured step.
+class ClassifierLayer:
+    """A linear layer; the struct of kernels/fused_classifier.cuh.
 
     Attributes:
-        x: what it takes (B, inputs), and what the layer before leaves.
-        dx: set to the gradient of what the activation that made `x` took; None where nobody needs
-            it, nor that of a layer before.
-        weight: where its weights begin in the parameter vector.
-        bias: where its bias begins; None without one.
+        x: input (B, inputs), which is the output of the previous layer.
+        dx: set to the gradient of the pre-activation below; None if neither this gradient nor an
+            earlier one is needed.
+        weight: offset of the weights in the parameter vector.
+        bias: offset of the bias; -1 without bias.
         inputs: rows of the weights.
         outputs: columns of the weights.
-        below: the activation that made `x`.
+        activation: the activation that computed `x`.
     """
 
     x: Array
     dx: Array | None
     weight: int
-    bias: int | None
+    bias: int
     inputs: int
     outputs: int
-    below: ActivationKind
+    activation: ActivationKind
 
 
 @dataclass(frozen=True)
-class HeadConvolution:
-    """A convolution before the layers of a head, through which the head takes the gradients back.
+class ClassifierConv:
+    """A convolution before the linear layers; the struct of kernels/fused_classifier.cuh.
 
     Attributes:
-        x: what it takes, (B, channels, height, width), and what the activation `below` has made.
-        dy: the gradient of what its activation took, (B, filters, height, width) of its outputs.
-        mask: where the maxima lie, like `dy`, uint8; None where it does not pool.
-        dx: set to the gradient of what the activation below took, like `x`.
-        weight: where its filters begin in the parameter vector.
-        below: the activation that made `x`.
-        maps: its sizes.
-        kernel_size: side of the filters.
+        x: input (B, channels, height, width).
+        dy: gradient of the pre-activation, (B, filters, cell rows, cell columns).
+        mask: tie masks like `dy`, uint8; None without pooling.
+        dx: set to the gradient of the pre-activation below, like `x`.
+        weight: offset of the filters in the parameter vector.
+        activation: the activation that computed `x`.
+        shape: sizes of the convolution.
     """
 
     x: Array
@@ -110,88 +74,116 @@ class HeadConvolution:
     mask: Array | None
     dx: Array
     weight: int
-    below: ActivationKind
-    maps: Maps
-    kernel_size: int
+    activation: ActivationKind
+    shape: ConvShape
 
 
 @dataclass(frozen=True)
-class Head:
-    """What head.cu computes.
+class Classifier:
+    """The layers that are computed together with the loss.
 
     Attributes:
         dtype: "float32" or "float64".
-        batch_size: images of the largest batch.
-        layers: linear layers, one or more, the last with at most `MOST_CLASSES` outputs.
-        convolutions: before them, from the last to the first, all with filters of one size.
+        batch_size: number of images of the largest batch.
+        layers: linear layers, one or more, the last with at most `MAX_CLASSES` outputs.
+        convolutions: convolutions through which the gradient is propagated, from the last to the
+            first, all with filters of one size.
     """
 
     dtype: str
     batch_size: int
-    layers: Sequence[HeadLayer]
-    convolutions: Sequence[HeadConvolution]
+    layers: Sequence[ClassifierLayer]
+    convolutions: Sequence[ClassifierConv]
 
     @property
-    def is_by_tiles(self) -> bool:
-        """Whether a block takes as many images through the layers as a tile has rows."""
+    def uses_tiles(self) -> bool:
+        """Whether a block processes as many images as a tile has rows."""
         widest = max(layer.outputs for layer in self.layers)
-        columns = min(widest, LARGE.columns)  # a block goes through all columns itself
-        return not self.convolutions and tile_of(self.dtype, self.batch_size, columns) == LARGE
+        columns = min(widest, LARGE.columns)  # a block computes all columns of its rows
+        return not self.convolutions and tile_for(self.dtype, self.batch_size, columns) == LARGE
 
     @property
-    def images(self) -> int:
-        """How many images a block takes through the layers."""
-        if self.is_by_tiles:
+    def images_per_block(self) -> int:
+        """Number of images that a block processes."""
+        if self.uses_tiles:
             return LARGE.rows
         images = 1
-        while images < MOST_IMAGES and images * WANTED_BLOCKS < self.batch_size:
+        while images < MAX_IMAGES_PER_BLOCK and images * TARGET_BLOCKS < self.batch_size:
             images *= 2
         return images
 
     @property
     def threads(self) -> int:
-        """How many threads a block has."""
-        if self.is_by_tiles:
+        """Threads per block."""
+        if self.uses_tiles:
             return LARGE.threads
         if self.convolutions:
-            return MOST_THREADS
-        largest = self.images * max(layer.inputs * layer.outputs for layer in self.layers)
-        wanted = largest // PRODUCTS_OF_A_THREAD // 32 * 32
-        return max(FEWEST_THREADS, min(MOST_THREADS, wanted))
+            return MAX_THREADS
+        largest = max(layer.inputs * layer.outputs for layer in self.layers)
+        products = self.images_per_block * largest
+        threads = products // PRODUCTS_PER_THREAD // WARP_SIZE * WARP_SIZE
+        return max(MIN_THREADS, min(MAX_THREADS, threads))
 
     @property
     def constants(self) -> dict[str, int]:
-        """The options of head.cu, but for the loss."""
-        if not self.convolutions:
-            side = {"SIDE": LARGE.side} if self.is_by_tiles else {}
-            return {"IMAGES": self.images, "KERNEL_SIZE": 0, "CHANNELS": 1, **side}
-        places = max(before.maps.threads_of_pixels for before in self.convolutions)
-        channels = maps_of_a_thread(
-            math.gcd(*(before.maps.channels for before in self.convolutions)),
-            most=MOST_CHANNELS,
-            threads=self.images * places,
-            wanted=MOST_THREADS // 2,
-        )
-        kernel_size = self.convolutions[0].kernel_size
-        return {"IMAGES": self.images, "KERNEL_SIZE": kernel_size, "CHANNELS": channels}
+        """Options of fused_classifier.cu except the loss."""
+        return {
+            "IMAGES_PER_BLOCK": self.images_per_block,
+            "MAX_THREADS": LARGE.threads if self.uses_tiles else MAX_THREADS,
+            "MAX_LAYERS": MAX_LAYERS,
+            "KERNEL_SIZE": self.convolutions[0].shape.kernel_size if self.convolutions else 0,
+            "CHANNELS_PER_THREAD": self._channels_per_thread(),
+            "PIXEL_TILE": PIXEL_TILE,
+            **(LARGE.constants if self.uses_tiles else {}),
+        }
 
-    def as_argument(self) -> NDArray[Any]:
-        """Return what the kernel takes by value: one structure of NumPy."""
-        assert max(len(self.layers), len(self.convolutions)) <= MOST_LAYERS
-        argument = np.zeros((), _LAYERS)
-        argument["count"] = len(self.layers)
-        argument["convolution_count"] = len(self.convolutions)
-        for entry, layer in zip(argument["of"], self.layers, strict=False):
-            entry["x"] = address(layer.x)
-            entry["dx"] = address(layer.dx)
-            entry["weight"] = layer.weight
-            entry["bias"] = -1 if layer.bias is None else layer.bias
-            entry["inputs"], entry["outputs"] = layer.inputs, layer.outputs
-            entry["below"] = ACTIVATIONS[layer.below]
-        for entry, before in zip(argument["convolutions"], self.convolutions, strict=False):
-            entry["x"], entry["dx"] = address(before.x), address(before.dx)
-            entry["dy"], entry["mask"] = address(before.dy), address(before.mask)
-            entry["weight"] = before.weight
-            entry["below"] = ACTIVATIONS[before.below]
-            entry["maps"] = before.maps.as_argument(before.kernel_size, before.mask is not None)
-        return argument
+    def _channels_per_thread(self) -> int:
+        if not self.convolutions:
+            return 1
+        shapes = [conv.shape for conv in self.convolutions]
+        return maps_per_thread(
+            math.gcd(*(shape.channels for shape in shapes)),
+            maximum=MAX_CHANNELS_PER_THREAD,
+            threads=self.images_per_block * max(s.input_gradient_threads for s in shapes),
+            target_threads=MAX_THREADS // 2,
+        )
+
+
+def fused_classifier(
+    launcher: Launcher,
+    loss: LossKind,
+    classifier: Classifier,
+    parameters: Array,
+    batch: GraphBatch,
+    dlogits: Array,
+) -> None:
+    """Compute the layers, the loss, and the gradients that the layers name.
+
+    Args:
+        launcher: launches the kernel.
+        loss: which loss.
+        classifier: the layers.
+        parameters: parameter vector.
+        batch: batch of the step; receives the loss and correctness of each image.
+        dlogits: set to the gradient of the mean loss, (B, classes).
+    """
+    kernel = launcher.kernel(
+        "fused_classifier", "fused_classifier", {"LOSS": loss.upper(), **classifier.constants}
+    )
+    kernel(
+        (ceil_div(classifier.batch_size, classifier.images_per_block),),
+        classifier.threads,
+        layers={
+            "linear": classifier.layers,
+            "convolutions": classifier.convolutions,
+            "linear_count": len(classifier.layers),
+            "convolution_count": len(classifier.convolutions),
+        },
+        parameters=parameters,
+        labels=batch.dataset.labels,
+        rows=batch.chunk.rows,
+        batch=launcher.batch(len(batch)),
+        dlogits=dlogits,
+        losses=batch.state.image_losses,
+        correct=batch.state.image_correct,
+    )

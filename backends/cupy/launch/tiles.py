@@ -1,49 +1,68 @@
-"""Products of matrices by tiles of the result, as tiles.cuh computes them."""
+"""Tiles of matrix products, as kernels/gemm_tile.cuh computes them."""
 
 import math
 from dataclasses import dataclass
 
+from backends.cupy.loader import WARP_SIZE
+
 
 @dataclass(frozen=True)
 class Tile:
-    """Part of a product, which a block of threads computes.
+    """The part of a product that one block computes.
 
     Attributes:
-        side: of the square of numbers that a thread has.
-        threads: of a block.
+        thread_tile: side of the square of results that one thread computes.
+        warps: warps per block.
     """
 
-    side: int
-    threads: int
+    thread_tile: int
+    warps: int
+
+    @property
+    def threads(self) -> int:
+        """Threads per block."""
+        return self.warps * WARP_SIZE
 
     @property
     def rows(self) -> int:
-        """How many rows of the product it has."""
-        return 4 * self.side
+        """Rows of the tile."""
+        return 4 * self.thread_tile
 
     @property
     def columns(self) -> int:
-        """How many columns of the product it has."""
-        return 8 * self.side
+        """Columns of the tile."""
+        return 8 * self.thread_tile
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """Options of gemm_tile.cuh."""
+        return {
+            "THREAD_TILE": self.thread_tile,
+            "TILE_ROWS": self.rows,
+            "TILE_COLUMNS": self.columns,
+            "TILE_WARPS": self.warps,
+        }
 
     def grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """Return how many tiles lie below each other and side by side in a product of this size."""
+        """Return the number of tiles down and across a product of this size."""
         return math.ceil(rows / self.rows), math.ceil(columns / self.columns)
 
 
-SMALL, LARGE = Tile(4, threads=256), Tile(8, threads=128)
-FEWEST_LARGE = 768  # keep a large GPU busy: some blocks on each multiprocessor, one after the other
+# Large tiles take a quarter to a third fewer instructions per multiplication; small ones keep more
+# blocks busy.
+SMALL, LARGE = Tile(4, warps=8), Tile(8, warps=4)
+MIN_LARGE_TILES = 768  # several waves of blocks on a large GPU
 
 
-def tile_of(dtype: str, rows: int, columns: int, *, shares: int = 1) -> Tile:
-    """Return which tiles a product is computed by.
+def tile_for(dtype: str, rows: int, columns: int, *, splits: int = 1) -> Tile:
+    """Return the tiles by which a product is computed.
 
     Args:
-        dtype: of its numbers; only of float32 do so many fit the shared memory.
-        rows: of the product.
-        columns: of the product; of few, a small tile leaves less room.
-        shares: parts into which its terms are shared out.
+        dtype: dtype of the product. Large tiles of float64 would exceed the shared memory.
+        rows: rows of the product.
+        columns: columns of the product. A large tile would be mostly empty if there are few.
+        splits: blocks that split the sum of a tile.
     """
-    blocks = math.prod(LARGE.grid(rows, columns)) * shares
-    is_large = dtype == "float32" and columns > SMALL.columns and blocks >= FEWEST_LARGE
+    tiles = math.prod(LARGE.grid(rows, columns)) * splits
+    is_large = dtype == "float32" and columns > SMALL.columns and tiles >= MIN_LARGE_TILES
     return LARGE if is_large else SMALL

@@ -1,175 +1,201 @@
-"""The layers whose parameters descend.cu changes, as the kernel takes them."""
+"""Launch of kernels/wgrad_update.cu, and how it divides the layers among blocks."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from backends.cupy.launch.shapes import Maps
-from backends.cupy.launch.tiles import LARGE, SMALL, Tile, tile_of
+from backends.cupy.launch.conv_shape import NO_CONV, ConvShape
+from backends.cupy.launch.graph_batch import GraphBatch
+from backends.cupy.launch.launcher import Launcher, c_type
+from backends.cupy.launch.tiles import LARGE, SMALL, Tile, tile_for
+from backends.cupy.launch.updates import parameter_arguments, rule_settings
+from backends.cupy.loader import Constant
 from backends.operations.common import Array
 
-MOST_PATCH = 5  # a side of the patches of filter_gradient.cuh: a warp adds up 32 numbers
-MOST_LAYERS = 16  # as descend.cu and head.cu have it; a kernel takes at most 4 KB of arguments
+MAX_FILTER_TILE = 5  # side of a filter tile: a warp reduces at most 32 sums
+MAX_LAYERS = 16  # arguments of a kernel take at most 4 KB
 
-# So many threads of a layer keep a large GPU busy. Each block has at least so many terms to add up;
-# with fewer, they would spend their time with putting their sums together.
-THREADS_OF_A_LAYER = 1 << 17
-FEWEST_TERMS = 2048
-
-# As the structure `Layer` of descend.cu.
-_LAYER = np.dtype(
-    [
-        ("x", "uint64"),
-        ("dy", "uint64"),
-        ("mask", "uint64"),
-        ("parts", "uint64"),
-        ("tickets", "uint64"),
-        ("first_block", "int32"),
-        ("shares", "int32"),
-        ("parameters", "int32"),
-        ("weight", "int32"),
-        ("bias", "int32"),
-        ("inputs", "int32"),
-        ("outputs", "int32"),
-        ("maps", "int32", 7),
-    ],
-    align=True,
-)
+# A layer gets enough blocks to keep a large GPU busy, but each block sums at least MIN_TERMS
+# products per parameter; with fewer, adding the partial sums would dominate.
+TARGET_THREADS = 1 << 17
+MIN_TERMS = 2048
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How the gradients of a layer are shared out among blocks of threads.
+class SplitK:
+    """How the gradient of a layer is divided among blocks.
 
     Attributes:
-        units: parts of its parameters.
-        shares: parts of the images, each of which adds up a unit.
-        parameters: how many there are, a bias for each output among them.
+        units: tiles of dW, or filter tiles. Each is computed by `splits` blocks.
+        splits: parts of the images; each block of a unit sums over one of them.
+        parameters: number of weights and biases. A layer without bias is counted as if it had one.
     """
 
     units: int
-    shares: int
+    splits: int
     parameters: int
 
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return self.units * self.splits
 
-def tile_of_gradients(dtype: str, layers: Iterable[tuple[int, int]], images: int) -> Tile:
-    """Return by which tiles the gradients of weights are computed.
+
+def tile_for_gradients(dtype: str, layers: Iterable[tuple[int, int]], images: int) -> Tile:
+    """Return the tiles of dW, chosen for the largest layer.
 
     Args:
-        dtype: of the numbers.
-        layers: inputs and outputs of all linear layers; the tiles suit the one that has most work.
-        images: of the largest batch.
+        dtype: dtype of the gradients.
+        layers: inputs and outputs of all linear layers.
+        images: number of images of the largest batch.
     """
     largest = max(layers, key=math.prod, default=None)
     if largest is None:
         return SMALL
     inputs, outputs = largest
-    cut = cut_linear(inputs, outputs, images, tile=LARGE)
-    return tile_of(dtype, inputs + 1, outputs, shares=cut.shares)
+    split = split_linear(inputs, outputs, images, tile=LARGE)
+    return tile_for(dtype, inputs + 1, outputs, splits=split.splits)
 
 
-def cut_linear(inputs: int, outputs: int, images: int, *, tile: Tile) -> Cut:
-    """Return how many blocks a linear layer has."""
+def split_linear(inputs: int, outputs: int, images: int, *, tile: Tile) -> SplitK:
+    """Return how the gradient of a linear layer is divided."""
     units = math.prod(tile.grid(inputs + 1, outputs))
-    shares = _shares(units, images, terms=1, threads=tile.threads)
-    return Cut(units, shares, outputs * (inputs + 1))
+    splits = _splits(units, images, terms=1, threads=tile.threads)
+    return SplitK(units, splits, outputs * (inputs + 1))
 
 
-def cut_filters(
-    maps: Maps, kernel_size: int, images: int, *, cells: int, patch: int, threads: int
-) -> Cut:
-    """Return how many blocks a convolution has.
+def split_conv(
+    shape: ConvShape, images: int, *, cells: int, filter_tile: int, threads: int
+) -> SplitK:
+    """Return how the gradient of a convolution is divided.
 
     Args:
-        maps: its sizes.
-        kernel_size: side of its filters.
-        images: of the largest batch.
-        cells: of the maps that it leaves.
-        patch: side of the patches into which filters are cut.
-        threads: of a block.
+        shape: sizes of the convolution.
+        images: number of images of the largest batch.
+        cells: number of cells of an output map.
+        filter_tile: side of the filter tiles.
+        threads: threads per block.
     """
-    pairs = maps.filters * maps.channels
-    units = pairs * math.ceil(kernel_size / patch) ** 2
-    shares = _shares(units, images, terms=cells, threads=threads)
-    return Cut(units, shares, pairs * kernel_size**2 + maps.filters)
+    filters = shape.filters * shape.channels
+    units = filters * math.ceil(shape.kernel_size / filter_tile) ** 2
+    splits = _splits(units, images, terms=cells, threads=threads)
+    return SplitK(units, splits, filters * shape.kernel_size**2 + shape.filters)
 
 
-def patch_of(*kernel_sizes: int) -> int:
-    """Return the side of the patches into which filters of these sizes are cut."""
-    return max(1, min(MOST_PATCH, max(kernel_sizes)))
+def filter_tile_for(*kernel_sizes: int) -> int:
+    """Return the side of the filter tiles for convolutions with these filters."""
+    return max(1, min(MAX_FILTER_TILE, max(kernel_sizes)))
 
 
-def _shares(units: int, images: int, *, terms: int, threads: int) -> int:
-    """Return among how many blocks a unit's images are shared out, of so many terms each."""
-    wanted = THREADS_OF_A_LAYER // threads
-    return max(1, min(wanted // units, images * terms // FEWEST_TERMS, images))
+def _splits(units: int, images: int, *, terms: int, threads: int) -> int:
+    """Return the number of splits of each unit; an image adds `terms` products to each sum."""
+    target_blocks = TARGET_THREADS // threads
+    return max(1, min(target_blocks // units, images * terms // MIN_TERMS, images))
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A layer with parameters, at the end of a captured step.
+class WgradLayer:
+    """A layer whose parameters are updated.
 
     Attributes:
-        x: what it took, (B, inputs); None where that are images of the data set.
-        dy: the gradient of what its activation took, (B, outputs) or (B, filters, height, width).
-        mask: where the maxima lie, like `dy`, uint8; None where the layer does not pool.
-        cut: how it is shared out.
-        parts: sums of gradients, (shares, parameters); None where there is one share.
-        tickets: how many shares of each unit are done, (units,), int32, 0 before and after a step;
-            None where there is one share.
-        weight: where its weights begin in the parameter vector.
-        bias: where its bias begins; None without one.
-        inputs: numbers that it takes of an image.
+        x: input (B, inputs); None if it is the data set.
+        dy: gradient of the pre-activation, (B, outputs) or (B, filters, cell rows, cell columns).
+        mask: tie masks like `dy`, uint8; None without pooling.
+        split: how the gradient is divided among blocks.
+        partial_sums: (splits, parameters); None with one split.
+        tile_counters: number of finished splits of each unit, (units,), int32, 0 before and after
+            a step; None with one split.
+        weight: offset of the weights in the parameter vector.
+        bias: offset of the bias; None without bias.
+        inputs: numbers per image of the input.
         outputs: columns of the weights, or filters.
-        maps: of a convolution; None for a linear layer.
-        kernel_size: side of the filters of a convolution.
+        conv: sizes of a convolution; `NO_CONV` for a linear layer.
     """
 
     x: Array | None
     dy: Array
     mask: Array | None
-    cut: Cut
-    parts: Array | None
-    tickets: Array | None
+    split: SplitK
+    partial_sums: Array | None
+    tile_counters: Array | None
     weight: int
     bias: int | None
     inputs: int
     outputs: int
-    maps: Maps | None = None
-    kernel_size: int = 0
+    conv: ConvShape = NO_CONV
 
 
-def as_argument(layers: Sequence[Layer]) -> NDArray[Any]:
-    """Return layers as the kernel takes them by value: one structure of NumPy."""
-    assert len(layers) <= MOST_LAYERS
-    table = np.zeros(MOST_LAYERS, _LAYER)
-    table["first_block"] = np.iinfo("int32").max
-    first_block = 0
-    for entry, layer in zip(table, layers, strict=False):
-        entry["x"] = address(layer.x)
-        entry["dy"] = address(layer.dy)
-        entry["mask"] = address(layer.mask)
-        entry["parts"], entry["tickets"] = address(layer.parts), address(layer.tickets)
-        entry["first_block"] = first_block
-        entry["shares"], entry["parameters"] = layer.cut.shares, layer.cut.parameters
-        entry["weight"] = layer.weight
-        entry["bias"] = -1 if layer.bias is None else layer.bias
-        entry["inputs"], entry["outputs"] = layer.inputs, layer.outputs
-        if layer.maps:
-            entry["maps"] = layer.maps.as_argument(layer.kernel_size, layer.mask is not None)
-        first_block += blocks_of(layer)
-    return table.view([("layers", _LAYER, MOST_LAYERS)]).reshape(())
+def wgrad_update(
+    launcher: Launcher,
+    kind: str,
+    layers: Sequence[WgradLayer],
+    tile: Tile,
+    batch: GraphBatch,
+    parameters: Sequence[Array],
+    settings: Mapping[str, float],
+) -> None:
+    """Update the parameters of all layers by their gradients, and store the loss of the step.
+
+    Args:
+        launcher: launches the kernel.
+        kind: update rule, one of `backends.cupy.launch.updates.RULES`.
+        layers: layers with parameters, from the first to the last.
+        tile: tiles of dW.
+        batch: batch of the step.
+        parameters: parameter vector and state arrays of the rule; changed in place.
+        settings: settings of the update rule.
+    """
+    dataset, chunk, state = batch.dataset, batch.chunk, batch.state
+    weights, *rule_state = parameters
+    constants: dict[str, Constant] = {
+        "RULE": kind.upper(),
+        "PIXEL": c_type(dataset.images),
+        "FILTER_TILE": filter_tile_for(*(layer.conv.kernel_size for layer in layers)),
+        "MAX_LAYERS": MAX_LAYERS,
+        **tile.constants,
+    }
+    launcher.kernel("wgrad_update", "wgrad_update", constants)(
+        (1 + sum(layer.split.blocks for layer in layers),),
+        tile.threads,
+        layers={"layers": layer_structs(layers), "count": len(layers)},
+        images=dataset.images,
+        rows=chunk.rows,
+        pixel_shift=batch.pixel_shift,
+        batch=launcher.batch(len(batch)),
+        **parameter_arguments(weights, rule_state),
+        settings=rule_settings(settings),
+        arrays={
+            "rates": state.rates,
+            "image_losses": state.image_losses,
+            "image_correct": state.image_correct,
+            "step": chunk.step,
+            "losses": chunk.losses,
+            "correct": chunk.correct,
+        },
+    )
 
 
-def blocks_of(layer: Layer) -> int:
-    """Return how many blocks of threads a layer has."""
-    return layer.cut.units * layer.cut.shares
-
-
-def address(array: Array | None) -> int:
-    """Return where an array lies on the device."""
-    return 0 if array is None else int(array.data.ptr)
+def layer_structs(layers: Sequence[WgradLayer]) -> list[dict[str, Any]]:
+    """Return the structs `WgradLayer` of kernels/wgrad_update.cu."""
+    structs, first_block = [], 0
+    for layer in layers:
+        structs.append(
+            {
+                "x": layer.x,
+                "dy": layer.dy,
+                "mask": layer.mask,
+                "partial_sums": layer.partial_sums,
+                "tile_counters": layer.tile_counters,
+                "first_block": first_block,
+                "splits": layer.split.splits,
+                "parameters": layer.split.parameters,
+                "weight": layer.weight,
+                "bias": -1 if layer.bias is None else layer.bias,
+                "inputs": layer.inputs,
+                "outputs": layer.outputs,
+                "conv": asdict(layer.conv),
+            }
+        )
+        first_block += layer.split.blocks
+    return structs

@@ -1,0 +1,76 @@
+"""Launches a compiled kernel with arguments by name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from backends.cupy.signature import ArgumentError, Type
+
+
+class Kernel:
+    """A compiled kernel.
+
+    CuPy checks no arguments: a Python int would arrive as 8 bytes and a float as a double, whatever
+    the kernel expects. So each argument is checked against its declaration and converted.
+
+    Args:
+        name: name of the kernel, for error messages.
+        function: CuPy's kernel.
+        parameters: the declared parameters by name, in their order.
+        is_cooperative: whether all blocks of a launch must be resident together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Any,
+        parameters: Mapping[str, Type],
+        *,
+        is_cooperative: bool = False,
+    ) -> None:
+        self._name = name
+        self._launch = cooperative(function) if is_cooperative else function
+        self._parameters = parameters
+
+    def __call__(self, grid: tuple[int, ...], threads: int, **arguments: Any) -> None:
+        """Launch the kernel, unless the grid is empty.
+
+        Args:
+            grid: number of blocks in x, and in y.
+            threads: number of threads per block.
+            arguments: one for each parameter; `backends.cupy.signature` lists what each type takes.
+
+        Raises:
+            ArgumentError: an argument is missing, unknown, or not what the kernel declares.
+        """
+        values = self._convert(arguments)
+        if all(grid):
+            self._launch(grid, (threads,), values)
+
+    def _convert(self, arguments: dict[str, Any]) -> tuple[Any, ...]:
+        if arguments.keys() != self._parameters.keys():
+            raise ArgumentError(
+                f"kernel {self._name} takes the arguments {', '.join(self._parameters)}; "
+                f"got {', '.join(arguments)}"
+            )
+        values = []
+        for name, parameter in self._parameters.items():
+            try:
+                values.append(parameter.argument(arguments[name]))
+            except ArgumentError as error:
+                raise ArgumentError(f"kernel {self._name}, argument {name}: {error}") from None
+        return tuple(values)
+
+
+def cooperative(function: Any) -> Callable[..., None]:
+    """Return a function that launches a kernel of CuPy cooperatively, with the same arguments.
+
+    The blocks of a cooperative launch are resident together. CuPy's own way to request that,
+    `RawModule(enable_cooperative_groups=True)`, links the module with CUDA's device runtime, which
+    our kernels do not need and which not every installation contains.
+    """
+
+    def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        # `kernel` is read at each launch because CuPy keeps one function per GPU.
+        function.kernel(grid, block, arguments, enable_cooperative_groups=True)
+
+    return launch

@@ -1,0 +1,39 @@
+// The loss of one image with at most WARP_SIZE classes, computed by a warp with one lane per class.
+//
+// Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC.
+#pragma once
+
+#include "class_loss.cuh"
+
+struct ImageLoss {
+  real dlogit;  // gradient of the image's loss by the logit of this lane's class
+  real loss;
+  bool is_correct;  // the largest logit is that of the label
+};
+
+// `logit` is the logit of this lane's class; the lanes after the last class repeat its logit.
+__device__ __forceinline__ ImageLoss image_loss(real logit, int classes, int label) {
+  const int lane = threadIdx.x % WARP_SIZE, own_class = min(lane, classes - 1);
+  real largest = logit;
+  int predicted = own_class;  // the first class with the largest logit
+  for (int offset = WARP_SIZE / 2; offset > 0; offset /= 2) {
+    const real other_logit = __shfl_xor_sync(FULL_MASK, largest, offset);
+    const int other_class = __shfl_xor_sync(FULL_MASK, predicted, offset);
+    if (other_logit > largest || (other_logit == largest && other_class < predicted)) {
+      largest = other_logit;
+      predicted = other_class;
+    }
+  }
+  const real target = own_class == label;
+  if constexpr (LOSS == SOFTMAX_CROSS_ENTROPY) {
+    const real power = lane < classes ? exp(logit - largest) : real(0);
+    const real log_total = log(warp_reduce_sum(power));
+    const real dlogit = exp(logit - largest - log_total) - target;
+    const real loss = log_total - (__shfl_sync(FULL_MASK, logit, label) - largest);
+    return {dlogit, loss, predicted == label};
+  } else {
+    const ClassLoss own = sigmoid_loss<LOSS>(logit, target);
+    const real loss = warp_reduce_sum(lane < classes ? own.loss : real(0));
+    return {own.dlogit, loss, predicted == label};
+  }
+}

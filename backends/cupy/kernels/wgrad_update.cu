@@ -1,0 +1,226 @@
+// The end of a graph step: the gradient of every parameter, the update of the parameters, and the loss
+// of the batch.
+//
+// The gradients of all layers depend only on what earlier kernels have computed, so one launch computes
+// them all. Each block computes one *unit* of a layer: a tile of dW = xᵀ dy, whose last row is the
+// gradient of the bias (a column of ones is appended to x), or a filter tile. It updates the parameters of
+// the unit as soon as their gradients are complete.
+//
+// If a layer has few units and many images, the sum over the images is split (split-K):
+//
+//   block          0         1         2         3         4         5       ..
+//   unit           0         0         0         1         1         1
+//   split          0         1         2         0         1         2
+//   images       0..B/3  B/3..2B/3  2B/3..B    0..B/3  B/3..2B/3  2B/3..B
+//                  |         |         |
+//                  +-> partial_sums <--+    the last block to finish adds them, always from split 0 on
+//
+// Block 0 of the grid adds the losses of the images and advances the step counter of the chunk; the blocks of
+// the layers follow it. No block reads a parameter that another block updates, nor the step counter.
+//
+// Layout: as in linear.cu and convolution.cu.
+// Cost per image: as many multiply-adds as forward, a quarter with pooling. Per parameter: as updates.cu.
+// Options: -DRULE as in update_rules.cuh; -DPIXEL=uint8, float or double, the element type of the data set;
+// -DFILTER_TILE as in conv_wgrad.cuh; -DTHREAD_TILE and the other tile sizes as in gemm_tile.cuh;
+// -DMAX_LAYERS.
+#include "common.cuh"
+#include "conv_wgrad.cuh"
+#include "gemm_tile.cuh"
+#include "update_rules.cuh"
+
+// Resident blocks per multiprocessor. Without this bound the compiler spills to make room for more.
+constexpr int MIN_BLOCKS = sizeof(real) == 8 ? 1 : THREAD_TILE == 4 ? 2 : 3;
+
+// A layer with parameters.
+struct WgradLayer {
+  const real* x;        // input; null if it is the data set
+  const real* dy;       // gradient of the pre-activation
+  const uint8* mask;    // tie masks of a pooled convolution, else null
+  real* partial_sums;   // (splits, parameters); null if splits is 1
+  int* tile_counters;   // finished splits of each unit; 0 before and after a step; null if splits is 1
+  int first_block;      // counted from the first block of all layers
+  int splits;           // blocks per unit
+  int parameters;       // weights and biases of the layer
+  int weight, bias;     // offsets in the parameter vector; bias is -1 if the layer has none
+  int inputs, outputs;  // numbers per image; outputs of a convolution: filters
+  ConvShape conv;       // kernel_size is 0 for a linear layer
+};
+
+struct WgradLayers {
+  WgradLayer layers[MAX_LAYERS];
+  int count;
+};
+
+// The rates and the results of the step.
+struct StepArrays {
+  const real* rates;         // (3,), as struct Rates
+  const real* image_losses;
+  const int* image_correct;
+  int* step;       // number of steps of the chunk that are done
+  double* losses;  // (steps,)
+  int* correct;    // (steps,)
+};
+
+union Shared {
+  GemmShared gemm;
+  real filter_sums[TILE_WARPS * FILTER_TILE_SUMS];
+  int finished_splits;
+  struct {
+    double losses[TILE_WARPS];
+    int correct[TILE_WARPS];
+  } results;
+};
+
+// The unit of a block, and the images of its split.
+struct Split {
+  int unit, number;
+  int begin, end;  // images
+
+  __device__ __forceinline__ Split(const WgradLayer& layer, int block, int images)
+      : unit(block / layer.splits), number(block % layer.splits) {
+    begin = int(int64(images) * number / layer.splits);
+    end = int(int64(images) * (number + 1) / layer.splits);
+  }
+};
+
+// Position of a tile of dW in the grid of tiles.
+struct WeightTile {
+  int row, column;
+
+  __device__ __forceinline__ WeightTile(const WgradLayer& layer, int unit) {
+    const int columns = (layer.outputs + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    row = unit / columns;
+    column = unit % columns;
+  }
+};
+
+// Computes the gradient of a unit for the images of a split. The partial sums of the warps are in
+// `shared` afterwards.
+template <class Rows>
+__device__ __forceinline__ void unit_gradient(const WgradLayer& layer, const Split& split,
+                                              const Rows& batch, Shared& shared) {
+  Rows x = batch.from(split.begin);
+  x.count = split.end - split.begin;
+  const ConvShape& conv = layer.conv;
+  if (conv.kernel_size) {
+    const int64 first = int64(split.begin) * layer.outputs * conv.cells();
+    conv_wgrad(layer.dy + first, layer.mask + first, x, conv, FilterTile(conv, split.unit),
+               shared.filter_sums);
+  } else {
+    const WeightTile tile(layer, split.unit);
+    const DenseRows dy = {layer.dy, layer.outputs, split.end};
+    const Matrix<Rows> x_and_ones = {x, true};
+    gemm_tile<true, false>(x_and_ones, Matrix<DenseRows>{dy.from(split.begin)}, tile.row, tile.column,
+                           shared.gemm);
+  }
+}
+
+// Returns the offset in the parameter vector of element `number` of a unit; -1 if it is no parameter.
+__device__ __forceinline__ int parameter_index(const WgradLayer& layer, int unit, int number) {
+  if (layer.conv.kernel_size) {
+    const FilterTile tile(layer.conv, unit);
+    const int weight = tile.weight_index(layer.conv, number), bias = tile.bias_index(number);
+    if (weight >= 0) return layer.weight + weight;
+    return bias >= 0 && layer.bias >= 0 ? layer.bias + bias : -1;
+  }
+  const WeightTile tile(layer, unit);
+  const int row = tile.row * TILE_ROWS + number / TILE_COLUMNS;
+  const int column = tile.column * TILE_COLUMNS + number % TILE_COLUMNS;
+  if (row > layer.inputs || column >= layer.outputs) return -1;
+  if (row < layer.inputs) return layer.weight + row * layer.outputs + column;
+  return layer.bias < 0 ? -1 : layer.bias + column;
+}
+
+// Returns, in all threads, whether this block is the last of the splits of a unit to get here. If so, the
+// partial sums of the others are visible, and the counter is 0 again for the next step.
+__device__ __forceinline__ bool is_last_split(int* tile_counter, int splits, Shared& shared) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    shared.finished_splits = atomicAdd(tile_counter, 1);
+    if (shared.finished_splits == splits - 1) *tile_counter = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return shared.finished_splits == splits - 1;
+}
+
+// Updates the parameters of a unit by their gradients, or, with several splits, stores partial sums
+// and leaves the update to the last block of the unit.
+__device__ __forceinline__ void apply_gradient(const WgradLayer& layer, const Split& split,
+                                               const Updater& updater, Shared& shared) {
+  const bool is_convolution = layer.conv.kernel_size;
+  const int numbers = is_convolution ? FILTER_TILE_SUMS : TILE_SIZE;
+  const real* const warp_sums = is_convolution ? shared.filter_sums : shared.gemm.partial_sums[0];
+  // The row of partial sums begins with the parameter of the layer that comes first in the vector.
+  const int first = layer.bias < 0 ? layer.weight : min(layer.weight, layer.bias);
+  real* const partial_sums = layer.partial_sums - first;
+#pragma unroll 1
+  for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
+    const int parameter = parameter_index(layer, split.unit, number);
+    if (parameter < 0) continue;
+    real total = 0;
+    for (int warp = 0; warp < TILE_WARPS; warp++) total += warp_sums[warp * numbers + number];
+    if (layer.splits == 1)
+      updater.apply(parameter, total);
+    else
+      partial_sums[int64(split.number) * layer.parameters + parameter] = total;
+  }
+  if (layer.splits == 1) return;
+  if (!is_last_split(&layer.tile_counters[split.unit], layer.splits, shared)) return;
+#pragma unroll 1
+  for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
+    const int parameter = parameter_index(layer, split.unit, number);
+    if (parameter < 0) continue;
+    real total = 0;
+    for (int other = 0; other < layer.splits; other++)
+      total += partial_sums[int64(other) * layer.parameters + parameter];
+    updater.apply(parameter, total);
+  }
+}
+
+// Stores the mean loss and the number of correct predictions of the batch, and advances the step counter.
+__device__ __forceinline__ void finish_step(const StepArrays& arrays, int images, Shared& shared) {
+  double loss = 0;
+  int correct = 0;
+#pragma unroll 8
+  for (int image = threadIdx.x; image < images; image += TILE_THREADS) {
+    loss += double(arrays.image_losses[image]);
+    correct += arrays.image_correct[image];
+  }
+  loss = block_reduce_sum(loss, shared.results.losses);
+  correct = block_reduce_sum(correct, shared.results.correct);
+  if (threadIdx.x > 0) return;
+  const int step = *arrays.step;
+  arrays.losses[step] = loss / double(images);
+  arrays.correct[step] = correct;
+  *arrays.step = step + 1;
+}
+
+// Grid: one block for the losses, then those of all layers.
+// At most 168 registers.
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
+    wgrad_update(const __grid_constant__ WgradLayers layers, const PIXEL* __restrict__ images,
+                 const int* __restrict__ rows, real pixel_shift, Batch batch,
+                 real* __restrict__ weights, real* __restrict__ state0, real* __restrict__ state1,
+                 RuleSettings settings, StepArrays arrays) {
+  __shared__ Shared shared;
+  const int count = batch.size(), block = int(blockIdx.x) - 1;
+  if (block < 0) {
+    finish_step(arrays, count, shared);
+    return;
+  }
+  int number = 0;
+  while (number + 1 < layers.count && block >= layers.layers[number + 1].first_block) number++;
+  const WgradLayer& layer = layers.layers[number];
+  const Split split(layer, block - layer.first_block, count);
+  if (layer.x) {
+    unit_gradient(layer, split, DenseRows{layer.x, layer.inputs, count}, shared);
+  } else {
+    const int* const batch_rows = rows + batch.first();
+    unit_gradient(layer, split,
+                  GatheredRows<PIXEL>{images, batch_rows, pixel_shift, layer.inputs, count}, shared);
+  }
+  const Rates rates = {arrays.rates[0], arrays.rates[1], arrays.rates[2]};
+  apply_gradient(layer, split, Updater{weights, state0, state1, settings, rates}, shared);
+}

@@ -1,0 +1,25 @@
+"""Launches of activations that are not fused into another kernel."""
+
+import math
+
+from backends.cupy.launch.graph_batch import GraphBatch
+from backends.cupy.launch.launcher import THREADS, Launcher, grid_of
+from backends.cupy.loader import source
+from backends.cupy.signature import enumerators
+from backends.operations.common import Array
+
+ACTIVATIONS = enumerators(source("activations"), "Activation")  # kinds that kernels compute
+
+
+def activation(launcher: Launcher, x: Array | GraphBatch, y: Array, kind: str) -> None:
+    """Set `y` to an activation of `x`."""
+    constants, arguments = launcher.stage_input(x)
+    kernel = launcher.kernel("activations", "activation", {"ACTIVATION": kind.upper(), **constants})
+    kernel(grid_of(y.size), THREADS, **arguments, units=math.prod(y.shape[1:]), y=y)
+
+
+def activation_backward(launcher: Launcher, dy: Array, y: Array, dx: Array, kind: str) -> None:
+    """Set `dx` to `dy` times the derivative of the activation that computed `y`, maybe in place."""
+    constants = {"ACTIVATION": kind.upper(), **launcher.dense_input}
+    kernel = launcher.kernel("activations", "activation_backward", constants)
+    kernel(grid_of(y.size), THREADS, dy=dy, y=y, size=int(y.size), dx=dx)

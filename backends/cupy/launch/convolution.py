@@ -1,0 +1,145 @@
+"""Launches of the convolution and of its gradients."""
+
+import math
+
+from backends.cupy.launch.conv_shape import (
+    MAX_CHANNELS_PER_THREAD,
+    PIXEL_TILE,
+    ConvShape,
+    maps_per_thread,
+)
+from backends.cupy.launch.graph_batch import GraphBatch
+from backends.cupy.launch.launcher import THREADS, Launcher, ceil_div
+from backends.cupy.launch.wgrad_update import SplitK, filter_tile_for
+from backends.cupy.loader import Constant
+from backends.operations.common import Array, Ties
+
+MAX_KERNEL_SIZE = 32  # a row of a filter is kept in registers
+MAX_FILTERS_PER_THREAD = 4
+MAX_TAPS_PER_THREAD = 20  # of one row of all filters of a thread, in registers
+TARGET_THREADS = 1 << 16  # enough to keep a large GPU busy
+
+
+def conv2d(
+    launcher: Launcher,
+    x: Array | GraphBatch,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    mask: Array | None,
+    shape: ConvShape,
+    *,
+    activation: str = "identity",
+    ties: Ties = "first",
+) -> None:
+    """Set `y` to the activation of the convolution of `x`, pooled as `shape` says.
+
+    Args:
+        launcher: launches the kernel.
+        x: images.
+        weight: filters.
+        bias: one number per filter; None without bias.
+        y: output.
+        mask: set to the tie masks; None without pooling.
+        shape: sizes of the convolution.
+        activation: activation of the output.
+        ties: which outputs that equal the maximum of a patch receive its gradient.
+    """
+    cells = math.prod(y.shape[2:])
+    per_thread = maps_per_thread(
+        shape.filters,
+        maximum=min(MAX_FILTERS_PER_THREAD, MAX_TAPS_PER_THREAD // shape.kernel_size),
+        threads=len(x) * cells,
+        target_threads=TARGET_THREADS,
+    )
+    constants, arguments = launcher.stage_input(x)
+    constants |= {
+        "KERNEL_SIZE": shape.kernel_size,
+        "FILTERS_PER_THREAD": per_thread,
+        "ACTIVATION": activation.upper(),
+        "POOL": shape.pool,
+        "THREADS": THREADS,
+    }
+    launcher.kernel("convolution", "conv2d", constants)(
+        (ceil_div(len(x) * cells, THREADS), shape.filters // per_thread),
+        THREADS,
+        **arguments,
+        weight=weight,
+        bias=bias,
+        conv=shape,
+        all_ties=ties == "all",
+        y=y,
+        mask=mask,
+    )
+
+
+def conv2d_backward_weight(
+    launcher: Launcher, dy: Array, x: Array, partial_sums: Array, split: SplitK, shape: ConvShape
+) -> None:
+    """Set each row of `partial_sums` to the gradient for a part of the images.
+
+    Args:
+        launcher: launches the kernel.
+        dy: gradient of the output.
+        x: images.
+        partial_sums: (splits, parameters), the parameters being the filters, then the biases. The
+            sum of the rows is the gradient.
+        split: how the images are split.
+        shape: sizes of the convolution, without pooling.
+    """
+    constants = _gradient_constants(shape, images=len(x))
+    launcher.kernel("convolution_gradients", "conv2d_backward_weight", constants)(
+        (split.units, split.splits),
+        THREADS,
+        dy=dy,
+        x=x,
+        conv=shape,
+        images=len(x),
+        partial_sums=partial_sums,
+    )
+
+
+def conv2d_backward_x(
+    launcher: Launcher,
+    dy: Array,
+    mask: Array | None,
+    weight: Array,
+    x: Array,
+    dx: Array,
+    shape: ConvShape,
+    *,
+    activation: str = "identity",
+) -> None:
+    """Set `dx` to the gradient of `x` times the derivative of `activation`, which computed `x`."""
+    constants = _gradient_constants(shape, images=len(x))
+    threads = len(x) * shape.input_gradient_threads
+    launcher.kernel("convolution_gradients", "conv2d_backward_x", constants)(
+        (ceil_div(threads, THREADS), shape.channels // int(constants["CHANNELS_PER_THREAD"])),
+        THREADS,
+        dy=dy,
+        mask=mask,
+        weight=weight,
+        x=x,
+        conv=shape,
+        batch=launcher.batch(len(x)),
+        activation=activation,
+        dx=dx,
+    )
+
+
+def _gradient_constants(shape: ConvShape, *, images: int) -> dict[str, Constant]:
+    """Return the options of convolution_gradients.cu, equal for both kernels: one compilation."""
+    channels = maps_per_thread(
+        shape.channels,
+        maximum=MAX_CHANNELS_PER_THREAD,
+        threads=images * shape.input_gradient_threads,
+        target_threads=TARGET_THREADS,
+    )
+    return {
+        "KERNEL_SIZE": shape.kernel_size,
+        "POOL": shape.pool,
+        "CHANNELS_PER_THREAD": channels,
+        "PIXEL_TILE": PIXEL_TILE,
+        "FILTER_TILE": filter_tile_for(shape.kernel_size),
+        "THREADS": THREADS,
+    }

@@ -1,0 +1,103 @@
+"""Common parts of the launches: compiled kernels, batches, and the input of a stage."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from backends.cupy.kernel import Kernel
+from backends.cupy.launch.graph_batch import GraphBatch
+from backends.cupy.loader import REAL, Constant, Kernels
+from backends.operations.common import Array
+
+THREADS = 256  # per block, of kernels that choose no other number
+
+
+class Launcher:
+    """Launches kernels for arrays of one dtype.
+
+    The modules of this package contain the launches of one kernel family each. Shapes: in linear
+    layers x is (B, in), weight (in, out), y and dy (B, out). In convolutions x is (B, C, H, W),
+    weight (O, C, K, K), y, dy and mask (B, O, OH, OW), or half that height and width if pooled. In
+    pooling x is (B, C, H, W), y, dy and mask (B, C, PH, PW). A gradient has the shape of its array.
+    All arrays are in C order.
+
+    Args:
+        kernels: the compiled kernels.
+        dtype: "float32" or "float64".
+        batch: the batch of a graph step; None for eager operations.
+    """
+
+    def __init__(self, kernels: Kernels, dtype: str, *, batch: GraphBatch | None = None) -> None:
+        self.dtype = dtype
+        self._kernels = kernels
+        self._batch = batch
+
+    def kernel(
+        self,
+        file: str,
+        name: str,
+        constants: Mapping[str, Constant],
+        *,
+        cooperative: bool = False,
+    ) -> Kernel:
+        """Return a kernel; `Kernels.get` describes the arguments."""
+        return self._kernels.get(file, name, constants, dtype=self.dtype, cooperative=cooperative)
+
+    def batch(self, images: int) -> dict[str, Any]:
+        """Return the struct `Batch` of common.cuh; `images` counts in eager operations only."""
+        return {"state": self._batch and self._batch.state.batch, "images": images}
+
+    def labels(self, labels: Array) -> dict[str, Any]:
+        """Return the arguments that select the labels of a batch."""
+        if self._batch is None:
+            return {"labels": labels, "rows": None}
+        return {"labels": self._batch.dataset.labels, "rows": self._batch.chunk.rows}
+
+    @property
+    def dense_input(self) -> dict[str, Constant]:
+        """Options of stage_input.cuh for kernels that gather no images."""
+        return {"GATHER": 0, "INPUT": REAL[self.dtype]}
+
+    def stage_input(self, x: Array | GraphBatch) -> tuple[dict[str, Constant], dict[str, Any]]:
+        """Return options and arguments of a kernel that takes the input of a stage.
+
+        Args:
+            x: output of the previous stage, or the batch that the first stage gathers.
+        """
+        if isinstance(x, GraphBatch):
+            chunk, state = x.chunk, x.state
+            images = x.dataset.images
+            constants: dict[str, Constant] = {"GATHER": 1, "INPUT": c_type(images)}
+            struct = {
+                "batch": {"state": None, "images": 0},
+                "rows": chunk.rows,
+                "bounds": chunk.bounds,
+                "rates": chunk.rates,
+                "step": chunk.step,
+                "batch_state": state.batch,
+                "step_rates": state.rates,
+                "pixel_shift": x.pixel_shift,
+            }
+            return constants, {"x": images, "input": struct}
+        not_used = ("rows", "bounds", "rates", "step", "batch_state", "step_rates")
+        struct = {
+            "batch": self.batch(len(x)),
+            **dict.fromkeys(not_used),
+            "pixel_shift": 0.0,
+        }
+        return self.dense_input, {"x": x, "input": struct}
+
+
+def c_type(array: Array) -> str:
+    """Return the name of an array's element type in CUDA."""
+    dtype = str(array.dtype)
+    return REAL.get(dtype, dtype)
+
+
+def ceil_div(dividend: int, divisor: int) -> int:
+    """Return the quotient, rounded up."""
+    return -(-int(dividend) // divisor)
+
+
+def grid_of(size: int) -> tuple[int]:
+    """Return a grid with at least one thread per element, in blocks of `THREADS`."""
+    return (ceil_div(size, THREADS),)

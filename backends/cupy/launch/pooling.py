@@ -1,0 +1,69 @@
+"""Launches of pooling and of its gradients."""
+
+from dataclasses import dataclass
+
+from backends.cupy.kernel import Kernel
+from backends.cupy.launch.launcher import THREADS, Launcher, c_type, grid_of
+from backends.operations.common import Array, Ties
+
+
+@dataclass(frozen=True)
+class PoolShape:
+    """Sizes of a pooling; the struct of kernels/pooling.cu.
+
+    Attributes:
+        height: height of the images in pixels.
+        width: width of the images in pixels.
+        cell_rows: height of the output.
+        cell_columns: width of the output.
+        size: side of a patch in pixels.
+        stride: distance between patches in pixels.
+    """
+
+    height: int
+    width: int
+    cell_rows: int
+    cell_columns: int
+    size: int
+    stride: int
+
+
+def mask_dtype(size: int) -> str:
+    """Return the dtype of tie masks for patches with a side of `size` pixels."""
+    return "uint8" if size * size <= 8 else "int64"
+
+
+def max_pool2d(
+    launcher: Launcher, x: Array, y: Array, mask: Array, shape: PoolShape, ties: Ties
+) -> None:
+    """Set `y` to the maximum of each patch, and `mask` to its tie masks."""
+    kernel = _kernel(launcher, "max_pool2d", mask)
+    cells, all_ties = int(y.size), ties == "all"
+    kernel(
+        grid_of(cells), THREADS, x=x, cells=cells, shape=shape, all_ties=all_ties, y=y, mask=mask
+    )
+
+
+def max_pool2d_backward(
+    launcher: Launcher, dy: Array, mask: Array, dx: Array, shape: PoolShape
+) -> None:
+    """Set `dx` to the gradient of the input of max-pooling."""
+    kernel = _kernel(launcher, "max_pool2d_backward", mask)
+    pixels = int(dx.size)
+    kernel(grid_of(pixels), THREADS, dy=dy, mask=mask, pixels=pixels, shape=shape, dx=dx)
+
+
+def avg_pool2d(launcher: Launcher, x: Array, y: Array, shape: PoolShape) -> None:
+    """Set `y` to the mean of each patch."""
+    cells = int(y.size)
+    _kernel(launcher, "avg_pool2d")(grid_of(cells), THREADS, x=x, cells=cells, shape=shape, y=y)
+
+
+def avg_pool2d_backward(launcher: Launcher, dy: Array, dx: Array, shape: PoolShape) -> None:
+    """Set `dx` to the gradient of the input of average-pooling."""
+    kernel, pixels = _kernel(launcher, "avg_pool2d_backward"), int(dx.size)
+    kernel(grid_of(pixels), THREADS, dy=dy, pixels=pixels, shape=shape, dx=dx)
+
+
+def _kernel(launcher: Launcher, name: str, mask: Array | None = None) -> Kernel:
+    return launcher.kernel("pooling", name, {"MASK": "uint8" if mask is None else c_type(mask)})

@@ -1,0 +1,154 @@
+"""Which stages of a program are computed by which kernels of a graph step."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backends.cupy.launch.activations import ACTIVATIONS
+from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
+from backends.cupy.launch.fused_classifier import MAX_CLASSES, MAX_WEIGHTS
+from backends.cupy.launch.losses import LOSSES
+from backends.cupy.launch.tiles import Tile
+from backends.cupy.launch.updates import RULES
+from backends.cupy.launch.wgrad_update import (
+    MAX_LAYERS,
+    SplitK,
+    filter_tile_for,
+    split_conv,
+    split_linear,
+    tile_for_gradients,
+)
+from backends.cupy.stages import conv_shape_of, mask_dtype_of
+from backends.program import NotCompiledError, Stage, TrainingProgram, require_kernels
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a graph step and the kernels that compute them.
+
+    Attributes:
+        dtype: "float32" or "float64".
+        stages: stages of the step. The first gathers its input from the data set.
+        has_classifier: whether the last stages are computed by the fused classifier.
+        lowest: index of the first stage with parameters; no gradient is computed below it.
+    """
+
+    dtype: str
+    stages: Sequence[Stage]
+    has_classifier: bool
+    lowest: int
+
+    @property
+    def classifier_begin(self) -> int:
+        """Index of the first stage that the fused classifier computes; their number without one."""
+        count = len(self.stages)
+        if not self.has_classifier:
+            return count
+        first = count - 1
+        while first > 1 and _is_small_linear(self.stages[first - 1]):
+            first -= 1
+        return first
+
+    @property
+    def backward_end(self) -> int:
+        """Index after the last stage whose gradient is computed by a launch of its own.
+
+        The fused classifier propagates the gradient through its own stages, and through the
+        convolutions directly before them that have filters of one size.
+        """
+        first = self.classifier_begin
+        size = self.stages[first - 1].kernel_size  # 0 unless the stage is a convolution
+        if self.has_classifier and size:
+            while first - 1 > self.lowest and self.stages[first - 1].kernel_size == size:
+                first -= 1
+        return first
+
+    def splits(self, batch_size: int) -> list[SplitK | None]:
+        """Return how the gradient of each stage is divided; None for stages without parameters."""
+        filter_tile = filter_tile_for(*(stage.kernel_size for stage in self.stages))
+        tile = self.tile(batch_size)
+        return [
+            None if stage.weight is None else _split(stage, batch_size, filter_tile, tile)
+            for stage in self.stages
+        ]
+
+    def tile(self, batch_size: int) -> Tile:
+        """Return the tiles of the gradients of linear layers."""
+        sizes = [
+            (stage.input_shape[0], stage.output_shape[0])
+            for stage in self.stages
+            if stage.kind == "linear"
+        ]
+        return tile_for_gradients(self.dtype, sizes, batch_size)
+
+    def output_dtypes(self) -> list[str | None]:
+        """Return the dtype of the output of each stage; None if it is not stored."""
+        dtypes: list[str | None] = [self.dtype for _ in self.stages]
+        if self.has_classifier:
+            dtypes[-1] = None  # the logits stay in shared memory
+        return dtypes
+
+    def gradient_dtypes(self) -> list[str | None]:
+        """Return the dtype of the gradient of each stage; None if it is not needed."""
+        return [None if i < self.lowest else self.dtype for i in range(len(self.stages))]
+
+    def mask_dtypes(self) -> list[str | None]:
+        """Return the dtype of the tie masks of each stage; None without max-pooling."""
+        return [mask_dtype_of(stage) for stage in self.stages]
+
+
+def plan_for(program: TrainingProgram) -> Plan:
+    """Return the plan of a program.
+
+    Raises:
+        NotCompiledError: a part of the program has no kernel.
+    """
+    _require_kernels(program)
+    last = program.stages[-1]
+    is_plain = (last.kind, last.activation) == ("linear", "identity")
+    has_classifier = is_plain and last.output_shape[0] <= MAX_CLASSES
+    stages = _with_gathering_stage(program.stages, has_classifier=has_classifier)
+    lowest = next(index for index, stage in enumerate(stages) if stage.weight is not None)
+    return Plan(program.dtype, stages, has_classifier, lowest)
+
+
+def _require_kernels(program: TrainingProgram) -> None:
+    require_kernels(program, activations=ACTIVATIONS, losses=LOSSES, updates=RULES)
+    for stage in program.stages:
+        if stage.kernel_size > MAX_KERNEL_SIZE:
+            raise NotCompiledError(
+                f"graph steps support filters with a side of at most {MAX_KERNEL_SIZE}, not "
+                f"{stage.kernel_size}"
+            )
+    layers = sum(stage.weight is not None for stage in program.stages)
+    if not 1 <= layers <= MAX_LAYERS:
+        raise NotCompiledError(
+            f"graph steps support 1 to {MAX_LAYERS} layers with parameters, not {layers}"
+        )
+
+
+def _with_gathering_stage(stages: tuple[Stage, ...], *, has_classifier: bool) -> tuple[Stage, ...]:
+    """Return the stages, with an identity before them unless the first can gather its input."""
+    first = stages[0]
+    is_classifier = has_classifier and len(stages) == 1
+    if first.kind in ("linear", "conv2d", "activation") and not is_classifier:
+        return stages
+    return (Stage("activation", first.input_shape, first.input_shape), *stages)
+
+
+def _split(stage: Stage, batch_size: int, filter_tile: int, tile: Tile) -> SplitK:
+    if stage.kind == "linear":
+        return split_linear(stage.input_shape[0], stage.output_shape[0], batch_size, tile=tile)
+    return split_conv(
+        conv_shape_of(stage),
+        batch_size,
+        cells=math.prod(stage.output_shape[1:]),
+        filter_tile=filter_tile,
+        threads=tile.threads,
+    )
+
+
+def _is_small_linear(stage: Stage) -> bool:
+    """Return whether a block of the fused classifier can read all weights for a few images."""
+    weights = math.prod((*stage.input_shape, *stage.output_shape))
+    return stage.kind == "linear" and weights <= MAX_WEIGHTS
