@@ -22,11 +22,12 @@ SMALLEST = (
 
 
 def test_journal_is_kept_if_the_result_file_cannot_be_written(tmp_path):
-    journal, out = tmp_path / "journal", tmp_path / "gone" / "out.json"
+    journal, out = tmp_path / "journal", tmp_path / "file" / "out.json"
+    out.parent.touch()
     process = start_python("pytest", *SMALLEST, "--journal", journal, "--results", out)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 4
-    assert f"cannot write {out}: No such file" in err
+    assert f"cannot write {out}: " in err
     assert journal.read_text().count('"measured"') == 1
 
 
@@ -111,7 +112,7 @@ def test_row_that_crashed_the_process_is_skipped_later(tmp_path):
     results = load_results([out])
     (failed,) = results.failed
     assert failed.case.startswith("max_pool2d forward")
-    assert failed.reason == "it ended the process"
+    assert failed.reason == "the process crashed"
     assert {row.case.network for row in results.measurements.values()} == {"sgd_update"}
 
 
@@ -148,10 +149,10 @@ def test_files_of_pytest_benchmark_are_result_files(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--levels", "speed"], "unknown level speed; choose training,"),
-        (["--contenders", "tpu"], "unknown contender tpu; choose "),
-        (["--levels", "accuracy"], "there is no case: the profile quick has none of the level acc"),
-        (["--passes", "0"], "--passes is 0; expected at least 1"),
+        (["--levels", "speed"], "unknown level speed; choose from training,"),
+        (["--contenders", "tpu"], "unknown contender tpu; choose from "),
+        (["--levels", "accuracy"], "the profile quick has no case of the level accuracy"),
+        (["--passes", "0"], "--passes must be at least 1, got 0"),
     ],
 )
 def test_pytest_refuses_invalid_options(options, message):

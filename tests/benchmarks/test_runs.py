@@ -23,7 +23,7 @@ from tests.support.benchmark_runs import QUICK, run_benchmarks
 
 
 def interrupted(*arguments, journal, **options):
-    """Interrupt a run that has measured something; return the commands to go on, and to report."""
+    """Interrupt a run after two measurements; return the commands to continue and to report it."""
     first = run_benchmarks(*arguments, **options)
     while not (journal.exists() and journal.read_text().count('"measured"') >= 2):
         assert first.poll() is None, first.communicate()
@@ -31,11 +31,11 @@ def interrupted(*arguments, journal, **options):
     os.killpg(first.pid, signal.SIGINT)
     _, err = first.communicate(timeout=60)
     assert first.returncode == 130, err
-    return command_after("go on with: ", err), command_after("see what there is with: ", err)
+    return command_after("continue with: ", err), command_after("so far with: ", err)
 
 
 def command_after(words, err):
-    """Return the arguments of the command that is proposed behind these words."""
+    """Return the arguments of the command that follows these words."""
     command = err.partition(f"{words}python -m benchmarks ")[2].partition("\n")[0]
     return shlex.split(command)
 
@@ -44,7 +44,7 @@ def test_interrupted_run_is_reported_and_continued(tmp_path):
     out = tmp_path / "my results.json.gz"
     journal = tmp_path / "my results.json.gz.journal"
     arguments = (*QUICK, "--contenders", "numpy,cupy", "--threads", 1, "--out", out)
-    go_on, report = interrupted(*arguments, journal=journal)
+    resume, report = interrupted(*arguments, journal=journal)
     measured = journal.read_text().count('"measured"')
     assert list(tmp_path.iterdir()) == [journal]
     assert main([*report, "--out", str(tmp_path / "so far")]) == 0
@@ -52,7 +52,7 @@ def test_interrupted_run_is_reported_and_continued(tmp_path):
     assert "not complete" in so_far
     assert "cupy" in so_far
     shutil.rmtree(tmp_path / "so far")
-    second = run_benchmarks(*go_on)
+    second = run_benchmarks(*resume)
     printed, err = second.communicate(timeout=200)
     assert second.returncode == 0, err
     assert str(out) in printed
@@ -121,14 +121,14 @@ def test_run_without_an_available_contender_lists_absent_rows(tmp_path):
     [
         ([*QUICK, "--contenders", "tpu"], "unknown contender tpu"),
         (["run", "--levels", "speed"], "unknown level speed"),
-        (["run", "--levels", "accuracy"], "there is no case"),
-        (["run", "--out", "results.txt"], "expected a name that ends in .json or .json.gz"),
-        ([*QUICK, "--threads", "999"], "--threads is 999, but there are"),
-        ([*QUICK, "--continue"], "there is no unfinished run"),
+        (["run", "--levels", "accuracy"], "has no case of the level accuracy"),
+        (["run", "--out", "results.txt"], "--out must end in .json or .json.gz, got"),
+        ([*QUICK, "--threads", "999"], "--threads is 999; this process may use"),
+        ([*QUICK, "--continue"], "no unfinished run"),
         (["run", "--quick", "--full"], "not allowed with argument"),
         (["compare", "a.json"], "NEW"),
-        (["compare", "a.json", "b.json", "--fail-over", "x"], "expected a percentage"),
-        (["compare", "a.json", "b.json", "--fail-over", "x%"], "expected a percentage"),
+        (["compare", "a.json", "b.json", "--fail-over", "x"], "must be a percentage"),
+        (["compare", "a.json", "b.json", "--fail-over", "x%"], "must be a percentage"),
         (["compare", "a.json", "b.json", "--fail-over", "0.1"], "such as 10%, got 0.1"),
         (["compare", "a.json", "b.json"], "a.json"),
         (["report", "a.json"], "a.json"),
@@ -170,8 +170,8 @@ def test_progress_without_a_terminal_shows_the_time_left(capsys, step_s, message
 
 
 def test_import_error_ends_the_run_with_exit_code_1(capsys):
-    report = pytest.CollectReport("test_training.py", "failed", "ImportError: no laboratory", [])
+    report = pytest.CollectReport("test_training.py", "failed", "ImportError: no preparer", [])
     with pytest.raises(pytest.exit.Exception) as ended:
         progress.ProgressPlugin().pytest_collectreport(report)
     assert ended.value.returncode == 1
-    assert "ImportError: no laboratory" in capsys.readouterr().err
+    assert "ImportError: no preparer" in capsys.readouterr().err
