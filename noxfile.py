@@ -41,5 +41,5 @@ def gpu(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks with all baselines; `nox -s bench -- --full` runs all cases."""
-    session.install("--constraint", "constraints.txt", "--editable", ".[dev,bench-peers]")
+    session.install("--constraint", "constraints.txt", "--editable", ".[dev,bench-baselines]")
     session.run("python", "-m", "benchmarks", "run", *session.posargs)
