@@ -1,4 +1,7 @@
-"""Learning-rate schedules: a factor on the optimizer's learning rate, step by step."""
+"""Learning-rate schedules: the factor of each step on the optimizer's learning rate.
+
+To add a schedule, write a class here and add it to `SCHEDULES`.
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,19 +11,19 @@ from backends import keep_fraction, keep_integer, keep_non_negative, look_up
 
 @dataclass(frozen=True)
 class Schedule:
-    """Constant, and the base of the others."""
+    """The constant factor 1, and the base of the other schedules."""
 
     @property
     def needs_total(self) -> bool:
-        """Whether the factor depends on how many steps there will be in all."""
+        """Whether the factor depends on the total number of steps."""
         return False
 
     def factor(self, step: int, total_steps: int | None) -> float:
-        """Return what the learning rate is multiplied by.
+        """Return the factor of one step.
 
         Args:
-            step: steps done before this one: 0 at the first.
-            total_steps: steps of the whole training; None where nobody knows.
+            step: number of steps before this one.
+            total_steps: number of steps of the whole training; None if unknown.
         """
         return 1.0
 
@@ -30,8 +33,8 @@ class StepSchedule(Schedule):
     """Multiply by `gamma` after every `every` steps.
 
     Attributes:
-        every: steps between two drops; a third of all steps if None.
-        gamma: the factor of one drop.
+        every: steps between two drops; None for a third of all steps.
+        gamma: factor of one drop.
     """
 
     every: int | None = None
@@ -44,25 +47,25 @@ class StepSchedule(Schedule):
 
     @property
     def needs_total(self) -> bool:
-        """Only where the interval is a part of the whole."""
+        """True if the interval depends on the total."""
         return self.every is None
 
     def factor(self, step: int, total_steps: int | None) -> float:
-        """Return gamma to the number of drops so far."""
+        """Return gamma to the power of the number of drops so far."""
         every = self.every or max(1, math.ceil((total_steps or 1) / 3))
         return self.gamma ** (step // every)
 
 
 @dataclass(frozen=True)
 class CosineSchedule(Schedule):
-    """Fall along half a cosine from 1 at the first step; 0 would come right after the last.
+    """Fall along half a cosine, from 1 at the first step to 0 one step after the last.
 
-    Source: Loshchilov and Hutter 2017, without their restarts.
+    Source: Loshchilov and Hutter 2017, without restarts.
     """
 
     @property
     def needs_total(self) -> bool:
-        """The curve spans the whole training."""
+        """True: the curve spans the whole training."""
         return True
 
     def factor(self, step: int, total_steps: int | None) -> float:
@@ -76,7 +79,7 @@ class OneCycleSchedule(Schedule):
     """Rise linearly from 1/25 to 1, then fall along half a cosine to 1/250 000 (Smith 2018).
 
     Attributes:
-        warmup: part of all steps that the rise takes, at least 0 and less than 1.
+        warmup: fraction of all steps for the rise, at least 0 and less than 1.
     """
 
     warmup: float = 0.3
@@ -86,11 +89,11 @@ class OneCycleSchedule(Schedule):
 
     @property
     def needs_total(self) -> bool:
-        """The curve spans the whole training."""
+        """True: the curve spans the whole training."""
         return True
 
     def factor(self, step: int, total_steps: int | None) -> float:
-        """Return the factor; it peaks at step warmup·total, and the last step has the lowest."""
+        """Return the factor: the maximum at step warmup·total, the minimum at the last step."""
         start, end = 1 / 25, 1 / 25 / 1e4
         total = total_steps or 1
         peak = self.warmup * total

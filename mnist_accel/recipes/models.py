@@ -1,15 +1,15 @@
-"""The named recipes: each network with the training of its source.
+"""The recipes: networks, each with the training of its source.
 
-`RECIPES` is the table to read. Weights are drawn as the sources draw them; where a source leaves it
-open, by the rule that suits the activation. `fast99` has no source: its network and its training
-were chosen on images held out of the training set (docs/decisions/0015).
+`RECIPES` is the table of all recipes; to add a recipe, add an entry. Initial weights are those of
+the source if it specifies them, otherwise those for the activation. `fast99` has no source: its
+network and its training were chosen on images held out of the training set (docs/decisions/0015).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from backends import ACTIVATIONS, Backend, get_backend, unknown_name
+from backends import ACTIVATIONS, Backend, get_backend, look_up
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initializers import Initializer, Normal, Zeros, default_init
 from mnist_accel.nn.layers import (
@@ -30,27 +30,27 @@ Builder = Callable[[Sequence[int], str], list[Layer]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how it is trained, unless the user says otherwise.
+    """A network and the default settings of its training.
 
     Attributes:
-        summary: one line for people.
-        build: makes the layers from the hidden sizes and the hidden activation.
-        loss: what training minimises.
+        summary: one line for display.
+        build: function of the hidden sizes and the hidden activation that returns the layers.
+        loss: what training minimizes.
         optimizer: name of the optimizer.
         lr: learning rate.
-        batch_size: images a step; 0 for the whole set.
-        sampling: how batches are drawn.
-        epochs: length of the training; 0 where `iterations` gives it.
-        iterations: length of the training in steps; 0 where `epochs` gives it.
-        hidden_sizes: units of the hidden linear layers; empty where there are none.
-        activation: of the hidden layers; empty where there is none.
-        input_shape: one image as the first layer takes it.
+        batch_size: images per step; 0 for the whole set.
+        sampling: how batches are drawn; see `BatchSampler`.
+        epochs: length of the training in epochs; 0 if `iterations` gives it.
+        iterations: length of the training in steps; 0 if `epochs` gives it.
+        hidden_sizes: units of the hidden linear layers; empty if there are none.
+        activation: activation of the hidden layers; empty if there is none.
+        input_shape: shape of one image as the first layer takes it.
         pixel_shift: added to pixels after scaling to 0…1.
-        schedule: of the learning rate.
-        weight_decay: of the optimizer.
-        limit_train: images of the training set that are used; 0 for all.
-        limit_test: images of the test set that are used; 0 for all.
-        log_every: steps between two lines of the log.
+        schedule: name of the learning-rate schedule.
+        weight_decay: weight decay of the optimizer.
+        limit_train: number of training images to use; 0 for all.
+        limit_test: number of test images to use; 0 for all.
+        log_every: steps between two log lines.
         validation_every: epochs between two evaluations.
     """
 
@@ -76,7 +76,7 @@ class Recipe:
 
 
 def _dense(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
-    """Linear layers with the initialization that suits the activation."""
+    """Return linear layers with the default initializer of the activation."""
     layers: list[Layer] = []
     for units in hidden_sizes:
         layers += [Linear(units, weight_init=default_init(activation)), Activation(activation)]
@@ -84,7 +84,7 @@ def _dense(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
 
 
 def _dense_normal(weight_init: Normal, bias_init: Initializer) -> Builder:
-    """Linear layers that all draw alike."""
+    """Return a builder of linear layers that all have these initializers."""
 
     def linear(units: int) -> Linear:
         return Linear(units, weight_init=weight_init, bias_init=bias_init)
@@ -99,7 +99,7 @@ def _dense_normal(weight_init: Normal, bias_init: Initializer) -> Builder:
 
 
 def _cnn(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
-    """One bank of 3×3 filters, pooled; neither bias nor activation after the filters."""
+    """Return a 3×3 convolution without bias and activation, max-pooling and a linear layer."""
     del hidden_sizes, activation
     return [
         Conv2d(8, kernel_size=3, bias=False, uniform=True, weight_init=Normal(1 / 9)),
@@ -110,7 +110,7 @@ def _cnn(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
 
 
 def _two_convolutions(first: int, second: int, *, padding: int) -> Builder:
-    """Two banks of 5×5 filters, each pooled, before linear layers; the image is padded."""
+    """Return a builder of two 5×5 convolutions, each with max-pooling, before linear layers."""
 
     def build(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
         init, active = default_init(activation), partial(Activation, activation)
@@ -241,18 +241,19 @@ def create_model(
     activation: str | None = None,
     dtype: str = "float32",
 ) -> Network:
-    """Build the network of a recipe with initial weights.
+    """Return the network of a recipe with initial weights.
 
     Args:
         name: a key of `RECIPES`.
         backend: a backend, or the name of one.
-        seed: of the initial weights.
-        hidden_sizes: units of the hidden linear layers; the recipe's if None.
-        activation: "relu", "sigmoid" or "tanh" for the hidden layers; the recipe's if None.
+        seed: seed of the initial weights.
+        hidden_sizes: units of the hidden linear layers; None for those of the recipe.
+        activation: a key of `backends.ACTIVATIONS` for the hidden layers; None for that of the
+            recipe.
         dtype: "float32" or "float64".
 
     Raises:
-        ValueError: the recipe is unknown, or an argument does not suit it.
+        ValueError: the recipe is unknown, or it does not accept an argument.
         BackendUnavailableError: the named backend cannot run here.
     """
     recipe = get_recipe(name)
@@ -286,6 +287,4 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         ValueError: no recipe has this name.
     """
-    if name not in RECIPES:
-        raise ValueError(unknown_name("model", name, RECIPES))
-    return RECIPES[name]
+    return look_up("model", name, RECIPES)

@@ -1,4 +1,4 @@
-"""What a training run is told: flags over a configuration file over the recipe's own settings."""
+"""The settings of a training run: command-line flags over a configuration file over the recipe."""
 
 import dataclasses
 import json
@@ -10,131 +10,101 @@ from typing import Any
 
 from mnist_accel.errors import DataError, UsageError, usage_errors
 from mnist_accel.nn.optimizers import create_optimizer
-from mnist_accel.recipes.models import DEFAULT_MODEL, get_recipe
+from mnist_accel.recipes.models import DEFAULT_MODEL, Recipe, get_recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Everything that decides how a run goes; names are those of the flags.
+    """All settings of a run; the names are those of the flags.
 
     Attributes:
         model: name of the recipe.
-        backend: name of the backend asked for.
-        threads: the most that may be used, of the CPU; None where the fastest number is chosen.
-        device: number of the GPU; None for CUDA's own choice, the first.
-        no_fallback: end with an error where that backend cannot run.
+        backend: requested backend.
+        threads: maximum number of CPU threads; None to choose the fastest number.
+        device: number of the GPU; None for CUDA's default, the first.
+        no_fallback: whether to fail if the backend cannot run.
         dataset: name of the data set.
-        data_dir: folder of the data set's files; None to look in the usual places.
-        epochs: length of the training in epochs; None where `iterations` gives it.
-        iterations: length of the training in steps; None where `epochs` gives it.
-        batch_size: images a step; 0 for the whole set.
-        sampling: how batches are drawn.
+        data_dir: folder of the data set's files; None for the usual places.
+        epochs: length of the training in epochs; None if `iterations` gives it.
+        iterations: length of the training in steps; None if `epochs` gives it.
+        batch_size: images per step; 0 for the whole set.
+        sampling: how batches are drawn; see `BatchSampler`.
         lr: learning rate.
         optimizer: name of the optimizer.
-        momentum: of the optimizer; None for its default.
-        weight_decay: of the optimizer; None for its default.
+        momentum: momentum of the optimizer; None for its default.
+        weight_decay: weight decay of the optimizer; None for its default.
         schedule: name of the learning-rate schedule.
         hidden_sizes: units of the hidden layers.
-        activation: of the hidden layers; empty where the recipe has none.
-        seed: of weights, order and dropout.
-        dtype: of weights and arithmetic.
-        limit_train: images of the training set that are used; 0 for all.
-        limit_test: images of the test set that are used; 0 for all.
-        validation_split: part of the training set that is held out; 0 for none.
+        activation: activation of the hidden layers; empty if the recipe has none.
+        seed: seed of weights, order and dropout.
+        dtype: dtype of weights and arithmetic.
+        limit_train: number of training images to use; 0 for all.
+        limit_test: number of test images to use; 0 for all.
+        validation_split: fraction of the training set that is held out; 0 for none.
         validation_every: epochs between two evaluations.
-        target_accuracy: accuracy in 0…1 at which training ends; None for none.
-        patience: evaluations without improvement after which training ends; None for none.
-        max_seconds: training time after which training ends; None for none.
-        checkpoint_every: steps between two checkpoints; None for the ends of epochs.
-        log_every: steps between two lines of the log.
+        target_accuracy: accuracy in 0…1 at which training stops; None for no such limit.
+        patience: evaluations without improvement after which training stops; None for no limit.
+        max_seconds: training time after which training stops; None for no limit.
+        checkpoint_every: steps between two checkpoints; None for one at the end of every epoch.
+        log_every: steps between two log lines.
     """
 
     model: str
-    backend: str
-    threads: int | None
-    device: int | None
-    no_fallback: bool
-    dataset: str
-    data_dir: str | None
+    backend: str = "auto"
+    threads: int | None = None
+    device: int | None = None
+    no_fallback: bool = False
+    dataset: str = "mnist"
+    data_dir: str | None = None
     epochs: int | None
     iterations: int | None
     batch_size: int
     sampling: str
     lr: float
     optimizer: str
-    momentum: float | None
+    momentum: float | None = None
     weight_decay: float | None
     schedule: str
     hidden_sizes: tuple[int, ...]
     activation: str
-    seed: int
-    dtype: str
+    seed: int = 0
+    dtype: str = "float32"
     limit_train: int
     limit_test: int
-    validation_split: float
+    validation_split: float = 0.0
     validation_every: int
-    target_accuracy: float | None
-    patience: int | None
-    max_seconds: float | None
-    checkpoint_every: int | None
+    target_accuracy: float | None = None
+    patience: int | None = None
+    max_seconds: float | None = None
+    checkpoint_every: int | None = None
     log_every: int
 
 
 def resolve(given: Mapping[str, Any]) -> TrainSettings:
-    """Complete what the user gave by the settings of the recipe.
+    """Return the given settings, completed with those of the recipe.
 
     Args:
-        given: values by name; absent or None where the user said nothing.
+        given: values by name; absent or None for settings that the user did not give.
 
     Raises:
-        UsageError: two values contradict each other, or do not suit the model.
+        UsageError: two values contradict each other, or the model does not accept one.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     name = chosen.get("model", DEFAULT_MODEL)
     with usage_errors():
         recipe = get_recipe(name)
         optimizer = chosen.get("optimizer", recipe.optimizer)
-        # The recipe's learning rate suits the recipe's optimizer only; another one brings its own.
+        # The learning rate of a recipe is for its optimizer; another one has its own default.
         lr = recipe.lr if optimizer == recipe.optimizer else create_optimizer(optimizer).lr
     if "epochs" in chosen and "iterations" in chosen:
         raise UsageError("give either --epochs or --iterations, not both")
-    defaults: dict[str, Any] = {
-        "model": name,
-        "backend": "auto",
-        "threads": None,
-        "device": None,
-        "no_fallback": False,
-        "dataset": "mnist",
-        "data_dir": None,
-        "epochs": recipe.epochs or None,
-        "iterations": recipe.iterations or None,
-        "batch_size": recipe.batch_size,
-        "sampling": recipe.sampling,
-        "lr": lr,
-        "optimizer": optimizer,
-        "momentum": None,
-        "weight_decay": recipe.weight_decay or None,
-        "schedule": recipe.schedule,
-        "hidden_sizes": recipe.hidden_sizes,
-        "activation": recipe.activation,
-        "seed": 0,
-        "dtype": "float32",
-        "limit_train": recipe.limit_train,
-        "limit_test": recipe.limit_test,
-        "validation_split": 0.0,
-        "validation_every": recipe.validation_every,
-        "target_accuracy": None,
-        "patience": None,
-        "max_seconds": None,
-        "checkpoint_every": None,
-        "log_every": recipe.log_every,
-    }
+    defaults = {**_recipe_settings(recipe), "model": name, "optimizer": optimizer, "lr": lr}
     if "epochs" in chosen:
         defaults["iterations"] = None
     if "iterations" in chosen:
         defaults["epochs"] = None
     if chosen.get("batch_size") and recipe.sampling == "full":
-        # Mini-batches in place of the whole set: an "iteration" means something else then.
+        # Batches in place of the whole set: an epoch then has many steps, not one.
         defaults |= {"sampling": "shuffle", "validation_every": 1}
     elif chosen.get("batch_size") == 0 or chosen.get("sampling") == "full":
         defaults |= {"sampling": "full", "batch_size": 0}
@@ -147,15 +117,22 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
     return dataclasses.replace(settings, hidden_sizes=tuple(settings.hidden_sizes))
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """Read settings from a TOML file, or from the `config.json` of an earlier run.
+def _recipe_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that a recipe defines, by name."""
+    names = {field.name for field in dataclasses.fields(TrainSettings)}
+    settings = {name: value for name, value in vars(recipe).items() if name in names}
+    # A recipe has 0 for these if it does not set them, the settings have None.
+    for name in ("epochs", "iterations", "weight_decay"):
+        settings[name] = settings[name] or None
+    return settings
 
-    Returns:
-        Values by flag name, as written.
+
+def read_config(path: str) -> dict[str, Any]:
+    """Return the settings in a TOML file or in the `config.json` of an earlier run, by name.
 
     Raises:
-        DataError: the file is missing or is not what its name says.
-        UsageError: it holds something that is not a flag of `train`.
+        DataError: the file is missing, or it is not valid TOML or JSON.
+        UsageError: the file has a name that is not a flag of `train`.
     """
     file = Path(path)
     try:
