@@ -8,10 +8,10 @@ from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend, DeviceInfo
 from backends.checks import (
     as_integer,
-    keep_fraction,
-    keep_integer,
-    keep_non_negative,
-    keep_positive,
+    check_fraction,
+    check_integer,
+    check_non_negative,
+    check_positive,
 )
 from backends.cupy.probe import probe as probe_cupy
 from backends.names import look_up, unknown_name
@@ -91,12 +91,12 @@ __all__ = [
     "UpdateRule",
     "as_integer",
     "available_backends",
+    "check_fraction",
+    "check_integer",
+    "check_non_negative",
     "check_pooling",
+    "check_positive",
     "get_backend",
-    "keep_fraction",
-    "keep_integer",
-    "keep_non_negative",
-    "keep_positive",
     "look_up",
     "output_size",
     "probe_cupy",

@@ -30,12 +30,12 @@ def as_integer(name: str, value: Any, *, at_least: int) -> int:
 # its `__post_init__`.
 
 
-def keep_integer(instance: object, name: str, *, at_least: int) -> None:
+def check_integer(instance: object, name: str, *, at_least: int) -> None:
     """Require an integer that is at least `at_least`."""
     _set(instance, name, as_integer(name, getattr(instance, name), at_least=at_least))
 
 
-def keep_positive(instance: object, name: str) -> None:
+def check_positive(instance: object, name: str) -> None:
     """Require a finite number greater than 0."""
     number = _number(instance, name)
     if not 0 < number < math.inf:
@@ -43,7 +43,7 @@ def keep_positive(instance: object, name: str) -> None:
     _set(instance, name, number)
 
 
-def keep_non_negative(instance: object, name: str) -> None:
+def check_non_negative(instance: object, name: str) -> None:
     """Require a finite number of at least 0."""
     number = _number(instance, name)
     if not 0 <= number < math.inf:
@@ -51,7 +51,7 @@ def keep_non_negative(instance: object, name: str) -> None:
     _set(instance, name, number)
 
 
-def keep_fraction(instance: object, name: str) -> None:
+def check_fraction(instance: object, name: str) -> None:
     """Require a number of at least 0 and less than 1."""
     number = _number(instance, name)
     if not 0 <= number < 1:

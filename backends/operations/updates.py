@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
-from backends.checks import keep_fraction, keep_non_negative, keep_positive
+from backends.checks import check_fraction, check_non_negative, check_positive
 from backends.operations.common import Array, Operations, require_same_dtype
 
 
@@ -36,8 +36,8 @@ class UpdateRule(ABC):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        keep_positive(self, "lr")
-        keep_non_negative(self, "weight_decay")
+        check_positive(self, "lr")
+        check_non_negative(self, "weight_decay")
 
     @property
     @abstractmethod
@@ -106,7 +106,7 @@ class SGD(UpdateRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        keep_fraction(self, "momentum")
+        check_fraction(self, "momentum")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum of more than 0, got 0")
 
@@ -156,7 +156,7 @@ class AdaGrad(UpdateRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        keep_non_negative(self, "eps")
+        check_non_negative(self, "eps")
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -197,8 +197,8 @@ class RMSProp(UpdateRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        keep_fraction(self, "decay")
-        keep_non_negative(self, "eps")
+        check_fraction(self, "decay")
+        check_non_negative(self, "eps")
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -245,9 +245,9 @@ class Adam(UpdateRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        keep_fraction(self, "beta1")
-        keep_fraction(self, "beta2")
-        keep_non_negative(self, "eps")
+        check_fraction(self, "beta1")
+        check_fraction(self, "beta2")
+        check_non_negative(self, "eps")
 
     @property
     def state_names(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ To add a schedule, write a class here and add it to `SCHEDULES`.
 import math
 from dataclasses import dataclass
 
-from backends import keep_fraction, keep_integer, keep_non_negative, look_up
+from backends import check_fraction, check_integer, check_non_negative, look_up
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class StepSchedule(Schedule):
 
     def __post_init__(self) -> None:
         if self.every is not None:
-            keep_integer(self, "every", at_least=1)
-        keep_non_negative(self, "gamma")
+            check_integer(self, "every", at_least=1)
+        check_non_negative(self, "gamma")
 
     @property
     def needs_total(self) -> bool:
@@ -85,7 +85,7 @@ class OneCycleSchedule(Schedule):
     warmup: float = 0.3
 
     def __post_init__(self) -> None:
-        keep_fraction(self, "warmup")
+        check_fraction(self, "warmup")
 
     @property
     def needs_total(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends import Array, Backend, NotCompiledError, Stage, keep_integer, output_size
+from backends import Array, Backend, NotCompiledError, Stage, check_integer, output_size
 from mnist_accel.nn.initializers import He, Initializer, Zeros
 from mnist_accel.nn.layers.base import Layer, Parameters, Shape, image_shape
 
@@ -37,10 +37,10 @@ class Conv2d(Layer):
     kind = "conv2d"
 
     def __post_init__(self) -> None:
-        keep_integer(self, "channels", at_least=1)
-        keep_integer(self, "kernel_size", at_least=1)
-        keep_integer(self, "stride", at_least=1)
-        keep_integer(self, "padding", at_least=0)
+        check_integer(self, "channels", at_least=1)
+        check_integer(self, "kernel_size", at_least=1)
+        check_integer(self, "stride", at_least=1)
+        check_integer(self, "padding", at_least=0)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (channels, OH, OW)."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from backends import Array, Backend, NotCompiledError, Stage, keep_fraction
+from backends import Array, Backend, NotCompiledError, Stage, check_fraction
 from mnist_accel.nn.layers.base import Layer, Parameters, Shape
 
 
@@ -26,7 +26,7 @@ class Dropout(Layer):
     is_random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        keep_fraction(self, "rate")
+        check_fraction(self, "rate")
 
     def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
         """Raise NotCompiledError: the masks come from the host."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends import Array, Backend, Stage, keep_integer
+from backends import Array, Backend, Stage, check_integer
 from mnist_accel.nn.initializers import He, Initializer, Zeros
 from mnist_accel.nn.layers.base import Layer, Parameters, Shape
 
@@ -28,7 +28,7 @@ class Linear(Layer):
     kind = "linear"
 
     def __post_init__(self) -> None:
-        keep_integer(self, "units", at_least=1)
+        check_integer(self, "units", at_least=1)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (units,)."""

@@ -11,8 +11,8 @@ from backends import (
     Pooling,
     Stage,
     Ties,
+    check_integer,
     check_pooling,
-    keep_integer,
     output_size,
 )
 from mnist_accel.nn.layers.base import Layer, Parameters, Shape, image_shape
@@ -31,10 +31,10 @@ class Pool2d(Layer):
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        keep_integer(self, "size", at_least=1)
+        check_integer(self, "size", at_least=1)
         check_pooling(self.size)
         if self.stride is not None:
-            keep_integer(self, "stride", at_least=1)
+            check_integer(self, "stride", at_least=1)
 
     @property
     def effective_stride(self) -> int:
