@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import nvrtc
 from tests.support.document_examples import Example, read_examples
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,8 @@ MAX_FILES = {
 }
 NEEDS = {"A backend": "torch"}
 
-# Trains with the optimizer, the activation and the loss of the examples, eagerly and compiled.
+# Compares compiled training with the composed operations on NumPy, the gradients of which are checked
+# by the scripts of the examples.
 COMPILED = """
 import numpy as np
 import mnist_accel as ma
@@ -35,21 +37,41 @@ from tests.support.emulated_backend import EmulatedBackend
 
 (x, t), _ = ma.load_mnist(dataset="digits")
 backend = {backend}
+numpy = ma.get_backend("numpy")
 
 
-def losses(*, compiled):
+def changes(optimizer, backend):
     network = Network(
         [Linear(16), Activation("elu"), Linear(10)],
         Loss("squared_hinge"),
         input_shape=(784,),
         backend=backend,
     )
-    trainer = ma.Trainer(network, "adadelta", batch_size={batch}, compiled=compiled)
-    assert (trainer.compiled is not None) == compiled, trainer.not_compiled
-    return trainer.fit(x[:{images}], t[:{images}], epochs=1).losses
+    before = network.state_dict()
+    trainer = ma.Trainer(network, optimizer, batch_size={batch})
+    assert backend is numpy or trainer.compiled is not None, trainer.not_compiled
+    losses = trainer.fit(x[:{images}], t[:{images}], epochs=1).losses
+    after = network.state_dict()
+    return [np.array(losses), *(after[name] - before[name] for name in after)]
 
 
-np.testing.assert_allclose(losses(compiled=True), losses(compiled=False), rtol=1e-4)
+# SGD detects a wrong factor in a gradient, which AdaDelta would compensate.
+for optimizer in ("adadelta", "sgd"):
+    for got, expected in zip(changes(optimizer, backend), changes(optimizer, numpy)):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * abs(expected).max())
+"""
+
+# Compiles the kernels of the additions for a GPU.
+NVRTC = """
+from backends.cupy.loader import options_for, source
+from tests.support.nvrtc import compile_source
+
+for file, constants in [
+    ("updates", {"RULE": "ADADELTA"}),
+    ("activations", {"ACTIVATION": "ELU", "GATHER": 0, "INPUT": "float"}),
+    ("losses", {"LOSS": "SQUARED_HINGE", "LABEL": "int64"}),
+]:
+    compile_source(source(file), options_for("float32", **constants), architecture=90)
 """
 
 
@@ -86,6 +108,16 @@ def test_an_example_runs(section: str, copy: Path) -> None:
 @pytest.mark.slow
 def test_additions_are_compiled_on_numba(copy: Path) -> None:
     run(COMPILED.format(backend='ma.get_backend("numba")', images=320, batch=32), copy)
+
+
+@pytest.mark.emulated
+def test_additions_are_compiled_on_cupy(copy: Path) -> None:
+    run(COMPILED.format(backend="EmulatedBackend()", images=40, batch=8), copy)
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
+def test_kernels_of_additions_compile_for_a_gpu(copy: Path) -> None:
+    run(NVRTC, copy)
 
 
 def test_an_edit_without_its_context_is_refused(tmp_path: Path) -> None:
