@@ -27,8 +27,8 @@ MAX_FILES = {
 }
 NEEDS = {"A backend": "torch"}
 
-# Compares compiled training with the composed operations on NumPy, the gradients of which are checked
-# by the scripts of the examples.
+# Compares compiled training with the composed operations on NumPy. The examples check the gradients
+# of those.
 COMPILED = """
 import numpy as np
 import mnist_accel as ma
