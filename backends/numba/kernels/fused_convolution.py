@@ -329,6 +329,7 @@ def transpose_filters(stage: Any, packed: Any, filters: Any) -> None:
 def conv_backward_x(stage: Any, dy: Any, mask: Any, filters: Any, dx: Any) -> None:
     """Add the gradient of the padded input dx (H, W, in_lanes), one position at a time.
 
+    `in_lanes` is whole vectors, as it is in all stages except the first.
     Only positions that receive gradient are computed: with pooling one of four, and after a ReLU
     only those whose output is not 0.
     """

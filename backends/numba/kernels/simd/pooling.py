@@ -20,8 +20,9 @@ def store_max(emit: Emitter, values: list[Any], y: Pointer, mask: Pointer, all_t
     builder = emit.builder
     maximum = values[0]
     for value in values[1:]:
-        # Unordered: NaN must become the maximum.
-        wins = builder.fcmp_unordered("ugt", value, maximum)
+        # NaN becomes the maximum, and stays it: no number is greater than NaN.
+        is_greater = builder.fcmp_ordered(">", value, maximum)
+        wins = builder.or_(is_greater, builder.fcmp_unordered("uno", value, value))
         maximum = builder.select(wins, value, maximum)
     y.store(maximum)
     # The mask is computed in integers as wide as the numbers and converted to bytes once.

@@ -1,0 +1,261 @@
+"""The SIMD kernels of the Numba backend compute the same as their naive versions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numba import njit
+
+from backends.numba.kernels import naive
+from backends.numba.kernels.simd.conv import (
+    conv_max_pool,
+    conv_max_pool_wgrad,
+    conv_tile,
+    conv_wgrad_tile,
+)
+from backends.numba.kernels.simd.elementwise import exp_in_place, relu_in_place, sigmoid_in_place
+from backends.numba.kernels.simd.emitter import LANES
+from backends.numba.kernels.simd.gemm import axpy, gemm_dot_tile, gemm_outer_tile
+from backends.numba.kernels.simd.pooling import max_pool_2x2, max_pool_2x2_backward
+from backends.numba.kernels.simd.sparse import gather_axpy, scatter_axpy
+from backends.numba.kernels.views import pointer
+from tests.support.closeness import assert_close
+
+DTYPES = ["float32", "float64"]
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(1)
+
+
+def numbers(random: np.random.Generator, *shape: int, dtype: str) -> np.ndarray[Any, Any]:
+    return random.standard_normal(shape).astype(dtype)
+
+
+def check(
+    kernel: Callable[..., None], reference: Callable[..., None], y: np.ndarray[Any, Any], *rest: Any
+) -> None:
+    """Compare what a kernel and its naive version make of copies of `y`."""
+    got, want = y.copy(), y.copy()
+    kernel(got, *rest)
+    reference(want, *rest)
+    assert not np.array_equal(want, y)
+    assert_close(got, want, dtype=str(y.dtype), terms=32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "vectors"), [(5, 2), (1, 1)])
+def test_gemm_outer_tile(random: np.random.Generator, rows: int, vectors: int, dtype: str) -> None:
+    tile = gemm_outer_tile(rows, vectors)
+
+    @njit
+    def kernel(y: Any, ys: Any, x: Any, xr: Any, xc: Any, w: Any, ws: Any, count: Any) -> None:
+        tile(pointer(y, 0), ys, pointer(x, 0), xr, xc, pointer(w, 0), ws, count)
+
+    def reference(*arguments: Any) -> None:
+        naive.gemm_outer_tile(*arguments, rows=rows, width=vectors * LANES)
+
+    y, x, w = (numbers(random, 200, dtype=dtype) for _ in range(3))
+    check(kernel, reference, y, 20, x, 9, 1, w, 18, 9)
+    check(kernel, reference, y, 20, x, 1, 9, w, 18, 9)  # with xᵀ
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "columns"), [(2, 5), (1, 1)])
+def test_gemm_dot_tile(random: np.random.Generator, rows: int, columns: int, dtype: str) -> None:
+    tile = gemm_dot_tile(rows, columns)
+
+    @njit
+    def kernel(y: Any, ys: Any, x: Any, xs: Any, w: Any, ws: Any, count: Any) -> None:
+        tile(pointer(y, 0), ys, pointer(x, 0), xs, pointer(w, 0), ws, count // LANES)
+
+    def reference(*arguments: Any) -> None:
+        naive.gemm_dot_tile(*arguments, rows=rows, columns=columns)
+
+    y, x, w = (numbers(random, 200, dtype=dtype) for _ in range(3))
+    check(kernel, reference, y, 11, x, 40, w, 32, 3 * LANES)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_axpy(random: np.random.Generator, dtype: str) -> None:
+    add = axpy(3)
+
+    @njit
+    def kernel(y: Any, x: Any, scale: Any) -> None:
+        add(pointer(y, 0), pointer(x, 0), scale)
+
+    y, x = (numbers(random, 30, dtype=dtype) for _ in range(2))
+    check(kernel, lambda *a: naive.axpy(*a, width=3 * LANES), y, x, 0.7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", [1, 4, 8])
+@pytest.mark.parametrize("data_dtype", ["uint8", None])
+def test_sparse_axpy(
+    random: np.random.Generator, vectors: int, dtype: str, data_dtype: str | None
+) -> None:
+    gather, scatter = gather_axpy(vectors), scatter_axpy(vectors)
+    stride = vectors * LANES + 3
+
+    @njit
+    def gather_kernel(y: Any, table: Any, indices: Any, data: Any, count: Any) -> None:
+        gather(
+            pointer(y, 0), pointer(table, 0), stride, pointer(indices, 0), pointer(data, 0), count
+        )
+
+    @njit
+    def scatter_kernel(table: Any, indices: Any, data: Any, count: Any, x: Any) -> None:
+        scatter(
+            pointer(table, 0), stride, pointer(indices, 0), pointer(data, 0), count,
+            pointer(x, 0), 0.3,
+        )  # fmt: skip
+
+    def gather_reference(y: Any, table: Any, *sparse: Any) -> None:
+        naive.gather_axpy(y, table, stride, *sparse, width=vectors * LANES)
+
+    def scatter_reference(table: Any, indices: Any, data: Any, count: int, x: Any) -> None:
+        naive.scatter_axpy(table, stride, indices, data, count, x, 0.3, width=vectors * LANES)
+
+    table = numbers(random, 10 * stride, dtype=dtype)
+    x = numbers(random, vectors * LANES, dtype=dtype)
+    indices = np.array([0, 1, 2, 5, 6, 7, 9], np.uint16)
+    data = random.integers(1, 4, len(indices)).astype(data_dtype or dtype)
+    for count in (7, 4, 1):
+        check(gather_kernel, gather_reference, x, table, indices, data, count)
+        check(scatter_kernel, scatter_reference, table, indices, data, count, x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("positions", "vectors", "x_stride"), [(7, 1, 1), (5, 2, LANES)])
+def test_conv_tile(
+    random: np.random.Generator, positions: int, vectors: int, x_stride: int, dtype: str
+) -> None:
+    tile = conv_tile(positions, vectors, x_stride=x_stride)
+
+    @njit
+    def kernel(y: Any, bias: Any, x: Any, offsets: Any, w: Any, count: Any) -> None:
+        tile(
+            pointer(y, 0), pointer(bias, 0), pointer(x, 0), pointer(offsets, 0), pointer(w, 0),
+            count,
+        )  # fmt: skip
+
+    def reference(*arguments: Any) -> None:
+        settings = {"positions": positions, "width": vectors * LANES, "x_stride": x_stride}
+        naive.conv_tile(*arguments, **settings)
+
+    y, bias, x, w = (numbers(random, 200, dtype=dtype) for _ in range(4))
+    offsets = np.array([0, 1, 2, 9, 10, 11], np.uint64)
+    check(kernel, reference, y, bias, x, offsets, w, len(offsets))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("taps", "rows", "vectors"), [(3, 3, 1), (3, 2, 2), (1, 1, 1)])
+def test_conv_wgrad_tile(
+    random: np.random.Generator, taps: int, rows: int, vectors: int, dtype: str
+) -> None:
+    tile = conv_wgrad_tile(taps, rows, vectors)
+
+    @njit
+    def kernel(dw: Any, dw_row: Any, x: Any, x_row: Any, offsets: Any, dy: Any, count: Any) -> None:
+        tile(
+            pointer(dw, 0), dw_row, pointer(x, 0), x_row, pointer(offsets, 0), pointer(dy, 0), count
+        )
+
+    def reference(*arguments: Any) -> None:
+        naive.conv_wgrad_tile(*arguments, taps=taps, rows=rows, width=vectors * LANES)
+
+    dw, x, dy = (numbers(random, 200, dtype=dtype) for _ in range(3))
+    offsets = np.array([0, 1, 2, 9, 10, 11], np.uint64)
+    check(kernel, reference, dw, taps * vectors * LANES, x, 9, offsets, dy, len(offsets))
+
+
+@njit
+def pool_kernel(y: Any, mask: Any, x: Any, all_ties: Any) -> None:
+    max_pool_2x2(pointer(y, 0), pointer(mask, 0), pointer(x, 0), LANES, 2 * LANES, all_ties)
+
+
+@njit
+def unpool_kernel(dx: Any, dy: Any, mask: Any) -> None:
+    max_pool_2x2_backward(pointer(dx, 0), LANES, 2 * LANES, pointer(dy, 0), pointer(mask, 0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("all_ties", [0, 1])
+def test_max_pool_2x2(random: np.random.Generator, all_ties: int, dtype: str) -> None:
+    x = random.integers(0, 3, (2, 2, LANES)).astype(dtype)
+    y, mask = np.empty(LANES, dtype), np.empty(LANES, np.uint8)
+    pool_kernel(y, mask, x.ravel(), all_ties)
+    want = [naive.max_pool_2x2(x[:, :, lane], all_ties=bool(all_ties)) for lane in range(LANES)]
+    assert list(zip(y, mask, strict=True)) == want
+    dx, dy = np.empty((4, LANES), dtype), numbers(random, LANES, dtype=dtype)
+    unpool_kernel(dx.ravel(), dy, mask)
+    bits = (mask[None, :] >> np.arange(4)[:, None]) & 1
+    assert np.array_equal(dx, bits * dy)
+
+
+def test_max_pool_2x2_of_nan_is_nan() -> None:
+    x = np.zeros((4, LANES))
+    x[2, 3] = np.nan
+    y, mask = np.empty(LANES), np.empty(LANES, np.uint8)
+    pool_kernel(y, mask, x.ravel(), 1)
+    assert np.array_equal(np.isnan(y), np.arange(LANES) == 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("all_ties", [0, 1])
+def test_conv_max_pool_and_its_weight_gradient(
+    random: np.random.Generator, all_ties: int, dtype: str
+) -> None:
+    pool, wgrad = conv_max_pool(3), conv_max_pool_wgrad(3)
+    patches, row = 3, 8
+
+    @njit
+    def forward(y: Any, mask: Any, bias: Any, x: Any, w: Any) -> None:
+        for n in range(patches):
+            at = n * LANES
+            pool(
+                pointer(y, at), pointer(mask, at), pointer(bias, 0), pointer(x, 2 * n), row,
+                pointer(w, 0), all_ties,
+            )  # fmt: skip
+
+    @njit
+    def backward(dw: Any, x: Any, dy: Any, mask: Any) -> None:
+        wgrad(pointer(dw, 0), pointer(x, 0), row, pointer(dy, 0), pointer(mask, 0), LANES, patches)
+
+    # Integers: sums are exact, and ties occur.
+    x = random.integers(-1, 2, (4, row, 1)).astype(dtype)
+    filters = random.integers(-1, 2, (LANES, 1, 3, 3)).astype(dtype)
+    bias = random.integers(-1, 2, LANES).astype(dtype)
+    y, mask = np.empty((1, patches, LANES), dtype), np.empty((1, patches, LANES), np.uint8)
+    forward(y.ravel(), mask.ravel(), bias, x.ravel(), naive.pack_filters(filters, lanes=LANES))
+    settings = {"pools": True, "all_ties": bool(all_ties)}
+    want, want_mask = naive.conv2d(x, filters, bias, **settings)
+    assert np.array_equal(y, want)
+    assert np.array_equal(mask, want_mask)
+    dy = random.integers(-2, 3, y.shape).astype(dtype)
+    dw = np.ones(9 * LANES, dtype)
+    backward(dw, x.ravel(), dy.ravel(), mask.ravel())
+    _, dfilters, _ = naive.conv2d_backward(dy, want_mask, x, filters, pools=True)
+    assert np.array_equal(dw, 1 + naive.pack_filters(dfilters, lanes=LANES))
+
+
+@njit
+def elementwise_kernels(exp: Any, sigmoid: Any, relu: Any) -> None:
+    exp_in_place(pointer(exp, 0), len(exp))
+    sigmoid_in_place(pointer(sigmoid, 0), len(sigmoid))
+    relu_in_place(pointer(relu, 0), len(relu))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_elementwise_functions(random: np.random.Generator, dtype: str) -> None:
+    x = np.concatenate([30 * numbers(random, 78, dtype=dtype), [0, np.nan]]).astype(dtype)
+    exp, sigmoid, relu = -np.abs(x), x.copy(), x.copy()
+    elementwise_kernels(exp, sigmoid, relu)
+    with np.errstate(over="ignore"):
+        exact = x.astype("float64")
+        tolerance = {"rtol": 8 * np.finfo(dtype).eps, "atol": np.finfo(dtype).tiny}
+        np.testing.assert_allclose(exp, np.exp(-np.abs(exact)), **tolerance)
+        np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-exact)), **tolerance)
+    np.testing.assert_array_equal(relu, np.maximum(x, 0))
