@@ -29,7 +29,12 @@ from tests.support.emulated_backend import EmulatedBackend
 
 FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
 BUDGET = re.compile(r"// At most (\d+) registers\.\n" + KERNEL.pattern)
-FILES = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.cu"))
+# The kernels of naive.cu are launched only by tests.
+FILES = sorted(
+    str(path.relative_to(FOLDER).with_suffix(""))
+    for path in FOLDER.rglob("*.cu")
+    if path.stem != "naive"
+)
 Constants = dict[str, str | int]
 Options = tuple[str, ...]
 PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "THREADS": 512}
@@ -230,6 +235,13 @@ def test_kernels_of_the_overheads_benchmark_fit_every_architecture(architecture:
 )
 def test_variants_outside_the_recipes_fit(file: str, constants: Constants) -> None:
     assert_fits(source(file), options_for("float32", **constants), 90)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_naive_kernels_compile(dtype: str) -> None:
+    used = nvrtc.compile_source(source("naive"), options_for(dtype), architecture=90)
+    assert sorted(used) == sorted(kernels_in(source("naive")))
 
 
 @needs_nvrtc

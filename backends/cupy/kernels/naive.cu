@@ -1,0 +1,294 @@
+// Plain versions of the kernels that are hard to read. Each computes the same as its fast counterpart, one
+// thread per result or one thread for everything, without tiles, shared memory or fusion. Read them
+// first. The tests compare the fast kernels with them; nothing else launches them.
+//
+//   naive kernel                                      fast kernel
+//   naive_linear, naive_linear_backward_x             linear.cu
+//   naive_linear_backward_weight                      wgrad_update.cu, before the update
+//   naive_conv2d                                      convolution.cu
+//   naive_conv2d_backward_x, .._backward_weight       convolution_gradients.cu; wgrad_update.cu
+//   naive_linear and naive_loss, then                 fused_classifier.cu
+//     naive_linear_backward_x, naive_conv2d_backward_x
+//   naive_persistent_cnn, naive_persistent_mlp        persistent/
+//
+// Layout: as in the fast kernels. Options: none.
+#include "class_loss.cuh"
+#include "common.cuh"
+#include "conv_shape.cuh"
+
+// y = activation(x W + bias); `bias` may be null.
+extern "C" __global__ void naive_linear(const real* x, const real* weight, const real* bias, int images,
+                                        int inputs, int outputs, Activation activation, real* y) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x, image = i / outputs, j = i % outputs;
+  if (image >= images) return;
+  real sum = 0;
+  for (int k = 0; k < inputs; k++) sum += x[image * inputs + k] * weight[k * outputs + j];
+  y[i] = activate(activation, bias ? sum + bias[j] : sum);
+}
+
+// dx = dy Wᵀ times the derivative of the activation that computed x.
+extern "C" __global__ void naive_linear_backward_x(const real* dy, const real* weight, const real* x,
+                                                   int images, int inputs, int outputs,
+                                                   Activation activation, real* dx) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x, image = i / inputs, k = i % inputs;
+  if (image >= images) return;
+  real sum = 0;
+  for (int j = 0; j < outputs; j++) sum += dy[image * outputs + j] * weight[k * outputs + j];
+  dx[i] = sum * derivative(activation, x[i]);
+}
+
+// dW = xᵀ dy, (inputs, outputs), and the gradient of the bias: the row of dW for an input that is 1.
+extern "C" __global__ void naive_linear_backward_weight(const real* dy, const real* x, int images,
+                                                        int inputs, int outputs, real* dweight,
+                                                        real* dbias) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x, k = i / outputs, j = i % outputs;
+  if (k > inputs) return;
+  real sum = 0;
+  for (int image = 0; image < images; image++)
+    sum += (k < inputs ? x[image * inputs + k] : real(1)) * dy[image * outputs + j];
+  (k < inputs ? dweight[i] : dbias[j]) = sum;
+}
+
+// Returns the convolution at one position, without bias.
+__device__ real convolve(const real* image, const real* weight, const ConvShape& conv, int filter,
+                         int row, int column) {
+  real sum = 0;
+  for (int channel = 0; channel < conv.channels; channel++)
+    for (int i = 0; i < conv.kernel_size; i++)
+      for (int j = 0; j < conv.kernel_size; j++)
+        sum += weight[((filter * conv.channels + channel) * conv.kernel_size + i) * conv.kernel_size + j] *
+               padded_pixel(image, conv, channel, row + i - conv.padding, column + j - conv.padding);
+  return sum;
+}
+
+// Returns the maximum of the outputs of a cell, and sets its tie mask.
+__device__ real convolve_and_pool(const real* image, const real* weight, const ConvShape& conv,
+                                  int filter, int cell, int all_ties, uint8& mask) {
+  const int row = cell / conv.cell_columns() * conv.pool, column = cell % conv.cell_columns() * conv.pool;
+  real largest = 0;
+  mask = 0;
+  for (int bit = 0; bit < conv.pool * conv.pool; bit++) {
+    const real output = convolve(image, weight, conv, filter, row + bit / 2, column + bit % 2);
+    if (mask && output == largest && all_ties) mask |= 1 << bit;
+    if (mask && !(output > largest)) continue;
+    largest = output;
+    mask = 1 << bit;
+  }
+  return largest;
+}
+
+// y = activation of the (pooled) convolution; `bias` may be null.
+extern "C" __global__ void naive_conv2d(const real* x, const real* weight, const real* bias,
+                                        ConvShape conv, int images, int all_ties, Activation activation,
+                                        real* y, uint8* mask) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x, cells = conv.cells();
+  const int image = i / (conv.filters * cells), filter = i / cells % conv.filters;
+  if (image >= images) return;
+  const real* const pixels = x + image * conv.pixels();
+  const real sum = convolve_and_pool(pixels, weight, conv, filter, i % cells, all_ties, mask[i]);
+  y[i] = activate(activation, bias ? sum + bias[filter] : sum);
+}
+
+// Adds the gradient of an image for filter tap (channel, i, j), or of its bias if `x` is null.
+__device__ real tap_gradient(const real* dy, const uint8* mask, const real* x, const ConvShape& conv,
+                             int filter, int channel, int i, int j) {
+  real sum = 0;
+  for (int cell = 0; cell < conv.cells(); cell++)
+    for (int bit = 0; bit < conv.pool * conv.pool; bit++) {
+      const int at = filter * conv.cells() + cell;
+      if (conv.pool == 2 && !(mask[at] >> bit & 1)) continue;  // this output has no gradient
+      const int row = cell / conv.cell_columns() * conv.pool + bit / 2 + i - conv.padding;
+      const int column = cell % conv.cell_columns() * conv.pool + bit % 2 + j - conv.padding;
+      sum += dy[at] * (x ? padded_pixel(x, conv, channel, row, column) : real(1));
+    }
+  return sum;
+}
+
+// The gradients of the filters and of the biases, one thread per weight and then one per bias.
+extern "C" __global__ void naive_conv2d_backward_weight(const real* dy, const uint8* mask, const real* x,
+                                                        ConvShape conv, int images, real* dweight,
+                                                        real* dbias) {
+  const int number = blockIdx.x * blockDim.x + threadIdx.x, size = conv.kernel_size;
+  const int weights = conv.filters * conv.channels * conv.taps();
+  if (number >= weights + conv.filters) return;
+  const bool is_bias = number >= weights;
+  const int filter = is_bias ? number - weights : number / (conv.channels * conv.taps());
+  real sum = 0;
+  for (int image = 0; image < images; image++) {
+    const int outputs = image * conv.filters * conv.cells();
+    sum += tap_gradient(dy + outputs, mask + outputs, is_bias ? nullptr : x + image * conv.pixels(), conv,
+                        filter, number / conv.taps() % conv.channels, number / size % size, number % size);
+  }
+  (is_bias ? dbias[filter] : dweight[number]) = sum;
+}
+
+// dx times the derivative of the activation that computed x, one thread per pixel: it goes through all
+// outputs that receive a gradient, and adds those whose patches contain the pixel.
+extern "C" __global__ void naive_conv2d_backward_x(const real* dy, const uint8* mask, const real* weight,
+                                                   const real* x, ConvShape conv, int images,
+                                                   Activation activation, real* dx) {
+  const int pixel = blockIdx.x * blockDim.x + threadIdx.x, size = conv.kernel_size;
+  const int image = pixel / conv.pixels(), channel = pixel / (conv.height * conv.width) % conv.channels;
+  if (image >= images) return;
+  real sum = 0;
+  for (int i = 0; i < conv.filters * conv.cells(); i++)
+    for (int bit = 0; bit < conv.pool * conv.pool; bit++) {
+      const int at = image * conv.filters * conv.cells() + i, cell = i % conv.cells();
+      if (conv.pool == 2 && !(mask[at] >> bit & 1)) continue;
+      const int output_row = cell / conv.cell_columns() * conv.pool + bit / 2;
+      const int output_column = cell % conv.cell_columns() * conv.pool + bit % 2;
+      const int row = pixel / conv.width % conv.height - output_row + conv.padding;  // of the tap
+      const int column = pixel % conv.width - output_column + conv.padding;
+      if (row < 0 || row >= size || column < 0 || column >= size) continue;
+      const int map = i / conv.cells() * conv.channels + channel;
+      sum += dy[at] * weight[(map * size + row) * size + column];
+    }
+  dx[pixel] = sum * derivative(activation, x[pixel]);
+}
+
+// Returns the loss of an image. Sets its gradient by the logits, and whether the largest logit is that of
+// the label.
+__device__ real loss_of_image(Loss kind, const real* logits, int classes, int label, real* dlogits,
+                              int& correct) {
+  real loss = 0, total = 0;
+  int predicted = 0;
+  for (int c = 1; c < classes; c++)
+    if (logits[c] > logits[predicted]) predicted = c;
+  correct = predicted == label;
+  for (int c = 0; c < classes; c++) total += exp(logits[c] - logits[predicted]);
+  for (int c = 0; c < classes; c++) {
+    const real target = c == label, output = 1 / (1 + exp(-logits[c]));
+    if (kind == SOFTMAX_CROSS_ENTROPY) {
+      const real probability = exp(logits[c] - logits[predicted]) / total;
+      loss -= target * log(probability);
+      dlogits[c] = probability - target;
+    } else if (kind == BINARY_CROSS_ENTROPY) {
+      loss -= target * log(output) + (1 - target) * log(1 - output);
+      dlogits[c] = output - target;
+    } else {
+      loss += (output - target) * (output - target) / 2;
+      dlogits[c] = (output - target) * output * (1 - output);
+    }
+  }
+  return loss;
+}
+
+// The loss of each image, and the gradient of their mean; one thread per image.
+extern "C" __global__ void naive_loss(Loss kind, const real* logits, const int* labels, int images,
+                                      int classes, real* dlogits, real* losses, int* correct) {
+  const int image = blockIdx.x * blockDim.x + threadIdx.x;
+  if (image >= images) return;
+  real* const gradient = dlogits + image * classes;
+  losses[image] =
+      loss_of_image(kind, logits + image * classes, classes, labels[image], gradient, correct[image]);
+  for (int c = 0; c < classes; c++) gradient[c] /= images;
+}
+
+struct NaiveSettings {
+  Loss loss;
+  Activation activation;  // of the convolution or of the hidden units
+  int steps;
+  real lr;
+  real pixel_shift, weight_decay;
+};
+
+// persistent_cnn.cu with first ties. One thread; `features`, `gradients` and `mask` have one element per
+// pooled output, `image` one per pixel, `dlogits` one per class.
+// Long: the arrays in shared memory of the fast kernel are arguments.
+extern "C" __global__ void naive_persistent_cnn(const uint8* images, const int* labels, const int* rows,
+                                                NaiveSettings settings, ConvShape conv, int classes,
+                                                real* filters, real* weight, real* bias, real* image,
+                                                real* features, real* gradients, uint8* mask,
+                                                real* logits, real* dlogits, double* losses,
+                                                int* correct) {
+  const int count = conv.filters * conv.cells();
+  const real lr = settings.lr, weight_decay = settings.weight_decay;
+  for (int step = 0; step < settings.steps; step++) {
+    for (int i = 0; i < conv.pixels(); i++)
+      image[i] = normalize(images[rows[step] * conv.pixels() + i], settings.pixel_shift);
+    for (int i = 0; i < count; i++)
+      features[i] = activate(settings.activation, convolve_and_pool(image, filters, conv, i / conv.cells(),
+                                                                    i % conv.cells(), 0, mask[i]));
+    for (int c = 0; c < classes; c++) {
+      logits[c] = bias[c];
+      for (int i = 0; i < count; i++) logits[c] += features[i] * weight[i * classes + c];
+    }
+    losses[step] = loss_of_image(settings.loss, logits, classes, labels[rows[step]], dlogits, correct[step]);
+    for (int i = 0; i < count; i++) {
+      gradients[i] = 0;
+      for (int c = 0; c < classes; c++) {
+        real& w = weight[i * classes + c];
+        gradients[i] += dlogits[c] * w;
+        w -= lr * (features[i] * dlogits[c] + weight_decay * w);
+      }
+      gradients[i] *= derivative(settings.activation, features[i]);
+    }
+    for (int c = 0; c < classes; c++) bias[c] -= lr * (dlogits[c] + weight_decay * bias[c]);
+    for (int i = 0; i < conv.filters * conv.taps(); i++) {
+      const int row = i / conv.kernel_size % conv.kernel_size, column = i % conv.kernel_size;
+      const real gradient =
+          tap_gradient(gradients, mask, image, conv, i / conv.taps(), 0, row, column);
+      filters[i] -= lr * (gradient + weight_decay * filters[i]);
+    }
+  }
+}
+
+// One SGD step for a weight: the gradient is the sum over the images of x times dy.
+__device__ void sgd(real& weight, const real* x, int x_stride, const real* dy, int dy_stride, int images,
+                    const NaiveSettings& settings) {
+  real gradient = settings.weight_decay * weight;
+  for (int i = 0; i < images; i++) gradient += (x ? x[i * x_stride] : real(1)) * dy[i * dy_stride];
+  weight -= settings.lr * gradient;
+}
+
+struct NaiveSizes {
+  int inputs, hidden, outputs;
+};
+
+// persistent_mlp.cu. One thread; x (images, inputs), h and dh (images, hidden), logits and dlogits
+// (images, outputs) hold a batch.
+// Long: the arrays in shared memory of the fast kernel are arguments.
+extern "C" __global__ void naive_persistent_mlp(const uint8* images, const int* labels, const int* rows,
+                                                const int* bounds, NaiveSettings settings,
+                                                NaiveSizes sizes, real* weight1, real* bias1,
+                                                real* weight2, real* bias2, real* x, real* h, real* dh,
+                                                real* logits, real* dlogits, double* losses,
+                                                int* correct) {
+  const int inputs = sizes.inputs, hidden = sizes.hidden, outputs = sizes.outputs;
+  for (int step = 0; step < settings.steps; step++) {
+    const int begin = bounds[2 * step], count = bounds[2 * step + 1] - begin;
+    losses[step] = correct[step] = 0;
+    for (int i = 0; i < count * inputs; i++)
+      x[i] = normalize(images[rows[begin + i / inputs] * inputs + i % inputs], settings.pixel_shift);
+    for (int i = 0; i < count * hidden; i++) {
+      real sum = bias1[i % hidden];
+      for (int k = 0; k < inputs; k++) sum += x[i / hidden * inputs + k] * weight1[k * hidden + i % hidden];
+      h[i] = activate(settings.activation, sum);
+    }
+    for (int i = 0; i < count * outputs; i++) {
+      logits[i] = bias2[i % outputs];
+      for (int j = 0; j < hidden; j++)
+        logits[i] += h[i / outputs * hidden + j] * weight2[j * outputs + i % outputs];
+    }
+    for (int image = 0; image < count; image++) {
+      int is_correct;
+      losses[step] += loss_of_image(settings.loss, logits + image * outputs, outputs,
+                                    labels[rows[begin + image]], dlogits + image * outputs, is_correct) /
+                      count;
+      correct[step] += is_correct;
+    }
+    for (int i = 0; i < count * outputs; i++) dlogits[i] /= count;
+    for (int i = 0; i < count * hidden; i++) {
+      real sum = 0;
+      for (int o = 0; o < outputs; o++)
+        sum += dlogits[i / hidden * outputs + o] * weight2[i % hidden * outputs + o];
+      dh[i] = sum * derivative(settings.activation, h[i]);
+    }
+    for (int i = 0; i < inputs * hidden; i++)
+      sgd(weight1[i], x + i / hidden, inputs, dh + i % hidden, hidden, count, settings);
+    for (int i = 0; i < hidden * outputs; i++)
+      sgd(weight2[i], h + i / outputs, hidden, dlogits + i % outputs, outputs, count, settings);
+    for (int j = 0; j < hidden; j++) sgd(bias1[j], nullptr, 0, dh + j, hidden, count, settings);
+    for (int o = 0; o < outputs; o++) sgd(bias2[o], nullptr, 0, dlogits + o, outputs, count, settings);
+  }
+}

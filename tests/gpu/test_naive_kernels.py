@@ -1,0 +1,171 @@
+"""The fast kernels of single layers compute the same as the naive ones of `kernels/naive.cu`."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends.cupy.launch import convolution, linear, tiles, wgrad_update
+from backends.cupy.launch.conv_shape import NO_CONV, ConvShape
+from backends.cupy.launch.launcher import Launcher
+from backends.cupy.launch.wgrad_update import SplitK, WgradLayer, split_conv, split_linear
+from tests.support.naive_kernels import CONVOLUTIONS, IMAGES, LR, Setting, arrays_of
+
+pytestmark = pytest.mark.emulated
+
+WEIGHT_DECAY = 0.01
+# Large tiles are used for float32 only.
+with_both_tiles = pytest.mark.parametrize("dtype", ["float64", "float32"])
+
+
+@with_both_tiles
+@pytest.mark.parametrize("sizes", [(7, 50, 13), (34, 70, 65)])
+def test_linear_layer(tiled: Setting, sizes: tuple[int, int, int]) -> None:
+    images, inputs, outputs = sizes
+    x, weight = tiled.random(images, inputs), tiled.random(inputs, outputs)
+    bias, dy = tiled.random(outputs), tiled.random(images, outputs)
+    shape = {"images": images, "inputs": inputs, "outputs": outputs}
+    y, expected = tiled.empty(images, outputs), tiled.empty(images, outputs)
+    linear.linear(tiled.launcher, x, weight, bias, y, "sigmoid")
+    arguments = {"x": x, "weight": weight, "activation": "sigmoid", **shape}
+    tiled.naive("linear", y.size, bias=bias, y=expected, **arguments)
+    tiled.close(y, expected, inputs)
+    dx, expected = tiled.empty(images, inputs), tiled.empty(images, inputs)
+    linear.linear_backward_x(tiled.launcher, dy, weight, x, dx, "sigmoid")
+    tiled.naive("linear_backward_x", dx.size, dy=dy, dx=expected, **arguments)
+    tiled.close(dx, expected, outputs)
+
+
+@pytest.mark.parametrize("ties", ["first", "all"])
+@pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
+def test_convolution(setting: Setting, shape: ConvShape, ties: Any) -> None:
+    x, weight, bias, y, mask = arrays_of(setting, shape)
+    x[:, :, 2:] = 0  # gives ties
+    expected, expected_mask = setting.empty(*y.shape), setting.masks(*y.shape)
+    pooled = mask if shape.pool == 2 else None
+    options = {"activation": "relu", "ties": ties}
+    convolution.conv2d(setting.launcher, x, weight, bias, y, pooled, shape, **options)
+    setting.naive(
+        "conv2d",
+        y.size,
+        x=x,
+        weight=weight,
+        bias=bias,
+        conv=shape,
+        images=IMAGES,
+        all_ties=ties == "all",
+        activation="relu",
+        y=expected,
+        mask=expected_mask,
+    )
+    setting.close(y, expected, weight[0].size)
+    if pooled is not None:
+        np.testing.assert_array_equal(mask, expected_mask)
+
+
+@pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
+def test_input_gradient_of_convolution(setting: Setting, shape: ConvShape) -> None:
+    x, weight, _, dy, mask = arrays_of(setting, shape)
+    dx, expected = setting.empty(*x.shape), setting.empty(*x.shape)
+    arguments = {"dy": dy, "mask": mask, "weight": weight, "x": x}
+    convolution.conv2d_backward_x(
+        setting.launcher, **arguments, dx=dx, shape=shape, activation="tanh"
+    )
+    sizes = {"conv": shape, "images": IMAGES, "activation": "tanh"}
+    setting.naive("conv2d_backward_x", dx.size, **arguments, **sizes, dx=expected)
+    setting.close(dx, expected, weight[:, 0].size)
+
+
+def naive_weight_gradient(setting: Setting, layer: WgradLayer) -> tuple[Any, Any]:
+    """Return the gradients of weight and bias by a naive kernel."""
+    x, dy, conv = layer.x, layer.dy, layer.conv
+    images = len(dy)
+    if layer.conv == NO_CONV:
+        dweight, dbias = setting.empty(layer.inputs, layer.outputs), setting.empty(layer.outputs)
+        sizes = {"images": images, "inputs": layer.inputs, "outputs": layer.outputs}
+        threads = (layer.inputs + 1) * layer.outputs
+        setting.naive(
+            "linear_backward_weight", threads, dy=dy, x=x, **sizes, dweight=dweight, dbias=dbias
+        )
+        return dweight, dbias
+    side = conv.kernel_size
+    dweight = setting.empty(conv.filters, conv.channels, side, side)
+    dbias = setting.empty(conv.filters)
+    mask = setting.masks(*dy.shape) if layer.mask is None else layer.mask
+    setting.naive(
+        "conv2d_backward_weight",
+        dweight.size + dbias.size,
+        dy=dy,
+        mask=mask,
+        x=x,
+        conv=conv,
+        images=images,
+        dweight=dweight,
+        dbias=dbias,
+    )
+    return dweight, dbias
+
+
+def test_eager_weight_gradient_of_convolution(setting: Setting) -> None:
+    shape = CONVOLUTIONS[1]
+    x, weight, bias, dy, _ = arrays_of(setting, shape)
+    split = SplitK(units=12, splits=2, parameters=weight.size + bias.size)
+    partial_sums = setting.empty(split.splits, split.parameters)
+    convolution.conv2d_backward_weight(setting.launcher, dy, x, partial_sums, split, shape)
+    layer = WgradLayer(x, dy, None, split, None, None, 0, 0, x[0].size, shape.filters, shape)
+    dweight, dbias = naive_weight_gradient(setting, layer)
+    expected = np.concatenate([dweight.ravel(), dbias])
+    setting.close(partial_sums.sum(axis=0), expected, dy[:, 0].size)
+
+
+def wgrad_layer(
+    setting: Setting, x: Any, dy: Any, split: SplitK, weight: int, **options: Any
+) -> WgradLayer:
+    """Return a layer whose bias follows its weights in the parameter vector."""
+    has_splits = split.splits > 1
+    return WgradLayer(
+        x=x,
+        dy=dy,
+        split=split,
+        partial_sums=setting.empty(split.splits, split.parameters) if has_splits else None,
+        tile_counters=setting.integers(1, split.units) if has_splits else None,
+        weight=weight,
+        bias=weight + split.parameters - dy.shape[1],
+        inputs=x[0].size,
+        outputs=dy.shape[1],
+        **{"mask": None, **options},
+    )
+
+
+@with_both_tiles
+@pytest.mark.parametrize("min_terms", [2048, 1])
+def test_weight_gradients_and_update(
+    tiled: Setting, min_terms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooled convolution and a linear layer; with few terms per block, both use split-K."""
+    monkeypatch.setattr(wgrad_update, "MIN_TERMS", min_terms)
+    shape = CONVOLUTIONS[0]
+    batch = tiled.graph_batch(IMAGES, classes=10)
+    tile = tiles.tile_for(tiled.dtype, 100, 100)
+    x, _weight, _, dy, mask = arrays_of(tiled, shape)
+    sizes = {"cells": dy[0, 0].size, "filter_tile": 3, "threads": tile.threads}
+    split = split_conv(shape, IMAGES, **sizes)
+    conv = wgrad_layer(tiled, x, dy, split, 0, mask=mask, conv=shape)
+    x, dy = tiled.random(IMAGES, 30), tiled.random(IMAGES, 40)
+    dense = wgrad_layer(
+        tiled, x, dy, split_linear(30, 40, IMAGES, tile=tile), conv.split.parameters
+    )
+    assert (conv.split.splits > 1, dense.split.splits > 1) == (min_terms == 1, min_terms == 1)
+    weights = tiled.random(conv.split.parameters + dense.split.parameters)
+    gradients = [naive_weight_gradient(tiled, layer) for layer in (conv, dense)]
+    gradient = np.concatenate([part.ravel() for pair in gradients for part in pair])
+    expected = weights - LR * (gradient + WEIGHT_DECAY * weights)
+    launcher = Launcher(tiled.kernels, tiled.dtype, batch=batch)
+    wgrad_update.wgrad_update(
+        launcher, "sgd", [conv, dense], tile, batch, [weights], {"weight_decay": WEIGHT_DECAY}
+    )
+    tiled.close(weights, expected, 200)
+    chunk, state = batch.chunk, batch.state
+    assert chunk.step[0] == 2
+    assert chunk.losses[1] == pytest.approx(state.image_losses.mean(), rel=1e-6)
+    assert chunk.correct[1] == state.image_correct.sum()
