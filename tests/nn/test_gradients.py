@@ -1,4 +1,4 @@
-"""The gradient check passes on right gradients, and only on those."""
+"""The gradient check accepts correct gradients and rejects wrong ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ NETWORKS: dict[str, tuple[list[Layer], Loss]] = {
     ),
     "max-pool of the image": ([MaxPool2d(2), Conv2d(2, 3), ReLU(), Flatten()], Quadratic()),
 }
-# For each backward of a backend, a network that goes through it.
+# For each backward operation of a backend, a network that uses it.
 BACKWARDS = {
     "linear_backward": "average pools",
     "conv2d_backward": "strided and padded",
@@ -56,7 +56,7 @@ BACKWARDS = {
 
 
 def noise(count: int) -> tuple[Any, Any]:
-    """Images in which no two neighbouring pixels are equal, so that no maximum is a tie."""
+    """Return random images and labels; no two pixels are equal, so no maximum is a tie."""
     rng = np.random.default_rng(12)
     return rng.random((count, 784)), rng.integers(10, size=count)
 
@@ -88,7 +88,7 @@ def test_gradients_of_other_networks(backend: Backend, name: str) -> None:
 
 
 def scaled(operation: Callable[..., Any], factor: float, kind: str) -> Callable[..., Any]:
-    """An operation whose gradients are wrong by a factor; the value of a loss stays as it is.
+    """Return an operation whose gradients are wrong by a factor; the value of a loss is correct.
 
     With a `kind`, only calls with this kind as the first argument are wrong.
     """
@@ -108,7 +108,7 @@ def scaled(operation: Callable[..., Any], factor: float, kind: str) -> Callable[
 
 @pytest.mark.parametrize("operation", BACKWARDS)
 @pytest.mark.parametrize("factor", [0.999, 0.0, -2.0, float("nan")])
-def test_a_wrong_gradient_is_found(
+def test_wrong_gradient_is_found(
     monkeypatch: pytest.MonkeyPatch, operation: str, factor: float
 ) -> None:
     backend = NumpyBackend()
@@ -120,7 +120,7 @@ def test_a_wrong_gradient_is_found(
     assert not all(result.passed for result in results)
 
 
-def test_every_backward_is_broken_in_turn() -> None:
+def test_every_backward_operation_is_tested_with_wrong_gradients() -> None:
     backwards = {name for name in dir(NumpyBackend) if name.endswith("_backward")}
     backwards.remove("activation_backward")
     activations = {f"activation_backward of {kind}" for kind in ACTIVATIONS}
@@ -128,28 +128,28 @@ def test_every_backward_is_broken_in_turn() -> None:
     assert set(BACKWARDS) == backwards | activations | losses
 
 
-def test_one_wrong_array_is_told_from_the_right_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_wrong_gradient_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = get_backend("numpy")
     right = backend.linear_backward
 
-    def forgets_the_bias(*args: Any, **options: Any) -> Any:
+    def without_bias_gradient(*args: Any, **options: Any) -> Any:
         dx, dweight, dbias = right(*args, **options)
         return dx, dweight, np.zeros_like(dbias)
 
-    monkeypatch.setattr(backend, "linear_backward", forgets_the_bias)
+    monkeypatch.setattr(backend, "linear_backward", without_bias_gradient)
     model = create_model("two-layer", backend=backend, dtype="float64")
     failed = [r.name for r in check_gradients(model, *noise(3), elements=5) if not r.passed]
     assert failed == ["b1", "b2"]
 
 
-def test_backend_is_told_of_the_computation() -> None:
+def test_gradient_check_runs_inside_computation() -> None:
     backend = GuardedBackend()
     model = create_model("two-layer", backend=backend, dtype="float64")
     backend.guarded = True
     assert all(result.passed for result in check_gradients(model, *noise(2), elements=2))
 
 
-def test_no_images_are_refused() -> None:
+def test_empty_batch_is_rejected() -> None:
     model = create_model("two-layer", backend="numpy", dtype="float64")
     with pytest.raises(ValueError, match="expected at least one image, got none"):
         check_gradients(model, *noise(0))

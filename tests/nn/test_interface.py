@@ -1,4 +1,4 @@
-"""The Python interface, as the README shows it."""
+"""The Python interface of networks: parameters, predictions, and checks of arguments."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def model(name="two-layer", **settings):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_state_dict_is_the_recipes(name):
+def test_state_dict_has_the_shapes_of_the_recipe(name):
     network = model(name)
     state = network.state_dict()
     assert {key: value.shape for key, value in state.items()} == SHAPES[name]
@@ -81,15 +81,15 @@ def test_parameters_are_views_of_one_vector(name):
         ("cnn", {"W1": 1 / 9, "W2": 1 / 1352, "b2": 0}),
     ],
 )
-def test_initial_weights_are_drawn_as_in_the_source(name, std_of):
+def test_initial_weights_have_the_deviations_of_the_source(name, std_of):
     settings = {"hidden_sizes": (500,)} if name == "backprop" else {}
     state = model(name, **settings).state_dict()
     for key, std in std_of.items():
-        spread = std / np.sqrt(2 * state[key].size)  # of a standard deviation that is estimated
+        spread = std / np.sqrt(2 * state[key].size)  # standard error of a standard deviation
         assert abs(state[key].std() - std) <= 4 * spread
 
 
-def test_seed_decides_the_weights_and_the_backend_does_not():
+def test_initial_weights_depend_on_the_seed_and_not_on_the_backend():
     one, same, other = model(seed=1), model(seed=1), model(seed=2)
     numba = ma.create_model("two-layer", backend="numba", seed=1)
     assert np.array_equal(one.state_dict()["W1"], same.state_dict()["W1"])
@@ -99,7 +99,7 @@ def test_seed_decides_the_weights_and_the_backend_does_not():
 
 @pytest.mark.parametrize("name", ["two-layer", "cnn"])
 def test_every_image_form_gives_the_same_result(name, mnist, monkeypatch):
-    """Bytes or fractions, flat or not, integer or one-hot labels."""
+    """uint8 or floating point, flat or not, integer or one-hot labels."""
     images, labels = mnist.x_train[:8], mnist.t_train[:8]
     fractions = images.astype(np.float32) / 255
     one_hot = np.eye(10, dtype=np.float32)[labels]
@@ -148,7 +148,7 @@ def test_pixels_are_shifted_only_for_cnn(batch):
         (np.zeros((2, 784), int), TypeError, "uint8 .* or float .*, got int64"),
     ],
 )
-def test_wrong_images_are_refused(images, error, message):
+def test_wrong_images_are_rejected(images, error, message):
     with pytest.raises(error, match=message):
         model().predict(images)
     with pytest.raises(error, match=message):
@@ -156,23 +156,23 @@ def test_wrong_images_are_refused(images, error, message):
 
 
 @pytest.mark.parametrize(
-    ("input_shape", "taken", "refused"),
+    ("input_shape", "accepted", "rejected"),
     [
         ((1, 4, 6), [(24,), (4, 6), (1, 4, 6)], [(6, 4), (4, 6, 1), (24, 1)]),
         ((3, 4, 4), [(48,), (3, 4, 4)], [(4, 4, 3), (12, 4), (6, 8)]),
         ((24,), [(24,)], [(4, 6), (1, 24)]),
     ],
 )
-def test_images_lie_as_the_network_takes_them(input_shape, taken, refused):
+def test_images_must_have_the_input_shape(input_shape, accepted, rejected):
     network = Network(
         [*([Flatten()] if len(input_shape) == 3 else []), Linear(10)],
         SoftmaxCrossEntropy(),
         input_shape=input_shape,
         backend=ma.get_backend("numpy"),
     )
-    for shape in taken:
+    for shape in accepted:
         assert network.predict(np.zeros((2, *shape), np.uint8)).shape == (2,)
-    for shape in refused:
+    for shape in rejected:
         with pytest.raises(ValueError, match="images must have shape"):
             network.predict(np.zeros((2, *shape), np.uint8))
 
@@ -188,7 +188,7 @@ def test_images_lie_as_the_network_takes_them(input_shape, taken, refused):
         (np.zeros(3, int), ValueError, "got 2 images and 3 labels"),
     ],
 )
-def test_wrong_labels_are_refused(labels, error, message):
+def test_wrong_labels_are_rejected(labels, error, message):
     with pytest.raises(error, match=message):
         ma.Trainer(model()).train_batch(np.zeros((2, 784)), labels)
 
@@ -199,7 +199,7 @@ def test_train_batch_is_one_update_of_exactly_this_batch(batch):
     trainer = ma.Trainer(network, optimizer="sgd", lr=0.05, batch_size=512)
     loss = trainer.train_batch(*batch)
     assert trainer.step == 1
-    # SGD has the gradient in the difference of the weights; check it against the loss itself.
+    # With SGD the change of the weights is the gradient; compare it with the loss.
     gradient = {key: (before[key] - network.state_dict()[key]) / 0.05 for key in before}
     moved = {key: value.copy() for key, value in before.items()}
     moved["b2"][3] += 1e-4
@@ -246,7 +246,7 @@ def test_evaluation_adds_up(batch):
         ({"name": "two-layer", "backend": "tpu"}, "unknown backend 'tpu'"),
     ],
 )
-def test_wrong_models_are_refused(arguments, message):
+def test_wrong_models_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         ma.create_model(**{"backend": "numpy", **arguments})
 
@@ -262,7 +262,7 @@ def test_wrong_models_are_refused(arguments, message):
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
-def test_wrong_trainers_are_refused(arguments, message):
+def test_wrong_trainers_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         ma.Trainer(model(), **arguments)
 
@@ -291,12 +291,12 @@ def test_wrong_trainers_are_refused(arguments, message):
         (OneCycleSchedule, {"warmup": "0"}, TypeError, "warmup must be a number, got '0'"),
     ],
 )
-def test_wrong_numbers_are_refused_where_they_are_given(kind, arguments, error, message):
+def test_wrong_numbers_are_rejected_by_constructors(kind, arguments, error, message):
     with pytest.raises(error, match=message):
         kind(**arguments)
 
 
-def test_numbers_of_numpy_do_not_change_the_dtype(batch):
+def test_numpy_scalars_do_not_change_the_dtype(batch):
     network = Network(
         [Flatten(), Dropout(np.float64(0.5)), Linear(np.int64(10))],
         SoftmaxCrossEntropy(),
@@ -310,7 +310,7 @@ def test_numbers_of_numpy_do_not_change_the_dtype(batch):
     assert x.dtype == logits.dtype == np.float32
 
 
-def test_layer_without_backward_is_refused_at_once():
+def test_layer_without_backward_cannot_be_created():
     class Half(Layer):
         kind = "half"
 
@@ -321,7 +321,7 @@ def test_layer_without_backward_is_refused_at_once():
         Half()
 
 
-def test_networks_that_do_not_fit_are_refused():
+def test_layers_that_do_not_fit_together_are_rejected():
     backend = ma.get_backend("numpy")
 
     def network(*layers):
@@ -341,7 +341,7 @@ def test_networks_that_do_not_fit_are_refused():
     assert odd.classes == 2 * 5 * 5
 
 
-def test_dropout_acts_in_training_alone(batch):
+def test_dropout_acts_only_in_training(batch):
     network = Network(
         [Linear(2000), Dropout(0.25), Linear(10)],
         SoftmaxCrossEntropy(),

@@ -1,4 +1,4 @@
-"""The recipes are those of their sources: networks, numbers of training, initial weights."""
+"""The recipes match their sources: networks, training settings, initial weights."""
 
 from itertools import pairwise
 
@@ -37,7 +37,7 @@ NETWORKS = {
     ),
 }
 LOSSES = {"fcnn": BinaryCrossEntropy, "backprop": Quadratic}  # softmax cross-entropy elsewhere
-# What each source trains with; the three recipes that no source trains are left out.
+# Training settings of each source. Three recipes have none from a source.
 TRAININGS = {
     "fcnn": {"optimizer": "sgd", "lr": 0.0075, "sampling": "full", "iterations": 1000},
     "two-layer": {
@@ -50,8 +50,8 @@ TRAININGS = {
         "limit_train": 1000, "limit_test": 1000, "log_every": 100,
     },
 }  # fmt: skip
-# Standard deviations of the recipes that leave the rule to the activation: He's for ReLU, of
-# variance 2 / inputs; Glorot's for sigmoid and tanh, of variance 2 / (inputs + outputs).
+# Variances of the recipes whose initializer depends on the activation: 2 / inputs (He) for ReLU,
+# 2 / (inputs + outputs) (Glorot) for sigmoid and tanh.
 SPREADS = {
     ("fcnn", None): {"W1": 2 / 784, "W2": 2 / 128, "W3": 2 / 64},
     ("three-layer", None): {"W1": 2 / 834, "W2": 2 / 150, "W3": 2 / 110},
@@ -69,7 +69,7 @@ def test_network_and_loss(name):
     assert model.loss == LOSSES.get(name, SoftmaxCrossEntropy)()
 
 
-def test_description_shows_every_width_and_what_changes_the_shape():
+def test_description_shows_every_width_and_shape_change():
     model = Network(
         [Conv2d(1, 3, padding=1), Dropout(0.5), AvgPool2d(1), Flatten(), Linear(784), Linear(784)],
         SoftmaxCrossEntropy(),
@@ -109,18 +109,18 @@ def test_ties_of_the_pooling(name, ties):
 
 
 @pytest.mark.parametrize(("name", "activation"), SPREADS)
-def test_initial_weights_suit_the_activation(name, activation):
+def test_initial_weights_depend_on_the_activation(name, activation):
     expected = SPREADS[name, activation]
     state = ma.create_model(name, backend="numpy", activation=activation).state_dict()
     for key, variance in expected.items():
-        spread = 1 / np.sqrt(2 * state[key].size)  # of a standard deviation that is estimated
+        spread = 1 / np.sqrt(2 * state[key].size)  # standard error of a standard deviation
         assert abs(state[key].std() / np.sqrt(variance) - 1) <= 4 * spread, key
         assert abs(state[key].mean()) <= 5 * np.sqrt(variance / state[key].size), key
     assert all((value == 0).all() for key, value in state.items() if key.startswith("b"))
 
 
 def test_backprop_draws_in_the_order_of_its_source():
-    """All biases first; then weights, which its source stores by output."""
+    """All biases before all weights, which the source stores as (out, in)."""
     rng = np.random.default_rng(7)
     expected = {"b1": rng.standard_normal(30), "b2": rng.standard_normal(10)}
     expected |= {"W1": rng.standard_normal((30, 784)).T, "W2": rng.standard_normal((10, 30)).T}
@@ -139,7 +139,7 @@ def test_hidden_sizes_of_dense_recipes(sizes):
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
-def test_hidden_activation_is_the_one_asked_for(activation):
+def test_hidden_activation_can_be_chosen(activation):
     for name in set(RECIPES) - {"cnn"}:
         model = ma.create_model(name, backend="numpy", activation=activation)
         hidden = [layer.kind for layer in model.layers if layer.kind in ("relu", "sigmoid", "tanh")]

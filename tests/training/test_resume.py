@@ -1,4 +1,4 @@
-"""A training that was stopped goes on as if it had not been."""
+"""A resumed training gives the same result as an uninterrupted one."""
 
 import os
 import resource
@@ -24,7 +24,7 @@ from mnist_accel.nn import (
 )
 from mnist_accel.nn.optimizers import create_optimizer
 
-EXAMPLES, BATCH_SIZE = 70, 16  # five steps an epoch, the last of six images
+EXAMPLES, BATCH_SIZE = 70, 16  # five steps per epoch, the last with six images
 STEPS = 13
 
 
@@ -76,7 +76,9 @@ def assert_same_state(one, other):
 @pytest.mark.parametrize("sampling", ["shuffle", "replacement"])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_stop_at_any_step_changes_nothing(backend, optimizer, sampling, images, labels, tmp_path):
+def test_resuming_at_any_step_gives_the_same_weights(
+    backend, optimizer, sampling, images, labels, tmp_path
+):
     settings = {"sampling": sampling, "schedule": "one-cycle", "total_steps": STEPS}
     straight = trainer(backend, optimizer, **settings)
     straight.fit(images, labels, iterations=STEPS)
@@ -139,7 +141,7 @@ def damaged(content, kind):
 
 
 @pytest.mark.parametrize("kind", ["empty", "cut off", "one bit", "longer", "text", "header length"])
-def test_damaged_file_is_refused(kind, tmp_path):
+def test_damaged_file_is_rejected(kind, tmp_path):
     path = tmp_path / "checkpoint"
     ma.save_checkpoint(path, trainer("numpy"))
     path.write_bytes(damaged(path.read_bytes(), kind))
@@ -149,7 +151,7 @@ def test_damaged_file_is_refused(kind, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_foreign_and_missing_files_are_refused(tmp_path):
+def test_foreign_and_missing_files_are_rejected(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"W1": np.zeros((2, 2), np.float32)}, tmp_path / "foreign")
@@ -171,7 +173,7 @@ while True:
 """
 
 
-def test_kill_during_a_save_leaves_the_last_good_checkpoint(tmp_path):
+def test_kill_during_a_save_keeps_the_last_complete_checkpoint(tmp_path):
     path = tmp_path / "checkpoint"
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -188,12 +190,12 @@ def test_kill_during_a_save_leaves_the_last_good_checkpoint(tmp_path):
         ma.load_checkpoint(path, backend="numpy")
 
 
-def test_full_disk_is_said_and_loses_nothing(tmp_path):
+def test_full_disk_is_reported_and_keeps_the_last_checkpoint(tmp_path):
     path = tmp_path / "checkpoint"
     saved = trainer("numpy")
     ma.save_checkpoint(path, saved)
     child = os.fork()
-    if child == 0:  # a limit on the size of files fails a write like a full disk does
+    if child == 0:  # with a limit on file sizes, writes fail as on a full disk
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:

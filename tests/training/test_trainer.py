@@ -1,4 +1,4 @@
-"""What happens around a call of `fit`: requests, other data, the clock."""
+"""`Trainer.fit`: stop requests, changed data, chunks and the clock."""
 
 import itertools
 from typing import ClassVar
@@ -21,8 +21,8 @@ def trainer(**given):
     return ma.Trainer(ma.create_model("two-layer", backend="numpy"), batch_size=16, **given)
 
 
-def test_request_that_comes_early_is_heard(small):
-    """Ctrl-C while the data are prepared, before the first step."""
+def test_stop_request_before_the_first_step_ends_fit(small):
+    """Ctrl-C may come while the data are prepared."""
     one = trainer()
     one.request_stop("early")
     history = one.fit(*small, epochs=3)
@@ -32,9 +32,9 @@ def test_request_that_comes_early_is_heard(small):
     assert one.step == 5
 
 
-def test_request_ends_a_chunk_before_its_last_step(small):
-    """Steps are done in chunks, and a signal does not wait for the end of one."""
-    one = trainer(clock=lambda: 0.0)  # no time passes: a chunk is a whole epoch
+def test_stop_request_ends_a_chunk_early(small):
+    """An eager chunk checks for a stop request before every step."""
+    one = trainer(clock=lambda: 0.0)  # no time passes, so a chunk is a whole epoch
     one.fit(*small, iterations=1)
     update = one.model.backend.update
     numbers = itertools.count(one.step + 1)
@@ -51,8 +51,8 @@ def test_request_ends_a_chunk_before_its_last_step(small):
     assert one.progress.epoch_step == 3
 
 
-def test_a_chunk_takes_a_fifth_of_a_second(small):
-    """However long a step takes: for so long at most nobody looks whether to stop."""
+def test_eager_chunks_take_a_fifth_of_a_second(small):
+    """This limits the time between two calls of callbacks."""
     seconds = 0.0
 
     class Slow(ma.Callback):
@@ -67,7 +67,7 @@ def test_a_chunk_takes_a_fifth_of_a_second(small):
     def update_slowly(*args, **settings):
         nonlocal seconds
         update(*args, **settings)
-        seconds += 0.0625  # of which sums are exact
+        seconds += 0.0625  # whose sums are exact
 
     one.model.backend.update = update_slowly
     images, labels = (np.concatenate([array] * 4) for array in small)
@@ -75,7 +75,7 @@ def test_a_chunk_takes_a_fifth_of_a_second(small):
     assert Slow.lengths == [1, 3, 3, 3, 3, 3, 2]
 
 
-def test_epoch_is_not_finished_on_fewer_images(small):
+def test_incomplete_epoch_cannot_continue_with_fewer_images(small):
     one = trainer()
     one.fit(*small, iterations=4)
     weights = one.model.state_dict()
@@ -83,17 +83,17 @@ def test_epoch_is_not_finished_on_fewer_images(small):
     with pytest.raises(ValueError, match="has done 4 steps, but 30 images make an epoch of 2"):
         one.fit(images[:30], labels[:30], epochs=1)
     assert all(np.array_equal(one.model.state_dict()[key], weights[key]) for key in weights)
-    one.fit(*small, iterations=1)  # to the end of the epoch: others may come now
+    one.fit(*small, iterations=1)  # to the end of the epoch; other images are accepted now
     one.fit(images[:30], labels[:30], epochs=1)
     assert one.step == 4 + 1 + 2
 
 
-def test_chunk_that_is_broken_off_has_not_happened(small):
-    """By a second Ctrl-C, or for lack of memory, in the middle of it."""
+def test_interrupted_chunk_has_no_effect(small):
+    """A second Ctrl-C or a lack of memory may interrupt it at any step."""
     one, other = trainer(), trainer()
     one.fit(*small, iterations=3)
     other.fit(*small, iterations=3)
-    one._clock = lambda: 0.0  # no time passes: after its first, chunks have many steps
+    one._clock = lambda: 0.0  # no time passes, so chunks after the first have many steps
     update = one.model.backend.update
     numbers = itertools.count(one.step + 1)
 
@@ -115,8 +115,8 @@ def test_chunk_that_is_broken_off_has_not_happened(small):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_chunk_takes_a_fifth_of_a_second(small, backend):
-    """As long may Ctrl-C wait in a compiled epoch."""
+def test_chunks_take_a_fifth_of_a_second_on_every_backend(small, backend):
+    """A compiled chunk cannot be interrupted, so this limits the response to Ctrl-C."""
     lengths = []
 
     class Count:
@@ -134,20 +134,20 @@ def test_chunk_takes_a_fifth_of_a_second(small, backend):
     assert lengths == [1, 6, 6, 6, 6, 6, 4]
 
 
-def test_pace_is_that_of_the_clock(small):
-    ticks = itertools.count(0.0, 0.25)  # a chunk of one step between two looks at the clock
+def test_images_per_second_use_the_clock(small):
+    ticks = itertools.count(0.0, 0.25)  # between two readings of the clock: a chunk of one step
     history = trainer(clock=lambda: next(ticks)).fit(*small, epochs=1)
     assert history.epochs[0].images_per_s == 70 / (5 * 0.25)
 
 
-def test_report_of_an_epoch_is_the_mean_of_its_images(small):
-    """The last batch, of six, counts less than the others of sixteen."""
+def test_epoch_report_is_a_mean_over_images(small):
+    """The last batch has six images and counts less than those with sixteen."""
     history = trainer().fit(*small, epochs=1)
     expected = np.average(history.losses, weights=[16, 16, 16, 16, 6])
     assert history.epochs[0].train_loss == pytest.approx(expected, rel=1e-12)
 
 
-def test_dropout_drops_others_at_every_step_and_the_same_for_a_seed(small):
+def test_dropout_masks_differ_between_steps_and_repeat_with_the_seed(small):
     def losses(seed):
         model = Network(
             [Dropout(0.5), Linear(10)],
@@ -158,19 +158,19 @@ def test_dropout_drops_others_at_every_step_and_the_same_for_a_seed(small):
         one = ma.Trainer(model, lr=1e-30, batch_size=70, sampling="full", seed=seed)
         return one.fit(*small, iterations=5).losses
 
-    assert len(set(losses(0))) == 5  # the weights stay as they are
+    assert len(set(losses(0))) == 5  # the weights do not change
     assert losses(0) == losses(0)
     assert not set(losses(0)) & set(losses(1))
 
 
 @pytest.mark.parametrize("validation_every", [0, -1])
-def test_evaluation_has_a_positive_interval(validation_every, small):
+def test_validation_interval_must_be_positive(validation_every, small):
     with pytest.raises(ValueError, match="validation_every must be at least 1"):
         trainer().fit(*small, epochs=1, validation_every=validation_every)
 
 
 class Noise(Layer):
-    """A random layer of one's own: adds noise in training."""
+    """A custom random layer that adds noise in training."""
 
     kind = "noise"
     is_random = True
@@ -185,7 +185,7 @@ class Noise(Layer):
         return dy, {}
 
 
-def test_random_layer_of_ones_own_is_given_randomness_in_training_alone(small):
+def test_custom_random_layer_gets_a_generator_only_in_training(small):
     model = Network(
         [Noise(), Linear(10)],
         SoftmaxCrossEntropy(),
@@ -193,7 +193,7 @@ def test_random_layer_of_ones_own_is_given_randomness_in_training_alone(small):
         backend=ma.get_backend("numpy"),
     )
     one = ma.Trainer(model, lr=1e-30, batch_size=70, sampling="full")
-    assert len(set(one.fit(*small, iterations=3).losses)) == 3  # the weights stay as they are
+    assert len(set(one.fit(*small, iterations=3).losses)) == 3  # the weights do not change
     assert ma.evaluate(model, *small).loss == ma.evaluate(model, *small).loss
 
 
@@ -206,14 +206,14 @@ def test_random_layer_of_ones_own_is_given_randomness_in_training_alone(small):
         (np.zeros((0, 784)), np.zeros(0, int), "expected at least one image, got none"),
     ],
 )
-def test_wrong_validation_data_are_refused_before_the_first_step(images, labels, message, small):
+def test_wrong_validation_data_are_rejected_before_the_first_step(images, labels, message, small):
     one = trainer()
     with pytest.raises(ValueError, match=message):
         one.fit(*small, epochs=2, validation_data=(images, labels), validation_every=2)
     assert one.step == 0
 
 
-def test_backend_is_told_of_all_its_work(small):
+def test_all_work_runs_inside_computation(small):
     backend = GuardedBackend()
     one = ma.Trainer(ma.create_model("two-layer", backend=backend), batch_size=16)
     backend.guarded = True

@@ -1,4 +1,4 @@
-"""How training goes: batches, epochs, reasons to stop, and numbers that run away."""
+"""Training: batches, epochs, stop conditions, divergence and accuracy."""
 
 import json
 import subprocess
@@ -59,24 +59,24 @@ def test_shuffle_takes_every_image_once_an_epoch():
     assert sampler.order(1) == sampler.order(1)
 
 
-def test_replacement_draws_anew_from_the_whole_set():
+def test_replacement_draws_every_batch_from_the_whole_set():
     sampler = BatchSampler(examples=1000, batch_size=300, sampling="replacement", seed=5)
     assert sampler.steps_per_epoch == 3
     rows = sampler.order(0).rows(0, 900)
-    assert len(np.unique(rows)) < 700  # 1000·(1 − e^−0.9) ≈ 593 different ones are expected
+    assert len(np.unique(rows)) < 700  # about 1000·(1 − e^−0.9) ≈ 593 are different
     small = BatchSampler(examples=5, batch_size=300, sampling="replacement", seed=5)
     assert small.steps_per_epoch == 1
     assert small.batch_bounds(0, 1).tolist() == [[0, 300]]
 
 
-def test_full_takes_the_set_in_its_order():
+def test_full_uses_the_set_in_its_order():
     sampler = BatchSampler(examples=7, batch_size=7, sampling="full", seed=5)
     assert sampler.steps_per_epoch == 1
     assert sampler.batch_bounds(0, 1).tolist() == [[0, 7]]
     assert sampler.order(3) == Order(7, "full")
 
 
-def test_split_holds_out_a_random_part():
+def test_split_holds_out_random_images():
     kept, held_out = split_indices(1000, fraction=0.2, seed=1)
     assert len(held_out) == 200
     assert sorted([*kept, *held_out]) == list(range(1000))
@@ -101,7 +101,7 @@ def test_epochs_and_iterations(small):
             trainer().fit(*small, **wrong)
 
 
-def test_cut_epoch_is_reported_and_finished_later(small):
+def test_incomplete_epoch_is_reported_and_completed_later(small):
     one = trainer()
     first = one.fit(*small, iterations=14, validation_data=small)
     assert [(r.epoch, r.step) for r in first.epochs] == [(1, 10), (2, 14)]
@@ -117,7 +117,7 @@ def test_validation_every_and_at_the_end(small):
     assert last.validation_correct == round(last.validation_accuracy * last.validation_total)
 
 
-def test_callbacks_get_a_word_at_their_multiples(small):
+def test_chunks_end_at_the_multiples_of_callbacks(small):
     every_four, every_six = Recorder(4), Recorder(6)
     trainer().fit(*small, iterations=25, callbacks=[every_four, every_six])
     assert every_four.steps == 25
@@ -158,7 +158,7 @@ def test_same_seed_gives_the_same_weights_in_another_process(backend):
     assert len(digests) == 1
 
 
-def test_optimizer_instances_bring_their_own_rate(small):
+def test_optimizer_objects_have_their_own_learning_rate(small):
     from mnist_accel.nn import Adam
 
     by_name = trainer(optimizer="adam", lr=0.003)
@@ -168,7 +168,7 @@ def test_optimizer_instances_bring_their_own_rate(small):
         trainer(optimizer=Adam(), lr=0.1)
 
 
-def test_schedules_act_on_the_rate(small):
+def test_schedules_change_the_learning_rate(small):
     one = trainer(schedule="cosine", total_steps=10)
     assert one.learning_rate() == 0.05
     one.fit(*small, iterations=5)
@@ -177,7 +177,7 @@ def test_schedules_act_on_the_rate(small):
         trainer(schedule="cosine").train_batch(*small)
 
 
-# Reasons to stop
+# Stop conditions
 
 
 def test_stop_request_ends_after_the_step(small):
@@ -226,13 +226,13 @@ def test_target_patience_and_time():
     assert stopped._stop_reason == "10 seconds are over"
 
 
-# Numbers that run away
+# Divergence
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("stopped_clock", [True, False])
-def test_divergence_names_step_and_tensor_and_goes_back(backend, stopped_clock, small):
-    """To the beginning of the chunk: of a step, of which the first is one, or of many."""
+def test_divergence_names_step_and_tensor_and_restores_the_weights(backend, stopped_clock, small):
+    """Restored are the weights at the start of the chunk, of one step or of many."""
     clock = (lambda: 0.0) if stopped_clock else time.perf_counter
     healthy, wild = trainer(backend=backend, lr=1e18), trainer(backend=backend, lr=1e18)
     wild._clock = clock
@@ -250,7 +250,7 @@ def test_divergence_names_step_and_tensor_and_goes_back(backend, stopped_clock, 
         assert np.array_equal(value, healthy.model.state_dict()[key])
 
 
-def test_divergence_is_found_again_with_dropout(small):
+def test_divergence_is_located_with_dropout(small):
     model = Network(
         [Linear(50), Dropout(0.5), Linear(10)],
         SoftmaxCrossEntropy(),
@@ -264,7 +264,7 @@ def test_divergence_is_found_again_with_dropout(small):
     assert wild.step < caught.value.step
 
 
-def test_weights_that_overflow_are_noticed_before_the_next_loss(small):
+def test_overflow_of_weights_is_found_before_the_next_loss(small):
     one = trainer(lr=1e38)
     one.model.load_state_dict({k: v * 1e4 for k, v in one.model.state_dict().items()})
     with pytest.raises(ma.DivergedError) as caught:
@@ -273,7 +273,7 @@ def test_weights_that_overflow_are_noticed_before_the_next_loss(small):
     assert all(np.isfinite(value).all() for value in one.model.state_dict().values())
 
 
-# Accuracy, shortened; `make accept` trains to the end
+# Accuracy after a short training; `make accept` trains completely
 
 
 @pytest.mark.slow

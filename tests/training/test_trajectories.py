@@ -1,4 +1,4 @@
-"""Training on every backend follows the float64 loops of `reference`, update by update."""
+"""Training on every backend follows the float64 reference, step by step."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ from mnist_accel.util.tolerance import relative_tolerance
 from tests.support.closeness import assert_close
 
 STEPS = 10
-# The loops take their time: few images where there are convolutions.
+# The reference is slow, so recipes with convolutions get few images.
 BATCH_SIZES = {
     "fcnn": 16,
     "two-layer": 16,
@@ -43,7 +43,7 @@ OPTIMIZERS: dict[str, Callable[..., optimizers.UpdateRule]] = {
     "adam": optimizers.Adam,
     "adamw": optimizers.AdamW,
 }
-PLAIN = {"sgd", "momentum", "nesterov"}  # they divide by nothing
+PLAIN = {"sgd", "momentum", "nesterov"}  # without a division
 SCHEDULES: dict[str, tuple[schedules.Schedule, ref.Schedule]] = {
     "constant": (schedules.Schedule(), ref.constant_lr),
     "step": (schedules.StepSchedule(every=4, gamma=0.5), partial(ref.step_lr, every=4, gamma=0.5)),
@@ -56,7 +56,7 @@ Trajectory = tuple[Weights, list[float]]  # weights after the last step, loss of
 both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
-def test_every_recipe_optimizer_and_schedule_is_followed() -> None:
+def test_every_recipe_optimizer_and_schedule_is_tested() -> None:
     assert set(BATCH_SIZES) == set(RECIPES)
     assert set(OPTIMIZERS) == set(optimizers.OPTIMIZERS) == set(ref.OPTIMIZERS)
     assert set(SCHEDULES) == set(schedules.SCHEDULES)
@@ -64,14 +64,14 @@ def test_every_recipe_optimizer_and_schedule_is_followed() -> None:
 
 @cache
 def initial_weights(name: str) -> Weights:
-    """The weights that every trajectory of a recipe starts from; float32 holds them exactly."""
+    """Return the initial weights of the trajectories of a recipe, exact in float32."""
     model = create_model(name, backend=get_backend("numpy"), seed=3, dtype="float32")
     return model.state_dict()
 
 
 @pytest.fixture(scope="session")
 def reference_trajectory(mnist: Dataset) -> Callable[[str], Trajectory]:
-    """Ten updates of the recipe of that name in loops, which run once for all backends."""
+    """Return ten updates of a recipe by the reference; computed once for all backends."""
 
     @cache
     def trajectory(name: str) -> Trajectory:
@@ -93,7 +93,7 @@ def reference_trajectory(mnist: Dataset) -> Callable[[str], Trajectory]:
 
 
 def train(trainer: Trainer, data: Dataset, *, steps: int, batch_size: int) -> Trajectory:
-    """Update on consecutive batches, as `reference.train` does."""
+    """Return updates on consecutive batches, as `reference.train` does."""
     losses = []
     for step in range(steps):
         rows = slice(step * batch_size, (step + 1) * batch_size)
@@ -109,7 +109,7 @@ def assert_same_trajectory(
     dtype: str,
     terms: int,
 ) -> None:
-    """Compare the loss of every step, and the weights after the last."""
+    """Compare the loss of every step and the weights after the last."""
     weights, losses = got
     expected_weights, expected_losses = expected
     for step, (loss, want) in enumerate(zip(losses, expected_losses, strict=True), start=1):
@@ -178,7 +178,7 @@ def test_optimizers_follow_the_reference(
     lr, steps, batch_size = 0.01, 6, 4
     settings = {"weight_decay": weight_decay}
     if name not in PLAIN:
-        # With the usual 1e-8, the rounding of a gradient near 0 decides its step.
+        # With the default 1e-8, rounding of a gradient near 0 changes its step.
         settings["eps"] = 0.01
     model = create_model("two-layer", backend=backend, hidden_sizes=(6,), dtype="float64")
     start = model.state_dict()
@@ -241,10 +241,10 @@ def test_learning_rate_of_every_step(name: str, total: int) -> None:
 @pytest.mark.parametrize("total", [1, 2, 10])
 def test_one_cycle_stays_between_its_ends(warmup: float, total: int) -> None:
     schedule = schedules.OneCycleSchedule(warmup=warmup)
-    factors = [schedule.factor(step, total) for step in range(total + 3)]  # and a little beyond
+    factors = [schedule.factor(step, total) for step in range(total + 3)]  # past the end
     assert all(1 / 250_000 <= factor <= 1 for factor in factors)
 
 
-def test_one_cycle_refuses_a_rise_without_a_fall() -> None:
+def test_one_cycle_rejects_a_warmup_of_the_whole_training() -> None:
     with pytest.raises(ValueError, match=r"warmup must be at least 0 and less than 1, got 1\.0"):
         schedules.OneCycleSchedule(warmup=1.0)
