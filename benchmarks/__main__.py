@@ -110,7 +110,9 @@ def _add_run(commands: Subparsers) -> None:
         action="store_true",
         help="finish an interrupted run with its settings: that of the file --out, or the newest",
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(
+        run=lambda args: run_suite(_request(args), out=args.out, resume=args.resume)
+    )
 
 
 def _add_report(commands: Subparsers) -> None:
@@ -142,7 +144,7 @@ def _add_report(commands: Subparsers) -> None:
         help="also replace the table in this file between the lines "
         "`<!-- benchmark table: begin -->` and `<!-- benchmark table: end -->`",
     )
-    parser.set_defaults(run=_report)
+    parser.set_defaults(run=lambda args: report_command(args.results, args.out, readme=args.readme))
 
 
 def _add_compare(commands: Subparsers) -> None:
@@ -162,11 +164,11 @@ def _add_compare(commands: Subparsers) -> None:
         help="exit with 1 if a backend is significantly slower, and by more than PERCENT, or has "
         "lost a time; such as 10%%",
     )
-    parser.set_defaults(run=_compare)
+    parser.set_defaults(run=lambda args: compare_command(args.old, args.new, args.fail_over))
 
 
-def _run(args: argparse.Namespace) -> int:
-    request = RunRequest(
+def _request(args: argparse.Namespace) -> RunRequest:
+    return RunRequest(
         profile=args.profile,
         levels=args.levels,
         contenders=args.contenders,
@@ -174,15 +176,6 @@ def _run(args: argparse.Namespace) -> int:
         seed=args.order_seed,
         threads=args.threads,
     )
-    return run_suite(request, out=args.out, resume=args.resume)
-
-
-def _report(args: argparse.Namespace) -> int:
-    return report_command(args.results, args.out, readme=args.readme)
-
-
-def _compare(args: argparse.Namespace) -> int:
-    return compare_command(args.old, args.new, args.fail_over)
 
 
 def _percent(text: str) -> float:

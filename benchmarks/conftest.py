@@ -1,6 +1,6 @@
 """Makes `pytest benchmarks/` run the suite, with all options of pytest-benchmark."""
 
-from benchmarks.session.plugin import (
+from benchmarks.session.plugin import (  # noqa: F401  # pytest finds hooks and fixtures by their names
     journal,
     measure,
     preparer,
@@ -15,19 +15,3 @@ from benchmarks.session.plugin import (
     pytest_sessionstart,
     record_skip_reason,
 )
-
-__all__ = [
-    "journal",
-    "measure",
-    "preparer",
-    "pytest_addoption",
-    "pytest_benchmark_update_json",
-    "pytest_collection_finish",
-    "pytest_collection_modifyitems",
-    "pytest_configure",
-    "pytest_generate_tests",
-    "pytest_runtest_makereport",
-    "pytest_sessionfinish",
-    "pytest_sessionstart",
-    "record_skip_reason",
-]

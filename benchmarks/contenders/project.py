@@ -20,7 +20,7 @@ from benchmarks.contenders.base import (
 )
 from benchmarks.contenders.project_operations import prepare
 from mnist_accel.data.batches import BatchSampler
-from mnist_accel.nn import Network
+from mnist_accel.nn import Layer, Network
 from mnist_accel.training.trainer import Trainer
 
 # Tasks that consist of several operations of a backend, by kind.
@@ -83,14 +83,20 @@ class ProjectBackend(Contender):
         return OperationSession(run, lambda: [backend.to_numpy(array) for array in compute()])
 
 
-def network_on(backend: Backend, model: Network) -> Network:
-    """Return a copy of the network on another backend."""
+def network_on(
+    backend: Backend,
+    model: Network,
+    *,
+    layers: Sequence[Layer] | None = None,
+    dtype: str | None = None,
+) -> Network:
+    """Return a copy of the network on another backend, with other layer settings or dtype."""
     copy = Network(
-        model.layers,
+        model.layers if layers is None else layers,
         model.loss,
         input_shape=model.input_shape,
         backend=backend,
-        dtype=model.dtype,
+        dtype=dtype or model.dtype,
         pixel_shift=model.pixel_shift,
         name=model.name,
     )

@@ -69,7 +69,9 @@ def _headline(analysis: Analysis) -> str:
         )
     wins, losses = sum(row.wins for row in rows), sum(row.loses for row in rows)
     number = f"all {wins}" if 1 < wins == len(ratios) else f"{wins} of {len(ratios)}"
-    what = f"measured recipes (of {len(RECIPES)})" if analysis.recipes() else "trainings"
+    what = "trainings"
+    if analysis.recipes():
+        what = "recipes" if len(rows) == len(RECIPES) else f"measured recipes (of {len(RECIPES)})"
     if len(ratios) < len(rows):
         what += " with a baseline"
     parts = [f"faster than the best baseline in {number} {what}"]

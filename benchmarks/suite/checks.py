@@ -22,7 +22,7 @@ from benchmarks.contenders.base import (
     TrainingSession,
     TrainingTask,
 )
-from benchmarks.contenders.project import ProjectBackend
+from benchmarks.contenders.project import ProjectBackend, network_on
 from benchmarks.storage.schema import Check
 from benchmarks.suite import operation_tasks
 from benchmarks.suite.tasks import recipe_optimizer, training_set
@@ -83,17 +83,7 @@ def in_float64(model: Network, ties: Literal["first", "recipe"]) -> Network:
         replace(layer, ties="first") if isinstance(layer, MaxPool2d) and ties == "first" else layer
         for layer in model.layers
     ]
-    exact = Network(
-        layers,
-        model.loss,
-        input_shape=model.input_shape,
-        backend=model.backend,
-        dtype="float64",
-        pixel_shift=model.pixel_shift,
-        name=model.name,
-    )
-    exact.load_state_dict(model.state_dict())
-    return exact
+    return network_on(model.backend, model, layers=layers, dtype="float64")
 
 
 @cache
