@@ -24,7 +24,7 @@ Trajectory = tuple[Weights, list[float], Weights]  # first gradients, losses, la
 
 
 def reference_recipe(network: str, ties: str) -> ref.Recipe:
-    """The network in loops, with the gradient of a window given to its first maximum if wanted."""
+    """Return the recipe in loops; with `ties="first"`, the first maximum receives the gradient."""
     recipe = ref.RECIPES[network]
     if ties == "recipe":
         return recipe
@@ -37,7 +37,7 @@ def reference_recipe(network: str, ties: str) -> ref.Recipe:
 
 @pytest.fixture(scope="module")
 def reference_trajectory(mnist: Dataset) -> Any:
-    """What float64 loops lead to; they run once for all peers that keep the same rules."""
+    """Return the trajectory of the float64 loops, computed once for all baselines."""
 
     @cache
     def trajectory(network: str, batch_size: int, ties: str) -> Trajectory:
@@ -136,7 +136,7 @@ def test_compiled_step_agrees_with_the_reference_and_is_compiled_once(
     counted.clear()
     session = baseline.training(task)
     assert session.compile_s > 0
-    # Nor is it read from the disk, where earlier sessions may have left it.
+    # It is not read from the cache on disk either, where earlier sessions may have left it.
     assert (counted["fxgraph_cache_hit"], counted["fxgraph_cache_miss"]) == (0, 2)
     with dynamo.config.patch(error_on_recompile=True):
         session.run()
@@ -148,7 +148,7 @@ def test_compiled_step_agrees_with_the_reference_and_is_compiled_once(
 def assert_every_image_used_once(
     baseline: Contender, mnist: Dataset, network: str, *, batch_size: int, lr: float = 1e-4
 ) -> None:
-    """Steps so small that their order does not matter sum to one along the mean gradient."""
+    """Check that the sum of many small steps equals one step along the mean gradient."""
     count = 5 * batch_size
     task = make_task(mnist, network, count=count, batch_size=batch_size, optimizer=SGD(lr=lr))
     session = baseline.training(task)
@@ -178,7 +178,7 @@ def test_epoch_of_the_loops_uses_each_image_once(mnist: Dataset) -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_full_batch_is_not_shuffled(mnist: Dataset, reference_trajectory: Any, name: str) -> None:
-    """Nobody shuffles and gathers what another takes as it is."""
+    """All contenders use a full batch in its stored order, so none does extra work."""
     baseline, network = available(name), QUICK[name]
     task = make_task(mnist, network, batch_size=64)
     assert task.is_full_batch

@@ -60,7 +60,7 @@ def test_network_cost_equals_a_count_by_hand():
 def test_ceilings_use_the_fastest_repetition(monkeypatch, measure):
     monkeypatch.setattr(ceilings, "MATRIX_SIDE", {"cpu": 10, "gpu": 10})
     monkeypatch.setattr(ceilings, "COPY_BYTES", 1000)
-    # Of seven products the shortest takes 2, of seven copies 4.
+    # The fastest of seven products takes 2, that of seven copies 4.
     times = iter(np.cumsum([0, 3, 9, 2, 9, 4, *[9, 5] * 4, 9, 6, 9, 4, *[9, 8] * 5]))
     measured = measure(lambda: next(times))
     assert measured.flops_per_s == 2 * 10**3 / 2
@@ -90,7 +90,7 @@ def test_peak_memory_excludes_the_parent_process():
     [("numpy", 1), pytest.param("scikit-learn", 8, marks=pytest.mark.slow)],
 )
 def test_peak_memory_of_a_training_includes_its_images(name, bytes_a_pixel):
-    """Peers make float32 of them, by way of a copy."""
+    """Baselines convert them to float32 through a copy."""
     if not contenders()[name].availability():
         pytest.skip(f"{name} is not installed")
     peak = peak_memory("two-layer", 10, name)

@@ -38,7 +38,7 @@ CONVOLUTION = OperationCase(
 
 
 class Doubled(NumpyBackend):
-    """A backend with a broken kernel: gradients of filters are a ten-thousandth too large."""
+    """A backend whose gradients of filters are too large by a factor of 1.0001."""
 
     name: ClassVar[str] = "doubled"
 
@@ -64,16 +64,16 @@ def test_cases_without_the_wrong_kernel_pass_the_check(broken):
     assert Preparer().prepare(InferenceCase("cnn", 3), broken).check.difference < 1e-6
 
 
-@pytest.mark.parametrize("fewest", [1, 2])
-def test_wrong_compiled_epoch_fails_the_check(monkeypatch, fewest):
-    """Even if it goes wrong only where a call makes more steps than one."""
+@pytest.mark.parametrize("min_steps", [1, 2])
+def test_wrong_compiled_epoch_fails_the_check(monkeypatch, min_steps):
+    """Also if only calls that make several steps are wrong."""
     epoch = importlib.import_module("backends.numba.kernels.epoch")
     run_steps = epoch.run_steps
 
     def broken_steps(*given):
         run_steps(*given)
         packed, bounds = given[4].packed, given[6].bounds
-        if len(bounds) >= fewest:
+        if len(bounds) >= min_steps:
             packed *= np.float32(1.001)
 
     monkeypatch.setattr(epoch, "run_steps", broken_steps)
@@ -94,7 +94,7 @@ def test_wrong_probabilities_fail_the_check(monkeypatch):
 
 
 def test_reference_network_is_compared_with_the_loops(monkeypatch):
-    """A mistake in the NumPy backend is found, though all others are compared with it."""
+    """An error in the NumPy backend is found, although all others are compared with it."""
     linear = NumpyBackend.linear
     monkeypatch.setattr(NumpyBackend, "linear", lambda *given: linear(*given) * (1 + 1e-9))
     checks.check_reference_network.cache_clear()
@@ -113,7 +113,7 @@ def test_absent_contender_has_reason_and_remedy():
 
 
 class Lazy(NumpyBackend):
-    """A backend that, as a GPU, has work pending until somebody waits for it, or fetches it."""
+    """A backend with pending work, like a GPU, until `synchronize` or `to_numpy` is called."""
 
     name: ClassVar[str] = "lazy"
     pending: ClassVar[int] = 0
@@ -144,7 +144,7 @@ def test_no_work_is_pending_when_a_call_returns(monkeypatch, case):
 
 
 class Skewed(NumpyBackend):
-    """A backend whose gradients of weights are a thousandth too large."""
+    """A backend whose gradients of weights are too large by a factor of 1.001."""
 
     name: ClassVar[str] = "skewed"
 
@@ -154,7 +154,7 @@ class Skewed(NumpyBackend):
 
 
 class Timed:
-    """What a training to an accuracy needs of pytest-benchmark."""
+    """The part of the `benchmark` fixture that time to accuracy uses."""
 
     def __init__(self):
         self.extra_info = {}

@@ -24,7 +24,7 @@ def _write(path, document):
 
 
 def _index(document, key=KEY, number=0):
-    """Where the entry of a row and pass stands."""
+    """Return the index of the entry of a row and pass."""
     for index, entry in enumerate(document["benchmarks"]):
         info = entry["extra_info"]
         if (info["level"], info["case"], info["contender"], info["pass"]) == (*key, number):
@@ -46,7 +46,7 @@ def test_comparison_finds_exactly_the_regression(tmp_path, capsys):
     assert "lenet, batch 64" in line
     assert "time / time of torch-eager" in line
     assert "FAILED: 1 by more than 10%" in output
-    # It is named, but nothing was asked for; nor does it exceed a wider bound.
+    # Without a bound, or with a wider one, the comparison does not fail.
     assert compare_command(old, new, None) == 0
     assert compare_command(old, new, 0.5) == 0
 
@@ -105,7 +105,7 @@ def test_lost_time_of_a_backend_fails(tmp_path, capsys, kind):
 
 
 def test_rows_that_were_not_chosen_may_be_missing(tmp_path):
-    """Others' rows, another choice of contenders, and other cases are no regressions."""
+    """Missing baselines, contenders and cases that the new run did not choose are no failure."""
     both = GeneratedResults(contenders=("numba", "numpy", "jax"), passes=2, rounds=3)
     old = both.write(tmp_path / "old.json")
     document = replace(both, contenders=("numba",)).document()

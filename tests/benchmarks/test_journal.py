@@ -52,7 +52,7 @@ def test_journal_is_read_without_its_incomplete_last_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("new_request", "message"),
     [
         (RunRequest(profile="full"), "with profile quick, not full"),
         (
@@ -65,12 +65,12 @@ def test_journal_is_read_without_its_incomplete_last_line(tmp_path):
         (RunRequest(threads=999), "not 999"),
     ],
 )
-def test_continued_run_refuses_other_settings(tmp_path, wishes, message):
+def test_continued_run_refuses_other_settings(tmp_path, new_request, message):
     journal = tmp_path / "journal"
     begun = open_journal(REQUEST, journal).settings
     assert open_journal(REQUEST, journal).settings == begun
     with pytest.raises(UsageError, match=message):
-        open_journal(wishes, journal)
+        open_journal(new_request, journal)
 
 
 @pytest.mark.parametrize(("fact", "value"), [("commit", "abc"), ("dirty", None), ("threads", 999)])

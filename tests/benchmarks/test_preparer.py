@@ -24,7 +24,7 @@ def test_epoch_of_a_slow_contender_is_shortened(monkeypatch):
 
 
 class Paced(ProjectBackend):
-    """NumPy, on a clock that only its updates and its epochs move."""
+    """NumPy with a clock that advances only during updates and epochs."""
 
     def __init__(self, *, update_s, step_s):
         super().__init__("numpy")
@@ -61,9 +61,9 @@ def test_pair_is_prepared_once_for_all_passes():
     ("update_s", "step_s", "steps"),
     [
         (1e-6, 1e-6, 500),  # as the case has them
-        (5e-3, 1e-6, 500),  # an epoch is far quicker than single updates
-        (1e-6, 9.9e-4, 151),  # an epoch of 495 ms is cut to 150
-        (5e-3, 9e-3, 30),  # less than double is not worth another session
+        (5e-3, 1e-6, 500),  # an epoch is much faster than single updates
+        (1e-6, 9.9e-4, 151),  # an epoch of 495 ms is shortened to 150 ms
+        (5e-3, 9e-3, 30),  # a length within a factor of two is accepted
         (9, 9, 1),
     ],
 )
@@ -84,11 +84,11 @@ def test_epoch_length_is_chosen_in_at_most_three_trials():
 
     contender.training = training
     Preparer(clock=contender.clock).prepare(SMALL, contender)
-    assert len(paces) == 1 + 3  # one is checked
+    assert len(paces) == 1 + 3  # the first session is for the check
 
 
 def test_compile_time_is_that_of_the_first_session():
-    """Which leaves its code to those that follow."""
+    """The following sessions use its compiled code."""
     contender = Paced(update_s=1e-6, step_s=1e-6)
     make, left = contender.training, [5.0, 0.0]
 

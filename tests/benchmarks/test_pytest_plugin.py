@@ -179,7 +179,7 @@ def test_rows_of_all_passes_are_shuffled_together():
     others = order(2)
     assert sorted(others) == sorted(names)
     assert others != names
-    # Passes and contenders change from each measurement to the next, as in a shuffled deck.
+    # Pass and contender change between successive measurements as often as by chance.
     for values, key in ((4, lambda name: name[-2]), (2, lambda name: "numba" in name)):
         changes = sum(key(one) != key(other) for one, other in pairwise(names))
         assert changes == pytest.approx(len(names) * (1 - 1 / values), rel=0.25)

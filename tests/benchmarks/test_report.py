@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Page(HTMLParser):
-    """What of a page the tests ask for: addresses, headings, and the cells of each table row."""
+    """The addresses, tags, and cells of each table row of a page."""
 
     def __init__(self, html):
         super().__init__()
@@ -57,7 +57,7 @@ def test_cached_code_has_no_compile_time(tmp_path, compiled_s, note):
             info = entry["extra_info"]
             if info["contender"] in ("numba", "numpy"):
                 info["phases_s"]["compile"] = 0.0
-            # In a row that is no recipe, and in the first pass alone: the run was interrupted.
+            # Only in the first pass of a row that is not a recipe, as after an interruption.
             if (info["case"], info["contender"]) == ("lenet, batch 10", "numba"):
                 info["phases_s"]["compile"] = compiled_s * (info["pass"] == 0)
             info["phases_s"]["setup"] = 0.01
@@ -120,7 +120,7 @@ def test_markdown_rows_have_the_same_number_of_columns(analysis):
 
 
 def test_text_is_escaped_in_html_and_markdown(tmp_path):
-    """A reason may hold anything: in the page it is text, in Markdown one cell."""
+    """A reason is shown as text on the page, and in one cell of the Markdown table."""
     evil = "a | b\n<script>alert(1)</script> </svg> & [x](y)"
 
     def change(document):
@@ -181,21 +181,21 @@ def test_help_lists_the_exit_codes(capsys, command):
 
 
 def test_committed_reports_equal_the_report_on_their_results(tmp_path):
-    """Figures in the README and in the report it names are generated, never typed."""
+    """The figures in the README and in the report that it links to are generated."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    # Their names begin with the date.
+    # Names start with the date, so the last one is the newest.
     named = sorted(set(re.findall(r"\(benchmarks/results/([\w.-]+)\.md\)", text)))
     assert named
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
-    # A report is of the file that it is named after, and of all that were measured beside it.
+    # A report covers the file with its name, and the files whose names start with it.
     folder, name = ROOT / "benchmarks" / "results", named[-1]
     files = [folder / f"{name}.json.gz", *sorted(folder.glob(f"{name}-*.json.gz"))]
     assert report_command(files, tmp_path, readme=readme) == 0
     assert readme.read_text(encoding="utf-8") == text
     for suffix in ("md", "html"):
         again = (tmp_path / f"{name}.{suffix}").read_bytes()
-        # Compared outside of the assertion, which would take minutes to show how pages differ.
+        # Compared outside of the assertion: pytest takes minutes to show how pages differ.
         same = again == (folder / f"{name}.{suffix}").read_bytes()
         made_of = " ".join(path.name for path in files)
         assert same, f"{name}.{suffix} is not what `python -m benchmarks report` makes of {made_of}"
@@ -204,7 +204,7 @@ def test_committed_reports_equal_the_report_on_their_results(tmp_path):
 def test_report_that_cannot_be_written_is_a_usage_error(tmp_path):
     path = GeneratedResults(contenders=("numba",), passes=1, rounds=2).write(tmp_path / "a.json")
     with pytest.raises(UsageError, match=r"cannot write .*a\.md"):
-        report_command([path], path)  # which is no folder
+        report_command([path], path)  # the path is a file, not a folder
 
 
 def test_run_without_times_has_a_report(tmp_path):

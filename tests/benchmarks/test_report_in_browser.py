@@ -52,7 +52,7 @@ def test_browser_shows_charts_and_tables_without_errors(browser, page, request):
     assert shown["aligned"]
 
 
-# Letters outside of their picture are cut off on paper, or lie on what is beside it.
+# Returns the texts outside of their chart, which are cut off on paper or overlap other elements.
 _OUTSIDE = """[...document.querySelectorAll("figure svg")].flatMap(svg => {
     const box = svg.getBoundingClientRect();
     return [...svg.querySelectorAll("text")].filter(text => {
@@ -71,24 +71,24 @@ def test_page_fits_the_width_of_the_window(browser, page, width):
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     assert browser.evaluate("innerWidth") == width
     assert browser.evaluate(_OUTSIDE) == []
-    # A table that is wider scrolls in its own box.
+    # A wider table scrolls in its own box.
     assert browser.evaluate(
         "[...document.querySelectorAll('table')].every(table => table.closest('.scroll'))"
     )
 
 
-# The letters of each chart: their heights on the screen, and those that lie on others.
+# Returns the smallest font size of the charts in pixels, and the overlapping pairs of texts.
 _LETTERS = """(() => {
     const shown = [...document.querySelectorAll("figure svg")].map(svg =>
         [...svg.querySelectorAll("text")].map(text => [text, text.getBoundingClientRect()]));
     const upright = shown.map(texts => texts.filter(([text]) => !text.hasAttribute("transform")));
-    const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1
+    const overlap = (a, b) => a.left < b.right - 1 && b.left < a.right - 1
         && a.top < b.bottom - 2 && b.top < a.bottom - 2;
     return {
         smallest: Math.min(...shown.flat().map(([text]) =>
             parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getScreenCTM().a)),
-        meeting: upright.flatMap(texts => texts.flatMap(([a, boxA], index) =>
-            texts.slice(index + 1).filter(([, boxB]) => meet(boxA, boxB))
+        overlapping: upright.flatMap(texts => texts.flatMap(([a, boxA], index) =>
+            texts.slice(index + 1).filter(([, boxB]) => overlap(boxA, boxB))
                 .map(([b]) => a.textContent + " / " + b.textContent))),
     };
 })()"""
@@ -99,7 +99,7 @@ _LETTERS = """(() => {
 def test_text_of_charts_is_readable(browser, page, width):
     browser.open(page, width=width)
     letters = browser.evaluate(_LETTERS)
-    assert letters["meeting"] == []
+    assert letters["overlapping"] == []
     assert letters["smallest"] >= 12  # pixels
 
 
@@ -144,7 +144,7 @@ def test_marks_of_the_roofline_do_not_overlap(browser, page):
     assert distance >= 8
 
 
-# Contrast of two colors as the accessibility guidelines define it.
+# Returns the lowest contrasts with the background, as defined by WCAG 2.
 _CONTRASTS = """(() => {
     const luminance = color => {
         const parts = color.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255)
@@ -197,7 +197,7 @@ def test_printed_page_is_light_and_shows_all_rows(browser, page):
     assert browser.evaluate(
         "[...document.querySelectorAll('details table')].every(t => t.checkVisibility())"
     )
-    # Tables stay within the paper: A4 less margins of a centimetre.
+    # Tables fit A4 paper with margins of a centimeter.
     widest = """Math.max(...[...document.querySelectorAll("table")]
         .map(table => table.getBoundingClientRect().right))"""
     browser.call(

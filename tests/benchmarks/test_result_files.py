@@ -31,7 +31,7 @@ def _write(path, document):
 
 
 def _index(document, key=KEY, number=0):
-    """Where the entry of a row and pass stands."""
+    """Return the index of the entry of a row and pass."""
     for index, entry in enumerate(document["benchmarks"]):
         info = entry["extra_info"]
         if (info["level"], info["case"], info["contender"], info["pass"]) == (*key, number):
@@ -59,7 +59,7 @@ def test_result_file_is_read(tmp_path):
     assert results.contenders["jax"].is_baseline
     assert results.host.cores == 2
     assert {row.contender for row in results.absent} == {"cupy", "torch-compile"}
-    # A row whose check failed has its reason, and no time.
+    # A row whose check failed has a reason and no time.
     (failed,) = results.failed
     assert failed.key == ("training", "lenet, batch 4096", "numpy")
     assert failed.key not in results.measurements
@@ -112,7 +112,7 @@ def test_row_that_failed_in_one_pass_has_no_time(tmp_path):
 def test_error_names_file_and_field(tmp_path, path, value, expected):
     document = SMALL.document()
     entry = document["benchmarks"][_index(document, number=1)]
-    # The last entry, so that it is the one that contradicts the others.
+    # As the last entry, it is the one that contradicts the earlier ones.
     document["benchmarks"].remove(entry)
     document["benchmarks"].append(entry)
     first, *rest, last = path if len(path) > 1 else ("document", *path)
@@ -187,7 +187,7 @@ def test_unreadable_path_is_refused(tmp_path):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_file_is_read_or_refused(tmp_path, data):
-    """Whatever stands in the place of whatever field: the report is made, or one line is said."""
+    """With any value in any field, the file is loaded or refused with one line."""
     document = GeneratedResults(contenders=("numba",), passes=1, rounds=1).document()
     document["benchmarks"] = document["benchmarks"][:2]
     where = document
@@ -214,7 +214,7 @@ def test_merged_files_count_as_further_passes(tmp_path):
     )
     assert len(merged.measurements[KEY].rounds) == 3 * 2
     assert len(merged.runs) == 3
-    assert merged.accuracy == singles[0].accuracy  # the same seeds are no further seeds
+    assert merged.accuracy == singles[0].accuracy  # the same seeds count once
 
 
 def test_runs_with_different_epoch_lengths_are_merged(tmp_path):

@@ -70,7 +70,7 @@ def test_interrupted_run_is_reported_and_continued(tmp_path):
 
 @pytest.mark.slow
 def test_newest_run_is_continued_even_if_everything_is_measured(tmp_path):
-    """Nobody need remember what was interrupted, nor is it lost if all is measured."""
+    """Without --out, `--continue` resumes the newest run."""
     folder = tmp_path / "benchmarks" / "results"
     folder.mkdir(parents=True)
     out = folder / "new.json"
@@ -89,7 +89,7 @@ def test_newest_run_is_continued_even_if_everything_is_measured(tmp_path):
 
 
 def _measure_the_rest(journal):
-    """Make up all times, as if the run had been interrupted a moment before its end."""
+    """Add times for all rows to a journal, as if the run was interrupted just before its end."""
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     measured = next(line for line in lines if line["kind"] == "measured")
     lines = [line for line in lines if line["kind"] != "measured"]
@@ -160,7 +160,7 @@ def test_progress_without_a_terminal_shows_the_time_left(capsys, step_s, message
 
     now = 0.0
     plugin = progress.ProgressPlugin(clock=lambda: now)
-    now = 1000.0  # collecting does not count
+    now = 1000.0  # the time of collection does not count
     plugin.pytest_collection_finish(Session)
     for _ in range(25):
         now += step_s

@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, on figures whose truth is known."""
+"""Intervals have the stated coverage on generated times."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from benchmarks.statistics import (
 
 
 def _rounds(rng, seconds, *, passes=5, rounds=10, machine=None, row=0.02, noise=0.02):
-    """Rounds of a row: the pass of the machine, that of the row, and the round disturb them."""
+    """Return the rounds of a row, with noise per machine and pass, per row and pass, per round."""
     shared = np.zeros(passes) if machine is None else machine
     return {
         number: seconds * np.exp(shared[number] + rng.normal(0, row) + rng.normal(0, noise, rounds))
@@ -38,8 +38,7 @@ def test_rounds_without_noise_have_an_interval_without_width(numerator, denomina
 
 
 def test_one_pass_has_the_interval_of_its_rounds():
-    """Where there is nothing but rounds, it is the percentile bootstrap that everybody knows,
-    widened for the noise of a second run."""
+    """With a single pass, it is the percentile bootstrap, widened for the noise of a second run."""
     rng = np.random.default_rng(1)
     seconds = rng.lognormal(0, 0.1, 50)
     result = ratio_of_medians({0: seconds}, {0: np.ones(1)}, rng)
@@ -50,8 +49,8 @@ def test_one_pass_has_the_interval_of_its_rounds():
 
 
 @pytest.mark.parametrize("passes", [3, 6])
-def test_the_interval_holds_a_second_run_as_often_as_it_says(passes):
-    """Rows differ by pass; a bootstrap of rounds alone would hold it half of the time."""
+def test_interval_covers_second_runs_at_its_confidence_level(passes):
+    """Rows vary between passes; a bootstrap of rounds only would cover half of the second runs."""
     rng = np.random.default_rng(2)
     again = 0
     trials = 100
@@ -65,11 +64,11 @@ def test_the_interval_holds_a_second_run_as_often_as_it_says(passes):
             for machine in rng.normal(0, 0.2, (2, passes))
         )
         again += first.low <= second.value <= first.high
-    # Less three standard deviations of such a count.
+    # Minus three standard deviations of this count.
     assert again / trials >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
 
 
-def test_what_disturbs_a_whole_pass_cancels():
+def test_noise_common_to_a_pass_cancels():
     rng = np.random.default_rng(3)
     machine = np.array([0.0, 0.5, -0.4, 0.8, 0.1])
     rows = [
@@ -77,22 +76,22 @@ def test_what_disturbs_a_whole_pass_cancels():
     ]
     paired = ratio_of_medians(*rows, rng)
     assert paired.high / paired.low < 1.05
-    # The passes of another file are others, and nothing cancels.
+    # Passes of another file are different passes, so nothing cancels.
     unpaired = ratio_of_medians(rows[0], {f"other {k}": v for k, v in rows[1].items()}, rng)
     assert unpaired.high / unpaired.low > 1.5
 
 
-def test_passes_count_alike_however_many_rounds_they_have():
+def test_passes_count_equally_with_any_number_of_rounds():
     rng = np.random.default_rng(4)
     rounds = {0: np.full(100, 1.0), 1: np.full(2, 2.0), 2: np.full(2, 2.0)}
     medians = bootstrap_medians([rounds], rng)
-    # Two or three of three drawn passes are slow ones with probability 20/27.
+    # At least two of three drawn passes are slow with probability 20/27.
     assert np.mean(medians > 1.5) == pytest.approx(20 / 27, abs=0.05)
 
 
 @pytest.mark.parametrize("drift", [1.0, 1.3])
-def test_a_change_is_told_from_noise_and_from_a_slower_day(drift):
-    """20 % are found, none are invented, whatever the machine's pace on the second day."""
+def test_changes_are_distinguished_from_noise_and_drift(drift):
+    """A change of 20 % is found, and no other change, also on a slower machine."""
     rng = np.random.default_rng(5)
     found = invented = 0
     trials = 40
@@ -107,7 +106,7 @@ def test_a_change_is_told_from_noise_and_from_a_slower_day(drift):
 
 
 @given(st.floats(0.0, 2.0))
-def test_an_exponent_without_noise(exponent):
+def test_exponent_without_noise_is_exact(exponent):
     rng = np.random.default_rng(6)
     sizes = [1, 10, 64, 512]
     rounds = [{0: np.full(3, 1e-5 * size**exponent)} for size in sizes]
@@ -116,7 +115,7 @@ def test_an_exponent_without_noise(exponent):
     assert values == pytest.approx([exponent] * 3, abs=1e-9)
 
 
-def test_the_range_of_an_exponent_holds_it():
+def test_interval_covers_the_exponent():
     rng = np.random.default_rng(7)
     sizes = [25, 50, 100, 200, 400]
     fits = [
@@ -127,7 +126,7 @@ def test_the_range_of_an_exponent_holds_it():
     assert max(fit.high - fit.low for fit in fits) < 0.1
 
 
-def test_the_same_seed_gives_the_same_interval():
+def test_same_seed_gives_the_same_interval():
     rows = [_rounds(np.random.default_rng(8), seconds) for seconds in (1.0, 2.0)]
     first, second = (ratio_of_medians(*rows, np.random.default_rng(0)) for _ in range(2))
     assert first == second

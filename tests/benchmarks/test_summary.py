@@ -72,7 +72,7 @@ def test_summary_counts_rows_that_are_slower_within_noise(tmp_path):
 
 
 def test_loops_are_never_the_best_baseline(tmp_path):
-    """Not even where they are the fastest, or the only ones that are not of this project."""
+    """Not even if they are the fastest, or the only other library."""
 
     def change(document):
         renamed = json.dumps(document).replace('"jax"', '"loops"')
@@ -146,13 +146,13 @@ def test_summary_names_rows_whose_passes_differ(tmp_path):
         caution,
     )
     text = to_markdown(generated_analysis)
-    assert text.count("†") == 3  # in the caution, beside its n, and in the note below the table
+    assert text.count("†") == 3  # in the caution, next to its n, and in the note below the table
 
 
 @pytest.mark.parametrize(
     ("loads", "said"),
     [
-        ([0.4, 1.9, 1.9, 2.2, 1.8, 1.4], ()),  # the measuring itself makes a load
+        ([0.4, 1.9, 1.9, 2.2, 1.8, 1.4], ()),  # the measurement itself causes load
         ([0.6, 0.1, 0.1, 2.2, 1.8, 1.4], ("not idle when the run started", "0.6")),
         ([0.1, 0.1, 0.1, 3.2, 1.8, 1.4], ("The machine was busy", "3.2")),
     ],

@@ -1,4 +1,4 @@
-"""Starts the benchmarks in processes of their own."""
+"""Starts the benchmarks in new processes."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ QUICK = ("run", "--levels", "operations", "--passes", "1")
 
 
 def start_python(*command, path="", **options):
-    # pytest-benchmark takes no time in a worker of pytest-xdist, and knows one by these variables.
+    # pytest-benchmark is disabled in workers of pytest-xdist, which these variables identify.
     env = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     return subprocess.Popen(
         [sys.executable, "-m", *map(str, command)],

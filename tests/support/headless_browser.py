@@ -1,6 +1,6 @@
-"""Debian's chromium without a window, driven by its DevTools protocol through a pipe.
+"""Controls headless Chromium with the DevTools protocol through a pipe.
 
-Tests see a page as a visitor does: at any width, light or dark, on paper, with its console.
+Tests can view a page at any width, light, dark or printed, and read its console.
 """
 
 import base64
@@ -21,16 +21,16 @@ _SECONDS = 30.0
 
 
 def is_installed() -> bool:
-    """Whether there is such a browser here."""
+    """Return whether Chromium is installed."""
     return shutil.which(PROGRAM) is not None
 
 
 class Browser:
-    """A browser with one page; a context manager.
+    """A browser with one page, as a context manager.
 
     Attributes:
-        console: texts of errors and warnings, and of exceptions.
-        requests: addresses that the page asked for, itself included.
+        console: texts of errors, warnings and exceptions.
+        requests: addresses that the page requested, including its own.
     """
 
     def __enter__(self) -> Self:
@@ -39,7 +39,7 @@ class Browser:
         self.console: list[str] = []
         self.requests: list[str] = []
         to_browser, from_browser = os.pipe(), os.pipe()
-        # Out of the way of 3 and 4, where the browser expects its ends.
+        # Moved to 10 or higher: Chromium expects its ends at descriptors 3 and 4.
         reads, writes = (
             fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_browser[0], from_browser[1])
         )
@@ -73,7 +73,7 @@ class Browser:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._write)  # a browser that loses its pipe ends
+        os.close(self._write)  # Chromium exits when its pipe is closed
         os.close(self._read)
         try:
             self._process.wait(timeout=10)
@@ -85,7 +85,7 @@ class Browser:
     def open(
         self, path: Path, *, width: int = 1200, height: int = 900, scheme: str = "light"
     ) -> None:
-        """Show a file in a window of this width, with this preferred colour scheme."""
+        """Open a file in a window of this width, with this preferred color scheme."""
         self.console.clear()
         self.requests.clear()
         phone = width < 600
@@ -105,12 +105,12 @@ class Browser:
         return result["result"].get("value")
 
     def screenshot(self, *, whole: bool = False) -> bytes:
-        """Return what the window shows, or the whole page, as PNG."""
+        """Return the visible part, or the whole page, as PNG."""
         result = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         return base64.b64decode(result["data"])
 
     def pdf(self) -> bytes:
-        """Return the page as it is printed."""
+        """Return the printed page as PDF."""
         return base64.b64decode(self.call("Page.printToPDF", printBackground=False)["data"])
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Browser:
                 if target["type"] == "page":
                     return str(target["targetId"])
             time.sleep(0.05)
-        raise TimeoutError("the browser opened no page")
+        raise TimeoutError("Chromium opened no page")
 
     def _call(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
         self._number += 1
@@ -142,12 +142,12 @@ class Browser:
             pass
 
     def _message(self) -> dict[str, Any]:
-        """Read the next message, and note what the page says and asks for."""
+        """Read the next message, and record console texts and requests."""
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._read], [], [], _SECONDS)
             content = os.read(self._read, 1 << 20) if ready else b""
             if not content:
-                raise TimeoutError("the browser does not answer")
+                raise TimeoutError("Chromium does not answer")
             self._buffer += content
         message, _, self._buffer = self._buffer.partition(b"\0")
         event = json.loads(message)
