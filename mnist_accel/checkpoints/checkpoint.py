@@ -14,9 +14,14 @@ from backends import Backend, get_backend
 from mnist_accel.checkpoints.tensor_file import Tensors, read_tensors, write_tensors
 from mnist_accel.errors import CheckpointError
 from mnist_accel.nn.network import Network
-from mnist_accel.nn.optimizers import OPTIMIZERS, UpdateRule
-from mnist_accel.nn.schedules import SCHEDULES, Schedule
-from mnist_accel.nn.serialization import network_from_dict, network_to_dict
+from mnist_accel.nn.serialization import (
+    network_from_dict,
+    network_to_dict,
+    optimizer_from_dict,
+    optimizer_to_dict,
+    schedule_from_dict,
+    schedule_to_dict,
+)
 from mnist_accel.training.progress import Progress
 from mnist_accel.training.trainer import Trainer
 
@@ -24,10 +29,6 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 CHECKPOINT_NAME = "last.safetensors"  # name of the file if the path is a folder
 _STATE_PREFIX = "optimizer."
-_OPTIMIZERS: dict[str, type[UpdateRule]] = {
-    rule.__name__: rule for rule in OPTIMIZERS.values() if isinstance(rule, type)
-}
-_SCHEDULE_NAMES = {schedule: name for name, schedule in SCHEDULES.items()}
 
 
 def save_model(path: PathLike, model: Network) -> None:
@@ -35,7 +36,7 @@ def save_model(path: PathLike, model: Network) -> None:
 
     Raises:
         CheckpointError: the file cannot be written. An existing file is unchanged.
-        ValueError: the network has layers of other packages.
+        ValueError: a layer or the loss cannot be saved.
     """
     write_tensors(_file(path), model.state_dict(), {"network": network_to_dict(model)})
 
@@ -64,20 +65,14 @@ def save_checkpoint(path: PathLike, trainer: Trainer) -> None:
 
     Raises:
         CheckpointError: the file cannot be written. An existing file is unchanged.
-        ValueError: the network, the optimizer or the schedule is from another package.
+        ValueError: the network, the optimizer or the schedule cannot be saved.
     """
-    if type(trainer.optimizer) not in _OPTIMIZERS.values():
-        raise ValueError(f"optimizer must be one of mnist_accel, got {trainer.optimizer}")
-    if type(trainer.schedule) not in _SCHEDULE_NAMES:
-        raise ValueError(f"schedule must be one of mnist_accel, got {trainer.schedule}")
     tensors = trainer.model.state_dict()
     for name, array in trainer.optimizer_state.items():
         tensors[_STATE_PREFIX + name] = trainer.model.backend.to_numpy(array)
     training = {
-        "optimizer": type(trainer.optimizer).__name__,
-        "optimizer_settings": dataclasses.asdict(trainer.optimizer),
-        "schedule": _SCHEDULE_NAMES[type(trainer.schedule)],
-        "schedule_settings": dataclasses.asdict(trainer.schedule),
+        **optimizer_to_dict(trainer.optimizer),
+        **schedule_to_dict(trainer.schedule),
         "batch_size": trainer.batch_size,
         "seed": trainer.seed,
         "sampling": trainer.sampling,
@@ -112,11 +107,11 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
     try:
         trainer = Trainer(
             model,
-            _OPTIMIZERS[training["optimizer"]](**training["optimizer_settings"]),
+            optimizer_from_dict(training),
             batch_size=training["batch_size"],
             seed=training["seed"],
             sampling=training["sampling"],
-            schedule=_schedule(training),
+            schedule=schedule_from_dict(training),
             total_steps=training["total_steps"],
         )
         trainer.progress = Progress(**training["progress"])
@@ -128,10 +123,6 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
             f"{file} is not a checkpoint that this version can read ({error!r})"
         ) from error
     return trainer
-
-
-def _schedule(training: dict[str, Any]) -> Schedule:
-    return SCHEDULES[training["schedule"]](**training["schedule_settings"])
 
 
 def _file(path: PathLike) -> Path:

@@ -1,12 +1,13 @@
-"""The structure of a network as plain data, as files of models contain it."""
+"""Networks, optimizers and schedules as JSON-compatible data, as files contain them."""
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
-from backends import ACTIVATIONS, Backend, look_up
+from backends import ACTIVATIONS, OPTIMIZERS, Backend, UpdateRule, look_up
 from mnist_accel.nn.layers import LAYERS, Activation, Layer
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.network import Network
+from mnist_accel.nn.schedules import SCHEDULES, Schedule
 
 _INITIALIZERS = ("weight_init", "bias_init")  # not saved: a file has the weights themselves
 
@@ -51,6 +52,52 @@ def network_from_dict(description: dict[str, Any], *, backend: Backend) -> Netwo
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"this does not describe a network ({error!r})") from error
+
+
+def optimizer_to_dict(optimizer: UpdateRule) -> dict[str, Any]:
+    """Return the class name and the numbers of an optimizer.
+
+    Raises:
+        ValueError: its class is not in `OPTIMIZERS`.
+    """
+    if type(optimizer) not in OPTIMIZERS.values():
+        raise ValueError(f"{optimizer} cannot be saved; add its class to OPTIMIZERS")
+    return {"optimizer": type(optimizer).__name__, "optimizer_settings": asdict(optimizer)}
+
+
+def optimizer_from_dict(description: dict[str, Any]) -> UpdateRule:
+    """Return the optimizer that `optimizer_to_dict` described.
+
+    Raises:
+        ValueError: the class is unknown.
+    """
+    classes: dict[str, type[UpdateRule]] = {
+        rule.__name__: rule for rule in OPTIMIZERS.values() if isinstance(rule, type)
+    }
+    rule = look_up("optimizer", description["optimizer"], classes)
+    return rule(**description["optimizer_settings"])
+
+
+def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
+    """Return the name and the numbers of a schedule.
+
+    Raises:
+        ValueError: its class is not in `SCHEDULES`.
+    """
+    for name, kind in SCHEDULES.items():
+        if type(schedule) is kind:
+            return {"schedule": name, "schedule_settings": asdict(schedule)}
+    raise ValueError(f"{schedule} cannot be saved; add its class to SCHEDULES")
+
+
+def schedule_from_dict(description: dict[str, Any]) -> Schedule:
+    """Return the schedule that `schedule_to_dict` described.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    kind = look_up("schedule", description["schedule"], SCHEDULES)
+    return kind(**description["schedule_settings"])
 
 
 def _layer_to_dict(layer: Layer) -> dict[str, Any]:
