@@ -1,11 +1,11 @@
-"""What it takes to compute with CuPy, looked at stage by stage.
+"""Checks whether CuPy can compute on this machine, in stages.
 
-CuPy's import says nothing of a GPU: it succeeds without a driver, and CUDA's libraries are loaded
-when they are first needed. Only the computation at the end proves that a GPU works; the stages
-before it exist to name what is missing. Holds for CuPy 13 and 14.
+`import cupy` succeeds without a driver, and CUDA libraries are loaded when they are first needed.
+Only the computation of the last stage proves that a GPU works; the earlier stages name what is
+missing. Valid for CuPy 13 and 14. CuPy is imported inside the functions, because it may not be
+installed.
 """
 
-import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -13,17 +13,18 @@ from types import ModuleType
 from backends.availability import Availability
 
 INSTALL = (
-    'pip install --upgrade "cupy-cuda12x[ctk]" (or "cupy-cuda13x[ctk]" where `nvidia-smi` shows '
+    'pip install --upgrade "cupy-cuda12x[ctk]" (or "cupy-cuda13x[ctk]" if `nvidia-smi` shows '
     "CUDA 13)"
 )
 
-LOWEST_CAPABILITY = (7, 0)  # what the kernels of backends/cupy/kernels are compiled for, and tested
+MIN_CAPABILITY = (7, 0)  # the kernels are compiled and tested for this and later ones
 
 
 def probe() -> Iterator[tuple[str, Availability | None]]:
-    """Yield the name and the finding of each stage, None behind the first that fails; never raise.
+    """Yield the name and the result of each stage; never raise.
 
-    The stages in their order: "CuPy", "driver", "device", "NVRTC", "cuBLAS", "test kernel".
+    The stages are "CuPy", "driver", "device", "NVRTC", "cuBLAS" and "test kernel". After the first
+    failure the results are None.
     """
     failed = False
     for name, examine in _STAGES.items():
@@ -32,11 +33,11 @@ def probe() -> Iterator[tuple[str, Availability | None]]:
             continue
         try:
             finding = examine()
-        except Exception as error:  # a broken installation raises whatever it runs into
+        except Exception as error:  # a broken installation may raise any exception
             finding = Availability(
                 ok=False,
                 reason=f"{name}: {type(error).__name__}: {_summary(error)}",
-                remedy=f"check that driver, CUDA and CuPy fit each other: {INSTALL}",
+                remedy=f"check that the versions of driver, CUDA and CuPy match: {INSTALL}",
             )
         failed = not finding.ok
         yield name, finding
@@ -50,7 +51,7 @@ def availability() -> Availability:
 
 
 def describe_device() -> str:
-    """Return name and compute capability of the current device."""
+    """Return name and compute capability of the current device, such as "NVIDIA H200, sm_90"."""
     runtime = _runtime()
     properties = runtime.getDeviceProperties(runtime.getDevice())
     return f"{properties['name'].decode()}, sm_{properties['major']}{properties['minor']}"
@@ -63,18 +64,18 @@ def _compute_capability() -> tuple[int, int]:
 
 
 def multiply_in_float32() -> None:
-    """Have float32 matrices multiplied as such in this process, even where CUPY_TF32=1 is set.
+    """Disable TF32 in matrix products of float32 for this process, even if CUPY_TF32=1 is set.
 
-    CuPy looks at the variable when it first multiplies, unless somebody has said before what it is
-    to do; to say so, there is but this function. TF32 has 10 bits behind the point, of which no
-    result here would tell.
+    TF32 rounds the factors to 10 bits of mantissa. CuPy has no public function to disable it; it
+    reads the environment variable at the first product, unless a compute type is set before.
     """
-    linalg = importlib.import_module("cupy._core._routines_linalg")
+    import cupy._core._routines_linalg as linalg
+
     linalg.set_compute_type("float32", linalg.COMPUTE_TYPE_DEFAULT)
 
 
 def cuda_version(number: int) -> str:
-    """Return CUDA's version number, such as 12080, as "12.8"."""
+    """Return a version number of CUDA, such as 12080, as text, such as "12.8"."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -84,8 +85,8 @@ def _package() -> Availability:
             ok=False, reason="CuPy is not installed", remedy=f"for an NVIDIA GPU: {INSTALL}"
         )
     try:
-        cupy = _cupy()
-    except Exception as error:  # not only ImportError: compiled modules raise all sorts of things
+        import cupy
+    except Exception as error:  # compiled modules raise not only ImportError
         return Availability(
             ok=False,
             reason=f"CuPy is installed but cannot be imported ({_summary(error)})",
@@ -95,7 +96,7 @@ def _package() -> Availability:
 
 
 def _driver() -> Availability:
-    version = _runtime().driverGetVersion()  # 0 where there is none; does not raise
+    version = _runtime().driverGetVersion()  # 0 without a driver; does not raise
     if version == 0:
         return Availability(
             ok=False,
@@ -116,7 +117,7 @@ def _device() -> Availability:
             return Availability(
                 ok=False,
                 reason=f"the driver supports CUDA {supported}, this CuPy needs {_cuda_major()}",
-                remedy=f"update the driver, or install the CuPy of the driver's CUDA: {INSTALL}",
+                remedy=f"update the driver, or install CuPy for the CUDA of the driver: {INSTALL}",
             )
         if code != "cudaErrorNoDevice":
             return Availability(
@@ -132,19 +133,21 @@ def _device() -> Availability:
             remedy="check CUDA_VISIBLE_DEVICES, and that `nvidia-smi` lists the GPU",
         )
     device = describe_device()
-    if _compute_capability() < LOWEST_CAPABILITY:
+    if _compute_capability() < MIN_CAPABILITY:
         return Availability(
             ok=False,
-            reason=f"the kernels need a GPU from sm_70 (Volta) on, this is {device}",
-            remedy="take a newer GPU, or --backend numba",
+            reason=f"the kernels need sm_70 (Volta) or later, this GPU is {device}",
+            remedy="use a newer GPU, or --backend numba",
         )
     return Availability(ok=True, reason=device)
 
 
 def _nvrtc() -> Availability:
+    from cupy.cuda import nvrtc
+
     try:
-        major, minor = _cupy().cuda.nvrtc.getVersion()
-    except RuntimeError as error:  # in CuPy 14 a subclass of it
+        major, minor = nvrtc.getVersion()
+    except RuntimeError as error:  # CuPy 14 raises a subclass
         return Availability(
             ok=False,
             reason=f"NVRTC cannot be loaded ({_summary(error)})",
@@ -155,7 +158,7 @@ def _nvrtc() -> Availability:
 
 def _cublas() -> Availability:
     try:
-        importlib.import_module("cupy_backends.cuda.libs.cublas")
+        import cupy_backends.cuda.libs.cublas  # noqa: F401 - loads the library
     except ImportError as error:
         return Availability(
             ok=False,
@@ -167,15 +170,16 @@ def _cublas() -> Availability:
     except (ImportError, AttributeError) as error:
         return Availability(
             ok=False,
-            reason=f"this CuPy cannot be told to do without TF32 ({_summary(error)})",
-            remedy=f'install one that can: pip install "cupy-cuda{_cuda_major()}x[ctk]>=13.6,<15"',
+            reason=f"this CuPy has no function to disable TF32 ({_summary(error)})",
+            remedy=f'install another: pip install "cupy-cuda{_cuda_major()}x[ctk]>=13.6,<15"',
         )
     return Availability(ok=True, reason="loaded")
 
 
 def _test_kernel() -> Availability:
     """Compile and run some kernels, and multiply two matrices."""
-    cupy = _cupy()
+    import cupy
+
     try:
         x = cupy.arange(32, dtype=cupy.float32)
         product = float(((x + 1).reshape(1, 32) @ x.reshape(32, 1))[0, 0])
@@ -183,8 +187,8 @@ def _test_kernel() -> Availability:
         return Availability(
             ok=False,
             reason=f"the GPU has no free memory ({_summary(error)})",
-            remedy="end what uses it (`nvidia-smi` lists the processes), or hide this GPU from the "
-            "program: CUDA_VISIBLE_DEVICES=1 leaves the second one",
+            remedy="end the processes that use it (`nvidia-smi` lists them), or hide this GPU: "
+            "with CUDA_VISIBLE_DEVICES=1 the program uses the second one",
         )
     expected = float(sum((k + 1) * k for k in range(32)))
     if product != expected:
@@ -193,7 +197,7 @@ def _test_kernel() -> Availability:
             reason=f"a test kernel returned {product}, expected {expected}",
             remedy="run `dcgmi diag -r 3`; the GPU computes wrong results",
         )
-    return Availability(ok=True, reason="a kernel and a matrix product gave the right result")
+    return Availability(ok=True, reason="a kernel and a matrix product computed the right result")
 
 
 _STAGES: dict[str, Callable[[], Availability]] = {
@@ -206,12 +210,11 @@ _STAGES: dict[str, Callable[[], Availability]] = {
 }
 
 
-def _cupy() -> ModuleType:
-    return importlib.import_module("cupy")
-
-
 def _runtime() -> ModuleType:
-    return importlib.import_module("cupy.cuda.runtime")
+    from cupy.cuda import runtime
+
+    module: ModuleType = runtime
+    return module
 
 
 def _cuda_major() -> int:
@@ -225,7 +228,7 @@ def _install_libraries() -> str:
 
 
 def _summary(error: BaseException) -> str:
-    """Return the first line of what is behind an error; CuPy wraps some in a page of advice."""
+    """Return the first line of an error's cause; CuPy wraps some errors in a page of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = (line.strip() for line in str(error).splitlines())

@@ -41,7 +41,7 @@ _KERNEL = re.compile(
 )
 _STRUCT = re.compile(r"^struct (\w+) \{\n(.*?)^\};", re.MULTILINE | re.DOTALL)
 _ENUM = re.compile(r"^enum (\w+) \{([^}]*)\};", re.MULTILINE)
-_DECLARATION = re.compile(r"(\w+)\s*(\*?)\s*(\w+)(?:\[(\w+)\])?$")
+_DECLARATION = re.compile(r"(\w+)(\s*\*\s*|\s+)(\w+)(?:\[(\w+)\])?$")
 _QUALIFIERS = re.compile(r"\b(?:const|volatile|__restrict__|__grid_constant__)\b")
 
 
@@ -242,8 +242,8 @@ class _Types:
         match = _DECLARATION.match(first.strip())
         if match is None:
             raise ValueError(f"cannot read the declaration {declaration.strip()!r}")
-        type_name, star, name, length = match.groups()
-        type_ = self._type(type_name, is_pointer=bool(star))
+        type_name, space, name, length = match.groups()
+        type_ = self._type(type_name, is_pointer="*" in space)
         found = [(name, Member(type_, self._length(length)))]
         return found + [(other.strip(), Member(type_, None)) for other in others]
 

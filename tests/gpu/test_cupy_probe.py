@@ -188,7 +188,7 @@ def test_cupy_that_cannot_disable_tf32_is_reported(cupy, machine, monkeypatch, m
         monkeypatch.delattr(linalg, "set_compute_type")
     stage, reason, remedy = failure()
     assert stage == "cuBLAS"
-    assert reason.startswith("this CuPy cannot be told to do without TF32 (")
+    assert reason.startswith("this CuPy has no function to disable TF32 (")
     assert ">=13.6,<15" in remedy
 
 
@@ -238,6 +238,6 @@ def test_gpu_below_sm_70_is_reported(machine, monkeypatch):
     stage, reason, remedy = failure()
     assert stage == "device"
     assert reason == (
-        "the kernels need a GPU from sm_70 (Volta) on, this is NVIDIA Simulated, sm_61"
+        "the kernels need sm_70 (Volta) or later, this GPU is NVIDIA Simulated, sm_61"
     )
     assert "--backend numba" in remedy

@@ -20,70 +20,53 @@ def naive_classifier(
     setting: Setting, kind: str, classifier: Classifier, parameters: Any, batch: GraphBatch
 ) -> dict[str, Any]:
     """Return the results of the fused classifier, by one naive kernel after the other."""
-    images = classifier.batch_size
+    inputs, logits = forward(setting, classifier, parameters)
+    images, classes = logits.shape
     labels = setting.empty(images, dtype="int32")
     labels[...] = batch.dataset.labels[batch.chunk.rows[2 : 2 + images]]
+    found = {
+        "losses": setting.empty(images),
+        "correct": setting.empty(images, dtype="int32"),
+        "dlogits": setting.empty(images, classes),
+    }
+    sizes = {"images": images, "classes": classes}
+    setting.naive("loss", images, kind=kind, logits=logits, labels=labels, **sizes, **found)
+    return {**found, **backward(setting, classifier, parameters, inputs, found["dlogits"])}
+
+
+def forward(setting: Setting, classifier: Classifier, parameters: Any) -> tuple[list[Any], Any]:
+    """Return the inputs of the linear layers, and the logits."""
     inputs, y = [], classifier.layers[0].x
     activations = [*(layer.activation for layer in classifier.layers[1:]), "identity"]
     for layer, activation in zip(classifier.layers, activations, strict=True):
-        inputs.append(y)
-        y = setting.empty(images, layer.outputs)
+        x, y = y, setting.empty(len(y), layer.outputs)
+        inputs.append(x)
+        arguments = {"x": x, "bias": bias_of(layer, parameters), "activation": activation, "y": y}
         setting.naive(
-            "linear",
-            y.size,
-            x=inputs[-1],
-            **linear_arguments(layer, parameters),
-            images=images,
-            bias=bias_of(layer, parameters),
-            activation=activation,
-            y=y,
+            "linear", y.size, images=len(x), **linear_arguments(layer, parameters), **arguments
         )
-    dy, image_losses = setting.empty(*y.shape), setting.empty(images)
-    correct = setting.empty(images, dtype="int32")
-    setting.naive(
-        "loss",
-        images,
-        kind=kind,
-        logits=y,
-        labels=labels,
-        images=images,
-        classes=y.shape[1],
-        dlogits=dy,
-        losses=image_losses,
-        correct=correct,
-    )
-    found = {"losses": image_losses, "correct": correct, "dlogits": dy}
+    return inputs, y
+
+
+def backward(
+    setting: Setting, classifier: Classifier, parameters: Any, inputs: list[Any], dlogits: Any
+) -> dict[str, Any]:
+    """Return the gradient of the input of each layer."""
+    found, dy, images = {}, dlogits, len(dlogits)
     for index, layer in reversed(list(enumerate(classifier.layers))):
         dx = setting.empty(*inputs[index].shape)
-        setting.naive(
-            "linear_backward_x",
-            dx.size,
-            dy=dy,
-            x=inputs[index],
-            images=images,
-            **linear_arguments(layer, parameters),
-            activation=layer.activation,
-            dx=dx,
-        )
+        arguments = {"dy": dy, "x": inputs[index], "activation": layer.activation, "dx": dx}
+        weights = linear_arguments(layer, parameters)
+        setting.naive("linear_backward_x", dx.size, images=images, **weights, **arguments)
         found[f"linear {index}"] = dy = dx
     for conv in classifier.convolutions:
-        dx, size = setting.empty(*conv.x.shape), conv.shape
-        count = size.filters * size.channels * size.kernel_size**2
+        dx, shape = setting.empty(*conv.x.shape), conv.shape
+        count = shape.filters * shape.channels * shape.kernel_size**2
+        arguments = {"dy": dy.reshape(conv.dy.shape), "mask": conv.mask, "x": conv.x, "dx": dx}
+        arguments |= {"activation": conv.activation, "conv": shape, "images": images}
         weight = parameters[conv.weight : conv.weight + count]
-        dy = dy.reshape(conv.dy.shape)
-        setting.naive(
-            "conv2d_backward_x",
-            dx.size,
-            dy=dy,
-            mask=conv.mask,
-            weight=weight,
-            x=conv.x,
-            conv=size,
-            images=images,
-            activation=conv.activation,
-            dx=dx,
-        )
-        found["convolution"] = dy = dx
+        setting.naive("conv2d_backward_x", dx.size, weight=weight, **arguments)
+        found["convolution"] = dx
     return found
 
 
@@ -119,7 +102,7 @@ def classifier_layers(setting: Setting, widths: Sequence[int], images: int) -> l
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("images", [5, 33])
 @pytest.mark.parametrize("kind", ["softmax_cross_entropy", "binary_cross_entropy", "quadratic"])
-def test_fused_classifier(
+def test_fused_classifier_matches_naive_kernels(
     tiled: Setting, kind: str, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three linear layers: by warps in float64, by tiles in float32."""
@@ -130,7 +113,7 @@ def test_fused_classifier(
     check_classifier(tiled, kind, classifier, parameters=6000)
 
 
-def test_fused_classifier_with_convolution(setting: Setting) -> None:
+def test_fused_classifier_with_convolution_matches_naive_kernels(setting: Setting) -> None:
     shape = CONVOLUTIONS[0]
     x, weight, _, y, mask = arrays_of(setting, shape)
     (layer,) = classifier_layers(setting, (y[0].size, 10), IMAGES)

@@ -20,7 +20,7 @@ with_both_tiles = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 @with_both_tiles
 @pytest.mark.parametrize("sizes", [(7, 50, 13), (34, 70, 65)])
-def test_linear_layer(tiled: Setting, sizes: tuple[int, int, int]) -> None:
+def test_linear_layer_matches_the_naive_one(tiled: Setting, sizes: tuple[int, int, int]) -> None:
     images, inputs, outputs = sizes
     x, weight = tiled.random(images, inputs), tiled.random(inputs, outputs)
     bias, dy = tiled.random(outputs), tiled.random(images, outputs)
@@ -38,7 +38,7 @@ def test_linear_layer(tiled: Setting, sizes: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("ties", ["first", "all"])
 @pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
-def test_convolution(setting: Setting, shape: ConvShape, ties: Any) -> None:
+def test_convolution_matches_the_naive_one(setting: Setting, shape: ConvShape, ties: Any) -> None:
     x, weight, bias, y, mask = arrays_of(setting, shape)
     x[:, :, 2:] = 0  # gives ties
     expected, expected_mask = setting.empty(*y.shape), setting.masks(*y.shape)
@@ -64,7 +64,9 @@ def test_convolution(setting: Setting, shape: ConvShape, ties: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
-def test_input_gradient_of_convolution(setting: Setting, shape: ConvShape) -> None:
+def test_input_gradient_of_a_convolution_matches_the_naive_one(
+    setting: Setting, shape: ConvShape
+) -> None:
     x, weight, _, dy, mask = arrays_of(setting, shape)
     dx, expected = setting.empty(*x.shape), setting.empty(*x.shape)
     arguments = {"dy": dy, "mask": mask, "weight": weight, "x": x}
@@ -106,7 +108,7 @@ def naive_weight_gradient(setting: Setting, layer: WgradLayer) -> tuple[Any, Any
     return dweight, dbias
 
 
-def test_eager_weight_gradient_of_convolution(setting: Setting) -> None:
+def test_eager_weight_gradient_of_a_convolution_matches_the_naive_one(setting: Setting) -> None:
     shape = CONVOLUTIONS[1]
     x, weight, bias, dy, _ = arrays_of(setting, shape)
     split = SplitK(units=12, splits=2, parameters=weight.size + bias.size)
@@ -139,7 +141,7 @@ def wgrad_layer(
 
 @with_both_tiles
 @pytest.mark.parametrize("min_terms", [2048, 1])
-def test_weight_gradients_and_update(
+def test_weight_gradients_and_update_match_the_naive_ones(
     tiled: Setting, min_terms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pooled convolution and a linear layer; with few terms per block, both use split-K."""

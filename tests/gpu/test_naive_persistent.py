@@ -43,7 +43,7 @@ def naive_settings(model: Network, steps: int, activation: str) -> dict[str, Any
     }
 
 
-def test_persistent_cnn(setting: Setting) -> None:
+def test_persistent_cnn_matches_one_naive_thread(setting: Setting) -> None:
     conv = ConvShape(channels=1, height=9, width=8, filters=3, kernel_size=3, padding=0, pool=2)
     features, classes, steps = 3 * 3 * 3, 4, 6
     stack = [L.Conv2d(3, 3, bias=False, uniform=True), L.Tanh(), L.MaxPool2d(), L.Flatten()]
@@ -82,7 +82,7 @@ def test_persistent_cnn(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("capability", [80, 90], ids=["grid", "cluster"])
-def test_persistent_mlp(setting: Setting, capability: int) -> None:
+def test_persistent_mlp_matches_one_naive_thread(setting: Setting, capability: int) -> None:
     inputs, hidden, outputs, bounds = 19, 5, 4, [(0, 6), (6, 12), (12, 14)]
     stack = [L.Linear(hidden), L.Sigmoid(), L.Linear(outputs)]
     program, settings = program_of(stack, (inputs,), len(bounds), "sigmoid")
