@@ -10,7 +10,7 @@ from benchmarks.report import report_command
 from benchmarks.report.comparison import compare_command
 from benchmarks.session.runner import PROG, run_suite
 from benchmarks.session.settings import FULL_ONLY, PASSES, RunRequest
-from benchmarks.suite.cases import LEVELS, PROFILES
+from benchmarks.suite.cases import LEVELS, Profile
 from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.exit_codes import EXIT_USAGE
 from mnist_accel.commands.parser import Parser
@@ -22,6 +22,14 @@ EXIT_CODES = """exit codes:
   0 done; 1 a contender failed, or a backend is slower than --fail-over allows; 2 wrong usage, or a
   file that cannot be read or written; 4 the results could not be written at the end;
   130 interrupted"""
+
+
+_PROFILE_HELP: dict[Profile, str] = {
+    "quick": "measure some networks and sizes (the default): takes three minutes on two cores, and "
+    "half a minute more the first time, to compile kernels",
+    "full": "measure all networks and sizes, and time to accuracy: takes about two hours with all "
+    "baselines, a large part of it to compile them",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,15 +65,9 @@ def _add_run(commands: Subparsers) -> None:
         description="Measure this project's backends and the installed baselines.",
         epilog=EXIT_CODES,
     )
-    profile = parser.add_mutually_exclusive_group()
-    texts = (
-        "measure some networks and sizes (the default): takes three minutes on two cores, and half "
-        "a minute more the first time, to compile kernels",
-        "measure all networks and sizes, and time to accuracy: takes about two hours with all "
-        "baselines, a large part of it to compile them",
-    )
-    for name, text in zip(PROFILES, texts, strict=True):
-        profile.add_argument(
+    profiles = parser.add_mutually_exclusive_group()
+    for name, text in _PROFILE_HELP.items():
+        profiles.add_argument(
             f"--{name}", dest="profile", action="store_const", const=name, help=text
         )
     parser.add_argument(

@@ -12,6 +12,5 @@ from benchmarks.session.plugin import (  # noqa: F401  # pytest finds hooks and 
     pytest_generate_tests,
     pytest_runtest_makereport,
     pytest_sessionfinish,
-    pytest_sessionstart,
     record_skip_reason,
 )

@@ -14,9 +14,9 @@ from benchmarks.storage.schema import PHASES, AccuracyRun, Ceilings
 
 # The margins fit the largest text, which a phone shows.
 WIDTH, HEIGHT = 520, 350
-_LEFT, _RIGHT, _TOP, _FOOT = 74.0, 358.0, 28.0, 302.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 358.0, 28.0, 302.0
 _NAMES = 368.0  # left edge of the names of the lines
-_BELOW = 50  # height of a scale and its title
+_SCALE_HEIGHT = 50  # height of a scale and its title
 _OWN_COLORS, _BASELINE_COLORS = 3, 6
 
 Looks: TypeAlias = Mapping[str, Look]
@@ -98,19 +98,19 @@ def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
     }
     lines = 1 + max(len(names) for names in baselines.values())
     left, right, top = 226.0, WIDTH - 16.0, 30.0
-    step = max(16.0 * most, svg.LINE * lines) + 10
-    foot = top + step * len(cases)
-    picture = svg.picture(WIDTH, int(foot) + _BELOW, "Speed relative to the best baseline")
+    row_height = max(16.0 * most, svg.LINE * lines) + 10
+    bottom = top + row_height * len(cases)
+    picture = svg.picture(WIDTH, int(bottom) + _SCALE_HEIGHT, "Speed relative to the best baseline")
     ends = [end for _, _, speed in rows for end in (speed.low, speed.high)]
     title = "speed relative to the best baseline"
     x = svg.axis([*ends, 0.9, 1.1], (left, right), title, "{:g}×".format)
-    _scale_below(picture, x, top, foot)
-    svg.line(picture, (x(1), top - 6), (x(1), foot), "even")
+    _scale_below(picture, x, top, bottom)
+    svg.line(picture, (x(1), top - 6), (x(1), bottom), "even")
     svg.text(picture, x(1) - 8, top - 12, "← slower", anchor="end", kind="title")
     svg.text(picture, x(1) + 8, top - 12, "faster →", kind="title")
     for number, case in enumerate(cases):
-        middle = top + step * (number + 0.5)
-        svg.line(picture, (0, middle + step / 2), (right, middle + step / 2), "grid")
+        middle = top + row_height * (number + 0.5)
+        svg.line(picture, (0, middle + row_height / 2), (right, middle + row_height / 2), "grid")
         ours = [(row, speed) for other, row, speed in rows if other == case]
         ours.sort(key=lambda row: chosen[row[0].measurement.contender].mark)
         first = middle + 4 - svg.LINE / 2 * len(baselines[case])
@@ -128,13 +128,13 @@ def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
     return Chart("Training speed relative to the best baseline", svg.markup(picture), note)
 
 
-def _scale_below(picture: Element, x: svg.Axis, top: float, foot: float) -> None:
+def _scale_below(picture: Element, x: svg.Axis, top: float, bottom: float) -> None:
     """Draw the horizontal scale of a chart whose rows have names."""
     for value, label in x.ticks:
-        svg.line(picture, (x(value), top), (x(value), foot), "grid")
-        svg.text(picture, x(value), foot + 17, label, anchor="middle", kind="tick")
+        svg.line(picture, (x(value), top), (x(value), bottom), "grid")
+        svg.text(picture, x(value), bottom + 17, label, anchor="middle", kind="tick")
     middle = (x.start + x.end) / 2
-    svg.text(picture, middle, foot + 40, x.title, anchor="middle", kind="title")
+    svg.text(picture, middle, bottom + 40, x.title, anchor="middle", kind="title")
 
 
 def throughputs(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
@@ -148,14 +148,18 @@ def throughputs(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
         picture = svg.picture(WIDTH, HEIGHT, f"Images per second against batch size, {network}")
         x = svg.axis(batches, (_LEFT, _RIGHT), "batch size", "{:g}".format, ticks=batches)
         all_rates = [rate for points in rates.values() for _, rate in points]
-        y = svg.axis(all_rates, (_FOOT, _TOP), "images/s", numbers.round_count)
+        y = svg.axis(all_rates, (_BOTTOM, _TOP), "images/s", numbers.round_count)
         svg.draw_axes(picture, x, y)
         note = ""
         crossing = crossover(results, rates)
         if crossing is not None:
-            svg.line(picture, (x(crossing), _FOOT), (x(crossing), _TOP), "even")
+            svg.line(picture, (x(crossing), _BOTTOM), (x(crossing), _TOP), "even")
             svg.text(
-                picture, x(crossing) + 5, _FOOT - 8, f"GPU faster from {crossing:.0f}", kind="title"
+                picture,
+                x(crossing) + 5,
+                _BOTTOM - 8,
+                f"GPU faster from {crossing:.0f}",
+                kind="title",
             )
             note = f"The fastest GPU row overtakes the fastest CPU row at about {crossing:.0f}."
         _lines(picture, x, y, rates, chosen, "images/s")
@@ -248,14 +252,16 @@ def phases(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
             {**{p: s for p, s in row.phases_s.items() if s > 0}, "steady": row.round_seconds.median}
             for row in rows
         ]
-        left, top, step = 158.0, 12.0, 26.0
-        foot = top + step * len(rows)
-        picture = svg.picture(WIDTH, int(foot) + _BELOW, f"Seconds of each phase, {case.name}")
+        left, top, row_height = 158.0, 12.0, 26.0
+        bottom = top + row_height * len(rows)
+        picture = svg.picture(
+            WIDTH, int(bottom) + _SCALE_HEIGHT, f"Seconds of each phase, {case.name}"
+        )
         every = [value for one in seconds for value in one.values()]
         x = svg.axis(every, (left, WIDTH - 16.0), "time", numbers.round_duration)
-        _scale_below(picture, x, top, foot)
+        _scale_below(picture, x, top, bottom)
         for number, (row, parts) in enumerate(zip(rows, seconds, strict=True)):
-            height = top + step * (number + 0.5)
+            height = top + row_height * (number + 0.5)
             svg.text(picture, left - 8, height + 4, row.contender, anchor="end", kind="name")
             places = [x(value) for value in parts.values()]
             svg.line(picture, (min(places), height), (max(places), height), "thread")
@@ -286,7 +292,7 @@ def growths(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
         seconds = [value for points in series.values() for _, value in points]
         picture = svg.picture(WIDTH, HEIGHT, f"Seconds per step against {sweep}, {network}")
         x = svg.axis(sizes, (_LEFT, _RIGHT), sweep, "{:g}".format, ticks=sizes)
-        y = svg.axis(seconds, (_FOOT, _TOP), "time per step", numbers.round_duration)
+        y = svg.axis(seconds, (_BOTTOM, _TOP), "time per step", numbers.round_duration)
         svg.draw_axes(picture, x, y)
         _lines(picture, x, y, series, chosen, "s")
         yield Chart(f"{network}, {sweep}", svg.markup(picture))
@@ -313,7 +319,7 @@ def accuracies(results: ResultSet, chosen: Looks) -> Iterator[Chart]:
         # The scale is logarithmic in the error: 98 to 99 % halves it, and so does 90 to 95 %.
         errors = [_error(value) for run in runs for value in run.accuracy]
         ticks = [tick for tick in _ERROR_TICKS if min(errors) * 0.8 <= tick <= max(errors) * 1.2]
-        y = svg.axis(errors, (_TOP, _FOOT), "validation accuracy", _as_accuracy, ticks=ticks)
+        y = svg.axis(errors, (_TOP, _BOTTOM), "validation accuracy", _as_accuracy, ticks=ticks)
         svg.draw_axes(picture, x, y)
         for name in dict.fromkeys(run.contender for run in runs):
             seeds = [run for run in runs if run.contender == name]

@@ -62,8 +62,8 @@ class Axis:
 def decades(low: float, high: float) -> list[float]:
     """Return round values for a logarithmic axis: powers of ten, and multiples if there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    for steps in ((1,), (1, 3), (1, 2, 5)):
-        ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [n * 10.0**power for power in range(first, last + 1) for n in factors]
         inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
         if len(inside) >= 3:
             break
@@ -122,8 +122,8 @@ def line(parent: Element, start: Point, end: Point, kind: str) -> None:
 
 def path(parent: Element, points: Sequence[Point], kind: str) -> None:
     """Draw a line through all points."""
-    steps = " ".join(f"{x:g},{y:g}" for x, y in points)
-    SubElement(parent, "polyline", {"points": steps, "class": kind})
+    coordinates = " ".join(f"{x:g},{y:g}" for x, y in points)
+    SubElement(parent, "polyline", {"points": coordinates, "class": kind})
 
 
 def mark(parent: Element, x: float, y: float, look: Look, note: str = "") -> None:
@@ -155,15 +155,15 @@ def _outline(shape: int, x: float, y: float) -> str:
 
 def draw_axes(parent: Element, x: Axis, y: Axis) -> None:
     """Draw frame, grid and labels of a chart; the y axis may start at the top or the bottom."""
-    top, foot = sorted((y.start, y.end))
+    top, bottom = sorted((y.start, y.end))
     for value, label in y.ticks:
         line(parent, (x.start, y(value)), (x.end, y(value)), "grid")
         text(parent, x.start - 7, y(value) + 4, label, anchor="end", kind="tick")
     for value, label in x.ticks:
-        line(parent, (x(value), foot), (x(value), top), "grid")
-        text(parent, x(value), foot + 17, label, anchor="middle", kind="tick")
-    line(parent, (x.start, foot), (x.end, foot), "frame")
-    text(parent, (x.start + x.end) / 2, foot + 40, x.title, anchor="middle", kind="title")
+        line(parent, (x(value), bottom), (x(value), top), "grid")
+        text(parent, x(value), bottom + 17, label, anchor="middle", kind="tick")
+    line(parent, (x.start, bottom), (x.end, bottom), "frame")
+    text(parent, (x.start + x.end) / 2, bottom + 40, x.title, anchor="middle", kind="title")
     text(parent, 2, top - 12, y.title, kind="title")
 
 
@@ -188,8 +188,8 @@ def side_by_side(points: Sequence[Point], low: float, high: float) -> list[Point
     """Return the points, moved sideways as little as necessary so that no two marks overlap."""
     placed: list[Point] = []
     for x, y in points:
-        steps = range(round((high - low) / _MARK))
-        tried = (x + sign * step * _MARK / 2 for step in steps for sign in (1, -1))
+        offsets = range(round((high - low) / _MARK))
+        tried = (x + sign * offset * _MARK / 2 for offset in offsets for sign in (1, -1))
         free = (
             at
             for at in tried

@@ -40,7 +40,6 @@ Measure: TypeAlias = Callable[[Case | AccuracyCase, Contender, int], None]
 # Called with level, case and contender; if the body fails, the reason is recorded.
 RecordSkipReason: TypeAlias = Callable[[str, str, str], AbstractContextManager[None]]
 JOURNAL = pytest.StashKey[Journal]()
-SESSION = pytest.StashKey[pytest.Session]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -129,11 +128,6 @@ def _record_left_out(journal: Journal, items: list[pytest.Item]) -> None:
 def _parameters(item: pytest.Item) -> dict[str, Any]:
     callspec: Any = getattr(item, "callspec", None)
     return {} if callspec is None else callspec.params
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Keep the session, whose exit status tells at the end whether it was interrupted."""
-    session.config.stash[SESSION] = session
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -281,20 +275,24 @@ def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
 ) -> None:
     """Complete the files that pytest-benchmark writes for its own options."""
-    _complete(config.stash[SESSION], output_json)
+    _complete(output_json, config.stash[JOURNAL])
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Write the result file at the end of a run.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """Record the end of the run before pytest-benchmark writes its files, then write the result.
 
-    The file is made of the journal, because pytest-benchmark writes no file if this session, which
-    may be the last part of a run, has measured nothing.
+    The result file is made of the journal, because pytest-benchmark writes no file if this session,
+    which may be the last part of a run, has measured nothing.
     """
-    path = session.config.getoption("results")
-    if path is None or exitstatus not in COMPLETE:
-        _end(session)
+    config, hook = session.config, session.config.hook
+    complete = exitstatus in COMPLETE and not config.option.collectonly
+    if complete:
+        config.stash[JOURNAL].end(host_facts())
+    yield
+    path = config.getoption("results")
+    if path is None or not complete:
         return
-    hook, config = session.config.hook, session.config
     document: dict[str, Any] = hook.pytest_benchmark_generate_json(
         config=config,
         benchmarks=[],
@@ -302,21 +300,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         machine_info=hook.pytest_benchmark_generate_machine_info(config=config),
         commit_info=hook.pytest_benchmark_generate_commit_info(config=config),
     )
-    _complete(session, document)
+    _complete(document, config.stash[JOURNAL])
     try:
         write_document(path, document)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def _complete(session: pytest.Session, document: dict[str, Any]) -> None:
+def _complete(document: dict[str, Any], journal: Journal) -> None:
     """Replace the measurements of a result file by those of the journal, and add our facts."""
-    describe_machine(session.config.stash[JOURNAL])
-    _end(session)
-    document |= session.config.stash[JOURNAL].document()
-
-
-def _end(session: pytest.Session) -> None:
-    """Record the end of the run, if this session was neither interrupted nor only collected."""
-    if session.exitstatus in COMPLETE and not session.config.option.collectonly:
-        session.config.stash[JOURNAL].end(host_facts())
+    describe_machine(journal)
+    document |= journal.document()
