@@ -1,7 +1,8 @@
 // Activations that are not fused into another kernel, and their gradients. One thread per element.
 //
 // Cost per image: reads and writes every element once.
-// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH; -DGATHER and -DINPUT as in stage_input.cuh.
+// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH; -DGATHER and -DINPUT as in
+// stage_input.cuh.
 #include "common.cuh"
 #include "stage_input.cuh"
 
@@ -15,7 +16,8 @@ extern "C" __global__ void activation(const INPUT* __restrict__ x, StageInput in
   if (image < rows.count) y[i] = activate<ACTIVATION>(rows.from(image).row(0)[int(i % units)]);
 }
 
-// dx = dy times the derivative of the activation that computed y; `dx` and `dy` may be the same array.
+// dx = dy times the derivative of the activation that computed y; `dx` and `dy` may be the same
+// array.
 // At most 32 registers.
 extern "C" __global__ void activation_backward(const real* dy, const real* __restrict__ y,
                                                int64 size, real* dx) {

@@ -1,7 +1,7 @@
 // Gathers rows of a data set and normalizes their pixels.
 //
-// Layout: images (N, pixels), batch (B, pixels). One thread per pixel of the batch; consecutive threads
-// read consecutive pixels.
+// Layout: images (N, pixels), batch (B, pixels). One thread per pixel of the batch; consecutive
+// threads read consecutive pixels.
 // Cost per image: reads one PIXEL and writes one real per pixel.
 // Options: -DPIXEL=uint8 (0..255, scaled to 0..1), float or double (already 0..1).
 #include "common.cuh"

@@ -1,4 +1,5 @@
-// The losses of one class and their gradients; the formulas are those of backends/operations/losses.py.
+// The losses of one class and their gradients; the formulas are those of
+// backends/operations/losses.py.
 #pragma once
 
 #include "common.cuh"

@@ -26,8 +26,8 @@ struct Batch {
 template <class Pixel>
 __device__ __forceinline__ real normalize(Pixel pixel, real shift) {
   if constexpr (sizeof(Pixel) == 1) {
-    // Bit-identical to pixel / 255 for every byte: the product with the rounded reciprocal, plus one
-    // Newton correction. A division would take about a dozen instructions.
+    // Bit-identical to pixel / 255 for every byte: the product with the rounded reciprocal, plus
+    // one Newton correction. A division would take about a dozen instructions.
     const real reciprocal = real(1) / real(255), quotient = real(pixel) * reciprocal;
     return fma(fma(-quotient, real(255), real(pixel)), reciprocal, quotient) + shift;
   } else {
@@ -62,8 +62,8 @@ __device__ __forceinline__ real derivative(real y) {
   return real(1);
 }
 
-// The same functions for an activation that is known only at run time. All threads of a warp pass the
-// same kind, so the branches do not diverge.
+// The same functions for an activation that is known only at run time. All threads of a warp pass
+// the same kind, so the branches do not diverge.
 __device__ __forceinline__ real activate(Activation kind, real x) {
   if (kind == RELU) return activate<RELU>(x);
   if (kind == SIGMOID) return activate<SIGMOID>(x);
@@ -88,9 +88,9 @@ __device__ __forceinline__ Number warp_reduce_sum(Number value) {
   return value;
 }
 
-// One step of a reduce-scatter: two lanes that are `offset` apart, a power of two, exchange halves of
-// their `count` values. The lower lane keeps the sums of the first half, the upper lane those of the
-// second half, in values[0 .. count / 2).
+// One step of a reduce-scatter: two lanes that are `offset` apart, a power of two, exchange halves
+// of their `count` values. The lower lane keeps the sums of the first half, the upper lane those of
+// the second half, in values[0 .. count / 2).
 template <int count>
 __device__ __forceinline__ void reduce_scatter_step(real* values, int offset) {
   const bool is_upper = threadIdx.x & offset;
@@ -102,8 +102,8 @@ __device__ __forceinline__ void reduce_scatter_step(real* values, int offset) {
   }
 }
 
-// Sums each of `count` values (a power of two up to the warp size) over the lanes of a warp. Returns the
-// sum of values[i] in the lanes i * 32 / count up to, but not including, (i + 1) * 32 / count.
+// Sums each of `count` values, a power of two up to the warp size, over the lanes of a warp. The
+// lanes are divided into `count` groups; group i returns the sum of values[i].
 //
 //   count = 4:   lanes  0-7   8-15  16-23  24-31
 //                sum of v[0]  v[1]  v[2]   v[3]

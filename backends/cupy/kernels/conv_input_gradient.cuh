@@ -1,9 +1,9 @@
 // The gradient of the input of a convolution.
 //
-// Four lanes compute the gradient of a *pixel tile*, 2×2 pixels, in CHANNELS_PER_THREAD channels. Each
-// lane takes every fourth filter and gathers from the cells whose patches contain pixels of the tile, so
-// the gradient of a cell is read once for all pixels and channels. Then the lanes add their sums, and
-// each is left with one pixel.
+// Four lanes compute the gradient of a *pixel tile*, 2×2 pixels, in CHANNELS_PER_THREAD channels.
+// Each lane takes every fourth filter and gathers from the cells whose patches contain pixels of
+// the tile, so the gradient of a cell is read once for all pixels and channels. Then the lanes add
+// their sums, and each is left with one pixel.
 //
 //   lane 0: filters 0, 4, ..  \                                    lane 0: pixel (0, 0)
 //   lane 1: filters 1, 5, ..   |  two reduce_scatter_step()s  ->   lane 1: pixel (0, 1)

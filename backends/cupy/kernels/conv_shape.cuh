@@ -13,10 +13,14 @@ struct ConvShape {
 
   __device__ __forceinline__ int taps() const { return kernel_size * kernel_size; }
   __device__ __forceinline__ int pixels() const { return channels * height * width; }
-  __device__ __forceinline__ int output_height() const { return height + 2 * padding - kernel_size + 1; }
-  __device__ __forceinline__ int output_width() const { return width + 2 * padding - kernel_size + 1; }
-  // Returns the cell row of an output row, or the cell column of an output column. As pool is 1 or 2,
-  // a shift replaces the division.
+  __device__ __forceinline__ int output_height() const {
+    return height + 2 * padding - kernel_size + 1;
+  }
+  __device__ __forceinline__ int output_width() const {
+    return width + 2 * padding - kernel_size + 1;
+  }
+  // Returns the cell row of an output row, or the cell column of an output column. As pool is 1 or
+  // 2, a shift replaces the division.
   __device__ __forceinline__ int cell_of(int output) const { return output >> (pool - 1); }
   __device__ __forceinline__ int cell_rows() const { return cell_of(output_height()); }
   __device__ __forceinline__ int cell_columns() const { return cell_of(output_width()); }
@@ -39,9 +43,9 @@ __device__ __forceinline__ real padded_pixel(const Row& image, const ConvShape& 
   return image[(channel * shape.height + row) * shape.width + column];
 }
 
-// Iterates over the convolution outputs of a cell that receive its gradient. Without pooling that is the
-// only output. With 2×2 pooling, bit 2·i + j of the tie mask stands for output (i, j); at least one bit
-// is set.
+// Iterates over the convolution outputs of a cell that receive its gradient. Without pooling that
+// is the only output. With 2×2 pooling, bit 2·i + j of the tie mask stands for output (i, j); at
+// least one bit is set.
 struct TieIterator {
   unsigned bits;
 

@@ -1,9 +1,9 @@
 // The gradient of the filters of a convolution.
 //
-// A block computes the gradient of one *filter tile*: up to FILTER_TILE×FILTER_TILE taps of one filter in
-// one channel, which is the whole filter for most networks. Its threads take the cells of the feature
-// map in turn and add, for each tap, the gradient of the cell times the pixel under the tap. The position
-// of a cell in the image is computed once for all taps.
+// A block computes the gradient of one *filter tile*: up to FILTER_TILE×FILTER_TILE taps of one
+// filter in one channel, which is the whole filter for most networks. Its threads take the cells of
+// the feature map in turn and add, for each tap, the gradient of the cell times the pixel under the
+// tap. The position of a cell in the image is computed once for all taps.
 //
 // Options: -DFILTER_TILE=1 to 5.
 #pragma once
@@ -11,8 +11,9 @@
 #include "conv_shape.cuh"
 #include "rows.cuh"
 
-constexpr int FILTER_TILE_SUMS = FILTER_TILE * FILTER_TILE + 1;  // the last sum is the gradient of the bias
-static_assert(FILTER_TILE_SUMS <= WARP_SIZE, "warp_reduce_scatter() leaves at most one sum per lane");
+constexpr int FILTER_TILE_SUMS = FILTER_TILE * FILTER_TILE + 1;  // the last is that of the bias
+static_assert(FILTER_TILE_SUMS <= WARP_SIZE,
+              "warp_reduce_scatter() leaves at most one sum per lane");
 
 // A rectangle of taps of one filter in one channel.
 struct FilterTile {
@@ -43,8 +44,8 @@ struct FilterTile {
   }
 };
 
-// A cell of a feature map. A thread advances by blockDim.x cells at a time; the stride is split into
-// images, rows and columns, so that advancing takes no division.
+// A cell of a feature map. A thread advances by blockDim.x cells at a time; the stride is split
+// into images, rows and columns, so that advancing takes no division.
 struct Cell {
   int image, row, column;
 
@@ -92,11 +93,11 @@ struct InsideMask {
   }
 };
 
-// Adds `gradient` times the pixel under each tap to the sums; `corner` points to the pixel under the
-// first tap. Most tiles are completely inside the image, and then no tap is tested.
+// Adds `gradient` times the pixel under each tap to the sums; `corner` points to the pixel under
+// the first tap. Most tiles are completely inside the image, and then no tap is tested.
 template <bool is_full, class Row>
-__device__ __forceinline__ void conv_wgrad_cell(real* sums, real gradient, const Row& corner, int width,
-                                                const InsideMask& inside) {
+__device__ __forceinline__ void conv_wgrad_cell(real* sums, real gradient, const Row& corner,
+                                                int width, const InsideMask& inside) {
 #pragma unroll
   for (int i = 0; i < FILTER_TILE; i++) {
     const auto pixels = corner + i * width;
@@ -107,8 +108,8 @@ __device__ __forceinline__ void conv_wgrad_cell(real* sums, real gradient, const
 }
 
 // Computes the gradient of a filter tile and of its filter's bias for the images of x. `dy` is the
-// gradient of the pre-activation. The partial sums of each warp are in `warp_sums` afterwards: shared
-// memory for FILTER_TILE_SUMS elements per warp.
+// gradient of the pre-activation. The partial sums of each warp are in `warp_sums` afterwards:
+// shared memory for FILTER_TILE_SUMS elements per warp.
 template <class Images>
 __device__ __forceinline__ void conv_wgrad(const real* dy, const uint8* mask, const Images& x,
                                            const ConvShape& shape, const FilterTile& tile,

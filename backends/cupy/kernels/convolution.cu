@@ -1,12 +1,13 @@
-// Convolution with square filters and stride 1, optionally fused with activation and 2×2 max-pooling.
+// Convolution with square filters and stride 1, optionally fused with activation and 2×2
+// max-pooling.
 //
-// Layout: images (N, C, H, W), filters (O, C, K, K), output (N, O, cell rows, cell columns). A thread
-// computes one cell of FILTERS_PER_THREAD filters: the output at its position, or the four outputs of a
-// pooling patch. The pixels that it reads serve all its filters, and all threads of a block read the
-// same filter taps.
+// Layout: images (N, C, H, W), filters (O, C, K, K), output (N, O, cell rows, cell columns). A
+// thread computes one cell of FILTERS_PER_THREAD filters: the output at its position, or the four
+// outputs of a pooling patch. The pixels that it reads serve all its filters, and all threads of a
+// block read the same filter taps.
 //
-//   Filter row i serves the upper outputs of a patch with image row i and the lower ones with row i + 1,
-//   so a thread goes through the image rows once and keeps one filter row in registers:
+//   Filter row i serves the upper outputs of a patch with image row i, and the lower ones with
+//   row i + 1. A thread reads each image row once and keeps one filter row in registers:
 //
 //     image row   0        1            2            ..   K
 //     upper       tap 0    tap 1        tap 2
@@ -15,9 +16,9 @@
 // Every output sums its taps in the same order, so equal patches give bit-identical outputs, which
 // max-pooling needs to find ties.
 // Cost per image: O·OH·OW·C·K² multiply-adds.
-// Options: -DKERNEL_SIZE=1 to 32; -DFILTERS_PER_THREAD, a divisor of O; -DPOOL=2 with pooling, else 1;
-// -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH of the outputs; -DGATHER and -DINPUT as in stage_input.cuh;
-// -DTHREADS per block.
+// Options: -DKERNEL_SIZE=1 to 32; -DFILTERS_PER_THREAD, a divisor of O; -DPOOL=2 with pooling, else
+// 1; -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH of the outputs; -DGATHER and -DINPUT as in
+// stage_input.cuh; -DTHREADS per block.
 #include "common.cuh"
 #include "conv_shape.cuh"
 #include "stage_input.cuh"
@@ -83,14 +84,14 @@ __device__ __forceinline__ void conv_channel(real (&sums)[FILTERS_PER_THREAD][OU
   }
 }
 
-// Sets y to the activation of the (pooled) convolution, and with pooling `mask` to its tie masks: bit
-// 2·i + j stands for output (i, j) of the patch. `bias` may be null.
+// Sets y to the activation of the (pooled) convolution, and with pooling `mask` to its tie masks:
+// bit 2·i + j stands for output (i, j) of the patch. `bias` may be null.
 // Grid: (images · cells / THREADS, O / FILTERS_PER_THREAD), rounded up.
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv2d(const INPUT* __restrict__ x, StageInput input, const real* __restrict__ weight,
-           const real* __restrict__ bias, const __grid_constant__ ConvShape conv,
-           int all_ties, real* __restrict__ y, uint8* __restrict__ mask) {
+           const real* __restrict__ bias, const __grid_constant__ ConvShape conv, int all_ties,
+           real* __restrict__ y, uint8* __restrict__ mask) {
   const ConvShape shape = specialize<KERNEL_SIZE, POOL>(conv);
   const StageRows rows = stage_rows(x, input, shape.pixels());
   const int cells = shape.cells(), first_filter = blockIdx.y * FILTERS_PER_THREAD;
@@ -112,8 +113,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     unsigned bits;
     const real largest = max_of_patch(sums[i], all_ties, bits);
     if constexpr (POOL == 2) mask[at] = uint8(bits);
-    // Activations are monotonic and all outputs of a filter have the same bias, so the maximum can be
-    // taken first.
+    // Activations are monotonic and all outputs of a filter have the same bias, so the maximum can
+    // be taken first.
     y[at] = activate<ACTIVATION>(bias ? largest + bias[filter] : largest);
   }
 }

@@ -1,18 +1,20 @@
-// The gradients of a convolution: of its filters (eager only; graph steps use wgrad_update.cu), and of its
-// input. With pooling, dy is the gradient of the pre-activation of the pooled output.
+// The gradients of a convolution: of its filters (eager only; graph steps use wgrad_update.cu), and
+// of its input. With pooling, dy is the gradient of the pre-activation of the pooled output.
 //
 // Layout: as in convolution.cu.
 // Cost per image: O·OH·OW·C·K² multiply-adds each; a quarter of that with pooling.
-// Options: -DKERNEL_SIZE=1 to 32; -DPOOL=2 with pooling, else 1; -DCHANNELS_PER_THREAD and -DPIXEL_TILE as in
-// conv_input_gradient.cuh; -DFILTER_TILE as in conv_wgrad.cuh; -DTHREADS per block.
+// Options: -DKERNEL_SIZE=1 to 32; -DPOOL=2 with pooling, else 1; -DCHANNELS_PER_THREAD and
+// -DPIXEL_TILE as in conv_input_gradient.cuh; -DFILTER_TILE as in conv_wgrad.cuh; -DTHREADS per
+// block.
 #include "common.cuh"
 #include "conv_input_gradient.cuh"
 #include "conv_wgrad.cuh"
 
 constexpr int WARPS = THREADS / WARP_SIZE;
 
-// Sets each row of partial_sums (splits, weights + filters) to the gradients of the filters and the biases
-// for a split of the images; their sum over the splits is the gradient. The convolution is not pooled.
+// Sets each row of partial_sums (splits, weights + filters) to the gradients of the filters and the
+// biases for a split of the images; their sum over the splits is the gradient. The convolution is
+// not pooled.
 // Grid: (filter tiles, splits).
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)

@@ -1,19 +1,20 @@
-// The last linear layers of a network, the loss, and the gradients back through these layers and the
-// convolutions before them, in one launch of a graph step.
+// The last linear layers of a network, the loss, and the gradients back through these layers and
+// the convolutions before them, in one launch of a graph step.
 //
-// For a few images, a launch and reading the weights from the cache take longer than the arithmetic of
-// such a layer. So a block takes its images through all layers, with block barriers in between:
+// For a few images, a launch and reading the weights from the cache take longer than the arithmetic
+// of such a layer. So a block takes its images through all layers, with block barriers in between:
 //
 //   x -> linear -> .. -> linear -> logits -> loss
 //   dx <- convolutions <- linear <- .. <- linear <- dlogits
 //
-// Layout: x, dx (B, in), W (in, out), all row-major; convolutions as in convolution.cu. The logits stay in
-// shared memory.
-// Cost per image: 2·in·out multiply-adds per linear layer; convolutions as in convolution_gradients.cu.
-// A block reads each weight twice.
-// Options: -DLOSS as in image_loss.cuh; -DIMAGES_PER_BLOCK=1, 2, 4 or 8, or, with -DTHREAD_TILE and the other
-// sizes of gemm_tile.cuh, TILE_ROWS; -DMAX_THREADS per block; -DMAX_LAYERS; -DKERNEL_SIZE of all convolutions,
-// or 0 without any; -DCHANNELS_PER_THREAD and -DPIXEL_TILE as in conv_input_gradient.cuh.
+// Layout: x, dx (B, in), W (in, out), all row-major; convolutions as in convolution.cu. The logits
+// stay in shared memory.
+// Cost per image: 2·in·out multiply-adds per linear layer; convolutions as in
+// convolution_gradients.cu. A block reads each weight twice.
+// Options: -DLOSS as in image_loss.cuh; -DIMAGES_PER_BLOCK=1, 2, 4 or 8, or, with -DTHREAD_TILE and
+// the other sizes of gemm_tile.cuh, TILE_ROWS; -DMAX_THREADS per block; -DMAX_LAYERS; -DKERNEL_SIZE
+// of all convolutions, or 0 without any; -DCHANNELS_PER_THREAD and -DPIXEL_TILE as in
+// conv_input_gradient.cuh.
 #include "common.cuh"
 #include "conv_input_gradient.cuh"
 #include "fused_classifier.cuh"
@@ -25,8 +26,8 @@
 #endif
 
 // Sets the gradient of the input of a convolution, for `count` images from image `first` on.
-__device__ __forceinline__ void backward(const ClassifierConv& conv, const real* parameters, int first,
-                                         int count) {
+__device__ __forceinline__ void backward(const ClassifierConv& conv, const real* parameters,
+                                         int first, int count) {
   ConvShape shape = conv.shape;
   shape.kernel_size = KERNEL_SIZE;  // makes it a compile-time constant
   const int tiles = pixel_tiles(shape), groups = shape.channels / CHANNELS_PER_THREAD;
@@ -37,15 +38,15 @@ __device__ __forceinline__ void backward(const ClassifierConv& conv, const real*
     const int image = first + place / (groups * tiles), group = place / tiles % groups;
     const int64 input = int64(image) * shape.pixels();
     const int64 output = int64(image) * shape.filters * shape.cells();
-    conv_input_gradient(conv.dy + output, conv.mask + output, parameters + conv.weight, conv.x + input,
-                        shape, conv.activation, group * CHANNELS_PER_THREAD, place % tiles,
-                        item >= items, conv.dx + input);
+    conv_input_gradient(conv.dy + output, conv.mask + output, parameters + conv.weight,
+                        conv.x + input, shape, conv.activation, group * CHANNELS_PER_THREAD,
+                        place % tiles, item >= items, conv.dx + input);
   }
   __syncthreads();
 }
 
-// `rows` and `batch` select the labels as in losses.cu. Sets dlogits (B, classes) to the gradient of the
-// mean loss, and the loss and correctness of each image.
+// `rows` and `batch` select the labels as in losses.cu. Sets dlogits (B, classes) to the gradient
+// of the mean loss, and the loss and correctness of each image.
 // Grid: images / IMAGES_PER_BLOCK, rounded up, blocks of whole warps. At most WARP_SIZE classes.
 // Without tiles, the launch bounds limit a thread to 128 registers.
 // At most 255 registers.

@@ -6,9 +6,9 @@
 
 // A linear layer.
 struct ClassifierLayer {
-  real* x;                // (B, inputs): input, which is the output of the previous layer
-  real* dx;               // (B, inputs): gradient of the pre-activation below; null if not needed
-  int weight, bias;       // offsets in the parameter vector; bias is -1 if the layer has none
+  real* x;           // (B, inputs): input, which is the output of the previous layer
+  real* dx;          // (B, inputs): gradient of the pre-activation below; null if not needed
+  int weight, bias;  // offsets in the parameter vector; bias is -1 if the layer has none
   int inputs, outputs;
   Activation activation;  // the one that computed x
 };
@@ -25,7 +25,7 @@ struct ClassifierConv {
 };
 
 struct ClassifierLayers {
-  ClassifierLayer linear[MAX_LAYERS];         // from the first to the last
+  ClassifierLayer linear[MAX_LAYERS];       // from the first to the last
   ClassifierConv convolutions[MAX_LAYERS];  // from the last to the first
   int linear_count, convolution_count;
 };

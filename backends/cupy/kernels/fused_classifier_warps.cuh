@@ -1,23 +1,27 @@
 // The linear layers of the fused classifier if a block processes few images.
 //
-// Forward, warps split the columns of W into bands of up to 32 columns, and then the rows of a band, so
-// that a warp reads consecutive elements. With 12 columns, 3 warps and K rows:
+// Forward, the warps split the columns of W into bands of up to 32 columns. If there are more warps
+// than bands, or if a warp has more lanes than its band has columns, the rows of a band are split as
+// well, and the partial sums of the splits are added in shared memory. With 12 columns and 3 warps:
 //
-//            columns 0..11                   a warp has 32 / 12 = 2 groups of lanes, so 6 splits
-//   row 0      warp 0, lanes 0..11           take the rows 0, 6, 12, .. / 1, 7, 13, .. / ..
-//   row 1      warp 0, lanes 12..23          and their partial sums are added in shared memory.
-//   row 2      warp 1, lanes 0..11
-//   ..
+//              columns 0..11         lanes 24..31 are idle
+//   row 0      warp 0, lanes 0..11   split 0: rows 0, 6, 12, ..
+//   row 1      warp 0, lanes 12..23  split 1: rows 1, 7, 13, ..
+//   row 2      warp 1, lanes 0..11   split 2
+//   row 3      warp 1, lanes 12..23  split 3
+//   row 4      warp 2, lanes 0..11   split 4
+//   row 5      warp 2, lanes 12..23  split 5
+//   row 6      warp 0, lanes 0..11   split 0
 //
-// Backward, a thread computes a row of dx if there are few columns; else a warp computes ROWS_PER_WARP
-// rows, its lanes split the columns, and a reduce-scatter adds their sums. A weight is read once for all
-// images of the block.
+// Backward, a thread computes a row of dx if there are few columns; else a warp computes
+// ROWS_PER_WARP rows, its lanes split the columns, and a reduce-scatter adds their sums. A weight
+// is read once for all images of the block.
 #pragma once
 
 #include "fused_classifier.cuh"
 
-constexpr int MIN_BLOCKS = 1;                          // resident blocks per multiprocessor
-constexpr int ROWS_PER_WARP = 8 / IMAGES_PER_BLOCK;    // of W, backward
+constexpr int MIN_BLOCKS = 1;                        // resident blocks per multiprocessor
+constexpr int ROWS_PER_WARP = 8 / IMAGES_PER_BLOCK;  // of W, backward
 
 struct Shared {
   real partial_sums[IMAGES_PER_BLOCK][MAX_THREADS], logits[IMAGES_PER_BLOCK][WARP_SIZE];
@@ -68,8 +72,9 @@ __device__ __forceinline__ void forward(const ClassifierLayer& layer, DenseRows 
 }
 
 // backward() with one thread per row of W.
-__device__ __forceinline__ void backward_by_threads(const ClassifierLayer& layer, const DenseRows& x,
-                                                    const real* weight, const DenseRows& dy, real* dx) {
+__device__ __forceinline__ void backward_by_threads(const ClassifierLayer& layer,
+                                                    const DenseRows& x, const real* weight,
+                                                    const DenseRows& dy, real* dx) {
   for (int k = threadIdx.x; k < layer.inputs; k += blockDim.x) {
     real sums[IMAGES_PER_BLOCK];
 #pragma unroll
@@ -90,7 +95,8 @@ __device__ __forceinline__ void backward_by_threads(const ClassifierLayer& layer
 
 // backward() with ROWS_PER_WARP rows of W per warp.
 __device__ __forceinline__ void backward_by_warps(const ClassifierLayer& layer, const DenseRows& x,
-                                                  const real* weight, const DenseRows& dy, real* dx) {
+                                                  const real* weight, const DenseRows& dy,
+                                                  real* dx) {
   constexpr int SUMS = ROWS_PER_WARP * IMAGES_PER_BLOCK, LANES_PER_SUM = WARP_SIZE / SUMS;
   const int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
   const int warps = blockDim.x / WARP_SIZE;

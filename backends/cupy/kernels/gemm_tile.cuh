@@ -1,23 +1,33 @@
 // Matrix products, one tile of the result per block.
 //
-// The matrices of MNIST networks are small, so the threads of a block split the sum over K: each warp
-// computes the whole tile for every TILE_WARPS-th stretch of K_TILE terms, and the partial sums of the
-// warps are added at the end. Within a warp, a thread computes THREAD_TILE×THREAD_TILE results in
-// registers and reads 2·THREAD_TILE elements of shared memory per term. Warps run independently until
-// their partial sums are added.
+// The matrices of MNIST networks are small, so the threads of a block split the sum over K: each
+// warp computes the whole tile for every TILE_WARPS-th stretch of K_TILE terms, and the partial
+// sums of the warps are added at the end. Within a warp, a thread computes THREAD_TILE×THREAD_TILE
+// results in registers and reads 2·THREAD_TILE elements of shared memory per term. Warps run
+// independently until their partial sums are added.
 //
-//                       K_TILE terms of warp 0, 1, .., 0, 1, ..         TILE_COLUMNS
-//                      +-----+-----+-----+-----+-----+-----            +------------+
-//   left (TILE_ROWS)   |  0  |  1  | ... |  0  |  1  | ...    right:   |  warp 0    | K_TILE
-//                      +-----+-----+-----+-----+-----+-----            +------------+
-//                                                                      |  warp 1    | K_TILE
-//   Lanes of a warp in the tile of the result, THREAD_TILE = 4:        +------------+
+//                                  right (K, columns)
+//                                  +--------------------+
+//                           K_TILE |       warp 0       |
+//                                  +--------------------+
+//                           K_TILE |       warp 1       |
+//                                  +--------------------+
+//                                            ..
+//   left (rows, K)                 tile of the result
+//   +--------+--------+----        +--------------------+
+//   | warp 0 | warp 1 | ..         |                    | TILE_ROWS
+//   +--------+--------+----        +--------------------+
+//     K_TILE   K_TILE                   TILE_COLUMNS
 //
-//        columns 0-3  4-7  ...  28-31                                        ...
-//   rows 0-3    0      1   ...    7
-//   rows 4-7    8      9   ...   15        With THREAD_TILE = 8 each lane has four such 4×4 squares,
-//   rows 8-11  16     17   ...   23        16 rows and 32 columns apart.
-//   rows 12-15 24     25   ...   31
+// Lanes of a warp in the tile of the result, with THREAD_TILE = 4:
+//
+//   columns      0-3  4-7  ..  28-31
+//   rows 0-3       0    1  ..      7
+//   rows 4-7       8    9  ..     15
+//   rows 8-11     16   17  ..     23
+//   rows 12-15    24   25  ..     31
+//
+// With THREAD_TILE = 8, a lane has four such 4×4 squares, 16 rows and 32 columns apart.
 //
 // Options: -DTHREAD_TILE=4 or, in float only, 8; -DTILE_ROWS, -DTILE_COLUMNS and -DTILE_WARPS as
 // backends/cupy/launch/tiles.py sets them.
@@ -30,7 +40,8 @@ constexpr int TILE_THREADS = TILE_WARPS * WARP_SIZE;
 constexpr int K_TILE = (THREAD_TILE == 4 ? 64 : 32) / int(sizeof(real));  // terms per warp and load
 constexpr int K_STRIDE = TILE_WARPS * K_TILE;  // terms that all warps load at a time
 
-static_assert(TILE_ROWS == 4 * THREAD_TILE && TILE_COLUMNS == 8 * THREAD_TILE, "4×8 lanes per tile");
+static_assert(TILE_ROWS == 4 * THREAD_TILE && TILE_COLUMNS == 8 * THREAD_TILE,
+              "4×8 lanes per tile");
 static_assert(THREAD_TILE == 4 || sizeof(real) == 4, "tiles of 8×8 doubles exceed shared memory");
 
 // Four elements that are read by one instruction.
@@ -49,27 +60,30 @@ union alignas(16) GemmShared {
   real partial_sums[TILE_WARPS][TILE_SIZE];  // of each warp, row-major, after the last term
 };
 
-// A factor of a product. Its *lines* are the rows of the left factor and the columns of the right one.
+// A factor of a product. Its *lines* are the rows of the left factor and the columns of the right
+// one.
 template <class Rows>
 struct Matrix {
   Rows rows;
   bool has_ones = false;  // appends a column of ones; for a transposed left factor only
 };
 
-// Loads the elements of a factor that a lane copies to shared memory: some terms of some lines. Consecutive
-// lanes read consecutive addresses, whether lines are rows or columns of the stored matrix.
+// Loads the elements of a factor that a lane copies to shared memory: some terms of some lines.
+// Consecutive lanes read consecutive addresses, whether lines are rows or columns of the stored
+// matrix.
 //
-// Lines beyond the last one repeat it; their results are never stored. Terms beyond the last one are 0. In
-// gathered images a 0 is normalized to the pixel shift, but the other factor is 0 there as well.
+// Lines beyond the last one repeat it; their results are never stored. Terms beyond the last one
+// are 0. In gathered images a 0 is normalized to the pixel shift, but the other factor is 0 there
+// as well.
 //
-// Addresses advance from load to load, and only the last load compares terms with the end: computing
-// them for each element would take more instructions than the multiplications.
+// Addresses advance from load to load, and only the last load compares terms with the end:
+// computing them for each element would take more instructions than the multiplications.
 template <bool lines_are_rows, int LINES, class Rows>
 struct TileLoader;
 
 template <int LINES, class Rows>
 struct TileLoader<true, LINES, Rows> {
-  static const int count = K_TILE * LINES / WARP_SIZE;  // elements per lane
+  static constexpr int count = K_TILE * LINES / WARP_SIZE;  // elements per lane
   const typename Rows::Element* next[count];
   typename Rows::Element loaded[count];
 
@@ -100,8 +114,8 @@ struct TileLoader<true, LINES, Rows> {
 
 template <int LINES, class Rows>
 struct TileLoader<false, LINES, Rows> {
-  static const int count = K_TILE * LINES / WARP_SIZE;
-  static const int columns = (LINES + WARP_SIZE - 1) / WARP_SIZE;
+  static constexpr int count = K_TILE * LINES / WARP_SIZE;
+  static constexpr int columns = (LINES + WARP_SIZE - 1) / WARP_SIZE;
   typename Rows::Column next[columns];
   typename Rows::Element loaded[count];
 
@@ -150,12 +164,15 @@ __device__ __forceinline__ void store_terms(const Loader& loader, const Matrix<R
   }
 }
 
-// Row and column in the tile of this lane's i-th row and j-th column of results. Four neighbors each,
-// which one Vector4 holds; with THREAD_TILE = 8 the second four follow those of all other lanes.
+// Row and column in the tile of this lane's i-th row and j-th column of results. Four neighbors
+// each, which one Vector4 holds; with THREAD_TILE = 8 the second four follow those of all other
+// lanes.
 __device__ __forceinline__ int result_row(int i) {
   return threadIdx.x % WARP_SIZE / 8 * 4 + i / 4 * 16 + i % 4;
 }
-__device__ __forceinline__ int result_column(int j) { return threadIdx.x % 8 * 4 + j / 4 * 32 + j % 4; }
+__device__ __forceinline__ int result_column(int j) {
+  return threadIdx.x % 8 * 4 + j / 4 * 32 + j % 4;
+}
 
 // Adds the products of the terms in shared memory to the results of a lane.
 __device__ __forceinline__ void multiply_terms(const WarpTiles& tiles,

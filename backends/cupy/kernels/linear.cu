@@ -1,11 +1,11 @@
-// A linear layer with its activation, and the gradient of its input. The gradient of its parameters is
-// computed by wgrad_update.cu.
+// A linear layer with its activation, and the gradient of its input. The gradient of its parameters
+// is computed by wgrad_update.cu.
 //
 // Layout: x (B, in), W (in, out), y (B, out), all row-major. A block computes a tile of the result.
 // Cost per image: in·out multiply-adds forward, and the same backward.
-// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH: forward the activation of y, backward that of the
-// stage that computed x; -DGATHER and -DINPUT as in stage_input.cuh; -DTHREAD_TILE and the other tile sizes
-// as in gemm_tile.cuh.
+// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH: forward the activation of y, backward that
+// of the stage that computed x; -DGATHER and -DINPUT as in stage_input.cuh; -DTHREAD_TILE and the
+// other tile sizes as in gemm_tile.cuh.
 #include "common.cuh"
 #include "linear_tile.cuh"
 #include "stage_input.cuh"

@@ -3,12 +3,15 @@
 
 #include "gemm_tile.cuh"
 
-// Sets a tile of y to activation(x W + bias). Rows of y are `stride` elements apart; `bias` may be null.
+// Sets a tile of y to activation(x W + bias). Rows of y are `stride` elements apart; `bias` may be
+// null.
 template <class Rows>
-__device__ __forceinline__ void linear_tile(const Rows& x, const DenseRows& weight, const real* bias,
-                                            Activation activation, int tile_row, int tile_column,
-                                            real* y, int stride, GemmShared& shared) {
-  gemm_tile<false, false>(Matrix<Rows>{x}, Matrix<DenseRows>{weight}, tile_row, tile_column, shared);
+__device__ __forceinline__ void linear_tile(const Rows& x, const DenseRows& weight,
+                                            const real* bias, Activation activation, int tile_row,
+                                            int tile_column, real* y, int stride,
+                                            GemmShared& shared) {
+  gemm_tile<false, false>(Matrix<Rows>{x}, Matrix<DenseRows>{weight}, tile_row, tile_column,
+                          shared);
   for (int place = threadIdx.x; place < TILE_SIZE; place += TILE_THREADS) {
     const int row = tile_row * TILE_ROWS + place / TILE_COLUMNS;
     const int column = tile_column * TILE_COLUMNS + place % TILE_COLUMNS;
@@ -20,8 +23,9 @@ __device__ __forceinline__ void linear_tile(const Rows& x, const DenseRows& weig
 
 // Sets a tile of dx to dy Wᵀ times the derivative of the activation that computed x.
 __device__ __forceinline__ void linear_backward_tile(const DenseRows& dy, const DenseRows& weight,
-                                                     const real* x, Activation activation, int tile_row,
-                                                     int tile_column, real* dx, GemmShared& shared) {
+                                                     const real* x, Activation activation,
+                                                     int tile_row, int tile_column, real* dx,
+                                                     GemmShared& shared) {
   gemm_tile<false, true>(Matrix<DenseRows>{dy}, Matrix<DenseRows>{weight}, tile_row, tile_column,
                          shared);
   for (int place = threadIdx.x; place < TILE_SIZE; place += TILE_THREADS) {

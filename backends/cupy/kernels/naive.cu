@@ -1,6 +1,7 @@
-// Plain versions of the kernels that are hard to read. Each computes the same as its fast counterpart, one
-// thread per result or one thread for everything, without tiles, shared memory or fusion. Read them
-// first. The tests compare the fast kernels with them; nothing else launches them.
+// Plain versions of the kernels that are hard to read. Each computes the same as its fast
+// counterpart, one thread per result or one thread for everything, without tiles, shared memory or
+// fusion. Read them first. The tests compare the fast kernels with them; nothing else launches
+// them.
 //
 //   naive kernel                                      fast kernel
 //   naive_linear, naive_linear_backward_x             linear.cu
@@ -17,8 +18,9 @@
 #include "conv_shape.cuh"
 
 // y = activation(x W + bias); `bias` may be null.
-extern "C" __global__ void naive_linear(const real* x, const real* weight, const real* bias, int images,
-                                        int inputs, int outputs, Activation activation, real* y) {
+extern "C" __global__ void naive_linear(const real* x, const real* weight, const real* bias,
+                                        int images, int inputs, int outputs, Activation activation,
+                                        real* y) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, image = i / outputs, j = i % outputs;
   if (image >= images) return;
   real sum = 0;
@@ -27,9 +29,9 @@ extern "C" __global__ void naive_linear(const real* x, const real* weight, const
 }
 
 // dx = dy Wᵀ times the derivative of the activation that computed x.
-extern "C" __global__ void naive_linear_backward_x(const real* dy, const real* weight, const real* x,
-                                                   int images, int inputs, int outputs,
-                                                   Activation activation, real* dx) {
+extern "C" __global__ void naive_linear_backward_x(const real* dy, const real* weight,
+                                                   const real* x, int images, int inputs,
+                                                   int outputs, Activation activation, real* dx) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, image = i / inputs, k = i % inputs;
   if (image >= images) return;
   real sum = 0;
@@ -37,7 +39,8 @@ extern "C" __global__ void naive_linear_backward_x(const real* dy, const real* w
   dx[i] = sum * derivative(activation, x[i]);
 }
 
-// dW = xᵀ dy, (inputs, outputs), and the gradient of the bias: the row of dW for an input that is 1.
+// dW = xᵀ dy, (inputs, outputs), and the gradient of the bias: the row of dW for an input that is
+// 1.
 extern "C" __global__ void naive_linear_backward_weight(const real* dy, const real* x, int images,
                                                         int inputs, int outputs, real* dweight,
                                                         real* dbias) {
@@ -52,19 +55,22 @@ extern "C" __global__ void naive_linear_backward_weight(const real* dy, const re
 // Returns the convolution at one position, without bias.
 __device__ real convolve(const real* image, const real* weight, const ConvShape& conv, int filter,
                          int row, int column) {
+  const int size = conv.kernel_size;
   real sum = 0;
   for (int channel = 0; channel < conv.channels; channel++)
-    for (int i = 0; i < conv.kernel_size; i++)
-      for (int j = 0; j < conv.kernel_size; j++)
-        sum += weight[((filter * conv.channels + channel) * conv.kernel_size + i) * conv.kernel_size + j] *
-               padded_pixel(image, conv, channel, row + i - conv.padding, column + j - conv.padding);
+    for (int i = 0; i < size; i++)
+      for (int j = 0; j < size; j++)
+        sum +=
+            weight[((filter * conv.channels + channel) * size + i) * size + j] *
+            padded_pixel(image, conv, channel, row + i - conv.padding, column + j - conv.padding);
   return sum;
 }
 
 // Returns the maximum of the outputs of a cell, and sets its tie mask.
 __device__ real convolve_and_pool(const real* image, const real* weight, const ConvShape& conv,
                                   int filter, int cell, int all_ties, uint8& mask) {
-  const int row = cell / conv.cell_columns() * conv.pool, column = cell % conv.cell_columns() * conv.pool;
+  const int row = cell / conv.cell_columns() * conv.pool;
+  const int column = cell % conv.cell_columns() * conv.pool;
   real largest = 0;
   mask = 0;
   for (int bit = 0; bit < conv.pool * conv.pool; bit++) {
@@ -79,8 +85,8 @@ __device__ real convolve_and_pool(const real* image, const real* weight, const C
 
 // y = activation of the (pooled) convolution; `bias` may be null.
 extern "C" __global__ void naive_conv2d(const real* x, const real* weight, const real* bias,
-                                        ConvShape conv, int images, int all_ties, Activation activation,
-                                        real* y, uint8* mask) {
+                                        ConvShape conv, int images, int all_ties,
+                                        Activation activation, real* y, uint8* mask) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, cells = conv.cells();
   const int image = i / (conv.filters * cells), filter = i / cells % conv.filters;
   if (image >= images) return;
@@ -90,8 +96,8 @@ extern "C" __global__ void naive_conv2d(const real* x, const real* weight, const
 }
 
 // Adds the gradient of an image for filter tap (channel, i, j), or of its bias if `x` is null.
-__device__ real tap_gradient(const real* dy, const uint8* mask, const real* x, const ConvShape& conv,
-                             int filter, int channel, int i, int j) {
+__device__ real tap_gradient(const real* dy, const uint8* mask, const real* x,
+                             const ConvShape& conv, int filter, int channel, int i, int j) {
   real sum = 0;
   for (int cell = 0; cell < conv.cells(); cell++)
     for (int bit = 0; bit < conv.pool * conv.pool; bit++) {
@@ -105,9 +111,9 @@ __device__ real tap_gradient(const real* dy, const uint8* mask, const real* x, c
 }
 
 // The gradients of the filters and of the biases, one thread per weight and then one per bias.
-extern "C" __global__ void naive_conv2d_backward_weight(const real* dy, const uint8* mask, const real* x,
-                                                        ConvShape conv, int images, real* dweight,
-                                                        real* dbias) {
+extern "C" __global__ void naive_conv2d_backward_weight(const real* dy, const uint8* mask,
+                                                        const real* x, ConvShape conv, int images,
+                                                        real* dweight, real* dbias) {
   const int number = blockIdx.x * blockDim.x + threadIdx.x, size = conv.kernel_size;
   const int weights = conv.filters * conv.channels * conv.taps();
   if (number >= weights + conv.filters) return;
@@ -116,19 +122,22 @@ extern "C" __global__ void naive_conv2d_backward_weight(const real* dy, const ui
   real sum = 0;
   for (int image = 0; image < images; image++) {
     const int outputs = image * conv.filters * conv.cells();
-    sum += tap_gradient(dy + outputs, mask + outputs, is_bias ? nullptr : x + image * conv.pixels(), conv,
-                        filter, number / conv.taps() % conv.channels, number / size % size, number % size);
+    const real* const pixels = is_bias ? nullptr : x + image * conv.pixels();
+    sum += tap_gradient(dy + outputs, mask + outputs, pixels, conv, filter,
+                        number / conv.taps() % conv.channels, number / size % size, number % size);
   }
   (is_bias ? dbias[filter] : dweight[number]) = sum;
 }
 
-// dx times the derivative of the activation that computed x, one thread per pixel: it goes through all
-// outputs that receive a gradient, and adds those whose patches contain the pixel.
-extern "C" __global__ void naive_conv2d_backward_x(const real* dy, const uint8* mask, const real* weight,
-                                                   const real* x, ConvShape conv, int images,
+// dx times the derivative of the activation that computed x, one thread per pixel: it goes through
+// all outputs that receive a gradient, and adds those whose patches contain the pixel.
+extern "C" __global__ void naive_conv2d_backward_x(const real* dy, const uint8* mask,
+                                                   const real* weight, const real* x,
+                                                   ConvShape conv, int images,
                                                    Activation activation, real* dx) {
   const int pixel = blockIdx.x * blockDim.x + threadIdx.x, size = conv.kernel_size;
-  const int image = pixel / conv.pixels(), channel = pixel / (conv.height * conv.width) % conv.channels;
+  const int image = pixel / conv.pixels();
+  const int channel = pixel / (conv.height * conv.width) % conv.channels;
   if (image >= images) return;
   real sum = 0;
   for (int i = 0; i < conv.filters * conv.cells(); i++)
@@ -146,8 +155,8 @@ extern "C" __global__ void naive_conv2d_backward_x(const real* dy, const uint8* 
   dx[pixel] = sum * derivative(activation, x[pixel]);
 }
 
-// Returns the loss of an image. Sets its gradient by the logits, and whether the largest logit is that of
-// the label.
+// Returns the loss of an image. Sets its gradient by the logits, and whether the largest logit is
+// that of the label.
 __device__ real loss_of_image(Loss kind, const real* logits, int classes, int label, real* dlogits,
                               int& correct) {
   real loss = 0, total = 0;
@@ -179,8 +188,8 @@ extern "C" __global__ void naive_loss(Loss kind, const real* logits, const int* 
   const int image = blockIdx.x * blockDim.x + threadIdx.x;
   if (image >= images) return;
   real* const gradient = dlogits + image * classes;
-  losses[image] =
-      loss_of_image(kind, logits + image * classes, classes, labels[image], gradient, correct[image]);
+  losses[image] = loss_of_image(kind, logits + image * classes, classes, labels[image], gradient,
+                                correct[image]);
   for (int c = 0; c < classes; c++) gradient[c] /= images;
 }
 
@@ -192,28 +201,27 @@ struct NaiveSettings {
   real pixel_shift, weight_decay;
 };
 
-// persistent_cnn.cu with first ties. One thread; `features`, `gradients` and `mask` have one element per
-// pooled output, `image` one per pixel, `dlogits` one per class.
+// persistent_cnn.cu with first ties. One thread; `features`, `gradients` and `mask` have one
+// element per pooled output, `image` one per pixel, `dlogits` one per class.
 // Long: the arrays in shared memory of the fast kernel are arguments.
-extern "C" __global__ void naive_persistent_cnn(const uint8* images, const int* labels, const int* rows,
-                                                NaiveSettings settings, ConvShape conv, int classes,
-                                                real* filters, real* weight, real* bias, real* image,
-                                                real* features, real* gradients, uint8* mask,
-                                                real* logits, real* dlogits, double* losses,
-                                                int* correct) {
-  const int count = conv.filters * conv.cells();
+extern "C" __global__ void naive_persistent_cnn(
+    const uint8* images, const int* labels, const int* rows, NaiveSettings settings, ConvShape conv,
+    int classes, real* filters, real* weight, real* bias, real* image, real* features,
+    real* gradients, uint8* mask, real* logits, real* dlogits, double* losses, int* correct) {
+  const int cells = conv.cells(), count = conv.filters * cells;
   const real lr = settings.lr, weight_decay = settings.weight_decay;
   for (int step = 0; step < settings.steps; step++) {
     for (int i = 0; i < conv.pixels(); i++)
       image[i] = normalize(images[rows[step] * conv.pixels() + i], settings.pixel_shift);
     for (int i = 0; i < count; i++)
-      features[i] = activate(settings.activation, convolve_and_pool(image, filters, conv, i / conv.cells(),
-                                                                    i % conv.cells(), 0, mask[i]));
+      features[i] = activate(settings.activation, convolve_and_pool(image, filters, conv, i / cells,
+                                                                    i % cells, 0, mask[i]));
     for (int c = 0; c < classes; c++) {
       logits[c] = bias[c];
       for (int i = 0; i < count; i++) logits[c] += features[i] * weight[i * classes + c];
     }
-    losses[step] = loss_of_image(settings.loss, logits, classes, labels[rows[step]], dlogits, correct[step]);
+    losses[step] =
+        loss_of_image(settings.loss, logits, classes, labels[rows[step]], dlogits, correct[step]);
     for (int i = 0; i < count; i++) {
       gradients[i] = 0;
       for (int c = 0; c < classes; c++) {
@@ -234,8 +242,8 @@ extern "C" __global__ void naive_persistent_cnn(const uint8* images, const int* 
 }
 
 // One SGD step for a weight: the gradient is the sum over the images of x times dy.
-__device__ void sgd(real& weight, const real* x, int x_stride, const real* dy, int dy_stride, int images,
-                    const NaiveSettings& settings) {
+__device__ void sgd(real& weight, const real* x, int x_stride, const real* dy, int dy_stride,
+                    int images, const NaiveSettings& settings) {
   real gradient = settings.weight_decay * weight;
   for (int i = 0; i < images; i++) gradient += (x ? x[i * x_stride] : real(1)) * dy[i * dy_stride];
   weight -= settings.lr * gradient;
@@ -248,10 +256,11 @@ struct NaiveSizes {
 // persistent_mlp.cu. One thread; x (images, inputs), h and dh (images, hidden), logits and dlogits
 // (images, outputs) hold a batch.
 // Long: the arrays in shared memory of the fast kernel are arguments.
-extern "C" __global__ void naive_persistent_mlp(const uint8* images, const int* labels, const int* rows,
-                                                const int* bounds, NaiveSettings settings,
-                                                NaiveSizes sizes, real* weight1, real* bias1,
-                                                real* weight2, real* bias2, real* x, real* h, real* dh,
+extern "C" __global__ void naive_persistent_mlp(const uint8* images, const int* labels,
+                                                const int* rows, const int* bounds,
+                                                NaiveSettings settings, NaiveSizes sizes,
+                                                real* weight1, real* bias1, real* weight2,
+                                                real* bias2, real* x, real* h, real* dh,
                                                 real* logits, real* dlogits, double* losses,
                                                 int* correct) {
   const int inputs = sizes.inputs, hidden = sizes.hidden, outputs = sizes.outputs;
@@ -259,10 +268,12 @@ extern "C" __global__ void naive_persistent_mlp(const uint8* images, const int* 
     const int begin = bounds[2 * step], count = bounds[2 * step + 1] - begin;
     losses[step] = correct[step] = 0;
     for (int i = 0; i < count * inputs; i++)
-      x[i] = normalize(images[rows[begin + i / inputs] * inputs + i % inputs], settings.pixel_shift);
+      x[i] =
+          normalize(images[rows[begin + i / inputs] * inputs + i % inputs], settings.pixel_shift);
     for (int i = 0; i < count * hidden; i++) {
       real sum = bias1[i % hidden];
-      for (int k = 0; k < inputs; k++) sum += x[i / hidden * inputs + k] * weight1[k * hidden + i % hidden];
+      for (int k = 0; k < inputs; k++)
+        sum += x[i / hidden * inputs + k] * weight1[k * hidden + i % hidden];
       h[i] = activate(settings.activation, sum);
     }
     for (int i = 0; i < count * outputs; i++) {
@@ -272,8 +283,9 @@ extern "C" __global__ void naive_persistent_mlp(const uint8* images, const int* 
     }
     for (int image = 0; image < count; image++) {
       int is_correct;
-      losses[step] += loss_of_image(settings.loss, logits + image * outputs, outputs,
-                                    labels[rows[begin + image]], dlogits + image * outputs, is_correct) /
+      const int label = labels[rows[begin + image]], first = image * outputs;
+      losses[step] += loss_of_image(settings.loss, logits + first, outputs, label, dlogits + first,
+                                    is_correct) /
                       count;
       correct[step] += is_correct;
     }
@@ -289,6 +301,7 @@ extern "C" __global__ void naive_persistent_mlp(const uint8* images, const int* 
     for (int i = 0; i < hidden * outputs; i++)
       sgd(weight2[i], h + i / outputs, hidden, dlogits + i % outputs, outputs, count, settings);
     for (int j = 0; j < hidden; j++) sgd(bias1[j], nullptr, 0, dh + j, hidden, count, settings);
-    for (int o = 0; o < outputs; o++) sgd(bias2[o], nullptr, 0, dlogits + o, outputs, count, settings);
+    for (int o = 0; o < outputs; o++)
+      sgd(bias2[o], nullptr, 0, dlogits + o, outputs, count, settings);
   }
 }

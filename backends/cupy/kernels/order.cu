@@ -20,9 +20,9 @@ __device__ __forceinline__ uint32 fmix32(uint32 number) {
   return number ^ (number >> 16);
 }
 
-// Sets rows[i] to the row of the data set at position first + i. `bits` is the width of each half of the
-// Feistel network, so that examples <= 4^bits. Results that are not rows go through the network again
-// (cycle walking).
+// Sets rows[i] to the row of the data set at position first + i. `bits` is the width of each half
+// of the Feistel network, so that examples <= 4^bits. Results that are not rows go through the
+// network again (cycle walking).
 // At most 32 registers.
 extern "C" __global__ void order(int first, int count, int examples, int bits, Keys keys,
                                  int* __restrict__ rows) {

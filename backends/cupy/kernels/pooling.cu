@@ -1,18 +1,19 @@
 // Max- and average-pooling with square patches, and their gradients.
 //
-// Layout: images (N, C, H, W), treated as N·C planes. One thread per output: per cell forward, per pixel
-// backward. Backward, a pixel sums the gradients of the cells whose patches contain it, so no atomics
-// are needed.
-// Cost per image: forward size² reads per cell; backward up to ceil(size / stride)² reads per pixel.
-// Options: -DMASK=uint8 (size² <= 8) or int64, the type of tie masks. Bit i·size + j of a mask is set if
-// element (i, j) of the cell's patch receives its gradient.
+// Layout: images (N, C, H, W), treated as N·C planes. One thread per output: per cell forward, per
+// pixel backward. Backward, a pixel sums the gradients of the cells whose patches contain it, so no
+// atomics are needed.
+// Cost per image: forward size² reads per cell; backward up to ceil(size / stride)² reads per
+// pixel.
+// Options: -DMASK=uint8 (size² <= 8) or int64, the type of tie masks. Bit i·size + j of a mask is
+// set if element (i, j) of the cell's patch receives its gradient.
 #include "common.cuh"
 
 struct PoolShape {
-  int height, width;          // of an image
+  int height, width;  // of an image
   int cell_rows, cell_columns;
-  int size;                   // side of a patch
-  int stride;                 // distance between patches
+  int size;    // side of a patch
+  int stride;  // distance between patches
 };
 
 // Returns the position in the images of the first pixel of a cell's patch.
@@ -33,12 +34,11 @@ __device__ __forceinline__ CellRange cells_over(int pixel, int cells, int size, 
   return {first, min(pixel / stride, cells - 1)};
 }
 
-// Sets y to the maximum of each patch, and its tie mask: with `all_ties` every element that equals the
-// maximum, else the first. `cells` is their number in the whole batch.
+// Sets y to the maximum of each patch, and its tie mask: with `all_ties` every element that equals
+// the maximum, else the first. `cells` is their number in the whole batch.
 // At most 56 registers.
 extern "C" __global__ void max_pool2d(const real* __restrict__ x, int64 cells, PoolShape shape,
-                                      int all_ties, real* __restrict__ y,
-                                      MASK* __restrict__ mask) {
+                                      int all_ties, real* __restrict__ y, MASK* __restrict__ mask) {
   const int64 cell = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (cell >= cells) return;
   const real* const patch = x + patch_begin(shape, cell);

@@ -6,8 +6,8 @@
 //   rows.address(i, k)   where that element is stored; rows.value(*address) converts it
 //   rows.column(k)       a cursor down column k, with address(i) and from(i)
 //
-// address() and from() compute with 64-bit offsets, row() of DenseRows with 32-bit offsets, which take
-// fewer instructions: call from() first to reach a row that is far away.
+// address() and from() compute with 64-bit offsets, row() of DenseRows with 32-bit offsets, which
+// take fewer instructions: call from() first to reach a row that is far away.
 #pragma once
 
 #include "common.cuh"
@@ -18,7 +18,9 @@ struct DenseRows {
   struct Column {
     const real* first;
     int width;
-    __device__ __forceinline__ const real* address(int row) const { return first + int64(row) * width; }
+    __device__ __forceinline__ const real* address(int row) const {
+      return first + int64(row) * width;
+    }
     __device__ __forceinline__ Column from(int row) const { return {address(row), width}; }
   };
   const real* first;

@@ -1,12 +1,13 @@
 // The input of a stage: the output of the previous stage, or images gathered from the data set.
 //
-// A CUDA graph replays its launches with the arguments of the capture, so everything that changes from
-// step to step is in device memory. The counter `step` selects the step's entry in the arrays of a chunk.
-// The first stage of a graph step reads that entry, gathers and normalizes its images from the data set,
-// and writes the size of the batch and the rates for the later kernels of the step.
+// A CUDA graph replays its launches with the arguments of the capture, so everything that changes
+// from step to step is in device memory. The counter `step` selects the step's entry in the arrays
+// of a chunk. The first stage of a graph step reads that entry, gathers and normalizes its images
+// from the data set, and writes the size of the batch and the rates for the later kernels of the
+// step.
 //
-// Options: -DGATHER=1 if images are gathered from the data set, else 0; -DINPUT=uint8, float or double,
-// the element type of the data set; equal to REAL if GATHER is 0.
+// Options: -DGATHER=1 if images are gathered from the data set, else 0; -DINPUT=uint8, float or
+// double, the element type of the data set; equal to REAL if GATHER is 0.
 #pragma once
 
 #include "common.cuh"
@@ -30,7 +31,8 @@ struct StageInput {
 };
 
 // Returns a view of the input x, with rows of `width` elements.
-__device__ __forceinline__ StageRows stage_rows(const INPUT* x, const StageInput& input, int width) {
+__device__ __forceinline__ StageRows stage_rows(const INPUT* x, const StageInput& input,
+                                                int width) {
 #if GATHER
   const int step = *input.step;
   const int first = input.bounds[2 * step], count = input.bounds[2 * step + 1] - first;

@@ -14,8 +14,8 @@ struct Rates {
   real square_scale;  // 1 / (1 - beta2^t)
 };
 
-// The settings of all rules; a rule reads only its own. Complements such as 1 - beta1 are rounded once, on
-// the host.
+// The settings of all rules; a rule reads only its own. Complements such as 1 - beta1 are rounded
+// once, on the host.
 struct RuleSettings {
   real weight_decay, momentum, eps;
   real decay, one_minus_decay;

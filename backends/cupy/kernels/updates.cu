@@ -2,7 +2,8 @@
 // wgrad_update.cu instead, which applies a gradient as soon as it is computed.
 //
 // Layout: one thread per parameter.
-// Cost per parameter: reads weight and gradient, writes the weight, and reads and writes each state array.
+// Cost per parameter: reads weight and gradient, writes the weight, and reads and writes each state
+// array.
 // Options: -DRULE as in update_rules.cuh.
 #include "common.cuh"
 #include "update_rules.cuh"

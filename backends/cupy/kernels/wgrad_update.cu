@@ -1,10 +1,10 @@
-// The end of a graph step: the gradient of every parameter, the update of the parameters, and the loss
-// of the batch.
+// The end of a graph step: the gradient of every parameter, the update of the parameters, and the
+// loss of the batch.
 //
-// The gradients of all layers depend only on what earlier kernels have computed, so one launch computes
-// them all. Each block computes one *unit* of a layer: a tile of dW = xᵀ dy, whose last row is the
-// gradient of the bias (a column of ones is appended to x), or a filter tile. It updates the parameters of
-// the unit as soon as their gradients are complete.
+// The gradients of all layers depend only on what earlier kernels have computed, so one launch
+// computes them all. Each block computes one *unit* of a layer: a tile of dW = xᵀ dy, whose last
+// row is the gradient of the bias (a column of ones is appended to x), or a filter tile. It updates
+// the parameters of the unit as soon as their gradients are complete.
 //
 // If a layer has few units and many images, the sum over the images is split (split-K):
 //
@@ -13,16 +13,18 @@
 //   split          0         1         2         0         1         2
 //   images       0..B/3  B/3..2B/3  2B/3..B    0..B/3  B/3..2B/3  2B/3..B
 //                  |         |         |
-//                  +-> partial_sums <--+    the last block to finish adds them, always from split 0 on
+//                  +-> partial_sums <--+    the last block to finish adds them from split 0 on
 //
-// Block 0 of the grid adds the losses of the images and advances the step counter of the chunk; the blocks of
-// the layers follow it. No block reads a parameter that another block updates, nor the step counter.
+// Block 0 of the grid adds the losses of the images and advances the step counter of the chunk; the
+// blocks of the layers follow it. No block reads a parameter that another block updates, nor the
+// step counter.
 //
 // Layout: as in linear.cu and convolution.cu.
-// Cost per image: as many multiply-adds as forward, a quarter with pooling. Per parameter: as updates.cu.
-// Options: -DRULE as in update_rules.cuh; -DPIXEL=uint8, float or double, the element type of the data set;
-// -DFILTER_TILE as in conv_wgrad.cuh; -DTHREAD_TILE and the other tile sizes as in gemm_tile.cuh;
-// -DMAX_LAYERS.
+// Cost per image: as many multiply-adds as forward, a quarter with pooling. Per parameter: as
+// updates.cu.
+// Options: -DRULE as in update_rules.cuh; -DPIXEL=uint8, float or double, the element type of the
+// data set; -DFILTER_TILE as in conv_wgrad.cuh; -DTHREAD_TILE and the other tile sizes as in
+// gemm_tile.cuh; -DMAX_LAYERS.
 #include "common.cuh"
 #include "conv_wgrad.cuh"
 #include "gemm_tile.cuh"
@@ -37,7 +39,7 @@ struct WgradLayer {
   const real* dy;       // gradient of the pre-activation
   const uint8* mask;    // tie masks of a pooled convolution, else null
   real* partial_sums;   // (splits, parameters); null if splits is 1
-  int* tile_counters;   // finished splits of each unit; 0 before and after a step; null if splits is 1
+  int* tile_counters;   // finished splits per unit; 0 before and after a step; null if splits is 1
   int first_block;      // counted from the first block of all layers
   int splits;           // blocks per unit
   int parameters;       // weights and biases of the layer
@@ -53,7 +55,7 @@ struct WgradLayers {
 
 // The rates and the results of the step.
 struct StepArrays {
-  const real* rates;         // (3,), as struct Rates
+  const real* rates;  // (3,), as struct Rates
   const real* image_losses;
   const int* image_correct;
   int* step;       // number of steps of the chunk that are done
@@ -110,12 +112,13 @@ __device__ __forceinline__ void unit_gradient(const WgradLayer& layer, const Spl
     const WeightTile tile(layer, split.unit);
     const DenseRows dy = {layer.dy, layer.outputs, split.end};
     const Matrix<Rows> x_and_ones = {x, true};
-    gemm_tile<true, false>(x_and_ones, Matrix<DenseRows>{dy.from(split.begin)}, tile.row, tile.column,
-                           shared.gemm);
+    gemm_tile<true, false>(x_and_ones, Matrix<DenseRows>{dy.from(split.begin)}, tile.row,
+                           tile.column, shared.gemm);
   }
 }
 
-// Returns the offset in the parameter vector of element `number` of a unit; -1 if it is no parameter.
+// Returns the offset in the parameter vector of element `number` of a unit; -1 if it is no
+// parameter.
 __device__ __forceinline__ int parameter_index(const WgradLayer& layer, int unit, int number) {
   if (layer.conv.kernel_size) {
     const FilterTile tile(layer.conv, unit);
@@ -131,8 +134,8 @@ __device__ __forceinline__ int parameter_index(const WgradLayer& layer, int unit
   return layer.bias < 0 ? -1 : layer.bias + column;
 }
 
-// Returns, in all threads, whether this block is the last of the splits of a unit to get here. If so, the
-// partial sums of the others are visible, and the counter is 0 again for the next step.
+// Returns, in all threads, whether this block is the last of the splits of a unit to get here. If
+// so, the partial sums of the others are visible, and the counter is 0 again for the next step.
 __device__ __forceinline__ bool is_last_split(int* tile_counter, int splits, Shared& shared) {
   __threadfence();
   __syncthreads();
@@ -179,7 +182,8 @@ __device__ __forceinline__ void apply_gradient(const WgradLayer& layer, const Sp
   }
 }
 
-// Stores the mean loss and the number of correct predictions of the batch, and advances the step counter.
+// Stores the mean loss and the number of correct predictions of the batch, and advances the step
+// counter.
 __device__ __forceinline__ void finish_step(const StepArrays& arrays, int images, Shared& shared) {
   double loss = 0;
   int correct = 0;
@@ -219,7 +223,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
   } else {
     const int* const batch_rows = rows + batch.first();
     unit_gradient(layer, split,
-                  GatheredRows<PIXEL>{images, batch_rows, pixel_shift, layer.inputs, count}, shared);
+                  GatheredRows<PIXEL>{images, batch_rows, pixel_shift, layer.inputs, count},
+                  shared);
   }
   const Rates rates = {arrays.rates[0], arrays.rates[1], arrays.rates[2]};
   apply_gradient(layer, split, Updater{weights, state0, state1, settings, rates}, shared);

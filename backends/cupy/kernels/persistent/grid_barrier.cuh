@@ -1,9 +1,9 @@
 // A barrier for all blocks of a grid. The blocks must be resident at the same time.
 //
-// Without -DCLUSTER the grid is launched cooperatively, and the barrier uses two zeros in global memory:
-// barrier[0] counts the blocks that have arrived, barrier[1] the completed barriers. With -DCLUSTER, for
-// compute capability 9.0 and later, the -DBLOCKS blocks of the grid are one thread block cluster, which the
-// hardware keeps resident and synchronizes.
+// Without -DCLUSTER the grid is launched cooperatively, and the barrier uses two zeros in global
+// memory: barrier[0] counts the blocks that have arrived, barrier[1] the completed barriers. With
+// -DCLUSTER, for compute capability 9.0 and later, the -DBLOCKS blocks of the grid are one thread
+// block cluster, which the hardware keeps resident and synchronizes.
 #pragma once
 
 #ifdef CLUSTER
@@ -18,7 +18,7 @@ __device__ __forceinline__ void grid_barrier_wait(unsigned*) {
 #define CLUSTER_DIMS
 
 __device__ __forceinline__ void grid_barrier_wait(unsigned* barrier) {
-  __syncthreads();  // the fence of thread 0 below also covers the writes of the block's other threads
+  __syncthreads();  // the fence of thread 0 below also covers the writes of the other threads
   if (threadIdx.x == 0) {
     volatile unsigned* const completed = barrier + 1;
     const unsigned before = *completed;

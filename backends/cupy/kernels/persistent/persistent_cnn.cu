@@ -1,12 +1,12 @@
-// Trains a small convolutional network with batches of one image: one block runs all steps of a chunk in one
-// launch. The weights stay in registers and shared memory between the steps.
+// Trains a small convolutional network with batches of one image: one block runs all steps of a
+// chunk in one launch. The weights stay in registers and shared memory between the steps.
 //
-// The network: a convolution (one input channel, no bias, no padding), an activation, 2×2 max-pooling, a
-// linear layer with bias, and any loss. The optimizer is SGD.
+// The network: a convolution (one input channel, no bias, no padding), an activation, 2×2
+// max-pooling, a linear layer with bias, and any loss. The optimizer is SGD.
 //
-// Layout: a *feature* is an output of the pooling, numbered filter by filter as in the parameter vector.
-// Thread t holds the features t, t + THREADS, .. and their rows of the linear layer's weights in
-// registers. The image, the filters and what threads exchange are in shared memory.
+// Layout: a *feature* is an output of the pooling, numbered filter by filter as in the parameter
+// vector. Thread t holds the features t, t + THREADS, .. and their rows of the linear layer's
+// weights in registers. The image, the filters and what threads exchange are in shared memory.
 //
 //   phase                          work of a thread                             ends with
 //   features and partial logits    FEATURES_PER_THREAD pooled outputs           barrier
@@ -15,11 +15,11 @@
 //   filter gradients               WARPS_PER_FILTER warps per filter            barrier
 //   update of the filters          one tap; copies its pixels of the next image barrier
 //
-// Cost per image: FEATURES·(4·TAPS + 3·CLASSES) multiply-adds forward and backward, and five barriers. One
-// multiprocessor does it all: a batch of one image has no work for others.
-// Options: -DPIXEL=uint8, float or double, the element type of the data set; -DACTIVATION; -DLOSS as in
-// image_loss.cuh; -DKERNEL_SIZE, -DFILTERS, -DHEIGHT, -DWIDTH and -DCLASSES, sizes of the network; -DTHREADS per
-// block. backends/cupy/launch/persistent.py has their limits.
+// Cost per image: FEATURES·(4·TAPS + 3·CLASSES) multiply-adds forward and backward, and five
+// barriers. One multiprocessor does it all: a batch of one image has no work for others.
+// Options: -DPIXEL=uint8, float or double, the element type of the data set; -DACTIVATION; -DLOSS
+// as in image_loss.cuh; -DKERNEL_SIZE, -DFILTERS, -DHEIGHT, -DWIDTH and -DCLASSES, sizes of the
+// network; -DTHREADS per block. backends/cupy/launch/persistent_cnn.py has their limits.
 #include "common.cuh"
 #include "image_loss.cuh"
 
@@ -27,7 +27,8 @@ constexpr int WARPS = THREADS / WARP_SIZE;
 constexpr int TAPS = KERNEL_SIZE * KERNEL_SIZE;
 constexpr int PIXELS = HEIGHT * WIDTH;
 constexpr int PIXELS_PER_THREAD = (PIXELS + THREADS - 1) / THREADS;
-constexpr int CELL_ROWS = (HEIGHT - KERNEL_SIZE + 1) / 2, CELL_COLUMNS = (WIDTH - KERNEL_SIZE + 1) / 2;
+constexpr int CELL_ROWS = (HEIGHT - KERNEL_SIZE + 1) / 2,
+              CELL_COLUMNS = (WIDTH - KERNEL_SIZE + 1) / 2;
 constexpr int CELLS = CELL_ROWS * CELL_COLUMNS;
 constexpr int FEATURES = FILTERS * CELLS;
 constexpr int FEATURES_PER_THREAD = (FEATURES + THREADS - 1) / THREADS;
@@ -126,8 +127,9 @@ __device__ __forceinline__ ImageLoss compute_loss(Shared& shared, int label, rea
 }
 
 // Computes the gradients of a thread's pre-activations, and updates its rows of the linear layer.
-__device__ __forceinline__ void backward_linear(Shared& shared, const ThreadFeatures& features, real lr,
-                                                real weight_decay, ThreadWeights& weights) {
+__device__ __forceinline__ void backward_linear(Shared& shared, const ThreadFeatures& features,
+                                                real lr, real weight_decay,
+                                                ThreadWeights& weights) {
 #pragma unroll
   for (int j = 0; j < FEATURES_PER_THREAD; j++) {
     const int feature = threadIdx.x + j * THREADS;
@@ -181,8 +183,8 @@ __device__ __forceinline__ void update_filters(Shared& shared, real lr, real wei
 
 // Copies the parameters of the linear layer from or to memory, and the filters and the bias.
 template <bool stores>
-__device__ __forceinline__ void copy_parameters(const CnnParameters& parameters, ThreadWeights& weights,
-                                                Shared& shared) {
+__device__ __forceinline__ void copy_parameters(const CnnParameters& parameters,
+                                                ThreadWeights& weights, Shared& shared) {
   for (int j = 0; j < FEATURES_PER_THREAD; j++)
     for (int c = 0; c < CLASSES; c++) {
       const int feature = threadIdx.x + j * THREADS;
@@ -208,14 +210,15 @@ __device__ __forceinline__ void copy_parameters(const CnnParameters& parameters,
     shared.bias[threadIdx.x] = parameters.bias[threadIdx.x];
 }
 
-// Step i trains with row rows[i] of the data set and the learning rate rates[3 · i], and stores its loss
-// and whether the prediction was correct. Grid: one block of THREADS threads.
+// Step i trains with row rows[i] of the data set and the learning rate rates[3 · i], and stores its
+// loss and whether the prediction was correct. Grid: one block of THREADS threads.
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     persistent_cnn(const PIXEL* __restrict__ images, const int* __restrict__ labels,
-                   const int* __restrict__ rows, const real* __restrict__ rates, CnnSettings settings,
-                   real* __restrict__ filters, real* __restrict__ weight, real* __restrict__ bias,
-                   double* __restrict__ losses, int* __restrict__ correct) {
+                   const int* __restrict__ rows, const real* __restrict__ rates,
+                   CnnSettings settings, real* __restrict__ filters, real* __restrict__ weight,
+                   real* __restrict__ bias, double* __restrict__ losses,
+                   int* __restrict__ correct) {
   __shared__ Shared shared;
   const int thread = threadIdx.x;
   const real weight_decay = settings.weight_decay, pixel_shift = settings.pixel_shift;

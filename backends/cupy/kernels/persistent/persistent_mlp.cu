@@ -1,7 +1,9 @@
-// Trains two linear layers with small batches: BLOCKS blocks that are resident together run all steps of a
-// chunk in one launch. The weights stay in shared memory between the steps. The optimizer is SGD.
+// Trains two linear layers with small batches: BLOCKS blocks that are resident together run all
+// steps of a chunk in one launch. The weights stay in shared memory between the steps. The
+// optimizer is SGD.
 //
-// Layout: block r has INPUTS_PER_BLOCK rows of the first layer's weights, and the same columns of the batch.
+// Layout: block r has INPUTS_PER_BLOCK rows of the first layer's weights, and the same columns of
+// the batch.
 //
 //            x (BATCH, INPUTS)                 W1 (INPUTS, HIDDEN)
 //            +---------+---------+----         +-----------+
@@ -11,14 +13,15 @@
 //                                              +-----------+
 //                                                   ..
 //
-// Its partial sums of the hidden units go to global memory. After one grid barrier per step, every block adds
-// the partial sums of all blocks in the same order and computes the rest of the step itself, so all blocks
-// have bit-identical copies of the second layer. The partial sums are double-buffered: a fast block writes
-// those of the next step while a slow one still reads.
-// Cost per image: 2·INPUTS·HIDDEN multiply-adds, split over the blocks, and 4·HIDDEN·OUTPUTS in each block.
-// Options: -DPIXEL=uint8, float or double, the element type of the data set; -DBATCH, the largest batch;
-// -DINPUTS, -DHIDDEN and -DOUTPUTS (up to WARP_SIZE); -DACTIVATION of the hidden units; -DLOSS as in
-// image_loss.cuh; -DTHREADS per block; -DBLOCKS and -DCLUSTER as in grid_barrier.cuh.
+// Its partial sums of the hidden units go to global memory. After one grid barrier per step, every
+// block adds the partial sums of all blocks in the same order and computes the rest of the step
+// itself, so all blocks have bit-identical copies of the second layer. The partial sums are
+// double-buffered: a fast block writes those of the next step while a slow one still reads.
+// Cost per image: 2·INPUTS·HIDDEN multiply-adds, split over the blocks, and 4·HIDDEN·OUTPUTS in
+// each block.
+// Options: -DPIXEL=uint8, float or double, the element type of the data set; -DBATCH, the largest
+// batch; -DINPUTS, -DHIDDEN and -DOUTPUTS (up to WARP_SIZE); -DACTIVATION of the hidden units;
+// -DLOSS as in image_loss.cuh; -DTHREADS per block; -DBLOCKS and -DCLUSTER as in grid_barrier.cuh.
 #include "common.cuh"
 #include "image_loss.cuh"
 #include "persistent/grid_barrier.cuh"
@@ -88,8 +91,8 @@ __device__ __forceinline__ void backward_hidden(Shared& shared, int count) {
   }
 }
 
-// Updates W (rows, width) by SGD with gradient xᵀ dy. x has one row of `x_stride` elements per image, dy one of
-// `width`. Each weight is updated by one thread.
+// Updates W (rows, width) by SGD with gradient xᵀ dy. x has one row of `x_stride` elements per
+// image, dy one of `width`. Each weight is updated by one thread.
 __device__ __forceinline__ void update_weight(real* weight, int rows, int width, const real* x,
                                               int x_stride, const real* dy, int count, real lr,
                                               real weight_decay) {
@@ -101,8 +104,8 @@ __device__ __forceinline__ void update_weight(real* weight, int rows, int width,
   }
 }
 
-__device__ __forceinline__ void update_bias(real* bias, int width, const real* dy, int count, real lr,
-                                            real weight_decay) {
+__device__ __forceinline__ void update_bias(real* bias, int width, const real* dy, int count,
+                                            real lr, real weight_decay) {
   for (int i = threadIdx.x; i < width; i += THREADS) {
     real gradient = weight_decay * bias[i];
     for (int image = 0; image < count; image++) gradient += dy[image * width + i];
@@ -130,14 +133,15 @@ __device__ __forceinline__ void copy(const real* source, int count, real* target
 // rates[3 · i], and stores its mean loss and its number of correct predictions. `partial_sums` has
 // 2·BLOCKS·UNITS elements.
 // Grid: BLOCKS blocks of THREADS threads that are resident together.
-// Long: the pointers are separate parameters because __restrict__ has no effect on members of structs.
+// Long: the pointers are separate parameters because __restrict__ has no effect on members of
+// structs.
 // At most 96 registers.
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
     persistent_mlp(const PIXEL* __restrict__ images, const int* __restrict__ labels,
                    const int* __restrict__ rows, const int* __restrict__ bounds,
-                   const real* __restrict__ rates, MlpSettings settings,
-                   real* __restrict__ weight1, real* __restrict__ bias1, real* __restrict__ weight2,
-                   real* __restrict__ bias2, real* partial_sums, unsigned* barrier, double* __restrict__ losses,
+                   const real* __restrict__ rates, MlpSettings settings, real* __restrict__ weight1,
+                   real* __restrict__ bias1, real* __restrict__ weight2, real* __restrict__ bias2,
+                   real* partial_sums, unsigned* barrier, double* __restrict__ losses,
                    int* __restrict__ correct) {
   __shared__ Shared shared;
   const int thread = threadIdx.x, block = blockIdx.x, first = block * INPUTS_PER_BLOCK;
@@ -169,8 +173,8 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
     backward_hidden(shared, count);
     if (block == 0 && thread == 0) store_results(shared, count, losses + step, correct + step);
     __syncthreads();
-    update_weight(shared.weight1, inputs, HIDDEN, shared.x, INPUTS_PER_BLOCK, shared.dhidden, count, lr,
-                  weight_decay);
+    update_weight(shared.weight1, inputs, HIDDEN, shared.x, INPUTS_PER_BLOCK, shared.dhidden, count,
+                  lr, weight_decay);
     update_weight(shared.weight2, HIDDEN, OUTPUTS, shared.hidden, HIDDEN, shared.dlogits, count, lr,
                   weight_decay);
     update_bias(shared.bias1, HIDDEN, shared.dhidden, count, lr, weight_decay);
