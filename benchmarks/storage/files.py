@@ -32,7 +32,7 @@ def read_run(path: Path) -> ResultFile:
     except (EOFError, zlib.error) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     except msgspec.ValidationError as error:
-        raise schema_error(path, error) from error
+        raise schema_error(str(path), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not a JSON file: {error}") from error
 

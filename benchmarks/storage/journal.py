@@ -150,8 +150,7 @@ class Journal:
             try:
                 lines.append(_DECODER.decode(text))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                place = path.with_name(f"{path.name}, line {number}, is not a journal line")
-                raise schema_error(place, error) from error
+                raise schema_error(f"{path}, line {number}", error) from error
         if not lines or not isinstance(lines[0], RunStarted):
             raise UsageError(f"{path} contains no run; remove it and start a new run")
         return cls(lines[0].settings, path, lines)
@@ -237,9 +236,7 @@ class Journal:
             "benchmarks": [one for one in benchmarks if _level(one) != "accuracy"],
             "mnist_accel": {
                 "format": FORMAT,
-                **{
-                    key: settings[key] for key in ("profile", "levels", "passes", "seed", "threads")
-                },
+                **{name: settings[name] for name in _SETTINGS_OF_RUN},
                 "complete": ended is not None,
                 "started": self._lines[0].at,
                 "finished": self._lines[-1].at,

@@ -6,7 +6,6 @@ listed here are ignored.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
@@ -19,7 +18,6 @@ Level: TypeAlias = TimedLevel | Literal["accuracy"]
 Device: TypeAlias = Literal["cpu", "gpu"]
 Sweep: TypeAlias = Literal["recipe", "batch", "width", "depth"]
 TIMED_LEVELS: tuple[TimedLevel, ...] = ("training", "inference", "operations")
-DEVICES: tuple[Device, ...] = ("cpu", "gpu")
 PHASES = ("setup", "transfer", "compile", "first_call")
 
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
@@ -231,8 +229,9 @@ class ResultFile(Struct, frozen=True):
     run: Run = field(name="mnist_accel")
 
 
-def schema_error(path: Path, error: Exception) -> UsageError:
-    """Return the error that names the file, and the field of which `msgspec` complains."""
+def schema_error(place: str, error: Exception) -> UsageError:
+    """Return the error that names a file or line, and the field that `msgspec` refuses in it."""
     problem, _, where = str(error).partition(" - at ")
-    place = where.strip("`").removeprefix("$").removeprefix(".")
-    return UsageError(": ".join(filter(None, (str(path), place, problem))))
+    field_path = where.strip("`").removeprefix("$").removeprefix(".")
+    message = ": ".join(filter(None, (place, field_path, problem)))
+    return UsageError(f"{message}; only files of `python -m benchmarks run` can be read")

@@ -128,9 +128,9 @@ def test_error_names_file_and_field(tmp_path, path, value, expected):
     [
         ("", "contains no run"),
         (STARTED, "ends before the first measurement"),
-        ('{"kind": "run"}\n{"kind": "machine"}\n', "line 1, is not a journal line"),
-        ("[1]\n[2]\n", "line 1, is not a journal line"),
-        ("report\n", "line 1, is not a journal line"),
+        ('{"kind": "run"}\n{"kind": "machine"}\n', "journal, line 1: "),
+        ("[1]\n[2]\n", "journal, line 1: "),
+        ("report\n", "journal, line 1: "),
         (STARTED + '{"kind": "machine"}\n', "missing required field `host`"),
     ],
 )
