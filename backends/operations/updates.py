@@ -14,17 +14,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from backends.checks import check_fraction, check_non_negative, check_positive
 from backends.operations.common import Array, Operations, require_same_dtype
+
+State: TypeAlias = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class UpdateRule(ABC):
     """Base of the optimizers.
 
-    A subclass is a frozen dataclass whose fields are its numbers.
+    A subclass is a frozen dataclass whose fields are its numbers. It also sets `kind` and, if it
+    keeps arrays between steps, `state_names`.
 
     Attributes:
         lr: learning rate, greater than 0; a schedule multiplies it.
@@ -55,22 +58,13 @@ class UpdateRule(ABC):
         return {field.name: getattr(self, field.name) for field in fields(self)[1:]}
 
     @abstractmethod
-    def apply(
-        self,
-        xp: Any,
-        weights: Array,
-        grads: Array,
-        state: Mapping[str, Array],
-        *,
-        lr: float,
-        step: int,
-    ) -> None:
-        """Change `weights` and `state` in place by one step.
+    def apply(self, xp: Any, w: Array, g: Array, state: State, *, lr: float, step: int) -> None:
+        """Change `w` and `state` in place by one step.
 
         Args:
             xp: namespace of the Python array API standard.
-            weights: the parameter vector (P,).
-            grads: gradient of the loss (P,); not changed.
+            w: the parameter vector (P,).
+            g: gradient of the loss (P,); not changed.
             state: the arrays of `state_names`, each (P,).
             lr: learning rate of this step.
             step: number of the step, counted from 1.
@@ -84,9 +78,9 @@ class UpdateRule(ABC):
         """
         return lr, 0 * lr, 0 * lr
 
-    def decayed(self, grads: Array, weights: Array) -> Array:
-        """Return the gradient plus λ·w."""
-        return grads + self.weight_decay * weights if self.weight_decay else grads
+    def decayed(self, g: Array, w: Array) -> Array:
+        """Return g + λ·w."""
+        return g + self.weight_decay * w if self.weight_decay else g
 
 
 @dataclass(frozen=True)
@@ -120,25 +114,16 @@ class SGD(UpdateRule):
         """The velocity, if there is momentum."""
         return ("velocity",) if self.momentum else ()
 
-    def apply(
-        self,
-        xp: Any,
-        weights: Array,
-        grads: Array,
-        state: Mapping[str, Array],
-        *,
-        lr: float,
-        step: int,
-    ) -> None:
+    def apply(self, xp: Any, w: Array, g: Array, state: State, *, lr: float, step: int) -> None:
         """Subtract lr times the gradient, or lr times the velocity."""
-        grads = self.decayed(grads, weights)
+        g = self.decayed(g, w)
         if not self.momentum:
-            weights -= lr * grads
+            w -= lr * g
             return
         velocity = state["velocity"]
         velocity *= self.momentum
-        velocity += grads
-        weights -= lr * (grads + self.momentum * velocity if self.nesterov else velocity)
+        velocity += g
+        w -= lr * (g + self.momentum * velocity if self.nesterov else velocity)
 
 
 @dataclass(frozen=True)
@@ -153,31 +138,18 @@ class AdaGrad(UpdateRule):
 
     eps: float = 1e-10
     kind: ClassVar[str] = "adagrad"
+    state_names: ClassVar[tuple[str, ...]] = ("square_sum",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_non_negative(self, "eps")
 
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        """The sum of squared gradients."""
-        return ("square_sum",)
-
-    def apply(
-        self,
-        xp: Any,
-        weights: Array,
-        grads: Array,
-        state: Mapping[str, Array],
-        *,
-        lr: float,
-        step: int,
-    ) -> None:
+    def apply(self, xp: Any, w: Array, g: Array, state: State, *, lr: float, step: int) -> None:
         """Subtract lr times the gradient over the root of the sum of squares."""
         square_sum = state["square_sum"]
-        grads = self.decayed(grads, weights)
-        square_sum += grads * grads
-        weights -= lr * grads / (xp.sqrt(square_sum) + self.eps)
+        g = self.decayed(g, w)
+        square_sum += g * g
+        w -= lr * g / (xp.sqrt(square_sum) + self.eps)
 
 
 @dataclass(frozen=True)
@@ -194,33 +166,20 @@ class RMSProp(UpdateRule):
     decay: float = 0.99
     eps: float = 1e-8
     kind: ClassVar[str] = "rmsprop"
+    state_names: ClassVar[tuple[str, ...]] = ("square_mean",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fraction(self, "decay")
         check_non_negative(self, "eps")
 
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        """The running mean of squared gradients."""
-        return ("square_mean",)
-
-    def apply(
-        self,
-        xp: Any,
-        weights: Array,
-        grads: Array,
-        state: Mapping[str, Array],
-        *,
-        lr: float,
-        step: int,
-    ) -> None:
+    def apply(self, xp: Any, w: Array, g: Array, state: State, *, lr: float, step: int) -> None:
         """Subtract lr times the gradient over the root of the mean of squares."""
         square_mean = state["square_mean"]
-        grads = self.decayed(grads, weights)
+        g = self.decayed(g, w)
         square_mean *= self.decay
-        square_mean += (1 - self.decay) * grads * grads
-        weights -= lr * grads / (xp.sqrt(square_mean) + self.eps)
+        square_mean += (1 - self.decay) * g * g
+        w -= lr * g / (xp.sqrt(square_mean) + self.eps)
 
 
 @dataclass(frozen=True)
@@ -241,6 +200,7 @@ class Adam(UpdateRule):
     beta2: float = 0.999
     eps: float = 1e-8
     kind: ClassVar[str] = "adam"
+    state_names: ClassVar[tuple[str, ...]] = ("mean", "square_mean")
     decoupled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -248,11 +208,6 @@ class Adam(UpdateRule):
         check_fraction(self, "beta1")
         check_fraction(self, "beta2")
         check_non_negative(self, "eps")
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        """The running means of gradients and of their squares."""
-        return ("mean", "square_mean")
 
     @cached_property
     def settings(self) -> Mapping[str, float]:
@@ -263,28 +218,19 @@ class Adam(UpdateRule):
         """Return lr, lr / (1 − β₁ᵗ) and 1 / (1 − β₂ᵗ)."""
         return lr, lr / (1 - self.beta1**step), 1 / (1 - self.beta2**step)
 
-    def apply(
-        self,
-        xp: Any,
-        weights: Array,
-        grads: Array,
-        state: Mapping[str, Array],
-        *,
-        lr: float,
-        step: int,
-    ) -> None:
+    def apply(self, xp: Any, w: Array, g: Array, state: State, *, lr: float, step: int) -> None:
         """Subtract lr times the corrected mean over the root of the corrected mean of squares."""
         mean, square_mean = state["mean"], state["square_mean"]
         if self.decoupled:
-            weights *= 1 - lr * self.weight_decay
+            w *= 1 - lr * self.weight_decay
         else:
-            grads = self.decayed(grads, weights)
+            g = self.decayed(g, w)
         mean *= self.beta1
-        mean += (1 - self.beta1) * grads
+        mean += (1 - self.beta1) * g
         square_mean *= self.beta2
-        square_mean += (1 - self.beta2) * grads * grads
+        square_mean += (1 - self.beta2) * g * g
         root = xp.sqrt(square_mean / (1 - self.beta2**step)) + self.eps
-        weights -= (lr / (1 - self.beta1**step)) * mean / root
+        w -= (lr / (1 - self.beta1**step)) * mean / root
 
 
 @dataclass(frozen=True)

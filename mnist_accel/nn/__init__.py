@@ -1,4 +1,4 @@
-"""Networks, written against a backend that they are handed."""
+"""Networks: layers, losses, optimizers and schedules. Every backend can compute them."""
 
 from mnist_accel.nn.initializers import Glorot, He, Normal, Zeros
 from mnist_accel.nn.layers import (
