@@ -2,6 +2,7 @@
 
 from mnist_accel.nn.initializers import Glorot, He, Normal, Zeros
 from mnist_accel.nn.layers import (
+    LAYERS,
     Activation,
     AvgPool2d,
     Conv2d,
@@ -36,6 +37,7 @@ from mnist_accel.nn.schedules import (
 )
 
 __all__ = [
+    "LAYERS",
     "OPTIMIZERS",
     "SCHEDULES",
     "SGD",
