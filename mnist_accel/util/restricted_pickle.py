@@ -1,47 +1,53 @@
-"""An unpickler for untrusted files: it accepts dicts, strings, numbers, sequences and arrays.
+"""Reads pickles from untrusted files: dicts, strings, numbers, sequences and arrays.
 
-A pickle is a program for an interpreter. The program could do harm in three ways, and this module
-prevents each:
+A pickle is a program for an interpreter that can import and call any function. This module does not
+use Python's interpreter. It interprets the few instructions that files with weights need, and
+rejects all others by name.
 
-- Names: a pickle can call any importable function. `find_class` looks names up in the table
-  `_ALLOWED` and rejects all others before anything is called. The table maps names of NumPy to
-  functions of this module, so NumPy never processes array or dtype states from the file.
-- Instructions: codes of the extension registry refer to objects without `find_class`, and a large
-  memo index makes the interpreter allocate as many slots. `_scan` rejects both before execution.
-- Structure: the result could contain cycles, deep nesting, sets or other objects. `_plain` walks
-  the result, rejects these, and rebuilds it from plain values.
-
-Memory stays within a small multiple of the file size, because no array is larger than its bytes.
+Time and memory are bounded: the number of instructions is limited, no value is larger than its
+bytes in the file, and values are never copied for each reference to them.
 """
 
-import io
-import math
-import pickle
-import pickletools
-import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnist_accel.errors import DataError
+from mnist_accel.util.pickle_reader import (
+    LITERALS,
+    MalformedError,
+    PickleReader,
+    RejectedError,
+    rejected,
+)
+from mnist_accel.util.pickled_objects import (
+    NAMES,
+    Name,
+    ObjectCell,
+    PickledArray,
+    PickledDType,
+    key,
+    shorten,
+    type_name,
+)
 
 # A dict of arrays needs about 40 instructions per array, so the limit allows over 200 arrays.
 _MAX_INSTRUCTIONS = 10_000
 _MAX_DEPTH = 32
-
-_NUMERIC = re.compile(r"[<>|=]?[biufc]\d{1,2}")
+_MAX_PROTOCOL = 5
+_PROTO, _FRAME, _STOP = 0x80, 0x95, ord(".")
 
 
 def load_pickle(data: bytes, *, name: str) -> Any:
     """Return the content of the pickle `data` if it consists of plain values.
 
     Plain values are None, bool, int, float, str, NumPy arrays of a boolean, integer, real or
-    complex dtype, and lists, tuples and dicts of plain values. Arrays are returned read-only, NumPy
-    scalars as Python numbers, and byte strings (the strings of Python 2) as str, decoded as
-    Latin-1. A 0-d object array at the top level, in which `numpy.save` stores a dict, is replaced
-    by its content. Protocols 0 to 5 are supported, except for out-of-band buffers.
+    complex dtype, and lists, tuples and dicts of plain values. The keys of dicts are strings.
+    Arrays are returned read-only, NumPy scalars as Python numbers, OrderedDict and defaultdict as
+    dict, and byte strings (the strings of Python 2) as str, decoded as Latin-1. A 0-d object array
+    at the top level, in which `numpy.save` stores a dict, is replaced by its content. Protocols 0
+    to 5 are supported, except for out-of-band buffers.
 
     Args:
         data: the whole pickle.
@@ -51,242 +57,270 @@ def load_pickle(data: bytes, *, name: str) -> Any:
         DataError: the pickle is corrupt, or contains anything else.
     """
     try:
-        _scan(data)
-        return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load(), [], {})
-    except _RejectedError as error:
-        raise DataError(f"{name} is rejected: {_printable(error)}") from error
-    except Exception as error:  # a hostile pickle can make the interpreter raise any error
-        reason = _printable(error) or type(error).__name__
-        raise DataError(f"{name} is not a well-formed pickle: {reason}") from error
+        value = _Machine(data).run()
+        if isinstance(value, PickledArray) and isinstance(value.value, ObjectCell):
+            value = value.value.content
+        return _plain(value, [], {})
+    except RejectedError as error:
+        raise DataError(f"{name} is rejected: {error}") from error
+    except MalformedError as error:
+        raise DataError(f"{name} is not a well-formed pickle: {error}") from error
 
 
-class _RejectedError(Exception):
-    """The pickle contains something that is not allowed; the message names it."""
+class _Machine:
+    """An interpreter of pickles with a stack and a memo."""
 
+    def __init__(self, data: bytes) -> None:
+        self._reader = PickleReader(data)
+        self._stack: list[Any] = []
+        self._outer_stacks: list[list[Any]] = []  # below the marks, outermost first
+        self._memo: dict[int, Any] = {}
+        # Calls may produce as many bytes and items as the file has bytes; literals are not counted.
+        self._allowance = len(data)
 
-def _rejected(what: str) -> _RejectedError:
-    return _RejectedError(f"it contains {what}, expected only dicts, strings, numbers and arrays")
+    def run(self) -> Any:
+        """Return the value that the program leaves on its stack."""
+        for count in range(_MAX_INSTRUCTIONS):
+            opcode = self._reader.next_opcode()
+            if opcode in LITERALS:
+                self._stack.append(LITERALS[opcode](self._reader))
+            elif opcode in _INSTRUCTIONS:
+                _INSTRUCTIONS[opcode](self)
+            elif opcode == _STOP:
+                self._reader.require_end()
+                if len(self._stack) != 1 or self._outer_stacks:
+                    raise MalformedError("it does not end with one value")
+                return self._stack[0]
+            elif opcode == _PROTO and count == 0:
+                self._check_protocol()
+            else:
+                raise self._unsupported(opcode)
+        raise RejectedError(
+            f"it contains more than {_MAX_INSTRUCTIONS} pickle instructions; store numbers in "
+            "NumPy arrays"
+        )
 
+    def _check_protocol(self) -> None:
+        protocol = self._reader.take_integer(1)
+        if protocol > _MAX_PROTOCOL:
+            raise rejected(f"protocol {protocol} of pickle")
 
-def _printable(error: Exception) -> str:
-    """Return a message as one short line, without control characters from the file."""
-    text = str(error)[:200]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    def _unsupported(self, opcode: int) -> Exception:
+        import pickletools  # only for messages
 
+        for info in pickletools.opcodes:
+            if info.code == chr(opcode):
+                return rejected(f"the pickle instruction {info.name}")
+        return MalformedError(f"found 0x{opcode:02x} where an instruction begins")
 
-def _scan(data: bytes) -> None:
-    """Reject instructions that could harm the interpreter itself."""
-    stop = 0
-    for count, (opcode, argument, position) in enumerate(pickletools.genops(data), start=1):
-        stop = position or 0
-        if count > _MAX_INSTRUCTIONS:
-            raise _RejectedError(
-                f"it contains more than {_MAX_INSTRUCTIONS} pickle instructions; store numbers in "
-                "NumPy arrays"
+    def frame(self) -> None:
+        """Begin a frame, which only bounds the instructions in it."""
+        self._reader.begin_frame()
+
+    def mark(self) -> None:
+        """Begin a new stack for the items of a container."""
+        self._outer_stacks.append(self._stack)
+        self._stack = []
+
+    def push_tuple(self) -> None:
+        """Push a tuple of the items after the mark."""
+        items = self._pop_mark()
+        self._stack.append(tuple(items))
+
+    def push_list(self) -> None:
+        """Push a list of the items after the mark."""
+        items = self._pop_mark()
+        self._stack.append(items)
+
+    def push_dict(self) -> None:
+        """Push a dict of the keys and values after the mark."""
+        items = self._pop_mark()
+        self._stack.append(_to_dict(items))
+
+    def push_short_tuple(self, size: int) -> None:
+        """Push a tuple of the last `size` items."""
+        items = [self._pop() for _ in range(size)]
+        self._stack.append(tuple(reversed(items)))
+
+    def append(self) -> None:
+        """Append the last item to the list before it."""
+        item = self._pop()
+        self._top(list).append(item)
+
+    def extend(self) -> None:
+        """Append the items after the mark to the list before it."""
+        items = self._pop_mark()
+        self._top(list).extend(items)
+
+    def set_item(self) -> None:
+        """Store a key and its value in the dict before them."""
+        value, name = self._pop(), self._pop()
+        self._top(dict)[key(name)] = value
+
+    def set_items(self) -> None:
+        """Store the keys and values after the mark in the dict before it."""
+        items = self._pop_mark()
+        self._top(dict).update(_to_dict(items))
+
+    def put(self, index: int) -> None:
+        """Store the last item in the memo."""
+        if index > _MAX_INSTRUCTIONS:
+            raise rejected(f"memo index {index}")
+        self._memo[index] = self._top(object)
+
+    def put_line(self) -> None:
+        """Store the last item in the memo at the index in the next line."""
+        self.put(self._index_line())
+
+    def put_binary(self, size: int) -> None:
+        """Store the last item in the memo at the index in the next `size` bytes."""
+        self.put(self._reader.take_integer(size))
+
+    def memoize(self) -> None:
+        """Store the last item in the memo at the next index."""
+        self.put(len(self._memo))
+
+    def get_line(self) -> None:
+        """Push the item in the memo at the index in the next line."""
+        self._get(self._index_line())
+
+    def get_binary(self, size: int) -> None:
+        """Push the item in the memo at the index in the next `size` bytes."""
+        self._get(self._reader.take_integer(size))
+
+    def push_name(self) -> None:
+        """Push the name in the next two lines."""
+        module, name = self._reader.take_name(), self._reader.take_name()
+        self._push_allowed(module, name)
+
+    def push_name_from_stack(self) -> None:
+        """Push the name in the last two items."""
+        name, module = self._pop(), self._pop()
+        if type(name) is not str or type(module) is not str:
+            raise MalformedError("a name is not a string")
+        self._push_allowed(module, name)
+
+    def call(self) -> None:
+        """Call the name before the last item with the arguments in it."""
+        arguments, function = self._pop(), self._pop()
+        if not isinstance(function, Name):
+            raise rejected(f"a call of {type_name(function)}")
+        result = function.call(arguments)
+        if isinstance(result, (bytes, dict)):
+            self._allowance -= len(result)
+            if self._allowance < 0:
+                raise rejected("calls that repeat the same data")
+        self._stack.append(result)
+
+    def set_state(self) -> None:
+        """Set the state of the array or dtype before the last item."""
+        state, target = self._pop(), self._top(object)
+        if not isinstance(target, (PickledArray, PickledDType)):
+            raise rejected(f"a change of {type_name(target)}")
+        target.set_state(state)
+
+    def _pop(self) -> Any:
+        if not self._stack:
+            raise MalformedError(f"the stack is empty at byte {self._reader.position}")
+        return self._stack.pop()
+
+    def _pop_mark(self) -> list[Any]:
+        """Return the items after the last mark, and continue with the stack before it."""
+        if not self._outer_stacks:
+            raise MalformedError(f"a mark is missing at byte {self._reader.position}")
+        items, self._stack = self._stack, self._outer_stacks.pop()
+        return items
+
+    def _top(self, kind: type) -> Any:
+        """Return the last item, which must be of type `kind`."""
+        if not self._stack:
+            raise MalformedError(f"the stack is empty at byte {self._reader.position}")
+        if not isinstance(self._stack[-1], kind):
+            raise rejected(f"items that are added to {type_name(self._stack[-1])}")
+        return self._stack[-1]
+
+    def _get(self, index: int) -> None:
+        if index not in self._memo:
+            raise MalformedError(
+                f"the memo is empty at an index before byte {self._reader.position}"
             )
-        if opcode.name.startswith("EXT"):
-            raise _rejected(f"code {argument} of the pickle extension registry")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > _MAX_INSTRUCTIONS:
-            raise _rejected(f"memo index {argument}")
-    if stop + 1 != len(data):
-        raise _rejected(f"{len(data) - stop - 1} bytes after its end")
+        self._stack.append(self._memo[index])
 
+    def _index_line(self) -> int:
+        line = self._reader.take_line()
+        if not line.isdigit() or len(line) > 9:
+            raise MalformedError(f"a memo index is no number before byte {self._reader.position}")
+        return int(line)
 
-class _Callable:
-    """Represents an allowed name. The pickle cannot change it.
-
-    Without this `__setstate__`, the instruction BUILD would set attributes.
-    """
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., object]) -> None:
-        self._function = function
-
-    def __call__(self, *args: object) -> object:
-        return self._function(*args)
-
-    def __setstate__(self, state: object) -> None:
-        raise _rejected("a change of a function")
-
-
-class _DType:
-    """Represents a dtype while the pickle is read."""
-
-    __slots__ = ("dtype",)
-
-    def __init__(self, dtype: "np.dtype[Any]") -> None:
-        self.dtype = dtype
-
-    def __setstate__(self, state: tuple[object, ...]) -> None:
-        """Set the byte order from NumPy's state (version, byte order, …)."""
-        order = _text(state[1])
-        if order not in ("<", ">", "|", "="):
-            raise _rejected(f"a dtype of byte order {order!r}")
-        self.dtype = np.dtype(order + self.dtype.str[1:])
-
-
-class _Array:
-    """Represents an array or a NumPy scalar while the pickle is read."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Set the value from NumPy's state (version, shape, dtype, Fortran order or not, data)."""
-        _, shape, dtype, fortran, raw = state
-        if _dtype_of(dtype).hasobject:
-            if shape != () or type(raw) is not list or len(raw) != 1:
-                raise _rejected(f"an array of Python objects of shape {shape}")
-            self.value = _Boxed(raw)
-        else:
-            self.value = _array(raw, dtype, shape, order="F" if fortran else "C")
-
-
-class _Boxed:
-    """The content of a 0-d object array: a list with one object."""
-
-    __slots__ = ("content",)
-
-    def __init__(self, content: list[object]) -> None:
-        self.content = content
-
-
-def _dtype_of(dtype: object) -> "np.dtype[Any]":
-    if not isinstance(dtype, _DType):
-        raise _rejected(f"an array whose dtype is {type(dtype).__name__}")
-    return dtype.dtype
-
-
-def _array(raw: object, dtype: object, shape: tuple[int, ...], *, order: str) -> NDArray[Any]:
-    """Return a read-only array with the bytes `raw`."""
-    numeric = _dtype_of(dtype)
-    if not isinstance(raw, (bytes, bytearray)) or numeric.hasobject:
-        raise _rejected(f"an array of dtype {numeric} made from {type(raw).__name__}")
-    if math.prod(shape) * numeric.itemsize != len(raw):
-        raise _rejected(f"an array of shape {shape} and dtype {numeric} in {len(raw)} bytes")
-    flat = np.frombuffer(bytes(raw), dtype=numeric)
-    return flat.reshape(shape, order="F" if order == "F" else "C")
-
-
-def _make_dtype(name: object, *_copy_and_align: object) -> _DType:
-    text = _text(name)
-    if text in ("O", "O8"):
-        return _DType(np.dtype(object))
-    if not _NUMERIC.fullmatch(text):
-        raise _rejected(f"the dtype {text!r}")
-    return _DType(np.dtype(text))
-
-
-def _make_empty_array(*_subtype_shape_dtype: object) -> _Array:
-    return _Array(None)
-
-
-def _make_array(
-    raw: object, dtype: object, shape: tuple[int, ...], order: str, axes: Any = None
-) -> _Array:
-    """Replace NumPy's `_frombuffer`. Order "K" means C order followed by a transposition."""
-    array = _array(raw, dtype, shape, order=order)
-    return _Array(array.transpose(axes) if order == "K" and axes is not None else array)
-
-
-def _make_scalar(dtype: object, raw: object) -> _Array:
-    return _Array(_array(raw, dtype, (), order="C").item())
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Replace `codecs.encode`, with which protocols 0 to 2 write bytes."""
-    if encoding != "latin1":
-        raise _rejected(f"text to be encoded as {encoding!r}")
-    return text.encode("latin1")
-
-
-def _empty_bytes() -> bytes:
-    return b""
-
-
-def _ndarray(*_args: object) -> None:
-    raise _rejected("a call of numpy.ndarray")
-
-
-# Protocols 0 to 2 write bytes as a call of `_codecs.encode`, and empty bytes as a call of `bytes`
-# with its module name in Python 2.
-_ALLOWED: dict[str, Callable[..., object]] = {
-    "numpy.dtype": _make_dtype,
-    "numpy.ndarray": _ndarray,  # occurs only as an argument of _reconstruct
-    "_codecs.encode": _encode,
-    "__builtin__.bytes": _empty_bytes,
-}
-for _package in ("numpy.core", "numpy._core"):  # names before and since NumPy 2
-    _ALLOWED[f"{_package}.multiarray._reconstruct"] = _make_empty_array
-    _ALLOWED[f"{_package}.multiarray.scalar"] = _make_scalar
-    _ALLOWED[f"{_package}.numeric._frombuffer"] = _make_array
-
-
-class _Unpickler(pickle.Unpickler):
-    """Python's unpickler with a table of names instead of imports."""
-
-    def find_class(self, module: str, name: str, /) -> _Callable:
+    def _push_allowed(self, module: str, name: str) -> None:
         dotted = f"{module}.{name}"
-        if dotted not in _ALLOWED:
-            raise _rejected(dotted)
-        return _Callable(_ALLOWED[dotted])
+        if dotted not in NAMES:
+            raise rejected(shorten(dotted)[1:-1])
+        self._stack.append(NAMES[dotted])
+
+
+_INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
+    _FRAME: _Machine.frame,
+    ord("("): _Machine.mark,
+    ord("t"): _Machine.push_tuple,
+    0x85: lambda machine: machine.push_short_tuple(1),
+    0x86: lambda machine: machine.push_short_tuple(2),
+    0x87: lambda machine: machine.push_short_tuple(3),
+    ord("l"): _Machine.push_list,
+    ord("d"): _Machine.push_dict,
+    ord("a"): _Machine.append,
+    ord("e"): _Machine.extend,
+    ord("s"): _Machine.set_item,
+    ord("u"): _Machine.set_items,
+    ord("p"): _Machine.put_line,
+    ord("q"): lambda machine: machine.put_binary(1),
+    ord("r"): lambda machine: machine.put_binary(4),
+    0x94: _Machine.memoize,
+    ord("g"): _Machine.get_line,
+    ord("h"): lambda machine: machine.get_binary(1),
+    ord("j"): lambda machine: machine.get_binary(4),
+    ord("c"): _Machine.push_name,
+    0x93: _Machine.push_name_from_stack,
+    ord("R"): _Machine.call,
+    ord("b"): _Machine.set_state,
+}
+
+
+def _to_dict(items: list[Any]) -> dict[str, Any]:
+    if len(items) % 2:
+        raise MalformedError("a dict has a key without a value")
+    return {key(name): value for name, value in zip(items[::2], items[1::2], strict=True)}
 
 
 def _plain(value: Any, above: list[int], done: dict[int, Any]) -> Any:
     """Return `value` rebuilt from plain values.
 
     Args:
-        value: a result of the interpreter.
+        value: a result of the machine.
         above: identities of the containers around it, outermost first.
-        done: rebuilt containers by identity, so that shared containers are rebuilt once.
+        done: rebuilt values by identity, so that shared values are rebuilt once.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if type(value) is bytes:
-        return _text(value)
-    if type(value) is _Array:
-        if type(value.value) is _Boxed and not above:
-            return _plain(value.value.content[0], [id(value)], done)
+    if isinstance(value, PickledArray):
         if isinstance(value.value, np.ndarray) or type(value.value) in (bool, int, float, complex):
             return value.value
-        raise _rejected("an array of Python objects, or one with no data")
-    if type(value) not in (dict, list, tuple):
-        raise _rejected(_type_name(value))
+        raise rejected("an array of Python objects, or one with no data")
+    if type(value) not in (bytes, dict, list, tuple):
+        raise rejected(type_name(value))
     if id(value) in done:
         return done[id(value)]
     if id(value) in above:
-        raise _rejected(f"a {type(value).__name__} that contains itself")
+        raise rejected(f"a {type(value).__name__} that contains itself")
     if len(above) >= _MAX_DEPTH:
-        raise _rejected(f"more than {_MAX_DEPTH} levels of nesting")
+        raise rejected(f"more than {_MAX_DEPTH} levels of nesting")
     inside = [*above, id(value)]
     rebuilt: Any
-    if type(value) is dict:
-        rebuilt = {_key(k): _plain(v, inside, done) for k, v in value.items()}
+    if type(value) is bytes:
+        rebuilt = value.decode("latin1")
+    elif type(value) is dict:
+        rebuilt = {name: _plain(item, inside, done) for name, item in value.items()}
     else:
         rebuilt = type(value)(_plain(item, inside, done) for item in value)
     done[id(value)] = rebuilt
     return rebuilt
-
-
-def _key(key: object) -> Any:
-    if type(key) not in (bool, int, float, str, bytes):
-        raise _rejected(f"{_type_name(key)} as the key of a dict")
-    return _text(key) if type(key) is bytes else key
-
-
-def _type_name(value: object) -> str:
-    if isinstance(value, (_Callable, _DType, _Array, _Boxed)):
-        return "a function or a dtype by itself"
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _text(value: object) -> str:
-    """Return text that was pickled as str by Python 3 or as bytes by Python 2."""
-    if isinstance(value, bytes):
-        return value.decode("latin1")
-    if isinstance(value, str):
-        return value
-    raise _rejected(f"{_type_name(value)} where text is expected")

@@ -1,4 +1,4 @@
-"""The restricted unpickler reads plain values and rejects everything else before it runs."""
+"""Pickles with plain values are read, and all others are rejected, without running code."""
 
 import collections
 import copyreg
@@ -51,14 +51,13 @@ numeric_dtypes = st.one_of(
     hnp.floating_dtypes(), hnp.complex_number_dtypes(),
 )  # fmt: skip
 arrays = hnp.arrays(numeric_dtypes, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))
+integers = st.integers(-(2**255), 2**255 - 1)
 plain_values = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), arrays
-    ),
+    st.one_of(st.none(), st.booleans(), integers, st.floats(allow_nan=False), st.text(), arrays),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.tuples(inner, inner),
-        st.dictionaries(st.one_of(st.text(), st.integers()), inner, max_size=3),
+        st.dictionaries(st.text(max_size=200), inner, max_size=3),
     ),
     max_leaves=8,
 )
@@ -140,7 +139,8 @@ def hostile_values(witness):
     yield "functools.partial", Reduced(functools.partial, os.system, touch)
     yield "subprocess.Popen", {"a": [(1, Reduced(subprocess.Popen, ["touch", str(witness)]))]}
     yield "numpy.load", Reduced(np.load, str(witness))
-    yield "collections.OrderedDict", collections.OrderedDict(W1=1)
+    yield "collections.deque", collections.deque([1])
+    yield "collections.Counter", collections.Counter(W1=1)
     yield "builtins.complex", 1j
     yield f"{__name__}.Plain", Plain()
     yield f"{os.system.__module__}.system", np.array([Reduced(os.system, touch)], dtype=object)
@@ -161,18 +161,18 @@ def test_hostile_pickles_are_rejected_by_name_before_they_run(tmp_path, protocol
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({1, 2}, "builtins.set"),
+        ({1, 2}, "the pickle instruction EMPTY_SET"),
         (bytearray(b"x"), "bytearray"),
         (np.array([None, 1], dtype=object), "an array of Python objects of shape (2,)"),
         ({"x": np.array(None, dtype=object)}, "an array of Python objects"),
         (np.array(["text"]), "dtype 'U4'"),
         (np.zeros(2, dtype=[("a", "f4"), ("b", "i4")]), "dtype 'V8'"),
         (np.array(["2020-01-01"], dtype="M8[D]"), "dtype 'M8'"),
-        (np.ndarray, "a function or a dtype by itself"),
-        (np.dtype("f4"), "a function or a dtype by itself"),
-        ({(1, 2): 3}, "builtins.tuple as the key of a dict"),
+        (np.ndarray, "the name numpy.ndarray by itself"),
+        (np.dtype("f4"), "a dtype or an array of Python objects"),
+        ({(1, 2): 3}, "a value of type tuple as the key of a dict"),
     ],
-    ids=str,
+    ids=repr,
 )
 def test_other_objects_are_rejected(value, message):
     assert message in rejection(pickle.dumps(value, 5))
@@ -185,13 +185,13 @@ def test_zero_dimensional_object_array_is_unwrapped():
 
 
 def test_extension_registry_is_rejected():
-    # The interpreter reads the registry without find_class, so the code itself must be rejected.
+    # Python's interpreter would look up the code without a name.
     copyreg.add_extension("os", "system", 240)
     try:
         message = rejection(b"\x80\x02\x82\xf0U\x04true\x85R.")
     finally:
         copyreg.remove_extension("os", "system", 240)
-    assert "code 240 of the pickle extension registry" in message
+    assert "the pickle instruction EXT1" in message
 
 
 DTYPE = b"cnumpy\ndtype\n(Vf4\nI00\nI01\ntR"
@@ -205,23 +205,29 @@ ARRAY = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR"
         (b"garbage", "not a well-formed pickle"),
         (pickle.dumps({"W1": np.ones(9)})[:-20], "not a well-formed pickle"),
         (pickle.dumps(1) + b"more", "4 bytes after its end"),
-        (b"Pidentity\n.", "persistent"),
-        (b"\x80\x05\x97.", "not a well-formed pickle"),  # out-of-band buffer
-        (b"(Vtrue\nios\nsystem\n.", "os.system"),  # INST, an instruction of Python 1
+        (b"Pidentity\n.", "the pickle instruction PERSID"),
+        (b"\x80\x05\x97.", "the pickle instruction NEXT_BUFFER"),  # out-of-band
+        (b"(Vtrue\nios\nsystem\n.", "the pickle instruction INST"),  # of Python 1
         (b"(cposix\nsystem\nVtrue\no.", "posix.system"),
+        (b"(Vtrue\no.", "the pickle instruction OBJ"),
+        (b"\x80\x02)\x81.", "the pickle instruction NEWOBJ"),
+        (b"0.", "the pickle instruction POP"),
+        (b"\xff.", "found 0xff where an instruction begins"),
+        (b"N\x80\x02.", "the pickle instruction PROTO"),
+        (b"\x80\x06N.", "protocol 6"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.", "os.system"),
         (b"\x80\x04\x8c\x05numpy\x8c\x08os.close\x93K\x01\x85R.", "numpy.os.close"),
         (b"cnumpy._core.multiarray\n_reconstruct.__globals__\n.", "_reconstruct.__globals__"),
         (b"cnumpy\nndarray\n(I99\ntR.", "a call of numpy.ndarray"),
-        (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "encoded as 'rot13'"),
+        (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "encoded other than as Latin-1"),
         (b"cnumpy\ndtype\n(V(1000000000,)f8\ntR.", "dtype '(1000000000,)f8'"),
-        (b"c_codecs\nencode\n}S'__call__'\nNsb.", "a change of a function"),
-        (b"c_codecs\nencode\n(N}S'_function'\nNstb.", "a change of a function"),
+        (b"c_codecs\nencode\n}S'__call__'\nNsb.", "a change of the name _codecs.encode"),
+        (b"c_codecs\nencode\n(N}S'_function'\nNstb.", "a change of the name _codecs.encode"),
         (ARRAY + b".", "one with no data"),
-        (ARRAY + b"(I1\n(I4\nt" + DTYPE + b"I00\nVabc\ntb.", "made from str"),
+        (ARRAY + b"(I1\n(I4\nt" + DTYPE + b"I00\nVabc\ntb.", "made from a value of type str"),
         (ARRAY + b"(I1\n(I1000000000\nt" + DTYPE + b"I00\nC\x04abcdtb.", "in 4 bytes"),
-        (ARRAY + b"(I1\n(I-1\nI-1\nt" + DTYPE + b"I00\nC\x04abcdtb.", "well-formed"),
-        (ARRAY + b"(I1\n(I1\ntVf4\nI00\nC\x04abcdtb.", "whose dtype is str"),
+        (ARRAY + b"(I1\n(I-1\nI-1\nt" + DTYPE + b"I00\nC\x04abcdtb.", "small integers"),
+        (ARRAY + b"(I1\n(I1\ntVf4\nI00\nC\x04abcdtb.", "whose dtype is a value of type str"),
         (ARRAY + b"(I1\n(I1\ntcnumpy\ndtype\n(VO\ntRI00\nC\x04abcdtb.", "Python objects"),
         (b"\x80\x02Nr\xff\xff\xff\x7f.", "memo index 2147483647"),
         (b"]q\x00h\x00a.", "list that contains itself"),

