@@ -83,21 +83,18 @@ def _add_run(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--passes",
-        type=integer(1),
-        metavar="N",
+        **integer(1),
         help=f"measure each row N times (default: {PASSES['quick']}, in full runs "
         f"{PASSES['full']}); more passes give narrower intervals",
     )
     parser.add_argument(
         "--order-seed",
-        type=integer(0),
-        metavar="N",
+        **integer(0),
         help="seed of the random order of the measurements (default: 0)",
     )
     parser.add_argument(
         "--threads",
-        type=integer(1),
-        metavar="N",
+        **integer(1),
         help="number of cores that each contender may use (default: all)",
     )
     parser.add_argument(

@@ -54,9 +54,8 @@ def main(
     parser.add_argument("--only", metavar="STAGE,STAGE", help="run only these stages")
     parser.add_argument(
         "--seconds",
-        type=number(above=0),
+        **number("S", above=0),
         default=TOTAL_S,
-        metavar="S",
         help="time limit for all stages together, in seconds (default: %(default)g)",
     )
     try:

@@ -1,19 +1,22 @@
-"""Types of argument values: each returns the value, or raises an error that states its range."""
+"""Types of argument values. Each function returns the `type` and `metavar` of an argument.
+
+The type raises an error that states the accepted values.
+"""
 
 import argparse
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from backends import unknown_name
 
-# Bounds a batch or a layer: larger arrays of 784 float64 values exceed the sizes that NumPy can
-# represent. Smaller ones may still not fit into memory, which shows when they are allocated.
+# Limit of a batch or a layer: NumPy cannot represent the size of a larger array of 784 float64
+# columns. Whether a smaller array fits into memory shows when it is allocated.
 MAX_SIZE = 10**15
 
 
 def one_of(kind: str, names: Iterable[str]) -> dict[str, Any]:
-    """Return the `type` and `metavar` of an argument whose value is one of `names`.
+    """Return the type of one of `names`.
 
     Unlike `choices` of argparse, the error suggests the name that is spelled most similarly.
     """
@@ -27,8 +30,8 @@ def one_of(kind: str, names: Iterable[str]) -> dict[str, Any]:
     return {"type": parse, "metavar": "{" + ",".join(known) + "}"}
 
 
-def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    """Return a function that parses an integer in the range from `minimum` to `maximum`."""
+def integer(minimum: int, maximum: int | None = None) -> dict[str, Any]:
+    """Return the type of an integer from `minimum` to `maximum`."""
     expected = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(text: str) -> int:
@@ -42,17 +45,18 @@ def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
             )
         return value
 
-    return parse
+    return {"type": parse, "metavar": "N"}
 
 
 def number(
+    metavar: str,
     *,
     above: float = -math.inf,
     at_least: float = -math.inf,
     below: float = math.inf,
     at_most: float = math.inf,
-) -> Callable[[str], float]:
-    """Return a function that parses a finite number in a range."""
+) -> dict[str, Any]:
+    """Return the type of a finite number within bounds, shown as `metavar` in the help text."""
     bounds = {"above": above, "of at least": at_least, "below": below, "at most": at_most}
     finite = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
     expected = " and ".join(finite) or "that is finite"
@@ -68,10 +72,14 @@ def number(
             )
         return value
 
-    return parse
+    return {"type": parse, "metavar": metavar}
 
 
-def sizes(text: str) -> tuple[int, ...]:
-    """Parse "128,64" into (128, 64)."""
-    size = integer(1, MAX_SIZE)
-    return tuple(size(part.strip()) for part in text.split(","))
+def sizes() -> dict[str, Any]:
+    """Return the type of a list of layer sizes: "128,64" becomes (128, 64)."""
+    size = integer(1, MAX_SIZE)["type"]
+
+    def parse(text: str) -> tuple[int, ...]:
+        return tuple(size(part.strip()) for part in text.split(","))
+
+    return {"type": parse, "metavar": "N,N"}

@@ -2,22 +2,42 @@
 
 import argparse
 
-from backends import Backend, get_backend
-from mnist_accel.commands.argument_types import integer, one_of
+from backends import ACTIVATIONS, Backend, get_backend
+from mnist_accel.commands.argument_types import integer, one_of, sizes
 from mnist_accel.data import DATASETS
 from mnist_accel.errors import usage_errors
-from mnist_accel.recipes.models import RECIPES
+from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
 
 MAX_THREADS = 1024  # a larger number is a typing error, and each thread needs its own workspace
+OF_THE_RECIPE = "(default: that of the recipe)"
+
+
+def add_recipe_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a recipe."""
+    parser.add_argument(
+        "--model",
+        **one_of("model", RECIPES),
+        default=DEFAULT_MODEL,
+        help="the recipe (default: %(default)s)",
+    )
+
+
+def add_hidden_layer_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add the sizes and the activation of the hidden layers."""
+    parser.add_argument(
+        "--hidden-sizes",
+        **sizes(),
+        help="units of each hidden layer, such as 128,64 (default: those of the recipe)",
+    )
+    parser.add_argument(
+        "--activation",
+        **one_of("activation", ACTIVATIONS),
+        help=f"activation of the hidden layers {OF_THE_RECIPE}",
+    )
 
 
 def add_data_arguments(parser: argparse._ActionsContainer, *, dataset: str = "mnist") -> None:
-    """Add the choice of a data set.
-
-    Args:
-        parser: the parser of the command.
-        dataset: the data set that the command uses by default, for the help text.
-    """
+    """Add the choice of a data set; `dataset` is the default in the help text."""
     parser.add_argument(
         "--dataset",
         **one_of("data set", DATASETS),
@@ -37,41 +57,26 @@ def add_backend_arguments(
     auto: str = "auto, the first of cupy, numba and numpy that can run here",
     threads: str = "chosen by the backend",
 ) -> None:
-    """Add the choice of a backend, of its number of threads and of its device.
-
-    Args:
-        parser: the parser of the command.
-        auto: the default backend, for the help text.
-        threads: the default number of threads, for the help text.
-    """
+    """Add a backend, its threads and its device; `auto` and `threads` are defaults in the help."""
     parser.add_argument(
         "--backend",
         metavar="NAME",
         help=f"auto, numpy, numba, cupy or an installed plug-in (default: {auto})",
     )
-    add_threads_argument(parser, default=threads)
-    add_device_argument(parser)
+    add_device_arguments(parser, threads=threads)
 
 
-def add_threads_argument(
-    parser: argparse._ActionsContainer, *, default: str = "chosen by the backend"
+def add_device_arguments(
+    parser: argparse._ActionsContainer, *, threads: str = "chosen by the backend"
 ) -> None:
-    """Add the number of CPU threads."""
+    """Add the number of CPU threads, with its default in the help text, and that of the GPU."""
     parser.add_argument(
         "--threads",
-        type=integer(1, MAX_THREADS),
-        metavar="N",
-        help=f"maximum number of CPU threads (default: {default})",
+        **integer(1, MAX_THREADS),
+        help=f"maximum number of CPU threads (default: {threads})",
     )
-
-
-def add_device_argument(parser: argparse._ActionsContainer) -> None:
-    """Add the number of the GPU."""
     parser.add_argument(
-        "--device",
-        type=integer(0),
-        metavar="N",
-        help="number of the GPU, counted by CUDA from 0 (default: 0)",
+        "--device", **integer(0), help="number of the GPU, counted by CUDA from 0 (default: 0)"
     )
 
 
@@ -98,8 +103,5 @@ def backend_from(args: argparse.Namespace) -> Backend:
         BackendUnavailableError: the backend cannot run here.
     """
     with usage_errors():
-        return get_backend(
-            "auto" if args.backend is None else args.backend,
-            threads=args.threads,
-            device=args.device,
-        )
+        name = "auto" if args.backend is None else args.backend
+        return get_backend(name, threads=args.threads, device=args.device)

@@ -15,28 +15,23 @@ import numpy as np
 from backends import Backend, get_backend
 from mnist_accel.commands.argument_types import MAX_SIZE, integer, one_of
 from mnist_accel.commands.arguments import (
+    OF_THE_RECIPE,
     add_data_arguments,
-    add_device_argument,
-    add_threads_argument,
+    add_device_arguments,
+    add_recipe_argument,
 )
 from mnist_accel.commands.exit_codes import EXIT_COMPARISON
 from mnist_accel.data import load_dataset
 from mnist_accel.diagnostics.compare import BackendComparison, compare_backends
 from mnist_accel.errors import UsageError, usage_errors
 from mnist_accel.nn.network import DTYPES
-from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
 
 _MAX_COLUMNS = 5  # steps that fit into one line of the table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "--model",
-        **one_of("model", RECIPES),
-        default=DEFAULT_MODEL,
-        help="the recipe (default: %(default)s)",
-    )
+    add_recipe_argument(parser)
     parser.add_argument(
         "--backends",
         default="numpy,numba",
@@ -45,22 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--iterations",
-        type=integer(1),
+        **integer(1),
         default=10,
-        metavar="N",
         help="number of training steps (default: %(default)s)",
     )
     parser.add_argument(
-        "--batch-size",
-        type=integer(1, MAX_SIZE),
-        metavar="N",
-        help="images per step (default: that of the recipe)",
+        "--batch-size", **integer(1, MAX_SIZE), help=f"images per step {OF_THE_RECIPE}"
     )
     parser.add_argument(
         "--seed",
-        type=integer(0),
+        **integer(0),
         default=0,
-        metavar="N",
         help="seed of the weights, the batches and dropout (default: %(default)s)",
     )
     parser.add_argument(
@@ -69,8 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="dtype of weights and arithmetic (default: %(default)s)",
     )
-    add_threads_argument(parser)
-    add_device_argument(parser)
+    add_device_arguments(parser)
     add_data_arguments(parser)
 
 

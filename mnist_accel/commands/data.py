@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(dataset: Dataset) -> str:
-    """Return lines with the source, shapes, digests and images per class of a data set."""
+    """Return the source, shapes, digests and images per class of a data set as text."""
     lines = [
         f"{dataset.name}: {len(dataset.x_train)} training and {len(dataset.x_test)} test images",
         f"  source    {dataset.source}",

@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from backends import unknown_name
 from mnist_accel._version import __version__
@@ -39,11 +39,11 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "mnist-accel") -> int:
-    """Run the command that the first argument names, and return its exit code.
+    """Run a command, and return its exit code.
 
     Args:
         argv: the name of the command and its arguments; None for those of the process.
-        prog: the name of the program, as the user typed it.
+        prog: the name of the program, for messages.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
@@ -75,21 +75,19 @@ def _show_overview(arguments: list[str], *, prog: str) -> int:
 
 
 def _list_commands() -> str:
-    """Return one line for each command: its name and the first line of its docstring."""
+    """Return the help text: each command with the first line of its docstring."""
     summaries = {name: (command.__doc__ or "").split("\n")[0] for name, command in COMMANDS.items()}
-    lines = [f"  {name:<10} {summary}" for name, summary in summaries.items()]
-    return "\n".join(
-        [
-            "The classic from-scratch MNIST networks, on NumPy, Numba and CuPy.",
-            "",
-            "commands (each has its own --help):",
-            *lines,
-        ]
-    )
+    lines = [
+        "The classic from-scratch MNIST networks, on NumPy, Numba and CuPy.",
+        "",
+        "commands (each has its own --help):",
+        *(f"  {name:<10} {summary}" for name, summary in summaries.items()),
+    ]
+    return "\n".join(lines)
 
 
 def _guard(work: Callable[[], int], *, prog: str) -> int:
-    """Return the exit code of `work`; turn errors, also of stdout and stderr, into one."""
+    """Return the exit code of `work`, or of the error that it or a standard stream raised."""
     try:
         with checked_streams():
             return _explain_errors(work, prog=prog)
@@ -97,12 +95,12 @@ def _guard(work: Callable[[], int], *, prog: str) -> int:
         return EXIT_BROKEN_PIPE
     except StreamError as error:
         message = str(error)
-        # The failed stream now discards its output, so this terminates even if both have failed.
+        # The failed stream now discards its output, so this ends even if both streams fail.
         return _guard(lambda: _fail(prog, message, EXIT_DATA), prog=prog)
 
 
 def _explain_errors(work: Callable[[], int], *, prog: str) -> int:
-    """Return the exit code of `work`; turn an error that the user can fix into one line.
+    """Return the exit code of `work`; print an error that the user can fix as one line.
 
     Raises:
         BrokenPipeError, StreamError: stdout or stderr cannot be written.
@@ -110,7 +108,7 @@ def _explain_errors(work: Callable[[], int], *, prog: str) -> int:
     try:
         with _warnings_in_one_line():
             return work()
-    except SystemExit as stop:  # argparse has printed its message already
+    except SystemExit as stop:  # argparse has already printed its message
         return int(stop.code or 0)
     except (BrokenPipeError, StreamError):
         raise
@@ -131,14 +129,7 @@ def _fail(prog: str, message: str, exit_code: int) -> int:
 def _warnings_in_one_line() -> Iterator[None]:
     """Print warnings without the line of code that issued them."""
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, *details: object, **options: object) -> None:
         print(f"warning: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():

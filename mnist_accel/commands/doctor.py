@@ -1,10 +1,10 @@
-"""Diagnose this machine: print what works, what does not, and the command that fixes it.
+"""Diagnose this machine: print what works, what fails, and how to fix it.
 
 Checks the installed packages, the GPU from its driver to a test kernel, the other backends, the
 threads and the cache of Numba, the data, the autotune cache, and the run folder. Downloads nothing.
 A missing GPU is not an error: the exit code is 3 if no backend can run, 4 if the data cannot be
-obtained, and otherwise 0. With --explain the command prints instead how a recipe is computed on
-each backend: the stages of its compiled form, or why it is not compiled.
+obtained, and otherwise 0. With --explain, the command instead prints how each backend computes a
+recipe: the stages of its compiled form, or why it is not compiled.
 """
 
 import argparse
@@ -20,12 +20,13 @@ from mnist_accel.diagnostics.doctor import diagnose
 from mnist_accel.diagnostics.explain import Explanation, explain
 from mnist_accel.diagnostics.findings import BACKEND, DATA, Finding
 from mnist_accel.recipes.models import RECIPES
+from mnist_accel.util.text import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, such as for a bug report"
+        "--json", action="store_true", help="print one JSON object, for example for a bug report"
     )
     parser.add_argument(
         "--explain",
@@ -69,8 +70,9 @@ def _print_findings(findings: Sequence[Finding]) -> None:
         if finding.remedy:
             rows.append(("", "", f"-> {finding.remedy}"))
     print_table(("status", "what", "found"), rows, sys.stdout)
-    count = Counter(finding.status for finding in findings)
-    print(f"\n{count['ok']} ok, {count['WARN']} warnings, {count['problem']} problems")
+    statuses = Counter(finding.status for finding in findings)
+    warnings, problems = count(statuses["WARN"], "warning"), count(statuses["problem"], "problem")
+    print(f"\n{statuses['ok']} ok, {warnings}, {problems}")
 
 
 def _print_explanation(explanation: Explanation) -> None:

@@ -25,9 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser, dataset="that of the run, or else mnist")
     parser.add_argument(
         "--limit-test",
-        type=integer(0),
+        **integer(0),
         default=0,
-        metavar="N",
         help="number of test images to use; 0 uses all (default: %(default)s)",
     )
 

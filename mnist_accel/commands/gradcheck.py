@@ -1,8 +1,8 @@
 """Check the gradients of a recipe against central differences, in float64.
 
-Checks some randomly drawn elements of every parameter array, on four images of random noise. Noise
-has no equal maxima in a pooling window, where the loss would not be differentiable. The exit code
-is 6 if a gradient is wrong.
+Checks random elements of every parameter array, on four images of random noise. In noise, no
+pooling patch has two equal maxima, at which the loss is not differentiable. The exit code is 6 if a
+gradient is wrong.
 """
 
 import argparse
@@ -10,48 +10,35 @@ import sys
 
 import numpy as np
 
-from backends import ACTIVATIONS
-from mnist_accel.commands.argument_types import integer, one_of, sizes
-from mnist_accel.commands.arguments import add_backend_arguments, backend_from
+from mnist_accel.commands.argument_types import integer
+from mnist_accel.commands.arguments import (
+    add_backend_arguments,
+    add_hidden_layer_arguments,
+    add_recipe_argument,
+    backend_from,
+)
 from mnist_accel.commands.exit_codes import EXIT_COMPARISON
 from mnist_accel.diagnostics.gradient_check import TOLERANCE, check_gradients
 from mnist_accel.errors import usage_errors
-from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES, create_model
+from mnist_accel.recipes.models import create_model
 
 _IMAGES = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "--model",
-        **one_of("model", RECIPES),
-        default=DEFAULT_MODEL,
-        help="the recipe (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--hidden-sizes",
-        type=sizes,
-        metavar="N,N",
-        help="units of each hidden layer, such as 128,64 (default: those of the recipe)",
-    )
-    parser.add_argument(
-        "--activation",
-        **one_of("activation", ACTIVATIONS),
-        help="activation of the hidden layers (default: that of the recipe)",
-    )
+    add_recipe_argument(parser)
+    add_hidden_layer_arguments(parser)
     parser.add_argument(
         "--elements",
-        type=integer(1),
+        **integer(1),
         default=50,
-        metavar="N",
         help="number of elements to check in each array (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
-        type=integer(0),
+        **integer(0),
         default=0,
-        metavar="N",
         help="seed of the weights, the images and the choice of elements (default: %(default)s)",
     )
     add_backend_arguments(parser)

@@ -7,13 +7,7 @@ from mnist_accel.commands.exit_codes import EXIT_CODES_HELP, EXIT_USAGE
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error in one line.
-
-    Args:
-        prog: the name of the program, as the user typed it.
-        description: text above the list of arguments.
-        epilog: text below the list of arguments.
-    """
+    """An argument parser that reports an error in one line."""
 
     def __init__(
         self, *, prog: str, description: str | None = None, epilog: str = EXIT_CODES_HELP

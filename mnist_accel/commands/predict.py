@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add_model_file_arguments(parser)
     image = parser.add_mutually_exclusive_group(required=True)
-    image.add_argument(
-        "--index", type=integer(0), metavar="N", help="number of an image of the test set, from 0"
-    )
+    image.add_argument("--index", **integer(0), help="number of an image of the test set, from 0")
     image.add_argument(
         "--image",
         metavar="FILE",

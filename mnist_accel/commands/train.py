@@ -22,19 +22,9 @@ from mnist_accel.recipes.settings import resolve
 
 # The settings that may change when a run is resumed. All others define the run.
 _MAY_CHANGE = {
-    "backend",
-    "threads",
-    "device",
-    "no_fallback",
-    "data_dir",
-    "epochs",
-    "iterations",
-    "max_seconds",
-    "target_accuracy",
-    "patience",
-    "checkpoint_every",
-    "log_every",
-}
+    "backend", "threads", "device", "no_fallback", "data_dir", "epochs", "iterations",
+    "max_seconds", "target_accuracy", "patience", "checkpoint_every", "log_every",
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,18 +85,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _override(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return the stored settings with those that were given in their place."""
-    if given.keys() & {"epochs", "iterations"}:  # one replaces the other
+    """Return the stored settings, replaced by the given ones."""
+    if given.keys() & {"epochs", "iterations"}:  # either of them replaces both
         stored = stored | {"epochs": None, "iterations": None}
     return stored | given
 
 
 def _check_resumable(args: argparse.Namespace, given: dict[str, Any]) -> None:
-    """Refuse flags that cannot change when a run is resumed.
-
-    Raises:
-        UsageError: such a flag was given.
-    """
+    """Raise a `UsageError` if a given flag cannot change when a run is resumed."""
     fixed = sorted(given.keys() - _MAY_CHANGE)
     fixed += [name for name in ("config", "out") if getattr(args, name) is not None]
     if fixed:
@@ -117,9 +103,9 @@ def _check_resumable(args: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _next_command(prog: str, run: Path) -> str:
-    """Return a command that predicts with the run, started the way this one was."""
+    """Return a command that predicts with the run, and starts the program as this call did."""
     if prog.startswith("mnist-accel") and shutil.which("mnist-accel"):
         program = ["mnist-accel"]
-    else:  # under another name, Python may be another version or not exist
+    else:  # the name "python" may be another version or not exist
         program = [sys.orig_argv[0], "-m", "mnist_accel"]
     return shlex.join([*program, "predict", str(run), "--index", "0"])

@@ -4,9 +4,13 @@ import argparse
 import dataclasses
 from typing import Any, NoReturn, get_args
 
-from backends import ACTIVATIONS
-from mnist_accel.commands.argument_types import MAX_SIZE, integer, number, one_of, sizes
-from mnist_accel.commands.arguments import add_backend_arguments, add_data_arguments
+from mnist_accel.commands.argument_types import MAX_SIZE, integer, number, one_of
+from mnist_accel.commands.arguments import (
+    OF_THE_RECIPE,
+    add_backend_arguments,
+    add_data_arguments,
+    add_hidden_layer_arguments,
+)
 from mnist_accel.commands.parser import Parser
 from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import UsageError
@@ -17,7 +21,6 @@ from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.recipes.settings import TrainSettings, read_config
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
-_OF_THE_RECIPE = "(default: that of the recipe)"
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,10 +39,7 @@ def settings_in(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def settings_in_file(path: str) -> dict[str, Any]:
-    """Return the settings in a configuration file, checked and converted like flags.
-
-    Args:
-        path: a TOML file, or the `config.json` of a run.
+    """Return the settings in a TOML file or `config.json`, checked and converted like flags.
 
     Raises:
         DataError: the file cannot be read.
@@ -73,17 +73,7 @@ def _add_network_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--model", **one_of("model", RECIPES), help=f"the recipe (default: {DEFAULT_MODEL})"
     )
-    group.add_argument(
-        "--hidden-sizes",
-        type=sizes,
-        metavar="N,N",
-        help="units of each hidden layer, such as 128,64 (default: those of the recipe)",
-    )
-    group.add_argument(
-        "--activation",
-        **one_of("activation", ACTIVATIONS),
-        help=f"activation of the hidden layers {_OF_THE_RECIPE}",
-    )
+    add_hidden_layer_arguments(group)
     group.add_argument(
         "--dtype",
         **one_of("dtype", DTYPES),
@@ -91,8 +81,7 @@ def _add_network_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--seed",
-        type=integer(0),
-        metavar="N",
+        **integer(0),
         help="seed of the weights, the image order and dropout (default: 0)",
     )
 
@@ -113,119 +102,86 @@ def _add_backend_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
     add_data_arguments(group)
-    group.add_argument(
-        "--limit-train",
-        type=integer(0),
-        metavar="N",
-        help=f"number of training images to use; 0 uses all {_OF_THE_RECIPE}",
-    )
-    group.add_argument(
-        "--limit-test",
-        type=integer(0),
-        metavar="N",
-        help=f"number of test images to use; 0 uses all {_OF_THE_RECIPE}",
-    )
+    for flag, images in (("--limit-train", "training"), ("--limit-test", "test")):
+        group.add_argument(
+            flag, **integer(0), help=f"number of {images} images to use; 0 uses all {OF_THE_RECIPE}"
+        )
     group.add_argument(
         "--validation-split",
-        type=number(at_least=0, below=1),
-        metavar="FRACTION",
+        **number("FRACTION", at_least=0, below=1),
         help="fraction of the training images to hold out for validation; 0 validates on the test "
         "set (default: 0)",
     )
 
 
 def _add_optimization_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--epochs",
-        type=integer(1),
-        metavar="N",
-        help=f"length of the training in epochs {_OF_THE_RECIPE}",
-    )
-    group.add_argument(
+    add = group.add_argument
+    add("--epochs", **integer(1), help=f"length of the training in epochs {OF_THE_RECIPE}")
+    add(
         "--iterations",
-        type=integer(1),
-        metavar="N",
+        **integer(1),
         help="length of the training in steps, instead of --epochs",
     )
-    group.add_argument(
+    add(
         "--batch-size",
-        type=integer(0, MAX_SIZE),
-        metavar="N",
-        help=f"images per step; 0 uses all training images in every step {_OF_THE_RECIPE}",
+        **integer(0, MAX_SIZE),
+        help=f"images per step; 0 uses all training images in every step {OF_THE_RECIPE}",
     )
-    group.add_argument(
+    add(
         "--sampling",
         **one_of("sampling", get_args(Sampling)),
         help="sampling of batches: from shuffled epochs, with replacement, or the full set "
-        f"in every step {_OF_THE_RECIPE}",
+        f"in every step {OF_THE_RECIPE}",
     )
-    group.add_argument(
+    add(
         "--lr",
-        type=number(above=0),
-        metavar="RATE",
+        **number("RATE", above=0),
         help="learning rate (default: that of the recipe, or of --optimizer if given)",
     )
-    group.add_argument(
-        "--optimizer", **one_of("optimizer", OPTIMIZERS), help=f"the optimizer {_OF_THE_RECIPE}"
-    )
-    group.add_argument(
+    add("--optimizer", **one_of("optimizer", OPTIMIZERS), help=f"the optimizer {OF_THE_RECIPE}")
+    add(
         "--momentum",
-        type=number(at_least=0, below=1),
-        metavar="FACTOR",
+        **number("FACTOR", at_least=0, below=1),
         help="momentum of sgd, momentum or nesterov (default: 0 for sgd, 0.9 for the others)",
     )
-    group.add_argument(
+    add(
         "--weight-decay",
-        type=number(at_least=0),
-        metavar="RATE",
+        **number("RATE", at_least=0),
         help="L2 penalty; decoupled from the gradient with adamw (default: that of the recipe or "
         "the optimizer)",
     )
-    group.add_argument(
+    add(
         "--schedule",
         **one_of("schedule", SCHEDULES),
-        help=f"schedule of the learning rate {_OF_THE_RECIPE}",
+        help=f"schedule of the learning rate {OF_THE_RECIPE}",
     )
 
 
 def _add_stop_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--target-accuracy",
-        type=number(above=0, at_most=1),
-        metavar="FRACTION",
+        **number("FRACTION", above=0, at_most=1),
         help="stop when the validation accuracy reaches this fraction (default: never)",
     )
     group.add_argument(
         "--patience",
-        type=integer(1),
-        metavar="N",
+        **integer(1),
         help="stop after N evaluations without improvement (default: never)",
     )
     group.add_argument(
         "--max-seconds",
-        type=number(above=0),
-        metavar="S",
+        **number("S", above=0),
         help="stop after S seconds of training steps (default: never)",
     )
 
 
 def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--validation-every",
-        type=integer(1),
-        metavar="N",
-        help=f"epochs between two evaluations {_OF_THE_RECIPE}",
-    )
-    group.add_argument(
+    add = group.add_argument
+    add("--validation-every", **integer(1), help=f"epochs between two evaluations {OF_THE_RECIPE}")
+    add(
         "--checkpoint-every",
-        type=integer(1),
-        metavar="N",
+        **integer(1),
         help="steps between two checkpoints (default: at the end of an epoch, at most every 5 "
         "seconds)",
     )
-    group.add_argument(
-        "--log-every",
-        type=integer(1),
-        metavar="N",
-        help=f"steps between two lines of the log {_OF_THE_RECIPE}",
-    )
+    add("--log-every", **integer(1), help=f"steps between two lines of the log {OF_THE_RECIPE}")
