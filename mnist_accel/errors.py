@@ -39,6 +39,15 @@ class DivergedError(MnistAccelError):
 
 
 @contextmanager
+def file_errors(action: str) -> Iterator[None]:
+    """Raise a `DataError` in place of an `OSError` from the block: "cannot ACTION: …"."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot {action}: {error.strerror or error}") from error
+
+
+@contextmanager
 def usage_errors() -> Iterator[None]:
     """Raise a `UsageError` in place of a `ValueError` or `TypeError` from the block."""
     try:

@@ -1,7 +1,7 @@
 """A cache of measurements, so that each combination is measured once per machine.
 
-There is one JSON file per measurement. Its name is a digest of everything that the result depends
-on, and it repeats these values under "key". To measure again, delete the folder. The names "trials"
+The cache has one JSON file per measurement. The file contains everything that the result depends on
+under "key"; its name is a digest of that. To measure again, delete the folder. The names "trials"
 and "paces" are those of release 0.1.0.
 """
 
@@ -25,13 +25,13 @@ def measurements_folder() -> Path:
 def load_measurements(
     key: Mapping[str, Any], candidates: Sequence[Candidate]
 ) -> dict[Candidate, float] | None:
-    """Return the cached images per second by candidate, or None if there are none.
+    """Return the cached images per second by candidate; None if no valid file exists.
 
-    A file that cannot be read is a warning.
+    An unreadable or damaged file causes a warning.
 
     Args:
         key: everything that the result depends on, as JSON values.
-        candidates: the candidates that may occur in the result.
+        candidates: the candidates that the result may contain.
     """
     file = _file(key)
     try:
@@ -57,7 +57,7 @@ def load_measurements(
 
 
 def save_measurements(key: Mapping[str, Any], images_per_s: Mapping[Candidate, float]) -> None:
-    """Store measurements in the cache. A failure is a warning."""
+    """Store measurements in the cache. A failure causes a warning."""
     rows = [[candidate.backend, candidate.threads, v] for candidate, v in images_per_s.items()]
     text = json.dumps({"key": key, "paces": rows}, indent=2) + "\n"
     file = _file(key)

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from backends import Backend, Selection, select_backend, select_backends
 from mnist_accel._version import __version__
 from mnist_accel.autotune.cache import load_measurements, measurements_folder, save_measurements
-from mnist_accel.autotune.describe import describe_measurements
 from mnist_accel.autotune.measure import (
     NUM_EXAMPLES,
     Candidate,
@@ -26,11 +26,13 @@ from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.text import abbreviate_home, count
 
 MakeTrainer: TypeAlias = Callable[[TrainSettings, Backend], Trainer]
+T = TypeVar("T")
 
 # Fewer threads are preferred if they reach this fraction of the highest throughput.
 CLOSE_TO_BEST = 0.97
 # Small enough that a measurement never diverges. The time per step does not depend on it.
 PROBE_LR = 1e-6
+MAX_SHOWN = 3  # measurements in the description of a choice
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,7 @@ def choose_by_settings(settings: TrainSettings) -> Choice:
         UsageError: the backend is unknown, or does not accept the threads or the device.
         BackendUnavailableError: the backend cannot run here, and no fallback is allowed.
     """
-    with usage_errors():
-        selection = select_backend(
-            settings.backend,
-            fallback=_may_fall_back(settings),
-            threads=settings.threads,
-            device=settings.device,
-        )
-    return Choice(selection)
+    return Choice(_select(select_backend, settings))
 
 
 def choose_fastest(
@@ -93,7 +88,7 @@ def choose_fastest(
         images: training images.
         labels: training labels.
         make_trainer: returns the trainer of a new network on a backend.
-        phases: records the time of each phase.
+        phases: records the time of the phases "setup", "prepare" and "trial".
         note: prints a line for the user.
 
     Raises:
@@ -104,7 +99,7 @@ def choose_fastest(
     batch_size = settings.batch_size or len(labels)
     images, labels = images[:NUM_EXAMPLES], labels[:NUM_EXAMPLES]
     with phases.time("setup"):
-        selections = _allowed_selections(settings)
+        selections = {s.backend.name: s for s in _select(select_backends, settings)}
         backends = {name: selection.backend for name, selection in selections.items()}
         candidates = [
             Candidate(name, threads)
@@ -124,9 +119,9 @@ def choose_fastest(
                 name: _make_probe(settings, backend, images, labels, make_trainer)
                 for name, backend in backends.items()
             }
-        with phases.time("trial"):  # a key in the summary.json of a run
-            images_per_s, was_busy = _measure(probes, candidates)
-        if was_busy:  # not cached, because the next run may measure without disturbance
+        with phases.time("trial"), detect_busy_machine() as was_busy:
+            images_per_s = measure_candidates(partial(_measure, probes), candidates)
+        if was_busy():  # not cached, because the next run may measure without disturbance
             source = "measured on a busy machine"
         else:
             source = "measured"
@@ -148,27 +143,56 @@ def fastest(images_per_s: Mapping[Candidate, float]) -> Candidate:
     return min(close, key=lambda candidate: candidate.threads or 0)
 
 
-def _may_fall_back(settings: TrainSettings) -> bool:
-    """Return whether a CPU backend may replace an unavailable GPU."""
-    return settings.backend == "cupy" and not settings.no_fallback
+def describe_measurements(images_per_s: Mapping[Candidate, float], winner: Candidate) -> str:
+    """Return the winner and up to two others with their images per second.
+
+    If several backends were measured, the text shows the fastest candidate of each backend,
+    otherwise the fastest candidates: "numba 410 k images/s with 2 threads, numpy 160 k with 1".
+    """
+    ranked = sorted(images_per_s, key=lambda candidate: -images_per_s[candidate])
+    shown = list(dict.fromkeys([winner, *ranked]))
+    several_backends = len({candidate.backend for candidate in shown}) > 1
+    if several_backends:
+        best = {candidate.backend: candidate for candidate in reversed(shown)}
+        shown = [candidate for candidate in shown if best[candidate.backend] == candidate]
+    parts = []
+    for candidate in shown[:MAX_SHOWN]:
+        part = format_throughput(images_per_s[candidate])
+        if candidate == winner or several_backends:
+            part = f"{candidate.backend} {part}"
+        if candidate == winner:
+            part += " images/s"
+        if candidate.threads is not None:
+            number = count(candidate.threads, "thread")
+            part += f" with {number if candidate == winner else candidate.threads}"
+        parts.append(part)
+    return ", ".join(parts)
 
 
-def _allowed_selections(settings: TrainSettings) -> dict[str, Selection]:
-    """Return the backends that the settings allow and that can run here, by name."""
+def format_throughput(images_per_s: float) -> str:
+    """Format images per second with three digits: 410 k, 31.2 k, 4.37 k, 850."""
+    for unit, letter in ((1e6, " M"), (1e3, " k")):
+        if images_per_s >= 0.9995 * unit:
+            digits = f"{images_per_s / unit:.3g}"
+            return f"{float(digits):g}{letter}"
+    return f"{images_per_s:.3g}"
+
+
+def _select(select: Callable[..., T], settings: TrainSettings) -> T:
+    """Return the result of `select_backend` or `select_backends` for the settings."""
     with usage_errors():
-        selections = select_backends(
+        return select(
             settings.backend,
-            fallback=_may_fall_back(settings),
+            fallback=settings.backend == "cupy" and not settings.no_fallback,
             threads=settings.threads,
             device=settings.device,
         )
-    return {selection.backend.name: selection for selection in selections}
 
 
 def _thread_counts(backend: Backend, chosen: int | None, batch_size: int) -> Sequence[int | None]:
     """Return the thread counts to try: powers of two, and the maximum.
 
-    A step can use at most one thread per image.
+    The maximum is at most `batch_size`, because a step uses at most one thread per image.
     """
     if backend.max_threads is None:
         return [None]
@@ -185,10 +209,7 @@ def _make_probe(
     labels: NDArray[Any],
     make_trainer: MakeTrainer,
 ) -> ThroughputProbe:
-    """Return a probe that trains the network of the settings on a backend.
-
-    Its batches are shuffled, also if the training uses the whole set at each step.
-    """
+    """Return a probe that trains the network of the settings on a backend, in shuffled batches."""
     probe_settings = dataclasses.replace(
         settings,
         lr=PROBE_LR,
@@ -200,17 +221,8 @@ def _make_probe(
     return ThroughputProbe(trainer, trainer.prepare(images, labels))
 
 
-def _measure(
-    probes: Mapping[str, ThroughputProbe], candidates: Sequence[Candidate]
-) -> tuple[dict[Candidate, float], bool]:
-    """Return the images per second by candidate, and whether the machine was busy."""
-
-    def measure(candidate: Candidate, seconds: float) -> float:
-        return probes[candidate.backend].measure(candidate.threads, seconds)
-
-    with detect_busy_machine() as was_busy:
-        images_per_s = measure_candidates(measure, candidates)
-    return images_per_s, was_busy()
+def _measure(probes: Mapping[str, ThroughputProbe], candidate: Candidate, seconds: float) -> float:
+    return probes[candidate.backend].measure(candidate.threads, seconds)
 
 
 def _cache_key(

@@ -1,7 +1,8 @@
 """Measure how fast a network trains with each backend and number of threads.
 
-Separate networks train on a part of the real data in short turns. Other programs on the machine can
-only slow a measurement down, so the fastest time window of each candidate counts.
+For each backend, a separate network trains on a part of the real data, in short turns. Other
+programs on the machine can only slow a measurement down, so the fastest time window of each
+candidate counts.
 """
 
 import math
@@ -22,12 +23,12 @@ from mnist_accel.training.trainer import Callback, Trainer
 
 # Seconds for all measurements together. Preparation, which may compile kernels, is not included.
 BUDGET_S = 0.4
-# After round i, a candidate stays if its throughput is at least this fraction of the best. Other
-# programs may have disturbed its first measurement, so the first round drops only slow candidates.
+# After round i, candidates below this fraction of the best throughput are dropped. Other programs
+# may have disturbed the first measurement, so the first round drops only very slow candidates.
 MIN_FRACTIONS = (1 / 4, 1 / 2, 3 / 4, 1.0)
 # Length of the time windows of a measurement, of which the fastest counts.
 WINDOW_S = 0.004
-# Training images of a measurement: too many for the fastest caches, like the whole data set.
+# Training images of a measurement: like the whole data set, they exceed the fastest caches.
 NUM_EXAMPLES = 8192
 MIN_BATCH_SIZE = 16
 # The machine counts as busy above this number of involuntary context switches per second of CPU
@@ -63,7 +64,7 @@ def measure_candidates(
 
     Args:
         measure: runs a candidate for about the given number of seconds and returns its throughput.
-        candidates: what to measure.
+        candidates: at least one candidate.
         budget_s: seconds for all measurements together. The first round always finishes.
         clock: returns the time in seconds.
     """
@@ -102,12 +103,7 @@ def _involuntary_switches() -> int:
 
 
 class ThroughputProbe:
-    """Measures the training throughput of a network that is used for nothing else.
-
-    Args:
-        trainer: trainer of the network.
-        data: training data, prepared by the trainer.
-    """
+    """Measures the training throughput of a network that is used for nothing else."""
 
     def __init__(self, trainer: Trainer, data: TrainingData) -> None:
         self._trainer = trainer
@@ -123,10 +119,6 @@ class ThroughputProbe:
 
         The batch size grows from `MIN_BATCH_SIZE` up to that of the trainer, as long as a step is
         shorter than a window. The throughput of longer steps hardly depends on the batch size.
-
-        Args:
-            threads: number of CPU threads; None for the backend's default.
-            seconds: duration of the training.
         """
         self._trainer.model.backend.threads = threads
         first_batch_size = min(self._max_batch_size, MIN_BATCH_SIZE)

@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from mnist_accel.console.formats import format_duration
 from mnist_accel.console.terminal import encodable, make_console
 
 REFRESH_SECONDS = 0.1  # minimum time between two updates of the progress bar
@@ -24,13 +23,14 @@ MIN_BAR_WIDTH = 8  # cells
 
 @dataclass(frozen=True)
 class Figures:
-    """The state of a training that the display shows.
+    """The state of a training, for the display and for `metrics.jsonl`.
 
     Attributes:
         step: number of the last completed step, from 1.
         epoch: number of the current epoch, from 1.
         loss: mean loss of the last steps.
-        accuracy: accuracy of the last steps, 0…1.
+        accuracy: fraction of the images of the last steps that were classified correctly.
+        lr: learning rate of the next step.
         images_per_s: throughput of the last steps.
     """
 
@@ -38,18 +38,19 @@ class Figures:
     epoch: int
     loss: float
     accuracy: float
+    lr: float
     images_per_s: float
 
 
 class TrainingDisplay:
     """Prints results on stdout and everything else on stderr; a context manager.
 
-    On a terminal, stderr shows a progress bar. Elsewhere it gets a line at each log step.
+    If stderr is a terminal, it shows a progress bar, otherwise a line at each log step.
 
     Args:
         total_steps: number of the last step of the training.
         quiet: print only warnings.
-        progress: show the bar or the log lines; if false, print only notes and epochs.
+        progress: show the bar or the log lines, not only notes and epochs.
         stdout: stream for results; None for `sys.stdout`.
         stderr: stream for everything else; None for `sys.stderr`.
         clock: returns the time in seconds.
@@ -123,7 +124,7 @@ class TrainingDisplay:
         self._stdout.flush()
 
     def update(self, figures: Figures) -> None:
-        """Move the bar; cheap enough to be called after every step."""
+        """Move the bar, at most every `REFRESH_SECONDS` and at the last step."""
         now = self._clock()
         step = figures.step
         if now - self._updated_at < REFRESH_SECONDS and step != self._total_steps:
@@ -137,12 +138,12 @@ class TrainingDisplay:
             else:
                 self._bar.start()  # draws as well
 
-    def log(self, figures: Figures, *, lr: float) -> None:
+    def log(self, figures: Figures) -> None:
         """Print a line of figures on stderr, unless the progress bar shows them."""
         if self._prints_lines:
             parts = self._parts(figures)
             parts["steps"] = f"step {parts['steps']}"
-            parts["accuracy"] += f"  lr {lr:.3g}"
+            parts["accuracy"] += f"  lr {figures.lr:.3g}"
             self.note("  ".join(parts.values()))
 
     def _describe(self, figures: Figures) -> str:
@@ -169,3 +170,10 @@ class TrainingDisplay:
     def _remaining_time(self, step: int) -> str:
         speed = self._bar.tasks[0].speed  # steps per second
         return format_duration((self._total_steps - step) / speed) if speed else "-:--"
+
+
+def format_duration(seconds: float) -> str:
+    """Format seconds as minutes and seconds, 0:07, or with hours, 1:02:03."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mnist_accel.checkpoints.checkpoint import save_model
 from mnist_accel.console.phases import Phases
+from mnist_accel.nn.network import Network
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.setup import RunData
 from mnist_accel.training.evaluation import Evaluation, evaluate
@@ -18,12 +19,7 @@ def write_artifacts(
 ) -> Evaluation:
     """Evaluate the network on the test set, write all files, and return the evaluation.
 
-    Args:
-        folder: the run folder.
-        trainer: the trainer of the network.
-        data: the data of the run.
-        phases: measures the time of the evaluation and of the pictures.
-        stop_reason: why the training ended early; empty if it did not.
+    `stop_reason` says why the training ended early; it is empty if it did not.
     """
     model = trainer.model
     images, labels = data.test
@@ -32,9 +28,7 @@ def write_artifacts(
         probabilities = model.predict_proba(images)
     save_model(folder.model, model)
     with phases.time("pictures"):
-        _draw_mistakes(folder, data, probabilities)
-        _draw_filters(folder, model.state_dict()["W1"])
-        _draw_curves(folder, data, title=f"{model.name} on {model.backend.name}")
+        _draw_pictures(folder, model, data, probabilities)
     epochs = folder.read_metrics("epoch")
     summary = {
         "model": model.name,
@@ -60,13 +54,15 @@ def mean_throughput(lines: list[dict[str, Any]]) -> float:
     return images / seconds if lines else math.nan
 
 
-# matplotlib takes a third of a second to import, so `mnist_accel.plots` is imported only when the
-# training is done.
+def _draw_pictures(
+    folder: RunFolder, model: Network, data: RunData, probabilities: NDArray[Any]
+) -> None:
+    """Draw the training curves, the filters of a first convolution, and the worst mistakes.
 
-
-def _draw_mistakes(folder: RunFolder, data: RunData, probabilities: NDArray[Any]) -> None:
-    """Draw the worst mistakes on the test set, from probabilities (N, C)."""
-    from mnist_accel.plots import plot_mistakes
+    The mistakes are those on the test set, whose predicted probabilities (N, C) are given.
+    """
+    # matplotlib takes a third of a second to import, so the import waits for the end of training.
+    from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
 
     images, labels = data.test
     plot_mistakes(
@@ -77,25 +73,13 @@ def _draw_mistakes(folder: RunFolder, data: RunData, probabilities: NDArray[Any]
         probabilities=probabilities,
         class_names=data.dataset.class_names,
     )
-
-
-def _draw_filters(folder: RunFolder, weights: NDArray[Any]) -> None:
-    """Draw the filters of the first layer if it is a convolution."""
-    from mnist_accel.plots import plot_filters
-
+    weights = model.state_dict()["W1"]
     if weights.ndim == 4:
         plot_filters(folder.path / "filters.png", weights)
-
-
-def _draw_curves(folder: RunFolder, data: RunData, *, title: str) -> None:
-    """Draw the loss of every step and the accuracies of every epoch."""
-    from mnist_accel.plots import plot_curves
-
     steps: list[int] = []
     losses: list[float] = []
     for line in folder.read_metrics("steps"):
-        first = line["step"] - len(line["losses"]) + 1
-        steps.extend(range(first, line["step"] + 1))
+        steps.extend(range(line["step"] - len(line["losses"]) + 1, line["step"] + 1))
         losses.extend(line["losses"])
     epochs = folder.read_metrics("epoch")
     plot_curves(
@@ -106,5 +90,5 @@ def _draw_curves(folder: RunFolder, data: RunData, *, title: str) -> None:
         train_accuracy=[line["train_accuracy"] for line in epochs],
         test_accuracy=[line["validation_accuracy"] for line in epochs],
         test_name=data.validation_name,
-        title=title,
+        title=f"{model.name} on {model.backend.name}",
     )

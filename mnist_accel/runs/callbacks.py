@@ -1,14 +1,15 @@
-"""Callbacks of a run between its steps: metrics, checkpoints, and rules that end it early."""
+"""Callbacks of a run: metrics, checkpoints, rules that end it early, and the progress bar."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mnist_accel.checkpoints.checkpoint import save_checkpoint
+from mnist_accel.console.progress import Figures, TrainingDisplay
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.training.reports import EpochReport, StepsReport
 from mnist_accel.training.trainer import Callback, Trainer
@@ -18,43 +19,36 @@ from mnist_accel.training.trainer import Callback, Trainer
 CHECKPOINT_SECONDS = 5.0
 
 
-@dataclasses.dataclass(frozen=True)
-class LogLine:
-    """Means over the steps since the previous line of the log.
-
-    Attributes:
-        step: number of the last of these steps.
-        epoch: number of the current epoch, from 1.
-        loss: mean loss over the steps.
-        losses: loss of each step, to six digits.
-        accuracy: fraction of the images that were classified correctly, 0…1.
-        lr: learning rate of the next step.
-        images_per_s: images per second of the steps.
-        seconds: duration of the steps.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    losses: list[float]
-    accuracy: float
-    lr: float
-    images_per_s: float
-    seconds: float
+def summarize(trainer: Trainer, reports: Sequence[StepsReport]) -> Figures:
+    """Return the means over the steps of `reports`, the last of which the trainer has just done."""
+    images = sum(int(report.images.sum()) for report in reports)
+    correct = sum(int(report.correct.sum()) for report in reports)
+    seconds = sum(report.seconds for report in reports)
+    return Figures(
+        step=trainer.step,
+        epoch=trainer.progress.epoch + 1,
+        loss=float(np.concatenate([report.losses for report in reports]).mean()),
+        accuracy=correct / images,
+        lr=trainer.learning_rate(),
+        images_per_s=images / max(1e-9, seconds),
+    )
 
 
 class MetricsLog(Callback):
     """Appends a line to `metrics.jsonl` every few steps and after each epoch.
 
+    A line has the means of `summarize` over the steps since the previous line, the loss of each
+    step with six digits, and the seconds that the steps took.
+
     Args:
         folder: the run folder.
         every: number of steps between two lines.
-        show: called with each line that is written at a multiple of `every`.
+        show: called with the figures of each line that is written at a multiple of `every`.
     """
 
     every: int
 
-    def __init__(self, folder: RunFolder, *, every: int, show: Callable[[LogLine], None]) -> None:
+    def __init__(self, folder: RunFolder, *, every: int, show: Callable[[Figures], None]) -> None:
         self.every = every
         self._folder = folder
         self._show = show
@@ -75,24 +69,15 @@ class MetricsLog(Callback):
         if self._pending:
             self._write(trainer)
 
-    def _write(self, trainer: Trainer) -> LogLine:
-        losses = np.concatenate([report.losses for report in self._pending])
-        images = sum(int(report.images.sum()) for report in self._pending)
-        correct = sum(int(report.correct.sum()) for report in self._pending)
+    def _write(self, trainer: Trainer) -> Figures:
+        figures = summarize(trainer, self._pending)
+        losses = [float(f"{loss:.6g}") for report in self._pending for loss in report.losses]
         seconds = sum(report.seconds for report in self._pending)
-        line = LogLine(
-            step=trainer.step,
-            epoch=trainer.progress.epoch + 1,
-            loss=float(losses.mean()),
-            losses=[float(f"{loss:.6g}") for loss in losses],
-            accuracy=correct / images,
-            lr=trainer.learning_rate(),
-            images_per_s=images / max(1e-9, seconds),
-            seconds=seconds,
-        )
         self._pending = []
-        self._folder.append_metrics({"event": "steps", **dataclasses.asdict(line)})
-        return line
+        self._folder.append_metrics(
+            {"event": "steps", **dataclasses.asdict(figures), "losses": losses, "seconds": seconds}
+        )
+        return figures
 
 
 class Checkpoints(Callback):
@@ -100,8 +85,8 @@ class Checkpoints(Callback):
 
     Args:
         path: the checkpoint file.
-        metrics: flushed before each checkpoint is saved, so that a killed and resumed run lacks no
-            line.
+        metrics: flushed before each checkpoint is saved, so that a run that is killed and then
+            resumed lacks no line.
         every: number of steps between two checkpoints; None to save at the ends of epochs.
         clock: returns the time in seconds.
     """
@@ -166,7 +151,7 @@ class StopRules(Callback):
         self._without_improvement = 0
 
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
-        """Check the time."""
+        """Check the total duration."""
         self._add_seconds(trainer, report.seconds)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
@@ -206,3 +191,32 @@ class StopRules(Callback):
             trainer.request_stop(f"target accuracy {self._target_accuracy:.2%} reached")
         if self._patience is not None and self._without_improvement >= self._patience:
             trainer.request_stop(f"no improvement in {self._patience} evaluations")
+
+
+class ShowProgress(Callback):
+    """Moves the progress bar, and prints a line after each evaluated epoch.
+
+    Args:
+        display: the display of the run.
+        validation_name: name of the data that the epochs are evaluated on.
+    """
+
+    def __init__(self, display: TrainingDisplay, validation_name: str) -> None:
+        self._display = display
+        self._validation_name = validation_name
+
+    def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
+        """Move the progress bar."""
+        self._display.update(summarize(trainer, [report]))
+
+    def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
+        """Print the loss, the accuracies and the throughput of the epoch."""
+        if report.validation_accuracy is None:
+            return
+        self._display.result(
+            f"epoch {report.epoch}: loss {report.train_loss:.4f}, "
+            f"train accuracy {report.train_accuracy:.2%}, "
+            f"{self._validation_name} accuracy {report.validation_accuracy:.2%} "
+            f"({report.validation_correct} / {report.validation_total}), "
+            f"{report.images_per_s:,.0f} images/s"
+        )

@@ -8,33 +8,22 @@ checkpoint/         the state from which the run can be resumed
 curves.png, filters.png, mistakes.png
 """
 
-import itertools
 import json
 import math
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME
-from mnist_accel.errors import DataError, UsageError
+from mnist_accel.errors import DataError, UsageError, file_errors
 from mnist_accel.util.files import remove_unfinished, write_atomically
 
 DEFAULT_PARENT = Path("runs")
 
 
 class RunFolder:
-    """The files of one run.
-
-    Attributes:
-        path: the folder.
-        config: path of `config.json`.
-        metrics: path of `metrics.jsonl`.
-        summary: path of `summary.json`.
-        model: path of the final weights.
-        checkpoint: path of the checkpoint.
-    """
+    """The folder of one run at `path`; the other attributes are the paths of its files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,13 +35,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, out: str | None, *, model: str, backend: str, now: datetime) -> "RunFolder":
-        """Create a new folder.
-
-        Args:
-            out: path of the folder; None for `runs/<time>-<model>-<backend>`.
-            model: name of the recipe.
-            backend: name of the backend that is used.
-            now: start time of the run.
+        """Create the folder `out`, or `runs/<time>-<model>-<backend>` if it is None.
 
         Raises:
             UsageError: the folder already contains a run.
@@ -81,10 +64,7 @@ class RunFolder:
 
     @classmethod
     def newest(cls, *, prefer_finished: bool = False) -> "RunFolder":
-        """Return the newest run in `runs/`.
-
-        Args:
-            prefer_finished: rank runs that have final weights before all others.
+        """Return the newest run in `runs/`, or the newest with final weights if preferred.
 
         Raises:
             DataError: `runs/` contains no run.
@@ -100,10 +80,7 @@ class RunFolder:
 
     @classmethod
     def find(cls, path: str) -> "RunFolder":
-        """Return an existing run.
-
-        Args:
-            path: the run folder, or its checkpoint folder or file.
+        """Return the run at `path`: its folder, or its checkpoint folder or file.
 
         Raises:
             DataError: the path does not belong to a run.
@@ -121,11 +98,9 @@ class RunFolder:
         Raises:
             DataError: a file cannot be removed.
         """
-        try:
+        with file_errors(f"write to {self.path}"):
             for folder in (self.path, self.checkpoint.parent):
                 remove_unfinished(folder)
-        except OSError as error:
-            raise DataError(f"cannot write to {self.path}: {error.strerror or error}") from error
 
     def write_json(self, file: Path, content: dict[str, Any]) -> None:
         """Write one of the JSON files; if that fails, the previous file is unchanged.
@@ -133,10 +108,8 @@ class RunFolder:
         Raises:
             DataError: the file cannot be written.
         """
-        try:
+        with file_errors(f"write {file}"):
             write_atomically(file, (_to_json(content, indent=2) + "\n").encode())
-        except OSError as error:
-            raise DataError(f"cannot write {file}: {error.strerror or error}") from error
 
     def read_json(self, file: Path) -> dict[str, Any]:
         """Return the content of one of the JSON files.
@@ -158,11 +131,8 @@ class RunFolder:
         Raises:
             DataError: the file cannot be written.
         """
-        try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(_to_json(line) + "\n")
-        except OSError as error:
-            raise DataError(f"cannot write {self.metrics}: {error.strerror or error}") from error
+        with file_errors(f"write {self.metrics}"), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(_to_json(line) + "\n")
 
     def read_metrics(self, event: str) -> list[dict[str, Any]]:
         """Return the lines whose event is "steps" or "epoch", in the order of the file.
@@ -173,11 +143,7 @@ class RunFolder:
         return [line for line in self._metrics_lines() if line["event"] == event]
 
     def truncate_metrics(self, *, step: int, epochs: int) -> None:
-        """Remove the lines that a resumed run will write again.
-
-        Args:
-            step: step of the checkpoint; lines of later steps are removed.
-            epochs: number of completed epochs; lines of later epochs are removed.
+        """Remove the lines after a step and a number of epochs: a resumed run writes them again.
 
         Raises:
             DataError: the file cannot be read or written.
@@ -187,16 +153,12 @@ class RunFolder:
             for line in self._metrics_lines()
             if line["step"] <= step and not (line["event"] == "epoch" and line["epoch"] > epochs)
         ]
-        try:
+        with file_errors(f"write {self.metrics}"):
             write_atomically(self.metrics, "".join(_to_json(k) + "\n" for k in kept).encode())
-        except OSError as error:
-            raise DataError(f"cannot write {self.metrics}: {error.strerror or error}") from error
 
     def _metrics_lines(self) -> Iterator[dict[str, Any]]:
-        try:
+        with file_errors(f"read {self.metrics}"):
             lines = self.metrics.read_bytes().splitlines()
-        except OSError as error:
-            raise DataError(f"cannot read {self.metrics}: {error.strerror or error}") from error
         for number, text in enumerate(lines, start=1):
             try:
                 line = json.loads(text)
@@ -211,17 +173,19 @@ class RunFolder:
 
 def _create_folder(path: Path) -> Path:
     """Create the folder `path`, with a number appended if it exists, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = itertools.chain([path.name], (f"{path.name}-{i}" for i in itertools.count(2)))
-    for name in names:
-        with suppress(FileExistsError):
-            path.with_name(name).mkdir()
-            return path.with_name(name)
-    raise AssertionError("unreachable")
+    folder, number = path, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = path.with_name(f"{path.name}-{number}")
+        else:
+            return folder
 
 
 def _to_json(content: dict[str, Any], *, indent: int | None = None) -> str:
-    """Return content as JSON, which has no NaN or infinity: such numbers become null."""
+    """Return `content` as JSON. NaN and infinity become null, because JSON has neither."""
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in content.items()

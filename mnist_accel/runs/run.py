@@ -12,9 +12,8 @@ from mnist_accel.console.progress import TrainingDisplay
 from mnist_accel.errors import DivergedError
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.runs.artifacts import write_artifacts
-from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, StopRules
+from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, ShowProgress, StopRules
 from mnist_accel.runs.config import check_same_data, run_config, with_earlier
-from mnist_accel.runs.display import ShowProgress, print_introduction, print_log_line
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.setup import RunData, load_run_data, make_trainer, total_steps
 from mnist_accel.runs.signals import INTERRUPTED, stop_on_signals
@@ -81,11 +80,8 @@ def resume_run(
 ) -> RunResult:
     """Continue a run from its checkpoint.
 
-    Args:
-        folder: the run folder.
-        settings: the stored settings, with those that the user changed.
-        quiet: print only the result and warnings.
-        progress: show a progress bar, or log lines if stderr is not a terminal.
+    The arguments are those of `start_run`. The settings are the stored ones, with those that the
+    user changed.
 
     Raises:
         BackendUnavailableError: the requested backend cannot run, and a fallback is not allowed.
@@ -113,29 +109,22 @@ def resume_run(
     return run.train(choice, last_step)
 
 
+@dataclass
 class _Run:
     """A run from its first step, or the step of its checkpoint, to its final files."""
 
-    def __init__(
-        self,
-        settings: TrainSettings,
-        folder: RunFolder,
-        data: RunData,
-        trainer: Trainer,
-        phases: Phases,
-        display: TrainingDisplay,
-    ) -> None:
-        self._settings = settings
-        self._folder = folder
-        self._data = data
-        self._trainer = trainer
-        self._phases = phases
-        self._display = display
-        self._metrics = MetricsLog(
-            folder, every=settings.log_every, show=partial(print_log_line, display)
-        )
+    settings: TrainSettings
+    folder: RunFolder
+    data: RunData
+    trainer: Trainer
+    phases: Phases
+    display: TrainingDisplay
+
+    def __post_init__(self) -> None:
+        settings, folder = self.settings, self.folder
+        self.metrics = MetricsLog(folder, every=settings.log_every, show=self.display.log)
         self.checkpoints = Checkpoints(
-            folder.checkpoint, self._metrics, every=settings.checkpoint_every
+            folder.checkpoint, self.metrics, every=settings.checkpoint_every
         )
         self.stop_rules = StopRules(
             target_accuracy=settings.target_accuracy,
@@ -145,13 +134,13 @@ class _Run:
 
     def train(self, choice: Choice, last_step: int) -> RunResult:
         """Train to the last step or until the training is stopped, and write the final files."""
-        trainer, folder, display = self._trainer, self._folder, self._display
+        trainer, folder, display = self.trainer, self.folder, self.display
         with display:
-            print_introduction(display, choice, trainer, self._data.dataset)
+            self._introduce(choice)
             with stop_on_signals(trainer):
-                with self._phases.time("prepare"):
+                with self.phases.time("prepare"):
                     data = self._prepare()
-                with self._phases.time("train"):
+                with self.phases.time("train"):
                     stop_reason = self._fit_and_save(data, last_step)
             if stop_reason == INTERRUPTED:
                 display.warn(
@@ -162,7 +151,7 @@ class _Run:
             if stop_reason:
                 display.note(f"stopped at step {trainer.step}: {stop_reason}")
             evaluation = write_artifacts(
-                folder, trainer, self._data, self._phases, stop_reason=stop_reason
+                folder, trainer, self.data, self.phases, stop_reason=stop_reason
             )
         print(
             f"test accuracy {evaluation.accuracy:.2%} ({evaluation.correct} / {evaluation.total}), "
@@ -170,45 +159,62 @@ class _Run:
         )
         return RunResult(folder, interrupted=False)
 
+    def _introduce(self, choice: Choice) -> None:
+        """Print the backend, the data and the network; warn of a fallback or too many threads."""
+        display, model, dataset = self.display, self.trainer.model, self.data.dataset
+        backend = model.backend
+        if choice.selection.fell_back:
+            display.warn(f"{choice.selection.reason}; training on {backend.name} instead")
+        if choice.measurements or not choice.selection.fell_back:
+            display.note(f"backend {choice.describe()}")
+        threads, max_threads = backend.threads, backend.max_threads
+        if threads is not None and max_threads is not None and threads > max_threads:
+            display.warn(
+                f"{threads} threads are slower than {max_threads}, the number of CPU cores; "
+                f"use --threads {max_threads}"
+            )
+        display.note(f"data {dataset.name} from {dataset.source}")
+        display.note(f"model {model.name}: {model.describe()}")
+
     def _prepare(self) -> TrainingData:
         """Compile the network if it has a compiled form, and return the prepared training data."""
-        compiles = self._trainer.compiled is not None
-        with preparation_notes(self._display.note) if compiles else nullcontext():
-            self._trainer.model.prepare()  # for the evaluations
-            return self._trainer.prepare(*self._data.train)
+        compiles = self.trainer.compiled is not None
+        with preparation_notes(self.display.note) if compiles else nullcontext():
+            self.trainer.model.prepare()  # for the evaluations
+            return self.trainer.prepare(*self.data.train)
 
     def _fit_and_save(self, data: TrainingData, last_step: int) -> str:
-        """Train, save a checkpoint however the training ends, and return the stop reason."""
+        """Train, save a checkpoint unless the training diverged, and return the stop reason."""
         try:
             stop_reason = self._fit(data, last_step)
-        except DivergedError as error:  # the last checkpoint is better than the diverged weights
+        except DivergedError as error:  # keep the last checkpoint, its weights are finite
             raise DivergedError(
-                f"{error}; the last good checkpoint is {self._folder.checkpoint}",
+                f"{error}; the last good checkpoint is {self.folder.checkpoint}",
                 step=error.step,
                 tensor=error.tensor,
             ) from error
-        except BaseException:  # for example no memory, or a closed pipe
-            self.checkpoints.save(self._trainer)
+        except BaseException:  # for example a lack of memory, or a closed pipe
+            self.checkpoints.save(self.trainer)
             raise
-        self.checkpoints.save(self._trainer)
+        self.checkpoints.save(self.trainer)
         return stop_reason
 
     def _fit(self, data: TrainingData, last_step: int) -> str:
         """Train the remaining steps; return why the training ended early, or an empty string."""
-        remaining = last_step - self._trainer.step
+        remaining = last_step - self.trainer.step
         if remaining <= 0:
-            self._display.note(f"all {last_step} steps are done already")
+            self.display.note(f"all {last_step} steps are done already")
             return ""
-        history = self._trainer.fit(
+        history = self.trainer.fit(
             data,
             iterations=remaining,
-            validation_data=self._data.validation,
-            validation_every=self._settings.validation_every,
+            validation_data=self.data.validation,
+            validation_every=self.settings.validation_every,
             callbacks=(
-                self._metrics,
+                self.metrics,
                 self.checkpoints,
                 self.stop_rules,
-                ShowProgress(self._display, self._data.validation_name),
+                ShowProgress(self.display, self.data.validation_name),
             ),
         )
         return history.stop_reason

@@ -8,9 +8,8 @@ import pytest
 
 from backends import get_backend
 from mnist_accel.autotune import choose, measure
-from mnist_accel.autotune.choose import choose_fastest, fastest
+from mnist_accel.autotune.choose import choose_fastest, fastest, format_throughput
 from mnist_accel.autotune.measure import NUM_EXAMPLES, Candidate, ThroughputProbe
-from mnist_accel.console.formats import format_throughput
 from mnist_accel.console.phases import Phases
 from mnist_accel.recipes.settings import resolve
 from mnist_accel.runs.setup import make_trainer

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mnist_accel.console.progress import Figures, TrainingDisplay
+from mnist_accel.console.progress import Figures, TrainingDisplay, format_duration
 from tests.support.terminal import Terminal, screen, without_colors
 
 
@@ -23,7 +23,7 @@ def display_on(stderr, *, total=9, clock=None, quiet=False):
 
 
 def figures(step, *, epoch=1, loss=1.0, accuracy=0.5, images_per_s=1.0):
-    return Figures(step, epoch, loss, accuracy, images_per_s)
+    return Figures(step, epoch, loss, accuracy, 0.05, images_per_s)
 
 
 def train(display, clock, *, first=1, steps=30, epoch_every=10, seconds_per_step=1.0):
@@ -41,7 +41,7 @@ def train(display, clock, *, first=1, steps=30, epoch_every=10, seconds_per_step
             )
             display.update(now)
             if step % 5 == 0:
-                display.log(now, lr=0.05)
+                display.log(now)
             if step % epoch_every == 0:
                 display.result(f"epoch {step // epoch_every}: fine")
 
@@ -194,7 +194,7 @@ def test_the_remaining_time_does_not_jump_after_one_slow_step():
             clock.now += 1.0 if step != 100 else 30.0
             display.update(figures(step))
             if step in (99, 100):
-                display.log(figures(step), lr=0.1)
+                display.log(figures(step))
     before, after = (
         60 * int(m) + int(s) for m, s in re.findall(r"(\d+):(\d+) left", stderr.getvalue())
     )
@@ -207,3 +207,11 @@ def test_the_bar_is_drawn_at_most_ten_times_per_second_and_at_the_last_step():
     drawn = re.findall(r"(\d+)/30", err)
     assert len(drawn) <= 5
     assert drawn[-1] == "30"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.7, "1:00:00"), (90_061, "25:01:01")],
+)
+def test_durations(seconds, text):
+    assert format_duration(seconds) == text
