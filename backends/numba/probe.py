@@ -4,6 +4,8 @@ The functions import Numba when they are called, so this module is cheap to impo
 """
 
 import importlib.util
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from backends.availability import Availability
 REINSTALL = (
     "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
 )
+MAX_THREADS = 1024  # a larger number is a typing error
+_THREADS_VARIABLE = "NUMBA_NUM_THREADS"
 SET_CACHE = "set NUMBA_CACHE_DIR to a folder that can be written"
 
 
@@ -37,6 +41,9 @@ def availability() -> Availability:
     """Return whether Numba can be imported and a kernel gives the right result; never raise."""
     if importlib.util.find_spec("numba") is None:
         return Availability(ok=False, reason="Numba is not installed", remedy=REINSTALL)
+    invalid = _invalid_threads()
+    if invalid is not None:
+        return invalid
     try:
         import numba
     except Exception as error:  # ImportError, or any error that a broken llvmlite raises
@@ -75,6 +82,21 @@ def probe() -> NumbaState:
     compiles = not config.DISABLE_JIT
     cache = Path(pooling.avg_pool2d.stats.cache_path) if compiles else None
     return NumbaState(compiles, config.NUMBA_NUM_THREADS, cache)
+
+
+def _invalid_threads() -> Availability | None:
+    """Return the result if `NUMBA_NUM_THREADS` is not a number of threads, or else None.
+
+    Numba either fails to import or prints a traceback and ignores the value.
+    """
+    value = os.environ.get(_THREADS_VARIABLE)
+    if value is None or (re.fullmatch("[1-9][0-9]{,3}", value) and int(value) <= MAX_THREADS):
+        return None
+    return Availability(
+        ok=False,
+        reason=f"the environment variable {_THREADS_VARIABLE} is {value[:20]!r}",
+        remedy=f"set it to a number from 1 to {MAX_THREADS}, or remove it",
+    )
 
 
 def _one_line(error: Exception) -> str:

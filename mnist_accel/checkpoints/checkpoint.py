@@ -24,6 +24,7 @@ from mnist_accel.nn.serialization import (
 )
 from mnist_accel.training.progress import Progress
 from mnist_accel.training.trainer import Trainer
+from mnist_accel.util.text import one_line
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -115,14 +116,34 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
             total_steps=training["total_steps"],
         )
         trainer.progress = Progress(**training["progress"])
+        _check_batch_size(trainer)
         with model.backend.computation(frozenset()):
             for name, array in trainer.optimizer_state.items():
-                array[...] = model.backend.asarray(tensors[_STATE_PREFIX + name], dtype=model.dtype)
-    except (KeyError, TypeError, ValueError) as error:
+                saved = tensors[_STATE_PREFIX + name]
+                if saved.shape != array.shape:
+                    raise ValueError(f"{name} has shape {saved.shape}, expected {array.shape}")
+                array[...] = model.backend.asarray(saved, dtype=model.dtype)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(
-            f"{file} is not a checkpoint that this version can read ({error!r})"
+            f"{file} is not a checkpoint that this version can read "
+            f"({type(error).__name__}: {one_line(error)[:200]})"
         ) from error
     return trainer
+
+
+def _check_batch_size(trainer: Trainer) -> None:
+    """Compare the batch size with the images of the epoch in progress.
+
+    Raises:
+        ValueError: the steps of this epoch had other batches.
+    """
+    steps, images = trainer.progress.epoch_step, trainer.progress.epoch_images
+    if type(steps) is not int or type(images) is not int:
+        raise ValueError("the numbers of steps and images must be integers")
+    if trainer.sampling == "replacement" and images != steps * trainer.batch_size:
+        raise ValueError(
+            f"batch_size is {trainer.batch_size}, but {steps} steps used {images} images"
+        )
 
 
 def _file(path: PathLike) -> Path:
@@ -137,8 +158,9 @@ def _build_network(
     if isinstance(backend, str):
         backend = get_backend(backend)
     try:
-        model = network_from_dict(header["network"], backend=backend)
         weights = {k: v for k, v in tensors.items() if not k.startswith(_STATE_PREFIX)}
+        shapes = {name: array.shape for name, array in weights.items()}
+        model = network_from_dict(header["network"], shapes, backend=backend)
         model.load_state_dict(weights)
     except (KeyError, ValueError) as error:
         raise CheckpointError(

@@ -64,7 +64,7 @@ def read_tensors(file: Path) -> tuple[Tensors, dict[str, Any]]:
         raise CheckpointError(f"{file} is damaged: its content does not match its digest")
     try:
         header = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not JSON, or nested too deeply
         raise CheckpointError(f"{file} is damaged: its header is not JSON ({error})") from error
     return tensors, header
 

@@ -34,12 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate the network on the test set and print the results."""
     from mnist_accel.console.phases import preparation_notes
-    from mnist_accel.runs.model_files import find_model, open_dataset, open_model
+    from mnist_accel.runs.model_files import check_fits, find_model, open_dataset, open_model
 
     backend = backend_from(args)
     path = find_model(args.path)
     model = open_model(path, backend=backend, legacy_model=args.model)
     dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
+    check_fits(model, path, dataset.class_names)
     with preparation_notes(partial(print, file=sys.stderr)):
         model.prepare()
     limit = args.limit_test or None

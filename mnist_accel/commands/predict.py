@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from mnist_accel.data.datasets import DIGIT_NAMES
     from mnist_accel.data.digit_image import read_digit_image
     from mnist_accel.plots import plot_prediction
-    from mnist_accel.runs.model_files import find_model, open_dataset, open_model
+    from mnist_accel.runs.model_files import check_fits, find_model, open_dataset, open_model
 
     _check_out(args.out)
     path = find_model(args.path)
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
         image, true_label = dataset.x_test[args.index], int(dataset.t_test[args.index])
         class_names = dataset.class_names
+    check_fits(model, path, class_names)
     with preparation_notes(partial(print, file=sys.stderr)):
         model.prepare()
     probabilities = model.predict_proba(image[None])[0]

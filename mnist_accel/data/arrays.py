@@ -73,6 +73,11 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
     return np.ascontiguousarray(rows, dtype=None if images.dtype.char == "B" else dtype)
 
 
+def accepts_images(image_shape: tuple[int, ...], *, input_shape: tuple[int, ...]) -> bool:
+    """Return whether a network with this input shape takes images of this shape."""
+    return image_shape in _image_shapes(input_shape)
+
+
 def require_range(rows: NDArray[Any]) -> None:
     """Check that floating-point pixels are in 0…1.
 

@@ -1,23 +1,34 @@
 """Networks, optimizers and schedules as JSON-compatible data, as files contain them."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 from backends import ACTIVATIONS, OPTIMIZERS, Backend, UpdateRule, look_up
-from mnist_accel.nn.layers import LAYERS, Activation, Layer
+from mnist_accel.nn.graph import Graph, build_graph
+from mnist_accel.nn.layers import LAYERS, Activation, Layer, Shape
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.schedules import SCHEDULES, Schedule
 
 _INITIALIZERS = ("weight_init", "bias_init")  # not saved: a file has the weights themselves
 
+# A few bytes in a file can describe a network of any size. These limits bound what it allocates.
+_MAX_LAYERS = 1000
+_MAX_NDIM = 3
+_MAX_NAME_CHARS = 100
+_MAX_VALUES = 2**22  # of one image, in the input or the output of a layer
+
 
 def network_to_dict(network: Network) -> dict[str, Any]:
     """Return the structure of a network, without weights and backend, as JSON-compatible data.
 
     Raises:
-        ValueError: `network_from_dict` could not build a layer or the loss.
+        ValueError: `network_from_dict` could not build a layer or the loss, or would reject the
+            network for its size.
     """
+    _check_sizes(network.graph, network.name)
     for layer in network.layers:
         expected = Activation if layer.kind in ACTIVATIONS else LAYERS.get(layer.kind)
         if type(layer) is not expected:
@@ -34,24 +45,45 @@ def network_to_dict(network: Network) -> dict[str, Any]:
     }
 
 
-def network_from_dict(description: dict[str, Any], *, backend: Backend) -> Network:
+def network_from_dict(
+    description: object, weights: Mapping[str, Shape], *, backend: Backend
+) -> Network:
     """Return the network that `network_to_dict` described, with new initial weights.
 
+    Args:
+        description: the result of `network_to_dict`.
+        weights: the shapes of the weights that the file holds. They are compared with the
+            description before anything is allocated.
+        backend: the backend of the network.
+
     Raises:
-        ValueError: `description` does not describe a network.
+        ValueError: `description` does not describe a network, or one with other weights.
     """
+    if not isinstance(description, dict):
+        raise ValueError(f"this does not describe a network: found {type(description).__name__}")
     try:
+        if len(description["layers"]) > _MAX_LAYERS:
+            raise ValueError(
+                f"it describes {len(description['layers'])} layers, expected at most {_MAX_LAYERS}"
+            )
+        layers = [_layer_from_dict(layer) for layer in description["layers"]]
+        input_shape = tuple(description["input_shape"][: _MAX_NDIM + 1])
+        graph = build_graph(layers, input_shape)
+        _check_sizes(graph, description["name"])
+        _compare_shapes(graph.parameter_shapes, weights)
         return Network(
-            [_layer_from_dict(layer) for layer in description["layers"]],
+            layers,
             Loss(description["loss"]),
-            input_shape=tuple(int(side) for side in description["input_shape"]),
+            input_shape=input_shape,
             backend=backend,
             dtype=description["dtype"],
             pixel_shift=float(description["pixel_shift"]),
-            name=str(description["name"]),
+            name=description["name"],
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"this does not describe a network ({error!r})") from error
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"this does not describe a network ({type(error).__name__}: {str(error)[:100]})"
+        ) from error
 
 
 def optimizer_to_dict(optimizer: UpdateRule) -> dict[str, Any]:
@@ -98,6 +130,41 @@ def schedule_from_dict(description: dict[str, Any]) -> Schedule:
     """
     kind = look_up("schedule", description["schedule"], SCHEDULES)
     return kind(**description["schedule_settings"])
+
+
+def _check_sizes(graph: Graph, name: object) -> None:
+    """Check that a network needs a bounded amount of memory for one image.
+
+    Raises:
+        ValueError: an input or an output is too large, or the name is no short string.
+    """
+    if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS:
+        raise ValueError(f"the name of a network must have at most {_MAX_NAME_CHARS} characters")
+    for number, node in enumerate(graph.nodes, start=1):
+        *channels, height, width = (1, 1, *node.input_shape)
+        padding = 2 * getattr(node.layer, "padding", 0)
+        padded = math.prod(channels) * (height + padding) * (width + padding)
+        if len(node.input_shape) > _MAX_NDIM or max(padded, math.prod(node.output_shape)) > (
+            _MAX_VALUES
+        ):
+            raise ValueError(
+                f"layer {number} ({node.layer.kind}) takes or returns more than {_MAX_VALUES:,} "
+                "values for one image"
+            )
+
+
+def _compare_shapes(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    """Check that a file holds the weights that it describes.
+
+    Raises:
+        ValueError: a weight is missing or unknown, or has another shape.
+    """
+    for name in [*expected, *(found.keys() - expected.keys())]:
+        if found.get(name) != expected.get(name):
+            describes, holds = expected.get(name, "none"), found.get(name, "none")
+            raise ValueError(
+                f"the file describes {name[:40]} with shape {describes} but holds {holds}"
+            )
 
 
 def _layer_to_dict(layer: Layer) -> dict[str, Any]:

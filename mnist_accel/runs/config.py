@@ -77,6 +77,19 @@ def backend_used(folder: RunFolder) -> dict[str, Any]:
     raise DataError(f"{folder.config} does not state which backend was used")
 
 
+def check_same_batches(folder: RunFolder, trainer: Trainer, batch_size: int) -> None:
+    """Check that a checkpoint has the batch size of its run, before a batch is allocated.
+
+    Raises:
+        DataError: it has another one.
+    """
+    if trainer.batch_size != batch_size:
+        raise DataError(
+            f"{folder.checkpoint} has a batch size of {trainer.batch_size}, but {folder.config} "
+            f"one of {batch_size}; restore the files of the run from a backup"
+        )
+
+
 def check_same_data(folder: RunFolder, config: dict[str, Any], data: RunData) -> None:
     """Check that the number of training images has not changed since the run began.
 

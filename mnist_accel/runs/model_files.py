@@ -1,5 +1,6 @@
 """Loading a network from a run folder, a model file, a checkpoint or legacy weights."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from backends import Backend
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, load_model
 from mnist_accel.checkpoints.legacy_weights import read_legacy_weights
 from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.data.arrays import accepts_images
 from mnist_accel.errors import DataError, usage_errors
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import create_model
@@ -93,6 +95,30 @@ def open_dataset(path: Path, *, dataset: str | None, data_dir: str | None) -> Da
         data_dir = data_dir or settings.get("data_dir")
     with usage_errors():
         return load_dataset(dataset, data_dir=data_dir)
+
+
+def check_fits(model: Network, path: Path, class_names: Sequence[str]) -> None:
+    """Check that a network takes images of 28×28 pixels and has one output for each class.
+
+    Args:
+        model: the network.
+        path: its file, for the message.
+        class_names: the classes of the data set.
+
+    Raises:
+        DataError: the network suits other images.
+    """
+    shape = "×".join(map(str, model.input_shape))
+    if not accepts_images((28, 28), input_shape=model.input_shape):
+        raise DataError(
+            f"the network in {path} takes inputs of shape {shape}, but the images have 28×28 "
+            "pixels; call its predict() from Python with images of its own shape"
+        )
+    if model.classes != len(class_names):
+        raise DataError(
+            f"the network in {path} has {model.classes} classes, but the data have "
+            f"{len(class_names)} ({', '.join(class_names)}); call its predict() from Python"
+        )
 
 
 def _settings_of_run(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mnist_accel.errors import DivergedError
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.runs.artifacts import write_artifacts
 from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, ShowProgress, StopRules
-from mnist_accel.runs.config import check_same_data, run_config, with_earlier
+from mnist_accel.runs.config import check_same_batches, check_same_data, run_config, with_earlier
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.setup import RunData, load_run_data, make_trainer, total_steps
 from mnist_accel.runs.signals import INTERRUPTED, stop_on_signals
@@ -96,6 +96,7 @@ def resume_run(
     with phases.time("setup"):
         choice = choose_by_settings(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=choice.selection.backend)
+        check_same_batches(folder, trainer, settings.batch_size or data.train_count)
         folder.remove_unfinished()
         folder.truncate_metrics(step=trainer.step, epochs=trainer.progress.epoch)
     last_step = total_steps(settings, data.train_count)

@@ -12,7 +12,10 @@ from PIL import Image
 
 import mnist_accel as ma
 from mnist_accel.commands import main
+from mnist_accel.nn import Flatten, Linear, SoftmaxCrossEntropy
 from tests.support.command_line import ON_NUMPY, read_json
+
+NUMPY = ma.get_backend("numpy")
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +142,37 @@ def test_legacy_weights_load_through_the_restricted_unpickler(run, fails):
     Path("evil.pkl").write_bytes(pickle.dumps({"W1": Evil()}))
     fails(4, "evaluate", "evil.pkl", says="system")
     assert not Path("pwned").exists()
+
+
+def save_network(file, input_shape, *layers):
+    model = ma.Network([*layers], SoftmaxCrossEntropy(), input_shape=input_shape, backend=NUMPY)
+    ma.save_model(file, model)
+
+
+@pytest.mark.parametrize("classes", [1, 5, 9, 11, 20])
+def test_networks_with_another_number_of_classes_are_rejected(fails, classes):
+    save_network("other.safetensors", (784,), Linear(classes))
+    says = f"the network in other.safetensors has {classes} classes, but the data have 10 (0, 1"
+    fails(4, "evaluate", "other.safetensors", "--dataset", "digits", says=says)
+    fails(4, "predict", "other.safetensors", "--dataset", "digits", "--index", 0, says=says)
+    picture = np.full((28, 28), 255, np.uint8)
+    picture[6:22, 12:16] = 0
+    Image.fromarray(picture).save("one.png")
+    fails(4, "predict", "other.safetensors", "--image", "one.png", says=says)
+
+
+@pytest.mark.parametrize(
+    "input_shape", [(100,), (1, 32, 32), (3, 28, 28), (1, 784, 1), (28, 28, 1)]
+)
+def test_networks_with_another_input_shape_are_rejected(fails, input_shape):
+    save_network("other.safetensors", input_shape, Flatten(), Linear(10))
+    shape = "×".join(map(str, input_shape))
+    says = f"takes inputs of shape {shape}, but the images have 28×28 pixels"
+    fails(4, "evaluate", "other.safetensors", "--dataset", "digits", says=says)
+    fails(4, "predict", "other.safetensors", "--dataset", "digits", "--index", 0, says=says)
+
+
+def test_home_folder_of_an_unknown_user_is_rejected(fails):
+    for command in (["data"], ["train"], ["data", "--dataset", "custom"]):
+        says = "the home folder in ~nosuchuser/mnist cannot be found"
+        fails(4, *command, "--data-dir", "~nosuchuser/mnist", says=says)

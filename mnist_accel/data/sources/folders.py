@@ -18,11 +18,17 @@ def user_folder(dataset: str, data_dir: str | Path | None) -> Path | None:
 
     If the user gives a folder, callers must read only that folder: a missing or corrupt file in it
     is an error, not a reason to try another source.
+
+    Raises:
+        DataError: the path begins with the home folder of an unknown user.
     """
     given = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT_VARIABLE)
     if not given:
         return None
-    folder = Path(given).expanduser()
+    try:
+        folder = Path(given).expanduser()
+    except RuntimeError as error:  # no such user
+        raise DataError(f"the home folder in {given} cannot be found; give another path") from error
     return folder / dataset if (folder / dataset).is_dir() else folder
 
 

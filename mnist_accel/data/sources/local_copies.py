@@ -3,7 +3,6 @@
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mnist_accel.data.idx import IMAGES_MAGIC, LABELS_MAGIC
 from mnist_accel.data.sources.digests import FILE_NAMES, PublishedSet, VerifiedFiles, verify
 from mnist_accel.data.sources.folders import read_folder
 from mnist_accel.errors import DataError
+from mnist_accel.util.text import one_line
 
 # The Linux package dataset-fashion-mnist installs its files here.
 _SYSTEM_FOLDERS = {"fashion-mnist": (Path("/usr/share/datasets/fashion-mnist"),)}
@@ -46,7 +46,7 @@ class LocalCopies:
         for folder in self._folders(published.name):
             try:
                 return read_folder(folder, published), f"copy in {folder}"
-            except DataError as error:
+            except (DataError, OSError) as error:
                 failures.append(str(error))
         archive = self._keras_home() / "datasets" / "mnist.npz"
         if published.name == "mnist" and archive.is_file():
@@ -88,8 +88,10 @@ def _read_keras_archive(path: Path, published: PublishedSet) -> VerifiedFiles:
                     # The .npy header of such an array has at most 1024 bytes.
                     data = member.read(data_size + 1024)
                 files[name] = header + data[-data_size:]
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise DataError(f"{path} is not Keras' archive of {published.name} ({error})") from error
+    except Exception as error:  # a corrupt archive makes zipfile raise errors of many kinds
+        raise DataError(
+            f"{path} is not Keras' archive of {published.name} ({one_line(error)})"
+        ) from error
     return verify(published, files, origin=str(path))
 
 

@@ -1,10 +1,12 @@
 """Copies of the data sets that other libraries left are found and verified."""
 
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mnist_accel.data.sources.digests import MNIST
 from mnist_accel.data.sources.local_copies import LocalCopies
 from mnist_accel.errors import DataError
 from tests.support.published_files import FILES, TINY, TRAIN_IMAGES, corrupt, fill, make_set
@@ -60,3 +62,38 @@ def test_copy_with_other_contents_is_skipped():
 def test_no_copies_is_a_data_error():
     with pytest.raises(DataError, match="none found"):
         LocalCopies(system={}).read(TINY)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK",
+        b"PK\x03\x04" + bytes(100),
+        b"PK\x05\x06" + bytes(18),
+        b"no archive",
+        b"\xff" * 1000,
+    ],
+)
+def test_corrupt_archive_of_keras_is_one_reason_among_others(content):
+    archive = Path.home() / ".keras" / "datasets" / "mnist.npz"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match="is not Keras' archive of mnist"):
+        LocalCopies(system={}).read(MNIST)
+
+
+def test_archive_of_keras_with_any_changed_byte_is_a_data_error():
+    archive = Path.home() / ".keras" / "datasets" / "mnist.npz"
+    archive.parent.mkdir(parents=True)
+    arrays = {name: np.zeros(20, np.uint8) for name in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez_compressed(archive, **arrays)
+    original = archive.read_bytes()
+    rng = random.Random(0)
+    for _ in range(300):
+        changed = bytearray(original)
+        for _ in range(rng.randint(1, 8)):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        archive.write_bytes(changed[: rng.choice((len(changed), rng.randrange(len(changed))))])
+        with pytest.raises(DataError):
+            LocalCopies(system={}).read(MNIST)

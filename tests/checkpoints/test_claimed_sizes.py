@@ -1,0 +1,151 @@
+"""The sizes that a file claims are compared with its content before anything is allocated."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+import mnist_accel as ma
+from mnist_accel.checkpoints.tensor_file import read_tensors, write_tensors
+from mnist_accel.commands import main
+from tests.support.command_line import ON_NUMPY
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    file = tmp_path / "model.safetensors"
+    ma.save_model(file, ma.create_model("lenet", backend="numpy"))
+    return file
+
+
+def change_network(file: Path, change) -> None:
+    """Change the description of the network; the digest is correct afterwards."""
+    tensors, header = read_tensors(file)
+    change(header["network"])
+    write_tensors(file, tensors, header)
+
+
+def layer(number: int, **settings):
+    return lambda network: network["layers"][number].update(settings)
+
+
+LAYERS = [
+    pytest.param(change, id=name)
+    for name, change in {
+        "units": layer(7, units=10**15),
+        "units that fit into memory": layer(7, units=200_000),
+        "channels": layer(0, channels=10**9),
+        "kernel": layer(0, kernel_size=10**6, padding=10**6),
+        "padding": layer(0, padding=10**9, stride=10**8),
+        "padding of a text": layer(0, padding="9" * 1000),
+        "stride": layer(0, stride=10**30),
+        "input shape": lambda network: network.update(input_shape=[1, 10**6, 10**6]),
+        "input shape of texts": lambda network: network.update(input_shape=["1", "28", "28"]),
+        "input shape with many sides": lambda network: network.update(input_shape=[1] * 10**5),
+        "many layers": lambda network: network["layers"].extend([{"kind": "relu"}] * 10**5),
+        "layers that are no list": lambda network: network.update(layers=5),
+        "no layers": lambda network: network.update(layers=[]),
+        "a pool as last layer": lambda network: network["layers"].append({"kind": "max_pool2d"}),
+        "a long name": lambda network: network.update(name="x" * 10**6),
+        "a name that is a list": lambda network: network.update(name=[]),
+        "a large shift": lambda network: network.update(pixel_shift=10**400),
+        "a dtype": lambda network: network.update(dtype=["float32"]),
+        "an initializer": layer(0, weight_init="x"),
+    }.items()
+]
+
+
+@pytest.mark.parametrize("change", LAYERS)
+def test_description_that_differs_from_the_weights_is_rejected(model_file, change):
+    change_network(model_file, change)
+    with pytest.raises(ma.CheckpointError) as caught:
+        ma.load_model(model_file, backend="numpy")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_message_names_the_weight_and_both_shapes(model_file):
+    change_network(model_file, layer(7, units=200_000))
+    with pytest.raises(ma.CheckpointError, match=r"W3 with shape \(400, 200000\) but holds \(400"):
+        ma.load_model(model_file, backend="numpy")
+
+
+def test_rejection_needs_little_memory(model_file):
+    change_network(model_file, layer(7, units=5_000_000))
+    program = f"""
+import resource, mnist_accel as ma
+backend = ma.get_backend("numpy")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    ma.load_model({str(model_file)!r}, backend=backend)
+except ma.CheckpointError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert int(done.stdout) < 50_000, done.stderr  # kB
+
+
+def test_header_that_is_nested_too_deeply_is_rejected(tmp_path):
+    file = tmp_path / "deep.safetensors"
+    metadata = {"format": "mnist_accel/1", "network": "[" * 100_000}
+    metadata["digest"] = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+    safetensors.numpy.save_file({}, file, metadata)
+    with pytest.raises(ma.CheckpointError, match="its header is not JSON"):
+        ma.load_model(file, backend="numpy")
+
+
+def change_training(file: Path, change) -> None:
+    """Change the description of the training and the arrays; the digest is correct afterwards."""
+    tensors, header = read_tensors(file)
+    change(header["training"], tensors)
+    write_tensors(file, tensors, header)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    x = np.zeros((40, 784), np.uint8)
+    model = ma.create_model("two-layer", backend="numpy", hidden_sizes=(5,))
+    trainer = ma.Trainer(model, "momentum", batch_size=8, sampling="replacement")
+    trainer.fit(x, np.arange(40) % 10, iterations=3)
+    ma.save_checkpoint(tmp_path / "c.safetensors", trainer)
+    return tmp_path / "c.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda training, _: training.update(batch_size=10**9), "batch_size is 1000000000, but 3"),
+        (lambda training, _: training["progress"].update(epoch_step="x"), "must be integers"),
+        (lambda training, _: training["progress"].update(epoch_step=10**9), "steps used 24 images"),
+        (lambda _, t: t.update({"optimizer.velocity": np.zeros(1, np.float32)}), "has shape (1,)"),
+        (lambda _, t: t.pop("optimizer.velocity"), "optimizer.velocity"),
+    ],
+)
+def test_training_that_differs_from_the_arrays_is_rejected(checkpoint, change, message):
+    assert any(name.startswith("optimizer.velocity") for name in read_tensors(checkpoint)[0])
+    change_training(checkpoint, change)
+    with pytest.raises(ma.CheckpointError) as caught:
+        ma.load_checkpoint(checkpoint, backend="numpy")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement"])
+def test_resumed_run_rejects_another_batch_size(tmp_path, capfd, sampling):
+    folder = tmp_path / "run"
+    flags = [*ON_NUMPY, "--iterations", "3", "--batch-size", "16", "--sampling", sampling]
+    assert main(["train", *flags, "--out", str(folder), "--quiet"]) == 0
+
+    def change(training, _):
+        training["batch_size"] = 10**9
+        training["progress"]["epoch_images"] = training["progress"]["epoch_step"] * 10**9
+
+    change_training(folder / "checkpoint" / "last.safetensors", change)
+    capfd.readouterr()
+    assert main(["train", "--resume", str(folder), "--iterations", "5"]) == 4
+    assert "has a batch size of 1000000000" in capfd.readouterr().err
