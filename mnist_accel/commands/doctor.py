@@ -1,7 +1,8 @@
 """Diagnose this machine: print what works, what fails, and how to fix it.
 
 Checks the installed packages, the GPU from its driver to a test kernel, the other backends, the
-threads and the cache of Numba, the data, the autotune cache, and the run folder. Downloads nothing.
+threads and the cache of Numba, the compiled training against eager NumPy, the data, the autotune
+cache, and the run folder. Downloads nothing.
 A missing GPU is not an error: the exit code is 3 if no backend can run, 4 if the data cannot be
 obtained, and otherwise 0. With --explain, the command instead prints how each backend computes a
 recipe: the stages of its compiled form, or why it is not compiled.

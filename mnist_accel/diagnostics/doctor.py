@@ -14,6 +14,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     computation.gpu,
     computation.backends,
     computation.numba_kernels,
+    computation.compiled_training,
     computation.blas,
     storage.data,
     storage.autotune_cache,

@@ -36,7 +36,7 @@ class ChunkRunner:
             for name in optimizer.state_names
         }
         self.compiled: CompiledEpoch | None = None
-        self.not_compiled = "" if compiled else "not wanted"
+        self.not_compiled = "" if compiled else "compiled=False"
         if compiled:
             try:
                 program = model.training_program(optimizer)

@@ -31,7 +31,12 @@ def test_compare_agrees_and_finds_the_first_difference(run, monkeypatch, fails):
     arguments = ("compare", "--dataset", "digits", "--iterations", 3)
     code, out, _ = run(*arguments, "--model", "cnn")
     assert code == 0
+    assert "compiled steps of numba compared with eager steps of numpy" in out
     assert "no tensor differs by more than rounding" in out
+    code, out, _ = run(*arguments, "--model", "cnn", "--eager")
+    assert code == 0
+    assert "eager steps (compiled=False) of numba" in out
+    assert "gradient of W2" in out
     code, out, _ = run(*arguments, "--backends", "numpy,skewed")
     assert code == 6
     assert "DIFFERS: first at step 1, in the output of layer 2 (relu)" in out

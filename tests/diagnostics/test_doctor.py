@@ -19,6 +19,7 @@ from mnist_accel.diagnostics.checks import computation, installation
 from mnist_accel.diagnostics.findings import Finding, threads_finding
 from mnist_accel.util.files import cache_folder
 from mnist_accel.util.text import count
+from tests.support.planted_errors import plant
 from tests.support.published_files import TINY, TRAIN_IMAGES, corrupt, fill
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,7 @@ def test_missing_gpu_and_data_are_not_errors(doctor, home):
         "Numba kernels": "ok",
         "Numba threads": "ok",
         "Numba cache": "ok",
+        "compiled training numba": "ok",
         "NumPy's BLAS": "ok",
         "data": "WARN",
         "data cache": "ok",
@@ -87,6 +89,13 @@ def test_missing_gpu_and_data_are_not_errors(doctor, home):
     assert found["data"]["remedy"] == "python -m mnist_accel data"
     assert found["backend auto"]["detail"].startswith("numba: ")
     assert sorted(home.rglob("*")) == before  # nothing was downloaded or created
+
+
+def test_wrong_compiled_training_is_a_problem(doctor, monkeypatch):
+    plant(monkeypatch, "half the learning rate")
+    found = doctor()["compiled training numba"]
+    assert found["status"] == "problem"
+    assert found["detail"].startswith("differs from NumPy: two-layer at step 1 in the W1 after")
 
 
 def test_exactly_the_warnings_and_problems_have_a_remedy(doctor, monkeypatch):

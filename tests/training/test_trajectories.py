@@ -152,8 +152,14 @@ def test_every_tensor_of_ten_updates_agrees_with_numpy(
     batch_size = {"two-layer": 512, "lenet": 5, "fast99": 5}.get(name, 17)
     data = replace(mnist, x_test=mnist.x_test[:100], t_test=mnist.t_test[:100])
     _, other = compare_backends(
-        name, [get_backend("numpy"), backend], data, steps=STEPS, batch_size=batch_size
+        name,
+        [get_backend("numpy"), backend],
+        data,
+        steps=STEPS,
+        batch_size=batch_size,
+        compiled=False,
     )
+    assert other.not_compiled
     assert len(other.tolerances) == STEPS
     assert other.errors
     assert other.first_divergence is None

@@ -1,7 +1,9 @@
 """Checks of the GPU, the backends and their threads."""
 
 import os
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 from mnist_accel.diagnostics.findings import (
     BACKEND,
@@ -13,6 +15,12 @@ from mnist_accel.diagnostics.findings import (
 
 # Stages of CuPy that fail without a GPU. If a later stage fails, a GPU is present but unusable.
 _STAGES_WITHOUT_GPU = ("CuPy", "driver", "device")
+
+# A sparse linear layer with SGD, and a convolution with max-pooling.
+_COMPARED_RECIPES = ("two-layer", "cnn")
+_COMPARED_IMAGES = 100
+
+_COMPARE = "python -m mnist_accel compare --backends numpy"
 
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -78,6 +86,55 @@ def numba_kernels() -> Iterator[Finding]:
             remedy="set NUMBA_CACHE_DIR to a writable folder; otherwise each start of the program "
             "compiles the kernels again",
         )
+
+
+def compiled_training() -> Iterator[Finding]:
+    """Compare a few compiled steps of each backend with eager steps of NumPy."""
+    import numpy as np
+
+    from backends import available_backends, get_backend
+    from mnist_accel.console.phases import preparation_notes
+    from mnist_accel.data import load_dataset
+    from mnist_accel.diagnostics.compare import compare_backends
+
+    whole = load_dataset("digits")
+    kept = slice(_COMPARED_IMAGES)
+    images = whole.x_train[kept]
+    digits = replace(
+        whole,
+        # With blank gray pixels most are 0, as in MNIST, so the sparse form is used.
+        x_train=np.where(images < 128, 0, images),
+        t_train=whole.t_train[kept],
+        x_test=whole.x_test[kept],
+        t_test=whole.t_test[kept],
+    )
+    for name in ("cupy", "numba"):
+        if not available_backends()[name].ok:
+            continue
+        differences = []
+        for recipe in _COMPARED_RECIPES:
+            with preparation_notes(_note_on_terminal):
+                _, result = compare_backends(
+                    recipe, [get_backend("numpy"), get_backend(name)], digits, batch_size=16
+                )
+            if result.first_divergence is not None:
+                step, tensor = result.first_divergence
+                differences.append(f"{recipe} at step {step} in the {tensor}")
+        if differences:
+            yield Finding(
+                f"compiled training {name}",
+                "problem",
+                f"differs from NumPy: {', '.join(differences)}",
+                f"train with --backend numpy; report the output of {_COMPARE},{name}",
+            )
+        else:
+            detail = f"10 steps of {' and '.join(_COMPARED_RECIPES)} agree with eager NumPy"
+            yield Finding(f"compiled training {name}", "ok", detail)
+
+
+def _note_on_terminal(text: str) -> None:
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
 
 
 def blas() -> Iterator[Finding]:

@@ -1,0 +1,242 @@
+"""Errors planted into the compiled training of the Numba backend, to test the tests.
+
+An error of `CHANGED_NUMBERS` changes the numbers that compiled code reads, or the call of it, so
+nothing is compiled anew. An error of `CHANGED_SOURCES` changes a line in a copy of the kernels.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.numba import epoch as epoch_module
+from backends.numba.epoch import NumbaEpoch
+from backends.numba.kernels import stages
+from backends.numba.layout import lay_out
+
+ROOT = Path(__file__).parents[2]
+
+Change = Callable[[Any], None]
+
+
+def _first(kind: int, field: str, value: Any) -> Change:
+    """Return a change of one number of the first stage of a kind."""
+
+    def change(plan: Any) -> None:
+        rows = [row for row in plan.stages if row["kind"] == kind]
+        assert rows, "the network has no stage of this kind"
+        rows[0][field] = value
+
+    return change
+
+
+# Recipe in which the error must show, and the change of the plan.
+CHANGED_PLANS: dict[str, tuple[str, Change]] = {
+    "linear without bias": ("two-layer", _first(stages.LINEAR, "bias", stages.NONE)),
+    "sparse linear without bias": ("two-layer", _first(stages.SPARSE_LINEAR, "bias", stages.NONE)),
+    "convolution without bias": ("lenet", _first(stages.CONV2D, "bias", stages.NONE)),
+    "linear without activation": ("three-layer", _first(stages.SPARSE_LINEAR, "activation", 0)),
+    "convolution without activation": ("lenet", _first(stages.CONV2D, "activation", 0)),
+    "pooling with another tie rule": ("cnn", _first(stages.CONV2D, "all_ties", 0)),
+}
+# Recipe in which an error of the call of `run` must show.
+CHANGED_CALLS: dict[str, str] = {
+    "half the learning rate": "two-layer",
+    "half the learning rate at the second step of a chunk": "two-layer",
+    "optimizer state lost between chunks": "three-layer",
+    "number of the step not passed on": "three-layer",
+    "loss of the batch wrong": "two-layer",
+    "number of correct images wrong": "two-layer",
+    "last image of each batch left out": "two-layer",
+}
+
+
+@dataclass(frozen=True)
+class ChangedSource:
+    """A change in a copy of the kernels.
+
+    Attributes:
+        file: file in `backends/numba/kernels`.
+        line: a part of the file that occurs once.
+        wrong: what replaces it.
+        recipe: recipe in which the error must show.
+    """
+
+    file: str
+    line: str
+    wrong: str
+    recipe: str
+
+
+CHANGED_SOURCES: dict[str, ChangedSource] = {
+    "half the SGD step": ChangedSource(
+        "epoch.py", "-rate / shrink if is_linear", "-rate / 2 if is_linear", "two-layer"
+    ),
+    "Adam update": ChangedSource(
+        "updates.py",
+        "square_mean[i] = beta2 * square_mean[i]",
+        "square_mean[i] = beta1 * square_mean[i]",
+        "three-layer",
+    ),
+    "linear forward": ChangedSource(
+        "dense.py", "vectors = inputs // LANES", "vectors = inputs // LANES - 1", "lenet"
+    ),
+    "bias forward": ChangedSource(
+        "dense.py", "y[row, column] += bias", "y[row, column] -= bias", "two-layer"
+    ),
+    "linear gradient of x": ChangedSource(
+        "dense.py",
+        "w = table(packed, weight, outputs,",
+        "w = table(packed, 0, outputs,",
+        "two-layer",
+    ),
+    "linear gradient of W": ChangedSource(
+        "dense.py",
+        "dw = table(gradient, weight, outputs,",
+        "dw = table(gradient, weight, outputs - 1,",
+        "two-layer",
+    ),
+    "gradient of bias": ChangedSource(
+        "dense.py", "dbias[column] += dy", "dbias[column] -= dy", "two-layer"
+    ),
+    "sparse product": ChangedSource(
+        "sparse.py",
+        "count = row.end - row.begin\n    at = 0\n    while at < width:\n"
+        "        left = (width - at) // LANES\n        ys",
+        "count = row.end - row.begin - 1\n    at = 0\n    while at < width:\n"
+        "        left = (width - at) // LANES\n        ys",
+        "two-layer",
+    ),
+    "sparse gradient of W": ChangedSource(
+        "epoch.py", "for n in range(step.batch):", "for n in range(1, step.batch):", "two-layer"
+    ),
+    "gradient of ReLU": ChangedSource(
+        "elementwise.py", "if outputs[i] > zero", "if outputs[i] >= zero", "two-layer"
+    ),
+    "gradient of sigmoid": ChangedSource(
+        "elementwise.py",
+        "gradients[i] *= outputs[i] * (one - outputs[i])",
+        "gradients[i] *= outputs[i]",
+        "backprop",
+    ),
+    "convolution": ChangedSource(
+        "fused_convolution.py", "pointer(x, r * row), offsets", "pointer(x, 0), offsets", "lenet"
+    ),
+    "convolution with pooling": ChangedSource(
+        "fused_convolution.py", "2 * r * row + 2 * c), row", "2 * r * row + c), row", "cnn"
+    ),
+    "max-pooling": ChangedSource(
+        "fused_convolution.py",
+        "width, down, stage.all_ties",
+        "width, width, stage.all_ties",
+        "lenet",
+    ),
+    "gradient of max-pooling": ChangedSource(
+        "fused_convolution.py",
+        "pointer(conv, corner + lane), width, down,\n                        pointer(dy",
+        "pointer(conv, corner + lane), width, width,\n                        pointer(dy",
+        "lenet",
+    ),
+    "gradient of filters": ChangedSource(
+        "fused_convolution.py", "(1, side, x_row) if", "(1, side, x_row + 1) if", "lenet"
+    ),
+    "gradient of filters with pooling": ChangedSource(
+        "fused_convolution.py", "pointer(x, 2 * r * row), row", "pointer(x, r * row), row", "cnn"
+    ),
+    "convolution gradient of x": ChangedSource(
+        "fused_convolution.py",
+        "target = (first_row + i) * row",
+        "target = first_row * row",
+        "lenet",
+    ),
+    "convolution gradient of bias": ChangedSource(
+        "fused_convolution.py", "one = dy.dtype.type(1)", "one = dy.dtype.type(2)", "lenet"
+    ),
+    "value of the loss": ChangedSource(
+        "losses.py", "softmax(z, dz, classes) - z[label]", "softmax(z, dz, classes)", "two-layer"
+    ),
+    "gradient of the loss": ChangedSource(
+        "losses.py",
+        "dz[label] -= scale",
+        "dz[label] -= scale * z.dtype.type(0.99)",
+        "two-layer",
+    ),
+    "softmax": ChangedSource(
+        "losses.py", "largest + math.log(total)", "largest + math.log(total + 1)", "two-layer"
+    ),
+    "compiled prediction": ChangedSource(
+        "inference.py", "buffer.data, 0, length)", "buffer.data, 0, length - 1)", "two-layer"
+    ),
+}
+
+
+def compare_with_changed_source(name: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run `compare` in a copy of the packages in `folder`, with an error of `CHANGED_SOURCES`."""
+    for package in ("backends", "mnist_accel"):
+        shutil.copytree(
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    change = CHANGED_SOURCES[name]
+    file = folder / "backends" / "numba" / "kernels" / change.file
+    source = file.read_text(encoding="utf-8")
+    assert source.count(change.line) == 1, f"{change.file} has {source.count(change.line)} of it"
+    file.write_text(source.replace(change.line, change.wrong), encoding="utf-8")
+    # Only MNIST has so few nonzero pixels that they are loaded in CSR format.
+    dataset = "mnist" if "sparse" in name else "digits"
+    arguments = ["--dataset", dataset, "--model", change.recipe, "--batch-size", "16"]
+    environment = {
+        "PYTHONPATH": str(folder),
+        "NUMBA_CACHE_DIR": str(folder / "cache"),
+        "NUMBA_OPT": "0",  # compiles in a third of the time
+        "NUMBA_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "mnist_accel", "compare", *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    """Plant an error of `CHANGED_PLANS` or `CHANGED_CALLS`."""
+    if error in CHANGED_PLANS:
+        change = CHANGED_PLANS[error][1]
+
+        def changed_layout(program: Any, *, is_sparse: bool) -> Any:
+            layout = lay_out(program, is_sparse=is_sparse)
+            change(layout.plan)
+            return layout
+
+        monkeypatch.setattr(epoch_module, "lay_out", changed_layout)
+        return
+    run = NumbaEpoch.run
+
+    def changed_run(self: Any, data: Any, steps: Any, weights: Any, state: Any) -> Any:
+        rates, bounds = steps.rates.copy(), steps.bounds.copy()
+        if error == "half the learning rate":
+            rates /= 2
+        elif error == "half the learning rate at the second step of a chunk":
+            rates[1:2] /= 2
+        elif error == "optimizer state lost between chunks":
+            state = {name: 0 * array for name, array in state.items()}
+        elif error == "last image of each batch left out":
+            bounds[:, 1] -= 1
+        before = 0 if error == "number of the step not passed on" else steps.before
+        steps = replace(steps, rates=rates, before=before, bounds=bounds)
+        losses_, correct = run(self, data, steps, weights, state)
+        if error == "loss of the batch wrong":
+            losses_ = 1.001 * losses_
+        elif error == "number of correct images wrong":
+            correct = correct + 1
+        return losses_, correct
+
+    monkeypatch.setattr(NumbaEpoch, "run", changed_run)
