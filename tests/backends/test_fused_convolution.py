@@ -31,7 +31,8 @@ HEIGHT, WIDTH, PADDING = 9, 12, 1
 @njit
 def forward(stage: Any, offsets: Any, x: Any, packed: Any, work: Any, y: Any, mask: Any) -> None:
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
-    fused.conv2d(stage, x, packed, part(offsets, stage.tap_offsets, taps), work, y, mask)
+    tap_offsets = part(offsets, stage.tap_offsets, taps)
+    fused.conv2d(stage, x, packed, tap_offsets, work.bias, work.conv, y, mask)
 
 
 @njit

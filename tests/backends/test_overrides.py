@@ -1,4 +1,4 @@
-"""Backends that override an operation: same signature, same results, and the fast path is taken."""
+"""Overridden operations: same signature, same results, and the fast kernel runs."""
 
 import inspect
 import os
@@ -35,7 +35,7 @@ COMPILED = [
 
 
 def overridden(backend_class: type[Backend]) -> list[str]:
-    """Names of the methods of `Backend` that a subclass, or one of its bases, writes anew."""
+    """Return the methods of `Backend` that a subclass, or one of its bases, overrides."""
     return [
         name
         for name, method in inspect.getmembers(Backend, callable)
@@ -68,15 +68,15 @@ def test_overrides_keep_the_signature(backend_class: type[Backend]) -> None:
 
 
 @pytest.mark.parametrize("backend_class", [StrictBackend, TorchBackend])
-def test_a_plug_in_writes_the_abstract_methods_and_no_more(backend_class: type[Backend]) -> None:
+def test_plug_ins_override_only_the_abstract_methods(backend_class: type[Backend]) -> None:
     assert backend_class.__mro__[1] is Backend
     assert set(overridden(backend_class)) == Backend.__abstractmethods__
 
 
-@pytest.mark.parametrize(("backend_class", "most"), [(TorchBackend, 30), (StrictBackend, 55)])
-def test_a_plug_in_is_a_page_at_most(backend_class: type[Backend], most: int) -> None:
+@pytest.mark.parametrize(("backend_class", "max_lines"), [(TorchBackend, 30), (StrictBackend, 55)])
+def test_plug_ins_are_short(backend_class: type[Backend], max_lines: int) -> None:
     source = Path(inspect.getfile(backend_class)).read_text(encoding="utf-8")
-    assert sum(bool(line.strip()) for line in source.splitlines()) <= most
+    assert sum(bool(line.strip()) for line in source.splitlines()) <= max_lines
 
 
 # ---------------------------------------------------------------------------------- results
@@ -110,20 +110,20 @@ def test_sum_of_taps_agrees_with_the_composed_one(dtype: str) -> None:
         assert_close(got, want, dtype=dtype, terms=2 * 18)
 
 
-# ------------------------------------------------------------------- which code does the work
+# ----------------------------------------------------------------------------- which code runs
 
 
-def refuse(*args: Any, **options: Any) -> None:
-    raise AssertionError("this code was not to be called")
+def fail_if_called(*args: Any, **options: Any) -> None:
+    raise AssertionError("this function must not be called")
 
 
 def is_compiled(example: Example) -> bool:
-    """Whether `NumbaBackend` says that it has a kernel for a call."""
+    """Return whether `NumbaBackend` has a kernel for a call."""
     has_kernel = example.operation in COMPILED
     return has_kernel and ("conv2d" not in example.operation or example.settings["stride"] == 1)
 
 
-def test_numba_takes_the_compiled_kernels(
+def test_numba_runs_the_compiled_kernels(
     numba: NumbaBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[str] = []
@@ -136,7 +136,7 @@ def test_numba_takes_the_compiled_kernels(
     monkeypatch.setattr(numba, "_run", record)
     for name in COMPILED:
         owner = next(base for base in NumpyBackend.__mro__ if name in vars(base))
-        monkeypatch.setattr(owner, name, refuse)
+        monkeypatch.setattr(owner, name, fail_if_called)
     found = [example for example in examples("float32", 17) if is_compiled(example)]
     for example in found:
         call(example, numba)
@@ -144,10 +144,10 @@ def test_numba_takes_the_compiled_kernels(
     assert set(used) == set(COMPILED)
 
 
-def test_numba_leaves_other_strides_to_the_composed_operations(
+def test_numba_uses_the_composed_operations_for_other_strides(
     numba: NumbaBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(numba, "_run", refuse)
+    monkeypatch.setattr(numba, "_run", fail_if_called)
     found = [
         example
         for example in examples("float32", 17)
@@ -159,12 +159,12 @@ def test_numba_leaves_other_strides_to_the_composed_operations(
         assert first is not None or not example.settings["need_dx"]
 
 
-# ---------------------------------------------------------------------- chunks, threads, cache
+# ----------------------------------------------------------------------- tiles, threads, cache
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("images", [0, 1, 16, 17, 40, 200])
-def test_threads_share_all_chunks_of_a_batch(
+def test_threads_divide_the_tiles_of_a_batch(
     monkeypatch: pytest.MonkeyPatch, threads: int, images: int
 ) -> None:
     backend = NumbaBackend()
@@ -172,10 +172,10 @@ def test_threads_share_all_chunks_of_a_batch(
     done: list[int] = []
     workers: set[int] = set()
     ranges = min(threads, -(-images // 16))
-    everyone_is_here = threading.Barrier(max(1, ranges), timeout=20)
+    barrier = threading.Barrier(max(1, ranges), timeout=20)
 
     def kernel(batch: Any, first: int, last: int) -> None:
-        everyone_is_here.wait()
+        barrier.wait()
         workers.add(threading.get_ident())
         done.extend(range(first, last))
 
@@ -190,13 +190,13 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch: pytest.MonkeyPatch
 
     def kernel(batch: Any, first: int, last: int) -> None:
         if first:
-            raise MemoryError("no room for the second chunk")
+            raise MemoryError("no memory for the second tile")
 
-    with pytest.raises(MemoryError, match="second chunk"):
+    with pytest.raises(MemoryError, match="second tile"):
         backend._run(kernel, np.zeros((32, 1)))
 
 
-def test_calls_from_many_threads_at_once_are_right(numba: NumbaBackend) -> None:
+def test_concurrent_calls_give_the_same_results(numba: NumbaBackend) -> None:
     rng = np.random.default_rng(10)
     weight = rng.standard_normal((4, 1, 3, 3)).astype("float32")
     batches = [rng.standard_normal((70, 1, 14, 14)).astype("float32") for _ in range(24)]
@@ -215,8 +215,8 @@ def test_calls_from_many_threads_at_once_are_right(numba: NumbaBackend) -> None:
             np.testing.assert_array_equal(array, want)
 
 
-# Runs every example in a fresh process, and prints how often each kernel came from the disk and how
-# often it had to be compiled.
+# Runs every example in a new process, and prints for each kernel how often it was loaded from disk
+# and how often it was compiled.
 COUNT_COMPILATIONS = """
 from numba.core.dispatcher import Dispatcher
 from tests.support.operation_examples import call, examples
@@ -237,7 +237,7 @@ for module in (convolution, pooling):
 
 def test_a_second_process_compiles_nothing(numba: NumbaBackend) -> None:
     for example in examples("float32", 17):
-        call(example, numba)  # whatever is not on the disk yet is compiled here
+        call(example, numba)  # compiles what is not on disk yet
     result = subprocess.run(
         [sys.executable, "-c", COUNT_COMPILATIONS],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
@@ -260,8 +260,8 @@ print(found.ok, found.reason, found.remedy, get_backend("auto").name, sep="|")
 
 
 @pytest.mark.slow
-def test_kernels_that_cannot_be_cached_anywhere_are_said_with_the_remedy(tmp_path: Path) -> None:
-    """Files where Numba would make its folders, so that not even root can write there."""
+def test_numba_without_a_writable_cache_is_unavailable_with_a_remedy(tmp_path: Path) -> None:
+    """Put files in place of the cache folders, so that not even root can write there."""
     package = Path(inspect.getfile(Backend)).parent
     copy = tmp_path / "installed" / "backends"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))

@@ -33,7 +33,7 @@ from backends.numba.kernels.elementwise import add, multiply
 from backends.numba.kernels.forward import forward
 from backends.numba.kernels.losses import loss_and_gradient
 from backends.numba.kernels.simd.emitter import LANES
-from backends.numba.kernels.sparse import SparseRow, add_sparse_outer
+from backends.numba.kernels.sparse import add_sparse_outer
 from backends.numba.kernels.stages import SPARSE_LINEAR, rows_of
 from backends.numba.kernels.updates import SGD, update
 from backends.numba.kernels.views import fill_zero, part
@@ -166,18 +166,20 @@ def run_steps(
         if threads > 1:
             arrivals += threads
             barrier_wait(counter, arrivals)
+        gradients = workspace.parameters
         if is_sparse:
-            _update_sparse(plan, parameters, data, schedule.rows, step, share, workspace)
+            target = packed if step.is_linear else part(gradients, 0, len(packed))
+            _update_sparse(plan, target, data.images, schedule.rows, step, share, workspace.deltas)
         if in_place:
             _shrink(packed, share.dense_begin, len(packed), step.shrink)
             continue
-        _add_threads(workspace, share)
+        _add_threads(gradients, share)
         if step.is_linear:
-            summed = part(workspace.parameters, share.begin, share.end - share.begin)
+            summed = part(gradients, share.begin, share.end - share.begin)
             add(summed, part(packed, share.begin, share.end - share.begin))
             _shrink(packed, share.begin, share.end, step.shrink)
         else:
-            summed = part(workspace.parameters, 0, len(packed))
+            summed = part(gradients, 0, len(packed))
             rate, number = schedule.rates[index], schedule.steps_before + index + 1
             for begin, end in ((share.begin, share.end), (share.sparse_begin, share.sparse_end)):
                 update(rule, rate, number, parameters, summed, begin, end - begin)
@@ -254,32 +256,30 @@ def _add_gradients(
 
 @inlined_kernel
 def _update_sparse(
-    plan: Any, parameters: Any, data: Any, rows: Any, step: Any, share: Any, workspace: Any
+    plan: Any, target: Any, images: Any, rows: Any, step: Any, share: Any, deltas: Any
 ) -> None:
-    """Add the gradient of a thread's column groups of a sparse first stage.
+    """Add the gradient of a thread's column groups of a sparse first stage to `target`.
 
-    In the linear form of a step it is added to the weights, else to the sum of the gradients.
+    The target is the parameters in the linear form of a step, else the sum of the gradients.
     """
-    stage, images, deltas = plan.stages[0], data.images, workspace.deltas
-    packed = parameters.packed
-    gradient = packed if step.is_linear else part(workspace.parameters, 0, len(packed))
+    stage = plan.stages[0]
     if not step.is_linear:
-        fill_zero(part(gradient, share.sparse_begin, share.sparse_end - share.sparse_begin))
-    scale = packed.dtype.type(images.scale)
+        fill_zero(part(target, share.sparse_begin, share.sparse_end - share.sparse_begin))
+    scale = target.dtype.type(images.scale)
     for n in range(step.batch):
         at = rows[step.first + n] * images.groups
         begin, end = images.indptr[at + share.first_group], images.indptr[at + share.end_group]
-        row = SparseRow(images.indices, images.data, begin, end)
+        indices = part(images.indices, begin, end - begin)
+        data = part(images.data, begin, end - begin)
         delta = part(deltas, n * deltas.shape[1], stage.y_size)
-        add_sparse_outer(gradient, stage.weight, row, delta, scale)
+        add_sparse_outer(target, stage.weight, indices, data, delta, scale)
     if step.is_linear:
-        _shrink(packed, share.sparse_begin, share.sparse_end, step.shrink)
+        _shrink(target, share.sparse_begin, share.sparse_end, step.shrink)
 
 
 @inlined_kernel
-def _add_threads(workspace: Any, share: Any) -> None:
+def _add_threads(gradients: Any, share: Any) -> None:
     """Add the gradients of all threads to row 0, in a thread's range of the parameters."""
-    gradients = workspace.parameters
     count = share.end - share.begin
     for thread in range(1, len(gradients)):
         add(

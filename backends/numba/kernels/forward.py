@@ -17,7 +17,7 @@ from backends.numba.kernels.elementwise import activate, clear_unused_lanes
 from backends.numba.kernels.fused_convolution import conv2d
 from backends.numba.kernels.pool_stages import avg_pool2d, max_pool2d
 from backends.numba.kernels.simd.prefetch import prefetch
-from backends.numba.kernels.sparse import SparseRow, add_sparse_product
+from backends.numba.kernels.sparse import add_sparse_product
 from backends.numba.kernels.stages import (
     AVG_POOL2D,
     CONV2D,
@@ -105,8 +105,9 @@ def _sparse_linear(stage: Any, packed: Any, images: Any, tile: Any, y: Any) -> N
         _prefetch_row(images, tile.rows, tile.first + n)
         at = tile.rows[tile.first + n] * images.groups
         begin, end = images.indptr[at], images.indptr[at + images.groups]
-        row = SparseRow(images.indices, images.data, begin, end)
-        add_sparse_product(part(y, n * width, width), packed, stage.weight, width, row)
+        indices = part(images.indices, begin, end - begin)
+        data = part(images.data, begin, end - begin)
+        add_sparse_product(part(y, n * width, width), packed, stage.weight, width, indices, data)
     scale = y.dtype.type(images.scale)
     for i in range(len(flat)):
         flat[i] *= scale
@@ -155,7 +156,8 @@ def convolve(
             row = part(x, n * stage.x_size, stage.x_size)
             _pad(stage, row, padded, number(1), number(0))
         mask = part(work.masks, stage.mask_offset * work.capacity + n * stage.y_size, stage.y_size)
-        conv2d(stage, padded, packed, offsets, work, part(y, n * stage.y_size, stage.y_size), mask)
+        target = part(y, n * stage.y_size, stage.y_size)
+        conv2d(stage, padded, packed, offsets, work.bias, work.conv, target, mask)
 
 
 @kernel

@@ -128,7 +128,9 @@ def _load_bias(stage: Any, tile: int, packed: Any, bias: Any) -> None:
 
 
 @inlined_kernel
-def conv2d(stage: Any, x: Any, packed: Any, offsets: Any, work: Any, y: Any, mask: Any) -> None:
+def conv2d(
+    stage: Any, x: Any, packed: Any, offsets: Any, bias: Any, conv: Any, y: Any, mask: Any
+) -> None:
     """Set the outputs y of one image, pooled if the stage pools, before the activation.
 
     Args:
@@ -136,7 +138,8 @@ def conv2d(stage: Any, x: Any, packed: Any, offsets: Any, work: Any, y: Any, mas
         x: the padded input.
         packed: the parameters.
         offsets: offsets of the taps.
-        work: buffers; `bias` and `conv` are used.
+        bias: buffer for the bias of a channel tile.
+        conv: buffer for the outputs of a channel tile.
         y: (y_size,).
         mask: tie mask, (y_size,); unchanged without pooling.
     """
@@ -144,17 +147,17 @@ def conv2d(stage: Any, x: Any, packed: Any, offsets: Any, work: Any, y: Any, mas
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
     conv_row = stage.conv_width * width
     for tile in range(stage.out_lanes // width):
-        _load_bias(stage, tile, packed, work.bias)
+        _load_bias(stage, tile, packed, bias)
         w = stage.weight + tile * len(offsets) * width
         if pools_in_registers(stage):
-            _conv_pooled_in_registers(stage, x, packed, w, work.bias, y, mask, tile * width)
+            _conv_pooled_in_registers(stage, x, packed, w, bias, y, mask, tile * width)
             continue
         for r in range(stage.conv_height):
             _conv_row(
-                stage, part(work.conv, r * conv_row, conv_row), work.bias,
+                stage, part(conv, r * conv_row, conv_row), bias,
                 pointer(x, r * row), offsets, pointer(packed, w),
             )  # fmt: skip
-        _pool(stage, work.conv, y, mask, tile * width)
+        _pool(stage, conv, y, mask, tile * width)
 
 
 @inlined_kernel

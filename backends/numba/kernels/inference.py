@@ -22,7 +22,7 @@ from backends.numba.kernels.dense import add_bias
 from backends.numba.kernels.elementwise import SIGMOID, activate, clear_unused_lanes
 from backends.numba.kernels.forward import convolve, pool, read_pixels
 from backends.numba.kernels.losses import SOFTMAX_CROSS_ENTROPY, softmax
-from backends.numba.kernels.sparse import SparseRow, add_sparse_product
+from backends.numba.kernels.sparse import add_sparse_product
 from backends.numba.kernels.stages import (
     AVG_POOL2D,
     CONV2D,
@@ -79,6 +79,18 @@ class Buffers(NamedTuple):
     data: Any
 
 
+class Nonzeros(NamedTuple):
+    """A buffer for the nonzero numbers of one input row.
+
+    Attributes:
+        indices: their positions.
+        data: their values.
+    """
+
+    indices: Any
+    data: Any
+
+
 @entry
 def pack(weights: Any, source: Any, target: Any, filters: Any) -> None:
     """Copy parameters of convolutions to their packed order.
@@ -119,14 +131,14 @@ def predict(
     work = _thread_workspace(room, thread)
     empty = part(room.indices, 0, 0)
     images = Images(pixels, empty, empty, part(weights, 0, 0), 0, scale, net.shift)
-    row = SparseRow(thread_slice(room.indices, thread), thread_slice(room.data, thread), 0, 0)
+    nonzeros = Nonzeros(thread_slice(room.indices, thread), thread_slice(room.data, thread))
     last = net.stages[len(net.stages) - 1]
     rows = np.empty(end, np.int64)
     for n in range(begin, end):
         rows[n] = n
     for first in range(begin, end, room.capacity):
         count = min(room.capacity, end - first)
-        _forward(plan, weights, net.filters, images, Tile(rows, first, count), work, row)
+        _forward(plan, weights, net.filters, images, Tile(rows, first, count), work, nonzeros)
         logits = rows_of(work.outputs, last.y_offset, last.y_size, room.capacity, count)
         _write_results(logits, plan, probabilities, results, first)
     return True
@@ -179,9 +191,9 @@ def _write_results(logits: Any, plan: Any, probabilities: bool, results: Any, fi
 
 @inlined_kernel
 def _forward(
-    plan: Any, weights: Any, filters: Any, images: Any, tile: Any, work: Any, buffer: Any
+    plan: Any, weights: Any, filters: Any, images: Any, tile: Any, work: Any, nonzeros: Any
 ) -> None:
-    """Compute the outputs of all stages for a tile; `buffer` is a sparse row to be filled."""
+    """Compute the outputs of all stages for a tile; `nonzeros` is a buffer."""
     for index in range(len(plan.stages)):
         stage = plan.stages[index]
         y = rows_of(work.outputs, stage.y_offset, stage.y_size, work.capacity, tile.images)
@@ -189,7 +201,7 @@ def _forward(
         if index == 0 and stage.kind != CONV2D and stage.kind != LINEAR:
             read_pixels(stage, images, tile, x)
         if stage.kind == LINEAR:
-            _linear(stage, index, weights, images, tile, buffer, x, y)
+            _linear(stage, index, weights, images, tile, nonzeros, x, y)
         elif stage.kind == CONV2D:
             convolve(plan, index, filters, images, tile, work, x, y)
         elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
@@ -202,7 +214,7 @@ def _forward(
 
 @inlined_kernel
 def _linear(
-    stage: Any, index: int, weights: Any, images: Any, tile: Any, buffer: Any, x: Any, y: Any
+    stage: Any, index: int, weights: Any, images: Any, tile: Any, nonzeros: Any, x: Any, y: Any
 ) -> None:
     """Set y to a linear layer of pixels, in the first stage, or else of x, before activation."""
     number = weights.dtype.type
@@ -212,37 +224,37 @@ def _linear(
     for n in range(tile.images):
         if index == 0:
             pixels = images.pixels[tile.rows[tile.first + n]]
-            length = _collect_pixels(pixels, scale, shift, buffer)
+            length = _collect_pixels(pixels, scale, shift, nonzeros)
         else:
-            length = _collect_inputs(stage, part(x, n * stage.x_size, inputs), buffer)
-        row = SparseRow(buffer.indices, buffer.data, 0, length)
+            length = _collect_inputs(stage, part(x, n * stage.x_size, inputs), nonzeros)
+        indices, data = part(nonzeros.indices, 0, length), part(nonzeros.data, 0, length)
         target = part(y, n * stage.y_size, stage.y_size)
-        add_sparse_product(target, weights, stage.weight, stage.out_channels, row)
+        add_sparse_product(target, weights, stage.weight, stage.out_channels, indices, data)
     if stage.bias >= 0:
         add_bias(y, part(weights, stage.bias, stage.out_channels))
 
 
 @kernel
-def _collect_pixels(pixels: Any, scale: Any, shift: Any, row: Any) -> int:
+def _collect_pixels(pixels: Any, scale: Any, shift: Any, nonzeros: Any) -> int:
     """Collect the pixels that are nonzero after scaling and shifting; return their number."""
     length = 0
     for column in range(len(pixels)):
-        value = row.data.dtype.type(pixels[column]) * scale + shift
-        row.indices[length] = column
-        row.data[length] = value
+        value = nonzeros.data.dtype.type(pixels[column]) * scale + shift
+        nonzeros.indices[length] = column
+        nonzeros.data[length] = value
         length += value != 0
     return length
 
 
 @kernel
-def _collect_inputs(stage: Any, x: Any, row: Any) -> int:
+def _collect_inputs(stage: Any, x: Any, nonzeros: Any) -> int:
     """Collect the nonzero inputs of a stage, in the order of the network; return their number."""
     cells = stage.height * stage.width
     length = 0
     for cell in range(cells):
         for channel in range(stage.in_channels):
             value = x[cell * stage.in_lanes + channel]
-            row.indices[length] = channel * cells + cell
-            row.data[length] = value
+            nonzeros.indices[length] = channel * cells + cell
+            nonzeros.data[length] = value
             length += value != 0
     return length

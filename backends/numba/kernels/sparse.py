@@ -11,7 +11,7 @@ write to the same row, and a row receives the images in their order.
 Cost per image: 2·n·outputs floating-point operations forward and backward for n nonzero pixels.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.simd.emitter import LANES
@@ -24,24 +24,10 @@ _scatter_1, _scatter_2, _scatter_4, _scatter_7, _scatter_8 = (
 )
 
 
-class SparseRow(NamedTuple):
-    """A row of a sparse matrix, at positions `begin` to `end` − 1 of two arrays.
-
-    Attributes:
-        indices: columns.
-        data: values.
-        begin: first position.
-        end: end of the positions.
-    """
-
-    indices: Any
-    data: Any
-    begin: int
-    end: int
-
-
 @kernel
-def add_sparse_product(y: Any, weights: Any, weight: int, stride: int, row: Any) -> None:
+def add_sparse_product(
+    y: Any, weights: Any, weight: int, stride: int, indices: Any, data: Any
+) -> None:
     """Add the product of a sparse row with weights to y (outputs,), whole vectors.
 
     Args:
@@ -49,54 +35,64 @@ def add_sparse_product(y: Any, weights: Any, weight: int, stride: int, row: Any)
         weights: parameters; those of the layer begin at `weight`.
         weight: offset.
         stride: distance between rows of the weights.
-        row: a `SparseRow`.
+        indices: columns of the sparse row.
+        data: values of the sparse row.
     """
-    width = len(y)
-    indices, data = pointer(row.indices, row.begin), pointer(row.data, row.begin)
-    count = row.end - row.begin
+    width, count = len(y), len(indices)
+    columns, values = pointer(indices, 0), pointer(data, 0)
     at = 0
     while at < width:
         left = (width - at) // LANES
         ys, table = pointer(y, at), pointer(weights, weight + at)
         if left >= 8:
-            _gather_8(ys, table, stride, indices, data, count)
+            _gather_8(ys, table, stride, columns, values, count)
             at += 8 * LANES
         elif left == 7:
-            _gather_7(ys, table, stride, indices, data, count)
+            _gather_7(ys, table, stride, columns, values, count)
             at += 7 * LANES
         elif left >= 4:
-            _gather_4(ys, table, stride, indices, data, count)
+            _gather_4(ys, table, stride, columns, values, count)
             at += 4 * LANES
         elif left >= 2:
-            _gather_2(ys, table, stride, indices, data, count)
+            _gather_2(ys, table, stride, columns, values, count)
             at += 2 * LANES
         else:
-            _gather_1(ys, table, stride, indices, data, count)
+            _gather_1(ys, table, stride, columns, values, count)
             at += LANES
 
 
 @kernel
-def add_sparse_outer(gradient: Any, weight: int, row: Any, dy: Any, scale: Any) -> None:
-    """Add scale · xᵀ dy, for a sparse row x, to the matrix that begins at `weight`."""
-    width = len(dy)
-    indices, data = pointer(row.indices, row.begin), pointer(row.data, row.begin)
-    count = row.end - row.begin
+def add_sparse_outer(
+    gradient: Any, weight: int, indices: Any, data: Any, dy: Any, scale: Any
+) -> None:
+    """Add scale · xᵀ dy, for a sparse row x, to the matrix that begins at `weight`.
+
+    Args:
+        gradient: gradient of the parameters.
+        weight: offset.
+        indices: columns of the sparse row.
+        data: values of the sparse row.
+        dy: (outputs,), whole vectors.
+        scale: factor.
+    """
+    width, count = len(dy), len(indices)
+    columns, values = pointer(indices, 0), pointer(data, 0)
     at = 0
     while at < width:
         left = (width - at) // LANES
         table, dys = pointer(gradient, weight + at), pointer(dy, at)
         if left >= 8:
-            _scatter_8(table, width, indices, data, count, dys, scale)
+            _scatter_8(table, width, columns, values, count, dys, scale)
             at += 8 * LANES
         elif left == 7:
-            _scatter_7(table, width, indices, data, count, dys, scale)
+            _scatter_7(table, width, columns, values, count, dys, scale)
             at += 7 * LANES
         elif left >= 4:
-            _scatter_4(table, width, indices, data, count, dys, scale)
+            _scatter_4(table, width, columns, values, count, dys, scale)
             at += 4 * LANES
         elif left >= 2:
-            _scatter_2(table, width, indices, data, count, dys, scale)
+            _scatter_2(table, width, columns, values, count, dys, scale)
             at += 2 * LANES
         else:
-            _scatter_1(table, width, indices, data, count, dys, scale)
+            _scatter_1(table, width, columns, values, count, dys, scale)
             at += LANES

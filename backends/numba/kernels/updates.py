@@ -50,7 +50,6 @@ class Parameters(NamedTuple):
     state: Any
 
 
-# Long: one loop per optimizer; they share only the first lines.
 @kernel
 def update(
     rule: Any, lr: float, step: int, parameters: Any, gradient: Any, begin: int, count: int
