@@ -32,6 +32,8 @@ T = TypeVar("T")
 CLOSE_TO_BEST = 0.97
 # Small enough that a measurement never diverges. The time per step does not depend on it.
 PROBE_LR = 1e-6
+# The throughput depends on these, and on the hidden sizes and the batch size.
+RELEVANT_SETTINGS = ("model", "activation", "dtype", "optimizer", "momentum", "weight_decay")
 MAX_SHOWN = 3  # measurements in the description of a choice
 
 
@@ -239,13 +241,8 @@ def _cache_key(
         "devices": {name: info.name for name, info in devices.items()},
         "libraries": {name: info.libraries for name, info in devices.items()},
         "candidates": [[candidate.backend, candidate.threads] for candidate in candidates],
-        "model": settings.model,
+        **{name: getattr(settings, name) for name in RELEVANT_SETTINGS},
         "hidden_sizes": list(settings.hidden_sizes),
-        "activation": settings.activation,
-        "dtype": settings.dtype,
-        "optimizer": settings.optimizer,
-        "momentum": settings.momentum,
-        "weight_decay": settings.weight_decay,
         "batch_size": batch_size,
         # The time of a first layer with sparse (CSR) input depends on the share of nonzero pixels.
         "pixels_not_0": f"{round(10 * np.count_nonzero(images) / images.size)}/10",

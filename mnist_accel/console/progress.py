@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self, TextIO
 
 from rich.progress import BarColumn, Progress, TextColumn
@@ -18,7 +17,7 @@ REFRESH_SECONDS = 0.1  # minimum time between two updates of the progress bar
 # The remaining time is estimated from the speed over this period. It is long enough to average over
 # the evaluations between epochs.
 SPEED_PERIOD_SECONDS = 120.0
-MIN_BAR_WIDTH = 8  # cells
+MIN_BAR_WIDTH = 8  # characters
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,7 @@ class TrainingDisplay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def note(self, text: str) -> None:

@@ -1,9 +1,8 @@
 """Tables and bars of results, for terminals and for pipes."""
 
-import io
 import re
 from collections.abc import Sequence
-from typing import Literal, TextIO
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,9 +14,9 @@ from rich.text import Text
 
 from mnist_accel.console.terminal import encodable, make_console
 
-PIPE_WIDTH = 100  # cells per line of a table that is not printed on a terminal
-COLUMN_GAP = 2  # cells between the columns of such a table
-BAR_WIDTH = 40  # cells of the bar of a probability of 1
+PIPE_WIDTH = 100  # characters per line of a table that is not printed on a terminal
+COLUMN_GAP = 2  # characters between the columns of such a table
+BAR_WIDTH = 40  # characters of the bar of a probability of 1
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d*)?(e[-+]?\d+)? ?%?|inf|nan|[-–]?", re.IGNORECASE)
 
@@ -25,7 +24,7 @@ _NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d*)?(e[-+]?\d+)? ?%?|inf|nan|[-–]?", r
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream: TextIO) -> None:
     """Print a table whose columns of numbers are aligned to the right.
 
-    On a terminal the table fits the width of the terminal. Elsewhere only the last column is
+    On a terminal, the table has the width of the terminal. Elsewhere, only the last column is
     wrapped, between words and at `PIPE_WIDTH`, so that no path or number is cut.
 
     Raises:
@@ -33,37 +32,34 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream
     """
     lines = [[encodable(str(cell), stream) for cell in row] for row in (headers, *rows)]
     columns = list(zip(*lines, strict=True))
-    sides: list[Literal["left", "right"]] = [
-        "right" if all(map(_NUMBER.fullmatch, cells)) else "left" for _, *cells in columns
-    ]
     console = make_console(stream)
-    if console.is_terminal:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for header, side in zip(lines[0], sides, strict=True):
-            table.add_column(Text(header), justify=side, overflow="fold")
-        for line in lines[1:]:
-            table.add_row(*map(Text, line))
-        console.print(table, soft_wrap=False)
-        return
-    table = Table.grid(padding=(0, COLUMN_GAP, 0, 0))
-    for side in sides:
-        table.add_column(justify=side, no_wrap=len(table.columns) < len(columns) - 1)
-    table.add_row(*map(Text, lines[0]))
-    table.add_row(*(Rule(characters="-", style="none") for _ in columns))
+    on_terminal = console.is_terminal
+    table = Table(
+        box=box.SIMPLE_HEAD if on_terminal else None,
+        padding=(0, 1) if on_terminal else (0, COLUMN_GAP, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for header, *cells in columns:
+        table.add_column(
+            Text(header),
+            justify="right" if all(map(_NUMBER.fullmatch, cells)) else "left",
+            overflow="fold",
+            no_wrap=not on_terminal and len(table.columns) < len(columns) - 1,
+        )
+    if not on_terminal:
+        table.add_row(*(Rule(characters="-", style="none") for _ in columns))
+        fixed = sum(max(map(cell_len, column)) + COLUMN_GAP for column in columns[:-1])
+        words = " ".join(columns[-1]).split()
+        console.width = max(PIPE_WIDTH, fixed + max(map(cell_len, words), default=1))
     for line in lines[1:]:
         table.add_row(*map(Text, line))
-    fixed = sum(max(map(cell_len, column)) + COLUMN_GAP for column in columns[:-1])
-    longest_word = max((cell_len(word) for cell in columns[-1] for word in cell.split()), default=1)
-    stream.write(_render(table, width=max(PIPE_WIDTH, fixed + longest_word)))
-
-
-def _render(table: Table, *, width: int) -> str:
-    """Return a table as plain text without trailing spaces."""
-    buffer = io.StringIO()
-    console = make_console(buffer)
-    console.width = width
-    console.print(table, soft_wrap=False)
-    return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
+    if on_terminal:
+        console.print(table, soft_wrap=False)
+    else:
+        with console.capture() as capture:
+            console.print(table, soft_wrap=False)
+        stream.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
 
 
 def print_probabilities(
@@ -106,8 +102,8 @@ def format_confusion_matrix(
         width: maximum length of a line; counts are never cut.
 
     Returns:
-        Several lines without a final line feed. A dot represents 0. If the classes have names,
-        the columns are numbered, and the rows list the number with the name.
+        Several lines without a final line feed. A dot represents 0. If the names are not just the
+        numbers of the classes, each row starts with the number and the name.
     """
     counts = np.asarray(matrix)
     numbers = [str(index) for index in range(len(class_names))]

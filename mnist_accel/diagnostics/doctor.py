@@ -1,4 +1,4 @@
-"""Run all checks of this machine: what `mnist-accel doctor` reports."""
+"""Run all checks of `mnist-accel doctor`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

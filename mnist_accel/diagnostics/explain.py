@@ -17,7 +17,7 @@ class TrainingMode:
         backend: name of the backend.
         how: "compiled" or "eager" with a description, or the reason why the backend cannot run.
         max_threads: largest useful number of CPU threads; None if the backend does not limit it.
-        remarks: remarks on single stages.
+        remarks: remarks on some of the stages.
     """
 
     backend: str
@@ -50,8 +50,8 @@ class Explanation:
         network: layers of the network.
         training: loss, optimizer and batches.
         ways: how each known backend trains the network.
-        stages: stages of the compiled program; empty if it has none.
-        not_lowered: the reason why there are no stages; empty if there are.
+        stages: stages of the compiled program; empty if the recipe has no compiled form.
+        not_lowered: the reason why it has none; empty if it has one.
     """
 
     model: str
@@ -80,10 +80,7 @@ def explain(name: str) -> Explanation:
         model=name,
         network=model.describe(),
         training=_describe_training(recipe, model),
-        ways=tuple(
-            _training_mode(recipe, name, backend_name, availability)
-            for backend_name, availability in available_backends().items()
-        ),
+        ways=tuple(_training_mode(recipe, name, *known) for known in available_backends().items()),
         stages=tuple(_describe_stage(stage) for stage in stages),
         not_lowered=not_lowered,
     )
@@ -106,12 +103,13 @@ def _training_mode(
     trainer = Trainer(create_model(model, backend=backend), recipe.optimizer)
     if trainer.compiled is None:
         return TrainingMode(backend_name, f"eager: {trainer.not_compiled}", backend.max_threads)
-    remarks = tuple(
-        f"stage {number + 1} takes {remark}"
-        for number, remark in trainer.compiled.remarks().items()
+    remarks = trainer.compiled.remarks().items()
+    return TrainingMode(
+        backend_name,
+        "compiled: one call runs many steps",
+        backend.max_threads,
+        tuple(f"stage {number + 1} takes {remark}" for number, remark in remarks),
     )
-    how = "compiled: one call runs many steps"
-    return TrainingMode(backend_name, how, backend.max_threads, remarks)
 
 
 def _describe_stage(stage: Stage) -> StageDescription:

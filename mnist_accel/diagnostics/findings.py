@@ -1,4 +1,4 @@
-"""What a check of the doctor reports."""
+"""The result of a check of the doctor."""
 
 import os
 from dataclasses import dataclass
@@ -35,11 +35,7 @@ class Finding:
 def writable_finding(name: str, folder: Path, *, otherwise: Status, remedy: str) -> Finding:
     """Return whether a folder, or its nearest existing parent, can be written.
 
-    Args:
-        name: name of the finding.
-        folder: the folder. It is not created.
-        otherwise: status if the folder cannot be written.
-        remedy: remedy if the folder cannot be written.
+    `otherwise` and `remedy` are the status and the remedy if it cannot.
     """
     try:
         check_writable(folder)

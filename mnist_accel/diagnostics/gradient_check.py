@@ -4,7 +4,7 @@ For a parameter w, the gradient of the loss L is compared with the central diffe
 (L(w + h) − L(w − h)) / 2h. Both are computed in float64, where they agree to about eight digits
 with h = 1e-4. At a kink (a ReLU at 0, two equal maxima in a pooling patch) the loss has no
 gradient, so the two may differ although the code is correct. Therefore a parameter that fails is
-checked again with smaller h, which cross a kink less often.
+checked again with smaller h: a shorter interval contains a kink less often.
 """
 
 from dataclasses import dataclass
@@ -55,9 +55,8 @@ def check_gradients(
 
     Args:
         model: a float64 network. Its weights are restored after the check.
-        images: host array in any form that `load_mnist` returns. For max-pooling, use images
-            without ties, such as noise: with `ties="all"`, blank background counts a gradient
-            several times.
+        images: host array in any form that `load_mnist` returns. With max-pooling, use images
+            without ties, such as noise: `ties="all"` counts the gradient once per tied maximum.
         labels: integers (N,) or one-hot rows.
         elements: number of random elements to check per parameter array.
         seed: seed of the random choice.

@@ -9,15 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from mnist_accel.plots.style import (
-    BLUE,
-    MUTED,
-    VERMILLION,
-    WIDTH,
-    show_message,
-    styled,
-    to_png,
-)
+from mnist_accel.plots.style import BLUE, MUTED, VERMILLION, WIDTH, show_message, styled, to_png
 
 FloatArray = NDArray[np.float64]
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
@@ -69,6 +68,7 @@ def figure_mistakes(
     columns = min(COLUMNS, max(len(shown), 5))
     rows = max(1, ceil_div(len(shown), columns))
     long_names = max(map(len, class_names), default=0) > 4
+    arrow_gap = "\n" if long_names else " "
     first_row, row_height = (size + LINE * long_names for size in (TOP, ROW))
     width, height = MARGIN + CELL * columns, first_row + row_height * rows + MARGIN
     figure = Figure(figsize=(width, height))
@@ -80,8 +80,18 @@ def figure_mistakes(
         row, column = divmod(place, columns)
         left, top = MARGIN + CELL * column, first_row + row_height * row
         show_digit(sheet, image_array[index], left=left, top=top, side=SIDE)
-        names = class_names[label_array[index]], class_names[predicted[index]]
-        _label(sheet, left, top, names, float(confidence[index]), long_names=long_names)
+        truth, guess = class_names[label_array[index]], class_names[predicted[index]]
+        wrong = truth != guess
+        sheet.text(
+            left,
+            top - 0.06,
+            f"{truth} →{arrow_gap}{guess}" if wrong else truth,
+            size=7.5 if long_names else 9.5,
+            color=VERMILLION if wrong else GREEN,
+            weight="bold",
+        )
+        percent = f"{100 * float(confidence[index]):.1f} %"
+        sheet.text(left, top + SIDE + 0.05, percent, va="top", size=8.5, color=MUTED)
     if len(shown):
         sheet.text(MARGIN, height - 0.13, key, va="center", size=9, color=MUTED)
     else:
@@ -104,30 +114,6 @@ def _select(
     if len(shown) < len(wrong):
         title = f"The {len(shown)} most confident of {title}"
     return shown, title, "True → predicted class, with the probability of the predicted class"
-
-
-def _label(
-    sheet: Axes,
-    left: float,
-    top: float,
-    names: tuple[str, str],
-    confidence: float,
-    *,
-    long_names: bool,
-) -> None:
-    """Write true and predicted class above an image, and the probability below it."""
-    truth, guess = names
-    between = "→\n" if long_names else "→ "
-    sheet.text(
-        left,
-        top - 0.06,
-        truth if truth == guess else f"{truth} {between}{guess}",
-        size=7.5 if long_names else 9.5,
-        color=GREEN if truth == guess else VERMILLION,
-        weight="bold",
-    )
-    percent = f"{100 * confidence:.1f} %"
-    sheet.text(left, top + SIDE + 0.05, percent, va="top", size=8.5, color=MUTED)
 
 
 plot_mistakes = to_png(figure_mistakes)

@@ -28,11 +28,7 @@ _REMEDY = (
 
 
 def find_model(path: str | None) -> Path:
-    """Return the path to load a network from.
-
-    Args:
-        path: the path that the user gave; None for the newest finished run in `runs/`, or the
-            newest of all runs if none is finished.
+    """Return `path`; if it is None, the newest run in `runs/`, a finished one if possible.
 
     Raises:
         DataError: `runs/` contains no run.
@@ -53,7 +49,7 @@ def open_model(path: Path, *, backend: Backend, legacy_model: str | None = None)
         DataError: the file or folder is missing, corrupt or refused.
     """
     if path.suffix in LEGACY_SUFFIXES:
-        return open_legacy_weights(path, backend=backend, model=legacy_model)
+        return _open_legacy_weights(path, backend=backend, model=legacy_model)
     if not path.exists():
         raise DataError(f"{path} does not exist; {_REMEDY}")
     if path.is_dir() and not (path / CHECKPOINT_NAME).exists():
@@ -81,7 +77,7 @@ def open_dataset(path: Path, *, dataset: str | None, data_dir: str | None) -> Da
     Args:
         path: the path given to `open_model`.
         dataset: name of the data set; None for that of the run to which `path` belongs, or MNIST
-            if it belongs to none.
+            if it belongs to no run.
         data_dir: folder of the files of the data set; None for that of the run, or the default
             places if `path` belongs to no run.
 
@@ -122,7 +118,7 @@ def check_fits(model: Network, path: Path, class_names: Sequence[str]) -> None:
 
 
 def _settings_of_run(path: Path) -> dict[str, Any]:
-    """Return the settings of the run to which `path` belongs; empty if it belongs to none."""
+    """Return the settings of the run to which `path` belongs; empty if it belongs to no run."""
     if path.suffix in LEGACY_SUFFIXES:
         return {}
     try:
@@ -132,17 +128,8 @@ def _settings_of_run(path: Path) -> dict[str, Any]:
     return read_config(str(run.config))
 
 
-def open_legacy_weights(file: Path, *, backend: Backend, model: str | None) -> Network:
-    """Return a network with the weights that a source program has pickled.
-
-    Args:
-        file: a `.pkl` or `.npy` file.
-        backend: the backend of the network.
-        model: name of the recipe; None to derive it from the file type and the number of layers.
-
-    Raises:
-        DataError: the file is corrupt or refused, or its weights do not suit the recipe.
-    """
+def _open_legacy_weights(file: Path, *, backend: Backend, model: str | None) -> Network:
+    """Return a network of the recipe `model` with weights that a source program has pickled."""
     weights = read_legacy_weights(file)
     layers = len(weights) // 2
     if model is None:

@@ -11,13 +11,9 @@ _SUFFIX = ".unfinished"
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file at `path` by `content` in one step.
 
-    Other processes see either the old file or the new one, never a part. The bytes go to a
-    temporary file in the same folder, which is renamed after they are on the disk. If the process
-    is killed or the disk is full, the old file stays as it was.
-
-    Args:
-        path: the file. Its folder is created if necessary.
-        content: the new content.
+    The bytes go to a temporary file in the same folder, which is renamed after they are on the
+    disk. Therefore other processes see either the old file or the new one, and the old one stays if
+    the process is killed. The folder is created if necessary.
 
     Raises:
         OSError: the file cannot be written. The old file, if any, is unchanged.
@@ -35,7 +31,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # or else a power failure could undo the rename
+    finally:
+        os.close(descriptor)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -61,19 +61,10 @@ def check_writable(folder: Path) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the path of subfolder `name` in the user's cache folder for this program.
+    """Return the folder `name` in the user's cache folder of this program; it may not exist yet.
 
-    The location follows the conventions of the operating system. The folder may not exist yet.
+    The location follows the conventions of the operating system.
     """
     import platformdirs
 
     return platformdirs.user_cache_path("mnist_accel", appauthor=False) / name
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable across a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

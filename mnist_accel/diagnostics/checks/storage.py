@@ -18,33 +18,31 @@ def data() -> Iterator[Finding]:
     from mnist_accel.errors import DataError
 
     folder = user_folder(MNIST.name, None)
-    if folder is not None:
-        source = f"{ENVIRONMENT_VARIABLE} is {folder}"
-        try:
-            read_folder(folder, MNIST)
-        except (DataError, OSError) as error:
-            remedy = f"put the four files of MNIST there, or unset {ENVIRONMENT_VARIABLE}"
-            yield Finding(DATA, "problem", f"{source}: {one_line(error)}", remedy)
-        else:
-            yield Finding(DATA, "ok", f"{source}: it contains MNIST, intact")
-        return
     cache = DataCache().folder(MNIST.name)
-    if cache.is_dir():
-        try:
+    try:
+        if folder is not None:
+            read_folder(folder, MNIST)
+            found = f"{ENVIRONMENT_VARIABLE} is {folder}: it contains MNIST, intact"
+        elif cache.is_dir():
             read_folder(cache, MNIST)
-        except (DataError, OSError) as error:
+            found = f"MNIST is in {cache}, intact"
+        else:
+            found = f"MNIST is available, intact: {LocalCopies().read(MNIST)[1]}"
+    except (DataError, OSError) as error:
+        if folder is not None:
+            detail = f"{ENVIRONMENT_VARIABLE} is {folder}: {one_line(error)}"
+            remedy = f"put the four files of MNIST there, or unset {ENVIRONMENT_VARIABLE}"
+            yield Finding(DATA, "problem", detail, remedy)
+        elif cache.is_dir():
             detail = f"the cached MNIST is unusable and will be fetched again: {one_line(error)}"
             yield Finding(DATA, "WARN", detail, _FETCH)
         else:
-            yield Finding(DATA, "ok", f"MNIST is in {cache}, intact")
-    else:
-        try:
-            _, source = LocalCopies().read(MNIST)
-        except (DataError, OSError):
             detail = "MNIST is not on this machine; the first use downloads it"
             yield Finding(DATA, "WARN", detail, _FETCH)
-        else:
-            yield Finding(DATA, "ok", f"MNIST is available, intact: {source}")
+    else:
+        yield Finding(DATA, "ok", found)
+    if folder is not None:
+        return
     yield writable_finding(
         "data cache",
         cache,
