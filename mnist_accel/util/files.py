@@ -1,7 +1,6 @@
 """Atomic writes, a check for write access, and the user's cache folder."""
 
 import os
-import tempfile
 import threading
 from pathlib import Path
 
@@ -54,6 +53,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
+    import tempfile  # imports compression modules, which `import mnist_accel` does not need
+
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     # Permission bits are not enough: a file system may be mounted read-only, and root ignores them.
     with tempfile.TemporaryFile(dir=existing) as file:
