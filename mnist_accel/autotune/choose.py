@@ -83,15 +83,8 @@ def choose_fastest(
 ) -> Choice:
     """Return the fastest of the backends and thread counts that the settings allow.
 
-    The measurements come from the cache if possible.
-
-    Args:
-        settings: settings of the training.
-        images: training images.
-        labels: training labels.
-        make_trainer: returns the trainer of a new network on a backend.
-        phases: records the time of the phases "setup", "prepare" and "trial".
-        note: prints a line for the user.
+    They are measured on the training images and labels, unless the cache has measurements. `phases`
+    records the time of the phases "setup", "prepare" and "trial"; `note` prints a line.
 
     Raises:
         UsageError: the backend is unknown, does not accept the threads or the device, or the

@@ -39,6 +39,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream
         padding=(0, 1) if on_terminal else (0, COLUMN_GAP, 0, 0),
         pad_edge=False,
         show_edge=False,
+        show_header=on_terminal,
     )
     for header, *cells in columns:
         table.add_column(
@@ -48,6 +49,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream
             no_wrap=not on_terminal and len(table.columns) < len(columns) - 1,
         )
     if not on_terminal:
+        table.add_row(*map(Text, lines[0]))
         table.add_row(*(Rule(characters="-", style="none") for _ in columns))
         fixed = sum(max(map(cell_len, column)) + COLUMN_GAP for column in columns[:-1])
         words = " ".join(columns[-1]).split()

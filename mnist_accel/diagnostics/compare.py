@@ -27,7 +27,7 @@ _PREDICTED = 1000  # test images whose logits are compared
 
 @dataclass
 class BackendComparison:
-    """How the training on a backend differs from that on the reference backend.
+    """Differences of the training on a backend from that on the reference backend.
 
     Attributes:
         backend: name of the backend.
@@ -48,7 +48,7 @@ class BackendComparison:
 
     @property
     def first_divergence(self) -> tuple[int, str] | None:
-        """Step, counted from 1, and name of the first tensor that differs by more than rounding."""
+        """Step, from 1, and name of the first tensor that differs by more than rounding."""
         for step, tolerance in enumerate(self.tolerances):
             for name, errors in self.errors.items():
                 error = errors[step]

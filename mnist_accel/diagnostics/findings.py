@@ -48,11 +48,7 @@ def writable_finding(name: str, folder: Path, *, otherwise: Status, remedy: str)
 def threads_finding(name: str, threads: int, detail: str, variables: tuple[str, ...]) -> Finding:
     """Compare the size of a thread pool with the number of CPU cores that it may use.
 
-    Args:
-        name: name of the finding.
-        threads: size of the pool.
-        detail: description of the library that owns the pool.
-        variables: environment variables that can set the size.
+    `detail` describes the pool; `variables` are the environment variables that set its size.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     detail = f"{detail}: {threads} threads on {cores} cores"
