@@ -30,7 +30,7 @@ from mnist_accel.checkpoints.checkpoint import (
     save_checkpoint,
     save_model,
 )
-from mnist_accel.data import load_mnist
+from mnist_accel.data import load_dataset, load_mnist
 from mnist_accel.diagnostics.gradient_check import check_gradients
 from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistAccelError
 from mnist_accel.nn import Network
@@ -60,6 +60,7 @@ __all__ = [
     "evaluate",
     "get_backend",
     "load_checkpoint",
+    "load_dataset",
     "load_mnist",
     "load_model",
     "register",

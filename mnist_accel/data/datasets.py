@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.data.idx import parse_idx, read_idx
+from mnist_accel.data.idx import parse_idx
 from mnist_accel.data.sources.digests import FILE_NAMES, PUBLISHED_SETS
-from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, find_idx_file, user_folder
+from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_own_files, user_path
 from mnist_accel.errors import DataError
 
 DATASETS = ("mnist", "fashion-mnist", "digits", "custom")
@@ -52,16 +52,16 @@ class Dataset:
     source: str
 
 
-def load_dataset(name: str = "mnist", *, data_dir: str | Path | None = None) -> Dataset:
+def load_dataset(name: str = "mnist", data_dir: str | Path | None = None) -> Dataset:
     """Return a data set. The first call for a published set downloads and caches it.
 
     Args:
         name: "mnist", "fashion-mnist", "digits" (scikit-learn's 1797 digits, which are included
             and need no network), or "custom" (the user's own four IDX files).
-        data_dir: folder with the four IDX files, plain or `.gz`, or with a subfolder that has the
-            name of the data set and contains them. The default is the environment variable
-            `MNIST_ACCEL_DATA`. If a folder is given either way, no other source is tried: a
-            missing or corrupt file in it is an error.
+        data_dir: folder with the four IDX files, plain or `.gz`, or with a subfolder that contains
+            them; one of these files; or Keras' `mnist.npz`. The default is the environment variable
+            `MNIST_ACCEL_DATA`. If one is given either way, no other source is tried: a missing or
+            corrupt file in it is an error.
 
     Raises:
         ValueError: `name` is unknown, `data_dir` is given for "digits", or no folder is given for
@@ -140,32 +140,36 @@ def _load_digits(data_dir: str | Path | None) -> Dataset:
 
 
 def _load_custom(data_dir: str | Path | None) -> Dataset:
-    folder = user_folder("custom", data_dir)
-    if folder is None:
+    path = user_path(data_dir)
+    if path is None:
         raise ValueError(
             "the data set custom needs a folder with your four IDX files; give it with data_dir "
             f"(--data-dir) or {ENVIRONMENT_VARIABLE}"
         )
-    train, test = (
-        _read_pair(find_idx_file(folder, images), find_idx_file(folder, labels))
-        for images, labels in (FILE_NAMES[:2], FILE_NAMES[2:])
-    )
-    return Dataset("custom", *train, *test, DIGIT_NAMES, f"folder {folder}")
+    files, names, source = read_own_files(path)
+    arrays = {name: parse_idx(data, name=names[name]) for name, data in files.items()}
+    for images, labels in (FILE_NAMES[:2], FILE_NAMES[2:]):
+        _check_pair(arrays[images], arrays[labels], names[images], names[labels])
+    x_train, t_train, x_test, t_test = (arrays[name] for name in FILE_NAMES)
+    return Dataset("custom", x_train, t_train, x_test, t_test, DIGIT_NAMES, source)
 
 
-def _read_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return images (N, 28, 28) and their labels (N,), after checking that they match."""
-    images = read_idx(images_path)
-    labels = read_idx(labels_path)
+def _check_pair(
+    images: NDArray[np.uint8], labels: NDArray[np.uint8], images_name: str, labels_name: str
+) -> None:
+    """Check that images are (N, 28, 28) with N labels.
+
+    Raises:
+        DataError: a shape or a label is wrong.
+    """
     if images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) == 0:
-        raise DataError(f"{images_path} has shape {images.shape}, expected (N, 28, 28) with N > 0")
+        raise DataError(f"{images_name} has shape {images.shape}, expected (N, 28, 28) with N > 0")
     if labels.ndim != 1:
-        raise DataError(f"{labels_path} has shape {labels.shape}, expected (N,)")
+        raise DataError(f"{labels_name} has shape {labels.shape}, expected (N,)")
     if len(images) != len(labels):
         raise DataError(
-            f"{labels_path} has {len(labels)} labels for the {len(images)} images of {images_path},"
+            f"{labels_name} has {len(labels)} labels for the {len(images)} images of {images_name},"
             " expected one label per image"
         )
     if labels.max() > 9:
-        raise DataError(f"{labels_path} contains label {labels.max()}, expected 0 to 9")
-    return images, labels
+        raise DataError(f"{labels_name} contains label {labels.max()}, expected 0 to 9")

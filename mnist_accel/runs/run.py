@@ -15,7 +15,13 @@ from mnist_accel.runs.artifacts import write_artifacts
 from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, ShowProgress, StopRules
 from mnist_accel.runs.config import check_same_batches, check_same_data, run_config, with_earlier
 from mnist_accel.runs.folder import RunFolder
-from mnist_accel.runs.setup import RunData, load_run_data, make_trainer, total_steps
+from mnist_accel.runs.setup import (
+    RunData,
+    load_run_data,
+    make_trainer,
+    total_steps,
+    with_absolute_folder,
+)
 from mnist_accel.runs.signals import INTERRUPTED, stop_on_signals
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.trainer import Trainer
@@ -51,6 +57,7 @@ def start_run(
         DataError: the data cannot be obtained, or the folder cannot be written.
         DivergedError: the loss or a weight became NaN or infinite.
     """
+    settings = with_absolute_folder(settings)
     phases = Phases()
     with phases.time("data"):
         data = load_run_data(settings)
@@ -88,6 +95,7 @@ def resume_run(
         DataError: the data or the checkpoint cannot be read, or the folder cannot be written.
         DivergedError: the loss or a weight became NaN or infinite.
     """
+    settings = with_absolute_folder(settings)
     phases = Phases()
     with phases.time("data"):
         data = load_run_data(settings)

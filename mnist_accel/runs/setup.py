@@ -1,6 +1,7 @@
 """What a run trains: its data, its network with the trainer, and its number of steps."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from backends import Backend
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
+from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE
 from mnist_accel.errors import usage_errors
 from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.recipes.models import create_model
@@ -40,6 +42,20 @@ class RunData:
     def train_count(self) -> int:
         """Number of training images."""
         return len(self.train[1])
+
+
+def with_absolute_folder(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with the absolute path of the user's data.
+
+    A run stores its settings. Later commands, possibly in another working folder or without the
+    environment variable, read the same data.
+    """
+    given = settings.data_dir
+    if given is None and settings.dataset == "custom":
+        given = os.environ.get(ENVIRONMENT_VARIABLE)
+    if not given or given.startswith("~"):
+        return settings
+    return replace(settings, data_dir=os.path.abspath(given))  # noqa: PTH100 - also removes ".."
 
 
 def load_run_data(settings: TrainSettings) -> RunData:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import mnist_accel as ma
 from mnist_accel.commands import main
+from mnist_accel.data.idx import format_idx
 from mnist_accel.nn import Flatten, Linear, SoftmaxCrossEntropy
 from tests.support.command_line import ON_NUMPY, read_json
 
@@ -176,3 +177,35 @@ def test_home_folder_of_an_unknown_user_is_rejected(fails):
     for command in (["data"], ["train"], ["data", "--dataset", "custom"]):
         says = "the home folder in ~nosuchuser/mnist cannot be found"
         fails(4, *command, "--data-dir", "~nosuchuser/mnist", says=says)
+
+
+@pytest.mark.parametrize("how", ["flag", "environment", "resumed", "config"])
+def test_relative_folder_of_data_is_found_from_another_folder(run, monkeypatch, how):
+    for name, array in (
+        ("images-idx3", np.zeros((20, 28, 28))),
+        ("labels-idx1", np.arange(20) % 10),
+    ):
+        for part in ("train", "t10k"):
+            path = Path(f"mine/{part}-{name}-ubyte")
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(format_idx(array.astype(np.uint8)))
+    flags = ["--dataset", "custom", "--backend", "numpy", "--iterations", "3", "--out", "run"]
+    given = ["--data-dir", "mine"]
+    if how == "environment":
+        monkeypatch.setenv("MNIST_ACCEL_DATA", "./mine")
+        given = []
+    if how == "config":
+        Path("config.toml").write_text('data-dir = "mine"')
+        given = ["--config", "config.toml"]
+    assert run("train", *flags, *given)[0] == 0
+    if how == "resumed":
+        Path("mine").rename("moved")
+        code, _, err = run("train", "--resume", "run", "--iterations", 5, "--data-dir", "moved")
+        assert code == 0, err
+    monkeypatch.delenv("MNIST_ACCEL_DATA", raising=False)
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    for command in (["evaluate", "../run"], ["predict", "../run", "--index", 0]):
+        code, _, err = run(*command, "--backend", "numpy")
+        assert code == 0, err
+    assert run("train", "--resume", "../run", "--iterations", 7)[0] == 0

@@ -32,7 +32,7 @@ class DataCache:
         if not folder.is_dir():
             raise DataError(f"{folder} does not exist yet")
         try:
-            return read_folder(folder, published), f"cache {folder}"
+            return read_folder(folder, published)[0], f"cache {folder}"
         except DataError as error:
             warnings.warn(
                 f"the cached data set cannot be used and is fetched again: {error}", stacklevel=2

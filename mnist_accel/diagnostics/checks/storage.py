@@ -1,5 +1,6 @@
 """Checks of the data set, the caches and the folder of runs."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,14 +14,14 @@ def data() -> Iterator[Finding]:
     """Check that MNIST is on this machine and intact."""
     from mnist_accel.data.sources.cache import DataCache
     from mnist_accel.data.sources.digests import MNIST
-    from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_folder, user_folder
+    from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_folder, user_path
     from mnist_accel.data.sources.local_copies import LocalCopies
     from mnist_accel.errors import DataError
 
-    folder = user_folder(MNIST.name, None)
+    given = os.environ.get(ENVIRONMENT_VARIABLE)
     cache = DataCache().folder(MNIST.name)
     try:
-        if folder is not None:
+        if folder := user_path(given):
             read_folder(folder, MNIST)
             found = f"{ENVIRONMENT_VARIABLE} is {folder}: it contains MNIST, intact"
         elif cache.is_dir():
@@ -29,8 +30,8 @@ def data() -> Iterator[Finding]:
         else:
             found = f"MNIST is available, intact: {LocalCopies().read(MNIST)[1]}"
     except (DataError, OSError) as error:
-        if folder is not None:
-            detail = f"{ENVIRONMENT_VARIABLE} is {folder}: {one_line(error)}"
+        if given:
+            detail = f"{ENVIRONMENT_VARIABLE} is {given}: {one_line(error)}"
             remedy = f"put the four files of MNIST there, or unset {ENVIRONMENT_VARIABLE}"
             yield Finding(DATA, "problem", detail, remedy)
         elif cache.is_dir():
@@ -41,7 +42,7 @@ def data() -> Iterator[Finding]:
             yield Finding(DATA, "WARN", detail, _FETCH)
     else:
         yield Finding(DATA, "ok", found)
-    if folder is not None:
+    if given:
         return
     yield writable_finding(
         "data cache",
