@@ -27,6 +27,7 @@ from backends.operations.updates import (
     AdamW,
     RMSProp,
     UpdateRule,
+    create_optimizer,
 )
 from backends.order import MAX_EXAMPLES, ROUNDS, Order, OrderKind
 from backends.program import (
@@ -96,6 +97,7 @@ __all__ = [
     "check_non_negative",
     "check_pooling",
     "check_positive",
+    "create_optimizer",
     "get_backend",
     "look_up",
     "output_size",

@@ -20,16 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.availability import Availability
-from backends.operations import (
-    Activations,
-    Batches,
-    Convolution,
-    Linear,
-    Losses,
-    Pooling,
-    Updates,
-)
+from backends.operations.activations import Activations
+from backends.operations.batches import Batches
 from backends.operations.common import Array
+from backends.operations.convolution import Convolution
+from backends.operations.linear import Linear
+from backends.operations.losses import Losses
+from backends.operations.pooling import Pooling
+from backends.operations.updates import Updates
 from backends.program import (
     CompiledEpoch,
     CompiledInference,

@@ -17,6 +17,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar, TypeAlias
 
 from backends.checks import check_fraction, check_non_negative, check_positive
+from backends.names import look_up
 from backends.operations.common import Array, Operations, require_same_dtype
 
 State: TypeAlias = Mapping[str, Array]
@@ -253,6 +254,25 @@ OPTIMIZERS: dict[str, Callable[..., UpdateRule]] = {
     "adam": Adam,
     "adamw": AdamW,
 }
+
+
+def create_optimizer(
+    name: str,
+    *,
+    lr: float | None = None,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+) -> UpdateRule:
+    """Return the optimizer called `name`; None keeps the optimizer's default.
+
+    Raises:
+        ValueError: the name is unknown, the optimizer has no momentum, or a number is out of range.
+    """
+    optimizer = look_up("optimizer", name, OPTIMIZERS)
+    if momentum is not None and not hasattr(optimizer(), "momentum"):
+        raise ValueError(f"optimizer {name!r} takes no momentum, got {momentum}")
+    given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    return optimizer(**{key: value for key, value in given.items() if value is not None})
 
 
 class Updates(Operations):

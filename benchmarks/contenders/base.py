@@ -14,9 +14,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Availability
+from backends import Availability, UpdateRule
 from mnist_accel.nn import Network
-from mnist_accel.nn.optimizers import UpdateRule
 
 HostArray: TypeAlias = NDArray[Any]
 HostArrays: TypeAlias = Mapping[str, HostArray]

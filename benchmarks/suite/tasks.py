@@ -5,11 +5,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import UpdateRule, create_optimizer
 from benchmarks.contenders.base import TrainingTask
 from benchmarks.suite.cases import AccuracyCase, TrainingCase
 from mnist_accel.data import load_mnist
 from mnist_accel.data.batches import split_indices
-from mnist_accel.nn.optimizers import UpdateRule, create_optimizer
 from mnist_accel.recipes.models import RECIPES
 
 HELD_OUT = 0.1  # fraction of the training set on which time-to-accuracy runs are validated

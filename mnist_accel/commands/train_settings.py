@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from typing import Any, NoReturn, get_args
 
+from backends import OPTIMIZERS
 from mnist_accel.commands.argument_types import MAX_SIZE, integer, number, one_of
 from mnist_accel.commands.arguments import (
     OF_THE_RECIPE,
@@ -15,7 +16,6 @@ from mnist_accel.commands.parser import Parser
 from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import UsageError
 from mnist_accel.nn.network import DTYPES
-from mnist_accel.nn.optimizers import OPTIMIZERS
 from mnist_accel.nn.schedules import SCHEDULES
 from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.recipes.settings import TrainSettings, read_config

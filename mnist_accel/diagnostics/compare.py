@@ -8,13 +8,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from backends import Backend
+from backends import Backend, create_optimizer
 from mnist_accel.data import Dataset
 from mnist_accel.data.batches import BatchSampler
 from mnist_accel.diagnostics.compiled_steps import CHUNKS, SAFETY, ChunkedSteps, StepRecord
 from mnist_accel.errors import DivergedError
 from mnist_accel.nn.network import Network, Observer
-from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.recipes.models import create_model, get_recipe
 from mnist_accel.recipes.settings import TrainSettings, resolve
 from mnist_accel.training.evaluation import evaluate

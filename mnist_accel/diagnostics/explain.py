@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass
 
-from backends import Availability, NotCompiledError, Stage, available_backends, get_backend
+from backends import (
+    Availability,
+    NotCompiledError,
+    Stage,
+    available_backends,
+    create_optimizer,
+    get_backend,
+)
 from mnist_accel.nn.network import Network
-from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.recipes.models import Recipe, create_model, get_recipe
 from mnist_accel.training.trainer import Trainer
 

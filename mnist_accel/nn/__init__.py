@@ -1,5 +1,15 @@
 """Networks: layers, losses, optimizers and schedules. Every backend can compute them."""
 
+from backends import (
+    OPTIMIZERS,
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    RMSProp,
+    UpdateRule,
+    create_optimizer,
+)
 from mnist_accel.nn.initializers import Glorot, He, Normal, Zeros
 from mnist_accel.nn.layers import (
     LAYERS,
@@ -17,16 +27,6 @@ from mnist_accel.nn.layers import (
 )
 from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from mnist_accel.nn.network import Network
-from mnist_accel.nn.optimizers import (
-    OPTIMIZERS,
-    SGD,
-    AdaGrad,
-    Adam,
-    AdamW,
-    RMSProp,
-    UpdateRule,
-    create_optimizer,
-)
 from mnist_accel.nn.schedules import (
     SCHEDULES,
     CosineSchedule,

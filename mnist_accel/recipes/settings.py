@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends import create_optimizer
 from mnist_accel.errors import DataError, UsageError, usage_errors
-from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.recipes.models import DEFAULT_MODEL, Recipe, get_recipe
 
 

@@ -6,12 +6,11 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from backends import Backend
+from backends import Backend, create_optimizer
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE
 from mnist_accel.errors import usage_errors
-from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.recipes.models import create_model
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.training.trainer import Trainer

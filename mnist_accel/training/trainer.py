@@ -11,11 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Array, CompiledEpoch, Order, Steps, UpdateRule, as_integer
+from backends import Array, CompiledEpoch, Order, Steps, UpdateRule, as_integer, create_optimizer
 from mnist_accel.data.arrays import as_examples
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.nn.network import Network, Observer
-from mnist_accel.nn.optimizers import create_optimizer
 from mnist_accel.nn.schedules import Schedule, create_schedule
 from mnist_accel.training.chunks import ChunkRunner
 from mnist_accel.training.data import TrainingData

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from backends import Backend, get_backend
+from mnist_accel import nn
 from mnist_accel.data import Dataset
 from mnist_accel.errors import DivergedError
-from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel.nn import layers, losses
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.evaluation import evaluate
@@ -37,8 +38,8 @@ def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> 
     batch_size = sizes.get(name, 70)
     models = tuple(create_model(name, backend=numba, seed=3, dtype=dtype) for _ in range(2))
     count = batch_size * 4 - 1  # the last batch of an epoch is smaller
-    optimizer = optimizers.create_optimizer(recipe.optimizer, lr=recipe.lr)
-    if isinstance(optimizer, optimizers.Adam) and dtype == "float32":
+    optimizer = nn.create_optimizer(recipe.optimizer, lr=recipe.lr)
+    if isinstance(optimizer, nn.Adam) and dtype == "float32":
         # With the default eps of 1e-8, rounding of a gradient near 0 becomes a full step.
         optimizer = replace(optimizer, eps=1e-4)
     assert_compiled_matches_eager(
@@ -54,7 +55,7 @@ def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> 
 def test_other_networks(numba: Backend, mnist: Dataset, name: str) -> None:
     models = make_network(name, numba), make_network(name, numba)
     data = mnist.x_train[:101], mnist.t_train[:101]
-    assert_compiled_matches_eager(models, data, optimizers.SGD(lr=0.02), batch_size=40)
+    assert_compiled_matches_eager(models, data, nn.SGD(lr=0.02), batch_size=40)
 
 
 @pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
@@ -78,7 +79,7 @@ def test_compiled_and_eager_training_reach_the_same_accuracy(
     float32, rounding alone makes compiled and eager training differ by as much.
     """
     recipe = RECIPES["backprop"]
-    optimizer = optimizers.SGD(lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer = nn.SGD(lr=recipe.lr, weight_decay=recipe.weight_decay)
     accuracies: dict[bool, list[float]] = {True: [], False: []}
     for seed, (compiled, got) in itertools.product(range(3), accuracies.items()):
         model = create_model("backprop", backend=numba, seed=seed, dtype=dtype)
@@ -96,7 +97,7 @@ def test_every_loss(numba: Backend, mnist: Dataset, loss: losses.Loss) -> None:
         Network(row, loss, input_shape=(784,), backend=numba, dtype="float64") for _ in range(2)
     )
     data = mnist.x_train[:90], mnist.t_train[:90]
-    assert_compiled_matches_eager(models, data, optimizers.SGD(lr=0.05), batch_size=32)  # type: ignore[arg-type]
+    assert_compiled_matches_eager(models, data, nn.SGD(lr=0.05), batch_size=32)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
@@ -105,9 +106,7 @@ def test_float_images(numba: Backend, mnist: Dataset, dtype: str, *, sparse: boo
     images = mnist.x_train[:80] / np.float64(255)
     images = images if sparse else 1 - images
     models = make_network("wide", numba, dtype), make_network("wide", numba, dtype)
-    assert_compiled_matches_eager(
-        models, (images, mnist.t_train[:80]), optimizers.SGD(), batch_size=64
-    )
+    assert_compiled_matches_eager(models, (images, mnist.t_train[:80]), nn.SGD(), batch_size=64)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from backends import Backend, get_backend
 from backends.numba.epoch import NumbaEpoch
 from backends.numba.kernels import csr, epoch, inference
 from backends.numba.kernels.stages import LINEAR, SPARSE_LINEAR
+from mnist_accel import nn
 from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset
-from mnist_accel.nn import optimizers
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.reports import StepsReport
 from mnist_accel.training.trainer import Trainer
@@ -102,15 +102,15 @@ class ShortChunks:
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
-        ("two-layer", optimizers.Adam(lr=0.001)),
-        ("lenet", optimizers.Adam(lr=0.001)),
-        ("backprop", optimizers.SGD(lr=3.0, weight_decay=1e-5)),
+        ("two-layer", nn.Adam(lr=0.001)),
+        ("lenet", nn.Adam(lr=0.001)),
+        ("backprop", nn.SGD(lr=3.0, weight_decay=1e-5)),
         # The rate falls through the value at which weight decay halves the weights in a step.
-        ("backprop", optimizers.SGD(lr=3.0, weight_decay=0.2)),
+        ("backprop", nn.SGD(lr=3.0, weight_decay=0.2)),
     ],
 )
 def test_runs_are_bit_identical_for_every_division_into_chunks(
-    numba: Backend, mnist: Dataset, tmp_path: Path, name: str, optimizer: optimizers.UpdateRule
+    numba: Backend, mnist: Dataset, tmp_path: Path, name: str, optimizer: nn.UpdateRule
 ) -> None:
     data = mnist.x_train[:596], mnist.t_train[:596]
 

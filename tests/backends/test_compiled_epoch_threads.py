@@ -15,8 +15,8 @@ from backends import Backend, get_backend
 from backends.numba.backend import NumbaBackend
 from backends.numba.kernels import epoch
 from backends.numba.kernels.barrier import BARRIER_OPEN
+from mnist_accel import nn
 from mnist_accel.data import Dataset
-from mnist_accel.nn import optimizers
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support.compiled_training import (
@@ -36,7 +36,7 @@ def test_batches_that_do_not_divide_evenly_among_threads(
 ) -> None:
     models = make_network("wide", numba), make_network("wide", numba)
     data = mnist.x_train[:1000], mnist.t_train[:1000]
-    assert_compiled_matches_eager(models, data, optimizers.SGD(), batch_size=batch_size)
+    assert_compiled_matches_eager(models, data, nn.SGD(), batch_size=batch_size)
 
 
 INTERRUPTED_TRAINING = """

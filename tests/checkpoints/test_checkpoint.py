@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mnist_accel as ma
+from backends import OPTIMIZERS, SGD, create_optimizer
 from mnist_accel.nn import (
     AvgPool2d,
     Conv2d,
@@ -27,7 +28,6 @@ from mnist_accel.nn import (
     StepSchedule,
     Tanh,
 )
-from mnist_accel.nn.optimizers import OPTIMIZERS, SGD, create_optimizer
 
 STEPS = 9
 

@@ -18,7 +18,8 @@ from backends.cupy.launch import convolution, fused_classifier, persistent_mlp
 from backends.cupy.launch.tiles import LARGE, SMALL
 from backends.cupy.loader import Kernels, options_for, source
 from benchmarks.gpu import overheads
-from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel import nn
+from mnist_accel.nn import layers, losses
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
@@ -267,7 +268,7 @@ def test_largest_persistent_mlp_fits_the_shared_memory() -> None:
         stack = [layers.Linear(hidden), layers.ReLU(), layers.Linear(10)]
         loss = losses.SoftmaxCrossEntropy()
         model = Network(stack, loss, input_shape=(784,), backend=EmulatedBackend())
-        program = model.training_program(optimizers.SGD())
+        program = model.training_program(nn.SGD())
         return persistent_mlp.constants_for(program, capability=90, multiprocessors=132)
 
     largest = max(hidden for hidden in range(30, 200) if constants(hidden))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from backends import Backend
+from mnist_accel import nn
 from mnist_accel.data import Dataset
 from mnist_accel.errors import DivergedError
-from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel.nn import layers, losses
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
@@ -61,8 +62,8 @@ def test_every_recipe_matches_eager_training(
     batch_size = emulated_batch_size if is_emulated else cupy_batch_size
     models = tuple(create_model(name, backend=backend, seed=3) for _ in range(2))
     count = max(3, batch_size * 2 - 1)  # the last batch of an epoch is smaller
-    optimizer = optimizers.create_optimizer(recipe.optimizer, lr=recipe.lr)
-    if isinstance(optimizer, optimizers.Adam):
+    optimizer = nn.create_optimizer(recipe.optimizer, lr=recipe.lr)
+    if isinstance(optimizer, nn.Adam):
         # With eps = 1e-8, Adam turns the rounding error of a gradient near 0 into a full-size step.
         optimizer = replace(optimizer, eps=1e-3)
     assert_few_steps_match_eager(
@@ -84,7 +85,7 @@ def test_two_pooled_convolutions_match_in_every_thread_order(
     stack += [L.Flatten(), L.Linear(6), L.ReLU(), L.Linear(10)]
     models = twin_networks(stack, (1, 12, 12), backend)
     data = centers(mnist, 11, side=12)
-    assert_few_steps_match_eager(models, data, optimizers.Adam(), batch_size=4, steps=10)
+    assert_few_steps_match_eager(models, data, nn.Adam(), batch_size=4, steps=10)
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
@@ -96,7 +97,7 @@ def test_fused_classifier_backpropagates_through_several_convolutions(
     stack += [L.ReLU(), L.Flatten(), L.Linear(10)]
     models = twin_networks(stack, (1, 8, 8), backend)
     data = centers(mnist, 7)
-    assert_few_steps_match_eager(models, data, optimizers.SGD(lr=0.05), batch_size=4)
+    assert_few_steps_match_eager(models, data, nn.SGD(lr=0.05), batch_size=4)
     assert "fused_classifier" in backend.emulator.launched
 
 
@@ -144,7 +145,7 @@ def test_networks_without_a_linear_layer_match(
 ) -> None:
     models = twin_networks([*stack, L.Flatten()], (1, 8, 8), emulated)
     data = centers(mnist, 9)
-    assert_few_steps_match_eager(models, data, optimizers.SGD(lr=0.02), batch_size=4)
+    assert_few_steps_match_eager(models, data, nn.SGD(lr=0.02), batch_size=4)
 
 
 # These take long to emulate, and the other networks launch the same kernels.
@@ -156,7 +157,7 @@ SLOW = {"many channels", "3×3 and 2×2 feature maps", "1×1 feature maps", "wid
 def test_networks_outside_the_recipes_match(backend: Backend, mnist: Dataset, name: str) -> None:
     models = make_network(name, backend), make_network(name, backend)
     data = mnist.x_train[:11], mnist.t_train[:11]
-    assert_few_steps_match_eager(models, data, optimizers.SGD(lr=0.02), batch_size=4)
+    assert_few_steps_match_eager(models, data, nn.SGD(lr=0.02), batch_size=4)
 
 
 @emulated_and_cupy
@@ -175,7 +176,7 @@ def test_every_loss_matches_after_an_activation(
     stack = [L.Linear(12), L.ReLU(), L.Linear(10), L.Tanh()]
     models = twin_networks(stack, (784,), backend, loss=loss)
     data = mnist.x_train[:19], mnist.t_train[:19]
-    assert_few_steps_match_eager(models, data, optimizers.SGD(lr=0.05), batch_size=8)
+    assert_few_steps_match_eager(models, data, nn.SGD(lr=0.05), batch_size=8)
 
 
 @emulated_and_cupy
@@ -191,7 +192,7 @@ def test_every_loss_matches_after_a_linear_layer(
     data = mnist.x_train[:19], mnist.t_train[:19]
     if isinstance(backend, EmulatedBackend):
         backend.emulator.launched.clear()
-    assert_few_steps_match_eager(models, data, optimizers.Adam(lr=0.01), batch_size=8)
+    assert_few_steps_match_eager(models, data, nn.Adam(lr=0.01), batch_size=8)
     if isinstance(backend, EmulatedBackend):
         assert "fused_classifier" in backend.emulator.launched
 
@@ -203,7 +204,7 @@ def test_more_than_32_classes_use_a_separate_loss_kernel(
     models = twin_networks(stack, (784,), emulated, dtype="float32")
     data = mnist.x_train[:9], mnist.t_train[:9]
     emulated.emulator.launched.clear()
-    assert_few_steps_match_eager(models, data, optimizers.Adam(), batch_size=4)
+    assert_few_steps_match_eager(models, data, nn.Adam(), batch_size=4)
     assert "fused_classifier" not in emulated.emulator.launched
 
 
@@ -213,7 +214,7 @@ def test_float_images_match(backend: Backend, mnist: Dataset, dtype: str) -> Non
     models = make_network("one layer", backend, dtype), make_network("one layer", backend, dtype)
     images = mnist.x_train[:19] / np.float64(255)
     data = images, mnist.t_train[:19]
-    assert_few_steps_match_eager(models, data, optimizers.SGD(), batch_size=8)
+    assert_few_steps_match_eager(models, data, nn.SGD(), batch_size=8)
 
 
 @pytest.mark.parametrize("name", RECIPES)

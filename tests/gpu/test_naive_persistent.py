@@ -11,7 +11,8 @@ from backends.cupy.launch import persistent_cnn, persistent_mlp
 from backends.cupy.launch.conv_shape import ConvShape
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
 from backends.cupy.workspace import new_chunk
-from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel import nn
+from mnist_accel.nn import layers, losses
 from mnist_accel.nn.network import Network
 from tests.support.closeness import assert_close
 from tests.support.emulated_backend import EmulatedBackend
@@ -138,5 +139,5 @@ def program_of(
         dtype="float64",
         pixel_shift=-0.5,
     )
-    program = model.training_program(optimizers.SGD(weight_decay=WEIGHT_DECAY))
+    program = model.training_program(nn.SGD(weight_decay=WEIGHT_DECAY))
     return program, naive_settings(model, steps, activation)

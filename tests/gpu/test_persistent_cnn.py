@@ -7,8 +7,9 @@ import pytest
 
 from backends import Backend
 from backends.cupy import workspace as cupy_workspace
+from mnist_accel import nn
 from mnist_accel.data import Dataset
-from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel.nn import layers, losses
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_same_bits
@@ -39,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_persistent_cnn_matches_eager_training(backend: Backend, mnist: Dataset, name: str) -> None:
     models = small_cnn(backend, **VARIANTS[name]), small_cnn(backend, **VARIANTS[name])
-    optimizer = optimizers.SGD(lr=0.01, weight_decay=0.01)
+    optimizer = nn.SGD(lr=0.01, weight_decay=0.01)
     data = mnist.x_train[:4], mnist.t_train[:4]
     assert_few_steps_match_eager(models, data, optimizer, batch_size=1)
 
@@ -48,7 +49,7 @@ def test_persistent_cnn_matches_eager_training(backend: Backend, mnist: Dataset,
 def test_persistent_cnn_needs_no_other_kernel(
     emulated: EmulatedBackend, mnist: Dataset, name: str
 ) -> None:
-    trainer = Trainer(small_cnn(emulated, **VARIANTS[name]), optimizers.SGD(), batch_size=1)
+    trainer = Trainer(small_cnn(emulated, **VARIANTS[name]), nn.SGD(), batch_size=1)
     assert kernels_launched_by_step(trainer, mnist, images=4) == ["order", "persistent_cnn"]
 
 
@@ -57,7 +58,7 @@ def test_persistent_cnn_accepts_activations_and_float_images(
 ) -> None:
     models = small_cnn(emulated, layers.Tanh()), small_cnn(emulated, layers.Tanh())
     data = mnist.x_train[:4] / np.float32(255), mnist.t_train[:4]
-    assert_few_steps_match_eager(models, data, optimizers.SGD(lr=0.01), batch_size=1)
+    assert_few_steps_match_eager(models, data, nn.SGD(lr=0.01), batch_size=1)
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
@@ -78,7 +79,7 @@ def test_thread_order_and_chunk_length_do_not_change_a_bit(
     ("changes", "options"),
     [
         ({}, {"batch_size": 2}),
-        ({}, {"optimizer": optimizers.Adam()}),
+        ({}, {"optimizer": nn.Adam()}),
         ({"bias": True}, {}),
         ({"padding": 1}, {}),
         ({"filters": 17}, {}),
@@ -89,7 +90,7 @@ def test_thread_order_and_chunk_length_do_not_change_a_bit(
 def test_unsupported_settings_use_graph_steps(
     emulated: EmulatedBackend, mnist: Dataset, changes: Any, options: Any
 ) -> None:
-    settings = {"optimizer": optimizers.SGD(), "batch_size": 1, **options}
+    settings = {"optimizer": nn.SGD(), "batch_size": 1, **options}
     trainer = Trainer(small_cnn(emulated, **changes), **settings)
     launched = set(kernels_launched_by_step(trainer, mnist, images=4))
     assert {"conv2d", "fused_classifier", "wgrad_update"} <= launched

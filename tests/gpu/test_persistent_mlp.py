@@ -7,8 +7,9 @@ import pytest
 
 from backends import Backend
 from backends.cupy import workspace as cupy_workspace
+from mnist_accel import nn
 from mnist_accel.data import Dataset
-from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel.nn import layers, losses
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_same_bits
@@ -48,7 +49,7 @@ def test_persistent_mlp_matches_eager_training(
         pixels = images.reshape(13, 784)[:, 300:] / np.float64(255)
         images = np.ascontiguousarray(pixels[:, : options["inputs"]])
     labels = mnist.t_train[:13]
-    optimizer = optimizers.SGD(lr=0.5, weight_decay=0.01)
+    optimizer = nn.SGD(lr=0.5, weight_decay=0.01)
     assert_few_steps_match_eager(models, (images, labels), optimizer, batch_size=5)
     if isinstance(backend, EmulatedBackend):
         backend.emulator.launched.clear()
@@ -110,7 +111,7 @@ def test_persistent_mlp_needs_a_multiprocessor_per_block(
     ("changes", "options"),
     [
         ({}, {"batch_size": 17}),
-        ({}, {"optimizer": optimizers.SGD(momentum=0.9)}),
+        ({}, {"optimizer": nn.SGD(momentum=0.9)}),
         ({"bias": False}, {}),
         ({"hidden": 200}, {}),  # does not fit the shared memory
     ],
@@ -118,7 +119,7 @@ def test_persistent_mlp_needs_a_multiprocessor_per_block(
 def test_unsupported_settings_use_graph_steps(
     emulated: EmulatedBackend, mnist: Dataset, changes: Any, options: Any
 ) -> None:
-    settings = {"optimizer": optimizers.SGD(), "batch_size": 4, **options}
+    settings = {"optimizer": nn.SGD(), "batch_size": 4, **options}
     trainer = Trainer(small_mlp(emulated, **changes), **settings)
     launched = set(kernels_launched_by_step(trainer, mnist, images=17))
     assert {"linear", "fused_classifier", "wgrad_update"} <= launched

@@ -9,8 +9,9 @@ from backends import Backend
 from backends.cupy import plan
 from backends.cupy.launch import convolution, fused_classifier, tiles, wgrad_update
 from backends.cupy.loader import Kernels
+from mnist_accel import nn
 from mnist_accel.data import Dataset
-from mnist_accel.nn import layers, optimizers
+from mnist_accel.nn import layers
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_same_bits
 from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder
@@ -43,7 +44,7 @@ def test_split_k_weight_gradients_match_with_more_splits_than_images(
     monkeypatch.setattr(wgrad_update, "layer_structs", spy)
     backend = EmulatedBackend(Emulator(order, seed=3))
     models = small_convolutions(backend)
-    assert_few_steps_match_eager(models, centers(mnist, 9), optimizers.Adam(), batch_size=7)
+    assert_few_steps_match_eager(models, centers(mnist, 9), nn.Adam(), batch_size=7)
     assert set(splits) == {7}
 
 
@@ -97,7 +98,7 @@ def train_linear_layers(backend: Backend, mnist: Dataset) -> list[str] | None:
     emulator = backend.emulator if isinstance(backend, EmulatedBackend) else None
     if emulator:
         emulator.launched.clear()
-    assert_few_steps_match_eager(models, data, optimizers.SGD(lr=0.05), batch_size=9)
+    assert_few_steps_match_eager(models, data, nn.SGD(lr=0.05), batch_size=9)
     return emulator.launched if emulator else None
 
 
@@ -147,6 +148,6 @@ def test_large_tiles_match(
     input_shape = (784,) if stack is WIDE else (1, 28, 28)
     models = twin_networks([*stack, L.Linear(10)], input_shape, backend, dtype="float32")
     data = mnist.x_train[:57], mnist.t_train[:57]
-    assert_few_steps_match_eager(models, data, optimizers.SGD(lr=0.05), batch_size=34)
+    assert_few_steps_match_eager(models, data, nn.SGD(lr=0.05), batch_size=34)
     assert {side for _, side in tile_sides} == {8}
     assert {name for name, _ in tile_sides} == expected

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from backends import Backend
+from mnist_accel import nn
 from mnist_accel.data.batches import Sampling
-from mnist_accel.nn import layers, losses, optimizers
+from mnist_accel.nn import layers, losses
 from mnist_accel.nn.network import Network
 from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.tolerance import relative_tolerance
@@ -68,16 +69,16 @@ NETWORKS: dict[str, tuple[tuple[int, ...], Sequence[L.Layer]]] = {
     ),
 }
 OPTIMIZERS = {
-    "sgd": optimizers.SGD(lr=0.05),
-    "sgd, weight decay 0.1": optimizers.SGD(lr=0.05, weight_decay=0.1),
-    "sgd, weight decay 4": optimizers.SGD(lr=0.05, weight_decay=4.0),
-    "sgd, weight decay 12": optimizers.SGD(lr=0.05, weight_decay=12.0),
-    "momentum": optimizers.SGD(lr=0.05, momentum=0.9, weight_decay=0.01),
-    "nesterov": optimizers.SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
-    "adagrad": optimizers.AdaGrad(lr=0.01, weight_decay=0.01),
-    "rmsprop": optimizers.RMSProp(lr=0.001, weight_decay=0.01),
-    "adam": optimizers.Adam(lr=0.001, weight_decay=0.01),
-    "adamw": optimizers.AdamW(lr=0.001, weight_decay=0.1),
+    "sgd": nn.SGD(lr=0.05),
+    "sgd, weight decay 0.1": nn.SGD(lr=0.05, weight_decay=0.1),
+    "sgd, weight decay 4": nn.SGD(lr=0.05, weight_decay=4.0),
+    "sgd, weight decay 12": nn.SGD(lr=0.05, weight_decay=12.0),
+    "momentum": nn.SGD(lr=0.05, momentum=0.9, weight_decay=0.01),
+    "nesterov": nn.SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adagrad": nn.AdaGrad(lr=0.01, weight_decay=0.01),
+    "rmsprop": nn.RMSProp(lr=0.001, weight_decay=0.01),
+    "adam": nn.Adam(lr=0.001, weight_decay=0.01),
+    "adamw": nn.AdamW(lr=0.001, weight_decay=0.1),
 }
 
 
@@ -92,7 +93,7 @@ def make_network(name: str, backend: Backend, dtype: str = "float64") -> Network
 def assert_compiled_matches_eager(
     models: tuple[Network, Network],
     data: tuple[Any, Any],
-    optimizer: optimizers.UpdateRule,
+    optimizer: nn.UpdateRule,
     *,
     batch_size: int,
     sampling: Sampling = "shuffle",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import mnist_accel as ma
+from backends import create_optimizer
 from mnist_accel.nn import (
     Conv2d,
     Dropout,
@@ -22,7 +23,6 @@ from mnist_accel.nn import (
     ReLU,
     SoftmaxCrossEntropy,
 )
-from mnist_accel.nn.optimizers import create_optimizer
 
 EXAMPLES, BATCH_SIZE = 70, 16  # five steps per epoch, the last with six images
 STEPS = 13
