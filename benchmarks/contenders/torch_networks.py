@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own convention
 
+from backends import Shape
 from benchmarks.contenders.base import HostArray
 from mnist_accel.nn import (
     SGD,
@@ -31,7 +32,6 @@ from mnist_accel.nn import (
     RMSProp,
     UpdateRule,
 )
-from mnist_accel.nn.layers import Shape
 
 Tensor: TypeAlias = Any
 Module: TypeAlias = Any

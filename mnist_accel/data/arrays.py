@@ -8,34 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def as_examples(
-    images: NDArray[Any],
-    labels: NDArray[Any],
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    dtype: str,
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the results of `as_pixels` and `as_labels`, after checking that they match.
-
-    Raises:
-        ValueError: there is no image, the numbers of images and labels differ, or a shape or a
-            value is wrong.
-        TypeError: images or labels have a wrong dtype.
-    """
-    pixels = as_pixels(images, input_shape=input_shape, dtype=dtype)
-    indices = as_labels(labels, classes=classes)
-    if len(pixels) != len(indices):
-        raise ValueError(
-            f"got {len(pixels)} images and {len(indices)} labels, expected equal numbers"
-        )
-    if not len(pixels):
-        raise ValueError("expected at least one image, got none")
-    return pixels, indices
-
-
-def as_pixels(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Return images as rows of pixels, after checking their shape and range.
+def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Return images as rows of pixels, after checking their shape, but not their range.
 
     Args:
         images: uint8 in 0…255 or float in 0…1, with shape (N, pixels), (N, height, width) or
@@ -45,18 +19,6 @@ def as_pixels(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str)
 
     Returns:
         (N, pixels), uint8 or `dtype`.
-
-    Raises:
-        ValueError: the shape is wrong, or a float pixel is not in 0…1.
-        TypeError: the pixels are neither uint8 nor float.
-    """
-    rows = as_rows(images, input_shape=input_shape, dtype=dtype)
-    require_range(rows)
-    return rows
-
-
-def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Return images as rows of pixels, like `as_pixels`, but without checking their range.
 
     Raises:
         ValueError: the shape is wrong.

@@ -10,7 +10,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import MAX_EXAMPLES, ROUNDS, Order, OrderKind
+from backends import MAX_EXAMPLES, ROUNDS, Order, OrderKind, check_integer
 from mnist_accel.util.ceil_div import ceil_div
 
 Sampling: TypeAlias = OrderKind
@@ -39,16 +39,11 @@ class BatchSampler:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.examples < 1:
-            raise ValueError(
-                f"the number of training images must be at least 1, got {self.examples}"
-            )
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        check_integer(self, "examples", at_least=1)
+        check_integer(self, "batch_size", at_least=1)
+        check_integer(self, "seed", at_least=0)
         if self.batch_size >= MAX_EXAMPLES:
             raise ValueError(f"batch_size must be less than {MAX_EXAMPLES}, got {self.batch_size}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
         if self.sampling not in get_args(Sampling):
             raise ValueError(f"sampling must be one of {get_args(Sampling)}, got {self.sampling!r}")
 

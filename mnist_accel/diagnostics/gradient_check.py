@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.data.arrays import as_examples
 from mnist_accel.nn.network import Network
 
 TOLERANCE = 1e-5
@@ -93,13 +92,7 @@ class _Loss:
 
     def __init__(self, model: Network, images: NDArray[Any], labels: NDArray[Any]) -> None:
         backend = model.backend
-        pixels, indices = as_examples(
-            images,
-            labels,
-            input_shape=model.input_shape,
-            classes=model.classes,
-            dtype=model.dtype,
-        )
+        pixels, indices = model.as_examples(images, labels)
         self._model = model
         self._x = model.gather(backend.asarray(pixels), backend.asarray(np.arange(len(pixels))))
         self._labels = backend.asarray(indices)

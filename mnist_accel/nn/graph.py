@@ -8,7 +8,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.nn.layers import Activation, Conv2d, Layer, MaxPool2d, Shape
+from backends import Shape
+from mnist_accel.nn.layers import Activation, Conv2d, Layer, MaxPool2d
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,12 @@ def initial_values(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[
 
     All biases are drawn before all weights, as in the source of the only recipe that draws both.
     """
-    parameters = [(node, name) for node in graph.nodes for name in node.keys]
-    values = {}
-    for node, name in sorted(parameters, key=lambda parameter: parameter[1] != "b"):
-        shape = node.layer.parameter_shapes(node.input_shape)[name]
-        fan_in, fan_out = node.layer.fans(node.input_shape)
-        initializer = node.layer.initializers()[name]
-        values[node.keys[name]] = initializer(rng, shape, fan_in=fan_in, fan_out=fan_out)
-    return values
+    shapes = graph.parameter_shapes
+    parameters = [
+        (node.layer, name, key) for node in graph.nodes for name, key in node.keys.items()
+    ]
+    parameters.sort(key=lambda parameter: parameter[1] != "b")
+    return {key: layer.initializers()[name](rng, shapes[key]) for layer, name, key in parameters}
 
 
 def _check_ties(layers: Sequence[Layer]) -> None:

@@ -4,37 +4,26 @@ Numbers are drawn on the host in float64 from one generator and then rounded to 
 network. So the same seed gives the same weights on every backend.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import Shape
 
-class Initializer(Protocol):
-    """A rule for the initial values of a parameter."""
-
-    def __call__(
-        self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
-    ) -> NDArray[np.float64]:
-        """Return initial values of `shape`, float64.
-
-        Args:
-            rng: random generator.
-            shape: shape of the parameter.
-            fan_in: number of terms that each output of the layer sums.
-            fan_out: number of outputs that each input of the layer contributes to.
-        """
+# Called with a random generator and the shape of a parameter; returns its initial values.
+Initializer: TypeAlias = Callable[[np.random.Generator, Shape], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class Zeros:
-    """All values 0."""
+    """All values 0; no numbers are drawn."""
 
-    def __call__(
-        self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
-    ) -> NDArray[np.float64]:
-        """Return zeros of `shape`; draw no numbers."""
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
+        """Return zeros of `shape`."""
         return np.zeros(shape)
 
 
@@ -51,9 +40,7 @@ class Normal:
     std: float
     output_major: bool = False
 
-    def __call__(
-        self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
-    ) -> NDArray[np.float64]:
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
         """Return random values of `shape`."""
         if self.output_major:
             return self.std * rng.standard_normal(shape[::-1]).T
@@ -64,24 +51,35 @@ class Normal:
 class He:
     """Normal values of variance 2 / fan_in, for layers followed by ReLU (He et al. 2015)."""
 
-    def __call__(
-        self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
-    ) -> NDArray[np.float64]:
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
         """Return random values of `shape`."""
-        return float(np.sqrt(2 / fan_in)) * rng.standard_normal(shape)
+        fan_in, _ = _fans(shape)
+        return math.sqrt(2 / fan_in) * rng.standard_normal(shape)
 
 
 @dataclass(frozen=True)
 class Glorot:
     """Normal values of variance 2 / (fan_in + fan_out), for sigmoid and tanh (Glorot 2010)."""
 
-    def __call__(
-        self, rng: np.random.Generator, shape: tuple[int, ...], *, fan_in: int, fan_out: int
-    ) -> NDArray[np.float64]:
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
         """Return random values of `shape`."""
-        return float(np.sqrt(2 / (fan_in + fan_out))) * rng.standard_normal(shape)
+        return math.sqrt(2 / sum(_fans(shape))) * rng.standard_normal(shape)
 
 
 def default_init(activation: str) -> Initializer:
     """Return the initializer for layers that are followed by `activation`."""
     return He() if activation == "relu" else Glorot()
+
+
+def _fans(shape: Shape) -> tuple[int, int]:
+    """Return fan_in and fan_out of a matrix (in, out) or of filters (out, in, kh, kw).
+
+    fan_in is the number of terms that each output sums, fan_out the number of outputs that each
+    input contributes to.
+    """
+    match shape:
+        case n_in, n_out:
+            return n_in, n_out
+        case n_out, n_in, kh, kw:
+            return n_in * kh * kw, n_out * kh * kw
+    raise ValueError(f"He and Glorot initialize matrices and filters, got the shape {shape}")

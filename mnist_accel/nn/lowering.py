@@ -1,60 +1,31 @@
-"""Lowering: a network, and an optimizer, as a program for a compiled backend.
+"""Lowering: the layers of a network as the stages of a program for a compiled backend.
 
 Each layer with a compiled form returns it as a stage (`Layer.stage`). Here stages are fused: an
 activation joins the linear or convolution stage before it, and max-pooling joins a convolution.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 
-from backends import ACTIVATIONS, Program, Stage, TrainingProgram, UpdateRule
+from backends import ACTIVATIONS, Stage
 from mnist_accel.nn.graph import Graph, Node
 from mnist_accel.nn.layers import Activation, MaxPool2d
 
 
-def lower_training(
-    graph: Graph, rule: UpdateRule, *, loss: str, dtype: str, pixel_shift: float
-) -> TrainingProgram:
-    """Return the training of a network as a program.
+def lower(graph: Graph, *, training: bool) -> tuple[Stage, ...]:
+    """Return the layers of a network as fused stages.
 
     Args:
         graph: the network.
-        rule: the optimizer.
-        loss: kind of the loss.
-        dtype: "float32" or "float64".
-        pixel_shift: added to pixels after scaling to 0…1.
+        training: False leaves out random layers, which do nothing in inference.
 
     Raises:
         NotCompiledError: a layer has no compiled form.
     """
-    return TrainingProgram(
-        stages=_fused_stages(graph, graph.nodes),
-        loss=loss,
-        parameters=graph.parameter_count,
-        dtype=dtype,
-        pixel_shift=pixel_shift,
-        update=rule,
-    )
-
-
-def lower_inference(graph: Graph, *, loss: str, dtype: str, pixel_shift: float) -> Program:
-    """Return the predictions of a network as a program, in which random layers do nothing.
-
-    Arguments and errors are those of `lower_training`.
-    """
-    return Program(
-        stages=_fused_stages(graph, (node for node in graph.nodes if not node.layer.is_random)),
-        loss=loss,
-        parameters=graph.parameter_count,
-        dtype=dtype,
-        pixel_shift=pixel_shift,
-    )
-
-
-def _fused_stages(graph: Graph, nodes: Iterable[Node]) -> tuple[Stage, ...]:
     offsets = graph.parameter_offsets
     stages: list[Stage] = []
-    for node in nodes:
+    for node in graph.nodes:
+        if node.layer.is_random and not training:
+            continue
         fused = _fuse(stages[-1], node) if stages else None
         if fused is not None:
             stages[-1] = fused

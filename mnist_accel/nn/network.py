@@ -13,15 +13,17 @@ from backends import (
     CompiledInference,
     NotCompiledError,
     PixelRangeError,
+    Program,
+    Shape,
     TrainingProgram,
     UpdateRule,
     as_integer,
 )
-from mnist_accel.data.arrays import as_rows, require_range
+from mnist_accel.data.arrays import as_labels, as_rows, require_range
 from mnist_accel.nn.graph import Node, build_graph, initial_values
-from mnist_accel.nn.layers import Layer, Shape
+from mnist_accel.nn.layers import Layer
 from mnist_accel.nn.losses import Loss
-from mnist_accel.nn.lowering import lower_inference, lower_training
+from mnist_accel.nn.lowering import lower
 from mnist_accel.nn.parameters import ParameterVector
 
 # Called with the name and the value of each tensor as it is computed.
@@ -151,9 +153,37 @@ class Network:
         Raises:
             NotCompiledError: a layer has no compiled form.
         """
-        return lower_training(self.graph, rule, **self._numbers())
+        return TrainingProgram(**self._program_fields(training=True), update=rule)
 
     # Methods on host arrays
+
+    def as_examples(
+        self, images: NDArray[Any], labels: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return images as rows of pixels and labels as class indices, after checking them.
+
+        Args:
+            images: at least one image in any form that `load_mnist` returns.
+            labels: integers (N,) or one-hot rows (N, classes).
+
+        Returns:
+            (N, pixels), uint8 or the network's dtype, and (N,), int64.
+
+        Raises:
+            ValueError: there is no image, the numbers of images and labels differ, or a shape or a
+                value is wrong.
+            TypeError: images or labels have a wrong dtype.
+        """
+        pixels = as_rows(images, input_shape=self.input_shape, dtype=self.dtype)
+        require_range(pixels)
+        indices = as_labels(labels, classes=self.classes)
+        if len(pixels) != len(indices):
+            raise ValueError(
+                f"got {len(pixels)} images and {len(indices)} labels, expected equal numbers"
+            )
+        if not len(pixels):
+            raise ValueError("expected at least one image, got none")
+        return pixels, indices
 
     def prepare(self) -> None:
         """Compile the prediction now instead of in the first call: seconds, once on a machine."""
@@ -219,15 +249,17 @@ class Network:
     def _compiled_inference(self) -> CompiledInference | None:
         """The network in a form that predicts in one call; None if the backend has none."""
         try:
-            program = lower_inference(self.graph, **self._numbers())
+            program = Program(**self._program_fields(training=False))
             return self.backend.compile_inference(program)
         except NotCompiledError:
             return None
 
-    def _numbers(self) -> dict[str, Any]:
-        """Return the arguments that both kinds of lowering share."""
+    def _program_fields(self, *, training: bool) -> dict[str, Any]:
+        """Return the fields that programs for training and for inference share."""
         return {
+            "stages": lower(self.graph, training=training),
             "loss": self.loss.kind,
+            "parameters": self.graph.parameter_count,
             "dtype": self.dtype,
             "pixel_shift": self.pixel_shift,
         }

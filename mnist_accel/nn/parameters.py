@@ -6,13 +6,13 @@ weights is one copy, and a kernel needs one pointer.
 
 import math
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Array, Backend
-from mnist_accel.nn.layers import Shape
+from backends import Backend, Shape
 
 
 class ParameterVector:
@@ -32,13 +32,20 @@ class ParameterVector:
         self.backend = backend
         self.dtype = dtype
         self.shapes = dict(shapes)
-        size = sum(math.prod(shape) for shape in self.shapes.values())
-        self.flat = backend.zeros((size,), dtype=dtype)
-        self.views = _views(backend, self.flat, self.shapes)
+        ends = [0, *accumulate(math.prod(shape) for shape in self.shapes.values())]
+        self._slices = {
+            name: slice(*bounds) for name, bounds in zip(shapes, pairwise(ends), strict=True)
+        }
+        self.flat = backend.zeros((ends[-1],), dtype=dtype)
+        self.views = {
+            name: backend.xp.reshape(self.flat[part], self.shapes[name], copy=False)
+            for name, part in self._slices.items()
+        }
 
     def to_host(self) -> dict[str, NDArray[Any]]:
         """Return a copy of each part as a NumPy array."""
-        return split(self.backend.to_numpy(self.flat), self.shapes)
+        flat = self.backend.to_numpy(self.flat)
+        return {name: flat[part].reshape(self.shapes[name]) for name, part in self._slices.items()}
 
     def set_from_host(self, values: Mapping[str, NDArray[Any]]) -> None:
         """Overwrite all parts, or none if one of them is invalid.
@@ -72,23 +79,3 @@ class ParameterVector:
         if not np.isfinite(part).all():
             raise ValueError(f"parameter {name} holds values that are not finite in {self.dtype}")
         return part
-
-
-def split(flat: NDArray[Any], shapes: Mapping[str, Shape]) -> dict[str, NDArray[Any]]:
-    """Return the named parts of a flat host array as views."""
-    parts, start = {}, 0
-    for name, shape in shapes.items():
-        end = start + math.prod(shape)
-        parts[name] = flat[start:end].reshape(shape)
-        start = end
-    return parts
-
-
-def _views(backend: Backend, flat: Array, shapes: Mapping[str, Shape]) -> dict[str, Array]:
-    """Return the named parts of a flat array on a backend as views."""
-    views, start = {}, 0
-    for name, shape in shapes.items():
-        end = start + math.prod(shape)
-        views[name] = backend.xp.reshape(flat[start:end], shape, copy=False)
-        start = end
-    return views

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from backends import ACTIVATIONS, OPTIMIZERS, Backend, UpdateRule, look_up
+from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule, look_up
 from mnist_accel.nn.graph import Graph, build_graph
-from mnist_accel.nn.layers import LAYERS, Activation, Layer, Shape
+from mnist_accel.nn.layers import LAYERS, Activation, Layer
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.schedules import SCHEDULES, Schedule

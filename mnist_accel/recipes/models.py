@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from backends import ACTIVATIONS, Backend, get_backend, look_up
+from backends import ACTIVATIONS, Backend, Shape, get_backend, look_up
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initializers import Initializer, Normal, Zeros, default_init
 from mnist_accel.nn.layers import (
@@ -19,7 +19,6 @@ from mnist_accel.nn.layers import (
     Layer,
     Linear,
     MaxPool2d,
-    Shape,
 )
 from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from mnist_accel.nn.network import Network

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import Array, CompiledEpoch
-from mnist_accel.data.arrays import as_examples
 from mnist_accel.nn.network import Network
 
 
@@ -27,13 +26,7 @@ class TrainingData:
 
     def __init__(self, model: Network, images: NDArray[Any], labels: NDArray[Any]) -> None:
         self.model = model
-        self._pixels, self._indices = as_examples(
-            images,
-            labels,
-            input_shape=model.input_shape,
-            classes=model.classes,
-            dtype=model.dtype,
-        )
+        self._pixels, self._indices = model.as_examples(images, labels)
         self._on_device: tuple[Array, Array] | None = None
         self._whole: tuple[Array, Array] | None = None
         self._compiled: tuple[CompiledEpoch, Any] | None = None

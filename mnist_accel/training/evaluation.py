@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.data.arrays import as_examples
 from mnist_accel.nn.network import Network
 
 
@@ -50,13 +49,7 @@ def evaluate(model: Network, images: NDArray[Any], labels: NDArray[Any]) -> Eval
         ValueError: there are no images, or shapes, scales or labels are wrong.
         TypeError: images or labels have a wrong dtype.
     """
-    pixels, indices = as_examples(
-        images,
-        labels,
-        input_shape=model.input_shape,
-        classes=model.classes,
-        dtype=model.dtype,
-    )
+    pixels, indices = model.as_examples(images, labels)
     logits = model.predict_logits(pixels)
     backend = model.backend
     with backend.computation(model.kinds):

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import Array, CompiledEpoch, Order, Steps, UpdateRule, as_integer, create_optimizer
-from mnist_accel.data.arrays import as_examples
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.schedules import Schedule, create_schedule
@@ -87,12 +86,12 @@ class Trainer:
         elif lr is not None:
             raise ValueError(f"{optimizer} has its own lr, so lr={lr} cannot be given as well")
         # Checks the arguments now rather than when training begins.
-        BatchSampler(examples=1, batch_size=batch_size, sampling=sampling, seed=seed)
+        sampler = BatchSampler(examples=1, batch_size=batch_size, sampling=sampling, seed=seed)
         self.model = model
         self.optimizer = optimizer
-        self.batch_size = as_integer("batch_size", batch_size, at_least=1)
-        self.seed = as_integer("seed", seed, at_least=0)
-        self.sampling: Sampling = sampling
+        self.batch_size = sampler.batch_size
+        self.seed = sampler.seed
+        self.sampling = sampler.sampling
         self.schedule = create_schedule(schedule) if isinstance(schedule, str) else schedule
         self.total_steps = (
             None if total_steps is None else as_integer("total_steps", total_steps, at_least=1)
@@ -208,7 +207,7 @@ class Trainer:
         if validation_every < 1:
             raise ValueError(f"validation_every must be at least 1, got {validation_every}")
         if validation_data is not None:  # checked now rather than at the end of the first epoch
-            validation_data = _as_examples(self.model, *validation_data)
+            validation_data = self.model.as_examples(*validation_data)
         self.total_steps = max(self.total_steps or 0, target)
         history = History()
         try:
@@ -341,16 +340,3 @@ class Trainer:
             validation_correct=evaluation.correct,
             validation_total=evaluation.total,
         )
-
-
-def _as_examples(
-    model: Network, images: HostArray, labels: HostArray
-) -> tuple[HostArray, NDArray[np.int64]]:
-    """Return images and labels in the form that the network takes."""
-    return as_examples(
-        images,
-        labels,
-        input_shape=model.input_shape,
-        classes=model.classes,
-        dtype=model.dtype,
-    )

@@ -5,12 +5,10 @@ or as `LAYERS["name"] = MyLayer` in another one. To add an element-wise activati
 `backends.operations.activations`.
 """
 
-from mnist_accel.nn.layers.activation import Activation, ReLU, Sigmoid, Tanh
-from mnist_accel.nn.layers.base import Layer, Parameters, Shape
+from mnist_accel.nn.layers.base import Layer, Parameters
 from mnist_accel.nn.layers.convolution import Conv2d
-from mnist_accel.nn.layers.dropout import Dropout
-from mnist_accel.nn.layers.flatten import Flatten
 from mnist_accel.nn.layers.linear import Linear
+from mnist_accel.nn.layers.parameterless import Activation, Dropout, Flatten, ReLU, Sigmoid, Tanh
 from mnist_accel.nn.layers.pooling import AvgPool2d, MaxPool2d
 
 # The layers that files of models can contain, by `kind`, besides the activations.
@@ -35,7 +33,6 @@ __all__ = [
     "MaxPool2d",
     "Parameters",
     "ReLU",
-    "Shape",
     "Sigmoid",
     "Tanh",
 ]

@@ -6,10 +6,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from backends import Array, Backend, NotCompiledError, Stage
+from backends import Array, Backend, NotCompiledError, Shape, Stage
 from mnist_accel.nn.initializers import Initializer
 
-Shape: TypeAlias = tuple[int, ...]
 Parameters: TypeAlias = Mapping[str, Array]
 
 
@@ -50,17 +49,6 @@ class Layer(ABC):
     def initializers(self) -> dict[str, Initializer]:
         """Return the initializer of each parameter, by name."""
         return {}
-
-    def fans(self, input_shape: Shape) -> tuple[int, int]:
-        """Return fan_in and fan_out, on which the scale of initial weights depends.
-
-        Only called for layers with parameters.
-
-        Returns:
-            The number of terms that each output sums, and the number of outputs that each input
-            contributes to.
-        """
-        raise NotImplementedError
 
     def stage(
         self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]

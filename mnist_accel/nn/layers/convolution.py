@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends import Array, Backend, NotCompiledError, Stage, check_integer, output_size
+from backends import Array, Backend, NotCompiledError, Shape, Stage, check_integer, output_size
 from mnist_accel.nn.initializers import He, Initializer, Zeros
-from mnist_accel.nn.layers.base import Layer, Parameters, Shape, image_shape
+from mnist_accel.nn.layers.base import Layer, Parameters, image_shape
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,6 @@ class Conv2d(Layer):
     def initializers(self) -> dict[str, Initializer]:
         """Return the initializers of W and b."""
         return {"W": self.weight_init, "b": self.bias_init}
-
-    def fans(self, input_shape: Shape) -> tuple[int, int]:
-        """Return the numbers of channels in and out, each times the taps of a filter."""
-        taps = self.kernel_size**2
-        return input_shape[0] * taps, self.channels * taps
 
     def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
         """Return a "conv2d" stage.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends import Array, Backend, Stage, check_integer
+from backends import Array, Backend, Shape, Stage, check_integer
 from mnist_accel.nn.initializers import He, Initializer, Zeros
-from mnist_accel.nn.layers.base import Layer, Parameters, Shape
+from mnist_accel.nn.layers.base import Layer, Parameters
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,6 @@ class Linear(Layer):
     def initializers(self) -> dict[str, Initializer]:
         """Return the initializers of W and b."""
         return {"W": self.weight_init, "b": self.bias_init}
-
-    def fans(self, input_shape: Shape) -> tuple[int, int]:
-        """Return the numbers of inputs and of outputs."""
-        return input_shape[0], self.units
 
     def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
         """Return a "linear" stage."""

@@ -9,13 +9,14 @@ from backends import (
     Array,
     Backend,
     Pooling,
+    Shape,
     Stage,
     Ties,
     check_integer,
     check_pooling,
     output_size,
 )
-from mnist_accel.nn.layers.base import Layer, Parameters, Shape, image_shape
+from mnist_accel.nn.layers.base import Layer, Parameters, image_shape
 
 
 @dataclass(frozen=True)
