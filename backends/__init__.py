@@ -17,7 +17,7 @@ from backends.cupy.probe import probe as probe_cupy
 from backends.names import look_up, unknown_name
 from backends.numba.probe import probe as probe_numba
 from backends.operations.activations import ACTIVATIONS, ActivationFormula
-from backends.operations.common import Array, Ties, check_pooling, output_size
+from backends.operations.common import Array, Ties, check_max_pooling, output_size
 from backends.operations.losses import LOSSES, LossFormula
 from backends.operations.updates import (
     OPTIMIZERS,
@@ -96,8 +96,8 @@ __all__ = [
     "available_backends",
     "check_fraction",
     "check_integer",
+    "check_max_pooling",
     "check_non_negative",
-    "check_pooling",
     "check_positive",
     "create_optimizer",
     "get_backend",

@@ -122,7 +122,8 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         """Enter the context in which operations run, for example some training steps.
 
         A backend selects its device here, limits thread pools, and silences warnings about values
-        that the caller checks itself. By default this does nothing.
+        that the caller checks itself. By default this does nothing. The built-in backends do not
+        check here that labels and row numbers are in range; the caller has done so.
 
         Args:
             kinds: names of the operations that will run, such as "conv2d".

@@ -27,9 +27,10 @@ from backends.cupy.probe import availability, cuda_version, describe_device, mul
 from backends.operations.common import (
     Array,
     Ties,
-    check_pooling,
+    check_max_pooling,
     require_same_dtype,
     require_shape,
+    trusted_indices,
 )
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape
@@ -70,7 +71,7 @@ class CupyBackend(Backend):
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
         """Select the GPU."""
-        with self._on_device():
+        with self._on_device(), trusted_indices():
             yield
 
     @contextmanager
@@ -127,6 +128,7 @@ class CupyBackend(Backend):
         """Gather and normalize in one kernel."""
         if not (str(images.dtype) in ("uint8", dtype) and dtype in REAL and images.ndim == 2):
             return super().gather_batch(images, indices, dtype=dtype, shift=shift)
+        self._check_gather(images, indices)
         batch = self._cupy.empty((indices.shape[0], images.shape[1]), dtype)
         rows = indices.astype(np.int64, copy=False)
         gather_batch(
@@ -154,7 +156,7 @@ class CupyBackend(Backend):
         if not _has_convolution(x, weight, stride):
             return super().conv2d(x, weight, bias, stride=stride, padding=padding, uniform=uniform)
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
-        y = self._cupy.empty(conv2d_shape(x, weight, stride=1, padding=padding), x.dtype)
+        y = self._cupy.empty(conv2d_shape(x, weight, stride=stride, padding=padding), x.dtype)
         require_shape("bias", bias, (weight.shape[0],))
         convolution.conv2d(
             self._launcher(x),
@@ -176,7 +178,7 @@ class CupyBackend(Backend):
                 dy, x, weight, stride=stride, padding=padding, need_dx=need_dx
             )
         require_same_dtype("conv2d_backward", dy=dy, x=x, weight=weight)
-        require_shape("dy", dy, conv2d_shape(x, weight, stride=1, padding=padding))
+        require_shape("dy", dy, conv2d_shape(x, weight, stride=stride, padding=padding))
         dy, x, weight = (self._in_c_order(array) for array in (dy, x, weight))
         launcher, shape = self._launcher(x), _conv_shape(x, weight, padding)
         split = split_conv(
@@ -202,7 +204,7 @@ class CupyBackend(Backend):
         """Compute maxima and tie masks in one kernel."""
         if str(x.dtype) not in REAL:
             return super().max_pool2d(x, size=size, stride=stride, ties=ties)
-        check_pooling(size, ties)
+        check_max_pooling(size, ties)
         y = self._cupy.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         mask = self._cupy.empty(y.shape, mask_dtype(size))
         shape = _pool_shape(x.shape, size, stride)
@@ -221,6 +223,7 @@ class CupyBackend(Backend):
         """Compute the gradient in one kernel."""
         if str(dy.dtype) not in REAL:
             return super().max_pool2d_backward(dy, mask, x_shape=x_shape, size=size, stride=stride)
+        check_max_pooling(size)
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
         require_shape("mask", mask, expected)
@@ -257,6 +260,7 @@ class CupyBackend(Backend):
         """Compute loss and gradient in one kernel."""
         if not _has_loss(kind, logits, labels):
             return super().loss(kind, logits, labels)
+        self._check_labels(logits, labels)
         count = logits.shape[0]
         dlogits = self._cupy.empty(logits.shape, logits.dtype)
         image_losses = self._cupy.empty(count, logits.dtype)
@@ -309,8 +313,10 @@ class CupyBackend(Backend):
 
 def _has_convolution(x: Array, weight: Array, stride: int) -> bool:
     """Return whether there is a kernel for a convolution."""
-    height, width = weight.shape[2:]
-    is_square = height == width <= convolution.MAX_KERNEL_SIZE
+    sides = set(weight.shape[2:])
+    is_square = (
+        len(weight.shape) == 4 and len(sides) == 1 and max(sides) <= convolution.MAX_KERNEL_SIZE
+    )
     return str(x.dtype) in REAL and stride == 1 and is_square
 
 

@@ -24,7 +24,7 @@ from backends.numba.kernels.tiles import IMAGES_PER_TILE
 from backends.numba.probe import availability
 from backends.numba.threads import WorkerPool, run_in_ranges, threads_for
 from backends.numpy.backend import NumpyBackend
-from backends.operations.common import Ties, check_pooling, require_same_dtype, require_shape
+from backends.operations.common import Ties, check_max_pooling, require_same_dtype, require_shape
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape
 from backends.program import (
@@ -110,7 +110,7 @@ class NumbaBackend(NumpyBackend):
             )
             return composed
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
-        y = np.empty(conv2d_shape(x, weight, stride=1, padding=padding), x.dtype)
+        y = np.empty(conv2d_shape(x, weight, stride=stride, padding=padding), x.dtype)
         require_shape("bias", bias, (weight.shape[0],))
         if bias is None:
             bias = np.zeros(weight.shape[0], x.dtype)
@@ -136,7 +136,7 @@ class NumbaBackend(NumpyBackend):
                 dy, x, weight, stride=stride, padding=padding, need_dx=need_dx
             )
         require_same_dtype("conv2d_backward", dy=dy, x=x, weight=weight)
-        require_shape("dy", dy, conv2d_shape(x, weight, stride=1, padding=padding))
+        require_shape("dy", dy, conv2d_shape(x, weight, stride=stride, padding=padding))
         height, width = x.shape[2:]
         x = self._padded(x, padding)
         weight = np.ascontiguousarray(weight)
@@ -157,7 +157,7 @@ class NumbaBackend(NumpyBackend):
         self, x: NDArray[Any], *, size: int, stride: int, ties: Ties
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Pool with the compiled kernel."""
-        check_pooling(size, ties)
+        check_max_pooling(size, ties)
         y = np.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         mask = np.empty(y.shape, np.uint8 if size * size <= 8 else np.int64)
         x = np.ascontiguousarray(x)
@@ -174,6 +174,7 @@ class NumbaBackend(NumpyBackend):
         stride: int,
     ) -> NDArray[Any]:
         """Compute the gradient with the compiled kernel."""
+        check_max_pooling(size)
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
         require_shape("mask", mask, expected)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
 from backends.numpy.probe import availability
+from backends.operations.common import trusted_indices
 
 
 class NumpyBackend(Backend):
@@ -73,7 +74,7 @@ class NumpyBackend(Backend):
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
         """Limit the threads, and silence warnings of NumPy: training checks for overflow itself."""
-        with np.errstate(all="ignore"), self._blas.limit(limits=self.threads):
+        with np.errstate(all="ignore"), trusted_indices(), self._blas.limit(limits=self.threads):
             yield
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.names import look_up
-from backends.operations.common import Array, Operations, require_same_dtype
+from backends.operations.common import Array, Operations, require_same_dtype, require_shape
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def relu(xp: Any, x: Array) -> Array:
 
 
 def relu_gradient(xp: Any, dy: Array, y: Array) -> Array:
-    """Return dy where y > 0, and 0 elsewhere."""
-    return dy * xp.astype(y > 0, dy.dtype)
+    """Return 0 where y ≤ 0, and dy elsewhere; where y is NaN this is dy, as in PyTorch."""
+    return xp.where(y <= 0, xp.zeros_like(dy), dy)
 
 
 def sigmoid(xp: Any, x: Array) -> Array:
@@ -99,7 +99,8 @@ class Activations(Operations):
 
         Raises:
             TypeError: the dtypes differ.
-            ValueError: `kind` is unknown.
+            ValueError: `kind` is unknown, or the shapes differ.
         """
         require_same_dtype("activation_backward", dy=dy, y=y)
+        require_shape("y", y, tuple(dy.shape))
         return look_up("activation", kind, ACTIVATIONS).gradient(self.xp, dy, y)

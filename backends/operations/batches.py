@@ -1,6 +1,6 @@
 """Gathering a batch of images from a data set on the device."""
 
-from backends.operations.common import Array, Operations
+from backends.operations.common import Array, Operations, require_axes, require_indices
 
 
 class Batches(Operations):
@@ -21,8 +21,11 @@ class Batches(Operations):
             pixel / 255 + shift for uint8, pixel + shift otherwise.
 
         Raises:
-            TypeError: `images` is neither uint8 nor of `dtype`.
+            TypeError: `images` is neither uint8 nor of `dtype`, or `indices` are not integers.
+            ValueError: an array has the wrong shape, or an index is out of range; the range is not
+                checked within `computation`.
         """
+        self._check_gather(images, indices)
         xp = self.xp
         wanted = getattr(xp, dtype)
         batch = xp.take(images, indices, axis=0)
@@ -31,3 +34,8 @@ class Batches(Operations):
         elif batch.dtype != wanted:
             raise TypeError(f"images must be uint8 or {dtype}, got {batch.dtype}")
         return batch + shift if shift else batch
+
+    def _check_gather(self, images: Array, indices: Array) -> None:
+        require_axes("images", images, "N", "pixels")
+        require_axes("indices", indices, "B")
+        require_indices(self.xp, "indices", indices, images.shape[0])

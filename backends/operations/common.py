@@ -1,6 +1,11 @@
 """The base of the operation groups, and checks of arguments."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, TypeAlias, get_args
+
+from backends.checks import as_integer
 
 # An array of the backend's library. The array API standard defines no common base class, so no more
 # precise type exists.
@@ -8,6 +13,8 @@ Array: TypeAlias = Any
 Ties: TypeAlias = Literal["first", "all"]
 
 MAX_POOL_SIZE = 7  # 49 mask bits; 8 × 8 bits do not fit a signed 64-bit integer
+
+_indices_are_trusted: ContextVar[bool] = ContextVar("indices_are_trusted", default=False)
 
 
 class Operations:
@@ -32,6 +39,48 @@ def require_same_dtype(operation: str, **arrays: Array | None) -> None:
         raise TypeError(f"{operation} needs arrays of one dtype, got {found}; convert one of them")
 
 
+def require_axes(name: str, array: Array, *axes: str) -> None:
+    """Check the number of axes of an array.
+
+    Raises:
+        ValueError: `array` does not have one axis for each name in `axes`.
+    """
+    if len(array.shape) != len(axes):
+        described = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+        raise ValueError(f"{name} must have shape {described}, got {tuple(array.shape)}")
+
+
+@contextmanager
+def trusted_indices() -> Iterator[None]:
+    """Skip the checks that labels and row numbers are in range.
+
+    A backend enters this in `computation`, whose callers check them before they reach the device.
+    On a GPU the check would make the host wait for the device at every training step.
+    """
+    token = _indices_are_trusted.set(True)
+    try:
+        yield
+    finally:
+        _indices_are_trusted.reset(token)
+
+
+def require_indices(xp: Any, name: str, array: Array, count: int) -> None:
+    """Check that an array holds integers of at least 0 and less than `count`.
+
+    Raises:
+        TypeError: the elements are not integers.
+        ValueError: an element is out of range; not checked within `trusted_indices`.
+    """
+    if not xp.isdtype(array.dtype, "integral"):
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if _indices_are_trusted.get() or not array.shape[0]:
+        return
+    smallest, largest = int(xp.min(array)), int(xp.max(array))
+    if smallest < 0 or largest >= count:
+        wrong = smallest if smallest < 0 else largest
+        raise ValueError(f"{name} must be 0 to {count - 1}, got {wrong}")
+
+
 def require_shape(name: str, array: Array | None, expected: tuple[int, ...]) -> None:
     """Check the shape of an array; a compiled kernel would read beyond the end of a smaller one.
 
@@ -46,14 +95,12 @@ def output_size(size: int, window: int, *, stride: int, padding: int = 0) -> int
     """Return the number of windows along one axis; an incomplete last one is dropped.
 
     Raises:
-        ValueError: the window, the stride or the padding is out of range, or no window fits.
+        TypeError: the window, the stride or the padding is not an integer.
+        ValueError: one of them is out of range, or no window fits.
     """
-    if window < 1:
-        raise ValueError(f"window size must be at least 1, got {window}")
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}")
-    if padding < 0:
-        raise ValueError(f"padding must be at least 0, got {padding}")
+    as_integer("window size", window, at_least=1)
+    as_integer("stride", stride, at_least=1)
+    as_integer("padding", padding, at_least=0)
     if size + 2 * padding < window:
         raise ValueError(
             f"a window of {window} does not fit an input of {size} with padding {padding}"
@@ -61,13 +108,14 @@ def output_size(size: int, window: int, *, stride: int, padding: int = 0) -> int
     return (size + 2 * padding - window) // stride + 1
 
 
-def check_pooling(size: int, ties: str = "first") -> None:
-    """Check the size and the tie rule of a pooling.
+def check_max_pooling(size: int, ties: str = "first") -> None:
+    """Check the size and the tie rule of a max-pooling.
 
     Raises:
+        TypeError: `size` is not an integer.
         ValueError: `size` is not in 1…7, or `ties` is not a known rule.
     """
-    if not 1 <= size <= MAX_POOL_SIZE:
-        raise ValueError(f"pooling size must be 1 to {MAX_POOL_SIZE}, got {size}")
+    if as_integer("pooling size", size, at_least=1) > MAX_POOL_SIZE:
+        raise ValueError(f"max-pooling size must be 1 to {MAX_POOL_SIZE}, got {size}")
     if ties not in get_args(Ties):
         raise ValueError(f"ties must be one of {get_args(Ties)}, got {ties!r}")

@@ -9,10 +9,13 @@ tiles, which may add in different orders. Max-pooling that looks for ties needs 
 `uniform` selects a sum tap by tap, in one order for all patches.
 """
 
+from collections.abc import Sequence
+
 from backends.operations.common import (
     Array,
     Operations,
     output_size,
+    require_axes,
     require_same_dtype,
     require_shape,
 )
@@ -33,9 +36,10 @@ class Convolution(Operations):
         Raises:
             ValueError: the sizes are out of range, or no patch fits.
         """
+        require_axes("x", x, "N", "C", "H", "W")
         xp = self.xp
         n, channels, height, width = x.shape
-        kh, kw = kernel_size
+        kh, kw = _kernel_size(kernel_size)
         oh = output_size(height, kh, stride=stride, padding=padding)
         ow = output_size(width, kw, stride=stride, padding=padding)
         if padding:
@@ -65,10 +69,13 @@ class Convolution(Operations):
             padding: as given to `im2col`.
         """
         xp = self.xp
+        if len(x_shape) != 4:
+            raise ValueError(f"x_shape must be (N, C, H, W), got {tuple(x_shape)}")
         n, channels, height, width = x_shape
-        kh, kw = kernel_size
+        kh, kw = _kernel_size(kernel_size)
         oh = output_size(height, kh, stride=stride, padding=padding)
         ow = output_size(width, kw, stride=stride, padding=padding)
+        require_shape("columns", columns, (n, channels * kh * kw, oh * ow))
         columns = xp.reshape(columns, (n, channels, kh, kw, oh, ow))
         image = xp.zeros(
             (n, channels, height + 2 * padding, width + 2 * padding), dtype=columns.dtype
@@ -187,8 +194,12 @@ def conv2d_shape(
     """Return the shape (N, O, OH, OW) of the feature maps of `x` under the filters `weight`.
 
     Raises:
-        ValueError: the sizes are out of range, or the filters do not fit.
+        TypeError: the stride or the padding is not an integer.
+        ValueError: an array does not have four axes, the sizes are out of range, or the filters do
+            not fit.
     """
+    require_axes("x", x, "N", "C", "H", "W")
+    require_axes("weight", weight, "O", "C", "kh", "kw")
     n, channels, height, width = x.shape
     out_channels, filter_channels, kh, kw = weight.shape
     if channels != filter_channels:
@@ -196,6 +207,18 @@ def conv2d_shape(
     oh = output_size(height, kh, stride=stride, padding=padding)
     ow = output_size(width, kw, stride=stride, padding=padding)
     return n, out_channels, oh, ow
+
+
+def _kernel_size(kernel_size: object) -> tuple[int, int]:
+    """Return the two sides of a patch.
+
+    Raises:
+        TypeError: `kernel_size` is not a pair.
+    """
+    if not (isinstance(kernel_size, Sequence) and len(kernel_size) == 2):
+        raise TypeError(f"kernel_size must be a pair (kh, kw), got {kernel_size!r}")
+    kh, kw = kernel_size
+    return kh, kw
 
 
 def _under_tap(i: int, j: int, oh: int, ow: int, stride: int) -> tuple[slice, slice]:

@@ -1,6 +1,12 @@
 """The fully connected layer: y = x W + b."""
 
-from backends.operations.common import Array, Operations, require_same_dtype
+from backends.operations.common import (
+    Array,
+    Operations,
+    require_axes,
+    require_same_dtype,
+    require_shape,
+)
 
 
 class Linear(Operations):
@@ -16,8 +22,11 @@ class Linear(Operations):
 
         Raises:
             TypeError: the dtypes differ.
+            ValueError: the shapes do not fit together.
         """
         require_same_dtype("linear", x=x, weight=weight, bias=bias)
+        _, outputs = _linear_shape(x, weight)
+        require_shape("bias", bias, (outputs,))
         y = x @ weight
         if bias is not None:
             y += bias
@@ -39,7 +48,22 @@ class Linear(Operations):
 
         Raises:
             TypeError: the dtypes differ.
+            ValueError: the shapes do not fit together.
         """
         require_same_dtype("linear_backward", dy=dy, x=x, weight=weight)
+        require_shape("dy", dy, _linear_shape(x, weight))
         dx = dy @ weight.T if need_dx else None
         return dx, x.T @ dy, self.xp.sum(dy, axis=0)
+
+
+def _linear_shape(x: Array, weight: Array) -> tuple[int, int]:
+    """Return the shape (N, out) of the outputs.
+
+    Raises:
+        ValueError: an array is not a matrix, or the weights take another number of inputs.
+    """
+    require_axes("x", x, "N", "in")
+    require_axes("weight", weight, "in", "out")
+    if x.shape[1] != weight.shape[0]:
+        raise ValueError(f"weight takes {weight.shape[0]} inputs, x has {x.shape[1]}")
+    return x.shape[0], weight.shape[1]

@@ -16,7 +16,7 @@ from typing import Literal
 
 from backends.names import look_up
 from backends.operations.activations import Activations, sigmoid
-from backends.operations.common import Array
+from backends.operations.common import Array, require_axes, require_indices, require_shape
 
 
 class Losses(Activations):
@@ -34,9 +34,13 @@ class Losses(Activations):
             The loss, an array of shape (), and dlogits (N, C).
 
         Raises:
-            ValueError: `kind` is unknown.
+            TypeError: the labels are not integers.
+            ValueError: `kind` is unknown, an array has the wrong shape, or a label is not in
+                0…C − 1; the range of labels is not checked within `computation`.
         """
-        return look_up("loss", kind, LOSSES).value_and_gradient(self, logits, labels)
+        formula = look_up("loss", kind, LOSSES)
+        self._check_labels(logits, labels)
+        return formula.value_and_gradient(self, logits, labels)
 
     def probabilities(self, kind: str, logits: Array) -> Array:
         """Return the outputs (N, C) that a loss compares with the labels, each in 0…1.
@@ -46,14 +50,16 @@ class Losses(Activations):
             logits: (N, C).
 
         Raises:
-            ValueError: `kind` is unknown.
+            ValueError: `kind` is unknown, or `logits` is not a matrix.
         """
+        require_axes("logits", logits, "N", "C")
         if look_up("loss", kind, LOSSES).outputs == "softmax":
             return self.softmax(logits)
         return self.activation("sigmoid", logits)
 
     def log_softmax(self, logits: Array) -> Array:
         """Return log(softmax(logits)) by row, (N, C), with the row maximum subtracted first."""
+        require_axes("logits", logits, "N", "C")
         xp = self.xp
         shifted = logits - xp.max(logits, axis=1, keepdims=True)
         return shifted - xp.log(xp.sum(xp.exp(shifted), axis=1, keepdims=True))
@@ -64,15 +70,23 @@ class Losses(Activations):
 
     def one_hot(self, labels: Array, *, like: Array) -> Array:
         """Return one-hot rows of `labels` (N,) in the shape (N, C) and the dtype of `like`."""
+        self._check_labels(like, labels)
         xp = self.xp
         classes = xp.arange(like.shape[1], dtype=labels.dtype)
         return xp.astype(xp.expand_dims(labels, axis=1) == classes, like.dtype)
 
     def count_correct(self, logits: Array, labels: Array) -> Array:
         """Return the number of rows whose largest logit is that of the label, shape ()."""
+        self._check_labels(logits, labels)
         xp = self.xp
         hits = xp.argmax(logits, axis=1) == xp.astype(labels, xp.int64)
         return xp.sum(xp.astype(hits, xp.int64))
+
+    def _check_labels(self, logits: Array, labels: Array) -> None:
+        """Check the shapes of logits and labels, and the dtype and the range of the labels."""
+        require_axes("logits", logits, "N", "C")
+        require_shape("labels", labels, (logits.shape[0],))
+        require_indices(self.xp, "labels", labels, logits.shape[1])
 
 
 def softmax_cross_entropy(ops: Losses, logits: Array, labels: Array) -> tuple[Array, Array]:

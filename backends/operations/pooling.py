@@ -15,7 +15,7 @@ from backends.operations.common import (
     Array,
     Operations,
     Ties,
-    check_pooling,
+    check_max_pooling,
     output_size,
     require_shape,
 )
@@ -33,15 +33,17 @@ class Pooling(Operations):
             stride: distance between windows, in pixels.
             ties: which positions that equal the maximum receive the gradient: the "first" in
                 row-major order, as in PyTorch, JAX and Keras, or "all" of them, each the full
-                gradient.
+                gradient. The gradient of a window with a NaN goes to the NaN on a GPU, as in
+                PyTorch, and is dropped by the other backends; the loss is NaN anyway.
 
         Returns:
             The maxima in the dtype of `x`; the mask as uint8 if size² ≤ 8, else int64.
 
         Raises:
+            TypeError: the size or the stride is not an integer.
             ValueError: the size, the stride or the tie rule is invalid, or no window fits.
         """
-        check_pooling(size, ties)
+        check_max_pooling(size, ties)
         xp = self.xp
         positions = [x[window] for window in _windows(x.shape, size=size, stride=stride)]
         y = positions[0]
@@ -79,6 +81,7 @@ class Pooling(Operations):
         Raises:
             ValueError: the size is out of range, or a shape differs from that of the maxima.
         """
+        check_max_pooling(size)
         xp = self.xp
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
@@ -92,6 +95,7 @@ class Pooling(Operations):
         """Return the mean of each window of `x` (N, C, H, W), (N, C, OH, OW).
 
         Raises:
+            TypeError: the size or the stride is not an integer.
             ValueError: the size or the stride is out of range, or no window fits.
         """
         windows = list(_windows(x.shape, size=size, stride=stride))
@@ -122,9 +126,12 @@ def pooled_shape(
     """Return the shape (N, C, OH, OW) of pooled images.
 
     Raises:
-        ValueError: the size or the stride is out of range, or no window fits.
+        TypeError: the size or the stride is not an integer.
+        ValueError: the shape does not have four axes, the size or the stride is out of range, or no
+            window fits.
     """
-    check_pooling(size)
+    if len(x_shape) != 4:
+        raise ValueError(f"images must have shape (N, C, H, W), got {tuple(x_shape)}")
     n, channels, height, width = x_shape
     oh = output_size(height, size, stride=stride)
     ow = output_size(width, size, stride=stride)

@@ -84,8 +84,7 @@ def test_nan_passes_through_relu(backend: Backend) -> None:
 @pytest.mark.parametrize(
     ("size", "stride", "message"),
     [
-        (0, 1, "pooling size must be 1 to 7, got 0"),
-        (8, 1, "pooling size must be 1 to 7, got 8"),
+        (0, 1, "size must be at least 1, got 0"),
         (2, 0, "stride must be at least 1, got 0"),
         (6, 2, "a window of 6 does not fit an input of 5"),
     ],
@@ -104,6 +103,38 @@ def test_invalid_size_or_stride_is_refused(
         backend.avg_pool2d(x, **pooling)
     with pytest.raises(ValueError, match=message):
         backend.avg_pool2d_backward(x, x_shape=(1, 1, 5, 6), **pooling)
+
+
+def test_max_pooling_of_more_than_7_pixels_is_refused(backend: Backend) -> None:
+    """64 positions do not fit the bits of a tie mask."""
+    x, dy = (backend.zeros((1, 1, side, side), dtype="float32") for side in (8, 1))
+    mask = backend.zeros((1, 1, 1, 1), dtype="uint8")
+    message = "max-pooling size must be 1 to 7, got 8"
+    with pytest.raises(ValueError, match=message):
+        backend.max_pool2d(x, size=8, stride=8, ties="first")
+    with pytest.raises(ValueError, match=message):
+        backend.max_pool2d_backward(dy, mask, x_shape=(1, 1, 8, 8), size=8, stride=8)
+
+
+@pytest.mark.parametrize("ties", ["first", "all"])
+def test_gradient_of_a_window_with_nan_goes_to_the_nan_or_nowhere(
+    backend: Backend, ties: str
+) -> None:
+    x = np.arange(16, dtype="float32").reshape(1, 1, 4, 4)
+    x[0, 0, 0, 1] = np.nan
+    device = backend.asarray(x)
+    _, mask = backend.max_pool2d(device, size=2, stride=2, ties=ties)  # type: ignore[arg-type]
+    dy = backend.asarray(np.ones((1, 1, 2, 2), "float32"))
+    dx = backend.max_pool2d_backward(dy, mask, x_shape=x.shape, size=2, stride=2)
+    assert set(np.flatnonzero(backend.to_numpy(dx))) - {1} == {7, 13, 15}
+
+
+def test_gradient_of_relu_passes_where_the_output_is_nan(backend: Backend) -> None:
+    """As in PyTorch. Where the output is 0 the gradient is 0, even if it was NaN."""
+    y = backend.asarray(np.array([[np.nan, 0.0, 0.0, 2.0, 2.0]], "float32"))
+    dy = backend.asarray(np.array([[3.0, np.nan, 4.0, np.nan, 5.0]], "float32"))
+    dx = backend.to_numpy(backend.activation_backward("relu", dy, y))
+    np.testing.assert_array_equal(dx, np.array([[3.0, 0.0, 0.0, np.nan, 5.0]], "float32"))
 
 
 def test_unknown_tie_rule_is_refused(backend: Backend) -> None:

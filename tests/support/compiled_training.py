@@ -23,6 +23,7 @@ NETWORKS: dict[str, tuple[tuple[int, ...], Sequence[L.Layer]]] = {
     "two activations": ((784,), [L.Linear(9), L.Sigmoid(), L.Tanh(), L.Linear(10)]),
     "wide": ((784,), [L.Linear(136), L.ReLU(), L.Linear(10)]),
     "pooling first": ((1, 28, 28), [L.AvgPool2d(), L.Flatten(), L.Linear(10)]),
+    "large pooling first": ((1, 28, 28), [L.AvgPool2d(9, stride=6), L.Flatten(), L.Linear(10)]),
     "overlapping pooling": (
         (1, 28, 28),
         [L.Conv2d(3, 3), L.ReLU(), L.MaxPool2d(3, stride=2), L.Flatten(), L.Linear(10)],

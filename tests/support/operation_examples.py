@@ -26,6 +26,7 @@ CONVOLUTIONS = [
 ]
 # (size, stride): adjacent, overlapping and separated patches; some leave out the last pixels.
 POOLINGS = [(2, 2), (3, 3), (1, 1), (3, 2), (2, 1), (2, 3), (7, 1)]
+LARGE_POOLINGS = [(8, 1), (8, 3)]  # only for means: a tie mask has no bits for 64 positions
 X_SHAPE = (3, 9, 8)  # channels, height, width
 FILTERS = 4
 
@@ -178,18 +179,20 @@ def _convolutions(normal: Any, n: int) -> list[Example]:
 def _poolings(normal: Any, rng: np.random.Generator, dtype: str, n: int) -> list[Example]:
     channels, height, width = X_SHAPE
     found = []
-    for size, stride in POOLINGS:
+    for size, stride in POOLINGS + LARGE_POOLINGS:
         pooled = (n, channels, num_patches(height, size, stride), num_patches(width, size, stride))
         pooling = {"size": size, "stride": stride}
         x, dy = distinct(rng, (n, *X_SHAPE), dtype), normal(*pooled)
-        bits = rng.integers(1, 1 << size * size, size=pooled)
-        mask = bits.astype("uint8" if size * size <= 8 else "int64")
         back = {"x_shape": (n, *X_SHAPE), **pooling}
-        found += [
-            Example("max_pool2d", {"x": x}, {**pooling, "ties": ties}) for ties in ("first", "all")
-        ]
         terms = size * size
-        found.append(Example("max_pool2d_backward", {"dy": dy, "mask": mask}, back, terms))
+        if (size, stride) in POOLINGS:
+            bits = rng.integers(1, 1 << size * size, size=pooled)
+            mask = bits.astype("uint8" if size * size <= 8 else "int64")
+            found += [
+                Example("max_pool2d", {"x": x}, {**pooling, "ties": ties})
+                for ties in ("first", "all")
+            ]
+            found.append(Example("max_pool2d_backward", {"dy": dy, "mask": mask}, back, terms))
         found.append(Example("avg_pool2d", {"x": x}, pooling, terms + 1))
         found.append(Example("avg_pool2d_backward", {"dy": dy}, back, terms + 1))
     return found

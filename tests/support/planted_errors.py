@@ -117,7 +117,7 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "epoch.py", "for n in range(step.batch):", "for n in range(1, step.batch):", "two-layer"
     ),
     "gradient of ReLU": ChangedSource(
-        "elementwise.py", "if outputs[i] > zero", "if outputs[i] >= zero", "two-layer"
+        "elementwise.py", "if outputs[i] <= zero", "if outputs[i] < zero", "two-layer"
     ),
     "gradient of sigmoid": ChangedSource(
         "elementwise.py",

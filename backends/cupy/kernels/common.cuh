@@ -56,7 +56,7 @@ __device__ __forceinline__ real activate(real x) {
 // Returns the derivative of an activation, computed from its output y.
 template <Activation kind>
 __device__ __forceinline__ real derivative(real y) {
-  if constexpr (kind == RELU) return y > 0 ? real(1) : real(0);
+  if constexpr (kind == RELU) return y <= 0 ? real(0) : real(1);  // 1 for NaN, as in PyTorch
   if constexpr (kind == SIGMOID) return y * (real(1) - y);
   if constexpr (kind == TANH) return real(1) - y * y;
   return real(1);

@@ -57,7 +57,7 @@ def activate_backward(kind: int, y: Any, dy: Any) -> None:
     zero = outputs.dtype.type(0)
     if kind == RELU:
         for i in range(len(outputs)):
-            gradients[i] = gradients[i] if outputs[i] > zero else zero
+            gradients[i] = zero if outputs[i] <= zero else gradients[i]
     elif kind == SIGMOID:
         for i in range(len(outputs)):
             gradients[i] *= outputs[i] * (one - outputs[i])

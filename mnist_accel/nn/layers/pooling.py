@@ -13,7 +13,7 @@ from backends import (
     Stage,
     Ties,
     check_integer,
-    check_pooling,
+    check_max_pooling,
     output_size,
 )
 from mnist_accel.nn.layers.base import Layer, Parameters, image_shape
@@ -24,7 +24,7 @@ class Pool2d(Layer):
     """Base of the pooling layers; an incomplete last row or column of windows is dropped.
 
     Attributes:
-        size: side of the square window, in pixels, 1 to 7.
+        size: side of the square window, in pixels.
         stride: distance between windows, in pixels; `size` if None.
     """
 
@@ -33,7 +33,6 @@ class Pool2d(Layer):
 
     def __post_init__(self) -> None:
         check_integer(self, "size", at_least=1)
-        check_pooling(self.size)
         if self.stride is not None:
             check_integer(self, "stride", at_least=1)
 
@@ -67,7 +66,7 @@ class MaxPool2d(Pool2d):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_pooling(self.size, self.ties)
+        check_max_pooling(self.size, self.ties)
 
     def pooling(self) -> Pooling:
         """Return the layer as the pooling of a stage."""
