@@ -195,9 +195,10 @@ def test_max_pool_2x2(random: np.random.Generator, all_ties: int, dtype: str) ->
     assert np.array_equal(dx, bits * dy)
 
 
-def test_max_pool_2x2_of_nan_is_nan() -> None:
+@pytest.mark.parametrize("position", range(4))
+def test_max_pool_2x2_of_nan_is_nan(position: int) -> None:
     x = np.zeros((4, LANES))
-    x[2, 3] = np.nan
+    x[position, 3] = np.nan
     y, mask = np.empty(LANES), np.empty(LANES, np.uint8)
     pool_kernel(y, mask, x.ravel(), 1)
     assert np.array_equal(np.isnan(y), np.arange(LANES) == 3)
