@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeAlias
 
@@ -89,6 +90,7 @@ def _add_run(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--order-seed",
+        dest="seed",
         **integer(0),
         help="seed of the random order of the measurements (default: 0)",
     )
@@ -109,8 +111,13 @@ def _add_run(commands: Subparsers) -> None:
         action="store_true",
         help="finish an interrupted run with its settings: that of the file --out, or the newest",
     )
+    names = [field.name for field in fields(RunRequest)]
     parser.set_defaults(
-        run=lambda args: run_suite(_request(args), out=args.out, resume=args.resume)
+        run=lambda args: run_suite(
+            RunRequest(**{name: getattr(args, name) for name in names}),
+            out=args.out,
+            resume=args.resume,
+        )
     )
 
 
@@ -164,17 +171,6 @@ def _add_compare(commands: Subparsers) -> None:
         "lost a time; such as 10%%",
     )
     parser.set_defaults(run=lambda args: compare_command(args.old, args.new, args.fail_over))
-
-
-def _request(args: argparse.Namespace) -> RunRequest:
-    return RunRequest(
-        profile=args.profile,
-        levels=args.levels,
-        contenders=args.contenders,
-        passes=args.passes,
-        seed=args.order_seed,
-        threads=args.threads,
-    )
 
 
 def _percent(text: str) -> float:

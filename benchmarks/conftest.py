@@ -12,5 +12,4 @@ from benchmarks.session.plugin import (  # noqa: F401  # pytest finds hooks and 
     pytest_generate_tests,
     pytest_runtest_makereport,
     pytest_sessionfinish,
-    record_skip_reason,
 )

@@ -9,7 +9,6 @@ from benchmarks.contenders.loops import Loops
 from benchmarks.contenders.project import ProjectBackend
 from benchmarks.contenders.sklearn_contender import Sklearn
 from benchmarks.contenders.torch_contenders import TorchCompile, TorchCudaGraph, TorchEager
-from mnist_accel.errors import UsageError
 
 
 @cache
@@ -25,16 +24,3 @@ def contenders() -> dict[str, Contender]:
         Loops(),
     ]
     return {contender.name: contender for contender in found}
-
-
-def choose(names: str) -> dict[str, Contender]:
-    """Return the contenders with these names, which are separated by commas.
-
-    Raises:
-        UsageError: a contender does not exist.
-    """
-    known = contenders()
-    unknown = sorted(set(names.split(",")) - known.keys())
-    if unknown:
-        raise UsageError(f"unknown contender {', '.join(unknown)}; choose from {', '.join(known)}")
-    return {name: known[name] for name in names.split(",")}

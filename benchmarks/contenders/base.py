@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Availability, UpdateRule
+from backends import SGD, Adam, Availability, UpdateRule
 from mnist_accel.nn import Network
 
 HostArray: TypeAlias = NDArray[Any]
@@ -121,18 +121,23 @@ class OperationTask:
     Attributes:
         name: "linear", "conv2d", "max_pool2d", "conv2d_relu_max_pool2d", "softmax_cross_entropy",
             "sgd_update" or "adam_update".
-        direction: "forward", or "backward" for the gradients of the inputs in `wanted`.
-        inputs: host arrays by name: x (N, …) float32, and weight, bias, labels and dy if the
-            operation has them.
-        settings: stride, padding, size, lr and the like.
-        wanted: names of the inputs whose gradients "backward" returns, in order.
+        direction: "forward", or "backward" for the gradients of all inputs except dy, in order.
+        inputs: host arrays by name: x (N, …) float32, then weight, bias, labels and dy if the
+            operation has them; for updates weight, grad and the state arrays of the rule.
+        settings: stride, padding and size of the operation, or the settings of the update rule and
+            the number of the `step`, from 1.
     """
 
     name: str
     direction: Literal["forward", "backward"]
     inputs: HostArrays
     settings: Mapping[str, Any]
-    wanted: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> UpdateRule:
+        """The update rule of "sgd_update" or "adam_update"."""
+        settings = {name: value for name, value in self.settings.items() if name != "step"}
+        return SGD(**settings) if self.name == "sgd_update" else Adam(**settings)
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,6 @@ class Contender(ABC):
     def inference(self, model: Network) -> InferenceSession:
         """Prepare predictions with the weights of a network on NumPy."""
 
-    @abstractmethod
     def operation(self, task: OperationTask) -> OperationSession | None:
         """Prepare an operation; None if the contender does not have this operation."""
+        return None

@@ -29,19 +29,21 @@ from mnist_accel.nn import (
 Array: TypeAlias = Any
 Parameters: TypeAlias = dict[str, Array]
 
+_ACTIVATIONS = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
+
 # On a GPU, JAX multiplies in TF32 by default. This is set once, because setting it for a block of
 # code takes time in each step.
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-def linear(x: Array, weight: Array, bias: Array | None) -> Array:
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """Return x·weight + bias."""
     y = x @ weight
     return y if bias is None else y + bias
 
 
 def conv2d(
-    x: Array, weight: Array, bias: Array | None, *, stride: int = 1, padding: int = 0
+    x: Array, weight: Array, bias: Array | None = None, *, stride: int, padding: int
 ) -> Array:
     """Convolve x (N, C, H, W): on a CPU as one matrix product with all patches, else with XLA.
 
@@ -106,20 +108,15 @@ def _window_positions(x: Array, size: int, stride: int) -> list[Array]:
 def _apply(layer: Layer, parameters: Sequence[Array], x: Array) -> Array:
     match layer:
         case Linear():
-            return linear(x, parameters[0], parameters[1] if layer.bias else None)
+            return linear(x, *parameters)
         case Conv2d(stride=stride, padding=padding):
-            bias = parameters[1] if layer.bias else None
-            return conv2d(x, parameters[0], bias, stride=stride, padding=padding)
+            return conv2d(x, *parameters, stride=stride, padding=padding)
         case MaxPool2d(size=size):
             return max_pool2d(x, size=size, stride=layer.effective_stride)
         case AvgPool2d(size=size):
             return avg_pool2d(x, size=size, stride=layer.effective_stride)
-        case Activation(kind="relu"):
-            return jax.nn.relu(x)
-        case Activation(kind="sigmoid"):
-            return jax.nn.sigmoid(x)
-        case Activation(kind="tanh"):
-            return jnp.tanh(x)
+        case Activation(kind=kind) if kind in _ACTIVATIONS:
+            return _ACTIVATIONS[kind](x)
         case Flatten():
             return x.reshape(len(x), -1)
     raise ValueError(f"no function is written for a layer of kind {layer.kind!r}")
@@ -175,11 +172,7 @@ def sgd(optimizer: SGD, parameters: Any, gradients: Any, state: Any, step: Array
 
 def adam(optimizer: Adam, parameters: Any, gradients: Any, state: Any, step: Array) -> Any:
     """Return parameters and [means, means of squares] after update number `step`, from 1."""
-    if optimizer.decoupled:
-        shrink = 1 - optimizer.lr * optimizer.weight_decay
-        parameters = jax.tree.map(lambda w: w * shrink, parameters)
-    else:
-        gradients = _decayed(optimizer, parameters, gradients)
+    gradients = _decayed(optimizer, parameters, gradients)
     beta1, beta2 = optimizer.beta1, optimizer.beta2
     means = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state[0], gradients)
     squares = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state[1], gradients)

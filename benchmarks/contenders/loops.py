@@ -17,8 +17,6 @@ from benchmarks.contenders.base import (
     HostArray,
     HostArrays,
     InferenceSession,
-    OperationSession,
-    OperationTask,
     TrainingSession,
     TrainingTask,
 )
@@ -76,10 +74,6 @@ class Loops(Contender):
 
         return predict
 
-    def operation(self, task: OperationTask) -> OperationSession | None:
-        """Return None: the loops are not split into operations."""
-        return None
-
 
 def _network_skip_reason(model: Network) -> str:
     layers = tuple(RECIPES["cnn"].build((), ""))
@@ -98,29 +92,23 @@ class _Training(TrainingSession):
         self.reset()
 
     def run(self) -> None:
-        """Train one epoch."""
         for row in self._rng.permutation(len(self._images)):
             self._step(row)
 
     def reset(self) -> None:
-        """Restore the weights of the task."""
         self._weights = self._task.model.state_dict()
 
     def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
-        """Return the mean of the gradients of the images."""
         gradients = [self._loss_and_gradients(row)[1] for row in rows]
         return {name: np.mean([each[name] for each in gradients], axis=0) for name in gradients[0]}
 
     def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
-        """Make an update on the single image of each batch."""
         return [self._step(row) for (row,) in batches]
 
     def weights(self) -> HostArrays:
-        """Return copies of the weights."""
         return {name: weight.copy() for name, weight in self._weights.items()}
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the class of the largest probability."""
         pixels = self._task.pixels(images)
         classes = [_forward(self._weights, image)[-1].argmax() for image in pixels]
         return np.array(classes, np.int64)

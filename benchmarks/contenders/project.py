@@ -71,8 +71,7 @@ class ProjectBackend(Contender):
     def operation(self, task: OperationTask) -> OperationSession | None:
         """Prepare the backend's operation of this name."""
         backend = get_backend(self.name)
-        inputs = {name: backend.asarray(array) for name, array in task.inputs.items()}
-        compute = prepare(backend, task.name, task.direction, inputs, task.settings)
+        compute = prepare(backend, task)
         kinds = frozenset(_KINDS.get(task.name, (task.name,)))
 
         def run() -> None:
@@ -128,11 +127,9 @@ class _Training(TrainingSession):
         self.compile_s = sum(times)
 
     def run(self) -> None:
-        """Train one epoch with `Trainer.fit`."""
         self._trainer.fit(self._data, epochs=1)
 
     def reset(self) -> None:
-        """Create a new trainer."""
         task = self._task
         self._trainer = Trainer(
             network_on(self._backend, task.model),
@@ -167,9 +164,7 @@ class _Training(TrainingSession):
         return trainer.fit(self._task.images[rows], self._task.labels[rows], epochs=1).losses
 
     def weights(self) -> HostArrays:
-        """Return the state of the network."""
         return self._trainer.model.state_dict()
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the predictions of the network."""
         return self._trainer.model.predict(images)

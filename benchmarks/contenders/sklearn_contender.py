@@ -17,13 +17,11 @@ from benchmarks.contenders.base import (
     HostArray,
     HostArrays,
     InferenceSession,
-    OperationSession,
-    OperationTask,
     TrainingSession,
     TrainingTask,
 )
 from benchmarks.host import blas_threads
-from mnist_accel.nn import SGD, Linear, Network, UpdateRule
+from mnist_accel.nn import SGD, Linear, Network
 
 ACTIVATIONS = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
 
@@ -81,10 +79,6 @@ class Sklearn(Contender):
                 return np.asarray(classifier.predict_proba(images + shift if shift else images))
 
         return predict
-
-    def operation(self, task: OperationTask) -> OperationSession | None:
-        """Return None: scikit-learn has no single operations."""
-        return None
 
 
 def _sklearn() -> Any:
@@ -156,14 +150,13 @@ class _Training(TrainingSession):
         self.reset()
 
     def run(self) -> None:
-        """Train one epoch."""
         self._train(self._classifier, self._images, self._task.labels)
 
     def reset(self) -> None:
-        """Create a new classifier."""
         task = self._task
+        assert isinstance(task.optimizer, SGD), "skip_reason() excludes others"
         self._classifier = _classifier(
-            task.model, _sgd(task.optimizer), batch_size=task.batch_size, seed=task.seed
+            task.model, task.optimizer, batch_size=task.batch_size, seed=task.seed
         )
         self._classifier.set_params(shuffle=not task.is_full_batch)
 
@@ -186,11 +179,9 @@ class _Training(TrainingSession):
         return [self._update(rows) for rows in batches]
 
     def weights(self) -> HostArrays:
-        """Return copies of the coefficients and intercepts."""
         return _named(self._classifier)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the predictions of the classifier."""
         return np.asarray(self._classifier.predict(self._task.pixels(images)), np.int64)
 
     def _update(self, rows: NDArray[np.int64]) -> float:
@@ -201,11 +192,6 @@ class _Training(TrainingSession):
     def _train(classifier: Any, images: HostArray, labels: NDArray[np.int64]) -> None:
         with _without_checks():
             classifier.partial_fit(images, labels)
-
-
-def _sgd(optimizer: UpdateRule) -> SGD:
-    assert isinstance(optimizer, SGD), "skip_reason() excludes others"
-    return optimizer
 
 
 def _named(classifier: Any) -> dict[str, HostArray]:

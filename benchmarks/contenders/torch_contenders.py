@@ -73,7 +73,7 @@ class TorchEager(Contender):
 
     def inference(self, model: Network) -> InferenceSession:
         """Build the module; compile or record the forward pass at the first call of each shape."""
-        from benchmarks.contenders.torch_inference import prepare_inference
+        from benchmarks.contenders.torch_training import prepare_inference
 
         return prepare_inference(model, self.mode)
 

@@ -1,4 +1,4 @@
-"""PyTorch: three ways to train a network.
+"""PyTorch: training and predictions, eager, compiled, or replayed from a CUDA graph.
 
 Timings in comments are per step on one core (AMD EPYC, AVX2) with PyTorch 2.13.
 """
@@ -6,13 +6,19 @@ Timings in comments are per step on one core (AMD EPYC, AVX2) with PyTorch 2.13.
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.contenders.base import HostArrays, TrainingSession, TrainingTask
+from benchmarks.contenders.base import (
+    HostArray,
+    HostArrays,
+    InferenceSession,
+    TrainingSession,
+    TrainingTask,
+)
 from benchmarks.contenders.torch_networks import (
     WARM_UP_STEPS,
     Mode,
@@ -30,7 +36,9 @@ from benchmarks.contenders.torch_networks import (
     use_float32,
     weight_to_host,
 )
-from mnist_accel.nn import SGD, Adam, UpdateRule
+from mnist_accel.nn import SGD, Adam, Network, UpdateRule
+
+Forward: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class EagerTraining(TrainingSession):
@@ -110,7 +118,7 @@ class EagerTraining(TrainingSession):
         return loss.detach()
 
     def _new_optimizer(self) -> Any:
-        return build_optimizer(self._task.optimizer, self._network)
+        return build_optimizer(self._task.optimizer, self._network.parameters())
 
     def _batch_sizes(self) -> set[int]:
         """Return the batch sizes of an epoch: the task's, and the rest in the last batch."""
@@ -198,7 +206,8 @@ class GraphTraining(EagerTraining):
                     tensor.zero_()
 
     def _new_optimizer(self) -> Any:
-        return build_optimizer(self._task.optimizer, self._network, capturable=True)
+        parameters = self._network.parameters()
+        return build_optimizer(self._task.optimizer, parameters, capturable=True)
 
     def _record(self, size: int) -> tuple[Tensor, Any, Tensor]:
         """Return the tensor of rows that a graph reads, the graph, and the loss it writes."""
@@ -264,3 +273,40 @@ def _update_in_graph(
 def _bias_correction(beta: float, steps: Tensor) -> Tensor:
     """Return 1 − betaˢᵗᵉᵖˢ; `expm1` keeps its float32 precision if it is small."""
     return -torch.expm1(steps * math.log(beta)) if beta else torch.ones_like(steps)
+
+
+def prepare_inference(model: Network, mode: Mode) -> InferenceSession:
+    """Return the function that predicts with the network."""
+    use_float32()
+    network = build_network(model).requires_grad_(False)
+    softmax = model.loss.kind == "softmax_cross_entropy"
+
+    def eager(pixels: Tensor) -> Tensor:
+        logits = network(pixels + model.pixel_shift if model.pixel_shift else pixels)
+        return logits.softmax(1) if softmax else logits.sigmoid()
+
+    forward: Forward = {"eager": lambda f: f, "compiled": compiled, "graph": _graphed}[mode](eager)
+
+    def predict(images: NDArray[np.float32]) -> HostArray:
+        writable = images if images.flags.writeable else images.copy()  # PyTorch warns otherwise
+        with torch.inference_mode():
+            pixels = torch.from_numpy(writable).reshape(-1, *model.input_shape).to(device())
+            return np.asarray(forward(pixels).cpu().numpy())
+
+    return predict
+
+
+def _graphed(function: Forward) -> Forward:
+    """Return a function that replays `function` as a CUDA graph, recorded once per shape."""
+    graphs: dict[Any, tuple[Tensor, Any, Tensor]] = {}
+
+    def replay(pixels: Tensor) -> Tensor:
+        if pixels.shape not in graphs:
+            static_pixels = pixels.clone()
+            graphs[pixels.shape] = (static_pixels, *record_graph(function, static_pixels))
+        static_pixels, graph, result = graphs[pixels.shape]
+        static_pixels.copy_(pixels)
+        graph.replay()
+        return result
+
+    return replay

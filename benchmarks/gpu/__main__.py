@@ -14,16 +14,17 @@ import argparse
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
 
 from backends import BackendUnavailableError, get_backend
 from benchmarks.gpu.plan import plan
-from benchmarks.gpu.report import summary, write_report
 from benchmarks.gpu.stages import GRACE_S, Result, Runner, Stage, run_command, run_stages
 from benchmarks.host import ROOT, host_facts
+from benchmarks.session.settings import select
 from mnist_accel.commands.argument_types import number
 from mnist_accel.commands.exit_codes import EXIT_USAGE
 from mnist_accel.commands.parser import Parser
@@ -34,6 +35,10 @@ PROG = "python -m benchmarks.gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 # 8 minutes, less the time for starting, for stopping the last stage and for the report.
 TOTAL_S = 8 * 60 - 2 * GRACE_S - 20
+PRECISION = (
+    "All arithmetic is float32 or float64 without tensor cores. TF32 is disabled in CuPy "
+    "(`CUPY_TF32=0`) and in PyTorch, for matrix products and convolutions."
+)
 
 
 def main(
@@ -82,7 +87,10 @@ def _run(args: argparse.Namespace, make_plan: Callable[[Path], list[Stage]], run
     """
     facts = _facts()
     folder: Path = args.out or RESULTS / f"{date.today():%Y-%m-%d}-{_slug(facts['GPU'])}"
-    stages = _select(make_plan(folder.resolve()), args.only)
+    stages = make_plan(folder.resolve())
+    if args.only is not None:
+        chosen = select("stage", args.only, [stage.name for stage in stages])
+        stages = [stage for stage in stages if stage.name in chosen]
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
@@ -96,13 +104,13 @@ def _run(args: argparse.Namespace, make_plan: Callable[[Path], list[Stage]], run
         report=partial(_report, facts, folder),
         run=run,
     )
-    print(f"{summary(results)}; the report is {folder / 'report.md'}")
+    print(f"{_summary(results)}; the report is {folder / 'report.md'}")
     return 0 if all(result.outcome in ("passed", "skipped") for result in results) else 1
 
 
 def _report(facts: dict[str, str], folder: Path, results: Sequence[Result]) -> None:
     """Write the report and print the result of the last finished stage to stderr."""
-    write_atomically(folder / "report.md", write_report(facts, results, folder).encode())
+    write_atomically(folder / "report.md", _report_text(facts, results, folder).encode())
     finished = [result for result in results if result.outcome != "not run" or result.detail]
     if finished:
         last = finished[-1]
@@ -130,25 +138,48 @@ def _facts() -> dict[str, str]:
     }
 
 
-def _select(stages: list[Stage], names: str | None) -> list[Stage]:
-    """Return the stages with the given names, or all if `names` is None.
-
-    Raises:
-        UsageError: a name is unknown.
-    """
-    if names is None:
-        return stages
-    selected = names.split(",")
-    unknown = sorted(set(selected) - {stage.name for stage in stages})
-    if unknown:
-        known = ", ".join(stage.name for stage in stages)
-        raise UsageError(f"unknown stage {', '.join(unknown)}; choose {known}")
-    return [stage for stage in stages if stage.name in selected]
-
-
 def _slug(device: str) -> str:
     """Return the name of a GPU as part of a file name, such as "nvidia-h200"."""
     return re.sub(r"[^a-z0-9]+", "-", device.partition(",")[0].lower()).strip("-")
+
+
+def _report_text(facts: Mapping[str, str], results: Sequence[Result], folder: Path) -> str:
+    """Return the report as Markdown.
+
+    Args:
+        facts: facts about the machine and the software, by name.
+        results: results of all stages, including those that have not run.
+        folder: folder of the logs. Markdown tables in a log are copied into the report.
+    """
+    lines = ["# Acceptance run on a GPU", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {fact} |" for name, fact in facts.items()]
+    lines += ["", PRECISION, "", f"{_summary(results)}.", ""]
+    lines += ["| stage | shows | outcome | seconds |", "|---|---|---|---:|"]
+    for result in results:
+        stage = result.stage
+        log = folder / f"{stage.name}.log"
+        name = f"[{stage.name}]({log.name})" if log.exists() else stage.name
+        outcome = f"{result.outcome}: {result.detail}" if result.detail else result.outcome
+        seconds = f"{result.seconds:.0f}" if result.seconds else ""
+        lines.append(f"| {name} | {stage.shows} | {outcome} | {seconds} |")
+    for result in results:
+        if table := _tables_in(folder / f"{result.stage.name}.log"):
+            lines += ["", f"## {result.stage.name.capitalize()}", "", *table]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(results: Sequence[Result]) -> str:
+    """Return the number of stages per outcome, such as "3 passed, 1 failed"."""
+    counts = Counter(result.outcome for result in results)
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+
+
+def _tables_in(log: Path) -> list[str]:
+    """Return the lines of the Markdown tables in a log."""
+    if not log.exists():
+        return []
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.splitlines() if line.startswith(("| ", "|--"))]
 
 
 if __name__ == "__main__":

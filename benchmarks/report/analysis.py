@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.report.baselines import best_baseline, own
 from benchmarks.statistics import Estimate, fitted_exponent, ratio_of_medians
-from benchmarks.storage.results import Case, Measurement, ResultSet
-from benchmarks.storage.schema import AccuracyRun, RowKey
+from benchmarks.storage.results import Measurement, ResultSet
+from benchmarks.storage.schema import AccuracyRun, Case, RowKey
 
 SEED = 0
 TARGETS = (0.95, 0.97, 0.99)

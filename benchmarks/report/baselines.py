@@ -2,7 +2,8 @@
 
 from collections.abc import Container
 
-from benchmarks.storage.results import Case, Measurement, ResultSet
+from benchmarks.storage.results import Measurement, ResultSet
+from benchmarks.storage.schema import Case
 
 # Textbook loops are shown for scale. Nobody would use them in practice, so they are no baseline.
 NOT_COMPARED = frozenset({"loops"})

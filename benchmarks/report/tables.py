@@ -14,8 +14,8 @@ from benchmarks.report.analysis import (
     times_to_accuracy,
 )
 from benchmarks.report.baselines import NOT_COMPARED
-from benchmarks.storage.results import Case, Measurement, ResultSet
-from benchmarks.storage.schema import PHASES, Missing
+from benchmarks.storage.results import Measurement, ResultSet
+from benchmarks.storage.schema import PHASES, Case, Missing
 
 
 @dataclass(frozen=True)

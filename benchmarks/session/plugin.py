@@ -6,10 +6,11 @@ together, so that a machine that slows down slows all contenders.
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+import msgspec
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -20,11 +21,11 @@ from benchmarks.session.settings import CASES, FULL_ONLY, LEFT_OUT, RunRequest, 
 from benchmarks.storage.files import write_document
 from benchmarks.storage.journal import Absent, Failed, Journal, Machine, RowStarted
 from benchmarks.storage.schema import ContenderFacts
-from benchmarks.suite.accuracy import prepare_accuracy
+from benchmarks.suite.accuracy import measure_accuracy
 from benchmarks.suite.cases import LEVELS, PROFILES, AccuracyCase
 from benchmarks.suite.ceilings import measure_ceilings
 from benchmarks.suite.checks import CheckError
-from benchmarks.suite.preparer import LEVEL_OF, Case, NotComparableError, Preparer
+from benchmarks.suite.preparer import Case, NotComparableError, Preparer
 from mnist_accel.errors import UsageError
 
 # Seconds of measurement per pair and pass.
@@ -37,8 +38,6 @@ COMPLETE = (
     pytest.ExitCode.NO_TESTS_COLLECTED,
 )
 Measure: TypeAlias = Callable[[Case | AccuracyCase, Contender, int], None]
-# Called with level, case and contender; if the body fails, the reason is recorded.
-RecordSkipReason: TypeAlias = Callable[[str, str, str], AbstractContextManager[None]]
 JOURNAL = pytest.StashKey[Journal]()
 
 
@@ -81,7 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
     settings = metafunc.config.stash[JOURNAL].settings
-    level = _level(metafunc.function.__name__)
+    level = metafunc.function.__name__.removeprefix("test_")
     cases = CASES[level](settings.profile) if level in settings.levels else ()
     repetitions = ACCURACY_SEEDS if level == "accuracy" else settings.passes
     metafunc.parametrize(
@@ -97,10 +96,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
-def _level(function: str) -> str:
-    return function.removeprefix("test_")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Shuffle the tests, and remove those that an earlier part of the run has measured."""
     journal = config.stash[JOURNAL]
@@ -114,15 +109,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _record_left_out(journal: Journal, items: list[pytest.Item]) -> None:
     """Record the rows that only a full run measures as absent, with the reason."""
-    cases = {
-        (_level(item.originalname), _parameters(item)["case"].name): None
-        for item in items
-        if isinstance(item, pytest.Function) and "repetition" in _parameters(item)
-    }
+    cases = dict.fromkeys(_parameters(item)["case"] for item in items if _parameters(item))
     for name in journal.settings.left_out:
-        for level, case in cases:
-            if level in FULL_ONLY[name]:
-                journal.add(Absent(level=level, case=case, contender=name, reason=LEFT_OUT))
+        for case in cases:
+            if case.level in FULL_ONLY[name]:
+                row = {"level": case.level, "case": case.name, "contender": name}
+                journal.add(Absent(**row, reason=LEFT_OUT))
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:
@@ -176,68 +168,24 @@ def preparer(journal: Journal) -> Preparer:
 
 
 @pytest.fixture
-def record_skip_reason(journal: Journal) -> RecordSkipReason:
-    """Record why a row has no time; later passes end with the same reason at once."""
-
-    @contextmanager
-    def record(level: str, case: str, contender: str) -> Iterator[None]:
-        known = journal.missing((level, case, contender))
-        if known is not None:
-            _end_test(known)
-        row = {"level": level, "case": case, "contender": contender}
-        journal.add(RowStarted(**row))
-        try:
-            yield
-        except (NotComparableError, CheckError) as error:
-            kind = Absent if isinstance(error, NotComparableError) else Failed
-            line = kind(**row, reason=str(error))
-            journal.add(line)
-            _end_test(line)
-        # pytest-timeout ends a test with an exception of pytest, which is not an Exception.
-        except (Exception, pytest.fail.Exception) as error:
-            journal.add(Failed(**row, reason=in_one_line(error)))
-            raise
-
-    return record
-
-
-def _end_test(line: Absent | Failed) -> NoReturn:
-    if isinstance(line, Absent):
-        raise pytest.skip.Exception(line.reason) from None
-    raise pytest.fail.Exception(line.reason, pytrace=False) from None
-
-
-def in_one_line(error: BaseException) -> str:
-    """Return the type of an error and the first line of its message."""
-    first, *_ = [*str(error).strip().splitlines(), ""]
-    return ": ".join(filter(None, (type(error).__name__, first)))
-
-
-@pytest.fixture
-def measure(
-    benchmark: BenchmarkFixture,
-    preparer: Preparer,
-    journal: Journal,
-    record_skip_reason: RecordSkipReason,
-) -> Measure:
+def measure(benchmark: BenchmarkFixture, preparer: Preparer, journal: Journal) -> Measure:
     """Check a pair and measure it; a pair that is absent, wrong or fails is recorded as such."""
 
     def measure(case: Case | AccuracyCase, contender: Contender, repetition: int) -> None:
-        level = "accuracy" if isinstance(case, AccuracyCase) else LEVEL_OF[type(case)]
-        benchmark.group = f"{level}: {case.name}"
-        info = {
-            "level": level,
-            "case": case.name,
-            "contender": contender.name,
-            "is_peer": contender.is_baseline,
-        }
-        benchmark.extra_info.update(info)
-        with record_skip_reason(level, case.name, contender.name):
+        benchmark.group = f"{case.level}: {case.name}"
+        with _record_skip_reason(journal, case, contender):
             if isinstance(case, AccuracyCase):
-                measure_accuracy(benchmark, preparer, case, contender, seed=repetition)
+                benchmark.extra_info |= {
+                    "level": case.level,
+                    "case": case.name,
+                    "contender": contender.name,
+                    "is_peer": contender.is_baseline,
+                }
+                measure_accuracy(benchmark, case, contender, seed=repetition)
                 return
             prepared = preparer.prepare(case, contender)
-            benchmark.extra_info.update({"pass": repetition, **prepared.extra_info()})
+            info = msgspec.structs.replace(prepared.info, pass_number=repetition)
+            benchmark.extra_info |= msgspec.to_builtins(info)
             rounds, calls = preparer.rounds(prepared, BUDGET_S[journal.settings.profile])
             benchmark.pedantic(  # type: ignore[no-untyped-call]
                 prepared.run, rounds=rounds, iterations=calls
@@ -246,18 +194,35 @@ def measure(
     return measure
 
 
-def measure_accuracy(
-    benchmark: Any, preparer: Preparer, case: AccuracyCase, contender: Contender, *, seed: int
-) -> None:
-    """Train until the case's accuracy is reached.
+@contextmanager
+def _record_skip_reason(
+    journal: Journal, case: Case | AccuracyCase, contender: Contender
+) -> Iterator[None]:
+    """Record why a row has no time; later passes end with the same reason at once."""
+    row = {"level": case.level, "case": case.name, "contender": contender.name}
+    known = journal.missing((case.level, case.name, contender.name))
+    if known is not None:
+        _end_test(known)
+    journal.add(RowStarted(**row))
+    try:
+        yield
+    except (NotComparableError, CheckError) as error:
+        kind = Absent if isinstance(error, NotComparableError) else Failed
+        line = kind(**row, reason=str(error))
+        journal.add(line)
+        _end_test(line)
+    # pytest-timeout ends a test with an exception of pytest, which is not an Exception.
+    except (Exception, pytest.fail.Exception) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        reason = ": ".join(filter(None, (type(error).__name__, first_line)))
+        journal.add(Failed(**row, reason=reason))
+        raise
 
-    Raises:
-        NotComparableError: the contender cannot do the case on this machine.
-        CheckError: the contender does not compute what it should.
-    """
-    training = prepare_accuracy(case, contender, seed)
-    benchmark.pedantic(lambda: training.run(preparer.clock), rounds=1)
-    benchmark.extra_info.update(training.extra_info())
+
+def _end_test(line: Absent | Failed) -> NoReturn:
+    if isinstance(line, Absent):
+        raise pytest.skip.Exception(line.reason) from None
+    raise pytest.fail.Exception(line.reason, pytrace=False) from None
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -10,13 +10,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
 from benchmarks.host import ROOT, usable_cores
-from benchmarks.session.settings import (
-    RunRequest,
-    check_code_and_cores,
-    check_request,
-    resolve,
-)
+from benchmarks.session.settings import RunRequest, check_code_and_cores, check_request, resolve
 from benchmarks.storage.files import read_run
 from benchmarks.storage.journal import SUFFIX, Journal
 from mnist_accel.commands.exit_codes import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
@@ -48,17 +45,12 @@ def run_suite(request: RunRequest, *, out: Path | None, resume: bool) -> int:
     if resume:
         out = _unfinished(out)
         _check_resume(out, request)
-        options = {}
     else:
         out = out or RESULTS / f"{datetime.now():%Y%m%d-%H%M%S}.json"
         _start(out, request)
-        options = _options(request)
     journal = _journal(out)
     with _locked(journal):
-        code = _run_pytest(
-            {**options, "journal": str(journal.resolve()), "results": str(out.resolve())}
-        )
-        return finish_run(out, journal, code)
+        return finish_run(out, journal, _run_pytest(journal, out))
 
 
 def _journal(out: Path) -> Path:
@@ -83,7 +75,7 @@ def _locked(journal: Path) -> Iterator[None]:
 
 
 def _start(out: Path, request: RunRequest) -> None:
-    """Check that a new run can be measured and written, create its journal, and limit its cores.
+    """Check that a new run can be measured and written, limit its cores, and start its journal.
 
     Raises:
         UsageError: the run cannot start.
@@ -95,12 +87,12 @@ def _start(out: Path, request: RunRequest) -> None:
         raise UsageError(f"{journal} is an unfinished run; give --continue, or remove it")
     if out.exists():
         raise UsageError(f"{out} exists already; choose another --out")
-    resolve(request)
+    settings = resolve(request)
     if request.threads is not None:
         _limit_cores(request.threads)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        journal.touch()
+        Journal(msgspec.structs.replace(settings, threads=usable_cores()), journal)
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
 
@@ -138,18 +130,6 @@ def _check_resume(out: Path, request: RunRequest) -> None:
     check_code_and_cores(settings, journal)
 
 
-def _options(request: RunRequest) -> dict[str, str]:
-    """Return the request as options of pytest, by name without dashes."""
-    options = {
-        "profile": request.profile,
-        "levels": request.levels,
-        "contenders": request.contenders,
-        "passes": request.passes,
-        "order-seed": request.seed,
-    }
-    return {name: str(value) for name, value in options.items() if value is not None}
-
-
 def _limit_cores(threads: int) -> None:
     """Bind this process and its children to this number of cores, which all libraries respect."""
     if not hasattr(os, "sched_setaffinity"):
@@ -160,8 +140,8 @@ def _limit_cores(threads: int) -> None:
     os.sched_setaffinity(0, cores[:threads])
 
 
-def _run_pytest(options: dict[str, str]) -> int:
-    """Run the tests in a new process, whose libraries see only the cores they may use."""
+def _run_pytest(journal: Path, out: Path) -> int:
+    """Continue a run in a new process, whose libraries see only the cores they may use."""
     command = [
         *(sys.executable, "-m", "pytest", "benchmarks"),
         # The options in pyproject.toml belong to pytest's terminal display, which is off.
@@ -171,7 +151,7 @@ def _run_pytest(options: dict[str, str]) -> int:
         *("-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
         # With --benchmark-only, it is an error if anything disables the benchmarks.
         *("--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet"),
-        *(f"--{name}={value}" for name, value in options.items()),
+        *(f"--journal={journal.resolve()}", f"--results={out.resolve()}"),
     ]
     try:
         code = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603
@@ -183,9 +163,6 @@ def _run_pytest(options: dict[str, str]) -> int:
 def finish_run(out: Path, journal: Path, code: int) -> int:
     """Remove the journal if the result file can be read; return the exit code."""
     resume = f"{PROG} run --continue --out {shlex.quote(str(out))}"
-    if not journal.stat().st_size:
-        journal.unlink()
-        return code
     if code == EXIT_INTERRUPTED:
         print(
             f"interrupted; continue with: {resume}\n"

@@ -1,11 +1,11 @@
 """What a run measures: resolved before the run starts, and unchanged when it is continued."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import choose, contenders
+from benchmarks.contenders import contenders
 from benchmarks.host import code_version, usable_cores
 from benchmarks.storage.journal import Journal, RunSettings
 from benchmarks.suite.cases import (
@@ -60,33 +60,52 @@ def resolve(request: RunRequest) -> RunSettings:
     Raises:
         UsageError: a level or contender does not exist, or there is nothing to measure.
     """
-    profile = request.profile or PROFILES[0]
-    levels = LEVELS if request.levels is None else _levels(request.levels)
-    if not any(CASES[level](profile) for level in levels):
+    requested = _requested(request)
+    profile = requested.get("profile", PROFILES[0])
+    left_out = tuple(FULL_ONLY) if profile == "quick" and request.contenders is None else ()
+    commit, dirty = code_version()
+    defaults = {
+        "profile": profile,
+        "levels": LEVELS,
+        "contenders": tuple(name for name in contenders() if name not in left_out),
+        "passes": PASSES[profile],
+        "seed": 0,
+    }
+    now = {"left_out": left_out, "threads": usable_cores(), "commit": commit, "dirty": dirty}
+    settings = RunSettings(**{**defaults, **requested, **now})
+    if not any(CASES[level](profile) for level in settings.levels):
         raise UsageError(
-            f"the profile {profile} has no case of the level {', '.join(levels)}; "
+            f"the profile {profile} has no case of the level {', '.join(settings.levels)}; "
             "choose the profile full, or other levels"
         )
-    passes = PASSES[profile] if request.passes is None else request.passes
-    if passes < 1:
-        raise UsageError(f"--passes must be at least 1, got {passes}")
-    left_out = tuple(FULL_ONLY) if profile == "quick" and request.contenders is None else ()
-    if request.contenders is None:
-        chosen = tuple(name for name in contenders() if name not in left_out)
-    else:
-        chosen = _contenders(request.contenders)
-    commit, dirty = code_version()
-    return RunSettings(
-        profile=profile,
-        levels=levels,
-        contenders=chosen,
-        left_out=left_out,
-        passes=passes,
-        seed=request.seed or 0,
-        threads=usable_cores(),
-        commit=commit,
-        dirty=dirty,
-    )
+    if settings.passes < 1:
+        raise UsageError(f"--passes must be at least 1, got {settings.passes}")
+    return settings
+
+
+def _requested(request: RunRequest) -> dict[str, Any]:
+    """Return what a request states, in the form of `RunSettings`."""
+    requested = {name: value for name, value in asdict(request).items() if value is not None}
+    for name, kind, known in (
+        ("levels", "level", LEVELS),
+        ("contenders", "contender", tuple(contenders())),
+    ):
+        if name in requested:
+            requested[name] = select(kind, requested[name], known)
+    return requested
+
+
+def select(kind: str, names: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in a list separated by commas, in the order of the known names.
+
+    Raises:
+        UsageError: a name is unknown.
+    """
+    chosen = names.split(",")
+    unknown = sorted(set(chosen) - set(known))
+    if unknown:
+        raise UsageError(f"unknown {kind} {', '.join(unknown)}; choose from {', '.join(known)}")
+    return tuple(name for name in known if name in chosen)
 
 
 def open_journal(request: RunRequest, path: Path | None) -> Journal:
@@ -106,16 +125,8 @@ def open_journal(request: RunRequest, path: Path | None) -> Journal:
 
 def check_request(settings: RunSettings, request: RunRequest, journal: Path) -> None:
     """Raise `UsageError` if a request contradicts the settings of the run that it continues."""
-    requested = {
-        "profile": request.profile,
-        "levels": None if request.levels is None else _levels(request.levels),
-        "contenders": None if request.contenders is None else _contenders(request.contenders),
-        "passes": request.passes,
-        "seed": request.seed,
-        "threads": request.threads,
-    }
-    for name, value in requested.items():
-        if value is not None and value != getattr(settings, name):
+    for name, value in _requested(request).items():
+        if value != getattr(settings, name):
             raise UsageError(
                 f"{journal} is a run with {name} {_text(getattr(settings, name))}, "
                 f"not {_text(value)}; omit that option to continue it, or choose another --out"
@@ -134,19 +145,6 @@ def check_code_and_cores(settings: RunSettings, journal: Path) -> None:
                 f"{journal} is a run with {name} {_text(getattr(settings, name))}, but now it is "
                 f"{_text(value)}; restore that to continue it, or choose another --out"
             )
-
-
-def _levels(names: str) -> tuple[str, ...]:
-    chosen = names.split(",")
-    unknown = sorted(set(chosen) - set(LEVELS))
-    if unknown:
-        raise UsageError(f"unknown level {', '.join(unknown)}; choose from {', '.join(LEVELS)}")
-    return tuple(level for level in LEVELS if level in chosen)
-
-
-def _contenders(names: str) -> tuple[str, ...]:
-    chosen = choose(names)
-    return tuple(name for name in contenders() if name in chosen)
 
 
 def _text(value: Any) -> str:

@@ -84,6 +84,11 @@ class RowStarted(_Line, frozen=True, tag="begun"):
     case: str
     contender: str
 
+    @property
+    def key(self) -> RowKey:
+        """Level, case and contender."""
+        return self.level, self.case, self.contender
+
 
 class Measured(_Line, frozen=True, tag="measured"):
     """A measurement, as pytest-benchmark describes it, and the node ID of its test."""
@@ -181,16 +186,14 @@ class Journal:
 
     def missing(self, row: RowKey) -> Absent | Failed | None:
         """Return the line that states why a row has no time; None if there is no such line."""
-        for line in self._lines:
-            if isinstance(line, Absent | Failed) and _key(line) == row:
-                return line
-        return None
+        lines = (line for line in self._lines if isinstance(line, Absent | Failed))
+        return next((line for line in lines if line.key == row), None)
 
     def add(self, line: Line) -> None:
         """Record a finding; a row that is absent, or failed for the same reason, is kept once."""
         if isinstance(line, Absent | Failed):
-            rows = (known for known in self._lines if type(known) is type(line))
-            if any(_key(row) == _key(line) and row.reason == line.reason for row in rows):
+            known = (row for row in self._lines if isinstance(row, type(line)))
+            if any(row.key == line.key and row.reason == line.reason for row in known):
                 return
         self._append(line)
 
@@ -205,7 +208,7 @@ class Journal:
         self.truncate()
         last = self._lines[-1]
         if type(last) is RowStarted:
-            level, case, contender = _key(last)
+            level, case, contender = last.key
             reason = "the process crashed"
             self.add(Failed(level=level, case=case, contender=contender, reason=reason))
 
@@ -265,10 +268,6 @@ class Journal:
         if self.path is not None:
             with self.path.open("ab") as file:
                 file.write(msgspec.json.encode(line) + b"\n")
-
-
-def _key(line: RowStarted) -> RowKey:
-    return line.level, line.case, line.contender
 
 
 def _level(benchmark: Mapping[str, Any]) -> str:

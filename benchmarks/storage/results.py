@@ -18,8 +18,8 @@ from benchmarks.statistics import Rounds, Spread, spread
 from benchmarks.storage.files import read_run
 from benchmarks.storage.schema import (
     PHASES,
-    TIMED_LEVELS,
     AccuracyRun,
+    Case,
     Ceilings,
     Check,
     ContenderFacts,
@@ -31,39 +31,8 @@ from benchmarks.storage.schema import (
     RowInfo,
     RowKey,
     Run,
-    Sweep,
-    TimedLevel,
 )
 from mnist_accel.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is measured, independent of the contender.
-
-    Attributes:
-        level: "training", "inference" or "operations".
-        name: name in reports.
-        network: name of the network or of the operation.
-        batch: images per step or call.
-        width: units of the largest hidden linear layer; None if there is none.
-        depth: number of layers with weights.
-        sweeps: the series that the case belongs to: "recipe", "batch", "width", "depth".
-    """
-
-    level: TimedLevel
-    name: str
-    network: str
-    batch: int
-    width: int | None
-    depth: int | None
-    sweeps: tuple[Sweep, ...]
-
-    @property
-    def order(self) -> tuple[int, str, int, int, int, str]:
-        """Key that sorts by level, network and sizes."""
-        level, sizes = TIMED_LEVELS.index(self.level), (self.width or 0, self.depth or 0)
-        return (level, self.network, *sizes, self.batch, self.name)
 
 
 @dataclass(frozen=True)
@@ -255,9 +224,7 @@ def _measurement(path: Path, entry: Entry) -> Measurement:
     # Passes with the same number in different files are different passes.
     label = (path, info.pass_number)
     return Measurement(
-        case=Case(
-            info.level, info.case, info.network, info.batch, info.width, info.depth, info.sweeps
-        ),
+        case=info.case,
         contender=info.contender,
         rounds={label: np.array(entry.stats.data)},
         images=info.images,

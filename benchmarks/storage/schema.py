@@ -135,13 +135,37 @@ class AccuracyRun(Struct, frozen=True):
         return self.network, self.batch, self.contender, self.seed
 
 
-class RowInfo(Struct, frozen=True):
+class Case(Struct, frozen=True):
+    """What is measured, independent of the contender.
+
+    Attributes:
+        name: name in reports.
+        network: name of the network or of the operation.
+        batch: images per step or call.
+        width: units of the largest hidden linear layer; None if there is none.
+        depth: number of layers with weights.
+        sweeps: the series that the case belongs to.
+    """
+
+    level: TimedLevel
+    name: str = field(name="case")
+    network: str
+    batch: AtLeastOne
+    width: AtLeastOne | None
+    depth: Count | None
+    sweeps: tuple[Sweep, ...] = field(name="sweep")
+
+    @property
+    def order(self) -> tuple[int, str, int, int, int, str]:
+        """Key that sorts by level, network and sizes."""
+        level, sizes = TIMED_LEVELS.index(self.level), (self.width or 0, self.depth or 0)
+        return (level, self.network, *sizes, self.batch, self.name)
+
+
+class RowInfo(Case, frozen=True):
     """The `extra_info` of one measurement: one pass of one contender in one case.
 
     Attributes:
-        network: name of the network or of the operation.
-        batch: images per step or call.
-        sweeps: the series that the case belongs to.
         images: images per round; 0 if the case has none.
         steps: optimizer updates per round; 0 if nothing is trained.
         flops: floating-point operations per round, in dense arithmetic.
@@ -151,16 +175,9 @@ class RowInfo(Struct, frozen=True):
         peak_device_bytes: GPU memory of that process; None if not measured.
     """
 
-    level: TimedLevel
-    case: str
-    network: str
     contender: str
     is_baseline: bool = field(name="is_peer")
     pass_number: Count = field(name="pass")
-    batch: AtLeastOne
-    width: AtLeastOne | None
-    depth: Count | None
-    sweeps: tuple[Sweep, ...] = field(name="sweep")
     images: Count
     steps: Count
     flops: Amount
@@ -169,6 +186,11 @@ class RowInfo(Struct, frozen=True):
     check: Check
     peak_host_bytes: Count | None
     peak_device_bytes: Count | None
+
+    @property
+    def case(self) -> Case:
+        """The case without the contender and its figures."""
+        return Case(*(getattr(self, name) for name in Case.__struct_fields__))
 
 
 class Stats(Struct, frozen=True):

@@ -3,14 +3,16 @@
 A case is a description with a name; it computes nothing.
 """
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
 
-from benchmarks.storage.schema import Sweep
-from mnist_accel.nn import Linear, Network
+from benchmarks.storage.schema import Sweep, TimedLevel
+from mnist_accel.nn import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 
 Profile: TypeAlias = Literal["quick", "full"]
+Direction: TypeAlias = Literal["forward", "backward"]
 PROFILES: tuple[Profile, ...] = ("quick", "full")
 LEVELS = ("training", "inference", "operations", "accuracy")
 
@@ -35,6 +37,7 @@ class TrainingCase:
             batch size; "batch", "width" and "depth" show how the cost grows with each.
     """
 
+    level: ClassVar[TimedLevel] = "training"
     network: str
     batch: int
     hidden_sizes: tuple[int, ...] | None = None
@@ -65,6 +68,7 @@ class InferenceCase:
         batch: images per call.
     """
 
+    level: ClassVar[TimedLevel] = "inference"
     network: str
     batch: int
 
@@ -91,11 +95,12 @@ class OperationCase:
         weight_shape: shape of the weight; None if the operation has none.
     """
 
+    level: ClassVar[TimedLevel] = "operations"
     operation: str
-    direction: Literal["forward", "backward"]
+    direction: Direction
     shape: tuple[int, ...]
     batch: int
-    settings: tuple[tuple[str, float], ...] = ()
+    settings: Mapping[str, float] = field(default_factory=dict, hash=False)
     weight_shape: tuple[int, ...] | None = None
 
     @property
@@ -118,6 +123,7 @@ class AccuracyCase:
         lr: learning rate; the recipe's if None.
     """
 
+    level: ClassVar[Literal["accuracy"]] = "accuracy"
     network: str
     batch: int
     target: float
@@ -174,44 +180,26 @@ def inference_cases(profile: Profile) -> list[InferenceCase]:
 
 def operation_cases(profile: Profile) -> list[OperationCase]:
     """Return the operations of a profile, at their sizes in the recipes."""
+    adam = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 2}
+    conv = {"stride": 1, "padding": 0}
+    fused = {"stride": 1, "padding": 2, "size": 2}
+    directions: tuple[Direction, ...] = ("forward", "backward")
     cases = [
-        OperationCase("sgd_update", "forward", (39_760,), 1, (("lr", 1e-3),)),
-        OperationCase(
-            "adam_update",
-            "forward",
-            (61_706,),
-            1,
-            (("lr", 1e-3), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("step", 2)),
-        ),
+        OperationCase("sgd_update", "forward", (39_760,), 1, {"lr": 1e-3}),
+        OperationCase("adam_update", "forward", (61_706,), 1, adam),
     ]
     for batch in (64,) if profile == "quick" else (1, 64, 512):
         cases.append(OperationCase("softmax_cross_entropy", "forward", (10,), batch))
-        both: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
-        for direction in both:
+        for way in directions:
             cases += [
-                OperationCase("linear", direction, (784,), batch, (), (784, 50)),
+                OperationCase("linear", way, (784,), batch, {}, (784, 50)),
+                OperationCase("conv2d", way, (6, 14, 14), batch, conv, (16, 6, 5, 5)),
+                OperationCase("max_pool2d", way, (8, 26, 26), batch, {"size": 2}),
                 OperationCase(
-                    "conv2d",
-                    direction,
-                    (6, 14, 14),
-                    batch,
-                    (_STRIDE, ("padding", 0)),
-                    (16, 6, 5, 5),
-                ),
-                OperationCase("max_pool2d", direction, (8, 26, 26), batch, (("size", 2),)),
-                OperationCase(
-                    "conv2d_relu_max_pool2d",
-                    direction,
-                    (1, 28, 28),
-                    batch,
-                    (_STRIDE, ("padding", 2), ("size", 2)),
-                    (6, 1, 5, 5),
+                    "conv2d_relu_max_pool2d", way, (1, 28, 28), batch, fused, (6, 1, 5, 5)
                 ),
             ]
     return cases
-
-
-_STRIDE = ("stride", 1)
 
 
 def accuracy_cases(profile: Profile) -> list[AccuracyCase]:
@@ -225,14 +213,3 @@ def accuracy_cases(profile: Profile) -> list[AccuracyCase]:
         # reach 99 %.
         AccuracyCase("fast99", 256, 0.99, 20, lr=0.003),
     ]
-
-
-def width(model: Network) -> int | None:
-    """Return the units of the widest hidden linear layer; None if there is none."""
-    hidden = [layer.units for layer in model.layers if isinstance(layer, Linear)][:-1]
-    return max(hidden, default=None)
-
-
-def depth(model: Network) -> int:
-    """Return the number of layers with weights."""
-    return sum(layer.kind in ("linear", "conv2d") for layer in model.layers)

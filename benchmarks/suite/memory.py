@@ -10,7 +10,6 @@ import math
 import resource
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.contenders import contenders
@@ -20,21 +19,11 @@ from benchmarks.suite.checks import first_batches
 from benchmarks.suite.tasks import training_task
 
 
-@dataclass(frozen=True)
-class PeakMemory:
-    """The peak memory of a process.
-
-    Attributes:
-        host_bytes: resident memory.
-        device_bytes: GPU memory, as the library counts it; None without a GPU.
-    """
-
-    host_bytes: int
-    device_bytes: int | None
-
-
-def peak_memory(network: str, batch: int, contender: str) -> PeakMemory:
+def peak_memory(network: str, batch: int, contender: str) -> tuple[int, int | None]:
     """Return the peak memory of a process that trains a few steps on the whole training set.
+
+    Returns:
+        Bytes of resident memory, and of GPU memory as the library counts it; None without a GPU.
 
     Raises:
         RuntimeError: the process failed.
@@ -44,7 +33,8 @@ def peak_memory(network: str, batch: int, contender: str) -> PeakMemory:
     if result.returncode:
         last = result.stderr.strip().rpartition("\n")[2]
         raise RuntimeError(f"the process that measures peak memory failed: {last}")
-    return PeakMemory(**json.loads(result.stdout))
+    host_bytes, device_bytes = json.loads(result.stdout)
+    return host_bytes, device_bytes
 
 
 def _train(network: str, batch: int, contender: str) -> None:
@@ -52,7 +42,7 @@ def _train(network: str, batch: int, contender: str) -> None:
     # The data are all images; after a few updates, memory no longer grows.
     task = training_task(TrainingCase(network, batch), math.ceil(FULL_SET / batch))
     one.training(task).updates(first_batches(task))
-    json.dump(asdict(PeakMemory(own_peak_bytes(), one.peak_device_bytes())), sys.stdout)
+    json.dump((own_peak_bytes(), one.peak_device_bytes()), sys.stdout)
 
 
 def own_peak_bytes() -> int:

@@ -6,6 +6,7 @@ loops of `reference`, one image at a time.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,36 +21,32 @@ Array = NDArray[np.float64]
 def operation_task(case: OperationCase) -> OperationTask:
     """Return the operation of a case with its inputs."""
     rng = np.random.default_rng(0)
-    settings = dict(case.settings)
+    inputs: dict[str, HostArray] = {}
+    task = OperationTask(case.operation, "forward", inputs, case.settings)
     if case.operation.endswith("_update"):
-        names = (
-            ("weight", "grad") if case.operation == "sgd_update" else ("weight", "grad", "m", "v")
-        )
-        vectors = {name: _floats(rng, case.shape) for name in names}
-        if "v" in vectors:
-            vectors["v"] **= 2  # a mean of squares
-        return OperationTask(case.operation, "forward", vectors, settings)
-    inputs: dict[str, HostArray] = {"x": _floats(rng, (case.batch, *case.shape))}
+        for name in ("weight", "grad", *task.rule.state_names):
+            inputs[name] = _floats(rng, case.shape)
+        if "square_mean" in inputs:
+            inputs["square_mean"] **= 2
+        return task
+    inputs["x"] = _floats(rng, (case.batch, *case.shape))
     if case.operation == "softmax_cross_entropy":
         inputs["labels"] = rng.integers(case.shape[0], size=case.batch)
-        return OperationTask(case.operation, "forward", inputs, settings)
+        return task
     if case.weight_shape is not None:
         outputs = case.weight_shape[1 if case.operation == "linear" else 0]
         inputs["weight"] = _floats(rng, case.weight_shape)
         inputs["bias"] = _floats(rng, (outputs,))
-    task = OperationTask(case.operation, "forward", inputs, settings)
     if case.direction == "forward":
         return task
-    inputs["dy"] = _floats(rng, output_shape(task))
-    wanted = ("x", "weight", "bias") if "weight" in inputs else ("x",)
-    return OperationTask(case.operation, "backward", inputs, settings, wanted)
+    inputs["dy"] = _floats(rng, _output_shape(task))
+    return replace(task, direction="backward")
 
 
-def output_shape(task: OperationTask) -> tuple[int, ...]:
+def _output_shape(task: OperationTask) -> tuple[int, ...]:
     """Return the shape of the result of an operation's forward direction."""
-    one_image = {**task.inputs, "x": task.inputs["x"][:1]}
-    forward = OperationTask(task.name, "forward", one_image, task.settings)
-    return (len(task.inputs["x"]), *np.shape(expected_results(forward)[0])[1:])
+    one_image = replace(task, inputs={**task.inputs, "x": task.inputs["x"][:1]})
+    return (len(task.inputs["x"]), *np.shape(expected_results(one_image)[0])[1:])
 
 
 def expected_results(task: OperationTask) -> list[Array]:
@@ -108,7 +105,7 @@ def _forward(task: OperationTask, inputs: Mapping[str, Array], x: Array) -> list
 def _backward(
     task: OperationTask, inputs: Mapping[str, Array], x: Array, dy: Array
 ) -> Sequence[Array]:
-    """Return the gradients of the task's `wanted` inputs for one image."""
+    """Return the gradients of the inputs for one image."""
     if task.name == "linear":
         return reference.linear_backward(dy, x, inputs["weight"])
     results = _forward(task, inputs, x)
@@ -124,8 +121,8 @@ def _backward(
 
 def _adam_update(inputs: Mapping[str, Array], settings: Mapping[str, float]) -> list[Array]:
     beta1, beta2, step = settings["beta1"], settings["beta2"], settings["step"]
-    m = beta1 * inputs["m"] + (1 - beta1) * inputs["grad"]
-    v = beta2 * inputs["v"] + (1 - beta2) * inputs["grad"] ** 2
+    m = beta1 * inputs["mean"] + (1 - beta1) * inputs["grad"]
+    v = beta2 * inputs["square_mean"] + (1 - beta2) * inputs["grad"] ** 2
     root = np.sqrt(v / (1 - beta2**step)) + settings["eps"]
     return [inputs["weight"] - settings["lr"] * (m / (1 - beta1**step)) / root, m, v]
 

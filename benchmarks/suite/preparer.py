@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
-from msgspec import to_builtins
+import msgspec
 
 from benchmarks.contenders.base import Contender, HostArray, OperationTask
-from benchmarks.storage.schema import Check, TimedLevel
-from benchmarks.suite.cases import InferenceCase, OperationCase, TrainingCase, depth, width
+from benchmarks.storage.schema import Check, RowInfo
+from benchmarks.suite.cases import InferenceCase, OperationCase, TrainingCase
 from benchmarks.suite.checks import (
     STEPS,
     CheckError,
@@ -23,17 +23,13 @@ from benchmarks.suite.checks import (
     reference_trajectory,
 )
 from benchmarks.suite.costs import Cost, forward_cost, operation_cost, training_cost
-from benchmarks.suite.memory import PeakMemory, peak_memory
+from benchmarks.suite.memory import peak_memory
 from benchmarks.suite.operation_tasks import expected_results, operation_task
 from benchmarks.suite.tasks import scaled_images, training_task
-from mnist_accel.nn import Network
+from mnist_accel.nn import Linear, Network
 
-Case = TrainingCase | InferenceCase | OperationCase
-LEVEL_OF: dict[type, TimedLevel] = {
-    TrainingCase: "training",
-    InferenceCase: "inference",
-    OperationCase: "operations",
-}
+Case: TypeAlias = TrainingCase | InferenceCase | OperationCase
+
 # The epoch of a slow contender is shortened until it takes about this time, within a factor of two:
 # some contenders compile again for each length. After this many trials, the length stays.
 RUN_S = 0.15
@@ -57,39 +53,13 @@ class Prepared:
 
     Attributes:
         run: does one call, and returns when the results are available.
-        images: images per call.
-        steps: optimizer updates per call; 0 if nothing is trained.
-        cost: minimum work of a call.
-        phases_s: seconds of "setup", "transfer", "compile" and "first_call".
-        check: the comparison with the reference.
-        facts: network, batch, width, depth and sweeps, for reports.
-        peak: memory of a fresh process that trains this; None if not measured.
+        info: what a result file states about the measurement besides its times, for pass 0.
         reset: restores the state before the first call; called before each pass.
     """
 
     run: Callable[[], object]
-    images: int
-    steps: int
-    cost: Cost
-    phases_s: Mapping[str, float]
-    check: Check
-    facts: Mapping[str, Any]
-    peak: PeakMemory | None = None
+    info: RowInfo
     reset: Callable[[], object] = lambda: None
-
-    def extra_info(self) -> dict[str, Any]:
-        """Return what a result file states about the measurement besides its times."""
-        return {
-            **self.facts,
-            "images": self.images,
-            "steps": self.steps,
-            "flops": self.cost.flops,
-            "bytes": self.cost.bytes,
-            "phases_s": dict(self.phases_s),
-            "check": to_builtins(self.check),
-            "peak_host_bytes": self.peak and self.peak.host_bytes,
-            "peak_device_bytes": self.peak and self.peak.device_bytes,
-        }
 
 
 @dataclass
@@ -179,23 +149,24 @@ class Preparer:
             if steps / 2 <= better <= steps * 2:
                 break
             steps = better
-        # The session that was checked may have left its compiled code to this one.
-        compile_s = max(checked.compile_s, session.compile_s)
         images = steps * case.batch
-        measures_memory = self.measures_memory and "recipe" in case.sweeps
-        return Prepared(
-            run=session.run,
-            images=images,
-            steps=steps,
-            cost=training_cost(task.model) * images,
-            phases_s=_phases(setup_s, first_call_s, session.transfer_s, compile_s),
-            check=check,
-            facts=_facts(case.network, case.batch, task.model, case.sweeps),
-            peak=(
-                peak_memory(case.network, case.batch, contender.name) if measures_memory else None
-            ),
-            reset=session.reset,
+        phases_s = {
+            "setup": setup_s,
+            "transfer": session.transfer_s,
+            # The session that was checked may have left its compiled code to this one.
+            "compile": max(checked.compile_s, session.compile_s),
+            "first_call": first_call_s,
+        }
+        info = _info(
+            case, contender, training_cost(task.model) * images, phases_s, check, task.model
         )
+        info = msgspec.structs.replace(info, images=images, steps=steps, sweeps=case.sweeps)
+        if self.measures_memory and "recipe" in case.sweeps:
+            host_bytes, device_bytes = peak_memory(case.network, case.batch, contender.name)
+            info = msgspec.structs.replace(
+                info, peak_host_bytes=host_bytes, peak_device_bytes=device_bytes
+            )
+        return Prepared(session.run, info, session.reset)
 
     def _inference(self, case: InferenceCase, contender: Contender) -> Prepared:
         model = case.model()
@@ -204,35 +175,25 @@ class Preparer:
         images = scaled_images(case.batch)
         started = self.clock()
         predict = contender.inference(model)
-        setup_s = self.clock() - started
-        first_call_s = self._seconds(lambda: predict(images))
+        phases_s = {"setup": self.clock() - started, "transfer": 0.0, "compile": 0.0}
+        phases_s["first_call"] = self._seconds(lambda: predict(images))
+        check = check_inference(predict(images), _probabilities(case), model)
+        cost = forward_cost(model) * case.batch
         return Prepared(
-            run=lambda: predict(images),
-            images=case.batch,
-            steps=0,
-            cost=forward_cost(model) * case.batch,
-            phases_s=_phases(setup_s, first_call_s),
-            check=check_inference(predict(images), _probabilities(case), model),
-            facts=_facts(case.network, case.batch, model),
+            lambda: predict(images), _info(case, contender, cost, phases_s, check, model)
         )
 
     def _operation(self, case: OperationCase, contender: Contender) -> Prepared:
         task, expected = _operation(case)
         started = self.clock()
         session = contender.operation(task)
-        setup_s = self.clock() - started
+        phases_s = {"setup": self.clock() - started, "transfer": 0.0, "compile": 0.0}
         if session is None:
             raise NotComparableError(f"{contender.name} has no operation of this kind")
         check = check_operation(session.results(), expected, task)
-        return Prepared(
-            run=session.run,
-            images=case.batch,
-            steps=0,
-            cost=operation_cost(task, expected),
-            phases_s=_phases(setup_s, self._seconds(session.run)),
-            check=check,
-            facts=_facts(case.operation, case.batch),
-        )
+        phases_s["first_call"] = self._seconds(session.run)
+        cost = operation_cost(task, expected)
+        return Prepared(session.run, _info(case, contender, cost, phases_s, check))
 
     def _seconds(self, work: Callable[[], object]) -> float:
         started = self.clock()
@@ -254,27 +215,37 @@ def _fitting_steps(case: TrainingCase, steps: int, seconds: float) -> int:
     return max(1, min(case.steps, int(steps * RUN_S / seconds)))
 
 
-def _phases(
-    setup_s: float, first_call_s: float, transfer_s: float = 0.0, compile_s: float = 0.0
-) -> dict[str, float]:
-    return {
-        "setup": setup_s,
-        "transfer": transfer_s,
-        "compile": compile_s,
-        "first_call": first_call_s,
-    }
-
-
-def _facts(
-    network: str, batch: int, model: Network | None = None, sweeps: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    return {
-        "network": network,
-        "batch": batch,
-        "width": width(model) if model else None,
-        "depth": depth(model) if model else 1,
-        "sweep": sweeps,
-    }
+def _info(
+    case: Case,
+    contender: Contender,
+    cost: Cost,
+    phases_s: Mapping[str, float],
+    check: Check,
+    model: Network | None = None,
+) -> RowInfo:
+    """Return the facts of a measurement whose calls process one batch and train nothing."""
+    layers = model.layers if model else ()
+    hidden = [layer.units for layer in layers if isinstance(layer, Linear)][:-1]
+    return RowInfo(
+        level=case.level,
+        name=case.name,
+        network=case.operation if isinstance(case, OperationCase) else case.network,
+        batch=case.batch,
+        width=max(hidden, default=None),
+        depth=sum(layer.kind in ("linear", "conv2d") for layer in layers) if model else 1,
+        sweeps=(),
+        contender=contender.name,
+        is_baseline=contender.is_baseline,
+        pass_number=0,
+        images=case.batch,
+        steps=0,
+        flops=cost.flops,
+        bytes=cost.bytes,
+        phases_s=phases_s,
+        check=check,
+        peak_host_bytes=None,
+        peak_device_bytes=None,
+    )
 
 
 # The reference of a case is computed once for all contenders.

@@ -14,6 +14,7 @@ from benchmarks.contenders.project import ProjectBackend
 from benchmarks.session import plugin
 from benchmarks.session.settings import RunRequest, open_journal
 from benchmarks.suite import checks, tasks
+from benchmarks.suite.accuracy import measure_accuracy
 from benchmarks.suite.cases import (
     AccuracyCase,
     InferenceCase,
@@ -29,11 +30,11 @@ SMALL = TrainingCase("two-layer", 10)
 CNN = TrainingCase("cnn", 10)
 
 
-POOLING = OperationCase("max_pool2d", "backward", (2, 8, 8), 3, (("size", 2),))
+POOLING = OperationCase("max_pool2d", "backward", (2, 8, 8), 3, {"size": 2})
 
 
 CONVOLUTION = OperationCase(
-    "conv2d", "backward", (2, 8, 8), 3, (("stride", 1), ("padding", 0)), (4, 2, 3, 3)
+    "conv2d", "backward", (2, 8, 8), 3, {"stride": 1, "padding": 0}, (4, 2, 3, 3)
 )
 
 
@@ -60,8 +61,8 @@ def test_wrong_kernel_fails_the_check(broken, case):
 
 
 def test_cases_without_the_wrong_kernel_pass_the_check(broken):
-    assert Preparer().prepare(POOLING, broken).check.difference < 1e-6
-    assert Preparer().prepare(InferenceCase("cnn", 3), broken).check.difference < 1e-6
+    assert Preparer().prepare(POOLING, broken).info.check.difference < 1e-6
+    assert Preparer().prepare(InferenceCase("cnn", 3), broken).info.check.difference < 1e-6
 
 
 @pytest.mark.parametrize("min_steps", [1, 2])
@@ -179,9 +180,7 @@ def test_time_to_accuracy_is_recorded_after_each_epoch(few_images, target, epoch
     plugin.describe_machine(journal)
     ticks = count()
     timed = Timed()
-    plugin.measure_accuracy(
-        timed, Preparer(clock=lambda: next(ticks)), case, contenders()["numpy"], seed=1
-    )
+    measure_accuracy(timed, case, contenders()["numpy"], seed=1, clock=lambda: next(ticks))
     info = {"level": "accuracy", "case": case.name, "contender": "numpy", **timed.extra_info}
     journal.measured("one", {"params": {"case": case}, "extra_info": info})
     document = journal.document()
@@ -199,8 +198,6 @@ def test_wrong_training_to_an_accuracy_fails_the_check(few_images, monkeypatch):
     monkeypatch.setitem(registry._registered, Skewed.name, Skewed)
     timed = Timed()
     timed.pedantic = None
+    case = AccuracyCase("two-layer", 30, 0.9, 3)
     with pytest.raises(CheckError, match="differs from the float64 reference"):
-        plugin.measure_accuracy(
-            timed, Preparer(), AccuracyCase("two-layer", 30, 0.9, 3), ProjectBackend("skewed"),
-            seed=0,
-        )  # fmt: skip
+        measure_accuracy(timed, case, ProjectBackend("skewed"), seed=0)

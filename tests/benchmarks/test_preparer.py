@@ -20,7 +20,7 @@ SMALL = TrainingCase("two-layer", 10)
 def test_epoch_of_a_slow_contender_is_shortened(monkeypatch):
     monkeypatch.setattr(preparer, "RUN_S", 1e-9)
     prepared = Preparer().prepare(SMALL, contenders()["numpy"])
-    assert (prepared.steps, prepared.images) == (1, 10)
+    assert (prepared.info.steps, prepared.info.images) == (1, 10)
 
 
 class Paced(ProjectBackend):
@@ -52,8 +52,8 @@ def test_pair_is_prepared_once_for_all_passes():
     contender = Paced(update_s=1e-6, step_s=1e-6)
     prepares = Preparer(clock=contender.clock)
     prepared = prepares.prepare(SMALL, contender)
-    assert prepared.steps == SMALL.steps
-    assert prepared.images == SMALL.steps * 10
+    assert prepared.info.steps == SMALL.steps
+    assert prepared.info.images == SMALL.steps * 10
     assert prepares.prepare(SMALL, contender) is prepared
 
 
@@ -70,7 +70,7 @@ def test_pair_is_prepared_once_for_all_passes():
 def test_epoch_length_fits_the_speed_of_the_contender(update_s, step_s, steps):
     contender = Paced(update_s=update_s, step_s=step_s)
     prepared = Preparer(clock=contender.clock).prepare(SMALL, contender)
-    assert prepared.steps == steps
+    assert prepared.info.steps == steps
 
 
 def test_epoch_length_is_chosen_in_at_most_three_trials():
@@ -99,7 +99,7 @@ def test_compile_time_is_that_of_the_first_session():
 
     contender.training = training
     prepared = Preparer(clock=contender.clock).prepare(SMALL, contender)
-    assert prepared.phases_s["compile"] == 5
+    assert prepared.info.phases_s["compile"] == 5
     assert left == []
 
 
@@ -118,7 +118,7 @@ def test_continued_run_keeps_the_epoch_length():
     contender = Paced(update_s=9, step_s=9)
     known = {(SMALL.name, contender.name): 7}
     prepares = Preparer(clock=contender.clock, known_steps=known)
-    assert prepares.prepare(SMALL, contender).steps == 7
+    assert prepares.prepare(SMALL, contender).info.steps == 7
 
 
 @pytest.mark.parametrize(("call_s", "rounds", "calls"), [(1e-5, 100, 50), (0.01, 10, 1), (9, 2, 1)])
@@ -127,7 +127,7 @@ def test_rounds_and_calls_fit_the_budget(call_s, rounds, calls):
     prepares = Preparer(clock=contender.clock)
     one_step = TrainingCase("two-layer", 7)
     prepared = prepares.prepare(one_step, contender)
-    assert prepared.steps == 1
+    assert prepared.info.steps == 1
     assert prepares.rounds(prepared, budget_s=0.1) == (rounds, calls)
 
 
