@@ -51,9 +51,7 @@ def spread(rounds: Rounds) -> Spread:
     return Spread(median, p10, p90, seconds.size)
 
 
-def ratio_of_medians(
-    numerator: Rounds, denominator: Rounds, rng: np.random.Generator, confidence: float = CONFIDENCE
-) -> Estimate:
+def ratio_of_medians(numerator: Rounds, denominator: Rounds, rng: np.random.Generator) -> Estimate:
     """Return the ratio of two cases of one run, paired by pass if they share passes.
 
     The interval is the one in which the ratio of a second run on the same machine is expected. Both
@@ -63,13 +61,12 @@ def ratio_of_medians(
         numerator: seconds of one case.
         denominator: seconds of the other case.
         rng: draws the bootstrap samples.
-        confidence: confidence level of the interval.
     """
     paired = [numerator, denominator]
     medians = bootstrap_medians(paired, rng)
     drawn = np.log(medians[:, 0]) - np.log(medians[:, 1])
     value = np.log(_median(numerator)) - np.log(_median(denominator))
-    estimate = _interval(value, drawn, _passes(paired), confidence)
+    estimate = _interval(value, drawn, _passes(paired))
     return _exponential(_widened(estimate, np.sqrt(2)))
 
 
@@ -77,7 +74,6 @@ def change_of_ratio(
     new: Sequence[Rounds],
     old: Sequence[Rounds],
     rng: np.random.Generator,
-    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Return how a time, or a ratio of times, changed between two independent runs.
 
@@ -85,7 +81,6 @@ def change_of_ratio(
         new: seconds of a case in the later run and, for a ratio, those of its baseline.
         old: the same in the earlier run.
         rng: draws the bootstrap samples.
-        confidence: confidence level of the interval.
 
     Returns:
         The time or ratio of the later run divided by that of the earlier run.
@@ -100,14 +95,13 @@ def change_of_ratio(
     )
     drawn = logarithm(bootstrap_medians(new, rng)) - logarithm(bootstrap_medians(old, rng))
     passes = min(_passes(new), _passes(old))
-    return _exponential(_interval(float(value), drawn, passes, confidence))
+    return _exponential(_interval(float(value), drawn, passes))
 
 
 def fitted_exponent(
     sizes: ArrayLike,
     rounds: Sequence[Rounds],
     rng: np.random.Generator,
-    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Fit e in time ∝ sizeᵉ by least squares of the logarithms.
 
@@ -115,14 +109,13 @@ def fitted_exponent(
         sizes: shape (S,), at least two different sizes.
         rounds: seconds at each size.
         rng: draws the bootstrap samples.
-        confidence: confidence level of the interval.
     """
     x = np.log(np.asarray(sizes, dtype=np.float64))
     centered = x - x.mean()
     slope = centered / (centered @ centered)
     value = float(slope @ np.log([_median(one) for one in rounds]))
     drawn = np.log(bootstrap_medians(rounds, rng)) @ slope
-    return _interval(value, drawn, _passes(rounds), confidence)
+    return _interval(value, drawn, _passes(rounds))
 
 
 def bootstrap_medians(
@@ -168,7 +161,7 @@ def _passes(samples: Sequence[Rounds]) -> int:
     return len(_common_passes(samples)) or min(len(rounds) for rounds in samples)
 
 
-def _interval(value: float, drawn: NDArray[np.float64], passes: int, confidence: float) -> Estimate:
+def _interval(value: float, drawn: NDArray[np.float64], passes: int) -> Estimate:
     """Return the percentile interval of the drawn values, corrected for few passes.
 
     Drawing from P passes shows (P − 1)/P of the true variance, and a normal distribution has
@@ -177,7 +170,7 @@ def _interval(value: float, drawn: NDArray[np.float64], passes: int, confidence:
     Bootstrap", 2015). A single pass tells nothing about other passes; its interval covers only the
     variation of its rounds.
     """
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.percentile(drawn, [100 * tail, 100 * (1 - tail)])
     factor = 1.0
     if passes > 1:

@@ -1,17 +1,18 @@
 """Analyzes results: speed relative to the best baseline, fraction of the roofline, growth."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 
-from benchmarks.report.baselines import best_baseline, own
 from benchmarks.statistics import Estimate, fitted_exponent, ratio_of_medians
 from benchmarks.storage.results import Measurement, ResultSet
 from benchmarks.storage.schema import AccuracyRun, Case, RowKey
 
 SEED = 0
+# Textbook loops are shown for scale. Nobody would use them in practice, so they are no baseline.
+NOT_COMPARED = frozenset({"loops"})
 TARGETS = (0.95, 0.97, 0.99)
 MIN_SIZES = 3  # a growth exponent is fitted to at least this many sizes
 # The report marks a row whose slowest pass takes more than this many times its fastest pass.
@@ -123,8 +124,18 @@ class Analysis:
 
     def fastest_own(self, case: Case) -> AnalyzedRow | None:
         """Return the row of this project's fastest backend in a case."""
-        measurements = own(self.results, case)
-        return self.rows[measurements[0].key] if measurements else None
+        return next((row for row in self.of_case(case) if not row.is_baseline), None)
+
+    def backends(self) -> list[str]:
+        """Return the names of this project's backends."""
+        contenders = self.results.contenders.items()
+        return [name for name, contender in contenders if not contender.is_baseline]
+
+    def compared(self, contender: str) -> list[tuple[AnalyzedRow, Estimate]]:
+        """Return the rows of a contender that have a baseline, with their speed, slowest first."""
+        rows = (row for row in self.rows.values() if row.measurement.contender == contender)
+        pairs = [(row, row.speed) for row in rows if row.speed is not None]
+        return sorted(pairs, key=lambda pair: pair[1].value)
 
     def recipes(self) -> list[Case]:
         """Return the trainings at the recipes' own sizes."""
@@ -157,6 +168,31 @@ def _analyze_row(
         speed,
         _roofline_fraction(results, measurement),
     )
+
+
+def best_baseline(
+    results: ResultSet, measurement: Measurement, among: Container[str] | None = None
+) -> Measurement | None:
+    """Return the fastest baseline in the case of a measurement, on the same kind of device.
+
+    CPU rows are compared with CPU rows, and GPU rows with GPU rows, because a GPU is no alternative
+    on a machine without one. Baselines are compared in the same way; the fastest one with itself.
+
+    Args:
+        results: the results that contain the measurement.
+        measurement: of a backend or a baseline.
+        among: names of the baselines to choose from; all if None.
+    """
+    on_gpu = measurement.contender in results.on_gpu
+    baselines = [
+        baseline
+        for baseline in results.of_case(measurement.case)
+        if results.contenders[baseline.contender].is_baseline
+        and baseline.contender not in NOT_COMPARED
+        and (among is None or baseline.contender in among)
+        and (baseline.contender in results.on_gpu) == on_gpu
+    ]
+    return min(baselines, key=lambda baseline: baseline.call_seconds.median, default=None)
 
 
 def _roofline_fraction(results: ResultSet, measurement: Measurement) -> float | None:

@@ -1,7 +1,7 @@
 """The charts of the report."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 from xml.etree.ElementTree import Element
@@ -57,27 +57,6 @@ def key(look: Look) -> str:
     svg.line(picture, (0, 7), (26, 7), f"line {look.classes}")
     svg.mark(picture, 13, 7, look)
     return svg.markup(picture)
-
-
-def _lines(
-    picture: Element,
-    x: svg.Axis,
-    y: svg.Axis,
-    series: Mapping[str, Sequence[svg.Point]],
-    chosen: Looks,
-    unit: str,
-) -> None:
-    """Draw a line with marks for each contender, with its name at the end."""
-    ends = []
-    for name, points in series.items():
-        look = chosen[name]
-        places = [(x(size), y(value)) for size, value in points]
-        svg.path(picture, places, f"line {look.classes}")
-        for (size, value), place in zip(points, places, strict=True):
-            note = f"{name}, {x.title} {size:g}: {numbers.count(value)} {unit}"
-            svg.mark(picture, *place, look, note)
-        ends.append((look, places[-1]))
-    svg.label_ends(picture, ends, _NAMES, y)
 
 
 def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
@@ -140,30 +119,66 @@ def _scale_below(picture: Element, x: svg.Axis, top: float, bottom: float) -> No
 def throughputs(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
     """Chart images per second against batch size, for each network."""
     results = analysis.results
+    scale = _Scale("Images per second", "images/s", "images/s", numbers.round_count)
     for network in dict.fromkeys(case.network for case in results.cases("training")):
         rates = rates_by_batch(results, network)
-        batches = sorted({batch for points in rates.values() for batch, _ in points})
-        if len(batches) < 2:
+        if len({batch for points in rates.values() for batch, _ in points}) < 2:
             continue
-        picture = svg.picture(WIDTH, HEIGHT, f"Images per second against batch size, {network}")
-        x = svg.axis(batches, (_LEFT, _RIGHT), "batch size", "{:g}".format, ticks=batches)
-        all_rates = [rate for points in rates.values() for _, rate in points]
-        y = svg.axis(all_rates, (_BOTTOM, _TOP), "images/s", numbers.round_count)
-        svg.draw_axes(picture, x, y)
-        note = ""
-        crossing = crossover(results, rates)
+        crossing, note = crossover(results, rates), ""
         if crossing is not None:
-            svg.line(picture, (x(crossing), _BOTTOM), (x(crossing), _TOP), "even")
-            svg.text(
-                picture,
-                x(crossing) + 5,
-                _BOTTOM - 8,
-                f"GPU faster from {crossing:.0f}",
-                kind="title",
-            )
             note = f"The fastest GPU row overtakes the fastest CPU row at about {crossing:.0f}."
-        _lines(picture, x, y, rates, chosen, "images/s")
-        yield Chart(network, svg.markup(picture), note)
+        yield Chart(network, _lines(network, "batch size", scale, rates, chosen, crossing), note)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The vertical scale of a chart with lines: quantity, title, unit and labels of the ticks."""
+
+    quantity: str
+    title: str
+    unit: str
+    label: Callable[[float], str]
+
+
+def _lines(
+    network: str,
+    size_name: str,
+    scale: _Scale,
+    series: Mapping[str, Sequence[tuple[int, float]]],
+    chosen: Looks,
+    crossing: float | None = None,
+) -> str:
+    """Return a picture with a line of marks for each contender, and its name at the end.
+
+    Args:
+        network: name of the network.
+        size_name: what the horizontal axis shows.
+        scale: the vertical axis.
+        series: sizes and values, by contender.
+        chosen: how each contender is drawn.
+        crossing: size from which the GPU is faster; None for none.
+    """
+    sizes = sorted({size for points in series.values() for size, _ in points})
+    values = [value for points in series.values() for _, value in points]
+    picture = svg.picture(WIDTH, HEIGHT, f"{scale.quantity} against {size_name}, {network}")
+    x = svg.axis(sizes, (_LEFT, _RIGHT), size_name, "{:g}".format, ticks=sizes)
+    y = svg.axis(values, (_BOTTOM, _TOP), scale.title, scale.label)
+    svg.draw_axes(picture, x, y)
+    if crossing is not None:
+        svg.line(picture, (x(crossing), _BOTTOM), (x(crossing), _TOP), "even")
+        text = f"GPU faster from {crossing:.0f}"
+        svg.text(picture, x(crossing) + 5, _BOTTOM - 8, text, kind="title")
+    ends = []
+    for name, points in series.items():
+        look = chosen[name]
+        places = [(x(size), y(value)) for size, value in points]
+        svg.path(picture, places, f"line {look.classes}")
+        for (size, value), place in zip(points, places, strict=True):
+            note = f"{name}, {size_name} {size:g}: {numbers.count(value)} {scale.unit}"
+            svg.mark(picture, *place, look, note)
+        ends.append((look, places[-1]))
+    svg.label_ends(picture, ends, _NAMES, y)
+    return svg.markup(picture)
 
 
 def rooflines(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
@@ -281,21 +296,15 @@ PHASE_LOOKS = tuple(
 
 def growths(analysis: Analysis, chosen: Looks) -> Iterator[Chart]:
     """Chart the time per step against width and depth."""
-    sweeps = dict.fromkeys((g.network, g.sweep) for g in analysis.growth if g.sweep != "batch")
-    for network, sweep in sweeps:
-        series = {
-            g.contender: g.points
-            for g in analysis.growth
-            if (g.network, g.sweep) == (network, sweep)
-        }
-        sizes = sorted({size for points in series.values() for size, _ in points})
-        seconds = [value for points in series.values() for _, value in points]
-        picture = svg.picture(WIDTH, HEIGHT, f"Seconds per step against {sweep}, {network}")
-        x = svg.axis(sizes, (_LEFT, _RIGHT), sweep, "{:g}".format, ticks=sizes)
-        y = svg.axis(seconds, (_BOTTOM, _TOP), "time per step", numbers.round_duration)
-        svg.draw_axes(picture, x, y)
-        _lines(picture, x, y, series, chosen, "s")
-        yield Chart(f"{network}, {sweep}", svg.markup(picture))
+    scale = _Scale("Seconds per step", "time per step", "s", numbers.round_duration)
+    for network, sweep in dict.fromkeys((one.network, one.sweep) for one in analysis.growth):
+        if sweep != "batch":
+            series = {
+                one.contender: one.points
+                for one in analysis.growth
+                if (one.network, one.sweep) == (network, sweep)
+            }
+            yield Chart(f"{network}, {sweep}", _lines(network, sweep, scale, series, chosen))
 
 
 def accuracies(results: ResultSet, chosen: Looks) -> Iterator[Chart]:

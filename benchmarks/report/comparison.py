@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from benchmarks.report.baselines import best_baseline
+from benchmarks.report.analysis import best_baseline
 from benchmarks.statistics import CONFIDENCE, Estimate, change_of_ratio
 from benchmarks.storage.results import ResultSet, load_results
 from benchmarks.storage.schema import RowKey

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from backends.numba.threads import MIN_IMAGES_PER_THREAD
 from benchmarks.report import numbers
-from benchmarks.report.tables import Cell, Group, Table, contender_kind, make_table
+from benchmarks.report.tables import Table, contender_kind, make_table
 from benchmarks.storage.results import ResultSet
 
 _KINDS = {"": "this project", "baseline": "baseline", "scale": "for scale, not compared with"}
@@ -14,30 +14,20 @@ def contenders_table(results: ResultSet) -> Table:
     """Return the table of the contenders, with versions and threads."""
     rows = [
         (
-            Cell(name),
-            Cell(_KINDS[contender_kind(results, name)]),
-            Cell(
-                ", ".join(f"{library} {version}" for library, version in contender.versions.items())
-            ),
-            Cell(str(contender.threads)),
+            name,
+            _KINDS[contender_kind(results, name)],
+            _versions_text(contender.versions),
+            str(contender.threads),
         )
         for name, contender in results.contenders.items()
     ]
-    return make_table(
-        ("", "kind", "versions", "threads"),
-        [Group("", tuple(rows))],
-        texts=(1, 2),
-        notes=_thread_notes(results),
-    )
-
-
-def _thread_notes(results: ResultSet) -> Iterator[str]:
-    numba = results.contenders.get("numba")
+    numba, notes = results.contenders.get("numba"), []
     if numba is not None and numba.threads > 1:
-        yield (
+        notes.append(
             "The threads are the maximum that each may use; numba uses one thread for batches "
             f"below {2 * MIN_IMAGES_PER_THREAD}."
         )
+    return make_table(("", "kind", "versions", "threads"), {"": rows}, texts=(1, 2), notes=notes)
 
 
 def host_table(results: ResultSet) -> Table:
@@ -59,7 +49,7 @@ def host_table(results: ResultSet) -> Table:
         "BLAS and thread pools": "; ".join(pools) or "none",
         "Numba threading layer": host.numba_threading_layer or "none",
         "load average at start and end": ", ".join(f"{load:.2f}" for load in host.load_average),
-        "versions": _listed_versions(host.versions),
+        "versions": _versions_text(host.versions),
         "commit": (host.commit or "unknown") + (" with uncommitted changes" if host.dirty else ""),
         **dict(_ceiling_facts(results)),
         "runs": "; ".join(
@@ -69,11 +59,10 @@ def host_table(results: ResultSet) -> Table:
             for path, run in zip(results.paths, results.runs, strict=True)
         ),
     }
-    rows = [(Cell(name), Cell(text)) for name, text in facts.items()]
-    return make_table(("fact", "value"), [Group("", tuple(rows))], texts=(1,))
+    return make_table(("fact", "value"), {"": facts.items()}, texts=(1,))
 
 
-def _listed_versions(versions: Mapping[str, str]) -> str:
+def _versions_text(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 

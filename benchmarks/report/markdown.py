@@ -1,9 +1,9 @@
 """The report as Markdown, and the table of the README."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from benchmarks.report import machine_tables, numbers, tables
+from benchmarks.report import machine_tables, tables
 from benchmarks.report.analysis import Analysis
 from benchmarks.report.summary import summarize
 from benchmarks.report.tables import Cell, Table
@@ -77,7 +77,7 @@ def render(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Iterator[str] | list[str] | tuple[str, ...]) -> str:
+def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -96,42 +96,6 @@ def _escaped(text: str) -> str:
     return plain
 
 
-def readme_table(analysis: Analysis) -> str:
-    """Return a table of images per second by recipe and contender, with the highest in bold."""
-    results = analysis.results
-    recipes = analysis.recipes()
-    present = [
-        name
-        for name in results.contenders
-        if any(("training", case.name, name) in results.measurements for case in recipes)
-    ]
-    columns = ("training, images/s", *present, "our best / best baseline")
-    lines = [_row(columns), _row(["---"] + ["--:"] * (len(columns) - 1))]
-    failed = {row.key for row in results.failed}
-    for case in recipes:
-        rates = {
-            row.contender: row.images / row.round_seconds.median for row in results.of_case(case)
-        }
-        best = max(rates.values(), default=0.0)
-        cells = [_escaped(case.name)]
-        for name in present:
-            text = numbers.NO_FIGURE
-            if name in rates:
-                text = numbers.count(rates[name])
-                text = f"**{text}**" if rates[name] == best else text
-            elif ("training", case.name, name) in failed:
-                text = "failed"
-            cells.append(text)
-        ours = analysis.fastest_own(case)
-        speed = ours.speed if ours else None
-        ratio = f"{numbers.times(speed.value)} ({numbers.interval(speed)})" if speed else ""
-        lines.append(_row([*cells, ratio or numbers.NO_FIGURE]))
-    host = results.host
-    threads = "thread" if host.threads == 1 else "threads"
-    where = f"{host.cpu}, {host.threads} {threads}" + (f", {host.gpu}" if host.gpu else "")
-    return "\n".join(lines) + f"\n\nMedians on {_escaped(where)}; in parentheses: 95 % interval.\n"
-
-
 def write_readme_table(path: Path, analysis: Analysis) -> None:
     """Replace the text between the two markers of a file with the table of these results.
 
@@ -146,7 +110,7 @@ def write_readme_table(path: Path, analysis: Analysis) -> None:
             raise UsageError(
                 f"{path} must contain the lines {BEGIN} and {END} once each, in this order"
             )
-        table = readme_table(analysis)
+        table = render(tables.readme_table(analysis))
         write_atomically(path, f"{before}{BEGIN}\n{table}{END}{after}".encode())
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text") from error

@@ -15,6 +15,7 @@ from benchmarks.report.analysis import (
     rates_by_batch,
     times_to_accuracy,
 )
+from benchmarks.statistics import Estimate
 from benchmarks.storage.results import ResultSet
 from benchmarks.storage.schema import TIMED_LEVELS
 from mnist_accel.recipes.models import RECIPES
@@ -108,47 +109,38 @@ def _versus(row: AnalyzedRow) -> str:
 
 
 def _losses(analysis: Analysis) -> Iterator[str]:
-    for name, contender in analysis.results.contenders.items():
-        rows = [
-            row
-            for row in analysis.rows.values()
-            if row.measurement.contender == name and row.speed is not None
-        ]
-        if contender.is_baseline or not rows:
+    for name in analysis.backends():
+        rows = analysis.compared(name)
+        if not rows:
             continue
-        measured = {row.measurement.case.level for row in rows}
+        measured = {row.measurement.case.level for row, _ in rows}
         total = f"{len(rows)} rows of {_listed([one for one in TIMED_LEVELS if one in measured])}"
-        lost = sorted((row for row in rows if row.loses), key=_speed)
-        undecided = sorted((row for row in rows if row.is_undecided), key=_speed)
-        text = f"{name} is significantly slower than the best baseline in none of {total}"
+        lost = [_loss(row, speed) for row, speed in rows if row.loses]
+        undecided = [(row, speed) for row, speed in rows if row.is_undecided]
+        text = f"{name} is significantly slower than the best baseline in "
         if lost:
             which = "slowest in" if len(lost) > _MAX_NAMED else "in"
-            text = f"{name} is significantly slower than the best baseline in {len(lost)} of "
-            text += f"{total}, {which} "
-            text += "; ".join(_loss(row) for row in lost[:_MAX_NAMED])
+            text += f"{len(lost)} of {total}, {which} {'; '.join(lost[:_MAX_NAMED])}"
+        else:
+            text += f"none of {total}"
         if undecided:
-            rows_text = f"{len(undecided)} rows" if len(undecided) > 1 else "1 row"
+            number, at_worst = (
+                (f"{len(undecided)} rows", "at worst") if len(undecided) > 1 else ("1 row", "in")
+            )
+            row, speed = undecided[0]
             text += (
-                f"; in {rows_text} it is slower, but the interval includes 1, "
-                f"{'at worst' if len(undecided) > 1 else 'in'} "
-                f"{_loss(undecided[0], with_interval=True)}"
+                f"; in {number} it is slower, but the interval includes 1, {at_worst} "
+                f"{_loss(row, speed, f', {numbers.interval(speed)}')}"
             )
         yield f"{text}."
 
 
-def _loss(row: AnalyzedRow, *, with_interval: bool = False) -> str:
+def _loss(row: AnalyzedRow, speed: Estimate, interval: str = "") -> str:
     """Name a row that is slower than the best baseline, with the ratio."""
-    assert row.speed is not None
-    interval = f", {numbers.interval(row.speed)}" if with_interval else ""
     return (
         f"{row.measurement.case.level} {row.measurement.case.name} "
-        f"({numbers.times(row.speed.value)} the speed of {row.baseline}{interval})"
+        f"({numbers.times(speed.value)} the speed of {row.baseline}{interval})"
     )
-
-
-def _speed(row: AnalyzedRow) -> float:
-    assert row.speed is not None
-    return row.speed.value
 
 
 def _crossovers(results: ResultSet) -> Iterator[str]:

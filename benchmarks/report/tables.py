@@ -1,19 +1,20 @@
 """The tables of measurements, as data that both Markdown and HTML are made of."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from benchmarks.report import numbers
 from benchmarks.report.analysis import (
     KEEPS_COMPILED,
+    NOT_COMPARED,
     UNSTEADY,
     Analysis,
     AnalyzedRow,
     times_to_accuracy,
 )
-from benchmarks.report.baselines import NOT_COMPARED
 from benchmarks.storage.results import Measurement, ResultSet
 from benchmarks.storage.schema import PHASES, Case, Missing
 
@@ -47,15 +48,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Attributes:
-        columns: headings of the columns.
-        groups: groups of rows.
-        numeric: which columns contain figures.
-        heading: what the headings of the groups are; empty if the groups have none.
-        notes: sentences below the table.
-    """
+    """A table as `make_table` returns it; `numeric` states which columns contain figures."""
 
     columns: tuple[str, ...]
     groups: tuple[Group, ...]
@@ -64,19 +57,35 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
+Row: TypeAlias = Sequence[Cell | str]
+
+
 def make_table(
     columns: Sequence[str],
-    groups: Iterable[Group],
+    groups: Mapping[str, Iterable[Row]],
     *,
     texts: Iterable[int] = (),
     heading: str = "",
     notes: Iterable[str] = (),
 ) -> Table:
-    """Return a table without empty groups; the first column and those in `texts` contain text."""
+    """Return a table.
+
+    Args:
+        columns: headings of the columns.
+        groups: rows by the heading of their group; groups without rows are omitted.
+        texts: columns that contain text; the first column always does.
+        heading: what the headings of the groups are; empty if the groups have none.
+        notes: sentences below the table.
+    """
     text_columns = {0, *texts}
     numeric = tuple(index not in text_columns for index in range(len(columns)))
-    kept = tuple(group for group in groups if group.rows)
+    made = (Group(name, tuple(_cells(row) for row in rows)) for name, rows in groups.items())
+    kept = tuple(group for group in made if group.rows)
     return Table(tuple(columns), kept, numeric, heading, tuple(notes))
+
+
+def _cells(row: Row) -> tuple[Cell, ...]:
+    return tuple(Cell(cell) if isinstance(cell, str) else cell for cell in row)
 
 
 def contender_cell(results: ResultSet, name: str, *, strong: bool = False) -> Cell:
@@ -113,21 +122,21 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
     absent = [
         row for row in analysis.results.absent if with_absent and row.contender not in measured
     ]
-    groups = []
+    groups = {}
     for case in cases:
         analyzed = analysis.of_case(case)
         fastest = analyzed[0].measurement.call_seconds.median if analyzed else 0.0
-        rows = [_row_cells(analysis.results, row, fastest, level) for row in analyzed]
-        rows += [
-            (Cell(row.contender), Cell(f"{label}: {row.reason}", span=len(columns) - 1, kind=kind))
-            for missing, label, kind in (
-                (analysis.results.failed, "failed", "failed"),
-                (absent, "absent", "missing"),
-            )
-            for row in missing
-            if (row.level, row.case) == (case.level, case.name)
-        ]
-        groups.append(Group(case.name, tuple(rows)))
+        rows: list[Row] = [_case_row(analysis.results, row, fastest) for row in analyzed]
+        for missing, label, kind in (
+            (analysis.results.failed, "failed", "failed"),
+            (absent, "absent", "missing"),
+        ):
+            rows += [
+                (row.contender, Cell(f"{label}: {row.reason}", span=len(columns) - 1, kind=kind))
+                for row in missing
+                if (row.level, row.case) == (case.level, case.name)
+            ]
+        groups[case.name] = rows
     notes = []
     if any(row.pass_ratio > UNSTEADY for case in cases for row in analysis.of_case(case)):
         notes.append(
@@ -137,112 +146,97 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
     return make_table(columns, groups, heading="case", notes=notes)
 
 
-def _row_cells(
-    results: ResultSet, row: AnalyzedRow, fastest: float, level: str
-) -> tuple[Cell, ...]:
+def _case_row(results: ResultSet, row: AnalyzedRow, fastest: float) -> Row:
     measurement, speed = row.measurement, row.speed
     seconds = measurement.call_seconds
     best = seconds.median == fastest
     interval = numbers.NO_FIGURE if speed is None else numbers.interval(speed)
-    cells = [
+    cells: list[Cell | str] = [
         contender_cell(results, measurement.contender, strong=best),
         # The most important figure comes first: a phone shows only the left columns.
         Cell(numbers.times(speed.value) if speed else numbers.NO_FIGURE, strong=row.wins),
-        Cell("best baseline" if row.is_best_baseline else interval),
+        "best baseline" if row.is_best_baseline else interval,
     ]
     share: float | None = fastest / seconds.median
-    if level != "operations":
+    if measurement.case.level != "operations":
         epoch, images = measurement.round_seconds, measurement.images
         cells += [
             Cell(numbers.count(images / epoch.median), strong=best, share=share),
-            Cell(numbers.between(images / epoch.p90, images / epoch.p10, of_time=False)),
+            numbers.between(images / epoch.p90, images / epoch.p10, of_time=False),
         ]
         share = None
     unsteady = f" {numbers.UNSTEADY}" if row.pass_ratio > UNSTEADY else ""
     return (
         *cells,
         Cell(numbers.duration(seconds.median), share=share),
-        Cell(numbers.between(seconds.p10, seconds.p90, of_time=True)),
-        Cell(f"{seconds.n}{unsteady}"),
-        Cell(numbers.percent(row.roofline_fraction)),
-        Cell(f"{measurement.check.difference:.0e}"),
+        numbers.between(seconds.p10, seconds.p90, of_time=True),
+        f"{seconds.n}{unsteady}",
+        numbers.percent(row.roofline_fraction),
+        f"{measurement.check.difference:.0e}",
     )
 
 
 def losses_tables(analysis: Analysis) -> dict[str, Table]:
     """Return, for each backend, the table of rows that are slower than the best baseline."""
-    losses: dict[str, Table] = {}
-    for name, contender in analysis.results.contenders.items():
-        if contender.is_baseline:
-            continue
+    losses = {}
+    for name in analysis.backends():
         rows = [
-            row for row in analysis.rows.values() if row.measurement.contender == name and row.loses
-        ]
-        rows.sort(key=lambda row: row.speed.value if row.speed else 1.0)
-        if rows:
-            losses[name] = make_table(
-                ("case", "× best baseline", "95 % interval", "best baseline", "level"),
-                [Group("", tuple(_loss_row(row) for row in rows))],
-                texts=(3, 4),
+            (
+                row.measurement.case.name,
+                numbers.times(speed.value),
+                numbers.interval(speed),
+                Cell(row.baseline or "", kind="name"),
+                row.measurement.case.level,
             )
+            for row, speed in analysis.compared(name)
+            if row.loses
+        ]
+        if rows:
+            columns = ("case", "× best baseline", "95 % interval", "best baseline", "level")
+            losses[name] = make_table(columns, {"": rows}, texts=(3, 4))
     return losses
-
-
-def _loss_row(row: AnalyzedRow) -> tuple[Cell, ...]:
-    case, speed = row.measurement.case, row.speed
-    assert speed is not None
-    return (
-        Cell(case.name),
-        Cell(numbers.times(speed.value)),
-        Cell(numbers.interval(speed)),
-        Cell(row.baseline or "", kind="name"),
-        Cell(case.level),
-    )
 
 
 def growth_table(analysis: Analysis) -> Table:
     """Return the table of the fitted exponents."""
-    groups: dict[str, list[tuple[Cell, ...]]] = {}
+    groups: dict[str, list[Row]] = {}
     for growth in analysis.growth:
         sizes = [size for size, _ in growth.points]
         groups.setdefault(f"{growth.network}, {growth.sweep}", []).append(
             (
                 contender_cell(analysis.results, growth.contender),
-                Cell(f"{growth.exponent.value:.2f}"),
-                Cell(f"{growth.exponent.low:.2f} to {growth.exponent.high:.2f}"),
-                Cell(f"{min(sizes)}–{max(sizes)}"),
-                Cell(str(len(sizes))),
+                f"{growth.exponent.value:.2f}",
+                f"{growth.exponent.low:.2f} to {growth.exponent.high:.2f}",
+                f"{min(sizes)}–{max(sizes)}",
+                str(len(sizes)),
             )
         )
-    return make_table(
-        ("", "exponent", "95 % interval", "sizes", "n"),
-        [Group(name, tuple(rows)) for name, rows in groups.items()],
-        heading="network, size",
-    )
+    columns = ("", "exponent", "95 % interval", "sizes", "n")
+    return make_table(columns, groups, heading="network, size")
 
 
 def phases_table(analysis: Analysis) -> Table:
     """Return the table of the seconds of each phase and of a steady epoch, for the recipes."""
-    groups = []
-    for case in analysis.recipes():
-        rows = [
+    groups: dict[str, list[Row]] = {
+        case.name: [
             (
-                contender_cell(analysis.results, row.contender),
-                *(_phase_cell(row, phase) for phase in PHASES),
-                Cell(numbers.duration(row.round_seconds.median)),
+                contender_cell(analysis.results, row.measurement.contender),
+                *(_phase(row.measurement, phase) for phase in PHASES),
+                numbers.duration(row.measurement.round_seconds.median),
             )
-            for row in (row.measurement for row in analysis.of_case(case))
+            for row in analysis.of_case(case)
         ]
-        groups.append(Group(case.name, tuple(rows)))
+        for case in analysis.recipes()
+    }
     columns = ("", *(phase.replace("_", " ") for phase in PHASES), "steady epoch")
     return make_table(columns, groups, heading="case", notes=_phase_notes(analysis))
 
 
-def _phase_cell(row: Measurement, phase: str) -> Cell:
+def _phase(row: Measurement, phase: str) -> str:
     seconds = row.phases_s.get(phase)
     if phase == "compile" and _was_cached(row):
-        return Cell(numbers.NO_FIGURE + numbers.CACHED)
-    return Cell(numbers.NO_FIGURE if seconds is None else numbers.duration(seconds))
+        return numbers.NO_FIGURE + numbers.CACHED
+    return numbers.NO_FIGURE if seconds is None else numbers.duration(seconds)
 
 
 def _was_cached(row: Measurement) -> bool:
@@ -277,60 +271,88 @@ def _compile_s(results: ResultSet, contender: str) -> float:
 
 def accuracy_table(results: ResultSet) -> Table:
     """Return the table of seconds and epochs to each accuracy."""
-    groups: dict[str, list[tuple[Cell, ...]]] = {}
+    groups: dict[str, list[Row]] = {}
     for time in times_to_accuracy(results):
-        reached = len(time.seconds)
-        name = f"{time.network}, batch {time.batch}, to {time.target:.0%}"
-        rows = groups.setdefault(name, [])
-        cells = [contender_cell(results, time.contender)]
+        cells: list[Cell | str] = [contender_cell(results, time.contender)]
         if time.seconds:
-            seconds = sorted(time.seconds)
             cells += [
-                Cell(numbers.duration(float(np.median(seconds)))),
-                Cell(numbers.between(seconds[0], seconds[-1], of_time=True)),
-                Cell(f"{np.median(time.epochs):g}"),
+                numbers.duration(float(np.median(time.seconds))),
+                numbers.between(min(time.seconds), max(time.seconds), of_time=True),
+                f"{np.median(time.epochs):g}",
             ]
         else:
             cells.append(Cell("no seed reached it", span=3, kind="missing"))
-        rows.append((*cells, Cell(f"{time.seeds - reached} of {time.seeds}")))
-    return make_table(
-        ("", "median time", "fastest–slowest seed", "median epochs", "failed seeds"),
-        [Group(name, tuple(rows)) for name, rows in groups.items()],
-        heading="network and accuracy",
-    )
+        cells.append(f"{time.seeds - len(time.seconds)} of {time.seeds}")
+        name = f"{time.network}, batch {time.batch}, to {time.target:.0%}"
+        groups.setdefault(name, []).append(cells)
+    columns = ("", "median time", "fastest–slowest seed", "median epochs", "failed seeds")
+    return make_table(columns, groups, heading="network and accuracy")
 
 
 def memory_table(analysis: Analysis) -> Table:
     """Return the table of the peak memory of the recipes."""
-    groups = []
-    for case in analysis.recipes():
-        rows = [
+    groups = {
+        case.name: [
             (
                 contender_cell(analysis.results, row.contender),
-                Cell(numbers.size(row.peak_host_bytes)),
-                Cell(numbers.size(row.peak_device_bytes)),
+                numbers.size(row.peak_host_bytes),
+                numbers.size(row.peak_device_bytes),
             )
             for row in analysis.results.of_case(case)
             if row.peak_host_bytes is not None or row.peak_device_bytes is not None
         ]
-        groups.append(Group(case.name, tuple(rows)))
+        for case in analysis.recipes()
+    }
     return make_table(("", "host", "device"), groups, heading="case")
 
 
 def missing_table(results: ResultSet) -> Table:
     """Return the table of the rows without a time, grouped by contender and reason."""
-    groups = [
-        Group(heading, tuple(_missing_rows(missing)))
-        for heading, missing in (("failed", results.failed), ("absent", results.absent))
-    ]
+    groups = {"failed": _missing_rows(results.failed), "absent": _missing_rows(results.absent)}
     return make_table(("", "reason", "rows"), groups, texts=(1, 2), heading="status")
 
 
-def _missing_rows(missing: Sequence[Missing]) -> Iterator[tuple[Cell, ...]]:
+def _missing_rows(missing: Sequence[Missing]) -> Iterator[Row]:
     by_reason: dict[tuple[str, str], list[Missing]] = {}
     for row in missing:
         by_reason.setdefault((row.contender, row.reason), []).append(row)
     for (contender, reason), rows in by_reason.items():
         first = f"{rows[0].level}: {rows[0].case}"
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-        yield Cell(contender), Cell(reason), Cell(first + more)
+        yield contender, reason, first + more
+
+
+def readme_table(analysis: Analysis) -> Table:
+    """Return the table of images per second by recipe and contender, with the highest in bold."""
+    results, recipes = analysis.results, analysis.recipes()
+    failed = {row.key for row in results.failed}
+    present = [
+        name
+        for name in results.contenders
+        if any(("training", case.name, name) in results.measurements for case in recipes)
+    ]
+    rows = []
+    for case in recipes:
+        rates = {
+            row.contender: row.images / row.round_seconds.median for row in results.of_case(case)
+        }
+        cells: list[Cell | str] = [case.name]
+        for name in present:
+            if name in rates:
+                is_best = rates[name] == max(rates.values())
+                cells.append(Cell(numbers.count(rates[name]), strong=is_best))
+            else:
+                is_failed = ("training", case.name, name) in failed
+                cells.append("failed" if is_failed else numbers.NO_FIGURE)
+        ours = analysis.fastest_own(case)
+        speed = ours.speed if ours else None
+        ratio = f"{numbers.times(speed.value)} ({numbers.interval(speed)})" if speed else ""
+        rows.append([*cells, ratio or numbers.NO_FIGURE])
+    host = results.host
+    threads = "thread" if host.threads == 1 else "threads"
+    where = f"{host.cpu}, {host.threads} {threads}" + (f", {host.gpu}" if host.gpu else "")
+    return make_table(
+        ("training, images/s", *present, "our best / best baseline"),
+        {"": rows},
+        notes=[f"Medians on {where}; in parentheses: 95 % interval."],
+    )

@@ -13,8 +13,9 @@ from benchmarks.__main__ import main
 from benchmarks.report import numbers, report_command
 from benchmarks.report.analysis import analyze
 from benchmarks.report.html import to_html
-from benchmarks.report.markdown import BEGIN, END, readme_table, to_markdown, write_readme_table
+from benchmarks.report.markdown import BEGIN, END, render, to_markdown, write_readme_table
 from benchmarks.report.svg import apart, side_by_side
+from benchmarks.report.tables import readme_table
 from benchmarks.storage.results import load_results
 from mnist_accel.errors import UsageError
 from tests.support.benchmark_files import GeneratedResults, analyze_generated
@@ -144,7 +145,7 @@ def test_readme_table_replaces_the_text_between_its_markers(tmp_path, analysis):
     for _ in range(2):
         write_readme_table(readme, analysis)
     text = readme.read_text(encoding="utf-8")
-    assert text == f"before\n{BEGIN}\n{readme_table(analysis)}{END}\nafter ×\n"
+    assert text == f"before\n{BEGIN}\n{render(readme_table(analysis))}{END}\nafter ×\n"
     line = next(line for line in text.splitlines() if line.startswith("| lenet"))
     assert re.fullmatch(
         r"\| lenet, batch 64 \|.* \*\*2\d\.\d k\*\* \|.*× \([\d.]+–[\d.]+\) \|", line
