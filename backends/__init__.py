@@ -17,7 +17,7 @@ from backends.cupy.probe import probe as probe_cupy
 from backends.names import look_up, unknown_name
 from backends.numba.probe import probe as probe_numba
 from backends.operations.activations import ACTIVATIONS, ActivationFormula
-from backends.operations.common import Array, Ties, check_max_pooling, output_size
+from backends.operations.common import Array, Ties, check_max_pooling, output_sizes
 from backends.operations.losses import LOSSES, LossFormula
 from backends.operations.updates import (
     OPTIMIZERS,
@@ -102,7 +102,7 @@ __all__ = [
     "create_optimizer",
     "get_backend",
     "look_up",
-    "output_size",
+    "output_sizes",
     "probe_cupy",
     "probe_numba",
     "register",

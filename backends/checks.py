@@ -6,6 +6,7 @@ promote float32 arrays to float64, and JSON cannot hold one.
 
 import math
 import operator
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -37,33 +38,27 @@ def check_integer(instance: object, name: str, *, at_least: int) -> None:
 
 def check_positive(instance: object, name: str) -> None:
     """Require a finite number greater than 0."""
-    number = _number(instance, name)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be more than 0 and finite, got {number}")
-    _set(instance, name, number)
+    _check(instance, name, "more than 0 and finite", lambda number: 0 < number < math.inf)
 
 
 def check_non_negative(instance: object, name: str) -> None:
     """Require a finite number of at least 0."""
-    number = _number(instance, name)
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{name} must be at least 0 and finite, got {number}")
-    _set(instance, name, number)
+    _check(instance, name, "at least 0 and finite", lambda number: 0 <= number < math.inf)
 
 
 def check_fraction(instance: object, name: str) -> None:
     """Require a number of at least 0 and less than 1."""
-    number = _number(instance, name)
-    if not 0 <= number < 1:
-        raise ValueError(f"{name} must be at least 0 and less than 1, got {number}")
-    _set(instance, name, number)
+    _check(instance, name, "at least 0 and less than 1", lambda number: 0 <= number < 1)
 
 
-def _number(instance: object, name: str) -> float:
+def _check(instance: object, name: str, accepted: str, accepts: Callable[[float], bool]) -> None:
     value = getattr(instance, name)
     if not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
+    number = float(value)
+    if not accepts(number):
+        raise ValueError(f"{name} must be {accepted}, got {number}")
+    _set(instance, name, number)
 
 
 def _set(instance: object, name: str, value: float) -> None:

@@ -14,7 +14,6 @@ A backend comes from one of three places:
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend
@@ -23,70 +22,42 @@ from backends.names import unknown_name
 ENTRY_POINT_GROUP = "mnist_accel.backends"
 
 
-class _Source(Protocol):
-    """Where a backend comes from."""
-
-    def availability(self) -> Availability:
-        """Return whether the backend can run here; may raise if its code is broken."""
-
-    def load(self) -> type[Backend]:
-        """Import the class; may raise if its code is broken."""
-
-
 @dataclass(frozen=True)
-class _BuiltIn:
-    """A folder of this package.
+class _Source:
+    """Where a backend comes from. Both functions may raise any error if its code is broken.
 
     Attributes:
-        probe: module with a function `availability`; imports no array library at the top.
-        backend: module with the class.
-        class_name: name of the class.
+        load: imports and returns the class.
+        availability: returns whether the backend can run here.
     """
 
-    probe: str
-    backend: str
-    class_name: str
-
-    def availability(self) -> Availability:
-        found: Availability = importlib.import_module(self.probe).availability()
-        return found
-
-    def load(self) -> type[Backend]:
-        loaded: type[Backend] = getattr(importlib.import_module(self.backend), self.class_name)
-        return loaded
+    load: Callable[[], type[Backend]]
+    availability: Callable[[], Availability]
 
 
-@dataclass(frozen=True)
-class _Registered:
-    """A class that `register` added."""
-
-    backend_class: type[Backend]
-
-    def availability(self) -> Availability:
-        return self.backend_class.availability()
-
-    def load(self) -> type[Backend]:
-        return self.backend_class
+def _built_in(name: str, class_name: str) -> _Source:
+    """Return the source of a folder of this package, whose probe imports no library at the top."""
+    return _Source(
+        load=lambda: getattr(importlib.import_module(f"backends.{name}.backend"), class_name),
+        availability=lambda: importlib.import_module(f"backends.{name}.probe").availability(),
+    )
 
 
-@dataclass(frozen=True)
-class _PlugIn:
-    """An entry point of an installed distribution."""
+def _from_class(backend_class: type[Backend]) -> _Source:
+    """Return the source of a class that `register` added."""
+    return _Source(lambda: backend_class, backend_class.availability)
 
-    load_entry_point: Callable[[], object]
 
-    def availability(self) -> Availability:
-        return self.load().availability()
-
-    def load(self) -> type[Backend]:
-        return _checked(self.load_entry_point())
+def _plug_in(load: Callable[[], object]) -> _Source:
+    """Return the source of an entry point, whose `load` imports an installed distribution."""
+    return _Source(lambda: _checked(load()), lambda: _checked(load()).availability())
 
 
 # In the order of preference of "auto".
 _BUILT_IN: dict[str, _Source] = {
-    "cupy": _BuiltIn("backends.cupy.probe", "backends.cupy.backend", "CupyBackend"),
-    "numba": _BuiltIn("backends.numba.probe", "backends.numba.backend", "NumbaBackend"),
-    "numpy": _BuiltIn("backends.numpy.probe", "backends.numpy.backend", "NumpyBackend"),
+    "cupy": _built_in("cupy", "CupyBackend"),
+    "numba": _built_in("numba", "NumbaBackend"),
+    "numpy": _built_in("numpy", "NumpyBackend"),
 }
 _registered: dict[str, type[Backend]] = {}
 
@@ -278,9 +249,9 @@ def _sources() -> dict[str, _Source]:
 
     sources = {**_BUILT_IN}
     for name, backend_class in _registered.items():
-        sources[name] = _Registered(backend_class)
+        sources[name] = _from_class(backend_class)
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        sources.setdefault(entry_point.name, _PlugIn(entry_point.load))
+        sources.setdefault(entry_point.name, _plug_in(entry_point.load))
     return sources
 
 

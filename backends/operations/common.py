@@ -91,21 +91,47 @@ def require_shape(name: str, array: Array | None, expected: tuple[int, ...]) -> 
         raise ValueError(f"{name} must have shape {expected}, got {tuple(array.shape)}")
 
 
-def output_size(size: int, window: int, *, stride: int, padding: int = 0) -> int:
-    """Return the number of windows along one axis; an incomplete last one is dropped.
+def output_sizes(
+    sizes: tuple[int, int], kernel_size: tuple[int, int], *, stride: int, padding: int = 0
+) -> tuple[int, int]:
+    """Return the numbers of windows (OH, OW) in images of `sizes`; incomplete ones are dropped.
 
     Raises:
-        TypeError: the window, the stride or the padding is not an integer.
+        TypeError: the window is not a pair of integers, or the stride or padding is no integer.
         ValueError: one of them is out of range, or no window fits.
     """
-    as_integer("window size", window, at_least=1)
+    try:
+        kh, kw = kernel_size
+    except (TypeError, ValueError):
+        raise TypeError(f"kernel_size must be a pair (kh, kw), got {kernel_size!r}") from None
     as_integer("stride", stride, at_least=1)
     as_integer("padding", padding, at_least=0)
-    if size + 2 * padding < window:
-        raise ValueError(
-            f"a window of {window} does not fit an input of {size} with padding {padding}"
-        )
-    return (size + 2 * padding - window) // stride + 1
+    height, width = sizes
+    for size, window in ((height, kh), (width, kw)):
+        as_integer("window size", window, at_least=1)
+        if size + 2 * padding < window:
+            raise ValueError(
+                f"a window of {window} does not fit an input of {size} with padding {padding}"
+            )
+    return (height + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1
+
+
+def tap_slices(
+    kernel_size: tuple[int, int], output: tuple[int, int], stride: int
+) -> Iterator[tuple[slice, slice]]:
+    """Yield, for each position in a window, the rows and columns with this position of all windows.
+
+    Args:
+        kernel_size: (kh, kw) of a window; its positions are in row-major order.
+        output: numbers of windows (OH, OW).
+        stride: distance between windows, in pixels.
+    """
+    (kh, kw), (oh, ow) = kernel_size, output
+    for i in range(kh):
+        for j in range(kw):
+            rows = slice(i, i + stride * (oh - 1) + 1, stride)
+            columns = slice(j, j + stride * (ow - 1) + 1, stride)
+            yield rows, columns
 
 
 def check_max_pooling(size: int, ties: str = "first") -> None:

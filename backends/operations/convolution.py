@@ -9,15 +9,14 @@ tiles, which may add in different orders. Max-pooling that looks for ties needs 
 `uniform` selects a sum tap by tap, in one order for all patches.
 """
 
-from collections.abc import Sequence
-
 from backends.operations.common import (
     Array,
     Operations,
-    output_size,
+    output_sizes,
     require_axes,
     require_same_dtype,
     require_shape,
+    tap_slices,
 )
 
 
@@ -39,15 +38,13 @@ class Convolution(Operations):
         require_axes("x", x, "N", "C", "H", "W")
         xp = self.xp
         n, channels, height, width = x.shape
-        kh, kw = _kernel_size(kernel_size)
-        oh = output_size(height, kh, stride=stride, padding=padding)
-        ow = output_size(width, kw, stride=stride, padding=padding)
+        oh, ow = output_sizes((height, width), kernel_size, stride=stride, padding=padding)
+        kh, kw = kernel_size
         if padding:
             x = self._pad(x, padding)
-        columns = xp.empty((n, channels, kh, kw, oh, ow), dtype=x.dtype)
-        for i in range(kh):
-            for j in range(kw):
-                columns[:, :, i, j, :, :] = x[:, :, *_under_tap(i, j, oh, ow, stride)]
+        columns = xp.empty((n, channels, kh * kw, oh, ow), dtype=x.dtype)
+        for tap, (down, across) in enumerate(tap_slices(kernel_size, (oh, ow), stride)):
+            columns[:, :, tap, :, :] = x[:, :, down, across]
         return xp.reshape(columns, (n, channels * kh * kw, oh * ow))
 
     def col2im(
@@ -72,17 +69,15 @@ class Convolution(Operations):
         if len(x_shape) != 4:
             raise ValueError(f"x_shape must be (N, C, H, W), got {tuple(x_shape)}")
         n, channels, height, width = x_shape
-        kh, kw = _kernel_size(kernel_size)
-        oh = output_size(height, kh, stride=stride, padding=padding)
-        ow = output_size(width, kw, stride=stride, padding=padding)
+        oh, ow = output_sizes((height, width), kernel_size, stride=stride, padding=padding)
+        kh, kw = kernel_size
         require_shape("columns", columns, (n, channels * kh * kw, oh * ow))
-        columns = xp.reshape(columns, (n, channels, kh, kw, oh, ow))
+        columns = xp.reshape(columns, (n, channels, kh * kw, oh, ow))
         image = xp.zeros(
             (n, channels, height + 2 * padding, width + 2 * padding), dtype=columns.dtype
         )
-        for i in range(kh):
-            for j in range(kw):
-                image[:, :, *_under_tap(i, j, oh, ow, stride)] += columns[:, :, i, j, :, :]
+        for tap, (down, across) in enumerate(tap_slices(kernel_size, (oh, ow), stride)):
+            image[:, :, down, across] += columns[:, :, tap, :, :]
         return image[:, :, padding : padding + height, padding : padding + width]
 
     def conv2d(
@@ -170,12 +165,11 @@ class Convolution(Operations):
             x = self._pad(x, padding)
         n = x.shape[0]
         out_channels, channels, kh, kw = weight.shape
+        weight = xp.reshape(weight, (out_channels, channels, kh * kw, 1, 1))
         y = xp.zeros((n, out_channels, *output), dtype=x.dtype)
         for c in range(channels):
-            for i in range(kh):
-                for j in range(kw):
-                    under_tap = x[:, c : c + 1, *_under_tap(i, j, *output, stride)]
-                    y += xp.reshape(weight[:, c, i, j], (out_channels, 1, 1)) * under_tap
+            for tap, (down, across) in enumerate(tap_slices((kh, kw), output, stride)):
+                y += weight[:, c, tap, :, :] * x[:, c : c + 1, down, across]
         return y
 
     def _pad(self, x: Array, padding: int) -> Array:
@@ -204,26 +198,5 @@ def conv2d_shape(
     out_channels, filter_channels, kh, kw = weight.shape
     if channels != filter_channels:
         raise ValueError(f"filters take {filter_channels} channels, the images have {channels}")
-    oh = output_size(height, kh, stride=stride, padding=padding)
-    ow = output_size(width, kw, stride=stride, padding=padding)
-    return n, out_channels, oh, ow
-
-
-def _kernel_size(kernel_size: object) -> tuple[int, int]:
-    """Return the two sides of a patch.
-
-    Raises:
-        TypeError: `kernel_size` is not a pair.
-    """
-    if not (isinstance(kernel_size, Sequence) and len(kernel_size) == 2):
-        raise TypeError(f"kernel_size must be a pair (kh, kw), got {kernel_size!r}")
-    kh, kw = kernel_size
-    return kh, kw
-
-
-def _under_tap(i: int, j: int, oh: int, ow: int, stride: int) -> tuple[slice, slice]:
-    """Return the input rows and columns under tap (i, j) at all output positions."""
-    return (
-        slice(i, i + stride * (oh - 1) + 1, stride),
-        slice(j, j + stride * (ow - 1) + 1, stride),
-    )
+    output = output_sizes((height, width), (kh, kw), stride=stride, padding=padding)
+    return n, out_channels, *output

@@ -16,8 +16,9 @@ from backends.operations.common import (
     Operations,
     Ties,
     check_max_pooling,
-    output_size,
+    output_sizes,
     require_shape,
+    tap_slices,
 )
 
 
@@ -133,9 +134,7 @@ def pooled_shape(
     if len(x_shape) != 4:
         raise ValueError(f"images must have shape (N, C, H, W), got {tuple(x_shape)}")
     n, channels, height, width = x_shape
-    oh = output_size(height, size, stride=stride)
-    ow = output_size(width, size, stride=stride)
-    return n, channels, oh, ow
+    return n, channels, *output_sizes((height, width), (size, size), stride=stride)
 
 
 def _windows(
@@ -144,8 +143,5 @@ def _windows(
     """Yield, for each position in a window, the slice with this position of all windows."""
     _, _, oh, ow = pooled_shape(x_shape, size=size, stride=stride)
     every = slice(None)
-    for i in range(size):
-        for j in range(size):
-            rows = slice(i, i + stride * (oh - 1) + 1, stride)
-            cols = slice(j, j + stride * (ow - 1) + 1, stride)
-            yield every, every, rows, cols
+    for rows, columns in tap_slices((size, size), (oh, ow), stride):
+        yield every, every, rows, columns

@@ -5,6 +5,7 @@ To add a schedule, write a class here and add it to `SCHEDULES`.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from backends import check_fraction, check_integer, check_non_negative, look_up
 
@@ -63,10 +64,7 @@ class CosineSchedule(Schedule):
     Source: Loshchilov and Hutter 2017, without restarts.
     """
 
-    @property
-    def needs_total(self) -> bool:
-        """True: the curve spans the whole training."""
-        return True
+    needs_total: ClassVar[bool] = True
 
     def factor(self, step: int, total_steps: int | None) -> float:
         """Return ½·(1 + cos(π·step / total))."""
@@ -83,14 +81,10 @@ class OneCycleSchedule(Schedule):
     """
 
     warmup: float = 0.3
+    needs_total: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_fraction(self, "warmup")
-
-    @property
-    def needs_total(self) -> bool:
-        """True: the curve spans the whole training."""
-        return True
 
     def factor(self, step: int, total_steps: int | None) -> float:
         """Return the factor: the maximum at step warmup·total, the minimum at the last step."""

@@ -43,7 +43,7 @@ def three(monkeypatch):
 @pytest.fixture
 def gpu(monkeypatch):
     """Make "auto" find it first."""
-    monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._Registered(ThreeDevices))
+    monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._from_class(ThreeDevices))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_compare_passes_the_device_to_backends_that_have_devices(fails, capfd, m
     monkeypatch.setattr(ThreeDevices, "take_device", lambda self, number: taken.append(number))
     assert main([*compare, "numpy,three", "--device", "2"]) == 0
     assert taken == [2]
-    assert "three compared with numpy" in capfd.readouterr().out
+    assert "of three compared with eager steps of numpy" in capfd.readouterr().out
 
 
 def test_run_records_its_device_and_resumes_on_it(tmp_path, monkeypatch, capfd):

@@ -321,7 +321,7 @@ def test_backend_without_threads_refuses_a_number_of_threads(monkeypatch):
     register(DeviceBackend)
     with pytest.raises(ValueError, match="'device' does not take a number of threads, got 2"):
         get_backend("device", threads=2)
-    monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._Registered(DeviceBackend))
+    monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._from_class(DeviceBackend))
     # With "auto", a number of threads is ignored if the selected backend does not use it.
     assert get_backend("auto", threads=2).threads is None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends import Array, Backend, NotCompiledError, Shape, Stage, check_integer, output_size
+from backends import Array, Backend, NotCompiledError, Shape, Stage, check_integer, output_sizes
 from mnist_accel.nn.initializers import He, Initializer, Zeros
 from mnist_accel.nn.layers.base import Layer, Parameters, image_shape
 
@@ -45,7 +45,10 @@ class Conv2d(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (channels, OH, OW)."""
         _, height, width = image_shape(self, input_shape)
-        return (self.channels, self._output_size(height), self._output_size(width))
+        side = self.kernel_size
+        return self.channels, *output_sizes(
+            (height, width), (side, side), stride=self.stride, padding=self.padding
+        )
 
     def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
         """Return W (channels, channels in, k, k) and b (channels,)."""
@@ -98,6 +101,3 @@ class Conv2d(Layer):
             need_dx=need_dx,
         )
         return dx, {"W": dweight, "b": dbias} if self.bias else {"W": dweight}
-
-    def _output_size(self, size: int) -> int:
-        return output_size(size, self.kernel_size, stride=self.stride, padding=self.padding)

@@ -14,7 +14,7 @@ from backends import (
     Ties,
     check_integer,
     check_max_pooling,
-    output_size,
+    output_sizes,
 )
 from mnist_accel.nn.layers.base import Layer, Parameters, image_shape
 
@@ -44,11 +44,8 @@ class Pool2d(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (C, OH, OW)."""
         channels, height, width = image_shape(self, input_shape)
-        return (
-            channels,
-            output_size(height, self.size, stride=self.effective_stride),
-            output_size(width, self.size, stride=self.effective_stride),
-        )
+        side = self.size
+        return channels, *output_sizes((height, width), (side, side), stride=self.effective_stride)
 
 
 @dataclass(frozen=True)
