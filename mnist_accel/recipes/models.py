@@ -27,79 +27,65 @@ CLASSES = 10
 Builder = Callable[[Sequence[int], str], list[Layer]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A network and the default settings of its training.
+
+    Fields that have the name of a setting are its default; `TrainSettings` describes them.
 
     Attributes:
         summary: one line for display.
         build: function of the hidden sizes and the hidden activation that returns the layers.
         loss: what training minimizes.
-        optimizer: name of the optimizer.
-        lr: learning rate.
-        batch_size: images per step; 0 for the whole set.
-        sampling: how batches are drawn; see `BatchSampler`.
+        input_shape: shape of one image as the first layer takes it.
+        pixel_shift: added to pixels after scaling to 0…1.
         epochs: length of the training in epochs; 0 if `iterations` gives it.
         iterations: length of the training in steps; 0 if `epochs` gives it.
         hidden_sizes: units of the hidden linear layers; empty if there are none.
-        activation: activation of the hidden layers; empty if there is none.
-        input_shape: shape of one image as the first layer takes it.
-        pixel_shift: added to pixels after scaling to 0…1.
-        schedule: name of the learning-rate schedule.
-        weight_decay: weight decay of the optimizer.
-        limit_train: number of training images to use; 0 for all.
-        limit_test: number of test images to use; 0 for all.
-        log_every: steps between two log lines.
-        validation_every: epochs between two evaluations.
     """
 
     summary: str
     build: Builder
     loss: Loss
-    optimizer: str
-    lr: float
-    batch_size: int
-    sampling: Sampling
-    epochs: int = 0
-    iterations: int = 0
-    hidden_sizes: tuple[int, ...] = ()
-    activation: str = ""
     input_shape: Shape = (784,)
     pixel_shift: float = 0.0
-    schedule: str = "constant"
+    hidden_sizes: tuple[int, ...] = ()
+    activation: str = ""
+    optimizer: str
+    lr: float
     weight_decay: float = 0.0
+    schedule: str = "constant"
+    batch_size: int
+    sampling: Sampling = "shuffle"
+    epochs: int = 0
+    iterations: int = 0
     limit_train: int = 0
     limit_test: int = 0
     log_every: int = 100
     validation_every: int = 1
 
 
-def _dense(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
-    """Return linear layers with the default initializer of the activation."""
+def _dense(
+    hidden_sizes: Sequence[int],
+    activation: str,
+    *,
+    weight_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+) -> list[Layer]:
+    """Return linear layers, by default with the initializer for the activation and biases of 0."""
+    linear = partial(
+        Linear,
+        weight_init=weight_init or default_init(activation),
+        bias_init=bias_init or Zeros(),
+    )
     layers: list[Layer] = []
     for units in hidden_sizes:
-        layers += [Linear(units, weight_init=default_init(activation)), Activation(activation)]
-    return [*layers, Linear(CLASSES, weight_init=default_init(activation))]
-
-
-def _dense_normal(weight_init: Normal, bias_init: Initializer) -> Builder:
-    """Return a builder of linear layers that all have these initializers."""
-
-    def linear(units: int) -> Linear:
-        return Linear(units, weight_init=weight_init, bias_init=bias_init)
-
-    def build(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
-        layers: list[Layer] = []
-        for units in hidden_sizes:
-            layers += [linear(units), Activation(activation)]
-        return [*layers, linear(CLASSES)]
-
-    return build
+        layers += [linear(units), Activation(activation)]
+    return [*layers, linear(CLASSES)]
 
 
 def _cnn(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
     """Return a 3×3 convolution without bias and activation, max-pooling and a linear layer."""
-    del hidden_sizes, activation
     return [
         Conv2d(8, kernel_size=3, bias=False, uniform=True, weight_init=Normal(1 / 9)),
         MaxPool2d(2, ties="all"),
@@ -108,23 +94,16 @@ def _cnn(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
     ]
 
 
-def _two_convolutions(first: int, second: int, *, padding: int) -> Builder:
-    """Return a builder of two 5×5 convolutions, each with max-pooling, before linear layers."""
-
-    def build(hidden_sizes: Sequence[int], activation: str) -> list[Layer]:
-        init, active = default_init(activation), partial(Activation, activation)
-        return [
-            Conv2d(first, kernel_size=5, padding=padding, weight_init=init),
-            active(),
-            MaxPool2d(2),
-            Conv2d(second, kernel_size=5, weight_init=init),
-            active(),
-            MaxPool2d(2),
-            Flatten(),
-            *_dense(hidden_sizes, activation),
-        ]
-
-    return build
+def _two_convolutions(
+    hidden_sizes: Sequence[int], activation: str, *, channels: tuple[int, int], padding: int
+) -> list[Layer]:
+    """Return two 5×5 convolutions, each with max-pooling, and linear layers."""
+    layers: list[Layer] = []
+    for count, pixels in zip(channels, (padding, 0), strict=True):
+        init = default_init(activation)
+        conv = Conv2d(count, kernel_size=5, padding=pixels, weight_init=init)
+        layers += [conv, Activation(activation), MaxPool2d(2)]
+    return [*layers, Flatten(), *_dense(hidden_sizes, activation)]
 
 
 RECIPES: dict[str, Recipe] = {
@@ -143,7 +122,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "two-layer": Recipe(
         summary="784-50-10 softmax network, batches drawn with replacement",
-        build=_dense_normal(Normal(0.01), Zeros()),
+        build=partial(_dense, weight_init=Normal(0.01)),
         hidden_sizes=(50,),
         activation="relu",
         loss=SoftmaxCrossEntropy(),
@@ -152,11 +131,10 @@ RECIPES: dict[str, Recipe] = {
         batch_size=512,
         sampling="replacement",
         iterations=10_000,
-        log_every=100,
     ),
     "backprop": Recipe(
         summary="sigmoid network with quadratic cost, small shuffled batches",
-        build=_dense_normal(Normal(1.0, output_major=True), Normal(1.0)),
+        build=partial(_dense, weight_init=Normal(1.0, output_major=True), bias_init=Normal(1.0)),
         hidden_sizes=(30,),
         activation="sigmoid",
         loss=Quadratic(),
@@ -164,7 +142,6 @@ RECIPES: dict[str, Recipe] = {
         lr=3.0,
         weight_decay=1e-5,
         batch_size=10,
-        sampling="shuffle",
         epochs=30,
         log_every=1000,
     ),
@@ -175,13 +152,11 @@ RECIPES: dict[str, Recipe] = {
         optimizer="sgd",
         lr=0.005,
         batch_size=1,
-        sampling="shuffle",
         epochs=5,
         input_shape=(1, 28, 28),
         pixel_shift=-0.5,
         limit_train=1000,
         limit_test=1000,
-        log_every=100,
     ),
     "three-layer": Recipe(
         summary="784-50-100-10 sigmoid network with softmax outputs",
@@ -192,40 +167,35 @@ RECIPES: dict[str, Recipe] = {
         optimizer="adam",
         lr=0.002,
         batch_size=64,
-        sampling="shuffle",
         epochs=20,
         schedule="cosine",
         log_every=500,
     ),
     "lenet": Recipe(
         summary="two convolutions and three linear layers (LeNet-5 with ReLU and max-pool)",
-        build=_two_convolutions(6, 16, padding=2),
+        build=partial(_two_convolutions, channels=(6, 16), padding=2),
         hidden_sizes=(120, 84),
         activation="relu",
         loss=SoftmaxCrossEntropy(),
         optimizer="adam",
         lr=0.002,
         batch_size=64,
-        sampling="shuffle",
         epochs=10,
         schedule="one-cycle",
         input_shape=(1, 28, 28),
-        log_every=100,
     ),
     "fast99": Recipe(
         summary="two convolutions and two linear layers, to 99 % in four epochs",
-        build=_two_convolutions(8, 32, padding=0),
+        build=partial(_two_convolutions, channels=(8, 32), padding=0),
         hidden_sizes=(128,),
         activation="relu",
         loss=SoftmaxCrossEntropy(),
         optimizer="adam",
         lr=0.006,
         batch_size=64,
-        sampling="shuffle",
         epochs=4,
         schedule="one-cycle",
         input_shape=(1, 28, 28),
-        log_every=100,
     ),
 }
 DEFAULT_MODEL = "two-layer"

@@ -15,69 +15,37 @@ from mnist_accel.recipes.models import DEFAULT_MODEL, Recipe, get_recipe
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """All settings of a run; the names are those of the flags.
-
-    Attributes:
-        model: name of the recipe.
-        backend: requested backend.
-        threads: maximum number of CPU threads; None to choose the fastest number.
-        device: number of the GPU; None for CUDA's default, the first.
-        no_fallback: whether to fail if the backend cannot run.
-        dataset: name of the data set.
-        data_dir: folder of the data set's files; None for the usual places.
-        epochs: length of the training in epochs; None if `iterations` gives it.
-        iterations: length of the training in steps; None if `epochs` gives it.
-        batch_size: images per step; 0 for the whole set.
-        sampling: how batches are drawn; see `BatchSampler`.
-        lr: learning rate.
-        optimizer: name of the optimizer.
-        momentum: momentum of the optimizer; None for its default.
-        weight_decay: weight decay of the optimizer; None for its default.
-        schedule: name of the learning-rate schedule.
-        hidden_sizes: units of the hidden layers.
-        activation: activation of the hidden layers; empty if the recipe has none.
-        seed: seed of weights, order and dropout.
-        dtype: dtype of weights and arithmetic.
-        limit_train: number of training images to use; 0 for all.
-        limit_test: number of test images to use; 0 for all.
-        validation_split: fraction of the training set that is held out; 0 for none.
-        validation_every: epochs between two evaluations.
-        target_accuracy: accuracy in 0…1 at which training stops; None for no such limit.
-        patience: evaluations without improvement after which training stops; None for no limit.
-        max_seconds: training time after which training stops; None for no limit.
-        checkpoint_every: steps between two checkpoints; None for one at the end of every epoch.
-        log_every: steps between two log lines.
-    """
+    """All settings of a run. The names are those of the flags of `train`."""
 
     model: str
     backend: str = "auto"
-    threads: int | None = None
-    device: int | None = None
+    threads: int | None = None  # None: the fastest number
+    device: int | None = None  # None: CUDA's default, the first
     no_fallback: bool = False
     dataset: str = "mnist"
-    data_dir: str | None = None
-    epochs: int | None
-    iterations: int | None
-    batch_size: int
-    sampling: str
+    data_dir: str | None = None  # None: the usual places
+    epochs: int | None  # None: `iterations` gives the length of the training
+    iterations: int | None  # None: `epochs` gives it
+    batch_size: int  # 0: the whole set
+    sampling: str  # see `BatchSampler`
     lr: float
     optimizer: str
-    momentum: float | None = None
-    weight_decay: float | None
+    momentum: float | None = None  # None: the optimizer's default
+    weight_decay: float | None  # None: the optimizer's default
     schedule: str
     hidden_sizes: tuple[int, ...]
-    activation: str
-    seed: int = 0
-    dtype: str = "float32"
-    limit_train: int
-    limit_test: int
-    validation_split: float = 0.0
-    validation_every: int
-    target_accuracy: float | None = None
-    patience: int | None = None
-    max_seconds: float | None = None
-    checkpoint_every: int | None = None
-    log_every: int
+    activation: str  # empty: the recipe has no hidden activation
+    seed: int = 0  # of weights, image order and dropout
+    dtype: str = "float32"  # of weights and arithmetic
+    limit_train: int  # number of training images to use; 0: all
+    limit_test: int  # number of test images to use; 0: all
+    validation_split: float = 0.0  # fraction of the training set that is held out
+    validation_every: int  # epochs between two evaluations
+    target_accuracy: float | None = None  # accuracy in 0…1 at which training stops
+    patience: int | None = None  # evaluations without improvement after which training stops
+    max_seconds: float | None = None  # training time after which training stops
+    checkpoint_every: int | None = None  # steps; None: a checkpoint at the end of every epoch
+    log_every: int  # steps between two log lines
 
 
 def resolve(given: Mapping[str, Any]) -> TrainSettings:
