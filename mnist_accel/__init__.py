@@ -36,7 +36,7 @@ from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistA
 from mnist_accel.nn import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.evaluation import Evaluation, evaluate
-from mnist_accel.training.reports import History
+from mnist_accel.training.progress import History
 from mnist_accel.training.trainer import Callback, Trainer
 
 __all__ = [

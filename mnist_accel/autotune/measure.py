@@ -17,8 +17,7 @@ if sys.platform != "win32":
     import resource
 
 from mnist_accel.training.data import TrainingData
-from mnist_accel.training.progress import Progress
-from mnist_accel.training.reports import StepsReport
+from mnist_accel.training.progress import Progress, StepsReport
 from mnist_accel.training.trainer import Callback, Trainer
 
 # Seconds for all measurements together. Preparation, which may compile kernels, is not included.

@@ -1,6 +1,6 @@
 """A network: layers in a row, a loss at the end, one parameter vector."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -191,12 +191,7 @@ class Network:
             self.predict_logits(np.zeros((1, *self.input_shape), np.uint8))
 
     def predict_logits(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Return the logits (N, classes) of host images in any form `load_mnist` returns.
-
-        Raises:
-            ValueError: the images have the wrong shape or scale.
-            TypeError: they are not numbers.
-        """
+        """Return the logits (N, classes) of host images; arguments as `predict_proba`."""
         return self._predict(images, probabilities=False)
 
     def predict_proba(self, images: NDArray[Any]) -> NDArray[Any]:
@@ -215,12 +210,7 @@ class Network:
         return self._predict(images, probabilities=True)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.int64]:
-        """Return the most probable class of each host image (N,).
-
-        Raises:
-            ValueError: the images have the wrong shape or scale.
-            TypeError: they are not numbers.
-        """
+        """Return the most probable class of each image (N,); arguments as `predict_proba`."""
         return np.asarray(self.predict_logits(images).argmax(axis=1), np.int64)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
@@ -280,21 +270,16 @@ class Network:
             raise
 
     def _predict_eagerly(self, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
-        backend = self.backend
+        backend, outputs = self.backend, []
         with backend.computation(self.kinds):
-            parts = []
-            for logits in self._logits_by_batch(pixels):
-                outputs = self.loss.probabilities(backend, logits) if probabilities else logits
-                parts.append(backend.to_numpy(outputs))
-        return np.concatenate(parts)
-
-    def _logits_by_batch(self, pixels: NDArray[Any]) -> Iterator[Array]:
-        """Yield the logits of the images, one batch after the other."""
-        for start in range(0, len(pixels), _PREDICTION_BATCH):
-            part = self.backend.asarray(pixels[start : start + _PREDICTION_BATCH])
-            indices = self.backend.asarray(np.arange(part.shape[0]))
-            logits, _ = self.forward(self.gather(part, indices))
-            yield logits
+            for start in range(0, len(pixels), _PREDICTION_BATCH):
+                batch = backend.asarray(pixels[start : start + _PREDICTION_BATCH])
+                indices = backend.asarray(np.arange(batch.shape[0]))
+                y, _ = self.forward(self.gather(batch, indices))
+                if probabilities:
+                    y = self.loss.probabilities(backend, y)
+                outputs.append(backend.to_numpy(y))
+        return np.concatenate(outputs)
 
     def _parameters_of(self, node: Node) -> dict[str, Array]:
         """Return the parameters of a layer by the layer's own names."""

@@ -11,7 +11,7 @@ import numpy as np
 from mnist_accel.checkpoints.checkpoint import save_checkpoint
 from mnist_accel.console.progress import Figures, TrainingDisplay
 from mnist_accel.runs.folder import RunFolder
-from mnist_accel.training.reports import EpochReport, StepsReport
+from mnist_accel.training.progress import EpochReport, StepsReport
 from mnist_accel.training.trainer import Callback, Trainer
 
 # Minimum time between two checkpoints at the ends of epochs. An epoch of a small network takes less

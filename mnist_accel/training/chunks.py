@@ -1,14 +1,20 @@
-"""Running a chunk of steps, completely or not at all."""
+"""Running a chunk of steps, completely or not at all.
+
+Nothing is checked inside a step, so a healthy training pays nothing. After a chunk the losses and
+the weights are checked. If they are not finite, the chunk is repeated eagerly from its start, and
+every tensor is checked.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Array, CompiledEpoch, NotCompiledError, Steps, UpdateRule
+from backends import Array, Backend, CompiledEpoch, NotCompiledError, Steps, UpdateRule
+from mnist_accel.errors import DivergedError
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.training.data import TrainingData
-from mnist_accel.training.divergence import find_divergence, is_finite
 from mnist_accel.training.eager import EagerSteps
 
 
@@ -110,12 +116,42 @@ class ChunkRunner:
                     np.isfinite(losses).all() and is_finite(model.backend, model.parameters.flat)
                 ):
                     self._restore(saved)
-                    lr = self._optimizer.lr
-                    raise find_divergence(self._eager, data, steps, self.state, lr=lr)
+                    raise self._find_divergence(data, steps)
             except BaseException:
                 self._restore(saved)
                 raise
         return losses, correct
+
+    def _find_divergence(self, data: TrainingData, steps: Steps) -> DivergedError:
+        """Repeat a chunk and return the error that names the first tensor that is not finite.
+
+        Weights and state must be those before the chunk; they change.
+        """
+        # Eager steps round differently, so the repeated chunk may stay finite.
+        step, tensor = steps.before + len(steps.bounds), "loss"
+        found: list[str] = []
+
+        def check(name: str, array: Array) -> None:
+            if not is_finite(self._model.backend, array):
+                found.append(name)
+
+        for number in range(len(steps.bounds)):
+            single = replace(
+                steps,
+                bounds=steps.bounds[number : number + 1],
+                rates=steps.rates[number : number + 1],
+                before=steps.before + number,
+            )
+            self._eager.run(data, single, self.state, observe=check)
+            if found:
+                step, tensor = single.before + 1, found[0]
+                break
+        return DivergedError(
+            f"training diverged at step {step}: the first value that is not finite is in the "
+            f"{tensor}; try a learning rate below {self._optimizer.lr:g}",
+            step=step,
+            tensor=tensor,
+        )
 
     def _copies(self) -> list[Array]:
         xp = self._model.backend.xp
@@ -128,3 +164,8 @@ class ChunkRunner:
     def _changing(self) -> list[Array]:
         """Return all arrays that a step changes."""
         return [self._model.parameters.flat, *self.state.values()]
+
+
+def is_finite(backend: Backend, tensor: Array) -> bool:
+    """Return whether all elements are finite."""
+    return bool(backend.xp.all(backend.xp.isfinite(tensor)))

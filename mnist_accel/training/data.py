@@ -1,5 +1,6 @@
 """A data set in the forms in which a network trains on it."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,6 @@ class TrainingData:
     def __init__(self, model: Network, images: NDArray[Any], labels: NDArray[Any]) -> None:
         self.model = model
         self._pixels, self._indices = model.as_examples(images, labels)
-        self._on_device: tuple[Array, Array] | None = None
-        self._whole: tuple[Array, Array] | None = None
         self._compiled: tuple[CompiledEpoch, Any] | None = None
 
     @property
@@ -44,20 +43,16 @@ class TrainingData:
 
     def batch(self, rows: Array) -> tuple[Array, Array]:
         """Return the inputs and labels of `rows` (B,), an array of the backend."""
-        images, labels = self._device_arrays()
+        images, labels = self._on_device
         return self.model.gather(images, rows), self.model.backend.xp.take(labels, rows, axis=0)
 
+    @cached_property
     def whole(self) -> tuple[Array, Array]:
-        """Return all inputs and labels in their order, for full-batch training.
+        """All inputs and labels in their order, for full-batch training."""
+        return self.batch(self.model.backend.asarray(np.arange(self.examples)))
 
-        Only the first call prepares them.
-        """
-        if self._whole is None:
-            self._whole = self.batch(self.model.backend.asarray(np.arange(self.examples)))
-        return self._whole
-
-    def _device_arrays(self) -> tuple[Array, Array]:
-        if self._on_device is None:
-            backend = self.model.backend
-            self._on_device = backend.asarray(self._pixels), backend.asarray(self._indices)
-        return self._on_device
+    @cached_property
+    def _on_device(self) -> tuple[Array, Array]:
+        """All images and labels as arrays of the backend."""
+        backend = self.model.backend
+        return backend.asarray(self._pixels), backend.asarray(self._indices)

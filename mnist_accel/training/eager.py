@@ -57,7 +57,7 @@ class EagerSteps:
             if losses and should_stop():
                 break
             is_whole = steps.order.kind == "full" and end - begin == data.examples
-            batch = data.whole() if is_whole else data.batch(rows[begin:end])
+            batch = data.whole if is_whole else data.batch(rows[begin:end])
             loss, hits = self._step(
                 *batch,
                 state,

@@ -18,8 +18,7 @@ from mnist_accel.nn.schedules import Schedule, create_schedule
 from mnist_accel.training.chunks import ChunkRunner
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import evaluate
-from mnist_accel.training.progress import Progress
-from mnist_accel.training.reports import EpochReport, History, StepsReport
+from mnist_accel.training.progress import EpochReport, History, Progress, StepsReport
 
 HostArray: TypeAlias = NDArray[Any]
 ValidationData: TypeAlias = tuple[HostArray, HostArray]

@@ -13,7 +13,7 @@ from mnist_accel import nn
 from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset
 from mnist_accel.recipes.models import create_model
-from mnist_accel.training.reports import StepsReport
+from mnist_accel.training.progress import StepsReport
 from mnist_accel.training.trainer import Trainer
 from tests.support.compiled_training import (
     make_network,
