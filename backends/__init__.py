@@ -31,10 +31,8 @@ from backends.operations.updates import (
 )
 from backends.order import MAX_EXAMPLES, ROUNDS, Order, OrderKind
 from backends.program import (
-    ActivationKind,
     CompiledEpoch,
     CompiledInference,
-    LossKind,
     NotCompiledError,
     PixelRangeError,
     Pooling,
@@ -65,7 +63,6 @@ __all__ = [
     "ROUNDS",
     "SGD",
     "ActivationFormula",
-    "ActivationKind",
     "AdaGrad",
     "Adam",
     "AdamW",
@@ -77,7 +74,6 @@ __all__ = [
     "CompiledInference",
     "DeviceInfo",
     "LossFormula",
-    "LossKind",
     "NotCompiledError",
     "Order",
     "OrderKind",

@@ -101,7 +101,7 @@ class _Loss:
         """Return the gradient of the loss by backpropagation."""
         model = self._model
         logits, tape = model.forward(self._x)
-        _, dlogits = model.loss.value_and_gradient(model.backend, logits, self._labels)
+        _, dlogits = model.backend.loss(model.loss.kind, logits, self._labels)
         model.backward(dlogits, tape)
         return model.gradients.to_host()
 
@@ -130,4 +130,4 @@ class _Loss:
     def _value(self) -> float:
         model = self._model
         logits, _ = model.forward(self._x)
-        return float(model.loss.value_and_gradient(model.backend, logits, self._labels)[0])
+        return float(model.backend.loss(model.loss.kind, logits, self._labels)[0])

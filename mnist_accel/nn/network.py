@@ -277,7 +277,7 @@ class Network:
                 indices = backend.asarray(np.arange(batch.shape[0]))
                 y, _ = self.forward(self.gather(batch, indices))
                 if probabilities:
-                    y = self.loss.probabilities(backend, y)
+                    y = backend.probabilities(self.loss.kind, y)
                 outputs.append(backend.to_numpy(y))
         return np.concatenate(outputs)
 

@@ -84,7 +84,7 @@ class EagerSteps:
         model, backend = self._model, self._model.backend
         rng = dropout_generator(self._seed, step - 1) if self._is_random else None
         logits, tape = model.forward(x, rng=rng, observe=observe)
-        loss, dlogits = model.loss.value_and_gradient(backend, logits, labels)
+        loss, dlogits = backend.loss(model.loss.kind, logits, labels)
         correct = backend.count_correct(logits, labels)
         if observe is not None:
             observe("loss", loss)
