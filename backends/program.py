@@ -26,11 +26,11 @@ LossKind: TypeAlias = str  # a key of `backends.LOSSES`
 
 @dataclass(frozen=True)
 class Pooling:
-    """Maximum of square windows.
+    """Maximum of square patches.
 
     Attributes:
-        size: side of a window, in pixels.
-        stride: distance between windows, in pixels.
+        size: side of a patch, in pixels.
+        stride: distance between patches, in pixels.
         ties: which positions that equal the maximum receive the gradient.
     """
 

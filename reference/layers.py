@@ -25,7 +25,7 @@ def linear_backward(dy: Array, x: Array, W: Array) -> tuple[Array, Array, Array]
 
 
 def starts(length: int, size: int, stride: int) -> range:
-    """Return the first index of each window; an incomplete last window is dropped."""
+    """Return the first index of each patch; an incomplete last patch is dropped."""
     return range(0, length - size + 1, stride)
 
 

@@ -6,7 +6,7 @@ from reference.layers import Array, starts
 
 
 def max_pool2d(x: Array, size: int = 2, stride: int | None = None) -> Array:
-    """Return the largest value of each window."""
+    """Return the largest value of each patch."""
     stride = size if stride is None else stride
     channels, height, width = x.shape
     rows, columns = starts(height, size, stride), starts(width, size, stride)
@@ -21,7 +21,7 @@ def max_pool2d(x: Array, size: int = 2, stride: int | None = None) -> Array:
 def max_pool2d_backward(
     dy: Array, x: Array, size: int = 2, stride: int | None = None, ties: str = "first"
 ) -> Array:
-    """Return dx: dy at the maximum of its window.
+    """Return dx: dy at the maximum of its patch.
 
     If several positions equal the maximum, `ties="first"` adds dy to the first of them in row-major
     order, and `ties="all"` adds dy to each of them.
@@ -34,18 +34,18 @@ def max_pool2d_backward(
     for k in range(channels):
         for i, r in enumerate(starts(height, size, stride)):
             for j, c in enumerate(starts(width, size, stride)):
-                window = x[k, r : r + size, c : c + size]
+                patch = x[k, r : r + size, c : c + size]
                 if ties == "all":
-                    dwindow = dx[k, r : r + size, c : c + size]
-                    dwindow[window == window.max()] += dy[k, i, j]
+                    dpatch = dx[k, r : r + size, c : c + size]
+                    dpatch[patch == patch.max()] += dy[k, i, j]
                 else:
-                    down, across = divmod(int(window.argmax()), size)  # argmax finds the first
+                    down, across = divmod(int(patch.argmax()), size)  # argmax finds the first
                     dx[k, r + down, c + across] += dy[k, i, j]
     return dx
 
 
 def avg_pool2d(x: Array, size: int = 2, stride: int | None = None) -> Array:
-    """Return the mean of each window."""
+    """Return the mean of each patch."""
     stride = size if stride is None else stride
     channels, height, width = x.shape
     rows, columns = starts(height, size, stride), starts(width, size, stride)
@@ -58,7 +58,7 @@ def avg_pool2d(x: Array, size: int = 2, stride: int | None = None) -> Array:
 
 
 def avg_pool2d_backward(dy: Array, x: Array, size: int = 2, stride: int | None = None) -> Array:
-    """Return dx: dy / size² at each of the size² positions of its window."""
+    """Return dx: dy / size² at each of the size² positions of its patch."""
     stride = size if stride is None else stride
     channels, height, width = x.shape
     dx = np.zeros_like(x)

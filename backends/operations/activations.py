@@ -24,7 +24,7 @@ class ActivationFormula:
         gradient: `gradient(xp, dy, y)` returns dy · f′(x). It is a function of the output `y`, so
             that a layer does not need to keep its input.
         is_increasing: whether f never decreases. Compiled backends then take the maximum of a
-            pooling window before the activation, which is computed for fewer elements.
+            pooling patch before the activation, which is computed for fewer elements.
     """
 
     value: Callable[[Any, Array], Array]

@@ -94,11 +94,11 @@ def require_shape(name: str, array: Array | None, expected: tuple[int, ...]) -> 
 def output_sizes(
     sizes: tuple[int, int], kernel_size: tuple[int, int], *, stride: int, padding: int = 0
 ) -> tuple[int, int]:
-    """Return the numbers of windows (OH, OW) in images of `sizes`; incomplete ones are dropped.
+    """Return the numbers of patches (OH, OW) in images of `sizes`; incomplete ones are dropped.
 
     Raises:
-        TypeError: the window is not a pair of integers, or the stride or padding is no integer.
-        ValueError: one of them is out of range, or no window fits.
+        TypeError: the patch is not a pair of integers, or the stride or padding is no integer.
+        ValueError: one of them is out of range, or no patch fits.
     """
     try:
         kh, kw = kernel_size
@@ -107,11 +107,11 @@ def output_sizes(
     as_integer("stride", stride, at_least=1)
     as_integer("padding", padding, at_least=0)
     height, width = sizes
-    for size, window in ((height, kh), (width, kw)):
-        as_integer("window size", window, at_least=1)
-        if size + 2 * padding < window:
+    for size, patch in ((height, kh), (width, kw)):
+        as_integer("patch size", patch, at_least=1)
+        if size + 2 * padding < patch:
             raise ValueError(
-                f"a window of {window} does not fit an input of {size} with padding {padding}"
+                f"a patch of {patch} does not fit an input of {size} with padding {padding}"
             )
     return (height + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1
 
@@ -119,12 +119,12 @@ def output_sizes(
 def tap_slices(
     kernel_size: tuple[int, int], output: tuple[int, int], stride: int
 ) -> Iterator[tuple[slice, slice]]:
-    """Yield, for each position in a window, the rows and columns with this position of all windows.
+    """Yield, for each position in a patch, the rows and columns with this position of all patches.
 
     Args:
-        kernel_size: (kh, kw) of a window; its positions are in row-major order.
-        output: numbers of windows (OH, OW).
-        stride: distance between windows, in pixels.
+        kernel_size: (kh, kw) of a patch; its positions are in row-major order.
+        output: numbers of patches (OH, OW).
+        stride: distance between patches, in pixels.
     """
     (kh, kw), (oh, ow) = kernel_size, output
     for i in range(kh):

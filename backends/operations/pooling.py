@@ -1,12 +1,12 @@
-"""Maximum and average pooling over square windows.
+"""Maximum and average pooling over square patches.
 
-For each position in a window, a strided slice of the images holds this position of all windows. So
-windows of any size and stride need only element-wise operations on size² slices. An incomplete last
-row or column of windows is dropped.
+For each position in a patch, a strided slice of the images holds this position of all patches. So
+patches of any size and stride need only element-wise operations on size² slices. An incomplete last
+row or column of patches is dropped.
 
-Tie mask: on MNIST most windows are on blank background, where several positions equal the maximum.
-Which of them receive the gradient is part of a recipe. `max_pool2d` returns an integer per window
-whose bit i·size + j is set if position (i, j) of the window receives the gradient.
+Tie mask: on MNIST most patches are on blank background, where several positions equal the maximum.
+Which of them receive the gradient is part of a recipe. `max_pool2d` returns an integer per patch
+whose bit i·size + j is set if position (i, j) of the patch receives the gradient.
 """
 
 from collections.abc import Iterator
@@ -26,15 +26,15 @@ class Pooling(Operations):
     """Maximum and average pooling, with their gradients."""
 
     def max_pool2d(self, x: Array, *, size: int, stride: int, ties: Ties) -> tuple[Array, Array]:
-        """Return the maximum of each window, and the tie mask, both (N, C, OH, OW).
+        """Return the maximum of each patch, and the tie mask, both (N, C, OH, OW).
 
         Args:
             x: images (N, C, H, W).
-            size: side of the window, 1 to 7.
-            stride: distance between windows, in pixels.
+            size: side of the patch, 1 to 7.
+            stride: distance between patches, in pixels.
             ties: which positions that equal the maximum receive the gradient: the "first" in
                 row-major order, as in PyTorch, JAX and Keras, or "all" of them, each the full
-                gradient. The gradient of a window with a NaN goes to the NaN on a GPU, as in
+                gradient. The gradient of a patch with a NaN goes to the NaN on a GPU, as in
                 PyTorch, and is dropped by the other backends; the loss is NaN anyway.
 
         Returns:
@@ -42,11 +42,11 @@ class Pooling(Operations):
 
         Raises:
             TypeError: the size or the stride is not an integer.
-            ValueError: the size, the stride or the tie rule is invalid, or no window fits.
+            ValueError: the size, the stride or the tie rule is invalid, or no patch fits.
         """
         check_max_pooling(size, ties)
         xp = self.xp
-        positions = [x[window] for window in _windows(x.shape, size=size, stride=stride)]
+        positions = [x[patch] for patch in _patches(x.shape, size=size, stride=stride)]
         y = positions[0]
         for position in positions[1:]:
             y = xp.maximum(y, position)
@@ -88,21 +88,21 @@ class Pooling(Operations):
         require_shape("dy", dy, expected)
         require_shape("mask", mask, expected)
         dx = xp.zeros(x_shape, dtype=dy.dtype)
-        for bit, window in enumerate(_windows(x_shape, size=size, stride=stride)):
-            dx[window] += dy * xp.astype((mask & (1 << bit)) != 0, dy.dtype)
+        for bit, patch in enumerate(_patches(x_shape, size=size, stride=stride)):
+            dx[patch] += dy * xp.astype((mask & (1 << bit)) != 0, dy.dtype)
         return dx
 
     def avg_pool2d(self, x: Array, *, size: int, stride: int) -> Array:
-        """Return the mean of each window of `x` (N, C, H, W), (N, C, OH, OW).
+        """Return the mean of each patch of `x` (N, C, H, W), (N, C, OH, OW).
 
         Raises:
             TypeError: the size or the stride is not an integer.
-            ValueError: the size or the stride is out of range, or no window fits.
+            ValueError: the size or the stride is out of range, or no patch fits.
         """
-        windows = list(_windows(x.shape, size=size, stride=stride))
-        total = x[windows[0]]
-        for window in windows[1:]:
-            total = total + x[window]
+        patches = list(_patches(x.shape, size=size, stride=stride))
+        total = x[patches[0]]
+        for patch in patches[1:]:
+            total = total + x[patch]
         return total / (size * size)
 
     def avg_pool2d_backward(
@@ -116,8 +116,8 @@ class Pooling(Operations):
         require_shape("dy", dy, pooled_shape(x_shape, size=size, stride=stride))
         dx = self.xp.zeros(x_shape, dtype=dy.dtype)
         part = dy / (size * size)
-        for window in _windows(x_shape, size=size, stride=stride):
-            dx[window] += part
+        for patch in _patches(x_shape, size=size, stride=stride):
+            dx[patch] += part
         return dx
 
 
@@ -129,7 +129,7 @@ def pooled_shape(
     Raises:
         TypeError: the size or the stride is not an integer.
         ValueError: the shape does not have four axes, the size or the stride is out of range, or no
-            window fits.
+            patch fits.
     """
     if len(x_shape) != 4:
         raise ValueError(f"images must have shape (N, C, H, W), got {tuple(x_shape)}")
@@ -137,10 +137,10 @@ def pooled_shape(
     return n, channels, *output_sizes((height, width), (size, size), stride=stride)
 
 
-def _windows(
+def _patches(
     x_shape: tuple[int, int, int, int], *, size: int, stride: int
 ) -> Iterator[tuple[slice, slice, slice, slice]]:
-    """Yield, for each position in a window, the slice with this position of all windows."""
+    """Yield, for each position in a patch, the slice with this position of all patches."""
     _, _, oh, ow = pooled_shape(x_shape, size=size, stride=stride)
     every = slice(None)
     for rows, columns in tap_slices((size, size), (oh, ow), stride):

@@ -78,7 +78,7 @@ def test_ctrl_c_ends_an_epoch_between_chunks(mnist: Dataset) -> None:
     seconds = time.monotonic() - sent
     assert last.startswith("ended"), last
     assert int(last.split()[1]) < 180_000 // 64
-    assert seconds < 3  # 0.2 for the chunk; the rest allows for other programs on the machine
+    assert seconds < 3  # 0.2 s for the chunk; the rest allows for other programs on the machine
 
 
 def test_concurrent_trainings_do_not_deadlock(numba: Backend, mnist: Dataset) -> None:

@@ -86,7 +86,7 @@ def test_nan_passes_through_relu(backend: Backend) -> None:
     [
         (0, 1, "size must be at least 1, got 0"),
         (2, 0, "stride must be at least 1, got 0"),
-        (6, 2, "a window of 6 does not fit an input of 5"),
+        (6, 2, "a patch of 6 does not fit an input of 5"),
     ],
 )
 def test_invalid_size_or_stride_is_refused(
@@ -117,7 +117,7 @@ def test_max_pooling_of_more_than_7_pixels_is_refused(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("ties", ["first", "all"])
-def test_gradient_of_a_window_with_nan_goes_to_the_nan_or_nowhere(
+def test_gradient_of_a_patch_with_nan_goes_to_the_nan_or_nowhere(
     backend: Backend, ties: str
 ) -> None:
     x = np.arange(16, dtype="float32").reshape(1, 1, 4, 4)

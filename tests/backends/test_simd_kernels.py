@@ -37,7 +37,7 @@ def numbers(random: np.random.Generator, *shape: int, dtype: str) -> np.ndarray[
 def check(
     kernel: Callable[..., None], reference: Callable[..., None], y: np.ndarray[Any, Any], *rest: Any
 ) -> None:
-    """Compare what a kernel and its naive version make of copies of `y`."""
+    """Run a kernel and its naive version on copies of `y`, and compare the results."""
     got, want = y.copy(), y.copy()
     kernel(got, *rest)
     reference(want, *rest)

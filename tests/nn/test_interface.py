@@ -329,7 +329,7 @@ def test_layers_that_do_not_fit_together_are_rejected():
 
     with pytest.raises(ValueError, match="put Flatten before"):
         network(Linear(10))
-    with pytest.raises(ValueError, match="a window of 29 does not fit an input of 28"):
+    with pytest.raises(ValueError, match="a patch of 29 does not fit an input of 28"):
         network(Conv2d(1, kernel_size=29), Flatten())
     with pytest.raises(ValueError, match="must end in a vector"):
         network(Conv2d(1, kernel_size=3))

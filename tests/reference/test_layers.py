@@ -48,7 +48,7 @@ def test_max_pool2d_ties(ties: str, expected: list[list[list[float]]]) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -0.5])
-def test_max_pool2d_of_all_equal_windows(value: float) -> None:
+def test_max_pool2d_of_all_equal_patches(value: float) -> None:
     x, dy = np.full((1, 2, 4), value), np.array([[[1.0, 2.0]]])
     assert_array_equal(ref.max_pool2d(x), [[[value, value]]])
     assert_array_equal(ref.max_pool2d_backward(dy, x, ties="first"), [[[1, 0, 2, 0], [0, 0, 0, 0]]])
@@ -67,7 +67,7 @@ def test_max_pool2d_first_is_row_major() -> None:
         ("all", [[[0, 0, 0], [0, 3, 2], [0, 0, 0]]]),
     ],
 )
-def test_max_pool2d_overlapping_windows_add_up(
+def test_max_pool2d_overlapping_patches_add_up(
     ties: str, expected: list[list[list[float]]]
 ) -> None:
     x = np.array([[[0.0, 1.0, 0.0], [0.0, 9.0, 9.0], [0.0, 0.0, 0.0]]])

@@ -159,7 +159,7 @@ def test_tie_rule_decides_the_gradient_on_blank_images(
     _, different = ref.loss_and_gradients(with_ties(recipe, other), weights, blank, 4)
     assert_array_equal(gradients[key], same[key])
     assert not np.allclose(gradients[key], different[key])
-    if recipe == "cnn":  # all four positions of every window are equal
+    if recipe == "cnn":  # all four positions of every patch are equal
         assert_allclose(gradients[key], 4 * different[key])
 
 

@@ -1,4 +1,4 @@
-"""Compares compiled training with eager training; networks and optimizers to do it with."""
+"""Compares compiled with eager training, and provides networks and optimizers for this."""
 
 from collections.abc import Sequence
 from typing import Any

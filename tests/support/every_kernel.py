@@ -116,7 +116,7 @@ def _separate_pooling() -> list[layers.Layer]:
 
 
 def _large_tile_trainings(loss: losses.Loss) -> list[Training]:
-    """Large tiles in a separate linear layer, in the fused classifier, and after a convolution."""
+    """Return trainings with large tiles: in a linear layer, the classifier, after a convolution."""
     linear = [L.Linear(40), L.Linear(33), L.ReLU(), L.Linear(35), L.Tanh(), L.Linear(3)]
     convolution = [L.Conv2d(2, 3), L.Flatten(), L.Linear(33), L.Tanh(), L.Linear(3)]
     return [Training((17,), linear, loss, 100), Training((1, 6, 6), convolution, loss, 40)]

@@ -232,7 +232,7 @@ def test_target_patience_and_time():
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("stopped_clock", [True, False])
 def test_divergence_names_step_and_tensor_and_restores_the_weights(backend, stopped_clock, small):
-    """Restored are the weights at the start of the chunk, of one step or of many."""
+    """The restored weights are those at the start of the chunk, which has one step or many."""
     clock = (lambda: 0.0) if stopped_clock else time.perf_counter
     healthy, wild = trainer(backend=backend, lr=1e18), trainer(backend=backend, lr=1e18)
     wild._clock = clock

@@ -21,11 +21,11 @@ from mnist_accel.nn.layers.base import Layer, Parameters, image_shape
 
 @dataclass(frozen=True)
 class Pool2d(Layer):
-    """Base of the pooling layers; an incomplete last row or column of windows is dropped.
+    """Base of the pooling layers; an incomplete last row or column of patches is dropped.
 
     Attributes:
-        size: side of the square window, in pixels.
-        stride: distance between windows, in pixels; `size` if None.
+        size: side of the square patch, in pixels.
+        stride: distance between patches, in pixels; `size` if None.
     """
 
     size: int = 2
@@ -38,7 +38,7 @@ class Pool2d(Layer):
 
     @property
     def effective_stride(self) -> int:
-        """The distance between windows, in pixels: `size` if `stride` is None."""
+        """The distance between patches, in pixels: `size` if `stride` is None."""
         return self.size if self.stride is None else self.stride
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -50,11 +50,11 @@ class Pool2d(Layer):
 
 @dataclass(frozen=True)
 class MaxPool2d(Pool2d):
-    """Maximum of each window.
+    """Maximum of each patch.
 
     Attributes:
-        size: side of the square window, in pixels, 1 to 7.
-        stride: distance between windows, in pixels; `size` if None.
+        size: side of the square patch, in pixels, 1 to 7.
+        stride: distance between patches, in pixels; `size` if None.
         ties: which positions that equal the maximum receive the gradient, the "first" or "all".
     """
 
@@ -100,7 +100,7 @@ class MaxPool2d(Pool2d):
 
 @dataclass(frozen=True)
 class AvgPool2d(Pool2d):
-    """Mean of each window."""
+    """Mean of each patch."""
 
     kind = "avg_pool2d"
 
@@ -124,7 +124,7 @@ class AvgPool2d(Pool2d):
         *,
         need_dx: bool,
     ) -> tuple[Array, dict[str, Array]]:
-        """Distribute each gradient evenly over the positions of its window."""
+        """Distribute each gradient evenly over the positions of its patch."""
         dx = backend.avg_pool2d_backward(
             dy, x_shape=saved, size=self.size, stride=self.effective_stride
         )
