@@ -30,6 +30,7 @@ from mnist_accel.checkpoints.checkpoint import (
     save_checkpoint,
     save_model,
 )
+from mnist_accel.checkpoints.legacy_weights import load_weights
 from mnist_accel.data import load_dataset, load_mnist
 from mnist_accel.diagnostics.gradient_check import check_gradients
 from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistAccelError
@@ -63,6 +64,7 @@ __all__ = [
     "load_dataset",
     "load_mnist",
     "load_model",
+    "load_weights",
     "register",
     "save_checkpoint",
     "save_model",

@@ -141,8 +141,8 @@ def test_inputs_and_results_are_host_arrays():
     [
         ({"b2": None}, "expected parameters W1, b1, W2, b2, got W1, b1, W2"),
         ({"W3": np.zeros(1)}, "expected parameters W1, b1, W2, b2, got"),
-        ({"b2": np.full(10, np.nan)}, "b2 holds values that are not finite in float32"),
-        ({"b1": np.full(50, 1e300)}, "b1 holds values that are not finite in float32"),
+        ({"b2": np.full(10, np.nan)}, "b2 contains nan at index 0, not finite in float32"),
+        ({"b1": np.full(50, 1e300)}, r"b1 contains 1e\+300 at index 0, not finite in float32"),
         ({"b1": np.zeros(50, complex)}, "b1 must hold real numbers, got complex128"),
         ({"b1": np.array(["0"] * 50)}, "b1 must hold real numbers, got <U1"),
         ({"W1": np.zeros((50, 784))}, r"W1 must have shape \(784, 50\), got \(50, 784\)"),

@@ -91,7 +91,12 @@ def add_model_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         **one_of("model", RECIPES),
-        help="recipe of legacy weights (default: derived from the file type and layer count)",
+        help="recipe of legacy weights (default: derived from the shapes in the file)",
+    )
+    parser.add_argument(
+        "--activation",
+        **one_of("activation", ACTIVATIONS),
+        help=f"activation of the hidden layers of legacy weights {OF_THE_RECIPE}",
     )
 
 

@@ -1,6 +1,6 @@
 """Evaluate a trained network: loss, accuracy, accuracy of each class, confusion matrix.
 
-The network is read from a run folder, a model file, a checkpoint, or legacy weights (.pkl, .npy).
+The network is read from a run folder, a model file, a checkpoint, or legacy weights.
 """
 
 import argparse
@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
 
     backend = backend_from(args)
     path = find_model(args.path)
-    model = open_model(path, backend=backend, legacy_model=args.model)
+    model = open_model(
+        path, backend=backend, legacy_model=args.model, legacy_activation=args.activation
+    )
     dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
     check_fits(model, path, dataset.class_names)
     with preparation_notes(partial(print, file=sys.stderr)):

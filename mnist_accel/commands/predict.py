@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
     _check_out(args.out)
     path = find_model(args.path)
-    model = open_model(path, backend=backend_from(args), legacy_model=args.model)
+    model = open_model(
+        path, backend=backend_from(args), legacy_model=args.model, legacy_activation=args.activation
+    )
     if args.image is not None:
         image, true_label, class_names = read_digit_image(args.image), None, DIGIT_NAMES
     else:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_accel.util.values import first_value
+
 
 def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     """Return images as rows of pixels, after checking their shape, but not their range.
@@ -30,7 +32,10 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
         expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
         raise ValueError(f"images must have shape {expected}, got {images.shape}")
     if images.dtype.char != "B" and images.dtype.kind != "f":
-        raise TypeError(f"images must be uint8 (0…255) or float (0…1), got {images.dtype}")
+        raise TypeError(
+            f"images must be uint8 (0…255) or float (0…1), got {images.dtype}; convert them with "
+            "astype(numpy.uint8) if they are 0…255"
+        )
     rows = images.reshape(len(images), math.prod(input_shape))
     return np.ascontiguousarray(rows, dtype=None if images.dtype.char == "B" else dtype)
 
@@ -46,12 +51,20 @@ def require_range(rows: NDArray[Any]) -> None:
     Raises:
         ValueError: a pixel is outside this range, or NaN.
     """
-    # Comparisons with NaN are false, so this form of the condition also rejects NaN.
-    if rows.dtype.kind == "f" and rows.size and not (rows.min() >= 0 and rows.max() <= 1):
-        raise ValueError(
-            f"float images must be in 0…1, got {rows.min():g}…{rows.max():g}; "
-            "divide by 255, or pass uint8"
-        )
+    if rows.dtype.kind != "f" or not rows.size:
+        return
+    smallest, largest = rows.min(), rows.max()
+    if smallest >= 0 and largest <= 1:  # false if a pixel is NaN
+        return
+    value = f"{first_value(rows, ~((rows >= 0) & (rows <= 1)))} (image, pixel)"
+    if not (np.isfinite(smallest) and np.isfinite(largest)):
+        remedy = "replace values that are not finite"
+    elif smallest >= 0 and 1.5 <= largest <= 255:
+        value += f" and at most {largest!s}"
+        remedy = "divide by 255, or pass uint8"
+    else:
+        remedy = "scale the images to 0…1, or clip them with numpy.clip(images, 0, 1)"
+    raise ValueError(f"float images must be in 0…1, got {value}; {remedy}")
 
 
 def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
@@ -70,17 +83,28 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
     """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == classes:
-        is_one_hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
-        if not is_one_hot:
-            raise ValueError("one-hot labels must have exactly one 1 per row and 0 elsewhere")
+        _require_one_hot(labels)
         return np.asarray(labels.argmax(axis=1), np.int64)
     if labels.ndim != 1:
         raise ValueError(f"labels must have shape (N,) or (N, {classes}), got {labels.shape}")
     if labels.size and not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"labels must be integers or one-hot rows, got {labels.dtype}")
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(f"labels must be in 0…{classes - 1}, got {labels.min()}…{labels.max()}")
+        value = first_value(labels, (labels < 0) | (labels >= classes))
+        raise ValueError(f"labels must be in 0…{classes - 1}, got {value}")
     return labels.astype(np.int64)
+
+
+def _require_one_hot(labels: NDArray[Any]) -> None:
+    """Check that each row of labels has one 1 and otherwise 0."""
+    expected = "one-hot labels must have exactly one 1 per row and 0 elsewhere"
+    others = ~((labels == 0) | (labels == 1))
+    if others.any():
+        raise ValueError(f"{expected}, got {first_value(labels, others)}")
+    sums = labels.sum(axis=1)
+    if (sums != 1).any():
+        row = int((sums != 1).argmax())
+        raise ValueError(f"{expected}, got {int(sums[row])} times 1 in row {row}")
 
 
 @lru_cache

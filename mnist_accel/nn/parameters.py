@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import Backend, Shape
+from mnist_accel.util.values import first_value
 
 
 class ParameterVector:
@@ -76,6 +77,10 @@ class ParameterVector:
             raise ValueError(f"parameter {name} must hold real numbers, got {value.dtype}")
         with np.errstate(over="ignore"):  # the check below reports overflow
             part = value.ravel().astype(self.dtype)
-        if not np.isfinite(part).all():
-            raise ValueError(f"parameter {name} holds values that are not finite in {self.dtype}")
+        finite = np.isfinite(part).reshape(value.shape)
+        if not finite.all():
+            raise ValueError(
+                f"parameter {name} contains {first_value(value, ~finite)}, not finite in "
+                f"{self.dtype}"
+            )
         return part

@@ -6,20 +6,14 @@ from typing import Any
 
 from backends import Backend
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, load_model
-from mnist_accel.checkpoints.legacy_weights import read_legacy_weights
+from mnist_accel.checkpoints.legacy_weights import load_weights
+from mnist_accel.checkpoints.weight_files import is_weight_file
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.arrays import accepts_images
 from mnist_accel.errors import DataError, usage_errors
 from mnist_accel.nn.network import Network
-from mnist_accel.recipes.models import create_model
 from mnist_accel.recipes.settings import read_config
 from mnist_accel.runs.folder import DEFAULT_PARENT, RunFolder
-
-LEGACY_SUFFIXES = (".pkl", ".npy")
-
-# The recipe of legacy weights, by file type and number of layers. The source program of the L-layer
-# network wrote `.npy` files, those of the softmax networks wrote `.pkl` files.
-_LEGACY_MODELS = {(".npy", None): "fcnn", (".pkl", 2): "two-layer", (".pkl", 3): "three-layer"}
 
 _REMEDY = (
     f"give a run folder, such as {DEFAULT_PARENT}/<time>-<model>-<backend>, or a file with "
@@ -36,20 +30,27 @@ def find_model(path: str | None) -> Path:
     return RunFolder.newest(prefer_finished=True).path if path is None else Path(path)
 
 
-def open_model(path: Path, *, backend: Backend, legacy_model: str | None = None) -> Network:
+def open_model(
+    path: Path,
+    *,
+    backend: Backend,
+    legacy_model: str | None = None,
+    legacy_activation: str | None = None,
+) -> Network:
     """Return the network in a file or a run folder.
 
     Args:
-        path: a run folder, a model file, a checkpoint or its folder, or a `.pkl` or `.npy` file of
-            legacy weights.
+        path: a run folder, a model file, a checkpoint or its folder, or a pickle, `.npy` file or
+            `.npz` archive of legacy weights.
         backend: the backend of the network.
         legacy_model: recipe of legacy weights; None to derive it from the file.
+        legacy_activation: their activation; None for that of the recipe.
 
     Raises:
         DataError: the file or folder is missing, corrupt or refused.
     """
-    if path.suffix in LEGACY_SUFFIXES:
-        return _open_legacy_weights(path, backend=backend, model=legacy_model)
+    if is_weight_file(path):
+        return load_weights(path, model=legacy_model, activation=legacy_activation, backend=backend)
     if not path.exists():
         raise DataError(f"{path} does not exist; {_REMEDY}")
     if path.is_dir() and not (path / CHECKPOINT_NAME).exists():
@@ -119,27 +120,10 @@ def check_fits(model: Network, path: Path, class_names: Sequence[str]) -> None:
 
 def _settings_of_run(path: Path) -> dict[str, Any]:
     """Return the settings of the run to which `path` belongs; empty if it belongs to no run."""
-    if path.suffix in LEGACY_SUFFIXES:
+    if is_weight_file(path):
         return {}
     try:
         run = RunFolder.find(str(path.absolute()))  # absolute: a relative path lacks its parents
     except DataError:
         return {}
     return read_config(str(run.config))
-
-
-def _open_legacy_weights(file: Path, *, backend: Backend, model: str | None) -> Network:
-    """Return a network of the recipe `model` with weights that a source program has pickled."""
-    weights = read_legacy_weights(file)
-    layers = len(weights) // 2
-    if model is None:
-        model = _LEGACY_MODELS.get((file.suffix, None)) or _LEGACY_MODELS.get((file.suffix, layers))
-    if model is None:
-        raise DataError(f"no recipe is known for {file} with {layers} layers; give --model")
-    sizes = [weights[f"W{number}"].shape[1] for number in range(1, layers)]
-    try:
-        network = create_model(model, backend=backend, hidden_sizes=sizes)
-        network.load_state_dict(weights)
-    except ValueError as error:
-        raise DataError(f"the weights in {file} do not suit model {model!r}: {error}") from error
-    return network

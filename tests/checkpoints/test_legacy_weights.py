@@ -99,8 +99,11 @@ def replaced(**changes):
         (replaced(b1=np.zeros((5, 10))), "expected the form (out, 1) for all"),
         (replaced(W1=np.zeros((8, 1, 3, 3))), "W1 has shape (8, 1, 3, 3)"),
         (replaced(b3=np.zeros(0)), "b3 has shape (0,)"),
-        (replaced(W3=np.full((100, 10), np.nan)), "W3 has values that are not finite"),
-        (replaced(b3=np.full(10, 1e300)), "b3 has values that are not finite"),
+        (
+            replaced(W3=np.full((100, 10), np.nan)),
+            "W3 contains nan at index (0, 0), not finite in float32",
+        ),
+        (replaced(b3=np.full(10, 1e300)), "b3 contains 1e+300 at index 0, not finite in float32"),
         (replaced(b3=[0.0] * 10), "b3 is list, expected an array"),
         (replaced(b3=np.zeros(10, complex)), "b3 is complex128"),
     ],

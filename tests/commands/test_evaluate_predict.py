@@ -120,16 +120,21 @@ def test_predict_by_index_and_by_image(run, trained, fails):
     fails(4, "predict", trained, "--image", "text.png", says="text.png")
 
 
-def test_legacy_weights_load_through_the_restricted_unpickler(run, fails):
+def test_legacy_weights_are_evaluated_without_running_their_code(run, fails):
     rng = np.random.default_rng(0)
     sizes = (784, 50, 100, 10)
     shapes = list(pairwise(sizes))
     state = {f"W{i}": rng.standard_normal(shape) for i, shape in enumerate(shapes, 1)}
     state |= {f"b{i}": rng.standard_normal(shape[1]) for i, shape in enumerate(shapes, 1)}
     Path("sample_weight.pkl").write_bytes(pickle.dumps(state))
-    code, out, _ = run("evaluate", "sample_weight.pkl", "--dataset", "digits")
+    code, out, err = run("evaluate", "sample_weight.pkl", "--dataset", "digits")
     assert code == 0
+    assert "assuming three-layer with the activation sigmoid; choose others with" in err
     assert "three-layer: 784 → linear 50 → sigmoid → linear 100" in out
+    flags = ("--dataset", "digits", "--activation", "tanh")
+    code, out, err = run("evaluate", "sample_weight.pkl", *flags)
+    assert (code, err) == (0, "")
+    assert "three-layer: 784 → linear 50 → tanh → linear 100" in out
     columns = {k: v.T if k[0] == "W" else v[:, None] for k, v in state.items()}
     np.save("parameters_500.npy", np.array(columns, dtype=object), allow_pickle=True)
     code, out, _ = run("evaluate", "parameters_500.npy", "--dataset", "digits")

@@ -133,9 +133,17 @@ def test_pixels_are_shifted_only_for_cnn(batch):
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (np.full((2, 784), 2.0), ValueError, r"0…1, got 2…2; divide by 255"),
+        (
+            np.full((2, 784), 2.0),
+            ValueError,
+            r"0…1, got 2\.0 at index \(0, 0\) \(image, pixel\) and at most 2\.0; divide by 255",
+        ),
         (np.full((2, 784), -0.1), ValueError, r"0…1, got -0.1"),
-        (np.full((2, 784), np.nan), ValueError, r"0…1, got nan"),
+        (
+            np.full((2, 784), np.nan),
+            ValueError,
+            r"0…1, got nan at index \(0, 0\) .*; replace",
+        ),
         (np.zeros((2, 783)), ValueError, r"\(N, 784\).*got \(2, 783\)"),
         (np.zeros(784), ValueError, r"got \(784,\)"),
         (
@@ -180,8 +188,8 @@ def test_images_must_have_the_input_shape(input_shape, accepted, rejected):
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
-        (np.array([0, 10]), ValueError, "0…9, got 0…10"),
-        (np.array([-1, 0]), ValueError, "0…9, got -1…0"),
+        (np.array([0, 10]), ValueError, "0…9, got 10 at index 1"),
+        (np.array([-1, 0]), ValueError, "0…9, got -1 at index 0"),
         (np.zeros((2, 10)), ValueError, "one-hot"),
         (np.full((2, 10), 0.1), ValueError, "one-hot"),
         (np.zeros(2), TypeError, "integers or one-hot rows, got float64"),

@@ -1,0 +1,168 @@
+"""Reads the weights in files of other programs: pickles, `.npy` files and `.npz` archives.
+
+The content decides, not the suffix. No code from a file is executed.
+"""
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_accel.errors import DataError
+from mnist_accel.util import npy
+from mnist_accel.util.restricted_pickle import load_pickle
+from mnist_accel.util.text import one_line
+from mnist_accel.util.values import first_value
+
+_SUFFIXES = (".pkl", ".pickle", ".npy", ".npz")
+_ZIP_MAGIC = b"PK\x03\x04"
+_PICKLE_STARTS = (b"\x80", b"(", b"}", b"c")  # of the protocols from 2 on, and of 0 and 1
+_MAX_BYTES = 2**30
+_KEY = re.compile(r"[Wb][1-9][0-9]{0,2}")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """The content of a file with weights.
+
+    Attributes:
+        arrays: float32 arrays by name: W1, b1, W2, …, in this order. A layer may lack b.
+        is_npy: whether `numpy.save` has written the file.
+    """
+
+    arrays: dict[str, NDArray[np.float32]]
+    is_npy: bool
+
+    @property
+    def layers(self) -> int:
+        """Number of layers with weights."""
+        return sum(name[0] == "W" for name in self.arrays)
+
+
+def is_weight_file(path: Path) -> bool:
+    """Return whether a file is a pickle, a `.npy` file or an archive, not a safetensors file.
+
+    A file whose content is unknown is judged by its suffix.
+    """
+    try:
+        if not path.is_file():
+            return path.suffix.lower() in _SUFFIXES and not path.is_dir()
+        with path.open("rb") as file:
+            start = file.read(9)
+        header_size = int.from_bytes(start[:8], "little")
+        if start[8:] == b"{" and header_size <= path.stat().st_size - 8:
+            return False  # the beginning of a safetensors file
+    except OSError:
+        return path.suffix.lower() in _SUFFIXES
+    known = (npy.MAGIC, _ZIP_MAGIC, *_PICKLE_STARTS)
+    return start.startswith(known) or path.suffix.lower() in _SUFFIXES
+
+
+def read_weight_file(path: str | Path) -> WeightFile:
+    """Return the weights in a file.
+
+    Raises:
+        DataError: the file cannot be read, or contains anything else than a dict of arrays W1, b1,
+            …, whose values are real and finite in float32.
+    """
+    path = Path(path)
+    data = _read(path)
+    try:
+        return WeightFile(_to_arrays(_parse(data, name=str(path))), data.startswith(npy.MAGIC))
+    except ValueError as error:
+        raise DataError(f"{path} has no usable weights: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a file with weights, but a folder or a device")
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path} has more than {_MAX_BYTES} bytes, which no weights need")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _parse(data: bytes, *, name: str) -> object:
+    """Return the content of a file, a dict if it holds weights."""
+    if data.startswith(_ZIP_MAGIC):
+        return _parse_archive(data, name=name)
+    if not data.startswith(npy.MAGIC):
+        return load_pickle(data, name=name)
+    file = npy.parse_npy(data, name=name)
+    if not file.dtype.hasobject or file.shape != ():
+        raise DataError(
+            f"{name} has an array of dtype {file.dtype} and shape {file.shape}, expected one "
+            "object, the dict of weights"
+        )
+    return load_pickle(file.payload, name=name)
+
+
+def _parse_archive(data: bytes, *, name: str) -> object:
+    """Return the arrays in a `.npz` archive, or the dict that is its only member."""
+    content: dict[str, object] = {}
+    remaining = _MAX_BYTES
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as file:
+                    array = file.read(remaining + 1)
+                remaining -= len(array)
+                if remaining < 0:
+                    raise DataError(f"{name} unpacks to more than {_MAX_BYTES} bytes")
+                parsed = npy.parse_npy(array, name=f"{ascii(member)[:60]} in {name}")
+                if parsed.dtype.hasobject and len(archive.namelist()) == 1:
+                    return _parse(array, name=name)
+                content[member.removesuffix(".npy")] = parsed.array()
+    except DataError:
+        raise
+    except Exception as error:  # a corrupt archive makes zipfile raise errors of many kinds
+        reason = one_line(error)[:100]
+        raise DataError(f"{name} is not a well-formed .npz archive: {reason}") from error
+    return content
+
+
+def _to_arrays(content: object) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays in layer order, after checking keys and values.
+
+    Raises:
+        ValueError: a key or an array is wrong.
+    """
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"found {type(content).__name__}, expected a dict with W1, b1, …")
+    count = sum(str(key).startswith("W") and bool(_KEY.fullmatch(str(key))) for key in content)
+    names = [f"{letter}{number}" for number in range(1, count + 1) for letter in "Wb"]
+    unknown = [ascii(str(key)[:40]) for key in content if key not in names]
+    if unknown:
+        raise ValueError(f"found key {unknown[0]}, expected only W1, b1, W2, b2, …")
+    missing = [name for name in names if name[0] == "W" and name not in content]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing: each layer needs W")
+    return {name: _to_array(content, name) for name in names if name in content}
+
+
+def _to_array(content: Mapping[str, Any], key: str) -> NDArray[np.float32]:
+    """Return one array in float32, after checking its dtype, dimensions and values."""
+    array = content[key]
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{key} is {kind}, expected an array of real numbers")
+    if key[0] == "W":
+        is_valid, form = array.ndim in (2, 4), "(in, out), (out, in) or (filters, channels, k, k)"
+    else:
+        is_valid, form = array.ndim in (1, 2), "(out,) or (out, 1)"
+    if not is_valid or array.size == 0:
+        raise ValueError(f"{key} has shape {array.shape}, expected {form}")
+    with np.errstate(over="ignore"):  # overflow is reported below
+        converted = array.astype(np.float32)
+    finite = np.isfinite(converted)
+    if not finite.all():
+        raise ValueError(f"{key} contains {first_value(array, ~finite)}, not finite in float32")
+    return converted
