@@ -16,10 +16,10 @@ from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
 from backends.cupy.epoch import CupyEpoch
 from backends.cupy.launch import convolution, losses, pooling, updates
-from backends.cupy.launch.conv_shape import ConvShape
+from backends.cupy.launch.conv_shape import conv_shape
 from backends.cupy.launch.images import gather_batch
 from backends.cupy.launch.launcher import THREADS, Launcher
-from backends.cupy.launch.pooling import PoolShape, mask_dtype
+from backends.cupy.launch.pooling import mask_dtype, pool_shape
 from backends.cupy.launch.wgrad_update import filter_tile_for, split_conv
 from backends.cupy.loader import REAL, Kernels
 from backends.cupy.memory import memory_errors
@@ -165,7 +165,7 @@ class CupyBackend(Backend):
             None if bias is None else self._in_c_order(bias),
             y,
             None,
-            _conv_shape(x, weight, padding),
+            conv_shape(x.shape, len(weight), weight.shape[-1], padding),
         )
         return y
 
@@ -180,7 +180,8 @@ class CupyBackend(Backend):
         require_same_dtype("conv2d_backward", dy=dy, x=x, weight=weight)
         require_shape("dy", dy, conv2d_shape(x, weight, stride=stride, padding=padding))
         dy, x, weight = (self._in_c_order(array) for array in (dy, x, weight))
-        launcher, shape = self._launcher(x), _conv_shape(x, weight, padding)
+        launcher = self._launcher(x)
+        shape = conv_shape(x.shape, len(weight), weight.shape[-1], padding)
         split = split_conv(
             shape,
             len(x),
@@ -207,7 +208,7 @@ class CupyBackend(Backend):
         check_max_pooling(size, ties)
         y = self._cupy.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         mask = self._cupy.empty(y.shape, mask_dtype(size))
-        shape = _pool_shape(x.shape, size, stride)
+        shape = pool_shape(x.shape, y.shape, size, stride)
         pooling.max_pool2d(self._launcher(x), self._in_c_order(x), y, mask, shape, ties)
         return y, mask
 
@@ -228,7 +229,7 @@ class CupyBackend(Backend):
         require_shape("dy", dy, expected)
         require_shape("mask", mask, expected)
         dx = self._cupy.empty(x_shape, dy.dtype)
-        shape, launcher = _pool_shape(x_shape, size, stride), self._launcher(dy)
+        shape, launcher = pool_shape(x_shape, expected, size, stride), self._launcher(dy)
         dy, mask = self._in_c_order(dy), self._in_c_order(mask)
         pooling.max_pool2d_backward(launcher, dy, mask, dx, shape)
         return dx
@@ -238,7 +239,7 @@ class CupyBackend(Backend):
         if str(x.dtype) not in REAL:
             return super().avg_pool2d(x, size=size, stride=stride)
         y = self._cupy.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
-        shape = _pool_shape(x.shape, size, stride)
+        shape = pool_shape(x.shape, y.shape, size, stride)
         pooling.avg_pool2d(self._launcher(x), self._in_c_order(x), y, shape)
         return y
 
@@ -250,7 +251,7 @@ class CupyBackend(Backend):
             return super().avg_pool2d_backward(dy, x_shape=x_shape, size=size, stride=stride)
         require_shape("dy", dy, pooled_shape(x_shape, size=size, stride=stride))
         dx = self._cupy.empty(x_shape, dy.dtype)
-        shape = _pool_shape(x_shape, size, stride)
+        shape = pool_shape(x_shape, dy.shape, size, stride)
         pooling.avg_pool2d_backward(self._launcher(dy), self._in_c_order(dy), dx, shape)
         return dx
 
@@ -270,6 +271,7 @@ class CupyBackend(Backend):
             kind,
             self._in_c_order(logits),
             self._in_c_order(labels),
+            None,
             dlogits,
             image_losses,
             correct,
@@ -332,15 +334,3 @@ def _has_update(kind: str, *arrays: Array) -> bool:
         return False
     dtypes = {str(array.dtype) for array in arrays}
     return len(dtypes) == 1 and dtypes <= set(REAL) and all(a.flags.c_contiguous for a in arrays)
-
-
-def _conv_shape(x: Array, weight: Array, padding: int) -> ConvShape:
-    _, channels, height, width = x.shape
-    filters, _, kernel_size, _ = weight.shape
-    return ConvShape(channels, height, width, filters, kernel_size, padding)
-
-
-def _pool_shape(x_shape: tuple[int, int, int, int], size: int, stride: int) -> PoolShape:
-    _, _, height, width = x_shape
-    _, _, cell_rows, cell_columns = pooled_shape(x_shape, size=size, stride=stride)
-    return PoolShape(height, width, cell_rows, cell_columns, size, stride)

@@ -6,7 +6,7 @@ learning rates, launches the steps, and fetches the losses at the end.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,8 +20,7 @@ from backends.cupy.launch.images import image_order
 from backends.cupy.launch.launcher import Launcher
 from backends.cupy.loader import Kernels
 from backends.cupy.memory import megabytes, memory_errors
-from backends.cupy.plan import plan_for
-from backends.cupy.stages import parameters_of
+from backends.cupy.plan import parameters_of, plan_for
 from backends.operations.common import Array
 from backends.program import CompiledEpoch, Steps, TrainingProgram
 
@@ -50,9 +49,7 @@ class CupyEpoch(CompiledEpoch):
         self._capability = int(device.compute_capability)
         self._multiprocessors = int(device.attributes["MultiProcessorCount"])
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._graphs = GraphCache(program, plan, cupy=cupy, kernels=kernels, stream=self._stream)
-        self._chunk: Chunk | None = None  # of the persistent kernels
-        self._exchange: tuple[Array, Array] | None = None  # between the blocks of persistent_mlp
+        self._graphs = GraphCache(plan, cupy=cupy, kernels=kernels, stream=self._stream)
 
     def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> DeviceDataset:
         """Copy the data set to the device, with the dtype of its pixels.
@@ -102,7 +99,7 @@ class CupyEpoch(CompiledEpoch):
             convolution, linear = program.stages
             filters, _ = parameters_of(convolution, weights)
             cnn = (filters, *parameters_of(linear, weights))
-            chunk = self._persistent_chunk()
+            chunk = self._persistent_chunk
             train = partial(persistent_cnn.train, self._launcher, program, dataset, chunk)
             return chunk, partial(train, parameters=cnn, constants=constants)
         if batch_size <= persistent_mlp.MAX_IMAGES and (
@@ -111,11 +108,11 @@ class CupyEpoch(CompiledEpoch):
             )
         ):
             mlp = tuple(array for s in program.stages for array in parameters_of(s, weights))
-            chunk, exchange = self._persistent_chunk(), self._mlp_exchange()
+            chunk, exchange = self._persistent_chunk, self._mlp_exchange
             train = partial(persistent_mlp.train, self._launcher, program, dataset, chunk)
             return chunk, partial(train, parameters=mlp, exchange=exchange, constants=constants)
         captured = self._graphs.get(dataset, batch_size, parameters)
-        return captured.workspace.chunk, partial(captured.replay, stream=self._stream)
+        return captured.step.workspace.chunk, partial(captured.replay, stream=self._stream)
 
     def _run_chunk(
         self, chunk: Chunk, launch: LaunchSteps, steps: Steps, part: slice
@@ -130,24 +127,21 @@ class CupyEpoch(CompiledEpoch):
         launch(count)
         return cupy.asnumpy(chunk.losses[:count]), cupy.asnumpy(chunk.correct[:count])
 
+    @cached_property
     def _persistent_chunk(self) -> Chunk:
-        """Return the chunk of the persistent kernels, allocated once."""
-        if self._chunk is None:
-            self._chunk = workspace.new_chunk(
-                self._cupy,
-                self._program.dtype,
-                steps=workspace.MAX_STEPS_PER_CHUNK,
-                capacity=persistent_mlp.MAX_IMAGES,
-            )
-        return self._chunk
+        """Chunk of the persistent kernels."""
+        return workspace.new_chunk(
+            self._cupy,
+            self._program.dtype,
+            steps=workspace.MAX_STEPS_PER_CHUNK,
+            capacity=persistent_mlp.MAX_IMAGES,
+        )
 
+    @cached_property
     def _mlp_exchange(self) -> tuple[Array, Array]:
-        """Return the partial sums and the grid barrier of persistent_mlp, allocated once."""
-        if self._exchange is None:
-            size = persistent_mlp.partial_sums_size(self._program)
-            partial_sums = self._cupy.empty(size, self._program.dtype)
-            self._exchange = partial_sums, self._cupy.zeros(2, "uint32")
-        return self._exchange
+        """Partial sums and grid barrier of `persistent_mlp`."""
+        size = persistent_mlp.partial_sums_size(self._program)
+        return self._cupy.empty(size, self._program.dtype), self._cupy.zeros(2, "uint32")
 
     def _rates(self, steps: Steps, part: slice) -> NDArray[Any]:
         """Return the rates of each step, (steps, 3); `UpdateRule.rates` describes them."""

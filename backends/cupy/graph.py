@@ -1,16 +1,15 @@
 """Captures graph steps as CUDA graphs, and replays them."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.loader import Kernels
 from backends.cupy.plan import Plan
 from backends.cupy.step import GraphStep
-from backends.cupy.workspace import Workspace, new_workspace
+from backends.cupy.workspace import new_workspace
 from backends.operations.common import Array
-from backends.program import TrainingProgram
 
 # One graph has this many steps; a second one has a single step, for the rest of a chunk.
 STEPS_PER_GRAPH = 32
@@ -18,19 +17,15 @@ STEPS_PER_GRAPH = 32
 
 @dataclass(frozen=True)
 class Captured:
-    """Graphs, and the arrays whose addresses they contain.
+    """A step and graphs that contain the addresses of its arrays.
 
     Attributes:
+        step: the step.
         graphs: graphs by their number of steps, the longest first.
-        workspace: memory of the steps.
-        dataset: the data set.
-        parameters: parameter vector and state arrays of the optimizer.
     """
 
+    step: GraphStep
     graphs: dict[int, Any]
-    workspace: Workspace
-    dataset: DeviceDataset
-    parameters: tuple[Array, ...]
 
     def replay(self, steps: int, stream: Any) -> None:
         """Launch graphs with `steps` steps in total."""
@@ -44,17 +39,13 @@ class GraphCache:
     """Keeps the last captured graphs and captures new ones for other arrays or batch sizes.
 
     Args:
-        program: the program.
-        plan: its plan.
+        plan: which kernels compute which stages.
         cupy: the module `cupy`.
         kernels: the compiled kernels.
         stream: the stream that captures; it must be the current one.
     """
 
-    def __init__(
-        self, program: TrainingProgram, plan: Plan, *, cupy: Any, kernels: Kernels, stream: Any
-    ) -> None:
-        self._program = program
+    def __init__(self, plan: Plan, *, cupy: Any, kernels: Kernels, stream: Any) -> None:
         self._plan = plan
         self._cupy = cupy
         self._kernels = kernels
@@ -70,24 +61,28 @@ class GraphCache:
             MemoryError: batches of this size do not fit the memory of the device.
         """
         found = self._captured
-        if found is not None and found.workspace.capacity == batch_size:
-            pairs = zip(found.parameters, parameters, strict=True)
-            if found.dataset.images is dataset.images and all(a is b for a, b in pairs):
+        if found is not None and found.step.workspace.capacity == batch_size:
+            workspace = found.step.workspace
+            pairs = zip(found.step.parameters, parameters, strict=True)
+            if found.step.dataset.images is dataset.images and all(a is b for a, b in pairs):
                 return found
-            workspace = found.workspace
         else:
             self._captured = found = None  # frees its memory before the new allocation
             workspace = new_workspace(self._cupy, self._plan, batch_size)
-        self._load_kernels(dataset, workspace, parameters)
-        step = self._step(dataset, workspace, parameters)
+        step = GraphStep(self._plan, self._kernels, dataset, workspace, parameters)
+        self._load_kernels(step)
         graphs = {length: self._capture(step, length) for length in (STEPS_PER_GRAPH, 1)}
-        self._captured = Captured(graphs, workspace, dataset, parameters)
+        self._captured = Captured(step, graphs)
         return self._captured
 
-    def _step(
-        self, dataset: DeviceDataset, workspace: Workspace, parameters: tuple[Array, ...]
-    ) -> GraphStep:
-        return GraphStep(self._program, self._plan, self._kernels, dataset, workspace, parameters)
+    def _load_kernels(self, step: GraphStep) -> None:
+        """Run a step without images on copies: kernels cannot be loaded during a capture."""
+        chunk = step.workspace.chunk
+        for array in (chunk.bounds, chunk.rates, chunk.step):
+            array[...] = 0
+        copies = tuple(self._cupy.array(array) for array in step.parameters)
+        replace(step, parameters=copies).launch()
+        self._stream.synchronize()  # the copies must live until the step is done
 
     def _capture(self, step: GraphStep, steps: int) -> Any:
         """Return a graph of some steps."""
@@ -100,15 +95,3 @@ class GraphCache:
                 self._stream.end_capture()
             raise
         return self._stream.end_capture()
-
-    def _load_kernels(
-        self, dataset: DeviceDataset, workspace: Workspace, parameters: tuple[Array, ...]
-    ) -> None:
-        """Run a step without images on copies: kernels cannot be loaded during a capture."""
-        chunk = workspace.chunk
-        chunk.bounds[...] = 0
-        chunk.rates[...] = 0
-        chunk.step[...] = 0
-        copies = tuple(self._cupy.array(array) for array in parameters)
-        self._step(dataset, workspace, copies).launch()
-        self._stream.synchronize()  # the copies must live until the step is done

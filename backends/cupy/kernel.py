@@ -55,7 +55,7 @@ class Kernel:
         values = []
         for name, parameter in self._parameters.items():
             try:
-                values.append(parameter.argument(arguments[name]))
+                values.append(parameter.convert(arguments[name]))
             except ArgumentError as error:
                 raise ArgumentError(f"kernel {self._name}, argument {name}: {error}") from None
         return tuple(values)

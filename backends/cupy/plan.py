@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.cupy.launch.activations import ACTIVATIONS
+from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
-from backends.cupy.launch.fused_classifier import MAX_CLASSES, MAX_WEIGHTS
+from backends.cupy.launch.fused_classifier import MAX_WEIGHTS, computes_logits
 from backends.cupy.launch.losses import LOSSES
 from backends.cupy.launch.tiles import Tile
 from backends.cupy.launch.updates import RULES
@@ -18,7 +19,7 @@ from backends.cupy.launch.wgrad_update import (
     split_linear,
     tile_for_gradients,
 )
-from backends.cupy.stages import conv_shape_of, mask_dtype_of
+from backends.operations.common import Array
 from backends.program import NotCompiledError, Stage, TrainingProgram, require_kernels
 
 
@@ -27,13 +28,13 @@ class Plan:
     """The stages of a graph step and the kernels that compute them.
 
     Attributes:
-        dtype: "float32" or "float64".
-        stages: stages of the step. The first gathers its input from the data set.
+        program: the program.
+        stages: its stages. The first gathers its input from the data set.
         has_classifier: whether the last stages are computed by the fused classifier.
         lowest: index of the first stage with parameters; no gradient is computed below it.
     """
 
-    dtype: str
+    program: TrainingProgram
     stages: Sequence[Stage]
     has_classifier: bool
     lowest: int
@@ -79,22 +80,7 @@ class Plan:
             for stage in self.stages
             if stage.kind == "linear"
         ]
-        return tile_for_gradients(self.dtype, sizes, batch_size)
-
-    def output_dtypes(self) -> list[str | None]:
-        """Return the dtype of the output of each stage; None if it is not stored."""
-        dtypes: list[str | None] = [self.dtype for _ in self.stages]
-        if self.has_classifier:
-            dtypes[-1] = None  # the logits stay in shared memory
-        return dtypes
-
-    def gradient_dtypes(self) -> list[str | None]:
-        """Return the dtype of the gradient of each stage; None if it is not needed."""
-        return [None if i < self.lowest else self.dtype for i in range(len(self.stages))]
-
-    def mask_dtypes(self) -> list[str | None]:
-        """Return the dtype of the tie masks of each stage; None without max-pooling."""
-        return [mask_dtype_of(stage) for stage in self.stages]
+        return tile_for_gradients(self.program.dtype, sizes, batch_size)
 
 
 def plan_for(program: TrainingProgram) -> Plan:
@@ -104,12 +90,10 @@ def plan_for(program: TrainingProgram) -> Plan:
         NotCompiledError: a part of the program has no kernel.
     """
     _require_kernels(program)
-    last = program.stages[-1]
-    is_plain = (last.kind, last.activation) == ("linear", "identity")
-    has_classifier = is_plain and last.output_shape[0] <= MAX_CLASSES
+    has_classifier = computes_logits(program.stages[-1])
     stages = _with_gathering_stage(program.stages, has_classifier=has_classifier)
     lowest = next(index for index, stage in enumerate(stages) if stage.weight is not None)
-    return Plan(program.dtype, stages, has_classifier, lowest)
+    return Plan(program, stages, has_classifier, lowest)
 
 
 def _require_kernels(program: TrainingProgram) -> None:
@@ -152,3 +136,16 @@ def _is_small_linear(stage: Stage) -> bool:
     """Return whether a block of the fused classifier can read all weights for a few images."""
     weights = math.prod((*stage.input_shape, *stage.output_shape))
     return stage.kind == "linear" and weights <= MAX_WEIGHTS
+
+
+def parameters_of(stage: Stage, vector: Array) -> tuple[Array | None, Array | None]:
+    """Return weight and bias of a stage as views of the parameter vector."""
+    if stage.weight is None:
+        return None, None
+    outputs, size = stage.output_shape[0], stage.kernel_size
+    shape: tuple[int, ...] = (stage.input_shape[0], outputs)
+    if stage.kind == "conv2d":
+        shape = (outputs, stage.input_shape[0], size, size)
+    weight = vector[stage.weight : stage.weight + math.prod(shape)].reshape(shape)
+    bias = None if stage.bias is None else vector[stage.bias : stage.bias + outputs]
+    return weight, bias

@@ -1,6 +1,6 @@
 """Device memory of graph steps and chunks, allocated once before a graph is captured."""
 
-import math
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends.cupy.launch.graph_batch import Chunk, StepState
+from backends.cupy.launch.pooling import mask_dtype
 from backends.cupy.launch.tiles import Tile
 from backends.cupy.launch.wgrad_update import SplitK
 from backends.cupy.memory import megabytes, memory_errors
@@ -21,6 +22,27 @@ MAX_ROWS_PER_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
+class StageArrays:
+    """Arrays of a stage.
+
+    Attributes:
+        output: output for a batch; None for the logits of the fused classifier.
+        gradient: gradient of the pre-activation; None if it is not needed.
+        mask: tie masks; None without max-pooling.
+        split: how the weight gradient is divided among blocks; None without parameters.
+        partial_sums: partial weight gradients; None with one split.
+        tile_counters: finished splits of each unit, 0 before and after a step; None with one split.
+    """
+
+    output: Array | None
+    gradient: Array | None
+    mask: Array | None
+    split: SplitK | None
+    partial_sums: Array | None
+    tile_counters: Array | None
+
+
+@dataclass(frozen=True)
 class Workspace:
     """Memory of a training besides the data set and the parameters.
 
@@ -28,25 +50,15 @@ class Workspace:
         capacity: number of images of the largest batch.
         chunk: inputs and results of the steps.
         state: passed on between the kernels of a step.
-        outputs: output of each stage for a batch; None if it is not stored.
-        gradients: gradient of the pre-activation of each stage; None if it is not needed.
-        masks: tie masks of each stage; None without max-pooling.
-        tile: tiles of the gradients of linear layers.
-        splits: how the gradient of each stage is divided among blocks; None without parameters.
-        partial_sums: partial gradients of each stage; None with one split.
-        tile_counters: finished splits of each unit, 0 before and after a step; None with one split.
+        stages: arrays of each stage.
+        tile: tiles of the weight gradients of linear layers.
     """
 
     capacity: int
     chunk: Chunk
     state: StepState
-    outputs: Sequence[Array | None]
-    gradients: Sequence[Array | None]
-    masks: Sequence[Array | None]
+    stages: Sequence[StageArrays]
     tile: Tile
-    splits: Sequence[SplitK | None]
-    partial_sums: Sequence[Array | None]
-    tile_counters: Sequence[Array | None]
 
 
 def new_workspace(cupy: Any, plan: Plan, capacity: int) -> Workspace:
@@ -55,14 +67,31 @@ def new_workspace(cupy: Any, plan: Plan, capacity: int) -> Workspace:
     Raises:
         MemoryError: the memory of the device is too small; names the largest batch that fits.
     """
-    fixed, per_image = _bytes_needed(plan, capacity)
-    needed = f"a batch of {capacity} images needs {megabytes(fixed + capacity * per_image)}"
+
+    def bytes_of(batch_size: int) -> int:
+        counter = _ByteCounter()
+        _allocate(counter, plan, batch_size)
+        return counter.total
 
     def advice(free: int) -> str:
-        return f"; the largest batch that fits is about {max(0, free - fixed) // per_image}"
+        largest = bisect.bisect_right(range(1, capacity), free, key=bytes_of)
+        return f"; the largest batch that fits is about {largest}"
 
+    needed = f"a batch of {capacity} images needs {megabytes(bytes_of(capacity))}"
     with memory_errors(cupy, needed, advice):
         return _allocate(cupy, plan, capacity)
+
+
+class _ByteCounter:
+    """Counts the bytes of arrays instead of allocating them; used in place of the module `cupy`."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def empty(self, shape: int | tuple[int, ...], dtype: str) -> None:
+        self.total += int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+    zeros = empty
 
 
 def new_chunk(cupy: Any, dtype: str, *, steps: int, capacity: int) -> Chunk:
@@ -78,44 +107,37 @@ def new_chunk(cupy: Any, dtype: str, *, steps: int, capacity: int) -> Chunk:
 
 
 def _allocate(cupy: Any, plan: Plan, capacity: int) -> Workspace:
+    dtype = plan.program.dtype
     steps = max(1, min(MAX_STEPS_PER_CHUNK, MAX_ROWS_PER_CHUNK // capacity))
-
-    def per_stage(dtypes: Sequence[str | None]) -> tuple[Array | None, ...]:
-        return tuple(
-            dtype and cupy.empty((capacity, *stage.output_shape), dtype)
-            for stage, dtype in zip(plan.stages, dtypes, strict=True)
-        )
-
     splits = plan.splits(capacity)
-    several = [split if split and split.splits > 1 else None for split in splits]
     return Workspace(
         capacity=capacity,
-        chunk=new_chunk(cupy, plan.dtype, steps=steps, capacity=capacity),
+        chunk=new_chunk(cupy, dtype, steps=steps, capacity=capacity),
         state=StepState(
             batch=cupy.empty(2, "int32"),
-            rates=cupy.empty(3, plan.dtype),
-            image_losses=cupy.empty(capacity, plan.dtype),
+            rates=cupy.empty(3, dtype),
+            image_losses=cupy.empty(capacity, dtype),
             image_correct=cupy.empty(capacity, "int32"),
         ),
-        outputs=per_stage(plan.output_dtypes()),
-        gradients=per_stage(plan.gradient_dtypes()),
-        masks=per_stage(plan.mask_dtypes()),
+        stages=[_stage_arrays(cupy, plan, i, capacity, split) for i, split in enumerate(splits)],
         tile=plan.tile(capacity),
-        splits=splits,
-        partial_sums=[s and cupy.empty((s.splits, s.parameters), plan.dtype) for s in several],
-        tile_counters=[s and cupy.zeros(s.units, "int32") for s in several],
     )
 
 
-def _bytes_needed(plan: Plan, batch_size: int) -> tuple[int, int]:
-    """Return the memory of a workspace: bytes for any batch, and bytes per image of the batch."""
-    integer, real = np.dtype("int32").itemsize, np.dtype(plan.dtype).itemsize
-    per_image = real + integer
-    splits = [split for split in plan.splits(batch_size) if split and split.splits > 1]
-    partial_sums = sum(split.splits * split.parameters for split in splits)
-    for dtypes in (plan.output_dtypes(), plan.gradient_dtypes(), plan.mask_dtypes()):
-        for stage, dtype in zip(plan.stages, dtypes, strict=True):
-            if dtype is not None:
-                per_image += math.prod(stage.output_shape) * np.dtype(dtype).itemsize
-    rows = min(MAX_ROWS_PER_CHUNK, MAX_STEPS_PER_CHUNK * batch_size)
-    return integer * rows + real * partial_sums, per_image
+def _stage_arrays(
+    cupy: Any, plan: Plan, index: int, capacity: int, split: SplitK | None
+) -> StageArrays:
+    stage, dtype = plan.stages[index], plan.program.dtype
+    shape = capacity, *stage.output_shape
+    has_output = index < len(plan.stages) - 1 or not plan.has_classifier
+    max_pooling = stage.pooling if stage.kind != "avg_pool2d" else None
+    mask_type = max_pooling and mask_dtype(max_pooling.size)
+    several = split if split and split.splits > 1 else None
+    return StageArrays(
+        output=cupy.empty(shape, dtype) if has_output else None,
+        gradient=cupy.empty(shape, dtype) if index >= plan.lowest else None,
+        mask=mask_type and cupy.empty(shape, mask_type),
+        split=split,
+        partial_sums=several and cupy.empty((several.splits, several.parameters), dtype),
+        tile_counters=several and cupy.zeros(several.units, "int32"),
+    )

@@ -146,11 +146,11 @@ def test_cupy_passes_structures_by_value(cupy, kernel):
     struct = parameters(source(kernel), kernel, options)["layers"]
     if kernel == "wgrad_update":
         split = split_linear(784, 10, 17, tile=SMALL)
-        layer = WgradLayer(None, array, None, split, None, None, 3, None, 784, 10)
-        argument = struct.argument({"layers": layer_structs([layer]), "count": 1})
+        layer = WgradLayer(None, array, None, split, None, None, 3, -1, 784, 10)
+        argument = struct.convert({"layers": layer_structs([layer]), "count": 1})
     else:
         layers = [ClassifierLayer(array, None, 3, -1, 784, 10, "relu")]
-        argument = struct.argument(
+        argument = struct.convert(
             {"linear": layers, "convolutions": [], "linear_count": 1, "convolution_count": 0}
         )
     assert (argument.size, argument.flags.c_contiguous) == (1, True)

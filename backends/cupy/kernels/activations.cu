@@ -13,7 +13,7 @@ extern "C" __global__ void activation(const INPUT* __restrict__ x, StageInput in
   const StageRows rows = stage_rows(x, input, units);
   const int64 i = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   const int image = int(i / units);
-  if (image < rows.count) y[i] = activate<ACTIVATION>(rows.from(image).row(0)[int(i % units)]);
+  if (image < rows.count) y[i] = activate(ACTIVATION, rows.from(image).row(0)[int(i % units)]);
 }
 
 // dx = dy times the derivative of the activation that computed y; `dx` and `dy` may be the same
@@ -22,5 +22,5 @@ extern "C" __global__ void activation(const INPUT* __restrict__ x, StageInput in
 extern "C" __global__ void activation_backward(const real* dy, const real* __restrict__ y,
                                                int64 size, real* dx) {
   const int64 i = int64(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < size) dx[i] = dy[i] * derivative<ACTIVATION>(y[i]);
+  if (i < size) dx[i] = dy[i] * derivative(ACTIVATION, y[i]);
 }

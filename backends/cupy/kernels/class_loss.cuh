@@ -13,7 +13,7 @@ struct ClassLoss {
 // Returns what a class adds to the loss of an image if every class has a sigmoid output of its own.
 // `target` is 1 for the class of the label, else 0.
 template <Loss kind>
-__device__ __forceinline__ ClassLoss sigmoid_loss(real logit, real target) {
+DEVICE ClassLoss sigmoid_loss(real logit, real target) {
   if constexpr (kind == BINARY_CROSS_ENTROPY) {
     const real loss = (logit > 0 ? logit : real(0)) - logit * target + log1p(exp(-fabs(logit)));
     return {loss, sigmoid(logit) - target};

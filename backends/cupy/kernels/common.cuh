@@ -1,4 +1,5 @@
-// Number types, the batch of a launch, pixel normalization, activations and reductions.
+// Number types, the images of a launch, pixel normalization, activations, the maximum of a patch, and
+// reductions.
 //
 // Options: -DREAL=float or double; -DWARP_SIZE=32.
 // Every sum is computed in a fixed order, so results repeat bit for bit.
@@ -10,21 +11,44 @@ typedef long long int64;
 typedef unsigned int uint32;
 typedef unsigned char uint8;
 
+#define DEVICE __device__ __forceinline__
+
 constexpr unsigned FULL_MASK = 0xffffffffu;  // all lanes of a warp
 
-// The batch that a launch processes. Eager operations pass the number of images by value. The
-// arguments of a launch in a CUDA graph never change, so graph steps read it from device memory.
+// A CUDA graph replays its launches with the arguments of the capture, so everything that changes
+// from step to step is in device memory: in the arrays of a chunk and of a step.
+
+// Inputs and results of the steps of a chunk.
+struct Chunk {
+  const int* rows;    // rows of the data set in the order in which the steps take them
+  const int* bounds;  // (steps, 2): positions in `rows` where each step begins and ends
+  const real* rates;  // (steps, 3): learning rate, and Adam's two other rates
+  int* step;          // number of steps that are done
+  double* losses;     // mean loss of each step
+  int* correct;       // number of correct predictions of each step
+};
+
+// What the kernels of a step pass on to later kernels of the step.
+struct StepState {
+  int* batch;          // (2,): number of images, and the position of the first in Chunk.rows
+  real* rates;         // (3,): the row of Chunk.rates for this step
+  real* image_losses;  // loss of each image
+  int* image_correct;  // 1 for each image with a correct prediction, else 0
+};
+
+// The batch that a launch processes: of an eager operation, which passes the number of images by
+// value, or of a graph step.
 struct Batch {
-  const int* state;  // {number of images, position of the first in the chunk's rows}; null if eager
+  const int* state;  // StepState.batch; null if eager
   int images;        // number of images if `state` is null
 
-  __device__ __forceinline__ int size() const { return state ? state[0] : images; }
-  __device__ __forceinline__ int first() const { return state ? state[1] : 0; }
+  DEVICE int size() const { return state ? state[0] : images; }
+  DEVICE int first() const { return state ? state[1] : 0; }
 };
 
 // Returns a pixel as networks take it: bytes are scaled to 0..1, then the shift is added.
 template <class Pixel>
-__device__ __forceinline__ real normalize(Pixel pixel, real shift) {
+DEVICE real normalize(Pixel pixel, real shift) {
   if constexpr (sizeof(Pixel) == 1) {
     // Bit-identical to pixel / 255 for every byte: the product with the rounded reciprocal, plus
     // one Newton correction. A division would take about a dozen instructions.
@@ -40,49 +64,52 @@ __device__ __forceinline__ real normalize(Pixel pixel, real shift) {
 enum Activation { IDENTITY, RELU, SIGMOID, TANH };
 
 // Evaluates exp(-|x|) only, which is at most 1, so nothing overflows.
-__device__ __forceinline__ real sigmoid(real x) {
+DEVICE real sigmoid(real x) {
   const real decay = exp(-fabs(x));
   return (x >= 0 ? real(1) : decay) / (real(1) + decay);
 }
 
-template <Activation kind>
-__device__ __forceinline__ real activate(real x) {
-  if constexpr (kind == RELU) return x <= 0 ? real(0) : x;  // the comparison keeps NaN
-  if constexpr (kind == SIGMOID) return sigmoid(x);
-  if constexpr (kind == TANH) return tanh(x);
+// All threads of a warp pass the same kind, so the branches do not diverge; a constant kind leaves
+// none.
+DEVICE real activate(Activation kind, real x) {
+  if (kind == RELU) return x <= 0 ? real(0) : x;  // the comparison keeps NaN
+  if (kind == SIGMOID) return sigmoid(x);
+  if (kind == TANH) return tanh(x);
   return x;
 }
 
 // Returns the derivative of an activation, computed from its output y.
-template <Activation kind>
-__device__ __forceinline__ real derivative(real y) {
-  if constexpr (kind == RELU) return y <= 0 ? real(0) : real(1);  // 1 for NaN, as in PyTorch
-  if constexpr (kind == SIGMOID) return y * (real(1) - y);
-  if constexpr (kind == TANH) return real(1) - y * y;
+DEVICE real derivative(Activation kind, real y) {
+  if (kind == RELU) return y <= 0 ? real(0) : real(1);  // 1 for NaN, as in PyTorch
+  if (kind == SIGMOID) return y * (real(1) - y);
+  if (kind == TANH) return real(1) - y * y;
   return real(1);
 }
 
-// The same functions for an activation that is known only at run time. All threads of a warp pass
-// the same kind, so the branches do not diverge.
-__device__ __forceinline__ real activate(Activation kind, real x) {
-  if (kind == RELU) return activate<RELU>(x);
-  if (kind == SIGMOID) return activate<SIGMOID>(x);
-  if (kind == TANH) return activate<TANH>(x);
-  return x;
-}
+// ---------------------------------------------------------------------- maximum of a patch
 
-__device__ __forceinline__ real derivative(Activation kind, real y) {
-  if (kind == RELU) return derivative<RELU>(y);
-  if (kind == SIGMOID) return derivative<SIGMOID>(y);
-  if (kind == TANH) return derivative<TANH>(y);
-  return real(1);
-}
+// The largest element of a patch, and its tie mask: bit i is set if element i receives the gradient.
+// These are all elements that equal the maximum if `all_ties`, else the first of them.
+template <class Mask>
+struct PatchMaximum {
+  real value;
+  Mask mask;
+
+  DEVICE void add(real element, Mask bit, int all_ties) {
+    if (element > value || element != element) {  // a NaN becomes the maximum, as in NumPy
+      value = element;
+      mask = bit;
+    } else if (all_ties && element == value) {
+      mask |= bit;
+    }
+  }
+};
 
 // -------------------------------------------------------------------------------- reductions
 
 // Returns the sum over the lanes of a warp, in every lane.
 template <class Number>
-__device__ __forceinline__ Number warp_reduce_sum(Number value) {
+DEVICE Number warp_reduce_sum(Number value) {
   for (int offset = WARP_SIZE / 2; offset > 0; offset /= 2)
     value += __shfl_xor_sync(FULL_MASK, value, offset);
   return value;
@@ -92,7 +119,7 @@ __device__ __forceinline__ Number warp_reduce_sum(Number value) {
 // of their `count` values. The lower lane keeps the sums of the first half, the upper lane those of
 // the second half, in values[0 .. count / 2).
 template <int count>
-__device__ __forceinline__ void reduce_scatter_step(real* values, int offset) {
+DEVICE void reduce_scatter_step(real* values, int offset) {
   const bool is_upper = threadIdx.x & offset;
 #pragma unroll
   for (int i = 0; i < count / 2; i++) {
@@ -110,7 +137,7 @@ __device__ __forceinline__ void reduce_scatter_step(real* values, int offset) {
 //
 // Takes count - 1 + log2(32 / count) shuffles instead of the 5 * count of separate reductions.
 template <int count, int offset = WARP_SIZE / 2>
-__device__ __forceinline__ real warp_reduce_scatter(real* values) {
+DEVICE real warp_reduce_scatter(real* values) {
   if constexpr (count > 1) {
     reduce_scatter_step<count>(values, offset);
     return warp_reduce_scatter<count / 2, offset / 2>(values);
@@ -123,7 +150,7 @@ __device__ __forceinline__ real warp_reduce_scatter(real* values) {
 // Returns the sum over the threads of a block, in thread 0. The block consists of whole warps.
 // `warp_sums` is shared memory with one element per warp; it can be reused after the next barrier.
 template <class Number>
-__device__ __forceinline__ Number block_reduce_sum(Number value, Number* warp_sums) {
+DEVICE Number block_reduce_sum(Number value, Number* warp_sums) {
   value = warp_reduce_sum(value);
   if (threadIdx.x % WARP_SIZE == 0) warp_sums[threadIdx.x / WARP_SIZE] = value;
   __syncthreads();

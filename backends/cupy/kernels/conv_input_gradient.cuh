@@ -19,18 +19,16 @@ static_assert(PIXEL_TILE == 2, "a pixel tile is 2×2 pixels");
 constexpr int TILE_LANES = PIXEL_TILE * PIXEL_TILE;  // lanes, and pixels, of a pixel tile
 
 // Returns the number of pixel tiles that cover a channel of an image.
-__device__ __forceinline__ int pixel_tiles(const ConvShape& shape) {
+DEVICE int pixel_tiles(const ConvShape& shape) {
   return (shape.height + 1) / 2 * ((shape.width + 1) / 2);
 }
 
 // Sets dx of pixel tile `tile`, in the channels from `first_channel` on, to its gradient times the
 // derivative of `activation`, which computed x. All arrays are those of one image. All lanes of a
 // warp must call this; idle lanes have no tile.
-__device__ __forceinline__ void conv_input_gradient(const real* dy, const uint8* mask,
-                                                    const real* weight, const real* x,
-                                                    const ConvShape& shape, Activation activation,
-                                                    int first_channel, int tile, bool is_idle,
-                                                    real* dx) {
+DEVICE void conv_input_gradient(const real* dy, const uint8* mask, const real* weight,
+                                const real* x, const ConvShape& shape, Activation activation,
+                                int first_channel, int tile, bool is_idle, real* dx) {
   const int size = shape.kernel_size, taps = shape.taps();
   const int tile_columns = (shape.width + 1) / 2, lane = threadIdx.x % TILE_LANES;
   const int first_row = tile / tile_columns * 2, first_column = tile % tile_columns * 2;

@@ -11,25 +11,21 @@ struct ConvShape {
   int padding;                  // zeros on each side
   int pool;                     // 2, or 1 without pooling
 
-  __device__ __forceinline__ int taps() const { return kernel_size * kernel_size; }
-  __device__ __forceinline__ int pixels() const { return channels * height * width; }
-  __device__ __forceinline__ int output_height() const {
-    return height + 2 * padding - kernel_size + 1;
-  }
-  __device__ __forceinline__ int output_width() const {
-    return width + 2 * padding - kernel_size + 1;
-  }
+  DEVICE int taps() const { return kernel_size * kernel_size; }
+  DEVICE int pixels() const { return channels * height * width; }
+  DEVICE int output_height() const { return height + 2 * padding - kernel_size + 1; }
+  DEVICE int output_width() const { return width + 2 * padding - kernel_size + 1; }
   // Returns the cell row of an output row, or the cell column of an output column. As pool is 1 or
   // 2, a shift replaces the division.
-  __device__ __forceinline__ int cell_of(int output) const { return output >> (pool - 1); }
-  __device__ __forceinline__ int cell_rows() const { return cell_of(output_height()); }
-  __device__ __forceinline__ int cell_columns() const { return cell_of(output_width()); }
-  __device__ __forceinline__ int cells() const { return cell_rows() * cell_columns(); }
+  DEVICE int cell_of(int output) const { return output >> (pool - 1); }
+  DEVICE int cell_rows() const { return cell_of(output_height()); }
+  DEVICE int cell_columns() const { return cell_of(output_width()); }
+  DEVICE int cells() const { return cell_rows() * cell_columns(); }
 };
 
 // Returns a shape whose filter size and pooling are compile-time constants.
 template <int kernel_size, int pool>
-__device__ __forceinline__ ConvShape specialize(ConvShape shape) {
+DEVICE ConvShape specialize(ConvShape shape) {
   shape.kernel_size = kernel_size;
   shape.pool = pool;
   return shape;
@@ -37,8 +33,8 @@ __device__ __forceinline__ ConvShape specialize(ConvShape shape) {
 
 // Returns a pixel of an image, or 0 outside of it.
 template <class Row>
-__device__ __forceinline__ real padded_pixel(const Row& image, const ConvShape& shape, int channel,
-                                             int row, int column) {
+DEVICE real padded_pixel(const Row& image, const ConvShape& shape, int channel, int row,
+                         int column) {
   if (row < 0 || row >= shape.height || column < 0 || column >= shape.width) return 0;
   return image[(channel * shape.height + row) * shape.width + column];
 }
@@ -49,14 +45,14 @@ __device__ __forceinline__ real padded_pixel(const Row& image, const ConvShape& 
 struct TieIterator {
   unsigned bits;
 
-  __device__ __forceinline__ TieIterator(const uint8* masks, int64 cell, int pool)
+  DEVICE TieIterator(const uint8* masks, int64 cell, int pool)
       : bits(pool == 2 ? masks[cell] : 1) {}
   // Row and column of the current output in its cell.
-  __device__ __forceinline__ int row() const { return lowest() > 3; }
-  __device__ __forceinline__ int column() const { return (lowest() & 10) != 0; }
+  DEVICE int row() const { return lowest() > 3; }
+  DEVICE int column() const { return (lowest() & 10) != 0; }
   // Moves to the next output; returns false after the last one.
-  __device__ __forceinline__ bool next() { return bits &= bits - 1; }
+  DEVICE bool next() { return bits &= bits - 1; }
 
  private:
-  __device__ __forceinline__ unsigned lowest() const { return bits & -bits; }
+  DEVICE unsigned lowest() const { return bits & -bits; }
 };

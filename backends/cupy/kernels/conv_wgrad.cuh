@@ -20,7 +20,7 @@ struct FilterTile {
   int filter, channel, row, column;  // of the first tap
   int rows, columns;                 // taps down and across
 
-  __device__ __forceinline__ FilterTile(const ConvShape& shape, int number) {
+  DEVICE FilterTile(const ConvShape& shape, int number) {
     const int tiles = (shape.kernel_size + FILTER_TILE - 1) / FILTER_TILE;  // along a side
     column = number % tiles * FILTER_TILE;
     row = number / tiles % tiles * FILTER_TILE;
@@ -31,7 +31,7 @@ struct FilterTile {
   }
 
   // Returns the index in the filters of sum `number` of this tile; -1 if it is not a tap.
-  __device__ __forceinline__ int weight_index(const ConvShape& shape, int number) const {
+  DEVICE int weight_index(const ConvShape& shape, int number) const {
     const int i = number / FILTER_TILE, j = number % FILTER_TILE;
     if (i >= rows || j >= columns) return -1;
     const int size = shape.kernel_size;
@@ -39,7 +39,7 @@ struct FilterTile {
   }
   // Returns the index in the biases of sum `number`; -1 if it is not a bias. Only one tile of each
   // filter has its bias.
-  __device__ __forceinline__ int bias_index(int number) const {
+  DEVICE int bias_index(int number) const {
     return number == FILTER_TILE_SUMS - 1 && channel + row + column == 0 ? filter : -1;
   }
 };
@@ -49,13 +49,13 @@ struct FilterTile {
 struct Cell {
   int image, row, column;
 
-  __device__ __forceinline__ Cell(int number, int rows, int columns) {
+  DEVICE Cell(int number, int rows, int columns) {
     image = number / (rows * columns);
     row = number / columns % rows;
     column = number % columns;
   }
 
-  __device__ __forceinline__ void advance(const Cell& stride, int rows, int columns) {
+  DEVICE void advance(const Cell& stride, int rows, int columns) {
     image += stride.image;
     row += stride.row;
     column += stride.column;
@@ -75,20 +75,15 @@ struct Cell {
 struct InsideMask {
   unsigned rows, columns;
 
-  __device__ __forceinline__ InsideMask(const ConvShape& shape, const FilterTile& tile, int top,
-                                        int left)
+  DEVICE InsideMask(const ConvShape& shape, const FilterTile& tile, int top, int left)
       : rows(bits(-top, min(tile.rows, shape.height - top))),
         columns(bits(-left, min(tile.columns, shape.width - left))) {}
-  __device__ __forceinline__ bool is_full() const {
-    return (rows & columns) == (1u << FILTER_TILE) - 1;
-  }
-  __device__ __forceinline__ bool contains(int row, int column) const {
-    return rows >> row & columns >> column & 1;
-  }
+  DEVICE bool is_full() const { return (rows & columns) == (1u << FILTER_TILE) - 1; }
+  DEVICE bool contains(int row, int column) const { return rows >> row & columns >> column & 1; }
 
  private:
   // Returns a number whose bits begin .. end - 1 are set.
-  __device__ __forceinline__ static unsigned bits(int begin, int end) {
+  DEVICE static unsigned bits(int begin, int end) {
     return (1u << max(0, end)) - 1 & ~0u << min(FILTER_TILE, max(0, begin));
   }
 };
@@ -96,8 +91,8 @@ struct InsideMask {
 // Adds `gradient` times the pixel under each tap to the sums; `corner` points to the pixel under
 // the first tap. Most tiles are completely inside the image, and then no tap is tested.
 template <bool is_full, class Row>
-__device__ __forceinline__ void conv_wgrad_cell(real* sums, real gradient, const Row& corner,
-                                                int width, const InsideMask& inside) {
+DEVICE void conv_wgrad_cell(real* sums, real gradient, const Row& corner, int width,
+                            const InsideMask& inside) {
 #pragma unroll
   for (int i = 0; i < FILTER_TILE; i++) {
     const auto pixels = corner + i * width;
@@ -111,9 +106,8 @@ __device__ __forceinline__ void conv_wgrad_cell(real* sums, real gradient, const
 // gradient of the pre-activation. The partial sums of each warp are in `warp_sums` afterwards:
 // shared memory for FILTER_TILE_SUMS elements per warp.
 template <class Images>
-__device__ __forceinline__ void conv_wgrad(const real* dy, const uint8* mask, const Images& x,
-                                           const ConvShape& shape, const FilterTile& tile,
-                                           real* warp_sums) {
+DEVICE void conv_wgrad(const real* dy, const uint8* mask, const Images& x, const ConvShape& shape,
+                       const FilterTile& tile, real* warp_sums) {
   const int rows = shape.cell_rows(), columns = shape.cell_columns();
   const int outputs = shape.filters * shape.cells();  // per image
   const int map = tile.filter * shape.cells(), channel = tile.channel * shape.height;

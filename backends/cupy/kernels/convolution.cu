@@ -29,37 +29,19 @@ constexpr int OUTPUTS = POOL * POOL;  // per filter and thread
 typedef real FilterRows[FILTERS_PER_THREAD][KERNEL_SIZE];
 
 // Adds the products of filter rows with a row of pixels to one output of each filter.
-__device__ __forceinline__ void conv_row(real (&sums)[FILTERS_PER_THREAD][OUTPUTS], int output,
-                                         const FilterRows& taps, const real* pixels) {
+DEVICE void conv_row(real (&sums)[FILTERS_PER_THREAD][OUTPUTS], int output, const FilterRows& taps,
+                     const real* pixels) {
 #pragma unroll
   for (int filter = 0; filter < FILTERS_PER_THREAD; filter++)
 #pragma unroll
     for (int j = 0; j < KERNEL_SIZE; j++) sums[filter][output] += taps[filter][j] * pixels[j];
 }
 
-// Returns the maximum of the outputs of a cell, and sets its tie mask.
-__device__ __forceinline__ real max_of_patch(const real (&outputs)[OUTPUTS], int all_ties,
-                                             unsigned& mask) {
-  real largest = outputs[0];
-  mask = 1;
-#pragma unroll
-  for (int bit = 1; bit < OUTPUTS; bit++) {
-    if (outputs[bit] > largest || outputs[bit] != outputs[bit]) {  // a NaN becomes the maximum
-      largest = outputs[bit];
-      mask = 1u << bit;
-    } else if (all_ties && outputs[bit] == largest) {
-      mask |= 1u << bit;
-    }
-  }
-  return largest;
-}
-
 // Adds one channel of the convolution to the outputs of a cell whose patch begins at (top, left).
 template <class Image>
-__device__ __forceinline__ void conv_channel(real (&sums)[FILTERS_PER_THREAD][OUTPUTS],
-                                             const Image& image, const real* weight,
-                                             const ConvShape& shape, int first_filter, int channel,
-                                             int top, int left) {
+DEVICE void conv_channel(real (&sums)[FILTERS_PER_THREAD][OUTPUTS], const Image& image,
+                         const real* weight, const ConvShape& shape, int first_filter, int channel,
+                         int top, int left) {
   FilterRows taps;
 #pragma unroll 1
   for (int i = 0; i < KERNEL_SIZE + POOL - 1; i++) {
@@ -110,11 +92,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   for (int i = 0; i < FILTERS_PER_THREAD; i++) {
     const int filter = first_filter + i;
     const int64 at = (int64(image) * shape.filters + filter) * cells + cell;
-    unsigned bits;
-    const real largest = max_of_patch(sums[i], all_ties, bits);
-    if constexpr (POOL == 2) mask[at] = uint8(bits);
+    PatchMaximum<unsigned> maximum = {sums[i][0], 1};
+#pragma unroll
+    for (int output = 1; output < OUTPUTS; output++)
+      maximum.add(sums[i][output], 1u << output, all_ties);
+    if constexpr (POOL == 2) mask[at] = uint8(maximum.mask);
     // Activations are monotonic and all outputs of a filter have the same bias, so the maximum can
     // be taken first.
-    y[at] = activate<ACTIVATION>(bias ? largest + bias[filter] : largest);
+    y[at] = activate(ACTIVATION, bias ? maximum.value + bias[filter] : maximum.value);
   }
 }

@@ -26,8 +26,7 @@
 #endif
 
 // Sets the gradient of the input of a convolution, for `count` images from image `first` on.
-__device__ __forceinline__ void backward(const ClassifierConv& conv, const real* parameters,
-                                         int first, int count) {
+DEVICE void backward(const ClassifierConv& conv, const real* parameters, int first, int count) {
   ConvShape shape = conv.shape;
   shape.kernel_size = KERNEL_SIZE;  // makes it a compile-time constant
   const int tiles = pixel_tiles(shape), groups = shape.channels / CHANNELS_PER_THREAD;

@@ -6,8 +6,9 @@
 
 // A linear layer.
 struct ClassifierLayer {
-  real* x;           // (B, inputs): input, which is the output of the previous layer
-  real* dx;          // (B, inputs): gradient of the pre-activation below; null if not needed
+  real* x;   // (B, inputs): input, which is the output of the previous layer
+  real* dx;  // (B, inputs): gradient of the pre-activation below; null if neither this gradient nor
+             // an earlier one is needed
   int weight, bias;  // offsets in the parameter vector; bias is -1 if the layer has none
   int inputs, outputs;
   Activation activation;  // the one that computed x
@@ -15,10 +16,10 @@ struct ClassifierLayer {
 
 // A convolution before the linear layers, through which the gradient is propagated.
 struct ClassifierConv {
-  const real* x;
-  const real* dy;         // gradient of the pre-activation
-  const uint8* mask;      // tie masks; null without pooling
-  real* dx;               // gradient of the pre-activation below
+  const real* x;          // input (B, channels, height, width)
+  const real* dy;         // gradient of the pre-activation, (B, filters, cells)
+  const uint8* mask;      // tie masks like dy; null without pooling
+  real* dx;               // gradient of the pre-activation below, like x
   int weight;             // offset in the parameter vector
   Activation activation;  // the one that computed x
   ConvShape shape;

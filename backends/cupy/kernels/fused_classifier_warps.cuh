@@ -28,9 +28,8 @@ struct Shared {
 };
 
 // Sets y (images, outputs), with rows `stride` elements apart, to activation(x W + bias).
-__device__ __forceinline__ void forward(const ClassifierLayer& layer, DenseRows x,
-                                        const real* parameters, Activation activation, real* y,
-                                        int stride, Shared& shared) {
+DEVICE void forward(const ClassifierLayer& layer, DenseRows x, const real* parameters,
+                    Activation activation, real* y, int stride, Shared& shared) {
   const int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
   const int warps = blockDim.x / WARP_SIZE;
   const real* const weight = parameters + layer.weight;
@@ -72,9 +71,8 @@ __device__ __forceinline__ void forward(const ClassifierLayer& layer, DenseRows 
 }
 
 // backward() with one thread per row of W.
-__device__ __forceinline__ void backward_by_threads(const ClassifierLayer& layer,
-                                                    const DenseRows& x, const real* weight,
-                                                    const DenseRows& dy, real* dx) {
+DEVICE void backward_by_threads(const ClassifierLayer& layer, const DenseRows& x,
+                                const real* weight, const DenseRows& dy, real* dx) {
   for (int k = threadIdx.x; k < layer.inputs; k += blockDim.x) {
     real sums[IMAGES_PER_BLOCK];
 #pragma unroll
@@ -94,9 +92,8 @@ __device__ __forceinline__ void backward_by_threads(const ClassifierLayer& layer
 }
 
 // backward() with ROWS_PER_WARP rows of W per warp.
-__device__ __forceinline__ void backward_by_warps(const ClassifierLayer& layer, const DenseRows& x,
-                                                  const real* weight, const DenseRows& dy,
-                                                  real* dx) {
+DEVICE void backward_by_warps(const ClassifierLayer& layer, const DenseRows& x, const real* weight,
+                              const DenseRows& dy, real* dx) {
   constexpr int SUMS = ROWS_PER_WARP * IMAGES_PER_BLOCK, LANES_PER_SUM = WARP_SIZE / SUMS;
   const int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
   const int warps = blockDim.x / WARP_SIZE;
@@ -124,8 +121,8 @@ __device__ __forceinline__ void backward_by_warps(const ClassifierLayer& layer, 
 }
 
 // Sets dx (images, inputs) to dy Wᵀ times the derivative of the activation that computed x.
-__device__ __forceinline__ void backward(const ClassifierLayer& layer, DenseRows x,
-                                         const real* parameters, DenseRows dy, real* dx, Shared&) {
+DEVICE void backward(const ClassifierLayer& layer, DenseRows x, const real* parameters,
+                     DenseRows dy, real* dx, Shared&) {
   const real* const weight = parameters + layer.weight;
   if (layer.outputs <= WARP_SIZE)
     backward_by_threads(layer, x, weight, dy, dx);

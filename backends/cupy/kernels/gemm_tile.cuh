@@ -88,12 +88,10 @@ struct TileLoader<true, LINES, Rows> {
   typename Rows::Element loaded[count];
 
   // Line and term of this lane's i-th element.
-  __device__ __forceinline__ static int line(int i) {
-    return (threadIdx.x % WARP_SIZE + i * WARP_SIZE) / K_TILE;
-  }
-  __device__ __forceinline__ static int term(int) { return threadIdx.x % K_TILE; }
+  DEVICE static int line(int i) { return (threadIdx.x % WARP_SIZE + i * WARP_SIZE) / K_TILE; }
+  DEVICE static int term(int) { return threadIdx.x % K_TILE; }
 
-  __device__ __forceinline__ TileLoader(const Rows& rows, int first_line, int first_term) {
+  DEVICE TileLoader(const Rows& rows, int first_line, int first_term) {
 #pragma unroll
     for (int i = 0; i < count; i++)
       next[i] = rows.address(min(first_line + line(i), rows.count - 1), first_term + term(i));
@@ -101,7 +99,7 @@ struct TileLoader<true, LINES, Rows> {
 
   // Loads the next K_TILE terms of this warp, of which only the first `remaining` exist.
   template <bool is_full>
-  __device__ __forceinline__ void load(int remaining) {
+  DEVICE void load(int remaining) {
     const bool exists = is_full || term(0) < remaining;
 #pragma unroll
     for (int i = 0; i < count; i++) {
@@ -119,21 +117,17 @@ struct TileLoader<false, LINES, Rows> {
   typename Rows::Column next[columns];
   typename Rows::Element loaded[count];
 
-  __device__ __forceinline__ static int line(int i) {
-    return (threadIdx.x % WARP_SIZE + i * WARP_SIZE) % LINES;
-  }
-  __device__ __forceinline__ static int term(int i) {
-    return (threadIdx.x % WARP_SIZE + i * WARP_SIZE) / LINES;
-  }
+  DEVICE static int line(int i) { return (threadIdx.x % WARP_SIZE + i * WARP_SIZE) % LINES; }
+  DEVICE static int term(int i) { return (threadIdx.x % WARP_SIZE + i * WARP_SIZE) / LINES; }
 
-  __device__ __forceinline__ TileLoader(const Rows& rows, int first_line, int first_term) {
+  DEVICE TileLoader(const Rows& rows, int first_line, int first_term) {
 #pragma unroll
     for (int i = 0; i < columns; i++)
       next[i] = rows.column(min(first_line + line(i), rows.width - 1)).from(first_term + term(0));
   }
 
   template <bool is_full>
-  __device__ __forceinline__ void load(int remaining) {
+  DEVICE void load(int remaining) {
 #pragma unroll
     for (int i = 0; i < count; i++) {
       loaded[i] = 0;
@@ -146,7 +140,7 @@ struct TileLoader<false, LINES, Rows> {
 };
 
 template <class Loader>
-__device__ __forceinline__ void load_terms(Loader& loader, int remaining) {
+DEVICE void load_terms(Loader& loader, int remaining) {
   if (remaining >= K_TILE)
     loader.template load<true>(remaining);
   else
@@ -155,8 +149,8 @@ __device__ __forceinline__ void load_terms(Loader& loader, int remaining) {
 
 // Copies what a lane has loaded to shared memory.
 template <class Loader, class Rows, int WIDTH>
-__device__ __forceinline__ void store_terms(const Loader& loader, const Matrix<Rows>& matrix,
-                                            int first_line, real (&tile)[K_TILE][WIDTH]) {
+DEVICE void store_terms(const Loader& loader, const Matrix<Rows>& matrix, int first_line,
+                        real (&tile)[K_TILE][WIDTH]) {
 #pragma unroll
   for (int i = 0; i < loader.count; i++) {
     const bool is_one = matrix.has_ones && first_line + loader.line(i) == matrix.rows.width;
@@ -167,16 +161,11 @@ __device__ __forceinline__ void store_terms(const Loader& loader, const Matrix<R
 // Row and column in the tile of this lane's i-th row and j-th column of results. Four neighbors
 // each, which one Vector4 holds; with THREAD_TILE = 8 the second four follow those of all other
 // lanes.
-__device__ __forceinline__ int result_row(int i) {
-  return threadIdx.x % WARP_SIZE / 8 * 4 + i / 4 * 16 + i % 4;
-}
-__device__ __forceinline__ int result_column(int j) {
-  return threadIdx.x % 8 * 4 + j / 4 * 32 + j % 4;
-}
+DEVICE int result_row(int i) { return threadIdx.x % WARP_SIZE / 8 * 4 + i / 4 * 16 + i % 4; }
+DEVICE int result_column(int j) { return threadIdx.x % 8 * 4 + j / 4 * 32 + j % 4; }
 
 // Adds the products of the terms in shared memory to the results of a lane.
-__device__ __forceinline__ void multiply_terms(const WarpTiles& tiles,
-                                               real (&sums)[THREAD_TILE][THREAD_TILE]) {
+DEVICE void multiply_terms(const WarpTiles& tiles, real (&sums)[THREAD_TILE][THREAD_TILE]) {
 #pragma unroll 2  // unrolling further would exceed the registers
   for (int term = 0; term < K_TILE; term++) {
     Vector4 rows[THREAD_TILE / 4], columns[THREAD_TILE / 4];
@@ -196,8 +185,8 @@ __device__ __forceinline__ void multiply_terms(const WarpTiles& tiles,
 // Computes tile (tile_row, tile_column) of the product of two matrices, each transposed or not. The
 // partial sums of the warps are in shared.partial_sums afterwards, visible to all threads.
 template <bool left_transposed, bool right_transposed, class Left, class Right>
-__device__ __forceinline__ void gemm_tile(const Matrix<Left>& left, const Matrix<Right>& right,
-                                          int tile_row, int tile_column, GemmShared& shared) {
+DEVICE void gemm_tile(const Matrix<Left>& left, const Matrix<Right>& right, int tile_row,
+                      int tile_column, GemmShared& shared) {
   const int warp = threadIdx.x / WARP_SIZE;
   const int terms = left_transposed ? left.rows.count : left.rows.width;
   const int first_row = tile_row * TILE_ROWS, first_column = tile_column * TILE_COLUMNS;
@@ -233,7 +222,7 @@ __device__ __forceinline__ void gemm_tile(const Matrix<Left>& left, const Matrix
 }
 
 // Returns element `place` of the tile that gemm_tile() computed, counted row by row.
-__device__ __forceinline__ real tile_element(const GemmShared& shared, int place) {
+DEVICE real tile_element(const GemmShared& shared, int place) {
   real total = 0;
 #pragma unroll
   for (int warp = 0; warp < TILE_WARPS; warp++) total += shared.partial_sums[warp][place];

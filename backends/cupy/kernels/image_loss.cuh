@@ -12,7 +12,7 @@ struct ImageLoss {
 };
 
 // `logit` is the logit of this lane's class; the lanes after the last class repeat its logit.
-__device__ __forceinline__ ImageLoss image_loss(real logit, int classes, int label) {
+DEVICE ImageLoss image_loss(real logit, int classes, int label) {
   const int lane = threadIdx.x % WARP_SIZE, own_class = min(lane, classes - 1);
   real largest = logit;
   int predicted = own_class;  // the first class with the largest logit

@@ -6,10 +6,9 @@
 // Sets a tile of y to activation(x W + bias). Rows of y are `stride` elements apart; `bias` may be
 // null.
 template <class Rows>
-__device__ __forceinline__ void linear_tile(const Rows& x, const DenseRows& weight,
-                                            const real* bias, Activation activation, int tile_row,
-                                            int tile_column, real* y, int stride,
-                                            GemmShared& shared) {
+DEVICE void linear_tile(const Rows& x, const DenseRows& weight, const real* bias,
+                        Activation activation, int tile_row, int tile_column, real* y, int stride,
+                        GemmShared& shared) {
   gemm_tile<false, false>(Matrix<Rows>{x}, Matrix<DenseRows>{weight}, tile_row, tile_column,
                           shared);
   for (int place = threadIdx.x; place < TILE_SIZE; place += TILE_THREADS) {
@@ -22,10 +21,9 @@ __device__ __forceinline__ void linear_tile(const Rows& x, const DenseRows& weig
 }
 
 // Sets a tile of dx to dy Wᵀ times the derivative of the activation that computed x.
-__device__ __forceinline__ void linear_backward_tile(const DenseRows& dy, const DenseRows& weight,
-                                                     const real* x, Activation activation,
-                                                     int tile_row, int tile_column, real* dx,
-                                                     GemmShared& shared) {
+DEVICE void linear_backward_tile(const DenseRows& dy, const DenseRows& weight, const real* x,
+                                 Activation activation, int tile_row, int tile_column, real* dx,
+                                 GemmShared& shared) {
   gemm_tile<false, true>(Matrix<DenseRows>{dy}, Matrix<DenseRows>{weight}, tile_row, tile_column,
                          shared);
   for (int place = threadIdx.x; place < TILE_SIZE; place += TILE_THREADS) {

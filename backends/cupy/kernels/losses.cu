@@ -7,7 +7,7 @@
 #include "class_loss.cuh"
 
 // Returns the first class with the largest logit, in every lane.
-__device__ __forceinline__ int predicted_class(const real* logits, int classes, int lane) {
+DEVICE int predicted_class(const real* logits, int classes, int lane) {
   int best = lane < classes ? lane : 0;
   for (int c = lane; c < classes; c += WARP_SIZE)
     if (logits[c] > logits[best]) best = c;

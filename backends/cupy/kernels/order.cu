@@ -14,7 +14,7 @@ struct Keys {
 };
 
 // The finalizer of MurmurHash3 (Appleby, 2011).
-__device__ __forceinline__ uint32 fmix32(uint32 number) {
+DEVICE uint32 fmix32(uint32 number) {
   number = (number ^ (number >> 16)) * 0x85ebca6bu;
   number = (number ^ (number >> 13)) * 0xc2b2ae35u;
   return number ^ (number >> 16);

@@ -18,21 +18,17 @@ struct DenseRows {
   struct Column {
     const real* first;
     int width;
-    __device__ __forceinline__ const real* address(int row) const {
-      return first + int64(row) * width;
-    }
-    __device__ __forceinline__ Column from(int row) const { return {address(row), width}; }
+    DEVICE const real* address(int row) const { return first + int64(row) * width; }
+    DEVICE Column from(int row) const { return {address(row), width}; }
   };
   const real* first;
   int width;  // elements per row
   int count;  // rows
-  __device__ __forceinline__ const real* row(int i) const { return first + i * width; }
-  __device__ __forceinline__ DenseRows from(int i) const {
-    return {first + int64(i) * width, width, count - i};
-  }
-  __device__ __forceinline__ const real* address(int i, int k) const { return from(i).first + k; }
-  __device__ __forceinline__ Column column(int k) const { return {first + k, width}; }
-  __device__ __forceinline__ real value(real element) const { return element; }
+  DEVICE const real* row(int i) const { return first + i * width; }
+  DEVICE DenseRows from(int i) const { return {first + int64(i) * width, width, count - i}; }
+  DEVICE const real* address(int i, int k) const { return from(i).first + k; }
+  DEVICE Column column(int k) const { return {first + k, width}; }
+  DEVICE real value(real element) const { return element; }
 };
 
 // One image of the data set, normalized when it is read.
@@ -40,8 +36,8 @@ template <class Pixel>
 struct NormalizedImage {
   const Pixel* pixels;
   real shift;
-  __device__ __forceinline__ real operator[](int i) const { return normalize(pixels[i], shift); }
-  __device__ __forceinline__ NormalizedImage operator+(int i) const { return {pixels + i, shift}; }
+  DEVICE real operator[](int i) const { return normalize(pixels[i], shift); }
+  DEVICE NormalizedImage operator+(int i) const { return {pixels + i, shift}; }
 };
 
 // The images of a batch, gathered from the data set.
@@ -52,25 +48,19 @@ struct GatheredRows {
     const Pixel* first;  // of the data set
     const int* rows;
     int width;
-    __device__ __forceinline__ const Pixel* address(int image) const {
-      return first + int64(rows[image]) * width;
-    }
-    __device__ __forceinline__ Column from(int image) const { return {first, rows + image, width}; }
+    DEVICE const Pixel* address(int image) const { return first + int64(rows[image]) * width; }
+    DEVICE Column from(int image) const { return {first, rows + image, width}; }
   };
   const Pixel* images;  // the data set
   const int* rows;      // row of the data set of each image of the batch
   real shift;
   int width;  // pixels per image
   int count;  // images in the batch
-  __device__ __forceinline__ NormalizedImage<Pixel> row(int i) const {
+  DEVICE NormalizedImage<Pixel> row(int i) const {
     return {images + int64(rows[i]) * width, shift};
   }
-  __device__ __forceinline__ GatheredRows from(int i) const {
-    return {images, rows + i, shift, width, count - i};
-  }
-  __device__ __forceinline__ const Pixel* address(int i, int k) const {
-    return images + int64(rows[i]) * width + k;
-  }
-  __device__ __forceinline__ Column column(int k) const { return {images + k, rows, width}; }
-  __device__ __forceinline__ real value(Pixel element) const { return normalize(element, shift); }
+  DEVICE GatheredRows from(int i) const { return {images, rows + i, shift, width, count - i}; }
+  DEVICE const Pixel* address(int i, int k) const { return images + int64(rows[i]) * width + k; }
+  DEVICE Column column(int k) const { return {images + k, rows, width}; }
+  DEVICE real value(Pixel element) const { return normalize(element, shift); }
 };

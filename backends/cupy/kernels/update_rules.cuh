@@ -33,7 +33,7 @@ struct Updater {
   Rates rates;
 
   // Updates parameter i by the gradient of the loss.
-  __device__ __forceinline__ void apply(int i, real grad) const {
+  DEVICE void apply(int i, real grad) const {
     const RuleSettings& s = settings;
     const real weight = weights[i];
     const bool decay_is_in_gradient = s.weight_decay != 0 && !(RULE == ADAM && s.decoupled);

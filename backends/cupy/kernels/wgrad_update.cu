@@ -33,16 +33,22 @@
 // Resident blocks per multiprocessor. Without this bound the compiler spills to make room for more.
 constexpr int MIN_BLOCKS = sizeof(real) == 8 ? 1 : THREAD_TILE == 4 ? 2 : 3;
 
+// How the gradient of a layer is divided among blocks.
+struct SplitK {
+  int units;       // tiles of dW, or filter tiles
+  int splits;      // blocks per unit; each sums over a part of the images
+  int parameters;  // weights and biases; a layer without bias is counted as if it had one
+};
+
 // A layer with parameters.
 struct WgradLayer {
-  const real* x;        // input; null if it is the data set
-  const real* dy;       // gradient of the pre-activation
-  const uint8* mask;    // tie masks of a pooled convolution, else null
-  real* partial_sums;   // (splits, parameters); null if splits is 1
-  int* tile_counters;   // finished splits per unit; 0 before and after a step; null if splits is 1
+  const real* x;      // input (B, inputs); null if it is the data set
+  const real* dy;     // gradient of the pre-activation, (B, outputs) or (B, filters, cells)
+  const uint8* mask;  // tie masks of a pooled convolution, like dy; else null
+  SplitK split;
+  real* partial_sums;   // (splits, parameters); null with one split
+  int* tile_counters;   // (units,): finished splits, 0 before and after a step; null with one split
   int first_block;      // counted from the first block of all layers
-  int splits;           // blocks per unit
-  int parameters;       // weights and biases of the layer
   int weight, bias;     // offsets in the parameter vector; bias is -1 if the layer has none
   int inputs, outputs;  // numbers per image; outputs of a convolution: filters
   ConvShape conv;       // kernel_size is 0 for a linear layer
@@ -51,16 +57,6 @@ struct WgradLayer {
 struct WgradLayers {
   WgradLayer layers[MAX_LAYERS];
   int count;
-};
-
-// The rates and the results of the step.
-struct StepArrays {
-  const real* rates;  // (3,), as struct Rates
-  const real* image_losses;
-  const int* image_correct;
-  int* step;       // number of steps of the chunk that are done
-  double* losses;  // (steps,)
-  int* correct;    // (steps,)
 };
 
 union Shared {
@@ -78,10 +74,10 @@ struct Split {
   int unit, number;
   int begin, end;  // images
 
-  __device__ __forceinline__ Split(const WgradLayer& layer, int block, int images)
-      : unit(block / layer.splits), number(block % layer.splits) {
-    begin = int(int64(images) * number / layer.splits);
-    end = int(int64(images) * (number + 1) / layer.splits);
+  DEVICE Split(const WgradLayer& layer, int block, int images)
+      : unit(block / layer.split.splits), number(block % layer.split.splits) {
+    begin = int(int64(images) * number / layer.split.splits);
+    end = int(int64(images) * (number + 1) / layer.split.splits);
   }
 };
 
@@ -89,7 +85,7 @@ struct Split {
 struct WeightTile {
   int row, column;
 
-  __device__ __forceinline__ WeightTile(const WgradLayer& layer, int unit) {
+  DEVICE WeightTile(const WgradLayer& layer, int unit) {
     const int columns = (layer.outputs + TILE_COLUMNS - 1) / TILE_COLUMNS;
     row = unit / columns;
     column = unit % columns;
@@ -99,8 +95,8 @@ struct WeightTile {
 // Computes the gradient of a unit for the images of a split. The partial sums of the warps are in
 // `shared` afterwards.
 template <class Rows>
-__device__ __forceinline__ void unit_gradient(const WgradLayer& layer, const Split& split,
-                                              const Rows& batch, Shared& shared) {
+DEVICE void unit_gradient(const WgradLayer& layer, const Split& split, const Rows& batch,
+                          Shared& shared) {
   Rows x = batch.from(split.begin);
   x.count = split.end - split.begin;
   const ConvShape& conv = layer.conv;
@@ -119,7 +115,7 @@ __device__ __forceinline__ void unit_gradient(const WgradLayer& layer, const Spl
 
 // Returns the offset in the parameter vector of element `number` of a unit; -1 if it is no
 // parameter.
-__device__ __forceinline__ int parameter_index(const WgradLayer& layer, int unit, int number) {
+DEVICE int parameter_index(const WgradLayer& layer, int unit, int number) {
   if (layer.conv.kernel_size) {
     const FilterTile tile(layer.conv, unit);
     const int weight = tile.weight_index(layer.conv, number), bias = tile.bias_index(number);
@@ -136,7 +132,7 @@ __device__ __forceinline__ int parameter_index(const WgradLayer& layer, int unit
 
 // Returns, in all threads, whether this block is the last of the splits of a unit to get here. If
 // so, the partial sums of the others are visible, and the counter is 0 again for the next step.
-__device__ __forceinline__ bool is_last_split(int* tile_counter, int splits, Shared& shared) {
+DEVICE bool is_last_split(int* tile_counter, int splits, Shared& shared) {
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -150,8 +146,9 @@ __device__ __forceinline__ bool is_last_split(int* tile_counter, int splits, Sha
 
 // Updates the parameters of a unit by their gradients, or, with several splits, stores partial sums
 // and leaves the update to the last block of the unit.
-__device__ __forceinline__ void apply_gradient(const WgradLayer& layer, const Split& split,
-                                               const Updater& updater, Shared& shared) {
+DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Updater& updater,
+                           Shared& shared) {
+  const int splits = layer.split.splits, parameters = layer.split.parameters;
   const bool is_convolution = layer.conv.kernel_size;
   const int numbers = is_convolution ? FILTER_TILE_SUMS : TILE_SIZE;
   const real* const warp_sums = is_convolution ? shared.filter_sums : shared.gemm.partial_sums[0];
@@ -164,54 +161,55 @@ __device__ __forceinline__ void apply_gradient(const WgradLayer& layer, const Sp
     if (parameter < 0) continue;
     real total = 0;
     for (int warp = 0; warp < TILE_WARPS; warp++) total += warp_sums[warp * numbers + number];
-    if (layer.splits == 1)
+    if (splits == 1)
       updater.apply(parameter, total);
     else
-      partial_sums[int64(split.number) * layer.parameters + parameter] = total;
+      partial_sums[int64(split.number) * parameters + parameter] = total;
   }
-  if (layer.splits == 1) return;
-  if (!is_last_split(&layer.tile_counters[split.unit], layer.splits, shared)) return;
+  if (splits == 1) return;
+  if (!is_last_split(&layer.tile_counters[split.unit], splits, shared)) return;
 #pragma unroll 1
   for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
     const int parameter = parameter_index(layer, split.unit, number);
     if (parameter < 0) continue;
     real total = 0;
-    for (int other = 0; other < layer.splits; other++)
-      total += partial_sums[int64(other) * layer.parameters + parameter];
+    for (int other = 0; other < splits; other++)
+      total += partial_sums[int64(other) * parameters + parameter];
     updater.apply(parameter, total);
   }
 }
 
 // Stores the mean loss and the number of correct predictions of the batch, and advances the step
 // counter.
-__device__ __forceinline__ void finish_step(const StepArrays& arrays, int images, Shared& shared) {
+DEVICE void finish_step(const Chunk& chunk, const StepState& state, int images, Shared& shared) {
   double loss = 0;
   int correct = 0;
 #pragma unroll 8
   for (int image = threadIdx.x; image < images; image += TILE_THREADS) {
-    loss += double(arrays.image_losses[image]);
-    correct += arrays.image_correct[image];
+    loss += double(state.image_losses[image]);
+    correct += state.image_correct[image];
   }
   loss = block_reduce_sum(loss, shared.results.losses);
   correct = block_reduce_sum(correct, shared.results.correct);
   if (threadIdx.x > 0) return;
-  const int step = *arrays.step;
-  arrays.losses[step] = loss / double(images);
-  arrays.correct[step] = correct;
-  *arrays.step = step + 1;
+  const int step = *chunk.step;
+  chunk.losses[step] = loss / double(images);
+  chunk.correct[step] = correct;
+  *chunk.step = step + 1;
 }
 
-// Grid: one block for the losses, then those of all layers.
+// Grid: one block for the losses, then those of all layers. `rows` is chunk.rows; it is a parameter
+// because __restrict__ has no effect on members of structs.
 // At most 168 registers.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
     wgrad_update(const __grid_constant__ WgradLayers layers, const PIXEL* __restrict__ images,
-                 const int* __restrict__ rows, real pixel_shift, Batch batch,
+                 const int* __restrict__ rows, real pixel_shift, Chunk chunk, StepState state,
                  real* __restrict__ weights, real* __restrict__ state0, real* __restrict__ state1,
-                 RuleSettings settings, StepArrays arrays) {
+                 RuleSettings settings) {
   __shared__ Shared shared;
-  const int count = batch.size(), block = int(blockIdx.x) - 1;
+  const int count = state.batch[0], block = int(blockIdx.x) - 1;
   if (block < 0) {
-    finish_step(arrays, count, shared);
+    finish_step(chunk, state, count, shared);
     return;
   }
   int number = 0;
@@ -221,11 +219,11 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
   if (layer.x) {
     unit_gradient(layer, split, DenseRows{layer.x, layer.inputs, count}, shared);
   } else {
-    const int* const batch_rows = rows + batch.first();
+    const int* const batch_rows = rows + state.batch[1];
     unit_gradient(layer, split,
                   GatheredRows<PIXEL>{images, batch_rows, pixel_shift, layer.inputs, count},
                   shared);
   }
-  const Rates rates = {arrays.rates[0], arrays.rates[1], arrays.rates[2]};
+  const Rates rates = {state.rates[0], state.rates[1], state.rates[2]};
   apply_gradient(layer, split, Updater{weights, state0, state1, settings, rates}, shared);
 }

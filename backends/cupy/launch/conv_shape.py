@@ -1,7 +1,10 @@
 """Sizes of a convolution, and how many feature maps one thread computes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from backends.program import Stage
 
 PIXEL_TILE = 2  # side of the pixel tiles of kernels/conv_input_gradient.cuh
 MAX_CHANNELS_PER_THREAD = 8  # in conv_input_gradient.cuh
@@ -9,17 +12,7 @@ MAX_CHANNELS_PER_THREAD = 8  # in conv_input_gradient.cuh
 
 @dataclass(frozen=True)
 class ConvShape:
-    """Sizes of a convolution with stride 1; the struct of kernels/conv_shape.cuh.
-
-    Attributes:
-        channels: channels of the images.
-        height: height of the images in pixels.
-        width: width of the images in pixels.
-        filters: number of filters.
-        kernel_size: side of a filter in pixels.
-        padding: zeros on each side.
-        pool: side of the max-pooling patches, 2; 1 without pooling.
-    """
+    """Sizes of a convolution with stride 1; the struct of kernels/conv_shape.cuh."""
 
     channels: int
     height: int
@@ -37,6 +30,20 @@ class ConvShape:
 
 
 NO_CONV = ConvShape(0, 0, 0, 0, 0, 0, 0)  # of a linear layer
+
+
+def conv_shape(
+    x_shape: Sequence[int], filters: int, kernel_size: int, padding: int, *, pool: int = 1
+) -> ConvShape:
+    """Return the sizes of a convolution of images (…, C, H, W)."""
+    channels, height, width = x_shape[-3:]
+    return ConvShape(channels, height, width, filters, kernel_size, padding, pool)
+
+
+def conv_shape_of(stage: Stage) -> ConvShape:
+    """Return the sizes of a convolution of a program."""
+    filters, pool = stage.output_shape[0], 1 if stage.pooling is None else 2
+    return conv_shape(stage.input_shape, filters, stage.kernel_size, stage.padding, pool=pool)
 
 
 def maps_per_thread(maps: int, *, maximum: int, threads: int, target_threads: int) -> int:

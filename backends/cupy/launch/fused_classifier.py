@@ -16,7 +16,7 @@ from backends.cupy.launch.tiles import LARGE, tile_for
 from backends.cupy.launch.wgrad_update import MAX_LAYERS
 from backends.cupy.loader import WARP_SIZE
 from backends.operations.common import Array
-from backends.program import ActivationKind, LossKind
+from backends.program import ActivationKind, LossKind, Stage
 
 MAX_CLASSES = WARP_SIZE  # one lane per class
 MIN_THREADS, MAX_THREADS = 128, 512  # per block
@@ -31,20 +31,15 @@ MAX_IMAGES_PER_BLOCK = 8
 MAX_WEIGHTS = 1 << 16
 
 
+def computes_logits(stage: Stage) -> bool:
+    """Return whether a stage is a linear layer without activation and with few enough classes."""
+    kind = stage.kind, stage.activation
+    return kind == ("linear", "identity") and stage.output_shape[0] <= MAX_CLASSES
+
+
 @dataclass(frozen=True)
 class ClassifierLayer:
-    """A linear layer; the struct of kernels/fused_classifier.cuh.
-
-    Attributes:
-        x: input (B, inputs), which is the output of the previous layer.
-        dx: set to the gradient of the pre-activation below; None if neither this gradient nor an
-            earlier one is needed.
-        weight: offset of the weights in the parameter vector.
-        bias: offset of the bias; -1 without bias.
-        inputs: rows of the weights.
-        outputs: columns of the weights.
-        activation: the activation that computed `x`.
-    """
+    """A linear layer; the struct of kernels/fused_classifier.cuh."""
 
     x: Array
     dx: Array | None
@@ -57,17 +52,7 @@ class ClassifierLayer:
 
 @dataclass(frozen=True)
 class ClassifierConv:
-    """A convolution before the linear layers; the struct of kernels/fused_classifier.cuh.
-
-    Attributes:
-        x: input (B, channels, height, width).
-        dy: gradient of the pre-activation, (B, filters, cell rows, cell columns).
-        mask: tie masks like `dy`, uint8; None without pooling.
-        dx: set to the gradient of the pre-activation below, like `x`.
-        weight: offset of the filters in the parameter vector.
-        activation: the activation that computed `x`.
-        shape: sizes of the convolution.
-    """
+    """A convolution before the linear layers; the struct of kernels/fused_classifier.cuh."""
 
     x: Array
     dy: Array
@@ -157,11 +142,11 @@ def fused_classifier(
     batch: GraphBatch,
     dlogits: Array,
 ) -> None:
-    """Compute the layers, the loss, and the gradients that the layers name.
+    """Compute the layers, the loss of each image, and the gradients that the layers name.
 
     Args:
         launcher: launches the kernel.
-        loss: which loss.
+        loss: kind of the loss.
         classifier: the layers.
         parameters: parameter vector.
         batch: batch of the step; receives the loss and correctness of each image.

@@ -1,8 +1,4 @@
-"""Device arrays that the kernels of a graph step share.
-
-A CUDA graph replays its launches with the arguments of the capture. What changes from step to step
-is in these arrays; kernels/stage_input.cuh describes how kernels read them.
-"""
+"""Device arrays that the kernels of a graph step share; kernels/common.cuh describes them."""
 
 from dataclasses import dataclass
 
@@ -24,16 +20,7 @@ class DeviceDataset:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Inputs and results of the steps that one call runs.
-
-    Attributes:
-        rows: rows of the data set in the order in which the steps take them, int32.
-        bounds: positions in `rows` where each step begins and ends, (steps, 2), int32.
-        rates: learning rate, and Adam's two other rates, of each step, (steps, 3).
-        step: number of steps that are done, (1,), int32.
-        losses: mean loss of each step, float64.
-        correct: number of correct predictions of each step, int32.
-    """
+    """Inputs and results of the steps that one call runs; a struct of kernels/common.cuh."""
 
     rows: Array
     bounds: Array
@@ -45,14 +32,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class StepState:
-    """What the kernels of one step pass on to later kernels of the step.
-
-    Attributes:
-        batch: number of images, and the position of the first in `Chunk.rows`, (2,), int32.
-        rates: row of `Chunk.rates` of this step.
-        image_losses: loss of each image.
-        image_correct: 1 for each image with a correct prediction, else 0, int32.
-    """
+    """What the kernels of a step pass on to later ones; a struct of kernels/common.cuh."""
 
     batch: Array
     rates: Array

@@ -46,12 +46,6 @@ class Launcher:
         """Return the struct `Batch` of common.cuh; `images` counts in eager operations only."""
         return {"state": self._batch and self._batch.state.batch, "images": images}
 
-    def labels(self, labels: Array) -> dict[str, Any]:
-        """Return the arguments that select the labels of a batch."""
-        if self._batch is None:
-            return {"labels": labels, "rows": None}
-        return {"labels": self._batch.dataset.labels, "rows": self._batch.chunk.rows}
-
     @property
     def dense_input(self) -> dict[str, Constant]:
         """Options of stage_input.cuh for kernels that gather no images."""
@@ -63,28 +57,14 @@ class Launcher:
         Args:
             x: output of the previous stage, or the batch that the first stage gathers.
         """
+        struct: dict[str, Any]
         if isinstance(x, GraphBatch):
-            chunk, state = x.chunk, x.state
             images = x.dataset.images
+            struct = {"chunk": x.chunk, "state": x.state, "pixel_shift": x.pixel_shift}
             constants: dict[str, Constant] = {"GATHER": 1, "INPUT": c_type(images)}
-            struct = {
-                "batch": {"state": None, "images": 0},
-                "rows": chunk.rows,
-                "bounds": chunk.bounds,
-                "rates": chunk.rates,
-                "step": chunk.step,
-                "batch_state": state.batch,
-                "step_rates": state.rates,
-                "pixel_shift": x.pixel_shift,
-            }
-            return constants, {"x": images, "input": struct}
-        not_used = ("rows", "bounds", "rates", "step", "batch_state", "step_rates")
-        struct = {
-            "batch": self.batch(len(x)),
-            **dict.fromkeys(not_used),
-            "pixel_shift": 0.0,
-        }
-        return self.dense_input, {"x": x, "input": struct}
+            return constants, {"x": images, "input": {"batch": None, **struct}}
+        struct = {"chunk": None, "state": None, "pixel_shift": 0}
+        return self.dense_input, {"x": x, "input": {"batch": self.batch(len(x)), **struct}}
 
 
 def c_type(array: Array) -> str:

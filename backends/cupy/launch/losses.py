@@ -14,7 +14,8 @@ def loss(
     launcher: Launcher,
     kind: str,
     logits: Array,
-    labels: Array | None,
+    labels: Array,
+    rows: Array | None,
     dlogits: Array,
     losses: Array,
     correct: Array,
@@ -25,19 +26,19 @@ def loss(
         launcher: launches the kernel.
         kind: one of `LOSSES`.
         logits: (B, classes), or any shape (B, …) with as many elements per image.
-        labels: (B,), int32 or int64; None in a graph step, which has the labels of its batch.
+        labels: of the batch, (B,), int32 or int64; in a graph step those of the data set.
+        rows: in a graph step `Chunk.rows`, which select the labels; else None.
         dlogits: set to the gradient, like `logits`.
         losses: set to the loss of each image, (B,).
-        correct: set to 1 for each image whose largest logit is that of its label, else 0, (B,),
-            int32.
+        correct: set to 1 for each image with a correct prediction, else 0, (B,), int32.
     """
-    selection = launcher.labels(labels)
-    constants = {"LOSS": kind.upper(), "LABEL": c_type(selection["labels"])}
+    constants = {"LOSS": kind.upper(), "LABEL": c_type(labels)}
     launcher.kernel("losses", "loss", constants)(
         (ceil_div(len(logits), THREADS // WARP_SIZE),),
         THREADS,
         logits=logits,
-        **selection,
+        labels=labels,
+        rows=rows,
         classes=math.prod(logits.shape[1:]),
         batch=launcher.batch(len(logits)),
         dlogits=dlogits,

@@ -2,9 +2,10 @@
 
 import math
 
+from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
 from backends.cupy.launch.launcher import Launcher, c_type, ceil_div
-from backends.cupy.launch.persistent_rules import Constants, computes_logits, fits_shared_memory
+from backends.cupy.launch.persistent_rules import Constants, fits_shared_memory
 from backends.cupy.loader import WARP_SIZE
 from backends.operations.common import Array
 from backends.program import TrainingProgram
@@ -33,6 +34,7 @@ def constants_for(program: TrainingProgram) -> Constants | None:
         and convolution.pooling is not None
         and convolution.bias is None
         and convolution.padding == 0
+        and linear.bias is not None
         and computes_logits(linear)
         and size <= MAX_KERNEL_SIZE
         and filters <= MAX_FILTERS

@@ -1,8 +1,9 @@
 """Launch of kernels/persistent/persistent_mlp.cu, and the programs that it can train."""
 
+from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
 from backends.cupy.launch.launcher import Launcher, c_type, ceil_div
-from backends.cupy.launch.persistent_rules import Constants, computes_logits, fits_shared_memory
+from backends.cupy.launch.persistent_rules import Constants, fits_shared_memory
 from backends.operations.common import Array
 from backends.program import TrainingProgram
 
@@ -35,6 +36,7 @@ def constants_for(
     fits = (
         multiprocessors >= BLOCKS
         and first.bias is not None
+        and second.bias is not None
         and computes_logits(second)
         and fits_shared_memory(reals, program.dtype, more_bytes=4 * MAX_IMAGES)
     )

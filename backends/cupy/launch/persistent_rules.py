@@ -11,20 +11,12 @@ Both implement plain SGD. All other programs, and larger batches, run as CUDA gr
 of the GPU.
 """
 
-from backends.cupy.launch.fused_classifier import MAX_CLASSES
 from backends.cupy.loader import Constant
-from backends.program import Stage
 
 Constants = dict[str, Constant]
 
 MAX_SHARED_BYTES = 48 << 10  # static shared memory per block, on every GPU
 _ALIGNMENT = 8
-
-
-def computes_logits(stage: Stage) -> bool:
-    """Return whether a stage is a linear layer with bias, no activation, and few enough classes."""
-    is_plain = stage.bias is not None and stage.activation == "identity"
-    return is_plain and stage.output_shape[0] <= MAX_CLASSES
 
 
 def fits_shared_memory(reals: int, dtype: str, *, more_bytes: int) -> bool:

@@ -1,24 +1,17 @@
 """Launches of pooling and of its gradients."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.cupy.kernel import Kernel
 from backends.cupy.launch.launcher import THREADS, Launcher, c_type, grid_of
 from backends.operations.common import Array, Ties
+from backends.program import Stage
 
 
 @dataclass(frozen=True)
 class PoolShape:
-    """Sizes of a pooling; the struct of kernels/pooling.cu.
-
-    Attributes:
-        height: height of the images in pixels.
-        width: width of the images in pixels.
-        cell_rows: height of the output.
-        cell_columns: width of the output.
-        size: side of a patch in pixels.
-        stride: distance between patches in pixels.
-    """
+    """Sizes of a pooling; the struct of kernels/pooling.cu."""
 
     height: int
     width: int
@@ -26,6 +19,19 @@ class PoolShape:
     cell_columns: int
     size: int
     stride: int
+
+
+def pool_shape(x_shape: Sequence[int], y_shape: Sequence[int], size: int, stride: int) -> PoolShape:
+    """Return the sizes of a pooling of images (…, H, W) to cells (…, PH, PW)."""
+    (height, width), (cell_rows, cell_columns) = x_shape[-2:], y_shape[-2:]
+    return PoolShape(height, width, cell_rows, cell_columns, size, stride)
+
+
+def pool_shape_of(stage: Stage) -> PoolShape:
+    """Return the sizes of a pooling of a program."""
+    assert stage.pooling is not None
+    pooling = stage.pooling
+    return pool_shape(stage.input_shape, stage.output_shape, pooling.size, pooling.stride)
 
 
 def mask_dtype(size: int) -> str:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from backends.cupy.launch.conv_shape import NO_CONV, ConvShape
@@ -24,13 +25,7 @@ MIN_TERMS = 2048
 
 @dataclass(frozen=True)
 class SplitK:
-    """How the gradient of a layer is divided among blocks.
-
-    Attributes:
-        units: tiles of dW, or filter tiles. Each is computed by `splits` blocks.
-        splits: parts of the images; each block of a unit sums over one of them.
-        parameters: number of weights and biases. A layer without bias is counted as if it had one.
-    """
+    """How the gradient of a layer is divided; the struct of kernels/wgrad_update.cu."""
 
     units: int
     splits: int
@@ -96,22 +91,7 @@ def _splits(units: int, images: int, *, terms: int, threads: int) -> int:
 
 @dataclass(frozen=True)
 class WgradLayer:
-    """A layer whose parameters are updated.
-
-    Attributes:
-        x: input (B, inputs); None if it is the data set.
-        dy: gradient of the pre-activation, (B, outputs) or (B, filters, cell rows, cell columns).
-        mask: tie masks like `dy`, uint8; None without pooling.
-        split: how the gradient is divided among blocks.
-        partial_sums: (splits, parameters); None with one split.
-        tile_counters: number of finished splits of each unit, (units,), int32, 0 before and after
-            a step; None with one split.
-        weight: offset of the weights in the parameter vector.
-        bias: offset of the bias; None without bias.
-        inputs: numbers per image of the input.
-        outputs: columns of the weights, or filters.
-        conv: sizes of a convolution; `NO_CONV` for a linear layer.
-    """
+    """A layer whose parameters are updated; the struct of kernels/wgrad_update.cu."""
 
     x: Array | None
     dy: Array
@@ -120,7 +100,7 @@ class WgradLayer:
     partial_sums: Array | None
     tile_counters: Array | None
     weight: int
-    bias: int | None
+    bias: int
     inputs: int
     outputs: int
     conv: ConvShape = NO_CONV
@@ -146,7 +126,7 @@ def wgrad_update(
         parameters: parameter vector and state arrays of the rule; changed in place.
         settings: settings of the update rule.
     """
-    dataset, chunk, state = batch.dataset, batch.chunk, batch.state
+    dataset, chunk = batch.dataset, batch.chunk
     weights, *rule_state = parameters
     constants: dict[str, Constant] = {
         "RULE": kind.upper(),
@@ -162,40 +142,14 @@ def wgrad_update(
         images=dataset.images,
         rows=chunk.rows,
         pixel_shift=batch.pixel_shift,
-        batch=launcher.batch(len(batch)),
+        chunk=chunk,
+        state=batch.state,
         **parameter_arguments(weights, rule_state),
         settings=rule_settings(settings),
-        arrays={
-            "rates": state.rates,
-            "image_losses": state.image_losses,
-            "image_correct": state.image_correct,
-            "step": chunk.step,
-            "losses": chunk.losses,
-            "correct": chunk.correct,
-        },
     )
 
 
 def layer_structs(layers: Sequence[WgradLayer]) -> list[dict[str, Any]]:
-    """Return the structs `WgradLayer` of kernels/wgrad_update.cu."""
-    structs, first_block = [], 0
-    for layer in layers:
-        structs.append(
-            {
-                "x": layer.x,
-                "dy": layer.dy,
-                "mask": layer.mask,
-                "partial_sums": layer.partial_sums,
-                "tile_counters": layer.tile_counters,
-                "first_block": first_block,
-                "splits": layer.split.splits,
-                "parameters": layer.split.parameters,
-                "weight": layer.weight,
-                "bias": -1 if layer.bias is None else layer.bias,
-                "inputs": layer.inputs,
-                "outputs": layer.outputs,
-                "conv": asdict(layer.conv),
-            }
-        )
-        first_block += layer.split.blocks
-    return structs
+    """Return the structs of the layers, each with its first block."""
+    ends = accumulate((layer.split.blocks for layer in layers), initial=0)
+    return [{**vars(layer), "first_block": end} for layer, end in zip(layers, ends, strict=False)]

@@ -10,14 +10,14 @@
 #define CLUSTER_DIMS __cluster_dims__(BLOCKS, 1, 1)
 
 // Arrive releases and wait acquires: writes before the barrier are visible to all blocks after it.
-__device__ __forceinline__ void grid_barrier_wait(unsigned*) {
+DEVICE void grid_barrier_wait(unsigned*) {
   __cluster_barrier_arrive();
   __cluster_barrier_wait();
 }
 #else
 #define CLUSTER_DIMS
 
-__device__ __forceinline__ void grid_barrier_wait(unsigned* barrier) {
+DEVICE void grid_barrier_wait(unsigned* barrier) {
   __syncthreads();  // the fence of thread 0 below also covers the writes of the other threads
   if (threadIdx.x == 0) {
     volatile unsigned* const completed = barrier + 1;

@@ -34,12 +34,6 @@ constexpr int FEATURES = FILTERS * CELLS;
 constexpr int FEATURES_PER_THREAD = (FEATURES + THREADS - 1) / THREADS;
 constexpr int WARPS_PER_FILTER = WARPS / FILTERS;
 
-struct CnnParameters {
-  real* filters;
-  real* weight;
-  real* bias;
-};
-
 struct CnnSettings {
   int steps;
   real pixel_shift, weight_decay;
@@ -61,37 +55,33 @@ typedef real ThreadFeatures[FEATURES_PER_THREAD];
 typedef real ThreadWeights[FEATURES_PER_THREAD][CLASSES];
 
 // Returns the index in the image of the first pixel of a cell's first output.
-__device__ __forceinline__ int patch_begin(int cell) {
+DEVICE int patch_begin(int cell) {
   return cell / CELL_COLUMNS * 2 * WIDTH + cell % CELL_COLUMNS * 2;
 }
 
 // Returns the maximum of a feature's four convolution outputs, and sets its tie mask.
-__device__ __forceinline__ real max_of_patch(const Shared& shared, int feature, int all_ties,
-                                             uint8& mask) {
+DEVICE real max_of_patch(const Shared& shared, int feature, int all_ties, uint8& mask) {
   const real* const taps = shared.filters[feature / CELLS];
   const real* const patch = shared.image + patch_begin(feature % CELLS);
-  real largest = 0;
-  unsigned bits = 0;
+  PatchMaximum<unsigned> maximum;
 #pragma unroll
   for (int bit = 0; bit < 4; bit++) {
     real sum = 0;
 #pragma unroll
     for (int tap = 0; tap < TAPS; tap++)
       sum += taps[tap] * patch[(bit / 2 + tap / KERNEL_SIZE) * WIDTH + bit % 2 + tap % KERNEL_SIZE];
-    if (bit == 0 || sum > largest || sum != sum) {  // a NaN becomes the maximum
-      largest = sum;
-      bits = 1u << bit;
-    } else if (all_ties && sum == largest) {
-      bits |= 1u << bit;
-    }
+    if (bit == 0)
+      maximum = {sum, 1};
+    else
+      maximum.add(sum, 1u << bit, all_ties);
   }
-  mask = uint8(bits);
-  return largest;
+  mask = uint8(maximum.mask);
+  return maximum.value;
 }
 
 // Computes the features of a thread, and sets the partial logits of its warp.
-__device__ __forceinline__ void compute_features(Shared& shared, const ThreadWeights& weights,
-                                                 int all_ties, ThreadFeatures& features) {
+DEVICE void compute_features(Shared& shared, const ThreadWeights& weights, int all_ties,
+                             ThreadFeatures& features) {
   real sums[CLASSES];
 #pragma unroll
   for (int c = 0; c < CLASSES; c++) sums[c] = 0;
@@ -101,7 +91,7 @@ __device__ __forceinline__ void compute_features(Shared& shared, const ThreadWei
     features[j] = 0;
     if (feature < FEATURES)
       features[j] =
-          activate<ACTIVATION>(max_of_patch(shared, feature, all_ties, shared.masks[feature]));
+          activate(ACTIVATION, max_of_patch(shared, feature, all_ties, shared.masks[feature]));
 #pragma unroll
     for (int c = 0; c < CLASSES; c++) sums[c] += features[j] * weights[j][c];
   }
@@ -113,8 +103,7 @@ __device__ __forceinline__ void compute_features(Shared& shared, const ThreadWei
 }
 
 // Computes the loss and dlogits, and updates the bias; for the first warp, with one lane per class.
-__device__ __forceinline__ ImageLoss compute_loss(Shared& shared, int label, real lr,
-                                                  real weight_decay) {
+DEVICE ImageLoss compute_loss(Shared& shared, int label, real lr, real weight_decay) {
   const int lane = threadIdx.x, own_class = min(lane, CLASSES - 1);
   real logit = shared.bias[own_class];
   for (int warp = 0; warp < WARPS; warp++) logit += shared.partial_logits[warp][own_class];
@@ -127,9 +116,8 @@ __device__ __forceinline__ ImageLoss compute_loss(Shared& shared, int label, rea
 }
 
 // Computes the gradients of a thread's pre-activations, and updates its rows of the linear layer.
-__device__ __forceinline__ void backward_linear(Shared& shared, const ThreadFeatures& features,
-                                                real lr, real weight_decay,
-                                                ThreadWeights& weights) {
+DEVICE void backward_linear(Shared& shared, const ThreadFeatures& features, real lr,
+                            real weight_decay, ThreadWeights& weights) {
 #pragma unroll
   for (int j = 0; j < FEATURES_PER_THREAD; j++) {
     const int feature = threadIdx.x + j * THREADS;
@@ -141,12 +129,12 @@ __device__ __forceinline__ void backward_linear(Shared& shared, const ThreadFeat
       weights[j][c] -= lr * (features[j] * dlogit + weight_decay * weights[j][c]);
     }
     if (feature < FEATURES)
-      shared.gradients[feature] = gradient * derivative<ACTIVATION>(features[j]);
+      shared.gradients[feature] = gradient * derivative(ACTIVATION, features[j]);
   }
 }
 
 // Computes the gradients of the filters. WARPS_PER_FILTER warps split the cells of a filter.
-__device__ __forceinline__ void compute_filter_gradients(Shared& shared) {
+DEVICE void compute_filter_gradients(Shared& shared) {
   const int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
   const int filter = warp % FILTERS, split = warp / FILTERS;
   if (split >= WARPS_PER_FILTER) return;
@@ -171,7 +159,7 @@ __device__ __forceinline__ void compute_filter_gradients(Shared& shared) {
   }
 }
 
-__device__ __forceinline__ void update_filters(Shared& shared, real lr, real weight_decay) {
+DEVICE void update_filters(Shared& shared, real lr, real weight_decay) {
   for (int i = threadIdx.x; i < FILTERS * TAPS; i += THREADS) {
     real& tap = shared.filters[i / TAPS][i % TAPS];
     real gradient = weight_decay * tap;
@@ -181,33 +169,28 @@ __device__ __forceinline__ void update_filters(Shared& shared, real lr, real wei
   }
 }
 
-// Copies the parameters of the linear layer from or to memory, and the filters and the bias.
+// Copies a parameter to memory, or from there.
 template <bool stores>
-__device__ __forceinline__ void copy_parameters(const CnnParameters& parameters,
-                                                ThreadWeights& weights, Shared& shared) {
+DEVICE void copy(real& memory, real& held) {
+  if constexpr (stores)
+    memory = held;
+  else
+    held = memory;
+}
+
+// Copies all parameters to memory, or from there. Rows of weights without a feature are 0.
+template <bool stores>
+DEVICE void copy_parameters(real* filters, real* weight, real* bias, ThreadWeights& weights,
+                            Shared& shared) {
   for (int j = 0; j < FEATURES_PER_THREAD; j++)
     for (int c = 0; c < CLASSES; c++) {
       const int feature = threadIdx.x + j * THREADS;
       if constexpr (!stores) weights[j][c] = 0;
-      if (feature >= FEATURES) continue;
-      real& weight = parameters.weight[feature * CLASSES + c];
-      if constexpr (stores)
-        weight = weights[j][c];
-      else
-        weights[j][c] = weight;
+      if (feature < FEATURES) copy<stores>(weight[feature * CLASSES + c], weights[j][c]);
     }
-  for (int i = threadIdx.x; i < FILTERS * TAPS; i += THREADS) {
-    real& tap = shared.filters[i / TAPS][i % TAPS];
-    if constexpr (stores)
-      parameters.filters[i] = tap;
-    else
-      tap = parameters.filters[i];
-  }
-  if (threadIdx.x >= CLASSES) return;
-  if constexpr (stores)
-    parameters.bias[threadIdx.x] = shared.bias[threadIdx.x];
-  else
-    shared.bias[threadIdx.x] = parameters.bias[threadIdx.x];
+  for (int i = threadIdx.x; i < FILTERS * TAPS; i += THREADS)
+    copy<stores>(filters[i], shared.filters[i / TAPS][i % TAPS]);
+  if (threadIdx.x < CLASSES) copy<stores>(bias[threadIdx.x], shared.bias[threadIdx.x]);
 }
 
 // Step i trains with row rows[i] of the data set and the learning rate rates[3 · i], and stores its
@@ -222,9 +205,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   __shared__ Shared shared;
   const int thread = threadIdx.x;
   const real weight_decay = settings.weight_decay, pixel_shift = settings.pixel_shift;
-  const CnnParameters parameters = {filters, weight, bias};
   ThreadWeights weights;
-  copy_parameters<false>(parameters, weights, shared);
+  copy_parameters<false>(filters, weight, bias, weights, shared);
   for (int i = thread; i < PIXELS; i += THREADS)
     shared.image[i] = normalize(images[int64(rows[0]) * PIXELS + i], pixel_shift);
   __syncthreads();
@@ -260,5 +242,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       if (thread + j * THREADS < PIXELS) shared.image[thread + j * THREADS] = next_pixels[j];
     __syncthreads();
   }
-  copy_parameters<true>(parameters, weights, shared);
+  copy_parameters<true>(filters, weight, bias, weights, shared);
 }

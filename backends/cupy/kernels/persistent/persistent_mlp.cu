@@ -46,8 +46,8 @@ struct Shared {
 };
 
 // Sets the partial sums of this block: x W1 over its inputs.
-__device__ __forceinline__ void forward_partial(const Shared& shared, int count, int inputs,
-                                                volatile real* partial_sums) {
+DEVICE void forward_partial(const Shared& shared, int count, int inputs,
+                            volatile real* partial_sums) {
   for (int i = threadIdx.x; i < count * HIDDEN; i += THREADS) {
     const int image = i / HIDDEN, j = i % HIDDEN;
     real sum = 0;
@@ -58,17 +58,16 @@ __device__ __forceinline__ void forward_partial(const Shared& shared, int count,
 }
 
 // Sets the hidden units from the partial sums (BLOCKS, UNITS) of all blocks.
-__device__ __forceinline__ void add_partial_sums(Shared& shared, int count,
-                                                 const volatile real* partial_sums) {
+DEVICE void add_partial_sums(Shared& shared, int count, const volatile real* partial_sums) {
   for (int i = threadIdx.x; i < count * HIDDEN; i += THREADS) {
     real sum = shared.bias1[i % HIDDEN];
     for (int block = 0; block < BLOCKS; block++) sum += partial_sums[block * UNITS + i];
-    shared.hidden[i] = activate<ACTIVATION>(sum);
+    shared.hidden[i] = activate(ACTIVATION, sum);
   }
 }
 
 // Sets dlogits, loss and correctness of an image; for a warp, with one lane per class.
-__device__ __forceinline__ void compute_loss(Shared& shared, int image, int images, int label) {
+DEVICE void compute_loss(Shared& shared, int image, int images, int label) {
   const int lane = threadIdx.x % WARP_SIZE, own_class = min(lane, OUTPUTS - 1);
   real logit = shared.bias2[own_class];
   for (int j = 0; j < HIDDEN; j++)
@@ -81,21 +80,20 @@ __device__ __forceinline__ void compute_loss(Shared& shared, int image, int imag
   }
 }
 
-__device__ __forceinline__ void backward_hidden(Shared& shared, int count) {
+DEVICE void backward_hidden(Shared& shared, int count) {
   for (int i = threadIdx.x; i < count * HIDDEN; i += THREADS) {
     const int image = i / HIDDEN, j = i % HIDDEN;
     real sum = 0;
     for (int o = 0; o < OUTPUTS; o++)
       sum += shared.dlogits[image * OUTPUTS + o] * shared.weight2[j * OUTPUTS + o];
-    shared.dhidden[i] = sum * derivative<ACTIVATION>(shared.hidden[i]);
+    shared.dhidden[i] = sum * derivative(ACTIVATION, shared.hidden[i]);
   }
 }
 
 // Updates W (rows, width) by SGD with gradient xᵀ dy. x has one row of `x_stride` elements per
 // image, dy one of `width`. Each weight is updated by one thread.
-__device__ __forceinline__ void update_weight(real* weight, int rows, int width, const real* x,
-                                              int x_stride, const real* dy, int count, real lr,
-                                              real weight_decay) {
+DEVICE void update_weight(real* weight, int rows, int width, const real* x, int x_stride,
+                          const real* dy, int count, real lr, real weight_decay) {
   for (int i = threadIdx.x; i < rows * width; i += THREADS) {
     real gradient = weight_decay * weight[i];
     for (int image = 0; image < count; image++)
@@ -104,8 +102,8 @@ __device__ __forceinline__ void update_weight(real* weight, int rows, int width,
   }
 }
 
-__device__ __forceinline__ void update_bias(real* bias, int width, const real* dy, int count,
-                                            real lr, real weight_decay) {
+DEVICE void update_bias(real* bias, int width, const real* dy, int count, real lr,
+                        real weight_decay) {
   for (int i = threadIdx.x; i < width; i += THREADS) {
     real gradient = weight_decay * bias[i];
     for (int image = 0; image < count; image++) gradient += dy[image * width + i];
@@ -113,8 +111,7 @@ __device__ __forceinline__ void update_bias(real* bias, int width, const real* d
   }
 }
 
-__device__ __forceinline__ void store_results(const Shared& shared, int count, double* loss,
-                                              int* correct) {
+DEVICE void store_results(const Shared& shared, int count, double* loss, int* correct) {
   double total = 0;
   int hits = 0;
   for (int image = 0; image < count; image++) {
@@ -125,7 +122,7 @@ __device__ __forceinline__ void store_results(const Shared& shared, int count, d
   *correct = hits;
 }
 
-__device__ __forceinline__ void copy(const real* source, int count, real* target) {
+DEVICE void copy(const real* source, int count, real* target) {
   for (int i = threadIdx.x; i < count; i += THREADS) target[i] = source[i];
 }
 
