@@ -51,7 +51,13 @@ class ChunkRunner:
                 self.not_compiled = str(reason)
 
     def run(
-        self, data: TrainingData, steps: Steps, *, should_stop: Callable[[], bool]
+        self,
+        data: TrainingData,
+        steps: Steps,
+        *,
+        eagerly: bool = False,
+        observe: Observer | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Run a chunk of steps.
 
@@ -60,7 +66,9 @@ class ChunkRunner:
         Args:
             data: the data set.
             steps: the chunk.
-            should_stop: called between steps that run eagerly; True ends the chunk early.
+            eagerly: whether to run eagerly even if the steps are compiled.
+            observe: called with every tensor and its name as it is computed by eager steps.
+            should_stop: called between eager steps; True ends the chunk early.
 
         Returns:
             Of each step that was done, the mean loss and the number of correct images.
@@ -68,53 +76,19 @@ class ChunkRunner:
         Raises:
             DivergedError: a loss or a weight is not finite.
         """
-        compiled = self.compiled
-        if compiled is None:
-            return self.run_eagerly(data, steps, should_stop=should_stop)
-        weights = self._model.parameters.flat
-        return self._run(
-            data, steps, lambda: compiled.run(data.for_epoch(compiled), steps, weights, self.state)
-        )
-
-    def run_eagerly(
-        self,
-        data: TrainingData,
-        steps: Steps,
-        *,
-        observe: Observer | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Run a chunk of steps eagerly, as `run` does if the steps are not compiled.
-
-        Args:
-            data: the data set.
-            steps: the chunk.
-            observe: called with every tensor and its name as it is computed.
-            should_stop: as for `run`.
-        """
-        return self._run(
-            data,
-            steps,
-            lambda: self._eager.run(
-                data, steps, self.state, observe=observe, should_stop=should_stop
-            ),
-        )
-
-    def _run(
-        self,
-        data: TrainingData,
-        steps: Steps,
-        train: Callable[[], tuple[NDArray[np.float64], NDArray[np.int64]]],
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Call `train`, check the result, and restore weights and state if anything fails."""
-        model = self._model
-        with model.backend.computation(model.kinds):
+        backend, weights = self._model.backend, self._model.parameters.flat
+        compiled = None if eagerly else self.compiled
+        with backend.computation(self._model.kinds):
             saved = self._copies()
             try:
-                losses, correct = train()
-                if not (
-                    np.isfinite(losses).all() and is_finite(model.backend, model.parameters.flat)
-                ):
+                if compiled is None:
+                    losses, correct = self._eager.run(
+                        data, steps, self.state, observe=observe, should_stop=should_stop
+                    )
+                else:
+                    loaded = data.for_epoch(compiled)
+                    losses, correct = compiled.run(loaded, steps, weights, self.state)
+                if not (np.isfinite(losses).all() and is_finite(backend, weights)):
                     self._restore(saved)
                     raise self._find_divergence(data, steps)
             except BaseException:

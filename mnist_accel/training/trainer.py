@@ -141,7 +141,7 @@ class Trainer:
         order, bounds = Order(data.examples, "full"), np.array([[0, data.examples]])
         steps = self._next_steps(order, bounds, batch_size=data.examples)
         # Eagerly, because loading a batch into compiled code takes longer than one step.
-        losses, _ = self._chunks.run_eagerly(data, steps, observe=observe)
+        losses, _ = self._chunks.run(data, steps, eagerly=True, observe=observe)
         self.progress.step += 1
         return float(losses[0])
 
