@@ -165,61 +165,38 @@ def test_every_tensor_of_ten_updates_agrees_with_numpy(
     assert other.first_divergence is None
 
 
+def assert_follows_reference(
+    trainer: Trainer, mnist: Dataset, *, steps: int, **settings: Any
+) -> None:
+    """Train `two-layer` in float64, and compare with `reference.train` with these settings."""
+    start = trainer.model.state_dict()
+    sizes = {"steps": steps, "batch_size": 4}
+    got = train(trainer, mnist, **sizes)
+    want = ref.train("two-layer", start, mnist.x_train, mnist.t_train, **sizes, **settings)
+    assert_same_trajectory(got, want, start=start, dtype="float64", terms=784)
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_follow_the_reference(
     backend: Backend, mnist: Dataset, name: str, weight_decay: float
 ) -> None:
-    lr, steps, batch_size = 0.01, 6, 4
-    settings = {"weight_decay": weight_decay}
+    settings = {"lr": 0.01, "weight_decay": weight_decay}
     if name not in PLAIN:
         # With the default 1e-8, rounding of a gradient near 0 changes its step.
         settings["eps"] = 0.01
     model = create_model("two-layer", backend=backend, hidden_sizes=(6,), dtype="float64")
-    start = model.state_dict()
-    trainer = Trainer(model, OPTIMIZERS[name](lr=lr, **settings))
-    assert_same_trajectory(
-        train(trainer, mnist, steps=steps, batch_size=batch_size),
-        ref.train(
-            "two-layer",
-            start,
-            mnist.x_train,
-            mnist.t_train,
-            optimizer=name,
-            lr=lr,
-            steps=steps,
-            batch_size=batch_size,
-            **settings,
-        ),
-        start=start,
-        dtype="float64",
-        terms=784,
-    )
+    trainer = Trainer(model, OPTIMIZERS[name](**settings))
+    assert_follows_reference(trainer, mnist, steps=6, optimizer=name, **settings)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_follow_the_reference(mnist: Dataset, name: str) -> None:
-    lr, steps, batch_size = 0.1, 10, 4
     schedule, reference_schedule = SCHEDULES[name]
     model = create_model("two-layer", backend="numpy", hidden_sizes=(6,), dtype="float64")
-    start = model.state_dict()
-    trainer = Trainer(model, "sgd", lr=lr, schedule=schedule, total_steps=steps)
-    assert_same_trajectory(
-        train(trainer, mnist, steps=steps, batch_size=batch_size),
-        ref.train(
-            "two-layer",
-            start,
-            mnist.x_train,
-            mnist.t_train,
-            optimizer="sgd",
-            lr=lr,
-            steps=steps,
-            batch_size=batch_size,
-            schedule=reference_schedule,
-        ),
-        start=start,
-        dtype="float64",
-        terms=784,
+    trainer = Trainer(model, "sgd", lr=0.1, schedule=schedule, total_steps=10)
+    assert_follows_reference(
+        trainer, mnist, steps=10, optimizer="sgd", lr=0.1, schedule=reference_schedule
     )
 
 
