@@ -1,0 +1,235 @@
+"""Decides which marks on a page are digits: by size, stroke width, and shape.
+
+A figure is what may be a digit: one mark, or several that belong together.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mnist_accel.data.digit_image.loading import Mask
+from mnist_accel.data.digit_image.pages import Page
+
+MIN_SIZE = 0.05  # of a figure, as a fraction of the longer side of the picture
+MIN_RELATIVE_SIZE = 0.4  # smaller marks beside the largest figure are dirt, or labels of a plot
+MAX_STROKE_WIDTH = 0.42  # as a fraction of the longer side of the figure
+# Marks with a smaller distance belong together, unless they stand side by side like two digits.
+MAX_GAP = 0.2
+MAX_FIGURES = 20
+MAX_ALONG_BORDER = 0.7
+MIN_RIDGE_RATIO = 0.75
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Marks that may be a digit.
+
+    Attributes:
+        page: the page they are on.
+        mask: their pixels, (H, W).
+        box: slices of rows and columns.
+    """
+
+    page: Page
+    mask: Mask
+    box: tuple[slice, slice]
+
+    @property
+    def size(self) -> int:
+        """The longer side in pixels."""
+        return max(_sides(self.box))
+
+
+def find_figures(pages: list[Page], *, seen: set[str]) -> list[Figure]:
+    """Return the figures on pages, from left to right.
+
+    Args:
+        pages: the largest first. What a figure encloses, such as the paper in a zero, is no page.
+        seen: what is no figure is added, in words for the user.
+    """
+    figures: list[Figure] = []
+    for page in pages:
+        for figure in _figures_on(page, seen):
+            if not any(_is_inside(figure.box, other.box) for other in figures):
+                figures.append(figure)
+    if not figures:
+        return []
+    largest = max(figure.size for figure in figures)
+    figures = [figure for figure in figures if figure.size >= MIN_RELATIVE_SIZE * largest]
+    return sorted(figures, key=lambda figure: figure.box[1].start)
+
+
+def extends(figure: Figure, parts: list[Figure]) -> bool:
+    """Return whether a figure consists of one of `parts` and more."""
+    height, width = _sides(figure.box)
+    return any(
+        _is_inside(part.box, figure.box)
+        and height * width > 1.15 * np.prod(_sides(part.box))
+        and figure.size < 3 * part.size
+        for part in parts
+    )
+
+
+def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
+    shape = page.marks.shape
+    parts, count = ndimage.label(page.marks, structure=np.ones((3, 3)))
+    boxes = ndimage.find_objects(parts)
+    masks = {n: parts[boxes[n]] == n + 1 for n in range(count)}
+    smallest = max(3, 0.02 * max(shape))
+    kept = [n for n in masks if max(_sides(boxes[n])) >= smallest]
+    strokes = []
+    for n in kept:
+        others = [boxes[m] for m in kept if m != n]
+        fault = _fault(masks[n], boxes[n], others, page)
+        if fault:
+            seen.add(fault)
+        else:
+            strokes.append(n)
+    figures = []
+    for group in _groups(parts, boxes, strokes):
+        mask = np.isin(parts, [n + 1 for n in group])
+        box = ndimage.find_objects(mask.astype(int))[0]
+        if max(_sides(box)) >= MIN_SIZE * max(shape):
+            figures.append(Figure(page, mask, box))
+        else:
+            seen.add("dots")
+    return figures
+
+
+def _sides(box: tuple[slice, slice]) -> tuple[int, int]:
+    """Return height and width of a box."""
+    return box[0].stop - box[0].start, box[1].stop - box[1].start
+
+
+def _fault(
+    mask: Mask,
+    box: tuple[slice, slice],
+    others: list[tuple[slice, slice]],
+    page: Page,
+) -> str:
+    """Return what a mark is if it is no stroke of a digit; "" if it may be one."""
+    height, width = _sides(box)
+    size = max(height, width)
+    inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask]
+    stroke = 4 * float(np.mean(inside - 0.5)) + 0.5
+    if min(height, width) > 8 and stroke > MAX_STROKE_WIDTH * size:
+        return "an area"
+    if min(height, width) > 0.3 * size and size > 12 and _is_frame(mask, stroke):
+        return "a frame"
+    if stroke < 0.12 * size and any(_encloses(box, other) for other in others):
+        return "a frame"
+    shape = page.marks.shape
+    top, left = box[0].start <= 1, box[1].start <= 1
+    bottom, right = box[0].stop >= shape[0] - 1, box[1].stop >= shape[1] - 1
+    opposite = (top and bottom) or (left and right)
+    if opposite and (stroke < 0.05 * size or min(height, width) < 0.12 * size):
+        return "a line along or across the picture"
+    if top or left or bottom or right:
+        if stroke > 0.3 * size:
+            return "an area at the border"
+        if _along_border(mask, box, shape) > MAX_ALONG_BORDER:
+            return "a line along the border"
+    if _ridge_ratio(mask, box, page, stroke) < MIN_RIDGE_RATIO:
+        return "an edge"
+    return ""
+
+
+def _along_border(mask: Mask, box: tuple[slice, slice], shape: tuple[int, ...]) -> float:
+    """Return the fraction of a mark that is near the border of the picture."""
+    inner = np.zeros(shape, dtype=bool)
+    margin = max(2, round(0.05 * max(shape)))
+    inner[margin:-margin, margin:-margin] = True
+    return 1 - float(inner[box][mask].mean())
+
+
+def _ridge_ratio(mask: Mask, box: tuple[slice, slice], page: Page, stroke: float) -> float:
+    """Return how much of the strength of a mark remains if both of its sides are compared.
+
+    It is 1 for strokes, with paper on both sides, and near 0 for the edge between two areas.
+    """
+    reach = round(3 * stroke) + 3
+    window = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in box)
+    hat = ndimage.white_tophat(page.darkness[window], size=reach)
+    inner = tuple(
+        slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, window, strict=True)
+    )
+    return float(np.median(hat[inner][mask] / page.strength[box][mask]))
+
+
+def _is_frame(mask: Mask, stroke: float) -> bool:
+    """Return whether lines run along the sides of a mark: two adjacent ones if thin, else all."""
+    size = max(mask.shape)
+    thin = stroke < 0.12 * size
+    covered = []
+    for turns in range(4):
+        turned = np.rot90(mask, turns)
+        depth = max(2, round((0.1 if thin else 0.05) * turned.shape[0]))
+        covered.append(float(turned[:depth].any(axis=0).mean()))
+    if not thin:
+        return min(covered) > 0.95
+    pairs = [min(covered[i], covered[(i + 1) % 4]) for i in range(4)]
+    return sorted(covered)[1] > 0.85 or max(pairs) > 0.95
+
+
+def _encloses(outer: tuple[slice, slice], inner: tuple[slice, slice]) -> bool:
+    """Return whether a box contains another one that is at least a quarter as large."""
+    return _contains(outer, inner) and 4 * max(_sides(inner)) >= max(_sides(outer))
+
+
+def _contains(outer: tuple[slice, slice], inner: tuple[slice, slice]) -> bool:
+    return all(o.start <= i.start and i.stop <= o.stop for o, i in zip(outer, inner, strict=True))
+
+
+def _is_inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> bool:
+    """Return whether most of a box is inside another one."""
+    common = [
+        max(0, min(a.stop, b.stop) - max(a.start, b.start))
+        for a, b in zip(inner, outer, strict=True)
+    ]
+    return common[0] * common[1] > 0.6 * np.prod(_sides(inner))
+
+
+def _groups(
+    parts: NDArray[np.int32], boxes: list[tuple[slice, slice]], strokes: list[int]
+) -> list[list[int]]:
+    """Return the strokes in groups that belong to the same digit."""
+    groups = [[n] for n in sorted(strokes, key=lambda n: -max(_sides(boxes[n])))]
+    merged = True
+    while merged:
+        merged = False
+        for i in range(len(groups)):
+            for j in range(i + 1, len(groups)):
+                if _belong_together(parts, boxes, groups[i], groups[j]):
+                    groups[i] += groups.pop(j)
+                    merged = True
+                    break
+            if merged:
+                break
+    return groups
+
+
+def _belong_together(
+    parts: NDArray[np.int32], boxes: list[tuple[slice, slice]], one: list[int], other: list[int]
+) -> bool:
+    a, b = (_union([boxes[n] for n in group]) for group in (one, other))
+    size = max(*_sides(a), *_sides(b))
+    gaps = [max(p.start, q.start) - min(p.stop, q.stop) for p, q in zip(a, b, strict=True)]
+    if max(gaps) > MAX_GAP * size:
+        return False
+    tall = min(_sides(a)[0], _sides(b)[0]) > 0.5 * max(_sides(a)[0], _sides(b)[0])
+    if tall and -gaps[1] < 0.3 * min(_sides(a)[1], _sides(b)[1]):
+        return False
+    window = _union([a, b])
+    cut = parts[window]
+    distance = ndimage.distance_transform_edt(~np.isin(cut, [n + 1 for n in one]))
+    return bool(distance[np.isin(cut, [n + 1 for n in other])].min() <= MAX_GAP * size)
+
+
+def _union(boxes: list[tuple[slice, slice]]) -> tuple[slice, slice]:
+    rows, columns = zip(*boxes, strict=True)
+    return (
+        slice(min(s.start for s in rows), max(s.stop for s in rows)),
+        slice(min(s.start for s in columns), max(s.stop for s in columns)),
+    )

@@ -1,0 +1,1 @@
+"""Pictures of digits with disturbances, and a report on how they are read."""
