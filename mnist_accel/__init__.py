@@ -31,7 +31,7 @@ from mnist_accel.checkpoints.checkpoint import (
     save_model,
 )
 from mnist_accel.checkpoints.legacy_weights import load_weights
-from mnist_accel.data import load_dataset, load_mnist
+from mnist_accel.data import load_dataset, load_mnist, read_digit_image
 from mnist_accel.diagnostics.gradient_check import check_gradients
 from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistAccelError
 from mnist_accel.nn import Network
@@ -65,6 +65,7 @@ __all__ = [
     "load_mnist",
     "load_model",
     "load_weights",
+    "read_digit_image",
     "register",
     "save_checkpoint",
     "save_model",

@@ -61,15 +61,25 @@ def find_figures(pages: list[Page], *, seen: set[str]) -> list[Figure]:
     return sorted(figures, key=lambda figure: figure.box[1].start)
 
 
-def extends(figure: Figure, parts: list[Figure]) -> bool:
-    """Return whether a figure consists of one of `parts` and more."""
-    height, width = _sides(figure.box)
-    return any(
-        _is_inside(part.box, figure.box)
-        and height * width > 1.15 * np.prod(_sides(part.box))
-        and figure.size < 3 * part.size
-        for part in parts
+def complete_parts(figures: list[Figure], parts: list[Figure]) -> bool:
+    """Return whether `parts` are parts of `figures`, and not all of them."""
+    owners = [next((f for f in figures if _may_complete(f, part)), None) for part in parts]
+    if any(owner is None for owner in owners):
+        return False
+    return len(figures) < len(parts) or any(
+        owner is not None and _area(owner.box) > 1.15 * _area(part.box)
+        for owner, part in zip(owners, parts, strict=True)
     )
+
+
+def _may_complete(figure: Figure, part: Figure) -> bool:
+    """Return whether a figure contains a part and is on the same page."""
+    areas = [int(f.page.hull.sum()) for f in (figure, part)]
+    return _is_inside(part.box, figure.box) and max(areas) < 1.3 * min(areas)
+
+
+def _area(box: tuple[slice, slice]) -> int:
+    return _sides(box)[0] * _sides(box)[1]
 
 
 def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
@@ -188,7 +198,7 @@ def _is_inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> bool:
         max(0, min(a.stop, b.stop) - max(a.start, b.start))
         for a, b in zip(inner, outer, strict=True)
     ]
-    return common[0] * common[1] > 0.6 * np.prod(_sides(inner))
+    return bool(common[0] * common[1] > 0.6 * _area(inner))
 
 
 def _groups(

@@ -16,7 +16,7 @@ MIN_NOISE_RATIO = 8.0
 
 
 def ink_of_picture(picture: FloatArray) -> FloatArray | None:
-    """Return the ink (H, W) of a picture (H, W, channels) of one digit on paper; None if it is blank."""
+    """Return the ink (H, W) of a picture (H, W, channels) of one digit; None if it is blank."""
     size = max(picture.shape[:2])
     difference = picture - _fit_paper(picture)
     direction = ink_direction(difference)
@@ -81,7 +81,8 @@ def _enlarge(mask: Mask, picture: FloatArray) -> Mask:
     height, width = picture.shape[:2]
     rows = np.minimum(np.arange(height) * mask.shape[0] // height, mask.shape[0] - 1)
     columns = np.minimum(np.arange(width) * mask.shape[1] // width, mask.shape[1] - 1)
-    return mask[rows[:, None], columns]
+    enlarged: Mask = mask[rows[:, None], columns]
+    return enlarged
 
 
 def _fit_paper(picture: FloatArray) -> FloatArray:

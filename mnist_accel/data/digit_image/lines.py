@@ -1,8 +1,8 @@
 """Straight lines across a whole picture: rulings, squares, cell borders, creases.
 
-A line is thin, straight, within 15° of the horizontal or vertical, and extends from border to border. No
-stroke of a digit with a margin around it does. Lines are replaced by interpolation between the pixels on
-both of their sides, so strokes that cross a line remain.
+A line is thin, nearly straight, within 15° of the horizontal or vertical, and extends from border
+to border, unlike the strokes of a digit with a margin. Lines are replaced by interpolation between
+the pixels on both of their sides, so strokes that cross a line remain.
 """
 
 from dataclasses import dataclass
@@ -27,15 +27,16 @@ class Line:
     """A line from the top to the bottom of a picture, straight or slightly curved.
 
     Attributes:
-        bend: coefficients of a polynomial, the highest power first. It gives the column for each row; rows
-            extend from −1 to 1, columns are fractions of the height of the picture.
+        bend: coefficients of a polynomial, the highest power first. It gives the column for each
+            row; rows extend from −1 to 1, columns are fractions of the height of the picture.
     """
 
     bend: tuple[float, ...]
 
-    def columns(self, height: int) -> NDArray[np.float64]:
+    def columns(self, height: int) -> NDArray[np.floating]:
         """Return the column of the line in each row (H,), in pixels."""
-        return height * np.polyval(self.bend, np.linspace(-1, 1, height))
+        columns: NDArray[np.floating] = np.polyval(self.bend, np.linspace(-1, 1, height))
+        return height * columns
 
 
 def remove_lines(picture: FloatArray) -> tuple[FloatArray, int]:
@@ -97,7 +98,7 @@ def _ridges(picture: FloatArray) -> list[Mask]:
 
 
 def _straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
-    """Return coverage and columns (H,) of lines on which most pixels of `ridges` (H, W) are set.
+    """Return coverage and columns (H,) of the lines on which most of `ridges` (H, W) is set.
 
     The rows are shifted in proportion to their number, for each slope, so that lines of this slope
     become columns, whose coverage is then a mean (a Radon transform by shearing).
@@ -110,7 +111,7 @@ def _straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
     steps = int(np.ceil(MAX_SLOPE * height / 2))
     slopes = np.arange(-steps, steps + 1) * 2 / height
     margin = steps + 1
-    # One sum counts the pixels inside the picture in its low digits, those of ridges in its high ones.
+    # One sum counts pixels inside the picture in its low digits, and ridges in its high digits.
     tolerant = ndimage.maximum_filter1d(ridges, 3, axis=1)
     codes = np.pad(1 + _RADIX * tolerant.astype(np.int32), ((0, 0), (margin, margin))).ravel()
     starts = np.arange(height)[:, None] * (width + 2 * margin) + margin + np.arange(width)
@@ -134,7 +135,7 @@ def _straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
 
 def _fit(ridges: Mask, columns: NDArray[np.float64]) -> Line:
     """Return the line through the pixels of `ridges` (H, W) near a straight line (H,)."""
-    height, width = ridges.shape
+    height = len(ridges)
     y, x = np.nonzero(ridges)
     rows = 2 * y / (height - 1) - 1
     bend = np.polyfit(np.linspace(-1, 1, height), columns, 1)

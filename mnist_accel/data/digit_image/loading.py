@@ -80,7 +80,7 @@ def _without_transparency(rgba: FloatArray) -> FloatArray:
 
 
 def reduced_shape(picture: FloatArray, size: int) -> tuple[int, int]:
-    """Return height and width of a picture (H, W, channels) with `size` pixels on its longer side."""
+    """Return height and width of a picture scaled to `size` pixels on its longer side."""
     scale = size / max(picture.shape[:2])
     return max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))
 

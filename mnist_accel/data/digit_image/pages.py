@@ -1,8 +1,8 @@
 """The paper in a picture, and the marks on it.
 
-A page is an area of paper, with everything that it encloses: the sheet on a desk, the inside of a frame, or
-the whole picture. Edges in the picture separate pages. What no page encloses, such as the desk or lines along
-the border, is no mark.
+A page is an area of paper with everything that it encloses: the sheet on a desk, the inside of a
+frame, or the whole picture. Edges separate pages. What no page encloses, such as the desk or lines
+along the border, is not a mark.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from mnist_accel.data.digit_image.loading import FloatArray, Mask, resize
 MIN_PAGE_AREA = 0.02  # as a fraction of the picture
 MIN_MARKS_AREA = 0.0005
 MAX_PAGES = 12
-# Edges are found at several levels of their gradient, the strongest first, each LEVEL_RATIO of the one before.
-# Gradients are changes per pixel, as fractions of black to white.
+# Edges are found at several levels of the gradient, the strongest first, each LEVEL_RATIO times the
+# one before. Gradients are changes per pixel, as fractions of black to white.
 LEVEL_RATIO = 0.6
 CONTINUATION = 0.25
 MIN_GRADIENT = 0.004
@@ -52,7 +52,8 @@ def find_pages(picture: FloatArray, *, with_border: bool) -> Iterator[list[Page]
 
     Args:
         picture: the picture.
-        with_border: whether pages continue beyond the border of the picture, and so enclose marks that touch it.
+        with_border: whether pages continue beyond the border of the picture, and so enclose marks
+            that touch it.
     """
     gradient = np.sqrt(
         np.sum(
@@ -61,9 +62,9 @@ def find_pages(picture: FloatArray, *, with_border: bool) -> Iterator[list[Page]
         )
     )
     lowest = max(MIN_GRADIENT, MIN_NOISE_RATIO * float(np.median(gradient)) / 1.18)
-    level = LEVEL_RATIO * float(gradient.max())
+    level = LEVEL_RATIO**2 * float(gradient.max())
     while level > lowest:
-        # Hysteresis (Canny 1986): an edge starts at the level, and continues while it is above a part of it.
+        # Hysteresis (Canny 1986): an edge starts at the level, and continues at a lower one.
         edges = ndimage.binary_propagation(
             gradient > level,
             mask=gradient > max(CONTINUATION * level, lowest),
@@ -76,7 +77,7 @@ def find_pages(picture: FloatArray, *, with_border: bool) -> Iterator[list[Page]
 def _pages_at(picture: FloatArray, flat: Mask, *, with_border: bool) -> list[Page]:
     """Return the pages, the largest first, whose paper are connected parts of `flat` (H, W)."""
     margin = 2 if with_border else 0
-    zones, count = ndimage.label(np.pad(flat, margin, constant_values=True))
+    zones, _ = ndimage.label(np.pad(flat, margin, constant_values=True))
     areas = np.bincount(zones.ravel())[1:]
     large = [n for n in np.argsort(-areas)[:MAX_PAGES] if areas[n] >= MIN_PAGE_AREA * flat.size]
     inner = (slice(margin, zones.shape[0] - margin), slice(margin, zones.shape[1] - margin))
@@ -96,18 +97,19 @@ def _page(picture: FloatArray, zone: Mask, hull: Mask) -> Page | None:
     if np.count_nonzero(enclosed) < MIN_MARKS_AREA * enclosed.size:
         return None
     paper = interpolate(picture, ndimage.binary_erosion(zone, border_value=1))
-    difference = (picture - paper) * enclosed[..., None]
+    difference: FloatArray = (picture - paper) * enclosed[..., None].astype(np.float32)
     direction = ink_direction(difference)
     if direction is None:
         return None
-    strength = difference @ direction
+    strength: FloatArray = difference @ direction
     peak = np.quantile(strength[strength > 0], 0.9) if (strength > 0).any() else 0
     marks = strength > MARK_LEVEL * peak
-    return Page(hull, paper, direction, picture @ direction, strength, marks)
+    darkness: FloatArray = picture @ direction
+    return Page(hull, paper, direction, darkness, strength, marks)
 
 
 def ink_direction(difference: FloatArray) -> FloatArray | None:
-    """Return the unit vector (channels,) from the color of the paper to that of the ink; None without ink.
+    """Return the unit vector (channels,) from the color of paper to that of ink; None without ink.
 
     Args:
         difference: picture minus paper, (H, W, channels).
@@ -120,29 +122,32 @@ def ink_direction(difference: FloatArray) -> FloatArray | None:
 
 
 def interpolate(picture: FloatArray, known: Mask) -> FloatArray:
-    """Return a picture (H, W, channels) whose pixels outside `known` are smooth averages of known ones.
+    """Return a picture (H, W, channels) with smooth averages of `known` pixels in place of others.
 
-    The picture is halved until all pixels are known, and enlarged again, where each size provides the
-    unknown pixels of the next larger one (pull-push: Gortler et al., The Lumigraph, 1996).
+    The picture is halved until all pixels are known, and enlarged again, where each size provides
+    the unknown pixels of the next larger one (pull-push: Gortler et al., The Lumigraph, 1996).
     """
     weight = known[..., None].astype(np.float32)
-    return _pull_push(picture * weight, weight)
+    return _pull_push((picture * weight).astype(np.float32), weight)
 
 
 def _pull_push(total: FloatArray, weight: FloatArray) -> FloatArray:
     """Return `total / weight`, with averages of neighbors where `weight` is 0."""
-    mean = total / np.maximum(weight, 1e-6)
+    mean = (total / np.maximum(weight, 1e-6)).astype(np.float32)
     missing = weight[..., 0] <= 0
     height, width = missing.shape
     if not missing.any() or max(height, width) == 1:
         return mean
     coarse = _pull_push(_halve(total), _halve(weight))
     finer = resize(coarse, (2 * coarse.shape[0], 2 * coarse.shape[1]))[:height, :width]
-    return np.where(missing[..., None], finer, mean)
+    filled: FloatArray = np.where(missing[..., None], finer, mean)
+    return filled
 
 
 def _halve(values: FloatArray) -> FloatArray:
     """Return the sums of 2×2 pixels of (H, W, channels)."""
     height, width, channels = values.shape
     even = np.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
-    return even.reshape((height + 1) // 2, 2, (width + 1) // 2, 2, channels).sum(axis=(1, 3))
+    blocks = even.reshape((height + 1) // 2, 2, (width + 1) // 2, 2, channels)
+    sums: FloatArray = blocks.sum(axis=(1, 3))
+    return sums

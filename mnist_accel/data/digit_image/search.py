@@ -1,0 +1,71 @@
+"""The search for digits in a picture."""
+
+from scipy import ndimage
+
+from mnist_accel.data.digit_image.figures import (
+    MAX_FIGURES,
+    Figure,
+    complete_parts,
+    find_figures,
+)
+from mnist_accel.data.digit_image.ink import ink_of_figure, ink_of_picture
+from mnist_accel.data.digit_image.lines import remove_lines
+from mnist_accel.data.digit_image.loading import FloatArray, reduced_shape, resize
+from mnist_accel.data.digit_image.normalize import to_mnist
+from mnist_accel.data.digit_image.pages import find_pages
+
+# Pages and figures are found in a copy with this number of pixels on the longer side.
+SEARCH_SIZE = 320
+# Levels of edges that are examined after the first one with a figure.
+FURTHER_LEVELS = 3
+
+
+def find_digits(picture: FloatArray) -> tuple[list[FloatArray], list[str]]:
+    """Return the digits in a picture, each (28, 28), from left to right, and what else it shows.
+
+    Args:
+        picture: (H, W, channels), as fractions of black to white.
+    """
+    picture, line_count = remove_lines(picture)
+    seen = {f"{line_count} lines across the picture"} if line_count else set()
+    figures = _search(picture, seen)
+    if len(figures) > MAX_FIGURES:
+        return [], [f"a texture or more than {MAX_FIGURES} figures"]
+    inks = [_ink_of(picture, figure, alone=len(figures) == 1) for figure in figures]
+    return [to_mnist(ink) for ink in inks if ink is not None], sorted(seen)
+
+
+def _search(picture: FloatArray, seen: set[str]) -> list[Figure]:
+    """Return the figures of a picture, from left to right; add what else was found to `seen`."""
+    small = resize(picture, reduced_shape(picture, SEARCH_SIZE))
+    enclosed, touching = (find_pages(small, with_border=value) for value in (False, True))
+    found: list[Figure] = []
+    further = 0
+    for inside, whole in zip(enclosed, touching, strict=True):
+        figures = find_figures(inside, seen=seen)
+        # A stroke that touches the border is on no page that ends there.
+        complete = find_figures(whole, seen=seen)
+        if not figures or complete_parts(complete, figures):
+            figures = complete
+        # Weaker edges may add the faint parts of a digit to its dark ones.
+        if not found or complete_parts(figures, found):
+            found = figures
+        further += bool(found)
+        if further > FURTHER_LEVELS:
+            break
+    return found
+
+
+def _ink_of(picture: FloatArray, figure: Figure, *, alone: bool) -> FloatArray | None:
+    """Return the ink (H, W) of a figure; None if it is too faint."""
+    local = ink_of_figure(picture, figure)
+    if local is None or not alone:
+        return local
+    # Without disturbances the model of the whole paper shows faint ends of strokes better.
+    whole = ink_of_picture(picture)
+    if whole is None:
+        return local
+    near = ndimage.binary_dilation(local > 0, iterations=max(1, max(local.shape) // 60))
+    outside = whole[~near].sum()
+    agrees = outside < 0.02 * whole.sum() and (whole[local > 0.5] > 0).mean() > 0.98
+    return whole if agrees else local
