@@ -27,14 +27,14 @@ class NumbaState:
     """The settings that kernels run with.
 
     Attributes:
-        compiles: False if NUMBA_DISABLE_JIT is set, so that kernels run as Python code.
         threads: maximum number of threads for a batch.
-        cache: folder of the compiled code; None if `compiles` is False.
+        cache: folder of the compiled code; None if none can be written.
+        cache_problems: messages about damaged files and a folder that cannot be written.
     """
 
-    compiles: bool
     threads: int
     cache: Path | None
+    cache_problems: tuple[str, ...]
 
 
 def availability() -> Availability:
@@ -49,6 +49,13 @@ def availability() -> Availability:
     except Exception as error:  # ImportError, or any error that a broken llvmlite raises
         return Availability(
             ok=False, reason=f"Numba cannot be imported ({_one_line(error)})", remedy=REINSTALL
+        )
+    config: Any = numba.config  # Numba sets its attributes when it is imported
+    if config.DISABLE_JIT:  # set for debuggers and to measure the coverage of tests
+        return Availability(
+            ok=False,
+            reason="NUMBA_DISABLE_JIT is set, so Numba compiles nothing",
+            remedy="unset NUMBA_DISABLE_JIT",
         )
     try:
         probe()
@@ -71,7 +78,7 @@ def probe() -> NumbaState:
     """
     import numba
 
-    from backends.numba.kernels import pooling
+    from backends.numba.kernels import disk_cache, pooling
 
     config: Any = numba.config  # Numba sets its attributes when it is imported
     x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
@@ -79,9 +86,9 @@ def probe() -> NumbaState:
     pooling.avg_pool2d(x, 2, 2, y, 0, 1)
     if not np.array_equal(y.ravel(), [2.5, 4.5, 10.5, 12.5]):
         raise RuntimeError("a compiled kernel gave a wrong result")
-    compiles = not config.DISABLE_JIT
-    cache = Path(pooling.avg_pool2d.stats.cache_path) if compiles else None
-    return NumbaState(compiles, config.NUMBA_NUM_THREADS, cache)
+    folder = pooling.avg_pool2d.stats.cache_path
+    cache = None if folder is None else Path(folder)
+    return NumbaState(config.NUMBA_NUM_THREADS, cache, tuple(disk_cache.problems.values()))
 
 
 def _invalid_threads() -> Availability | None:

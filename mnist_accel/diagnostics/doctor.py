@@ -15,6 +15,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     computation.backends,
     computation.numba_kernels,
     computation.compiled_training,
+    computation.numba_cache,
     computation.blas,
     storage.data,
     storage.autotune_cache,

@@ -1,7 +1,9 @@
 """Atomic writes, a check for write access, and the user's cache folder."""
 
 import os
-import threading
+import secrets
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 _SUFFIX = ".unfinished"
@@ -12,17 +14,16 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     The bytes go to a temporary file in the same folder, which is renamed after they are on the
     disk. Therefore other processes see either the old file or the new one, and the old one stays if
-    the process is killed. The folder is created if necessary.
+    the process is killed. The permissions of a replaced file are kept. The folder is created if
+    necessary.
 
     Raises:
         OSError: the file cannot be written. The old file, if any, is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The native thread id is unique on the machine, so two writers of the same file never share a
-    # temporary file.
-    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}{_SUFFIX}")
+    descriptor, temporary = _open_temporary(path)
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -30,11 +31,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # or else a power failure could undo the rename
-    finally:
-        os.close(descriptor)
+    _sync_folder(path.parent)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -69,3 +66,45 @@ def cache_folder(name: str) -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("mnist_accel", appauthor=False) / name
+
+
+def _open_temporary(path: Path) -> tuple[int, Path]:
+    """Create a temporary file beside `path`, with its permissions, and return it open.
+
+    Its name is random, because process and thread numbers repeat in containers that share a folder.
+    The file must not exist, so a link that somebody has put there is not followed.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        mode: int | None = stat.S_IMODE(path.stat().st_mode)
+    except OSError:  # there is no old file
+        mode = None
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
+        try:
+            descriptor = os.open(temporary, flags, 0o666)
+        except FileExistsError:
+            continue
+        if mode is not None:
+            with suppress(OSError):  # some file systems have no permissions
+                temporary.chmod(mode)
+        return descriptor, temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write a renamed entry of a folder to the disk, or a power failure could undo the rename.
+
+    Windows cannot open a folder, and some file systems cannot sync one. The new file is in its
+    place by now, so that is no error.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("numba")
 
-from backends.numba.kernels import compilation
+from backends.numba.kernels import compilation, disk_cache
 
+ROOT = Path(__file__).parents[2]
 KERNELS = "backends.numba.kernels"
 CALLEE = f"from {KERNELS}.compilation import kernel\n\n\n@kernel\ndef number(): return {{value}}\n"
 
@@ -45,7 +47,8 @@ def test_a_change_in_one_file_recompiles_kernels_of_other_files(
     (package / "simd").mkdir(parents=True)
     for folder in (package / "simd", package, package.parent, package.parents[1]):
         (folder / "__init__.py").touch()
-    (package / "compilation.py").write_bytes(Path(compilation.__file__).read_bytes())
+    for module in (compilation, disk_cache):
+        (package / Path(module.__file__).name).write_bytes(Path(module.__file__).read_bytes())
     files = {name: package / f"{name.replace('.', '/')}.py" for name in (caller, callee)}
     files[caller].write_text(
         f"from {KERNELS}.compilation import entry\n"
@@ -70,3 +73,102 @@ def test_a_change_in_one_file_recompiles_kernels_of_other_files(
         )
         answers.append(int(run.stdout))
     assert answers == [1, 2]
+
+
+PROGRAM = f"""
+from {KERNELS}.compilation import entry, kernel
+@kernel
+def one(x): return x + 1
+@entry
+def two(x): return one(x) + 1
+print(two(3), sum(two.stats.cache_hits.values()))
+"""
+
+
+def call_kernel(folder: Path, *, limit: int | None = None) -> tuple[str, list[str]]:
+    """Run `program.py` in `folder`; return its output and its warnings.
+
+    Args:
+        folder: contains the program and its cache.
+        limit: maximum size of a file in bytes, to simulate a full disk.
+    """
+
+    def restrict() -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    run = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=None if limit is None else restrict,
+    )
+    return run.stdout.strip(), [line for line in run.stderr.splitlines() if "Warning" in line]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a program and its compiled code."""
+    folder = tmp_path_factory.mktemp("compiled")
+    (folder / "program.py").write_text(PROGRAM)
+    assert call_kernel(folder) == ("5 0", [])
+    assert call_kernel(folder) == ("5 1", [])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        ("nbi", lambda content: b""),
+        ("nbi", lambda content: content[:-1]),
+        ("nbi", lambda content: b"no pickle at all"),
+        ("nbc", lambda content: b""),
+        ("nbc", lambda content: content[: len(content) // 2]),
+        ("nbc", lambda content: content[:-60] + bytes([content[-60] ^ 1]) + content[-59:]),
+    ],
+    ids=["index empty", "index cut", "index foreign", "code empty", "code cut", "code, one bit"],
+)
+def test_damaged_file_is_compiled_again_with_one_warning(
+    compiled: Path, suffix: str, damage: Callable[[bytes], bytes]
+) -> None:
+    cache = compiled / "cache"
+    files = list(cache.rglob(f"*.{suffix}"))
+    assert len(files) == 2
+    for file in files:
+        file.write_bytes(damage(file.read_bytes()))
+    output, warnings = call_kernel(compiled)
+    assert output == "5 0"
+    (warning,) = warnings
+    assert f"compiled code in {cache}" in warning
+    assert "is damaged; it is deleted and compiled again" in warning
+    assert call_kernel(compiled) == ("5 1", [])
+
+
+def test_full_disk_is_one_warning_and_the_kernels_run(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    output, warnings = call_kernel(tmp_path, limit=2000)
+    assert output == "5 0"
+    (warning,) = warnings
+    assert f"compiled code cannot be kept in {tmp_path / 'cache'}" in warning
+    assert "File too large" in warning
+    assert "NUMBA_CACHE_DIR" in warning
+    assert call_kernel(tmp_path) == ("5 0", [])  # nothing incomplete was left
+    assert call_kernel(tmp_path) == ("5 1", [])
+
+
+def test_without_a_writable_folder_kernels_run_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_locator(function: object) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(compilation, "TolerantCache", no_locator)
+    monkeypatch.setattr(disk_cache, "problems", {})
+    with pytest.warns(UserWarning, match=r"cannot be kept in .*no locator.*NUMBA_CACHE_DIR"):
+        first = compilation.entry(lambda x: x + 1)
+    second = compilation.entry(lambda x: x + 2)  # without a second warning
+    assert (first(1), second(1)) == (2, 3)

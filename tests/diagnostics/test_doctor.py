@@ -78,8 +78,8 @@ def test_missing_gpu_and_data_are_not_errors(doctor, home):
         "backend auto": "ok",
         "Numba kernels": "ok",
         "Numba threads": "ok",
-        "Numba cache": "ok",
         "compiled training numba": "ok",
+        "Numba cache": "ok",
         "NumPy's BLAS": "ok",
         "data": "WARN",
         "data cache": "ok",
@@ -236,7 +236,7 @@ def test_numba_kernel_with_wrong_results_is_a_warning(doctor, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "name", "status", "detail"),
     [
-        ("NUMBA_DISABLE_JIT=1", "Numba kernels", "WARN", "kernels run as Python code"),
+        ("NUMBA_DISABLE_JIT=1", "backend numba", "WARN", "NUMBA_DISABLE_JIT is set"),
         ("NUMBA_NUM_THREADS=0", "Numba kernels", "skipped", "the backend numba cannot run"),
         ("NUMBA_NUM_THREADS=65", "Numba threads", "WARN", "(NUMBA_NUM_THREADS=65)"),
     ],

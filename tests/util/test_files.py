@@ -1,6 +1,8 @@
 """Files are written completely or not at all."""
 
 import os
+import secrets
+import stat
 import subprocess
 import sys
 import textwrap
@@ -45,3 +47,49 @@ def test_concurrent_writers_never_expose_a_partial_file(tmp_path):
     assert [writer.wait() for writer in writers] == [0, 0]
     assert num_reads > 0
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
+    """Windows cannot open a folder; the file is in its place by then."""
+    open_file, sync = os.open, os.fsync
+
+    def open_no_folder(path, flags, *mode):
+        if os.path.isdir(path):  # noqa: PTH112
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_file(path, flags, *mode)
+
+    def sync_no_folder(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+        sync(descriptor)
+
+    for name, replacement in (("open", open_no_folder), ("fsync", sync_no_folder)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, replacement)
+            write_atomically(tmp_path / "file", name.encode())
+        assert (tmp_path / "file").read_text() == name
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_permissions_of_a_replaced_file_are_kept(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+    for mode in (0o600, 0o664, 0o640):
+        path.chmod(mode)
+        write_atomically(path, b"new")
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_names_of_temporary_files_are_random_and_links_are_not_followed(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"untouched")
+    names = iter(["planted", "free"])
+    monkeypatch.setattr(secrets, "token_hex", lambda count: next(names))
+    (tmp_path / ".file.planted.unfinished").symlink_to(victim)
+    write_atomically(tmp_path / "file", b"content")
+    assert victim.read_bytes() == b"untouched"
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert not (tmp_path / "file").is_symlink()

@@ -16,14 +16,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numba
 from numba import extending, njit
+
+from backends.numba.kernels.disk_cache import TolerantCache, report_unusable
 
 SOURCES = Path(__file__).parent
 # File next to the compiled code with the hash of the sources that the code was made from.
 STAMP = "mnist_accel-kernels.sha256"
 
 _OPTIONS: dict[str, Any] = {
-    "cache": True,
     "nogil": True,
     "fastmath": {"reassoc", "contract", "nsz"},
     "error_model": "numpy",
@@ -33,8 +35,13 @@ _OPTIONS: dict[str, Any] = {
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     made: Any = njit(**_OPTIONS, **options)(function)
-    if hasattr(made, "stats"):  # with NUMBA_DISABLE_JIT, `made` is the Python function
-        delete_stale_code(made.stats.cache_path)
+    try:
+        cache = TolerantCache(function)
+        delete_stale_code(cache.cache_path)
+    except (OSError, RuntimeError) as error:  # there is no folder that can be written
+        report_unusable(getattr(numba.config, "CACHE_DIR", "") or SOURCES, error)
+    else:
+        made._cache = cache
     return made
 
 
@@ -75,14 +82,17 @@ def delete_stale_code(folder: str) -> None:
         folder: folder in which Numba keeps the compiled code of one package folder.
     """
     digest, stamp = _source_digest(), Path(folder) / STAMP
-    if stamp.exists() and stamp.read_text(encoding="ascii") == digest:
+    if stamp.exists() and stamp.read_bytes() == digest.encode():
         return
     modules = {source.stem for source in SOURCES.rglob("*.py")}
     for index in Path(folder).glob("*.nbi"):
         if index.name.partition(".")[0] in modules:
             index.unlink(missing_ok=True)
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(digest, encoding="ascii")
+    try:
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_bytes(digest.encode())
+    except OSError as error:
+        report_unusable(folder, error)
 
 
 @cache

@@ -57,7 +57,7 @@ def backends() -> Iterator[Finding]:
 
 
 def numba_kernels() -> Iterator[Finding]:
-    """Check that Numba compiles kernels, and its threads and its cache."""
+    """Check that Numba compiles kernels, and its threads."""
     from backends import available_backends, probe_numba
 
     settings = " ".join(sorted(name for name in os.environ if name.startswith("NUMBA_")))
@@ -66,26 +66,10 @@ def numba_kernels() -> Iterator[Finding]:
         yield Finding("Numba kernels", "skipped", "the backend numba cannot run", unset)
         return
     state = probe_numba()
-    if not state.compiles:
-        yield Finding(
-            "Numba kernels",
-            "WARN",
-            "NUMBA_DISABLE_JIT is set: kernels run as Python code, hundreds of times slower",
-            "unset NUMBA_DISABLE_JIT",
-        )
-        return
     yield Finding("Numba kernels", "ok", "a test kernel was compiled, or loaded from the cache")
     yield threads_finding(
         "Numba threads", state.threads, "thread pool of this program", ("NUMBA_NUM_THREADS",)
     )
-    if state.cache is not None:
-        yield writable_finding(
-            "Numba cache",
-            state.cache,
-            otherwise="WARN",
-            remedy="set NUMBA_CACHE_DIR to a writable folder; otherwise each start of the program "
-            "compiles the kernels again",
-        )
 
 
 def compiled_training() -> Iterator[Finding]:
@@ -130,6 +114,23 @@ def compiled_training() -> Iterator[Finding]:
         else:
             detail = f"10 steps of {' and '.join(_COMPARED_RECIPES)} agree with eager NumPy"
             yield Finding(f"compiled training {name}", "ok", detail)
+
+
+def numba_cache() -> Iterator[Finding]:
+    """Check the folder of compiled code, after kernels were loaded from it or compiled."""
+    from backends import available_backends, probe_numba
+
+    if not available_backends()["numba"].ok:
+        return
+    state = probe_numba()
+    remedy = (
+        "set NUMBA_CACHE_DIR to a writable folder with free space; otherwise each start of the "
+        "program compiles the kernels again"
+    )
+    for problem in state.cache_problems:
+        yield Finding("Numba cache", "WARN", problem, remedy)
+    if not state.cache_problems and state.cache is not None:
+        yield writable_finding("Numba cache", state.cache, otherwise="WARN", remedy=remedy)
 
 
 def _note_on_terminal(text: str) -> None:
