@@ -99,8 +99,8 @@ def _parse(data: bytes, *, name: str) -> object:
     file = npy.parse_npy(data, name=name)
     if not file.dtype.hasobject or file.shape != ():
         raise DataError(
-            f"{name} has an array of dtype {file.dtype} and shape {file.shape}, expected one "
-            "object, the dict of weights"
+            f"{name} has an array of dtype {str(file.dtype)[:60]} and shape "
+            f"{str(file.shape)[:60]}, expected one object, the dict of weights"
         )
     return load_pickle(file.payload, name=name)
 

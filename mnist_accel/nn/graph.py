@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from backends import Shape
 from mnist_accel.nn.layers import Activation, Conv2d, Layer, MaxPool2d
+from mnist_accel.nn.layers.pooling import Pool2d
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class Graph:
         }
 
     @property
+    def values_per_image(self) -> int:
+        """Number of values in the padded inputs and in the outputs of all layers for one image."""
+        return sum(_padded_size(node) + math.prod(node.output_shape) for node in self.nodes)
+
+    @property
+    def largest_tensor_per_image(self) -> int:
+        """Number of values of the largest tensor for one image, also of unfolded inputs."""
+        return max(max(_padded_size(node), _unfolded_size(node)) for node in self.nodes)
+
+    @property
     def parameter_count(self) -> int:
         """Length of the parameter vector."""
         return sum(math.prod(shape) for shape in self.parameter_shapes.values())
@@ -66,6 +77,21 @@ class Graph:
         shapes = self.parameter_shapes
         sizes = (math.prod(shape) for shape in shapes.values())
         return dict(zip(shapes, accumulate(sizes, initial=0), strict=False))
+
+
+def _padded_size(node: Node) -> int:
+    *channels, height, width = (1, 1, *node.input_shape)
+    padding = 2 * getattr(node.layer, "padding", 0)
+    return math.prod(channels) * (height + padding) * (width + padding)
+
+
+def _unfolded_size(node: Node) -> int:
+    """Return the number of values if each output has its own copy of its inputs."""
+    if isinstance(node.layer, Conv2d):
+        patch = node.input_shape[0] * node.layer.kernel_size**2
+        return patch * math.prod(node.output_shape[1:])
+    window = node.layer.size**2 if isinstance(node.layer, Pool2d) else 1
+    return window * math.prod(node.output_shape)
 
 
 def build_graph(layers: Sequence[Layer], input_shape: Shape) -> Graph:

@@ -31,6 +31,7 @@ Observer: TypeAlias = Callable[[str, Array], None]
 
 DTYPES = ("float32", "float64")
 _PREDICTION_BATCH = 1000  # images; bounds the memory of unfolded convolutions
+_PREDICTION_VALUES = 2**26  # in the largest tensor of a batch, which bounds its memory
 
 
 class Network:

@@ -1,6 +1,5 @@
 """Networks, optimizers and schedules as JSON-compatible data, as files contain them."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -18,7 +17,8 @@ _INITIALIZERS = ("weight_init", "bias_init")  # not saved: a file has the weight
 _MAX_LAYERS = 1000
 _MAX_NDIM = 3
 _MAX_NAME_CHARS = 100
-_MAX_VALUES = 2**22  # of one image, in the input or the output of a layer
+_MAX_VALUES = 2**22  # in the inputs and outputs of all layers for one image
+_MAX_TENSOR = 2**24  # in the unfolded input of a convolution for one image
 
 
 def network_to_dict(network: Network) -> dict[str, Any]:
@@ -68,6 +68,8 @@ def network_from_dict(
             )
         layers = [_layer_from_dict(layer) for layer in description["layers"]]
         input_shape = tuple(description["input_shape"][: _MAX_NDIM + 1])
+        if len(input_shape) > _MAX_NDIM:
+            raise ValueError(f"its inputs have more than {_MAX_NDIM} dimensions")
         graph = build_graph(layers, input_shape)
         _check_sizes(graph, description["name"])
         _compare_shapes(graph.parameter_shapes, weights)
@@ -136,21 +138,16 @@ def _check_sizes(graph: Graph, name: object) -> None:
     """Check that a network needs a bounded amount of memory for one image.
 
     Raises:
-        ValueError: an input or an output is too large, or the name is no short string.
+        ValueError: a tensor is too large, or the name is no short string.
     """
     if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS:
         raise ValueError(f"the name of a network must have at most {_MAX_NAME_CHARS} characters")
-    for number, node in enumerate(graph.nodes, start=1):
-        *channels, height, width = (1, 1, *node.input_shape)
-        padding = 2 * getattr(node.layer, "padding", 0)
-        padded = math.prod(channels) * (height + padding) * (width + padding)
-        if len(node.input_shape) > _MAX_NDIM or max(padded, math.prod(node.output_shape)) > (
-            _MAX_VALUES
-        ):
-            raise ValueError(
-                f"layer {number} ({node.layer.kind}) takes or returns more than {_MAX_VALUES:,} "
-                "values for one image"
-            )
+    sizes = graph.values_per_image, graph.largest_tensor_per_image
+    if sizes[0] > _MAX_VALUES or sizes[1] > _MAX_TENSOR:
+        raise ValueError(
+            f"its layers take {sizes[0]:.3g} values for one image and {sizes[1]:.3g} for the "
+            f"largest tensor, expected at most {_MAX_VALUES:,} and {_MAX_TENSOR:,}"
+        )
 
 
 def _compare_shapes(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:

@@ -49,7 +49,7 @@ class NpyFile:
         if self.dtype.hasobject or size != len(self.payload) or not self.dtype.itemsize:
             raise DataError(
                 f"{self.name} has {len(self.payload)} bytes of data, expected {size} for shape "
-                f"{self.shape} and dtype {self.dtype}"
+                f"{str(self.shape)[:60]} and dtype {str(self.dtype)[:60]}"
             )
         flat = np.frombuffer(self.payload, self.dtype)
         return flat.reshape(self.shape, order="F" if self.fortran else "C")

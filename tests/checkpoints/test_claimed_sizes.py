@@ -14,7 +14,10 @@ import safetensors.numpy
 import mnist_accel as ma
 from mnist_accel.checkpoints.tensor_file import read_tensors, write_tensors
 from mnist_accel.commands import main
+from mnist_accel.nn import Conv2d, Flatten, Linear, MaxPool2d, SoftmaxCrossEntropy
 from tests.support.command_line import ON_NUMPY
+
+BACKEND = ma.get_backend("numpy")
 
 
 @pytest.fixture
@@ -149,3 +152,34 @@ def test_resumed_run_rejects_another_batch_size(tmp_path, capfd, sampling):
     capfd.readouterr()
     assert main(["train", "--resume", str(folder), "--iterations", "5"]) == 4
     assert "has a batch size of 1000000000" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Conv2d(20_000, 1), MaxPool2d(7, stride=28), Flatten(), Linear(10)],
+        [Conv2d(1, 28, padding=900, stride=1), MaxPool2d(7, stride=1000), Flatten(), Linear(10)],
+        [Conv2d(1, 1, padding=10**4, stride=10**4), Flatten(), Linear(10)],
+        [*[Conv2d(500, 1), Conv2d(1, 1)] * 30, Flatten(), Linear(10)],
+    ],
+    ids=["channels", "unfolded", "padding", "many layers"],
+)
+def test_networks_with_large_tensors_are_neither_saved_nor_loaded(tmp_path, layers, monkeypatch):
+    network = ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=BACKEND)
+    with pytest.raises(ValueError, match="values for one image"):
+        ma.save_model(tmp_path / "m.safetensors", network)
+    with monkeypatch.context() as unlimited:
+        unlimited.setattr("mnist_accel.nn.serialization._MAX_VALUES", 2**60)
+        unlimited.setattr("mnist_accel.nn.serialization._MAX_TENSOR", 2**60)
+        ma.save_model(tmp_path / "m.safetensors", network)
+    with pytest.raises(ma.CheckpointError, match="values for one image"):
+        ma.load_model(tmp_path / "m.safetensors", backend="numpy")
+
+
+def test_prediction_of_a_large_network_uses_small_batches(monkeypatch):
+    layers = [Conv2d(2000, 1), MaxPool2d(7, stride=7), Flatten(), Linear(10)]
+    network = ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=BACKEND)
+    images = np.random.default_rng(0).random((9, 784), np.float32)
+    want = network.predict_proba(images)
+    monkeypatch.setattr("mnist_accel.nn.network._PREDICTION_VALUES", 1)
+    assert np.allclose(network.predict_proba(images), want, atol=1e-6)
