@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -92,13 +92,7 @@ class Dropout(Layer):
         return x * mask, mask
 
     def backward(
-        self,
-        backend: Backend,
-        parameters: Parameters,
-        saved: Array | None,
-        dy: Array,
-        *,
-        need_dx: bool,
+        self, backend: Backend, parameters: Parameters, saved: Any, dy: Array, *, need_dx: bool
     ) -> tuple[Array, dict[str, Array]]:
         """Return dy · mask."""
         return (dy if saved is None else dy * saved), {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -82,13 +83,7 @@ class MaxPool2d(Pool2d):
         return y, (mask, x.shape)
 
     def backward(
-        self,
-        backend: Backend,
-        parameters: Parameters,
-        saved: tuple[Array, tuple[int, int, int, int]],
-        dy: Array,
-        *,
-        need_dx: bool,
+        self, backend: Backend, parameters: Parameters, saved: Any, dy: Array, *, need_dx: bool
     ) -> tuple[Array, dict[str, Array]]:
         """Add each gradient to the positions that the mask marks."""
         mask, x_shape = saved
@@ -116,13 +111,7 @@ class AvgPool2d(Pool2d):
         return backend.avg_pool2d(x, size=self.size, stride=self.effective_stride), x.shape
 
     def backward(
-        self,
-        backend: Backend,
-        parameters: Parameters,
-        saved: tuple[int, int, int, int],
-        dy: Array,
-        *,
-        need_dx: bool,
+        self, backend: Backend, parameters: Parameters, saved: Any, dy: Array, *, need_dx: bool
     ) -> tuple[Array, dict[str, Array]]:
         """Distribute each gradient evenly over the positions of its patch."""
         dx = backend.avg_pool2d_backward(
