@@ -31,12 +31,7 @@ from reference.losses import (
 )
 from reference.networks import RECIPES, MaxPool2d, Recipe, initial_weights
 from reference.optimizers import OPTIMIZERS, Past, update
-from reference.pooling import (
-    avg_pool2d,
-    avg_pool2d_backward,
-    max_pool2d,
-    max_pool2d_backward,
-)
+from reference.pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
 from reference.schedules import Schedule, constant_lr, cosine_lr, one_cycle_lr, step_lr
 from reference.training import batch_loss_and_gradients, forward, loss_and_gradients, train
 

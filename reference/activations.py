@@ -38,8 +38,4 @@ def tanh_backward(dy: Array, x: Array) -> Array:
 
 
 ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh}
-ACTIVATIONS_BACKWARD = {
-    "relu": relu_backward,
-    "sigmoid": sigmoid_backward,
-    "tanh": tanh_backward,
-}
+ACTIVATIONS_BACKWARD = {"relu": relu_backward, "sigmoid": sigmoid_backward, "tanh": tanh_backward}

@@ -106,16 +106,10 @@ RECIPES = {
     ),
     "three-layer": Recipe("softmax_cross_entropy", "sigmoid", (784, 50, 100, 10)),
     "lenet": Recipe(
-        "softmax_cross_entropy",
-        "relu",
-        (400, 120, 84, 10),
-        two_convolutions(6, 16, padding=2),
+        "softmax_cross_entropy", "relu", (400, 120, 84, 10), two_convolutions(6, 16, padding=2)
     ),
     "fast99": Recipe(
-        "softmax_cross_entropy",
-        "relu",
-        (512, 128, 10),
-        two_convolutions(8, 32, padding=0),
+        "softmax_cross_entropy", "relu", (512, 128, 10), two_convolutions(8, 32, padding=0)
     ),
 }
 

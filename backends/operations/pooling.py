@@ -59,13 +59,7 @@ class Pooling(Operations):
         return y, mask
 
     def max_pool2d_backward(
-        self,
-        dy: Array,
-        mask: Array,
-        *,
-        x_shape: tuple[int, int, int, int],
-        size: int,
-        stride: int,
+        self, dy: Array, mask: Array, *, x_shape: tuple[int, int, int, int], size: int, stride: int
     ) -> Array:
         """Return the gradient of `max_pool2d` with respect to `x`.
 

@@ -35,10 +35,7 @@ def read_digits() -> tuple[
     """
     raw, labels = read_raw_digits()
     images = enlarge(raw)
-    return (
-        (images[:NUM_TRAIN], labels[:NUM_TRAIN]),
-        (images[NUM_TRAIN:], labels[NUM_TRAIN:]),
-    )
+    return ((images[:NUM_TRAIN], labels[:NUM_TRAIN]), (images[NUM_TRAIN:], labels[NUM_TRAIN:]))
 
 
 def enlarge(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,15 +1,6 @@
 """Networks: layers, losses, optimizers and schedules. Every backend can compute them."""
 
-from backends import (
-    OPTIMIZERS,
-    SGD,
-    AdaGrad,
-    Adam,
-    AdamW,
-    RMSProp,
-    UpdateRule,
-    create_optimizer,
-)
+from backends import OPTIMIZERS, SGD, AdaGrad, Adam, AdamW, RMSProp, UpdateRule, create_optimizer
 from mnist_accel.nn.initializers import Glorot, He, Normal, Zeros
 from mnist_accel.nn.layers import (
     LAYERS,

@@ -105,11 +105,7 @@ class Network:
         return self.backend.xp.reshape(batch, (batch.shape[0], *self.input_shape))
 
     def forward(
-        self,
-        x: Array,
-        *,
-        rng: np.random.Generator | None = None,
-        observe: Observer | None = None,
+        self, x: Array, *, rng: np.random.Generator | None = None, observe: Observer | None = None
     ) -> tuple[Array, list[Any]]:
         """Return the logits (N, classes) of a batch, and what each layer's `backward` needs.
 

@@ -12,14 +12,7 @@ from functools import partial
 from backends import ACTIVATIONS, Backend, Shape, get_backend, look_up
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initializers import Initializer, Normal, Zeros, default_init
-from mnist_accel.nn.layers import (
-    Activation,
-    Conv2d,
-    Flatten,
-    Layer,
-    Linear,
-    MaxPool2d,
-)
+from mnist_accel.nn.layers import Activation, Conv2d, Flatten, Layer, Linear, MaxPool2d
 from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from mnist_accel.nn.network import Network
 
@@ -74,9 +67,7 @@ def _dense(
 ) -> list[Layer]:
     """Return linear layers, by default with the initializer for the activation and biases of 0."""
     linear = partial(
-        Linear,
-        weight_init=weight_init or default_init(activation),
-        bias_init=bias_init or Zeros(),
+        Linear, weight_init=weight_init or default_init(activation), bias_init=bias_init or Zeros()
     )
     layers: list[Layer] = []
     for units in hidden_sizes:

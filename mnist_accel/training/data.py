@@ -21,8 +21,7 @@ class TrainingData:
         labels: integers (N,) or one-hot rows.
 
     Raises:
-        ValueError: shapes, scales or labels are wrong, or there are no images.
-        TypeError: images or labels have a wrong dtype.
+        ValueError, TypeError: as `Network.as_examples`.
     """
 
     def __init__(self, model: Network, images: NDArray[Any], labels: NDArray[Any]) -> None:

@@ -46,8 +46,7 @@ def evaluate(model: Network, images: NDArray[Any], labels: NDArray[Any]) -> Eval
         labels: integers (N,) or one-hot rows.
 
     Raises:
-        ValueError: there are no images, or shapes, scales or labels are wrong.
-        TypeError: images or labels have a wrong dtype.
+        ValueError, TypeError: as `Network.as_examples`.
     """
     pixels, indices = model.as_examples(images, labels)
     logits = model.predict_logits(pixels)

@@ -132,8 +132,7 @@ class Trainer:
             observe: called with every tensor of the update and its name as it is computed.
 
         Raises:
-            ValueError: shapes, scales or labels are wrong, or the batch is empty.
-            TypeError: images or labels have a wrong dtype.
+            ValueError, TypeError: as `Network.as_examples`.
             DivergedError: the loss, or a weight after the update, is NaN or infinite; the weights
                 are those before the update.
         """
@@ -155,8 +154,7 @@ class Trainer:
             labels: integers (N,) or one-hot rows.
 
         Raises:
-            ValueError: shapes, scales or labels are wrong, or there are no images.
-            TypeError: images or labels have a wrong dtype.
+            ValueError, TypeError: as `Network.as_examples`.
         """
         data = TrainingData(self.model, images, labels)
         if self.compiled is not None:

@@ -93,11 +93,6 @@ class Conv2d(Layer):
     ) -> tuple[Array | None, dict[str, Array]]:
         """Return the gradients of the convolution."""
         dx, dweight, dbias = backend.conv2d_backward(
-            dy,
-            saved,
-            parameters["W"],
-            stride=self.stride,
-            padding=self.padding,
-            need_dx=need_dx,
+            dy, saved, parameters["W"], stride=self.stride, padding=self.padding, need_dx=need_dx
         )
         return dx, {"W": dweight, "b": dbias} if self.bias else {"W": dweight}
