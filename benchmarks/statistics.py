@@ -167,7 +167,7 @@ def _interval(value: float, drawn: NDArray[np.float64], passes: int) -> Estimate
     Drawing from P passes shows (P − 1)/P of the true variance, and a normal distribution has
     thinner tails than Student's t with P − 1 degrees of freedom. The percentile interval is too
     short by the product of both factors (Hesterberg, "What Teachers Should Know About the
-    Bootstrap", 2015). A single pass tells nothing about other passes; its interval covers only the
+    Bootstrap", 2015). A single pass does not show how passes vary; its interval covers only the
     variation of its rounds.
     """
     tail = (1 - CONFIDENCE) / 2

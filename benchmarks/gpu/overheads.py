@@ -55,13 +55,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measured value.
-
-    Attributes:
-        name: description.
-        value: the value.
-        unit: unit of the value.
-    """
+    """A measured value and its unit."""
 
     name: str
     value: float

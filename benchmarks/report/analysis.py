@@ -201,7 +201,7 @@ def _roofline_fraction(results: ResultSet, measurement: Measurement) -> float | 
     if ceilings is None:
         return None
     seconds = max(
-        measurement.flops / ceilings.flops_per_s, measurement.bytes / ceilings.bytes_per_s
+        measurement.info.flops / ceilings.flops_per_s, measurement.info.bytes / ceilings.bytes_per_s
     )
     return seconds / measurement.round_seconds.median if seconds else None
 
@@ -268,7 +268,7 @@ def rates_by_batch(results: ResultSet, network: str) -> dict[str, list[tuple[int
     for case in results.cases("training"):
         if case.network == network and "batch" in case.sweeps:
             for row in results.of_case(case):
-                rate = row.images / row.round_seconds.median
+                rate = row.info.images / row.round_seconds.median
                 rates.setdefault(row.contender, []).append((case.batch, rate))
     return {contender: sorted(points) for contender, points in rates.items()}
 

@@ -61,43 +61,40 @@ def key(look: Look) -> str:
 
 def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
     """Chart the training speed of our backends relative to the best baseline, by recipe."""
-    rows = [
-        (row.measurement.case, row, row.speed)
-        for case in analysis.recipes()
-        for row in analysis.of_case(case)
-        if not row.is_baseline and row.speed is not None
-    ]
-    if not rows:
+    ours = {}
+    for case in analysis.recipes():
+        rows = [row for row in analysis.of_case(case) if not row.is_baseline]
+        rows.sort(key=lambda row: chosen[row.measurement.contender].mark)
+        if pairs := [(row, row.speed) for row in rows if row.speed is not None]:
+            ours[case] = pairs
+    if not ours:
         return None
-    cases = list(dict.fromkeys(case for case, _, _ in rows))
-    most = max(sum(other == case for other, _, _ in rows) for case in cases)
     baselines = {
-        case: dict.fromkeys(f"vs. {row.baseline}" for other, row, _ in rows if other == case)
-        for case in cases
+        case: dict.fromkeys(f"vs. {row.baseline}" for row, _ in pairs)
+        for case, pairs in ours.items()
     }
-    lines = 1 + max(len(names) for names in baselines.values())
+    most = max(map(len, ours.values()))
+    lines = 1 + max(map(len, baselines.values()))
     left, right, top = 226.0, WIDTH - 16.0, 30.0
     row_height = max(16.0 * most, svg.LINE * lines) + 10
-    bottom = top + row_height * len(cases)
+    bottom = top + row_height * len(ours)
     picture = svg.picture(WIDTH, int(bottom) + _SCALE_HEIGHT, "Speed relative to the best baseline")
-    ends = [end for _, _, speed in rows for end in (speed.low, speed.high)]
+    ends = [end for pairs in ours.values() for _, one in pairs for end in (one.low, one.high)]
     title = "speed relative to the best baseline"
     x = svg.axis([*ends, 0.9, 1.1], (left, right), title, "{:g}×".format)
     _scale_below(picture, x, top, bottom)
     svg.line(picture, (x(1), top - 6), (x(1), bottom), "even")
     svg.text(picture, x(1) - 8, top - 12, "← slower", anchor="end", kind="title")
     svg.text(picture, x(1) + 8, top - 12, "faster →", kind="title")
-    for number, case in enumerate(cases):
+    for number, (case, pairs) in enumerate(ours.items()):
         middle = top + row_height * (number + 0.5)
         svg.line(picture, (0, middle + row_height / 2), (right, middle + row_height / 2), "grid")
-        ours = [(row, speed) for other, row, speed in rows if other == case]
-        ours.sort(key=lambda row: chosen[row[0].measurement.contender].mark)
         first = middle + 4 - svg.LINE / 2 * len(baselines[case])
         svg.text(picture, 0, first, case.name, kind="name")
         for index, baseline in enumerate(baselines[case], 1):
             svg.text(picture, 0, first + svg.LINE * index, baseline, kind="tick")
-        for index, (row, speed) in enumerate(ours):
-            height = middle + 16 * (index - (len(ours) - 1) / 2)
+        for index, (row, speed) in enumerate(pairs):
+            height = middle + 16 * (index - (len(pairs) - 1) / 2)
             look = chosen[row.measurement.contender]
             whisker = f"whisker {look.classes}"
             svg.line(picture, (x(speed.low), height), (x(speed.high), height), whisker)
@@ -195,10 +192,15 @@ def _achieved(analysis: Analysis, device: str) -> list[_Achieved]:
     """Return intensity and rate of each contender in each recipe on a device."""
     results = analysis.results
     return [
-        (row.flops / row.bytes, row.flops / row.round_seconds.median, case.network, row.contender)
+        (
+            row.info.flops / row.info.bytes,
+            row.info.flops / row.round_seconds.median,
+            case.network,
+            row.contender,
+        )
         for case in analysis.recipes()
         for row in results.of_case(case)
-        if results.contenders[row.contender].device == device and row.flops and row.bytes
+        if results.contenders[row.contender].device == device and row.info.flops and row.info.bytes
     ]
 
 

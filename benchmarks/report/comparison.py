@@ -103,7 +103,7 @@ def compare(old: ResultSet, new: ResultSet, rng: np.random.Generator) -> Compari
 
 
 def _chosen(results: ResultSet) -> Callable[[RowKey], bool]:
-    """Return a function that tells whether a run contains rows of the same case and contender."""
+    """Return a function of a row: whether a run contains both its case and its contender."""
     rows = [*results.measurements]
     rows += [row.key for row in (*results.absent, *results.failed)]
     cases = {(level, case) for level, case, _ in rows}

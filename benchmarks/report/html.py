@@ -1,5 +1,6 @@
 """The report as a single HTML page without external files."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,10 @@ def _content(analysis: Analysis) -> dict[str, Any]:
     chosen = charts.looks(results)
     details = {}
     for level in TIMED_LEVELS:
-        by_network: dict[str, list[Any]] = {}
-        for case in results.cases(level):
-            if case not in recipes:
-                by_network.setdefault(case.network, []).append(case)
+        others = [case for case in results.cases(level) if case not in recipes]
         details[level] = {
-            network: tables.case_table(analysis, cases, with_absent=False)
-            for network, cases in by_network.items()
+            network: tables.case_table(analysis, list(cases), with_absent=False)
+            for network, cases in groupby(others, key=lambda case: case.network)
         }
     return {
         "summary": summarize(analysis),

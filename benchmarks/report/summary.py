@@ -93,7 +93,7 @@ def _recipes(analysis: Analysis) -> Iterator[str]:
         if row is None:
             continue
         measurement = row.measurement
-        rate = numbers.count(measurement.images / measurement.round_seconds.median)
+        rate = numbers.count(measurement.info.images / measurement.round_seconds.median)
         yield f"{case.name}: {measurement.contender} trains {rate} images/s, {_versus(row)}."
 
 

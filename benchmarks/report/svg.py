@@ -55,8 +55,8 @@ class Axis:
 
     def __call__(self, value: float) -> float:
         """Return the position of a value."""
-        share = math.log(value / self.low) / math.log(self.high / self.low)
-        return round(self.start + share * (self.end - self.start), 2)
+        fraction = math.log(value / self.low) / math.log(self.high / self.low)
+        return round(self.start + fraction * (self.end - self.start), 2)
 
 
 def decades(low: float, high: float) -> list[float]:
@@ -81,8 +81,8 @@ def axis(
 ) -> Axis:
     """Return an axis that contains all values; by default with round ticks."""
     values = [*values, *(ticks or ())]
-    room = (max(values) / min(values)) ** 0.04 * 1.05
-    low, high = min(values) / room, max(values) * room
+    margin = (max(values) / min(values)) ** 0.04 * 1.05
+    low, high = min(values) / margin, max(values) * margin
     chosen = decades(low, high) if ticks is None else ticks
     return Axis(low, high, *span, tuple((tick, label(tick)) for tick in chosen), title)
 

@@ -159,7 +159,7 @@ def _case_row(results: ResultSet, row: AnalyzedRow, fastest: float) -> Row:
     ]
     share: float | None = fastest / seconds.median
     if measurement.case.level != "operations":
-        epoch, images = measurement.round_seconds, measurement.images
+        epoch, images = measurement.round_seconds, measurement.info.images
         cells += [
             Cell(numbers.count(images / epoch.median), strong=best, share=share),
             numbers.between(images / epoch.p90, images / epoch.p10, of_time=False),
@@ -172,7 +172,7 @@ def _case_row(results: ResultSet, row: AnalyzedRow, fastest: float) -> Row:
         numbers.between(seconds.p10, seconds.p90, of_time=True),
         f"{seconds.n}{unsteady}",
         numbers.percent(row.roofline_fraction),
-        f"{measurement.check.difference:.0e}",
+        f"{measurement.info.check.difference:.0e}",
     )
 
 
@@ -295,11 +295,11 @@ def memory_table(analysis: Analysis) -> Table:
         case.name: [
             (
                 contender_cell(analysis.results, row.contender),
-                numbers.size(row.peak_host_bytes),
-                numbers.size(row.peak_device_bytes),
+                numbers.size(row.info.peak_host_bytes),
+                numbers.size(row.info.peak_device_bytes),
             )
             for row in analysis.results.of_case(case)
-            if row.peak_host_bytes is not None or row.peak_device_bytes is not None
+            if row.info.peak_host_bytes is not None or row.info.peak_device_bytes is not None
         ]
         for case in analysis.recipes()
     }
@@ -334,7 +334,8 @@ def readme_table(analysis: Analysis) -> Table:
     rows = []
     for case in recipes:
         rates = {
-            row.contender: row.images / row.round_seconds.median for row in results.of_case(case)
+            row.contender: row.info.images / row.round_seconds.median
+            for row in results.of_case(case)
         }
         cells: list[Cell | str] = [case.name]
         for name in present:

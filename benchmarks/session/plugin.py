@@ -4,6 +4,8 @@ Each pair of case and contender is measured once per pass. The pairs of all pass
 together, so that a machine that slows down slows all contenders.
 """
 
+import gzip
+import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,6 @@ from benchmarks.contenders import contenders
 from benchmarks.contenders.base import Contender
 from benchmarks.host import host_facts, usable_cores
 from benchmarks.session.settings import CASES, FULL_ONLY, LEFT_OUT, RunRequest, open_journal
-from benchmarks.storage.files import write_document
 from benchmarks.storage.journal import Absent, Failed, Journal, Machine, RowStarted
 from benchmarks.storage.schema import ContenderFacts
 from benchmarks.suite.accuracy import measure_accuracy
@@ -27,6 +28,7 @@ from benchmarks.suite.ceilings import measure_ceilings
 from benchmarks.suite.checks import CheckError
 from benchmarks.suite.preparer import Case, NotComparableError, Preparer
 from mnist_accel.errors import UsageError
+from mnist_accel.util.files import write_atomically
 
 # Seconds of measurement per pair and pass.
 BUDGET_S = {"quick": 0.07, "full": 0.3}
@@ -198,7 +200,7 @@ def measure(benchmark: BenchmarkFixture, preparer: Preparer, journal: Journal) -
 def _record_skip_reason(
     journal: Journal, case: Case | AccuracyCase, contender: Contender
 ) -> Iterator[None]:
-    """Record why a row has no time; later passes end with the same reason at once."""
+    """Record why a row has no time. If the reason is known from an earlier pass, end the test."""
     row = {"level": case.level, "case": case.name, "contender": contender.name}
     known = journal.missing((case.level, case.name, contender.name))
     if known is not None:
@@ -266,10 +268,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
         commit_info=hook.pytest_benchmark_generate_commit_info(config=config),
     )
     _complete(document, config.stash[JOURNAL])
+    content = json.dumps(document, indent=4).encode()
     try:
-        write_document(path, document)
-    except UsageError as error:
-        raise pytest.UsageError(str(error)) from error
+        write_atomically(path, gzip.compress(content) if path.suffix == ".gz" else content)
+    except OSError as error:
+        raise pytest.UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _complete(document: dict[str, Any], journal: Journal) -> None:

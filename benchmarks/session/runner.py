@@ -14,8 +14,8 @@ import msgspec
 
 from benchmarks.host import ROOT, usable_cores
 from benchmarks.session.settings import RunRequest, check_code_and_cores, check_request, resolve
-from benchmarks.storage.files import read_run
 from benchmarks.storage.journal import SUFFIX, Journal
+from benchmarks.storage.results import read_run
 from mnist_accel.commands.exit_codes import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_accel.errors import UsageError
 
@@ -59,11 +59,7 @@ def _journal(out: Path) -> Path:
 
 @contextmanager
 def _locked(journal: Path) -> Iterator[None]:
-    """Hold a lock on a journal, so that no other run writes it.
-
-    Raises:
-        UsageError: another run holds the lock.
-    """
+    """Hold a lock on a journal, so that no other run writes it."""
     with journal.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,11 +71,7 @@ def _locked(journal: Path) -> Iterator[None]:
 
 
 def _start(out: Path, request: RunRequest) -> None:
-    """Check that a new run can be measured and written, limit its cores, and start its journal.
-
-    Raises:
-        UsageError: the run cannot start.
-    """
+    """Check that a new run can be measured and written, limit its cores, and start its journal."""
     if not out.name.endswith((".json", ".json.gz")):
         raise UsageError(f"--out must end in .json or .json.gz, got {out}")
     journal = _journal(out)
@@ -98,11 +90,7 @@ def _start(out: Path, request: RunRequest) -> None:
 
 
 def _unfinished(out: Path | None) -> Path:
-    """Return the result file of the run to continue.
-
-    Raises:
-        UsageError: there is no such run.
-    """
+    """Return the result file of the run to continue."""
     if out is None:
         journals = RESULTS.glob(f"*{SUFFIX}")
         newest = max(journals, key=lambda journal: journal.stat().st_mtime, default=None)
@@ -115,11 +103,7 @@ def _unfinished(out: Path | None) -> Path:
 
 
 def _check_resume(out: Path, request: RunRequest) -> None:
-    """Check that a run can be continued, and limit the cores as when it started.
-
-    Raises:
-        UsageError: the run cannot be continued.
-    """
+    """Check that a run can be continued, and limit the cores as when it started."""
     journal = _journal(out)
     if out.exists():
         raise UsageError(f"{out} exists already, and so does {journal}; remove one of them")

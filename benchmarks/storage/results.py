@@ -4,7 +4,9 @@ Files can be merged if they come from the same machine and the same state of the
 then count as passes of one run.
 """
 
+import gzip
 import math
+import zlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,13 +17,12 @@ import msgspec
 import numpy as np
 
 from benchmarks.statistics import Rounds, Spread, spread
-from benchmarks.storage.files import read_run
+from benchmarks.storage.journal import SUFFIX, Journal
 from benchmarks.storage.schema import (
     PHASES,
     AccuracyRun,
     Case,
     Ceilings,
-    Check,
     ContenderFacts,
     Device,
     Entry,
@@ -31,6 +32,7 @@ from benchmarks.storage.schema import (
     RowInfo,
     RowKey,
     Run,
+    schema_error,
 )
 from mnist_accel.errors import UsageError
 
@@ -40,40 +42,34 @@ class Measurement:
     """All times of one contender in one case.
 
     Attributes:
-        case: what was measured.
-        contender: name of the contender.
+        info: the facts of all passes; the check that came closest to its bound, and the peaks.
         rounds: seconds of each round, by pass.
-        images: images per round; 0 if the case has none.
-        steps: optimizer updates per round; 0 if nothing is trained.
-        flops: floating-point operations per round, in dense arithmetic.
-        bytes: bytes that each round must move.
         phases: by pass, the seconds of each phase before the steady state.
-        check: the check of the pass that came closest to its bound.
-        peak_host_bytes: memory of a process that does this case alone; None if not measured.
-        peak_device_bytes: GPU memory of that process; None if not measured.
     """
 
-    case: Case
-    contender: str
+    info: RowInfo
     rounds: Rounds
-    images: int
-    steps: int
-    flops: float
-    bytes: float
     phases: Mapping[Hashable, Mapping[str, float]]
-    check: Check
-    peak_host_bytes: int | None
-    peak_device_bytes: int | None
+
+    @cached_property
+    def case(self) -> Case:
+        """What was measured."""
+        return self.info.case
+
+    @property
+    def contender(self) -> str:
+        """Name of the contender."""
+        return self.info.contender
 
     @property
     def key(self) -> RowKey:
         """Level, case and contender."""
-        return self.case.level, self.case.name, self.contender
+        return self.info.level, self.info.name, self.info.contender
 
     @property
     def calls(self) -> float:
         """Steps of a training, or batches of an inference, per round."""
-        return self.steps or max(self.images / self.case.batch, 1.0)
+        return self.info.steps or max(self.info.images / self.info.batch, 1.0)
 
     @cached_property
     def phases_s(self) -> Mapping[str, float]:
@@ -172,6 +168,29 @@ def load_results(paths: Sequence[Path]) -> ResultSet:
     )
 
 
+def read_run(path: Path) -> ResultFile:
+    """Return the content of a result file, or of the journal of an unfinished run.
+
+    Raises:
+        UsageError: the file cannot be read or has another format.
+    """
+    try:
+        if path.name.endswith(SUFFIX):
+            return msgspec.convert(Journal.read(path).document(), ResultFile)
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        return msgspec.json.decode(content, type=ResultFile)
+    except OSError as error:  # includes gzip.BadGzipFile
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    except msgspec.ValidationError as error:
+        raise schema_error(str(path), error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a JSON file: {error}") from error
+
+
 def _check_mergeable(first_path: Path, first: Run, path: Path, run: Run) -> None:
     """Raise `UsageError` unless both files have the same machine, code and library versions."""
     facts = ("cpu", "cores", "threads", "gpu", "python", "commit", "dirty")
@@ -223,19 +242,8 @@ def _measurement(path: Path, entry: Entry) -> Measurement:
     info = entry.extra_info
     # Passes with the same number in different files are different passes.
     label = (path, info.pass_number)
-    return Measurement(
-        case=info.case,
-        contender=info.contender,
-        rounds={label: np.array(entry.stats.data)},
-        images=info.images,
-        steps=info.steps,
-        flops=info.flops,
-        bytes=info.bytes,
-        phases={label: {name: info.phases_s[name] for name in PHASES if name in info.phases_s}},
-        check=info.check,
-        peak_host_bytes=info.peak_host_bytes,
-        peak_device_bytes=info.peak_device_bytes,
-    )
+    phases = {name: info.phases_s[name] for name in PHASES if name in info.phases_s}
+    return Measurement(info, {label: np.array(entry.stats.data)}, {label: phases})
 
 
 def _join(earlier: Measurement, later: Measurement) -> Measurement:
@@ -246,16 +254,16 @@ def _join(earlier: Measurement, later: Measurement) -> Measurement:
     """
     if not later.rounds.keys().isdisjoint(earlier.rounds):
         raise ValueError(f"pass occurs twice for {later.contender} in {later.case.name}")
-    later = _with_images(later, earlier.images)
-    _check_same(earlier, later, ("images", "steps", "flops", "bytes"))
-    return replace(
-        earlier,
-        rounds={**earlier.rounds, **later.rounds},
-        phases={**earlier.phases, **later.phases},
-        check=max(earlier.check, later.check, key=lambda one: one.difference / one.tolerance),
-        peak_host_bytes=_max(earlier.peak_host_bytes, later.peak_host_bytes),
-        peak_device_bytes=_max(earlier.peak_device_bytes, later.peak_device_bytes),
+    later = _with_images(later, earlier.info.images)
+    old, new = earlier.info, later.info
+    _check_same(old, new, ("images", "steps", "flops", "bytes"))
+    info = msgspec.structs.replace(
+        old,
+        check=max(old.check, new.check, key=lambda one: one.difference / one.tolerance),
+        peak_host_bytes=_max(old.peak_host_bytes, new.peak_host_bytes),
+        peak_device_bytes=_max(old.peak_device_bytes, new.peak_device_bytes),
     )
+    return Measurement(info, {**earlier.rounds, **later.rounds}, {**earlier.phases, **later.phases})
 
 
 def _with_images(measurement: Measurement, images: int) -> Measurement:
@@ -263,16 +271,20 @@ def _with_images(measurement: Measurement, images: int) -> Measurement:
 
     Epochs of slow contenders are shortened to fit the time, and each run chooses their length anew.
     """
-    if measurement.images in (0, images):
+    info = measurement.info
+    if info.images in (0, images):
         return measurement
-    factor = images / measurement.images
+    factor = images / info.images
     return replace(
         measurement,
+        info=msgspec.structs.replace(
+            info,
+            images=images,
+            steps=round(info.steps * factor),
+            flops=info.flops * factor,
+            bytes=info.bytes * factor,
+        ),
         rounds={label: seconds * factor for label, seconds in measurement.rounds.items()},
-        images=images,
-        steps=round(measurement.steps * factor),
-        flops=measurement.flops * factor,
-        bytes=measurement.bytes * factor,
     )
 
 

@@ -112,7 +112,7 @@ class Missing(Struct, frozen=True):
 class AccuracyRun(Struct, frozen=True):
     """Validation accuracy after each epoch of a training, and the seconds of training until then.
 
-    The training ended as soon as it reached its target, so it tells nothing about higher targets.
+    The training ended as soon as it reached its target, so it has no result for higher targets.
     """
 
     network: str

@@ -33,7 +33,7 @@ def measure_accuracy(
 
     Raises:
         NotComparableError: the contender cannot do the case on this machine.
-        CheckError: the contender does not compute what it should.
+        CheckError: the contender computes a wrong result.
     """
     require_available(contender)
     task, images, labels = accuracy_task(case, seed)

@@ -13,6 +13,7 @@ from mnist_accel.recipes.models import RECIPES, create_model
 
 Profile: TypeAlias = Literal["quick", "full"]
 Direction: TypeAlias = Literal["forward", "backward"]
+_Shape: TypeAlias = tuple[int, ...]
 PROFILES: tuple[Profile, ...] = ("quick", "full")
 LEVELS = ("training", "inference", "operations", "accuracy")
 
@@ -98,10 +99,10 @@ class OperationCase:
     level: ClassVar[TimedLevel] = "operations"
     operation: str
     direction: Direction
-    shape: tuple[int, ...]
+    shape: _Shape
     batch: int
     settings: Mapping[str, float] = field(default_factory=dict, hash=False)
-    weight_shape: tuple[int, ...] | None = None
+    weight_shape: _Shape | None = None
 
     @property
     def name(self) -> str:
@@ -181,8 +182,14 @@ def inference_cases(profile: Profile) -> list[InferenceCase]:
 def operation_cases(profile: Profile) -> list[OperationCase]:
     """Return the operations of a profile, at their sizes in the recipes."""
     adam = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 2}
-    conv = {"stride": 1, "padding": 0}
     fused = {"stride": 1, "padding": 2, "size": 2}
+    # Name, shape of an image, settings, shape of the weight.
+    layers: tuple[tuple[str, _Shape, Mapping[str, float], _Shape | None], ...] = (
+        ("linear", (784,), {}, (784, 50)),
+        ("conv2d", (6, 14, 14), {"stride": 1, "padding": 0}, (16, 6, 5, 5)),
+        ("max_pool2d", (8, 26, 26), {"size": 2}, None),
+        ("conv2d_relu_max_pool2d", (1, 28, 28), fused, (6, 1, 5, 5)),
+    )
     directions: tuple[Direction, ...] = ("forward", "backward")
     cases = [
         OperationCase("sgd_update", "forward", (39_760,), 1, {"lr": 1e-3}),
@@ -190,15 +197,11 @@ def operation_cases(profile: Profile) -> list[OperationCase]:
     ]
     for batch in (64,) if profile == "quick" else (1, 64, 512):
         cases.append(OperationCase("softmax_cross_entropy", "forward", (10,), batch))
-        for way in directions:
-            cases += [
-                OperationCase("linear", way, (784,), batch, {}, (784, 50)),
-                OperationCase("conv2d", way, (6, 14, 14), batch, conv, (16, 6, 5, 5)),
-                OperationCase("max_pool2d", way, (8, 26, 26), batch, {"size": 2}),
-                OperationCase(
-                    "conv2d_relu_max_pool2d", way, (1, 28, 28), batch, fused, (6, 1, 5, 5)
-                ),
-            ]
+        cases += [
+            OperationCase(name, direction, shape, batch, settings, weight_shape)
+            for direction in directions
+            for name, shape, settings, weight_shape in layers
+        ]
     return cases
 
 

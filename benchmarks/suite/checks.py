@@ -41,7 +41,7 @@ AGAINST = f"float64, {STEPS} updates"
 
 
 class CheckError(Exception):
-    """A contender does not compute what it should."""
+    """A contender computes a wrong result."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Trajectory:
 
 
 def trajectory(session: TrainingSession, task: TrainingTask) -> Trajectory:
-    """Return what ten updates from the task's weights lead to, and reset the session after them."""
+    """Make ten updates from the weights of the task, reset the session, and return the values."""
     batches = first_batches(task)
     session.reset()
     gradients = session.gradients(batches[0])

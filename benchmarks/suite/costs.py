@@ -74,7 +74,7 @@ def operation_cost(task: OperationTask, results: Sequence[HostArray]) -> Cost:
 
 
 def _operation_flops(task: OperationTask) -> float:
-    """Return twice the number of products: one pass over the weights forward, two backward."""
+    """Return 2 per product; backward, each weight has twice as many products as forward."""
     weight = task.inputs.get("weight")
     if weight is None or task.name.endswith("_update"):
         return 0.0

@@ -85,7 +85,7 @@ class Preparer:
 
         Raises:
             NotComparableError: the contender cannot do the case on this machine.
-            CheckError: the contender does not compute what it should.
+            CheckError: the contender computes a wrong result.
         """
         key = case, contender.name
         if key not in self._prepared:

@@ -16,7 +16,7 @@ def test_ratio_and_roofline_are_computed_from_the_figures(analysis):
     expected = baseline.call_seconds.median / row.measurement.call_seconds.median
     assert row.speed.value == pytest.approx(expected)
     assert row.speed.low < expected < row.speed.high
-    images = row.measurement.images
+    images = row.measurement.info.images
     seconds = max(159_000 * images / 2.1e11, 784 * images / 1.6e10)
     assert row.roofline_fraction == pytest.approx(seconds / row.measurement.round_seconds.median)
 
@@ -30,7 +30,9 @@ def test_cpu_and_gpu_rows_have_their_own_best_baselines(gpu_analysis):
 def test_roofline_is_that_of_the_device(gpu_analysis):
     for contender, flops_per_s, bytes_per_s in (("numba", 2.1e11, 1.6e10), ("cupy", 5.1e13, 4e12)):
         row = gpu_analysis.rows["training", "lenet, batch 64", contender]
-        seconds = max(row.measurement.flops / flops_per_s, row.measurement.bytes / bytes_per_s)
+        seconds = max(
+            row.measurement.info.flops / flops_per_s, row.measurement.info.bytes / bytes_per_s
+        )
         assert row.roofline_fraction == pytest.approx(
             seconds / row.measurement.round_seconds.median
         )

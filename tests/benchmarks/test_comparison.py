@@ -1,6 +1,5 @@
 """Two runs are compared row by row."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,26 +9,7 @@ import pytest
 from benchmarks.report.comparison import compare, compare_command
 from benchmarks.storage.results import load_results
 from mnist_accel.errors import UsageError
-from tests.support.benchmark_files import GeneratedResults
-
-KEY = ("training", "two-layer, batch 64", "numba")
-
-
-SMALL = GeneratedResults(contenders=("numba", "jax"), passes=2, rounds=3)
-
-
-def _write(path, document):
-    path.write_text(json.dumps(document), encoding="utf-8")
-    return path
-
-
-def _index(document, key=KEY, number=0):
-    """Return the index of the entry of a row and pass."""
-    for index, entry in enumerate(document["benchmarks"]):
-        info = entry["extra_info"]
-        if (info["level"], info["case"], info["contender"], info["pass"]) == (*key, number):
-            return index
-    raise LookupError(key)
+from tests.support.benchmark_files import KEY, SMALL, GeneratedResults, entry_index, write_document
 
 
 def test_comparison_finds_exactly_the_regression(tmp_path, capsys):
@@ -71,7 +51,7 @@ def test_baseline_of_another_version_is_not_used(tmp_path):
     old = SMALL.write(tmp_path / "old.json")
     document = SMALL.document()
     document["mnist_accel"]["contenders"]["jax"]["versions"] = {"jax": "99"}
-    new = load_results([_write(tmp_path / "new.json", document)])
+    new = load_results([write_document(tmp_path / "new.json", document)])
     comparison = compare(load_results([old]), new, np.random.default_rng(0))
     assert {change.baseline for change in comparison.changes} == {None}
 
@@ -81,7 +61,7 @@ def test_result_that_became_wrong_fails(tmp_path, capsys):
     document = SMALL.document()
     row = dict(zip(("level", "case", "contender"), KEY, strict=True)) | {"reason": "off by 3e-2"}
     document["mnist_accel"]["failed"].append(row)
-    new = _write(tmp_path / "new.json", document)
+    new = write_document(tmp_path / "new.json", document)
     assert compare_command(old, new, 0.10) == 1
     assert "off by 3e-2" in capsys.readouterr().out
 
@@ -92,10 +72,10 @@ def test_lost_time_of_a_backend_fails(tmp_path, capsys, kind):
     document = SMALL.document()
     row = dict(zip(("level", "case", "contender"), KEY, strict=True))
     for number in range(SMALL.passes):
-        del document["benchmarks"][_index(document, number=number)]
+        del document["benchmarks"][entry_index(document, number=number)]
     if kind is not None:
         document["mnist_accel"][kind].append(row | {"reason": "cannot be imported"})
-    new = _write(tmp_path / "new.json", document)
+    new = write_document(tmp_path / "new.json", document)
     assert compare_command(old, new, 0.10) == 1
     output = capsys.readouterr().out
     why = "absent: cannot be imported" if kind else "not measured"
@@ -114,7 +94,7 @@ def test_rows_that_were_not_chosen_may_be_missing(tmp_path):
     ]
     header = document["mnist_accel"]
     header["absent"] = [row for row in header["absent"] if row["level"] == "training"]
-    new = _write(tmp_path / "new.json", document)
+    new = write_document(tmp_path / "new.json", document)
     comparison = compare(load_results([old]), load_results([new]), np.random.default_rng(0))
     assert not comparison.broken
     assert {contender for _, _, contender in comparison.lost} == {"numba", "numpy", "jax"}
@@ -126,7 +106,7 @@ def test_comparison_warns_of_another_machine_and_an_incomplete_run(tmp_path, cap
     document = SMALL.document()
     document["mnist_accel"]["host"]["cpu"] = "Other"
     document["mnist_accel"]["complete"] = False
-    compare_command(old, _write(tmp_path / "new.json", document), None)
+    compare_command(old, write_document(tmp_path / "new.json", document), None)
     warnings = capsys.readouterr().err
     assert "different machines: cpu was Intel" in warnings
     assert "the new run is incomplete" in warnings

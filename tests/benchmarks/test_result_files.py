@@ -1,7 +1,6 @@
 """Result files are checked, read and merged."""
 
 import gzip
-import json
 from contextlib import suppress
 from dataclasses import replace
 
@@ -11,32 +10,12 @@ from hypothesis import strategies as st
 
 from benchmarks.storage.results import load_results
 from mnist_accel.errors import UsageError
-from tests.support.benchmark_files import (
-    GeneratedResults,
-)
+from tests.support.benchmark_files import KEY, SMALL, GeneratedResults, entry_index, write_document
 
-KEY = ("training", "two-layer, batch 64", "numba")
-
-
-SMALL = GeneratedResults(contenders=("numba", "jax"), passes=2, rounds=3)
 STARTED = (
     '{"kind": "run", "at": "now", "settings": {"profile": "quick", "levels": [], "contenders": [], '
     '"left_out": [], "passes": 1, "seed": 0, "threads": 1, "commit": null, "dirty": null}}\n'
 )
-
-
-def _write(path, document):
-    path.write_text(json.dumps(document), encoding="utf-8")
-    return path
-
-
-def _index(document, key=KEY, number=0):
-    """Return the index of the entry of a row and pass."""
-    for index, entry in enumerate(document["benchmarks"]):
-        info = entry["extra_info"]
-        if (info["level"], info["case"], info["contender"], info["pass"]) == (*key, number):
-            return index
-    raise LookupError(key)
 
 
 def _refused(path):
@@ -54,7 +33,7 @@ def test_result_file_is_read(tmp_path):
     assert (row.case.network, row.case.batch, row.case.width) == ("two-layer", 64, 50)
     assert row.call_seconds.n == 4 * 8
     assert row.call_seconds.median == pytest.approx(1e-6 * (40 + 1.1 * 64), rel=0.1)
-    assert row.round_seconds.median == pytest.approx(row.call_seconds.median * row.steps)
+    assert row.round_seconds.median == pytest.approx(row.call_seconds.median * row.info.steps)
     assert row.phases_s["compile"] == pytest.approx(0.84)
     assert results.contenders["jax"].is_baseline
     assert results.host.cores == 2
@@ -69,7 +48,7 @@ def test_row_that_failed_in_one_pass_has_no_time(tmp_path):
     document = SMALL.document()
     row = dict(zip(("level", "case", "contender"), KEY, strict=True)) | {"reason": "wrong"}
     document["mnist_accel"]["failed"].append(row)
-    results = load_results([_write(tmp_path / "a.json", document)])
+    results = load_results([write_document(tmp_path / "a.json", document)])
     assert KEY not in results.measurements
     assert results.failed[0].reason == "wrong"
 
@@ -111,7 +90,7 @@ def test_row_that_failed_in_one_pass_has_no_time(tmp_path):
 )
 def test_error_names_file_and_field(tmp_path, path, value, expected):
     document = SMALL.document()
-    entry = document["benchmarks"][_index(document, number=1)]
+    entry = document["benchmarks"][entry_index(document, number=1)]
     # As the last entry, it is the one that contradicts the earlier ones.
     document["benchmarks"].remove(entry)
     document["benchmarks"].append(entry)
@@ -120,7 +99,7 @@ def test_error_names_file_and_field(tmp_path, path, value, expected):
     for name in rest:
         where = where[name]
     where[last] = value
-    assert expected in _refused(_write(tmp_path / "a.json", document))
+    assert expected in _refused(write_document(tmp_path / "a.json", document))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +124,7 @@ def test_missing_field_is_named(tmp_path):
         document = SMALL.document()
         del document["mnist_accel"][part]
         assert f"mnist_accel: Object missing required field `{part}`" in _refused(
-            _write(tmp_path / "a.json", document)
+            write_document(tmp_path / "a.json", document)
         )
 
 
@@ -200,7 +179,7 @@ def test_damaged_file_is_read_or_refused(tmp_path, data):
         where = inner
     values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
     where[key] = data.draw(values | st.lists(values, max_size=2))
-    path = _write(tmp_path / "damaged.json", document)
+    path = write_document(tmp_path / "damaged.json", document)
     with suppress(UsageError):
         load_results([path])
 
@@ -220,17 +199,20 @@ def test_merged_files_count_as_further_passes(tmp_path):
 def test_runs_with_different_epoch_lengths_are_merged(tmp_path):
     first = SMALL.write(tmp_path / "a.json")
     document = replace(SMALL, seed=1).document()
-    as_it_was = load_results([first, _write(tmp_path / "b.json", document)])
+    as_it_was = load_results([first, write_document(tmp_path / "b.json", document)])
     for entry in document["benchmarks"]:
         info = entry["extra_info"]
         if info["level"] == "training":
             entry["stats"]["data"] = [3 * second for second in entry["stats"]["data"]]
             for name in ("images", "steps", "flops", "bytes"):
                 info[name] *= 3
-    longer = load_results([first, _write(tmp_path / "c.json", document)])
+    longer = load_results([first, write_document(tmp_path / "c.json", document)])
     for key, measurement in as_it_was.measurements.items():
         merged = longer.measurements[key]
-        assert (merged.images, merged.steps) == (measurement.images, measurement.steps)
+        assert (merged.info.images, merged.info.steps) == (
+            measurement.info.images,
+            measurement.info.steps,
+        )
         assert merged.call_seconds.median == pytest.approx(measurement.call_seconds.median)
 
 
@@ -238,7 +220,7 @@ def test_contender_measured_in_one_file_is_not_absent(tmp_path):
     first = SMALL.write(tmp_path / "a.json")
     second = replace(SMALL, contenders=("numba", "cupy")).document()
     second["mnist_accel"]["host"] |= {"gpu": None, "gpu_driver": None}
-    merged = load_results([first, _write(tmp_path / "b.json", second)])
+    merged = load_results([first, write_document(tmp_path / "b.json", second)])
     assert {row.contender for row in merged.absent} == {"torch-compile"}
     assert merged.on_gpu == {"cupy"}
 
@@ -250,7 +232,7 @@ def test_files_of_different_machines_or_code_are_not_merged(tmp_path, name, valu
     first = SMALL.write(tmp_path / "a.json")
     document = SMALL.document()
     document["mnist_accel"]["host"][name] = value
-    second = _write(tmp_path / "b.json", document)
+    second = write_document(tmp_path / "b.json", document)
     with pytest.raises(UsageError, match=rf"cannot be merged: {name} differs \(.* and {value}\)"):
         load_results([first, second])
     with pytest.raises(UsageError, match="given twice"):

@@ -78,8 +78,7 @@ class GeneratedResults:
 
     def write(self, path: Path) -> Path:
         """Write a result file."""
-        path.write_text(json.dumps(self.document()), encoding="utf-8")
-        return path
+        return write_document(path, self.document())
 
     def _cases(self):
         for network, facts in NETWORKS.items():
@@ -276,9 +275,7 @@ def analyze_generated(
     document = generated.document()
     if change is not None:
         change(document)
-    path = folder / "results.json"
-    path.write_text(json.dumps(document), encoding="utf-8")
-    return analyze(load_results([path]))
+    return analyze(load_results([write_document(folder / "results.json", document)]))
 
 
 def set_accuracy_seconds(
@@ -299,3 +296,21 @@ def set_accuracy_seconds(
         for contender, seconds in seconds_of.items()
         for seed, second in enumerate(seconds)
     ]
+
+
+KEY = ("training", "two-layer, batch 64", "numba")
+SMALL = GeneratedResults(contenders=("numba", "jax"), passes=2, rounds=3)
+
+
+def write_document(path: Path, document: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def entry_index(document: dict[str, Any], number: int) -> int:
+    """Return the index of the entry of the row `KEY` in a pass."""
+    for index, entry in enumerate(document["benchmarks"]):
+        info = entry["extra_info"]
+        if (info["level"], info["case"], info["contender"], info["pass"]) == (*KEY, number):
+            return index
+    raise LookupError(KEY)
