@@ -62,7 +62,6 @@ def _add_run(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "run",
         help="measure",
-        prog=f"{PROG} run",
         description="Measure this project's backends and the installed baselines.",
         epilog=EXIT_CODES,
     )
@@ -125,7 +124,6 @@ def _add_report(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "report",
         help="write a report on results",
-        prog=f"{PROG} report",
         description="Write a report on results as a page (.html) and as text (.md).",
         epilog=EXIT_CODES,
     )
@@ -157,7 +155,6 @@ def _add_compare(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "compare",
         help="show what became slower from one run to another",
-        prog=f"{PROG} compare",
         description="Show what became slower or faster from one run to another.",
         epilog=EXIT_CODES,
     )

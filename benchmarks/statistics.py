@@ -56,11 +56,6 @@ def ratio_of_medians(numerator: Rounds, denominator: Rounds, rng: np.random.Gene
 
     The interval is the one in which the ratio of a second run on the same machine is expected. Both
     runs contain noise, so it is √2 times as wide as a confidence interval of the true ratio.
-
-    Args:
-        numerator: seconds of one case.
-        denominator: seconds of the other case.
-        rng: draws the bootstrap samples.
     """
     paired = [numerator, denominator]
     medians = bootstrap_medians(paired, rng)
@@ -78,7 +73,7 @@ def change_of_ratio(
     """Return how a time, or a ratio of times, changed between two independent runs.
 
     Args:
-        new: seconds of a case in the later run and, for a ratio, those of its baseline.
+        new: rounds of a case in the later run and, for a ratio, those of its baseline.
         old: the same in the earlier run.
         rng: draws the bootstrap samples.
 
@@ -103,13 +98,7 @@ def fitted_exponent(
     rounds: Sequence[Rounds],
     rng: np.random.Generator,
 ) -> Estimate:
-    """Fit e in time ∝ sizeᵉ by least squares of the logarithms.
-
-    Args:
-        sizes: shape (S,), at least two different sizes.
-        rounds: seconds at each size.
-        rng: draws the bootstrap samples.
-    """
+    """Fit e in time ∝ sizeᵉ by least squares of the logarithms of at least two different sizes."""
     x = np.log(np.asarray(sizes, dtype=np.float64))
     centered = x - x.mean()
     slope = centered / (centered @ centered)

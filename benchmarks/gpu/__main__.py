@@ -79,12 +79,7 @@ def exit_on_sigterm() -> None:
 
 
 def _run(args: argparse.Namespace, make_plan: Callable[[Path], list[Stage]], run: Runner) -> int:
-    """Run the selected stages and return the exit code.
-
-    Raises:
-        BackendUnavailableError: no GPU can be used.
-        UsageError: a stage does not exist, or the folder cannot be created.
-    """
+    """Run the selected stages and return the exit code."""
     facts = _facts()
     folder: Path = args.out or RESULTS / f"{date.today():%Y-%m-%d}-{_slug(facts['GPU'])}"
     stages = make_plan(folder.resolve())
@@ -119,11 +114,7 @@ def _report(facts: dict[str, str], folder: Path, results: Sequence[Result]) -> N
 
 
 def _facts() -> dict[str, str]:
-    """Return the facts about GPU and software that the measurements depend on.
-
-    Raises:
-        BackendUnavailableError: no GPU can be used.
-    """
+    """Return the facts about GPU and software that the measurements depend on."""
     device = get_backend("cupy").device_info()
     host = host_facts()
     return {
@@ -144,13 +135,7 @@ def _slug(device: str) -> str:
 
 
 def _report_text(facts: Mapping[str, str], results: Sequence[Result], folder: Path) -> str:
-    """Return the report as Markdown.
-
-    Args:
-        facts: facts about the machine and the software, by name.
-        results: results of all stages, including those that have not run.
-        folder: folder of the logs. Markdown tables in a log are copied into the report.
-    """
+    """Return the report as Markdown. It contains the Markdown tables of the logs in `folder`."""
     lines = ["# Acceptance run on a GPU", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {fact} |" for name, fact in facts.items()]
     lines += ["", PRECISION, "", f"{_summary(results)}.", ""]

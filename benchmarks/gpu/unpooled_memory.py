@@ -1,6 +1,6 @@
-"""A pytest plugin that disables CuPy's memory pool, so each array is an allocation of its own.
+"""A pytest plugin that disables CuPy's memory pool, so each array is a separate allocation.
 
-The pool allocates more than an array needs, so memcheck would miss accesses behind the array.
+The pool allocates more than an array needs, so memcheck would miss accesses beyond the array.
 """
 
 import cupy

@@ -11,7 +11,7 @@ from benchmarks.storage.results import Measurement, ResultSet
 from benchmarks.storage.schema import AccuracyRun, Case, RowKey
 
 SEED = 0
-# Textbook loops are shown for scale. Nobody would use them in practice, so they are no baseline.
+# Textbook loops are shown for scale. They are not used in practice, so they are no baseline.
 NOT_COMPARED = frozenset({"loops"})
 TARGETS = (0.95, 0.97, 0.99)
 MIN_SIZES = 3  # a growth exponent is fitted to at least this many sizes
@@ -69,12 +69,9 @@ class AnalyzedRow:
 
 @dataclass(frozen=True)
 class Growth:
-    """How the time per call grows with a size.
+    """How the time per call grows with the size that `sweep` names.
 
     Attributes:
-        sweep: "batch", "width" or "depth".
-        network: name of the network.
-        contender: name of the contender.
         points: each size with the median seconds per call.
         exponent: e in time ∝ sizeᵉ.
     """
@@ -91,9 +88,7 @@ class TimeToAccuracy:
     """How long a contender trains a network until it reaches a validation accuracy.
 
     Attributes:
-        network: name of the network.
         batch: images per step.
-        contender: name of the contender.
         target: validation accuracy.
         seconds: of each seed that reached the target.
         epochs: of each seed that reached the target.
@@ -176,12 +171,8 @@ def best_baseline(
     """Return the fastest baseline in the case of a measurement, on the same kind of device.
 
     CPU rows are compared with CPU rows, and GPU rows with GPU rows, because a GPU is no alternative
-    on a machine without one. Baselines are compared in the same way; the fastest one with itself.
-
-    Args:
-        results: the results that contain the measurement.
-        measurement: of a backend or a baseline.
-        among: names of the baselines to choose from; all if None.
+    on a machine without one. The measurement may be that of a baseline; the fastest baseline is
+    its own best baseline. `among` contains the names of the baselines to choose from; all if None.
     """
     on_gpu = measurement.contender in results.on_gpu
     baselines = [

@@ -147,13 +147,7 @@ def _lines(
 ) -> str:
     """Return a picture with a line of marks for each contender, and its name at the end.
 
-    Args:
-        network: name of the network.
-        size_name: what the horizontal axis shows.
-        scale: the vertical axis.
-        series: sizes and values, by contender.
-        chosen: how each contender is drawn.
-        crossing: size from which the GPU is faster; None for none.
+    `series` contains sizes and values by contender. The GPU is faster from the size `crossing`.
     """
     sizes = sorted({size for points in series.values() for size, _ in points})
     values = [value for points in series.values() for _, value in points]
@@ -330,7 +324,13 @@ def accuracies(results: ResultSet, chosen: Looks) -> Iterator[Chart]:
         # The scale is logarithmic in the error: 98 to 99 % halves it, and so does 90 to 95 %.
         errors = [_error(value) for run in runs for value in run.accuracy]
         ticks = [tick for tick in _ERROR_TICKS if min(errors) * 0.8 <= tick <= max(errors) * 1.2]
-        y = svg.axis(errors, (_TOP, _BOTTOM), "validation accuracy", _as_accuracy, ticks=ticks)
+        y = svg.axis(
+            errors,
+            (_TOP, _BOTTOM),
+            "validation accuracy",
+            lambda error: f"{100 * (1 - error):.4g} %",
+            ticks=ticks,
+        )
         svg.draw_axes(picture, x, y)
         for name in dict.fromkeys(run.contender for run in runs):
             seeds = [run for run in runs if run.contender == name]
@@ -351,10 +351,6 @@ _ERROR_TICKS = (0.5, 0.2, 0.1, *(1 - target for target in TARGETS), 0.005, 0.002
 def _error(accuracy: float) -> float:
     """Return the fraction of wrong predictions, limited to the range of the scale."""
     return min(max(1 - accuracy, 1e-4), _WORST_ERROR)
-
-
-def _as_accuracy(error: float) -> str:
-    return f"{100 * (1 - error):.4g} %"
 
 
 def _places(run: AccuracyRun, x: svg.Axis, y: svg.Axis) -> list[svg.Point]:

@@ -1,4 +1,4 @@
-"""Runs the suite in a process of its own, on a given number of cores, and writes a result file."""
+"""Runs the suite in a separate process, on a given number of cores, and writes a result file."""
 
 import fcntl
 import os
@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-
-import msgspec
 
 from benchmarks.host import ROOT, usable_cores
 from benchmarks.session.settings import RunRequest, check_code_and_cores, check_request, resolve
@@ -79,12 +77,12 @@ def _start(out: Path, request: RunRequest) -> None:
         raise UsageError(f"{journal} is an unfinished run; give --continue, or remove it")
     if out.exists():
         raise UsageError(f"{out} exists already; choose another --out")
-    settings = resolve(request)
     if request.threads is not None:
         _limit_cores(request.threads)
+    settings = resolve(request)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        Journal(msgspec.structs.replace(settings, threads=usable_cores()), journal)
+        Journal(settings, journal)
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
 

@@ -35,15 +35,9 @@ LEFT_OUT = (
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a user asks for; None stands for the default.
+    """The settings that a user has given, with names separated by commas; None is the default.
 
-    Attributes:
-        profile: name of the choice of cases.
-        levels: names, separated by commas.
-        contenders: names, separated by commas.
-        passes: how many times each row is measured.
-        seed: of the order of the measurements.
-        threads: cores that each contender may use.
+    The attributes have the meaning of those of `RunSettings`.
     """
 
     profile: Profile | None = None

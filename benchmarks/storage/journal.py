@@ -221,7 +221,7 @@ class Journal:
         """Return the keys `benchmarks` and `mnist_accel` of the result file.
 
         Raises:
-            UsageError: nothing was measured yet.
+            UsageError: nothing has been measured.
         """
         machine = next((line for line in self._lines if isinstance(line, Machine)), None)
         if machine is None:

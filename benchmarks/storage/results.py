@@ -131,10 +131,7 @@ class ResultSet:
 
 
 def load_results(paths: Sequence[Path]) -> ResultSet:
-    """Read result files or journals, and merge them.
-
-    Args:
-        paths: one or more files of one machine and one state of the code.
+    """Read result files or journals of one machine and one state of the code, and merge them.
 
     Raises:
         UsageError: a file cannot be read, has another format, contradicts itself or cannot be

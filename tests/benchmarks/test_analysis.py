@@ -22,9 +22,9 @@ def test_ratio_and_roofline_are_computed_from_the_figures(analysis):
 
 
 def test_cpu_and_gpu_rows_have_their_own_best_baselines(gpu_analysis):
-    standings = gpu_analysis.rows
-    assert standings["training", "lenet, batch 64", "cupy"].baseline == "torch-cuda-graph"
-    assert standings["training", "lenet, batch 64", "numba"].baseline == "torch-eager"
+    rows = gpu_analysis.rows
+    assert rows["training", "lenet, batch 64", "cupy"].baseline == "torch-cuda-graph"
+    assert rows["training", "lenet, batch 64", "numba"].baseline == "torch-eager"
 
 
 def test_roofline_is_that_of_the_device(gpu_analysis):
@@ -40,9 +40,9 @@ def test_roofline_is_that_of_the_device(gpu_analysis):
 
 def test_roofline_of_a_device_without_ceilings_is_unknown(gpu_analysis):
     results = replace(gpu_analysis.results, ceilings={"cpu": gpu_analysis.results.ceilings["cpu"]})
-    standings = analyze(results).rows
-    assert standings["training", "lenet, batch 64", "cupy"].roofline_fraction is None
-    assert standings["training", "lenet, batch 64", "numba"].roofline_fraction is not None
+    rows = analyze(results).rows
+    assert rows["training", "lenet, batch 64", "cupy"].roofline_fraction is None
+    assert rows["training", "lenet, batch 64", "numba"].roofline_fraction is not None
 
 
 def test_crossover_is_interpolated(gpu_analysis):

@@ -106,11 +106,11 @@ def test_reference_network_is_compared_with_the_loops(monkeypatch):
 
 
 def test_absent_contender_has_reason_and_remedy():
-    gone = ProjectBackend("cupy")
-    if gone.availability().ok:
+    absent = ProjectBackend("cupy")
+    if absent.availability().ok:
         pytest.skip("a GPU is there")
     with pytest.raises(NotComparableError, match=r".+; .+"):
-        Preparer().prepare(SMALL, gone)
+        Preparer().prepare(SMALL, absent)
 
 
 class Lazy(NumpyBackend):

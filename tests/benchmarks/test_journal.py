@@ -67,8 +67,8 @@ def test_journal_is_read_without_its_incomplete_last_line(tmp_path):
 )
 def test_continued_run_refuses_other_settings(tmp_path, new_request, message):
     journal = tmp_path / "journal"
-    begun = open_journal(REQUEST, journal).settings
-    assert open_journal(REQUEST, journal).settings == begun
+    started = open_journal(REQUEST, journal).settings
+    assert open_journal(REQUEST, journal).settings == started
     with pytest.raises(UsageError, match=message):
         open_journal(new_request, journal)
 
@@ -76,11 +76,11 @@ def test_continued_run_refuses_other_settings(tmp_path, new_request, message):
 @pytest.mark.parametrize(("fact", "value"), [("commit", "abc"), ("dirty", None), ("threads", 999)])
 def test_continued_run_refuses_other_code_or_cores(tmp_path, fact, value):
     journal = tmp_path / "journal"
-    begun = open_journal(REQUEST, journal).settings
+    started = open_journal(REQUEST, journal).settings
     line = json.loads(journal.read_text())
     line["settings"][fact] = value
     journal.write_text(json.dumps(line) + "\n")
-    here = getattr(begun, fact)
+    here = getattr(started, fact)
     with pytest.raises(UsageError, match=f"with {fact} {value}, but now it is {here}"):
         open_journal(RunRequest(), journal)
 

@@ -106,9 +106,9 @@ def test_row_that_crashed_the_process_is_skipped_later(tmp_path):
     killed.communicate(timeout=200)
     assert killed.returncode == -signal.SIGKILL
     assert runner.finish_run(out, journal, killed.returncode) == 4
-    goes_on = start_python(*command, path=tmp_path)
-    printed, _ = goes_on.communicate(timeout=200)
-    assert goes_on.returncode == 1, printed
+    continued = start_python(*command, path=tmp_path)
+    printed, _ = continued.communicate(timeout=200)
+    assert continued.returncode == 1, printed
     results = load_results([out])
     (failed,) = results.failed
     assert failed.case.startswith("max_pool2d forward")

@@ -55,15 +55,15 @@ def test_summary_counts_rows_that_are_slower_within_noise(tmp_path):
     generated = GeneratedResults(contenders=("numba", "torch-eager"), pass_noise=0.6)
     analysis = analyze_generated(tmp_path, generated, change)
     rows = [row for row in analysis.rows.values() if not row.is_baseline]
-    behind = [row for row in rows if row.speed.value < 1 <= row.speed.high]
-    assert len(behind) > 1
+    undecided = [row for row in rows if row.speed.value < 1 <= row.speed.high]
+    assert len(undecided) > 1
     assert not any(row.loses for row in rows)
-    worst = min(behind, key=lambda row: row.speed.value)
+    worst = min(undecided, key=lambda row: row.speed.value)
     (sentence,) = (
         s for s in summarize(analysis).findings if s.startswith("numba is significantly slower")
     )
     assert f"in none of {len(rows)} rows of training and inference; in " in sentence
-    assert f"{len(behind)} rows it is slower, but the interval includes 1, at worst" in sentence
+    assert f"{len(undecided)} rows it is slower, but the interval includes 1, at worst" in sentence
     assert (
         f"{worst.measurement.case.level} {worst.measurement.case.name} "
         f"({numbers.times(worst.speed.value)} the speed of torch-eager, "
