@@ -62,35 +62,6 @@ class Measurement:
     unit: str
 
 
-def measure(
-    cupy: Any,
-    *,
-    multiprocessors: int,
-    gpu_s: Stopwatch,
-    host_s: Stopwatch,
-    counts: Counts | None = None,
-) -> list[Measurement]:
-    """Return all measurements.
-
-    Args:
-        cupy: the module `cupy` or a replacement.
-        multiprocessors: number of multiprocessors of the GPU.
-        gpu_s: measures the time on the GPU.
-        host_s: measures the time that the host needs to submit the work.
-        counts: amount of work; the defaults suit a GPU.
-    """
-    counts = counts or Counts()
-    stream = cupy.cuda.Stream(non_blocking=True)
-    with stream:
-        return [
-            *_launches(cupy, gpu_s, host_s, counts.launches),
-            *_graphs(cupy, stream, gpu_s, host_s, counts.nodes),
-            *_barriers(cupy, gpu_s, multiprocessors, counts.rounds),
-            _copy(cupy, gpu_s, multiprocessors, counts.copied_bytes),
-            _arithmetic(cupy, gpu_s, multiprocessors, counts.multiply_adds),
-        ]
-
-
 @functools.cache
 def source() -> str:
     """Return overheads.cu with its headers inserted."""
@@ -103,89 +74,109 @@ def kernel(cupy: Any, name: str, **constants: Constant) -> Any:
     return cupy.RawModule(code=source(), options=options, backend="nvrtc").get_function(name)
 
 
-def _launches(cupy: Any, gpu_s: Stopwatch, host_s: Stopwatch, count: int) -> list[Measurement]:
-    empty = kernel(cupy, "empty")
+@dataclass(frozen=True)
+class Benchmark:
+    """Measures on one GPU.
 
-    def launch() -> None:
-        for _ in range(count):
-            empty((1,), (THREADS_PER_BLOCK,), ())
+    Attributes:
+        cupy: the module `cupy` or a replacement.
+        multiprocessors: number of multiprocessors of the GPU.
+        gpu_s: measures the time on the GPU.
+        host_s: measures the time that the host needs to submit the work.
+        counts: amount of work; the defaults suit a GPU.
+    """
 
-    return [
-        Measurement("launch of an empty kernel, host", host_s(launch) / count * 1e6, "µs"),
-        Measurement("launch of an empty kernel, GPU", gpu_s(launch) / count * 1e6, "µs"),
-    ]
+    cupy: Any
+    multiprocessors: int
+    gpu_s: Stopwatch
+    host_s: Stopwatch
+    counts: Counts = Counts()
 
+    def measure(self) -> list[Measurement]:
+        """Return all measurements."""
+        stream = self.cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            return [
+                *self._launches(),
+                *self._graphs(stream),
+                *self._barriers(),
+                self._copy(),
+                self._arithmetic(),
+            ]
 
-def _graphs(
-    cupy: Any, stream: Any, gpu_s: Stopwatch, host_s: Stopwatch, nodes: int
-) -> list[Measurement]:
-    empty = kernel(cupy, "empty")
-    empty((1,), (THREADS_PER_BLOCK,), ())  # a kernel cannot be loaded during graph capture
-    stream.synchronize()
+    def _launches(self) -> Iterator[Measurement]:
+        empty, count = kernel(self.cupy, "empty"), self.counts.launches
 
-    def capture(count: int) -> Callable[[], None]:
-        stream.begin_capture()
-        try:
+        def launch() -> None:
             for _ in range(count):
                 empty((1,), (THREADS_PER_BLOCK,), ())
-        except BaseException:
-            with suppress(Exception):  # a failed launch often ends the capture
-                stream.end_capture()
-            raise
-        graph = stream.end_capture()
-        return lambda: graph.launch(stream=stream)
 
-    short, long = capture(1), capture(nodes)
-    per_node_s = (gpu_s(long) - gpu_s(short)) / (nodes - 1)
-    return [
-        Measurement(f"graph of {nodes} empty kernels, host", host_s(long) * 1e6, "µs"),
-        Measurement("additional graph node, GPU", per_node_s * 1e6, "µs"),
-    ]
+        for place, seconds in (("host", self.host_s), ("GPU", self.gpu_s)):
+            value = seconds(launch) / count * 1e6
+            yield Measurement(f"launch of an empty kernel, {place}", value, "µs")
 
+    def _graphs(self, stream: Any) -> list[Measurement]:
+        empty, nodes = kernel(self.cupy, "empty"), self.counts.nodes
+        empty((1,), (THREADS_PER_BLOCK,), ())  # a kernel cannot be loaded during graph capture
+        stream.synchronize()
 
-def _barriers(
-    cupy: Any, gpu_s: Stopwatch, multiprocessors: int, rounds: int
-) -> Iterator[Measurement]:
-    """Yield the time of a grid barrier and, if the GPU has clusters, of a cluster barrier."""
-    barrier = cooperative(kernel(cupy, "barrier"))
-    for blocks in dict.fromkeys((persistent_mlp.BLOCKS, multiprocessors)):
-        value = _barrier_us(cupy, gpu_s, barrier, blocks, rounds)
-        yield Measurement(f"grid barrier of {blocks} blocks", value, "µs")
-    constants = persistent_mlp.cluster_constants(int(cupy.cuda.Device().compute_capability))
-    if constants:
-        barrier = kernel(cupy, "barrier", BLOCKS=persistent_mlp.BLOCKS, **constants)
-        value = _barrier_us(cupy, gpu_s, barrier, persistent_mlp.BLOCKS, rounds)
-        yield Measurement(f"cluster barrier of {persistent_mlp.BLOCKS} blocks", value, "µs")
+        def capture(count: int) -> Callable[[], None]:
+            stream.begin_capture()
+            try:
+                for _ in range(count):
+                    empty((1,), (THREADS_PER_BLOCK,), ())
+            except BaseException:
+                with suppress(Exception):  # a failed launch often ends the capture
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+            return lambda: graph.launch(stream=stream)
 
+        short, long = capture(1), capture(nodes)
+        per_node_s = (self.gpu_s(long) - self.gpu_s(short)) / (nodes - 1)
+        return [
+            Measurement(f"graph of {nodes} empty kernels, host", self.host_s(long) * 1e6, "µs"),
+            Measurement("additional graph node, GPU", per_node_s * 1e6, "µs"),
+        ]
 
-def _barrier_us(
-    cupy: Any, gpu_s: Stopwatch, barrier: Callable[..., None], blocks: int, rounds: int
-) -> float:
-    counters = cupy.zeros(2, "uint32")
+    def _barriers(self) -> Iterator[Measurement]:
+        """Yield the time of a grid barrier and, if the GPU has clusters, of a cluster barrier."""
+        barrier = cooperative(kernel(self.cupy, "barrier"))
+        for blocks in dict.fromkeys((persistent_mlp.BLOCKS, self.multiprocessors)):
+            value = self._barrier_us(barrier, blocks)
+            yield Measurement(f"grid barrier of {blocks} blocks", value, "µs")
+        capability = int(self.cupy.cuda.Device().compute_capability)
+        if constants := persistent_mlp.cluster_constants(capability):
+            blocks = persistent_mlp.BLOCKS
+            barrier = kernel(self.cupy, "barrier", BLOCKS=blocks, **constants)
+            value = self._barrier_us(barrier, blocks)
+            yield Measurement(f"cluster barrier of {blocks} blocks", value, "µs")
 
-    def seconds(count: int) -> float:
-        arguments = np.int32(count), counters
-        return gpu_s(lambda: barrier((blocks,), (THREADS_PER_BLOCK,), arguments))
+    def _barrier_us(self, barrier: Callable[..., None], blocks: int) -> float:
+        counters, rounds = self.cupy.zeros(2, "uint32"), self.counts.rounds
 
-    return (seconds(rounds + 1) - seconds(1)) / rounds * 1e6
+        def seconds(count: int) -> float:
+            arguments = np.int32(count), counters
+            return self.gpu_s(lambda: barrier((blocks,), (THREADS_PER_BLOCK,), arguments))
 
+        return (seconds(rounds + 1) - seconds(1)) / rounds * 1e6
 
-def _copy(cupy: Any, gpu_s: Stopwatch, multiprocessors: int, size: int) -> Measurement:
-    copy, count = kernel(cupy, "copy"), size // 8
-    source, target = cupy.zeros(count, "float64"), cupy.zeros(count, "float64")
-    grid = (8 * multiprocessors,)
-    arguments = source, np.int64(count), target
-    seconds = gpu_s(lambda: copy(grid, (THREADS_PER_BLOCK,), arguments))
-    return Measurement("copy, bytes read and written", 2 * size / seconds / 1e9, "GB/s")
+    def _copy(self) -> Measurement:
+        copy, size = kernel(self.cupy, "copy"), self.counts.copied_bytes
+        source, target = (self.cupy.zeros(size // 8, "float64") for _ in range(2))
+        grid = (8 * self.multiprocessors,)
+        arguments = source, np.int64(size // 8), target
+        seconds = self.gpu_s(lambda: copy(grid, (THREADS_PER_BLOCK,), arguments))
+        return Measurement("copy, bytes read and written", 2 * size / seconds / 1e9, "GB/s")
 
-
-def _arithmetic(cupy: Any, gpu_s: Stopwatch, multiprocessors: int, count: int) -> Measurement:
-    multiply_add, blocks = kernel(cupy, "multiply_add"), 8 * multiprocessors
-    results = cupy.zeros(blocks * THREADS_PER_BLOCK, "float32")
-    arguments = np.int32(count), np.float32(0.5), results
-    seconds = gpu_s(lambda: multiply_add((blocks,), (THREADS_PER_BLOCK,), arguments))
-    flops = 2 * count * CHAINS * THREADS_PER_BLOCK * blocks
-    return Measurement("multiply-adds, float32", flops / seconds / 1e12, "TFLOP/s")
+    def _arithmetic(self) -> Measurement:
+        multiply_add, count = kernel(self.cupy, "multiply_add"), self.counts.multiply_adds
+        threads = 8 * self.multiprocessors * THREADS_PER_BLOCK
+        arguments = np.int32(count), np.float32(0.5), self.cupy.zeros(threads, "float32")
+        grid = (8 * self.multiprocessors,)
+        seconds = self.gpu_s(lambda: multiply_add(grid, (THREADS_PER_BLOCK,), arguments))
+        flops = 2 * count * CHAINS * threads
+        return Measurement("multiply-adds, float32", flops / seconds / 1e12, "TFLOP/s")
 
 
 def table(measurements: Sequence[Measurement]) -> str:
@@ -202,12 +193,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file")
     args = parser.parse_args(argv)
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
-    measurements = measure(
+    measurements = Benchmark(
         cupy,
         multiprocessors=properties["multiProcessorCount"],
         gpu_s=functools.partial(_gpu_seconds, cupy),
         host_s=functools.partial(_host_seconds, cupy),
-    )
+    ).measure()
     text = json.dumps([asdict(one) for one in measurements], indent=2, ensure_ascii=False)
     write_atomically(args.out, f"{text}\n".encode())
     print(table(measurements))

@@ -23,16 +23,8 @@ def test_measurements_are_computed_from_the_times():
         return 1e-6 * (len(emulator.launched) - before)
 
     counts = overheads.Counts(launches=4, nodes=5, rounds=3, copied_bytes=8 * 64, multiply_adds=2)
-    measurements = {
-        one.name: (one.value, one.unit)
-        for one in overheads.measure(
-            EmulatedCupy(emulator),
-            multiprocessors=2,
-            gpu_s=seconds,
-            host_s=seconds,
-            counts=counts,
-        )
-    }
+    benchmark = overheads.Benchmark(EmulatedCupy(emulator), 2, seconds, seconds, counts)
+    measurements = {one.name: (one.value, one.unit) for one in benchmark.measure()}
     blocks = 2 * 8
     flops = 2 * 2 * overheads.CHAINS * blocks * overheads.THREADS_PER_BLOCK
     assert measurements == {
