@@ -1,15 +1,23 @@
-"""Predict one digit: an image of the test set, or a PNG or JPEG file.
+"""Predict images of the test set, or pictures of digits.
 
-Prints the ten probabilities as bars, and saves a picture with the image and its labels. A network
-with sigmoid outputs computes each probability independently, so the ten need not sum to 1.
+Prints the ten probabilities as bars, and saves a figure with the image and its labels. Of several
+pictures it prints one line each. A network with sigmoid outputs computes each probability
+independently, so the ten need not sum to 1. Pictures without a digit, or with several and without
+--all, are refused, and the exit code is 4.
 """
 
 import argparse
 import errno
+import io
+import itertools
+import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.arguments import (
@@ -18,8 +26,37 @@ from mnist_accel.commands.arguments import (
     add_model_file_arguments,
     backend_from,
 )
+from mnist_accel.commands.exit_codes import EXIT_DATA
 from mnist_accel.errors import DataError, UsageError
 from mnist_accel.util.files import check_writable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+STDIN = "-"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+
+
+@dataclass
+class Item:
+    """An image to predict, and the result.
+
+    Attributes:
+        file: the file, or the number of the image in the test set.
+        figure: number of the digit in the file, from 1; None unless each digit of a file is read.
+        image: the image (28, 28); None if the file is refused.
+        refusal: why the file is refused.
+        true_label: the true class; None if unknown.
+        probabilities: probability of each class (C,); None if the file is refused.
+    """
+
+    file: str
+    figure: int | None = None
+    image: "NDArray[Any] | None" = None
+    refusal: str | None = None
+    true_label: int | None = None
+    probabilities: "NDArray[np.floating] | None" = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,82 +66,227 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     image.add_argument("--index", **integer(0), help="number of an image of the test set, from 0")
     image.add_argument(
         "--image",
+        nargs="+",
         metavar="FILE",
-        help="PNG or JPEG of any size, with a dark digit on light or a light digit on dark",
+        help="pictures (PNG, JPEG, BMP, GIF, WebP) of any size, with a dark digit on light or a "
+        "light digit on dark; a folder for all pictures in it; - for stdin",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="read each digit of a picture, from left to right"
     )
     parser.add_argument(
         "--out",
         type=_png_file,
         metavar="FILE.png",
-        default="prediction.png",
-        help="file of the picture (default: %(default)s)",
+        help="file of the figure of one image (default: a new file in the folder of the run)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object, and save no figure without --out",
     )
     add_backend_arguments(parser)
     add_data_arguments(parser, dataset="that of the run, or else mnist")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, print the probabilities, and save the picture."""
+    """Predict, print the probabilities, and save the figure."""
     # These modules import scipy, rich and matplotlib, which --help does not need.
     from mnist_accel.console.phases import preparation_notes
-    from mnist_accel.console.tables import print_probabilities
-    from mnist_accel.data.datasets import DIGIT_NAMES
-    from mnist_accel.data.digit_image import read_digit_image
-    from mnist_accel.plots import plot_prediction
-    from mnist_accel.runs.model_files import check_fits, find_model, open_dataset, open_model
+    from mnist_accel.data.datasets import class_names
+    from mnist_accel.runs.model_files import (
+        check_fits,
+        dataset_name,
+        find_model,
+        is_model,
+        open_model,
+    )
 
-    _check_out(args.out)
+    if args.path is None and args.image and len(args.image) > 1 and is_model(args.image[-1]):
+        args.path = args.image.pop()  # written after the pictures
+    files = _files(args.image or [])
+    _check_out(args.out, files)
     path = find_model(args.path)
     model = open_model(
         path, backend=backend_from(args), legacy_model=args.model, legacy_activation=args.activation
     )
-    if args.image is not None:
-        image, true_label, class_names = read_digit_image(args.image), None, DIGIT_NAMES
-    else:
-        dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
-        if args.index >= len(dataset.x_test):
-            raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
-        image, true_label = dataset.x_test[args.index], int(dataset.t_test[args.index])
-        class_names = dataset.class_names
-    check_fits(model, path, class_names)
+    names = class_names(dataset_name(path, args.dataset))
+    items = list(_read_items(files, names, args)) if files else [_test_image(path, args)]
+    check_fits(model, path, names)
     with preparation_notes(partial(print, file=sys.stderr)):
         model.prepare()
-    probabilities = model.predict_proba(image[None])[0]
-    predicted = int(probabilities.argmax())
-    truth = "" if true_label is None else f", true label {class_names[true_label]}"
+    for item in items:
+        if item.image is not None:
+            item.probabilities = model.predict_proba(item.image[None])[0]
+    refused = [item for item in items if item.refusal is not None]
+    if args.json:
+        _print_json(path, items, names)
+    else:
+        if len(items) == len(refused) == 1:
+            raise DataError(items[0].refusal)
+        _print_items(path, items, names)
+        for item in refused:
+            print(f"refused: {item.refusal}", file=sys.stderr)
+    if len(items) == 1 and not refused and (args.out or not args.json):
+        _save_figure(args.out or _new_file(path, items[0].file), items[0], names, args)
+    elif args.out:
+        print(f"warning: {args.out} is not written; give --out with one image", file=sys.stderr)
+    return EXIT_DATA if refused else 0
+
+
+def _files(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the pictures in them in place of folders.
+
+    Raises:
+        DataError: a folder contains no picture.
+    """
+    files = []
+    for argument in arguments:
+        folder = Path(argument)
+        if argument == STDIN or not folder.is_dir():
+            files.append(argument)
+            continue
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        if not found:
+            raise DataError(f"{folder} contains no picture; accepted are {', '.join(SUFFIXES)}")
+        files += map(str, found)
+    return files
+
+
+def _test_image(path: Path, args: argparse.Namespace) -> Item:
+    """Return the image of the test set that `--index` selects."""
+    from mnist_accel.runs.model_files import open_dataset
+
+    if args.all:
+        raise UsageError("--all reads the digits of a picture; use it with --image")
+    dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
+    if args.index >= len(dataset.x_test):
+        raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
+    image, label = dataset.x_test[args.index], int(dataset.t_test[args.index])
+    return Item(file=f"{dataset.name}-{args.index}", image=image, true_label=label)
+
+
+def _read_items(files: list[str], names: Sequence[str], args: argparse.Namespace) -> Iterator[Item]:
+    """Yield one item per file, or with `--all` one item per digit."""
+    from mnist_accel.data.datasets import DIGIT_NAMES
+    from mnist_accel.data.digit_image import read_digit_image, read_digit_images, read_plain_image
+
+    of_digits = tuple(names) == DIGIT_NAMES
+    if args.all and not of_digits:
+        raise UsageError("--all separates digits, but the classes of this network are no digits")
+    for file in files:
+        source = io.BytesIO(sys.stdin.buffer.read()) if file == STDIN else file
+        name = "stdin" if file == STDIN else file
+        try:
+            if args.all:
+                for number, image in enumerate(read_digit_images(source), start=1):
+                    yield Item(name, figure=number, image=image)
+            elif of_digits:
+                yield Item(name, image=read_digit_image(source))
+            else:
+                yield Item(name, image=read_plain_image(source))
+        except DataError as error:
+            yield Item(name, refusal=str(error))
+
+
+def _print_items(path: Path, items: list[Item], names: Sequence[str]) -> None:
+    """Print the probabilities of one image as bars, or one line for each of several."""
+    from mnist_accel.console.tables import print_probabilities, print_table
+
     print(f"weights in {path}")
-    print(f"predicted {class_names[predicted]} with {probabilities[predicted]:.2%}{truth}")
-    print_probabilities(probabilities, class_names, sys.stdout)
-    plot_prediction(
-        args.out,
-        image=image,
-        probabilities=probabilities,
-        predicted=predicted,
-        true_label=true_label,
-        class_names=class_names,
-    )
-    print(f"picture in {args.out}")
-    return 0
+    if len(items) == 1:
+        item = items[0]
+        assert item.probabilities is not None
+        best = int(item.probabilities.argmax())
+        truth = "" if item.true_label is None else f", true label {names[item.true_label]}"
+        print(f"predicted {names[best]} with {item.probabilities[best]:.2%}{truth}")
+        print_probabilities(item.probabilities, names, sys.stdout)
+        return
+    rows = []
+    for item in items:
+        if item.probabilities is not None:
+            best = int(item.probabilities.argmax())
+            rows.append((names[best], f"{item.probabilities[best]:.2%}", _title(item)))
+        else:
+            rows.append(("-", "-", f"{item.file} (refused)"))
+    print_table(("predicted", "probability", "file"), rows, sys.stdout)
+
+
+def _title(item: Item) -> str:
+    return item.file if item.figure is None else f"{item.file}, digit {item.figure}"
+
+
+def _print_json(path: Path, items: list[Item], names: Sequence[str]) -> None:
+    predictions = []
+    for item in items:
+        entry: dict[str, Any] = {"file": item.file, "figure": item.figure}
+        entry |= dict.fromkeys(("class", "digit", "probability", "probabilities"))
+        if item.probabilities is not None:
+            best = int(item.probabilities.argmax())
+            values = [float(value) for value in item.probabilities]
+            entry["class"] = names[best]
+            entry["digit"] = best if names[best] == str(best) else None
+            entry["probability"] = values[best]
+            entry["probabilities"] = dict(zip(names, values, strict=True))
+        true = None if item.true_label is None else names[item.true_label]
+        predictions.append(entry | {"true_label": true, "refusal": item.refusal})
+    print(json.dumps({"weights": str(path), "predictions": predictions}, indent=2))
+
+
+def _save_figure(file: Path, item: Item, names: Sequence[str], args: argparse.Namespace) -> None:
+    """Write the figure of one image, or print a warning if that is impossible."""
+    from mnist_accel.plots import plot_prediction
+
+    assert item.image is not None
+    assert item.probabilities is not None
+    try:
+        plot_prediction(
+            file,
+            image=item.image,
+            probabilities=item.probabilities,
+            predicted=int(item.probabilities.argmax()),
+            true_label=item.true_label,
+            class_names=names,
+        )
+    except DataError as error:
+        print(f"warning: {error}; choose another file with --out", file=sys.stderr)
+        return
+    if not args.json:
+        print(f"picture in {file}")
+
+
+def _new_file(path: Path, name: str) -> Path:
+    """Return the path of a file that does not exist, in the folder of the weights `path`."""
+    folder = path if path.is_dir() else path.parent
+    stem = f"prediction-{Path(name).stem}"
+    numbers = itertools.chain([""], (f"-{i}" for i in itertools.count(2)))
+    return next(file for number in numbers if not (file := folder / f"{stem}{number}.png").exists())
 
 
 def _png_file(text: str) -> Path:
-    """Parse the name of a PNG file; the picture is written in no other format."""
+    """Parse the name of a PNG file; the figure is written in no other format."""
     if Path(text).suffix.lower() != ".png":
         raise argparse.ArgumentTypeError(f"expected a file name that ends in .png, got {text!r}")
     return Path(text)
 
 
-def _check_out(picture: Path) -> None:
-    """Check that the picture can be written, before anything is computed.
+def _check_out(out: Path | None, files: Sequence[str]) -> None:
+    """Check that the figure can be written and replaces no input, before anything is computed.
 
     Raises:
-        DataError: the picture cannot be written.
+        UsageError: the figure would replace an input.
+        DataError: the figure cannot be written.
     """
+    if out is None:
+        return
     try:
-        if picture.is_dir():
+        for file in files:
+            if file != STDIN and out.exists() and Path(file).exists() and out.samefile(file):
+                raise UsageError(f"--out {out} would replace the picture {file}; choose another")
+        if out.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        check_writable(picture.parent)
+        check_writable(out.parent)
     except OSError as error:
         raise DataError(
-            f"cannot write the picture {picture}: {error.strerror}; choose another --out"
+            f"cannot write the picture {out}: {error.strerror}; choose another --out"
         ) from error

@@ -29,6 +29,11 @@ _FASHION_NAMES = (
 )
 
 
+def class_names(dataset: str) -> tuple[str, ...]:
+    """Return the names of the labels 0…9 of a data set."""
+    return _FASHION_NAMES if dataset == "fashion-mnist" else DIGIT_NAMES
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Training and test images of ten classes with their labels.
@@ -121,8 +126,7 @@ def _load_published(name: str, data_dir: str | Path | None) -> Dataset:
 
     files, source = fetch_files(PUBLISHED_SETS[name], data_dir=data_dir)
     x_train, t_train, x_test, t_test = (parse_idx(files[file], name=file) for file in FILE_NAMES)
-    names = _FASHION_NAMES if name == "fashion-mnist" else DIGIT_NAMES
-    return Dataset(name, x_train, t_train, x_test, t_test, names, source)
+    return Dataset(name, x_train, t_train, x_test, t_test, class_names(name), source)
 
 
 def _load_digits(data_dir: str | Path | None) -> Dataset:

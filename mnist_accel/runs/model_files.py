@@ -30,6 +30,14 @@ def find_model(path: str | None) -> Path:
     return RunFolder.newest(prefer_finished=True).path if path is None else Path(path)
 
 
+def is_model(path: str) -> bool:
+    """Return whether a path looks like one that `open_model` accepts, rather than a picture."""
+    file = Path(path)
+    if file.is_dir():
+        return (file / "config.json").exists() or (file / CHECKPOINT_NAME).exists()
+    return file.suffix == Path(CHECKPOINT_NAME).suffix or is_weight_file(file)
+
+
 def open_model(
     path: Path,
     *,
@@ -92,6 +100,11 @@ def open_dataset(path: Path, *, dataset: str | None, data_dir: str | None) -> Da
         data_dir = data_dir or settings.get("data_dir")
     with usage_errors():
         return load_dataset(dataset, data_dir=data_dir)
+
+
+def dataset_name(path: Path, dataset: str | None) -> str:
+    """Return `dataset`; if it is None, the data set of the run of `path`, or MNIST."""
+    return dataset or _settings_of_run(path).get("dataset") or "mnist"
 
 
 def check_fits(model: Network, path: Path, class_names: Sequence[str]) -> None:

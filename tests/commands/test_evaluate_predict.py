@@ -103,7 +103,8 @@ def test_predict_by_index_and_by_image(run, trained, fails):
     code, out, _ = run("predict", trained, "--image", "photo.jpg")
     assert code == 0
     assert "true label" not in out
-    assert Path("prediction.png").is_file()
+    assert f"picture in {trained / 'prediction-photo.png'}" in out
+    assert (trained / "prediction-photo.png").is_file()
     fails(2, "predict", trained, "--index", 99999, says="--index must be below 360")
     for name in ("three.txt", "three", "."):
         says = f"--out: expected a file name that ends in .png, got {name!r}"

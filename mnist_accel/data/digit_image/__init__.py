@@ -11,20 +11,21 @@
    et al. 1998).
 """
 
-import os
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_accel.data.digit_image.source import Source, source_name
 from mnist_accel.errors import DataError
 
 
-def read_digit_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+def read_digit_image(path: Source) -> NDArray[np.float32]:
     """Return the digit in an image file as float32 (28, 28), 0 for paper and 1 for ink.
 
     Accepts PNG, JPEG, BMP, GIF and WebP in any size and color mode, dark on light or light on dark.
     Lines, frames, shadows and what lies beside the paper are removed.
+
+    Args:
+        path: the file, or a binary stream with its content.
 
     Raises:
         DataError: the file is missing, damaged, not an image, or too large, or it shows no digit or
@@ -33,13 +34,13 @@ def read_digit_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     digits = read_digit_images(path)
     if len(digits) > 1:
         raise DataError(
-            f"{path} shows {len(digits)} separate figures, expected one digit; crop the picture to "
-            "one, or read all of them with predict --all"
+            f"{source_name(path)} shows {len(digits)} separate figures, expected one digit; crop "
+            "the picture to one, or read all of them with predict --all"
         )
     return digits[0]
 
 
-def read_digit_images(path: str | os.PathLike[str]) -> list[NDArray[np.float32]]:
+def read_digit_images(path: Source) -> list[NDArray[np.float32]]:
     """Return each digit in an image file, from left to right, as `read_digit_image` does.
 
     Raises:
@@ -49,11 +50,32 @@ def read_digit_images(path: str | os.PathLike[str]) -> list[NDArray[np.float32]]
     from mnist_accel.data.digit_image.loading import load_picture
     from mnist_accel.data.digit_image.search import find_digits
 
-    digits, seen = find_digits(load_picture(Path(path)))
+    digits, seen = find_digits(load_picture(path))
     if not digits:
         found = f"only {' and '.join(seen)} on" if seen else "nothing differs enough from"
         raise DataError(
-            f"{path} shows no digit: {found} the background; use a picture of one digit with more "
-            "contrast and a margin of plain paper"
+            f"{source_name(path)} shows no digit: {found} the background; use a picture of one "
+            "digit with more contrast and a margin of plain paper"
         )
     return digits
+
+
+def read_plain_image(path: Source) -> NDArray[np.float32]:
+    """Return an image file as float32 (28, 28), 0 for background, scaled as a whole.
+
+    The background is what is at the border. A picture that is not square gets a margin.
+
+    Raises:
+        DataError: the file is missing, damaged, not an image, or too large.
+    """
+    from mnist_accel.data.digit_image.loading import load_picture, resize
+
+    gray = load_picture(path).mean(axis=2)
+    border = np.median(np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]]))
+    if border > 0.5:  # Fashion-MNIST shows light things on black
+        gray, border = 1 - gray, 1 - border
+    height, width = gray.shape
+    missing = max(height, width) - np.array([height, width])
+    margins = [(int(m) // 2, int(m) - int(m) // 2) for m in missing]
+    square = np.pad(gray, margins, constant_values=border)
+    return resize(square[..., None], (28, 28))[..., 0]

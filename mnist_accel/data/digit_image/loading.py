@@ -1,12 +1,12 @@
 """Image files as arrays (H, W, channels)."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mnist_accel.data.digit_image.source import Source, source_name
 from mnist_accel.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
@@ -18,8 +18,9 @@ FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-def load_picture(path: Path) -> FloatArray:
+def load_picture(path: Source) -> FloatArray:
     """Return an image file as (H, W, channels) in 0…1, reduced to the working size."""
+    name = source_name(path)
     try:
         with warnings.catch_warnings():
             # Pillow warns of unusual metadata, which is irrelevant here, and of large images, which
@@ -33,19 +34,19 @@ def load_picture(path: Path) -> FloatArray:
                 image.load()
                 return _to_fractions(ImageOps.exif_transpose(image))
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist; give the path of a PNG or JPEG image") from None
+        raise DataError(f"{name} does not exist; give the path of a PNG or JPEG image") from None
     except Image.DecompressionBombError:
         raise DataError(
-            f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels; shrink or crop it"
+            f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels; shrink or crop it"
         ) from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{path} is not an image in one of the formats {', '.join(FORMATS)}"
+            f"{name} is not an image in one of the formats {', '.join(FORMATS)}"
         ) from None
     # Pillow's decoders raise any of these for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(f"cannot read {path} as an image: {reason.splitlines()[0]}") from error
+        raise DataError(f"cannot read {name} as an image: {reason.splitlines()[0]}") from error
 
 
 def _to_fractions(image: Image.Image) -> FloatArray:
