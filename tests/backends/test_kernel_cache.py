@@ -21,7 +21,7 @@ def test_code_from_other_sources_is_deleted(tmp_path: Path) -> None:
     compilation.delete_stale_code(str(folder))  # makes the folder before Numba does
     stale = [
         folder / f"{name}-1.py311.nbi"
-        for name in ("epoch.run_steps", "dense.linear", "gemm.gemm_dot_tile")
+        for name in ("epoch.run_steps", "dense.linear", "gemm.gemm_dot")
     ]
     foreign = folder / "other.function-1.py311.nbi"
     for file in (*stale, foreign):

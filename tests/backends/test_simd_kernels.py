@@ -16,7 +16,7 @@ from backends.numba.kernels.simd.conv import (
 )
 from backends.numba.kernels.simd.elementwise import exp_in_place, relu_in_place, sigmoid_in_place
 from backends.numba.kernels.simd.emitter import LANES
-from backends.numba.kernels.simd.gemm import axpy, gemm_dot_tile, gemm_outer_tile
+from backends.numba.kernels.simd.gemm import axpy, gemm_dot, gemm_outer
 from backends.numba.kernels.simd.pooling import max_pool_2x2, max_pool_2x2_backward
 from backends.numba.kernels.simd.sparse import gather_axpy, scatter_axpy
 from backends.numba.kernels.views import pointer
@@ -45,86 +45,82 @@ def check(
     assert_close(got, want, dtype=str(y.dtype), terms=32)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "vectors"), [(5, 2), (1, 1)])
-def test_gemm_outer_tile(random: np.random.Generator, rows: int, vectors: int, dtype: str) -> None:
-    tile = gemm_outer_tile(rows, vectors)
-
-    @njit
-    def kernel(y: Any, ys: Any, x: Any, xr: Any, xc: Any, w: Any, ws: Any, count: Any) -> None:
-        tile(pointer(y, 0), ys, pointer(x, 0), xr, xc, pointer(w, 0), ws, count)
-
-    def reference(*arguments: Any) -> None:
-        naive.gemm_outer_tile(*arguments, rows=rows, width=vectors * LANES)
-
-    y, x, w = (numbers(random, 200, dtype=dtype) for _ in range(3))
-    check(kernel, reference, y, 20, x, 9, 1, w, 18, 9)
-    check(kernel, reference, y, 20, x, 1, 9, w, 18, 9)  # with xᵀ
+@njit
+def outer_kernel(
+    y: Any, ys: Any, x: Any, xr: Any, xc: Any, w: Any, ws: Any, rows: Any, width: Any, count: Any
+) -> None:
+    gemm_outer(pointer(y, 0), ys, pointer(x, 0), xr, xc, pointer(w, 0), ws, rows, width, count)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "columns"), [(2, 5), (1, 1)])
-def test_gemm_dot_tile(random: np.random.Generator, rows: int, columns: int, dtype: str) -> None:
-    tile = gemm_dot_tile(rows, columns)
-
-    @njit
-    def kernel(y: Any, ys: Any, x: Any, xs: Any, w: Any, ws: Any, count: Any) -> None:
-        tile(pointer(y, 0), ys, pointer(x, 0), xs, pointer(w, 0), ws, count // LANES)
-
-    def reference(*arguments: Any) -> None:
-        naive.gemm_dot_tile(*arguments, rows=rows, columns=columns)
-
-    y, x, w = (numbers(random, 200, dtype=dtype) for _ in range(3))
-    check(kernel, reference, y, 11, x, 40, w, 32, 3 * LANES)
+@pytest.mark.parametrize(("rows", "vectors"), [(5, 2), (1, 1), (11, 5)])
+def test_gemm_outer(random: np.random.Generator, rows: int, vectors: int, dtype: str) -> None:
+    y, x, w = (numbers(random, 600, dtype=dtype) for _ in range(3))
+    sizes = rows, vectors * LANES, 9
+    check(outer_kernel, naive.gemm_outer, y, 42, x, 9, 1, w, 41, *sizes)
+    check(outer_kernel, naive.gemm_outer, y, 42, x, 1, 11, w, 41, *sizes)  # with xᵀ
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_axpy(random: np.random.Generator, dtype: str) -> None:
-    add = axpy(3)
-
-    @njit
-    def kernel(y: Any, x: Any, scale: Any) -> None:
-        add(pointer(y, 0), pointer(x, 0), scale)
-
-    y, x = (numbers(random, 30, dtype=dtype) for _ in range(2))
-    check(kernel, lambda *a: naive.axpy(*a, width=3 * LANES), y, x, 0.7)
+@njit
+def dot_kernel(
+    y: Any, ys: Any, x: Any, xs: Any, w: Any, ws: Any, rows: Any, columns: Any, count: Any
+) -> None:
+    gemm_dot(pointer(y, 0), ys, pointer(x, 0), xs, pointer(w, 0), ws, rows, columns, count)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("vectors", [1, 4, 8])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 5), (1, 1), (5, 11)])
+def test_gemm_dot(random: np.random.Generator, rows: int, columns: int, dtype: str) -> None:
+    y, x, w = (numbers(random, 400, dtype=dtype) for _ in range(3))
+    check(dot_kernel, naive.gemm_dot, y, 12, x, 40, w, 32, rows, columns, 3 * LANES)
+
+
+@njit
+def axpy_kernel(y: Any, x: Any, scale: Any, count: Any) -> None:
+    axpy(pointer(y, 0), pointer(x, 0), scale, count)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", [1, 3, 14])
+def test_axpy(random: np.random.Generator, vectors: int, dtype: str) -> None:
+    y, x = (numbers(random, 15 * LANES, dtype=dtype) for _ in range(2))
+    check(axpy_kernel, naive.axpy, y, x, 0.7, vectors * LANES)
+
+
+@njit
+def gather_kernel(
+    y: Any, table: Any, stride: Any, width: Any, indices: Any, data: Any, count: Any
+) -> None:
+    columns, values = pointer(indices, 0), pointer(data, 0)
+    gather_axpy(pointer(y, 0), pointer(table, 0), stride, width, columns, values, count)
+
+
+@njit
+def scatter_kernel(
+    table: Any, stride: Any, width: Any, indices: Any, data: Any, count: Any, x: Any, scale: Any
+) -> None:
+    columns, values = pointer(indices, 0), pointer(data, 0)
+    scatter_axpy(
+        pointer(table, 0), stride, width, columns, values, count, pointer(x, 0), scale
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", [1, 4, 7, 8, 19])
 @pytest.mark.parametrize("data_dtype", ["uint8", None])
 def test_sparse_axpy(
     random: np.random.Generator, vectors: int, dtype: str, data_dtype: str | None
 ) -> None:
-    gather, scatter = gather_axpy(vectors), scatter_axpy(vectors)
-    stride = vectors * LANES + 3
-
-    @njit
-    def gather_kernel(y: Any, table: Any, indices: Any, data: Any, count: Any) -> None:
-        gather(
-            pointer(y, 0), pointer(table, 0), stride, pointer(indices, 0), pointer(data, 0), count
-        )
-
-    @njit
-    def scatter_kernel(table: Any, indices: Any, data: Any, count: Any, x: Any) -> None:
-        scatter(
-            pointer(table, 0), stride, pointer(indices, 0), pointer(data, 0), count,
-            pointer(x, 0), 0.3,
-        )  # fmt: skip
-
-    def gather_reference(y: Any, table: Any, *sparse: Any) -> None:
-        naive.gather_axpy(y, table, stride, *sparse, width=vectors * LANES)
-
-    def scatter_reference(table: Any, indices: Any, data: Any, count: int, x: Any) -> None:
-        naive.scatter_axpy(table, stride, indices, data, count, x, 0.3, width=vectors * LANES)
-
+    width = vectors * LANES
+    stride = width + 3
     table = numbers(random, 10 * stride, dtype=dtype)
-    x = numbers(random, vectors * LANES, dtype=dtype)
+    x = numbers(random, width, dtype=dtype)
     indices = np.array([0, 1, 2, 5, 6, 7, 9], np.uint16)
     data = random.integers(1, 4, len(indices)).astype(data_dtype or dtype)
     for count in (7, 4, 1):
-        check(gather_kernel, gather_reference, x, table, indices, data, count)
-        check(scatter_kernel, scatter_reference, table, indices, data, count, x)
+        sparse = stride, width, indices, data, count
+        check(gather_kernel, naive.gather_axpy, x, table, *sparse)
+        check(scatter_kernel, naive.scatter_axpy, table, *sparse, x, 0.3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -16,7 +16,7 @@ from backends.numba.kernels.dense import add_bias, linear
 from backends.numba.kernels.elementwise import activate, clear_unused_lanes
 from backends.numba.kernels.fused_convolution import conv2d
 from backends.numba.kernels.pool_stages import avg_pool2d, max_pool2d
-from backends.numba.kernels.simd.prefetch import prefetch
+from backends.numba.kernels.simd.sparse import prefetch
 from backends.numba.kernels.sparse import add_sparse_product
 from backends.numba.kernels.stages import (
     AVG_POOL2D,

@@ -44,7 +44,6 @@ _tile_5x2_wide = conv_tile(5, 2, x_stride=2 * LANES)
 # For filters of 3×3 on one channel, only the pooled outputs are written to memory.
 _pooled_3x3 = conv_max_pool(3)
 _pooled_wgrad_3x3 = conv_max_pool_wgrad(3)
-_axpy_5, _axpy_3, _axpy_1 = (axpy(vectors) for vectors in (5, 3, 1))
 # Taps × rows × vectors.
 _wgrad_5x2x1 = conv_wgrad_tile(5, 2, 1)
 _wgrad_5x1x1 = conv_wgrad_tile(5, 1, 1)
@@ -355,25 +354,7 @@ def conv_backward_x(stage: Any, dy: Any, mask: Any, filters: Any, dx: Any) -> No
                         for i in range(side):
                             target = (first_row + i) * row + column * lanes
                             source = (o * side + i) * run
-                            _axpy(dx, target, filters, source, gradient, run)
-
-
-@kernel
-def _axpy(y: Any, y_offset: int, x: Any, x_offset: int, scale: Any, count: int) -> None:
-    """Add scale · x to y, for `count` numbers rounded up to whole vectors."""
-    at = 0
-    while at < count:
-        left = (count - at) // LANES
-        ys, xs = pointer(y, y_offset + at), pointer(x, x_offset + at)
-        if left >= 5:
-            _axpy_5(ys, xs, scale)
-            at += 5 * LANES
-        elif left >= 3:
-            _axpy_3(ys, xs, scale)
-            at += 3 * LANES
-        else:
-            _axpy_1(ys, xs, scale)
-            at += LANES
+                            axpy(pointer(dx, target), pointer(filters, source), gradient, run)
 
 
 @kernel
@@ -383,7 +364,8 @@ def conv_backward_bias(stage: Any, dy: Any, mask: Any, gradient: Any) -> None:
     if not (stage.pool_size and stage.all_ties):
         one = dy.dtype.type(1)
         for at in range(0, size, LANES):
-            _axpy_1(pointer(gradient, stage.bias + at % stage.out_lanes), pointer(dy, at), one)
+            dbias = pointer(gradient, stage.bias + at % stage.out_lanes)
+            axpy(dbias, pointer(dy, at), one, LANES)
         return
     for at in range(0, size, stage.out_lanes):
         for o in range(stage.out_channels):

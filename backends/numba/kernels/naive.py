@@ -15,22 +15,22 @@ Array = NDArray[Any]
 # ------------------------------------------------------------------------------------ simd/gemm.py
 
 
-def gemm_outer_tile(
+def gemm_outer(
     y: Array, y_stride: int, x: Array, x_row: int, x_column: int, w: Array, w_stride: int,
-    count: int, *, rows: int, width: int,
+    rows: int, width: int, count: int,
 ) -> None:  # fmt: skip
-    """Add a product of matrices to a tile of y."""
+    """Add a product of matrices to y."""
     for r in range(rows):
         for k in range(count):
             for lane in range(width):
                 y[r * y_stride + lane] += x[r * x_row + k * x_column] * w[k * w_stride + lane]
 
 
-def gemm_dot_tile(
-    y: Array, y_stride: int, x: Array, x_stride: int, w: Array, w_stride: int, count: int,
-    *, rows: int, columns: int,
+def gemm_dot(
+    y: Array, y_stride: int, x: Array, x_stride: int, w: Array, w_stride: int,
+    rows: int, columns: int, count: int,
 ) -> None:  # fmt: skip
-    """Set a tile of y to x wᵀ; `count` is the length of the rows of x and w."""
+    """Set y to x wᵀ; `count` is the length of the rows of x and w."""
     for r in range(rows):
         for c in range(columns):
             total = 0.0
@@ -39,9 +39,9 @@ def gemm_dot_tile(
             y[r * y_stride + c] = total
 
 
-def axpy(y: Array, x: Array, scale: float, *, width: int) -> None:
+def axpy(y: Array, x: Array, scale: float, count: int) -> None:
     """Add scale · x to y."""
-    for lane in range(width):
+    for lane in range(count):
         y[lane] += scale * x[lane]
 
 
@@ -49,7 +49,7 @@ def axpy(y: Array, x: Array, scale: float, *, width: int) -> None:
 
 
 def gather_axpy(
-    y: Array, table: Array, stride: int, indices: Array, data: Array, count: int, *, width: int
+    y: Array, table: Array, stride: int, width: int, indices: Array, data: Array, count: int
 ) -> None:
     """Add to y the rows of a table that a sparse vector selects."""
     for k in range(count):
@@ -58,8 +58,8 @@ def gather_axpy(
 
 
 def scatter_axpy(
-    table: Array, stride: int, indices: Array, data: Array, count: int, x: Array, scale: float,
-    *, width: int,
+    table: Array, stride: int, width: int, indices: Array, data: Array, count: int,
+    x: Array, scale: float,
 ) -> None:  # fmt: skip
     """Add multiples of x to the rows of a table that a sparse vector selects."""
     for k in range(count):

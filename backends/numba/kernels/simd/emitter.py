@@ -170,6 +170,20 @@ class Emitter:
         with cgutils.for_range(self.builder, count.value, intp=_INDEX) as loop:
             yield Index(self, loop.index)
 
+    def tiles(self, count: Index, sizes: tuple[int, ...]) -> Iterator[tuple[Index, int]]:
+        """Divide 0 to `count` − 1 into tiles of `sizes`; yield the first index and size of each.
+
+        As many tiles as possible have the first size, then the second, and so on to 1. The
+        instructions that the body of the `for` statement emits are repeated for the tiles of each
+        size.
+        """
+        begin = Index(self, index_value(0))
+        for size in sizes:
+            tiles = (count - begin) // size
+            with self.loop(tiles) as tile:
+                yield begin + tile * size, size
+            begin = begin + tiles * size
+
     def constant(self, value: float) -> Any:
         """Return a vector with a number that is known at compile time in all lanes."""
         return ir.Constant(self.vector, [value] * LANES)

@@ -10,10 +10,13 @@ A sparse vector is a list of column indices and a list of values:
 `scatter_axpy` is the transpose: it adds multiples of one dense vector to the same rows.
 """
 
-from collections.abc import Callable
 from typing import Any
 
+from llvmlite import ir
+from numba.core import cgutils
+
 from backends.numba.kernels.simd.emitter import (
+    CACHE_LINE,
     LANES,
     MAX_ACCUMULATORS,
     Accumulator,
@@ -23,74 +26,92 @@ from backends.numba.kernels.simd.emitter import (
     simd_kernel,
 )
 
+# Vectors that are computed together. A layer of 50 outputs, as in two recipes, has seven.
+_TILE_SIZES = (8, 7, 4, 2, 1)
 _MAX_UNROLL = 4
 
 
-def gather_axpy(vectors: int) -> Callable[..., None]:
-    """Return the kernel that adds the rows of a table that a sparse vector selects.
+@simd_kernel
+def gather_axpy(
+    emit: Emitter, y: Pointer, table: Pointer, stride: Index, width: Index,
+    indices: Pointer, data: Pointer, count: Index,
+) -> None:  # fmt: skip
+    """Add the rows of a table that a sparse vector selects to y.
 
     y[l] += Σₖ data[k] · table[indices[k]·stride + l]
 
-    for k < count and l < `vectors`·LANES. An addition waits about five cycles for the previous
-    addition to the same accumulator. If registers are left, several rows therefore have separate
-    accumulators, which are added at the end.
+    for k < count and l < width, whole vectors.
     """
-    unroll = max(1, min(_MAX_UNROLL, MAX_ACCUMULATORS // vectors))
-
-    @simd_kernel
-    def kernel(
-        emit: Emitter, y: Pointer, table: Pointer, stride: Index,
-        indices: Pointer, data: Pointer, count: Index,
-    ) -> None:  # fmt: skip
-        lanes = [vector * LANES for vector in range(vectors)]
-        first_sums = [Accumulator(emit, y.load(lane)) for lane in lanes]
-        other_sums = [
-            [Accumulator(emit, emit.constant(0.0)) for _ in lanes] for _ in range(unroll - 1)
-        ]
+    for first, vectors in emit.tiles(width // LANES, _TILE_SIZES):
+        # An addition waits about five cycles for the previous addition to the same accumulator. If
+        # registers are left, several rows therefore have separate accumulators, which are added at
+        # the end.
+        unroll = max(1, min(_MAX_UNROLL, MAX_ACCUMULATORS // vectors))
+        y_tile, table_tile = y + first * LANES, table + first * LANES
+        lanes = range(0, vectors * LANES, LANES)
+        zero = emit.constant(0.0)
+        first_sums = [Accumulator(emit, y_tile.load(lane)) for lane in lanes]
+        other_sums = [[Accumulator(emit, zero) for _ in lanes] for _ in range(unroll - 1)]
         sums = [first_sums, *other_sums]
-
-        def add_row(k: Index, row_sums: list[Accumulator]) -> None:
-            row = table + indices.load_index(k) * stride
-            parts = [row.load(lane) for lane in lanes]
-            factor = data.load_broadcast(k)
-            for total, part in zip(row_sums, parts, strict=True):
-                total.add_product(factor, part)
-
         rounds = count // unroll
         with emit.loop(rounds) as turn:
             for number, row_sums in enumerate(sums):
-                add_row(turn * unroll + number, row_sums)
+                k = turn * unroll + number
+                _add_row(table_tile + indices.load_index(k) * stride, data, k, row_sums)
         done = rounds * unroll
         with emit.loop(count - done) as rest:
-            add_row(done + rest, first_sums)
+            k = done + rest
+            _add_row(table_tile + indices.load_index(k) * stride, data, k, first_sums)
         for lane, *totals in zip(lanes, *sums, strict=True):
             value = totals[0].value()
             for total in totals[1:]:
                 value = emit.builder.fadd(value, total.value())
-            y.store(value, lane)
-
-    return kernel
+            y_tile.store(value, lane)
 
 
-def scatter_axpy(vectors: int) -> Callable[..., None]:
-    """Return the kernel that adds multiples of x to the rows that a sparse vector selects.
+def _add_row(row: Pointer, data: Pointer, k: Index, sums: list[Accumulator]) -> None:
+    """Emit the addition of data[k] · row to accumulators, one per vector."""
+    parts = [row.load(vector * LANES) for vector in range(len(sums))]
+    factor = data.load_broadcast(k)
+    for total, part in zip(sums, parts, strict=True):
+        total.add_product(factor, part)
+
+
+@simd_kernel
+def scatter_axpy(
+    emit: Emitter, table: Pointer, stride: Index, width: Index,
+    indices: Pointer, data: Pointer, count: Index, x: Pointer, scale: Any,
+) -> None:  # fmt: skip
+    """Add multiples of x to the rows of a table that a sparse vector selects.
 
     table[indices[k]·stride + l] += scale · data[k] · x[l]
 
-    for k < count and l < `vectors`·LANES.
+    for k < count and l < width, whole vectors.
     """
-
-    @simd_kernel
-    def kernel(
-        emit: Emitter, table: Pointer, stride: Index,
-        indices: Pointer, data: Pointer, count: Index, x: Pointer, scale: Any,
-    ) -> None:  # fmt: skip
-        lanes = [vector * LANES for vector in range(vectors)]
-        scaled = [emit.builder.fmul(scale, x.load(lane)) for lane in lanes]
+    for first, vectors in emit.tiles(width // LANES, _TILE_SIZES):
+        x_tile, table_tile = x + first * LANES, table + first * LANES
+        lanes = range(0, vectors * LANES, LANES)
+        scaled = [emit.builder.fmul(scale, x_tile.load(lane)) for lane in lanes]
         with emit.loop(count) as k:
-            row = table + indices.load_index(k) * stride
+            row = table_tile + indices.load_index(k) * stride
             factor = data.load_broadcast(k)
             for lane, part in zip(lanes, scaled, strict=True):
                 row.store(emit.multiply_add(factor, part, row.load(lane)), lane)
 
-    return kernel
+
+@simd_kernel
+def prefetch(emit: Emitter, begin: Pointer, end: Pointer) -> None:
+    """Start to load the cache lines from `begin` up to `end`."""
+    builder, index = emit.builder, ir.IntType(64)
+    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module,
+        ir.FunctionType(ir.VoidType(), (byte, flag, flag, flag)),
+        "llvm.prefetch.p0i8",
+    )
+    first_byte = Index(emit, builder.ptrtoint(begin.address, index))
+    length = Index(emit, builder.ptrtoint(end.address, index)) - first_byte
+    with emit.loop((length + (CACHE_LINE - 1)) // CACHE_LINE) as line:
+        address = builder.inttoptr((first_byte + line * CACHE_LINE).value, byte)
+        # A read, kept in all cache levels, of data.
+        builder.call(function, (address, *(ir.Constant(flag, value) for value in (0, 3, 1))))
