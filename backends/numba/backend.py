@@ -1,7 +1,7 @@
 """The Numba backend: NumPy arrays on the CPU, with compiled kernels.
 
-Compiled kernels compute convolution and pooling, and whole epochs and predictions in one call.
-Compiled code is cached on disk, so only the first run on a machine waits for the compiler.
+Kernels compute convolution, pooling, whole epochs and predictions. Compiled code is cached on disk,
+so only the first run on a machine waits for the compiler.
 """
 
 import threading
@@ -64,10 +64,9 @@ class NumbaBackend(NumpyBackend):
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
         """Limit BLAS to one thread while compiled kernels use the cores.
 
-        The two thread pools do not coordinate. An idle thread of OpenBLAS spins and takes its core
-        from a kernel: a step of a CNN then takes twice as long. Without convolution and pooling no
-        kernel of this backend runs, and BLAS keeps all cores. Compiled epochs and predictions do
-        not call this method.
+        Idle threads of OpenBLAS spin and so take cores from the kernels: a step of a CNN takes
+        twice as long. Without convolution and pooling, no kernel of this backend runs, and BLAS
+        keeps all cores. Compiled epochs and predictions do not call this method.
         """
         with super().computation(kinds):
             if kinds & COMPILED_OPERATIONS:
@@ -77,14 +76,14 @@ class NumbaBackend(NumpyBackend):
                 yield
 
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
-        """Return the program as a compiled function that runs many steps."""
+        """Return an object that runs many training steps in one compiled call."""
         _require_one_channel(program)
         return NumbaEpoch(
             program, threads=self._threads_for, executor=self._executor, lock=self._epoch_lock
         )
 
     def compile_inference(self, program: Program) -> CompiledInference:
-        """Return the program as a compiled function that predicts."""
+        """Return an object that predicts in one compiled call."""
         _require_one_channel(program)
         return NumbaInference(program, threads=self._threads_for, executor=self._executor)
 
@@ -142,8 +141,8 @@ class NumbaBackend(NumpyBackend):
         weight = np.ascontiguousarray(weight)
         dy = np.ascontiguousarray(dy)
         dx = np.empty(x.shape if need_dx else (0, *x.shape[1:]), x.dtype)
-        # One partial sum per tile, added in the order of the tiles: results do not depend on the
-        # number of threads.
+        # Each tile has a partial sum, and NumPy adds these in a fixed order. Results therefore do
+        # not depend on the number of threads.
         tiles = _tile_count(x)
         dweights = np.empty((tiles, *weight.shape), weight.dtype)
         dbiases = np.empty((tiles, weight.shape[0]), weight.dtype)
@@ -217,7 +216,7 @@ class NumbaBackend(NumpyBackend):
         run_in_ranges(self._executor, task, tiles, ranges=ranges)
 
     def _executor(self) -> ThreadPoolExecutor:
-        """Return the worker threads; the calling thread computes as well."""
+        """Return the worker threads. The calling thread also computes, so there is one fewer."""
         return self._workers.executor(max(self.threads or 0, self.max_threads) - 1)
 
     def _threads_for(self, images: int) -> int:

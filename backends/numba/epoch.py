@@ -1,4 +1,4 @@
-"""Compiled epochs: prepares data and buffers, and runs the steps of a chunk on several threads."""
+"""Compiled epochs: prepare data and buffers, and run the steps of a chunk on several threads."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,9 +17,9 @@ from backends.numba.kernels.workspace import Images, Workspace
 from backends.numba.layout import Layout, accepts_csr, lay_out
 from backends.numba.memory import (
     aligned_zeros,
+    forward_buffers,
     read_only,
-    thread_buffers,
-    tile_capacity,
+    thread_rows,
     whole_lines,
 )
 from backends.order import Order
@@ -27,23 +27,23 @@ from backends.program import CompiledEpoch, Steps, TrainingProgram, require_kern
 
 Array = NDArray[Any]
 
-# With a larger part of nonzero pixels, the dense product is faster.
+# If a larger part of the pixels is nonzero, the dense product is faster.
 MAX_SPARSE_DENSITY = 0.35
 _NO_EDGES = np.zeros(1, np.int64)
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in the form for the kernels.
+    """A data set that is prepared for the kernels.
 
     Attributes:
-        layout: layout of the program; depends on whether the data are sparse.
-        data: `kernels.epoch.TrainingData`.
+        layout: layout of the program, which depends on whether the images are sparse.
+        arrays: images and labels, in the form that the kernels read.
         workspaces: buffers by number of threads and batch size.
     """
 
     layout: Layout
-    data: kernels.TrainingData
+    arrays: kernels.TrainingData
     workspaces: dict[tuple[int, int], Workspace] = field(default_factory=dict)
 
 
@@ -54,8 +54,8 @@ class NumbaEpoch(CompiledEpoch):
         program: network, loss and optimizer.
         threads: returns the number of threads for a batch size.
         executor: returns an executor with at least `threads() - 1` workers.
-        lock: held while a chunk runs: two chunks that share the workers would wait for each other
-            at their barriers.
+        lock: held while a chunk runs. Two chunks on the same workers could wait at their barriers
+            for each other forever.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class NumbaEpoch(CompiledEpoch):
         }
 
     def load(self, pixels: Array, labels: NDArray[np.int64]) -> Data:
-        """Keep the pixels, or convert them to CSR format if most are 0; compile the kernels."""
+        """Convert the pixels to CSR format if most of them are 0, and compile the kernels."""
         program, pixels, labels = self._program, read_only(pixels), read_only(labels)
         counts, is_sparse = np.zeros(pixels.shape[1], np.int64), False
         if accepts_csr(program):
@@ -108,7 +108,7 @@ class NumbaEpoch(CompiledEpoch):
         )
         data = Data(
             layout=lay_out(program, is_sparse=is_sparse),
-            data=kernels.TrainingData(images, labels, edges),
+            arrays=kernels.TrainingData(images, labels, edges),
         )
         self._compile(data)
         return data
@@ -135,7 +135,7 @@ class NumbaEpoch(CompiledEpoch):
             layout.plan,
             self._rule,
             updates.Parameters(packed, packed_state),
-            data.data,
+            data.arrays,
             kernels.Schedule(steps.rows(), steps.bounds - steps.first, steps.rates, steps.before),
             self._workspace(data, threads, steps.batch_size),
             results,
@@ -147,7 +147,7 @@ class NumbaEpoch(CompiledEpoch):
         return results.losses[:, done].sum(axis=0) / batches, results.correct[:, done].sum(axis=0)
 
     def _run_threads(self, threads: int, *arguments: Any) -> None:
-        """Call `run_steps` on each thread, and return when all have ended.
+        """Call `run_steps` on each thread, and return after all calls have ended.
 
         Args:
             threads: number of threads, one of which is the calling thread.
@@ -159,8 +159,8 @@ class NumbaEpoch(CompiledEpoch):
             try:
                 kernels.run_steps(thread, counter, *arguments)
             finally:
-                # After an error this thread reaches no further barrier, so the others must not
-                # wait for it. Without an error, all threads have passed the last barrier.
+                # After an error, this thread reaches no further barrier, and the others must not
+                # wait for it. Without an error, this changes nothing: all barriers are passed.
                 counter[0] = BARRIER_OPEN
 
         with self._lock:
@@ -168,19 +168,19 @@ class NumbaEpoch(CompiledEpoch):
             try:
                 others.extend(self._executor().submit(run, thread) for thread in range(1, threads))
                 run(0)
-            finally:  # KeyboardInterrupt may come before thread 0 begins
+            finally:  # a KeyboardInterrupt can occur before `run` begins in this thread
                 counter[0] = BARRIER_OPEN
                 wait(others)
             for other in others:
                 other.result()
 
     def _compile(self, data: Data) -> None:
-        """Compile the kernels, or load them from the cache, by running no steps."""
+        """Compile the kernels, or load them from the cache, by running a chunk without steps."""
         program = self._program
         weights = np.zeros(program.parameters, program.dtype)
         state = dict.fromkeys(program.update.state_names, weights)
         no_steps = Steps(
-            order=Order(len(data.data.labels), "full"),
+            order=Order(len(data.arrays.labels), "full"),
             bounds=np.zeros((0, 2), np.int64),
             rates=np.zeros(0),
             before=0,
@@ -189,31 +189,25 @@ class NumbaEpoch(CompiledEpoch):
         self.run(data, no_steps, weights, state)
 
     def _workspace(self, data: Data, threads: int, batch_size: int) -> Workspace:
-        """Return the buffers for a number of threads and a batch size, made once."""
+        """Return the buffers for a number of threads and a batch size, and keep them."""
         key = threads, batch_size
         if key not in data.workspaces:
-            data.workspaces.clear()  # the buffers of several batch sizes would take much memory
+            data.workspaces.clear()  # buffers of several batch sizes would take too much memory
             data.workspaces[key] = self._new_workspace(data, threads, batch_size)
         return data.workspaces[key]
 
     def _new_workspace(self, data: Data, threads: int, batch_size: int) -> Workspace:
-        dtype, layout = self._program.dtype, data.layout
-        sizes = layout.sizes
-        capacity = tile_capacity(sizes, dtype, math.ceil(batch_size / threads))
-        buffer = thread_buffers(threads, dtype)
-        first_outputs = int(layout.plan.stages[0]["y_size"]) if data.data.images.groups else 0
+        dtype, sizes = self._program.dtype, data.layout.sizes
+        buffers = forward_buffers(sizes, threads, math.ceil(batch_size / threads), dtype)
+        first_outputs = (
+            int(data.layout.plan.stages[0]["y_size"]) if data.arrays.images.groups else 0
+        )
         return Workspace(
-            capacity=capacity,
-            outputs=buffer(capacity * sizes["outputs"]),
-            gradients=buffer(capacity * sizes["outputs"]),
-            padded=buffer(capacity * sizes["padded"]),
-            masks=buffer(capacity * sizes["masks"], np.uint8),
-            wide_masks=buffer(capacity * sizes["wide_masks"], np.int64),
-            conv=buffer(sizes["conv"]),
-            bias=buffer(sizes["bias"]),
-            filters=buffer(sizes["filters"]),
-            dpadded=buffer(sizes["dpadded"]),
-            parameters=buffer(layout.packed_size),
+            **buffers,
+            gradients=thread_rows(threads, buffers["capacity"] * sizes["outputs"], dtype),
+            filters=thread_rows(threads, sizes["filters"], dtype),
+            dpadded=thread_rows(threads, sizes["dpadded"], dtype),
+            parameters=thread_rows(threads, data.layout.packed_size, dtype),
             deltas=aligned_zeros((batch_size, whole_lines(first_outputs, dtype)), dtype),
         )
 
@@ -221,7 +215,7 @@ class NumbaEpoch(CompiledEpoch):
 def _to_csr(
     pixels: Array, edges: NDArray[np.int64], length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint16], Array]:
-    """Return `indptr`, `indices` and `data` of images in CSR format; empty without groups.
+    """Return `indptr`, `indices` and `data` of images in CSR format; all empty without groups.
 
     Args:
         pixels: (N, pixels).
@@ -237,9 +231,9 @@ def _to_csr(
 
 
 def _column_groups(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
-    """Return the edges of column groups with about equally many nonzero pixels.
+    """Return the edges of column groups that have about the same number of nonzero pixels.
 
-    The edges are even: two rows of weights are whole cache lines, one row may end within a line.
+    The edges are even, because one row of weights may end within a cache line but two never do.
 
     Args:
         counts: number of nonzero pixels in each column.

@@ -1,4 +1,4 @@
-"""Compiled predictions: prepares parameters and buffers, and divides images among threads."""
+"""Compiled predictions: prepare parameters and buffers, and divide images among threads."""
 
 import math
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from backends.numba.layout import Layout, lay_out
 from backends.numba.memory import (
     MAX_IMAGES_PER_TILE,
     aligned_zeros,
+    forward_buffers,
     read_only,
-    thread_buffers,
-    tile_capacity,
+    thread_rows,
 )
 from backends.program import CompiledInference, PixelRangeError, Program, require_kernels
 
 Array = NDArray[Any]
 
-# Factor of the pixels by kind of dtype: unsigned integers 0…255 or floating-point numbers 0…1.
+# Factor that scales pixels to 0…1, by kind of dtype: unsigned integers or floating-point numbers.
 _SCALES = {"u": 1 / 255, "f": 1.0}
 
 
@@ -48,7 +48,7 @@ class NumbaInference(CompiledInference):
         self._program = program
         self._classes = program.stages[-1].output_shape[0]
         self._layout = lay_out(program, is_sparse=False)
-        # Convolutions read packed parameters, linear layers the network's vector.
+        # Convolutions read packed parameters; linear layers read the network's vector.
         self._source, self._target = _use_network_vector(program, self._layout)
         self._packs_filters = len(self._source) > 0
         self._filters = aligned_zeros((self._layout.packed_size,), program.dtype)
@@ -108,23 +108,15 @@ class NumbaInference(CompiledInference):
         return in_range and all(others_in_range)
 
     def _buffers_for(self, threads: int) -> tuple[Any, ...]:
-        """Return the buffers for a number of threads, made once, as `kernels.Buffers`."""
+        """Return the fields of `kernels.Buffers`; keep the buffers for the next call."""
         if threads not in self._buffers:
             sizes, dtype = self._layout.sizes, self._filters.dtype
-            capacity = tile_capacity(sizes, dtype, MAX_IMAGES_PER_TILE)
-            buffer = thread_buffers(threads, dtype)
             length = max(math.prod(stage.input_shape) for stage in self._program.stages)
             self._buffers[threads] = tuple(
                 kernels.Buffers(
-                    capacity=capacity,
-                    outputs=buffer(capacity * sizes["outputs"]),
-                    padded=buffer(capacity * sizes["padded"]),
-                    masks=buffer(capacity * sizes["masks"], np.uint8),
-                    wide_masks=buffer(capacity * sizes["wide_masks"], np.int64),
-                    conv=buffer(sizes["conv"]),
-                    bias=buffer(sizes["bias"]),
-                    indices=buffer(length, np.int64),
-                    data=buffer(length),
+                    **forward_buffers(sizes, threads, MAX_IMAGES_PER_TILE, dtype),
+                    indices=thread_rows(threads, length, np.int64),
+                    data=thread_rows(threads, length, dtype),
                 )
             )
         return self._buffers[threads]
@@ -133,10 +125,10 @@ class NumbaInference(CompiledInference):
 def _use_network_vector(
     program: Program, layout: Layout
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Let the linear layers of a layout read the network's parameter vector.
+    """Change the layout so that linear layers read the network's parameter vector.
 
     Returns:
-        Positions of the other parameters in the network's vector and in the packed vector.
+        Positions of the remaining parameters in the network's vector and in the packed vector.
     """
     is_packed = np.ones(program.parameters, bool)
     for stage, row in zip(program.stages, layout.plan.stages, strict=True):
@@ -151,9 +143,9 @@ def _use_network_vector(
 
 
 def _end_of_reads(program: Program, layout: Layout) -> int:
-    """Return the end of the numbers that linear layers read; it may exceed the parameter vector.
+    """Return the number of elements of the network's vector that linear layers read.
 
-    The last row of a weight matrix is read in whole vectors.
+    The last row of a weight matrix is read in whole vectors, so this may exceed the parameters.
     """
     ends = [
         int(row["weight"])

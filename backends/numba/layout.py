@@ -1,12 +1,12 @@
-"""The layout of a program for the compiled kernels: offsets of all that they read and write.
+"""The layout of a program for the compiled kernels: offsets of parameters and buffers.
 
-The kernels store parameters in another order than the network's vector, padded to whole vectors:
+The kernels read a packed copy of the parameters, in another order and padded to whole vectors:
 
     network's vector    W1 (784, 50) │ b1 (50) │ W2 (50, 10) │ b2 (10)
     packed vector       W1, rows of 56 numbers │ b1, 64 │ W2, transposed, rows of 56 │ b2, 16
 
-`Layout.positions` has the packed position of each parameter, so packing and unpacking are one
-indexed copy.
+`Layout.positions` is the position of each parameter in the packed vector, so one indexed copy packs
+or unpacks all parameters.
 """
 
 import math
@@ -28,14 +28,14 @@ MAX_COLUMNS = 1 << 16  # the CSR format stores columns as uint16
 
 @dataclass(frozen=True)
 class Layout:
-    """A program in the form for the kernels.
+    """A program in the form that the kernels read.
 
     Attributes:
         plan: `kernels.stages.Plan`.
         positions: position of each parameter in the packed vector, (parameters,).
         packed_size: length of the packed vector.
-        sizes: sizes of the buffers by name: for one image "outputs", "padded", "masks" and
-            "wide_masks", in total the others.
+        sizes: sizes of the buffers of one thread by name. Those of "outputs", "padded", "masks" and
+            "wide_masks" are for one image.
     """
 
     plan: Any
@@ -45,7 +45,7 @@ class Layout:
 
 
 def accepts_csr(program: Program) -> bool:
-    """Return whether the first stage can take sparse (CSR) input: a linear layer, zeros stay 0."""
+    """Return whether the first stage can take CSR input: a linear layer of unshifted pixels."""
     first = program.stages[0]
     return (
         first.kind == "linear"
@@ -82,7 +82,7 @@ def lay_out(program: Program, *, is_sparse: bool) -> Layout:
 
 
 class _Placement:
-    """The offsets that were assigned to the stages so far."""
+    """Assigns offsets to one stage after another."""
 
     def __init__(self, program: Program) -> None:
         self.positions = np.full(program.parameters, -1, np.int64)
@@ -90,8 +90,7 @@ class _Placement:
         self.offsets = [np.zeros(0, np.uint64)]
         names = ("outputs", "padded", "masks", "wide_masks", "conv", "bias", "filters", "dpadded")
         self.sizes = dict.fromkeys(names, 0)
-        # The input of the next stage: its shape (a flattened input keeps its shape), lanes, size
-        # and offset.
+        # The input of the next stage. Flattening does not change the shape that is stored here.
         shape = program.stages[0].input_shape
         self._shape = _as_image(shape)
         self._lanes = _round_up(shape[0], LANES) if len(shape) == 1 else shape[0]
@@ -100,7 +99,7 @@ class _Placement:
         self._is_first = True
 
     def add(self, stage: Stage, row: Any) -> None:
-        """Set the row of the next stage, in which the kind is set."""
+        """Fill the row of the next stage; its kind is already set."""
         out_shape = self._shape if stage.kind == "activation" else _as_image(stage.output_shape)
         row["activation"] = elementwise.ACTIVATIONS.index(stage.activation)
         row["in_channels"], row["height"], row["width"] = self._shape
@@ -127,13 +126,13 @@ class _Placement:
         self._lanes, self._x_size = int(row["out_lanes"]), int(row["y_size"])
 
     def _reserve(self, name: str, row: Any) -> int:
-        """Enlarge a buffer by the outputs of a stage, and return their offset."""
+        """Enlarge a buffer by the size of a stage's outputs; return the offset of the new part."""
         begin = self.sizes[name]
         self.sizes[name] += int(row["y_size"])
         return begin
 
     def _place_rows(self, row: Any) -> None:
-        """Reserve space for the outputs; and for the pixels, if the first stage copies them."""
+        """Reserve space for the outputs, and for the pixels if the first stage copies them."""
         if self._is_first and row["kind"] not in (stages.SPARSE_LINEAR, stages.CONV2D):
             self.sizes["outputs"] += self._x_size
         self._is_first = False
@@ -151,12 +150,12 @@ class _Placement:
             row["bias"] = self._pack(stage.bias, np.arange(outputs), outputs)
 
     def _pack(self, first: int, where: NDArray[np.int64], count: int) -> int:
-        """Enlarge the packed vector by a weight or bias, and return its offset.
+        """Append a weight or bias to the packed vector, and return its offset there.
 
         Args:
-            first: its offset in the network's vector.
-            where: position of each of its numbers after this offset.
-            count: its packed size.
+            first: offset in the network's vector.
+            where: packed position of each element, relative to the returned offset.
+            count: packed size.
         """
         begin = self.packed_size
         self.positions[first : first + len(where)] = begin + where
@@ -188,7 +187,7 @@ class _Placement:
             self.sizes[name] = max(self.sizes[name], size)
 
     def _append_offsets(self, offsets: NDArray[Any]) -> int:
-        """Append offsets to those of all convolutions, and return the position of the first."""
+        """Append to `Plan.offsets`, and return the position of the first new offset."""
         begin = sum(map(len, self.offsets))
         self.offsets.append(offsets.astype(np.uint64).ravel())
         return begin
@@ -210,16 +209,16 @@ def _row_size(shape: tuple[int, int, int], lanes: int) -> int:
 
 
 def _positions(shape: tuple[int, int, int], lanes: int) -> NDArray[np.int64]:
-    """Return the position in a row of each number (c, h, w), in the order of the network."""
+    """Return the position in a padded row of each element (c, h, w) in the network's order."""
     channels, height, width = shape
     cells = np.arange(height * width) * lanes
     return (cells + np.arange(channels)[:, None]).ravel()
 
 
 def _weight_positions(stage: Stage, row: Any) -> tuple[int, NDArray[np.int64]]:
-    """Return the size of a packed weight, and the position of each of its numbers."""
+    """Return the size of a packed weight, and the packed position of each element."""
     if stage.kind == "linear":
-        # The inputs are in the order of the shape before it was flattened.
+        # The inputs are in the order of the shape before flattening.
         shape = int(row["in_channels"]), int(row["height"]), int(row["width"])
         inputs = _positions(shape, int(row["in_lanes"]))
         outputs = np.arange(stage.output_shape[0])

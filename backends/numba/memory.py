@@ -1,7 +1,7 @@
 """Aligned buffers for the compiled kernels.
 
-Rows of different threads never share a cache line, so that a write of one thread does not slow down
-another (false sharing). Vectors do not cross cache lines. An array with a row per thread:
+Rows of different threads never share a cache line, so that writes of one thread do not slow down
+another thread (false sharing). Vectors do not cross cache lines. An array with a row per thread:
 
     │◀─ CACHE_LINE ─▶│
     ┌────────────────┬────────────────┬────────────────┬────────────────┐
@@ -10,11 +10,11 @@ another (false sharing). Vectors do not cross cache lines. An array with a row p
     │ row of thread 1                 │ numbers unused │ unused line    │
     └────────────────┴────────────────┴────────────────┴────────────────┘
 
-The unused line is there because processors prefetch cache lines in pairs.
+The unused line separates the rows because processors prefetch cache lines in pairs.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ MIN_IMAGES_PER_TILE, MAX_IMAGES_PER_TILE = 8, 256
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return zeros of `shape` that begin at a cache line."""
+    """Return zeros of `shape` whose memory begins at a cache line."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.zeros(size + CACHE_LINE, np.uint8)
     first = -memory.ctypes.data % CACHE_LINE
@@ -49,31 +49,36 @@ def read_only(array: Array) -> Array:
 
 
 def whole_lines(count: int, dtype: Any) -> int:
-    """Return `count` rounded up to the numbers of whole cache lines."""
+    """Return `count` elements rounded up to whole cache lines."""
     line: int = CACHE_LINE // np.dtype(dtype).itemsize
     return -(-count // line) * line
 
 
-def thread_buffers(threads: int, dtype: Any) -> Callable[..., Array]:
-    """Return a function that makes a buffer with a row per thread.
-
-    Its arguments are the size of a row, and the dtype if it is not `dtype`.
-    """
-
-    def buffer(size: int, kind: Any = dtype) -> Array:
-        return aligned_zeros((threads, whole_lines(size + CACHE_LINE, kind)), kind)
-
-    return buffer
+def thread_rows(threads: int, size: int, dtype: Any) -> Array:
+    """Return zeros with a row per thread, of `size` numbers and the unused ones after them."""
+    return aligned_zeros((threads, whole_lines(size + CACHE_LINE, dtype)), dtype)
 
 
-def tile_capacity(sizes: Mapping[str, int], dtype: Any, images: int) -> int:
-    """Return the maximum number of images in a tile.
+def forward_buffers(
+    sizes: Mapping[str, int], threads: int, max_images: int, dtype: Any
+) -> dict[str, Any]:
+    """Return the fields of `kernels.workspace.Workspace` that the forward pass uses.
 
     Args:
         sizes: sizes of the buffers, from `Layout.sizes`.
+        threads: number of threads.
+        max_images: maximum number of images for one thread.
         dtype: dtype of the outputs.
-        images: maximum number of images for one thread.
     """
     image_bytes: int = np.dtype(dtype).itemsize * (2 * sizes["outputs"] + sizes["padded"])
     fitting = max(MIN_IMAGES_PER_TILE, MAX_TILE_BYTES // image_bytes)
-    return min(fitting, MAX_IMAGES_PER_TILE, images)
+    capacity = min(fitting, MAX_IMAGES_PER_TILE, max_images)
+    return {
+        "capacity": capacity,
+        "outputs": thread_rows(threads, capacity * sizes["outputs"], dtype),
+        "padded": thread_rows(threads, capacity * sizes["padded"], dtype),
+        "masks": thread_rows(threads, capacity * sizes["masks"], np.uint8),
+        "wide_masks": thread_rows(threads, capacity * sizes["wide_masks"], np.int64),
+        "conv": thread_rows(threads, sizes["conv"], dtype),
+        "bias": thread_rows(threads, sizes["bias"], dtype),
+    }

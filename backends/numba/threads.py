@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
-# A thread with fewer images of a step waits longer at the barriers than it computes.
+# With fewer images per step, a thread waits longer at the barriers than it computes.
 MIN_IMAGES_PER_THREAD = 16
 
 
 def threads_for(images: int, *, chosen: int | None, max_threads: int) -> int:
-    """Return how many threads compute a compiled step or prediction.
+    """Return the number of threads for a compiled step or prediction.
 
     Args:
         images: number of images in a full batch.
@@ -34,7 +34,7 @@ class WorkerPool:
         self._workers = 0
 
     def executor(self, workers: int) -> ThreadPoolExecutor:
-        """Return an executor with `workers` threads, the same one as long as nothing changed."""
+        """Return an executor with `workers` threads; reuse it until process or number change."""
         if (self._process, self._workers) != (os.getpid(), workers):
             self._executor = ThreadPoolExecutor(workers, "mnist_accel-kernel")
             self._process, self._workers = os.getpid(), workers
@@ -50,7 +50,7 @@ def run_in_ranges(
 ) -> None:
     """Run `task(first, last)` for `ranges` ranges that together cover 0 to `count` − 1.
 
-    The calling thread runs the first range. An error of any range is raised again here.
+    The calling thread runs the first range. An exception of any range is raised.
 
     Args:
         executor: returns the executor; not called for a single range.

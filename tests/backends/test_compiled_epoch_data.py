@@ -42,8 +42,8 @@ def test_csr_input_is_used_if_few_pixels_are_nonzero(
     data = trainer.compiled.load(images.reshape(len(images), -1), labels)
     stage = SPARSE_LINEAR if is_sparse else LINEAR
     assert data.layout.plan.stages[0]["kind"] == stage
-    assert (len(data.data.images.pixels) == 0) == is_sparse
-    assert (len(data.data.images.indices) > 0) == is_sparse
+    assert (len(data.arrays.images.pixels) == 0) == is_sparse
+    assert (len(data.arrays.images.indices) > 0) == is_sparse
 
 
 def test_writable_and_read_only_images_share_compiled_code(numba: Backend, mnist: Dataset) -> None:

@@ -1,1 +1,1 @@
-"""Compiled CPU kernels; this package holds `@njit` functions and what they share, nothing else."""
+"""Compiled CPU kernels: Numba functions and the definitions that they share."""

@@ -1,13 +1,12 @@
-"""The gradient of a tile of images, from the logits back to all parameters.
+"""The backward pass of a tile of images, from the logits to all parameters.
 
-The gradients of the outputs have the layout of the outputs, in the buffer `gradients`. Each stage
-computes the gradient of its input, except the first, and adds to the gradient of its parameters, a
-packed vector like the parameters.
+The buffer `gradients` holds the gradients of the outputs in the layout of `outputs`. Each stage
+except the first computes the gradient of its input. Each stage adds to the gradient of its
+parameters, which is packed like the parameters.
 
-Cost per image: at most twice that of `forward` in linear layers and convolutions, and once in the
-first stage, which has no gradient of its input. The gradient of filters sums over all outputs of a
-convolution, although pooling leaves only a quarter of them with a gradient: which quarter differs
-between channels, and a vector has eight channels.
+Cost per image: at most twice that of `forward`; in the first stage, as much as `forward`. The
+gradient of filters sums over all outputs of a convolution, although after pooling only a quarter of
+them have a gradient, because this quarter differs among the eight channels of a vector.
 """
 
 from typing import Any
@@ -46,16 +45,16 @@ from backends.numba.kernels.views import copy, fill_zero, part
 def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, position: int) -> None:
     """Add the gradient of a tile to the gradient of all parameters.
 
-    Each stage computes the gradient of its input before it adds to the gradient of its parameters,
-    so `gradient` may be `packed` itself: an SGD step is then done during the backward pass.
+    `gradient` may be `packed` itself, so that the backward pass already performs an SGD step. This
+    is correct because each stage computes the gradient of its input before it changes `gradient`.
 
     Args:
         plan: the program.
         packed: the parameters.
-        gradient: gradient of the parameters. The weights of a sparse first stage are not changed.
+        gradient: gradient of the parameters, except the weights of a sparse first stage.
         count: number of images in the tile.
         work: buffers of the thread, with the results of `forward` and the gradients of the logits.
-        position: position of the tile in the batch, the first row of `work.deltas` to set.
+        position: position of the tile in the batch, and so the first row of `work.deltas` to set.
     """
     stages = plan.stages
     for back in range(len(stages)):
@@ -85,7 +84,7 @@ def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, posit
 
 @inlined_kernel
 def _pool_backward(stage: Any, work: Any, dy: Any, dx: Any) -> None:
-    """Set dx to the gradient of a stage that only pools, or only applies an activation."""
+    """Set dx to the gradient of the input of a stage without parameters."""
     if stage.kind != MAX_POOL2D and stage.kind != AVG_POOL2D:
         copy(part(dy, 0, dy.size), part(dx, 0, dx.size))
         return
@@ -110,9 +109,11 @@ def _convolution_backward(
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
     outputs = part(plan.offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
     size = padded_size(stage)
+    filter_size = stage.kernel_size * stage.kernel_size * stage.in_lanes
+    filters = part(work.filters, 0, stage.out_channels * filter_size)
     if index > 0:
-        fill_zero(work.filters)
-        transpose_filters(stage, packed, work.filters)
+        fill_zero(filters)
+        transpose_filters(stage, packed, filters)
     for n in range(len(dy)):
         padded = part(work.padded, stage.padded_offset * capacity + n * size, size)
         mask = part(work.masks, stage.mask_offset * capacity + n * stage.y_size, stage.y_size)
@@ -129,13 +130,13 @@ def _convolution_backward(
         if index > 0:
             dpadded = part(work.dpadded, 0, size)
             fill_zero(dpadded)
-            conv_backward_x(stage, delta, mask, work.filters, dpadded)
+            conv_backward_x(stage, delta, mask, filters, dpadded)
             _unpad(stage, dpadded, part(dx, n * stage.x_size, stage.x_size))
 
 
 @kernel
 def _unpad(stage: Any, dpadded: Any, dx: Any) -> None:
-    """Copy the gradient of an image without that of its border."""
+    """Copy the gradient of an image without its border."""
     run = stage.width * stage.in_lanes
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
     corner = stage.padding * (row + stage.in_lanes)

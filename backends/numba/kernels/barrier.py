@@ -1,8 +1,8 @@
 """A barrier for threads that run the same compiled function.
 
-A thread pool has no barrier that compiled code can call, and submitting new tasks for every step
-would take longer than the step. Each thread therefore runs all steps of a chunk, and the threads
-synchronize with a shared counter: each adds 1 on arrival and waits until all have arrived.
+Compiled code cannot call the barriers of Python, and submitting new tasks for every step would take
+longer than the step. Each thread therefore runs all steps of a chunk. The threads synchronize with
+a shared counter: each adds 1 and waits until the counter has the expected value.
 """
 
 import os
@@ -13,10 +13,10 @@ from numba import types
 
 from backends.numba.kernels.compilation import intrinsic, kernel
 
-# A counter with this value lets every thread pass every barrier.
+# With this value of the counter, threads pass all barriers without waiting.
 BARRIER_OPEN = 1 << 62
-# A wait is usually shorter than a microsecond. A longer one means that another program runs on the
-# core of the other thread, and may need this core.
+# A wait usually takes less than a microsecond. A longer one means that another program occupies the
+# core of another thread, which may then continue on this core.
 MAX_SPINS_BEFORE_YIELD = 4000
 
 _yield_core = types.ExternalFunction(
@@ -39,7 +39,7 @@ def _add_one(typing: Any, counter: Any) -> Any:
 
 @intrinsic
 def _read(typing: Any, counter: Any) -> Any:
-    """Return counter[0] atomically; all writes before another thread's arrival become visible."""
+    """Return counter[0] atomically; writes of other threads before their `_add_one` are visible."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data

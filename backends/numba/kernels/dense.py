@@ -1,14 +1,14 @@
 """Linear layers: matrix products in register tiles.
 
 Layout: inputs x (N, inputs), weights (outputs, inputs), outputs y (N, outputs). Rows of x and y are
-padded to whole vectors with zeros. Every product runs along the inputs, the longest dimension in
-small networks: forward as dot products, backward as sums of rows.
+padded to whole vectors with zeros. Vectors run along the inputs, the longest dimension in small
+networks. The forward pass computes dot products, the backward pass sums of rows.
 
-A BLAS library is as fast for large matrices. For small ones its preparation takes longer than the
-arithmetic: for 32 × 1352 by 1352 × 10, OpenBLAS takes twice as long.
+A BLAS library is as fast for large matrices. For small ones, it takes longer to prepare than to
+compute: for 32 × 1352 by 1352 × 10, OpenBLAS takes twice as long as these kernels.
 
-Cost per image: 2·inputs·outputs floating-point operations forward, the same for the gradient of the
-weights, the same for the gradient of the inputs.
+Cost per image: 2·inputs·outputs floating-point operations in the forward pass, and as many for each
+of the gradients of weights and inputs.
 """
 
 from typing import Any

@@ -1,10 +1,10 @@
 """Activations and their gradients, in place, and other element-wise loops.
 
-Rows (N, outputs) are whole vectors and are processed as one vector. Derivatives are computed from
-the output: 1 or 0 for ReLU, y(1 − y) for sigmoid, 1 − y² for tanh. Pre-activations are not kept.
+An array (N, outputs), whose rows are whole vectors, is processed as one long vector. Derivatives
+are computed from the output: 1 or 0 for ReLU, y(1 − y) for sigmoid, 1 − y² for tanh.
 
-Cost: one pass. Sigmoid computes an exponential and a division for eight numbers at a time, tanh
-calls a function for each number.
+Cost: one pass. Sigmoid computes eight exponentials and divisions at a time; tanh calls a function
+for each number.
 """
 
 import math
@@ -14,7 +14,7 @@ from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.simd.elementwise import relu_in_place, sigmoid_in_place
 from backends.numba.kernels.views import fill_zero, part, pointer
 
-# The activations with a kernel; the constants are their positions.
+# The activations that have a kernel. Each constant is the position in this tuple.
 ACTIVATIONS = ("identity", "relu", "sigmoid", "tanh")
 IDENTITY, RELU, SIGMOID, TANH = range(4)
 

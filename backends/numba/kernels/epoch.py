@@ -1,27 +1,28 @@
 """Many training steps in one call: forward, loss, backward and update.
 
-Every thread runs `run_steps`. In a step it takes its images through the network, a tile at a time,
-so that the outputs of a tile are still in the cache when the backward pass reads them. At a barrier
-the threads wait for all gradients. Each thread then updates its range of the parameters with the
-sum of the gradients of all threads, and a second barrier ends the step. For a given number of
-threads all sums are computed in one order, so runs repeat bit for bit.
+Every thread runs `run_steps`. In each step, it runs forward and backward pass for one tile of its
+images after another, so that the outputs of a tile are still in the cache when the backward pass
+reads them. At a barrier, the threads wait until all gradients are computed. Each thread then
+updates its range of the parameters with the sum of the gradients of all threads. A second barrier
+ends the step. For a given number of threads, the order of all sums is fixed, so runs repeat bit for
+bit.
 
     gradients of the threads     parameters of a network whose first stage is sparse
     thread 0   ▒▒▒▒▒▒▒▒▒▒▒▒      │ weights of the first stage │ all other parameters     │
     thread 1   ▒▒▒▒▒▒▒▒▒▒▒▒      │ thread 0   │ thread 1      │ thread 0   │ thread 1    │
                └─ a row each      divided at column groups     divided at cache lines
 
-An SGD step is linear: if the gradient of the loss is multiplied by −lr, then the backward pass
-yields the changes of the parameters. A single thread with a single tile adds them to the parameters
-directly. This saves filling, adding up and reading a gradient. With weight decay,
+The backward pass is linear in the gradient of the logits. If these are multiplied by −lr, it yields
+the changes of the parameters in an SGD step. A single thread with a single tile adds the changes
+directly to the parameters and needs no buffer for the gradient. With weight decay,
 
     W − lr·(g + decay·W) = shrink·(W − lr/shrink·g),    shrink = 1 − lr·decay,
 
-the parameters are multiplied by `shrink` afterwards.
+so the parameters are multiplied by `shrink` afterwards. This is the linear form of a step.
 
-Cost per step: that of `forward` and `backward` for each image. Each of t threads also fills a
-gradient of all parameters, adds up 1/t of t gradients and updates 1/t of the parameters; of the
-gradient of a sparse first stage it computes 1/t of the columns for all images.
+Cost per step: that of `forward` and `backward` for each image. Each of t threads also sets a
+gradient of all parameters to 0, adds 1/t of the t gradients and updates 1/t of the parameters. For
+a sparse first stage, it computes the gradient of 1/t of the columns for all images.
 """
 
 from typing import Any, NamedTuple
@@ -39,8 +40,8 @@ from backends.numba.kernels.updates import SGD, update
 from backends.numba.kernels.views import fill_zero, part
 from backends.numba.kernels.workspace import Tile, thread_workspace
 
-# If weight decay leaves less than this part of the weights, the linear form of a step is not used:
-# the division by `shrink` would lose digits.
+# The linear form of a step is used only if `shrink` is larger: the division by a small number would
+# lose digits.
 MIN_SHRINK = 0.5
 
 
@@ -63,7 +64,7 @@ class Schedule(NamedTuple):
 
     Attributes:
         rows: image numbers of all steps, in the order of their use.
-        bounds: begin and end of each step in `rows`, (steps, 2).
+        bounds: first row of each step and the row after its last, (steps, 2).
         rates: learning rate of each step.
         steps_before: number of steps before this chunk.
     """
@@ -109,10 +110,10 @@ class _Share(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What one thread knows of a step.
+    """A step as one thread computes it.
 
     Attributes:
-        first: position in `Schedule.rows` of the batch.
+        first: position of the batch in `Schedule.rows`.
         batch: number of images in the batch.
         begin: first of the thread's images in the batch.
         end: end of the thread's images.
@@ -138,7 +139,7 @@ def run_steps(
     """Run one thread's part of the steps of a chunk.
 
     Args:
-        thread: number of the thread, from 0.
+        thread: number of this thread, from 0.
         counter: counter of the barrier, int64 (1,), initially 0.
         plan: the program, `stages.Plan`.
         rule: the optimizer, `updates.Rule`.
@@ -157,7 +158,7 @@ def run_steps(
     for index in range(len(schedule.rates)):
         step = _step(thread, threads, rule, schedule, index)
         in_place = step.is_linear and threads == 1 and step.batch <= work.capacity
-        gradient = packed if in_place else work.parameters
+        gradient = packed if in_place else part(work.parameters, 0, len(packed))
         if not in_place:
             fill_zero(part(gradient, share.dense_begin, len(packed) - share.dense_begin))
         loss, correct = _add_gradients(plan, packed, gradient, data, schedule.rows, step, work)
@@ -190,9 +191,9 @@ def run_steps(
 
 @kernel
 def _share(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
-    """Return the parameters that a thread updates, of `size` parameters.
+    """Return the ranges of the `size` parameters that a thread updates.
 
-    Ranges are whole cache lines, so that two threads never write to the same one.
+    They begin and end at cache lines, so that two threads never write to the same line.
     """
     first = plan.stages[0]
     line = 2 * LANES
@@ -215,7 +216,7 @@ def _share(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
 
 @kernel
 def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> Any:
-    """Return a thread's images of a step, and the form in which it is computed."""
+    """Return the step number `index` for a thread."""
     first = schedule.bounds[index, 0]
     batch = schedule.bounds[index, 1] - first
     rate = schedule.rates[index]
@@ -236,7 +237,7 @@ def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> An
 def _add_gradients(
     plan: Any, packed: Any, gradient: Any, data: Any, rows: Any, step: Any, work: Any
 ) -> Any:
-    """Add the gradients of a thread's images; return their losses and how many are correct."""
+    """Add the gradients of a thread's images; return their loss and the number of correct ones."""
     last = plan.stages[len(plan.stages) - 1]
     factor = packed.dtype.type(step.factor)
     loss_sum = 0.0
@@ -260,7 +261,7 @@ def _update_sparse(
 ) -> None:
     """Add the gradient of a thread's column groups of a sparse first stage to `target`.
 
-    The target is the parameters in the linear form of a step, else the sum of the gradients.
+    In the linear form of a step, `target` is the parameters, otherwise the sum of the gradients.
     """
     stage = plan.stages[0]
     if not step.is_linear:

@@ -1,12 +1,12 @@
-"""A tile of images through all stages, from pixels to logits.
+"""The forward pass of a tile of images, from pixels to logits.
 
-The outputs of a stage are rows (count, y_size) of the thread's buffer `outputs`. The rows of a
-stage for all images of the tile are contiguous, so the next stage reads what was just written.
-Convolutions also keep their padded inputs, (count, height, width, channels), for the backward pass.
+The thread's buffer `outputs` holds the outputs of all stages, each (count, y_size) and contiguous,
+so the next stage reads numbers that are still in the cache. Convolutions also keep their padded
+inputs, (count, height, width, channels), for the backward pass.
 
-Cost per image: that of the stages (see `dense`, `sparse`, `fused_convolution` and `pool_stages`);
-one pass over the outputs of each stage for the bias and one for the activation; and for a
-convolution one pass over its input for the padding.
+Cost per image: that of the stages (see `dense`, `sparse`, `fused_convolution` and `pool_stages`),
+plus one pass over the outputs of each stage for the bias and one for the activation. A convolution
+also takes one pass over its input for the padding.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ from backends.numba.kernels.stages import (
 )
 from backends.numba.kernels.views import copy, fill_zero, part, pointer
 
-# The latency of memory is about the time of this many images.
+# Computing this many images takes about as long as one access to memory.
 PREFETCH_DISTANCE = 4
 
 
@@ -82,9 +82,9 @@ def read_pixels(stage: Any, images: Any, tile: Any, x: Any) -> None:
 
 @inlined_kernel
 def _prefetch_row(images: Any, rows: Any, position: int) -> None:
-    """Prefetch the CSR rows of images that are needed soon; images are read in random order.
+    """Prefetch the CSR rows that are needed soon, because images are read in random order.
 
-    The addresses of a row come from `indptr`, which is prefetched earlier.
+    The addresses of a row are read from `indptr`, which was prefetched for an earlier image.
     """
     last = len(rows) - 1
     at = rows[min(position + 2 * PREFETCH_DISTANCE, last)] * images.groups
@@ -97,7 +97,7 @@ def _prefetch_row(images: Any, rows: Any, position: int) -> None:
 
 @inlined_kernel
 def _sparse_linear(stage: Any, packed: Any, images: Any, tile: Any, y: Any) -> None:
-    """Set y to the product of CSR images with the weights, before bias and activation."""
+    """Set y to the product of CSR images with the weights, without bias and activation."""
     width = stage.y_size
     flat = part(y, 0, y.size)
     fill_zero(flat)
@@ -130,16 +130,16 @@ def pool(stage: Any, work: Any, x: Any, y: Any) -> None:
 def convolve(
     plan: Any, index: int, packed: Any, images: Any, tile: Any, work: Any, x: Any, y: Any
 ) -> None:
-    """Set y to the convolution of a tile before its activation; keep the padded inputs.
+    """Set y to the pre-activations of a convolution for a tile, and keep the padded inputs.
 
     Args:
         plan: the program.
-        index: number of the stage.
+        index: position of the stage in the program.
         packed: the parameters.
-        images: the data set, input of the first stage.
+        images: the data set, which is the input of the first stage.
         tile: the images.
         work: buffers of the thread.
-        x: input of any other stage, (count, x_size).
+        x: input of every other stage, (count, x_size).
         y: (count, y_size).
     """
     stage = plan.stages[index]
@@ -162,7 +162,7 @@ def convolve(
 
 @kernel
 def _pad(stage: Any, x: Any, padded: Any, scale: Any, shift: Any) -> None:
-    """Copy an image to the inside of its border of zeros, scaled and shifted."""
+    """Scale and shift an image, and write it inside the border of zeros."""
     lanes = stage.in_lanes
     run = stage.width * lanes
     row = (stage.width + 2 * stage.padding) * lanes

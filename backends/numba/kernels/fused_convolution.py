@@ -8,14 +8,15 @@ Output channels are computed in channel tiles of one or two vectors. Layouts:
                     pooling; small enough for the first-level cache
     y, mask         (OH, OW, out_lanes)
 
-An output at row r, column c adds the products of filter taps with numbers of the input. Their
-offsets from the input at (r, c) are the same for all outputs (`Plan.offsets`).
+An output at row r, column c is a sum of products of filter taps and inputs. The offsets of these
+inputs from the input at (r, c) are the same for all outputs (`Plan.offsets`).
 
-Backward, `conv` holds the gradient before pooling: that of the pooled output at positions in the
-tie mask, 0 elsewhere. `backends.numba.kernels.naive` has all of this as plain loops.
+In the backward pass, `conv` holds the gradient before pooling: the gradient of the pooled output at
+positions in the tie mask, and 0 elsewhere. `backends.numba.kernels.naive` computes the same with
+plain loops.
 
-Cost per image: 2·OH·OW·k²·in·out floating-point operations forward and as many for the gradient of
-the filters. The gradient of the input costs as much only for positions that receive gradient.
+Cost per image: 2·OH·OW·k²·in·out floating-point operations forward, and as many for the gradient of
+the filters. The gradient of the input skips positions that receive no gradient.
 """
 
 from typing import Any
@@ -32,8 +33,8 @@ from backends.numba.kernels.simd.gemm import axpy
 from backends.numba.kernels.simd.pooling import max_pool_2x2, max_pool_2x2_backward
 from backends.numba.kernels.views import copy, fill_zero, part, pointer
 
-# Positions × vectors: as many positions as keep their sums in registers, for channel tiles of one
-# and two vectors, and for inputs with one channel, one vector and two vectors of channels.
+# Positions × vectors of the channel tile; the sums of 7×1 or 5×2 fit the registers. The input has
+# one channel (plain), one vector of channels (lanes) or two (wide).
 _tile_7x1_plain = conv_tile(7, 1, x_stride=1)
 _tile_1x1_plain = conv_tile(1, 1, x_stride=1)
 _tile_5x2_plain = conv_tile(5, 2, x_stride=1)
@@ -41,7 +42,7 @@ _tile_1x2_plain = conv_tile(1, 2, x_stride=1)
 _tile_7x1_lanes = conv_tile(7, 1, x_stride=LANES)
 _tile_5x2_lanes = conv_tile(5, 2, x_stride=LANES)
 _tile_5x2_wide = conv_tile(5, 2, x_stride=2 * LANES)
-# For filters of 3×3 on one channel, only the pooled outputs are written to memory.
+# For 3×3 filters on one channel, only the pooled outputs are written to memory.
 _pooled_3x3 = conv_max_pool(3)
 _pooled_wgrad_3x3 = conv_max_pool_wgrad(3)
 # Taps × rows × vectors.
@@ -58,7 +59,10 @@ _wgrad_1x1x2 = conv_wgrad_tile(1, 1, 2)
 
 @kernel
 def pools_in_registers(stage: Any) -> Any:
-    """Return whether the filters of a channel tile and a patch of outputs fit the registers."""
+    """Return whether a stage is pooled before its outputs are written to memory.
+
+    The filters of a channel tile and the outputs of one patch must fit the registers.
+    """
     return (
         stage.pool_size == 2
         and stage.kernel_size == 3
@@ -69,7 +73,7 @@ def pools_in_registers(stage: Any) -> Any:
 
 @kernel
 def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) -> None:
-    """Set one row of the outputs of a channel tile.
+    """Set one row of the outputs of a channel tile, before pooling.
 
     Args:
         stage: of kind CONV2D.
@@ -87,8 +91,7 @@ def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) ->
     column = 0
     if vectors == 1 and columns >= 7 and lanes <= LANES:
         while column < columns:
-            # The last tile overlaps the previous one and computes some outputs twice, with the same
-            # result.
+            # The last tile overlaps the previous one. The outputs of both are the same.
             column = min(column, columns - 7)
             ys, xs = pointer(conv, column * width), pointer(x, column * lanes)
             if lanes == 1:
@@ -120,17 +123,18 @@ def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) ->
 def _load_bias(stage: Any, tile: int, packed: Any, bias: Any) -> None:
     """Set the bias of a channel tile, 0 in unused lanes."""
     width = stage.vectors * LANES
-    fill_zero(bias)
+    target = part(bias, 0, width)
+    fill_zero(target)
     if stage.bias >= 0:
         for lane in range(min(width, stage.out_channels - tile * width)):
-            bias[lane] = packed[stage.bias + tile * width + lane]
+            target[lane] = packed[stage.bias + tile * width + lane]
 
 
 @inlined_kernel
 def conv2d(
     stage: Any, x: Any, packed: Any, offsets: Any, bias: Any, conv: Any, y: Any, mask: Any
 ) -> None:
-    """Set the outputs y of one image, pooled if the stage pools, before the activation.
+    """Set the pre-activations y of one image, after pooling if the stage pools.
 
     Args:
         stage: of kind CONV2D.
@@ -198,7 +202,7 @@ def _pool(stage: Any, conv: Any, y: Any, mask: Any, first: int) -> None:
 def conv_pooled_backward_filters(
     stage: Any, tile: int, x: Any, dy: Any, mask: Any, gradient: Any, weight: int
 ) -> None:
-    """Add the gradient of 3×3 filters of a channel tile, from that of its pooled outputs."""
+    """Add the gradient of the 3×3 filters of a channel tile; dy is that of the pooled outputs."""
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
     for r in range(stage.out_height):
         at = r * stage.out_width * stage.out_lanes + tile * LANES
@@ -234,21 +238,21 @@ def unpool(stage: Any, tile: int, dy: Any, mask: Any, conv: Any) -> None:
 def conv_backward_filters(
     stage: Any, conv: Any, x: Any, outputs: Any, gradient: Any, weight: int
 ) -> None:
-    """Add the gradient of the filters of a channel tile, from the gradient in `conv`.
+    """Add the gradient of the filters of a channel tile.
 
     Args:
         stage: of kind CONV2D.
-        conv: gradient before pooling.
+        conv: gradient of the outputs before pooling.
         x: the padded input.
-        outputs: offset of the input of each output.
+        outputs: for each output, the offset of the input of its first tap.
         gradient: gradient of the parameters.
         weight: offset of the filters of the channel tile.
     """
     side, channels, lanes = stage.kernel_size, stage.in_channels, stage.in_lanes
     width = stage.vectors * LANES
     x_row = (stage.width + 2 * stage.padding) * lanes
-    # Neighbors in memory are the taps of a filter row, or with several channels the channels of
-    # one tap. They form the rows of the tiles.
+    # The kernels take groups of taps whose inputs are neighbors in memory: with one channel, the
+    # taps of a filter row; with several channels, the channels of one position of the filter.
     rounds, taps, distance = (1, side, x_row) if lanes == 1 else (side, channels, lanes)
     for i in range(rounds):
         dw = part(gradient, weight + i * side * taps * width, side * taps * width)
@@ -259,7 +263,7 @@ def conv_backward_filters(
 def _wgrad_rows(
     vectors: int, taps: int, dw: Any, x: Any, x_row: int, outputs: Any, conv: Any
 ) -> None:
-    """Add the gradient dw of rows of `taps` taps, in tiles whose sums fit the registers.
+    """Add the gradient of rows of `taps` taps to dw, in tiles whose sums fit the registers.
 
     Args:
         vectors: vectors of the channel tile.
@@ -267,8 +271,8 @@ def _wgrad_rows(
         dw: gradient, (rows · taps · lanes of the tile,).
         x: pointer to the input of the first tap.
         x_row: distance in the input between rows of taps.
-        outputs: offset of the input of each output.
-        conv: gradient before pooling.
+        outputs: for each output, the offset of the input of its first tap.
+        conv: gradient of the outputs before pooling.
     """
     width = vectors * LANES
     dw_row = taps * width
@@ -329,11 +333,10 @@ def transpose_filters(stage: Any, packed: Any, filters: Any) -> None:
 
 @kernel
 def conv_backward_x(stage: Any, dy: Any, mask: Any, filters: Any, dx: Any) -> None:
-    """Add the gradient of the padded input dx (H, W, in_lanes), one position at a time.
+    """Add the gradient of the padded input to dx (H, W, in_lanes).
 
-    `in_lanes` is whole vectors, as it is in all stages except the first.
-    Only positions that receive gradient are computed: with pooling one of four, and after a ReLU
-    only those whose output is not 0.
+    `in_lanes` is whole vectors, as in all stages except the first. Positions without gradient are
+    skipped: with pooling about three of four, and those at which a ReLU returned 0.
     """
     side, lanes = stage.kernel_size, stage.in_lanes
     row = (stage.width + 2 * stage.padding) * lanes
@@ -359,7 +362,7 @@ def conv_backward_x(stage: Any, dy: Any, mask: Any, filters: Any, dx: Any) -> No
 
 @kernel
 def conv_backward_bias(stage: Any, dy: Any, mask: Any, gradient: Any) -> None:
-    """Add the gradient of the bias: that of each output, once per bit of its tie mask."""
+    """Add the gradient of each output to that of the bias, once per bit of its tie mask."""
     size = stage.out_height * stage.out_width * stage.out_lanes
     if not (stage.pool_size and stage.all_ties):
         one = dy.dtype.type(1)

@@ -1,13 +1,12 @@
 """Predictions: images through all stages, and from logits to probabilities.
 
-Weights of linear layers are read from the network's parameter vector, (inputs, outputs), so nothing
-has to be prepared after they change. The nonzero numbers of an input row are collected in a sparse
-row, and the rows of the weights that they select are added up: many pixels and outputs of a ReLU
-are 0.
+Linear layers read their weights (inputs, outputs) directly from the network's parameter vector, so
+no copy has to be updated after training. Many pixels and many outputs of a ReLU are 0. The nonzero
+numbers of an input row are therefore collected first, and only their rows of the weights are read.
 
-A single image takes microseconds, as long as Numba needs to unpack a few dozen arguments. `predict`
-therefore takes plain tuples, which Numba unpacks faster than named ones, and names their fields
-inside.
+The prediction of a single image takes microseconds, about as long as Numba takes to unpack a few
+dozen arguments. `predict` therefore takes plain tuples, which Numba unpacks faster than named
+tuples, and converts them inside.
 
 Cost per image: as in `fused_convolution`, and 2·n·outputs operations for n nonzero inputs of a
 linear layer.
@@ -32,14 +31,14 @@ from backends.numba.kernels.stages import (
     rows_of,
 )
 from backends.numba.kernels.views import copy, fill_zero, part
-from backends.numba.kernels.workspace import Images, Tile, Workspace, thread_slice
+from backends.numba.kernels.workspace import Images, Tile, Workspace, thread_row
 
 
 class Network(NamedTuple):
     """A program with its prepared parameters.
 
     Attributes:
-        stages: table of the stages; offsets of linear layers are those in the network's vector.
+        stages: table of the stages; offsets of linear layers refer to the network's vector.
         offsets: offsets of all convolutions.
         loss: kind of the loss.
         shift: number that is added to scaled pixels.
@@ -56,14 +55,9 @@ class Network(NamedTuple):
 class Buffers(NamedTuple):
     """Buffers of all threads, with a row per thread.
 
+    `workspace.Workspace` describes the first seven.
+
     Attributes:
-        capacity: maximum number of images in a tile.
-        outputs: see `workspace.Workspace`.
-        padded: see there.
-        masks: see there.
-        wide_masks: see there.
-        conv: see there.
-        bias: see there.
         indices: positions of the nonzero numbers of one input row, int64.
         data: these numbers.
     """
@@ -110,43 +104,45 @@ def predict(
     share: Any, network: Any, buffers: Any, weights: Any, pixels: Any, scale: float,
     probabilities: bool, results: Any,
 ) -> bool:  # fmt: skip
-    """Predict some images; return whether their pixels are in range.
+    """Predict images `begin` to `end` − 1; return False if a pixel is out of range.
 
     Args:
-        share: number of the thread, first image, and end of the images.
+        share: (thread, begin, end).
         network: the fields of `Network`, as a plain tuple.
         buffers: the fields of `Buffers`, as a plain tuple.
-        weights: the network's parameter vector. Numbers after the last row of a layer may be read,
-            as far as a whole vector goes, and are not used.
+        weights: the network's parameter vector, extended so that the last row of each weight
+            matrix can be read in whole vectors.
         pixels: (N, pixels), uint8 0…255 or floating-point 0…1; only the latter are checked.
         scale: factor of the pixels; 1 if they are floating-point.
         probabilities: whether to return probabilities instead of logits.
-        results: set to them, (N, classes).
+        results: logits or probabilities, (N, classes); changed in place.
     """
     thread, begin, end = share
     if scale == 1 and not _in_range(pixels, begin, end):
         return False
-    net, room = Network(*network), Buffers(*buffers)
+    net, memory = Network(*network), Buffers(*buffers)
     plan = Plan(net.stages, net.offsets, results.shape[1], net.loss)
-    work = _thread_workspace(room, thread)
-    empty = part(room.indices, 0, 0)
-    images = Images(pixels, empty, empty, part(weights, 0, 0), 0, scale, net.shift)
-    nonzeros = Nonzeros(thread_slice(room.indices, thread), thread_slice(room.data, thread))
+    work = _thread_workspace(memory, thread)
+    images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
+    nonzeros = Nonzeros(
+        part(thread_row(memory.indices, thread), 0, memory.indices.shape[1]),
+        part(thread_row(memory.data, thread), 0, memory.data.shape[1]),
+    )
     last = net.stages[len(net.stages) - 1]
     rows = np.empty(end, np.int64)
     for n in range(begin, end):
         rows[n] = n
-    for first in range(begin, end, room.capacity):
-        count = min(room.capacity, end - first)
+    for first in range(begin, end, work.capacity):
+        count = min(work.capacity, end - first)
         _forward(plan, weights, net.filters, images, Tile(rows, first, count), work, nonzeros)
-        logits = rows_of(work.outputs, last.y_offset, last.y_size, room.capacity, count)
+        logits = rows_of(work.outputs, last.y_offset, last.y_size, work.capacity, count)
         _write_results(logits, plan, probabilities, results, first)
     return True
 
 
 @kernel
 def _in_range(pixels: Any, begin: int, end: int) -> bool:
-    """Return whether floating-point pixels are all in 0…1; NaN is not."""
+    """Return whether all floating-point pixels are in 0…1; NaN counts as out of range."""
     outside = 0
     for n in range(begin, end):
         row = part(pixels, n * pixels.shape[1], pixels.shape[1])
@@ -156,29 +152,29 @@ def _in_range(pixels: Any, begin: int, end: int) -> bool:
 
 
 @inlined_kernel
-def _thread_workspace(room: Any, thread: int) -> Any:
-    """Return the buffers of one thread; those of the backward pass are empty."""
-    outputs = thread_slice(room.outputs, thread)
-    empty = part(outputs, 0, 0)
+def _thread_workspace(buffers: Any, thread: int) -> Any:
+    """Return the workspace of one thread; the buffers of the backward pass are not used."""
+    outputs = thread_row(buffers.outputs, thread)
+    unused = outputs
     return Workspace(
-        room.capacity,
+        buffers.capacity,
         outputs,
-        empty,
-        thread_slice(room.padded, thread),
-        thread_slice(room.masks, thread),
-        thread_slice(room.wide_masks, thread),
-        thread_slice(room.conv, thread),
-        thread_slice(room.bias, thread),
-        empty,
-        empty,
-        empty,
-        empty,
+        unused,
+        thread_row(buffers.padded, thread),
+        thread_row(buffers.masks, thread),
+        thread_row(buffers.wide_masks, thread),
+        thread_row(buffers.conv, thread),
+        thread_row(buffers.bias, thread),
+        unused,
+        unused,
+        unused,
+        unused,
     )
 
 
 @inlined_kernel
 def _write_results(logits: Any, plan: Any, probabilities: bool, results: Any, first: int) -> None:
-    """Set the rows of `results` from `first` on to logits or probabilities."""
+    """Write logits or probabilities to `results`, beginning at row `first`."""
     classes = plan.classes
     if probabilities and plan.loss != SOFTMAX_CROSS_ENTROPY:
         activate(SIGMOID, logits)
@@ -216,7 +212,7 @@ def _forward(
 def _linear(
     stage: Any, index: int, weights: Any, images: Any, tile: Any, nonzeros: Any, x: Any, y: Any
 ) -> None:
-    """Set y to a linear layer of pixels, in the first stage, or else of x, before activation."""
+    """Set y to the pre-activations of a linear layer; the first stage reads pixels instead of x."""
     number = weights.dtype.type
     scale, shift = number(images.scale), number(images.shift)
     fill_zero(part(y, 0, y.size))

@@ -5,8 +5,8 @@
 Layout: logits and their gradients (N, classes padded to whole vectors). The gradient of unused
 lanes is 0.
 
-Cost per image: an exponential for each class, eight at a time; and one logarithm with softmax, one
-per class with binary cross-entropy, none with the quadratic loss.
+Cost per image: one exponential per class, eight at a time. Softmax also takes one logarithm,
+binary cross-entropy one per class.
 """
 
 import math
@@ -16,7 +16,7 @@ from backends.numba.kernels.compilation import inlined_kernel, kernel
 from backends.numba.kernels.simd.elementwise import exp_in_place, sigmoid_in_place
 from backends.numba.kernels.views import copy, fill_zero, part, pointer
 
-# The losses with a kernel; the constants are their positions.
+# The losses that have a kernel. Each constant is the position in this tuple.
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "quadratic")
 SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC = range(3)
 
@@ -33,7 +33,7 @@ def loss_and_gradient(
         labels: class indices of the data set.
         tile: the images.
         scale: factor of the gradient: 1/batch for the gradient of the mean.
-        dlogits: set to `scale` times the gradient, like `logits`.
+        dlogits: set to `scale` times the gradient, (N, classes padded).
     """
     width, classes = logits.shape[1], plan.classes
     total = 0.0
@@ -61,9 +61,9 @@ def loss_and_gradient(
 
 @kernel
 def softmax(z: Any, y: Any, classes: int) -> Any:
-    """Set y to the softmax of z, and return the logarithm of the sum of exp(z).
+    """Set y to the softmax of the first `classes` numbers of z, and return log Σ exp(z).
 
-    Both are whole vectors. The first `classes` numbers count; the others of y become 0.
+    Both are whole vectors; the unused lanes of y become 0.
     """
     largest = z[0]
     for c in range(classes):
@@ -85,7 +85,7 @@ def softmax(z: Any, y: Any, classes: int) -> Any:
 def _softmax_cross_entropy(
     logits: Any, classes: int, labels: Any, tile: Any, scale: Any, dlogits: Any
 ) -> Any:
-    """Return the sum of the losses, and set the gradient."""
+    """Return the sum of the losses of a tile, and set the gradient."""
     width = logits.shape[1]
     total = 0.0
     for n in range(len(logits)):
@@ -100,7 +100,7 @@ def _softmax_cross_entropy(
 
 @kernel
 def _binary_cross_entropy(z: Any, label: int, scale: Any, dz: Any) -> Any:
-    """Return the loss of one image, and replace its outputs in dz by the gradient."""
+    """Return the loss of one image; dz holds its sigmoid outputs, which the gradient replaces."""
     one = z.dtype.type(1)
     zero = one - one
     loss = 0.0
@@ -116,7 +116,7 @@ def _binary_cross_entropy(z: Any, label: int, scale: Any, dz: Any) -> Any:
 
 @kernel
 def _quadratic(z: Any, label: int, scale: Any, dz: Any) -> Any:
-    """Return the loss of one image, and replace its outputs in dz by the gradient."""
+    """Return the loss of one image; dz holds its sigmoid outputs, which the gradient replaces."""
     one = z.dtype.type(1)
     loss = 0.0
     for c in range(len(z)):

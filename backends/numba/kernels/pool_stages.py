@@ -1,4 +1,4 @@
-"""Pooling with channels last, for stages that pool without a convolution.
+"""Pooling with channels last, for stages in which pooling does not follow a convolution.
 
 Layout: x (H, W, lanes), y (OH, OW, lanes), and a tie mask like y: bit i·size + j is set if position
 (i, j) of the patch receives the gradient.

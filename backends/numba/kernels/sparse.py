@@ -1,12 +1,12 @@
 """A linear layer whose input is sparse.
 
-Four of five pixels of MNIST are 0. The product of a sparse row with the weights (inputs, outputs)
-adds up the rows of the weights that the nonzero pixels select; the gradient of the weights adds to
-these rows alone. Rows of the weights are padded to whole vectors.
+Four of five pixels of MNIST are 0. Only the rows of the weights (inputs, outputs) that belong to
+nonzero pixels are read in the forward pass, and only their gradients change in the backward pass.
+Rows of the weights are padded to whole vectors.
 
-Forward, threads divide the images. Backward, they divide the rows of the weights: each thread
-computes the column groups of all images (see `csr`) that belong to its rows. Two threads never
-write to the same row, and a row receives the images in their order.
+In the forward pass, the images are divided among threads. In the backward pass, the rows of the
+weights are: each thread processes one range of columns of all images (the column groups in `csr`).
+Two threads therefore never write to the same row, and each row is a sum over the images in order.
 
 Cost per image: 2·n·outputs floating-point operations forward and backward for n nonzero pixels.
 """

@@ -1,15 +1,15 @@
-"""The stages of a program as a table of numbers that compiled code reads.
+"""The stages of a program as a table of integers that compiled code reads.
 
-Outputs of a stage are stored with the channels last. Channels are padded to whole vectors
-("lanes"), so that one vector instruction computes neighboring channels, and rows are padded to
-whole vectors. The unused lanes are always 0. One image of a stage with 10 channels and 2×2 outputs:
+The outputs of a stage are stored with the channels last. The channels of each output are padded
+with zeros to whole vectors ("lanes"), so that one vector instruction computes several channels. One
+image of a stage with 10 channels and 2×2 outputs:
 
     ┌─ out_lanes = 16 ──────┐┌───────────────────────┐
     │c0 c1 ... c9 0 0 0 0 0 0││c0 c1 ... c9 0 0 0 0 0 0│ ...          y_size = 4 · 16
     └─ output (0, 0) ────────┘└─ output (0, 1) ────────┘
 
-The outputs of a linear layer are one vector of lanes. All sizes and offsets are for one image; in
-an array for a tile of `capacity` images, the rows of a stage begin at offset · capacity.
+A linear layer has 1×1 outputs. Sizes and offsets count the numbers of one image. In a buffer for a
+tile of `capacity` images, the rows of a stage begin at offset · capacity.
 """
 
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ STAGE = np.dtype(
         for name in (
             "kind",
             "activation",
-            # Input: offset in the outputs of all stages, numbers, and shape.
+            # Input: offset in the buffer `outputs`, size, and shape.
             "x_offset",
             "x_size",
             "height",
@@ -42,7 +42,7 @@ STAGE = np.dtype(
             "out_width",
             "out_channels",
             "out_lanes",
-            # Offsets of the parameters in the packed vector; the bias may be NONE.
+            # Offsets of the parameters in the packed vector, or NONE.
             "weight",
             "bias",
             # Convolution of stride 1. A channel tile has `vectors` vectors of output channels.
@@ -51,16 +51,17 @@ STAGE = np.dtype(
             "conv_height",
             "conv_width",
             "vectors",
-            "padded_offset",  # of the padded input in the padded inputs of all stages
-            # First entries in `Plan.offsets`: for each filter tap the offset of its input for the
-            # first output, and for each output the offset of the input of its first tap.
+            "padded_offset",  # in the buffer `padded`
+            # Positions in `Plan.offsets` of two lists. The first has, for each filter tap, the
+            # offset of the input that output 0 multiplies by it. The second has, for each output,
+            # the offset of the input that it multiplies by tap 0.
             "tap_offsets",
             "output_offsets",
             # Pooling; a `pool_size` of 0 means none.
             "pool_size",
             "pool_stride",
             "all_ties",
-            "mask_offset",  # of the tie mask in the masks of all stages
+            "mask_offset",  # in the buffer `masks` after a convolution, else in `wide_masks`
         )
     ],
     align=True,
@@ -68,13 +69,13 @@ STAGE = np.dtype(
 
 
 class Plan(NamedTuple):
-    """A program for the kernels.
+    """A program in the form that the kernels read.
 
     Attributes:
-        stages: the table, a `STAGE` for each stage.
-        offsets: offsets of all convolutions, uint64.
+        stages: (stages,), of dtype `STAGE`.
+        offsets: offsets of the taps and outputs of all convolutions, uint64.
         classes: number of logits per image, without unused lanes.
-        loss: kind of the loss, a constant of `losses`.
+        loss: `losses.QUADRATIC` or another constant of that module.
     """
 
     stages: Any
@@ -85,7 +86,7 @@ class Plan(NamedTuple):
 
 @kernel
 def padded_size(stage: Any) -> Any:
-    """Return the number of numbers in the padded input of a convolution."""
+    """Return the size of the padded input of a convolution."""
     height = stage.height + 2 * stage.padding
     width = stage.width + 2 * stage.padding
     return height * width * stage.in_lanes
@@ -93,5 +94,5 @@ def padded_size(stage: Any) -> Any:
 
 @kernel
 def rows_of(array: Any, offset: int, size: int, capacity: int, count: int) -> Any:
-    """Return the rows (count, size) of a stage in an array for a tile of `capacity` images."""
+    """Return the rows (count, size) of a stage in a buffer for a tile of `capacity` images."""
     return table(array, offset * capacity, count, size)

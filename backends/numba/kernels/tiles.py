@@ -1,7 +1,7 @@
-"""How threads share a batch in the kernels of single operations.
+"""The division of a batch among threads in the kernels of single operations.
 
-A batch is divided into tiles of `IMAGES_PER_TILE` images, and each kernel computes a range of
-tiles. The tiles depend on the batch alone, so results do not depend on the number of threads.
+Each thread computes a range of tiles of `IMAGES_PER_TILE` images. The tiles depend only on the
+batch, so results do not depend on the number of threads.
 """
 
 IMAGES_PER_TILE = 16

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.views import part
 
-# The update rules with a kernel; the constants are their positions.
+# The update rules that have a kernel. Each constant is the position in this tuple.
 RULES = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
 SGD, MOMENTUM, ADAGRAD, RMSPROP, ADAM = range(5)
 
 
 class Rule(NamedTuple):
-    """An optimizer; settings that it does not have are 0.
+    """The settings of an optimizer; settings of other optimizers are 0.
 
     Attributes:
-        kind: constant of this module.
+        kind: `SGD` or another constant of this module.
     """
 
     kind: int
@@ -54,16 +54,16 @@ class Parameters(NamedTuple):
 def update(
     rule: Any, lr: float, step: int, parameters: Any, gradient: Any, begin: int, count: int
 ) -> None:
-    """Update `count` parameters from `begin` on, and their state.
+    """Update parameters `begin` to `begin + count − 1` and their state by one step.
 
     Args:
         rule: the optimizer.
         lr: learning rate.
         step: number of the step, from 1.
-        parameters: `Parameters`.
-        gradient: gradient of the parameters, (size,).
-        begin: first parameter.
-        count: number of parameters.
+        parameters: changed in place, `Parameters`.
+        gradient: gradient of all parameters, (size,).
+        begin: number of the first parameter to update.
+        count: number of parameters to update.
     """
     number = parameters.packed.dtype.type
     weights = part(parameters.packed, begin, count)
@@ -78,14 +78,13 @@ def update(
     elif rule.kind == MOMENTUM:
         momentum = number(rule.momentum)
         velocity = first_state
-        # Nesterov: gradient + momentum · velocity; otherwise: velocity.
+        # A Nesterov step is gradient + momentum · velocity, any other step is the velocity.
         of_gradient = number(1) if rule.nesterov else number(0)
-        ahead = momentum if rule.nesterov else number(0)
-        along = number(0) if rule.nesterov else number(1)
+        of_velocity = momentum if rule.nesterov else number(1)
         for i in range(len(weights)):
             grad = grads[i] + weight_decay * weights[i]
             velocity[i] = momentum * velocity[i] + grad
-            weights[i] -= rate * (of_gradient * grad + (ahead + along) * velocity[i])
+            weights[i] -= rate * (of_gradient * grad + of_velocity * velocity[i])
     elif rule.kind == ADAGRAD:
         square_sum = first_state
         for i in range(len(weights)):

@@ -1,8 +1,9 @@
-"""Views of contiguous arrays for compiled code, and whole-array fill and copy.
+"""Unchecked views of contiguous arrays for compiled code, and whole-array fill and copy.
 
-A slice of an array holds a reference to it and checks its bounds. In the kernels of an epoch, this
-would be most of the machine code. The views here do neither: the buffers outlive the kernels, and
-the caller guarantees that the numbers exist.
+A slice of an array counts references to the array and checks its bounds. In the kernels of an
+epoch, this would be most of the machine code. The functions here do neither: the buffers outlive
+the kernels, and the caller guarantees that offsets and sizes lie within the array. Each takes an
+array or a pointer; offsets and sizes count elements.
 """
 
 from collections.abc import Callable
@@ -15,22 +16,26 @@ from numba.core import cgutils
 from backends.numba.kernels.compilation import intrinsic
 
 
+def _address(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """Return the address of the first element of an array, or a pointer as it is."""
+    if isinstance(kind, types.Array):
+        return context.make_array(kind)(context, builder, value).data
+    return value
+
+
 def _view(dimensions: int) -> Callable[..., Any]:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source_type = signature.args[0]
-        source = context.make_array(source_type)(context, builder, arguments[0])
+        address = _address(context, builder, signature.args[0], arguments[0])
         offset, *shape = (
             context.cast(builder, value, kind, types.intp)
             for value, kind in zip(arguments[1:], signature.args[1:], strict=True)
         )
-        itemsize = context.get_constant(
-            types.intp, context.get_abi_sizeof(source.data.type.pointee)
-        )
+        itemsize = context.get_constant(types.intp, context.get_abi_sizeof(address.type.pointee))
         strides = [itemsize] if dimensions == 1 else [builder.mul(shape[1], itemsize), itemsize]
         view = context.make_array(signature.return_type)(context, builder)
         context.populate_array(
             view,
-            data=builder.gep(source.data, [offset]),
+            data=builder.gep(address, [offset]),
             shape=shape,
             strides=strides,
             itemsize=itemsize,
@@ -43,24 +48,22 @@ def _view(dimensions: int) -> Callable[..., Any]:
 
 @intrinsic
 def part(typing: Any, array: Any, offset: Any, count: Any) -> Any:
-    """Return `count` numbers of a contiguous array from number `offset` on, as (count,)."""
+    """Return a view (count,) that begins at `offset`."""
     return types.Array(array.dtype, 1, "C")(array, offset, count), _view(1)
 
 
 @intrinsic
 def table(typing: Any, array: Any, offset: Any, rows: Any, width: Any) -> Any:
-    """Return a view (rows, width) of a contiguous array from number `offset` on."""
+    """Return a view (rows, width) that begins at `offset`."""
     return types.Array(array.dtype, 2, "C")(array, offset, rows, width), _view(2)
 
 
 @intrinsic
 def pointer(typing: Any, source: Any, offset: Any) -> Any:
-    """Return the address of number `offset` of a contiguous array, or after another address."""
+    """Return the address of the element at `offset`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = arguments[0]
-        if isinstance(source, types.Array):
-            address = context.make_array(source)(context, builder, address).data
+        address = _address(context, builder, source, arguments[0])
         return builder.gep(address, [context.cast(builder, arguments[1], offset, types.uintp)])
 
     address_type: Any = types.CPointer(source.dtype)  # type: ignore[no-untyped-call]
@@ -69,7 +72,7 @@ def pointer(typing: Any, source: Any, offset: Any) -> Any:
 
 @intrinsic
 def fill_zero(typing: Any, array: Any) -> Any:
-    """Set all numbers of a contiguous array (n,) to 0."""
+    """Set all elements of an array (n,) to 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         target = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -82,7 +85,7 @@ def fill_zero(typing: Any, array: Any) -> Any:
 
 @intrinsic
 def copy(typing: Any, source: Any, target: Any) -> Any:
-    """Copy a contiguous array (n,) to another of the same type and length."""
+    """Copy an array (n,) to another of the same type and length."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         from_, to = (

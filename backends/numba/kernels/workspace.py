@@ -1,9 +1,9 @@
-"""What the kernels of a whole network read and write."""
+"""Named tuples of the arrays that the kernels of a whole network read and write."""
 
 from typing import Any, NamedTuple
 
 from backends.numba.kernels.compilation import kernel
-from backends.numba.kernels.views import part
+from backends.numba.kernels.views import pointer
 
 
 class Images(NamedTuple):
@@ -43,7 +43,7 @@ class Tile(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Buffers of all threads, with a row per thread, or of one thread.
+    """Buffers of all threads, arrays with a row per thread; or pointers to the rows of one thread.
 
     Attributes:
         capacity: maximum number of images in a tile.
@@ -76,26 +76,29 @@ class Workspace(NamedTuple):
 
 
 @kernel
-def thread_slice(buffers: Any, thread: int) -> Any:
-    """Return a thread's row of an array."""
-    size = buffers.shape[1]
-    return part(buffers, thread * size, size)
+def thread_row(buffers: Any, thread: int) -> Any:
+    """Return a pointer to a thread's row of an array."""
+    return pointer(buffers, thread * buffers.shape[1])
 
 
 @kernel
 def thread_workspace(workspace: Any, thread: int) -> Any:
-    """Return the buffers of one thread."""
+    """Return the workspace of one thread.
+
+    Its buffers are pointers: if Numba passes arrays to an inlined function, it counts references to
+    each of them, which takes a large part of the compile time.
+    """
     return Workspace(
         workspace.capacity,
-        thread_slice(workspace.outputs, thread),
-        thread_slice(workspace.gradients, thread),
-        thread_slice(workspace.padded, thread),
-        thread_slice(workspace.masks, thread),
-        thread_slice(workspace.wide_masks, thread),
-        thread_slice(workspace.conv, thread),
-        thread_slice(workspace.bias, thread),
-        thread_slice(workspace.filters, thread),
-        thread_slice(workspace.dpadded, thread),
-        thread_slice(workspace.parameters, thread),
+        thread_row(workspace.outputs, thread),
+        thread_row(workspace.gradients, thread),
+        thread_row(workspace.padded, thread),
+        thread_row(workspace.masks, thread),
+        thread_row(workspace.wide_masks, thread),
+        thread_row(workspace.conv, thread),
+        thread_row(workspace.bias, thread),
+        thread_row(workspace.filters, thread),
+        thread_row(workspace.dpadded, thread),
+        thread_row(workspace.parameters, thread),
         workspace.deltas,
     )

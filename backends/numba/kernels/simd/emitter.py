@@ -173,16 +173,25 @@ class Emitter:
     def tiles(self, count: Index, sizes: tuple[int, ...]) -> Iterator[tuple[Index, int]]:
         """Divide 0 to `count` − 1 into tiles of `sizes`; yield the first index and size of each.
 
-        As many tiles as possible have the first size, then the second, and so on to 1. The
-        instructions that the body of the `for` statement emits are repeated for the tiles of each
-        size.
+        Every tile has the first size that is not larger than the rest; the last size is 1. The body
+        of the `for` statement emits the instructions for each size once.
         """
-        begin = Index(self, index_value(0))
+        builder = self.builder
+        place = cgutils.alloca_once(builder, _INDEX)  # type: ignore[no-untyped-call]
+        builder.store(index_value(0), place)
+        next_tile = builder.append_basic_block()
+        builder.branch(next_tile)
+        builder.position_at_end(next_tile)
+        begin = Index(self, builder.load(place))
+        rest = (count - begin).value
         for size in sizes:
-            tiles = (count - begin) // size
-            with self.loop(tiles) as tile:
-                yield begin + tile * size, size
-            begin = begin + tiles * size
+            body, otherwise = builder.append_basic_block(), builder.append_basic_block()
+            builder.cbranch(builder.icmp_unsigned(">=", rest, index_value(size)), body, otherwise)
+            builder.position_at_end(body)
+            yield begin, size
+            builder.store((begin + size).value, place)
+            builder.branch(next_tile)
+            builder.position_at_end(otherwise)
 
     def constant(self, value: float) -> Any:
         """Return a vector with a number that is known at compile time in all lanes."""
