@@ -89,7 +89,7 @@ class SGD(UpdateRule):
     """Gradient descent: w ← w − lr·g.
 
     With momentum μ, v ← μ·v + g and w ← w − lr·v. With `nesterov`, w ← w − lr·(g + μ·v), the
-    gradient at the point that v leads to (Sutskever et al. 2013, in PyTorch's form).
+    gradient after a further step along v (Sutskever et al. 2013, in PyTorch's form).
 
     Attributes:
         momentum: μ, at least 0 and less than 1.
@@ -107,7 +107,7 @@ class SGD(UpdateRule):
 
     @property
     def kind(self) -> str:
-        """With momentum another formula, because plain descent keeps no array."""
+        """The formula with momentum, or the one without, which needs no array."""
         return "momentum" if self.momentum else "sgd"
 
     @property
