@@ -6,6 +6,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_MAX_COMPARED_CHARS = 100
+
 
 def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Return `table[name]`.
@@ -27,6 +29,8 @@ def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Return an error message that lists the known names and suggests the closest one."""
     names = tuple(known)
-    close = get_close_matches(str(name), names, n=1)
+    # The search takes seconds for long names, which only damaged files contain.
+    text = str(name)
+    close = get_close_matches(text, names, n=1) if len(text) <= _MAX_COMPARED_CHARS else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {kind} {name!r}; choose {', '.join(names)}{hint}"

@@ -24,7 +24,7 @@ from mnist_accel.nn.serialization import (
 )
 from mnist_accel.training.progress import Progress
 from mnist_accel.training.trainer import Trainer
-from mnist_accel.util.text import one_line
+from mnist_accel.util.text import excerpt
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -126,7 +126,7 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{file} is not a checkpoint that this version can read "
-            f"({type(error).__name__}: {one_line(error)[:200]})"
+            f"({type(error).__name__}: {excerpt(error)})"
         ) from error
     return trainer
 
@@ -164,6 +164,6 @@ def _build_network(
         model.load_state_dict(weights)
     except (KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{file} is not a model that this version can read ({error})"
+            f"{file} is not a model that this version can read ({excerpt(error)})"
         ) from error
     return model

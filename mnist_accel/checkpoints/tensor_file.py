@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mnist_accel.errors import CheckpointError
 from mnist_accel.util.files import write_atomically
+from mnist_accel.util.text import excerpt
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
@@ -54,18 +55,22 @@ def read_tensors(file: Path) -> tuple[Tensors, dict[str, Any]]:
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
     except Exception as error:  # safetensors' own error, and NumPy's errors for invalid headers
-        raise CheckpointError(f"{file} is not a complete safetensors file ({error})") from error
+        raise CheckpointError(
+            f"{file} is not a complete safetensors file ({excerpt(error)})"
+        ) from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{file} was not written by mnist_accel, or by an unsupported version (format "
-            f"{metadata.get('format')!r}, expected {FORMAT!r})"
+            f"{excerpt(repr(metadata.get('format')), max_chars=40)}, expected {FORMAT!r})"
         )
     if metadata.pop("digest", None) != _digest(tensors, metadata):
         raise CheckpointError(f"{file} is damaged: its content does not match its digest")
     try:
         header = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
     except (ValueError, RecursionError) as error:  # not JSON, or nested too deeply
-        raise CheckpointError(f"{file} is damaged: its header is not JSON ({error})") from error
+        raise CheckpointError(
+            f"{file} is damaged: its header is not JSON ({excerpt(error)})"
+        ) from error
     return tensors, header
 
 

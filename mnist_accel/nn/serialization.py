@@ -67,9 +67,7 @@ def network_from_dict(
                 f"it describes {len(description['layers'])} layers, expected at most {_MAX_LAYERS}"
             )
         layers = [_layer_from_dict(layer) for layer in description["layers"]]
-        input_shape = tuple(description["input_shape"][: _MAX_NDIM + 1])
-        if len(input_shape) > _MAX_NDIM:
-            raise ValueError(f"its inputs have more than {_MAX_NDIM} dimensions")
+        input_shape = _input_shape(description["input_shape"])
         graph = build_graph(layers, input_shape)
         _check_sizes(graph, description["name"])
         _compare_shapes(graph.parameter_shapes, weights)
@@ -132,6 +130,23 @@ def schedule_from_dict(description: dict[str, Any]) -> Schedule:
     """
     kind = look_up("schedule", description["schedule"], SCHEDULES)
     return kind(**description["schedule_settings"])
+
+
+def _input_shape(sides: object) -> Shape:
+    """Return the shape of an input, after checking that arithmetic with it is safe.
+
+    Raises:
+        ValueError: it is not a list of few integers.
+    """
+    if (
+        not isinstance(sides, list)
+        or len(sides) > _MAX_NDIM
+        or not all(type(side) is int and 0 < side <= _MAX_VALUES for side in sides)
+    ):
+        raise ValueError(
+            f"input_shape must be a list of at most {_MAX_NDIM} integers from 1 to {_MAX_VALUES}"
+        )
+    return tuple(sides)
 
 
 def _check_sizes(graph: Graph, name: object) -> None:

@@ -9,6 +9,16 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def excerpt(text: object, *, max_chars: int = 200) -> str:
+    """Return the beginning of `str(text)` as one line, with control characters escaped.
+
+    For messages that contain text of a file, which may be long or hostile.
+    """
+    line = one_line(str(text)[: max_chars + 1])
+    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return escaped if len(escaped) <= max_chars else f"{escaped[:max_chars]}…"
+
+
 def count(number: int, noun: str) -> str:
     """Return a number with its noun: "1 thread", "2 threads", "1,797 images"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

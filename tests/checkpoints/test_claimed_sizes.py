@@ -49,6 +49,7 @@ LAYERS = [
         "padding of a text": layer(0, padding="9" * 1000),
         "stride": layer(0, stride=10**30),
         "input shape": lambda network: network.update(input_shape=[1, 10**6, 10**6]),
+        "input shape with a long text": lambda n: n.update(input_shape=["x" * 10**6, 28, 28]),
         "input shape of texts": lambda network: network.update(input_shape=["1", "28", "28"]),
         "input shape with many sides": lambda network: network.update(input_shape=[1] * 10**5),
         "many layers": lambda network: network["layers"].extend([{"kind": "relu"}] * 10**5),

@@ -2,11 +2,18 @@
 
 import pytest
 
-from mnist_accel.util.text import abbreviate_home, count, one_line
+from mnist_accel.util.text import abbreviate_home, count, excerpt, one_line
 
 
 def test_whitespace_becomes_single_spaces():
     assert one_line(ValueError("two\n  lines ")) == "two lines"
+
+
+def test_excerpts_are_short_and_printable():
+    assert excerpt(ValueError("short text")) == "short text"
+    assert excerpt("a\n\x1b[31mb") == r"a \x1b[31mb"
+    assert excerpt("x" * 10**6) == "x" * 200 + "…"
+    assert len(excerpt("\x00" * 10**6)) == 201
 
 
 @pytest.mark.parametrize(
