@@ -130,14 +130,8 @@ class CupyBackend(Backend):
             return super().gather_batch(images, indices, dtype=dtype, shift=shift)
         self._check_gather(images, indices)
         batch = self._cupy.empty((indices.shape[0], images.shape[1]), dtype)
-        rows = indices.astype(np.int64, copy=False)
-        gather_batch(
-            self._launchers[dtype],
-            self._in_c_order(images),
-            self._in_c_order(rows),
-            float(shift),
-            batch,
-        )
+        images, rows = map(self._in_c_order, (images, indices.astype(np.int64, copy=False)))
+        gather_batch(self._launchers[dtype], images, rows, float(shift), batch)
         return batch
 
     # -------------------------------------------------------------------------------- convolution
@@ -158,15 +152,10 @@ class CupyBackend(Backend):
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
         y = self._cupy.empty(conv2d_shape(x, weight, stride=stride, padding=padding), x.dtype)
         require_shape("bias", bias, (weight.shape[0],))
-        convolution.conv2d(
-            self._launcher(x),
-            self._in_c_order(x),
-            self._in_c_order(weight),
-            None if bias is None else self._in_c_order(bias),
-            y,
-            None,
-            conv_shape(x.shape, len(weight), weight.shape[-1], padding),
-        )
+        shape = conv_shape(x.shape, len(weight), weight.shape[-1], padding)
+        x, weight = self._in_c_order(x), self._in_c_order(weight)
+        bias = None if bias is None else self._in_c_order(bias)
+        convolution.conv2d(self._launcher(x), x, weight, bias, y, None, shape)
         return y
 
     def conv2d_backward(
@@ -266,16 +255,9 @@ class CupyBackend(Backend):
         dlogits = self._cupy.empty(logits.shape, logits.dtype)
         image_losses = self._cupy.empty(count, logits.dtype)
         correct = self._cupy.empty(count, "int32")
-        losses.loss(
-            self._launcher(logits),
-            kind,
-            self._in_c_order(logits),
-            self._in_c_order(labels),
-            None,
-            dlogits,
-            image_losses,
-            correct,
-        )
+        launcher = self._launcher(logits)
+        logits, labels = self._in_c_order(logits), self._in_c_order(labels)
+        losses.loss(launcher, kind, logits, labels, None, dlogits, image_losses, correct)
         return self.xp.sum(image_losses) / float(count), dlogits
 
     # ------------------------------------------------------------------------------------ updates
@@ -295,15 +277,8 @@ class CupyBackend(Backend):
         if not _has_update(rule.kind, weights, grads, *arrays):
             super().update(rule, weights, grads, state, lr=lr, step=step)
             return
-        updates.update(
-            self._launcher(weights),
-            rule.kind,
-            weights,
-            grads,
-            arrays,
-            rates=rule.rates(lr, step),
-            settings=rule.settings,
-        )
+        launcher, rates = self._launcher(weights), rule.rates(lr, step)
+        updates.update(launcher, rule, weights, grads, arrays, rates)
 
     def _launcher(self, array: Array) -> Launcher:
         """Return the launcher for the dtype of an array."""

@@ -97,7 +97,7 @@ def source(file: str) -> str:
     return with_includes(_read(f"{file}.cu"), f"{file}.cu")
 
 
-def with_includes(text: str, name: str) -> str:
+def with_includes(text: str, name: str, included: set[str] | None = None) -> str:
     """Return a source with the headers of `kernels/` in place, each included once.
 
     CuPy's cache of compiled kernels compares sources, but not the headers that they include.
@@ -105,26 +105,22 @@ def with_includes(text: str, name: str) -> str:
     Args:
         text: the source.
         name: its file name, for messages of the compiler.
+        included: headers that are already in place; headers are added to it.
     """
-    return _expand(text, name, included=set())
+    already = set() if included is None else included
 
-
-def _expand(text: str, name: str, included: set[str]) -> str:
     def include(match: re.Match[str]) -> str:
         header = match[1]
-        if header in included:
+        if header in already:
             return ""
-        included.add(header)
+        already.add(header)
         line = text.count("\n", 0, match.start()) + 2
-        return f'{_expand(_read(header), header, included)}\n#line {line} "{name}"'
+        return f'{with_includes(_read(header), header, already)}\n#line {line} "{name}"'
 
     text = _PRAGMA_ONCE.sub("", text)
     return f'#line 1 "{name}"\n{_INCLUDE.sub(include, text)}'
 
 
 def _read(name: str) -> str:
-    return (
-        importlib.resources.files("backends.cupy.kernels")
-        .joinpath(name)
-        .read_text(encoding="utf-8")
-    )
+    folder = importlib.resources.files("backends.cupy.kernels")
+    return folder.joinpath(name).read_text(encoding="utf-8")

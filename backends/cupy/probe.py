@@ -34,10 +34,9 @@ def probe() -> Iterator[tuple[str, Availability | None]]:
         try:
             finding = examine()
         except Exception as error:  # a broken installation may raise any exception
-            finding = Availability(
-                ok=False,
-                reason=f"{name}: {type(error).__name__}: {_summary(error)}",
-                remedy=f"check that the versions of driver, CUDA and CuPy match: {INSTALL}",
+            finding = _failure(
+                f"{name}: {type(error).__name__}: {_summary(error)}",
+                f"check that the versions of driver, CUDA and CuPy match: {INSTALL}",
             )
         failed = not finding.ok
         yield name, finding
@@ -79,31 +78,30 @@ def cuda_version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
+def _failure(reason: str, remedy: str) -> Availability:
+    return Availability(ok=False, reason=reason, remedy=remedy)
+
+
 def _package() -> Availability:
     if importlib.util.find_spec("cupy") is None:
-        return Availability(
-            ok=False, reason="CuPy is not installed", remedy=f"for an NVIDIA GPU: {INSTALL}"
-        )
+        return _failure("CuPy is not installed", f"for an NVIDIA GPU: {INSTALL}")
     try:
         import cupy
     except Exception as error:  # compiled modules raise not only ImportError
-        return Availability(
-            ok=False,
-            reason=f"CuPy is installed but cannot be imported ({_summary(error)})",
-            remedy=f"reinstall it: {INSTALL}",
+        return _failure(
+            f"CuPy is installed but cannot be imported ({_summary(error)})",
+            f"reinstall it: {INSTALL}",
         )
-    return Availability(ok=True, reason=f"CuPy {cupy.__version__}")
+    return Availability(True, f"CuPy {cupy.__version__}")
 
 
 def _driver() -> Availability:
     version = _runtime().driverGetVersion()  # 0 without a driver; does not raise
     if version == 0:
-        return Availability(
-            ok=False,
-            reason="no NVIDIA driver was found",
-            remedy="install the driver of the GPU; `nvidia-smi` must list it",
+        return _failure(
+            "no NVIDIA driver was found", "install the driver of the GPU; `nvidia-smi` must list it"
         )
-    return Availability(ok=True, reason=f"CUDA {cuda_version(version)}")
+    return Availability(True, f"CUDA {cuda_version(version)}")
 
 
 def _device() -> Availability:
@@ -114,32 +112,28 @@ def _device() -> Availability:
         code = str(error).partition(":")[0]
         if code == "cudaErrorInsufficientDriver":
             supported = cuda_version(runtime.driverGetVersion())
-            return Availability(
-                ok=False,
-                reason=f"the driver supports CUDA {supported}, this CuPy needs {_cuda_major()}",
-                remedy=f"update the driver, or install CuPy for the CUDA of the driver: {INSTALL}",
+            return _failure(
+                f"the driver supports CUDA {supported}, this CuPy needs {_cuda_major()}",
+                f"update the driver, or install CuPy for the CUDA of the driver: {INSTALL}",
             )
         if code != "cudaErrorNoDevice":
-            return Availability(
-                ok=False,
-                reason=f"the driver reports {_summary(error)}",
-                remedy="`nvidia-smi` must list the GPU without an error",
+            return _failure(
+                f"the driver reports {_summary(error)}",
+                "`nvidia-smi` must list the GPU without an error",
             )
         count = 0
     if count == 0:
-        return Availability(
-            ok=False,
-            reason="the driver sees no GPU",
-            remedy="check CUDA_VISIBLE_DEVICES, and that `nvidia-smi` lists the GPU",
+        return _failure(
+            "the driver sees no GPU",
+            "check CUDA_VISIBLE_DEVICES, and that `nvidia-smi` lists the GPU",
         )
     device = describe_device()
     if _compute_capability() < MIN_CAPABILITY:
-        return Availability(
-            ok=False,
-            reason=f"the kernels need sm_70 (Volta) or later, this GPU is {device}",
-            remedy="use a newer GPU, or --backend numba",
+        return _failure(
+            f"the kernels need sm_70 (Volta) or later, this GPU is {device}",
+            "use a newer GPU, or --backend numba",
         )
-    return Availability(ok=True, reason=device)
+    return Availability(True, device)
 
 
 def _nvrtc() -> Availability:
@@ -148,32 +142,23 @@ def _nvrtc() -> Availability:
     try:
         major, minor = nvrtc.getVersion()
     except RuntimeError as error:  # CuPy 14 raises a subclass
-        return Availability(
-            ok=False,
-            reason=f"NVRTC cannot be loaded ({_summary(error)})",
-            remedy=_install_libraries(),
-        )
-    return Availability(ok=True, reason=f"{major}.{minor}")
+        return _failure(f"NVRTC cannot be loaded ({_summary(error)})", _install_libraries())
+    return Availability(True, f"{major}.{minor}")
 
 
 def _cublas() -> Availability:
     try:
         import cupy_backends.cuda.libs.cublas  # noqa: F401 - loads the library
     except ImportError as error:
-        return Availability(
-            ok=False,
-            reason=f"cuBLAS cannot be loaded ({_summary(error)})",
-            remedy=_install_libraries(),
-        )
+        return _failure(f"cuBLAS cannot be loaded ({_summary(error)})", _install_libraries())
     try:
         multiply_in_float32()
     except (ImportError, AttributeError) as error:
-        return Availability(
-            ok=False,
-            reason=f"this CuPy has no function to disable TF32 ({_summary(error)})",
-            remedy=f'install another: pip install "cupy-cuda{_cuda_major()}x[ctk]>=13.6,<15"',
+        return _failure(
+            f"this CuPy has no function to disable TF32 ({_summary(error)})",
+            f'install another: pip install "cupy-cuda{_cuda_major()}x[ctk]>=13.6,<15"',
         )
-    return Availability(ok=True, reason="loaded")
+    return Availability(True, "loaded")
 
 
 def _test_kernel() -> Availability:
@@ -184,20 +169,18 @@ def _test_kernel() -> Availability:
         x = cupy.arange(32, dtype=cupy.float32)
         product = float(((x + 1).reshape(1, 32) @ x.reshape(32, 1))[0, 0])
     except cupy.cuda.memory.OutOfMemoryError as error:
-        return Availability(
-            ok=False,
-            reason=f"the GPU has no free memory ({_summary(error)})",
-            remedy="end the processes that use it (`nvidia-smi` lists them), or hide this GPU: "
+        return _failure(
+            f"the GPU has no free memory ({_summary(error)})",
+            "end the processes that use it (`nvidia-smi` lists them), or hide this GPU: "
             "with CUDA_VISIBLE_DEVICES=1 the program uses the second one",
         )
     expected = float(sum((k + 1) * k for k in range(32)))
     if product != expected:
-        return Availability(
-            ok=False,
-            reason=f"a test kernel returned {product}, expected {expected}",
-            remedy="run `dcgmi diag -r 3`; the GPU computes wrong results",
+        return _failure(
+            f"a test kernel returned {product}, expected {expected}",
+            "run `dcgmi diag -r 3`; the GPU computes wrong results",
         )
-    return Availability(ok=True, reason="a kernel and a matrix product computed the right result")
+    return Availability(True, "a kernel and a matrix product computed the right result")
 
 
 _STAGES: dict[str, Callable[[], Availability]] = {

@@ -78,12 +78,11 @@ class GraphStep:
             self._backward(index)
         wgrad_update(
             self._launcher,
-            self.plan.program.update.kind,
+            self.plan.program.update,
             [self._wgrad_layer(i) for i, s in enumerate(plan.stages) if s.weight is not None],
             self.workspace.tile,
             self._batch,
             self.parameters,
-            self.plan.program.update.settings,
         )
 
     def _forward(self, index: int) -> None:
@@ -135,32 +134,20 @@ class GraphStep:
             for index in range(first - 1, plan.backward_end - 1, -1)
         ]
         classifier = Classifier(plan.program.dtype, workspace.capacity, layers, convolutions)
-        dlogits = workspace.stages[-1].gradient
+        weights, dlogits = self.parameters[0], workspace.stages[-1].gradient
         fused_classifier(
-            self._launcher,
-            plan.program.loss,
-            classifier,
-            self.parameters[0],
-            self._batch,
-            dlogits,
+            self._launcher, plan.program.loss, classifier, weights, self._batch, dlogits
         )
 
     def _loss(self) -> None:
         """Compute the loss, and the gradient of the pre-activation of the last stage."""
-        workspace, last = self.workspace, self.plan.stages[-1]
-        logits, dlogits = workspace.stages[-1].output, workspace.stages[-1].gradient
-        loss(
-            self._launcher,
-            self.plan.program.loss,
-            logits,
-            self.dataset.labels,
-            workspace.chunk.rows,
-            dlogits,
-            workspace.state.image_losses,
-            workspace.state.image_correct,
-        )
+        launcher, last, arrays = self._launcher, self.plan.stages[-1], self.workspace.stages[-1]
+        logits, dlogits, state = arrays.output, arrays.gradient, self.workspace.state
+        kind, labels, rows = self.plan.program.loss, self.dataset.labels, self._batch.chunk.rows
+        results = dlogits, state.image_losses, state.image_correct
+        loss(launcher, kind, logits, labels, rows, *results)
         if last.activation != "identity":
-            activation_backward(self._launcher, dlogits, logits, dlogits, last.activation)
+            activation_backward(launcher, dlogits, logits, dlogits, last.activation)
 
     def _backward(self, index: int) -> None:
         """Compute the gradient of the pre-activation of the stage before stage `index`."""

@@ -7,7 +7,7 @@ value stays on the device, as an array of shape ().
 To add a loss, write one function here and add it to `LOSSES`. Every backend can then compute it,
 `mnist_accel.nn.Loss(name)` is its object, and the files of models accept its name. A network that
 uses it trains eagerly until a compiled backend has a kernel for it: one case in
-`backends/numba/kernels/losses.py`, one in `backends/cupy/kernels/class_loss.cuh`.
+`backends/numba/kernels/losses.py`, one in `backends/cupy/kernels/image_loss.cuh`.
 """
 
 from collections.abc import Callable

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends import SGD
 from backends.cupy.launch import convolution, linear, tiles, wgrad_update
 from backends.cupy.launch.conv_shape import NO_CONV, ConvShape
 from backends.cupy.launch.launcher import Launcher
@@ -164,7 +165,7 @@ def test_weight_gradients_and_update_match_the_naive_ones(
     expected = weights - LR * (gradient + WEIGHT_DECAY * weights)
     launcher = Launcher(tiled.kernels, tiled.dtype, batch=batch)
     wgrad_update.wgrad_update(
-        launcher, "sgd", [conv, dense], tile, batch, [weights], {"weight_decay": WEIGHT_DECAY}
+        launcher, SGD(weight_decay=WEIGHT_DECAY), [conv, dense], tile, batch, [weights]
     )
     tiled.close(weights, expected, 200)
     chunk, state = batch.chunk, batch.state

@@ -39,9 +39,7 @@ DEVICE void conv_input_gradient(const real* dy, const uint8* mask, const real* w
   const int bottom = is_idle ? -1 : min(shape.cell_rows() - 1, shape.cell_of(row + 1));
   const int left = shape.cell_of(max(0, column - size + 1));
   const int right = min(cell_columns - 1, shape.cell_of(column + 1));
-  real sums[TILE_LANES * CHANNELS_PER_THREAD];  // (pixels, channels)
-#pragma unroll
-  for (int i = 0; i < TILE_LANES * CHANNELS_PER_THREAD; i++) sums[i] = 0;
+  real sums[TILE_LANES * CHANNELS_PER_THREAD] = {};  // (pixels, channels)
   for (int filter = lane; filter < shape.filters; filter += TILE_LANES) {
     const real* const filter_taps = weight + (filter * shape.channels + first_channel) * taps;
     for (int i = top; i <= bottom; i++)

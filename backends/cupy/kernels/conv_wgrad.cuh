@@ -112,9 +112,7 @@ DEVICE void conv_wgrad(const real* dy, const uint8* mask, const Images& x, const
   const int outputs = shape.filters * shape.cells();  // per image
   const int map = tile.filter * shape.cells(), channel = tile.channel * shape.height;
   const Cell stride(blockDim.x, rows, columns);
-  real sums[WARP_SIZE];
-#pragma unroll
-  for (int i = 0; i < WARP_SIZE; i++) sums[i] = 0;
+  real sums[WARP_SIZE] = {};
 #pragma unroll 1
   for (Cell cell(threadIdx.x, rows, columns); cell.image < x.count;
        cell.advance(stride, rows, columns)) {

@@ -83,9 +83,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   const auto pixels = rows.from(image).row(0);
   const int top = cell / shape.cell_columns() * POOL - shape.padding;
   const int left = cell % shape.cell_columns() * POOL - shape.padding;
-  real sums[FILTERS_PER_THREAD][OUTPUTS];
-#pragma unroll
-  for (int i = 0; i < FILTERS_PER_THREAD * OUTPUTS; i++) sums[i / OUTPUTS][i % OUTPUTS] = 0;
+  real sums[FILTERS_PER_THREAD][OUTPUTS] = {};
   for (int channel = 0; channel < shape.channels; channel++)
     conv_channel(sums, pixels, weight, shape, first_filter, channel, top, left);
 #pragma unroll

@@ -11,7 +11,7 @@
 // stay in shared memory.
 // Cost per image: 2·in·out multiply-adds per linear layer; convolutions as in
 // convolution_gradients.cu. A block reads each weight twice.
-// Options: -DLOSS as in image_loss.cuh; -DIMAGES_PER_BLOCK=1, 2, 4 or 8, or, with -DTHREAD_TILE and
+// Options: -DLOSS as in losses.cu; -DIMAGES_PER_BLOCK=1, 2, 4 or 8, or, with -DTHREAD_TILE and
 // the other sizes of gemm_tile.cuh, TILE_ROWS; -DMAX_THREADS per block; -DMAX_LAYERS; -DKERNEL_SIZE
 // of all convolutions, or 0 without any; -DCHANNELS_PER_THREAD and -DPIXEL_TILE as in
 // conv_input_gradient.cuh.
@@ -73,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
   for (int image = threadIdx.x / WARP_SIZE; image < count; image += blockDim.x / WARP_SIZE) {
     const real logit = shared.logits[image][min(lane, classes - 1)];
     const int label = labels[rows[batch.first() + first + image]];
-    const ImageLoss result = image_loss(logit, classes, label);
+    const ImageLoss result = image_loss<LOSS>(logit, classes, label);
     if (lane < classes)
       dlogits[int64(first + image) * classes + lane] = result.dlogit / real(images);
     if (lane == 0) {

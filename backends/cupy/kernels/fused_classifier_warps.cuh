@@ -42,9 +42,7 @@ DEVICE void forward(const ClassifierLayer& layer, DenseRows x, const real* param
   const int terms = is_idle ? 0 : (layer.inputs - split + splits - 1) / splits;
   for (int first = 0; first < layer.outputs; first += width) {
     const int column = min(first + own_column, layer.outputs - 1);
-    real sums[IMAGES_PER_BLOCK];
-#pragma unroll
-    for (int image = 0; image < IMAGES_PER_BLOCK; image++) sums[image] = 0;
+    real sums[IMAGES_PER_BLOCK] = {};
 #pragma unroll 8
     for (int term = 0; term < terms; term++) {
       const int k = split + term * splits;
@@ -74,9 +72,7 @@ DEVICE void forward(const ClassifierLayer& layer, DenseRows x, const real* param
 DEVICE void backward_by_threads(const ClassifierLayer& layer, const DenseRows& x,
                                 const real* weight, const DenseRows& dy, real* dx) {
   for (int k = threadIdx.x; k < layer.inputs; k += blockDim.x) {
-    real sums[IMAGES_PER_BLOCK];
-#pragma unroll
-    for (int image = 0; image < IMAGES_PER_BLOCK; image++) sums[image] = 0;
+    real sums[IMAGES_PER_BLOCK] = {};
 #pragma unroll 4
     for (int column = 0; column < layer.outputs; column++) {
       const real w = weight[k * layer.outputs + column];
@@ -98,9 +94,7 @@ DEVICE void backward_by_warps(const ClassifierLayer& layer, const DenseRows& x, 
   const int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
   const int warps = blockDim.x / WARP_SIZE;
   for (int first = warp * ROWS_PER_WARP; first < layer.inputs; first += warps * ROWS_PER_WARP) {
-    real sums[SUMS];  // (rows, images)
-#pragma unroll
-    for (int i = 0; i < SUMS; i++) sums[i] = 0;
+    real sums[SUMS] = {};  // (rows, images)
     for (int column = lane; column < layer.outputs; column += WARP_SIZE) {
       real gradients[IMAGES_PER_BLOCK];
 #pragma unroll

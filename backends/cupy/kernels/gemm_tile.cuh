@@ -191,11 +191,7 @@ DEVICE void gemm_tile(const Matrix<Left>& left, const Matrix<Right>& right, int 
   const int terms = left_transposed ? left.rows.count : left.rows.width;
   const int first_row = tile_row * TILE_ROWS, first_column = tile_column * TILE_COLUMNS;
   WarpTiles& tiles = shared.warp_tiles[warp];
-  real sums[THREAD_TILE][THREAD_TILE];
-#pragma unroll
-  for (int i = 0; i < THREAD_TILE; i++)
-#pragma unroll
-    for (int j = 0; j < THREAD_TILE; j++) sums[i][j] = 0;
+  real sums[THREAD_TILE][THREAD_TILE] = {};
   TileLoader<!left_transposed, TILE_ROWS, Left> left_loader(left.rows, first_row, warp * K_TILE);
   TileLoader<right_transposed, TILE_COLUMNS, Right> right_loader(right.rows, first_column,
                                                                  warp * K_TILE);

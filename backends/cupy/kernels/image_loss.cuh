@@ -1,9 +1,27 @@
-// The loss of one image with at most WARP_SIZE classes, computed by a warp with one lane per class.
-//
-// Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC.
+// The losses of an image and of one of its classes, with their gradients; the formulas are those of
+// backends/operations/losses.py.
 #pragma once
 
-#include "class_loss.cuh"
+#include "common.cuh"
+
+enum Loss { SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC };
+
+struct ClassLoss {
+  real loss, dlogit;
+};
+
+// Returns the loss of one class, for losses that sum over classes with separate sigmoid outputs.
+// `target` is 1 for the class of the label, else 0.
+template <Loss kind>
+DEVICE ClassLoss sigmoid_loss(real logit, real target) {
+  if constexpr (kind == BINARY_CROSS_ENTROPY) {
+    const real loss = (logit > 0 ? logit : real(0)) - logit * target + log1p(exp(-fabs(logit)));
+    return {loss, sigmoid(logit) - target};
+  } else {
+    const real output = sigmoid(logit), error = output - target;
+    return {error * error / 2, error * output * (1 - output)};
+  }
+}
 
 struct ImageLoss {
   real dlogit;  // gradient of the image's loss by the logit of this lane's class
@@ -11,7 +29,9 @@ struct ImageLoss {
   bool is_correct;  // the largest logit is that of the label
 };
 
+// Returns the loss of an image with at most WARP_SIZE classes; for a warp, with one lane per class.
 // `logit` is the logit of this lane's class; the lanes after the last class repeat its logit.
+template <Loss kind>
 DEVICE ImageLoss image_loss(real logit, int classes, int label) {
   const int lane = threadIdx.x % WARP_SIZE, own_class = min(lane, classes - 1);
   real largest = logit;
@@ -25,14 +45,14 @@ DEVICE ImageLoss image_loss(real logit, int classes, int label) {
     }
   }
   const real target = own_class == label;
-  if constexpr (LOSS == SOFTMAX_CROSS_ENTROPY) {
+  if constexpr (kind == SOFTMAX_CROSS_ENTROPY) {
     const real power = lane < classes ? exp(logit - largest) : real(0);
     const real log_total = log(warp_reduce_sum(power));
     const real dlogit = exp(logit - largest - log_total) - target;
     const real loss = log_total - (__shfl_sync(FULL_MASK, logit, label) - largest);
     return {dlogit, loss, predicted == label};
   } else {
-    const ClassLoss own = sigmoid_loss<LOSS>(logit, target);
+    const ClassLoss own = sigmoid_loss<kind>(logit, target);
     const real loss = warp_reduce_sum(lane < classes ? own.loss : real(0));
     return {own.dlogit, loss, predicted == label};
   }

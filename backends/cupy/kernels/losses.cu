@@ -4,7 +4,7 @@
 // Cost per image: reads and writes `classes` numbers, and computes about as many exponentials.
 // Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC; -DLABEL=int32 or int64.
 #include "common.cuh"
-#include "class_loss.cuh"
+#include "image_loss.cuh"
 
 // Returns the first class with the largest logit, in every lane.
 DEVICE int predicted_class(const real* logits, int classes, int lane) {

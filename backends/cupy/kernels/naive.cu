@@ -13,9 +13,16 @@
 //   naive_persistent_cnn, naive_persistent_mlp        persistent/
 //
 // Layout: as in the fast kernels. Options: none.
-#include "class_loss.cuh"
+#include "image_loss.cuh"
 #include "common.cuh"
 #include "conv_shape.cuh"
+
+// Returns the sum of the products of two sequences of `count` elements, `stride` elements apart each.
+__device__ real dot(const real* x, int x_stride, const real* y, int y_stride, int count) {
+  real sum = 0;
+  for (int i = 0; i < count; i++) sum += x[i * x_stride] * y[i * y_stride];
+  return sum;
+}
 
 // y = activation(x W + bias); `bias` may be null.
 extern "C" __global__ void naive_linear(const real* x, const real* weight, const real* bias,
@@ -23,8 +30,7 @@ extern "C" __global__ void naive_linear(const real* x, const real* weight, const
                                         real* y) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, image = i / outputs, j = i % outputs;
   if (image >= images) return;
-  real sum = 0;
-  for (int k = 0; k < inputs; k++) sum += x[image * inputs + k] * weight[k * outputs + j];
+  const real sum = dot(x + image * inputs, 1, weight + j, outputs, inputs);
   y[i] = activate(activation, bias ? sum + bias[j] : sum);
 }
 
@@ -34,8 +40,7 @@ extern "C" __global__ void naive_linear_backward_x(const real* dy, const real* w
                                                    int outputs, Activation activation, real* dx) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, image = i / inputs, k = i % inputs;
   if (image >= images) return;
-  real sum = 0;
-  for (int j = 0; j < outputs; j++) sum += dy[image * outputs + j] * weight[k * outputs + j];
+  const real sum = dot(dy + image * outputs, 1, weight + k * outputs, 1, outputs);
   dx[i] = sum * derivative(activation, x[i]);
 }
 
@@ -45,11 +50,9 @@ extern "C" __global__ void naive_linear_backward_weight(const real* dy, const re
                                                         int inputs, int outputs, real* dweight,
                                                         real* dbias) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, k = i / outputs, j = i % outputs;
-  if (k > inputs) return;
-  real sum = 0;
-  for (int image = 0; image < images; image++)
-    sum += (k < inputs ? x[image * inputs + k] : real(1)) * dy[image * outputs + j];
-  (k < inputs ? dweight[i] : dbias[j]) = sum;
+  const real one = 1;
+  if (k < inputs) dweight[i] = dot(x + k, inputs, dy + j, outputs, images);
+  if (k == inputs) dbias[j] = dot(&one, 0, dy + j, outputs, images);
 }
 
 // Returns the convolution at one position, without bias.
@@ -216,10 +219,8 @@ extern "C" __global__ void naive_persistent_cnn(
     for (int i = 0; i < count; i++)
       features[i] = activate(settings.activation, convolve_and_pool(image, filters, conv, i / cells,
                                                                     i % cells, 0, mask[i]));
-    for (int c = 0; c < classes; c++) {
-      logits[c] = bias[c];
-      for (int i = 0; i < count; i++) logits[c] += features[i] * weight[i * classes + c];
-    }
+    for (int c = 0; c < classes; c++)
+      logits[c] = bias[c] + dot(features, 1, weight + c, classes, count);
     losses[step] =
         loss_of_image(settings.loss, logits, classes, labels[rows[step]], dlogits, correct[step]);
     for (int i = 0; i < count; i++) {
@@ -239,14 +240,6 @@ extern "C" __global__ void naive_persistent_cnn(
       filters[i] -= lr * (gradient + weight_decay * filters[i]);
     }
   }
-}
-
-// One SGD step for a weight: the gradient is the sum over the images of x times dy.
-__device__ void sgd(real& weight, const real* x, int x_stride, const real* dy, int dy_stride,
-                    int images, const NaiveSettings& settings) {
-  real gradient = settings.weight_decay * weight;
-  for (int i = 0; i < images; i++) gradient += (x ? x[i * x_stride] : real(1)) * dy[i * dy_stride];
-  weight -= settings.lr * gradient;
 }
 
 struct NaiveSizes {
@@ -271,15 +264,13 @@ extern "C" __global__ void naive_persistent_mlp(const uint8* images, const int* 
       x[i] =
           normalize(images[rows[begin + i / inputs] * inputs + i % inputs], settings.pixel_shift);
     for (int i = 0; i < count * hidden; i++) {
-      real sum = bias1[i % hidden];
-      for (int k = 0; k < inputs; k++)
-        sum += x[i / hidden * inputs + k] * weight1[k * hidden + i % hidden];
+      const real* const row = x + i / hidden * inputs;
+      const real sum = bias1[i % hidden] + dot(row, 1, weight1 + i % hidden, hidden, inputs);
       h[i] = activate(settings.activation, sum);
     }
     for (int i = 0; i < count * outputs; i++) {
-      logits[i] = bias2[i % outputs];
-      for (int j = 0; j < hidden; j++)
-        logits[i] += h[i / outputs * hidden + j] * weight2[j * outputs + i % outputs];
+      const real* const row = h + i / outputs * hidden;
+      logits[i] = bias2[i % outputs] + dot(row, 1, weight2 + i % outputs, outputs, hidden);
     }
     for (int image = 0; image < count; image++) {
       int is_correct;
@@ -291,17 +282,20 @@ extern "C" __global__ void naive_persistent_mlp(const uint8* images, const int* 
     }
     for (int i = 0; i < count * outputs; i++) dlogits[i] /= count;
     for (int i = 0; i < count * hidden; i++) {
-      real sum = 0;
-      for (int o = 0; o < outputs; o++)
-        sum += dlogits[i / hidden * outputs + o] * weight2[i % hidden * outputs + o];
-      dh[i] = sum * derivative(settings.activation, h[i]);
+      const real* const row = dlogits + i / hidden * outputs;
+      dh[i] = dot(row, 1, weight2 + i % hidden * outputs, 1, outputs) *
+              derivative(settings.activation, h[i]);
     }
+    // SGD. The gradient of a weight is the sum over the images of its input times dh or dlogits.
+    const auto update = [&](real& weight, real gradient) {
+      weight -= settings.lr * (gradient + settings.weight_decay * weight);
+    };
+    const real one = 1;
     for (int i = 0; i < inputs * hidden; i++)
-      sgd(weight1[i], x + i / hidden, inputs, dh + i % hidden, hidden, count, settings);
+      update(weight1[i], dot(x + i / hidden, inputs, dh + i % hidden, hidden, count));
     for (int i = 0; i < hidden * outputs; i++)
-      sgd(weight2[i], h + i / outputs, hidden, dlogits + i % outputs, outputs, count, settings);
-    for (int j = 0; j < hidden; j++) sgd(bias1[j], nullptr, 0, dh + j, hidden, count, settings);
-    for (int o = 0; o < outputs; o++)
-      sgd(bias2[o], nullptr, 0, dlogits + o, outputs, count, settings);
+      update(weight2[i], dot(h + i / outputs, hidden, dlogits + i % outputs, outputs, count));
+    for (int j = 0; j < hidden; j++) update(bias1[j], dot(&one, 0, dh + j, hidden, count));
+    for (int o = 0; o < outputs; o++) update(bias2[o], dot(&one, 0, dlogits + o, outputs, count));
   }
 }

@@ -49,13 +49,8 @@ def conv_shape_of(stage: Stage) -> ConvShape:
 def maps_per_thread(maps: int, *, maximum: int, threads: int, target_threads: int) -> int:
     """Return how many of `maps` filters or channels one thread computes.
 
-    That is the largest divisor of `maps` that leaves enough threads to keep the GPU busy.
-
-    Args:
-        maps: number of filters or channels.
-        maximum: largest result.
-        threads: number of threads per map.
-        target_threads: how many threads there should be in total.
+    That is the largest divisor of `maps`, up to `maximum`, for which `threads` per map result in at
+    least `target_threads`.
     """
     divisors = [count for count in range(1, maximum + 1) if maps % count == 0]
     return max((d for d in divisors if threads * (maps // d) >= target_threads), default=1)

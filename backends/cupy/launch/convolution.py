@@ -32,19 +32,7 @@ def conv2d(
     activation: str = "identity",
     ties: Ties = "first",
 ) -> None:
-    """Set `y` to the activation of the convolution of `x`, pooled as `shape` says.
-
-    Args:
-        launcher: launches the kernel.
-        x: images.
-        weight: filters.
-        bias: one number per filter; None without bias.
-        y: output.
-        mask: set to the tie masks; None without pooling.
-        shape: sizes of the convolution.
-        activation: activation of the output.
-        ties: which outputs that equal the maximum of a patch receive its gradient.
-    """
+    """Set `y` to the activation of the convolution of `x`, and with pooling `mask` to tie masks."""
     cells = math.prod(y.shape[2:])
     per_thread = maps_per_thread(
         shape.filters,
@@ -78,14 +66,7 @@ def conv2d_backward_weight(
 ) -> None:
     """Set each row of `partial_sums` to the gradient for a part of the images.
 
-    Args:
-        launcher: launches the kernel.
-        dy: gradient of the output.
-        x: images.
-        partial_sums: (splits, parameters), the parameters being the filters, then the biases. The
-            sum of the rows is the gradient.
-        split: how the images are split.
-        shape: sizes of the convolution, without pooling.
+    The rows (splits, parameters) contain the gradient of the filters, then that of the biases.
     """
     constants = _gradient_constants(shape, images=len(x))
     launcher.kernel("convolution_gradients", "conv2d_backward_weight", constants)(

@@ -142,15 +142,10 @@ def fused_classifier(
     batch: GraphBatch,
     dlogits: Array,
 ) -> None:
-    """Compute the layers, the loss of each image, and the gradients that the layers name.
+    """Compute the layers, the loss and correctness of each image, and the gradients.
 
-    Args:
-        launcher: launches the kernel.
-        loss: kind of the loss.
-        classifier: the layers.
-        parameters: parameter vector.
-        batch: batch of the step; receives the loss and correctness of each image.
-        dlogits: set to the gradient of the mean loss, (B, classes).
+    The arrays `dx` of the layers are set, and `dlogits` (B, classes) to the gradient of the mean
+    loss. `parameters` is the parameter vector.
     """
     kernel = launcher.kernel(
         "fused_classifier", "fused_classifier", {"LOSS": loss.upper(), **classifier.constants}

@@ -20,17 +20,17 @@ def loss(
     losses: Array,
     correct: Array,
 ) -> None:
-    """Set the gradient of the mean loss, and the loss and correctness of each image.
+    """Set the gradient of the mean loss, and the loss and correctness (B,) of each image.
 
     Args:
         launcher: launches the kernel.
         kind: one of `LOSSES`.
-        logits: (B, classes), or any shape (B, …) with as many elements per image.
-        labels: of the batch, (B,), int32 or int64; in a graph step those of the data set.
+        logits: (B, …); the elements of an image are its logits.
+        labels: of the batch, int32 or int64; in a graph step those of the data set.
         rows: in a graph step `Chunk.rows`, which select the labels; else None.
         dlogits: set to the gradient, like `logits`.
-        losses: set to the loss of each image, (B,).
-        correct: set to 1 for each image with a correct prediction, else 0, (B,), int32.
+        losses: set to the losses.
+        correct: int32, set to 1 for a correct prediction, else 0.
     """
     constants = {"LOSS": kind.upper(), "LABEL": c_type(labels)}
     launcher.kernel("losses", "loss", constants)(

@@ -66,14 +66,8 @@ def train(
 ) -> None:
     """Run the first `steps` steps of a chunk, each with one image.
 
-    Args:
-        launcher: launches the kernel.
-        program: the program.
-        dataset: the data set.
-        chunk: the steps.
-        steps: number of steps.
-        parameters: filters, weights and bias; changed in place.
-        constants: the result of `constants_for`.
+    `parameters` are filters, weights and bias, changed in place; `constants` is the result of
+    `constants_for`.
     """
     pooling = program.stages[0].pooling
     assert pooling is not None

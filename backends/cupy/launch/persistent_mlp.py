@@ -76,17 +76,11 @@ def train(
     exchange: tuple[Array, Array],
     constants: Constants,
 ) -> None:
-    """Run the first `steps` steps of a chunk.
+    """Run the first `steps` steps of a chunk, each with at most `MAX_IMAGES` images.
 
-    Args:
-        launcher: launches the kernel.
-        program: the program.
-        dataset: the data set.
-        chunk: the steps, each with at most `MAX_IMAGES` images.
-        steps: number of steps.
-        parameters: weights and bias of the first layer, then of the second; changed in place.
-        exchange: partial sums, and the two uint32 of the grid barrier, 0 before the first launch.
-        constants: the result of `constants_for`.
+    `parameters` are weights and bias of both layers, changed in place; `exchange` are the partial
+    sums and the two uint32 of the grid barrier, 0 before the first launch; `constants` is the
+    result of `constants_for`.
     """
     weight1, bias1, weight2, bias2 = parameters
     partial_sums, barrier = exchange

@@ -1,7 +1,7 @@
 """Launch of kernels/wgrad_update.cu, and how it divides the layers among blocks."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -13,6 +13,7 @@ from backends.cupy.launch.tiles import LARGE, SMALL, Tile, tile_for
 from backends.cupy.launch.updates import parameter_arguments, rule_settings
 from backends.cupy.loader import Constant
 from backends.operations.common import Array
+from backends.operations.updates import UpdateRule
 
 MAX_FILTER_TILE = 5  # side of a filter tile: a warp reduces at most 32 sums
 MAX_LAYERS = 16  # arguments of a kernel take at most 4 KB
@@ -108,28 +109,20 @@ class WgradLayer:
 
 def wgrad_update(
     launcher: Launcher,
-    kind: str,
+    rule: UpdateRule,
     layers: Sequence[WgradLayer],
     tile: Tile,
     batch: GraphBatch,
     parameters: Sequence[Array],
-    settings: Mapping[str, float],
 ) -> None:
     """Update the parameters of all layers by their gradients, and store the loss of the step.
 
-    Args:
-        launcher: launches the kernel.
-        kind: update rule, one of `backends.cupy.launch.updates.RULES`.
-        layers: layers with parameters, from the first to the last.
-        tile: tiles of dW.
-        batch: batch of the step.
-        parameters: parameter vector and state arrays of the rule; changed in place.
-        settings: settings of the update rule.
+    `parameters` are the parameter vector and the state arrays of the rule, changed in place.
     """
     dataset, chunk = batch.dataset, batch.chunk
     weights, *rule_state = parameters
     constants: dict[str, Constant] = {
-        "RULE": kind.upper(),
+        "RULE": rule.kind.upper(),
         "PIXEL": c_type(dataset.images),
         "FILTER_TILE": filter_tile_for(*(layer.conv.kernel_size for layer in layers)),
         "MAX_LAYERS": MAX_LAYERS,
@@ -145,7 +138,7 @@ def wgrad_update(
         chunk=chunk,
         state=batch.state,
         **parameter_arguments(weights, rule_state),
-        settings=rule_settings(settings),
+        settings=rule_settings(rule),
     )
 
 

@@ -18,7 +18,7 @@
 // Cost per image: FEATURES·(4·TAPS + 3·CLASSES) multiply-adds forward and backward, and five
 // barriers. One multiprocessor does it all: a batch of one image has no work for others.
 // Options: -DPIXEL=uint8, float or double, the element type of the data set; -DACTIVATION; -DLOSS
-// as in image_loss.cuh; -DKERNEL_SIZE, -DFILTERS, -DHEIGHT, -DWIDTH and -DCLASSES, sizes of the
+// as in losses.cu; -DKERNEL_SIZE, -DFILTERS, -DHEIGHT, -DWIDTH and -DCLASSES, sizes of the
 // network; -DTHREADS per block. backends/cupy/launch/persistent_cnn.py has their limits.
 #include "common.cuh"
 #include "image_loss.cuh"
@@ -82,9 +82,7 @@ DEVICE real max_of_patch(const Shared& shared, int feature, int all_ties, uint8&
 // Computes the features of a thread, and sets the partial logits of its warp.
 DEVICE void compute_features(Shared& shared, const ThreadWeights& weights, int all_ties,
                              ThreadFeatures& features) {
-  real sums[CLASSES];
-#pragma unroll
-  for (int c = 0; c < CLASSES; c++) sums[c] = 0;
+  real sums[CLASSES] = {};
 #pragma unroll
   for (int j = 0; j < FEATURES_PER_THREAD; j++) {
     const int feature = threadIdx.x + j * THREADS;
@@ -107,7 +105,7 @@ DEVICE ImageLoss compute_loss(Shared& shared, int label, real lr, real weight_de
   const int lane = threadIdx.x, own_class = min(lane, CLASSES - 1);
   real logit = shared.bias[own_class];
   for (int warp = 0; warp < WARPS; warp++) logit += shared.partial_logits[warp][own_class];
-  const ImageLoss result = image_loss(logit, CLASSES, label);
+  const ImageLoss result = image_loss<LOSS>(logit, CLASSES, label);
   if (lane < CLASSES) {
     shared.dlogits[lane] = result.dlogit;
     shared.bias[lane] -= lr * (result.dlogit + weight_decay * shared.bias[lane]);
@@ -138,9 +136,7 @@ DEVICE void compute_filter_gradients(Shared& shared) {
   const int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
   const int filter = warp % FILTERS, split = warp / FILTERS;
   if (split >= WARPS_PER_FILTER) return;
-  real taps[TAPS];
-#pragma unroll
-  for (int tap = 0; tap < TAPS; tap++) taps[tap] = 0;
+  real taps[TAPS] = {};
   for (int cell = split * WARP_SIZE + lane; cell < CELLS; cell += WARPS_PER_FILTER * WARP_SIZE) {
     const real gradient = shared.gradients[filter * CELLS + cell];
     const int mask = shared.masks[filter * CELLS + cell];

@@ -21,7 +21,7 @@
 // each block.
 // Options: -DPIXEL=uint8, float or double, the element type of the data set; -DBATCH, the largest
 // batch; -DINPUTS, -DHIDDEN and -DOUTPUTS (up to WARP_SIZE); -DACTIVATION of the hidden units;
-// -DLOSS as in image_loss.cuh; -DTHREADS per block; -DBLOCKS and -DCLUSTER as in grid_barrier.cuh.
+// -DLOSS as in losses.cu; -DTHREADS per block; -DBLOCKS and -DCLUSTER as in grid_barrier.cuh.
 #include "common.cuh"
 #include "image_loss.cuh"
 #include "persistent/grid_barrier.cuh"
@@ -72,7 +72,7 @@ DEVICE void compute_loss(Shared& shared, int image, int images, int label) {
   real logit = shared.bias2[own_class];
   for (int j = 0; j < HIDDEN; j++)
     logit += shared.hidden[image * HIDDEN + j] * shared.weight2[j * OUTPUTS + own_class];
-  const ImageLoss result = image_loss(logit, OUTPUTS, label);
+  const ImageLoss result = image_loss<LOSS>(logit, OUTPUTS, label);
   if (lane < OUTPUTS) shared.dlogits[image * OUTPUTS + lane] = result.dlogit / real(images);
   if (lane == 0) {
     shared.losses[image] = result.loss;
