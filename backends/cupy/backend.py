@@ -87,7 +87,7 @@ class CupyBackend(Backend):
             return self._cupy.array(host, dtype=dtype, order="C")
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
-        """Copy `array` to the host, after the work that computes it."""
+        """Copy `array` to the host; wait until it is computed."""
         with self._on_device():
             host: NDArray[Any] = self._cupy.asnumpy(array)
         return host
@@ -281,7 +281,6 @@ class CupyBackend(Backend):
         updates.update(launcher, rule, weights, grads, arrays, rates)
 
     def _launcher(self, array: Array) -> Launcher:
-        """Return the launcher for the dtype of an array."""
         return self._launchers[str(array.dtype)]
 
     def _in_c_order(self, array: Array) -> Array:
@@ -289,7 +288,6 @@ class CupyBackend(Backend):
 
 
 def _has_convolution(x: Array, weight: Array, stride: int) -> bool:
-    """Return whether there is a kernel for a convolution."""
     sides = set(weight.shape[2:])
     is_square = (
         len(weight.shape) == 4 and len(sides) == 1 and max(sides) <= convolution.MAX_KERNEL_SIZE
@@ -298,13 +296,11 @@ def _has_convolution(x: Array, weight: Array, stride: int) -> bool:
 
 
 def _has_loss(kind: str, logits: Array, labels: Array) -> bool:
-    """Return whether there is a kernel for a loss."""
     has_dtypes = str(logits.dtype) in REAL and str(labels.dtype) in ("int32", "int64")
     return kind in losses.LOSSES and has_dtypes
 
 
 def _has_update(kind: str, *arrays: Array) -> bool:
-    """Return whether there is a kernel for an update rule and its arrays."""
     if kind not in updates.RULES:
         return False
     dtypes = {str(array.dtype) for array in arrays}

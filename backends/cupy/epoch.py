@@ -44,12 +44,11 @@ class CupyEpoch(CompiledEpoch):
         self._program = program
         self._cupy = cupy
         self._launcher = Launcher(kernels, program.dtype)
-        plan = plan_for(program)
         device = cupy.cuda.Device()
         self._capability = int(device.compute_capability)
         self._multiprocessors = int(device.attributes["MultiProcessorCount"])
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._graphs = GraphCache(plan, cupy=cupy, kernels=kernels, stream=self._stream)
+        self._graphs = GraphCache(plan_for(program), cupy, self._launcher, self._stream)
 
     def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> DeviceDataset:
         """Copy the data set to the device, with the dtype of its pixels.
@@ -91,8 +90,8 @@ class CupyEpoch(CompiledEpoch):
     ) -> tuple[Chunk, LaunchSteps]:
         """Return the arrays of a chunk, and the function that launches its steps.
 
-        The choice depends on the nominal batch size, not on the batches of these steps, so that the
-        same kernels compute a step however a training is divided into calls.
+        The choice depends on the nominal batch size, not on the batches of these steps, so a
+        training uses the same kernels for every step, also if it is divided into several calls.
         """
         program, weights = self._program, parameters[0]
         if batch_size == 1 and (constants := persistent_cnn.constants_for(program)):
@@ -119,10 +118,12 @@ class CupyEpoch(CompiledEpoch):
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Run the steps of a chunk, and return their losses and numbers of correct predictions."""
         cupy, bounds = self._cupy, steps.bounds[part]
+        numbers = steps.before + 1 + np.arange(part.start, part.stop)
+        rates = np.stack(self._program.update.rates(steps.rates[part], numbers), axis=1)
         count, (begin, end) = len(bounds), (bounds[0, 0], bounds[-1, 1])
         image_order(self._launcher, steps.order, begin, chunk.rows[: end - begin])
         chunk.bounds[:count] = cupy.asarray((bounds - begin).astype(np.int32))
-        chunk.rates[:count] = cupy.asarray(self._rates(steps, part))
+        chunk.rates[:count] = cupy.asarray(rates.astype(self._program.dtype))
         chunk.step[...] = 0
         launch(count)
         return cupy.asnumpy(chunk.losses[:count]), cupy.asnumpy(chunk.correct[:count])
@@ -142,9 +143,3 @@ class CupyEpoch(CompiledEpoch):
         """Partial sums and grid barrier of `persistent_mlp`."""
         size = persistent_mlp.partial_sums_size(self._program)
         return self._cupy.empty(size, self._program.dtype), self._cupy.zeros(2, "uint32")
-
-    def _rates(self, steps: Steps, part: slice) -> NDArray[Any]:
-        """Return the rates of each step, (steps, 3); `UpdateRule.rates` describes them."""
-        number = steps.before + 1 + np.arange(part.start, part.stop)
-        rates = self._program.update.rates(steps.rates[part], number)
-        return np.stack(rates, axis=1).astype(self._program.dtype)

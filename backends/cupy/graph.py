@@ -4,8 +4,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backends.cupy.launch.graph_batch import DeviceDataset
-from backends.cupy.loader import Kernels
+from backends.cupy.launch.graph_batch import DeviceDataset, GraphBatch
+from backends.cupy.launch.launcher import Launcher
 from backends.cupy.plan import Plan
 from backends.cupy.step import GraphStep
 from backends.cupy.workspace import new_workspace
@@ -41,14 +41,14 @@ class GraphCache:
     Args:
         plan: which kernels compute which stages.
         cupy: the module `cupy`.
-        kernels: the compiled kernels.
+        launcher: launches the kernels of the program.
         stream: the stream that captures; it must be the current one.
     """
 
-    def __init__(self, plan: Plan, *, cupy: Any, kernels: Kernels, stream: Any) -> None:
+    def __init__(self, plan: Plan, cupy: Any, launcher: Launcher, stream: Any) -> None:
         self._plan = plan
         self._cupy = cupy
-        self._kernels = kernels
+        self._launcher = launcher
         self._stream = stream
         self._captured: Captured | None = None
 
@@ -64,12 +64,15 @@ class GraphCache:
         if found is not None and found.step.workspace.capacity == batch_size:
             workspace = found.step.workspace
             pairs = zip(found.step.parameters, parameters, strict=True)
-            if found.step.dataset.images is dataset.images and all(a is b for a, b in pairs):
+            if found.step.batch.dataset.images is dataset.images and all(a is b for a, b in pairs):
                 return found
         else:
             self._captured = found = None  # frees its memory before the new allocation
             workspace = new_workspace(self._cupy, self._plan, batch_size)
-        step = GraphStep(self._plan, self._kernels, dataset, workspace, parameters)
+        shift = self._plan.program.pixel_shift
+        batch = GraphBatch(dataset, workspace.chunk, workspace.state, shift)
+        launcher = replace(self._launcher, graph_batch=batch)
+        step = GraphStep(self._plan, launcher, batch, workspace, parameters)
         self._load_kernels(step)
         graphs = {length: self._capture(step, length) for length in (STEPS_PER_GRAPH, 1)}
         self._captured = Captured(step, graphs)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from backends.cupy.signature import ArgumentError, Type
+from backends.cupy.signature import Type, convert_all
 
 
 class Kernel:
@@ -42,23 +42,9 @@ class Kernel:
         Raises:
             ArgumentError: an argument is missing, unknown, or not what the kernel declares.
         """
-        values = self._convert(arguments)
+        values = convert_all(f"kernel {self._name}", self._parameters, arguments)
         if all(grid):
-            self._launch(grid, (threads,), values)
-
-    def _convert(self, arguments: dict[str, Any]) -> tuple[Any, ...]:
-        if arguments.keys() != self._parameters.keys():
-            raise ArgumentError(
-                f"kernel {self._name} takes the arguments {', '.join(self._parameters)}; "
-                f"got {', '.join(arguments)}"
-            )
-        values = []
-        for name, parameter in self._parameters.items():
-            try:
-                values.append(parameter.convert(arguments[name]))
-            except ArgumentError as error:
-                raise ArgumentError(f"kernel {self._name}, argument {name}: {error}") from None
-        return tuple(values)
+            self._launch(grid, (threads,), tuple(values.values()))
 
 
 def cooperative(function: Any) -> Callable[..., None]:

@@ -68,10 +68,22 @@ class Plan:
         """Return how the gradient of each stage is divided; None for stages without parameters."""
         filter_tile = filter_tile_for(*(stage.kernel_size for stage in self.stages))
         tile = self.tile(batch_size)
-        return [
-            None if stage.weight is None else _split(stage, batch_size, filter_tile, tile)
-            for stage in self.stages
-        ]
+
+        def split(stage: Stage) -> SplitK | None:
+            if stage.weight is None:
+                return None
+            if stage.kind == "linear":
+                inputs, outputs = stage.input_shape[0], stage.output_shape[0]
+                return split_linear(inputs, outputs, batch_size, tile=tile)
+            return split_conv(
+                conv_shape_of(stage),
+                batch_size,
+                cells=math.prod(stage.output_shape[1:]),
+                filter_tile=filter_tile,
+                threads=tile.threads,
+            )
+
+        return [split(stage) for stage in self.stages]
 
     def tile(self, batch_size: int) -> Tile:
         """Return the tiles of the gradients of linear layers."""
@@ -120,20 +132,8 @@ def _with_gathering_stage(stages: tuple[Stage, ...], *, has_classifier: bool) ->
     return (Stage("activation", first.input_shape, first.input_shape), *stages)
 
 
-def _split(stage: Stage, batch_size: int, filter_tile: int, tile: Tile) -> SplitK:
-    if stage.kind == "linear":
-        return split_linear(stage.input_shape[0], stage.output_shape[0], batch_size, tile=tile)
-    return split_conv(
-        conv_shape_of(stage),
-        batch_size,
-        cells=math.prod(stage.output_shape[1:]),
-        filter_tile=filter_tile,
-        threads=tile.threads,
-    )
-
-
 def _is_small_linear(stage: Stage) -> bool:
-    """Return whether a block of the fused classifier can read all weights for a few images."""
+    """Return whether a stage is a linear layer with few enough weights for the fused classifier."""
     weights = math.prod((*stage.input_shape, *stage.output_shape))
     return stage.kind == "linear" and weights <= MAX_WEIGHTS
 

@@ -110,17 +110,12 @@ class Type:
         record = np.zeros((), self.dtype)
         if value is None:
             return record
-        given = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
-        if given.keys() != self.members.keys():
-            found = ", ".join(given) or type(value).__name__
-            expected = ", ".join(self.members)
-            raise ArgumentError(f"expected the members {expected} of {self.name}, got {found}")
-        for name, member in self.members.items():
-            try:
-                converted = member.convert(given[name])
-            except ArgumentError as error:
-                raise ArgumentError(f"{self.name}.{name}: {error}") from None
-            is_array = member.element is not None and given[name] is not None
+        given = value if isinstance(value, Mapping) else getattr(value, "__dict__", None)
+        if given is None:
+            expected = f"the members {', '.join(self.members)} of {self.name}"
+            raise ArgumentError(f"expected {expected}, got {value!r}")
+        for name, converted in convert_all(f"struct {self.name}", self.members, given).items():
+            is_array = self.members[name].element is not None and given[name] is not None
             record[name] = converted.data.ptr if is_array else converted
         return record
 
@@ -131,6 +126,23 @@ class Type:
         for index, value in enumerate(values):
             elements[index] = replace(self, length=0).convert(value)
         return elements
+
+
+def convert_all(owner: str, types: Mapping[str, Type], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the arguments of a kernel or the members of a struct, in the declared order.
+
+    Raises:
+        ArgumentError: one is missing, unknown, or does not match its type; the message has `owner`.
+    """
+    if given.keys() != types.keys():
+        raise ArgumentError(f"{owner} takes {', '.join(types)}; got {', '.join(given)}")
+    converted = {}
+    for name, declared in types.items():
+        try:
+            converted[name] = declared.convert(given[name])
+        except ArgumentError as error:
+            raise ArgumentError(f"{owner}, {name}: {error}") from None
+    return converted
 
 
 def enumerators(source: str, name: str) -> tuple[str, ...]:
@@ -183,15 +195,20 @@ class _Types:
         if match is None:
             raise ValueError(f"cannot read the declaration {declaration.strip()!r}")
         name, separator, variables, length = match.groups()
-        found = self._pointer(name) if "*" in separator else self.find(name)
+        found = self.find(name, is_pointer="*" in separator)
         if length:
             found = replace(found, length=int(self._options.get(length, length)))
         return {variable.strip(): found for variable in variables.split(",")}
 
-    def find(self, name: str) -> Type:
-        """Return a number, an enumeration or a struct."""
-        if scalar := self._scalar(name):
+    def find(self, name: str, *, is_pointer: bool = False) -> Type:
+        """Return a number, an enumeration, a struct, or a pointer to numbers."""
+        scalar = SCALARS.get(str(self._options.get("REAL" if name == "real" else name, name)))
+        if scalar and is_pointer:
+            return Type(f"{name}*", np.dtype("uint64"), element=np.dtype(scalar))
+        if scalar:
             return Type(name, np.dtype(scalar))
+        if is_pointer:
+            raise ValueError(f"cannot pass a pointer to {name}")
         if name in self._enums:
             names = tuple(part.strip().lower() for part in self._enums[name].split(","))
             return Type(name, np.dtype("int32"), enumerators=names)
@@ -204,13 +221,3 @@ class _Types:
             members |= self.declared(declaration)
         layout = [(key, member.dtype, member.length or ()) for key, member in members.items()]
         return Type(name, np.dtype(layout, align=True), members=members)
-
-    def _pointer(self, name: str) -> Type:
-        scalar = self._scalar(name)
-        if scalar is None:
-            raise ValueError(f"cannot pass a pointer to {name}")
-        return Type(f"{name}*", np.dtype("uint64"), element=np.dtype(scalar))
-
-    def _scalar(self, name: str) -> str | None:
-        """Return the dtype of a number; None for other types."""
-        return SCALARS.get(str(self._options.get("REAL" if name == "real" else name, name)))

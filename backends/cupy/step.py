@@ -8,7 +8,6 @@ gradient. Finally one launch for the gradients and updates of all parameters.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from backends.cupy.launch.activations import activation, activation_backward
@@ -20,7 +19,7 @@ from backends.cupy.launch.fused_classifier import (
     ClassifierLayer,
     fused_classifier,
 )
-from backends.cupy.launch.graph_batch import DeviceDataset, GraphBatch
+from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher
 from backends.cupy.launch.linear import linear, linear_backward_x
 from backends.cupy.launch.losses import loss
@@ -32,7 +31,6 @@ from backends.cupy.launch.pooling import (
     pool_shape_of,
 )
 from backends.cupy.launch.wgrad_update import WgradLayer, wgrad_update
-from backends.cupy.loader import Kernels
 from backends.cupy.plan import Plan, parameters_of
 from backends.cupy.workspace import Workspace
 from backends.operations.common import Array
@@ -44,26 +42,17 @@ class GraphStep:
 
     Attributes:
         plan: which kernels compute which stages.
-        kernels: the compiled kernels.
-        dataset: the data set.
+        launcher: launches the kernels, for the batch of the step.
+        batch: the batch.
         workspace: memory of the step.
         parameters: parameter vector and state arrays of the optimizer; changed in place.
     """
 
     plan: Plan
-    kernels: Kernels
-    dataset: DeviceDataset
+    launcher: Launcher
+    batch: GraphBatch
     workspace: Workspace
     parameters: tuple[Array, ...]
-
-    @cached_property
-    def _batch(self) -> GraphBatch:
-        chunk, state = self.workspace.chunk, self.workspace.state
-        return GraphBatch(self.dataset, chunk, state, self.plan.program.pixel_shift)
-
-    @cached_property
-    def _launcher(self) -> Launcher:
-        return Launcher(self.kernels, self.plan.program.dtype, batch=self._batch)
 
     def launch(self) -> None:
         """Launch all kernels of the step in order."""
@@ -77,19 +66,19 @@ class GraphStep:
         for index in range(plan.backward_end - 1, plan.lowest, -1):
             self._backward(index)
         wgrad_update(
-            self._launcher,
+            self.launcher,
             self.plan.program.update,
             [self._wgrad_layer(i) for i, s in enumerate(plan.stages) if s.weight is not None],
             self.workspace.tile,
-            self._batch,
+            self.batch,
             self.parameters,
         )
 
     def _forward(self, index: int) -> None:
         """Compute the output of a stage."""
-        stage, launcher = self.plan.stages[index], self._launcher
+        stage, launcher = self.plan.stages[index], self.launcher
         arrays = self.workspace.stages[index]
-        x: Any = self._batch if index == 0 else self._input(index)
+        x: Any = self.batch if index == 0 else self._input(index)
         y, mask, kind = arrays.output, arrays.mask, stage.activation
         weight, bias = parameters_of(stage, self.parameters[0])
         ties = stage.pooling.ties if stage.pooling else "first"
@@ -135,23 +124,21 @@ class GraphStep:
         ]
         classifier = Classifier(plan.program.dtype, workspace.capacity, layers, convolutions)
         weights, dlogits = self.parameters[0], workspace.stages[-1].gradient
-        fused_classifier(
-            self._launcher, plan.program.loss, classifier, weights, self._batch, dlogits
-        )
+        fused_classifier(self.launcher, plan.program.loss, classifier, weights, self.batch, dlogits)
 
     def _loss(self) -> None:
         """Compute the loss, and the gradient of the pre-activation of the last stage."""
-        launcher, last, arrays = self._launcher, self.plan.stages[-1], self.workspace.stages[-1]
-        logits, dlogits, state = arrays.output, arrays.gradient, self.workspace.state
-        kind, labels, rows = self.plan.program.loss, self.dataset.labels, self._batch.chunk.rows
+        launcher, last, arrays = self.launcher, self.plan.stages[-1], self.workspace.stages[-1]
+        logits, dlogits, state = arrays.output, arrays.gradient, self.batch.state
+        labels, rows = self.batch.dataset.labels, self.batch.chunk.rows
         results = dlogits, state.image_losses, state.image_correct
-        loss(launcher, kind, logits, labels, rows, *results)
+        loss(launcher, self.plan.program.loss, logits, labels, rows, *results)
         if last.activation != "identity":
             activation_backward(launcher, dlogits, logits, dlogits, last.activation)
 
     def _backward(self, index: int) -> None:
         """Compute the gradient of the pre-activation of the stage before stage `index`."""
-        stage, launcher = self.plan.stages[index], self._launcher
+        stage, launcher = self.plan.stages[index], self.launcher
         below = self.plan.stages[index - 1].activation
         arrays, gradient = self.workspace.stages[index], self.workspace.stages[index - 1].gradient
         x, dy, mask = self._input(index), arrays.gradient, arrays.mask

@@ -119,17 +119,23 @@ LINE = arguments()["line"]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": np.zeros(2)}, "argument x: expected an array of uint8, got float64"),
-        ({"x": 3}, "argument x: expected an array of uint8, got int"),
-        ({"x": np.zeros(4, np.uint8)[::2]}, "argument x: expected an array in C order"),
-        ({"count": 0.5}, "argument count: expected a number of type int64, got 0.5"),
-        ({"count": 1 << 63}, "argument count: 9223372036854775808 does not fit int64"),
-        ({"scale": "half"}, "argument scale: expected a number of type float32, got 'half'"),
-        ({"extra": 1}, "takes the arguments line, x, count, scale, counter; got line, .*extra"),
-        ({"line": 5}, "argument line: expected the members points, data, color of Line, got int"),
-        ({"line": {**LINE, "color": "blue"}}, "Line.color: expected one of red, green, got 'blue'"),
+        ({"x": np.zeros(2)}, ", x: expected an array of uint8, got float64"),
+        ({"x": 3}, ", x: expected an array of uint8, got int"),
+        ({"x": np.zeros(4, np.uint8)[::2]}, ", x: expected an array in C order"),
+        ({"count": 0.5}, ", count: expected a number of type int64, got 0.5"),
+        ({"count": 1 << 63}, ", count: 9223372036854775808 does not fit int64"),
+        ({"scale": "half"}, ", scale: expected a number of type float32, got 'half'"),
+        ({"extra": 1}, "takes line, x, count, scale, counter; got line, .*extra"),
+        ({"line": 5}, ", line: expected the members points, data, color of Line, got 5"),
+        (
+            {"line": {**LINE, "color": "blue"}},
+            "struct Line, color: expected one of red, green, got 'blue'",
+        ),
         ({"line": {**LINE, "points": [Point(1, 2, 3)] * 4}}, "at most 3 elements, got 4"),
-        ({"line": {**LINE, "data": np.zeros(4).view(DeviceArray)}}, "Line.data: .*got float64"),
+        (
+            {"line": {**LINE, "data": np.zeros(4).view(DeviceArray)}},
+            "struct Line, data: .*got float64",
+        ),
     ],
 )
 def test_wrong_arguments_name_kernel_and_parameter(

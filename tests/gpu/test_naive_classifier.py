@@ -131,7 +131,7 @@ def check_classifier(setting: Setting, kind: str, classifier: Classifier, parame
     batch = setting.graph_batch(images, classes)
     weights, dlogits = setting.random(parameters), setting.empty(images, classes)
     weights *= 0.1  # keeps the losses small, so that they can be computed in a plain way
-    launcher = Launcher(setting.kernels, setting.dtype, batch=batch)
+    launcher = Launcher(setting.kernels, setting.dtype, graph_batch=batch)
     arguments: Any = kind, classifier, weights, batch
     expected = naive_classifier(setting, *arguments)
     fused_classifier.fused_classifier(launcher, *arguments, dlogits)

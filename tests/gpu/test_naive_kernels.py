@@ -163,7 +163,7 @@ def test_weight_gradients_and_update_match_the_naive_ones(
     gradients = [naive_weight_gradient(tiled, layer) for layer in (conv, dense)]
     gradient = np.concatenate([part.ravel() for pair in gradients for part in pair])
     expected = weights - LR * (gradient + WEIGHT_DECAY * weights)
-    launcher = Launcher(tiled.kernels, tiled.dtype, batch=batch)
+    launcher = Launcher(tiled.kernels, tiled.dtype, graph_batch=batch)
     wgrad_update.wgrad_update(
         launcher, SGD(weight_decay=WEIGHT_DECAY), [conv, dense], tile, batch, [weights]
     )

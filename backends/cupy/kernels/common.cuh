@@ -46,7 +46,7 @@ struct Batch {
   DEVICE int first() const { return state ? state[1] : 0; }
 };
 
-// Returns a pixel as networks take it: bytes are scaled to 0..1, then the shift is added.
+// Returns a normalized pixel: bytes are scaled to 0..1, then the shift is added.
 template <class Pixel>
 DEVICE real normalize(Pixel pixel, real shift) {
   if constexpr (sizeof(Pixel) == 1) {

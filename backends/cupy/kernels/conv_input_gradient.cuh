@@ -1,9 +1,9 @@
 // The gradient of the input of a convolution.
 //
 // Four lanes compute the gradient of a *pixel tile*, 2×2 pixels, in CHANNELS_PER_THREAD channels.
-// Each lane takes every fourth filter and gathers from the cells whose patches contain pixels of
-// the tile, so the gradient of a cell is read once for all pixels and channels. Then the lanes add
-// their sums, and each is left with one pixel.
+// Each lane sums over every fourth filter and over the cells whose patches contain pixels of the
+// tile, so the gradient of a cell is read once for all pixels and channels. Then the lanes exchange
+// their sums, and each lane stores one pixel.
 //
 //   lane 0: filters 0, 4, ..  \                                    lane 0: pixel (0, 0)
 //   lane 1: filters 1, 5, ..   |  two reduce_scatter_step()s  ->   lane 1: pixel (0, 1)
@@ -39,7 +39,9 @@ DEVICE void conv_input_gradient(const real* dy, const uint8* mask, const real* w
   const int bottom = is_idle ? -1 : min(shape.cell_rows() - 1, shape.cell_of(row + 1));
   const int left = shape.cell_of(max(0, column - size + 1));
   const int right = min(cell_columns - 1, shape.cell_of(column + 1));
-  real sums[TILE_LANES * CHANNELS_PER_THREAD] = {};  // (pixels, channels)
+  real sums[TILE_LANES * CHANNELS_PER_THREAD];  // (pixels, channels)
+#pragma unroll
+  for (int i = 0; i < TILE_LANES * CHANNELS_PER_THREAD; i++) sums[i] = 0;
   for (int filter = lane; filter < shape.filters; filter += TILE_LANES) {
     const real* const filter_taps = weight + (filter * shape.channels + first_channel) * taps;
     for (int i = top; i <= bottom; i++)

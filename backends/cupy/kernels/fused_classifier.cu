@@ -2,7 +2,7 @@
 // the convolutions before them, in one launch of a graph step.
 //
 // For a few images, a launch and reading the weights from the cache take longer than the arithmetic
-// of such a layer. So a block takes its images through all layers, with block barriers in between:
+// of such a layer. So each block computes all layers for its images, with block barriers in between:
 //
 //   x -> linear -> .. -> linear -> logits -> loss
 //   dx <- convolutions <- linear <- .. <- linear <- dlogits
@@ -31,7 +31,7 @@ DEVICE void backward(const ClassifierConv& conv, const real* parameters, int fir
   shape.kernel_size = KERNEL_SIZE;  // makes it a compile-time constant
   const int tiles = pixel_tiles(shape), groups = shape.channels / CHANNELS_PER_THREAD;
   const int items = count * groups * tiles;
-  // All lanes of a warp take part in every iteration, as conv_input_gradient() requires.
+  // All lanes of a warp execute every iteration, as conv_input_gradient() requires.
   for (int begin = 0; begin < items; begin += blockDim.x / TILE_LANES) {
     const int item = begin + int(threadIdx.x) / TILE_LANES, place = min(item, items - 1);
     const int image = first + place / (groups * tiles), group = place / tiles % groups;

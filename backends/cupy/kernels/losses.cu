@@ -19,8 +19,9 @@ DEVICE int predicted_class(const real* logits, int classes, int lane) {
   return best;
 }
 
-// Labels are those of the batch, or, if `rows` is not null, of the data set, with `rows` as in
-// stage_input.cuh. dlogits is the gradient of the mean loss of the batch. Grid: one warp per image.
+// In a graph step, `labels` are those of the data set and `rows` is Chunk.rows; in an eager
+// operation, `labels` are those of the batch and `rows` is null. dlogits is the gradient of the mean
+// loss of the batch. Grid: one warp per image.
 // At most 40 registers.
 extern "C" __global__ void loss(const real* __restrict__ logits, const LABEL* __restrict__ labels,
                                 const int* __restrict__ rows, int classes, Batch batch,

@@ -1,7 +1,10 @@
 """Common parts of the launches: compiled kernels, batches, and the input of a stage."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from backends.cupy.kernel import Kernel
 from backends.cupy.launch.graph_batch import GraphBatch
@@ -9,8 +12,11 @@ from backends.cupy.loader import REAL, Constant, Kernels
 from backends.operations.common import Array
 
 THREADS = 256  # per block, of kernels that choose no other number
+MAX_SHARED_BYTES = 48 << 10  # static shared memory per block, on every GPU
+_ALIGNMENT = 8
 
 
+@dataclass(frozen=True)
 class Launcher:
     """Launches kernels for arrays of one dtype.
 
@@ -20,16 +26,15 @@ class Launcher:
     pooling x is (B, C, H, W), y, dy and mask (B, C, PH, PW). A gradient has the shape of its array.
     All arrays are in C order.
 
-    Args:
+    Attributes:
         kernels: the compiled kernels.
         dtype: "float32" or "float64".
-        batch: the batch of a graph step; None for eager operations.
+        graph_batch: the batch of a graph step; None for eager operations.
     """
 
-    def __init__(self, kernels: Kernels, dtype: str, *, batch: GraphBatch | None = None) -> None:
-        self.dtype = dtype
-        self._kernels = kernels
-        self._batch = batch
+    kernels: Kernels
+    dtype: str
+    graph_batch: GraphBatch | None = None
 
     def kernel(
         self,
@@ -40,11 +45,12 @@ class Launcher:
         cooperative: bool = False,
     ) -> Kernel:
         """Return a kernel; `Kernels.get` describes the arguments."""
-        return self._kernels.get(file, name, constants, dtype=self.dtype, cooperative=cooperative)
+        return self.kernels.get(file, name, constants, dtype=self.dtype, cooperative=cooperative)
 
     def batch(self, images: int) -> dict[str, Any]:
-        """Return the struct `Batch` of common.cuh; `images` counts in eager operations only."""
-        return {"state": self._batch and self._batch.state.batch, "images": images}
+        """Return the struct `Batch` of common.cuh; graph steps do not read `images`."""
+        state = None if self.graph_batch is None else self.graph_batch.state.batch
+        return {"state": state, "images": images}
 
     @property
     def dense_input(self) -> dict[str, Constant]:
@@ -81,3 +87,9 @@ def ceil_div(dividend: int, divisor: int) -> int:
 def grid_of(size: int) -> tuple[int]:
     """Return a grid with at least one thread per element, in blocks of `THREADS`."""
     return (ceil_div(size, THREADS),)
+
+
+def fits_shared_memory(reals: int, dtype: str, *, more_bytes: int) -> bool:
+    """Return whether `reals` numbers and `more_bytes` fit the shared memory of a block."""
+    size = np.dtype(dtype).itemsize
+    return reals * size + more_bytes + _ALIGNMENT <= MAX_SHARED_BYTES

@@ -1,12 +1,18 @@
-"""Launch of kernels/persistent/persistent_cnn.cu, and the programs that it can train."""
+"""Launch of kernels/persistent/persistent_cnn.cu, and the programs that it can train.
+
+With few images per step, a GPU computes for about a microsecond and waits for launches the rest of
+the time. A persistent kernel runs all steps of a chunk in one launch: this one trains a small
+convolutional network image by image, persistent_mlp.py two linear layers with small batches. Both
+implement plain SGD. All other programs, and larger batches, run as CUDA graphs, which use more of
+the GPU.
+"""
 
 import math
 
 from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
-from backends.cupy.launch.launcher import Launcher, c_type, ceil_div
-from backends.cupy.launch.persistent_rules import Constants, fits_shared_memory
-from backends.cupy.loader import WARP_SIZE
+from backends.cupy.launch.launcher import Launcher, c_type, ceil_div, fits_shared_memory
+from backends.cupy.loader import WARP_SIZE, Constant
 from backends.operations.common import Array
 from backends.program import TrainingProgram
 
@@ -16,7 +22,7 @@ MAX_KERNEL_SIZE = 5
 MAX_FILTERS = THREADS // WARP_SIZE  # one warp per filter
 
 
-def constants_for(program: TrainingProgram) -> Constants | None:
+def constants_for(program: TrainingProgram) -> dict[str, Constant] | None:
     """Return the options of the kernel; None if it cannot train the program."""
     kinds = [stage.kind for stage in program.stages]
     if kinds != ["conv2d", "linear"] or program.update.kind != "sgd":
@@ -62,7 +68,7 @@ def train(
     chunk: Chunk,
     steps: int,
     parameters: tuple[Array, Array, Array],
-    constants: Constants,
+    constants: dict[str, Constant],
 ) -> None:
     """Run the first `steps` steps of a chunk, each with one image.
 

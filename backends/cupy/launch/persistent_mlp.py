@@ -2,8 +2,8 @@
 
 from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
-from backends.cupy.launch.launcher import Launcher, c_type, ceil_div
-from backends.cupy.launch.persistent_rules import Constants, fits_shared_memory
+from backends.cupy.launch.launcher import Launcher, c_type, ceil_div, fits_shared_memory
+from backends.cupy.loader import Constant
 from backends.operations.common import Array
 from backends.program import TrainingProgram
 
@@ -15,14 +15,14 @@ MAX_IMAGES = 16  # per step
 
 def constants_for(
     program: TrainingProgram, *, capability: int, multiprocessors: int
-) -> Constants | None:
+) -> dict[str, Constant] | None:
     """Return the options of the kernel; None if it cannot train the program.
 
     Args:
         program: the program.
         capability: compute capability of the GPU, such as 90 for 9.0.
         multiprocessors: multiprocessors of the GPU. All blocks must be resident together, and each
-            multiprocessor holds one of them for certain.
+            multiprocessor has room for at least one.
     """
     kinds = [stage.kind for stage in program.stages]
     if kinds != ["linear", "linear"] or program.update.kind != "sgd":
@@ -55,7 +55,7 @@ def constants_for(
     }
 
 
-def cluster_constants(capability: int) -> Constants:
+def cluster_constants(capability: int) -> dict[str, Constant]:
     """Return the option of grid_barrier.cuh: a cluster if the GPU supports it, else a grid."""
     return {"CLUSTER": 1} if capability >= MIN_CLUSTER_CAPABILITY else {}
 
@@ -74,7 +74,7 @@ def train(
     steps: int,
     parameters: tuple[Array, Array, Array, Array],
     exchange: tuple[Array, Array],
-    constants: Constants,
+    constants: dict[str, Constant],
 ) -> None:
     """Run the first `steps` steps of a chunk, each with at most `MAX_IMAGES` images.
 

@@ -5,8 +5,9 @@
 // max-pooling, a linear layer with bias, and any loss. The optimizer is SGD.
 //
 // Layout: a *feature* is an output of the pooling, numbered filter by filter as in the parameter
-// vector. Thread t holds the features t, t + THREADS, .. and their rows of the linear layer's
-// weights in registers. The image, the filters and what threads exchange are in shared memory.
+// vector. Thread t keeps the features t, t + THREADS, .. and their rows of the linear layer's
+// weights in registers. The image, the filters and the data that threads exchange are in shared
+// memory.
 //
 //   phase                          work of a thread                             ends with
 //   features and partial logits    FEATURES_PER_THREAD pooled outputs           barrier
@@ -16,7 +17,7 @@
 //   update of the filters          one tap; copies its pixels of the next image barrier
 //
 // Cost per image: FEATURES·(4·TAPS + 3·CLASSES) multiply-adds forward and backward, and five
-// barriers. One multiprocessor does it all: a batch of one image has no work for others.
+// barriers. It uses one multiprocessor: a batch of one image has too little work for more.
 // Options: -DPIXEL=uint8, float or double, the element type of the data set; -DACTIVATION; -DLOSS
 // as in losses.cu; -DKERNEL_SIZE, -DFILTERS, -DHEIGHT, -DWIDTH and -DCLASSES, sizes of the
 // network; -DTHREADS per block. backends/cupy/launch/persistent_cnn.py has their limits.
