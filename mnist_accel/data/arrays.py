@@ -37,7 +37,8 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
             "astype(numpy.uint8) if they are 0…255"
         )
     rows = images.reshape(len(images), math.prod(input_shape))
-    return np.ascontiguousarray(rows, dtype=None if images.dtype.char == "B" else dtype)
+    with np.errstate(over="ignore"):  # infinity is out of range
+        return np.ascontiguousarray(rows, dtype=None if images.dtype.char == "B" else dtype)
 
 
 def accepts_images(image_shape: tuple[int, ...], *, input_shape: tuple[int, ...]) -> bool:
@@ -45,8 +46,12 @@ def accepts_images(image_shape: tuple[int, ...], *, input_shape: tuple[int, ...]
     return image_shape in _image_shapes(input_shape)
 
 
-def require_range(rows: NDArray[Any]) -> None:
+def require_range(rows: NDArray[Any], images: NDArray[Any]) -> None:
     """Check that floating-point pixels are in 0…1.
+
+    Args:
+        rows: the result of `as_rows`.
+        images: its argument, for the exact value in the message.
 
     Raises:
         ValueError: a pixel is outside this range, or NaN.
@@ -56,11 +61,12 @@ def require_range(rows: NDArray[Any]) -> None:
     smallest, largest = rows.min(), rows.max()
     if smallest >= 0 and largest <= 1:  # false if a pixel is NaN
         return
-    value = f"{first_value(rows, ~((rows >= 0) & (rows <= 1)))} (image, pixel)"
+    given = np.asarray(images).reshape(rows.shape)
+    value = f"{first_value(given, ~((rows >= 0) & (rows <= 1)))} (image, pixel)"
     if not (np.isfinite(smallest) and np.isfinite(largest)):
         remedy = "replace values that are not finite"
     elif smallest >= 0 and 1.5 <= largest <= 255:
-        value += f" and at most {largest!s}"
+        value += f" and at most {given.max()!s}"
         remedy = "divide by 255, or pass uint8"
     else:
         remedy = "scale the images to 0…1, or clip them with numpy.clip(images, 0, 1)"

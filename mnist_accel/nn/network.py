@@ -172,7 +172,7 @@ class Network:
             TypeError: images or labels have a wrong dtype.
         """
         pixels = as_rows(images, input_shape=self.input_shape, dtype=self.dtype)
-        require_range(pixels)
+        require_range(pixels, images)
         indices = as_labels(labels, classes=self.classes)
         if len(pixels) != len(indices):
             raise ValueError(
@@ -258,19 +258,21 @@ class Network:
             return np.empty((0, self.classes), self.dtype)
         compiled = self._compiled_inference
         if compiled is None:
-            require_range(pixels)
+            require_range(pixels, images)
             return self._predict_eagerly(pixels, probabilities=probabilities)
         try:
             return compiled.predict(self.parameters.flat, pixels, probabilities=probabilities)
         except PixelRangeError:
-            require_range(pixels)
+            require_range(pixels, images)
             raise
 
     def _predict_eagerly(self, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
         backend, outputs = self.backend, []
+        fitting = max(1, _PREDICTION_VALUES // self.graph.largest_tensor_per_image)
+        size = min(_PREDICTION_BATCH, fitting)
         with backend.computation(self.kinds):
-            for start in range(0, len(pixels), _PREDICTION_BATCH):
-                batch = backend.asarray(pixels[start : start + _PREDICTION_BATCH])
+            for start in range(0, len(pixels), size):
+                batch = backend.asarray(pixels[start : start + size])
                 indices = backend.asarray(np.arange(batch.shape[0]))
                 y, _ = self.forward(self.gather(batch, indices))
                 if probabilities:

@@ -182,5 +182,12 @@ def test_prediction_of_a_large_network_uses_small_batches(monkeypatch):
     network = ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=BACKEND)
     images = np.random.default_rng(0).random((9, 784), np.float32)
     want = network.predict_proba(images)
-    monkeypatch.setattr("mnist_accel.nn.network._PREDICTION_VALUES", 1)
+    sizes, gather = [], network.gather
+    monkeypatch.setattr(
+        network, "gather", lambda x, rows: sizes.append(len(rows)) or gather(x, rows)
+    )
+    monkeypatch.setattr(
+        "mnist_accel.nn.network._PREDICTION_VALUES", 4 * network.graph.largest_tensor_per_image
+    )
     assert np.allclose(network.predict_proba(images), want, atol=1e-6)
+    assert sizes == [4, 4, 1]
