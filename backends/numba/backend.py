@@ -113,9 +113,7 @@ class NumbaBackend(NumpyBackend):
         require_shape("bias", bias, (weight.shape[0],))
         if bias is None:
             bias = np.zeros(weight.shape[0], x.dtype)
-        bias = np.ascontiguousarray(bias)
         x = self._padded(x, padding)
-        weight = np.ascontiguousarray(weight)
         self._run(convolution.conv2d, x, weight, bias, y)
         return y
 
@@ -138,8 +136,6 @@ class NumbaBackend(NumpyBackend):
         require_shape("dy", dy, conv2d_shape(x, weight, stride=stride, padding=padding))
         height, width = x.shape[2:]
         x = self._padded(x, padding)
-        weight = np.ascontiguousarray(weight)
-        dy = np.ascontiguousarray(dy)
         dx = np.empty(x.shape if need_dx else (0, *x.shape[1:]), x.dtype)
         # Each tile has a partial sum, and NumPy adds these in a fixed order. Results therefore do
         # not depend on the number of threads.
@@ -159,7 +155,6 @@ class NumbaBackend(NumpyBackend):
         check_max_pooling(size, ties)
         y = np.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         mask = np.empty(y.shape, np.uint8 if size * size <= 8 else np.int64)
-        x = np.ascontiguousarray(x)
         self._run(pooling.max_pool2d, x, size, stride, ties == "all", y, mask)
         return y, mask
 
@@ -178,15 +173,12 @@ class NumbaBackend(NumpyBackend):
         require_shape("dy", dy, expected)
         require_shape("mask", mask, expected)
         dx = np.empty(x_shape, dy.dtype)
-        dy = np.ascontiguousarray(dy)
-        mask = np.ascontiguousarray(mask)
         self._run(pooling.max_pool2d_backward, dy, mask, size, stride, dx)
         return dx
 
     def avg_pool2d(self, x: NDArray[Any], *, size: int, stride: int) -> NDArray[Any]:
         """Pool with the compiled kernel."""
         y = np.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
-        x = np.ascontiguousarray(x)
         self._run(pooling.avg_pool2d, x, size, stride, y)
         return y
 
@@ -196,21 +188,26 @@ class NumbaBackend(NumpyBackend):
         """Compute the gradient with the compiled kernel."""
         require_shape("dy", dy, pooled_shape(x_shape, size=size, stride=stride))
         dx = np.empty(x_shape, dy.dtype)
-        dy = np.ascontiguousarray(dy)
         self._run(pooling.avg_pool2d_backward, dy, size, stride, dx)
         return dx
 
-    def _run(self, kernel: Callable[..., None], *arrays: Any) -> None:
+    def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
         """Run a kernel on the tiles of a batch, divided among threads.
 
         Args:
-            kernel: takes `arrays` and a range of tiles.
-            arrays: arguments of the kernel; the length of the first is the number of images.
+            kernel: takes `arguments` and a range of tiles.
+            arguments: arrays and settings. The length of the first array is the number of images.
+                Inputs may have any order in memory; outputs must be contiguous.
         """
-        tiles = _tile_count(arrays[0])
+        tiles = _tile_count(arguments[0])
+        # An array that is contiguous already is not copied.
+        contiguous = [
+            np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+            for value in arguments
+        ]
 
         def task(first: int, last: int) -> None:
-            kernel(*arrays, first, last)
+            kernel(*contiguous, first, last)
 
         ranges = min(self.threads or self.max_threads, tiles)
         run_in_ranges(self._executor, task, tiles, ranges=ranges)
@@ -224,8 +221,9 @@ class NumbaBackend(NumpyBackend):
         return threads_for(images, chosen=self.threads, max_threads=self.max_threads)
 
     def _padded(self, x: NDArray[Any], padding: int) -> NDArray[Any]:
-        """Return `x` with a border of zeros, in C order as the kernels require."""
-        return np.ascontiguousarray(self._pad(x, padding) if padding else x)
+        """Return `x` with a border of zeros."""
+        padded: NDArray[Any] = self._pad(x, padding) if padding else x
+        return padded
 
 
 def _tile_count(images: NDArray[Any]) -> int:

@@ -191,18 +191,15 @@ class NumbaEpoch(CompiledEpoch):
     def _workspace(self, data: Data, threads: int, batch_size: int) -> Workspace:
         """Return the buffers for a number of threads and a batch size, and keep them."""
         key = threads, batch_size
-        if key not in data.workspaces:
-            data.workspaces.clear()  # buffers of several batch sizes would take too much memory
-            data.workspaces[key] = self._new_workspace(data, threads, batch_size)
-        return data.workspaces[key]
-
-    def _new_workspace(self, data: Data, threads: int, batch_size: int) -> Workspace:
+        if key in data.workspaces:
+            return data.workspaces[key]
+        data.workspaces.clear()  # buffers of several batch sizes would take too much memory
         dtype, sizes = self._program.dtype, data.layout.sizes
         buffers = forward_buffers(sizes, threads, math.ceil(batch_size / threads), dtype)
         first_outputs = (
             int(data.layout.plan.stages[0]["y_size"]) if data.arrays.images.groups else 0
         )
-        return Workspace(
+        data.workspaces[key] = Workspace(
             **buffers,
             gradients=thread_rows(threads, buffers["capacity"] * sizes["outputs"], dtype),
             filters=thread_rows(threads, sizes["filters"], dtype),
@@ -210,6 +207,7 @@ class NumbaEpoch(CompiledEpoch):
             parameters=thread_rows(threads, data.layout.packed_size, dtype),
             deltas=aligned_zeros((batch_size, whole_lines(first_outputs, dtype)), dtype),
         )
+        return data.workspaces[key]
 
 
 def _to_csr(

@@ -27,13 +27,6 @@ def add(x: Any, y: Any) -> None:
 
 
 @kernel
-def multiply(x: Any, factor: Any) -> None:
-    """Multiply all numbers of x by a factor."""
-    for i in range(len(x)):
-        x[i] *= factor
-
-
-@kernel
 def activate(kind: int, y: Any) -> None:
     """Apply an activation to y (N, outputs), whole vectors."""
     if kind == RELU:

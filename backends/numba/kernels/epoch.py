@@ -30,14 +30,14 @@ from typing import Any, NamedTuple
 from backends.numba.kernels.backward import backward
 from backends.numba.kernels.barrier import barrier_wait
 from backends.numba.kernels.compilation import entry, inlined_kernel, kernel
-from backends.numba.kernels.elementwise import add, multiply
+from backends.numba.kernels.elementwise import add
 from backends.numba.kernels.forward import forward
 from backends.numba.kernels.losses import loss_and_gradient
 from backends.numba.kernels.simd.emitter import LANES
-from backends.numba.kernels.sparse import add_sparse_outer
+from backends.numba.kernels.simd.sparse import scatter_axpy
 from backends.numba.kernels.stages import SPARSE_LINEAR, rows_of
 from backends.numba.kernels.updates import SGD, update
-from backends.numba.kernels.views import fill_zero, part
+from backends.numba.kernels.views import fill_zero, part, pointer
 from backends.numba.kernels.workspace import Tile, thread_workspace
 
 # The linear form of a step is used only if `shrink` is larger: the division by a small number would
@@ -267,13 +267,15 @@ def _update_sparse(
     if not step.is_linear:
         fill_zero(part(target, share.sparse_begin, share.sparse_end - share.sparse_begin))
     scale = target.dtype.type(images.scale)
+    width = stage.y_size
     for n in range(step.batch):
         at = rows[step.first + n] * images.groups
         begin, end = images.indptr[at + share.first_group], images.indptr[at + share.end_group]
-        indices = part(images.indices, begin, end - begin)
-        data = part(images.data, begin, end - begin)
-        delta = part(deltas, n * deltas.shape[1], stage.y_size)
-        add_sparse_outer(target, stage.weight, indices, data, delta, scale)
+        scatter_axpy(
+            pointer(target, stage.weight), width, width,
+            pointer(images.indices, begin), pointer(images.data, begin), end - begin,
+            pointer(deltas, n * deltas.shape[1]), scale,
+        )  # fmt: skip
     if step.is_linear:
         _shrink(target, share.sparse_begin, share.sparse_end, step.shrink)
 
@@ -293,4 +295,7 @@ def _add_threads(gradients: Any, share: Any) -> None:
 def _shrink(packed: Any, begin: int, end: int, shrink: float) -> None:
     """Multiply a range of the parameters by `shrink`."""
     if shrink != 1:
-        multiply(part(packed, begin, end - begin), packed.dtype.type(shrink))
+        factor = packed.dtype.type(shrink)
+        weights = part(packed, begin, end - begin)
+        for i in range(len(weights)):
+            weights[i] *= factor

@@ -4,9 +4,9 @@ The thread's buffer `outputs` holds the outputs of all stages, each (count, y_si
 so the next stage reads numbers that are still in the cache. Convolutions also keep their padded
 inputs, (count, height, width, channels), for the backward pass.
 
-Cost per image: that of the stages (see `dense`, `sparse`, `fused_convolution` and `pool_stages`),
-plus one pass over the outputs of each stage for the bias and one for the activation. A convolution
-also takes one pass over its input for the padding.
+Cost per image: that of the stages (see `dense`, `simd.sparse`, `fused_convolution` and
+`pool_stages`), plus one pass over the outputs of each stage for the bias and one for the activation.
+A convolution also takes one pass over its input for the padding.
 """
 
 from typing import Any
@@ -16,8 +16,7 @@ from backends.numba.kernels.dense import add_bias, linear
 from backends.numba.kernels.elementwise import activate, clear_unused_lanes
 from backends.numba.kernels.fused_convolution import conv2d
 from backends.numba.kernels.pool_stages import avg_pool2d, max_pool2d
-from backends.numba.kernels.simd.sparse import prefetch
-from backends.numba.kernels.sparse import add_sparse_product
+from backends.numba.kernels.simd.sparse import gather_axpy, prefetch
 from backends.numba.kernels.stages import (
     AVG_POOL2D,
     CONV2D,
@@ -105,9 +104,10 @@ def _sparse_linear(stage: Any, packed: Any, images: Any, tile: Any, y: Any) -> N
         _prefetch_row(images, tile.rows, tile.first + n)
         at = tile.rows[tile.first + n] * images.groups
         begin, end = images.indptr[at], images.indptr[at + images.groups]
-        indices = part(images.indices, begin, end - begin)
-        data = part(images.data, begin, end - begin)
-        add_sparse_product(part(y, n * width, width), packed, stage.weight, width, indices, data)
+        gather_axpy(
+            pointer(y, n * width), pointer(packed, stage.weight), width, width,
+            pointer(images.indices, begin), pointer(images.data, begin), end - begin,
+        )  # fmt: skip
     scale = y.dtype.type(images.scale)
     for i in range(len(flat)):
         flat[i] *= scale

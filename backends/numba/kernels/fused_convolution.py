@@ -88,35 +88,31 @@ def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) ->
     width = vectors * LANES
     taps = len(offsets)
     b, o = pointer(bias, 0), pointer(offsets, 0)
+    size = 7 if vectors == 1 else 5
+    if columns < size or lanes > width:
+        size = 1
     column = 0
-    if vectors == 1 and columns >= 7 and lanes <= LANES:
-        while column < columns:
-            # The last tile overlaps the previous one. The outputs of both are the same.
-            column = min(column, columns - 7)
-            ys, xs = pointer(conv, column * width), pointer(x, column * lanes)
-            if lanes == 1:
-                _tile_7x1_plain(ys, b, xs, o, w, taps)
-            else:
-                _tile_7x1_lanes(ys, b, xs, o, w, taps)
-            column += 7
-    elif vectors == 2 and columns >= 5 and lanes <= 2 * LANES:
-        while column < columns:
-            column = min(column, columns - 5)
-            ys, xs = pointer(conv, column * width), pointer(x, column * lanes)
-            if lanes == 1:
-                _tile_5x2_plain(ys, b, xs, o, w, taps)
-            elif lanes == LANES:
-                _tile_5x2_lanes(ys, b, xs, o, w, taps)
-            else:
-                _tile_5x2_wide(ys, b, xs, o, w, taps)
-            column += 5
-    else:
-        for column in range(columns):
-            ys, xs = pointer(conv, column * width), pointer(x, column * lanes)
+    while column < columns:
+        # The last tile overlaps the previous one. The outputs of both are the same.
+        column = min(column, columns - size)
+        ys, xs = pointer(conv, column * width), pointer(x, column * lanes)
+        if size == 1:
             if vectors == 1:
                 _tile_1x1_plain(ys, b, xs, o, w, taps)
             else:
                 _tile_1x2_plain(ys, b, xs, o, w, taps)
+        elif vectors == 1:
+            if lanes == 1:
+                _tile_7x1_plain(ys, b, xs, o, w, taps)
+            else:
+                _tile_7x1_lanes(ys, b, xs, o, w, taps)
+        elif lanes == 1:
+            _tile_5x2_plain(ys, b, xs, o, w, taps)
+        elif lanes == LANES:
+            _tile_5x2_lanes(ys, b, xs, o, w, taps)
+        else:
+            _tile_5x2_wide(ys, b, xs, o, w, taps)
+        column += size
 
 
 @kernel

@@ -21,7 +21,7 @@ from backends.numba.kernels.dense import add_bias
 from backends.numba.kernels.elementwise import SIGMOID, activate, clear_unused_lanes
 from backends.numba.kernels.forward import convolve, pool, read_pixels
 from backends.numba.kernels.losses import SOFTMAX_CROSS_ENTROPY, softmax
-from backends.numba.kernels.sparse import add_sparse_product
+from backends.numba.kernels.simd.sparse import gather_axpy
 from backends.numba.kernels.stages import (
     AVG_POOL2D,
     CONV2D,
@@ -30,7 +30,7 @@ from backends.numba.kernels.stages import (
     Plan,
     rows_of,
 )
-from backends.numba.kernels.views import copy, fill_zero, part
+from backends.numba.kernels.views import copy, fill_zero, part, pointer
 from backends.numba.kernels.workspace import Images, Tile, Workspace, thread_row
 
 
@@ -223,9 +223,10 @@ def _linear(
             length = _collect_pixels(pixels, scale, shift, nonzeros)
         else:
             length = _collect_inputs(stage, part(x, n * stage.x_size, inputs), nonzeros)
-        indices, data = part(nonzeros.indices, 0, length), part(nonzeros.data, 0, length)
-        target = part(y, n * stage.y_size, stage.y_size)
-        add_sparse_product(target, weights, stage.weight, stage.out_channels, indices, data)
+        gather_axpy(
+            pointer(y, n * stage.y_size), pointer(weights, stage.weight), stage.out_channels,
+            stage.y_size, pointer(nonzeros.indices, 0), pointer(nonzeros.data, 0), length,
+        )  # fmt: skip
     if stage.bias >= 0:
         add_bias(y, part(weights, stage.bias, stage.out_channels))
 

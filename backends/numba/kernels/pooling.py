@@ -20,16 +20,9 @@ from backends.numba.kernels.tiles import IMAGES_PER_TILE
 
 @njit(inline="always")
 def _max_pool2d(
-    x: Any,
-    size: int,
-    stride: int,
-    all_ties: bool,
-    y: Any,
-    mask: Any,
-    one: Any,
-    first: int,
-    last: int,
-) -> None:
+    x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, one: Any,
+    first: int, last: int,
+) -> None:  # fmt: skip
     """Pool to the maximum; the type of `one` must represent 2^(size²) exactly."""
     channels, oh, ow = y.shape[1:]
     for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(y))):
