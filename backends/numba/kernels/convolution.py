@@ -2,9 +2,9 @@
 
 Layout: padded images x (N, C, H, W), filters (O, C, kh, kw), outputs y (N, O, OH, OW).
 
-Every loop runs over a whole plane. An output plane is computed with rows of the width W of the
-input. For output p, tap (c, i, j) of a filter then reads input c·H·W + i·W + j + p, for all p from
-0 to `span` − 1:
+Every inner loop runs over a whole plane. While an output plane is computed, its rows have the width
+W of the input. For output p, tap (c, i, j) of a filter then reads input c·H·W + i·W + j + p, for
+all p from 0 to `span` − 1:
 
     input (H, W)            output plane (OH, W)
     ┌───────────────┐       ┌───────────┬───┐
@@ -13,14 +13,14 @@ input. For output p, tap (c, i, j) of a filter then reads input c·H·W + i·W +
     │▒▒▒▒           │       └───────────┴───┘
     └───────────────┘
 
-This is one long loop that vectorizes, instead of OH short ones. Four taps are computed in one pass,
-so that the plane is read and written a quarter as often.
+One long loop vectorizes better than OH short ones. Each pass over the plane computes four taps, so
+that the plane is read and written a quarter as often.
 
-Offsets are unsigned. For a signed index Numba checks at each access whether it counts from the
-end, and the loop does not vectorize.
+Offsets are unsigned. For a signed index, Numba checks at each access whether it is negative and
+counts from the end, and the loop does not vectorize.
 
-Cost per image: 2·O·C·kh·kw·span floating-point operations forward, the same for dweight, the same
-for dx, where span = (OH − 1)·W + OW.
+Cost per image: 2·O·C·kh·kw·span floating-point operations in the forward pass, and as many for each
+of dweight and dx, where span = (OH − 1)·W + OW.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ from backends.numba.kernels.tiles import IMAGES_PER_TILE
 
 @njit(inline="always")
 def _tap_offsets(channels: int, kh: int, kw: int, width: int, plane: int) -> Any:
-    """Return the offset in a flat image of the input of each filter tap for output 0."""
+    """Return for each filter tap the offset, in a flat image, of its input for output 0."""
     offsets = np.empty(channels * kh * kw, np.uintp)
     for c in range(channels):
         for i in range(kh):
@@ -115,7 +115,7 @@ def conv2d_backward(
     """Set the gradients for tiles `first` to `last` − 1.
 
     The gradient of an input plane is a convolution of the output gradients with the filters rotated
-    by 180°. The planes of these gradients have zeros before and after, as far as a tap reaches.
+    by 180°. Each plane of output gradients is preceded and followed by as many zeros as taps reach.
 
     Args:
         dy: (N, O, OH, OW).
@@ -125,7 +125,7 @@ def conv2d_backward(
         dweights: sum over the images of each tile, (tiles, O, C, kh, kw).
         dbiases: sum over the images of each tile, (tiles, O).
         first: first tile.
-        last: end of the tiles.
+        last: last tile, exclusive.
     """
     channels, height, width = x.shape[1:]
     out_channels, _, kh, kw = weight.shape

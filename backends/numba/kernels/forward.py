@@ -5,8 +5,8 @@ so the next stage reads numbers that are still in the cache. Convolutions also k
 inputs, (count, height, width, channels), for the backward pass.
 
 Cost per image: that of the stages (see `dense`, `simd.sparse`, `fused_convolution` and
-`pool_stages`), plus one pass over the outputs of each stage for the bias and one for the activation.
-A convolution also takes one pass over its input for the padding.
+`pool_stages`), and two passes over the outputs of each stage, for the bias and the activation. A
+convolution also takes one pass over its input for the padding.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""The kernels that are hard to read, as plain Python loops: read these first.
+"""Plain Python versions of the kernels that are hard to read: read these first.
 
-Each function computes the same as the kernel of its name, and the tests compare the two. The names
-of the parameters are those of the kernels. A one-dimensional array stands for a pointer, and
-`width` for `vectors`·LANES. Nothing here is compiled, and nothing but the tests calls it.
+Each function computes the same as the kernel with its name, and its parameters have the same names.
+An array takes the place of a pointer, and `width` the place of `vectors`·LANES. The functions are
+not compiled. Only the tests call them, to compare them with the kernels.
 """
 
 from typing import Any
@@ -74,7 +74,7 @@ def conv_tile(
     y: Array, bias: Array, x: Array, offsets: Array, w: Array, count: int,
     *, positions: int, width: int, x_stride: int,
 ) -> None:  # fmt: skip
-    """Compute neighboring positions; `offsets` lead from a position to the inputs of its taps."""
+    """Compute neighboring positions; `offsets` are those of the input of each tap."""
     for p in range(positions):
         for lane in range(width):
             total = bias[lane]
@@ -87,7 +87,7 @@ def conv_wgrad_tile(
     dw: Array, dw_row: int, x: Array, x_row: int, offsets: Array, dy: Array, count: int,
     *, taps: int, rows: int, width: int,
 ) -> None:  # fmt: skip
-    """Add to the gradient of some taps; `offsets` lead from a tap to its input for each output."""
+    """Add to the gradient of a group of taps; `offsets` are those of the input of each output."""
     for r in range(rows):
         for t in range(taps):
             for k in range(count):
@@ -142,8 +142,8 @@ def conv2d_backward(
 ) -> tuple[Array, Array, Array]:
     """Return the gradients of the padded image, the filters and the bias, given that of y.
 
-    Each output passes its gradient to the positions in its tie mask, and each position to the
-    patch of the image and the filter that it was computed from.
+    Each output passes its gradient to the positions in its tie mask. Each position passes it to the
+    patch of the image and the filter from which it was computed.
     """
     dx, dfilters, dbias = np.zeros_like(x), np.zeros_like(filters), np.zeros(len(filters), x.dtype)
     side, stride = filters.shape[2], 2 if pools else 1

@@ -3,11 +3,11 @@
 Layout: images x (N, C, H, W), outputs y (N, C, OH, OW), and a tie mask of the shape of y: bit
 i·size + j is set if position (i, j) of the patch receives the gradient.
 
-The loops are written once, for any patch. Patches of 2×2 that do not overlap, as in every recipe,
-are compiled a second time with these numbers as constants. The loops then unroll and vectorize, and
-take an eighth of the time. A NaN in a patch makes its maximum NaN, as in NumPy.
+The loops are written once, for any size and stride. For 2×2 patches that do not overlap, as in
+every recipe, they are inlined a second time with these numbers as constants: they then unroll and
+vectorize, and take an eighth of the time. A NaN in a patch makes its maximum NaN, as in NumPy.
 
-Cost per patch: size² comparisons for the maximum, and as many for the mask.
+Cost per patch: size² comparisons for the maximum and size² for the mask.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ def _max_pool2d(
     x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, one: Any,
     first: int, last: int,
 ) -> None:  # fmt: skip
-    """Pool to the maximum; the type of `one` must represent 2^(size²) exactly."""
+    """Set y and the mask; the mask is computed in the type of `one`, which must hold 2^(size²)."""
     channels, oh, ow = y.shape[1:]
     for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(y))):
         for c in range(channels):
@@ -53,7 +53,7 @@ def max_pool2d(
 ) -> None:
     """Set the maxima y and the tie mask for tiles `first` to `last` − 1 of the images x."""
     if size == 2 and stride == 2:
-        # A float holds four bits, and a loop with one type vectorizes better than with two.
+        # A float can hold the four bits, and a loop with one type vectorizes better than with two.
         _max_pool2d(x, 2, 2, all_ties, y, mask, x.dtype.type(1), first, last)
     else:
         _max_pool2d(x, size, stride, all_ties, y, mask, 1, first, last)

@@ -1,8 +1,8 @@
 """Register tiles of convolutions, with and without 2×2 max-pooling, and of their weight gradients.
 
-Channels of the output are the lanes of vectors. A filter tap is a row of `vectors`·LANES weights;
-an output at position p adds the products of its taps with the numbers x[p·x_stride + offsets[k]],
-and the offsets are the same for every position:
+The lanes of vectors are output channels. A filter tap is a row of `vectors`·LANES weights. The
+output at position p is the sum of the products of tap k and x[p·x_stride + offsets[k]] over all
+taps. The offsets are the same for all positions:
 
     x (rows of the input)         w (taps, lanes)          y (positions, lanes)
     ┌───┬───┬───┬───┬───┐         tap 0 ▒▒▒▒▒▒▒▒           position 0 ▒▒▒▒▒▒▒▒
@@ -57,13 +57,13 @@ def conv_tile(positions: int, vectors: int, *, x_stride: int) -> Callable[..., N
 
 
 def conv_wgrad_tile(taps: int, rows: int, vectors: int) -> Callable[..., None]:
-    """Return the kernel that adds to the gradient of some taps of the filters.
+    """Return the kernel that adds to the gradient of a group of filter taps.
 
     dw[r·dw_row + t·width + l] += Σₖ x[r·x_row + t + offsets[k]] · dy[k·width + l]
 
-    for r < `rows`, t < `taps`, k < count and l < width = `vectors`·LANES. Taps of one row read
-    neighboring numbers of x. Several rows together have enough accumulators to hide the latency of
-    an addition.
+    for r < `rows`, t < `taps`, k < count and l < width = `vectors`·LANES. The taps of one row read
+    neighboring numbers of x. Several rows are computed together because more accumulators hide the
+    latency of additions.
     """
     width = vectors * LANES
 
@@ -100,10 +100,10 @@ def conv_wgrad_tile(taps: int, rows: int, vectors: int) -> Callable[..., None]:
 
 
 def conv_max_pool(side: int) -> Callable[..., None]:
-    """Return the kernel that convolves one input channel and pools a 2×2 patch, in registers.
+    """Return the kernel that convolves one input channel and pools one 2×2 patch in registers.
 
-    It computes the four outputs of the patch in `LANES` channels from side + 1 rows of x, with
-    filters of side × side taps, and stores their maximum and tie mask as `max_pool_2x2` does.
+    It computes the four outputs of the patch in `LANES` channels, with filters of side × side taps,
+    from side + 1 rows of x. It stores their maximum and tie mask, as `max_pool_2x2` does.
     """
 
     @simd_kernel
@@ -126,10 +126,9 @@ def conv_max_pool(side: int) -> Callable[..., None]:
 
 
 def conv_max_pool_wgrad(side: int) -> Callable[..., None]:
-    """Return the kernel that adds to the gradient of the filters, from a row of pooled outputs.
+    """Return the kernel that adds to the gradient of the filters of `conv_max_pool`.
 
-    The reverse of `conv_max_pool` for `count` patches, whose gradients and masks are `stride`
-    apart.
+    It processes one row of `count` patches, whose gradients and masks are `stride` apart.
     """
 
     @simd_kernel

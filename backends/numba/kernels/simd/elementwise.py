@@ -8,11 +8,11 @@ from backends.numba.kernels.simd.emitter import LANES, Emitter, Index, Pointer, 
 
 
 def _exp(emit: Emitter, x: Any) -> Any:
-    """Emit exp(x) for x ≤ 0, accurate to the last bits; NaN stays NaN.
+    """Emit exp(x) for x ≤ 0, with an error of a few units in the last place; NaN stays NaN.
 
-    exp(x) = 2ⁿ exp(r) with n = round(x / ln 2), so that |r| ≤ ln 2 / 2, where a short Taylor
-    series suffices. An x whose result is not a normal number is replaced by the smallest x whose
-    result is.
+    exp(x) = 2ⁿ exp(r) with n = round(x / ln 2). Because |r| ≤ ln 2 / 2, a short Taylor series is
+    enough for exp(r). If the result would not be a normal number, x is replaced by the smallest x
+    with a normal result.
     """
     builder = emit.builder
     is_single = str(emit.element) == "float"
@@ -43,7 +43,7 @@ def _exp(emit: Emitter, x: Any) -> Any:
 def _relu(emit: Emitter, x: Any) -> Any:
     """Emit max(x, 0); NaN stays NaN.
 
-    From the plain loop LLVM makes a branch around a store and does not vectorize it.
+    LLVM compiles the plain loop to a branch around a store, which it does not vectorize.
     """
     zero = emit.constant(0.0)
     return emit.builder.select(emit.builder.fcmp_ordered("<", x, zero), zero, x)
@@ -54,14 +54,14 @@ def _sigmoid(emit: Emitter, x: Any) -> Any:
     builder = emit.builder
     one = emit.constant(1.0)
     is_negative = builder.fcmp_ordered("<", x, emit.constant(0.0))
-    # Only exp(−|x|) ≤ 1 is computed, so nothing overflows.
+    # exp(−|x|) ≤ 1 cannot overflow.
     negated = builder.fsub(emit.constant(0.0), x)
     decay = _exp(emit, builder.select(is_negative, x, negated))
     return builder.fdiv(builder.select(is_negative, decay, one), builder.fadd(one, decay))
 
 
 def _in_place(function: Callable[[Emitter, Any], Any]) -> Callable[..., None]:
-    """Return the kernel that replaces `count` numbers, whole vectors, by their function values."""
+    """Return the kernel that applies a function in place to `count` numbers, whole vectors."""
 
     @simd_kernel
     def kernel(emit: Emitter, y: Pointer, count: Index) -> None:

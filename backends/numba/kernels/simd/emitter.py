@@ -1,4 +1,4 @@
-"""The decorator for SIMD kernels, and the values that it hands over."""
+"""The decorator for SIMD kernels, and the values that it passes to them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +21,11 @@ _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
 def simd_kernel(function: Callable[..., None]) -> Callable[..., Any]:
-    """Make a function that compiled code can call from one that emits its instructions.
+    """Make a function for compiled code from `function`, which emits its instructions.
 
-    `function` takes an `Emitter`, and then what the caller passes: for a pointer a `Pointer`, for
-    an integer an `Index`, for a floating-point number a vector with this number in all lanes. The
-    first parameter is a pointer; its element type is the type of the vectors.
+    `function` receives an `Emitter` and then one value per argument: a `Pointer` for a pointer, an
+    `Index` for an integer, and for a floating-point number a vector with this number in all lanes.
+    The first argument is a pointer, whose element type is that of all vectors.
     """
 
     @wraps(function)  # Numba reads the names of the parameters
@@ -34,14 +34,14 @@ def simd_kernel(function: Callable[..., None]) -> Callable[..., Any]:
             element = signature.args[0].dtype
             emit = Emitter(context, builder, element)
 
-            def handed_over(kind: Any, value: Any) -> Any:
+            def convert(kind: Any, value: Any) -> Any:
                 if isinstance(kind, types.CPointer):
                     return Pointer(emit, value)
                 if isinstance(kind, types.Integer):
                     return Index(emit, context.cast(builder, value, kind, types.uintp))
                 return emit.broadcast(context.cast(builder, value, kind, element))
 
-            function(emit, *map(handed_over, signature.args, arguments))
+            function(emit, *map(convert, signature.args, arguments))
             return context.get_dummy_value()
 
         return types.void(*kinds), generate
@@ -72,7 +72,7 @@ class Index:
 
 
 def index_value(value: Index | int) -> Any:
-    """Return an index, or a number that is known at compile time, as an LLVM value."""
+    """Return an index or a compile-time integer as an LLVM value."""
     return value.value if isinstance(value, Index) else ir.Constant(_INDEX, value)
 
 
@@ -116,7 +116,7 @@ class Pointer:
         return emit.broadcast(value)
 
     def load_index(self, offset: Index | int = 0) -> Index:
-        """Load an unsigned integer of any width."""
+        """Load an unsigned integer of any width as an index."""
         value = self._emit.builder.load((self + offset).address)
         wide = value if value.type == _INDEX else self._emit.builder.zext(value, _INDEX)
         return Index(self._emit, wide)
@@ -130,7 +130,7 @@ class Pointer:
 
 
 class Accumulator:
-    """A vector that changes in a loop; LLVM keeps it in a register."""
+    """A vector that loops change; LLVM keeps it in a register."""
 
     def __init__(self, emit: "Emitter", vector: Any) -> None:
         self._emit = emit
@@ -194,11 +194,11 @@ class Emitter:
             builder.position_at_end(otherwise)
 
     def constant(self, value: float) -> Any:
-        """Return a vector with a number that is known at compile time in all lanes."""
+        """Return a vector with a compile-time number in all lanes."""
         return ir.Constant(self.vector, [value] * LANES)
 
     def integer_constant(self, value: int) -> Any:
-        """Return a vector with an integer that is known at compile time in all lanes."""
+        """Return a vector with a compile-time integer in all lanes."""
         return ir.Constant(self.integers, [value] * LANES)
 
     def broadcast(self, number: Any) -> Any:
@@ -233,10 +233,10 @@ class Emitter:
         """Return an overloaded LLVM function.
 
         Args:
-            name: without the suffixes for the types.
+            name: name without type suffixes, such as "llvm.fma".
             result: type of the result.
             arguments: types of the arguments.
-            named: vector types whose suffixes precede that of `self.vector`.
+            named: vector types whose suffixes come before that of `self.vector` in the full name.
         """
         suffixes = {"float": "f32", "double": "f64", "i32": "i32", "i64": "i64"}
         kinds = [kind.element for kind in (*named, self.vector)]

@@ -17,11 +17,11 @@ POSITIONS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def store_max(emit: Emitter, values: list[Any], y: Pointer, mask: Pointer, all_ties: Index) -> None:
-    """Emit the maximum of four vectors and its tie mask."""
+    """Emit the stores of the maximum of four vectors and of its tie mask."""
     builder = emit.builder
     maximum = values[0]
     for value in values[1:]:
-        # With this comparison, LLVM uses one instruction for the maximum.
+        # LLVM compiles this comparison and selection to one maximum instruction.
         wins = builder.fcmp_unordered("ugt", value, maximum)
         maximum = builder.select(wins, value, maximum)
     # The maximum above loses a NaN that is not the last value. One comparison tests two values.
@@ -31,7 +31,7 @@ def store_max(emit: Emitter, values: list[Any], y: Pointer, mask: Pointer, all_t
     )
     maximum = builder.select(has_nan, emit.constant(math.nan), maximum)
     y.store(maximum)
-    # The mask is computed in integers as wide as the numbers and converted to bytes once.
+    # The mask is computed in integers as wide as the numbers, and converted to bytes at the end.
     first_only = builder.icmp_unsigned("==", all_ties.value, all_ties.value.type(0))
     first_only = emit.broadcast(builder.sext(first_only, emit.integer))
     bits = taken = emit.integer_constant(0)
@@ -45,7 +45,7 @@ def store_max(emit: Emitter, values: list[Any], y: Pointer, mask: Pointer, all_t
 
 
 def gradients_of_patch(emit: Emitter, dy: Pointer, mask: Pointer) -> list[Any]:
-    """Emit the gradient of each position: dy if its bit in the mask is set, else 0."""
+    """Emit the gradient of each position of a patch: dy if its bit in the mask is set, else 0."""
     builder = emit.builder
     bits = builder.zext(mask.load_bytes(), emit.integers)
     gradient = builder.bitcast(dy.load(), emit.integers)
