@@ -15,9 +15,7 @@ from mnist_accel.data import Dataset
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.progress import StepsReport
 from mnist_accel.training.trainer import Trainer
-from tests.support.compiled_training import (
-    make_network,
-)
+from tests.support.compiled_training import make_network
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +74,7 @@ def test_prepared_data_trains_like_arrays(numba: Backend, mnist: Dataset) -> Non
         assert np.array_equal(value, weights[1][key]), key
 
 
-def test_prepared_data_is_accepted_by_its_own_network_alone(numba: Backend, mnist: Dataset) -> None:
+def test_prepared_data_is_accepted_only_by_its_own_network(numba: Backend, mnist: Dataset) -> None:
     images, labels = mnist.x_train[:20], mnist.t_train[:20]
     one, other = (Trainer(create_model("two-layer", backend=numba)) for _ in range(2))
     with pytest.raises(ValueError, match="prepared for another network"):

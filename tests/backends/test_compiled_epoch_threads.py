@@ -19,10 +19,7 @@ from mnist_accel import nn
 from mnist_accel.data import Dataset
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
-from tests.support.compiled_training import (
-    assert_compiled_matches_eager,
-    make_network,
-)
+from tests.support.compiled_training import assert_compiled_matches_eager, make_network
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from numba import njit
 from backends.numba.kernels import fused_convolution as fused
 from backends.numba.kernels import naive
 from backends.numba.kernels.simd.emitter import LANES
-from backends.numba.kernels.views import fill_zero, part
+from backends.numba.kernels.views import fill_zero, view
 from backends.numba.kernels.workspace import Workspace
 from backends.numba.layout import Layout, lay_out
 from backends.program import Pooling, Program, Stage
@@ -31,7 +31,7 @@ HEIGHT, WIDTH, PADDING = 9, 12, 1
 @njit
 def forward(stage: Any, offsets: Any, x: Any, packed: Any, work: Any, y: Any, mask: Any) -> None:
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
-    tap_offsets = part(offsets, stage.tap_offsets, taps)
+    tap_offsets = view(offsets, stage.tap_offsets, taps)
     fused.conv2d(stage, x, packed, tap_offsets, work.bias, work.conv, y, mask)
 
 
@@ -41,7 +41,7 @@ def backward(
 ) -> None:
     width = stage.vectors * LANES
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
-    outputs = part(offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
+    outputs = view(offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
     for tile in range(stage.out_lanes // width):
         weight = stage.weight + tile * taps * width
         if fused.pools_in_registers(stage):

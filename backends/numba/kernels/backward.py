@@ -38,7 +38,7 @@ from backends.numba.kernels.stages import (
     padded_size,
     rows_of,
 )
-from backends.numba.kernels.views import copy, fill_zero, part
+from backends.numba.kernels.views import copy, fill_zero, view
 
 
 @inlined_kernel
@@ -64,11 +64,11 @@ def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, posit
         dy = rows_of(work.gradients, stage.y_offset, stage.y_size, work.capacity, count)
         activate_backward(stage.activation, y, dy)
         if stage.bias >= 0 and stage.kind != CONV2D:
-            linear_backward_bias(dy, part(gradient, stage.bias, stage.out_channels))
+            linear_backward_bias(dy, view(gradient, stage.bias, stage.out_channels))
         if stage.kind == SPARSE_LINEAR:
             for n in range(count):
-                delta = part(work.deltas, (position + n) * work.deltas.shape[1], stage.y_size)
-                copy(part(dy, n * stage.y_size, stage.y_size), delta)
+                delta = view(work.deltas, (position + n) * work.deltas.shape[1], stage.y_size)
+                copy(view(dy, n * stage.y_size, stage.y_size), delta)
             continue
         x = rows_of(work.outputs, stage.x_offset, stage.x_size, work.capacity, count)
         dx = rows_of(work.gradients, stage.x_offset, stage.x_size, work.capacity, count)
@@ -86,14 +86,14 @@ def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, posit
 def _pool_backward(stage: Any, work: Any, dy: Any, dx: Any) -> None:
     """Set dx to the gradient of the input of a stage without parameters."""
     if stage.kind != MAX_POOL2D and stage.kind != AVG_POOL2D:
-        copy(part(dy, 0, dy.size), part(dx, 0, dx.size))
+        copy(view(dy, 0, dy.size), view(dx, 0, dx.size))
         return
     for n in range(len(dy)):
-        delta = part(dy, n * stage.y_size, stage.y_size)
-        target = part(dx, n * stage.x_size, stage.x_size)
+        delta = view(dy, n * stage.y_size, stage.y_size)
+        target = view(dx, n * stage.x_size, stage.x_size)
         if stage.kind == MAX_POOL2D:
             at = stage.mask_offset * work.capacity + n * stage.y_size
-            max_pool2d_backward(stage, delta, part(work.wide_masks, at, stage.y_size), target)
+            max_pool2d_backward(stage, delta, view(work.wide_masks, at, stage.y_size), target)
         else:
             avg_pool2d_backward(stage, delta, target)
 
@@ -107,17 +107,17 @@ def _convolution_backward(
     capacity = work.capacity
     width = stage.vectors * LANES
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
-    outputs = part(plan.offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
+    outputs = view(plan.offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
     size = padded_size(stage)
     filter_size = stage.kernel_size * stage.kernel_size * stage.in_lanes
-    filters = part(work.filters, 0, stage.out_channels * filter_size)
+    filters = view(work.filters, 0, stage.out_channels * filter_size)
     if index > 0:
         fill_zero(filters)
         transpose_filters(stage, packed, filters)
     for n in range(len(dy)):
-        padded = part(work.padded, stage.padded_offset * capacity + n * size, size)
-        mask = part(work.masks, stage.mask_offset * capacity + n * stage.y_size, stage.y_size)
-        delta = part(dy, n * stage.y_size, stage.y_size)
+        padded = view(work.padded, stage.padded_offset * capacity + n * size, size)
+        mask = view(work.masks, stage.mask_offset * capacity + n * stage.y_size, stage.y_size)
+        delta = view(dy, n * stage.y_size, stage.y_size)
         for tile in range(stage.out_lanes // width):
             weight = stage.weight + tile * taps * width
             if pools_in_registers(stage):
@@ -128,10 +128,10 @@ def _convolution_backward(
         if stage.bias >= 0:
             conv_backward_bias(stage, delta, mask, gradient)
         if index > 0:
-            dpadded = part(work.dpadded, 0, size)
+            dpadded = view(work.dpadded, 0, size)
             fill_zero(dpadded)
             conv_backward_x(stage, delta, mask, filters, dpadded)
-            _unpad(stage, dpadded, part(dx, n * stage.x_size, stage.x_size))
+            _unpad(stage, dpadded, view(dx, n * stage.x_size, stage.x_size))
 
 
 @kernel
@@ -141,4 +141,4 @@ def _unpad(stage: Any, dpadded: Any, dx: Any) -> None:
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
     corner = stage.padding * (row + stage.in_lanes)
     for r in range(stage.height):
-        copy(part(dpadded, corner + r * row, run), part(dx, r * run, run))
+        copy(view(dpadded, corner + r * row, run), view(dx, r * run, run))

@@ -15,7 +15,7 @@ from typing import Any
 
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.simd.gemm import gemm_dot, gemm_outer
-from backends.numba.kernels.views import fill_zero, part, pointer, table
+from backends.numba.kernels.views import fill_zero, pointer, view, view_2d
 
 
 @kernel
@@ -41,14 +41,14 @@ def _add_product(y: Any, x: Any, x_row: int, x_column: int, w: Any) -> None:
 @kernel
 def linear_backward_x(dy: Any, packed: Any, weight: int, outputs: int, dx: Any) -> None:
     """Set dx to dy W."""
-    fill_zero(part(dx, 0, dx.size))
-    _add_product(dx, dy, dy.shape[1], 1, table(packed, weight, outputs, dx.shape[1]))
+    fill_zero(view(dx, 0, dx.size))
+    _add_product(dx, dy, dy.shape[1], 1, view_2d(packed, weight, outputs, dx.shape[1]))
 
 
 @kernel
 def linear_backward_weight(x: Any, dy: Any, gradient: Any, weight: int, outputs: int) -> None:
     """Add dyᵀ x to the gradient of W (outputs, inputs), which begins at `weight`."""
-    _add_product(table(gradient, weight, outputs, x.shape[1]), dy, 1, dy.shape[1], x)
+    _add_product(view_2d(gradient, weight, outputs, x.shape[1]), dy, 1, dy.shape[1], x)
 
 
 @kernel

@@ -12,7 +12,7 @@ from typing import Any
 
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.simd.elementwise import relu_in_place, sigmoid_in_place
-from backends.numba.kernels.views import fill_zero, part, pointer
+from backends.numba.kernels.views import fill_zero, pointer, view
 
 # The activations that have a kernel. Each constant is the position in this tuple.
 ACTIVATIONS = ("identity", "relu", "sigmoid", "tanh")
@@ -34,7 +34,7 @@ def activate(kind: int, y: Any) -> None:
     elif kind == SIGMOID:
         sigmoid_in_place(pointer(y, 0), y.size)
     elif kind == TANH:
-        flat = part(y, 0, y.size)
+        flat = view(y, 0, y.size)
         for i in range(len(flat)):
             flat[i] = math.tanh(flat[i])
 
@@ -44,8 +44,8 @@ def activate_backward(kind: int, y: Any, dy: Any) -> None:
     """Multiply dy (N, outputs) by the derivative of the activation, computed from its output y."""
     if kind == IDENTITY:
         return
-    outputs = part(y, 0, y.size)
-    gradients = part(dy, 0, dy.size)
+    outputs = view(y, 0, y.size)
+    gradients = view(dy, 0, dy.size)
     one = outputs.dtype.type(1)
     zero = outputs.dtype.type(0)
     if kind == RELU:
@@ -67,7 +67,7 @@ def clear_unused_lanes(stage: Any, y: Any) -> None:
     if lanes == channels and end == width:
         return
     for n in range(len(y)):
-        row = part(y, n * width, width)
+        row = view(y, n * width, width)
         for cell in range(0, end, lanes):
-            fill_zero(part(row, cell + channels, lanes - channels))
-        fill_zero(part(row, end, width - end))
+            fill_zero(view(row, cell + channels, lanes - channels))
+        fill_zero(view(row, end, width - end))

@@ -37,7 +37,7 @@ from backends.numba.kernels.simd.emitter import LANES
 from backends.numba.kernels.simd.sparse import scatter_axpy
 from backends.numba.kernels.stages import SPARSE_LINEAR, rows_of
 from backends.numba.kernels.updates import SGD, update
-from backends.numba.kernels.views import fill_zero, part, pointer
+from backends.numba.kernels.views import fill_zero, pointer, view
 from backends.numba.kernels.workspace import Tile, thread_workspace
 
 # The linear form of a step is used only if `shrink` is larger: the division by a small number would
@@ -87,7 +87,7 @@ class Results(NamedTuple):
     correct: Any
 
 
-class _Share(NamedTuple):
+class _Ranges(NamedTuple):
     """The parameters that one thread updates.
 
     Attributes:
@@ -153,14 +153,14 @@ def run_steps(
     work = thread_workspace(workspace, thread)
     packed = parameters.packed
     is_sparse = plan.stages[0].kind == SPARSE_LINEAR
-    share = _share(thread, threads, plan, len(packed), data)
+    ranges = _ranges(thread, threads, plan, len(packed), data)
     arrivals = 0
     for index in range(len(schedule.rates)):
         step = _step(thread, threads, rule, schedule, index)
         in_place = step.is_linear and threads == 1 and step.batch <= work.capacity
-        gradient = packed if in_place else part(work.parameters, 0, len(packed))
+        gradient = packed if in_place else view(work.parameters, 0, len(packed))
         if not in_place:
-            fill_zero(part(gradient, share.dense_begin, len(packed) - share.dense_begin))
+            fill_zero(view(gradient, ranges.dense_begin, len(packed) - ranges.dense_begin))
         loss, correct = _add_gradients(plan, packed, gradient, data, schedule.rows, step, work)
         results.losses[thread, index] = loss
         results.correct[thread, index] = correct
@@ -169,20 +169,23 @@ def run_steps(
             barrier_wait(counter, arrivals)
         gradients = workspace.parameters
         if is_sparse:
-            target = packed if step.is_linear else part(gradients, 0, len(packed))
-            _update_sparse(plan, target, data.images, schedule.rows, step, share, workspace.deltas)
+            target = packed if step.is_linear else view(gradients, 0, len(packed))
+            _update_sparse(plan, target, data.images, schedule.rows, step, ranges, workspace.deltas)
         if in_place:
-            _shrink(packed, share.dense_begin, len(packed), step.shrink)
+            _shrink(packed, ranges.dense_begin, len(packed), step.shrink)
             continue
-        _add_threads(gradients, share)
+        _add_threads(gradients, ranges)
         if step.is_linear:
-            summed = part(gradients, share.begin, share.end - share.begin)
-            add(summed, part(packed, share.begin, share.end - share.begin))
-            _shrink(packed, share.begin, share.end, step.shrink)
+            summed = view(gradients, ranges.begin, ranges.end - ranges.begin)
+            add(summed, view(packed, ranges.begin, ranges.end - ranges.begin))
+            _shrink(packed, ranges.begin, ranges.end, step.shrink)
         else:
-            summed = part(gradients, 0, len(packed))
+            summed = view(gradients, 0, len(packed))
             rate, number = schedule.rates[index], schedule.steps_before + index + 1
-            for begin, end in ((share.begin, share.end), (share.sparse_begin, share.sparse_end)):
+            for begin, end in (
+                (ranges.begin, ranges.end),
+                (ranges.sparse_begin, ranges.sparse_end),
+            ):
                 update(rule, rate, number, parameters, summed, begin, end - begin)
         if threads > 1:
             arrivals += threads
@@ -190,7 +193,7 @@ def run_steps(
 
 
 @kernel
-def _share(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
+def _ranges(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
     """Return the ranges of the `size` parameters that a thread updates.
 
     They begin and end at cache lines, so that two threads never write to the same line.
@@ -203,7 +206,7 @@ def _share(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
     length = ((size - begin) // line // threads + 1) * line
     first_group = data.images.groups * thread // threads
     end_group = data.images.groups * (thread + 1) // threads
-    return _Share(
+    return _Ranges(
         begin,
         min(begin + thread * length, size),
         min(begin + (thread + 1) * length, size),
@@ -257,7 +260,7 @@ def _add_gradients(
 
 @inlined_kernel
 def _update_sparse(
-    plan: Any, target: Any, images: Any, rows: Any, step: Any, share: Any, deltas: Any
+    plan: Any, target: Any, images: Any, rows: Any, step: Any, ranges: Any, deltas: Any
 ) -> None:
     """Add the gradient of a thread's column groups of a sparse first stage to `target`.
 
@@ -265,29 +268,29 @@ def _update_sparse(
     """
     stage = plan.stages[0]
     if not step.is_linear:
-        fill_zero(part(target, share.sparse_begin, share.sparse_end - share.sparse_begin))
+        fill_zero(view(target, ranges.sparse_begin, ranges.sparse_end - ranges.sparse_begin))
     scale = target.dtype.type(images.scale)
     width = stage.y_size
     for n in range(step.batch):
         at = rows[step.first + n] * images.groups
-        begin, end = images.indptr[at + share.first_group], images.indptr[at + share.end_group]
+        begin, end = images.indptr[at + ranges.first_group], images.indptr[at + ranges.end_group]
         scatter_axpy(
             pointer(target, stage.weight), width, width,
             pointer(images.indices, begin), pointer(images.data, begin), end - begin,
             pointer(deltas, n * deltas.shape[1]), scale,
         )  # fmt: skip
     if step.is_linear:
-        _shrink(target, share.sparse_begin, share.sparse_end, step.shrink)
+        _shrink(target, ranges.sparse_begin, ranges.sparse_end, step.shrink)
 
 
 @inlined_kernel
-def _add_threads(gradients: Any, share: Any) -> None:
+def _add_threads(gradients: Any, ranges: Any) -> None:
     """Add the gradients of all threads to row 0, in a thread's range of the parameters."""
-    count = share.end - share.begin
+    count = ranges.end - ranges.begin
     for thread in range(1, len(gradients)):
         add(
-            part(gradients, thread * gradients.shape[1] + share.begin, count),
-            part(gradients, share.begin, count),
+            view(gradients, thread * gradients.shape[1] + ranges.begin, count),
+            view(gradients, ranges.begin, count),
         )
 
 
@@ -296,6 +299,6 @@ def _shrink(packed: Any, begin: int, end: int, shrink: float) -> None:
     """Multiply a range of the parameters by `shrink`."""
     if shrink != 1:
         factor = packed.dtype.type(shrink)
-        weights = part(packed, begin, end - begin)
+        weights = view(packed, begin, end - begin)
         for i in range(len(weights)):
             weights[i] *= factor

@@ -26,7 +26,7 @@ from backends.numba.kernels.stages import (
     padded_size,
     rows_of,
 )
-from backends.numba.kernels.views import copy, fill_zero, part, pointer
+from backends.numba.kernels.views import copy, fill_zero, pointer, view
 
 # Computing this many images takes about as long as one access to memory.
 PREFETCH_DISTANCE = 4
@@ -59,9 +59,9 @@ def forward(plan: Any, packed: Any, images: Any, tile: Any, work: Any) -> None:
         elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
             pool(stage, work, x, y)
         else:
-            copy(part(x, 0, x.size), part(y, 0, y.size))
+            copy(view(x, 0, x.size), view(y, 0, y.size))
         if stage.bias >= 0 and stage.kind != CONV2D:
-            add_bias(y, part(packed, stage.bias, stage.out_channels))
+            add_bias(y, view(packed, stage.bias, stage.out_channels))
         activate(stage.activation, y)
         clear_unused_lanes(stage, y)
 
@@ -69,14 +69,14 @@ def forward(plan: Any, packed: Any, images: Any, tile: Any, work: Any) -> None:
 @inlined_kernel
 def read_pixels(stage: Any, images: Any, tile: Any, x: Any) -> None:
     """Set the input x of the first stage to the scaled and shifted pixels of a tile."""
-    number = x.dtype.type
-    scale, shift = number(images.scale), number(images.shift)
+    cast = x.dtype.type
+    scale, shift = cast(images.scale), cast(images.shift)
     pixels = stage.height * stage.width * stage.in_channels
     for n in range(len(x)):
         source = images.pixels[tile.rows[tile.first + n]]
-        target = part(x, n * stage.x_size, pixels)
+        target = view(x, n * stage.x_size, pixels)
         for i in range(pixels):
-            target[i] = number(source[i]) * scale + shift
+            target[i] = cast(source[i]) * scale + shift
 
 
 @inlined_kernel
@@ -98,7 +98,7 @@ def _prefetch_row(images: Any, rows: Any, position: int) -> None:
 def _sparse_linear(stage: Any, packed: Any, images: Any, tile: Any, y: Any) -> None:
     """Set y to the product of CSR images with the weights, without bias and activation."""
     width = stage.y_size
-    flat = part(y, 0, y.size)
+    flat = view(y, 0, y.size)
     fill_zero(flat)
     for n in range(len(y)):
         _prefetch_row(images, tile.rows, tile.first + n)
@@ -117,11 +117,11 @@ def _sparse_linear(stage: Any, packed: Any, images: Any, tile: Any, y: Any) -> N
 def pool(stage: Any, work: Any, x: Any, y: Any) -> None:
     """Set y to the pooled x, for a stage that only pools."""
     for n in range(len(y)):
-        source = part(x, n * stage.x_size, stage.x_size)
-        target = part(y, n * stage.y_size, stage.y_size)
+        source = view(x, n * stage.x_size, stage.x_size)
+        target = view(y, n * stage.y_size, stage.y_size)
         if stage.kind == MAX_POOL2D:
             at = stage.mask_offset * work.capacity + n * stage.y_size
-            max_pool2d(stage, source, target, part(work.wide_masks, at, stage.y_size))
+            max_pool2d(stage, source, target, view(work.wide_masks, at, stage.y_size))
         else:
             avg_pool2d(stage, source, target)
 
@@ -143,20 +143,20 @@ def convolve(
         y: (count, y_size).
     """
     stage = plan.stages[index]
-    number = packed.dtype.type
+    cast = packed.dtype.type
     size = padded_size(stage)
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
-    offsets = part(plan.offsets, stage.tap_offsets, taps)
+    offsets = view(plan.offsets, stage.tap_offsets, taps)
     for n in range(len(y)):
-        padded = part(work.padded, stage.padded_offset * work.capacity + n * size, size)
+        padded = view(work.padded, stage.padded_offset * work.capacity + n * size, size)
         if index == 0:
             pixels = images.pixels[tile.rows[tile.first + n]]
-            _pad(stage, pixels, padded, number(images.scale), number(images.shift))
+            _pad(stage, pixels, padded, cast(images.scale), cast(images.shift))
         else:
-            row = part(x, n * stage.x_size, stage.x_size)
-            _pad(stage, row, padded, number(1), number(0))
-        mask = part(work.masks, stage.mask_offset * work.capacity + n * stage.y_size, stage.y_size)
-        target = part(y, n * stage.y_size, stage.y_size)
+            row = view(x, n * stage.x_size, stage.x_size)
+            _pad(stage, row, padded, cast(1), cast(0))
+        mask = view(work.masks, stage.mask_offset * work.capacity + n * stage.y_size, stage.y_size)
+        target = view(y, n * stage.y_size, stage.y_size)
         conv2d(stage, padded, packed, offsets, work.bias, work.conv, target, mask)
 
 
@@ -167,12 +167,12 @@ def _pad(stage: Any, x: Any, padded: Any, scale: Any, shift: Any) -> None:
     run = stage.width * lanes
     row = (stage.width + 2 * stage.padding) * lanes
     corner = stage.padding * (row + lanes)
-    number = padded.dtype.type
+    cast = padded.dtype.type
     rows = stage.height
     if stage.padding == 0:
         rows, run = 1, rows * run
     for r in range(rows):
-        source = part(x, r * run, run)
-        target = part(padded, corner + r * row, run)
+        source = view(x, r * run, run)
+        target = view(padded, corner + r * row, run)
         for i in range(run):
-            target[i] = number(source[i]) * scale + shift
+            target[i] = cast(source[i]) * scale + shift

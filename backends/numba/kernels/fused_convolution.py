@@ -31,7 +31,7 @@ from backends.numba.kernels.simd.conv import (
 from backends.numba.kernels.simd.emitter import LANES
 from backends.numba.kernels.simd.gemm import axpy
 from backends.numba.kernels.simd.pooling import max_pool_2x2, max_pool_2x2_backward
-from backends.numba.kernels.views import copy, fill_zero, part, pointer
+from backends.numba.kernels.views import copy, fill_zero, pointer, view
 
 # Positions × vectors of the channel tile; the sums of 7×1 or 5×2 fit the registers. The input has
 # one channel (plain), one vector of channels (lanes) or two (wide).
@@ -119,7 +119,7 @@ def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) ->
 def _load_bias(stage: Any, tile: int, packed: Any, bias: Any) -> None:
     """Set the bias of a channel tile, 0 in unused lanes."""
     width = stage.vectors * LANES
-    target = part(bias, 0, width)
+    target = view(bias, 0, width)
     fill_zero(target)
     if stage.bias >= 0:
         for lane in range(min(width, stage.out_channels - tile * width)):
@@ -153,7 +153,7 @@ def conv2d(
             continue
         for r in range(stage.conv_height):
             _conv_row(
-                stage, part(conv, r * conv_row, conv_row), bias,
+                stage, view(conv, r * conv_row, conv_row), bias,
                 pointer(x, r * row), offsets, pointer(packed, w),
             )  # fmt: skip
         _pool(stage, conv, y, mask, tile * width)
@@ -191,7 +191,7 @@ def _pool(stage: Any, conv: Any, y: Any, mask: Any, first: int) -> None:
                     )  # fmt: skip
             else:
                 source = (r * stage.conv_width + c) * width
-                copy(part(conv, source, width), part(y, at, width))
+                copy(view(conv, source, width), view(y, at, width))
 
 
 @kernel
@@ -214,7 +214,7 @@ def unpool(stage: Any, tile: int, dy: Any, mask: Any, conv: Any) -> None:
     width = stage.vectors * LANES
     down = stage.conv_width * width
     if stage.pool_size and stage.conv_height % 2 + stage.conv_width % 2:
-        fill_zero(part(conv, 0, stage.conv_height * down))  # no patch covers an odd last row
+        fill_zero(view(conv, 0, stage.conv_height * down))  # no patch covers an odd last row
     for r in range(stage.out_height):
         for c in range(stage.out_width):
             at = (r * stage.out_width + c) * stage.out_lanes + tile * width
@@ -227,7 +227,7 @@ def unpool(stage: Any, tile: int, dy: Any, mask: Any, conv: Any) -> None:
                     )  # fmt: skip
             else:
                 target = (r * stage.out_width + c) * width
-                copy(part(dy, at, width), part(conv, target, width))
+                copy(view(dy, at, width), view(conv, target, width))
 
 
 @kernel
@@ -251,7 +251,7 @@ def conv_backward_filters(
     # taps of a filter row; with several channels, the channels of one position of the filter.
     rounds, taps, distance = (1, side, x_row) if lanes == 1 else (side, channels, lanes)
     for i in range(rounds):
-        dw = part(gradient, weight + i * side * taps * width, side * taps * width)
+        dw = view(gradient, weight + i * side * taps * width, side * taps * width)
         _wgrad_rows(stage.vectors, taps, dw, pointer(x, i * x_row), distance, outputs, conv)
 
 

@@ -22,15 +22,8 @@ from backends.numba.kernels.elementwise import SIGMOID, activate, clear_unused_l
 from backends.numba.kernels.forward import convolve, pool, read_pixels
 from backends.numba.kernels.losses import SOFTMAX_CROSS_ENTROPY, softmax
 from backends.numba.kernels.simd.sparse import gather_axpy
-from backends.numba.kernels.stages import (
-    AVG_POOL2D,
-    CONV2D,
-    LINEAR,
-    MAX_POOL2D,
-    Plan,
-    rows_of,
-)
-from backends.numba.kernels.views import copy, fill_zero, part, pointer
+from backends.numba.kernels.stages import AVG_POOL2D, CONV2D, LINEAR, MAX_POOL2D, Plan, rows_of
+from backends.numba.kernels.views import copy, fill_zero, pointer, view
 from backends.numba.kernels.workspace import Images, Tile, Workspace, thread_row
 
 
@@ -74,12 +67,7 @@ class Buffers(NamedTuple):
 
 
 class Nonzeros(NamedTuple):
-    """A buffer for the nonzero numbers of one input row.
-
-    Attributes:
-        indices: their positions.
-        data: their values.
-    """
+    """A buffer for the positions and values of the nonzero numbers of one input row."""
 
     indices: Any
     data: Any
@@ -101,13 +89,13 @@ def pack(weights: Any, source: Any, target: Any, filters: Any) -> None:
 
 @entry
 def predict(
-    share: Any, network: Any, buffers: Any, weights: Any, pixels: Any, scale: float,
+    task: Any, network: Any, buffers: Any, weights: Any, pixels: Any, scale: float,
     probabilities: bool, results: Any,
 ) -> bool:  # fmt: skip
     """Predict images `begin` to `end` − 1; return False if a pixel is out of range.
 
     Args:
-        share: (thread, begin, end).
+        task: (thread, begin, end).
         network: the fields of `Network`, as a plain tuple.
         buffers: the fields of `Buffers`, as a plain tuple.
         weights: the network's parameter vector, extended so that the last row of each weight
@@ -117,7 +105,7 @@ def predict(
         probabilities: whether to return probabilities instead of logits.
         results: logits or probabilities, (N, classes); changed in place.
     """
-    thread, begin, end = share
+    thread, begin, end = task
     if scale == 1 and not _in_range(pixels, begin, end):
         return False
     net, memory = Network(*network), Buffers(*buffers)
@@ -125,8 +113,8 @@ def predict(
     work = _thread_workspace(memory, thread)
     images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
     nonzeros = Nonzeros(
-        part(thread_row(memory.indices, thread), 0, memory.indices.shape[1]),
-        part(thread_row(memory.data, thread), 0, memory.data.shape[1]),
+        view(thread_row(memory.indices, thread), 0, memory.indices.shape[1]),
+        view(thread_row(memory.data, thread), 0, memory.data.shape[1]),
     )
     last = net.stages[len(net.stages) - 1]
     rows = np.empty(end, np.int64)
@@ -145,7 +133,7 @@ def _in_range(pixels: Any, begin: int, end: int) -> bool:
     """Return whether all floating-point pixels are in 0…1; NaN counts as out of range."""
     outside = 0
     for n in range(begin, end):
-        row = part(pixels, n * pixels.shape[1], pixels.shape[1])
+        row = view(pixels, n * pixels.shape[1], pixels.shape[1])
         for i in range(len(row)):
             outside |= not (row[i] >= 0 and row[i] <= 1)
     return outside == 0
@@ -179,10 +167,10 @@ def _write_results(logits: Any, plan: Any, probabilities: bool, results: Any, fi
     if probabilities and plan.loss != SOFTMAX_CROSS_ENTROPY:
         activate(SIGMOID, logits)
     for n in range(len(logits)):
-        row = part(logits, n * logits.shape[1], logits.shape[1])
+        row = view(logits, n * logits.shape[1], logits.shape[1])
         if probabilities and plan.loss == SOFTMAX_CROSS_ENTROPY:
             softmax(row, row, classes)
-        copy(part(row, 0, classes), part(results, (first + n) * classes, classes))
+        copy(view(row, 0, classes), view(results, (first + n) * classes, classes))
 
 
 @inlined_kernel
@@ -203,7 +191,7 @@ def _forward(
         elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
             pool(stage, work, x, y)
         else:
-            copy(part(x, 0, x.size), part(y, 0, y.size))
+            copy(view(x, 0, x.size), view(y, 0, y.size))
         activate(stage.activation, y)
         clear_unused_lanes(stage, y)
 
@@ -213,22 +201,22 @@ def _linear(
     stage: Any, index: int, weights: Any, images: Any, tile: Any, nonzeros: Any, x: Any, y: Any
 ) -> None:
     """Set y to the pre-activations of a linear layer; the first stage reads pixels instead of x."""
-    number = weights.dtype.type
-    scale, shift = number(images.scale), number(images.shift)
-    fill_zero(part(y, 0, y.size))
+    cast = weights.dtype.type
+    scale, shift = cast(images.scale), cast(images.shift)
+    fill_zero(view(y, 0, y.size))
     inputs = stage.height * stage.width * stage.in_lanes
     for n in range(tile.images):
         if index == 0:
             pixels = images.pixels[tile.rows[tile.first + n]]
             length = _collect_pixels(pixels, scale, shift, nonzeros)
         else:
-            length = _collect_inputs(stage, part(x, n * stage.x_size, inputs), nonzeros)
+            length = _collect_inputs(stage, view(x, n * stage.x_size, inputs), nonzeros)
         gather_axpy(
             pointer(y, n * stage.y_size), pointer(weights, stage.weight), stage.out_channels,
             stage.y_size, pointer(nonzeros.indices, 0), pointer(nonzeros.data, 0), length,
         )  # fmt: skip
     if stage.bias >= 0:
-        add_bias(y, part(weights, stage.bias, stage.out_channels))
+        add_bias(y, view(weights, stage.bias, stage.out_channels))
 
 
 @kernel

@@ -14,7 +14,7 @@ from typing import Any
 
 from backends.numba.kernels.compilation import inlined_kernel, kernel
 from backends.numba.kernels.simd.elementwise import exp_in_place, sigmoid_in_place
-from backends.numba.kernels.views import copy, fill_zero, part, pointer
+from backends.numba.kernels.views import copy, fill_zero, pointer, view
 
 # The losses that have a kernel. Each constant is the position in this tuple.
 LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "quadratic")
@@ -41,12 +41,12 @@ def loss_and_gradient(
     if plan.loss == SOFTMAX_CROSS_ENTROPY:
         total = _softmax_cross_entropy(logits, classes, labels, tile, scale, dlogits)
     else:
-        copy(part(logits, 0, logits.size), part(dlogits, 0, dlogits.size))
+        copy(view(logits, 0, logits.size), view(dlogits, 0, dlogits.size))
         sigmoid_in_place(pointer(dlogits, 0), dlogits.size)
     for n in range(len(logits)):
         label = labels[tile.rows[tile.first + n]]
-        z = part(logits, n * width, classes)
-        dz = part(dlogits, n * width, width)
+        z = view(logits, n * width, classes)
+        dz = view(dlogits, n * width, width)
         best = 0
         for c in range(classes):
             if z[c] > z[best]:
@@ -77,7 +77,7 @@ def softmax(z: Any, y: Any, classes: int) -> Any:
     factor = z.dtype.type(1) / total
     for c in range(classes):
         y[c] *= factor
-    fill_zero(part(y, classes, len(y) - classes))
+    fill_zero(view(y, classes, len(y) - classes))
     return largest + math.log(total)
 
 
@@ -89,7 +89,7 @@ def _softmax_cross_entropy(
     width = logits.shape[1]
     total = 0.0
     for n in range(len(logits)):
-        z, dz = part(logits, n * width, width), part(dlogits, n * width, width)
+        z, dz = view(logits, n * width, width), view(dlogits, n * width, width)
         label = labels[tile.rows[tile.first + n]]
         total += softmax(z, dz, classes) - z[label]
         for c in range(classes):
@@ -110,7 +110,7 @@ def _binary_cross_entropy(z: Any, label: int, scale: Any, dz: Any) -> Any:
         larger = max(dz[c], one - dz[c])
         loss += max(z[c], zero) - z[c] * target - math.log(larger)
         dz[c] = (dz[c] - target) * scale
-    fill_zero(part(dz, len(z), len(dz) - len(z)))
+    fill_zero(view(dz, len(z), len(dz) - len(z)))
     return loss
 
 
@@ -124,5 +124,5 @@ def _quadratic(z: Any, label: int, scale: Any, dz: Any) -> Any:
         error = output - (one if c == label else one - one)
         loss += 0.5 * error * error
         dz[c] = error * output * (one - output) * scale
-    fill_zero(part(dz, len(z), len(dz) - len(z)))
+    fill_zero(view(dz, len(z), len(dz) - len(z)))
     return loss

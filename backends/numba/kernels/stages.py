@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backends.numba.kernels.compilation import kernel
-from backends.numba.kernels.views import table
+from backends.numba.kernels.views import view_2d
 
 LINEAR, SPARSE_LINEAR, CONV2D, MAX_POOL2D, AVG_POOL2D, ACTIVATION = range(6)
 NONE = -1
@@ -95,4 +95,4 @@ def padded_size(stage: Any) -> Any:
 @kernel
 def rows_of(array: Any, offset: int, size: int, capacity: int, count: int) -> Any:
     """Return the rows (count, size) of a stage in a buffer for a tile of `capacity` images."""
-    return table(array, offset * capacity, count, size)
+    return view_2d(array, offset * capacity, count, size)

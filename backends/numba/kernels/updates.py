@@ -13,7 +13,7 @@ import math
 from typing import Any, NamedTuple
 
 from backends.numba.kernels.compilation import kernel
-from backends.numba.kernels.views import part
+from backends.numba.kernels.views import view
 
 # The update rules that have a kernel. Each constant is the position in this tuple.
 RULES = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
@@ -65,22 +65,22 @@ def update(
         begin: number of the first parameter to update.
         count: number of parameters to update.
     """
-    number = parameters.packed.dtype.type
-    weights = part(parameters.packed, begin, count)
-    grads = part(gradient, begin, count)
-    rate = number(lr)
-    weight_decay = number(rule.weight_decay)
-    eps = number(rule.eps)
-    first_state = part(parameters.state, begin, count)
+    cast = parameters.packed.dtype.type
+    weights = view(parameters.packed, begin, count)
+    grads = view(gradient, begin, count)
+    rate = cast(lr)
+    weight_decay = cast(rule.weight_decay)
+    eps = cast(rule.eps)
+    first_state = view(parameters.state, begin, count)
     if rule.kind == SGD:
         for i in range(len(weights)):
             weights[i] -= rate * (grads[i] + weight_decay * weights[i])
     elif rule.kind == MOMENTUM:
-        momentum = number(rule.momentum)
+        momentum = cast(rule.momentum)
         velocity = first_state
         # A Nesterov step is gradient + momentum · velocity, any other step is the velocity.
-        of_gradient = number(1) if rule.nesterov else number(0)
-        of_velocity = momentum if rule.nesterov else number(1)
+        of_gradient = cast(1) if rule.nesterov else cast(0)
+        of_velocity = momentum if rule.nesterov else cast(1)
         for i in range(len(weights)):
             grad = grads[i] + weight_decay * weights[i]
             velocity[i] = momentum * velocity[i] + grad
@@ -93,21 +93,21 @@ def update(
             weights[i] -= rate * grad / (math.sqrt(square_sum[i]) + eps)
     elif rule.kind == RMSPROP:
         square_mean = first_state
-        kept = number(rule.decay)
-        added = number(1 - rule.decay)
+        kept = cast(rule.decay)
+        added = cast(1 - rule.decay)
         for i in range(len(weights)):
             grad = grads[i] + weight_decay * weights[i]
             square_mean[i] = kept * square_mean[i] + added * grad * grad
             weights[i] -= rate * grad / (math.sqrt(square_mean[i]) + eps)
     else:
         mean = first_state
-        square_mean = part(parameters.state, parameters.state.shape[1] + begin, count)
-        beta1, beta2 = number(rule.beta1), number(rule.beta2)
-        rest1, rest2 = number(1 - rule.beta1), number(1 - rule.beta2)
-        scale = number(lr / (1 - rule.beta1**step))
-        correction = number(1 / (1 - rule.beta2**step))
-        shrink = number(1 - lr * rule.weight_decay) if rule.decoupled else number(1)
-        coupled = number(0) if rule.decoupled else weight_decay
+        square_mean = view(parameters.state, parameters.state.shape[1] + begin, count)
+        beta1, beta2 = cast(rule.beta1), cast(rule.beta2)
+        rest1, rest2 = cast(1 - rule.beta1), cast(1 - rule.beta2)
+        scale = cast(lr / (1 - rule.beta1**step))
+        correction = cast(1 / (1 - rule.beta2**step))
+        shrink = cast(1 - lr * rule.weight_decay) if rule.decoupled else cast(1)
+        coupled = cast(0) if rule.decoupled else weight_decay
         for i in range(len(weights)):
             weight = weights[i] * shrink
             grad = grads[i] + coupled * weight

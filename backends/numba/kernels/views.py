@@ -23,7 +23,7 @@ def _address(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return value
 
 
-def _view(dimensions: int) -> Callable[..., Any]:
+def _build_view(dimensions: int) -> Callable[..., Any]:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = _address(context, builder, signature.args[0], arguments[0])
         offset, *shape = (
@@ -47,15 +47,15 @@ def _view(dimensions: int) -> Callable[..., Any]:
 
 
 @intrinsic
-def part(typing: Any, array: Any, offset: Any, count: Any) -> Any:
+def view(typing: Any, array: Any, offset: Any, count: Any) -> Any:
     """Return a view (count,) that begins at `offset`."""
-    return types.Array(array.dtype, 1, "C")(array, offset, count), _view(1)
+    return types.Array(array.dtype, 1, "C")(array, offset, count), _build_view(1)
 
 
 @intrinsic
-def table(typing: Any, array: Any, offset: Any, rows: Any, width: Any) -> Any:
+def view_2d(typing: Any, array: Any, offset: Any, rows: Any, width: Any) -> Any:
     """Return a view (rows, width) that begins at `offset`."""
-    return types.Array(array.dtype, 2, "C")(array, offset, rows, width), _view(2)
+    return types.Array(array.dtype, 2, "C")(array, offset, rows, width), _build_view(2)
 
 
 @intrinsic
