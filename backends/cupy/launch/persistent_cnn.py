@@ -1,10 +1,9 @@
 """Launch of kernels/persistent/persistent_cnn.cu, and the programs that it can train.
 
-With few images per step, a GPU computes for about a microsecond and waits for launches the rest of
-the time. A persistent kernel runs all steps of a chunk in one launch: this one trains a small
-convolutional network image by image, persistent_mlp.py two linear layers with small batches. Both
-implement plain SGD. All other programs, and larger batches, run as CUDA graphs, which use more of
-the GPU.
+With few images per step, launches are estimated to take longer than the arithmetic. A persistent
+kernel runs all steps of a chunk in one launch: this one trains a small convolutional network image
+by image, persistent_mlp.py trains two linear layers with small batches. Both implement plain SGD.
+All other programs, and larger batches, run as CUDA graphs, which use more of the GPU.
 """
 
 import math

@@ -1,7 +1,7 @@
 // CUDA C++ for g++: the keywords, built-in variables and functions that the kernels use.
 //
-// Included before every kernel file. It has nothing that no kernel uses; a kernel that uses more does
-// not compile until it is added here, with a test.
+// Included before every kernel file. It defines only what the kernels use. A kernel that uses another
+// function of CUDA does not compile until the function is added here, with a test.
 #pragma once
 
 #include <cmath>
@@ -20,8 +20,8 @@
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __grid_constant__
-// A section of the library holds the kernels with clusters, so a kernel's address tells whether it has
-// them. Only clusters of 8 blocks are supported, the largest portable size.
+// A section of the library holds the kernels that run in clusters, so the address of a kernel shows
+// whether it does. Only clusters of 8 blocks are supported, the largest portable size.
 #define __cluster_dims__(x, y, z)                                                           \
   __attribute__((section("cuda_clusters_of_" EMULATOR_STRING(x) "_" EMULATOR_STRING(y) "_" \
                          EMULATOR_STRING(z))))

@@ -115,7 +115,7 @@ void start(Block& block, unsigned number) {
 
 // --------------------------------------------------------------------------------- shared memory
 
-// memcpy would not do: AddressSanitizer checks it, and forbids the bytes between two variables. The
+// memcpy cannot be used: AddressSanitizer checks it, and forbids the bytes between two variables. The
 // pointers are volatile so that the compiler does not replace the loop by memcpy.
 void copy_bytes(volatile char* to, const volatile char* from, size_t count) {
   for (size_t i = 0; i < count; i++) to[i] = from[i];
