@@ -6,13 +6,24 @@
 '784 → linear 50 → relu → linear 10'
 """
 
-import backends
+import sys
+from pathlib import Path
 
-# `backends` is a generic name, so another top-level package of this name can hide ours.
+# `backends` is a generic name, so another top-level package of this name can hide ours. With
+# `python -m mnist_accel` Python looks into the current folder first, whatever it contains, so the
+# folder of this package is searched before it.
+if sys.argv[:1] == ["-m"]:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import backends
+
+    sys.path.pop(0)
+else:
+    import backends
+
 if getattr(backends, "PROJECT", None) != "mnist_accel":
     raise ImportError(
         f"another package called 'backends' hides the one mnist_accel needs: {backends.__file__}; "
-        "remove it, or its folder from PYTHONPATH"
+        "remove its folder from PYTHONPATH, start Python in another folder, or rename it"
     )
 
 from backends import (

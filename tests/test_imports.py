@@ -81,3 +81,21 @@ def test_every_public_name_can_be_imported(tmp_path: Path) -> None:
     found, count = output(code, tmp_path).split()
     assert found == "True"
     assert int(count) > 20
+
+
+@pytest.mark.parametrize("content", ["get_backend = None\n", "raise RuntimeError('not ours')\n"])
+def test_commands_run_in_a_folder_with_a_foreign_backends_package(
+    tmp_path: Path, content: str
+) -> None:
+    foreign = tmp_path / "backends"
+    foreign.mkdir()
+    (foreign / "__init__.py").write_text(content)
+    result = subprocess.run(
+        [sys.executable, "-m", "mnist_accel", "data", "--dataset", "digits"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr

@@ -70,7 +70,7 @@ class NumbaBackend(NumpyBackend):
         """
         with super().computation(kinds):
             if kinds & COMPILED_OPERATIONS:
-                with self._blas.limit(limits=1):
+                with self._blas.limit(1):
                     yield
             else:
                 yield

@@ -9,11 +9,11 @@ from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
 
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
+from backends.numpy.blas_threads import BLAS_THREADS
 from backends.numpy.probe import availability
 from backends.operations.common import trusted_indices
 
@@ -25,12 +25,12 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         self.xp = array_api_compat.numpy
-        self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+        self._blas = BLAS_THREADS
 
     @property
     def max_threads(self) -> int | None:
         """Maximum number of BLAS threads; nothing else is multi-threaded."""
-        return max((library["num_threads"] for library in self._blas.info()), default=1)
+        return self._blas.default()
 
     @classmethod
     def availability(cls) -> Availability:
@@ -74,7 +74,7 @@ class NumpyBackend(Backend):
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
         """Limit the threads, and silence warnings of NumPy: training checks for overflow itself."""
-        with np.errstate(all="ignore"), trusted_indices(), self._blas.limit(limits=self.threads):
+        with np.errstate(all="ignore"), trusted_indices(), self._blas.limit(self.threads):
             yield
 
 

@@ -39,6 +39,13 @@ def explain_error(error: BaseException) -> tuple[str, int] | None:
             detail = f": {error}" if str(error) else ""
             remedy = "use smaller batches or layers, or fewer images"
             return f"not enough memory{detail}; {remedy}", EXIT_USAGE
+        case UnicodeEncodeError():
+            name = ascii(error.object)[:200]
+            return (
+                f"{name} cannot be written in the encoding {error.encoding}, which this system "
+                "uses for file names; set PYTHONUTF8=1",
+                EXIT_DATA,
+            )
         case OSError():
             file = f"{error.filename}: " if error.filename is not None else ""
             return f"{file}{error.strerror or error}", EXIT_DATA

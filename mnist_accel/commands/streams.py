@@ -7,6 +7,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
+from mnist_accel.util.text import encodable
+
 
 class StreamError(OSError):
     """stdout or stderr cannot be written for another reason than a closed pipe."""
@@ -37,6 +39,8 @@ def checked_streams() -> Iterator[None]:
 class _CheckedStream:
     """A text stream that raises `StreamError` if it cannot be written.
 
+    Characters that its encoding lacks become question marks.
+
     Args:
         name: of the stream, for the error message.
         stream: the stream; None if the parent process has closed it.
@@ -51,7 +55,10 @@ class _CheckedStream:
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            try:
+                return self._stream.write(text)
+            except UnicodeEncodeError:
+                return self._stream.write(encodable(text, self._stream))
         except OSError as error:
             self._fail(error)
 

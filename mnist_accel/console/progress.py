@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from mnist_accel.console.terminal import encodable, make_console
+from mnist_accel.console.terminal import make_console
+from mnist_accel.util.text import encodable
 
 REFRESH_SECONDS = 0.1  # minimum time between two updates of the progress bar
 # The remaining time is estimated from the speed over this period. It is long enough to average over

@@ -12,7 +12,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from mnist_accel.console.terminal import encodable, make_console
+from mnist_accel.console.terminal import make_console
+from mnist_accel.util.text import encodable
 
 PIPE_WIDTH = 100  # characters per line of a table that is not printed on a terminal
 COLUMN_GAP = 2  # characters between the columns of such a table

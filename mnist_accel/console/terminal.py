@@ -26,9 +26,3 @@ def make_console(stream: TextIO) -> Console:
         emoji=False,
         soft_wrap=True,
     )
-
-
-def encodable(text: str, stream: TextIO) -> str:
-    """Replace the characters that the encoding of a stream lacks by question marks."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)

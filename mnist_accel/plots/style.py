@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -71,6 +72,7 @@ def to_png(
     def plot(path: str | os.PathLike[str], /, *args: P.args, **kwargs: P.kwargs) -> None:
         figure = build(*args, **kwargs)
         png = io.BytesIO()
+        FigureCanvasAgg(figure)  # whatever MPLBACKEND is, nothing else draws to a file
         with matplotlib.style.context(["default", STYLE]):
             # The version of matplotlib in the metadata would make equal figures differ in bytes.
             figure.savefig(png, format="png", metadata={"Software": None})

@@ -15,6 +15,7 @@ from mnist_accel.runs.artifacts import write_artifacts
 from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, ShowProgress, StopRules
 from mnist_accel.runs.config import check_same_batches, check_same_data, run_config, with_earlier
 from mnist_accel.runs.folder import RunFolder
+from mnist_accel.runs.lock import run_lock
 from mnist_accel.runs.setup import (
     RunData,
     load_run_data,
@@ -76,10 +77,11 @@ def start_run(
         folder = RunFolder.create(
             out, model=settings.model, backend=backend.name, now=datetime.now()
         )
-    run = _Run(settings, folder, data, trainer, phases, display)
-    folder.write_json(folder.config, run_config(settings, choice, trainer, data))
-    run.checkpoints.save(trainer)  # so that even a run killed in its first step can be resumed
-    return run.train(choice, last_step)
+    with run_lock(folder.path):
+        run = _Run(settings, folder, data, trainer, phases, display)
+        folder.write_json(folder.config, run_config(settings, choice, trainer, data))
+        run.checkpoints.save(trainer)  # so that even a run killed in its first step can be resumed
+        return run.train(choice, last_step)
 
 
 def resume_run(
@@ -91,10 +93,18 @@ def resume_run(
     user changed.
 
     Raises:
+        UsageError: another process is training in the folder.
         BackendUnavailableError: the requested backend cannot run, and a fallback is not allowed.
         DataError: the data or the checkpoint cannot be read, or the folder cannot be written.
         DivergedError: the loss or a weight became NaN or infinite.
     """
+    with run_lock(folder.path):
+        return _resume(folder, settings, quiet=quiet, progress=progress)
+
+
+def _resume(
+    folder: RunFolder, settings: TrainSettings, *, quiet: bool, progress: bool
+) -> RunResult:
     settings = with_absolute_folder(settings)
     phases = Phases()
     with phases.time("data"):

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM end a training after the current step."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,8 +16,12 @@ INTERRUPTED = "interrupted"  # the stop reason of a training that a signal ended
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
     """Let SIGINT or SIGTERM end the training after the current step.
 
-    A second signal of the same kind has its usual effect at once.
+    A second signal of the same kind has its usual effect at once. Only the main thread can handle
+    signals, so in another thread this does nothing.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def handle(signum: int, frame: FrameType | None) -> None:
         trainer.request_stop(INTERRUPTED)
@@ -25,8 +30,10 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
     previous: dict[int, Any] = {
         signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)
     }
-    for signum, handler in previous.items():
-        if handler is not signal.SIG_IGN:  # shells ignore SIGINT for background processes
+    for signum, handler in tuple(previous.items()):
+        if handler is None:  # set by a C library, which could not be restored
+            del previous[signum]
+        elif handler is not signal.SIG_IGN:  # shells ignore SIGINT for background processes
             signal.signal(signum, handle)
     try:
         yield

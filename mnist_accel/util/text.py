@@ -1,7 +1,8 @@
-"""Text for messages: single lines, plurals, paths without the user's name."""
+"""Text for messages: lines, plurals, paths without the user's name, other encodings."""
 
 import re
 from pathlib import Path
+from typing import TextIO
 
 
 def one_line(text: object) -> str:
@@ -28,3 +29,9 @@ def abbreviate_home(text: str) -> str:
     """Return `text` with each occurrence of the user's home folder replaced by `~`."""
     home = re.escape(str(Path.home()))
     return text if home == "/" else re.sub(rf"(?<![\w./-]){home}(?![\w.-])", "~", text)
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """Replace the characters that the encoding of a stream lacks by question marks."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)

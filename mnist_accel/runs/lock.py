@@ -1,0 +1,154 @@
+"""A run folder is written by one process at a time.
+
+The file `run.lock` names its holder. It is locked with `flock`, which the system releases when the
+process ends, however it ends. That works between containers of one machine and, with most network
+file systems, between machines. Where it does not, the time of the file counts: the holder renews it
+regularly, so an old file belongs to a process that is gone.
+"""
+
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mnist_accel.errors import UsageError, file_errors
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK_NAME = "run.lock"
+HEARTBEAT_S = 5.0  # time between two renewals
+STALE_S = 60.0  # age of the file of a process that is gone; clocks of machines may differ
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder within the block.
+
+    Raises:
+        UsageError: another process holds it; the message names the process.
+        DataError: the lock file cannot be written.
+    """
+    path = folder / LOCK_NAME
+    with file_errors(f"write {path}"):
+        descriptor = _acquire(path)
+    finished = threading.Event()
+
+    def renew() -> None:
+        while not finished.wait(HEARTBEAT_S):
+            with suppress(OSError):
+                os.utime(path)
+
+    heartbeat = threading.Thread(target=renew, daemon=True, name="mnist_accel-lock")
+    heartbeat.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        heartbeat.join()
+        _release(path, descriptor)
+
+
+def _acquire(path: Path) -> int:
+    """Return the descriptor of the lock file, which names this process from now on."""
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            is_locked = _flock(descriptor)
+            if is_locked is False:
+                raise _refusal(path, _holder(descriptor))
+            if not _is_at(descriptor, path):  # its holder removed the file meanwhile
+                os.close(descriptor)
+                continue
+            holder = _holder(descriptor)
+            is_fresh = time.time() - os.fstat(descriptor).st_mtime < STALE_S
+            # On one machine, a lock that was free proves that the earlier holder is gone.
+            if holder and is_fresh and not (is_locked and holder.get("boot") == _boot_id()):
+                raise _refusal(path, holder)
+            _write(descriptor)
+        except BaseException:
+            with suppress(OSError):
+                os.close(descriptor)
+            raise
+        return descriptor
+
+
+def _flock(descriptor: int) -> bool | None:
+    """Lock the file; return False if another process has locked it, None if locks do not work."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system has no locks
+        return None
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(descriptor: int) -> dict[str, Any]:
+    """Return the content of the lock file; empty if there is none."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    try:
+        content = json.loads(os.read(descriptor, 4096))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(descriptor: int) -> None:
+    """Write the identity of this process to the lock file."""
+    identity = {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "boot": _boot_id(),
+    }
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, json.dumps(identity).encode())
+
+
+def _release(path: Path, descriptor: int) -> None:
+    """Remove the lock file, unless another process took it over, and close it."""
+    with suppress(OSError):
+        if _is_at(descriptor, path):
+            if fcntl is None:  # Windows removes no open file
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+                return
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _refusal(path: Path, holder: dict[str, Any]) -> UsageError:
+    """Return the error that names the holder."""
+    known = {key: str(holder.get(key, "unknown"))[:80] for key in ("pid", "host", "started")}
+    return UsageError(
+        f"another process is training in {path.parent}: process {known['pid']} on "
+        f"{known['host']}, since {known['started']}; wait until it ends, or stop it "
+        f"(if it is gone, delete {path})"
+    )
+
+
+def _boot_id() -> str:
+    """Return an identifier of the running system, shared by its containers; empty if unknown."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return platform.node()
