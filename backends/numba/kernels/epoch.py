@@ -182,10 +182,8 @@ def run_steps(
         else:
             summed = view(gradients, 0, len(packed))
             rate, number = schedule.rates[index], schedule.steps_before + index + 1
-            for begin, end in (
-                (ranges.begin, ranges.end),
-                (ranges.sparse_begin, ranges.sparse_end),
-            ):
+            dense, sparse = (ranges.begin, ranges.end), (ranges.sparse_begin, ranges.sparse_end)
+            for begin, end in (dense, sparse):
                 update(rule, rate, number, parameters, summed, begin, end - begin)
         if threads > 1:
             arrivals += threads

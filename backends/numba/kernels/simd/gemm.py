@@ -1,6 +1,7 @@
 """Matrix products in register tiles.
 
-The sums of a tile of y stay in registers while the loop runs along the inner dimension k:
+The sums of a tile of y stay in registers while the loop runs along the inner dimension k. The
+largest tiles have ten sums, which leaves registers for the operands (AVX2 has 16):
 
                    w   ── l ──▶                        w   ── k ──▶
                    ┌─────────┐                         ┌─────────────┐
@@ -91,6 +92,7 @@ def gemm_dot(
 @simd_kernel
 def axpy(emit: Emitter, y: Pointer, x: Pointer, scale: Any, count: Index) -> None:
     """Add scale · x to y, for `count` numbers, whole vectors."""
+    # Filter rows, for which this is called, often have five or three vectors.
     for first, vectors in emit.tiles(count // LANES, (5, 3, 1)):
         for vector in range(vectors):
             at = (first + vector) * LANES
