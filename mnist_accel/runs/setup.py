@@ -52,7 +52,7 @@ def with_absolute_folder(settings: TrainSettings) -> TrainSettings:
     given = settings.data_dir
     if given is None and settings.dataset == "custom":
         given = os.environ.get(ENVIRONMENT_VARIABLE)
-    if not given or given.startswith("~"):
+    if not given or given.startswith("~") or settings.dataset == "digits":  # needs no folder
         return settings
     return replace(settings, data_dir=os.path.abspath(given))  # noqa: PTH100 - also removes ".."
 
