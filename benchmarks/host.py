@@ -33,7 +33,7 @@ def host_facts() -> Host:
         cores=os.cpu_count() or 1,
         threads=usable_cores(),
         vector_width_bits=max(vector_bits, default=None),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=_memory_bytes(),
         gpu=gpu,
         gpu_driver=driver,
         os=platform.platform(),
@@ -43,7 +43,7 @@ def host_facts() -> Host:
             for pool in threadpoolctl.threadpool_info()
         ),
         numba_threading_layer="none: serial kernels, shared among Python threads",
-        load_average=os.getloadavg(),
+        load_average=_load_average(),
         versions=_versions(),
         commit=commit,
         dirty=dirty,
@@ -54,6 +54,22 @@ def host_facts() -> Host:
 def _cpu_info() -> dict[str, Any]:
     """Return the facts of py-cpuinfo, which takes a second to collect them."""
     return cpuinfo.get_cpu_info() or {}
+
+
+def _memory_bytes() -> int | None:
+    """Return the physical memory; None on Windows."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _load_average() -> tuple[float, ...]:
+    """Return the load averages of 1, 5 and 15 minutes; none on Windows."""
+    try:
+        return os.getloadavg()
+    except (AttributeError, OSError):
+        return ()
 
 
 def usable_cores() -> int:

@@ -7,7 +7,6 @@ The peak includes the interpreter, the libraries and the training set, as in a u
 
 import json
 import math
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +51,8 @@ def own_peak_bytes() -> int:
     """
     status = Path("/proc/self/status")
     if not status.exists():
+        import resource  # missing on Windows
+
         # In bytes on macOS.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     fields = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())

@@ -14,6 +14,7 @@ from tests.support.planted_errors import (
     CHANGED_CALLS,
     CHANGED_PLANS,
     CHANGED_SOURCES,
+    changed_source,
     compare_with_changed_source,
     plant,
 )
@@ -83,6 +84,13 @@ def test_error_in_the_numbers_of_compiled_code_is_found(digits, monkeypatch, err
     step, tensor = divergence
     if error.endswith("second step of a chunk"):
         assert (step, tensor) == (2, "W1 after the update, 2 steps per call")
+
+
+@pytest.mark.parametrize("error", CHANGED_SOURCES)
+def test_planted_errors_follow_the_kernels(error):
+    """Each planted error changes one place of the present kernels, which stay valid Python."""
+    change = CHANGED_SOURCES[error]
+    compile(changed_source(change), change.file, "exec")
 
 
 @pytest.mark.slow

@@ -73,6 +73,11 @@ class ChangedSource:
     wrong: str
     recipe: str
 
+    @property
+    def path(self) -> str:
+        """Path of the file in the repository."""
+        return f"backends/numba/kernels/{self.file}"
+
 
 CHANGED_SOURCES: dict[str, ChangedSource] = {
     "half the SGD step": ChangedSource(
@@ -85,32 +90,30 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "three-layer",
     ),
     "linear forward": ChangedSource(
-        "dense.py", "vectors = inputs // LANES", "vectors = inputs // LANES - 1", "lenet"
+        "dense.py", "len(x), outputs, inputs,", "len(x), outputs, inputs - 16,", "lenet"
     ),
     "bias forward": ChangedSource(
         "dense.py", "y[row, column] += bias", "y[row, column] -= bias", "two-layer"
     ),
     "linear gradient of x": ChangedSource(
         "dense.py",
-        "w = table(packed, weight, outputs,",
-        "w = table(packed, 0, outputs,",
+        "1, view_2d(packed, weight, outputs,",
+        "1, view_2d(packed, 0, outputs,",
         "two-layer",
     ),
     "linear gradient of W": ChangedSource(
         "dense.py",
-        "dw = table(gradient, weight, outputs,",
-        "dw = table(gradient, weight, outputs - 1,",
+        "view_2d(gradient, weight, outputs,",
+        "view_2d(gradient, weight, outputs - 1,",
         "two-layer",
     ),
     "gradient of bias": ChangedSource(
         "dense.py", "dbias[column] += dy", "dbias[column] -= dy", "two-layer"
     ),
     "sparse product": ChangedSource(
-        "sparse.py",
-        "count = row.end - row.begin\n    at = 0\n    while at < width:\n"
-        "        left = (width - at) // LANES\n        ys",
-        "count = row.end - row.begin - 1\n    at = 0\n    while at < width:\n"
-        "        left = (width - at) // LANES\n        ys",
+        "forward.py",
+        "for n in range(len(y)):\n        _prefetch_row",
+        "for n in range(1, len(y)):\n        _prefetch_row",
         "two-layer",
     ),
     "sparse gradient of W": ChangedSource(
@@ -171,9 +174,19 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "losses.py", "largest + math.log(total)", "largest + math.log(total + 1)", "two-layer"
     ),
     "compiled prediction": ChangedSource(
-        "inference.py", "buffer.data, 0, length)", "buffer.data, 0, length - 1)", "two-layer"
+        "inference.py",
+        "pointer(nonzeros.data, 0), length,",
+        "pointer(nonzeros.data, 0), length - 1,",
+        "two-layer",
     ),
 }
+
+
+def changed_source(change: ChangedSource) -> str:
+    """Return the file of a change with its error."""
+    source = (ROOT / change.path).read_text(encoding="utf-8")
+    assert source.count(change.line) == 1, f"{change.file} has {source.count(change.line)} of it"
+    return source.replace(change.line, change.wrong)
 
 
 def compare_with_changed_source(name: str, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -183,10 +196,7 @@ def compare_with_changed_source(name: str, folder: Path) -> "subprocess.Complete
             ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
         )
     change = CHANGED_SOURCES[name]
-    file = folder / "backends" / "numba" / "kernels" / change.file
-    source = file.read_text(encoding="utf-8")
-    assert source.count(change.line) == 1, f"{change.file} has {source.count(change.line)} of it"
-    file.write_text(source.replace(change.line, change.wrong), encoding="utf-8")
+    (folder / change.path).write_text(changed_source(change), encoding="utf-8")
     # Only MNIST has so few nonzero pixels that they are loaded in CSR format.
     dataset = "mnist" if "sparse" in name else "digits"
     arguments = ["--dataset", dataset, "--model", change.recipe, "--batch-size", "16"]
