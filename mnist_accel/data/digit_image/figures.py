@@ -15,11 +15,17 @@ from mnist_accel.data.digit_image.pages import Page
 MIN_SIZE = 0.05  # of a figure, as a fraction of the longer side of the picture
 MIN_RELATIVE_SIZE = 0.4  # smaller marks beside the largest figure are dirt, or labels of a plot
 MAX_STROKE_WIDTH = 0.42  # as a fraction of the longer side of the figure
-# Marks with a smaller distance belong together, unless they stand side by side like two digits.
-MAX_GAP = 0.2
+# Marks with a smaller distance, as a fraction of the smaller one, belong together, unless they
+# stand side by side like two digits.
+MAX_GAP = 0.3
 MAX_FIGURES = 20
 MAX_ALONG_BORDER = 0.7
+# The digits of MNIST are at most twice as wide as high, and have at most four parts.
+MIN_ASPECT = 0.45
+MAX_PARTS = 4
+MAX_PAGE_STROKE = 0.2
 MIN_RIDGE_RATIO = 0.75
+MAX_SIDE_RATIO = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def find_figures(pages: list[Page], *, seen: set[str]) -> list[Figure]:
     for page in pages:
         for figure in _figures_on(page, seen):
             if not any(_is_inside(figure.box, other.box) for other in figures):
-                figures.append(figure)
+                figures = [f for f in figures if not _may_complete(figure, f)] + [figure]
     if not figures:
         return []
     largest = max(figure.size for figure in figures)
@@ -73,9 +79,15 @@ def complete_parts(figures: list[Figure], parts: list[Figure]) -> bool:
 
 
 def _may_complete(figure: Figure, part: Figure) -> bool:
-    """Return whether a figure contains a part and is on the same page."""
-    areas = [int(f.page.hull.sum()) for f in (figure, part)]
-    return _is_inside(part.box, figure.box) and max(areas) < 1.3 * min(areas)
+    """Return whether a figure contains a part and is on the same page, or is itself its page."""
+    if not _is_inside(part.box, figure.box):
+        return False
+    areas = [np.count_nonzero(f.page.hull) for f in (figure, part)]
+    if max(areas) < 1.3 * min(areas):
+        return True
+    # The page of the part may be a stroke, which encloses some paper; but not a sheet.
+    is_page = np.count_nonzero(part.page.hull & figure.mask) > 0.5 * areas[1]
+    return is_page and _stroke_width(figure.mask[figure.box]) < MAX_PAGE_STROKE * figure.size
 
 
 def _area(box: tuple[slice, slice]) -> int:
@@ -101,10 +113,15 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
     for group in _groups(parts, boxes, strokes):
         mask = np.isin(parts, [n + 1 for n in group])
         box = ndimage.find_objects(mask.astype(int))[0]
-        if max(_sides(box)) >= MIN_SIZE * max(shape):
-            figures.append(Figure(page, mask, box))
-        else:
+        height, width = _sides(box)
+        if max(height, width) < MIN_SIZE * max(shape):
             seen.add("dots")
+        elif height < MIN_ASPECT * width:
+            seen.add("a dash")
+        elif len(group) > MAX_PARTS:
+            seen.add("scattered marks")
+        else:
+            figures.append(Figure(page, mask, box))
     return figures
 
 
@@ -122,8 +139,7 @@ def _fault(
     """Return what a mark is if it is no stroke of a digit; "" if it may be one."""
     height, width = _sides(box)
     size = max(height, width)
-    inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask]
-    stroke = 4 * float(np.mean(inside - 0.5)) + 0.5
+    stroke = _stroke_width(mask)
     if min(height, width) > 8 and stroke > MAX_STROKE_WIDTH * size:
         return "an area"
     if min(height, width) > 0.3 * size and size > 12 and _is_frame(mask, stroke):
@@ -141,7 +157,7 @@ def _fault(
             return "an area at the border"
         if _along_border(mask, box, shape) > MAX_ALONG_BORDER:
             return "a line along the border"
-    if _ridge_ratio(mask, box, page, stroke) < MIN_RIDGE_RATIO:
+    if not _has_paper_on_both_sides(mask, box, page, stroke):
         return "an edge"
     return ""
 
@@ -154,18 +170,29 @@ def _along_border(mask: Mask, box: tuple[slice, slice], shape: tuple[int, ...]) 
     return 1 - float(inner[box][mask].mean())
 
 
-def _ridge_ratio(mask: Mask, box: tuple[slice, slice], page: Page, stroke: float) -> float:
-    """Return how much of the strength of a mark remains if both of its sides are compared.
+def _stroke_width(mask: Mask) -> float:
+    """Return the mean width of the strokes of a mark in pixels."""
+    inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask]
+    # In a bar of width w, the mean distance to the nearest edge is w / 4.
+    return 4 * float(np.mean(inside - 0.5)) + 0.5
 
-    It is 1 for strokes, with paper on both sides, and near 0 for the edge between two areas.
-    """
+
+def _has_paper_on_both_sides(
+    mask: Mask, box: tuple[slice, slice], page: Page, stroke: float
+) -> bool:
+    """Return whether the paper on both sides of a mark is similar, unlike at an edge."""
     reach = round(3 * stroke) + 3
     window = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in box)
-    hat = ndimage.white_tophat(page.darkness[window], size=reach)
     inner = tuple(
         slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, window, strict=True)
     )
-    return float(np.median(hat[inner][mask] / page.strength[box][mask]))
+    nearby = page.darkness[window]
+    darker_side = ndimage.grey_opening(nearby, size=reach)[inner][mask]
+    lighter_side = ndimage.minimum_filter(nearby, size=reach)[inner][mask]
+    ridge = np.maximum(nearby[inner][mask] - darker_side, 1e-6)
+    ridge_ratio = np.median(ridge / page.strength[box][mask])
+    side_ratio = np.median((darker_side - lighter_side) / ridge)
+    return bool(ridge_ratio >= MIN_RIDGE_RATIO and side_ratio <= MAX_SIDE_RATIO)
 
 
 def _is_frame(mask: Mask, stroke: float) -> bool:
@@ -224,7 +251,7 @@ def _belong_together(
     parts: NDArray[np.int32], boxes: list[tuple[slice, slice]], one: list[int], other: list[int]
 ) -> bool:
     a, b = (_union([boxes[n] for n in group]) for group in (one, other))
-    size = max(*_sides(a), *_sides(b))
+    size = min(max(_sides(a)), max(_sides(b)))
     gaps = [max(p.start, q.start) - min(p.stop, q.stop) for p, q in zip(a, b, strict=True)]
     if max(gaps) > MAX_GAP * size:
         return False
