@@ -1,4 +1,4 @@
-"""Whether a backend can run here, and what to do when it cannot."""
+"""The result of the check whether a backend can run on this machine, and the error if it cannot."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,10 @@ class Availability:
     """Whether a backend can run on this machine.
 
     Attributes:
-        ok: True if a small computation gave the right result.
-        reason: what was found; the cause if `ok` is False.
-        remedy: the command or the step that fixes it; empty if `ok` is True.
+        ok: True if the backend can run.
+        reason: description of the device or library that was found; if `ok` is False, why the
+            backend cannot run.
+        remedy: command or action after which the backend can run; empty if `ok` is True.
     """
 
     ok: bool
@@ -26,7 +27,7 @@ class BackendUnavailableError(RuntimeError):
 
     Attributes:
         name: name of the backend.
-        availability: the reason and the remedy.
+        availability: result of the check, with the reason and the remedy.
     """
 
     def __init__(self, name: str, availability: Availability) -> None:

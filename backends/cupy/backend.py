@@ -23,7 +23,7 @@ from backends.cupy.launch.pooling import mask_dtype, pool_shape
 from backends.cupy.launch.wgrad_update import filter_tile_for, split_conv
 from backends.cupy.loader import REAL, Kernels
 from backends.cupy.memory import memory_errors
-from backends.cupy.probe import availability, cuda_version, describe_device, multiply_in_float32
+from backends.cupy.probe import availability, cuda_version, describe_device, disable_tf32
 from backends.operations.common import (
     Array,
     Ties,
@@ -48,7 +48,7 @@ class CupyBackend(Backend):
         import cupy
 
         self._use(cupy, xp)
-        multiply_in_float32()
+        disable_tf32()
 
     def _use(self, cupy: Any, xp: Any) -> None:
         """Set the array library; the tests pass an emulation of CuPy."""

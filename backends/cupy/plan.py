@@ -1,4 +1,4 @@
-"""Which stages of a program are computed by which kernels of a graph step."""
+"""The division of a program's stages among the kernels of a graph step."""
 
 import math
 from collections.abc import Sequence
@@ -28,44 +28,53 @@ class Plan:
     """The stages of a graph step and the kernels that compute them.
 
     Attributes:
-        program: the program.
-        stages: its stages. The first gathers its input from the data set.
-        has_classifier: whether the last stages are computed by the fused classifier.
-        lowest: index of the first stage with parameters; no gradient is computed below it.
+        program: network and optimizer.
+        stages: the stages of the program. The first stage gathers images from the data set; if the
+            program's first stage cannot, an identity is inserted before it.
+        has_classifier: whether the fused classifier computes the last stages.
+        first_trainable: index of the first stage with parameters. Its input needs no gradient.
     """
 
     program: TrainingProgram
     stages: Sequence[Stage]
     has_classifier: bool
-    lowest: int
+    first_trainable: int
 
     @property
     def classifier_begin(self) -> int:
-        """Index of the first stage that the fused classifier computes; their number without one."""
+        """Index of the first stage that the fused classifier computes.
+
+        If there is no fused classifier, it is the number of stages.
+        """
         count = len(self.stages)
         if not self.has_classifier:
             return count
         first = count - 1
+        # Stage 0 is excluded, because the fused classifier does not gather images.
         while first > 1 and _is_small_linear(self.stages[first - 1]):
             first -= 1
         return first
 
     @property
     def backward_end(self) -> int:
-        """Index after the last stage whose gradient is computed by a launch of its own.
+        """Index after the last stage whose input gradient is computed by a separate launch.
 
-        The fused classifier propagates the gradient through its own stages, and through the
-        convolutions directly before them that have filters of one size.
+        The fused classifier computes the input gradients of its own stages. If a convolution is
+        directly before them, it also computes those of this convolution and of the consecutive
+        convolutions before it that have the same filter size.
         """
         first = self.classifier_begin
         size = self.stages[first - 1].kernel_size  # 0 unless the stage is a convolution
         if self.has_classifier and size:
-            while first - 1 > self.lowest and self.stages[first - 1].kernel_size == size:
+            while first - 1 > self.first_trainable and self.stages[first - 1].kernel_size == size:
                 first -= 1
         return first
 
     def splits(self, batch_size: int) -> list[SplitK | None]:
-        """Return how the gradient of each stage is divided; None for stages without parameters."""
+        """Return the division of each stage's weight gradient among blocks.
+
+        An element is None if the stage has no parameters.
+        """
         filter_tile = filter_tile_for(*(stage.kernel_size for stage in self.stages))
         tile = self.tile(batch_size)
 
@@ -86,7 +95,7 @@ class Plan:
         return [split(stage) for stage in self.stages]
 
     def tile(self, batch_size: int) -> Tile:
-        """Return the tiles of the gradients of linear layers."""
+        """Return the tile size for the weight gradients of linear layers."""
         sizes = [
             (stage.input_shape[0], stage.output_shape[0])
             for stage in self.stages
@@ -99,22 +108,23 @@ def plan_for(program: TrainingProgram) -> Plan:
     """Return the plan of a program.
 
     Raises:
-        NotCompiledError: a part of the program has no kernel.
+        NotCompiledError: the program has a part or a size that no kernel supports.
     """
-    _require_kernels(program)
+    _check_support(program)
     has_classifier = computes_logits(program.stages[-1])
     stages = _with_gathering_stage(program.stages, has_classifier=has_classifier)
-    lowest = next(index for index, stage in enumerate(stages) if stage.weight is not None)
-    return Plan(program, stages, has_classifier, lowest)
+    first_trainable = next(index for index, stage in enumerate(stages) if stage.weight is not None)
+    return Plan(program, stages, has_classifier, first_trainable)
 
 
-def _require_kernels(program: TrainingProgram) -> None:
+def _check_support(program: TrainingProgram) -> None:
+    """Check that kernels support each part and size of a program."""
     require_kernels(program, activations=ACTIVATIONS, losses=LOSSES, updates=RULES)
     for stage in program.stages:
         if stage.kernel_size > MAX_KERNEL_SIZE:
             raise NotCompiledError(
-                f"graph steps support filters with a side of at most {MAX_KERNEL_SIZE}, not "
-                f"{stage.kernel_size}"
+                f"graph steps support filters of at most {MAX_KERNEL_SIZE}×{MAX_KERNEL_SIZE} "
+                f"pixels, not {stage.kernel_size}×{stage.kernel_size}"
             )
     layers = sum(stage.weight is not None for stage in program.stages)
     if not 1 <= layers <= MAX_LAYERS:
@@ -124,10 +134,10 @@ def _require_kernels(program: TrainingProgram) -> None:
 
 
 def _with_gathering_stage(stages: tuple[Stage, ...], *, has_classifier: bool) -> tuple[Stage, ...]:
-    """Return the stages, with an identity before them unless the first can gather its input."""
+    """Return the stages, after an identity that gathers images if the first stage cannot."""
     first = stages[0]
-    is_classifier = has_classifier and len(stages) == 1
-    if first.kind in ("linear", "conv2d", "activation") and not is_classifier:
+    is_fused = has_classifier and len(stages) == 1
+    if first.kind in ("linear", "conv2d", "activation") and not is_fused:
         return stages
     return (Stage("activation", first.input_shape, first.input_shape), *stages)
 
@@ -139,7 +149,7 @@ def _is_small_linear(stage: Stage) -> bool:
 
 
 def parameters_of(stage: Stage, vector: Array) -> tuple[Array | None, Array | None]:
-    """Return weight and bias of a stage as views of the parameter vector."""
+    """Return weight and bias of a stage as views of the parameter vector; None if it has none."""
     if stage.weight is None:
         return None, None
     outputs, size = stage.output_shape[0], stage.kernel_size

@@ -1,9 +1,9 @@
-"""Checks whether CuPy can compute on this machine, in stages.
+"""Checks whether CuPy can compute on this machine.
 
-`import cupy` succeeds without a driver, and CUDA libraries are loaded when they are first needed.
-Only the computation of the last stage proves that a GPU works; the earlier stages name what is
-missing. Valid for CuPy 13 and 14. CuPy is imported inside the functions, because it may not be
-installed.
+`import cupy` succeeds without a driver, and CuPy loads CUDA libraries only when they are needed.
+Therefore only the last check, a computation, proves that a GPU works. The earlier checks find what
+is missing. The checks support CuPy 13 and 14. CuPy is imported inside the functions, because it may
+not be installed.
 """
 
 import importlib.util
@@ -17,40 +17,40 @@ INSTALL = (
     "CUDA 13)"
 )
 
-MIN_CAPABILITY = (7, 0)  # the kernels are compiled and tested for this and later ones
+MIN_CAPABILITY = (7, 0)  # lowest compute capability for which the kernels are compiled and tested
 
 
 def probe() -> Iterator[tuple[str, Availability | None]]:
-    """Yield the name and the result of each stage; never raise.
+    """Yield the name and the result of each check; never raise.
 
-    The stages are "CuPy", "driver", "device", "NVRTC", "cuBLAS" and "test kernel". After the first
-    failure the results are None.
+    The checks are "CuPy", "driver", "device", "NVRTC", "cuBLAS" and "test kernel". After the first
+    failure, the other checks do not run, and their results are None.
     """
     failed = False
-    for name, examine in _STAGES.items():
+    for name, check in _CHECKS.items():
         if failed:
             yield name, None
             continue
         try:
-            finding = examine()
+            result = check()
         except Exception as error:  # a broken installation may raise any exception
-            finding = _failure(
+            result = _failure(
                 f"{name}: {type(error).__name__}: {_summary(error)}",
-                f"check that the versions of driver, CUDA and CuPy match: {INSTALL}",
+                f"install a CuPy that matches the versions of driver and CUDA: {INSTALL}",
             )
-        failed = not finding.ok
-        yield name, finding
+        failed = not result.ok
+        yield name, result
 
 
 def availability() -> Availability:
-    """Return the device, or the first stage that fails; never raise."""
-    findings = {stage: finding for stage, finding in probe() if finding is not None}
-    *_, last = findings.values()
-    return findings["device"] if last.ok else last
+    """Return the result of the check "device", or of the first check that fails; never raise."""
+    results = {name: result for name, result in probe() if result is not None}
+    *_, last = results.values()
+    return results["device"] if last.ok else last
 
 
 def describe_device() -> str:
-    """Return name and compute capability of the current device, such as "NVIDIA H200, sm_90"."""
+    """Return name and architecture of the current device, such as "NVIDIA H200, sm_90"."""
     runtime = _runtime()
     properties = runtime.getDeviceProperties(runtime.getDevice())
     return f"{properties['name'].decode()}, sm_{properties['major']}{properties['minor']}"
@@ -62,11 +62,11 @@ def _compute_capability() -> tuple[int, int]:
     return properties["major"], properties["minor"]
 
 
-def multiply_in_float32() -> None:
+def disable_tf32() -> None:
     """Disable TF32 in matrix products of float32 for this process, even if CUPY_TF32=1 is set.
 
-    TF32 rounds the factors to 10 bits of mantissa. CuPy has no public function to disable it; it
-    reads the environment variable at the first product, unless a compute type is set before.
+    TF32 rounds the factors to 10 bits of mantissa. CuPy has no public function to disable TF32. It
+    reads CUPY_TF32 at the first matrix product, unless a compute type is already set.
     """
     import cupy._core._routines_linalg as linalg
 
@@ -74,7 +74,7 @@ def multiply_in_float32() -> None:
 
 
 def cuda_version(number: int) -> str:
-    """Return a version number of CUDA, such as 12080, as text, such as "12.8"."""
+    """Return the text "12.8" for CUDA's version number 12080."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -87,7 +87,7 @@ def _package() -> Availability:
         return _failure("CuPy is not installed", f"for an NVIDIA GPU: {INSTALL}")
     try:
         import cupy
-    except Exception as error:  # compiled modules raise not only ImportError
+    except Exception as error:  # a compiled module may raise any exception
         return _failure(
             f"CuPy is installed but cannot be imported ({_summary(error)})",
             f"reinstall it: {INSTALL}",
@@ -99,7 +99,8 @@ def _driver() -> Availability:
     version = _runtime().driverGetVersion()  # 0 without a driver; does not raise
     if version == 0:
         return _failure(
-            "no NVIDIA driver was found", "install the driver of the GPU; `nvidia-smi` must list it"
+            "no NVIDIA driver was found",
+            "install the NVIDIA driver, after which `nvidia-smi` must list the GPU",
         )
     return Availability(True, f"CUDA {cuda_version(version)}")
 
@@ -113,24 +114,24 @@ def _device() -> Availability:
         if code == "cudaErrorInsufficientDriver":
             supported = cuda_version(runtime.driverGetVersion())
             return _failure(
-                f"the driver supports CUDA {supported}, this CuPy needs {_cuda_major()}",
-                f"update the driver, or install CuPy for the CUDA of the driver: {INSTALL}",
+                f"the driver supports CUDA {supported}, but this CuPy needs CUDA {_cuda_major()}",
+                f"update the driver, or install the CuPy for its CUDA version: {INSTALL}",
             )
         if code != "cudaErrorNoDevice":
             return _failure(
                 f"the driver reports {_summary(error)}",
-                "`nvidia-smi` must list the GPU without an error",
+                "repair or reinstall the driver until `nvidia-smi` lists the GPU without an error",
             )
         count = 0
     if count == 0:
         return _failure(
-            "the driver sees no GPU",
-            "check CUDA_VISIBLE_DEVICES, and that `nvidia-smi` lists the GPU",
+            "the driver finds no GPU",
+            "check that `nvidia-smi` lists the GPU, and that CUDA_VISIBLE_DEVICES does not hide it",
         )
     device = describe_device()
     if _compute_capability() < MIN_CAPABILITY:
         return _failure(
-            f"the kernels need sm_70 (Volta) or later, this GPU is {device}",
+            f"the kernels need sm_70 (Volta) or later, but this GPU is {device}",
             "use a newer GPU, or --backend numba",
         )
     return Availability(True, device)
@@ -141,7 +142,7 @@ def _nvrtc() -> Availability:
 
     try:
         major, minor = nvrtc.getVersion()
-    except RuntimeError as error:  # CuPy 14 raises a subclass
+    except RuntimeError as error:  # CuPy 14 raises a subclass of RuntimeError
         return _failure(f"NVRTC cannot be loaded ({_summary(error)})", _install_libraries())
     return Availability(True, f"{major}.{minor}")
 
@@ -152,11 +153,11 @@ def _cublas() -> Availability:
     except ImportError as error:
         return _failure(f"cuBLAS cannot be loaded ({_summary(error)})", _install_libraries())
     try:
-        multiply_in_float32()
+        disable_tf32()
     except (ImportError, AttributeError) as error:
         return _failure(
             f"this CuPy has no function to disable TF32 ({_summary(error)})",
-            f'install another: pip install "cupy-cuda{_cuda_major()}x[ctk]>=13.6,<15"',
+            f'install another version: pip install "cupy-cuda{_cuda_major()}x[ctk]>=13.6,<15"',
         )
     return Availability(True, "loaded")
 
@@ -171,19 +172,19 @@ def _test_kernel() -> Availability:
     except cupy.cuda.memory.OutOfMemoryError as error:
         return _failure(
             f"the GPU has no free memory ({_summary(error)})",
-            "end the processes that use it (`nvidia-smi` lists them), or hide this GPU: "
-            "with CUDA_VISIBLE_DEVICES=1 the program uses the second one",
+            "end other processes that use its memory (`nvidia-smi` lists them), or use another "
+            "GPU: set CUDA_VISIBLE_DEVICES=1 for the second one",
         )
     expected = float(sum((k + 1) * k for k in range(32)))
     if product != expected:
         return _failure(
             f"a test kernel returned {product}, expected {expected}",
-            "run `dcgmi diag -r 3`; the GPU computes wrong results",
+            "the GPU computes wrong results: diagnose it with `dcgmi diag -r 3`",
         )
     return Availability(True, "a kernel and a matrix product computed the right result")
 
 
-_STAGES: dict[str, Callable[[], Availability]] = {
+_CHECKS: dict[str, Callable[[], Availability]] = {
     "CuPy": _package,
     "driver": _driver,
     "device": _device,
@@ -211,7 +212,10 @@ def _install_libraries() -> str:
 
 
 def _summary(error: BaseException) -> str:
-    """Return the first line of an error's cause; CuPy wraps some errors in a page of advice."""
+    """Return the first line of the innermost cause of an error.
+
+    CuPy raises some errors from their cause, with a message of many lines.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
     lines = (line.strip() for line in str(error).splitlines())

@@ -63,7 +63,7 @@ class GraphStep:
             self._classify()
         else:
             self._loss()
-        for index in range(plan.backward_end - 1, plan.lowest, -1):
+        for index in range(plan.backward_end - 1, plan.first_trainable, -1):
             self._backward(index)
         wgrad_update(
             self.launcher,
@@ -161,7 +161,7 @@ class GraphStep:
                 activation_backward(launcher, dx, x, dx, below)
 
     def _wgrad_layer(self, index: int) -> WgradLayer:
-        """Return a stage with parameters as the last launch takes it."""
+        """Return the argument of `wgrad_update` for a stage with parameters."""
         stage, arrays = self.plan.stages[index], self.workspace.stages[index]
         assert arrays.split is not None
         return WgradLayer(

@@ -135,7 +135,7 @@ def _stage_arrays(
     several = split if split and split.splits > 1 else None
     return StageArrays(
         output=cupy.empty(shape, dtype) if has_output else None,
-        gradient=cupy.empty(shape, dtype) if index >= plan.lowest else None,
+        gradient=cupy.empty(shape, dtype) if index >= plan.first_trainable else None,
         mask=mask_type and cupy.empty(shape, mask_type),
         split=split,
         partial_sums=several and cupy.empty((several.splits, several.parameters), dtype),

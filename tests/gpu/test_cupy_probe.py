@@ -1,6 +1,6 @@
-"""The probe of CuPy names the first thing that is missing, and how to install it.
+"""The checks of CuPy report the first part that is missing, and how to install it.
 
-Most tests run without a GPU, with the calls of the driver replaced.
+Most tests run without a GPU, with CuPy's calls of the driver replaced.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from backends.cupy.probe import probe
 
 DRIVER_TOO_OLD, NO_DEVICE, SYSTEM_NOT_READY, UNKNOWN = 35, 100, 802, 999  # cudaError_t
 
-STAGES = ["CuPy", "driver", "device", "NVRTC", "cuBLAS", "test kernel"]
+CHECKS = ["CuPy", "driver", "device", "NVRTC", "cuBLAS", "test kernel"]
 
 
 @pytest.fixture
@@ -44,15 +44,15 @@ def machine(cupy, monkeypatch):
 
 
 def failure():
-    """Return the stage of the probe that fails, the reason and the remedy."""
-    findings = dict(probe())
-    assert list(findings) == STAGES
-    reached = [stage for stage, finding in findings.items() if finding is not None]
+    """Return the check that fails, the reason and the remedy."""
+    results = dict(probe())
+    assert list(results) == CHECKS
+    reached = [name for name, result in results.items() if result is not None]
     *passed, last = reached
-    assert all(findings[stage].ok and not findings[stage].remedy for stage in passed)
-    assert reached == STAGES[: len(reached)]
+    assert all(results[name].ok and not results[name].remedy for name in passed)
+    assert reached == CHECKS[: len(reached)]
     availability = CupyBackend.availability()
-    assert availability == findings[last]
+    assert availability == results[last]
     assert not availability.ok
     assert "\n" not in availability.reason + availability.remedy
     return last, availability.reason, availability.remedy
@@ -60,8 +60,8 @@ def failure():
 
 def test_missing_cupy_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    stage, reason, remedy = failure()
-    assert (stage, reason) == ("CuPy", "CuPy is not installed")
+    check, reason, remedy = failure()
+    assert (check, reason) == ("CuPy", "CuPy is not installed")
     assert 'pip install --upgrade "cupy-cuda12x[ctk]"' in remedy
 
 
@@ -84,8 +84,8 @@ def test_failing_import_is_reported_with_its_cause(code, cause, tmp_path, monkey
     (tmp_path / "cupy" / "__init__.py").write_text(code)
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    stage, reason, remedy = failure()
-    assert stage == "CuPy"
+    check, reason, remedy = failure()
+    assert check == "CuPy"
     assert reason == f"CuPy is installed but cannot be imported ({cause})"
     assert remedy.startswith("reinstall it: pip install")
 
@@ -93,8 +93,8 @@ def test_failing_import_is_reported_with_its_cause(code, cause, tmp_path, monkey
 def test_missing_driver_is_reported(cupy):
     if cupy.cuda.runtime.driverGetVersion() != 0:
         pytest.skip("this machine has a driver")
-    stage, reason, remedy = failure()
-    assert (stage, reason) == ("driver", "no NVIDIA driver was found")
+    check, reason, remedy = failure()
+    assert (check, reason) == ("driver", "no NVIDIA driver was found")
     assert "nvidia-smi" in remedy
 
 
@@ -102,10 +102,10 @@ def test_old_driver_is_reported(machine, monkeypatch):
     monkeypatch.setattr(machine.runtime, "driverGetVersion", lambda: 11040)
     error = machine.runtime.CUDARuntimeError(DRIVER_TOO_OLD)
     machine.make_fail(machine.runtime, "getDeviceCount", error)
-    stage, reason, remedy = failure()
+    check, reason, remedy = failure()
     major = machine.runtime.runtimeGetVersion() // 1000
-    assert stage == "device"
-    assert reason == f"the driver supports CUDA 11.4, this CuPy needs {major}"
+    assert check == "device"
+    assert reason == f"the driver supports CUDA 11.4, but this CuPy needs CUDA {major}"
     assert remedy.startswith("update the driver")
 
 
@@ -115,7 +115,7 @@ def test_missing_gpu_is_reported(machine, monkeypatch):
     hidden = failure()
     monkeypatch.setattr(machine.runtime, "getDeviceCount", lambda: 0)
     assert failure() == hidden
-    assert hidden[:2] == ("device", "the driver sees no GPU")
+    assert hidden[:2] == ("device", "the driver finds no GPU")
     assert "CUDA_VISIBLE_DEVICES" in hidden[2]
 
 
@@ -125,8 +125,8 @@ def test_missing_gpu_is_reported(machine, monkeypatch):
 )
 def test_error_of_the_driver_is_reported(code, name, machine):
     machine.make_fail(machine.runtime, "getDeviceCount", machine.runtime.CUDARuntimeError(code))
-    stage, reason, remedy = failure()
-    assert stage == "device"
+    check, reason, remedy = failure()
+    assert check == "device"
     assert reason.startswith(f"the driver reports {name}")
     assert "nvidia-smi" in remedy
 
@@ -134,9 +134,9 @@ def test_error_of_the_driver_is_reported(code, name, machine):
 def test_missing_nvrtc_is_reported(cupy, machine):
     error = RuntimeError("CuPy failed to load libnvrtc.so.12: OSError")
     machine.make_fail(cupy.cuda.nvrtc, "getVersion", error)
-    stage, reason, remedy = failure()
+    check, reason, remedy = failure()
     major = machine.runtime.runtimeGetVersion() // 1000
-    assert stage == "NVRTC"
+    assert check == "NVRTC"
     assert reason == f"NVRTC cannot be loaded ({error})"
     assert remedy == f'pip install --upgrade "cupy-cuda{major}x[ctk]"'
 
@@ -152,15 +152,15 @@ def test_nvrtc_missing_on_this_machine_is_reported(cupy, monkeypatch):
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 1)
     monkeypatch.setattr("backends.cupy.probe.describe_device", lambda: "simulated")
     monkeypatch.setattr("backends.cupy.probe._compute_capability", lambda: (9, 0))
-    stage, reason, _ = failure()
-    assert stage == "NVRTC"
+    check, reason, _ = failure()
+    assert check == "NVRTC"
     assert "libnvrtc" in reason
 
 
 def test_missing_cublas_is_reported(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", None)
-    stage, reason, remedy = failure()
-    assert stage == "cuBLAS"
+    check, reason, remedy = failure()
+    assert check == "cuBLAS"
     assert reason.startswith("cuBLAS cannot be loaded (")
     assert "[ctk]" in remedy
 
@@ -173,8 +173,8 @@ def test_cublas_missing_on_this_machine_is_reported(machine, monkeypatch):
         pass
     else:
         pytest.skip("this machine has cuBLAS")
-    stage, reason, _ = failure()
-    assert stage == "cuBLAS"
+    check, reason, _ = failure()
+    assert check == "cuBLAS"
     assert "libcublas" in reason
 
 
@@ -186,16 +186,16 @@ def test_cupy_that_cannot_disable_tf32_is_reported(cupy, machine, monkeypatch, m
         monkeypatch.setitem(sys.modules, linalg.__name__, None)
     else:
         monkeypatch.delattr(linalg, "set_compute_type")
-    stage, reason, remedy = failure()
-    assert stage == "cuBLAS"
+    check, reason, remedy = failure()
+    assert check == "cuBLAS"
     assert reason.startswith("this CuPy has no function to disable TF32 (")
     assert ">=13.6,<15" in remedy
 
 
 def test_gpu_without_free_memory_is_reported(cupy, machine):
     machine.make_fail(cupy, "arange", cupy.cuda.memory.OutOfMemoryError(512, 0))
-    stage, reason, remedy = failure()
-    assert stage == "test kernel"
+    check, reason, remedy = failure()
+    assert check == "test kernel"
     assert reason.startswith("the GPU has no free memory (Out of memory allocating 512 bytes")
     assert "nvidia-smi" in remedy
 
@@ -205,13 +205,13 @@ def test_wrong_result_of_the_test_kernel_is_reported(cupy, machine, monkeypatch)
     assert failure()[:2] == ("test kernel", "a test kernel returned 0.0, expected 10912.0")
 
 
-def test_unexpected_error_is_reported_as_a_failed_stage(cupy, machine, monkeypatch):
+def test_unexpected_error_is_reported_as_a_failed_check(cupy, machine, monkeypatch):
     compilation = cupy.cuda.compiler.CompileException(
         "\nkernel.cu(3): error: no cuda_fp16.h\n", "source", "kernel.cu", (), "nvrtc"
     )
     machine.make_fail(cupy, "arange", compilation)
-    stage, reason, remedy = failure()
-    assert stage == "test kernel"
+    check, reason, remedy = failure()
+    assert check == "test kernel"
     assert reason.startswith("test kernel: CompileException: ")
     assert "pip install" in remedy
     error = machine.runtime.CUDARuntimeError(UNKNOWN)
@@ -235,9 +235,9 @@ def test_working_gpu_is_available_and_described(cupy, machine):
 def test_gpu_below_sm_70_is_reported(machine, monkeypatch):
     old = {"name": b"NVIDIA Simulated", "major": 6, "minor": 1}
     monkeypatch.setattr(machine.runtime, "getDeviceProperties", lambda device: old)
-    stage, reason, remedy = failure()
-    assert stage == "device"
+    check, reason, remedy = failure()
+    assert check == "device"
     assert reason == (
-        "the kernels need sm_70 (Volta) or later, this GPU is NVIDIA Simulated, sm_61"
+        "the kernels need sm_70 (Volta) or later, but this GPU is NVIDIA Simulated, sm_61"
     )
     assert "--backend numba" in remedy

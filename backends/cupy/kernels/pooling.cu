@@ -1,22 +1,22 @@
 // Max- and average-pooling with square patches, and their gradients.
 //
-// Layout: images (N, C, H, W), treated as N·C planes. One thread per output: per cell forward, per
-// pixel backward. Backward, a pixel sums the gradients of the cells whose patches contain it, so no
-// atomics are needed.
-// Cost per image: forward size² reads per cell; backward up to ceil(size / stride)² reads per
-// pixel.
-// Options: -DMASK=uint8 (size² <= 8) or int64, the type of tie masks. Bit i·size + j of a mask is
-// set if element (i, j) of the cell's patch receives its gradient.
+// Layout: images (N, C, H, W), treated as N·C planes. In the forward pass, each thread computes one
+// cell. In the backward pass, each thread computes the gradient of one pixel: it adds the gradients
+// of all cells whose patches contain the pixel, so no atomics are needed.
+// Cost: size² reads per cell in the forward pass, and reads of up to ceil(size / stride)² cells per
+// pixel in the backward pass.
+// Options: -DMASK, the type of tie masks: uint8 if size² <= 8, else int64. Bit i·size + j of a mask
+// is set if element (i, j) of the cell's patch receives the gradient of the cell.
 #include "common.cuh"
 
 struct PoolShape {
   int height, width;  // of an image
   int cell_rows, cell_columns;
-  int size;    // side of a patch
-  int stride;  // distance between patches
+  int size;    // side of a patch, in pixels
+  int stride;  // distance between patches, in pixels
 };
 
-// Returns the position in the images of the first pixel of a cell's patch.
+// Returns the offset, from the first pixel of the batch, of the first pixel of a cell's patch.
 DEVICE int64 patch_begin(const PoolShape& shape, int64 cell) {
   const int column = int(cell % shape.cell_columns);
   const int row = int(cell / shape.cell_columns % shape.cell_rows);
@@ -24,8 +24,8 @@ DEVICE int64 patch_begin(const PoolShape& shape, int64 cell) {
   return (plane * shape.height + row * shape.stride) * shape.width + column * shape.stride;
 }
 
-// Returns the sum of gradient(cell, element) over the cells whose patches contain a pixel; the pixel
-// is that element of the patch.
+// Returns the sum of gradient(cell, element) over the cells whose patches contain a pixel.
+// `element` is the position of the pixel in the patch of the cell.
 template <class Gradient>
 DEVICE real sum_over_cells(const PoolShape& shape, int64 pixel, Gradient gradient) {
   const int size = shape.size, stride = shape.stride;
@@ -43,7 +43,8 @@ DEVICE real sum_over_cells(const PoolShape& shape, int64 pixel, Gradient gradien
   return sum;
 }
 
-// Sets y to the maximum of each patch, and its tie mask. `cells` is their number in the whole batch.
+// Sets y to the maximum of each patch, and `mask` to its tie mask. `cells` is the number of
+// elements of y.
 // At most 56 registers.
 extern "C" __global__ void max_pool2d(const real* __restrict__ x, int64 cells, PoolShape shape,
                                       int all_ties, real* __restrict__ y, MASK* __restrict__ mask) {
@@ -58,7 +59,7 @@ extern "C" __global__ void max_pool2d(const real* __restrict__ x, int64 cells, P
   mask[cell] = maximum.mask;
 }
 
-// `pixels` is the number of elements of dx.
+// Sets dx to the gradient of the input of max-pooling. `pixels` is the number of elements of dx.
 // At most 48 registers.
 extern "C" __global__ void max_pool2d_backward(const real* __restrict__ dy,
                                                const MASK* __restrict__ mask, int64 pixels,
@@ -70,7 +71,7 @@ extern "C" __global__ void max_pool2d_backward(const real* __restrict__ dy,
   });
 }
 
-// Sets y to the mean of each patch.
+// Sets y to the mean of each patch. `cells` is the number of elements of y.
 // At most 56 registers.
 extern "C" __global__ void avg_pool2d(const real* __restrict__ x, int64 cells, PoolShape shape,
                                       real* __restrict__ y) {
@@ -83,6 +84,8 @@ extern "C" __global__ void avg_pool2d(const real* __restrict__ x, int64 cells, P
   y[cell] = sum / real(shape.size * shape.size);
 }
 
+// Sets dx to the gradient of the input of average-pooling. `pixels` is the number of elements of
+// dx.
 // At most 56 registers.
 extern "C" __global__ void avg_pool2d_backward(const real* __restrict__ dy, int64 pixels,
                                                PoolShape shape, real* __restrict__ dx) {

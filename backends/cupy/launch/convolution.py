@@ -6,7 +6,7 @@ from backends.cupy.launch.conv_shape import (
     MAX_CHANNELS_PER_THREAD,
     PIXEL_TILE,
     ConvShape,
-    maps_per_thread,
+    channels_per_thread,
 )
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import THREADS, Launcher, ceil_div
@@ -34,7 +34,7 @@ def conv2d(
 ) -> None:
     """Set `y` to the activation of the convolution of `x`, and with pooling `mask` to tie masks."""
     cells = math.prod(y.shape[2:])
-    per_thread = maps_per_thread(
+    per_thread = channels_per_thread(
         shape.filters,
         maximum=min(MAX_FILTERS_PER_THREAD, MAX_TAPS_PER_THREAD // shape.kernel_size),
         threads=len(x) * cells,
@@ -110,7 +110,7 @@ def conv2d_backward_x(
 
 def _gradient_constants(shape: ConvShape, *, images: int) -> dict[str, Constant]:
     """Return the options of convolution_gradients.cu, equal for both kernels: one compilation."""
-    channels = maps_per_thread(
+    channels = channels_per_thread(
         shape.channels,
         maximum=MAX_CHANNELS_PER_THREAD,
         threads=images * shape.input_gradient_threads,

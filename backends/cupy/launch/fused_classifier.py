@@ -8,7 +8,7 @@ from backends.cupy.launch.conv_shape import (
     MAX_CHANNELS_PER_THREAD,
     PIXEL_TILE,
     ConvShape,
-    maps_per_thread,
+    channels_per_thread,
 )
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher, ceil_div
@@ -39,7 +39,7 @@ def computes_logits(stage: Stage) -> bool:
 
 @dataclass(frozen=True)
 class ClassifierLayer:
-    """A linear layer; the struct of kernels/fused_classifier.cuh."""
+    """A linear layer; kernels/fused_classifier.cuh describes the fields."""
 
     x: Array
     dx: Array | None
@@ -52,7 +52,7 @@ class ClassifierLayer:
 
 @dataclass(frozen=True)
 class ClassifierConv:
-    """A convolution before the linear layers; the struct of kernels/fused_classifier.cuh."""
+    """A convolution before the linear layers; kernels/fused_classifier.cuh describes the fields."""
 
     x: Array
     dy: Array
@@ -126,7 +126,7 @@ class Classifier:
         if not self.convolutions:
             return 1
         shapes = [conv.shape for conv in self.convolutions]
-        return maps_per_thread(
+        return channels_per_thread(
             math.gcd(*(shape.channels for shape in shapes)),
             maximum=MAX_CHANNELS_PER_THREAD,
             threads=self.images_per_block * max(s.input_gradient_threads for s in shapes),

@@ -11,7 +11,7 @@ from backends.program import Stage
 
 @dataclass(frozen=True)
 class PoolShape:
-    """Sizes of a pooling; the struct of kernels/pooling.cu."""
+    """Sizes of a pooling layer; kernels/pooling.cu describes the fields."""
 
     height: int
     width: int
@@ -22,13 +22,13 @@ class PoolShape:
 
 
 def pool_shape(x_shape: Sequence[int], y_shape: Sequence[int], size: int, stride: int) -> PoolShape:
-    """Return the sizes of a pooling of images (…, H, W) to cells (…, PH, PW)."""
+    """Return the sizes of a pooling layer from images (…, H, W) to cells (…, PH, PW)."""
     (height, width), (cell_rows, cell_columns) = x_shape[-2:], y_shape[-2:]
     return PoolShape(height, width, cell_rows, cell_columns, size, stride)
 
 
 def pool_shape_of(stage: Stage) -> PoolShape:
-    """Return the sizes of a pooling of a program."""
+    """Return the sizes of the pooling in a stage of kind "max_pool2d" or "avg_pool2d"."""
     assert stage.pooling is not None
     pooling = stage.pooling
     return pool_shape(stage.input_shape, stage.output_shape, pooling.size, pooling.stride)
@@ -42,7 +42,7 @@ def mask_dtype(size: int) -> str:
 def max_pool2d(
     launcher: Launcher, x: Array, y: Array, mask: Array, shape: PoolShape, ties: Ties
 ) -> None:
-    """Set `y` to the maximum of each patch, and `mask` to its tie masks."""
+    """Set `y` to the maximum of each patch, and `mask` to the tie mask of each patch."""
     kernel = _kernel(launcher, "max_pool2d", mask)
     cells, all_ties = int(y.size), ties == "all"
     kernel(
@@ -72,4 +72,8 @@ def avg_pool2d_backward(launcher: Launcher, dy: Array, dx: Array, shape: PoolSha
 
 
 def _kernel(launcher: Launcher, name: str, mask: Array | None = None) -> Kernel:
+    """Return a kernel of pooling.cu for tie masks of the dtype of `mask`.
+
+    Average-pooling has no tie masks, but the file does not compile without the option MASK.
+    """
     return launcher.kernel("pooling", name, {"MASK": "uint8" if mask is None else c_type(mask)})

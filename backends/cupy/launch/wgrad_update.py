@@ -26,7 +26,7 @@ MIN_TERMS = 2048
 
 @dataclass(frozen=True)
 class SplitK:
-    """How the gradient of a layer is divided; the struct of kernels/wgrad_update.cu."""
+    """The division of a layer's gradient; kernels/wgrad_update.cu describes the fields."""
 
     units: int
     splits: int
@@ -92,7 +92,7 @@ def _splits(units: int, images: int, *, terms: int, threads: int) -> int:
 
 @dataclass(frozen=True)
 class WgradLayer:
-    """A layer whose parameters are updated; the struct of kernels/wgrad_update.cu."""
+    """A layer whose parameters are updated; kernels/wgrad_update.cu describes the fields."""
 
     x: Array | None
     dy: Array

@@ -13,8 +13,8 @@ from mnist_accel.diagnostics.findings import (
     writable_finding,
 )
 
-# Stages of CuPy that fail without a GPU. If a later stage fails, a GPU is present but unusable.
-_STAGES_WITHOUT_GPU = ("CuPy", "driver", "device")
+# Checks of CuPy that fail without a GPU. If a later one fails, a GPU is present but unusable.
+_FAIL_WITHOUT_GPU = ("CuPy", "driver", "device")
 
 # A sparse linear layer with SGD, and a convolution with max-pooling.
 _COMPARED_RECIPES = ("two-layer", "cnn")
@@ -29,14 +29,14 @@ def gpu() -> Iterator[Finding]:
     """Check the GPU from the driver to a test kernel."""
     from backends import probe_cupy
 
-    for stage, found in probe_cupy():
-        name = stage if stage == "CuPy" else f"GPU: {stage}"
+    for check, found in probe_cupy():
+        name = check if check == "CuPy" else f"GPU: {check}"
         if found is None:
             yield Finding(name, "skipped", "an earlier check failed")
         elif found.ok:
             yield Finding(name, "ok", found.reason)
         else:
-            status: Status = "WARN" if stage in _STAGES_WITHOUT_GPU else "problem"
+            status: Status = "WARN" if check in _FAIL_WITHOUT_GPU else "problem"
             yield Finding(name, status, found.reason, found.remedy)
 
 
