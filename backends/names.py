@@ -13,8 +13,8 @@ def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Return `table[name]`.
 
     Args:
-        kind: what the table holds, for the error message: "activation".
-        name: the key.
+        kind: what the table holds, such as "activation"; part of the error message.
+        name: key of the entry.
         table: the entries by name.
 
     Raises:
@@ -29,8 +29,9 @@ def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Return an error message that lists the known names and suggests the closest one."""
     names = tuple(known)
-    # The search takes seconds for long names, which only damaged files contain.
+    # A damaged file may contain a name of any type or length. For long names the search would take
+    # seconds.
     text = str(name)
     close = get_close_matches(text, names, n=1) if len(text) <= _MAX_COMPARED_CHARS else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {name!r}; choose {', '.join(names)}{hint}"
+    return f"unknown {kind} {name!r}; choose from {', '.join(names)}{hint}"

@@ -48,7 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in config.getoption("--require-backend"):
         if name not in available_backends():
             known = ", ".join(available_backends())
-            raise pytest.UsageError(f"--require-backend: unknown backend {name}; choose {known}")
+            raise pytest.UsageError(
+                f"--require-backend: unknown backend {name}; choose from {known}"
+            )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

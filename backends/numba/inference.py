@@ -30,12 +30,13 @@ _SCALES = {"u": 1 / 255, "f": 1.0}
 
 
 class NumbaInference(CompiledInference):
-    """A program that predicts on threads of this processor.
+    """Compiled predictions on one or more threads of the CPU.
 
     Args:
         program: network and loss.
-        threads: returns the number of threads for a number of images.
-        executor: returns an executor with at least `threads() - 1` workers.
+        threads: returns the number of threads to use for a number of images.
+        executor: returns an executor with at least one worker for each thread except the calling
+            one.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class NumbaInference(CompiledInference):
         self._source, self._target = _use_network_vector(program, self._layout)
         self._packs_filters = len(self._source) > 0
         self._filters = aligned_zeros((self._layout.packed_size,), program.dtype)
-        self._missing = _end_of_reads(program, self._layout) - program.parameters
+        self._padding = _end_of_reads(program, self._layout) - program.parameters
         plan = self._layout.plan
         self._network = tuple(
             kernels.Network(
@@ -63,13 +64,14 @@ class NumbaInference(CompiledInference):
         self._lock = Lock()  # the filters and buffers are shared by all calls
 
     def predict(self, weights: Array, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
-        """Predict, on several threads if there are many images; see `CompiledInference.predict`."""
+        """Predict on several threads if there are many images; see `CompiledInference.predict`."""
         count = len(pixels)
         threads = self._threads(count)
-        make = np.empty if threads == 1 else aligned_zeros
-        results = make((count, self._classes), self._filters.dtype)
-        if self._missing > 0:
-            weights = np.append(weights, np.zeros(self._missing, weights.dtype))
+        # Only `_run_threads` requires aligned results.
+        allocate = np.empty if threads == 1 else aligned_zeros
+        results = allocate((count, self._classes), self._filters.dtype)
+        if self._padding > 0:
+            weights = np.append(weights, np.zeros(self._padding, weights.dtype))
         with self._lock:
             if self._packs_filters:
                 kernels.pack(weights, self._source, self._target, self._filters)
@@ -82,7 +84,7 @@ class NumbaInference(CompiledInference):
                 probabilities,
                 results,
             )
-            # Submitting a task takes longer than the prediction of a single image.
+            # One thread needs no executor: submitting a task takes longer than predicting an image.
             if threads == 1:
                 in_range = self._kernel((0, 0, count), *arguments)
             else:
@@ -93,22 +95,24 @@ class NumbaInference(CompiledInference):
 
     def _run_threads(self, threads: int, count: int, arguments: tuple[Any, ...]) -> bool:
         """Divide the images among threads; return whether all pixels are in range."""
-        # The results of a thread begin at a cache line.
+        # The results of each thread begin at a cache line, so no two threads write to the same one.
+        # `images` is the smallest number of images whose results fill whole cache lines.
         results = arguments[-1]
-        unit = CACHE_LINE // math.gcd(CACHE_LINE, results.strides[0])
-        bounds = [count * thread // threads // unit * unit for thread in range(threads)] + [count]
+        images = CACHE_LINE // math.gcd(CACHE_LINE, results.strides[0])
+        begins = [count * thread // threads // images * images for thread in range(threads)]
+        bounds = [*begins, count]
         others = [
             self._executor().submit(self._kernel, (thread, begin, end), *arguments)
             for thread, (begin, end) in enumerate(pairwise(bounds[1:]), start=1)
         ]
         try:
             in_range: bool = self._kernel((0, 0, bounds[1]), *arguments)
-        finally:  # the buffers may be used again only after all threads have ended
+        finally:  # the next call may use the buffers only after all threads have finished
             others_in_range = [other.result() for other in others]
         return in_range and all(others_in_range)
 
     def _buffers_for(self, threads: int) -> tuple[Any, ...]:
-        """Return the fields of `kernels.Buffers`; keep the buffers for the next call."""
+        """Return the fields of `kernels.Buffers`; they are cached by number of threads."""
         if threads not in self._buffers:
             sizes, dtype = self._layout.sizes, self._filters.dtype
             length = max(math.prod(stage.input_shape) for stage in self._program.stages)
@@ -128,7 +132,8 @@ def _use_network_vector(
     """Change the layout so that linear layers read the network's parameter vector.
 
     Returns:
-        Positions of the remaining parameters in the network's vector and in the packed vector.
+        Positions of the other parameters, those of convolutions, in the network's vector and in the
+        packed vector.
     """
     is_packed = np.ones(program.parameters, bool)
     for stage, row in zip(program.stages, layout.plan.stages, strict=True):
@@ -143,9 +148,9 @@ def _use_network_vector(
 
 
 def _end_of_reads(program: Program, layout: Layout) -> int:
-    """Return the number of elements of the network's vector that linear layers read.
+    """Return the position in the network's vector at which the reads of linear layers end.
 
-    The last row of a weight matrix is read in whole vectors, so this may exceed the parameters.
+    Rows of weight matrices are read in whole vectors, so it may exceed the number of parameters.
     """
     ends = [
         int(row["weight"])

@@ -86,7 +86,7 @@ def test_update_writes_only_to_the_given_views(backend: Backend, rule: UpdateRul
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda backend, x: backend.loss("hinge", x, x), "unknown loss 'hinge'; choose softmax_"),
+        (lambda backend, x: backend.loss("hinge", x, x), "unknown loss 'hinge'; choose from soft"),
         (lambda backend, x: backend.probabilities("hinge", x), "unknown loss 'hinge'"),
         (lambda backend, x: backend.activation("relo", x), "did you mean 'relu'"),
         (lambda backend, x: backend.activation_backward("relo", x, x), "did you mean 'relu'"),

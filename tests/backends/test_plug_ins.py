@@ -48,4 +48,4 @@ def test_required_backend_that_cannot_run_fails_the_suite() -> None:
 def test_suite_refuses_to_require_an_unknown_backend() -> None:
     result = run_suite("--require-backend", "tpu")
     assert result.returncode == 4
-    assert "--require-backend: unknown backend tpu; choose cupy, numba, numpy" in result.stderr
+    assert "--require-backend: unknown backend tpu; choose from cupy, numba, numpy" in result.stderr

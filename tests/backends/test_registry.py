@@ -151,7 +151,7 @@ def test_unknown_name_lists_the_choices(install):
     with pytest.raises(ValueError) as caught:
         get_backend("cuda")
     assert str(caught.value) == (
-        "unknown backend 'cuda'; choose auto, cupy, numba, numpy, made, lucky"
+        "unknown backend 'cuda'; choose from auto, cupy, numba, numpy, made, lucky"
     )
 
 

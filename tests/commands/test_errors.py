@@ -14,7 +14,7 @@ from tests.support.command_line import QUICK, read_json
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--model", "lenett"], "--model: unknown model 'lenett'; choose fcnn, two-layer"),
+        (["--model", "lenett"], "--model: unknown model 'lenett'; choose from fcnn, two-layer"),
         (["--model", "lenett"], "; did you mean 'lenet'?"),
         (["--dataset", "fashon-mnist"], "; did you mean 'fashion-mnist'?"),
         (["--optimizer", "adan"], "; did you mean 'adam'?"),
@@ -40,7 +40,7 @@ from tests.support.command_line import QUICK, read_json
         (["--backend", "tpu"], "unknown backend 'tpu'"),
         (["--threads", "0"], "--threads: expected an integer from 1 to 1024, got 0"),
         (["--threads", "all"], "--threads: expected an integer from 1 to 1024, got all"),
-        (["--backend", ""], "unknown backend ''; choose auto, cupy, numba, numpy"),
+        (["--backend", ""], "unknown backend ''; choose from auto, cupy, numba, numpy"),
         (["--data-dir", "."], "needs no folder, got data_dir (--data-dir) ."),
         (["--validation-split", "0.0001"], "cannot hold out"),
         (["--modle", "cnn"], "unrecognized arguments: --modle"),
@@ -55,7 +55,7 @@ def test_an_unknown_command_is_refused(run):
     code, _, err = run("tarin", "--lr", 1)
     assert code == 2
     assert err == (
-        f"mnist-accel: unknown command 'tarin'; choose {', '.join(COMMANDS)}; "
+        f"mnist-accel: unknown command 'tarin'; choose from {', '.join(COMMANDS)}; "
         "did you mean 'train'? (see mnist-accel --help)\n"
     )
     assert run("--", "train")[0] == 2

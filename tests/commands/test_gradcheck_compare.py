@@ -10,7 +10,7 @@ def test_gradcheck_passes_and_fails(run, fails, monkeypatch):
     code, out, _ = run("gradcheck", "--model", "cnn", "--backend", "numba")
     assert code == 0
     assert "all gradients are within" in out
-    fails(2, "gradcheck", "--backend", "", says="unknown backend ''; choose auto, cupy")
+    fails(2, "gradcheck", "--backend", "", says="unknown backend ''; choose from auto, cupy")
     correct = NumpyBackend.activation_backward
     monkeypatch.setattr(NumpyBackend, "activation_backward", lambda *args: 1.01 * correct(*args))
     code, out, _ = run("gradcheck", "--model", "two-layer", "--backend", "numpy")

@@ -87,6 +87,6 @@ def test_unknown_recipe_is_a_usage_error(capsys):
     assert main(["doctor", "--explain", "lanet"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "unknown model 'lanet'; choose fcnn" in err
+    assert "unknown model 'lanet'; choose from fcnn" in err
     assert "did you mean 'lenet'?" in err
     assert len(err.splitlines()) == 1

@@ -138,7 +138,7 @@ def test_pooling_is_fused_only_after_increasing_activations(activation, stages):
 
 
 def test_unknown_names_are_rejected_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown activation 'relo'; choose relu"):
+    with pytest.raises(ValueError, match="unknown activation 'relo'; choose from relu"):
         Activation("relo")
-    with pytest.raises(ValueError, match="unknown loss 'hinge'; choose softmax_cross_entropy"):
+    with pytest.raises(ValueError, match="unknown loss 'hinge'; choose from softmax_cross_entropy"):
         Loss("hinge")

@@ -244,7 +244,7 @@ def test_evaluation_adds_up(batch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet"}, "unknown model 'resnet'; choose fcnn"),
+        ({"name": "resnet"}, "unknown model 'resnet'; choose from fcnn"),
         ({"name": "cnn", "hidden_sizes": (5,)}, "'cnn' has no hidden layers"),
         ({"name": "cnn", "activation": "relu"}, "'cnn' has no hidden activation"),
         ({"name": "two-layer", "activation": "gelu"}, "relu, sigmoid, tanh, got 'gelu'"),

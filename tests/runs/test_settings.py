@@ -61,9 +61,9 @@ def test_batch_size_0_means_the_whole_training_set(given, sampling, batch_size):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"model": "resnet"}, "unknown model 'resnet'; choose fcnn"),
+        ({"model": "resnet"}, "unknown model 'resnet'; choose from fcnn"),
         ({"sampling": "full", "batch_size": 64}, "--sampling full takes the whole set"),
-        ({"optimizer": "lion"}, "unknown optimizer 'lion'; choose sgd"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'; choose from sgd"),
     ],
 )
 def test_contradictory_settings_are_refused(given, message):

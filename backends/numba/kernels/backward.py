@@ -1,12 +1,13 @@
 """The backward pass of a tile of images, from the logits to all parameters.
 
-The buffer `gradients` holds the gradients of the outputs in the layout of `outputs`. Each stage
-except the first computes the gradient of its input. Each stage adds to the gradient of its
-parameters, which is packed like the parameters.
+The buffer `gradients` holds the gradients of the outputs in the layout of the buffer `outputs`.
+Each stage except the first sets the gradient of its input. Each stage with parameters adds to their
+gradient, which has the same layout as the packed parameters.
 
-Cost per image: at most twice that of `forward`; in the first stage, as much as `forward`. The
-gradient of filters sums over all outputs of a convolution, although after pooling only a quarter of
-them have a gradient, because this quarter differs among the eight channels of a vector.
+Cost per image: at most twice that of `forward`. The first stage costs at most as much as in
+`forward`, because it computes no gradient of its input. The gradient of a filter is a sum over all
+outputs of the convolution. After 2×2 pooling, most of these outputs have a gradient of 0, but not
+the same ones in all channels of a vector, so the kernels cannot skip them.
 """
 
 from typing import Any
@@ -45,16 +46,20 @@ from backends.numba.kernels.views import copy, fill_zero, view
 def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, position: int) -> None:
     """Add the gradient of a tile to the gradient of all parameters.
 
-    `gradient` may be `packed` itself, so that the backward pass already performs an SGD step. This
-    is correct because each stage computes the gradient of its input before it changes `gradient`.
+    For plain SGD, `gradient` may be `packed` itself, with gradients of the logits that are already
+    multiplied by the negative learning rate: the additions then update the parameters. This is
+    correct because each stage reads its weights, for the gradient of its input, before it changes
+    them.
 
     Args:
-        plan: the program.
-        packed: the parameters.
-        gradient: gradient of the parameters, except the weights of a sparse first stage.
+        plan: the program, as in `stages.Plan`.
+        packed: the packed parameters.
+        gradient: gradient of the packed parameters; that of the weights of a sparse first stage is
+            not added.
         count: number of images in the tile.
         work: buffers of the thread, with the results of `forward` and the gradients of the logits.
-        position: position of the tile in the batch, and so the first row of `work.deltas` to set.
+        position: position of the tile's first image in the batch. A sparse first stage stores the
+            gradients of its outputs in `work.deltas` from this row on.
     """
     stages = plan.stages
     for back in range(len(stages)):
@@ -67,8 +72,8 @@ def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, posit
             linear_backward_bias(dy, view(gradient, stage.bias, stage.out_channels))
         if stage.kind == SPARSE_LINEAR:
             for n in range(count):
-                delta = view(work.deltas, (position + n) * work.deltas.shape[1], stage.y_size)
-                copy(view(dy, n * stage.y_size, stage.y_size), delta)
+                target = view(work.deltas, (position + n) * work.deltas.shape[1], stage.y_size)
+                copy(view(dy, n * stage.y_size, stage.y_size), target)
             continue
         x = rows_of(work.outputs, stage.x_offset, stage.x_size, work.capacity, count)
         dx = rows_of(work.gradients, stage.x_offset, stage.x_size, work.capacity, count)
@@ -79,30 +84,31 @@ def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, posit
         elif stage.kind == CONV2D:
             _convolution_backward(plan, index, packed, gradient, work, dy, dx)
         elif index > 0:
-            _pool_backward(stage, work, dy, dx)
+            _parameterless_backward(stage, work, dy, dx)
 
 
 @inlined_kernel
-def _pool_backward(stage: Any, work: Any, dy: Any, dx: Any) -> None:
+def _parameterless_backward(stage: Any, work: Any, dy: Any, dx: Any) -> None:
     """Set dx to the gradient of the input of a stage without parameters."""
     if stage.kind != MAX_POOL2D and stage.kind != AVG_POOL2D:
         copy(view(dy, 0, dy.size), view(dx, 0, dx.size))
         return
     for n in range(len(dy)):
-        delta = view(dy, n * stage.y_size, stage.y_size)
-        target = view(dx, n * stage.x_size, stage.x_size)
+        dy_row = view(dy, n * stage.y_size, stage.y_size)
+        dx_row = view(dx, n * stage.x_size, stage.x_size)
         if stage.kind == MAX_POOL2D:
-            at = stage.mask_offset * work.capacity + n * stage.y_size
-            max_pool2d_backward(stage, delta, view(work.wide_masks, at, stage.y_size), target)
+            offset = stage.mask_offset * work.capacity + n * stage.y_size
+            mask = view(work.wide_masks, offset, stage.y_size)
+            max_pool2d_backward(stage, dy_row, mask, dx_row)
         else:
-            avg_pool2d_backward(stage, delta, target)
+            avg_pool2d_backward(stage, dy_row, dx_row)
 
 
 @inlined_kernel
 def _convolution_backward(
     plan: Any, index: int, packed: Any, gradient: Any, work: Any, dy: Any, dx: Any
 ) -> None:
-    """Add the gradients of filters and bias of a tile, and set dx, except in the first stage."""
+    """Add the gradients of filters and bias; set dx too, unless the stage is the first."""
     stage = plan.stages[index]
     capacity = work.capacity
     width = stage.vectors * LANES
@@ -117,26 +123,28 @@ def _convolution_backward(
     for n in range(len(dy)):
         padded = view(work.padded, stage.padded_offset * capacity + n * size, size)
         mask = view(work.masks, stage.mask_offset * capacity + n * stage.y_size, stage.y_size)
-        delta = view(dy, n * stage.y_size, stage.y_size)
-        for tile in range(stage.out_lanes // width):
-            weight = stage.weight + tile * taps * width
+        dy_row = view(dy, n * stage.y_size, stage.y_size)
+        for channel_tile in range(stage.out_lanes // width):
+            weight = stage.weight + channel_tile * taps * width
             if pools_in_registers(stage):
-                conv_pooled_backward_filters(stage, tile, padded, delta, mask, gradient, weight)
+                conv_pooled_backward_filters(
+                    stage, channel_tile, padded, dy_row, mask, gradient, weight
+                )
             else:
-                unpool(stage, tile, delta, mask, work.conv)
+                unpool(stage, channel_tile, dy_row, mask, work.conv)
                 conv_backward_filters(stage, work.conv, padded, outputs, gradient, weight)
         if stage.bias >= 0:
-            conv_backward_bias(stage, delta, mask, gradient)
+            conv_backward_bias(stage, dy_row, mask, gradient)
         if index > 0:
             dpadded = view(work.dpadded, 0, size)
             fill_zero(dpadded)
-            conv_backward_x(stage, delta, mask, filters, dpadded)
+            conv_backward_x(stage, dy_row, mask, filters, dpadded)
             _unpad(stage, dpadded, view(dx, n * stage.x_size, stage.x_size))
 
 
 @kernel
 def _unpad(stage: Any, dpadded: Any, dx: Any) -> None:
-    """Copy the gradient of an image without its border."""
+    """Set dx to the gradient of a padded input, dpadded, without the padding."""
     run = stage.width * stage.in_lanes
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
     corner = stage.padding * (row + stage.in_lanes)
