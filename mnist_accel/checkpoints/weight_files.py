@@ -1,6 +1,6 @@
 """Reads the weights in files of other programs: pickles, `.npy` files and `.npz` archives.
 
-The content decides, not the suffix. No code from a file is executed.
+The format is detected from the content, not from the suffix. No code from a file is executed.
 """
 
 import io

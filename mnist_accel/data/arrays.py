@@ -1,4 +1,4 @@
-"""Convert images and labels from any accepted form to the form that networks take."""
+"""Convert images to rows of pixels and labels to class indices, and check them."""
 
 import math
 from functools import lru_cache
@@ -11,11 +11,11 @@ from mnist_accel.util.values import first_value
 
 
 def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Return images as rows of pixels, after checking their shape, but not their range.
+    """Return images as rows of pixels. Shape and dtype are checked; `require_range` checks values.
 
     Args:
-        images: uint8 in 0…255 or float in 0…1, with shape (N, pixels), (N, height, width) or
-            (N, 1, height, width).
+        images: uint8 in 0…255 or float in 0…1, with shape (N, pixels), (N, channels, height, width)
+            or, for one channel, (N, height, width).
         input_shape: input shape of the network, (pixels,) or (channels, height, width).
         dtype: name of the dtype to which float images are converted.
 
@@ -37,12 +37,12 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
             "astype(numpy.uint8) if they are 0…255"
         )
     rows = images.reshape(len(images), math.prod(input_shape))
-    with np.errstate(over="ignore"):  # infinity is out of range
+    with np.errstate(over="ignore"):  # the result is infinity, which `require_range` rejects
         return np.ascontiguousarray(rows, dtype=None if images.dtype.char == "B" else dtype)
 
 
 def accepts_images(image_shape: tuple[int, ...], *, input_shape: tuple[int, ...]) -> bool:
-    """Return whether a network with this input shape takes images of this shape."""
+    """Return whether `as_rows` accepts images with shape (N, *image_shape)."""
     return image_shape in _image_shapes(input_shape)
 
 
@@ -51,10 +51,11 @@ def require_range(rows: NDArray[Any], images: NDArray[Any]) -> None:
 
     Args:
         rows: the result of `as_rows`.
-        images: its argument, for the exact value in the message.
+        images: the images given to `as_rows`. The error message quotes a pixel of them, because
+            the conversion to another dtype may have rounded it.
 
     Raises:
-        ValueError: a pixel is outside this range, or NaN.
+        ValueError: a pixel is below 0, above 1 or NaN.
     """
     if rows.dtype.kind != "f" or not rows.size:
         return
@@ -62,11 +63,11 @@ def require_range(rows: NDArray[Any], images: NDArray[Any]) -> None:
     if smallest >= 0 and largest <= 1:  # false if a pixel is NaN
         return
     given = np.asarray(images).reshape(rows.shape)
-    value = f"{first_value(given, ~((rows >= 0) & (rows <= 1)))} (image, pixel)"
+    value = f"{first_value(given, ~((rows >= 0) & (rows <= 1)))} of (images, pixels)"
     if not (np.isfinite(smallest) and np.isfinite(largest)):
-        remedy = "replace values that are not finite"
+        remedy = "replace NaN and infinite values"
     elif smallest >= 0 and 1.5 <= largest <= 255:
-        value += f" and at most {given.max()!s}"
+        value += f"; the largest pixel is {given.max()!s}"
         remedy = "divide by 255, or pass uint8"
     else:
         remedy = "scale the images to 0…1, or clip them with numpy.clip(images, 0, 1)"
@@ -74,7 +75,7 @@ def require_range(rows: NDArray[Any], images: NDArray[Any]) -> None:
 
 
 def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
-    """Return labels as class indices, after checking their range.
+    """Return labels as class indices, after checking shape, dtype and range.
 
     Args:
         labels: integers (N,) or one-hot rows (N, classes).
@@ -102,15 +103,15 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
 
 
 def _require_one_hot(labels: NDArray[Any]) -> None:
-    """Check that each row of labels has one 1 and otherwise 0."""
+    """Check that each row has exactly one 1 and is 0 elsewhere."""
     expected = "one-hot labels must have exactly one 1 per row and 0 elsewhere"
-    others = ~((labels == 0) | (labels == 1))
-    if others.any():
-        raise ValueError(f"{expected}, got {first_value(labels, others)}")
+    invalid = ~((labels == 0) | (labels == 1))
+    if invalid.any():
+        raise ValueError(f"{expected}, got {first_value(labels, invalid)}")
     sums = labels.sum(axis=1)
     if (sums != 1).any():
         row = int((sums != 1).argmax())
-        raise ValueError(f"{expected}, got {int(sums[row])} times 1 in row {row}")
+        raise ValueError(f"{expected}, got {int(sums[row])} ones in row {row}")
 
 
 @lru_cache
@@ -118,8 +119,8 @@ def _image_shapes(input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Return the accepted shapes of one image."""
     pixels = math.prod(input_shape)
     side = math.isqrt(pixels)
-    if input_shape == (side * side,):  # vectors, which may be flattened square images
+    if input_shape == (side * side,):  # flat input: square images are flattened
         return [(pixels,), (side, side), (1, side, side)]
-    if input_shape[0] == 1:  # one channel, whose dimension may be left out
+    if input_shape[0] == 1:  # the dimension of a single channel may be omitted
         return [(pixels,), input_shape[1:], input_shape]
     return [(pixels,), input_shape] if len(input_shape) > 1 else [(pixels,)]

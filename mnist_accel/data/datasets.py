@@ -1,4 +1,7 @@
-"""Load data sets by name: `load_dataset` as uint8 arrays, `load_mnist` in the form of tutorials."""
+"""Load data sets by name.
+
+`load_dataset` returns uint8 images. `load_mnist` also normalizes, flattens and one-hot encodes.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +48,7 @@ class Dataset:
         x_test: test images, in the same format.
         t_test: test labels, in the same format.
         class_names: names of the labels 0…9.
-        source: where the data came from, as text for users.
+        source: origin of the data, for messages.
     """
 
     name: str
@@ -58,20 +61,20 @@ class Dataset:
 
 
 def load_dataset(name: str = "mnist", data_dir: str | Path | None = None) -> Dataset:
-    """Return a data set. The first call for a published set downloads and caches it.
+    """Return a data set. A published set that is not on this machine is downloaded and cached.
 
     Args:
-        name: "mnist", "fashion-mnist", "digits" (scikit-learn's 1797 digits, which are included
-            and need no network), or "custom" (the user's own four IDX files).
-        data_dir: folder with the four IDX files, plain or `.gz`, or with a subfolder that contains
-            them; one of these files; or Keras' `mnist.npz`. The default is the environment variable
-            `MNIST_ACCEL_DATA`. If one is given either way, no other source is tried: a missing or
-            corrupt file in it is an error.
+        name: "mnist", "fashion-mnist", "digits" (the 1797 digits of scikit-learn, included in the
+            package), or "custom" (the user's own four IDX files).
+        data_dir: path of a folder with the four IDX files, plain or `.gz`, of its parent folder, of
+            one of these files, or of Keras' `mnist.npz`. The default is the value of the
+            environment variable `MNIST_ACCEL_DATA`. If either is given, no other source is tried,
+            and a missing or corrupt file is an error. "digits" accepts no path.
 
     Raises:
         ValueError: `name` is unknown, `data_dir` is given for "digits", or no folder is given for
             "custom".
-        DataError: the data are not available or corrupt.
+        DataError: the data are missing or corrupt, or cannot be read.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(DATASETS)}")
@@ -81,8 +84,8 @@ def load_dataset(name: str = "mnist", data_dir: str | Path | None = None) -> Dat
         if name == "custom":
             return _load_custom(data_dir)
         return _load_published(name, data_dir)
-    except OSError as error:  # such as a folder without permission, or a path that is too long
-        raise DataError(f"{name} cannot be read: {error}") from error
+    except OSError as error:  # for example a folder without read permission
+        raise DataError(f"the data set {name} cannot be read: {error}") from error
 
 
 def load_mnist(
@@ -103,7 +106,7 @@ def load_mnist(
         data_dir: see `load_dataset`.
 
     Raises:
-        ValueError, DataError: as `load_dataset`.
+        ValueError, DataError: see `load_dataset`.
     """
     data = load_dataset(dataset, data_dir=data_dir)
 
@@ -122,7 +125,7 @@ def load_mnist(
 
 
 def _load_published(name: str, data_dir: str | Path | None) -> Dataset:
-    from mnist_accel.data.sources.fetch import fetch_files  # loaded only if needed
+    from mnist_accel.data.sources.fetch import fetch_files  # slow to import
 
     files, source = fetch_files(PUBLISHED_SETS[name], data_dir=data_dir)
     x_train, t_train, x_test, t_test = (parse_idx(files[file], name=file) for file in FILE_NAMES)
@@ -132,7 +135,8 @@ def _load_published(name: str, data_dir: str | Path | None) -> Dataset:
 def _load_digits(data_dir: str | Path | None) -> Dataset:
     if data_dir is not None:
         raise ValueError(
-            f"the data set digits needs no folder, got data_dir (--data-dir) {data_dir}; remove it"
+            "the data set digits accepts no folder, "
+            f"got data_dir (--data-dir) {data_dir}; remove it"
         )
     from mnist_accel.data.digits import read_digits
 
@@ -161,10 +165,10 @@ def _load_custom(data_dir: str | Path | None) -> Dataset:
 def _check_pair(
     images: NDArray[np.uint8], labels: NDArray[np.uint8], images_name: str, labels_name: str
 ) -> None:
-    """Check that images are (N, 28, 28) with N labels.
+    """Check that images are (N, 28, 28), and labels are (N,) in 0…9.
 
     Raises:
-        DataError: a shape or a label is wrong.
+        DataError: a shape or a label is wrong. The message has the name of the file.
     """
     if images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) == 0:
         raise DataError(f"{images_name} has shape {images.shape}, expected (N, 28, 28) with N > 0")

@@ -26,7 +26,7 @@ from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.lowering import lower
 from mnist_accel.nn.parameters import ParameterVector
 
-# Called with the name and the value of each tensor as it is computed.
+# Called with the name and the value of each tensor after its computation.
 Observer: TypeAlias = Callable[[str, Array], None]
 
 DTYPES = ("float32", "float64")

@@ -1,4 +1,4 @@
-"""Callbacks of a run: metrics, checkpoints, rules that end it early, and the progress bar."""
+"""Callbacks of a run: metrics, checkpoints, early stopping and the progress bar."""
 
 import dataclasses
 import time
@@ -14,13 +14,13 @@ from mnist_accel.runs.folder import RunFolder
 from mnist_accel.training.progress import EpochReport, StepsReport
 from mnist_accel.training.trainer import Callback, Trainer
 
-# Minimum time between two checkpoints at the ends of epochs. An epoch of a small network takes less
-# time than writing a file.
+# Minimum time between two checkpoints at the ends of epochs. A small network trains an epoch faster
+# than a checkpoint is written.
 CHECKPOINT_SECONDS = 5.0
 
 
 def summarize(trainer: Trainer, reports: Sequence[StepsReport]) -> Figures:
-    """Return the means over the steps of `reports`, the last of which the trainer has just done."""
+    """Return the figures of consecutive chunks that end at the current step of the trainer."""
     images = sum(int(report.images.sum()) for report in reports)
     correct = sum(int(report.correct.sum()) for report in reports)
     seconds = sum(report.seconds for report in reports)
@@ -37,12 +37,13 @@ def summarize(trainer: Trainer, reports: Sequence[StepsReport]) -> Figures:
 class MetricsLog(Callback):
     """Appends a line to `metrics.jsonl` every few steps and after each epoch.
 
-    A line has the means of `summarize` over the steps since the previous line, the loss of each
-    step with six digits, and the seconds that the steps took.
+    A line with the event "steps" contains the figures of `summarize` for all steps since the
+    previous such line, the loss of each step with six significant digits, and the duration of the
+    steps in seconds. A line with the event "epoch" contains the fields of `EpochReport`.
 
     Args:
         folder: the run folder.
-        every: number of steps between two lines.
+        every: number of steps between two lines of steps.
         show: called with the figures of each line that is written at a multiple of `every`.
     """
 
@@ -55,7 +56,7 @@ class MetricsLog(Callback):
         self._pending: list[StepsReport] = []
 
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
-        """Collect the report, and write a line at every multiple of `every`."""
+        """Keep the report; write and show a line if the step is a multiple of `every`."""
         self._pending.append(report)
         if trainer.step % self.every == 0:
             self._show(self._write(trainer))
@@ -65,7 +66,7 @@ class MetricsLog(Callback):
         self._folder.append_metrics({"event": "epoch", **dataclasses.asdict(report)})
 
     def flush(self, trainer: Trainer) -> None:
-        """Write a line for the steps since the previous line, if there are any."""
+        """Write a line for the steps that no line contains yet, if there are any."""
         if self._pending:
             self._write(trainer)
 
@@ -81,13 +82,14 @@ class MetricsLog(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves the training at regular steps, or at the ends of epochs.
+    """Saves a checkpoint at regular steps, or at the ends of epochs.
 
     Args:
         path: the checkpoint file.
-        metrics: flushed before each checkpoint is saved, so that a run that is killed and then
-            resumed lacks no line.
-        every: number of steps between two checkpoints; None to save at the ends of epochs.
+        metrics: flushed before each checkpoint, so that `metrics.jsonl` contains every step before
+            it even if the run is killed.
+        every: number of steps between two checkpoints. None saves at the ends of epochs, at most
+            once per `CHECKPOINT_SECONDS`.
         clock: returns the time in seconds.
     """
 
@@ -111,12 +113,12 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Save at the end of an epoch, at most once per `CHECKPOINT_SECONDS`."""
+        """Save if `every` is None and the last checkpoint is old enough."""
         if self.every is None and self._clock() - self._saved_at >= CHECKPOINT_SECONDS:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Save a checkpoint now.
+        """Flush the metrics and save a checkpoint.
 
         Raises:
             DataError: the metrics cannot be written.
@@ -128,11 +130,12 @@ class Checkpoints(Callback):
 
 
 class StopRules(Callback):
-    """Ends a training that is accurate enough, no longer improves, or takes too long.
+    """Stops a training that is accurate enough, no longer improves, or takes too long.
 
     Args:
         target_accuracy: validation accuracy at which to stop, 0…1; None for no target.
-        patience: number of evaluations without improvement after which to stop; None for no limit.
+        patience: number of consecutive evaluations without a new best validation accuracy after
+            which to stop; None for no limit.
         max_seconds: total duration of the steps after which to stop; None for no limit.
     """
 
@@ -151,11 +154,11 @@ class StopRules(Callback):
         self._without_improvement = 0
 
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
-        """Check the total duration."""
+        """Add the duration of the chunk; stop if the limit is reached."""
         self._add_seconds(trainer, report.seconds)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Check the validation accuracy, if the epoch was evaluated."""
+        """Check target and improvement of the validation accuracy, if the epoch was evaluated."""
         self._add_evaluation(trainer, report.validation_accuracy)
 
     def replay(
@@ -165,9 +168,14 @@ class StopRules(Callback):
         steps: Iterable[Mapping[str, Any]],
         epochs: Iterable[Mapping[str, Any]],
     ) -> None:
-        """Count the lines of `metrics.jsonl` that a run wrote before it was resumed.
+        """Apply the rules to the part of a run before it was resumed.
 
-        If a rule is already fulfilled, the training ends before its first step.
+        If a rule applies, the next `fit` ends before its first step.
+
+        Args:
+            trainer: the trainer to stop.
+            steps: lines of `metrics.jsonl` with the event "steps".
+            epochs: lines of `metrics.jsonl` with the event "epoch".
         """
         for line in steps:
             self._add_seconds(trainer, line["seconds"])
@@ -177,7 +185,7 @@ class StopRules(Callback):
     def _add_seconds(self, trainer: Trainer, seconds: float) -> None:
         self._seconds += seconds
         if self._max_seconds is not None and self._seconds >= self._max_seconds:
-            trainer.request_stop(f"{self._max_seconds:g} seconds are over")
+            trainer.request_stop(f"time limit of {self._max_seconds:g} seconds reached")
 
     def _add_evaluation(self, trainer: Trainer, accuracy: float | None) -> None:
         if accuracy is None:
@@ -197,8 +205,8 @@ class ShowProgress(Callback):
     """Moves the progress bar, and prints a line after each evaluated epoch.
 
     Args:
-        display: the display of the run.
-        validation_name: name of the data that the epochs are evaluated on.
+        display: draws the bar and prints the lines.
+        validation_name: "validation" or "test", the data that the epochs are evaluated on.
     """
 
     def __init__(self, display: TrainingDisplay, validation_name: str) -> None:
@@ -210,7 +218,7 @@ class ShowProgress(Callback):
         self._display.update(summarize(trainer, [report]))
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Print the loss, the accuracies and the throughput of the epoch."""
+        """Print loss, accuracies and throughput of the epoch, if it was evaluated."""
         if report.validation_accuracy is None:
             return
         self._display.result(

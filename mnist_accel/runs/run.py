@@ -1,4 +1,4 @@
-"""Training from settings to a run folder: what the command `train` does."""
+"""Train with given settings and write a run folder, as the command `train` does."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ from mnist_accel.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """The result of `start_run` or `resume_run`.
 
     Attributes:
         folder: the run folder.
-        interrupted: whether a signal ended the run; it can be resumed then.
+        interrupted: whether a signal stopped the run; `resume_run` continues it.
     """
 
     folder: RunFolder
@@ -44,7 +44,7 @@ class RunResult:
 def start_run(
     settings: TrainSettings, *, out: str | None, quiet: bool, progress: bool
 ) -> RunResult:
-    """Train from the beginning and write a run folder.
+    """Train a new network and write a run folder.
 
     Args:
         settings: settings of the run.
@@ -53,7 +53,7 @@ def start_run(
         progress: show a progress bar, or log lines if stderr is not a terminal.
 
     Raises:
-        UsageError: the settings do not suit the model or each other.
+        UsageError: the model does not accept a setting, or two settings contradict each other.
         BackendUnavailableError: the requested backend cannot run, and a fallback is not allowed.
         DataError: the data cannot be obtained, or the folder cannot be written.
         DivergedError: the loss or a weight became NaN or infinite.
@@ -80,7 +80,7 @@ def start_run(
     with run_lock(folder.path):
         run = _Run(settings, folder, data, trainer, phases, display)
         folder.write_json(folder.config, run_config(settings, choice, trainer, data))
-        run.checkpoints.save(trainer)  # so that even a run killed in its first step can be resumed
+        run.checkpoints.save(trainer)  # resumable even if killed in its first step
         return run.train(choice, last_step)
 
 
@@ -89,11 +89,15 @@ def resume_run(
 ) -> RunResult:
     """Continue a run from its checkpoint.
 
-    The arguments are those of `start_run`. The settings are the stored ones, with those that the
-    user changed.
+    Args:
+        folder: the run folder.
+        settings: the stored settings of the run, with the changes of the user.
+        quiet: see `start_run`.
+        progress: see `start_run`.
 
     Raises:
-        UsageError: another process is training in the folder.
+        UsageError: another process is training in the folder, or the backend or the data set does
+            not accept a setting.
         BackendUnavailableError: the requested backend cannot run, and a fallback is not allowed.
         DataError: the data or the checkpoint cannot be read, or the folder cannot be written.
         DivergedError: the loss or a weight became NaN or infinite.
@@ -109,8 +113,8 @@ def _resume(
     phases = Phases()
     with phases.time("data"):
         data = load_run_data(settings)
-        before = folder.read_json(folder.config)
-        check_same_data(folder, before, data)
+        stored_config = folder.read_json(folder.config)
+        check_same_data(folder, stored_config, data)
     with phases.time("setup"):
         choice = choose_by_settings(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=choice.selection.backend)
@@ -121,7 +125,7 @@ def _resume(
     display = TrainingDisplay(last_step, quiet=quiet, progress=progress)
     run = _Run(settings, folder, data, trainer, phases, display)
     config = run_config(settings, choice, trainer, data)
-    folder.write_json(folder.config, with_earlier(config, before))
+    folder.write_json(folder.config, with_earlier(config, stored_config))
     run.stop_rules.replay(
         trainer, steps=folder.read_metrics("steps"), epochs=folder.read_metrics("epoch")
     )
@@ -130,7 +134,7 @@ def _resume(
 
 @dataclass
 class _Run:
-    """A run from its first step, or the step of its checkpoint, to its final files."""
+    """A run whose trainer is ready, with the callbacks of the training."""
 
     settings: TrainSettings
     folder: RunFolder
@@ -152,10 +156,13 @@ class _Run:
         )
 
     def train(self, choice: Choice, last_step: int) -> RunResult:
-        """Train to the last step or until the training is stopped, and write the final files."""
+        """Train to the last step or a request to stop, evaluate, and write the final files.
+
+        If a signal interrupts the training, only the checkpoint is written.
+        """
         trainer, folder, display = self.trainer, self.folder, self.display
         with display:
-            self._introduce(choice)
+            self._print_setup(choice)
             with stop_on_signals(trainer):
                 with self.phases.time("prepare"):
                     data = self._prepare()
@@ -163,7 +170,7 @@ class _Run:
                     stop_reason = self._fit_and_save(data, last_step)
             if stop_reason == INTERRUPTED:
                 display.warn(
-                    f"interrupted at step {trainer.step}; the checkpoint is saved, continue with "
+                    f"interrupted at step {trainer.step}; the checkpoint is saved; continue with "
                     f"--resume {folder.path}"
                 )
                 return RunResult(folder, interrupted=True)
@@ -178,8 +185,8 @@ class _Run:
         )
         return RunResult(folder, interrupted=False)
 
-    def _introduce(self, choice: Choice) -> None:
-        """Print the backend, the data and the network; warn of a fallback or too many threads."""
+    def _print_setup(self, choice: Choice) -> None:
+        """Print backend, data and network, with warnings about a fallback or too many threads."""
         display, model, dataset = self.display, self.trainer.model, self.data.dataset
         backend = model.backend
         if choice.selection.fell_back:
@@ -199,27 +206,27 @@ class _Run:
         """Compile the network if it has a compiled form, and return the prepared training data."""
         compiles = self.trainer.compiled is not None
         with preparation_notes(self.display.note) if compiles else nullcontext():
-            self.trainer.model.prepare()  # for the evaluations
+            self.trainer.model.prepare()  # compiles the predictions of the evaluations
             return self.trainer.prepare(*self.data.train)
 
     def _fit_and_save(self, data: TrainingData, last_step: int) -> str:
         """Train, save a checkpoint unless the training diverged, and return the stop reason."""
         try:
             stop_reason = self._fit(data, last_step)
-        except DivergedError as error:  # keep the last checkpoint, its weights are finite
+        except DivergedError as error:  # keep the last checkpoint, whose weights are finite
             raise DivergedError(
                 f"{error}; the last good checkpoint is {self.folder.checkpoint}",
                 step=error.step,
                 tensor=error.tensor,
             ) from error
-        except BaseException:  # for example a lack of memory, or a closed pipe
+        except BaseException:  # for example out of memory, or a closed pipe
             self.checkpoints.save(self.trainer)
             raise
         self.checkpoints.save(self.trainer)
         return stop_reason
 
     def _fit(self, data: TrainingData, last_step: int) -> str:
-        """Train the remaining steps; return why the training ended early, or an empty string."""
+        """Train the remaining steps; return the stop reason, empty if all steps are done."""
         remaining = last_step - self.trainer.step
         if remaining <= 0:
             self.display.note(f"all {last_step} steps are done already")

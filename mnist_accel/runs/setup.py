@@ -61,7 +61,7 @@ def load_run_data(settings: TrainSettings) -> RunData:
     """Load the data set and split it as the settings require.
 
     Raises:
-        UsageError: the settings do not suit the data set.
+        UsageError: the data set does not accept a setting.
         DataError: the data set cannot be obtained.
     """
     with usage_errors():
@@ -87,7 +87,7 @@ def make_trainer(settings: TrainSettings, backend: Backend, *, examples: int) ->
         examples: number of training images, the batch size if the settings have none.
 
     Raises:
-        UsageError: the settings do not suit the model or each other.
+        UsageError: the model does not accept a setting, or two settings contradict each other.
     """
     with usage_errors():
         model = create_model(

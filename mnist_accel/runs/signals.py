@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training after the current step."""
+"""Ctrl-C and SIGTERM stop a training after the current eager step or compiled chunk."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ INTERRUPTED = "interrupted"  # the stop reason of a training that a signal ended
 
 @contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Let SIGINT or SIGTERM end the training after the current step.
+    """Let SIGINT or SIGTERM stop the training after the current eager step or compiled chunk.
 
     A second signal of the same kind has its usual effect at once. Only the main thread can handle
     signals, so in another thread this does nothing.

@@ -67,11 +67,11 @@ class ChunkRunner:
             data: the data set.
             steps: the chunk.
             eagerly: whether to run eagerly even if the steps are compiled.
-            observe: called with every tensor and its name as it is computed by eager steps.
+            observe: called with the name and the value of each tensor of eager steps.
             should_stop: called between eager steps; True ends the chunk early.
 
         Returns:
-            Of each step that was done, the mean loss and the number of correct images.
+            Mean loss and number of correct images of each completed step, both (steps,).
 
         Raises:
             DivergedError: a loss or a weight is not finite.

@@ -1,4 +1,4 @@
-"""Eager training steps: every operation of the backend is called by itself."""
+"""Eager training steps: Python calls one operation of the backend after another."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,12 +12,12 @@ from mnist_accel.training.data import TrainingData
 
 
 class EagerSteps:
-    """The training steps of a network with an optimizer, one operation after the other.
+    """Runs eager training steps of a network.
 
     Args:
         model: the network; its weights change.
-        optimizer: the optimizer.
-        seed: seed of dropout.
+        optimizer: the rule that updates the weights.
+        seed: seed of the dropout masks.
     """
 
     def __init__(self, model: Network, optimizer: UpdateRule, *, seed: int) -> None:
@@ -37,17 +37,18 @@ class EagerSteps:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Run the steps until the last one or until `should_stop` returns True.
 
-        The caller has entered `backend.computation`. Losses stay on the device until the end.
+        Must be called inside `backend.computation`. Losses are copied to the host after the last
+        step, so that a step does not wait for the device.
 
         Args:
             data: the data set.
             steps: at least one step.
             state: the arrays of the optimizer, by name; changed in place.
-            observe: called with every tensor and its name as it is computed.
+            observe: called with the name and the value of each tensor after its computation.
             should_stop: called before every step except the first.
 
         Returns:
-            Of each step that was done, the mean loss and the number of correct images.
+            Mean loss and number of correct images of each completed step, both (steps,).
         """
         backend = self._model.backend
         losses: list[Array] = []
@@ -58,7 +59,7 @@ class EagerSteps:
                 break
             is_whole = steps.order.kind == "full" and end - begin == data.examples
             batch = data.whole if is_whole else data.batch(rows[begin:end])
-            loss, hits = self._step(
+            loss, step_correct = self._step(
                 *batch,
                 state,
                 lr=float(steps.rates[number]),
@@ -66,7 +67,7 @@ class EagerSteps:
                 observe=observe,
             )
             losses.append(loss)
-            correct.append(hits)
+            correct.append(step_correct)
         losses_host = backend.to_numpy(backend.xp.stack(losses)).astype(np.float64)
         return losses_host, backend.to_numpy(backend.xp.stack(correct))
 
@@ -80,7 +81,7 @@ class EagerSteps:
         step: int,
         observe: Observer | None,
     ) -> tuple[Array, Array]:
-        """Make one update; return the loss and the number of correct images before it."""
+        """Make one update; return the loss and the number of correct images before the update."""
         model, backend = self._model, self._model.backend
         rng = dropout_generator(self._seed, step - 1) if self._is_random else None
         logits, tape = model.forward(x, rng=rng, observe=observe)

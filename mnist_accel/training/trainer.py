@@ -1,6 +1,6 @@
-"""Training a network: epochs, chunks of steps, and the callbacks between them.
+"""The trainer: runs epochs in chunks of steps, and calls callbacks between chunks.
 
-`Callback` is here because its methods receive the trainer.
+`Callback` is defined in this module because its methods take a `Trainer`.
 """
 
 import time
@@ -23,13 +23,13 @@ from mnist_accel.training.progress import EpochReport, History, Progress, StepsR
 HostArray: TypeAlias = NDArray[Any]
 ValidationData: TypeAlias = tuple[HostArray, HostArray]
 
-# Steps run in chunks of about this duration. Between two chunks losses are fetched and callbacks
-# are called: often enough for a live display, rarely enough that fetching costs nothing.
+# Target duration of a chunk. Losses are copied from the device and callbacks are called between two
+# chunks. Longer chunks would delay the progress bar, shorter ones would cost more time for copies.
 CHUNK_SECONDS = 0.2
 
 
 class Callback:
-    """Base of the objects that `Trainer.fit` calls between chunks of steps.
+    """Base class of callbacks. `Trainer.fit` calls their methods between chunks of steps.
 
     Attributes:
         every: a chunk ends at every multiple of this number of steps; None for no such limit.
@@ -41,25 +41,28 @@ class Callback:
         """Called after every chunk of steps."""
 
     def on_epoch(self, trainer: "Trainer", report: EpochReport) -> None:
-        """Called after every epoch, and once more at the end if the last one is incomplete."""
+        """Called after every complete epoch, and if `fit` reaches its last step within an epoch.
+
+        Not called if a request to stop ends `fit` within an epoch.
+        """
 
 
 class Trainer:
-    """Trains a network: an optimizer with its arrays, and the position in the training.
+    """Trains a network. Owns the state of the optimizer and the position in the training.
 
     Args:
         model: the network; its weights change.
-        optimizer: an optimizer, or the name of one.
+        optimizer: an optimizer, or its name.
         lr: learning rate if `optimizer` is a name; None for the optimizer's default.
         batch_size: images per step.
-        seed: seed of the order of the images and of dropout.
+        seed: seed of the image order and of the dropout masks.
         sampling: "shuffle", "replacement" or "full"; see `BatchSampler`.
-        schedule: a learning-rate schedule, or the name of one.
-        total_steps: length of the whole training, for schedules that need it; `fit` extends it if
-            it ends later.
-        compiled: whether to run many steps in one call if the backend can compile the network;
-            otherwise steps run eagerly.
-        clock: returns seconds.
+        schedule: a learning-rate schedule, or its name.
+        total_steps: number of steps of the whole training, for schedules that need it. `fit`
+            increases it to its own last step if that is larger.
+        compiled: if True, many steps run in one call, provided that the backend can compile the
+            network. Otherwise steps run eagerly.
+        clock: returns the time in seconds.
 
     Raises:
         ValueError: an argument is unknown or out of range, or `lr` is given with an optimizer that
@@ -83,8 +86,8 @@ class Trainer:
         if isinstance(optimizer, str):
             optimizer = create_optimizer(optimizer, lr=lr)
         elif lr is not None:
-            raise ValueError(f"{optimizer} has its own lr, so lr={lr} cannot be given as well")
-        # Checks the arguments now rather than when training begins.
+            raise ValueError(f"{optimizer} has its own lr, got lr={lr} as well; remove one of them")
+        # Checks the arguments. The number of images is known only when training begins.
         sampler = BatchSampler(examples=1, batch_size=batch_size, sampling=sampling, seed=seed)
         self.model = model
         self.optimizer = optimizer
@@ -97,13 +100,13 @@ class Trainer:
         )
         self.progress = Progress()
         self._clock = clock
-        self._step_seconds = CHUNK_SECONDS  # so that the first chunk is one step
+        self._step_seconds = CHUNK_SECONDS  # makes the first chunk one step long
         self._chunks = ChunkRunner(model, optimizer, seed=self.seed, compiled=compiled)
         self._stop_reason = ""
 
     @property
     def step(self) -> int:
-        """Number of updates done."""
+        """Number of completed updates."""
         return self.progress.step
 
     @property
@@ -118,7 +121,7 @@ class Trainer:
 
     @property
     def not_compiled(self) -> str:
-        """Why steps run eagerly; empty if they do not."""
+        """The reason why steps run eagerly; empty if they are compiled."""
         return self._chunks.not_compiled
 
     def train_batch(
@@ -129,25 +132,26 @@ class Trainer:
         Args:
             images: host array in any form `load_mnist` returns.
             labels: integers (N,) or one-hot rows.
-            observe: called with every tensor of the update and its name as it is computed.
+            observe: called with the name and the value of each tensor of the update.
 
         Raises:
             ValueError, TypeError: as `Network.as_examples`.
-            DivergedError: the loss, or a weight after the update, is NaN or infinite; the weights
-                are those before the update.
+            DivergedError: the loss, or a weight after the update, is NaN or infinite. The weights
+                from before the update are restored.
         """
         data = TrainingData(self.model, images, labels)
         order, bounds = Order(data.examples, "full"), np.array([[0, data.examples]])
         steps = self._next_steps(order, bounds, batch_size=data.examples)
-        # Eagerly, because loading a batch into compiled code takes longer than one step.
+        # Eager, because loading a batch into compiled code takes longer than a step.
         losses, _ = self._chunks.run(data, steps, eagerly=True, observe=observe)
         self.progress.step += 1
         return float(losses[0])
 
     def prepare(self, images: HostArray, labels: HostArray) -> TrainingData:
-        """Return a data set in the form that `fit` uses, to share it between several calls.
+        """Return a data set that several calls of `fit` can use, converted and checked once.
 
-        If the steps are compiled, this compiles them: half a minute the first time on a machine.
+        If the network has a compiled form, this also compiles the steps, which takes half a minute
+        the first time on a machine.
 
         Args:
             images: host array in any form `load_mnist` returns.
@@ -175,30 +179,31 @@ class Trainer:
     ) -> History:
         """Train for a number of epochs or steps, and return the losses and epochs of this call.
 
-        If an earlier call left an epoch incomplete, it is completed first and counts as one.
+        If an earlier call left an epoch incomplete, this call completes it, as one epoch.
 
         Args:
             images: host array in any form `load_mnist` returns, or a data set from `prepare`.
             labels: integers (N,) or one-hot rows; None with a data set from `prepare`.
-            epochs: number of epochs; either this or `iterations`.
+            epochs: number of epochs; give either `epochs` or `iterations`.
             iterations: number of steps.
             validation_data: images and labels to evaluate at the end of epochs.
             validation_every: epochs between two evaluations; the last epoch is always evaluated.
             callbacks: called after every chunk of steps and after every epoch.
 
         Raises:
-            ValueError: an argument is out of range; shapes, scales or labels are wrong.
-            TypeError: images or labels have a wrong dtype.
-            DivergedError: a loss or a weight became NaN or infinite. Weights and position are those
-                at the start of the chunk of steps in which it happened.
+            ValueError: an argument is out of range, or shapes, pixels or labels are wrong.
+            TypeError: images or labels have a wrong dtype, labels are missing, or labels are given
+                with a prepared data set.
+            DivergedError: a loss or a weight became NaN or infinite. Weights, optimizer state and
+                position are those at the start of the chunk in which this happened.
         """
         data = self._as_data(images, labels)
         sampler = BatchSampler(data.examples, self.batch_size, self.sampling, self.seed)
         if self.progress.epoch_step > sampler.steps_per_epoch:
             raise ValueError(
-                f"the epoch in progress has done {self.progress.epoch_step} steps, but "
-                f"{data.examples} images make an epoch of {sampler.steps_per_epoch}; "
-                "continue with the images it started with"
+                f"the epoch in progress has completed {self.progress.epoch_step} steps, but an "
+                f"epoch of {data.examples} images has only {sampler.steps_per_epoch}; continue "
+                "with the images that the epoch began with"
             )
         target = self._target_step(sampler, epochs=epochs, iterations=iterations)
         if validation_every < 1:
@@ -221,17 +226,18 @@ class Trainer:
                 for callback in callbacks:
                     callback.on_epoch(self, report)
         finally:
-            # Cleared here and not at the start, so that a Ctrl-C during preparation has an effect.
+            # Not cleared at the start: a request before `fit`, such as Ctrl-C, must have an effect.
             history.stop_reason, self._stop_reason = self._stop_reason, ""
         return history
 
     def request_stop(self, reason: str) -> None:
-        """Make `fit` end after the current step, or the next `fit` end at once.
+        """Make `fit` end after the current eager step or compiled chunk.
 
-        May be called from a signal handler.
+        If `fit` is not running, the next call of `fit` ends before its first step. May be called
+        from a signal handler.
 
         Args:
-            reason: for `History.stop_reason`, which holds that of the first request.
+            reason: becomes `History.stop_reason`. Of several requests, the first one counts.
         """
         self._stop_reason = self._stop_reason or reason
 
@@ -239,7 +245,7 @@ class Trainer:
         """Return the learning rate of the next step.
 
         Raises:
-            ValueError: the schedule needs the length of the training, and it is not known.
+            ValueError: the schedule needs `total_steps`, which is not known.
         """
         return float(self._next_rates(1)[0])
 
@@ -282,7 +288,7 @@ class Trainer:
         return report
 
     def _next_steps(self, order: Order, bounds: NDArray[np.int64], *, batch_size: int) -> Steps:
-        """Return the next steps, on the batches between `bounds` (steps, 2) in the order."""
+        """Return the next steps. `bounds` (steps, 2) has begin and end of each batch in `order`."""
         return Steps(
             order=order,
             bounds=bounds,
@@ -295,7 +301,7 @@ class Trainer:
         """Return the learning rates of the next steps (count,)."""
         if self.schedule.needs_total and self.total_steps is None:
             raise ValueError(
-                f"{self.schedule} needs to know the length of the training; pass total_steps"
+                f"{self.schedule} needs the number of steps of the training; pass total_steps"
             )
         factor, total = self.schedule.factor, self.total_steps
         factors = [factor(step, total) for step in range(self.step, self.step + count)]
@@ -310,22 +316,24 @@ class Trainer:
             return self.step - self.progress.epoch_step + epochs * sampler.steps_per_epoch
         if iterations is not None and epochs is None:
             return self.step + as_integer("iterations", iterations, at_least=1)
-        raise ValueError(f"give either epochs or iterations, got {epochs} and {iterations}")
+        raise ValueError(f"give either epochs or iterations, got {epochs=} and {iterations=}")
 
     def _as_data(self, images: HostArray | TrainingData, labels: HostArray | None) -> TrainingData:
         """Return the first two arguments of `fit` as a data set."""
         if isinstance(images, TrainingData):
             if labels is not None:
-                raise TypeError("a prepared data set has its labels; leave out labels")
+                raise TypeError("a prepared data set contains its labels; do not pass labels")
             if images.model is not self.model:
-                raise ValueError("the data set was prepared for another network; prepare it anew")
+                raise ValueError(
+                    "the data set was prepared for another network; call prepare of this trainer"
+                )
             return images
         if labels is None:
-            raise TypeError("labels are missing: fit(images, labels, …)")
+            raise TypeError("labels are missing; call fit(images, labels, …)")
         return self.prepare(images, labels)
 
     def _epoch_report(self, validation_data: ValidationData | None) -> EpochReport:
-        """Return the results of the epoch, with those of an evaluation if there is data."""
+        """Return the results of the epoch so far; with validation data, evaluate on them."""
         report = self.progress.epoch_report()
         if validation_data is None:
             return report

@@ -41,7 +41,7 @@ from tests.support.command_line import QUICK, read_json
         (["--threads", "0"], "--threads: expected an integer from 1 to 1024, got 0"),
         (["--threads", "all"], "--threads: expected an integer from 1 to 1024, got all"),
         (["--backend", ""], "unknown backend ''; choose from auto, cupy, numba, numpy"),
-        (["--data-dir", "."], "needs no folder, got data_dir (--data-dir) ."),
+        (["--data-dir", "."], "accepts no folder, got data_dir (--data-dir) ."),
         (["--validation-split", "0.0001"], "cannot hold out"),
         (["--modle", "cnn"], "unrecognized arguments: --modle"),
     ],

@@ -27,7 +27,7 @@ def test_max_seconds_ends_a_run_even_within_its_first_epoch(run):
     code, *_ = run("train", *arguments, "--max-seconds", 1e-3, "--out", "run", "--quiet")
     assert code == 0
     summary = read_json("run/summary.json")
-    assert summary["stop_reason"] == "0.001 seconds are over"
+    assert summary["stop_reason"] == "time limit of 0.001 seconds reached"
     assert 0 < summary["steps"] < 1437
     assert summary["epochs"] == 0
     assert summary["images_per_s"] > 0
@@ -79,7 +79,7 @@ def test_a_run_stopped_by_a_signal_resumes_to_the_same_weights(run):
         process.send_signal(signum)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
-        assert "the checkpoint is saved, continue with --resume run" in err
+        assert "the checkpoint is saved; continue with --resume run" in err
         step = ma.load_checkpoint("run/checkpoint", backend="numpy").step
         assert done < step < 1500
         done = step

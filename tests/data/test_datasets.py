@@ -171,7 +171,7 @@ def test_invalid_arguments_are_rejected(tmp_path, monkeypatch):
         load_dataset("minst")
     with pytest.raises(ValueError, match="needs a folder"):
         load_dataset("custom")
-    with pytest.raises(ValueError, match="needs no folder"):
+    with pytest.raises(ValueError, match="accepts no folder"):
         load_dataset("digits", data_dir=tmp_path)
     assert DATASETS == ("mnist", "fashion-mnist", "digits", "custom")
 

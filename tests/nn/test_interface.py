@@ -136,7 +136,8 @@ def test_pixels_are_shifted_only_for_cnn(batch):
         (
             np.full((2, 784), 2.0),
             ValueError,
-            r"0…1, got 2\.0 at index \(0, 0\) \(image, pixel\) and at most 2\.0; divide by 255",
+            r"0…1, got 2\.0 at index \(0, 0\) of \(images, pixels\); the largest pixel is 2\.0; "
+            "divide by 255",
         ),
         (np.full((2, 784), -0.1), ValueError, r"0…1, got -0.1"),
         (

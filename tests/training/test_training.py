@@ -223,7 +223,7 @@ def test_target_patience_and_time():
     timed.on_steps(stopped, StepsReport(1, np.zeros(1), np.zeros(1), np.ones(1), seconds=9.75))
     assert stopped._stop_reason == ""
     timed.on_steps(stopped, StepsReport(2, np.zeros(1), np.zeros(1), np.ones(1), seconds=0.25))
-    assert stopped._stop_reason == "10 seconds are over"
+    assert stopped._stop_reason == "time limit of 10 seconds reached"
 
 
 # Divergence

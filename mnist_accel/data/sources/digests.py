@@ -1,7 +1,6 @@
 """Names, sizes and SHA-256 digests of the files of the published data sets.
 
-No source is trusted: wherever a file comes from, its decompressed bytes must have the digest in
-this table.
+A file from any source is accepted only if its decompressed bytes have the digest in this table.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ FILE_NAMES = (
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A data set whose four files are known byte for byte.
+    """The digests of the four files of a published data set.
 
     Attributes:
         name: name of the data set, such as "mnist".
@@ -32,16 +31,16 @@ class PublishedSet:
     files: Mapping[str, tuple[int, str]]
 
 
-# The four verified files of a `PublishedSet` by name. Only `verify` creates this type, so the type
-# checker finds a source that returns unverified files.
+# The decompressed files of a published set by name. Only `verify` returns this type, so the type
+# checker reports a source that returns files without verifying them.
 VerifiedFiles = NewType("VerifiedFiles", dict[str, bytes])
 
 
 def verify(published: PublishedSet, files: Mapping[str, bytes], *, origin: str) -> VerifiedFiles:
-    """Return the files if each has the published digest.
+    """Return the files of a published data set, after comparing their digests.
 
     Args:
-        published: the expected data set.
+        published: the data set with the expected digests.
         files: decompressed bytes by file name.
         origin: where the files come from, for error messages.
 
@@ -52,12 +51,14 @@ def verify(published: PublishedSet, files: Mapping[str, bytes], *, origin: str) 
         found = hashlib.sha256(files[name]).hexdigest()
         if found != expected:
             raise DataError(
-                f"{name} from {origin} is not the file of {published.name}: found SHA-256 {found} "
-                f"of {len(files[name])} bytes, expected {expected} of {size}"
+                f"{name} from {origin} is not the file of {published.name}: "
+                f"found {len(files[name])} bytes with SHA-256 {found}, "
+                f"expected {size} bytes with SHA-256 {expected}"
             )
     return VerifiedFiles({name: files[name] for name in published.files})
 
 
+# Sizes in bytes, the same for both data sets.
 _SIZES = (47040016, 60008, 7840016, 10008)
 
 
