@@ -80,7 +80,7 @@ def test_incomplete_epoch_cannot_continue_with_fewer_images(small):
     one.fit(*small, iterations=4)
     weights = one.model.state_dict()
     images, labels = small
-    with pytest.raises(ValueError, match="has done 4 steps, but 30 images make an epoch of 2"):
+    with pytest.raises(ValueError, match="completed 4 steps, but an epoch of 30 images has only 2"):
         one.fit(images[:30], labels[:30], epochs=1)
     assert all(np.array_equal(one.model.state_dict()[key], weights[key]) for key in weights)
     one.fit(*small, iterations=1)  # to the end of the epoch; other images are accepted now
