@@ -282,7 +282,7 @@ def _checked(candidate: object) -> type[Backend]:
     missing = sorted(candidate.__abstractmethods__)
     if missing:
         raise TypeError(
-            f"backend {candidate.__qualname__} lacks methods that every backend must have; write "
-            f"{', '.join(missing)}"
+            f"backend {candidate.__qualname__} lacks methods that every backend must have; "
+            f"implement {', '.join(missing)}"
         )
     return candidate

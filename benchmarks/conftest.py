@@ -1,4 +1,4 @@
-"""Makes `pytest benchmarks/` run the suite, with all options of pytest-benchmark."""
+"""Makes `pytest benchmarks/` run the suite. The options of pytest-benchmark can be used, too."""
 
 from benchmarks.session.plugin import (  # noqa: F401  # pytest finds hooks and fixtures by their names
     journal,

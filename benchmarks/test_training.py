@@ -1,4 +1,4 @@
-"""Training: epochs over images that are already on the device."""
+"""Times epochs of training; the images are on the device before the first epoch."""
 
 from benchmarks.contenders.base import Contender
 from benchmarks.session.plugin import Measure

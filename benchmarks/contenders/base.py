@@ -159,8 +159,8 @@ class Contender(ABC):
     Attributes:
         name: name in reports.
         is_baseline: whether it is another library, with which this project is compared.
-        ties: which of several equal maxima in a pooling window receives the gradient: "first", or
-            "recipe" if the contender can follow the rule of the recipe.
+        ties: "first" if the first of several equal maxima in a pooling patch receives the gradient,
+            "recipe" if the contender follows the rule of the recipe.
     """
 
     name: ClassVar[str]

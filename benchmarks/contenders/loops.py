@@ -1,8 +1,8 @@
 """The plain Python loops of a textbook CNN, as a reference point.
 
-Each image is processed alone: a loop over the patches of the image, a loop over the windows of the
-feature maps, a product with the dense weights, and the same backward. As for all contenders, the
-computation is in float32.
+Each image is processed alone: a loop over the patches of the image, a loop over the pooling patches
+of the feature maps, a product with the dense weights, and the same steps backward. Like all
+contenders, it computes in float32.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,12 +24,12 @@ from benchmarks.host import blas_threads
 from mnist_accel.nn import SGD, Network
 from mnist_accel.recipes.models import RECIPES
 
-KERNEL = 3
-WINDOW = 2
+KERNEL_SIZE = 3
+POOL_SIZE = 2
 
 
 class Loops(Contender):
-    """Loops in Python over single pixels and windows, for the network `cnn` only."""
+    """Loops in Python over single pixels and patches, for the network `cnn` only."""
 
     name: ClassVar[str] = "loops"
     # As in the textbook, each pixel that equals the maximum receives the gradient.
@@ -134,7 +134,7 @@ class _Training(TrainingSession):
 
 
 def _forward(weights: HostArrays, image: HostArray) -> tuple[HostArray, HostArray, HostArray]:
-    """Return the feature maps, the maxima of their windows, and the probabilities."""
+    """Return the feature maps, the maxima of their patches, and the probabilities."""
     maps = _convolution(image, weights["W1"])
     pooled = _pooling(maps)
     logits = pooled.ravel() @ weights["W2"] + weights["b2"]
@@ -145,13 +145,13 @@ def _forward(weights: HostArrays, image: HostArray) -> tuple[HostArray, HostArra
 def _patches(image: HostArray) -> Iterator[tuple[int, int, HostArray]]:
     """Yield each patch of the image with its row and column."""
     pixels = image.reshape(28, 28)
-    for i in range(len(pixels) - KERNEL + 1):
-        for j in range(len(pixels) - KERNEL + 1):
-            yield i, j, pixels[i : i + KERNEL, j : j + KERNEL]
+    for i in range(len(pixels) - KERNEL_SIZE + 1):
+        for j in range(len(pixels) - KERNEL_SIZE + 1):
+            yield i, j, pixels[i : i + KERNEL_SIZE, j : j + KERNEL_SIZE]
 
 
 def _convolution(image: HostArray, filters: HostArray) -> HostArray:
-    side = 28 - KERNEL + 1
+    side = 28 - KERNEL_SIZE + 1
     maps = np.zeros((len(filters), side, side), np.float32)
     for i, j, patch in _patches(image):
         maps[:, i, j] = np.sum(patch * filters[:, 0], axis=(1, 2))
@@ -159,7 +159,7 @@ def _convolution(image: HostArray, filters: HostArray) -> HostArray:
 
 
 def _convolution_backward(dmaps: HostArray, image: HostArray) -> HostArray:
-    dfilters = np.zeros((len(dmaps), 1, KERNEL, KERNEL), np.float32)
+    dfilters = np.zeros((len(dmaps), 1, KERNEL_SIZE, KERNEL_SIZE), np.float32)
     for i, j, patch in _patches(image):
         for f in range(len(dmaps)):
             dfilters[f, 0] += dmaps[f, i, j] * patch
@@ -167,20 +167,21 @@ def _convolution_backward(dmaps: HostArray, image: HostArray) -> HostArray:
 
 
 def _pooling(maps: HostArray) -> HostArray:
-    side = maps.shape[1] // WINDOW
+    side = maps.shape[1] // POOL_SIZE
     pooled = np.zeros((len(maps), side, side), np.float32)
     for i in range(side):
         for j in range(side):
-            window = maps[:, i * WINDOW : (i + 1) * WINDOW, j * WINDOW : (j + 1) * WINDOW]
-            pooled[:, i, j] = np.amax(window, axis=(1, 2))
+            row, column = i * POOL_SIZE, j * POOL_SIZE
+            patch = maps[:, row : row + POOL_SIZE, column : column + POOL_SIZE]
+            pooled[:, i, j] = np.amax(patch, axis=(1, 2))
     return pooled
 
 
 def _pooling_backward(dpooled: HostArray, maps: HostArray, pooled: HostArray) -> HostArray:
     dmaps = np.zeros_like(maps)
     for f in range(len(maps)):
-        for i in range(pooled.shape[1] * WINDOW):
-            for j in range(pooled.shape[2] * WINDOW):
-                if maps[f, i, j] == pooled[f, i // WINDOW, j // WINDOW]:
-                    dmaps[f, i, j] = dpooled[f, i // WINDOW, j // WINDOW]
+        for i in range(pooled.shape[1] * POOL_SIZE):
+            for j in range(pooled.shape[2] * POOL_SIZE):
+                if maps[f, i, j] == pooled[f, i // POOL_SIZE, j // POOL_SIZE]:
+                    dmaps[f, i, j] = dpooled[f, i // POOL_SIZE, j // POOL_SIZE]
     return dmaps

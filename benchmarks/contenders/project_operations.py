@@ -1,4 +1,4 @@
-"""Single operations of this project's backends."""
+"""Single operations on the backends of this project."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -10,7 +10,11 @@ Compute: TypeAlias = Callable[[], Sequence[Array]]
 
 
 def prepare(backend: Backend, task: OperationTask) -> Compute:
-    """Do the work that is not timed, and return the function that computes the results."""
+    """Return a function that computes the operation and returns its results in the task's order.
+
+    The work that is not timed is done here: the inputs are copied to the device and, for the
+    gradient of a pooling, the forward pass computes the tie mask.
+    """
     inputs: dict[str, Array] = {name: backend.asarray(array) for name, array in task.inputs.items()}
     if task.name == "softmax_cross_entropy":
         return lambda: backend.loss("softmax_cross_entropy", inputs["x"], inputs["labels"])
@@ -47,15 +51,17 @@ def prepare(backend: Backend, task: OperationTask) -> Compute:
         case "conv2d_relu_max_pool2d", "forward":
             return lambda: [maxima_and_mask(backend.activation("relu", convolve()))[0]]
         case "conv2d_relu_max_pool2d", "backward":
-            y = backend.activation("relu", convolve())
-            _, mask = maxima_and_mask(y)
+            activated = backend.activation("relu", convolve())
+            _, mask = maxima_and_mask(activated)
 
             def backward() -> Sequence[Array]:
-                dmaps = backend.max_pool2d_backward(dy, mask, x_shape=y.shape, **pool)
-                return convolve_backward(backend.activation_backward("relu", dmaps, y))
+                dactivated = backend.max_pool2d_backward(dy, mask, x_shape=activated.shape, **pool)
+                return convolve_backward(backend.activation_backward("relu", dactivated, activated))
 
             return backward
-    raise ValueError(f"no {task.direction} operation {task.name!r} is written for the backends")
+    raise ValueError(
+        f"operation {task.name!r}, {task.direction}, is not supported; add it to `prepare`"
+    )
 
 
 def _update(backend: Backend, task: OperationTask, inputs: dict[str, Array]) -> Compute:

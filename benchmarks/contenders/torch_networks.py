@@ -1,4 +1,4 @@
-"""PyTorch: the project's networks, losses and optimizers as modules of PyTorch.
+"""The project's networks, losses and optimizers as PyTorch modules, functions and optimizers.
 
 Timings in comments are per step on one core (AMD EPYC, AVX2) with PyTorch 2.13.
 """
@@ -176,9 +176,9 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     )
 
 
-def record_graph(function: Callable[[Tensor], Tensor], argument: Tensor) -> tuple[Any, Tensor]:
+def capture_graph(function: Callable[[Tensor], Tensor], argument: Tensor) -> tuple[Any, Tensor]:
     """Return a CUDA graph of `function(argument)`, and the tensor that each replay overwrites."""
-    # A function must run on another stream before it can be recorded.
+    # PyTorch requires a warm-up on another stream before a capture.
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""PyTorch: training and predictions, eager, compiled, or replayed from a CUDA graph.
+"""Training and prediction with PyTorch: eager, compiled, or replayed from a CUDA graph.
 
 Timings in comments are per step on one core (AMD EPYC, AVX2) with PyTorch 2.13.
 """
@@ -25,12 +25,12 @@ from benchmarks.contenders.torch_networks import (
     Tensor,
     build_network,
     build_optimizer,
+    capture_graph,
     compiled,
     device,
     load_weights,
     loss_targets,
     mean_loss,
-    record_graph,
     synchronize,
     to_device,
     use_float32,
@@ -42,12 +42,12 @@ Forward: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class EagerTraining(TrainingSession):
-    """A step as in PyTorch's tutorials, on data that are on the device."""
+    """The training loop of PyTorch's tutorials; the images are on the device from the start."""
 
     def __init__(self, task: TrainingTask) -> None:
         use_float32()
         self._task = task
-        self._is_full_batch = task.is_full_batch  # a compiled step cannot read it from the task
+        self._is_full_batch = task.is_full_batch  # `torch.compile` cannot trace the property
         model = task.model
         pixels = task.pixels()
         started = time.perf_counter()
@@ -73,43 +73,43 @@ class EagerTraining(TrainingSession):
         self._optimizer = self._new_optimizer()
 
     def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
-        """Differentiate the loss."""
+        """Return the gradients of the mean loss of these images, by parameter name."""
         batch = to_device(rows)
         loss = self._loss(self._network(self._images[batch]), self._targets[batch])
         return self._on_host(torch.autograd.grad(loss, list(self._network.parameters())))
 
     def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
-        """Make the steps one after the other, and read the losses after the last."""
-        # The next replay of a graph overwrites the loss.
+        """Make one update per batch; copy all losses to the host after the last update."""
+        # Each replay of a CUDA graph overwrites the same loss tensor, so the loss is cloned.
         losses = [self._step(rows).clone() for rows in to_device(batches)]
         return [float(loss) for loss in losses]
 
     def weights(self) -> HostArrays:
-        """Return the parameters of the module."""
+        """Return the weights as host arrays, by parameter name."""
         return self._on_host(self._network.parameters())
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the class of the largest logit."""
+        """Return the class of the largest logit of each image."""
         with torch.inference_mode():
             classes = self._network(to_device(self._task.pixels(images))).argmax(1)
         return np.asarray(classes.cpu().numpy(), np.int64)
 
     def _order(self) -> Tensor:
-        """Return the order of the images in an epoch."""
-        count, where = len(self._images), self._images.device
+        """Return the image order of an epoch: row indices, shape (N,)."""
+        count, target = len(self._images), self._images.device
         if self._is_full_batch:
-            return torch.arange(count, device=where)
-        return torch.randperm(count, generator=self._generator, device=where)
+            return torch.arange(count, device=target)
+        return torch.randperm(count, generator=self._generator, device=target)
 
     def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images in these rows, and their targets."""
+        """Return the images in these rows and their targets, or all of them if full-batch."""
         if self._is_full_batch:
             return self._images, self._targets
-        # Neither gathering the whole epoch at once nor gathering uint8 was faster.
+        # Gathering all batches of an epoch in one call, or gathering uint8 pixels, was not faster.
         return self._images.index_select(0, rows), self._targets.index_select(0, rows)
 
     def _step(self, rows: Tensor) -> Tensor:
-        """Make an update on the images in these rows; return their mean loss before it."""
+        """Update the network with the images in these rows; return their mean loss before it."""
         images, targets = self._batch(rows)
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._loss(self._network(images), targets)
@@ -121,24 +121,29 @@ class EagerTraining(TrainingSession):
         return build_optimizer(self._task.optimizer, self._network.parameters())
 
     def _batch_sizes(self) -> set[int]:
-        """Return the batch sizes of an epoch: the task's, and the rest in the last batch."""
+        """Return the batch sizes that occur in an epoch; the last batch may be smaller."""
         count, batch = len(self._images), self._task.batch_size
         return {batch, count % batch} - {0}
 
     def _on_host(self, tensors: Any) -> HostArrays:
-        """Return tensors, given in the order of the parameters, by the network's names."""
+        """Return host copies by parameter name; `tensors` are in the order of the parameters."""
         names = self._task.model.state_dict()
         return {name: weight_to_host(tensor) for name, tensor in zip(names, tensors, strict=True)}
 
 
 class CompiledTraining(EagerTraining):
-    """A step as one graph of Inductor: gather, forward, loss, backward and update.
+    """A step that Inductor compiles to one graph: gather, forward, loss, backward and update.
 
-    It uses `torch.func` and updates written out. Compiling the step of `EagerTraining` breaks the
-    graph at `backward` and at the optimizer, which costs more than compiling saves: two-layer at
-    512 takes 1.6 ms instead of 2.1 to 2.5, backprop at 10 0.24 instead of 0.65, lenet at 64 7.2
-    instead of 14 to 24. The modes with autotuning, the C++ wrapper and foreach updates saved
-    nothing on a CPU.
+    Gradients are computed by `torch.func`, and `_traceable_update` replaces the optimizer. If the
+    step of `EagerTraining` is compiled instead, the graph breaks at `backward` and at the
+    optimizer, and the step is slower:
+
+        network and batch size   one graph   graph with breaks
+        two-layer, 512           1.6 ms      2.1 to 2.5 ms
+        backprop, 10             0.24 ms     0.65 ms
+        lenet, 64                7.2 ms      14 to 24 ms
+
+    On a CPU, Inductor's autotuning, its C++ wrapper and foreach updates made no step faster.
     """
 
     def __init__(self, task: TrainingTask) -> None:
@@ -147,15 +152,17 @@ class CompiledTraining(EagerTraining):
             name: parameter.detach() for name, parameter in self._network.named_parameters()
         }
         weights = list(self._parameters.values())
-        self._update, self._state = _update_in_graph(task.optimizer, weights)
-        if torch.cuda.is_available():  # lets Inductor record CUDA graphs that update in place
+        self._update, self._state = _traceable_update(task.optimizer, weights)
+        if torch.cuda.is_available():
+            # Lets Inductor capture CUDA graphs that update these tensors in place.
             for tensor in (*weights, *self._state):
                 torch._dynamo.mark_static_address(tensor)
         self._compiled = compiled(self._whole_step)
-        from torch._inductor.utils import fresh_cache  # takes a second to import
+        from torch._inductor.utils import fresh_cache  # imported here, because it takes a second
 
         started = time.perf_counter()
-        # With the usual cache on disk, this would be the time to read what an earlier run compiled.
+        # With its usual disk cache, Inductor would load the code that an earlier run compiled, and
+        # `compile_s` would be too short.
         with fresh_cache():
             for size in self._batch_sizes():
                 for _ in range(WARM_UP_STEPS):
@@ -187,12 +194,12 @@ class CompiledTraining(EagerTraining):
 
 
 class GraphTraining(EagerTraining):
-    """The eager step, recorded as a CUDA graph once per batch size, and replayed."""
+    """The eager step, captured in one CUDA graph per batch size and replayed."""
 
     def __init__(self, task: TrainingTask) -> None:
         super().__init__(task)
         started = time.perf_counter()
-        self._graphs = {size: self._record(size) for size in self._batch_sizes()}
+        self._graphs = {size: self._capture(size) for size in self._batch_sizes()}
         synchronize()
         self.compile_s = time.perf_counter() - started
         self.reset()
@@ -202,17 +209,17 @@ class GraphTraining(EagerTraining):
         load_weights(self._network, self._task.model)
         for state in self._optimizer.state.values():
             for tensor in state.values():
-                if tensor is not None:  # SGD without momentum stores a None
+                if tensor is not None:  # SGD without momentum stores None
                     tensor.zero_()
 
     def _new_optimizer(self) -> Any:
         parameters = self._network.parameters()
         return build_optimizer(self._task.optimizer, parameters, capturable=True)
 
-    def _record(self, size: int) -> tuple[Tensor, Any, Tensor]:
-        """Return the tensor of rows that a graph reads, the graph, and the loss it writes."""
+    def _capture(self, size: int) -> tuple[Tensor, Any, Tensor]:
+        """Return the row tensor that the graph reads, the graph, and the loss that it writes."""
         static_rows = torch.arange(size, device=device())
-        return (static_rows, *record_graph(super()._step, static_rows))
+        return (static_rows, *capture_graph(super()._step, static_rows))
 
     def _step(self, rows: Tensor) -> Tensor:
         static_rows, graph, loss = self._graphs[len(rows)]
@@ -228,13 +235,14 @@ SESSIONS: dict[Mode, type[EagerTraining]] = {
 }
 
 
-def _update_in_graph(
+def _traceable_update(
     optimizer: UpdateRule, weights: list[Tensor]
 ) -> tuple[Callable[[list[Tensor]], None], list[Tensor]]:
-    """Return a function of the gradients that updates the weights, and its state of zeros.
+    """Return a function that updates the weights from given gradients, and its zeroed state.
 
-    PyTorch's own updates give wrong results here: Inductor 2.13 fuses their `add` with the matrix
-    product of a gradient, and drops the factor `alpha`.
+    PyTorch's own optimizers would give wrong results here: Inductor 2.13 fuses their
+    `add(alpha=...)` with the matrix product that computes the gradient, and drops the factor
+    `alpha`.
     """
     state = [torch.zeros_like(weight) for _ in optimizer.state_names for weight in weights]
     decay = optimizer.weight_decay
@@ -267,16 +275,16 @@ def _update_in_graph(
                 w.sub_(step_size * m / (v.sqrt() * correction + optimizer.eps))
 
         return step_adam, [steps, *state]
-    raise ValueError(f"no update is written for {optimizer}")
+    raise ValueError(f"compiled steps of PyTorch support only SGD and Adam, got {optimizer}")
 
 
 def _bias_correction(beta: float, steps: Tensor) -> Tensor:
-    """Return 1 − betaˢᵗᵉᵖˢ; `expm1` keeps its float32 precision if it is small."""
+    """Return 1 − betaˢᵗᵉᵖˢ, without loss of digits in float32 if the result is small."""
     return -torch.expm1(steps * math.log(beta)) if beta else torch.ones_like(steps)
 
 
 def prepare_inference(model: Network, mode: Mode) -> InferenceSession:
-    """Return the function that predicts with the network."""
+    """Return a function that maps host images to probabilities in the given mode."""
     use_float32()
     network = build_network(model).requires_grad_(False)
     softmax = model.loss.kind == "softmax_cross_entropy"
@@ -285,10 +293,11 @@ def prepare_inference(model: Network, mode: Mode) -> InferenceSession:
         logits = network(pixels + model.pixel_shift if model.pixel_shift else pixels)
         return logits.softmax(1) if softmax else logits.sigmoid()
 
-    forward: Forward = {"eager": lambda f: f, "compiled": compiled, "graph": _graphed}[mode](eager)
+    forward: Forward = {"eager": lambda f: f, "compiled": compiled, "graph": _replayed}[mode](eager)
 
     def predict(images: NDArray[np.float32]) -> HostArray:
-        writable = images if images.flags.writeable else images.copy()  # PyTorch warns otherwise
+        # PyTorch warns if an array is read-only.
+        writable = images if images.flags.writeable else images.copy()
         with torch.inference_mode():
             pixels = torch.from_numpy(writable).reshape(-1, *model.input_shape).to(device())
             return np.asarray(forward(pixels).cpu().numpy())
@@ -296,14 +305,14 @@ def prepare_inference(model: Network, mode: Mode) -> InferenceSession:
     return predict
 
 
-def _graphed(function: Forward) -> Forward:
-    """Return a function that replays `function` as a CUDA graph, recorded once per shape."""
+def _replayed(function: Forward) -> Forward:
+    """Return a function that captures `function` in one CUDA graph per shape and replays it."""
     graphs: dict[Any, tuple[Tensor, Any, Tensor]] = {}
 
     def replay(pixels: Tensor) -> Tensor:
         if pixels.shape not in graphs:
             static_pixels = pixels.clone()
-            graphs[pixels.shape] = (static_pixels, *record_graph(function, static_pixels))
+            graphs[pixels.shape] = (static_pixels, *capture_graph(function, static_pixels))
         static_pixels, graph, result = graphs[pixels.shape]
         static_pixels.copy_(pixels)
         graph.replay()

@@ -1,4 +1,5 @@
-// Kernels of the benchmark overheads.py. Each does one thing, so that its time can be attributed.
+// Kernels whose times overheads.py measures. Each does one kind of work, so its time is the cost of that
+// work.
 //
 // Options: -DCHAINS, number of independent sums per thread of `multiply_add`; -DCLUSTER and -DBLOCKS
 // as in grid_barrier.cuh.
@@ -15,7 +16,8 @@ extern "C" __global__ void CLUSTER_DIMS barrier(int rounds, unsigned* counters) 
   for (int round = 0; round < rounds; round++) grid_barrier_wait(counters);
 }
 
-// Grid: any. Copies `count` numbers of 8 bytes; each thread takes every n-th, with n threads in the grid.
+// Grid: any. Copies `count` numbers of 8 bytes. Each thread copies every n-th number, where n is the
+// number of threads of the grid.
 // At most 32 registers.
 extern "C" __global__ void copy(const double* __restrict__ from, int64 count,
                                 double* __restrict__ to) {
@@ -24,8 +26,8 @@ extern "C" __global__ void copy(const double* __restrict__ from, int64 count,
     to[i] = from[i];
 }
 
-// Grid: any. The sums of a thread are independent, so multiply-adds of all of them overlap. The result
-// is written to memory so that the compiler does not remove the loop.
+// Grid: any. Each thread updates CHAINS independent sums, so their multiply-adds overlap. The total is
+// written to memory, so that the compiler does not remove the loop.
 // At most 32 registers.
 extern "C" __global__ void __launch_bounds__(256)
     multiply_add(int rounds, real factor, real* __restrict__ results) {

@@ -1,4 +1,4 @@
-"""The stages of the acceptance run, the most valuable first."""
+"""The stages of the acceptance run, the most important first."""
 
 import shutil
 import sys

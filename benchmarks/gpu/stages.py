@@ -1,4 +1,4 @@
-"""Runs commands one after another, each with a time limit, and reports after each of them."""
+"""Runs commands one after another, each with a time limit, and reports after each command."""
 
 import os
 import signal
@@ -13,9 +13,9 @@ from benchmarks.host import ROOT
 
 Outcome: TypeAlias = Literal["passed", "failed", "timed out", "skipped", "not run"]
 
-# A stage needs at least this time; with less it would time out without a result.
+# Seconds. If less time is left, a stage is not run, because it would time out without a result.
 MIN_STAGE_S = 10.0
-# The time that an interrupted command has for writing its results.
+# Seconds that an interrupted command has to write its results before it is killed.
 GRACE_S = 5.0
 
 
@@ -25,12 +25,12 @@ class Stage:
 
     Attributes:
         name: name of the stage and of its log file.
-        shows: what a passed stage shows, for the report.
+        shows: what is shown if the stage passes; printed in the report.
         command: the program and its arguments.
-        limit_s: largest running time.
+        limit_s: time limit in seconds.
         skip_reason: why the stage cannot run on this machine; empty if it can.
-        inputs: alternative files of earlier stages; the first that exists becomes the last
-            argument. Without any of them the stage is skipped.
+        inputs: alternative files that earlier stages write. The first one that exists is appended
+            to the command. If `inputs` is not empty and none exists, the stage is skipped.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a stage.
+    """The outcome of a stage, with its details.
 
     Attributes:
         stage: the stage.
         outcome: "skipped" if it cannot run on this machine, "not run" if no time was left.
         seconds: running time.
-        detail: exit code or reason; empty if the stage passed.
+        detail: the exit code, the time limit or the reason; empty if the stage passed.
     """
 
     stage: Stage
@@ -74,12 +74,13 @@ def run_stages(
     """Run stages in order until all are done or the time is up.
 
     Args:
-        stages: the stages, the most valuable first.
+        stages: the stages, the most important first, because the last ones may not run.
         folder: folder of the log files.
-        total_s: time limit for all stages together, without the grace period of the last one.
+        total_s: time limit in seconds for all stages together. The last stage may exceed it by
+            its grace period.
         report: called with the results of all stages before the first stage and after each stage.
         run: runs a command.
-        clock: returns seconds.
+        clock: returns the current time in seconds.
 
     Returns:
         One result per stage.
@@ -100,10 +101,11 @@ def _run_stage(
         return Result(stage, "skipped", detail=stage.skip_reason)
     existing = [str(path) for path in stage.inputs if path.exists()][:1]
     if stage.inputs and not existing:
-        return Result(stage, "skipped", detail=f"{stage.inputs[0].name} does not exist")
+        names = " or ".join(path.name for path in stage.inputs)
+        return Result(stage, "skipped", detail=f"{names} not found")
     limit_s = min(stage.limit_s, left_s)
     if limit_s < MIN_STAGE_S:
-        return Result(stage, "not run", detail=f"{max(0, left_s):.0f} s were left")
+        return Result(stage, "not run", detail=f"only {max(0, left_s):.0f} s were left")
     begin = clock()
     code = run((*stage.command, *existing), folder / f"{stage.name}.log", limit_s)
     seconds = clock() - begin
@@ -115,14 +117,15 @@ def _run_stage(
 
 
 def run_command(command: Sequence[str], log: Path, limit_s: float) -> int | None:
-    """Run a command with its output in a file; stop it and its children after a time limit.
+    """Run a command and write its output to a file; stop it and its children at the time limit.
 
-    The command first receives the signal of Ctrl-C, so that it can write its results.
+    The command first receives SIGINT, so that it can write its results. If it still runs after
+    `GRACE_S`, it is killed.
 
     Returns:
         The exit code; None after a timeout.
     """
-    # All measurements are made without TF32, whatever the user's environment contains.
+    # CuPy must not use TF32, even if the user's environment enables it.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "CUPY_TF32": "0"}
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  # the commands come from `plan`
@@ -143,10 +146,10 @@ def run_command(command: Sequence[str], log: Path, limit_s: float) -> int | None
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Stop a process and its children, which form a process group, if any still runs."""
-    for number in (signal.SIGINT, signal.SIGKILL):
+    """Stop the processes of a process group that still run: a command and its children."""
+    for signal_number in (signal.SIGINT, signal.SIGKILL):
         try:
-            os.killpg(process.pid, number)
+            os.killpg(process.pid, signal_number)
         except ProcessLookupError:
             return
         try:

@@ -1,7 +1,7 @@
 """The pytest hooks and fixtures that turn cases into tests of pytest-benchmark.
 
-Each pair of case and contender is measured once per pass. The pairs of all passes are shuffled
-together, so that a machine that slows down slows all contenders.
+Each row, which is a case with a contender, is measured once per pass. The rows of all passes are
+shuffled together, so that a machine that slows down slows all contenders.
 """
 
 import gzip
@@ -30,7 +30,7 @@ from benchmarks.suite.preparer import Case, NotComparableError, Preparer
 from mnist_accel.errors import UsageError
 from mnist_accel.util.files import write_atomically
 
-# Seconds of measurement per pair and pass.
+# Seconds of measurement per row and pass.
 BUDGET_S = {"quick": 0.07, "full": 0.3}
 ACCURACY_SEEDS = 3
 COMPLETE = (
@@ -165,13 +165,13 @@ def journal(pytestconfig: pytest.Config) -> Journal:
 
 @pytest.fixture(scope="session")
 def preparer(journal: Journal) -> Preparer:
-    """Prepares each pair once for all passes."""
+    """Prepares each row once for all passes."""
     return Preparer(known_steps=journal.steps, measures_memory=journal.settings.profile == "full")
 
 
 @pytest.fixture
 def measure(benchmark: BenchmarkFixture, preparer: Preparer, journal: Journal) -> Measure:
-    """Check a pair and measure it; a pair that is absent, wrong or fails is recorded as such."""
+    """Check a row and measure it; if it is absent, wrong or fails, record that with the reason."""
 
     def measure(case: Case | AccuracyCase, contender: Contender, repetition: int) -> None:
         benchmark.group = f"{case.level}: {case.name}"

@@ -98,7 +98,7 @@ class Measured(_Line, frozen=True, tag="measured"):
 
 
 class Absent(RowStarted, frozen=True, tag="absent"):
-    """A row that the contender cannot do on this machine."""
+    """A row that cannot be measured on this machine."""
 
     reason: str
 

@@ -1,6 +1,6 @@
-"""The measurements of one or more result files, with the passes of each row joined.
+"""Reads one or more result files, and joins the passes of each row.
 
-Files can be merged if they come from the same machine and the same state of the code: their passes
+Files can be merged if they come from the same machine and the same state of the code. Their passes
 then count as passes of one run.
 """
 
@@ -42,9 +42,10 @@ class Measurement:
     """All times of one contender in one case.
 
     Attributes:
-        info: the facts of all passes; the check that came closest to its bound, and the peaks.
+        info: the facts that all passes share. Its check is the one closest to its tolerance, and
+            its memory peaks are the highest of all passes.
         rounds: seconds of each round, by pass.
-        phases: by pass, the seconds of each phase before the steady state.
+        phases: seconds of each phase before the steady state, by pass.
     """
 
     info: RowInfo
@@ -53,7 +54,7 @@ class Measurement:
 
     @cached_property
     def case(self) -> Case:
-        """What was measured."""
+        """The case, without the contender."""
         return self.info.case
 
     @property
@@ -68,12 +69,12 @@ class Measurement:
 
     @property
     def calls(self) -> float:
-        """Steps of a training, or batches of an inference, per round."""
+        """Steps per round of a training; batches per round of an inference or operation."""
         return self.info.steps or max(self.info.images / self.info.batch, 1.0)
 
     @cached_property
     def phases_s(self) -> Mapping[str, float]:
-        """Seconds of each phase before the steady state: the median of the passes."""
+        """Median over the passes of the seconds of each phase before the steady state."""
         seconds = {
             name: [phases[name] for phases in self.phases.values() if name in phases]
             for name in PHASES
@@ -82,7 +83,10 @@ class Measurement:
 
     @cached_property
     def call_rounds(self) -> Rounds:
-        """Seconds per call in each round, by pass; comparable between contenders."""
+        """Seconds per call in each round, by pass.
+
+        Contenders are compared by these, because the number of calls per round may differ.
+        """
         return {label: seconds / self.calls for label, seconds in self.rounds.items()}
 
     @cached_property
@@ -98,7 +102,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """The content of all files of one machine; `ceilings` are by device."""
+    """The merged result files of one machine; `ceilings` are the peak rates by device."""
 
     paths: tuple[Path, ...]
     runs: tuple[Run, ...]
@@ -111,7 +115,7 @@ class ResultSet:
     accuracy: tuple[AccuracyRun, ...]
 
     def cases(self, level: str) -> list[Case]:
-        """Return the measured cases of a level, in their order."""
+        """Return the measured cases of a level, sorted by network and sizes."""
         cases = (measurement.case for measurement in self.measurements.values())
         return list(dict.fromkeys(case for case in cases if case.level == level))
 
@@ -122,7 +126,7 @@ class ResultSet:
 
     @cached_property
     def on_gpu(self) -> frozenset[str]:
-        """The contenders that compute on a GPU and have at least one time."""
+        """The contenders that compute on a GPU and have at least one measurement."""
         return frozenset(
             measurement.contender
             for measurement in self.measurements.values()
@@ -161,7 +165,7 @@ def load_results(paths: Sequence[Path]) -> ResultSet:
         measurements={key: row for key, row in measurements.items() if key not in failed_keys},
         absent=tuple(row for row in absent if row.key not in {*measurements, *failed_keys}),
         failed=failed,
-        accuracy=_unique(curve for run in runs for curve in run.accuracy),
+        accuracy=_unique(row for run in runs for row in run.accuracy),
     )
 
 
@@ -189,7 +193,7 @@ def read_run(path: Path) -> ResultFile:
 
 
 def _check_mergeable(first_path: Path, first: Run, path: Path, run: Run) -> None:
-    """Raise `UsageError` unless both files have the same machine, code and library versions."""
+    """Raise `UsageError` unless both runs have the same machine, code and library versions."""
     facts = ("cpu", "cores", "threads", "gpu", "python", "commit", "dirty")
     pairs = [(name, getattr(first.host, name), getattr(run.host, name)) for name in facts]
     pairs += [
@@ -229,13 +233,18 @@ def _check_contender(info: RowInfo, run: Run) -> None:
     facts = run.contenders.get(info.contender)
     if facts is None:
         known = ", ".join(run.contenders)
-        raise ValueError(f"contender is {info.contender!r}; mnist_accel.contenders has {known}")
+        raise ValueError(
+            f"contender is {info.contender!r}, but mnist_accel.contenders contains only {known}"
+        )
     if facts.is_baseline != info.is_baseline:
-        raise ValueError(f"is_peer differs from mnist_accel.contenders.{info.contender}")
+        raise ValueError(
+            f"is_peer is {info.is_baseline}, but that of mnist_accel.contenders.{info.contender} "
+            f"is {facts.is_baseline}"
+        )
 
 
 def _measurement(path: Path, entry: Entry) -> Measurement:
-    """Return the measurement of one pass."""
+    """Return the measurement of a row in one pass."""
     info = entry.extra_info
     # Passes with the same number in different files are different passes.
     label = (path, info.pass_number)
@@ -244,19 +253,21 @@ def _measurement(path: Path, entry: Entry) -> Measurement:
 
 
 def _join(earlier: Measurement, later: Measurement) -> Measurement:
-    """Add the passes of one measurement to those of another.
+    """Return a measurement with the passes of two measurements of the same row.
 
     Raises:
-        ValueError: a pass occurs twice, or the two describe different work.
+        ValueError: a pass is in both, or their facts differ.
     """
     if not later.rounds.keys().isdisjoint(earlier.rounds):
-        raise ValueError(f"pass occurs twice for {later.contender} in {later.case.name}")
+        raise ValueError(
+            f"pass {later.info.pass_number} occurs twice for {later.contender} in {later.case.name}"
+        )
     later = _with_images(later, earlier.info.images)
     old, new = earlier.info, later.info
     _check_same(old, new, ("images", "steps", "flops", "bytes"))
     info = msgspec.structs.replace(
         old,
-        check=max(old.check, new.check, key=lambda one: one.difference / one.tolerance),
+        check=max(old.check, new.check, key=lambda check: check.difference / check.tolerance),
         peak_host_bytes=_max(old.peak_host_bytes, new.peak_host_bytes),
         peak_device_bytes=_max(old.peak_device_bytes, new.peak_device_bytes),
     )
@@ -266,7 +277,8 @@ def _join(earlier: Measurement, later: Measurement) -> Measurement:
 def _with_images(measurement: Measurement, images: int) -> Measurement:
     """Return the measurement scaled to this number of images per round.
 
-    Epochs of slow contenders are shortened to fit the time, and each run chooses their length anew.
+    The epochs of slow contenders are shortened to save time. Each run chooses their length, so the
+    lengths in two files may differ.
     """
     info = measurement.info
     if info.images in (0, images):
@@ -298,7 +310,7 @@ def _max(*values: int | None) -> int | None:
 
 
 def _best_ceilings(runs: Sequence[Run]) -> dict[Device, Ceilings]:
-    """Return the highest rates that any run measured: they come closest to the device's limit."""
+    """Return the highest rates of each device in all runs, which are closest to its limits."""
     best: dict[Device, Ceilings] = {}
     for run in runs:
         for device, new in run.ceilings.items():
@@ -315,7 +327,7 @@ _Row = TypeVar("_Row", Missing, AccuracyRun)
 
 
 def _unique(rows: Iterable[_Row]) -> tuple[_Row, ...]:
-    """Return the first row of each key: a seed that two files have trained counts once."""
+    """Return the first row of each key; a training that is in two files counts once."""
     unique: dict[Hashable, _Row] = {}
     for row in rows:
         unique.setdefault(row.key, row)

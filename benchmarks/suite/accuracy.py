@@ -32,7 +32,7 @@ def measure_accuracy(
         clock: returns seconds.
 
     Raises:
-        NotComparableError: the contender cannot do the case on this machine.
+        NotComparableError: the contender does not support the case or cannot run here.
         CheckError: the contender computes a wrong result.
     """
     require_available(contender)

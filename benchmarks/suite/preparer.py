@@ -1,4 +1,4 @@
-"""Prepares what is measured: builds it, checks it, and keeps it for later passes."""
+"""Prepares the rows of a run: builds and checks each row once, and keeps it for later passes."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -30,31 +30,32 @@ from mnist_accel.nn import Linear, Network
 
 Case: TypeAlias = TrainingCase | InferenceCase | OperationCase
 
-# The epoch of a slow contender is shortened until it takes about this time, within a factor of two:
-# some contenders compile again for each length. After this many trials, the length stays.
-RUN_S = 0.15
-MAX_TRIALS = 3
+# Seconds. The epoch of a slow contender is shortened to about this time. A factor of two is
+# accepted, because some contenders compile again for each length of an epoch.
+EPOCH_S = 0.15
+MAX_LENGTHS = 3  # lengths of an epoch that are tried; the last one is used
 MIN_ROUNDS, MAX_ROUNDS = 2, 100
-# Warm-up ends after this many calls or this much time. Threads that wake up may share a core, where
-# each waits for the other, until the system distributes them after 0.1 s. Until then a call of
-# 0.1 ms takes 8 ms (seen with PyTorch on two cores, in one pass of eight).
+# Warm-up ends after this number of calls or of seconds. In the first 0.1 s, the operating system
+# may run two threads on one core, where each waits for the other. A call then takes 8 ms instead
+# of 0.1 ms (observed with PyTorch on two cores, in one of eight passes).
 WARM_UP_CALLS, WARM_UP_S = 15, 0.12
-# Shorter calls are repeated within a round, because reading the clock takes a good part of 10 µs.
+# Seconds. Shorter calls are repeated within a round, because reading the clock would take a large
+# part of the time of a 10 µs call.
 MIN_ROUND_S = 5e-4
 
 
 class NotComparableError(Exception):
-    """A contender cannot do a case; the message states the reason."""
+    """A contender does not support a case; the message states the reason."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case and contender that passed the check and can be timed.
+    """A row that passed its check and can be timed.
 
     Attributes:
-        run: does one call, and returns when the results are available.
-        info: what a result file states about the measurement besides its times, for pass 0.
-        reset: restores the state before the first call; called before each pass.
+        run: makes one call, and returns when its results are available.
+        info: the entry of the result file without the times, as for pass 0.
+        reset: restores the initial state, such as the weights; called before each pass.
     """
 
     run: Callable[[], object]
@@ -64,15 +65,14 @@ class Prepared:
 
 @dataclass
 class Preparer:
-    """Prepares each pair of case and contender once.
-
-    A pair that fails raises the same error in later passes.
+    """Prepares each row once. A row that fails raises the same error in later passes.
 
     Attributes:
-        known_steps: updates per epoch, by the names of case and contender, that an earlier part of
-            an interrupted run has chosen: all passes of a pair have the same length.
-        measures_memory: whether to measure the memory of each recipe's training; takes seconds.
-        clock: returns seconds.
+        known_steps: steps per epoch by the names of case and contender, as chosen before the run
+            was interrupted. In all passes of a row, an epoch has the same number of steps.
+        measures_memory: whether to measure the peak memory of each recipe's training, which takes
+            seconds.
+        clock: returns the current time in seconds.
     """
 
     known_steps: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -81,10 +81,10 @@ class Preparer:
     _prepared: dict[tuple[Case, str], Prepared | Exception] = field(default_factory=dict)
 
     def prepare(self, case: Case, contender: Contender) -> Prepared:
-        """Return the case, ready to be timed.
+        """Return a row that is ready to be timed.
 
         Raises:
-            NotComparableError: the contender cannot do the case on this machine.
+            NotComparableError: the contender does not support the case or cannot run here.
             CheckError: the contender computes a wrong result.
         """
         key = case, contender.name
@@ -100,14 +100,14 @@ class Preparer:
         return prepared
 
     def rounds(self, prepared: Prepared, budget_s: float) -> tuple[int, int]:
-        """Warm up, and return the number of rounds that fit the time and the calls per round."""
+        """Warm up; return the rounds that fit into `budget_s` seconds, and the calls per round."""
         seconds = self._warm_up(prepared.run)
         calls = max(1, round(MIN_ROUND_S / seconds))
         fitting = round(budget_s / (calls * seconds))
         return max(MIN_ROUNDS, min(MAX_ROUNDS, fitting)), calls
 
     def _warm_up(self, run: Callable[[], object]) -> float:
-        """Call until the warm-up ends; return the seconds of the fastest call."""
+        """Make the warm-up calls; return the seconds of the fastest."""
         fastest = float("inf")
         end = self.clock() + WARM_UP_S
         for _ in range(WARM_UP_CALLS):
@@ -128,32 +128,32 @@ class Preparer:
         task = training_task(case, case.steps)
         if reason := contender.skip_reason(task):
             raise NotComparableError(reason)
-        expected = _reference(case, contender.ties)
+        expected = _expected_trajectory(case, contender.ties)
         checked = contender.training(task)
         check = check_training(checked, task, expected)
         known = self.known_steps.get((case.name, contender.name))
         batches = first_batches(task)
         updates_s = self._warm_up(lambda: checked.updates(batches))
         steps = known or _fitting_steps(case, STEPS, updates_s)
-        for trial in range(MAX_TRIALS):
+        for attempt in range(MAX_LENGTHS):
             task = training_task(case, steps)
             started = self.clock()
             session = contender.training(task)
             session.compile()
             setup_s = self.clock() - started - session.transfer_s - session.compile_s
             first_call_s = self._seconds(session.run)
-            if known or trial == MAX_TRIALS - 1:
+            if known or attempt == MAX_LENGTHS - 1:
                 break
-            # An update may be faster or slower within an epoch, so an epoch decides the length.
-            better = _fitting_steps(case, steps, self._seconds(session.run))
-            if steps / 2 <= better <= steps * 2:
+            # A step may take longer or shorter in an epoch than in `updates`, so an epoch is timed.
+            fitting = _fitting_steps(case, steps, self._seconds(session.run))
+            if steps / 2 <= fitting <= steps * 2:
                 break
-            steps = better
+            steps = fitting
         images = steps * case.batch
         phases_s = {
             "setup": setup_s,
             "transfer": session.transfer_s,
-            # The session that was checked may have left its compiled code to this one.
+            # If `session` uses code that `checked` compiled, its own time is 0.
             "compile": max(checked.compile_s, session.compile_s),
             "first_call": first_call_s,
         }
@@ -177,19 +177,19 @@ class Preparer:
         predict = contender.inference(model)
         phases_s = {"setup": self.clock() - started, "transfer": 0.0, "compile": 0.0}
         phases_s["first_call"] = self._seconds(lambda: predict(images))
-        check = check_inference(predict(images), _probabilities(case), model)
+        check = check_inference(predict(images), _expected_probabilities(case), model)
         cost = forward_cost(model) * case.batch
         return Prepared(
             lambda: predict(images), _info(case, contender, cost, phases_s, check, model)
         )
 
     def _operation(self, case: OperationCase, contender: Contender) -> Prepared:
-        task, expected = _operation(case)
+        task, expected = _expected_results(case)
         started = self.clock()
         session = contender.operation(task)
         phases_s = {"setup": self.clock() - started, "transfer": 0.0, "compile": 0.0}
         if session is None:
-            raise NotComparableError(f"{contender.name} has no operation of this kind")
+            raise NotComparableError(f"{contender.name} does not implement this operation")
         check = check_operation(session.results(), expected, task)
         phases_s["first_call"] = self._seconds(session.run)
         cost = operation_cost(task, expected)
@@ -211,8 +211,11 @@ def require_available(contender: Contender) -> None:
 
 
 def _fitting_steps(case: TrainingCase, steps: int, seconds: float) -> int:
-    """Return the updates that fit `RUN_S`, given that `steps` updates take `seconds`."""
-    return max(1, min(case.steps, int(steps * RUN_S / seconds)))
+    """Return the steps that fit into `EPOCH_S`, at most those of the case.
+
+    `seconds` is the time that `steps` steps take.
+    """
+    return max(1, min(case.steps, int(steps * EPOCH_S / seconds)))
 
 
 def _info(
@@ -223,7 +226,7 @@ def _info(
     check: Check,
     model: Network | None = None,
 ) -> RowInfo:
-    """Return the facts of a measurement whose calls process one batch and train nothing."""
+    """Return the facts of a measurement in which each call computes one batch without training."""
     layers = model.layers if model else ()
     hidden = [layer.units for layer in layers if isinstance(layer, Linear)][:-1]
     return RowInfo(
@@ -248,20 +251,20 @@ def _info(
     )
 
 
-# The reference of a case is computed once for all contenders.
+# These results of the reference are computed once per case, and compared with all contenders.
 
 
 @cache
-def _operation(case: OperationCase) -> tuple[OperationTask, list[HostArray]]:
+def _expected_results(case: OperationCase) -> tuple[OperationTask, list[HostArray]]:
     task = operation_task(case)
     return task, expected_results(task)
 
 
 @cache
-def _probabilities(case: InferenceCase) -> HostArray:
+def _expected_probabilities(case: InferenceCase) -> HostArray:
     return reference_probabilities(case.model(), scaled_images(case.batch))
 
 
 @cache
-def _reference(case: TrainingCase, ties: Literal["first", "recipe"]) -> Trajectory:
+def _expected_trajectory(case: TrainingCase, ties: Literal["first", "recipe"]) -> Trajectory:
     return reference_trajectory(training_task(case, case.steps), ties)

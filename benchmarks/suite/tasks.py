@@ -1,4 +1,4 @@
-"""The trainings of the suite as tasks for contenders: network, optimizer and images."""
+"""Makes the tasks of contenders from training cases: network, optimizer and images."""
 
 from functools import cache
 
@@ -12,11 +12,11 @@ from mnist_accel.data import load_mnist
 from mnist_accel.data.batches import split_indices
 from mnist_accel.recipes.models import RECIPES
 
-HELD_OUT = 0.1  # fraction of the training set on which time-to-accuracy runs are validated
+HELD_OUT = 0.1  # fraction of the training set that validates time-to-accuracy runs
 
 
 def training_task(case: TrainingCase, steps: int) -> TrainingTask:
-    """Return the training of a case on the first `steps` batches of the training set."""
+    """Return the task of training a case on the first `steps` batches of the training set."""
     images, labels = training_set()
     rows = slice(0, steps * case.batch)
     return TrainingTask(
@@ -32,7 +32,7 @@ def training_task(case: TrainingCase, steps: int) -> TrainingTask:
 def accuracy_task(
     case: AccuracyCase, seed: int
 ) -> tuple[TrainingTask, NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the training of a case, and the images and labels for validation."""
+    """Return the training task of a case, and the images and labels for validation."""
     images, labels = training_set()
     kept, held_out = split_indices(len(images), fraction=HELD_OUT, seed=0)
     task = TrainingTask(
@@ -47,7 +47,7 @@ def accuracy_task(
 
 
 def recipe_optimizer(network: str, lr: float | None = None) -> UpdateRule:
-    """Return the optimizer of a recipe at this learning rate; the recipe's own rate if None."""
+    """Return the optimizer of a recipe; `lr` replaces the learning rate of the recipe."""
     recipe = RECIPES[network]
     return create_optimizer(
         recipe.optimizer, lr=lr or recipe.lr, weight_decay=recipe.weight_decay or None
@@ -55,7 +55,7 @@ def recipe_optimizer(network: str, lr: float | None = None) -> UpdateRule:
 
 
 def scaled_images(count: int) -> NDArray[np.float32]:
-    """Return the first images of the training set, shape (count, 784), values 0…1."""
+    """Return the first `count` training images, shape (count, 784), values 0…1."""
     return (training_set()[0][:count] / np.float32(255)).astype(np.float32)
 
 

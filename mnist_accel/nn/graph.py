@@ -90,8 +90,8 @@ def _unfolded_size(node: Node) -> int:
     if isinstance(node.layer, Conv2d):
         patch = node.input_shape[0] * node.layer.kernel_size**2
         return patch * math.prod(node.output_shape[1:])
-    window = node.layer.size**2 if isinstance(node.layer, Pool2d) else 1
-    return window * math.prod(node.output_shape)
+    patch = node.layer.size**2 if isinstance(node.layer, Pool2d) else 1
+    return patch * math.prod(node.output_shape)
 
 
 def build_graph(layers: Sequence[Layer], input_shape: Shape) -> Graph:

@@ -1,4 +1,4 @@
-"""Threads of compiled training: number, memory, errors and interruption."""
+"""Threads of compiled training: their number, cache lines, errors and interruption."""
 
 import signal
 import subprocess
@@ -63,11 +63,11 @@ def test_ctrl_c_ends_an_epoch_between_chunks(mnist: Dataset) -> None:
         [sys.executable, "-c", INTERRUPTED_TRAINING],
         stdout=subprocess.PIPE,
         text=True,
-        # A background process may ignore Ctrl-C, and a child would inherit that.
+        # If the tests run in the background, SIGINT may be ignored, and children inherit this.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "training\n"  # the first chunk, of one step
+    assert process.stdout.readline() == "training\n"  # after the first chunk, which is one step
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()
@@ -75,7 +75,7 @@ def test_ctrl_c_ends_an_epoch_between_chunks(mnist: Dataset) -> None:
     seconds = time.monotonic() - sent
     assert last.startswith("ended"), last
     assert int(last.split()[1]) < 180_000 // 64
-    assert seconds < 3  # 0.2 s for the chunk; the rest allows for other programs on the machine
+    assert seconds < 3  # a chunk takes 0.2 s, or longer if other programs run
 
 
 def test_concurrent_trainings_do_not_deadlock(numba: Backend, mnist: Dataset) -> None:
@@ -99,19 +99,19 @@ def test_number_of_threads(
     trainer = Trainer(create_model("two-layer", backend=backend), "sgd", batch_size=batch_size)
     data = trainer.prepare(mnist.x_train[:64], mnist.t_train[:64])
     run_steps = epoch.run_steps
-    seen: set[int] = set()
+    threads: set[int] = set()
 
-    def watched(thread: int, *rest: Any) -> None:
-        seen.add(thread)
+    def record_thread(thread: int, *rest: Any) -> None:
+        threads.add(thread)
         run_steps(thread, *rest)
 
-    monkeypatch.setattr(epoch, "run_steps", watched)
+    monkeypatch.setattr(epoch, "run_steps", record_thread)
     trainer.fit(data, epochs=1)
-    assert seen == set(range(used))
+    assert threads == set(range(used))
 
 
 def arrays_in(arguments: Iterable[Any]) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield the arrays among arguments and in the fields of tuples."""
+    """Yield the arrays among the arguments, also those in nested tuples."""
     for argument in arguments:
         if isinstance(argument, tuple):
             yield from arrays_in(argument)
@@ -124,7 +124,7 @@ def arrays_in(arguments: Iterable[Any]) -> Iterator[np.ndarray[Any, Any]]:
 def test_threads_do_not_share_cache_lines(
     mnist: Dataset, monkeypatch: pytest.MonkeyPatch, name: str, threads: int
 ) -> None:
-    """Run each thread alone for a step, and compare the cache lines that it changes."""
+    """Run the threads of a step one after another; no cache line may be changed by two of them."""
     batch_size = 3 * threads + 1
     backend = get_backend("numba", threads=threads)
     trainer = Trainer(create_model(name, backend=backend), "adam", batch_size=batch_size)
@@ -132,14 +132,15 @@ def test_threads_do_not_share_cache_lines(
     run_steps = epoch.run_steps
     lines: list[set[int]] = []
 
-    def watched(thread: int, counter: Any, *rest: Any) -> None:
+    def run_threads_in_turn(thread: int, counter: Any, *rest: Any) -> None:
         if thread > 0:
-            return
+            return  # thread 0 runs the steps of all threads
         _, _, parameters, _, _, workspace, results = rest
-        # Gradients are left out: after the barrier, every thread adds its range to row 0.
+        # The gradients are not compared: after the barrier, each thread writes its range of the sum
+        # of all gradients to row 0.
         arrays = [a for a in arrays_in(rest) if a is not workspace.parameters]
         for array in arrays_in((parameters, workspace, results)):
-            array[array == 0] = 1  # so that a written 0 is a change
+            array[array == 0] = 1  # so that writing a 0 is a change
         for number in range(threads):
             before = [array.copy() for array in arrays]
             counter[0] = BARRIER_OPEN
@@ -149,7 +150,7 @@ def test_threads_do_not_share_cache_lines(
                 changed = old.view(np.uint8).ravel() != new.view(np.uint8).ravel()
                 lines[-1].update((new.ctypes.data + np.flatnonzero(changed)) // 64)
 
-    monkeypatch.setattr(epoch, "run_steps", watched)
+    monkeypatch.setattr(epoch, "run_steps", run_threads_in_turn)
     monkeypatch.setattr("mnist_accel.training.chunks.is_finite", lambda backend, tensor: True)
     trainer.fit(data, iterations=1)
     assert len(lines) == threads
@@ -160,9 +161,9 @@ def test_threads_do_not_share_cache_lines(
 def test_threads_do_not_wait_for_a_thread_that_failed(
     mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    two = NumbaBackend()
-    two.threads = 2  # even on one core
-    model = create_model("two-layer", backend=two)
+    backend = NumbaBackend()
+    backend.threads = 2  # even if the machine has one core
+    model = create_model("two-layer", backend=backend)
     trainer = Trainer(model, "sgd", lr=0.05, batch_size=512)
     images, labels = mnist.x_train[:5120], mnist.t_train[:5120]
     data = trainer.prepare(images, labels)

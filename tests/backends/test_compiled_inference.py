@@ -1,4 +1,4 @@
-"""Compiled predictions agree with eager predictions, for all networks and batch sizes."""
+"""Compiled predictions agree with eager predictions, for many networks and batch sizes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,7 +25,7 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
         (1, 28, 28),
         [L.AvgPool2d(2), L.Sigmoid(), L.MaxPool2d(3, stride=2), L.Flatten(), L.Linear(10)],
     ),
-    "odd maps": (
+    "odd sizes": (
         (1, 28, 28),
         [
             L.Conv2d(3, 3, padding=1),
@@ -108,8 +108,8 @@ def test_batches_of_every_size(numba: Backend, mnist: Dataset, images: int) -> N
     model = create_model("cnn", backend=numba)
     together = model.predict_logits(mnist.x_test[:images])
     assert together.shape == (images, 10)
-    one_by_one = [model.predict_logits(mnist.x_test[i : i + 1])[0] for i in range(images)]
-    assert np.array_equal(together, np.array(one_by_one, together.dtype).reshape(-1, 10))
+    single = [model.predict_logits(mnist.x_test[i : i + 1])[0] for i in range(images)]
+    assert np.array_equal(together, np.array(single, together.dtype).reshape(-1, 10))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -204,7 +204,7 @@ def test_images_that_are_not_contiguous(numba: Backend, mnist: Dataset) -> None:
     assert np.array_equal(model.predict_logits(images[::-1])[::-1], expected)
 
 
-def test_networks_without_compiled_form_predict_eagerly(numba: Backend, mnist: Dataset) -> None:
+def test_networks_that_cannot_be_compiled_predict_eagerly(numba: Backend, mnist: Dataset) -> None:
     row = [L.Conv2d(3, 3, stride=2), L.Flatten(), L.Linear(10)]
     model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=numba)
     assert model._compiled_inference is None

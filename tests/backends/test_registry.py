@@ -26,7 +26,7 @@ from backends.numpy.backend import NumpyBackend
 
 @pytest.fixture(autouse=True)
 def fresh_registry(monkeypatch):
-    """Start with an empty list of registered backends, and restore the old one afterwards."""
+    """Run the test without registered backends, and restore them afterwards."""
     monkeypatch.setattr(registry, "_registered", {})
 
 
@@ -42,7 +42,7 @@ def no_numba(monkeypatch):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Create a distribution with a backend entry point on `sys.path`, as pip would install it."""
+    """Return a function that installs a distribution with a backend entry point, as pip does."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def install(name, code, target="Plugin"):
@@ -60,7 +60,7 @@ def install(tmp_path, monkeypatch):
     return install
 
 
-GOOD = """
+WORKING_PLUGIN = """
 from backends.numpy.backend import NumpyBackend
 
 class Plugin(NumpyBackend):
@@ -69,9 +69,9 @@ class Plugin(NumpyBackend):
 
 
 def make_backend(name, availability=None):
-    """Return a backend class with a given name and availability that computes with NumPy."""
-    found = availability or Availability(ok=True, reason="available")
-    body = {"name": name, "availability": classmethod(lambda cls: found)}
+    """Return a class that computes with NumPy, with this name and availability."""
+    availability = availability or Availability(ok=True, reason="available")
+    body = {"name": name, "availability": classmethod(lambda cls: availability)}
     return type("Made", (NumpyBackend,), body)
 
 
@@ -112,11 +112,11 @@ def test_auto_prefers_the_gpu_then_numba_then_numpy(monkeypatch):
 
 
 def test_error_lists_every_reason_if_no_backend_can_run(no_cupy, no_numba, monkeypatch):
-    broken = Availability(ok=False, reason="no numbers", remedy="count")
+    broken = Availability(ok=False, reason="NumPy is broken", remedy="reinstall NumPy")
     monkeypatch.setattr("backends.numpy.probe.availability", lambda: broken)
     with pytest.raises(BackendUnavailableError) as caught:
         get_backend("auto")
-    for reason in ("CuPy is not installed", "Numba is not installed", "no numbers"):
+    for reason in ("CuPy is not installed", "Numba is not installed", "NumPy is broken"):
         assert reason in caught.value.availability.reason
 
 
@@ -146,7 +146,7 @@ def test_built_in_classes_return_the_availability_of_their_probe(backend_class):
 
 
 def test_unknown_name_lists_the_choices(install):
-    install("lucky", GOOD)
+    install("lucky", WORKING_PLUGIN)
     register(make_backend("made"))
     with pytest.raises(ValueError) as caught:
         get_backend("cuda")
@@ -193,10 +193,10 @@ def test_registering_a_class_twice_is_allowed():
     assert type(get_backend("made")) is made
 
 
-def test_misspelled_name_is_corrected_in_the_message(install):
-    install("lucky", GOOD)
-    for name, meant in (("nunpy", "numpy"), ("aut", "auto"), ("luky", "lucky")):
-        with pytest.raises(ValueError, match=rf"unknown backend '{name}'; .*mean '{meant}'\?$"):
+def test_message_suggests_the_name_for_a_misspelled_one(install):
+    install("lucky", WORKING_PLUGIN)
+    for name, match in (("nunpy", "numpy"), ("aut", "auto"), ("luky", "lucky")):
+        with pytest.raises(ValueError, match=rf"unknown backend '{name}'; .*mean '{match}'\?$"):
             get_backend(name)
 
 
@@ -220,7 +220,7 @@ class Unfinished(Backend):
     [
         (NotABackend, "must be a subclass of backends.Backend, got <class .*NotABackend'>; derive"),
         (NumpyBackend(), r"must be a subclass of backends.Backend, got NumpyBackend\(\); derive"),
-        (Unfinished, "Unfinished lacks methods .*; write asarray, device_info, to_numpy$"),
+        (Unfinished, "Unfinished lacks methods .*; implement asarray, device_info, to_numpy$"),
     ],
 )
 def test_registering_an_invalid_backend_is_refused(candidate, message):
@@ -236,7 +236,7 @@ def test_registering_a_built_in_name_is_refused(name):
         register(make_backend(name))
 
 
-def test_registering_a_used_name_is_refused():
+def test_registering_a_registered_name_is_refused():
     first = make_backend("made")
     register(first)
     with pytest.raises(ValueError, match=r"'made' is taken by .*Made"):
@@ -245,7 +245,7 @@ def test_registering_a_used_name_is_refused():
 
 
 def test_installed_plug_in_is_found_by_name(install):
-    install("lucky", GOOD)
+    install("lucky", WORKING_PLUGIN)
     assert available_backends()["lucky"].ok
     backend = get_backend("lucky")
     assert backend.name == "lucky"
@@ -261,9 +261,9 @@ def test_installed_plug_in_is_found_by_name(install):
         ("class Plugin: name = 'unlucky'", "TypeError: a backend must be a subclass of"),
         (
             "import backends\nclass Plugin(backends.Backend): name = 'unlucky'",
-            "TypeError: backend Plugin lacks methods that every backend must have; write asarray, ",
+            "TypeError: backend Plugin lacks methods that every backend must have; implement ",
         ),
-        (GOOD.replace("Plugin", "Other"), "AttributeError: module"),
+        (WORKING_PLUGIN.replace("Plugin", "Other"), "AttributeError: module"),
     ],
 )
 def test_broken_plug_in_is_unavailable_with_the_cause(code, cause, install):
@@ -277,22 +277,22 @@ def test_broken_plug_in_is_unavailable_with_the_cause(code, cause, install):
 
 
 def test_plug_in_cannot_replace_a_built_in_backend(install):
-    install("numpy", GOOD)
+    install("numpy", WORKING_PLUGIN)
     assert type(get_backend("numpy")) is NumpyBackend
 
 
 def test_auto_never_selects_a_plug_in(install, no_cupy, no_numba, monkeypatch):
-    install("lucky", GOOD)
+    install("lucky", WORKING_PLUGIN)
     register(make_backend("made"))
     assert get_backend("auto").name == "numpy"
-    broken = Availability(ok=False, reason="no numbers", remedy="count")
+    broken = Availability(ok=False, reason="NumPy is broken", remedy="reinstall NumPy")
     monkeypatch.setattr("backends.numpy.probe.availability", lambda: broken)
     with pytest.raises(BackendUnavailableError):
         get_backend("auto")
 
 
 def test_auto_does_not_import_plug_ins(install, no_cupy):
-    install("lucky", GOOD)
+    install("lucky", WORKING_PLUGIN)
     get_backend("auto")
     assert not isinstance(sys.modules.get("lucky_distribution"), ModuleType)
 

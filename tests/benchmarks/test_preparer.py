@@ -18,7 +18,7 @@ SMALL = TrainingCase("two-layer", 10)
 
 
 def test_epoch_of_a_slow_contender_is_shortened(monkeypatch):
-    monkeypatch.setattr(preparer, "RUN_S", 1e-9)
+    monkeypatch.setattr(preparer, "EPOCH_S", 1e-9)
     prepared = Preparer().prepare(SMALL, contenders()["numpy"])
     assert (prepared.info.steps, prepared.info.images) == (1, 10)
 
@@ -48,7 +48,7 @@ class Paced(ProjectBackend):
         return session
 
 
-def test_pair_is_prepared_once_for_all_passes():
+def test_row_is_prepared_once_for_all_passes():
     contender = Paced(update_s=1e-6, step_s=1e-6)
     prepares = Preparer(clock=contender.clock)
     prepared = prepares.prepare(SMALL, contender)

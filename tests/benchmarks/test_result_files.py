@@ -78,13 +78,13 @@ def test_row_that_failed_in_one_pass_has_no_time(tmp_path):
         (("entry", "extra_info", "batch"), 65, "batch is 65; earlier entries of this case have 64"),
         (("entry", "extra_info", "level"), "unit", "extra_info.level: Invalid enum value 'unit'"),
         (("entry", "extra_info", "level"), ["x"], "extra_info.level: Expected `str`, got `array`"),
-        (("entry", "extra_info", "contender"), "mxnet", "mnist_accel.contenders has"),
+        (("entry", "extra_info", "contender"), "mxnet", "but mnist_accel.contenders contains only"),
         (
             ("entry", "extra_info", "is_peer"),
             True,
-            "is_peer differs from mnist_accel.contenders.numba",
+            "is_peer is True, but that of mnist_accel.contenders.numba is False",
         ),
-        (("entry", "extra_info", "pass"), 0, "pass occurs twice for numba"),
+        (("entry", "extra_info", "pass"), 0, "pass 0 occurs twice for numba"),
         (("entry", "extra_info", "flops"), 1.0, "flops is 1.0; earlier entries of this case have"),
     ],
 )

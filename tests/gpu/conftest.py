@@ -15,18 +15,18 @@ def emulated() -> EmulatedBackend:
 
 @pytest.fixture
 def cupy():
-    """The real CuPy, which can be imported without a GPU."""
+    """The module CuPy, which can be imported without a GPU; skips the test if not installed."""
     return pytest.importorskip("cupy", reason="CuPy is not installed")
 
 
 @pytest.fixture
 def setting() -> Setting:
-    """Float64 arrays and launchers of fast and naive kernels."""
+    """Emulated arrays, and launchers of fast and naive kernels, for float64."""
     return Setting()
 
 
 @pytest.fixture
-def tiled(dtype: str, monkeypatch: pytest.MonkeyPatch) -> Setting:
-    """Arrays and launchers for a dtype; products of float32 use large tiles."""
+def tiled_setting(dtype: str, monkeypatch: pytest.MonkeyPatch) -> Setting:
+    """Like `setting`, for `dtype`; float32 matrix products of all sizes use large tiles."""
     monkeypatch.setattr(tiles, "MIN_LARGE_TILES", 1)
     return Setting(dtype)

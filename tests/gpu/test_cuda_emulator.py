@@ -1,4 +1,4 @@
-"""The emulator runs correct kernels correctly and detects faulty ones."""
+"""The emulator computes correct results for correct kernels, and detects faulty kernels."""
 
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,14 @@ def launch(
     block: int = THREADS,
     cooperative: bool = False,
 ) -> None:
-    """Launch a kernel of faulty_kernels.cu, with one of its bugs or with none."""
+    """Launch a kernel of faulty_kernels.cu, with the named bug or, by default, without a bug."""
     options = [f"-DBUG_{bug}=1"] if bug else []
     module = RawModule(code=SOURCE, options=options, emulator=Emulator(order, seed=3))
     function = module.get_function(kernel)
     function.kernel((grid,), (block,), args, enable_cooperative_groups=cooperative)
+
+
+# Each of the following functions launches a kernel, and returns whether the result is correct.
 
 
 def reverses_blocks(order: ThreadOrder, bug: str = "") -> bool:
@@ -87,12 +90,12 @@ def all_reduces_cluster(
     [reverses_blocks, rotates, sums_in_last_block, all_reduces_grid, all_reduces_cluster],
 )
 def test_correct_kernels_give_correct_results(is_correct: Any, order: ThreadOrder) -> None:
-    """They use block barriers, double buffers, atomics, and barriers of grids and clusters."""
+    """The kernels use block, grid and cluster barriers, double buffers and atomics."""
     assert is_correct(order)
 
 
 @every_order
-def test_lanes_exchange_numbers_by_shuffles(order: ThreadOrder) -> None:
+def test_warp_shuffles_exchange_numbers(order: ThreadOrder) -> None:
     x = np.random.default_rng(0).standard_normal(3 * 32)
     sums, firsts = np.full(3, np.nan), np.full(3, np.nan)
     launch("sum_by_warps", x, sums, firsts, order=order, block=x.size)
@@ -260,7 +263,7 @@ def test_compile_error_contains_the_log() -> None:
         (lambda cupy: cupy.cuda.runtime.deviceSynchronize(), "synchronization"),
     ],
 )
-def test_actions_that_a_graph_cannot_contain_are_refused(act: Any, action: str) -> None:
+def test_actions_that_are_invalid_during_graph_capture_are_refused(act: Any, action: str) -> None:
     cupy = EmulatedCupy(Emulator())
     act(cupy)
     stream = cupy.cuda.Stream(non_blocking=True)

@@ -103,14 +103,14 @@ def classifier_layers(setting: Setting, widths: Sequence[int], images: int) -> l
 @pytest.mark.parametrize("images", [5, 33])
 @pytest.mark.parametrize("kind", ["softmax_cross_entropy", "binary_cross_entropy", "quadratic"])
 def test_fused_classifier_matches_naive_kernels(
-    tiled: Setting, kind: str, images: int, monkeypatch: pytest.MonkeyPatch
+    tiled_setting: Setting, kind: str, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three linear layers: by warps in float64, by tiles in float32."""
     monkeypatch.setattr(fused_classifier, "TARGET_BLOCKS", 2)
-    stack = classifier_layers(tiled, (30, 70, 40, 10), images)
-    classifier = Classifier(tiled.dtype, images, stack, [])
-    assert classifier.uses_tiles == (tiled.dtype == "float32")
-    check_classifier(tiled, kind, classifier, parameters=6000)
+    stack = classifier_layers(tiled_setting, (30, 70, 40, 10), images)
+    classifier = Classifier(tiled_setting.dtype, images, stack, [])
+    assert classifier.uses_tiles == (tiled_setting.dtype == "float32")
+    check_classifier(tiled_setting, kind, classifier, parameters=6000)
 
 
 def test_fused_classifier_with_convolution_matches_naive_kernels(setting: Setting) -> None:

@@ -21,20 +21,22 @@ with_both_tiles = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 @with_both_tiles
 @pytest.mark.parametrize("sizes", [(7, 50, 13), (34, 70, 65)])
-def test_linear_layer_matches_the_naive_one(tiled: Setting, sizes: tuple[int, int, int]) -> None:
+def test_linear_layer_matches_the_naive_kernels(
+    tiled_setting: Setting, sizes: tuple[int, int, int]
+) -> None:
     images, inputs, outputs = sizes
-    x, weight = tiled.random(images, inputs), tiled.random(inputs, outputs)
-    bias, dy = tiled.random(outputs), tiled.random(images, outputs)
+    x, weight = tiled_setting.random(images, inputs), tiled_setting.random(inputs, outputs)
+    bias, dy = tiled_setting.random(outputs), tiled_setting.random(images, outputs)
     shape = {"images": images, "inputs": inputs, "outputs": outputs}
-    y, expected = tiled.empty(images, outputs), tiled.empty(images, outputs)
-    linear.linear(tiled.launcher, x, weight, bias, y, "sigmoid")
+    y, expected = tiled_setting.empty(images, outputs), tiled_setting.empty(images, outputs)
+    linear.linear(tiled_setting.launcher, x, weight, bias, y, "sigmoid")
     arguments = {"x": x, "weight": weight, "activation": "sigmoid", **shape}
-    tiled.naive("linear", y.size, bias=bias, y=expected, **arguments)
-    tiled.close(y, expected, inputs)
-    dx, expected = tiled.empty(images, inputs), tiled.empty(images, inputs)
-    linear.linear_backward_x(tiled.launcher, dy, weight, x, dx, "sigmoid")
-    tiled.naive("linear_backward_x", dx.size, dy=dy, dx=expected, **arguments)
-    tiled.close(dx, expected, outputs)
+    tiled_setting.naive("linear", y.size, bias=bias, y=expected, **arguments)
+    tiled_setting.close(y, expected, inputs)
+    dx, expected = tiled_setting.empty(images, inputs), tiled_setting.empty(images, inputs)
+    linear.linear_backward_x(tiled_setting.launcher, dy, weight, x, dx, "sigmoid")
+    tiled_setting.naive("linear_backward_x", dx.size, dy=dy, dx=expected, **arguments)
+    tiled_setting.close(dx, expected, outputs)
 
 
 @pytest.mark.parametrize("ties", ["first", "all"])
@@ -143,31 +145,31 @@ def wgrad_layer(
 @with_both_tiles
 @pytest.mark.parametrize("min_terms", [2048, 1])
 def test_weight_gradients_and_update_match_the_naive_ones(
-    tiled: Setting, min_terms: int, monkeypatch: pytest.MonkeyPatch
+    tiled_setting: Setting, min_terms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pooled convolution and a linear layer; with few terms per block, both use split-K."""
     monkeypatch.setattr(wgrad_update, "MIN_TERMS", min_terms)
     shape = CONVOLUTIONS[0]
-    batch = tiled.graph_batch(IMAGES, classes=10)
-    tile = tiles.tile_for(tiled.dtype, 100, 100)
-    x, _weight, _, dy, mask = arrays_of(tiled, shape)
+    batch = tiled_setting.graph_batch(IMAGES, classes=10)
+    tile = tiles.tile_for(tiled_setting.dtype, 100, 100)
+    x, _weight, _, dy, mask = arrays_of(tiled_setting, shape)
     sizes = {"cells": dy[0, 0].size, "filter_tile": 3, "threads": tile.threads}
     split = split_conv(shape, IMAGES, **sizes)
-    conv = wgrad_layer(tiled, x, dy, split, 0, mask=mask, conv=shape)
-    x, dy = tiled.random(IMAGES, 30), tiled.random(IMAGES, 40)
+    conv = wgrad_layer(tiled_setting, x, dy, split, 0, mask=mask, conv=shape)
+    x, dy = tiled_setting.random(IMAGES, 30), tiled_setting.random(IMAGES, 40)
     dense = wgrad_layer(
-        tiled, x, dy, split_linear(30, 40, IMAGES, tile=tile), conv.split.parameters
+        tiled_setting, x, dy, split_linear(30, 40, IMAGES, tile=tile), conv.split.parameters
     )
     assert (conv.split.splits > 1, dense.split.splits > 1) == (min_terms == 1, min_terms == 1)
-    weights = tiled.random(conv.split.parameters + dense.split.parameters)
-    gradients = [naive_weight_gradient(tiled, layer) for layer in (conv, dense)]
+    weights = tiled_setting.random(conv.split.parameters + dense.split.parameters)
+    gradients = [naive_weight_gradient(tiled_setting, layer) for layer in (conv, dense)]
     gradient = np.concatenate([part.ravel() for pair in gradients for part in pair])
     expected = weights - LR * (gradient + WEIGHT_DECAY * weights)
-    launcher = Launcher(tiled.kernels, tiled.dtype, graph_batch=batch)
+    launcher = Launcher(tiled_setting.kernels, tiled_setting.dtype, graph_batch=batch)
     wgrad_update.wgrad_update(
         launcher, SGD(weight_decay=WEIGHT_DECAY), [conv, dense], tile, batch, [weights]
     )
-    tiled.close(weights, expected, 200)
+    tiled_setting.close(weights, expected, 200)
     chunk, state = batch.chunk, batch.state
     assert chunk.step[0] == 2
     assert chunk.losses[1] == pytest.approx(state.image_losses.mean(), rel=1e-6)

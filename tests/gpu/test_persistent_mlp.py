@@ -62,10 +62,13 @@ def test_persistent_mlp_matches_eager_training(
 def test_grid_and_cluster_give_the_same_bits_in_every_thread_order(
     mnist: Dataset, capability: str, order: ThreadOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Compare with a grid of blocks, the default thread order and one chunk for all steps."""
     results = []
-    for device, chunk_steps in ((Emulator(), 1024), (Emulator(order, seed=2), 2)):
+    grid = Emulator(), "80", 1024
+    compared = Emulator(order, seed=2), capability, 2
+    for emulator, backend_capability, chunk_steps in (grid, compared):
         monkeypatch.setattr(cupy_workspace, "MAX_STEPS_PER_CHUNK", chunk_steps)
-        backend = EmulatedBackend(device, capability="80" if chunk_steps == 1024 else capability)
+        backend = EmulatedBackend(emulator, capability=backend_capability)
         model = create_model("backprop", backend=backend)
         trainer = Trainer(model, "sgd", lr=3.0, batch_size=10)
         history = trainer.fit(mnist.x_train[:25], mnist.t_train[:25], epochs=2)
@@ -96,10 +99,10 @@ def test_blocks_form_a_cluster_from_sm_90_on(
 
 
 @pytest.mark.parametrize(("multiprocessors", "is_persistent"), [(7, False), (8, True)])
-def test_persistent_mlp_needs_a_multiprocessor_per_block(
+def test_persistent_mlp_needs_one_multiprocessor_per_block(
     mnist: Dataset, multiprocessors: int, is_persistent: bool
 ) -> None:
-    """CuPy would launch a smaller grid than asked for, and its blocks would wait forever."""
+    """With fewer, CuPy would launch a smaller grid, whose blocks would wait forever."""
     backend = EmulatedBackend(multiprocessors=multiprocessors)
     trainer = Trainer(small_mlp(backend), "sgd", batch_size=4)
     launched = kernels_launched_by_step(trainer, mnist, images=4)
@@ -113,7 +116,7 @@ def test_persistent_mlp_needs_a_multiprocessor_per_block(
         ({}, {"batch_size": 17}),
         ({}, {"optimizer": nn.SGD(momentum=0.9)}),
         ({"bias": False}, {}),
-        ({"hidden": 200}, {}),  # does not fit the shared memory
+        ({"hidden": 200}, {}),  # does not fit into shared memory
     ],
 )
 def test_unsupported_settings_use_graph_steps(

@@ -1,4 +1,4 @@
-"""`config.json`: the backend that a run used, its earlier configurations, and its data."""
+"""What a resumed run reads from `config.json`: backend, earlier configurations and data."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.setup import load_run_data
 
 
-def folder_with(path, config):
+def folder_with_config(path, config):
     folder = RunFolder(path)
     folder.write_json(folder.config, config)
     return folder
@@ -20,11 +20,12 @@ def folder_with(path, config):
     [
         ({"used": "numba", "threads": 2, "device": None}, ("numba", 2, None)),
         ({"used": "cupy", "threads": None, "device": 1}, ("cupy", None, 1)),
-        ({"used": "numpy"}, ("numpy", None, None)),  # written by an early version
+        # Early versions wrote neither threads nor a device.
+        ({"used": "numpy"}, ("numpy", None, None)),
     ],
 )
 def test_the_backend_used_is_read(tmp_path, stored, expected):
-    used = backend_used(folder_with(tmp_path, {"backend": stored}))
+    used = backend_used(folder_with_config(tmp_path, {"backend": stored}))
     assert used == dict(zip(("backend", "threads", "device"), expected, strict=True))
 
 

