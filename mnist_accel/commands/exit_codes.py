@@ -15,7 +15,7 @@ EXIT_CODES_HELP = """exit codes:
   0    success
   2    wrong usage, or not enough memory
   3    the requested backend cannot run
-  4    data or a file is missing, corrupt or refused, or cannot be written
+  4    data or a file is missing, corrupt or rejected, or cannot be written
   5    training diverged: the loss or a weight became NaN or infinite
   6    a comparison or a gradient check failed
   130  interrupted by Ctrl-C or SIGTERM

@@ -55,7 +55,7 @@ def open_model(
         legacy_activation: their activation; None for that of the recipe.
 
     Raises:
-        DataError: the file or folder is missing, corrupt or refused.
+        DataError: the file or folder is missing, corrupt or rejected.
     """
     if is_weight_file(path):
         return load_weights(path, model=legacy_model, activation=legacy_activation, backend=backend)

@@ -86,7 +86,7 @@ def _may_complete(figure: Figure, part: Figure) -> bool:
     if max(areas) < 1.3 * min(areas):
         return True
     # The page of the part may be a stroke, which encloses some paper; but not a sheet.
-    is_page = np.count_nonzero(part.page.hull & figure.mask) > 0.5 * areas[1]
+    is_page = bool(np.count_nonzero(part.page.hull & figure.mask) > 0.5 * areas[1])
     return is_page and _stroke_width(figure.mask[figure.box]) < MAX_PAGE_STROKE * figure.size
 
 
