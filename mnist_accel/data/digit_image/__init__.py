@@ -1,6 +1,6 @@
 """Convert a photo or drawing of digits to images in the format of MNIST.
 
-1. `loading`: read the file, as fractions of black to white.
+1. `loading`: read the file; 0 is black and 1 is white.
 2. `lines`: replace lines across the whole picture, such as rulings, by the paper on their sides.
 3. `search` and `pages`: find the paper and the marks that it encloses. A desk, and lines along
    the border of the picture, are outside.

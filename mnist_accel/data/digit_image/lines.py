@@ -1,8 +1,8 @@
-"""Straight lines across a whole picture: rulings, squares, cell borders, creases.
+"""Remove straight lines across a whole picture, such as rulings, grids, cell borders and creases.
 
-A line is thin, nearly straight, within 15° of the horizontal or vertical, and extends from border
-to border, unlike the strokes of a digit with a margin. Lines are replaced by interpolation between
-the pixels on both of their sides, so strokes that cross a line remain.
+A line is thin, nearly straight and within 15° of the horizontal or vertical. It extends from border
+to border, unlike the strokes of a digit with a margin. Each pixel of a line is replaced by
+interpolation between the pixels on both sides of the line, so strokes that cross it remain.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,15 @@ from scipy import ndimage
 
 from mnist_accel.data.digit_image.loading import FloatArray, Mask, reduced_shape, resize
 
-SEARCH_SIZE = 400  # lines are searched in a copy with this number of pixels on the longer side
+SEARCH_SIZE = 400  # lines are found in a copy with this number of pixels on the longer side
+MIN_SIDE = 24  # pixels of the shorter side of this copy; smaller pictures are not searched
 MAX_SLOPE = 0.27  # tangent of 15°
 MAX_WIDTH = 0.035  # of a line, as a fraction of the longer side of the picture
 MIN_COVERAGE = 0.6  # fraction of the pixels of a line that must differ from both of its sides
-MIN_STEP = 0.02  # minimum difference of a line from its sides, as a fraction of black to white
-MAX_LINES = 80
-_RADIX = 1024
+MIN_DIFFERENCE = 0.02  # of a line from its sides, as a fraction of the range from black to white
+MIN_DISTANCE = 4  # between two lines, in pixels of the copy
+MAX_LINES = 80  # of each direction
+_RADIX = 1024  # greater than the number of rows, which is at most SEARCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -27,60 +29,71 @@ class Line:
     """A line from the top to the bottom of a picture, straight or slightly curved.
 
     Attributes:
-        bend: coefficients of a polynomial, the highest power first. It gives the column for each
-            row; rows extend from −1 to 1, columns are fractions of the height of the picture.
+        coefficients: coefficients of the polynomial that maps a row to the column of the line, the
+            highest power first. Rows are scaled to −1…1, and columns are divided by the height of
+            the picture.
     """
 
-    bend: tuple[float, ...]
+    coefficients: tuple[float, ...]
 
     def columns(self, height: int) -> NDArray[np.floating]:
         """Return the column of the line in each row (H,), in pixels."""
-        columns: NDArray[np.floating] = np.polyval(self.bend, np.linspace(-1, 1, height))
+        columns: NDArray[np.floating] = np.polyval(self.coefficients, np.linspace(-1, 1, height))
         return height * columns
 
 
 def remove_lines(picture: FloatArray) -> tuple[FloatArray, int]:
     """Return a picture (H, W, channels) without the lines across it, and their number."""
     total = 0
+    # The first round removes the vertical lines and transposes the picture. The second one removes
+    # the horizontal lines, which are then vertical, and restores the orientation.
     for _ in range(2):
-        upright = np.ascontiguousarray(picture)
-        small = resize(upright, reduced_shape(upright, SEARCH_SIZE))
-        lines = _find_upright(small)
+        picture = np.ascontiguousarray(picture)
+        small = resize(picture, reduced_shape(picture, SEARCH_SIZE))
+        lines = _find_vertical(small)
         for line in lines:
-            upright = _erase(upright, line)
+            picture = _erase(picture, line)
         total += len(lines)
-        picture = upright.transpose(1, 0, 2)
+        picture = picture.transpose(1, 0, 2)
     return picture, total
 
 
-def _find_upright(picture: FloatArray) -> list[Line]:
-    """Return the lines from top to bottom of a picture (H, W, channels), the clearest first."""
+def _find_vertical(picture: FloatArray) -> list[Line]:
+    """Return the lines from top to bottom of a picture (H, W, channels).
+
+    They are sorted by coverage, the highest first. Of lines that are closer than MIN_DISTANCE or
+    cross each other, only the first is returned.
+    """
     height, width = picture.shape[:2]
-    if min(height, width) < 24:
+    if min(height, width) < MIN_SIDE:
         return []
     candidates = [
-        (covered, columns, ridges)
+        (coverage, columns, ridges)
         for ridges in _ridges(picture)
-        for covered, columns in _straight(ridges)
+        for coverage, columns in _find_straight(ridges)
     ]
     kept: list[NDArray[np.float64]] = []
     lines = []
     for _, columns, ridges in sorted(candidates, key=lambda candidate: -candidate[0]):
-        if len(kept) < MAX_LINES and all(_distance(columns, other) > 4 for other in kept):
+        is_separate = all(_distance(columns, other) > MIN_DISTANCE for other in kept)
+        if len(kept) < MAX_LINES and is_separate:
             kept.append(columns)
             lines.append(_fit(ridges, columns))
     return lines
 
 
 def _distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Return the smallest distance of two lines; 0 if they cross."""
+    """Return the smallest distance between two lines in pixels; 0 if they cross."""
     difference = one - other
     crosses = difference[0] * difference[-1] <= 0
     return 0.0 if crosses else float(np.abs(difference).min())
 
 
 def _ridges(picture: FloatArray) -> list[Mask]:
-    """Return masks (H, W) of pixels darker, and of pixels lighter, than both sides."""
+    """Return two masks (H, W) of pixels that differ from the pixels on their left and right.
+
+    The first contains the pixels that are darker than both sides, the second the lighter ones.
+    """
     height, width = picture.shape[:2]
     spacings = np.unique(np.geomspace(2, max(2, MAX_WIDTH * max(height, width)), 4).astype(int))
     dark = np.zeros((height, width), dtype=np.float32)
@@ -91,29 +104,34 @@ def _ridges(picture: FloatArray) -> list[Mask]:
         right = padded[:, 2 * spacing :] - picture
         dark = np.maximum(dark, np.minimum(left, right).max(axis=2))
         light = np.maximum(light, np.minimum(-left, -right).max(axis=2))
-    # Noise appears in both masks; lines in one of them.
+    # Most pixels belong to no line, so the median measures the noise.
     noise = np.median(np.maximum(dark, light))
-    limit = max(MIN_STEP, 3 * noise)
+    limit = max(MIN_DIFFERENCE, 3 * noise)
     return [dark > limit, light > limit]
 
 
-def _straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
-    """Return coverage and columns (H,) of the lines on which most of `ridges` (H, W) is set.
+def _find_straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
+    """Return the straight lines from top to bottom in `ridges` (H, W).
 
-    The rows are shifted in proportion to their number, for each slope, so that lines of this slope
-    become columns, whose coverage is then a mean (a Radon transform by shearing).
+    For each slope, the rows are shifted so that the lines with this slope become vertical. The
+    coverage of a line is then the mean of a column (a Radon transform by shearing).
+
+    Returns:
+        For each line, its coverage, which is the fraction of its pixels that are set or next to a
+        set pixel, and its column in each row (H,).
     """
     height, width = ridges.shape
-    end = max(1, height // 8)
+    end = max(1, height // 8)  # rows of the top, and of the bottom
     if max(np.count_nonzero(ridges[:end]), np.count_nonzero(ridges[-end:])) < MIN_COVERAGE * end:
         return []
     rows = np.arange(height) - (height - 1) / 2
-    steps = int(np.ceil(MAX_SLOPE * height / 2))
-    slopes = np.arange(-steps, steps + 1) * 2 / height
-    margin = steps + 1
-    # One sum counts pixels inside the picture in its low digits, and ridges in its high digits.
-    tolerant = ndimage.maximum_filter1d(ridges, 3, axis=1)
-    codes = np.pad(1 + _RADIX * tolerant.astype(np.int32), ((0, 0), (margin, margin))).ravel()
+    max_shift = int(np.ceil(MAX_SLOPE * height / 2))
+    slopes = np.arange(-max_shift, max_shift + 1) * 2 / height
+    margin = max_shift + 1
+    # A pixel has the code 1, or 1 + _RADIX on a ridge, and the margin has 0. A sum of codes divided
+    # by _RADIX is the number of pixels on ridges; the remainder is the number of all pixels.
+    widened = ndimage.maximum_filter1d(ridges, 3, axis=1)
+    codes = np.pad(1 + _RADIX * widened.astype(np.int32), ((0, 0), (margin, margin))).ravel()
     starts = np.arange(height)[:, None] * (width + 2 * margin) + margin + np.arange(width)
     coverage = np.zeros((len(slopes), width), dtype=np.float32)
     for number, slope in enumerate(slopes):
@@ -121,11 +139,12 @@ def _straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
         parts = (sheared[:end], sheared[end:-end], sheared[-end:])
         top, middle, bottom = (np.divmod(part.sum(axis=0), _RADIX) for part in parts)
         # Both ends must be covered, unless the line leaves the picture through a side.
-        enough = [(ridge >= MIN_COVERAGE * end) | (inside < end) for ridge, inside in (top, bottom)]
+        limit = MIN_COVERAGE * end
+        conditions = [(ridge >= limit) | (inside < end) for ridge, inside in (top, bottom)]
         length = top[1] + middle[1] + bottom[1]
-        enough.append(length > MIN_COVERAGE * height)
+        conditions.append(length > MIN_COVERAGE * height)
         covered = (top[0] + middle[0] + bottom[0]) / np.maximum(length, 1)
-        coverage[number] = np.where(np.all(enough, axis=0), covered, 0)
+        coverage[number] = np.where(np.all(conditions, axis=0), covered, 0)
     peak = coverage >= ndimage.maximum_filter(coverage, (9, 5))
     return [
         (float(coverage[s, x]), x + slopes[s] * rows)
@@ -134,20 +153,26 @@ def _straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
 
 
 def _fit(ridges: Mask, columns: NDArray[np.float64]) -> Line:
-    """Return the line through the pixels of `ridges` (H, W) near a straight line (H,)."""
+    """Return a line fitted to the pixels of `ridges` (H, W) near a straight line.
+
+    Args:
+        ridges: pixels that may belong to the line.
+        columns: column of the straight line in each row (H,).
+    """
     height = len(ridges)
     y, x = np.nonzero(ridges)
     rows = 2 * y / (height - 1) - 1
-    bend = np.polyfit(np.linspace(-1, 1, height), columns, 1)
+    coefficients = np.polyfit(np.linspace(-1, 1, height), columns, 1)
+    # Each fit uses the pixels within `reach` of the previous one.
     for degree, reach in ((1, 4.0), (1, 3.0), (2, 3.0), (2, 2.0)):
-        near = np.abs(x - np.polyval(bend, rows)) <= reach
+        near = np.abs(x - np.polyval(coefficients, rows)) <= reach
         if np.count_nonzero(near) > height // 3:
-            bend = np.polyfit(rows[near], x[near], degree)
-    return Line(tuple(bend / height))
+            coefficients = np.polyfit(rows[near], x[near], degree)
+    return Line(tuple(coefficients / height))
 
 
 def _erase(picture: FloatArray, line: Line) -> FloatArray:
-    """Return a picture (H, W, channels) in which a line is replaced by its surroundings."""
+    """Return a picture (H, W, channels) without a line, interpolated between its two sides."""
     height, width = picture.shape[:2]
     center = np.rint(line.columns(height)).astype(int)
     low, high = _extent(picture, center)
@@ -161,13 +186,18 @@ def _erase(picture: FloatArray, line: Line) -> FloatArray:
         fraction = np.float32((offset - low) / (high - low))
         column = center + offset
         inside = (column >= 0) & (column < width)
-        mixed = left * (1 - fraction) + right * fraction
-        erased[rows[inside], column[inside]] = mixed[inside]
+        between = left * (1 - fraction) + right * fraction
+        erased[rows[inside], column[inside]] = between[inside]
     return erased
 
 
 def _extent(picture: FloatArray, center: NDArray[np.int64]) -> tuple[int, int]:
-    """Return the offsets from `center` (H,) of the paper on the left and right of a line."""
+    """Return the offsets, from the center of a line, of the paper on its left and on its right.
+
+    Args:
+        picture: (H, W, channels).
+        center: column of the center in each row (H,).
+    """
     height, width = picture.shape[:2]
     reach = max(4, round(MAX_WIDTH * max(height, width)))
     offsets = np.arange(-reach, reach + 1)
@@ -178,8 +208,9 @@ def _extent(picture: FloatArray, center: NDArray[np.int64]) -> tuple[int, int]:
     profile = np.array(
         [np.median(strip[ok, i]) if ok.any() else np.nan for i, ok in enumerate(inside.T)]
     )
-    step = np.nan_to_num(np.abs(profile - np.nanmedian(profile)))
-    middle = reach + int(np.argmax(step[reach - 2 : reach + 3])) - 2
-    parts, _ = ndimage.label(step > 0.1 * step[middle])
+    contrast = np.nan_to_num(np.abs(profile - np.nanmedian(profile)))
+    # The column of the line with the highest contrast, at most two pixels from the center.
+    middle = reach + int(np.argmax(contrast[reach - 2 : reach + 3])) - 2
+    parts, _ = ndimage.label(contrast > 0.1 * contrast[middle])
     covered = offsets[parts == parts[middle]]
     return int(covered[0]) - 2, int(covered[-1]) + 2

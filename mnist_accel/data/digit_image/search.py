@@ -1,4 +1,4 @@
-"""The search for digits in a picture."""
+"""Find the digits in a picture."""
 
 from scipy import ndimage
 
@@ -13,21 +13,26 @@ from mnist_accel.data.digit_image.lines import remove_lines
 from mnist_accel.data.digit_image.loading import FloatArray, reduced_shape, resize
 from mnist_accel.data.digit_image.normalize import to_mnist
 from mnist_accel.data.digit_image.pages import find_pages
+from mnist_accel.util.text import count
 
 # Pages and figures are found in a copy with this number of pixels on the longer side.
 SEARCH_SIZE = 320
-# Levels of edges that are examined after the first one with a figure.
+# Number of edge levels that are examined after the first one with a figure.
 FURTHER_LEVELS = 3
 
 
 def find_digits(picture: FloatArray) -> tuple[list[FloatArray], list[str]]:
-    """Return the digits in a picture, each (28, 28), from left to right, and what else it shows.
+    """Return the digits in a picture, and the names of everything else in it.
 
     Args:
-        picture: (H, W, channels), as fractions of black to white.
+        picture: (H, W, channels), 0 for black and 1 for white.
+
+    Returns:
+        The digits from left to right, each (28, 28); and names for error messages, such as
+        "a frame".
     """
     picture, line_count = remove_lines(picture)
-    seen = {f"{line_count} lines across the picture"} if line_count else set()
+    seen = {f"{count(line_count, 'line')} across the picture"} if line_count else set()
     figures = _search(picture, seen)
     if len(figures) > MAX_FIGURES:
         return [], [f"a texture or more than {MAX_FIGURES} figures"]
@@ -36,18 +41,18 @@ def find_digits(picture: FloatArray) -> tuple[list[FloatArray], list[str]]:
 
 
 def _search(picture: FloatArray, seen: set[str]) -> list[Figure]:
-    """Return the figures of a picture, from left to right; add what else was found to `seen`."""
+    """Return the figures of a picture from left to right; add names of other marks to `seen`."""
     small = resize(picture, reduced_shape(picture, SEARCH_SIZE))
-    enclosed, touching = (find_pages(small, with_border=value) for value in (False, True))
+    levels_inside, levels_beyond = (find_pages(small, with_border=value) for value in (False, True))
     found: list[Figure] = []
     further = 0
-    for inside, whole in zip(enclosed, touching, strict=True):
-        figures = find_figures(inside, seen=seen)
-        # A stroke that touches the border is on no page that ends there.
-        complete = find_figures(whole, seen=seen)
+    for pages_inside, pages_beyond in zip(levels_inside, levels_beyond, strict=True):
+        figures = find_figures(pages_inside, seen=seen)
+        # A stroke that touches the border is only on pages that continue beyond the border.
+        complete = find_figures(pages_beyond, seen=seen)
         if not figures or complete_parts(complete, figures):
             figures = complete
-        # Weaker edges may add the faint parts of a digit to its dark ones.
+        # With weaker edges, a figure may also contain the faint parts of a digit.
         if not found or complete_parts(figures, found):
             found = figures
         further += bool(found)
@@ -61,7 +66,8 @@ def _ink_of(picture: FloatArray, figure: Figure, *, alone: bool) -> FloatArray |
     local = ink_of_figure(picture, figure)
     if local is None or not alone:
         return local
-    # Without disturbances the model of the whole paper shows faint ends of strokes better.
+    # `ink_of_picture` shows faint ends of strokes better, but it is reliable only if the picture
+    # contains nothing else. That is so if both results agree.
     whole = ink_of_picture(picture)
     if whole is None:
         return local

@@ -1,4 +1,4 @@
-"""Where the content of an image file comes from."""
+"""The source of an image: a file or a binary stream."""
 
 import os
 from typing import BinaryIO
@@ -7,5 +7,5 @@ Source = str | os.PathLike[str] | BinaryIO
 
 
 def source_name(source: Source) -> str:
-    """Return the path of a file, or "stdin" for a stream, for messages."""
+    """Return what messages call a source: the path of a file, or "stdin" for a stream."""
     return str(source) if isinstance(source, str | os.PathLike) else "stdin"
