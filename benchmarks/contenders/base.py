@@ -184,11 +184,11 @@ class Contender(ABC):
         return None
 
     def skip_reason(self, task: TrainingTask) -> str:
-        """Return why it cannot do this training; empty if it can."""
+        """Return why it does not support this training; empty if it does."""
         return ""
 
     def inference_skip_reason(self, model: Network, batch_size: int) -> str:
-        """Return why it cannot predict with this network at this batch size; empty if it can."""
+        """Return why it does not support this network or batch size; empty if it does."""
         return ""
 
     @abstractmethod

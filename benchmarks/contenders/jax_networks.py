@@ -119,7 +119,7 @@ def _apply(layer: Layer, parameters: Sequence[Array], x: Array) -> Array:
             return _ACTIVATIONS[kind](x)
         case Flatten():
             return x.reshape(len(x), -1)
-    raise ValueError(f"no function is written for a layer of kind {layer.kind!r}")
+    raise ValueError(f"JAX networks do not support a layer of kind {layer.kind!r}")
 
 
 def logits_function(model: Network) -> Callable[[Parameters, Array], Array]:
@@ -155,7 +155,7 @@ def mean_loss(loss: Loss, logits: Array, labels: Array) -> Array:
             return (jax.nn.softplus(logits) - logits * targets).sum() / len(logits)
         case "quadratic":
             return jnp.square(jax.nn.sigmoid(logits) - targets).sum() / (2 * len(logits))
-    raise ValueError(f"no function is written for the loss {loss.kind!r}")
+    raise ValueError(f"JAX networks do not support the loss {loss.kind!r}")
 
 
 def sgd(optimizer: SGD, parameters: Any, gradients: Any, state: Any, step: Array) -> Any:
