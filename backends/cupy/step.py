@@ -1,9 +1,10 @@
 """The launches of a graph step, which a CUDA graph is captured from.
 
-Forward, one launch per stage; the first gathers its images from the data set. The linear layers at
-the end are one launch together with the loss and the gradients back through them and the
-convolutions before them. Backward, one launch for each remaining stage whose input needs a
-gradient. Finally one launch for the gradients and updates of all parameters.
+In the forward pass, each stage is one launch; the first gathers its images from the data set. The
+last linear layers are one launch, the fused classifier, together with the loss, the gradients of
+their inputs and those of the inputs of the convolutions before them. In the backward pass, each
+other stage whose input needs a gradient is one launch. A final launch computes the gradients of all
+parameters and updates the parameters.
 """
 
 import math
@@ -95,7 +96,7 @@ class GraphStep:
             activation(launcher, x, y, kind)
 
     def _classify(self) -> None:
-        """Compute the last linear layers, the loss, and the gradients back from there."""
+        """Compute the last linear layers, the loss, and the gradients of the fused classifier."""
         plan, workspace = self.plan, self.workspace
         first = plan.classifier_begin
         layers = [

@@ -26,8 +26,9 @@ PRODUCTS_PER_THREAD = 16  # of the largest layer; with fewer, threads would most
 # processes as many as a tile has rows.
 TARGET_BLOCKS = 128
 MAX_IMAGES_PER_BLOCK = 8
-# Weights of the largest layer that is fused. Of a larger one, each block would read more than it
-# computes; as a launch of its own it reads a weight once for 16 images or more.
+# Maximum number of weights of a fused layer. Each block reads all weights of its layers, so reading
+# takes longer than computing in a larger layer. Such a layer is launched separately, in a kernel
+# that reads each weight once for 16 images or more.
 MAX_WEIGHTS = 1 << 16
 
 

@@ -53,7 +53,7 @@ def find_figures(pages: list[Page], *, seen: set[str]) -> list[Figure]:
 
     Args:
         pages: the largest first. What a figure encloses, such as the paper in a zero, is no page.
-        seen: what is no figure is added, in words for the user.
+        seen: names of the marks that are no figures are added, such as "a frame".
     """
     figures: list[Figure] = []
     for page in pages:
