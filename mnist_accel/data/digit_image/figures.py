@@ -20,8 +20,8 @@ MAX_STROKE_WIDTH = 0.42  # as a fraction of the longer side of the figure
 MAX_GAP = 0.3
 MAX_FIGURES = 20
 MAX_ALONG_BORDER = 0.7
-# The digits of MNIST are at most twice as wide as high, and have at most four parts.
-MIN_ASPECT = 0.45
+# Almost all digits of MNIST are at most twice as wide as high, and have at most four parts.
+MIN_ASPECT = 0.37
 MAX_PARTS = 4
 MAX_PAGE_STROKE = 0.2
 MIN_RIDGE_RATIO = 0.75
@@ -87,7 +87,8 @@ def _may_complete(figure: Figure, part: Figure) -> bool:
         return True
     # The page of the part may be a stroke, which encloses some paper; but not a sheet.
     is_page = bool(np.count_nonzero(part.page.hull & figure.mask) > 0.5 * areas[1])
-    return is_page and _stroke_width(figure.mask[figure.box]) < MAX_PAGE_STROKE * figure.size
+    stroke = _stroke_width(figure.mask[figure.box])
+    return bool(is_page and stroke < MAX_PAGE_STROKE * figure.size)
 
 
 def _area(box: tuple[slice, slice]) -> int:
@@ -102,15 +103,23 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
     smallest = max(3, 0.02 * max(shape))
     kept = [n for n in masks if max(_sides(boxes[n])) >= smallest]
     strokes = []
+    blobs: set[int] = set()
+    largest = max((max(_sides(boxes[n])) for n in kept), default=0)
     for n in kept:
-        others = [boxes[m] for m in kept if m != n]
-        fault = _fault(masks[n], boxes[n], others, page)
-        if fault:
-            seen.add(fault)
-        else:
+        others = [m for m in kept if m != n and _contains(boxes[n], boxes[m])]
+        fault = _fault(masks[n], boxes[n], page)
+        if any(_is_framed(parts, boxes, n, m) for m in others):
+            fault = "a frame"
+        if not fault:
             strokes.append(n)
+        elif max(_sides(boxes[n])) < MIN_RELATIVE_SIZE * largest:
+            blobs.add(n)  # may be the end of a stroke
+        else:
+            seen.add(fault)
     figures = []
-    for group in _groups(parts, boxes, strokes):
+    for group in _groups(parts, boxes, [*strokes, *blobs]):
+        if blobs.issuperset(group):
+            continue
         mask = np.isin(parts, [n + 1 for n in group])
         box = ndimage.find_objects(mask.astype(int))[0]
         height, width = _sides(box)
@@ -133,7 +142,6 @@ def _sides(box: tuple[slice, slice]) -> tuple[int, int]:
 def _fault(
     mask: Mask,
     box: tuple[slice, slice],
-    others: list[tuple[slice, slice]],
     page: Page,
 ) -> str:
     """Return what a mark is if it is no stroke of a digit; "" if it may be one."""
@@ -143,8 +151,6 @@ def _fault(
     if min(height, width) > 8 and stroke > MAX_STROKE_WIDTH * size:
         return "an area"
     if min(height, width) > 0.3 * size and size > 12 and _is_frame(mask, stroke):
-        return "a frame"
-    if stroke < 0.12 * size and any(_encloses(box, other) for other in others):
         return "a frame"
     shape = page.marks.shape
     top, left = box[0].start <= 1, box[1].start <= 1
@@ -210,9 +216,16 @@ def _is_frame(mask: Mask, stroke: float) -> bool:
     return sorted(covered)[1] > 0.85 or max(pairs) > 0.95
 
 
-def _encloses(outer: tuple[slice, slice], inner: tuple[slice, slice]) -> bool:
-    """Return whether a box contains another one that is at least a quarter as large."""
-    return _contains(outer, inner) and 4 * max(_sides(inner)) >= max(_sides(outer))
+def _is_framed(
+    parts: NDArray[np.int32], boxes: list[tuple[slice, slice]], outer: int, inner: int
+) -> bool:
+    """Return whether a mark surrounds another one at a distance, such as a circle or axes."""
+    size = max(_sides(boxes[outer]))
+    if max(_sides(boxes[inner])) < 0.3 * size:
+        return False
+    cut = parts[boxes[outer]]
+    distance = ndimage.distance_transform_edt(cut != outer + 1)
+    return bool(distance[cut == inner + 1].min() > 0.15 * size)
 
 
 def _contains(outer: tuple[slice, slice], inner: tuple[slice, slice]) -> bool:
@@ -251,9 +264,10 @@ def _belong_together(
     parts: NDArray[np.int32], boxes: list[tuple[slice, slice]], one: list[int], other: list[int]
 ) -> bool:
     a, b = (_union([boxes[n] for n in group]) for group in (one, other))
-    size = min(max(_sides(a)), max(_sides(b)))
+    overlap = all(p.start < q.stop and q.start < p.stop for p, q in zip(a, b, strict=True))
+    max_gap = (2 if overlap else 1) * MAX_GAP * min(max(_sides(a)), max(_sides(b)))
     gaps = [max(p.start, q.start) - min(p.stop, q.stop) for p, q in zip(a, b, strict=True)]
-    if max(gaps) > MAX_GAP * size:
+    if max(gaps) > max_gap:
         return False
     tall = min(_sides(a)[0], _sides(b)[0]) > 0.5 * max(_sides(a)[0], _sides(b)[0])
     if tall and -gaps[1] < 0.3 * min(_sides(a)[1], _sides(b)[1]):
@@ -261,7 +275,7 @@ def _belong_together(
     window = _union([a, b])
     cut = parts[window]
     distance = ndimage.distance_transform_edt(~np.isin(cut, [n + 1 for n in one]))
-    return bool(distance[np.isin(cut, [n + 1 for n in other])].min() <= MAX_GAP * size)
+    return bool(distance[np.isin(cut, [n + 1 for n in other])].min() <= max_gap)
 
 
 def _union(boxes: list[tuple[slice, slice]]) -> tuple[slice, slice]:

@@ -119,13 +119,18 @@ def _count(
 
 
 def count_refused_without_digit(
-    read: Reader, part: Part, *, per_strength: int
+    read: Reader,
+    part: Part,
+    *,
+    per_strength: int,
+    kinds: Sequence[Callable[[Scene, int], None]] = DISTURBANCES,
 ) -> list[tuple[str, int, int]]:
     """Return the name, refusals and total of each disturbance on paper without a digit."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digit.png"
-        for number, kind in enumerate(DISTURBANCES):
+        for kind in kinds:
+            number = DISTURBANCES.index(kind)
             refused = total = 0
             for strength in STRENGTHS:
                 for repeat in range(per_strength):
