@@ -9,7 +9,8 @@ from benchmarks.contenders.base import OperationTask
 Compute: TypeAlias = Callable[[], Sequence[Array]]
 
 
-def prepare(backend: Backend, task: OperationTask) -> Compute:
+# A table with one case per operation and direction.
+def prepare(backend: Backend, task: OperationTask) -> Compute:  # noqa: C901
     """Return a function that computes the operation and returns its results in the task's order.
 
     The work that is not timed is done here: the inputs are copied to the device and, for the

@@ -255,8 +255,9 @@ def conv_backward_filters(
         _wgrad_rows(stage.vectors, taps, dw, pointer(x, i * x_row), distance, outputs, conv)
 
 
+# Each branch calls the kernel of one tile size, because sizes are constants of the generated code.
 @kernel
-def _wgrad_rows(
+def _wgrad_rows(  # noqa: C901
     vectors: int, taps: int, dw: Any, x: Any, x_row: int, outputs: Any, conv: Any
 ) -> None:
     """Add the gradient of rows of `taps` taps to dw, in tiles whose sums fit the registers.

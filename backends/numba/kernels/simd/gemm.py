@@ -27,8 +27,9 @@ from backends.numba.kernels.simd.emitter import (
 )
 
 
+# An array is a pointer and a stride here, because LLVM functions take no structs.
 @simd_kernel
-def gemm_outer(
+def gemm_outer(  # noqa: PLR0913
     emit: Emitter, y: Pointer, y_stride: Index, x: Pointer, x_row: Index, x_column: Index,
     w: Pointer, w_stride: Index, rows: Index, width: Index, count: Index,
 ) -> None:  # fmt: skip
