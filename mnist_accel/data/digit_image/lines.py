@@ -18,6 +18,7 @@ MIN_SIDE = 24  # pixels of the shorter side of this copy; smaller pictures are n
 MAX_SLOPE = 0.27  # tangent of 15°
 MAX_WIDTH = 0.035  # of a line, as a fraction of the longer side of the picture
 MIN_COVERAGE = 0.6  # fraction of the pixels of a line that must differ from both of its sides
+END = 0.03  # fraction of the rows, at the top and at the bottom, in which a line must be visible
 MIN_DIFFERENCE = 0.02  # of a line from its sides, as a fraction of the range from black to white
 MIN_DISTANCE = 4  # between two lines, in pixels of the copy
 MAX_LINES = 80  # of each direction
@@ -121,7 +122,7 @@ def _find_straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
         set pixel, and its column in each row (H,).
     """
     height, width = ridges.shape
-    end = max(1, height // 8)  # rows of the top, and of the bottom
+    end = max(2, round(END * height))  # rows of the top, and of the bottom
     if max(np.count_nonzero(ridges[:end]), np.count_nonzero(ridges[-end:])) < MIN_COVERAGE * end:
         return []
     rows = np.arange(height) - (height - 1) / 2
