@@ -23,8 +23,8 @@ from mnist_accel.data.batches import BatchSampler
 from mnist_accel.nn import Layer, Network
 from mnist_accel.training.trainer import Trainer
 
-# Tasks that consist of several operations of a backend, by kind.
-_KINDS = {"conv2d_relu_max_pool2d": ("conv2d", "relu", "max_pool2d")}
+# The operations of each task that consists of several operations.
+_COMBINED_OPERATIONS = {"conv2d_relu_max_pool2d": ("conv2d", "relu", "max_pool2d")}
 
 
 class ProjectBackend(Contender):
@@ -49,11 +49,11 @@ class ProjectBackend(Contender):
         return get_backend(self.name).device_info().libraries
 
     def device(self) -> Literal["cpu", "gpu"]:
-        """Return "gpu" for CuPy."""
+        """Return "gpu" for the backend `cupy`, "cpu" for the others."""
         return "gpu" if self.name == "cupy" else "cpu"
 
     def peak_device_bytes(self) -> int | None:
-        """Return the size of CuPy's memory pool, which keeps freed memory."""
+        """Return the size of CuPy's memory pool: the peak, because it keeps freed memory."""
         if self.device() == "cpu":
             return None
         import cupy  # may be missing
@@ -65,14 +65,14 @@ class ProjectBackend(Contender):
         return _Training(get_backend(self.name), task)
 
     def inference(self, model: Network) -> InferenceSession:
-        """Return `predict_proba` of the network on this backend."""
+        """Return the method `predict_proba` of a copy of the network on this backend."""
         return network_on(get_backend(self.name), model).predict_proba
 
     def operation(self, task: OperationTask) -> OperationSession | None:
-        """Prepare the backend's operation of this name."""
+        """Prepare the backend's operations for the task."""
         backend = get_backend(self.name)
         compute = prepare(backend, task)
-        kinds = frozenset(_KINDS.get(task.name, (task.name,)))
+        kinds = frozenset(_COMBINED_OPERATIONS.get(task.name, (task.name,)))
 
         def run() -> None:
             with backend.computation(kinds):
@@ -89,7 +89,7 @@ def network_on(
     layers: Sequence[Layer] | None = None,
     dtype: str | None = None,
 ) -> Network:
-    """Return a copy of the network on another backend, with other layer settings or dtype."""
+    """Return a copy of the network on `backend`; `layers` and `dtype` replace its own if given."""
     copy = Network(
         model.layers if layers is None else layers,
         model.loss,
@@ -105,7 +105,10 @@ def network_on(
 
 @contextmanager
 def _compile_times(backend: Backend) -> Iterator[list[float]]:
-    """Collect the seconds that Numba compiles; code from its cache on disk adds none."""
+    """Yield a list to which each compilation by Numba appends its seconds.
+
+    Code that Numba loads from its cache on disk adds nothing.
+    """
     times: list[float] = []
     if backend.name != "numba":
         yield times
@@ -117,7 +120,7 @@ def _compile_times(backend: Backend) -> Iterator[list[float]]:
 
 
 class _Training(TrainingSession):
-    """A trainer; `reset` replaces it with a new one."""
+    """A session with a `Trainer`; `reset` creates a new one."""
 
     def __init__(self, backend: Backend, task: TrainingTask) -> None:
         self._backend = backend
@@ -141,7 +144,7 @@ class _Training(TrainingSession):
         self._data = self._trainer.prepare(task.images, task.labels)
 
     def gradients(self, rows: NDArray[np.int64]) -> HostArrays:
-        """Return the gradients that a new trainer reports during an update."""
+        """Return the gradients that `observe` receives while a new trainer makes one update."""
         gradients: dict[str, HostArray] = {}
         trainer = _Training(self._backend, self._task)._trainer
 
@@ -154,7 +157,10 @@ class _Training(TrainingSession):
         return gradients
 
     def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
-        """Train with `Trainer.fit`, on images in the order whose shuffle gives these batches."""
+        """Make the updates with `Trainer.fit`.
+
+        The trainer shuffles, so the images are arranged such that its shuffle gives these batches.
+        """
         if self._task.is_full_batch:
             return self._trainer.fit(self._data, iterations=len(batches)).losses
         trainer, order = self._trainer, batches.ravel()

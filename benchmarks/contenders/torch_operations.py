@@ -1,7 +1,8 @@
-"""PyTorch: single operations of a network.
+"""Single operations of a network with PyTorch.
 
-A backward operation is timed alone: the forward pass runs before, and its graph is retained. Only
-`softmax_cross_entropy` includes both, because its results are the loss and the gradient.
+A backward operation is timed without its forward pass, which runs during the preparation and whose
+graph is retained. Only `softmax_cross_entropy` includes both passes, because its results are the
+loss and the gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,8 @@ from benchmarks.contenders.torch_networks import (
 
 Compute: TypeAlias = Callable[[], Sequence[Tensor]]
 
-# Functions of x and, if the operation has them, weight and bias; settings are keyword arguments.
+# Positional arguments: x and, if the operation has parameters, weight and bias. Keyword arguments:
+# the settings of the task.
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "linear": lambda x, weight, bias: torch.addmm(bias, x, weight),
     "conv2d": F.conv2d,
@@ -35,7 +37,7 @@ _NAMES = {*_FUNCTIONS, "softmax_cross_entropy", "sgd_update", "adam_update"}
 
 
 def prepare_operation(task: OperationTask) -> OperationSession | None:
-    """Return the operation on tensors of the device; None if no operation has this name."""
+    """Prepare the operation on PyTorch's device; None if this module does not have it."""
     if task.name not in _NAMES:
         return None
     use_float32()
@@ -45,7 +47,7 @@ def prepare_operation(task: OperationTask) -> OperationSession | None:
         compute()
         synchronize()
 
-    # Updates change their inputs, so the results are computed from new inputs.
+    # Optimizer updates change their inputs, so the results are computed from new copies of them.
     def results() -> Sequence[Any]:
         return [np.array(tensor.detach().cpu().numpy()) for tensor in _prepare(task)()]
 
@@ -81,7 +83,7 @@ def _update(task: OperationTask, inputs: dict[str, Tensor]) -> Compute:
     weight.grad = inputs["grad"]
     optimizer = build_optimizer(task.rule, [weight])
     state = [inputs[name] for name in task.rule.state_names]
-    if state:  # that of Adam
+    if state:  # only Adam has a state
         steps_done = torch.tensor(float(task.settings["step"] - 1), device=weight.device)
         names = ("step", "exp_avg", "exp_avg_sq")
         optimizer.state[weight] = dict(zip(names, (steps_done, *state), strict=True))

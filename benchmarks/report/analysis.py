@@ -1,4 +1,4 @@
-"""Analyzes results: speed relative to the best baseline, fraction of the roofline, growth."""
+"""Analyzes results: speed relative to the best baseline, roofline fraction, growth with size."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,15 @@ from benchmarks.storage.results import Measurement, ResultSet
 from benchmarks.storage.schema import AccuracyRun, Case, RowKey
 
 SEED = 0
-# Textbook loops are shown for scale. They are not used in practice, so they are no baseline.
+# Textbook loops are shown for scale. No row is compared with them, because they are not used in
+# practice.
 NOT_COMPARED = frozenset({"loops"})
 TARGETS = (0.95, 0.97, 0.99)
 MIN_SIZES = 3  # a growth exponent is fitted to at least this many sizes
-# The report marks a row whose slowest pass takes more than this many times its fastest pass.
-UNSTEADY = 2.0
-# Contenders that cache compiled code on disk, which result files do not state.
-KEEPS_COMPILED = frozenset({"numba"})
+# The report marks a row if the medians of its slowest and fastest pass have a larger ratio.
+MAX_PASS_RATIO = 2.0
+# Contenders that cache compiled code on disk. Result files do not contain this fact.
+CACHES_COMPILED = frozenset({"numba"})
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class AnalyzedRow:
         measurement: the measurement.
         is_baseline: whether its contender is a baseline.
         baseline: the fastest baseline on the same kind of device; None if there is none.
-        speed: speed divided by that of the best baseline; None if there is no baseline.
+        speed: its speed divided by the speed of the best baseline; None if there is no baseline.
         roofline_fraction: time that the roofline model predicts, divided by the median time; None
             if the ceilings of the device are unknown.
     """
@@ -42,36 +43,37 @@ class AnalyzedRow:
 
     @property
     def is_best_baseline(self) -> bool:
-        """Whether the others are compared with it."""
+        """Whether its contender is the best baseline of the case on this kind of device."""
         return self.baseline == self.measurement.contender
 
     @property
     def wins(self) -> bool:
-        """Whether it is significantly faster than the best baseline."""
+        """Whether the row is significantly faster than the best baseline."""
         return self.speed is not None and self.speed.low > 1
 
     @property
     def loses(self) -> bool:
-        """Whether it is significantly slower than the best baseline."""
+        """Whether the row is significantly slower than the best baseline."""
         return self.speed is not None and self.speed.high < 1
 
     @property
     def is_undecided(self) -> bool:
-        """Whether it is slower than the best baseline, but not significantly."""
+        """Whether the row is slower than the best baseline, but not significantly."""
         return self.speed is not None and self.speed.value < 1 <= self.speed.high
 
     @property
     def pass_ratio(self) -> float:
-        """Median of the slowest pass divided by that of the fastest."""
+        """Median of the slowest pass divided by the median of the fastest pass."""
         passes = [float(np.median(seconds)) for seconds in self.measurement.rounds.values()]
         return max(passes) / min(passes)
 
 
 @dataclass(frozen=True)
 class Growth:
-    """How the time per call grows with the size that `sweep` names.
+    """How the time per call of one contender grows with one size of a network.
 
     Attributes:
+        sweep: the size that varies: "batch", "width" or "depth".
         points: each size with the median seconds per call.
         exponent: e in time ∝ sizeᵉ.
     """
@@ -90,9 +92,9 @@ class TimeToAccuracy:
     Attributes:
         batch: images per step.
         target: validation accuracy.
-        seconds: of each seed that reached the target.
-        epochs: of each seed that reached the target.
-        seeds: number of all seeds.
+        seconds: training time of each seed that reached the target.
+        epochs: number of epochs of each seed that reached the target.
+        seeds: number of seeds that trained for this target or a higher one.
     """
 
     network: str
@@ -133,12 +135,12 @@ class Analysis:
         return sorted(pairs, key=lambda pair: pair[1].value)
 
     def recipes(self) -> list[Case]:
-        """Return the trainings at the recipes' own sizes."""
+        """Return the training cases with the sizes of the recipes."""
         return [case for case in self.results.cases("training") if "recipe" in case.sweeps]
 
 
 def analyze(results: ResultSet) -> Analysis:
-    """Return the analysis of results; it is the same for the same files."""
+    """Return the analysis of results. The bootstrap has a fixed seed, so it is deterministic."""
     rng = np.random.default_rng(SEED)
     rows = {
         key: _analyze_row(results, measurement, rng)
@@ -171,8 +173,9 @@ def best_baseline(
     """Return the fastest baseline in the case of a measurement, on the same kind of device.
 
     CPU rows are compared with CPU rows, and GPU rows with GPU rows, because a GPU is no alternative
-    on a machine without one. The measurement may be that of a baseline; the fastest baseline is
-    its own best baseline. `among` contains the names of the baselines to choose from; all if None.
+    on a machine without one. If the measurement is that of the fastest baseline,
+    it is returned itself. `among` contains the names of the baselines to choose from; None means
+    all.
     """
     on_gpu = measurement.contender in results.on_gpu
     baselines = [
@@ -187,7 +190,7 @@ def best_baseline(
 
 
 def _roofline_fraction(results: ResultSet, measurement: Measurement) -> float | None:
-    """Return the time of the roofline model divided by the median time; None without ceilings."""
+    """Return the predicted time divided by the median time; None if no ceilings are known."""
     ceilings = results.ceilings.get(results.contenders[measurement.contender].device)
     if ceilings is None:
         return None
@@ -220,7 +223,7 @@ def _growth(results: ResultSet, rng: np.random.Generator) -> Iterator[Growth]:
 
 
 def times_to_accuracy(results: ResultSet) -> list[TimeToAccuracy]:
-    """Return, for each network, contender and target, when each seed reached it."""
+    """Return the times to each target for each network, batch size and contender."""
     runs: dict[tuple[str, int, str], list[AccuracyRun]] = {}
     for run in results.accuracy:
         runs.setdefault((run.network, run.batch, run.contender), []).append(run)
@@ -240,13 +243,16 @@ def times_to_accuracy(results: ResultSet) -> list[TimeToAccuracy]:
                     len(seeds),
                 )
             )
-    # A target that no seed of any contender reached is not shown.
+    # Leave out targets that no seed of any contender reached.
     reachable = {(time.network, time.batch, time.target) for time in times if time.seconds}
     return [time for time in times if (time.network, time.batch, time.target) in reachable]
 
 
 def _reached(run: AccuracyRun, target: float) -> tuple[int, float] | None:
-    """Return the first epoch, from 1, with this accuracy, and the seconds until its end."""
+    """Return the first epoch that reached the target, counted from 1, and the seconds to its end.
+
+    None if no epoch reached it.
+    """
     for epoch, (seconds, accuracy) in enumerate(zip(run.seconds, run.accuracy, strict=True), 1):
         if accuracy >= target:
             return epoch, seconds
@@ -254,7 +260,7 @@ def _reached(run: AccuracyRun, target: float) -> tuple[int, float] | None:
 
 
 def rates_by_batch(results: ResultSet, network: str) -> dict[str, list[tuple[int, float]]]:
-    """Return (batch size, images per second) of each contender in training, sorted by size."""
+    """Return the training speed of each contender: (batch size, images per second), by size."""
     rates: dict[str, list[tuple[int, float]]] = {}
     for case in results.cases("training"):
         if case.network == network and "batch" in case.sweeps:
@@ -267,8 +273,8 @@ def rates_by_batch(results: ResultSet, network: str) -> dict[str, list[tuple[int
 def crossover(results: ResultSet, rates: Mapping[str, Sequence[tuple[int, float]]]) -> float | None:
     """Return the batch size from which the fastest GPU row is faster than the fastest CPU row.
 
-    Between the measured sizes it is interpolated linearly in the logarithms. None if there is no
-    GPU, or one of the two is faster at all sizes.
+    The logarithm of the ratio of both speeds is interpolated linearly in the logarithm of the
+    batch size. None if the GPU does not become faster between two measured sizes.
     """
     best: dict[bool, dict[int, float]] = {True: {}, False: {}}
     for contender, points in rates.items():

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.report import numbers
 from benchmarks.report.analysis import (
-    UNSTEADY,
+    MAX_PASS_RATIO,
     Analysis,
     AnalyzedRow,
     TimeToAccuracy,
@@ -236,7 +236,7 @@ def _cautions(results: ResultSet) -> Iterator[str]:
 
 
 def _unsteady(analysis: Analysis) -> Iterator[str]:
-    rows = [row for row in analysis.rows.values() if row.pass_ratio > UNSTEADY]
+    rows = [row for row in analysis.rows.values() if row.pass_ratio > MAX_PASS_RATIO]
     rows.sort(key=lambda row: row.pass_ratio, reverse=True)
     if rows:
         named = "; ".join(
@@ -246,7 +246,7 @@ def _unsteady(analysis: Analysis) -> Iterator[str]:
         )
         which = "most in " if len(rows) > _MAX_NAMED else ""
         yield (
-            f"Passes differ by more than a factor of {UNSTEADY:g} in {len(rows)} of "
+            f"Passes differ by more than a factor of {MAX_PASS_RATIO:g} in {len(rows)} of "
             f"{len(analysis.rows)} rows (marked {numbers.UNSTEADY}), {which}{named}."
         )
 

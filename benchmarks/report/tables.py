@@ -8,9 +8,9 @@ import numpy as np
 
 from benchmarks.report import numbers
 from benchmarks.report.analysis import (
-    KEEPS_COMPILED,
+    CACHES_COMPILED,
+    MAX_PASS_RATIO,
     NOT_COMPARED,
-    UNSTEADY,
     Analysis,
     AnalyzedRow,
     times_to_accuracy,
@@ -138,10 +138,10 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
             ]
         groups[case.name] = rows
     notes = []
-    if any(row.pass_ratio > UNSTEADY for case in cases for row in analysis.of_case(case)):
+    if any(row.pass_ratio > MAX_PASS_RATIO for case in cases for row in analysis.of_case(case)):
         notes.append(
             f"{numbers.UNSTEADY} The medians of the slowest and the fastest pass differ by more "
-            f"than a factor of {UNSTEADY:g}."
+            f"than a factor of {MAX_PASS_RATIO:g}."
         )
     return make_table(columns, groups, heading="case", notes=notes)
 
@@ -165,7 +165,7 @@ def _case_row(results: ResultSet, row: AnalyzedRow, fastest: float) -> Row:
             numbers.between(images / epoch.p90, images / epoch.p10, of_time=False),
         ]
         share = None
-    unsteady = f" {numbers.UNSTEADY}" if row.pass_ratio > UNSTEADY else ""
+    unsteady = f" {numbers.UNSTEADY}" if row.pass_ratio > MAX_PASS_RATIO else ""
     return (
         *cells,
         Cell(numbers.duration(seconds.median), share=share),
@@ -241,7 +241,7 @@ def _phase(row: Measurement, phase: str) -> str:
 
 def _was_cached(row: Measurement) -> bool:
     """Whether the contender loaded its compiled code from a cache on disk."""
-    return row.contender in KEEPS_COMPILED and not row.phases_s.get("compile")
+    return row.contender in CACHES_COMPILED and not row.phases_s.get("compile")
 
 
 def _phase_notes(analysis: Analysis) -> Iterator[str]:

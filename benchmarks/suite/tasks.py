@@ -1,4 +1,4 @@
-"""Makes the tasks of contenders from training cases: network, optimizer and images."""
+"""Creates the training tasks of cases, which contain network, optimizer and images."""
 
 from functools import cache
 
@@ -12,11 +12,11 @@ from mnist_accel.data import load_mnist
 from mnist_accel.data.batches import split_indices
 from mnist_accel.recipes.models import RECIPES
 
-HELD_OUT = 0.1  # fraction of the training set that validates time-to-accuracy runs
+HELD_OUT = 0.1  # fraction of the training set on which time-to-accuracy runs are validated
 
 
 def training_task(case: TrainingCase, steps: int) -> TrainingTask:
-    """Return the task of training a case on the first `steps` batches of the training set."""
+    """Return the task of a case on the first `steps` batches of the training set."""
     images, labels = training_set()
     rows = slice(0, steps * case.batch)
     return TrainingTask(

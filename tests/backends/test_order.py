@@ -1,4 +1,4 @@
-"""The image order: statistics of its shuffles, and equality of NumPy and CUDA."""
+"""The image order: statistics of its shuffles, and equality of the NumPy and CUDA versions."""
 
 from itertools import pairwise
 
@@ -32,20 +32,21 @@ def test_shuffle_contains_every_row_once(examples, keys):
 
 @pytest.mark.parametrize("kind", ["shuffle", "replacement", "full"])
 @given(keys=keys, cut=st.lists(st.integers(0, 300), min_size=2, max_size=2))
-def test_part_of_an_order_equals_the_slice_of_the_whole(kind, keys, cut):
+def test_part_of_an_order_equals_a_slice_of_the_whole_order(kind, keys, cut):
     order = Order(300, kind, () if kind == "full" else keys)
     begin, end = sorted(cut)
     assert np.array_equal(order.rows(begin, end), order.rows(0, 300)[begin:end])
 
 
 def test_order_of_a_seed_never_changes():
-    """A later version must repeat the trainings of an earlier one."""
+    """A later version of the project must reproduce the trainings of an earlier version."""
     assert epoch(0).rows(0, 5).tolist() == [33464, 34709, 20898, 19580, 46280]
     assert epoch(0, kind="replacement").rows(0, 5).tolist() == [5024, 2126, 37056, 49018, 51142]
 
 
 # Pearson's chi-squared statistic measures the quality of the shuffle. Its mean over many epochs
-# must be within five standard errors of the degrees of freedom. With too few rounds it is not.
+# must be within five standard errors of the degrees of freedom. With two rounds of the Feistel
+# network, it is outside.
 
 
 def chi_squared(counts):
@@ -54,29 +55,30 @@ def chi_squared(counts):
     return ((counts - expected) ** 2).sum() / expected
 
 
-def places(rows):
-    """Statistic of the positions in the epoch of images from each part of the data set."""
+def positions(rows):
+    """Return chi-squared of the pairs of position and row, in 20×20 bins."""
     return chi_squared(np.histogram2d(np.arange(len(rows)), rows, bins=20)[0])
 
 
 def first_batch(rows):
-    """Statistic of the rows in the first batch."""
+    """Return chi-squared of the rows in the first batch of 512, in 16 bins."""
     return chi_squared(np.histogram(rows[:512], bins=16, range=(0, IMAGES))[0])
 
 
 def distances(rows):
-    """Statistic of the differences between consecutive rows."""
+    """Return chi-squared of the differences between consecutive rows, in 64 bins."""
     return chi_squared(np.histogram(np.diff(rows) % IMAGES, bins=64)[0])
 
 
 def pairs(rows):
-    """Statistic of the pairs of consecutive rows."""
+    """Return chi-squared of disjoint pairs of consecutive rows, in 16×16 bins."""
     return chi_squared(np.histogram2d(rows[:-1:2], rows[1::2], bins=16)[0])
 
 
-# In a shuffle every row occurs once. The fixed sums reduce the degrees of freedom.
-SHUFFLED = {places: 19 * 19, first_batch: 15, distances: 63, pairs: 16 * 15}
-DRAWN = {places: 20 * 19, first_batch: 15, distances: 63, pairs: 16 * 16 - 1}
+# Degrees of freedom of each statistic. Each fixed sum of counts removes one. A shuffle fixes more
+# sums than drawing with replacement, because it contains every row once.
+SHUFFLED = {positions: 19 * 19, first_batch: 15, distances: 63, pairs: 16 * 15}
+DRAWN = {positions: 20 * 19, first_batch: 15, distances: 63, pairs: 16 * 16 - 1}
 
 
 def excess(statistic, freedom, orders):
@@ -90,7 +92,7 @@ def test_shuffled_epochs_pass_chi_squared_tests(statistic, freedom):
     assert abs(excess(statistic, freedom, map(epoch, range(EPOCHS)))) < 5
 
 
-@pytest.mark.parametrize("statistic", [places, distances, pairs])
+@pytest.mark.parametrize("statistic", [positions, distances, pairs])
 def test_chi_squared_tests_fail_with_two_rounds(statistic, monkeypatch):
     keys_of_epochs = [epoch(number).keys[:2] for number in range(20)]
     monkeypatch.setattr("backends.order.ROUNDS", 2)

@@ -1,4 +1,4 @@
-"""The sentences of the summary follow from the figures."""
+"""The summary states what the measured figures show."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.support.benchmark_files import (
 )
 
 
-def test_summary_names_the_fastest_backend_and_the_losses(analysis):
+def test_summary_names_the_fastest_backend_and_slower_rows(analysis):
     summary = summarize(analysis)
     assert "faster than the best baseline in all 3 measured recipes (of 7)" in summary.headline
     assert any(
@@ -72,7 +72,7 @@ def test_summary_counts_rows_that_are_slower_within_noise(tmp_path):
 
 
 def test_loops_are_never_the_best_baseline(tmp_path):
-    """Not even if they are the fastest, or the only other library."""
+    """Loops may be the fastest contender, or the only one besides this project."""
 
     def change(document):
         renamed = json.dumps(document).replace('"jax"', '"loops"')
@@ -130,10 +130,10 @@ def test_first_contender_to_an_accuracy_depends_on_all_seeds(tmp_path, seconds, 
     assert sentence == f"lenet, batch 64, reaches 95% validation accuracy {expected}"
 
 
-def test_summary_names_rows_whose_passes_differ(tmp_path):
+def test_summary_names_rows_with_large_differences_between_passes(tmp_path):
     def change(document):
-        slow = [one["extra_info"] | one["stats"] for one in document["benchmarks"]]
-        for entry, info in zip(document["benchmarks"], slow, strict=True):
+        infos = [one["extra_info"] | one["stats"] for one in document["benchmarks"]]
+        for entry, info in zip(document["benchmarks"], infos, strict=True):
             if (info["case"], info["contender"], info["pass"]) == ("lenet, batch 64", "jax", 2):
                 entry["stats"]["data"] = [3 * second for second in info["data"]]
 
@@ -150,21 +150,21 @@ def test_summary_names_rows_whose_passes_differ(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("loads", "said"),
+    ("loads", "phrases"),
     [
-        ([0.4, 1.9, 1.9, 2.2, 1.8, 1.4], ()),  # the measurement itself causes load
+        ([0.4, 1.9, 1.9, 2.2, 1.8, 1.4], ()),  # load that the measurement itself causes
         ([0.6, 0.1, 0.1, 2.2, 1.8, 1.4], ("not idle when the run started", "0.6")),
         ([0.1, 0.1, 0.1, 3.2, 1.8, 1.4], ("The machine was busy", "3.2")),
     ],
 )
-def test_summary_warns_of_a_busy_machine(tmp_path, loads, said):
+def test_summary_warns_of_a_busy_machine(tmp_path, loads, phrases):
     def change(document):
         document["mnist_accel"]["host"]["load_average"] = loads
 
     generated = GeneratedResults(contenders=("numba", "jax"))
     cautions = summarize(analyze_generated(tmp_path, generated, change)).cautions
-    assert len(cautions) == bool(said)
-    assert all(words in cautions[0] for words in said)
+    assert len(cautions) == bool(phrases)
+    assert all(phrase in cautions[0] for phrase in phrases)
 
 
 def test_summary_warns_of_doubtful_figures(tmp_path):

@@ -1,4 +1,4 @@
-"""Notes that are printed while a preparation takes long."""
+"""Notes that are printed during a long preparation."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The acceptance run on a GPU: its stages, report and command line, without a GPU."""
+"""Stages, report and command line of the acceptance run for GPUs, tested without a GPU."""
 
 import re
 import signal
@@ -30,7 +30,7 @@ def stage(name: str, limit_s: float = 100, **options: Any) -> Stage:
 
 
 class SimulatedMachine:
-    """Simulates commands with given running times and exit codes."""
+    """Simulates a clock and commands with given running times, in seconds, and exit codes."""
 
     def __init__(self, **commands: tuple[float, int]) -> None:
         self.commands = commands
@@ -85,7 +85,7 @@ def test_stages_run_in_order_within_their_limits(tmp_path):
     assert machine.now == 1000 + 40 + 60 + 30 + 1
 
 
-def test_last_stages_do_not_run_when_the_time_is_up(tmp_path):
+def test_stages_after_the_total_time_limit_do_not_run(tmp_path):
     machine = SimulatedMachine(first=(95, 0), second=(500, 0), third=(1, 0))
     stages = [stage("first"), stage("second"), stage("third")]
     assert outcomes(machine, stages, tmp_path, 120) == {
@@ -96,7 +96,7 @@ def test_last_stages_do_not_run_when_the_time_is_up(tmp_path):
     assert machine.limits == {"first": 100, "second": 25}
 
 
-def test_stages_without_tool_or_input_are_skipped(tmp_path):
+def test_stages_with_a_skip_reason_or_without_inputs_are_skipped(tmp_path):
     machine = SimulatedMachine(first=(1, 0), second=(1, 0), third=(1, 0))
     existing, missing = tmp_path / "existing.json", tmp_path / "missing.json"
     existing.touch()
@@ -127,7 +127,7 @@ def test_command_writes_its_output_and_returns_its_exit_code(tmp_path):
 
 
 def assert_process_ends(process: str) -> None:
-    """Wait until a killed process has ended."""
+    """Wait until a killed process has ended; fail after 10 s."""
     status, deadline = Path(f"/proc/{process}/stat"), time.monotonic() + 10
     with suppress(FileNotFoundError, ProcessLookupError):  # the process no longer exists
         while status.read_text().rpartition(")")[2].split()[0] != "Z":
@@ -234,7 +234,7 @@ def test_report_lists_outcomes_and_tables_of_all_stages(tmp_path, gpu, capsys):
         "| [bad](bad.log) | shows bad | failed: exit code 1 | 0 |",
         "| [long](long.log) | shows long | timed out: limit 100 s | 0 |",
         "| absent | shows absent | skipped: no tool |  |",
-        "| good | 1 |",  # a table that the stage has printed
+        "| good | 1 |",  # from the table that the stage printed
     ):
         assert line in report.splitlines()
     assert "TF32 is disabled" in report
@@ -263,7 +263,7 @@ def test_interrupted_run_leaves_a_report(tmp_path, gpu):
     assert "1 passed, 1 failed, 1 not run." in report
 
 
-def test_only_selects_stages_and_out_must_be_new(tmp_path, gpu, capsys):
+def test_option_only_selects_stages_and_out_must_be_a_new_folder(tmp_path, gpu, capsys):
     machine = SimulatedMachine(good=(1, 0))
     stages = [stage("good"), stage("bad")]
     assert main(tmp_path, machine, stages, "--only", "goof") == 2
@@ -282,7 +282,7 @@ def test_default_folder_is_named_after_date_and_gpu(tmp_path, gpu, monkeypatch):
     assert folder.name.endswith("-nvidia-simulated-1")
 
 
-def test_without_a_gpu_the_run_ends_at_once(tmp_path, capsys):
+def test_run_without_a_gpu_starts_no_stage(tmp_path, capsys):
     if CupyBackend.availability().ok:
         pytest.skip("this machine has a GPU")
     assert main(tmp_path, SimulatedMachine(), [stage("never")]) == 2
@@ -315,7 +315,7 @@ def test_plan_names_existing_files_modules_and_contenders(tmp_path):
     assert [file for file in files if not (ROOT / file).exists()] == []
     assert [name for name in modules if not (ROOT / f"{name}.py").exists()] == []
     assert set(CONTENDERS.split(",")) <= contenders().keys()
-    # Under the sanitizers, `-m gpu` must select tests of each file.
+    # The stages run these files with `-m gpu`, which must select at least one test in each.
     for file in files:
         assert re.search(r"@emulated_and_cupy|mark\.gpu", (ROOT / file).read_text()), file
 

@@ -32,7 +32,7 @@ def test_a_split_holds_out_training_images_and_keeps_the_test_set():
     )
 
 
-def test_a_split_that_leaves_a_side_empty_is_refused():
+def test_a_split_without_validation_images_is_refused():
     with pytest.raises(UsageError, match="cannot hold out"):
         load_run_data(resolve({**DIGITS, "validation_split": 1e-4}))
 
@@ -46,11 +46,11 @@ def test_a_split_that_leaves_a_side_empty_is_refused():
         ({"epochs": 3, "sampling": "full"}, 3),
     ],
 )
-def test_the_total_number_of_steps(given, steps):
+def test_total_steps_follow_from_iterations_or_epochs(given, steps):
     assert total_steps(resolve(given), examples=60) == steps
 
 
-def test_batch_size_0_is_the_whole_training_set():
+def test_default_batch_of_fcnn_is_the_whole_training_set():
     settings = resolve({**DIGITS, "model": "fcnn"})
     trainer = make_trainer(settings, get_backend("numpy"), examples=60)
     assert (trainer.batch_size, trainer.sampling) == (60, "full")

@@ -1,8 +1,8 @@
 """A backend on array-api-strict, which replaces CuPy in tests without a GPU.
 
-Its arrays are on a device that is not the host's. As on a GPU, NumPy functions on them, implicit
-conversions, and mixtures with host arrays fail. Its namespace has only the functions of version
-2023.12 of the array API standard; earlier versions lack `maximum`.
+Its arrays are on a simulated device. As with arrays on a GPU, NumPy functions, implicit conversions
+to NumPy and operations that also take host arrays raise errors. The namespace has only the
+functions of version 2023.12 of the array API standard; earlier versions lack `maximum`.
 """
 
 import importlib
@@ -17,7 +17,7 @@ _CREATE = frozenset({"arange", "asarray", "empty", "full", "ones", "zeros"})
 
 
 class StrictBackend(Backend):
-    """The composed operations with the functions of the standard only."""
+    """The composed defaults on array-api-strict."""
 
     name = "array-api-strict"
 
@@ -53,7 +53,7 @@ class StrictBackend(Backend):
 
 
 class _Namespace:
-    """The namespace of the standard; like CuPy's, it creates arrays on the device."""
+    """The functions of the standard. As in CuPy, new arrays are on the device."""
 
     def __init__(self, strict: Any) -> None:
         self._strict = strict

@@ -1,4 +1,4 @@
-"""CuPy's `RawModule` and its kernels, on NumPy arrays and the emulator."""
+"""CuPy's `RawModule` and `RawKernel` for NumPy arrays; the emulator runs the kernels."""
 
 import ctypes
 import enum
@@ -28,7 +28,7 @@ class EmulationError(RuntimeError):
 
 
 class CompileException(Exception):  # noqa: N818 - CuPy's name
-    """A source does not compile; the message is the log of the compiler."""
+    """The CUDA source does not compile; the message is the log of the compiler."""
 
 
 class _Index(ctypes.Structure):
@@ -36,7 +36,7 @@ class _Index(ctypes.Structure):
 
 
 class _Launch(ctypes.Structure):
-    """`Launch` of scheduler.h."""
+    """The structure `Launch` in scheduler.h."""
 
     _fields_: ClassVar = [
         ("kernel", ctypes.c_void_p),
@@ -53,7 +53,7 @@ class _Launch(ctypes.Structure):
 
 
 class _Parameter(ctypes.Structure):
-    """`Parameter` of cuda.h."""
+    """The structure `Parameter` in cuda.h."""
 
     _fields_: ClassVar = [
         ("bytes", ctypes.c_int),
@@ -71,11 +71,11 @@ class Emulator:
         seed: seed of the random order.
         sanitize: compile kernels with AddressSanitizer; the process must have loaded it.
         launched: names of the launched kernels, in order.
-        captured: launches of the graph that is being captured; None if none is.
-        streams: the nested current streams; empty if the default stream is current.
-        capturing_stream: the stream that captures the graph.
+        captured: launches of the graph that is being captured; None if no capture is active.
+        streams: stack of current streams, the innermost last; empty for the default stream.
+        capturing_stream: the stream on which the graph is captured; None if no capture is active.
         selected_device: number of the GPU that the host has selected.
-        used_devices: numbers of the GPUs that launched, allocated or copied something.
+        used_devices: numbers of the GPUs that launched kernels, or allocated or copied memory.
     """
 
     order: ThreadOrder = ThreadOrder.ASCENDING
@@ -103,13 +103,13 @@ class Emulator:
 
 
 class RawModule:
-    """The kernels of a source.
+    """The compiled kernels of one CUDA source.
 
     Args:
         code: CUDA C++.
         options: options for NVRTC.
         backend: "nvrtc"; other values are not supported.
-        emulator: runs the kernels; a new one if None.
+        emulator: the emulator that runs the kernels; None creates one.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class RawModule:
 
 
 class RawKernel:
-    """A kernel of a module. A call returns when the kernel has ended, or is captured in a graph."""
+    """A kernel of a module. A call runs the kernel to its end, or adds it to a captured graph."""
 
     def __init__(self, library: ctypes.CDLL, name: str, emulator: Emulator) -> None:
         self.name = name
@@ -144,7 +144,7 @@ class RawKernel:
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]
     ) -> None:
-        """Launch the kernel; see `kernel`."""
+        """Launch the kernel without cooperative groups, as `kernel` does."""
         self.kernel(grid, block, args)
 
     def kernel(
@@ -157,7 +157,7 @@ class RawKernel:
         """Launch the kernel, with all blocks running concurrently if the launch is cooperative.
 
         Raises:
-            TypeError: an argument does not fit its parameter; CuPy would not check it.
+            TypeError: an argument does not match its parameter. CuPy does not check this.
             EmulationError: the launch is invalid, or the kernel has undefined behavior.
         """
         self._emulator.mark_used()
@@ -175,7 +175,7 @@ class RawKernel:
             raise EmulationError(f"{self.name}: invalid launch with grid {grid}, block {block}")
 
         def launch() -> None:
-            assert args is not None  # keeps the arrays alive as long as the graph
+            assert args is not None  # this reference keeps the arrays alive as long as the graph
             concurrent_blocks = blocks if enable_cooperative_groups else 1
             self._launch(grid, block, values, concurrent_blocks=concurrent_blocks)
 
