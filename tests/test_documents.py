@@ -1,6 +1,9 @@
 """Documents are correct: examples run, links resolve, and paths exist."""
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,11 @@ EXAMPLES = {
 FOLDERS = ("backends", "benchmarks", "docs", "mnist_accel", "reference", "tests")
 # Code in backticks that is a path below one of the folders, or a single source file.
 PATH = re.compile(rf"(?:{'|'.join(FOLDERS)})/[\w./*-]*|[\w*-]+\.(?:py|cuh?|cpp|h)")
+TEST_ARGUMENTS = {
+    arguments
+    for page in PAGES
+    for arguments in re.findall(r'make test ARGS="([^"]+)"', page.read_text(encoding="utf-8"))
+}
 # The changelog names files that no longer exist.
 PAGES_WITH_PATHS = [page for page in PAGES if page.name != "CHANGELOG.md"]
 
@@ -29,6 +37,13 @@ PAGES_WITH_PATHS = [page for page in PAGES if page.name != "CHANGELOG.md"]
 def test_example_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "example", "exec"), {})
+
+
+@pytest.mark.parametrize("arguments", sorted(TEST_ARGUMENTS))
+def test_test_command_selects_tests(arguments):
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    result = subprocess.run([*command, *shlex.split(arguments)], cwd=ROOT, capture_output=True)
+    assert result.returncode == 0, result.stdout.decode()[-500:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
