@@ -53,8 +53,9 @@ def load_model(path: PathLike, *, backend: Backend | str = "auto") -> Network:
         CheckpointError: the file is missing, corrupt, or not a file of this program.
         BackendUnavailableError: the backend cannot run here.
     """
-    tensors, header = read_tensors(_file(path))
-    return _build_network(_file(path), tensors, header, backend)
+    file = _existing_file(path)
+    tensors, header = read_tensors(file)
+    return _build_network(file, tensors, header, backend)
 
 
 def save_checkpoint(path: PathLike, trainer: Trainer) -> None:
@@ -99,7 +100,7 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
         CheckpointError: the file is missing, corrupt, or not a checkpoint of this program.
         BackendUnavailableError: the backend cannot run here.
     """
-    file = _file(path)
+    file = _existing_file(path)
     tensors, header = read_tensors(file)
     if "training" not in header:
         raise CheckpointError(f"{file} is a model without a training; give a checkpoint")
@@ -150,6 +151,21 @@ def _file(path: PathLike) -> Path:
     """Return the file for a path to a file or to a folder."""
     path = Path(path)
     return path / CHECKPOINT_NAME if path.is_dir() else path
+
+
+def _existing_file(path: PathLike) -> Path:
+    """Return the file for a path to a file, or to a folder that contains a checkpoint.
+
+    Raises:
+        CheckpointError: the folder contains no checkpoint.
+    """
+    file = _file(path)
+    if file != Path(path) and not file.exists():
+        raise CheckpointError(
+            f"the folder {path} contains no {CHECKPOINT_NAME}; give a file, such as the "
+            "model.safetensors of a run, or a folder with a checkpoint"
+        )
+    return file
 
 
 def _build_network(

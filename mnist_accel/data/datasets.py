@@ -136,7 +136,7 @@ def _load_digits(data_dir: str | Path | None) -> Dataset:
     if data_dir is not None:
         raise ValueError(
             "the data set digits accepts no folder, "
-            f"got data_dir (--data-dir) {data_dir}; remove it"
+            f"got data_dir (--data-dir) {data_dir}; omit data_dir"
         )
     from mnist_accel.data.digits import read_digits
 

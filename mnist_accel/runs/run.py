@@ -26,6 +26,7 @@ from mnist_accel.runs.setup import (
 from mnist_accel.runs.signals import INTERRUPTED, stop_on_signals
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.trainer import Trainer
+from mnist_accel.util.text import count
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,9 @@ class _Run:
         """Train the remaining steps; return the stop reason, empty if all steps are done."""
         remaining = last_step - self.trainer.step
         if remaining <= 0:
-            self.display.note(f"all {last_step} steps are done already")
+            steps = count(self.trainer.step, "step")
+            more = f", more than the requested {last_step:,}" if remaining < 0 else ""
+            self.display.note(f"the run already has {steps}{more}; no step is left to train")
             return ""
         history = self.trainer.fit(
             data,

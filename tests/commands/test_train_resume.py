@@ -41,7 +41,10 @@ def test_resume_continues_to_the_same_weights(run):
     assert epochs == sorted(set(epochs))
     code, _, err = run("train", "--resume", "runs/parted")
     assert code == 0
-    assert "all 60 steps are done already" in err
+    assert "the run already has 60 steps; no step is left to train" in err
+    code, _, err = run("train", "--resume", "runs/parted", "--iterations", 1)
+    assert code == 0
+    assert "the run already has 60 steps, more than the requested 1; no step is left" in err
 
 
 def test_resume_refuses_changed_settings_and_missing_runs(run, fails):
