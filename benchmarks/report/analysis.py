@@ -173,9 +173,8 @@ def best_baseline(
     """Return the fastest baseline in the case of a measurement, on the same kind of device.
 
     CPU rows are compared with CPU rows, and GPU rows with GPU rows, because a GPU is no alternative
-    on a machine without one. If the measurement is that of the fastest baseline,
-    it is returned itself. `among` contains the names of the baselines to choose from; None means
-    all.
+    on a machine without one. If the measurement is the fastest baseline, it is returned.
+    `among` contains the names of the baselines to choose from; None means all.
     """
     on_gpu = measurement.contender in results.on_gpu
     baselines = [

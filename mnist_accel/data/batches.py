@@ -95,7 +95,7 @@ def split_indices(
         seed: seed of the split.
 
     Raises:
-        ValueError: the fraction is out of range, or one side would be empty.
+        ValueError: the fraction is out of range, or one part would be empty.
     """
     held_out = round(examples * fraction)
     if not 0 < fraction < 1 or not 0 < held_out < examples:

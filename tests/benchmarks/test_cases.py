@@ -60,7 +60,7 @@ def test_network_cost_equals_a_count_by_hand():
 def test_ceilings_use_the_fastest_repetition(monkeypatch, measure):
     monkeypatch.setattr(ceilings, "MATRIX_SIDE", {"cpu": 10, "gpu": 10})
     monkeypatch.setattr(ceilings, "COPY_BYTES", 1000)
-    # The fastest of seven products takes 2, that of seven copies 4.
+    # The fastest of seven products takes 2, the fastest of seven copies takes 4.
     times = iter(np.cumsum([0, 3, 9, 2, 9, 4, *[9, 5] * 4, 9, 6, 9, 4, *[9, 8] * 5]))
     measured = measure(lambda: next(times))
     assert measured.flops_per_s == 2 * 10**3 / 2

@@ -198,7 +198,7 @@ def _pool(stage: Any, conv: Any, y: Any, mask: Any, first: int) -> None:
 def conv_pooled_backward_filters(
     stage: Any, tile: int, x: Any, dy: Any, mask: Any, gradient: Any, weight: int
 ) -> None:
-    """Add the gradient of the 3×3 filters of a channel tile; dy is that of the pooled outputs."""
+    """Add the gradient of the 3×3 filters of a channel tile; dy belongs to the pooled outputs."""
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
     for r in range(stage.out_height):
         at = r * stage.out_width * stage.out_lanes + tile * LANES
