@@ -1,6 +1,6 @@
-"""Whether Numba can compile and run a kernel here, and with which threads and cache.
+"""Checks whether Numba works on this machine, and finds its number of threads and its cache.
 
-The functions import Numba when they are called, so this module is cheap to import.
+The functions import Numba when they are called, so importing this module takes little time.
 """
 
 import importlib.util
@@ -17,19 +17,19 @@ from backends.availability import Availability
 REINSTALL = (
     "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
 )
-MAX_THREADS = 1024  # a larger number is a typing error
+MAX_THREADS = 1024  # a larger number is assumed to be a mistake
 _THREADS_VARIABLE = "NUMBA_NUM_THREADS"
 SET_CACHE = "set NUMBA_CACHE_DIR to a folder that can be written"
 
 
 @dataclass(frozen=True)
 class NumbaState:
-    """The settings that kernels run with.
+    """Settings of Numba on this machine.
 
     Attributes:
-        threads: maximum number of threads for a batch.
-        cache: folder of the compiled code; None if none can be written.
-        cache_problems: messages about damaged files and a folder that cannot be written.
+        threads: maximum number of threads.
+        cache: folder in which compiled code is cached; None if no folder can be written.
+        cache_problems: messages about damaged files, or about a folder that cannot be written.
     """
 
     threads: int
@@ -38,7 +38,7 @@ class NumbaState:
 
 
 def availability() -> Availability:
-    """Return whether Numba can be imported and a kernel gives the right result; never raise."""
+    """Return whether Numba can be imported and runs a kernel correctly. Does not raise errors."""
     if importlib.util.find_spec("numba") is None:
         return Availability(ok=False, reason="Numba is not installed", remedy=REINSTALL)
     invalid = _invalid_threads()
@@ -46,12 +46,12 @@ def availability() -> Availability:
         return invalid
     try:
         import numba
-    except Exception as error:  # ImportError, or any error that a broken llvmlite raises
+    except Exception as error:  # ImportError, or any other error of a broken llvmlite
         return Availability(
             ok=False, reason=f"Numba cannot be imported ({_one_line(error)})", remedy=REINSTALL
         )
-    config: Any = numba.config  # Numba sets its attributes when it is imported
-    if config.DISABLE_JIT:  # set for debuggers and to measure the coverage of tests
+    config: Any = numba.config  # Any, as Numba creates the attributes at import
+    if config.DISABLE_JIT:  # users set it to debug or to measure test coverage
         return Availability(
             ok=False,
             reason="NUMBA_DISABLE_JIT is set, so Numba compiles nothing",
@@ -59,7 +59,7 @@ def availability() -> Availability:
         )
     try:
         probe()
-    except Exception as error:  # no cache folder, a full disk, a broken compiler
+    except Exception as error:  # for example no cache folder, a full disk, a broken compiler
         no_cache = isinstance(error, OSError) or "cannot cache" in str(error)
         return Availability(
             ok=False,
@@ -70,17 +70,17 @@ def availability() -> Availability:
 
 
 def probe() -> NumbaState:
-    """Run a small kernel, compiled or loaded from the cache, and return the settings.
+    """Run a small kernel, compiling it or loading it from the cache, and return the settings.
 
     Raises:
-        RuntimeError: the result of the kernel differs from NumPy's.
+        RuntimeError: the result of the kernel is wrong.
         Exception: any error of Numba, for example if no cache folder can be written.
     """
     import numba
 
     from backends.numba.kernels import disk_cache, pooling
 
-    config: Any = numba.config  # Numba sets its attributes when it is imported
+    config: Any = numba.config  # Any, as Numba creates the attributes at import
     x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     y = np.empty((1, 1, 2, 2), np.float32)
     pooling.avg_pool2d(x, 2, 2, y, 0, 1)
@@ -92,9 +92,9 @@ def probe() -> NumbaState:
 
 
 def _invalid_threads() -> Availability | None:
-    """Return the result if `NUMBA_NUM_THREADS` is not a number of threads, or else None.
+    """Return the reason and remedy if `NUMBA_NUM_THREADS` is invalid, otherwise None.
 
-    Numba either fails to import or prints a traceback and ignores the value.
+    With an invalid value, Numba fails to import, or prints a traceback and ignores the value.
     """
     value = os.environ.get(_THREADS_VARIABLE)
     if value is None or (re.fullmatch("[1-9][0-9]{,3}", value) and int(value) <= MAX_THREADS):

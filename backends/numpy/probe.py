@@ -1,4 +1,4 @@
-"""Whether NumPy can run here."""
+"""The availability of the backend `numpy`."""
 
 import numpy as np
 
@@ -6,5 +6,5 @@ from backends.availability import Availability
 
 
 def availability() -> Availability:
-    """Return that NumPy is available: this package depends on it."""
+    """Return that NumPy is available, because this package requires it."""
     return Availability(ok=True, reason=f"NumPy {np.__version__}")

@@ -102,7 +102,7 @@ def read_legacy_weights(path: str | Path) -> Arrays:
         float32 arrays W1, b1, …, Wn, bn in this order: weights (in, out), biases (out,).
 
     Raises:
-        DataError: the file cannot be read, contains anything else than such a dict, or the shapes
+        DataError: the file cannot be read, its content is not a dict of such arrays, or the shapes
             of consecutive layers do not match.
     """
     try:

@@ -1,4 +1,4 @@
-"""Reads the weights in files of other programs: pickles, `.npy` files and `.npz` archives.
+"""Reads weights from files of other programs: pickles, `.npy` files and `.npz` archives.
 
 The format is detected from the content, not from the suffix. No code from a file is executed.
 """
@@ -22,7 +22,8 @@ from mnist_accel.util.values import first_value
 
 _SUFFIXES = (".pkl", ".pickle", ".npy", ".npz")
 _ZIP_MAGIC = b"PK\x03\x04"
-_PICKLE_STARTS = (b"\x80", b"(", b"}", b"c")  # of the protocols from 2 on, and of 0 and 1
+# Pickles of protocol 2 and later start with the first of these, older ones with the others.
+_PICKLE_STARTS = (b"\x80", b"(", b"}", b"c")
 _MAX_BYTES = 2**30
 _KEY = re.compile(r"[Wb][1-9][0-9]{0,2}")
 
@@ -32,8 +33,8 @@ class WeightFile:
     """The content of a file with weights.
 
     Attributes:
-        arrays: float32 arrays by name: W1, b1, W2, …, in this order. A layer may lack b.
-        is_npy: whether `numpy.save` has written the file.
+        arrays: float32 arrays by name, in the order W1, b1, W2, …; a layer may have no b.
+        is_npy: whether the file is a `.npy` file.
     """
 
     arrays: dict[str, NDArray[np.float32]]
@@ -46,9 +47,10 @@ class WeightFile:
 
 
 def is_weight_file(path: Path) -> bool:
-    """Return whether a file is a pickle, a `.npy` file or an archive, not a safetensors file.
+    """Return whether a file is a pickle, a `.npy` file or a `.npz` archive.
 
-    A file whose content is unknown is judged by its suffix.
+    The suffix decides if the content is unreadable or of an unknown format. The result for a
+    safetensors file is False, whatever its suffix.
     """
     try:
         if not path.is_file():
@@ -68,8 +70,8 @@ def read_weight_file(path: str | Path) -> WeightFile:
     """Return the weights in a file.
 
     Raises:
-        DataError: the file cannot be read, or contains anything else than a dict of arrays W1, b1,
-            …, whose values are real and finite in float32.
+        DataError: the file cannot be read, its content is not a dict of arrays W1, b1, …, or the
+            values are not real numbers that are finite in float32.
     """
     path = Path(path)
     data = _read(path)
@@ -82,16 +84,16 @@ def read_weight_file(path: str | Path) -> WeightFile:
 def _read(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"{path} is not a file with weights, but a folder or a device")
+            raise DataError(f"{path} is a folder or a device, expected a file with weights")
         if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path} has more than {_MAX_BYTES} bytes, which no weights need")
+            raise DataError(f"{path} has more than {_MAX_BYTES} bytes, the maximum")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _parse(data: bytes, *, name: str) -> object:
-    """Return the content of a file, a dict if it holds weights."""
+    """Return the content of a file: a dict, if the file contains weights."""
     if data.startswith(_ZIP_MAGIC):
         return _parse_archive(data, name=name)
     if not data.startswith(npy.MAGIC):
@@ -100,7 +102,7 @@ def _parse(data: bytes, *, name: str) -> object:
     if not file.dtype.hasobject or file.shape != ():
         raise DataError(
             f"{name} has an array of dtype {str(file.dtype)[:60]} and shape "
-            f"{str(file.shape)[:60]}, expected one object, the dict of weights"
+            f"{str(file.shape)[:60]}, expected one object: the dict of weights"
         )
     return load_pickle(file.payload, name=name)
 
@@ -116,24 +118,24 @@ def _parse_archive(data: bytes, *, name: str) -> object:
                     array = file.read(remaining + 1)
                 remaining -= len(array)
                 if remaining < 0:
-                    raise DataError(f"{name} unpacks to more than {_MAX_BYTES} bytes")
+                    raise DataError(f"{name} unpacks to more than {_MAX_BYTES} bytes, the maximum")
                 parsed = npy.parse_npy(array, name=f"{ascii(member)[:60]} in {name}")
                 if parsed.dtype.hasobject and len(archive.namelist()) == 1:
                     return _parse(array, name=name)
                 content[member.removesuffix(".npy")] = parsed.array()
     except DataError:
         raise
-    except Exception as error:  # a corrupt archive makes zipfile raise errors of many kinds
+    except Exception as error:  # zipfile raises errors of many types for corrupt archives
         reason = one_line(error)[:100]
         raise DataError(f"{name} is not a well-formed .npz archive: {reason}") from error
     return content
 
 
 def _to_arrays(content: object) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays in layer order, after checking keys and values.
+    """Check the keys and values of a dict, and return its arrays in the order W1, b1, W2, ….
 
     Raises:
-        ValueError: a key or an array is wrong.
+        ValueError: `content` is not a dict of valid arrays, or a key is unknown or missing.
     """
     if not isinstance(content, dict) or not content:
         raise ValueError(f"found {type(content).__name__}, expected a dict with W1, b1, …")
@@ -144,12 +146,12 @@ def _to_arrays(content: object) -> dict[str, NDArray[np.float32]]:
         raise ValueError(f"found key {unknown[0]}, expected only W1, b1, W2, b2, …")
     missing = [name for name in names if name[0] == "W" and name not in content]
     if missing:
-        raise ValueError(f"{missing[0]} is missing: each layer needs W")
+        raise ValueError(f"{missing[0]} is missing: each layer needs W, its weights")
     return {name: _to_array(content, name) for name in names if name in content}
 
 
 def _to_array(content: Mapping[str, Any], key: str) -> NDArray[np.float32]:
-    """Return one array in float32, after checking its dtype, dimensions and values."""
+    """Check the dtype, shape and values of an array, and return it in float32."""
     array = content[key]
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
@@ -160,7 +162,7 @@ def _to_array(content: Mapping[str, Any], key: str) -> NDArray[np.float32]:
         is_valid, form = array.ndim in (1, 2), "(out,) or (out, 1)"
     if not is_valid or array.size == 0:
         raise ValueError(f"{key} has shape {array.shape}, expected {form}")
-    with np.errstate(over="ignore"):  # overflow is reported below
+    with np.errstate(over="ignore"):  # the check below reports overflow
         converted = array.astype(np.float32)
     finite = np.isfinite(converted)
     if not finite.all():

@@ -8,7 +8,7 @@ from mnist_accel.data import DATASETS
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
 
-MAX_THREADS = 1024  # a larger number is a typing error, and each thread needs its own workspace
+MAX_THREADS = 1024  # a larger number is assumed to be a mistake; each thread needs a workspace
 OF_THE_RECIPE = "(default: that of the recipe)"
 
 

@@ -1,12 +1,13 @@
 """Train a recipe on several backends and compare the results of every step.
 
 The first backend is the reference and runs eagerly. All backends start from the same weights and
-train on the same batches, drawn as the recipe draws them. A learning-rate schedule spans the steps
-of the comparison. A backend that compiles the training runs it compiled, as the command train does,
-in chunks of 1, 2 and 10 steps per call: losses, numbers of correct images and weights are compared.
-With --eager, or without a compiled form, every tensor of every step is compared. The table lists
-the relative differences for up to five of the steps. The exit code is 6 if a difference exceeds the
-rounding error.
+train on the same batches, which are drawn with the sampling of the recipe. The learning-rate
+schedule of the recipe, if any, is scaled to the number of compared steps. If another backend can
+compile the training, it runs compiled, in chunks of 1, 2 and 10 steps per call. In this case, the
+losses, the numbers of correct images, the weights, and the logits after the last step are compared.
+With --eager, or if the backend cannot compile the training, every tensor of every step is compared.
+The table lists the relative differences for up to five of the steps. The exit code is 6 if a
+difference exceeds the rounding error.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from mnist_accel.diagnostics.compare import BackendComparison, compare_backends
 from mnist_accel.errors import UsageError, usage_errors
 from mnist_accel.nn.network import DTYPES
 
-_MAX_COLUMNS = 5  # steps that fit into one line of the table
+_MAX_COLUMNS = 5  # maximum number of steps in a table, so that its lines stay short
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backends",
         default="numpy,numba",
         metavar="A,B",
-        help="the reference, then the backends to compare with it (default: %(default)s)",
+        help="names of the reference and of the backends to compare with it (default: %(default)s)",
     )
     parser.add_argument(
         "--iterations",
@@ -65,14 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--eager",
         action="store_true",
-        help="compare eager steps also of backends that compile the training",
+        help="run eager steps also on backends that can compile the training",
     )
     add_device_arguments(parser)
     add_data_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare the backends and print a table for each."""
+    """Compare the backends with the reference, and print a table for each of them."""
     from mnist_accel.console.tables import print_table
 
     backends = _backends_from(args)
@@ -105,7 +106,7 @@ def _backends_from(args: argparse.Namespace) -> Sequence[Backend]:
     """Return the backends to compare.
 
     Raises:
-        UsageError: fewer than two names, an unknown name, or a device that no backend accepts.
+        UsageError: fewer than two names are given, a name is unknown, or a device does not exist.
         BackendUnavailableError: a backend cannot run here.
     """
     names = [name.strip() for name in args.backends.split(",")]
@@ -114,20 +115,20 @@ def _backends_from(args: argparse.Namespace) -> Sequence[Backend]:
     with usage_errors():
         backends = [get_backend(name, threads=args.threads) for name in names]
         if args.device is not None:
-            # Backends without devices ignore the number, unless no backend has any: then each
-            # raises the error.
+            # Backends without devices ignore the number. If no backend has devices, the first one
+            # raises an error.
             for backend in [b for b in backends if b.device_count is not None] or backends:
                 backend.take_device(args.device)
     return backends
 
 
 def _print_differences(result: BackendComparison, *, steps: int) -> None:
-    """Print the relative difference of each tensor, and where the first one is too large."""
+    """Print the relative differences of each tensor, and the first that exceeds the tolerance."""
     from mnist_accel.console.tables import print_table
 
     shown = sorted({int(step) for step in np.linspace(1, steps, _MAX_COLUMNS).round()})
     rows = [
-        [name, *(_as_text(errors[step - 1]) for step in shown)]
+        [name, *(_format_difference(errors[step - 1]) for step in shown)]
         for name, errors in result.errors.items()
     ]
     rows.append(["rounding error", *(f"{result.tolerances[step - 1]:.1e}" for step in shown)])
@@ -139,5 +140,5 @@ def _print_differences(result: BackendComparison, *, steps: int) -> None:
         print(f"DIFFERS: first at step {step}, in the {name}\n")
 
 
-def _as_text(error: float | None) -> str:
+def _format_difference(error: float | None) -> str:
     return "–" if error is None else f"{error:.1e}"

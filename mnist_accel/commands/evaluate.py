@@ -1,4 +1,4 @@
-"""Evaluate a trained network: loss, accuracy, accuracy of each class, confusion matrix.
+"""Print loss, accuracy, accuracy of each class and confusion matrix of a trained network.
 
 The network is read from a run folder, a model file, a checkpoint, or legacy weights.
 """

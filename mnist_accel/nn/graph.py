@@ -19,9 +19,9 @@ class Node:
 
     Attributes:
         layer: the layer.
-        input_shape: shape of one input, without the batch.
-        output_shape: shape of one output.
-        keys: the layer's names of its parameters → those of the network: "W" → "W2".
+        input_shape: shape of one input, without the batch dimension.
+        output_shape: shape of one output, without the batch dimension.
+        keys: for each parameter, its name in the layer and its name in the network: "W" → "W2".
     """
 
     layer: Layer
@@ -32,12 +32,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Layers in a row.
+    """A sequence of layers with their shapes.
 
-    Parameters are called W1, b1, W2, b2, … , numbered by the layers that have any.
+    The names of parameters are W1, b1, W2, b2, …. The number counts the layers with parameters.
 
     Attributes:
-        nodes: from the input to the logits.
+        nodes: the layers, from the input to the logits.
     """
 
     nodes: tuple[Node, ...]
@@ -63,7 +63,7 @@ class Graph:
 
     @property
     def largest_tensor_per_image(self) -> int:
-        """Number of values of the largest tensor for one image, also of unfolded inputs."""
+        """Number of values in the largest tensor for one image, including unfolded inputs."""
         return max(max(_padded_size(node), _unfolded_size(node)) for node in self.nodes)
 
     @property
@@ -86,7 +86,7 @@ def _padded_size(node: Node) -> int:
 
 
 def _unfolded_size(node: Node) -> int:
-    """Return the number of values if each output has its own copy of its inputs."""
+    """Return the size of the unfolded input, which has a copy of the patch of each output."""
     if isinstance(node.layer, Conv2d):
         patch = node.input_shape[0] * node.layer.kernel_size**2
         return patch * math.prod(node.output_shape[1:])
@@ -95,7 +95,7 @@ def _unfolded_size(node: Node) -> int:
 
 
 def build_graph(layers: Sequence[Layer], input_shape: Shape) -> Graph:
-    """Return layers with their shapes, computed from the input on, and the names of parameters.
+    """Return the graph of a sequence of layers, with all shapes and parameter names.
 
     Raises:
         ValueError: the layers do not fit together.
@@ -105,7 +105,7 @@ def build_graph(layers: Sequence[Layer], input_shape: Shape) -> Graph:
     number = 0
     shape = input_shape
     for layer in layers:
-        output_shape = layer.output_shape(shape)  # first, because it checks the input shape
+        output_shape = layer.output_shape(shape)  # called first, because it checks `shape`
         names = layer.parameter_shapes(shape)
         number += bool(names)
         keys = {name: f"{name}{number}" for name in names}
@@ -119,9 +119,10 @@ def build_graph(layers: Sequence[Layer], input_shape: Shape) -> Graph:
 
 
 def initial_values(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Return random values for all parameters, by key.
+    """Return random initial values of all parameters, by name in the network.
 
-    All biases are drawn before all weights, as in the source of the only recipe that draws both.
+    All biases are drawn before all weights. Only one recipe draws random biases, and the program
+    that it reproduces uses this order.
     """
     shapes = graph.parameter_shapes
     parameters = [
@@ -132,10 +133,10 @@ def initial_values(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[
 
 
 def _check_ties(layers: Sequence[Layer]) -> None:
-    """Require that pooling with all ties follows a convolution without rounding differences.
+    """Check that each convolution before max-pooling with `ties="all"` is uniform.
 
     Raises:
-        ValueError: equal patches could give outputs that differ by rounding, and miss a tie.
+        ValueError: a convolution is not uniform, so rounding could make tied outputs unequal.
     """
     for before, after in pairwise(layer for layer in layers if not isinstance(layer, Activation)):
         if (

@@ -35,7 +35,7 @@ _PREDICTION_VALUES = 2**26  # in the largest tensor of a batch, which bounds its
 
 
 class Network:
-    """Layers in a row, computed by a backend.
+    """A sequence of layers, computed by a backend.
 
     Parameters are called W1, b1, W2, b2, … , numbered by the layers that have any. They are views
     of one vector, in this order.
@@ -44,7 +44,7 @@ class Network:
         layers: from the input to the logits.
         loss: what training minimizes.
         input_shape: shape of one image as the first layer takes it: (784,) or (1, 28, 28).
-        backend: computes; all arrays of the network are its arrays.
+        backend: the backend that computes; all arrays of the network belong to it.
         seed: seed of the initial weights.
         dtype: "float32" or "float64".
         pixel_shift: added to pixels after scaling to 0…1.

@@ -72,7 +72,7 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
     """Create a temporary file beside `path`, with its permissions, and return it open.
 
     Its name is random, because process and thread numbers repeat in containers that share a folder.
-    The file must not exist, so a link that somebody has put there is not followed.
+    The file must not exist, so no link with this name is followed.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

@@ -112,8 +112,8 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
     ),
     "sparse product": ChangedSource(
         "forward.py",
-        "for n in range(len(y)):\n        _prefetch_row",
-        "for n in range(1, len(y)):\n        _prefetch_row",
+        "for n in range(len(y)):\n        _prefetch_rows",
+        "for n in range(1, len(y)):\n        _prefetch_rows",
         "two-layer",
     ),
     "sparse gradient of W": ChangedSource(

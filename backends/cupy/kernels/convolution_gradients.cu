@@ -40,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   if (bias >= 0) row[weights + bias] = total;
 }
 
-// Sets dx to the gradient of x times the derivative of `activation`, which computed x.
+// Sets dx to the gradient of x times the derivative of `activation`, whose output is x.
 // Grid: (images · pixel tiles · 4 / THREADS, C / CHANNELS_PER_THREAD), rounded up.
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)

@@ -1,21 +1,21 @@
-// The update rules of the optimizers; the formulas are those of backends/operations/updates.py.
+// The update rules of the optimizers, with the formulas of backends/operations/updates.py.
 //
-// Options: -DRULE=SGD, MOMENTUM, ADAGRAD, RMSPROP or ADAM.
+// Options: -DRULE, the update rule: SGD, MOMENTUM, ADAGRAD, RMSPROP or ADAM.
 #pragma once
 
 #include "common.cuh"
 
 enum Rule { SGD, MOMENTUM, ADAGRAD, RMSPROP, ADAM };
 
-// The rates of a step; the last two are used by Adam only.
+// The factors of step t, counted from 1. Only Adam uses the last two.
 struct Rates {
-  real lr;
+  real lr;            // learning rate
   real mean_rate;     // lr / (1 - beta1^t)
   real square_scale;  // 1 / (1 - beta2^t)
 };
 
-// The settings of all rules; a rule reads only its own. Complements such as 1 - beta1 are rounded
-// once, on the host.
+// The settings of all rules. Each rule reads only the settings in its formula. The host computes
+// complements such as 1 - beta1 in double precision, so they are rounded only once.
 struct RuleSettings {
   real weight_decay, momentum, eps;
   real decay, one_minus_decay;
@@ -24,15 +24,16 @@ struct RuleSettings {
   int nesterov, decoupled;
 };
 
-// Updates the parameters one by one.
+// Pointers to the parameters and the optimizer state, and the function that updates one parameter.
 struct Updater {
   real* weights;
-  real* state0;  // MOMENTUM: velocity; ADAGRAD, RMSPROP: squares; ADAM: mean
-  real* state1;  // ADAM: mean of squares
+  real* state0;  // MOMENTUM: velocity; ADAGRAD: sum of squared gradients;
+                 // RMSPROP: mean of squared gradients; ADAM: mean of gradients
+  real* state1;  // ADAM: mean of squared gradients
   RuleSettings settings;
   Rates rates;
 
-  // Updates parameter i by the gradient of the loss.
+  // Updates parameter i and its state. `grad` is the gradient of the loss with respect to it.
   DEVICE void apply(int i, real grad) const {
     const RuleSettings& s = settings;
     const real weight = weights[i];
@@ -53,12 +54,12 @@ struct Updater {
       state0[i] = square;
       weights[i] = weight - rates.lr * grad / (sqrt(square) + s.eps);
     } else {
-      const real kept = s.decoupled ? weight * (1 - rates.lr * s.weight_decay) : weight;
+      const real decayed = s.decoupled ? weight * (1 - rates.lr * s.weight_decay) : weight;
       const real mean = s.beta1 * state0[i] + s.one_minus_beta1 * grad;
       const real square = s.beta2 * state1[i] + s.one_minus_beta2 * grad * grad;
       state0[i] = mean;
       state1[i] = square;
-      weights[i] = kept - rates.mean_rate * mean / (sqrt(square * rates.square_scale) + s.eps);
+      weights[i] = decayed - rates.mean_rate * mean / (sqrt(square * rates.square_scale) + s.eps);
     }
   }
 };

@@ -1,7 +1,7 @@
 """Numba's cache on disk, which treats damaged files as absent and a full disk as no cache.
 
 A power failure, a full disk or an interrupted copy leaves files that are empty, cut off or wrong.
-Numba would raise an error at each start until somebody removes them, or run wrong machine code.
+Numba would raise an error at each start until they are removed, or run wrong machine code.
 Therefore each file ends with a checksum of its content. The modification of Numba's classes is
 limited to this file.
 """

@@ -1,12 +1,12 @@
 """The forward pass of a tile of images, from pixels to logits.
 
-The thread's buffer `outputs` holds the outputs of all stages, each (count, y_size) and contiguous,
-so the next stage reads numbers that are still in the cache. Convolutions also keep their padded
-inputs, (count, height, width, channels), for the backward pass.
+Each thread has a buffer `outputs`. It holds the outputs of every stage as a contiguous array
+(count, y_size), so the next stage reads numbers that are still in the cache. For the backward pass,
+convolutions also store their padded inputs (count, height, width, channels).
 
-Cost per image: that of the stages (see `dense`, `simd.sparse`, `fused_convolution` and
-`pool_stages`), and two passes over the outputs of each stage, for the bias and the activation. A
-convolution also takes one pass over its input for the padding.
+Cost per image: the cost of the stages (see `dense`, `simd.sparse`, `fused_convolution` and
+`pool_stages`), one pass over the outputs for the activation, and another one for the bias. A
+convolution adds its bias without this pass, but needs one pass over its input for the padding.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ from backends.numba.kernels.stages import (
 )
 from backends.numba.kernels.views import copy, fill_zero, pointer, view
 
-# Computing this many images takes about as long as one access to memory.
+# Number of images whose computation takes about as long as one access to main memory.
 PREFETCH_DISTANCE = 4
 
 
@@ -40,8 +40,9 @@ def forward(plan: Any, packed: Any, images: Any, tile: Any, work: Any) -> None:
         plan: the program.
         packed: the parameters.
         images: the data set.
-        tile: the images.
-        work: buffers of the thread; the logits are the outputs of the last stage.
+        tile: the images to process.
+        work: workspace of the thread. `work.outputs` is set; the last stage's outputs are the
+            logits.
     """
     stages = plan.stages
     for index in range(len(stages)):
@@ -80,10 +81,12 @@ def read_pixels(stage: Any, images: Any, tile: Any, x: Any) -> None:
 
 
 @inlined_kernel
-def _prefetch_row(images: Any, rows: Any, position: int) -> None:
-    """Prefetch the CSR rows that are needed soon, because images are read in random order.
+def _prefetch_rows(images: Any, rows: Any, position: int) -> None:
+    """Prefetch the CSR rows that are needed soon.
 
-    The addresses of a row are read from `indptr`, which was prefetched for an earlier image.
+    The processor cannot predict these addresses, because images are read in random order. The
+    `indptr` of a row is prefetched first, because the addresses of its `indices` and `data` are
+    computed from it. These are prefetched PREFETCH_DISTANCE images later.
     """
     last = len(rows) - 1
     at = rows[min(position + 2 * PREFETCH_DISTANCE, last)] * images.groups
@@ -96,12 +99,12 @@ def _prefetch_row(images: Any, rows: Any, position: int) -> None:
 
 @inlined_kernel
 def _sparse_linear(stage: Any, packed: Any, images: Any, tile: Any, y: Any) -> None:
-    """Set y to the product of CSR images with the weights, without bias and activation."""
+    """Set y to the product of CSR images and weights, before bias and activation."""
     width = stage.y_size
     flat = view(y, 0, y.size)
     fill_zero(flat)
     for n in range(len(y)):
-        _prefetch_row(images, tile.rows, tile.first + n)
+        _prefetch_rows(images, tile.rows, tile.first + n)
         at = tile.rows[tile.first + n] * images.groups
         begin, end = images.indptr[at], images.indptr[at + images.groups]
         gather_axpy(
@@ -115,7 +118,7 @@ def _sparse_linear(stage: Any, packed: Any, images: Any, tile: Any, y: Any) -> N
 
 @inlined_kernel
 def pool(stage: Any, work: Any, x: Any, y: Any) -> None:
-    """Set y to the pooled x, for a stage that only pools."""
+    """Set y to x after pooling, for a stage that consists of pooling only."""
     for n in range(len(y)):
         source = view(x, n * stage.x_size, stage.x_size)
         target = view(y, n * stage.y_size, stage.y_size)
@@ -130,17 +133,17 @@ def pool(stage: Any, work: Any, x: Any, y: Any) -> None:
 def convolve(
     plan: Any, index: int, packed: Any, images: Any, tile: Any, work: Any, x: Any, y: Any
 ) -> None:
-    """Set y to the pre-activations of a convolution for a tile, and keep the padded inputs.
+    """Set y to the pre-activations of a convolution for a tile, and store the padded inputs.
 
     Args:
         plan: the program.
         index: position of the stage in the program.
         packed: the parameters.
-        images: the data set, which is the input of the first stage.
-        tile: the images.
-        work: buffers of the thread.
-        x: input of every other stage, (count, x_size).
-        y: (count, y_size).
+        images: the data set. The first stage reads its input from it.
+        tile: the images to process.
+        work: workspace of the thread.
+        x: input of the stage, (count, x_size). The first stage does not read it.
+        y: the pre-activations, (count, y_size), after pooling if the stage includes it.
     """
     stage = plan.stages[index]
     cast = packed.dtype.type
@@ -162,7 +165,7 @@ def convolve(
 
 @kernel
 def _pad(stage: Any, x: Any, padded: Any, scale: Any, shift: Any) -> None:
-    """Scale and shift an image, and write it inside the border of zeros."""
+    """Set the interior of `padded` to a scaled and shifted image; its border stays 0."""
     lanes = stage.in_lanes
     run = stage.width * lanes
     row = (stage.width + 2 * stage.padding) * lanes

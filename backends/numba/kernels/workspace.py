@@ -1,4 +1,4 @@
-"""Named tuples of the arrays that the kernels of a whole network read and write."""
+"""Named tuples with the arrays that the kernels for whole networks read and write."""
 
 from typing import Any, NamedTuple
 
@@ -11,12 +11,13 @@ class Images(NamedTuple):
 
     Attributes:
         pixels: (N, pixels), uint8 or floating-point; empty for CSR.
-        indptr: beginning of each group of each image, (N·groups + 1,); empty if dense.
-        indices: columns of the nonzero pixels, uint16.
-        data: values of the nonzero pixels, of the dtype of `pixels`.
+        indptr: position in `indices` and `data` of the first nonzero pixel of each group of each
+            image, (N·groups + 1,); empty if dense.
+        indices: columns of the nonzero pixels, uint16; empty if dense.
+        data: values of the nonzero pixels, in the dtype of `pixels`; empty if dense.
         groups: number of column groups; 0 if dense.
-        scale: factor that is applied to pixels.
-        shift: number that is added to scaled pixels.
+        scale: factor by which pixels are multiplied.
+        shift: number that is added to the scaled pixels.
     """
 
     pixels: Any
@@ -29,12 +30,12 @@ class Images(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """The images that a thread takes through the network together.
+    """The images that a thread processes together, stage by stage.
 
     Attributes:
-        rows: image numbers of all steps, in the order of their use.
-        first: position in `rows` of the first image.
-        images: number of images.
+        rows: indices in the data set of the images of all steps, in processing order.
+        first: position in `rows` of the first image of the tile.
+        images: number of images in the tile.
     """
 
     rows: Any
@@ -43,22 +44,25 @@ class Tile(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Buffers of all threads, arrays with a row per thread; or pointers to the rows of one thread.
+    """Buffers of all threads, or of one thread.
+
+    For all threads, the buffers are arrays with one row per thread. For one thread, they are
+    pointers to its rows (see `thread_workspace`).
 
     Attributes:
         capacity: maximum number of images in a tile.
         outputs: outputs of all stages, for a tile.
-        gradients: gradients of `outputs`.
+        gradients: gradients of the loss with respect to `outputs`.
         padded: padded inputs of convolutions, for a tile.
         masks: tie masks of pooling after a convolution, uint8, for a tile.
-        wide_masks: tie masks of other pooling, int64, for a tile.
-        conv: outputs of one channel tile of one image, before pooling.
-        bias: bias of a channel tile.
-        filters: filters of one convolution, in the layout for the gradient of its input.
-        dpadded: gradient of one padded input.
-        parameters: gradient of all parameters.
-        deltas: gradients of the outputs of a sparse first stage, (batch, outputs); shared by all
-            threads.
+        wide_masks: tie masks of max-pooling that is a stage of its own, int64, for a tile.
+        conv: outputs of a convolution for one channel tile of one image, before pooling.
+        bias: biases of one channel tile.
+        filters: filters of one convolution, in the layout that the gradient of its input needs.
+        dpadded: gradient of the padded input of one convolution for one image.
+        parameters: the thread's partial sum of the gradient of all parameters.
+        deltas: gradients of the outputs of a sparse first stage, (batch, outputs). All threads
+            share this array, so it is never a pointer.
     """
 
     capacity: int
@@ -77,7 +81,7 @@ class Workspace(NamedTuple):
 
 @kernel
 def thread_row(buffers: Any, thread: int) -> Any:
-    """Return a pointer to a thread's row of an array."""
+    """Return a pointer to the row of a thread in `buffers`."""
     return pointer(buffers, thread * buffers.shape[1])
 
 
@@ -85,8 +89,8 @@ def thread_row(buffers: Any, thread: int) -> Any:
 def thread_workspace(workspace: Any, thread: int) -> Any:
     """Return the workspace of one thread.
 
-    Its buffers are pointers: if Numba passes arrays to an inlined function, it counts references to
-    each of them, which takes a large part of the compile time.
+    Its buffers are pointers. If Numba passes arrays to an inlined function, it generates code that
+    counts references to each array, which takes a large part of the compile time.
     """
     return Workspace(
         workspace.capacity,

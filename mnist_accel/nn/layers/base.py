@@ -13,15 +13,17 @@ Parameters: TypeAlias = Mapping[str, Array]
 
 
 class Layer(ABC):
-    """Base of the layers: by default no parameters, and outputs in the shape of the inputs.
+    """Base class of all layers.
+
+    By default, a layer has no parameters, and its outputs have the shape of its inputs.
 
     A layer is a frozen dataclass. It holds no arrays: `forward` and `backward` receive the backend
-    and the parameters, and `forward` returns, next to its output, what `backward` needs ("saved").
-    It does not hold the size of its input either, which a network computes from layer to layer.
+    and the parameters, and `forward` returns its output and the values that `backward` receives as
+    `saved`. A layer does not hold the shape of its input; the network computes all shapes.
 
-    A subclass must set `kind` and define `forward` and `backward`. Networks with it then train
-    eagerly on every backend. An entry in `mnist_accel.nn.LAYERS` makes files of models accept it,
-    and `stage` gives it a compiled form.
+    A subclass must set `kind` and define `forward` and `backward`. Networks with it can then train
+    eagerly on every backend. To save and load such networks, add the subclass to
+    `mnist_accel.nn.LAYERS`. To compile them, override `stage`.
 
     Attributes:
         kind: name of the layer in messages and files, such as "linear".
@@ -35,7 +37,7 @@ class Layer(ABC):
         """Return the shape of one output.
 
         Args:
-            input_shape: shape of one input. Neither includes the batch.
+            input_shape: shape of one input. Both shapes exclude the batch dimension.
 
         Raises:
             ValueError: the layer does not accept inputs of this shape.
@@ -53,12 +55,12 @@ class Layer(ABC):
     def stage(
         self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]
     ) -> Stage | None:
-        """Return the layer as a stage of a compiled program, or None if it computes nothing.
+        """Return the layer as a stage of a program, or None if the layer computes nothing.
 
         Args:
             input_shape: shape of one input.
             output_shape: shape of one output.
-            offsets: index of each parameter in the parameter vector, by the layer's own name.
+            offsets: position of each parameter in the parameter vector, by its name in the layer.
 
         Raises:
             NotCompiledError: the layer has no compiled form.
@@ -69,31 +71,32 @@ class Layer(ABC):
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Any]:
-        """Return the outputs of a batch (N, *output_shape), and what `backward` needs.
+        """Return the outputs of a batch (N, *output_shape), and the values for `backward`.
 
         Args:
-            backend: computes.
+            backend: the backend that computes.
             parameters: the layer's parameters, by name.
             x: inputs (N, *input_shape).
-            rng: random generator for training a network with a random layer; else None.
+            rng: random generator in training; None in inference and for networks without random
+                layers.
         """
 
     @abstractmethod
     def backward(
         self, backend: Backend, parameters: Parameters, saved: Any, dy: Array, *, need_dx: bool
     ) -> tuple[Array | None, dict[str, Array]]:
-        """Return the gradients of a batch.
+        """Return the gradients of the loss with respect to the inputs and the parameters.
 
         Args:
-            backend: computes.
+            backend: the backend that computes.
             parameters: the layer's parameters, by name.
             saved: the second result of `forward`.
             dy: gradient of the loss with respect to the outputs (N, *output_shape).
-            need_dx: whether dx is needed.
+            need_dx: whether the caller uses dx; if False, dx need not be computed.
 
         Returns:
-            dx (N, *input_shape), which may be None if `need_dx` is False, and the gradients of the
-            parameters by name.
+            dx (N, *input_shape), the gradient of the inputs, and the gradients of the parameters by
+            name. dx may be None if `need_dx` is False.
         """
 
 
