@@ -59,7 +59,7 @@ def availability() -> Availability:
         )
     try:
         probe()
-    except Exception as error:  # for example no cache folder, a full disk, a broken compiler
+    except Exception as error:  # for example a broken compiler
         no_cache = isinstance(error, OSError) or "cannot cache" in str(error)
         return Availability(
             ok=False,
@@ -74,7 +74,7 @@ def probe() -> NumbaState:
 
     Raises:
         RuntimeError: the result of the kernel is wrong.
-        Exception: any error of Numba, for example if no cache folder can be written.
+        Exception: any error of Numba, for example of a broken compiler.
     """
     import numba
 
