@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule, look_up
+from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule, look_up, unknown_name
 from mnist_accel.nn.graph import Graph, build_graph
 from mnist_accel.nn.layers import LAYERS, Activation, Layer
 from mnist_accel.nn.losses import Loss
@@ -192,5 +192,6 @@ def _layer_from_dict(description: dict[str, Any]) -> Layer:
     kind = description["kind"]
     if kind in ACTIVATIONS:
         return Activation(**description)
-    settings = {name: value for name, value in description.items() if name != "kind"}
-    return look_up("layer", kind, LAYERS)(**settings)
+    if kind not in LAYERS:
+        raise ValueError(unknown_name("layer", kind, (*LAYERS, *ACTIVATIONS)))
+    return LAYERS[kind](**{name: value for name, value in description.items() if name != "kind"})
