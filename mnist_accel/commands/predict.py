@@ -1,7 +1,7 @@
 """Predict images of the test set, or pictures of digits.
 
-Prints the ten probabilities as bars, and saves a figure with the image and its labels. Of several
-pictures it prints one line each. A network with sigmoid outputs computes each probability
+Prints the ten probabilities as bars, and saves a figure with the image and its labels. For several
+pictures, it prints one line per picture. A network with sigmoid outputs computes each probability
 independently, so the ten need not sum to 1. Pictures without a digit, or with several and without
 --all, are refused, and the exit code is 4.
 """
