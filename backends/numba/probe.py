@@ -19,7 +19,6 @@ REINSTALL = (
 )
 MAX_THREADS = 1024  # a larger number is assumed to be a mistake
 _THREADS_VARIABLE = "NUMBA_NUM_THREADS"
-SET_CACHE = "set NUMBA_CACHE_DIR to a folder that can be written"
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,8 @@ def availability() -> Availability:
     try:
         probe()
     except Exception as error:  # for example a broken compiler
-        no_cache = isinstance(error, OSError) or "cannot cache" in str(error)
         return Availability(
-            ok=False,
-            reason=f"a Numba kernel cannot be run ({_one_line(error)})",
-            remedy=SET_CACHE if no_cache else REINSTALL,
+            ok=False, reason=f"a Numba kernel cannot be run ({_one_line(error)})", remedy=REINSTALL
         )
     return Availability(ok=True, reason=f"Numba {numba.__version__}")
 

@@ -254,13 +254,12 @@ def test_a_second_process_compiles_nothing(numba: NumbaBackend) -> None:
 
 NUMBA_AND_AUTO = """
 from backends import available_backends, get_backend
-found = available_backends()["numba"]
-print(found.ok, found.reason, found.remedy, get_backend("auto").name, sep="|")
+print(available_backends()["numba"].ok, get_backend("auto").name)
 """
 
 
 @pytest.mark.slow
-def test_numba_without_a_writable_cache_is_unavailable_with_a_remedy(tmp_path: Path) -> None:
+def test_numba_works_without_a_writable_cache_and_warns_once(tmp_path: Path) -> None:
     """Put files in place of the cache folders, so that not even root can write there."""
     package = Path(inspect.getfile(Backend)).parent
     copy = tmp_path / "installed" / "backends"
@@ -275,7 +274,7 @@ def test_numba_without_a_writable_cache_is_unavailable_with_a_remedy(tmp_path: P
     }
     environment.pop("NUMBA_CACHE_DIR", None)
 
-    def numba_and_auto(**settings: str) -> list[str]:
+    def numba_and_auto(**settings: str) -> tuple[str, str]:
         result = subprocess.run(
             [sys.executable, "-c", NUMBA_AND_AUTO],
             cwd=tmp_path,
@@ -284,11 +283,11 @@ def test_numba_without_a_writable_cache_is_unavailable_with_a_remedy(tmp_path: P
             text=True,
             check=True,
         )
-        return result.stdout.strip().split("|")
+        return result.stdout.strip(), result.stderr
 
-    ok, reason, remedy, auto = numba_and_auto()
-    assert ok == "False"
-    assert reason.startswith("a Numba kernel cannot be run (cannot cache function")
-    assert remedy == "set NUMBA_CACHE_DIR to a folder that can be written"
-    assert auto != "numba"
-    assert numba_and_auto(NUMBA_CACHE_DIR=str(tmp_path / "cache"))[0] == "True"
+    answer, warning = numba_and_auto()
+    assert answer == "True numba"
+    assert warning.count("Warning") == 1
+    assert "NUMBA_CACHE_DIR" in warning
+    cache = str(tmp_path / "cache")
+    assert numba_and_auto(NUMBA_CACHE_DIR=cache) == ("True numba", "")
