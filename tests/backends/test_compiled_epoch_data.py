@@ -79,7 +79,7 @@ def test_prepared_data_is_accepted_only_by_its_own_network(numba: Backend, mnist
     one, other = (Trainer(create_model("two-layer", backend=numba)) for _ in range(2))
     with pytest.raises(ValueError, match="prepared for another network"):
         other.fit(one.prepare(images, labels), epochs=1)
-    with pytest.raises(TypeError, match="leave out labels"):
+    with pytest.raises(TypeError, match="do not pass labels"):
         one.fit(one.prepare(images, labels), labels, epochs=1)
     with pytest.raises(TypeError, match="labels are missing"):
         one.fit(images, epochs=1)

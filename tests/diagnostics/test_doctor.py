@@ -139,7 +139,7 @@ def test_corrupt_cache_is_a_warning(doctor, home):
     data = doctor()["data"]
     assert data["status"] == "WARN"
     assert "will be fetched again" in data["detail"]
-    assert "found SHA-256" in data["detail"]
+    assert "with SHA-256" in data["detail"]
 
 
 def test_copy_of_another_library_is_found(doctor, home):
