@@ -3,8 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+# Each stamp file says that a step of the set-up is done.
+CREATED := $(VENV)/.created
+RUNTIME := $(VENV)/.installed
+DEVELOPMENT := $(VENV)/.installed-dev
 
+.NOTPARALLEL:
 .PHONY: help train test lint accept bench gpu-acceptance clean
 
 help:
@@ -16,31 +20,47 @@ help:
 	@echo "make gpu-acceptance  run all checks that need an NVIDIA GPU; 8 minutes"
 	@echo "make clean           remove the environment and caches"
 
-# Installs again when the dependencies change.
-$(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+# Prints a text, then a dot every two seconds until the command ends. The loop ends by itself after
+# the shell that started it.
+define show_progress
+@printf '%s ' '$(1)'; \
+while sleep 2 >/dev/null 2>&1 && kill -0 $$$$ 2>/dev/null; do printf .; done & \
+if $(2); then printf ' done\n'; else status=$$?; printf ' failed\n'; exit $$status; fi
+endef
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+
+$(CREATED):
+	$(call show_progress,creating the environment in $(VENV) (a few seconds),$(PYTHON) -m venv $(VENV))
 	@touch $@
 
-train: $(INSTALLED)
+# Installs again when the dependencies change.
+$(RUNTIME): $(CREATED) pyproject.toml constraints.txt
+	$(call show_progress,installing what training needs (130 MB; about half a minute),$(INSTALL) .)
+	@touch $@
+
+$(DEVELOPMENT): $(CREATED) pyproject.toml constraints.txt
+	$(call show_progress,installing the package with tests and linters (220 MB; about a minute),$(INSTALL) ".[dev]")
+	@touch $(RUNTIME) $@
+
+train: $(RUNTIME)
 	$(BIN)/python -m mnist_accel.train $(ARGS)
 
-test: $(INSTALLED)
+test: $(DEVELOPMENT)
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
-lint: $(INSTALLED)
+lint: $(DEVELOPMENT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-accept: $(INSTALLED)
+accept: $(DEVELOPMENT)
 	$(BIN)/python -m tests.acceptance $(ARGS)
 
-bench: $(INSTALLED)
+bench: $(DEVELOPMENT)
 	$(BIN)/python -m benchmarks run $(ARGS)
 
-gpu-acceptance: $(INSTALLED)
+gpu-acceptance: $(DEVELOPMENT)
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 clean:
