@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from mnist_accel.errors import CheckpointError
 from mnist_accel.util.files import write_atomically
+from mnist_accel.util.input_files import check_regular
 from mnist_accel.util.text import excerpt
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 FORMAT = "mnist_accel/1"
+_MAX_BYTES = 2**28
 
 
 def write_tensors(file: Path, tensors: Tensors, header: Mapping[str, Any]) -> None:
@@ -47,6 +49,7 @@ def read_tensors(file: Path) -> tuple[Tensors, dict[str, Any]]:
         CheckpointError: the file is missing, corrupt, or has another format.
     """
     try:
+        check_regular(file, max_bytes=_MAX_BYTES)
         with safetensors.safe_open(file, framework="numpy") as content:
             metadata = content.metadata() or {}
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118

@@ -3,9 +3,7 @@
 The format is detected from the content, not from the suffix. No code from a file is executed.
 """
 
-import io
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +14,20 @@ from numpy.typing import NDArray
 
 from mnist_accel.errors import DataError
 from mnist_accel.util import npy
+from mnist_accel.util.input_files import (
+    ZIP_MAGIC,
+    open_archive,
+    open_regular,
+    read_member,
+    read_regular,
+)
 from mnist_accel.util.restricted_pickle import load_pickle
-from mnist_accel.util.text import one_line
 from mnist_accel.util.values import first_value
 
 _SUFFIXES = (".pkl", ".pickle", ".npy", ".npz")
-_ZIP_MAGIC = b"PK\x03\x04"
 # Pickles of protocol 2 and later start with the first of these, older ones with the others.
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"c")
-_MAX_BYTES = 2**30
+_MAX_BYTES = 2**28  # of a file, and of what an archive unpacks to
 _KEY = re.compile(r"[Wb][1-9][0-9]{0,2}")
 
 
@@ -55,14 +58,14 @@ def is_weight_file(path: Path) -> bool:
     try:
         if not path.is_file():
             return path.suffix.lower() in _SUFFIXES and not path.is_dir()
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(9)
         header_size = int.from_bytes(start[:8], "little")
         if start[8:] == b"{" and header_size <= path.stat().st_size - 8:
             return False  # the beginning of a safetensors file
     except OSError:
         return path.suffix.lower() in _SUFFIXES
-    known = (npy.MAGIC, _ZIP_MAGIC, *_PICKLE_STARTS)
+    known = (npy.MAGIC, ZIP_MAGIC, *_PICKLE_STARTS)
     return start.startswith(known) or path.suffix.lower() in _SUFFIXES
 
 
@@ -74,27 +77,19 @@ def read_weight_file(path: str | Path) -> WeightFile:
             values are not real numbers that are finite in float32.
     """
     path = Path(path)
-    data = _read(path)
+    try:
+        data = read_regular(path, max_bytes=_MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
         return WeightFile(_to_arrays(_parse(data, name=str(path))), data.startswith(npy.MAGIC))
     except ValueError as error:
         raise DataError(f"{path} has no usable weights: {error}") from error
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"{path} is a folder or a device, expected a file with weights")
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path} has more than {_MAX_BYTES} bytes, the maximum")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
 def _parse(data: bytes, *, name: str) -> object:
     """Return the content of a file: a dict, if the file contains weights."""
-    if data.startswith(_ZIP_MAGIC):
+    if data.startswith(ZIP_MAGIC):
         return _parse_archive(data, name=name)
     if not data.startswith(npy.MAGIC):
         return load_pickle(data, name=name)
@@ -112,22 +107,18 @@ def _parse_archive(data: bytes, *, name: str) -> object:
     content: dict[str, object] = {}
     remaining = _MAX_BYTES
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for member in archive.namelist():
-                with archive.open(member) as file:
-                    array = file.read(remaining + 1)
-                remaining -= len(array)
-                if remaining < 0:
-                    raise DataError(f"{name} unpacks to more than {_MAX_BYTES} bytes, the maximum")
-                parsed = npy.parse_npy(array, name=f"{ascii(member)[:60]} in {name}")
-                if parsed.dtype.hasobject and len(archive.namelist()) == 1:
-                    return _parse(array, name=name)
-                content[member.removesuffix(".npy")] = parsed.array()
-    except DataError:
-        raise
-    except Exception as error:  # zipfile raises errors of many types for corrupt archives
-        reason = one_line(error)[:100]
-        raise DataError(f"{name} is not a well-formed .npz archive: {reason}") from error
+        archive = open_archive(data)
+        for member in archive.namelist():
+            array = read_member(archive, member, max_bytes=remaining + 1)
+            remaining -= len(array)
+            if remaining < 0:
+                raise DataError(f"{name} unpacks to more than {_MAX_BYTES:,} bytes, the maximum")
+            parsed = npy.parse_npy(array, name=f"{ascii(member)[:60]} in {name}")
+            if parsed.dtype.hasobject and len(archive.namelist()) == 1:
+                return _parse(array, name=name)
+            content[member.removesuffix(".npy")] = parsed.array()
+    except ValueError as error:
+        raise DataError(f"{name} is not a well-formed .npz archive: {error}") from error
     return content
 
 

@@ -8,7 +8,6 @@ independently, so the ten need not sum to 1. Pictures without a digit, or with s
 
 import argparse
 import errno
-import io
 import itertools
 import json
 import os
@@ -175,7 +174,7 @@ def _read_items(files: list[str], names: Sequence[str], args: argparse.Namespace
     if args.all and not of_digits:
         raise UsageError("--all separates digits, but the classes of this network are no digits")
     for file in files:
-        source = io.BytesIO(sys.stdin.buffer.read()) if file == STDIN else file
+        source = sys.stdin.buffer if file == STDIN else file
         name = "stdin" if file == STDIN else file
         try:
             if args.all:

@@ -7,27 +7,24 @@ Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digit
 "File formats".
 """
 
-import gzip
-import io
 import math
 import struct
-import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist_accel.errors import DataError
+from mnist_accel.util.input_files import is_gzip, read_regular, unpack_gzip
 
 LABELS_MAGIC = 0x00000801
 IMAGES_MAGIC = 0x00000803
 
-# Twenty times the largest MNIST file. A header that declares more is corrupt or hostile. A
-# compressed file is never unpacked beyond the size that its header declares.
-MAX_BYTES = 2**30
+# Ten times the largest MNIST file. A header that declares more is corrupt or hostile. A compressed
+# file is never unpacked beyond the size that its header declares.
+MAX_BYTES = 2**29
 
-_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_HEADER = 16
 
 
 def parse_idx(data: bytes, *, name: str) -> NDArray[np.uint8]:
@@ -73,31 +70,27 @@ def read_idx_bytes(path: str | Path) -> bytes:
         DataError: the file cannot be opened, is corrupt, or does not begin with an IDX header.
     """
     try:
-        with Path(path).open("rb") as file:
-            return unpack_idx(file, name=str(path))
+        data = read_regular(path, max_bytes=MAX_BYTES)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    return unpack_idx(data, name=str(path))
 
 
-def unpack_idx(file: BinaryIO, *, name: str) -> bytes:
-    """Return the decompressed bytes of an open IDX file, plain or compressed with gzip.
+def unpack_idx(data: bytes, *, name: str) -> bytes:
+    """Return the decompressed bytes of an IDX file, plain or compressed with gzip.
 
     Compression is detected by content, not by name, because browsers may unpack a `.gz` file and
-    keep its name. The function reads at most one byte more than the header declares. The extra byte
-    shows that a file is too long; the limit makes a small file that unpacks to gigabytes harmless.
+    keep its name. A file is unpacked to at most one byte more than its header declares. The extra
+    byte shows that it is too long; the limit makes a small file that unpacks to gigabytes harmless.
 
     Raises:
         DataError: the gzip stream is corrupt, or the file does not begin with an IDX header.
     """
-    compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    file.seek(0)
-    if not compressed:
-        return _read_declared(file, name=name)
-    try:
-        with gzip.GzipFile(fileobj=file) as unpacked:
-            return _read_declared(unpacked, name=name)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{name} is a corrupt gzip file ({error}); download it again") from error
+    if not is_gzip(data):
+        _parse_header(data, name=name)
+        return data
+    shape, offset = _parse_header(unpack_gzip(data, max_bytes=_MAX_HEADER, name=name), name=name)
+    return unpack_gzip(data, max_bytes=offset + math.prod(shape) + 1, name=name)
 
 
 def format_idx(array: NDArray[np.uint8]) -> bytes:
@@ -115,20 +108,6 @@ def format_idx(array: NDArray[np.uint8]) -> bytes:
         )
     magic = LABELS_MAGIC if array.ndim == 1 else IMAGES_MAGIC
     return struct.pack(f">I{array.ndim}I", magic, *array.shape) + array.tobytes()
-
-
-def _read_declared(file: BinaryIO | gzip.GzipFile, *, name: str) -> bytes:
-    """Return the content of `file`, at most one byte more than its header declares."""
-    header = file.read(16)
-    shape, offset = _parse_header(header, name=name)
-    file.seek(0)
-    content = io.BytesIO()
-    remaining = offset + math.prod(shape) + 1
-    # Read in pieces, so that a short file with a large declared size allocates little memory.
-    while remaining and (piece := file.read(min(remaining, 2**22))):
-        content.write(piece)
-        remaining -= len(piece)
-    return content.getvalue()
 
 
 def _parse_header(data: bytes, *, name: str) -> tuple[tuple[int, ...], int]:

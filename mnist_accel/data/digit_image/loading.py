@@ -1,5 +1,7 @@
 """Image files as arrays (H, W, channels)."""
 
+import io
+import os
 import warnings
 
 import numpy as np
@@ -8,9 +10,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_accel.data.digit_image.source import Source, source_name
 from mnist_accel.errors import DataError
+from mnist_accel.util.input_files import read_limited, read_regular
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 80_000_000
+_MAX_BYTES = 2**28  # of a file
 # Photos are first reduced to this number of pixels on their longer side.
 WORKING_SIZE = 1024
 
@@ -26,7 +30,7 @@ def load_picture(path: Source) -> FloatArray:
             # Pillow warns of unusual metadata, which is irrelevant here, and of large images, which
             # the check of MAX_PIXELS rejects.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(io.BytesIO(_read(path)), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 # The JPEG decoder may skip detail that the reduction would average away.
@@ -47,6 +51,17 @@ def load_picture(path: Source) -> FloatArray:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"cannot read {name} as an image: {reason.splitlines()[0]}") from error
+
+
+def _read(source: Source) -> bytes:
+    """Return the content of a file or a stream.
+
+    Raises:
+        OSError: it cannot be read or is too large, or it is a path to no regular file.
+    """
+    if isinstance(source, str | os.PathLike):
+        return read_regular(source, max_bytes=_MAX_BYTES)
+    return read_limited(source, max_bytes=_MAX_BYTES, name=source_name(source))
 
 
 def _to_fractions(image: Image.Image) -> FloatArray:

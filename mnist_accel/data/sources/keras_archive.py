@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from mnist_accel.data.idx import IMAGES_MAGIC, LABELS_MAGIC, MAX_BYTES, format_idx
 from mnist_accel.data.sources.digests import FILE_NAMES, PublishedSet, VerifiedFiles, verify
 from mnist_accel.errors import DataError
+from mnist_accel.util.input_files import (
+    ZIP_MAGIC,
+    open_archive,
+    open_regular,
+    read_member,
+    read_regular,
+)
 from mnist_accel.util.npy import parse_npy
-from mnist_accel.util.text import one_line
 
 ARCHIVE_NAME = "mnist.npz"
 _MEMBERS = dict(zip(FILE_NAMES, ("x_train", "y_train", "x_test", "y_test"), strict=True))
@@ -20,7 +26,11 @@ _MAX_NPY_HEADER = 1024
 
 def is_archive(path: Path) -> bool:
     """Return whether `path` is a file in the zip format."""
-    return path.is_file() and zipfile.is_zipfile(path)
+    try:
+        with open_regular(path) as file:
+            return file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+    except OSError:
+        return False
 
 
 def read_published_archive(path: Path, published: PublishedSet) -> VerifiedFiles:
@@ -33,10 +43,11 @@ def read_published_archive(path: Path, published: PublishedSet) -> VerifiedFiles
         DataError: the archive is corrupt, or its data differ from the published ones.
     """
     files = {}
+    archive = _open(path)
     for name, (size, _) in published.files.items():
         header = _idx_header(name, size)
         data_size = size - len(header)
-        data = _read_member(path, _MEMBERS[name], max_bytes=data_size + _MAX_NPY_HEADER)
+        data = _read_array(archive, _MEMBERS[name], path, max_bytes=data_size + _MAX_NPY_HEADER)
         files[name] = header + data[-data_size:]
     return verify(published, files, origin=str(path))
 
@@ -48,8 +59,9 @@ def read_archive(path: Path) -> dict[str, bytes]:
         DataError: the archive is corrupt, or an array has another dtype than uint8.
     """
     files = {}
+    archive = _open(path)
     for name, member in _MEMBERS.items():
-        data = _read_member(path, member, max_bytes=MAX_BYTES)
+        data = _read_array(archive, member, path, max_bytes=MAX_BYTES)
         array = parse_npy(data, name=f"{member} in {path}").array()
         files[name] = format_idx(_as_bytes(array, name=f"{member} in {path}"))
     return files
@@ -72,14 +84,22 @@ def _as_bytes(array: NDArray[np.generic], *, name: str) -> NDArray[np.uint8]:
     )
 
 
-def _read_member(path: Path, member: str, *, max_bytes: int) -> bytes:
-    """Return at most `max_bytes` of a member."""
+def _open(path: Path) -> zipfile.ZipFile:
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as file:
-            return file.read(max_bytes)
-    except Exception as error:  # a corrupt archive makes zipfile raise errors of many kinds
+        return open_archive(read_regular(path, max_bytes=MAX_BYTES))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not Keras' archive of mnist: {error}") from error
+
+
+def _read_array(archive: zipfile.ZipFile, member: str, path: Path, *, max_bytes: int) -> bytes:
+    """Return at most `max_bytes` of the `.npy` file in a member."""
+    try:
+        return read_member(archive, f"{member}.npy", max_bytes=max_bytes)
+    except ValueError as error:
         raise DataError(
-            f"{path} is not Keras' archive of mnist: {member} cannot be read ({one_line(error)})"
+            f"{path} is not Keras' archive of mnist: {member} cannot be read ({error})"
         ) from error
 
 

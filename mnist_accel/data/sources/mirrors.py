@@ -80,10 +80,7 @@ class Mirrors:
             else:
                 with _progress_bar(f"{name}.gz") as bar:
                     compressed[name] = _download(url, size, bar)
-        files = {
-            name: unpack_idx(io.BytesIO(data), name=f"{name}.gz")
-            for name, data in compressed.items()
-        }
+        files = {name: unpack_idx(data, name=f"{name}.gz") for name, data in compressed.items()}
         return verify(published, files, origin=address)
 
 
