@@ -14,7 +14,7 @@ from backends.checks import (
     check_positive,
 )
 from backends.cupy.probe import probe as probe_cupy
-from backends.names import look_up, unknown_name
+from backends.names import Table, look_up, unknown_name
 from backends.numba.probe import probe as probe_numba
 from backends.operations.activations import ACTIVATIONS, ActivationFormula
 from backends.operations.common import Array, Ties, check_max_pooling, output_sizes
@@ -85,6 +85,7 @@ __all__ = [
     "Shape",
     "Stage",
     "Steps",
+    "Table",
     "Ties",
     "TrainingProgram",
     "UpdateRule",

@@ -8,8 +8,8 @@ the parameter vector.
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,13 @@ from backends.operations.updates import UpdateRule
 from backends.order import Order
 
 Shape: TypeAlias = tuple[int, ...]
-StageKind: TypeAlias = Literal["linear", "conv2d", "max_pool2d", "avg_pool2d", "activation"]
 ActivationKind: TypeAlias = str  # a key of `backends.ACTIVATIONS`, or "identity"
 LossKind: TypeAlias = str  # a key of `backends.LOSSES`
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """Maximum of square patches.
+    """Pooling of square patches.
 
     Attributes:
         size: side of a patch, in pixels.
@@ -44,28 +43,53 @@ class Stage:
     """A layer, fused with the activation and the pooling that follow it.
 
     Attributes:
-        kind: kind of the layer; "activation" for an activation that is not fused.
+        kind: kind of the layer, such as "conv2d"; "activation" for an activation that is not fused.
         input_shape: shape of one input.
         output_shape: shape of one output, after activation and pooling.
-        weight: offset of the weights in the parameter vector; None without weights. Their shape is
-            (in, out) for "linear" and (out channels, in channels, k, k) for "conv2d".
-        bias: offset of the bias; None without bias.
-        kernel_size: side of the filters of "conv2d", in pixels.
-        padding: zeros added on each side by "conv2d", in pixels.
-        activation: activation of the outputs, before the pooling.
-        pooling: the pooling of "max_pool2d" and "avg_pool2d"; for "conv2d" a fused max-pooling, or
-            None.
+        offsets: position of each parameter in the parameter vector, by its name in the layer. The
+            weights W have shape (in, out) in "linear" and (out channels, in channels, k, k) in
+            "conv2d".
+        settings: all settings of the layer, by name. A backend must not compile a stage that has a
+            setting it does not know.
+        activation: activation of the outputs, before the fused pooling.
+        fused_pooling: a max-pooling that follows "conv2d", or None.
     """
 
-    kind: StageKind
+    kind: str
     input_shape: Shape
     output_shape: Shape
-    weight: int | None = None
-    bias: int | None = None
-    kernel_size: int = 0
-    padding: int = 0
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     activation: ActivationKind = "identity"
-    pooling: Pooling | None = None
+    fused_pooling: Pooling | None = None
+
+    @property
+    def weight(self) -> int | None:
+        """Offset of the weights in the parameter vector; None without weights."""
+        return self.offsets.get("W")
+
+    @property
+    def bias(self) -> int | None:
+        """Offset of the bias; None without bias."""
+        return self.offsets.get("b")
+
+    @property
+    def kernel_size(self) -> int:
+        """Side of the filters of "conv2d", in pixels; 0 for other kinds."""
+        return int(self.settings["kernel_size"]) if self.kind == "conv2d" else 0
+
+    @property
+    def padding(self) -> int:
+        """Zeros added on each side by "conv2d", in pixels."""
+        return int(self.settings["padding"]) if self.kind == "conv2d" else 0
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """The pooling of "max_pool2d" and "avg_pool2d", or the fused pooling."""
+        if self.kind not in ("max_pool2d", "avg_pool2d"):
+            return self.fused_pooling
+        size, stride = self.settings["size"], self.settings["stride"]
+        return Pooling(size, stride or size, self.settings.get("ties", "first"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,31 +126,78 @@ class NotCompiledError(Exception):
     """A network or a program has no compiled form; the message has the reason."""
 
 
-def require_kernels(
-    program: Program,
-    *,
-    activations: Container[str],
-    losses: Container[str],
-    updates: Container[str] = (),
-) -> None:
-    """Check that a compiled backend has a kernel for every name in a program.
+class _Any:
+    """Contains every value."""
 
-    Args:
-        program: the network, or the training.
-        activations: names of the activations that have a kernel, without "identity".
-        losses: names of the losses that have one.
-        updates: kinds of the update rules that have one; not used for a network alone.
+    def __contains__(self, value: object) -> bool:
+        return True
 
-    Raises:
-        NotCompiledError: a name has no kernel.
+
+ANY = _Any()
+
+
+@dataclass(frozen=True)
+class CompiledKinds:
+    """What a backend can compile: the kinds for which it has kernels, with their settings.
+
+    Attributes:
+        stages: for each kind of stage the accepted values of each setting, `ANY` for all values.
+        activations: names of activations.
+        losses: names of losses.
+        updates: kinds of update rules.
+        update_settings: names of the settings of update rules that the kernels read.
     """
-    for stage in program.stages:
-        if stage.activation != "identity" and stage.activation not in activations:
+
+    stages: Mapping[str, Mapping[str, Container[Any]]]
+    activations: Container[str]
+    losses: Container[str]
+    updates: Container[str]
+    update_settings: Container[str]
+
+    def check(self, program: Program) -> None:
+        """Check that there is a kernel for each part of a program and for each of its settings.
+
+        Raises:
+            NotCompiledError: there is none.
+        """
+        for stage in program.stages:
+            self._check_stage(stage)
+        if program.loss not in self.losses:
+            raise NotCompiledError(f"the loss {program.loss} has no compiled form")
+        if isinstance(program, TrainingProgram):
+            self._check_rule(program.update)
+
+    def has_rule(self, rule: UpdateRule) -> bool:
+        """Return whether there is a kernel for an update rule and for each of its settings."""
+        try:
+            self._check_rule(rule)
+        except NotCompiledError:
+            return False
+        return True
+
+    def _check_rule(self, rule: UpdateRule) -> None:
+        if rule.kind not in self.updates:
+            raise NotCompiledError(f"the optimizer {rule.kind} has no compiled form")
+        if not rule.is_registered:
+            raise NotCompiledError(
+                f"the optimizer {type(rule).__name__} has no compiled form: it is not the class "
+                f"registered as {rule.kind!r}"
+            )
+        for name in rule.settings:
+            if name not in self.update_settings:
+                raise NotCompiledError(
+                    f"the setting {name} of the optimizer {rule.kind} has no compiled form"
+                )
+
+    def _check_stage(self, stage: Stage) -> None:
+        if stage.kind not in self.stages:
+            raise NotCompiledError(f"the layer {stage.kind} has no compiled form")
+        accepted = self.stages[stage.kind]
+        for name, value in stage.settings.items():
+            if value not in accepted.get(name, ()):
+                raise NotCompiledError(f"{stage.kind} with {name}={value!r} has no compiled form")
+        if stage.activation != "identity" and stage.activation not in self.activations:
             raise NotCompiledError(f"the activation {stage.activation} has no compiled form")
-    if program.loss not in losses:
-        raise NotCompiledError(f"the loss {program.loss} has no compiled form")
-    if isinstance(program, TrainingProgram) and program.update.kind not in updates:
-        raise NotCompiledError(f"the optimizer {program.update.kind} has no compiled form")
 
 
 @dataclass(frozen=True)

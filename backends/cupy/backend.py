@@ -23,6 +23,7 @@ from backends.cupy.launch.pooling import mask_dtype, pool_shape
 from backends.cupy.launch.wgrad_update import filter_tile_for, split_conv
 from backends.cupy.loader import REAL, Kernels
 from backends.cupy.memory import memory_errors
+from backends.cupy.plan import COMPILED
 from backends.cupy.probe import availability, cuda_version, describe_device, disable_tf32
 from backends.operations.common import (
     Array,
@@ -274,7 +275,7 @@ class CupyBackend(Backend):
     ) -> None:
         """Update the weights and the state in one kernel."""
         arrays = [state[name] for name in rule.state_names]
-        if not _has_update(rule.kind, weights, grads, *arrays):
+        if not _has_update(rule, weights, grads, *arrays):
             super().update(rule, weights, grads, state, lr=lr, step=step)
             return
         launcher, rates = self._launcher(weights), rule.rates(lr, step)
@@ -300,8 +301,8 @@ def _has_loss(kind: str, logits: Array, labels: Array) -> bool:
     return kind in losses.LOSSES and has_dtypes
 
 
-def _has_update(kind: str, *arrays: Array) -> bool:
-    if kind not in updates.RULES:
+def _has_update(rule: UpdateRule, *arrays: Array) -> bool:
+    if not COMPILED.has_rule(rule):
         return False
     dtypes = {str(array.dtype) for array in arrays}
     return len(dtypes) == 1 and dtypes <= set(REAL) and all(a.flags.c_contiguous for a in arrays)

@@ -10,7 +10,7 @@ from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
 from backends.cupy.launch.fused_classifier import MAX_WEIGHTS, computes_logits
 from backends.cupy.launch.losses import LOSSES
 from backends.cupy.launch.tiles import Tile
-from backends.cupy.launch.updates import RULES
+from backends.cupy.launch.updates import RULES, SETTINGS
 from backends.cupy.launch.wgrad_update import (
     MAX_LAYERS,
     SplitK,
@@ -20,7 +20,29 @@ from backends.cupy.launch.wgrad_update import (
     tile_for_gradients,
 )
 from backends.operations.common import Array
-from backends.program import NotCompiledError, Stage, TrainingProgram, require_kernels
+from backends.program import ANY, CompiledKinds, NotCompiledError, Stage, TrainingProgram
+
+COMPILED = CompiledKinds(
+    stages={
+        "linear": {"units": ANY, "bias": ANY},
+        # Every convolution is uniform, because all outputs are summed in the same order.
+        "conv2d": {
+            "channels": ANY,
+            "kernel_size": range(1, MAX_KERNEL_SIZE + 1),
+            "stride": (1,),
+            "padding": ANY,
+            "bias": ANY,
+            "uniform": ANY,
+        },
+        "max_pool2d": {"size": ANY, "stride": ANY, "ties": ANY},
+        "avg_pool2d": {"size": ANY, "stride": ANY},
+        "activation": {},
+    },
+    activations=ACTIVATIONS,
+    losses=LOSSES,
+    updates=RULES,
+    update_settings=SETTINGS,
+)
 
 
 @dataclass(frozen=True)
@@ -110,27 +132,16 @@ def plan_for(program: TrainingProgram) -> Plan:
     Raises:
         NotCompiledError: the program has a part or a size that no kernel supports.
     """
-    _check_support(program)
-    has_classifier = computes_logits(program.stages[-1])
-    stages = _with_gathering_stage(program.stages, has_classifier=has_classifier)
-    first_trainable = next(index for index, stage in enumerate(stages) if stage.weight is not None)
-    return Plan(program, stages, has_classifier, first_trainable)
-
-
-def _check_support(program: TrainingProgram) -> None:
-    """Check that kernels support each part and size of a program."""
-    require_kernels(program, activations=ACTIVATIONS, losses=LOSSES, updates=RULES)
-    for stage in program.stages:
-        if stage.kernel_size > MAX_KERNEL_SIZE:
-            raise NotCompiledError(
-                f"graph steps support filters of at most {MAX_KERNEL_SIZE}×{MAX_KERNEL_SIZE} "
-                f"pixels, not {stage.kernel_size}×{stage.kernel_size}"
-            )
+    COMPILED.check(program)
     layers = sum(stage.weight is not None for stage in program.stages)
     if not 1 <= layers <= MAX_LAYERS:
         raise NotCompiledError(
             f"graph steps support 1 to {MAX_LAYERS} layers with parameters, not {layers}"
         )
+    has_classifier = computes_logits(program.stages[-1])
+    stages = _with_gathering_stage(program.stages, has_classifier=has_classifier)
+    first_trainable = next(index for index, stage in enumerate(stages) if stage.weight is not None)
+    return Plan(program, stages, has_classifier, first_trainable)
 
 
 def _with_gathering_stage(stages: tuple[Stage, ...], *, has_classifier: bool) -> tuple[Stage, ...]:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.numba.kernels import csr, elementwise, losses, updates
+from backends.numba.kernels import csr, updates
 from backends.numba.kernels import epoch as kernels
 from backends.numba.kernels.barrier import BARRIER_OPEN
 from backends.numba.kernels.workspace import Images, Workspace
-from backends.numba.layout import Layout, accepts_csr, lay_out
+from backends.numba.layout import COMPILED, Layout, accepts_csr, lay_out
 from backends.numba.memory import (
     aligned_zeros,
     forward_buffers,
@@ -23,7 +23,7 @@ from backends.numba.memory import (
     whole_lines,
 )
 from backends.order import Order
-from backends.program import CompiledEpoch, Steps, TrainingProgram, require_kernels
+from backends.program import CompiledEpoch, Steps, TrainingProgram
 
 Array = NDArray[Any]
 
@@ -70,12 +70,7 @@ class NumbaEpoch(CompiledEpoch):
         self._threads = threads
         self._executor = executor
         self._lock = lock
-        require_kernels(
-            program,
-            activations=elementwise.ACTIVATIONS,
-            losses=losses.LOSSES,
-            updates=updates.RULES,
-        )
+        COMPILED.check(program)
         rule = program.update
         settings = {name: float(rule.settings.get(name, 0)) for name in updates.Rule._fields[1:]}
         self._rule = updates.Rule(kind=updates.RULES.index(rule.kind), **settings)

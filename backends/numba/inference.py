@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.numba.kernels import elementwise, losses
 from backends.numba.kernels import inference as kernels
 from backends.numba.kernels.simd.emitter import CACHE_LINE
-from backends.numba.layout import Layout, lay_out
+from backends.numba.layout import COMPILED, Layout, lay_out
 from backends.numba.memory import (
     MAX_IMAGES_PER_TILE,
     aligned_zeros,
@@ -21,7 +20,7 @@ from backends.numba.memory import (
     read_only,
     thread_rows,
 )
-from backends.program import CompiledInference, PixelRangeError, Program, require_kernels
+from backends.program import CompiledInference, PixelRangeError, Program
 
 Array = NDArray[Any]
 
@@ -42,7 +41,7 @@ class NumbaInference(CompiledInference):
     def __init__(
         self, program: Program, *, threads: Callable[[int], int], executor: Callable[[], Executor]
     ) -> None:
-        require_kernels(program, activations=elementwise.ACTIVATIONS, losses=losses.LOSSES)
+        COMPILED.check(program)
         self._kernel = kernels.predict
         self._threads = threads
         self._executor = executor

@@ -17,13 +17,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.numba.kernels import elementwise, losses, stages
+from backends.numba.kernels import elementwise, losses, stages, updates
 from backends.numba.kernels.simd.emitter import LANES
-from backends.program import Program, Stage
+from backends.program import ANY, CompiledKinds, Program, Stage
 
 Array = NDArray[Any]
 
 MAX_COLUMNS = 1 << 16  # the CSR format stores columns as uint16
+
+COMPILED = CompiledKinds(
+    stages={
+        "linear": {"units": ANY, "bias": ANY},
+        # Every convolution is uniform, because all outputs are summed in the same order.
+        "conv2d": {
+            "channels": ANY,
+            "kernel_size": ANY,
+            "stride": (1,),
+            "padding": ANY,
+            "bias": ANY,
+            "uniform": ANY,
+        },
+        "max_pool2d": {"size": ANY, "stride": ANY, "ties": ANY},
+        "avg_pool2d": {"size": ANY, "stride": ANY},
+        "activation": {},
+    },
+    activations=elementwise.ACTIVATIONS,
+    losses=losses.LOSSES,
+    updates=updates.RULES,
+    update_settings=updates.Rule._fields,
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from backends.names import look_up
+from backends.names import Table, look_up
 from backends.operations.common import Array, Operations, require_same_dtype, require_shape
 
 
@@ -67,11 +67,14 @@ def tanh_gradient(xp: Any, dy: Array, y: Array) -> Array:
     return dy * (1 - y * y)
 
 
-ACTIVATIONS: dict[str, ActivationFormula] = {
-    "relu": ActivationFormula(relu, relu_gradient, is_increasing=True),
-    "sigmoid": ActivationFormula(sigmoid, sigmoid_gradient, is_increasing=True),
-    "tanh": ActivationFormula(tanh, tanh_gradient, is_increasing=True),
-}
+ACTIVATIONS: Table[ActivationFormula] = Table(
+    "activation",
+    {
+        "relu": ActivationFormula(relu, relu_gradient, is_increasing=True),
+        "sigmoid": ActivationFormula(sigmoid, sigmoid_gradient, is_increasing=True),
+        "tanh": ActivationFormula(tanh, tanh_gradient, is_increasing=True),
+    },
+)
 
 
 class Activations(Operations):

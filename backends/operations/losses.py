@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from backends.names import look_up
+from backends.names import Table, look_up
 from backends.operations.activations import Activations, sigmoid
 from backends.operations.common import Array, require_axes, require_indices, require_shape
 
@@ -145,8 +145,11 @@ class LossFormula:
     outputs: Literal["softmax", "sigmoid"]
 
 
-LOSSES: dict[str, LossFormula] = {
-    "softmax_cross_entropy": LossFormula(softmax_cross_entropy, outputs="softmax"),
-    "binary_cross_entropy": LossFormula(binary_cross_entropy, outputs="sigmoid"),
-    "quadratic": LossFormula(quadratic, outputs="sigmoid"),
-}
+LOSSES: Table[LossFormula] = Table(
+    "loss",
+    {
+        "softmax_cross_entropy": LossFormula(softmax_cross_entropy, outputs="softmax"),
+        "binary_cross_entropy": LossFormula(binary_cross_entropy, outputs="sigmoid"),
+        "quadratic": LossFormula(quadratic, outputs="sigmoid"),
+    },
+)

@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar, TypeAlias
 
 from backends.checks import check_fraction, check_non_negative, check_positive
-from backends.names import look_up
+from backends.names import Table, look_up
 from backends.operations.common import Array, Operations, require_same_dtype
 
 State: TypeAlias = Mapping[str, Array]
@@ -47,6 +47,14 @@ class UpdateRule(ABC):
     @abstractmethod
     def kind(self) -> str:
         """Name of the formula, by which a compiled backend finds its kernel."""
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether its class is in `OPTIMIZERS`. A subclass may have another formula, so it is not.
+
+        Only registered classes are compiled and saved.
+        """
+        return type(self) in OPTIMIZERS.values()
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -245,15 +253,18 @@ class AdamW(Adam):
     decoupled: ClassVar[bool] = True
 
 
-OPTIMIZERS: dict[str, Callable[..., UpdateRule]] = {
-    "sgd": SGD,
-    "momentum": partial(SGD, momentum=0.9),
-    "nesterov": partial(SGD, momentum=0.9, nesterov=True),
-    "adagrad": AdaGrad,
-    "rmsprop": RMSProp,
-    "adam": Adam,
-    "adamw": AdamW,
-}
+OPTIMIZERS: Table[Callable[..., UpdateRule]] = Table(
+    "optimizer",
+    {
+        "sgd": SGD,
+        "momentum": partial(SGD, momentum=0.9),
+        "nesterov": partial(SGD, momentum=0.9, nesterov=True),
+        "adagrad": AdaGrad,
+        "rmsprop": RMSProp,
+        "adam": Adam,
+        "adamw": AdamW,
+    },
+)
 
 
 def create_optimizer(

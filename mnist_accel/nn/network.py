@@ -243,6 +243,11 @@ class Network:
 
     def _program_fields(self, *, training: bool) -> dict[str, Any]:
         """Return the fields that programs for training and for inference share."""
+        if type(self) is not Network:
+            raise NotCompiledError(
+                f"{type(self).__name__} has no compiled form: a subclass of Network may compute "
+                "something else"
+            )
         return {
             "stages": lower(self.graph, training=training),
             "loss": self.loss.kind,

@@ -67,16 +67,20 @@ def conv_layout(channels: int, out: int, side: int, pooling: Pooling | None) -> 
     weights = out * channels * side * side
     image = channels, HEIGHT, WIDTH
     stages = [
-        Stage("conv2d", (1, HEIGHT, WIDTH), image, weight=weights + out, kernel_size=1),
+        Stage(
+            "conv2d",
+            (1, HEIGHT, WIDTH),
+            image,
+            offsets={"W": weights + out},
+            settings={"kernel_size": 1, "padding": 0},
+        ),
         Stage(
             "conv2d",
             image,
             (out, *shape),
-            weight=0,
-            bias=weights,
-            kernel_size=side,
-            padding=PADDING,
-            pooling=pooling,
+            offsets={"W": 0, "b": weights},
+            settings={"kernel_size": side, "padding": PADDING},
+            fused_pooling=pooling,
         ),
     ]
     program = Program(
@@ -157,9 +161,14 @@ def test_packed_order_of_filters(channels: int, out: int, side: int) -> None:
 
 def test_packed_order_of_linear_weights() -> None:
     convolution = Stage(
-        "conv2d", (1, 6, 6), (3, 2, 2), weight=0, kernel_size=3, pooling=Pooling(2, 2)
+        "conv2d",
+        (1, 6, 6),
+        (3, 2, 2),
+        offsets={"W": 0},
+        settings={"kernel_size": 3, "padding": 0},
+        fused_pooling=Pooling(2, 2),
     )
-    linear = Stage("linear", (3, 2, 2), (10,), weight=27)
+    linear = Stage("linear", (3, 2, 2), (10,), offsets={"W": 27})
     settings = {"loss": "quadratic", "dtype": "float64", "pixel_shift": 0.0}
     program = Program(stages=(convolution, linear), parameters=27 + 120, **settings)
     layout = lay_out(program, is_sparse=False)

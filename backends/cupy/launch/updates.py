@@ -10,14 +10,14 @@ from backends.operations.common import Array
 from backends.operations.updates import UpdateRule
 
 RULES = enumerators(source("updates"), "Rule")  # kinds of update rules that have a kernel
-_SETTINGS = struct_members(source("updates"), "RuleSettings")
+SETTINGS = struct_members(source("updates"), "RuleSettings")
 
 
 def rule_settings(rule: UpdateRule) -> dict[str, float]:
     """Return the struct `RuleSettings`; settings that the rule does not have are 0."""
     complements = {f"one_minus_{name}": 1 - value for name, value in rule.settings.items()}
     values = {**rule.settings, **complements}
-    return {name: values.get(name, 0) for name in _SETTINGS}
+    return {name: values.get(name, 0) for name in SETTINGS}
 
 
 def parameter_arguments(weights: Array, state: Sequence[Array]) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from backends import Array, Backend, NotCompiledError, Shape, Stage
+from backends import Array, Backend, Shape
 from mnist_accel.nn.initializers import Initializer
 
 Parameters: TypeAlias = Mapping[str, Array]
@@ -21,9 +22,9 @@ class Layer(ABC):
     and the parameters, and `forward` returns its output and the values that `backward` receives as
     `saved`. A layer does not hold the shape of its input; the network computes all shapes.
 
-    A subclass must set `kind` and define `forward` and `backward`. Networks with it can then train
-    eagerly on every backend. To save and load such networks, add the subclass to
-    `mnist_accel.nn.LAYERS`. To compile them, override `stage`.
+    A subclass must set `kind` and define `forward` and `backward`. Networks with it then train
+    eagerly on every backend. To save and load such networks, register the subclass with
+    `mnist_accel.register`. A backend compiles them if it has a kernel for the kind.
 
     Attributes:
         kind: name of the layer in messages and files, such as "linear".
@@ -52,20 +53,12 @@ class Layer(ABC):
         """Return the initializer of each parameter, by name."""
         return {}
 
-    def stage(
-        self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]
-    ) -> Stage | None:
-        """Return the layer as a stage of a program, or None if the layer computes nothing.
-
-        Args:
-            input_shape: shape of one input.
-            output_shape: shape of one output.
-            offsets: position of each parameter in the parameter vector, by its name in the layer.
-
-        Raises:
-            NotCompiledError: the layer has no compiled form.
-        """
-        raise NotCompiledError(f"the layer {self.kind} has no compiled form")
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields by name, without `kind` and the initializers: what files and programs hold."""
+        initializers = [id(initializer) for initializer in self.initializers().values()]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {k: v for k, v in values.items() if k != "kind" and id(v) not in initializers}
 
     @abstractmethod
     def forward(

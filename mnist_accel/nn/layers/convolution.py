@@ -1,11 +1,10 @@
 """The convolution layer."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from backends import Array, Backend, NotCompiledError, Shape, Stage, check_integer, output_sizes
+from backends import Array, Backend, Shape, check_integer, output_sizes
 from mnist_accel.nn.initializers import He, Initializer, Zeros
 from mnist_accel.nn.layers.base import Layer, Parameters, image_shape
 
@@ -59,20 +58,6 @@ class Conv2d(Layer):
     def initializers(self) -> dict[str, Initializer]:
         """Return the initializers of W and b."""
         return {"W": self.weight_init, "b": self.bias_init}
-
-    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
-        """Return a "conv2d" stage.
-
-        Raises:
-            NotCompiledError: the stride is not 1.
-        """
-        if self.stride != 1:
-            raise NotCompiledError(f"compiled convolutions have a stride of 1, not {self.stride}")
-        return Stage(
-            *("conv2d", input_shape, output_shape, offsets["W"], offsets.get("b")),
-            kernel_size=self.kernel_size,
-            padding=self.padding,
-        )
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None

@@ -1,11 +1,10 @@
 """The fully connected layer."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from backends import Array, Backend, Shape, Stage, check_integer
+from backends import Array, Backend, Shape, check_integer
 from mnist_accel.nn.initializers import He, Initializer, Zeros
 from mnist_accel.nn.layers.base import Layer, Parameters
 
@@ -44,10 +43,6 @@ class Linear(Layer):
     def initializers(self) -> dict[str, Initializer]:
         """Return the initializers of W and b."""
         return {"W": self.weight_init, "b": self.bias_init}
-
-    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
-        """Return a "linear" stage."""
-        return Stage("linear", input_shape, output_shape, offsets["W"], offsets.get("b"))
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None

@@ -1,23 +1,13 @@
 """Layers without parameters: activations, dropout, and the reshaping of images to vectors."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from backends import (
-    ACTIVATIONS,
-    Array,
-    Backend,
-    NotCompiledError,
-    Shape,
-    Stage,
-    check_fraction,
-    look_up,
-)
+from backends import ACTIVATIONS, Array, Backend, Shape, check_fraction, look_up
 from mnist_accel.nn.layers.base import Layer, Parameters
 
 
@@ -35,10 +25,6 @@ class Activation(Layer):
 
     def __post_init__(self) -> None:
         look_up("activation", self.kind, ACTIVATIONS)
-
-    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
-        """Return an "activation" stage, which a backend compiles if it has a kernel for `kind`."""
-        return Stage("activation", input_shape, output_shape, activation=self.kind)
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
@@ -77,10 +63,6 @@ class Dropout(Layer):
     def __post_init__(self) -> None:
         check_fraction(self, "rate")
 
-    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
-        """Raise NotCompiledError: the masks come from the host."""
-        raise NotCompiledError("the masks of dropout are drawn on the host at every step")
-
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Array | None]:
@@ -107,9 +89,6 @@ class Flatten(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (C·H·W,)."""
         return (math.prod(input_shape),)
-
-    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> None:
-        """Return None: the elements have the same order in memory before and after."""
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None

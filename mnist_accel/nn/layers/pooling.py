@@ -1,22 +1,11 @@
 """The pooling layers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from backends import (
-    Array,
-    Backend,
-    Pooling,
-    Shape,
-    Stage,
-    Ties,
-    check_integer,
-    check_max_pooling,
-    output_sizes,
-)
+from backends import Array, Backend, Shape, Ties, check_integer, check_max_pooling, output_sizes
 from mnist_accel.nn.layers.base import Layer, Parameters, image_shape
 
 
@@ -66,14 +55,6 @@ class MaxPool2d(Pool2d):
         super().__post_init__()
         check_max_pooling(self.size, self.ties)
 
-    def pooling(self) -> Pooling:
-        """Return the layer as the pooling of a stage."""
-        return Pooling(self.size, self.effective_stride, self.ties)
-
-    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
-        """Return a "max_pool2d" stage."""
-        return Stage("max_pool2d", input_shape, output_shape, pooling=self.pooling())
-
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, tuple[Array, Shape]]:
@@ -98,11 +79,6 @@ class AvgPool2d(Pool2d):
     """Mean of each patch."""
 
     kind = "avg_pool2d"
-
-    def stage(self, input_shape: Shape, output_shape: Shape, offsets: Mapping[str, int]) -> Stage:
-        """Return an "avg_pool2d" stage."""
-        pooling = Pooling(self.size, self.effective_stride)
-        return Stage("avg_pool2d", input_shape, output_shape, pooling=pooling)
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
