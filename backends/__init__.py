@@ -13,6 +13,7 @@ from backends.checks import (
     check_non_negative,
     check_positive,
 )
+from backends.compilation import compiled_kernels
 from backends.cupy.probe import probe as probe_cupy
 from backends.names import Table, look_up, unknown_name
 from backends.numba.probe import probe as probe_numba
@@ -96,6 +97,7 @@ __all__ = [
     "check_max_pooling",
     "check_non_negative",
     "check_positive",
+    "compiled_kernels",
     "create_optimizer",
     "get_backend",
     "look_up",

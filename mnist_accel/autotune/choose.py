@@ -19,7 +19,7 @@ from mnist_accel.autotune.measure import (
     detect_busy_machine,
     measure_candidates,
 )
-from mnist_accel.console.phases import Phases, preparation_notes
+from mnist_accel.console.phases import Phases
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.training.trainer import Trainer
@@ -79,12 +79,11 @@ def choose_fastest(
     *,
     make_trainer: MakeTrainer,
     phases: Phases,
-    note: Callable[[str], None],
 ) -> Choice:
     """Return the fastest of the backends and thread counts that the settings allow.
 
     They are measured on the training images and labels, unless the cache has measurements. `phases`
-    records the time of the phases "setup", "prepare" and "trial"; `note` prints a line.
+    records the time of the phases "setup", "prepare" and "trial".
 
     Raises:
         UsageError: the backend is unknown, does not accept the threads or the device, or the
@@ -109,7 +108,7 @@ def choose_fastest(
         images_per_s = load_measurements(key, candidates)
         source = f"cached in {abbreviate_home(str(measurements_folder()))}"
     if images_per_s is None:
-        with phases.time("prepare"), preparation_notes(note):
+        with phases.time("prepare"):
             probes = {
                 name: _make_probe(settings, backend, images, labels, make_trainer)
                 for name, backend in backends.items()
@@ -213,6 +212,7 @@ def _make_probe(
         batch_size=min(settings.batch_size or len(labels), len(labels)),
     )
     trainer = make_trainer(probe_settings, backend)
+    trainer.model.prepare()  # the run predicts as well, and compiling everything now is one wait
     return ThroughputProbe(trainer, trainer.prepare(images, labels))
 
 

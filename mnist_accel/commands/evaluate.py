@@ -5,7 +5,6 @@ The network is read from a run folder, a model file, a checkpoint, or legacy wei
 
 import argparse
 import sys
-from functools import partial
 
 from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.arguments import (
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the network on the test set and print the results."""
-    from mnist_accel.console.phases import preparation_notes
+    from mnist_accel.console.activity import preparation
     from mnist_accel.runs.model_files import check_fits, find_model, open_dataset, open_model
 
     backend = backend_from(args)
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     )
     dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
     check_fits(model, path, dataset.class_names)
-    with preparation_notes(partial(print, file=sys.stderr)):
+    with preparation(sys.stderr):
         model.prepare()
     limit = args.limit_test or None
     result = evaluate(model, dataset.x_test[:limit], dataset.t_test[:limit])

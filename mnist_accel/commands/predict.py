@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, print the probabilities, and save the figure."""
     # These modules import scipy, rich and matplotlib, which --help does not need.
-    from mnist_accel.console.phases import preparation_notes
+    from mnist_accel.console.activity import preparation
     from mnist_accel.data.datasets import class_names
     from mnist_accel.runs.model_files import (
         check_fits,
@@ -112,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     names = class_names(dataset_name(path, args.dataset))
     items = list(_read_items(files, names, args)) if files else [_test_image(path, args)]
     check_fits(model, path, names)
-    with preparation_notes(partial(print, file=sys.stderr)):
+    with preparation(sys.stderr):
         model.prepare()
     for item in items:
         if item.image is not None:

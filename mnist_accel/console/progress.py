@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self, TextIO
 
@@ -11,7 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from mnist_accel.console.terminal import make_console
+from mnist_accel.console.activity import activity, preparation
+from mnist_accel.console.terminal import is_animated, make_console
 from mnist_accel.util.text import encodable
 
 REFRESH_SECONDS = 0.1  # minimum time between two updates of the progress bar
@@ -72,9 +74,9 @@ class TrainingDisplay:
         self._stderr = stderr or sys.stderr
         self._clock = clock
         self._console = make_console(self._stderr)
-        is_animated = self._console.is_terminal and self._console.is_interactive
-        self._shows_bar = progress and not quiet and is_animated
-        self._prints_lines = progress and not quiet and not is_animated
+        on_terminal = is_animated(self._console)
+        self._shows_bar = progress and not quiet and on_terminal
+        self._prints_lines = progress and not quiet and not on_terminal
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None, table_column=Column(ratio=1)),
@@ -96,6 +98,15 @@ class TrainingDisplay:
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
+
+    def activity(self, text: str) -> AbstractContextManager[None]:
+        """Return a context that shows a text and the elapsed time, if its block takes long."""
+        self._bar.stop()
+        return nullcontext() if self._quiet else activity(text, self._stderr)
+
+    def preparation(self) -> AbstractContextManager[None]:
+        """Return a context that shows the progress of a block that may compile kernels."""
+        return nullcontext() if self._quiet else preparation(self._stderr)
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""

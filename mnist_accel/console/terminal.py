@@ -13,6 +13,11 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+def is_animated(console: Console) -> bool:
+    """Return whether lines on the console can be updated in place."""
+    return console.is_terminal and console.is_interactive
+
+
 def make_console(stream: TextIO) -> Console:
     """Return a console that writes to a stream.
 

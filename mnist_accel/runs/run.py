@@ -1,13 +1,12 @@
 """Train with given settings and write a run folder, as the command `train` does."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 from mnist_accel.autotune.choose import Choice, choose_by_settings, choose_fastest
 from mnist_accel.checkpoints.checkpoint import load_checkpoint
-from mnist_accel.console.phases import Phases, preparation_notes
+from mnist_accel.console.phases import Phases
 from mnist_accel.console.progress import TrainingDisplay
 from mnist_accel.errors import DivergedError
 from mnist_accel.recipes.settings import TrainSettings
@@ -65,13 +64,13 @@ def start_run(
         data = load_run_data(settings)
     last_step = total_steps(settings, data.train_count)
     display = TrainingDisplay(last_step, quiet=quiet, progress=progress)
-    choice = choose_fastest(
-        settings,
-        *data.train,
-        make_trainer=partial(make_trainer, examples=data.train_count),
-        phases=phases,
-        note=display.note,
-    )
+    with display.preparation():
+        choice = choose_fastest(
+            settings,
+            *data.train,
+            make_trainer=partial(make_trainer, examples=data.train_count),
+            phases=phases,
+        )
     backend = choice.selection.backend
     with phases.time("setup"):
         trainer = make_trainer(settings, backend, examples=data.train_count)
@@ -116,14 +115,14 @@ def _resume(
         data = load_run_data(settings)
         stored_config = folder.read_json(folder.config)
         check_same_data(folder, stored_config, data)
-    with phases.time("setup"):
+    last_step = total_steps(settings, data.train_count)
+    display = TrainingDisplay(last_step, quiet=quiet, progress=progress)
+    with phases.time("setup"), display.preparation():
         choice = choose_by_settings(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=choice.selection.backend)
         check_same_batches(folder, trainer, settings.batch_size or data.train_count)
         folder.remove_unfinished()
         folder.truncate_metrics(step=trainer.step, epochs=trainer.progress.epoch)
-    last_step = total_steps(settings, data.train_count)
-    display = TrainingDisplay(last_step, quiet=quiet, progress=progress)
     run = _Run(settings, folder, data, trainer, phases, display)
     config = run_config(settings, choice, trainer, data)
     folder.write_json(folder.config, with_earlier(config, stored_config))
@@ -177,9 +176,10 @@ class _Run:
                 return RunResult(folder, interrupted=True)
             if stop_reason:
                 display.note(f"stopped at step {trainer.step}: {stop_reason}")
-            evaluation = write_artifacts(
-                folder, trainer, self.data, self.phases, stop_reason=stop_reason
-            )
+            with display.activity("evaluating and drawing the pictures"):
+                evaluation = write_artifacts(
+                    folder, trainer, self.data, self.phases, stop_reason=stop_reason
+                )
         print(
             f"test accuracy {evaluation.accuracy:.2%} ({evaluation.correct} / {evaluation.total}), "
             f"loss {evaluation.loss:.4f}; all files are in {folder.path}"
@@ -205,8 +205,7 @@ class _Run:
 
     def _prepare(self) -> TrainingData:
         """Compile the network if it has a compiled form, and return the prepared training data."""
-        compiles = self.trainer.compiled is not None
-        with preparation_notes(self.display.note) if compiles else nullcontext():
+        with self.display.preparation():
             self.trainer.model.prepare()  # compiles the predictions of the evaluations
             return self.trainer.prepare(*self.data.train)
 

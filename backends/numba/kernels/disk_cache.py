@@ -16,6 +16,8 @@ from typing import Any
 
 import numba.core.caching
 
+from backends.compilation import compiled_kernels
+
 caching: Any = numba.core.caching  # without annotations
 
 _DIGEST_BYTES = 16
@@ -91,9 +93,10 @@ class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
         )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return compiled code, or None if there is none or its files are damaged."""
+        """Return compiled code; if there is none or its files are damaged, None: compile it."""
+        loaded = None
         try:
-            return super().load_overload(sig, target_context)
+            loaded = super().load_overload(sig, target_context)
         except OSError as error:
             report_unusable(self._cache_path, error)
         except Exception:  # damaged pickles raise errors of any type
@@ -102,7 +105,9 @@ class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
                 f"compiled code in {self._cache_path} is damaged; it is deleted and compiled again",
             )
             self._cache_file.delete()
-        return None
+        if loaded is None:
+            compiled_kernels.append(self._py_func.__name__)
+        return loaded
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write compiled code to the disk, if possible."""

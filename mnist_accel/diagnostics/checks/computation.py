@@ -77,7 +77,7 @@ def compiled_training() -> Iterator[Finding]:
     import numpy as np
 
     from backends import available_backends, get_backend
-    from mnist_accel.console.phases import preparation_notes
+    from mnist_accel.console.activity import preparation
     from mnist_accel.data import load_dataset
     from mnist_accel.diagnostics.compare import compare_backends
 
@@ -97,7 +97,7 @@ def compiled_training() -> Iterator[Finding]:
             continue
         differences = []
         for recipe in _COMPARED_RECIPES:
-            with preparation_notes(_note_on_terminal):
+            with preparation(sys.stderr):
                 _, result = compare_backends(
                     recipe, [get_backend("numpy"), get_backend(name)], digits, batch_size=16
                 )
@@ -131,11 +131,6 @@ def numba_cache() -> Iterator[Finding]:
         yield Finding("Numba cache", "WARN", problem, remedy)
     if not state.cache_problems and state.cache is not None:
         yield writable_finding("Numba cache", state.cache, otherwise="WARN", remedy=remedy)
-
-
-def _note_on_terminal(text: str) -> None:
-    if sys.stderr.isatty():
-        print(text, file=sys.stderr)
 
 
 def blas() -> Iterator[Finding]:

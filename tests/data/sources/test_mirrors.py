@@ -3,6 +3,8 @@
 import contextlib
 import gzip
 import http.server
+import io
+import re
 import socket
 import sys
 import threading
@@ -10,18 +12,20 @@ import time
 
 import pytest
 
+from mnist_accel.console import activity
 from mnist_accel.data.sources.mirrors import Mirrors
 from mnist_accel.errors import DataError
 from tests.support.published_files import FILES, TINY, TRAIN_IMAGES
 
 
 @contextlib.contextmanager
-def serve(contents):
+def serve(contents, before_answer=lambda: None):
     """Serve `contents` by file name, and 404 for other names; yield the URL and the request log."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             requests.append(self.path)
+            before_answer()
             body = contents.get(self.path.rpartition("/")[2])
             self.send_response(404 if body is None else 200)
             self.send_header("Content-Length", str(len(body or b"")))
@@ -85,12 +89,23 @@ def test_mirror_that_refuses_or_never_answers_is_given_up_quickly():
         assert time.monotonic() - started < 3
 
 
-def test_progress_bar_is_shown_on_terminals_only(capfd, monkeypatch):
-    with serve(COMPRESSED) as (address, _):
-        Mirrors({"mnist": [address]}).read(TINY)
-        assert capfd.readouterr() == ("", "")
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        assert Mirrors({"mnist": [address]}).read(TINY)[0] == FILES
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert TRAIN_IMAGES in err
+class WatchedText(io.StringIO):
+    """A stream that sets an event when text is written to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = threading.Event()
+
+    def write(self, text):
+        self.written.set()
+        return super().write(text)
+
+
+def test_a_slow_download_shows_its_progress(monkeypatch):
+    stderr = WatchedText()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(activity, "DELAY_SECONDS", 0.01)
+    with serve(COMPRESSED, before_answer=lambda: stderr.written.wait(30)) as (address, _):
+        assert Mirrors({"mnist": [address]}, first_file_s=30).read(TINY)[0] == FILES
+    assert re.match(r"downloading .*\.gz from 127\.0\.0\.1: 0 s; 0\.0 MB\n", stderr.getvalue())
+    assert re.search(r"\.gz from 127\.0\.0\.1: finished after \d", stderr.getvalue())

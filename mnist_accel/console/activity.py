@@ -1,0 +1,90 @@
+"""Shows what a long operation does and how long it has run, so that no wait is silent."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from rich.live import Live
+from rich.text import Text
+
+from backends import compiled_kernels
+from mnist_accel.console.terminal import is_animated, make_console
+from mnist_accel.util.text import encodable
+
+DELAY_SECONDS = 1.0  # shorter operations are not shown
+TERMINAL_SECONDS = 0.5  # time between two updates of the line on a terminal
+PIPE_SECONDS = 2.5  # time between two lines elsewhere
+
+
+@contextmanager
+def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> Iterator[None]:
+    """Show a text with the elapsed seconds while the block runs, if it takes more than a second.
+
+    On a terminal, one line is updated. Elsewhere, a line is printed every few seconds. The last
+    line states the duration; it is missing if the block raises an error.
+
+    Args:
+        text: what the block does.
+        stream: the stream to print on.
+        detail: returns what has been done so far; called from another thread.
+    """
+    console = make_console(stream)
+    started = time.perf_counter()
+    finished, was_shown = threading.Event(), threading.Event()
+    live = Live(
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=stream is sys.stderr,  # Python warnings appear above the line
+    )
+
+    def line() -> Text:
+        parts = filter(None, (f"{text}: {time.perf_counter() - started:.0f} s", detail()))
+        return Text(encodable("; ".join(parts), stream), no_wrap=True, overflow="ellipsis")
+
+    def show() -> None:
+        if finished.wait(DELAY_SECONDS):
+            return
+        was_shown.set()
+        if not is_animated(console):
+            console.print(line())
+            while not finished.wait(PIPE_SECONDS):
+                console.print(line())
+            return
+        with live:
+            live.update(line(), refresh=True)
+            while not finished.wait(TERMINAL_SECONDS):
+                live.update(line(), refresh=True)
+
+    def show_until_closed() -> None:
+        with suppress(OSError):  # the main thread notices that the stream is closed
+            show()
+
+    thread = threading.Thread(target=show_until_closed, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+    if was_shown.is_set():
+        console.print(f"{text}: finished after {time.perf_counter() - started:.1f} s")
+
+
+@contextmanager
+def preparation(stream: TextIO) -> Iterator[None]:
+    """Show the progress of a block that may compile kernels."""
+    before = len(compiled_kernels)
+
+    def detail() -> str:
+        number = len(compiled_kernels) - before
+        if number == 0:
+            return ""
+        return f"compiling kernel {number}, once per installation, about half a minute"
+
+    with activity("preparing", stream, detail=detail):
+        yield
