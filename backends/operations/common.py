@@ -33,8 +33,8 @@ def require_same_dtype(operation: str, **arrays: Array | None) -> None:
     Raises:
         TypeError: two of `arrays` (those that are not None) have different dtypes.
     """
-    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
-    if len(set(dtypes.values())) > 1:
+    if len({array.dtype for array in arrays.values() if array is not None}) > 1:
+        dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
         found = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         raise TypeError(f"{operation} needs arrays of one dtype, got {found}; convert one of them")
 
@@ -52,7 +52,7 @@ def require_axes(name: str, array: Array, *axes: str) -> None:
 
 @contextmanager
 def trusted_indices() -> Iterator[None]:
-    """Skip the checks that labels and row numbers are in range.
+    """Skip the checks of labels and row numbers.
 
     A backend enters this in `computation`, whose callers check them before they reach the device.
     On a GPU the check would make the host wait for the device at every training step.
@@ -67,13 +67,17 @@ def trusted_indices() -> Iterator[None]:
 def require_indices(xp: Any, name: str, array: Array, count: int) -> None:
     """Check that an array holds integers of at least 0 and less than `count`.
 
+    Not checked within `trusted_indices`.
+
     Raises:
         TypeError: the elements are not integers.
-        ValueError: an element is out of range; not checked within `trusted_indices`.
+        ValueError: an element is out of range.
     """
+    if _indices_are_trusted.get():
+        return
     if not xp.isdtype(array.dtype, "integral"):
         raise TypeError(f"{name} must be integers, got {array.dtype}")
-    if _indices_are_trusted.get() or not array.shape[0]:
+    if not array.shape[0]:
         return
     smallest, largest = int(xp.min(array)), int(xp.max(array))
     if smallest < 0 or largest >= count:

@@ -64,6 +64,7 @@ def _linear_shape(x: Array, weight: Array) -> tuple[int, int]:
     """
     require_axes("x", x, "N", "in")
     require_axes("weight", weight, "in", "out")
-    if x.shape[1] != weight.shape[0]:
-        raise ValueError(f"weight takes {weight.shape[0]} inputs, x has {x.shape[1]}")
-    return x.shape[0], weight.shape[1]
+    (n, given), (inputs, outputs) = x.shape, weight.shape
+    if given != inputs:
+        raise ValueError(f"weight takes {inputs} inputs, x has {given}")
+    return n, outputs

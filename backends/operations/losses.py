@@ -12,7 +12,7 @@ uses it trains eagerly until a compiled backend has a kernel for it: one case in
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from backends.names import Table, look_up
 from backends.operations.activations import Activations, sigmoid
@@ -36,7 +36,7 @@ class Losses(Activations):
         Raises:
             TypeError: the labels are not integers.
             ValueError: `kind` is unknown, an array has the wrong shape, or a label is not in
-                0…C − 1; the range of labels is not checked within `computation`.
+                0…C − 1. Within `computation`, the labels' dtype and range are not checked.
         """
         formula = look_up("loss", kind, LOSSES)
         self._check_labels(logits, labels)
@@ -71,9 +71,7 @@ class Losses(Activations):
     def one_hot(self, labels: Array, *, like: Array) -> Array:
         """Return one-hot rows of `labels` (N,) in the shape (N, C) and the dtype of `like`."""
         self._check_labels(like, labels)
-        xp = self.xp
-        classes = xp.arange(like.shape[1], dtype=labels.dtype)
-        return xp.astype(xp.expand_dims(labels, axis=1) == classes, like.dtype)
+        return one_hot(self.xp, labels, like=like)
 
     def count_correct(self, logits: Array, labels: Array) -> Array:
         """Return the number of rows whose largest logit is that of the label, shape ()."""
@@ -89,11 +87,17 @@ class Losses(Activations):
         require_indices(self.xp, "labels", labels, logits.shape[1])
 
 
+def one_hot(xp: Any, labels: Array, *, like: Array) -> Array:
+    """Return one-hot rows of `labels` (N,) in the shape (N, C) and the dtype of `like`."""
+    classes = xp.arange(like.shape[1], dtype=labels.dtype)
+    return xp.astype(xp.expand_dims(labels, axis=1) == classes, like.dtype)
+
+
 def softmax_cross_entropy(ops: Losses, logits: Array, labels: Array) -> tuple[Array, Array]:
     """Return the mean of −log softmax(logits)[label], and (softmax − onehot) / N."""
     xp = ops.xp
     n = _batch_size(logits)
-    target = ops.one_hot(labels, like=logits)
+    target = one_hot(xp, labels, like=logits)
     log_probability = ops.log_softmax(logits)
     loss = -xp.sum(log_probability * target) / n
     return loss, (xp.exp(log_probability) - target) / n
@@ -108,7 +112,7 @@ def binary_cross_entropy(ops: Losses, logits: Array, labels: Array) -> tuple[Arr
     """
     xp = ops.xp
     n = _batch_size(logits)
-    target = ops.one_hot(labels, like=logits)
+    target = one_hot(xp, labels, like=logits)
     per_output = (
         xp.maximum(logits, xp.zeros_like(logits))
         - logits * target
@@ -121,7 +125,7 @@ def quadratic(ops: Losses, logits: Array, labels: Array) -> tuple[Array, Array]:
     """Return the mean of ½·Σ(a − y)² with a = sigmoid(logits), and (a − y)·a·(1 − a) / N."""
     n = _batch_size(logits)
     output = sigmoid(ops.xp, logits)
-    error = output - ops.one_hot(labels, like=logits)
+    error = output - one_hot(ops.xp, labels, like=logits)
     loss = ops.xp.sum(error * error) / (2 * n)
     return loss, error * output * (1 - output) / n
 

@@ -46,7 +46,8 @@ class Pooling(Operations):
         """
         check_max_pooling(size, ties)
         xp = self.xp
-        positions = [x[patch] for patch in _patches(x.shape, size=size, stride=stride)]
+        output = pooled_shape(x.shape, size=size, stride=stride)
+        positions = [x[patch] for patch in _patches(output, size=size, stride=stride)]
         y = positions[0]
         for position in positions[1:]:
             y = xp.maximum(y, position)
@@ -82,7 +83,7 @@ class Pooling(Operations):
         require_shape("dy", dy, expected)
         require_shape("mask", mask, expected)
         dx = xp.zeros(x_shape, dtype=dy.dtype)
-        for bit, patch in enumerate(_patches(x_shape, size=size, stride=stride)):
+        for bit, patch in enumerate(_patches(expected, size=size, stride=stride)):
             dx[patch] += dy * xp.astype((mask & (1 << bit)) != 0, dy.dtype)
         return dx
 
@@ -93,7 +94,8 @@ class Pooling(Operations):
             TypeError: the size or the stride is not an integer.
             ValueError: the size or the stride is out of range, or no patch fits.
         """
-        patches = list(_patches(x.shape, size=size, stride=stride))
+        output = pooled_shape(x.shape, size=size, stride=stride)
+        patches = list(_patches(output, size=size, stride=stride))
         total = x[patches[0]]
         for patch in patches[1:]:
             total = total + x[patch]
@@ -107,10 +109,11 @@ class Pooling(Operations):
         Raises:
             ValueError: the size is out of range, or `dy` does not have the shape of the means.
         """
-        require_shape("dy", dy, pooled_shape(x_shape, size=size, stride=stride))
+        expected = pooled_shape(x_shape, size=size, stride=stride)
+        require_shape("dy", dy, expected)
         dx = self.xp.zeros(x_shape, dtype=dy.dtype)
         part = dy / (size * size)
-        for patch in _patches(x_shape, size=size, stride=stride):
+        for patch in _patches(expected, size=size, stride=stride):
             dx[patch] += part
         return dx
 
@@ -132,10 +135,15 @@ def pooled_shape(
 
 
 def _patches(
-    x_shape: tuple[int, int, int, int], *, size: int, stride: int
+    output: tuple[int, int, int, int], *, size: int, stride: int
 ) -> Iterator[tuple[slice, slice, slice, slice]]:
-    """Yield, for each position in a patch, the slice with this position of all patches."""
-    _, _, oh, ow = pooled_shape(x_shape, size=size, stride=stride)
+    """Yield, for each position in a patch, the slice with this position of all patches.
+
+    Args:
+        output: shape of the pooled images (N, C, OH, OW).
+        size: side of the patch.
+        stride: distance between patches, in pixels.
+    """
     every = slice(None)
-    for rows, columns in tap_slices((size, size), (oh, ow), stride):
+    for rows, columns in tap_slices((size, size), output[2:], stride):
         yield every, every, rows, columns

@@ -20,7 +20,7 @@ from backends import (
     as_integer,
 )
 from mnist_accel.data.arrays import as_labels, as_rows, require_range
-from mnist_accel.nn.graph import Node, build_graph, initial_values
+from mnist_accel.nn.graph import build_graph, initial_values
 from mnist_accel.nn.layers import Layer
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.lowering import lower
@@ -81,6 +81,13 @@ class Network:
         rng = np.random.default_rng(as_integer("seed", seed, at_least=0))
         self.parameters.set_from_host(initial_values(self.graph, rng))
         self.gradients = ParameterVector(backend, self.graph.parameter_shapes, dtype=dtype)
+        # The layers below the first one with parameters need no gradient.
+        self._first_trained = next(node for node in self.graph.nodes if node.keys)
+        # The parameters of each layer, by the layer's own names.
+        self._layer_parameters = [
+            {name: self.parameters.views[key] for name, key in node.keys.items()}
+            for node in self.graph.nodes
+        ]
 
     @property
     def classes(self) -> int:
@@ -115,11 +122,11 @@ class Network:
             observe: called with the output of every layer.
         """
         tape = []
-        for number, node in enumerate(self.graph.nodes, start=1):
-            x, saved = node.layer.forward(self.backend, self._parameters_of(node), x, rng)
+        for layer, parameters in zip(self.layers, self._layer_parameters, strict=True):
+            x, saved = layer.forward(self.backend, parameters, x, rng)
             tape.append(saved)
             if observe is not None:
-                observe(f"output of layer {number} ({node.layer.kind})", x)
+                observe(f"output of layer {len(tape)} ({layer.kind})", x)
         return x, tape
 
     def backward(self, dlogits: Array, tape: list[Any], *, observe: Observer | None = None) -> None:
@@ -130,18 +137,17 @@ class Network:
             tape: the second result of `forward`.
             observe: called with the gradient of every parameter.
         """
-        # The layers below the first one with parameters need no gradient.
-        first = next(node for node in self.graph.nodes if node.keys)
         dy = dlogits
-        for node, saved in reversed(list(zip(self.graph.nodes, tape, strict=True))):
+        steps = list(zip(self.graph.nodes, self._layer_parameters, tape, strict=True))
+        for node, parameters, saved in reversed(steps):
             dy, grads = node.layer.backward(
-                self.backend, self._parameters_of(node), saved, dy, need_dx=node is not first
+                self.backend, parameters, saved, dy, need_dx=node is not self._first_trained
             )
             for name, key in node.keys.items():
                 self.gradients.views[key][...] = grads[name]
                 if observe is not None:
                     observe(f"gradient of {key}", grads[name])
-            if node is first:
+            if node is self._first_trained:
                 break
 
     def training_program(self, rule: UpdateRule) -> TrainingProgram:
@@ -284,7 +290,3 @@ class Network:
                     y = backend.probabilities(self.loss.kind, y)
                 outputs.append(backend.to_numpy(y))
         return np.concatenate(outputs)
-
-    def _parameters_of(self, node: Node) -> dict[str, Array]:
-        """Return the parameters of a layer by the layer's own names."""
-        return {name: self.parameters.views[key] for name, key in node.keys.items()}
