@@ -32,7 +32,6 @@ from backends import (
     BackendUnavailableError,
     available_backends,
     get_backend,
-    register,
 )
 from mnist_accel._version import __version__
 from mnist_accel.checkpoints.checkpoint import (
@@ -45,7 +44,7 @@ from mnist_accel.checkpoints.legacy_weights import load_weights
 from mnist_accel.data import load_dataset, load_mnist, read_digit_image
 from mnist_accel.diagnostics.gradient_check import check_gradients
 from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistAccelError
-from mnist_accel.nn import Network
+from mnist_accel.nn import Network, register
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.evaluation import Evaluation, evaluate
 from mnist_accel.training.progress import History

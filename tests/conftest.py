@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from backends import Backend, available_backends, get_backend, register
+from backends import (
+    ACTIVATIONS,
+    LOSSES,
+    OPTIMIZERS,
+    Backend,
+    available_backends,
+    get_backend,
+    register,
+)
 from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.nn import LAYERS, SCHEDULES
 from tests.support.cuda_emulator.build import unavailable_reason
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.strict_backend import StrictBackend
@@ -78,6 +87,13 @@ def autotune_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path.with_name(f"{tmp_path.name}-cache")
     monkeypatch.setattr("mnist_accel.autotune.cache.cache_folder", lambda name: folder / name)
     return folder / "trials"
+
+
+@pytest.fixture
+def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove what a test registers after the test."""
+    for table in (ACTIVATIONS, LOSSES, OPTIMIZERS, LAYERS, SCHEDULES):
+        monkeypatch.setattr(table, "data", dict(table))
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from mnist_accel.nn.layers import (
 )
 from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from mnist_accel.nn.network import Network
+from mnist_accel.nn.registration import register
 from mnist_accel.nn.schedules import (
     SCHEDULES,
     CosineSchedule,
@@ -63,4 +64,5 @@ __all__ = [
     "Zeros",
     "create_optimizer",
     "create_schedule",
+    "register",
 ]

@@ -1,18 +1,25 @@
 """Learning-rate schedules: the factor of each step on the optimizer's learning rate.
 
-To add a schedule, write a class here and add it to `SCHEDULES`.
+To add a schedule, write a class here and add it to `SCHEDULES`. A class in another package is
+registered with `mnist_accel.register`.
 """
 
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from backends import check_fraction, check_integer, check_non_negative, look_up
+from backends import Table, check_fraction, check_integer, check_non_negative, look_up
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The constant factor 1, and the base of the other schedules."""
+    """The constant factor 1, and the base of the other schedules.
+
+    Attributes:
+        kind: name of the schedule in files and on the command line.
+    """
+
+    kind: ClassVar[str] = "constant"
 
     @property
     def needs_total(self) -> bool:
@@ -40,6 +47,7 @@ class StepSchedule(Schedule):
 
     every: int | None = None
     gamma: float = 0.1
+    kind: ClassVar[str] = "step"
 
     def __post_init__(self) -> None:
         if self.every is not None:
@@ -64,6 +72,7 @@ class CosineSchedule(Schedule):
     Source: Loshchilov and Hutter 2017, without restarts.
     """
 
+    kind: ClassVar[str] = "cosine"
     needs_total: ClassVar[bool] = True
 
     def factor(self, step: int, total_steps: int | None) -> float:
@@ -81,6 +90,7 @@ class OneCycleSchedule(Schedule):
     """
 
     warmup: float = 0.3
+    kind: ClassVar[str] = "one-cycle"
     needs_total: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -98,12 +108,10 @@ class OneCycleSchedule(Schedule):
         return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-SCHEDULES: dict[str, type[Schedule]] = {
-    "constant": Schedule,
-    "step": StepSchedule,
-    "cosine": CosineSchedule,
-    "one-cycle": OneCycleSchedule,
-}
+SCHEDULES: Table[type[Schedule]] = Table(
+    "schedule",
+    {cls.kind: cls for cls in (Schedule, StepSchedule, CosineSchedule, OneCycleSchedule)},
+)
 
 
 def create_schedule(name: str) -> Schedule:

@@ -1,17 +1,19 @@
 """Networks, optimizers and schedules as JSON-compatible data, as files contain them."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any, TypeVar
 
-from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule, look_up, unknown_name
+from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule, look_up
 from mnist_accel.nn.graph import Graph, build_graph
-from mnist_accel.nn.layers import LAYERS, Activation, Layer
+from mnist_accel.nn.layers import LAYERS, Activation, Layer, is_registered
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.schedules import SCHEDULES, Schedule
 
-_INITIALIZERS = ("weight_init", "bias_init")  # not saved: a file has the weights themselves
+T = TypeVar("T")
 
 # A few bytes in a file can describe a network of any size. These limits bound what it allocates.
 _MAX_LAYERS = 1000
@@ -29,10 +31,14 @@ def network_to_dict(network: Network) -> dict[str, Any]:
             network for its size.
     """
     _check_sizes(network.graph, network.name)
+    if type(network) is not Network:
+        raise ValueError(
+            f"a {type(network).__name__} cannot be saved, because a file would restore a Network; "
+            "write what differs as a layer of your own"
+        )
     for layer in network.layers:
-        expected = Activation if layer.kind in ACTIVATIONS else LAYERS.get(layer.kind)
-        if type(layer) is not expected:
-            raise ValueError(f"layer {layer} cannot be saved; add its class to LAYERS")
+        if not is_registered(layer):
+            raise ValueError(_cannot_be_saved(layer))
     if type(network.loss) is not Loss:
         raise ValueError(f"loss {network.loss} cannot be saved; add its formula to LOSSES")
     return {
@@ -41,7 +47,10 @@ def network_to_dict(network: Network) -> dict[str, Any]:
         "pixel_shift": network.pixel_shift,
         "dtype": network.dtype,
         "loss": network.loss.kind,
-        "layers": [_layer_to_dict(layer) for layer in network.layers],
+        "layers": [
+            _storable(layer, {"kind": layer.kind, **layer.settings}, _layer_from_dict)
+            for layer in network.layers
+        ],
     }
 
 
@@ -87,14 +96,15 @@ def network_from_dict(
 
 
 def optimizer_to_dict(optimizer: UpdateRule) -> dict[str, Any]:
-    """Return the class name and the numbers of an optimizer.
+    """Return the class name and the settings of an optimizer.
 
     Raises:
-        ValueError: its class is not in `OPTIMIZERS`.
+        ValueError: its class is not registered, or a setting cannot be saved.
     """
-    if type(optimizer) not in OPTIMIZERS.values():
-        raise ValueError(f"{optimizer} cannot be saved; add its class to OPTIMIZERS")
-    return {"optimizer": type(optimizer).__name__, "optimizer_settings": asdict(optimizer)}
+    if not optimizer.is_registered:
+        raise ValueError(_cannot_be_saved(optimizer))
+    settings = _storable(optimizer, _fields_of(optimizer), partial(_build, type(optimizer)))
+    return {"optimizer": type(optimizer).__name__, "optimizer_settings": settings}
 
 
 def optimizer_from_dict(description: dict[str, Any]) -> UpdateRule:
@@ -106,20 +116,20 @@ def optimizer_from_dict(description: dict[str, Any]) -> UpdateRule:
     classes: dict[str, type[UpdateRule]] = {
         rule.__name__: rule for rule in OPTIMIZERS.values() if isinstance(rule, type)
     }
-    rule = look_up("optimizer", description["optimizer"], classes)
-    return rule(**description["optimizer_settings"])
+    rule = _look_up("optimizer", description["optimizer"], classes)
+    return _build(rule, description["optimizer_settings"])
 
 
 def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
-    """Return the name and the numbers of a schedule.
+    """Return the name and the settings of a schedule.
 
     Raises:
-        ValueError: its class is not in `SCHEDULES`.
+        ValueError: its class is not registered, or a setting cannot be saved.
     """
-    for name, kind in SCHEDULES.items():
-        if type(schedule) is kind:
-            return {"schedule": name, "schedule_settings": asdict(schedule)}
-    raise ValueError(f"{schedule} cannot be saved; add its class to SCHEDULES")
+    if SCHEDULES.get(schedule.kind) is not type(schedule):
+        raise ValueError(_cannot_be_saved(schedule))
+    settings = _storable(schedule, _fields_of(schedule), partial(_build, type(schedule)))
+    return {"schedule": schedule.kind, "schedule_settings": settings}
 
 
 def schedule_from_dict(description: dict[str, Any]) -> Schedule:
@@ -128,8 +138,64 @@ def schedule_from_dict(description: dict[str, Any]) -> Schedule:
     Raises:
         ValueError: the name is unknown.
     """
-    kind = look_up("schedule", description["schedule"], SCHEDULES)
-    return kind(**description["schedule_settings"])
+    kind = _look_up("schedule", description["schedule"], SCHEDULES)
+    return _build(kind, description["schedule_settings"])
+
+
+def _cannot_be_saved(instance: object) -> str:
+    name = type(instance).__name__
+    return f"{name} cannot be saved; register its class with the decorator @mnist_accel.register"
+
+
+def _fields_of(instance: Any) -> dict[str, Any]:
+    return {field.name: getattr(instance, field.name) for field in fields(instance)}
+
+
+def _storable(
+    instance: object, settings: dict[str, Any], restore: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Return settings, after checking that a file with them restores the instance.
+
+    Raises:
+        ValueError: a setting is not a number, a string, None, or a tuple of these, or `restore`
+            needs more than the settings.
+    """
+    name = type(instance).__name__
+    for key, value in settings.items():
+        try:
+            is_restored = _from_json(json.loads(json.dumps(value))) == value
+        except (TypeError, ValueError):
+            is_restored = False
+        if not is_restored:
+            raise ValueError(
+                f"{name} cannot be saved: {key} is {value!r}, but settings in a file are numbers, "
+                "strings, None or tuples of these"
+            )
+    try:
+        restore(settings)
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be saved: a file could not restore it ({error})") from None
+    return settings
+
+
+def _look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
+    """Return `table[name]`, or raise a ValueError that says how the table gets more entries."""
+    try:
+        return look_up(kind, name, table)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; register your own with @mnist_accel.register, or give --import MODULE"
+        ) from None
+
+
+def _build(cls: type[T], settings: Mapping[str, Any]) -> T:
+    """Return an instance with the settings from a file."""
+    return cls(**{name: _from_json(value) for name, value in dict(settings).items()})
+
+
+def _from_json(value: Any) -> Any:
+    """Return a setting with tuples in place of the lists of JSON."""
+    return tuple(_from_json(item) for item in value) if isinstance(value, list) else value
 
 
 def _input_shape(sides: object) -> Shape:
@@ -179,19 +245,9 @@ def _compare_shapes(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -
             )
 
 
-def _layer_to_dict(layer: Layer) -> dict[str, Any]:
-    settings = {
-        field.name: getattr(layer, field.name)
-        for field in fields(layer)  # type: ignore[arg-type]
-        if field.name not in _INITIALIZERS
-    }
-    return {"kind": layer.kind, **settings}
-
-
 def _layer_from_dict(description: dict[str, Any]) -> Layer:
     kind = description["kind"]
+    _look_up("layer", kind, {**LAYERS, **ACTIVATIONS})
     if kind in ACTIVATIONS:
-        return Activation(**description)
-    if kind not in LAYERS:
-        raise ValueError(unknown_name("layer", kind, (*LAYERS, *ACTIVATIONS)))
-    return LAYERS[kind](**{name: value for name, value in description.items() if name != "kind"})
+        return _build(Activation, description)
+    return _build(LAYERS[kind], {k: value for k, value in description.items() if k != "kind"})

@@ -258,6 +258,6 @@ def test_optimizer_of_another_package_is_not_saved(tmp_path):
     class Mine(SGD):
         pass
 
-    with pytest.raises(ValueError, match="add its class to OPTIMIZERS"):
+    with pytest.raises(ValueError, match="Mine cannot be saved; register its class"):
         ma.save_checkpoint(tmp_path / "checkpoint", trainer(Mine()))
     assert not (tmp_path / "checkpoint").exists()

@@ -1,6 +1,6 @@
 """Layers, activations, losses, optimizers and schedules from outside the project.
 
-An entry in a table is enough to use them on every backend, and to save and load them by name.
+A registered class, or a formula in a table, can be used on every backend, saved and loaded.
 """
 
 from dataclasses import dataclass
@@ -55,6 +55,8 @@ class SignDescent(UpdateRule):
 class Halving(Schedule):
     """Halve the learning rate at every step."""
 
+    kind = "halving"
+
     def factor(self, step, total_steps):
         return 0.5**step
 
@@ -65,13 +67,13 @@ def squared_error(ops, logits, labels):
 
 
 @pytest.fixture(autouse=True)
-def tables(monkeypatch):
-    monkeypatch.setitem(LAYERS, "scale", Scale)
-    monkeypatch.setitem(OPTIMIZERS, "sign", SignDescent)
-    monkeypatch.setitem(SCHEDULES, "halving", Halving)
-    monkeypatch.setitem(LOSSES, "squared_error", LossFormula(squared_error, outputs="sigmoid"))
-    square = ActivationFormula(lambda xp, x: x * x, lambda xp, dy, y: 2 * dy * xp.sqrt(y))
-    monkeypatch.setitem(ACTIVATIONS, "square", square)
+def tables(own_tables):
+    for cls in (Scale, SignDescent, Halving):
+        ma.register(cls)
+    LOSSES["squared_error"] = LossFormula(squared_error, outputs="sigmoid")
+    ACTIVATIONS["square"] = ActivationFormula(
+        lambda xp, x: x * x, lambda xp, dy, y: 2 * dy * xp.sqrt(y)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +127,22 @@ def test_networks_optimizers_and_schedules_are_saved_by_name(digits, tmp_path):
     assert loaded.fit(*digits, iterations=2).losses == trainer.fit(*digits, iterations=2).losses
 
 
-def test_layer_outside_the_table_cannot_be_saved(tmp_path, monkeypatch):
-    monkeypatch.delitem(LAYERS, "scale")
-    with pytest.raises(ValueError, match=r"Scale.* cannot be saved; add its class to LAYERS"):
-        ma.save_model(tmp_path / "model", network([Scale(), Linear(10)]))
+@pytest.mark.parametrize(
+    ("table", "name", "cls"),
+    [(LAYERS, "scale", Scale), (OPTIMIZERS, "sign", SignDescent), (SCHEDULES, "halving", Halving)],
+)
+def test_unregistered_class_cannot_be_saved(tmp_path, table, name, cls):
+    del table[name]
+    layers = [Scale(), Linear(10)] if cls is Scale else [Linear(10)]
+    trainer = ma.Trainer(
+        network(layers),
+        SignDescent() if cls is SignDescent else "sgd",
+        schedule=Halving() if cls is Halving else "constant",
+    )
+    message = f"{cls.__name__} cannot be saved; register .* decorator @mnist_accel.register"
+    with pytest.raises(ValueError, match=message):
+        ma.save_checkpoint(tmp_path / "checkpoint", trainer)
+    assert not (tmp_path / "checkpoint").exists()
 
 
 @pytest.mark.parametrize(("activation", "stages"), [("relu", 2), ("square", 3)])
