@@ -19,9 +19,9 @@ BARRIER_OPEN = 1 << 62
 # core of another thread, which may then continue on this core.
 MAX_SPINS_BEFORE_YIELD = 4000
 
-_yield_core = types.ExternalFunction(
-    "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
-)
+YIELD_FUNCTION = "SwitchToThread" if os.name == "nt" else "sched_yield"
+
+_yield_core = types.ExternalFunction(YIELD_FUNCTION, types.int32())
 
 
 @intrinsic
