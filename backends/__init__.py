@@ -10,17 +10,28 @@ from backends.checks import (
     as_integer,
     check_fraction,
     check_integer,
+    check_name,
     check_non_negative,
     check_positive,
 )
 from backends.compilation import compiled_kernels
 from backends.cupy.probe import probe as probe_cupy
-from backends.names import Table, look_up, unknown_name
+from backends.names import (
+    NO_ALIASES,
+    Aliases,
+    Table,
+    closest_name,
+    look_up,
+    resolve_name,
+    spelling,
+    unknown_name,
+)
 from backends.numba.probe import probe as probe_numba
 from backends.operations.activations import ACTIVATIONS, ActivationFormula
 from backends.operations.common import Array, Ties, check_max_pooling, output_sizes
 from backends.operations.losses import LOSSES, LossFormula
 from backends.operations.updates import (
+    OPTIMIZER_ALIASES,
     OPTIMIZERS,
     SGD,
     AdaGrad,
@@ -46,6 +57,9 @@ from backends.program import (
 from backends.registry import (
     Selection,
     available_backends,
+    backend_name,
+    backend_names,
+    device_number,
     get_backend,
     register,
     select_backend,
@@ -59,7 +73,9 @@ __all__ = [
     "ACTIVATIONS",
     "LOSSES",
     "MAX_EXAMPLES",
+    "NO_ALIASES",
     "OPTIMIZERS",
+    "OPTIMIZER_ALIASES",
     "PROJECT",
     "ROUNDS",
     "SGD",
@@ -67,6 +83,7 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "AdamW",
+    "Aliases",
     "Array",
     "Availability",
     "Backend",
@@ -92,20 +109,27 @@ __all__ = [
     "UpdateRule",
     "as_integer",
     "available_backends",
+    "backend_name",
+    "backend_names",
     "check_fraction",
     "check_integer",
     "check_max_pooling",
+    "check_name",
     "check_non_negative",
     "check_positive",
+    "closest_name",
     "compiled_kernels",
     "create_optimizer",
+    "device_number",
     "get_backend",
     "look_up",
     "output_sizes",
     "probe_cupy",
     "probe_numba",
     "register",
+    "resolve_name",
     "select_backend",
     "select_backends",
+    "spelling",
     "unknown_name",
 ]

@@ -1,4 +1,4 @@
-"""Checks of the numbers that describe layers, update rules and trainings.
+"""Checks of the numbers and names that describe layers, update rules and trainings.
 
 Each check converts its number to a Python `int` or `float`. A NumPy scalar in its place would
 promote float32 arrays to float64, and JSON cannot hold one.
@@ -6,9 +6,11 @@ promote float32 arrays to float64, and JSON cannot hold one.
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
+
+from backends.names import NO_ALIASES, Aliases, resolve_name
 
 
 def as_integer(name: str, value: Any, *, at_least: int) -> int:
@@ -36,6 +38,13 @@ def check_integer(instance: object, name: str, *, at_least: int) -> None:
     _set(instance, name, as_integer(name, getattr(instance, name), at_least=at_least))
 
 
+def check_name(
+    instance: object, name: str, kind: str, known: Iterable[str], aliases: Aliases = NO_ALIASES
+) -> None:
+    """Require a known name of `kind`; it may be spelled as `resolve_name` accepts."""
+    _set(instance, name, resolve_name(kind, getattr(instance, name), known, aliases))
+
+
 def check_positive(instance: object, name: str) -> None:
     """Require a finite number greater than 0."""
     _check(instance, name, "more than 0 and finite", lambda number: 0 < number < math.inf)
@@ -61,5 +70,5 @@ def _check(instance: object, name: str, accepted: str, accepts: Callable[[float]
     _set(instance, name, number)
 
 
-def _set(instance: object, name: str, value: float) -> None:
+def _set(instance: object, name: str, value: float | str) -> None:
     object.__setattr__(instance, name, value)  # assignment is forbidden in a frozen dataclass

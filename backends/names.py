@@ -1,12 +1,16 @@
-"""Tables of named entries, and lookup with an error message that lists the known names."""
+"""Tables of named entries, the spellings of names that users give, and errors for unknown ones."""
 
 from collections import UserDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import TypeVar
 
 T = TypeVar("T")
+# Other names of an entry. An alias of several entries is refused with a question.
+Aliases = Mapping[str, Sequence[str]]
 
+NO_ALIASES: Aliases = MappingProxyType({})
 _MAX_COMPARED_CHARS = 100
 
 
@@ -45,8 +49,37 @@ def _origin(entry: object) -> str:
     return f"{entry.__module__}.{entry.__qualname__}" if isinstance(entry, type) else repr(entry)
 
 
+def resolve_name(kind: str, name: str, known: Iterable[str], aliases: Aliases = NO_ALIASES) -> str:
+    """Return the known name that `name` means: "LeNet" means "lenet".
+
+    Case, hyphens and underscores are ignored.
+
+    Args:
+        kind: what the name is of, such as "activation"; part of the error message.
+        name: a name as the user wrote it.
+        known: the names to choose from.
+        aliases: other names of these, in lower case without hyphens and underscores.
+
+    Raises:
+        TypeError: the name is not a string.
+        ValueError: no known name is spelled like this, or several are.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{kind} must be one of {', '.join(known)}, got {name!r}")
+    names = tuple(known)
+    if name in names:
+        return name
+    key = spelling(name)
+    found = [one for one in names if spelling(one) == key] or list(aliases.get(key, ()))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"{kind} {name!r} is ambiguous; choose {' or '.join(found)}")
+    raise ValueError(unknown_name(kind, name, names, aliases))
+
+
 def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
-    """Return `table[name]`.
+    """Return `table[name]`; unlike in `resolve_name`, the name must be spelled exactly.
 
     Args:
         kind: what the table holds, such as "activation"; part of the error message.
@@ -65,12 +98,27 @@ def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
         raise ValueError(unknown_name(kind, name, table)) from None
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown_name(kind: str, name: str, known: Iterable[str], aliases: Aliases = NO_ALIASES) -> str:
     """Return an error message that lists the known names and suggests the closest one."""
     names = tuple(known)
+    close = closest_name(name, names, aliases)
+    hint = f"; did you mean {close!r}?" if close else ""
+    return f"unknown {kind} {name!r}; choose from {', '.join(names)}{hint}"
+
+
+def closest_name(name: str, known: Iterable[str], aliases: Aliases = NO_ALIASES) -> str | None:
+    """Return the known name whose spelling is most similar to `name`; None if none is similar."""
+    spellings = {spelling(one): one for one in known}
+    spellings |= {alias: names[0] for alias, names in aliases.items() if len(names) == 1}
     # A damaged file may contain a name of any type or length. For long names the search would take
     # seconds.
     text = str(name)
-    close = get_close_matches(text, names, n=1) if len(text) <= _MAX_COMPARED_CHARS else []
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {name!r}; choose from {', '.join(names)}{hint}"
+    if len(text) > _MAX_COMPARED_CHARS:
+        return None
+    close = get_close_matches(spelling(text), spellings, n=1)
+    return spellings[close[0]] if close else None
+
+
+def spelling(name: str) -> str:
+    """Return a name in lower case without hyphens and underscores."""
+    return name.casefold().replace("-", "").replace("_", "")

@@ -12,12 +12,13 @@ A backend comes from one of three places:
 """
 
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend
-from backends.names import unknown_name
+from backends.names import Aliases, resolve_name
 
 ENTRY_POINT_GROUP = "mnist_accel.backends"
 
@@ -60,6 +61,8 @@ _BUILT_IN: dict[str, _Source] = {
     "numpy": _built_in("numpy", "NumpyBackend"),
 }
 _registered: dict[str, type[Backend]] = {}
+_ALIASES: Aliases = {"cuda": ("cupy",), "gpu": ("cupy",), "cpu": ("numba", "numpy")}
+_DEVICE = re.compile(r"(?:(?:cuda|gpu):)?(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,40 @@ def available_backends() -> dict[str, Availability]:
     return {name: _availability(source) for name, source in _sources().items()}
 
 
+def backend_name(name: str) -> str:
+    """Return the name of a backend, or "auto", that `name` means: "cuda" means "cupy".
+
+    Raises:
+        TypeError: the name is not a string.
+        ValueError: the name is unknown.
+    """
+    return resolve_name("backend", name, backend_names(), _ALIASES)
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return "auto" and the names of all known backends, including those that cannot run here."""
+    return "auto", *_sources()
+
+
+def device_number(text: str) -> int:
+    """Return the number of a device in a text such as "0" or "cuda:0".
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    match = _DEVICE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected the number of a GPU, such as 0 or cuda:0, got {text!r}")
+    return int(match[1])
+
+
 def get_backend(
-    name: str = "auto", *, threads: int | None = None, device: int | None = None
+    name: str = "auto", *, threads: int | None = None, device: int | str | None = None
 ) -> Backend:
     """Return the backend called `name`, or for "auto" the best one that can run here.
 
     Args:
-        name: name of a backend, or "auto".
+        name: name of a backend, or "auto"; see `backend_name`.
         threads: see `select_backend`.
         device: see `select_backend`.
 
@@ -123,7 +153,7 @@ def get_backend(
 
 
 def select_backend(
-    name: str, *, fallback: bool, threads: int | None = None, device: int | None = None
+    name: str, *, fallback: bool, threads: int | None = None, device: int | str | None = None
 ) -> Selection:
     """Return the backend called `name` with the reason for the choice.
 
@@ -132,8 +162,9 @@ def select_backend(
         fallback: if the backend cannot run here, return the best CPU backend instead of raising.
         threads: maximum number of CPU threads; None lets the backend choose. Ignored if "auto"
             selects a backend that does not compute on CPU threads.
-        device: number of the device to compute on; None lets the library choose. With "auto", only
-            backends with devices are considered. Ignored after a fallback.
+        device: number of the device to compute on, such as 0 or "cuda:0"; None lets the library
+            choose. With "auto", only backends with devices are considered. Ignored after a
+            fallback.
 
     Raises:
         ValueError: the name is unknown; `threads` is below 1 or the backend does not accept it; or
@@ -144,7 +175,7 @@ def select_backend(
 
 
 def select_backends(
-    name: str, *, fallback: bool, threads: int | None = None, device: int | None = None
+    name: str, *, fallback: bool, threads: int | None = None, device: int | str | None = None
 ) -> list[Selection]:
     """Return every backend that `name` can select: several for "auto", otherwise one.
 
@@ -154,11 +185,14 @@ def select_backends(
 
 
 def _selections(
-    name: str, *, fallback: bool, threads: int | None, device: int | None
+    name: str, *, fallback: bool, threads: int | None, device: int | str | None
 ) -> Iterator[Selection]:
     """Yield the possible selections with threads and device applied, the best first."""
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
+    if isinstance(device, str):
+        device = device_number(device)
+    name = backend_name(name)
     candidates = _candidates(name, fallback=fallback)
     if device is not None and name == "auto":
         candidates = _with_devices(candidates, device)
@@ -202,10 +236,7 @@ def _candidates(name: str, *, fallback: bool) -> Iterator[Selection]:
     if name == "auto":
         yield from _runnable(_BUILT_IN)
         return
-    sources = _sources()
-    if name not in sources:
-        raise ValueError(unknown_name("backend", name, ("auto", *sources)))
-    source = sources[name]
+    source = _sources()[name]
     availability = _availability(source)
     if availability.ok:
         yield Selection(name, source.load()(), availability.reason, fell_back=False)

@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar, TypeAlias
 
 from backends.checks import check_fraction, check_non_negative, check_positive
-from backends.names import Table, look_up
+from backends.names import Aliases, Table, resolve_name
 from backends.operations.common import Array, Operations, require_same_dtype
 
 State: TypeAlias = Mapping[str, Array]
@@ -265,6 +265,7 @@ OPTIMIZERS: Table[Callable[..., UpdateRule]] = Table(
         "adamw": AdamW,
     },
 )
+OPTIMIZER_ALIASES: Aliases = {"nag": ("nesterov",), "sgdm": ("momentum",)}
 
 
 def create_optimizer(
@@ -279,7 +280,8 @@ def create_optimizer(
     Raises:
         ValueError: the name is unknown, the optimizer has no momentum, or a number is out of range.
     """
-    optimizer = look_up("optimizer", name, OPTIMIZERS)
+    name = resolve_name("optimizer", name, OPTIMIZERS, OPTIMIZER_ALIASES)
+    optimizer = OPTIMIZERS[name]
     if momentum is not None and not hasattr(optimizer(), "momentum"):
         raise ValueError(f"optimizer {name!r} takes no momentum, got {momentum}")
     given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}

@@ -13,14 +13,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import ACTIVATIONS, Backend, get_backend, look_up
+from backends import ACTIVATIONS, Backend, get_backend, resolve_name
 from mnist_accel.checkpoints.book_networks import BOOK_NETWORKS
 from mnist_accel.checkpoints.checkpoint import load_model
 from mnist_accel.checkpoints.weight_files import WeightFile, is_weight_file, read_weight_file
 from mnist_accel.errors import DataError
 from mnist_accel.nn.graph import build_graph
 from mnist_accel.nn.network import Network
-from mnist_accel.recipes.models import RECIPES, Recipe, create_model, get_recipe
+from mnist_accel.recipes.models import RECIPES, Recipe, create_model, get_recipe, model_name
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 
@@ -75,9 +75,9 @@ def load_weights(
     """
     path = Path(path)
     if model is not None:
-        get_recipe(model)
+        model = model_name(model)
     if activation is not None:
-        look_up("activation", activation, ACTIVATIONS)
+        activation = resolve_name("activation", activation, ACTIVATIONS)
     backend = get_backend(backend) if isinstance(backend, str) else backend
     if not is_weight_file(path):
         return load_model(path, backend=backend)

@@ -5,29 +5,39 @@ The type raises an error that states the accepted values.
 
 import argparse
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
-from backends import unknown_name
+from backends import NO_ALIASES, Aliases, resolve_name
+
+T = TypeVar("T")
 
 # Limit of a batch or a layer: NumPy cannot represent the size of a larger array of 784 float64
 # columns. Whether a smaller array fits into memory shows when it is allocated.
 MAX_SIZE = 10**15
 
 
-def one_of(kind: str, names: Iterable[str]) -> dict[str, Any]:
-    """Return the type of one of `names`.
+def one_of(kind: str, names: Iterable[str], aliases: Aliases = NO_ALIASES) -> dict[str, Any]:
+    """Return the type of one of `names`, in any spelling that `resolve_name` accepts.
 
-    Unlike `choices` of argparse, the error suggests the name that is spelled most similarly.
+    Unlike with `choices` alone, the error suggests the name that is spelled most similarly.
     """
     known = tuple(names)
+    parse = from_text(lambda text: resolve_name(kind, text, known, aliases))
+    # Shell completion proposes the choices; `parse` returns no other value.
+    return {"type": parse, "choices": known, "metavar": "{" + ",".join(known) + "}"}
 
-    def parse(text: str) -> str:
-        if text not in known:
-            raise argparse.ArgumentTypeError(unknown_name(kind, text, known))
-        return text
 
-    return {"type": parse, "metavar": "{" + ",".join(known) + "}"}
+def from_text(convert: Callable[[str], T]) -> Callable[[str], T]:
+    """Return `convert` as a type whose `ValueError` is the message of the parser."""
+
+    def parse(text: str) -> T:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse
 
 
 def integer(minimum: int, maximum: int | None = None) -> dict[str, Any]:

@@ -1,24 +1,73 @@
 """Arguments that several commands share."""
 
 import argparse
+from typing import Any
 
-from backends import ACTIVATIONS, Backend, get_backend
-from mnist_accel.commands.argument_types import integer, one_of, sizes
-from mnist_accel.data import DATASETS
+from backends import (
+    ACTIVATIONS,
+    Backend,
+    backend_name,
+    backend_names,
+    device_number,
+    get_backend,
+)
+from mnist_accel.commands.argument_types import from_text, integer, one_of, sizes
+from mnist_accel.data import DATASET_ALIASES, DATASETS
 from mnist_accel.errors import usage_errors
-from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
+from mnist_accel.recipes.models import DEFAULT_MODEL, MODEL_ALIASES, RECIPES
 
 MAX_THREADS = 1024  # a larger number is assumed to be a mistake; each thread needs a workspace
 OF_THE_RECIPE = "(default: that of the recipe)"
 
 
-def add_recipe_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of a recipe."""
-    parser.add_argument(
+# The help lists these names, so that its lines stay short.
+MODEL = one_of("model", RECIPES, MODEL_ALIASES) | {"metavar": "MODEL"}
+DATASET = one_of("data set", DATASETS, DATASET_ALIASES) | {"metavar": "NAME"}
+
+
+class _StoreOnce(argparse.Action):
+    """Stores a value that can be given with or without its flag, but not twice with two values."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        earlier = getattr(namespace, self.dest, None)
+        if values is None:  # argparse calls this for a positional argument that is absent
+            values = earlier
+        if earlier not in (None, values):
+            parser.error(f"{self.dest} is given twice: {earlier} and {values}; remove one of them")
+        setattr(namespace, self.dest, values)
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a recipe, with and without its flag, and the list of recipes."""
+    add_recipe_position(parser)
+    add_recipe_flag(parser)
+
+
+def add_recipe_position(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a recipe without its flag, and the list of recipes."""
+    parser.add_argument("model", nargs="?", action=_StoreOnce, **MODEL, help="short for --model")
+    add_list_of_recipes(parser)
+
+
+def add_list_of_recipes(parser: argparse.ArgumentParser) -> None:
+    """Add one line for each recipe to the help."""
+    recipes = "\n".join(f"  {name:<11}  {recipe.summary}" for name, recipe in RECIPES.items())
+    parser.epilog = f"recipes (MODEL):\n{recipes}\n\n{parser.epilog}"
+
+
+def add_recipe_flag(flags: argparse._ActionsContainer) -> None:
+    """Add the flag that selects a recipe; its value is None if it is absent."""
+    flags.add_argument(
         "--model",
-        **one_of("model", RECIPES),
-        default=DEFAULT_MODEL,
-        help="the recipe (default: %(default)s)",
+        action=_StoreOnce,
+        **MODEL,
+        help=f"the recipe, listed below (default: {DEFAULT_MODEL})",
     )
 
 
@@ -40,14 +89,23 @@ def add_data_arguments(parser: argparse._ActionsContainer, *, dataset: str = "mn
     """Add the choice of a data set; `dataset` is the default in the help text."""
     parser.add_argument(
         "--dataset",
-        **one_of("data set", DATASETS),
-        help=f"the data set; custom reads the files in --data-dir (default: {dataset})",
+        action=_StoreOnce,
+        **DATASET,
+        help="mnist, fashion-mnist, digits, or custom, which reads the files in --data-dir "
+        f"(default: {dataset})",
     )
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
         help="folder with the four IDX files of the data set, plain or .gz (default: "
         "$MNIST_ACCEL_DATA, then the cache, then a download)",
+    )
+
+
+def add_dataset_position(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a data set without its flag."""
+    parser.add_argument(
+        "dataset", nargs="?", action=_StoreOnce, **DATASET, help="short for --dataset"
     )
 
 
@@ -58,11 +116,14 @@ def add_backend_arguments(
     threads: str = "chosen by the backend",
 ) -> None:
     """Add a backend, its threads and its device; `auto` and `threads` are defaults in the help."""
-    parser.add_argument(
+    backend = parser.add_argument(
         "--backend",
+        type=from_text(backend_name),
         metavar="NAME",
         help=f"auto, numpy, numba, cupy or an installed plug-in (default: {auto})",
     )
+    # For shell completion. No choices, because they would be listed at every start.
+    backend.completer = lambda **context: backend_names()  # type: ignore[attr-defined]
     add_device_arguments(parser, threads=threads)
 
 
@@ -76,7 +137,10 @@ def add_device_arguments(
         help=f"maximum number of CPU threads (default: {threads})",
     )
     parser.add_argument(
-        "--device", **integer(0), help="number of the GPU, counted by CUDA from 0 (default: 0)"
+        "--device",
+        type=from_text(device_number),
+        metavar="N",
+        help="number of the GPU, counted by CUDA from 0; also written as cuda:N (default: 0)",
     )
 
 
@@ -90,8 +154,9 @@ def add_model_file_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        **one_of("model", RECIPES),
-        help="recipe of legacy weights (default: derived from the shapes in the file)",
+        **MODEL,
+        help="recipe of legacy weights, such as lenet (default: derived from the shapes in the "
+        "file)",
     )
     parser.add_argument(
         "--activation",

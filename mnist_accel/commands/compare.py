@@ -22,20 +22,29 @@ from mnist_accel.commands.arguments import (
     OF_THE_RECIPE,
     add_data_arguments,
     add_device_arguments,
-    add_recipe_argument,
+    add_recipe_arguments,
 )
 from mnist_accel.commands.exit_codes import EXIT_COMPARISON
+from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.data import load_dataset
 from mnist_accel.diagnostics.compare import BackendComparison, compare_backends
 from mnist_accel.errors import UsageError, usage_errors
-from mnist_accel.nn.network import DTYPES
+from mnist_accel.nn.network import DTYPE_ALIASES, DTYPES
+from mnist_accel.recipes.models import DEFAULT_MODEL
 
 _MAX_COLUMNS = 5  # maximum number of steps in a table, so that its lines stay short
 
 
+EXAMPLES: Sequence[str] = (
+    "cnn",
+    "--backends numpy,cupy --device 0",
+    "lenet --iterations 100 --json",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    add_recipe_argument(parser)
+    add_recipe_arguments(parser)
     parser.add_argument(
         "--backends",
         default="numpy,numba",
@@ -59,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
-        **one_of("dtype", DTYPES),
+        **one_of("dtype", DTYPES, DTYPE_ALIASES),
         default="float32",
         help="dtype of weights and arithmetic (default: %(default)s)",
     )
@@ -70,17 +79,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_device_arguments(parser)
     add_data_arguments(parser)
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare the backends with the reference, and print a table for each of them."""
     from mnist_accel.console.tables import print_table
 
+    model = args.model or DEFAULT_MODEL
     backends = _backends_from(args)
     with usage_errors():
         dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
-    reference, *others = compare_backends(
-        args.model,
+    results = compare_backends(
+        model,
         backends,
         dataset,
         steps=args.iterations,
@@ -89,17 +100,55 @@ def run(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         compiled=not args.eager,
     )
+    reference, *others = results
+    exit_code = EXIT_COMPARISON if any(result.first_divergence for result in others) else 0
+    if args.json:
+        _print_json(results, args, model)
+        return exit_code
     for result in others:
         steps = f"eager steps ({result.not_compiled})" if result.not_compiled else "compiled steps"
         print(
-            f"{args.model}, {args.dtype}: {steps} of {result.backend} "
+            f"{model}, {args.dtype}: {steps} of {result.backend} "
             f"compared with eager steps of {reference.backend}\n"
         )
         _print_differences(result, steps=args.iterations)
     rows = [[r.backend, f"{r.loss:.6f}", f"{r.accuracy:.2%}"] for r in (reference, *others)]
     print(f"on the test set after {args.iterations} steps")
     print_table(["backend", "loss", "accuracy"], rows, sys.stdout)
-    return EXIT_COMPARISON if any(result.first_divergence for result in others) else 0
+    return exit_code
+
+
+def _print_json(results: Sequence[BackendComparison], args: argparse.Namespace, model: str) -> None:
+    reference, *others = results
+    comparisons = []
+    for result in others:
+        step, tensor = result.first_divergence or (None, None)
+        comparisons.append(
+            {
+                "backend": result.backend,
+                "passed": step is None,
+                "first_difference": {"step": step, "tensor": tensor} if step else None,
+                "not_compiled": result.not_compiled or None,
+                "errors": result.errors,
+                "tolerances": result.tolerances,
+                "loss": result.loss,
+                "accuracy": result.accuracy,
+            }
+        )
+    print_json(
+        {
+            "model": model,
+            "dtype": args.dtype,
+            "steps": args.iterations,
+            "passed": all(comparison["passed"] for comparison in comparisons),
+            "reference": {
+                "backend": reference.backend,
+                "loss": reference.loss,
+                "accuracy": reference.accuracy,
+            },
+            "comparisons": comparisons,
+        }
+    )
 
 
 def _backends_from(args: argparse.Namespace) -> Sequence[Backend]:

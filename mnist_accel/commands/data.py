@@ -1,26 +1,54 @@
 """Download a data set if necessary, and print its source, shapes, digests and class counts."""
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 
-from mnist_accel.commands.arguments import add_data_arguments
+from mnist_accel.commands.arguments import add_data_arguments, add_dataset_position
+from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.sources.digests import PUBLISHED_SETS
 from mnist_accel.errors import usage_errors
 
+EXAMPLES: Sequence[str] = ("digits", "fashion-mnist", "custom --data-dir ~/idx-files")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
+    add_dataset_position(parser)
     add_data_arguments(parser)
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the data set and print its description."""
     with usage_errors():
         dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
-    print(describe(dataset))
+    if args.json:
+        _print_json(dataset)
+    else:
+        print(describe(dataset))
     return 0
+
+
+def _print_json(dataset: Dataset) -> None:
+    published = PUBLISHED_SETS.get(dataset.name)
+    counts = zip(dataset.class_names, *_class_counts(dataset), strict=True)
+    print_json(
+        {
+            "dataset": dataset.name,
+            "source": dataset.source,
+            "train_images": len(dataset.x_train),
+            "test_images": len(dataset.x_test),
+            "verified": published is not None,
+            "files": {
+                name: {"bytes": size, "sha256": digest}
+                for name, (size, digest) in (published.files if published else {}).items()
+            },
+            "classes": {name: {"train": train, "test": test} for name, train, test in counts},
+        }
+    )
 
 
 def describe(dataset: Dataset) -> str:
@@ -37,7 +65,7 @@ def describe(dataset: Dataset) -> str:
             lines.append(f"            {name}  {size:>8} bytes  {digest[:16]}…")
     else:
         lines.append("  verified  shapes and labels; no digests are published for this data set")
-    train, test = (np.bincount(t, minlength=10) for t in (dataset.t_train, dataset.t_test))
+    train, test = _class_counts(dataset)
     width = max(len("class"), *(len(name) for name in dataset.class_names))
     lines += ["", f"  {'class':<{width}}  {'train':>6}  {'test':>6}"]
     lines += [
@@ -45,6 +73,12 @@ def describe(dataset: Dataset) -> str:
         for name, train_count, test_count in zip(dataset.class_names, train, test, strict=True)
     ]
     return "\n".join(lines)
+
+
+def _class_counts(dataset: Dataset) -> tuple[list[int], list[int]]:
+    """Return the number of training and of test images of each class."""
+    train, test = (np.bincount(t, minlength=10) for t in (dataset.t_train, dataset.t_test))
+    return train.tolist(), test.tolist()
 
 
 def _format(array: np.typing.NDArray[np.uint8]) -> str:

@@ -2,23 +2,38 @@
 
 import argparse
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from backends import unknown_name
+from backends import resolve_name
 from mnist_accel._version import __version__
-from mnist_accel.commands import compare, data, doctor, evaluate, gradcheck, predict, train
+from mnist_accel.commands import (
+    compare,
+    completion,
+    data,
+    doctor,
+    evaluate,
+    gradcheck,
+    predict,
+    train,
+)
 from mnist_accel.commands.exit_codes import EXIT_BROKEN_PIPE, EXIT_DATA, explain_error
-from mnist_accel.commands.parser import Parser
+from mnist_accel.commands.parser import HELP_WIDTH, Parser
 from mnist_accel.commands.streams import StreamError, checked_streams
 
 
 class Command(Protocol):
-    """What each module of a command provides; its docstring is the text of its `--help`."""
+    """What each module of a command provides; its docstring is the text of its `--help`.
+
+    Attributes:
+        EXAMPLES: arguments of calls, shown in the help.
+    """
 
     __doc__: str | None
+    EXAMPLES: Sequence[str]
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command to its parser."""
@@ -35,7 +50,9 @@ COMMANDS: dict[str, Command] = {
     "gradcheck": gradcheck,
     "data": data,
     "doctor": doctor,
+    "completion": completion,
 }
+_EXAMPLES = ("train", "train lenet --epochs 5", "evaluate", "help train")
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "mnist-accel") -> int:
@@ -45,44 +62,66 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "mnist-accel") -> int
         argv: the name of the command and its arguments; None for those of the process.
         prog: the name of the program, for messages.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in COMMANDS:
-        return run_command(arguments[0], arguments[1:], prog=f"{prog} {arguments[0]}")
-    return _guard(lambda: _show_overview(arguments, prog=prog), prog=prog)
+    if completion.is_requested():
+        completion.complete(_parser_of_all(prog))
+    words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if words[0] == "help":  # "help train" is "train --help"
+        words = [*words[1:2], "--help"]
+    try:
+        name = resolve_name("command", words[0], COMMANDS)
+    except ValueError as error:
+        message = str(error)
+        return _guard(lambda: _show_overview(words, message, prog=prog), prog=prog)
+    return run_command(name, words[1:], prog=f"{prog} {name}")
 
 
 def run_command(name: str, arguments: Sequence[str], *, prog: str) -> int:
     """Parse the arguments of a command, run it, and return its exit code."""
-    command = COMMANDS[name]
 
     def work() -> int:
-        parser = Parser(prog=prog, description=command.__doc__)
-        command.add_arguments(parser)
-        return command.run(parser.parse_args(arguments))
+        args = command_parser(name, prog=prog).parse_args(arguments)
+        return COMMANDS[name].run(args)
 
     return _guard(work, prog=prog)
 
 
-def _show_overview(arguments: list[str], *, prog: str) -> int:
-    """Print the help or the version, or an error if the first argument is no command."""
-    parser = Parser(prog=prog, description=_list_commands())
-    parser.usage = "%(prog)s [-h] [--version] COMMAND ..."
-    parser.add_argument("--version", action="version", version=f"mnist-accel {__version__}")
-    if arguments and not arguments[0].startswith("-"):
-        parser.error(unknown_name("command", arguments[0], COMMANDS))
-    parser.parse_known_args(arguments)
-    parser.error(f"the first argument must be a command: {', '.join(COMMANDS)}")
+def command_parser(name: str, *, prog: str) -> Parser:
+    """Return the parser of a command."""
+    command = COMMANDS[name]
+    parser = Parser(prog=prog, description=command.__doc__, examples=command.EXAMPLES)
+    command.add_arguments(parser)
+    return parser
+
+
+def _parser_of_all(prog: str) -> Parser:
+    """Return a parser of all commands, from which shell completion is derived."""
+    parser = Parser(prog=prog)
+    commands = parser.add_subparsers()
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name))
+    return parser
+
+
+def _show_overview(words: list[str], unknown: str, *, prog: str) -> int:
+    """Print the help or the version, or an error if the first word is something else."""
+    parser = Parser(prog=prog, description=_list_commands(), examples=_EXAMPLES)
+    parser.usage = "%(prog)s [-h] [-V] COMMAND ..."
+    parser.add_argument("-V", "--version", action="version", version=f"mnist-accel {__version__}")
+    if words[0] in ("-h", "--help", "-V", "--version"):
+        parser.parse_args(words[:1])
+    if words[0].startswith("-"):
+        parser.error(f"the first argument must be a command: {', '.join(COMMANDS)}")
+    parser.error(unknown)
 
 
 def _list_commands() -> str:
-    """Return the help text: each command with the first line of its docstring."""
-    summaries = {name: (command.__doc__ or "").split("\n")[0] for name, command in COMMANDS.items()}
-    lines = [
-        "The classic from-scratch MNIST networks, on NumPy, Numba and CuPy.",
-        "",
-        "commands (each has its own --help):",
-        *(f"  {name:<10} {summary}" for name, summary in summaries.items()),
-    ]
+    """Return the help text: each command with the first sentence of its docstring."""
+    lines = ["The classic from-scratch MNIST networks, on NumPy, Numba and CuPy.", "", "commands:"]
+    for name, command in COMMANDS.items():
+        summary = (command.__doc__ or "").partition("\n\n")[0]
+        lines += textwrap.wrap(
+            f"{name:<11}{summary}", HELP_WIDTH, initial_indent="  ", subsequent_indent=" " * 13
+        )
     return "\n".join(lines)
 
 

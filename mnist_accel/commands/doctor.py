@@ -9,31 +9,31 @@ recipe: the stages of its compiled form, or why it is not compiled.
 """
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from mnist_accel.commands.argument_types import one_of
+from mnist_accel.commands.arguments import MODEL, add_list_of_recipes
 from mnist_accel.commands.exit_codes import EXIT_BACKEND, EXIT_DATA
+from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.diagnostics.doctor import diagnose
 from mnist_accel.diagnostics.explain import Explanation, explain
 from mnist_accel.diagnostics.findings import BACKEND, DATA, Finding
-from mnist_accel.recipes.models import RECIPES
 from mnist_accel.util.text import count
+
+EXAMPLES: Sequence[str] = ("", "--json", "--explain lenet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, for example for a bug report"
-    )
+    add_json_argument(parser, ", for example for a bug report")
     parser.add_argument(
         "--explain",
-        **one_of("model", RECIPES),
+        **MODEL,
         help="print how this recipe is computed, instead of the diagnosis",
     )
+    add_list_of_recipes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.explain is not None:
         explanation = explain(args.explain)
         if args.json:
-            print(json.dumps(asdict(explanation), indent=2))
+            print_json(asdict(explanation))
         else:
             _print_explanation(explanation)
         return 0
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     exit_code = _exit_code(findings)
     if args.json:
         report = {"exit_code": exit_code, "findings": [asdict(finding) for finding in findings]}
-        print(json.dumps(report, indent=2))
+        print_json(report)
     else:
         _print_findings(findings)
     return exit_code

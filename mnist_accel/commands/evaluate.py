@@ -5,6 +5,8 @@ The network is read from a run folder, a model file, a checkpoint, or legacy wei
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.arguments import (
@@ -13,8 +15,17 @@ from mnist_accel.commands.arguments import (
     add_model_file_arguments,
     backend_from,
 )
+from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.data import Dataset
+from mnist_accel.nn.network import Network
 from mnist_accel.training.evaluation import Evaluation, evaluate
+
+EXAMPLES: Sequence[str] = (
+    "",
+    "runs/my-run",
+    "runs/my-run --limit-test 1000 --json",
+    "weights.npz --model lenet",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="number of test images to use; 0 uses all (default: %(default)s)",
     )
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,12 +58,37 @@ def run(args: argparse.Namespace) -> int:
         model.prepare()
     limit = args.limit_test or None
     result = evaluate(model, dataset.x_test[:limit], dataset.t_test[:limit])
+    if args.json:
+        _print_json(path, model, dataset, result)
+        return 0
     print(f"weights  {path}")
     print(f"model    {model.name}: {model.describe()}")
     print(f"data     {dataset.name}, {result.total} test images")
     print(f"backend  {backend.name}")
     _print_result(result, dataset)
     return 0
+
+
+def _print_json(path: Path, model: Network, dataset: Dataset, result: Evaluation) -> None:
+    images = result.confusion_matrix.sum(axis=1).tolist()
+    classes = zip(dataset.class_names, images, result.per_class_accuracy.tolist(), strict=True)
+    print_json(
+        {
+            "weights": str(path),
+            "model": model.name,
+            "network": model.describe(),
+            "dataset": dataset.name,
+            "backend": model.backend.name,
+            "images": result.total,
+            "correct": result.correct,
+            "loss": result.loss,
+            "accuracy": result.accuracy,
+            "classes": {
+                name: {"images": count, "accuracy": accuracy} for name, count, accuracy in classes
+            },
+            "confusion_matrix": result.confusion_matrix.tolist(),
+        }
+    )
 
 
 def _print_result(result: Evaluation, dataset: Dataset) -> None:

@@ -7,6 +7,8 @@ gradient is wrong.
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -14,20 +16,24 @@ from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.arguments import (
     add_backend_arguments,
     add_hidden_layer_arguments,
-    add_recipe_argument,
+    add_recipe_arguments,
     backend_from,
 )
 from mnist_accel.commands.exit_codes import EXIT_COMPARISON
+from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.diagnostics.gradient_check import TOLERANCE, check_gradients
 from mnist_accel.errors import usage_errors
-from mnist_accel.recipes.models import create_model
+from mnist_accel.recipes.models import DEFAULT_MODEL, create_model
 
 _IMAGES = 4
 
 
+EXAMPLES: Sequence[str] = ("lenet", "cnn --backend numpy --elements 200")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    add_recipe_argument(parser)
+    add_recipe_arguments(parser)
     add_hidden_layer_arguments(parser)
     parser.add_argument(
         "--elements",
@@ -42,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seed of the weights, the images and the choice of elements (default: %(default)s)",
     )
     add_backend_arguments(parser)
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     with usage_errors():
         model = create_model(
-            args.model,
+            args.model or DEFAULT_MODEL,
             backend=backend_from(args),
             seed=args.seed,
             hidden_sizes=args.hidden_sizes,
@@ -61,6 +68,21 @@ def run(args: argparse.Namespace) -> int:
     images = rng.random((_IMAGES, 784))
     labels = rng.integers(model.classes, size=_IMAGES)
     checks = check_gradients(model, images, labels, elements=args.elements, seed=args.seed)
+    wrong = sum(not check.passed for check in checks)
+    exit_code = EXIT_COMPARISON if wrong else 0
+    if args.json:
+        arrays = [asdict(check) | {"passed": check.passed} for check in checks]
+        print_json(
+            {
+                "model": model.name,
+                "network": model.describe(),
+                "backend": model.backend.name,
+                "passed": not wrong,
+                "tolerance": TOLERANCE,
+                "arrays": arrays,
+            }
+        )
+        return exit_code
     print(f"{model.name}: {model.describe()}, on {model.backend.name}\n")
     rows = [
         [
@@ -73,9 +95,8 @@ def run(args: argparse.Namespace) -> int:
         for check in checks
     ]
     print_table(["array", "shape", "checked", "largest relative error", ""], rows, sys.stdout)
-    wrong = sum(not check.passed for check in checks)
     if wrong:
         print(f"\n{wrong} of {len(checks)} arrays have a relative error above {TOLERANCE:g}")
-        return EXIT_COMPARISON
-    print(f"\nall gradients are within {TOLERANCE:g} of the central differences")
-    return 0
+    else:
+        print(f"\nall gradients are within {TOLERANCE:g} of the central differences")
+    return exit_code

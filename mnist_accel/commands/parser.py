@@ -1,24 +1,104 @@
 """The argument parser of the commands."""
 
 import argparse
-from typing import NoReturn
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from backends import Aliases, closest_name, resolve_name
 from mnist_accel.commands.exit_codes import EXIT_CODES_HELP, EXIT_USAGE
+from mnist_accel.recipes.settings import SETTING_ALIASES
+
+HELP_WIDTH = 78
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error in one line."""
+    """An argument parser that accepts other spellings of flags, and reports an error in one line.
+
+    Case, hyphens and underscores of flags are ignored, and `SETTING_ALIASES` are accepted.
+
+    Args:
+        prog: name of the program, for messages.
+        description: text for the help, filled paragraph by paragraph.
+        epilog: text at the end of the help, with its own line breaks.
+        examples: arguments of calls of this program, shown at the very end.
+        options: of the base class; newer Python versions add some for subparsers.
+    """
 
     def __init__(
-        self, *, prog: str, description: str | None = None, epilog: str = EXIT_CODES_HELP
+        self,
+        *,
+        prog: str,
+        description: str | None = None,
+        epilog: str = EXIT_CODES_HELP,
+        examples: Sequence[str] = (),
+        **options: Any,
     ) -> None:
+        if examples:
+            calls = "\n".join(f"  {prog} {example}".rstrip() for example in examples)
+            epilog = f"{epilog}\n\nexamples:\n{calls}"
         super().__init__(
             prog=prog,
-            description=description,
+            description=_fill(description or ""),
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
         )
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse the arguments; unlike in the base class, an unknown one is an error."""
+        words = self._with_known_flags(sys.argv[1:] if args is None else args)
+        parsed, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, []
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
         self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    @property
+    def _aliases(self) -> Aliases:
+        """The other names of the flags of this parser."""
+        return {
+            alias: (flag,)
+            for alias, (name,) in SETTING_ALIASES.items()
+            if (flag := "--" + name.replace("_", "-")) in self._option_string_actions
+        }
+
+    def _with_known_flags(self, words: Sequence[str]) -> list[str]:
+        """Return the words, with each flag in the spelling of its definition.
+
+        An unknown flag is an error, because its value could be taken for a positional argument.
+        """
+        result = list(words)
+        for index, word in enumerate(result):
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                break  # what follows are no flags, or those of a subparser
+            if word.startswith("--"):
+                flag, equals, value = word.partition("=")
+                result[index] = self._known_flag(flag, words) + equals + value
+        return result
+
+    def _known_flag(self, flag: str, words: Sequence[str]) -> str:
+        known = self._option_string_actions
+        try:
+            return resolve_name("flag", flag, known, self._aliases)
+        except ValueError:
+            if not {"-h", "--help"}.isdisjoint(words):
+                return flag  # the help is shown all the same
+            close = closest_name(flag, known, self._aliases)
+            hint = f"; did you mean {close}?" if close else ""
+            self.error(f"unknown flag {flag}{hint}")
+
+
+def _fill(text: str) -> str:
+    """Return a text with the lines of each paragraph filled; indented lines are kept."""
+    paragraphs = text.strip().split("\n\n")
+    return "\n\n".join(
+        part if "\n " in part else textwrap.fill(part, HELP_WIDTH) for part in paragraphs
+    )

@@ -9,7 +9,6 @@ independently, so the ten need not sum to 1. Pictures without a digit, or with s
 import argparse
 import errno
 import itertools
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from mnist_accel.commands.arguments import (
     backend_from,
 )
 from mnist_accel.commands.exit_codes import EXIT_DATA
+from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.errors import DataError, UsageError
 from mnist_accel.util.files import check_writable
 
@@ -57,6 +57,14 @@ class Item:
     probabilities: "NDArray[np.floating] | None" = None
 
 
+EXAMPLES: Sequence[str] = (
+    "--index 7",
+    "runs/my-run --image photo.jpg",
+    "--image scans/ --json",
+    "--image page.png --all",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add_model_file_arguments(parser)
@@ -78,11 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.png",
         help="file of the figure of one image (default: a new file in the folder of the run)",
     )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print one JSON object, and save no figure without --out",
-    )
+    add_json_argument(parser, ", and save no figure without --out")
     add_backend_arguments(parser)
     add_data_arguments(parser, dataset="that of the run, or else mnist")
 
@@ -228,7 +232,7 @@ def _print_json(path: Path, items: list[Item], names: Sequence[str]) -> None:
             entry["probabilities"] = dict(zip(names, values, strict=True))
         true = None if item.true_label is None else names[item.true_label]
         predictions.append(entry | {"true_label": true, "refusal": item.refusal})
-    print(json.dumps({"weights": str(path), "predictions": predictions}, indent=2))
+    print_json({"weights": str(path), "predictions": predictions})
 
 
 def _save_figure(file: Path, item: Item, names: Sequence[str], args: argparse.Namespace) -> None:

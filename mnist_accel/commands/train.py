@@ -8,9 +8,11 @@ import argparse
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_accel.commands.arguments import add_recipe_position
 from mnist_accel.commands.exit_codes import EXIT_INTERRUPTED
 from mnist_accel.commands.train_settings import (
     add_settings_arguments,
@@ -27,10 +29,20 @@ _MAY_CHANGE = {
 }  # fmt: skip
 
 
+EXAMPLES: Sequence[str] = (
+    "lenet",
+    "--epochs 5 --lr 0.1",
+    "fast99 --backend numba --threads 2",
+    "--dataset fashion-mnist --out runs/fashion",
+    "--resume",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.usage = "%(prog)s [options]"  # the complete list would fill a screen
+    parser.usage = "%(prog)s [MODEL] [options]"  # the complete list would fill a screen
     parser.set_defaults(prog=parser.prog)
+    add_recipe_position(parser)
     add_settings_arguments(parser)
     group = parser.add_argument_group("run")
     group.add_argument(

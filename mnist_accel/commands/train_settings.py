@@ -4,20 +4,20 @@ import argparse
 import dataclasses
 from typing import Any, NoReturn, get_args
 
-from backends import OPTIMIZERS
+from backends import OPTIMIZER_ALIASES, OPTIMIZERS
 from mnist_accel.commands.argument_types import MAX_SIZE, integer, number, one_of
 from mnist_accel.commands.arguments import (
     OF_THE_RECIPE,
     add_backend_arguments,
     add_data_arguments,
     add_hidden_layer_arguments,
+    add_recipe_flag,
 )
 from mnist_accel.commands.parser import Parser
 from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import UsageError
-from mnist_accel.nn.network import DTYPES
+from mnist_accel.nn.network import DTYPE_ALIASES, DTYPES
 from mnist_accel.nn.schedules import SCHEDULES
-from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES
 from mnist_accel.recipes.settings import TrainSettings, read_config
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
@@ -70,13 +70,11 @@ class _ConfigParser(Parser):
 
 
 def _add_network_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--model", **one_of("model", RECIPES), help=f"the recipe (default: {DEFAULT_MODEL})"
-    )
+    add_recipe_flag(group)
     add_hidden_layer_arguments(group)
     group.add_argument(
         "--dtype",
-        **one_of("dtype", DTYPES),
+        **one_of("dtype", DTYPES, DTYPE_ALIASES),
         help="dtype of weights and arithmetic (default: float32)",
     )
     group.add_argument(
@@ -138,7 +136,11 @@ def _add_optimization_arguments(group: argparse._ArgumentGroup) -> None:
         **number("RATE", above=0),
         help="learning rate (default: that of the recipe, or of --optimizer if given)",
     )
-    add("--optimizer", **one_of("optimizer", OPTIMIZERS), help=f"the optimizer {OF_THE_RECIPE}")
+    add(
+        "--optimizer",
+        **one_of("optimizer", OPTIMIZERS, OPTIMIZER_ALIASES),
+        help=f"the optimizer {OF_THE_RECIPE}",
+    )
     add(
         "--momentum",
         **number("FACTOR", at_least=0, below=1),

@@ -10,7 +10,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import MAX_EXAMPLES, ROUNDS, Order, OrderKind, check_integer
+from backends import MAX_EXAMPLES, ROUNDS, Order, OrderKind, check_integer, check_name
 from mnist_accel.util.ceil_div import ceil_div
 
 Sampling: TypeAlias = OrderKind
@@ -44,8 +44,7 @@ class BatchSampler:
         check_integer(self, "seed", at_least=0)
         if self.batch_size >= MAX_EXAMPLES:
             raise ValueError(f"batch_size must be less than {MAX_EXAMPLES}, got {self.batch_size}")
-        if self.sampling not in get_args(Sampling):
-            raise ValueError(f"sampling must be one of {get_args(Sampling)}, got {self.sampling!r}")
+        check_name(self, "sampling", "sampling", get_args(Sampling))
 
     @property
     def steps_per_epoch(self) -> int:

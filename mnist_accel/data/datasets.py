@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import Aliases, resolve_name
 from mnist_accel.data.idx import parse_idx
 from mnist_accel.data.sources.digests import FILE_NAMES, PUBLISHED_SETS
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_own_files, user_path
 from mnist_accel.errors import DataError
 
 DATASETS = ("mnist", "fashion-mnist", "digits", "custom")
+DATASET_ALIASES: Aliases = {"fashion": ("fashion-mnist",), "fmnist": ("fashion-mnist",)}
 
 DIGIT_NAMES = tuple("0123456789")
 _FASHION_NAMES = (
@@ -64,8 +66,8 @@ def load_dataset(name: str = "mnist", data_dir: str | Path | None = None) -> Dat
     """Return a data set. A published set that is not on this machine is downloaded and cached.
 
     Args:
-        name: "mnist", "fashion-mnist", "digits" (the 1797 digits of scikit-learn, included in the
-            package), or "custom" (the user's own four IDX files).
+        name: "mnist", "fashion-mnist" or "FashionMNIST", "digits" (the 1797 digits of scikit-learn,
+            included in the package), or "custom" (the user's own four IDX files).
         data_dir: path of a folder with the four IDX files, plain or `.gz`, of its parent folder, of
             one of these files, or of Keras' `mnist.npz`. The default is the value of the
             environment variable `MNIST_ACCEL_DATA`. If either is given, no other source is tried,
@@ -76,8 +78,7 @@ def load_dataset(name: str = "mnist", data_dir: str | Path | None = None) -> Dat
             "custom".
         DataError: the data are missing or corrupt, or cannot be read.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(DATASETS)}")
+    name = resolve_name("data set", name, DATASETS, DATASET_ALIASES)
     try:
         if name == "digits":
             return _load_digits(data_dir)

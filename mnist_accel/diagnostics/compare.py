@@ -14,7 +14,7 @@ from mnist_accel.data.batches import BatchSampler
 from mnist_accel.diagnostics.compiled_steps import CHUNKS, SAFETY, ChunkedSteps, StepRecord
 from mnist_accel.errors import DivergedError
 from mnist_accel.nn.network import Network, Observer
-from mnist_accel.recipes.models import create_model, get_recipe
+from mnist_accel.recipes.models import create_model
 from mnist_accel.recipes.settings import TrainSettings, resolve
 from mnist_accel.training.evaluation import evaluate
 from mnist_accel.training.trainer import Trainer
@@ -93,7 +93,6 @@ def compare_backends(
         ValueError: the recipe is unknown, or an argument is out of range.
         DivergedError: the loss became NaN or infinite on the reference.
     """
-    get_recipe(model_name)
     settings = resolve({"model": model_name, "batch_size": batch_size})
     images = dataset.x_train[: settings.limit_train or None]
     labels = dataset.t_train[: settings.limit_train or None]

@@ -11,7 +11,7 @@ from backends import (
     get_backend,
 )
 from mnist_accel.nn.network import Network
-from mnist_accel.recipes.models import Recipe, create_model, get_recipe
+from mnist_accel.recipes.models import RECIPES, Recipe, create_model, model_name
 from mnist_accel.training.trainer import Trainer
 
 
@@ -74,7 +74,8 @@ def explain(name: str) -> Explanation:
     Raises:
         ValueError: the recipe is unknown.
     """
-    recipe = get_recipe(name)
+    name = model_name(name)
+    recipe = RECIPES[name]
     model = create_model(name, backend="numpy")
     stages: tuple[Stage, ...] = ()
     not_lowered = ""

@@ -8,7 +8,7 @@ together are simpler and more stable. `Backend.loss` computes the value and the 
 from dataclasses import dataclass
 from functools import partial
 
-from backends import LOSSES, look_up
+from backends import LOSSES, check_name
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Loss:
     kind: str
 
     def __post_init__(self) -> None:
-        look_up("loss", self.kind, LOSSES)
+        check_name(self, "kind", "loss", LOSSES)
 
 
 SoftmaxCrossEntropy = partial(Loss, "softmax_cross_entropy")

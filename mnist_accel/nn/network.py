@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import (
+    Aliases,
     Array,
     Backend,
     CompiledInference,
@@ -18,6 +19,7 @@ from backends import (
     TrainingProgram,
     UpdateRule,
     as_integer,
+    resolve_name,
 )
 from mnist_accel.data.arrays import as_labels, as_rows, require_range
 from mnist_accel.nn.graph import build_graph, initial_values
@@ -30,6 +32,7 @@ from mnist_accel.nn.parameters import ParameterVector
 Observer: TypeAlias = Callable[[str, Array], None]
 
 DTYPES = ("float32", "float64")
+DTYPE_ALIASES: Aliases = {"float": DTYPES, "single": ("float32",), "double": ("float64",)}
 _PREDICTION_BATCH = 1000  # images; bounds the memory of unfolded convolutions
 _PREDICTION_VALUES = 2**26  # in the largest tensor of a batch, which bounds its memory
 
@@ -67,8 +70,7 @@ class Network:
         pixel_shift: float = 0.0,
         name: str = "network",
     ) -> None:
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        dtype = resolve_name("dtype", dtype, DTYPES, DTYPE_ALIASES)
         self.layers = tuple(layers)
         self.loss = loss
         self.input_shape = tuple(as_integer("input_shape", n, at_least=1) for n in input_shape)

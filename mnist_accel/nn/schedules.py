@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from backends import Table, check_fraction, check_integer, check_non_negative, look_up
+from backends import Table, check_fraction, check_integer, check_non_negative, resolve_name
 
 
 @dataclass(frozen=True)
@@ -120,4 +120,4 @@ def create_schedule(name: str) -> Schedule:
     Raises:
         ValueError: no schedule has this name.
     """
-    return look_up("schedule", name, SCHEDULES)()
+    return SCHEDULES[resolve_name("schedule", name, SCHEDULES)]()

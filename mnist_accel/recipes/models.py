@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from backends import ACTIVATIONS, Backend, Shape, get_backend, look_up
+from backends import ACTIVATIONS, Aliases, Backend, Shape, get_backend, resolve_name
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initializers import Initializer, Normal, Zeros, default_init
 from mnist_accel.nn.layers import Activation, Conv2d, Flatten, Layer, Linear, MaxPool2d
@@ -163,7 +163,7 @@ RECIPES: dict[str, Recipe] = {
         log_every=500,
     ),
     "lenet": Recipe(
-        summary="two convolutions and three linear layers (LeNet-5 with ReLU and max-pool)",
+        summary="LeNet-5 with ReLU and max-pool, to 99 % in ten epochs",
         build=partial(_two_convolutions, channels=(6, 16), padding=2),
         hidden_sizes=(120, 84),
         activation="relu",
@@ -190,6 +190,7 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 DEFAULT_MODEL = "two-layer"
+MODEL_ALIASES: Aliases = {"lenet5": ("lenet",)}
 
 
 def create_model(
@@ -204,7 +205,7 @@ def create_model(
     """Return the network of a recipe with initial weights.
 
     Args:
-        name: a key of `RECIPES`.
+        name: a key of `RECIPES`; "LeNet" means "lenet".
         backend: a backend, or the name of one.
         seed: seed of the initial weights.
         hidden_sizes: units of the hidden linear layers; None for those of the recipe.
@@ -216,7 +217,8 @@ def create_model(
         ValueError: the recipe is unknown, or it does not accept an argument.
         BackendUnavailableError: the named backend cannot run here.
     """
-    recipe = get_recipe(name)
+    name = model_name(name)
+    recipe = RECIPES[name]
     if hidden_sizes is None:
         hidden_sizes = recipe.hidden_sizes
     elif not recipe.hidden_sizes:
@@ -225,8 +227,8 @@ def create_model(
         activation = recipe.activation
     elif not recipe.activation:
         raise ValueError(f"model {name!r} has no hidden activation, so activation cannot be set")
-    elif activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    else:
+        activation = resolve_name("activation", activation, ACTIVATIONS)
     if any(units < 1 for units in hidden_sizes):
         raise ValueError(f"hidden_sizes must be at least 1 each, got {tuple(hidden_sizes)}")
     return Network(
@@ -247,4 +249,14 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         ValueError: no recipe has this name.
     """
-    return look_up("model", name, RECIPES)
+    return RECIPES[model_name(name)]
+
+
+def model_name(name: str) -> str:
+    """Return the name of a recipe that `name` means: "LeNet" means "lenet".
+
+    Raises:
+        TypeError: the name is not a string.
+        ValueError: no recipe has this name.
+    """
+    return resolve_name("model", name, RECIPES, MODEL_ALIASES)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends import create_optimizer
+from backends import Aliases, closest_name, create_optimizer, resolve_name
 from mnist_accel.errors import DataError, UsageError, usage_errors
-from mnist_accel.recipes.models import DEFAULT_MODEL, Recipe, get_recipe
+from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES, Recipe, model_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,26 @@ class TrainSettings:
     log_every: int  # steps between two log lines
 
 
+# Names of other programs for settings, as flags and in configuration files.
+SETTING_ALIASES: Aliases = {
+    "arch": ("model",),
+    "batch": ("batch_size",),
+    "epoch": ("epochs",),
+    "hidden": ("hidden_sizes",),
+    "hiddensize": ("hidden_sizes",),
+    "iteration": ("iterations",),
+    "learningrate": ("lr",),
+    "loginterval": ("log_every",),
+    "lrscheduler": ("schedule",),
+    "numthreads": ("threads",),
+    "optim": ("optimizer",),
+    "scheduler": ("schedule",),
+    "steps": ("iterations",),
+    "thread": ("threads",),
+    "wd": ("weight_decay",),
+}
+
+
 def resolve(given: Mapping[str, Any]) -> TrainSettings:
     """Return the given settings, completed with those of the recipe.
 
@@ -58,9 +78,9 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
         UsageError: two values contradict each other, or the model does not accept one.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    name = chosen.get("model", DEFAULT_MODEL)
     with usage_errors():
-        recipe = get_recipe(name)
+        name = chosen["model"] = model_name(chosen.get("model", DEFAULT_MODEL))
+        recipe = RECIPES[name]
         optimizer = chosen.get("optimizer", recipe.optimizer)
         # The learning rate of a recipe is for its optimizer; another one has its own default.
         lr = recipe.lr if optimizer == recipe.optimizer else create_optimizer(optimizer).lr
@@ -116,11 +136,25 @@ def read_config(path: str) -> dict[str, Any]:
         content = content.get("settings") if isinstance(content, dict) else None
         if not isinstance(content, dict):
             raise DataError(f"{path} is not the config.json of a run: it has no settings")
-    known = {field.name for field in dataclasses.fields(TrainSettings)}
-    named = {name.replace("-", "_"): value for name, value in content.items()}
-    unknown = sorted(named.keys() - known)
-    if unknown:
-        raise UsageError(
-            f"{path} sets {', '.join(unknown)}; known settings are {', '.join(sorted(known))}"
-        )
-    return named
+    settings: dict[str, Any] = {}
+    for name, value in content.items():
+        setting = _setting_name(name, path)
+        if setting in settings:
+            raise UsageError(f"{path} sets {setting} twice; remove {name} or its other name")
+        settings[setting] = value
+    return settings
+
+
+def _setting_name(name: str, path: str) -> str:
+    """Return the setting that a name in a file means.
+
+    Raises:
+        UsageError: no setting has this name.
+    """
+    known = [field.name for field in dataclasses.fields(TrainSettings)]
+    try:
+        return resolve_name("setting", name, known, SETTING_ALIASES)
+    except ValueError:
+        close = closest_name(name, known, SETTING_ALIASES)
+        hint = f"did you mean {close}?" if close else "train --help lists the settings"
+        raise UsageError(f"{path} has an unknown setting {name!r}; {hint}") from None

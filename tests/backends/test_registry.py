@@ -13,6 +13,8 @@ from backends import (
     Backend,
     BackendUnavailableError,
     available_backends,
+    backend_name,
+    device_number,
     get_backend,
     register,
     registry,
@@ -149,10 +151,43 @@ def test_unknown_name_lists_the_choices(install):
     install("lucky", WORKING_PLUGIN)
     register(make_backend("made"))
     with pytest.raises(ValueError) as caught:
-        get_backend("cuda")
+        get_backend("opencl")
     assert str(caught.value) == (
-        "unknown backend 'cuda'; choose from auto, cupy, numba, numpy, made, lucky"
+        "unknown backend 'opencl'; choose from auto, cupy, numba, numpy, made, lucky"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("NumPy", "numpy"),
+        ("cuda", "cupy"),
+        ("GPU", "cupy"),
+        ("AUTO", "auto"),
+        ("my_own", "my-own"),
+    ],
+)
+def test_names_are_accepted_in_other_spellings(name, meant):
+    register(make_backend("my-own"))
+    assert backend_name(name) == meant
+
+
+def test_a_name_for_several_backends_is_a_question():
+    with pytest.raises(ValueError, match="backend 'cpu' is ambiguous; choose numba or numpy"):
+        get_backend("cpu")
+    with pytest.raises(TypeError, match=r"backend must be one of auto, .*, got None"):
+        get_backend(None)
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("cuda:1", 1), ("GPU:12", 12)])
+def test_a_device_is_a_number_or_has_the_prefix_of_other_libraries(text, number):
+    assert device_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["cuda", "cpu", "-1", "cuda:-1", "0.5", ""])
+def test_other_texts_are_no_device(text):
+    with pytest.raises(ValueError, match="expected the number of a GPU, such as 0 or cuda:0, got"):
+        get_backend("numpy", device=text)
 
 
 def test_unavailable_backend_raises_with_reason_and_remedy(no_cupy):

@@ -43,7 +43,7 @@ from tests.support.command_line import QUICK, read_json
         (["--backend", ""], "unknown backend ''; choose from auto, cupy, numba, numpy"),
         (["--data-dir", "."], "accepts no folder, got data_dir (--data-dir) ."),
         (["--validation-split", "0.0001"], "cannot hold out"),
-        (["--modle", "cnn"], "unrecognized arguments: --modle"),
+        (["--modle", "cnn"], "unknown flag --modle; did you mean --model?"),
     ],
 )
 def test_wrong_usage_is_reported_in_one_line_with_code_2(arguments, says, fails):

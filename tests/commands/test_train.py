@@ -170,8 +170,8 @@ def test_the_config_of_a_run_repeats_the_run(run):
 
 def test_a_toml_file_overrides_the_recipe_and_flags_override_the_file(run):
     Path("config.toml").write_text(
-        'model = "three-layer"\ndataset = "digits"\nepochs = 1\nbatch-size = 100\nlr = 0.5\n'
-        'optimizer = "sgd"\nhidden_sizes = [12, 8]\n'
+        'model = "three-layer"\ndataset = "digits"\nepochs = 1\nbatchSize = 100\n'
+        'learning_rate = 0.5\noptimizer = "SGD"\nhidden_sizes = [12, 8]\n'
     )
     assert run("train", "--config", "config.toml", "--lr", 0.25, "--out", "run")[0] == 0
     settings = read_json("run/config.json")["settings"]
@@ -184,7 +184,7 @@ def test_a_toml_file_overrides_the_recipe_and_flags_override_the_file(run):
     ("text", "says"),
     [
         ("lr = -1\n", "--lr: expected a number above 0, got -1"),
-        ("learning_rate = 1\n", "sets learning_rate"),
+        ("learnin_rate = 1\n", "has an unknown setting 'learnin_rate'; did you mean lr?"),
         ("epochs = 1\niterations = 1\n", "either --epochs or --iterations"),
     ],
 )

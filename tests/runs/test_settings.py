@@ -104,8 +104,9 @@ def test_values_of_a_file_are_parsed_like_flags(name, text, values, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rate = 1", "sets learning_rate; known settings are activation, backend"),
-        ("quiet = true", "sets quiet"),
+        ("batchsice = 1", "has an unknown setting 'batchsice'; did you mean batch_size?"),
+        ("quiet = true", "has an unknown setting 'quiet'; train --help lists the settings"),
+        ("lr = 1\nlearning-rate = 1", "sets lr twice; remove learning-rate or its other name"),
         ("lr = -1e-5", "--lr: expected a number above 0, got -1e-05"),
         ("lr = true", "--lr: expected one argument"),
         ("epochs = false", "--epochs: expected an integer of at least 1, got False"),
@@ -113,7 +114,7 @@ def test_values_of_a_file_are_parsed_like_flags(name, text, values, tmp_path):
         ("hidden_sizes = [5, -1]", "--hidden-sizes"),
         ("model = ['cnn', 'lenet']", "--model: unknown model 'cnn,lenet'"),
         ("seed = {a = 1}", "--seed: expected an integer"),
-        ("[settings]\nlr = 1", "sets settings"),
+        ("[settings]\nlr = 1", "has an unknown setting 'settings'"),
     ],
 )
 def test_a_wrong_value_of_a_file_is_refused_with_its_name(text, message, tmp_path):

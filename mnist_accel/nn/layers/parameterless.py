@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backends import ACTIVATIONS, Array, Backend, Shape, check_fraction, look_up
+from backends import ACTIVATIONS, Array, Backend, Shape, check_fraction, check_name
 from mnist_accel.nn.layers.base import Layer, Parameters
 
 
@@ -24,7 +24,7 @@ class Activation(Layer):
     kind: str
 
     def __post_init__(self) -> None:
-        look_up("activation", self.kind, ACTIVATIONS)
+        check_name(self, "kind", "activation", ACTIVATIONS)
 
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
