@@ -17,8 +17,8 @@ _MAX_COMPARED_CHARS = 100
 class Table(UserDict[str, T]):
     """Entries by name, to which users add their own; an entry cannot be replaced.
 
-    Compiled code finds its kernels by these names, so a name must keep its meaning. A class can be
-    defined again, for example if a cell of a notebook runs twice.
+    Compiled code finds its kernels by the built-in names, so these cannot be removed either. A
+    class can be defined again, for example if a cell of a notebook runs twice.
 
     Args:
         kind: what the table holds, such as "activation"; part of the error message.
@@ -27,6 +27,7 @@ class Table(UserDict[str, T]):
 
     def __init__(self, kind: str, entries: Mapping[str, T]) -> None:
         self._kind = kind
+        self._built_in = frozenset(entries)
         super().__init__(entries)
 
     def __setitem__(self, name: str, entry: T) -> None:
@@ -42,6 +43,16 @@ class Table(UserDict[str, T]):
                 "choose another name"
             )
         self.data[name] = entry
+
+    def __delitem__(self, name: str) -> None:
+        """Remove an entry of the user.
+
+        Raises:
+            ValueError: the entry is built in.
+        """
+        if name in self._built_in:
+            raise ValueError(f"the {self._kind} {name!r} is built in and cannot be removed")
+        del self.data[name]
 
 
 def _origin(entry: object) -> str:

@@ -15,6 +15,7 @@ T = TypeVar("T")
 # Limit of a batch or a layer: NumPy cannot represent the size of a larger array of 784 float64
 # columns. Whether a smaller array fits into memory shows when it is allocated.
 MAX_SIZE = 10**15
+_EXTENSIBLE = ("model", "activation", "optimizer", "schedule")  # a module of the user adds names
 
 
 def one_of(kind: str, names: Iterable[str], aliases: Aliases = NO_ALIASES) -> dict[str, Any]:
@@ -23,9 +24,16 @@ def one_of(kind: str, names: Iterable[str], aliases: Aliases = NO_ALIASES) -> di
     Unlike with `choices` alone, the error suggests the name that is spelled most similarly.
     """
     known = tuple(names)
-    parse = from_text(lambda text: resolve_name(kind, text, known, aliases))
-    # Shell completion proposes the choices; `parse` returns no other value.
-    return {"type": parse, "choices": known, "metavar": "{" + ",".join(known) + "}"}
+    hint = "; --import MODULE adds your own" if kind in _EXTENSIBLE else ""
+
+    def find(text: str) -> str:
+        try:
+            return resolve_name(kind, text, known, aliases)
+        except ValueError as error:
+            raise ValueError(f"{error}{hint}") from None
+
+    # Shell completion proposes the choices; the type returns no other value.
+    return {"type": from_text(find), "choices": known, "metavar": "{" + ",".join(known) + "}"}
 
 
 def from_text(convert: Callable[[str], T]) -> Callable[[str], T]:

@@ -21,6 +21,7 @@ from mnist_accel.commands import (
     train,
 )
 from mnist_accel.commands.exit_codes import EXIT_BROKEN_PIPE, EXIT_DATA, explain_error
+from mnist_accel.commands.imports import add_import_argument, import_modules
 from mnist_accel.commands.parser import HELP_WIDTH, Parser
 from mnist_accel.commands.streams import StreamError, checked_streams
 
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": doctor,
     "completion": completion,
 }
+_WITHOUT_NETWORKS = ("data", "completion")  # these commands take no --import
 _EXAMPLES = ("train", "train lenet --epochs 5", "evaluate", "help train")
 
 
@@ -79,6 +81,7 @@ def run_command(name: str, arguments: Sequence[str], *, prog: str) -> int:
     """Parse the arguments of a command, run it, and return its exit code."""
 
     def work() -> int:
+        import_modules(arguments)
         args = command_parser(name, prog=prog).parse_args(arguments)
         return COMMANDS[name].run(args)
 
@@ -90,6 +93,8 @@ def command_parser(name: str, *, prog: str) -> Parser:
     command = COMMANDS[name]
     parser = Parser(prog=prog, description=command.__doc__, examples=command.EXAMPLES)
     command.add_arguments(parser)
+    if name not in _WITHOUT_NETWORKS:
+        add_import_argument(parser)
     return parser
 
 

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if result.interrupted:
         return EXIT_INTERRUPTED
     if not args.quiet:
-        print(f"next: {_next_command(args.prog, result.folder.path)}", file=sys.stderr)
+        print(f"next: {_next_command(args, result.folder.path)}", file=sys.stderr)
     return 0
 
 
@@ -114,10 +114,11 @@ def _check_resumable(args: argparse.Namespace, given: dict[str, Any]) -> None:
         )
 
 
-def _next_command(prog: str, run: Path) -> str:
+def _next_command(args: argparse.Namespace, run: Path) -> str:
     """Return a command that predicts with the run, and starts the program as this call did."""
-    if prog.startswith("mnist-accel") and shutil.which("mnist-accel"):
+    if args.prog.startswith("mnist-accel") and shutil.which("mnist-accel"):
         program = ["mnist-accel"]
     else:  # the name "python" may be another version or not exist
         program = [sys.orig_argv[0], "-m", "mnist_accel"]
-    return shlex.join([*program, "predict", str(run), "--index", "0"])
+    imports = [word for module in args.imports for word in ("--import", module)]
+    return shlex.join([*program, "predict", str(run), "--index", "0", *imports])

@@ -158,6 +158,8 @@ def test_formulas_cannot_be_replaced() -> None:
         ACTIVATIONS["relu"] = other
     with pytest.raises(ValueError, match="the activation 'relu' exists already"):
         ACTIVATIONS.update(relu=other)
+    with pytest.raises(ValueError, match="the activation 'relu' is built in"):
+        del ACTIVATIONS["relu"]
     with pytest.raises(ValueError, match="the loss 'quadratic' exists already"):
         LOSSES["quadratic"] = LOSSES["softmax_cross_entropy"]
 
