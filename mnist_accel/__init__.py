@@ -36,7 +36,6 @@ from backends import (
 from mnist_accel._version import __version__
 from mnist_accel.checkpoints.checkpoint import (
     load_checkpoint,
-    load_model,
     save_checkpoint,
     save_model,
 )
@@ -46,6 +45,7 @@ from mnist_accel.diagnostics.gradient_check import check_gradients
 from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistAccelError
 from mnist_accel.nn import Network, register
 from mnist_accel.recipes.models import RECIPES, create_model
+from mnist_accel.runs.model_files import load_model
 from mnist_accel.training.evaluation import Evaluation, evaluate
 from mnist_accel.training.progress import History
 from mnist_accel.training.trainer import Callback, Trainer

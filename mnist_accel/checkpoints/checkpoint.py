@@ -42,7 +42,7 @@ def save_model(path: PathLike, model: Network) -> None:
     write_tensors(_file(path), model.state_dict(), {"network": network_to_dict(model)})
 
 
-def load_model(path: PathLike, *, backend: Backend | str = "auto") -> Network:
+def load_model_file(path: PathLike, *, backend: Backend | str = "auto") -> Network:
     """Return the network in a model file or a checkpoint.
 
     Args:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from backends import ACTIVATIONS, Backend, get_backend, resolve_name
 from mnist_accel.checkpoints.book_networks import BOOK_NETWORKS
-from mnist_accel.checkpoints.checkpoint import load_model
+from mnist_accel.checkpoints.checkpoint import load_model_file
 from mnist_accel.checkpoints.weight_files import WeightFile, is_weight_file, read_weight_file
 from mnist_accel.errors import DataError
 from mnist_accel.nn.graph import build_graph
@@ -80,7 +80,7 @@ def load_weights(
         activation = resolve_name("activation", activation, ACTIVATIONS)
     backend = get_backend(backend) if isinstance(backend, str) else backend
     if not is_weight_file(path):
-        return load_model(path, backend=backend)
+        return load_model_file(path, backend=backend)
     content = read_weight_file(path)
     try:
         found = _find_network(content, model=model, activation=activation, backend=backend)

@@ -45,13 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate the network on the test set and print the results."""
     from mnist_accel.console.activity import preparation
-    from mnist_accel.runs.model_files import check_fits, find_model, open_dataset, open_model
+    from mnist_accel.runs.model_files import check_fits, find_model, load_model, open_dataset
 
     backend = backend_from(args)
     path = find_model(args.path)
-    model = open_model(
-        path, backend=backend, legacy_model=args.model, legacy_activation=args.activation
-    )
+    model = load_model(path, backend=backend, model=args.model, activation=args.activation)
     dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
     check_fits(model, path, dataset.class_names)
     with preparation(sys.stderr):

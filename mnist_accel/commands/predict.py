@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         dataset_name,
         find_model,
         is_model,
-        open_model,
+        load_model,
     )
 
     if args.path is None and args.image and len(args.image) > 1 and is_model(args.image[-1]):
@@ -109,8 +109,8 @@ def run(args: argparse.Namespace) -> int:
     files = _files(args.image or [])
     _check_out(args.out, files)
     path = find_model(args.path)
-    model = open_model(
-        path, backend=backend_from(args), legacy_model=args.model, legacy_activation=args.activation
+    model = load_model(
+        path, backend=backend_from(args), model=args.model, activation=args.activation
     )
     names = class_names(dataset_name(path, args.dataset))
     items = list(_read_items(files, names, args)) if files else [_test_image(path, args)]

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from backends import Backend
-from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, load_model
+from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, PathLike, load_model_file
 from mnist_accel.checkpoints.legacy_weights import load_weights
 from mnist_accel.checkpoints.weight_files import is_weight_file
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.arrays import accepts_images
-from mnist_accel.errors import DataError, usage_errors
+from mnist_accel.errors import CheckpointError, DataError, usage_errors
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.settings import read_config
 from mnist_accel.runs.folder import DEFAULT_PARENT, RunFolder
@@ -21,7 +21,7 @@ _REMEDY = (
 )
 
 
-def find_model(path: str | None) -> Path:
+def find_model(path: PathLike | None) -> Path:
     """Return `path`; if it is None, the newest run in `runs/`, a finished one if possible.
 
     Raises:
@@ -31,50 +31,55 @@ def find_model(path: str | None) -> Path:
 
 
 def is_model(path: str) -> bool:
-    """Return whether a path looks like one that `open_model` accepts, rather than a picture."""
+    """Return whether a path looks like one that `load_model` accepts, rather than a picture."""
     file = Path(path)
     if file.is_dir():
         return (file / "config.json").exists() or (file / CHECKPOINT_NAME).exists()
     return file.suffix == Path(CHECKPOINT_NAME).suffix or is_weight_file(file)
 
 
-def open_model(
-    path: Path,
+def load_model(
+    path: PathLike | None = None,
     *,
-    backend: Backend,
-    legacy_model: str | None = None,
-    legacy_activation: str | None = None,
+    backend: Backend | str = "auto",
+    model: str | None = None,
+    activation: str | None = None,
 ) -> Network:
-    """Return the network in a file or a run folder.
+    """Return a trained network, as the commands `evaluate` and `predict` load it.
 
     Args:
         path: a run folder, a model file, a checkpoint or its folder, or a pickle, `.npy` file or
-            `.npz` archive of legacy weights.
-        backend: the backend of the network.
-        legacy_model: recipe of legacy weights; None to derive it from the file.
-        legacy_activation: their activation; None for that of the recipe.
+            `.npz` archive of legacy weights; None for the newest run in `runs/`, a finished one if
+            possible.
+        backend: a backend or its name.
+        model: recipe of legacy weights; None to derive it from the file.
+        activation: activation of legacy weights; None for that of the recipe.
 
     Raises:
         DataError: the file or folder is missing, corrupt or rejected.
+        ValueError: `model` or `activation` is unknown.
+        BackendUnavailableError: the backend cannot run here.
     """
+    path = find_model(path)
     if is_weight_file(path):
-        return load_weights(path, model=legacy_model, activation=legacy_activation, backend=backend)
+        return load_weights(path, model=model, activation=activation, backend=backend)
     if not path.exists():
-        raise DataError(f"{path} does not exist; {_REMEDY}")
+        raise CheckpointError(f"{path} does not exist; {_REMEDY}")
     if path.is_dir() and not (path / CHECKPOINT_NAME).exists():
-        return _open_run(RunFolder(path), backend=backend)
-    return load_model(path, backend=backend)
+        path = _final_weights(RunFolder(path))
+    return load_model_file(path, backend=backend)
 
 
-def _open_run(run: RunFolder, *, backend: Backend) -> Network:
+def _final_weights(run: RunFolder) -> Path:
+    """Return the model file of a finished run."""
     if run.model.exists():
-        return load_model(run.model, backend=backend)
+        return run.model
     if run.checkpoint.exists():
-        raise DataError(
+        raise CheckpointError(
             f"the run {run.path} was interrupted and has no {run.model.name} yet; finish it with "
             f"train --resume {run.path}, or give its checkpoint {run.checkpoint.parent}"
         )
-    raise DataError(
+    raise CheckpointError(
         f"{run.path} is not a run folder: it contains neither {run.model.name} nor a checkpoint; "
         f"{_REMEDY}"
     )
@@ -84,7 +89,7 @@ def open_dataset(path: Path, *, dataset: str | None, data_dir: str | None) -> Da
     """Return the data set to evaluate a network on.
 
     Args:
-        path: the path given to `open_model`.
+        path: the path given to `load_model`.
         dataset: name of the data set; None for that of the run to which `path` belongs, or MNIST
             if it belongs to no run.
         data_dir: folder of the files of the data set; None for that of the run, or the default

@@ -235,7 +235,7 @@ def test_error_names_the_path_that_cannot_be_written(path, tmp_path):
         ma.save_checkpoint(tmp_path / path, trainer())
 
 
-@pytest.mark.parametrize("load", [ma.load_model, ma.load_weights, ma.load_checkpoint])
+@pytest.mark.parametrize("load", [ma.load_weights, ma.load_checkpoint])
 def test_error_for_a_folder_without_checkpoint_names_the_folder(load, tmp_path):
     message = f"the folder {tmp_path} contains no last.safetensors; give a file"
     with pytest.raises(ma.CheckpointError, match=re.escape(message)):
