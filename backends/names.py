@@ -34,14 +34,15 @@ class Table(UserDict[str, T]):
         """Add an entry.
 
         Raises:
-            ValueError: the table has another entry with this name.
+            ValueError: the table has another entry with this name, in any spelling.
         """
-        taken_by = self.data.get(name, entry)
-        if taken_by is not entry and _origin(taken_by) != _origin(entry):
-            raise ValueError(
-                f"the {self._kind} {name!r} exists already ({_origin(taken_by)}); "
-                "choose another name"
-            )
+        for taken, other in self.data.items():
+            is_same = taken == name and (other is entry or _origin(other) == _origin(entry))
+            if spelling(taken) == spelling(name) and not is_same:
+                raise ValueError(
+                    f"the {self._kind} {taken!r} exists already ({_origin(other)}); "
+                    f"choose another name than {name!r}"
+                )
         self.data[name] = entry
 
     def __delitem__(self, name: str) -> None:

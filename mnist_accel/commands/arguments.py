@@ -20,9 +20,13 @@ MAX_THREADS = 1024  # a larger number is assumed to be a mistake; each thread ne
 OF_THE_RECIPE = "(default: that of the recipe)"
 
 
-# The help lists these names, so that its lines stay short.
-MODEL = one_of("model", RECIPES, MODEL_ALIASES) | {"metavar": "MODEL"}
+# The help lists the names of recipes and data sets elsewhere, so that its lines stay short.
 DATASET = one_of("data set", DATASETS, DATASET_ALIASES) | {"metavar": "NAME"}
+
+
+def _model() -> dict[str, Any]:
+    """Return the type of a recipe; called for each parser, because users add recipes."""
+    return one_of("model", RECIPES, MODEL_ALIASES) | {"metavar": "MODEL"}
 
 
 class _StoreOnce(argparse.Action):
@@ -51,7 +55,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe_position(parser: argparse.ArgumentParser) -> None:
     """Add the choice of a recipe without its flag, and the list of recipes."""
-    parser.add_argument("model", nargs="?", action=_StoreOnce, **MODEL, help="short for --model")
+    parser.add_argument("model", nargs="?", action=_StoreOnce, **_model(), help="short for --model")
     add_list_of_recipes(parser)
 
 
@@ -66,7 +70,7 @@ def add_recipe_flag(flags: argparse._ActionsContainer) -> None:
     flags.add_argument(
         "--model",
         action=_StoreOnce,
-        **MODEL,
+        **_model(),
         help=f"the recipe, listed below (default: {DEFAULT_MODEL})",
     )
 
@@ -154,7 +158,7 @@ def add_model_file_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        **MODEL,
+        **_model(),
         help="recipe of legacy weights, such as lenet (default: derived from the shapes in the "
         "file)",
     )

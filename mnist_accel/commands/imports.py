@@ -21,7 +21,7 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MODULE",
         help="import a module or a .py file, which registers your own layers, optimizers, "
-        "schedules, backends or recipes; may be repeated",
+        "schedules, backends or recipes; may be repeated (default: none)",
     )
 
 

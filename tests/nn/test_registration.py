@@ -138,6 +138,7 @@ def _schedule(kind: str) -> type[Schedule]:
     ("cls", "message"),
     [
         (_layer("linear"), "the layer 'linear' exists already .*Linear.*; choose another name"),
+        (_layer("Max-Pool2D"), "the layer 'max_pool2d' exists already .* name than 'Max-Pool2D'"),
         (_layer("relu"), "the layer 'relu' exists already"),
         (_layer("activation"), "the layer 'activation' exists already"),
         (_optimizer("adam"), r"the optimizer 'adam' exists already \(backends.*Adam\)"),
