@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.numba.kernels import csr, updates
+from backends.numba.csr import MAX_SPARSE_DENSITY, Csr, to_csr
 from backends.numba.kernels import epoch as kernels
+from backends.numba.kernels import updates
 from backends.numba.kernels.barrier import BARRIER_OPEN
 from backends.numba.kernels.workspace import Images, Workspace
 from backends.numba.layout import COMPILED, Layout, accepts_csr, lay_out
@@ -26,10 +27,6 @@ from backends.order import Order
 from backends.program import CompiledEpoch, Steps, TrainingProgram
 
 Array = NDArray[Any]
-
-# If a larger part of the pixels is nonzero, the dense product is faster.
-MAX_SPARSE_DENSITY = 0.35
-_NO_EDGES = np.zeros(1, np.int64)
 
 
 @dataclass(frozen=True)
@@ -86,24 +83,24 @@ class NumbaEpoch(CompiledEpoch):
     def load(self, pixels: Array, labels: NDArray[np.int64]) -> Data:
         """Convert the pixels to CSR format if most of them are 0, and compile the kernels."""
         program, pixels, labels = self._program, read_only(pixels), read_only(labels)
-        counts, is_sparse = np.zeros(pixels.shape[1], np.int64), False
+        threads = self._threads(len(pixels))
+        csr = None
         if accepts_csr(program):
-            csr.count_by_column(pixels, counts)
-            is_sparse = int(counts.sum()) < MAX_SPARSE_DENSITY * pixels.size
-        edges = _column_groups(counts, self._threads(len(pixels))) if is_sparse else _NO_EDGES
-        indptr, indices, values = _to_csr(pixels, edges, int(counts.sum()))
+            csr = to_csr(pixels, threads=threads, executor=self._executor)
+        is_sparse = csr is not None
+        csr = csr or _no_sparse_images(pixels.dtype)
         images = Images(
             pixels=pixels[:0] if is_sparse else pixels,
-            indptr=indptr,
-            indices=indices,
-            data=values,
-            groups=len(edges) - 1,
+            indptr=csr.indptr,
+            indices=csr.indices,
+            data=csr.data,
+            groups=len(csr.edges) - 1,
             scale=1 / 255 if pixels.dtype == np.uint8 else 1.0,
             shift=program.pixel_shift,
         )
         data = Data(
             layout=lay_out(program, is_sparse=is_sparse),
-            arrays=kernels.TrainingData(images, labels, edges),
+            arrays=kernels.TrainingData(images, labels, csr.edges),
         )
         self._compile(data)
         return data
@@ -205,33 +202,8 @@ class NumbaEpoch(CompiledEpoch):
         return data.workspaces[key]
 
 
-def _to_csr(
-    pixels: Array, edges: NDArray[np.int64], length: int
-) -> tuple[NDArray[np.int64], NDArray[np.uint16], Array]:
-    """Return `indptr`, `indices` and `data` of images in CSR format; all empty without groups.
-
-    Args:
-        pixels: (N, pixels).
-        edges: see `kernels.csr`.
-        length: number of nonzero pixels.
-    """
-    if len(edges) < 2:
-        return np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, pixels.dtype)
-    indptr = np.empty(len(pixels) * (len(edges) - 1) + 1, np.int64)
-    indices, data = np.empty(length, np.uint16), np.empty(length, pixels.dtype)
-    csr.write_csr(pixels, edges, indptr, indices, data)
-    return indptr, indices, data
-
-
-def _column_groups(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
-    """Return the edges of column groups that have about the same number of nonzero pixels.
-
-    The edges are even, because one row of weights may end within a cache line but two never do.
-
-    Args:
-        counts: number of nonzero pixels in each column.
-        groups: number of groups.
-    """
-    below = np.cumsum(counts)
-    shares = below[-1] * np.arange(1, groups) / groups
-    return np.array([0, *(np.searchsorted(below, shares) // 2 * 2), len(below)], np.int64)
+def _no_sparse_images(dtype: np.dtype[Any]) -> Csr:
+    """Return arrays of the types that kernels read, without images and groups."""
+    return Csr(
+        np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, dtype)
+    )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -42,7 +42,7 @@ class WorkerPool:
 
 
 def run_in_ranges(
-    executor: Callable[[], ThreadPoolExecutor],
+    executor: Callable[[], Executor],
     task: Callable[[int, int], Any],
     count: int,
     *,

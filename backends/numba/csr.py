@@ -1,0 +1,71 @@
+"""Conversion of a data set to sparse (CSR) format, on all threads."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.numba.kernels import csr as kernels
+from backends.numba.threads import run_in_ranges
+
+Array = NDArray[Any]
+
+# If a larger part of the pixels is nonzero, the dense product is faster.
+MAX_SPARSE_DENSITY = 0.35
+
+
+class Csr(NamedTuple):
+    """Images in CSR format; see `kernels.csr`."""
+
+    edges: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.uint16]
+    data: Array
+
+
+def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> Csr | None:
+    """Return images in CSR format, or None if too few pixels are 0.
+
+    Args:
+        pixels: (N, pixels).
+        threads: number of threads, and of column groups.
+        executor: returns an executor with at least `threads` − 1 workers.
+    """
+    counts: dict[int, NDArray[np.int64]] = {}  # by the first image of a range
+
+    def count(first: int, last: int) -> None:
+        counts[first] = np.zeros(pixels.shape[1], np.int64)
+        kernels.count_by_column(pixels, first, last, counts[first])
+
+    run_in_ranges(executor, count, len(pixels), ranges=threads)
+    ranges = sorted(counts)
+    table = np.stack([counts[first] for first in ranges])
+    total = int(table.sum())
+    if total >= MAX_SPARSE_DENSITY * pixels.size:
+        return None
+    edges = _column_groups(table.sum(axis=0), threads)
+    indptr = np.empty(len(pixels) * (len(edges) - 1) + 1, np.int64)
+    indices, data = np.empty(total, np.uint16), np.empty(total, pixels.dtype)
+    begins = dict(zip(ranges, [0, *table.sum(axis=1).cumsum()[:-1].tolist()], strict=True))
+
+    def write(first: int, last: int) -> None:
+        kernels.write_csr(pixels, edges, indptr, indices, data, first, last, begins[first])
+
+    run_in_ranges(executor, write, len(pixels), ranges=threads)
+    return Csr(edges, indptr, indices, data)
+
+
+def _column_groups(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
+    """Return the edges of column groups that have about the same number of nonzero pixels.
+
+    The edges are even, because one row of weights may end within a cache line but two never do.
+
+    Args:
+        counts: number of nonzero pixels in each column.
+        groups: number of groups.
+    """
+    below = np.cumsum(counts)
+    shares = below[-1] * np.arange(1, groups) / groups
+    return np.array([0, *(np.searchsorted(below, shares) // 2 * 2), len(below)], np.int64)
