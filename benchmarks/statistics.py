@@ -1,8 +1,8 @@
 """Medians and percentiles of measured seconds, and intervals for ratios and exponents.
 
 The rounds of one pass are not independent: they share the state of the machine and the memory
-layout of the process. Therefore the bootstrap draws passes first, then rounds within them. All
-cases of a run share their passes, so it draws the same passes for all cases that it compares.
+layout of the process. Therefore the bootstrap draws passes first, then rounds within them. All rows
+of a run have the same passes, so it draws the same passes for all rows that it compares.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -52,10 +52,10 @@ def spread(rounds: Rounds) -> Spread:
 
 
 def ratio_of_medians(numerator: Rounds, denominator: Rounds, rng: np.random.Generator) -> Estimate:
-    """Return the ratio of two cases of one run, paired by pass if they share passes.
+    """Return the ratio of the medians of two rows of one run, paired by pass if they share passes.
 
-    The interval is the one in which the ratio of a second run on the same machine is expected. Both
-    runs contain noise, so it is √2 times as wide as a confidence interval of the true ratio.
+    The interval predicts the ratio of a second run on the same machine. Both runs contain noise, so
+    it is √2 times as wide as a confidence interval of the true ratio.
     """
     paired = [numerator, denominator]
     medians = bootstrap_medians(paired, rng)
@@ -82,7 +82,7 @@ def change_of_ratio(
     """
 
     def logarithm(medians: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the logarithm of the first median, divided by the second if there is one."""
+        """Return log(first), or log(first / second) if there are two medians."""
         return np.asarray(np.log(medians[..., 0]) - np.log(medians[..., 1:]).sum(axis=-1))
 
     value = logarithm(np.array([_median(rounds) for rounds in new])) - logarithm(
@@ -110,10 +110,11 @@ def fitted_exponent(
 def bootstrap_medians(
     samples: Sequence[Rounds], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """Return medians (resamples, samples) of passes drawn with replacement, and rounds within them.
+    """Return the medians of bootstrap samples, of shape (resamples, len(samples)).
 
-    The same passes are drawn for all samples. If the samples have no pass in common, which can
-    happen in an interrupted run, passes are drawn for each sample separately.
+    Passes are drawn with replacement, then rounds within each drawn pass. The same passes are drawn
+    for all samples. If the samples have no pass in common, which can happen in an interrupted run,
+    passes are drawn for each sample separately.
     """
     common = _common_passes(samples)
     shared = rng.integers(len(common), size=(resamples, len(common))) if common else None

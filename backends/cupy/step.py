@@ -1,9 +1,10 @@
-"""The launches of a graph step, which a CUDA graph is captured from.
+"""Launches the kernels of a graph step, from which a CUDA graph is captured.
 
-In the forward pass, each stage is one launch; the first gathers its images from the data set. The
-last linear layers are one launch, the fused classifier, together with the loss, the gradients of
-their inputs and those of the inputs of the convolutions before them. In the backward pass, each
-other stage whose input needs a gradient is one launch. A final launch computes the gradients of all
+The forward pass launches one kernel per stage. The kernel of the first stage gathers the images of
+the batch from the data set. One kernel, the fused classifier, computes the last linear layers, the
+loss, and the gradients of the inputs of these layers and of the convolutions before them. The
+backward pass launches one kernel for each other stage whose input needs a gradient, and one more if
+that stage is a pooling of its own after an activation. A final kernel computes the gradients of all
 parameters and updates the parameters.
 """
 
@@ -39,13 +40,13 @@ from backends.operations.common import Array
 
 @dataclass(frozen=True)
 class GraphStep:
-    """The launches of one step with some arrays.
+    """The kernel launches of one step, with the arrays that the kernels use.
 
     Attributes:
         plan: which kernels compute which stages.
-        launcher: launches the kernels, for the batch of the step.
-        batch: the batch.
-        workspace: memory of the step.
+        launcher: launches the kernels; its `graph_batch` is `batch`.
+        batch: the images of the step.
+        workspace: memory for outputs, gradients and partial sums.
         parameters: parameter vector and state arrays of the optimizer; changed in place.
     """
 
@@ -187,5 +188,5 @@ class GraphStep:
 
 
 def _offset(offset: int | None) -> int:
-    """Return an offset in the parameter vector as kernels take it: -1 for None."""
+    """Return an offset in the parameter vector in the form that kernels take: -1 for None."""
     return -1 if offset is None else offset

@@ -1,4 +1,4 @@
-"""The number of threads of BLAS, which all computations of the process share."""
+"""Limits the number of threads that BLAS uses in this process."""
 
 import threading
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ import threadpoolctl
 
 
 class BlasThreads:
-    """The only owner of the process-wide limit of BLAS threads.
+    """The only code that changes the number of BLAS threads, which is one per process.
 
-    Blocks may overlap in several threads and end in any order. While any of them is active, the
-    smallest limit of the active blocks holds, and the last one restores the numbers from before the
-    first one.
+    Calls of `limit` may overlap in several Python threads and end in any order. While any is
+    active, BLAS uses the smallest of their limits. After the last one, BLAS uses the same number of
+    threads as before the first one.
     """
 
     def __init__(self) -> None:
@@ -26,13 +26,13 @@ class BlasThreads:
         self._unlimited: list[int] = []
 
     def default(self) -> int:
-        """Return the number of threads without a limit; 1 without a known BLAS."""
+        """Return the number of threads that BLAS uses without a limit; 1 if no BLAS is found."""
         with self._lock:
             return max(self._unlimited if self._limits else self._current(), default=1)
 
     @contextmanager
     def limit(self, threads: int | None) -> Iterator[None]:
-        """Limit BLAS to a number of threads within the block; None for no limit."""
+        """Limit BLAS to `threads` threads in the body of a `with` statement; None: no limit."""
         if threads is None:
             yield
             return
@@ -52,10 +52,10 @@ class BlasThreads:
         return [library.num_threads or 1 for library in self._libraries]
 
     def _apply(self) -> None:
-        """Set the smallest limit, or the numbers from before the first one."""
+        """Set the smallest active limit; if none is active, restore the original numbers."""
         for library, unlimited in zip(self._libraries, self._unlimited, strict=True):
-            # threadpoolctl 3.6 ignores calls of `set_num_threads` from all threads except the first
-            # that called it. Here the lock and `_limits` coordinate the threads.
+            # In recent versions of threadpoolctl, `set_num_threads` has no effect in a thread if
+            # another thread has called it before. Here the lock and `_limits` coordinate threads.
             set_threads = getattr(library, "_real_set_num_threads", library.set_num_threads)
             set_threads(min(self._limits) if self._limits else unlimited)
 

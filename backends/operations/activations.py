@@ -2,8 +2,8 @@
 
 To add an activation, write two functions here and add them to `ACTIVATIONS`. Every backend can then
 compute it, `mnist_accel.nn.Activation(name)` is its layer, and the command line and the files of
-models accept its name. A network that uses it trains eagerly until a compiled backend has a kernel
-for it: one case in `backends/numba/kernels/elementwise.py`, one in
+models accept its name. A network that uses it trains eagerly on a backend without a kernel for it.
+A kernel needs one case in `backends/numba/kernels/elementwise.py` or in
 `backends/cupy/kernels/common.cuh`.
 """
 
@@ -23,8 +23,8 @@ class ActivationFormula:
         value: `value(xp, x)` returns y in the shape and dtype of `x`.
         gradient: `gradient(xp, dy, y)` returns dy · f′(x). It is a function of the output `y`, so
             that a layer does not need to keep its input.
-        is_increasing: whether f never decreases. Compiled backends then take the maximum of a
-            pooling patch before the activation, which is computed for fewer elements.
+        is_increasing: whether f never decreases. If so, compiled backends take the maximum of a
+            pooling patch before they apply f, which they then compute for fewer elements.
     """
 
     value: Callable[[Any, Array], Array]
@@ -50,8 +50,8 @@ def relu_gradient(xp: Any, dy: Array, y: Array) -> Array:
 def sigmoid(xp: Any, x: Array) -> Array:
     """Return 1 / (1 + exp(−x)).
 
-    Only exp(−|x|) ≤ 1 is computed, so nothing overflows. For negative x the fraction is expanded by
-    exp(x).
+    Only exp(−|x|) ≤ 1 is computed, so nothing overflows. For negative x, numerator and denominator
+    are multiplied by exp(x).
     """
     decay = xp.exp(-xp.abs(x))
     return xp.where(x >= 0, xp.ones_like(decay), decay) / (1 + decay)

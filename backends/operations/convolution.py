@@ -95,7 +95,7 @@ class Convolution(Operations):
         Args:
             x: images (N, C, H, W).
             weight: filters (O, C, kh, kw).
-            bias: (O,), or None for none.
+            bias: (O,), or None for a convolution without bias.
             stride: distance between output positions, in pixels.
             padding: zeros added on each of the four sides, in pixels.
             uniform: whether equal patches must give bit-identical outputs.

@@ -18,7 +18,7 @@ class Linear(Operations):
         Args:
             x: inputs (N, in).
             weight: weights (in, out).
-            bias: (out,), or None for none.
+            bias: (out,), or None for a layer without bias.
 
         Raises:
             TypeError: the dtypes differ.

@@ -32,10 +32,10 @@ class Pooling(Operations):
             x: images (N, C, H, W).
             size: side of the patch, 1 to 7.
             stride: distance between patches, in pixels.
-            ties: which positions that equal the maximum receive the gradient: the "first" in
-                row-major order, as in PyTorch, JAX and Keras, or "all" of them, each the full
-                gradient. The gradient of a patch with a NaN goes to the NaN on a GPU, as in
-                PyTorch, and is dropped by the other backends; the loss is NaN anyway.
+            ties: which of the positions that equal the maximum receive the full gradient: only the
+                "first" in row-major order, as in PyTorch, JAX and Keras, or "all". The gradient of
+                a patch with a NaN goes to the NaN on a GPU, as in PyTorch, and is dropped by the
+                other backends; the loss is NaN anyway.
 
         Returns:
             The maxima in the dtype of `x`; the mask as uint8 if size² ≤ 8, else int64.
@@ -88,7 +88,7 @@ class Pooling(Operations):
         return dx
 
     def avg_pool2d(self, x: Array, *, size: int, stride: int) -> Array:
-        """Return the mean of each patch of `x` (N, C, H, W), (N, C, OH, OW).
+        """Return the means (N, C, OH, OW) of the patches of `x` (N, C, H, W).
 
         Raises:
             TypeError: the size or the stride is not an integer.

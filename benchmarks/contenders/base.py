@@ -154,7 +154,7 @@ class OperationSession:
 
 
 class Contender(ABC):
-    """One way to do the work.
+    """A backend of this project or a baseline.
 
     Attributes:
         name: name in reports.

@@ -2,7 +2,7 @@
 
 Each image is processed alone: a loop over the patches of the image, a loop over the pooling patches
 of the feature maps, a product with the dense weights, and the same steps backward. Like all
-contenders, it computes in float32.
+contenders, the loops compute in float32.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,11 +36,11 @@ class Loops(Contender):
     ties: ClassVar[Literal["first", "recipe"]] = "recipe"
 
     def availability(self) -> Availability:
-        """Return that it is available: it needs only NumPy."""
+        """Return that the loops are available, because they need only NumPy."""
         return Availability(True, f"NumPy {np.__version__}")
 
     def versions(self) -> dict[str, str]:
-        """Return NumPy's version, and the threads of its BLAS, which the dense layer may use."""
+        """Return the version of NumPy, and the number of BLAS threads for the last layer."""
         return {"numpy": np.__version__, "threads": str(blas_threads())}
 
     def skip_reason(self, task: TrainingTask) -> str:
@@ -60,7 +60,7 @@ class Loops(Contender):
         return reason
 
     def training(self, task: TrainingTask) -> TrainingSession:
-        """Prepare the loops."""
+        """Prepare a training, image by image."""
         return _Training(task)
 
     def inference(self, model: Network) -> InferenceSession:
@@ -83,7 +83,7 @@ def _network_skip_reason(model: Network) -> str:
 
 
 class _Training(TrainingSession):
-    """Forward, backward and update of one image after the other."""
+    """Runs one forward pass, backward pass and update per image."""
 
     def __init__(self, task: TrainingTask) -> None:
         self._task = task

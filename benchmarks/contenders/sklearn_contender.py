@@ -42,7 +42,7 @@ class Sklearn(Contender):
         return Availability(True, f"scikit-learn {version}")
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of scikit-learn and NumPy, and the threads of NumPy's BLAS."""
+        """Return the versions of scikit-learn and NumPy, and the number of BLAS threads."""
         return {
             "scikit-learn": str(_sklearn().__version__),
             "numpy": np.__version__,
@@ -92,13 +92,13 @@ def _network_skip_reason(model: Network) -> str:
     *hidden, last = model.layers
     linear, activations = hidden[::2], {layer.kind for layer in hidden[1::2]}
     if model.loss.kind != "softmax_cross_entropy":
-        return f"its loss is softmax cross-entropy, not {model.loss.kind.replace('_', ' ')}"
+        return f"it supports only softmax cross-entropy, not {model.loss.kind.replace('_', ' ')}"
     if (
         not all(isinstance(layer, Linear) and layer.bias for layer in (*linear, last))
         or len(activations) != 1
         or not activations <= ACTIVATIONS.keys()
     ):
-        return "its layers are all linear, with the same activation between them"
+        return "it supports only linear layers with the same activation between them"
     return ""
 
 
@@ -142,7 +142,7 @@ def _without_checks() -> Any:
 
 
 class _Training(TrainingSession):
-    """`partial_fit` trains once on all images that it is given, shuffled, in batches."""
+    """Trains one epoch per call of `partial_fit`: once on each image, in batches, shuffled."""
 
     def __init__(self, task: TrainingTask) -> None:
         self._task = task

@@ -17,9 +17,9 @@ def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | No
 
     Args:
         paths: result files or journals of one machine.
-        out: folder for the two files, which are named after the first result file; the folder of
-            that file if None.
-        readme: file whose table of results is replaced; None for none.
+        out: folder for the two files, which are named after the first result file. If None, the
+            folder of that result file.
+        readme: file whose table of results is replaced; if None, no table is replaced.
 
     Returns:
         The exit code.

@@ -1,7 +1,8 @@
-"""Elements of charts as SVG, without colors: those come from the light, dark or print style.
+"""Draws the elements of charts as SVG. The style sheet of the page sets their colors.
 
-Three properties identify a contender: its color (class `k0`, `k1`, … of the page), the shape of its
-marks, and whether it is ours (solid line, filled marks) or a baseline (dashed line, open marks).
+Three properties identify a contender: its color (CSS class `k0`, `k1`, …), the shape of its marks,
+and its lines: solid with filled marks for a backend of this project, dashed with open marks for a
+baseline.
 """
 
 import math
@@ -14,7 +15,7 @@ Point = tuple[float, float]
 MARKS = 6
 _MARK = 4.5
 _APART = 2.2 * _MARK  # distance between the centers of adjacent marks
-# Height of a line of text, which is larger on a phone, where charts are scaled down.
+# Height of a line of text. It leaves room for the larger font of phones, where charts are narrow.
 LINE = 19.0
 
 
@@ -60,7 +61,7 @@ class Axis:
 
 
 def decades(low: float, high: float) -> list[float]:
-    """Return round values for a logarithmic axis: powers of ten, and multiples if there are few."""
+    """Return up to five round values: powers of ten, also their multiples if few powers fit."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for factors in ((1,), (1, 3), (1, 2, 5)):
         ticks = [n * 10.0**power for power in range(first, last + 1) for n in factors]
@@ -168,7 +169,7 @@ def draw_axes(parent: Element, x: Axis, y: Axis) -> None:
 
 
 def apart(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return the positions, moved as little as necessary to be `gap` apart, within bounds."""
+    """Return positions at least `gap` apart in `low`…`high`, close to the given positions."""
     order = sorted(range(len(positions)), key=positions.__getitem__)
     placed = [positions[index] for index in order]
     for index in range(1, len(placed)):
@@ -200,7 +201,7 @@ def side_by_side(points: Sequence[Point], low: float, high: float) -> list[Point
 
 
 def label_ends(parent: Element, ends: Sequence[tuple[Look, Point]], x: float, y: Axis) -> None:
-    """Write the name of each line next to its end, with a thin line between them."""
+    """Write names next to the ends of the lines of a chart; a thin line leads to a distant name."""
     heights = apart([point[1] for _, point in ends], LINE, y.end + 4, y.start - 2)
     for (look, point), height in zip(ends, heights, strict=True):
         if abs(height - point[1]) > 3 or x - point[0] > 12:

@@ -42,7 +42,7 @@ class ProgressPlugin:
         self._total = self._done = 0
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Print an error of collection and exit with 1; pytest's own code means interrupted."""
+        """Print a collection error and exit with 1; pytest's own code 2 would mean interrupted."""
         if report.failed:
             self._console.print(str(report.longrepr), markup=False)
             pytest.exit(f"{report.nodeid} cannot be imported", returncode=1)
@@ -72,7 +72,7 @@ class ProgressPlugin:
         if self._task is not None:
             self._progress.advance(self._task)
         if not self._console.is_terminal and self._done % LINES_EVERY == 0:
-            # The order is random, so the rest takes as long per measurement as the part done.
+            # The order is random, so the mean time of the measurements done predicts the rest.
             seconds = (self._clock() - self._started) / self._done
             left = duration_text(seconds * (self._total - self._done))
             line = f"{self._done} of {self._total} done, about {left} left"

@@ -19,8 +19,8 @@ from mnist_accel.errors import UsageError
 
 PROG = "python -m benchmarks"
 RESULTS = Path("benchmarks/results")
-# Exit codes of pytest, and ours. Code 5, nothing collected, is normal: the earlier part of a
-# continued run may have measured everything.
+# Exit codes of pytest, and the exit codes of the benchmarks for the same outcomes. pytest's code 5,
+# no test collected, is a success: the interrupted run may have measured all rows already.
 _EXIT_CODES = {2: EXIT_INTERRUPTED, 4: EXIT_USAGE, 5: 0}
 
 
@@ -152,7 +152,7 @@ def finish_run(out: Path, journal: Path, code: int) -> int:
             file=sys.stderr,
         )
         return code
-    if code < 0:  # ended by a signal, which no test survives: --continue must skip that row
+    if code < 0:  # a signal ended the process during a measurement; --continue must skip that row
         Journal.read(journal).mark_crashed()
     # Python also exits with 1 after an internal error, so the result file itself is checked.
     try:

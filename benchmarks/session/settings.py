@@ -35,9 +35,9 @@ LEFT_OUT = (
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The settings that a user has given, with names separated by commas; None is the default.
+    """The settings that a user has given, with names separated by commas; None if not given.
 
-    The attributes have the meaning of those of `RunSettings`.
+    `RunSettings` describes the attributes.
     """
 
     profile: Profile | None = None
@@ -78,7 +78,7 @@ def resolve(request: RunRequest) -> RunSettings:
 
 
 def _requested(request: RunRequest) -> dict[str, Any]:
-    """Return what a request states, in the form of `RunSettings`."""
+    """Return the settings that the user has given, in the types of `RunSettings`."""
     requested = {name: value for name, value in asdict(request).items() if value is not None}
     for name, kind, known in (
         ("levels", "level", LEVELS),
@@ -136,8 +136,8 @@ def check_code_and_cores(settings: RunSettings, journal: Path) -> None:
     for name, value in (("commit", commit), ("dirty", dirty), ("threads", usable_cores())):
         if value != getattr(settings, name):
             raise UsageError(
-                f"{journal} is a run with {name} {_text(getattr(settings, name))}, but now it is "
-                f"{_text(value)}; restore that to continue it, or choose another --out"
+                f"{journal} is a run with {name} {_text(getattr(settings, name))}, but {name} is "
+                f"now {_text(value)}; restore the old value to continue, or choose another --out"
             )
 
 

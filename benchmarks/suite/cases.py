@@ -17,8 +17,8 @@ _Shape: TypeAlias = tuple[int, ...]
 PROFILES: tuple[Profile, ...] = ("quick", "full")
 LEVELS = ("training", "inference", "operations", "accuracy")
 
-# Steps per timed epoch, by batch size: enough that the work a library does once per epoch does not
-# count, few enough that many epochs fit into a run.
+# Steps per timed epoch, by batch size. They take much longer than the work that a library does once
+# per epoch, but a run can still time many epochs.
 STEPS = {1: 1000, 10: 500, 64: 200, 512: 40, 4096: 5}
 BATCH_SIZES = tuple(STEPS)
 WIDTHS = (25, 50, 100, 200, 400, 800)
@@ -147,7 +147,7 @@ def recipe_batch(network: str) -> int:
 
 
 def training_cases(profile: Profile) -> list[TrainingCase]:
-    """Return the trainings of a profile."""
+    """Return the training cases of a profile."""
     if profile == "quick":
         quick = {"two-layer": (64, 512), "backprop": (10,), "cnn": (1, 64, 512), "lenet": (64,)}
         return [
@@ -180,7 +180,7 @@ def inference_cases(profile: Profile) -> list[InferenceCase]:
 
 
 def operation_cases(profile: Profile) -> list[OperationCase]:
-    """Return the operations of a profile, at their sizes in the recipes."""
+    """Return the operation cases of a profile, with the sizes of the recipes."""
     adam = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 2}
     fused = {"stride": 1, "padding": 2, "size": 2}
     # Name, shape of an image, settings, shape of the weight.

@@ -1,4 +1,4 @@
-"""Creates the training tasks of cases, which contain network, optimizer and images."""
+"""Creates the training task of a case: its network, optimizer and images."""
 
 from functools import cache
 

@@ -108,7 +108,7 @@ def test_reference_network_is_compared_with_the_loops(monkeypatch):
 def test_absent_contender_has_reason_and_remedy():
     absent = ProjectBackend("cupy")
     if absent.availability().ok:
-        pytest.skip("a GPU is there")
+        pytest.skip("this machine has a GPU")
     with pytest.raises(NotComparableError, match=r".+; .+"):
         Preparer().prepare(SMALL, absent)
 

@@ -81,7 +81,7 @@ def test_continued_run_refuses_other_code_or_cores(tmp_path, fact, value):
     line["settings"][fact] = value
     journal.write_text(json.dumps(line) + "\n")
     here = getattr(started, fact)
-    with pytest.raises(UsageError, match=f"with {fact} {value}, but now it is {here}"):
+    with pytest.raises(UsageError, match=f"with {fact} {value}, but {fact} is now {here}"):
         open_journal(RunRequest(), journal)
 
 

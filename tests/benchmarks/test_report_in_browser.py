@@ -46,7 +46,8 @@ def test_browser_shows_charts_and_tables_without_errors(browser, page, request):
     assert shown["title"] == "Benchmarks of mnist_accel"
     assert shown["mode"] == "CSS1Compat"
     devices = {"cpu": 1, "gpu": 2}[request.node.callspec.params["page"]]
-    # Speeds, three networks by batch, rooflines, phases of three, two accuracies, one width.
+    # One chart of the speeds of all recipes, three of throughput against batch size, one roofline
+    # per device, three of the phases of a step, two of time to accuracy, one of time against width.
     assert shown["charts"] == shown["pictures"] == 1 + 3 + devices + 3 + 2 + 1
     assert shown["rows"] >= 3 * 6
     assert shown["aligned"]
@@ -119,7 +120,7 @@ def test_phone_shows_the_ratio_to_the_best_baseline(browser, page):
 
 @needs_browser
 @pytest.mark.parametrize("width", [390, 1200])
-def test_rows_of_the_losses_have_the_same_height(browser, page, width):
+def test_rows_of_the_tables_of_slower_rows_have_the_same_height(browser, page, width):
     browser.open(page, width=width)
     heights = browser.evaluate(
         "[...document.querySelectorAll('#losses tbody tr')].map(row => row.offsetHeight)"

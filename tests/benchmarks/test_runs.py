@@ -1,4 +1,4 @@
-"""`python -m benchmarks run` is interrupted, continued, and refuses wrong usage."""
+"""`python -m benchmarks run` can be interrupted and continued, and refuses wrong usage."""
 
 import copy
 import gzip
@@ -105,7 +105,7 @@ def _measure_the_rest(journal):
 
 def test_run_without_an_available_contender_lists_absent_rows(tmp_path):
     if contenders()["cupy"].availability().ok:
-        pytest.skip("a GPU is there")
+        pytest.skip("this machine has a GPU")
     out = tmp_path / "out.json"
     process = run_benchmarks(*QUICK, "--contenders", "cupy", "--out", out)
     printed, err = process.communicate(timeout=100)

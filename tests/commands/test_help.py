@@ -19,7 +19,7 @@ def test_every_command_has_help(command, run):
     assert (code, err) == (0, "")
     assert "exit codes:" in out
     assert "5    training diverged: the loss or a weight became NaN or infinite" in out
-    assert "FOLDER" not in out  # as others say DIR
+    assert "FOLDER" not in out  # command-line programs say DIR
     assert run("help", command) == (0, out, "")
     assert run(command, "-h") == (0, out, "")
 

@@ -25,7 +25,7 @@ def test_probabilities_are_printed_as_bars():
     ]
 
 
-def test_probabilities_are_printed_in_ascii_if_the_encoding_has_nothing_else():
+def test_probabilities_are_printed_in_ascii_if_the_encoding_is_ascii():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     print_probabilities([0.25, 0.5], ["é", "b"], stream)
     stream.flush()

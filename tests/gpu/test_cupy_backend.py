@@ -1,4 +1,4 @@
-"""What the CuPy backend relies on in CuPy: checked without a GPU where possible, else on one."""
+"""CuPy behaves as the CuPy backend requires. Most tests need no GPU."""
 
 import ctypes
 import os
@@ -38,7 +38,7 @@ def test_cupy_has_every_array_function_that_the_project_calls(cupy):
 
 
 def test_parameters_are_views_of_the_flat_vector(cupy, monkeypatch):
-    """CuPy can make views without a driver, of memory that it did not allocate."""
+    """CuPy needs no GPU driver to make views of memory that it did not allocate."""
 
     def zeros(self, shape, *, dtype):
         host = np.zeros(shape, dtype)
@@ -140,7 +140,7 @@ def test_cupy_accepts_cooperative_launches_by_keyword(cupy):
 
 @pytest.mark.parametrize("kernel", ["wgrad_update", "fused_classifier"])
 def test_cupy_passes_structures_by_value(cupy, kernel):
-    """A launch packs a structured NumPy array with one element as this test does, without a GPU."""
+    """This test packs a structured NumPy array as a launch does, but needs no GPU."""
     array = cupy_array_at(cupy, 640)
     options = {"REAL": "float", "PIXEL": "uint8", "MAX_LAYERS": MAX_LAYERS}
     struct = parameters(source(kernel), kernel, options)["layers"]

@@ -1,4 +1,4 @@
-"""Every kernel, at small sizes: independent of the thread order, within its memory, repeatable.
+"""Every kernel gives the same bits in each thread order and run, and accesses only its memory.
 
 The tests fail if a kernel is missing from `tests/support/every_kernel.py`.
 """

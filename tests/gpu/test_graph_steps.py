@@ -105,7 +105,7 @@ def test_fused_classifier_backpropagates_through_several_convolutions(
 def test_nan_weight_gives_nan_loss(
     emulated: EmulatedBackend, mnist: Dataset, batch_size: int
 ) -> None:
-    """Maxima and activations pass NaN on, so divergence is detected."""
+    """Maxima and activations propagate NaN, so divergence is detected."""
     is_persistent = batch_size == 1
     model = (
         small_cnn(emulated, L.ReLU(), filters=2)

@@ -1,4 +1,4 @@
-"""Training matches however launches divide work among threads, blocks and tiles."""
+"""Compiled training matches eager training for every division of work among threads and blocks."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -142,7 +142,7 @@ def test_only_the_wrong_gradient_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failed == ["b1", "b2"]
 
 
-def test_gradient_check_runs_inside_computation() -> None:
+def test_gradient_check_runs_in_the_computation_context_of_the_backend() -> None:
     backend = GuardedBackend()
     model = create_model("two-layer", backend=backend, dtype="float64")
     backend.guarded = True

@@ -84,7 +84,7 @@ OPTIMIZERS = {
 
 
 def make_network(name: str, backend: Backend, dtype: str = "float64") -> Network:
-    """Return a network of the table; each call with the same name returns the same weights."""
+    """Return a new network of `NETWORKS`; its weights depend only on its name."""
     input_shape, stack = NETWORKS[name]
     return Network(
         stack, losses.SoftmaxCrossEntropy(), input_shape=input_shape, backend=backend, dtype=dtype
@@ -105,8 +105,8 @@ def assert_compiled_matches_eager(
     Args:
         models: two networks with the same layers and weights.
         data: images and labels.
-        optimizer: of both trainings.
-        batch_size: of both trainings.
+        optimizer: optimizer of both networks.
+        batch_size: batch size of both networks.
         sampling: order of the images.
         steps: number of optimizer updates.
     """

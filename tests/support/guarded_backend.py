@@ -1,4 +1,4 @@
-"""A backend that fails outside of `computation`, as one that selects a device would."""
+"""A backend that fails outside of `computation`, like a backend that selects its device there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

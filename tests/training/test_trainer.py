@@ -213,7 +213,7 @@ def test_wrong_validation_data_are_rejected_before_the_first_step(images, labels
     assert one.step == 0
 
 
-def test_all_work_runs_inside_computation(small):
+def test_training_and_prediction_run_in_the_computation_context_of_the_backend(small):
     backend = GuardedBackend()
     one = ma.Trainer(ma.create_model("two-layer", backend=backend), batch_size=16)
     backend.guarded = True

@@ -59,7 +59,7 @@ def test_shuffle_takes_every_image_once_an_epoch():
     assert sampler.order(1) == sampler.order(1)
 
 
-def test_replacement_draws_every_batch_from_the_whole_set():
+def test_sampling_with_replacement_draws_every_batch_from_the_whole_set():
     sampler = BatchSampler(examples=1000, batch_size=300, sampling="replacement", seed=5)
     assert sampler.steps_per_epoch == 3
     rows = sampler.order(0).rows(0, 900)
@@ -69,7 +69,7 @@ def test_replacement_draws_every_batch_from_the_whole_set():
     assert small.batch_bounds(0, 1).tolist() == [[0, 300]]
 
 
-def test_full_uses_the_set_in_its_order():
+def test_full_sampling_takes_all_images_in_the_order_of_the_set():
     sampler = BatchSampler(examples=7, batch_size=7, sampling="full", seed=5)
     assert sampler.steps_per_epoch == 1
     assert sampler.batch_bounds(0, 1).tolist() == [[0, 7]]
@@ -88,7 +88,7 @@ def test_split_holds_out_random_images():
 # Epochs and steps
 
 
-def test_epochs_and_iterations(small):
+def test_epochs_train_like_the_same_number_of_iterations(small):
     by_epochs, by_steps = trainer(), trainer()
     history = by_epochs.fit(*small, epochs=2)
     by_steps.fit(*small, iterations=20)
@@ -109,7 +109,7 @@ def test_incomplete_epoch_is_reported_and_completed_later(small):
     assert [(r.epoch, r.step) for r in second.epochs] == [(2, 20)]
 
 
-def test_validation_every_and_at_the_end(small):
+def test_validation_runs_at_the_interval_and_after_the_last_epoch(small):
     history = trainer().fit(*small, epochs=5, validation_data=small, validation_every=2)
     seen = [report.epoch for report in history.epochs if report.validation_accuracy is not None]
     assert seen == [2, 4, 5]
@@ -117,7 +117,7 @@ def test_validation_every_and_at_the_end(small):
     assert last.validation_correct == round(last.validation_accuracy * last.validation_total)
 
 
-def test_chunks_end_at_the_multiples_of_callbacks(small):
+def test_chunks_end_at_the_multiples_of_the_interval_of_each_callback(small):
     every_four, every_six = Recorder(4), Recorder(6)
     trainer().fit(*small, iterations=25, callbacks=[every_four, every_six])
     assert every_four.steps == 25
@@ -202,7 +202,7 @@ def rules(**given):
     return StopRules(**{"target_accuracy": None, "patience": None, "max_seconds": None, **given})
 
 
-def test_target_patience_and_time():
+def test_training_stops_at_the_target_without_improvement_or_at_the_time_limit():
     stopped = trainer()
     target = rules(target_accuracy=0.9)
     target.on_epoch(stopped, report(0.89))
@@ -308,7 +308,7 @@ def test_other_recipes_learn_in_an_epoch(name, settings, images, required, mnist
     assert ma.evaluate(model, mnist.x_test, mnist.t_test).accuracy >= required
 
 
-def test_history_is_plain_data(small):
+def test_history_can_be_written_as_json(small):
     history = trainer().fit(*small, epochs=1, validation_data=small)
     json.dumps([vars(report) for report in history.epochs])
     assert all(isinstance(loss, float) for loss in history.losses)

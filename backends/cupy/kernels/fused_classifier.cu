@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
   __shared__ Shared shared;
   const int images = batch.size(), first = blockIdx.x * IMAGES_PER_BLOCK;
   const int count = min(IMAGES_PER_BLOCK, images - first), last = layers.linear_count - 1;
-  if (count <= 0) return;  // the whole block
+  if (count <= 0) return;  // in all threads of the block
   for (int i = 0; i <= last; i++) {
     const ClassifierLayer& layer = layers.linear[i];
     const DenseRows x = DenseRows{layer.x, layer.inputs, images}.from(first);

@@ -1,4 +1,4 @@
-// The losses of an image and of one of its classes, with their gradients; the formulas are those of
+// The loss of an image and the loss of one class, with their gradients. The formulas are those of
 // backends/operations/losses.py.
 #pragma once
 
@@ -24,13 +24,14 @@ DEVICE ClassLoss sigmoid_loss(real logit, real target) {
 }
 
 struct ImageLoss {
-  real dlogit;  // gradient of the image's loss by the logit of this lane's class
+  real dlogit;  // gradient of the image's loss with respect to the logit of this lane's class
   real loss;
   bool is_correct;  // the largest logit is that of the label
 };
 
-// Returns the loss of an image with at most WARP_SIZE classes; for a warp, with one lane per class.
-// `logit` is the logit of this lane's class; the lanes after the last class repeat its logit.
+// Returns the loss of an image with at most WARP_SIZE classes. All lanes of a warp must call this;
+// lane i computes class i. `logit` is the logit of this lane's class, or that of the last class in
+// lanes without a class.
 template <Loss kind>
 DEVICE ImageLoss image_loss(real logit, int classes, int label) {
   const int lane = threadIdx.x % WARP_SIZE, own_class = min(lane, classes - 1);

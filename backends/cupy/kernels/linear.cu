@@ -3,9 +3,9 @@
 //
 // Layout: x (B, in), W (in, out), y (B, out), all row-major. A block computes a tile of the result.
 // Cost per image: in·out multiply-adds forward, and the same backward.
-// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH: forward the activation of y, backward that
-// of the stage that computed x; -DGATHER and -DINPUT as in stage_input.cuh; -DTHREAD_TILE and the
-// other tile sizes as in gemm_tile.cuh.
+// Options: -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH, the activation of y in linear() and of the
+// stage that computed x in linear_backward_x(); -DGATHER and -DINPUT as in stage_input.cuh;
+// -DTHREAD_TILE and the other tile sizes as in gemm_tile.cuh.
 #include "common.cuh"
 #include "linear_tile.cuh"
 #include "stage_input.cuh"
@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
            const real* __restrict__ bias, int inputs, int outputs, real* __restrict__ y) {
   __shared__ GemmShared shared;
   const StageRows rows = stage_rows(x, input, inputs);
-  if (int(blockIdx.x) * TILE_ROWS >= rows.count) return;  // the whole block
+  if (int(blockIdx.x) * TILE_ROWS >= rows.count) return;  // in all threads of the block
   linear_tile(rows, {weight, outputs, inputs}, bias, ACTIVATION, blockIdx.x, blockIdx.y, y, outputs,
               shared);
 }
@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, 1)
                       real* __restrict__ dx) {
   __shared__ GemmShared shared;
   const int images = batch.size();
-  if (int(blockIdx.x) * TILE_ROWS >= images) return;  // the whole block
+  if (int(blockIdx.x) * TILE_ROWS >= images) return;  // in all threads of the block
   linear_backward_tile({dy, outputs, images}, {weight, outputs, inputs}, x, ACTIVATION, blockIdx.x,
                        blockIdx.y, dx, shared);
 }

@@ -158,8 +158,8 @@ extern "C" __global__ void naive_conv2d_backward_x(const real* dy, const uint8* 
   dx[pixel] = sum * derivative(activation, x[pixel]);
 }
 
-// Returns the loss of an image. Sets its gradient by the logits, and whether the largest logit is
-// that of the label.
+// Returns the loss of an image. Sets its gradient with respect to the logits, and whether the
+// largest logit is that of the label.
 __device__ real loss_of_image(Loss kind, const real* logits, int classes, int label, real* dlogits,
                               int& correct) {
   real loss = 0, total = 0;

@@ -13,15 +13,15 @@
 //   split          0         1         2         0         1         2
 //   images       0..B/3  B/3..2B/3  2B/3..B    0..B/3  B/3..2B/3  2B/3..B
 //                  |         |         |
-//                  +-> partial_sums <--+    the last block to finish adds them from split 0 on
+//                  +-> partial_sums <--+    the last block to finish adds them in order of splits
 //
 // Block 0 of the grid adds the losses of the images and advances the step counter of the chunk; the
-// blocks of the layers follow it. No block reads a parameter that another block updates, nor the
-// step counter.
+// blocks of the layers follow it. No block reads a parameter that another block updates, and only
+// block 0 reads the step counter.
 //
 // Layout: as in linear.cu and convolution.cu.
-// Cost per image: as many multiply-adds as forward, a quarter with pooling. Per parameter: as
-// updates.cu.
+// Cost per image: as many multiply-adds as the forward pass, or a quarter of them for a convolution
+// with pooling. Cost per parameter: the same as in updates.cu.
 // Options: -DRULE as in update_rules.cuh; -DPIXEL=uint8, float or double, the element type of the
 // data set; -DFILTER_TILE as in conv_wgrad.cuh; -DTHREAD_TILE and the other tile sizes as in
 // gemm_tile.cuh; -DMAX_LAYERS.
@@ -30,7 +30,8 @@
 #include "gemm_tile.cuh"
 #include "update_rules.cuh"
 
-// Resident blocks per multiprocessor. Without this bound the compiler spills to make room for more.
+// Resident blocks per multiprocessor. Without this bound, the compiler spills registers so that
+// more blocks are resident.
 constexpr int MIN_BLOCKS = sizeof(real) == 8 ? 1 : THREAD_TILE == 4 ? 2 : 3;
 
 // How the gradient of a layer is divided among blocks.
@@ -44,13 +45,13 @@ struct SplitK {
 struct WgradLayer {
   const real* x;      // input (B, inputs); null if it is the data set
   const real* dy;     // gradient of the pre-activation, (B, outputs) or (B, filters, cells)
-  const uint8* mask;  // tie masks of a pooled convolution, like dy; else null
+  const uint8* mask;  // tie masks of a pooled convolution, in the shape of dy; else null
   SplitK split;
   real* partial_sums;   // (splits, parameters); null with one split
   int* tile_counters;   // (units,): finished splits, 0 before and after a step; null with one split
-  int first_block;      // counted from the first block of all layers
+  int first_block;      // number of the layer's first block among the blocks of all layers
   int weight, bias;     // offsets in the parameter vector; bias is -1 if the layer has none
-  int inputs, outputs;  // numbers per image; outputs of a convolution: filters
+  int inputs, outputs;  // elements per image; for a convolution, `outputs` is the number of filters
   ConvShape conv;       // kernel_size is 0 for a linear layer
 };
 
@@ -130,8 +131,9 @@ DEVICE int parameter_index(const WgradLayer& layer, int unit, int number) {
   return layer.bias < 0 ? -1 : layer.bias + column;
 }
 
-// Returns, in all threads, whether this block is the last of the splits of a unit to get here. If
-// so, the partial sums of the others are visible, and the counter is 0 again for the next step.
+// Returns, in all threads, whether this block is the last block of its unit that calls this
+// function. If so, it can read the partial sums of the other blocks, and the counter is 0 again for
+// the next step.
 DEVICE bool is_last_split(int* tile_counter, int splits, Shared& shared) {
   __threadfence();
   __syncthreads();
@@ -198,8 +200,8 @@ DEVICE void finish_step(const Chunk& chunk, const StepState& state, int images, 
   *chunk.step = step + 1;
 }
 
-// Grid: one block for the losses, then those of all layers. `rows` is chunk.rows; it is a parameter
-// because __restrict__ has no effect on members of structs.
+// Grid: one block for the losses, then the blocks of all layers. `rows` is chunk.rows; it is a
+// parameter because __restrict__ has no effect on members of structs.
 // At most 168 registers.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
     wgrad_update(const __grid_constant__ WgradLayers layers, const PIXEL* __restrict__ images,

@@ -19,7 +19,7 @@ MAX_FILTER_TILE = 5  # side of a filter tile: a warp reduces at most 32 sums
 MAX_LAYERS = 16  # arguments of a kernel take at most 4 KB
 
 # A layer gets enough blocks to keep a large GPU busy, but each block sums at least MIN_TERMS
-# products per parameter; with fewer, adding the partial sums would dominate.
+# products per parameter; with fewer, the addition of the partial sums would take most of the time.
 TARGET_THREADS = 1 << 17
 MIN_TERMS = 2048
 

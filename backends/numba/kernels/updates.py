@@ -3,10 +3,10 @@
 `backends.operations.updates` has the formulas.
 
 Parameters, their gradient and each state array of the optimizer are vectors in the same packed
-order. Unused lanes stay 0.
+order (see `backends.numba.layout`). Unused lanes stay 0.
 
 Cost per step: one pass that reads parameters, gradient and state and writes parameters and state.
-Per parameter, 3 numbers are moved without state, 5 with one state array, 7 with two.
+Per parameter it reads and writes 3 numbers without state, 5 with one state array, 7 with two.
 """
 
 import math
@@ -21,7 +21,7 @@ SGD, MOMENTUM, ADAGRAD, RMSPROP, ADAM = range(5)
 
 
 class Rule(NamedTuple):
-    """The settings of an optimizer; settings of other optimizers are 0.
+    """The settings of an optimizer; the settings that only other optimizers have are 0.
 
     Attributes:
         kind: `SGD` or another constant of this module.

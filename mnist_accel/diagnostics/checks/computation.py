@@ -134,7 +134,7 @@ def numba_cache() -> Iterator[Finding]:
 
 
 def blas() -> Iterator[Finding]:
-    """Check the threads of NumPy's BLAS."""
+    """Check the number of threads of NumPy's BLAS."""
     import numpy as np  # noqa: F401  # loads the BLAS library, so that threadpoolctl finds it
     from threadpoolctl import threadpool_info
 

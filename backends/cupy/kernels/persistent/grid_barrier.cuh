@@ -1,9 +1,10 @@
 // A barrier for all blocks of a grid. The blocks must be resident at the same time.
 //
-// Without -DCLUSTER the grid is launched cooperatively, and the barrier uses two zeros in global
-// memory: barrier[0] counts the blocks that have arrived, barrier[1] the completed barriers. With
-// -DCLUSTER, for compute capability 9.0 and later, the -DBLOCKS blocks of the grid are one thread
-// block cluster, which the hardware keeps resident and synchronizes.
+// Without -DCLUSTER the grid is launched cooperatively, and the barrier uses two counters in global
+// memory that must be 0 before the first launch: barrier[0] counts the blocks that have arrived,
+// barrier[1] the completed barriers. With -DCLUSTER, for compute capability 9.0 and later, the
+// -DBLOCKS blocks of the grid are one thread block cluster, which the hardware keeps resident and
+// synchronizes.
 #pragma once
 
 #ifdef CLUSTER

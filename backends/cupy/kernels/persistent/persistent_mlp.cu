@@ -13,10 +13,11 @@
 //                                              +-----------+
 //                                                   ..
 //
-// Its partial sums of the hidden units go to global memory. After one grid barrier per step, every
-// block adds the partial sums of all blocks in the same order and computes the rest of the step
-// itself, so all blocks have bit-identical copies of the second layer. The partial sums are
-// double-buffered: a fast block writes those of the next step while a slow one still reads.
+// Each block writes its partial sums of the hidden units to global memory. After one grid barrier
+// per step, every block adds the partial sums of all blocks in the same order and computes the rest
+// of the step itself, so all blocks have bit-identical copies of the second layer. The partial sums
+// are double-buffered: a fast block can write the sums of the next step while a slow block still
+// reads the sums of this step.
 // Cost per image: 2·INPUTS·HIDDEN multiply-adds, split over the blocks, and 4·HIDDEN·OUTPUTS in
 // each block.
 // Options: -DPIXEL=uint8, float or double, the element type of the data set; -DBATCH, the largest
@@ -45,7 +46,7 @@ struct Shared {
   int correct[BATCH];
 };
 
-// Sets the partial sums of this block: x W1 over its inputs.
+// Sets the partial sums of this block: x W1, summed over the inputs of this block only.
 DEVICE void forward_partial(const Shared& shared, int count, int inputs,
                             volatile real* partial_sums) {
   for (int i = threadIdx.x; i < count * HIDDEN; i += THREADS) {
@@ -66,7 +67,8 @@ DEVICE void add_partial_sums(Shared& shared, int count, const volatile real* par
   }
 }
 
-// Sets dlogits, loss and correctness of an image; for a warp, with one lane per class.
+// Sets dlogits, loss and correctness of an image. All lanes of a warp must call this; lane i
+// computes class i.
 DEVICE void compute_loss(Shared& shared, int image, int images, int label) {
   const int lane = threadIdx.x % WARP_SIZE, own_class = min(lane, OUTPUTS - 1);
   real logit = shared.bias2[own_class];
@@ -130,8 +132,8 @@ DEVICE void copy(const real* source, int count, real* target) {
 // rates[3 · i], and stores its mean loss and its number of correct predictions. `partial_sums` has
 // 2·BLOCKS·UNITS elements.
 // Grid: BLOCKS blocks of THREADS threads that are resident together.
-// Long: the pointers are separate parameters because __restrict__ has no effect on members of
-// structs.
+// Long: the pointers are parameters, not members of a struct, because __restrict__ has no effect on
+// members.
 // At most 96 registers.
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
     persistent_mlp(const PIXEL* __restrict__ images, const int* __restrict__ labels,
@@ -179,7 +181,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
     __syncthreads();
   }
 
-  // Every block has passed a grid barrier, so no block still reads the old weights from memory.
+  // All blocks have passed a grid barrier, so all have read the old weights from global memory.
   copy(shared.weight1, inputs * HIDDEN, weight1 + first * HIDDEN);
   if (block > 0) return;  // the copies of the other blocks are identical
   copy(shared.weight2, HIDDEN * OUTPUTS, weight2);

@@ -1,8 +1,8 @@
 """Register tiles of convolutions, with and without 2×2 max-pooling, and of their weight gradients.
 
-The lanes of vectors are output channels. A filter tap is a row of `vectors`·LANES weights. The
-output at position p is the sum of the products of tap k and x[p·x_stride + offsets[k]] over all
-taps. The offsets are the same for all positions:
+Each vector lane computes one output channel. Tap k of all filters is one row of `vectors`·LANES
+weights. The output at position p is the sum over k of tap k times x[p·x_stride + offsets[k]]. The
+offsets are the same for all positions:
 
     x (rows of the input)         w (taps, lanes)          y (positions, lanes)
     ┌───┬───┬───┬───┬───┐         tap 0 ▒▒▒▒▒▒▒▒           position 0 ▒▒▒▒▒▒▒▒
