@@ -11,6 +11,7 @@ curves.png, filters.png, mistakes.png
 import json
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME
 from mnist_accel.errors import DataError, UsageError, file_errors
 from mnist_accel.util.files import remove_unfinished, write_atomically
+from mnist_accel.util.process_lock import process_lock
 
 DEFAULT_PARENT = Path("runs")
 
@@ -91,6 +93,15 @@ class RunFolder:
             if (candidate / "config.json").is_file():
                 return cls(candidate)
         raise DataError(f"{path} is not a run folder: it contains no config.json")
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Return a context in which no other process trains in this folder.
+
+        Entering it raises:
+            UsageError: another process trains in the folder.
+            DataError: the lock file cannot be written.
+        """
+        return process_lock(self.path / "run.lock", f"training in {self.path}")
 
     def remove_unfinished(self) -> None:
         """Remove unfinished files of a killed process.

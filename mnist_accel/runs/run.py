@@ -14,7 +14,6 @@ from mnist_accel.runs.artifacts import write_artifacts
 from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, ShowProgress, StopRules
 from mnist_accel.runs.config import check_same_batches, check_same_data, run_config, with_earlier
 from mnist_accel.runs.folder import RunFolder
-from mnist_accel.runs.lock import run_lock
 from mnist_accel.runs.setup import (
     RunData,
     load_run_data,
@@ -77,7 +76,7 @@ def start_run(
         folder = RunFolder.create(
             out, model=settings.model, backend=backend.name, now=datetime.now()
         )
-    with run_lock(folder.path):
+    with folder.lock():
         run = _Run(settings, folder, data, trainer, phases, display)
         folder.write_json(folder.config, run_config(settings, choice, trainer, data))
         run.checkpoints.save(trainer)  # resumable even if killed in its first step
@@ -102,7 +101,7 @@ def resume_run(
         DataError: the data or the checkpoint cannot be read, or the folder cannot be written.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    with run_lock(folder.path):
+    with folder.lock():
         return _resume(folder, settings, quiet=quiet, progress=progress)
 
 

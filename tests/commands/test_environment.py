@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mnist_accel.commands import main
-from mnist_accel.runs.lock import run_lock
+from mnist_accel.runs.folder import RunFolder
 from tests.support.command_line import DIGITS, ON_NUMPY
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +104,7 @@ def test_commands_run_outside_the_main_thread(tmp_path, capsys):
 def test_second_process_on_a_run_folder_is_refused(run, fails):
     assert run("train", *SMALL, "--out", "run")[0] == 0
     before = sorted(path.name for path in Path("run").iterdir())
-    with run_lock(Path("run")):
+    with RunFolder(Path("run")).lock():
         fails(
             2,
             "train",

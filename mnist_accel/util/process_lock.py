@@ -1,14 +1,15 @@
-"""A run folder is written by one process at a time.
+"""A lock that one process at a time holds, such as the process that writes a run folder.
 
-The file `run.lock` names its holder. It is locked with `flock`, which the system releases when the
-process ends, however it ends. That works between containers of one machine and, with most network
-file systems, between machines. Where it does not, the time of the file counts: the holder renews it
+The lock file names its holder. The operating system locks it, and releases it when the process
+ends, however it ends. That works between containers of one machine and, with most network file
+systems, between machines. Where it does not, the time of the file counts: the holder renews it
 regularly, so an old file belongs to a process that is gone.
 """
 
 import json
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,27 +19,31 @@ from typing import Any
 
 from mnist_accel.errors import UsageError, file_errors
 
-try:
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
-LOCK_NAME = "run.lock"
 HEARTBEAT_S = 5.0  # time between two renewals
 STALE_S = 60.0  # age of the file of a process that is gone; clocks of machines may differ
+# Windows prevents access to a locked byte, so the byte is far behind the content of the file.
+_LOCKED_BYTE = 2**30
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder within the block.
+def process_lock(path: Path, activity: str) -> Iterator[None]:
+    """Hold a lock within the block.
+
+    Args:
+        path: the lock file, which exists while the lock is held.
+        activity: what the holder does, for the error message: "training in runs/1".
 
     Raises:
-        UsageError: another process holds it; the message names the process.
+        UsageError: another process holds the lock; the message names the process.
         DataError: the lock file cannot be written.
     """
-    path = folder / LOCK_NAME
     with file_errors(f"write {path}"):
-        descriptor = _acquire(path)
+        descriptor = _acquire(path, activity)
     finished = threading.Event()
 
     def renew() -> None:
@@ -56,15 +61,15 @@ def run_lock(folder: Path) -> Iterator[None]:
         _release(path, descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, activity: str) -> int:
     """Return the descriptor of the lock file, which names this process from now on."""
     while True:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(path, flags, 0o666)
         try:
-            is_locked = _flock(descriptor)
+            is_locked = _lock(descriptor)
             if is_locked is False:
-                raise _refusal(path, _holder(descriptor))
+                raise _refusal(path, activity, _holder(descriptor))
             if not _is_at(descriptor, path):  # its holder removed the file meanwhile
                 os.close(descriptor)
                 continue
@@ -72,7 +77,7 @@ def _acquire(path: Path) -> int:
             is_fresh = time.time() - os.fstat(descriptor).st_mtime < STALE_S
             # On one machine, a lock that was free proves that the earlier holder is gone.
             if holder and is_fresh and not (is_locked and holder.get("boot") == _boot_id()):
-                raise _refusal(path, holder)
+                raise _refusal(path, activity, holder)
             _write(descriptor)
         except BaseException:
             with suppress(OSError):
@@ -81,13 +86,15 @@ def _acquire(path: Path) -> int:
         return descriptor
 
 
-def _flock(descriptor: int) -> bool | None:
+def _lock(descriptor: int) -> bool | None:
     """Lock the file; return False if another process has locked it, None if locks do not work."""
-    if fcntl is None:
-        return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if sys.platform == "win32":
+            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the latter on Windows
         return False
     except OSError:  # the file system has no locks
         return None
@@ -95,6 +102,9 @@ def _flock(descriptor: int) -> bool | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
+    """Return whether the open file is still in its folder; Windows removes no open file."""
+    if sys.platform == "win32":
+        return True
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -127,20 +137,20 @@ def _write(descriptor: int) -> None:
 def _release(path: Path, descriptor: int) -> None:
     """Remove the lock file, unless another process took it over, and close it."""
     with suppress(OSError):
+        if sys.platform == "win32":  # fails if another process has opened the file meanwhile
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            return
         if _is_at(descriptor, path):
-            if fcntl is None:  # Windows removes no open file
-                os.close(descriptor)
-                path.unlink(missing_ok=True)
-                return
             path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _refusal(path: Path, holder: dict[str, Any]) -> UsageError:
+def _refusal(path: Path, activity: str, holder: dict[str, Any]) -> UsageError:
     """Return the error that names the holder."""
     known = {key: str(holder.get(key, "unknown"))[:80] for key in ("pid", "host", "started")}
     return UsageError(
-        f"another process is training in {path.parent}: process {known['pid']} on "
+        f"another process is {activity}: process {known['pid']} on "
         f"{known['host']}, since {known['started']}; wait until it ends, or stop it "
         f"(if it is gone, delete {path})"
     )
