@@ -13,9 +13,8 @@ from benchmarks.session.runner import PROG, run_suite
 from benchmarks.session.settings import FULL_ONLY, PASSES, RunRequest
 from benchmarks.suite.cases import LEVELS, Profile
 from mnist_accel.commands.argument_types import integer
-from mnist_accel.commands.exit_codes import EXIT_USAGE
+from mnist_accel.commands.dispatcher import guarded
 from mnist_accel.commands.parser import Parser
-from mnist_accel.errors import UsageError
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -35,16 +34,13 @@ _PROFILE_HELP: dict[Profile, str] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    parser = _parser()
-    try:
-        args = parser.parse_args(argv)
+
+    def work() -> int:
+        args = _parser().parse_args(argv)
         code: int = args.run(args)
-    except SystemExit as stop:  # argparse, after its own message
-        return int(stop.code or 0)
-    except UsageError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    return code
+        return code
+
+    return guarded(work, prog=PROG)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,12 +1,8 @@
 """Runs the suite in a separate process, on a given number of cores, and writes a result file."""
 
-import fcntl
 import os
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +12,8 @@ from benchmarks.storage.journal import SUFFIX, Journal
 from benchmarks.storage.results import read_run
 from mnist_accel.commands.exit_codes import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_accel.errors import UsageError
+from mnist_accel.util.process_lock import process_lock
+from mnist_accel.util.text import shell_command
 
 PROG = "python -m benchmarks"
 RESULTS = Path("benchmarks/results")
@@ -47,25 +45,12 @@ def run_suite(request: RunRequest, *, out: Path | None, resume: bool) -> int:
         out = out or RESULTS / f"{datetime.now():%Y%m%d-%H%M%S}.json"
         _start(out, request)
     journal = _journal(out)
-    with _locked(journal):
+    with process_lock(journal.with_name(journal.name + ".lock"), f"writing {journal}"):
         return finish_run(out, journal, _run_pytest(journal, out))
 
 
 def _journal(out: Path) -> Path:
     return out.with_name(out.name + SUFFIX)
-
-
-@contextmanager
-def _locked(journal: Path) -> Iterator[None]:
-    """Hold a lock on a journal, so that no other run writes it."""
-    with journal.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"{journal} is being written by another run; wait until it ends"
-            ) from None
-        yield
 
 
 def _start(out: Path, request: RunRequest) -> None:
@@ -144,11 +129,11 @@ def _run_pytest(journal: Path, out: Path) -> int:
 
 def finish_run(out: Path, journal: Path, code: int) -> int:
     """Remove the journal if the result file can be read; return the exit code."""
-    resume = f"{PROG} run --continue --out {shlex.quote(str(out))}"
+    resume = f"{PROG} run --continue --out {shell_command([str(out)])}"
     if code == EXIT_INTERRUPTED:
         print(
             f"interrupted; continue with: {resume}\n"
-            f"or report the rows so far with: {PROG} report {shlex.quote(str(journal))}",
+            f"or report the rows so far with: {PROG} report {shell_command([str(journal)])}",
             file=sys.stderr,
         )
         return code
@@ -165,5 +150,5 @@ def finish_run(out: Path, journal: Path, code: int) -> int:
         )
         return EXIT_DATA
     journal.unlink()
-    print(f"results are in {out}; report them with: {PROG} report {shlex.quote(str(out))}")
+    print(f"results are in {out}; report them with: {PROG} report {shell_command([str(out)])}")
     return code

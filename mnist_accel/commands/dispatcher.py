@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "mnist-accel") -> int
         name = resolve_name("command", words[0], COMMANDS)
     except ValueError as error:
         message = str(error)
-        return _guard(lambda: _show_overview(words, message, prog=prog), prog=prog)
+        return guarded(lambda: _show_overview(words, message, prog=prog), prog=prog)
     return run_command(name, words[1:], prog=f"{prog} {name}")
 
 
@@ -85,7 +85,7 @@ def run_command(name: str, arguments: Sequence[str], *, prog: str) -> int:
         args = command_parser(name, prog=prog).parse_args(arguments)
         return COMMANDS[name].run(args)
 
-    return _guard(work, prog=prog)
+    return guarded(work, prog=prog)
 
 
 def command_parser(name: str, *, prog: str) -> Parser:
@@ -130,8 +130,13 @@ def _list_commands() -> str:
     return "\n".join(lines)
 
 
-def _guard(work: Callable[[], int], *, prog: str) -> int:
-    """Return the exit code of `work`, or of the error that it or a standard stream raised."""
+def guarded(work: Callable[[], int], *, prog: str) -> int:
+    """Return the exit code of `work`, or of the error that it or a standard stream raised.
+
+    Args:
+        work: the work of a command.
+        prog: the name of the program, for messages.
+    """
     try:
         with checked_streams():
             return _explain_errors(work, prog=prog)
@@ -140,7 +145,7 @@ def _guard(work: Callable[[], int], *, prog: str) -> int:
     except StreamError as error:
         message = str(error)
         # The failed stream now discards its output, so this ends even if both streams fail.
-        return _guard(lambda: _fail(prog, message, EXIT_DATA), prog=prog)
+        return guarded(lambda: _fail(prog, message, EXIT_DATA), prog=prog)
 
 
 def _explain_errors(work: Callable[[], int], *, prog: str) -> int:

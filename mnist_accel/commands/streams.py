@@ -1,5 +1,6 @@
 """Handling of stdout and stderr that are closed, full, or whose reader has closed the pipe."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def checked_streams() -> Iterator[None]:
 class _CheckedStream:
     """A text stream that raises `StreamError` if it cannot be written.
 
-    Characters that its encoding lacks become question marks.
+    Characters that its encoding lacks become simple ones, or question marks.
 
     Args:
         name: of the stream, for the error message.
@@ -76,5 +77,7 @@ class _CheckedStream:
     def _fail(self, error: OSError) -> NoReturn:
         if isinstance(error, BrokenPipeError):
             raise error
+        if sys.platform == "win32" and error.errno == errno.EINVAL:  # its code for a closed pipe
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
         self.discard_output()
         raise StreamError(f"cannot write to {self._name}: {error.strerror or error}") from error

@@ -5,7 +5,6 @@ on stdout, progress on stderr. Ctrl-C saves a checkpoint, from which --resume co
 """
 
 import argparse
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from mnist_accel.commands.train_settings import (
 )
 from mnist_accel.errors import UsageError
 from mnist_accel.recipes.settings import resolve
+from mnist_accel.util.text import shell_command
 
 # The settings that may change when a run is resumed. All others define the run.
 _MAY_CHANGE = {
@@ -121,4 +121,4 @@ def _next_command(args: argparse.Namespace, run: Path) -> str:
     else:  # the name "python" may be another version or not exist
         program = [sys.orig_argv[0], "-m", "mnist_accel"]
     imports = [word for module in args.imports for word in ("--import", module)]
-    return shlex.join([*program, "predict", str(run), "--index", "0", *imports])
+    return shell_command([*program, "predict", str(run), "--index", "0", *imports])

@@ -3,10 +3,13 @@
 import os
 import secrets
 import stat
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 _SUFFIX = ".unfinished"
+_MAX_WAIT_S = 2.0  # for other programs on Windows that read a file which is to be replaced
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -27,7 +30,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        _replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -90,6 +93,23 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
             with suppress(OSError):  # some file systems have no permissions
                 temporary.chmod(mode)
         return descriptor, temporary
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that may exist.
+
+    On Windows that fails while another program, such as a virus scanner, reads the existing file.
+    """
+    end = time.monotonic() + _MAX_WAIT_S
+    while True:
+        try:
+            temporary.replace(path)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,8 +1,14 @@
-"""Text for messages: lines, plurals, paths without the user's name, other encodings."""
+"""Text for messages: lines, plurals, paths, commands for the user's shell, other encodings."""
 
 import re
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
+
+# Replacements of characters that the encoding of Western Windows systems (cp1252) or ASCII lacks.
+_SIMPLE = str.maketrans({"→": "->", "×": "x", "−": "-", "–": "-", "≥": ">=", "≤": "<=", "…": "..."})
 
 
 def one_line(text: object) -> str:
@@ -31,7 +37,29 @@ def abbreviate_home(text: str) -> str:
     return text if home == "/" else re.sub(rf"(?<![\w./-]){home}(?![\w.-])", "~", text)
 
 
+def shell_command(arguments: Sequence[str]) -> str:
+    """Return a command line with these arguments, quoted for the user's shell.
+
+    On Windows, cmd and PowerShell both understand double quotes.
+    """
+    if sys.platform != "win32":
+        return shlex.join(arguments)
+    return " ".join(map(_quote_for_windows, arguments))
+
+
+def _quote_for_windows(argument: str) -> str:
+    if re.fullmatch(r"[\w\\/:.=+-]+", argument):
+        return argument
+    # Programs read backslashes before a quotation mark as escapes, so these are doubled.
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', argument)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
+
+
 def encodable(text: str, stream: TextIO) -> str:
-    """Replace the characters that the encoding of a stream lacks by question marks."""
+    """Replace the characters that the encoding of a stream lacks by simple ones, or by "?"."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_SIMPLE).encode(encoding, "replace").decode(encoding)
+    return text

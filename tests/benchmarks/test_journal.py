@@ -1,6 +1,5 @@
 """Runs write a journal, from which they are continued."""
 
-import fcntl
 import json
 import signal
 
@@ -15,6 +14,7 @@ from benchmarks.suite.cases import (
     TrainingCase,
 )
 from mnist_accel.errors import UsageError
+from mnist_accel.util.process_lock import process_lock
 from tests.support.benchmark_runs import QUICK
 
 SMALL = TrainingCase("two-layer", 10)
@@ -103,10 +103,9 @@ def test_invalid_journals_are_refused(tmp_path, capsys, content, message):
 def test_journal_of_a_running_process_is_refused(tmp_path, capsys):
     out, journal = tmp_path / "a.json", tmp_path / "a.json.journal"
     open_journal(REQUEST, journal)
-    with journal.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with process_lock(tmp_path / "a.json.journal.lock", "testing"):
         assert main(["run", "--continue", "--out", str(out)]) == 2
-    assert "is being written by another run; wait until it ends" in capsys.readouterr().err
+    assert f"another process is writing {journal}: process " in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [journal]
 
 

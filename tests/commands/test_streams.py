@@ -1,5 +1,7 @@
 """Commands whose stdout or stderr is closed, full, or a pipe that its reader has closed."""
 
+import errno
+import io
 import signal
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mnist_accel.commands import main
 from tests.support.command_line import DIGITS, environment
 
 
@@ -58,3 +61,16 @@ def test_training_works_with_closed_streams():
     shell = subprocess.run(["bash", "-c", command], env=environment(), check=False)
     assert shell.returncode == 0
     assert Path("run/summary.json").is_file()
+
+
+def test_pipe_closed_by_its_reader_on_windows_is_code_141(monkeypatch):
+    """Windows reports it as an invalid argument."""
+
+    class ClosedPipe(io.TextIOWrapper):
+        def write(self, text):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    with Path("pipe").open("wb") as file, ClosedPipe(file) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        monkeypatch.setattr(sys, "platform", "win32")
+        assert main(["data", "--dataset", "digits"]) == 141

@@ -6,10 +6,12 @@ import stat
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from mnist_accel.util import files
 from mnist_accel.util.files import write_atomically
 
 
@@ -93,3 +95,26 @@ def test_names_of_temporary_files_are_random_and_links_are_not_followed(tmp_path
     assert victim.read_bytes() == b"untouched"
     assert (tmp_path / "file").read_bytes() == b"content"
     assert not (tmp_path / "file").is_symlink()
+
+
+@pytest.mark.parametrize(("failures", "succeeds"), [(3, True), (10**9, False)])
+def test_windows_waits_for_a_program_that_reads_the_replaced_file(
+    tmp_path, monkeypatch, failures, succeeds
+):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    replace = Path.replace
+    left = iter(range(failures))
+
+    def replace_unless_open(source, target):
+        if next(left, None) is not None:
+            raise PermissionError(13, "Access is denied")
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace_unless_open)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(files, "_MAX_WAIT_S", 0.2)
+    with nullcontext() if succeeds else pytest.raises(PermissionError):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == (b"new" if succeeds else b"old")
+    assert list(tmp_path.iterdir()) == [path]

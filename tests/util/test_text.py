@@ -1,8 +1,20 @@
 """Texts are made short and safe to show."""
 
+import io
+import json
+import subprocess
+import sys
+
 import pytest
 
-from mnist_accel.util.text import abbreviate_home, count, excerpt, one_line
+from mnist_accel.util.text import (
+    abbreviate_home,
+    count,
+    encodable,
+    excerpt,
+    one_line,
+    shell_command,
+)
 
 
 def test_whitespace_becomes_single_spaces():
@@ -35,3 +47,43 @@ def test_nouns_agree_with_their_number(number, text):
 def test_only_the_home_folder_is_shortened(text, short, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     assert abbreviate_home(text) == short
+
+
+def test_shell_passes_the_arguments_of_a_command():
+    arguments = ["a b", "c&d", "(e)", "f;g", "h,i", "it's", "j\\", "k l\\", "", "ü"]
+    code = "import json; import sys; print(json.dumps(sys.argv[1:]))"
+    command = shell_command([sys.executable, "-c", code, *arguments])
+    result = subprocess.run(command, shell=True, capture_output=True, check=True)
+    assert json.loads(result.stdout) == arguments
+
+
+@pytest.mark.parametrize(
+    ("argument", "quoted"),
+    [
+        (r"runs\20261129-1", r"runs\20261129-1"),
+        (r"C:\Python\python.exe", r"C:\Python\python.exe"),
+        ("--threads=2", "--threads=2"),
+        ("my run", '"my run"'),
+        ("R&D (2)", '"R&D (2)"'),
+        ("it's", '"it\'s"'),
+        ("my folder\\", '"my folder\\\\"'),
+        ('say "hi"', r'"say \"hi\""'),
+        ("", '""'),
+    ],
+)
+def test_commands_on_windows_have_double_quotes(argument, quoted, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert shell_command(["predict", argument]) == f"predict {quoted}"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", "784 -> relu 2x -1 ? ..."),
+        ("cp1252", "784 -> relu 2x -1 ü ..."),
+        ("utf-8", "784 → relu 2× −1 ü …"),
+    ],
+)
+def test_characters_that_an_encoding_lacks_become_simple_ones(encoding, shown):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    assert encodable("784 → relu 2× −1 ü …", stream) == shown
