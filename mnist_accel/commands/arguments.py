@@ -24,7 +24,7 @@ OF_THE_RECIPE = "(default: that of the recipe)"
 DATASET = one_of("data set", DATASETS, DATASET_ALIASES) | {"metavar": "NAME"}
 
 
-def _model() -> dict[str, Any]:
+def recipe_name() -> dict[str, Any]:
     """Return the type of a recipe; called for each parser, because users add recipes."""
     return one_of("model", RECIPES, MODEL_ALIASES) | {"metavar": "MODEL"}
 
@@ -55,7 +55,9 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe_position(parser: argparse.ArgumentParser) -> None:
     """Add the choice of a recipe without its flag, and the list of recipes."""
-    parser.add_argument("model", nargs="?", action=_StoreOnce, **_model(), help="short for --model")
+    parser.add_argument(
+        "model", nargs="?", action=_StoreOnce, **recipe_name(), help="short for --model"
+    )
     add_list_of_recipes(parser)
 
 
@@ -70,7 +72,7 @@ def add_recipe_flag(flags: argparse._ActionsContainer) -> None:
     flags.add_argument(
         "--model",
         action=_StoreOnce,
-        **_model(),
+        **recipe_name(),
         help=f"the recipe, listed below (default: {DEFAULT_MODEL})",
     )
 
@@ -158,7 +160,7 @@ def add_model_file_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        **_model(),
+        **recipe_name(),
         help="recipe of legacy weights, such as lenet (default: derived from the shapes in the "
         "file)",
     )

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from mnist_accel.commands.arguments import MODEL, add_list_of_recipes
+from mnist_accel.commands.arguments import add_list_of_recipes, recipe_name
 from mnist_accel.commands.exit_codes import EXIT_BACKEND, EXIT_DATA
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.diagnostics.doctor import diagnose
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser, ", for example for a bug report")
     parser.add_argument(
         "--explain",
-        **MODEL,
+        **recipe_name(),
         help="print how this recipe is computed, instead of the diagnosis",
     )
     add_list_of_recipes(parser)

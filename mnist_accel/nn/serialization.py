@@ -182,9 +182,10 @@ def _look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Return `table[name]`, or raise a ValueError that says how the table gets more entries."""
     try:
         return look_up(kind, name, table)
-    except ValueError as error:
+    except ValueError:
         raise ValueError(
-            f"{error}; register your own with @mnist_accel.register, or give --import MODULE"
+            f"unknown {kind} {name!r}; if it is your own, register it with @mnist_accel.register "
+            f"or give --import MODULE; known are {', '.join(table)}"
         ) from None
 
 
