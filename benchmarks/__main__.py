@@ -28,7 +28,7 @@ _PROFILE_HELP: dict[Profile, str] = {
     "quick": "measure some networks and sizes (the default): takes three minutes on two cores, and "
     "half a minute more the first time, to compile kernels",
     "full": "measure all networks and sizes, and time to accuracy: takes about two hours with all "
-    "baselines, a large part of it to compile them",
+    "baselines, much of it to compile them",
 }
 
 
@@ -104,7 +104,8 @@ def _add_run(commands: Subparsers) -> None:
         "--continue",
         dest="resume",
         action="store_true",
-        help="finish an interrupted run with its settings: that of the file --out, or the newest",
+        help="finish the interrupted run that was to write the file --out (default: the newest "
+        "one), with the settings of that run",
     )
     names = [field.name for field in fields(RunRequest)]
     parser.set_defaults(
@@ -160,8 +161,8 @@ def _add_compare(commands: Subparsers) -> None:
         "--fail-over",
         type=_percent,
         metavar="PERCENT",
-        help="exit with 1 if a backend is significantly slower, and by more than PERCENT, or has "
-        "lost a time; such as 10%%",
+        help="exit with 1 if a row of a backend is significantly slower, and by more than PERCENT "
+        "(such as 10%%), or if the row has a time only in OLD although NEW measures it",
     )
     parser.set_defaults(run=lambda args: compare_command(args.old, args.new, args.fail_over))
 

@@ -1,13 +1,13 @@
 """Losses from logits: the value and the gradient in one pass.
 
-A loss includes the activation of the output layer: value and gradient of both together are shorter
-and more stable than one after the other. Every loss is a mean over the N examples of a batch. Its
-value stays on the device, as an array of shape ().
+A loss includes the activation of the output layer, because the formulas for both together are
+shorter and numerically more stable than two separate formulas. Every loss is a mean over the N
+examples of a batch. Its value stays on the device, as an array of shape ().
 
 To add a loss, write one function here and add it to `LOSSES`. Every backend can then compute it,
 `mnist_accel.nn.Loss(name)` is its object, and the files of models accept its name. A network that
-uses it trains eagerly until a compiled backend has a kernel for it: one case in
-`backends/numba/kernels/losses.py`, one in `backends/cupy/kernels/image_loss.cuh`.
+uses it trains eagerly on a backend without a kernel for it. A kernel needs one case in
+`backends/numba/kernels/losses.py` or in `backends/cupy/kernels/image_loss.cuh`.
 """
 
 from collections.abc import Callable

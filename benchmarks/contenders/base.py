@@ -1,7 +1,7 @@
 """The interface of contenders.
 
-A contender is one way to do the work: a backend of this project, or a library that a user could
-choose instead (a baseline). It prepares a task: it builds its network, moves the data to its device
+A contender is a backend of this project, or a library that a user could choose instead (a
+baseline). It prepares a task: it builds its network, moves the data to its device
 and compiles. The result is a session that can be checked and timed. Each method of a session
 returns only when its results are available, so that the clock can be read right after it.
 """
@@ -32,7 +32,7 @@ class TrainingTask:
         batch_size: images per step, at most the number of images.
         images: (N, 784) uint8.
         labels: (N,) int64.
-        seed: of the order of the images.
+        seed: seed of the order of the images.
     """
 
     model: Network
@@ -70,7 +70,7 @@ class TrainingSession(ABC):
     compile_s: float = 0.0
 
     def compile(self) -> None:  # noqa: B027  # most sessions have nothing to do here
-        """Compile what only `run` needs; otherwise the first `run` does so."""
+        """Compile the code that only `run` needs, which the first `run` would compile otherwise."""
 
     @abstractmethod
     def run(self) -> None:
@@ -94,11 +94,11 @@ class TrainingSession(ABC):
     def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
         """Make one update per batch; return the mean loss of each batch before its update.
 
-        The same code runs as in `run`: if that makes all updates in one call, so does this.
+        This runs the same code as `run`. If `run` makes all updates in one call, so does this.
 
         Args:
-            batches: rows of the images, shape (steps, batch); if the task is full-batch, all rows
-                in each.
+            batches: rows of the images, shape (steps, batch); if the task is full-batch, each batch
+                has all rows.
         """
 
     @abstractmethod
@@ -145,8 +145,9 @@ class OperationSession:
     """An operation whose inputs are on the device.
 
     Attributes:
-        run: computes it once, and returns when the results are available.
-        results: computes it once, and returns the results as host arrays in the task's order.
+        run: computes the operation once, and returns when the results are available.
+        results: computes the operation once, and returns the results as host arrays, in the order
+            that `OperationTask` describes.
     """
 
     run: Callable[[], Any]

@@ -24,7 +24,7 @@ INSTALL = "pip install torch"
 
 
 class TorchEager(Contender):
-    """Modules, autograd and `torch.optim`, called from Python one after the other."""
+    """Modules, autograd and `torch.optim`, which Python calls operation by operation."""
 
     name: ClassVar[str] = "torch-eager"
     mode: ClassVar[Literal["eager", "compiled", "graph"]] = "eager"

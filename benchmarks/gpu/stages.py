@@ -25,7 +25,7 @@ class Stage:
 
     Attributes:
         name: name of the stage and of its log file.
-        shows: what is shown if the stage passes; printed in the report.
+        shows: what it means that the stage passes; printed in the report.
         command: the program and its arguments.
         limit_s: time limit in seconds.
         skip_reason: why the stage cannot run on this machine; empty if it can.

@@ -68,7 +68,7 @@ class Comparison:
     warnings: tuple[str, ...]
 
     def fails(self, fail_over: float) -> bool:
-        """Whether a backend is slower than allowed or has lost a time."""
+        """Whether a row of a backend is slower than allowed, or broken."""
         return bool(self.broken) or any(change.fails(fail_over) for change in self.changes)
 
 
@@ -147,8 +147,8 @@ def compare_command(old_path: Path, new_path: Path, fail_over: float | None) -> 
     Args:
         old_path: result file of the earlier run.
         new_path: result file of the later run.
-        fail_over: the comparison fails if a backend is significantly slower, and by more than this
-            fraction, or has lost a time; None if it never fails.
+        fail_over: the comparison fails if a row of a backend is significantly slower, and by more
+            than this fraction, or broken; None if it never fails.
 
     Returns:
         The exit code: 1 if it failed, 0 otherwise.

@@ -30,10 +30,10 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
         yield "".join(f"> {_escaped(caution)}\n" for caution in summary.cautions)
     yield (
         "All contenders compute in float32, without TF32. Times are medians of all n rounds, with "
-        "their 10th and 90th percentiles. Ratios are speeds divided by that of the fastest "
-        "baseline on the same kind of device; a second run on this machine is expected within the "
-        "95 % interval (bootstrap over passes and rounds). The roofline is the speed that the "
-        "counted operations and bytes allow at the measured peak rates.\n"
+        "their 10th and 90th percentiles. Ratios are speeds divided by the speed of the fastest "
+        "baseline on the same kind of device; the ratio of a second run on this machine is "
+        "expected within the 95 % interval (bootstrap over passes and rounds). The roofline is "
+        "the speed that the counted operations and bytes allow at the measured peak rates.\n"
     )
     recipes = analysis.recipes()
     if recipes:

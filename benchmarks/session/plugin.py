@@ -276,6 +276,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
 
 
 def _complete(document: dict[str, Any], journal: Journal) -> None:
-    """Replace the measurements of a result file by those of the journal, and add our facts."""
+    """Replace the measurements of a result file by those of the journal, and add its facts."""
     describe_machine(journal)
     document |= journal.document()

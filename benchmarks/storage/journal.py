@@ -36,9 +36,9 @@ class RunSettings(Struct, frozen=True):
         contenders: the measured contenders.
         left_out: contenders that only full runs measure.
         passes: how many times each row is measured.
-        seed: of the order of the measurements.
+        seed: seed of the order of the measurements.
         threads: cores that each contender may use.
-        commit: of the code; None if unknown.
+        commit: commit of the code; None if unknown.
         dirty: whether the code has uncommitted changes; None if unknown.
     """
 

@@ -1,8 +1,8 @@
 """The format of result files, as typed structs that `msgspec` checks while it reads a file.
 
-A result file is the JSON of pytest-benchmark. Each entry of its list `benchmarks` has our facts in
-`extra_info`, and the key `mnist_accel` holds what concerns the whole run. Fields that are not
-listed here are ignored.
+A result file is the JSON of pytest-benchmark. In each entry of its list `benchmarks`, this suite
+adds facts about the row to `extra_info`. Its key `mnist_accel` has the facts about the whole run.
+Fields that are not listed here are ignored.
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ class ContenderFacts(Struct, frozen=True):
 
     Attributes:
         is_baseline: whether it is another library.
-        versions: of the libraries that do the work.
+        versions: versions of the libraries that do the work.
         threads: number of threads that it may use.
         device: where it computes.
     """
@@ -88,7 +88,7 @@ class Ceilings(Struct, frozen=True):
 
 
 class Check(Struct, frozen=True):
-    """The largest relative difference from the reference, and its bound."""
+    """The largest relative difference from the computation named `against`, and its bound."""
 
     difference: Amount
     tolerance: Positive
@@ -171,8 +171,8 @@ class RowInfo(Case, frozen=True):
         flops: floating-point operations per round, in dense arithmetic.
         bytes: bytes that each round must move, in dense arithmetic.
         phases_s: seconds of each of `PHASES`.
-        peak_host_bytes: of a process that does this alone; None if not measured.
-        peak_device_bytes: GPU memory of that process; None if not measured.
+        peak_host_bytes: peak memory of a process that runs only this row; None if not measured.
+        peak_device_bytes: peak GPU memory of that process; None if not measured.
     """
 
     contender: str
@@ -210,7 +210,7 @@ class Run(Struct, frozen=True):
     """What a result file states about its whole run, under the key `mnist_accel`.
 
     Attributes:
-        seed: of the order of the measurements.
+        seed: seed of the order of the measurements.
         threads: cores that each contender may use.
         complete: whether the run ended normally.
         absent: rows that cannot be measured on this machine.

@@ -28,7 +28,7 @@ def measure_accuracy(
             accuracy after each epoch, and the seconds of training until then.
         case: the network and its target.
         contender: trains the network.
-        seed: of the weights and of the order of the images.
+        seed: seed of the weights and of the order of the images.
         clock: returns seconds.
 
     Raises:

@@ -172,7 +172,7 @@ def test_names_are_accepted_in_other_spellings(name, meant):
     assert backend_name(name) == meant
 
 
-def test_a_name_for_several_backends_is_a_question():
+def test_a_name_that_fits_several_backends_is_refused():
     with pytest.raises(ValueError, match="backend 'cpu' is ambiguous; choose numba or numpy"):
         get_backend("cpu")
     with pytest.raises(TypeError, match=r"backend must be one of auto, .*, got None"):

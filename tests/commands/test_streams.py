@@ -45,7 +45,7 @@ def test_a_pipe_closed_by_its_reader_ends_a_command_with_code_141(shell, redirec
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_stream_that_cannot_be_written_is_code_4(shell):
+def test_a_stream_that_cannot_be_written_gives_exit_code_4(shell):
     done = shell(f"{DATA} >/dev/full")
     assert done.returncode == 4
     assert done.stderr.splitlines() == [

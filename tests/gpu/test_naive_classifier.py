@@ -1,4 +1,4 @@
-"""The fused classifier computes the same as a sequence of naive kernels of `kernels/naive.cu`."""
+"""The fused classifier gives the same results as a sequence of kernels of `kernels/naive.cu`."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.emulated
 def naive_classifier(
     setting: Setting, kind: str, classifier: Classifier, parameters: Any, batch: GraphBatch
 ) -> dict[str, Any]:
-    """Return the results of the fused classifier, by one naive kernel after the other."""
+    """Return what the fused classifier must compute; a sequence of naive kernels computes it."""
     inputs, logits = forward(setting, classifier, parameters)
     images, classes = logits.shape
     labels = setting.empty(images, dtype="int32")
@@ -80,7 +80,7 @@ def bias_of(layer: ClassifierLayer, parameters: Any) -> Any:
 
 
 def classifier_layers(setting: Setting, widths: Sequence[int], images: int) -> list[Any]:
-    """Return linear layers of these widths whose parameters follow each other."""
+    """Return linear layers of these widths whose parameters are adjacent in the vector."""
     found, offset = [], 0
     for number, (inputs, outputs) in enumerate(pairwise(widths)):
         has_bias = number != 1
@@ -105,7 +105,7 @@ def classifier_layers(setting: Setting, widths: Sequence[int], images: int) -> l
 def test_fused_classifier_matches_naive_kernels(
     tiled_setting: Setting, kind: str, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three linear layers: by warps in float64, by tiles in float32."""
+    """Warps compute the three linear layers in float64, tiles compute them in float32."""
     monkeypatch.setattr(fused_classifier, "TARGET_BLOCKS", 2)
     stack = classifier_layers(tiled_setting, (30, 70, 40, 10), images)
     classifier = Classifier(tiled_setting.dtype, images, stack, [])
@@ -130,7 +130,7 @@ def check_classifier(setting: Setting, kind: str, classifier: Classifier, parame
     images, classes = classifier.batch_size, classifier.layers[-1].outputs
     batch = setting.graph_batch(images, classes)
     weights, dlogits = setting.random(parameters), setting.empty(images, classes)
-    weights *= 0.1  # keeps the losses small, so that they can be computed in a plain way
+    weights *= 0.1  # keeps the logits small, because the naive loss kernel may overflow
     launcher = Launcher(setting.kernels, setting.dtype, graph_batch=batch)
     arguments: Any = kind, classifier, weights, batch
     expected = naive_classifier(setting, *arguments)

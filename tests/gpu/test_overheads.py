@@ -14,7 +14,7 @@ from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder
 
 @pytest.mark.emulated
 def test_measurements_are_computed_from_the_times():
-    """With a stopwatch on which each launch takes a microsecond."""
+    """The stopwatch of this test counts one microsecond per launch."""
     emulator = Emulator()
 
     def seconds(work: Any) -> float:

@@ -81,7 +81,7 @@ def test_parameters_are_views_of_one_vector(name):
         ("cnn", {"W1": 1 / 9, "W2": 1 / 1352, "b2": 0}),
     ],
 )
-def test_initial_weights_have_the_deviations_of_the_source(name, std_of):
+def test_initial_weights_have_the_standard_deviations_of_the_original_programs(name, std_of):
     settings = {"hidden_sizes": (500,)} if name == "backprop" else {}
     state = model(name, **settings).state_dict()
     for key, std in std_of.items():
@@ -202,13 +202,14 @@ def test_wrong_labels_are_rejected(labels, error, message):
         ma.Trainer(model()).train_batch(np.zeros((2, 784)), labels)
 
 
-def test_train_batch_is_one_update_of_exactly_this_batch(batch):
+def test_train_batch_makes_one_update_with_exactly_this_batch(batch):
     network = model("two-layer", dtype="float64")
     before = network.state_dict()
     trainer = ma.Trainer(network, optimizer="sgd", lr=0.05, batch_size=512)
     loss = trainer.train_batch(*batch)
     assert trainer.step == 1
-    # With SGD the change of the weights is the gradient; compare it with the loss.
+    # The change of the weights by SGD gives the gradient, which is compared with a difference
+    # quotient of the loss.
     gradient = {key: (before[key] - network.state_dict()[key]) / 0.05 for key in before}
     moved = {key: value.copy() for key, value in before.items()}
     moved["b2"][3] += 1e-4
@@ -217,7 +218,7 @@ def test_train_batch_is_one_update_of_exactly_this_batch(batch):
     assert (above - loss) / 1e-4 == pytest.approx(gradient["b2"][3], rel=1e-3)
 
 
-def test_predictions_are_consistent(batch):
+def test_predicted_classes_have_the_largest_probabilities(batch):
     for name in RECIPES:
         network = model(name)
         probabilities = network.predict_proba(batch[0])
@@ -229,7 +230,7 @@ def test_predictions_are_consistent(batch):
     assert model().predict_proba(batch[0][:0]).shape == (0, 10)
 
 
-def test_evaluation_adds_up(batch):
+def test_evaluation_agrees_with_its_confusion_matrix(batch):
     result = ma.evaluate(model(), *batch)
     assert result.total == 32
     assert result.correct == np.trace(result.confusion_matrix)
@@ -261,7 +262,7 @@ def test_evaluation_adds_up(batch):
         ({"name": "two-layer", "backend": "tpu"}, "unknown backend 'tpu'"),
     ],
 )
-def test_wrong_models_are_rejected(arguments, message):
+def test_wrong_arguments_of_create_model_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         ma.create_model(**{"backend": "numpy", **arguments})
 
@@ -277,7 +278,7 @@ def test_wrong_models_are_rejected(arguments, message):
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
-def test_wrong_trainers_are_rejected(arguments, message):
+def test_wrong_arguments_of_the_trainer_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         ma.Trainer(model(), **arguments)
 

@@ -82,7 +82,7 @@ def test_description_shows_every_width_and_shape_change():
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_training_of_the_source(name):
+def test_recipe_has_the_training_settings_of_the_original_program(name):
     settings = resolve({"model": name})
     assert {key: getattr(settings, key) for key in TRAININGS[name]} == TRAININGS[name]
     assert settings.schedule == "constant"
@@ -90,7 +90,7 @@ def test_training_of_the_source(name):
     assert settings.seed == 0
 
 
-def test_every_recipe_has_one_length():
+def test_every_recipe_has_either_epochs_or_iterations():
     for recipe in RECIPES.values():
         assert bool(recipe.epochs) != bool(recipe.iterations)
 

@@ -28,7 +28,7 @@ struct Chunk {
   int* correct;       // number of correct predictions of each step
 };
 
-// What the kernels of a step pass on to later kernels of the step.
+// Values that the first kernels of a step compute for the later kernels of the step.
 struct StepState {
   int* batch;          // (2,): number of images, and the position of the first in Chunk.rows
   real* rates;         // (3,): the row of Chunk.rates for this step

@@ -1,5 +1,6 @@
-// The gradients of a convolution: of its filters (eager only; graph steps use wgrad_update.cu), and
-// of its input. With pooling, dy is the gradient of the pre-activation of the pooled output.
+// The gradients of the filters and of the input of a convolution. Graph steps compute the gradient
+// of the filters with wgrad_update.cu instead. With pooling, dy is the gradient of the
+// pre-activation of the pooled output.
 //
 // Layout: as in convolution.cu.
 // Cost per image: O·OH·OW·C·K² multiply-adds each; a quarter of that with pooling.

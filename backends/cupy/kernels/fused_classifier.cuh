@@ -7,21 +7,21 @@
 // A linear layer.
 struct ClassifierLayer {
   real* x;   // (B, inputs): input, which is the output of the previous layer
-  real* dx;  // (B, inputs): gradient of the pre-activation below; null if neither this gradient nor
-             // an earlier one is needed
+  real* dx;  // (B, inputs): gradient of the pre-activation of x; null if no earlier layer has
+             // parameters
   int weight, bias;  // offsets in the parameter vector; bias is -1 if the layer has none
   int inputs, outputs;
-  Activation activation;  // the one that computed x
+  Activation activation;  // the activation that computed x
 };
 
 // A convolution before the linear layers, through which the gradient is propagated.
 struct ClassifierConv {
   const real* x;          // input (B, channels, height, width)
   const real* dy;         // gradient of the pre-activation, (B, filters, cells)
-  const uint8* mask;      // tie masks like dy; null without pooling
-  real* dx;               // gradient of the pre-activation below, like x
+  const uint8* mask;      // tie masks in the shape of dy; null without pooling
+  real* dx;               // gradient of the pre-activation of x, in the shape of x
   int weight;             // offset in the parameter vector
-  Activation activation;  // the one that computed x
+  Activation activation;  // the activation that computed x
   ConvShape shape;
 };
 

@@ -32,7 +32,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class StepState:
-    """What the kernels of a step pass on to later ones; a struct of kernels/common.cuh."""
+    """Values that kernels of a step compute for later kernels; a struct of kernels/common.cuh."""
 
     batch: Array
     rates: Array

@@ -28,7 +28,7 @@ def add(x: Any, y: Any) -> None:
 
 @kernel
 def activate(kind: int, y: Any) -> None:
-    """Apply an activation to y (N, outputs), whole vectors."""
+    """Apply an activation to y (N, outputs); `outputs` is a multiple of LANES."""
     if kind == RELU:
         relu_in_place(pointer(y, 0), y.size)
     elif kind == SIGMOID:

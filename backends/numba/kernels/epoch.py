@@ -1,26 +1,27 @@
 """Many training steps in one call: forward, loss, backward and update.
 
-Every thread runs `run_steps`. In each step, it runs forward and backward pass for one tile of its
-images after another, so that the outputs of a tile are still in the cache when the backward pass
-reads them. At a barrier, the threads wait until all gradients are computed. Each thread then
-updates its range of the parameters with the sum of the gradients of all threads. A second barrier
-ends the step. For a given number of threads, the order of all sums is fixed, so runs repeat bit for
-bit.
+Every thread runs `run_steps`. In each step, it divides its images into tiles, and runs the forward
+and the backward pass tile by tile, so that the outputs of a tile are still in the cache when the
+backward pass reads them. At a barrier, the threads wait until all gradients are computed. Each
+thread then updates its range of the parameters with the sum of the gradients of all threads. A
+second barrier ends the step. For a given number of threads, the order of all sums is fixed, so runs
+repeat bit for bit.
 
     gradients of the threads     parameters of a network whose first stage is sparse
     thread 0   ▒▒▒▒▒▒▒▒▒▒▒▒      │ weights of the first stage │ all other parameters     │
     thread 1   ▒▒▒▒▒▒▒▒▒▒▒▒      │ thread 0   │ thread 1      │ thread 0   │ thread 1    │
                └─ a row each      divided at column groups     divided at cache lines
 
-The backward pass is linear in the gradient of the logits. If these are multiplied by −lr, it yields
-the changes of the parameters in an SGD step. A single thread with a single tile adds the changes
-directly to the parameters and needs no buffer for the gradient. With weight decay,
+The backward pass is linear in the gradient of the logits. So if this gradient is multiplied by −lr,
+the backward pass yields the changes of the parameters in an SGD step, and the step has the *linear
+form*. A single thread with a single tile then adds the changes directly to the parameters and needs
+no buffer for the gradient. With weight decay,
 
     W − lr·(g + decay·W) = shrink·(W − lr/shrink·g),    shrink = 1 − lr·decay,
 
-so the parameters are multiplied by `shrink` afterwards. This is the linear form of a step.
+so the linear form multiplies the parameters by `shrink` at the end.
 
-Cost per step: that of `forward` and `backward` for each image. Each of t threads also sets a
+Cost per step: the cost of `forward` and `backward` for each image. Each of t threads also sets a
 gradient of all parameters to 0, adds 1/t of the t gradients and updates 1/t of the parameters. For
 a sparse first stage, it computes the gradient of 1/t of the columns for all images.
 """
@@ -40,8 +41,8 @@ from backends.numba.kernels.updates import SGD, update
 from backends.numba.kernels.views import fill_zero, pointer, view
 from backends.numba.kernels.workspace import Tile, thread_workspace
 
-# The linear form of a step is used only if `shrink` is larger: the division by a small number would
-# lose digits.
+# The linear form of a step is used only if `shrink` exceeds this value: the division by a smaller
+# number would lose digits.
 MIN_SHRINK = 0.5
 
 
@@ -64,7 +65,7 @@ class Schedule(NamedTuple):
 
     Attributes:
         rows: image numbers of all steps, in the order of their use.
-        bounds: first row of each step and the row after its last, (steps, 2).
+        bounds: positions in `rows` of the begin and end of each step, (steps, 2).
         rates: learning rate of each step.
         steps_before: number of steps before this chunk.
     """
@@ -93,11 +94,11 @@ class _Ranges(NamedTuple):
     Attributes:
         dense_begin: first parameter after the weights of a sparse first stage.
         begin: first of the thread's other parameters.
-        end: end of these.
+        end: end of the thread's other parameters.
         sparse_begin: first of the thread's weights of a sparse first stage.
-        sparse_end: end of these.
+        sparse_end: end of the thread's weights of a sparse first stage.
         first_group: first of the thread's column groups.
-        end_group: end of these.
+        end_group: end of the thread's column groups.
     """
 
     dense_begin: int

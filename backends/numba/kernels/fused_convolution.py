@@ -332,8 +332,8 @@ def transpose_filters(stage: Any, packed: Any, filters: Any) -> None:
 def conv_backward_x(stage: Any, dy: Any, mask: Any, filters: Any, dx: Any) -> None:
     """Add the gradient of the padded input to dx (H, W, in_lanes).
 
-    `in_lanes` is whole vectors, as in all stages except the first. Positions without gradient are
-    skipped: with pooling about three of four, and those at which a ReLU returned 0.
+    `in_lanes` is a multiple of LANES, as in all stages except the first. Positions without gradient
+    are skipped: with pooling about three of four, and those at which a ReLU returned 0.
     """
     side, lanes = stage.kernel_size, stage.in_lanes
     row = (stage.width + 2 * stage.padding) * lanes

@@ -63,7 +63,7 @@ def loss_and_gradient(
 def softmax(z: Any, y: Any, classes: int) -> Any:
     """Set y to the softmax of the first `classes` numbers of z, and return log Σ exp(z).
 
-    Both are whole vectors; the unused lanes of y become 0.
+    The lengths of z and y are multiples of LANES; the unused lanes of y become 0.
     """
     largest = z[0]
     for c in range(classes):

@@ -55,7 +55,7 @@ struct Shared {
 typedef real ThreadFeatures[FEATURES_PER_THREAD];
 typedef real ThreadWeights[FEATURES_PER_THREAD][CLASSES];
 
-// Returns the index in the image of the first pixel of a cell's first output.
+// Returns the index in the image of the first pixel that a cell depends on.
 DEVICE int patch_begin(int cell) {
   return cell / CELL_COLUMNS * 2 * WIDTH + cell % CELL_COLUMNS * 2;
 }
@@ -101,7 +101,8 @@ DEVICE void compute_features(Shared& shared, const ThreadWeights& weights, int a
   }
 }
 
-// Computes the loss and dlogits, and updates the bias; for the first warp, with one lane per class.
+// Computes the loss and dlogits, and updates the bias. All lanes of the first warp must call this;
+// lane i computes class i.
 DEVICE ImageLoss compute_loss(Shared& shared, int label, real lr, real weight_decay) {
   const int lane = threadIdx.x, own_class = min(lane, CLASSES - 1);
   real logit = shared.bias[own_class];
@@ -166,7 +167,7 @@ DEVICE void update_filters(Shared& shared, real lr, real weight_decay) {
   }
 }
 
-// Copies a parameter to memory, or from there.
+// Copies a parameter to global memory if `stores`, else from global memory.
 template <bool stores>
 DEVICE void copy(real& memory, real& held) {
   if constexpr (stores)
@@ -175,7 +176,8 @@ DEVICE void copy(real& memory, real& held) {
     held = memory;
 }
 
-// Copies all parameters to memory, or from there. Rows of weights without a feature are 0.
+// Copies all parameters to global memory if `stores`, else from global memory. Rows of `weights`
+// without a feature are 0.
 template <bool stores>
 DEVICE void copy_parameters(real* filters, real* weight, real* bias, ThreadWeights& weights,
                             Shared& shared) {

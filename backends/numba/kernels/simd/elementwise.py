@@ -61,7 +61,7 @@ def _sigmoid(emit: Emitter, x: Any) -> Any:
 
 
 def _in_place(function: Callable[[Emitter, Any], Any]) -> Callable[..., None]:
-    """Return the kernel that applies a function in place to `count` numbers, whole vectors."""
+    """Return the kernel that applies a function to `count` numbers, a multiple of LANES."""
 
     @simd_kernel
     def kernel(emit: Emitter, y: Pointer, count: Index) -> None:

@@ -37,8 +37,8 @@ def gemm_outer(  # noqa: PLR0913
 
     y[r·y_stride + l] += Σₖ x[r·x_row + k·x_column] · w[k·w_stride + l]
 
-    for r < rows, k < count and l < width, whole vectors. The strides of x swapped give the product
-    with xᵀ.
+    for r < rows, k < count and l < width, a multiple of LANES. To multiply by xᵀ, swap the strides
+    of x.
     """
     for vector, vectors in emit.tiles(width // LANES, (2, 1)):
         for row, height in emit.tiles(rows, (5, 1)):
@@ -68,7 +68,7 @@ def gemm_dot(
 
     y[r·y_stride + c] = Σₖ x[r·x_stride + k] · w[c·w_stride + k]
 
-    for r < rows, c < columns and k < count, whole vectors.
+    for r < rows, c < columns and k < count, a multiple of LANES.
     """
     # Five columns, because typical layers have 10, 30, 50 or 120 outputs.
     for row, height in emit.tiles(rows, (2, 1)):
@@ -92,7 +92,7 @@ def gemm_dot(
 
 @simd_kernel
 def axpy(emit: Emitter, y: Pointer, x: Pointer, scale: Any, count: Index) -> None:
-    """Add scale · x to y, for `count` numbers, whole vectors."""
+    """Add scale · x to y, for `count` numbers, a multiple of LANES."""
     # Filter rows, for which this is called, often have five or three vectors.
     for first, vectors in emit.tiles(count // LANES, (5, 3, 1)):
         for vector in range(vectors):

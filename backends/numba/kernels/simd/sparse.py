@@ -50,7 +50,7 @@ def gather_axpy(
 
     y[l] += Σₖ data[k] · table[indices[k]·stride + l]
 
-    for k < count and l < width, whole vectors.
+    for k < count and l < width, a multiple of LANES.
     """
     for first, vectors in emit.tiles(width // LANES, _TILE_SIZES):
         # An addition waits about five cycles for the previous addition to the same accumulator. If
