@@ -130,6 +130,11 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         """
         yield
 
+    @property
+    def compiles_epochs(self) -> bool:
+        """Whether this backend compiles epochs of some networks."""
+        return type(self).compile_epoch is not Backend.compile_epoch
+
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return the program in a form that runs many steps in one call.
 

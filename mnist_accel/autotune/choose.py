@@ -1,9 +1,10 @@
 """Choose the backend and the threads of a training, by its settings and by measuring."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -28,6 +29,9 @@ from mnist_accel.util.text import abbreviate_home, count
 MakeTrainer: TypeAlias = Callable[[TrainSettings, Backend], Trainer]
 T = TypeVar("T")
 
+# A backend that compiles no epochs is chosen if it is faster than the others by this factor. A
+# smaller advantage is often a disturbance by other programs.
+CLEARLY_FASTER = 1.25
 # Fewer threads are preferred if they reach this fraction of the highest throughput.
 CLOSE_TO_BEST = 0.97
 # Small enough that a measurement never diverges. The time per step does not depend on it.
@@ -105,30 +109,50 @@ def choose_fastest(
             backends[only.backend].threads = only.threads
             return Choice(selections[only.backend])
         key = _cache_key(settings, backends, candidates, images, batch_size)
-        images_per_s = load_measurements(key, candidates)
+        cached = load_measurements(key, candidates)
         source = f"cached in {abbreviate_home(str(measurements_folder()))}"
-    if images_per_s is None:
+    if cached is not None:
+        images_per_s = cached
+        turns = {candidate: [value] for candidate, value in cached.items()}
+    else:
         with phases.time("prepare"):
             probes = {
                 name: _make_probe(settings, backend, images, labels, make_trainer)
                 for name, backend in backends.items()
             }
         with phases.time("trial"), detect_busy_machine() as was_busy:
-            images_per_s = measure_candidates(partial(_measure, probes), candidates)
+            turns = measure_candidates(partial(_measure, probes), candidates)
+        images_per_s = {candidate: max(values) for candidate, values in turns.items()}
         if was_busy():  # not cached, because the next run may measure without disturbance
             source = "measured on a busy machine"
         else:
             source = "measured"
             save_measurements(key, images_per_s)
-    winner = fastest(images_per_s)
+    eager = [name for name, backend in backends.items() if not backend.compiles_epochs]
+    winner = fastest(turns, eager=eager)
     backends[winner.backend].threads = winner.threads
     measurements = f"{source}: {describe_measurements(images_per_s, winner)}"
     return Choice(selections[winner.backend], measurements)
 
 
-def fastest(images_per_s: Mapping[Candidate, float]) -> Candidate:
-    """Return the candidate of the fastest backend with the fewest threads that is close to best."""
-    best = max(images_per_s, key=lambda candidate: images_per_s[candidate])
+def fastest(
+    turns: Mapping[Candidate, Sequence[float]], *, eager: Collection[str] = ()
+) -> Candidate:
+    """Return the candidate of the fastest backend with the fewest threads that is close to best.
+
+    Args:
+        turns: images per second in each turn of each candidate.
+        eager: names of the backends that compile no epochs. The best of their candidates is chosen
+            only if it is clearly faster than the best compiled one, both in its best turn and in
+            its median turn.
+    """
+    images_per_s = {candidate: max(values) for candidate, values in turns.items()}
+    best = max(turns, key=images_per_s.__getitem__)
+    compiled = [candidate for candidate in turns if candidate.backend not in eager]
+    if best not in compiled and compiled:
+        rival = max(compiled, key=images_per_s.__getitem__)
+        if any(f(turns[best]) < CLEARLY_FASTER * f(turns[rival]) for f in (max, median)):
+            best = rival
     close = [
         candidate
         for candidate, value in images_per_s.items()

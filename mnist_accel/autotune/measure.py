@@ -1,8 +1,8 @@
 """Measure how fast a network trains with each backend and number of threads.
 
-For each backend, a separate network trains on a part of the real data, in short turns. Other
-programs on the machine can only slow a measurement down, so the fastest time window of each
-candidate counts.
+For each backend, a separate network trains on a part of the real data. The candidates take short
+turns, one after another. Other programs on the machine can only slow a turn down, so the fastest
+time window of each candidate counts, and a candidate is dropped only after several slow turns.
 """
 
 import math
@@ -22,11 +22,20 @@ from mnist_accel.training.trainer import Callback, Trainer
 
 # Seconds for all measurements together. Preparation, which may compile kernels, is not included.
 BUDGET_S = 0.4
-# After round i, candidates below this fraction of the best throughput are dropped. Other programs
-# may have disturbed the first measurement, so the first round drops only very slow candidates.
-MIN_FRACTIONS = (1 / 4, 1 / 2, 3 / 4, 1.0)
-# Length of the time windows of a measurement, of which the fastest counts.
-WINDOW_S = 0.004
+# Number of rounds, in each of which every remaining candidate takes a turn.
+ROUNDS = 5
+# Number of turns before a candidate may be dropped: other programs may disturb one or two of them.
+MIN_TURNS = 3
+# Then candidates below this fraction of the best throughput are dropped.
+MIN_FRACTION = 0.7
+# On a busy machine a turn takes longer than planned. The first `MIN_TURNS` rounds may take this
+# multiple of the budget.
+MAX_OVERRUN = 5
+# Length of the time windows of a turn, of which the fastest counts. A busy machine interrupts a
+# process every few milliseconds, so only short windows pass undisturbed.
+WINDOW_S = 0.002
+# A turn has at least this number of windows, even if an interruption takes the whole time.
+MIN_WINDOWS = 3
 # Training images of a measurement: like the whole data set, they exceed the fastest caches.
 NUM_EXAMPLES = 8192
 MIN_BATCH_SIZE = 16
@@ -56,32 +65,34 @@ def measure_candidates(
     *,
     budget_s: float = BUDGET_S,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[T, float]:
-    """Return the best measured throughput of each candidate.
+) -> dict[T, list[float]]:
+    """Return the throughput of each candidate in each of its turns.
 
-    Candidates are measured in rounds, and slow ones are dropped after each round.
+    Candidates take turns in rounds. Slow ones are dropped after `MIN_TURNS` rounds.
 
     Args:
         measure: runs a candidate for about the given number of seconds and returns its throughput.
         candidates: at least one candidate.
-        budget_s: seconds for all measurements together. The first round always finishes.
+        budget_s: seconds for all measurements together, if no other program disturbs them. The
+            first round always finishes.
         clock: returns the time in seconds.
     """
-    seconds = budget_s / (len(MIN_FRACTIONS) * len(candidates))
-    end = clock() + budget_s
-    throughput: dict[T, float] = {}
+    seconds = budget_s / (ROUNDS * len(candidates))
+    started = clock()
+    turns: dict[T, list[float]] = {candidate: [] for candidate in candidates}
     remaining = list(candidates)
-    for min_fraction in MIN_FRACTIONS:
+    for number in range(1, ROUNDS + 1):
+        end = started + budget_s * (MAX_OVERRUN if number <= MIN_TURNS else 1)
         for candidate in remaining:
-            if candidate in throughput and clock() + seconds > end:
-                return throughput
-            measured = measure(candidate, seconds)
-            throughput[candidate] = max(measured, throughput.get(candidate, 0.0))
-        best = max(throughput.values())
-        remaining = [c for c in remaining if throughput[c] >= min_fraction * best]
-        if len(remaining) == 1:
-            break
-    return throughput
+            if turns[candidate] and clock() + seconds > end:
+                return turns
+            turns[candidate].append(measure(candidate, seconds))
+        if number >= MIN_TURNS:
+            limit = MIN_FRACTION * max(map(max, turns.values()))
+            remaining = [candidate for candidate in remaining if max(turns[candidate]) >= limit]
+            if len(remaining) == 1:
+                break
+    return turns
 
 
 @contextmanager
@@ -114,25 +125,38 @@ class ThroughputProbe:
         self._train(1, batch_size=min(self._max_batch_size, MIN_BATCH_SIZE))
 
     def measure(self, threads: int | None, seconds: float) -> float:
-        """Train for about `seconds` and return the images per second of the fastest window.
-
-        The batch size grows from `MIN_BATCH_SIZE` up to that of the trainer, as long as a step is
-        shorter than a window. The throughput of longer steps hardly depends on the batch size.
-        """
+        """Train for about `seconds` and return the images per second of the fastest window."""
         self._trainer.model.backend.threads = threads
-        first_batch_size = min(self._max_batch_size, MIN_BATCH_SIZE)
-        batch_size, step_s = self._steps.get(threads, (first_batch_size, math.inf))
-        best = 0.0
-        while seconds > 0:
-            steps = max(1, int(min(WINDOW_S, seconds) / step_s))
-            images, elapsed_s = self._train(steps, batch_size=batch_size)
+        if threads not in self._steps:
+            self._steps[threads] = self._find_batch_size()
+        batch_size, step_s = self._steps[threads]
+        best, windows = 0.0, 0
+        while seconds > 0 or (windows < MIN_WINDOWS and step_s < WINDOW_S):
+            images, elapsed_s = self._train(max(1, int(WINDOW_S / step_s)), batch_size=batch_size)
+            windows += 1
             seconds -= elapsed_s
             best = max(best, images / elapsed_s)
-            step_s = min(step_s, elapsed_s / steps)
-            self._steps[threads] = batch_size, step_s
-            if batch_size < self._max_batch_size and step_s < WINDOW_S:
-                batch_size, step_s = min(2 * batch_size, self._max_batch_size), math.inf
+            step_s = min(step_s, elapsed_s * batch_size / images)
+        self._steps[threads] = batch_size, step_s
         return best
+
+    def _find_batch_size(self) -> tuple[int, float]:
+        """Return the batch size to measure with and the shortest time of such a step in seconds.
+
+        The batch size grows from `MIN_BATCH_SIZE` up to that of the trainer, as long as a step is
+        shorter than a window. The throughput of longer steps hardly depends on the batch size. A
+        step counts as long only if it is long several times.
+        """
+        batch_size = min(self._max_batch_size, MIN_BATCH_SIZE)
+        while True:
+            step_s = math.inf
+            for _ in range(MIN_TURNS):
+                step_s = min(step_s, self._train(1, batch_size=batch_size)[1])
+                if step_s < WINDOW_S:
+                    break
+            if batch_size == self._max_batch_size or step_s >= WINDOW_S:
+                return batch_size, step_s
+            batch_size = min(2 * batch_size, self._max_batch_size)
 
     def _train(self, steps: int, *, batch_size: int) -> tuple[int, float]:
         """Run some steps; return the number of images and the elapsed seconds."""

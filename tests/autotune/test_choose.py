@@ -34,7 +34,41 @@ def idle_machine(monkeypatch):
     ],
 )
 def test_fastest_backend_is_chosen_with_the_fewest_close_threads(images_per_s, winner):
-    assert fastest(images_per_s) == winner
+    assert fastest({candidate: [value] for candidate, value in images_per_s.items()}) == winner
+
+
+# Recorded with three busy programs on two cores, except the last row.
+@pytest.mark.parametrize(
+    ("turns", "winner"),
+    [
+        # fcnn: one lucky turn of NumPy
+        (
+            {NUMBA_1: [15091, 15068, 14234], NUMBA_2: [582, 313, 291],
+             NUMPY_1: [8728, 7802, 24003], NUMPY_2: [4707, 2852, 1418]},
+            NUMBA_1,
+        ),
+        # lenet: another lucky turn of NumPy
+        (
+            {NUMBA_1: [833, 1153, 1238], NUMBA_2: [223, 96, 326], NUMPY_1: [153, 4238, 294]},
+            NUMBA_1,
+        ),
+        # two-layer: Numba was disturbed in its first turn or in two of three
+        ({NUMBA_1: [363, 423_826, 707_476], NUMPY_1: [102_513, 180_267, 177_668]}, NUMBA_1),
+        ({NUMBA_1: [133_368, 970_488, 53_065], NUMPY_1: [163_224, 161_351, 177_908]}, NUMBA_1),
+        # two-layer: both threads of Numba waited for each other
+        ({NUMBA_1: [896_131, 850_342], NUMBA_2: [355, 299], NUMPY_1: [191_834]}, NUMBA_1),
+        # NumPy is clearly faster
+        ({NUMBA_1: [100, 98, 97], NUMPY_1: [130, 129, 128]}, NUMPY_1),
+    ],
+)  # fmt: skip
+def test_an_eager_backend_is_chosen_only_if_it_is_clearly_faster(turns, winner):
+    assert fastest(turns, eager=["numpy"]) == winner
+
+
+def test_a_slightly_faster_eager_backend_is_not_chosen():
+    assert fastest({NUMBA_1: [100.0], NUMPY_1: [124.0]}, eager=["numpy"]) == NUMBA_1
+    assert fastest({NUMBA_1: [100.0], NUMPY_1: [126.0]}, eager=["numpy"]) == NUMPY_1
+    assert fastest({NUMPY_1: [100.0], NUMPY_2: [110.0]}, eager=["numpy"]) == NUMPY_2
 
 
 @pytest.mark.parametrize(
@@ -63,7 +97,7 @@ class FakeMeasurements:
 
     def _measure_candidates(self, measure, candidates):
         self.count += 1
-        return {candidate: self._images_per_s[candidate] for candidate in candidates}
+        return {candidate: [self._images_per_s[candidate]] for candidate in candidates}
 
     def choose(self, *, images=None, **given):
         """Return the choice for some settings, and the phases of the run."""
