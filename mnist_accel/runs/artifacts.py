@@ -1,17 +1,32 @@
 """The files that a finished run leaves: weights, pictures and `summary.json`."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from mnist_accel.checkpoints.checkpoint import save_model
 from mnist_accel.console.phases import Phases
+from mnist_accel.errors import DataError
 from mnist_accel.nn.network import Network
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.setup import RunData
 from mnist_accel.training.evaluation import Evaluation, evaluate
 from mnist_accel.training.trainer import Trainer
+
+
+def has_artifacts(folder: RunFolder, *, step: int) -> bool:
+    """Return whether a run has all files that it leaves after its last step, `step`.
+
+    `summary.json` is written last, so the other files are as old as it is.
+    """
+    if not all(file.is_file() for file in (folder.model, folder.summary, *_pictures(folder))):
+        return False
+    try:
+        return folder.read_json(folder.summary).get("steps") == step
+    except DataError:  # damaged; it will be written again
+        return False
 
 
 def write_artifacts(
@@ -54,6 +69,11 @@ def mean_throughput(lines: list[dict[str, Any]]) -> float:
     return images / seconds if lines else math.nan
 
 
+def _pictures(folder: RunFolder) -> tuple[Path, Path]:
+    """Return the paths of the training curves and the worst mistakes."""
+    return folder.path / "curves.png", folder.path / "mistakes.png"
+
+
 def _draw_pictures(
     folder: RunFolder, model: Network, data: RunData, probabilities: NDArray[Any]
 ) -> None:
@@ -61,12 +81,13 @@ def _draw_pictures(
 
     The mistakes are those on the test set, whose predicted probabilities (N, C) are given.
     """
+    curves, mistakes = _pictures(folder)
     # matplotlib takes a third of a second to import, so the import waits for the end of training.
     from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
 
     images, labels = data.test
     plot_mistakes(
-        folder.path / "mistakes.png",
+        mistakes,
         images=images,
         labels=labels,
         predictions=probabilities.argmax(axis=1),
@@ -83,7 +104,7 @@ def _draw_pictures(
         losses.extend(line["losses"])
     epochs = folder.read_metrics("epoch")
     plot_curves(
-        folder.path / "curves.png",
+        curves,
         steps=steps,
         losses=losses,
         epochs=[line["epoch"] for line in epochs],

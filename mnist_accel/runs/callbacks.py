@@ -66,18 +66,25 @@ class MetricsLog(Callback):
         self._folder.append_metrics({"event": "epoch", **dataclasses.asdict(report)})
 
     def flush(self, trainer: Trainer) -> None:
-        """Write a line for the steps that no line contains yet, if there are any."""
+        """Write a line for the steps that no line contains yet, if there are any.
+
+        If an earlier line could not be written, its steps are part of this one.
+        """
         if self._pending:
             self._write(trainer)
+
+    def sync(self) -> None:
+        """Write all lines to the disk."""
+        self._folder.sync_metrics()
 
     def _write(self, trainer: Trainer) -> Figures:
         figures = summarize(trainer, self._pending)
         losses = [float(f"{loss:.6g}") for report in self._pending for loss in report.losses]
         seconds = sum(report.seconds for report in self._pending)
-        self._pending = []
         self._folder.append_metrics(
             {"event": "steps", **dataclasses.asdict(figures), "losses": losses, "seconds": seconds}
         )
+        self._pending = []
         return figures
 
 
@@ -114,7 +121,11 @@ class Checkpoints(Callback):
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Save if `every` is None and the last checkpoint is old enough."""
-        if self.every is None and self._clock() - self._saved_at >= CHECKPOINT_SECONDS:
+        if self.every is not None:
+            return
+        # Even if no checkpoint is due, so that the lines do not depend on the time.
+        self._metrics.flush(trainer)
+        if self._clock() - self._saved_at >= CHECKPOINT_SECONDS:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
@@ -125,6 +136,7 @@ class Checkpoints(Callback):
             CheckpointError: the checkpoint cannot be written; the previous one is unchanged.
         """
         self._metrics.flush(trainer)
+        self._metrics.sync()
         save_checkpoint(self._path, trainer)
         self._saved_at = self._clock()
 
@@ -161,26 +173,16 @@ class StopRules(Callback):
         """Check target and improvement of the validation accuracy, if the epoch was evaluated."""
         self._add_evaluation(trainer, report.validation_accuracy)
 
-    def replay(
-        self,
-        trainer: Trainer,
-        *,
-        steps: Iterable[Mapping[str, Any]],
-        epochs: Iterable[Mapping[str, Any]],
-    ) -> None:
-        """Apply the rules to the part of a run before it was resumed.
+    def replay(self, trainer: Trainer, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Apply the rules to the lines of `metrics.jsonl` from before a run was resumed.
 
-        If a rule applies, the next `fit` ends before its first step.
-
-        Args:
-            trainer: the trainer to stop.
-            steps: lines of `metrics.jsonl` with the event "steps".
-            epochs: lines of `metrics.jsonl` with the event "epoch".
+        If a rule applies, the training ends before its next step.
         """
-        for line in steps:
-            self._add_seconds(trainer, line["seconds"])
-        for line in epochs:
-            self._add_evaluation(trainer, line["validation_accuracy"])
+        for line in lines:
+            if line["event"] == "steps":
+                self._add_seconds(trainer, line["seconds"])
+            else:
+                self._add_evaluation(trainer, line["validation_accuracy"])
 
     def _add_seconds(self, trainer: Trainer, seconds: float) -> None:
         self._seconds += seconds

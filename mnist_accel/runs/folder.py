@@ -10,7 +10,7 @@ curves.png, filters.png, mistakes.png
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,12 @@ from typing import Any
 
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME
 from mnist_accel.errors import DataError, UsageError, file_errors
-from mnist_accel.util.files import remove_unfinished, write_atomically
+from mnist_accel.util.files import (
+    append_or_nothing,
+    remove_unfinished,
+    sync_file,
+    write_atomically,
+)
 from mnist_accel.util.process_lock import process_lock
 
 DEFAULT_PARENT = Path("runs")
@@ -40,29 +45,42 @@ class RunFolder:
         """Create the folder `out`, or `runs/<time>-<model>-<backend>` if it is None.
 
         Raises:
-            UsageError: the folder already contains a run.
-            DataError: the folder cannot be created or written.
+            UsageError: `out` already contains a run, or is a file.
+            DataError: the folder cannot be created.
         """
         path = Path(out or DEFAULT_PARENT / f"{now:%Y%m%d-%H%M%S}-{model}-{backend}")
         try:
             if out is None:
                 path = _create_folder(path)
-            folder = cls(path)
-            folder.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            if folder.config.exists():
-                raise FileExistsError
-            folder.metrics.touch(exist_ok=False)  # fails if another run uses the folder already
+            path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
-            raise UsageError(
-                f"{path} already contains a run, or is a file; choose another --out, "
-                f"or continue the run with --resume {path}"
-            ) from error
+            raise UsageError(f"{path} is a file; choose another --out") from error
         except OSError as error:
             raise DataError(
                 f"cannot write to the output folder {path}: {error.strerror or error}; "
                 "choose another with --out"
             ) from error
+        folder = cls(path)
+        folder.require_no_run()
         return folder
+
+    def require_no_run(self) -> None:
+        """Check that no training has begun in this folder.
+
+        `config.json` is written last when a run begins, after the first checkpoint. Files of a
+        process that was killed before do not count, because a new run may replace them.
+
+        Raises:
+            UsageError: the folder contains a run, or files that a run would replace.
+        """
+        found = [file for file in (self.config, self.summary, self.model) if file.exists()]
+        if self.metrics.exists() and self.metrics.stat().st_size:
+            found.append(self.metrics)
+        if found:
+            raise UsageError(
+                f"{self.path} already contains a run ({found[0].name}); choose another --out, "
+                f"or continue the run with --resume {self.path}"
+            )
 
     @classmethod
     def newest(cls, *, prefer_finished: bool = False) -> "RunFolder":
@@ -92,7 +110,10 @@ class RunFolder:
         for candidate in (Path(path), *Path(path).parents[:2]):
             if (candidate / "config.json").is_file():
                 return cls(candidate)
-        raise DataError(f"{path} is not a run folder: it contains no config.json")
+        raise DataError(
+            f"{path} is not a run folder: it contains no config.json; if its training was stopped "
+            "before the first step, repeat the command that began it"
+        )
 
     def lock(self) -> AbstractContextManager[None]:
         """Return a context in which no other process trains in this folder.
@@ -142,30 +163,35 @@ class RunFolder:
         Raises:
             DataError: the file cannot be written.
         """
-        with file_errors(f"write {self.metrics}"), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(_to_json(line) + "\n")
+        with file_errors(f"write {self.metrics}"):
+            append_or_nothing(self.metrics, (_to_json(line) + "\n").encode())
 
-    def read_metrics(self, event: str) -> list[dict[str, Any]]:
-        """Return the lines whose event is "steps" or "epoch", in the order of the file.
+    def sync_metrics(self) -> None:
+        """Write `metrics.jsonl` to the disk, so that a power failure cannot shorten it.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        with file_errors(f"write {self.metrics}"):
+            if self.metrics.exists():  # before the first line it may not
+                sync_file(self.metrics)
+
+    def write_metrics(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Replace `metrics.jsonl` by lines.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        with file_errors(f"write {self.metrics}"):
+            write_atomically(self.metrics, "".join(_to_json(k) + "\n" for k in lines).encode())
+
+    def read_metrics(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Return the lines whose event is `event`, "steps" or "epoch"; all lines if it is None.
 
         Raises:
             DataError: the file cannot be read.
         """
-        return [line for line in self._metrics_lines() if line["event"] == event]
-
-    def truncate_metrics(self, *, step: int, epochs: int) -> None:
-        """Remove the lines after a step and a number of epochs: a resumed run writes them again.
-
-        Raises:
-            DataError: the file cannot be read or written.
-        """
-        kept = [
-            line
-            for line in self._metrics_lines()
-            if line["step"] <= step and not (line["event"] == "epoch" and line["epoch"] > epochs)
-        ]
-        with file_errors(f"write {self.metrics}"):
-            write_atomically(self.metrics, "".join(_to_json(k) + "\n" for k in kept).encode())
+        return [line for line in self._metrics_lines() if event in (None, line["event"])]
 
     def _metrics_lines(self) -> Iterator[dict[str, Any]]:
         with file_errors(f"read {self.metrics}"):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from mnist_accel.autotune.choose import Choice, choose_by_settings, choose_fastest
 from mnist_accel.checkpoints.checkpoint import load_checkpoint
@@ -10,7 +11,7 @@ from mnist_accel.console.phases import Phases
 from mnist_accel.console.progress import TrainingDisplay
 from mnist_accel.errors import DivergedError
 from mnist_accel.recipes.settings import TrainSettings
-from mnist_accel.runs.artifacts import write_artifacts
+from mnist_accel.runs.artifacts import has_artifacts, write_artifacts
 from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, ShowProgress, StopRules
 from mnist_accel.runs.config import check_same_batches, check_same_data, run_config, with_earlier
 from mnist_accel.runs.folder import RunFolder
@@ -23,6 +24,7 @@ from mnist_accel.runs.setup import (
 )
 from mnist_accel.runs.signals import INTERRUPTED, stop_on_signals
 from mnist_accel.training.data import TrainingData
+from mnist_accel.training.evaluation import Evaluation, evaluate
 from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.text import count
 
@@ -77,9 +79,13 @@ def start_run(
             out, model=settings.model, backend=backend.name, now=datetime.now()
         )
     with folder.lock():
+        folder.require_no_run()  # another process may have begun and ended one meanwhile
+        folder.remove_unfinished()
+        folder.write_metrics([])
         run = _Run(settings, folder, data, trainer, phases, display)
+        run.checkpoints.save(trainer)
+        # Last, because it makes the folder one of a run: from now on it can be resumed.
         folder.write_json(folder.config, run_config(settings, choice, trainer, data))
-        run.checkpoints.save(trainer)  # resumable even if killed in its first step
         return run.train(choice, last_step)
 
 
@@ -121,14 +127,23 @@ def _resume(
         trainer = load_checkpoint(folder.checkpoint, backend=choice.selection.backend)
         check_same_batches(folder, trainer, settings.batch_size or data.train_count)
         folder.remove_unfinished()
-        folder.truncate_metrics(step=trainer.step, epochs=trainer.progress.epoch)
     run = _Run(settings, folder, data, trainer, phases, display)
+    if run.rewind_metrics(last_step):
+        return run.repeat_result(last_step)
     config = run_config(settings, choice, trainer, data)
     folder.write_json(folder.config, with_earlier(config, stored_config))
-    run.stop_rules.replay(
-        trainer, steps=folder.read_metrics("steps"), epochs=folder.read_metrics("epoch")
-    )
     return run.train(choice, last_step)
+
+
+def _is_before(line: dict[str, Any], trainer: Trainer) -> bool:
+    """Return whether a line of `metrics.jsonl` belongs to the training before a checkpoint.
+
+    The checkpoint was loaded into `trainer`, which writes the other lines again. These include the
+    report of an epoch that is not complete, because it may continue.
+    """
+    if line["event"] == "epoch" and line["epoch"] > trainer.progress.epoch:
+        return False
+    return bool(line["step"] <= trainer.step)
 
 
 @dataclass
@@ -154,6 +169,34 @@ class _Run:
             max_seconds=settings.max_seconds,
         )
 
+    def rewind_metrics(self, last_step: int) -> bool:
+        """Shorten `metrics.jsonl` to the step of the trainer, which comes from a checkpoint.
+
+        If no step is left to train, and all files are those of the last step, no file changes.
+
+        Returns:
+            Whether the run is finished in this sense.
+        """
+        trainer, folder = self.trainer, self.folder
+        lines = folder.read_metrics()
+        kept = [line for line in lines if _is_before(line, trainer)]
+        self.stop_rules.replay(trainer, kept)
+        is_finished = (
+            (trainer.step >= last_step or bool(trainer.stop_reason))
+            and all(line["step"] <= trainer.step for line in lines)
+            and has_artifacts(folder, step=trainer.step)
+        )
+        if not is_finished:
+            folder.write_metrics(kept)
+        return is_finished
+
+    def repeat_result(self, last_step: int) -> RunResult:
+        """Print the result of a finished run. No file changes."""
+        self._note_length(last_step)
+        if self.trainer.stop_reason:
+            self._note_stop(self.trainer.stop_reason)
+        return self._print_result(evaluate(self.trainer.model, *self.data.test))
+
     def train(self, choice: Choice, last_step: int) -> RunResult:
         """Train to the last step or a request to stop, evaluate, and write the final files.
 
@@ -174,16 +217,31 @@ class _Run:
                 )
                 return RunResult(folder, interrupted=True)
             if stop_reason:
-                display.note(f"stopped at step {trainer.step}: {stop_reason}")
+                self._note_stop(stop_reason)
             with display.activity("evaluating and drawing the pictures"):
                 evaluation = write_artifacts(
                     folder, trainer, self.data, self.phases, stop_reason=stop_reason
                 )
+        return self._print_result(evaluation)
+
+    def _print_result(self, evaluation: Evaluation) -> RunResult:
         print(
             f"test accuracy {evaluation.accuracy:.2%} ({evaluation.correct} / {evaluation.total}), "
-            f"loss {evaluation.loss:.4f}; all files are in {folder.path}"
+            f"loss {evaluation.loss:.4f}; all files are in {self.folder.path}"
         )
-        return RunResult(folder, interrupted=False)
+        return RunResult(self.folder, interrupted=False)
+
+    def _note_stop(self, reason: str) -> None:
+        self.display.note(f"stopped at step {self.trainer.step}: {reason}")
+
+    def _note_length(self, last_step: int) -> None:
+        """Print that no step is left to train, if that is so."""
+        step = self.trainer.step
+        if step >= last_step:
+            more = f", more than the requested {last_step:,}" if step > last_step else ""
+            self.display.note(
+                f"the run already has {count(step, 'step')}{more}; no step is left to train"
+            )
 
     def _print_setup(self, choice: Choice) -> None:
         """Print backend, data and network, with warnings about a fallback or too many threads."""
@@ -226,15 +284,10 @@ class _Run:
 
     def _fit(self, data: TrainingData, last_step: int) -> str:
         """Train the remaining steps; return the stop reason, empty if all steps are done."""
-        remaining = last_step - self.trainer.step
-        if remaining <= 0:
-            steps = count(self.trainer.step, "step")
-            more = f", more than the requested {last_step:,}" if remaining < 0 else ""
-            self.display.note(f"the run already has {steps}{more}; no step is left to train")
-            return ""
-        history = self.trainer.fit(
+        self._note_length(last_step)
+        return self.trainer.train_to(
+            max(last_step, self.trainer.step),
             data,
-            iterations=remaining,
             validation_data=self.data.validation,
             validation_every=self.settings.validation_every,
             callbacks=(
@@ -244,4 +297,3 @@ class _Run:
                 ShowProgress(self.display, self.data.validation_name),
             ),
         )
-        return history.stop_reason

@@ -47,6 +47,21 @@ class Callback:
         """
 
 
+class _Record(Callback):
+    """Adds the results of all steps and epochs to a history."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def on_steps(self, trainer: "Trainer", report: StepsReport) -> None:
+        """Add the losses."""
+        self._history.losses.extend(report.losses.tolist())
+
+    def on_epoch(self, trainer: "Trainer", report: EpochReport) -> None:
+        """Add the report."""
+        self._history.epochs.append(report)
+
+
 class Trainer:
     """Trains a network. Owns the state of the optimizer and the position in the training.
 
@@ -108,6 +123,11 @@ class Trainer:
     def step(self) -> int:
         """Number of completed updates."""
         return self.progress.step
+
+    @property
+    def stop_reason(self) -> str:
+        """The reason of a request to stop that no training has obeyed yet; empty without one."""
+        return self._stop_reason
 
     @property
     def optimizer_state(self) -> dict[str, Array]:
@@ -198,43 +218,73 @@ class Trainer:
                 position are those at the start of the chunk in which this happened.
         """
         data = self._as_data(images, labels)
-        sampler = BatchSampler(data.examples, self.batch_size, self.sampling, self.seed)
-        if self.progress.epoch_step > sampler.steps_per_epoch:
-            raise ValueError(
-                f"the epoch in progress has completed {self.progress.epoch_step} steps, but an "
-                f"epoch of {data.examples} images has only {sampler.steps_per_epoch}; continue "
-                "with the images that the epoch began with"
-            )
-        target = self._target_step(sampler, epochs=epochs, iterations=iterations)
+        target = self._target_step(self._sampler(data), epochs=epochs, iterations=iterations)
+        history = History()
+        history.stop_reason = self.train_to(
+            target,
+            data,
+            validation_data=validation_data,
+            validation_every=validation_every,
+            callbacks=(_Record(history), *callbacks),
+        )
+        return history
+
+    def train_to(
+        self,
+        last_step: int,
+        data: TrainingData,
+        *,
+        validation_data: ValidationData | None = None,
+        validation_every: int = 1,
+        callbacks: Sequence[Callback] = (),
+    ) -> str:
+        """Train up to a step, and return why the training ended early, or an empty string.
+
+        Unlike `fit`, this keeps no losses, so its memory does not grow with the number of steps. An
+        epoch is reported even if none of its steps is left to train: a training that continues from
+        a checkpoint makes the report that its checkpoint lacks.
+
+        Args:
+            last_step: number of the last step, counted from 1 over the whole training; at least
+                the number of completed steps.
+            data: the data set.
+            validation_data: see `fit`.
+            validation_every: see `fit`.
+            callbacks: see `fit`. If one raises an error at the end of an epoch, the epoch counts
+                as not yet reported.
+
+        Raises:
+            ValueError, TypeError, DivergedError: as `fit`.
+        """
+        sampler = self._sampler(data)
+        if last_step < self.step:
+            raise ValueError(f"last_step is {last_step}, but {self.step} steps are completed")
         if validation_every < 1:
             raise ValueError(f"validation_every must be at least 1, got {validation_every}")
         if validation_data is not None:  # checked now rather than at the end of the first epoch
             validation_data = self.model.as_examples(*validation_data)
-        self.total_steps = max(self.total_steps or 0, target)
-        history = History()
+        self.total_steps = max(self.total_steps or 0, last_step)
         try:
-            while self.step < target and not self._stop_reason:
-                self._run_epoch(data, sampler, target, history, callbacks)
-                is_complete = self.progress.epoch_step == sampler.steps_per_epoch
-                if not is_complete and self.step < target:
-                    break  # a stop was requested
-                is_due = self.step == target or (self.progress.epoch + 1) % validation_every == 0
-                report = self._epoch_report(validation_data if is_due else None)
-                if is_complete:
-                    self.progress = self.progress.next_epoch()
-                history.epochs.append(report)
-                for callback in callbacks:
-                    callback.on_epoch(self, report)
+            while True:
+                self._run_epoch(data, sampler, last_step, callbacks)
+                progress = self.progress
+                is_complete = progress.epoch_step == sampler.steps_per_epoch
+                if is_complete or (self.step == last_step and progress.epoch_step):
+                    is_due = self.step == last_step or (progress.epoch + 1) % validation_every == 0
+                    report = self._epoch_report(validation_data if is_due else None)
+                    self._end_epoch(report, callbacks, is_complete=is_complete)
+                if self.step == last_step or self._stop_reason:
+                    return self._stop_reason
         finally:
-            # Not cleared at the start: a request before `fit`, such as Ctrl-C, must have an effect.
-            history.stop_reason, self._stop_reason = self._stop_reason, ""
-        return history
+            # Not cleared at the start: a request before the call, such as Ctrl-C, must have an
+            # effect.
+            self._stop_reason = ""
 
     def request_stop(self, reason: str) -> None:
         """Make `fit` end after the current eager step or compiled chunk.
 
-        If `fit` is not running, the next call of `fit` ends before its first step. May be called
-        from a signal handler.
+        If no training is running, the next call of `fit` or `train_to` ends before its first step.
+        May be called from a signal handler.
 
         Args:
             reason: becomes `History.stop_reason`. Of several requests, the first one counts.
@@ -254,7 +304,6 @@ class Trainer:
         data: TrainingData,
         sampler: BatchSampler,
         target: int,
-        history: History,
         callbacks: Sequence[Callback],
     ) -> None:
         """Train to the end of the epoch, to step `target`, or until a stop is requested."""
@@ -271,9 +320,22 @@ class Trainer:
             bounds = sampler.batch_bounds(self.progress.epoch_step, count)
             batch_size = int(np.diff(sampler.batch_bounds(0, 1))[0, 0])
             report = self._run_chunk(data, self._next_steps(order, bounds, batch_size=batch_size))
-            history.losses.extend(report.losses.tolist())
             for callback in callbacks:
                 callback.on_steps(self, report)
+
+    def _end_epoch(
+        self, report: EpochReport, callbacks: Sequence[Callback], *, is_complete: bool
+    ) -> None:
+        """Call the callbacks at the end of an epoch, at the position after it if it is complete."""
+        before = self.progress
+        if is_complete:
+            self.progress = before.next_epoch()
+        try:
+            for callback in callbacks:
+                callback.on_epoch(self, report)
+        except BaseException:  # the report may be lost; a later call makes it again
+            self.progress = before
+            raise
 
     def _run_chunk(self, data: TrainingData, steps: Steps) -> StepsReport:
         """Run a chunk of steps and add it to the progress."""
@@ -306,6 +368,17 @@ class Trainer:
         factor, total = self.schedule.factor, self.total_steps
         factors = [factor(step, total) for step in range(self.step, self.step + count)]
         return self.optimizer.lr * np.array(factors)
+
+    def _sampler(self, data: TrainingData) -> BatchSampler:
+        """Return the batches of a data set, which must be able to continue the epoch."""
+        sampler = BatchSampler(data.examples, self.batch_size, self.sampling, self.seed)
+        if self.progress.epoch_step > sampler.steps_per_epoch:
+            raise ValueError(
+                f"the epoch in progress has completed {self.progress.epoch_step} steps, but an "
+                f"epoch of {data.examples} images has only {sampler.steps_per_epoch}; continue "
+                "with the images that the epoch began with"
+            )
+        return sampler
 
     def _target_step(
         self, sampler: BatchSampler, *, epochs: int | None, iterations: int | None

@@ -1,4 +1,4 @@
-"""Atomic writes, a check for write access, and the user's cache folder."""
+"""Writes that a crash cannot leave half done, and the user's cache folder."""
 
 import os
 import secrets
@@ -10,6 +10,10 @@ from pathlib import Path
 
 _SUFFIX = ".unfinished"
 _MAX_WAIT_S = 2.0  # for other programs on Windows that read a file which is to be replaced
+# Not every system has these: follow no link, leave the file to no child process, change no bytes.
+_SAFE_FLAGS = (
+    getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -35,6 +39,39 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def append_or_nothing(path: Path, content: bytes) -> None:
+    """Append `content` to the file at `path`, which is created if necessary.
+
+    If that fails, for example because the disk is full, the file keeps its old length. A link at
+    `path` is not followed.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE_FLAGS, 0o666)
+    with os.fdopen(descriptor, "ab") as file:
+        length = os.fstat(descriptor).st_size
+        try:
+            file.write(content)
+            file.flush()
+        except BaseException:
+            os.ftruncate(descriptor, length)
+            raise
+
+
+def sync_file(path: Path) -> None:
+    """Write the content of a file to the disk, so that it survives a power failure.
+
+    Raises:
+        OSError: the file cannot be opened or written.
+    """
+    descriptor = os.open(path, os.O_RDWR | _SAFE_FLAGS)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -77,21 +114,19 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
     Its name is random, because process and thread numbers repeat in containers that share a folder.
     The file must not exist, so no link with this name is followed.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        mode: int | None = stat.S_IMODE(path.stat().st_mode)
-    except OSError:  # there is no old file
-        mode = None
+    mode = _permissions(path)
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
         try:
-            descriptor = os.open(temporary, flags, 0o666)
+            descriptor = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE_FLAGS, 0o666
+            )
         except FileExistsError:
             continue
         if mode is not None:
             with suppress(OSError):  # some file systems have no permissions
-                temporary.chmod(mode)
+                # By descriptor where possible: another user could replace the file by a link.
+                os.chmod(descriptor if os.chmod in os.supports_fd else temporary, mode)  # noqa: PTH101
         return descriptor, temporary
 
 
@@ -110,6 +145,15 @@ def _replace(temporary: Path, path: Path) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def _permissions(path: Path) -> int | None:
+    """Return the permissions of a regular file; None if there is none at `path`."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return None
+    return mode & 0o777 if stat.S_ISREG(mode) else None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -95,7 +95,7 @@ def test_two_runs_never_share_a_folder(tmp_path):
         RunFolder.create(None, model="cnn", backend="numpy", now=now).path.name for _ in range(3)
     ]
     assert names == [f"20260102-030405-cnn-numpy{number}" for number in ("", "-2", "-3")]
-    RunFolder.create("mine", model="cnn", backend="numpy", now=now)
+    RunFolder.create("mine", model="cnn", backend="numpy", now=now).write_metrics([{}])
     with pytest.raises(ma.MnistAccelError, match="mine already contains a run"):
         RunFolder.create("mine", model="cnn", backend="numpy", now=now)
 

@@ -1,0 +1,1 @@
+"""Stops trainings at each operation that changes the file system, and resumes them."""
