@@ -62,7 +62,13 @@ class MetricsLog(Callback):
             self._show(self._write(trainer))
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Write a line for the epoch."""
+        """Write a line for the epoch.
+
+        If it is not complete, it ends the training, and the line follows those of its last steps.
+        A resumed run, which writes this line again, then writes it at the same place.
+        """
+        if trainer.progress.epoch_step:
+            self.flush(trainer)
         self._folder.append_metrics({"event": "epoch", **dataclasses.asdict(report)})
 
     def flush(self, trainer: Trainer) -> None:

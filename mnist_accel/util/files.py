@@ -51,14 +51,17 @@ def append_or_nothing(path: Path, content: bytes) -> None:
         OSError: the file cannot be written.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE_FLAGS, 0o666)
-    with os.fdopen(descriptor, "ab") as file:
+    try:
         length = os.fstat(descriptor).st_size
         try:
-            file.write(content)
-            file.flush()
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
         except BaseException:
             os.ftruncate(descriptor, length)
             raise
+    finally:
+        os.close(descriptor)
 
 
 def sync_file(path: Path) -> None:

@@ -105,7 +105,9 @@ def run() -> None:
     """Check the points given on the command line, and print a JSON object."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--modes", required=True)
-    parser.add_argument("--step", type=int, required=True, help="check every n-th point")
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--last", type=int)
+    parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--again", type=int, default=0)
     parser.add_argument("training", nargs="+")
     args = parser.parse_args()
@@ -115,7 +117,7 @@ def run() -> None:
     operations = count_operations(start)
     problems = {}
     for mode in args.modes.split(","):
-        for number in range(1, operations + 1, args.step):
+        for number in range(args.first, (args.last or operations) + 1, args.step):
             problem = problem_at(start, mode=mode, number=number, again=args.again)
             if problem:
                 problems[f"{mode} at {number}"] = problem
