@@ -45,14 +45,17 @@ def test_a_checkpoint_is_saved_at_every_multiple(tmp_path, trainer, small):
 
 
 def test_metrics_are_written_up_to_each_checkpoint(tmp_path, trainer, small):
-    """A run killed after a checkpoint lacks no line. Extra lines are not shown."""
+    """A run killed after a checkpoint lacks no line. Extra lines are not shown.
+
+    The training ends within an epoch, whose line follows those of all its steps.
+    """
     shown = []
     log = metrics_log(tmp_path, every=4, show=shown.append)
     saves = Saves(tmp_path, log, every=3)
     trainer.fit(*small, iterations=11, callbacks=[log, saves])
     lines = RunFolder(tmp_path).read_metrics("steps")
     assert [(line["step"], len(line["losses"])) for line in lines] == [
-        (3, 3), (4, 1), (6, 2), (8, 2), (9, 1),
+        (3, 3), (4, 1), (6, 2), (8, 2), (9, 1), (11, 2),
     ]  # fmt: skip
     assert [line.step for line in shown] == [4, 8]
 
