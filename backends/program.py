@@ -1,9 +1,9 @@
 """The intermediate representation of a network, its loss and its optimizer.
 
-Eagerly, layers call the operations of a backend one by one. A `Program` describes the same
-computation as data, which a backend compiles into a function that runs many steps in one call: a
-row of stages with the shapes of their inputs and outputs and the offsets of their parameters in
-the parameter vector.
+In eager training, layers call the operations of a backend one by one. A `Program` describes the
+same computation as data: a sequence of stages with the shapes of their inputs and outputs and the
+offsets of their parameters in the parameter vector. A backend compiles it into a function that runs
+many steps in one call.
 """
 
 from abc import ABC, abstractmethod
@@ -94,7 +94,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A network as a compiled function computes it.
+    """A network in the form that a backend compiles.
 
     Attributes:
         stages: from the image to the logits.
@@ -113,7 +113,7 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingProgram(Program):
-    """A training as a compiled function computes it.
+    """A network and its optimizer in the form that a backend compiles.
 
     Attributes:
         update: the optimizer.
@@ -158,7 +158,7 @@ class CompiledKinds:
         """Check that there is a kernel for each part of a program and for each of its settings.
 
         Raises:
-            NotCompiledError: there is none.
+            NotCompiledError: a part or a setting has no kernel.
         """
         for stage in program.stages:
             self._check_stage(stage)
@@ -238,7 +238,7 @@ class CompiledEpoch(ABC):
 
     @abstractmethod
     def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> Any:
-        """Return a data set in the form that `run` takes, and compile what is not compiled yet.
+        """Return a data set in the form that `run` takes, and compile the missing kernels.
 
         Args:
             pixels: host array (N, pixels), uint8 0…255 or the program's dtype 0…1.
@@ -258,7 +258,7 @@ class CompiledEpoch(ABC):
             state: the arrays of the optimizer, by name; changed in place.
 
         Returns:
-            Of each step, the mean loss of its batch before the update, and the number of correct
+            For each step, the mean loss of its batch before the update, and the number of correct
             images.
         """
 
@@ -272,7 +272,7 @@ class CompiledInference(ABC):
 
     @abstractmethod
     def predict(self, weights: Array, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
-        """Return the logits of images, or the outputs that the loss computes from them.
+        """Return the logits of images, or the probabilities that the loss computes from them.
 
         Args:
             weights: the parameter vector, an array of the backend.

@@ -27,8 +27,7 @@ MAX_FILES = {
 }
 NEEDS = {"A backend": "torch"}
 
-# Compares compiled training with the composed operations on NumPy. The examples check the gradients
-# of those.
+# Compares compiled training with training on NumPy, whose gradients the examples check.
 COMPILED = """
 import numpy as np
 import mnist_accel as ma

@@ -41,7 +41,7 @@ def measure_accuracy(
         raise NotComparableError(reason)
     session = contender.training(task)
     check = check_long_training(session, task, contender.ties)
-    session.run()  # compiles; compile time is a phase of training rows
+    session.run()  # compiles outside of the measured time; training rows have the compile time
     session.reset()
     seconds: list[float] = []
     accuracy: list[float] = []

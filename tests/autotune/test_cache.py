@@ -34,7 +34,7 @@ def test_saved_measurements_are_loaded(autotune_folder):
         lambda text: "\xff\xfe",
     ],
 )
-def test_damaged_file_is_a_warning_and_is_replaced(damage, autotune_folder):
+def test_damaged_file_gives_a_warning_and_is_replaced(damage, autotune_folder):
     images_per_s = {NUMBA_2: 410.5}
     save_measurements({"a": 1}, images_per_s)
     (file,) = autotune_folder.iterdir()

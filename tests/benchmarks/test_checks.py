@@ -67,7 +67,7 @@ def test_cases_without_the_wrong_kernel_pass_the_check(broken):
 
 @pytest.mark.parametrize("min_steps", [1, 2])
 def test_wrong_compiled_epoch_fails_the_check(monkeypatch, min_steps):
-    """Also if only calls that make several steps are wrong."""
+    """The check detects errors of all calls, and errors of only the calls with several steps."""
     epoch = importlib.import_module("backends.numba.kernels.epoch")
     run_steps = epoch.run_steps
 
@@ -173,7 +173,7 @@ def few_images(monkeypatch):
 
 @pytest.mark.parametrize(("target", "epochs"), [(0.05, 1), (0.999, 3)])
 def test_time_to_accuracy_is_recorded_after_each_epoch(few_images, target, epochs):
-    """With and without reaching the target."""
+    """Training ends at the target, or after the last epoch without reaching it."""
     case = AccuracyCase("two-layer", 30, target, 3)
     request = RunRequest(profile="full", levels="accuracy", contenders="numpy")
     journal = open_journal(request, None)

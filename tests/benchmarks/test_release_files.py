@@ -1,7 +1,7 @@
 """Benchmark files that release 0.1.0 wrote still load, and their reports show the same figures.
 
-`results.json.gz` is cut down from a full run; `interrupted.json.journal` is a run that was killed
-while it wrote its last line.
+`results.json.gz` has some of the rows of a full run. `interrupted.json.journal` is from a run that
+was killed while it wrote the last line.
 """
 
 from pathlib import Path

@@ -45,7 +45,7 @@ template <class Pixel>
 struct GatheredRows {
   typedef Pixel Element;
   struct Column {
-    const Pixel* first;  // of the data set
+    const Pixel* first;  // the pixel of this column in image 0 of the data set
     const int* rows;
     int width;
     DEVICE const Pixel* address(int image) const { return first + int64(rows[image]) * width; }

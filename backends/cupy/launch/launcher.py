@@ -11,7 +11,7 @@ from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.loader import REAL, Constant, Kernels
 from backends.operations.common import Array
 
-THREADS = 256  # per block, of kernels that choose no other number
+THREADS = 256  # threads per block, except in kernels that have their own number
 MAX_SHARED_BYTES = 48 << 10  # static shared memory per block, on every GPU
 _ALIGNMENT = 8
 
@@ -20,11 +20,11 @@ _ALIGNMENT = 8
 class Launcher:
     """Launches kernels for arrays of one dtype.
 
-    The modules of this package contain the launches of one kernel family each. Shapes: in linear
-    layers x is (B, in), weight (in, out), y and dy (B, out). In convolutions x is (B, C, H, W),
-    weight (O, C, K, K), y, dy and mask (B, O, OH, OW), or half that height and width if pooled. In
-    pooling x is (B, C, H, W), y, dy and mask (B, C, PH, PW). A gradient has the shape of its array.
-    All arrays are in C order.
+    Each module of this package contains the launches of one kernel family. Shapes: in linear layers
+    x is (B, in), weight (in, out), y and dy (B, out). In convolutions x is (B, C, H, W), weight
+    (O, C, K, K), y, dy and mask (B, O, OH, OW), or half that height and width if pooled. In pooling
+    x is (B, C, H, W), y, dy and mask (B, C, PH, PW). A gradient has the shape of its array. All
+    arrays are in C order.
 
     Attributes:
         kernels: the compiled kernels.

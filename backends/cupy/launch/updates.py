@@ -34,7 +34,7 @@ def update(
     state: Sequence[Array],
     rates: tuple[float, float, float],
 ) -> None:
-    """Apply a step of an optimizer in place, with the result `rates` of `rule.rates`."""
+    """Apply a step of an optimizer in place; `rates` is the result of `rule.rates`."""
     kernel = launcher.kernel("updates", "update", {"RULE": rule.kind.upper()})
     lr, mean_rate, square_scale = map(float, rates)
     kernel(

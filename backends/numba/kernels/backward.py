@@ -1,10 +1,10 @@
 """The backward pass of a tile of images, from the logits to all parameters.
 
 The buffer `gradients` holds the gradients of the outputs in the layout of the buffer `outputs`.
-Each stage except the first sets the gradient of its input. Each stage with parameters adds to their
-gradient, which has the same layout as the packed parameters.
+Each stage except the first sets the gradient of its input. Each stage with parameters adds their
+gradient to the buffer `gradient`, which has the same layout as the packed parameters.
 
-Cost per image: at most twice that of `forward`. The first stage costs at most as much as in
+Cost per image: at most twice the cost of `forward`. The first stage costs at most as much as in
 `forward`, because it computes no gradient of its input. The gradient of a filter is a sum over all
 outputs of the convolution. After 2×2 pooling, most of these outputs have a gradient of 0, but not
 the same ones in all channels of a vector, so the kernels cannot skip them.
