@@ -2,14 +2,40 @@
 
 Wrong arguments of a Python function raise `ValueError` or `TypeError`, as usual in Python. The
 classes here are for other causes: files, the command line, a training that diverges.
+
+Messages quote names and texts of files, servers and other programs, so their control characters are
+escaped and their length is limited.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_MAX_CHARS = 2000
+
+
+def printable(text: str) -> str:
+    """Return text as one line that is safe to print, whatever it quotes.
+
+    Control characters are escaped, including those that change the direction of writing. The middle
+    of a long text is left out, because a message ends with its remedy.
+    """
+    if len(text) > _MAX_CHARS:
+        text = f"{text[: _MAX_CHARS // 2]} … {text[-_MAX_CHARS // 2 :]}"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """Return text with control characters escaped, including tabs and line feeds."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 class MnistAccelError(Exception):
     """Base class. The message is one line that states the problem and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(MnistAccelError):

@@ -8,10 +8,12 @@ from benchmarks.report.analysis import Analysis
 from benchmarks.report.summary import summarize
 from benchmarks.report.tables import Cell, Table
 from benchmarks.storage.schema import TIMED_LEVELS
-from mnist_accel.errors import UsageError
+from mnist_accel.errors import UsageError, escaped
 from mnist_accel.util.files import write_atomically
+from mnist_accel.util.input_files import read_regular
 
 BEGIN, END = "<!-- benchmark table: begin -->", "<!-- benchmark table: end -->"
+_MAX_BYTES = 2**24  # of a file whose table is replaced
 
 
 def to_markdown(analysis: Analysis) -> str:
@@ -90,7 +92,7 @@ def _cells(row: tuple[Cell, ...]) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     """Return a text as a single line, with the special characters of Markdown escaped."""
-    plain = " ".join(text.split())
+    plain = escaped(" ".join(text.split()))
     for special in "\\`*_|<[":
         plain = plain.replace(special, f"\\{special}")
     return plain
@@ -103,15 +105,15 @@ def write_readme_table(path: Path, analysis: Analysis) -> None:
         UsageError: the file cannot be read or written, or lacks one of the markers.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not (begin and end) or text.count(BEGIN) != 1 or text.count(END) != 1:
+        lines = read_regular(path, max_bytes=_MAX_BYTES).decode().splitlines(keepends=True)
+        # Whole lines, because the texts of a table may contain the markers.
+        begins, ends = ([i for i, t in enumerate(lines) if t.strip() == m] for m in (BEGIN, END))
+        if not (len(begins) == len(ends) == 1 and begins < ends):
             raise UsageError(
                 f"{path} must contain the lines {BEGIN} and {END} once each, in this order"
             )
-        table = render(tables.readme_table(analysis))
-        write_atomically(path, f"{before}{BEGIN}\n{table}{END}{after}".encode())
+        lines[begins[0] + 1 : ends[0]] = [render(tables.readme_table(analysis))]
+        write_atomically(path, "".join(lines).encode())
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text") from error
     except OSError as error:

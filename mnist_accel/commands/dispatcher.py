@@ -24,6 +24,7 @@ from mnist_accel.commands.exit_codes import EXIT_BROKEN_PIPE, EXIT_DATA, explain
 from mnist_accel.commands.imports import add_import_argument, import_modules
 from mnist_accel.commands.parser import HELP_WIDTH, Parser
 from mnist_accel.commands.streams import StreamError, checked_streams
+from mnist_accel.errors import printable
 
 
 class Command(Protocol):
@@ -170,7 +171,7 @@ def _explain_errors(work: Callable[[], int], *, prog: str) -> int:
 
 def _fail(prog: str, message: str, exit_code: int) -> int:
     """Print a message on stderr and return the exit code."""
-    print(f"{prog}: {message}", file=sys.stderr)
+    print(f"{prog}: {printable(message)}", file=sys.stderr)
     return exit_code
 
 
@@ -179,7 +180,7 @@ def _warnings_in_one_line() -> Iterator[None]:
     """Print warnings without the line of code that issued them."""
 
     def show(message: Warning | str, *details: object, **options: object) -> None:
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {printable(str(message))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from backends import Aliases, closest_name, resolve_name
 from mnist_accel.commands.exit_codes import EXIT_CODES_HELP, EXIT_USAGE
+from mnist_accel.errors import printable
 from mnist_accel.recipes.settings import SETTING_ALIASES
 
 HELP_WIDTH = 78
@@ -46,6 +47,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **options,
         )
+        self.color = False  # since Python 3.14; control sequences of colors would be escaped
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -59,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
-        self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
 
     @property
     def _aliases(self) -> Aliases:

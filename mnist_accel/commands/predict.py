@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         _print_json(path, items, names)
     else:
         if len(items) == len(refused) == 1:
-            raise DataError(items[0].refusal)
+            raise DataError(str(items[0].refusal))
         _print_items(path, items, names)
         for item in refused:
             print(f"refused: {item.refusal}", file=sys.stderr)

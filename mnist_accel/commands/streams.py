@@ -8,7 +8,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-from mnist_accel.util.text import encodable
+from mnist_accel.util.text import displayable
 
 
 class StreamError(OSError):
@@ -40,26 +40,31 @@ def checked_streams() -> Iterator[None]:
 class _CheckedStream:
     """A text stream that raises `StreamError` if it cannot be written.
 
-    Characters that its encoding lacks become simple ones, or question marks.
+    Control characters are escaped, because names in files may contain them. Characters that the
+    encoding lacks become simple ones, or question marks.
 
     Args:
         name: of the stream, for the error message.
         stream: the stream; None if the parent process has closed it.
+        escapes: whether control characters are escaped.
     """
 
-    def __init__(self, name: str, stream: TextIO | None) -> None:
+    def __init__(self, name: str, stream: TextIO | None, *, escapes: bool = True) -> None:
         self._name = name
         self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115
+        self._escapes = escapes
+
+    @property
+    def for_control(self) -> "_CheckedStream":
+        """The same stream without escaping, for text with the control sequences of rich."""
+        return _CheckedStream(self._name, self._stream, escapes=False)
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._stream, attribute)
 
     def write(self, text: str) -> int:
         try:
-            try:
-                return self._stream.write(text)
-            except UnicodeEncodeError:
-                return self._stream.write(encodable(text, self._stream))
+            return self._stream.write(displayable(text, self._stream) if self._escapes else text)
         except OSError as error:
             self._fail(error)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from backends import compiled_kernels
 from mnist_accel.console.terminal import is_animated, make_console
-from mnist_accel.util.text import encodable
+from mnist_accel.util.text import displayable
 
 DELAY_SECONDS = 1.0  # shorter operations are not shown
 TERMINAL_SECONDS = 0.5  # time between two updates of the line on a terminal
@@ -44,7 +44,7 @@ def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> I
 
     def line() -> Text:
         parts = filter(None, (f"{text}: {time.perf_counter() - started:.0f} s", detail()))
-        return Text(encodable("; ".join(parts), stream), no_wrap=True, overflow="ellipsis")
+        return Text(displayable("; ".join(parts), stream), no_wrap=True, overflow="ellipsis")
 
     def show() -> None:
         if finished.wait(DELAY_SECONDS):

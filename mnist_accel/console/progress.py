@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mnist_accel.console.activity import activity, preparation
 from mnist_accel.console.terminal import is_animated, make_console
-from mnist_accel.util.text import encodable
+from mnist_accel.util.text import displayable
 
 REFRESH_SECONDS = 0.1  # minimum time between two updates of the progress bar
 # The remaining time is estimated from the speed over this period. It is long enough to average over
@@ -111,11 +111,11 @@ class TrainingDisplay:
     def note(self, text: str) -> None:
         """Print a line on stderr."""
         if not self._quiet:
-            self._console.print(encodable(text, self._stderr))
+            self._console.print(displayable(text, self._stderr))
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, even if the display is quiet."""
-        line = Text(encodable(f"warning: {text}", self._stderr))
+        line = Text(displayable(f"warning: {text}", self._stderr))
         line.stylize("yellow", 0, len("warning:"))
         self._console.print(line)
 
@@ -126,7 +126,7 @@ class TrainingDisplay:
         if self._stdout.isatty():
             self._bar.stop()  # the next update draws the bar again, below this line
             self._updated_at = -math.inf
-        self._stdout.write(encodable(text, self._stdout) + "\n")
+        self._stdout.write(displayable(text, self._stdout) + "\n")
         self._stdout.flush()
 
     def update(self, figures: Figures) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_accel.console.terminal import make_console
-from mnist_accel.util.text import encodable
+from mnist_accel.util.text import displayable
 
 PIPE_WIDTH = 100  # characters per line of a table that is not printed on a terminal
 COLUMN_GAP = 2  # characters between the columns of such a table
@@ -31,7 +31,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream
     Raises:
         ValueError: a row does not have one cell per header.
     """
-    lines = [[encodable(str(cell), stream) for cell in row] for row in (headers, *rows)]
+    lines = [[displayable(str(cell), stream) for cell in row] for row in (headers, *rows)]
     columns = list(zip(*lines, strict=True))
     console = make_console(stream)
     on_terminal = console.is_terminal
@@ -76,8 +76,8 @@ def print_probabilities(
         stream: the stream to print on; the bars are ASCII if its encoding has no block characters.
     """
     values = np.asarray(probabilities, dtype=np.float64)
-    has_blocks = encodable("█▏▎▍▌▋▊▉", stream) == "█▏▎▍▌▋▊▉"
-    names = [encodable(name, stream) for name in class_names]
+    has_blocks = displayable("█▏▎▍▌▋▊▉", stream) == "█▏▎▍▌▋▊▉"
+    names = [displayable(name, stream) for name in class_names]
     name_width = max(map(cell_len, names))
     console = make_console(stream)
     for index, (name, value) in enumerate(zip(names, values, strict=True)):

@@ -21,10 +21,11 @@ def is_animated(console: Console) -> bool:
 def make_console(stream: TextIO) -> Console:
     """Return a console that writes to a stream.
 
-    It honors NO_COLOR and dumb terminals, and prints brackets and colons as they are.
+    It honors NO_COLOR and dumb terminals, and prints brackets and colons as they are. Texts must be
+    `displayable`.
     """
     return _Console(
-        file=stream,
+        file=getattr(stream, "for_control", stream),
         force_terminal=stream.isatty(),  # or else FORCE_COLOR would color and animate pipes
         highlight=False,
         markup=False,

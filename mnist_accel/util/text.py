@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from mnist_accel.errors import escaped
+
 # Replacements of characters that the encoding of Western Windows systems (cp1252) or ASCII lacks.
 _SIMPLE = str.maketrans({"→": "->", "×": "x", "−": "-", "–": "-", "≥": ">=", "≤": "<=", "…": "..."})
 
@@ -21,9 +23,8 @@ def excerpt(text: object, *, max_chars: int = 200) -> str:
 
     For messages that contain text of a file, which may be long or hostile.
     """
-    line = one_line(str(text)[: max_chars + 1])
-    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    return escaped if len(escaped) <= max_chars else f"{escaped[:max_chars]}…"
+    line = escaped(one_line(str(text)[: max_chars + 1]))
+    return line if len(line) <= max_chars else f"{line[:max_chars]}…"
 
 
 def count(number: int, noun: str) -> str:
@@ -51,15 +52,19 @@ def _quote_for_windows(argument: str) -> str:
     if re.fullmatch(r"[\w\\/:.=+-]+", argument):
         return argument
     # Programs read backslashes before a quotation mark as escapes, so these are doubled.
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', argument)
-    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
+    with_quotes = re.sub(r'(\\*)"', r'\1\1\\"', argument)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", with_quotes) + '"'
 
 
-def encodable(text: str, stream: TextIO) -> str:
-    """Replace the characters that the encoding of a stream lacks by simple ones, or by "?"."""
+def displayable(text: str, stream: TextIO) -> str:
+    """Return text with control characters escaped, except line feeds.
+
+    The characters that the encoding of the stream lacks become simple ones, or question marks.
+    """
+    safe = "\n".join(map(escaped, text.split("\n")))
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        text.encode(encoding)
+        safe.encode(encoding)
     except UnicodeEncodeError:
-        return text.translate(_SIMPLE).encode(encoding, "replace").decode(encoding)
-    return text
+        return safe.translate(_SIMPLE).encode(encoding, "replace").decode(encoding)
+    return safe

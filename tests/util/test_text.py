@@ -10,7 +10,7 @@ import pytest
 from mnist_accel.util.text import (
     abbreviate_home,
     count,
-    encodable,
+    displayable,
     excerpt,
     one_line,
     shell_command,
@@ -86,4 +86,4 @@ def test_commands_on_windows_have_double_quotes(argument, quoted, monkeypatch):
 )
 def test_characters_that_an_encoding_lacks_become_simple_ones(encoding, shown):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    assert encodable("784 → relu 2× −1 ü …", stream) == shown
+    assert displayable("784 → relu 2× −1 ü …", stream) == shown
