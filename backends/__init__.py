@@ -8,6 +8,7 @@ from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend, DeviceInfo
 from backends.checks import (
     as_integer,
+    check_boolean,
     check_fraction,
     check_integer,
     check_name,
@@ -111,6 +112,7 @@ __all__ = [
     "available_backends",
     "backend_name",
     "backend_names",
+    "check_boolean",
     "check_fraction",
     "check_integer",
     "check_max_pooling",

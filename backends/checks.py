@@ -45,6 +45,15 @@ def check_name(
     _set(instance, name, resolve_name(kind, getattr(instance, name), known, aliases))
 
 
+def check_boolean(instance: object, name: str) -> None:
+    """Require True or False."""
+    value = getattr(instance, name)
+    # NumPy's bool is no subclass of Python's; its dtype has the letter "?".
+    if not isinstance(value, bool) and getattr(value, "dtype", "") != "?":
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    _set(instance, name, bool(value))
+
+
 def check_positive(instance: object, name: str) -> None:
     """Require a finite number greater than 0."""
     _check(instance, name, "more than 0 and finite", lambda number: 0 < number < math.inf)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any, ClassVar, TypeAlias
 
-from backends.checks import check_fraction, check_non_negative, check_positive
+from backends.checks import check_boolean, check_fraction, check_non_negative, check_positive
 from backends.names import Aliases, Table, resolve_name
 from backends.operations.common import Array, Operations, require_same_dtype
 
@@ -110,6 +110,7 @@ class SGD(UpdateRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fraction(self, "momentum")
+        check_boolean(self, "nesterov")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum of more than 0, got 0")
 

@@ -8,13 +8,18 @@ position in the training, so it can also be loaded as a model. Loading executes 
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from msgspec import Meta, Struct
 
 from backends import Backend, get_backend
 from mnist_accel.checkpoints.tensor_file import Tensors, read_tensors, write_tensors
+from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import CheckpointError
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.serialization import (
+    Settings,
     network_from_dict,
     network_to_dict,
     optimizer_from_dict,
@@ -24,12 +29,28 @@ from mnist_accel.nn.serialization import (
 )
 from mnist_accel.training.progress import Progress
 from mnist_accel.training.trainer import Trainer
+from mnist_accel.util.schema import AtLeastOne, Name, convert
 from mnist_accel.util.text import excerpt
+from mnist_accel.util.values import first_value
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
 CHECKPOINT_NAME = "last.safetensors"  # name of the file if the path is a folder
 _STATE_PREFIX = "optimizer."
+
+
+class _Training(Struct, frozen=True):
+    """What a checkpoint says about the training."""
+
+    optimizer: Name
+    optimizer_settings: Settings
+    schedule: Name
+    schedule_settings: Settings
+    batch_size: AtLeastOne
+    seed: Annotated[int, Meta(ge=0)]
+    sampling: Sampling
+    total_steps: AtLeastOne | None
+    progress: Progress
 
 
 def save_model(path: PathLike, model: Network) -> None:
@@ -105,46 +126,53 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
     if "training" not in header:
         raise CheckpointError(f"{file} is a model without a training; give a checkpoint")
     model = _build_network(file, tensors, header, backend)
-    training = header["training"]
     try:
+        training = convert(header["training"], _Training)
+        training.progress.check(batch_size=training.batch_size, sampling=training.sampling)
         trainer = Trainer(
             model,
-            optimizer_from_dict(training),
-            batch_size=training["batch_size"],
-            seed=training["seed"],
-            sampling=training["sampling"],
-            schedule=schedule_from_dict(training),
-            total_steps=training["total_steps"],
+            optimizer_from_dict(training.optimizer, training.optimizer_settings),
+            batch_size=training.batch_size,
+            seed=training.seed,
+            sampling=training.sampling,
+            schedule=schedule_from_dict(training.schedule, training.schedule_settings),
+            total_steps=training.total_steps,
         )
-        trainer.progress = Progress(**training["progress"])
-        _check_batch_size(trainer)
-        with model.backend.computation(frozenset()):
-            for name, array in trainer.optimizer_state.items():
-                saved = tensors[_STATE_PREFIX + name]
-                if saved.shape != array.shape:
-                    raise ValueError(f"{name} has shape {saved.shape}, expected {array.shape}")
-                array[...] = model.backend.asarray(saved, dtype=model.dtype)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        trainer.progress = training.progress
+        _restore_state(trainer, tensors)
+    except ValueError as error:
         raise CheckpointError(
-            f"{file} is not a checkpoint that this version can read "
-            f"({type(error).__name__}: {excerpt(error)})"
+            f"{file} is not a checkpoint that this version can read ({excerpt(error)})"
         ) from error
     return trainer
 
 
-def _check_batch_size(trainer: Trainer) -> None:
-    """Compare the batch size with the images of the epoch in progress.
+def _restore_state(trainer: Trainer, tensors: Tensors) -> None:
+    """Overwrite the arrays of the optimizer by those in a file.
 
     Raises:
-        ValueError: the steps of this epoch had other batches.
+        ValueError: the file has other arrays than the optimizer, or a value is not finite.
     """
-    steps, images = trainer.progress.epoch_step, trainer.progress.epoch_images
-    if type(steps) is not int or type(images) is not int:
-        raise ValueError("the numbers of steps and images must be integers")
-    if trainer.sampling == "replacement" and images != steps * trainer.batch_size:
-        raise ValueError(
-            f"batch_size is {trainer.batch_size}, but {steps} steps used {images} images"
-        )
+    state, backend = trainer.optimizer_state, trainer.model.backend
+    saved = {
+        name.removeprefix(_STATE_PREFIX): array
+        for name, array in tensors.items()
+        if name.startswith(_STATE_PREFIX)
+    }
+    if saved.keys() != state.keys():
+        names = [", ".join(sorted(keys)) or "none" for keys in (saved, state)]
+        raise ValueError(f"optimizer arrays are {names[0]}, expected {names[1]}")
+    for name, array in state.items():
+        found = saved[name]
+        if found.shape != array.shape or found.dtype.name != trainer.model.dtype:
+            raise ValueError(
+                f"{name} has shape {found.shape} and dtype {found.dtype}, expected {array.shape} "
+                f"and {trainer.model.dtype}"
+            )
+        if not np.isfinite(found).all():
+            raise ValueError(f"{name} contains {first_value(found, ~np.isfinite(found))}")
+        with backend.computation(frozenset()):
+            array[...] = backend.asarray(found)
 
 
 def _file(path: PathLike) -> Path:
@@ -176,9 +204,9 @@ def _build_network(
     try:
         weights = {k: v for k, v in tensors.items() if not k.startswith(_STATE_PREFIX)}
         shapes = {name: array.shape for name, array in weights.items()}
-        model = network_from_dict(header["network"], shapes, backend=backend)
+        model = network_from_dict(header.get("network"), shapes, backend=backend)
         model.load_state_dict(weights)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{file} is not a model that this version can read ({excerpt(error)})"
         ) from error

@@ -15,15 +15,17 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from mnist_accel.errors import CheckpointError
+from mnist_accel.errors import CheckpointError, DataError
 from mnist_accel.util.files import write_atomically
-from mnist_accel.util.input_files import check_regular
+from mnist_accel.util.input_files import check_size, open_regular
+from mnist_accel.util.schema import decode_json
 from mnist_accel.util.text import excerpt
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 FORMAT = "mnist_accel/1"
 _MAX_BYTES = 2**28
+_MAX_HEADER = 2**20
 
 
 def write_tensors(file: Path, tensors: Tensors, header: Mapping[str, Any]) -> None:
@@ -49,10 +51,12 @@ def read_tensors(file: Path) -> tuple[Tensors, dict[str, Any]]:
         CheckpointError: the file is missing, corrupt, or has another format.
     """
     try:
-        check_regular(file, max_bytes=_MAX_BYTES)
+        _check(file)
         with safetensors.safe_open(file, framework="numpy") as content:
             metadata = content.metadata() or {}
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except CheckpointError:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} does not exist") from error
     except OSError as error:
@@ -69,12 +73,31 @@ def read_tensors(file: Path) -> tuple[Tensors, dict[str, Any]]:
     if metadata.pop("digest", None) != _digest(tensors, metadata):
         raise CheckpointError(f"{file} is damaged: its content does not match its digest")
     try:
-        header = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
-    except (ValueError, RecursionError) as error:  # not JSON, or nested too deeply
-        raise CheckpointError(
-            f"{file} is damaged: its header is not JSON ({excerpt(error)})"
-        ) from error
+        header = {
+            name: decode_json(text, object, name="its header", kind="a header")
+            for name, text in metadata.items()
+            if name != "format"
+        }
+    except DataError as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
     return tensors, header
+
+
+def _check(file: Path) -> None:
+    """Check the size of a file and of its header, before safetensors reads them.
+
+    Raises:
+        OSError: the file cannot be read, is no regular file, or is too large.
+        CheckpointError: the header is too large.
+    """
+    with open_regular(file) as content:
+        check_size(content, max_bytes=_MAX_BYTES)
+        size = int.from_bytes(content.read(8), "little")
+    if size > _MAX_HEADER:
+        raise CheckpointError(
+            f"{file} is not a complete safetensors file, or its header has more than "
+            f"{_MAX_HEADER:,} bytes, the maximum"
+        )
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:

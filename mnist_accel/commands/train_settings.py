@@ -56,7 +56,10 @@ def settings_in_file(path: str) -> dict[str, Any]:
         if value is True:
             words.append(flag)
         else:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            try:
+                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"{path}: {flag}: {error}") from error
             words.append(f"{flag}={text}")  # with "=", a negative number is not taken for a flag
     return settings_in(parser.parse_args(words))
 

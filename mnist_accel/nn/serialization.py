@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+from msgspec import Meta, Struct
 
 from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule, look_up
 from mnist_accel.nn.graph import Graph, build_graph
@@ -12,15 +14,32 @@ from mnist_accel.nn.layers import LAYERS, Activation, Layer, is_registered
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.schedules import SCHEDULES, Schedule
+from mnist_accel.util.schema import Finite, Integer, Name, convert
+from mnist_accel.util.text import excerpt
 
 T = TypeVar("T")
 
 # A few bytes in a file can describe a network of any size. These limits bound what it allocates.
 _MAX_LAYERS = 1000
 _MAX_NDIM = 3
-_MAX_NAME_CHARS = 100
 _MAX_VALUES = 2**22  # in the inputs and outputs of all layers for one image
 _MAX_TENSOR = 2**24  # in the unfolded input of a convolution for one image
+
+Settings: TypeAlias = dict[str, bool | Integer | Finite | str | list[Any] | None]
+
+
+class _Description(Struct, frozen=True):
+    """What `network_to_dict` returns."""
+
+    name: Name
+    input_shape: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=_MAX_VALUES)], ...],
+        Meta(min_length=1, max_length=_MAX_NDIM),
+    ]
+    pixel_shift: Finite
+    dtype: Name
+    loss: Name
+    layers: Annotated[list[Settings], Meta(max_length=_MAX_LAYERS)]
 
 
 def network_to_dict(network: Network) -> dict[str, Any]:
@@ -30,7 +49,6 @@ def network_to_dict(network: Network) -> dict[str, Any]:
         ValueError: `network_from_dict` could not build a layer or the loss, or would reject the
             network for its size.
     """
-    _check_sizes(network.graph, network.name)
     if type(network) is not Network:
         raise ValueError(
             f"a {type(network).__name__} cannot be saved, because a file would restore a Network; "
@@ -41,7 +59,7 @@ def network_to_dict(network: Network) -> dict[str, Any]:
             raise ValueError(_cannot_be_saved(layer))
     if type(network.loss) is not Loss:
         raise ValueError(f"loss {network.loss} cannot be saved; add its formula to LOSSES")
-    return {
+    description = {
         "name": network.name,
         "input_shape": list(network.input_shape),
         "pixel_shift": network.pixel_shift,
@@ -52,6 +70,10 @@ def network_to_dict(network: Network) -> dict[str, Any]:
             for layer in network.layers
         ],
     }
+    checked = convert(description, _Description)
+    layers = [_layer_from_dict(layer) for layer in checked.layers]
+    _check_sizes(build_graph(layers, checked.input_shape))
+    return description
 
 
 def network_from_dict(
@@ -68,31 +90,20 @@ def network_from_dict(
     Raises:
         ValueError: `description` does not describe a network, or one with other weights.
     """
-    if not isinstance(description, dict):
-        raise ValueError(f"this does not describe a network: found {type(description).__name__}")
-    try:
-        if len(description["layers"]) > _MAX_LAYERS:
-            raise ValueError(
-                f"it describes {len(description['layers'])} layers, expected at most {_MAX_LAYERS}"
-            )
-        layers = [_layer_from_dict(layer) for layer in description["layers"]]
-        input_shape = _input_shape(description["input_shape"])
-        graph = build_graph(layers, input_shape)
-        _check_sizes(graph, description["name"])
-        _compare_shapes(graph.parameter_shapes, weights)
-        return Network(
-            layers,
-            Loss(description["loss"]),
-            input_shape=input_shape,
-            backend=backend,
-            dtype=description["dtype"],
-            pixel_shift=float(description["pixel_shift"]),
-            name=description["name"],
-        )
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(
-            f"this does not describe a network ({type(error).__name__}: {str(error)[:100]})"
-        ) from error
+    found = convert(description, _Description)
+    layers = [_layer_from_dict(layer) for layer in found.layers]
+    graph = build_graph(layers, found.input_shape)
+    _check_sizes(graph)
+    _compare_shapes(graph.parameter_shapes, weights)
+    return Network(
+        layers,
+        Loss(found.loss),
+        input_shape=found.input_shape,
+        backend=backend,
+        dtype=found.dtype,
+        pixel_shift=found.pixel_shift,
+        name=found.name,
+    )
 
 
 def optimizer_to_dict(optimizer: UpdateRule) -> dict[str, Any]:
@@ -107,17 +118,16 @@ def optimizer_to_dict(optimizer: UpdateRule) -> dict[str, Any]:
     return {"optimizer": type(optimizer).__name__, "optimizer_settings": settings}
 
 
-def optimizer_from_dict(description: dict[str, Any]) -> UpdateRule:
+def optimizer_from_dict(name: str, settings: dict[str, Any]) -> UpdateRule:
     """Return the optimizer that `optimizer_to_dict` described.
 
     Raises:
-        ValueError: the class is unknown.
+        ValueError: the class or a setting is unknown, or a setting has a wrong type or range.
     """
     classes: dict[str, type[UpdateRule]] = {
         rule.__name__: rule for rule in OPTIMIZERS.values() if isinstance(rule, type)
     }
-    rule = _look_up("optimizer", description["optimizer"], classes)
-    return _build(rule, description["optimizer_settings"])
+    return _build(_look_up("optimizer", name, classes), settings)
 
 
 def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
@@ -132,14 +142,13 @@ def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
     return {"schedule": schedule.kind, "schedule_settings": settings}
 
 
-def schedule_from_dict(description: dict[str, Any]) -> Schedule:
+def schedule_from_dict(name: str, settings: dict[str, Any]) -> Schedule:
     """Return the schedule that `schedule_to_dict` described.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name or a setting is unknown, or a setting has a wrong type or range.
     """
-    kind = _look_up("schedule", description["schedule"], SCHEDULES)
-    return _build(kind, description["schedule_settings"])
+    return _build(_look_up("schedule", name, SCHEDULES), settings)
 
 
 def _cannot_be_saved(instance: object) -> str:
@@ -173,7 +182,7 @@ def _storable(
             )
     try:
         restore(settings)
-    except TypeError as error:
+    except ValueError as error:
         raise ValueError(f"{name} cannot be saved: a file could not restore it ({error})") from None
     return settings
 
@@ -190,8 +199,15 @@ def _look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def _build(cls: type[T], settings: Mapping[str, Any]) -> T:
-    """Return an instance with the settings from a file."""
-    return cls(**{name: _from_json(value) for name, value in dict(settings).items()})
+    """Return an instance with the settings from a file.
+
+    Raises:
+        ValueError: a setting is unknown or missing, or has a wrong type or range.
+    """
+    try:
+        return cls(**{name: _from_json(value) for name, value in settings.items()})
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__}: {excerpt(error)}") from error
 
 
 def _from_json(value: Any) -> Any:
@@ -199,31 +215,12 @@ def _from_json(value: Any) -> Any:
     return tuple(_from_json(item) for item in value) if isinstance(value, list) else value
 
 
-def _input_shape(sides: object) -> Shape:
-    """Return the shape of an input, after checking that arithmetic with it is safe.
-
-    Raises:
-        ValueError: it is not a list of few integers.
-    """
-    if (
-        not isinstance(sides, list)
-        or len(sides) > _MAX_NDIM
-        or not all(type(side) is int and 0 < side <= _MAX_VALUES for side in sides)
-    ):
-        raise ValueError(
-            f"input_shape must be a list of at most {_MAX_NDIM} integers from 1 to {_MAX_VALUES}"
-        )
-    return tuple(sides)
-
-
-def _check_sizes(graph: Graph, name: object) -> None:
+def _check_sizes(graph: Graph) -> None:
     """Check that a network needs a bounded amount of memory for one image.
 
     Raises:
-        ValueError: a tensor is too large, or the name is no short string.
+        ValueError: a tensor is too large.
     """
-    if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS:
-        raise ValueError(f"the name of a network must have at most {_MAX_NAME_CHARS} characters")
     sizes = graph.values_per_image, graph.largest_tensor_per_image
     if sizes[0] > _MAX_VALUES or sizes[1] > _MAX_TENSOR:
         raise ValueError(
@@ -246,9 +243,13 @@ def _compare_shapes(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -
             )
 
 
-def _layer_from_dict(description: dict[str, Any]) -> Layer:
-    kind = description["kind"]
+def _layer_from_dict(description: Mapping[str, Any]) -> Layer:
+    kind = str(description.get("kind"))
     _look_up("layer", kind, {**LAYERS, **ACTIVATIONS})
     if kind in ACTIVATIONS:
         return _build(Activation, description)
-    return _build(LAYERS[kind], {k: value for k, value in description.items() if k != "kind"})
+    settings = {name: value for name, value in description.items() if name != "kind"}
+    layer = _build(LAYERS[kind], settings)
+    if unknown := settings.keys() - layer.settings.keys():
+        raise ValueError(f"layer {kind} has no setting {min(unknown)[:40]} in files")
+    return layer

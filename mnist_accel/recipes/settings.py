@@ -1,16 +1,29 @@
 """The settings of a training run: command-line flags over a configuration file over the recipe."""
 
 import dataclasses
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from msgspec import Meta, Struct
 
 from backends import Aliases, closest_name, create_optimizer, resolve_name
-from mnist_accel.errors import DataError, UsageError, usage_errors
+from mnist_accel.errors import UsageError, file_errors, usage_errors
 from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES, Recipe, model_name
+from mnist_accel.util.input_files import read_regular
+from mnist_accel.util.schema import decode_json, decode_toml
+from mnist_accel.util.text import excerpt
+
+MAX_CONFIG_BYTES = 2**20
+_Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
+_Settings: TypeAlias = dict[_Text, Any]  # the argument parser checks the values
+
+
+class _RunConfig(Struct, frozen=True):
+    """The part of `config.json` that repeats a run."""
+
+    settings: _Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,20 +135,12 @@ def read_config(path: str) -> dict[str, Any]:
         DataError: the file is missing, or it is not valid TOML or JSON.
         UsageError: the file has a name that is not a flag of `train`.
     """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(
-            f"{path} is not valid {'JSON' if file.suffix == '.json' else 'TOML'}: {error}"
-        ) from error
-    if file.suffix == ".json":
-        content = content.get("settings") if isinstance(content, dict) else None
-        if not isinstance(content, dict):
-            raise DataError(f"{path} is not the config.json of a run: it has no settings")
+    with file_errors(f"read {path}"):
+        text = read_regular(path, max_bytes=MAX_CONFIG_BYTES)
+    if Path(path).suffix == ".json":
+        content = decode_json(text, _RunConfig, name=path, kind="the config.json of a run").settings
+    else:
+        content = decode_toml(text, _Settings, name=path, kind="a file of settings")
     settings: dict[str, Any] = {}
     for name, value in content.items():
         setting = _setting_name(name, path)
@@ -157,4 +162,6 @@ def _setting_name(name: str, path: str) -> str:
     except ValueError:
         close = closest_name(name, known, SETTING_ALIASES)
         hint = f"did you mean {close}?" if close else "train --help lists the settings"
-        raise UsageError(f"{path} has an unknown setting {name!r}; {hint}") from None
+        raise UsageError(
+            f"{path} has an unknown setting {excerpt(repr(name), max_chars=60)}; {hint}"
+        ) from None

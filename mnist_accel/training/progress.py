@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_accel.data.batches import Sampling
+from mnist_accel.util.schema import Amount, Count, Finite
+
 
 @dataclass(frozen=True)
 class StepsReport:
@@ -76,6 +79,8 @@ class History:
 class Progress:
     """The position in a training: with the weights and the optimizer's arrays, enough to resume.
 
+    The types are those that a checkpoint must have.
+
     Attributes:
         step: updates done.
         epoch: epochs completed.
@@ -86,13 +91,32 @@ class Progress:
         epoch_seconds: time of these updates.
     """
 
-    step: int = 0
-    epoch: int = 0
-    epoch_step: int = 0
-    epoch_images: int = 0
-    epoch_loss: float = 0.0
-    epoch_correct: int = 0
-    epoch_seconds: float = 0.0
+    step: Count = 0
+    epoch: Count = 0
+    epoch_step: Count = 0
+    epoch_images: Count = 0
+    epoch_loss: Finite = 0.0
+    epoch_correct: Count = 0
+    epoch_seconds: Amount = 0.0
+
+    def check(self, *, batch_size: int, sampling: Sampling) -> None:
+        """Check that the numbers, which a file may contain, do not contradict each other.
+
+        Raises:
+            ValueError: no training with these batches can have this position.
+        """
+        steps, images = self.epoch_step, self.epoch_images
+        totals = (images, self.epoch_loss, self.epoch_correct, self.epoch_seconds)
+        if self.step < self.epoch + steps:
+            raise ValueError(f"{self.step} steps cannot be {self.epoch} epochs and {steps} steps")
+        if steps == 0 and any(totals):
+            raise ValueError("the epoch in progress has no steps, but images or results")
+        # The last batch of an epoch may be smaller.
+        fits = (steps - 1) * batch_size < images <= steps * batch_size
+        if steps and sampling != "full" and not fits:
+            raise ValueError(f"batch_size is {batch_size}, but {steps} steps used {images} images")
+        if self.epoch_correct > images:
+            raise ValueError(f"{self.epoch_correct} of {images} images cannot be correct")
 
     def add_steps(self, report: StepsReport) -> None:
         """Add a chunk of steps to the sums of the epoch; `step` already includes them."""

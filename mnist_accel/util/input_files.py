@@ -58,15 +58,14 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return file
 
 
-def check_regular(path: str | os.PathLike[str], *, max_bytes: int) -> None:
-    """Check a file that a library opens by its path.
+def check_size(file: BinaryIO, *, max_bytes: int) -> None:
+    """Check the size of an open file.
 
     Raises:
-        OSError: as for `read_regular`.
+        OSError: the file is too large.
     """
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > max_bytes:
-            raise _too_large(max_bytes, str(path))
+    if os.fstat(file.fileno()).st_size > max_bytes:
+        raise _too_large(max_bytes, file.name)
 
 
 def read_regular(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:

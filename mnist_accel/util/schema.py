@@ -28,52 +28,62 @@ Name: TypeAlias = Annotated[str, Meta(max_length=100)]
 _T = TypeVar("_T")
 
 
-def decode_json(data: bytes | str, schema: type[_T], *, name: str) -> _T:
+def decode_json(data: bytes | str, schema: type[_T], *, name: str, kind: str) -> _T:
     """Return the content of JSON text, in the types of a schema.
 
     Args:
         data: the text.
         schema: the type of the result.
         name: name of the text in error messages, such as the path of its file.
+        kind: what text with this schema is, such as "the config.json of a run".
 
     Raises:
         DataError: the text is not JSON, is nested too deeply, or does not have this schema.
     """
-    with _schema_errors(name, "JSON"):
+    with _schema_errors(name, kind, "JSON"):
         return msgspec.json.decode(data, type=schema)
 
 
-def decode_toml(data: bytes, schema: type[_T], *, name: str) -> _T:
+def decode_toml(data: bytes, schema: type[_T], *, name: str, kind: str) -> _T:
     """Return the content of TOML text, in the types of a schema; see `decode_json`.
 
     Raises:
         DataError: the text is not TOML, is nested too deeply, or does not have this schema.
     """
-    with _schema_errors(name, "TOML"):
+    with _schema_errors(name, kind, "TOML"):
         return msgspec.toml.decode(data, type=schema)
 
 
-def convert(value: Any, schema: type[_T], *, name: str) -> _T:
+def convert(value: Any, schema: type[_T]) -> _T:
     """Return a value of dicts, lists, strings and numbers in the types of a schema.
 
     Raises:
-        DataError: the value does not have this schema.
+        ValueError: the value does not have this schema; the message names the field.
     """
-    with _schema_errors(name, "JSON"):
+    try:
         return msgspec.convert(value, schema)
+    except msgspec.ValidationError as error:
+        raise ValueError(_describe(error)) from error
 
 
 @contextmanager
-def _schema_errors(name: str, language: str) -> Iterator[None]:
-    """Raise a `DataError` that names the field in place of the errors of msgspec and tomllib."""
+def _schema_errors(name: str, kind: str, language: str) -> Iterator[None]:
+    """Raise a `DataError` in place of the errors of msgspec and tomllib."""
     try:
         yield
     except msgspec.ValidationError as error:
-        problem, _, where = str(error).partition(" - at ")
-        field = where.strip("`").removeprefix("$").removeprefix(".")
-        parts = (name, excerpt(field, max_chars=100), excerpt(problem))
-        raise DataError(": ".join(filter(None, parts))) from error
+        raise DataError(f"{name} is not {kind}: {_describe(error)}") from error
     except RecursionError as error:
         raise DataError(f"{name} is not valid {language}: it is nested too deeply") from error
     except ValueError as error:  # not this language, not UTF-8, or a number of too many digits
         raise DataError(f"{name} is not valid {language}: {excerpt(error)}") from error
+
+
+def _describe(error: msgspec.ValidationError) -> str:
+    """Return the field and the problem, such as "settings.lr: expected `float`, got `str`"."""
+    problem, _, where = str(error).rpartition(" - at ")
+    if not problem:
+        problem, where = where, ""
+    field = where.strip("`").removeprefix("$").removeprefix(".")
+    problem = problem[:1].lower() + problem[1:]
+    return ": ".join(filter(None, (excerpt(field, max_chars=100), excerpt(problem))))

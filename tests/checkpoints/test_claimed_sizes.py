@@ -100,7 +100,7 @@ def test_header_that_is_nested_too_deeply_is_rejected(tmp_path):
     metadata = {"format": "mnist_accel/1", "network": "[" * 100_000}
     metadata["digest"] = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
     safetensors.numpy.save_file({}, file, metadata)
-    with pytest.raises(ma.CheckpointError, match="its header is not JSON"):
+    with pytest.raises(ma.CheckpointError, match="header is not valid JSON: it is nested too"):
         ma.load_model(file, backend="numpy")
 
 
@@ -125,10 +125,13 @@ def checkpoint(tmp_path):
     ("change", "message"),
     [
         (lambda training, _: training.update(batch_size=10**9), "batch_size is 1000000000, but 3"),
-        (lambda training, _: training["progress"].update(epoch_step="x"), "must be integers"),
-        (lambda training, _: training["progress"].update(epoch_step=10**9), "steps used 24 images"),
+        (
+            lambda training, _: training["progress"].update(epoch_step="x"),
+            "progress.epoch_step: expected",
+        ),
+        (lambda training, _: training["progress"].update(epoch_step=10**9), "3 steps cannot be"),
         (lambda _, t: t.update({"optimizer.velocity": np.zeros(1, np.float32)}), "has shape (1,)"),
-        (lambda _, t: t.pop("optimizer.velocity"), "optimizer.velocity"),
+        (lambda _, t: t.pop("optimizer.velocity"), "arrays are none, expected velocity"),
     ],
 )
 def test_training_that_differs_from_the_arrays_is_rejected(checkpoint, change, message):

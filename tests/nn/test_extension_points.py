@@ -24,7 +24,7 @@ from mnist_accel.nn import (
     Schedule,
     SoftmaxCrossEntropy,
 )
-from mnist_accel.nn.serialization import network_from_dict
+from mnist_accel.nn.serialization import network_from_dict, network_to_dict
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,8 @@ def test_unknown_names_are_rejected_with_the_known_ones():
     with pytest.raises(ValueError, match="unknown activation 'relo'; choose from relu"):
         Activation("relo")
     with pytest.raises(ValueError, match=r"unknown layer 'elu'; .*known are linear.* relu"):
-        network_from_dict({"layers": [{"kind": "elu"}]}, {}, backend=ma.get_backend("numpy"))
+        model = ma.create_model("two-layer", backend="numpy")
+        description = network_to_dict(model) | {"layers": [{"kind": "elu"}]}
+        network_from_dict(description, {}, backend=model.backend)
     with pytest.raises(ValueError, match="unknown loss 'hinge'; choose from softmax_cross_entropy"):
         Loss("hinge")
