@@ -15,7 +15,9 @@ from mnist_accel.util.input_files import read_regular
 from mnist_accel.util.schema import decode_json, decode_toml
 from mnist_accel.util.text import excerpt
 
-MAX_CONFIG_BYTES = 2**20
+# The time to parse TOML may be quadratic.
+_MAX_TOML_BYTES = 2**16
+_MAX_JSON_BYTES = 2**24
 _Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
 _Settings: TypeAlias = dict[_Text, Any]  # the argument parser checks the values
 
@@ -135,9 +137,10 @@ def read_config(path: str) -> dict[str, Any]:
         DataError: the file is missing, or it is not valid TOML or JSON.
         UsageError: the file has a name that is not a flag of `train`.
     """
+    is_json = Path(path).suffix == ".json"
     with file_errors(f"read {path}"):
-        text = read_regular(path, max_bytes=MAX_CONFIG_BYTES)
-    if Path(path).suffix == ".json":
+        text = read_regular(path, max_bytes=_MAX_JSON_BYTES if is_json else _MAX_TOML_BYTES)
+    if is_json:
         content = decode_json(text, _RunConfig, name=path, kind="the config.json of a run").settings
     else:
         content = decode_toml(text, _Settings, name=path, kind="a file of settings")

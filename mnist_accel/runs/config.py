@@ -8,11 +8,15 @@ from typing import Any
 
 from mnist_accel._version import __version__
 from mnist_accel.autotune.choose import Choice
+from mnist_accel.data.batches import BatchSampler
 from mnist_accel.errors import DataError
+from mnist_accel.nn.schedules import create_schedule
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.runs.folder import RunFolder
-from mnist_accel.runs.setup import RunData
+from mnist_accel.runs.schema import RunConfig
+from mnist_accel.runs.setup import RunData, make_optimizer
 from mnist_accel.training.trainer import Trainer
+from mnist_accel.util.schema import convert
 
 
 def run_config(
@@ -59,6 +63,19 @@ def with_earlier(config: dict[str, Any], before: dict[str, Any]) -> dict[str, An
     return {**config, "earlier": [*before.get("earlier", []), last]}
 
 
+def stored_config(folder: RunFolder) -> tuple[dict[str, Any], RunConfig]:
+    """Return the content of `config.json`, and the checked part that a resumed run reads.
+
+    Raises:
+        DataError: the file cannot be read or has other content.
+    """
+    content = folder.read_json(folder.config)
+    try:
+        return content, convert(content, RunConfig)
+    except ValueError as error:
+        raise DataError(f"{folder.config} is not the config.json of a run: {error}") from error
+
+
 def backend_used(folder: RunFolder) -> dict[str, Any]:
     """Return the settings `backend`, `threads` and `device` that the run used.
 
@@ -68,35 +85,48 @@ def backend_used(folder: RunFolder) -> dict[str, Any]:
     Raises:
         DataError: `config.json` cannot be read or lacks these values.
     """
-    match folder.read_json(folder.config):
-        case {"backend": {"used": str(name)} as backend}:
-            # Early versions wrote neither threads nor a device.
-            match backend.get("threads"), backend.get("device"):
-                case int(threads) | (None as threads), int(device) | (None as device):
-                    return {"backend": name, "threads": threads, "device": device}
-    raise DataError(f"{folder.config} does not state which backend was used")
+    backend = stored_config(folder)[1].backend
+    return {"backend": backend.used, "threads": backend.threads, "device": backend.device}
 
 
-def check_same_batches(folder: RunFolder, trainer: Trainer, batch_size: int) -> None:
-    """Check that a checkpoint has the batch size of its run, before a batch is allocated.
+def check_same_training(
+    folder: RunFolder, trainer: Trainer, settings: TrainSettings, *, examples: int
+) -> None:
+    """Check that a checkpoint belongs to the settings of its run.
 
     Raises:
-        DataError: it has another one.
+        DataError: it has another network, optimizer, batch size or position.
     """
-    if trainer.batch_size != batch_size:
-        raise DataError(
-            f"{folder.checkpoint} has a batch size of {trainer.batch_size}, but {folder.config} "
-            f"one of {batch_size}; restore the files of the run from a backup"
-        )
+    progress = trainer.progress
+    sampler = BatchSampler(examples, trainer.batch_size, trainer.sampling, trainer.seed)
+    pairs = {
+        "network": (trainer.model.name, settings.model),
+        "dtype": (trainer.model.dtype, settings.dtype),
+        "optimizer": (trainer.optimizer, make_optimizer(settings)),
+        "schedule": (trainer.schedule, create_schedule(settings.schedule)),
+        "batch size": (trainer.batch_size, settings.batch_size or examples),
+        "sampling": (trainer.sampling, settings.sampling),
+        "seed": (trainer.seed, settings.seed),
+        "step": (
+            progress.step,
+            progress.epoch * sampler.steps_per_epoch + progress.epoch_step,
+        ),
+    }
+    for name, (found, expected) in pairs.items():
+        if found != expected:
+            raise DataError(
+                f"{folder.checkpoint} has the {name} {found}, but the settings in {folder.config} "
+                f"give {expected}; restore the files of the run from a backup"
+            )
 
 
-def check_same_data(folder: RunFolder, config: dict[str, Any], data: RunData) -> None:
+def check_same_data(folder: RunFolder, config: RunConfig, data: RunData) -> None:
     """Check that the number of training images has not changed since the run began.
 
     Raises:
         DataError: it has changed.
     """
-    images = config.get("data", {}).get("train_images")
+    images = config.data.train_images
     if images != data.train_count:
         raise DataError(
             f"{folder.path} was trained on {images} images, but {data.dataset.source} now has "

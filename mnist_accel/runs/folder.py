@@ -18,15 +18,20 @@ from typing import Any
 
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME
 from mnist_accel.errors import DataError, UsageError, file_errors
+from mnist_accel.runs.schema import MetricsLine
 from mnist_accel.util.files import (
     append_or_nothing,
     remove_unfinished,
     sync_file,
     write_atomically,
 )
+from mnist_accel.util.input_files import read_regular
 from mnist_accel.util.process_lock import process_lock
+from mnist_accel.util.schema import decode_json
 
 DEFAULT_PARENT = Path("runs")
+_MAX_BYTES = 2**24  # of a JSON file
+_MAX_METRICS_BYTES = 2**28
 
 
 class RunFolder:
@@ -149,13 +154,9 @@ class RunFolder:
         Raises:
             DataError: the file cannot be read, or contains no JSON object.
         """
-        try:
-            content = json.loads(file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read {file}: {error}") from error
-        if not isinstance(content, dict):
-            raise DataError(f"{file} must contain a JSON object, got {type(content).__name__}")
-        return content
+        with file_errors(f"read {file}"):
+            text = read_regular(file, max_bytes=_MAX_BYTES)
+        return decode_json(text, dict[str, Any], name=str(file), kind="a JSON object")
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Append a line to `metrics.jsonl`.
@@ -195,16 +196,13 @@ class RunFolder:
 
     def _metrics_lines(self) -> Iterator[dict[str, Any]]:
         with file_errors(f"read {self.metrics}"):
-            lines = self.metrics.read_bytes().splitlines()
+            # The text after the last line feed was being written when a process was killed; the
+            # resumed run writes it again.
+            lines = read_regular(self.metrics, max_bytes=_MAX_METRICS_BYTES).split(b"\n")[:-1]
         for number, text in enumerate(lines, start=1):
-            try:
-                line = json.loads(text)
-            except ValueError as error:  # not JSON, or not UTF-8
-                if number < len(lines):
-                    raise DataError(f"{self.metrics}, line {number}, is not valid JSON") from error
-                return  # unfinished line of a killed process; the resumed run writes it again
-            if not (isinstance(line, dict) and {"event", "step"} <= line.keys()):
-                raise DataError(f"{self.metrics}, line {number}, lacks the keys event and step")
+            name = f"{self.metrics}, line {number},"
+            decode_json(text, MetricsLine, name=name, kind="a line of metrics")  # type: ignore[arg-type]
+            line: dict[str, Any] = json.loads(text)
             yield line
 
 

@@ -13,7 +13,13 @@ from mnist_accel.errors import DivergedError
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.runs.artifacts import has_artifacts, write_artifacts
 from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, ShowProgress, StopRules
-from mnist_accel.runs.config import check_same_batches, check_same_data, run_config, with_earlier
+from mnist_accel.runs.config import (
+    check_same_data,
+    check_same_training,
+    run_config,
+    stored_config,
+    with_earlier,
+)
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.setup import (
     RunData,
@@ -118,20 +124,20 @@ def _resume(
     phases = Phases()
     with phases.time("data"):
         data = load_run_data(settings)
-        stored_config = folder.read_json(folder.config)
-        check_same_data(folder, stored_config, data)
+        content, config = stored_config(folder)
+        check_same_data(folder, config, data)
     last_step = total_steps(settings, data.train_count)
     display = TrainingDisplay(last_step, quiet=quiet, progress=progress)
     with phases.time("setup"), display.preparation():
         choice = choose_by_settings(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=choice.selection.backend)
-        check_same_batches(folder, trainer, settings.batch_size or data.train_count)
+        check_same_training(folder, trainer, settings, examples=data.train_count)
         folder.remove_unfinished()
     run = _Run(settings, folder, data, trainer, phases, display)
     if run.rewind_metrics(last_step):
         return run.repeat_result(last_step)
-    config = run_config(settings, choice, trainer, data)
-    folder.write_json(folder.config, with_earlier(config, stored_config))
+    now = run_config(settings, choice, trainer, data)
+    folder.write_json(folder.config, with_earlier(now, content))
     return run.train(choice, last_step)
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from backends import Backend, create_optimizer
+from backends import Backend, UpdateRule, create_optimizer
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE
@@ -100,17 +100,26 @@ def make_trainer(settings: TrainSettings, backend: Backend, *, examples: int) ->
         )
         return Trainer(
             model,
-            create_optimizer(
-                settings.optimizer,
-                lr=settings.lr,
-                momentum=settings.momentum,
-                weight_decay=settings.weight_decay,
-            ),
+            make_optimizer(settings),
             batch_size=settings.batch_size or examples,
             seed=settings.seed,
             sampling=settings.sampling,  # type: ignore[arg-type]
             schedule=settings.schedule,
         )
+
+
+def make_optimizer(settings: TrainSettings) -> UpdateRule:
+    """Return the optimizer of a run.
+
+    Raises:
+        ValueError: the optimizer does not accept a setting.
+    """
+    return create_optimizer(
+        settings.optimizer,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
 
 
 def total_steps(settings: TrainSettings, examples: int) -> int:

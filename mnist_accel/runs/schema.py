@@ -1,0 +1,53 @@
+"""The schemas of the files in a run folder that a resumed run reads.
+
+Fields that are not listed are ignored. NaN and infinity are written as null.
+"""
+
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from mnist_accel.util.schema import Amount, AtLeastOne, Count, Finite, Fraction, Name
+
+
+class StepsLine(Struct, frozen=True, tag_field="event", tag="steps"):
+    """A line of `metrics.jsonl` for consecutive steps up to and including `step`."""
+
+    step: AtLeastOne
+    losses: list[Finite]
+    images_per_s: Amount
+    seconds: Amount
+
+
+class EpochLine(Struct, frozen=True, tag_field="event", tag="epoch"):
+    """A line of `metrics.jsonl` for an epoch."""
+
+    epoch: AtLeastOne
+    step: AtLeastOne
+    train_accuracy: Fraction | None
+    validation_accuracy: Fraction | None
+
+
+MetricsLine: TypeAlias = StepsLine | EpochLine
+
+
+class BackendUsed(Struct, frozen=True):
+    """The backend that computed a run; early versions wrote neither threads nor a device."""
+
+    used: Name
+    threads: AtLeastOne | None = None
+    device: Count | None = None
+
+
+class DataUsed(Struct, frozen=True):
+    """The data of a run."""
+
+    train_images: AtLeastOne
+
+
+class RunConfig(Struct, frozen=True):
+    """`config.json`, without the settings, which the argument parser checks."""
+
+    backend: BackendUsed
+    data: DataUsed
+    earlier: list[dict[str, Any]] = []
