@@ -23,8 +23,10 @@ from benchmarks.storage.schema import (
     schema_error,
 )
 from mnist_accel.errors import UsageError
+from mnist_accel.util.input_files import read_regular
 
 SUFFIX = ".journal"  # appended to the name of the result file
+MAX_BYTES = 2**25  # of a journal or an unpacked result file, fifty times that of a full run
 
 
 class RunSettings(Struct, frozen=True):
@@ -147,7 +149,7 @@ class Journal:
         """
         try:
             # The text after the last line feed was being written when the process was killed.
-            texts = path.read_bytes().split(b"\n")[:-1]
+            texts = read_regular(path, max_bytes=MAX_BYTES).split(b"\n")[:-1]
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
         lines: list[Line] = []

@@ -4,9 +4,7 @@ Files can be merged if they come from the same machine and the same state of the
 then count as passes of one run.
 """
 
-import gzip
 import math
-import zlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +15,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.statistics import Rounds, Spread, spread
-from benchmarks.storage.journal import SUFFIX, Journal
+from benchmarks.storage.journal import MAX_BYTES, SUFFIX, Journal
 from benchmarks.storage.schema import (
     PHASES,
     AccuracyRun,
@@ -34,7 +32,8 @@ from benchmarks.storage.schema import (
     Run,
     schema_error,
 )
-from mnist_accel.errors import UsageError
+from mnist_accel.errors import DataError, UsageError
+from mnist_accel.util.input_files import read_regular, unpack_gzip
 
 
 @dataclass(frozen=True)
@@ -178,14 +177,16 @@ def read_run(path: Path) -> ResultFile:
     try:
         if path.name.endswith(SUFFIX):
             return msgspec.convert(Journal.read(path).document(), ResultFile)
-        content = path.read_bytes()
+        content = read_regular(path, max_bytes=MAX_BYTES)
         if path.suffix == ".gz":
-            content = gzip.decompress(content)
+            content = unpack_gzip(content, max_bytes=MAX_BYTES + 1, name=str(path))
+        if len(content) > MAX_BYTES:
+            raise UsageError(f"{path} unpacks to more than {MAX_BYTES:,} bytes, the maximum")
         return msgspec.json.decode(content, type=ResultFile)
-    except OSError as error:  # includes gzip.BadGzipFile
+    except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (EOFError, zlib.error) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
+    except DataError as error:
+        raise UsageError(str(error)) from error
     except msgspec.ValidationError as error:
         raise schema_error(str(path), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from mnist_accel.errors import UsageError
+from mnist_accel.util.schema import Amount, AtLeastOne, Count, Positive
 
 FORMAT = 2  # of result files
 TimedLevel: TypeAlias = Literal["training", "inference", "operations"]
@@ -19,11 +20,6 @@ Device: TypeAlias = Literal["cpu", "gpu"]
 Sweep: TypeAlias = Literal["recipe", "batch", "width", "depth"]
 TIMED_LEVELS: tuple[TimedLevel, ...] = ("training", "inference", "operations")
 PHASES = ("setup", "transfer", "compile", "first_call")
-
-Count: TypeAlias = Annotated[int, Meta(ge=0)]
-AtLeastOne: TypeAlias = Annotated[int, Meta(ge=1)]
-Amount: TypeAlias = Annotated[float, Meta(ge=0)]
-Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 
 # Identifies a row: level, name of the case, contender.
 RowKey: TypeAlias = tuple[str, str, str]

@@ -7,14 +7,27 @@ and "paces" are those of release 0.1.0.
 
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from mnist_accel.autotune.measure import Candidate
+from mnist_accel.errors import DataError
 from mnist_accel.util.files import cache_folder, write_atomically
+from mnist_accel.util.input_files import read_regular
+from mnist_accel.util.schema import AtLeastOne, Name, Positive, decode_json
+
+_MAX_BYTES = 2**20
+
+
+class _CachedMeasurement(Struct, frozen=True):
+    """The content of a file: images per second by backend and number of threads."""
+
+    key: dict[str, Any]
+    paces: list[tuple[Name, AtLeastOne | None, Positive]]
 
 
 def measurements_folder() -> Path:
@@ -35,22 +48,19 @@ def load_measurements(
     """
     file = _file(key)
     try:
-        content = json.loads(file.read_bytes())
-        if content["key"] != key:
-            raise ValueError("its key belongs to another measurement")
-        images_per_s = {
-            Candidate(backend, threads): value for backend, threads, value in content["paces"]
-        }
+        text = read_regular(file, max_bytes=_MAX_BYTES)
+        content = decode_json(text, _CachedMeasurement, name="it", kind="a cached measurement")
+        if content.key != key:
+            raise DataError("its key belongs to another measurement")
+        images_per_s = {Candidate(*candidate): value for *candidate, value in content.paces}
         if not images_per_s or not images_per_s.keys() <= set(candidates):
-            raise ValueError("it has other candidates")
-        if not all(0 < value < math.inf for value in images_per_s.values()):
-            raise ValueError("its images per second are not positive and finite")
+            raise DataError("it has other candidates")
     except FileNotFoundError:
         return None
     except OSError as error:
         _warn(f"cannot be read ({error.strerror or error})", file)
-    except (ValueError, TypeError, KeyError) as error:
-        _warn(f"is damaged ({type(error).__name__}: {error})", file)
+    except DataError as error:
+        _warn(f"is damaged ({error})", file)
     else:
         return images_per_s
     return None
