@@ -52,7 +52,7 @@ def load_measurements(
         content = decode_json(text, _CachedMeasurement, name="it", kind="a cached measurement")
         if content.key != key:
             raise DataError("its key belongs to another measurement")
-        images_per_s = {Candidate(*candidate): value for *candidate, value in content.paces}
+        images_per_s = {Candidate(name, threads): v for name, threads, v in content.paces}
         if not images_per_s or not images_per_s.keys() <= set(candidates):
             raise DataError("it has other candidates")
     except FileNotFoundError:
