@@ -155,9 +155,9 @@ def test_pooling_is_fused_only_after_increasing_activations(activation, stages):
 def test_unknown_names_are_rejected_with_the_known_ones():
     with pytest.raises(ValueError, match="unknown activation 'relo'; choose from relu"):
         Activation("relo")
+    model = ma.create_model("two-layer", backend="numpy")
+    description = network_to_dict(model) | {"layers": [{"kind": "elu"}]}
     with pytest.raises(ValueError, match=r"unknown layer 'elu'; .*known are linear.* relu"):
-        model = ma.create_model("two-layer", backend="numpy")
-        description = network_to_dict(model) | {"layers": [{"kind": "elu"}]}
         network_from_dict(description, {}, backend=model.backend)
     with pytest.raises(ValueError, match="unknown loss 'hinge'; choose from softmax_cross_entropy"):
         Loss("hinge")
