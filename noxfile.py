@@ -31,6 +31,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Change files at random for an hour; `nox -s fuzz -- --fuzz-minutes 5` takes less."""
+    _install(session)
+    session.run("pytest", "tests/fuzz", "--fuzz-minutes", "60", *session.posargs)
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """Run the tests on a GPU; use `nox -s gpu -- cuda13` with a CUDA 13 driver."""
     extra = session.posargs[0] if session.posargs else "cuda12"

@@ -47,6 +47,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="fail instead of skip the tests of this backend if it cannot run (repeatable)",
     )
+    parser.addoption(
+        "--fuzz-minutes",
+        type=float,
+        default=0,
+        metavar="N",
+        help="change files at random for N minutes in place of a fixed number of times",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

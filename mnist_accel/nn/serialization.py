@@ -25,7 +25,9 @@ _MAX_NDIM = 3
 _MAX_VALUES = 2**22  # in the inputs and outputs of all layers for one image
 _MAX_TENSOR = 2**24  # in the unfolded input of a convolution for one image
 
-Settings: TypeAlias = dict[str, bool | Integer | Finite | str | list[Any] | None]
+_Value: TypeAlias = bool | Integer | Finite | str | None
+# Of a layer, an optimizer or a schedule; tuples become lists.
+Settings: TypeAlias = dict[str, _Value | list[_Value | list[_Value]]]
 
 
 class _Description(Struct, frozen=True):

@@ -27,7 +27,7 @@ from mnist_accel.util.files import (
 )
 from mnist_accel.util.input_files import read_regular
 from mnist_accel.util.process_lock import process_lock
-from mnist_accel.util.schema import decode_json
+from mnist_accel.util.schema import convert, decode_json
 
 DEFAULT_PARENT = Path("runs")
 _MAX_BYTES = 2**24  # of a JSON file
@@ -201,8 +201,11 @@ class RunFolder:
             lines = read_regular(self.metrics, max_bytes=_MAX_METRICS_BYTES).split(b"\n")[:-1]
         for number, text in enumerate(lines, start=1):
             name = f"{self.metrics}, line {number},"
-            decode_json(text, MetricsLine, name=name, kind="a line of metrics")  # type: ignore[arg-type]
-            line: dict[str, Any] = json.loads(text)
+            line = decode_json(text, dict[str, Any], name=name, kind="a line of metrics")
+            try:
+                convert(line, MetricsLine)  # type: ignore[arg-type]  # a union
+            except ValueError as error:
+                raise DataError(f"{name} is not a line of metrics: {error}") from error
             yield line
 
 

@@ -155,7 +155,7 @@ def test_resumed_run_rejects_another_batch_size(tmp_path, capfd, sampling):
     change_training(folder / "checkpoint" / "last.safetensors", change)
     capfd.readouterr()
     assert main(["train", "--resume", str(folder), "--iterations", "5"]) == 4
-    assert "has a batch size of 1000000000" in capfd.readouterr().err
+    assert "has the batch size 1000000000" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

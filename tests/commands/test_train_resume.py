@@ -135,15 +135,19 @@ def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes_later(run, trai
         (
             "config.json",
             '{"settings": {}}',
-            "config.json does not state which backend was used",
+            "config.json is not the config.json of a run: object missing required field `backend`",
         ),
         (
             "config.json",
             '{"settings": {}, "backend": {"used": "numpy", "threads": "all"}}',
-            "config.json does not state which backend was used",
+            "backend.threads: expected `int | null`, got `str`",
         ),
-        ("metrics.jsonl", "5\n", "run/metrics.jsonl, line 1, lacks the keys event and step"),
-        ("metrics.jsonl", "{}\n", "run/metrics.jsonl, line 1, lacks the keys event and step"),
+        ("metrics.jsonl", "5\n", "run/metrics.jsonl, line 1, is not a line of metrics"),
+        (
+            "metrics.jsonl",
+            "{}\n",
+            "line 1, is not a line of metrics: object missing",
+        ),
         ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
         ("metrics.jsonl", "\xff\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
         ("metrics.jsonl", None, "cannot read run/metrics.jsonl"),
