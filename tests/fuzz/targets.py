@@ -203,7 +203,6 @@ def _read_metrics(folder: Path) -> None:
     trainer = ma.Trainer(ma.create_model("two-layer", backend="numpy", hidden_sizes=(2,)))
     rules = StopRules(target_accuracy=0.9, patience=2, max_seconds=10)
     rules.replay(trainer, steps=steps, epochs=epochs)
-    run.truncate_metrics(step=100, epochs=1)
 
 
 def _run_folder(folder: Path, rng: random.Random) -> Path:
