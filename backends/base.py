@@ -1,11 +1,11 @@
 """The interface of a backend.
 
-A backend is an array library that follows the Python array API standard (`xp`), and operations on
-its arrays. Every operation has a default that is composed of `xp`. So a new backend is one file: a
-subclass of `Backend` that sets `xp` and defines the abstract methods below. It can override an
-operation that the library, or a kernel of ours, computes faster, and return `super().op(...)` for
-arguments that the faster form does not support. It becomes known by `backends.register`, or by an
-entry point of the group `mnist_accel.backends`.
+A backend combines an array library that follows the Python array API standard (`xp`) with
+operations on its arrays. The default of every operation uses only `xp`. So a new backend is one
+file: a subclass of `Backend` that sets `xp` and defines the abstract methods below. It can override
+an operation that the library or a new kernel computes faster, and return `super().op(...)` for
+arguments that the faster form does not support. `backends.register`, or an entry point of the group
+`mnist_accel.backends`, makes it available by name.
 
 Backends are passed as arguments; there is no global or current backend.
 """
@@ -138,7 +138,7 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return the program in a form that runs many steps in one call.
 
-        Its methods must be called inside `computation`, like the operations.
+        The methods of the result must be called inside `computation`, like the operations.
 
         Raises:
             NotCompiledError: this backend runs it eagerly; the message has the reason.

@@ -52,7 +52,7 @@ def cooperative(function: Any) -> Callable[..., None]:
 
     The blocks of a cooperative launch are resident together. CuPy's own way to request that,
     `RawModule(enable_cooperative_groups=True)`, links the module with CUDA's device runtime, which
-    our kernels do not need and which not every installation contains.
+    the kernels do not need and which not every installation contains.
     """
 
     def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:

@@ -154,7 +154,7 @@ def _with_gathering_stage(stages: tuple[Stage, ...], *, has_classifier: bool) ->
 
 
 def _is_small_linear(stage: Stage) -> bool:
-    """Return whether a stage is a linear layer with few enough weights for the fused classifier."""
+    """Return whether a stage is a linear layer with at most `MAX_WEIGHTS` weights."""
     weights = math.prod((*stage.input_shape, *stage.output_shape))
     return stage.kind == "linear" and weights <= MAX_WEIGHTS
 

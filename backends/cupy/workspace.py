@@ -15,8 +15,8 @@ from backends.cupy.memory import megabytes, memory_errors
 from backends.cupy.plan import Plan
 from backends.operations.common import Array
 
-# Steps whose losses are fetched together: few enough that Ctrl-C is answered at once, and enough
-# that the copies cost nothing.
+# A chunk has few enough steps that it ends soon after Ctrl-C, and enough steps that the copy of its
+# losses to the host takes a negligible time.
 MAX_STEPS_PER_CHUNK = 1024
 MAX_ROWS_PER_CHUNK = 1 << 20
 
@@ -49,7 +49,7 @@ class Workspace:
     Attributes:
         capacity: number of images of the largest batch.
         chunk: inputs and results of the steps.
-        state: passed on between the kernels of a step.
+        state: values that kernels of a step compute for later kernels.
         stages: arrays of each stage.
         tile: tiles of the weight gradients of linear layers.
     """

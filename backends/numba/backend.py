@@ -213,7 +213,7 @@ class NumbaBackend(NumpyBackend):
         run_in_ranges(self._executor, task, tiles, ranges=ranges)
 
     def _executor(self) -> ThreadPoolExecutor:
-        """Return the worker threads. The calling thread also computes, so there is one fewer."""
+        """Return the pool of worker threads: one less than compute, as the caller also computes."""
         return self._workers.executor(max(self.threads or 0, self.max_threads) - 1)
 
     def _threads_for(self, images: int) -> int:

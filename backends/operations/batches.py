@@ -7,7 +7,7 @@ class Batches(Operations):
     """Gather and normalize."""
 
     def gather_batch(self, images: Array, indices: Array, *, dtype: str, shift: float) -> Array:
-        """Return rows of `images` with normalized pixels, (B, pixels) of `dtype`.
+        """Return rows of `images` with normalized pixels, in shape (B, pixels) and `dtype`.
 
         Pixels stay uint8 until they are used, which needs a quarter of the memory and bandwidth.
 

@@ -53,7 +53,7 @@ class ProjectBackend(Contender):
         return "gpu" if self.name == "cupy" else "cpu"
 
     def peak_device_bytes(self) -> int | None:
-        """Return the size of CuPy's memory pool: the peak, because it keeps freed memory."""
+        """Return the size of CuPy's memory pool, which keeps freed memory, so this is the peak."""
         if self.device() == "cpu":
             return None
         import cupy  # may be missing

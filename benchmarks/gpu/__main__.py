@@ -33,7 +33,7 @@ from mnist_accel.util.files import write_atomically
 
 PROG = "python -m benchmarks.gpu"
 RESULTS = ROOT / "benchmarks" / "results"
-# 8 minutes, less the time for starting, for stopping the last stage and for the report.
+# 8 minutes, minus the time for the start, for stopping the last stage and for the report.
 TOTAL_S = 8 * 60 - 2 * GRACE_S - 20
 PRECISION = (
     "All arithmetic is float32 or float64 without tensor cores. TF32 is disabled in CuPy "
@@ -74,7 +74,7 @@ def main(
 
 
 def exit_on_sigterm() -> None:
-    """Exit on SIGTERM, which batch systems send, by an exception, so that the stage is stopped."""
+    """Make SIGTERM, which batch systems send, raise `SystemExit`, which stops the current stage."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 

@@ -60,7 +60,7 @@ def key(look: Look) -> str:
 
 
 def speeds(analysis: Analysis, chosen: Looks) -> Chart | None:
-    """Chart the training speed of our backends relative to the best baseline, by recipe."""
+    """Chart the training speed of each backend relative to the best baseline, by recipe."""
     ours = {}
     for case in analysis.recipes():
         rows = [row for row in analysis.of_case(case) if not row.is_baseline]

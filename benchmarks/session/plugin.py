@@ -171,7 +171,7 @@ def preparer(journal: Journal) -> Preparer:
 
 @pytest.fixture
 def measure(benchmark: BenchmarkFixture, preparer: Preparer, journal: Journal) -> Measure:
-    """Check a row and measure it; if it is absent, wrong or fails, record that with the reason."""
+    """Check a row and measure it; if that is impossible, record the row with the reason."""
 
     def measure(case: Case | AccuracyCase, contender: Contender, repetition: int) -> None:
         benchmark.group = f"{case.level}: {case.name}"

@@ -74,7 +74,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("name", ["two-layer", "three-layer", "cnn", "lenet", "fast99"])
-def test_layouts_compute_the_same_network(tmp_path, layout, name):
+def test_weights_in_each_layout_give_the_same_network(tmp_path, layout, name):
     network = ma.create_model(name, backend=BACKEND, seed=3)
     content = layout(network.state_dict())
     for protocol in (0, 2, 5):
@@ -84,7 +84,7 @@ def test_layouts_compute_the_same_network(tmp_path, layout, name):
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".PKL", ".pickle", ".npy", ".npz", ".dat", ""])
-def test_content_decides_not_the_suffix(tmp_path, suffix):
+def test_format_is_recognized_by_the_content_and_not_by_the_suffix(tmp_path, suffix):
     network = ma.create_model("two-layer", backend=BACKEND)
     file = tmp_path / f"weights{suffix}"
     assert_same_network(load(pickled(file, network.state_dict())), network)
@@ -118,7 +118,7 @@ def test_assumed_activation_is_stated_and_can_be_changed(tmp_path, capsys):
     file = pickled(tmp_path / "w.pkl", network.state_dict())
     assert_same_network(load(file, activation="tanh"), network)
     load(pickled(tmp_path / "cnn.pkl", ma.create_model("cnn", backend=BACKEND).state_dict()))
-    assert capsys.readouterr() == ("", "")  # neither leaves an activation open
+    assert capsys.readouterr() == ("", "")  # no activation had to be assumed
     load(file)
     out, err = capsys.readouterr()
     assert out == ""
@@ -233,7 +233,7 @@ def test_weights_of_another_recipe_are_rejected(tmp_path, model):
         load(file, model=model)
 
 
-def test_unknown_names_are_value_errors(tmp_path):
+def test_unknown_names_raise_value_errors(tmp_path):
     file = pickled(tmp_path / "w.pkl", {})
     with pytest.raises(ValueError, match="unknown model 'resnet'"):
         load(file, model="resnet")

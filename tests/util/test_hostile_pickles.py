@@ -78,7 +78,7 @@ def test_frame_within_a_frame_or_beyond_the_file_is_rejected():
     assert "exceeds the end of the file" in rejection(b"\x80\x04" + frame(b"N.", size=2**63))
 
 
-def test_code_hidden_behind_the_end_of_a_frame_does_not_run():
+def test_code_hidden_after_the_end_of_a_frame_does_not_run():
     """CPython's C unpickler discards the rest of the frame; `pickletools` reads it as data."""
     hidden = b"\x82\xf0" + b"." * 30
     data = b"\x80\x04" + frame(b"N0B", size=4) + struct.pack("<I", len(hidden)) + hidden + b"."
@@ -203,7 +203,7 @@ def test_long_numbers_are_rejected():
     rejection(b"\x80\x02\x8b" + struct.pack("<I", 10**6) + b"\x7f" * 10**6 + b".")
 
 
-def test_dict_and_its_subclasses_are_read_alike():
+def test_subclasses_of_dict_are_read_as_dict():
     arrays = {"W1": np.ones((2, 3), np.float32), "b1": np.zeros(3)}
     default = collections.defaultdict(dict)
     default.update(arrays)

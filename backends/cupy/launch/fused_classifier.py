@@ -19,21 +19,22 @@ from backends.operations.common import Array
 from backends.program import ActivationKind, LossKind, Stage
 
 MAX_CLASSES = WARP_SIZE  # one lane per class
-MIN_THREADS, MAX_THREADS = 128, 512  # per block
-PRODUCTS_PER_THREAD = 16  # of the largest layer; with fewer, threads would mostly wait
-# A block processes several images if there are more than TARGET_BLOCKS, about the number of
-# multiprocessors of a large GPU, because each block reads all weights. With very many images it
-# processes as many as a tile has rows.
+MIN_THREADS, MAX_THREADS = 128, 512  # threads per block
+# Products of the largest layer per thread. With fewer, threads would mostly wait for each other.
+PRODUCTS_PER_THREAD = 16
+# About the number of multiprocessors of a large GPU. Each block reads all weights, so if a batch has
+# more images than this, a block processes several images, at most MAX_IMAGES_PER_BLOCK. With tiles,
+# a block processes as many images as a tile has rows.
 TARGET_BLOCKS = 128
 MAX_IMAGES_PER_BLOCK = 8
-# Maximum number of weights of a fused layer. Each block reads all weights of its layers, so reading
-# takes longer than computing in a larger layer. Such a layer is launched separately, in a kernel
-# that reads each weight once for 16 images or more.
+# Maximum number of weights of a fused layer. Each block reads all weights of its layers, and in a
+# larger layer, reading would take longer than computing. Such a layer is launched separately, in a
+# kernel that reads each weight once for 16 images or more.
 MAX_WEIGHTS = 1 << 16
 
 
 def computes_logits(stage: Stage) -> bool:
-    """Return whether a stage is a linear layer without activation and with few enough classes."""
+    """Return whether a stage is a linear layer without activation, with at most 32 outputs."""
     kind = stage.kind, stage.activation
     return kind == ("linear", "identity") and stage.output_shape[0] <= MAX_CLASSES
 

@@ -61,7 +61,7 @@ def entry(function: Callable[..., Any]) -> Any:
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function for compiled code that emits its LLVM instructions itself.
+    """Return a function that compiled code can call, and that emits its own LLVM instructions.
 
     `function` takes Numba's typing context, which callers do not pass, and the types of the
     arguments. It returns the signature and the function that emits the instructions.
