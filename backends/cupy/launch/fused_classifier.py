@@ -22,9 +22,9 @@ MAX_CLASSES = WARP_SIZE  # one lane per class
 MIN_THREADS, MAX_THREADS = 128, 512  # threads per block
 # Products of the largest layer per thread. With fewer, threads would mostly wait for each other.
 PRODUCTS_PER_THREAD = 16
-# About the number of multiprocessors of a large GPU. Each block reads all weights, so if a batch has
-# more images than this, a block processes several images, at most MAX_IMAGES_PER_BLOCK. With tiles,
-# a block processes as many images as a tile has rows.
+# About the number of multiprocessors of a large GPU. Each block reads all weights, so if a batch
+# has more images than this, a block processes several images, at most MAX_IMAGES_PER_BLOCK. With
+# tiles, a block processes as many images as a tile has rows.
 TARGET_BLOCKS = 128
 MAX_IMAGES_PER_BLOCK = 8
 # Maximum number of weights of a fused layer. Each block reads all weights of its layers, and in a
