@@ -1,4 +1,4 @@
-"""Tables of named entries, the spellings of names that users give, and errors for unknown ones."""
+"""Tables of named entries, the spellings of names that users give, and errors for unknown names."""
 
 from collections import UserDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 T = TypeVar("T")
-# Other names of an entry. An alias of several entries is refused with a question.
+# The entries that each alias means. An alias with several entries is refused as ambiguous.
 Aliases = Mapping[str, Sequence[str]]
 
 NO_ALIASES: Aliases = MappingProxyType({})
@@ -67,10 +67,11 @@ def resolve_name(kind: str, name: str, known: Iterable[str], aliases: Aliases = 
     Case, hyphens and underscores are ignored.
 
     Args:
-        kind: what the name is of, such as "activation"; part of the error message.
+        kind: what has the name, such as "activation"; part of the error message.
         name: a name as the user wrote it.
         known: the names to choose from.
-        aliases: other names of these, in lower case without hyphens and underscores.
+        aliases: the known names that each alias means. Aliases are in lower case without hyphens
+            and underscores.
 
     Raises:
         TypeError: the name is not a string.

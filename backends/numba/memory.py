@@ -49,13 +49,13 @@ def read_only(array: Array) -> Array:
 
 
 def whole_lines(count: int, dtype: Any) -> int:
-    """Return `count` elements rounded up to whole cache lines."""
+    """Return the number of elements in the fewest cache lines that hold `count` elements."""
     line: int = CACHE_LINE // np.dtype(dtype).itemsize
     return -(-count // line) * line
 
 
 def thread_rows(threads: int, size: int, dtype: Any) -> Array:
-    """Return zeros with a row per thread, of `size` numbers and the unused ones after them."""
+    """Return zeros with a row per thread; a row has `size` numbers and then unused numbers."""
     return aligned_zeros((threads, whole_lines(size + CACHE_LINE, dtype)), dtype)
 
 

@@ -109,7 +109,7 @@ class EagerTraining(TrainingSession):
         return self._images.index_select(0, rows), self._targets.index_select(0, rows)
 
     def _step(self, rows: Tensor) -> Tensor:
-        """Update the network with the images in these rows; return their mean loss before it."""
+        """Update the network with the images in these rows; return the mean loss before that."""
         images, targets = self._batch(rows)
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._loss(self._network(images), targets)

@@ -32,7 +32,7 @@ class Chart:
 
 
 def looks(results: ResultSet) -> dict[str, Look]:
-    """Return the look of each contender with at least one figure; the same in all charts."""
+    """Return the look of each contender with at least one result; it is the same in all charts."""
     present = {measurement.contender for measurement in results.measurements.values()}
     present |= {run.contender for run in results.accuracy}
     chosen: dict[str, Look] = {}

@@ -59,8 +59,9 @@ def backward(
 def conv_layout(channels: int, out: int, side: int, pooling: Pooling | None) -> Layout:
     """Return the layout of a network whose last stage is a convolution.
 
-    With several channels another convolution comes first, which makes the lanes whole vectors.
-    Its parameters are the last ones.
+    If the convolution has several input channels, another convolution comes before it, so that the
+    channels of its input are padded to whole vectors. The parameters of that other convolution are
+    the last ones.
     """
     conv = HEIGHT + 2 * PADDING - side + 1, WIDTH + 2 * PADDING - side + 1
     shape = conv if pooling is None else (conv[0] // 2, conv[1] // 2)

@@ -69,7 +69,7 @@ def test_missing_compiler_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_missing_gpu_is_unavailable() -> None:
     available("torch-eager")
     if importlib.import_module("torch").cuda.is_available():
-        pytest.skip("there is a GPU")
+        pytest.skip("this machine has a GPU")
     availability = BASELINES["torch-cuda-graph"].availability()
     assert not availability.ok
     assert "need an NVIDIA GPU" in availability.reason

@@ -25,7 +25,10 @@ def limit_memory() -> None:
 
 @contextlib.contextmanager
 def limited_time() -> Iterator[None]:
-    """Require that the block ends within `MAX_SECONDS`; end the process if it does not end."""
+    """Require that the body of the `with` statement ends within `MAX_SECONDS`.
+
+    If it does not end after twice this time, end the process.
+    """
     started = time.monotonic()
     faulthandler.dump_traceback_later(2 * MAX_SECONDS, exit=True)
     try:

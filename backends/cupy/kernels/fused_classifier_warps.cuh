@@ -13,15 +13,15 @@
 //   row 5      warp 2, lanes 12..23  split 5
 //   row 6      warp 0, lanes 0..11   split 0
 //
-// Backward, a thread computes a row of dx if there are few columns; else a warp computes
-// ROWS_PER_WARP rows, its lanes split the columns, and a reduce-scatter adds their sums. A weight
-// is read once for all images of the block.
+// Backward, if W has at most WARP_SIZE columns, each thread computes a row of dxᵀ. Otherwise each
+// warp computes ROWS_PER_WARP rows: its lanes split the columns of W, and a reduce-scatter adds
+// their sums. A weight is read once for all images of the block.
 #pragma once
 
 #include "fused_classifier.cuh"
 
 constexpr int MIN_BLOCKS = 1;                        // resident blocks per multiprocessor
-constexpr int ROWS_PER_WARP = 8 / IMAGES_PER_BLOCK;  // of W, backward
+constexpr int ROWS_PER_WARP = 8 / IMAGES_PER_BLOCK;  // rows of W in backward_by_warps()
 
 struct Shared {
   real partial_sums[IMAGES_PER_BLOCK][MAX_THREADS], logits[IMAGES_PER_BLOCK][WARP_SIZE];
@@ -48,7 +48,7 @@ DEVICE void forward(const ClassifierLayer& layer, DenseRows x, const real* param
       const int k = split + term * splits;
       const real w = weight[k * layer.outputs + column];
 #pragma unroll
-      for (int image = 0; image < IMAGES_PER_BLOCK; image++)  // images after the last repeat it
+      for (int image = 0; image < IMAGES_PER_BLOCK; image++)  // after the last image, repeats it
         sums[image] += x.row(min(image, x.count - 1))[k] * w;
     }
     if (!is_idle)
