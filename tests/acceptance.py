@@ -119,7 +119,7 @@ def _train(requirement: Requirement, backend: str, seed: int) -> Result:
         out = str(Path(temporary) / "run")
         print(f"{requirement.label} on {backend}: ", end="", file=sys.stderr, flush=True)
         run = start_run(settings, out=out, quiet=True, progress=False)
-        if run.interrupted:
+        if run.signal is not None:
             raise KeyboardInterrupt
         folder = run.folder
         accuracy = folder.read_json(folder.summary)["test_accuracy"]

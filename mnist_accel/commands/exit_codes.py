@@ -8,8 +8,9 @@ EXIT_BACKEND = 3
 EXIT_DATA = 4
 EXIT_DIVERGED = 5
 EXIT_COMPARISON = 6
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
-EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+EXIT_SIGNAL = 128  # plus the number of the signal, the convention of shells
+EXIT_INTERRUPTED = EXIT_SIGNAL + 2  # SIGINT
+EXIT_BROKEN_PIPE = EXIT_SIGNAL + 13  # SIGPIPE
 
 EXIT_CODES_HELP = """exit codes:
   0    success
@@ -18,8 +19,10 @@ EXIT_CODES_HELP = """exit codes:
   4    data or a file is missing, corrupt or rejected, or cannot be written
   5    training diverged: the loss or a weight became NaN or infinite
   6    a comparison or a gradient check failed
-  130  interrupted by Ctrl-C or SIGTERM
-  141  the reader of stdout or stderr closed the pipe"""
+  129  stopped by SIGHUP, which a terminal sends when it is closed
+  130  interrupted by Ctrl-C
+  141  the reader of stdout or stderr closed the pipe
+  143  stopped by SIGTERM"""
 
 
 def explain_error(error: BaseException) -> tuple[str, int] | None:

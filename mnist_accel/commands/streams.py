@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, cast
+from typing import Any, TextIO, cast
 
 from mnist_accel.util.text import displayable
 
@@ -19,7 +19,8 @@ class StreamError(OSError):
 def checked_streams() -> Iterator[None]:
     """Distinguish errors of stdout and stderr from errors of other files.
 
-    A stream that the parent process has closed, or that fails, discards its output from then on.
+    A stream that the parent process has closed, whose terminal was closed, or that fails discards
+    its output from then on.
 
     Raises:
         BrokenPipeError: the reader of stdout or stderr closed the pipe; both streams now discard
@@ -52,6 +53,7 @@ class _CheckedStream:
     def __init__(self, name: str, stream: TextIO | None, *, escapes: bool = True) -> None:
         self._name = name
         self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115
+        self._is_terminal = self._stream.isatty()
         self._escapes = escapes
 
     @property
@@ -67,6 +69,7 @@ class _CheckedStream:
             return self._stream.write(displayable(text, self._stream) if self._escapes else text)
         except OSError as error:
             self._fail(error)
+            return len(text)
 
     def flush(self) -> None:
         try:
@@ -79,10 +82,13 @@ class _CheckedStream:
         with Path(os.devnull).open("w") as null:
             os.dup2(null.fileno(), self._stream.fileno())
 
-    def _fail(self, error: OSError) -> NoReturn:
+    def _fail(self, error: OSError) -> None:
+        """Raise an error, unless the terminal was closed: then SIGHUP ends the command, or not."""
         if isinstance(error, BrokenPipeError):
             raise error
         if sys.platform == "win32" and error.errno == errno.EINVAL:  # its code for a closed pipe
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
         self.discard_output()
+        if self._is_terminal and error.errno == errno.EIO:
+            return
         raise StreamError(f"cannot write to {self._name}: {error.strerror or error}") from error

@@ -1,7 +1,8 @@
 """Train a recipe and write a run folder: weights, metrics, pictures and a checkpoint.
 
 Each recipe has its own default settings, and each flag overrides one of them. Results are printed
-on stdout, progress on stderr. Ctrl-C saves a checkpoint, from which --resume continues.
+on stdout, progress on stderr. Ctrl-C, SIGTERM and SIGHUP save a
+checkpoint, from which --resume continues.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_accel.commands.arguments import add_recipe_position
-from mnist_accel.commands.exit_codes import EXIT_INTERRUPTED
+from mnist_accel.commands.exit_codes import EXIT_SIGNAL
 from mnist_accel.commands.train_settings import (
     add_settings_arguments,
     settings_in,
@@ -89,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         config = {} if args.config is None else settings_in_file(args.config)
         result = start_run(resolve(_override(config, given)), out=args.out, **output)
-    if result.interrupted:
-        return EXIT_INTERRUPTED
+    if result.signal is not None:
+        return EXIT_SIGNAL + result.signal
     if not args.quiet:
         print(f"next: {_next_command(args, result.folder.path)}", file=sys.stderr)
     return 0

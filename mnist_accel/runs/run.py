@@ -28,7 +28,7 @@ from mnist_accel.runs.setup import (
     total_steps,
     with_absolute_folder,
 )
-from mnist_accel.runs.signals import INTERRUPTED, stop_on_signals
+from mnist_accel.runs.signals import stop_on_signals
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import Evaluation, evaluate
 from mnist_accel.training.trainer import Trainer
@@ -41,11 +41,12 @@ class RunResult:
 
     Attributes:
         folder: the run folder.
-        interrupted: whether a signal stopped the run; `resume_run` continues it.
+        signal: number of the signal that stopped the run, which `resume_run` continues; None if it
+            is finished.
     """
 
     folder: RunFolder
-    interrupted: bool
+    signal: int | None = None
 
 
 def start_run(
@@ -211,17 +212,17 @@ class _Run:
         trainer, folder, display = self.trainer, self.folder, self.display
         with display:
             self._print_setup(choice)
-            with stop_on_signals(trainer):
+            with stop_on_signals(trainer) as stop:
                 with self.phases.time("prepare"):
                     data = self._prepare()
                 with self.phases.time("train"):
                     stop_reason = self._fit_and_save(data, last_step)
-            if stop_reason == INTERRUPTED:
+            if stop.signal is not None:
                 display.warn(
                     f"interrupted at step {trainer.step}; the checkpoint is saved; continue with "
                     f"--resume {folder.path}"
                 )
-                return RunResult(folder, interrupted=True)
+                return RunResult(folder, signal=stop.signal)
             if stop_reason:
                 self._note_stop(stop_reason)
             with display.activity("evaluating and drawing the pictures"):
@@ -235,7 +236,7 @@ class _Run:
             f"test accuracy {evaluation.accuracy:.2%} ({evaluation.correct} / {evaluation.total}), "
             f"loss {evaluation.loss:.4f}; all files are in {self.folder.path}"
         )
-        return RunResult(self.folder, interrupted=False)
+        return RunResult(self.folder)
 
     def _note_stop(self, reason: str) -> None:
         self.display.note(f"stopped at step {self.trainer.step}: {reason}")

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM stop a training after the current eager step or compiled chunk."""
+"""Ctrl-C, SIGTERM and SIGHUP stop a training after the current eager step or compiled chunk."""
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,34 +10,56 @@ from typing import Any
 
 from mnist_accel.training.trainer import Trainer
 
-INTERRUPTED = "interrupted"  # the stop reason of a training that a signal ended
+# Windows has no SIGHUP, which a terminal sends when it is closed.
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+# Closing a terminal or stopping a service can send several signals, which must not prevent the
+# checkpoint from being saved.
+_REPEAT_SECONDS = 1.0
+
+
+class StopRequest:
+    """The signal that stopped a training.
+
+    Attributes:
+        signal: its number; None if there was none.
+        time: when it arrived, in seconds of the monotonic clock.
+    """
+
+    signal: int | None = None
+    time: float = 0.0
 
 
 @contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Let SIGINT or SIGTERM stop the training after the current eager step or compiled chunk.
+def stop_on_signals(trainer: Trainer) -> Iterator[StopRequest]:
+    """Let a signal stop the training after the current eager step or compiled chunk.
 
-    A second signal of the same kind has its usual effect at once. Only the main thread can handle
-    signals, so in another thread this does nothing.
+    A second signal has its usual effect at once, but within a second of the first it is ignored.
+    Only the main thread can handle signals, so in another thread this does nothing.
     """
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield request
         return
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        trainer.request_stop(INTERRUPTED)
-        signal.signal(signum, previous[signum])
+        if request.signal is None:
+            request.signal, request.time = signum, time.monotonic()
+            trainer.request_stop("interrupted")
+        elif time.monotonic() - request.time >= _REPEAT_SECONDS:
+            signal.signal(signum, previous[signum])
+            signal.raise_signal(signum)
 
-    previous: dict[int, Any] = {
-        signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)
-    }
+    previous: dict[int, Any] = {signum: signal.getsignal(signum) for signum in _SIGNALS}
     for signum, handler in tuple(previous.items()):
         if handler is None:  # set by a C library, which could not be restored
             del previous[signum]
-        elif handler is not signal.SIG_IGN:  # shells ignore SIGINT for background processes
+        # Shells ignore SIGINT for background processes, and nohup ignores SIGHUP.
+        elif handler is not signal.SIG_IGN:
             signal.signal(signum, handle)
     try:
-        yield
+        yield request
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)

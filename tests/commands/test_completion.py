@@ -1,7 +1,6 @@
 """Shell completion: the scripts, and what the Tab key completes in a real bash."""
 
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support.command_line import ROOT
 
+pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 
 

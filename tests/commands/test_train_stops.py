@@ -1,5 +1,6 @@
 """`train`: rules that end a training early, signals, and a reader that closes the pipe."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -68,17 +69,19 @@ def test_max_seconds_counts_the_time_before_a_resume(run):
 def test_a_run_stopped_by_a_signal_resumes_to_the_same_weights(run):
     long = (*DIGITS, "--iterations", 1500)
     done = 0
-    for signum, arguments in (
-        (signal.SIGINT, (*long, "--out", "run", "--log-every", 1)),
-        (signal.SIGTERM, ("--resume", "run")),
+    for signum, arguments, exit_code in (
+        (signal.SIGINT, (*long, "--out", "run", "--log-every", 1), 130),
+        (signal.SIGTERM, ("--resume", "run"), 143),
+        (signal.SIGHUP, ("--resume", "run"), 129),
     ):
         process = start_training(*arguments)
         for line in process.stderr:
             if "step" in line and "/1500" in line.replace(",", ""):
                 break
         process.send_signal(signum)
+        process.send_signal(signum)  # services and terminals may send it twice
         _, err = process.communicate(timeout=60)
-        assert process.returncode == 130, err
+        assert process.returncode == exit_code, err
         assert "the checkpoint is saved; continue with --resume run" in err
         step = ma.load_checkpoint("run/checkpoint", backend="numpy").step
         assert done < step < 1500
@@ -86,6 +89,33 @@ def test_a_run_stopped_by_a_signal_resumes_to_the_same_weights(run):
     assert run("train", "--resume", "run", "--quiet")[0] == 0
     assert run("train", *long, "--out", "straight", "--quiet")[0] == 0
     assert_same_weights("run", "straight")
+
+
+def test_a_closed_terminal_stops_the_run_and_saves_a_checkpoint():
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    leader, follower = pty.openpty()
+    # The terminal becomes that of the training, so that closing it sends SIGHUP.
+    start = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    start += "os.execv(sys.executable, [sys.executable, '-m', 'mnist_accel.train', *sys.argv[1:]])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, *DIGITS, "--iterations", "90000", "--out", "run"],
+        env=environment(),
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+    )
+    os.close(follower)
+    try:
+        shown = b""
+        while b"epoch 2" not in shown:
+            shown += os.read(leader, 1000)
+        os.close(leader)
+        assert process.wait(timeout=60) == 129
+    finally:
+        process.kill()
+        process.wait()
+    assert 0 < ma.load_checkpoint("run/checkpoint", backend="numpy").step < 90000
 
 
 def test_a_killed_run_resumes_to_the_same_weights(run):
@@ -131,10 +161,15 @@ def ctrl_c_interrupts():
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(ctrl_c_interrupts):
+def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(ctrl_c_interrupts, monkeypatch):
+    """Unless it follows within a second, as if one key press was counted twice."""
     trainer = ma.Trainer(ma.create_model("cnn", backend="numpy"))
-    with stop_on_signals(trainer):
+    with stop_on_signals(trainer) as stop:
         signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGINT
+        monkeypatch.setattr(stop, "time", stop.time - 1)
         assert trainer.fit(np.zeros((5, 784)), np.zeros(5, int), epochs=1).stop_reason
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -194,7 +194,7 @@ def test_interrupted_accuracy_stage_prints_the_finished_recipes(monkeypatch, cap
     start_run = acceptance.start_run
 
     def start(settings: Any, **options: Any) -> RunResult:
-        result = replace(runs[0], interrupted=True) if runs else start_run(settings, **options)
+        result = replace(runs[0], signal=signal.SIGINT) if runs else start_run(settings, **options)
         runs.append(result)
         return result
 
