@@ -93,18 +93,23 @@ def command_parser(name: str, *, prog: str) -> Parser:
     """Return the parser of a command."""
     command = COMMANDS[name]
     parser = Parser(prog=prog, description=command.__doc__, examples=command.EXAMPLES)
-    command.add_arguments(parser)
+    _add_arguments(parser, name)
+    return parser
+
+
+def _add_arguments(parser: Parser, name: str) -> None:
+    """Add the arguments of a command to its parser."""
+    COMMANDS[name].add_arguments(parser)
     if name not in _WITHOUT_NETWORKS:
         add_import_argument(parser)
-    return parser
 
 
 def _parser_of_all(prog: str) -> Parser:
     """Return a parser of all commands, from which shell completion is derived."""
     parser = Parser(prog=prog)
     commands = parser.add_subparsers()
-    for name, command in COMMANDS.items():
-        command.add_arguments(commands.add_parser(name))
+    for name in COMMANDS:
+        _add_arguments(commands.add_parser(name), name)
     return parser
 
 
