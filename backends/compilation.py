@@ -1,5 +1,5 @@
-"""The kernels that were compiled in this process, for displays of progress."""
+"""A record of the kernels that this process compiled, for progress displays."""
 
-# Names of functions, in the order in which their compilation began. Kernels that are loaded from a
-# cache are not contained.
+# Names of functions, in the order in which their compilation began, without the kernels that were
+# loaded from a cache.
 compiled_kernels: list[str] = []

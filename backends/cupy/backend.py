@@ -147,7 +147,7 @@ class CupyBackend(Backend):
         padding: int,
         uniform: bool = False,
     ) -> Array:
-        """Convolve with a kernel, which is always uniform, if the stride is 1."""
+        """Convolve with a kernel if the stride is 1; the kernel is always uniform."""
         if not _has_convolution(x, weight, stride):
             return super().conv2d(x, weight, bias, stride=stride, padding=padding, uniform=uniform)
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)

@@ -28,7 +28,7 @@ class Operations:
 
 
 def require_same_dtype(operation: str, **arrays: Array | None) -> None:
-    """Check that arrays have one dtype; others would be promoted silently.
+    """Check that arrays have one dtype; libraries would promote different dtypes silently.
 
     Raises:
         TypeError: two of `arrays` (those that are not None) have different dtypes.
@@ -54,8 +54,9 @@ def require_axes(name: str, array: Array, *axes: str) -> None:
 def trusted_indices() -> Iterator[None]:
     """Skip the checks of labels and row numbers.
 
-    A backend enters this in `computation`, whose callers check them before they reach the device.
-    On a GPU the check would make the host wait for the device at every training step.
+    A backend enters this in `computation`. The callers of `computation` have checked labels and row
+    numbers on the host; on a GPU, a check would make the host wait for the device at every training
+    step.
     """
     token = _indices_are_trusted.set(True)
     try:
@@ -123,7 +124,7 @@ def output_sizes(
 def tap_slices(
     kernel_size: tuple[int, int], output: tuple[int, int], stride: int
 ) -> Iterator[tuple[slice, slice]]:
-    """Yield, for each position in a patch, the rows and columns with this position of all patches.
+    """Yield, for each position in a patch, the slices that select this position in all patches.
 
     Args:
         kernel_size: (kh, kw) of a patch; its positions are in row-major order.

@@ -56,7 +56,9 @@ class Convolution(Operations):
         stride: int,
         padding: int,
     ) -> Array:
-        """Return the sum of the columns at their patches, (N, C, H, W): the transpose of `im2col`.
+        """Return images (N, C, H, W), the sums of all columns at their patches.
+
+        This is the transpose of `im2col`.
 
         Args:
             columns: (N, C·kh·kw, OH·OW).

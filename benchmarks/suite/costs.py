@@ -38,7 +38,8 @@ class Cost:
 def forward_cost(model: Network) -> Cost:
     """Return the cost of the logits of one float32 image.
 
-    A linear layer takes 2·inputs·outputs operations, a convolution as many for each position.
+    A linear layer takes 2·inputs·outputs operations. A convolution takes 2·K²·channels·filters
+    operations for each output position.
     """
     return Cost(sum(_layer_flops(model)), 4 * PIXELS)
 
@@ -74,7 +75,7 @@ def operation_cost(task: OperationTask, results: Sequence[HostArray]) -> Cost:
 
 
 def _operation_flops(task: OperationTask) -> float:
-    """Return 2 per product; backward, each weight has twice as many products as forward."""
+    """Return 2 per product; the backward pass has twice as many products as the forward pass."""
     weight = task.inputs.get("weight")
     if weight is None or task.name.endswith("_update"):
         return 0.0

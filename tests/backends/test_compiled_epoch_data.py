@@ -103,7 +103,7 @@ class ShortChunks:
         ("two-layer", nn.Adam(lr=0.001)),
         ("lenet", nn.Adam(lr=0.001)),
         ("backprop", nn.SGD(lr=3.0, weight_decay=1e-5)),
-        # The rate falls through the value at which weight decay halves the weights in a step.
+        # In some steps, but not in all, weight decay reduces the weights by more than half.
         ("backprop", nn.SGD(lr=3.0, weight_decay=0.2)),
     ],
 )

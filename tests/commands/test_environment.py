@@ -71,7 +71,7 @@ def test_error_message_that_cannot_be_encoded_is_replaced(tmp_path, name):
         assert b"Traceback" not in result.stderr
 
 
-def test_path_that_the_file_system_encoding_lacks_is_explained(tmp_path):
+def test_path_that_the_file_system_cannot_encode_gives_advice(tmp_path):
     settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     code = (
         "from mnist_accel.commands import main; "

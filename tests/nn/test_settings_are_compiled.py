@@ -1,4 +1,4 @@
-"""Every setting of every layer, loss and optimizer is compiled exactly, or the network is eager."""
+"""Each setting of a layer, loss or optimizer is compiled correctly, or the network trains eagerly."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -95,7 +95,7 @@ RULE_CASES = [
     for name, values in settings.items()
     for value in values
 ]
-# Where a layer is put: alone, and where it is fused.
+# Layers before the tested layer, some of which a backend fuses with it.
 STACKS: dict[str, list[Layer]] = {
     "first": [],
     "after a convolution": [Conv2d(2, 1, uniform=True)],
@@ -141,7 +141,10 @@ def assert_same_results(
 
 
 def assert_cupy_takes_or_refuses(model: Network, rule: UpdateRule) -> None:
-    """Check that the GPU's plan, which needs no GPU, holds every setting, unless it is refused."""
+    """Check that the plan of CuPy contains every setting, or CuPy refuses the network.
+
+    Plans need no GPU.
+    """
     try:
         plan = cupy_plan.plan_for(model.training_program(rule))
     except NotCompiledError:
@@ -174,7 +177,7 @@ def test_every_setting_of_every_class_has_a_case() -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("layer", LAYER_CASES)
-def test_settings_of_layers(layer: Layer, stack: str) -> None:
+def test_each_setting_of_a_layer_is_compiled_correctly_or_eager(layer: Layer, stack: str) -> None:
     layers = layers_with(layer, STACKS[stack])
     trainer = assert_same_results(layers)
     is_eager = isinstance(layer, Dropout) or getattr(layer, "stride", 1) not in (None, 1)
@@ -185,7 +188,7 @@ def test_settings_of_layers(layer: Layer, stack: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULE_CASES)
-def test_settings_of_optimizers(rule: UpdateRule) -> None:
+def test_each_setting_of_an_optimizer_is_compiled_correctly(rule: UpdateRule) -> None:
     layers = [Flatten(), Linear(7), Activation("tanh"), Linear(10)]
     assert assert_same_results(layers, rule).compiled is not None
     assert_cupy_takes_or_refuses(network(layers, "numpy"), rule)
@@ -194,7 +197,9 @@ def test_settings_of_optimizers(rule: UpdateRule) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("shift", [0.0, -0.5])
-def test_losses_activations_and_shifts(loss: str, activation: str, shift: float) -> None:
+def test_losses_activations_and_pixel_shifts_are_compiled_correctly(
+    loss: str, activation: str, shift: float
+) -> None:
     layers = [Flatten(), Linear(7), Activation(activation), Linear(10)]
     trainer = assert_same_results(layers, loss=Loss(loss), pixel_shift=shift)
     assert trainer.compiled is not None
@@ -216,7 +221,7 @@ class TimesTwo(Linear):
 
 @dataclass(frozen=True)
 class LeakyReLU(Activation):
-    """An activation with a setting that no kernel has, under the kind of one that has a kernel."""
+    """An activation of the kind "relu", with a setting that the kernels for "relu" do not have."""
 
     kind: str = "relu"
     slope: float = 0.3
@@ -294,7 +299,7 @@ def test_subclasses_of_layers_are_eager(layers: list[Layer], reason: str) -> Non
 @pytest.mark.usefixtures("own_tables")
 @pytest.mark.parametrize("base", [Linear, MaxPool2d, Conv2d, Activation])
 def test_registered_subclass_is_another_kind_for_every_backend(base: type[Layer]) -> None:
-    """Neither its stage nor a fused one may be that of its base."""
+    """No backend may compile the subclass as its base class, alone or fused with another layer."""
     cls = dataclass(frozen=True)(type("Mine", (base,), {"kind": "mine"}))
     layer = {Linear: (7,), MaxPool2d: (2,), Conv2d: (2, 3), Activation: ("mine",)}[base]
     if base is Activation:
@@ -317,7 +322,7 @@ def test_subclasses_of_optimizers_are_eager(rule: UpdateRule) -> None:
     trainer = assert_same_results([Flatten(), Linear(10)], rule)
     assert trainer.compiled is None
     assert f"{type(rule).__name__} has no compiled form: it is not" in trainer.not_compiled
-    assert not cupy_plan.COMPILED.has_rule(rule)  # neither is an eager update on the GPU a kernel
+    assert not cupy_plan.COMPILED.has_rule(rule)  # eager updates on a GPU use no kernel, either
 
 
 def test_subclasses_of_network_are_eager() -> None:

@@ -58,9 +58,9 @@ def special_file(request, tmp_path):
     return path
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such special files")
 @pytest.mark.parametrize("reader", READERS)
-def test_other_files_than_regular_ones_are_refused_at_once(special_file, reader):
+def test_special_files_are_refused_at_once(special_file, reader):
     started = time.monotonic()
     with pytest.raises(ma.MnistAccelError) as caught:
         READERS[reader](special_file)

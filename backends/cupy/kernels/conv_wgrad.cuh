@@ -11,7 +11,7 @@
 #include "conv_shape.cuh"
 #include "rows.cuh"
 
-constexpr int FILTER_TILE_SUMS = FILTER_TILE * FILTER_TILE + 1;  // the last is that of the bias
+constexpr int FILTER_TILE_SUMS = FILTER_TILE * FILTER_TILE + 1;  // the last sum is for the bias
 static_assert(FILTER_TILE_SUMS <= WARP_SIZE,
               "warp_reduce_scatter() leaves at most one sum per lane");
 

@@ -26,9 +26,9 @@ def loss(
         launcher: launches the kernel.
         kind: one of `LOSSES`.
         logits: (B, …); the elements of an image are its logits.
-        labels: of the batch, int32 or int64; in a graph step those of the data set.
+        labels: labels of the batch, int32 or int64; in a graph step, labels of the data set.
         rows: in a graph step `Chunk.rows`, which select the labels; else None.
-        dlogits: set to the gradient, like `logits`.
+        dlogits: set to the gradient, in the shape of `logits`.
         losses: set to the losses.
         correct: int32, set to 1 for a correct prediction, else 0.
     """

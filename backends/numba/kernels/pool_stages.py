@@ -1,7 +1,7 @@
 """Pooling with channels last, for stages in which pooling does not follow a convolution.
 
-Layout: x (H, W, lanes), y (OH, OW, lanes), and a tie mask like y: bit i·size + j is set if position
-(i, j) of the patch receives the gradient.
+Layout: x (H, W, lanes), y (OH, OW, lanes), and a tie mask in the shape of y: bit i·size + j is set
+if position (i, j) of the patch receives the gradient.
 
 Cost per output: size² comparisons or additions.
 """
