@@ -1,4 +1,4 @@
-"""Each setting of a layer, loss or optimizer is compiled correctly, or the network trains eagerly."""
+"""Each setting of a layer, loss or optimizer is compiled correctly, or training is eager."""
 
 import math
 from dataclasses import dataclass, fields, replace
