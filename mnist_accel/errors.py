@@ -16,12 +16,13 @@ _MAX_CHARS = 2000
 def printable(text: str) -> str:
     """Return text as one line that is safe to print, whatever it quotes.
 
-    Control characters are escaped, including those that change the direction of writing. The middle
-    of a long text is left out, because a message ends with its remedy.
+    Line breaks become spaces. Other control characters are escaped, including those that change the
+    direction of writing. The middle of a long text is left out, because a message ends with its
+    remedy.
     """
     if len(text) > _MAX_CHARS:
         text = f"{text[: _MAX_CHARS // 2]} … {text[-_MAX_CHARS // 2 :]}"
-    return escaped(text)
+    return escaped(" ".join(text.splitlines()))
 
 
 def escaped(text: str) -> str:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from mnist_accel.errors import CheckpointError, DataError, UsageError
 from mnist_accel.util.text import (
     abbreviate_home,
     count,
@@ -87,3 +88,19 @@ def test_commands_on_windows_have_double_quotes(argument, quoted, monkeypatch):
 def test_characters_that_an_encoding_lacks_become_simple_ones(encoding, shown):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     assert displayable("784 → relu 2× −1 ü …", stream) == shown
+
+
+@pytest.mark.parametrize("error", [DataError, CheckpointError, UsageError])
+def test_messages_of_errors_are_short_lines_without_control_characters(error):
+    assert str(error("a file")) == "a file"
+    assert str(error("two\nlines")) == "two lines"
+    assert str(error("\x1b[2J\x07\u202egnp.exe\x00\x9b")) == r"\x1b[2J\x07\u202egnp.exe\x00\x9b"
+    message = str(error("start" + "x" * 10**6 + "remedy"))
+    assert message.startswith("start")
+    assert message.endswith("remedy")
+    assert len(message) < 2100
+
+
+def test_control_characters_are_escaped_for_streams():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    assert displayable("a\nb\x1b[31m\t\u2066é…", stream) == "a\nb\\x1b[31m\\t\\u2066é…"
