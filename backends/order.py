@@ -85,7 +85,7 @@ class Order:
         """Check that the order has the positions begin … end − 1.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the order does not have one of them.
         """
         last = MAX_EXAMPLES if self.kind == "replacement" else self.examples
         if not 0 <= begin <= end <= last:

@@ -214,7 +214,7 @@ def _with_devices(selections: Iterator[Selection], device: int) -> Iterator[Sele
     """Yield the selections whose backends have a choice of devices.
 
     Raises:
-        ValueError: no selection has one.
+        ValueError: no selection has a choice of devices.
     """
     found = False
     passed_over: tuple[str, ...] = ()
@@ -303,7 +303,7 @@ def _checked(candidate: object) -> type[Backend]:
     """Return a class from outside this package if it is a complete backend.
 
     Raises:
-        TypeError: it is not.
+        TypeError: the object is not a complete backend.
     """
     if not (isinstance(candidate, type) and issubclass(candidate, Backend)):
         raise TypeError(

@@ -104,8 +104,7 @@ def _add_run(commands: Subparsers) -> None:
         "--continue",
         dest="resume",
         action="store_true",
-        help="finish the interrupted run that was to write the file --out (default: the newest "
-        "one), with the settings of that run",
+        help="finish the interrupted run of --out (default: the newest) with its settings",
     )
     names = [field.name for field in fields(RunRequest)]
     parser.set_defaults(

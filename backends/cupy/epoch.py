@@ -1,8 +1,8 @@
 """Compiled training on the GPU: chunks of steps by a persistent kernel or by CUDA graphs.
 
-The kernels read what changes from step to step from device memory, so the host has nothing to do
-between the steps of a chunk: it launches the computation of the image order, copies bounds and
-learning rates, launches the steps, and fetches the losses at the end.
+All values that change from step to step are in device memory, so the host does nothing between the
+steps of a chunk. It launches the computation of the image order, copies bounds and learning rates,
+launches the steps, and fetches the losses at the end.
 """
 
 from collections.abc import Callable, Mapping

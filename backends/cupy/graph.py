@@ -88,7 +88,7 @@ class GraphCache:
         self._stream.synchronize()  # the copies must live until the step is done
 
     def _capture(self, step: GraphStep, steps: int) -> Any:
-        """Return a graph of some steps."""
+        """Return a graph of `steps` steps."""
         self._stream.begin_capture()
         try:
             for _ in range(steps):

@@ -201,7 +201,7 @@ class _Types:
         return {variable.strip(): found for variable in variables.split(",")}
 
     def find(self, name: str, *, is_pointer: bool = False) -> Type:
-        """Return a number, an enumeration, a struct, or a pointer to numbers."""
+        """Return the type of this name: a number, an enumeration, a struct or a pointer."""
         scalar = SCALARS.get(str(self._options.get("REAL" if name == "real" else name, name)))
         if scalar and is_pointer:
             return Type(f"{name}*", np.dtype("uint64"), element=np.dtype(scalar))

@@ -60,12 +60,13 @@ def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> 
 def _column_groups(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
     """Return the edges of column groups that have about the same number of nonzero pixels.
 
-    The edges are even, because one row of weights may end within a cache line but two never do.
+    The edges are even: a row of weights may end within a cache line, but a pair of rows ends at the
+    end of a cache line.
 
     Args:
         counts: number of nonzero pixels in each column.
         groups: number of groups.
     """
     below = np.cumsum(counts)
-    shares = below[-1] * np.arange(1, groups) / groups
-    return np.array([0, *(np.searchsorted(below, shares) // 2 * 2), len(below)], np.int64)
+    targets = below[-1] * np.arange(1, groups) / groups
+    return np.array([0, *(np.searchsorted(below, targets) // 2 * 2), len(below)], np.int64)

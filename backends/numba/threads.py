@@ -34,7 +34,7 @@ class WorkerPool:
         self._workers = 0
 
     def executor(self, workers: int) -> ThreadPoolExecutor:
-        """Return an executor with `workers` threads; reuse it until process or number change."""
+        """Return an executor with `workers` threads; one process uses the same one again."""
         if (self._process, self._workers) != (os.getpid(), workers):
             self._executor = ThreadPoolExecutor(workers, "mnist_accel-kernel")
             self._process, self._workers = os.getpid(), workers

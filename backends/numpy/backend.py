@@ -65,7 +65,7 @@ class NumpyBackend(Backend):
         stride: int,
         padding: int,
     ) -> NDArray[Any]:
-        """Sum with `einsum`, which adds in one order too, without temporary arrays."""
+        """Sum with `einsum`, which also adds in one order, but without temporary arrays."""
         out_channels, _, kh, kw = weight.shape
         columns = self.im2col(x, kernel_size=(kh, kw), stride=stride, padding=padding)
         y: NDArray[Any] = np.einsum("ok,nkp->nop", weight.reshape(out_channels, -1), columns)

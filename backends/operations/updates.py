@@ -2,11 +2,11 @@
 
 An optimizer is a frozen description. It holds no arrays: its caller owns the arrays that it keeps
 between steps, each as long as the parameter vector and 0 at first. Rules and defaults are those of
-PyTorch, except for the learning rate of SGD: 0.01 here, 0.001 there.
+PyTorch, except for the learning rate of SGD, which is 0.01 instead of 0.001.
 
 To add an optimizer, write one class here and add it to `OPTIMIZERS`. Every backend can then compute
-it, and the command line and checkpoints accept its name. Training with it runs eagerly until a
-compiled backend has a kernel for its `kind`: one case in `backends/numba/kernels/updates.py`, one
+it, and the command line and checkpoints accept its name. Training with it is eager on a backend
+without a kernel for its `kind`. A kernel needs one case in `backends/numba/kernels/updates.py` or
 in `backends/cupy/kernels/update_rules.cuh`.
 """
 
@@ -50,9 +50,9 @@ class UpdateRule(ABC):
 
     @property
     def is_registered(self) -> bool:
-        """Whether its class is in `OPTIMIZERS`. A subclass may have another formula, so it is not.
+        """Whether its class is in `OPTIMIZERS`. Only registered classes are compiled and saved.
 
-        Only registered classes are compiled and saved.
+        A subclass of a registered class is not registered, because it may have another formula.
         """
         return type(self) in OPTIMIZERS.values()
 

@@ -34,7 +34,8 @@ from mnist_accel.nn import Network
 class ScannedTraining(TrainingSession):
     """An epoch in one call: the permutation, a scan over its batches, and a smaller last batch.
 
-    With one call per step from Python, backprop at 10 takes 270 µs instead of 55.
+    With one call per step from Python, a step of backprop with batches of 10 takes 270 µs instead
+    of 55 µs.
     """
 
     def __init__(self, task: TrainingTask) -> None:
@@ -73,7 +74,7 @@ class ScannedTraining(TrainingSession):
         jax.block_until_ready((self._state, losses))
 
     def reset(self) -> None:
-        """Move the weights of the task to the device, and zeros for the optimizer state."""
+        """Put the weights of the task, and zeros for the optimizer state, on the device."""
         parameters = jax.device_put(self._task.model.state_dict())
         names = self._task.optimizer.state_names
         state = [jax.tree.map(jnp.zeros_like, parameters) for _ in names]

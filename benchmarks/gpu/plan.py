@@ -27,7 +27,10 @@ _SANITIZED_FILES = (
 
 
 def plan(folder: Path) -> list[Stage]:
-    """Return the stages. Their limits add up to more than the run has, because most need less.
+    """Return the stages.
+
+    The sum of their time limits exceeds the time limit of the run, because most stages end before
+    their limit.
 
     Args:
         folder: folder of the results.

@@ -188,7 +188,7 @@ def _median_seconds(time: TimeToAccuracy) -> float:
 
 
 def _of_seeds(time: TimeToAccuracy) -> str:
-    """State of which seeds a figure is the median, with their range."""
+    """Return which seeds the medians are from, and the range of their times."""
     reached = len(time.seconds)
     which = f"all {time.seeds}" if reached == time.seeds else f"the {reached} of {time.seeds}"
     seeds = f"{which} seeds" + (" that reached it" if reached < time.seeds else "")
@@ -224,7 +224,7 @@ def _cautions(results: ResultSet) -> Iterator[str]:
             "because two passes tell little about the variation between passes."
         )
     loads = results.host.load_average
-    # Each file has three values from its start, the last minute's first, and three from its end.
+    # Each file has six values: the loads of the last 1, 5 and 15 minutes at its start and its end.
     at_start = max(loads[:: max(1, len(loads) // len(results.runs))], default=0.0)
     if at_start > _IDLE_LOAD:
         yield (

@@ -74,7 +74,7 @@ def make_table(
         columns: headings of the columns.
         groups: rows by the heading of their group; groups without rows are omitted.
         texts: columns that contain text; the first column always does.
-        heading: what the headings of the groups are; empty if the groups have none.
+        heading: what the headings of the groups name, such as "case"; empty without headings.
         notes: sentences below the table.
     """
     text_columns = {0, *texts}

@@ -26,7 +26,7 @@ from mnist_accel.errors import UsageError
 from mnist_accel.util.input_files import read_regular
 
 SUFFIX = ".journal"  # appended to the name of the result file
-MAX_BYTES = 2**25  # of a journal or an unpacked result file, fifty times that of a full run
+MAX_BYTES = 2**25  # largest journal or unpacked result file: fifty times the size of a full run
 
 
 class RunSettings(Struct, frozen=True):
@@ -126,9 +126,9 @@ class Journal:
     """The findings of a run.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         path: the file to which each line is appended; None to keep the lines in memory only.
-        lines: what the file contains already.
+        lines: the lines that the file contains already.
     """
 
     def __init__(

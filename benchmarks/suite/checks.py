@@ -2,8 +2,8 @@
 
 The loops of `reference` compute in float64, but are too slow for large batches. The comparison
 therefore has two stages: on a small batch, the project's NumPy network in float64 must agree with
-the loops; at the case's own batch size, each contender must agree with that network. Compared are
-the gradients of the first batch, and the losses and weights of ten updates.
+the loops; at the case's own batch size, each contender must agree with that network. Both stages
+compare the losses and weights of ten updates, the second also the gradients of the first batch.
 """
 
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ def check_reference_network(name: str) -> None:
     """Compare ten updates of a recipe in float64 on NumPy with the loops, once per process.
 
     Raises:
-        CheckError: they differ by more than rounding.
+        CheckError: the results differ by more than rounding.
     """
     recipe = RECIPES[name]
     images, labels = training_set()
@@ -126,7 +126,7 @@ def check_training(session: TrainingSession, task: TrainingTask, expected: Traje
     """Compare a session's trajectory with the reference.
 
     Raises:
-        CheckError: they differ by more than rounding.
+        CheckError: the results differ by more than rounding.
     """
     terms = longest_sum(task.model, task.batch_size)
     return compare(trajectory(session, task), expected, dtype="float32", terms=terms)
@@ -138,7 +138,7 @@ def check_long_training(
     """Compare the first updates of a training on many images with the reference.
 
     Raises:
-        CheckError: they differ by more than rounding.
+        CheckError: the results differ by more than rounding.
     """
     # The reference trains only on the images of these updates.
     rows = slice(0, STEPS * task.batch_size)
@@ -156,7 +156,7 @@ def check_inference(probabilities: HostArray, expected: HostArray, model: Networ
     """Compare the probabilities of a network with those of the reference.
 
     Raises:
-        CheckError: they differ by more than rounding.
+        CheckError: the results differ by more than rounding.
     """
     bound = relative_tolerance("float32", terms=longest_sum(model, 1))
     return _check("probabilities", probabilities, expected, bound, against="float64")
@@ -168,7 +168,7 @@ def check_operation(
     """Compare the results of an operation with those of the loops.
 
     Raises:
-        CheckError: they differ by more than rounding, or in number.
+        CheckError: the results differ by more than rounding, or in number.
     """
     if len(results) != len(expected):
         raise CheckError(f"{len(results)} results instead of {len(expected)}")

@@ -1,4 +1,4 @@
-"""The inputs and the expected results of the operations that are measured singly.
+"""The inputs and the expected results of the operations that are measured individually.
 
 Inputs are random numbers, the same in each run. The expected results are computed by the float64
 loops of `reference`, one image at a time.

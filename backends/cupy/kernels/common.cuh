@@ -69,8 +69,8 @@ DEVICE real sigmoid(real x) {
   return (x >= 0 ? real(1) : decay) / (real(1) + decay);
 }
 
-// All threads of a warp pass the same kind, so the branches do not diverge; a constant kind leaves
-// none.
+// All threads of a warp pass the same kind, so the branches do not diverge. If the kind is a
+// compile-time constant, no branch is left.
 DEVICE real activate(Activation kind, real x) {
   if (kind == RELU) return x <= 0 ? real(0) : x;  // the comparison keeps NaN
   if (kind == SIGMOID) return sigmoid(x);

@@ -49,7 +49,7 @@ DEVICE void conv_channel(real (&sums)[FILTERS_PER_THREAD][OUTPUTS], const Image&
 #pragma unroll
     for (int j = 0; j < KERNEL_SIZE + POOL - 1; j++)
       pixels[j] = padded_pixel(image, shape, channel, top + i, left + j);
-    if (POOL == 2 && i > 0) {  // the lower outputs, by the filter row that is still in registers
+    if (POOL == 2 && i > 0) {  // the lower outputs; `taps` still holds the previous filter row
       conv_row(sums, OUTPUTS - 2, taps, pixels);
       conv_row(sums, OUTPUTS - 1, taps, pixels + POOL - 1);
     }

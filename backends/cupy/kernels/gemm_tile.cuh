@@ -147,7 +147,7 @@ DEVICE void load_terms(Loader& loader, int remaining) {
     loader.template load<false>(remaining);
 }
 
-// Copies what a lane has loaded to shared memory.
+// Copies the elements that a lane has loaded to shared memory.
 template <class Loader, class Rows, int WIDTH>
 DEVICE void store_terms(const Loader& loader, const Matrix<Rows>& matrix, int first_line,
                         real (&tile)[K_TILE][WIDTH]) {
@@ -158,9 +158,10 @@ DEVICE void store_terms(const Loader& loader, const Matrix<Rows>& matrix, int fi
   }
 }
 
-// Row and column in the tile of this lane's i-th row and j-th column of results. Four neighbors
-// each, which one Vector4 holds; with THREAD_TILE = 8 the second four follow those of all other
-// lanes.
+// Row of the tile that is this lane's i-th row of results, and column that is its j-th column. A
+// lane has four consecutive rows and columns, so it reads them as a Vector4. With THREAD_TILE = 8,
+// its rows 4 to 7 are 16 rows after rows 0 to 3, and its columns 4 to 7 are 32 columns after
+// columns 0 to 3.
 DEVICE int result_row(int i) { return threadIdx.x % WARP_SIZE / 8 * 4 + i / 4 * 16 + i % 4; }
 DEVICE int result_column(int j) { return threadIdx.x % 8 * 4 + j / 4 * 32 + j % 4; }
 

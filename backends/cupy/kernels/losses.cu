@@ -29,7 +29,7 @@ extern "C" __global__ void loss(const real* __restrict__ logits, const LABEL* __
                                 int* __restrict__ correct) {
   const int images = batch.size(), lane = threadIdx.x % WARP_SIZE;
   const int image = blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE;
-  if (image >= images) return;  // the whole warp
+  if (image >= images) return;  // in all lanes of the warp
   const int label = int(labels[rows ? rows[batch.first() + image] : image]);
   const real* const z = logits + int64(image) * classes;
   real* const dz = dlogits + int64(image) * classes;

@@ -17,7 +17,7 @@
 #include "common.cuh"
 #include "conv_shape.cuh"
 
-// Returns the sum of the products of two sequences of `count` elements, `stride` elements apart each.
+// Returns the sum of x[i · x_stride] · y[i · y_stride] for i < count.
 __device__ real dot(const real* x, int x_stride, const real* y, int y_stride, int count) {
   real sum = 0;
   for (int i = 0; i < count; i++) sum += x[i * x_stride] * y[i * y_stride];
@@ -98,7 +98,8 @@ extern "C" __global__ void naive_conv2d(const real* x, const real* weight, const
   y[i] = activate(activation, bias ? sum + bias[filter] : sum);
 }
 
-// Adds the gradient of an image for filter tap (channel, i, j), or of its bias if `x` is null.
+// Returns the gradient of tap (channel, i, j) of a filter for one image; if `x` is null, the
+// gradient of the bias.
 __device__ real tap_gradient(const real* dy, const uint8* mask, const real* x,
                              const ConvShape& conv, int filter, int channel, int i, int j) {
   real sum = 0;

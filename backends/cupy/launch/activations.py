@@ -19,7 +19,10 @@ def activation(launcher: Launcher, x: Array | GraphBatch, y: Array, kind: str) -
 
 
 def activation_backward(launcher: Launcher, dy: Array, y: Array, dx: Array, kind: str) -> None:
-    """Set `dx` to `dy` times the derivative of the activation that computed `y`, maybe in place."""
+    """Set `dx` to `dy` times the derivative of the activation that computed `y`.
+
+    `dx` and `dy` may be the same array.
+    """
     constants = {"ACTIVATION": kind.upper(), **launcher.dense_input}
     kernel = launcher.kernel("activations", "activation_backward", constants)
     kernel(grid_of(y.size), THREADS, dy=dy, y=y, size=int(y.size), dx=dx)

@@ -16,7 +16,7 @@ from backends.operations.common import Array, Ties
 
 MAX_KERNEL_SIZE = 32  # a row of a filter is kept in registers
 MAX_FILTERS_PER_THREAD = 4
-MAX_TAPS_PER_THREAD = 20  # of one row of all filters of a thread, in registers
+MAX_TAPS_PER_THREAD = 20  # taps in registers: one row of each filter of a thread
 TARGET_THREADS = 1 << 16  # enough to keep a large GPU busy
 
 
@@ -109,7 +109,7 @@ def conv2d_backward_x(
 
 
 def _gradient_constants(shape: ConvShape, *, images: int) -> dict[str, Constant]:
-    """Return the options of convolution_gradients.cu, equal for both kernels: one compilation."""
+    """Return the options for both kernels of convolution_gradients.cu, which is compiled once."""
     channels = channels_per_thread(
         shape.channels,
         maximum=MAX_CHANNELS_PER_THREAD,

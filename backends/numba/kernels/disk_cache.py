@@ -21,7 +21,7 @@ from backends.compilation import compiled_kernels
 caching: Any = numba.core.caching  # without annotations
 
 _DIGEST_BYTES = 16
-# What went wrong so far in this process, by kind; each kind is one warning.
+# The problems of this process so far, by kind; the first problem of each kind gives a warning.
 problems: dict[str, str] = {}
 
 
@@ -80,7 +80,7 @@ class _CheckedWriter:
 
 
 class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
-    """The cache of one function; problems with its files are warnings.
+    """The cache of one function; problems with its files give warnings, not errors.
 
     Raises:
         RuntimeError: Numba finds no folder that can be written.
@@ -93,7 +93,7 @@ class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
         )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return compiled code; if there is none or its files are damaged, None: compile it."""
+        """Return compiled code, or None if there is none or its files are damaged."""
         loaded = None
         try:
             loaded = super().load_overload(sig, target_context)

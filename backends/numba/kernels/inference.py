@@ -1,4 +1,4 @@
-"""Predictions: images through all stages, and from logits to probabilities.
+"""Predictions: computes all stages for images, and probabilities from the logits.
 
 Linear layers read their weights (inputs, outputs) directly from the network's parameter vector, so
 no copy has to be updated after training. Many pixels and many outputs of a ReLU are 0. The nonzero
@@ -52,7 +52,7 @@ class Buffers(NamedTuple):
 
     Attributes:
         indices: positions of the nonzero numbers of one input row, int64.
-        data: these numbers.
+        data: the nonzero numbers.
     """
 
     capacity: int

@@ -74,7 +74,7 @@ def conv_tile(
     y: Array, bias: Array, x: Array, offsets: Array, w: Array, count: int,
     *, positions: int, width: int, x_stride: int,
 ) -> None:  # fmt: skip
-    """Compute neighboring positions; `offsets` are those of the input of each tap."""
+    """Compute neighboring positions; `offsets` has the offset of the input of each tap."""
     for p in range(positions):
         for lane in range(width):
             total = bias[lane]
@@ -87,7 +87,7 @@ def conv_wgrad_tile(
     dw: Array, dw_row: int, x: Array, x_row: int, offsets: Array, dy: Array, count: int,
     *, taps: int, rows: int, width: int,
 ) -> None:  # fmt: skip
-    """Add to the gradient of a group of taps; `offsets` are those of the input of each output."""
+    """Add to the gradient of some taps; `offsets` has the offset of the input of each output."""
     for r in range(rows):
         for t in range(taps):
             for k in range(count):
@@ -140,7 +140,7 @@ def conv2d(
 def conv2d_backward(
     dy: Array, mask: NDArray[np.int64], x: Array, filters: Array, *, pools: bool
 ) -> tuple[Array, Array, Array]:
-    """Return the gradients of the padded image, the filters and the bias, given that of y.
+    """Return the gradients of the padded image, the filters and the bias; dy is that of y.
 
     Each output passes its gradient to the positions in its tie mask. Each position passes it to the
     patch of the image and the filter from which it was computed.
@@ -181,7 +181,7 @@ def pack_linear(weights: Array, *, shape: tuple[int, int, int], lanes: int, size
     Args:
         weights: inputs are in the order of the flattened shape.
         shape: channels, height and width of the input.
-        lanes: channels of the input with unused lanes.
+        lanes: number of channels of the input, including unused lanes.
         size: length of a row.
     """
     channels, height, width = shape

@@ -21,7 +21,7 @@ _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
 def simd_kernel(function: Callable[..., None]) -> Callable[..., Any]:
-    """Make a function for compiled code from `function`, which emits its instructions.
+    """Return a function that compiled code can call; `function` emits its instructions.
 
     `function` receives an `Emitter` and then one value per argument: a `Pointer` for a pointer, an
     `Index` for an integer, and for a floating-point number a vector with this number in all lanes.
@@ -166,7 +166,7 @@ class Emitter:
 
     @contextmanager
     def loop(self, count: Index) -> Iterator[Index]:
-        """Repeat the instructions of a `with` block for indices 0 to `count` − 1."""
+        """Repeat the body of a `with` statement at run time, for indices 0 to `count` − 1."""
         with cgutils.for_range(self.builder, count.value, intp=_INDEX) as loop:
             yield Index(self, loop.index)
 

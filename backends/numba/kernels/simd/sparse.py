@@ -17,7 +17,7 @@ A sparse vector is a list of column indices and a list of values:
 
 `scatter_axpy` is the transpose: it adds multiples of one dense vector to the same rows.
 
-Cost: 2·n·outputs floating-point operations per image with n nonzero pixels, and as many backward.
+Cost: 2·n·outputs floating-point operations per image with n nonzero pixels, in each direction.
 """
 
 from typing import Any
@@ -96,7 +96,7 @@ def scatter_axpy(
 
     table[indices[k]·stride + l] += scale · data[k] · x[l]
 
-    for k < count and l < width, whole vectors.
+    for k < count and l < width, a multiple of LANES.
     """
     for first, vectors in emit.tiles(width // LANES, _TILE_SIZES):
         x_tile, table_tile = x + first * LANES, table + first * LANES
@@ -123,5 +123,5 @@ def prefetch(emit: Emitter, begin: Pointer, end: Pointer) -> None:
     length = Index(emit, builder.ptrtoint(end.address, index)) - first_byte
     with emit.loop((length + (CACHE_LINE - 1)) // CACHE_LINE) as line:
         address = builder.inttoptr((first_byte + line * CACHE_LINE).value, byte)
-        # A read, kept in all cache levels, of data.
+        # The flags: a read (0), to be kept in all cache levels (3), of data (1).
         builder.call(function, (address, *(ir.Constant(flag, value) for value in (0, 3, 1))))
