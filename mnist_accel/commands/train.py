@@ -9,7 +9,6 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mnist_accel.commands.arguments import add_recipe_position
@@ -90,10 +89,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         config = {} if args.config is None else settings_in_file(args.config)
         result = start_run(resolve(_override(config, given)), out=args.out, **output)
+    path = str(result.folder.path)
     if result.signal is not None:
+        print(f"continue with: {_command(args, 'train', '--resume', path)}", file=sys.stderr)
         return EXIT_SIGNAL + result.signal
     if not args.quiet:
-        print(f"next: {_next_command(args, result.folder.path)}", file=sys.stderr)
+        print(f"next: {_command(args, 'predict', path, '--index', '0')}", file=sys.stderr)
     return 0
 
 
@@ -115,11 +116,11 @@ def _check_resumable(args: argparse.Namespace, given: dict[str, Any]) -> None:
         )
 
 
-def _next_command(args: argparse.Namespace, run: Path) -> str:
-    """Return a command that predicts with the run, and starts the program as this call did."""
+def _command(args: argparse.Namespace, *words: str) -> str:
+    """Return a command for the user's shell that starts the program as this call did."""
     if args.prog.startswith("mnist-accel") and shutil.which("mnist-accel"):
         program = ["mnist-accel"]
     else:  # the name "python" may be another version or not exist
         program = [sys.orig_argv[0], "-m", "mnist_accel"]
     imports = [word for module in args.imports for word in ("--import", module)]
-    return shell_command([*program, "predict", str(run), "--index", "0", *imports])
+    return shell_command([*program, *words, *imports])

@@ -17,6 +17,8 @@ from mnist_accel.training.trainer import Callback, Trainer
 # Minimum time between two checkpoints at the ends of epochs. A small network trains an epoch faster
 # than a checkpoint is written.
 CHECKPOINT_SECONDS = 5.0
+# Limit on the number of lines about epochs, besides the first, the last and the best.
+MAX_EPOCH_LINES = 37
 
 
 def summarize(trainer: Trainer, reports: Sequence[StepsReport]) -> Figures:
@@ -209,28 +211,68 @@ class StopRules(Callback):
             trainer.request_stop(f"no improvement in {self._patience} evaluations")
 
 
+def line_interval(evaluations: int) -> int:
+    """Return the distance of printed evaluations, so that about `MAX_EPOCH_LINES` are printed.
+
+    The distance is 1, 2 or 5 times a power of ten.
+    """
+    scale = 1
+    while True:
+        for factor in (1, 2, 5):
+            if evaluations <= MAX_EPOCH_LINES * factor * scale:
+                return factor * scale
+        scale *= 10
+
+
 class ShowProgress(Callback):
-    """Moves the progress bar, and prints a line after each evaluated epoch.
+    """Moves the progress bar, and prints a line after evaluated epochs.
+
+    Long trainings have a line only at every n-th evaluation. The first, the last and the best epoch
+    are always printed, the last two by `finish` if necessary.
 
     Args:
         display: draws the bar and prints the lines.
         validation_name: "validation" or "test", the data that the epochs are evaluated on.
+        every: number of epochs between two lines.
     """
 
-    def __init__(self, display: TrainingDisplay, validation_name: str) -> None:
+    def __init__(self, display: TrainingDisplay, validation_name: str, *, every: int) -> None:
         self._display = display
         self._validation_name = validation_name
+        self._line_every = every
+        self._last: EpochReport | None = None
+        self._best: EpochReport | None = None
+        self._printed: set[int] = set()  # numbers of epochs
 
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
         """Move the progress bar."""
         self._display.update(summarize(trainer, [report]))
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Print loss, accuracies and throughput of the epoch, if it was evaluated."""
-        if report.validation_accuracy is None:
+        """Print a line if the epoch was evaluated and its turn has come."""
+        accuracy = report.validation_accuracy
+        if accuracy is None:
             return
+        self._last = report
+        if self._best is None or accuracy > (self._best.validation_accuracy or 0):
+            self._best = report
+        if not self._printed or report.epoch % self._line_every == 0:
+            self._print(report)
+
+    def finish(self) -> None:
+        """Print the last and the best epoch, unless they are printed already."""
+        if self._last is not None:
+            self._print(self._last)
+        if self._best is not None:
+            self._print(self._best, prefix="best: ")
+
+    def _print(self, report: EpochReport, *, prefix: str = "") -> None:
+        """Print loss, accuracies and throughput of an evaluated epoch, once."""
+        if report.epoch in self._printed:
+            return
+        self._printed.add(report.epoch)
         self._display.result(
-            f"epoch {report.epoch}: loss {report.train_loss:.4f}, "
+            f"{prefix}epoch {report.epoch}: loss {report.train_loss:.4f}, "
             f"train accuracy {report.train_accuracy:.2%}, "
             f"{self._validation_name} accuracy {report.validation_accuracy:.2%} "
             f"({report.validation_correct} / {report.validation_total}), "

@@ -1,5 +1,6 @@
 """Train with given settings and write a run folder, as the command `train` does."""
 
+import signal
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -11,8 +12,15 @@ from mnist_accel.console.phases import Phases
 from mnist_accel.console.progress import TrainingDisplay
 from mnist_accel.errors import DivergedError
 from mnist_accel.recipes.settings import TrainSettings
+from mnist_accel.runs.announcements import announce
 from mnist_accel.runs.artifacts import has_artifacts, write_artifacts
-from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, ShowProgress, StopRules
+from mnist_accel.runs.callbacks import (
+    Checkpoints,
+    MetricsLog,
+    ShowProgress,
+    StopRules,
+    line_interval,
+)
 from mnist_accel.runs.config import (
     check_same_data,
     check_same_training,
@@ -21,10 +29,12 @@ from mnist_accel.runs.config import (
     with_earlier,
 )
 from mnist_accel.runs.folder import RunFolder
+from mnist_accel.runs.guessing import MIN_STEPS, GuessingWarning, advice, is_guessing
 from mnist_accel.runs.setup import (
     RunData,
     load_run_data,
     make_trainer,
+    steps_per_epoch,
     total_steps,
     with_absolute_folder,
 )
@@ -32,6 +42,7 @@ from mnist_accel.runs.signals import stop_on_signals
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import Evaluation, evaluate
 from mnist_accel.training.trainer import Trainer
+from mnist_accel.util.ceil_div import ceil_div
 from mnist_accel.util.text import count
 
 
@@ -175,6 +186,16 @@ class _Run:
             patience=settings.patience,
             max_seconds=settings.max_seconds,
         )
+        self.progress = ShowProgress(
+            self.display, self.data.validation_name, every=self._epochs_per_line()
+        )
+
+    def _epochs_per_line(self) -> int:
+        """Return the number of epochs between two printed lines."""
+        settings, examples = self.settings, self.data.train_count
+        epochs = ceil_div(total_steps(settings, examples), steps_per_epoch(settings, examples))
+        every = settings.validation_every
+        return every * line_interval(ceil_div(epochs, every))
 
     def rewind_metrics(self, last_step: int) -> bool:
         """Shorten `metrics.jsonl` to the step of the trainer, which comes from a checkpoint.
@@ -209,33 +230,45 @@ class _Run:
 
         If a signal interrupts the training, only the checkpoint is written.
         """
-        trainer, folder, display = self.trainer, self.folder, self.display
-        with display:
-            self._print_setup(choice)
-            with stop_on_signals(trainer) as stop:
-                with self.phases.time("prepare"):
-                    data = self._prepare()
-                with self.phases.time("train"):
-                    stop_reason = self._fit_and_save(data, last_step)
-            if stop.signal is not None:
-                display.warn(
-                    f"interrupted at step {trainer.step}; the checkpoint is saved; continue with "
-                    f"--resume {folder.path}"
-                )
-                return RunResult(folder, signal=stop.signal)
-            if stop_reason:
-                self._note_stop(stop_reason)
-            with display.activity("evaluating and drawing the pictures"):
-                evaluation = write_artifacts(
-                    folder, trainer, self.data, self.phases, stop_reason=stop_reason
-                )
-        return self._print_result(evaluation)
+        try:
+            with self.display:
+                result = self._train_and_evaluate(choice, last_step)
+        except KeyboardInterrupt:  # before or after the training, or the second one during it
+            result = signal.SIGINT
+        if isinstance(result, Evaluation):
+            return self._print_result(result)
+        self.display.warn(
+            f"interrupted at step {self.trainer.step}; the checkpoint is saved in "
+            f"{self.folder.path}"
+        )
+        return RunResult(self.folder, signal=result)
+
+    def _train_and_evaluate(self, choice: Choice, last_step: int) -> Evaluation | int:
+        """Train, and return the final evaluation, or the signal that interrupted the training."""
+        announce(self.display, self.settings, choice, self.trainer, self.data)
+        with self.phases.time("prepare"):
+            data = self._prepare()
+        with stop_on_signals(self.trainer) as stop, self.phases.time("train"):
+            stop_reason = self._fit_and_save(data, last_step)
+        self.progress.finish()
+        if stop.signal is not None:
+            return stop.signal
+        if stop_reason:
+            self._note_stop(stop_reason)
+        with self.display.activity("evaluating and drawing the pictures"):
+            return write_artifacts(
+                self.folder, self.trainer, self.data, self.phases, stop_reason=stop_reason
+            )
 
     def _print_result(self, evaluation: Evaluation) -> RunResult:
         print(
             f"test accuracy {evaluation.accuracy:.2%} ({evaluation.correct} / {evaluation.total}), "
             f"loss {evaluation.loss:.4f}; all files are in {self.folder.path}"
         )
+        if is_guessing(evaluation.accuracy, self.data.test[1]):
+            steps = self.trainer.step
+            say = self.display.warn if steps >= MIN_STEPS else self.display.note
+            say(f"the network is no better than guessing; {advice(self.settings, steps=steps)}")
         return RunResult(self.folder)
 
     def _note_stop(self, reason: str) -> None:
@@ -247,25 +280,9 @@ class _Run:
         if step >= last_step:
             more = f", more than the requested {last_step:,}" if step > last_step else ""
             self.display.note(
-                f"the run already has {count(step, 'step')}{more}; no step is left to train"
+                f"the run already has {count(step, 'step')}{more}; no step is left to train; to "
+                "extend the run, give --epochs or --iterations, counted from its beginning"
             )
-
-    def _print_setup(self, choice: Choice) -> None:
-        """Print backend, data and network, with warnings about a fallback or too many threads."""
-        display, model, dataset = self.display, self.trainer.model, self.data.dataset
-        backend = model.backend
-        if choice.selection.fell_back:
-            display.warn(f"{choice.selection.reason}; training on {backend.name} instead")
-        if choice.measurements or not choice.selection.fell_back:
-            display.note(f"backend {choice.describe()}")
-        threads, max_threads = backend.threads, backend.max_threads
-        if threads is not None and max_threads is not None and threads > max_threads:
-            display.warn(
-                f"{threads} threads are slower than {max_threads}, the number of CPU cores; "
-                f"use --threads {max_threads}"
-            )
-        display.note(f"data {dataset.name} from {dataset.source}")
-        display.note(f"model {model.name}: {model.describe()}")
 
     def _prepare(self) -> TrainingData:
         """Compile the network if it has a compiled form, and return the prepared training data."""
@@ -301,6 +318,7 @@ class _Run:
                 self.metrics,
                 self.checkpoints,
                 self.stop_rules,
-                ShowProgress(self.display, self.data.validation_name),
+                self.progress,
+                GuessingWarning(self.settings, self.data.validation[1], self.display.warn),
             ),
         )

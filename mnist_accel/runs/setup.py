@@ -122,15 +122,19 @@ def make_optimizer(settings: TrainSettings) -> UpdateRule:
     )
 
 
-def total_steps(settings: TrainSettings, examples: int) -> int:
-    """Return the number of the last step of a training on `examples` images."""
-    if settings.iterations:
-        return settings.iterations
+def steps_per_epoch(settings: TrainSettings, examples: int) -> int:
+    """Return the number of steps of an epoch of `examples` images."""
     with usage_errors():
-        sampler = BatchSampler(
+        return BatchSampler(
             examples,
             settings.batch_size or examples,
             settings.sampling,  # type: ignore[arg-type]
             settings.seed,
-        )
-    return (settings.epochs or 0) * sampler.steps_per_epoch
+        ).steps_per_epoch
+
+
+def total_steps(settings: TrainSettings, examples: int) -> int:
+    """Return the number of the last step of a training on `examples` images."""
+    if settings.iterations:
+        return settings.iterations
+    return (settings.epochs or 0) * steps_per_epoch(settings, examples)
