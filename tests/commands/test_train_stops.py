@@ -82,7 +82,9 @@ def test_a_run_stopped_by_a_signal_resumes_to_the_same_weights(run):
         process.send_signal(signum)  # services and terminals may send it twice
         _, err = process.communicate(timeout=60)
         assert process.returncode == exit_code, err
-        assert "the checkpoint is saved; continue with --resume run" in err
+        assert "the checkpoint is saved in run" in err
+        command = f"{sys.executable} -m mnist_accel train --resume run"
+        assert err.splitlines()[-1] == f"continue with: {command}"
         step = ma.load_checkpoint("run/checkpoint", backend="numpy").step
         assert done < step < 1500
         done = step
