@@ -15,6 +15,7 @@ from mnist_accel.runs.signals import stop_on_signals
 from tests.support.command_line import (
     DIGITS,
     ON_NUMPY,
+    ROOT,
     assert_same_weights,
     environment,
     read_json,
@@ -189,3 +190,34 @@ def test_an_ignored_ctrl_c_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("command", [["-m", "mnist_accel.train"], ["-m", "mnist_accel", "train"]])
+def test_ctrl_c_during_the_imports_prints_one_line(tmp_path, command):
+    """A module in place of NumPy waits until it is interrupted."""
+    slow = tmp_path / "slow" / "numpy.py"
+    slow.parent.mkdir()
+    slow.write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env=environment(PYTHONPATH=f"{slow.parent}{os.pathsep}{ROOT}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "mnist-accel: interrupted\n")
+
+
+def test_ctrl_c_while_another_program_imports_this_one_raises(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import signal, mnist_accel; signal.raise_signal(signal.SIGINT)"],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in done.stderr
