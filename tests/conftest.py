@@ -98,7 +98,7 @@ def autotune_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove what a test registers after the test."""
+    """After the test, remove the entries that it added to the tables."""
     for table in (ACTIVATIONS, LOSSES, OPTIMIZERS, LAYERS, SCHEDULES):
         monkeypatch.setattr(table, "data", dict(table))
 

@@ -39,7 +39,7 @@ def read_json(path):
     return json.loads(Path(path).read_text())
 
 
-def test_unusable_cache_folder_is_a_warning(autotune_folder, run):
+def test_unusable_cache_folder_gives_a_warning(autotune_folder, run):
     autotune_folder.parent.write_text("a file in place of the folder")
     small = ("--dataset", "digits", "--backend", "numpy", "--iterations", 1, "--quiet")
     with warnings.catch_warnings():
@@ -99,13 +99,13 @@ def test_resume_uses_the_same_threads_and_measures_nothing(run, monkeypatch):
     del (
         config["backend"]["threads"],
         config["settings"]["threads"],
-    )  # as earlier versions
+    )  # earlier versions did not write the number of threads
     Path("straight/config.json").write_text(json.dumps(config))
     run("train", "--resume", "straight", "--iterations", 10, "--quiet")
     assert read_json("straight/config.json")["backend"]["threads"] is None
 
 
-def test_more_threads_than_useful_are_a_warning(run):
+def test_more_threads_than_useful_give_a_warning(run):
     most = get_backend("numba").max_threads
     flags = ("--backend", "numba", "--threads", most + 1, "--dataset", "digits")
     err = run("train", *flags, "--iterations", 2, "--quiet")

@@ -39,7 +39,7 @@ def arm_assembly(features: str) -> str:
     ],
 )
 def test_barrier_orders_memory_on_arm(features: str, add: str) -> None:
-    """x86 orders nearly all accesses by itself; ARM does only with these instructions."""
+    """x86 orders nearly all memory accesses without them; ARM needs these instructions."""
     code = arm_assembly(features)
     assert re.search(add, code, flags=re.DOTALL), "the addition neither acquires nor releases"
     assert re.search(r"\bldar\b", code), "the loop that waits does not acquire"

@@ -25,7 +25,9 @@ def owner() -> BlasThreads:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_blocks_may_end_in_any_order(owner: BlasThreads, order: tuple[int, ...]) -> None:
+def test_overlapping_limits_may_end_in_any_order(
+    owner: BlasThreads, order: tuple[int, ...]
+) -> None:
     limits = (4, 1, 2)
     blocks = [owner.limit(limit) for limit in limits]
     for block, expected in zip(blocks, (4, 1, 1), strict=True):
@@ -72,7 +74,7 @@ def test_overlapping_computations_of_threads_restore_the_number() -> None:
 
 
 def test_limit_holds_in_every_thread() -> None:
-    """Whichever thread set a limit first."""
+    """It does not matter which thread has set a limit first."""
     backend = NumpyBackend()
     backend.threads = 1
     found = []

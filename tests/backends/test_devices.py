@@ -19,7 +19,7 @@ from tests.support.emulated_backend import EmulatedBackend
 
 
 class ThreeDevices(NumpyBackend):
-    """The NumPy backend, claiming to have three devices."""
+    """The NumPy backend, which claims to have three devices."""
 
     name = "three"
     device_count = 3
@@ -35,14 +35,14 @@ class ThreeDevices(NumpyBackend):
 
 @pytest.fixture(autouse=True)
 def three(monkeypatch):
-    """Register it as the backend "three"."""
+    """Register `ThreeDevices` as the backend "three"."""
     monkeypatch.setattr(registry, "_registered", {})
     register(ThreeDevices)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Make "auto" find it first."""
+    """Make "auto" select `ThreeDevices`, in place of the GPU backend."""
     monkeypatch.setitem(registry._BUILT_IN, "cupy", registry._from_class(ThreeDevices))
 
 

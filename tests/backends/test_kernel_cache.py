@@ -148,7 +148,7 @@ def test_damaged_file_is_compiled_again_with_one_warning(
     assert call_kernel(compiled) == ("5 1", [])
 
 
-def test_full_disk_is_one_warning_and_the_kernels_run(tmp_path: Path) -> None:
+def test_full_disk_gives_one_warning_and_the_kernels_run(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     output, warnings = call_kernel(tmp_path, limit=2000)
     assert output == "5 0"

@@ -27,7 +27,7 @@ def test_cpu_and_gpu_rows_have_their_own_best_baselines(gpu_analysis):
     assert rows["training", "lenet, batch 64", "numba"].baseline == "torch-eager"
 
 
-def test_roofline_is_that_of_the_device(gpu_analysis):
+def test_roofline_uses_the_ceilings_of_the_device(gpu_analysis):
     for contender, flops_per_s, bytes_per_s in (("numba", 2.1e11, 1.6e10), ("cupy", 5.1e13, 4e12)):
         row = gpu_analysis.rows["training", "lenet, batch 64", contender]
         seconds = max(

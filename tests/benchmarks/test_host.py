@@ -6,7 +6,7 @@ from benchmarks import host
 
 
 def test_missing_functions_leave_facts_unknown(monkeypatch):
-    """As on Windows."""
+    """Windows has none of these functions."""
     for name in ("sysconf", "getloadavg", "sched_getaffinity"):
         monkeypatch.delattr(os, name)
     assert host._memory_bytes() is None

@@ -100,7 +100,7 @@ def test_contenders_table_states_the_threads_of_small_batches(analysis, tmp_path
     assert "uses one thread" not in to_markdown(others)
 
 
-def test_phases_that_differ_between_passes_are_medians(analysis):
+def test_phases_are_medians_if_they_differ_between_passes(analysis):
     assert "the figures are medians over the passes" in to_markdown(analysis)
 
 

@@ -76,19 +76,19 @@ def test_a_gpu_that_cannot_run_is_replaced_with_a_warning(run, fails):
     fails(3, "gradcheck", "--backend", "cupy", says=availability.reason)
 
 
-def test_divergence_is_code_5_and_names_step_tensor_and_checkpoint(fails):
+def test_divergence_gives_exit_code_5_and_names_step_tensor_and_checkpoint(fails):
     err = fails(5, "train", *QUICK, "--quiet", "--lr", "1e12", "--out", "run", says="diverged at")
     assert "is in the " in err
     assert "the last good checkpoint is run/checkpoint/last.safetensors" in err
     assert ma.load_checkpoint("run/checkpoint", backend="numpy")
 
 
-def test_an_unwritable_run_folder_is_code_4(fails):
+def test_an_unwritable_run_folder_gives_exit_code_4(fails):
     Path("file").write_text("in the way")
     fails(4, "train", *QUICK, "--out", "file/run", says="cannot write to the output folder")
 
 
-def test_missing_or_corrupt_data_are_code_4(fails):
+def test_missing_or_corrupt_data_give_exit_code_4(fails):
     Path("data").mkdir()
     fails(4, "train", "--data-dir", "data", says="data")
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
@@ -96,7 +96,7 @@ def test_missing_or_corrupt_data_are_code_4(fails):
     fails(4, "train", "--dataset", "custom", "--data-dir", "data", says="data")
 
 
-def test_missing_or_corrupt_model_files_are_code_4(fails):
+def test_missing_or_corrupt_model_files_give_exit_code_4(fails):
     fails(4, "evaluate", says="runs/ contains no run")
     fails(4, "evaluate", "missing", says="missing does not exist; give a run folder")
     Path("folder").mkdir()
@@ -126,7 +126,7 @@ def test_an_error_of_another_file_names_that_file(monkeypatch, fails):
         ),
     ],
 )
-def test_a_lack_of_memory_is_code_2(monkeypatch, error, says, fails):
+def test_a_lack_of_memory_gives_exit_code_2(monkeypatch, error, says, fails):
     def allocate(*args, **kwargs):
         raise error
 
@@ -144,6 +144,6 @@ def test_a_lack_of_memory_is_code_2(monkeypatch, error, says, fails):
         ),
     ],
 )
-def test_sizes_that_do_not_fit_into_memory_are_code_2(fails, sizes, says):
+def test_sizes_that_do_not_fit_into_memory_give_exit_code_2(fails, sizes, says):
     arguments = ("--dataset", "digits", "--backend", "numpy", *sizes, "--quiet")
     fails(2, "train", *arguments, says=says)

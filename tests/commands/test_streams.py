@@ -63,7 +63,7 @@ def test_training_works_with_closed_streams():
     assert Path("run/summary.json").is_file()
 
 
-def test_pipe_closed_by_its_reader_on_windows_is_code_141(monkeypatch):
+def test_pipe_closed_by_its_reader_on_windows_gives_exit_code_141(monkeypatch):
     """Windows reports it as an invalid argument."""
 
     class ClosedPipe(io.TextIOWrapper):

@@ -24,7 +24,7 @@ from tests.support.command_line import (
 
 
 def test_max_seconds_ends_a_run_even_within_its_first_epoch(run):
-    """Even before its first epoch ends; it has a pace all the same."""
+    """The summary then has no epochs, but it has the images per second."""
     arguments = (*ON_NUMPY, "--batch-size", 1)
     code, *_ = run("train", *arguments, "--max-seconds", 1e-3, "--out", "run", "--quiet")
     assert code == 0

@@ -45,9 +45,10 @@ def test_a_checkpoint_is_saved_at_every_multiple(tmp_path, trainer, small):
 
 
 def test_metrics_are_written_up_to_each_checkpoint(tmp_path, trainer, small):
-    """A run killed after a checkpoint lacks no line. Extra lines are not shown.
+    """The metrics of a run that is killed after a checkpoint have a line for each of its steps.
 
-    The training ends within an epoch, whose line follows those of all its steps.
+    Lines that are written only because of a checkpoint are not shown. The training ends within an
+    epoch, and the line of the epoch is after the lines of all its steps.
     """
     shown = []
     log = metrics_log(tmp_path, every=4, show=shown.append)

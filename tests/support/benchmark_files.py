@@ -281,7 +281,7 @@ def analyze_generated(
 def set_accuracy_seconds(
     document: dict[str, Any], seconds_of: Mapping[str, Sequence[float | None]]
 ) -> None:
-    """Make the seeds of each contender reach 95 % after these seconds; None: not at all."""
+    """Make the seeds of each contender reach 95 % after these seconds; with None, never."""
     document["mnist_accel"]["accuracy"] = [
         {
             "network": "lenet",

@@ -84,7 +84,7 @@ def small_cnn(
         filters: number of filters.
         kernel_size: side of each filter.
         ties: which maxima of a pooling patch receive the gradient.
-        dtype: of the parameters.
+        dtype: dtype of the parameters.
         loss: softmax cross-entropy if None.
         options: further arguments of the convolution.
     """

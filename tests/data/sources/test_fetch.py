@@ -84,14 +84,14 @@ def test_corrupt_cache_is_detected_and_replaced(tmp_path):
     assert fetch_files(TINY, cache=cache, fallbacks=[]) == (FILES, f"cache {cache.folder('mnist')}")
 
 
-def test_cache_that_cannot_be_written_is_a_warning(tmp_path):
+def test_cache_that_cannot_be_written_gives_a_warning(tmp_path):
     (tmp_path / "file").write_text("a file in place of the folder")
     with pytest.warns(UserWarning, match="cannot cache the data set in .*Not a directory"):
         files, _ = fetch_files(TINY, cache=DataCache(tmp_path / "file"), fallbacks=[Available()])
     assert files == FILES
 
 
-def test_cache_with_an_invalid_path_is_a_warning(tmp_path):
+def test_cache_with_an_invalid_path_gives_a_warning(tmp_path):
     cache = DataCache(tmp_path / ("x" * 300))
     with pytest.warns(UserWarning, match="cannot cache the data set in .*File name too long"):
         files, _ = fetch_files(TINY, cache=cache, fallbacks=[Available()])

@@ -45,7 +45,7 @@ class Count:
     """The outcomes of one disturbance in one strength.
 
     Attributes:
-        name: of the disturbance.
+        name: name of the disturbance.
         strength: 1 to 3.
         right: number of pictures whose digit is predicted.
         refused: messages of the refusals.
