@@ -21,6 +21,10 @@ REFRESH_SECONDS = 0.1  # minimum time between two updates of the progress bar
 # the evaluations between epochs.
 SPEED_PERIOD_SECONDS = 120.0
 MIN_BAR_WIDTH = 8  # characters
+# Without a terminal, the longest time without a line, and the same as a fraction of the elapsed
+# time: a training of hours has fewer lines per minute.
+MAX_SILENT_SECONDS = 2.5
+MAX_SILENT_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Figures:
 class TrainingDisplay:
     """Prints results on stdout and everything else on stderr; a context manager.
 
-    If stderr is a terminal, it shows a progress bar, otherwise a line at each log step.
+    If stderr is a terminal, it shows a progress bar, otherwise a line at each log step, and between
+    them if they are seconds apart.
 
     Args:
         total_steps: number of the last step of the training.
@@ -92,6 +97,7 @@ class TrainingDisplay:
         )
         self._task = self._bar.add_task("", total=total_steps)
         self._updated_at = -math.inf
+        self._started_at = self._printed_at = clock()
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +117,7 @@ class TrainingDisplay:
     def note(self, text: str) -> None:
         """Print a line on stderr."""
         if not self._quiet:
+            self._printed_at = self._clock()
             self._console.print(displayable(text, self._stderr))
 
     def warn(self, text: str) -> None:
@@ -126,17 +133,24 @@ class TrainingDisplay:
         if self._stdout.isatty():
             self._bar.stop()  # the next update draws the bar again, below this line
             self._updated_at = -math.inf
+        self._printed_at = self._clock()
         self._stdout.write(displayable(text, self._stdout) + "\n")
         self._stdout.flush()
 
     def update(self, figures: Figures) -> None:
-        """Move the bar, at most every `REFRESH_SECONDS` and at the last step."""
+        """Move the bar, at most every `REFRESH_SECONDS` and at the last step.
+
+        Without a terminal, print a line after a long silence.
+        """
         now = self._clock()
         step = figures.step
         if now - self._updated_at < REFRESH_SECONDS and step != self._total_steps:
             return
         self._updated_at = now
         self._bar.update(self._task, completed=step)
+        max_silence = max(MAX_SILENT_SECONDS, MAX_SILENT_FRACTION * (now - self._started_at))
+        if now - self._printed_at >= max_silence:
+            self.log(figures)
         if self._shows_bar:
             self._bar.update(self._task, description=self._describe(figures))
             if self._bar.live.is_started:

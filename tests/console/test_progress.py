@@ -1,6 +1,7 @@
 """The display of a training, on terminals of all kinds and in pipes."""
 
 import io
+import itertools
 import re
 
 import pytest
@@ -26,7 +27,7 @@ def figures(step, *, epoch=1, loss=1.0, accuracy=0.5, images_per_s=1.0):
     return Figures(step, epoch, loss, accuracy, 0.05, images_per_s)
 
 
-def train(display, clock, *, first=1, steps=30, epoch_every=10, seconds_per_step=1.0):
+def train(display, clock, *, first=1, steps=30, epoch_every=10, seconds_per_step=0.4):
     """Call the display as a training does, with a log line every five steps."""
     with display:
         display.note("backend numba: fastest available")
@@ -63,10 +64,24 @@ def test_a_pipe_gets_a_line_at_each_log_step():
     assert lines[0] == "backend numba: fastest available"
     assert len(lines) == 1 + 6
     assert lines[2] == (
-        "epoch 1  step 10/30  loss 0.1000  accuracy 90.00%  lr 0.05  123,456 images/s  0:20 left"
+        "epoch 1  step 10/30  loss 0.1000  accuracy 90.00%  lr 0.05  123,456 images/s  0:08 left"
     )
     assert "\x1b" not in err
     assert "\r" not in err
+
+
+def test_a_pipe_gets_more_lines_if_log_steps_are_seconds_apart():
+    stderr, clock = io.StringIO(), Clock()
+    with display_on(stderr, total=1000, clock=clock) as display:
+        for step in range(1, 1001):
+            clock.now += 1.0
+            display.update(figures(step))
+    text = stderr.getvalue().replace(",", "")
+    steps = [int(step) for step in re.findall(r"step +(\d+)/", text)]
+    assert steps[:3] == [3, 6, 9]
+    distances = [after - before for before, after in itertools.pairwise(steps)]
+    assert distances == sorted(distances)  # a long training has fewer lines per minute
+    assert distances[-1] < 60
 
 
 def test_a_long_line_is_not_wrapped_in_a_pipe():
@@ -87,7 +102,7 @@ def test_a_terminal_shows_a_bar_that_is_erased_at_the_end():
     out, err = output(stderr=Terminal())
     assert out == "epoch 1: fine\nepoch 2: fine\nepoch 3: fine\n"
     assert "━" in err
-    assert "12/30  loss 0.0833  accuracy 91.67%  123,456 images/s  0:18 left" in err
+    assert "12/30  loss 0.0833  accuracy 91.67%  123,456 images/s  0:07 left" in err
     assert "lr 0.05" not in err  # log lines are not printed beside the bar
     assert [line for line in screen(err) if line] == ["backend numba: fastest available"]
     assert err.count("\x1b[?25l") == err.count("\x1b[?25h") > 0  # the cursor is shown again
@@ -184,7 +199,7 @@ def test_a_quiet_display_prints_only_warnings(terminal):
 
 def test_the_remaining_time_of_a_resumed_training_counts_only_its_own_steps():
     _, err = output(total=1010, first=1001, steps=5)
-    assert "0:05 left" in err
+    assert "0:02 left" in err
 
 
 def test_the_remaining_time_does_not_jump_after_one_slow_step():
@@ -195,9 +210,11 @@ def test_the_remaining_time_does_not_jump_after_one_slow_step():
             display.update(figures(step))
             if step in (99, 100):
                 display.log(figures(step))
-    before, after = (
-        60 * int(m) + int(s) for m, s in re.findall(r"(\d+):(\d+) left", stderr.getvalue())
-    )
+    left = {
+        int(step): 60 * int(m) + int(s)
+        for step, m, s in re.findall(r"step +(\d+)/.* (\d+):(\d+) left", stderr.getvalue())
+    }
+    before, after = left[99], left[100]
     assert before == 901
     assert before < after < 2 * before
 
