@@ -90,7 +90,7 @@ class Activations(Operations):
 
         Args:
             kind: a key of `ACTIVATIONS`.
-            x: of any shape.
+            x: inputs of any shape.
 
         Raises:
             ValueError: `kind` is unknown.

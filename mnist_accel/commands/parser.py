@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         description: text for the help, filled paragraph by paragraph.
         epilog: text at the end of the help, with its own line breaks.
         examples: arguments of calls of this program, shown at the very end.
-        options: of the base class; newer Python versions add some for subparsers.
+        options: options of the base class; newer Python versions add some for subparsers.
     """
 
     def __init__(

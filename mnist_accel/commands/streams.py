@@ -45,7 +45,7 @@ class _CheckedStream:
     encoding lacks become simple ones, or question marks.
 
     Args:
-        name: of the stream, for the error message.
+        name: name of the stream, for the error message.
         stream: the stream; None if the parent process has closed it.
         escapes: whether control characters are escaped.
     """

@@ -6,7 +6,7 @@
 // Sizes of a convolution with stride 1, followed by max-pooling with patches of pool×pool outputs.
 // A *cell* is one output position of the pooling, or of the convolution if it is not pooled.
 struct ConvShape {
-  int channels, height, width;  // of an input image
+  int channels, height, width;  // sizes of an input image
   int filters, kernel_size;     // filters are square
   int padding;                  // zeros on each side
   int pool;                     // 2, or 1 without pooling

@@ -17,7 +17,7 @@ static_assert(FILTER_TILE_SUMS <= WARP_SIZE,
 
 // A rectangle of taps of one filter in one channel.
 struct FilterTile {
-  int filter, channel, row, column;  // of the first tap
+  int filter, channel, row, column;  // position of the first tap
   int rows, columns;                 // taps down and across
 
   DEVICE FilterTile(const ConvShape& shape, int number) {

@@ -35,7 +35,7 @@ DEVICE void forward(const ClassifierLayer& layer, DenseRows x, const real* param
   const real* const weight = parameters + layer.weight;
   const int band_width = min(WARP_SIZE, layer.outputs), rows_per_warp = WARP_SIZE / band_width;
   const int bands = min(warps, (layer.outputs + WARP_SIZE - 1) / WARP_SIZE);
-  const int splits = warps / bands * rows_per_warp;  // of the rows of a band
+  const int splits = warps / bands * rows_per_warp;  // splits of the rows of a band
   const int own_column = warp % bands * band_width + lane % band_width, width = bands * band_width;
   const int split = warp / bands * rows_per_warp + lane / band_width;
   const bool is_idle = lane >= rows_per_warp * band_width || split >= splits;

@@ -57,7 +57,7 @@ struct WarpTiles {
 
 union alignas(16) GemmShared {
   WarpTiles warp_tiles[TILE_WARPS];
-  real partial_sums[TILE_WARPS][TILE_SIZE];  // of each warp, row-major, after the last term
+  real partial_sums[TILE_WARPS][TILE_SIZE];  // tile of each warp, row-major, after the last term
 };
 
 // A factor of a product. Its *lines* are the rows of the left factor and the columns of the right

@@ -150,7 +150,7 @@ extern "C" __global__ void naive_conv2d_backward_x(const real* dy, const uint8* 
       if (conv.pool == 2 && !(mask[at] >> bit & 1)) continue;
       const int output_row = cell / conv.cell_columns() * conv.pool + bit / 2;
       const int output_column = cell % conv.cell_columns() * conv.pool + bit % 2;
-      const int row = pixel / conv.width % conv.height - output_row + conv.padding;  // of the tap
+      const int row = pixel / conv.width % conv.height - output_row + conv.padding;  // tap row
       const int column = pixel % conv.width - output_column + conv.padding;
       if (row < 0 || row >= size || column < 0 || column >= size) continue;
       const int map = i / conv.cells() * conv.channels + channel;
@@ -199,7 +199,7 @@ extern "C" __global__ void naive_loss(Loss kind, const real* logits, const int* 
 
 struct NaiveSettings {
   Loss loss;
-  Activation activation;  // of the convolution or of the hidden units
+  Activation activation;  // activation of the convolution or of the hidden units
   int steps;
   real lr;
   real pixel_shift, weight_decay;

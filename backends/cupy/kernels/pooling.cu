@@ -10,7 +10,7 @@
 #include "common.cuh"
 
 struct PoolShape {
-  int height, width;  // of an image
+  int height, width;  // sizes of an image
   int cell_rows, cell_columns;
   int size;    // side of a patch, in pixels
   int stride;  // distance between patches, in pixels

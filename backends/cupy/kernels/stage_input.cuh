@@ -18,7 +18,7 @@ typedef DenseRows StageRows;
 #endif
 
 struct StageInput {
-  Batch batch;  // of a dense input; the rest describes a gathered one
+  Batch batch;  // describes a dense input; the other members describe a gathered input
   Chunk chunk;
   StepState state;
   real pixel_shift;

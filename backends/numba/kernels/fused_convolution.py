@@ -76,7 +76,7 @@ def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) ->
     """Set one row of the outputs of a channel tile, before pooling.
 
     Args:
-        stage: of kind CONV2D.
+        stage: a stage of kind CONV2D.
         conv: the row, (conv_width · lanes of the tile,).
         bias: bias of the channel tile.
         x: pointer to the input of the first output.
@@ -133,7 +133,7 @@ def conv2d(
     """Set the pre-activations y of one image, after pooling if the stage pools.
 
     Args:
-        stage: of kind CONV2D.
+        stage: a stage of kind CONV2D.
         x: the padded input.
         packed: the parameters.
         offsets: offsets of the taps.
@@ -237,7 +237,7 @@ def conv_backward_filters(
     """Add the gradient of the filters of a channel tile.
 
     Args:
-        stage: of kind CONV2D.
+        stage: a stage of kind CONV2D.
         conv: gradient of the outputs before pooling.
         x: the padded input.
         outputs: for each output, the offset of the input of its first tap.

@@ -38,7 +38,7 @@ constexpr int WARPS_PER_FILTER = WARPS / FILTERS;
 struct CnnSettings {
   int steps;
   real pixel_shift, weight_decay;
-  int all_ties;  // of the pooling, as in pooling.cu
+  int all_ties;  // tie rule of the pooling, as in pooling.cu
 };
 
 struct Shared {
@@ -47,7 +47,7 @@ struct Shared {
   real bias[CLASSES];
   real partial_logits[WARPS][CLASSES];  // sums over the features of each warp
   real dlogits[CLASSES];
-  real gradients[FEATURES];  // of the pre-activations
+  real gradients[FEATURES];  // gradients of the pre-activations
   uint8 masks[FEATURES];     // tie masks
   real filter_gradients[WARPS_PER_FILTER][FILTERS][TAPS];
 };

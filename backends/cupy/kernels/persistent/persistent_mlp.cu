@@ -144,7 +144,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
                    int* __restrict__ correct) {
   __shared__ Shared shared;
   const int thread = threadIdx.x, block = blockIdx.x, first = block * INPUTS_PER_BLOCK;
-  const int inputs = max(0, min(INPUTS_PER_BLOCK, INPUTS - first));  // of this block
+  const int inputs = max(0, min(INPUTS_PER_BLOCK, INPUTS - first));  // inputs of this block
   const real weight_decay = settings.weight_decay;
   copy(weight1 + first * HIDDEN, inputs * HIDDEN, shared.weight1);
   copy(weight2, HIDDEN * OUTPUTS, shared.weight2);
