@@ -250,7 +250,7 @@ def _candidates(name: str, *, fallback: bool) -> Iterator[Selection]:
 
 
 def _runnable(sources: dict[str, _Source]) -> Iterator[Selection]:
-    """Yield the backends that can run here, each with the reasons against those before it.
+    """Yield the backends that can run here, each with the reasons why better ones cannot run.
 
     Raises:
         BackendUnavailableError: none can run.

@@ -13,7 +13,7 @@ from mnist_accel.util.files import write_atomically
 from mnist_accel.util.input_files import read_regular
 
 BEGIN, END = "<!-- benchmark table: begin -->", "<!-- benchmark table: end -->"
-_MAX_BYTES = 2**24  # of a file whose table is replaced
+_MAX_BYTES = 2**24  # largest file whose table is replaced
 
 
 def to_markdown(analysis: Analysis) -> str:

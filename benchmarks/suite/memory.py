@@ -38,7 +38,7 @@ def peak_memory(network: str, batch: int, contender: str) -> tuple[int, int | No
 
 def _train(network: str, batch: int, contender: str) -> None:
     one = contenders()[contender]
-    # The process holds all training images, but makes few updates: then memory no longer grows.
+    # The task has all training images, but a few updates are enough: memory then grows no further.
     task = training_task(TrainingCase(network, batch), math.ceil(FULL_SET / batch))
     one.training(task).updates(first_batches(task))
     json.dump((own_peak_bytes(), one.peak_device_bytes()), sys.stdout)

@@ -67,7 +67,7 @@ def test_result_that_became_wrong_fails(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["absent", None])
-def test_lost_time_of_a_backend_fails(tmp_path, capsys, kind):
+def test_row_of_a_backend_without_a_time_in_the_new_run_fails(tmp_path, capsys, kind):
     old = SMALL.write(tmp_path / "old.json")
     document = SMALL.document()
     row = dict(zip(("level", "case", "contender"), KEY, strict=True))

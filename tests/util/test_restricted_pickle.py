@@ -90,7 +90,7 @@ def test_array_layouts_are_restored(array, protocol):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_names_of_numpy_1_are_accepted(protocol):
     data = pickle.dumps({"W1": np.ones((2, 3), "f4"), "s": np.float64(0.5)}, protocol)
-    if protocol >= 4:  # a name has its length as prefix, and so has the frame around it
+    if protocol >= 4:  # the lengths of the names, and the length of the frame, change as well
         for module in ("multiarray", "numeric"):
             new, old = f"numpy._core.{module}", f"numpy.core.{module}"
             data = data.replace(
