@@ -16,7 +16,7 @@ from mnist_accel.util.schema import decode_json, decode_toml
 from mnist_accel.util.text import excerpt
 
 # The time to parse TOML may be quadratic.
-_MAX_TOML_BYTES = 2**16
+_MAX_TOML_BYTES = 2**14
 _MAX_JSON_BYTES = 2**24
 _Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
 _Settings: TypeAlias = dict[_Text, Any]  # the argument parser checks the values

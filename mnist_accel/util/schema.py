@@ -84,6 +84,6 @@ def _describe(error: msgspec.ValidationError) -> str:
     problem, _, where = str(error).rpartition(" - at ")
     if not problem:
         problem, where = where, ""
-    field = where.strip("`").removeprefix("$").removeprefix(".")
+    field = where.replace("`", "").removeprefix("$").removeprefix(".")
     problem = problem[:1].lower() + problem[1:]
     return ": ".join(filter(None, (excerpt(field, max_chars=100), excerpt(problem))))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from mnist_accel.data.idx import unpack_idx
 from mnist_accel.data.sources.digests import PublishedSet, VerifiedFiles, verify
 from mnist_accel.errors import DataError
-from mnist_accel.util.text import one_line
+from mnist_accel.util.text import excerpt
 
 _MIRRORS = {
     "mnist": (
@@ -27,9 +27,11 @@ _MIRRORS = {
 _CONNECT_TIMEOUT_S = 4.0
 _READ_TIMEOUT_S = 30.0
 
-# Limit for the first file, the smallest (4.5 kB). The timeouts above do not bound the name lookup,
-# and the connect timeout applies to each address of a host.
+# Limits for a whole file. The timeouts above do not bound the name lookup, and apply to each address
+# of a host and to each packet. The first file is the smallest (4.5 kB).
 _FIRST_FILE_S = 5.0
+_CONNECTION_S = 30.0
+_MIN_SPEED = 100_000  # unpacked bytes per second
 
 # gzip adds at most a header and 5 bytes per 32 kB to data that it cannot compress.
 _GZIP_OVERHEAD = 2**14
@@ -75,10 +77,8 @@ class Mirrors:
         for index, (name, (size, _)) in enumerate(smallest_first):
             url, body = f"{address}{name}.gz", _LimitedBuffer(size + _GZIP_OVERHEAD)
             with activity(f"downloading {name}.gz from {host}", sys.stderr, detail=body.progress):
-                if index == 0:
-                    _download_within(self._first_file_s, url, body)
-                else:
-                    _download(url, body)
+                seconds = self._first_file_s if index == 0 else _CONNECTION_S + size / _MIN_SPEED
+                _download_within(seconds, url, body)
             compressed[name] = body.getvalue()
         files = {name: unpack_idx(data, name=f"{name}.gz") for name, data in compressed.items()}
         return verify(published, files, origin=address)
@@ -100,7 +100,8 @@ def _download_within(seconds: float, url: str, body: "_LimitedBuffer") -> None:
     try:
         result = outcome.get(timeout=seconds)
     except queue.Empty:
-        raise DataError(f"no answer within {seconds:g} s") from None
+        body.stop()
+        raise DataError(f"no complete answer within {seconds:.3g} s") from None
     if result is not None:
         raise result
 
@@ -127,7 +128,7 @@ def _root_cause(error: BaseException) -> str:
     """Return the message of the first error in a chain, which is the shortest and most specific."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    return one_line(error) or type(error).__name__
+    return excerpt(error) or type(error).__name__
 
 
 class _LimitedBuffer(io.BytesIO):
@@ -136,11 +137,18 @@ class _LimitedBuffer(io.BytesIO):
     def __init__(self, max_bytes: int) -> None:
         super().__init__()
         self._max_bytes = max_bytes
+        self._is_stopped = False
 
     def write(self, data: Any, /) -> int:
         if self.tell() + len(data) > self._max_bytes:
             raise DataError(f"the server sends more than {self._max_bytes} bytes for this file")
+        if self._is_stopped:
+            raise DataError("the download was given up")
         return super().write(data)
+
+    def stop(self) -> None:
+        """Make the next `write` raise an error, which ends the download."""
+        self._is_stopped = True
 
     def progress(self) -> str:
         """Return the size of the content so far."""

