@@ -34,7 +34,7 @@ def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | No
     for suffix, content in contents.items():
         path = folder / (stem + suffix)
         try:
-            write_atomically(path, content.encode())
+            write_atomically(path, content.encode(errors="backslashreplace"))
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
         print(path)

@@ -67,7 +67,7 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
 def render(table: Table) -> str:
     """Return a table in Markdown; the headings of the groups become the first column."""
     grouped = bool(table.heading)
-    columns = ((table.heading,) if grouped else ()) + table.columns
+    columns = map(_escaped, ((table.heading,) if grouped else ()) + table.columns)
     numeric = ((False,) if grouped else ()) + table.numeric
     lines = [_row(columns), _row("--:" if right else "---" for right in numeric)]
     for group in table.groups:

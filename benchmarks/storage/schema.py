@@ -21,6 +21,12 @@ Sweep: TypeAlias = Literal["recipe", "batch", "width", "depth"]
 TIMED_LEVELS: tuple[TimedLevel, ...] = ("training", "inference", "operations")
 PHASES = ("setup", "transfer", "compile", "first_call")
 
+# Ranges within which ratios and logarithms of these numbers are finite.
+Seconds: TypeAlias = Annotated[float, Meta(ge=1e-12, le=1e9)]
+Duration: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
+Rate: TypeAlias = Annotated[float, Meta(ge=1, le=1e24)]
+Work: TypeAlias = Annotated[float, Meta(ge=0, le=1e24)]
+
 # Identifies a row: level, name of the case, contender.
 RowKey: TypeAlias = tuple[str, str, str]
 
@@ -78,8 +84,8 @@ class Ceilings(Struct, frozen=True):
         how: how each rate was measured, by the name of its field.
     """
 
-    flops_per_s: Positive
-    bytes_per_s: Positive
+    flops_per_s: Rate
+    bytes_per_s: Rate
     how: Mapping[Literal["flops_per_s", "bytes_per_s"], str]
 
 
@@ -116,7 +122,7 @@ class AccuracyRun(Struct, frozen=True):
     batch: AtLeastOne
     seed: Count
     target: Amount
-    seconds: tuple[Amount, ...]
+    seconds: tuple[Seconds, ...]
     accuracy: tuple[Amount, ...]
 
     def __post_init__(self) -> None:
@@ -176,12 +182,16 @@ class RowInfo(Case, frozen=True):
     pass_number: Count = field(name="pass")
     images: Count
     steps: Count
-    flops: Amount
-    bytes: Amount
-    phases_s: Mapping[str, Amount]
+    flops: Work
+    bytes: Work
+    phases_s: Mapping[str, Duration]
     check: Check
     peak_host_bytes: Count | None
     peak_device_bytes: Count | None
+
+    def __post_init__(self) -> None:
+        if self.level != "operations" and not self.images:
+            raise ValueError("`images` must be at least 1 in trainings and predictions")
 
     @property
     def case(self) -> Case:
@@ -192,7 +202,7 @@ class RowInfo(Case, frozen=True):
 class Stats(Struct, frozen=True):
     """The statistics of pytest-benchmark, of which only the seconds of each round are read."""
 
-    data: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+    data: Annotated[tuple[Seconds, ...], Meta(min_length=1)]
 
 
 class Entry(Struct, frozen=True):

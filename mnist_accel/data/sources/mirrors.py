@@ -27,8 +27,8 @@ _MIRRORS = {
 _CONNECT_TIMEOUT_S = 4.0
 _READ_TIMEOUT_S = 30.0
 
-# Limits for a whole file. The timeouts above do not bound the name lookup, and apply to each address
-# of a host and to each packet. The first file is the smallest (4.5 kB).
+# Limits for a whole file. The timeouts above do not bound the name lookup; they apply to each
+# address of a host and to each packet. The first file is the smallest (4.5 kB).
 _FIRST_FILE_S = 5.0
 _CONNECTION_S = 30.0
 _MIN_SPEED = 100_000  # unpacked bytes per second
