@@ -14,6 +14,7 @@ from backends.checks import (
     check_name,
     check_non_negative,
     check_positive,
+    require_type,
 )
 from backends.compilation import compiled_kernels
 from backends.cupy.probe import probe as probe_cupy
@@ -57,6 +58,7 @@ from backends.program import (
 )
 from backends.registry import (
     Selection,
+    as_backend,
     available_backends,
     backend_name,
     backend_names,
@@ -108,6 +110,7 @@ __all__ = [
     "Ties",
     "TrainingProgram",
     "UpdateRule",
+    "as_backend",
     "as_integer",
     "available_backends",
     "backend_name",
@@ -129,6 +132,7 @@ __all__ = [
     "probe_cupy",
     "probe_numba",
     "register",
+    "require_type",
     "resolve_name",
     "select_backend",
     "select_backends",

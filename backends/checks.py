@@ -8,6 +8,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from numbers import Real
+from types import UnionType
 from typing import Any
 
 from backends.names import NO_ALIASES, Aliases, resolve_name
@@ -27,6 +28,18 @@ def as_integer(name: str, value: Any, *, at_least: int) -> int:
     if number < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {number}")
     return number
+
+
+def require_type(name: str, value: Any, kind: type | UnionType, accepted: str) -> None:
+    """Require an argument of a type.
+
+    Raises:
+        TypeError: it has another one. The message says what is accepted.
+    """
+    if not isinstance(value, kind):
+        is_short = value is None or isinstance(value, str | int | float | type)
+        found = repr(value) if is_short else f"an object of type {type(value).__name__}"
+        raise TypeError(f"{name} must be {accepted}, got {found}")
 
 
 # The functions below check and convert one attribute of a frozen dataclass. They are called from

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend
+from backends.checks import as_integer, require_type
 from backends.names import Aliases, resolve_name
 
 ENTRY_POINT_GROUP = "mnist_accel.backends"
@@ -152,6 +153,19 @@ def get_backend(
     return select_backend(name, fallback=False, threads=threads, device=device).backend
 
 
+def as_backend(backend: Backend | str) -> Backend:
+    """Return a backend that is given as an object or by its name.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError, BackendUnavailableError: see `get_backend`.
+    """
+    if isinstance(backend, str):
+        return get_backend(backend)
+    require_type("backend", backend, Backend, "a name or a backend from get_backend")
+    return backend
+
+
 def select_backend(
     name: str, *, fallback: bool, threads: int | None = None, device: int | str | None = None
 ) -> Selection:
@@ -188,10 +202,11 @@ def _selections(
     name: str, *, fallback: bool, threads: int | None, device: int | str | None
 ) -> Iterator[Selection]:
     """Yield the possible selections with threads and device applied, the best first."""
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
-    if isinstance(device, str):
-        device = device_number(device)
+    if threads is not None:
+        threads = as_integer("threads", threads, at_least=1)
+    if device is not None:
+        given = device_number(device) if isinstance(device, str) else device
+        device = as_integer("device", given, at_least=0)
     name = backend_name(name)
     candidates = _candidates(name, fallback=fallback)
     if device is not None and name == "auto":

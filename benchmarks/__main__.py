@@ -98,7 +98,7 @@ def _add_run(commands: Subparsers) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="result file, .json or .json.gz (default: benchmarks/results/TIME.json)",
+        help="result file, .json or .json.gz (default: bench-results/TIME.json)",
     )
     parser.add_argument(
         "--continue",

@@ -53,7 +53,7 @@ def summarize(analysis: Analysis) -> Summary:
         _headline(analysis),
         tuple(_recipes(analysis)),
         findings,
-        (*_cautions(analysis.results), *_unsteady(analysis)),
+        (*cautions(analysis.results), *_unsteady(analysis)),
     )
 
 
@@ -206,7 +206,8 @@ def _missing(results: ResultSet) -> Iterator[str]:
         yield f"Not measured at all: {listed}."
 
 
-def _cautions(results: ResultSet) -> Iterator[str]:
+def cautions(results: ResultSet) -> Iterator[str]:
+    """Yield one sentence per reason to doubt all figures of the results."""
     if not all(run.complete for run in results.runs):
         yield "The run is incomplete; rows are missing."
     if results.host.dirty:

@@ -7,16 +7,18 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks.host import ROOT, usable_cores
+from benchmarks.report.analysis import analyze
+from benchmarks.report.terminal import print_results
 from benchmarks.session.settings import RunRequest, check_code_and_cores, check_request, resolve
 from benchmarks.storage.journal import SUFFIX, Journal
-from benchmarks.storage.results import read_run
+from benchmarks.storage.results import load_results, read_run
 from mnist_accel.commands.exit_codes import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_accel.errors import UsageError
 from mnist_accel.util.process_lock import process_lock
 from mnist_accel.util.text import shell_command
 
 PROG = "python -m benchmarks"
-RESULTS = Path("benchmarks/results")
+RESULTS = Path("bench-results")  # ignored by git; published results are in benchmarks/results
 # Exit codes of pytest, and the exit codes of the benchmarks for the same outcomes. pytest's code 5,
 # no test collected, is a success: the interrupted run may have measured all rows already.
 _EXIT_CODES = {2: EXIT_INTERRUPTED, 4: EXIT_USAGE, 5: 0}
@@ -44,6 +46,7 @@ def run_suite(request: RunRequest, *, out: Path | None, resume: bool) -> int:
     else:
         out = out or RESULTS / f"{datetime.now():%Y%m%d-%H%M%S}.json"
         _start(out, request)
+    print(f"measuring; the results go to {out}", file=sys.stderr, flush=True)
     journal = _journal(out)
     with process_lock(journal.with_name(journal.name + ".lock"), f"writing {journal}"):
         return finish_run(out, journal, _run_pytest(journal, out))
@@ -151,4 +154,5 @@ def finish_run(out: Path, journal: Path, code: int) -> int:
         return EXIT_DATA
     journal.unlink()
     print(f"results are in {out}; report them with: {PROG} report {shell_command([str(out)])}")
+    print_results(analyze(load_results([out])), sys.stdout)
     return code

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 from msgspec import Meta, Struct
 
-from backends import Backend, get_backend
+from backends import Backend, as_backend, require_type
 from mnist_accel.checkpoints.tensor_file import Tensors, read_tensors, write_tensors
 from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import CheckpointError
@@ -90,6 +90,7 @@ def save_checkpoint(path: PathLike, trainer: Trainer) -> None:
         CheckpointError: the file cannot be written. An existing file is unchanged.
         ValueError: the network, the optimizer or the schedule cannot be saved.
     """
+    require_type("trainer", trainer, Trainer, "a Trainer; save_model writes a network")
     tensors = trainer.model.state_dict()
     for name, array in trainer.optimizer_state.items():
         tensors[_STATE_PREFIX + name] = trainer.model.backend.to_numpy(array)
@@ -199,8 +200,7 @@ def _existing_file(path: PathLike) -> Path:
 def _build_network(
     file: Path, tensors: Tensors, header: dict[str, Any], backend: Backend | str
 ) -> Network:
-    if isinstance(backend, str):
-        backend = get_backend(backend)
+    backend = as_backend(backend)
     try:
         weights = {k: v for k, v in tensors.items() if not k.startswith(_STATE_PREFIX)}
         shapes = {name: array.shape for name, array in weights.items()}

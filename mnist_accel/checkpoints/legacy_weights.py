@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import ACTIVATIONS, Backend, get_backend, resolve_name
+from backends import ACTIVATIONS, Backend, as_backend, resolve_name
 from mnist_accel.checkpoints.book_networks import BOOK_NETWORKS
 from mnist_accel.checkpoints.checkpoint import load_model_file
 from mnist_accel.checkpoints.weight_files import WeightFile, is_weight_file, read_weight_file
@@ -78,8 +78,9 @@ def load_weights(
         model = model_name(model)
     if activation is not None:
         activation = resolve_name("activation", activation, ACTIVATIONS)
-    backend = get_backend(backend) if isinstance(backend, str) else backend
+    backend = as_backend(backend)
     if not is_weight_file(path):
+        reject_network_arguments(path, model=model, activation=activation)
         return load_model_file(path, backend=backend)
     content = read_weight_file(path)
     try:
@@ -93,6 +94,19 @@ def load_weights(
             f"{found.activation}; choose others with --model and --activation (model, activation)"
         )
     return found.network
+
+
+def reject_network_arguments(path: Path, *, model: str | None, activation: str | None) -> None:
+    """Check that no recipe or activation is given for a file or a run that states its network.
+
+    Raises:
+        ValueError: one is given.
+    """
+    if model is not None or activation is not None:
+        raise ValueError(
+            f"{path} states its network; omit --model and --activation (model, activation), which "
+            "are for weights of other programs"
+        )
 
 
 def read_legacy_weights(path: str | Path) -> Arrays:

@@ -17,6 +17,7 @@ from mnist_accel.commands.arguments import (
 )
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.data import Dataset
+from mnist_accel.errors import usage_errors
 from mnist_accel.nn.network import Network
 from mnist_accel.training.evaluation import Evaluation, evaluate
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     backend = backend_from(args)
     path = find_model(args.path)
-    model = load_model(path, backend=backend, model=args.model, activation=args.activation)
+    with usage_errors():
+        model = load_model(path, backend=backend, model=args.model, activation=args.activation)
     dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
     check_fits(model, path, dataset.class_names)
     with preparation(sys.stderr):

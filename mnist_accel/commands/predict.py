@@ -25,7 +25,7 @@ from mnist_accel.commands.arguments import (
 )
 from mnist_accel.commands.exit_codes import EXIT_DATA
 from mnist_accel.commands.json_output import add_json_argument, print_json
-from mnist_accel.errors import DataError, UsageError
+from mnist_accel.errors import DataError, UsageError, usage_errors
 from mnist_accel.util.files import check_writable
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def run(args: argparse.Namespace) -> int:
     files = _files(args.image or [])
     _check_out(args.out, files)
     path = find_model(args.path)
-    model = load_model(
-        path, backend=backend_from(args), model=args.model, activation=args.activation
-    )
+    backend = backend_from(args)
+    with usage_errors():
+        model = load_model(path, backend=backend, model=args.model, activation=args.activation)
     names = class_names(dataset_name(path, args.dataset))
     items = list(_read_items(files, names, args)) if files else [_test_image(path, args)]
     check_fits(model, path, names)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Aliases, resolve_name
+from backends import Aliases, require_type, resolve_name
 from mnist_accel.data.idx import parse_idx
 from mnist_accel.data.sources.digests import FILE_NAMES, PUBLISHED_SETS
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_own_files, user_path
@@ -109,6 +109,7 @@ def load_mnist(
     Raises:
         ValueError, DataError: see `load_dataset`.
     """
+    require_type("normalize", normalize, int, "True or False; the data set is given as dataset=…")
     data = load_dataset(dataset, data_dir=data_dir)
 
     def images(x: NDArray[np.uint8]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import require_type
 from mnist_accel.nn.network import Network
 
 TOLERANCE = 1e-5
@@ -67,6 +68,7 @@ def check_gradients(
         ValueError: the network is not float64, or shape or values of images or labels are wrong.
         TypeError: images or labels have a wrong dtype.
     """
+    require_type("model", model, Network, "a network, such as one from create_model")
     if model.dtype != "float64":
         raise ValueError(f"the network must be float64, got {model.dtype}")
     if elements < 1:

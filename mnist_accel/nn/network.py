@@ -18,6 +18,7 @@ from backends import (
     Shape,
     TrainingProgram,
     UpdateRule,
+    as_backend,
     as_integer,
     resolve_name,
 )
@@ -47,7 +48,7 @@ class Network:
         layers: from the input to the logits.
         loss: what training minimizes.
         input_shape: shape of one image as the first layer takes it: (784,) or (1, 28, 28).
-        backend: the backend that computes; all arrays of the network belong to it.
+        backend: the backend that computes, or its name; all arrays of the network belong to it.
         seed: seed of the initial weights.
         dtype: "float32" or "float64".
         pixel_shift: added to pixels after scaling to 0…1.
@@ -64,12 +65,13 @@ class Network:
         loss: Loss,
         *,
         input_shape: Shape,
-        backend: Backend,
+        backend: Backend | str,
         seed: int = 0,
         dtype: str = "float32",
         pixel_shift: float = 0.0,
         name: str = "network",
     ) -> None:
+        backend = as_backend(backend)
         dtype = resolve_name("dtype", dtype, DTYPES, DTYPE_ALIASES)
         self.layers = tuple(layers)
         self.loss = loss

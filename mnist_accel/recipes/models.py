@@ -5,11 +5,19 @@ the source if it specifies them, otherwise those for the activation. `fast99` ha
 network and its training were chosen on images held out of the training set (docs/decisions/0015).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from backends import ACTIVATIONS, Aliases, Backend, Shape, get_backend, resolve_name
+from backends import (
+    ACTIVATIONS,
+    Aliases,
+    Backend,
+    Shape,
+    as_integer,
+    require_type,
+    resolve_name,
+)
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initializers import Initializer, Normal, Zeros, default_init
 from mnist_accel.nn.layers import Activation, Conv2d, Flatten, Layer, Linear, MaxPool2d
@@ -229,13 +237,13 @@ def create_model(
         raise ValueError(f"model {name!r} has no hidden activation, so activation cannot be set")
     else:
         activation = resolve_name("activation", activation, ACTIVATIONS)
-    if any(units < 1 for units in hidden_sizes):
-        raise ValueError(f"hidden_sizes must be at least 1 each, got {tuple(hidden_sizes)}")
+    require_type("hidden_sizes", hidden_sizes, Iterable, "a list of integers such as [128, 64]")
+    hidden_sizes = [as_integer("hidden_sizes", units, at_least=1) for units in hidden_sizes]
     return Network(
         recipe.build(hidden_sizes, activation),
         recipe.loss,
         input_shape=recipe.input_shape,
-        backend=get_backend(backend) if isinstance(backend, str) else backend,
+        backend=backend,
         seed=seed,
         dtype=dtype,
         pixel_shift=recipe.pixel_shift,

@@ -6,7 +6,7 @@ from typing import Any
 
 from backends import Backend
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, PathLike, load_model_file
-from mnist_accel.checkpoints.legacy_weights import load_weights
+from mnist_accel.checkpoints.legacy_weights import load_weights, reject_network_arguments
 from mnist_accel.checkpoints.weight_files import is_weight_file
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.arrays import accepts_images
@@ -57,7 +57,7 @@ def load_model(
 
     Raises:
         DataError: the file or folder is missing, corrupt or rejected.
-        ValueError: `model` or `activation` is unknown.
+        ValueError: `model` or `activation` is unknown, or is given for a file that states it.
         BackendUnavailableError: the backend cannot run here.
     """
     path = find_model(path)
@@ -65,9 +65,18 @@ def load_model(
         return load_weights(path, model=model, activation=activation, backend=backend)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; {_REMEDY}")
+    reject_network_arguments(path, model=model, activation=activation)
     if path.is_dir() and not (path / CHECKPOINT_NAME).exists():
         path = _final_weights(RunFolder(path))
-    return load_model_file(path, backend=backend)
+    try:
+        return load_model_file(path, backend=backend)
+    except CheckpointError as error:
+        if path.is_dir() or path.suffix.lower() == Path(CHECKPOINT_NAME).suffix:
+            raise
+        raise CheckpointError(
+            f"{path} contains no network; accepted are run folders, .safetensors files, and "
+            "weights in .pkl, .npy and .npz files (predict --image reads pictures)"
+        ) from error
 
 
 def _final_weights(run: RunFolder) -> Path:
@@ -137,11 +146,19 @@ def check_fits(model: Network, path: Path, class_names: Sequence[str]) -> None:
 
 
 def _settings_of_run(path: Path) -> dict[str, Any]:
-    """Return the settings of the run to which `path` belongs; empty if it belongs to no run."""
+    """Return the settings of the run to which `path` belongs; empty if it is a file of no run.
+
+    Raises:
+        DataError: it is a folder without settings.
+    """
     if is_weight_file(path):
         return {}
     try:
         run = RunFolder.find(str(path.absolute()))  # absolute: a relative path lacks its parents
-    except DataError:
-        return {}
+    except DataError as error:
+        if not path.is_dir():
+            return {}
+        raise DataError(
+            f"{path} has no config.json, so its data set is unknown; give it with --dataset"
+        ) from error
     return read_config(str(run.config))

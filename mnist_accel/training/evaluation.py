@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import require_type
 from mnist_accel.nn.network import Network
 
 
@@ -48,6 +49,7 @@ def evaluate(model: Network, images: NDArray[Any], labels: NDArray[Any]) -> Eval
     Raises:
         ValueError, TypeError: as `Network.as_examples`.
     """
+    require_type("model", model, Network, "a network, such as one from load_model")
     pixels, indices = model.as_examples(images, labels)
     logits = model.predict_logits(pixels)
     backend = model.backend

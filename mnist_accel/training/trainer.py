@@ -11,7 +11,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Array, CompiledEpoch, Order, Steps, UpdateRule, as_integer, create_optimizer
+from backends import (
+    Array,
+    CompiledEpoch,
+    Order,
+    Steps,
+    UpdateRule,
+    as_integer,
+    create_optimizer,
+    require_type,
+)
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.schedules import Schedule, create_schedule
@@ -98,6 +107,9 @@ class Trainer:
         compiled: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        require_type("model", model, Network, "a network, such as one from create_model")
+        require_type("optimizer", optimizer, str | UpdateRule, "a name, or one such as Adam()")
+        require_type("schedule", schedule, str | Schedule, "a name, or one such as Schedule()")
         if isinstance(optimizer, str):
             optimizer = create_optimizer(optimizer, lr=lr)
         elif lr is not None:
@@ -259,10 +271,13 @@ class Trainer:
         sampler = self._sampler(data)
         if last_step < self.step:
             raise ValueError(f"last_step is {last_step}, but {self.step} steps are completed")
-        if validation_every < 1:
-            raise ValueError(f"validation_every must be at least 1, got {validation_every}")
+        validation_every = as_integer("validation_every", validation_every, at_least=1)
         if validation_data is not None:  # checked now rather than at the end of the first epoch
+            require_type("validation_data", validation_data, tuple, "a pair (images, labels)")
             validation_data = self.model.as_examples(*validation_data)
+        require_type("callbacks", callbacks, Sequence, "a list of Callback objects")
+        for callback in callbacks:
+            require_type("callbacks", callback, Callback, "a list of Callback objects")
         self.total_steps = max(self.total_steps or 0, last_step)
         try:
             while True:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -20,6 +21,7 @@ from benchmarks.suite.cases import (
     operation_cases,
 )
 from tests.support.benchmark_runs import QUICK, run_benchmarks
+from tests.support.terminal import Terminal
 
 
 def interrupted(*arguments, journal, **options):
@@ -71,8 +73,8 @@ def test_interrupted_run_is_reported_and_continued(tmp_path):
 @pytest.mark.slow
 def test_newest_run_is_continued_even_if_everything_is_measured(tmp_path):
     """Without --out, `--continue` resumes the newest run."""
-    folder = tmp_path / "benchmarks" / "results"
-    folder.mkdir(parents=True)
+    folder = tmp_path / "bench-results"
+    folder.mkdir()
     out = folder / "new.json"
     arguments = (*QUICK, "--contenders", "numpy", "--out", out)
     interrupted(*arguments, journal=folder / "new.json.journal", cwd=tmp_path)
@@ -83,7 +85,7 @@ def test_newest_run_is_continued_even_if_everything_is_measured(tmp_path):
     second = run_benchmarks("run", "--continue", cwd=tmp_path)
     printed, err = second.communicate(timeout=200)
     assert second.returncode == 0, err
-    assert "results are in benchmarks/results/new.json" in printed
+    assert "results are in bench-results/new.json" in printed
     assert sorted(folder.iterdir()) == [out, older]
     assert len(load_results([out]).measurements) == len(operation_cases("quick"))
 
@@ -156,7 +158,7 @@ def test_wrong_usage_prints_one_line_and_exits_with_2(tmp_path, arguments, messa
 )
 def test_progress_without_a_terminal_shows_the_time_left(capsys, step_s, message):
     class Session:
-        items: ClassVar[list] = [None] * 75
+        items: ClassVar[list] = [_item("cnn", "numpy", number) for number in range(75)]
 
     now = 0.0
     plugin = progress.ProgressPlugin(clock=lambda: now)
@@ -167,6 +169,33 @@ def test_progress_without_a_terminal_shows_the_time_left(capsys, step_s, message
         plugin.pytest_runtest_logfinish("test")
     plugin.pytest_sessionfinish()
     assert capsys.readouterr().err.splitlines()[1:] == [message]
+
+
+def _item(case, contender, number):
+    parameters = {"case": SimpleNamespace(name=case), "contender": SimpleNamespace(name=contender)}
+    return SimpleNamespace(nodeid=str(number), callspec=SimpleNamespace(params=parameters))
+
+
+def test_progress_names_case_and_contender_without_escapes():
+    """pytest escapes "×" in the names of its tests."""
+    terminal = Terminal()
+    plugin = progress.ProgressPlugin(terminal)
+    plugin.pytest_collection_finish(SimpleNamespace(items=[_item("conv 5×5", "numpy", 7)]))
+    plugin.pytest_runtest_logstart("7")
+    plugin.pytest_sessionfinish()
+    assert "conv 5×5, numpy" in terminal.getvalue()
+
+
+def test_the_bar_moves_from_the_start():
+    terminal = Terminal()
+    plugin = progress.ProgressPlugin(terminal)
+    shown = len(terminal.getvalue())
+    assert "starting" in terminal.getvalue()
+    end = time.monotonic() + 30
+    while len(terminal.getvalue()) == shown and time.monotonic() < end:
+        time.sleep(0.1)
+    plugin.pytest_sessionfinish()
+    assert len(terminal.getvalue()) > shown
 
 
 def test_import_error_ends_the_run_with_exit_code_1(capsys):

@@ -67,6 +67,29 @@ def test_a_file_outside_a_run_is_evaluated_on_mnist(run, trained):
     assert "data     mnist, 5 test images" in out
 
 
+def test_a_folder_that_does_not_state_its_data_set_needs_the_flag(run, trained, fails):
+    shutil.copytree(trained, "copy")
+    Path("copy/config.json").unlink()
+    says = "copy has no config.json, so its data set is unknown; give it with --dataset"
+    fails(4, "evaluate", "copy", says=says)
+    fails(4, "predict", "copy", "--index", 1, says=says)
+    assert run("evaluate", "copy", "--dataset", "digits", "--limit-test", 5)[0] == 0
+
+
+@pytest.mark.parametrize("flag", [("--model", "lenet"), ("--activation", "tanh")])
+@pytest.mark.parametrize("command", [("evaluate",), ("predict", "--index", 1)])
+def test_the_network_of_a_run_cannot_be_replaced(command, flag, trained, fails):
+    says = f"{trained} states its network; omit --model and --activation (model, activation)"
+    fails(2, *command[:1], trained, *command[1:], *flag, says=says)
+
+
+@pytest.mark.parametrize("name", ["empty.png", "notes.txt", "config.json"])
+def test_a_file_of_another_kind_is_refused_with_the_accepted_ones(name, fails):
+    Path(name).write_text("" if name == "empty.png" else "{ is no network }")
+    says = f"{name} contains no network; accepted are run folders, .safetensors files, and weights"
+    fails(4, "evaluate", name, says=says)
+
+
 def test_an_interrupted_run_is_refused_but_its_checkpoint_is_accepted(run, trained, fails):
     shutil.copytree(trained, "runs/stopped")
     Path("runs/stopped/model.safetensors").unlink()

@@ -1,0 +1,87 @@
+"""The results of a run in the terminal: a headline and the throughput of the trainings."""
+
+from collections.abc import Iterator
+from typing import TextIO
+
+from benchmarks.report.analysis import Analysis
+from benchmarks.report.summary import cautions
+from benchmarks.storage.schema import Case
+from mnist_accel.console.tables import print_table
+
+REFERENCE = "numpy"  # newcomers know its speed
+# The ratio in the table; without the first backend, with the second, and so on.
+_COMPARED = ("numba", "cupy")
+
+
+def print_results(analysis: Analysis, stream: TextIO) -> None:
+    """Print how much faster than NumPy the backends train, and a table of images per second."""
+    cases = analysis.recipes() or analysis.results.cases("training")
+    if not cases:
+        return
+    rates = {case: _rates(analysis, case) for case in cases}
+    print(file=stream)
+    for sentence in headlines(analysis):
+        print(sentence, file=stream)
+    names = [name for name in analysis.backends() if any(name in one for one in rates.values())]
+    compared = [name for name in _COMPARED if name in names and REFERENCE in names]
+    rows = [
+        [
+            case.name,
+            *(_ratio(rates[case], name) for name in compared),
+            *(_rate(rates[case], name) for name in names),
+            _best_baseline(analysis, case),
+        ]
+        for case in cases
+    ]
+    print("\ntraining in images per second; the first columns are ratios\n", file=stream)
+    headers = ["", *(f"{name} / {REFERENCE}" for name in compared), *names, "best baseline"]
+    print_table(headers, rows, stream)
+    for caution in cautions(analysis.results):
+        print(f"note: {caution}", file=stream)
+
+
+def headlines(analysis: Analysis) -> Iterator[str]:
+    """Yield one sentence for each backend that trained the same cases as NumPy."""
+    cases = analysis.recipes() or analysis.results.cases("training")
+    for name in _COMPARED:
+        rates = {case.name: _rates(analysis, case) for case in cases}
+        ratios = {
+            case: one[name] / one[REFERENCE]
+            for case, one in rates.items()
+            if name in one and REFERENCE in one
+        }
+        if ratios:
+            low, high = (_figure(bound(ratios.values())) for bound in (min, max))
+            factor = low if low == high else f"{low} to {high}"
+            yield f"{name} trains {factor} times as fast as {REFERENCE} on this machine."
+
+
+def _rates(analysis: Analysis, case: Case) -> dict[str, float]:
+    """Return the images per second of each contender that was measured in a case."""
+    return {
+        row.contender: row.info.images / row.round_seconds.median
+        for row in analysis.results.of_case(case)
+    }
+
+
+def _ratio(rates: dict[str, float], name: str) -> str:
+    if name not in rates or REFERENCE not in rates:
+        return "–"
+    return _figure(rates[name] / rates[REFERENCE])
+
+
+def _rate(rates: dict[str, float], name: str) -> str:
+    """Return a rate with three significant digits."""
+    return f"{float(f'{rates[name]:.3g}'):,.0f}" if name in rates else "–"
+
+
+def _figure(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}"
+
+
+def _best_baseline(analysis: Analysis, case: Case) -> str:
+    for row in analysis.of_case(case):
+        if row.is_best_baseline:
+            name = row.measurement.contender
+            return f"{_rate(_rates(analysis, case), name)} ({name})"
+    return "–"
