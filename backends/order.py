@@ -26,7 +26,7 @@ OrderKind: TypeAlias = Literal["shuffle", "replacement", "full"]
 
 ROUNDS = 6
 MAX_EXAMPLES = 1 << 31  # rows are 32-bit integers on a GPU
-MIN_BITS = 2  # of each half; fewer would shuffle small sets badly
+MIN_BITS = 2  # bits of each half; fewer would shuffle small sets badly
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from benchmarks.storage.results import ResultSet
 from benchmarks.storage.schema import TIMED_LEVELS
 from mnist_accel.recipes.models import RECIPES
 
-_MAX_NAMED = 3  # of a longer list, only this many items are named
+_MAX_NAMED = 3  # sentences name at most this number of rows
 _IDLE_LOAD = 0.5  # load average up to which a machine counts as idle
 
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field
 from mnist_accel.errors import UsageError
 from mnist_accel.util.schema import Amount, AtLeastOne, Count, Positive
 
-FORMAT = 2  # of result files
+FORMAT = 2  # version of the format of result files
 TimedLevel: TypeAlias = Literal["training", "inference", "operations"]
 Level: TypeAlias = TimedLevel | Literal["accuracy"]
 Device: TypeAlias = Literal["cpu", "gpu"]

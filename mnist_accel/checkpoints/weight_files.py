@@ -27,7 +27,7 @@ from mnist_accel.util.values import first_value
 _SUFFIXES = (".pkl", ".pickle", ".npy", ".npz")
 # Pickles of protocol 2 and later start with the first of these, older ones with the others.
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"c")
-_MAX_BYTES = 2**28  # of a file, and of what an archive unpacks to
+_MAX_BYTES = 2**28  # maximum size of a file, and of the unpacked content of an archive
 _KEY = re.compile(r"[Wb][1-9][0-9]{0,2}")
 
 

@@ -35,7 +35,7 @@ Observer: TypeAlias = Callable[[str, Array], None]
 DTYPES = ("float32", "float64")
 DTYPE_ALIASES: Aliases = {"float": DTYPES, "single": ("float32",), "double": ("float64",)}
 _PREDICTION_BATCH = 1000  # images; bounds the memory of unfolded convolutions
-_PREDICTION_VALUES = 2**26  # in the largest tensor of a batch, which bounds its memory
+_PREDICTION_VALUES = 2**26  # elements of the largest tensor of a batch; limits its memory
 
 
 class Network:

@@ -22,8 +22,8 @@ T = TypeVar("T")
 # A few bytes in a file can describe a network of any size. These limits bound what it allocates.
 _MAX_LAYERS = 1000
 _MAX_NDIM = 3
-_MAX_VALUES = 2**22  # in the inputs and outputs of all layers for one image
-_MAX_TENSOR = 2**24  # in the unfolded input of a convolution for one image
+_MAX_VALUES = 2**22  # elements of the inputs and outputs of all layers for one image
+_MAX_TENSOR = 2**24  # elements of the unfolded input of a convolution for one image
 
 _Value: TypeAlias = bool | Integer | Finite | str | None
 # Of a layer, an optimizer or a schedule; tuples become lists.

@@ -30,7 +30,7 @@ from mnist_accel.util.process_lock import process_lock
 from mnist_accel.util.schema import convert, decode_json
 
 DEFAULT_PARENT = Path("runs")
-_MAX_BYTES = 2**24  # of a JSON file
+_MAX_BYTES = 2**24  # maximum size of a JSON file
 _MAX_METRICS_BYTES = 2**28
 
 

@@ -10,7 +10,7 @@ from backends.program import TrainingProgram
 THREADS = 256
 BLOCKS = 8  # the largest cluster that every GPU with clusters supports
 MIN_CLUSTER_CAPABILITY = 90
-MAX_IMAGES = 16  # per step
+MAX_IMAGES = 16  # largest batch
 
 
 def constants_for(

@@ -12,7 +12,7 @@ from scipy import ndimage
 from mnist_accel.data.digit_image.loading import Mask
 from mnist_accel.data.digit_image.pages import Page
 
-MIN_SIZE = 0.05  # of a figure, as a fraction of the longer side of the picture
+MIN_SIZE = 0.05  # size of a figure, as a fraction of the longer side of the picture
 MIN_RELATIVE_SIZE = 0.4  # smaller marks beside the largest figure are dirt, or labels of a plot
 MAX_STROKE_WIDTH = 0.42  # as a fraction of the longer side of the figure
 # Marks with a smaller distance, as a fraction of the smaller one, belong together, unless they

@@ -16,12 +16,12 @@ from mnist_accel.data.digit_image.loading import FloatArray, Mask, reduced_shape
 SEARCH_SIZE = 400  # lines are found in a copy with this number of pixels on the longer side
 MIN_SIDE = 24  # pixels of the shorter side of this copy; smaller pictures are not searched
 MAX_SLOPE = 0.27  # tangent of 15°
-MAX_WIDTH = 0.035  # of a line, as a fraction of the longer side of the picture
+MAX_WIDTH = 0.035  # width of a line, as a fraction of the longer side of the picture
 MIN_COVERAGE = 0.6  # fraction of the pixels of a line that must differ from both of its sides
 END = 0.03  # fraction of the rows, at the top and at the bottom, in which a line must be visible
-MIN_DIFFERENCE = 0.02  # of a line from its sides, as a fraction of the range from black to white
-MIN_DISTANCE = 4  # between two lines, in pixels of the copy
-MAX_LINES = 80  # of each direction
+MIN_DIFFERENCE = 0.02  # between a line and its sides, as a fraction of the range black to white
+MIN_DISTANCE = 4  # distance between two lines, in pixels of the copy
+MAX_LINES = 80  # lines in each direction
 _RADIX = 1024  # greater than the number of rows, which is at most SEARCH_SIZE
 
 

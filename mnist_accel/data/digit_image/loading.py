@@ -14,7 +14,7 @@ from mnist_accel.util.input_files import read_limited, read_regular
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 80_000_000
-_MAX_BYTES = 2**28  # of a file
+_MAX_BYTES = 2**28  # maximum size of a file
 # Photos are first reduced to this number of pixels on their longer side.
 WORKING_SIZE = 1024
 

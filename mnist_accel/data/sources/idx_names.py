@@ -21,7 +21,7 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _TEST_WORDS = ("t10k", "test")
-_MAX_ENTRIES = 10_000  # of one folder; a folder of a data set has few
+_MAX_ENTRIES = 10_000  # entries of one folder; the folder of a data set has few
 
 # The four files of a data set by their published names.
 IdxFiles = dict[str, Path]
