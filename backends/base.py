@@ -75,6 +75,19 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         """Maximum number of CPU threads by default; None if it cannot be set."""
         return None
 
+    def take_threads(self, number: int) -> None:
+        """Use at most this number of CPU threads, from the next computation on.
+
+        Raises:
+            ValueError: the number cannot be set.
+        """
+        if self.max_threads is None:
+            raise ValueError(
+                f"backend {self.name!r} does not take a number of threads, got {number}; "
+                "leave it out"
+            )
+        self.threads = number
+
     @property
     def device_count(self) -> int | None:
         """Number of devices to choose from; None if the device cannot be set."""

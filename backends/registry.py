@@ -216,12 +216,8 @@ def _selections(
         if device is not None and not selection.fell_back:
             backend.take_device(device)
             selection = replace(selection, reason=backend.device_info().name)
-        if backend.max_threads is not None:
-            backend.threads = threads
-        elif threads is not None and name != "auto":
-            raise ValueError(
-                f"backend {name!r} does not take a number of threads, got {threads}; leave it out"
-            )
+        if threads is not None and (name != "auto" or backend.max_threads is not None):
+            backend.take_threads(threads)
         yield selection
 
 

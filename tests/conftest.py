@@ -1,5 +1,6 @@
 """Options and fixtures of all tests."""
 
+import os
 import signal
 from collections import Counter
 from importlib.metadata import entry_points
@@ -82,7 +83,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip tests that need the CUDA emulator if it is missing, except their variants for a GPU."""
+    """Skip tests that need another system.
+
+    Tests of the CUDA emulator run without it in their variants for a GPU.
+    """
+    if item.get_closest_marker("posix") and os.name != "posix":
+        pytest.skip("needs a POSIX system")
     needs_emulator = item.get_closest_marker("emulated") and not item.get_closest_marker("gpu")
     if needs_emulator and unavailable_reason():
         pytest.skip(unavailable_reason())

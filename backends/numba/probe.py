@@ -14,9 +14,7 @@ import numpy as np
 
 from backends.availability import Availability
 
-REINSTALL = (
-    "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
-)
+REINSTALL = "pip install numba (it has no wheel for some systems, such as Alpine Linux)"
 MAX_THREADS = 1024  # a larger number is assumed to be a mistake
 _THREADS_VARIABLE = "NUMBA_NUM_THREADS"
 
@@ -39,7 +37,7 @@ class NumbaState:
 def availability() -> Availability:
     """Return whether Numba can be imported and runs a kernel correctly. Does not raise errors."""
     if importlib.util.find_spec("numba") is None:
-        return Availability(ok=False, reason="Numba is not installed", remedy=REINSTALL)
+        return Availability(ok=False, reason="Numba is not installed", remedy=INSTALL)
     invalid = _invalid_threads()
     if invalid is not None:
         return invalid

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
-from backends.numpy.blas_threads import BLAS_THREADS
+from backends.numpy.blas_threads import BLAS_THREADS, blas_name
 from backends.numpy.probe import availability
 from backends.operations.common import trusted_indices
 
@@ -29,8 +30,19 @@ class NumpyBackend(Backend):
 
     @property
     def max_threads(self) -> int | None:
-        """Maximum number of BLAS threads; nothing else is multi-threaded."""
+        """Maximum number of BLAS threads; nothing else is multi-threaded. None if BLAS sets it."""
         return self._blas.default()
+
+    def take_threads(self, number: int) -> None:
+        """Use at most this number of BLAS threads; warn if BLAS has no function to limit them."""
+        if self.max_threads is None:
+            warnings.warn(
+                f"--threads {number} cannot limit the backend numpy, because its BLAS, "
+                f"{blas_name()}, has no function for that",
+                stacklevel=2,
+            )
+        else:
+            super().take_threads(number)
 
     @classmethod
     def availability(cls) -> Availability:
@@ -53,7 +65,7 @@ class NumpyBackend(Backend):
         return DeviceInfo(
             name=f"{_processor_name()}, {os.cpu_count()} cores",
             memory_total_bytes=_memory_bytes(),
-            libraries={"numpy": np.__version__, "blas": _blas_name()},
+            libraries={"numpy": np.__version__, "blas": blas_name()},
         )
 
     def _sum_taps(
@@ -96,9 +108,3 @@ def _memory_bytes() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not on this system
         return None
-
-
-def _blas_name() -> str:
-    """Return name and version of NumPy's BLAS."""
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return f"{blas['name']} {blas['version']}"

@@ -5,8 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np  # noqa: F401  # loads the BLAS library, so that threadpoolctl finds it
+import numpy as np  # loads the BLAS library, so that threadpoolctl finds it
 import threadpoolctl
+
+
+def blas_name() -> str:
+    """Return name and version of the BLAS that NumPy was built with, such as "accelerate"."""
+    config: Any = np.show_config(mode="dicts")
+    blas = config["Build Dependencies"]["blas"]
+    version = blas.get("version") or "unknown"
+    return str(blas["name"] if version == "unknown" else f"{blas['name']} {version}")
 
 
 class BlasThreads:
@@ -22,13 +30,17 @@ class BlasThreads:
         self._libraries: list[Any] = (
             threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
         )
+        # threadpoolctl knows no Accelerate, but may have found another library, such as SciPy's.
+        self._is_limitable = bool(self._libraries) and not blas_name().startswith("accelerate")
         self._limits: list[int] = []
         self._unlimited: list[int] = []
 
-    def default(self) -> int:
-        """Return the number of threads that BLAS uses without a limit; 1 if no BLAS is found."""
+    def default(self) -> int | None:
+        """Return the number of threads without a limit; None if NumPy's BLAS cannot be limited."""
+        if not self._is_limitable:
+            return None
         with self._lock:
-            return max(self._unlimited if self._limits else self._current(), default=1)
+            return max(self._unlimited if self._limits else self._current())
 
     @contextmanager
     def limit(self, threads: int | None) -> Iterator[None]:

@@ -25,7 +25,7 @@ def announce(
     if choice.measurements or not selection.fell_back:
         display.note(f"backend {choice.describe()}")
     _warn_about_eager_steps(display, settings, trainer)
-    _warn_about_threads(display, trainer)
+    _warn_about_threads(display, settings, trainer)
     if settings.sampling == "shuffle" and settings.batch_size > data.train_count:
         display.warn(
             f"--batch-size {settings.batch_size:,} is reduced to {data.train_count:,}, the number "
@@ -51,9 +51,15 @@ def _warn_about_eager_steps(
             )
 
 
-def _warn_about_threads(display: TrainingDisplay, trainer: Trainer) -> None:
-    threads, max_threads = trainer.model.backend.threads, trainer.model.backend.max_threads
-    if threads is not None and max_threads is not None and threads > max_threads:
+def _warn_about_threads(
+    display: TrainingDisplay, settings: TrainSettings, trainer: Trainer
+) -> None:
+    backend = trainer.model.backend
+    threads, max_threads = backend.threads, backend.max_threads
+    # A backend that was selected by name has refused the number, or has warned.
+    if settings.threads is not None and max_threads is None and settings.backend == "auto":
+        display.warn(f"--threads does not limit the backend {backend.name} on this machine")
+    elif threads is not None and max_threads is not None and threads > max_threads:
         display.warn(
             f"{threads} threads are slower than {max_threads}, the number of CPU cores; "
             f"use --threads {max_threads}"

@@ -3,10 +3,14 @@
 import threading
 from itertools import permutations
 
+import numpy as np
 import pytest
 
+from backends import Availability, get_backend
 from backends.numpy.backend import NumpyBackend
 from backends.numpy.blas_threads import BLAS_THREADS, BlasThreads
+from mnist_accel.commands import main
+from mnist_accel.diagnostics.checks import computation
 
 
 class Library:
@@ -21,6 +25,7 @@ def owner() -> BlasThreads:
     """An owner of two libraries."""
     owner = BlasThreads()
     owner._libraries = [Library(), Library()]
+    owner._is_limitable = True
     return owner
 
 
@@ -89,3 +94,41 @@ def test_limit_holds_in_every_thread() -> None:
         thread.join()
         compute()
     assert {number for numbers in found for number in numbers} <= {1}
+
+
+ACCELERATE = {"Build Dependencies": {"blas": {"name": "accelerate", "version": "unknown"}}}
+
+
+@pytest.fixture
+def on_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate NumPy's wheels for Macs, whose BLAS has no function to limit its threads."""
+    monkeypatch.setattr(np, "show_config", lambda mode: ACCELERATE)
+    monkeypatch.setattr("backends.numpy.backend.BLAS_THREADS", BlasThreads())
+
+
+@pytest.mark.usefixtures("on_accelerate")
+def test_blas_that_cannot_be_limited_is_named() -> None:
+    """SciPy's BLAS, which can be limited, is another one."""
+    assert get_backend("numpy").max_threads is None
+    with pytest.warns(UserWarning, match="--threads 1 cannot limit .* accelerate, has no function"):
+        backend = get_backend("numpy", threads=1)
+    with backend.computation(frozenset()):
+        pass
+    (found,) = computation.blas()
+    assert (found.name, found.status) == ("NumPy's BLAS", "ok")
+    assert found.detail.startswith("accelerate, which chooses its number of threads itself")
+
+
+@pytest.mark.filterwarnings("default:--threads")
+@pytest.mark.usefixtures("on_accelerate")
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+def test_training_says_that_threads_are_not_limited(tmp_path, monkeypatch, capsys, backend):
+    unavailable = Availability(ok=False, reason="it is not installed", remedy="install it")
+    for other in ("numba", "cupy"):
+        monkeypatch.setattr(f"backends.{other}.probe.availability", lambda: unavailable)
+    flags = ["--dataset", "digits", "--iterations", "2", "--threads", "1", "--quiet"]
+    assert main(["train", *flags, "--backend", backend, "--out", str(tmp_path / "run")]) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "--threads" in line]
+    assert len(warned) == 1
+    assert warned[0].startswith("warning: --threads ")
+    assert " limit the backend numpy" in warned[0]

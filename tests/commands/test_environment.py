@@ -125,3 +125,33 @@ def test_numba_without_compilation_is_unavailable(tmp_path):
     )
     assert result.returncode == 3
     assert b"NUMBA_DISABLE_JIT is set" in result.stderr
+
+
+def test_every_command_runs_without_numba(tmp_path):
+    """As on systems for which Numba has no wheel."""
+    expected = {
+        "train --dataset digits --iterations 20 --out run": (0, "backend numpy, "),
+        "evaluate run": (0, "accuracy "),
+        "predict run --index 1": (0, "predicted "),
+        "gradcheck --model two-layer --elements 1": (0, "all gradients are within"),
+        "compare --dataset digits": (3, "Numba is not installed; pip install numba (it has no"),
+        "data --dataset digits": (0, "digits"),
+        "doctor --explain lenet": (0, "cannot run here: Numba is not installed"),
+        "doctor": (0, "backend numba     Numba is not installed"),
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.support.without_numba", *expected],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    assert "missing: numba" not in result.stdout
+    outputs = result.stdout.split("exit code ")
+    codes = [int(output[0]) for output in outputs[1:]]
+    for output, code, (command, (expected_code, shown)) in zip(
+        outputs, codes, expected.items(), strict=False
+    ):
+        assert (code, shown in output) == (expected_code, True), f"{command}: {output}"

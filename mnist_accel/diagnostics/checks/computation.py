@@ -134,11 +134,14 @@ def numba_cache() -> Iterator[Finding]:
 
 
 def blas() -> Iterator[Finding]:
-    """Check the number of threads of NumPy's BLAS."""
-    import numpy as np  # noqa: F401  # loads the BLAS library, so that threadpoolctl finds it
-    from threadpoolctl import threadpool_info
+    """Report NumPy's BLAS, and check its threads."""
+    from backends import get_backend
 
-    for pool in threadpool_info():
-        if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
-            detail = f"{pool['internal_api']} {pool['version']}"
-            yield threads_finding("NumPy's BLAS", pool["num_threads"], detail, BLAS_VARIABLES)
+    name = "NumPy's BLAS"
+    numpy = get_backend("numpy")
+    library = numpy.device_info().libraries["blas"]
+    if numpy.max_threads is None:
+        detail = f"{library}, which chooses its number of threads itself: --threads cannot limit it"
+        yield Finding(name, "ok", detail)
+    else:
+        yield threads_finding(name, numpy.max_threads, library, BLAS_VARIABLES)
