@@ -14,7 +14,10 @@ import numpy as np
 
 from backends.availability import Availability
 
-REINSTALL = "pip install numba (it has no wheel for some systems, such as Alpine Linux)"
+INSTALL = "pip install numba (it has no wheel for some systems, such as Alpine Linux)"
+REINSTALL = (
+    "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
+)
 MAX_THREADS = 1024  # a larger number is assumed to be a mistake
 _THREADS_VARIABLE = "NUMBA_NUM_THREADS"
 
