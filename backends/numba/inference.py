@@ -56,7 +56,12 @@ class NumbaInference(CompiledInference):
         plan = self._layout.plan
         self._network = tuple(
             kernels.Network(
-                plan.stages, plan.offsets, plan.loss, program.pixel_shift, self._filters
+                stages=plan.stages,
+                offsets=plan.offsets,
+                loss=plan.loss,
+                has_images=plan.has_images,
+                shift=program.pixel_shift,
+                filters=self._filters,
             )
         )
         self._buffers: dict[int, tuple[Any, ...]] = {}

@@ -48,6 +48,9 @@ COMPILED = CompiledKinds(
 )
 
 
+IMAGE_STAGES = {"conv2d", "max_pool2d", "avg_pool2d"}
+
+
 @dataclass(frozen=True)
 class Layout:
     """A program in the form that the kernels read.
@@ -96,6 +99,7 @@ def lay_out(program: Program, *, is_sparse: bool) -> Layout:
             offsets=np.concatenate(placement.offsets),
             classes=program.stages[-1].output_shape[0],
             loss=losses.LOSSES.index(program.loss),
+            has_images=True if IMAGE_STAGES & {stage.kind for stage in program.stages} else None,
         ),
         positions=placement.positions,
         packed_size=placement.packed_size,

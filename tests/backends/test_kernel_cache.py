@@ -1,5 +1,6 @@
 """Compiled code on disk is used only if it was made from the present sources."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -172,3 +173,28 @@ def test_without_a_writable_folder_kernels_run_with_one_warning(
         first = compilation.entry(lambda x: x + 1)
     second = compilation.entry(lambda x: x + 2)  # without a second warning
     assert (first(1), second(1)) == (2, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "has_images"), [("two-layer", False), ("cnn", True)])
+def test_linear_networks_compile_without_the_kernels_of_images(
+    recipe: str, has_images: bool, tmp_path: Path
+) -> None:
+    code = (
+        "import numpy as np, mnist_accel as ma\n"
+        "from backends.numba.kernels.fused_convolution import pools_in_registers\n"
+        f"model = ma.create_model({recipe!r}, backend=ma.get_backend('numba'))\n"
+        "images = np.zeros((2, 784), np.uint8)\n"
+        "ma.Trainer(model).prepare(images, np.zeros(2, np.int64))\n"
+        "model.predict(images)\n"
+        "print(len(pools_in_registers.signatures))\n"
+    )
+    compiled = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (int(compiled.stdout) > 0) == has_images

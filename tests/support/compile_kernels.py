@@ -10,6 +10,7 @@ if __name__ == "__main__":
     # Kernels for float64 pixels are not compiled, because only slow tests use them.
     for dtype, pixels in (("float32", "uint8"), ("float32", "float32"), ("float64", "uint8")):
         images = np.zeros((2, 784), pixels)
-        model = create_model("two-layer", backend=numba, dtype=dtype)
-        Trainer(model, "sgd", batch_size=2).prepare(images, labels)
-        model.predict(images)
+        for name in ("two-layer", "cnn"):  # without and with the kernels of images
+            model = create_model(name, backend=numba, dtype=dtype)
+            Trainer(model, "sgd", batch_size=2).prepare(images, labels)
+            model.predict(images)

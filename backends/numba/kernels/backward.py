@@ -12,7 +12,7 @@ the same ones in all channels of a vector, so the kernels cannot skip them.
 
 from typing import Any
 
-from backends.numba.kernels.compilation import inlined_kernel, kernel
+from backends.numba.kernels.compilation import image_kernel, inlined_kernel, kernel
 from backends.numba.kernels.dense import (
     linear_backward_bias,
     linear_backward_weight,
@@ -83,16 +83,15 @@ def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, posit
             linear_backward_weight(x, dy, gradient, stage.weight, stage.out_channels)
         elif stage.kind == CONV2D:
             _convolution_backward(plan, index, packed, gradient, work, dy, dx)
+        elif index > 0 and (stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D):
+            _pool_backward(plan, stage, work, dy, dx)
         elif index > 0:
-            _parameterless_backward(stage, work, dy, dx)
+            copy(view(dy, 0, dy.size), view(dx, 0, dx.size))
 
 
-@inlined_kernel
-def _parameterless_backward(stage: Any, work: Any, dy: Any, dx: Any) -> None:
-    """Set dx to the gradient of the input of a stage without parameters."""
-    if stage.kind != MAX_POOL2D and stage.kind != AVG_POOL2D:
-        copy(view(dy, 0, dy.size), view(dx, 0, dx.size))
-        return
+@image_kernel
+def _pool_backward(plan: Any, stage: Any, work: Any, dy: Any, dx: Any) -> None:
+    """Set dx to the gradient of the input of a stage that consists of pooling only."""
     for n in range(len(dy)):
         dy_row = view(dy, n * stage.y_size, stage.y_size)
         dx_row = view(dx, n * stage.x_size, stage.x_size)
@@ -104,7 +103,7 @@ def _parameterless_backward(stage: Any, work: Any, dy: Any, dx: Any) -> None:
             avg_pool2d_backward(stage, dy_row, dx_row)
 
 
-@inlined_kernel
+@image_kernel
 def _convolution_backward(
     plan: Any, index: int, packed: Any, gradient: Any, work: Any, dy: Any, dx: Any
 ) -> None:

@@ -11,7 +11,7 @@ convolution adds its bias without this pass, but needs one pass over its input f
 
 from typing import Any
 
-from backends.numba.kernels.compilation import inlined_kernel, kernel
+from backends.numba.kernels.compilation import image_kernel, inlined_kernel, kernel
 from backends.numba.kernels.dense import add_bias, linear
 from backends.numba.kernels.elementwise import activate, clear_unused_lanes
 from backends.numba.kernels.fused_convolution import conv2d
@@ -58,7 +58,7 @@ def forward(plan: Any, packed: Any, images: Any, tile: Any, work: Any) -> None:
         elif stage.kind == CONV2D:
             convolve(plan, index, packed, images, tile, work, x, y)
         elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
-            pool(stage, work, x, y)
+            pool(plan, stage, work, x, y)
         else:
             copy(view(x, 0, x.size), view(y, 0, y.size))
         if stage.bias >= 0 and stage.kind != CONV2D:
@@ -116,8 +116,8 @@ def _sparse_linear(stage: Any, packed: Any, images: Any, tile: Any, y: Any) -> N
         flat[i] *= scale
 
 
-@inlined_kernel
-def pool(stage: Any, work: Any, x: Any, y: Any) -> None:
+@image_kernel
+def pool(plan: Any, stage: Any, work: Any, x: Any, y: Any) -> None:
     """Set y to x after pooling, for a stage that consists of pooling only."""
     for n in range(len(y)):
         source = view(x, n * stage.x_size, stage.x_size)
@@ -129,7 +129,7 @@ def pool(stage: Any, work: Any, x: Any, y: Any) -> None:
             avg_pool2d(stage, source, target)
 
 
-@inlined_kernel
+@image_kernel
 def convolve(
     plan: Any, index: int, packed: Any, images: Any, tile: Any, work: Any, x: Any, y: Any
 ) -> None:

@@ -34,6 +34,7 @@ class Network(NamedTuple):
         stages: table of the stages; offsets of linear layers refer to the network's vector.
         offsets: offsets of all convolutions.
         loss: kind of the loss.
+        has_images: as in `stages.Plan`.
         shift: number that is added to scaled pixels.
         filters: packed parameters of convolutions.
     """
@@ -41,6 +42,7 @@ class Network(NamedTuple):
     stages: Any
     offsets: Any
     loss: int
+    has_images: Any
     shift: float
     filters: Any
 
@@ -109,7 +111,7 @@ def predict(
     if scale == 1 and not _in_range(pixels, begin, end):
         return False
     net, memory = Network(*network), Buffers(*buffers)
-    plan = Plan(net.stages, net.offsets, results.shape[1], net.loss)
+    plan = Plan(net.stages, net.offsets, results.shape[1], net.loss, net.has_images)
     work = _thread_workspace(memory, thread)
     images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
     nonzeros = Nonzeros(
@@ -189,7 +191,7 @@ def _forward(
         elif stage.kind == CONV2D:
             convolve(plan, index, filters, images, tile, work, x, y)
         elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
-            pool(stage, work, x, y)
+            pool(plan, stage, work, x, y)
         else:
             copy(view(x, 0, x.size), view(y, 0, y.size))
         activate(stage.activation, y)

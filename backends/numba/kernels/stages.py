@@ -76,12 +76,15 @@ class Plan(NamedTuple):
         offsets: offsets of the taps and outputs of all convolutions, uint64.
         classes: number of logits per image, without unused lanes.
         loss: `losses.QUADRATIC` or another constant of that module.
+        has_images: True if a stage is a convolution or pooling, otherwise None, which is another
+            type: code for programs without such stages is compiled without their kernels.
     """
 
     stages: Any
     offsets: Any
     classes: int
     loss: int
+    has_images: Any
 
 
 @kernel
