@@ -1,7 +1,7 @@
 """The Numba backend: NumPy arrays on the CPU, with compiled kernels.
 
 Kernels compute convolution, pooling, whole epochs and predictions. Compiled code is cached on disk,
-so only the first run on a machine waits for the compiler.
+so only the first run of an installation waits for the compiler.
 """
 
 import threading

@@ -84,7 +84,7 @@ def preparation(stream: TextIO) -> Iterator[None]:
         number = len(compiled_kernels) - before
         if number == 0:
             return ""
-        return f"compiling kernel {number}, once per installation, about half a minute"
+        return f"compiling kernel {number}, once per installation, 10 to 30 s"
 
     with activity("preparing", stream, detail=detail):
         yield

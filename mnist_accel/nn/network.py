@@ -193,7 +193,7 @@ class Network:
         return pixels, indices
 
     def prepare(self) -> None:
-        """Compile the prediction now instead of in the first call: seconds, once on a machine."""
+        """Compile the prediction now, not in the first call: seconds, once per installation."""
         if self._compiled_inference is not None:
             self.predict_logits(np.zeros((1, *self.input_shape), np.uint8))
 

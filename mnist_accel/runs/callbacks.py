@@ -267,14 +267,12 @@ class ShowProgress(Callback):
             self._print(self._best, prefix="best: ")
 
     def _print(self, report: EpochReport, *, prefix: str = "") -> None:
-        """Print loss, accuracies and throughput of an evaluated epoch, once."""
+        """Print loss and accuracies of an evaluated epoch, once. The line fits 80 columns."""
         if report.epoch in self._printed:
             return
         self._printed.add(report.epoch)
         self._display.result(
             f"{prefix}epoch {report.epoch}: loss {report.train_loss:.4f}, "
             f"train accuracy {report.train_accuracy:.2%}, "
-            f"{self._validation_name} accuracy {report.validation_accuracy:.2%} "
-            f"({report.validation_correct} / {report.validation_total}), "
-            f"{report.images_per_s:,.0f} images/s"
+            f"{self._validation_name} accuracy {report.validation_accuracy:.2%}"
         )

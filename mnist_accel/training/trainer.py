@@ -183,7 +183,7 @@ class Trainer:
         """Return a data set that several calls of `fit` can use, converted and checked once.
 
         If the network has a compiled form, this also compiles the steps, which takes half a minute
-        the first time on a machine.
+        the first time in an installation.
 
         Args:
             images: host array in any form `load_mnist` returns.

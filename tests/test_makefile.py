@@ -1,0 +1,49 @@
+"""`make train` installs what training needs; the other commands install the development tools."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("make") is None, reason="needs make"),
+    pytest.mark.skipif(not (ROOT / "Makefile").exists(), reason="needs the repository"),
+]
+
+
+def make(*arguments):
+    """Return what `make` prints."""
+    done = subprocess.run(
+        ["make", "--directory", ROOT, "--no-print-directory", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "test", "lint", "accept", "bench"])
+def test_only_make_train_does_without_the_development_tools(tmp_path, command):
+    code, commands = make("--dry-run", command, f"VENV={tmp_path}/new")
+    assert code == 0
+    assert commands.count("pip install") == 1
+    assert ('--editable ".[dev]"' in commands) == (command != "train")
+
+
+def test_the_development_tools_include_what_training_needs(tmp_path):
+    for stamp in (".created", ".installed", ".installed-dev"):
+        (tmp_path / stamp).touch()
+    assert "pip install" not in make("--dry-run", "train", "test", f"VENV={tmp_path}")[1]
+
+
+def test_a_step_of_the_set_up_says_what_it_does_and_whether_it_failed(tmp_path):
+    code, text = make(f"{tmp_path}/.created", f"VENV={tmp_path}", "PYTHON=true")
+    assert (code, text) == (0, f"creating the environment in {tmp_path} (a few seconds)  done\n")
+    assert (tmp_path / ".created").exists()
+    (tmp_path / ".created").unlink()
+    code, text = make(f"{tmp_path}/.created", f"VENV={tmp_path}", "PYTHON=false")
+    assert code == 2
+    assert text.endswith(" failed\n")
+    assert not (tmp_path / ".created").exists()
