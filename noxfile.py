@@ -3,11 +3,23 @@
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
 
 def _install(session: nox.Session, *extra: str) -> None:
     session.install("--constraint", "constraints.txt", "--editable", ".[dev]", *extra)
+
+
+def _lowest_versions() -> list[str]:
+    """Return the requirements in pyproject.toml with their lowest versions: "numpy==2.0"."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    return [requirement.replace(">=", "==", 1) for requirement in requirements]
+
+
+def _fast_tests(session: nox.Session) -> None:
+    arguments = session.posargs or ["-m", "not slow"]
+    session.run("pytest", "--numprocesses", "auto", "--dist", "worksteal", *arguments)
 
 
 @nox.session
@@ -35,6 +47,20 @@ def fuzz(session: nox.Session) -> None:
     """Change files at random for an hour; `nox -s fuzz -- --fuzz-minutes 5` takes less."""
     _install(session)
     session.run("pytest", "tests/fuzz", "--fuzz-minutes", "60", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Run the fast tests with the lowest versions that pyproject.toml accepts."""
+    session.install("--editable", ".[dev]", *_lowest_versions())
+    _fast_tests(session)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Run the fast tests with the newest versions, instead of those in constraints.txt."""
+    session.install("--upgrade", "--editable", ".[dev]")
+    _fast_tests(session)
 
 
 @nox.session

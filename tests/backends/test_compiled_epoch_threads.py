@@ -58,6 +58,7 @@ print("ended", trainer.step, flush=True)
 """
 
 
+@pytest.mark.posix
 def test_ctrl_c_ends_an_epoch_between_chunks(mnist: Dataset) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED_TRAINING],

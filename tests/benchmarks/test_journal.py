@@ -124,6 +124,7 @@ def test_journal_is_kept_until_the_result_file_can_be_read(tmp_path, capsys, con
     assert journal.read_text() == "measured"
 
 
+@pytest.mark.posix
 def test_only_the_row_that_crashed_the_process_is_marked(tmp_path):
     out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
     record = open_journal(REQUEST, journal)

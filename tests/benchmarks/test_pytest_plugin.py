@@ -93,6 +93,7 @@ register(Killing)
 """
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_row_that_crashed_the_process_is_skipped_later(tmp_path):
     out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"

@@ -80,6 +80,7 @@ def test_message_names_the_weight_and_both_shapes(model_file):
         ma.load_model(model_file, backend="numpy")
 
 
+@pytest.mark.posix
 def test_rejection_needs_little_memory(model_file):
     change_network(model_file, layer(7, units=5_000_000))
     program = f"""

@@ -31,12 +31,14 @@ def shell(request):
 DATA = f"{sys.executable} -m mnist_accel data --dataset digits"
 
 
+@pytest.mark.posix
 def test_a_pipe_that_is_read_to_the_end_works(shell):
     done = shell(f"{DATA} | cat")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("digits")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("redirection", ["", "--data-dir none 2>&1 >/dev/null"])
 def test_a_pipe_closed_by_its_reader_ends_a_command_with_code_141(shell, redirection):
     """`true` ends before the command has started, so the first write of the command fails."""
@@ -44,6 +46,7 @@ def test_a_pipe_closed_by_its_reader_ends_a_command_with_code_141(shell, redirec
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGPIPE, "", "")
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_stream_that_cannot_be_written_gives_exit_code_4(shell):
     done = shell(f"{DATA} >/dev/full")
@@ -55,6 +58,7 @@ def test_a_stream_that_cannot_be_written_gives_exit_code_4(shell):
     assert shell(f"{DATA} >&- 2>&-").returncode == 0
 
 
+@pytest.mark.posix
 def test_training_works_with_closed_streams():
     arguments = [*map(str, DIGITS), "--iterations", "3", "--out", "run"]
     command = f"{sys.executable} -m mnist_accel.train {' '.join(arguments)} >&- 2>&-"

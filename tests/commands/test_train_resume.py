@@ -1,7 +1,6 @@
 """`train --resume`: the same weights as without an interruption, and damaged run folders."""
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -102,8 +101,11 @@ def test_unfinished_files_of_a_killed_process_are_removed(run, trained):
     assert not any(path.exists() for path in left)
 
 
+@pytest.mark.posix
 def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes_later(run, trained):
     """A limit on the size of files makes a write fail as on a full disk."""
+    import resource
+
     shutil.copytree(trained, "run")
     resume = ("train", "--resume", "run", "--iterations", "20", "--quiet")
     full = subprocess.run(

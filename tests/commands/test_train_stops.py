@@ -67,6 +67,7 @@ def test_max_seconds_counts_the_time_before_a_resume(run):
     assert read_json("run/summary.json")["steps"] > steps
 
 
+@pytest.mark.posix
 def test_a_run_stopped_by_a_signal_resumes_to_the_same_weights(run):
     long = (*DIGITS, "--iterations", 1500)
     done = 0

@@ -172,6 +172,7 @@ sys.exit(command_line.main(["--out", sys.argv[1]], make_plan=lambda folder: stag
 """
 
 
+@pytest.mark.posix
 def test_terminated_run_stops_its_stage_and_leaves_a_report(tmp_path):
     out = tmp_path / "out"
     run = subprocess.Popen([sys.executable, "-c", RUN_OF_ONE_STAGE, str(out)], cwd=ROOT)

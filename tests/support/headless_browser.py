@@ -4,7 +4,6 @@ Tests can view a page at any width, light, dark or printed, and read its console
 """
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -16,6 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
+fcntl = pytest.importorskip("fcntl", reason="needs a POSIX system")
 PROGRAM = "chromium"
 _SECONDS = 30.0
 

@@ -1,7 +1,6 @@
 """A resumed training gives the same result as an uninterrupted one."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -190,7 +189,10 @@ def test_kill_during_a_save_keeps_the_last_complete_checkpoint(tmp_path):
         ma.load_checkpoint(path, backend="numpy")
 
 
+@pytest.mark.posix
 def test_full_disk_is_reported_and_keeps_the_last_checkpoint(tmp_path):
+    import resource
+
     path = tmp_path / "checkpoint"
     saved = trainer("numpy")
     ma.save_checkpoint(path, saved)

@@ -73,6 +73,7 @@ def test_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.posix
 def test_permissions_of_a_replaced_file_are_kept(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, b"old")
@@ -85,6 +86,7 @@ def test_permissions_of_a_replaced_file_are_kept(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+@pytest.mark.posix
 def test_names_of_temporary_files_are_random_and_links_are_not_followed(tmp_path, monkeypatch):
     victim = tmp_path / "victim"
     victim.write_bytes(b"untouched")

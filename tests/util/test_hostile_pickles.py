@@ -333,6 +333,7 @@ def test_mutated_pickles_are_rejected_or_agree_with_cpython():
     assert check_mutations(seconds=4.0, seed=1) > 0
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_mutated_pickles_stay_within_a_limit_of_memory():
     program = """
