@@ -98,6 +98,14 @@ class Measured(_Line, frozen=True, tag="measured"):
     test: str
     benchmark: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        info = self.benchmark.get("extra_info")
+        names = ("level", "case", "contender")
+        if not isinstance(info, dict) or not all(isinstance(info.get(n), str) for n in names):
+            raise ValueError("`benchmark.extra_info` must name a level, a case and a contender")
+        if info["level"] == "training" and not isinstance(info.get("steps"), int):
+            raise ValueError("`benchmark.extra_info.steps` must be an integer")
+
 
 class Absent(RowStarted, frozen=True, tag="absent"):
     """A row that cannot be measured on this machine."""

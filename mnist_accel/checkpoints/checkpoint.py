@@ -197,6 +197,21 @@ def _existing_file(path: PathLike) -> Path:
     return file
 
 
+def _check_dtype(weights: Tensors, description: Any) -> None:
+    """Compare the dtype of the weights with that of the network, before it is built.
+
+    Raises:
+        ValueError: they differ.
+    """
+    dtype = description.get("dtype") if isinstance(description, dict) else None
+    for name, array in weights.items():
+        if array.dtype.name != dtype:
+            raise ValueError(
+                f"{excerpt(name, max_chars=40)} has dtype {array.dtype}, but the network has "
+                f"{excerpt(dtype, max_chars=40)}"
+            )
+
+
 def _build_network(
     file: Path, tensors: Tensors, header: dict[str, Any], backend: Backend | str
 ) -> Network:
@@ -204,6 +219,7 @@ def _build_network(
     try:
         weights = {k: v for k, v in tensors.items() if not k.startswith(_STATE_PREFIX)}
         shapes = {name: array.shape for name, array in weights.items()}
+        _check_dtype(weights, header.get("network"))
         model = network_from_dict(header.get("network"), shapes, backend=backend)
         model.load_state_dict(weights)
     except ValueError as error:

@@ -24,7 +24,7 @@ from mnist_accel.util.text import excerpt
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 FORMAT = "mnist_accel/1"
-_MAX_BYTES = 2**28
+_MAX_BYTES = 2**32
 _MAX_HEADER = 2**20
 
 

@@ -27,7 +27,8 @@ from mnist_accel.util.values import first_value
 _SUFFIXES = (".pkl", ".pickle", ".npy", ".npz")
 # Pickles of protocol 2 and later start with the first of these, older ones with the others.
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"c")
-_MAX_BYTES = 2**28  # maximum size of a file, and of the unpacked content of an archive
+_MAX_BYTES = 2**29  # maximum size of a file, and of the unpacked content of an archive
+_MAX_NUMBERS = 2**25  # in all arrays; several names in a pickle may refer to the same array
 _KEY = re.compile(r"[Wb][1-9][0-9]{0,2}")
 
 
@@ -138,6 +139,9 @@ def _to_arrays(content: object) -> dict[str, NDArray[np.float32]]:
     missing = [name for name in names if name[0] == "W" and name not in content]
     if missing:
         raise ValueError(f"{missing[0]} is missing: each layer needs W, its weights")
+    numbers = sum(array.size for array in content.values() if isinstance(array, np.ndarray))
+    if numbers > _MAX_NUMBERS:
+        raise ValueError(f"found {numbers:,} numbers, expected at most {_MAX_NUMBERS:,}")
     return {name: _to_array(content, name) for name in names if name in content}
 
 

@@ -20,9 +20,9 @@ from mnist_accel.util.input_files import is_gzip, read_regular, unpack_gzip
 LABELS_MAGIC = 0x00000801
 IMAGES_MAGIC = 0x00000803
 
-# Ten times the largest MNIST file. A header that declares more is corrupt or hostile. A compressed
+# Five times the largest MNIST file. A header that declares more is corrupt or hostile. A compressed
 # file is never unpacked beyond the size that its header declares.
-MAX_BYTES = 2**29
+MAX_BYTES = 2**28
 
 _MAX_HEADER = 16
 

@@ -18,7 +18,7 @@ from benchmarks.report.svg import apart, side_by_side
 from benchmarks.report.tables import readme_table
 from benchmarks.storage.results import load_results
 from mnist_accel.errors import UsageError
-from tests.support.benchmark_files import GeneratedResults, analyze_generated
+from tests.support.benchmark_files import SMALL, GeneratedResults, analyze_generated
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,6 +150,21 @@ def test_readme_table_replaces_the_text_between_its_markers(tmp_path, analysis):
     assert re.fullmatch(
         r"\| lenet, batch 64 \|.* \*\*2\d\.\d k\*\* \|.*× \([\d.]+–[\d.]+\) \|", line
     )
+
+
+@pytest.mark.parametrize("marker", [BEGIN, END, f"\n{END}\n"])
+def test_markers_in_the_name_of_a_machine_or_contender_do_not_end_the_table(tmp_path, marker):
+    document = SMALL.document()
+    document["mnist_accel"]["host"]["cpu"] = marker
+    text = json.dumps(document).replace('"jax"', json.dumps(marker))
+    results = tmp_path / "a.json"
+    results.write_text(text)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):
+        assert report_command([results], tmp_path, readme=readme) == 0
+    assert readme.read_text().startswith(f"before\n{BEGIN}\n|")
+    assert readme.read_text().endswith(f"\n{END}\nafter\n")
 
 
 @pytest.mark.parametrize("text", ["none", f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", BEGIN])

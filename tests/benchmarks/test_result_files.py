@@ -68,7 +68,7 @@ def test_row_that_failed_in_one_pass_has_no_time(tmp_path):
         (
             ("mnist_accel", "ceilings", "cpu", "flops_per_s"),
             0,
-            "flops_per_s: Expected `float` > 0.0",
+            "flops_per_s: Expected `float` >= 1.0",
         ),
         (("mnist_accel", "contenders", "jax"), None, "Expected `object`, got `null`"),
         (("entry", "stats", "data"), [], "stats.data: Expected `array` of length >= 1"),
@@ -85,6 +85,11 @@ def test_row_that_failed_in_one_pass_has_no_time(tmp_path):
             "is_peer is True, but that of mnist_accel.contenders.numba is False",
         ),
         (("entry", "extra_info", "pass"), 0, "pass 0 occurs twice for numba"),
+        (("entry", "stats", "data"), [1e-320], "stats.data[0]: Expected `float` >= 1e-12"),
+        (("entry", "stats", "data"), [1e300], "stats.data[0]: Expected `float` <= 1000000000"),
+        (("entry", "extra_info", "images"), 0, "`images` must be at least 1"),
+        (("entry", "extra_info", "batch"), 10**30, "batch: Expected `int` <= 9223"),
+        (("entry", "extra_info", "contender"), "\ud800", "is not a JSON file"),
         (("entry", "extra_info", "flops"), 1.0, "flops is 1.0; earlier entries of this case have"),
     ],
 )
@@ -154,6 +159,13 @@ def test_compressed_file_is_read(tmp_path):
     assert "is a corrupt gzip file (it ends too early)" in _refused(packed)
     packed.write_bytes(plain.read_bytes())
     assert "is a corrupt gzip file" in _refused(packed)
+
+
+def test_accuracy_after_no_time_is_refused(tmp_path):
+    document = SMALL.document()
+    document["mnist_accel"]["accuracy"][0]["seconds"][0] = 0
+    path = write_document(tmp_path / "a.json", document)
+    assert "accuracy[0].seconds[0]: Expected `float` >= 1e-12" in _refused(path)
 
 
 def test_unreadable_path_is_refused(tmp_path):

@@ -105,6 +105,21 @@ def test_header_that_is_nested_too_deeply_is_rejected(tmp_path):
         ma.load_model(file, backend="numpy")
 
 
+def test_weights_of_another_dtype_than_the_network_are_rejected(model_file):
+    tensors, header = read_tensors(model_file)
+    small = {name: array.astype(np.uint8) for name, array in tensors.items()}
+    write_tensors(model_file, small, header)
+    with pytest.raises(ma.CheckpointError, match="W1 has dtype uint8, but the network has float32"):
+        ma.load_model(model_file, backend="numpy")
+
+
+def test_large_header_is_rejected_before_it_is_parsed(tmp_path):
+    file = tmp_path / "large.safetensors"
+    safetensors.numpy.save_file({}, file, {"format": "x" * 2**20})
+    with pytest.raises(ma.CheckpointError, match="its header has more than 1,048,576 bytes"):
+        ma.load_model(file, backend="numpy")
+
+
 def change_training(file: Path, change) -> None:
     """Change the description of the training and the arrays; the digest is correct afterwards."""
     tensors, header = read_tensors(file)
@@ -133,6 +148,23 @@ def checkpoint(tmp_path):
         (lambda training, _: training["progress"].update(epoch_step=10**9), "3 steps cannot be"),
         (lambda _, t: t.update({"optimizer.velocity": np.zeros(1, np.float32)}), "has shape (1,)"),
         (lambda _, t: t.pop("optimizer.velocity"), "arrays are none, expected velocity"),
+        (lambda _, t: t.update({"optimizer.x": np.zeros(1)}), "arrays are velocity, x, expected"),
+        (lambda _, t: t["optimizer.velocity"].fill(np.nan), "velocity contains nan at index 0"),
+        (lambda training, _: training.update(optimizer="Adam"), "Adam: Adam.__init__"),
+        (lambda training, _: training.update(seed=-1), "seed: expected `int` >= 0"),
+        (lambda training, _: training.update(sampling="none"), "sampling: invalid enum value"),
+        (lambda training, _: training.update(total_steps=0), "total_steps: expected `int` >= 1"),
+        (lambda training, _: training["optimizer_settings"].update(lr="x"), "lr must be a number"),
+        (lambda training, _: training["optimizer_settings"].update(lr=0), "lr must be more than 0"),
+        (lambda training, _: training["optimizer_settings"].update(x=1), "argument 'x'"),
+        (lambda training, _: training["progress"].update(step=-1), "step: expected `int` >= 0"),
+        (lambda training, _: training["progress"].update(step=True), "expected `int`, got `bool`"),
+        (lambda training, _: training["progress"].update(epoch=2), "cannot be 2 epochs and 3"),
+        (lambda training, _: training["progress"].update(epoch_loss="1"), "expected `float`"),
+        (lambda training, _: training["progress"].update(epoch_correct=25), "25 of 24 images"),
+        (lambda training, _: training["progress"].update(epoch_seconds=-1.0), "`float` >= 0"),
+        (lambda training, _: training["progress"].pop("step"), "3 steps"),
+        (lambda training, _: training["progress"].update(epoch_step=0), "no steps, but images"),
     ],
 )
 def test_training_that_differs_from_the_arrays_is_rejected(checkpoint, change, message):

@@ -268,6 +268,13 @@ def test_archive_that_unpacks_to_a_large_size_is_rejected(tmp_path, monkeypatch)
         load(tmp_path / "w.npz")
 
 
+def test_array_under_many_names_is_not_converted_for_each(tmp_path):
+    array = np.zeros((1000, 1000), np.uint8)
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({f"W{i}": array for i in range(1, 200)}, 4))
+    with pytest.raises(ma.DataError, match="found 199,000,000 numbers, expected at most"):
+        load(tmp_path / "w.pkl")
+
+
 def test_folders_and_missing_files_are_rejected(tmp_path):
     (tmp_path / "w.pkl").mkdir()
     with pytest.raises(ma.DataError):

@@ -31,7 +31,9 @@ def load_picture(path: Source) -> FloatArray:
             # the check of MAX_PIXELS rejects.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(_read(path)), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
+                # Pillow's decoder for WebP holds the picture twice as often as the others.
+                limit = MAX_PIXELS // 2 if image.format == "WEBP" else MAX_PIXELS
+                if image.width * image.height > limit:
                     raise Image.DecompressionBombError
                 # The JPEG decoder may skip detail that the reduction would average away.
                 image.draft(None, (2 * WORKING_SIZE, 2 * WORKING_SIZE))
@@ -41,7 +43,8 @@ def load_picture(path: Source) -> FloatArray:
         raise DataError(f"{name} does not exist; give the path of a PNG or JPEG image") from None
     except Image.DecompressionBombError:
         raise DataError(
-            f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels; shrink or crop it"
+            f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels (half as many in "
+            "WebP); shrink or crop it"
         ) from None
     except UnidentifiedImageError:
         raise DataError(
