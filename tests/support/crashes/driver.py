@@ -18,7 +18,9 @@ from pathlib import Path
 from mnist_accel.commands import main
 from tests.support.crashes.folders import content, differing
 
-MODES = {"kill": 1, "torn": 2, "full": 3, "fail": 4}  # as in faults.c
+# As in faults.c. "kill": the process ends before the operation. "torn": it ends after it, or after
+# half of a write. "full": from this operation on, the disk is full. "fail": only this one fails.
+MODES = {"kill": 1, "torn": 2, "full": 3, "fail": 4}
 KILLED = 137
 RUN, EXPECTED = Path("run"), Path("expected")
 FAULTS = ctypes.CDLL(None)
@@ -74,10 +76,10 @@ def count_operations(arguments: Sequence[str]) -> int:
     return int(Path("count").read_text())
 
 
-def resume(start: Sequence[str]) -> tuple[int, str]:
+def resume(start: Sequence[str], *, mode: str | None = None, number: int = 0) -> tuple[int, str]:
     """Continue the run as a user does: resume it, or repeat the command if it has not begun."""
     begun = (RUN / "config.json").exists()
-    return train(["--resume", str(RUN)] if begun else start)
+    return train(["--resume", str(RUN)] if begun else start, mode=mode, number=number)
 
 
 def problem_at(start: Sequence[str], *, mode: str, number: int, again: int = 0) -> str:
@@ -91,8 +93,7 @@ def problem_at(start: Sequence[str], *, mode: str, number: int, again: int = 0) 
     if code not in expected_codes or len(errors.splitlines()) > 1:
         return f"exit code {code}: {errors}"
     if again:
-        begun = (RUN / "config.json").exists()
-        train(["--resume", str(RUN)] if begun else start, mode=mode, number=again)
+        resume(start, mode=mode, number=again)
     code, errors = resume(start)
     if code or errors:
         return f"not resumed, exit code {code}: {errors}"
@@ -104,20 +105,17 @@ def problem_at(start: Sequence[str], *, mode: str, number: int, again: int = 0) 
 def run() -> None:
     """Check the points given on the command line, and print a JSON object."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--modes", required=True)
-    parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--last", type=int)
-    parser.add_argument("--step", type=int, default=1)
-    parser.add_argument("--again", type=int, default=0)
-    parser.add_argument("training", nargs="+")
+    parser.add_argument("--step", type=int, required=True, help="check every n-th operation")
+    parser.add_argument("--again", type=int, default=0, help="see `problem_at`")
+    parser.add_argument("training", nargs="+", help="arguments of `train`")
     args = parser.parse_args()
     start = [*args.training, "--out", str(RUN)]
     with contextlib.redirect_stdout(sys.stderr):
         assert main(["train", *args.training, "--out", str(EXPECTED), "--quiet"]) == 0
     operations = count_operations(start)
     problems = {}
-    for mode in args.modes.split(","):
-        for number in range(args.first, (args.last or operations) + 1, args.step):
+    for offset, mode in enumerate(MODES):  # an offset, so that a sample has more operations
+        for number in range(1 + offset, operations + 1, args.step):
             problem = problem_at(start, mode=mode, number=number, again=args.again)
             if problem:
                 problems[f"{mode} at {number}"] = problem

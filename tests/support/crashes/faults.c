@@ -97,7 +97,7 @@ WRITE(pwrite64, (int file, const void *bytes, size_t length, off64_t at),
 
 #define PERMISSIONS                                                         \
     mode_t permissions = 0;                                                 \
-    if (flags & (O_CREAT | __O_TMPFILE)) {                                  \
+    if (flags & (O_CREAT | O_TMPFILE)) {                                  \
         va_list more;                                                       \
         va_start(more, flags);                                              \
         permissions = va_arg(more, mode_t);                                 \
