@@ -30,10 +30,13 @@ class Batches(Operations):
         wanted = getattr(xp, dtype)
         batch = xp.take(images, indices, axis=0)
         if batch.dtype == xp.uint8:
-            batch = xp.astype(batch, wanted) / 255
+            batch = xp.astype(batch, wanted)
+            batch /= 255  # in place: full-batch training gathers the whole data set
         elif batch.dtype != wanted:
             raise TypeError(f"images must be uint8 or {dtype}, got {batch.dtype}")
-        return batch + shift if shift else batch
+        if shift:
+            batch += shift
+        return batch
 
     def _check_gather(self, images: Array, indices: Array) -> None:
         require_axes("images", images, "N", "pixels")

@@ -138,14 +138,16 @@ class Network:
 
         Args:
             dlogits: (N, classes).
-            tape: the second result of `forward`.
+            tape: the second result of `forward`. It is emptied, so that the values of a layer are
+                freed before the gradients of the layers below it are computed.
             observe: called with the gradient of every parameter.
         """
         dy = dlogits
-        steps = list(zip(self.graph.nodes, self._layer_parameters, tape, strict=True))
-        for node, parameters, saved in reversed(steps):
+        layers = list(zip(self.graph.nodes, self._layer_parameters, strict=True))
+        for node, parameters in reversed(layers):
+            need_dx = node is not self._first_trained
             dy, grads = node.layer.backward(
-                self.backend, parameters, saved, dy, need_dx=node is not self._first_trained
+                self.backend, parameters, tape.pop(), dy, need_dx=need_dx
             )
             for name, key in node.keys.items():
                 self.gradients.views[key][...] = grads[name]

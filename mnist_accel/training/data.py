@@ -42,16 +42,22 @@ class TrainingData:
 
     def batch(self, rows: Array) -> tuple[Array, Array]:
         """Return the inputs and labels of `rows` (B,), an array of the backend."""
-        images, labels = self._on_device
-        return self.model.gather(images, rows), self.model.backend.xp.take(labels, rows, axis=0)
+        return self._gather(*self._on_device, rows)
 
     @cached_property
     def whole(self) -> tuple[Array, Array]:
         """All inputs and labels in their order, for full-batch training."""
-        return self.batch(self.model.backend.asarray(np.arange(self.examples)))
+        # Without `_on_device`, which would keep the images a second time.
+        return self._gather(*self._copies(), self.model.backend.asarray(np.arange(self.examples)))
 
     @cached_property
     def _on_device(self) -> tuple[Array, Array]:
         """All images and labels as arrays of the backend."""
+        return self._copies()
+
+    def _copies(self) -> tuple[Array, Array]:
         backend = self.model.backend
         return backend.asarray(self._pixels), backend.asarray(self._indices)
+
+    def _gather(self, images: Array, labels: Array, rows: Array) -> tuple[Array, Array]:
+        return self.model.gather(images, rows), self.model.backend.xp.take(labels, rows, axis=0)
