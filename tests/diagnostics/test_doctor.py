@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -278,6 +279,12 @@ def test_checked_packages_are_the_dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = [requirement.partition(">")[0] for requirement in project["dependencies"]]
     assert sorted(required) == list(installation.PACKAGES)
+
+
+def test_guide_lists_the_packages_for_systems_without_numba():
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"pip install (argcomplete .*)", guide)
+    assert listed.split() == [name for name in installation.PACKAGES if name != "numba"]
 
 
 def test_check_that_raises_does_not_stop_the_others(doctor, monkeypatch):
