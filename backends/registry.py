@@ -205,8 +205,8 @@ def _selections(
     if threads is not None:
         threads = as_integer("threads", threads, at_least=1)
     if device is not None:
-        given = device_number(device) if isinstance(device, str) else device
-        device = as_integer("device", given, at_least=0)
+        device = device_number(device) if isinstance(device, str) else device
+        require_type("device", device, int, "a number, or a text such as 'cuda:0'")
     name = backend_name(name)
     candidates = _candidates(name, fallback=fallback)
     if device is not None and name == "auto":

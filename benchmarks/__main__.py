@@ -19,9 +19,11 @@ from mnist_accel.commands.parser import Parser
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 EXIT_CODES = """exit codes:
-  0 done; 1 a contender failed, or a backend is slower than --fail-over allows; 2 wrong usage, or a
-  file that cannot be read or written; 4 the results could not be written at the end;
-  130 interrupted"""
+  0    done
+  1    a contender failed, or a backend is slower than --fail-over allows
+  2    wrong usage, or a file that cannot be read or written
+  4    the results could not be written at the end
+  130  interrupted"""
 
 
 _PROFILE_HELP: dict[Profile, str] = {
@@ -36,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
 
     def work() -> int:
-        args = _parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        args = _parser().parse_args(words or ["--help"])
         code: int = args.run(args)
         return code
 
@@ -44,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=PROG, description=__doc__, epilog=EXIT_CODES)
+    examples = ("run", "run --full", "report bench-results/NAME.json")
+    parser = Parser(prog=PROG, description=__doc__, epilog=EXIT_CODES, examples=examples)
     commands = parser.add_subparsers(
         required=True, metavar="run|report|compare", help="what to do; each has its own --help"
     )
@@ -60,6 +64,7 @@ def _add_run(commands: Subparsers) -> None:
         help="measure",
         description="Measure this project's backends and the installed baselines.",
         epilog=EXIT_CODES,
+        examples=("", "--full", "--contenders numpy,numba --levels training"),
     )
     profiles = parser.add_mutually_exclusive_group()
     for name, text in _PROFILE_HELP.items():
@@ -122,6 +127,7 @@ def _add_report(commands: Subparsers) -> None:
         help="write a report on results",
         description="Write a report on results as a page (.html) and as text (.md).",
         epilog=EXIT_CODES,
+        examples=("bench-results/NAME.json", "bench-results/NAME.json --out report"),
     )
     parser.add_argument(
         "results",
@@ -153,6 +159,7 @@ def _add_compare(commands: Subparsers) -> None:
         help="show what became slower from one run to another",
         description="Show what became slower or faster from one run to another.",
         epilog=EXIT_CODES,
+        examples=("OLD.json NEW.json", "OLD.json NEW.json --fail-over 10%"),
     )
     parser.add_argument("old", type=Path, metavar="OLD", help="result file of the earlier run")
     parser.add_argument("new", type=Path, metavar="NEW", help="result file of the later run")

@@ -25,7 +25,7 @@ def fit(**options):
         (lambda: ma.create_model("two-layer", hidden_sizes=5), "hidden_sizes must be a list of"),
         (lambda: ma.create_model("two-layer", hidden_sizes="128,64"), "must be an integer, got"),
         (lambda: ma.get_backend("numpy", threads="2"), "threads must be an integer, got '2'"),
-        (lambda: ma.get_backend("auto", device=1.5), "device must be an integer, got 1.5"),
+        (lambda: ma.get_backend("auto", device=1.5), "device must be a number, or a text such as"),
         (lambda: ma.load_mnist("fashion-mnist"), "normalize must be True or False; the data set"),
         (lambda: ma.Trainer("lenet"), "model must be a network, such as one from create_model"),
         (lambda: trainer(optimizer=None), "optimizer must be a name, or one such as Adam()"),

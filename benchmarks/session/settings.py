@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from backends import resolve_name
 from benchmarks.contenders import contenders
 from benchmarks.host import code_version, usable_cores
 from benchmarks.storage.journal import Journal, RunSettings
@@ -17,7 +18,7 @@ from benchmarks.suite.cases import (
     operation_cases,
     training_cases,
 )
-from mnist_accel.errors import UsageError
+from mnist_accel.errors import UsageError, usage_errors
 
 PASSES: Mapping[Profile, int] = {"quick": 3, "full": 5}
 CASES: Mapping[str, Callable[[Profile], Sequence[Any]]] = {
@@ -95,10 +96,8 @@ def select(kind: str, names: str, known: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: a name is unknown.
     """
-    chosen = names.split(",")
-    unknown = sorted(set(chosen) - set(known))
-    if unknown:
-        raise UsageError(f"unknown {kind} {', '.join(unknown)}; choose from {', '.join(known)}")
+    with usage_errors():
+        chosen = {resolve_name(kind, name.strip(), known) for name in names.split(",")}
     return tuple(name for name in known if name in chosen)
 
 

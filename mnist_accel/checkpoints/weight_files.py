@@ -61,13 +61,20 @@ def is_weight_file(path: Path) -> bool:
             return path.suffix.lower() in _SUFFIXES and not path.is_dir()
         with open_regular(path) as file:
             start = file.read(9)
-        header_size = int.from_bytes(start[:8], "little")
-        if start[8:] == b"{" and header_size <= path.stat().st_size - 8:
-            return False  # the beginning of a safetensors file
+        if is_tensor_file(path):
+            return False
     except OSError:
         return path.suffix.lower() in _SUFFIXES
     known = (npy.MAGIC, ZIP_MAGIC, *_PICKLE_STARTS)
     return start.startswith(known) or path.suffix.lower() in _SUFFIXES
+
+
+def is_tensor_file(path: Path) -> bool:
+    """Return whether a file starts like a safetensors file, whatever its suffix."""
+    with open_regular(path) as file:
+        start = file.read(9)
+    header_size = int.from_bytes(start[:8], "little")
+    return start[8:] == b"{" and header_size <= path.stat().st_size - 8
 
 
 def read_weight_file(path: str | Path) -> WeightFile:

@@ -1,6 +1,7 @@
 """The argument parser of the commands."""
 
 import argparse
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from mnist_accel.errors import printable
 from mnist_accel.recipes.settings import SETTING_ALIASES
 
 HELP_WIDTH = 78
+_LONG_FLAG = re.compile(r"--|-[a-z]{2}", re.IGNORECASE)  # with one hyphen in other programs
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         for index, word in enumerate(result):
             if word == "--" or (self._subparsers is not None and not word.startswith("-")):
                 break  # what follows are no flags, or those of a subparser
-            if word.startswith("--"):
+            if _LONG_FLAG.match(word):
                 flag, equals, value = word.partition("=")
                 result[index] = self._known_flag(flag, words) + equals + value
         return result

@@ -7,14 +7,15 @@ from typing import Any
 from backends import Backend
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, PathLike, load_model_file
 from mnist_accel.checkpoints.legacy_weights import load_weights, reject_network_arguments
-from mnist_accel.checkpoints.weight_files import is_weight_file
+from mnist_accel.checkpoints.weight_files import is_tensor_file, is_weight_file
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.arrays import accepts_images
-from mnist_accel.errors import CheckpointError, DataError, usage_errors
+from mnist_accel.errors import CheckpointError, DataError, file_errors, usage_errors
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.settings import read_config
 from mnist_accel.runs.folder import DEFAULT_PARENT, RunFolder
 
+_SUFFIX = Path(CHECKPOINT_NAME).suffix
 _REMEDY = (
     f"give a run folder, such as {DEFAULT_PARENT}/<time>-<model>-<backend>, or a file with "
     "weights, or train a network first"
@@ -35,7 +36,7 @@ def is_model(path: str) -> bool:
     file = Path(path)
     if file.is_dir():
         return (file / "config.json").exists() or (file / CHECKPOINT_NAME).exists()
-    return file.suffix == Path(CHECKPOINT_NAME).suffix or is_weight_file(file)
+    return file.suffix == _SUFFIX or is_weight_file(file)
 
 
 def load_model(
@@ -68,15 +69,14 @@ def load_model(
     reject_network_arguments(path, model=model, activation=activation)
     if path.is_dir() and not (path / CHECKPOINT_NAME).exists():
         path = _final_weights(RunFolder(path))
-    try:
-        return load_model_file(path, backend=backend)
-    except CheckpointError as error:
-        if path.is_dir() or path.suffix.lower() == Path(CHECKPOINT_NAME).suffix:
-            raise
+    with file_errors(f"read {path}"):
+        is_other = path.suffix != _SUFFIX and path.is_file() and not is_tensor_file(path)
+    if is_other:
         raise CheckpointError(
             f"{path} contains no network; accepted are run folders, .safetensors files, and "
             "weights in .pkl, .npy and .npz files (predict --image reads pictures)"
-        ) from error
+        )
+    return load_model_file(path, backend=backend)
 
 
 def _final_weights(run: RunFolder) -> Path:

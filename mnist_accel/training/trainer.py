@@ -277,7 +277,8 @@ class Trainer:
             validation_data = self.model.as_examples(*validation_data)
         require_type("callbacks", callbacks, Sequence, "a list of Callback objects")
         for callback in callbacks:
-            require_type("callbacks", callback, Callback, "a list of Callback objects")
+            if not hasattr(callback, "on_steps"):
+                raise TypeError(f"callbacks must be a list of Callback objects, got {callback!r}")
         self.total_steps = max(self.total_steps or 0, last_step)
         try:
             while True:

@@ -116,7 +116,7 @@ def test_commands_refuse_an_invalid_device(fails, command):
     line = fails(*run, "--backend", "three", "--device", 3)
     assert line.endswith("backend 'three' has devices 0 to 2 here, got 3")
     line = fails(*run, "--device=-1")
-    assert "--device: expected an integer of at least 0, got -1" in line
+    assert "--device: expected the number of a GPU, such as 0 or cuda:0, got '-1'" in line
 
 
 def test_compare_passes_the_device_to_backends_that_have_devices(fails, capfd, monkeypatch):

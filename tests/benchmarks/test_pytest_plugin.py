@@ -150,8 +150,8 @@ def test_files_of_pytest_benchmark_are_result_files(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--levels", "speed"], "unknown level speed; choose from training,"),
-        (["--contenders", "tpu"], "unknown contender tpu; choose from "),
+        (["--levels", "speed"], "unknown level 'speed'; choose from training,"),
+        (["--contenders", "tpu"], "unknown contender 'tpu'; choose from "),
         (["--levels", "accuracy"], "the profile quick has no case of the level accuracy"),
         (["--passes", "0"], "--passes must be at least 1, got 0"),
     ],
