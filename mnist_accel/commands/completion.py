@@ -1,8 +1,11 @@
 """Print a script that makes a shell complete commands, flags and names with the Tab key.
 
-bash and zsh: add the line `eval "$(mnist-accel completion bash)"`, or zsh, to ~/.bashrc or
-~/.zshrc. fish: write the output to ~/.config/fish/completions/mnist-accel.fish. PowerShell: add the
-output to $PROFILE.
+Add the line for your shell to its start-up file; in zsh, after compinit:
+
+  bash        ~/.bashrc     eval "$(mnist-accel completion bash)"
+  zsh         ~/.zshrc      eval "$(mnist-accel completion zsh)"
+  fish        config.fish   mnist-accel completion fish | source
+  PowerShell  $PROFILE      mnist-accel completion powershell | Out-String | iex
 """
 
 import argparse
@@ -17,7 +20,8 @@ _SHELLS = ("bash", "zsh", "fish", "powershell")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.add_argument("shell", **one_of("shell", _SHELLS), help="the shell that runs the script")
+    shell = one_of("shell", _SHELLS) | {"metavar": "SHELL"}
+    parser.add_argument("shell", **shell, help=f"one of {', '.join(_SHELLS)}")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from mnist_accel.errors import printable
 from mnist_accel.recipes.settings import SETTING_ALIASES
 
 HELP_WIDTH = 78
-_LONG_FLAG = re.compile(r"--|-[a-z]{2}", re.IGNORECASE)  # with one hyphen in other programs
+_FLAG = re.compile(r"--|-[a-z]", re.IGNORECASE)  # a negative number is none
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         for index, word in enumerate(result):
             if word == "--" or (self._subparsers is not None and not word.startswith("-")):
                 break  # what follows are no flags, or those of a subparser
-            if _LONG_FLAG.match(word):
+            if _FLAG.match(word):
                 flag, equals, value = word.partition("=")
                 result[index] = self._known_flag(flag, words) + equals + value
         return result

@@ -68,6 +68,7 @@ def test_other_spellings_have_the_same_meaning(words, name, value):
         (["--device", "cpu"], "expected the number of a GPU, such as 0 or cuda:0, got 'cpu'"),
         (["--optimizer", "sdg"], "did you mean 'sgd'?"),
         (["--dtype", "float"], "dtype 'float' is ambiguous; choose float32 or float64"),
+        (["-e", "5"], "unknown flag -e (see"),
         (["-epocs", "5"], "unknown flag -epocs; did you mean --epochs?"),
         (["lenet", "cnn"], "unrecognized arguments: cnn"),
         (["--", "--quiet"], "unknown model '--quiet'"),
