@@ -6,6 +6,9 @@ The functions import Numba when they are called, so importing this module takes 
 import importlib.util
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,8 @@ def availability() -> Availability:
     if invalid is not None:
         return invalid
     try:
-        import numba
+        with _without_colorama():
+            import numba
     except Exception as error:  # ImportError, or any other error of a broken llvmlite
         return Availability(
             ok=False, reason=f"Numba cannot be imported ({_one_line(error)})", remedy=REINSTALL
@@ -86,6 +90,24 @@ def probe() -> NumbaState:
     folder = pooling.avg_pool2d.stats.cache_path
     cache = None if folder is None else Path(folder)
     return NumbaState(config.NUMBA_NUM_THREADS, cache, tuple(disk_cache.problems.values()))
+
+
+@contextmanager
+def _without_colorama() -> Iterator[None]:
+    """Hide the package colorama while Numba is imported.
+
+    With it, Numba replaces `sys.stdout` and `sys.stderr` several times, and colorama writes a
+    control sequence to stdout at exit. Only the colors of Numba's error messages are lost.
+    """
+    modules: dict[str, Any] = sys.modules
+    installed = modules.get("colorama")
+    modules["colorama"] = None
+    try:
+        yield
+    finally:
+        del modules["colorama"]
+        if installed is not None:
+            modules["colorama"] = installed
 
 
 def _invalid_threads() -> Availability | None:
