@@ -7,8 +7,12 @@ on as an argument. See `backends.base` for the interface and for how to add a ba
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend, DeviceInfo
 from backends.checks import (
+    as_boolean,
     as_integer,
+    as_integers,
+    as_number,
     check_boolean,
+    check_callable,
     check_fraction,
     check_integer,
     check_name,
@@ -25,6 +29,7 @@ from backends.names import (
     closest_name,
     look_up,
     resolve_name,
+    shown,
     spelling,
     unknown_name,
 )
@@ -111,11 +116,15 @@ __all__ = [
     "TrainingProgram",
     "UpdateRule",
     "as_backend",
+    "as_boolean",
     "as_integer",
+    "as_integers",
+    "as_number",
     "available_backends",
     "backend_name",
     "backend_names",
     "check_boolean",
+    "check_callable",
     "check_fraction",
     "check_integer",
     "check_max_pooling",
@@ -136,6 +145,7 @@ __all__ = [
     "resolve_name",
     "select_backend",
     "select_backends",
+    "shown",
     "spelling",
     "unknown_name",
 ]

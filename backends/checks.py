@@ -6,12 +6,13 @@ promote float32 arrays to float64, and JSON cannot hold one.
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from types import UnionType
 from typing import Any
 
-from backends.names import NO_ALIASES, Aliases, resolve_name
+from backends.names import NO_ALIASES, Aliases, resolve_name, shown
 
 
 def as_integer(name: str, value: Any, *, at_least: int) -> int:
@@ -22,24 +23,65 @@ def as_integer(name: str, value: Any, *, at_least: int) -> int:
         ValueError: `value` is less than `at_least`.
     """
     try:
+        if isinstance(value, bool):  # a subclass of int
+            raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer, got {shown(value)}") from None
     if number < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {number}")
     return number
 
 
-def require_type(name: str, value: Any, kind: type | UnionType, accepted: str) -> None:
+def as_integers(name: str, values: Any, *, at_least: int) -> tuple[int, ...]:
+    """Return a sequence of integers as a tuple of int.
+
+    Raises:
+        TypeError: it is no sequence, or an element is not of an integer type.
+        ValueError: an element is less than `at_least`.
+    """
+    try:
+        if isinstance(values, str | bytes | Mapping):
+            raise TypeError
+        numbers = tuple(as_integer(name, value, at_least=-sys.maxsize) for value in values)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of integers, got {shown(values)}") from None
+    if any(number < at_least for number in numbers):
+        raise ValueError(f"{name} must be at least {at_least} each, got {shown(numbers)}")
+    return numbers
+
+
+def as_number(name: str, value: Any) -> float:
+    """Return a finite number as a float.
+
+    Raises:
+        TypeError: `value` is no real number.
+        ValueError: it is not finite.
+    """
+    return _as_float(name, value, "finite", math.isfinite)
+
+
+def as_boolean(name: str, value: Any) -> bool:
+    """Return True or False, also of NumPy's type, as a bool.
+
+    Raises:
+        TypeError: `value` is something else.
+    """
+    # NumPy's bool is no subclass of Python's; its dtype has the letter "?".
+    is_scalar = getattr(value, "dtype", "") == "?" and getattr(value, "ndim", 1) == 0
+    if not isinstance(value, bool) and not is_scalar:
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def require_type(name: str, value: object, kind: type | UnionType, accepted: str) -> None:
     """Require an argument of a type.
 
     Raises:
         TypeError: it has another one. The message says what is accepted.
     """
     if not isinstance(value, kind):
-        is_short = value is None or isinstance(value, str | int | float | type)
-        found = repr(value) if is_short else f"an object of type {type(value).__name__}"
-        raise TypeError(f"{name} must be {accepted}, got {found}")
+        raise TypeError(f"{name} must be {accepted}, got {shown(value)}")
 
 
 # The functions below check and convert one attribute of a frozen dataclass. They are called from
@@ -60,11 +102,14 @@ def check_name(
 
 def check_boolean(instance: object, name: str) -> None:
     """Require True or False."""
+    _set(instance, name, as_boolean(name, getattr(instance, name)))
+
+
+def check_callable(instance: object, name: str) -> None:
+    """Require a function, or another object that can be called."""
     value = getattr(instance, name)
-    # NumPy's bool is no subclass of Python's; its dtype has the letter "?".
-    if not isinstance(value, bool) and getattr(value, "dtype", "") != "?":
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    _set(instance, name, bool(value))
+    if not callable(value):
+        raise TypeError(f"{name} must be a function or an initializer, got {shown(value)}")
 
 
 def check_positive(instance: object, name: str) -> None:
@@ -83,13 +128,16 @@ def check_fraction(instance: object, name: str) -> None:
 
 
 def _check(instance: object, name: str, accepted: str, accepts: Callable[[float], bool]) -> None:
-    value = getattr(instance, name)
-    if not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+    _set(instance, name, _as_float(name, getattr(instance, name), accepted, accepts))
+
+
+def _as_float(name: str, value: Any, accepted: str, accepts: Callable[[float], bool]) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
     number = float(value)
     if not accepts(number):
         raise ValueError(f"{name} must be {accepted}, got {number}")
-    _set(instance, name, number)
+    return number
 
 
 def _set(instance: object, name: str, value: float | str) -> None:

@@ -12,6 +12,7 @@ Aliases = Mapping[str, Sequence[str]]
 
 NO_ALIASES: Aliases = MappingProxyType({})
 _MAX_COMPARED_CHARS = 100
+_MAX_SHOWN_CHARS = 80
 
 
 class Table(UserDict[str, T]):
@@ -78,7 +79,7 @@ def resolve_name(kind: str, name: str, known: Iterable[str], aliases: Aliases = 
         ValueError: no known name is spelled like this, or several are.
     """
     if not isinstance(name, str):
-        raise TypeError(f"{kind} must be one of {', '.join(known)}, got {name!r}")
+        raise TypeError(f"{kind} must be one of {', '.join(known)}, got {shown(name)}")
     names = tuple(known)
     if name in names:
         return name
@@ -104,7 +105,7 @@ def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
         TypeError: `name` is not a string.
     """
     if not isinstance(name, str):
-        raise TypeError(f"{kind} must be one of {', '.join(table)}, got {name!r}")
+        raise TypeError(f"{kind} must be one of {', '.join(table)}, got {shown(name)}")
     try:
         return table[name]
     except KeyError:
@@ -135,3 +136,9 @@ def closest_name(name: str, known: Iterable[str], aliases: Aliases = NO_ALIASES)
 def spelling(name: str) -> str:
     """Return a name in lower case without hyphens and underscores."""
     return name.casefold().replace("-", "").replace("_", "")
+
+
+def shown(value: object) -> str:
+    """Return the representation of a value for a message: one line of at most 80 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _MAX_SHOWN_CHARS else text[: _MAX_SHOWN_CHARS - 1] + "…"

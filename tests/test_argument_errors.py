@@ -22,11 +22,14 @@ def fit(**options):
     ("call", "says"),
     [
         (lambda: ma.create_model("cnn", backend=None), "backend must be a name or a backend from"),
-        (lambda: ma.create_model("two-layer", hidden_sizes=5), "hidden_sizes must be a list of"),
-        (lambda: ma.create_model("two-layer", hidden_sizes="128,64"), "must be an integer, got"),
+        (lambda: ma.create_model("two-layer", hidden_sizes=5), "hidden_sizes must be a sequence"),
+        (
+            lambda: ma.create_model("two-layer", hidden_sizes="128,64"),
+            "must be a sequence of integers, got '128,64'",
+        ),
         (lambda: ma.get_backend("numpy", threads="2"), "threads must be an integer, got '2'"),
         (lambda: ma.get_backend("auto", device=1.5), "device must be a number, or a text such as"),
-        (lambda: ma.load_mnist("fashion-mnist"), "normalize must be True or False; the data set"),
+        (lambda: ma.load_mnist("fashion-mnist"), "normalize must be True or False, got 'fash"),
         (lambda: ma.Trainer("lenet"), "model must be a network, such as one from create_model"),
         (lambda: trainer(optimizer=None), "optimizer must be a name, or one such as Adam()"),
         (lambda: trainer(optimizer=SGD), "optimizer must be a name, or one such as Adam()"),
@@ -37,7 +40,7 @@ def fit(**options):
         (lambda: ma.evaluate("run", IMAGES, LABELS), "model must be a network, such as one from"),
         (lambda: ma.check_gradients("cnn", IMAGES, LABELS), "model must be a network, such as"),
         (lambda: ma.save_checkpoint("file", MODEL), "must be a Trainer; save_model writes a netwo"),
-        (lambda: ma.read_digit_image(IMAGES), "path must be a path or a binary stream, got ndarr"),
+        (lambda: ma.read_digit_image(IMAGES), "a pathlib.Path or a binary stream, got array"),
     ],
 )
 def test_a_wrong_type_is_named_with_the_accepted_one(call, says):

@@ -148,5 +148,5 @@ def check_max_pooling(size: int, ties: str = "first") -> None:
     """
     if as_integer("pooling size", size, at_least=1) > MAX_POOL_SIZE:
         raise ValueError(f"max-pooling size must be 1 to {MAX_POOL_SIZE}, got {size}")
-    if ties not in get_args(Ties):
+    if str(ties) not in get_args(Ties):
         raise ValueError(f"ties must be one of {get_args(Ties)}, got {ties!r}")

@@ -29,6 +29,7 @@ from mnist_accel.nn.serialization import (
 )
 from mnist_accel.training.progress import Progress
 from mnist_accel.training.trainer import Trainer
+from mnist_accel.util.files import as_path
 from mnist_accel.util.schema import AtLeastOne, Name, convert
 from mnist_accel.util.text import excerpt
 from mnist_accel.util.values import first_value
@@ -60,6 +61,7 @@ def save_model(path: PathLike, model: Network) -> None:
         CheckpointError: the file cannot be written. An existing file is unchanged.
         ValueError: a layer or the loss cannot be saved.
     """
+    require_type("model", model, Network, "a network; save_checkpoint writes a Trainer")
     write_tensors(_file(path), model.state_dict(), {"network": network_to_dict(model)})
 
 
@@ -178,7 +180,7 @@ def _restore_state(trainer: Trainer, tensors: Tensors) -> None:
 
 def _file(path: PathLike) -> Path:
     """Return the file for a path to a file or to a folder."""
-    path = Path(path)
+    path = as_path("path", path)
     return path / CHECKPOINT_NAME if path.is_dir() else path
 
 

@@ -21,6 +21,7 @@ from mnist_accel.errors import DataError
 from mnist_accel.nn.graph import build_graph
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, Recipe, create_model, get_recipe, model_name
+from mnist_accel.util.files import as_path
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 
@@ -73,7 +74,7 @@ def load_weights(
         ValueError: `model` or `activation` is unknown.
         BackendUnavailableError: the backend cannot run here.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if model is not None:
         model = model_name(model)
     if activation is not None:

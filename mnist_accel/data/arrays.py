@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import shown
 from mnist_accel.util.values import first_value
 
 
@@ -26,7 +27,7 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
         ValueError: the shape is wrong.
         TypeError: the pixels are neither uint8 nor float.
     """
-    images = np.asarray(images)
+    images = _as_array("images", images)
     shapes = _image_shapes(input_shape)
     if images.shape[1:] not in shapes:
         expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
@@ -88,7 +89,7 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
         ValueError: the shape is wrong, an index is not in 0…classes − 1, or a row is not one-hot.
         TypeError: one-dimensional labels are not integers.
     """
-    labels = np.asarray(labels)
+    labels = _as_array("labels", labels)
     if labels.ndim == 2 and labels.shape[1] == classes:
         _require_one_hot(labels)
         return np.asarray(labels.argmax(axis=1), np.int64)
@@ -100,6 +101,21 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
         value = first_value(labels, (labels < 0) | (labels >= classes))
         raise ValueError(f"labels must be in 0…{classes - 1}, got {value}")
     return labels.astype(np.int64)
+
+
+def _as_array(name: str, value: Any) -> NDArray[Any]:
+    """Return an array-like argument as an array of numbers.
+
+    Raises:
+        TypeError: it is something else, such as None, a string, or lists of unequal lengths.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biufc" or not array.ndim:
+        raise TypeError(f"{name} must be an array of numbers, got {shown(value)}")
+    return array
 
 
 def _require_one_hot(labels: NDArray[Any]) -> None:

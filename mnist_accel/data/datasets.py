@@ -4,13 +4,14 @@
 """
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Aliases, require_type, resolve_name
+from backends import Aliases, as_boolean, require_type, resolve_name
 from mnist_accel.data.idx import parse_idx
 from mnist_accel.data.sources.digests import FILE_NAMES, PUBLISHED_SETS
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_own_files, user_path
@@ -79,6 +80,8 @@ def load_dataset(name: str = "mnist", data_dir: str | Path | None = None) -> Dat
         DataError: the data are missing or corrupt, or cannot be read.
     """
     name = resolve_name("data set", name, DATASETS, DATASET_ALIASES)
+    if data_dir is not None:
+        require_type("data_dir", data_dir, str | PathLike, "a string or a pathlib.Path")
     try:
         if name == "digits":
             return _load_digits(data_dir)
@@ -109,7 +112,9 @@ def load_mnist(
     Raises:
         ValueError, DataError: see `load_dataset`.
     """
-    require_type("normalize", normalize, int, "True or False; the data set is given as dataset=…")
+    normalize = as_boolean("normalize", normalize)
+    flatten = as_boolean("flatten", flatten)
+    one_hot_label = as_boolean("one_hot_label", one_hot_label)
     data = load_dataset(dataset, data_dir=data_dir)
 
     def images(x: NDArray[np.uint8]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import require_type
+from backends import as_integer, require_type
 from mnist_accel.nn.network import Network
 
 TOLERANCE = 1e-5
@@ -71,9 +71,8 @@ def check_gradients(
     require_type("model", model, Network, "a network, such as one from create_model")
     if model.dtype != "float64":
         raise ValueError(f"the network must be float64, got {model.dtype}")
-    if elements < 1:
-        raise ValueError(f"elements must be at least 1, got {elements}")
-    rng = np.random.default_rng(seed)
+    elements = as_integer("elements", elements, at_least=1)
+    rng = np.random.default_rng(as_integer("seed", seed, at_least=0))
     results = []
     with model.backend.computation(model.kinds):
         loss = _Loss(model, images, labels)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Shape
+from backends import Shape, check_boolean, check_non_negative
 
 # Called with a random generator and the shape of a parameter; returns its initial values.
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape], NDArray[np.float64]]
@@ -39,6 +39,10 @@ class Normal:
 
     std: float
     output_major: bool = False
+
+    def __post_init__(self) -> None:
+        check_non_negative(self, "std")
+        check_boolean(self, "output_major")
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
         """Return random values of `shape`."""

@@ -1,6 +1,6 @@
 """A network: layers in a row, a loss at the end, one parameter vector."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -20,6 +20,9 @@ from backends import (
     UpdateRule,
     as_backend,
     as_integer,
+    as_integers,
+    as_number,
+    require_type,
     resolve_name,
 )
 from mnist_accel.data.arrays import as_labels, as_rows, require_range
@@ -34,6 +37,11 @@ Observer: TypeAlias = Callable[[str, Array], None]
 
 DTYPES = ("float32", "float64")
 DTYPE_ALIASES: Aliases = {"float": DTYPES, "single": ("float32",), "double": ("float64",)}
+# Attributes that compiled code does not read again.
+_FIXED = (
+    *("layers", "loss", "input_shape", "backend", "dtype", "pixel_shift", "graph", "parameters"),
+    *("forward", "backward"),
+)
 _PREDICTION_BATCH = 1000  # images; bounds the memory of unfolded convolutions
 _PREDICTION_VALUES = 2**26  # elements of the largest tensor of a batch; limits its memory
 
@@ -56,7 +64,8 @@ class Network:
 
     Raises:
         ValueError: the layers do not fit together, or the dtype is unknown.
-        TypeError: a side of the input, or the seed, is not an integer.
+        TypeError: an argument has a wrong type.
+        BackendUnavailableError: the named backend cannot run here.
     """
 
     def __init__(
@@ -73,12 +82,15 @@ class Network:
     ) -> None:
         backend = as_backend(backend)
         dtype = resolve_name("dtype", dtype, DTYPES, DTYPE_ALIASES)
-        self.layers = tuple(layers)
+        require_type("loss", loss, Loss, "a loss such as SoftmaxCrossEntropy()")
+        require_type("name", name, str, "a string")
+        backend = as_backend(backend)
+        self.layers = _checked_layers(layers)
         self.loss = loss
-        self.input_shape = tuple(as_integer("input_shape", n, at_least=1) for n in input_shape)
+        self.input_shape = as_integers("input_shape", input_shape, at_least=1)
         self.backend = backend
         self.dtype = dtype
-        self.pixel_shift = float(pixel_shift)
+        self.pixel_shift = as_number("pixel_shift", pixel_shift)
         self.name = name
         self.graph = build_graph(self.layers, self.input_shape)
         self.parameters = ParameterVector(backend, self.graph.parameter_shapes, dtype=dtype)
@@ -92,6 +104,18 @@ class Network:
             {name: self.parameters.views[key] for name, key in node.keys.items()}
             for node in self.graph.nodes
         ]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute, but only once if code is compiled from it."""
+        if name in _FIXED and hasattr(self, name):
+            raise AttributeError(f"{name} of a network cannot be changed; create a new Network")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Network {self.name}: {self.describe()}; {self.graph.parameter_count:,} parameters, "
+            f"{self.loss.kind}, {self.dtype} on {self.backend.name}>"
+        )
 
     @property
     def classes(self) -> int:
@@ -296,3 +320,16 @@ class Network:
                     y = backend.probabilities(self.loss.kind, y)
                 outputs.append(backend.to_numpy(y))
         return np.concatenate(outputs)
+
+
+def _checked_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Return the layers as a tuple.
+
+    Raises:
+        TypeError: they are no sequence, or one of them is not a layer.
+    """
+    require_type("layers", layers, Iterable, "a list of layers")
+    checked = tuple(layers)
+    for number, layer in enumerate(checked, start=1):
+        require_type(f"layer {number}", layer, Layer, "a layer such as Linear(10)")
+    return checked

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Backend, Shape
+from backends import Backend, Shape, require_type, shown
 from mnist_accel.util.values import first_value
 
 
@@ -58,6 +58,7 @@ class ParameterVector:
             ValueError: a name is missing or unknown, a shape differs, or a value is not finite in
                 the vector's dtype.
         """
+        require_type("state", values, Mapping, "a dict of arrays as state_dict returns")
         if values.keys() != self.shapes.keys():
             raise ValueError(
                 f"expected parameters {', '.join(self.shapes)}, got {', '.join(values) or 'none'}"
@@ -68,7 +69,10 @@ class ParameterVector:
 
     def _flat_part(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
         """Return the values of a part, flat and in the vector's dtype, after checking them."""
-        value = np.asarray(value)
+        try:
+            value = np.asarray(value)
+        except ValueError:  # lists of unequal lengths
+            raise ValueError(f"parameter {name} must be an array, got {shown(value)}") from None
         if value.shape != self.shapes[name]:
             raise ValueError(
                 f"parameter {name} must have shape {self.shapes[name]}, got {value.shape}"

@@ -5,19 +5,11 @@ the source if it specifies them, otherwise those for the activation. `fast99` ha
 network and its training were chosen on images held out of the training set (docs/decisions/0015).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from backends import (
-    ACTIVATIONS,
-    Aliases,
-    Backend,
-    Shape,
-    as_integer,
-    require_type,
-    resolve_name,
-)
+from backends import ACTIVATIONS, Aliases, Backend, Shape, as_integers, resolve_name
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initializers import Initializer, Normal, Zeros, default_init
 from mnist_accel.nn.layers import Activation, Conv2d, Flatten, Layer, Linear, MaxPool2d
@@ -223,6 +215,7 @@ def create_model(
 
     Raises:
         ValueError: the recipe is unknown, or it does not accept an argument.
+        TypeError: an argument has a wrong type.
         BackendUnavailableError: the named backend cannot run here.
     """
     name = model_name(name)
@@ -231,14 +224,14 @@ def create_model(
         hidden_sizes = recipe.hidden_sizes
     elif not recipe.hidden_sizes:
         raise ValueError(f"model {name!r} has no hidden layers, so hidden_sizes cannot be set")
+    else:
+        hidden_sizes = as_integers("hidden_sizes", hidden_sizes, at_least=1)
     if activation is None:
         activation = recipe.activation
     elif not recipe.activation:
         raise ValueError(f"model {name!r} has no hidden activation, so activation cannot be set")
     else:
         activation = resolve_name("activation", activation, ACTIVATIONS)
-    require_type("hidden_sizes", hidden_sizes, Iterable, "a list of integers such as [128, 64]")
-    hidden_sizes = [as_integer("hidden_sizes", units, at_least=1) for units in hidden_sizes]
     return Network(
         recipe.build(hidden_sizes, activation),
         recipe.loss,

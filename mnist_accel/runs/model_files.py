@@ -14,6 +14,7 @@ from mnist_accel.errors import CheckpointError, DataError, file_errors, usage_er
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.settings import read_config
 from mnist_accel.runs.folder import DEFAULT_PARENT, RunFolder
+from mnist_accel.util.files import as_path
 
 _SUFFIX = Path(CHECKPOINT_NAME).suffix
 _REMEDY = (
@@ -28,7 +29,7 @@ def find_model(path: PathLike | None) -> Path:
     Raises:
         DataError: `runs/` contains no run.
     """
-    return RunFolder.newest(prefer_finished=True).path if path is None else Path(path)
+    return RunFolder.newest(prefer_finished=True).path if path is None else as_path("path", path)
 
 
 def is_model(path: str) -> bool:

@@ -17,9 +17,11 @@ from backends import (
     Order,
     Steps,
     UpdateRule,
+    as_boolean,
     as_integer,
     create_optimizer,
     require_type,
+    shown,
 )
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.nn.network import Network, Observer
@@ -116,20 +118,41 @@ class Trainer:
             raise ValueError(f"{optimizer} has its own lr, got lr={lr} as well; remove one of them")
         # Checks the arguments. The number of images is known only when training begins.
         sampler = BatchSampler(examples=1, batch_size=batch_size, sampling=sampling, seed=seed)
-        self.model = model
-        self.optimizer = optimizer
+        self._model = model
+        self._optimizer = optimizer
         self.batch_size = sampler.batch_size
         self.seed = sampler.seed
         self.sampling = sampler.sampling
         self.schedule = create_schedule(schedule) if isinstance(schedule, str) else schedule
+        if not callable(clock):
+            raise TypeError(f"clock must be a function, got {shown(clock)}")
         self.total_steps = (
             None if total_steps is None else as_integer("total_steps", total_steps, at_least=1)
         )
         self.progress = Progress()
         self._clock = clock
         self._step_seconds = CHUNK_SECONDS  # makes the first chunk one step long
-        self._chunks = ChunkRunner(model, optimizer, seed=self.seed, compiled=compiled)
+        self._chunks = ChunkRunner(
+            model, optimizer, seed=self.seed, compiled=as_boolean("compiled", compiled)
+        )
         self._stop_reason = ""
+
+    def __repr__(self) -> str:
+        mode = f"eager: {self.not_compiled}" if self.not_compiled else "compiled"
+        return (
+            f"<Trainer of {self.model.name} on {self.model.backend.name}: {self.optimizer}, "
+            f"batch_size={self.batch_size}, step {self.step}; {mode}>"
+        )
+
+    @property
+    def model(self) -> Network:
+        """The network."""
+        return self._model
+
+    @property
+    def optimizer(self) -> UpdateRule:
+        """The optimizer."""
+        return self._optimizer
 
     @property
     def step(self) -> int:
@@ -237,7 +260,7 @@ class Trainer:
             data,
             validation_data=validation_data,
             validation_every=validation_every,
-            callbacks=(_Record(history), *callbacks),
+            callbacks=(_Record(history), *_checked_callbacks(callbacks)),
         )
         return history
 
@@ -273,12 +296,7 @@ class Trainer:
             raise ValueError(f"last_step is {last_step}, but {self.step} steps are completed")
         validation_every = as_integer("validation_every", validation_every, at_least=1)
         if validation_data is not None:  # checked now rather than at the end of the first epoch
-            require_type("validation_data", validation_data, tuple, "a pair (images, labels)")
-            validation_data = self.model.as_examples(*validation_data)
-        require_type("callbacks", callbacks, Sequence, "a list of Callback objects")
-        for callback in callbacks:
-            if not hasattr(callback, "on_steps"):
-                raise TypeError(f"callbacks must be a list of Callback objects, got {callback!r}")
+            validation_data = self.model.as_examples(*_pair(validation_data))
         self.total_steps = max(self.total_steps or 0, last_step)
         try:
             while True:
@@ -434,3 +452,28 @@ class Trainer:
             validation_correct=evaluation.correct,
             validation_total=evaluation.total,
         )
+
+
+def _checked_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
+    """Return the callbacks.
+
+    Raises:
+        TypeError: they are no list, or one of them is no callback.
+    """
+    require_type("callbacks", callbacks, Sequence, "a list of Callback objects")
+    for callback in callbacks:
+        if not all(hasattr(callback, name) for name in ("every", "on_steps", "on_epoch")):
+            raise TypeError(f"callbacks must be a list of Callback objects, got {shown(callback)}")
+    return callbacks
+
+
+def _pair(validation_data: ValidationData) -> ValidationData:
+    """Return images and labels.
+
+    Raises:
+        TypeError: `validation_data` is no pair.
+    """
+    given: object = validation_data
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise TypeError(f"validation_data must be a pair (images, labels), got {shown(given)}")
+    return validation_data

@@ -8,12 +8,26 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from backends import shown
+
 _SUFFIX = ".unfinished"
 _MAX_WAIT_S = 2.0  # for other programs on Windows that read a file which is to be replaced
 # Not every system has these: follow no link, leave the file to no child process, change no bytes.
 _SAFE_FLAGS = (
     getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 )
+
+
+def as_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """Return `value` as a path.
+
+    Raises:
+        TypeError: it is neither a string nor a path.
+    """
+    try:
+        return Path(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a string or a pathlib.Path, got {shown(value)}") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -254,7 +254,7 @@ def test_evaluation_agrees_with_its_confusion_matrix(batch):
             "unknown activation 'gelu'; choose from relu",
         ),
         ({"name": "two-layer", "hidden_sizes": (0,)}, "at least 1"),
-        ({"name": "two-layer", "hidden_sizes": (5, -1)}, "hidden_sizes must be at least 1, got -1"),
+        ({"name": "two-layer", "hidden_sizes": (5, -1)}, r"at least 1 each, got \(5, -1\)"),
         (
             {"name": "two-layer", "dtype": "float16"},
             "unknown dtype 'float16'; choose from float32",

@@ -64,8 +64,6 @@ def _read(source: Source) -> bytes:
     """
     if isinstance(source, str | os.PathLike):
         return read_regular(source, max_bytes=_MAX_BYTES)
-    if not hasattr(source, "read"):
-        raise TypeError(f"path must be a path or a binary stream, got {type(source).__name__}")
     return read_limited(source, max_bytes=_MAX_BYTES, name=source_name(source))
 
 

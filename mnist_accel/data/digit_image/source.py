@@ -3,9 +3,19 @@
 import os
 from typing import BinaryIO
 
+from backends import shown
+
 Source = str | os.PathLike[str] | BinaryIO
 
 
 def source_name(source: Source) -> str:
-    """Return what messages call a source: the path of a file, or "stdin" for a stream."""
+    """Return what messages call a source: the path of a file, or "stdin" for a stream.
+
+    Raises:
+        TypeError: the source is neither a path nor a stream.
+    """
+    if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+        raise TypeError(
+            f"path must be a string, a pathlib.Path or a binary stream, got {shown(source)}"
+        )
     return str(source) if isinstance(source, str | os.PathLike) else "stdin"

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends import Array, Backend, Shape, check_boolean, check_integer, output_sizes
+from backends import (
+    Array,
+    Backend,
+    Shape,
+    check_boolean,
+    check_callable,
+    check_integer,
+    output_sizes,
+)
 from mnist_accel.nn.initializers import He, Initializer, Zeros
 from mnist_accel.nn.layers.base import Layer, Parameters, image_shape
 
@@ -42,6 +50,8 @@ class Conv2d(Layer):
         check_integer(self, "padding", at_least=0)
         check_boolean(self, "bias")
         check_boolean(self, "uniform")
+        check_callable(self, "weight_init")
+        check_callable(self, "bias_init")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (channels, OH, OW)."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends import Array, Backend, Shape, check_boolean, check_integer
+from backends import Array, Backend, Shape, check_boolean, check_callable, check_integer
 from mnist_accel.nn.initializers import He, Initializer, Zeros
 from mnist_accel.nn.layers.base import Layer, Parameters
 
@@ -29,6 +29,8 @@ class Linear(Layer):
     def __post_init__(self) -> None:
         check_integer(self, "units", at_least=1)
         check_boolean(self, "bias")
+        check_callable(self, "weight_init")
+        check_callable(self, "bias_init")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (units,)."""
