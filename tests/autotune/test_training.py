@@ -115,7 +115,7 @@ def test_more_threads_than_useful_give_a_warning(run):
 def test_other_commands_accept_threads(run, capfd):
     flags = ("--dataset", "digits", "--backend", "numpy", "--threads", 1)
     run("train", *flags, "--iterations", 3, "--out", "run", "--quiet")
-    for command in (("evaluate", "run"), ("predict", "run", "--index", 0)):
+    for command in (("evaluate", "run"), ("predict", "run", "--index", "0")):
         run(*command, "--threads", 1)
         assert main([*command, "--threads", "0"]) == 2
         assert main([*command, "--backend", "array-api-strict", "--threads", "2"]) == 2
