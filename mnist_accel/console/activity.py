@@ -16,7 +16,7 @@ from mnist_accel.util.text import displayable
 
 DELAY_SECONDS = 1.0  # shorter operations are not shown
 TERMINAL_SECONDS = 0.5  # time between two updates of the line on a terminal
-PIPE_SECONDS = 2.5  # time between two lines elsewhere
+PIPE_SECONDS = 2.0  # time between two lines elsewhere
 
 
 @contextmanager

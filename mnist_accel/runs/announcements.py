@@ -4,7 +4,7 @@ from backends import available_backends
 from mnist_accel.autotune.choose import Choice
 from mnist_accel.console.progress import TrainingDisplay
 from mnist_accel.recipes.settings import TrainSettings
-from mnist_accel.runs.setup import RunData
+from mnist_accel.runs.setup import RunData, total_steps
 from mnist_accel.training.trainer import Trainer
 
 # What eager steps cost: see the table of measurements in the README.
@@ -30,6 +30,12 @@ def announce(
         display.warn(
             f"--batch-size {settings.batch_size:,} is reduced to {data.train_count:,}, the number "
             "of training images"
+        )
+    before, now = trainer.total_steps, total_steps(settings, data.train_count)
+    if trainer.schedule.needs_total and before is not None and before < now:
+        display.warn(
+            f"the run is extended from {before:,} to {now:,} steps, which stretches its schedule "
+            f"{settings.schedule}, so the learning rate changes at step {trainer.step:,}"
         )
     display.note(f"data {data.dataset.name} from {data.dataset.source}")
     display.note(f"model {model.name}: {model.describe()}")

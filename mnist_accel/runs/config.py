@@ -14,7 +14,7 @@ from mnist_accel.nn.schedules import create_schedule
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.schema import RunConfig
-from mnist_accel.runs.setup import RunData, make_optimizer
+from mnist_accel.runs.setup import RunData, make_optimizer, make_trainer
 from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.schema import convert
 
@@ -99,8 +99,10 @@ def check_same_training(
     """
     progress = trainer.progress
     sampler = BatchSampler(examples, trainer.batch_size, trainer.sampling, trainer.seed)
+    model = make_trainer(settings, trainer.model.backend, examples=examples).model
     pairs = {
-        "network": (trainer.model.name, settings.model),
+        "network": (trainer.model.name, model.name),
+        "layers": (trainer.model.describe(), model.describe()),
         "dtype": (trainer.model.dtype, settings.dtype),
         "optimizer": (trainer.optimizer, make_optimizer(settings)),
         "schedule": (trainer.schedule, create_schedule(settings.schedule)),
@@ -116,17 +118,24 @@ def check_same_training(
         if found != expected:
             raise DataError(
                 f"{folder.checkpoint} has the {name} {found}, but the settings in {folder.config} "
-                f"give {expected}; restore the files of the run from a backup"
+                f"give {expected}, and a resumed run keeps its settings; restore the file, or "
+                f"start a new run with --config {folder.config}"
             )
 
 
 def check_same_data(folder: RunFolder, config: RunConfig, data: RunData) -> None:
-    """Check that the number of training images has not changed since the run began.
+    """Check that the data set and its number of training images are those the run began with.
 
     Raises:
-        DataError: it has changed.
+        DataError: they have changed.
     """
-    images = config.data.train_images
+    name, images = config.data.name, config.data.train_images
+    if name not in (None, data.dataset.name):
+        raise DataError(
+            f"{folder.path} was trained on {name}, but the settings in {folder.config} give "
+            f"{data.dataset.name}; restore the file, or start a new run with --config "
+            f"{folder.config}"
+        )
     if images != data.train_count:
         raise DataError(
             f"{folder.path} was trained on {images} images, but {data.dataset.source} now has "

@@ -43,6 +43,7 @@ class DataUsed(Struct, frozen=True):
     """The data of a run."""
 
     train_images: AtLeastOne
+    name: Name | None = None
 
 
 class RunConfig(Struct, frozen=True):

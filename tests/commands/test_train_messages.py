@@ -136,3 +136,11 @@ def test_a_finished_run_explains_how_to_extend_it(run):
     code, out, _ = run("train", "--resume", "run", "--epochs", 3)
     assert code == 0
     assert epochs_printed(out)[-1] == 3
+
+
+def test_an_extended_schedule_is_reported(run):
+    flags = ("--schedule", "cosine", "--iterations", 4)
+    assert run("train", *DIGITS, *flags, "--out", "run", "--quiet")[0] == 0
+    code, _, err = run("train", "--resume", "run", "--iterations", 8, "--quiet")
+    assert code == 0
+    assert "the run is extended from 4 to 8 steps, which stretches its schedule cosine" in err

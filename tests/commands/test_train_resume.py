@@ -197,3 +197,33 @@ def test_custom_data_are_found_again_and_must_be_unchanged(fails, run):
     assert "custom, 20 test images" in out
     write_custom(Path("mine"), images=60)
     fails(4, "train", "--resume", "run", "--iterations", 9, "--quiet", says="trained on 50 images")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("lr", 0.5, "the optimizer SGD(lr=0.05"),
+        ("hidden_sizes", [60], "the layers 784 → linear 50 → relu → linear 10"),
+        ("activation", "tanh", "the layers 784 → linear 50 → relu → linear 10"),
+        ("seed", 7, "the seed 0"),
+        ("dtype", "float64", "the dtype float32"),
+        ("schedule", "cosine", "the schedule "),
+        ("batch_size", 32, "the batch size 64"),
+    ],
+)
+def test_an_edited_setting_that_defines_the_run_is_refused(fails, trained, name, value, says):
+    shutil.copytree(trained, "run")
+    content = read_json("run/config.json")
+    content["settings"][name] = value
+    Path("run/config.json").write_text(json.dumps(content))
+    err = fails(4, "train", "--resume", "run", "--iterations", 12, says=says)
+    assert "a resumed run keeps its settings; restore the file, or start a new run" in err
+
+
+def test_an_edited_length_is_applied(run, trained):
+    shutil.copytree(trained, "run")
+    content = read_json("run/config.json")
+    content["settings"]["iterations"] = 13
+    Path("run/config.json").write_text(json.dumps(content))
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    assert read_json("run/summary.json")["steps"] == 13
