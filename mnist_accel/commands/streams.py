@@ -36,6 +36,9 @@ def checked_streams() -> Iterator[None]:
             stdout.discard_output()
             stderr.discard_output()
             raise
+        finally:
+            stdout.stop_escaping()
+            stderr.stop_escaping()
 
 
 class _CheckedStream:
@@ -60,6 +63,13 @@ class _CheckedStream:
     def for_control(self) -> "_CheckedStream":
         """The same stream without escaping, for text with the control sequences of rich."""
         return _CheckedStream(self._name, self._stream, escapes=False)
+
+    def stop_escaping(self) -> None:
+        """Write text unchanged from now on, for the exit handlers of other libraries.
+
+        Colorama, which Numba initializes, keeps this stream and resets the colors at exit.
+        """
+        self._escapes = False
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._stream, attribute)

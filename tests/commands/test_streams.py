@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mnist_accel.commands import main
+from mnist_accel.commands.streams import checked_streams
 from tests.support.command_line import DIGITS, environment
 
 
@@ -59,6 +60,14 @@ def test_a_stream_that_cannot_be_written_gives_exit_code_4(shell):
 
 
 @pytest.mark.posix
+def test_exit_handlers_write_control_characters_unchanged(capsys):
+    with checked_streams():
+        kept = sys.stdout
+        print("name\x1b[0m")
+    kept.write("\x1b[0m")
+    assert capsys.readouterr().out == "name\\x1b[0m\n\x1b[0m"
+
+
 def test_training_works_with_closed_streams():
     arguments = [*map(str, DIGITS), "--iterations", "3", "--out", "run"]
     command = f"{sys.executable} -m mnist_accel.train {' '.join(arguments)} >&- 2>&-"
