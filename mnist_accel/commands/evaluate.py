@@ -17,7 +17,7 @@ from mnist_accel.commands.arguments import (
 )
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.data import Dataset
-from mnist_accel.errors import usage_errors
+from mnist_accel.errors import escaped, usage_errors
 from mnist_accel.nn.network import Network
 from mnist_accel.training.evaluation import Evaluation, evaluate
 
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(path, model, dataset, result)
         return 0
-    print(f"weights  {path}")
-    print(f"model    {model.name}: {model.describe()}")
+    print(f"weights  {escaped(str(path))}")
+    print(f"model    {escaped(model.name)}: {model.describe()}")
     print(f"data     {dataset.name}, {result.total} test images")
     print(f"backend  {backend.name}")
     _print_result(result, dataset)

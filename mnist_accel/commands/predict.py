@@ -25,7 +25,7 @@ from mnist_accel.commands.arguments import (
 )
 from mnist_accel.commands.exit_codes import EXIT_DATA
 from mnist_accel.commands.json_output import add_json_argument, print_json
-from mnist_accel.errors import DataError, UsageError, usage_errors
+from mnist_accel.errors import DataError, UsageError, escaped, usage_errors
 from mnist_accel.util.files import check_writable
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _print_items(path: Path, items: list[Item], names: Sequence[str]) -> None:
     """Print the probabilities of one image as bars, or one line for each of several."""
     from mnist_accel.console.tables import print_probabilities, print_table
 
-    print(f"weights in {path}")
+    print(f"weights in {escaped(str(path))}")
     if len(items) == 1:
         item = items[0]
         assert item.probabilities is not None

@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _SIZES = (0, 1, 7, 8, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63)
@@ -93,10 +93,10 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
     """Return a JSON value in which one or two parts are replaced, removed, renamed or repeated."""
     value = json.loads(json.dumps(value))
     for _ in range(rng.choice((1, 1, 2))):
-        places = list(_places(value))
-        if not places:
+        candidates = list(places(value))
+        if not candidates:
             return rng.choice(HOSTILE_VALUES)
-        container, key = rng.choice(places)
+        container, key = rng.choice(candidates)
         action = rng.random()
         if action < 0.7:
             container[key] = rng.choice(HOSTILE_VALUES)
@@ -111,9 +111,9 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
     return value
 
 
-def _places(value: Any) -> Any:
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Yield each container in a JSON value with each of its keys or indices."""
     if isinstance(value, dict | list):
         for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
             yield value, key
-            yield from _places(item)
+            yield from places(item)
