@@ -2,7 +2,6 @@
 
 import contextlib
 import faulthandler
-import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,8 @@ class BrokenPromiseError(Exception):
 
 def limit_memory() -> None:
     """Make allocations beyond `MAX_BYTES` fail with a MemoryError."""
+    import resource  # does not exist on Windows
+
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MAX_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))

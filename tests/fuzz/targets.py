@@ -327,22 +327,22 @@ def _report(path: Path) -> None:
 
 
 TARGETS = {
-    "pickle": Target(_bytes_of(_pickles(), "w.pkl"), _weights, 1500),
+    "pickle": Target(_bytes_of(_pickles(), "w.pkl"), _weights, 800),
     "npz and npy": Target(_bytes_of(_numpy_files(), "w.npz"), _weights, 800),
     "safetensors": Target(
         _bytes_of([(RELEASE / "checkpoint.safetensors").read_bytes()], "m.safetensors"),
         lambda p: ma.load_model(p, backend="numpy"),
-        1500,
+        800,
     ),
-    "network": Target(_tensor_file("network"), lambda p: ma.load_model(p, backend="numpy"), 800),
-    "training": Target(_tensor_file("training"), _continue, 500),
-    "tensors": Target(_tensor_file("tensors"), _continue, 300),
+    "network": Target(_tensor_file("network"), lambda p: ma.load_model(p, backend="numpy"), 400),
+    "training": Target(_tensor_file("training"), _continue, 300),
+    "tensors": Target(_tensor_file("tensors"), _continue, 200),
     "config.json": Target(_text_of(RELEASE / "run" / "config.json", mutate_json), _config, 150),
     "toml": Target(_bytes_of([_TOML], "c.toml"), lambda p: resolve(settings_in_file(str(p))), 200),
     "metrics": Target(_metrics_file, _read_metrics, 300),
     "resume": Target(_run_folder, _resume, 6),
-    "measurement": Target(_cached_measurement, _read_measurement, 600),
-    "data": Target(_data_folder, lambda p: ma.load_dataset("custom", p), 600),
+    "measurement": Target(_cached_measurement, _read_measurement, 300),
+    "data": Target(_data_folder, lambda p: ma.load_dataset("custom", p), 400),
     "pictures": Target(_bytes_of(_pictures(), "p.png"), read_digit_images, 50),
     "predict": Target(
         _bytes_of(_pictures(), "p.png"),
