@@ -76,15 +76,15 @@ def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> I
 
 
 @contextmanager
-def preparation(stream: TextIO) -> Iterator[None]:
-    """Show the progress of a block that may compile kernels."""
+def preparation(stream: TextIO, text: str = "preparing") -> Iterator[None]:
+    """Show a text and the progress of a block that may compile kernels."""
     before = len(compiled_kernels)
 
     def detail() -> str:
         number = len(compiled_kernels) - before
         if number == 0:
             return ""
-        return f"compiling kernel {number}, once per installation, 10 to 30 s"
+        return f"compiling kernel {number} (once per installation, 10-30 s)"
 
-    with activity("preparing", stream, detail=detail):
+    with activity(text, stream, detail=detail):
         yield

@@ -110,9 +110,12 @@ class TrainingDisplay:
         self._bar.stop()
         return nullcontext() if self._quiet else activity(text, self._stderr)
 
-    def preparation(self) -> AbstractContextManager[None]:
-        """Return a context that shows the progress of a block that may compile kernels."""
-        return nullcontext() if self._quiet else preparation(self._stderr)
+    def preparation(self, text: str) -> AbstractContextManager[None]:
+        """Return a context that shows a text and the progress of a block that may compile kernels.
+
+        The text is shown if the block takes long.
+        """
+        return nullcontext() if self._quiet else preparation(self._stderr, text)
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""

@@ -83,7 +83,7 @@ def start_run(
         data = load_run_data(settings)
     last_step = total_steps(settings, data.train_count)
     display = TrainingDisplay(last_step, quiet=quiet, progress=progress)
-    with display.preparation():
+    with display.preparation("choosing a backend"):
         choice = choose_fastest(
             settings,
             *data.train,
@@ -140,7 +140,7 @@ def _resume(
         check_same_data(folder, config, data)
     last_step = total_steps(settings, data.train_count)
     display = TrainingDisplay(last_step, quiet=quiet, progress=progress)
-    with phases.time("setup"), display.preparation():
+    with phases.time("setup"), display.preparation("preparing"):
         choice = choose_by_settings(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=choice.selection.backend)
         check_same_training(folder, trainer, settings, examples=data.train_count)
@@ -286,7 +286,7 @@ class _Run:
 
     def _prepare(self) -> TrainingData:
         """Compile the network if it has a compiled form, and return the prepared training data."""
-        with self.display.preparation():
+        with self.display.preparation("preparing"):
             self.trainer.model.prepare()  # compiles the predictions of the evaluations
             return self.trainer.prepare(*self.data.train)
 

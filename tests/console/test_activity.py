@@ -104,7 +104,7 @@ class WaitsForText(io.StringIO):
 
 
 def test_compiling_is_mentioned_only_if_kernels_are_compiled():
-    stream = WaitsForText("compiling kernel 2, once per installation")
+    stream = WaitsForText("compiling kernel 2 (once per installation")
     first = WaitsForText("preparing: 0 s\n")
     with preparation(first):
         assert first.found.wait(30)
