@@ -34,7 +34,7 @@ PAGES_WITH_PATHS = [page for page in PAGES if page.name != "CHANGELOG.md"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_runs(name, tmp_path, monkeypatch):
+def test_example_runs(name, tmp_path, monkeypatch, own_tables):
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(EXAMPLES[name], "example", "exec"), names)
