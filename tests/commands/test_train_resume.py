@@ -46,6 +46,42 @@ def test_resume_continues_to_the_same_weights(run):
     assert "the run already has 60 steps, more than the requested 1; no step is left" in err
 
 
+def files_with_times(folder):
+    """Return the content and the time of every file of a folder by its path."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ("--iterations", 25),  # within the second epoch
+        ("--epochs", 2),
+        ("--epochs", 9, "--lr", 1e-9, "--patience", 1),
+    ],
+)
+def test_resuming_a_finished_run_changes_no_file_and_repeats_its_result(run, end):
+    _, result, _ = run("train", *DIGITS, *end, "--out", "run", "--quiet")
+    before = files_with_times("run")
+    for more in ((), ("--iterations", 1)):
+        code, again, _ = run("train", "--resume", "run", "--quiet", *more)
+        assert (code, again) == (0, result)
+        assert files_with_times("run") == before
+
+
+def test_a_lost_picture_or_summary_of_a_finished_run_is_made_again(run):
+    assert run("train", *DIGITS, "--iterations", 25, "--out", "run", "--quiet")[0] == 0
+    before = {path: content for path, (content, _) in files_with_times("run").items()}
+    Path("run/curves.png").unlink()
+    Path("run/summary.json").write_text("{")
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+    after = {path: content for path, (content, _) in files_with_times("run").items()}
+    assert after.keys() == before.keys()
+    for name in ("curves.png", "mistakes.png", "metrics.jsonl", "model.safetensors"):
+        assert after[Path("run", name)] == before[Path("run", name)], name
+    assert read_json("run/summary.json")["epochs"] == 2
+
+
 def test_resume_refuses_changed_settings_and_missing_runs(run, fails):
     assert run("train", *QUICK, "--out", "run", "--quiet")[0] == 0
     fails(2, "train", "--resume", "run", "--lr", 1, says="--lr cannot be given with --resume")

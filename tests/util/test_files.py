@@ -1,6 +1,7 @@
 """Files are written completely or not at all."""
 
 import os
+import resource
 import secrets
 import stat
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mnist_accel.util import files
-from mnist_accel.util.files import write_atomically
+from mnist_accel.util.files import append_or_nothing, write_atomically
 
 
 def test_failed_write_leaves_only_the_old_file(tmp_path, monkeypatch):
@@ -35,7 +36,7 @@ def test_concurrent_writers_never_expose_a_partial_file(tmp_path):
     path = tmp_path / "file"
     code = textwrap.dedent(f"""
         from pathlib import Path
-        from mnist_accel.util.files import write_atomically
+        from mnist_accel.util.files import append_or_nothing, write_atomically
         for _ in range(40):
             write_atomically(Path({str(path)!r}), bytes(200_000))
     """)
@@ -120,3 +121,38 @@ def test_windows_waits_for_a_program_that_reads_the_replaced_file(
         write_atomically(path, b"new")
     assert path.read_bytes() == (b"new" if succeeds else b"old")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_append_that_does_not_fit_leaves_the_old_content(tmp_path):
+    """A limit on the size of files lets the system write only the first bytes."""
+    path = tmp_path / "file"
+    append_or_nothing(path, b"one\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append_or_nothing(path, b"2" * 200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    append_or_nothing(path, b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_append_follows_no_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"untouched")
+    (tmp_path / "file").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        append_or_nothing(tmp_path / "file", b"content")
+    assert victim.read_bytes() == b"untouched"
+
+
+def test_link_in_place_of_a_file_is_replaced_and_lends_no_permissions(tmp_path):
+    victim, path = tmp_path / "victim", tmp_path / "file"
+    victim.write_bytes(b"untouched")
+    victim.chmod(0o777)
+    path.symlink_to(victim)
+    write_atomically(path, b"content")
+    assert victim.read_bytes() == b"untouched"
+    assert not path.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) & 0o111 == 0
