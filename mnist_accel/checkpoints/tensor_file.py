@@ -37,7 +37,7 @@ def write_tensors(file: Path, tensors: Tensors, header: Mapping[str, Any]) -> No
     metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in header.items()}}
     metadata["digest"] = _digest(tensors, metadata)
     try:
-        write_atomically(file, safetensors.numpy.save(tensors, metadata))
+        write_atomically(file, _with_sorted_metadata(safetensors.numpy.save(tensors, metadata)))
     except OSError as error:
         raise CheckpointError(
             f"cannot write {file}: {error.strerror or error}; an existing file there is unchanged"
@@ -98,6 +98,19 @@ def _check(file: Path) -> None:
             f"{file} is not a complete safetensors file, or its header has more than "
             f"{_MAX_HEADER:,} bytes, the maximum"
         )
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return the bytes of a safetensors file with its metadata in alphabetical order.
+
+    The library writes them in a random order, in which equal networks would have different files.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # as the library, so that the arrays stay aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:

@@ -1,7 +1,6 @@
 """The memory of a training does not grow with its steps."""
 
 import gc
-import resource
 import subprocess
 import sys
 import tracemalloc
@@ -75,7 +74,10 @@ def test_full_batch_training_keeps_the_images_once(rng):
 
 
 @pytest.mark.slow
+@pytest.mark.posix
 def test_fcnn_trains_on_60000_images_in_less_than_500_mb(tmp_path):
+    import resource  # does not exist on Windows
+
     code = """
 import numpy as np
 import mnist_accel as ma

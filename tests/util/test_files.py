@@ -1,7 +1,6 @@
 """Files are written completely or not at all."""
 
 import os
-import resource
 import secrets
 import stat
 import subprocess
@@ -123,8 +122,11 @@ def test_windows_waits_for_a_program_that_reads_the_replaced_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.posix
 def test_append_that_does_not_fit_leaves_the_old_content(tmp_path):
     """A limit on the size of files lets the system write only the first bytes."""
+    import resource  # does not exist on Windows
+
     path = tmp_path / "file"
     append_or_nothing(path, b"one\n")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -138,6 +140,7 @@ def test_append_that_does_not_fit_leaves_the_old_content(tmp_path):
     assert path.read_bytes() == b"one\ntwo\n"
 
 
+@pytest.mark.posix
 def test_append_follows_no_link(tmp_path):
     victim = tmp_path / "victim"
     victim.write_bytes(b"untouched")
@@ -147,6 +150,7 @@ def test_append_follows_no_link(tmp_path):
     assert victim.read_bytes() == b"untouched"
 
 
+@pytest.mark.posix
 def test_link_in_place_of_a_file_is_replaced_and_lends_no_permissions(tmp_path):
     victim, path = tmp_path / "victim", tmp_path / "file"
     victim.write_bytes(b"untouched")
