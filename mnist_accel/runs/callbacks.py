@@ -129,11 +129,7 @@ class Checkpoints(Callback):
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Save if `every` is None and the last checkpoint is old enough."""
-        if self.every is not None:
-            return
-        # Even if no checkpoint is due, so that the lines do not depend on the time.
-        self._metrics.flush(trainer)
-        if self._clock() - self._saved_at >= CHECKPOINT_SECONDS:
+        if self.every is None and self._clock() - self._saved_at >= CHECKPOINT_SECONDS:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:

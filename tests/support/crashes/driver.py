@@ -97,7 +97,9 @@ def problem_at(start: Sequence[str], *, mode: str, number: int, again: int = 0) 
     code, errors = resume(start)
     if code or errors:
         return f"not resumed, exit code {code}: {errors}"
-    if names := differing(content(EXPECTED), content(RUN)):
+    join_steps = mode == "fail"
+    contents = [content(folder, join_steps=join_steps) for folder in (EXPECTED, RUN)]
+    if names := differing(*contents):
         return "differs in " + ", ".join(names)
     return ""
 

@@ -12,10 +12,19 @@ TIMES = {"seconds", "images_per_s", "epoch_seconds"}  # durations, and what is c
 REPEATED = ("settings", "backend", "data", "versions")
 
 
-def content(folder: Path) -> dict[str, Any]:
-    """Return the content of every file of a run folder by its path, without times."""
+def content(folder: Path, *, join_steps: bool) -> dict[str, Any]:
+    """Return the content of every file of a run folder by its path, without times.
+
+    With `join_steps`, the losses of all steps are joined, because an error adds a line that ends at
+    the step of the checkpoint that was saved then.
+    """
     files = sorted(path for path in folder.rglob("*") if not path.is_dir())
-    return {str(path.relative_to(folder)): _content(path) for path in files}
+    found = {str(path.relative_to(folder)): _content(path) for path in files}
+    if join_steps:
+        lines = found["metrics.jsonl"]
+        losses = [loss for line in lines for loss in line.get("losses", ())]
+        found["metrics.jsonl"] = losses, [line for line in lines if line["event"] == "epoch"]
+    return found
 
 
 def _content(path: Path) -> Any:
