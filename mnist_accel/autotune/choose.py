@@ -32,6 +32,8 @@ T = TypeVar("T")
 # A backend that compiles no epochs is chosen if it is faster than the others by this factor. A
 # smaller advantage is often a disturbance by other programs.
 CLEARLY_FASTER = 1.25
+# The same on a busy machine, where the measurements of a candidate differ by a factor of ten.
+CLEARLY_FASTER_IF_BUSY = 4.0
 # Fewer threads are preferred if they reach this fraction of the highest throughput.
 CLOSE_TO_BEST = 0.97
 # Small enough that a measurement never diverges. The time per step does not depend on it.
@@ -111,6 +113,7 @@ def choose_fastest(
         key = _cache_key(settings, backends, candidates, images, batch_size)
         cached = load_measurements(key, candidates)
         source = f"cached in {abbreviate_home(str(measurements_folder()))}"
+    margin = CLEARLY_FASTER
     if cached is not None:
         images_per_s = cached
         turns = {candidate: [value] for candidate, value in cached.items()}
@@ -125,33 +128,37 @@ def choose_fastest(
         images_per_s = {candidate: max(values) for candidate, values in turns.items()}
         if was_busy():  # not cached, because the next run may measure without disturbance
             source = "measured on a busy machine"
+            margin = CLEARLY_FASTER_IF_BUSY
         else:
             source = "measured"
             save_measurements(key, images_per_s)
     eager = [name for name, backend in backends.items() if not backend.compiles_epochs]
-    winner = fastest(turns, eager=eager)
+    winner = fastest(turns, eager=eager, margin=margin)
     backends[winner.backend].threads = winner.threads
     measurements = f"{source}: {describe_measurements(images_per_s, winner)}"
     return Choice(selections[winner.backend], measurements)
 
 
 def fastest(
-    turns: Mapping[Candidate, Sequence[float]], *, eager: Collection[str] = ()
+    turns: Mapping[Candidate, Sequence[float]],
+    *,
+    eager: Collection[str] = (),
+    margin: float = CLEARLY_FASTER,
 ) -> Candidate:
     """Return the candidate of the fastest backend with the fewest threads that is close to best.
 
     Args:
         turns: images per second in each turn of each candidate.
-        eager: names of the backends that compile no epochs. The best of their candidates is chosen
-            only if it is clearly faster than the best compiled one, both in its best turn and in
-            its median turn.
+        eager: names of the backends that compile no epochs.
+        margin: the best of their candidates is chosen only if it is faster than the best compiled
+            one by this factor, both in its best turn and in its median turn.
     """
     images_per_s = {candidate: max(values) for candidate, values in turns.items()}
     best = max(turns, key=images_per_s.__getitem__)
     compiled = [candidate for candidate in turns if candidate.backend not in eager]
     if best not in compiled and compiled:
         rival = max(compiled, key=images_per_s.__getitem__)
-        if any(f(turns[best]) < CLEARLY_FASTER * f(turns[rival]) for f in (max, median)):
+        if any(f(turns[best]) < margin * f(turns[rival]) for f in (max, median)):
             best = rival
     close = [
         candidate
