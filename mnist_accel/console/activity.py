@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TextIO
 
 from rich.live import Live
@@ -17,6 +18,18 @@ from mnist_accel.util.text import displayable
 DELAY_SECONDS = 1.0  # shorter operations are not shown
 TERMINAL_SECONDS = 0.5  # time between two updates of the line on a terminal
 PIPE_SECONDS = 2.0  # time between two lines elsewhere
+
+_is_hidden = ContextVar("_is_hidden", default=False)
+
+
+@contextmanager
+def hide_activities(hidden: bool) -> Iterator[None]:
+    """Show no activities that begin in the block, if `hidden` is True."""
+    token = _is_hidden.set(hidden)
+    try:
+        yield
+    finally:
+        _is_hidden.reset(token)
 
 
 @contextmanager
@@ -31,6 +44,9 @@ def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> I
         stream: the stream to print on.
         detail: returns what has been done so far; called from another thread.
     """
+    if _is_hidden.get():
+        yield
+        return
     console = make_console(stream)
     started = time.perf_counter()
     finished, was_shown = threading.Event(), threading.Event()

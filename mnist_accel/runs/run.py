@@ -8,6 +8,7 @@ from typing import Any
 
 from mnist_accel.autotune.choose import Choice, choose_by_settings, choose_fastest
 from mnist_accel.checkpoints.checkpoint import load_checkpoint
+from mnist_accel.console.activity import hide_activities
 from mnist_accel.console.phases import Phases
 from mnist_accel.console.progress import TrainingDisplay
 from mnist_accel.errors import DivergedError
@@ -79,7 +80,7 @@ def start_run(
     """
     settings = with_absolute_folder(settings)
     phases = Phases()
-    with phases.time("data"):
+    with phases.time("data"), hide_activities(quiet):
         data = load_run_data(settings)
     last_step = total_steps(settings, data.train_count)
     display = TrainingDisplay(last_step, quiet=quiet, progress=progress)
@@ -134,7 +135,7 @@ def _resume(
 ) -> RunResult:
     settings = with_absolute_folder(settings)
     phases = Phases()
-    with phases.time("data"):
+    with phases.time("data"), hide_activities(quiet):
         data = load_run_data(settings)
         content, config = stored_config(folder)
         check_same_data(folder, config, data)

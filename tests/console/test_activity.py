@@ -65,6 +65,20 @@ def test_a_short_operation_prints_nothing(monkeypatch, stream):
     assert stream.getvalue() == ""
 
 
+def test_a_hidden_activity_prints_nothing():
+    stream = io.StringIO()
+    shown = Details()
+    with (
+        activity.hide_activities(True),
+        activity.activity("loading", stream, detail=shown),
+    ):
+        assert not shown.third.wait(0.1)
+    assert stream.getvalue() == ""
+    with activity.hide_activities(False):
+        watch(stream)
+    assert "loading: finished" in stream.getvalue()
+
+
 def fail_after(details, stream):
     with activity.activity("loading", stream, detail=details):
         assert details.third.wait(30)
