@@ -24,6 +24,10 @@ MAX_ALONG_BORDER = 0.7
 MIN_ASPECT = 0.37
 MAX_PARTS = 4
 MAX_PAGE_STROKE = 0.2
+# The shorter side of a frame or sheet with marks outside, as a fraction of the picture.
+MIN_FRAME = 0.25
+# Minimum strength of a stroke, as a fraction of the contrast of the picture.
+MIN_STRENGTH = 0.15
 MIN_RIDGE_RATIO = 0.75
 MAX_SIDE_RATIO = 1.0
 
@@ -104,12 +108,15 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
     kept = [n for n in masks if max(_sides(boxes[n])) >= smallest]
     strokes = []
     blobs: set[int] = set()
+    frames: list[tuple[slice, slice]] = []
     largest = max((max(_sides(boxes[n])) for n in kept), default=0)
     for n in kept:
         others = [m for m in kept if m != n and _contains(boxes[n], boxes[m])]
         fault = _fault(masks[n], boxes[n], page)
         if any(_is_framed(parts, boxes, n, m) for m in others):
             fault = "a frame"
+        if fault and min(_sides(boxes[n])) > MIN_FRAME * max(shape):
+            frames.append(boxes[n])
         if not fault:
             strokes.append(n)
         elif max(_sides(boxes[n])) < MIN_RELATIVE_SIZE * largest:
@@ -129,9 +136,19 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
             seen.add("a dash")
         elif len(group) > MAX_PARTS:
             seen.add("scattered marks")
+        elif any(_is_label(box, frame) for frame in frames):
+            seen.add("small marks outside a frame")
         else:
             figures.append(Figure(page, mask, box))
     return figures
+
+
+def _is_label(box: tuple[slice, slice], frame: tuple[slice, slice]) -> bool:
+    """Return whether a figure is small and outside a frame, as the numbers at axes are."""
+    size = max(_sides(frame))
+    margin = round(0.08 * size)  # the ticks of axes extend outside
+    inside = tuple(slice(side.start + margin, side.stop - margin) for side in frame)
+    return max(_sides(box)) < 0.25 * size and not _is_inside(box, (inside[0], inside[1]))
 
 
 def _sides(box: tuple[slice, slice]) -> tuple[int, int]:
@@ -165,6 +182,8 @@ def _fault(
             return "a line along the border"
     if not _has_paper_on_both_sides(mask, box, page, stroke):
         return "an edge"
+    if np.median(page.strength[box][mask]) < MIN_STRENGTH * page.contrast:
+        return "a texture"
     return ""
 
 

@@ -37,6 +37,7 @@ class Page:
         darkness: the picture projected on `direction`, (H, W).
         strength: difference of `darkness` from that of the paper, (H, W).
         marks: the pixels with ink, (H, W).
+        contrast: range of `darkness` in the picture, without its extremes.
     """
 
     hull: Mask
@@ -45,6 +46,7 @@ class Page:
     darkness: FloatArray
     strength: FloatArray
     marks: Mask
+    contrast: float
 
 
 def find_pages(picture: FloatArray, *, with_border: bool) -> Iterator[list[Page]]:
@@ -105,7 +107,8 @@ def _page(picture: FloatArray, zone: Mask, hull: Mask) -> Page | None:
     peak = np.quantile(strength[strength > 0], 0.9) if (strength > 0).any() else 0
     marks = strength > MARK_LEVEL * peak
     darkness: FloatArray = picture @ direction
-    return Page(hull, paper, direction, darkness, strength, marks)
+    contrast = float(np.ptp(np.quantile(darkness, (0.005, 0.995))))
+    return Page(hull, paper, direction, darkness, strength, marks, contrast)
 
 
 def ink_direction(difference: FloatArray) -> FloatArray | None:
