@@ -13,7 +13,7 @@ from PIL import Image
 import mnist_accel as ma
 from mnist_accel.commands import main
 from tests.support.command_line import ON_NUMPY
-from tests.support.digit_pictures.scenes import make_row
+from tests.support.digit_pictures.pictures import make_row
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,12 @@ from scipy import ndimage
 
 from mnist_accel.data.digit_image.loading import Mask
 from mnist_accel.data.digit_image.pages import Page
+from mnist_accel.data.digit_image.shapes import (
+    has_many_strokes,
+    is_frame,
+    is_solid,
+    stroke_width,
+)
 
 MIN_SIZE = 0.05  # size of a figure, as a fraction of the longer side of the picture
 MIN_RELATIVE_SIZE = 0.4  # smaller marks beside the largest figure are dirt, or labels of a plot
@@ -18,7 +24,8 @@ MAX_STROKE_WIDTH = 0.42  # as a fraction of the longer side of the figure
 # Marks with a smaller distance, as a fraction of the smaller one, belong together, unless they
 # stand side by side like two digits.
 MAX_GAP = 0.3
-MAX_FIGURES = 20
+MAX_MARKS = 24  # with MIN_MARK_SIZE of the size of the largest figure; more are a text or texture
+MIN_MARK_SIZE = 0.25
 MAX_ALONG_BORDER = 0.7
 # Almost all digits of MNIST are at most twice as wide as high, and have at most four parts.
 MIN_ASPECT = 0.37
@@ -83,15 +90,18 @@ def complete_parts(figures: list[Figure], parts: list[Figure]) -> bool:
 
 
 def _may_complete(figure: Figure, part: Figure) -> bool:
-    """Return whether a figure contains a part and is on the same page, or is itself its page."""
+    """Return whether a figure contains a part, and encloses it or is on its page or is its page."""
     if not _is_inside(part.box, figure.box):
         return False
+    enclosed = ndimage.binary_fill_holes(figure.mask) & ~figure.mask
+    if np.count_nonzero(enclosed & part.mask) > 0.8 * np.count_nonzero(part.mask):
+        return True  # the part is the paper in a loop
     areas = [np.count_nonzero(f.page.hull) for f in (figure, part)]
     if max(areas) < 1.3 * min(areas):
         return True
     # The page of the part may be a stroke, which encloses some paper; but not a sheet.
     is_page = bool(np.count_nonzero(part.page.hull & figure.mask) > 0.5 * areas[1])
-    stroke = _stroke_width(figure.mask[figure.box])
+    stroke = stroke_width(figure.mask[figure.box])
     return bool(is_page and stroke < MAX_PAGE_STROKE * figure.size)
 
 
@@ -129,18 +139,40 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
             continue
         mask = np.isin(parts, [n + 1 for n in group])
         box = ndimage.find_objects(mask.astype(int))[0]
-        height, width = _sides(box)
-        if max(height, width) < MIN_SIZE * max(shape):
-            seen.add("dots")
-        elif height < MIN_ASPECT * width:
-            seen.add("a dash")
-        elif len(group) > MAX_PARTS:
-            seen.add("scattered marks")
-        elif any(_is_label(box, frame) for frame in frames):
-            seen.add("small marks outside a frame")
+        fault = _group_fault(mask[box], len(group), shape)
+        if not fault and any(_is_label(box, frame) for frame in frames):
+            fault = "small marks outside a frame"
+        if fault:
+            seen.add(fault)
         else:
             figures.append(Figure(page, mask, box))
+    size = max((figure.size for figure in figures), default=0)
+    if sum(max(_sides(boxes[n])) > MIN_MARK_SIZE * size for n in kept) > MAX_MARKS:
+        seen.add("a texture or many marks")
+        return []
     return figures
+
+
+def _group_fault(mask: Mask, part_count: int, shape: tuple[int, ...]) -> str:
+    """Return what marks that belong together are if they are no digit; "" if they may be one.
+
+    Args:
+        mask: the pixels of the marks in their box.
+        part_count: number of marks.
+        shape: height and width of the picture.
+    """
+    height, width = mask.shape
+    if max(height, width) < MIN_SIZE * max(shape):
+        return "dots"
+    if height < MIN_ASPECT * width:
+        return "a dash"
+    if part_count > MAX_PARTS:
+        return "scattered marks"
+    if is_solid(mask):
+        return "an area"
+    if has_many_strokes(mask):
+        return "a shape with more strokes than a digit"
+    return ""
 
 
 def _is_label(box: tuple[slice, slice], frame: tuple[slice, slice]) -> bool:
@@ -164,10 +196,10 @@ def _fault(
     """Return what a mark is if it is no stroke of a digit; "" if it may be one."""
     height, width = _sides(box)
     size = max(height, width)
-    stroke = _stroke_width(mask)
+    stroke = stroke_width(mask)
     if min(height, width) > 8 and stroke > MAX_STROKE_WIDTH * size:
         return "an area"
-    if min(height, width) > 0.3 * size and size > 12 and _is_frame(mask, stroke):
+    if min(height, width) > 0.3 * size and size > 12 and is_frame(mask, stroke):
         return "a frame"
     shape = page.marks.shape
     top, left = box[0].start <= 1, box[1].start <= 1
@@ -195,13 +227,6 @@ def _along_border(mask: Mask, box: tuple[slice, slice], shape: tuple[int, ...]) 
     return 1 - float(inner[box][mask].mean())
 
 
-def _stroke_width(mask: Mask) -> float:
-    """Return the mean width of the strokes of a mark in pixels."""
-    inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask]
-    # In a bar of width w, the mean distance to the nearest edge is w / 4.
-    return 4 * float(np.mean(inside - 0.5)) + 0.5
-
-
 def _has_paper_on_both_sides(
     mask: Mask, box: tuple[slice, slice], page: Page, stroke: float
 ) -> bool:
@@ -218,21 +243,6 @@ def _has_paper_on_both_sides(
     ridge_ratio = np.median(ridge / page.strength[box][mask])
     side_ratio = np.median((darker_side - lighter_side) / ridge)
     return bool(ridge_ratio >= MIN_RIDGE_RATIO and side_ratio <= MAX_SIDE_RATIO)
-
-
-def _is_frame(mask: Mask, stroke: float) -> bool:
-    """Return whether lines run along the sides of a mark: two adjacent ones if thin, else all."""
-    size = max(mask.shape)
-    thin = stroke < 0.12 * size
-    covered = []
-    for turns in range(4):
-        turned = np.rot90(mask, turns)
-        depth = max(2, round((0.1 if thin else 0.05) * turned.shape[0]))
-        covered.append(float(turned[:depth].any(axis=0).mean()))
-    if not thin:
-        return min(covered) > 0.95
-    pairs = [min(covered[i], covered[(i + 1) % 4]) for i in range(4)]
-    return sorted(covered)[1] > 0.85 or max(pairs) > 0.95
 
 
 def _is_framed(

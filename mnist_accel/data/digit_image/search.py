@@ -1,9 +1,10 @@
 """Find the digits in a picture."""
 
+import numpy as np
 from scipy import ndimage
 
+from mnist_accel.data.digit_image.crops import ink_of_crop
 from mnist_accel.data.digit_image.figures import (
-    MAX_FIGURES,
     Figure,
     complete_parts,
     find_figures,
@@ -31,11 +32,12 @@ def find_digits(picture: FloatArray) -> tuple[list[FloatArray], list[str]]:
         The digits from left to right, each (28, 28); and names for error messages, such as
         "a frame".
     """
+    crop = ink_of_crop(picture)
+    if crop is not None:
+        return [to_mnist(crop)], []
     picture, line_count = remove_lines(picture)
     seen = {f"{count(line_count, 'line')} across the picture"} if line_count else set()
     figures = _search(picture, seen)
-    if len(figures) > MAX_FIGURES:
-        return [], [f"a texture or more than {MAX_FIGURES} figures"]
     inks = [_ink_of(picture, figure, alone=len(figures) == 1) for figure in figures]
     return [to_mnist(ink) for ink in inks if ink is not None], sorted(seen)
 
@@ -74,4 +76,8 @@ def _ink_of(picture: FloatArray, figure: Figure, *, alone: bool) -> FloatArray |
     near = ndimage.binary_dilation(local > 0, iterations=max(1, max(local.shape) // 60))
     outside = whole[~near].sum()
     agrees = outside < 0.02 * whole.sum() and (whole[local > 0.5] > 0).mean() > 0.98
-    return whole if agrees else local
+    if not agrees:
+        return local
+    parts, _ = ndimage.label(whole > 0, structure=np.ones((3, 3)))
+    is_figure = np.isin(parts, np.unique(parts[near & (whole > 0)]))
+    return np.where(is_figure, whole, 0)

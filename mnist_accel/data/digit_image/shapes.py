@@ -1,0 +1,60 @@
+"""Measures of the shape of a mark, given as a mask (H, W)."""
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+
+from mnist_accel.data.digit_image.loading import Mask
+
+# The limits were measured on MNIST digits with strokes up to twice as thick. Their strokes are
+# at most 3.2 times as long as the longer side and enclose at most three areas. Digits at least half
+# as wide as high, without a hole, cover at most 0.92 of their convex hull.
+MAX_LENGTH = 4.0
+MAX_HOLES = 4
+MIN_SOLID_ASPECT = 0.5
+MAX_SOLIDITY = 0.95
+
+
+def stroke_width(mask: Mask) -> float:
+    """Return the mean width of the strokes of a mark in pixels."""
+    inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask]
+    # In a bar of width w, the mean distance to the nearest edge is w / 4.
+    return 4 * float(np.mean(inside - 0.5)) + 0.5
+
+
+def is_frame(mask: Mask, stroke: float) -> bool:
+    """Return whether lines run along the sides of a mark: two adjacent ones if thin, else all."""
+    size = max(mask.shape)
+    thin = stroke < 0.12 * size
+    covered = []
+    for turns in range(4):
+        turned = np.rot90(mask, turns)
+        depth = max(2, round((0.1 if thin else 0.05) * turned.shape[0]))
+        covered.append(float(turned[:depth].any(axis=0).mean()))
+    if not thin:
+        return min(covered) > 0.95
+    pairs = [min(covered[i], covered[(i + 1) % 4]) for i in range(4)]
+    return sorted(covered)[1] > 0.85 or max(pairs) > 0.95
+
+
+def is_solid(mask: Mask) -> bool:
+    """Return whether a mark fills its convex hull, unlike all digits but a straight one."""
+    height, width = mask.shape
+    if min(height, width) < MIN_SOLID_ASPECT * max(height, width):
+        return False
+    rows = np.flatnonzero(mask.any(axis=1))
+    left = mask[rows].argmax(axis=1)
+    right = width - mask[rows, ::-1].argmax(axis=1)
+    corners = np.array([(row, x) for x in (left, right) for row in (rows, rows + 1)])
+    hull = ConvexHull(corners.transpose(0, 2, 1).reshape(-1, 2))
+    return bool(mask.sum() > MAX_SOLIDITY * hull.volume)  # in 2-D, the volume is the area
+
+
+def has_many_strokes(mask: Mask) -> bool:
+    """Return whether the strokes of a mark are longer, or enclose more areas, than in a digit."""
+    size = max(mask.shape)
+    length = mask.sum() / stroke_width(mask)
+    zones, _ = ndimage.label(~np.pad(mask, 1))
+    areas = np.bincount(zones.ravel())[1:]
+    holes = np.count_nonzero(areas > (0.04 * size) ** 2) - 1  # one zone is the background
+    return bool(length > MAX_LENGTH * size or holes > MAX_HOLES)
