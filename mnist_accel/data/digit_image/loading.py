@@ -48,7 +48,8 @@ def load_picture(path: Source) -> FloatArray:
         ) from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{name} is not an image in one of the formats {', '.join(FORMATS)}"
+            f"{name} is not an image in one of the formats {', '.join(FORMATS)}; convert it, or "
+            "take a screenshot of it"
         ) from None
     # Pillow's decoders raise any of these for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError) as error:

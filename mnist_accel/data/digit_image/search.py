@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from mnist_accel.data.digit_image.crops import ink_of_crop
+from mnist_accel.data.digit_image.crops import inks_of_crop
 from mnist_accel.data.digit_image.figures import (
     Figure,
     complete_parts,
@@ -32,9 +32,9 @@ def find_digits(picture: FloatArray) -> tuple[list[FloatArray], list[str]]:
         The digits from left to right, each (28, 28); and names for error messages, such as
         "a frame".
     """
-    crop = ink_of_crop(picture)
-    if crop is not None:
-        return [to_mnist(crop)], []
+    crops = inks_of_crop(picture)
+    if crops:
+        return [to_mnist(ink) for ink in crops], []
     picture, line_count = remove_lines(picture)
     seen = {f"{count(line_count, 'line')} across the picture"} if line_count else set()
     figures = _search(picture, seen)
