@@ -61,7 +61,7 @@ def cell_of_table(scene: Scene, strength: int) -> None:
 
 
 def plot_axes(scene: Scene, strength: int) -> None:
-    """Draw the axes of a plot with ticks and numbers outside; two sides only if not the mildest."""
+    """Draw the axes of a plot, with ticks and numbers outside: four sides, two with strength 2."""
     height, width = scene.paper.shape
     margin = round(0.16 * min(height, width))
     scene.extend(((margin, margin), (margin, margin)))

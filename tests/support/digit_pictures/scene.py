@@ -106,7 +106,7 @@ def make_scene(
 
     Args:
         image: an MNIST image (28, 28), or None for empty paper.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
         fill: range of the side of the digit as a fraction of the shorter side of the picture.
     """
     rng = np.random.default_rng(seed)
