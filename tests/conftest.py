@@ -55,6 +55,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="change files at random for N minutes in place of a fixed number of times",
     )
+    parser.addoption(
+        "--crash-every",
+        type=int,
+        default=0,
+        metavar="N",
+        help="stop trainings at every N-th operation on files in place of a few of them",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

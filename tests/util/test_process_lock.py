@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_accel.errors import UsageError
+from mnist_accel.errors import DataError, UsageError
 from mnist_accel.util import process_lock as lock
 from mnist_accel.util.process_lock import process_lock
 
@@ -50,6 +50,16 @@ def test_second_process_is_refused_and_told_who_holds_the_lock(path, holder):
     with pytest.raises(UsageError, match=message), process_lock(path, TRAINING):
         pass
     assert path.exists()
+
+
+@pytest.mark.posix
+def test_link_in_place_of_the_lock_is_not_followed(tmp_path, path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"untouched")
+    path.symlink_to(victim)
+    with pytest.raises(DataError, match="symbolic link"), process_lock(path, TRAINING):
+        pass
+    assert victim.read_bytes() == b"untouched"
 
 
 def test_lock_of_a_killed_process_is_free_at_once(path, holder):
