@@ -9,10 +9,11 @@
 import sys
 from pathlib import Path
 
-from mnist_accel.util.startup import exit_on_ctrl_c, runs_a_command
+from mnist_accel.util.startup import end_quickly, exit_on_ctrl_c, runs_a_command
 
 if runs_a_command():
     exit_on_ctrl_c()
+    end_quickly()
 
 # `backends` is a generic name, so another top-level package of this name can hide ours. With
 # `python -m mnist_accel` Python looks into the current folder first, whatever it contains, so the
