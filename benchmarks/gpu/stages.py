@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,9 @@ def run_command(command: Sequence[str], log: Path, limit_s: float) -> int | None
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Stop the processes of a process group that still run: a command and its children."""
+    if sys.platform == "win32":  # cannot signal a group
+        process.kill()
+        return
     for signal_number in (signal.SIGINT, signal.SIGKILL):
         try:
             os.killpg(process.pid, signal_number)

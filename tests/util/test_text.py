@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_nouns_agree_with_their_number(number, text):
     ],
 )
 def test_only_the_home_folder_is_shortened(text, short, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setattr(Path, "home", lambda: PurePosixPath("/home/ann"))
     assert abbreviate_home(text) == short
 
 
