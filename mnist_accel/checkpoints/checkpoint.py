@@ -50,7 +50,7 @@ class _Training(Struct, frozen=True):
     batch_size: AtLeastOne
     seed: Annotated[int, Meta(ge=0)]
     sampling: Sampling
-    total_steps: AtLeastOne | None
+    total_steps: Annotated[int, Meta(ge=1)] | None
     progress: Progress
 
 

@@ -1,12 +1,12 @@
 """Decodes JSON and TOML that may be damaged or hostile, by schemas that msgspec checks.
 
-A schema gives each field a type and a range. JSON has no NaN and no infinity, and msgspec rejects
-numbers that overflow to them.
+A schema gives each field a type and a range, which NaN and infinity are not in.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -41,7 +41,8 @@ def decode_json(data: bytes | str, schema: type[_T], *, name: str, kind: str) ->
         DataError: the text is not JSON, is nested too deeply, or does not have this schema.
     """
     with _schema_errors(name, kind, "JSON"):
-        return msgspec.json.decode(data, type=schema)
+        # msgspec's own decoder rejects lone surrogates, which occur in names of files.
+        return msgspec.convert(json.loads(data, parse_constant=_reject_constant), schema)
 
 
 def decode_toml(data: bytes, schema: type[_T], *, name: str, kind: str) -> _T:
@@ -77,6 +78,10 @@ def _schema_errors(name: str, kind: str, language: str) -> Iterator[None]:
         raise DataError(f"{name} is not valid {language}: it is nested too deeply") from error
     except ValueError as error:  # not this language, not UTF-8, or a number of too many digits
         raise DataError(f"{name} is not valid {language}: {excerpt(error)}") from error
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"found {name}, which JSON does not have")
 
 
 def _describe(error: msgspec.ValidationError) -> str:

@@ -1,6 +1,7 @@
 """`train --resume`: the same weights as without an interruption, and damaged run folders."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -263,3 +264,13 @@ def test_an_edited_length_is_applied(run, trained):
     Path("run/config.json").write_text(json.dumps(content))
     assert run("train", "--resume", "run", "--quiet")[0] == 0
     assert read_json("run/summary.json")["steps"] == 13
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are UTF-8 there")
+def test_a_run_in_a_folder_whose_name_is_not_utf_8_is_resumed(run, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/run\xff")
+    assert run("train", *DIGITS, "--iterations", 2, "--out", folder, "--quiet")[0] == 0
+    config = Path(folder, "config.json")
+    changed = json.loads(config.read_bytes()) | {"command": ["train", "--out", folder]}
+    config.write_text(json.dumps(changed))
+    assert run("train", "--resume", folder, "--iterations", 4, "--quiet")[0] == 0
