@@ -284,7 +284,10 @@ def create_optimizer(
     name = resolve_name("optimizer", name, OPTIMIZERS, OPTIMIZER_ALIASES)
     optimizer = OPTIMIZERS[name]
     if momentum is not None and not hasattr(optimizer(), "momentum"):
-        raise ValueError(f"optimizer {name!r} takes no momentum, got {momentum}")
+        raise ValueError(
+            f"optimizer {name!r} takes no momentum, got {momentum}; remove it, or choose sgd, "
+            "momentum or nesterov"
+        )
     given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     return optimizer(**{key: value for key, value in given.items() if value is not None})
 

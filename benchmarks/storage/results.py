@@ -181,7 +181,7 @@ def read_run(path: Path) -> ResultFile:
         if path.suffix == ".gz":
             content = unpack_gzip(content, max_bytes=MAX_BYTES + 1, name=str(path))
         if len(content) > MAX_BYTES:
-            raise UsageError(f"{path} unpacks to more than {MAX_BYTES:,} bytes, the maximum")
+            raise UsageError(f"{path} unpacks to more than the maximum of {MAX_BYTES:,} bytes")
         return msgspec.json.decode(content, type=ResultFile)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error

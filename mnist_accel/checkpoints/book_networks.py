@@ -1,4 +1,4 @@
-"""The convolutional networks of a book whose weights are passed around as pickles.
+"""Two convolutional networks of a book, whose weights are published as pickles.
 
 Source: K. Saitoh, "Deep Learning from Scratch" (O'Reilly Japan, 2016), chapters 7 and 8:
 `SimpleConvNet` (`params.pkl`) and `DeepConvNet` (`deep_convnet_params.pkl`). Filters are (filters,
@@ -33,8 +33,8 @@ class BookNetwork:
         name: its class in the book.
         layers: returns the layers for the shapes of its parameters and an activation, or None if
             the shapes are not those of this network.
-        convert: returns the parameters of the layers from those in a file.
-        activation: activation of the book.
+        convert: converts the parameters in a file to those of the layers.
+        activation: the activation that the book uses.
     """
 
     name: str

@@ -95,8 +95,8 @@ def _check(file: Path) -> None:
         size = int.from_bytes(content.read(8), "little")
     if size > _MAX_HEADER:
         raise CheckpointError(
-            f"{file} is not a complete safetensors file, or its header has more than "
-            f"{_MAX_HEADER:,} bytes, the maximum"
+            f"{file} is not a complete safetensors file, or its header is larger than the maximum "
+            f"of {_MAX_HEADER:,} bytes"
         )
 
 

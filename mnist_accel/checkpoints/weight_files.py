@@ -120,7 +120,7 @@ def _parse_archive(data: bytes, *, name: str) -> object:
             array = read_member(archive, member, max_bytes=remaining + 1)
             remaining -= len(array)
             if remaining < 0:
-                raise DataError(f"{name} unpacks to more than {_MAX_BYTES:,} bytes, the maximum")
+                raise DataError(f"{name} unpacks to more than the maximum of {_MAX_BYTES:,} bytes")
             parsed = npy.parse_npy(array, name=f"{ascii(member)[:60]} in {name}")
             if parsed.dtype.hasobject and len(archive.namelist()) == 1:
                 return _parse(array, name=name)

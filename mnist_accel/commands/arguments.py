@@ -25,12 +25,12 @@ DATASET = one_of("data set", DATASETS, DATASET_ALIASES) | {"metavar": "NAME"}
 
 
 def recipe_name() -> dict[str, Any]:
-    """Return the type of a recipe; called for each parser, because users add recipes."""
+    """Return the type of an argument that names a recipe, including recipes that users added."""
     return one_of("model", RECIPES, MODEL_ALIASES) | {"metavar": "MODEL"}
 
 
 class _StoreOnce(argparse.Action):
-    """Stores a value that can be given with or without its flag, but not twice with two values."""
+    """Stores a value that can be given with or without its flag, but not two different values."""
 
     def __call__(
         self,
@@ -128,7 +128,7 @@ def add_backend_arguments(
         metavar="NAME",
         help=f"auto, numpy, numba, cupy or an installed plug-in (default: {auto})",
     )
-    # For shell completion. No choices, because they would be listed at every start.
+    # For shell completion. `choices` would read the list of plug-ins at every start.
     backend.completer = lambda **context: backend_names()  # type: ignore[attr-defined]
     add_device_arguments(parser, threads=threads)
 
@@ -136,7 +136,7 @@ def add_backend_arguments(
 def add_device_arguments(
     parser: argparse._ActionsContainer, *, threads: str = "chosen by the backend"
 ) -> None:
-    """Add the number of CPU threads, with its default in the help text, and that of the GPU."""
+    """Add the numbers of CPU threads and of the GPU; `threads` is a default in the help."""
     parser.add_argument(
         "--threads",
         **integer(1, MAX_THREADS),
@@ -161,8 +161,8 @@ def add_model_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         **recipe_name(),
-        help="recipe of legacy weights, such as lenet (default: derived from the shapes in the "
-        "file)",
+        help="recipe of legacy weights (.pkl, .npy or .npz), such as lenet (default: derived from "
+        "the shapes in the file)",
     )
     parser.add_argument(
         "--activation",

@@ -1,4 +1,4 @@
-"""Print loss, accuracy, accuracy of each class and confusion matrix of a trained network.
+"""Print the loss, accuracy, accuracy per class and confusion matrix of a trained network.
 
 The network is read from a run folder, a model file, a checkpoint, or legacy weights.
 """
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add_model_file_arguments(parser)
     add_backend_arguments(parser)
-    add_data_arguments(parser, dataset="that of the run, or else mnist")
+    add_data_arguments(parser, dataset="that of the run, otherwise mnist")
     parser.add_argument(
         "--limit-test",
         **integer(0),

@@ -1,7 +1,7 @@
 """Check the gradients of a recipe against central differences, in float64.
 
-Checks random elements of every parameter array, on four images of random noise. In noise, no
-pooling patch has two equal maxima, at which the loss is not differentiable. The exit code is 6 if a
+Checks random elements of every parameter array, on four images of random noise. The loss is not
+differentiable if a pooling patch has two equal maxima; noise has none. The exit code is 6 if a
 gradient is wrong.
 """
 

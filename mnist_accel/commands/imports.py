@@ -28,7 +28,7 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
 def import_modules(arguments: Sequence[str]) -> None:
     """Import the modules that the arguments of a command name.
 
-    This precedes the parsing of the other arguments, because it adds names that they accept.
+    It must run before the other arguments are parsed, because they accept names that it adds.
 
     Raises:
         UsageError: a module cannot be imported.

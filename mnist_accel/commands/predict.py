@@ -2,8 +2,8 @@
 
 Prints the ten probabilities as bars, and saves a figure with the image and its labels. For several
 pictures, it prints one line per picture. A network with sigmoid outputs computes each probability
-independently, so the ten need not sum to 1. Pictures without a digit, or with several and without
---all, are refused, and the exit code is 4.
+independently, so the ten need not sum to 1. A picture without a digit is refused, and a picture of
+several digits is refused without --all. The exit code is then 4.
 """
 
 import argparse
@@ -86,9 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.png",
         help="file of the figure of one image (default: a new file in the folder of the run)",
     )
-    add_json_argument(parser, ", and save no figure without --out")
+    add_json_argument(parser, ", and save a figure only with --out")
     add_backend_arguments(parser)
-    add_data_arguments(parser, dataset="that of the run, or else mnist")
+    add_data_arguments(parser, dataset="that of the run, otherwise mnist")
 
 
 def run(args: argparse.Namespace) -> int:

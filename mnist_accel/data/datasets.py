@@ -69,10 +69,10 @@ def load_dataset(name: str = "mnist", data_dir: str | Path | None = None) -> Dat
     Args:
         name: "mnist", "fashion-mnist" or "FashionMNIST", "digits" (the 1797 digits of scikit-learn,
             included in the package), or "custom" (the user's own four IDX files).
-        data_dir: path of a folder with the four IDX files, plain or `.gz`, of its parent folder, of
-            one of these files, or of Keras' `mnist.npz`. The default is the value of the
-            environment variable `MNIST_ACCEL_DATA`. If either is given, no other source is tried,
-            and a missing or corrupt file is an error. "digits" accepts no path.
+        data_dir: the folder with the four IDX files (plain or `.gz`), its parent folder, one of the
+            files, or Keras' `mnist.npz`. The default is the value of the environment variable
+            `MNIST_ACCEL_DATA`. If either is given, no other source is tried, and a missing or
+            corrupt file is an error. "digits" accepts no folder.
 
     Raises:
         ValueError: `name` is unknown, `data_dir` is given for "digits", or no folder is given for
@@ -175,7 +175,7 @@ def _check_pair(
     """Check that images are (N, 28, 28), and labels are (N,) in 0…9.
 
     Raises:
-        DataError: a shape or a label is wrong. The message has the name of the file.
+        DataError: a shape or a label is wrong. The message contains the name of the file.
     """
     if images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) == 0:
         raise DataError(f"{images_name} has shape {images.shape}, expected (N, 28, 28) with N > 0")

@@ -23,8 +23,8 @@ CHUNKS = (1, 2, 10)
 # Compiled SGD adds the gradient of each image to the weights directly, and so rounds more often. No
 # recipe differed from NumPy by more than 0.75 of the tolerance without this factor.
 SAFETY = 4.0
-# Rounding can change which of two nearly equal logits is the larger one. One image in this many may
-# differ, so in batches of usual size none.
+# Rounding can change which of two nearly equal logits is the larger one, so one image per this
+# number of images may differ. In a smaller batch, no image may differ.
 IMAGES_PER_TIE = 500
 
 Differences = dict[str, float | None]
@@ -32,7 +32,7 @@ Differences = dict[str, float | None]
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What the reference has after a step.
+    """The results of the reference after a step.
 
     Attributes:
         loss: mean loss of the batch before the update.
@@ -51,7 +51,7 @@ class ChunkedSteps:
     """The compiled steps of a trainer in chunks of one length, with weights of their own.
 
     Args:
-        trainer: the trainer; several of these objects use it in turn.
+        trainer: the trainer; several `ChunkedSteps` use it in turn.
         compiled: its compiled steps.
         data: its training data.
         chunk: number of steps in one call.
@@ -70,9 +70,9 @@ class ChunkedSteps:
     def follow(
         self, sampler: BatchSampler, first: int, records: Sequence[StepRecord]
     ) -> Iterator[Differences]:
-        """Run the steps after the first `first`, and yield the relative differences of each.
+        """Run the steps that follow step `first`, and yield the relative differences of each.
 
-        A difference is None at steps that do not end a chunk.
+        The differences of the parameters are None at steps that do not end a chunk.
 
         Args:
             sampler: the batches.
@@ -96,7 +96,7 @@ class ChunkedSteps:
         self._saved = [backend.to_numpy(array) for array in self._arrays()]
 
     def _run(self, steps: Steps) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Run a chunk, without the check for NaN, which must show as a difference."""
+        """Run a chunk. NaN is not an error here, because it must appear as a difference."""
         model = self._trainer.model
         with model.backend.computation(model.kinds):
             return self._compiled.run(

@@ -1,4 +1,4 @@
-"""What a run says before it trains: backend, data, network, and warnings about lost speed."""
+"""Messages before a run trains: backend, data, network, and warnings about slow training."""
 
 from backends import available_backends
 from mnist_accel.autotune.choose import Choice
@@ -7,7 +7,7 @@ from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.runs.setup import RunData, total_steps
 from mnist_accel.training.trainer import Trainer
 
-# What eager steps cost: see the table of measurements in the README.
+# The cost of eager steps follows from the table of measurements in the README.
 _COST = "steps run eagerly, usually 2 to 50 times slower"
 
 
@@ -18,7 +18,7 @@ def announce(
     trainer: Trainer,
     data: RunData,
 ) -> None:
-    """Print backend, data and network, and a warning for everything that is not as requested."""
+    """Print backend, data and network, and a warning for each setting that is not as requested."""
     selection, model = choice.selection, trainer.model
     if selection.fell_back:
         display.warn(f"{selection.reason}; training on {model.backend.name} instead")
@@ -62,7 +62,7 @@ def _warn_about_threads(
 ) -> None:
     backend = trainer.model.backend
     threads, max_threads = backend.threads, backend.max_threads
-    # A backend that was selected by name has refused the number, or has warned.
+    # A backend that was selected by name has already rejected the number or printed a warning.
     if settings.threads is not None and max_threads is None and settings.backend == "auto":
         display.warn(f"--threads does not limit the backend {backend.name} on this machine")
     elif threads is not None and max_threads is not None and threads > max_threads:

@@ -17,7 +17,7 @@ from mnist_accel.training.trainer import Callback, Trainer
 # Minimum time between two checkpoints at the ends of epochs. A small network trains an epoch faster
 # than a checkpoint is written.
 CHECKPOINT_SECONDS = 5.0
-# Limit on the number of lines about epochs, besides the first, the last and the best.
+# Maximum number of lines about epochs. The first, the last and the best epoch are not counted.
 MAX_EPOCH_LINES = 37
 
 
@@ -45,7 +45,7 @@ class MetricsLog(Callback):
 
     Args:
         folder: the run folder.
-        every: number of steps between two lines of steps.
+        every: number of steps between two lines with the event "steps".
         show: called with the figures of each line that is written at a multiple of `every`.
     """
 
@@ -66,8 +66,8 @@ class MetricsLog(Callback):
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Write a line for the epoch.
 
-        If it is not complete, it ends the training, and the line follows those of its last steps.
-        A resumed run, which writes this line again, then writes it at the same place.
+        An incomplete epoch is the last one of the training. The lines of its steps are written
+        first, so that a resumed run, which repeats the line of the epoch, writes the same lines.
         """
         if trainer.progress.epoch_step:
             self.flush(trainer)
@@ -128,7 +128,7 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Save if `every` is None and the last checkpoint is old enough."""
+        """Save if `every` is None and the last checkpoint is at least `CHECKPOINT_SECONDS` old."""
         if self.every is None and self._clock() - self._saved_at >= CHECKPOINT_SECONDS:
             self.save(trainer)
 
@@ -178,7 +178,7 @@ class StopRules(Callback):
         self._add_evaluation(trainer, report.validation_accuracy)
 
     def replay(self, trainer: Trainer, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Apply the rules to the lines of `metrics.jsonl` from before a run was resumed.
+        """Apply the rules to the lines of `metrics.jsonl` that precede the resumption of a run.
 
         If a rule applies, the training ends before its next step.
         """
@@ -208,9 +208,9 @@ class StopRules(Callback):
 
 
 def line_interval(evaluations: int) -> int:
-    """Return the distance of printed evaluations, so that about `MAX_EPOCH_LINES` are printed.
+    """Return n such that every n-th evaluation makes at most `MAX_EPOCH_LINES` lines.
 
-    The distance is 1, 2 or 5 times a power of ten.
+    n is 1, 2 or 5 times a power of ten.
     """
     scale = 1
     while True:
@@ -245,7 +245,7 @@ class ShowProgress(Callback):
         self._display.update(summarize(trainer, [report]))
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
-        """Print a line if the epoch was evaluated and its turn has come."""
+        """Print a line if the epoch was evaluated and is the first or a multiple of `every`."""
         accuracy = report.validation_accuracy
         if accuracy is None:
             return

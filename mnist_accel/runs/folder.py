@@ -111,7 +111,7 @@ class RunFolder:
             DataError: the path does not belong to a run.
         """
         if not Path(path).exists():
-            raise DataError(f"run {path} not found: no such file or folder")
+            raise DataError(f"run {path} does not exist; give a run folder, such as one in runs/")
         for candidate in (Path(path), *Path(path).parents[:2]):
             if (candidate / "config.json").is_file():
                 return cls(candidate)

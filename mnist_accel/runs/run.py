@@ -53,8 +53,8 @@ class RunResult:
 
     Attributes:
         folder: the run folder.
-        signal: number of the signal that stopped the run, which `resume_run` continues; None if it
-            is finished.
+        signal: number of the signal that stopped the run; None if the run is finished.
+            `resume_run` continues a stopped run.
     """
 
     folder: RunFolder
@@ -98,12 +98,12 @@ def start_run(
             out, model=settings.model, backend=backend.name, now=datetime.now()
         )
     with folder.lock():
-        folder.require_no_run()  # another process may have begun and ended one meanwhile
+        folder.require_no_run()  # another process may have written one in the meantime
         folder.remove_unfinished()
         folder.write_metrics([])
         run = _Run(settings, folder, data, trainer, phases, display)
         run.checkpoints.save(trainer)
-        # Last, because it makes the folder one of a run: from now on it can be resumed.
+        # This file is written last, because a folder that contains it is a run that can be resumed.
         folder.write_json(folder.config, run_config(settings, choice, trainer, data))
         return run.train(choice, last_step)
 
@@ -157,8 +157,8 @@ def _resume(
 def _is_before(line: dict[str, Any], trainer: Trainer) -> bool:
     """Return whether a line of `metrics.jsonl` belongs to the training before a checkpoint.
 
-    The checkpoint was loaded into `trainer`, which writes the other lines again. These include the
-    report of an epoch that is not complete, because it may continue.
+    The checkpoint was loaded into `trainer`, which writes all other lines again. The report of an
+    incomplete epoch is one of them, because the epoch may continue.
     """
     if line["event"] == "epoch" and line["epoch"] > trainer.progress.epoch:
         return False
@@ -199,12 +199,11 @@ class _Run:
         return every * line_interval(ceil_div(epochs, every))
 
     def rewind_metrics(self, last_step: int) -> bool:
-        """Shorten `metrics.jsonl` to the step of the trainer, which comes from a checkpoint.
-
-        If no step is left to train, and all files are those of the last step, no file changes.
+        """Remove the lines of `metrics.jsonl` after the checkpoint, unless the run is finished.
 
         Returns:
-            Whether the run is finished in this sense.
+            Whether the run is finished: no step is left to train, and all files are from the last
+            step.
         """
         trainer, folder = self.trainer, self.folder
         lines = folder.read_metrics()
@@ -234,7 +233,7 @@ class _Run:
         try:
             with self.display:
                 result = self._train_and_evaluate(choice, last_step)
-        except KeyboardInterrupt:  # before or after the training, or the second one during it
+        except KeyboardInterrupt:  # before or after the training, or twice during it
             result = signal.SIGINT
         if isinstance(result, Evaluation):
             return self._print_result(result)
@@ -276,7 +275,7 @@ class _Run:
         self.display.note(f"stopped at step {self.trainer.step}: {reason}")
 
     def _note_length(self, last_step: int) -> None:
-        """Print that no step is left to train, if that is so."""
+        """Print a note if no step is left to train."""
         step = self.trainer.step
         if step >= last_step:
             more = f", more than the requested {last_step:,}" if step > last_step else ""

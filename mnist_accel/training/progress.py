@@ -1,4 +1,4 @@
-"""The position in a training, and the results of a chunk of steps, an epoch and the whole."""
+"""The position in a training, and the results of a chunk, of an epoch and of the whole training."""
 
 from dataclasses import dataclass, field
 
@@ -77,9 +77,10 @@ class History:
 
 @dataclass
 class Progress:
-    """The position in a training: with the weights and the optimizer's arrays, enough to resume.
+    """The position in a training.
 
-    The types are those that a checkpoint must have.
+    A training can be resumed from this position, the weights and the optimizer's arrays. The types
+    of the attributes are the types that a checkpoint file must contain.
 
     Attributes:
         step: updates done.
@@ -100,7 +101,7 @@ class Progress:
     epoch_seconds: Amount = 0.0
 
     def check(self, *, batch_size: int, sampling: Sampling) -> None:
-        """Check that the numbers, which a file may contain, do not contradict each other.
+        """Check that the numbers, which may come from a file, do not contradict each other.
 
         Raises:
             ValueError: no training with these batches can have this position.
@@ -108,7 +109,9 @@ class Progress:
         steps, images = self.epoch_step, self.epoch_images
         totals = (images, self.epoch_loss, self.epoch_correct, self.epoch_seconds)
         if self.step < self.epoch + steps:
-            raise ValueError(f"{self.step} steps cannot be {self.epoch} epochs and {steps} steps")
+            raise ValueError(
+                f"{self.step} steps are too few for {self.epoch} epochs and {steps} further steps"
+            )
         if steps == 0 and any(totals):
             raise ValueError("the epoch in progress has no steps, but images or results")
         # The last batch of an epoch may be smaller.

@@ -178,7 +178,7 @@ def _archive_errors() -> Iterator[None]:
 
 
 def _too_large(max_bytes: int, name: str) -> OSError:
-    return OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes, the maximum", name)
+    return OSError(errno.EFBIG, f"it is larger than the maximum of {max_bytes:,} bytes", name)
 
 
 def _open_without_blocking(path: str, flags: int) -> int:

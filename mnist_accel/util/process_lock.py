@@ -1,9 +1,9 @@
 """A lock that one process at a time holds, such as the process that writes a run folder.
 
 The lock file names its holder. The operating system locks it, and releases it when the process
-ends, however it ends. That works between containers of one machine and, with most network file
-systems, between machines. Where it does not, the time of the file counts: the holder renews it
-regularly, so an old file belongs to a process that is gone.
+ends, even if the process is killed. This works between containers of one machine and, with most
+network file systems, between machines. If a file system has no locks, the modification time of the
+file decides: the holder renews it regularly, so an old file belongs to a process that has ended.
 """
 
 import json
@@ -25,8 +25,8 @@ else:
     import fcntl
 
 HEARTBEAT_S = 5.0  # time between two renewals
-STALE_S = 60.0  # age of the file of a process that is gone; clocks of machines may differ
-# Windows prevents access to a locked byte, so the byte is far behind the content of the file.
+STALE_S = 60.0  # an older file has no holder; this is long, because clocks of machines may differ
+# Windows prevents access to a locked byte, so the byte is far beyond the end of the file.
 _LOCKED_BYTE = 2**30
 
 
@@ -70,12 +70,12 @@ def _acquire(path: Path, activity: str) -> int:
             is_locked = _lock(descriptor)
             if is_locked is False:
                 raise _refusal(path, activity, _holder(descriptor))
-            if not _is_at(descriptor, path):  # its holder removed the file meanwhile
+            if not _is_at(descriptor, path):  # its holder has just removed the file
                 os.close(descriptor)
                 continue
             holder = _holder(descriptor)
             is_fresh = time.time() - os.fstat(descriptor).st_mtime < STALE_S
-            # On one machine, a lock that was free proves that the earlier holder is gone.
+            # On one machine, a lock that was free proves that the earlier holder has ended.
             if holder and is_fresh and not (is_locked and holder.get("boot") == _boot_id()):
                 raise _refusal(path, activity, holder)
             _write(descriptor)
@@ -137,7 +137,7 @@ def _write(descriptor: int) -> None:
 def _release(path: Path, descriptor: int) -> None:
     """Remove the lock file, unless another process took it over, and close it."""
     with suppress(OSError):
-        if sys.platform == "win32":  # fails if another process has opened the file meanwhile
+        if sys.platform == "win32":  # fails if another process has opened the file
             os.close(descriptor)
             path.unlink(missing_ok=True)
             return

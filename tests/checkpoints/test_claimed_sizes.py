@@ -145,7 +145,7 @@ def checkpoint(tmp_path):
             lambda training, _: training["progress"].update(epoch_step="x"),
             "progress.epoch_step: expected",
         ),
-        (lambda training, _: training["progress"].update(epoch_step=10**9), "3 steps cannot be"),
+        (lambda training, _: training["progress"].update(epoch_step=10**9), "3 steps are too few"),
         (lambda _, t: t.update({"optimizer.velocity": np.zeros(1, np.float32)}), "has shape (1,)"),
         (lambda _, t: t.pop("optimizer.velocity"), "arrays are none, expected velocity"),
         (lambda _, t: t.update({"optimizer.x": np.zeros(1)}), "arrays are velocity, x, expected"),

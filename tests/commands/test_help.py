@@ -82,7 +82,7 @@ def test_version(run):
         assert run(flag) == (0, f"mnist-accel {ma.__version__}\n", "")
 
 
-def test_wrong_overviews_are_answered_in_one_line(run):
+def test_wrong_calls_of_the_overview_print_one_line(run):
     code, out, err = run("help", "trian")
     assert (code, out) == (2, "")
     assert err.startswith("mnist-accel: unknown command 'trian'; choose from train, ")

@@ -1,4 +1,4 @@
-"""Names and flags are accepted in other spellings, or answered with the right one."""
+"""Names and flags are accepted in other spellings, or an error names the right one."""
 
 import pytest
 
@@ -74,7 +74,7 @@ def test_other_spellings_have_the_same_meaning(words, name, value):
         (["--", "--quiet"], "unknown model '--quiet'"),
     ],
 )
-def test_unknown_names_are_answered_with_the_right_spelling(words, says, fails):
+def test_errors_for_unknown_names_suggest_the_right_spelling(words, says, fails):
     error = fails(2, "train", *words, says=says)
     assert len(error) < 220
 

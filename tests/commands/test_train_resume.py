@@ -87,7 +87,7 @@ def test_resume_refuses_changed_settings_and_missing_runs(run, fails):
     assert run("train", *QUICK, "--out", "run", "--quiet")[0] == 0
     fails(2, "train", "--resume", "run", "--lr", 1, says="--lr cannot be given with --resume")
     fails(2, "train", *QUICK, "--out", "run", says="run already contains a run")
-    fails(4, "train", "--resume", "nowhere", says="run nowhere not found")
+    fails(4, "train", "--resume", "nowhere", says="run nowhere does not exist")
     fails(4, "train", "--resume", ".", says=". is not a run folder")
     fails(4, "train", "--resume", says="runs/ contains no run")
     Path("run/checkpoint/last.safetensors").write_bytes(b"broken")

@@ -2,8 +2,8 @@
 
 1. `loading`: read the file; 0 is black and 1 is white.
 2. `lines`: replace lines across the whole picture, such as rulings, by the paper on their sides.
-3. `search` and `pages`: find the paper and the marks that it encloses. A desk, and lines along
-   the border of the picture, are outside.
+3. `search` and `pages`: find the paper and the marks that it encloses. A desk and lines along the
+   border of the picture lie outside the paper.
 4. `figures`: decide which marks are digits, by size, stroke width and shape.
 5. `ink`: measure how much each pixel of a digit differs from the paper.
 6. `normalize`: thicken strokes that are thinner than those of MNIST, scale the digit to 20×20
@@ -41,7 +41,7 @@ def read_digit_image(path: Source) -> NDArray[np.float32]:
 
 
 def read_digit_images(path: Source) -> list[NDArray[np.float32]]:
-    """Return each digit in an image file, from left to right, as `read_digit_image` does.
+    """Return the digits in an image file from left to right, each as `read_digit_image` does.
 
     Raises:
         DataError: the file is missing, damaged, not an image, or too large, or it shows no digit.
@@ -63,7 +63,8 @@ def read_digit_images(path: Source) -> list[NDArray[np.float32]]:
 def read_plain_image(path: Source) -> NDArray[np.float32]:
     """Return an image file as float32 (28, 28), 0 for background, scaled as a whole.
 
-    The background is what is at the border. A picture that is not square gets a margin.
+    The background is the median of the pixels at the border. A picture that is not square is padded
+    with it.
 
     Raises:
         DataError: the file is missing, damaged, not an image, or too large.

@@ -14,12 +14,12 @@ from scipy import ndimage
 from mnist_accel.data.digit_image.loading import FloatArray, Mask, reduced_shape, resize
 
 SEARCH_SIZE = 400  # lines are found in a copy with this number of pixels on the longer side
-MIN_SIDE = 24  # pixels of the shorter side of this copy; smaller pictures are not searched
+MIN_SIDE = 24  # no lines are searched if the shorter side of this copy has fewer pixels
 MAX_SLOPE = 0.27  # tangent of 15°
 MAX_WIDTH = 0.035  # width of a line, as a fraction of the longer side of the picture
 MIN_COVERAGE = 0.6  # fraction of the pixels of a line that must differ from both of its sides
-END = 0.03  # fraction of the rows, at the top and at the bottom, in which a line must be visible
-MIN_DIFFERENCE = 0.02  # between a line and its sides, as a fraction of the range black to white
+END = 0.03  # a line must be visible at the top and at the bottom, each this fraction of the rows
+MIN_DIFFERENCE = 0.02  # between a line and both of its sides; black is 0 and white is 1
 MIN_DISTANCE = 4  # distance between two lines, in pixels of the copy
 MAX_LINES = 80  # lines in each direction
 _RADIX = 1024  # greater than the number of rows, which is at most SEARCH_SIZE
@@ -44,7 +44,7 @@ class Line:
 
 
 def remove_lines(picture: FloatArray) -> tuple[FloatArray, int]:
-    """Return a picture (H, W, channels) without the lines across it, and their number."""
+    """Return a picture (H, W, channels) without the lines across it, and the number of lines."""
     total = 0
     # The first round removes the vertical lines and transposes the picture. The second one removes
     # the horizontal lines, which are then vertical, and restores the orientation.
@@ -122,7 +122,7 @@ def _find_straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
         set pixel, and its column in each row (H,).
     """
     height, width = ridges.shape
-    end = max(2, round(END * height))  # rows of the top, and of the bottom
+    end = max(2, round(END * height))  # number of rows at the top, and at the bottom
     if max(np.count_nonzero(ridges[:end]), np.count_nonzero(ridges[-end:])) < MIN_COVERAGE * end:
         return []
     rows = np.arange(height) - (height - 1) / 2
@@ -173,7 +173,7 @@ def _fit(ridges: Mask, columns: NDArray[np.float64]) -> Line:
 
 
 def _erase(picture: FloatArray, line: Line) -> FloatArray:
-    """Return a picture (H, W, channels) without a line, interpolated between its two sides."""
+    """Return a picture (H, W, channels) in which a line is interpolated between its two sides."""
     height, width = picture.shape[:2]
     center = np.rint(line.columns(height)).astype(int)
     low, high = _extent(picture, center)
@@ -193,7 +193,7 @@ def _erase(picture: FloatArray, line: Line) -> FloatArray:
 
 
 def _extent(picture: FloatArray, center: NDArray[np.int64]) -> tuple[int, int]:
-    """Return the offsets, from the center of a line, of the paper on its left and on its right.
+    """Return the offsets of the paper to the left and to the right of the center of a line.
 
     Args:
         picture: (H, W, channels).

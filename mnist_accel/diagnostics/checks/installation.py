@@ -38,7 +38,7 @@ def packages() -> Iterator[Finding]:
     """Check that the dependencies are installed."""
     versions = {name: _version(name) for name in PACKAGES}
     found = [f"{name} {version}" for name, version in versions.items() if version]
-    # The check of the backends reports a missing Numba, which some systems have no wheel for.
+    # A missing Numba is no problem here: some systems have no wheel. The backend check reports it.
     missing = [name for name, version in versions.items() if not version and name != "numba"]
     yield Finding("packages", "ok", ", ".join(found))
     if missing:
