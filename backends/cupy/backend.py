@@ -34,8 +34,8 @@ from backends.operations.common import (
     trusted_indices,
 )
 from backends.operations.convolution import conv2d_shape
-from backends.operations.pooling import pooled_shape
-from backends.operations.updates import UpdateRule
+from backends.operations.pooling import pooled_shape, require_mask
+from backends.operations.updates import UpdateRule, require_vectors, state_arrays
 from backends.program import CompiledEpoch, TrainingProgram
 
 
@@ -217,7 +217,7 @@ class CupyBackend(Backend):
         check_max_pooling(size)
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
-        require_shape("mask", mask, expected)
+        require_mask(mask, expected, size=size)
         dx = self._cupy.empty(x_shape, dy.dtype)
         shape, launcher = pool_shape(x_shape, expected, size, stride), self._launcher(dy)
         dy, mask = self._in_c_order(dy), self._in_c_order(mask)
@@ -274,7 +274,8 @@ class CupyBackend(Backend):
         step: int,
     ) -> None:
         """Update the weights and the state in one kernel."""
-        arrays = [state[name] for name in rule.state_names]
+        arrays = state_arrays(rule, state)
+        require_vectors(weights, grads, state)
         if not _has_update(rule, weights, grads, *arrays):
             super().update(rule, weights, grads, state, lr=lr, step=step)
             return

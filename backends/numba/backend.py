@@ -26,7 +26,7 @@ from backends.numba.threads import WorkerPool, run_in_ranges, threads_for
 from backends.numpy.backend import NumpyBackend
 from backends.operations.common import Ties, check_max_pooling, require_same_dtype, require_shape
 from backends.operations.convolution import conv2d_shape
-from backends.operations.pooling import pooled_shape
+from backends.operations.pooling import pooled_shape, require_mask
 from backends.program import (
     CompiledEpoch,
     CompiledInference,
@@ -171,7 +171,7 @@ class NumbaBackend(NumpyBackend):
         check_max_pooling(size)
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
-        require_shape("mask", mask, expected)
+        require_mask(mask, expected, size=size)
         dx = np.empty(x_shape, dy.dtype)
         self._run(pooling.max_pool2d_backward, dy, mask, size, stride, dx)
         return dx

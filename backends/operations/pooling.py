@@ -75,13 +75,14 @@ class Pooling(Operations):
             dx (N, C, H, W).
 
         Raises:
+            TypeError: the mask has another dtype than `max_pool2d` returns for this size.
             ValueError: the size is out of range, or a shape differs from that of the maxima.
         """
         check_max_pooling(size)
         xp = self.xp
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
-        require_shape("mask", mask, expected)
+        require_mask(mask, expected, size=size)
         dx = xp.zeros(x_shape, dtype=dy.dtype)
         for bit, patch in enumerate(_patches(expected, size=size, stride=stride)):
             dx[patch] += dy * xp.astype((mask & (1 << bit)) != 0, dy.dtype)
@@ -132,6 +133,19 @@ def pooled_shape(
         raise ValueError(f"images must have shape (N, C, H, W), got {tuple(x_shape)}")
     n, channels, height, width = x_shape
     return n, channels, *output_sizes((height, width), (size, size), stride=stride)
+
+
+def require_mask(mask: Array, expected: tuple[int, ...], *, size: int) -> None:
+    """Check that a tie mask is one that max-pooling returns.
+
+    Raises:
+        TypeError: it has another dtype.
+        ValueError: it does not have the shape `expected`.
+    """
+    require_shape("mask", mask, expected)
+    dtype = "uint8" if size * size <= 8 else "int64"
+    if not str(mask.dtype).endswith(dtype):  # libraries print "uint8" after a prefix, or without
+        raise TypeError(f"mask must be {dtype} for patches of size {size}, got {mask.dtype}")
 
 
 def _patches(

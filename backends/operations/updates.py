@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from backends.checks import check_boolean, check_fraction, check_non_negative, check_positive
 from backends.names import Aliases, Table, resolve_name
-from backends.operations.common import Array, Operations, require_same_dtype
+from backends.operations.common import Array, Operations, require_same_dtype, require_shape
 
 State: TypeAlias = Mapping[str, Array]
 
@@ -317,6 +317,39 @@ class Updates(Operations):
 
         Raises:
             TypeError: the dtypes differ.
+            ValueError: a shape differs from that of `weights`, or a state array is missing.
         """
-        require_same_dtype("update", weights=weights, grads=grads, **state)
-        rule.apply(self.xp, weights, grads, state, lr=lr, step=step)
+        require_vectors(weights, grads, state)
+        try:
+            rule.apply(self.xp, weights, grads, state, lr=lr, step=step)
+        except KeyError:
+            state_arrays(rule, state)
+            raise
+
+
+def require_vectors(weights: Array, grads: Array, state: State) -> None:
+    """Check that all arrays of an update have the dtype and the shape of the weights.
+
+    Raises:
+        TypeError: a dtype differs.
+        ValueError: a shape differs.
+    """
+    dtype, shape = weights.dtype, weights.shape
+    for array in (grads, *state.values()):
+        if array.dtype != dtype or array.shape != shape:
+            require_same_dtype("update", weights=weights, grads=grads, **state)
+            for name, other in {"grads": grads, **state}.items():
+                require_shape(name, other, tuple(shape))
+
+
+def state_arrays(rule: UpdateRule, state: State) -> list[Array]:
+    """Return the state arrays of an optimizer in the order of its `state_names`.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    for name in rule.state_names:
+        if name not in state:
+            found = ", ".join(state) or "none"
+            raise ValueError(f"the optimizer {rule.kind} needs the state {name}, got {found}")
+    return [state[name] for name in rule.state_names]

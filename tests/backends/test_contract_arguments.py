@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends import LOSSES, Backend
+from backends import LOSSES, Adam, Backend
 
 Zeros = Callable[..., Any]
 
@@ -159,6 +159,41 @@ def test_wrong_row_numbers_are_refused(
             dtype="float32",
             shift=0.0,
         )
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "expected"),
+    [(2, "int64", "uint8"), (2, "float32", "uint8"), (3, "uint8", "int64")],
+)
+def test_tie_masks_of_another_dtype_are_refused(
+    backend: Backend, zeros: Zeros, size: int, dtype: str, expected: str
+) -> None:
+    mask = backend.zeros((1, 1, 2, 2), dtype=dtype)
+    with pytest.raises(TypeError, match=f"mask must be {expected} for patches of size {size}, got"):
+        backend.max_pool2d_backward(
+            zeros(1, 1, 2, 2), mask, x_shape=(1, 1, 6, 6), size=size, stride=3
+        )
+
+
+@pytest.mark.parametrize(
+    ("grads", "mean", "message"),
+    [
+        ((4,), (3,), r"grads must have shape \(3,\), got \(4,\)"),
+        ((1,), (3,), r"grads must have shape \(3,\), got \(1,\)"),
+        ((3,), (2,), r"mean must have shape \(3,\), got \(2,\)"),
+        ((3,), None, "the optimizer adam needs the state mean, got square_mean"),
+    ],
+)
+def test_vectors_of_an_update_must_have_one_length(
+    backend: Backend,
+    zeros: Zeros,
+    grads: tuple[int, ...],
+    mean: tuple[int, ...] | None,
+    message: str,
+) -> None:
+    state = {"square_mean": zeros(3)} | ({} if mean is None else {"mean": zeros(*mean)})
+    with pytest.raises(ValueError, match=message):
+        backend.update(Adam(), zeros(3), zeros(*grads), state, lr=0.1, step=1)
 
 
 def test_shapes_of_output_and_gradient_of_an_activation_must_agree(
