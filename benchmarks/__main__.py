@@ -66,11 +66,7 @@ def _add_run(commands: Subparsers) -> None:
         epilog=EXIT_CODES,
         examples=("", "--full", "--contenders numpy,numba --levels training"),
     )
-    profiles = parser.add_mutually_exclusive_group()
-    for name, text in _PROFILE_HELP.items():
-        profiles.add_argument(
-            f"--{name}", dest="profile", action="store_const", const=name, help=text
-        )
+    _add_profiles(parser)
     parser.add_argument(
         "--levels",
         metavar="LEVEL,LEVEL",
@@ -119,6 +115,13 @@ def _add_run(commands: Subparsers) -> None:
             resume=args.resume,
         )
     )
+
+
+def _add_profiles(parser: Parser) -> None:
+    """Add a flag for each choice of cases."""
+    group = parser.add_mutually_exclusive_group()
+    for name, text in _PROFILE_HELP.items():
+        group.add_argument(f"--{name}", dest="profile", action="store_const", const=name, help=text)
 
 
 def _add_report(commands: Subparsers) -> None:
