@@ -18,12 +18,24 @@ def nested(depth: int) -> Any:
     return value
 
 
-HOSTILE_VALUES: tuple[Any, ...] = (
+_SCALARS: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 0.5, -0.5, 1e-320, 1e308, -1e308, float("nan"), float("inf")),
     *(2**31, 2**32, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), 10**30, 10**400, 10**4000),
-    *([], {}, [[]], [0] * 10_000, {"a": 1}, {"": None}, nested(50), nested(900)),
     *HOSTILE_TEXTS,
 )
+# Functions, because a container must not be shared by several documents.
+_CONTAINERS: tuple[Callable[[], Any], ...] = (
+    *(list, dict, lambda: [[]], lambda: [0] * 10_000, lambda: {"a": 1}, lambda: {"": None}),
+    *(lambda: nested(50), lambda: nested(900)),
+)
+NUMBER_OF_VALUES = len(_SCALARS) + len(_CONTAINERS)
+
+
+def hostile_value(number: int) -> Any:
+    """Return one of the values that a document should not contain."""
+    if number < len(_SCALARS):
+        return _SCALARS[number]
+    return _CONTAINERS[number - len(_SCALARS)]()
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -95,17 +107,17 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 2))):
         candidates = list(places(value))
         if not candidates:
-            return rng.choice(HOSTILE_VALUES)
+            return hostile_value(rng.randrange(NUMBER_OF_VALUES))
         container, key = rng.choice(candidates)
         action = rng.random()
         if action < 0.7:
-            container[key] = rng.choice(HOSTILE_VALUES)
+            container[key] = hostile_value(rng.randrange(NUMBER_OF_VALUES))
         elif action < 0.8:
             del container[key]
         elif action < 0.9 and isinstance(container, dict):
             container[rng.choice((*HOSTILE_TEXTS, "other"))] = container.pop(key)
         elif isinstance(container, list):
-            container.extend([container[key]] * rng.choice((1, 2000)))
+            container.extend([container[key]] * rng.choice((1, 500)))
         elif isinstance(container[key], int | float):
             container[key] = container[key] * rng.choice((-1, 2, 1000)) + rng.choice((-1, 0, 1))
     return value

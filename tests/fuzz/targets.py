@@ -139,7 +139,9 @@ def _tensor_file(part: str) -> Callable[[Path, random.Random], Path]:
                 case 3:
                     arrays[name] = np.full_like(array, rng.choice((np.nan, np.inf, -1e30)))
         else:
-            changed[part] = mutate_json(changed[part], rng)
+            description = mutate_json(changed[part], rng)
+            if len(json.dumps(description)) < 10**7:  # safetensors writes no larger header
+                changed[part] = description
         path = folder / "file.safetensors"
         write_tensors(path, arrays, changed)
         return path

@@ -14,7 +14,7 @@ from mnist_accel.runs.schema import MetricsLine, RunConfig
 from mnist_accel.training.progress import Progress
 from mnist_accel.util.schema import convert, decode_json
 from tests.fuzz.limits import check_text
-from tests.fuzz.mutations import HOSTILE_VALUES, places
+from tests.fuzz.mutations import NUMBER_OF_VALUES, hostile_value, places
 from tests.fuzz.targets import RELEASE
 
 BACKEND = ma.get_backend("numpy")
@@ -29,7 +29,7 @@ VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=8,
-) | st.sampled_from(HOSTILE_VALUES)
+) | st.integers(0, NUMBER_OF_VALUES - 1).map(hostile_value)
 
 
 READERS = {
