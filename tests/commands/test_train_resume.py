@@ -83,6 +83,25 @@ def test_a_lost_picture_or_summary_of_a_finished_run_is_made_again(run):
     assert read_json("run/summary.json")["epochs"] == 2
 
 
+def test_a_run_that_never_began_is_skipped_and_its_command_can_be_repeated(run, fails, trained):
+    shutil.copytree(trained, "runs/done")
+    Path("runs/unbegun/checkpoint").mkdir(parents=True)
+    Path("runs/unbegun/metrics.jsonl").touch()
+    fails(4, "train", "--resume", "runs/unbegun", says="repeat the command that began it")
+    assert run("train", "--resume", "--iterations", 11, "--quiet")[0] == 0
+    assert read_json("runs/done/summary.json")["steps"] == 11
+    assert run("train", *QUICK, "--out", "runs/unbegun", "--quiet")[0] == 0
+    assert read_json("runs/unbegun/summary.json")["steps"] == 40
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "model.safetensors"])
+def test_a_new_run_replaces_no_file_of_the_user(fails, name):
+    Path("mine").mkdir()
+    Path("mine", name).write_text("{}")
+    fails(2, "train", *QUICK, "--out", "mine", says=f"mine already contains a run ({name})")
+    assert [path.name for path in Path("mine").iterdir()] == [name]
+
+
 def test_resume_refuses_changed_settings_and_missing_runs(run, fails):
     assert run("train", *QUICK, "--out", "run", "--quiet")[0] == 0
     fails(2, "train", "--resume", "run", "--lr", 1, says="--lr cannot be given with --resume")

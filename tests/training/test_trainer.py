@@ -221,3 +221,46 @@ def test_training_and_prediction_run_in_the_computation_context_of_the_backend(s
     one.fit(*small, epochs=1, validation_data=small)
     one.model.predict_proba(small[0])
     assert one.step == 1 + 5
+
+
+class Reports(ma.Callback):
+    """Keeps the reports of epochs."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_epoch(self, trainer, report):
+        self.seen.append(report)
+
+
+class FullDisk(ma.Callback):
+    def on_epoch(self, trainer, report):
+        raise OSError("No space left on device")
+
+
+def test_report_that_a_callback_could_not_write_is_made_again(small):
+    one, reports = trainer(), Reports()
+    data = one.prepare(*small)
+    with pytest.raises(OSError, match="No space left"):
+        one.train_to(5, data, callbacks=[FullDisk()])
+    assert (one.progress.epoch, one.progress.epoch_step) == (0, 5)
+    one.train_to(5, data, callbacks=[reports])
+    assert [report.epoch for report in reports.seen] == [1]
+    assert (one.progress.epoch, one.progress.epoch_step) == (1, 0)
+
+
+def test_report_of_an_incomplete_epoch_is_repeated(small):
+    """A run that is resumed after its last step writes this report again."""
+    one, reports = trainer(), Reports()
+    data = one.prepare(*small)
+    for _ in range(2):
+        assert one.train_to(7, data, validation_data=small, callbacks=[reports]) == ""
+    assert [report.epoch for report in reports.seen] == [1, 2, 2]
+    assert reports.seen[1] == reports.seen[2]
+
+
+def test_steps_that_are_completed_cannot_be_the_last(small):
+    one = trainer()
+    one.fit(*small, iterations=3)
+    with pytest.raises(ValueError, match="last_step is 2, but 3 steps are completed"):
+        one.train_to(2, one.prepare(*small))
