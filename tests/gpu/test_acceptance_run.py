@@ -268,7 +268,7 @@ def test_option_only_selects_stages_and_out_must_be_a_new_folder(tmp_path, gpu, 
     machine = SimulatedMachine(good=(1, 0))
     stages = [stage("good"), stage("bad")]
     assert main(tmp_path, machine, stages, "--only", "goof") == 2
-    assert "unknown stage goof; choose from good, bad" in capsys.readouterr().err
+    assert "unknown stage 'goof'; choose from good, bad" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main(tmp_path, machine, stages, "--only", "good") == 0
     assert main(tmp_path, machine, stages, "--only", "good") == 2
