@@ -70,7 +70,7 @@ class History:
         stop_reason: why training stopped early; empty if it did not.
     """
 
-    losses: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list, repr=False)  # thousands of numbers
     epochs: list[EpochReport] = field(default_factory=list)
     stop_reason: str = ""
 
