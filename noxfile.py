@@ -49,6 +49,13 @@ def fuzz(session: nox.Session) -> None:
     session.run("pytest", "tests/fuzz", "--fuzz-minutes", "60", *session.posargs)
 
 
+@nox.session
+def crashes(session: nox.Session) -> None:
+    """Stop trainings at every operation on files, and resume them: some minutes."""
+    _install(session)
+    session.run("pytest", "tests/runs/test_crashes.py", "--crash-every", "1", *session.posargs)
+
+
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """Run the fast tests with the lowest versions that pyproject.toml accepts."""
