@@ -1,7 +1,7 @@
 """A cache of measurements, so that each combination is measured once per machine.
 
 The cache has one JSON file per measurement. The file contains everything that the result depends on
-under "key"; its name is a digest of that. To measure again, delete the folder. The names "trials"
+under "key"; its name is a digest of this key. To measure again, delete the folder. The names "trials"
 and "paces" are those of release 0.1.0.
 """
 

@@ -41,7 +41,7 @@ _STATE_PREFIX = "optimizer."
 
 
 class _Training(Struct, frozen=True):
-    """What a checkpoint says about the training."""
+    """The description of a training in a checkpoint."""
 
     optimizer: Name
     optimizer_settings: Settings

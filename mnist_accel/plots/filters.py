@@ -28,7 +28,8 @@ def figure_filters(filters: ArrayLike) -> Figure:
         )
     outputs, inputs, height, width = array.shape
     if inputs == 1:
-        # All rows are full if the grid is then at most four times as wide as high.
+        # The smallest number of columns that fills all rows, if the grid is at most four times as
+        # wide as high.
         side = math.isqrt(outputs - 1) + 1
         columns = next(c for c in range(side, 2 * side + 1) if outputs % c == 0 or c == 2 * side)
         rows = ceil_div(outputs, columns)

@@ -13,7 +13,8 @@ from mnist_accel.training.trainer import Callback, Trainer
 
 # Before this step, a network may be no better than guessing because it has hardly been trained.
 MIN_STEPS = 200
-# An accuracy counts as guessing up to this number of standard deviations above a constant answer.
+# An accuracy counts as guessing up to this number of standard deviations above the accuracy of a
+# constant answer.
 DEVIATIONS = 2.0
 
 

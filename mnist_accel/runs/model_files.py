@@ -106,7 +106,7 @@ def open_dataset(path: Path, *, dataset: str | None, data_dir: str | None) -> Da
             places if `path` belongs to no run.
 
     Raises:
-        UsageError: `data_dir` does not suit the data set.
+        UsageError: the data set needs a folder or accepts none.
         DataError: the data set cannot be obtained.
     """
     if dataset is None:
@@ -131,7 +131,7 @@ def check_fits(model: Network, path: Path, class_names: Sequence[str]) -> None:
         class_names: the classes of the data set.
 
     Raises:
-        DataError: the network suits other images.
+        DataError: the network takes other images, or has another number of classes.
     """
     shape = "×".join(map(str, model.input_shape))
     if not accepts_images((28, 28), input_shape=model.input_shape):
@@ -147,7 +147,7 @@ def check_fits(model: Network, path: Path, class_names: Sequence[str]) -> None:
 
 
 def _settings_of_run(path: Path) -> dict[str, Any]:
-    """Return the settings of the run to which `path` belongs; empty if it is a file of no run.
+    """Return the settings of the run to which `path` belongs; empty if a file belongs to no run.
 
     Raises:
         DataError: it is a folder without settings.

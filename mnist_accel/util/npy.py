@@ -68,7 +68,7 @@ def parse_npy(data: bytes, *, name: str) -> NpyFile:
     file = io.BytesIO(data)
     try:
         version = npy_format.read_magic(file)
-        # Version 3 is only written for field names that are not Latin-1.
+        # Version 3 is rejected; NumPy writes it only for field names that are not Latin-1.
         shape, fortran, dtype = _READERS[version](file)
         if len(shape) > _MAX_NDIM or not all(0 <= side < _MAX_SIDE for side in shape):
             raise ValueError("shape out of range")

@@ -31,7 +31,7 @@ def load_picture(path: Source) -> FloatArray:
             # the check of MAX_PIXELS rejects.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(_read(path)), formats=FORMATS) as image:
-                # Pillow's decoder for WebP holds the picture twice as often as the others.
+                # Pillow's decoder for WebP needs twice the memory per pixel of the other decoders.
                 limit = MAX_PIXELS // 2 if image.format == "WEBP" else MAX_PIXELS
                 if image.width * image.height > limit:
                     raise Image.DecompressionBombError
@@ -61,7 +61,7 @@ def _read(source: Source) -> bytes:
     """Return the content of a file or a stream.
 
     Raises:
-        OSError: it cannot be read or is too large, or it is a path to no regular file.
+        OSError: it cannot be read, is too large, or is not a regular file.
     """
     if isinstance(source, str | os.PathLike):
         return read_regular(source, max_bytes=_MAX_BYTES)
