@@ -37,7 +37,7 @@ def as_integers(name: str, values: Any, *, at_least: int) -> tuple[int, ...]:
     """Return a sequence of integers as a tuple of int.
 
     Raises:
-        TypeError: it is no sequence, or an element is not of an integer type.
+        TypeError: it is not a sequence, or an element is not of an integer type.
         ValueError: an element is less than `at_least`.
     """
     try:

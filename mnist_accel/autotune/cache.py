@@ -1,8 +1,8 @@
 """A cache of measurements, so that each combination is measured once per machine.
 
 The cache has one JSON file per measurement. The file contains everything that the result depends on
-under "key"; its name is a digest of this key. To measure again, delete the folder. The names "trials"
-and "paces" are those of release 0.1.0.
+under "key"; its name is a digest of this key. To measure again, delete the folder. The names
+"trials" and "paces" are those of release 0.1.0.
 """
 
 import hashlib

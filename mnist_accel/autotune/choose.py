@@ -145,13 +145,13 @@ def fastest(
     eager: Collection[str] = (),
     margin: float = CLEARLY_FASTER,
 ) -> Candidate:
-    """Return the candidate of the fastest backend with the fewest threads that is close to best.
+    """Return the fastest backend with its smallest number of threads that is close to the fastest.
 
     Args:
         turns: images per second in each turn of each candidate.
         eager: names of the backends that compile no epochs.
-        margin: the best of their candidates is chosen only if it is faster than the best compiled
-            one by this factor, both in its best turn and in its median turn.
+        margin: an eager candidate is chosen only if it is faster than the best compiled one by this
+            factor, both in its best turn and in its median turn.
     """
     images_per_s = {candidate: max(values) for candidate, values in turns.items()}
     best = max(turns, key=images_per_s.__getitem__)
@@ -243,7 +243,7 @@ def _make_probe(
         batch_size=min(settings.batch_size or len(labels), len(labels)),
     )
     trainer = make_trainer(probe_settings, backend)
-    trainer.model.prepare()  # the run predicts as well, and compiling everything now is one wait
+    trainer.model.prepare()  # the run also predicts, and the user should wait for the compiler once
     return ThroughputProbe(trainer, trainer.prepare(images, labels))
 
 

@@ -227,7 +227,7 @@ def _find_network(
         return found[0]
     shapes = ", ".join(f"{name} {array.shape}" for name, array in content.arrays.items())
     known = model or "a recipe with convolutions or a network of the book"
-    raise ValueError(f"{known} has other shapes than {shapes[:200]}")
+    raise ValueError(f"expected the shapes of {known}, got {shapes[:200]}")
 
 
 def _needs_images(model: str | None) -> bool:

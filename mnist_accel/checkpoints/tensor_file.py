@@ -87,7 +87,7 @@ def _check(file: Path) -> None:
     """Check the size of a file and of its header, before safetensors reads them.
 
     Raises:
-        OSError: the file cannot be read, is no regular file, or is too large.
+        OSError: the file cannot be read, is not a regular file, or is too large.
         CheckpointError: the header is too large.
     """
     with open_regular(file) as content:

@@ -186,7 +186,7 @@ def _print_differences(result: BackendComparison, *, steps: int) -> None:
         print("no tensor differs by more than rounding\n")
     else:
         step, name = result.first_divergence
-        print(f"DIFFERS: first at step {step}, in the {name}\n")
+        print(f"DIFFERS: first at step {step}: {name}\n")
 
 
 def _format_difference(error: float | None) -> str:

@@ -82,7 +82,7 @@ class Parser(argparse.ArgumentParser):
         result = list(words)
         for index, word in enumerate(result):
             if word == "--" or (self._subparsers is not None and not word.startswith("-")):
-                break  # what follows are no flags, or those of a subparser
+                break  # only positional arguments, or the words of a subparser, follow
             if _FLAG.match(word):
                 flag, equals, value = word.partition("=")
                 result[index] = self._known_flag(flag, words) + equals + value

@@ -175,7 +175,7 @@ def _read_items(files: list[str], names: Sequence[str], args: argparse.Namespace
 
     of_digits = tuple(names) == DIGIT_NAMES
     if args.all and not of_digits:
-        raise UsageError("--all separates digits, but the classes of this network are no digits")
+        raise UsageError("--all separates digits, but the classes of this network are not digits")
     for file in files:
         source = sys.stdin.buffer if file == STDIN else file
         name = "stdin" if file == STDIN else file

@@ -1,7 +1,7 @@
 """The 1797 handwritten digits of scikit-learn, converted to the format of MNIST.
 
 `digits.npz` in this folder contains the result of `sklearn.datasets.load_digits`: images of 8×8
-pixels with values 0…16, and their labels. No network is needed.
+pixels with values 0…16, and their labels. Nothing is downloaded.
 
 The data are the test set of "Optical Recognition of Handwritten Digits" by E. Alpaydin and
 C. Kaynak (1998), UCI Machine Learning Repository, https://doi.org/10.24432/C50P49, used under the
@@ -64,6 +64,6 @@ def _interpolation_matrix(count: int, size: int) -> NDArray[np.float64]:
 
 
 def _offset(profile: NDArray[np.float64]) -> int:
-    """Return the start of a box with this ink per line that puts its center of mass at 13.5."""
+    """Return the start of a box with `profile` ink per line that centers its mass at 13.5."""
     center = float(profile @ np.arange(_BOX_SIZE)) / max(float(profile.sum()), 1.0)
     return int(np.clip(round(13.5 - center), 0, 28 - _BOX_SIZE))

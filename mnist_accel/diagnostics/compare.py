@@ -47,7 +47,7 @@ class BackendComparison:
 
     @property
     def first_divergence(self) -> tuple[int, str] | None:
-        """Step, from 1, and name of the first tensor that differs by more than rounding."""
+        """The step (from 1) and the name of the first tensor that differs by more than rounding."""
         for step, tolerance in enumerate(self.tolerances):
             for name, errors in self.errors.items():
                 error = errors[step]
@@ -170,7 +170,7 @@ class _Follower:
         self._add({name: relative_difference(tensors[name], expected[name]) for name in tensors})
 
     def run_chunks(self, sampler: BatchSampler, first: int, records: list[StepRecord]) -> None:
-        """Make the steps after the first `first` of the reference, if they are compiled."""
+        """Make the steps that follow step `first` of the reference, if they are compiled."""
         for chunked in self._chunked:
             for differences in chunked.follow(sampler, first, records):
                 self._add(differences)

@@ -37,7 +37,7 @@ Observer: TypeAlias = Callable[[str, Array], None]
 
 DTYPES = ("float32", "float64")
 DTYPE_ALIASES: Aliases = {"float": DTYPES, "single": ("float32",), "double": ("float64",)}
-# Attributes that compiled code does not read again.
+# These attributes cannot change, because compiled code reads them only once.
 _FIXED = (
     *("layers", "loss", "input_shape", "backend", "dtype", "pixel_shift", "graph", "parameters"),
     *("forward", "backward"),
@@ -158,7 +158,7 @@ class Network:
         return x, tape
 
     def backward(self, dlogits: Array, tape: list[Any], *, observe: Observer | None = None) -> None:
-        """Set `gradients` to those of the loss, from its gradient with respect to the logits.
+        """Compute `gradients` from the gradient of the loss with respect to the logits.
 
         Args:
             dlogits: (N, classes).
@@ -219,7 +219,7 @@ class Network:
         return pixels, indices
 
     def prepare(self) -> None:
-        """Compile the prediction now, not in the first call: seconds, once per installation."""
+        """Compile the prediction before its first call: it takes seconds once per installation."""
         if self._compiled_inference is not None:
             self.predict_logits(np.zeros((1, *self.input_shape), np.uint8))
 
@@ -326,7 +326,7 @@ def _checked_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """Return the layers as a tuple.
 
     Raises:
-        TypeError: they are no sequence, or one of them is not a layer.
+        TypeError: they are not a sequence, or one of them is not a layer.
     """
     require_type("layers", layers, Iterable, "a list of layers")
     checked = tuple(layers)

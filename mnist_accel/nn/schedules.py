@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor of each step on the optimizer's learning rate.
+"""Learning-rate schedules: each step multiplies the optimizer's learning rate by a factor.
 
 To add a schedule, write a class here and add it to `SCHEDULES`. A class in another package is
 registered with `mnist_accel.register`.

@@ -26,12 +26,12 @@ _MAX_VALUES = 2**22  # elements of the inputs and outputs of all layers for one 
 _MAX_TENSOR = 2**24  # elements of the unfolded input of a convolution for one image
 
 _Value: TypeAlias = bool | Integer | Finite | str | None
-# Of a layer, an optimizer or a schedule; tuples become lists.
+# The settings of a layer, an optimizer or a schedule; tuples become lists.
 Settings: TypeAlias = dict[str, _Value | list[_Value | list[_Value]]]
 
 
 class _Description(Struct, frozen=True):
-    """What `network_to_dict` returns."""
+    """The result of `network_to_dict`."""
 
     name: Name
     input_shape: Annotated[
@@ -90,7 +90,7 @@ def network_from_dict(
         backend: the backend of the network.
 
     Raises:
-        ValueError: `description` does not describe a network, or one with other weights.
+        ValueError: `description` does not describe a network, or its network has other weights.
     """
     found = convert(description, _Description)
     layers = [_layer_from_dict(layer) for layer in found.layers]

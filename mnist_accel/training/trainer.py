@@ -458,7 +458,7 @@ def _checked_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
     """Return the callbacks.
 
     Raises:
-        TypeError: they are no list, or one of them is no callback.
+        TypeError: they are not a list, or one of them is not a callback.
     """
     require_type("callbacks", callbacks, Sequence, "a list of Callback objects")
     for callback in callbacks:

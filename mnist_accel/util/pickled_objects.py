@@ -137,7 +137,7 @@ def _checked_shape(shape: object) -> tuple[int, ...]:
         or len(shape) > _MAX_NDIM
         or not all(type(side) is int and 0 <= side < _MAX_SIDE for side in shape)
     ):
-        raise rejected(f"an array whose shape is no tuple of at most {_MAX_NDIM} small integers")
+        raise rejected(f"an array whose shape is not a tuple of at most {_MAX_NDIM} small integers")
     return shape
 
 
@@ -202,7 +202,7 @@ def _make_scalar(dtype: object, raw: object) -> PickledArray:
 def _encode(string: object, encoding: object) -> bytes:
     """Replace `codecs.encode`, with which protocols 0 to 2 write bytes."""
     if type(string) is not str or text(encoding) != "latin1":
-        raise rejected("text to be encoded other than as Latin-1")
+        raise rejected("text in an encoding other than Latin-1")
     try:
         return string.encode("latin1")
     except UnicodeEncodeError:

@@ -249,7 +249,9 @@ class _Machine:
     def _index_line(self) -> int:
         line = self._reader.take_line()
         if not line.isdigit() or len(line) > 9:
-            raise MalformedError(f"a memo index is no number before byte {self._reader.position}")
+            raise MalformedError(
+                f"a memo index before byte {self._reader.position} is not a number"
+            )
         return int(line)
 
     def _push_allowed(self, module: str, name: str) -> None:

@@ -53,7 +53,7 @@ LAYERS = [
         "input shape of texts": lambda network: network.update(input_shape=["1", "28", "28"]),
         "input shape with many sides": lambda network: network.update(input_shape=[1] * 10**5),
         "many layers": lambda network: network["layers"].extend([{"kind": "relu"}] * 10**5),
-        "layers that are no list": lambda network: network.update(layers=5),
+        "layers that are not a list": lambda network: network.update(layers=5),
         "no layers": lambda network: network.update(layers=[]),
         "a pool as last layer": lambda network: network["layers"].append({"kind": "max_pool2d"}),
         "a long name": lambda network: network.update(name="x" * 10**6),
@@ -116,7 +116,9 @@ def test_weights_of_another_dtype_than_the_network_are_rejected(model_file):
 def test_large_header_is_rejected_before_it_is_parsed(tmp_path):
     file = tmp_path / "large.safetensors"
     safetensors.numpy.save_file({}, file, {"format": "x" * 2**20})
-    with pytest.raises(ma.CheckpointError, match="its header has more than 1,048,576 bytes"):
+    with pytest.raises(
+        ma.CheckpointError, match="its header is larger than the maximum of 1,048,576 bytes"
+    ):
         ma.load_model(file, backend="numpy")
 
 
@@ -159,11 +161,11 @@ def checkpoint(tmp_path):
         (lambda training, _: training["optimizer_settings"].update(x=1), "argument 'x'"),
         (lambda training, _: training["progress"].update(step=-1), "step: expected `int` >= 0"),
         (lambda training, _: training["progress"].update(step=True), "expected `int`, got `bool`"),
-        (lambda training, _: training["progress"].update(epoch=2), "cannot be 2 epochs and 3"),
+        (lambda training, _: training["progress"].update(epoch=2), "too few for 2 epochs and 3"),
         (lambda training, _: training["progress"].update(epoch_loss="1"), "expected `float`"),
         (lambda training, _: training["progress"].update(epoch_correct=25), "25 of 24 images"),
         (lambda training, _: training["progress"].update(epoch_seconds=-1.0), "`float` >= 0"),
-        (lambda training, _: training["progress"].pop("step"), "3 steps"),
+        (lambda training, _: training["progress"].pop("step"), "3 further steps"),
         (lambda training, _: training["progress"].update(epoch_step=0), "no steps, but images"),
     ],
 )

@@ -206,10 +206,10 @@ def test_square_layers_with_flat_biases_are_ambiguous(tmp_path):
     [
         ({"W1": np.zeros((6, 1, 5, 4))}, "W1 (6, 1, 5, 4)"),
         ({"W1": np.zeros((6, 1, 99, 99))}, "W1 (6, 1, 99, 99)"),
-        ({"W2": np.zeros((16, 7, 5, 5))}, "has other shapes than"),
-        ({"b1": None}, "has other shapes than"),
+        ({"W2": np.zeros((16, 7, 5, 5))}, "expected the shapes of"),
+        ({"b1": None}, "expected the shapes of"),
         ({"b1": np.zeros((2, 3))}, "expected the form (out, 1) for all"),
-        ({"W1": np.zeros((6, 25))}, "has other shapes than"),
+        ({"W1": np.zeros((6, 25))}, "expected the shapes of"),
         ({"gamma": np.zeros(6)}, "found key 'gamma'"),
         ({"W3": np.full((400, 120), np.inf)}, "W3 contains inf at index (0, 0), not finite"),
         ({"b5": np.array([0, 0, 0, 1e39, 0, 0, 0, 0, 0, 0])}, "b5 contains 1e+39 at index 3"),

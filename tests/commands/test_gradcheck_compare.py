@@ -39,5 +39,5 @@ def test_compare_agrees_and_finds_the_first_difference(run, monkeypatch, fails):
     assert "gradient of W2" in out
     code, out, _ = run(*arguments, "--backends", "numpy,skewed")
     assert code == 6
-    assert "DIFFERS: first at step 1, in the output of layer 2 (relu)" in out
+    assert "DIFFERS: first at step 1: output of layer 2 (relu)" in out
     fails(2, "compare", "--backends", "numpy", says="at least two names")

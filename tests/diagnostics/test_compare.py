@@ -119,5 +119,5 @@ def test_nan_fails_the_comparison(capsys, monkeypatch):
     arguments = ["compare", "--dataset", "digits", "--iterations", "2"]
     assert main([*arguments, "--backends", "numpy,broken"]) == 6
     out, err = capsys.readouterr()
-    assert "DIFFERS: first at step 1, in the output of layer 2 (relu)" in out
+    assert "DIFFERS: first at step 1: output of layer 2 (relu)" in out
     assert err == ""

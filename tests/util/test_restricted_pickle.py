@@ -219,7 +219,7 @@ ARRAY = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR"
         (b"\x80\x04\x8c\x05numpy\x8c\x08os.close\x93K\x01\x85R.", "numpy.os.close"),
         (b"cnumpy._core.multiarray\n_reconstruct.__globals__\n.", "_reconstruct.__globals__"),
         (b"cnumpy\nndarray\n(I99\ntR.", "a call of numpy.ndarray"),
-        (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "encoded other than as Latin-1"),
+        (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "an encoding other than Latin-1"),
         (b"cnumpy\ndtype\n(V(1000000000,)f8\ntR.", "dtype '(1000000000,)f8'"),
         (b"c_codecs\nencode\n}S'__call__'\nNsb.", "a change of the name _codecs.encode"),
         (b"c_codecs\nencode\n(N}S'_function'\nNstb.", "a change of the name _codecs.encode"),

@@ -16,7 +16,7 @@ from mnist_accel.data.digit_image.shapes import (
 MARGIN = 0.01  # ink within this fraction of the longer side is at the border
 # A stroke that only touches the border is wider inside the picture; one that is cut off is not.
 MAX_CONTACT = 0.8  # pixels of the ink at the border, as a fraction of those further inside
-MIN_HEIGHT = 0.5  # of a digit, as a fraction of the height of the picture
+MIN_HEIGHT = 0.5  # height of a digit, as a fraction of the height of the picture
 
 
 def inks_of_crop(picture: FloatArray) -> list[FloatArray]:
@@ -50,7 +50,7 @@ def _touches_border_only(mask: Mask) -> bool:
 
 
 def _figures(mask: Mask) -> list[Mask]:
-    """Return the parts of a mask (H, W) that are as high as a digit, each with those nearest."""
+    """Return the parts of a mask (H, W) as high as a digit, each with the low parts near it."""
     parts, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     boxes = ndimage.find_objects(parts)
     tall = [n for n, (y, _) in enumerate(boxes) if y.stop - y.start > MIN_HEIGHT * len(mask)]

@@ -63,8 +63,8 @@ def find_figures(pages: list[Page], *, seen: set[str]) -> list[Figure]:
     """Return the figures on pages, from left to right.
 
     Args:
-        pages: the largest first. What a figure encloses, such as the paper in a zero, is no page.
-        seen: names of the marks that are no figures are added, such as "a frame".
+        pages: the largest first. An area that a figure encloses, such as in a zero, is not a page.
+        seen: set to which the names of other marks are added, such as "a frame".
     """
     figures: list[Figure] = []
     for page in pages:
@@ -153,7 +153,7 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
 
 
 def _group_fault(mask: Mask, part_count: int, shape: tuple[int, ...]) -> str:
-    """Return what marks that belong together are if they are no digit; "" if they may be one.
+    """Return a name for a group of marks that is not a digit; "" if the group may be a digit.
 
     Args:
         mask: the pixels of the marks in their box.

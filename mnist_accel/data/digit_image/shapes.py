@@ -23,7 +23,7 @@ def stroke_width(mask: Mask) -> float:
 
 
 def is_frame(mask: Mask, stroke: float) -> bool:
-    """Return whether lines run along the sides of a mark: two adjacent ones if thin, else all."""
+    """Return whether lines run along all sides of a mark; if thin, three or two adjacent sides."""
     size = max(mask.shape)
     thin = stroke < 0.12 * size
     covered = []
@@ -38,7 +38,7 @@ def is_frame(mask: Mask, stroke: float) -> bool:
 
 
 def is_solid(mask: Mask) -> bool:
-    """Return whether a mark fills its convex hull, unlike all digits but a straight one."""
+    """Return whether a mark fills its convex hull. No digit does, except a straight stroke."""
     height, width = mask.shape
     if min(height, width) < MIN_SOLID_ASPECT * max(height, width):
         return False

@@ -55,7 +55,7 @@ class Layer(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fields by name, without `kind` and the initializers: what files and programs hold."""
+        """The fields that files and programs contain: all except `kind` and the initializers."""
         initializers = [id(initializer) for initializer in self.initializers().values()]
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return {k: v for k, v in values.items() if k != "kind" and id(v) not in initializers}
