@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist_accel.commands import main
+from mnist_accel.runs import callbacks
 from tests.support.crashes.folders import content, differing
 
 # As in faults.c. "kill": the process ends before the operation. "torn": it ends after it, or after
@@ -111,6 +112,7 @@ def run() -> None:
     parser.add_argument("--again", type=int, default=0, help="see `problem_at`")
     parser.add_argument("training", nargs="+", help="arguments of `train`")
     args = parser.parse_args()
+    callbacks.CHECKPOINT_SECONDS = 0  # a checkpoint at the end of every epoch, however long it took
     start = [*args.training, "--out", str(RUN)]
     with contextlib.redirect_stdout(sys.stderr):
         assert main(["train", *args.training, "--out", str(EXPECTED), "--quiet"]) == 0
