@@ -13,7 +13,7 @@ from mnist_accel.errors import printable
 from mnist_accel.recipes.settings import SETTING_ALIASES
 
 HELP_WIDTH = 78
-_FLAG = re.compile(r"--|-[a-z]", re.IGNORECASE)  # a negative number is none
+_FLAG = re.compile(r"--|-[a-z]", re.IGNORECASE)  # a negative number is not a flag
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,7 +94,7 @@ class Parser(argparse.ArgumentParser):
             return resolve_name("flag", flag, known, self._aliases)
         except ValueError:
             if not {"-h", "--help"}.isdisjoint(words):
-                return flag  # the help is shown all the same
+                return flag  # the help is shown in any case
             close = closest_name(flag, known, self._aliases)
             hint = f"; did you mean {close}?" if close else ""
             self.error(f"unknown flag {flag}{hint}")

@@ -1,4 +1,4 @@
-"""Handling of stdout and stderr that are closed, full, or whose reader has closed the pipe."""
+"""Handles errors of stdout and stderr, such as a closed stream, a closed pipe or a full disk."""
 
 import errno
 import os
@@ -12,15 +12,15 @@ from mnist_accel.util.text import displayable
 
 
 class StreamError(OSError):
-    """stdout or stderr cannot be written for another reason than a closed pipe."""
+    """stdout or stderr cannot be written, for a reason other than a closed pipe."""
 
 
 @contextmanager
 def checked_streams() -> Iterator[None]:
     """Distinguish errors of stdout and stderr from errors of other files.
 
-    A stream that the parent process has closed, whose terminal was closed, or that fails discards
-    its output from then on.
+    A stream discards its output if the parent process has closed it. It also discards all further
+    output after its terminal is closed, or after it fails.
 
     Raises:
         BrokenPipeError: the reader of stdout or stderr closed the pipe; both streams now discard
@@ -93,7 +93,7 @@ class _CheckedStream:
             os.dup2(null.fileno(), self._stream.fileno())
 
     def _fail(self, error: OSError) -> None:
-        """Raise an error, unless the terminal was closed: then SIGHUP ends the command, or not."""
+        """Raise an error, unless the terminal was closed. SIGHUP then decides about the command."""
         if isinstance(error, BrokenPipeError):
             raise error
         if sys.platform == "win32" and error.errno == errno.EINVAL:  # its code for a closed pipe

@@ -49,7 +49,7 @@ def settings_in_file(path: str) -> dict[str, Any]:
     add_settings_arguments(parser)
     words: list[str] = []
     for name, value in read_config(path).items():
-        # `config.json` contains every setting, also those that have no value.
+        # `config.json` contains every setting, including those that have no value.
         if value is None or value in ("", []) or (name == "no_fallback" and value is False):
             continue
         flag = "--" + name.replace("_", "-")

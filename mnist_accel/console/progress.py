@@ -21,8 +21,8 @@ REFRESH_SECONDS = 0.1  # minimum time between two updates of the progress bar
 # the evaluations between epochs.
 SPEED_PERIOD_SECONDS = 120.0
 MIN_BAR_WIDTH = 8  # characters
-# Without a terminal, the longest time without a line, and the same as a fraction of the elapsed
-# time: a training of hours has fewer lines per minute.
+# Without a terminal, the longest time without a line: in seconds, and as a fraction of the elapsed
+# time. The longer one applies, so a training of hours has fewer lines per minute.
 MAX_SILENT_SECONDS = 2.5
 MAX_SILENT_FRACTION = 0.05
 
@@ -51,8 +51,8 @@ class Figures:
 class TrainingDisplay:
     """Prints results on stdout and everything else on stderr; a context manager.
 
-    If stderr is a terminal, it shows a progress bar, otherwise a line at each log step, and between
-    them if they are seconds apart.
+    If stderr is a terminal, it shows a progress bar. Otherwise, it prints a line at each log step,
+    and additional lines if the log steps are seconds apart.
 
     Args:
         total_steps: number of the last step of the training.
@@ -159,7 +159,7 @@ class TrainingDisplay:
             if self._bar.live.is_started:
                 self._bar.refresh()
             else:
-                self._bar.start()  # draws as well
+                self._bar.start()  # this also draws the bar
 
     def log(self, figures: Figures) -> None:
         """Print a line of figures on stderr, unless the progress bar shows them."""

@@ -53,7 +53,7 @@ def _stage(node: Node, offsets: dict[str, int]) -> Stage:
 
 
 def _fuse(stage: Stage, node: Node) -> Stage | None:
-    """Return a stage that includes the next layer, or None if it cannot.
+    """Return the stage fused with the next layer, or None if they cannot be fused.
 
     The comparisons with new layers exclude subclasses and layers with further settings.
     """

@@ -1,4 +1,4 @@
-"""Registration: saving and the command line know classes of other packages by name."""
+"""Registration: makes classes of other packages available by name, in files and commands."""
 
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ def register(cls: Class) -> Class:
         cls: a subclass of `Layer`, `UpdateRule`, `Schedule` or `Backend`.
 
     Raises:
-        TypeError: the class is no such subclass, or it is incomplete.
+        TypeError: the class is not such a subclass, or it is incomplete.
         ValueError: another class has this name.
     """
     given: object = cls
@@ -48,7 +48,7 @@ def _register_kind(cls: type[Any]) -> None:
     """Add a layer, an optimizer or a schedule to its table."""
     kind = _checked_kind(cls)
     if issubclass(cls, Layer):
-        if kind in (*ACTIVATIONS, "activation"):  # the last is the kind of the stage of all of them
+        if kind in (*ACTIVATIONS, "activation"):  # "activation" is the kind of their stages
             raise ValueError(f"the layer {kind!r} exists already; choose another kind")
         LAYERS[kind] = cls
     elif issubclass(cls, Schedule):

@@ -72,7 +72,7 @@ def to_png(
     def plot(path: str | os.PathLike[str], /, *args: P.args, **kwargs: P.kwargs) -> None:
         figure = build(*args, **kwargs)
         png = io.BytesIO()
-        FigureCanvasAgg(figure)  # whatever MPLBACKEND is, nothing else draws to a file
+        FigureCanvasAgg(figure)  # draws to a file, independent of MPLBACKEND
         with matplotlib.style.context(["default", STYLE]):
             # The version of matplotlib in the metadata would make equal figures differ in bytes.
             figure.savefig(png, format="png", metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""The settings of a training run: command-line flags over a configuration file over the recipe."""
+"""The settings of a run: flags override a configuration file, which overrides the recipe."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from mnist_accel.util.input_files import read_regular
 from mnist_accel.util.schema import decode_json, decode_toml
 from mnist_accel.util.text import excerpt
 
-# The time to parse TOML may be quadratic.
+# The time to parse TOML may grow with the square of its length.
 _MAX_TOML_BYTES = 2**14
 _MAX_JSON_BYTES = 2**24
 _Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
@@ -124,7 +124,7 @@ def _recipe_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the settings that a recipe defines, by name."""
     names = {field.name for field in dataclasses.fields(TrainSettings)}
     settings = {name: value for name, value in vars(recipe).items() if name in names}
-    # A recipe has 0 for these if it does not set them, the settings have None.
+    # A value that is not set is 0 in a recipe and None in the settings.
     for name in ("epochs", "iterations", "weight_decay"):
         settings[name] = settings[name] or None
     return settings

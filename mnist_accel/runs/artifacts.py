@@ -19,7 +19,7 @@ from mnist_accel.training.trainer import Trainer
 def has_artifacts(folder: RunFolder, *, step: int) -> bool:
     """Return whether a run has all files that it leaves after its last step, `step`.
 
-    `summary.json` is written last, so the other files are as old as it is.
+    `summary.json` is written last, so if it belongs to this step, the other files also do.
     """
     if not all(file.is_file() for file in (folder.model, folder.summary, *_pictures(folder))):
         return False
@@ -79,7 +79,7 @@ def _draw_pictures(
 ) -> None:
     """Draw the training curves, the filters of a first convolution, and the worst mistakes.
 
-    The mistakes are those on the test set, whose predicted probabilities (N, C) are given.
+    `probabilities` (N, C) are the predictions for the test set, which contains the mistakes.
     """
     curves, mistakes = _pictures(folder)
     # matplotlib takes a third of a second to import, so the import waits for the end of training.

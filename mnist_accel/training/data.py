@@ -47,7 +47,7 @@ class TrainingData:
     @cached_property
     def whole(self) -> tuple[Array, Array]:
         """All inputs and labels in their order, for full-batch training."""
-        # Without `_on_device`, which would keep the images a second time.
+        # `_on_device` is not used here, because it would keep a second copy of the images.
         return self._gather(*self._copies(), self.model.backend.asarray(np.arange(self.examples)))
 
     @cached_property

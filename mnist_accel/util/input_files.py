@@ -23,7 +23,7 @@ _PIECE_BYTES = 2**20
 ZIP_MAGIC = b"PK\x03\x04"
 _GZIP_MAGIC = b"\x1f\x8b"
 
-# NumPy writes no other methods. The memory for LZMA is chosen by the file.
+# NumPy writes no other methods. LZMA is rejected, because the file states how much memory it needs.
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ZIP_END, _ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
 _ZIP_END_BYTES, _ZIP64_LOCATOR_BYTES = 22, 20
@@ -147,7 +147,7 @@ def open_archive(data: bytes) -> zipfile.ZipFile:
     end = data.rfind(_ZIP_END, -_ZIP_END_BYTES - _MAX_ZIP_COMMENT)
     locator = data[max(0, end - _ZIP64_LOCATOR_BYTES) : max(0, end)]
     if not 0 <= end <= len(data) - _ZIP_END_BYTES or locator.startswith(_ZIP64_LOCATOR):
-        raise ValueError("found no list of members as in an archive of less than 4 GiB")
+        raise ValueError("it has no list of members, or is in the zip64 format")
     if int.from_bytes(data[end + 12 : end + 16], "little") > _MAX_ZIP_DIRECTORY:
         raise ValueError("it has too many members")
     with _archive_errors():
@@ -170,7 +170,7 @@ def read_member(archive: zipfile.ZipFile, member: str, *, max_bytes: int) -> byt
 
 @contextmanager
 def _archive_errors() -> Iterator[None]:
-    """Raise a `ValueError` in place of zipfile's errors for corrupt archives, of many types."""
+    """Raise a `ValueError` in place of the many errors of zipfile for corrupt archives."""
     try:
         yield
     except Exception as error:
@@ -189,5 +189,5 @@ def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        kind = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
         raise OSError(errno.EINVAL, f"it is {kind}, expected a file", path)

@@ -1,6 +1,6 @@
 """Decides which marks on a page are digits: by size, stroke width, and shape.
 
-A figure is what may be a digit: one mark, or several that belong together.
+A figure is a mark, or several marks that belong together, that may be a digit.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,20 @@ from mnist_accel.data.digit_image.shapes import (
 )
 
 MIN_SIZE = 0.05  # size of a figure, as a fraction of the longer side of the picture
-MIN_RELATIVE_SIZE = 0.4  # smaller marks beside the largest figure are dirt, or labels of a plot
+MIN_RELATIVE_SIZE = 0.4  # of the largest figure; smaller marks are dirt, or labels of a plot
 MAX_STROKE_WIDTH = 0.42  # as a fraction of the longer side of the figure
-# Marks with a smaller distance, as a fraction of the smaller one, belong together, unless they
-# stand side by side like two digits.
+# Marks with a smaller distance, as a fraction of the size of the smaller mark, belong together,
+# unless they stand side by side like two digits.
 MAX_GAP = 0.3
-MAX_MARKS = 24  # with MIN_MARK_SIZE of the size of the largest figure; more are a text or texture
+# More marks than MAX_MARKS are a text or a texture. Marks smaller than MIN_MARK_SIZE, as a fraction
+# of the size of the largest figure, are not counted.
+MAX_MARKS = 24
 MIN_MARK_SIZE = 0.25
-MAX_ALONG_BORDER = 0.7
+MAX_ALONG_BORDER = 0.7  # fraction of the pixels of a mark that are near the border
 # 99.9 % of the digits of MNIST are at most 1.7 times as wide as high, and have at most four parts.
 MIN_ASPECT = 0.55
 MAX_PARTS = 4
-MAX_PAGE_STROKE = 0.2
+MAX_PAGE_STROKE = 0.2  # stroke width, as a fraction of the size; a sheet of paper has more
 # The shorter side of a frame or sheet with marks outside, as a fraction of the picture.
 MIN_FRAME = 0.25
 # Minimum strength of a stroke, as a fraction of the contrast of the picture.
@@ -79,7 +81,7 @@ def find_figures(pages: list[Page], *, seen: set[str]) -> list[Figure]:
 
 
 def complete_parts(figures: list[Figure], parts: list[Figure]) -> bool:
-    """Return whether `parts` are parts of `figures`, and not all of them."""
+    """Return whether `figures` contain each of `parts`, and more than them."""
     owners = [next((f for f in figures if _may_complete(f, part)), None) for part in parts]
     if any(owner is None for owner in owners):
         return False
@@ -90,7 +92,10 @@ def complete_parts(figures: list[Figure], parts: list[Figure]) -> bool:
 
 
 def _may_complete(figure: Figure, part: Figure) -> bool:
-    """Return whether a figure contains a part, and encloses it or is on its page or is its page."""
+    """Return whether a figure contains a part in its box, and may be the digit of this part.
+
+    This is so if both are on the same page, or the figure is the page of the part or encloses it.
+    """
     if not _is_inside(part.box, figure.box):
         return False
     areas = [np.count_nonzero(f.page.hull) for f in (figure, part)]
@@ -192,7 +197,7 @@ def _fault(
     box: tuple[slice, slice],
     page: Page,
 ) -> str:
-    """Return what a mark is if it is no stroke of a digit; "" if it may be one."""
+    """Return a name for a mark that is not a stroke of a digit; "" if it may be a stroke."""
     height, width = _sides(box)
     size = max(height, width)
     stroke = stroke_width(mask)

@@ -27,7 +27,7 @@ def _crop(ink: FloatArray) -> FloatArray:
 
 
 def _thicken(ink: FloatArray) -> FloatArray:
-    """Widen strokes that are thinner than those of MNIST to the usual width there."""
+    """Widen strokes that are thinner than those of MNIST to the usual width in MNIST."""
     size = max(ink.shape)
     mask = ink > 0.3
     # In a bar of width w, the mean distance to the nearest edge is w / 4.

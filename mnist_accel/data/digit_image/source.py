@@ -9,7 +9,7 @@ Source = str | os.PathLike[str] | BinaryIO
 
 
 def source_name(source: Source) -> str:
-    """Return what messages call a source: the path of a file, or "stdin" for a stream.
+    """Return the name of a source in messages: the path of a file, or "stdin" for a stream.
 
     Raises:
         TypeError: the source is neither a path nor a stream.

@@ -1,4 +1,4 @@
-"""What the user gives for a data set: a folder with the four IDX files, or Keras' archive."""
+"""Reads a data set from a path of the user: a folder with four IDX files, or Keras' archive."""
 
 import os
 from pathlib import Path
