@@ -7,6 +7,7 @@ position in the training, so it can also be loaded as a model. Loading executes 
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -52,6 +53,10 @@ class _Training(Struct, frozen=True):
     sampling: Sampling
     total_steps: Annotated[int, Meta(ge=1)] | None
     progress: Progress
+
+    def __post_init__(self) -> None:
+        if self.total_steps is not None and self.total_steps > sys.float_info.max:
+            raise ValueError("total_steps is too large for a schedule")
 
 
 def save_model(path: PathLike, model: Network) -> None:

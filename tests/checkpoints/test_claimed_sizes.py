@@ -156,6 +156,7 @@ def checkpoint(tmp_path):
         (lambda training, _: training.update(seed=-1), "seed: expected `int` >= 0"),
         (lambda training, _: training.update(sampling="none"), "sampling: invalid enum value"),
         (lambda training, _: training.update(total_steps=0), "total_steps: expected `int` >= 1"),
+        (lambda training, _: training.update(total_steps=10**400), "total_steps is too large"),
         (lambda training, _: training["optimizer_settings"].update(lr="x"), "lr must be a number"),
         (lambda training, _: training["optimizer_settings"].update(lr=0), "lr must be more than 0"),
         (lambda training, _: training["optimizer_settings"].update(x=1), "argument 'x'"),
