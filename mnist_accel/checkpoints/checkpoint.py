@@ -156,7 +156,7 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
 
 
 def _restore_state(trainer: Trainer, tensors: Tensors) -> None:
-    """Overwrite the arrays of the optimizer by those in a file.
+    """Overwrite the arrays of the optimizer with those in a file.
 
     Raises:
         ValueError: the file has other arrays than the optimizer, or a value is not finite.

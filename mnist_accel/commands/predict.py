@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _files(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the pictures in them in place of folders.
+    """Return the arguments with each folder replaced by the pictures in it.
 
     Raises:
         DataError: a folder contains no picture.

@@ -24,7 +24,7 @@ Builder = Callable[[Sequence[int], str], list[Layer]]
 class Recipe:
     """A network and the default settings of its training.
 
-    Fields that have the name of a setting are its default; `TrainSettings` describes them.
+    A field with the name of a setting contains its default; `TrainSettings` describes the settings.
 
     Attributes:
         summary: one line for display.

@@ -174,11 +174,11 @@ class RunFolder:
             DataError: the file cannot be written.
         """
         with file_errors(f"write {self.metrics}"):
-            if self.metrics.exists():  # before the first line it may not
+            if self.metrics.exists():  # it may not exist before the first line
                 sync_file(self.metrics)
 
     def write_metrics(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Replace `metrics.jsonl` by lines.
+        """Replace the lines of `metrics.jsonl`.
 
         Raises:
             DataError: the file cannot be written.

@@ -53,7 +53,7 @@ def stop_on_signals(trainer: Trainer) -> Iterator[StopRequest]:
 
     previous: dict[int, Any] = {signum: signal.getsignal(signum) for signum in _SIGNALS}
     for signum, handler in tuple(previous.items()):
-        if handler is None:  # set by a C library, which could not be restored
+        if handler is None:  # the handler of a C library, which could not be restored
             del previous[signum]
         # Shells ignore SIGINT for background processes, and nohup ignores SIGHUP.
         elif handler is not signal.SIG_IGN:

@@ -1,7 +1,7 @@
 """Running a chunk of steps, completely or not at all.
 
-Nothing is checked inside a step, so a healthy training pays nothing. After a chunk the losses and
-the weights are checked. If they are not finite, the chunk is repeated eagerly from its start, and
+Nothing is checked inside a step, because that would take time. After a chunk the losses and the
+weights are checked. If they are not finite, the chunk is repeated eagerly from its start, and
 every tensor is checked.
 """
 
@@ -61,7 +61,7 @@ class ChunkRunner:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Run a chunk of steps.
 
-        If it raises, even by Ctrl-C or for lack of memory, weights and state are those before it.
+        After an error, such as Ctrl-C or lack of memory, weights and state are those before it.
 
         Args:
             data: the data set.

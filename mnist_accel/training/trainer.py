@@ -161,7 +161,7 @@ class Trainer:
 
     @property
     def stop_reason(self) -> str:
-        """The reason of a request to stop that no training has obeyed yet; empty without one."""
+        """The reason of a pending request to stop; empty if there is none."""
         return self._stop_reason
 
     @property
@@ -310,8 +310,8 @@ class Trainer:
                 if self.step == last_step or self._stop_reason:
                     return self._stop_reason
         finally:
-            # Not cleared at the start: a request before the call, such as Ctrl-C, must have an
-            # effect.
+            # It is not cleared at the start, because a request before the call, such as Ctrl-C,
+            # must have an effect.
             self._stop_reason = ""
 
     def request_stop(self, reason: str) -> None:
@@ -360,7 +360,7 @@ class Trainer:
     def _end_epoch(
         self, report: EpochReport, callbacks: Sequence[Callback], *, is_complete: bool
     ) -> None:
-        """Call the callbacks at the end of an epoch, at the position after it if it is complete."""
+        """Call the callbacks at the end of an epoch, after beginning the next one if it is complete."""
         before = self.progress
         if is_complete:
             self.progress = before.next_epoch()
@@ -471,7 +471,7 @@ def _pair(validation_data: ValidationData) -> ValidationData:
     """Return images and labels.
 
     Raises:
-        TypeError: `validation_data` is no pair.
+        TypeError: `validation_data` is not a pair.
     """
     given: object = validation_data
     if not isinstance(given, tuple | list) or len(given) != 2:

@@ -12,7 +12,8 @@ from backends import shown
 
 _SUFFIX = ".unfinished"
 _MAX_WAIT_S = 2.0  # for other programs on Windows that read a file which is to be replaced
-# Not every system has these: follow no link, leave the file to no child process, change no bytes.
+# Do not follow links, pass the file to child processes, or convert line ends. Not every system has
+# all of these flags.
 _SAFE_FLAGS = (
     getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 )
@@ -31,7 +32,7 @@ def as_path(name: str, value: str | os.PathLike[str]) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by `content` in one step.
+    """Replace the content of the file at `path` in one step.
 
     The bytes go to a temporary file in the same folder, which is renamed after they are on the
     disk. Therefore other processes see either the old file or the new one, and the old one stays if
@@ -150,7 +151,7 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
 def _replace(temporary: Path, path: Path) -> None:
     """Rename a file to a name that may exist.
 
-    On Windows that fails while another program, such as a virus scanner, reads the existing file.
+    On Windows this fails while another program, such as a virus scanner, reads the existing file.
     """
     end = time.monotonic() + _MAX_WAIT_S
     while True:
@@ -174,10 +175,10 @@ def _permissions(path: Path) -> int | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write a renamed entry of a folder to the disk, or a power failure could undo the rename.
+    """Write a renamed entry of a folder to the disk, so that it survives a power failure.
 
-    Windows cannot open a folder, and some file systems cannot sync one. The new file is in its
-    place by now, so that is no error.
+    Windows cannot open a folder, and some file systems cannot sync one. This is not an error,
+    because the new file is already in its place.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -1,6 +1,6 @@
 """Decodes JSON and TOML that may be damaged or hostile, by schemas that msgspec checks.
 
-A schema gives each field a type and a range, which NaN and infinity are not in.
+A schema gives each field a type and a range that excludes NaN and infinity.
 """
 
 import json

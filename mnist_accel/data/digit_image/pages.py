@@ -17,7 +17,7 @@ MIN_PAGE_AREA = 0.02  # as a fraction of the picture
 MIN_MARKS_AREA = 0.0005
 MAX_PAGES = 12
 # Edges are found at several levels of the gradient, the strongest first, each LEVEL_RATIO times the
-# one before. Gradients are changes per pixel, as fractions of black to white.
+# one before. Gradients are changes per pixel; black is 0 and white is 1.
 LEVEL_RATIO = 0.6
 CONTINUATION = 0.25
 MIN_GRADIENT = 0.004
@@ -77,7 +77,7 @@ def find_pages(picture: FloatArray, *, with_border: bool) -> Iterator[list[Page]
 
 
 def _pages_at(picture: FloatArray, flat: Mask, *, with_border: bool) -> list[Page]:
-    """Return the pages, the largest first, whose paper are connected parts of `flat` (H, W)."""
+    """Return a page for each connected part of `flat` (H, W), its paper; the largest page first."""
     margin = 2 if with_border else 0
     zones, _ = ndimage.label(np.pad(flat, margin, constant_values=True))
     areas = np.bincount(zones.ravel())[1:]

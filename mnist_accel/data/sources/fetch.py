@@ -86,7 +86,7 @@ def fetch_files(
     raise DataError(
         f"no source has the data set {published.name}: {tried} | Remedy: put the four IDX files in "
         f"a folder and give it with --data-dir or {ENVIRONMENT_VARIABLE}, or use --dataset digits, "
-        "which needs no network"
+        "which needs no download"
     )
 
 

@@ -1,4 +1,4 @@
-"""Finds the four IDX files of a data set under the names that copies in use have.
+"""Finds the four IDX files of a data set under the names that are in use.
 
 The published name `train-images-idx3-ubyte` also occurs with a dot or an underscore in place of a
 hyphen, in capitals, with `test` in place of `t10k`, with a prefix such as `emnist-digits-`, with
@@ -73,7 +73,7 @@ def find_idx_files(folder: Path, dataset: str, *, prefix: str | None = None) -> 
 
 
 def _sets_in(folder: Path, prefix: str | None) -> list[IdxFiles]:
-    """Return each set of four files in a folder that differs from the others by its prefix.
+    """Return the sets of four files in a folder; each set has its own prefix.
 
     If `prefix` is None, a set with the published names, without a prefix, takes precedence.
     """

@@ -56,7 +56,7 @@ def read_archive(path: Path) -> dict[str, bytes]:
     """Return the content of four IDX files by name, from an archive with the user's own images.
 
     Raises:
-        DataError: the archive is corrupt, or an array has another dtype than uint8.
+        DataError: the archive is corrupt, or an array has a wrong dtype, shape or label.
     """
     files = {}
     archive = _open(path)

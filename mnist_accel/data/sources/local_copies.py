@@ -51,7 +51,7 @@ class LocalCopies:
                 return read_published_archive(archive, published), f"copy in {archive}"
             except DataError as error:
                 failures.append(str(error))
-        raise DataError("; ".join(failures) or "none found of torchvision, Keras or the system")
+        raise DataError("; ".join(failures) or "found no copy of torchvision, Keras or the system")
 
     def _folders(self, dataset: str) -> list[Path]:
         """Return the existing folders that may contain the four IDX files."""

@@ -86,7 +86,7 @@ def compiled_training() -> Iterator[Finding]:
     images = whole.x_train[kept]
     digits = replace(
         whole,
-        # With blank gray pixels most are 0, as in MNIST, so the sparse form is used.
+        # Gray pixels become 0. Most pixels are then 0, as in MNIST, so sparse input is used.
         x_train=np.where(images < 128, 0, images),
         t_train=whole.t_train[kept],
         x_test=whole.x_test[kept],

@@ -11,7 +11,7 @@ from mnist_accel.nn.layers.linear import Linear
 from mnist_accel.nn.layers.parameterless import Activation, Dropout, Flatten, ReLU, Sigmoid, Tanh
 from mnist_accel.nn.layers.pooling import AvgPool2d, MaxPool2d
 
-# The registered layers by `kind`, besides the activations.
+# The registered layers by `kind`, except the activations.
 LAYERS: Table[type[Layer]] = Table(
     "layer",
     {layer.kind: layer for layer in (Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten, Dropout)},
@@ -21,8 +21,8 @@ LAYERS: Table[type[Layer]] = Table(
 def is_registered(layer: Layer) -> bool:
     """Return whether the class of a layer is the one that is registered under its kind.
 
-    A subclass may compute something else, so it is not. Only registered classes are compiled and
-    saved.
+    A subclass of a registered class is not registered, because it may compute something else. Only
+    registered classes are compiled and saved.
     """
     expected = Activation if layer.kind in ACTIVATIONS else LAYERS.get(layer.kind)
     return type(layer) is expected

@@ -115,7 +115,7 @@ def test_error_lists_each_source_its_reason_and_the_remedy(tmp_path):
     assert "\n" not in message
     assert f"(1) cache: {tmp_path / 'cache' / 'mnist'} does not exist yet | " in message
     assert "| (2) unavailable: it is not there | " in message
-    assert "| (3) copies of other libraries: none found" in message
+    assert "| (3) copies of other libraries: found no copy" in message
     assert "--data-dir" in message
     assert "--dataset digits" in message
 

@@ -60,7 +60,7 @@ def test_copy_with_other_contents_is_skipped():
 
 
 def test_no_copies_is_a_data_error():
-    with pytest.raises(DataError, match="none found"):
+    with pytest.raises(DataError, match="found no copy"):
         LocalCopies(system={}).read(TINY)
 
 
