@@ -26,7 +26,7 @@ def make_console(stream: TextIO) -> Console:
     """
     return _Console(
         file=getattr(stream, "for_control", stream),
-        force_terminal=stream.isatty(),  # or else FORCE_COLOR would color and animate pipes
+        force_terminal=stream.isatty(),  # otherwise FORCE_COLOR would color and animate pipes
         highlight=False,
         markup=False,
         emoji=False,

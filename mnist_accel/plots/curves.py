@@ -151,8 +151,8 @@ def running_mean(values: FloatArray, *, window: int) -> FloatArray:
 def _scale_logarithmically(axes: Axes, *, decades: float) -> None:
     axes.set_yscale("log")
     # Powers of ten alone would give too few labels over few decades.
-    labelled = "125" if decades < 2.5 else "1"
-    label = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in labelled else "")
+    labeled = "125" if decades < 2.5 else "1"
+    label = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in labeled else "")
     axes.yaxis.set_major_formatter(label)
     axes.yaxis.set_minor_formatter(label)
 

@@ -360,7 +360,7 @@ class Trainer:
     def _end_epoch(
         self, report: EpochReport, callbacks: Sequence[Callback], *, is_complete: bool
     ) -> None:
-        """Call the callbacks at the end of an epoch, after beginning the next one if it is complete."""
+        """Call the callbacks at the end of an epoch. A complete epoch is left before that."""
         before = self.progress
         if is_complete:
             self.progress = before.next_epoch()

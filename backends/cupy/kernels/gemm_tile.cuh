@@ -73,8 +73,8 @@ struct Matrix {
 // matrix.
 //
 // Lines beyond the last one repeat it; their results are never stored. Terms beyond the last one
-// are 0. In gathered images a 0 is normalized to the pixel shift, but the other factor is 0 there
-// as well.
+// are 0. In gathered images a 0 is normalized to the pixel shift, but there the other factor is 0,
+// too.
 //
 // Addresses advance from load to load, and only the last load compares terms with the end:
 // computing them for each element would take more instructions than the multiplications.

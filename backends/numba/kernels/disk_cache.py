@@ -114,7 +114,7 @@ class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
         try:
             super().save_overload(sig, data)
         except (DamagedFileError, pickle.UnpicklingError, EOFError):
-            self._cache_file.delete()  # another process has left a damaged index meanwhile
+            self._cache_file.delete()  # another process has just left a damaged index
         except OSError as error:
             report_unusable(self._cache_path, error)
 

@@ -69,7 +69,7 @@ def _ink_of(picture: FloatArray, figure: Figure, *, alone: bool) -> FloatArray |
     if local is None or not alone:
         return local
     # `ink_of_picture` shows faint ends of strokes better, but it is reliable only if the picture
-    # contains nothing else. That is so if both results agree.
+    # contains nothing else. In this case, both results agree.
     whole = ink_of_picture(picture)
     if whole is None:
         return local
