@@ -96,7 +96,7 @@ def test_wrong_compiled_training_is_a_problem(doctor, monkeypatch):
     plant(monkeypatch, "half the learning rate")
     found = doctor()["compiled training numba"]
     assert found["status"] == "problem"
-    assert found["detail"].startswith("differs from NumPy: two-layer at step 1 in the W1 after")
+    assert found["detail"].startswith("differs from NumPy: two-layer at step 1 (W1 after")
 
 
 def test_exactly_the_warnings_and_problems_have_a_remedy(doctor, monkeypatch):

@@ -103,7 +103,7 @@ def compiled_training() -> Iterator[Finding]:
                 )
             if result.first_divergence is not None:
                 step, tensor = result.first_divergence
-                differences.append(f"{recipe} at step {step} in the {tensor}")
+                differences.append(f"{recipe} at step {step} ({tensor})")
         if differences:
             yield Finding(
                 f"compiled training {name}",
