@@ -11,7 +11,7 @@ from pathlib import Path
 from backends import shown
 
 _SUFFIX = ".unfinished"
-_MAX_WAIT_S = 2.0  # for other programs on Windows that read a file which is to be replaced
+_MAX_WAIT_S = 2.0  # on Windows, for a program that reads the file to be replaced
 # Do not follow links, pass the file to child processes, or convert line ends. Not every system has
 # all of these flags.
 _SAFE_FLAGS = (
