@@ -23,7 +23,11 @@ def stroke_width(mask: Mask) -> float:
 
 
 def is_frame(mask: Mask, stroke: float) -> bool:
-    """Return whether lines run along all sides of a mark; if thin, three or two adjacent sides."""
+    """Return whether lines run along the sides of a mark.
+
+    Thick lines must run along all sides. Of thin lines, three are enough, or two that meet in a
+    corner, such as the axes of a plot.
+    """
     size = max(mask.shape)
     thin = stroke < 0.12 * size
     covered = []
