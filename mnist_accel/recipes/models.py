@@ -218,6 +218,23 @@ def create_model(
         TypeError: an argument has a wrong type.
         BackendUnavailableError: the named backend cannot run here.
     """
+    recipe = get_recipe(name)
+    return Network(
+        recipe_layers(name, hidden_sizes=hidden_sizes, activation=activation),
+        recipe.loss,
+        input_shape=recipe.input_shape,
+        backend=backend,
+        seed=seed,
+        dtype=dtype,
+        pixel_shift=recipe.pixel_shift,
+        name=model_name(name),
+    )
+
+
+def recipe_layers(
+    name: str, *, hidden_sizes: Sequence[int] | None, activation: str | None
+) -> list[Layer]:
+    """Return the layers of a recipe; arguments and errors as `create_model`."""
     name = model_name(name)
     recipe = RECIPES[name]
     if hidden_sizes is None:
@@ -232,16 +249,7 @@ def create_model(
         raise ValueError(f"model {name!r} has no hidden activation, so activation cannot be set")
     else:
         activation = resolve_name("activation", activation, ACTIVATIONS)
-    return Network(
-        recipe.build(hidden_sizes, activation),
-        recipe.loss,
-        input_shape=recipe.input_shape,
-        backend=backend,
-        seed=seed,
-        dtype=dtype,
-        pixel_shift=recipe.pixel_shift,
-        name=name,
-    )
+    return recipe.build(hidden_sizes, activation)
 
 
 def get_recipe(name: str) -> Recipe:

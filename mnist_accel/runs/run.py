@@ -33,6 +33,7 @@ from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.guessing import MIN_STEPS, GuessingWarning, advice, is_guessing
 from mnist_accel.runs.setup import (
     RunData,
+    check_network,
     load_run_data,
     make_trainer,
     steps_per_epoch,
@@ -78,6 +79,7 @@ def start_run(
         DataError: the data cannot be obtained, or the folder cannot be written.
         DivergedError: the loss or a weight became NaN or infinite.
     """
+    check_network(settings)
     settings = with_absolute_folder(settings)
     phases = Phases()
     with phases.time("data"), hide_activities(quiet):

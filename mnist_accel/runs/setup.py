@@ -11,7 +11,7 @@ from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE
 from mnist_accel.errors import usage_errors
-from mnist_accel.recipes.models import create_model
+from mnist_accel.recipes.models import create_model, recipe_layers
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.training.trainer import Trainer
 
@@ -55,6 +55,21 @@ def with_absolute_folder(settings: TrainSettings) -> TrainSettings:
     if not given or given.startswith("~") or settings.dataset == "digits":  # needs no folder
         return settings
     return replace(settings, data_dir=os.path.abspath(given))  # noqa: PTH100 - also removes ".."
+
+
+def check_network(settings: TrainSettings) -> None:
+    """Check the settings of network and optimizer, before data are loaded and backends measured.
+
+    Raises:
+        UsageError: the model or the optimizer does not accept a setting.
+    """
+    with usage_errors():
+        recipe_layers(
+            settings.model,
+            hidden_sizes=settings.hidden_sizes or None,
+            activation=settings.activation or None,
+        )
+        make_optimizer(settings)
 
 
 def load_run_data(settings: TrainSettings) -> RunData:
