@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from mnist_accel.data.digit_image import read_digit_image
+from mnist_accel.data.digit_image import read_digit_image, read_digit_images
 from mnist_accel.errors import DataError
 
 
@@ -295,6 +295,8 @@ def test_files_that_are_not_images_are_rejected(tmp_path):
     assert "is not an image" in _rejection(path)
     Image.new("L", (9, 9)).save(tmp_path / "a.tiff")
     assert "is not an image" in _rejection(tmp_path / "a.tiff")
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert "convert it, or take a screenshot of it" in _rejection(path)
     assert "directory" in _rejection(tmp_path)
 
 
@@ -319,6 +321,39 @@ def test_decompression_bomb_is_rejected_before_it_is_unpacked(tmp_path, size):
 def test_blank_picture_is_rejected(tmp_path, size, gray):
     Image.new("L", size, gray).save(tmp_path / "a.png")
     assert "shows no digit" in _rejection(tmp_path / "a.png")
+
+
+def _triangle(drawing):
+    drawing.polygon([(120, 30), (50, 150), (200, 150)], fill=20)
+
+
+def _chessboard(drawing):
+    for x, y in np.argwhere(np.indices((8, 8)).sum(axis=0) % 2):
+        drawing.rectangle((30 * x, 30 * y, 30 * x + 29, 30 * y + 29), fill=90)
+
+
+def _code(drawing):
+    for x, y in np.argwhere(np.random.default_rng(0).random((25, 25)) < 0.5):
+        drawing.rectangle((20 + 8 * x, 20 + 8 * y, 27 + 8 * x, 27 + 8 * y), fill=20)
+
+
+@pytest.mark.parametrize("draw", [_triangle, _chessboard, _code])
+def test_shapes_that_are_no_digit_are_rejected(tmp_path, draw):
+    image = Image.new("L", (240, 240), 240)
+    draw(ImageDraw.Draw(image))
+    image.save(tmp_path / "a.png")
+    assert "shows no digit: only" in _rejection(tmp_path / "a.png")
+
+
+def test_each_digit_of_a_number_cropped_to_the_ink_is_read(tmp_path, digits):
+    originals = digits[[4, 2, 7]]
+    crops = [np.pad(_crop(_enlarge(image, 6) > 0.4), ((0, 0), (0, 20))) for image in originals]
+    height = max(len(crop) for crop in crops)
+    crops = [np.pad(crop, ((0, height - len(crop)), (0, 0))) for crop in crops]
+    path = _save(tmp_path / "a.png", 0.9 - 0.8 * np.hstack(crops)[:, :-20])
+    for read, original in zip(read_digit_images(path), originals, strict=True):
+        assert _similarity(read, original) > 0.85
+    assert "3 separate figures" in _rejection(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

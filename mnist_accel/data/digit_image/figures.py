@@ -32,6 +32,7 @@ MAX_ALONG_BORDER = 0.7  # fraction of the pixels of a mark that are near the bor
 # 99.9 % of the digits of MNIST are at most 1.7 times as wide as high, and have at most four parts.
 MIN_ASPECT = 0.55
 MAX_PARTS = 4
+TANGLE = "a shape with more strokes than a digit"
 MAX_PAGE_STROKE = 0.2  # stroke width, as a fraction of the size; a sheet of paper has more
 # The shorter side of a frame or sheet with marks outside, as a fraction of the picture.
 MIN_FRAME = 0.25
@@ -137,7 +138,8 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
             blobs.add(n)  # may be the end of a stroke
         else:
             seen.add(fault)
-    figures = []
+    figures: list[Figure] = []
+    tangles: list[tuple[slice, slice]] = []
     for group in _groups(parts, boxes, [*strokes, *blobs]):
         if blobs.issuperset(group):
             continue
@@ -150,6 +152,9 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
             seen.add(fault)
         else:
             figures.append(Figure(page, mask, box))
+        if fault == TANGLE:
+            tangles.append(box)
+    figures = [f for f in figures if not any(_is_inside_tangle(f.box, box) for box in tangles)]
     size = max((figure.size for figure in figures), default=0)
     if sum(max(_sides(boxes[n])) > MIN_MARK_SIZE * size for n in kept) > MAX_MARKS:
         seen.add("a texture or many marks")
@@ -167,7 +172,7 @@ def _group_fault(mask: Mask, part_count: int, shape: tuple[int, ...]) -> str:
     """
     height, width = mask.shape
     if max(height, width) < MIN_SIZE * max(shape):
-        return "dots"
+        return "marks that are too small"
     if height < MIN_ASPECT * width:
         return "a dash or a shape wider than a digit"
     if part_count > MAX_PARTS:
@@ -175,7 +180,7 @@ def _group_fault(mask: Mask, part_count: int, shape: tuple[int, ...]) -> str:
     if is_solid(mask):
         return "an area"
     if has_many_strokes(mask):
-        return "a shape with more strokes than a digit"
+        return TANGLE
     return ""
 
 
@@ -185,6 +190,11 @@ def _is_label(box: tuple[slice, slice], frame: tuple[slice, slice]) -> bool:
     margin = round(0.08 * size)  # the ticks of axes extend outside
     inside = tuple(slice(side.start + margin, side.stop - margin) for side in frame)
     return max(_sides(box)) < 0.25 * size and not _is_inside(box, (inside[0], inside[1]))
+
+
+def _is_inside_tangle(box: tuple[slice, slice], tangle: tuple[slice, slice]) -> bool:
+    """Return whether a figure is a small part of a pattern, such as a QR code."""
+    return max(_sides(box)) < 0.3 * max(_sides(tangle)) and _is_inside(box, tangle)
 
 
 def _sides(box: tuple[slice, slice]) -> tuple[int, int]:
@@ -208,6 +218,8 @@ def _fault(
     shape = page.marks.shape
     top, left = box[0].start <= 1, box[1].start <= 1
     bottom, right = box[0].stop >= shape[0] - 1, box[1].stop >= shape[1] - 1
+    if top and left and bottom and right:
+        return "a texture"
     opposite = (top and bottom) or (left and right)
     if opposite and (stroke < 0.05 * size or min(height, width) < 0.12 * size):
         return "a line along or across the picture"
