@@ -17,6 +17,7 @@ from backends import (
     get_backend,
     register,
 )
+from mnist_accel.console import activity
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.nn import LAYERS, SCHEDULES
 from tests.support.cuda_emulator.build import unavailable_reason
@@ -75,6 +76,12 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(
                 f"--require-backend: unknown backend {name}; choose from {known}"
             )
+
+
+@pytest.fixture(autouse=True)
+def no_lines_about_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands print lines about waits of a second or more, which depend on the machine's load."""
+    monkeypatch.setattr(activity, "DELAY_SECONDS", 600.0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
