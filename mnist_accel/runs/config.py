@@ -58,7 +58,7 @@ def run_config(
 
 
 def with_earlier(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a resumed run, extended by the earlier ones, from `before`."""
+    """Return `config` with the previous `config.json`, `before`, added to its list "earlier"."""
     last = {key: value for key, value in before.items() if key != "earlier"}
     return {**config, "earlier": [*before.get("earlier", []), last]}
 

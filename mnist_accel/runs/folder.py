@@ -73,7 +73,7 @@ class RunFolder:
         """Check that no training has begun in this folder.
 
         `config.json` is written last when a run begins, after the first checkpoint. Files of a
-        process that was killed before do not count, because a new run may replace them.
+        process that was killed earlier than that do not count: a new run may replace them.
 
         Raises:
             UsageError: the folder contains a run, or files that a run would replace.
