@@ -82,7 +82,7 @@ def find_figures(pages: list[Page], *, seen: set[str]) -> list[Figure]:
 
 
 def complete_parts(figures: list[Figure], parts: list[Figure]) -> bool:
-    """Return whether `figures` contain each of `parts`, and more than them."""
+    """Return whether `figures` contain all of `parts` and additional marks."""
     owners = [next((f for f in figures if _may_complete(f, part)), None) for part in parts]
     if any(owner is None for owner in owners):
         return False
