@@ -134,7 +134,10 @@ def _check(instance: object, name: str, accepted: str, accepts: Callable[[float]
 def _as_float(name: str, value: Any, accepted: str, accepts: Callable[[float], bool]) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        number = math.inf
     if not accepts(number):
         raise ValueError(f"{name} must be {accepted}, got {number}")
     return number

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("numba")
 
+from backends import compilation as compiled_code
 from backends.numba.kernels import compilation, disk_cache
 
 ROOT = Path(__file__).parents[2]
@@ -48,8 +49,9 @@ def test_a_change_in_one_file_recompiles_kernels_of_other_files(
     (package / "simd").mkdir(parents=True)
     for folder in (package / "simd", package, package.parent, package.parents[1]):
         (folder / "__init__.py").touch()
-    for module in (compilation, disk_cache):
-        (package / Path(module.__file__).name).write_bytes(Path(module.__file__).read_bytes())
+    for module in (compiled_code, compilation, disk_cache):
+        source = Path(module.__file__)
+        (tmp_path / source.relative_to(ROOT)).write_bytes(source.read_bytes())
     files = {name: package / f"{name.replace('.', '/')}.py" for name in (caller, callee)}
     files[caller].write_text(
         f"from {KERNELS}.compilation import entry\n"
