@@ -29,6 +29,8 @@ from backends.operations.common import (
     Array,
     Ties,
     check_max_pooling,
+    has_dtype,
+    has_kernel_dtype,
     require_same_dtype,
     require_shape,
     trusted_indices,
@@ -152,7 +154,8 @@ class CupyBackend(Backend):
             return super().conv2d(x, weight, bias, stride=stride, padding=padding, uniform=uniform)
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
         y = self._cupy.empty(conv2d_shape(x, weight, stride=stride, padding=padding), x.dtype)
-        require_shape("bias", bias, (weight.shape[0],))
+        if bias is not None:
+            require_shape("bias", bias, (weight.shape[0],))
         shape = conv_shape(x.shape, len(weight), weight.shape[-1], padding)
         x, weight = self._in_c_order(x), self._in_c_order(weight)
         bias = None if bias is None else self._in_c_order(bias)
@@ -193,7 +196,7 @@ class CupyBackend(Backend):
 
     def max_pool2d(self, x: Array, *, size: int, stride: int, ties: Ties) -> tuple[Array, Array]:
         """Compute maxima and tie masks in one kernel."""
-        if str(x.dtype) not in REAL:
+        if not has_kernel_dtype(x):
             return super().max_pool2d(x, size=size, stride=stride, ties=ties)
         check_max_pooling(size, ties)
         y = self._cupy.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
@@ -212,7 +215,7 @@ class CupyBackend(Backend):
         stride: int,
     ) -> Array:
         """Compute the gradient in one kernel."""
-        if str(dy.dtype) not in REAL:
+        if not has_kernel_dtype(dy):
             return super().max_pool2d_backward(dy, mask, x_shape=x_shape, size=size, stride=stride)
         check_max_pooling(size)
         expected = pooled_shape(x_shape, size=size, stride=stride)
@@ -226,7 +229,7 @@ class CupyBackend(Backend):
 
     def avg_pool2d(self, x: Array, *, size: int, stride: int) -> Array:
         """Compute means in one kernel."""
-        if str(x.dtype) not in REAL:
+        if not has_kernel_dtype(x):
             return super().avg_pool2d(x, size=size, stride=stride)
         y = self._cupy.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         shape = pool_shape(x.shape, y.shape, size, stride)
@@ -237,7 +240,7 @@ class CupyBackend(Backend):
         self, dy: Array, *, x_shape: tuple[int, int, int, int], size: int, stride: int
     ) -> Array:
         """Compute the gradient in one kernel."""
-        if str(dy.dtype) not in REAL:
+        if not has_kernel_dtype(dy):
             return super().avg_pool2d_backward(dy, x_shape=x_shape, size=size, stride=stride)
         require_shape("dy", dy, pooled_shape(x_shape, size=size, stride=stride))
         dx = self._cupy.empty(x_shape, dy.dtype)
@@ -290,15 +293,14 @@ class CupyBackend(Backend):
 
 
 def _has_convolution(x: Array, weight: Array, stride: int) -> bool:
+    if not (has_kernel_dtype(x) and has_kernel_dtype(weight) and stride == 1):
+        return False
     sides = set(weight.shape[2:])
-    is_square = (
-        len(weight.shape) == 4 and len(sides) == 1 and max(sides) <= convolution.MAX_KERNEL_SIZE
-    )
-    return str(x.dtype) in REAL and stride == 1 and is_square
+    return len(weight.shape) == 4 and len(sides) == 1 and max(sides) <= convolution.MAX_KERNEL_SIZE
 
 
 def _has_loss(kind: str, logits: Array, labels: Array) -> bool:
-    has_dtypes = str(logits.dtype) in REAL and str(labels.dtype) in ("int32", "int64")
+    has_dtypes = has_kernel_dtype(logits) and has_dtype(labels, "int32", "int64")
     return kind in losses.LOSSES and has_dtypes
 
 

@@ -24,7 +24,13 @@ from backends.numba.kernels.tiles import IMAGES_PER_TILE
 from backends.numba.probe import availability
 from backends.numba.threads import WorkerPool, run_in_ranges, threads_for
 from backends.numpy.backend import NumpyBackend
-from backends.operations.common import Ties, check_max_pooling, require_same_dtype, require_shape
+from backends.operations.common import (
+    Ties,
+    check_max_pooling,
+    has_kernel_dtype,
+    require_same_dtype,
+    require_shape,
+)
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape, require_mask
 from backends.program import (
@@ -103,16 +109,16 @@ class NumbaBackend(NumpyBackend):
         uniform: bool = False,
     ) -> NDArray[Any]:
         """Convolve with the compiled kernel if the stride is 1; the kernel is always uniform."""
-        if stride != 1:
+        if stride != 1 or not has_kernel_dtype(x):
             composed: NDArray[Any] = super().conv2d(
                 x, weight, bias, stride=stride, padding=padding, uniform=uniform
             )
             return composed
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
         y = np.empty(conv2d_shape(x, weight, stride=stride, padding=padding), x.dtype)
-        require_shape("bias", bias, (weight.shape[0],))
         if bias is None:
             bias = np.zeros(weight.shape[0], x.dtype)
+        require_shape("bias", bias, (weight.shape[0],))
         x = self._padded(x, padding)
         self._run(convolution.conv2d, x, weight, bias, y)
         return y
@@ -128,7 +134,7 @@ class NumbaBackend(NumpyBackend):
         need_dx: bool,
     ) -> tuple[NDArray[Any] | None, NDArray[Any], NDArray[Any]]:
         """Compute the gradients with the compiled kernel if the stride is 1."""
-        if stride != 1:
+        if stride != 1 or not has_kernel_dtype(x):
             return super().conv2d_backward(
                 dy, x, weight, stride=stride, padding=padding, need_dx=need_dx
             )
@@ -152,6 +158,8 @@ class NumbaBackend(NumpyBackend):
         self, x: NDArray[Any], *, size: int, stride: int, ties: Ties
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Pool with the compiled kernel."""
+        if not has_kernel_dtype(x):
+            return super().max_pool2d(x, size=size, stride=stride, ties=ties)
         check_max_pooling(size, ties)
         y = np.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         mask = np.empty(y.shape, np.uint8 if size * size <= 8 else np.int64)
@@ -168,6 +176,12 @@ class NumbaBackend(NumpyBackend):
         stride: int,
     ) -> NDArray[Any]:
         """Compute the gradient with the compiled kernel."""
+        gradient: NDArray[Any]
+        if not has_kernel_dtype(dy):
+            gradient = super().max_pool2d_backward(
+                dy, mask, x_shape=x_shape, size=size, stride=stride
+            )
+            return gradient
         check_max_pooling(size)
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
@@ -178,6 +192,10 @@ class NumbaBackend(NumpyBackend):
 
     def avg_pool2d(self, x: NDArray[Any], *, size: int, stride: int) -> NDArray[Any]:
         """Pool with the compiled kernel."""
+        means: NDArray[Any]
+        if not has_kernel_dtype(x):
+            means = super().avg_pool2d(x, size=size, stride=stride)
+            return means
         y = np.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         self._run(pooling.avg_pool2d, x, size, stride, y)
         return y
@@ -186,6 +204,10 @@ class NumbaBackend(NumpyBackend):
         self, dy: NDArray[Any], *, x_shape: tuple[int, int, int, int], size: int, stride: int
     ) -> NDArray[Any]:
         """Compute the gradient with the compiled kernel."""
+        gradient: NDArray[Any]
+        if not has_kernel_dtype(dy):
+            gradient = super().avg_pool2d_backward(dy, x_shape=x_shape, size=size, stride=stride)
+            return gradient
         require_shape("dy", dy, pooled_shape(x_shape, size=size, stride=stride))
         dx = np.empty(x_shape, dy.dtype)
         self._run(pooling.avg_pool2d_backward, dy, size, stride, dx)

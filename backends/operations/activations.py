@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.names import Table, look_up
-from backends.operations.common import Array, Operations, require_same_dtype, require_shape
+from backends.operations.common import (
+    Array,
+    Operations,
+    require_array,
+    require_same_dtype,
+    require_shape,
+)
 
 
 @dataclass(frozen=True)
@@ -112,5 +118,6 @@ class Activations(Operations):
             ValueError: `kind` is unknown, or the shapes differ.
         """
         require_same_dtype("activation_backward", dy=dy, y=y)
+        require_array("dy", dy)
         require_shape("y", y, tuple(dy.shape))
         return look_up("activation", kind, ACTIVATIONS).gradient(self.xp, dy, y)

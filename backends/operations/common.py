@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, TypeAlias, get_args
 
 from backends.checks import as_integer
+from backends.names import shown
 
 # An array of the backend's library. The array API standard defines no common base class, so no more
 # precise type exists.
@@ -27,15 +28,48 @@ class Operations:
     xp: Any
 
 
+def has_dtype(array: Array, *names: str) -> bool:
+    """Return whether an argument is an array with one of these dtypes."""
+    return str(getattr(array, "dtype", "")) in names
+
+
+def has_kernel_dtype(array: Array) -> bool:
+    """Return whether an array is float32 or float64; compiled kernels exist for no other dtype."""
+    return has_dtype(array, "float32", "float64")
+
+
+def require_array(name: str, value: Array) -> None:
+    """Check that an argument is an array; no backend converts lists.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        raise TypeError(f"{name} must be an array from backend.asarray, got {shown(value)}")
+
+
+def require_floating(xp: Any, name: str, array: Array) -> None:
+    """Check that the elements of an array are floating-point numbers.
+
+    Raises:
+        TypeError: it is no array, or its elements are others.
+    """
+    require_array(name, array)
+    if not xp.isdtype(array.dtype, "real floating"):
+        raise TypeError(f"{name} must be floating-point numbers, got {array.dtype}")
+
+
 def require_same_dtype(operation: str, **arrays: Array | None) -> None:
     """Check that arrays have one dtype; libraries would promote different dtypes silently.
 
     Raises:
-        TypeError: two of `arrays` (those that are not None) have different dtypes.
+        TypeError: one of `arrays` (those that are not None) is no array, or their dtypes differ.
     """
-    if len({array.dtype for array in arrays.values() if array is not None}) > 1:
-        dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
-        found = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+    present = {name: array for name, array in arrays.items() if array is not None}
+    for name, array in present.items():
+        require_array(name, array)
+    if len({array.dtype for array in present.values()}) > 1:
+        found = ", ".join(f"{name} {array.dtype}" for name, array in present.items())
         raise TypeError(f"{operation} needs arrays of one dtype, got {found}; convert one of them")
 
 
@@ -43,8 +77,10 @@ def require_axes(name: str, array: Array, *axes: str) -> None:
     """Check the number of axes of an array.
 
     Raises:
-        ValueError: `array` does not have one axis for each name in `axes`.
+        TypeError: `array` is no array.
+        ValueError: it does not have one axis for each name in `axes`.
     """
+    require_array(name, array)
     if len(array.shape) != len(axes):
         described = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
         raise ValueError(f"{name} must have shape {described}, got {tuple(array.shape)}")
@@ -76,6 +112,7 @@ def require_indices(xp: Any, name: str, array: Array, count: int) -> None:
     """
     if _indices_are_trusted.get():
         return
+    require_array(name, array)
     if not xp.isdtype(array.dtype, "integral"):
         raise TypeError(f"{name} must be integers, got {array.dtype}")
     if not array.shape[0]:
@@ -86,13 +123,15 @@ def require_indices(xp: Any, name: str, array: Array, count: int) -> None:
         raise ValueError(f"{name} must be 0 to {count - 1}, got {wrong}")
 
 
-def require_shape(name: str, array: Array | None, expected: tuple[int, ...]) -> None:
+def require_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
     """Check the shape of an array; a compiled kernel would read beyond the end of a smaller one.
 
     Raises:
-        ValueError: `array`, if it is not None, does not have the shape `expected`.
+        TypeError: `array` is no array.
+        ValueError: it does not have the shape `expected`.
     """
-    if array is not None and tuple(array.shape) != expected:
+    require_array(name, array)
+    if tuple(array.shape) != expected:
         raise ValueError(f"{name} must have shape {expected}, got {tuple(array.shape)}")
 
 

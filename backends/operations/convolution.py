@@ -108,7 +108,8 @@ class Convolution(Operations):
         """
         require_same_dtype("conv2d", x=x, weight=weight, bias=bias)
         n, out_channels, oh, ow = conv2d_shape(x, weight, stride=stride, padding=padding)
-        require_shape("bias", bias, (out_channels,))
+        if bias is not None:
+            require_shape("bias", bias, (out_channels,))
         if uniform:
             y = self._sum_taps(x, weight, output=(oh, ow), stride=stride, padding=padding)
         else:

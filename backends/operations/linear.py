@@ -26,7 +26,8 @@ class Linear(Operations):
         """
         require_same_dtype("linear", x=x, weight=weight, bias=bias)
         _, outputs = _linear_shape(x, weight)
-        require_shape("bias", bias, (outputs,))
+        if bias is not None:
+            require_shape("bias", bias, (outputs,))
         y = x @ weight
         if bias is not None:
             y += bias

@@ -11,12 +11,15 @@ whose bit i·size + j is set if position (i, j) of the patch receives the gradie
 
 from collections.abc import Iterator
 
+from backends.checks import as_integer
 from backends.operations.common import (
     Array,
     Operations,
     Ties,
     check_max_pooling,
     output_sizes,
+    require_axes,
+    require_floating,
     require_shape,
     tap_slices,
 )
@@ -41,10 +44,11 @@ class Pooling(Operations):
             The maxima in the dtype of `x`; the mask as uint8 if size² ≤ 8, else int64.
 
         Raises:
-            TypeError: the size or the stride is not an integer.
-            ValueError: the size, the stride or the tie rule is invalid, or no patch fits.
+            TypeError: `x` is no array, or the size or the stride is not an integer.
+            ValueError: a shape, the size, the stride or the tie rule is invalid, or no patch fits.
         """
         check_max_pooling(size, ties)
+        require_axes("x", x, "N", "C", "H", "W")
         xp = self.xp
         output = pooled_shape(x.shape, size=size, stride=stride)
         positions = [x[patch] for patch in _patches(output, size=size, stride=stride)]
@@ -92,9 +96,11 @@ class Pooling(Operations):
         """Return the means (N, C, OH, OW) of the patches of `x` (N, C, H, W).
 
         Raises:
-            TypeError: the size or the stride is not an integer.
+            TypeError: `x` is not floating-point, or the size or the stride is not an integer.
             ValueError: the size or the stride is out of range, or no patch fits.
         """
+        require_floating(self.xp, "x", x)
+        size = as_integer("pooling size", size, at_least=1)
         output = pooled_shape(x.shape, size=size, stride=stride)
         patches = list(_patches(output, size=size, stride=stride))
         total = x[patches[0]]
@@ -108,8 +114,11 @@ class Pooling(Operations):
         """Return the gradient of `avg_pool2d` with respect to `x`: dy / size² at each position.
 
         Raises:
+            TypeError: `dy` is not floating-point, or the size or the stride is not an integer.
             ValueError: the size is out of range, or `dy` does not have the shape of the means.
         """
+        require_floating(self.xp, "dy", dy)
+        size = as_integer("pooling size", size, at_least=1)
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
         dx = self.xp.zeros(x_shape, dtype=dy.dtype)

@@ -1,5 +1,6 @@
 """Writes that a crash cannot leave half done, and the user's cache folder."""
 
+import errno
 import os
 import secrets
 import stat
@@ -11,6 +12,12 @@ from pathlib import Path
 from backends import shown
 
 _SUFFIX = ".unfinished"
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _MAX_WAIT_S = 2.0  # on Windows, for a program that reads the file to be replaced
 # Do not follow links, pass the file to child processes, or convert line ends. Not every system has
 # all of these flags.
@@ -31,6 +38,19 @@ def as_path(name: str, value: str | os.PathLike[str]) -> Path:
         raise TypeError(f"{name} must be a string or a pathlib.Path, got {shown(value)}") from None
 
 
+def check_regular(mode: int, path: str | os.PathLike[str]) -> None:
+    """Require that `mode`, from `os.stat`, is that of a regular file.
+
+    Raises:
+        OSError: it is that of a folder, a named pipe, a socket or a device.
+    """
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
+        raise OSError(errno.EINVAL, f"it is {kind}, expected a file", path)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the content of the file at `path` in one step.
 
@@ -40,8 +60,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     necessary.
 
     Raises:
-        OSError: the file cannot be written. The old file, if any, is unchanged.
+        OSError: the file cannot be written, or `path` is a device or another special file, such as
+            `/dev/stdout`. The old file, if any, is unchanged.
     """
+    with suppress(FileNotFoundError):
+        check_regular(path.stat().st_mode, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = _open_temporary(path)
     try:

@@ -8,7 +8,6 @@ errors of the file system.
 import errno
 import io
 import os
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from mnist_accel.errors import DataError
+from mnist_accel.util.files import check_regular
 from mnist_accel.util.text import excerpt
 
 _PIECE_BYTES = 2**20
@@ -30,13 +30,6 @@ _ZIP_END_BYTES, _ZIP64_LOCATOR_BYTES = 22, 20
 _MAX_ZIP_COMMENT = 2**16
 _MAX_ZIP_DIRECTORY = 2**16  # bytes of the list of members, enough for a thousand
 
-_KINDS = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading.
@@ -45,13 +38,13 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         OSError: the file cannot be opened, or is a folder, a named pipe, a socket or a device.
     """
     try:
-        _check_regular(Path(path).stat().st_mode, path)
+        check_regular(Path(path).stat().st_mode, path)
         # A named pipe that takes the place of the file now must not block.
         file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115
     except ValueError as error:  # a null character
         raise OSError(errno.EINVAL, str(error), path) from error
     try:
-        _check_regular(os.fstat(file.fileno()).st_mode, path)
+        check_regular(os.fstat(file.fileno()).st_mode, path)
     except BaseException:
         file.close()
         raise
@@ -183,11 +176,3 @@ def _too_large(max_bytes: int, name: str) -> OSError:
 
 def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
-        raise OSError(errno.EINVAL, f"it is {kind}, expected a file", path)

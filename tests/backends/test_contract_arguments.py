@@ -201,3 +201,65 @@ def test_shapes_of_output_and_gradient_of_an_activation_must_agree(
 ) -> None:
     with pytest.raises(ValueError, match=r"y must have shape \(2, 3\), got \(1, 3\)"):
         backend.activation_backward("relu", zeros(2, 3), zeros(1, 3))
+
+
+@pytest.mark.parametrize("wrong", [None, [[0.0, 1.0]], "text", 3])
+def test_arguments_that_are_no_arrays_are_refused(
+    backend: Backend, zeros: Zeros, wrong: Any
+) -> None:
+    x, weight, shape = zeros(1, 1, 6, 6), zeros(1, 1, 3, 3), {"x_shape": (1, 1, 6, 6)}
+    logits, labels = zeros(2, 3), backend.asarray(np.array([0, 1]))
+    for call in (
+        lambda: backend.activation_backward("relu", wrong, logits),
+        lambda: backend.linear(wrong, zeros(3, 2), None),
+        lambda: backend.linear(logits, wrong, None),
+        lambda: backend.linear_backward(zeros(2, 2), logits, wrong, need_dx=True),
+        lambda: backend.conv2d(wrong, weight, None, stride=1, padding=0),
+        lambda: backend.conv2d_backward(wrong, x, weight, stride=1, padding=0, need_dx=True),
+        lambda: backend.im2col(wrong, kernel_size=(3, 3), stride=1, padding=0),
+        lambda: backend.max_pool2d(wrong, size=2, stride=2, ties="first"),
+        lambda: backend.max_pool2d_backward(zeros(1, 1, 3, 3), wrong, size=2, stride=2, **shape),
+        lambda: backend.avg_pool2d(wrong, size=2, stride=2),
+        lambda: backend.avg_pool2d_backward(wrong, size=2, stride=2, **shape),
+        lambda: backend.softmax(wrong),
+        lambda: backend.loss("softmax_cross_entropy", wrong, labels),
+        lambda: backend.loss("softmax_cross_entropy", logits, wrong),
+        lambda: backend.count_correct(logits, wrong),
+    ):
+        with pytest.raises(TypeError, match=r"must be an array from backend\.asarray, got "):
+            call()
+
+
+def test_averages_of_integers_are_refused(backend: Backend) -> None:
+    x = backend.asarray(np.ones((1, 1, 4, 4), np.uint8))
+    with pytest.raises(TypeError, match=r"x must be floating-point numbers, got .*uint8"):
+        backend.avg_pool2d(x, size=2, stride=2)
+    with pytest.raises(TypeError, match=r"dy must be floating-point numbers, got .*uint8"):
+        backend.avg_pool2d_backward(x, x_shape=(1, 1, 8, 8), size=2, stride=2)
+
+
+def test_size_of_an_average_may_be_an_integer_of_numpy(backend: Backend, zeros: Zeros) -> None:
+    x, size = zeros(1, 1, 4, 4), np.int64(2)
+    assert backend.avg_pool2d(x, size=size, stride=2).dtype == x.dtype
+    dx = backend.avg_pool2d_backward(x, x_shape=(1, 1, 8, 8), size=size, stride=2)
+    assert dx.dtype == x.dtype
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4"])
+def test_pooling_and_convolution_of_other_dtypes_need_no_kernel(
+    backend: Backend, dtype: str
+) -> None:
+    if backend.name not in ("numpy", "numba"):
+        pytest.skip("the array library may lack these dtypes")
+    x, weight = np.ones((1, 1, 4, 4), dtype), np.ones((1, 1, 3, 3), dtype)
+    pooled, shape = np.ones((1, 1, 2, 2), dtype), {"x_shape": x.shape}
+    y, mask = backend.max_pool2d(x, size=2, stride=2, ties="first")
+    dx = backend.max_pool2d_backward(pooled, mask, size=2, stride=2, **shape)
+    assert y.sum() == dx.sum() == 4
+    assert backend.avg_pool2d(x, size=2, stride=2).sum() == 4
+    assert backend.avg_pool2d_backward(pooled, size=2, stride=2, **shape).sum() == 4
+    y = backend.conv2d(x, weight, None, stride=1, padding=0)
+    dy = y.astype(dtype)
+    _, dweight, _ = backend.conv2d_backward(dy, x, weight, stride=1, padding=0, need_dx=True)
+    assert y.sum() == 36
+    assert dweight.sum() == 324

@@ -162,3 +162,17 @@ def test_link_in_place_of_a_file_is_replaced_and_lends_no_permissions(tmp_path):
     assert victim.read_bytes() == b"untouched"
     assert not path.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) & 0o111 == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+def test_device_or_pipe_is_not_replaced_by_a_file(tmp_path):
+    """A file in the place of /dev/null would harm every other program."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(os.devnull)
+    for path, kind in ((pipe, "a named pipe"), (link, "a device")):
+        before = path.lstat().st_mode
+        with pytest.raises(OSError, match=f"it is {kind}, expected a file"):
+            write_atomically(path, b"content")
+        assert path.lstat().st_mode == before
+    assert sorted(tmp_path.iterdir()) == [link, pipe]
