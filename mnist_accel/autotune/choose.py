@@ -157,9 +157,9 @@ def fastest(
     best = max(turns, key=images_per_s.__getitem__)
     compiled = [candidate for candidate in turns if candidate.backend not in eager]
     if best not in compiled and compiled:
-        rival = max(compiled, key=images_per_s.__getitem__)
-        if any(f(turns[best]) < margin * f(turns[rival]) for f in (max, median)):
-            best = rival
+        best_compiled = max(compiled, key=images_per_s.__getitem__)
+        if any(f(turns[best]) < margin * f(turns[best_compiled]) for f in (max, median)):
+            best = best_compiled
     close = [
         candidate
         for candidate, value in images_per_s.items()

@@ -1,8 +1,8 @@
 """Train a recipe and write a run folder: weights, metrics, pictures and a checkpoint.
 
 Each recipe has its own default settings, and each flag overrides one of them. Results are printed
-on stdout, progress on stderr. Ctrl-C, SIGTERM and SIGHUP save a
-checkpoint, from which --resume continues.
+on stdout, progress on stderr. Ctrl-C, SIGTERM and SIGHUP save a checkpoint, from which --resume
+continues.
 """
 
 import argparse

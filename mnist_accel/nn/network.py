@@ -80,7 +80,6 @@ class Network:
         pixel_shift: float = 0.0,
         name: str = "network",
     ) -> None:
-        backend = as_backend(backend)
         dtype = resolve_name("dtype", dtype, DTYPES, DTYPE_ALIASES)
         require_type("loss", loss, Loss, "a loss such as SoftmaxCrossEntropy()")
         require_type("name", name, str, "a string")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from msgspec import Meta, Struct
 
-from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule, look_up
+from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule
 from mnist_accel.nn.graph import Graph, build_graph
 from mnist_accel.nn.layers import LAYERS, Activation, Layer, is_registered
 from mnist_accel.nn.losses import Loss
@@ -191,13 +191,12 @@ def _storable(
 
 def _look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Return `table[name]`, or raise a ValueError that says how the table gets more entries."""
-    try:
-        return look_up(kind, name, table)
-    except ValueError:
+    if name not in table:
         raise ValueError(
             f"unknown {kind} {name!r}; if it is your own, register it with @mnist_accel.register "
             f"or give --import MODULE; known are {', '.join(table)}"
-        ) from None
+        )
+    return table[name]
 
 
 def _build(cls: type[T], settings: Mapping[str, Any]) -> T:

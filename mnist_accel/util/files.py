@@ -19,11 +19,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _MAX_WAIT_S = 2.0  # on Windows, for a program that reads the file to be replaced
-# Do not follow links, pass the file to child processes, or convert line ends. Not every system has
-# all of these flags.
-_SAFE_FLAGS = (
-    getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-)
+# Do not follow links or convert line ends. Not every system has both flags.
+_SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def as_path(name: str, value: str | os.PathLike[str]) -> Path:

@@ -14,8 +14,10 @@ def source_name(source: Source) -> str:
     Raises:
         TypeError: the source is neither a path nor a stream.
     """
-    if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    if not hasattr(source, "read"):
         raise TypeError(
             f"path must be a string, a pathlib.Path or a binary stream, got {shown(source)}"
         )
-    return str(source) if isinstance(source, str | os.PathLike) else "stdin"
+    return "stdin"
