@@ -90,16 +90,16 @@ def run(args: argparse.Namespace) -> int:
     backends = _backends_from(args)
     with usage_errors():
         dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
-    results = compare_backends(
-        model,
-        backends,
-        dataset,
-        steps=args.iterations,
-        batch_size=args.batch_size,
-        seed=args.seed,
-        dtype=args.dtype,
-        compiled=not args.eager,
-    )
+        results = compare_backends(
+            model,
+            backends,
+            dataset,
+            steps=args.iterations,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            dtype=args.dtype,
+            compiled=not args.eager,
+        )
     reference, *others = results
     exit_code = EXIT_COMPARISON if any(result.first_divergence for result in others) else 0
     if args.json:

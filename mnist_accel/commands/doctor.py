@@ -20,6 +20,7 @@ from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.diagnostics.doctor import diagnose
 from mnist_accel.diagnostics.explain import Explanation, explain
 from mnist_accel.diagnostics.findings import BACKEND, DATA, Finding
+from mnist_accel.errors import usage_errors
 from mnist_accel.util.text import count
 
 EXAMPLES: Sequence[str] = ("", "--json", "--explain lenet")
@@ -39,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the findings, or the explanation of a recipe."""
     if args.explain is not None:
-        explanation = explain(args.explain)
+        with usage_errors():  # for example, the layers of a user's recipe do not fit together
+            explanation = explain(args.explain)
         if args.json:
             print_json(asdict(explanation))
         else:

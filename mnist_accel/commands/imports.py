@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from backends import spelling
 from mnist_accel.errors import UsageError
 from mnist_accel.util.text import one_line
 
@@ -33,10 +34,11 @@ def import_modules(arguments: Sequence[str]) -> None:
     Raises:
         UsageError: a module cannot be imported.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--import", dest="imports", action="append", default=[], nargs="?")
-    for name in parser.parse_known_args(arguments)[0].imports:
-        if name is not None:  # the parser of the command reports a missing value
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, equals, value = argument.partition("=")
+        name = value if equals else following
+        # The parser of the command reports a missing value.
+        if flag.startswith("--") and spelling(flag) == "import" and name and name[0] != "-":
             _import(name)
 
 

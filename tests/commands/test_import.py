@@ -123,3 +123,23 @@ def test_module_that_fails_is_an_error_in_one_line(
 def test_missing_module_is_named(module: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--import", module]) == 2
     assert f"cannot import {module}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--Import", "--IMPORT"])
+def test_flag_in_another_case_imports_the_module(flag: str) -> None:
+    assert main(["doctor", "--explain", "leaky", flag, "parts.py"]) == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["doctor", "--explain"], ["compare", "--dataset", "digits", "--model"]]
+)
+def test_recipe_whose_layers_do_not_fit_is_refused_in_one_line(
+    command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "parts.py").write_text(
+        PARTS.replace("epochs=1,", "epochs=1, input_shape=(1, 28, 28),")
+    )
+    assert main([*command, "leaky", "--import", "parts.py"]) == 2
+    err = capsys.readouterr().err
+    assert "a linear layer takes vectors, got (1, 28, 28); put Flatten before" in err
+    assert err.count("\n") == 1
