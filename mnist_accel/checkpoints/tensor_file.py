@@ -15,6 +15,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from backends import shown
 from mnist_accel.errors import CheckpointError, DataError
 from mnist_accel.util.files import write_atomically
 from mnist_accel.util.input_files import check_size, open_regular
@@ -26,6 +27,18 @@ Tensors: TypeAlias = dict[str, NDArray[Any]]
 FORMAT = "mnist_accel/1"
 _MAX_BYTES = 2**32
 _MAX_HEADER = 2**20
+
+
+def is_tensor_file(path: Path) -> bool:
+    """Return whether a file starts like a safetensors file, whatever its suffix.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open_regular(path) as file:
+        start = file.read(9)
+    header_size = int.from_bytes(start[:8], "little")
+    return start[8:] == b"{" and header_size <= path.stat().st_size - 8
 
 
 def write_tensors(file: Path, tensors: Tensors, header: Mapping[str, Any]) -> None:
@@ -68,7 +81,7 @@ def read_tensors(file: Path) -> tuple[Tensors, dict[str, Any]]:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{file} was not written by mnist_accel, or by an unsupported version (format "
-            f"{excerpt(repr(metadata.get('format')), max_chars=40)}, expected {FORMAT!r})"
+            f"{shown(metadata.get('format'))}, expected {FORMAT!r})"
         )
     if metadata.pop("digest", None) != _digest(tensors, metadata):
         raise CheckpointError(f"{file} is damaged: its content does not match its digest")

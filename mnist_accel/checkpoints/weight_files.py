@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.errors import DataError
+from mnist_accel.checkpoints.tensor_file import is_tensor_file
+from mnist_accel.errors import DataError, file_errors
 from mnist_accel.util import npy
 from mnist_accel.util.input_files import (
     ZIP_MAGIC,
@@ -69,14 +70,6 @@ def is_weight_file(path: Path) -> bool:
     return start.startswith(known) or path.suffix.lower() in _SUFFIXES
 
 
-def is_tensor_file(path: Path) -> bool:
-    """Return whether a file starts like a safetensors file, whatever its suffix."""
-    with open_regular(path) as file:
-        start = file.read(9)
-    header_size = int.from_bytes(start[:8], "little")
-    return start[8:] == b"{" and header_size <= path.stat().st_size - 8
-
-
 def read_weight_file(path: str | Path) -> WeightFile:
     """Return the weights in a file.
 
@@ -85,10 +78,8 @@ def read_weight_file(path: str | Path) -> WeightFile:
             values are not real numbers that are finite in float32.
     """
     path = Path(path)
-    try:
+    with file_errors(f"read {path}"):
         data = read_regular(path, max_bytes=_MAX_BYTES)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
         return WeightFile(_to_arrays(_parse(data, name=str(path))), data.startswith(npy.MAGIC))
     except ValueError as error:

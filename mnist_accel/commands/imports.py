@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from backends import spelling
@@ -34,7 +35,7 @@ def import_modules(arguments: Sequence[str]) -> None:
     Raises:
         UsageError: a module cannot be imported.
     """
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         flag, equals, value = argument.partition("=")
         name = value if equals else following
         # The parser of the command reports a missing value.

@@ -1,10 +1,10 @@
 """The flag `--json` and its output: one JSON object on stdout."""
 
 import argparse
-import json
-import math
 from collections.abc import Mapping
 from typing import Any
+
+from mnist_accel.util.json_text import to_json
 
 
 def add_json_argument(parser: argparse.ArgumentParser, note: str = "") -> None:
@@ -15,16 +15,5 @@ def add_json_argument(parser: argparse.ArgumentParser, note: str = "") -> None:
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """Print a JSON object. NaN and infinity become null, because JSON has neither."""
-    print(json.dumps(_finite(content), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case Mapping():
-            return {key: _finite(one) for key, one in value.items()}
-        case list() | tuple():
-            return [_finite(one) for one in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value
+    """Print a JSON object. NaN and infinity become null."""
+    print(to_json(content, indent=2))

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.errors import DataError
+from mnist_accel.errors import DataError, file_errors
 from mnist_accel.util.input_files import is_gzip, read_regular, unpack_gzip
 
 LABELS_MAGIC = 0x00000801
 IMAGES_MAGIC = 0x00000803
 
-# Five times the largest MNIST file. A header that declares more is corrupt or hostile. A compressed
-# file is never unpacked beyond the size that its header declares.
-MAX_BYTES = 2**28
+# Twice the largest EMNIST file. A header that declares more is probably corrupt or hostile. A
+# compressed file is never unpacked beyond the size that its header declares.
+MAX_BYTES = 2**30
 
 _MAX_HEADER = 16
 
@@ -69,10 +69,8 @@ def read_idx_bytes(path: str | Path) -> bytes:
     Raises:
         DataError: the file cannot be opened, is corrupt, or does not begin with an IDX header.
     """
-    try:
+    with file_errors(f"read {path}"):
         data = read_regular(path, max_bytes=MAX_BYTES)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     return unpack_idx(data, name=str(path))
 
 
@@ -127,10 +125,15 @@ def _parse_header(data: bytes, *, name: str) -> tuple[tuple[int, ...], int]:
             f"{name} is truncated: found {len(data)} bytes, expected a header of {offset} bytes"
         )
     shape = struct.unpack_from(f">{ndim}I", data, 4)
-    if offset + math.prod(shape) > MAX_BYTES or 0 in shape[1:]:
+    if 0 in shape[1:]:
         raise DataError(
             f"{name} declares invalid dimensions: found {_times(shape)}, expected images of at "
-            f"least one pixel and at most {MAX_BYTES} bytes in total; download the file again"
+            "least one pixel; download the file again"
+        )
+    if offset + math.prod(shape) > MAX_BYTES:
+        raise DataError(
+            f"{name} declares {_times(shape)} bytes, more than the maximum of {MAX_BYTES:,}; "
+            "use fewer images, or download the file again if it is smaller"
         )
     return shape, offset
 

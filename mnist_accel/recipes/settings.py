@@ -8,16 +8,15 @@ from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct
 
-from backends import Aliases, closest_name, create_optimizer, resolve_name
+from backends import Aliases, closest_name, create_optimizer, resolve_name, shown
 from mnist_accel.errors import UsageError, file_errors, usage_errors
 from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES, Recipe, model_name
 from mnist_accel.util.input_files import read_regular
 from mnist_accel.util.schema import decode_json, decode_toml
-from mnist_accel.util.text import excerpt
 
 # The time to parse TOML may grow with the square of its length.
 _MAX_TOML_BYTES = 2**14
-_MAX_JSON_BYTES = 2**24
+MAX_JSON_BYTES = 2**24
 _Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
 _Settings: TypeAlias = dict[_Text, Any]  # the argument parser checks the values
 
@@ -139,7 +138,7 @@ def read_config(path: str) -> dict[str, Any]:
     """
     is_json = Path(path).suffix == ".json"
     with file_errors(f"read {path}"):
-        text = read_regular(path, max_bytes=_MAX_JSON_BYTES if is_json else _MAX_TOML_BYTES)
+        text = read_regular(path, max_bytes=MAX_JSON_BYTES if is_json else _MAX_TOML_BYTES)
     if is_json:
         content = decode_json(text, _RunConfig, name=path, kind="the config.json of a run").settings
     else:
@@ -165,6 +164,4 @@ def _setting_name(name: str, path: str) -> str:
     except ValueError:
         close = closest_name(name, known, SETTING_ALIASES)
         hint = f"did you mean {close}?" if close else "train --help lists the settings"
-        raise UsageError(
-            f"{path} has an unknown setting {excerpt(repr(name), max_chars=60)}; {hint}"
-        ) from None
+        raise UsageError(f"{path} has an unknown setting {shown(name)}; {hint}") from None

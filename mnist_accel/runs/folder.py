@@ -8,8 +8,6 @@ checkpoint/         the state from which the run can be resumed
 curves.png, filters.png, mistakes.png
 """
 
-import json
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -18,6 +16,7 @@ from typing import Any
 
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME
 from mnist_accel.errors import DataError, UsageError, file_errors
+from mnist_accel.recipes.settings import MAX_JSON_BYTES
 from mnist_accel.runs.schema import MetricsLine
 from mnist_accel.util.files import (
     append_or_nothing,
@@ -26,11 +25,11 @@ from mnist_accel.util.files import (
     write_atomically,
 )
 from mnist_accel.util.input_files import read_regular
+from mnist_accel.util.json_text import to_json
 from mnist_accel.util.process_lock import process_lock
 from mnist_accel.util.schema import convert, decode_json
 
 DEFAULT_PARENT = Path("runs")
-_MAX_BYTES = 2**24  # maximum size of a JSON file
 _MAX_METRICS_BYTES = 2**28
 
 
@@ -146,7 +145,7 @@ class RunFolder:
             DataError: the file cannot be written.
         """
         with file_errors(f"write {file}"):
-            write_atomically(file, (_to_json(content, indent=2) + "\n").encode())
+            write_atomically(file, (to_json(content, indent=2) + "\n").encode())
 
     def read_json(self, file: Path) -> dict[str, Any]:
         """Return the content of one of the JSON files.
@@ -155,7 +154,7 @@ class RunFolder:
             DataError: the file cannot be read, or contains no JSON object.
         """
         with file_errors(f"read {file}"):
-            text = read_regular(file, max_bytes=_MAX_BYTES)
+            text = read_regular(file, max_bytes=MAX_JSON_BYTES)
         return decode_json(text, dict[str, Any], name=str(file), kind="a JSON object")
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -165,7 +164,7 @@ class RunFolder:
             DataError: the file cannot be written.
         """
         with file_errors(f"write {self.metrics}"):
-            append_or_nothing(self.metrics, (_to_json(line) + "\n").encode())
+            append_or_nothing(self.metrics, (to_json(line) + "\n").encode())
 
     def sync_metrics(self) -> None:
         """Write `metrics.jsonl` to the disk, so that a power failure cannot shorten it.
@@ -184,7 +183,7 @@ class RunFolder:
             DataError: the file cannot be written.
         """
         with file_errors(f"write {self.metrics}"):
-            write_atomically(self.metrics, "".join(_to_json(k) + "\n" for k in lines).encode())
+            write_atomically(self.metrics, "".join(to_json(k) + "\n" for k in lines).encode())
 
     def read_metrics(self, event: str | None = None) -> list[dict[str, Any]]:
         """Return the lines whose event is `event`, "steps" or "epoch"; all lines if it is None.
@@ -220,12 +219,3 @@ def _create_folder(path: Path) -> Path:
             folder = path.with_name(f"{path.name}-{number}")
         else:
             return folder
-
-
-def _to_json(content: dict[str, Any], *, indent: int | None = None) -> str:
-    """Return `content` as JSON. NaN and infinity become null, because JSON has neither."""
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in content.items()
-    }
-    return json.dumps(finite, indent=indent, allow_nan=False)

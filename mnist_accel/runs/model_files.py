@@ -7,7 +7,8 @@ from typing import Any
 from backends import Backend
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, PathLike, load_model_file
 from mnist_accel.checkpoints.legacy_weights import load_weights, reject_network_arguments
-from mnist_accel.checkpoints.weight_files import is_tensor_file, is_weight_file
+from mnist_accel.checkpoints.tensor_file import is_tensor_file
+from mnist_accel.checkpoints.weight_files import is_weight_file
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.arrays import accepts_images
 from mnist_accel.errors import CheckpointError, DataError, file_errors, usage_errors

@@ -56,8 +56,9 @@ def test_format_follows_values_not_memory_order():
         (bytes.fromhex("00000d01 00000000"), ["magic number 0x00000d01"]),  # float32 labels
         (
             bytes.fromhex("00000803") + b"\xff" * 12,
-            ["invalid", "4294967295 × 4294967295"],
+            ["4294967295 × 4294967295", "more than the maximum of 1,073,741,824"],
         ),
+        (struct.pack(">4I", 0x803, 697932, 28, 28), ["truncated", "expected 547178704"]),  # EMNIST
         (struct.pack(">4I", 0x803, 60000, 0, 28), ["invalid", "60000 × 0 × 28"]),
     ],
 )
@@ -151,9 +152,9 @@ def test_short_file_that_declares_a_large_size_allocates_little(tmp_path):
 
 
 def test_missing_file_and_folder_are_data_errors(tmp_path):
-    with pytest.raises(DataError, match="nowhere cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
         read_idx(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(DataError, match=r"cannot read .*: Is a directory"):
         read_idx(tmp_path)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mnist_accel.data.idx import IMAGES_MAGIC, LABELS_MAGIC, MAX_BYTES, format_idx
 from mnist_accel.data.sources.digests import FILE_NAMES, PublishedSet, VerifiedFiles, verify
-from mnist_accel.errors import DataError
+from mnist_accel.errors import DataError, file_errors
 from mnist_accel.util.input_files import (
     ZIP_MAGIC,
     open_archive,
@@ -86,9 +86,8 @@ def _as_bytes(array: NDArray[np.generic], *, name: str) -> NDArray[np.uint8]:
 
 def _open(path: Path) -> zipfile.ZipFile:
     try:
-        return open_archive(read_regular(path, max_bytes=MAX_BYTES))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        with file_errors(f"read {path}"):
+            return open_archive(read_regular(path, max_bytes=MAX_BYTES))
     except ValueError as error:
         raise DataError(f"{path} is not Keras' archive of mnist: {error}") from error
 
