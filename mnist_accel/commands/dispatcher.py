@@ -25,7 +25,7 @@ from mnist_accel.commands.imports import add_import_argument, import_modules
 from mnist_accel.commands.parser import HELP_WIDTH, Parser
 from mnist_accel.commands.streams import StreamError, checked_streams
 from mnist_accel.errors import printable
-from mnist_accel.util.startup import interrupt_on_ctrl_c
+from mnist_accel.util.startup import interrupt_on_ctrl_c, repeat_lost_ctrl_c
 
 
 class Command(Protocol):
@@ -163,7 +163,7 @@ def _explain_errors(work: Callable[[], int], *, prog: str) -> int:
     """
     try:
         interrupt_on_ctrl_c()
-        with _warnings_in_one_line():
+        with repeat_lost_ctrl_c(), _warnings_in_one_line():
             return work()
     except SystemExit as stop:  # argparse has already printed its message
         return int(stop.code or 0)

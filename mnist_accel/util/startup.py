@@ -8,11 +8,17 @@ import gc
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _EXIT_CODE = 128 + signal.SIGINT
+_REPEAT_SECONDS = 0.1
 
 
 def runs_a_command() -> bool:
@@ -39,6 +45,36 @@ def interrupt_on_ctrl_c() -> None:
     """Let Ctrl-C raise `KeyboardInterrupt` again, after the imports."""
     if signal.getsignal(signal.SIGINT) is _exit:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def repeat_lost_ctrl_c() -> Iterator[None]:
+    """Repeat a Ctrl-C in the block until its `KeyboardInterrupt` reaches the program.
+
+    LLVM calls Python functions while it compiles kernels. An exception cannot leave such a call, so
+    Python reports it to `sys.unraisablehook` and discards it.
+    """
+    from _thread import interrupt_main
+    from threading import Timer
+
+    report = sys.unraisablehook
+    repetition: Timer | None = None
+
+    def repeat(unraisable: "UnraisableHookArgs") -> None:
+        nonlocal repetition
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            report(unraisable)
+            return
+        repetition = Timer(_REPEAT_SECONDS, interrupt_main)
+        repetition.start()
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        if repetition is not None:
+            repetition.cancel()
 
 
 def _exit(signum: int, frame: FrameType | None) -> None:

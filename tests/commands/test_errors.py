@@ -1,13 +1,16 @@
 """Errors of the commands: one line on stderr, and the exit code."""
 
+import ctypes
 import errno
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 import mnist_accel as ma
-from mnist_accel.commands.dispatcher import COMMANDS
+from mnist_accel.commands.dispatcher import COMMANDS, guarded
 from tests.support.command_line import QUICK, read_json
 
 
@@ -147,3 +150,17 @@ def test_a_lack_of_memory_gives_exit_code_2(monkeypatch, error, says, fails):
 def test_sizes_that_do_not_fit_into_memory_give_exit_code_2(fails, sizes, says):
     arguments = ("--dataset", "digits", "--backend", "numpy", *sizes, "--quiet")
     fails(2, "train", *arguments, says=says)
+
+
+def test_ctrl_c_during_a_call_from_c_code_is_neither_lost_nor_a_traceback(capfd):
+    """LLVM makes such calls while it compiles a kernel."""
+
+    def compile_and_continue():
+        ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))()
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        return 0
+
+    assert guarded(compile_and_continue, prog="mnist-accel train") == 130
+    assert capfd.readouterr().err == "mnist-accel train: interrupted\n"
