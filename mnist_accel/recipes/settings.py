@@ -74,6 +74,7 @@ SETTING_ALIASES: Aliases = {
     "loginterval": ("log_every",),
     "lrscheduler": ("schedule",),
     "numthreads": ("threads",),
+    "opt": ("optimizer",),
     "optim": ("optimizer",),
     "scheduler": ("schedule",),
     "steps": ("iterations",),

@@ -24,6 +24,7 @@ def settings(*words):
         (["--optimizer", "SGD"], "optimizer", "sgd"),
         (["--optimizer", "RMSprop"], "optimizer", "rmsprop"),
         (["--optimizer=AdamW"], "optimizer", "adamw"),
+        (["--opt", "SGD"], "optimizer", "sgd"),
         (["--dataset", "FashionMNIST"], "dataset", "fashion-mnist"),
         (["--dataset", "fashion_mnist"], "dataset", "fashion-mnist"),
         (["--dataset", "MNIST"], "dataset", "mnist"),
