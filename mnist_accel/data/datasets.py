@@ -150,7 +150,7 @@ def _load_digits(data_dir: str | Path | None) -> Dataset:
     (x_train, t_train), (x_test, t_test) = read_digits()
     for array in (x_train, t_train, x_test, t_test):
         array.setflags(write=False)
-    source = "bundled, from scikit-learn"
+    source = "this package (the digits of scikit-learn)"
     return Dataset("digits", x_train, t_train, x_test, t_test, DIGIT_NAMES, source)
 
 
