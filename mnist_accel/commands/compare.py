@@ -84,12 +84,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare the backends with the reference, and print a table for each of them."""
+    from mnist_accel.console.activity import preparation
     from mnist_accel.console.tables import print_table
 
     model = args.model or DEFAULT_MODEL
     backends = _backends_from(args)
     with usage_errors():
         dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
+    with usage_errors(), preparation(sys.stderr, "comparing backends"):
         results = compare_backends(
             model,
             backends,

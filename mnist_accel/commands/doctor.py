@@ -47,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
         else:
             _print_explanation(explanation)
         return 0
-    findings = diagnose()
+    from mnist_accel.console.activity import preparation
+
+    with preparation(sys.stderr, "checking this machine"):
+        findings = diagnose()
     exit_code = _exit_code(findings)
     if args.json:
         report = {"exit_code": exit_code, "findings": [asdict(finding) for finding in findings]}

@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the gradients and print a table."""
+    from mnist_accel.console.activity import preparation
     from mnist_accel.console.tables import print_table
 
     with usage_errors():
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     rng = np.random.default_rng(args.seed)
     images = rng.random((_IMAGES, 784))
     labels = rng.integers(model.classes, size=_IMAGES)
-    checks = check_gradients(model, images, labels, elements=args.elements, seed=args.seed)
+    with preparation(sys.stderr, "checking gradients"):
+        checks = check_gradients(model, images, labels, elements=args.elements, seed=args.seed)
     wrong = sum(not check.passed for check in checks)
     exit_code = EXIT_COMPARISON if wrong else 0
     if args.json:

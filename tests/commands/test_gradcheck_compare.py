@@ -1,9 +1,11 @@
 """`gradcheck` and `compare`: success, failure, and what they print."""
 
 import numpy as np
+import pytest
 
 from backends import registry
 from backends.numpy.backend import NumpyBackend
+from mnist_accel.console import activity
 
 
 def test_gradcheck_passes_and_fails(run, fails, monkeypatch):
@@ -41,3 +43,17 @@ def test_compare_agrees_and_finds_the_first_difference(run, monkeypatch, fails):
     assert code == 6
     assert "DIFFERS: first at step 1: output of layer 2 (relu)" in out
     fails(2, "compare", "--backends", "numpy", says="at least two names")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("gradcheck", "--backend", "numpy"), "checking gradients: finished after "),
+        (("compare", "--dataset", "digits", "--iterations", 1), "comparing backends: finished "),
+    ],
+)
+def test_a_wait_for_the_compiler_is_not_silent(words, says, run, monkeypatch):
+    monkeypatch.setattr(activity, "DELAY_SECONDS", 0.0)
+    code, _, err = run(*words)
+    assert code == 0
+    assert says in err

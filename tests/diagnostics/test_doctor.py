@@ -14,6 +14,7 @@ from backends import Availability
 from backends.numba.kernels import pooling
 from mnist_accel.autotune import cache as autotune_cache
 from mnist_accel.commands import main
+from mnist_accel.console import activity
 from mnist_accel.data.sources import digests
 from mnist_accel.diagnostics import doctor as doctor_module
 from mnist_accel.diagnostics.checks import computation, installation
@@ -123,6 +124,12 @@ def test_table_contains_every_finding(doctor, capsys):
     statuses = [finding["status"] for finding in found.values()]
     warnings = count(statuses.count("WARN"), "warning")
     assert lines[-1] == f"{statuses.count('ok')} ok, {warnings}, 0 problems"
+
+
+def test_the_checks_are_not_silent(monkeypatch, capsys):
+    monkeypatch.setattr(activity, "DELAY_SECONDS", 0.0)
+    assert main(["doctor"]) == 0
+    assert "checking this machine: finished after " in capsys.readouterr().err
 
 
 def test_home_folder_is_abbreviated(doctor, home):

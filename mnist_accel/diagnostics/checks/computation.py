@@ -1,7 +1,6 @@
 """Checks of the GPU, the backends and their threads."""
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -77,7 +76,6 @@ def compiled_training() -> Iterator[Finding]:
     import numpy as np
 
     from backends import available_backends, get_backend
-    from mnist_accel.console.activity import preparation
     from mnist_accel.data import load_dataset
     from mnist_accel.diagnostics.compare import compare_backends
 
@@ -97,10 +95,9 @@ def compiled_training() -> Iterator[Finding]:
             continue
         differences = []
         for recipe in _COMPARED_RECIPES:
-            with preparation(sys.stderr):
-                _, result = compare_backends(
-                    recipe, [get_backend("numpy"), get_backend(name)], digits, batch_size=16
-                )
+            _, result = compare_backends(
+                recipe, [get_backend("numpy"), get_backend(name)], digits, batch_size=16
+            )
             if result.first_divergence is not None:
                 step, tensor = result.first_divergence
                 differences.append(f"{recipe} at step {step} ({tensor})")
