@@ -110,12 +110,12 @@ def test_gzip_file_is_unpacked_up_to_the_limit():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "ends too early"),
-        (b"\x1f\x8b", "ends too early"),
-        (gzip.compress(b"abc")[:-1], "ends too early"),
-        (gzip.compress(b"abc")[:-1] + b"\xff", "incorrect length"),
-        (gzip.compress(b"abc") * 2, "other data after its end"),
-        (zlib.compress(b"abc"), "incorrect header"),
+        pytest.param(b"", "ends too early", id="empty"),
+        pytest.param(b"\x1f\x8b", "ends too early", id="first two bytes"),
+        pytest.param(gzip.compress(b"abc")[:-1], "ends too early", id="last byte missing"),
+        pytest.param(gzip.compress(b"abc")[:-1] + b"\xff", "incorrect length", id="wrong length"),
+        pytest.param(gzip.compress(b"abc") * 2, "other data after its end", id="two streams"),
+        pytest.param(zlib.compress(b"abc"), "incorrect header", id="zlib"),
     ],
 )
 def test_corrupt_gzip_file_is_refused(data, message):
