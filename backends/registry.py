@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend
 from backends.checks import as_integer, require_type
-from backends.names import Aliases, resolve_name
+from backends.names import Aliases, Table, resolve_name, spelling
 
 ENTRY_POINT_GROUP = "mnist_accel.backends"
 
@@ -61,7 +61,7 @@ _BUILT_IN: dict[str, _Source] = {
     "numba": _built_in("numba", "NumbaBackend"),
     "numpy": _built_in("numpy", "NumpyBackend"),
 }
-_registered: dict[str, type[Backend]] = {}
+_registered: Table[type[Backend]] = Table("backend", {})
 _ALIASES: Aliases = {"cuda": ("cupy",), "gpu": ("cupy",), "cpu": ("numba", "numpy")}
 _DEVICE = re.compile(r"(?:(?:cuda|gpu):)?(\d+)", re.IGNORECASE)
 
@@ -90,14 +90,12 @@ def register(backend_class: type[Backend]) -> None:
 
     Raises:
         TypeError: the class is not a subclass of `Backend`, or some of its methods are abstract.
-        ValueError: a built-in or registered backend already has this name.
+        ValueError: a built-in or registered backend already has this name, in any spelling.
     """
     name = _checked(backend_class).name
-    if name in _BUILT_IN:
+    if spelling(name) in ("auto", *_BUILT_IN):
         raise ValueError(f"backend name {name!r} is taken by a built-in backend")
-    if _registered.setdefault(name, backend_class) is not backend_class:
-        taken_by = f"{_registered[name].__module__}.{_registered[name].__qualname__}"
-        raise ValueError(f"backend name {name!r} is taken by {taken_by}")
+    _registered[name] = backend_class
 
 
 def available_backends() -> dict[str, Availability]:

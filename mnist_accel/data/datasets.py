@@ -187,4 +187,7 @@ def _check_pair(
             " expected one label per image"
         )
     if labels.max() > 9:
-        raise DataError(f"{labels_name} contains label {labels.max()}, expected 0 to 9")
+        raise DataError(
+            f"{labels_name} contains label {labels.max()}, expected 0 to 9; only data sets of at "
+            "most ten classes can be read"
+        )

@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends import Availability, DeviceInfo, get_backend, register, registry, select_backend
+from backends import (
+    Availability,
+    DeviceInfo,
+    Table,
+    get_backend,
+    register,
+    registry,
+    select_backend,
+)
 from backends.numpy.backend import NumpyBackend
 from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.commands import main
@@ -36,7 +44,7 @@ class ThreeDevices(NumpyBackend):
 @pytest.fixture(autouse=True)
 def three(monkeypatch):
     """Register `ThreeDevices` as the backend "three"."""
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", Table("backend", {}))
     register(ThreeDevices)
 
 

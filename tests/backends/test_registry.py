@@ -12,6 +12,7 @@ from backends import (
     Availability,
     Backend,
     BackendUnavailableError,
+    Table,
     available_backends,
     backend_name,
     device_number,
@@ -29,7 +30,7 @@ from backends.numpy.backend import NumpyBackend
 @pytest.fixture(autouse=True)
 def fresh_registry(monkeypatch):
     """Run the test without registered backends, and restore them afterwards."""
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", Table("backend", {}))
 
 
 @pytest.fixture
@@ -265,7 +266,7 @@ def test_registering_an_invalid_backend_is_refused(candidate, message):
     assert available_backends().keys() == before
 
 
-@pytest.mark.parametrize("name", ["numpy", "numba", "cupy"])
+@pytest.mark.parametrize("name", ["numpy", "numba", "cupy", "Num-Py", "auto"])
 def test_registering_a_built_in_name_is_refused(name):
     with pytest.raises(ValueError, match=f"'{name}' is taken by a built-in backend"):
         register(make_backend(name))
@@ -274,9 +275,18 @@ def test_registering_a_built_in_name_is_refused(name):
 def test_registering_a_registered_name_is_refused():
     first = make_backend("made")
     register(first)
-    with pytest.raises(ValueError, match=r"'made' is taken by .*Made"):
-        register(make_backend("made"))
+    other = make_backend("Made")
+    other.__qualname__ = "Other"
+    with pytest.raises(ValueError, match=r"the backend 'made' exists already \(.*Made\)"):
+        register(other)
     assert type(get_backend("made")) is first
+
+
+def test_a_class_that_is_defined_again_replaces_its_earlier_definition():
+    register(make_backend("made"))
+    again = make_backend("made")
+    register(again)
+    assert type(get_backend("made")) is again
 
 
 def test_installed_plug_in_is_found_by_name(install):
