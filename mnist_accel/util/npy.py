@@ -10,15 +10,15 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from mnist_accel.errors import DataError
-from mnist_accel.util.text import one_line
+from mnist_accel.util.text import excerpt
 
 MAGIC = npy_format.MAGIC_PREFIX
 _READERS = {
     (1, 0): npy_format.read_array_header_1_0,
     (2, 0): npy_format.read_array_header_2_0,
 }
-_MAX_NDIM = 32
-_MAX_SIDE = 2**40
+MAX_NDIM = 32
+MAX_SIDE = 2**40
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def parse_npy(data: bytes, *, name: str) -> NpyFile:
         version = npy_format.read_magic(file)
         # Version 3 is rejected; NumPy writes it only for field names that are not Latin-1.
         shape, fortran, dtype = _READERS[version](file)
-        if len(shape) > _MAX_NDIM or not all(0 <= side < _MAX_SIDE for side in shape):
+        if len(shape) > MAX_NDIM or not all(0 <= side < MAX_SIDE for side in shape):
             raise ValueError("shape out of range")
     except Exception as error:  # NumPy parses the header as Python code, which may raise any error
-        reason = one_line(error)[:100]
+        reason = excerpt(error, max_chars=100)
         raise DataError(f"{name} is not a well-formed .npy file: {reason}") from error
     return NpyFile(name, dtype, shape, fortran, file.read())

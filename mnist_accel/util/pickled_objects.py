@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import shown
+from mnist_accel.util.npy import MAX_NDIM, MAX_SIDE
 from mnist_accel.util.pickle_reader import rejected
 
 _NUMERIC = re.compile(r"[<>|=]?[biufc]\d{1,2}")
-_MAX_NDIM = 32
-_MAX_SIDE = 2**40
 _MAX_TEXT = 256  # characters of keys and of the names of dtypes
-_MAX_SHOWN = 60  # characters in messages
+_MAX_SHOWN = 60  # characters of a shape in messages
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PickledDType:
             raise rejected("a dtype whose state is not a short tuple")
         order = text(state[1])
         if order not in ("<", ">", "|", "="):
-            raise rejected(f"a dtype of byte order {shorten(order)}")
+            raise rejected(f"a dtype of byte order {shown(order)}")
         self.dtype = np.dtype(order + self.dtype.str[1:])
 
 
@@ -109,12 +109,6 @@ def text(value: object) -> str:
     raise rejected(f"{type_name(value)} where short text is expected")
 
 
-def shorten(value: str) -> str:
-    """Return the first characters of a string from the file, escaped and in quotes."""
-    escaped = repr(value[: _MAX_SHOWN + 1])
-    return escaped if len(escaped) <= _MAX_SHOWN else f"{escaped[:_MAX_SHOWN]}…{escaped[0]}"
-
-
 def type_name(value: object) -> str:
     """Return a description of the type of a value from the file."""
     if isinstance(value, Name):
@@ -134,10 +128,10 @@ def _checked_shape(shape: object) -> tuple[int, ...]:
     """Return a shape after checking that arithmetic with it is safe."""
     if (
         type(shape) is not tuple
-        or len(shape) > _MAX_NDIM
-        or not all(type(side) is int and 0 <= side < _MAX_SIDE for side in shape)
+        or len(shape) > MAX_NDIM
+        or not all(type(side) is int and 0 <= side < MAX_SIDE for side in shape)
     ):
-        raise rejected(f"an array whose shape is not a tuple of at most {_MAX_NDIM} small integers")
+        raise rejected(f"an array whose shape is not a tuple of at most {MAX_NDIM} small integers")
     return shape
 
 
@@ -171,7 +165,7 @@ def _make_dtype(name: object, *_copy_and_align: object) -> PickledDType:
             return PickledDType(np.dtype(spelling))
         except TypeError:  # such as f7
             pass
-    raise rejected(f"the dtype {shorten(spelling)}")
+    raise rejected(f"the dtype {shown(spelling)}")
 
 
 def _make_empty_array(_subtype: object, _shape: object, _dtype: object) -> PickledArray:

@@ -28,9 +28,9 @@ from mnist_accel.util.pickled_objects import (
     PickledArray,
     PickledDType,
     key,
-    shorten,
     type_name,
 )
+from mnist_accel.util.text import excerpt
 
 # A dict of arrays needs about 40 instructions per array, so the limit allows over 200 arrays.
 _MAX_INSTRUCTIONS = 10_000
@@ -257,7 +257,7 @@ class _Machine:
     def _push_allowed(self, module: str, name: str) -> None:
         dotted = f"{module}.{name}"
         if dotted not in NAMES:
-            raise rejected(shorten(dotted)[1:-1])
+            raise rejected(excerpt(dotted, max_chars=60))
         self._stack.append(NAMES[dotted])
 
 
