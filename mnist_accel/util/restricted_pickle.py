@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_accel.errors import DataError
+from mnist_accel.errors import DataError, escaped
 from mnist_accel.util.pickle_reader import (
     LITERALS,
     MalformedError,
@@ -30,7 +30,6 @@ from mnist_accel.util.pickled_objects import (
     key,
     type_name,
 )
-from mnist_accel.util.text import excerpt
 
 # A dict of arrays needs about 40 instructions per array, so the limit allows over 200 arrays.
 _MAX_INSTRUCTIONS = 10_000
@@ -257,7 +256,7 @@ class _Machine:
     def _push_allowed(self, module: str, name: str) -> None:
         dotted = f"{module}.{name}"
         if dotted not in NAMES:
-            raise rejected(excerpt(dotted, max_chars=60))
+            raise rejected(escaped(dotted)[:100])
         self._stack.append(NAMES[dotted])
 
 
