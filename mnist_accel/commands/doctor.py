@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from mnist_accel.console.activity import preparation
 
-    with preparation(sys.stderr, "checking this machine"):
+    with preparation(sys.stderr, "running checks"):
         findings = diagnose()
     exit_code = _exit_code(findings)
     if args.json:

@@ -129,7 +129,7 @@ def test_table_contains_every_finding(doctor, capsys):
 def test_the_checks_are_not_silent(monkeypatch, capsys):
     monkeypatch.setattr(activity, "DELAY_SECONDS", 0.0)
     assert main(["doctor"]) == 0
-    assert "checking this machine: finished after " in capsys.readouterr().err
+    assert "running checks: finished after " in capsys.readouterr().err
 
 
 def test_home_folder_is_abbreviated(doctor, home):
