@@ -52,8 +52,8 @@ def repeat_lost_ctrl_c() -> Iterator[None]:
     """Repeat a Ctrl-C in the block until its `KeyboardInterrupt` reaches the program.
 
     LLVM calls Python functions while it compiles kernels. An exception cannot leave such a call, so
-    Python reports it to `sys.unraisablehook` and discards it. The call then has no effect, which can
-    cause an error that only states a consequence of Ctrl-C.
+    Python reports it to `sys.unraisablehook` and discards it. The call then has no effect, which
+    can cause an error that only states a consequence of Ctrl-C.
     """
     from _thread import interrupt_main
     from threading import Timer
