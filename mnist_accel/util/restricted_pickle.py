@@ -256,7 +256,7 @@ class _Machine:
     def _push_allowed(self, module: str, name: str) -> None:
         dotted = f"{module}.{name}"
         if dotted not in NAMES:
-            raise rejected(escaped(dotted)[:100])
+            raise rejected(escaped(dotted[:60])[:60])
         self._stack.append(NAMES[dotted])
 
 
