@@ -155,6 +155,7 @@ def add_model_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
         nargs="?",
+        metavar="RUN",
         help="run folder, model file, checkpoint or legacy weights (default: the newest finished "
         "run in runs/)",
     )

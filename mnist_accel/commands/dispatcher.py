@@ -132,7 +132,7 @@ def _list_commands() -> str:
     for name, command in COMMANDS.items():
         summary = (command.__doc__ or "").partition("\n\n")[0]
         lines += textwrap.wrap(
-            f"{name:<11}{summary}", HELP_WIDTH, initial_indent="  ", subsequent_indent=" " * 13
+            f"{name:<12}{summary}", HELP_WIDTH, initial_indent="  ", subsequent_indent=" " * 14
         )
     return "\n".join(lines)
 

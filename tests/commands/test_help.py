@@ -108,3 +108,15 @@ def test_modules_run_as_programs(name, flag):
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith(f"usage: python -m {name} ")
     assert re.search(rf"^  python -m {name} \S", process.stdout, re.MULTILINE)
+
+
+def test_the_names_and_the_descriptions_of_the_commands_are_two_columns(run):
+    lines = run("--help")[1].splitlines()
+    for name, command in COMMANDS.items():
+        words = command.__doc__.split()[:3]
+        assert any(line.startswith(f"  {name:<10}  {' '.join(words)}") for line in lines)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_the_trained_network_has_the_same_name_in_help_and_readme(command, run):
+    assert "[RUN]" in run("help", command)[1]
