@@ -84,9 +84,9 @@ def fetch_files(
         return files, origin
     tried = " | ".join(f"({number}) {failure}" for number, failure in enumerate(failures, start=1))
     raise DataError(
-        f"no source has the data set {published.name}: {tried} | Remedy: put the four IDX files in "
-        f"a folder and give it with --data-dir or {ENVIRONMENT_VARIABLE}, or use --dataset digits, "
-        "which needs no download"
+        f"the data set {published.name} cannot be obtained: {tried} | Remedy: check the network, "
+        "put the four IDX files in a folder and give it with --data-dir or "
+        f"{ENVIRONMENT_VARIABLE}, or use --dataset digits, which needs no download"
     )
 
 
