@@ -111,5 +111,5 @@ def _draw_pictures(
         train_accuracy=[line["train_accuracy"] for line in epochs],
         test_accuracy=[line["validation_accuracy"] for line in epochs],
         test_name=data.validation_name,
-        title=f"{model.name} on {model.backend.name}",
+        title=f"{model.name} on {data.dataset.name}, backend {model.backend.name}",
     )
