@@ -337,7 +337,13 @@ def _code(drawing):
         drawing.rectangle((20 + 8 * x, 20 + 8 * y, 27 + 8 * x, 27 + 8 * y), fill=20)
 
 
-@pytest.mark.parametrize("draw", [_triangle, _chessboard, _code])
+def _scribble(drawing):
+    points = np.cumsum(np.random.default_rng(3).normal(0, 22, (60, 2)), axis=0)
+    points += 120 - (points.min(axis=0) + points.max(axis=0)) / 2
+    drawing.line([tuple(point) for point in points], fill=20, width=8, joint="curve")
+
+
+@pytest.mark.parametrize("draw", [_triangle, _chessboard, _code, _scribble])
 def test_shapes_that_are_no_digit_are_rejected(tmp_path, draw):
     image = Image.new("L", (240, 240), 240)
     draw(ImageDraw.Draw(image))

@@ -18,9 +18,13 @@ from mnist_accel.data.digit_image.shapes import (
     stroke_width,
 )
 
-MIN_SIZE = 0.05  # size of a figure, as a fraction of the longer side of the picture
+MIN_SIZE = 0.05  # of a figure, as a fraction of the longer side of the picture; less is dirt
+MIN_MARK = 0.02  # of a mark, as a fraction of the longer side of the picture; less is noise
 MIN_RELATIVE_SIZE = 0.4  # of the largest figure; smaller marks are dirt, or labels of a plot
-MAX_STROKE_WIDTH = 0.42  # as a fraction of the longer side of the figure
+# As a fraction of the longer side of the figure. The widest stroke of MNIST digits with a pen twice
+# as thick is 0.41.
+MAX_STROKE_WIDTH = 0.42
+MAX_STROKE_AT_BORDER = 0.3  # in place of MAX_STROKE_WIDTH, because desks touch the border
 # Marks with a smaller distance, as a fraction of the size of the smaller mark, belong together,
 # unless they stand side by side like two digits.
 MAX_GAP = 0.3
@@ -28,7 +32,10 @@ MAX_GAP = 0.3
 # of the size of the largest figure, are not counted.
 MAX_MARKS = 24
 MIN_MARK_SIZE = 0.25
-MAX_ALONG_BORDER = 0.7  # fraction of the pixels of a mark that are near the border
+# Within BORDER of a border, as a fraction of the longer side of the picture, a line or a desk
+# extends along more than MAX_ALONG_BORDER of its own size. The top of a 7 extends along 0.75.
+BORDER = 0.05
+MAX_ALONG_BORDER = 0.85
 # 99.9 % of the digits of MNIST are at most 1.7 times as wide as high, and have at most four parts.
 MIN_ASPECT = 0.55
 MAX_PARTS = 4
@@ -36,9 +43,12 @@ TANGLE = "a shape with more strokes than a digit"
 MAX_PAGE_STROKE = 0.2  # stroke width, as a fraction of the size; a sheet of paper has more
 # The shorter side of a frame or sheet with marks outside, as a fraction of the picture.
 MIN_FRAME = 0.25
-# Minimum strength of a stroke, as a fraction of the contrast of the picture.
+# Minimum strength of a stroke, as a fraction of the contrast of the picture; less is a texture.
 MIN_STRENGTH = 0.15
+# A stroke is a ridge: it differs from the darker of its two sides by at least this fraction of its
+# strength. An edge has a side as dark as itself.
 MIN_RIDGE_RATIO = 0.75
+# Difference of the two sides, as a fraction of the ridge. At the edge of a shadow it reaches 0.9.
 MAX_SIDE_RATIO = 1.0
 
 
@@ -50,11 +60,13 @@ class Figure:
         page: the page they are on.
         mask: their pixels, (H, W).
         box: slices of rows and columns.
+        is_tangle: whether they have more strokes than a digit, such as a scribble or a QR code.
     """
 
     page: Page
     mask: Mask
     box: tuple[slice, slice]
+    is_tangle: bool
 
     @property
     def size(self) -> int:
@@ -74,6 +86,7 @@ def find_figures(pages: list[Page], *, seen: set[str]) -> list[Figure]:
         for figure in _figures_on(page, seen):
             if not any(_is_inside(figure.box, other.box) for other in figures):
                 figures = [f for f in figures if not _may_complete(figure, f)] + [figure]
+    figures = [figure for figure in figures if not figure.is_tangle]
     if not figures:
         return []
     largest = max(figure.size for figure in figures)
@@ -119,7 +132,7 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
     parts, count = ndimage.label(page.marks, structure=np.ones((3, 3)))
     boxes = ndimage.find_objects(parts)
     masks = {n: parts[boxes[n]] == n + 1 for n in range(count)}
-    smallest = max(3, 0.02 * max(shape))
+    smallest = max(3, MIN_MARK * max(shape))
     kept = [n for n in masks if max(_sides(boxes[n])) >= smallest]
     strokes = []
     blobs: set[int] = set()
@@ -139,22 +152,18 @@ def _figures_on(page: Page, seen: set[str]) -> list[Figure]:
         else:
             seen.add(fault)
     figures: list[Figure] = []
-    tangles: list[tuple[slice, slice]] = []
     for group in _groups(parts, boxes, [*strokes, *blobs]):
-        if blobs.issuperset(group):
-            continue
         mask = np.isin(parts, [n + 1 for n in group])
+        if 2 * sum(int(masks[n].sum()) for n in blobs.intersection(group)) > mask.sum():
+            continue  # ends are smaller than the stroke
         box = ndimage.find_objects(mask.astype(int))[0]
         fault = _group_fault(mask[box], len(group), shape)
         if not fault and any(_is_label(box, frame) for frame in frames):
             fault = "small marks outside a frame"
         if fault:
             seen.add(fault)
-        else:
-            figures.append(Figure(page, mask, box))
-        if fault == TANGLE:
-            tangles.append(box)
-    figures = [f for f in figures if not any(_is_inside_tangle(f.box, box) for box in tangles)]
+        if not fault or fault == TANGLE:
+            figures.append(Figure(page, mask, box, is_tangle=fault == TANGLE))
     size = max((figure.size for figure in figures), default=0)
     if sum(max(_sides(boxes[n])) > MIN_MARK_SIZE * size for n in kept) > MAX_MARKS:
         seen.add("a texture or many marks")
@@ -192,11 +201,6 @@ def _is_label(box: tuple[slice, slice], frame: tuple[slice, slice]) -> bool:
     return max(_sides(box)) < 0.25 * size and not _is_inside(box, (inside[0], inside[1]))
 
 
-def _is_inside_tangle(box: tuple[slice, slice], tangle: tuple[slice, slice]) -> bool:
-    """Return whether a figure is a small part of a pattern, such as a QR code."""
-    return max(_sides(box)) < 0.3 * max(_sides(tangle)) and _is_inside(box, tangle)
-
-
 def _sides(box: tuple[slice, slice]) -> tuple[int, int]:
     """Return height and width of a box."""
     return box[0].stop - box[0].start, box[1].stop - box[1].start
@@ -211,8 +215,10 @@ def _fault(
     height, width = _sides(box)
     size = max(height, width)
     stroke = stroke_width(mask)
+    # The stroke width of a mark of a few pixels is inaccurate; it may be a dot or a short stroke.
     if min(height, width) > 8 and stroke > MAX_STROKE_WIDTH * size:
         return "an area"
+    # A narrow straight stroke also covers its sides.
     if min(height, width) > 0.3 * size and size > 12 and is_frame(mask, stroke):
         return "a frame"
     shape = page.marks.shape
@@ -220,11 +226,12 @@ def _fault(
     bottom, right = box[0].stop >= shape[0] - 1, box[1].stop >= shape[1] - 1
     if top and left and bottom and right:
         return "a texture"
+    # A digit that fills the picture from border to border is wider or thicker than a line.
     opposite = (top and bottom) or (left and right)
     if opposite and (stroke < 0.05 * size or min(height, width) < 0.12 * size):
         return "a line along or across the picture"
     if top or left or bottom or right:
-        if stroke > 0.3 * size:
+        if stroke > MAX_STROKE_AT_BORDER * size:
             return "an area at the border"
         if _along_border(mask, box, shape) > MAX_ALONG_BORDER:
             return "a line along the border"
@@ -236,18 +243,19 @@ def _fault(
 
 
 def _along_border(mask: Mask, box: tuple[slice, slice], shape: tuple[int, ...]) -> float:
-    """Return the fraction of a mark that is near the border of the picture."""
-    inner = np.zeros(shape, dtype=bool)
-    margin = max(2, round(0.05 * max(shape)))
-    inner[margin:-margin, margin:-margin] = True
-    return 1 - float(inner[box][mask].mean())
+    """Return the extent of a mark along a border of the picture, as a fraction of its size."""
+    whole = np.zeros(shape, dtype=bool)
+    whole[box] = mask
+    margin = max(2, round(BORDER * max(shape)))
+    near = [np.rot90(whole, turns)[:margin].any(axis=0) for turns in range(4)]
+    return float(max(np.count_nonzero(side) for side in near) / max(mask.shape))
 
 
 def _has_paper_on_both_sides(
     mask: Mask, box: tuple[slice, slice], page: Page, stroke: float
 ) -> bool:
     """Return whether the paper on both sides of a mark is similar, unlike at an edge."""
-    reach = round(3 * stroke) + 3
+    reach = round(3 * stroke) + 3  # pixels; wide enough to contain both sides of the stroke
     window = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in box)
     inner = tuple(
         slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, window, strict=True)

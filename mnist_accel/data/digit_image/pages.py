@@ -13,16 +13,22 @@ from scipy import ndimage
 
 from mnist_accel.data.digit_image.loading import FloatArray, Mask, resize
 
-MIN_PAGE_AREA = 0.02  # as a fraction of the picture
+# Areas as fractions of the picture: a smaller page is too small for a legible digit, and smaller
+# marks are noise.
+MIN_PAGE_AREA = 0.02
 MIN_MARKS_AREA = 0.0005
-MAX_PAGES = 12
+MAX_PAGES = 12  # the largest ones; it limits the time that textures take
 # Edges are found at several levels of the gradient, the strongest first, each LEVEL_RATIO times the
 # one before. Gradients are changes per pixel; black is 0 and white is 1.
 LEVEL_RATIO = 0.6
-CONTINUATION = 0.25
-MIN_GRADIENT = 0.004
+CONTINUATION = 0.25  # level at which an edge continues, as a fraction of the one at which it starts
+MIN_GRADIENT = 0.004  # 1 of 255 gray values; smaller changes are rounding
+# Edges are stronger than the noise by this factor. The median gradient measures the noise, because
+# most pixels are no edges; it is 1.18 standard deviations of the noise in one direction.
 MIN_NOISE_RATIO = 4.5
-# A pixel belongs to a mark if it differs from the paper by this fraction of the strongest ink.
+MEDIAN_OF_NOISE = 1.18
+# A pixel belongs to a mark if it differs from the paper by this fraction of the strongest ink: less
+# than half, so that faint parts of a stroke are included.
 MARK_LEVEL = 0.35
 
 
@@ -63,7 +69,7 @@ def find_pages(picture: FloatArray, *, with_border: bool) -> Iterator[list[Page]
             axis=0,
         )
     )
-    lowest = max(MIN_GRADIENT, MIN_NOISE_RATIO * float(np.median(gradient)) / 1.18)
+    lowest = max(MIN_GRADIENT, MIN_NOISE_RATIO * float(np.median(gradient)) / MEDIAN_OF_NOISE)
     level = LEVEL_RATIO**2 * float(gradient.max())
     while level > lowest:
         # Hysteresis (Canny 1986): an edge starts at the level, and continues at a lower one.

@@ -17,6 +17,7 @@ from tests.support.digit_pictures.report import (
     count_empty,
     format_counts,
     measure,
+    recognized,
     trained_network,
 )
 
@@ -29,10 +30,17 @@ parser.add_argument("--only", nargs="*", metavar="NAME", help="names of disturba
 args = parser.parse_args()
 part = TUNING if args.tuning else REPORTING
 dataset, network = load_dataset("mnist"), trained_network()
+known = recognized(network, dataset)
 for title, group in (("Writing and files", WRITING), ("Disturbances", DISTURBANCES)):
     kinds = [kind for kind in group if not args.only or kind.__name__ in args.only]
     counts = measure(
-        read_digit_image, network, dataset, part, per_strength=args.per_strength, kinds=kinds
+        read_digit_image,
+        network,
+        dataset,
+        part,
+        known,
+        per_strength=args.per_strength,
+        kinds=kinds,
     )
     if group is DISTURBANCES:
         count_empty(

@@ -64,11 +64,16 @@ class Count:
 def trained_network() -> Network:
     """Return a lenet trained on MNIST; its weights are cached in the folder of temporary files."""
     folder = Path(tempfile.gettempdir()) / f"mnist_accel-digit-pictures-{ma.__version__}"
-    if not (folder / "model.safetensors").exists():
-        flags = ["--model", "lenet", "--epochs", "4", "--quiet", "--out", str(folder)]
-        if main(["train", *flags]) != 0:
-            raise RuntimeError(f"the training failed; remove {folder} and try again")
-    return ma.load_model(folder / "model.safetensors", backend="numpy")
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        # Several processes that run tests may train at the same time, each in its own folder.
+        with tempfile.TemporaryDirectory() as run:
+            flags = ["--model", "lenet", "--epochs", "4", "--quiet", "--out", run]
+            if main(["train", *flags]) != 0:
+                raise RuntimeError("the training of the network that reads the pictures failed")
+            folder.mkdir(exist_ok=True)
+            (Path(run) / "model.safetensors").replace(weights)
+    return ma.load_model(weights, backend="numpy")
 
 
 def sample_pictures(
@@ -112,12 +117,15 @@ def measure(
     network: Network,
     dataset: Dataset,
     part: Part,
+    known: np.ndarray,
     *,
     per_strength: int,
     kinds: Sequence[Kind],
 ) -> list[Count]:
-    """Return the outcomes of `per_strength` pictures for each kind and strength."""
-    known = recognized(network, dataset)
+    """Return the outcomes of `per_strength` pictures for each kind and strength.
+
+    `known` are the numbers of the images that may be used, as `recognized` returns them.
+    """
     counts = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digit.png"
