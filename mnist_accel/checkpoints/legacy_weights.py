@@ -110,24 +110,8 @@ def reject_network_arguments(path: Path, *, model: str | None, activation: str |
         )
 
 
-def read_legacy_weights(path: str | Path) -> Arrays:
-    """Return the weights of linear layers in a file.
-
-    Returns:
-        float32 arrays W1, b1, …, Wn, bn in this order: weights (in, out), biases (out,).
-
-    Raises:
-        DataError: the file cannot be read, its content is not a dict of such arrays, or the shapes
-            of consecutive layers do not match.
-    """
-    try:
-        return linear_layers(read_weight_file(path).arrays)
-    except ValueError as error:
-        raise DataError(f"{path} has no usable weights: {error}") from error
-
-
 def linear_layers(arrays: Arrays) -> Arrays:
-    """Return the arrays of linear layers, weights as (in, out) and biases as (out,).
+    """Return the arrays W1, b1, W2, … of linear layers, weights as (in, out), biases as (out,).
 
     Raises:
         ValueError: the layers match in neither orientation of the weights, or in both.

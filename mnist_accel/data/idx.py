@@ -51,18 +51,6 @@ def parse_idx(data: bytes, *, name: str) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=offset).reshape(shape)
 
 
-def read_idx(path: str | Path) -> NDArray[np.uint8]:
-    """Return the array in an IDX file, plain or compressed with gzip.
-
-    Returns:
-        uint8 labels (N,) or images (N, rows, columns), read-only.
-
-    Raises:
-        DataError: the file cannot be opened, or is not a well-formed IDX file.
-    """
-    return parse_idx(read_idx_bytes(path), name=str(path))
-
-
 def read_idx_bytes(path: str | Path) -> bytes:
     """Return the decompressed bytes of an IDX file, plain or compressed with gzip.
 

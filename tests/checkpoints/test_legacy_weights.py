@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from mnist_accel.checkpoints.legacy_weights import read_legacy_weights
+from mnist_accel.checkpoints.legacy_weights import linear_layers, load_weights
+from mnist_accel.checkpoints.weight_files import read_weight_file
 from mnist_accel.errors import DataError
 
 SIZES = (784, 50, 100, 10)
@@ -36,6 +37,11 @@ def pickled(tmp_path, value, protocol=4):
     return path
 
 
+def read_layers(path):
+    """Return the weights of the linear layers in a file."""
+    return linear_layers(read_weight_file(path).arrays)
+
+
 def assert_same(got, want):
     assert list(got) == list(want)
     for key in want:
@@ -47,24 +53,24 @@ def assert_same(got, want):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickled_dict_is_read(tmp_path, weights, protocol):
-    assert_same(read_legacy_weights(pickled(tmp_path, weights, protocol)), weights)
+    assert_same(read_layers(pickled(tmp_path, weights, protocol)), weights)
 
 
 def test_npy_file_with_a_dict_is_read(tmp_path, weights):
     path = tmp_path / "parameters_500.npy"
     np.save(path, as_columns(weights), allow_pickle=True)
-    assert_same(read_legacy_weights(path), weights)
+    assert_same(read_layers(path), weights)
 
 
 def test_layout_is_detected_by_the_biases_not_the_file_type(tmp_path, weights):
-    assert_same(read_legacy_weights(pickled(tmp_path, as_columns(weights))), weights)
+    assert_same(read_layers(pickled(tmp_path, as_columns(weights))), weights)
     rows = {key: a if a.ndim == 2 else a[None, :] for key, a in weights.items()}
-    assert_same(read_legacy_weights(pickled(tmp_path, rows)), weights)
+    assert_same(read_layers(pickled(tmp_path, rows)), weights)
 
 
 def test_square_layers_are_transposed_if_biases_are_columns(tmp_path):
     square = {"W1": np.arange(9.0).reshape(3, 3), "b1": np.zeros((3, 1))}
-    got = read_legacy_weights(pickled(tmp_path, square))
+    got = read_layers(pickled(tmp_path, square))
     assert np.array_equal(got["W1"], square["W1"].T)
 
 
@@ -72,7 +78,7 @@ def test_layers_are_returned_in_numeric_order(tmp_path):
     deep = {}
     for number in range(12, 0, -1):
         deep |= {f"b{number}": np.full(2, number), f"W{number}": np.eye(2)}
-    got = read_legacy_weights(pickled(tmp_path, deep))
+    got = read_layers(pickled(tmp_path, deep))
     assert list(got) == [f"{letter}{number}" for number in range(1, 13) for letter in "Wb"]
     assert got["b12"].tolist() == [12, 12]
 
@@ -97,7 +103,7 @@ def replaced(**changes):
         (replaced(W2=np.zeros((51, 100))), "W2 maps 51 to 100 values, expected 50 to 100"),
         (replaced(b1=np.zeros((50, 1))), "expected the form (out, 1) for all"),
         (replaced(b1=np.zeros((5, 10))), "expected the form (out, 1) for all"),
-        (replaced(W1=np.zeros((8, 1, 3, 3))), "W1 has shape (8, 1, 3, 3)"),
+        (replaced(W1=np.zeros((8, 1, 3, 3))), "W1 (8, 1, 3, 3)"),
         (replaced(b3=np.zeros(0)), "b3 has shape (0,)"),
         (
             replaced(W3=np.full((100, 10), np.nan)),
@@ -112,7 +118,7 @@ def replaced(**changes):
 def test_invalid_networks_are_rejected(tmp_path, weights, change, message):
     path = pickled(tmp_path, change(weights))
     with pytest.raises(DataError) as caught:
-        read_legacy_weights(path)
+        load_weights(path, backend="numpy")
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -125,10 +131,10 @@ class Hostile:
 
 def test_code_in_a_file_is_rejected_by_name(tmp_path):
     with pytest.raises(DataError, match=r"builtins\.eval"):
-        read_legacy_weights(pickled(tmp_path, {"W1": Hostile()}))
+        read_layers(pickled(tmp_path, {"W1": Hostile()}))
     np.save(tmp_path / "w.npy", {"W1": Hostile()}, allow_pickle=True)
     with pytest.raises(DataError, match=r"builtins\.eval"):
-        read_legacy_weights(tmp_path / "w.npy")
+        read_layers(tmp_path / "w.npy")
 
 
 @pytest.mark.parametrize(
@@ -145,18 +151,18 @@ def test_corrupt_files_are_rejected(tmp_path, data, message):
     path = tmp_path / "weights"
     path.write_bytes(data)
     with pytest.raises(DataError, match=message):
-        read_legacy_weights(path)
+        read_layers(path)
 
 
 def test_npy_of_numbers_or_several_objects_is_rejected(tmp_path):
     np.save(tmp_path / "numbers.npy", np.zeros(3))
     with pytest.raises(DataError, match=r"dtype float64 and shape \(3,\), expected one object"):
-        read_legacy_weights(tmp_path / "numbers.npy")
+        read_layers(tmp_path / "numbers.npy")
     np.save(tmp_path / "objects.npy", np.array([{}, {}]), allow_pickle=True)
     with pytest.raises(DataError, match=r"shape \(2,\), expected one object"):
-        read_legacy_weights(tmp_path / "objects.npy")
+        read_layers(tmp_path / "objects.npy")
 
 
 def test_missing_file_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*: No such file"):
-        read_legacy_weights(tmp_path / "none.pkl")
+        read_layers(tmp_path / "none.pkl")

@@ -11,11 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mnist_accel.data.idx import format_idx, parse_idx, read_idx
+from mnist_accel.data.idx import format_idx, parse_idx, read_idx_bytes
 from mnist_accel.errors import DataError
 
 LABELS = bytes.fromhex("00000801 00000003 070009")
 IMAGES = bytes.fromhex("00000803 00000001 00000002 00000003 010203040506")
+
+
+def read_idx(path):
+    """Return the array in a file."""
+    return parse_idx(read_idx_bytes(path), name=str(path))
+
 
 labels_or_images = hnp.arrays(
     np.uint8,

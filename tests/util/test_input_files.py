@@ -18,7 +18,7 @@ import mnist_accel as ma
 from benchmarks.storage.results import load_results
 from mnist_accel.commands import main
 from mnist_accel.data.digit_image import read_digit_images
-from mnist_accel.data.idx import read_idx
+from mnist_accel.data.idx import parse_idx, read_idx_bytes
 from mnist_accel.recipes.settings import read_config
 from mnist_accel.util.input_files import (
     open_archive,
@@ -34,7 +34,7 @@ READERS = {
     "model": lambda path: ma.load_model(path, backend="numpy"),
     "checkpoint": lambda path: ma.load_checkpoint(path, backend="numpy"),
     "settings": lambda path: read_config(str(path)),
-    "labels": read_idx,
+    "labels": lambda path: parse_idx(read_idx_bytes(path), name=str(path)),
     "picture": read_digit_images,
     "results": lambda path: load_results([path]),
     "journal": lambda path: load_results([path.rename(path.with_suffix(".journal"))]),
