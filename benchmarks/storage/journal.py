@@ -20,10 +20,10 @@ from benchmarks.storage.schema import (
     Device,
     Host,
     RowKey,
-    schema_error,
 )
-from mnist_accel.errors import UsageError
+from mnist_accel.errors import DataError, UsageError, file_errors
 from mnist_accel.util.input_files import read_regular
+from mnist_accel.util.schema import decode_json
 
 SUFFIX = ".journal"  # appended to the name of the result file
 MAX_BYTES = 2**25  # largest journal or unpacked result file: fifty times the size of a full run
@@ -127,7 +127,6 @@ class RunEnded(_Line, frozen=True, tag="end"):
 
 Line: TypeAlias = RunStarted | Machine | RowStarted | Measured | Absent | Failed | RunEnded
 _SETTINGS_OF_RUN = ("profile", "levels", "passes", "seed", "threads")
-_DECODER: "msgspec.json.Decoder[Line]" = msgspec.json.Decoder(Line)
 
 
 class Journal:
@@ -156,16 +155,20 @@ class Journal:
             UsageError: the file cannot be read, is empty or is not a journal.
         """
         try:
-            # The text after the last line feed was being written when the process was killed.
-            texts = read_regular(path, max_bytes=MAX_BYTES).split(b"\n")[:-1]
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-        lines: list[Line] = []
-        for number, text in enumerate(texts, start=1):
-            try:
-                lines.append(_DECODER.decode(text))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise schema_error(f"{path}, line {number}", error) from error
+            with file_errors(f"read {path}"):
+                # The text after the last line feed was being written when the process was killed.
+                texts = read_regular(path, max_bytes=MAX_BYTES).split(b"\n")[:-1]
+            lines: list[Line] = [
+                decode_json(
+                    text,
+                    Line,  # type: ignore[arg-type]  # a union
+                    name=f"{path}, line {number},",
+                    kind="a line of a journal of `python -m benchmarks run`",
+                )
+                for number, text in enumerate(texts, start=1)
+            ]
+        except DataError as error:
+            raise UsageError(str(error)) from error
         if not lines or not isinstance(lines[0], RunStarted):
             raise UsageError(f"{path} contains no run; remove it and start a new run")
         return cls(lines[0].settings, path, lines)

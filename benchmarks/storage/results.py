@@ -30,10 +30,10 @@ from benchmarks.storage.schema import (
     RowInfo,
     RowKey,
     Run,
-    schema_error,
 )
-from mnist_accel.errors import DataError, UsageError
+from mnist_accel.errors import DataError, UsageError, file_errors
 from mnist_accel.util.input_files import read_regular, unpack_gzip
+from mnist_accel.util.schema import convert, decode_json
 
 
 @dataclass(frozen=True)
@@ -174,23 +174,21 @@ def read_run(path: Path) -> ResultFile:
     Raises:
         UsageError: the file cannot be read or has another format.
     """
+    name, kind = str(path), "a result file of `python -m benchmarks run`"
     try:
         if path.name.endswith(SUFFIX):
-            return msgspec.convert(Journal.read(path).document(), ResultFile)
-        content = read_regular(path, max_bytes=MAX_BYTES)
+            return convert(Journal.read(path).document(), ResultFile)
+        with file_errors(f"read {path}"):
+            content = read_regular(path, max_bytes=MAX_BYTES)
         if path.suffix == ".gz":
-            content = unpack_gzip(content, max_bytes=MAX_BYTES + 1, name=str(path))
+            content = unpack_gzip(content, max_bytes=MAX_BYTES + 1, name=name)
         if len(content) > MAX_BYTES:
             raise UsageError(f"{path} unpacks to more than the maximum of {MAX_BYTES:,} bytes")
-        return msgspec.json.decode(content, type=ResultFile)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+        return decode_json(content, ResultFile, name=name, kind=kind)
     except DataError as error:
         raise UsageError(str(error)) from error
-    except msgspec.ValidationError as error:
-        raise schema_error(str(path), error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not a JSON file: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not {kind}: {error}") from error
 
 
 def _check_mergeable(first_path: Path, first: Run, path: Path, run: Run) -> None:

@@ -10,7 +10,6 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
-from mnist_accel.errors import UsageError
 from mnist_accel.util.schema import Amount, AtLeastOne, Count, Positive
 
 FORMAT = 2  # version of the format of result files
@@ -255,11 +254,3 @@ class ResultFile(Struct, frozen=True):
 
     benchmarks: tuple[Entry, ...]
     run: Run = field(name="mnist_accel")
-
-
-def schema_error(place: str, error: Exception) -> UsageError:
-    """Return the error that names a file or line, and the field that `msgspec` refuses in it."""
-    problem, _, where = str(error).partition(" - at ")
-    field_path = where.strip("`").removeprefix("$").removeprefix(".")
-    message = ": ".join(filter(None, (place, field_path, problem)))
-    return UsageError(f"{message}; only files of `python -m benchmarks run` can be read")

@@ -89,9 +89,9 @@ def test_continued_run_refuses_other_code_or_cores(tmp_path, fact, value):
     ("content", "message"),
     [
         ("", "contains no run"),
-        ('{"kind": "run", "settings": {"profile": "quick"}}\n', "journal, line 1: "),
-        ("[]\n", "journal, line 1: "),
-        ("measured\n", "journal, line 1: "),
+        ('{"kind": "run", "settings": {"profile": "quick"}}\n', "journal, line 1, is not "),
+        ("[]\n", "journal, line 1, is not "),
+        ("measured\n", "journal, line 1, is not "),
     ],
 )
 def test_invalid_journals_are_refused(tmp_path, capsys, content, message):

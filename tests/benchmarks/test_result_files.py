@@ -56,28 +56,28 @@ def test_row_that_failed_in_one_pass_has_no_time(tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        (("benchmarks",), {}, "benchmarks: Expected `array`, got `object`"),
+        (("benchmarks",), {}, "benchmarks: expected `array`, got `object`"),
         (("mnist_accel", "format"), 1, "has format 1; this version reads format 2"),
         (
             ("mnist_accel", "host", "cores"),
             "2",
-            "mnist_accel.host.cores: Expected `int`, got `str`",
+            "mnist_accel.host.cores: expected `int`, got `str`",
         ),
-        (("mnist_accel", "complete"), 1, "mnist_accel.complete: Expected `bool`, got `int`"),
+        (("mnist_accel", "complete"), 1, "mnist_accel.complete: expected `bool`, got `int`"),
         (("mnist_accel", "ceilings"), {}, "`ceilings` must contain those of the cpu"),
         (
             ("mnist_accel", "ceilings", "cpu", "flops_per_s"),
             0,
-            "flops_per_s: Expected `float` >= 1.0",
+            "flops_per_s: expected `float` >= 1.0",
         ),
-        (("mnist_accel", "contenders", "jax"), None, "Expected `object`, got `null`"),
-        (("entry", "stats", "data"), [], "stats.data: Expected `array` of length >= 1"),
-        (("entry", "stats", "data"), [0.1, float("nan")], "is not a JSON file"),
-        (("entry", "stats", "data"), [10**400], "stats.data[0]: Number out of range"),
-        (("entry", "extra_info", "batch"), True, "extra_info.batch: Expected `int`, got `bool`"),
+        (("mnist_accel", "contenders", "jax"), None, "expected `object`, got `null`"),
+        (("entry", "stats", "data"), [], "stats.data: expected `array` of length >= 1"),
+        (("entry", "stats", "data"), [0.1, float("nan")], "is not valid JSON"),
+        (("entry", "stats", "data"), [10**400], "stats.data[0]: number out of range"),
+        (("entry", "extra_info", "batch"), True, "extra_info.batch: expected `int`, got `bool`"),
         (("entry", "extra_info", "batch"), 65, "batch is 65; earlier entries of this case have 64"),
-        (("entry", "extra_info", "level"), "unit", "extra_info.level: Invalid enum value 'unit'"),
-        (("entry", "extra_info", "level"), ["x"], "extra_info.level: Expected `str`, got `array`"),
+        (("entry", "extra_info", "level"), "unit", "extra_info.level: invalid enum value 'unit'"),
+        (("entry", "extra_info", "level"), ["x"], "extra_info.level: expected `str`, got `array`"),
         (("entry", "extra_info", "contender"), "mxnet", "but mnist_accel.contenders contains only"),
         (
             ("entry", "extra_info", "is_peer"),
@@ -85,11 +85,15 @@ def test_row_that_failed_in_one_pass_has_no_time(tmp_path):
             "is_peer is True, but that of mnist_accel.contenders.numba is False",
         ),
         (("entry", "extra_info", "pass"), 0, "pass 0 occurs twice for numba"),
-        (("entry", "stats", "data"), [1e-320], "stats.data[0]: Expected `float` >= 1e-12"),
-        (("entry", "stats", "data"), [1e300], "stats.data[0]: Expected `float` <= 1000000000"),
+        (("entry", "stats", "data"), [1e-320], "stats.data[0]: expected `float` >= 1e-12"),
+        (("entry", "stats", "data"), [1e300], "stats.data[0]: expected `float` <= 1000000000"),
         (("entry", "extra_info", "images"), 0, "`images` must be at least 1"),
-        (("entry", "extra_info", "batch"), 10**30, "batch: Expected `int` <= 9223"),
-        (("entry", "extra_info", "contender"), "\ud800", "is not a JSON file"),
+        (("entry", "extra_info", "batch"), 10**30, "batch: expected `int` <= 9223"),
+        (
+            ("entry", "extra_info", "contender"),
+            "\ud800",
+            "but mnist_accel.contenders contains only",
+        ),
         (("entry", "extra_info", "flops"), 1.0, "flops is 1.0; earlier entries of this case have"),
     ],
 )
@@ -112,9 +116,9 @@ def test_error_names_file_and_field(tmp_path, path, value, expected):
     [
         ("", "contains no run"),
         (STARTED, "ends before the first measurement"),
-        ('{"kind": "run"}\n{"kind": "machine"}\n', "journal, line 1: "),
-        ("[1]\n[2]\n", "journal, line 1: "),
-        ("report\n", "journal, line 1: "),
+        ('{"kind": "run"}\n{"kind": "machine"}\n', "journal, line 1, is not "),
+        ("[1]\n[2]\n", "journal, line 1, is not "),
+        ("report\n", "journal, line 1, is not "),
         (STARTED + '{"kind": "machine"}\n', "missing required field `host`"),
     ],
 )
@@ -128,7 +132,7 @@ def test_missing_field_is_named(tmp_path):
     for part in ("host", "ceilings", "contenders", "absent", "failed", "accuracy", "passes"):
         document = SMALL.document()
         del document["mnist_accel"][part]
-        assert f"mnist_accel: Object missing required field `{part}`" in _refused(
+        assert f"mnist_accel: object missing required field `{part}`" in _refused(
             write_document(tmp_path / "a.json", document)
         )
 
@@ -136,12 +140,12 @@ def test_missing_field_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "is not a JSON file"),
-        (b"\xff\xfe\x00", "is not a JSON file"),
-        (b"[1, 2]", "Expected `object`, got `array`"),
-        (b'{"a": 1}', "Object missing required field `benchmarks`"),
-        (b'{"benchmarks": [], "machine_info": {}}', "Object missing required field `mnist_accel`"),
-        (b"[" * 100_000, "Expected `object`, got `array`"),
+        (b"", "is not valid JSON"),
+        (b"\xff\xfe\x00", "is not valid JSON"),
+        (b"[1, 2]", "expected `object`, got `array`"),
+        (b'{"a": 1}', "object missing required field `benchmarks`"),
+        (b'{"benchmarks": [], "machine_info": {}}', "object missing required field `mnist_accel`"),
+        (b"[" * 100_000, "nested too deeply"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, expected):
@@ -165,7 +169,7 @@ def test_accuracy_after_no_time_is_refused(tmp_path):
     document = SMALL.document()
     document["mnist_accel"]["accuracy"][0]["seconds"][0] = 0
     path = write_document(tmp_path / "a.json", document)
-    assert "accuracy[0].seconds[0]: Expected `float` >= 1e-12" in _refused(path)
+    assert "accuracy[0].seconds[0]: expected `float` >= 1e-12" in _refused(path)
 
 
 def test_unreadable_path_is_refused(tmp_path):
