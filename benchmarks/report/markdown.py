@@ -11,6 +11,7 @@ from benchmarks.storage.schema import TIMED_LEVELS
 from mnist_accel.errors import UsageError, escaped
 from mnist_accel.util.files import write_atomically
 from mnist_accel.util.input_files import read_regular
+from mnist_accel.util.text import one_line
 
 BEGIN, END = "<!-- benchmark table: begin -->", "<!-- benchmark table: end -->"
 _MAX_BYTES = 2**24  # largest file whose table is replaced
@@ -92,7 +93,7 @@ def _cells(row: tuple[Cell, ...]) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     """Return a text as a single line, with the special characters of Markdown escaped."""
-    plain = escaped(" ".join(text.split()))
+    plain = escaped(one_line(text))
     for special in "\\`*_|<[":
         plain = plain.replace(special, f"\\{special}")
     return plain

@@ -88,7 +88,8 @@ def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> I
         finished.set()
         thread.join()
     if was_shown.is_set():
-        console.print(f"{text}: finished after {time.perf_counter() - started:.1f} s")
+        end = f"{text}: finished after {time.perf_counter() - started:.1f} s"
+        console.print(displayable(end, stream))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from mnist_accel.errors import DataError
+from mnist_accel.errors import file_errors
 from mnist_accel.util.files import write_atomically
 
 P = ParamSpec("P")
@@ -76,10 +76,8 @@ def to_png(
         with matplotlib.style.context(["default", STYLE]):
             # The version of matplotlib in the metadata would make equal figures differ in bytes.
             figure.savefig(png, format="png", metadata={"Software": None})
-        try:
+        with file_errors(f"write the figure {path}"):
             write_atomically(Path(path), png.getvalue())
-        except OSError as error:
-            raise DataError(f"cannot write the figure {path}: {error.strerror}") from error
 
     plot.__name__ = plot.__qualname__ = build.__name__.replace("figure_", "plot_")
     plot.__doc__ = f"Write the figure of `{build.__name__}` to `path` as PNG, atomically."
