@@ -5,9 +5,9 @@ weights and a description of the network. A checkpoint adds the state of the opt
 position in the training, so it can also be loaded as a model. Loading executes no code from a file.
 """
 
-import dataclasses
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -108,7 +108,7 @@ def save_checkpoint(path: PathLike, trainer: Trainer) -> None:
         "seed": trainer.seed,
         "sampling": trainer.sampling,
         "total_steps": trainer.total_steps,
-        "progress": dataclasses.asdict(trainer.progress),
+        "progress": asdict(trainer.progress),
     }
     write_tensors(
         _file(path), tensors, {"network": network_to_dict(trainer.model), "training": training}
@@ -136,6 +136,9 @@ def load_checkpoint(path: PathLike, *, backend: Backend | str = "auto") -> Train
     model = _build_network(file, tensors, header, backend)
     try:
         training = convert(header["training"], _Training)
+        missing = asdict(training.progress).keys() - header["training"]["progress"].keys()
+        if missing:
+            raise ValueError(f"the progress has no {', '.join(sorted(missing))}")
         training.progress.check(batch_size=training.batch_size, sampling=training.sampling)
         trainer = Trainer(
             model,
@@ -159,7 +162,8 @@ def _restore_state(trainer: Trainer, tensors: Tensors) -> None:
     """Overwrite the arrays of the optimizer with those in a file.
 
     Raises:
-        ValueError: the file has other arrays than the optimizer, or a value is not finite.
+        ValueError: the file has other arrays than the optimizer, a value is not finite, or a mean
+            or sum of squares is negative.
     """
     state, backend = trainer.optimizer_state, trainer.model.backend
     saved = {
@@ -179,6 +183,8 @@ def _restore_state(trainer: Trainer, tensors: Tensors) -> None:
             )
         if not np.isfinite(found).all():
             raise ValueError(f"{name} contains {first_value(found, ~np.isfinite(found))}")
+        if name.startswith("square_") and (found < 0).any():  # a mean or a sum of squares
+            raise ValueError(f"{name} contains {first_value(found, found < 0)}")
         with backend.computation(frozenset()):
             array[...] = backend.asarray(found)
 

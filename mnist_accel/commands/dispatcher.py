@@ -24,7 +24,7 @@ from mnist_accel.commands.exit_codes import EXIT_BROKEN_PIPE, EXIT_DATA, explain
 from mnist_accel.commands.imports import add_import_argument, import_modules
 from mnist_accel.commands.parser import HELP_WIDTH, Parser
 from mnist_accel.commands.streams import StreamError, checked_streams
-from mnist_accel.errors import printable
+from mnist_accel.errors import UsageError, printable
 from mnist_accel.util.startup import interrupt_on_ctrl_c, repeat_lost_ctrl_c
 
 
@@ -83,6 +83,8 @@ def run_command(name: str, arguments: Sequence[str], *, prog: str) -> int:
     """Parse the arguments of a command, run it, and return its exit code."""
 
     def work() -> int:
+        if any("\0" in word for word in arguments):  # only from Python; no system passes one
+            raise UsageError("arguments cannot contain a null character")
         import_modules(arguments)
         args = command_parser(name, prog=prog).parse_args(arguments)
         return COMMANDS[name].run(args)

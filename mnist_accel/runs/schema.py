@@ -17,6 +17,10 @@ class StepsLine(Struct, frozen=True, tag_field="event", tag="steps"):
     losses: list[Finite]
     images_per_s: Amount
     seconds: Amount
+    epoch: AtLeastOne | None = None
+    loss: Finite | None = None
+    accuracy: Fraction | None = None
+    lr: Finite | None = None
 
 
 class EpochLine(Struct, frozen=True, tag_field="event", tag="epoch"):
@@ -26,6 +30,11 @@ class EpochLine(Struct, frozen=True, tag_field="event", tag="epoch"):
     step: AtLeastOne
     train_accuracy: Fraction | None
     validation_accuracy: Fraction | None
+    train_loss: Finite | None = None
+    images_per_s: Amount | None = None
+    validation_loss: Finite | None = None
+    validation_correct: Count | None = None
+    validation_total: Count | None = None
 
 
 MetricsLine: TypeAlias = StepsLine | EpochLine

@@ -166,7 +166,8 @@ def checkpoint(tmp_path):
         (lambda training, _: training["progress"].update(epoch_loss="1"), "expected `float`"),
         (lambda training, _: training["progress"].update(epoch_correct=25), "25 of 24 images"),
         (lambda training, _: training["progress"].update(epoch_seconds=-1.0), "`float` >= 0"),
-        (lambda training, _: training["progress"].pop("step"), "3 further steps"),
+        (lambda training, _: training["progress"].pop("epoch_step"), "has no epoch_step"),
+        (lambda training, _: training["progress"].clear(), "has no epoch, epoch_correct, "),
         (lambda training, _: training["progress"].update(epoch_step=0), "no steps, but images"),
     ],
 )
@@ -176,6 +177,16 @@ def test_training_that_differs_from_the_arrays_is_rejected(checkpoint, change, m
     with pytest.raises(ma.CheckpointError) as caught:
         ma.load_checkpoint(checkpoint, backend="numpy")
     assert message in str(caught.value)
+
+
+def test_negative_mean_of_squares_is_rejected(tmp_path):
+    """Its square root would be NaN in the next step, which looks like a divergence."""
+    file = tmp_path / "c.safetensors"
+    model = ma.create_model("two-layer", backend="numpy", hidden_sizes=(5,))
+    ma.save_checkpoint(file, ma.Trainer(model, "adam", batch_size=8))
+    change_training(file, lambda _, t: t["optimizer.square_mean"].fill(-1))
+    with pytest.raises(ma.CheckpointError, match=r"square_mean contains -1\.0 at index 0"):
+        ma.load_checkpoint(file, backend="numpy")
 
 
 @pytest.mark.parametrize("sampling", ["shuffle", "replacement"])

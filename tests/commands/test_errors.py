@@ -64,6 +64,10 @@ def test_an_unknown_command_is_refused(run):
     assert run("--", "train")[0] == 2
 
 
+def test_a_null_character_in_an_argument_is_refused(fails):
+    fails(2, "train", *QUICK, "--out", "a\0b", says="arguments cannot contain a null character")
+
+
 def test_a_gpu_that_cannot_run_is_replaced_with_a_warning(run, fails):
     availability = ma.available_backends()["cupy"]
     if availability.ok:

@@ -206,6 +206,12 @@ def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes_later(run, trai
             "{}\n",
             "line 1, is not a line of metrics: object missing",
         ),
+        (
+            "metrics.jsonl",
+            '{"event": "epoch", "epoch": 1, "step": 2, "train_accuracy": 0.5, '
+            '"validation_accuracy": 0.5, "train_loss": "low"}\n',
+            "line 1, is not a line of metrics: train_loss: expected `float | null`, got `str`",
+        ),
         ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
         ("metrics.jsonl", "\xff\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
         ("metrics.jsonl", None, "cannot read run/metrics.jsonl"),
