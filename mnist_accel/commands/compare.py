@@ -8,6 +8,9 @@ losses, the numbers of correct images, the weights, and the logits after the las
 With --eager, or if the backend cannot compile the training, every tensor of every step is compared.
 The table lists the relative differences for up to five of the steps. The exit code is 6 if a
 difference exceeds the rounding error.
+
+In float32, rounding can change the sign at a ReLU or the maximum of a pooling patch. The difference
+then grows from step to step, so compare many steps with --dtype float64.
 """
 
 import argparse
@@ -38,7 +41,7 @@ _MAX_COLUMNS = 5  # maximum number of steps in a table, so that its lines stay s
 EXAMPLES: Sequence[str] = (
     "cnn",
     "--backends numpy,cupy --device 0",
-    "lenet --iterations 100 --json",
+    "lenet --iterations 100 --dtype float64 --json",
 )
 
 
@@ -117,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
     rows = [[r.backend, f"{r.loss:.6f}", f"{r.accuracy:.2%}"] for r in (reference, *others)]
     print(f"on the test set after {args.iterations} steps")
     print_table(["backend", "loss", "accuracy"], rows, sys.stdout)
+    if exit_code and args.dtype == "float32":
+        print("\nto distinguish an error from rounding that grew, repeat with --dtype float64")
     return exit_code
 
 

@@ -42,6 +42,7 @@ def test_compare_agrees_and_finds_the_first_difference(run, monkeypatch, fails):
     code, out, _ = run(*arguments, "--backends", "numpy,skewed")
     assert code == 6
     assert "DIFFERS: first at step 1: output of layer 2 (relu)" in out
+    assert "repeat with --dtype float64" in out
     fails(2, "compare", "--backends", "numpy", says="at least two names")
 
 
