@@ -27,10 +27,12 @@ define show_progress
 while sleep 2 >/dev/null 2>&1 && kill -0 $$$$ 2>/dev/null; do printf .; done & \
 if $(2); then printf ' done\n'; else status=$$?; printf ' failed\n'; exit $$status; fi
 endef
+# `python -m venv` without its traceback after Ctrl-C.
+CREATE := $(PYTHON) -c "import signal, venv; signal.signal(signal.SIGINT, signal.SIG_DFL); venv.main(['$(VENV)'])"
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 $(CREATED):
-	$(call show_progress,creating the environment in $(VENV) (a few seconds),$(PYTHON) -m venv $(VENV))
+	$(call show_progress,creating the environment in $(VENV) (a few seconds),$(CREATE))
 	@touch $@
 
 # Installs again when the dependencies change.

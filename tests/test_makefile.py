@@ -1,7 +1,10 @@
 """`make train` installs what training needs; the other commands install the development tools."""
 
+import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -46,4 +49,23 @@ def test_a_step_of_the_set_up_says_what_it_does_and_whether_it_failed(tmp_path):
     code, text = make(f"{tmp_path}/.created", f"VENV={tmp_path}", "PYTHON=false")
     assert code == 2
     assert text.endswith(" failed\n")
+    assert not (tmp_path / ".created").exists()
+
+
+@pytest.mark.posix
+def test_ctrl_c_during_the_set_up_prints_no_traceback(tmp_path):
+    process = subprocess.Popen(
+        ["make", "--directory", ROOT, f"{tmp_path}/.created", f"VENV={tmp_path}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "pyvenv.cfg").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert "Interrupt" in err
+    assert "Traceback" not in err
     assert not (tmp_path / ".created").exists()
