@@ -65,6 +65,10 @@ class Parser(argparse.ArgumentParser):
         """Print the message and exit with code 2."""
         self.exit(EXIT_USAGE, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print the help or an error; the base class ignores a stream that cannot be written."""
+        (file or sys.stderr).write(message)
+
     @property
     def _aliases(self) -> Aliases:
         """The other names of the flags of this parser."""

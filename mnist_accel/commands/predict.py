@@ -176,6 +176,8 @@ def _read_items(files: list[str], names: Sequence[str], args: argparse.Namespace
     of_digits = tuple(names) == DIGIT_NAMES
     if args.all and not of_digits:
         raise UsageError("--all separates digits, but the classes of this network are not digits")
+    if STDIN in files and sys.stdin is None:  # the parent process has closed it
+        raise UsageError("stdin is closed; give the picture as a file")
     for file in files:
         source = sys.stdin.buffer if file == STDIN else file
         name = "stdin" if file == STDIN else file

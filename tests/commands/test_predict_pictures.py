@@ -123,6 +123,11 @@ def test_a_refused_picture_does_not_stop_the_others(run, run_folder, digits):
     assert [line.split(":")[0] for line in err.splitlines()] == ["refused", "refused"]
 
 
+def test_a_closed_stdin_is_refused(fails, run_folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)  # as Python sets it if the parent has closed it
+    fails(2, "predict", run_folder, "--image", "-", says="stdin is closed; give the picture as")
+
+
 def test_a_picture_is_read_from_stdin(run, run_folder, digits, monkeypatch):
     class Stdin:
         buffer = io.BytesIO(Path(save("a.png", digits[0])).read_bytes())

@@ -55,6 +55,7 @@ def test_a_stream_that_cannot_be_written_gives_exit_code_4(shell):
     assert done.stderr.splitlines() == [
         "python -m mnist_accel data: cannot write to stdout: No space left on device"
     ]
+    assert shell(f"{DATA} --help >/dev/full").returncode == 4
     assert shell(f"{DATA} >/dev/full 2>/dev/full").returncode == 4
     assert shell(f"{DATA} >&- 2>&-").returncode == 0
 
