@@ -27,11 +27,9 @@ from backends.names import (
     Aliases,
     Table,
     closest_name,
-    look_up,
     resolve_name,
     shown,
     spelling,
-    unknown_name,
 )
 from backends.numba.probe import probe as probe_numba
 from backends.operations.activations import ACTIVATIONS, ActivationFormula
@@ -136,7 +134,6 @@ __all__ = [
     "create_optimizer",
     "device_number",
     "get_backend",
-    "look_up",
     "output_sizes",
     "probe_cupy",
     "probe_numba",
@@ -147,5 +144,4 @@ __all__ = [
     "select_backends",
     "shown",
     "spelling",
-    "unknown_name",
 ]
