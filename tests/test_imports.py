@@ -55,8 +55,8 @@ def test_heavy_packages_are_not_imported(tmp_path: Path, code: str) -> None:
 
 def test_import_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
     code = (
-        "from time import perf_counter; start = perf_counter(); import mnist_accel; "
-        "print(perf_counter() - start)"
+        "from time import process_time; start = process_time(); import mnist_accel; "
+        "print(process_time() - start)"  # other programs do not change the CPU time
     )
     assert min(float(output(code, tmp_path)) for _ in range(5)) < 0.3
 
