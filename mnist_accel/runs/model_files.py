@@ -64,10 +64,10 @@ def load_model(
         BackendUnavailableError: the backend cannot run here.
     """
     path = find_model(path)
-    if is_weight_file(path):
-        return load_weights(path, model=model, activation=activation, backend=backend)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; {_REMEDY}")
+    if is_weight_file(path):
+        return load_weights(path, model=model, activation=activation, backend=backend)
     reject_network_arguments(path, model=model, activation=activation)
     if path.is_dir() and not (path / CHECKPOINT_NAME).exists():
         path = _final_weights(RunFolder(path))

@@ -106,6 +106,7 @@ def test_missing_or_corrupt_data_give_exit_code_4(fails):
 def test_missing_or_corrupt_model_files_give_exit_code_4(fails):
     fails(4, "evaluate", says="runs/ contains no run")
     fails(4, "evaluate", "missing", says="missing does not exist; give a run folder")
+    fails(4, "evaluate", "missing.npz", says="missing.npz does not exist; give a run folder")
     Path("folder").mkdir()
     says = "folder is not a run folder: it contains neither model.safetensors nor a checkpoint"
     fails(4, "evaluate", "folder", says=says)
