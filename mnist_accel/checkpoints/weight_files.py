@@ -16,6 +16,7 @@ from mnist_accel.checkpoints.tensor_file import is_tensor_file
 from mnist_accel.errors import DataError, file_errors
 from mnist_accel.util import npy
 from mnist_accel.util.input_files import (
+    ZIP_END,
     ZIP_MAGIC,
     open_archive,
     open_regular,
@@ -90,6 +91,8 @@ def _parse(data: bytes, *, name: str) -> object:
     """Return the content of a file: a dict, if the file contains weights."""
     if data.startswith(ZIP_MAGIC):
         return _parse_archive(data, name=name)
+    if data.startswith(ZIP_END):  # an archive without members has nothing else
+        return {}
     if not data.startswith(npy.MAGIC):
         return load_pickle(data, name=name)
     file = npy.parse_npy(data, name=name)
@@ -128,15 +131,19 @@ def _to_arrays(content: object) -> dict[str, NDArray[np.float32]]:
         ValueError: `content` is not a dict of valid arrays, or a key is unknown or missing.
     """
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"found {type(content).__name__}, expected a dict with W1, b1, …")
+        found = "an empty dict" if content == {} else type(content).__name__
+        raise ValueError(f"found {found}, expected a dict with W1, b1, …")
     count = sum(str(key).startswith("W") and bool(_KEY.fullmatch(str(key))) for key in content)
     names = [f"{letter}{number}" for number in range(1, count + 1) for letter in "Wb"]
-    unknown = [ascii(str(key)[:40]) for key in content if key not in names]
-    if unknown:
-        raise ValueError(f"found key {unknown[0]}, expected only W1, b1, W2, b2, …")
     missing = [name for name in names if name[0] == "W" and name not in content]
     if missing:
         raise ValueError(f"{missing[0]} is missing: each layer needs W, its weights")
+    unknown = [ascii(str(key)[:40]) for key in content if key not in names]
+    if unknown:
+        raise ValueError(
+            f"found key {unknown[0]}, expected only W1, b1, W2, b2, …; rename the arrays of the "
+            "first layer to W1 and b1, and so on, and remove other entries"
+        )
     numbers = sum(array.size for array in content.values() if isinstance(array, np.ndarray))
     if numbers > _MAX_NUMBERS:
         raise ValueError(f"found {numbers:,} numbers, expected at most {_MAX_NUMBERS:,}")

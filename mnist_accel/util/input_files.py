@@ -25,7 +25,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 # NumPy writes no other methods. LZMA is rejected, because the file states how much memory it needs.
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ZIP_END, _ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
+ZIP_END, _ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
 _ZIP_END_BYTES, _ZIP64_LOCATOR_BYTES = 22, 20
 _MAX_ZIP_COMMENT = 2**16
 _MAX_ZIP_DIRECTORY = 2**16  # bytes of the list of members, enough for a thousand
@@ -137,7 +137,7 @@ def open_archive(data: bytes) -> zipfile.ZipFile:
     Raises:
         ValueError: the archive is corrupt, or lists too many members.
     """
-    end = data.rfind(_ZIP_END, -_ZIP_END_BYTES - _MAX_ZIP_COMMENT)
+    end = data.rfind(ZIP_END, -_ZIP_END_BYTES - _MAX_ZIP_COMMENT)
     locator = data[max(0, end - _ZIP64_LOCATOR_BYTES) : max(0, end)]
     if not 0 <= end <= len(data) - _ZIP_END_BYTES or locator.startswith(_ZIP64_LOCATOR):
         raise ValueError("it has no list of members, or is in the zip64 format")

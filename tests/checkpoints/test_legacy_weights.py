@@ -95,10 +95,11 @@ def replaced(**changes):
     ("change", "message"),
     [
         (lambda w: [w], "found list, expected a dict"),
-        (lambda _: {}, "expected a dict with W1"),
+        (lambda _: {}, "found an empty dict, expected a dict with W1"),
         (replaced(b2=None), "b2 is missing"),
-        (replaced(W2=None), "found key 'W3'"),
-        (replaced(costs=np.zeros(3)), "found key 'costs'"),
+        (replaced(W1=None), "W1 is missing"),
+        (replaced(W2=None), "W2 is missing"),
+        (replaced(costs=np.zeros(3)), "found key 'costs', expected only W1, b1, W2, b2, …; rename"),
         (replaced(W1=np.zeros((784, 49))), "W1 maps 784 to 49 values, expected 784 to 50"),
         (replaced(W2=np.zeros((51, 100))), "W2 maps 51 to 100 values, expected 50 to 100"),
         (replaced(b1=np.zeros((50, 1))), "expected the form (out, 1) for all"),
@@ -152,6 +153,12 @@ def test_corrupt_files_are_rejected(tmp_path, data, message):
     path.write_bytes(data)
     with pytest.raises(DataError, match=message):
         read_layers(path)
+
+
+def test_archive_without_members_is_rejected(tmp_path):
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(DataError, match="found an empty dict, expected a dict with W1"):
+        read_layers(tmp_path / "empty.npz")
 
 
 def test_npy_of_numbers_or_several_objects_is_rejected(tmp_path):
