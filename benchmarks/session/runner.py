@@ -130,13 +130,18 @@ def _run_pytest(journal: Path, out: Path) -> int:
     return _EXIT_CODES.get(code, code)
 
 
+def _command(*words: str) -> str:
+    """Return a command for the user's shell; the name "python" may be another version."""
+    return shell_command([sys.orig_argv[0], "-m", "benchmarks", *words])
+
+
 def finish_run(out: Path, journal: Path, code: int) -> int:
     """Remove the journal if the result file can be read; return the exit code."""
-    resume = f"{PROG} run --continue --out {shell_command([str(out)])}"
+    resume = _command("run", "--continue", "--out", str(out))
     if code == EXIT_INTERRUPTED:
         print(
             f"interrupted; continue with: {resume}\n"
-            f"or report the rows so far with: {PROG} report {shell_command([str(journal)])}",
+            f"or report the rows so far with: {_command('report', str(journal))}",
             file=sys.stderr,
         )
         return code
@@ -153,6 +158,6 @@ def finish_run(out: Path, journal: Path, code: int) -> int:
         )
         return EXIT_DATA
     journal.unlink()
-    print(f"results are in {out}; report them with: {PROG} report {shell_command([str(out)])}")
+    print(f"results are in {out}; report them with: {_command('report', str(out))}")
     print_results(analyze(load_results([out])), sys.stdout)
     return code

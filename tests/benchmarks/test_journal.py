@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_journal_is_kept_until_the_result_file_can_be_read(tmp_path, capsys, con
     assert runner.finish_run(out, journal, code) == 4
     printed, err = capsys.readouterr()
     assert "results are in" not in printed
-    assert f"continue with: python -m benchmarks run --continue --out {out}" in err
+    assert f"continue with: {sys.orig_argv[0]} -m benchmarks run --continue --out {out}" in err
     assert journal.read_text() == "measured"
 
 

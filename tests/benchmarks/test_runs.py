@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 import time
 from types import SimpleNamespace
 from typing import ClassVar
@@ -38,7 +39,7 @@ def interrupted(*arguments, journal, **options):
 
 def command_after(words, err):
     """Return the arguments of the command that follows these words."""
-    command = err.partition(f"{words}python -m benchmarks ")[2].partition("\n")[0]
+    command = err.partition(f"{words}{sys.executable} -m benchmarks ")[2].partition("\n")[0]
     return shlex.split(command)
 
 
