@@ -4,6 +4,8 @@ A figure is a mark, or several marks that belong together, that may be a digit.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -296,39 +298,50 @@ def _is_inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> bool:
 
 def _groups(
     parts: NDArray[np.int32], boxes: list[tuple[slice, slice]], strokes: list[int]
-) -> list[list[int]]:
+) -> list[tuple[int, ...]]:
     """Return the strokes in groups that belong to the same digit."""
-    groups = [[n] for n in sorted(strokes, key=lambda n: -max(_sides(boxes[n])))]
-    merged = True
-    while merged:
-        merged = False
-        for i in range(len(groups)):
-            for j in range(i + 1, len(groups)):
-                if _belong_together(parts, boxes, groups[i], groups[j]):
-                    groups[i] += groups.pop(j)
-                    merged = True
-                    break
-            if merged:
-                break
+    groups: list[tuple[int, ...]] = [
+        (n,) for n in sorted(strokes, key=lambda n: -max(_sides(boxes[n])))
+    ]
+
+    @cache
+    def distance(one: int, other: int) -> float:
+        """Return the distance of two marks in pixels."""
+        cut = parts[_union([boxes[one], boxes[other]])]
+        return float(ndimage.distance_transform_edt(cut != one + 1)[cut == other + 1].min())
+
+    @cache  # most pairs are compared again after each merge
+    def belong_together(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+        gap = _max_gap(*(_union([boxes[n] for n in group]) for group in (one, other)))
+        return any(
+            max(_gaps(boxes[n], boxes[m])) <= gap and distance(n, m) <= gap
+            for n in one
+            for m in other
+        )
+
+    def find_pair() -> tuple[int, int] | None:
+        pairs = combinations(range(len(groups)), 2)
+        return next(((i, j) for i, j in pairs if belong_together(groups[i], groups[j])), None)
+
+    while pair := find_pair():
+        i, j = pair
+        groups[i] += groups.pop(j)
     return groups
 
 
-def _belong_together(
-    parts: NDArray[np.int32], boxes: list[tuple[slice, slice]], one: list[int], other: list[int]
-) -> bool:
-    a, b = (_union([boxes[n] for n in group]) for group in (one, other))
+def _max_gap(a: tuple[slice, slice], b: tuple[slice, slice]) -> float:
+    """Return the maximum distance of strokes in two boxes that belong together; −1 for none."""
     overlap = all(p.start < q.stop and q.start < p.stop for p, q in zip(a, b, strict=True))
     max_gap = (2 if overlap else 1) * MAX_GAP * min(max(_sides(a)), max(_sides(b)))
-    gaps = [max(p.start, q.start) - min(p.stop, q.stop) for p, q in zip(a, b, strict=True)]
-    if max(gaps) > max_gap:
-        return False
+    gaps = _gaps(a, b)
     tall = min(_sides(a)[0], _sides(b)[0]) > 0.5 * max(_sides(a)[0], _sides(b)[0])
-    if tall and -gaps[1] < 0.3 * min(_sides(a)[1], _sides(b)[1]):
-        return False
-    window = _union([a, b])
-    cut = parts[window]
-    distance = ndimage.distance_transform_edt(~np.isin(cut, [n + 1 for n in one]))
-    return bool(distance[np.isin(cut, [n + 1 for n in other])].min() <= max_gap)
+    beside = tall and -gaps[1] < 0.3 * min(_sides(a)[1], _sides(b)[1])
+    return -1 if beside or max(gaps) > max_gap else max_gap
+
+
+def _gaps(a: tuple[slice, slice], b: tuple[slice, slice]) -> list[int]:
+    """Return the distances of two boxes vertically and horizontally; negative if they overlap."""
+    return [max(p.start, q.start) - min(p.stop, q.stop) for p, q in zip(a, b, strict=True)]
 
 
 def _union(boxes: list[tuple[slice, slice]]) -> tuple[slice, slice]:
