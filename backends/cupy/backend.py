@@ -220,7 +220,7 @@ class CupyBackend(Backend):
         check_max_pooling(size)
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
-        require_mask(mask, expected, size=size)
+        require_mask(self.xp, mask, expected, size=size)
         dx = self._cupy.empty(x_shape, dy.dtype)
         shape, launcher = pool_shape(x_shape, expected, size, stride), self._launcher(dy)
         dy, mask = self._in_c_order(dy), self._in_c_order(mask)

@@ -185,7 +185,7 @@ class NumbaBackend(NumpyBackend):
         check_max_pooling(size)
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
-        require_mask(mask, expected, size=size)
+        require_mask(self.xp, mask, expected, size=size)
         dx = np.empty(x_shape, dy.dtype)
         self._run(pooling.max_pool2d_backward, dy, mask, size, stride, dx)
         return dx

@@ -10,6 +10,7 @@ whose bit i·size + j is set if position (i, j) of the patch receives the gradie
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from backends.checks import as_integer
 from backends.operations.common import (
@@ -55,7 +56,7 @@ class Pooling(Operations):
         y = positions[0]
         for position in positions[1:]:
             y = xp.maximum(y, position)
-        mask = xp.zeros(y.shape, dtype=xp.uint8 if size * size <= 8 else xp.int64)
+        mask = xp.zeros(y.shape, dtype=getattr(xp, _mask_dtype(size)))
         for bit, position in enumerate(positions):
             hit = position == y
             if ties == "first":
@@ -86,7 +87,7 @@ class Pooling(Operations):
         xp = self.xp
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
-        require_mask(mask, expected, size=size)
+        require_mask(self.xp, mask, expected, size=size)
         dx = xp.zeros(x_shape, dtype=dy.dtype)
         for bit, patch in enumerate(_patches(expected, size=size, stride=stride)):
             dx[patch] += dy * xp.astype((mask & (1 << bit)) != 0, dy.dtype)
@@ -144,7 +145,7 @@ def pooled_shape(
     return n, channels, *output_sizes((height, width), (size, size), stride=stride)
 
 
-def require_mask(mask: Array, expected: tuple[int, ...], *, size: int) -> None:
+def require_mask(xp: Any, mask: Array, expected: tuple[int, ...], *, size: int) -> None:
     """Check that a tie mask is one that max-pooling returns.
 
     Raises:
@@ -152,9 +153,14 @@ def require_mask(mask: Array, expected: tuple[int, ...], *, size: int) -> None:
         ValueError: it does not have the shape `expected`.
     """
     require_shape("mask", mask, expected)
-    dtype = "uint8" if size * size <= 8 else "int64"
-    if not str(mask.dtype).endswith(dtype):  # libraries print "uint8" after a prefix, or without
+    dtype = _mask_dtype(size)
+    if mask.dtype != getattr(xp, dtype):
         raise TypeError(f"mask must be {dtype} for patches of size {size}, got {mask.dtype}")
+
+
+def _mask_dtype(size: int) -> str:
+    """Return the name of the dtype of tie masks, which have a bit for each position of a patch."""
+    return "uint8" if size * size <= 8 else "int64"
 
 
 def _patches(
