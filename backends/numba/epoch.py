@@ -83,12 +83,11 @@ class NumbaEpoch(CompiledEpoch):
     def load(self, pixels: Array, labels: NDArray[np.int64]) -> Data:
         """Convert the pixels to CSR format if most of them are 0, and compile the kernels."""
         program, pixels, labels = self._program, read_only(pixels), read_only(labels)
-        threads = self._threads(len(pixels))
-        csr = None
+        sparse = None
         if accepts_csr(program):
-            csr = to_csr(pixels, threads=threads, executor=self._executor)
-        is_sparse = csr is not None
-        csr = csr or _no_sparse_images(pixels.dtype)
+            sparse = to_csr(pixels, threads=self._threads(len(pixels)), executor=self._executor)
+        is_sparse = sparse is not None
+        csr = sparse or _no_sparse_images(pixels.dtype)
         images = Images(
             pixels=pixels[:0] if is_sparse else pixels,
             indptr=csr.indptr,

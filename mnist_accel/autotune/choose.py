@@ -115,7 +115,6 @@ def choose_fastest(
         source = f"cached in {abbreviate_home(str(measurements_folder()))}"
     margin = CLEARLY_FASTER
     if cached is not None:
-        images_per_s = cached
         turns = {candidate: [value] for candidate, value in cached.items()}
     else:
         with phases.time("prepare"):
@@ -125,17 +124,16 @@ def choose_fastest(
             }
         with phases.time("trial"), detect_busy_machine() as was_busy:
             turns = measure_candidates(partial(_measure, probes), candidates)
-        images_per_s = {candidate: max(values) for candidate, values in turns.items()}
         if was_busy():  # not cached, because the next run may measure without disturbance
             source = "measured on a busy machine"
             margin = CLEARLY_FASTER_IF_BUSY
         else:
             source = "measured"
-            save_measurements(key, images_per_s)
+            save_measurements(key, _best_turns(turns))
     eager = [name for name, backend in backends.items() if not backend.compiles_epochs]
     winner = fastest(turns, eager=eager, margin=margin)
     backends[winner.backend].threads = winner.threads
-    measurements = f"{source}: {describe_measurements(images_per_s, winner)}"
+    measurements = f"{source}: {describe_measurements(_best_turns(turns), winner)}"
     return Choice(selections[winner.backend], measurements)
 
 
@@ -153,7 +151,7 @@ def fastest(
         margin: an eager candidate is chosen only if it is faster than the best compiled one by this
             factor, both in its best turn and in its median turn.
     """
-    images_per_s = {candidate: max(values) for candidate, values in turns.items()}
+    images_per_s = _best_turns(turns)
     best = max(turns, key=images_per_s.__getitem__)
     compiled = [candidate for candidate in turns if candidate.backend not in eager]
     if best not in compiled and compiled:
@@ -166,6 +164,11 @@ def fastest(
         if candidate.backend == best.backend and value >= CLOSE_TO_BEST * images_per_s[best]
     ]
     return min(close, key=lambda candidate: candidate.threads or 0)
+
+
+def _best_turns(turns: Mapping[Candidate, Sequence[float]]) -> dict[Candidate, float]:
+    """Return the images per second of each candidate in its best turn."""
+    return {candidate: max(values) for candidate, values in turns.items()}
 
 
 def describe_measurements(images_per_s: Mapping[Candidate, float], winner: Candidate) -> str:

@@ -1,7 +1,10 @@
 """Fixtures of the tests of commands."""
 
+import numpy as np
 import pytest
 
+from backends import registry
+from backends.numpy.backend import NumpyBackend
 from mnist_accel.commands import main
 
 
@@ -38,3 +41,16 @@ def fails(run):
         return err
 
     return fails
+
+
+@pytest.fixture
+def skewed_backend(monkeypatch):
+    """Register the backend "skewed", which adds a small error to every activation."""
+
+    class Skewed(NumpyBackend):
+        name = "skewed"
+
+        def activation(self, kind, x):
+            return super().activation(kind, x) * np.float32(1.001)
+
+    monkeypatch.setitem(registry._registered, Skewed.name, Skewed)

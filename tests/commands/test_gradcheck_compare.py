@@ -1,9 +1,7 @@
 """`gradcheck` and `compare`: success, failure, and what they print."""
 
-import numpy as np
 import pytest
 
-from backends import registry
 from backends.numpy.backend import NumpyBackend
 from mnist_accel.console import activity
 
@@ -20,16 +18,7 @@ def test_gradcheck_passes_and_fails(run, fails, monkeypatch):
     assert "WRONG" in out
 
 
-def test_compare_agrees_and_finds_the_first_difference(run, monkeypatch, fails):
-    class Skewed(NumpyBackend):
-        """Adds a small error to one activation."""
-
-        name = "skewed"
-
-        def activation(self, kind, x):
-            return super().activation(kind, x) * np.float32(1.001)
-
-    monkeypatch.setitem(registry._registered, Skewed.name, Skewed)
+def test_compare_agrees_and_finds_the_first_difference(run, skewed_backend, fails):
     arguments = ("compare", "--dataset", "digits", "--iterations", 3)
     code, out, _ = run(*arguments, "--model", "cnn")
     assert code == 0

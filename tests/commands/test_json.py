@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from backends import registry
 from backends.numpy.backend import NumpyBackend
 from tests.support.command_line import QUICK
 
@@ -54,16 +53,7 @@ def test_gradcheck(result, monkeypatch):
     assert found["passed"] is False
 
 
-def test_compare(result, monkeypatch):
-    class Skewed(NumpyBackend):
-        """Adds a small error to one activation."""
-
-        name = "skewed"
-
-        def activation(self, kind, x):
-            return super().activation(kind, x) * np.float32(1.001)
-
-    monkeypatch.setitem(registry._registered, Skewed.name, Skewed)
+def test_compare(result, skewed_backend):
     arguments = ("compare", "--dataset", "digits", "--iterations", 2)
     code, found = result(*arguments, "--backends", "numpy,numpy,skewed")
     assert code == 6
