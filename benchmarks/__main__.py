@@ -22,6 +22,7 @@ EXIT_CODES = """exit codes:
   0    done
   1    a contender failed, or a backend is slower than --fail-over allows
   2    wrong usage, or a file that cannot be read or written
+  3    a package is not installed
   4    the results could not be written at the end
   130  interrupted"""
 

@@ -9,22 +9,23 @@
 import sys
 from pathlib import Path
 
-from mnist_accel.util.startup import end_quickly, exit_on_ctrl_c, runs_a_command
+from mnist_accel.util.startup import (
+    end_quickly,
+    exit_on_ctrl_c,
+    explain_missing_packages,
+    ignore_other_modules,
+    runs_a_command,
+)
 
 if runs_a_command():
     exit_on_ctrl_c()
+    explain_missing_packages()
     end_quickly()
-
-# `backends` is a generic name, so another top-level package of this name can hide ours. With
-# `python -m mnist_accel` Python looks into the current folder first, whatever it contains, so the
-# folder of this package is searched before it.
+# `backends` is a generic name, so another top-level package of this name can hide ours.
 if sys.argv[:1] == ["-m"]:
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    import backends
+    ignore_other_modules("backends", Path(__file__).parents[1])
 
-    sys.path.pop(0)
-else:
-    import backends
+import backends
 
 if getattr(backends, "PROJECT", None) != "mnist_accel":
     raise ImportError(

@@ -83,19 +83,46 @@ def test_every_public_name_can_be_imported(tmp_path: Path) -> None:
     assert int(count) > 20
 
 
-@pytest.mark.parametrize("content", ["get_backend = None\n", "raise RuntimeError('not ours')\n"])
-def test_commands_run_in_a_folder_with_a_foreign_backends_package(
-    tmp_path: Path, content: str
-) -> None:
-    foreign = tmp_path / "backends"
-    foreign.mkdir()
-    (foreign / "__init__.py").write_text(content)
-    result = subprocess.run(
-        [sys.executable, "-m", "mnist_accel", "data", "--dataset", "digits"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+def run_module(*words: str, cwd: Path, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python -m` with these words; modules are searched in `cwd`, then in `path`."""
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(path)},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("content", ["get_backend = None\n", "raise RuntimeError('not ours')\n"])
+def test_commands_run_in_a_folder_whose_files_are_named_like_libraries(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "backends").mkdir()
+    for name in ("backends/__init__", "numpy", "json", "random", "rich", "hashlib"):
+        (tmp_path / f"{name}.py").write_text(content)
+    result = run_module("mnist_accel", "data", "--dataset", "digits", cwd=tmp_path, path=ROOT)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "make"),
+    [
+        ("numpy", "mnist_accel", "make train"),
+        ("argcomplete", "mnist_accel completion bash", "make train"),  # imported by the command
+        ("cpuinfo", "benchmarks", "make bench"),
+        ("cpuinfo", "benchmarks.gpu", "make bench"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_reported_in_one_line(
+    tmp_path: Path, package: str, command: str, make: str
+) -> None:
+    error = f"raise ModuleNotFoundError('No module named {package}', name='{package}')\n"
+    (tmp_path / f"{package}.py").write_text(error)
+    result = run_module(*command.split(), cwd=ROOT, path=tmp_path)
+    assert result.returncode == 3
+    (line,) = result.stderr.splitlines()
+    assert f"the package {package} is not installed for {sys.executable}; " in line
+    assert f"`{make}` installs it" in line
+    assert f"{sys.executable} -m pip install -c constraints.txt -e " in line

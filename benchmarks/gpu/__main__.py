@@ -6,8 +6,8 @@
 The stages are tests, times of launches and barriers, the accuracy of every recipe, benchmarks
 together with PyTorch, and NVIDIA's sanitizers if they are installed. All output goes to a folder in
 benchmarks/results. Its report.md is rewritten after each stage, so a run that is stopped leaves the
-results so far. Exit code: 0 if every stage that can run on this machine passed, 1 if not, 2 if no
-GPU can be used. `make` returns 2 for both kinds of failure.
+results so far. Exit code: 0 if every stage that can run on this machine passed, 1 if not, 2 for
+wrong usage, 3 if no GPU can be used. `make` returns 2 for each kind of failure.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from backends import BackendUnavailableError, get_backend
+from backends import get_backend
 from benchmarks.gpu.plan import plan
 from benchmarks.gpu.stages import GRACE_S, Result, Runner, Stage, run_command, run_stages
 from benchmarks.host import ROOT, host_facts
 from benchmarks.session.settings import select
 from mnist_accel.commands.argument_types import number
-from mnist_accel.commands.exit_codes import EXIT_USAGE
+from mnist_accel.commands.dispatcher import guarded
 from mnist_accel.commands.parser import Parser
 from mnist_accel.errors import UsageError
 from mnist_accel.util.files import write_atomically
@@ -63,14 +63,7 @@ def main(
         default=TOTAL_S,
         help="time limit for all stages together, in seconds (default: %(default)g)",
     )
-    try:
-        args = parser.parse_args(argv)
-        return _run(args, make_plan, run)
-    except SystemExit as stop:  # argparse has printed its message
-        return int(stop.code or 0)
-    except (UsageError, BackendUnavailableError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    return guarded(lambda: _run(parser.parse_args(argv), make_plan, run), prog=PROG)
 
 
 def exit_on_sigterm() -> None:

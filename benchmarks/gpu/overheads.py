@@ -20,9 +20,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from backends import get_backend
 from backends.cupy.kernel import cooperative
 from backends.cupy.launch import persistent_mlp
 from backends.cupy.loader import Constant, options_for, with_includes
+from mnist_accel.commands.dispatcher import guarded
+from mnist_accel.commands.parser import Parser
 from mnist_accel.util.files import write_atomically
 
 FILE = Path(__file__).with_name("overheads.cu")
@@ -186,12 +189,16 @@ def table(measurements: Sequence[Measurement]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure on the first GPU, print a table and write a JSON file."""
+    """Measure on the first GPU, print a table and write a JSON file; return the exit code."""
+    parser = Parser(prog="python -m benchmarks.gpu.overheads", description=__doc__, epilog="")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file")
+    return guarded(lambda: _run(parser.parse_args(argv)), prog=parser.prog)
+
+
+def _run(args: argparse.Namespace) -> int:
+    get_backend("cupy")  # raises an error with a remedy if no GPU can be used
     import cupy  # the tests import this module without CuPy
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file")
-    args = parser.parse_args(argv)
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
     measurements = Benchmark(
         cupy,

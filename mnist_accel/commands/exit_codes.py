@@ -2,9 +2,10 @@
 
 from backends import BackendUnavailableError
 from mnist_accel.errors import DataError, DivergedError, UsageError
+from mnist_accel.util.startup import EXIT_NOT_INSTALLED, missing_package
 
 EXIT_USAGE = 2
-EXIT_BACKEND = 3
+EXIT_BACKEND = EXIT_NOT_INSTALLED
 EXIT_DATA = 4
 EXIT_DIVERGED = 5
 EXIT_COMPARISON = 6
@@ -15,7 +16,7 @@ EXIT_BROKEN_PIPE = EXIT_SIGNAL + 13  # SIGPIPE
 EXIT_CODES_HELP = """exit codes:
   0    success
   2    wrong usage, or not enough memory
-  3    the requested backend cannot run
+  3    the requested backend cannot run, or a package is not installed
   4    data or a file is missing, corrupt or rejected, or cannot be written
   5    training diverged: the loss or a weight became NaN or infinite
   6    a comparison or a gradient check failed
@@ -42,6 +43,9 @@ def explain_error(error: BaseException) -> tuple[str, int] | None:
             detail = f": {error}" if str(error) else ""
             remedy = "use smaller batches or layers, or fewer images"
             return f"not enough memory{detail}; {remedy}", EXIT_USAGE
+        case ModuleNotFoundError():
+            missing = missing_package(error)
+            return (missing, EXIT_NOT_INSTALLED) if missing else None
         case UnicodeEncodeError():
             name = ascii(error.object)[:200]
             return (

@@ -10,24 +10,64 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
+
+from mnist_accel.util.text import shell_command
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-_EXIT_CODE = 128 + signal.SIGINT
+EXIT_NOT_INSTALLED = 3
+_EXIT_INTERRUPTED = 128 + signal.SIGINT
 _REPEAT_SECONDS = 0.1
+_PROGRAMS = ("mnist_accel", "benchmarks")
+_OUR_PACKAGES = (*_PROGRAMS, "backends", "reference", "tests")
 
 
 def runs_a_command() -> bool:
-    """Return whether this process is `mnist-accel …` or `python -m mnist_accel… …`."""
+    """Return whether this process is `mnist-accel …`, or `python -m` with one of `_PROGRAMS`."""
     if sys.argv[:1] != ["-m"]:
         return Path(sys.argv[0] if sys.argv else "").stem == "mnist-accel"
     words = sys.orig_argv
     module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
-    return module.partition(".")[0] == "mnist_accel"
+    return module.partition(".")[0] in _PROGRAMS
+
+
+def ignore_other_modules(package: str, folder: Path) -> None:
+    """Import a package from a folder, and move the current folder to the end of the search path.
+
+    With `python -m`, Python searches the current folder first. A file of the user there, such as
+    `numpy.py` or `random.py`, would hide a library.
+    """
+    if not sys.flags.safe_path:
+        sys.path.append(sys.path.pop(0))
+    spec = PathFinder.find_spec(package, [str(folder)])
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[package] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+def explain_missing_packages() -> None:
+    """Let an import of a package that is not installed end this process with one line."""
+    sys.excepthook = _explain_missing_package
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """Return which package is missing and how to install it; None for a part of the project."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", *_OUR_PACKAGES):
+        return None
+    make, name = ("make bench", ".[dev]") if _is_benchmark() else ("make train", ".")
+    pip = [sys.executable, "-m", "pip", "install", "-c", "constraints.txt", "-e", name]
+    return (
+        f"the package {package} is not installed for {sys.executable}; in the folder of the "
+        f"project, `{make}` installs it for .venv/bin/python, `{shell_command(pip)}` for this one"
+    )
 
 
 def exit_on_ctrl_c() -> None:
@@ -82,7 +122,26 @@ def repeat_lost_ctrl_c() -> Iterator[None]:
             repetition.cancel()
 
 
+def _explain_missing_package(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    message = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+    if message is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"{_program()}: {message}", file=sys.stderr)
+    sys.exit(EXIT_NOT_INSTALLED)
+
+
+def _is_benchmark() -> bool:
+    return "benchmarks" in sys.modules
+
+
+def _program() -> str:
+    return "python -m benchmarks" if _is_benchmark() else "mnist-accel"
+
+
 def _exit(signum: int, frame: FrameType | None) -> None:
     with suppress(OSError):  # stderr is closed
-        os.write(2, b"mnist-accel: interrupted\n")
-    os._exit(_EXIT_CODE)
+        os.write(2, f"{_program()}: interrupted\n".encode())
+    os._exit(_EXIT_INTERRUPTED)

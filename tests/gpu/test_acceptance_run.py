@@ -258,8 +258,7 @@ def test_interrupted_run_leaves_a_report(tmp_path, gpu):
         return machine.run(command, log, limit_s)
 
     stages = [stage("good"), stage("bad"), stage("last")]
-    with pytest.raises(KeyboardInterrupt):
-        main(tmp_path, SimpleNamespace(run=run), stages)
+    assert main(tmp_path, SimpleNamespace(run=run), stages) == 130
     report = (tmp_path / "out" / "report.md").read_text()
     assert "1 passed, 1 failed, 1 not run." in report
 
@@ -286,7 +285,7 @@ def test_default_folder_is_named_after_date_and_gpu(tmp_path, gpu, monkeypatch):
 def test_run_without_a_gpu_starts_no_stage(tmp_path, capsys):
     if CupyBackend.availability().ok:
         pytest.skip("this machine has a GPU")
-    assert main(tmp_path, SimulatedMachine(), [stage("never")]) == 2
+    assert main(tmp_path, SimulatedMachine(), [stage("never")]) == 3
     availability = CupyBackend.availability()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(f"cannot run here: {availability.reason}; {availability.remedy}")
