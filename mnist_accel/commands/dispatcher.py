@@ -1,6 +1,7 @@
 """Runs a command by name, and turns errors into one line on stderr and an exit code."""
 
 import argparse
+import logging
 import sys
 import textwrap
 import warnings
@@ -165,7 +166,7 @@ def _explain_errors(work: Callable[[], int], *, prog: str) -> int:
     """
     try:
         interrupt_on_ctrl_c()
-        with repeat_lost_ctrl_c(), _warnings_in_one_line():
+        with repeat_lost_ctrl_c(), _warnings_in_one_line(), _without_announcements():
             return work()
     except SystemExit as stop:  # argparse has already printed its message
         return int(stop.code or 0)
@@ -194,3 +195,18 @@ def _warnings_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def _without_announcements() -> Iterator[None]:
+    """Hide the message that kernels are compiled; the commands show a progress line instead."""
+
+    def hide(record: logging.LogRecord) -> bool:
+        return False
+
+    logger = logging.getLogger("mnist_accel")
+    logger.addFilter(hide)
+    try:
+        yield
+    finally:
+        logger.removeFilter(hide)

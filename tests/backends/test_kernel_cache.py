@@ -88,8 +88,13 @@ print(two(3), sum(two.stats.cache_hits.values()))
 """
 
 
+ANNOUNCEMENT = "compiling kernels for this CPU; this takes up to 30 seconds, once per installation"
+
+
 def call_kernel(folder: Path, *, limit: int | None = None) -> tuple[str, list[str]]:
     """Run `program.py` in `folder`; return its output and its warnings.
+
+    If it compiles kernels, it must say so, once.
 
     Args:
         folder: contains the program and its cache.
@@ -110,7 +115,9 @@ def call_kernel(folder: Path, *, limit: int | None = None) -> tuple[str, list[st
         check=True,
         preexec_fn=None if limit is None else restrict,
     )
-    return run.stdout.strip(), [line for line in run.stderr.splitlines() if "Warning" in line]
+    output, lines = run.stdout.strip(), run.stderr.splitlines()
+    assert lines.count(ANNOUNCEMENT) == (0 if output.endswith(" 1") else 1)
+    return output, [line for line in lines if "Warning" in line]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +171,7 @@ def test_full_disk_gives_one_warning_and_the_kernels_run(tmp_path: Path) -> None
 
 
 def test_without_a_writable_folder_kernels_run_with_one_warning(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_locator(function: object) -> None:
         raise RuntimeError("cannot cache function: no locator available")
@@ -174,7 +181,9 @@ def test_without_a_writable_folder_kernels_run_with_one_warning(
     with pytest.warns(UserWarning, match=r"cannot be kept in .*no locator.*NUMBA_CACHE_DIR"):
         first = compilation.entry(lambda x: x + 1)
     second = compilation.entry(lambda x: x + 2)  # without a second warning
+    monkeypatch.setattr(compiled_code, "compiled_kernels", [])
     assert (first(1), second(1)) == (2, 3)
+    assert [record.message for record in caplog.records] == [ANNOUNCEMENT]
 
 
 @pytest.mark.slow

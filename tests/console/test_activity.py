@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from backends import compiled_kernels
+from backends import compilation, compiled_kernels
+from mnist_accel.commands.dispatcher import guarded
 from mnist_accel.console import activity
 from mnist_accel.console.activity import preparation
 from tests.support.terminal import Terminal, screen
@@ -127,3 +128,18 @@ def test_compiling_is_mentioned_only_if_kernels_are_compiled():
         compiled_kernels.extend(["conv2d", "linear"])
         assert stream.found.wait(30)
     del compiled_kernels[-2:]
+
+
+def test_python_code_announces_that_kernels_are_compiled_and_commands_do_not(monkeypatch, caplog):
+    def compile_kernels():
+        monkeypatch.setattr(compilation, "compiled_kernels", [])
+        compilation.record_compilation("conv2d")
+        compilation.record_compilation("linear")
+        return 0
+
+    assert guarded(compile_kernels, prog="train") == 0
+    assert caplog.records == []
+    compile_kernels()
+    (record,) = caplog.records
+    assert record.name == "mnist_accel"
+    assert record.message.startswith("compiling kernels for this CPU; this takes up to 30 seconds")

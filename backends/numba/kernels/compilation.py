@@ -19,7 +19,7 @@ from typing import Any
 import numba
 from numba import extending, njit, types
 
-from backends.numba.kernels.disk_cache import TolerantCache, report_unusable
+from backends.numba.kernels.disk_cache import NoCache, TolerantCache, report_unusable
 
 SOURCES = Path(__file__).parent
 # File next to the compiled code with the hash of the sources that the code was made from.
@@ -35,12 +35,11 @@ _OPTIONS: dict[str, Any] = {**_ARITHMETIC, "nogil": True, "no_cfunc_wrapper": Tr
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     made: Any = njit(**_OPTIONS, **options)(function)
     try:
-        cache = TolerantCache(function)
-        delete_stale_code(cache.cache_path)
+        made._cache = TolerantCache(function)
+        delete_stale_code(made._cache.cache_path)
     except (OSError, RuntimeError) as error:  # there is no folder that can be written
         report_unusable(getattr(numba.config, "CACHE_DIR", "") or SOURCES, error)
-    else:
-        made._cache = cache
+        made._cache = NoCache(function)
     return made
 
 

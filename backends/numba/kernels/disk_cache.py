@@ -16,7 +16,7 @@ from typing import Any
 
 import numba.core.caching
 
-from backends.compilation import compiled_kernels
+from backends.compilation import record_compilation
 
 caching: Any = numba.core.caching  # without annotations
 
@@ -106,7 +106,7 @@ class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
             )
             self._cache_file.delete()
         if loaded is None:
-            compiled_kernels.append(self._py_func.__name__)
+            record_compilation(self._py_func.__name__)
         return loaded
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -117,6 +117,17 @@ class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
             self._cache_file.delete()  # another process has just left a damaged index
         except OSError as error:
             report_unusable(self._cache_path, error)
+
+
+class NoCache(caching.NullCache):  # type: ignore[misc]
+    """Takes the place of a cache if there is no folder that can be written."""
+
+    def __init__(self, function: Any) -> None:
+        self._name = function.__name__
+
+    def load_overload(self, sig: Any, target_context: Any) -> None:
+        """Record that the function is compiled."""
+        record_compilation(self._name)
 
 
 def report_unusable(folder: str | Path, error: Exception) -> None:
