@@ -60,8 +60,8 @@ def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> 
 def _column_groups(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
     """Return the edges of column groups that have about the same number of nonzero pixels.
 
-    The edges are even: a row of weights may end within a cache line, but a pair of rows ends at the
-    end of a cache line.
+    The edges are multiples of 4: a row of weights may end within a cache line, but four rows end at
+    the end of a cache line, because a row consists of vectors of at least 16 bytes.
 
     Args:
         counts: number of nonzero pixels in each column.
@@ -69,4 +69,4 @@ def _column_groups(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
     """
     below = np.cumsum(counts)
     targets = below[-1] * np.arange(1, groups) / groups
-    return np.array([0, *(np.searchsorted(below, targets) // 2 * 2), len(below)], np.int64)
+    return np.array([0, *(np.searchsorted(below, targets) // 4 * 4), len(below)], np.int64)

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba.kernels import elementwise, losses, stages, updates
-from backends.numba.kernels.simd.emitter import LANES
+from backends.numba.kernels.simd.pooling import CHANNEL_LANES
+from backends.numba.kernels.vector_width import ALIGNMENT, lanes_of
 from backends.program import ANY, CompiledKinds, Program, Stage
 
 Array = NDArray[Any]
@@ -113,14 +114,15 @@ class _Placement:
     def __init__(self, program: Program) -> None:
         self.positions = np.full(program.parameters, -1, np.int64)
         self.packed_size = 0
+        self._vector = lanes_of(np.dtype(program.dtype).itemsize)
         self.offsets = [np.zeros(0, np.uint64)]
         names = ("outputs", "padded", "masks", "wide_masks", "conv", "bias", "filters", "dpadded")
         self.sizes = dict.fromkeys(names, 0)
         # The input of the next stage. Flattening does not change the shape that is stored here.
         shape = program.stages[0].input_shape
         self._shape = _as_image(shape)
-        self._lanes = _round_up(shape[0], LANES) if len(shape) == 1 else shape[0]
-        self._x_size = _row_size(self._shape, self._lanes)
+        self._lanes = _round_up(shape[0], self._vector) if len(shape) == 1 else shape[0]
+        self._x_size = self._row_size(self._shape, self._lanes)
         self._x_offset = 0
         self._is_first = True
 
@@ -132,13 +134,13 @@ class _Placement:
         row["out_channels"], row["out_height"], row["out_width"] = out_shape
         row["in_lanes"], row["x_size"] = self._lanes, self._x_size
         if stage.kind == "conv2d":
-            row["vectors"] = 1 if out_shape[0] <= LANES else 2
-            row["out_lanes"] = _round_up(out_shape[0], int(row["vectors"]) * LANES)
+            row["vectors"] = 1 if out_shape[0] <= CHANNEL_LANES else 2
+            row["out_lanes"] = _round_up(out_shape[0], int(row["vectors"]) * CHANNEL_LANES)
         elif stage.kind == "linear":
-            row["out_lanes"] = _round_up(out_shape[0], LANES)
+            row["out_lanes"] = _round_up(out_shape[0], self._vector)
         else:
             row["out_lanes"] = self._lanes
-        row["y_size"] = _row_size(out_shape, int(row["out_lanes"]))
+        row["y_size"] = self._row_size(out_shape, int(row["out_lanes"]))
         self._place_rows(row)
         self._place_parameters(stage, row)
         if stage.kind == "conv2d":
@@ -150,6 +152,10 @@ class _Placement:
             row["mask_offset"] = self._reserve(masks, row)
         self._shape = out_shape
         self._lanes, self._x_size = int(row["out_lanes"]), int(row["y_size"])
+
+    def _row_size(self, shape: tuple[int, int, int], lanes: int) -> int:
+        """Return the size of a row of outputs, in whole vectors."""
+        return _round_up(math.prod(shape[1:]) * lanes, self._vector)
 
     def _reserve(self, name: str, row: Any) -> int:
         """Enlarge a buffer by the size of a stage's outputs; return the offset of the new part."""
@@ -185,7 +191,7 @@ class _Placement:
         """
         begin = self.packed_size
         self.positions[first : first + len(where)] = begin + where
-        self.packed_size += _round_up(count, 2 * LANES)
+        self.packed_size += _round_up(count, ALIGNMENT)
         return begin
 
     def _place_convolution(self, stage: Stage, row: Any) -> None:
@@ -202,12 +208,12 @@ class _Placement:
         padded = height * width * lanes
         row["padded_offset"] = self.sizes["padded"]
         self.sizes["padded"] += padded
-        tile = int(row["vectors"]) * LANES
+        tile = int(row["vectors"]) * CHANNEL_LANES
         largest = {
             "conv": conv_height * conv_width * tile,
             "bias": tile,
-            "filters": stage.output_shape[0] * side * side * lanes + LANES,
-            "dpadded": padded + LANES,
+            "filters": stage.output_shape[0] * side * side * lanes + CHANNEL_LANES,
+            "dpadded": padded + CHANNEL_LANES,
         }
         for name, size in largest.items():
             self.sizes[name] = max(self.sizes[name], size)
@@ -227,11 +233,6 @@ def _as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def _round_up(count: int, unit: int) -> int:
     """Return the smallest multiple of `unit` that is at least `count`."""
     return -(-count // unit) * unit
-
-
-def _row_size(shape: tuple[int, int, int], lanes: int) -> int:
-    """Return the size of a row of outputs, in whole vectors."""
-    return _round_up(math.prod(shape[1:]) * lanes, LANES)
 
 
 def _positions(shape: tuple[int, int, int], lanes: int) -> NDArray[np.int64]:
@@ -254,7 +255,7 @@ def _weight_positions(stage: Stage, row: Any) -> tuple[int, NDArray[np.int64]]:
         stride = int(row["x_size"])
         return len(outputs) * stride, (inputs[:, None] + outputs * stride).ravel()
     out, channels, side = stage.output_shape[0], stage.input_shape[0], stage.kernel_size
-    tile = int(row["vectors"]) * LANES
+    tile = int(row["vectors"]) * CHANNEL_LANES
     o, c, i, j = np.ix_(range(out), range(channels), range(side), range(side))
     taps = side * side * channels
     where = (o // tile * taps + (i * side + j) * channels + c) * tile + o % tile

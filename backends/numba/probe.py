@@ -4,8 +4,6 @@ The functions import Numba when they are called, so importing this module takes 
 """
 
 import importlib.util
-import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from backends.availability import Availability
+from backends.numba.environment import invalid_variable
 
 INSTALL = "pip install numba (it has no wheel for some systems, such as Alpine Linux)"
 REINSTALL = (
     "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
 )
-MAX_THREADS = 1024  # a larger number is assumed to be a mistake
-_THREADS_VARIABLE = "NUMBA_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def availability() -> Availability:
     """Return whether Numba can be imported and runs a kernel correctly. Does not raise errors."""
     if importlib.util.find_spec("numba") is None:
         return Availability(ok=False, reason="Numba is not installed", remedy=INSTALL)
-    invalid = _invalid_threads()
+    invalid = invalid_variable()
     if invalid is not None:
         return invalid
     try:
@@ -108,21 +105,6 @@ def _without_colorama() -> Iterator[None]:
         del modules["colorama"]
         if installed is not None:
             modules["colorama"] = installed
-
-
-def _invalid_threads() -> Availability | None:
-    """Return the reason and remedy if `NUMBA_NUM_THREADS` is invalid, otherwise None.
-
-    With an invalid value, Numba fails to import, or prints a traceback and ignores the value.
-    """
-    value = os.environ.get(_THREADS_VARIABLE)
-    if value is None or (re.fullmatch("[1-9][0-9]{,3}", value) and int(value) <= MAX_THREADS):
-        return None
-    return Availability(
-        ok=False,
-        reason=f"the environment variable {_THREADS_VARIABLE} is {value[:20]!r}",
-        remedy=f"set it to a number from 1 to {MAX_THREADS}, or remove it",
-    )
 
 
 def _one_line(error: Exception) -> str:

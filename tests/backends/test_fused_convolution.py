@@ -8,7 +8,7 @@ from numba import njit
 
 from backends.numba.kernels import fused_convolution as fused
 from backends.numba.kernels import naive
-from backends.numba.kernels.simd.emitter import LANES
+from backends.numba.kernels.simd.pooling import CHANNEL_LANES
 from backends.numba.kernels.views import fill_zero, view
 from backends.numba.kernels.workspace import Workspace
 from backends.numba.layout import Layout, lay_out
@@ -39,7 +39,7 @@ def forward(stage: Any, offsets: Any, x: Any, packed: Any, work: Any, y: Any, ma
 def backward(
     stage: Any, offsets: Any, x: Any, packed: Any, work: Any, dy: Any, mask: Any, gradient: Any
 ) -> None:
-    width = stage.vectors * LANES
+    width = stage.vectors * CHANNEL_LANES
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
     outputs = view(offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
     for tile in range(stage.out_lanes // width):
@@ -50,7 +50,7 @@ def backward(
             fused.unpool(stage, tile, dy, mask, work.conv)
             fused.conv_backward_filters(stage, work.conv, x, outputs, gradient, weight)
     fused.conv_backward_bias(stage, dy, mask, gradient)
-    if stage.in_lanes >= LANES:
+    if stage.in_lanes >= CHANNEL_LANES:
         fill_zero(work.filters)
         fused.transpose_filters(stage, packed, work.filters)
         fused.conv_backward_x(stage, dy, mask, work.filters, work.dpadded)
@@ -151,7 +151,7 @@ def test_convolution_stage_and_its_gradients(name: str) -> None:
 @pytest.mark.parametrize(("channels", "out", "side"), [(1, 5, 3), (3, 20, 2), (2, 33, 1)])
 def test_packed_order_of_filters(channels: int, out: int, side: int) -> None:
     layout = conv_layout(channels, out, side, None)
-    lanes = int(layout.plan.stages[-1]["vectors"]) * LANES
+    lanes = int(layout.plan.stages[-1]["vectors"]) * CHANNEL_LANES
     filters = np.arange(1.0, 1 + out * channels * side * side).reshape(out, channels, side, side)
     packed = np.zeros(layout.packed_size)
     packed[layout.positions[: filters.size]] = filters.ravel()
@@ -177,5 +177,7 @@ def test_packed_order_of_linear_weights() -> None:
     weights = np.arange(1.0, 121).reshape(12, 10)
     packed = np.zeros(layout.packed_size)
     packed[layout.positions[27:]] = weights.ravel()
-    want = naive.pack_linear(weights, shape=(3, 2, 2), lanes=LANES, size=int(stage["x_size"]))
+    want = naive.pack_linear(
+        weights, shape=(3, 2, 2), lanes=CHANNEL_LANES, size=int(stage["x_size"])
+    )
     assert np.array_equal(packed[stage["weight"] :][: len(want)], want)

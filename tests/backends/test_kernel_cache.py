@@ -10,8 +10,10 @@ import pytest
 
 pytest.importorskip("numba")
 
+from backends import availability
 from backends import compilation as compiled_code
-from backends.numba.kernels import compilation, disk_cache
+from backends.numba import environment
+from backends.numba.kernels import compilation, disk_cache, vector_width
 
 ROOT = Path(__file__).parents[2]
 KERNELS = "backends.numba.kernels"
@@ -49,7 +51,7 @@ def test_a_change_in_one_file_recompiles_kernels_of_other_files(
     (package / "simd").mkdir(parents=True)
     for folder in (package / "simd", package, package.parent, package.parents[1]):
         (folder / "__init__.py").touch()
-    for module in (compiled_code, compilation, disk_cache):
+    for module in (availability, compiled_code, environment, compilation, disk_cache, vector_width):
         source = Path(module.__file__)
         (tmp_path / source.relative_to(ROOT)).write_bytes(source.read_bytes())
     files = {name: package / f"{name.replace('.', '/')}.py" for name in (caller, callee)}
@@ -109,7 +111,11 @@ def call_kernel(folder: Path, *, limit: int | None = None) -> tuple[str, list[st
     run = subprocess.run(
         [sys.executable, "program.py"],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(folder / "cache")},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "NUMBA_CACHE_DIR": str(folder / "cache"),
+        },
         capture_output=True,
         text=True,
         check=True,
@@ -156,6 +162,18 @@ def test_damaged_file_is_compiled_again_with_one_warning(
     assert f"compiled code in {cache}" in warning
     assert "is damaged; it is deleted and compiled again" in warning
     assert call_kernel(compiled) == ("5 1", [])
+
+
+def test_code_for_each_width_of_vectors_is_kept_beside_the_others(
+    compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = []
+    for bits in ("128", "512", "128", "512"):
+        monkeypatch.setenv("MNIST_ACCEL_VECTOR_BITS", bits)
+        outputs.append(call_kernel(compiled)[0])
+    cached = outputs[2:]
+    assert cached == ["5 1", "5 1"]
+    assert "5 0" in outputs[:2]  # at most one of the widths was compiled before
 
 
 def test_full_disk_gives_one_warning_and_the_kernels_run(tmp_path: Path) -> None:

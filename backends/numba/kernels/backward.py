@@ -29,7 +29,7 @@ from backends.numba.kernels.fused_convolution import (
     unpool,
 )
 from backends.numba.kernels.pool_stages import avg_pool2d_backward, max_pool2d_backward
-from backends.numba.kernels.simd.emitter import LANES
+from backends.numba.kernels.simd.pooling import CHANNEL_LANES
 from backends.numba.kernels.stages import (
     AVG_POOL2D,
     CONV2D,
@@ -110,7 +110,7 @@ def _convolution_backward(
     """Add the gradients of filters and bias; set dx too, unless the stage is the first."""
     stage = plan.stages[index]
     capacity = work.capacity
-    width = stage.vectors * LANES
+    width = stage.vectors * CHANNEL_LANES
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
     outputs = view(plan.offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
     size = padded_size(stage)

@@ -17,6 +17,7 @@ from typing import Any
 import numba.core.caching
 
 from backends.compilation import record_compilation
+from backends.numba.kernels.vector_width import VECTOR_BYTES
 
 caching: Any = numba.core.caching  # without annotations
 
@@ -91,6 +92,10 @@ class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
         self._cache_file = _CheckedFiles(
             self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
         )
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """Return the key of compiled code, which also depends on the width of vectors."""
+        return (*super()._index_key(sig, codegen), VECTOR_BYTES)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return compiled code, or None if there is none or its files are damaged."""

@@ -3,8 +3,8 @@
 An array (N, outputs), whose rows are whole vectors, is processed as one long vector. Derivatives
 are computed from the output: 1 or 0 for ReLU, y(1 − y) for sigmoid, 1 − y² for tanh.
 
-Cost: one pass. Sigmoid computes eight exponentials and divisions at a time; tanh calls a function
-for each number.
+Cost: one pass. Sigmoid computes a vector of exponentials and divisions at a time; tanh calls a
+function for each number.
 """
 
 import math
@@ -28,7 +28,7 @@ def add(x: Any, y: Any) -> None:
 
 @kernel
 def activate(kind: int, y: Any) -> None:
-    """Apply an activation to y (N, outputs); `outputs` is a multiple of LANES."""
+    """Apply an activation to y (N, outputs); rows are whole vectors."""
     if kind == RELU:
         relu_in_place(pointer(y, 0), y.size)
     elif kind == SIGMOID:

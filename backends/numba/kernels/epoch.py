@@ -34,10 +34,10 @@ from backends.numba.kernels.compilation import entry, inlined_kernel, kernel
 from backends.numba.kernels.elementwise import add
 from backends.numba.kernels.forward import forward
 from backends.numba.kernels.losses import loss_and_gradient
-from backends.numba.kernels.simd.emitter import LANES
 from backends.numba.kernels.simd.sparse import scatter_axpy
 from backends.numba.kernels.stages import SPARSE_LINEAR, rows_of
 from backends.numba.kernels.updates import SGD, update
+from backends.numba.kernels.vector_width import ALIGNMENT
 from backends.numba.kernels.views import fill_zero, pointer, view
 from backends.numba.kernels.workspace import Tile, thread_workspace
 
@@ -198,11 +198,10 @@ def _ranges(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
     They begin and end at cache lines, so that two threads never write to the same line.
     """
     first = plan.stages[0]
-    line = 2 * LANES
     begin = 0
     if first.kind == SPARSE_LINEAR:
-        begin = (first.x_size * first.y_size + line - 1) // line * line
-    length = ((size - begin) // line // threads + 1) * line
+        begin = -(-first.x_size * first.y_size // ALIGNMENT) * ALIGNMENT
+    length = ((size - begin) // ALIGNMENT // threads + 1) * ALIGNMENT
     first_group = data.images.groups * thread // threads
     end_group = data.images.groups * (thread + 1) // threads
     return _Ranges(

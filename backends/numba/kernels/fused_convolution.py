@@ -23,14 +23,17 @@ from typing import Any
 
 from backends.numba.kernels.compilation import inlined_kernel, kernel
 from backends.numba.kernels.simd.conv import (
+    axpy,
     conv_max_pool,
     conv_max_pool_wgrad,
     conv_tile,
     conv_wgrad_tile,
 )
-from backends.numba.kernels.simd.emitter import LANES
-from backends.numba.kernels.simd.gemm import axpy
-from backends.numba.kernels.simd.pooling import max_pool_2x2, max_pool_2x2_backward
+from backends.numba.kernels.simd.pooling import (
+    CHANNEL_LANES,
+    max_pool_2x2,
+    max_pool_2x2_backward,
+)
 from backends.numba.kernels.views import copy, fill_zero, pointer, view
 
 # Positions × vectors of the channel tile; the sums of 7×1 or 5×2 fit the registers. The input has
@@ -39,9 +42,9 @@ _tile_7x1_plain = conv_tile(7, 1, x_stride=1)
 _tile_1x1_plain = conv_tile(1, 1, x_stride=1)
 _tile_5x2_plain = conv_tile(5, 2, x_stride=1)
 _tile_1x2_plain = conv_tile(1, 2, x_stride=1)
-_tile_7x1_lanes = conv_tile(7, 1, x_stride=LANES)
-_tile_5x2_lanes = conv_tile(5, 2, x_stride=LANES)
-_tile_5x2_wide = conv_tile(5, 2, x_stride=2 * LANES)
+_tile_7x1_lanes = conv_tile(7, 1, x_stride=CHANNEL_LANES)
+_tile_5x2_lanes = conv_tile(5, 2, x_stride=CHANNEL_LANES)
+_tile_5x2_wide = conv_tile(5, 2, x_stride=2 * CHANNEL_LANES)
 # For 3×3 filters on one channel, only the pooled outputs are written to memory.
 _pooled_3x3 = conv_max_pool(3)
 _pooled_wgrad_3x3 = conv_max_pool_wgrad(3)
@@ -85,7 +88,7 @@ def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) ->
     """
     vectors, lanes = stage.vectors, stage.in_lanes
     columns = stage.conv_width
-    width = vectors * LANES
+    width = vectors * CHANNEL_LANES
     taps = len(offsets)
     b, o = pointer(bias, 0), pointer(offsets, 0)
     size = 7 if vectors == 1 else 5
@@ -108,7 +111,7 @@ def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) ->
                 _tile_7x1_lanes(ys, b, xs, o, w, taps)
         elif lanes == 1:
             _tile_5x2_plain(ys, b, xs, o, w, taps)
-        elif lanes == LANES:
+        elif lanes == CHANNEL_LANES:
             _tile_5x2_lanes(ys, b, xs, o, w, taps)
         else:
             _tile_5x2_wide(ys, b, xs, o, w, taps)
@@ -118,7 +121,7 @@ def _conv_row(stage: Any, conv: Any, bias: Any, x: Any, offsets: Any, w: Any) ->
 @kernel
 def _load_bias(stage: Any, tile: int, packed: Any, bias: Any) -> None:
     """Set the bias of a channel tile, 0 in unused lanes."""
-    width = stage.vectors * LANES
+    width = stage.vectors * CHANNEL_LANES
     target = view(bias, 0, width)
     fill_zero(target)
     if stage.bias >= 0:
@@ -142,7 +145,7 @@ def conv2d(
         y: (y_size,).
         mask: tie mask, (y_size,); unchanged without pooling.
     """
-    width = stage.vectors * LANES
+    width = stage.vectors * CHANNEL_LANES
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
     conv_row = stage.conv_width * width
     for tile in range(stage.out_lanes // width):
@@ -177,14 +180,14 @@ def _conv_pooled_in_registers(
 @inlined_kernel
 def _pool(stage: Any, conv: Any, y: Any, mask: Any, first: int) -> None:
     """Pool or copy `conv` to the channel tile of y that begins at lane `first`."""
-    width = stage.vectors * LANES
+    width = stage.vectors * CHANNEL_LANES
     down = stage.conv_width * width
     for r in range(stage.out_height):
         for c in range(stage.out_width):
             at = (r * stage.out_width + c) * stage.out_lanes + first
             if stage.pool_size:
                 corner = (2 * r * stage.conv_width + 2 * c) * width
-                for lane in range(0, width, LANES):
+                for lane in range(0, width, CHANNEL_LANES):
                     max_pool_2x2(
                         pointer(y, at + lane), pointer(mask, at + lane),
                         pointer(conv, corner + lane), width, down, stage.all_ties,
@@ -201,7 +204,7 @@ def conv_pooled_backward_filters(
     """Add the gradient of the 3×3 filters of a channel tile; dy belongs to the pooled outputs."""
     row = (stage.width + 2 * stage.padding) * stage.in_lanes
     for r in range(stage.out_height):
-        at = r * stage.out_width * stage.out_lanes + tile * LANES
+        at = r * stage.out_width * stage.out_lanes + tile * CHANNEL_LANES
         _pooled_wgrad_3x3(
             pointer(gradient, weight), pointer(x, 2 * r * row), row,
             pointer(dy, at), pointer(mask, at), stage.out_lanes, stage.out_width,
@@ -211,7 +214,7 @@ def conv_pooled_backward_filters(
 @kernel
 def unpool(stage: Any, tile: int, dy: Any, mask: Any, conv: Any) -> None:
     """Set `conv` to the gradient of a channel tile before pooling."""
-    width = stage.vectors * LANES
+    width = stage.vectors * CHANNEL_LANES
     down = stage.conv_width * width
     if stage.pool_size and stage.conv_height % 2 + stage.conv_width % 2:
         fill_zero(view(conv, 0, stage.conv_height * down))  # no patch covers an odd last row
@@ -220,7 +223,7 @@ def unpool(stage: Any, tile: int, dy: Any, mask: Any, conv: Any) -> None:
             at = (r * stage.out_width + c) * stage.out_lanes + tile * width
             if stage.pool_size:
                 corner = (2 * r * stage.conv_width + 2 * c) * width
-                for lane in range(0, width, LANES):
+                for lane in range(0, width, CHANNEL_LANES):
                     max_pool_2x2_backward(
                         pointer(conv, corner + lane), width, down,
                         pointer(dy, at + lane), pointer(mask, at + lane),
@@ -245,7 +248,7 @@ def conv_backward_filters(
         weight: offset of the filters of the channel tile.
     """
     side, channels, lanes = stage.kernel_size, stage.in_channels, stage.in_lanes
-    width = stage.vectors * LANES
+    width = stage.vectors * CHANNEL_LANES
     x_row = (stage.width + 2 * stage.padding) * lanes
     # The kernels take groups of taps whose inputs are neighbors in memory: with one channel, the
     # taps of a filter row; with several channels, the channels of one position of the filter.
@@ -271,7 +274,7 @@ def _wgrad_rows(  # noqa: C901
         outputs: for each output, the offset of the input of its first tap.
         conv: gradient of the outputs before pooling.
     """
-    width = vectors * LANES
+    width = vectors * CHANNEL_LANES
     dw_row = taps * width
     rows = len(dw) // dw_row
     count = len(outputs)
@@ -317,7 +320,7 @@ def _wgrad_rows(  # noqa: C901
 def transpose_filters(stage: Any, packed: Any, filters: Any) -> None:
     """Copy the filters to the layout (out_channels, kernel row, kernel column, in_lanes)."""
     side, channels, lanes = stage.kernel_size, stage.in_channels, stage.in_lanes
-    width = stage.vectors * LANES
+    width = stage.vectors * CHANNEL_LANES
     taps = side * side
     for o in range(stage.out_channels):
         tile, lane = o // width, o % width
@@ -332,8 +335,8 @@ def transpose_filters(stage: Any, packed: Any, filters: Any) -> None:
 def conv_backward_x(stage: Any, dy: Any, mask: Any, filters: Any, dx: Any) -> None:
     """Add the gradient of the padded input to dx (H, W, in_lanes).
 
-    `in_lanes` is a multiple of LANES, as in all stages except the first. Positions without gradient
-    are skipped: with pooling about three of four, and those at which a ReLU returned 0.
+    `in_lanes` is a multiple of CHANNEL_LANES, as in all stages except the first. Positions without
+    gradient are skipped: with pooling about three of four, and those at which a ReLU returned 0.
     """
     side, lanes = stage.kernel_size, stage.in_lanes
     row = (stage.width + 2 * stage.padding) * lanes
@@ -363,9 +366,9 @@ def conv_backward_bias(stage: Any, dy: Any, mask: Any, gradient: Any) -> None:
     size = stage.out_height * stage.out_width * stage.out_lanes
     if not (stage.pool_size and stage.all_ties):
         one = dy.dtype.type(1)
-        for at in range(0, size, LANES):
+        for at in range(0, size, CHANNEL_LANES):
             dbias = pointer(gradient, stage.bias + at % stage.out_lanes)
-            axpy(dbias, pointer(dy, at), one, LANES)
+            axpy(dbias, pointer(dy, at), one, CHANNEL_LANES)
         return
     for at in range(0, size, stage.out_lanes):
         for o in range(stage.out_channels):

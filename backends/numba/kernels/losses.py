@@ -5,7 +5,7 @@
 Layout: logits and their gradients (N, classes padded to whole vectors). The gradient of unused
 lanes is 0.
 
-Cost per image: one exponential per class, eight at a time. Softmax also takes one logarithm,
+Cost per image: one exponential per class, a vector at a time. Softmax also takes one logarithm,
 binary cross-entropy one per class.
 """
 
@@ -63,7 +63,7 @@ def loss_and_gradient(
 def softmax(z: Any, y: Any, classes: int) -> Any:
     """Set y to the softmax of the first `classes` numbers of z, and return log Σ exp(z).
 
-    The lengths of z and y are multiples of LANES; the unused lanes of y become 0.
+    z and y are whole vectors; the unused lanes of y become 0.
     """
     largest = z[0]
     for c in range(classes):

@@ -1,7 +1,7 @@
 """Plain Python versions of the kernels that are hard to read: read these first.
 
 Each function computes the same as the kernel with its name, and its parameters have the same names.
-An array takes the place of a pointer, and `width` the place of `vectors`·LANES. The functions are
+An array takes the place of a pointer, and `width` the place of `vectors`·lanes. The functions are
 not compiled. Only the tests call them, to compare them with the kernels.
 """
 

@@ -6,6 +6,6 @@ LLVM instructions themselves. They choose which numbers share a vector register 
 accumulators stay in registers during a loop. Compiled code calls them like any other function.
 `backends.numba.kernels.naive` contains the same functions as plain loops.
 
-A vector has `LANES` numbers. Callers get pointers from `views.pointer`. Offsets and strides count
-numbers, not bytes, and are not checked.
+The module `vector_width` chooses the width of vectors. Callers get pointers from `views.pointer`.
+Offsets and strides count numbers, not bytes, and are not checked.
 """

@@ -1,8 +1,8 @@
 """Register tiles of convolutions, with and without 2×2 max-pooling, and of their weight gradients.
 
-Each vector lane computes one output channel. Tap k of all filters is one row of `vectors`·LANES
-weights. The output at position p is the sum over k of tap k times x[p·x_stride + offsets[k]]. The
-offsets are the same for all positions:
+Each vector lane computes one output channel. Tap k of all filters is one row of weights, with
+`vectors`·CHANNEL_LANES numbers. The output at position p is the sum over k of tap k times
+x[p·x_stride + offsets[k]]. The offsets are the same for all positions:
 
     x (rows of the input)         w (taps, lanes)          y (positions, lanes)
     ┌───┬───┬───┬───┬───┐         tap 0 ▒▒▒▒▒▒▒▒           position 0 ▒▒▒▒▒▒▒▒
@@ -13,16 +13,21 @@ offsets are the same for all positions:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from backends.numba.kernels.simd.emitter import (
-    LANES,
     Accumulator,
     Emitter,
     Index,
     Pointer,
-    simd_kernel,
 )
-from backends.numba.kernels.simd.pooling import POSITIONS, gradients_of_patch, store_max
+from backends.numba.kernels.simd.pooling import (
+    CHANNEL_LANES,
+    POSITIONS,
+    channel_kernel,
+    gradients_of_patch,
+    store_max,
+)
 
 
 def conv_tile(positions: int, vectors: int, *, x_stride: int) -> Callable[..., None]:
@@ -30,16 +35,16 @@ def conv_tile(positions: int, vectors: int, *, x_stride: int) -> Callable[..., N
 
     y[p·width + l] = bias[l] + Σₖ x[p·x_stride + offsets[k]] · w[k·width + l]
 
-    for p < `positions`, k < count and l < width = `vectors`·LANES.
+    for p < `positions`, k < count and l < width = `vectors`·CHANNEL_LANES.
     """
-    width = vectors * LANES
+    width = vectors * CHANNEL_LANES
 
-    @simd_kernel
+    @channel_kernel
     def kernel(
         emit: Emitter, y: Pointer, bias: Pointer, x: Pointer, offsets: Pointer, w: Pointer,
         count: Index,
     ) -> None:  # fmt: skip
-        lanes = [vector * LANES for vector in range(vectors)]
+        lanes = [vector * CHANNEL_LANES for vector in range(vectors)]
         sums = [[Accumulator(emit, bias.load(lane)) for lane in lanes] for _ in range(positions)]
         with emit.loop(count) as k:
             offset = offsets.load_index(k)
@@ -61,18 +66,18 @@ def conv_wgrad_tile(taps: int, rows: int, vectors: int) -> Callable[..., None]:
 
     dw[r·dw_row + t·width + l] += Σₖ x[r·x_row + t + offsets[k]] · dy[k·width + l]
 
-    for r < `rows`, t < `taps`, k < count and l < width = `vectors`·LANES. The taps of one row read
-    neighboring numbers of x. Several rows are computed together because more accumulators hide the
-    latency of additions.
+    for r < `rows`, t < `taps`, k < count and l < width = `vectors`·CHANNEL_LANES. The taps of one
+    row read neighboring numbers of x. Several rows are computed together because more accumulators
+    hide the latency of additions.
     """
-    width = vectors * LANES
+    width = vectors * CHANNEL_LANES
 
-    @simd_kernel
+    @channel_kernel
     def kernel(
         emit: Emitter, dw: Pointer, dw_row: Index, x: Pointer, x_row: Index, offsets: Pointer,
         dy: Pointer, count: Index,
     ) -> None:  # fmt: skip
-        lanes = [vector * LANES for vector in range(vectors)]
+        lanes = [vector * CHANNEL_LANES for vector in range(vectors)]
         x_rows = x.rows(x_row, rows)
         dw_rows = dw.rows(dw_row, rows)
         sums = [
@@ -102,16 +107,19 @@ def conv_wgrad_tile(taps: int, rows: int, vectors: int) -> Callable[..., None]:
 def conv_max_pool(side: int) -> Callable[..., None]:
     """Return the kernel that convolves one input channel and pools one 2×2 patch in registers.
 
-    It computes the four outputs of the patch in `LANES` channels, with filters of side × side taps,
-    from side + 1 rows of x. It stores their maximum and tie mask, as `max_pool_2x2` does.
+    It computes the four outputs of the patch in `CHANNEL_LANES` channels, with filters of side ×
+    side taps, from side + 1 rows of x. It stores their maximum and tie mask, as `max_pool_2x2`
+    does.
     """
 
-    @simd_kernel
+    @channel_kernel
     def kernel(
         emit: Emitter, y: Pointer, mask: Pointer, bias: Pointer, x: Pointer, x_row: Index,
         w: Pointer, all_ties: Index,
     ) -> None:  # fmt: skip
-        weights = {(i, j): w.load((i * side + j) * LANES) for i in range(side) for j in range(side)}
+        weights = {
+            (i, j): w.load((i * side + j) * CHANNEL_LANES) for i in range(side) for j in range(side)
+        }
         sums = dict.fromkeys(POSITIONS, bias.load())
         for i, row in enumerate(x.rows(x_row, side + 1)):
             for j in range(side + 1):
@@ -131,12 +139,12 @@ def conv_max_pool_wgrad(side: int) -> Callable[..., None]:
     It processes one row of `count` patches, whose gradients and masks are `stride` apart.
     """
 
-    @simd_kernel
+    @channel_kernel
     def kernel(
         emit: Emitter, dw: Pointer, x: Pointer, x_row: Index, dy: Pointer, mask: Pointer,
         stride: Index, count: Index,
     ) -> None:  # fmt: skip
-        places = {(i, j): (i * side + j) * LANES for i in range(side) for j in range(side)}
+        places = {(i, j): (i * side + j) * CHANNEL_LANES for i in range(side) for j in range(side)}
         sums = {tap: Accumulator(emit, dw.load(place)) for tap, place in places.items()}
         rows = x.rows(x_row, side + 1)
         with emit.loop(count) as patch:
@@ -154,3 +162,13 @@ def conv_max_pool_wgrad(side: int) -> Callable[..., None]:
             dw.store(sums[tap].value(), place)
 
     return kernel
+
+
+@channel_kernel
+def axpy(emit: Emitter, y: Pointer, x: Pointer, scale: Any, count: Index) -> None:
+    """Add scale · x to y, for `count` numbers, in whole vectors."""
+    # Filter rows, for which this is called, often have five or three vectors.
+    for first, vectors in emit.tiles(count // emit.lanes, (5, 3, 1)):
+        for vector in range(vectors):
+            at = (first + vector) * emit.lanes
+            y.store(emit.multiply_add(scale, x.load(at), y.load(at)), at)

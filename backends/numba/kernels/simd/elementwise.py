@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from backends.numba.kernels.simd.emitter import LANES, Emitter, Index, Pointer, simd_kernel
+from backends.numba.kernels.simd.emitter import Emitter, Index, Pointer, simd_kernel
 
 
 def _exp(emit: Emitter, x: Any) -> Any:
@@ -61,12 +61,12 @@ def _sigmoid(emit: Emitter, x: Any) -> Any:
 
 
 def _in_place(function: Callable[[Emitter, Any], Any]) -> Callable[..., None]:
-    """Return the kernel that applies a function to `count` numbers, a multiple of LANES."""
+    """Return the kernel that applies a function to `count` numbers, in whole vectors."""
 
     @simd_kernel
     def kernel(emit: Emitter, y: Pointer, count: Index) -> None:
-        with emit.loop(count // LANES) as vector:
-            at = vector * LANES
+        with emit.loop(count // emit.lanes) as vector:
+            at = vector * emit.lanes
             y.store(function(emit, y.load(at)), at)
 
     return kernel

@@ -10,29 +10,32 @@ from numba import types
 from numba.core import cgutils
 
 from backends.numba.kernels.compilation import intrinsic
+from backends.numba.kernels.vector_width import lanes_of
 
-LANES = 8
 CACHE_LINE = 64  # bytes
 MAX_ACCUMULATORS = 14  # vectors; AVX2 has 16 registers, and the operands need two
 
 _INDEX = ir.IntType(64)
 _LANE = ir.IntType(32)
-_BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
-def simd_kernel(function: Callable[..., None]) -> Callable[..., Any]:
+def simd_kernel(function: Callable[..., None], *, lanes: int | None = None) -> Callable[..., Any]:
     """Return a function that compiled code can call; `function` emits its instructions.
 
     `function` receives an `Emitter` and then one value per argument: a `Pointer` for a pointer, an
     `Index` for an integer, and for a floating-point number a vector with this number in all lanes.
     The first argument is a pointer, whose element type is that of all vectors.
+
+    Args:
+        function: emits the instructions.
+        lanes: number of lanes; by default a vector fills one register (see `vector_width`).
     """
 
     @wraps(function)  # Numba reads the names of the parameters
     def typed(typing: Any, *kinds: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             element = signature.args[0].dtype
-            emit = Emitter(context, builder, element)
+            emit = Emitter(context, builder, element, lanes)
 
             def convert(kind: Any, value: Any) -> Any:
                 if isinstance(kind, types.CPointer):
@@ -77,10 +80,11 @@ def index_value(value: Index | int) -> Any:
 
 
 class Pointer:
-    """The address of a number at run time."""
+    """The address of a number at run time. Vectors have `lanes` numbers."""
 
     def __init__(self, emit: "Emitter", address: Any) -> None:
         self._emit = emit
+        self.lanes = emit.lanes
         self.address = address
 
     def __add__(self, offset: Index | int) -> "Pointer":
@@ -99,13 +103,14 @@ class Pointer:
         self._emit.builder.store(vector, self._cast(offset, self._emit.vector), align=1)
 
     def load_bytes(self, offset: Index | int = 0) -> Any:
-        """Load `LANES` bytes."""
-        return self._emit.builder.load(self._cast(offset, _BYTES), align=1)
+        """Load a byte per lane."""
+        return self._emit.builder.load(self._cast(offset, self._emit.bytes), align=1)
 
     def store_bytes(self, vector: Any, offset: Index | int = 0) -> None:
         """Store a vector of integers as bytes."""
-        narrow = self._emit.builder.trunc(vector, _BYTES)
-        self._emit.builder.store(narrow, self._cast(offset, _BYTES), align=1)
+        kind = self._emit.bytes
+        narrow = self._emit.builder.trunc(vector, kind)
+        self._emit.builder.store(narrow, self._cast(offset, kind), align=1)
 
     def load_broadcast(self, offset: Index | int = 0) -> Any:
         """Load one number, convert it to the element type, and return it in all lanes."""
@@ -152,17 +157,22 @@ class Emitter:
     Attributes:
         builder: the LLVM builder.
         element: element type.
-        vector: type of `LANES` elements.
+        lanes: number of elements in a vector.
+        vector: type of `lanes` elements.
         integer: integer type as wide as an element.
-        integers: type of `LANES` such integers.
+        integers: type of `lanes` such integers.
+        bytes: type of `lanes` bytes.
     """
 
-    def __init__(self, context: Any, builder: Any, element: Any) -> None:
+    def __init__(self, context: Any, builder: Any, element: Any, lanes: int | None) -> None:
+        itemsize = context.get_abi_sizeof(context.get_value_type(element))
         self.builder = builder
         self.element = context.get_value_type(element)
-        self.vector = ir.VectorType(self.element, LANES)
-        self.integer = ir.IntType(32 if str(self.element) == "float" else 64)
-        self.integers = ir.VectorType(self.integer, LANES)
+        self.lanes = lanes or lanes_of(itemsize)
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.integer = ir.IntType(8 * itemsize)
+        self.integers = ir.VectorType(self.integer, self.lanes)
+        self.bytes = ir.VectorType(ir.IntType(8), self.lanes)
 
     @contextmanager
     def loop(self, count: Index) -> Iterator[Index]:
@@ -195,18 +205,18 @@ class Emitter:
 
     def constant(self, value: float) -> Any:
         """Return a vector with a compile-time number in all lanes."""
-        return ir.Constant(self.vector, [value] * LANES)
+        return ir.Constant(self.vector, [value] * self.lanes)
 
     def integer_constant(self, value: int) -> Any:
         """Return a vector with a compile-time integer in all lanes."""
-        return ir.Constant(self.integers, [value] * LANES)
+        return ir.Constant(self.integers, [value] * self.lanes)
 
     def broadcast(self, number: Any) -> Any:
         """Return a vector with a number of any type in all lanes."""
-        empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+        empty = ir.Constant(ir.VectorType(number.type, self.lanes), ir.Undefined)
         first = self.builder.insert_element(empty, number, ir.Constant(_LANE, 0))
         return self.builder.shuffle_vector(
-            first, empty, ir.Constant(ir.VectorType(_LANE, LANES), None)
+            first, empty, ir.Constant(ir.VectorType(_LANE, self.lanes), None)
         )
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
@@ -240,7 +250,7 @@ class Emitter:
         """
         suffixes = {"float": "f32", "double": "f64", "i32": "i32", "i64": "i64"}
         kinds = [kind.element for kind in (*named, self.vector)]
-        ending = "".join(f".v{LANES}{suffixes[str(kind)]}" for kind in kinds)
+        ending = "".join(f".v{self.lanes}{suffixes[str(kind)]}" for kind in kinds)
         return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             self.builder.module, ir.FunctionType(result, arguments), name + ending
         )

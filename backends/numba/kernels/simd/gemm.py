@@ -15,10 +15,7 @@ largest tiles have ten sums, which leaves registers for the operands (AVX2 has 1
        gemm_outer                           gemm_dot
 """
 
-from typing import Any
-
 from backends.numba.kernels.simd.emitter import (
-    LANES,
     Accumulator,
     Emitter,
     Index,
@@ -37,15 +34,15 @@ def gemm_outer(  # noqa: PLR0913
 
     y[r·y_stride + l] += Σₖ x[r·x_row + k·x_column] · w[k·w_stride + l]
 
-    for r < rows, k < count and l < width, a multiple of LANES. To multiply by xᵀ, swap the strides
-    of x.
+    for r < rows, k < count and l < width, in whole vectors. To multiply by xᵀ, swap
+    the strides of x.
     """
-    for vector, vectors in emit.tiles(width // LANES, (2, 1)):
+    for vector, vectors in emit.tiles(width // emit.lanes, (2, 1)):
         for row, height in emit.tiles(rows, (5, 1)):
-            lanes = range(0, vectors * LANES, LANES)
-            y_rows = (y + row * y_stride + vector * LANES).rows(y_stride, height)
+            lanes = range(0, vectors * emit.lanes, emit.lanes)
+            y_rows = (y + row * y_stride + vector * emit.lanes).rows(y_stride, height)
             x_rows = (x + row * x_row).rows(x_row, height)
-            w_tile = w + vector * LANES
+            w_tile = w + vector * emit.lanes
             sums = [[Accumulator(emit, y_row.load(lane)) for lane in lanes] for y_row in y_rows]
             with emit.loop(count) as k:
                 w_row = w_tile + k * w_stride
@@ -68,7 +65,7 @@ def gemm_dot(
 
     y[r·y_stride + c] = Σₖ x[r·x_stride + k] · w[c·w_stride + k]
 
-    for r < rows, c < columns and k < count, a multiple of LANES.
+    for r < rows, c < columns and k < count, in whole vectors.
     """
     # Five columns, because typical layers have 10, 30, 50 or 120 outputs.
     for row, height in emit.tiles(rows, (2, 1)):
@@ -78,8 +75,8 @@ def gemm_dot(
             w_rows = (w + column * w_stride).rows(w_stride, width)
             zero = emit.constant(0.0)
             sums = [[Accumulator(emit, zero) for _ in w_rows] for _ in x_rows]
-            with emit.loop(count // LANES) as vector:
-                k = vector * LANES
+            with emit.loop(count // emit.lanes) as vector:
+                k = vector * emit.lanes
                 factors = [x_row.load(k) for x_row in x_rows]
                 for number, w_row in enumerate(w_rows):
                     weight = w_row.load(k)
@@ -88,13 +85,3 @@ def gemm_dot(
             for y_row, row_sums in zip(y_rows, sums, strict=True):
                 for number, total in enumerate(row_sums):
                     y_row.store_number(emit.sum_of_lanes(total.value()), number)
-
-
-@simd_kernel
-def axpy(emit: Emitter, y: Pointer, x: Pointer, scale: Any, count: Index) -> None:
-    """Add scale · x to y, for `count` numbers, a multiple of LANES."""
-    # Filter rows, for which this is called, often have five or three vectors.
-    for first, vectors in emit.tiles(count // LANES, (5, 3, 1)):
-        for vector in range(vectors):
-            at = (first + vector) * LANES
-            y.store(emit.multiply_add(scale, x.load(at), y.load(at)), at)

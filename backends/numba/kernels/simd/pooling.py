@@ -1,4 +1,4 @@
-"""Max-pooling of 2×2 patches in `LANES` channels at once.
+"""Max-pooling of 2×2 patches in `CHANNEL_LANES` channels at once.
 
 The four positions of a patch have these bits in a tie mask, one byte per channel:
 
@@ -8,9 +8,15 @@ The four positions of a patch have these bits in a tie mask, one byte per channe
 """
 
 import math
+from functools import partial
 from typing import Any
 
 from backends.numba.kernels.simd.emitter import Emitter, Index, Pointer, simd_kernel
+
+# Channels that a vector of a convolution or pooling stage holds, whatever the width of registers:
+# layers with 6 to 8 channels would leave half of a vector of 16 unused.
+CHANNEL_LANES = 8
+channel_kernel = partial(simd_kernel, lanes=CHANNEL_LANES)
 
 # (down, right) of the positions, in the order of their bits.
 POSITIONS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -62,7 +68,7 @@ def _patch(corner: Pointer, right: Index, down: Index) -> list[Pointer]:
     return [corner, corner + right, corner + down, corner + down + right]
 
 
-@simd_kernel
+@channel_kernel
 def max_pool_2x2(
     emit: Emitter, y: Pointer, mask: Pointer, x: Pointer, right: Index, down: Index, all_ties: Index
 ) -> None:
@@ -75,7 +81,7 @@ def max_pool_2x2(
     store_max(emit, values, y, mask, all_ties)
 
 
-@simd_kernel
+@channel_kernel
 def max_pool_2x2_backward(
     emit: Emitter, dx: Pointer, right: Index, down: Index, dy: Pointer, mask: Pointer
 ) -> None:

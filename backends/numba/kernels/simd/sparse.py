@@ -27,7 +27,6 @@ from numba.core import cgutils
 
 from backends.numba.kernels.simd.emitter import (
     CACHE_LINE,
-    LANES,
     MAX_ACCUMULATORS,
     Accumulator,
     Emitter,
@@ -50,15 +49,15 @@ def gather_axpy(
 
     y[l] += Σₖ data[k] · table[indices[k]·stride + l]
 
-    for k < count and l < width, a multiple of LANES.
+    for k < count and l < width, in whole vectors.
     """
-    for first, vectors in emit.tiles(width // LANES, _TILE_SIZES):
+    for first, vectors in emit.tiles(width // emit.lanes, _TILE_SIZES):
         # An addition waits about five cycles for the previous addition to the same accumulator. If
         # registers are left, several rows therefore have separate accumulators, which are added at
         # the end.
         unroll = max(1, min(_MAX_UNROLL, MAX_ACCUMULATORS // vectors))
-        y_tile, table_tile = y + first * LANES, table + first * LANES
-        lanes = range(0, vectors * LANES, LANES)
+        y_tile, table_tile = y + first * emit.lanes, table + first * emit.lanes
+        lanes = range(0, vectors * emit.lanes, emit.lanes)
         zero = emit.constant(0.0)
         first_sums = [Accumulator(emit, y_tile.load(lane)) for lane in lanes]
         other_sums = [[Accumulator(emit, zero) for _ in lanes] for _ in range(unroll - 1)]
@@ -81,7 +80,7 @@ def gather_axpy(
 
 def _add_row(row: Pointer, data: Pointer, k: Index, sums: list[Accumulator]) -> None:
     """Emit the addition of data[k] · row to accumulators, one per vector."""
-    parts = [row.load(vector * LANES) for vector in range(len(sums))]
+    parts = [row.load(vector * row.lanes) for vector in range(len(sums))]
     factor = data.load_broadcast(k)
     for total, part in zip(sums, parts, strict=True):
         total.add_product(factor, part)
@@ -96,11 +95,11 @@ def scatter_axpy(
 
     table[indices[k]·stride + l] += scale · data[k] · x[l]
 
-    for k < count and l < width, a multiple of LANES.
+    for k < count and l < width, in whole vectors.
     """
-    for first, vectors in emit.tiles(width // LANES, _TILE_SIZES):
-        x_tile, table_tile = x + first * LANES, table + first * LANES
-        lanes = range(0, vectors * LANES, LANES)
+    for first, vectors in emit.tiles(width // emit.lanes, _TILE_SIZES):
+        x_tile, table_tile = x + first * emit.lanes, table + first * emit.lanes
+        lanes = range(0, vectors * emit.lanes, emit.lanes)
         scaled = [emit.builder.fmul(scale, x_tile.load(lane)) for lane in lanes]
         with emit.loop(count) as k:
             row = table_tile + indices.load_index(k) * stride
