@@ -51,6 +51,7 @@ from mnist_accel.data import load_dataset, load_mnist, read_digit_image
 from mnist_accel.diagnostics.gradient_check import check_gradients
 from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistAccelError
 from mnist_accel.nn import Network, register
+from mnist_accel.populations import Population, train_population
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.runs.model_files import load_model
 from mnist_accel.training.evaluation import Evaluation, evaluate
@@ -70,6 +71,7 @@ __all__ = [
     "History",
     "MnistAccelError",
     "Network",
+    "Population",
     "Trainer",
     "__version__",
     "available_backends",
@@ -86,6 +88,7 @@ __all__ = [
     "register",
     "save_checkpoint",
     "save_model",
+    "train_population",
 ]
 
 

@@ -101,3 +101,22 @@ def sizes() -> dict[str, Any]:
         return tuple(size(part.strip()) for part in text.split(","))
 
     return {"type": parse, "metavar": "N,N"}
+
+
+def list_of(parse: Any, separator: str) -> Callable[[str], list[Any]]:
+    """Return the type of one or several values with a separator: "0.1,0.2" becomes [0.1, 0.2]."""
+
+    def parse_all(text: str) -> list[Any]:
+        return [parse(part.strip()) for part in text.split(separator)]
+
+    return parse_all
+
+
+def seeds() -> dict[str, Any]:
+    """Return the type of seeds: their number, or a list with commas."""
+    number, seed = integer(1)["type"], integer(0)["type"]
+
+    def parse(text: str) -> Any:
+        return [seed(part.strip()) for part in text.split(",")] if "," in text else number(text)
+
+    return {"type": parse, "metavar": "N"}

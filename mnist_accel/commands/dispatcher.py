@@ -18,6 +18,7 @@ from mnist_accel.commands import (
     doctor,
     evaluate,
     gradcheck,
+    population,
     predict,
     train,
 )
@@ -48,6 +49,7 @@ class Command(Protocol):
 
 COMMANDS: dict[str, Command] = {
     "train": train,
+    "population": population,
     "evaluate": evaluate,
     "predict": predict,
     "compare": compare,

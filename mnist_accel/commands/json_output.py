@@ -7,7 +7,7 @@ from typing import Any
 from mnist_accel.util.json_text import to_json
 
 
-def add_json_argument(parser: argparse.ArgumentParser, note: str = "") -> None:
+def add_json_argument(parser: argparse._ActionsContainer, note: str = "") -> None:
     """Add the flag that selects JSON in place of text; `note` completes its help."""
     parser.add_argument(
         "--json", action="store_true", help=f"print one JSON object in place of text{note}"

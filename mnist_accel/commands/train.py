@@ -6,13 +6,13 @@ continues.
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from mnist_accel.commands.arguments import add_recipe_position
 from mnist_accel.commands.exit_codes import EXIT_SIGNAL
+from mnist_accel.commands.next_command import next_command
 from mnist_accel.commands.train_settings import (
     add_settings_arguments,
     settings_in,
@@ -20,7 +20,6 @@ from mnist_accel.commands.train_settings import (
 )
 from mnist_accel.errors import UsageError
 from mnist_accel.recipes.settings import resolve
-from mnist_accel.util.text import shell_command
 
 # The settings that may change when a run is resumed. All others define the run.
 _MAY_CHANGE = {
@@ -91,10 +90,10 @@ def run(args: argparse.Namespace) -> int:
         result = start_run(resolve(_override(config, given)), out=args.out, **output)
     path = str(result.folder.path)
     if result.signal is not None:
-        print(f"continue with: {_command(args, 'train', '--resume', path)}", file=sys.stderr)
+        print(f"continue with: {next_command(args, 'train', '--resume', path)}", file=sys.stderr)
         return EXIT_SIGNAL + result.signal
     if not args.quiet:
-        print(f"next: {_command(args, 'predict', path, '--index', '0')}", file=sys.stderr)
+        print(f"next: {next_command(args, 'predict', path, '--index', '0')}", file=sys.stderr)
     return 0
 
 
@@ -114,13 +113,3 @@ def _check_resumable(args: argparse.Namespace, given: dict[str, Any]) -> None:
         raise UsageError(
             f"{flags} cannot be given with --resume; the run continues with its stored settings"
         )
-
-
-def _command(args: argparse.Namespace, *words: str) -> str:
-    """Return a command for the user's shell that starts the program as this call did."""
-    if args.prog.startswith("mnist-accel") and shutil.which("mnist-accel"):
-        program = ["mnist-accel"]
-    else:  # the name "python" may be another version or not exist
-        program = [sys.orig_argv[0], "-m", "mnist_accel"]
-    imports = [word for module in args.imports for word in ("--import", module)]
-    return shell_command([*program, *words, *imports])

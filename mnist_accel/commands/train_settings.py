@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any, NoReturn, get_args
 
 from backends import OPTIMIZER_ALIASES, OPTIMIZERS
-from mnist_accel.commands.argument_types import MAX_SIZE, integer, number, one_of
+from mnist_accel.commands.argument_types import MAX_SIZE, integer, list_of, number, one_of
 from mnist_accel.commands.arguments import (
     OF_THE_RECIPE,
     add_backend_arguments,
@@ -18,6 +18,7 @@ from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import UsageError
 from mnist_accel.nn.network import DTYPE_ALIASES, DTYPES
 from mnist_accel.nn.schedules import SCHEDULES
+from mnist_accel.populations.grid import SETTINGS
 from mnist_accel.recipes.settings import TrainSettings, read_config
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
@@ -25,12 +26,44 @@ _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of `TrainSettings`."""
-    _add_network_arguments(parser.add_argument_group("network"))
+    network = parser.add_argument_group("network")
+    _add_network_arguments(network)
+    network.add_argument(
+        "--seed",
+        **integer(0),
+        help="seed of the weights, the image order and dropout (default: 0)",
+    )
     _add_backend_arguments(parser.add_argument_group("backend"))
     _add_data_arguments(parser.add_argument_group("data"))
     _add_optimization_arguments(parser.add_argument_group("optimization"))
-    _add_stop_arguments(parser.add_argument_group("end of training"))
-    _add_output_arguments(parser.add_argument_group("evaluation and output"))
+    end = parser.add_argument_group("end of training")
+    _add_stop_arguments(end)
+    end.add_argument(
+        "--max-seconds",
+        **number("S", above=0),
+        help="stop after S seconds of training steps (default: never)",
+    )
+    output = parser.add_argument_group("evaluation and output")
+    _add_validation_argument(output)
+    _add_output_arguments(output)
+
+
+def add_member_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for the settings of the members of a population, with one or several values.
+
+    Values are separated by commas. Lists of hidden sizes contain commas and are separated by "/".
+    """
+    _add_network_arguments(parser.add_argument_group("network"))
+    _add_data_arguments(parser.add_argument_group("data"))
+    _add_optimization_arguments(parser.add_argument_group("optimization"))
+    end = parser.add_argument_group("end of training")
+    _add_stop_arguments(end)
+    _add_validation_argument(end)
+    for action in parser._actions:
+        if action.dest in SETTINGS:
+            separator = "/" if action.dest == "hidden_sizes" else ","
+            action.type = list_of(action.type, separator)
+            action.choices = None  # argparse would compare the whole list with each of them
 
 
 def settings_in(args: argparse.Namespace) -> dict[str, Any]:
@@ -79,11 +112,6 @@ def _add_network_arguments(group: argparse._ArgumentGroup) -> None:
         "--dtype",
         **one_of("dtype", DTYPES, DTYPE_ALIASES),
         help="dtype of weights and arithmetic (default: float32)",
-    )
-    group.add_argument(
-        "--seed",
-        **integer(0),
-        help="seed of the weights, the image order and dropout (default: 0)",
     )
 
 
@@ -173,16 +201,16 @@ def _add_stop_arguments(group: argparse._ArgumentGroup) -> None:
         **integer(1),
         help="stop after N evaluations without improvement (default: never)",
     )
+
+
+def _add_validation_argument(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--max-seconds",
-        **number("S", above=0),
-        help="stop after S seconds of training steps (default: never)",
+        "--validation-every", **integer(1), help=f"epochs between two evaluations {OF_THE_RECIPE}"
     )
 
 
 def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--validation-every", **integer(1), help=f"epochs between two evaluations {OF_THE_RECIPE}")
     add(
         "--checkpoint-every",
         **integer(1),

@@ -19,7 +19,6 @@ from mnist_accel.runs.callbacks import (
     Checkpoints,
     MetricsLog,
     ShowProgress,
-    StopRules,
     line_interval,
 )
 from mnist_accel.runs.config import (
@@ -41,6 +40,7 @@ from mnist_accel.runs.setup import (
     with_absolute_folder,
 )
 from mnist_accel.runs.signals import stop_on_signals
+from mnist_accel.runs.stop_rules import StopRules
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import Evaluation, evaluate
 from mnist_accel.training.trainer import Trainer

@@ -80,15 +80,23 @@ def load_run_data(settings: TrainSettings) -> RunData:
         DataError: the data set cannot be obtained.
     """
     with usage_errors():
-        dataset = load_dataset(settings.dataset, data_dir=settings.data_dir)
-        train_limit, test_limit = settings.limit_train or None, settings.limit_test or None
-        images, labels = dataset.x_train[:train_limit], dataset.t_train[:train_limit]
-        test = dataset.x_test[:test_limit], dataset.t_test[:test_limit]
-        if not settings.validation_split:
-            return RunData(dataset, (images, labels), test, "test", test)
-        kept, held_out = split_indices(
-            len(labels), fraction=settings.validation_split, seed=settings.seed
-        )
+        return split_run_data(load_dataset(settings.dataset, settings.data_dir), settings)
+
+
+def split_run_data(dataset: Dataset, settings: TrainSettings) -> RunData:
+    """Return the part of a data set that a run uses, with training images held out if required.
+
+    Raises:
+        ValueError: the split would be empty.
+    """
+    train_limit, test_limit = settings.limit_train or None, settings.limit_test or None
+    images, labels = dataset.x_train[:train_limit], dataset.t_train[:train_limit]
+    test = dataset.x_test[:test_limit], dataset.t_test[:test_limit]
+    if not settings.validation_split:
+        return RunData(dataset, (images, labels), test, "test", test)
+    kept, held_out = split_indices(
+        len(labels), fraction=settings.validation_split, seed=settings.seed
+    )
     validation = images[held_out], labels[held_out]
     return RunData(dataset, (images[kept], labels[kept]), validation, "validation", test)
 

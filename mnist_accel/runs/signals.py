@@ -6,9 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
-
-from mnist_accel.training.trainer import Trainer
+from typing import Any, Protocol
 
 # Windows has no SIGHUP, which a terminal sends when it is closed.
 _SIGNALS = [
@@ -17,6 +15,13 @@ _SIGNALS = [
 # Closing a terminal or stopping a service can send several signals, which must not prevent the
 # checkpoint from being saved.
 _REPEAT_SECONDS = 1.0
+
+
+class Stoppable(Protocol):
+    """Something that ends soon after a request, such as a trainer."""
+
+    def request_stop(self, reason: str) -> None:
+        """Make it end; called from a signal handler."""
 
 
 class StopRequest:
@@ -32,7 +37,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[StopRequest]:
+def stop_on_signals(training: Stoppable) -> Iterator[StopRequest]:
     """Let a signal stop the training after the current eager step or compiled chunk.
 
     A second signal has its usual effect at once, but within a second of the first it is ignored.
@@ -46,7 +51,7 @@ def stop_on_signals(trainer: Trainer) -> Iterator[StopRequest]:
     def handle(signum: int, frame: FrameType | None) -> None:
         if request.signal is None:
             request.signal, request.time = signum, time.monotonic()
-            trainer.request_stop("interrupted")
+            training.request_stop("interrupted")
         elif time.monotonic() - request.time >= _REPEAT_SECONDS:
             signal.signal(signum, previous[signum])
             signal.raise_signal(signum)

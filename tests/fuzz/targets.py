@@ -30,9 +30,9 @@ from mnist_accel.data.idx import format_idx
 from mnist_accel.data.sources.digests import FILE_NAMES
 from mnist_accel.recipes.settings import resolve
 from mnist_accel.runs.artifacts import mean_throughput
-from mnist_accel.runs.callbacks import StopRules
 from mnist_accel.runs.config import stored_config
 from mnist_accel.runs.folder import RunFolder
+from mnist_accel.runs.stop_rules import StopRules
 from tests.fuzz.limits import BrokenPromiseError, check_text
 from tests.fuzz.mutations import mutate, mutate_json
 

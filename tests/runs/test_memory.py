@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import mnist_accel as ma
-from mnist_accel.runs.callbacks import Checkpoints, MetricsLog, StopRules
+from mnist_accel.runs.callbacks import Checkpoints, MetricsLog
 from mnist_accel.runs.folder import RunFolder
+from mnist_accel.runs.stop_rules import StopRules
 from mnist_accel.training.trainer import Callback
 from tests.support.command_line import environment
 

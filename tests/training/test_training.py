@@ -13,7 +13,7 @@ import mnist_accel as ma
 from backends import Order
 from mnist_accel.data.batches import BatchSampler, split_indices
 from mnist_accel.nn import Dropout, Linear, Network, SoftmaxCrossEntropy
-from mnist_accel.runs.callbacks import StopRules
+from mnist_accel.runs.stop_rules import StopRules
 from mnist_accel.training.progress import EpochReport, StepsReport
 from mnist_accel.training.trainer import Callback
 

@@ -1,0 +1,187 @@
+"""Train a recipe with many seeds and settings, and print mean and deviation instead of one result.
+
+Settings take several values, separated by commas: every combination is trained with every seed.
+Ctrl-C keeps the members that have ended; --resume trains the others.
+
+"population compare RUN_A RUN_B" tells whether the second population is better, seed by seed.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from backends import get_backend, resolve_name
+from mnist_accel.commands.argument_types import one_of, seeds
+from mnist_accel.commands.arguments import add_backend_arguments, add_list_of_recipes
+from mnist_accel.commands.exit_codes import EXIT_DIVERGED, EXIT_SIGNAL
+from mnist_accel.commands.json_output import add_json_argument, print_json
+from mnist_accel.commands.next_command import next_command
+from mnist_accel.commands.train_settings import add_member_arguments
+from mnist_accel.errors import UsageError, usage_errors
+from mnist_accel.populations.folder import PopulationConfig, PopulationFolder
+from mnist_accel.populations.grid import SETTINGS, make_grid, setting_text
+from mnist_accel.populations.population import MEASURES, Population
+from mnist_accel.recipes.models import DEFAULT_MODEL, MODEL_ALIASES, RECIPES
+from mnist_accel.runs.setup import with_absolute_folder
+
+DEFAULT_SEEDS = 10
+EXAMPLES: Sequence[str] = (
+    "two-layer --seeds 20",
+    "cnn --seeds 20 --lr 0.003,0.005,0.01 --epochs 5",
+    "--resume runs/RUN",
+    "compare runs/A runs/B",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    parser.usage = "%(prog)s [MODEL] [options]\n       %(prog)s compare RUN_A RUN_B"
+    parser.set_defaults(prog=parser.prog)
+    parser.add_argument("words", nargs="*", metavar="MODEL", help="short for --model")
+    add_list_of_recipes(parser)
+    add_member_arguments(parser)
+    group = parser.add_argument_group("population")
+    group.add_argument(
+        "--seeds",
+        **seeds(),
+        help=f"number of seeds, counted from 0, or a list such as 3,5,8 (default: {DEFAULT_SEEDS})",
+    )
+    add_backend_arguments(
+        group, threads="the number of cores; each member uses one thread, on numba"
+    )
+    group.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="train on the workers of this Dask scheduler, such as tcp://10.0.0.1:8786",
+    )
+    group.add_argument(
+        "--out", metavar="DIR", help="folder of the population (default: a new one in runs/)"
+    )
+    group.add_argument(
+        "--resume", metavar="RUN", help="train the members of this population that have not ended"
+    )
+    group.add_argument(
+        "--measure",
+        **one_of("measure", MEASURES),
+        help="what is summarized and compared (default: test_accuracy)",
+    )
+    group.add_argument("--quiet", action="store_true", help="print only the result")
+    add_json_argument(group)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train or compare, and print the result."""
+    if args.words[:1] == ["compare"]:
+        return _compare(args)
+    folder = _new_folder(args) if args.resume is None else _existing_folder(args)
+    from mnist_accel.populations.run import run_population  # imports rich
+
+    result = run_population(folder, scheduler=args.scheduler, quiet=args.quiet)
+    if result.signal is not None:
+        command = next_command(args, "population", "--resume", str(folder.path))
+        print(f"continue with: {command}", file=sys.stderr)
+        return EXIT_SIGNAL + result.signal
+    _print_summary(args, folder, result.population)
+    return EXIT_DIVERGED if result.population.failed == len(result.population) else 0
+
+
+def _new_folder(args: argparse.Namespace) -> PopulationFolder:
+    """Create the folder of the population that the arguments describe."""
+    given = {k: v for k, v in vars(args).items() if k in SETTINGS and v is not None}
+    fixed = {"dataset": args.dataset, "data_dir": args.data_dir}
+    fixed = {name: value for name, value in fixed.items() if value is not None}
+    with usage_errors():
+        model = _model(args)
+        number_or_list = DEFAULT_SEEDS if args.seeds is None else args.seeds
+        grid = make_grid(model, seeds=number_or_list, given=given, fixed=fixed)
+        backend = get_backend(args.backend or "auto", device=args.device)
+    first = with_absolute_folder(grid.members[0])
+    config = PopulationConfig(
+        model=model,
+        seeds=list(dict.fromkeys(settings.seed for settings in grid.members)),
+        given=given,
+        fixed={"dataset": first.dataset, "data_dir": first.data_dir},
+        backend=backend.name,
+        device=args.device,
+        threads=args.threads,
+    )
+    return PopulationFolder.create(args.out, config)
+
+
+def _existing_folder(args: argparse.Namespace) -> PopulationFolder:
+    """Return the folder to resume.
+
+    Raises:
+        UsageError: a setting is given, too.
+    """
+    names = ("seeds", "model", "dataset", "data_dir", "backend", "device", "threads", "out")
+    given = [name for name in (*SETTINGS, *names) if getattr(args, name, None) is not None]
+    if args.words or given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given) or args.words[0]
+        raise UsageError(
+            f"{flags} cannot be given with --resume; the population continues with its settings"
+        )
+    return PopulationFolder(Path(args.resume))
+
+
+def _model(args: argparse.Namespace) -> str:
+    """Return the recipe that is given with or without its flag.
+
+    Raises:
+        UsageError: two recipes are given.
+        ValueError: no recipe has this name.
+    """
+    names = [*args.words, *([args.model] if args.model is not None else [])]
+    if len(names) > 1:
+        raise UsageError(f"give one model, got {', '.join(names)}")
+    return resolve_name("model", names[0], RECIPES, MODEL_ALIASES) if names else DEFAULT_MODEL
+
+
+def _print_summary(
+    args: argparse.Namespace, folder: PopulationFolder, population: Population
+) -> None:
+    measure = args.measure or "test_accuracy"
+    summary = population.summary(measure)
+    if args.json:
+        print_json({"folder": str(folder.path), "summary": summary, "members": population.table})
+        return
+    from mnist_accel.console.tables import print_table
+
+    varied = population.grid.varied
+    title = measure.replace("_", " ")
+    headers = [*varied, "networks", "failed", f"{title}: mean ± std", "95 % interval of the mean"]
+    rows = [
+        [
+            *(setting_text(row[name]) for name in varied),
+            row["n"],
+            row["failed"],
+            f"{_figure(row['mean'], measure)} ± {_figure(row['std'], measure)}",
+            f"{_figure(row['low'], measure)} to {_figure(row['high'], measure)}",
+        ]
+        for row in summary
+    ]
+    print_table(headers, rows, sys.stdout)
+    print(f"all files are in {folder.path}")
+
+
+def _figure(value: float, measure: str) -> str:
+    if math.isnan(value):  # of too few networks
+        return "-"
+    return f"{value:.2%}" if measure.endswith("accuracy") else f"{value:.4g}"
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Compare two populations."""
+    if len(args.words) != 3:
+        raise UsageError("compare takes two folders: population compare RUN_A RUN_B")
+    first, second = (PopulationFolder(Path(path)).load() for path in args.words[1:])
+    with usage_errors():
+        comparison = first.compare_with(second, measure=args.measure or "test_accuracy")
+    if args.json:
+        print_json(asdict(comparison))
+    else:
+        print(comparison)
+    return 0

@@ -1,0 +1,47 @@
+"""Trains members on the workers of a Dask cluster."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mnist_accel.data import Dataset
+from mnist_accel.errors import UsageError
+from mnist_accel.populations.grid import Grid
+from mnist_accel.populations.running import ExecutorMembers
+
+_TIMEOUT = "10s"  # to reach the scheduler
+
+
+@contextmanager
+def members_on_cluster(
+    address: str, grid: Grid, backend: str, dataset: Dataset
+) -> Iterator[ExecutorMembers]:
+    """Connect to a Dask scheduler, and copy the data set to each worker once.
+
+    Args:
+        address: address of the scheduler, such as "tcp://10.0.0.1:8786".
+        grid: the settings of the members.
+        backend: name of the backend; it must be able to run on the workers.
+        dataset: the data set.
+
+    Raises:
+        UsageError: Dask is not installed, or the scheduler cannot be reached or has no workers.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UsageError(
+            "--scheduler needs Dask, which is not installed; install the extra: "
+            "pip install 'mnist-accel[cluster]'"
+        ) from error
+    try:
+        client = Client(address, timeout=_TIMEOUT, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        raise UsageError(f"the Dask scheduler at {address} cannot be reached: {reason}") from error
+    with client:
+        workers = client.scheduler_info()["workers"]
+        if not workers:
+            raise UsageError(f"the Dask scheduler at {address} has no workers; start some first")
+        data = client.scatter(dataset, broadcast=True)
+        executor = client.get_executor(pure=False)
+        yield ExecutorMembers(executor, grid, backend=backend, data=data, workers=len(workers))

@@ -1,0 +1,308 @@
+"""The folder of a population.
+
+config.json           everything needed to repeat or resume it
+members.jsonl         one line per member that has ended, in this order
+members.csv           the same, without the curves, as a table in the order of the members
+weights.safetensors   the parameters of all trained networks, as "7.W1"
+summary.json          mean, standard deviation and interval of each setting
+spread.png            losses and accuracies of all members
+unfinished/           weights and checkpoints while the population trains
+"""
+
+import csv
+import io
+import shutil
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mnist_accel.checkpoints.tensor_file import read_tensors, write_tensors
+from mnist_accel.errors import DataError, UsageError, file_errors
+from mnist_accel.populations.grid import Grid, make_grid, setting_text
+from mnist_accel.populations.member import MemberResult
+from mnist_accel.populations.population import Population
+from mnist_accel.recipes.settings import MAX_JSON_BYTES
+from mnist_accel.runs.folder import DEFAULT_PARENT
+from mnist_accel.util.files import (
+    append_or_nothing,
+    remove_unfinished,
+    sync_file,
+    write_atomically,
+)
+from mnist_accel.util.input_files import read_regular
+from mnist_accel.util.json_text import to_json
+from mnist_accel.util.process_lock import process_lock
+from mnist_accel.util.schema import (
+    Amount,
+    AtLeastOne,
+    Count,
+    Finite,
+    Fraction,
+    Name,
+    decode_json,
+)
+from mnist_accel.util.text import count
+
+_MAX_MEMBERS_BYTES = 2**32
+
+
+class PopulationConfig(msgspec.Struct, frozen=True):
+    """The content of `config.json` that repeats a population.
+
+    Attributes:
+        model: name of the recipe.
+        seeds: seeds of the members.
+        given: lists of values by setting.
+        fixed: further settings, the same for all members.
+        backend: name of the backend that trains.
+        device: number of the device, or None.
+        threads: number of members that train at the same time, or None for all cores.
+    """
+
+    model: Name
+    seeds: list[Count]
+    given: dict[Name, list[Any]]
+    fixed: dict[Name, Any]
+    backend: Name
+    device: Count | None = None
+    threads: AtLeastOne | None = None
+
+    def grid(self) -> Grid:
+        """Return the members.
+
+        Raises:
+            ValueError, TypeError: the settings are not valid.
+        """
+        return make_grid(self.model, seeds=self.seeds, given=self.given, fixed=self.fixed)
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line of `members.jsonl`: a `MemberResult` without weights."""
+
+    member: Count
+    steps: Count
+    seconds: Amount
+    train_loss: Finite | None
+    train_accuracy: Fraction | None
+    validation_loss: Finite | None
+    validation_accuracy: Fraction | None
+    test_loss: Finite | None
+    test_accuracy: Fraction | None
+    stop_reason: str
+    error: str
+    curve: list[tuple[Count, Finite | None]]
+
+
+class PopulationFolder:
+    """The folder of a population at `path`; the other attributes are the paths of its files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.members = path / "members.jsonl"
+        self.table = path / "members.csv"
+        self.weights = path / "weights.safetensors"
+        self.summary = path / "summary.json"
+        self.picture = path / "spread.png"
+        self.unfinished = path / "unfinished"
+
+    @classmethod
+    def create(cls, out: str | None, config: PopulationConfig) -> "PopulationFolder":
+        """Create the folder `out`, or a new one in `runs/`, and write the configuration.
+
+        Raises:
+            UsageError: `out` contains files already.
+            DataError: the folder cannot be written.
+        """
+        name = f"{datetime.now():%Y%m%d-%H%M%S-%f}-population-{config.model}"
+        folder = cls(Path(out or DEFAULT_PARENT / name))
+        with file_errors(f"write to the output folder {folder.path}"):
+            if folder.path.is_dir() and any(folder.path.iterdir()):
+                raise UsageError(
+                    f"{folder.path} contains files already; choose another --out, or continue its "
+                    f"population with --resume {folder.path}"
+                )
+            content = (to_json(msgspec.to_builtins(config), indent=2) + "\n").encode()
+            write_atomically(folder.config, content)
+        return folder
+
+    def read_config(self) -> PopulationConfig:
+        """Return the configuration.
+
+        Raises:
+            DataError: it cannot be read, or the folder is not that of a population.
+        """
+        if not self.config.is_file():
+            raise DataError(
+                f"{self.path} is not the folder of a population: it contains no config.json"
+            )
+        with file_errors(f"read {self.config}"):
+            text = read_regular(self.config, max_bytes=MAX_JSON_BYTES)
+        kind = "the config.json of a population"
+        return decode_json(text, PopulationConfig, name=str(self.config), kind=kind)
+
+    def grid(self, config: PopulationConfig) -> Grid:
+        """Return the members of the population.
+
+        Raises:
+            DataError: the settings are not valid.
+        """
+        try:
+            return config.grid()
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{self.config} has settings that are not valid: {error}") from error
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Return a context in which no other process trains in this folder; see `process_lock`."""
+        return process_lock(self.path / "run.lock", f"training in {self.path}")
+
+    def add(self, result: MemberResult) -> None:
+        """Write the result of a member that has ended. It survives a crash right afterward.
+
+        Raises:
+            DataError: a file cannot be written.
+        """
+        if result.weights is not None:
+            write_tensors(self._weights_of(result.member), result.weights, {})
+        line = {name: value for name, value in asdict(result).items() if name != "weights"}
+        with file_errors(f"write {self.members}"):
+            append_or_nothing(self.members, (to_json(line) + "\n").encode())
+            sync_file(self.members)
+
+    def read(self, grid: Grid) -> list[MemberResult]:
+        """Return the results of all members that have ended, with their weights.
+
+        Raises:
+            DataError: a file cannot be read, or does not fit the members.
+        """
+        results = {line.member: line for line in self._lines()}
+        if any(member >= len(grid.members) for member in results):
+            raise DataError(f"{self.members} has more members than {self.config}")
+        together = self._read_together()
+        return [
+            MemberResult(
+                **{name: getattr(line, name) for name in line.__struct_fields__},
+                weights=None if line.error else together.get(member) or self._read_one(member),
+            )
+            for member, line in results.items()
+        ]
+
+    def load(self) -> Population:
+        """Return the population with the members that have ended.
+
+        Raises:
+            DataError: a file cannot be read, or the folder is not that of a population.
+        """
+        config = self.read_config()
+        grid = self.grid(config)
+        return Population(grid, self.read(grid), backend="auto")
+
+    def finish(self, population: Population) -> None:
+        """Write the table, the weights in one file, the picture and the summary.
+
+        Raises:
+            DataError: a file cannot be written.
+        """
+        with file_errors(f"write {self.table}"):
+            write_atomically(self.table, _csv(population.table))
+        self._write_together(population)
+        _draw(self.picture, population)
+        summary = {
+            "model": population.grid.members[0].model,
+            "members": len(population),
+            "failed": population.failed,
+            "summary": [population.summary("test_accuracy"), population.summary("test_loss")],
+        }
+        with file_errors(f"write {self.summary}"):
+            write_atomically(self.summary, (to_json(summary, indent=2) + "\n").encode())
+        with file_errors(f"remove {self.unfinished}"):
+            if self.unfinished.exists():
+                shutil.rmtree(self.unfinished)
+
+    def remove_unfinished(self) -> None:
+        """Remove temporary files of a killed process.
+
+        Raises:
+            DataError: a file cannot be removed.
+        """
+        with file_errors(f"write to {self.path}"):
+            for folder in (self.path, self.unfinished):
+                remove_unfinished(folder)
+
+    def _weights_of(self, member: int) -> Path:
+        return self.unfinished / f"weights-{member}.safetensors"
+
+    def _lines(self) -> Iterable[_Line]:
+        if not self.members.exists():
+            return []
+        with file_errors(f"read {self.members}"):
+            text = read_regular(self.members, max_bytes=_MAX_MEMBERS_BYTES)
+        # A power failure can cut the last line; its member is trained again.
+        complete = text[: text.rfind(b"\n") + 1].splitlines()
+        return [
+            decode_json(line, _Line, name=f"line {number} of {self.members}", kind="a member")
+            for number, line in enumerate(complete, 1)
+        ]
+
+    def _read_one(self, member: int) -> dict[str, Any]:
+        tensors, _ = read_tensors(self._weights_of(member))
+        return tensors
+
+    def _write_together(self, population: Population) -> None:
+        """Write the weights of all members to one file, those with equal settings in one array."""
+        tensors, members = {}, []
+        for number, setting in enumerate(population.grid.settings()):
+            group = [r for r in population.with_setting(setting) if r.weights is not None]
+            members.append([result.member for result in group])
+            weights = [r.weights for r in group if r.weights is not None]
+            for name in weights[0] if weights else ():
+                tensors[f"{number}.{name}"] = np.stack([one[name] for one in weights])
+        write_tensors(self.weights, tensors, {"members": members})
+
+    def _read_together(self) -> dict[int, dict[str, Any]]:
+        """Return the weights in the common file by member; empty if it does not exist yet."""
+        if not self.weights.exists():
+            return {}
+        tensors, header = read_tensors(self.weights)
+        weights: dict[int, dict[str, Any]] = {}
+        for key, stack in tensors.items():
+            number, _, name = key.partition(".")
+            for member, array in zip(header["members"][int(number)], stack, strict=True):
+                weights.setdefault(member, {})[name] = array
+        return weights
+
+
+def _draw(path: Path, population: Population) -> None:
+    """Draw the losses and accuracies of all members."""
+    from mnist_accel.plots import Spread, plot_spread  # matplotlib takes long to import
+
+    spreads = []
+    for setting, row in zip(population.grid.settings(), population.summary(), strict=True):
+        results = population.with_setting(setting)
+        spreads.append(
+            Spread(
+                name=", ".join(f"{name} {setting_text(value)}" for name, value in setting.items())
+                or "all",
+                curves=[result.curve for result in results],
+                accuracies=[r.test_accuracy for r in results if r.test_accuracy is not None],
+                interval=(row["low"], row["high"]),
+            )
+        )
+    seeds = count(len({member.seed for member in population.grid.members}), "seed")
+    settings = population.grid.members[0]
+    title = f"{settings.model} on {settings.dataset}, {seeds} per setting"
+    plot_spread(path, spreads=spreads, title=title)
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

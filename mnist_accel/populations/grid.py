@@ -1,0 +1,166 @@
+"""The members of a population: every combination of the given settings, with every seed."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from backends import as_integer, get_backend, resolve_name, shown
+from mnist_accel.errors import UsageError
+from mnist_accel.recipes.settings import SETTING_ALIASES, TrainSettings, resolve
+from mnist_accel.runs.setup import make_trainer
+from mnist_accel.util.schema import convert
+
+MAX_MEMBERS = 10**6
+# Fraction of the training images that is held out if several settings are compared. The best of
+# them must not be chosen on the test set.
+HELD_OUT = 0.1
+# The population itself gives these, or they concern the files of a single run.
+_NOT_SETTINGS = {
+    "model", "seed", "dataset", "data_dir", "backend", "threads", "device", "no_fallback",
+    "checkpoint_every", "log_every", "max_seconds",
+}  # fmt: skip
+SETTINGS = tuple(
+    field.name for field in dataclasses.fields(TrainSettings) if field.name not in _NOT_SETTINGS
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The settings of all members.
+
+    Attributes:
+        members: settings of each member, by its number. The seed changes fastest.
+        varied: names of the settings that differ between members, except the seed.
+    """
+
+    members: tuple[TrainSettings, ...]
+    varied: tuple[str, ...]
+
+    def setting(self, number: int) -> dict[str, Any]:
+        """Return the varied settings of a member, by name."""
+        return {name: getattr(self.members[number], name) for name in self.varied}
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Return each combination of the varied settings once, in the order of the members."""
+        settings = (self.setting(number) for number in range(len(self.members)))
+        return list({tuple(setting.items()): setting for setting in settings}.values())
+
+
+def make_grid(
+    model: str, *, seeds: int | Iterable[int], given: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> Grid:
+    """Return the members of a population.
+
+    Args:
+        model: name of the recipe.
+        seeds: seeds of the members, or their number: 20 means the seeds 0…19.
+        given: settings by name, each with one value or a list of values. `hidden_sizes` takes a
+            list of lists.
+        fixed: further settings by name, the same for all members, such as the data set.
+
+    Raises:
+        ValueError: a list is empty or has a value twice, a setting is unknown or not accepted by
+            the model, or there are more than `MAX_MEMBERS` members.
+        TypeError: a seed is not an integer.
+    """
+    lists: dict[str, list[Any]] = {"seed": _seeds(seeds)}
+    for name, value in given.items():
+        setting = resolve_name("setting", name, SETTINGS, SETTING_ALIASES)
+        if setting in lists:
+            raise ValueError(f"{setting} is given twice; remove {name} or its other name")
+        lists[setting] = _values(setting, value)
+    count = math.prod(map(len, lists.values()))
+    if count > MAX_MEMBERS:
+        factors = " × ".join(f"{len(values):,} {name}" for name, values in lists.items())
+        raise ValueError(
+            f"{factors} are {count:,} members, but a population has at most {MAX_MEMBERS:,}; give "
+            "fewer values"
+        )
+    varied = tuple(name for name, values in lists.items() if len(values) > 1 and name != "seed")
+    if varied and "validation_split" not in lists:
+        lists["validation_split"] = [HELD_OUT]
+    names = [name for name in lists if name != "seed"]
+    members = []
+    for values in itertools.product(*(lists[name] for name in names)):
+        settings = _checked({"model": model, **fixed, **dict(zip(names, values, strict=True))})
+        members += [dataclasses.replace(settings, seed=seed) for seed in lists["seed"]]
+    return Grid(tuple(members), varied)
+
+
+def setting_text(value: Any) -> str:
+    """Return the value of a setting as text, such as "128,64" for hidden sizes."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _checked(given: dict[str, Any]) -> TrainSettings:
+    """Return complete settings, after checking their types and ranges.
+
+    Raises:
+        ValueError: a value has a wrong type or is out of range, two settings contradict each
+            other, or the model does not accept one.
+    """
+    try:
+        settings: TrainSettings = convert(dataclasses.asdict(resolve(given)), TrainSettings)
+        make_trainer(settings, get_backend("numpy"), examples=1)  # checks the names
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    for name in ("epochs", "iterations", "validation_every", "patience"):
+        if getattr(settings, name) is not None:
+            as_integer(name, getattr(settings, name), at_least=1)
+    for name in ("batch_size", "limit_train", "limit_test"):
+        as_integer(name, getattr(settings, name), at_least=0)
+    if not 0 <= settings.validation_split < 1:
+        raise ValueError(
+            f"validation_split must be at least 0 and below 1, got {settings.validation_split}"
+        )
+    return settings
+
+
+def _seeds(seeds: int | Iterable[int]) -> list[int]:
+    if isinstance(seeds, Iterable):
+        values = [as_integer("a seed", seed, at_least=0) for seed in _items("seeds", seeds)]
+        return _distinct("seeds", values)
+    number = as_integer("seeds", seeds, at_least=1)
+    if number > MAX_MEMBERS:
+        raise ValueError(f"a population has at most {MAX_MEMBERS:,} members, got {number:,} seeds")
+    return list(range(number))
+
+
+def _values(name: str, value: Any) -> list[Any]:
+    """Return the values of a setting as a list."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [value]
+    values = _items(name, value)
+    if name == "hidden_sizes":
+        if all(isinstance(size, int | np.integer) for size in values):
+            return [tuple(values)]
+        values = [tuple(sizes) for sizes in values]
+    return _distinct(name, values)
+
+
+def _items(name: str, values: Iterable[Any]) -> list[Any]:
+    """Return a list of Python objects; numbers of NumPy become those of Python."""
+    items = list(itertools.islice(values, MAX_MEMBERS + 1))
+    if not items:
+        raise ValueError(f"{name} is an empty list; give at least one value")
+    if len(items) > MAX_MEMBERS:
+        raise ValueError(f"{name} has more than {MAX_MEMBERS:,} values; give fewer")
+    return [item.item() if isinstance(item, np.generic) else item for item in items]
+
+
+def _distinct(name: str, values: list[Any]) -> list[Any]:
+    """Return the values, which must be hashable and different.
+
+    Raises:
+        ValueError: two of them are equal.
+    """
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{name} has {shown(value)} twice; give each value once")
+        seen.add(value)
+    return values

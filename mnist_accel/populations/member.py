@@ -1,0 +1,272 @@
+"""The training of one member of a population, as `train` with the member's settings does it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import Backend, get_backend
+from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.errors import DataError, DivergedError, file_errors
+from mnist_accel.recipes.settings import MAX_JSON_BYTES, TrainSettings
+from mnist_accel.runs.setup import make_trainer, split_run_data, total_steps
+from mnist_accel.runs.stop_rules import StopRules
+from mnist_accel.training.evaluation import evaluate
+from mnist_accel.training.progress import EpochReport, StepsReport
+from mnist_accel.training.trainer import Callback, Trainer
+from mnist_accel.util.files import write_atomically
+from mnist_accel.util.input_files import read_regular
+from mnist_accel.util.json_text import to_json
+from mnist_accel.util.schema import Amount, Count, Finite, Fraction, decode_json
+
+# A member's curve is the mean loss in at most this number of equal parts of its training.
+CURVE_POINTS = 100
+
+Weights: TypeAlias = dict[str, NDArray[Any]]
+
+
+@dataclass
+class MemberResult:
+    """The result of a member.
+
+    Attributes:
+        member: number of the member in its population.
+        steps: number of completed updates.
+        seconds: duration of the training steps.
+        train_loss: mean loss over the last epoch; None if the first one was not completed.
+        train_accuracy: accuracy over the last epoch, 0…1, or None.
+        validation_loss: mean loss on the held-out training images; None if there are none.
+        validation_accuracy: accuracy on these images, 0…1, or None.
+        test_loss: mean loss on the test set; None if the training failed.
+        test_accuracy: accuracy on the test set, 0…1, or None.
+        stop_reason: why the training ended early; empty if it did not.
+        error: why the training failed; empty if it did not.
+        curve: steps, and the mean loss of the part of the training that ends with each of them.
+        weights: the parameters by name; None if the training failed.
+    """
+
+    member: int
+    steps: int = 0
+    seconds: float = 0.0
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    stop_reason: str = ""
+    error: str = ""
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    weights: Weights | None = field(default=None, repr=False)
+
+
+class _State(msgspec.Struct):
+    """The state of a record, which a stopped training leaves in a file.
+
+    Attributes:
+        loss_sums: sum of the losses of each part of the curve.
+        counts: number of steps of each part of the curve so far.
+        seconds: see `MemberResult`; this and the others.
+    """
+
+    loss_sums: list[Finite]
+    counts: list[Count]
+    seconds: Amount = 0.0
+    train_loss: Finite | None = None
+    train_accuracy: Fraction | None = None
+
+
+class _Record(Callback):
+    """What the result needs to know of the steps and epochs of a training.
+
+    Args:
+        last_step: number of the last step of the training.
+        on_steps: called with the number of steps of each chunk.
+    """
+
+    def __init__(self, last_step: int, on_steps: Callable[[int], None]) -> None:
+        self._last_step = last_step
+        self._on_steps = on_steps
+        parts = min(last_step, CURVE_POINTS)
+        self.state = _State([0.0] * parts, [0] * parts)
+
+    def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
+        """Add the losses of a chunk to the parts of the curve that they belong to."""
+        state, parts = self.state, len(self.state.counts)
+        steps = np.arange(report.first_step, report.last_step + 1)
+        part = np.minimum((steps - 1) * parts // self._last_step, parts - 1)
+        for index in np.unique(part):
+            losses = report.losses[part == index]
+            state.loss_sums[index] += float(losses.sum())
+            state.counts[index] += len(losses)
+        state.seconds += report.seconds
+        self._on_steps(len(steps))
+
+    def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
+        """Keep the results of the last epoch."""
+        self.state.train_loss = report.train_loss
+        self.state.train_accuracy = report.train_accuracy
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Return the last step and the mean loss of each part that has begun."""
+        parts = len(self.state.counts)
+        ends = [-(-number * self._last_step // parts) for number in range(1, parts + 1)]
+        return [
+            (end, total / count)
+            for end, total, count in zip(ends, self.state.loss_sums, self.state.counts, strict=True)
+            if count
+        ]
+
+
+class MemberTraining:
+    """The training of a member, which can be stopped, saved and continued.
+
+    Args:
+        member: number of the member.
+        settings: settings of the member.
+        backend: the backend that computes.
+        dataset: the data set.
+        on_steps: called with the number of steps of each chunk.
+    """
+
+    def __init__(
+        self,
+        member: int,
+        settings: TrainSettings,
+        backend: Backend,
+        dataset: Dataset,
+        *,
+        on_steps: Callable[[int], None] = lambda steps: None,
+    ) -> None:
+        self.member = member
+        self._settings = settings
+        self._data = split_run_data(dataset, settings)
+        self.trainer = make_trainer(settings, backend, examples=self._data.train_count)
+        self._last_step = total_steps(settings, self._data.train_count)
+        self._record = _Record(self._last_step, on_steps)
+        self._is_interrupted = False
+
+    def interrupt(self) -> None:
+        """Make `run` end after the current chunk of steps; may be called from any thread."""
+        self._is_interrupted = True
+        self.trainer.request_stop("interrupted")
+
+    def run(self) -> MemberResult | None:
+        """Train to the end and evaluate; return the result, or None if interrupted.
+
+        The result of a training that diverged has an error in place of test results and weights.
+        """
+        settings, trainer = self._settings, self.trainer
+        rules = StopRules(
+            target_accuracy=settings.target_accuracy, patience=settings.patience, max_seconds=None
+        )
+        needs_validation = settings.target_accuracy is not None or settings.patience is not None
+        try:
+            stop_reason = trainer.train_to(
+                self._last_step,
+                trainer.prepare(*self._data.train),
+                validation_data=self._data.validation if needs_validation else None,
+                validation_every=settings.validation_every,
+                callbacks=(self._record, rules),
+            )
+        except DivergedError as error:
+            return self._result(error=str(error))
+        if self._is_interrupted:
+            return None
+        return self._evaluated(self._result(stop_reason=stop_reason))
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint from which `restore` continues.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        checkpoint, state = _files(folder, self.member)
+        save_checkpoint(checkpoint, self.trainer)
+        with file_errors(f"write {state}"):
+            write_atomically(state, to_json(msgspec.to_builtins(self._record.state)).encode())
+
+    def restore(self, folder: Path) -> None:
+        """Continue from the checkpoint in a folder, if it contains one.
+
+        Raises:
+            DataError: it cannot be read, or does not belong to this member.
+        """
+        checkpoint, file = _files(folder, self.member)
+        if not (checkpoint.exists() and file.exists()):  # a killed process may have left one
+            return
+        with file_errors(f"read {file}"):
+            text = read_regular(file, max_bytes=MAX_JSON_BYTES)
+        state = decode_json(text, _State, name=str(file), kind="the state of a member")
+        trainer = load_checkpoint(checkpoint, backend=self.trainer.model.backend)
+        same = trainer.model.describe() == self.trainer.model.describe()
+        if not same or sum(state.counts) != trainer.step or trainer.seed != self._settings.seed:
+            raise DataError(
+                f"{checkpoint} does not belong to member {self.member}; remove its folder to train "
+                "the member from its beginning"
+            )
+        self.trainer, self._record.state = trainer, state
+
+    def _result(self, **fields: Any) -> MemberResult:
+        state = self._record.state
+        return MemberResult(
+            member=self.member,
+            steps=self.trainer.step,
+            seconds=state.seconds,
+            train_loss=state.train_loss,
+            train_accuracy=state.train_accuracy,
+            curve=self._record.curve(),
+            **fields,
+        )
+
+    def _evaluated(self, result: MemberResult) -> MemberResult:
+        """Add the evaluations and the weights to a result."""
+        model, data = self.trainer.model, self._data
+        test = evaluate(model, *data.test)
+        result.test_loss, result.test_accuracy = test.loss, test.accuracy
+        if self._settings.validation_split:
+            validation = evaluate(model, *data.validation)
+            result.validation_loss = validation.loss
+            result.validation_accuracy = validation.accuracy
+        result.weights = model.state_dict()
+        return result
+
+
+def train_member(
+    member: int, settings: TrainSettings, backend: str, dataset: Dataset | None
+) -> MemberResult:
+    """Train a member on one thread, in a process of an executor, and return its result.
+
+    Args:
+        member: number of the member.
+        settings: settings of the member.
+        backend: name of the backend.
+        dataset: the data set; None to load the one that the settings name.
+    """
+    if dataset is None:
+        dataset = _load(settings.dataset, settings.data_dir)
+    result = MemberTraining(member, settings, single_threaded(backend), dataset).run()
+    assert result is not None  # nothing interrupts it
+    return result
+
+
+def single_threaded(backend: str, device: int | None = None) -> Backend:
+    """Return a backend that computes on one CPU thread, if its threads can be set."""
+    made = get_backend(backend, device=device)
+    if made.max_threads is not None:
+        made.take_threads(1)
+    return made
+
+
+_load = lru_cache(maxsize=1)(load_dataset)
+
+
+def _files(folder: Path, member: int) -> tuple[Path, Path]:
+    """Return the checkpoint of a member and the file with the state of its record."""
+    return folder / f"{member}.safetensors", folder / f"{member}.json"

@@ -1,0 +1,275 @@
+"""The result of a population: its members with their networks, and statistics over them."""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import Backend, get_backend, resolve_name, shown
+from mnist_accel.nn.network import Network
+from mnist_accel.populations.grid import Grid
+from mnist_accel.populations.member import MemberResult
+from mnist_accel.populations.statistics import Comparison, compare_paired, mean_of
+from mnist_accel.recipes.settings import SETTING_ALIASES
+from mnist_accel.runs.setup import make_trainer
+
+MEASURES = (
+    "test_accuracy", "test_loss", "validation_accuracy", "validation_loss", "train_accuracy",
+    "train_loss", "seconds",
+)  # fmt: skip
+
+
+class Rows(list[dict[str, Any]]):
+    """A list of rows with the same keys, printed as a table."""
+
+    def __str__(self) -> str:
+        if not self:
+            return "no rows"
+        from mnist_accel.console.tables import print_table  # imports rich
+
+        stream = io.StringIO()
+        rows = [[_cell(name, value) for name, value in row.items()] for row in self]
+        print_table(list(self[0]), rows, stream)
+        return stream.getvalue().rstrip()
+
+    __repr__ = __str__
+
+
+class Population(Sequence[Network]):
+    """Networks that were trained with several seeds and settings.
+
+    `population[k]` is the trained network of member k.
+
+    Args:
+        grid: the settings of the members.
+        results: the results of the members that have ended, in any order.
+        backend: name of the backend that computes predictions.
+
+    Attributes:
+        grid: the settings of the members.
+        results: the results by number of the member; None for a member that has not ended.
+    """
+
+    def __init__(self, grid: Grid, results: Sequence[MemberResult], *, backend: str) -> None:
+        self.grid = grid
+        self.results: list[MemberResult | None] = [None] * len(grid.members)
+        for result in results:
+            self.results[result.member] = result
+        self._backend_name = backend
+        self._backend: Backend | None = None
+        self._networks: dict[int, Network] = {}
+
+    def __len__(self) -> int:
+        return len(self.grid.members)
+
+    def __getitem__(self, member: Any) -> Any:
+        """Return the trained network of a member, or the networks of a slice.
+
+        Raises:
+            IndexError: there is no such member.
+            ValueError: its training failed or has not ended.
+        """
+        if isinstance(member, slice):
+            return [self[number] for number in range(*member.indices(len(self)))]
+        number = range(len(self))[member]
+        if number not in self._networks:
+            self._networks[number] = self._network(number)
+        return self._networks[number]
+
+    def __repr__(self) -> str:
+        done, failed = len(self._finished()), self.failed
+        settings = " × ".join([f"{len(self._seeds())} seeds", *self.grid.varied])
+        return (
+            f"<Population of {len(self)} × {self.grid.members[0].model} ({settings}): {done} "
+            f"trained, {failed} failed>"
+        )
+
+    @property
+    def failed(self) -> int:
+        """Number of members whose training failed, for example because it diverged."""
+        return sum(result is not None and bool(result.error) for result in self.results)
+
+    @property
+    def table(self) -> Rows:
+        """One row per member: seed, varied settings, status, losses, accuracies and seconds."""
+        return Rows(self._row(number) for number in range(len(self)))
+
+    def summary(self, measure: str = "test_accuracy") -> Rows:
+        """Return one row per setting: mean, standard deviation and 95 % interval over the seeds.
+
+        Args:
+            measure: one of `MEASURES`, a column of `table`.
+
+        Raises:
+            ValueError: the measure is unknown.
+        """
+        measure = resolve_name("measure", measure, MEASURES)
+        rows = Rows()
+        for setting in self.grid.settings():
+            results = self.with_setting(setting)
+            values = [v for result in results if (v := getattr(result, measure)) is not None]
+            failed = sum(bool(result.error) for result in results)
+            counts = {"ended": len(results), "failed": failed}
+            rows.append({**setting, "measure": measure, **counts, **asdict(mean_of(values))})
+        return rows
+
+    def with_setting(self, setting: dict[str, Any]) -> list[MemberResult]:
+        """Return the results of the ended members with a combination of the varied settings."""
+        return [
+            result
+            for result in self.results
+            if result is not None and self.grid.setting(result.member) == setting
+        ]
+
+    def compare(self, *, measure: str = "test_accuracy", **pair: Any) -> Comparison:
+        """Compare two values of a setting by their differences with equal seeds.
+
+        If other settings vary as well, the values of a seed are averaged over them.
+
+        Args:
+            measure: one of `MEASURES`.
+            pair: name of the setting, and its two values: `lr=(0.005, 0.01)`.
+
+        Raises:
+            ValueError: not one setting is given, it does not vary or lacks the values, or fewer
+                than two seeds have results with both values.
+        """
+        measure = resolve_name("measure", measure, MEASURES)
+        if len(pair) != 1:
+            raise ValueError(f"give one setting with two values, got {len(pair)} settings")
+        ((given, values),) = pair.items()
+        if not self.grid.varied:
+            raise ValueError(f"{given} does not vary in this population; no setting does")
+        name = resolve_name("varied setting", given, self.grid.varied, SETTING_ALIASES)
+        if not isinstance(values, tuple | list) or len(values) != 2:
+            raise ValueError(f"{name} needs a pair of values, got {shown(values)}")
+        present = list(dict.fromkeys(getattr(settings, name) for settings in self.grid.members))
+        for value in values:
+            if value not in present:
+                known = ", ".join(map(shown, present))
+                raise ValueError(f"no member has {name}={shown(value)}; the values are {known}")
+        first, second = (self._by_seed(measure, {name: value}) for value in values)
+        return compare_paired(
+            first, second, names=(f"{name}={values[0]}", f"{name}={values[1]}"), measure=measure
+        )
+
+    def compare_with(self, other: "Population", *, measure: str = "test_accuracy") -> Comparison:
+        """Compare with another population by the differences of members with equal seeds.
+
+        Values of a seed are averaged over the settings that vary within a population.
+
+        Raises:
+            ValueError: fewer than two seeds have results in both populations.
+        """
+        measure = resolve_name("measure", measure, MEASURES)
+        first, second = self._by_seed(measure, {}), other._by_seed(measure, {})
+        return compare_paired(first, second, names=("the first", "the second"), measure=measure)
+
+    def best(self, measure: str = "validation_accuracy") -> Network:
+        """Return the network with the best result on held-out training images.
+
+        Args:
+            measure: "validation_accuracy" or "validation_loss".
+
+        Raises:
+            ValueError: no images were held out, or another measure is given. A network that is
+                chosen on the test set looks better there than it is.
+        """
+        member: Network = self[self.best_member(measure)]
+        return member
+
+    def best_member(self, measure: str = "validation_accuracy") -> int:
+        """Return the number of the member that `best` returns.
+
+        Raises:
+            ValueError: see `best`.
+        """
+        if measure not in ("validation_accuracy", "validation_loss"):
+            raise ValueError(
+                "choose the best member by validation_accuracy or validation_loss, got "
+                f"{shown(measure)}; a choice by test or training results would be biased"
+            )
+        sign = 1 if measure == "validation_accuracy" else -1
+        values = {
+            result.member: sign * value
+            for result in self._finished()
+            if (value := getattr(result, measure)) is not None
+        }
+        if not values:
+            raise ValueError(
+                "no member has validation results; train the population with validation_split, "
+                "such as 0.1"
+            )
+        return max(values, key=values.__getitem__)
+
+    def predict_proba(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Return the mean of the outputs of all trained networks, an ensemble (N, classes).
+
+        Raises:
+            ValueError, TypeError: see `Network.predict_proba`; no network is trained.
+        """
+        finished = self._finished()
+        if not finished:
+            raise ValueError("no member of the population has ended without an error")
+        total: Any = 0
+        for result in finished:
+            total = total + self[result.member].predict_proba(images)
+        return np.asarray(total / len(finished))
+
+    def predict(self, images: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the most probable class of each image (N,) by `predict_proba`."""
+        return np.asarray(self.predict_proba(images).argmax(axis=1), np.int64)
+
+    def _row(self, number: int) -> dict[str, Any]:
+        """Return the row of a member in the table."""
+        result = self.results[number] or MemberResult(number)
+        ended = self.results[number] is not None
+        return {
+            "member": number,
+            "seed": self.grid.members[number].seed,
+            **self.grid.setting(number),
+            "status": "failed" if result.error else "done" if ended else "not trained",
+            "steps": result.steps,
+            **{measure: getattr(result, measure) for measure in MEASURES},
+            "note": result.error or result.stop_reason,
+        }
+
+    def _by_seed(self, measure: str, setting: dict[str, Any]) -> dict[int, float]:
+        """Return the mean value of each seed over the members with a setting."""
+        values: dict[int, list[float]] = {}
+        for result in self._finished():
+            settings, value = self.grid.members[result.member], getattr(result, measure)
+            if value is not None and all(getattr(settings, k) == v for k, v in setting.items()):
+                values.setdefault(settings.seed, []).append(value)
+        return {seed: math.fsum(group) / len(group) for seed, group in values.items()}
+
+    def _seeds(self) -> set[int]:
+        return {settings.seed for settings in self.grid.members}
+
+    def _finished(self) -> list[MemberResult]:
+        """Return the results of the members whose training succeeded."""
+        return [result for result in self.results if result is not None and not result.error]
+
+    def _network(self, number: int) -> Network:
+        result = self.results[number]
+        if result is None or result.weights is None:
+            reason = result.error if result is not None else "its training has not ended"
+            raise ValueError(f"member {number} has no trained network: {reason}")
+        if self._backend is None:
+            self._backend = get_backend(self._backend_name)
+        network = make_trainer(self.grid.members[number], self._backend, examples=1).model
+        network.load_state_dict(result.weights)
+        return network
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        is_accuracy = name.endswith("accuracy")
+        return f"{value:.4f}" if is_accuracy or abs(value) < 100 else f"{value:.4g}"
+    return str(value)

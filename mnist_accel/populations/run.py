@@ -1,0 +1,129 @@
+"""Train a population in a folder, as the command `population` does; it can be resumed."""
+
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from mnist_accel.console.activity import preparation
+from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.errors import usage_errors
+from mnist_accel.populations.cluster import members_on_cluster
+from mnist_accel.populations.display import PopulationDisplay
+from mnist_accel.populations.folder import PopulationConfig, PopulationFolder
+from mnist_accel.populations.grid import Grid
+from mnist_accel.populations.member import MemberResult
+from mnist_accel.populations.population import Population
+from mnist_accel.populations.running import ExecutorMembers, LocalMembers, worker_count
+from mnist_accel.runs.setup import split_run_data, total_steps
+from mnist_accel.runs.signals import stop_on_signals
+
+
+@dataclass(frozen=True)
+class PopulationRun:
+    """The result of `run_population`.
+
+    Attributes:
+        population: the members that have ended.
+        signal: number of the signal that stopped the population; None if it is finished.
+    """
+
+    population: Population
+    signal: int | None
+
+
+def run_population(
+    folder: PopulationFolder, *, scheduler: str | None = None, quiet: bool = False
+) -> PopulationRun:
+    """Train the members that have not ended, and write the final files.
+
+    If a signal interrupts the training, members that were training leave a checkpoint.
+
+    Args:
+        folder: the folder, which contains the configuration.
+        scheduler: address of a Dask scheduler whose workers train; None to train here.
+        quiet: show no progress.
+
+    Raises:
+        UsageError: another process trains in the folder, or the scheduler cannot be reached.
+        BackendUnavailableError: the backend cannot run here.
+        DataError: the data cannot be obtained, or a file cannot be read or written.
+    """
+    config = folder.read_config()
+    grid = folder.grid(config)
+    with folder.lock():
+        folder.remove_unfinished()
+        results = folder.read(grid)
+        run = _Run(folder, config, grid, quiet=quiet)
+        signal = run.train(results, scheduler=scheduler)
+        population = Population(grid, results, backend=config.backend)
+        if signal is None:
+            folder.finish(population)
+    return PopulationRun(population, signal)
+
+
+class _Run:
+    """A population that trains in a folder."""
+
+    def __init__(
+        self, folder: PopulationFolder, config: PopulationConfig, grid: Grid, *, quiet: bool
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._grid = grid
+        self._quiet = quiet
+
+    def train(self, results: list[MemberResult], *, scheduler: str | None) -> int | None:
+        """Train the missing members and append their results; return the signal that stopped it."""
+        known = {result.member for result in results}
+        missing = [member for member in range(len(self._grid.members)) if member not in known]
+        if not missing:
+            return None
+        settings = self._grid.members[0]
+        with usage_errors():
+            dataset = load_dataset(settings.dataset, settings.data_dir)
+        if scheduler is not None:
+            with members_on_cluster(scheduler, self._grid, self._config.backend, dataset) as remote:
+                return self._collect(remote, missing, dataset, results)
+        return self._train_here(missing, dataset, results)
+
+    def _train_here(
+        self, missing: list[int], dataset: Dataset, results: list[MemberResult]
+    ) -> int | None:
+        config = self._config
+        members = LocalMembers(
+            self._grid,
+            dataset,
+            backend=config.backend,
+            device=config.device,
+            workers=worker_count(config.backend, config.threads),
+            before=lambda training: training.restore(self._folder.unfinished),
+        )
+        with preparation(sys.stderr) if not self._quiet else nullcontext():
+            members.compile()
+        signal = self._collect(members, missing, dataset, results)
+        for training in members.interrupted:
+            training.save(self._folder.unfinished)
+        return signal
+
+    def _collect(
+        self,
+        members: LocalMembers | ExecutorMembers,
+        missing: list[int],
+        dataset: Dataset,
+        results: list[MemberResult],
+    ) -> int | None:
+        """Train members, and write and append each result; return the signal that stopped it."""
+        steps = sum(
+            total_steps(settings, split_run_data(dataset, settings).train_count)
+            for settings in (self._grid.members[member] for member in missing)
+        )
+        display = PopulationDisplay(
+            steps, members=len(missing), workers=members.workers, quiet=self._quiet
+        )
+        members.on_steps = display.add_steps
+        with display, stop_on_signals(members) as stop:
+            for result in members.train(missing):
+                self._folder.add(result)
+                results.append(result)
+                display.add_result(result)
+        return stop.signal

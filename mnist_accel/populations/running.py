@@ -1,0 +1,197 @@
+"""Runs the members of a population: on the cores of this machine, or on an executor."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from itertools import islice, takewhile
+from typing import Any
+
+from backends import get_backend
+from mnist_accel.data import Dataset
+from mnist_accel.populations.grid import Grid
+from mnist_accel.populations.member import (
+    MemberResult,
+    MemberTraining,
+    single_threaded,
+    train_member,
+)
+from mnist_accel.runs.setup import make_trainer
+
+# Members that are submitted and have not ended. More would only fill the memory of a scheduler.
+MAX_SUBMITTED = 1000
+
+
+class LocalMembers:
+    """Trains members in threads of this process, which share the data set.
+
+    Args:
+        grid: the settings of the members.
+        dataset: the data set.
+        backend: name of the backend.
+        workers: number of members that train at the same time.
+        device: number of the device; None for the default.
+        before: called with each training before its first step.
+
+    Attributes:
+        workers: number of members that train at the same time.
+        interrupted: trainings that were interrupted after they had begun.
+        on_steps: called with the number of steps of each chunk of a member, from several threads.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        dataset: Dataset,
+        *,
+        backend: str,
+        workers: int,
+        device: int | None = None,
+        before: Callable[[MemberTraining], None] = lambda training: None,
+    ) -> None:
+        self._grid = grid
+        self._dataset = dataset
+        self._backend = backend
+        self._device = device
+        self._before = before
+        self.workers = workers
+        self.on_steps: Callable[[int], None] = lambda steps: None
+        self._running: dict[int, MemberTraining] = {}
+        self._is_stopping = False
+        self.interrupted: list[MemberTraining] = []
+
+    def request_stop(self, reason: str) -> None:
+        """Interrupt all members after their current chunks; may be called by a signal handler."""
+        self._is_stopping = True
+        for training in list(self._running.values()):
+            training.interrupt()
+
+    def train(self, members: Iterable[int]) -> Iterator[MemberResult]:
+        """Train members, `workers` at a time, and yield their results as they end.
+
+        After a request to stop, the iterator ends when the current chunks of steps have ended.
+        """
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="mnist_accel-member") as pool:
+
+            def submit(member: int) -> Future[MemberResult | None]:
+                return pool.submit(self._run, member)
+
+            try:
+                wanted = takewhile(lambda member: not self._is_stopping, members)
+                # No more than the workers can start, so that a stop has nothing to cancel.
+                for result in _as_they_end(wanted, submit, at_once=self.workers):
+                    if result is not None:
+                        yield result
+            except BaseException:
+                self.request_stop("interrupted")
+                raise
+
+    def compile(self) -> None:
+        """Compile the kernels of all members, so that the threads need not wait for each other."""
+        seen = set()
+        for settings in self._grid.members:
+            key = (settings.optimizer, settings.dtype, settings.hidden_sizes, settings.activation)
+            if key not in seen:
+                seen.add(key)
+                backend = single_threaded(self._backend, self._device)
+                trainer = make_trainer(settings, backend, examples=1)
+                trainer.model.prepare()
+                trainer.prepare(self._dataset.x_train[:1], self._dataset.t_train[:1])
+
+    def _run(self, member: int) -> MemberResult | None:
+        """Train a member; return None if it is interrupted."""
+        training = MemberTraining(
+            member,
+            self._grid.members[member],
+            single_threaded(self._backend, self._device),
+            self._dataset,
+            on_steps=self.on_steps,
+        )
+        self._before(training)
+        self._running[member] = training
+        if self._is_stopping:  # the request came before the training was listed
+            training.interrupt()
+        try:
+            result = training.run()
+        finally:
+            del self._running[member]
+        if result is None:
+            self.interrupted.append(training)
+        return result
+
+
+class ExecutorMembers:
+    """Trains members in the processes of an executor.
+
+    Args:
+        executor: runs the members; its processes must be able to import this package.
+        grid: the settings of the members.
+        backend: name of the backend.
+        data: the data set, or an object that the executor replaces by it; None if each process
+            loads the data set that the settings name.
+        workers: number of members that train at the same time, for display.
+
+    Attributes:
+        workers: see above.
+        on_steps: called with the number of steps of each member that has ended.
+    """
+
+    def __init__(
+        self, executor: Executor, grid: Grid, *, backend: str, data: Any, workers: int = 1
+    ) -> None:
+        self._executor = executor
+        self._grid = grid
+        self._backend = backend
+        self._data = data
+        self.workers = workers
+        self.on_steps: Callable[[int], None] = lambda steps: None
+        self._submitted: set[Future[MemberResult]] = set()
+        self._is_stopping = False
+
+    def request_stop(self, reason: str) -> None:
+        """Cancel the members that have not begun; may be called by a signal handler."""
+        self._is_stopping = True
+        for future in list(self._submitted):
+            future.cancel()
+
+    def train(self, members: Iterable[int]) -> Iterator[MemberResult]:
+        """Train members, and yield their results as they end.
+
+        After a request to stop, the iterator ends when the members that had begun have ended.
+        """
+        wanted = takewhile(lambda member: not self._is_stopping, members)
+        try:
+            for result in _as_they_end(wanted, self._submit, at_once=MAX_SUBMITTED):
+                self.on_steps(result.steps)
+                yield result
+        except BaseException:
+            self.request_stop("interrupted")
+            raise
+
+    def _submit(self, member: int) -> Future[MemberResult]:
+        settings = self._grid.members[member]
+        future = self._executor.submit(train_member, member, settings, self._backend, self._data)
+        self._submitted.add(future)
+        future.add_done_callback(self._submitted.discard)
+        return future
+
+
+def worker_count(backend: str, threads: int | None) -> int:
+    """Return how many members a backend trains at the same time in this process.
+
+    Only compiled epochs on the CPU leave the interpreter free for other members.
+    """
+    made = get_backend(backend)
+    if made.max_threads is None or not made.compiles_epochs:
+        return 1
+    return threads or made.max_threads
+
+
+def _as_they_end(
+    members: Iterable[int], submit: Callable[[int], Future[Any]], *, at_once: int
+) -> Iterator[Any]:
+    """Submit members, at most `at_once` at a time, and yield the results as they end."""
+    waiting = iter(members)
+    pending = {submit(member) for member in islice(waiting, at_once)}
+    while pending:
+        ended, pending = wait(pending, return_when=FIRST_COMPLETED)
+        yield from (future.result() for future in ended if not future.cancelled())
+        pending |= {submit(member) for member in islice(waiting, len(ended))}

@@ -1,0 +1,96 @@
+"""`train_population`: the whole of a population, from settings to results."""
+
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import get_backend, shown
+from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.data.datasets import DIGIT_NAMES
+from mnist_accel.populations.grid import make_grid
+from mnist_accel.populations.population import Population
+from mnist_accel.populations.running import ExecutorMembers, LocalMembers, worker_count
+
+Examples: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+
+
+def train_population(
+    model: str,
+    *,
+    seeds: int | Iterable[int],
+    data: str | tuple[Examples, Examples] = "mnist",
+    data_dir: str | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    executor: Executor | None = None,
+    **settings: Any,
+) -> Population:
+    """Train a recipe with several seeds and settings, and return all networks and results.
+
+    Each member is identical to the last bit to `train` with its settings and one thread.
+
+    Args:
+        model: name of the recipe.
+        seeds: seeds of the members, or their number: 20 means the seeds 0…19.
+        data: name of a data set, or `((x_train, t_train), (x_test, t_test))` in any form that
+            `load_mnist` returns.
+        data_dir: folder of the data set; see `load_dataset`.
+        backend: name of the backend that trains.
+        threads: number of members that train at the same time; None for the number of cores.
+            Only Numba trains several at the same time.
+        executor: trains the members in its processes instead, for example on other machines.
+        settings: settings of `train`, such as `lr` and `epochs`, each with one value or a list of
+            values. Every combination is trained with every seed. If a setting has several values
+            and `validation_split` is not given, a tenth of the training images is held out, so
+            that `Population.best` can choose.
+
+    Raises:
+        ValueError: a list is empty or has a value twice, a setting is unknown or not accepted, or
+            there are more than a million members.
+        TypeError: an argument has a wrong type.
+        DataError: the data cannot be obtained.
+        BackendUnavailableError: the backend cannot run here.
+    """
+    is_named = isinstance(data, str)
+    fixed = {"dataset": data, "data_dir": data_dir} if is_named else {}
+    grid = make_grid(model, seeds=seeds, given=settings, fixed=fixed)
+    name = get_backend(backend).name
+    dataset = load_dataset(data, data_dir) if isinstance(data, str) else own_dataset(data)
+    members = range(len(grid.members))
+    if executor is None:
+        workers = worker_count(name, threads)
+        local = LocalMembers(grid, dataset, backend=name, workers=workers)
+        local.compile()
+        results = local.train(members)
+    else:
+        shipped = None if is_named else dataset
+        remote = ExecutorMembers(executor, grid, backend=name, data=shipped)
+        results = remote.train(members)
+    return Population(grid, list(results), backend=name)
+
+
+def own_dataset(data: tuple[Examples, Examples]) -> Dataset:
+    """Return arrays of the user as a data set.
+
+    Raises:
+        TypeError: they are not two pairs of arrays.
+    """
+    try:
+        (x_train, t_train), (x_test, t_test) = data
+    except (TypeError, ValueError):
+        raise TypeError(
+            "data must be the name of a data set or ((x_train, t_train), (x_test, t_test)), got "
+            f"{shown(data)}"
+        ) from None
+    return Dataset(
+        name="custom",
+        x_train=np.asarray(x_train),
+        t_train=np.asarray(t_train),
+        x_test=np.asarray(x_test),
+        t_test=np.asarray(t_test),
+        class_names=DIGIT_NAMES,
+        source="arrays",
+    )
