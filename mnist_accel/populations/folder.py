@@ -217,7 +217,7 @@ class PopulationFolder:
             "model": population.grid.members[0].model,
             "members": len(population),
             "failed": population.failed,
-            "summary": [population.summary("test_accuracy"), population.summary("test_loss")],
+            **{name: population.summary(name) for name in ("test_accuracy", "test_loss")},
         }
         with file_errors(f"write {self.summary}"):
             write_atomically(self.summary, (to_json(summary, indent=2) + "\n").encode())
@@ -226,12 +226,16 @@ class PopulationFolder:
                 shutil.rmtree(self.unfinished)
 
     def remove_unfinished(self) -> None:
-        """Remove temporary files of a killed process.
+        """Remove temporary files of a killed process, and a line that a power failure has cut.
 
         Raises:
-            DataError: a file cannot be removed.
+            DataError: a file cannot be removed or written.
         """
         with file_errors(f"write to {self.path}"):
+            if self.members.exists():
+                text = read_regular(self.members, max_bytes=_MAX_MEMBERS_BYTES)
+                if not text.endswith(b"\n"):
+                    write_atomically(self.members, text[: text.rfind(b"\n") + 1])
             for folder in (self.path, self.unfinished):
                 remove_unfinished(folder)
 
@@ -243,7 +247,7 @@ class PopulationFolder:
             return []
         with file_errors(f"read {self.members}"):
             text = read_regular(self.members, max_bytes=_MAX_MEMBERS_BYTES)
-        # A power failure can cut the last line; its member is trained again.
+        # A power failure can cut the last line; its member counts as not trained.
         complete = text[: text.rfind(b"\n") + 1].splitlines()
         return [
             decode_json(line, _Line, name=f"line {number} of {self.members}", kind="a member")

@@ -159,7 +159,12 @@ class ExecutorMembers:
         """
         wanted = takewhile(lambda member: not self._is_stopping, members)
         try:
-            for result in _as_they_end(wanted, self._submit, at_once=MAX_SUBMITTED):
+            for result in _as_they_end(
+                wanted,
+                self._submit,
+                at_once=MAX_SUBMITTED,
+                while_waiting=lambda: self.on_steps(0),  # refreshes the display
+            ):
                 self.on_steps(result.steps)
                 yield result
         except BaseException:
@@ -186,12 +191,20 @@ def worker_count(backend: str, threads: int | None) -> int:
 
 
 def _as_they_end(
-    members: Iterable[int], submit: Callable[[int], Future[Any]], *, at_once: int
+    members: Iterable[int],
+    submit: Callable[[int], Future[Any]],
+    *,
+    at_once: int,
+    while_waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Any]:
-    """Submit members, at most `at_once` at a time, and yield the results as they end."""
+    """Submit members, at most `at_once` at a time, and yield the results as they end.
+
+    `while_waiting` is called at least once per second.
+    """
     waiting = iter(members)
     pending = {submit(member) for member in islice(waiting, at_once)}
     while pending:
-        ended, pending = wait(pending, return_when=FIRST_COMPLETED)
+        ended, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+        while_waiting()
         yield from (future.result() for future in ended if not future.cancelled())
         pending |= {submit(member) for member in islice(waiting, len(ended))}

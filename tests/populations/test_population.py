@@ -1,0 +1,141 @@
+"""Populations in memory: their members, statistics, choice and ensemble."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import mnist_accel as ma
+from backends import get_backend
+from mnist_accel.runs.setup import load_run_data, make_trainer
+
+SETTINGS = {"epochs": 1, "batch_size": 10, "limit_train": 300, "limit_test": 100}
+
+
+@pytest.fixture(scope="module")
+def population():
+    return ma.train_population(
+        "two-layer", seeds=3, lr=[0.1, 0.5], data="digits", backend="numpy",
+        **SETTINGS,
+    )  # fmt: skip
+
+
+def test_the_table_has_a_row_per_member_with_its_seed_and_settings(population):
+    table = population.table
+    assert [(r["member"], r["seed"], r["lr"]) for r in table] == [
+        (0, 0, 0.1), (1, 1, 0.1), (2, 2, 0.1), (3, 0, 0.5), (4, 1, 0.5), (5, 2, 0.5),
+    ]  # fmt: skip
+    assert all(0 <= row["test_accuracy"] <= 1 and row["seconds"] > 0 for row in table)
+
+
+def test_a_row_has_the_results_of_its_network(population):
+    data = ma.load_dataset("digits")
+    result = ma.evaluate(population[4], data.x_test[:100], data.t_test[:100])
+    row = population.table[4]
+    assert (row["test_accuracy"], row["test_loss"]) == (result.accuracy, result.loss)
+
+
+def test_the_summary_has_mean_and_deviation_of_each_setting(population):
+    accuracies = [row["test_accuracy"] for row in population.table if row["lr"] == 0.5]
+    row = population.summary()[1]
+    assert (row["lr"], row["n"], row["failed"]) == (0.5, 3, 0)
+    assert (row["mean"], row["std"]) == (np.mean(accuracies), np.std(accuracies, ddof=1))
+
+
+def test_a_comparison_pairs_members_with_equal_seeds(population):
+    accuracies = {(row["lr"], row["seed"]): row["test_accuracy"] for row in population.table}
+    expected = np.mean([accuracies[0.5, seed] - accuracies[0.1, seed] for seed in range(3)])
+    assert population.compare(lr=(0.1, 0.5)).difference == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "give one setting with two values, got 0 settings"),
+        ({"lr": (0.1, 0.3)}, "no member has lr=0.3; the values are 0.1, 0.5"),
+        ({"lr": 0.1}, "lr needs a pair of values, got 0.1"),
+        ({"momentum": (0.1, 0.3)}, "unknown varied setting 'momentum'"),
+        ({"lr": (0.1, 0.5), "measure": "beauty"}, "unknown measure 'beauty'"),
+    ],
+)
+def test_a_comparison_that_is_not_possible_is_refused(population, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        population.compare(**arguments)
+
+
+def test_the_best_network_has_the_highest_validation_accuracy(population):
+    accuracies = [row["validation_accuracy"] for row in population.table]
+    assert population.best() is population[int(np.argmax(accuracies))]
+
+
+def test_the_best_network_is_never_chosen_on_the_test_set(population):
+    with pytest.raises(ValueError, match="would be biased"):
+        population.best("test_accuracy")
+
+
+def test_without_held_out_images_there_is_no_best_network():
+    population = ma.train_population(
+        "two-layer", seeds=1, data="digits", backend="numpy", **SETTINGS
+    )
+    with pytest.raises(ValueError, match="train the population with validation_split"):
+        population.best()
+
+
+def test_the_ensemble_is_the_mean_of_the_networks(population):
+    images = ma.load_dataset("digits").x_test[:5]
+    mean = np.mean([network.predict_proba(images) for network in population], axis=0)
+    assert np.allclose(population.predict_proba(images), mean)
+    assert np.array_equal(population.predict(images), mean.argmax(axis=1))
+
+
+@pytest.mark.parametrize("model", ["two-layer", "cnn"])
+def test_a_member_on_numba_is_identical_to_a_single_training(model):
+    population = ma.train_population(model, seeds=3, data="digits", backend="numba", **SETTINGS)
+    settings = population.grid.members[2]
+    data = load_run_data(settings)
+    trainer = make_trainer(settings, get_backend("numba", threads=1), examples=data.train_count)
+    trainer.fit(*data.train, epochs=1)
+    for name, weight in trainer.model.state_dict().items():
+        assert np.array_equal(population[2].state_dict()[name], weight)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    one, four = (
+        ma.train_population(
+            "two-layer", seeds=4, data="digits", backend="numba", threads=threads, **SETTINGS
+        )
+        for threads in (1, 4)
+    )
+    for a, b in zip(one, four, strict=True):
+        assert np.array_equal(a.parameters.flat, b.parameters.flat)
+
+
+def test_an_executor_gives_the_same_members():
+    data = ma.load_dataset("digits")
+    arrays = (data.x_train, data.t_train), (data.x_test, data.t_test)
+    settings = {"seeds": 3, "data": arrays, "backend": "numpy", **SETTINGS}
+    local = ma.train_population("two-layer", **settings)
+    with ThreadPoolExecutor(2) as executor:
+        remote = ma.train_population("two-layer", executor=executor, **settings)
+    for a, b in zip(local, remote, strict=True):
+        assert np.array_equal(a.parameters.flat, b.parameters.flat)
+
+
+def test_a_member_that_diverges_is_counted_and_does_not_stop_the_others():
+    population = ma.train_population(
+        "two-layer", seeds=2, lr=[0.1, 1e30], data="digits", backend="numpy", **SETTINGS
+    )
+    assert population.failed == 2
+    diverged = population.table[2]
+    assert diverged["status"] == "failed"
+    assert "diverged at step" in diverged["note"]
+    assert [(row["n"], row["failed"]) for row in population.summary()] == [(2, 0), (0, 2)]
+    assert math.isnan(population.summary()[1]["mean"])
+    with pytest.raises(ValueError, match="member 2 has no trained network: training diverged"):
+        population[2]
+
+
+def test_data_that_are_no_pairs_of_arrays_are_refused():
+    with pytest.raises(TypeError, match="data must be the name of a data set or"):
+        ma.train_population("two-layer", seeds=1, data=[1, 2, 3], backend="numpy")
