@@ -63,7 +63,7 @@ class NumpyBackend(Backend):
     def device_info(self) -> DeviceInfo:
         """Return the processor, the memory and the BLAS."""
         return DeviceInfo(
-            name=f"{_processor_name()}, {os.cpu_count()} cores",
+            name=f"{_processor_name()}, cores: {os.cpu_count()}",
             memory_total_bytes=_memory_bytes(),
             libraries={"numpy": np.__version__, "blas": blas_name()},
         )

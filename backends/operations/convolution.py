@@ -200,6 +200,9 @@ def conv2d_shape(
     n, channels, height, width = x.shape
     out_channels, filter_channels, kh, kw = weight.shape
     if channels != filter_channels:
-        raise ValueError(f"filters take {filter_channels} channels, the images have {channels}")
+        raise ValueError(
+            f"the images and the filters must have equal numbers of channels, got {channels} and "
+            f"{filter_channels}"
+        )
     output = output_sizes((height, width), (kh, kw), stride=stride, padding=padding)
     return n, out_channels, *output

@@ -30,6 +30,7 @@ from mnist_accel.commands.dispatcher import guarded
 from mnist_accel.commands.parser import Parser
 from mnist_accel.errors import UsageError
 from mnist_accel.util.files import write_atomically
+from mnist_accel.util.text import count
 
 PROG = "python -m benchmarks.gpu"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -116,7 +117,7 @@ def _facts() -> dict[str, str]:
         "driver": str(host.gpu_driver),
         **{name.replace("_", " "): version for name, version in device.libraries.items()},
         "PyTorch": host.versions.get("torch", "not installed"),
-        "CPU": f"{host.cpu}, {host.threads} cores",
+        "CPU": f"{host.cpu}, {count(host.threads, 'core')}",
         "commit": f"{host.commit}{', changed' if host.dirty else ''}",
         "date": f"{date.today():%Y-%m-%d}",
     }

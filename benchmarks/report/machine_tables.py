@@ -6,6 +6,7 @@ from backends.numba.threads import MIN_IMAGES_PER_THREAD
 from benchmarks.report import numbers
 from benchmarks.report.tables import Table, contender_kind, make_table
 from benchmarks.storage.results import ResultSet
+from mnist_accel.util.text import count
 
 _KINDS = {"": "this project", "baseline": "baseline", "scale": "for scale, not compared with"}
 
@@ -34,7 +35,7 @@ def host_table(results: ResultSet) -> Table:
     """Return the table of the facts about the machine, the software and the runs."""
     host = results.host
     pools = (
-        f"{pool.name} {pool.version or ''}, {pool.threads} threads".replace(" ,", ",")
+        f"{pool.name} {pool.version or ''}, {count(pool.threads, 'thread')}".replace(" ,", ",")
         for pool in host.blas
     )
     facts = {
@@ -53,8 +54,8 @@ def host_table(results: ResultSet) -> Table:
         "commit": (host.commit or "unknown") + (" with uncommitted changes" if host.dirty else ""),
         **dict(_ceiling_facts(results)),
         "runs": "; ".join(
-            f"{path.name}: {run.profile} ({', '.join(run.levels)}), {run.passes} passes, "
-            f"seed {run.seed}, {run.threads} threads, {run.started} to {run.finished}"
+            f"{path.name}: {run.profile} ({', '.join(run.levels)}), passes {run.passes}, "
+            f"seed {run.seed}, {count(run.threads, 'thread')}, {run.started} to {run.finished}"
             + ("" if run.complete else ", not complete")
             for path, run in zip(results.paths, results.runs, strict=True)
         ),

@@ -15,7 +15,7 @@ from benchmarks.storage.results import load_results, read_run
 from mnist_accel.commands.exit_codes import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_accel.errors import UsageError
 from mnist_accel.util.process_lock import process_lock
-from mnist_accel.util.text import shell_command
+from mnist_accel.util.text import count, shell_command
 
 PROG = "python -m benchmarks"
 RESULTS = Path("bench-results")  # ignored by git; published results are in benchmarks/results
@@ -106,7 +106,9 @@ def _limit_cores(threads: int) -> None:
         raise UsageError("--threads needs a system that binds processes to cores, such as Linux")
     cores = sorted(os.sched_getaffinity(0))
     if threads > len(cores):
-        raise UsageError(f"--threads is {threads}; this process may use {len(cores)} cores")
+        raise UsageError(
+            f"--threads is {threads}; this process may use {count(len(cores), 'core')}"
+        )
     os.sched_setaffinity(0, cores[:threads])
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from backends import Backend, available_backends, get_backend
 from benchmarks.host import usable_cores
 from benchmarks.storage.schema import Ceilings, Device
+from mnist_accel.util.text import count
 
 MATRIX_SIDE = {"cpu": 2048, "gpu": 8192}
 COPY_BYTES = 128 * 2**20
@@ -46,7 +47,11 @@ def cpu_ceilings(clock: Clock = time.perf_counter) -> Ceilings:
                 done.result()
 
         return _ceilings(
-            lambda: np.matmul(a, b, out=product), copy, clock, side, f"by {threads} threads"
+            lambda: np.matmul(a, b, out=product),
+            copy,
+            clock,
+            side,
+            f"by {count(threads, 'thread')}",
         )
 
 

@@ -22,6 +22,7 @@ from mnist_accel.nn.graph import build_graph
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, Recipe, create_model, get_recipe, model_name
 from mnist_accel.util.files import as_path
+from mnist_accel.util.text import count
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 
@@ -200,7 +201,7 @@ def _find_network(
         state = linear_layers(content.arrays)
         name = model or (_NPY_MODEL if content.is_npy else _LINEAR_MODELS.get(content.layers))
         if name is None:
-            raise ValueError(f"no recipe is known for {content.layers} layers; give --model")
+            raise ValueError(f"no recipe has {count(content.layers, 'layer')}; give --model")
         return _candidate(name, state, activation, backend)
     _has_column_biases(content.arrays)
     found = list(_convolutional(content.arrays, model, activation, backend))
@@ -211,7 +212,10 @@ def _find_network(
         return found[0]
     shapes = ", ".join(f"{name} {array.shape}" for name, array in content.arrays.items())
     known = model or "a recipe with convolutions or a network of the book"
-    raise ValueError(f"expected the shapes of {known}, got {shapes[:200]}")
+    raise ValueError(
+        f"expected the shapes of {known}, with filters (filters, channels, k, k), "
+        f"got {shapes[:200]}"
+    )
 
 
 def _needs_images(model: str | None) -> bool:

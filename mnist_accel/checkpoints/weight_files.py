@@ -32,6 +32,8 @@ _PICKLE_STARTS = (b"\x80", b"(", b"}", b"c")
 _MAX_BYTES = 2**29  # maximum size of a file, and of the unpacked content of an archive
 _MAX_NUMBERS = 2**25  # in all arrays; several names in a pickle may refer to the same array
 _KEY = re.compile(r"[Wb][1-9][0-9]{0,2}")
+_TORCH_NAMES = {"weight": "W", "bias": "b"}
+_ACCEPTED = "W1, b1, W2, b2, … or PyTorch's names NAME.weight, NAME.bias, …"
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def _to_arrays(content: object) -> dict[str, NDArray[np.float32]]:
     """
     if not isinstance(content, dict) or not content:
         found = "an empty dict" if content == {} else type(content).__name__
-        raise ValueError(f"found {found}, expected a dict with W1, b1, …")
+        raise ValueError(f"found {found}, expected a dict with {_ACCEPTED}")
+    content = _with_our_names(content)
     count = sum(str(key).startswith("W") and bool(_KEY.fullmatch(str(key))) for key in content)
     names = [f"{letter}{number}" for number in range(1, count + 1) for letter in "Wb"]
     missing = [name for name in names if name[0] == "W" and name not in content]
@@ -141,13 +144,29 @@ def _to_arrays(content: object) -> dict[str, NDArray[np.float32]]:
     unknown = [ascii(str(key)[:40]) for key in content if key not in names]
     if unknown:
         raise ValueError(
-            f"found key {unknown[0]}, expected only W1, b1, W2, b2, …; rename the arrays of the "
-            "first layer to W1 and b1, and so on, and remove other entries"
+            f"found key {unknown[0]}, expected only {_ACCEPTED}; rename the arrays of the first "
+            "layer to W1 and b1, and so on, and remove other entries"
         )
     numbers = sum(array.size for array in content.values() if isinstance(array, np.ndarray))
     if numbers > _MAX_NUMBERS:
         raise ValueError(f"found {numbers:,} numbers, expected at most {_MAX_NUMBERS:,}")
     return {name: _to_array(content, name) for name in names if name in content}
+
+
+def _with_our_names(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a dict in which the names of a PyTorch `state_dict` are replaced by W1, b1, ….
+
+    PyTorch lists the layers in the order in which the network defines them.
+    """
+    layers: dict[str, int] = {}
+    result: dict[str, Any] = {}
+    for name, value in content.items():
+        layer, _, kind = name.rpartition(".")
+        ours = ""
+        if layer and kind in _TORCH_NAMES:
+            ours = f"{_TORCH_NAMES[kind]}{layers.setdefault(layer, len(layers) + 1)}"
+        result[name if ours in ("", *content) else ours] = value
+    return result
 
 
 def _to_array(content: Mapping[str, Any], key: str) -> NDArray[np.float32]:
@@ -160,8 +179,10 @@ def _to_array(content: Mapping[str, Any], key: str) -> NDArray[np.float32]:
         is_valid, form = array.ndim in (2, 4), "(in, out), (out, in) or (filters, channels, k, k)"
     else:
         is_valid, form = array.ndim in (1, 2), "(out,) or (out, 1)"
-    if not is_valid or array.size == 0:
+    if not is_valid:
         raise ValueError(f"{key} has shape {array.shape}, expected {form}")
+    if array.size == 0:
+        raise ValueError(f"{key} has shape {array.shape} and thus no elements")
     with np.errstate(over="ignore"):  # the check below reports overflow
         converted = array.astype(np.float32)
     finite = np.isfinite(converted)

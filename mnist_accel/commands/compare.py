@@ -34,6 +34,7 @@ from mnist_accel.diagnostics.compare import BackendComparison, compare_backends
 from mnist_accel.errors import UsageError, usage_errors
 from mnist_accel.nn.network import DTYPE_ALIASES, DTYPES
 from mnist_accel.recipes.models import DEFAULT_MODEL
+from mnist_accel.util.text import count
 
 _MAX_COLUMNS = 5  # maximum number of steps in a table, so that its lines stay short
 
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         )
         _print_differences(result, steps=args.iterations)
     rows = [[r.backend, f"{r.loss:.6f}", f"{r.accuracy:.2%}"] for r in (reference, *others)]
-    print(f"on the test set after {args.iterations} steps")
+    print(f"on the test set after {count(args.iterations, 'step')}")
     print_table(["backend", "loss", "accuracy"], rows, sys.stdout)
     if exit_code and args.dtype == "float32":
         print("\nto distinguish an error from rounding that grew, repeat with --dtype float64")

@@ -24,6 +24,7 @@ from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.diagnostics.gradient_check import TOLERANCE, check_gradients
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.models import DEFAULT_MODEL, create_model
+from mnist_accel.util.text import count
 
 _IMAGES = 4
 
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     print_table(["array", "shape", "checked", "largest relative error", ""], rows, sys.stdout)
     if wrong:
-        print(f"\n{wrong} of {len(checks)} arrays have a relative error above {TOLERANCE:g}")
+        print(f"\nrelative error above {TOLERANCE:g}: {wrong} of {count(len(checks), 'array')}")
     else:
         print(f"\nall gradients are within {TOLERANCE:g} of the central differences")
     return exit_code

@@ -16,6 +16,7 @@ from mnist_accel.data.idx import parse_idx
 from mnist_accel.data.sources.digests import FILE_NAMES, PUBLISHED_SETS
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_own_files, user_path
 from mnist_accel.errors import DataError
+from mnist_accel.util.text import count
 
 DATASETS = ("mnist", "fashion-mnist", "digits", "custom")
 DATASET_ALIASES: Aliases = {"fashion": ("fashion-mnist",), "fmnist": ("fashion-mnist",)}
@@ -183,8 +184,8 @@ def _check_pair(
         raise DataError(f"{labels_name} has shape {labels.shape}, expected (N,)")
     if len(images) != len(labels):
         raise DataError(
-            f"{labels_name} has {len(labels)} labels for the {len(images)} images of {images_name},"
-            " expected one label per image"
+            f"{labels_name} has {count(len(labels), 'label')} for the "
+            f"{count(len(images), 'image')} of {images_name}, expected one label per image"
         )
     if labels.max() > 9:
         raise DataError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mnist_accel.util.files import check_writable
+from mnist_accel.util.text import count
 
 Status: TypeAlias = Literal["ok", "WARN", "problem", "skipped"]
 
@@ -51,7 +52,7 @@ def threads_finding(name: str, threads: int, detail: str, variables: tuple[str, 
     `detail` describes the pool; `variables` are the environment variables that set its size.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    detail = f"{detail}: {threads} threads on {cores} cores"
+    detail = f"{detail}: {count(threads, 'thread')} on {count(cores or 1, 'core')}"
     if threads == cores:
         return Finding(name, "ok", detail)
     found = [variable for variable in variables if variable in os.environ]

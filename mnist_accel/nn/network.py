@@ -31,6 +31,7 @@ from mnist_accel.nn.layers import Layer
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.lowering import lower
 from mnist_accel.nn.parameters import ParameterVector
+from mnist_accel.util.text import count
 
 # Called with the name and the value of each tensor after its computation.
 Observer: TypeAlias = Callable[[str, Array], None]
@@ -211,7 +212,8 @@ class Network:
         indices = as_labels(labels, classes=self.classes)
         if len(pixels) != len(indices):
             raise ValueError(
-                f"got {len(pixels)} images and {len(indices)} labels, expected equal numbers"
+                f"got {count(len(pixels), 'image')} and {count(len(indices), 'label')}, expected "
+                "equal numbers"
             )
         if not len(pixels):
             raise ValueError("expected at least one image, got none")

@@ -17,6 +17,7 @@ from mnist_accel.runs.schema import RunConfig
 from mnist_accel.runs.setup import RunData, make_optimizer, make_trainer
 from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.schema import convert
+from mnist_accel.util.text import count
 
 
 def run_config(
@@ -138,6 +139,6 @@ def check_same_data(folder: RunFolder, config: RunConfig, data: RunData) -> None
         )
     if images != data.train_count:
         raise DataError(
-            f"{folder.path} was trained on {images} images, but {data.dataset.source} now has "
-            f"{data.train_count}; resume the run with the data it began with"
+            f"{folder.path} was trained on {count(images, 'image')}, but {data.dataset.source} now "
+            f"has {data.train_count:,}; resume the run with the data it began with"
         )

@@ -102,6 +102,31 @@ def test_archive_with_one_dict_is_read(tmp_path):
     assert_same_network(load(tmp_path / "w.npz"), network)
 
 
+@pytest.mark.parametrize("recipe", ["two-layer", "lenet"])
+def test_names_of_a_pytorch_state_dict_are_read(tmp_path, recipe):
+    network = ma.create_model(recipe, backend=BACKEND)
+    state = {}
+    for name, array in network.state_dict().items():
+        kind = "weight" if name[0] == "W" else "bias"
+        state[f"module.layers.{2 * int(name[1])}.{kind}"] = array.T if array.ndim == 2 else array
+    np.savez(tmp_path / "w.npz", **state)
+    assert_same_network(load(tmp_path / "w.npz"), network)
+    for other in ("epoch", "W1"):
+        with pytest.raises(
+            ma.DataError, match="found key '(epoch|module.*)', expected only W1, b1"
+        ):
+            load(pickled(tmp_path / "w.pkl", state | {other: 3}))
+
+
+def test_filters_in_another_order_are_rejected_with_the_accepted_order(tmp_path):
+    state = ma.create_model("lenet", backend=BACKEND).state_dict()
+    turned = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in state.items()}
+    with pytest.raises(
+        ma.DataError, match=r"with filters \(filters, channels, k, k\), got W1 \(5,"
+    ):
+        load(pickled(tmp_path / "w.pkl", turned))
+
+
 def test_hidden_sizes_follow_from_the_shapes(tmp_path):
     for name, sizes in (("two-layer", (31,)), ("three-layer", (9, 21)), ("lenet", (70, 33))):
         network = ma.create_model(name, backend=BACKEND, hidden_sizes=sizes)
@@ -109,7 +134,7 @@ def test_hidden_sizes_follow_from_the_shapes(tmp_path):
     deep = ma.create_model("two-layer", backend=BACKEND, hidden_sizes=(20, 15, 12, 11))
     file = pickled(tmp_path / "w.pkl", deep.state_dict())
     assert_same_network(load(file, model="two-layer"), deep)
-    with pytest.raises(ma.DataError, match="no recipe is known for 5 layers; give --model"):
+    with pytest.raises(ma.DataError, match="no recipe has 5 layers; give --model"):
         load(file)
 
 
