@@ -130,7 +130,8 @@ def device_number(text: str) -> int:
     """
     match = _DEVICE.fullmatch(text)
     if match is None:
-        raise ValueError(f"expected the number of a GPU, such as 0 or cuda:0, got {text!r}")
+        hint = "; the backends numba and numpy use the CPU" if spelling(text) == "cpu" else ""
+        raise ValueError(f"expected the number of a GPU, such as 0 or cuda:0, got {text!r}{hint}")
     return int(match[1])
 
 

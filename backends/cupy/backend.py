@@ -129,7 +129,7 @@ class CupyBackend(Backend):
 
     def gather_batch(self, images: Array, indices: Array, *, dtype: str, shift: float) -> Array:
         """Gather and normalize in one kernel."""
-        if not (str(images.dtype) in ("uint8", dtype) and dtype in REAL and images.ndim == 2):
+        if not (has_dtype(images, "uint8", dtype) and dtype in REAL and images.ndim == 2):
             return super().gather_batch(images, indices, dtype=dtype, shift=shift)
         self._check_gather(images, indices)
         batch = self._cupy.empty((indices.shape[0], images.shape[1]), dtype)

@@ -1,5 +1,6 @@
 """Gathering a batch of images from a data set on the device."""
 
+from backends.names import resolve_name
 from backends.operations.common import Array, Operations, require_axes, require_indices
 
 
@@ -22,12 +23,12 @@ class Batches(Operations):
 
         Raises:
             TypeError: `images` is neither uint8 nor of `dtype`, or `indices` are not integers.
-            ValueError: an array has the wrong shape, or an index is out of range; the range is not
-                checked within `computation`.
+            ValueError: `dtype` is another name, an array has the wrong shape, or an index is out of
+                range; the range is not checked within `computation`.
         """
         self._check_gather(images, indices)
         xp = self.xp
-        wanted = getattr(xp, dtype)
+        wanted = getattr(xp, resolve_name("dtype", dtype, ("float32", "float64")))
         batch = xp.take(images, indices, axis=0)
         if batch.dtype == xp.uint8:
             batch = xp.astype(batch, wanted)

@@ -13,6 +13,7 @@ from backends.names import shown
 Array: TypeAlias = Any
 Ties: TypeAlias = Literal["first", "all"]
 
+_MAX_DISTANCE = 2**31 - 1  # positions computed from it fit 64-bit integers
 MAX_POOL_SIZE = 7  # 49 mask bits; 8 × 8 bits do not fit a signed 64-bit integer
 
 _indices_are_trusted: ContextVar[bool] = ContextVar("indices_are_trusted", default=False)
@@ -163,8 +164,9 @@ def output_sizes(
         kh, kw = kernel_size
     except (TypeError, ValueError):
         raise TypeError(f"kernel_size must be a pair (kh, kw), got {kernel_size!r}") from None
-    as_integer("stride", stride, at_least=1)
-    as_integer("padding", padding, at_least=0)
+    for name, pixels, smallest in (("stride", stride, 1), ("padding", padding, 0)):
+        if as_integer(name, pixels, at_least=smallest) > _MAX_DISTANCE:
+            raise ValueError(f"{name} must be at most {_MAX_DISTANCE}, got {pixels}")
     height, width = sizes
     for size, patch in ((height, kh), (width, kw)):
         as_integer("patch size", patch, at_least=1)

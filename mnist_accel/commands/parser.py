@@ -7,13 +7,17 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from backends import Aliases, closest_name, resolve_name
+from backends import Aliases, closest_name, resolve_name, spelling
 from mnist_accel.commands.exit_codes import EXIT_CODES_HELP, EXIT_USAGE
 from mnist_accel.errors import printable
 from mnist_accel.recipes.settings import SETTING_ALIASES
 
 HELP_WIDTH = 78
 _FLAG = re.compile(r"--|-[a-z]", re.IGNORECASE)  # a negative number is not a flag
+# Flags of other programs, which are values of `--backend` here.
+_DEVICE_FLAGS = dict.fromkeys(("gpu", "cuda", "usegpu", "usecuda"), "--backend cupy") | (
+    dict.fromkeys(("cpu", "nogpu", "nocuda", "usecpu"), "--backend numba")
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +63,12 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = super().parse_known_args(words, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        for action in self._actions:
+            value = getattr(parsed, action.dest, None)
+            # Such as "$RUN" without this variable. As a path, it would mean the current folder.
+            if value == "" or (isinstance(value, list) and "" in value):
+                name = "/".join(action.option_strings) or action.metavar
+                self.error(f"the value of {name} is empty; give one, or omit {name}")
         return parsed, []
 
     def error(self, message: str) -> NoReturn:
@@ -100,6 +110,8 @@ class Parser(argparse.ArgumentParser):
             if not {"-h", "--help"}.isdisjoint(words):
                 return flag  # the help is shown in any case
             close = closest_name(flag, known, self._aliases)
+            if spelling(flag) in _DEVICE_FLAGS and "--backend" in known:
+                close = _DEVICE_FLAGS[spelling(flag)]
             hint = f"; did you mean {close}?" if close else ""
             self.error(f"unknown flag {flag}{hint}")
 

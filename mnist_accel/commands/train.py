@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume",
         nargs="?",
-        const="",
+        const=True,
         metavar="PATH",
         help="continue the run in this folder (default: the newest in runs/)",
     )
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     output = {"quiet": args.quiet, "progress": not args.no_progress}
     if args.resume is not None:
         _check_resumable(args, given)
-        folder = RunFolder.find(args.resume) if args.resume else RunFolder.newest()
+        folder = RunFolder.newest() if args.resume is True else RunFolder.find(args.resume)
         stored = settings_in_file(str(folder.config)) | backend_used(folder)
         if given.get("backend", stored["backend"]) != stored["backend"]:
             stored |= {"threads": None, "device": None}  # these belong to the stored backend

@@ -22,6 +22,8 @@ from mnist_accel.populations.grid import SETTINGS
 from mnist_accel.recipes.settings import TrainSettings, read_config
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
+# Settings in a file that no flag can express.
+_WITHOUT_VALUE = (("no_fallback", False), ("activation", ""), ("hidden_sizes", []))
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,9 +83,10 @@ def settings_in_file(path: str) -> dict[str, Any]:
     parser = _ConfigParser(prog=path)
     add_settings_arguments(parser)
     words: list[str] = []
-    for name, value in read_config(path).items():
+    content = read_config(path)
+    for name, value in content.items():
         # `config.json` contains every setting, including those that have no value.
-        if value is None or value in ("", []) or (name == "no_fallback" and value is False):
+        if value is None or (name, value) in _WITHOUT_VALUE:
             continue
         flag = "--" + name.replace("_", "-")
         if value is True:
@@ -94,7 +97,10 @@ def settings_in_file(path: str) -> dict[str, Any]:
             except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}: {flag}: {error}") from error
             words.append(f"{flag}={text}")  # with "=", a negative number is not taken for a flag
-    return settings_in(parser.parse_args(words))
+    settings = settings_in(parser.parse_args(words))
+    if content.get("hidden_sizes") == []:
+        settings["hidden_sizes"] = ()
+    return settings
 
 
 class _ConfigParser(Parser):

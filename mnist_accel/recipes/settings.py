@@ -47,7 +47,7 @@ class TrainSettings:
     momentum: float | None = None  # None: the optimizer's default
     weight_decay: float | None  # None: the optimizer's default
     schedule: str
-    hidden_sizes: tuple[int, ...]
+    hidden_sizes: tuple[int, ...]  # empty: no hidden layers
     activation: str  # empty: the recipe has no hidden activation
     seed: int = 0  # of weights, image order and dropout
     dtype: str = "float32"  # of weights and arithmetic

@@ -194,10 +194,14 @@ class RunFolder:
         return [line for line in self._metrics_lines() if event in (None, line["event"])]
 
     def _metrics_lines(self) -> Iterator[dict[str, Any]]:
+        remedy = f"restore it, or start a new run with --config {self.config}"
+        if not self.metrics.exists():
+            raise DataError(f"{self.metrics} is missing; {remedy}")
         with file_errors(f"read {self.metrics}"):
             # The text after the last line feed was being written when a process was killed; the
             # resumed run writes it again.
             lines = read_regular(self.metrics, max_bytes=_MAX_METRICS_BYTES).split(b"\n")[:-1]
+        last: dict[str, int] = {"steps": 0, "epoch": 0}  # by event, the end of the last line
         for number, text in enumerate(lines, start=1):
             name = f"{self.metrics}, line {number},"
             line = decode_json(text, dict[str, Any], name=name, kind="a line of metrics")
@@ -205,6 +209,15 @@ class RunFolder:
                 convert(line, MetricsLine)  # type: ignore[arg-type]  # a union
             except ValueError as error:
                 raise DataError(f"{name} is not a line of metrics: {error}") from error
+            event = line["event"]
+            position = line["epoch"] if event == "epoch" else line["step"]
+            if position <= last[event]:
+                unit = event.removesuffix("s")
+                raise DataError(
+                    f"{name} is for {unit} {position}, but an earlier line is for {unit} "
+                    f"{last[event]}; {remedy}"
+                )
+            last[event] = position
             yield line
 
 

@@ -11,7 +11,7 @@ from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE
 from mnist_accel.errors import usage_errors
-from mnist_accel.recipes.models import create_model, recipe_layers
+from mnist_accel.recipes.models import create_model, get_recipe, recipe_layers
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.training.trainer import Trainer
 
@@ -64,11 +64,7 @@ def check_network(settings: TrainSettings) -> None:
         UsageError: the model or the optimizer does not accept a setting.
     """
     with usage_errors():
-        recipe_layers(
-            settings.model,
-            hidden_sizes=settings.hidden_sizes or None,
-            activation=settings.activation or None,
-        )
+        recipe_layers(settings.model, **_hidden_layers(settings))
         make_optimizer(settings)
 
 
@@ -117,9 +113,8 @@ def make_trainer(settings: TrainSettings, backend: Backend, *, examples: int) ->
             settings.model,
             backend=backend,
             seed=settings.seed,
-            hidden_sizes=settings.hidden_sizes or None,
-            activation=settings.activation or None,
             dtype=settings.dtype,
+            **_hidden_layers(settings),
         )
         return Trainer(
             model,
@@ -129,6 +124,15 @@ def make_trainer(settings: TrainSettings, backend: Backend, *, examples: int) ->
             sampling=settings.sampling,  # type: ignore[arg-type]
             schedule=settings.schedule,
         )
+
+
+def _hidden_layers(settings: TrainSettings) -> dict[str, Any]:
+    """Return the arguments of `create_model` for the hidden layers."""
+    has_choice = settings.hidden_sizes or get_recipe(settings.model).hidden_sizes
+    return {
+        "hidden_sizes": settings.hidden_sizes if has_choice else None,
+        "activation": settings.activation or None,
+    }
 
 
 def make_optimizer(settings: TrainSettings) -> UpdateRule:

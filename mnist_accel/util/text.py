@@ -43,9 +43,21 @@ def shell_command(arguments: Sequence[str]) -> str:
 
     On Windows, cmd and PowerShell both understand double quotes.
     """
-    if sys.platform != "win32":
-        return shlex.join(arguments)
-    return " ".join(map(_quote_for_windows, arguments))
+    quote = _quote_for_windows if sys.platform == "win32" else _quote_for_posix
+    return " ".join(map(quote, arguments))
+
+
+def _quote_for_posix(argument: str) -> str:
+    """Return a quoted argument; one that cannot be printed is written as bash and zsh read it."""
+    if argument.isprintable():
+        return shlex.quote(argument)
+    escaped_bytes = (
+        character
+        if character.isprintable() and character not in "\\'"
+        else "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+        for character in argument
+    )
+    return f"$'{''.join(escaped_bytes)}'"
 
 
 def _quote_for_windows(argument: str) -> str:

@@ -134,6 +134,10 @@ def test_gather_batch_refuses_images_of_another_dtype(backend: Backend) -> None:
     images, indices = backend.zeros((2, 3), dtype="float64"), backend.asarray(np.arange(2))
     with pytest.raises(TypeError, match=r"uint8 or float32, got .*float64"):
         backend.gather_batch(images, indices, dtype="float32", shift=0.0)
+    with pytest.raises(ValueError, match="unknown dtype 'int32'; choose from float32, float64"):
+        backend.gather_batch(images, indices, dtype="int32", shift=0.0)
+    with pytest.raises(TypeError, match="dtype must be one of float32, float64, got None"):
+        backend.gather_batch(images, indices, dtype=None, shift=0.0)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64", "bool"])

@@ -83,6 +83,8 @@ def test_nan_and_infinity_change_only_outputs_whose_patch_contains_them(backend:
         (0, 0, 3, "stride must be at least 1, got 0"),
         (-2, 0, 3, "stride must be at least 1, got -2"),
         (1, -1, 3, "padding must be at least 0, got -1"),
+        (2**63, 0, 3, "stride must be at most 2147483647, got 9223372036854775808"),
+        (1, 2**63, 3, "padding must be at most 2147483647, got 9223372036854775808"),
         (1, 0, 9, "a patch of 9 does not fit an input of 8 with padding 0"),
         (2, 1, 11, "a patch of 11 does not fit an input of 8 with padding 1"),
     ],

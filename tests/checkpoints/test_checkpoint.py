@@ -242,6 +242,18 @@ def test_error_for_a_folder_without_checkpoint_names_the_folder(load, tmp_path):
         load(tmp_path, backend="numpy")
 
 
+def test_an_empty_path_is_refused():
+    network = ma.create_model("two-layer", backend="numpy")
+    for call in (
+        lambda: ma.save_model("", network),
+        lambda: ma.load_model(""),
+        lambda: ma.load_weights(""),
+        lambda: ma.read_digit_image(""),
+    ):
+        with pytest.raises((ValueError, ma.DataError), match="path is empty, expected the path of"):
+            call()
+
+
 def test_missing_folders_are_created(tmp_path):
     ma.save_checkpoint(tmp_path / "a" / "b" / "checkpoint", trainer())
     assert ma.load_checkpoint(tmp_path / "a" / "b" / "checkpoint", backend="numpy").step == 0

@@ -113,7 +113,7 @@ def test_names_of_a_pytorch_state_dict_are_read(tmp_path, recipe):
     assert_same_network(load(tmp_path / "w.npz"), network)
     for other in ("epoch", "W1"):
         with pytest.raises(
-            ma.DataError, match="found key '(epoch|module.*)', expected only W1, b1"
+            ma.DataError, match=r"found key '(epoch|module.*)', expected only W1, b1"
         ):
             load(pickled(tmp_path / "w.pkl", state | {other: 3}))
 

@@ -66,7 +66,9 @@ def test_other_spellings_have_the_same_meaning(words, name, value):
         (["--mod", "lenet"], "unknown flag --mod; did you mean --model?"),  # no abbreviations
         (["--backend", "cpu"], "backend 'cpu' is ambiguous; choose numba or numpy"),
         (["--backend", "cuda:0"], "unknown backend 'cuda:0'"),
-        (["--device", "cpu"], "expected the number of a GPU, such as 0 or cuda:0, got 'cpu'"),
+        (["--device", "cpu"], "such as 0 or cuda:0, got 'cpu'; the backends numba and numpy use"),
+        (["--gpu"], "unknown flag --gpu; did you mean --backend cupy?"),
+        (["--no-cuda"], "unknown flag --no-cuda; did you mean --backend numba?"),
         (["--optimizer", "sdg"], "did you mean 'sgd'?"),
         (["--dtype", "float"], "dtype 'float' is ambiguous; choose float32 or float64"),
         (["-e", "5"], "unknown flag -e (see"),

@@ -180,10 +180,24 @@ def test_a_toml_file_overrides_the_recipe_and_flags_override_the_file(run):
     assert settings["activation"] == "sigmoid"
 
 
+def test_an_empty_list_of_hidden_sizes_means_a_network_without_hidden_layers(run):
+    flags = (*QUICK, "--quiet", "--out")
+    Path("config.toml").write_text("hidden_sizes = []\n")
+    assert run("train", *flags, "one", "--config", "config.toml")[0] == 0
+    assert weights("one").keys() == {"W1", "b1"}
+    assert run("train", *flags, "two", "--config", "one/config.json")[0] == 0
+    assert_same_weights("one", "two")
+    assert run("train", "--resume", "one", "--iterations", 50, "--quiet")[0] == 0
+    assert run("train", *flags, "cnn", "--model", "cnn")[0] == 0  # it has no choice of sizes
+    assert run("train", *flags, "same", "--config", "cnn/config.json")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("lr = -1\n", "--lr: expected a number above 0, got -1"),
+        ('lr = ""\n', "--lr: expected a number above 0, got nothing"),
+        ("epochs = []\n", "--epochs: expected an integer of at least 1, got nothing"),
         ("learnin_rate = 1\n", "has an unknown setting 'learnin_rate'; did you mean lr?"),
         ("epochs = 1\niterations = 1\n", "either --epochs or --iterations"),
     ],

@@ -214,7 +214,11 @@ def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes_later(run, trai
         ),
         ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
         ("metrics.jsonl", "\xff\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
-        ("metrics.jsonl", None, "cannot read run/metrics.jsonl"),
+        (
+            "metrics.jsonl",
+            None,
+            "run/metrics.jsonl is missing; restore it, or start a new run with --config run/config",
+        ),
         ("checkpoint/last.safetensors", None, "run/checkpoint/last.safetensors does not exist"),
     ],
 )
@@ -225,6 +229,21 @@ def test_a_damaged_run_is_refused_with_the_name_of_the_file(fails, trained, file
         path.unlink()
     else:
         path.write_bytes(content.encode("latin-1"))
+    fails(4, "train", "--resume", "run", "--iterations", 19, "--quiet", says=says)
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ([0, 0, 1], "line 2, is for step 5, but an earlier line is for step 5; restore it, or"),
+        ([1, 0], "line 2, is for step 5, but an earlier line is for step 10; restore it, or"),
+        ([2, 2], "line 2, is for epoch 1, but an earlier line is for epoch 1; restore it, or"),
+    ],
+)
+def test_repeated_or_reversed_metrics_are_refused(fails, trained, order, says):
+    shutil.copytree(trained, "run")
+    lines = Path("run/metrics.jsonl").read_text().splitlines(keepends=True)
+    Path("run/metrics.jsonl").write_text("".join(lines[index] for index in order))
     fails(4, "train", "--resume", "run", "--iterations", 19, "--quiet", says=says)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
@@ -57,6 +58,15 @@ def test_shell_passes_the_arguments_of_a_command():
     command = shell_command([sys.executable, "-c", code, *arguments])
     result = subprocess.run(command, shell=True, capture_output=True, check=True)
     assert json.loads(result.stdout) == arguments
+
+
+@pytest.mark.posix
+def test_arguments_that_cannot_be_printed_are_quoted_for_bash():
+    name = "run\udcff1 é'\\\n\x1b[31m"
+    command = shell_command(["printf", "%s", name])
+    assert command.isprintable()
+    result = subprocess.run(["bash", "-c", command], capture_output=True, check=True)
+    assert result.stdout == os.fsencode(name)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_accel.data.digit_image.source import Source, source_name
 from mnist_accel.errors import DataError
+from mnist_accel.util.files import as_path
 from mnist_accel.util.input_files import read_limited, read_regular
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
@@ -64,7 +65,7 @@ def _read(source: Source) -> bytes:
         OSError: it cannot be read, is too large, or is not a regular file.
     """
     if isinstance(source, str | os.PathLike):
-        return read_regular(source, max_bytes=_MAX_BYTES)
+        return read_regular(as_path("path", source), max_bytes=_MAX_BYTES)
     return read_limited(source, max_bytes=_MAX_BYTES, name=source_name(source))
 
 
