@@ -1,4 +1,4 @@
-"""Runs on disks that are full or become read-only."""
+"""Runs on disks that are full, have a quota or become read-only."""
 
 import shutil
 import subprocess
@@ -16,11 +16,35 @@ START = (*DIGITS, "--limit-train", "192", "--iterations", "6", "--quiet")
 PYTHON = sys.executable
 
 
-def on_small_disk(folder, *, kilobytes, script):
-    """Run a shell script with a file system of the given size at `folder`; return its output."""
+def tmpfs(folder, kilobytes):
+    """Return the shell command that mounts a small disk, and the one that makes it large."""
+    mount = f"mount -t tmpfs -o size={kilobytes}k none {folder}"
+    return mount, f"mount -o remount,size=64m {folder}"
+
+
+def btrfs_with_quota(folder, kilobytes):
+    """Return the same commands for a disk of 256 MB on which `folder` has a quota.
+
+    A quota of btrfs also applies to the superuser, unlike that of tmpfs or ext4.
+    """
+    for program in ("mkfs.btrfs", "btrfs"):
+        if shutil.which(program) is None:
+            pytest.skip(f"this system has no {program}")
+    image, top = folder.with_suffix(".img"), folder.with_suffix(".top")
+    mount = (
+        f"truncate -s 256M {image} && mkfs.btrfs -q {image} >&2",
+        f"mkdir {top} && mount -o loop {image} {top}",
+        f"btrfs quota enable {top} && btrfs subvolume create {top}/w >&2",
+        f"btrfs qgroup limit {kilobytes}k {top}/w && mount --bind {top}/w {folder}",
+    )
+    return " && ".join(mount), f"btrfs qgroup limit none {top}/w"
+
+
+def on_small_disk(mount, *, script):
+    """Run a shell script after the command `mount`; return its exit code and output."""
     if shutil.which("unshare") is None:
         pytest.skip("this system has no unshare")
-    mount = f"mount -t tmpfs -o size={kilobytes}k none {folder} || exit 99"
+    mount = f"errors=$({{ {mount}; }} 2>&1) || {{ echo $errors >&2; exit 99; }}"
     result = subprocess.run(
         # A mount namespace, which is removed when the script ends.
         ["unshare", "--mount", "sh", "-c", f"{mount}\n{script}"],
@@ -41,17 +65,25 @@ def disk(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("kilobytes", [16, 260])
-def test_the_same_command_works_again_after_the_disk_was_full(disk, kilobytes):
-    """Full before the first checkpoint, and before the last one."""
+@pytest.mark.parametrize(
+    ("small_disk", "kilobytes", "message"),
+    [
+        (tmpfs, 16, "No space left on device"),
+        (tmpfs, 260, "No space left on device"),
+        (btrfs_with_quota, 40, "Disk quota exceeded"),
+        (btrfs_with_quota, 600, "Disk quota exceeded"),
+    ],
+)
+def test_the_same_command_works_again_after_the_disk_was_full(disk, small_disk, kilobytes, message):
+    """Full before the first checkpoint, and before the last file."""
     arguments = " ".join(START)
     train = f"$PYTHON -m mnist_accel.train {arguments} --out {disk}/run"
+    mount, enlarge = small_disk(disk, kilobytes)
     code, out, err = on_small_disk(
-        disk,
-        kilobytes=kilobytes,
+        mount,
         script=f"""
             {train}; echo "exit $?"
-            mount -o remount,size=64m {disk}
+            {enlarge}
             test -e {disk}/run/config.json && $PYTHON -m mnist_accel.train --quiet --resume \
                 {disk}/run || {train}
             echo "exit $?"
@@ -60,7 +92,7 @@ def test_the_same_command_works_again_after_the_disk_was_full(disk, kilobytes):
     )
     assert code == 0, err
     assert [line for line in out.splitlines() if line.startswith("exit")] == ["exit 4", "exit 0"]
-    assert "No space left on device" in err
+    assert message in err
     assert len(err.splitlines()) == 1, err
     files = out.split("exit 0\n")[1].split()
     assert files == [
@@ -73,8 +105,7 @@ def test_a_file_system_that_becomes_read_only_keeps_the_run(disk, tmp_path):
     arguments = " ".join(START)
     resume = f"$PYTHON -m mnist_accel.train --quiet --resume {disk}/run --iterations 9"
     code, out, err = on_small_disk(
-        disk,
-        kilobytes=64_000,
+        tmpfs(disk, 64_000)[0],
         script=f"""
             $PYTHON -m mnist_accel.train {arguments} --out {disk}/run || exit
             mount -o remount,ro {disk}
