@@ -18,6 +18,9 @@ from backends.numpy.blas_threads import BLAS_THREADS, blas_name
 from backends.numpy.probe import availability
 from backends.operations.common import trusted_indices
 
+# A multiple of the widths of OpenBLAS tiles, so that the tiles are those of a single product.
+_ROWS = 24576
+
 
 class NumpyBackend(Backend):
     """NumPy arrays on the CPU."""
@@ -67,6 +70,17 @@ class NumpyBackend(Backend):
             memory_total_bytes=_memory_bytes(),
             libraries={"numpy": np.__version__, "blas": blas_name()},
         )
+
+    def _multiply(self, x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
+        """Return x W, computed for `_ROWS` rows at a time.
+
+        OpenBLAS copies the rows of one product. For 60,000 images, each thread would keep 32 MB.
+        """
+        y = np.empty((len(x), weight.shape[1]), x.dtype)
+        for start in range(0, len(x), _ROWS):
+            rows = slice(start, start + _ROWS)
+            np.matmul(x[rows], weight, out=y[rows])
+        return y
 
     def _sum_taps(
         self,

@@ -28,7 +28,7 @@ class Linear(Operations):
         _, outputs = _linear_shape(x, weight)
         if bias is not None:
             require_shape("bias", bias, (outputs,))
-        y = x @ weight
+        y = self._multiply(x, weight)
         if bias is not None:
             y += bias
         return y
@@ -55,6 +55,10 @@ class Linear(Operations):
         require_shape("dy", dy, _linear_shape(x, weight))
         dx = dy @ weight.T if need_dx else None
         return dx, x.T @ dy, self.xp.sum(dy, axis=0)
+
+    def _multiply(self, x: Array, weight: Array) -> Array:
+        """Return x W."""
+        return x @ weight
 
 
 def _linear_shape(x: Array, weight: Array) -> tuple[int, int]:

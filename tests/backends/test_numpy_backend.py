@@ -1,7 +1,8 @@
-"""The NumPy backend: memory of the machine and number of BLAS threads."""
+"""The NumPy backend: memory of the machine, number of BLAS threads, products in parts."""
 
 import os
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
@@ -47,3 +48,13 @@ def test_blas_uses_the_chosen_threads_during_a_computation(
     with get_backend(name, threads=3).computation(frozenset(kinds)):
         assert threads() == {bounded}
     assert threads() == before
+
+
+def test_product_with_many_rows_is_that_of_each_row() -> None:
+    """The product is computed in parts. Integers have no rounding errors."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9, 9, (60_000, 5)).astype(np.float32)
+    weight = rng.integers(-9, 9, (5, 3)).astype(np.float32)
+    y = get_backend("numpy").linear(x, weight, None)
+    assert y.dtype == np.float32
+    assert np.array_equal(y, np.einsum("ni,io->no", x, weight))
