@@ -14,13 +14,15 @@ PAGES = sorted(
     for page in ROOT.glob("**/*.md")
     if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
 )
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 EXAMPLES = {
     f"{page.name}, example {number}": code
     for page in (ROOT / "README.md", ROOT / "docs" / "guide.md")
-    for number, code in enumerate(
-        re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL), start=1
-    )
+    for number, code in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")), start=1)
 }
+# The blocks of this page continue each other.
+POPULATIONS = (ROOT / "docs" / "populations.md").read_text(encoding="utf-8")
+EXAMPLES["populations.md"] = "\n".join(BLOCK.findall(POPULATIONS))
 FOLDERS = ("backends", "benchmarks", "docs", "mnist_accel", "reference", "tests")
 # Code in backticks that is a path below one of the folders, or a single source file.
 PATH = re.compile(rf"(?:{'|'.join(FOLDERS)})/[\w./*-]*|[\w*-]+\.(?:py|cuh?|cpp|h)")
