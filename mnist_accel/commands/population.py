@@ -30,7 +30,7 @@ from mnist_accel.runs.setup import with_absolute_folder
 DEFAULT_SEEDS = 10
 EXAMPLES: Sequence[str] = (
     "two-layer --seeds 20",
-    "cnn --seeds 20 --lr 0.003,0.005,0.01 --epochs 5",
+    "cnn --seeds 20 --lr 0.003,0.01 --epochs 5",
     "--resume runs/RUN",
     "compare runs/A runs/B",
 )
@@ -55,18 +55,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scheduler",
         metavar="ADDRESS",
-        help="train on the workers of this Dask scheduler, such as tcp://10.0.0.1:8786",
+        help="train on the workers of this Dask scheduler, such as tcp://10.0.0.1:8786 "
+        "(default: train here)",
     )
     group.add_argument(
         "--out", metavar="DIR", help="folder of the population (default: a new one in runs/)"
     )
     group.add_argument(
-        "--resume", metavar="RUN", help="train the members of this population that have not ended"
+        "--resume",
+        metavar="RUN",
+        help="train the members of this population that have not ended (default: a new one)",
     )
     group.add_argument(
         "--measure",
-        **one_of("measure", MEASURES),
-        help="what is summarized and compared (default: test_accuracy)",
+        **(one_of("measure", MEASURES) | {"metavar": "NAME"}),
+        help="what is summarized and compared: test_accuracy, test_loss, validation_accuracy, "
+        "validation_loss, train_accuracy, train_loss or seconds (default: test_accuracy)",
     )
     group.add_argument("--quiet", action="store_true", help="print only the result")
     add_json_argument(group)

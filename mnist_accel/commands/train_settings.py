@@ -23,7 +23,7 @@ from mnist_accel.recipes.settings import TrainSettings, read_config
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
 # Settings in a file that no flag can express.
-_WITHOUT_VALUE = (("no_fallback", False), ("activation", ""), ("hidden_sizes", []))
+_WITHOUT_VALUE: tuple[Any, ...] = (("no_fallback", False), ("activation", ""), ("hidden_sizes", []))
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:

@@ -89,7 +89,7 @@ def test_wrong_calls_of_the_overview_print_one_line(run):
     assert err.endswith("did you mean 'train'? (see mnist-accel --help)\n")
     code, out, err = run("--model", "lenet")
     assert (code, out) == (2, "")
-    assert err.startswith("mnist-accel: the first argument must be a command: train, evaluate, ")
+    assert err.startswith("mnist-accel: the first argument must be a command: train, population, ")
 
 
 def test_commands_are_accepted_in_any_case(run):
