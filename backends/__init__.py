@@ -4,7 +4,7 @@ It does not depend on networks, files or MNIST. `get_backend` returns a backend,
 on as an argument. See `backends.base` for the interface and for how to add a backend.
 """
 
-from backends.availability import Availability, BackendUnavailableError
+from backends.availability import Availability, BackendUnavailableError, unset
 from backends.base import Backend, DeviceInfo
 from backends.checks import (
     as_boolean,
@@ -144,4 +144,5 @@ __all__ = [
     "select_backends",
     "shown",
     "spelling",
+    "unset",
 ]

@@ -1,6 +1,14 @@
 """The result of the check whether a backend can run on this machine, and the error if it cannot."""
 
+import sys
 from dataclasses import dataclass
+
+
+def unset(*variables: str) -> str:
+    """Return the command that removes environment variables, in bash or PowerShell."""
+    if sys.platform == "win32":
+        return f"Remove-Item {','.join(f'Env:{variable}' for variable in variables)}"
+    return f"unset {' '.join(variables)}"
 
 
 @dataclass(frozen=True)

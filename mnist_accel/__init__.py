@@ -7,23 +7,24 @@
 """
 
 import sys
-from pathlib import Path
 
-from mnist_accel.util.startup import (
-    end_quickly,
-    exit_on_ctrl_c,
-    explain_missing_packages,
-    ignore_other_modules,
-    runs_a_command,
-)
+from mnist_accel.util.launch import exit_on_ctrl_c, runs_a_command, search_current_folder_last
 
 if runs_a_command():
     exit_on_ctrl_c()
+if sys.argv[:1] == ["-m"]:
+    search_current_folder_last()
+
+from pathlib import Path
+
+from mnist_accel.util.startup import end_quickly, explain_missing_packages, import_from
+
+if runs_a_command():
     explain_missing_packages()
     end_quickly()
 # `backends` is a generic name, so another top-level package of this name can hide ours.
 if sys.argv[:1] == ["-m"]:
-    ignore_other_modules("backends", Path(__file__).parents[1])
+    import_from(Path(__file__).parents[1], "backends")
 
 import backends
 

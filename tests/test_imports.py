@@ -100,7 +100,7 @@ def test_commands_run_in_a_folder_whose_files_are_named_like_libraries(
     tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "backends").mkdir()
-    for name in ("backends/__init__", "numpy", "json", "random", "rich", "hashlib"):
+    for name in ("backends/__init__", "numpy", "json", "random", "rich", "typing"):
         (tmp_path / f"{name}.py").write_text(content)
     result = run_module("mnist_accel", "data", "--dataset", "digits", cwd=tmp_path, path=ROOT)
     assert result.returncode == 0, result.stderr

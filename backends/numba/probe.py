@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.availability import Availability
+from backends.availability import Availability, unset
 from backends.numba.environment import invalid_variable
 
 INSTALL = "pip install numba (it has no wheel for some systems, such as Alpine Linux)"
@@ -56,7 +56,7 @@ def availability() -> Availability:
         return Availability(
             ok=False,
             reason="NUMBA_DISABLE_JIT is set, so Numba compiles nothing",
-            remedy="unset NUMBA_DISABLE_JIT",
+            remedy=unset("NUMBA_DISABLE_JIT"),
         )
     try:
         probe()

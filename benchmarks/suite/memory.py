@@ -18,11 +18,12 @@ from benchmarks.suite.checks import first_batches
 from benchmarks.suite.tasks import training_task
 
 
-def peak_memory(network: str, batch: int, contender: str) -> tuple[int, int | None]:
+def peak_memory(network: str, batch: int, contender: str) -> tuple[int | None, int | None]:
     """Return the peak memory of a process that trains a few steps on the whole training set.
 
     Returns:
-        Bytes of resident memory, and of GPU memory as the library counts it; None without a GPU.
+        Bytes of resident memory, None on Windows, and of GPU memory as the library counts it, None
+        without a GPU.
 
     Raises:
         RuntimeError: the process failed.
@@ -44,15 +45,17 @@ def _train(network: str, batch: int, contender: str) -> None:
     json.dump((own_peak_bytes(), one.peak_device_bytes()), sys.stdout)
 
 
-def own_peak_bytes() -> int:
-    """Return the peak resident memory of this process.
+def own_peak_bytes() -> int | None:
+    """Return the peak resident memory of this process; None on Windows.
 
     On Linux, a child inherits `ru_maxrss` from its parent, so the value is read from /proc.
     """
     status = Path("/proc/self/status")
     if not status.exists():
-        import resource  # missing on Windows
-
+        try:
+            import resource
+        except ModuleNotFoundError:  # on Windows
+            return None
         # In bytes on macOS.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     fields = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())

@@ -27,7 +27,8 @@ from mnist_accel.commands.imports import add_import_argument, import_modules
 from mnist_accel.commands.parser import HELP_WIDTH, Parser
 from mnist_accel.commands.streams import StreamError, checked_streams
 from mnist_accel.errors import UsageError, printable
-from mnist_accel.util.startup import interrupt_on_ctrl_c, repeat_lost_ctrl_c
+from mnist_accel.util.launch import interrupt_on_ctrl_c
+from mnist_accel.util.startup import repeat_lost_ctrl_c
 
 
 class Command(Protocol):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from backends import unset
 from mnist_accel.util.files import check_writable
 from mnist_accel.util.text import count
 
@@ -59,4 +60,4 @@ def threads_finding(name: str, threads: int, detail: str, variables: tuple[str, 
     if not found:
         return Finding(name, "ok", f"{detail}, the default of the library")
     values = " ".join(f"{variable}={os.environ[variable]}" for variable in found)
-    return Finding(name, "WARN", f"{detail} ({values})", f"unset {' '.join(found)}")
+    return Finding(name, "WARN", f"{detail} ({values})", unset(*found))

@@ -1,50 +1,29 @@
-"""The start and the end of a process that runs a command.
-
-This module is imported before all others, because their imports take a quarter of a second.
-"""
+"""The start and the end of a process that runs a command."""
 
 import atexit
 import gc
-import os
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING
 
+from mnist_accel.util.launch import PROGRAMS, is_benchmark, program
 from mnist_accel.util.text import shell_command
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 EXIT_NOT_INSTALLED = 3
-_EXIT_INTERRUPTED = 128 + signal.SIGINT
 _REPEAT_SECONDS = 0.1
-_PROGRAMS = ("mnist_accel", "benchmarks")
-_OUR_PACKAGES = (*_PROGRAMS, "backends", "reference", "tests")
+_OUR_PACKAGES = (*PROGRAMS, "backends", "reference", "tests")
 
 
-def runs_a_command() -> bool:
-    """Return whether this process is `mnist-accel …`, or `python -m` with one of `_PROGRAMS`."""
-    if sys.argv[:1] != ["-m"]:
-        return Path(sys.argv[0] if sys.argv else "").stem == "mnist-accel"
-    words = sys.orig_argv
-    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
-    return module.partition(".")[0] in _PROGRAMS
-
-
-def ignore_other_modules(package: str, folder: Path) -> None:
-    """Import a package from a folder, and move the current folder to the end of the search path.
-
-    With `python -m`, Python searches the current folder first. A file of the user there, such as
-    `numpy.py` or `random.py`, would hide a library.
-    """
-    if not sys.flags.safe_path:
-        sys.path.append(sys.path.pop(0))
+def import_from(folder: Path, package: str) -> None:
+    """Import a package from a folder, whatever the search path contains."""
     spec = PathFinder.find_spec(package, [str(folder)])
     assert spec is not None
     assert spec.loader is not None
@@ -62,7 +41,7 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
     package = (error.name or "").partition(".")[0]
     if package in ("", *_OUR_PACKAGES):
         return None
-    make, name = ("make bench", ".[dev]") if _is_benchmark() else ("make train", ".")
+    make, name = ("make bench", ".[dev]") if is_benchmark() else ("make train", ".")
     pip = [sys.executable, "-m", "pip", "install", "-c", "constraints.txt", "-e", name]
     return (
         f"the package {package} is not installed for {sys.executable}; in the folder of the "
@@ -70,21 +49,9 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
     )
 
 
-def exit_on_ctrl_c() -> None:
-    """Let Ctrl-C end this process with one line, unless it is ignored or handled already."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _exit)
-
-
 def end_quickly() -> None:
     """Let Python end without a search for reference cycles, which takes 0.5 s with Numba loaded."""
     atexit.register(gc.freeze)
-
-
-def interrupt_on_ctrl_c() -> None:
-    """Let Ctrl-C raise `KeyboardInterrupt` again, after the imports."""
-    if signal.getsignal(signal.SIGINT) is _exit:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -129,19 +96,5 @@ def _explain_missing_package(
     if message is None:
         sys.__excepthook__(kind, error, trace)
         return
-    print(f"{_program()}: {message}", file=sys.stderr)
+    print(f"{program()}: {message}", file=sys.stderr)
     sys.exit(EXIT_NOT_INSTALLED)
-
-
-def _is_benchmark() -> bool:
-    return "benchmarks" in sys.modules
-
-
-def _program() -> str:
-    return "python -m benchmarks" if _is_benchmark() else "mnist-accel"
-
-
-def _exit(signum: int, frame: FrameType | None) -> None:
-    with suppress(OSError):  # stderr is closed
-        os.write(2, f"{_program()}: interrupted\n".encode())
-    os._exit(_EXIT_INTERRUPTED)

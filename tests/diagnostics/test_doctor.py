@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import Availability
+from backends import Availability, unset
 from backends.numba.kernels import pooling
 from mnist_accel.autotune import cache as autotune_cache
 from mnist_accel.commands import main
@@ -272,6 +272,8 @@ def test_threads_are_compared_with_cores(monkeypatch):
     assert (few.status, few.remedy) == ("WARN", "unset OMP_NUM_THREADS")
     assert few.detail == "x: 2 threads on 8 cores (OMP_NUM_THREADS=2)"
     assert threads_finding("BLAS", 2, "x", ("MKL_NUM_THREADS",)).status == "ok"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert unset("A", "B") == "Remove-Item Env:A,Env:B"  # in PowerShell
 
 
 def test_missing_package_is_a_problem(doctor, monkeypatch):

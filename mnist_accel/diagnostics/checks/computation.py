@@ -57,12 +57,12 @@ def backends() -> Iterator[Finding]:
 
 def numba_kernels() -> Iterator[Finding]:
     """Check that Numba compiles kernels, and its threads."""
-    from backends import available_backends, probe_numba
+    from backends import available_backends, probe_numba, unset
 
-    settings = " ".join(sorted(name for name in os.environ if name.startswith("NUMBA_")))
-    unset = f"unset {settings}" if settings else ""
     if not available_backends()["numba"].ok:
-        yield Finding("Numba kernels", "skipped", "the backend numba cannot run", unset)
+        settings = sorted(name for name in os.environ if name.startswith("NUMBA_"))
+        remedy = unset(*settings) if settings else ""
+        yield Finding("Numba kernels", "skipped", "the backend numba cannot run", remedy)
         return
     state = probe_numba()
     yield Finding("Numba kernels", "ok", "a test kernel was compiled, or loaded from the cache")

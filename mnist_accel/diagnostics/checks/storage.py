@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
+from backends import unset
 from mnist_accel.diagnostics.findings import DATA, Finding, writable_finding
 from mnist_accel.util.text import count, one_line
 
@@ -32,7 +33,7 @@ def data() -> Iterator[Finding]:
     except (DataError, OSError) as error:
         if given:
             detail = f"{ENVIRONMENT_VARIABLE} is {given}: {one_line(error)}"
-            remedy = f"put the four files of MNIST there, or unset {ENVIRONMENT_VARIABLE}"
+            remedy = f"put the four files of MNIST there, or {unset(ENVIRONMENT_VARIABLE)}"
             yield Finding(DATA, "problem", detail, remedy)
         elif cache.is_dir():
             detail = f"the cached MNIST is unusable and will be fetched again: {one_line(error)}"
