@@ -15,7 +15,7 @@ then grows from step to step, so compare many steps with --dtype float64.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -36,7 +36,8 @@ from mnist_accel.nn.network import DTYPE_ALIASES, DTYPES
 from mnist_accel.recipes.models import DEFAULT_MODEL
 from mnist_accel.util.text import count
 
-_MAX_COLUMNS = 5  # maximum number of steps in a table, so that its lines stay short
+_MAX_COLUMNS = 4  # maximum number of steps in a table, so that its lines fit 80 columns
+_DIGITS = 3  # significant digits of relative differences
 
 
 EXAMPLES: Sequence[str] = (
@@ -137,8 +138,8 @@ def _print_json(results: Sequence[BackendComparison], args: argparse.Namespace, 
                 "passed": step is None,
                 "first_difference": {"step": step, "tensor": tensor} if step else None,
                 "not_compiled": result.not_compiled or None,
-                "errors": result.errors,
-                "tolerances": result.tolerances,
+                "errors": {name: _rounded(errors) for name, errors in result.errors.items()},
+                "tolerances": _rounded(result.tolerances),
                 "loss": result.loss,
                 "accuracy": result.accuracy,
             }
@@ -157,6 +158,10 @@ def _print_json(results: Sequence[BackendComparison], args: argparse.Namespace, 
             "comparisons": comparisons,
         }
     )
+
+
+def _rounded(errors: Iterable[float | None]) -> list[float | None]:
+    return [None if error is None else float(f"{error:.{_DIGITS}g}") for error in errors]
 
 
 def _backends_from(args: argparse.Namespace) -> Sequence[Backend]:

@@ -116,7 +116,7 @@ def _draw_finite_losses(axes: Axes, steps: FloatArray, losses: FloatArray) -> No
 
     # On a linear scale, the later part of a loss that falls tenfold would look flat.
     if losses.min() > 0 and losses[: window + 1].mean() > 8 * losses[-window - 1 :].mean():
-        _scale_logarithmically(axes, decades=np.log10(losses.max() / losses.min()))
+        _scale_logarithmically(axes, smallest=losses.min(), largest=losses.max())
     elif losses.min() >= 0:
         axes.set_ylim(bottom=0)
 
@@ -148,11 +148,15 @@ def running_mean(values: FloatArray, *, window: int) -> FloatArray:
     return mean
 
 
-def _scale_logarithmically(axes: Axes, *, decades: float) -> None:
+def _scale_logarithmically(axes: Axes, *, smallest: float, largest: float) -> None:
     axes.set_yscale("log")
     # Powers of ten alone would give too few labels over few decades.
-    labeled = "125" if decades < 2.5 else "1"
-    label = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in labeled else "")
+    labeled = "125" if np.log10(largest / smallest) < 2.5 else "1"
+    # All labels have one form: "g" writes numbers below 1e-4 with an exponent.
+    form = "g" if smallest >= 1e-4 else ".0e"
+    label = FuncFormatter(
+        lambda value, _: format(value, form) if f"{value:e}"[0] in labeled else ""
+    )
     axes.yaxis.set_major_formatter(label)
     axes.yaxis.set_minor_formatter(label)
 

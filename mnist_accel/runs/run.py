@@ -39,7 +39,7 @@ from mnist_accel.runs.setup import (
     total_steps,
     with_absolute_folder,
 )
-from mnist_accel.runs.signals import stop_on_signals
+from mnist_accel.runs.signals import interrupt_on_signals, stop_on_signals
 from mnist_accel.runs.stop_rules import StopRules
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import Evaluation, evaluate
@@ -232,11 +232,12 @@ class _Run:
 
         If a signal interrupts the training, only the checkpoint is written.
         """
-        try:
-            with self.display:
-                result = self._train_and_evaluate(choice, last_step)
-        except KeyboardInterrupt:  # before or after the training, or twice during it
-            result = signal.SIGINT
+        with interrupt_on_signals() as interrupt:
+            try:
+                with self.display:
+                    result = self._train_and_evaluate(choice, last_step)
+            except KeyboardInterrupt:  # before or after the training, or twice during it
+                result = interrupt.signal or signal.SIGINT
         if isinstance(result, Evaluation):
             return self._print_result(result)
         self.display.warn(

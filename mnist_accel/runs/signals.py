@@ -1,9 +1,13 @@
-"""Ctrl-C, SIGTERM and SIGHUP stop a training after the current eager step or compiled chunk."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run.
+
+They stop a training after the current eager step or compiled chunk, and preparations, such as
+compiling, at once.
+"""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
@@ -44,9 +48,6 @@ def stop_on_signals(training: Stoppable) -> Iterator[StopRequest]:
     Only the main thread can handle signals, so in another thread this does nothing.
     """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
 
     def handle(signum: int, frame: FrameType | None) -> None:
         if request.signal is None:
@@ -56,15 +57,43 @@ def stop_on_signals(training: Stoppable) -> Iterator[StopRequest]:
             signal.signal(signum, previous[signum])
             signal.raise_signal(signum)
 
-    previous: dict[int, Any] = {signum: signal.getsignal(signum) for signum in _SIGNALS}
-    for signum, handler in tuple(previous.items()):
-        if handler is None:  # the handler of a C library, which could not be restored
-            del previous[signum]
-        # Shells ignore SIGINT for background processes, and nohup ignores SIGHUP.
-        elif handler is not signal.SIG_IGN:
-            signal.signal(signum, handle)
-    try:
+    previous = _previous_handlers()
+    with _handler(handle, previous):
         yield request
+
+
+@contextmanager
+def interrupt_on_signals() -> Iterator[StopRequest]:
+    """Let each signal raise `KeyboardInterrupt`, as Ctrl-C does."""
+    request = StopRequest()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        request.signal = signum
+        raise KeyboardInterrupt
+
+    with _handler(handle, _previous_handlers()):
+        yield request
+
+
+def _previous_handlers() -> dict[int, Any]:
+    """Return the handlers that can be replaced and restored, by signal."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handlers: dict[int, Any] = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    # None is the handler of a C library, which could not be restored. Shells ignore SIGINT for
+    # background processes, and nohup ignores SIGHUP.
+    return {n: handler for n, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+
+
+@contextmanager
+def _handler(
+    handle: Callable[[int, FrameType | None], None], previous: dict[int, Any]
+) -> Iterator[None]:
+    """Call a function for each of the signals in the block."""
+    for signum in previous:
+        signal.signal(signum, handle)
+    try:
+        yield
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)

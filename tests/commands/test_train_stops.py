@@ -180,6 +180,20 @@ def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(ctrl_c_interrupts
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.posix
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_while_kernels_compile_prints_how_to_continue(run, monkeypatch, signum, code):
+    before = signal.getsignal(signum)
+    with monkeypatch.context() as patch:
+        patch.setattr(ma.Network, "prepare", lambda self: signal.raise_signal(signum))
+        got, _, err = run("train", *ON_NUMPY, "--iterations", 5, "--out", "run", "--quiet")
+    assert got == code
+    assert "interrupted at step 0; the checkpoint is saved in run" in err
+    assert err.splitlines()[-1].startswith("continue with: ")
+    assert signal.getsignal(signum) is before
+    assert run("train", "--resume", "run", "--quiet")[0] == 0
+
+
 def test_an_ignored_ctrl_c_stays_ignored():
     """As in a process that a shell started in the background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

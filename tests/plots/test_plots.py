@@ -137,6 +137,15 @@ def test_spikes_of_a_long_series_are_drawn():
     assert highest == 77.0
 
 
+@pytest.mark.parametrize(
+    ("last", "labels"), [(1e-3, {"0.001", "0.01", "1"}), (1e-6, {"1e-06", "1e-04", "1e+00"})]
+)
+def test_labels_of_a_logarithmic_scale_have_one_form(last, labels):
+    losses = np.geomspace(1, last, 500)
+    label = figure_curves(**_curves(500, losses=losses)).axes[0].yaxis.get_major_formatter()
+    assert labels <= {label(value) for value in 10.0 ** np.arange(-6, 1)}
+
+
 def test_scale_is_logarithmic_only_if_the_loss_falls_tenfold():
     assert figure_curves(**_curves(500)).axes[0].get_yscale() == "log"
     level = _curves(500, losses=np.linspace(0.6, 0.4, 500))
