@@ -70,6 +70,10 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
     threads: int | None = None
     device: int | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Backend":
+        """Return the backend itself, so that copies of networks share its threads."""
+        return self
+
     @property
     def max_threads(self) -> int | None:
         """Maximum number of CPU threads by default; None if it cannot be set."""

@@ -11,10 +11,12 @@ A backend comes from one of three places:
   entry point is the name of the backend, its object the `Backend` subclass.
 """
 
+import copyreg
 import importlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend
@@ -220,6 +222,27 @@ def _selections(
         yield selection
 
 
+def _create(source: _Source) -> Backend:
+    """Return a new backend, whose class can be pickled from now on."""
+    backend: Backend = source.load()()
+    copyreg.pickle(type(backend), _reduce)
+    return backend
+
+
+def _reduce(backend: Backend) -> tuple[Callable[..., Backend], tuple[Any, ...]]:
+    """Return how a pickle restores a backend: by its name, with its threads and its device."""
+    return _restore, (backend.name, backend.threads, backend.device)
+
+
+def _restore(name: str, threads: int | None, device: int | None) -> Backend:
+    """Return the backend that a pickle names.
+
+    Raises:
+        ValueError, BackendUnavailableError: see `get_backend`.
+    """
+    return get_backend(name, threads=threads, device=device)
+
+
 def _with_devices(selections: Iterator[Selection], device: int) -> Iterator[Selection]:
     """Yield the selections whose backends have a choice of devices.
 
@@ -249,7 +272,7 @@ def _candidates(name: str, *, fallback: bool) -> Iterator[Selection]:
     source = _sources()[name]
     availability = _availability(source)
     if availability.ok:
-        yield Selection(name, source.load()(), availability.reason, fell_back=False)
+        yield Selection(name, _create(source), availability.reason, fell_back=False)
         return
     if not fallback:
         raise BackendUnavailableError(name, availability)
@@ -271,7 +294,7 @@ def _runnable(sources: dict[str, _Source]) -> Iterator[Selection]:
         if availability.ok:
             yield Selection(
                 "auto",
-                source.load()(),
+                _create(source),
                 "; ".join([availability.reason, *passed_over]),
                 fell_back=False,
                 passed_over=tuple(passed_over),

@@ -31,6 +31,7 @@ from mnist_accel.nn.layers import Layer
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.lowering import lower
 from mnist_accel.nn.parameters import ParameterVector
+from mnist_accel.nn.summary import summary_html, summary_text
 from mnist_accel.util.text import count
 
 # Called with the name and the value of each tensor after its computation.
@@ -116,6 +117,20 @@ class Network:
             f"<Network {self.name}: {self.describe()}; {self.graph.parameter_count:,} parameters, "
             f"{self.loss.kind}, {self.dtype} on {self.backend.name}>"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how a pickle restores the network: the same weights, on the backend of its name.
+
+        Attributes that a subclass adds are not stored.
+        """
+        settings = {
+            "input_shape": self.input_shape,
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "pixel_shift": self.pixel_shift,
+            "name": self.name,
+        }
+        return _restore, (type(self), self.layers, self.loss, settings, self.state_dict())
 
     @property
     def classes(self) -> int:
@@ -269,14 +284,38 @@ class Network:
                 words[-1] += " " + "×".join(map(str, node.output_shape))
         return " → ".join(words)
 
-    @cached_property
+    def summary(self) -> str:
+        """Return a table: each layer with its output shape and its number of parameters.
+
+        The last line states the loss, the backend, and whether predictions are compiled. A trainer
+        states the same about training when it is printed.
+        """
+        return summary_text(self)
+
+    def _repr_html_(self) -> str:
+        """Return the summary for notebooks."""
+        return summary_html(self)
+
+    @property
+    def not_compiled(self) -> str:
+        """The reason why predictions run eagerly; empty if they are compiled."""
+        inference = self._inference
+        return str(inference) if isinstance(inference, NotCompiledError) else ""
+
+    @property
     def _compiled_inference(self) -> CompiledInference | None:
         """The network in a form that predicts in one call; None if the backend has none."""
+        inference = self._inference
+        return None if isinstance(inference, NotCompiledError) else inference
+
+    @cached_property
+    def _inference(self) -> CompiledInference | NotCompiledError:
+        """The network in a form that predicts in one call, or the reason why there is none."""
         try:
             program = Program(**self._program_fields(training=False))
             return self.backend.compile_inference(program)
-        except NotCompiledError:
-            return None
+        except NotCompiledError as reason:
+            return reason
 
     def _program_fields(self, *, training: bool) -> dict[str, Any]:
         """Return the fields that programs for training and for inference share."""
@@ -321,6 +360,20 @@ class Network:
                     y = backend.probabilities(self.loss.kind, y)
                 outputs.append(backend.to_numpy(y))
         return np.concatenate(outputs)
+
+
+def _restore(
+    cls: type[Network],
+    layers: Sequence[Layer],
+    loss: Loss,
+    settings: dict[str, Any],
+    weights: dict[str, NDArray[Any]],
+) -> Network:
+    """Return the network of a pickle."""
+    network = cls.__new__(cls)
+    Network.__init__(network, layers, loss, **settings)
+    network.load_state_dict(weights)
+    return network
 
 
 def _checked_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:

@@ -17,6 +17,8 @@ from mnist_accel.nn.network import Network, Observer
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.eager import EagerSteps
 
+NOT_WANTED = "compiled=False"  # the reason if the user wants eager steps
+
 
 class ChunkRunner:
     """Runs chunks of steps, compiled in one call or eagerly.
@@ -42,7 +44,7 @@ class ChunkRunner:
             for name in optimizer.state_names
         }
         self.compiled: CompiledEpoch | None = None
-        self.not_compiled = "" if compiled else "compiled=False"
+        self.not_compiled = "" if compiled else NOT_WANTED
         if compiled:
             try:
                 program = model.training_program(optimizer)

@@ -1,6 +1,7 @@
 """The position in a training, and the results of a chunk, of an epoch and of the whole training."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,13 @@ class History:
     losses: list[float] = field(default_factory=list, repr=False)  # thousands of numbers
     epochs: list[EpochReport] = field(default_factory=list)
     stop_reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the history as lists and numbers, for JSON or a data frame.
+
+        `pandas.DataFrame(history.to_dict()["epochs"])` has a row for each epoch.
+        """
+        return asdict(self)
 
 
 @dataclass

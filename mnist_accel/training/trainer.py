@@ -26,7 +26,7 @@ from backends import (
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.schedules import Schedule, create_schedule
-from mnist_accel.training.chunks import ChunkRunner
+from mnist_accel.training.chunks import NOT_WANTED, ChunkRunner
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import evaluate
 from mnist_accel.training.progress import EpochReport, History, Progress, StepsReport
@@ -143,6 +143,23 @@ class Trainer:
             f"<Trainer of {self.model.name} on {self.model.backend.name}: {self.optimizer}, "
             f"batch_size={self.batch_size}, step {self.step}; {mode}>"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how a pickle restores the trainer, so that it continues with the same results.
+
+        The clock is not stored. Prepared data sets stay with the original.
+        """
+        settings = {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "sampling": self.sampling,
+            "schedule": self.schedule,
+            "total_steps": self.total_steps,
+            "compiled": self.not_compiled != NOT_WANTED,
+        }
+        to_numpy = self.model.backend.to_numpy
+        state = {name: to_numpy(array) for name, array in self.optimizer_state.items()}
+        return _restore, (type(self), self.model, self.optimizer, settings, self.progress, state)
 
     @property
     def model(self) -> Network:
@@ -452,6 +469,23 @@ class Trainer:
             validation_correct=evaluation.correct,
             validation_total=evaluation.total,
         )
+
+
+def _restore(
+    cls: type[Trainer],
+    model: Network,
+    optimizer: UpdateRule,
+    settings: dict[str, Any],
+    progress: Progress,
+    state: dict[str, HostArray],
+) -> Trainer:
+    """Return the trainer of a pickle."""
+    trainer = cls.__new__(cls)
+    Trainer.__init__(trainer, model, optimizer, **settings)
+    trainer.progress = replace(progress)  # a deep copy shares it with the original
+    for name, array in trainer.optimizer_state.items():
+        array[...] = model.backend.asarray(state[name])
+    return trainer
 
 
 def _checked_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
