@@ -14,8 +14,10 @@ from backends.numba.csr import MAX_SPARSE_DENSITY, Csr, to_csr
 from backends.numba.kernels import epoch as kernels
 from backends.numba.kernels import updates
 from backends.numba.kernels.barrier import BARRIER_OPEN
+from backends.numba.kernels.stages import Plan
 from backends.numba.kernels.workspace import Images, Workspace
 from backends.numba.layout import COMPILED, Layout, accepts_csr, lay_out
+from backends.numba.linkage import link_training
 from backends.numba.memory import (
     aligned_zeros,
     forward_buffers,
@@ -35,11 +37,13 @@ class Data:
 
     Attributes:
         layout: layout of the program, which depends on whether the images are sparse.
+        plan: the program in the form that the kernels read.
         arrays: images and labels, in the form that the kernels read.
         workspaces: buffers by number of threads and batch size.
     """
 
     layout: Layout
+    plan: Plan
     arrays: kernels.TrainingData
     workspaces: dict[tuple[int, int], Workspace] = field(default_factory=dict)
 
@@ -97,10 +101,10 @@ class NumbaEpoch(CompiledEpoch):
             scale=1 / 255 if pixels.dtype == np.uint8 else 1.0,
             shift=program.pixel_shift,
         )
-        data = Data(
-            layout=lay_out(program, is_sparse=is_sparse),
-            arrays=kernels.TrainingData(images, labels, csr.edges),
-        )
+        layout = lay_out(program, is_sparse=is_sparse)
+        arrays = kernels.TrainingData(images, labels, csr.edges)
+        plan = link_training(program, layout, arrays, self._rule, program.update.kind)
+        data = Data(layout, plan, arrays)
         self._compile(data)
         return data
 
@@ -123,7 +127,7 @@ class NumbaEpoch(CompiledEpoch):
         )
         self._run_threads(
             threads,
-            layout.plan,
+            data.plan,
             self._rule,
             updates.Parameters(packed, packed_state),
             data.arrays,
@@ -188,15 +192,17 @@ class NumbaEpoch(CompiledEpoch):
         dtype, sizes = self._program.dtype, data.layout.sizes
         buffers = forward_buffers(sizes, threads, math.ceil(batch_size / threads), dtype)
         first_outputs = (
-            int(data.layout.plan.stages[0]["y_size"]) if data.arrays.images.groups else 0
+            int(data.layout.stages[0]["y_size"]) if data.arrays.images.groups else 0
         )
+        deltas_row = whole_lines(first_outputs, dtype)
         data.workspaces[key] = Workspace(
             **buffers,
             gradients=thread_rows(threads, buffers["capacity"] * sizes["outputs"], dtype),
             filters=thread_rows(threads, sizes["filters"], dtype),
             dpadded=thread_rows(threads, sizes["dpadded"], dtype),
             parameters=thread_rows(threads, data.layout.packed_size, dtype),
-            deltas=aligned_zeros((batch_size, whole_lines(first_outputs, dtype)), dtype),
+            deltas=aligned_zeros((batch_size, deltas_row), dtype),
+            deltas_row=deltas_row,
         )
         return data.workspaces[key]
 

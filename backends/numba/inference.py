@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from backends.numba.kernels import inference as kernels
 from backends.numba.kernels.simd.emitter import CACHE_LINE
 from backends.numba.layout import COMPILED, Layout, lay_out
+from backends.numba.linkage import link_inference
 from backends.numba.memory import (
     MAX_IMAGES_PER_TILE,
     aligned_zeros,
@@ -53,17 +54,7 @@ class NumbaInference(CompiledInference):
         self._packs_filters = len(self._source) > 0
         self._filters = aligned_zeros((self._layout.packed_size,), program.dtype)
         self._padding = _end_of_reads(program, self._layout) - program.parameters
-        plan = self._layout.plan
-        self._network = tuple(
-            kernels.Network(
-                stages=plan.stages,
-                offsets=plan.offsets,
-                loss=plan.loss,
-                has_images=plan.has_images,
-                shift=program.pixel_shift,
-                filters=self._filters,
-            )
-        )
+        self._networks: dict[np.dtype[Any], tuple[Any, ...]] = {}
         self._buffers: dict[int, tuple[Any, ...]] = {}
         self._lock = Lock()  # the filters and buffers are shared by all calls
 
@@ -80,7 +71,7 @@ class NumbaInference(CompiledInference):
             if self._packs_filters:
                 kernels.pack(weights, self._source, self._target, self._filters)
             arguments = (
-                self._network,
+                self._network_for(pixels.dtype),
                 self._buffers_for(threads),
                 weights,
                 read_only(pixels),
@@ -96,6 +87,21 @@ class NumbaInference(CompiledInference):
         if not in_range:
             raise PixelRangeError
         return results
+
+    def _network_for(self, pixels: np.dtype[Any]) -> tuple[Any, ...]:
+        """Return the fields of `kernels.Network`; they are cached by dtype of the pixels."""
+        if pixels not in self._networks:
+            self._networks[pixels] = tuple(
+                kernels.Network(
+                    stages=self._layout.stages,
+                    offsets=self._layout.offsets,
+                    read=link_inference(self._program, self._layout, pixels),
+                    softmax=self._program.loss == "softmax_cross_entropy",
+                    shift=self._program.pixel_shift,
+                    filters=self._filters,
+                )
+            )
+        return self._networks[pixels]
 
     def _run_threads(self, threads: int, count: int, arguments: tuple[Any, ...]) -> bool:
         """Divide the images among threads; return whether all pixels are in range."""
@@ -140,7 +146,7 @@ def _use_network_vector(
         packed vector.
     """
     is_packed = np.ones(program.parameters, bool)
-    for stage, row in zip(program.stages, layout.plan.stages, strict=True):
+    for stage, row in zip(program.stages, layout.stages, strict=True):
         if stage.kind == "linear" and stage.weight is not None:
             size = math.prod(stage.input_shape) * stage.output_shape[0]
             row["weight"] = stage.weight
@@ -160,7 +166,7 @@ def _end_of_reads(program: Program, layout: Layout) -> int:
         int(row["weight"])
         + (math.prod(stage.input_shape) - 1) * stage.output_shape[0]
         + int(row["out_lanes"])
-        for stage, row in zip(program.stages, layout.plan.stages, strict=True)
+        for stage, row in zip(program.stages, layout.stages, strict=True)
         if stage.kind == "linear"
     ]
     return max(ends, default=0)

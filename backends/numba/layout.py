@@ -49,22 +49,21 @@ COMPILED = CompiledKinds(
 )
 
 
-IMAGE_STAGES = {"conv2d", "max_pool2d", "avg_pool2d"}
-
-
 @dataclass(frozen=True)
 class Layout:
     """A program in the form that the kernels read.
 
     Attributes:
-        plan: `kernels.stages.Plan`.
+        stages: table of the stages, of dtype `kernels.stages.STAGE`, without addresses.
+        offsets: as in `kernels.stages.Plan`.
         positions: position of each parameter in the packed vector, (parameters,).
         packed_size: length of the packed vector.
         sizes: sizes of the buffers of one thread by name. Those of "outputs", "padded", "masks" and
             "wide_masks" are for one image.
     """
 
-    plan: Any
+    stages: NDArray[Any]
+    offsets: NDArray[np.uint64]
     positions: NDArray[np.int64]
     packed_size: int
     sizes: Mapping[str, int]
@@ -90,18 +89,11 @@ def lay_out(program: Program, *, is_sparse: bool) -> Layout:
     placement = _Placement(program)
     table = np.zeros(len(program.stages), stages.STAGE)
     for number, (stage, row) in enumerate(zip(program.stages, table, strict=True)):
-        row["kind"] = getattr(stages, stage.kind.upper())
-        if is_sparse and number == 0:
-            row["kind"] = stages.SPARSE_LINEAR
-        placement.add(stage, row)
+        row["is_first"] = number == 0
+        placement.add(stage, row, is_sparse=is_sparse and number == 0)
     return Layout(
-        plan=stages.Plan(
-            stages=table,
-            offsets=np.concatenate(placement.offsets),
-            classes=program.stages[-1].output_shape[0],
-            loss=losses.LOSSES.index(program.loss),
-            has_images=True if IMAGE_STAGES & {stage.kind for stage in program.stages} else None,
-        ),
+        stages=table,
+        offsets=np.concatenate(placement.offsets),
         positions=placement.positions,
         packed_size=placement.packed_size,
         sizes=placement.sizes,
@@ -124,10 +116,9 @@ class _Placement:
         self._lanes = _round_up(shape[0], self._vector) if len(shape) == 1 else shape[0]
         self._x_size = self._row_size(self._shape, self._lanes)
         self._x_offset = 0
-        self._is_first = True
 
-    def add(self, stage: Stage, row: Any) -> None:
-        """Fill the row of the next stage; its kind is already set."""
+    def add(self, stage: Stage, row: Any, *, is_sparse: bool) -> None:
+        """Fill the row of the next stage, except the addresses."""
         out_shape = self._shape if stage.kind == "activation" else _as_image(stage.output_shape)
         row["activation"] = elementwise.ACTIVATIONS.index(stage.activation)
         row["in_channels"], row["height"], row["width"] = self._shape
@@ -141,8 +132,12 @@ class _Placement:
         else:
             row["out_lanes"] = self._lanes
         row["y_size"] = self._row_size(out_shape, int(row["out_lanes"]))
-        self._place_rows(row)
-        self._place_parameters(stage, row)
+        # Convolutions and sparse layers read the data set directly; other first stages copy pixels.
+        if row["is_first"] and not is_sparse and stage.kind != "conv2d":
+            self.sizes["outputs"] += self._x_size
+        row["x_offset"] = self._x_offset
+        row["y_offset"] = self._x_offset = self._reserve("outputs", row)
+        self._place_parameters(stage, row, is_sparse=is_sparse)
         if stage.kind == "conv2d":
             self._place_convolution(stage, row)
         if stage.pooling is not None:
@@ -163,19 +158,11 @@ class _Placement:
         self.sizes[name] += int(row["y_size"])
         return begin
 
-    def _place_rows(self, row: Any) -> None:
-        """Reserve space for the outputs, and for the pixels if the first stage copies them."""
-        if self._is_first and row["kind"] not in (stages.SPARSE_LINEAR, stages.CONV2D):
-            self.sizes["outputs"] += self._x_size
-        self._is_first = False
-        row["x_offset"] = self._x_offset
-        row["y_offset"] = self._x_offset = self._reserve("outputs", row)
-
-    def _place_parameters(self, stage: Stage, row: Any) -> None:
+    def _place_parameters(self, stage: Stage, row: Any, *, is_sparse: bool) -> None:
         """Set the offsets of weight and bias."""
         row["weight"] = row["bias"] = stages.NONE
         if stage.weight is not None:
-            count, where = _weight_positions(stage, row)
+            count, where = _weight_positions(stage, row, is_sparse=is_sparse)
             row["weight"] = self._pack(stage.weight, where, count)
         if stage.bias is not None:
             outputs = stage.output_shape[0]
@@ -206,7 +193,7 @@ class _Placement:
         r, s = np.ix_(range(conv_height), range(conv_width))
         row["output_offsets"] = self._append_offsets((r * width + s) * lanes)
         padded = height * width * lanes
-        row["padded_offset"] = self.sizes["padded"]
+        row["padded_offset"], row["padded_size"] = self.sizes["padded"], padded
         self.sizes["padded"] += padded
         tile = int(row["vectors"]) * CHANNEL_LANES
         largest = {
@@ -242,14 +229,16 @@ def _positions(shape: tuple[int, int, int], lanes: int) -> NDArray[np.int64]:
     return (cells + np.arange(channels)[:, None]).ravel()
 
 
-def _weight_positions(stage: Stage, row: Any) -> tuple[int, NDArray[np.int64]]:
+def _weight_positions(
+    stage: Stage, row: Any, *, is_sparse: bool
+) -> tuple[int, NDArray[np.int64]]:
     """Return the size of a packed weight, and the packed position of each element."""
     if stage.kind == "linear":
         # The inputs are in the order of the shape before flattening.
         shape = int(row["in_channels"]), int(row["height"]), int(row["width"])
         inputs = _positions(shape, int(row["in_lanes"]))
         outputs = np.arange(stage.output_shape[0])
-        if row["kind"] == stages.SPARSE_LINEAR:
+        if is_sparse:
             width = int(row["out_lanes"])
             return int(row["x_size"]) * width, (inputs[:, None] * width + outputs).ravel()
         stride = int(row["x_size"])

@@ -4,6 +4,17 @@ The buffer `gradients` holds the gradients of the outputs in the layout of the b
 Each stage except the first sets the gradient of its input. Each stage with parameters adds their
 gradient to the buffer `gradient`, which has the same layout as the packed parameters.
 
+Each kind of stage has a stage kernel, which reads the gradient of the pre-activations. Its
+parameters:
+
+    stage: the stage.
+    offsets: as in `stages.Plan`.
+    packed: the parameters.
+    gradient: gradient of the parameters.
+    work: workspace of the thread; `work.gradients` is changed.
+    count: number of images in the tile.
+    position: position of the tile's first image in the batch.
+
 Cost per image: at most twice the cost of `forward`. The first stage costs at most as much as in
 `forward`, because it computes no gradient of its input. The gradient of a filter is a sum over all
 outputs of the convolution. After 2×2 pooling, most of these outputs have a gradient of 0, but not
@@ -12,7 +23,8 @@ the same ones in all channels of a vector, so the kernels cannot skip them.
 
 from typing import Any
 
-from backends.numba.kernels.compilation import image_kernel, inlined_kernel, kernel
+from backends.numba.kernels import pool_stages
+from backends.numba.kernels.compilation import call, kernel, stage_kernel
 from backends.numba.kernels.dense import (
     linear_backward_bias,
     linear_backward_weight,
@@ -28,21 +40,12 @@ from backends.numba.kernels.fused_convolution import (
     transpose_filters,
     unpool,
 )
-from backends.numba.kernels.pool_stages import avg_pool2d_backward, max_pool2d_backward
 from backends.numba.kernels.simd.pooling import CHANNEL_LANES
-from backends.numba.kernels.stages import (
-    AVG_POOL2D,
-    CONV2D,
-    LINEAR,
-    MAX_POOL2D,
-    SPARSE_LINEAR,
-    padded_size,
-    rows_of,
-)
+from backends.numba.kernels.stages import inputs_of, outputs_of
 from backends.numba.kernels.views import copy, fill_zero, view
 
 
-@inlined_kernel
+@kernel
 def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, position: int) -> None:
     """Add the gradient of a tile to the gradient of all parameters.
 
@@ -58,68 +61,63 @@ def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, posit
             not added.
         count: number of images in the tile.
         work: buffers of the thread, with the results of `forward` and the gradients of the logits.
-        position: position of the tile's first image in the batch. A sparse first stage stores the
-            gradients of its outputs in `work.deltas` from this row on.
+        position: position of the tile's first image in the batch.
     """
     stages = plan.stages
     for back in range(len(stages)):
-        index = len(stages) - 1 - back
-        stage = stages[index]
-        y = rows_of(work.outputs, stage.y_offset, stage.y_size, work.capacity, count)
-        dy = rows_of(work.gradients, stage.y_offset, stage.y_size, work.capacity, count)
+        stage = stages[len(stages) - 1 - back]
+        y = outputs_of(stage, work.outputs, work, count)
+        dy = outputs_of(stage, work.gradients, work, count)
         activate_backward(stage.activation, y, dy)
-        if stage.bias >= 0 and stage.kind != CONV2D:
-            linear_backward_bias(dy, view(gradient, stage.bias, stage.out_channels))
-        if stage.kind == SPARSE_LINEAR:
-            for n in range(count):
-                target = view(work.deltas, (position + n) * work.deltas.shape[1], stage.y_size)
-                copy(view(dy, n * stage.y_size, stage.y_size), target)
-            continue
-        x = rows_of(work.outputs, stage.x_offset, stage.x_size, work.capacity, count)
-        dx = rows_of(work.gradients, stage.x_offset, stage.x_size, work.capacity, count)
-        if stage.kind == LINEAR:
-            if index > 0:
-                linear_backward_x(dy, packed, stage.weight, stage.out_channels, dx)
-            linear_backward_weight(x, dy, gradient, stage.weight, stage.out_channels)
-        elif stage.kind == CONV2D:
-            _convolution_backward(plan, index, packed, gradient, work, dy, dx)
-        elif index > 0 and (stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D):
-            _pool_backward(plan, stage, work, dy, dx)
-        elif index > 0:
-            copy(view(dy, 0, dy.size), view(dx, 0, dx.size))
+        call(stage.backward, stage, plan.offsets, packed, gradient, work, count, position)
 
 
-@image_kernel
-def _pool_backward(plan: Any, stage: Any, work: Any, dy: Any, dx: Any) -> None:
-    """Set dx to the gradient of the input of a stage that consists of pooling only."""
-    for n in range(len(dy)):
-        dy_row = view(dy, n * stage.y_size, stage.y_size)
-        dx_row = view(dx, n * stage.x_size, stage.x_size)
-        if stage.kind == MAX_POOL2D:
-            offset = stage.mask_offset * work.capacity + n * stage.y_size
-            mask = view(work.wide_masks, offset, stage.y_size)
-            max_pool2d_backward(stage, dy_row, mask, dx_row)
-        else:
-            avg_pool2d_backward(stage, dy_row, dx_row)
-
-
-@image_kernel
-def _convolution_backward(
-    plan: Any, index: int, packed: Any, gradient: Any, work: Any, dy: Any, dx: Any
+@stage_kernel
+def linear(
+    stage: Any, offsets: Any, packed: Any, gradient: Any, work: Any, count: int, position: int
 ) -> None:
-    """Add the gradients of filters and bias; set dx too, unless the stage is the first."""
-    stage = plan.stages[index]
+    """Add the gradients of weight and bias; set that of the input, except in the first stage."""
+    x = inputs_of(stage, work.outputs, work, count)
+    dx = inputs_of(stage, work.gradients, work, count)
+    dy = outputs_of(stage, work.gradients, work, count)
+    if stage.bias >= 0:
+        linear_backward_bias(dy, view(gradient, stage.bias, stage.out_channels))
+    if not stage.is_first:
+        linear_backward_x(dy, packed, stage.weight, stage.out_channels, dx)
+    linear_backward_weight(x, dy, gradient, stage.weight, stage.out_channels)
+
+
+@stage_kernel
+def sparse_linear(
+    stage: Any, offsets: Any, packed: Any, gradient: Any, work: Any, count: int, position: int
+) -> None:
+    """Add the gradient of the bias; store that of the outputs, for `epoch.update_sparse`."""
+    dy = outputs_of(stage, work.gradients, work, count)
+    if stage.bias >= 0:
+        linear_backward_bias(dy, view(gradient, stage.bias, stage.out_channels))
+    for n in range(count):
+        target = view(work.deltas, (position + n) * work.deltas_row, stage.y_size)
+        copy(view(dy, n * stage.y_size, stage.y_size), target)
+
+
+@stage_kernel
+def conv2d(
+    stage: Any, offsets: Any, packed: Any, gradient: Any, work: Any, count: int, position: int
+) -> None:
+    """Add the gradients of filters and bias; set that of the input, except in the first stage."""
+    dx = inputs_of(stage, work.gradients, work, count)
+    dy = outputs_of(stage, work.gradients, work, count)
     capacity = work.capacity
     width = stage.vectors * CHANNEL_LANES
     taps = stage.kernel_size * stage.kernel_size * stage.in_channels
-    outputs = view(plan.offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
-    size = padded_size(stage)
+    outputs = view(offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
+    size = stage.padded_size
     filter_size = stage.kernel_size * stage.kernel_size * stage.in_lanes
     filters = view(work.filters, 0, stage.out_channels * filter_size)
-    if index > 0:
+    if not stage.is_first:
         fill_zero(filters)
         transpose_filters(stage, packed, filters)
-    for n in range(len(dy)):
+    for n in range(count):
         padded = view(work.padded, stage.padded_offset * capacity + n * size, size)
         mask = view(work.masks, stage.mask_offset * capacity + n * stage.y_size, stage.y_size)
         dy_row = view(dy, n * stage.y_size, stage.y_size)
@@ -134,7 +132,7 @@ def _convolution_backward(
                 conv_backward_filters(stage, work.conv, padded, outputs, gradient, weight)
         if stage.bias >= 0:
             conv_backward_bias(stage, dy_row, mask, gradient)
-        if index > 0:
+        if not stage.is_first:
             dpadded = view(work.dpadded, 0, size)
             fill_zero(dpadded)
             conv_backward_x(stage, dy_row, mask, filters, dpadded)
@@ -149,3 +147,48 @@ def _unpad(stage: Any, dpadded: Any, dx: Any) -> None:
     corner = stage.padding * (row + stage.in_lanes)
     for r in range(stage.height):
         copy(view(dpadded, corner + r * row, run), view(dx, r * run, run))
+
+
+@stage_kernel
+def max_pool2d(
+    stage: Any, offsets: Any, packed: Any, gradient: Any, work: Any, count: int, position: int
+) -> None:
+    """Set the gradient of the input, except in the first stage."""
+    if stage.is_first:
+        return
+    dx = inputs_of(stage, work.gradients, work, count)
+    dy = outputs_of(stage, work.gradients, work, count)
+    for n in range(count):
+        at = stage.mask_offset * work.capacity + n * stage.y_size
+        pool_stages.max_pool2d_backward(
+            stage,
+            view(dy, n * stage.y_size, stage.y_size),
+            view(work.wide_masks, at, stage.y_size),
+            view(dx, n * stage.x_size, stage.x_size),
+        )
+
+
+@stage_kernel
+def avg_pool2d(
+    stage: Any, offsets: Any, packed: Any, gradient: Any, work: Any, count: int, position: int
+) -> None:
+    """Set the gradient of the input, except in the first stage."""
+    if stage.is_first:
+        return
+    dx = inputs_of(stage, work.gradients, work, count)
+    dy = outputs_of(stage, work.gradients, work, count)
+    for n in range(count):
+        dy_row = view(dy, n * stage.y_size, stage.y_size)
+        pool_stages.avg_pool2d_backward(stage, dy_row, view(dx, n * stage.x_size, stage.x_size))
+
+
+@stage_kernel
+def activation(
+    stage: Any, offsets: Any, packed: Any, gradient: Any, work: Any, count: int, position: int
+) -> None:
+    """Copy the gradient, except in the first stage."""
+    if stage.is_first:
+        return
+    dx = inputs_of(stage, work.gradients, work, count)
+    dy = outputs_of(stage, work.gradients, work, count)
+    copy(view(dy, 0, dy.size), view(dx, 0, dx.size))

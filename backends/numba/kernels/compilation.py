@@ -4,10 +4,14 @@ The compiler may reorder sums, so that they vectorize, and contract products and
 multiply-adds. It may not assume that NaN and infinity never occur: a diverging loss must show.
 Kernels release the global interpreter lock, so that several threads run them at once.
 
-Only functions with the decorator `entry` can be called from Python.
+Each function has one of three decorators:
 
-Numba optimizes each kernel alone and again inside every caller. Large kernels with one caller are
-therefore inlined first (`inlined_kernel`), which saves a fifth of the compile time.
+    entry            Python calls it
+    stage_kernel     compiled code calls it through its address, which Python puts in a table
+    kernel           compiled code calls it directly, and it is compiled as a part of each caller
+
+Only the first two have machine code of their own, and are kept in the cache on disk. A network
+needs few of the stage kernels, and Python compiles only these (see `linkage`).
 """
 
 import hashlib
@@ -18,22 +22,40 @@ from typing import Any
 
 import numba
 from numba import extending, njit, types
+from numba.core import cgutils
 
 from backends.numba.kernels.disk_cache import NoCache, TolerantCache, report_unusable
+from backends.numba.kernels.libraries import PartCompiler, WholeCompiler
 
 SOURCES = Path(__file__).parent
 # File next to the compiled code with the hash of the sources that the code was made from.
 STAMP = "mnist_accel-kernels.sha256"
 
-_ARITHMETIC: Any = {
+_OPTIONS: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "nsz"},
     "error_model": "numpy",
+    "nogil": True,
+    "no_cfunc_wrapper": True,
 }
-_OPTIONS: dict[str, Any] = {**_ARITHMETIC, "nogil": True, "no_cfunc_wrapper": True}
 
 
-def _compiled(function: Callable[..., Any], **options: Any) -> Any:
-    made: Any = njit(**_OPTIONS, **options)(function)
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function as a part of each compiled function that calls it."""
+    return njit(**_OPTIONS, no_cpython_wrapper=True, pipeline_class=PartCompiler)(function)
+
+
+def stage_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function that compiled code calls through its address, with `call`."""
+    return _cached(function, no_cpython_wrapper=True)
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls."""
+    return _cached(function)
+
+
+def _cached(function: Callable[..., Any], **options: Any) -> Any:
+    made: Any = njit(**_OPTIONS, **options, pipeline_class=WholeCompiler)(function)
     try:
         made._cache = TolerantCache(function)
         delete_stale_code(made._cache.cache_path)
@@ -41,39 +63,6 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
         report_unusable(getattr(numba.config, "CACHE_DIR", "") or SOURCES, error)
         made._cache = NoCache(function)
     return made
-
-
-def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function that other compiled functions call."""
-    return _compiled(function, no_cpython_wrapper=True)
-
-
-def inlined_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function as a part of each compiled function that calls it."""
-    return _compiled(function, no_cpython_wrapper=True, inline="always")
-
-
-def image_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function that other compiled functions call, for programs with image stages only.
-
-    Its first argument is a `stages.Plan`. For a program of linear layers, the call is empty, and
-    the program compiles in half the time.
-    """
-
-    def selected(plan: Any, *arguments: Any) -> None:
-        """Do nothing. Compiled code calls what `select` returns for the type of the plan."""
-
-    @extending.overload(selected, jit_options=_ARITHMETIC, strict=False)
-    def select(plan: Any, *arguments: Any) -> Callable[..., Any]:
-        has_images = dict(zip(plan.fields, plan.types, strict=True))["has_images"]
-        return selected if has_images == types.none else function
-
-    return selected
-
-
-def entry(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls."""
-    return _compiled(function)
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,6 +73,51 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     made: Callable[..., Any] = extending.intrinsic(function)
     return made
+
+
+@intrinsic
+def call(typing: Any, address: Any, *arguments: Any) -> Any:
+    """Call the stage kernel at an address."""
+    kinds = tuple(_parameter_type(kind) for kind in arguments)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        convention = context.call_conv
+        function = builder.inttoptr(
+            values[0], convention.get_function_type(types.none, kinds).as_pointer()
+        )
+        status, _ = convention.call_function(
+            builder, function, types.none, kinds, cgutils.unpack_tuple(builder, values[1])
+        )
+        return context.get_dummy_value()
+
+    return types.none(types.intp, types.StarArgTuple(kinds)), generate
+
+
+def address_of(kernel: Any, *arguments: Any) -> int:
+    """Return the address of a stage kernel; compile it, or load it from the cache, if necessary.
+
+    Args:
+        kernel: the stage kernel.
+        arguments: for each parameter a value of its type, or the type.
+    """
+    kinds = tuple(
+        _parameter_type(value if isinstance(value, types.Type) else numba.typeof(value))
+        for value in arguments
+    )
+    kernel.compile(kinds)
+    compiled = kernel.overloads[kinds]
+    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return address
+
+
+def _parameter_type(kind: Any) -> Any:
+    """Return the type of a parameter for an argument: one type for all widths of numbers."""
+    kind = types.unliteral(kind)
+    if isinstance(kind, (types.Integer, types.Boolean)):
+        return types.intp
+    if isinstance(kind, types.Float):
+        return types.float64
+    return kind
 
 
 @cache

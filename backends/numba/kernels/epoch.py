@@ -30,13 +30,11 @@ from typing import Any, NamedTuple
 
 from backends.numba.kernels.backward import backward
 from backends.numba.kernels.barrier import barrier_wait
-from backends.numba.kernels.compilation import entry, inlined_kernel, kernel
+from backends.numba.kernels.compilation import call, entry, kernel, stage_kernel
 from backends.numba.kernels.elementwise import add
 from backends.numba.kernels.forward import forward
-from backends.numba.kernels.losses import loss_and_gradient
 from backends.numba.kernels.simd.sparse import scatter_axpy
-from backends.numba.kernels.stages import SPARSE_LINEAR, rows_of
-from backends.numba.kernels.updates import SGD, update
+from backends.numba.kernels.updates import SGD
 from backends.numba.kernels.vector_width import ALIGNMENT
 from backends.numba.kernels.views import fill_zero, pointer, view
 from backends.numba.kernels.workspace import Tile, thread_workspace
@@ -88,7 +86,7 @@ class Results(NamedTuple):
     correct: Any
 
 
-class _Ranges(NamedTuple):
+class Ranges(NamedTuple):
     """The parameters that one thread updates.
 
     Attributes:
@@ -110,7 +108,7 @@ class _Ranges(NamedTuple):
     end_group: int
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """A step as one thread computes it.
 
     Attributes:
@@ -153,7 +151,6 @@ def run_steps(
     threads = len(workspace.parameters)
     work = thread_workspace(workspace, thread)
     packed = parameters.packed
-    is_sparse = plan.stages[0].kind == SPARSE_LINEAR
     ranges = _ranges(thread, threads, plan, len(packed), data)
     arrivals = 0
     for index in range(len(schedule.rates)):
@@ -162,30 +159,32 @@ def run_steps(
         gradient = packed if in_place else view(work.parameters, 0, len(packed))
         if not in_place:
             fill_zero(view(gradient, ranges.dense_begin, len(packed) - ranges.dense_begin))
-        loss, correct = _add_gradients(plan, packed, gradient, data, schedule.rows, step, work)
-        results.losses[thread, index] = loss
-        results.correct[thread, index] = correct
+        place = thread, index
+        _add_gradients(plan, packed, gradient, data, schedule.rows, step, work, results, place)
         if threads > 1:
             arrivals += threads
             barrier_wait(counter, arrivals)
         gradients = workspace.parameters
-        if is_sparse:
+        if plan.update_sparse:
             target = packed if step.is_linear else view(gradients, 0, len(packed))
-            _update_sparse(plan, target, data.images, schedule.rows, step, ranges, workspace.deltas)
+            call(
+                plan.update_sparse, plan.stages[0], target, data.images, schedule.rows, step,
+                ranges, work,
+            )  # fmt: skip
         if in_place:
-            _shrink(packed, ranges.dense_begin, len(packed), step.shrink)
+            shrink(packed, ranges.dense_begin, len(packed), step.shrink)
             continue
         _add_threads(gradients, ranges)
         if step.is_linear:
             summed = view(gradients, ranges.begin, ranges.end - ranges.begin)
             add(summed, view(packed, ranges.begin, ranges.end - ranges.begin))
-            _shrink(packed, ranges.begin, ranges.end, step.shrink)
+            shrink(packed, ranges.begin, ranges.end, step.shrink)
         else:
             summed = view(gradients, 0, len(packed))
             rate, number = schedule.rates[index], schedule.steps_before + index + 1
             dense, sparse = (ranges.begin, ranges.end), (ranges.sparse_begin, ranges.sparse_end)
             for begin, end in (dense, sparse):
-                update(rule, rate, number, parameters, summed, begin, end - begin)
+                call(plan.update, rule, rate, number, parameters, summed, begin, end - begin)
         if threads > 1:
             arrivals += threads
             barrier_wait(counter, arrivals)
@@ -199,12 +198,12 @@ def _ranges(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
     """
     first = plan.stages[0]
     begin = 0
-    if first.kind == SPARSE_LINEAR:
+    if plan.update_sparse:
         begin = -(-first.x_size * first.y_size // ALIGNMENT) * ALIGNMENT
     length = ((size - begin) // ALIGNMENT // threads + 1) * ALIGNMENT
     first_group = data.images.groups * thread // threads
     end_group = data.images.groups * (thread + 1) // threads
-    return _Ranges(
+    return Ranges(
         begin,
         min(begin + thread * length, size),
         min(begin + (thread + 1) * length, size),
@@ -223,7 +222,7 @@ def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> An
     rate = schedule.rates[index]
     shrink = 1 - rate * rule.weight_decay
     is_linear = rule.kind == SGD and shrink > MIN_SHRINK
-    return _Step(
+    return Step(
         first,
         batch,
         batch * thread // threads,
@@ -234,37 +233,29 @@ def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> An
     )
 
 
-@inlined_kernel
+@kernel
 def _add_gradients(
-    plan: Any, packed: Any, gradient: Any, data: Any, rows: Any, step: Any, work: Any
-) -> Any:
-    """Add the gradients of a thread's images; return their loss and the number of correct ones."""
+    plan: Any, packed: Any, gradient: Any, data: Any, rows: Any, step: Any, work: Any,
+    results: Any, place: Any,
+) -> None:  # fmt: skip
+    """Add the gradients of a thread's images, and their loss and correct images at `place`."""
     last = plan.stages[len(plan.stages) - 1]
-    factor = packed.dtype.type(step.factor)
-    loss_sum = 0.0
-    correct_sum = 0
     for begin in range(step.begin, step.end, work.capacity):
         count = min(work.capacity, step.end - begin)
         tile = Tile(rows, step.first + begin, count)
         forward(plan, packed, data.images, tile, work)
-        logits = rows_of(work.outputs, last.y_offset, last.y_size, work.capacity, count)
-        dlogits = rows_of(work.gradients, last.y_offset, last.y_size, work.capacity, count)
-        loss, correct = loss_and_gradient(plan, logits, data.labels, tile, factor, dlogits)
-        loss_sum += loss
-        correct_sum += correct
+        call(plan.loss, last, data.labels, tile, step.factor, work, results, place[0], place[1])
         backward(plan, packed, gradient, count, work, begin)
-    return loss_sum, correct_sum
 
 
-@inlined_kernel
-def _update_sparse(
-    plan: Any, target: Any, images: Any, rows: Any, step: Any, ranges: Any, deltas: Any
+@stage_kernel
+def update_sparse(
+    stage: Any, target: Any, images: Any, rows: Any, step: Any, ranges: Any, work: Any
 ) -> None:
     """Add the gradient of a thread's column groups of a sparse first stage to `target`.
 
     In the linear form of a step, `target` is the parameters, otherwise the sum of the gradients.
     """
-    stage = plan.stages[0]
     if not step.is_linear:
         fill_zero(view(target, ranges.sparse_begin, ranges.sparse_end - ranges.sparse_begin))
     scale = target.dtype.type(images.scale)
@@ -275,13 +266,13 @@ def _update_sparse(
         scatter_axpy(
             pointer(target, stage.weight), width, width,
             pointer(images.indices, begin), pointer(images.data, begin), end - begin,
-            pointer(deltas, n * deltas.shape[1]), scale,
+            pointer(work.deltas, n * work.deltas_row), scale,
         )  # fmt: skip
     if step.is_linear:
-        _shrink(target, ranges.sparse_begin, ranges.sparse_end, step.shrink)
+        shrink(target, ranges.sparse_begin, ranges.sparse_end, step.shrink)
 
 
-@inlined_kernel
+@kernel
 def _add_threads(gradients: Any, ranges: Any) -> None:
     """Add the gradients of all threads to row 0, in a thread's range of the parameters."""
     count = ranges.end - ranges.begin
@@ -293,10 +284,10 @@ def _add_threads(gradients: Any, ranges: Any) -> None:
 
 
 @kernel
-def _shrink(packed: Any, begin: int, end: int, shrink: float) -> None:
-    """Multiply a range of the parameters by `shrink`."""
-    if shrink != 1:
-        factor = packed.dtype.type(shrink)
+def shrink(packed: Any, begin: int, end: int, factor: float) -> None:
+    """Multiply a range of the parameters by `factor`."""
+    if factor != 1:
+        cast = packed.dtype.type(factor)
         weights = view(packed, begin, end - begin)
         for i in range(len(weights)):
-            weights[i] *= factor
+            weights[i] *= cast

@@ -21,7 +21,7 @@ the filters. The gradient of the input skips positions that receive no gradient.
 
 from typing import Any
 
-from backends.numba.kernels.compilation import inlined_kernel, kernel
+from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.simd.conv import (
     axpy,
     conv_max_pool,
@@ -129,7 +129,7 @@ def _load_bias(stage: Any, tile: int, packed: Any, bias: Any) -> None:
             target[lane] = packed[stage.bias + tile * width + lane]
 
 
-@inlined_kernel
+@kernel
 def conv2d(
     stage: Any, x: Any, packed: Any, offsets: Any, bias: Any, conv: Any, y: Any, mask: Any
 ) -> None:
@@ -162,7 +162,7 @@ def conv2d(
         _pool(stage, conv, y, mask, tile * width)
 
 
-@inlined_kernel
+@kernel
 def _conv_pooled_in_registers(
     stage: Any, x: Any, packed: Any, w: int, bias: Any, y: Any, mask: Any, lane: int
 ) -> None:
@@ -177,7 +177,7 @@ def _conv_pooled_in_registers(
             )  # fmt: skip
 
 
-@inlined_kernel
+@kernel
 def _pool(stage: Any, conv: Any, y: Any, mask: Any, first: int) -> None:
     """Pool or copy `conv` to the channel tile of y that begins at lane `first`."""
     width = stage.vectors * CHANNEL_LANES

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backends.numba.kernels.compilation import entry, inlined_kernel, kernel
+from backends.numba.kernels.compilation import call, entry, kernel
 from backends.numba.kernels.dense import add_bias
-from backends.numba.kernels.elementwise import SIGMOID, activate, clear_unused_lanes
-from backends.numba.kernels.forward import convolve, pool, read_pixels
-from backends.numba.kernels.losses import SOFTMAX_CROSS_ENTROPY, softmax
+from backends.numba.kernels.elementwise import SIGMOID, activate
+from backends.numba.kernels.forward import finish
+from backends.numba.kernels.losses import softmax
 from backends.numba.kernels.simd.sparse import gather_axpy
-from backends.numba.kernels.stages import AVG_POOL2D, CONV2D, LINEAR, MAX_POOL2D, Plan, rows_of
+from backends.numba.kernels.stages import inputs_of, outputs_of
 from backends.numba.kernels.views import copy, fill_zero, pointer, view
 from backends.numba.kernels.workspace import Images, Tile, Workspace, thread_row
 
@@ -31,18 +31,19 @@ class Network(NamedTuple):
     """A program with its prepared parameters.
 
     Attributes:
-        stages: table of the stages; offsets of linear layers refer to the network's vector.
+        stages: table of the stages. Linear layers have no stage kernel, and the offsets of their
+            parameters refer to the network's vector.
         offsets: offsets of all convolutions.
-        loss: kind of the loss.
-        has_images: as in `stages.Plan`.
+        read: as in `stages.Plan`; 0 if the first stage is linear.
+        softmax: whether probabilities are the softmax of the logits, otherwise their sigmoid.
         shift: number that is added to scaled pixels.
         filters: packed parameters of convolutions.
     """
 
     stages: Any
     offsets: Any
-    loss: int
-    has_images: Any
+    read: int
+    softmax: bool
     shift: float
     filters: Any
 
@@ -111,7 +112,6 @@ def predict(
     if scale == 1 and not _in_range(pixels, begin, end):
         return False
     net, memory = Network(*network), Buffers(*buffers)
-    plan = Plan(net.stages, net.offsets, results.shape[1], net.loss, net.has_images)
     work = _thread_workspace(memory, thread)
     images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
     nonzeros = Nonzeros(
@@ -124,9 +124,9 @@ def predict(
         rows[n] = n
     for first in range(begin, end, work.capacity):
         count = min(work.capacity, end - first)
-        _forward(plan, weights, net.filters, images, Tile(rows, first, count), work, nonzeros)
-        logits = rows_of(work.outputs, last.y_offset, last.y_size, work.capacity, count)
-        _write_results(logits, plan, probabilities, results, first)
+        _forward(net, weights, images, Tile(rows, first, count), work, nonzeros)
+        logits = outputs_of(last, work.outputs, work, count)
+        _write_results(logits, net.softmax, probabilities, results, first)
     return True
 
 
@@ -141,7 +141,7 @@ def _in_range(pixels: Any, begin: int, end: int) -> bool:
     return outside == 0
 
 
-@inlined_kernel
+@kernel
 def _thread_workspace(buffers: Any, thread: int) -> Any:
     """Return the workspace of one thread; the buffers of the backward pass are not used."""
     outputs = thread_row(buffers.outputs, thread)
@@ -159,56 +159,52 @@ def _thread_workspace(buffers: Any, thread: int) -> Any:
         unused,
         unused,
         unused,
+        0,
     )
 
 
-@inlined_kernel
-def _write_results(logits: Any, plan: Any, probabilities: bool, results: Any, first: int) -> None:
+@kernel
+def _write_results(
+    logits: Any, is_softmax: bool, probabilities: bool, results: Any, first: int
+) -> None:
     """Write logits or probabilities to `results`, beginning at row `first`."""
-    classes = plan.classes
-    if probabilities and plan.loss != SOFTMAX_CROSS_ENTROPY:
+    classes = results.shape[1]
+    if probabilities and not is_softmax:
         activate(SIGMOID, logits)
     for n in range(len(logits)):
         row = view(logits, n * logits.shape[1], logits.shape[1])
-        if probabilities and plan.loss == SOFTMAX_CROSS_ENTROPY:
+        if probabilities and is_softmax:
             softmax(row, row, classes)
         copy(view(row, 0, classes), view(results, (first + n) * classes, classes))
 
 
-@inlined_kernel
-def _forward(
-    plan: Any, weights: Any, filters: Any, images: Any, tile: Any, work: Any, nonzeros: Any
-) -> None:
+@kernel
+def _forward(net: Any, weights: Any, images: Any, tile: Any, work: Any, nonzeros: Any) -> None:
     """Compute the outputs of all stages for a tile; `nonzeros` is a buffer."""
-    for index in range(len(plan.stages)):
-        stage = plan.stages[index]
-        y = rows_of(work.outputs, stage.y_offset, stage.y_size, work.capacity, tile.images)
-        x = rows_of(work.outputs, stage.x_offset, stage.x_size, work.capacity, tile.images)
-        if index == 0 and stage.kind != CONV2D and stage.kind != LINEAR:
-            read_pixels(stage, images, tile, x)
-        if stage.kind == LINEAR:
-            _linear(stage, index, weights, images, tile, nonzeros, x, y)
-        elif stage.kind == CONV2D:
-            convolve(plan, index, filters, images, tile, work, x, y)
-        elif stage.kind == MAX_POOL2D or stage.kind == AVG_POOL2D:
-            pool(plan, stage, work, x, y)
+    if net.read:
+        call(net.read, net.stages[0], net.filters, images, tile, work)
+    for index in range(len(net.stages)):
+        stage = net.stages[index]
+        if stage.forward:
+            call(stage.forward, stage, net.offsets, net.filters, work, tile.images)
         else:
-            copy(view(x, 0, x.size), view(y, 0, y.size))
-        activate(stage.activation, y)
-        clear_unused_lanes(stage, y)
+            _linear(stage, weights, images, tile, work, nonzeros)
+        finish(stage, work, tile.images)
 
 
-@inlined_kernel
+@kernel
 def _linear(
-    stage: Any, index: int, weights: Any, images: Any, tile: Any, nonzeros: Any, x: Any, y: Any
+    stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzeros: Any
 ) -> None:
-    """Set y to the pre-activations of a linear layer; the first stage reads pixels instead of x."""
+    """Set the pre-activations of a linear layer; the first stage reads pixels."""
+    x = inputs_of(stage, work.outputs, work, tile.images)
+    y = outputs_of(stage, work.outputs, work, tile.images)
     cast = weights.dtype.type
     scale, shift = cast(images.scale), cast(images.shift)
     fill_zero(view(y, 0, y.size))
     inputs = stage.height * stage.width * stage.in_lanes
     for n in range(tile.images):
-        if index == 0:
+        if stage.is_first:
             pixels = images.pixels[tile.rows[tile.first + n]]
             length = _collect_pixels(pixels, scale, shift, nonzeros)
         else:

@@ -2,6 +2,18 @@
 
 `backends.operations.losses` has the formulas.
 
+Each loss has a stage kernel. Its parameters:
+
+    last: the last stage.
+    labels: class indices of the data set.
+    tile: the images, `workspace.Tile`.
+    factor: factor of the gradient: 1/batch for the gradient of the mean.
+    work: workspace of the thread. Reads the logits in `work.outputs`, and sets their gradient in
+        `work.gradients`.
+    results: `epoch.Results`. Adds the sum of the losses of a tile, and the number of correct images.
+    thread: first index of `results`.
+    step: second index of `results`.
+
 Layout: logits and their gradients (N, classes padded to whole vectors). The gradient of unused
 lanes is 0.
 
@@ -12,52 +24,10 @@ binary cross-entropy one per class.
 import math
 from typing import Any
 
-from backends.numba.kernels.compilation import inlined_kernel, kernel
+from backends.numba.kernels.compilation import kernel, stage_kernel
 from backends.numba.kernels.simd.elementwise import exp_in_place, sigmoid_in_place
+from backends.numba.kernels.stages import outputs_of
 from backends.numba.kernels.views import copy, fill_zero, pointer, view
-
-# The losses that have a kernel. Each constant is the position in this tuple.
-LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "quadratic")
-SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC = range(3)
-
-
-@inlined_kernel
-def loss_and_gradient(
-    plan: Any, logits: Any, labels: Any, tile: Any, scale: Any, dlogits: Any
-) -> tuple[float, int]:
-    """Return the sum of the losses of a tile, and the number of correct images.
-
-    Args:
-        plan: the program.
-        logits: (N, classes padded).
-        labels: class indices of the data set.
-        tile: the images.
-        scale: factor of the gradient: 1/batch for the gradient of the mean.
-        dlogits: set to `scale` times the gradient, (N, classes padded).
-    """
-    width, classes = logits.shape[1], plan.classes
-    total = 0.0
-    correct = 0
-    if plan.loss == SOFTMAX_CROSS_ENTROPY:
-        total = _softmax_cross_entropy(logits, classes, labels, tile, scale, dlogits)
-    else:
-        copy(view(logits, 0, logits.size), view(dlogits, 0, dlogits.size))
-        sigmoid_in_place(pointer(dlogits, 0), dlogits.size)
-    for n in range(len(logits)):
-        label = labels[tile.rows[tile.first + n]]
-        z = view(logits, n * width, classes)
-        dz = view(dlogits, n * width, width)
-        best = 0
-        for c in range(classes):
-            if z[c] > z[best]:
-                best = c
-        correct += best == label
-        if plan.loss == BINARY_CROSS_ENTROPY:
-            total += _binary_cross_entropy(z, label, scale, dz)
-        elif plan.loss == QUADRATIC:
-            total += _quadratic(z, label, scale, dz)
-    return total, correct
-
 
 @kernel
 def softmax(z: Any, y: Any, classes: int) -> Any:
@@ -82,20 +52,85 @@ def softmax(z: Any, y: Any, classes: int) -> Any:
 
 
 @kernel
-def _softmax_cross_entropy(
-    logits: Any, classes: int, labels: Any, tile: Any, scale: Any, dlogits: Any
-) -> Any:
-    """Return the sum of the losses of a tile, and set the gradient."""
-    width = logits.shape[1]
-    total = 0.0
-    for n in range(len(logits)):
+def _best(z: Any, classes: int) -> int:
+    """Return the class of the largest logit; the first one if several are equal."""
+    best = 0
+    for c in range(classes):
+        if z[c] > z[best]:
+            best = c
+    return best
+
+
+@stage_kernel
+def softmax_cross_entropy(
+    last: Any, labels: Any, tile: Any, factor: float, work: Any,
+    results: Any, thread: int, step: int,
+) -> None:  # fmt: skip
+    """Compute −log softmax(z)[label]."""
+    logits = outputs_of(last, work.outputs, work, tile.images)
+    dlogits = outputs_of(last, work.gradients, work, tile.images)
+    width, classes = last.y_size, last.out_channels
+    scale = logits.dtype.type(factor)
+    total, correct = 0.0, 0
+    for n in range(tile.images):
         z, dz = view(logits, n * width, width), view(dlogits, n * width, width)
         label = labels[tile.rows[tile.first + n]]
         total += softmax(z, dz, classes) - z[label]
         for c in range(classes):
             dz[c] *= scale
         dz[label] -= scale
-    return total
+        correct += _best(z, classes) == label
+    results.losses[thread, step] += total
+    results.correct[thread, step] += correct
+
+
+@stage_kernel
+def binary_cross_entropy(
+    last: Any, labels: Any, tile: Any, factor: float, work: Any,
+    results: Any, thread: int, step: int,
+) -> None:  # fmt: skip
+    """Compute the sum of the binary cross-entropies of all classes."""
+    logits = outputs_of(last, work.outputs, work, tile.images)
+    dlogits = outputs_of(last, work.gradients, work, tile.images)
+    _sigmoid(logits, dlogits)
+    width, classes = last.y_size, last.out_channels
+    scale = logits.dtype.type(factor)
+    total, correct = 0.0, 0
+    for n in range(tile.images):
+        z, dz = view(logits, n * width, classes), view(dlogits, n * width, width)
+        label = labels[tile.rows[tile.first + n]]
+        total += _binary_cross_entropy(z, label, scale, dz)
+        correct += _best(z, classes) == label
+    results.losses[thread, step] += total
+    results.correct[thread, step] += correct
+
+
+@stage_kernel
+def quadratic(
+    last: Any, labels: Any, tile: Any, factor: float, work: Any,
+    results: Any, thread: int, step: int,
+) -> None:  # fmt: skip
+    """Compute half of the squared distance between the sigmoid outputs and the one-hot label."""
+    logits = outputs_of(last, work.outputs, work, tile.images)
+    dlogits = outputs_of(last, work.gradients, work, tile.images)
+    _sigmoid(logits, dlogits)
+    width, classes = last.y_size, last.out_channels
+    scale = logits.dtype.type(factor)
+    total, correct = 0.0, 0
+    for n in range(tile.images):
+        z, dz = view(logits, n * width, classes), view(dlogits, n * width, width)
+        label = labels[tile.rows[tile.first + n]]
+        total += _quadratic(z, label, scale, dz)
+        correct += _best(z, classes) == label
+    results.losses[thread, step] += total
+    results.correct[thread, step] += correct
+
+
+@kernel
+def _sigmoid(logits: Any, outputs: Any) -> None:
+    """Set `outputs` to the sigmoid of the logits."""
+    copy(view(logits, 0, logits.size), view(outputs, 0, outputs.size))
+    sigmoid_in_place(pointer(outputs, 0), outputs.size)
 
 
 @kernel
@@ -126,3 +161,13 @@ def _quadratic(z: Any, label: int, scale: Any, dz: Any) -> Any:
         dz[c] = error * output * (one - output) * scale
     fill_zero(view(dz, len(z), len(dz) - len(z)))
     return loss
+
+
+# The losses that have a kernel.
+KERNELS = {
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "quadratic": quadratic,
+}
+LOSSES = tuple(KERNELS)
+SOFTMAX_CROSS_ENTROPY = LOSSES.index("softmax_cross_entropy")

@@ -26,8 +26,11 @@ STAGE = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "kind",
             "activation",
+            "is_first",
+            # Addresses of stage kernels; 0 means none. See `forward` and `backward`.
+            "forward",
+            "backward",
             # Input: offset in the buffer `outputs`, size, and shape.
             "x_offset",
             "x_size",
@@ -52,6 +55,7 @@ STAGE = np.dtype(
             "conv_width",
             "vectors",
             "padded_offset",  # in the buffer `padded`
+            "padded_size",
             # Positions in `Plan.offsets` of two lists. The first has, for each filter tap, the
             # offset of the input that output 0 multiplies by it. The second has, for each output,
             # the offset of the input that it multiplies by tap 0.
@@ -74,28 +78,28 @@ class Plan(NamedTuple):
     Attributes:
         stages: (stages,), of dtype `STAGE`.
         offsets: offsets of the taps and outputs of all convolutions, uint64.
-        classes: number of logits per image, without unused lanes.
-        loss: `losses.QUADRATIC` or another constant of that module.
-        has_images: True if a stage is a convolution or pooling, otherwise None, which is another
-            type: code for programs without such stages is compiled without their kernels.
+        read: address of a kernel that reads the images of a tile, see `reading`.
+        loss: address of a kernel in `losses`.
+        update: address of a kernel in `updates`.
+        update_sparse: address of the kernel that adds the gradient of a sparse first stage; 0 if
+            the first stage is not sparse.
     """
 
     stages: Any
     offsets: Any
-    classes: int
+    read: int
     loss: int
-    has_images: Any
+    update: int
+    update_sparse: int
 
 
 @kernel
-def padded_size(stage: Any) -> Any:
-    """Return the size of the padded input of a convolution."""
-    height = stage.height + 2 * stage.padding
-    width = stage.width + 2 * stage.padding
-    return height * width * stage.in_lanes
+def inputs_of(stage: Any, buffer: Any, work: Any, count: int) -> Any:
+    """Return the inputs (count, x_size) of a stage in a buffer with the layout of `outputs`."""
+    return view_2d(buffer, stage.x_offset * work.capacity, count, stage.x_size)
 
 
 @kernel
-def rows_of(array: Any, offset: int, size: int, capacity: int, count: int) -> Any:
-    """Return the rows (count, size) of a stage in a buffer for a tile of `capacity` images."""
-    return view_2d(array, offset * capacity, count, size)
+def outputs_of(stage: Any, buffer: Any, work: Any, count: int) -> Any:
+    """Return the outputs (count, y_size) of a stage in a buffer with the layout of `outputs`."""
+    return view_2d(buffer, stage.y_offset * work.capacity, count, stage.y_size)

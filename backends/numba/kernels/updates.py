@@ -2,6 +2,17 @@
 
 `backends.operations.updates` has the formulas.
 
+Each rule has a stage kernel, which updates a range of the parameters and their state. Its
+parameters:
+
+    rule: the settings.
+    lr: learning rate.
+    step: number of the step, from 1.
+    parameters: changed in place, `Parameters`.
+    gradient: gradient of all parameters, (size,).
+    begin: number of the first parameter to update.
+    count: number of parameters to update.
+
 Parameters, their gradient and each state array of the optimizer are vectors in the same packed
 order (see `backends.numba.layout`). Unused lanes stay 0.
 
@@ -12,19 +23,18 @@ Per parameter it reads and writes 3 numbers without state, 5 with one state arra
 import math
 from typing import Any, NamedTuple
 
-from backends.numba.kernels.compilation import kernel
+from backends.numba.kernels.compilation import stage_kernel
 from backends.numba.kernels.views import view
 
-# The update rules that have a kernel. Each constant is the position in this tuple.
-RULES = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
-SGD, MOMENTUM, ADAGRAD, RMSPROP, ADAM = range(5)
+# Value of `Rule.kind` for plain SGD, whose steps can have a linear form (see `epoch`).
+SGD = 0
 
 
 class Rule(NamedTuple):
     """The settings of an optimizer; the settings that only other optimizers have are 0.
 
     Attributes:
-        kind: `SGD` or another constant of this module.
+        kind: position in `KERNELS`.
     """
 
     kind: int
@@ -50,67 +60,97 @@ class Parameters(NamedTuple):
     state: Any
 
 
-@kernel
-def update(
+@stage_kernel
+def sgd(
     rule: Any, lr: float, step: int, parameters: Any, gradient: Any, begin: int, count: int
 ) -> None:
-    """Update parameters `begin` to `begin + count − 1` and their state by one step.
-
-    Args:
-        rule: the optimizer.
-        lr: learning rate.
-        step: number of the step, from 1.
-        parameters: changed in place, `Parameters`.
-        gradient: gradient of all parameters, (size,).
-        begin: number of the first parameter to update.
-        count: number of parameters to update.
-    """
+    """Update by plain stochastic gradient descent."""
     cast = parameters.packed.dtype.type
-    weights = view(parameters.packed, begin, count)
-    grads = view(gradient, begin, count)
-    rate = cast(lr)
-    weight_decay = cast(rule.weight_decay)
+    weights, grads = view(parameters.packed, begin, count), view(gradient, begin, count)
+    rate, weight_decay = cast(lr), cast(rule.weight_decay)
+    for i in range(len(weights)):
+        weights[i] -= rate * (grads[i] + weight_decay * weights[i])
+
+
+@stage_kernel
+def momentum(
+    rule: Any, lr: float, step: int, parameters: Any, gradient: Any, begin: int, count: int
+) -> None:
+    """Update by SGD with momentum. The state is the velocity."""
+    cast = parameters.packed.dtype.type
+    weights, grads = view(parameters.packed, begin, count), view(gradient, begin, count)
+    velocity = view(parameters.state, begin, count)
+    rate, weight_decay, kept = cast(lr), cast(rule.weight_decay), cast(rule.momentum)
+    # A Nesterov step is gradient + momentum · velocity, any other step is the velocity.
+    of_gradient = cast(1) if rule.nesterov else cast(0)
+    of_velocity = kept if rule.nesterov else cast(1)
+    for i in range(len(weights)):
+        grad = grads[i] + weight_decay * weights[i]
+        velocity[i] = kept * velocity[i] + grad
+        weights[i] -= rate * (of_gradient * grad + of_velocity * velocity[i])
+
+
+@stage_kernel
+def adagrad(
+    rule: Any, lr: float, step: int, parameters: Any, gradient: Any, begin: int, count: int
+) -> None:
+    """Update by AdaGrad. The state is the sum of the squared gradients."""
+    cast = parameters.packed.dtype.type
+    weights, grads = view(parameters.packed, begin, count), view(gradient, begin, count)
+    square_sum = view(parameters.state, begin, count)
+    rate, weight_decay, eps = cast(lr), cast(rule.weight_decay), cast(rule.eps)
+    for i in range(len(weights)):
+        grad = grads[i] + weight_decay * weights[i]
+        square_sum[i] += grad * grad
+        weights[i] -= rate * grad / (math.sqrt(square_sum[i]) + eps)
+
+
+@stage_kernel
+def rmsprop(
+    rule: Any, lr: float, step: int, parameters: Any, gradient: Any, begin: int, count: int
+) -> None:
+    """Update by RMSprop. The state is the mean of the squared gradients."""
+    cast = parameters.packed.dtype.type
+    weights, grads = view(parameters.packed, begin, count), view(gradient, begin, count)
+    square_mean = view(parameters.state, begin, count)
+    rate, weight_decay, eps = cast(lr), cast(rule.weight_decay), cast(rule.eps)
+    kept, added = cast(rule.decay), cast(1 - rule.decay)
+    for i in range(len(weights)):
+        grad = grads[i] + weight_decay * weights[i]
+        square_mean[i] = kept * square_mean[i] + added * grad * grad
+        weights[i] -= rate * grad / (math.sqrt(square_mean[i]) + eps)
+
+
+@stage_kernel
+def adam(
+    rule: Any, lr: float, step: int, parameters: Any, gradient: Any, begin: int, count: int
+) -> None:
+    """Update by Adam. The state is the means of the gradients and of the squared gradients."""
+    cast = parameters.packed.dtype.type
+    weights, grads = view(parameters.packed, begin, count), view(gradient, begin, count)
+    mean = view(parameters.state, begin, count)
+    square_mean = view(parameters.state, parameters.state.shape[1] + begin, count)
     eps = cast(rule.eps)
-    first_state = view(parameters.state, begin, count)
-    if rule.kind == SGD:
-        for i in range(len(weights)):
-            weights[i] -= rate * (grads[i] + weight_decay * weights[i])
-    elif rule.kind == MOMENTUM:
-        momentum = cast(rule.momentum)
-        velocity = first_state
-        # A Nesterov step is gradient + momentum · velocity, any other step is the velocity.
-        of_gradient = cast(1) if rule.nesterov else cast(0)
-        of_velocity = momentum if rule.nesterov else cast(1)
-        for i in range(len(weights)):
-            grad = grads[i] + weight_decay * weights[i]
-            velocity[i] = momentum * velocity[i] + grad
-            weights[i] -= rate * (of_gradient * grad + of_velocity * velocity[i])
-    elif rule.kind == ADAGRAD:
-        square_sum = first_state
-        for i in range(len(weights)):
-            grad = grads[i] + weight_decay * weights[i]
-            square_sum[i] += grad * grad
-            weights[i] -= rate * grad / (math.sqrt(square_sum[i]) + eps)
-    elif rule.kind == RMSPROP:
-        square_mean = first_state
-        kept = cast(rule.decay)
-        added = cast(1 - rule.decay)
-        for i in range(len(weights)):
-            grad = grads[i] + weight_decay * weights[i]
-            square_mean[i] = kept * square_mean[i] + added * grad * grad
-            weights[i] -= rate * grad / (math.sqrt(square_mean[i]) + eps)
-    else:
-        mean = first_state
-        square_mean = view(parameters.state, parameters.state.shape[1] + begin, count)
-        beta1, beta2 = cast(rule.beta1), cast(rule.beta2)
-        rest1, rest2 = cast(1 - rule.beta1), cast(1 - rule.beta2)
-        scale = cast(lr / (1 - rule.beta1**step))
-        correction = cast(1 / (1 - rule.beta2**step))
-        shrink = cast(1 - lr * rule.weight_decay) if rule.decoupled else cast(1)
-        coupled = cast(0) if rule.decoupled else weight_decay
-        for i in range(len(weights)):
-            weight = weights[i] * shrink
-            grad = grads[i] + coupled * weight
-            mean[i] = beta1 * mean[i] + rest1 * grad
-            square_mean[i] = beta2 * square_mean[i] + rest2 * grad * grad
-            weights[i] = weight - scale * mean[i] / (math.sqrt(square_mean[i] * correction) + eps)
+    beta1, beta2 = cast(rule.beta1), cast(rule.beta2)
+    rest1, rest2 = cast(1 - rule.beta1), cast(1 - rule.beta2)
+    scale = cast(lr / (1 - rule.beta1**step))
+    correction = cast(1 / (1 - rule.beta2**step))
+    shrink = cast(1 - lr * rule.weight_decay) if rule.decoupled else cast(1)
+    coupled = cast(0) if rule.decoupled else cast(rule.weight_decay)
+    for i in range(len(weights)):
+        weight = weights[i] * shrink
+        grad = grads[i] + coupled * weight
+        mean[i] = beta1 * mean[i] + rest1 * grad
+        square_mean[i] = beta2 * square_mean[i] + rest2 * grad * grad
+        weights[i] = weight - scale * mean[i] / (math.sqrt(square_mean[i] * correction) + eps)
+
+
+# The update rules that have a kernel.
+KERNELS = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "adam": adam,
+}
+RULES = tuple(KERNELS)

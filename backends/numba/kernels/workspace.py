@@ -61,8 +61,9 @@ class Workspace(NamedTuple):
         filters: filters of one convolution, in the layout that the gradient of its input needs.
         dpadded: gradient of the padded input of one convolution for one image.
         parameters: the thread's partial sum of the gradient of all parameters.
-        deltas: gradients of the outputs of a sparse first stage, (batch, outputs). All threads
-            share this array, so it is never a pointer.
+        deltas: gradients of the outputs of a sparse first stage, (batch, deltas_row). All threads
+            share it.
+        deltas_row: length of a row of `deltas`.
     """
 
     capacity: int
@@ -77,6 +78,7 @@ class Workspace(NamedTuple):
     dpadded: Any
     parameters: Any
     deltas: Any
+    deltas_row: int
 
 
 @kernel
@@ -89,8 +91,8 @@ def thread_row(buffers: Any, thread: int) -> Any:
 def thread_workspace(workspace: Any, thread: int) -> Any:
     """Return the workspace of one thread.
 
-    Its buffers are pointers. If Numba passes arrays to an inlined function, it generates code that
-    counts references to each array, which takes a large part of the compile time.
+    Its buffers are pointers, because Numba generates code that counts references to arrays, which
+    takes a large part of the compile time.
     """
     return Workspace(
         workspace.capacity,
@@ -104,5 +106,6 @@ def thread_workspace(workspace: Any, thread: int) -> Any:
         thread_row(workspace.filters, thread),
         thread_row(workspace.dpadded, thread),
         thread_row(workspace.parameters, thread),
-        workspace.deltas,
+        pointer(workspace.deltas, 0),
+        workspace.deltas_row,
     )

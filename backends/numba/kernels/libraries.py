@@ -1,0 +1,95 @@
+"""How LLVM code of kernels is collected, so that each kernel is optimized once per caller.
+
+By default, Numba optimizes every function and generates machine code for it, then copies it to each
+caller, and does both again there. The two classes here change that:
+
+    PartLibrary    code of a kernel that only compiled code calls; neither optimized nor executed
+    WholeLibrary   code of a function with the parts that it calls; optimized together, once
+
+The modification of Numba's compiler is limited to this file and to `disk_cache`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numba.core.codegen
+import numba.core.compiler
+
+_codegen: Any = numba.core.codegen  # without annotations
+_compiler: Any = numba.core.compiler
+
+
+class PartLibrary(_codegen.JITCodeLibrary):  # type: ignore[misc]
+    """LLVM code that is compiled only as a part of other libraries."""
+
+    def add_llvm_module(self, module: Any) -> None:
+        """Add LLVM code without optimizing it."""
+        self._final_module.link_in(module)
+
+    def finalize(self) -> None:
+        """End the collection of code; the code of callees is not copied."""
+        self._finalized = True
+
+    def enable_object_caching(self) -> None:
+        """Do nothing, because there is no object code."""
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Return 0, because there is no machine code."""
+        return 0
+
+    @property
+    def codegen(self) -> "PartLibrary":
+        """The object that gets addresses of Python globals: not the real one, without code."""
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Do nothing. Kernels raise no exceptions, the only code that needs this address."""
+
+
+class WholeLibrary(_codegen.JITCodeLibrary):  # type: ignore[misc]
+    """LLVM code of a function with that of all functions it calls."""
+
+    def add_llvm_module(self, module: Any) -> None:
+        """Add LLVM code, which `finalize` optimizes."""
+        self._final_module.link_in(module)
+
+    def finalize(self) -> None:
+        """Copy the code of all callees, optimize everything, and generate machine code."""
+        self._raise_if_finalized()
+        own = {f.name for f in self._final_module.functions if not f.is_declaration}
+        # LLVM copies a function only if code that is already there calls it: callers first.
+        for library in reversed(list(_callees(self, set()))):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.name not in own:
+                function.linkage = "internal"  # inlined and deleted if it has one caller
+        self._optimize_final_module()
+        self._final_module.verify()
+        self._finalize_final_module()
+
+
+def _callees(library: Any, seen: set[Any]) -> Iterator[Any]:
+    """Yield all libraries that a library calls, each after those that it calls itself."""
+    for callee in library._linking_libraries:
+        if callee not in seen:
+            seen.add(callee)
+            yield from _callees(callee, seen)
+            yield callee
+
+
+class PartCompiler(_compiler.Compiler):  # type: ignore[misc]
+    """Compiles a function to a `PartLibrary`."""
+
+    library_class = PartLibrary
+
+    def __init__(self, typing: Any, target: Any, library: Any, *arguments: Any) -> None:
+        if library is None:
+            library = self.library_class(target.codegen(), "kernel")
+            library.enable_object_caching()
+        super().__init__(typing, target, library, *arguments)
+
+
+class WholeCompiler(PartCompiler):
+    """Compiles a function to a `WholeLibrary`."""
+
+    library_class = WholeLibrary
