@@ -191,9 +191,7 @@ class NumbaEpoch(CompiledEpoch):
         data.workspaces.clear()  # buffers of several batch sizes would take too much memory
         dtype, sizes = self._program.dtype, data.layout.sizes
         buffers = forward_buffers(sizes, threads, math.ceil(batch_size / threads), dtype)
-        first_outputs = (
-            int(data.layout.stages[0]["y_size"]) if data.arrays.images.groups else 0
-        )
+        first_outputs = int(data.layout.stages[0]["y_size"]) if data.arrays.images.groups else 0
         deltas_row = whole_lines(first_outputs, dtype)
         data.workspaces[key] = Workspace(
             **buffers,

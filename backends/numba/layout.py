@@ -229,9 +229,7 @@ def _positions(shape: tuple[int, int, int], lanes: int) -> NDArray[np.int64]:
     return (cells + np.arange(channels)[:, None]).ravel()
 
 
-def _weight_positions(
-    stage: Stage, row: Any, *, is_sparse: bool
-) -> tuple[int, NDArray[np.int64]]:
+def _weight_positions(stage: Stage, row: Any, *, is_sparse: bool) -> tuple[int, NDArray[np.int64]]:
     """Return the size of a packed weight, and the packed position of each element."""
     if stage.kind == "linear":
         # The inputs are in the order of the shape before flattening.

@@ -9,7 +9,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import types
 
 from backends.numba.kernels import backward, epoch, forward, losses, reading, updates
 from backends.numba.kernels.compilation import address_of
@@ -17,6 +16,8 @@ from backends.numba.kernels.stages import STAGE, Plan
 from backends.numba.kernels.workspace import Images, Tile, Workspace
 from backends.numba.layout import Layout
 from backends.program import Program
+
+types: Any = numba.types  # without annotations
 
 _STAGE = numba.from_dtype(STAGE)
 _OFFSETS = types.Array(types.uint64, 1, "C")
@@ -116,7 +117,7 @@ def _link_reading(program: Program, vector: Any, images: Any, work: Any, *, is_s
 def _workspace(dtype: Any) -> Any:
     """Return the type of the result of `workspace.thread_workspace`."""
     number = types.CPointer(numba.from_dtype(np.dtype(dtype)))
-    kinds = dict.fromkeys(Workspace._fields, number)
+    kinds: dict[str, Any] = dict.fromkeys(Workspace._fields, number)
     kinds["capacity"] = kinds["deltas_row"] = types.intp
     kinds["masks"], kinds["wide_masks"] = types.CPointer(types.uint8), types.CPointer(types.int64)
     return types.NamedTuple(list(kinds.values()), Workspace)

@@ -106,7 +106,7 @@ def workspace(layout: Layout) -> Workspace:
 def test_convolution_stage_and_its_gradients(name: str) -> None:
     channels, out, side, pooling = CASES[name]
     layout = conv_layout(channels, out, side, pooling)
-    stage = layout.plan.stages[-1]
+    stage = layout.stages[-1]
     random = np.random.default_rng(0)
     # Integers: sums are exact, and ties occur.
     filters = random.integers(-1, 2, (out, channels, side, side)).astype("float64")
@@ -120,7 +120,7 @@ def test_convolution_stage_and_its_gradients(name: str) -> None:
     packed[positions] = np.concatenate([filters.ravel(), bias])
 
     y, mask = np.zeros(stage["y_size"]), np.zeros(stage["y_size"], np.uint8)
-    forward(stage, layout.plan.offsets, padded.ravel(), packed, work, y, mask)
+    forward(stage, layout.offsets, padded.ravel(), packed, work, y, mask)
     settings = {"pools": pooling is not None, "all_ties": bool(stage["all_ties"])}
     want, want_mask = naive.conv2d(x, filters, bias, **settings)
 
@@ -135,7 +135,7 @@ def test_convolution_stage_and_its_gradients(name: str) -> None:
     dy = np.zeros(stage["y_size"])
     channels_of(dy)[...] = random.standard_normal(want.shape)
     gradient = np.zeros(layout.packed_size)
-    backward(stage, layout.plan.offsets, padded.ravel(), packed, work, dy, mask, gradient)
+    backward(stage, layout.offsets, padded.ravel(), packed, work, dy, mask, gradient)
     dx, dfilters, dbias = naive.conv2d_backward(
         channels_of(dy), want_mask, x, filters, pools=pooling is not None
     )
@@ -151,12 +151,12 @@ def test_convolution_stage_and_its_gradients(name: str) -> None:
 @pytest.mark.parametrize(("channels", "out", "side"), [(1, 5, 3), (3, 20, 2), (2, 33, 1)])
 def test_packed_order_of_filters(channels: int, out: int, side: int) -> None:
     layout = conv_layout(channels, out, side, None)
-    lanes = int(layout.plan.stages[-1]["vectors"]) * CHANNEL_LANES
+    lanes = int(layout.stages[-1]["vectors"]) * CHANNEL_LANES
     filters = np.arange(1.0, 1 + out * channels * side * side).reshape(out, channels, side, side)
     packed = np.zeros(layout.packed_size)
     packed[layout.positions[: filters.size]] = filters.ravel()
     want = naive.pack_filters(filters, lanes=lanes)
-    begin = int(layout.plan.stages[-1]["weight"])
+    begin = int(layout.stages[-1]["weight"])
     assert np.array_equal(packed[begin : begin + len(want)], want)
 
 
@@ -173,7 +173,7 @@ def test_packed_order_of_linear_weights() -> None:
     settings = {"loss": "quadratic", "dtype": "float64", "pixel_shift": 0.0}
     program = Program(stages=(convolution, linear), parameters=27 + 120, **settings)
     layout = lay_out(program, is_sparse=False)
-    stage = layout.plan.stages[1]
+    stage = layout.stages[1]
     weights = np.arange(1.0, 121).reshape(12, 10)
     packed = np.zeros(layout.packed_size)
     packed[layout.positions[27:]] = weights.ravel()

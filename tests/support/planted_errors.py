@@ -17,7 +17,7 @@ import pytest
 
 from backends.numba import epoch as epoch_module
 from backends.numba.epoch import NumbaEpoch
-from backends.numba.kernels import stages
+from backends.numba.kernels.stages import NONE
 from backends.numba.layout import lay_out
 
 ROOT = Path(__file__).parents[2]
@@ -25,25 +25,23 @@ ROOT = Path(__file__).parents[2]
 Change = Callable[[Any], None]
 
 
-def _first(kind: int, field: str, value: Any) -> Change:
-    """Return a change of one number of the first stage of a kind."""
+def _stage(index: int, field: str, value: Any) -> Change:
+    """Return a change of one number of a stage."""
 
-    def change(plan: Any) -> None:
-        rows = [row for row in plan.stages if row["kind"] == kind]
-        assert rows, "the network has no stage of this kind"
-        rows[0][field] = value
+    def change(stages: Any) -> None:
+        stages[index][field] = value
 
     return change
 
 
-# Recipe in which the error must show, and the change of the plan.
+# Recipe in which the error must show, and the change of the table of stages.
 CHANGED_PLANS: dict[str, tuple[str, Change]] = {
-    "linear without bias": ("two-layer", _first(stages.LINEAR, "bias", stages.NONE)),
-    "sparse linear without bias": ("two-layer", _first(stages.SPARSE_LINEAR, "bias", stages.NONE)),
-    "convolution without bias": ("lenet", _first(stages.CONV2D, "bias", stages.NONE)),
-    "linear without activation": ("three-layer", _first(stages.SPARSE_LINEAR, "activation", 0)),
-    "convolution without activation": ("lenet", _first(stages.CONV2D, "activation", 0)),
-    "pooling with another tie rule": ("cnn", _first(stages.CONV2D, "all_ties", 0)),
+    "linear without bias": ("two-layer", _stage(1, "bias", NONE)),
+    "sparse linear without bias": ("two-layer", _stage(0, "bias", NONE)),
+    "convolution without bias": ("lenet", _stage(0, "bias", NONE)),
+    "linear without activation": ("three-layer", _stage(0, "activation", 0)),
+    "convolution without activation": ("lenet", _stage(0, "activation", 0)),
+    "pooling with another tie rule": ("cnn", _stage(0, "all_ties", 0)),
 }
 # Recipe in which an error of the call of `run` must show.
 CHANGED_CALLS: dict[str, str] = {
@@ -111,9 +109,9 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "dense.py", "dbias[column] += dy", "dbias[column] -= dy", "two-layer"
     ),
     "sparse product": ChangedSource(
-        "forward.py",
-        "for n in range(len(y)):\n        _prefetch_rows",
-        "for n in range(1, len(y)):\n        _prefetch_rows",
+        "reading.py",
+        "for n in range(tile.images):\n        _prefetch_rows",
+        "for n in range(1, tile.images):\n        _prefetch_rows",
         "two-layer",
     ),
     "sparse gradient of W": ChangedSource(
@@ -227,7 +225,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
 
         def changed_layout(program: Any, *, is_sparse: bool) -> Any:
             layout = lay_out(program, is_sparse=is_sparse)
-            change(layout.plan)
+            change(layout.stages)
             return layout
 
         monkeypatch.setattr(epoch_module, "lay_out", changed_layout)

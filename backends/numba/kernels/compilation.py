@@ -21,11 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba import extending, njit, types
-from numba.core import cgutils
+import numba.core.cgutils
+from numba import extending
 
 from backends.numba.kernels.disk_cache import NoCache, TolerantCache, report_unusable
 from backends.numba.kernels.libraries import PartCompiler, WholeCompiler
+
+_numba: Any = numba  # without annotations
+cgutils: Any = numba.core.cgutils
+types = _numba.types
 
 SOURCES = Path(__file__).parent
 # File next to the compiled code with the hash of the sources that the code was made from.
@@ -41,7 +45,7 @@ _OPTIONS: dict[str, Any] = {
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function as a part of each compiled function that calls it."""
-    return njit(**_OPTIONS, no_cpython_wrapper=True, pipeline_class=PartCompiler)(function)
+    return _numba.njit(**_OPTIONS, no_cpython_wrapper=True, pipeline_class=PartCompiler)(function)
 
 
 def stage_kernel(function: Callable[..., Any]) -> Any:
@@ -55,12 +59,12 @@ def entry(function: Callable[..., Any]) -> Any:
 
 
 def _cached(function: Callable[..., Any], **options: Any) -> Any:
-    made: Any = njit(**_OPTIONS, **options, pipeline_class=WholeCompiler)(function)
+    made: Any = _numba.njit(**_OPTIONS, **options, pipeline_class=WholeCompiler)(function)
     try:
         made._cache = TolerantCache(function)
         delete_stale_code(made._cache.cache_path)
     except (OSError, RuntimeError) as error:  # there is no folder that can be written
-        report_unusable(getattr(numba.config, "CACHE_DIR", "") or SOURCES, error)
+        report_unusable(getattr(_numba.config, "CACHE_DIR", "") or SOURCES, error)
         made._cache = NoCache(function)
     return made
 
@@ -77,7 +81,7 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @intrinsic
 def call(typing: Any, address: Any, *arguments: Any) -> Any:
-    """Call the stage kernel at an address."""
+    """Call the stage kernel at an address. It must not raise exceptions."""
     kinds = tuple(_parameter_type(kind) for kind in arguments)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -85,9 +89,8 @@ def call(typing: Any, address: Any, *arguments: Any) -> Any:
         function = builder.inttoptr(
             values[0], convention.get_function_type(types.none, kinds).as_pointer()
         )
-        status, _ = convention.call_function(
-            builder, function, types.none, kinds, cgutils.unpack_tuple(builder, values[1])
-        )
+        given = cgutils.unpack_tuple(builder, values[1])
+        convention.call_function(builder, function, types.none, kinds, given)
         return context.get_dummy_value()
 
     return types.none(types.intp, types.StarArgTuple(kinds)), generate
@@ -101,7 +104,7 @@ def address_of(kernel: Any, *arguments: Any) -> int:
         arguments: for each parameter a value of its type, or the type.
     """
     kinds = tuple(
-        _parameter_type(value if isinstance(value, types.Type) else numba.typeof(value))
+        _parameter_type(value if isinstance(value, types.Type) else _numba.typeof(value))
         for value in arguments
     )
     kernel.compile(kinds)

@@ -193,9 +193,7 @@ def _forward(net: Any, weights: Any, images: Any, tile: Any, work: Any, nonzeros
 
 
 @kernel
-def _linear(
-    stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzeros: Any
-) -> None:
+def _linear(stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzeros: Any) -> None:
     """Set the pre-activations of a linear layer; the first stage reads pixels."""
     x = inputs_of(stage, work.outputs, work, tile.images)
     y = outputs_of(stage, work.outputs, work, tile.images)

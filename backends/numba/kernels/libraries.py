@@ -9,14 +9,16 @@ caller, and does both again there. The two classes here change that:
 The modification of Numba's compiler is limited to this file and to `disk_cache`.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
+import llvmlite.binding
 import numba.core.codegen
 import numba.core.compiler
 
 _codegen: Any = numba.core.codegen  # without annotations
 _compiler: Any = numba.core.compiler
+# Linkage that Numba gives to the functions of a library when it copies them to another one.
+_LINKED = llvmlite.binding.Linkage.linkonce_odr
 
 
 class PartLibrary(_codegen.JITCodeLibrary):  # type: ignore[misc]
@@ -27,7 +29,9 @@ class PartLibrary(_codegen.JITCodeLibrary):  # type: ignore[misc]
         self._final_module.link_in(module)
 
     def finalize(self) -> None:
-        """End the collection of code; the code of callees is not copied."""
+        """Add the code of all callees."""
+        for library in self._linking_libraries:
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
         self._finalized = True
 
     def enable_object_caching(self) -> None:
@@ -47,34 +51,18 @@ class PartLibrary(_codegen.JITCodeLibrary):  # type: ignore[misc]
 
 
 class WholeLibrary(_codegen.JITCodeLibrary):  # type: ignore[misc]
-    """LLVM code of a function with that of all functions it calls."""
+    """LLVM code of a function with that of all functions that it calls directly."""
 
     def add_llvm_module(self, module: Any) -> None:
-        """Add LLVM code, which `finalize` optimizes."""
+        """Add LLVM code without optimizing it yet."""
         self._final_module.link_in(module)
 
-    def finalize(self) -> None:
-        """Copy the code of all callees, optimize everything, and generate machine code."""
-        self._raise_if_finalized()
-        own = {f.name for f in self._final_module.functions if not f.is_declaration}
-        # LLVM copies a function only if code that is already there calls it: callers first.
-        for library in reversed(list(_callees(self, set()))):
-            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+    def _optimize_final_module(self) -> None:
+        """Optimize the code together with that of all callees."""
         for function in self._final_module.functions:
-            if not function.is_declaration and function.name not in own:
+            if function.linkage == _LINKED:
                 function.linkage = "internal"  # inlined and deleted if it has one caller
-        self._optimize_final_module()
-        self._final_module.verify()
-        self._finalize_final_module()
-
-
-def _callees(library: Any, seen: set[Any]) -> Iterator[Any]:
-    """Yield all libraries that a library calls, each after those that it calls itself."""
-    for callee in library._linking_libraries:
-        if callee not in seen:
-            seen.add(callee)
-            yield from _callees(callee, seen)
-            yield callee
+        super()._optimize_final_module()
 
 
 class PartCompiler(_compiler.Compiler):  # type: ignore[misc]

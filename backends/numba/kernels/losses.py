@@ -10,9 +10,10 @@ Each loss has a stage kernel. Its parameters:
     factor: factor of the gradient: 1/batch for the gradient of the mean.
     work: workspace of the thread. Reads the logits in `work.outputs`, and sets their gradient in
         `work.gradients`.
-    results: `epoch.Results`. Adds the sum of the losses of a tile, and the number of correct images.
-    thread: first index of `results`.
-    step: second index of `results`.
+    results: `epoch.Results`. The sum of the losses of the tile, and the number of correct images,
+        are added to its elements [thread, step].
+    thread: number of the thread.
+    step: number of the step in the chunk.
 
 Layout: logits and their gradients (N, classes padded to whole vectors). The gradient of unused
 lanes is 0.
@@ -28,6 +29,7 @@ from backends.numba.kernels.compilation import kernel, stage_kernel
 from backends.numba.kernels.simd.elementwise import exp_in_place, sigmoid_in_place
 from backends.numba.kernels.stages import outputs_of
 from backends.numba.kernels.views import copy, fill_zero, pointer, view
+
 
 @kernel
 def softmax(z: Any, y: Any, classes: int) -> Any:
