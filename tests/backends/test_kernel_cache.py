@@ -160,10 +160,8 @@ def test_damaged_file_is_compiled_again_with_one_warning(
     compiled: Path, suffix: str, damage: Callable[[bytes], bytes]
 ) -> None:
     cache = compiled / "cache"
-    files = list(cache.rglob(f"*.{suffix}"))
-    assert len(files) == 2
-    for file in files:
-        file.write_bytes(damage(file.read_bytes()))
+    (file,) = cache.rglob(f"*.{suffix}")
+    file.write_bytes(damage(file.read_bytes()))
     output, warnings = call_kernel(compiled)
     assert output == "5 0"
     (warning,) = warnings
