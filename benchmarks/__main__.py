@@ -1,4 +1,4 @@
-"""The benchmarks' command line: `python -m benchmarks run|report|compare`."""
+"""The benchmarks' command line: `python -m benchmarks run|report|compare|agree`."""
 
 import argparse
 import sys
@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from benchmarks.report import report_command
+from benchmarks.report.agreement import agree_command
 from benchmarks.report.comparison import compare_command
 from benchmarks.session.runner import PROG, run_suite
-from benchmarks.session.settings import FULL_ONLY, PASSES, RunRequest
+from benchmarks.session.settings import (
+    EXTRA_MINUTES,
+    PASSES,
+    PROCESSES,
+    SLOW_TO_COMPILE,
+    RunRequest,
+)
 from benchmarks.suite.cases import LEVELS, Profile
 from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.dispatcher import guarded
@@ -20,7 +27,7 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 EXIT_CODES = """exit codes:
   0    done
-  1    a contender failed, or a backend is slower than --fail-over allows
+  1    a contender failed, a backend is slower than --fail-over allows, or two runs disagree
   2    wrong usage, or a file that cannot be read or written
   3    a package is not installed
   4    the results could not be written at the end
@@ -28,10 +35,10 @@ EXIT_CODES = """exit codes:
 
 
 _PROFILE_HELP: dict[Profile, str] = {
-    "quick": "measure some networks and sizes (the default): takes three minutes on two cores, and "
+    "quick": "measure some networks and sizes (the default): takes two minutes on two cores, and "
     "half a minute more the first time, to compile kernels",
-    "full": "measure all networks and sizes, and time to accuracy: takes about two hours with all "
-    "baselines, much of it to compile them",
+    "full": "measure all networks and sizes, with starts: takes about 25 minutes with all "
+    "baselines; time to accuracy takes as long and is measured only with --levels accuracy",
 }
 
 
@@ -51,11 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     examples = ("run", "run --full", "report bench-results/NAME.json")
     parser = Parser(prog=PROG, description=__doc__, epilog=EXIT_CODES, examples=examples)
     commands = parser.add_subparsers(
-        required=True, metavar="run|report|compare", help="what to do; each has its own --help"
+        required=True,
+        metavar="run|report|compare|agree",
+        help="what to do; each has its own --help",
     )
     _add_run(commands)
     _add_report(commands)
     _add_compare(commands)
+    _add_agree(commands)
     return parser
 
 
@@ -71,19 +81,31 @@ def _add_run(commands: Subparsers) -> None:
     parser.add_argument(
         "--levels",
         metavar="LEVEL,LEVEL",
-        help=f"levels to measure, of {', '.join(LEVELS)} (default: all)",
+        help=f"levels to measure, of {', '.join(LEVELS)} (default: all except accuracy)",
     )
     parser.add_argument(
         "--contenders",
         metavar="NAME,NAME",
         help="contenders to measure, such as numba,torch-eager (default: all that can run here; "
-        f"{', '.join(FULL_ONLY)}, which compiles for minutes, only in full runs)",
+        f"{', '.join(SLOW_TO_COMPILE)}, which compiles for minutes, only in full runs)",
     )
     parser.add_argument(
         "--passes",
         **integer(1),
         help=f"measure each row N times (default: {PASSES['quick']}, in full runs "
         f"{PASSES['full']}); more passes give narrower intervals",
+    )
+    parser.add_argument(
+        "--processes",
+        **integer(1),
+        help="divide the passes among N new processes per contender (default: "
+        f"{PROCESSES['quick']}, in full runs {PROCESSES['full']})",
+    )
+    parser.add_argument(
+        "--extra-minutes",
+        **integer(0),
+        help="measure rows whose ratio is still undecided for N more minutes (default: "
+        f"{EXTRA_MINUTES['quick']}, in full runs {EXTRA_MINUTES['full']})",
     )
     parser.add_argument(
         "--order-seed",
@@ -114,6 +136,7 @@ def _add_run(commands: Subparsers) -> None:
             RunRequest(**{name: getattr(args, name) for name in names}),
             out=args.out,
             resume=args.resume,
+            extra_minutes=args.extra_minutes,
         )
     )
 
@@ -131,7 +154,7 @@ def _add_report(commands: Subparsers) -> None:
         help="write a report on results",
         description="Write a report on results as a page (.html) and as text (.md).",
         epilog=EXIT_CODES,
-        examples=("bench-results/NAME.json", "bench-results/NAME.json --out report"),
+        examples=("bench-results/NAME.json", "NAME.json --update README.md docs/benchmarks.md"),
     )
     parser.add_argument(
         "results",
@@ -148,13 +171,15 @@ def _add_report(commands: Subparsers) -> None:
         help="folder for the report (default: the folder of the first FILE)",
     )
     parser.add_argument(
-        "--readme",
+        "--update",
+        nargs="+",
         type=Path,
+        default=[],
         metavar="FILE",
-        help="also replace the table in this file between the lines "
-        "`<!-- benchmark table: begin -->` and `<!-- benchmark table: end -->`",
+        help="also replace the tables in these Markdown files between the lines "
+        "`<!-- benchmark table NAME: begin -->` and `<!-- benchmark table NAME: end -->`",
     )
-    parser.set_defaults(run=lambda args: report_command(args.results, args.out, readme=args.readme))
+    parser.set_defaults(run=lambda args: report_command(args.results, args.out, args.update))
 
 
 def _add_compare(commands: Subparsers) -> None:
@@ -175,6 +200,20 @@ def _add_compare(commands: Subparsers) -> None:
         "(such as 10%%), or if the row has a time only in OLD although NEW measures it",
     )
     parser.set_defaults(run=lambda args: compare_command(args.old, args.new, args.fail_over))
+
+
+def _add_agree(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "agree",
+        help="show whether two runs of the same code agree",
+        description="Count the ratios of two runs of the same code that lie in the intervals of "
+        "the other run.",
+        epilog=EXIT_CODES,
+        examples=("FIRST.json SECOND.json",),
+    )
+    parser.add_argument("first", type=Path, metavar="FIRST", help="result file of one run")
+    parser.add_argument("second", type=Path, metavar="SECOND", help="result file of the other run")
+    parser.set_defaults(run=lambda args: agree_command(args.first, args.second))
 
 
 def _percent(text: str) -> float:

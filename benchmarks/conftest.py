@@ -1,9 +1,7 @@
 """Makes `pytest benchmarks/` run the suite. The options of pytest-benchmark can be used, too."""
 
 from benchmarks.session.plugin import (  # noqa: F401  # pytest finds hooks and fixtures by their names
-    journal,
     measure,
-    preparer,
     pytest_addoption,
     pytest_benchmark_update_json,
     pytest_collection_finish,

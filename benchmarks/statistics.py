@@ -1,32 +1,63 @@
 """Medians and percentiles of measured seconds, and intervals for ratios and exponents.
 
-The rounds of one pass are not independent: they share the state of the machine and the memory
-layout of the process. Therefore the bootstrap draws passes first, then rounds within them. All rows
-of a run have the same passes, so it draws the same passes for all rows that it compares.
+Two contenders are compared turn by turn: each pass has one turn of both, a fraction of a second
+apart, so a slow phase of the machine slows both and cancels in their ratio. A process keeps what it
+got at its start (addresses of arrays, cores of its threads), so its turns are not independent.
+Therefore the bootstrap draws processes, each with all of its turns.
 """
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtrit
-
-# Seconds of each round, by pass.
-Rounds: TypeAlias = Mapping[Hashable, NDArray[np.float64]]
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
-RESAMPLES = 1000
+RESAMPLES = 2000
+# An estimate whose interval is wider than this factor is no result.
+MAX_WIDTH = 2.0
+
+
+class Turn(NamedTuple):
+    """Identifies a turn: the processes that ran at its time, and the number of its pass."""
+
+    process: Hashable
+    number: Hashable
+
+
+# Seconds of each round of a row, by turn.
+Rounds: TypeAlias = Mapping[Turn, NDArray[np.float64]]
+# A logarithm or an exponent for each turn.
+Values: TypeAlias = Mapping[Turn, float]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate and its confidence interval."""
+    """A ratio or an exponent with its interval, from n turns."""
 
     value: float
     low: float
     high: float
+    n: int = 0
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the interval of a ratio spans at most a factor of `MAX_WIDTH`."""
+        return self.high <= MAX_WIDTH * self.low
+
+    @property
+    def half_width(self) -> float:
+        """How far the ends of a ratio's interval are from its center, as a fraction: 0.1 is ±10 %.
+
+        The center is the geometric mean of both ends.
+        """
+        return math.sqrt(self.high / self.low) - 1
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -39,37 +70,31 @@ class Spread:
     n: int
 
 
-def pooled(rounds: Rounds) -> NDArray[np.float64]:
-    """Return the rounds of all passes in one array."""
-    return np.concatenate(list(rounds.values()))
-
-
 def spread(rounds: Rounds) -> Spread:
-    """Return the median and the percentiles of the rounds of all passes."""
-    seconds = pooled(rounds)
+    """Return the median and the percentiles of the rounds of all turns."""
+    seconds = np.concatenate(list(rounds.values()))
     p10, median, p90 = (float(value) for value in np.percentile(seconds, [10, 50, 90]))
     return Spread(median, p10, p90, seconds.size)
 
 
-def ratio_of_medians(numerator: Rounds, denominator: Rounds, rng: np.random.Generator) -> Estimate:
-    """Return the ratio of the medians of two rows of one run, paired by pass if they share passes.
+def paired_ratio(
+    numerator: Rounds, denominator: Rounds, rng: np.random.Generator
+) -> Estimate | None:
+    """Return the median of the ratios of two rows within the passes that both took part in.
 
-    The interval predicts the ratio of a second run on the same machine. Both runs contain noise, so
-    it is √2 times as wide as a confidence interval of the true ratio.
+    The ratio of a second run on the same machine is expected in the interval. Both runs contain
+    noise, so it is √2 times as wide as a confidence interval of the true ratio.
+
+    Returns:
+        None if the rows have no pass in common.
     """
-    paired = [numerator, denominator]
-    medians = bootstrap_medians(paired, rng)
-    drawn = np.log(medians[:, 0]) - np.log(medians[:, 1])
-    value = np.log(_median(numerator)) - np.log(_median(denominator))
-    estimate = _interval(value, drawn, _passes(paired))
-    return _exponential(_widened(estimate, np.sqrt(2)))
+    logarithms = _log_ratios(numerator, denominator)
+    return _exponential(_estimate(logarithms, rng, widen=math.sqrt(2))) if logarithms else None
 
 
 def change_of_ratio(
-    new: Sequence[Rounds],
-    old: Sequence[Rounds],
-    rng: np.random.Generator,
-) -> Estimate:
+    new: Sequence[Rounds], old: Sequence[Rounds], rng: np.random.Generator
+) -> Estimate | None:
     """Return how a time, or a ratio of times, changed between two independent runs.
 
     Args:
@@ -78,102 +103,100 @@ def change_of_ratio(
         rng: draws the bootstrap samples.
 
     Returns:
-        The time or ratio of the later run divided by that of the earlier run.
+        The time or ratio of the later run divided by that of the earlier run; None if the row and
+        its baseline have no pass in common.
     """
-
-    def logarithm(medians: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return log(first), or log(first / second) if there are two medians."""
-        return np.asarray(np.log(medians[..., 0]) - np.log(medians[..., 1:]).sum(axis=-1))
-
-    value = logarithm(np.array([_median(rounds) for rounds in new])) - logarithm(
-        np.array([_median(rounds) for rounds in old])
-    )
-    drawn = logarithm(bootstrap_medians(new, rng)) - logarithm(bootstrap_medians(old, rng))
-    passes = min(_passes(new), _passes(old))
-    return _exponential(_interval(float(value), drawn, passes))
+    later, earlier = _log_ratios(*new), _log_ratios(*old)
+    if not later or not earlier:
+        return None
+    value = _median(later) - _median(earlier)
+    drawn = _bootstrap(later, rng) - _bootstrap(earlier, rng)
+    groups = min(_groups(later), _groups(earlier))
+    turns = min(len(later), len(earlier))
+    return _exponential(_interval(value, drawn, groups=groups, turns=turns))
 
 
 def fitted_exponent(
-    sizes: ArrayLike,
-    rounds: Sequence[Rounds],
-    rng: np.random.Generator,
-) -> Estimate:
-    """Fit e in time ∝ sizeᵉ by least squares of the logarithms of at least two different sizes."""
+    sizes: ArrayLike, rounds: Sequence[Rounds], rng: np.random.Generator
+) -> Estimate | None:
+    """Fit e in time ∝ sizeᵉ by least squares of the logarithms of at least two different sizes.
+
+    One exponent is fitted per pass, then their median is returned; None if no pass has all sizes.
+    """
     x = np.log(np.asarray(sizes, dtype=np.float64))
     centered = x - x.mean()
     slope = centered / (centered @ centered)
-    value = float(slope @ np.log([_median(one) for one in rounds]))
-    drawn = np.log(bootstrap_medians(rounds, rng)) @ slope
-    return _interval(value, drawn, _passes(rounds))
+    logarithms = [_log_ratios(row) for row in rounds]
+    common = [turn for turn in logarithms[0] if all(turn in row for row in logarithms)]
+    exponents = {turn: float(slope @ [row[turn] for row in logarithms]) for turn in common}
+    return _estimate(exponents, rng) if exponents else None
 
 
-def bootstrap_medians(
-    samples: Sequence[Rounds], rng: np.random.Generator, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
-    """Return the medians of bootstrap samples, of shape (resamples, len(samples)).
+def _log_ratios(row: Rounds, baseline: Rounds | None = None) -> dict[Turn, float]:
+    """Return the logarithm of the median of each turn, minus that of the baseline if given."""
+    logarithms = {turn: float(np.log(np.median(seconds))) for turn, seconds in row.items()}
+    if baseline is None:
+        return logarithms
+    others = _log_ratios(baseline)
+    return {turn: value - others[turn] for turn, value in logarithms.items() if turn in others}
 
-    Passes are drawn with replacement, then rounds within each drawn pass. The same passes are drawn
-    for all samples. If the samples have no pass in common, which can happen in an interrupted run,
-    passes are drawn for each sample separately.
+
+def _estimate(values: Values, rng: np.random.Generator, *, widen: float = 1.0) -> Estimate:
+    drawn = _bootstrap(values, rng)
+    return _interval(_median(values), drawn, groups=_groups(values), turns=len(values), widen=widen)
+
+
+def _median(values: Values) -> float:
+    return float(np.median(list(values.values())))
+
+
+def _by_process(values: Values) -> list[NDArray[np.float64]]:
+    """Return the values of each process; those of a single process count as one process each."""
+    grouped: dict[Hashable, list[float]] = {}
+    for turn, value in values.items():
+        grouped.setdefault(turn.process, []).append(value)
+    if len(grouped) == 1:
+        return [np.array([value]) for value in values.values()]
+    return [np.array(group) for group in grouped.values()]
+
+
+def _groups(values: Values) -> int:
+    return len(_by_process(values))
+
+
+def _bootstrap(values: Values, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return medians (RESAMPLES,) of samples of processes, each with all of its turns."""
+    groups = _by_process(values)
+    table = np.full((len(groups), max(group.size for group in groups)), np.nan)
+    for row, group in enumerate(groups):
+        table[row, : group.size] = group
+    drawn = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
+    return np.asarray(np.nanmedian(table[drawn].reshape(RESAMPLES, -1), axis=1))
+
+
+def _interval(
+    value: float,
+    drawn: NDArray[np.float64],
+    *,
+    groups: int,
+    turns: int,
+    widen: float = 1.0,
+) -> Estimate:
+    """Return the t interval with the standard error of the drawn values.
+
+    It is corrected for few processes (Hesterberg, "What Teachers Should Know About the Bootstrap",
+    2015): drawing from P processes shows (P − 1)/P of the true variance, and a normal distribution
+    has thinner tails than Student's t with P − 1 degrees of freedom. The percentiles of the drawn
+    values cover less in tests with five processes. One value alone has an infinite interval.
     """
-    common = _common_passes(samples)
-    shared = rng.integers(len(common), size=(resamples, len(common))) if common else None
-    medians = np.empty((resamples, len(samples)))
-    for column, rounds in enumerate(samples):
-        labels = common or list(rounds)
-        drawn = shared
-        if drawn is None:
-            drawn = rng.integers(len(labels), size=(resamples, len(labels)))
-        lengths = np.array([rounds[label].size for label in labels])
-        table = np.zeros((len(labels), lengths.max()))
-        for row, label in enumerate(labels):
-            table[row, : lengths[row]] = rounds[label]
-        # The same number of rounds is drawn from each pass, so that all passes count equally.
-        count = max(1, round(lengths.mean()))
-        within = (rng.random((*drawn.shape, count)) * lengths[drawn][..., None]).astype(np.intp)
-        medians[:, column] = np.median(
-            table[drawn[..., None], within].reshape(resamples, -1), axis=1
-        )
-    return medians
-
-
-def _median(rounds: Rounds) -> float:
-    return float(np.median(pooled(rounds)))
-
-
-def _common_passes(samples: Sequence[Rounds]) -> list[Hashable]:
-    """Return the passes that all samples have, in order."""
-    return [label for label in samples[0] if all(label in rounds for rounds in samples)]
-
-
-def _passes(samples: Sequence[Rounds]) -> int:
-    """Return the number of passes on which an estimate is based."""
-    return len(_common_passes(samples)) or min(len(rounds) for rounds in samples)
-
-
-def _interval(value: float, drawn: NDArray[np.float64], passes: int) -> Estimate:
-    """Return the percentile interval of the drawn values, corrected for few passes.
-
-    Drawing from P passes shows (P − 1)/P of the true variance, and a normal distribution has
-    thinner tails than Student's t with P − 1 degrees of freedom. The percentile interval is too
-    short by the product of both factors (Hesterberg, "What Teachers Should Know About the
-    Bootstrap", 2015). A single pass does not show how passes vary; its interval covers only the
-    variation of its rounds.
-    """
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, [100 * tail, 100 * (1 - tail)])
-    factor = 1.0
-    if passes > 1:
-        factor = float(stdtrit(passes - 1, tail) / ndtri(tail) * np.sqrt(passes / (passes - 1)))
-    return _widened(Estimate(value, float(low), float(high)), factor)
-
-
-def _widened(estimate: Estimate, factor: float) -> Estimate:
-    """Return the estimate with both halves of its interval multiplied by `factor`."""
-    value = estimate.value
-    low, high = (value + factor * (end - value) for end in (estimate.low, estimate.high))
-    return Estimate(value, low, high)
+    if groups == 1:
+        return Estimate(value, -math.inf, math.inf, turns)
+    error = float(drawn.std()) * math.sqrt(groups / (groups - 1))
+    half = -float(stdtrit(groups - 1, (1 - CONFIDENCE) / 2)) * error * widen
+    return Estimate(value, value - half, value + half, turns)
 
 
 def _exponential(estimate: Estimate) -> Estimate:
-    return Estimate(*(float(np.exp(x)) for x in (estimate.value, estimate.low, estimate.high)))
+    """Return the estimate of a ratio from that of its logarithm; ends are at most e⁵⁰ apart."""
+    low, high = max(estimate.low, -50.0), min(estimate.high, 50.0)
+    return Estimate(math.exp(estimate.value), math.exp(low), math.exp(high), estimate.n)

@@ -30,7 +30,7 @@ class TrainingTask:
             `input_shape` and `pixel_shift`, and do not change it.
         optimizer: optimizer with its settings; the learning rate is constant.
         batch_size: images per step, at most the number of images.
-        images: (N, 784) uint8.
+        images: (N, 784) uint8, or (N, inputs) float32 in 0…1.
         labels: (N,) int64.
         seed: seed of the order of the images.
     """
@@ -38,7 +38,7 @@ class TrainingTask:
     model: Network
     optimizer: UpdateRule
     batch_size: int
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     labels: NDArray[np.int64]
     seed: int
 
@@ -47,13 +47,17 @@ class TrainingTask:
         """Whether a batch is the whole set; its images are then used in their stored order."""
         return self.batch_size == len(self.images)
 
-    def pixels(self, images: NDArray[np.uint8] | None = None) -> NDArray[np.float32]:
+    def pixels(self, images: NDArray[Any] | None = None) -> NDArray[np.float32]:
         """Return images, by default those of the task, as the network's float32 input.
 
         The shape is (N, *input_shape).
         """
         images = self.images if images is None else images
-        pixels = images.astype(np.float32) / np.float32(255) + np.float32(self.model.pixel_shift)
+        pixels = images.astype(np.float32)
+        if images.dtype == np.uint8:
+            pixels /= np.float32(255)
+        if self.model.pixel_shift:
+            pixels += np.float32(self.model.pixel_shift)
         return pixels.reshape(-1, *self.model.input_shape)
 
 
@@ -78,6 +82,22 @@ class TrainingSession(ABC):
 
         If the task is full-batch, the images are not shuffled.
         """
+
+    def run_from_arrays(self) -> None:
+        """Train one epoch on the arrays of the task, and prepare them again, as a first `fit` does.
+
+        Raises:
+            NotImplementedError: the session has no such call.
+        """
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Make one update on the next batch of an epoch.
+
+        Raises:
+            NotImplementedError: the session has no such call.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def reset(self) -> None:

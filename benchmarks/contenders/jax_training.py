@@ -42,19 +42,19 @@ class ScannedTraining(TrainingSession):
         self._task = task
         model = task.model
         self._logits = logits_function(model)
-        pixels = task.pixels()
+        self._convert = jax.jit(partial(_network_input, model))
         started = time.perf_counter()
-        self._data = jax.block_until_ready(
-            (
-                jax.device_put(pixels),
-                jax.device_put(task.labels.astype(np.int32)),  # JAX has no int64 by default
-            )
-        )
+        self._load()
         self.transfer_s = time.perf_counter() - started
         self._key = jax.random.key(task.seed)
         self._state: Any = None
         self.reset()
         self._updates = jax.jit(self._train, donate_argnums=0)
+        self._one_step = jax.jit(
+            lambda state, data, rows: self._step(data, state, rows), donate_argnums=0
+        )
+        self._batches: list[NDArray[np.int64]] = []
+        self._epochs = 0
         self._gradients = jax.jit(jax.value_and_grad(self._mean_loss))
         self._predict = jax.jit(lambda *inputs: self._logits(*inputs).argmax(1))
         self._run: Any = None
@@ -72,6 +72,27 @@ class ScannedTraining(TrainingSession):
             self.compile()
         self._state, self._key, losses = self._run(self._state, self._key, self._data)
         jax.block_until_ready((self._state, losses))
+
+    def run_from_arrays(self) -> None:
+        """Copy the arrays to the device, convert them there, and train one epoch."""
+        self._load()
+        self.run()
+
+    def step(self) -> None:
+        """Make one update with a compiled step."""
+        if not self._batches:
+            order = np.random.default_rng(self._epochs).permutation(len(self._task.images))
+            self._epochs += 1
+            last = order.size // self._task.batch_size * self._task.batch_size
+            self._batches = list(order[:last].reshape(-1, self._task.batch_size))
+        rows = jnp.asarray(self._batches.pop())
+        self._state, loss = self._one_step(self._state, self._data, rows)
+        jax.block_until_ready((self._state, loss))
+
+    def _load(self) -> None:
+        images, labels = self._task.images, self._task.labels.astype(np.int32)
+        # JAX has no int64 by default.
+        self._data = jax.block_until_ready((self._convert(images), jax.device_put(labels)))
 
     def reset(self) -> None:
         """Put the weights of the task, and zeros for the optimizer state, on the device."""
@@ -133,6 +154,13 @@ class ScannedTraining(TrainingSession):
             return state, key, (losses,)
         state, last = self._train(state, data, order[None, whole:])
         return state, key, (losses, last)
+
+
+def _network_input(model: Network, images: Array) -> Array:
+    """Return host images (N, pixels) as the float32 input of the network (N, *input_shape)."""
+    scale = 255 if images.dtype == jnp.uint8 else 1
+    pixels = images.astype(jnp.float32) / scale + model.pixel_shift
+    return pixels.reshape(-1, *model.input_shape)
 
 
 def prepare_inference(model: Network) -> InferenceSession:

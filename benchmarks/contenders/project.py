@@ -132,6 +132,12 @@ class _Training(TrainingSession):
     def run(self) -> None:
         self._trainer.fit(self._data, epochs=1)
 
+    def run_from_arrays(self) -> None:
+        self._trainer.fit(self._task.images, self._task.labels, epochs=1)
+
+    def step(self) -> None:
+        self._trainer.fit(self._data, iterations=1)
+
     def reset(self) -> None:
         task = self._task
         self._trainer = Trainer(

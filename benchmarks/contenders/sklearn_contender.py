@@ -147,10 +147,19 @@ class _Training(TrainingSession):
     def __init__(self, task: TrainingTask) -> None:
         self._task = task
         self._images = task.pixels()
+        self._rng = np.random.default_rng(task.seed)
         self.reset()
 
     def run(self) -> None:
         self._train(self._classifier, self._images, self._task.labels)
+
+    def run_from_arrays(self) -> None:
+        self._images = self._task.pixels()
+        self.run()
+
+    def step(self) -> None:
+        rows = self._rng.integers(len(self._images), size=self._task.batch_size)
+        self._train(self._classifier, self._images[rows], self._task.labels[rows])
 
     def reset(self) -> None:
         task = self._task

@@ -5,7 +5,7 @@ Timings in comments are per step on one core (AMD EPYC, AVX2) with PyTorch 2.13.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,6 +27,7 @@ from benchmarks.contenders.torch_networks import (
     build_optimizer,
     capture_graph,
     compiled,
+    convert_images,
     device,
     load_weights,
     loss_targets,
@@ -49,10 +50,8 @@ class EagerTraining(TrainingSession):
         self._task = task
         self._is_full_batch = task.is_full_batch  # `torch.compile` cannot trace the property
         model = task.model
-        pixels = task.pixels()
         started = time.perf_counter()
-        self._images = to_device(pixels)
-        self._targets = loss_targets(model.loss, task.labels, model.classes)
+        self._images, self._targets = self._converted()
         synchronize()
         if torch.cuda.is_available():
             self.transfer_s = time.perf_counter() - started
@@ -60,11 +59,26 @@ class EagerTraining(TrainingSession):
         self._network = build_network(model)
         self._loss = mean_loss(model.loss)
         self._optimizer = self._new_optimizer()
+        self._batches: Iterator[Tensor] = iter(())
 
     def run(self) -> None:
         """Train one epoch."""
         for rows in self._order().split(self._task.batch_size):
             self._step(rows)
+        synchronize()
+
+    def run_from_arrays(self) -> None:
+        """Convert the arrays, and train one epoch."""
+        self._images, self._targets = self._converted()
+        self.run()
+
+    def step(self) -> None:
+        """Make one update."""
+        rows = next(self._batches, None)
+        if rows is None:
+            self._batches = iter(self._order().split(self._task.batch_size))
+            rows = next(self._batches)
+        self._step(rows)
         synchronize()
 
     def reset(self) -> None:
@@ -93,6 +107,12 @@ class EagerTraining(TrainingSession):
         with torch.inference_mode():
             classes = self._network(to_device(self._task.pixels(images))).argmax(1)
         return np.asarray(classes.cpu().numpy(), np.int64)
+
+    def _converted(self) -> tuple[Tensor, Tensor]:
+        """Return the images and the targets of the task on the device."""
+        task, model = self._task, self._task.model
+        images = convert_images(task.images, model.input_shape, model.pixel_shift)
+        return images, loss_targets(model.loss, task.labels, model.classes)
 
     def _order(self) -> Tensor:
         """Return the image order of an epoch: row indices, shape (N,)."""
@@ -158,16 +178,11 @@ class CompiledTraining(EagerTraining):
             for tensor in (*weights, *self._state):
                 torch._dynamo.mark_static_address(tensor)
         self._compiled = compiled(self._whole_step)
-        from torch._inductor.utils import fresh_cache  # imported here, because it takes a second
-
         started = time.perf_counter()
-        # With its usual disk cache, Inductor would load the code that an earlier run compiled, and
-        # `compile_s` would be too short.
-        with fresh_cache():
-            for size in self._batch_sizes():
-                for _ in range(WARM_UP_STEPS):
-                    self._step(torch.arange(size, device=device()))
-            synchronize()
+        for size in self._batch_sizes():
+            for _ in range(WARM_UP_STEPS):
+                self._step(torch.arange(size, device=device()))
+        synchronize()
         self.compile_s = time.perf_counter() - started
         self.reset()
 
@@ -211,6 +226,13 @@ class GraphTraining(EagerTraining):
             for tensor in state.values():
                 if tensor is not None:  # SGD without momentum stores None
                     tensor.zero_()
+
+    def run_from_arrays(self) -> None:
+        """Overwrite the images in place, because graphs contain addresses; train one epoch."""
+        images, targets = self._converted()
+        self._images.copy_(images)
+        self._targets.copy_(targets)
+        self.run()
 
     def _new_optimizer(self) -> Any:
         parameters = self._network.parameters()

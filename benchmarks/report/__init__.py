@@ -5,21 +5,21 @@ from pathlib import Path
 
 from benchmarks.report.analysis import analyze
 from benchmarks.report.html import to_html
-from benchmarks.report.markdown import to_markdown, write_readme_table
+from benchmarks.report.markdown import to_markdown, update_tables
 from benchmarks.storage.journal import SUFFIX
 from benchmarks.storage.results import load_results
 from mnist_accel.errors import UsageError
 from mnist_accel.util.files import write_atomically
 
 
-def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | None = None) -> int:
+def report_command(paths: Sequence[Path], out: Path | None, update: Sequence[Path] = ()) -> int:
     """Write a report on result files as Markdown and as HTML, and print the paths.
 
     Args:
         paths: result files or journals of one machine.
         out: folder for the two files, which are named after the first result file. If None, the
             folder of that result file.
-        readme: file whose table of results is replaced; if None, no table is replaced.
+        update: Markdown files whose tables of results are replaced.
 
     Returns:
         The exit code.
@@ -38,7 +38,7 @@ def report_command(paths: Sequence[Path], out: Path | None, *, readme: Path | No
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
         print(path)
-    if readme is not None:
-        write_readme_table(readme, analysis)
-        print(readme)
+    for path in update:
+        update_tables(path, analysis)
+        print(path)
     return 0

@@ -6,9 +6,9 @@ from itertools import groupby
 
 import numpy as np
 
-from benchmarks.statistics import Estimate, fitted_exponent, ratio_of_medians
+from benchmarks.statistics import Estimate, fitted_exponent, paired_ratio
 from benchmarks.storage.results import Measurement, ResultSet
-from benchmarks.storage.schema import AccuracyRun, Case, RowKey
+from benchmarks.storage.schema import AccuracyRun, Case, RowKey, Sweep
 
 SEED = 0
 # Textbook loops are shown for scale. No row is compared with them, because they are not used in
@@ -16,7 +16,7 @@ SEED = 0
 NOT_COMPARED = frozenset({"loops"})
 TARGETS = (0.95, 0.97, 0.99)
 MIN_SIZES = 3  # a growth exponent is fitted to at least this many sizes
-# The report marks a row if the medians of its slowest and fastest pass have a larger ratio.
+# The report marks a row if the medians of its slowest and fastest turn have a larger ratio.
 MAX_PASS_RATIO = 2.0
 # Contenders that cache compiled code on disk. Result files do not contain this fact.
 CACHES_COMPILED = frozenset({"numba"})
@@ -30,7 +30,8 @@ class AnalyzedRow:
         measurement: the measurement.
         is_baseline: whether its contender is a baseline.
         baseline: the fastest baseline on the same kind of device; None if there is none.
-        speed: its speed divided by the speed of the best baseline; None if there is no baseline.
+        estimate: its speed divided by the speed of the best baseline; None if there is no
+            baseline, or none that was measured in the same passes.
         roofline_fraction: time that the roofline model predicts, divided by the median time; None
             if the ceilings of the device are unknown.
     """
@@ -38,8 +39,18 @@ class AnalyzedRow:
     measurement: Measurement
     is_baseline: bool
     baseline: str | None
-    speed: Estimate | None
+    estimate: Estimate | None
     roofline_fraction: float | None
+
+    @property
+    def speed(self) -> Estimate | None:
+        """The estimate if it is decided; rankings and counts use only this."""
+        return self.estimate if self.estimate is not None and self.estimate.is_decided else None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the interval of the estimate is too wide for a result."""
+        return self.estimate is not None and not self.estimate.is_decided
 
     @property
     def is_best_baseline(self) -> bool:
@@ -57,13 +68,13 @@ class AnalyzedRow:
         return self.speed is not None and self.speed.high < 1
 
     @property
-    def is_undecided(self) -> bool:
+    def loses_within_noise(self) -> bool:
         """Whether the row is slower than the best baseline, but not significantly."""
         return self.speed is not None and self.speed.value < 1 <= self.speed.high
 
     @property
     def pass_ratio(self) -> float:
-        """Median of the slowest pass divided by the median of the fastest pass."""
+        """Median of the slowest turn divided by the median of the fastest turn."""
         passes = [float(np.median(seconds)) for seconds in self.measurement.rounds.values()]
         return max(passes) / min(passes)
 
@@ -82,7 +93,7 @@ class Growth:
     network: str
     contender: str
     points: tuple[tuple[int, float], ...]
-    exponent: Estimate
+    exponent: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,11 @@ class Analysis:
 
     def recipes(self) -> list[Case]:
         """Return the training cases with the sizes of the recipes."""
-        return [case for case in self.results.cases("training") if "recipe" in case.sweeps]
+        return self.cases_with("recipe")
+
+    def cases_with(self, sweep: Sweep) -> list[Case]:
+        """Return the training cases of a series."""
+        return [case for case in self.results.cases("training") if sweep in case.sweeps]
 
 
 def analyze(results: ResultSet) -> Analysis:
@@ -149,20 +164,30 @@ def analyze(results: ResultSet) -> Analysis:
     return Analysis(results, rows, tuple(_growth(results, rng)))
 
 
+def undecided_cases(analysis: Analysis) -> list[tuple[str, str]]:
+    """Return level and name of the cases in which a backend has an undecided ratio."""
+    cases = (row.measurement.case for row in analysis.rows.values() if _is_own_undecided(row))
+    return list(dict.fromkeys((case.level, case.name) for case in cases))
+
+
+def _is_own_undecided(row: AnalyzedRow) -> bool:
+    return row.is_undecided and not row.is_baseline
+
+
 def _analyze_row(
     results: ResultSet, measurement: Measurement, rng: np.random.Generator
 ) -> AnalyzedRow:
     baseline = best_baseline(results, measurement)
-    speed = None
+    estimate = None
     if baseline is measurement:
-        speed = Estimate(1.0, 1.0, 1.0)
+        estimate = Estimate(1.0, 1.0, 1.0)
     elif baseline is not None:
-        speed = ratio_of_medians(baseline.call_rounds, measurement.call_rounds, rng)
+        estimate = paired_ratio(baseline.call_rounds, measurement.call_rounds, rng)
     return AnalyzedRow(
         measurement,
         results.contenders[measurement.contender].is_baseline,
         None if baseline is None else baseline.contender,
-        speed,
+        estimate,
         _roofline_fraction(results, measurement),
     )
 

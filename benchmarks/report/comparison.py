@@ -8,13 +8,14 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from benchmarks.report import numbers
 from benchmarks.report.analysis import best_baseline
 from benchmarks.statistics import CONFIDENCE, Estimate, change_of_ratio
 from benchmarks.storage.results import ResultSet, load_results
 from benchmarks.storage.schema import RowKey
 
 SEED = 0
-Verdict: TypeAlias = Literal["slower", "faster", "same"]
+Verdict: TypeAlias = Literal["slower", "faster", "same", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Change:
     @property
     def verdict(self) -> Verdict:
         """Whether the interval of the ratio is above, below or around 1."""
+        if not self.ratio.is_decided:
+            return "undecided"
         if self.ratio.low > 1:
             return "slower"
         return "faster" if self.ratio.high < 1 else "same"
@@ -111,14 +114,26 @@ def _chosen(results: ResultSet) -> Callable[[RowKey], bool]:
     return lambda key: key[:2] in cases and key[2] in contenders
 
 
-def _change(old: ResultSet, new: ResultSet, key: RowKey, rng: np.random.Generator) -> Change:
+def _change(
+    old: ResultSet,
+    new: ResultSet,
+    key: RowKey,
+    rng: np.random.Generator,
+    *,
+    among: frozenset[str] | None = None,
+) -> Change:
+    """Return the change of a row; `among` has the names of the baselines to choose from."""
     level, case, contender = key
     is_baseline = old.contenders[contender].is_baseline
-    unchanged = {
-        name
-        for name, facts in old.contenders.items()
-        if (level, case, name) in new.measurements and new.contenders[name] == facts
-    }
+    unchanged = (
+        among
+        if among is not None
+        else {
+            name
+            for name, facts in old.contenders.items()
+            if (level, case, name) in new.measurements and new.contenders[name] == facts
+        }
+    )
     before, after = old.measurements[key], new.measurements[key]
     baseline = None if is_baseline else best_baseline(old, before, unchanged)
     rounds_before, rounds_after = [before.call_rounds], [after.call_rounds]
@@ -126,7 +141,10 @@ def _change(old: ResultSet, new: ResultSet, key: RowKey, rng: np.random.Generato
         rounds_before.append(baseline.call_rounds)
         rounds_after.append(new.measurements[baseline.key].call_rounds)
     ratio = change_of_ratio(rounds_after, rounds_before, rng)
-    return Change(key, is_baseline, ratio, None if baseline is None else baseline.contender)
+    name = None if baseline is None else baseline.contender
+    if ratio is None:  # the row and its baseline have no pass in common
+        return _change(old, new, key, rng, among=frozenset())
+    return Change(key, is_baseline, ratio, name)
 
 
 def _warnings(old: ResultSet, new: ResultSet) -> Iterator[str]:
@@ -137,8 +155,6 @@ def _warnings(old: ResultSet, new: ResultSet) -> Iterator[str]:
     for which, results in (("old", old), ("new", new)):
         if not all(run.complete for run in results.runs):
             yield f"the {which} run is incomplete"
-        if any(len(measurement.rounds) == 1 for measurement in results.measurements.values()):
-            yield f"the {which} run has rows of a single pass: their intervals are too narrow"
 
 
 def compare_command(old_path: Path, new_path: Path, fail_over: float | None) -> int:
@@ -165,6 +181,7 @@ def compare_command(old_path: Path, new_path: Path, fail_over: float | None) -> 
 
 
 _HEADINGS: dict[Verdict, str] = {
+    "undecided": "Undecided",
     "same": "No significant change",
     "faster": "Significantly faster",
     "slower": "Significantly slower",
@@ -214,7 +231,7 @@ def _cells(change: Change, fail_over: float | None) -> tuple[str, ...]:
         f"{level}: {case}",
         contender,
         f"{ratio.value:.3f}",
-        f"{ratio.low:.3f} to {ratio.high:.3f}",
+        f"{ratio.low:.3f} to {ratio.high:.3f}" if ratio.is_decided else numbers.undecided(ratio),
         "time" if change.baseline is None else f"time / time of {change.baseline}",
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.report import charts, machine_tables, tables
 from benchmarks.report.analysis import Analysis
+from benchmarks.report.sections import sections
 from benchmarks.report.summary import summarize
 from benchmarks.storage.schema import TIMED_LEVELS
 from mnist_accel.errors import UsageError
@@ -38,14 +39,17 @@ def _content(analysis: Analysis) -> dict[str, Any]:
     results = analysis.results
     recipes = analysis.recipes()
     chosen = charts.looks(results)
+    parts = list(sections(analysis))
+    shown = {*recipes, *(case for part in parts for case in part.cases)}
     details = {}
     for level in TIMED_LEVELS:
-        others = [case for case in results.cases(level) if case not in recipes]
+        others = [case for case in results.cases(level) if case not in shown]
         details[level] = {
             network: tables.case_table(analysis, list(cases), with_absent=False)
             for network, cases in groupby(others, key=lambda case: case.network)
         }
     return {
+        "sections": parts,
         "summary": summarize(analysis),
         "results": results,
         "looks": [(look, charts.key(look)) for look in chosen.values()],

@@ -1,10 +1,12 @@
-"""The report as Markdown, and the table of the README."""
+"""The report as Markdown, and the tables in the documents."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.report import machine_tables, tables
 from benchmarks.report.analysis import Analysis
+from benchmarks.report.sections import published_tables, sections
 from benchmarks.report.summary import summarize
 from benchmarks.report.tables import Cell, Table
 from benchmarks.storage.schema import TIMED_LEVELS
@@ -13,7 +15,7 @@ from mnist_accel.util.files import write_atomically
 from mnist_accel.util.input_files import read_regular
 from mnist_accel.util.text import one_line
 
-BEGIN, END = "<!-- benchmark table: begin -->", "<!-- benchmark table: end -->"
+_MARKER = re.compile(r"<!-- benchmark table (?P<name>[a-z]+): (?P<end>begin|end) -->")
 _MAX_BYTES = 2**24  # largest file whose table is replaced
 
 
@@ -34,16 +36,23 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
     yield (
         "All contenders compute in float32, without TF32. Times are medians of all n rounds, with "
         "their 10th and 90th percentiles. Ratios are speeds divided by the speed of the fastest "
-        "baseline on the same kind of device; the ratio of a second run on this machine is "
-        "expected within the 95 % interval (bootstrap over passes and rounds). The roofline is "
-        "the speed that the counted operations and bytes allow at the measured peak rates.\n"
+        "baseline on the same kind of device. Each contender runs in its own process; a ratio is "
+        "the median of the ratios of all passes, in which the contenders have turns a fraction of "
+        "a second apart. The ratio of a second run on this machine is expected within the 95 % "
+        "interval (bootstrap over processes). A ratio whose interval is wider than a factor of 2 "
+        "is undecided, and counts in no ranking. The roofline is the speed that the counted "
+        "operations and bytes allow at the measured peak rates.\n"
     )
     recipes = analysis.recipes()
     if recipes:
         table = tables.case_table(analysis, recipes, with_absent=True)
         yield f"## Training the recipes\n\n{render(table)}"
+    shown = {*recipes}
+    for section in sections(analysis):
+        shown |= {*section.cases}
+        yield f"## {section.heading}\n\n{_escaped(section.text)}\n\n{render(section.table)}"
     for level in TIMED_LEVELS:
-        cases = [case for case in results.cases(level) if case not in recipes]
+        cases = [case for case in results.cases(level) if case not in shown]
         if cases:
             table = tables.case_table(analysis, cases, with_absent=False)
             other = ", other sizes" if level == "training" and recipes else ""
@@ -99,23 +108,43 @@ def _escaped(text: str) -> str:
     return plain
 
 
-def write_readme_table(path: Path, analysis: Analysis) -> None:
-    """Replace the text between the two markers of a file with the table of these results.
+def update_tables(path: Path, analysis: Analysis) -> None:
+    """Replace the text between each pair of markers of a file with the table of that name.
 
     Raises:
-        UsageError: the file cannot be read or written, or lacks one of the markers.
+        UsageError: the file cannot be read or written, its markers are not pairs, or the results
+            have no such table.
     """
     try:
-        lines = read_regular(path, max_bytes=_MAX_BYTES).decode().splitlines(keepends=True)
-        # Whole lines, because the texts of a table may contain the markers.
-        begins, ends = ([i for i, t in enumerate(lines) if t.strip() == m] for m in (BEGIN, END))
-        if not (len(begins) == len(ends) == 1 and begins < ends):
-            raise UsageError(
-                f"{path} must contain the lines {BEGIN} and {END} once each, in this order"
-            )
-        lines[begins[0] + 1 : ends[0]] = [render(tables.readme_table(analysis))]
-        write_atomically(path, "".join(lines).encode())
+        text = read_regular(path, max_bytes=_MAX_BYTES).decode()
+        write_atomically(path, "".join(_updated(path, text, analysis)).encode())
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text") from error
     except OSError as error:
         raise UsageError(f"cannot rewrite {path}: {error.strerror}") from error
+
+
+def _updated(path: Path, text: str, analysis: Analysis) -> Iterator[str]:
+    """Yield the lines of a file with new tables."""
+    made = published_tables(analysis)
+    inside, found = "", False
+    for line in text.splitlines(keepends=True):
+        marker = _MARKER.fullmatch(line.strip())
+        if marker is None:
+            if not inside:
+                yield line
+            continue
+        name, is_end = marker["name"], marker["end"] == "end"
+        if inside != (name if is_end else ""):
+            raise UsageError(f"{path}: {line.strip()} does not belong to a pair of markers")
+        if name not in made:
+            raise UsageError(
+                f"{path}: the results have no table {name!r}; they have {', '.join(made)}"
+            )
+        inside, found = "" if is_end else name, True
+        yield line if is_end else line + render(made[name]())
+    if inside or not found:
+        raise UsageError(
+            f"{path} must contain lines such as <!-- benchmark table recipes: begin --> and "
+            "<!-- benchmark table recipes: end -->, in pairs"
+        )

@@ -63,6 +63,20 @@ def times(ratio: float) -> str:
     return f"{digits(ratio)}×"
 
 
+def ratio(estimate: Estimate | None) -> str:
+    """Format a ratio with its interval: 2.41× (2.20–2.60); or state that it is undecided."""
+    if estimate is None:
+        return NO_FIGURE
+    if not estimate.is_decided:
+        return undecided(estimate)
+    return f"{times(estimate.value)} ({interval(estimate)})"
+
+
+def undecided(estimate: Estimate) -> str:
+    """Return the text in place of a ratio whose interval is too wide."""
+    return f"undecided (n = {estimate.n})"
+
+
 def interval(estimate: Estimate) -> str:
     """Format an interval: 2.20–2.60."""
     return f"{digits(estimate.low)}–{digits(estimate.high)}"

@@ -15,12 +15,13 @@ from benchmarks.report.analysis import (
     rates_by_batch,
     times_to_accuracy,
 )
-from benchmarks.statistics import Estimate
+from benchmarks.statistics import MAX_WIDTH, Estimate
 from benchmarks.storage.results import ResultSet
 from benchmarks.storage.schema import TIMED_LEVELS
 from mnist_accel.recipes.models import RECIPES
 
 _MAX_NAMED = 3  # sentences name at most this number of rows
+MIN_PROCESSES = 3
 _IDLE_LOAD = 0.5  # load average up to which a machine counts as idle
 
 
@@ -45,6 +46,7 @@ def summarize(analysis: Analysis) -> Summary:
     """Return the summary of an analysis."""
     findings = (
         *_losses(analysis),
+        *_undecided(analysis),
         *_crossovers(analysis.results),
         *_accuracy(analysis.results),
         *_missing(analysis.results),
@@ -61,8 +63,13 @@ def _headline(analysis: Analysis) -> str:
     cases = analysis.recipes() or analysis.results.cases("training")
     rows = [row for row in map(analysis.fastest_own, cases) if row is not None]
     ratios = [row.speed.value for row in rows if row.speed is not None]
+    undecided = sum(row.is_undecided for row in rows)
     if not rows:
         return "No training of this project was measured."
+    if not ratios and undecided:
+        return (
+            "All ratios to the best baseline are undecided: measure more passes in more processes."
+        )
     if not ratios:
         return (
             "No baseline was measured: the figures compare only this project’s backends with each "
@@ -73,8 +80,10 @@ def _headline(analysis: Analysis) -> str:
     what = "trainings"
     if analysis.recipes():
         what = "recipes" if len(rows) == len(RECIPES) else f"measured recipes (of {len(RECIPES)})"
-    if len(ratios) < len(rows):
+    if len(ratios) + undecided < len(rows):
         what += " with a baseline"
+    elif undecided:
+        what += " with a decided ratio"
     parts = [f"faster than the best baseline in {number} {what}"]
     if losses:
         parts.append(f"slower in {losses}")
@@ -99,8 +108,10 @@ def _recipes(analysis: Analysis) -> Iterator[str]:
 
 def _versus(row: AnalyzedRow) -> str:
     """Compare a row with the best baseline."""
-    if row.speed is None:
+    if row.estimate is None:
         return "without a baseline to compare with"
+    if row.speed is None:
+        return f"{numbers.undecided(row.estimate)} against {row.baseline}"
     significance = "" if row.wins or row.loses else ", not significant"
     return (
         f"{numbers.times(row.speed.value)} the speed of {row.baseline} "
@@ -116,23 +127,34 @@ def _losses(analysis: Analysis) -> Iterator[str]:
         measured = {row.measurement.case.level for row, _ in rows}
         total = f"{len(rows)} rows of {_listed([one for one in TIMED_LEVELS if one in measured])}"
         lost = [_loss(row, speed) for row, speed in rows if row.loses]
-        undecided = [(row, speed) for row, speed in rows if row.is_undecided]
+        within_noise = [(row, speed) for row, speed in rows if row.loses_within_noise]
         text = f"{name} is significantly slower than the best baseline in "
         if lost:
             which = "slowest in" if len(lost) > _MAX_NAMED else "in"
             text += f"{len(lost)} of {total}, {which} {'; '.join(lost[:_MAX_NAMED])}"
         else:
             text += f"none of {total}"
-        if undecided:
+        if within_noise:
+            several = len(within_noise) > 1
             number, at_worst = (
-                (f"{len(undecided)} rows", "at worst") if len(undecided) > 1 else ("1 row", "in")
+                (f"{len(within_noise)} rows", "at worst") if several else ("1 row", "in")
             )
-            row, speed = undecided[0]
+            row, speed = within_noise[0]
             text += (
                 f"; in {number} it is slower, but the interval includes 1, {at_worst} "
                 f"{_loss(row, speed, f', {numbers.interval(speed)}')}"
             )
         yield f"{text}."
+
+
+def _undecided(analysis: Analysis) -> Iterator[str]:
+    rows = [row for row in analysis.rows.values() if not row.is_baseline]
+    undecided = [row for row in rows if row.is_undecided]
+    if undecided:
+        yield (
+            f"{len(undecided)} of {len(rows)} rows of this project are undecided: the interval of "
+            f"their ratio is wider than a factor of {MAX_WIDTH:g}. They count in no ranking."
+        )
 
 
 def _loss(row: AnalyzedRow, speed: Estimate, interval: str = "") -> str:
@@ -212,17 +234,15 @@ def cautions(results: ResultSet) -> Iterator[str]:
         yield "The run is incomplete; rows are missing."
     if results.host.dirty:
         yield "The code had uncommitted changes."
-    passes = [len(measurement.rounds) for measurement in results.measurements.values()]
-    single, pairs = passes.count(1), passes.count(2)
-    if single:
+    processes = [
+        len({turn.process for turn in measurement.rounds})
+        for measurement in results.measurements.values()
+    ]
+    few = sum(count < MIN_PROCESSES for count in processes)
+    if few:
         yield (
-            f"{single} of {len(passes)} rows have a single pass: their intervals cover only the "
-            "noise within it and are too narrow."
-        )
-    if pairs:
-        yield (
-            f"{pairs} of {len(passes)} rows have two passes: their intervals are very wide, "
-            "because two passes tell little about the variation between passes."
+            f"{few} of {len(processes)} rows were measured in fewer than {MIN_PROCESSES} "
+            "processes, so little is known about the variation between processes."
         )
     loads = results.host.load_average
     # Each file has six values: the loads of the last 1, 5 and 15 minutes at its start and its end.
@@ -247,7 +267,7 @@ def _unsteady(analysis: Analysis) -> Iterator[str]:
         )
         which = "most in " if len(rows) > _MAX_NAMED else ""
         yield (
-            f"Passes differ by more than a factor of {MAX_PASS_RATIO:g} in {len(rows)} of "
+            f"Turns differ by more than a factor of {MAX_PASS_RATIO:g} in {len(rows)} of "
             f"{len(analysis.rows)} rows (marked {numbers.UNSTEADY}), {which}{named}."
         )
 

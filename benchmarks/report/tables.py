@@ -1,5 +1,6 @@
 """The tables of measurements, as data that both Markdown and HTML are made of."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,6 +16,7 @@ from benchmarks.report.analysis import (
     AnalyzedRow,
     times_to_accuracy,
 )
+from benchmarks.statistics import Estimate
 from benchmarks.storage.results import Measurement, ResultSet
 from benchmarks.storage.schema import PHASES, Case, Missing
 
@@ -100,7 +102,8 @@ def contender_kind(results: ResultSet, name: str) -> str:
     return "baseline" if results.contenders[name].is_baseline else ""
 
 
-_PER_CALL = {"training": "step", "inference": "call", "operations": "call"}
+_PER_CALL = {"training": "step", "inference": "call", "operations": "call", "start": "start"}
+_WITHOUT_IMAGES = ("operations", "start")
 
 
 def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) -> Table:
@@ -113,7 +116,7 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
             single cases is listed in `missing_table` only.
     """
     level = cases[0].level
-    rates = () if level == "operations" else ("images/s", "p10–p90")
+    rates = () if level in _WITHOUT_IMAGES else ("images/s", "p10–p90")
     columns: tuple[str, ...] = (
         "", "× best baseline", "95 % interval", *rates, f"time per {_PER_CALL[level]}", "p10–p90",
         "n", "of roofline", "check",
@@ -140,25 +143,31 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
     notes = []
     if any(row.pass_ratio > MAX_PASS_RATIO for case in cases for row in analysis.of_case(case)):
         notes.append(
-            f"{numbers.UNSTEADY} The medians of the slowest and the fastest pass differ by more "
+            f"{numbers.UNSTEADY} The medians of the slowest and the fastest turn differ by more "
             f"than a factor of {MAX_PASS_RATIO:g}."
         )
     return make_table(columns, groups, heading="case", notes=notes)
 
 
 def _case_row(results: ResultSet, row: AnalyzedRow, fastest: float) -> Row:
-    measurement, speed = row.measurement, row.speed
+    measurement, speed = row.measurement, row.estimate
     seconds = measurement.call_seconds
     best = seconds.median == fastest
-    interval = numbers.NO_FIGURE if speed is None else numbers.interval(speed)
+    ratio, interval = numbers.NO_FIGURE, numbers.NO_FIGURE
+    if row.is_best_baseline:
+        ratio, interval = numbers.times(1.0), "best baseline"
+    elif speed is not None and speed.is_decided:
+        ratio, interval = numbers.times(speed.value), numbers.interval(speed)
+    elif speed is not None:
+        ratio, interval = "undecided", f"n = {speed.n}"
     cells: list[Cell | str] = [
         contender_cell(results, measurement.contender, strong=best),
         # The most important figure comes first: a phone shows only the left columns.
-        Cell(numbers.times(speed.value) if speed else numbers.NO_FIGURE, strong=row.wins),
-        "best baseline" if row.is_best_baseline else interval,
+        Cell(ratio, strong=row.wins),
+        interval,
     ]
     share: float | None = fastest / seconds.median
-    if measurement.case.level != "operations":
+    if measurement.case.level not in _WITHOUT_IMAGES:
         epoch, images = measurement.round_seconds, measurement.info.images
         cells += [
             Cell(numbers.count(images / epoch.median), strong=best, share=share),
@@ -205,14 +214,20 @@ def growth_table(analysis: Analysis) -> Table:
         groups.setdefault(f"{growth.network}, {growth.sweep}", []).append(
             (
                 contender_cell(analysis.results, growth.contender),
-                f"{growth.exponent.value:.2f}",
-                f"{growth.exponent.low:.2f} to {growth.exponent.high:.2f}",
+                "–" if growth.exponent is None else f"{growth.exponent.value:.2f}",
+                _exponents(growth.exponent),
                 f"{min(sizes)}–{max(sizes)}",
                 str(len(sizes)),
             )
         )
     columns = ("", "exponent", "95 % interval", "sizes", "n")
     return make_table(columns, groups, heading="network, size")
+
+
+def _exponents(exponent: Estimate | None) -> str:
+    if exponent is None or not math.isfinite(exponent.high):
+        return numbers.NO_FIGURE
+    return f"{exponent.low:.2f} to {exponent.high:.2f}"
 
 
 def phases_table(analysis: Analysis) -> Table:
@@ -290,7 +305,7 @@ def accuracy_table(results: ResultSet) -> Table:
 
 
 def memory_table(analysis: Analysis) -> Table:
-    """Return the table of the peak memory of the recipes."""
+    """Return the table of the peak memory of processes that start a training."""
     groups = {
         case.name: [
             (
@@ -301,7 +316,8 @@ def memory_table(analysis: Analysis) -> Table:
             for row in analysis.results.of_case(case)
             if row.info.peak_host_bytes is not None or row.info.peak_device_bytes is not None
         ]
-        for case in analysis.recipes()
+        # Release 0.1.0 measured the recipes in processes of their own.
+        for case in analysis.results.cases("start") or analysis.recipes()
     }
     return make_table(("", "host", "device"), groups, heading="case")
 
@@ -322,38 +338,51 @@ def _missing_rows(missing: Sequence[Missing]) -> Iterator[Row]:
         yield contender, reason, first + more
 
 
-def readme_table(analysis: Analysis) -> Table:
-    """Return the table of images per second by recipe and contender, with the highest in bold."""
-    results, recipes = analysis.results, analysis.recipes()
-    failed = {row.key for row in results.failed}
+def comparison_table(analysis: Analysis, cases: Sequence[Case]) -> Table:
+    """Return a row per case: the figure of each contender, the best in bold, and the best ratio.
+
+    The figures are images per second, and seconds for starts. A case in which the ratio is
+    undecided is left out, and a note names it.
+    """
+    results = analysis.results
     present = [
         name
         for name in results.contenders
-        if any(("training", case.name, name) in results.measurements for case in recipes)
+        if any((case.level, case.name, name) in results.measurements for case in cases)
     ]
-    rows = []
-    for case in recipes:
-        rates = {
-            row.contender: row.info.images / row.round_seconds.median
-            for row in results.of_case(case)
-        }
-        cells: list[Cell | str] = [case.name]
-        for name in present:
-            if name in rates:
-                is_best = rates[name] == max(rates.values())
-                cells.append(Cell(numbers.count(rates[name]), strong=is_best))
-            else:
-                is_failed = ("training", case.name, name) in failed
-                cells.append("failed" if is_failed else numbers.NO_FIGURE)
+    rows: list[Row] = []
+    undecided = []
+    for case in cases:
         ours = analysis.fastest_own(case)
-        speed = ours.speed if ours else None
-        ratio = f"{numbers.times(speed.value)} ({numbers.interval(speed)})" if speed else ""
-        rows.append([*cells, ratio or numbers.NO_FIGURE])
+        if ours is not None and ours.is_undecided:
+            undecided.append(case.name)
+            continue
+        rows.append(
+            [
+                case.name,
+                *(_figure_cell(analysis, case, name) for name in present),
+                numbers.ratio(ours.estimate if ours else None),
+            ]
+        )
     host = results.host
     threads = "thread" if host.threads == 1 else "threads"
     where = f"{host.cpu}, {host.threads} {threads}" + (f", {host.gpu}" if host.gpu else "")
-    return make_table(
-        ("training, images/s", *present, "our best / best baseline"),
-        {"": rows},
-        notes=[f"Medians on {where}; in parentheses: 95 % interval."],
-    )
+    notes = [f"Medians on {where}; in parentheses: 95 % interval."]
+    if undecided:
+        notes.append(f"Not shown, because their ratios are undecided: {'; '.join(undecided)}.")
+    heading = "seconds" if cases and cases[0].level == "start" else "images/s"
+    columns = (heading, *present, "our best / best baseline")
+    return make_table(columns, {"": rows}, notes=notes)
+
+
+def _figure_cell(analysis: Analysis, case: Case, name: str) -> Cell | str:
+    results = analysis.results
+    row = results.measurements.get((case.level, case.name, name))
+    if row is None:
+        failed = any(one.key == (case.level, case.name, name) for one in results.failed)
+        return "failed" if failed else numbers.NO_FIGURE
+    best = analysis.of_case(case)[0].measurement is row
+    seconds = row.round_seconds.median
+    if case.level == "start":
+        return Cell(numbers.digits(seconds), strong=best)
+    return Cell(numbers.count(row.info.images / seconds), strong=best)

@@ -1,10 +1,14 @@
 """The results of a run in the terminal: a headline and the throughput of the trainings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from benchmarks.report.analysis import Analysis
+import numpy as np
+
+from benchmarks.report import numbers
+from benchmarks.report.analysis import SEED, Analysis
 from benchmarks.report.summary import cautions
+from benchmarks.statistics import Estimate, paired_ratio
 from benchmarks.storage.schema import Case
 from mnist_accel.console.tables import print_table
 
@@ -19,6 +23,7 @@ def print_results(analysis: Analysis, stream: TextIO) -> None:
     if not cases:
         return
     rates = {case: _rates(analysis, case) for case in cases}
+    ratios = {name: _ratios(analysis, cases, name) for name in _COMPARED}
     print(file=stream)
     for sentence in headlines(analysis):
         print(sentence, file=stream)
@@ -27,7 +32,7 @@ def print_results(analysis: Analysis, stream: TextIO) -> None:
     rows = [
         [
             case.name,
-            *(_ratio(rates[case], name) for name in compared),
+            *(_ratio(ratios[name].get(case)) for name in compared),
             *(_rate(rates[case], name) for name in names),
             _best_baseline(analysis, case),
         ]
@@ -44,14 +49,10 @@ def headlines(analysis: Analysis) -> Iterator[str]:
     """Yield one sentence for each backend that trained the same cases as NumPy."""
     cases = analysis.recipes() or analysis.results.cases("training")
     for name in _COMPARED:
-        rates = {case.name: _rates(analysis, case) for case in cases}
-        ratios = {
-            case: one[name] / one[REFERENCE]
-            for case, one in rates.items()
-            if name in one and REFERENCE in one
-        }
-        if ratios:
-            low, high = (_figure(bound(ratios.values())) for bound in (min, max))
+        ratios = _ratios(analysis, cases, name).values()
+        decided = [ratio.value for ratio in ratios if ratio.is_decided]
+        if decided:
+            low, high = (_figure(bound(decided)) for bound in (min, max))
             factor = low if low == high else f"{low} to {high}"
             yield f"{name} trains {factor} times as fast as {REFERENCE} on this machine."
 
@@ -64,10 +65,23 @@ def _rates(analysis: Analysis, case: Case) -> dict[str, float]:
     }
 
 
-def _ratio(rates: dict[str, float], name: str) -> str:
-    if name not in rates or REFERENCE not in rates:
+def _ratios(analysis: Analysis, cases: Sequence[Case], name: str) -> dict[Case, Estimate]:
+    """Return the speed of a backend relative to NumPy in each case, pass by pass."""
+    rng, found = np.random.default_rng(SEED), {}
+    measured = analysis.results.measurements
+    for case in cases:
+        rows = [measured.get((case.level, case.name, one)) for one in (REFERENCE, name)]
+        if rows[0] is not None and rows[1] is not None:
+            ratio = paired_ratio(rows[0].call_rounds, rows[1].call_rounds, rng)
+            if ratio is not None:
+                found[case] = ratio
+    return found
+
+
+def _ratio(estimate: Estimate | None) -> str:
+    if estimate is None:
         return "–"
-    return _figure(rates[name] / rates[REFERENCE])
+    return _figure(estimate.value) if estimate.is_decided else numbers.undecided(estimate)
 
 
 def _rate(rates: dict[str, float], name: str) -> str:

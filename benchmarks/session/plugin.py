@@ -1,14 +1,10 @@
-"""The pytest hooks and fixtures that turn cases into tests of pytest-benchmark.
+"""The pytest hooks and fixtures that turn the rows of a run into tests of pytest-benchmark.
 
-Each row, which is a case with a contender, is measured once per pass. The rows of all passes are
-shuffled together, so that a machine that slows down slows all contenders.
+Each test is one turn of one contender. Its time is measured by the worker of the contender, in the
+worker's process; pytest-benchmark reads it from a clock that the test sets.
 """
 
-import gzip
-import json
-import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -17,30 +13,42 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.contenders import contenders
-from benchmarks.contenders.base import Contender
-from benchmarks.host import host_facts, usable_cores
-from benchmarks.session.settings import CASES, FULL_ONLY, LEFT_OUT, RunRequest, open_journal
-from benchmarks.storage.journal import Absent, Failed, Journal, Machine, RowStarted
-from benchmarks.storage.schema import ContenderFacts
-from benchmarks.suite.accuracy import measure_accuracy
-from benchmarks.suite.cases import LEVELS, PROFILES, AccuracyCase
+from benchmarks.host import host_facts
+from benchmarks.session.plan import Plan, Planned
+from benchmarks.session.settings import LEFT_OUT, SLOW_TO_COMPILE, TURN_S, RunRequest, open_journal
+from benchmarks.storage.journal import Absent, Failed, Journal, Machine
+from benchmarks.suite.cases import LEVELS, PROFILES, AccuracyCase, Case, StartCase
 from benchmarks.suite.ceilings import measure_ceilings
-from benchmarks.suite.checks import CheckError
-from benchmarks.suite.preparer import Case, NotComparableError, Preparer
+from benchmarks.workers.process import WorkerError
+from benchmarks.workers.team import Team
 from mnist_accel.errors import UsageError
-from mnist_accel.util.files import write_atomically
 
-# Seconds of measurement per row and pass.
-BUDGET_S = {"quick": 0.07, "full": 0.3}
-ACCURACY_SEEDS = 3
 COMPLETE = (
     pytest.ExitCode.OK,
     pytest.ExitCode.TESTS_FAILED,
     # In a continued run, the earlier part may have measured everything.
     pytest.ExitCode.NO_TESTS_COLLECTED,
 )
-Measure: TypeAlias = Callable[[Case | AccuracyCase, Contender, int], None]
-JOURNAL = pytest.StashKey[Journal]()
+Measure: TypeAlias = Callable[[Case, str, int], None]
+JOURNAL, PLAN, TEAM = pytest.StashKey[Journal](), pytest.StashKey[Plan](), pytest.StashKey[Team]()
+
+
+class WorkerClock:
+    """A clock that shows the seconds which a worker has measured."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time in seconds."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+
+
+worker_clock = WorkerClock()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("mnist_accel benchmarks")
     group.addoption("--profile", choices=PROFILES, help=f"choice of cases (default: {PROFILES[0]})")
     group.addoption("--passes", type=int, help="how many times to measure each row")
+    group.addoption("--processes", type=int, help="number of processes among which passes divide")
     group.addoption("--levels", help="levels to measure, separated by commas: " + ",".join(LEVELS))
     group.addoption("--contenders", help="contenders to measure, separated by commas")
     group.addoption("--order-seed", type=int, help="seed of the order of the measurements")
@@ -56,175 +65,177 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="file to which each measurement is appended; a run that it contains is continued",
     )
-    group.addoption(
-        "--results", type=Path, help="result file, .json or .json.gz, written after the last row"
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Open the journal of the run; warnings of other libraries are not errors."""
     config.addinivalue_line("filterwarnings", "default")
+    names = ("profile", "levels", "contenders", "passes", "processes")
     request = RunRequest(
-        profile=config.getoption("profile"),
-        levels=config.getoption("levels"),
-        contenders=config.getoption("contenders"),
-        passes=config.getoption("passes"),
-        seed=config.getoption("order_seed"),
+        **{name: config.getoption(name) for name in names}, seed=config.getoption("order_seed")
     )
     try:
-        config.stash[JOURNAL] = open_journal(request, config.getoption("journal"))
+        journal = open_journal(request, config.getoption("journal"))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
+    config.stash[JOURNAL], config.stash[PLAN] = journal, Plan.of(journal)
+    config.stash[TEAM] = Team(steps=journal.steps)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize the test of each level by case, contender and pass."""
     if "case" not in metafunc.fixturenames:
         return
-    settings = metafunc.config.stash[JOURNAL].settings
     level = metafunc.function.__name__.removeprefix("test_")
-    cases = CASES[level](settings.profile) if level in settings.levels else ()
-    repetitions = ACCURACY_SEEDS if level == "accuracy" else settings.passes
     metafunc.parametrize(
-        ("case", "contender", "repetition"),
+        ("case", "contender", "number"),
         [
             pytest.param(
-                case, contenders()[name], repetition, id=f"{case.name}-{name}-{repetition}"
+                one.case,
+                one.contender,
+                one.number,
+                id=f"{one.case.name}-{one.contender}-{one.number}",
             )
-            for case in cases
-            for name in settings.contenders
-            for repetition in range(repetitions)
+            for one in metafunc.config.stash[PLAN].turns
+            if one.case.level == level
         ],
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shuffle the tests, and remove those that an earlier part of the run has measured."""
-    journal = config.stash[JOURNAL]
+    """Sort the tests as planned, and remove those that an earlier part of the run has measured."""
+    journal, plan = config.stash[JOURNAL], config.stash[PLAN]
     # For a level without cases, pytest generates one test without parameters.
-    items[:] = [item for item in items if isinstance(_parameters(item).get("repetition", 0), int)]
-    _record_left_out(journal, items)
-    random.Random(journal.settings.seed).shuffle(items)  # noqa: S311  # an order, not a secret
+    items[:] = [item for item in items if _planned(item) is not None]
+    _record_left_out(journal, plan)
     measured = journal.measured_tests
     items[:] = [item for item in items if item.nodeid not in measured]
+    places = {one.key: place for place, one in enumerate(plan.turns)}
+    items.sort(key=lambda item: places[_key(item)])
+    for item in items:
+        item.add_marker(pytest.mark.timeout(0))  # the workers have their own limits
 
 
-def _record_left_out(journal: Journal, items: list[pytest.Item]) -> None:
+def _planned(item: pytest.Item) -> Planned | None:
+    callspec: Any = getattr(item, "callspec", None)
+    params = {} if callspec is None else callspec.params
+    if not isinstance(params.get("number"), int):
+        return None
+    return Planned(params["case"], params["contender"], params["number"])
+
+
+def _key(item: pytest.Item) -> tuple[str, str, str, int]:
+    planned = _planned(item)
+    assert planned is not None, "other items were removed"
+    return planned.key
+
+
+def _record_left_out(journal: Journal, plan: Plan) -> None:
     """Record the rows that only a full run measures as absent, with the reason."""
-    cases = dict.fromkeys(_parameters(item)["case"] for item in items if _parameters(item))
     for name in journal.settings.left_out:
-        for case in cases:
-            if case.level in FULL_ONLY[name]:
+        for case in plan.cases:
+            if case.level in SLOW_TO_COMPILE[name]:
                 row = {"level": case.level, "case": case.name, "contender": name}
                 journal.add(Absent(**row, reason=LEFT_OUT))
 
 
-def _parameters(item: pytest.Item) -> dict[str, Any]:
-    callspec: Any = getattr(item, "callspec", None)
-    return {} if callspec is None else callspec.params
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Describe the machine in the journal before the first measurement.
-
-    Without a journal file this waits until a result file is written, because it takes seconds.
-    """
-    journal = session.config.stash[JOURNAL]
-    if journal.path is not None and not session.config.option.collectonly:
-        describe_machine(journal)
+    """Describe the machine and the contenders in the journal before the first measurement."""
+    config = session.config
+    if not config.option.collectonly:
+        _describe_machine(config)
 
 
-def describe_machine(journal: Journal) -> None:
+def _describe_machine(config: pytest.Config) -> None:
     """Record the machine and the contenders, unless an earlier part of the run has done so."""
+    journal = config.stash[JOURNAL]
     if journal.has_machine:
         return
-    names = (*journal.settings.contenders, *journal.settings.left_out)
+    settings = journal.settings
+    try:
+        described = config.stash[TEAM].describe((*settings.contenders, *settings.left_out))
+    except WorkerError as error:
+        raise pytest.UsageError(f"a contender could not be started: {error}") from error
+    for name in settings.contenders:
+        if reason := described[name].reason:
+            for case in config.stash[PLAN].cases:
+                row = {"level": case.level, "case": case.name, "contender": name}
+                journal.add(Absent(**row, reason=reason))
+    hook = config.hook
     journal.add(
         Machine(
             host=host_facts(),
             ceilings=measure_ceilings(),
-            contenders={
-                name: ContenderFacts(
-                    is_baseline=contender.is_baseline,
-                    versions=contender.versions() if contender.availability().ok else {},
-                    threads=usable_cores(),
-                    device=contender.device(),
-                )
-                for name, contender in contenders().items()
-                if name in names
-            },
+            contenders={name: one.facts for name, one in described.items()},
+            machine_info=hook.pytest_benchmark_generate_machine_info(config=config),
+            commit_info=hook.pytest_benchmark_generate_commit_info(config=config),
         )
     )
 
 
-@pytest.fixture(scope="session")
-def journal(pytestconfig: pytest.Config) -> Journal:
-    """The journal of this run."""
-    return pytestconfig.stash[JOURNAL]
-
-
-@pytest.fixture(scope="session")
-def preparer(journal: Journal) -> Preparer:
-    """Prepares each row once for all passes."""
-    return Preparer(known_steps=journal.steps, measures_memory=journal.settings.profile == "full")
-
-
 @pytest.fixture
-def measure(benchmark: BenchmarkFixture, preparer: Preparer, journal: Journal) -> Measure:
-    """Check a row and measure it; if that is impossible, record the row with the reason."""
+def measure(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Measure:
+    """Give a contender a turn in a case; if that is impossible, record the row with the reason."""
+    journal, plan = pytestconfig.stash[JOURNAL], pytestconfig.stash[PLAN]
+    team = pytestconfig.stash[TEAM]
 
-    def measure(case: Case | AccuracyCase, contender: Contender, repetition: int) -> None:
-        benchmark.group = f"{case.level}: {case.name}"
-        with _record_skip_reason(journal, case, contender):
+    def measure(case: Case, contender: str, number: int) -> None:
+        row = {"level": case.level, "case": case.name, "contender": contender}
+        if known := journal.missing((case.level, case.name, contender)):
+            raise pytest.skip.Exception(known.reason)
+        group = plan.group_of(number)
+        try:
             if isinstance(case, AccuracyCase):
-                benchmark.extra_info |= {
-                    "level": case.level,
-                    "case": case.name,
-                    "contender": contender.name,
-                    "is_peer": contender.is_baseline,
-                }
-                measure_accuracy(benchmark, case, contender, seed=repetition)
-                return
-            prepared = preparer.prepare(case, contender)
-            info = msgspec.structs.replace(prepared.info, pass_number=repetition)
-            benchmark.extra_info |= msgspec.to_builtins(info)
-            rounds, calls = preparer.rounds(prepared, BUDGET_S[journal.settings.profile])
-            benchmark.pedantic(  # type: ignore[no-untyped-call]
-                prepared.run, rounds=rounds, iterations=calls
-            )
+                trained = team.train(case, contender, seed=number)
+                info = {**_accuracy_info(case, contender, number), **msgspec.to_builtins(trained)}
+                seconds = [max(trained.seconds, default=0.0)]
+            else:
+                if isinstance(case, StartCase):
+                    result = team.start(case, contender)
+                else:
+                    names = [n for n in plan.contenders_of(case) if _has_time(journal, case, n)]
+                    turn_s = TURN_S[journal.settings.profile]
+                    result = team.turn(case, contender, names, group=group, seconds=turn_s)
+                seconds = list(result.seconds)
+                info = msgspec.to_builtins(
+                    msgspec.structs.replace(result.info, pass_number=number, process=group)
+                )
+        except WorkerError as error:
+            kind = Failed if error.failed else Absent
+            journal.add(kind(**row, reason=str(error)))
+            _end_test(str(error), failed=error.failed)
+        benchmark.group = f"{case.level}: {case.name}"
+        benchmark.extra_info |= info
+        passing = iter(seconds)
+        benchmark.pedantic(  # type: ignore[no-untyped-call]
+            lambda: worker_clock.advance(next(passing)), rounds=len(seconds)
+        )
 
     return measure
 
 
-@contextmanager
-def _record_skip_reason(
-    journal: Journal, case: Case | AccuracyCase, contender: Contender
-) -> Iterator[None]:
-    """Record why a row has no time. If the reason is known from an earlier pass, end the test."""
-    row = {"level": case.level, "case": case.name, "contender": contender.name}
-    known = journal.missing((case.level, case.name, contender.name))
-    if known is not None:
-        _end_test(known)
-    journal.add(RowStarted(**row))
-    try:
-        yield
-    except (NotComparableError, CheckError) as error:
-        kind = Absent if isinstance(error, NotComparableError) else Failed
-        line = kind(**row, reason=str(error))
-        journal.add(line)
-        _end_test(line)
-    # pytest-timeout ends a test with an exception of pytest, which is not an Exception.
-    except (Exception, pytest.fail.Exception) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        reason = ": ".join(filter(None, (type(error).__name__, first_line)))
-        journal.add(Failed(**row, reason=reason))
-        raise
+def _accuracy_info(case: AccuracyCase, contender: str, seed: int) -> dict[str, Any]:
+    return {
+        "level": case.level,
+        "case": case.name,
+        "contender": contender,
+        "is_peer": contenders()[contender].is_baseline,
+        "network": case.network,
+        "batch": case.batch,
+        "seed": seed,
+        "target": case.target,
+    }
 
 
-def _end_test(line: Absent | Failed) -> NoReturn:
-    if isinstance(line, Absent):
-        raise pytest.skip.Exception(line.reason) from None
-    raise pytest.fail.Exception(line.reason, pytrace=False) from None
+def _has_time(journal: Journal, case: Case, contender: str) -> bool:
+    """Whether nothing is known to prevent a row from being timed."""
+    return journal.missing((case.level, case.name, contender)) is None
+
+
+def _end_test(reason: str, *, failed: bool) -> NoReturn:
+    if failed:
+        raise pytest.fail.Exception(reason, pytrace=False) from None
+    raise pytest.skip.Exception(reason) from None
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -242,40 +253,14 @@ def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
 ) -> None:
     """Complete the files that pytest-benchmark writes for its own options."""
-    _complete(output_json, config.stash[JOURNAL])
+    output_json |= config.stash[JOURNAL].document()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
-    """Record the end of the run before pytest-benchmark writes its files, then write the result.
-
-    The result file is made of the journal, because pytest-benchmark writes no file if this session,
-    which may be the last part of a run, has measured nothing.
-    """
-    config, hook = session.config, session.config.hook
-    complete = exitstatus in COMPLETE and not config.option.collectonly
-    if complete:
+    """End the workers, and record the end of the run before pytest-benchmark writes its files."""
+    config = session.config
+    config.stash[TEAM].close()
+    if exitstatus in COMPLETE and not config.option.collectonly:
         config.stash[JOURNAL].end(host_facts())
     yield
-    path = config.getoption("results")
-    if path is None or not complete:
-        return
-    document: dict[str, Any] = hook.pytest_benchmark_generate_json(
-        config=config,
-        benchmarks=[],
-        include_data=True,
-        machine_info=hook.pytest_benchmark_generate_machine_info(config=config),
-        commit_info=hook.pytest_benchmark_generate_commit_info(config=config),
-    )
-    _complete(document, config.stash[JOURNAL])
-    content = json.dumps(document, indent=4).encode()
-    try:
-        write_atomically(path, gzip.compress(content) if path.suffix == ".gz" else content)
-    except OSError as error:
-        raise pytest.UsageError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _complete(document: dict[str, Any], journal: Journal) -> None:
-    """Replace the measurements of a result file by those of the journal, and add its facts."""
-    describe_machine(journal)
-    document |= journal.document()

@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-LINES_EVERY = 25  # without a terminal, a line is printed after this many measurements
+LINES_EVERY = 25  # without a terminal, a line is printed after this many turns
 
 
 class ProgressPlugin:
@@ -61,7 +61,7 @@ class ProgressPlugin:
         """Start to count."""
         self._names = {item.nodeid: _name(item) for item in session.items}
         self._total = len(session.items)
-        self._console.print(f"{self._total} measurements, in random order")
+        self._console.print(f"{self._total} turns, in random order")
         self._started = self._clock()
         self._progress.update(self._task, total=self._total)
 
@@ -80,7 +80,7 @@ class ProgressPlugin:
         self._done += 1
         self._progress.advance(self._task)
         if not self._console.is_terminal and self._done % LINES_EVERY == 0:
-            # The order is random, so the mean time of the measurements done predicts the rest.
+            # The order is random, so the mean time of the turns done predicts the rest.
             seconds = (self._clock() - self._started) / self._done
             left = duration_text(seconds * (self._total - self._done))
             line = f"{self._done} of {self._total} done, about {left} left"
@@ -94,7 +94,7 @@ class ProgressPlugin:
 def _name(item: pytest.Item) -> str:
     """Return the case and the contender of a test; in its id, pytest escapes "×"."""
     parameters = vars(item)["callspec"].params
-    return f"{parameters['case'].name}, {parameters['contender'].name}"
+    return f"{parameters['case'].name}, {parameters['contender']}"
 
 
 def duration_text(seconds: float) -> str:

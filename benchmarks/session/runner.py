@@ -1,19 +1,29 @@
-"""Runs the suite in a separate process, on a given number of cores, and writes a result file."""
+"""Runs the suite in a separate process, extends it while rows are undecided, writes the results."""
 
+import gzip
+import json
 import os
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
 from benchmarks.host import ROOT, usable_cores
-from benchmarks.report.analysis import analyze
+from benchmarks.report.analysis import analyze, undecided_cases
 from benchmarks.report.terminal import print_results
-from benchmarks.session.settings import RunRequest, check_code_and_cores, check_request, resolve
-from benchmarks.storage.journal import SUFFIX, Journal
+from benchmarks.session.settings import (
+    EXTRA_MINUTES,
+    RunRequest,
+    check_code_and_cores,
+    check_request,
+    resolve,
+)
+from benchmarks.storage.journal import SUFFIX, Extended, Journal
 from benchmarks.storage.results import load_results, read_run
 from mnist_accel.commands.exit_codes import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_accel.errors import UsageError
+from mnist_accel.util.files import write_atomically
 from mnist_accel.util.process_lock import process_lock
 from mnist_accel.util.text import count, shell_command
 
@@ -24,7 +34,9 @@ RESULTS = Path("bench-results")  # ignored by git; published results are in benc
 _EXIT_CODES = {2: EXIT_INTERRUPTED, 4: EXIT_USAGE, 5: 0}
 
 
-def run_suite(request: RunRequest, *, out: Path | None, resume: bool) -> int:
+def run_suite(
+    request: RunRequest, *, out: Path | None, resume: bool, extra_minutes: float | None = None
+) -> int:
     """Measure, and write a result file.
 
     Args:
@@ -32,6 +44,7 @@ def run_suite(request: RunRequest, *, out: Path | None, resume: bool) -> int:
         out: the result file, .json or .json.gz. If None, a new run names the file after the time,
             and a continued run is the newest unfinished one.
         resume: continue the unfinished run that was to write `out`.
+        extra_minutes: how long to measure rows that are still undecided; None for the profile's.
 
     Returns:
         The exit code: 0 done; 1 a contender failed; 2 wrong usage; 4 the result file could not be
@@ -49,7 +62,24 @@ def run_suite(request: RunRequest, *, out: Path | None, resume: bool) -> int:
     print(f"measuring; the results go to {out}", file=sys.stderr, flush=True)
     journal = _journal(out)
     with process_lock(journal.with_name(journal.name + ".lock"), f"writing {journal}"):
-        return finish_run(out, journal, _run_pytest(journal, out))
+        code = _run_pytest(journal)
+        if code in (0, 1):
+            code = _extend(journal, code, extra_minutes)
+        return finish_run(out, journal, code)
+
+
+def _extend(journal: Path, code: int, minutes: float | None) -> int:
+    """Measure undecided cases with more processes while there is time; return the exit code."""
+    settings = Journal.read(journal).settings
+    end = time.monotonic() + 60 * (EXTRA_MINUTES[settings.profile] if minutes is None else minutes)
+    while time.monotonic() < end and code in (0, 1):
+        undecided = undecided_cases(analyze(load_results([journal])))
+        if not undecided:
+            break
+        print(f"{len(undecided)} cases are undecided; measuring them longer", file=sys.stderr)
+        Journal.read(journal).add(Extended(cases=tuple(undecided)))
+        code = max(code, _run_pytest(journal))
+    return code
 
 
 def _journal(out: Path) -> Path:
@@ -112,7 +142,7 @@ def _limit_cores(threads: int) -> None:
     os.sched_setaffinity(0, cores[:threads])
 
 
-def _run_pytest(journal: Path, out: Path) -> int:
+def _run_pytest(journal: Path) -> int:
     """Continue a run in a new process, whose libraries see only the cores they may use."""
     command = [
         *(sys.executable, "-m", "pytest", "benchmarks"),
@@ -123,7 +153,7 @@ def _run_pytest(journal: Path, out: Path) -> int:
         *("-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
         # With --benchmark-only, it is an error if anything disables the benchmarks.
         *("--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet"),
-        *(f"--journal={journal.resolve()}", f"--results={out.resolve()}"),
+        f"--journal={journal.resolve()}",
     ]
     try:
         code = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603
@@ -147,10 +177,10 @@ def finish_run(out: Path, journal: Path, code: int) -> int:
             file=sys.stderr,
         )
         return code
-    if code < 0:  # a signal ended the process during a measurement; --continue must skip that row
-        Journal.read(journal).mark_crashed()
     # Python also exits with 1 after an internal error, so the result file itself is checked.
     try:
+        if code in (0, 1):
+            write_results(out, journal)
         read_run(out)
     except UsageError as error:
         print(
@@ -163,3 +193,19 @@ def finish_run(out: Path, journal: Path, code: int) -> int:
     print(f"results are in {out}; report them with: {_command('report', str(out))}")
     print_results(analyze(load_results([out])), sys.stdout)
     return code
+
+
+def write_results(out: Path, journal: Path) -> None:
+    """Write the result file of a complete run.
+
+    Raises:
+        UsageError: the journal is incomplete, or the file cannot be written.
+    """
+    document = Journal.read(journal).document()
+    if not document["mnist_accel"]["complete"]:
+        raise UsageError("the run is incomplete")
+    content = json.dumps(document, indent=4).encode()
+    try:
+        write_atomically(out, gzip.compress(content) if out.suffix == ".gz" else content)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error

@@ -1,6 +1,6 @@
 """What a run measures: resolved before the run starts, and unchanged when it is continued."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,33 @@ from benchmarks.storage.journal import Journal, RunSettings
 from benchmarks.suite.cases import (
     LEVELS,
     PROFILES,
+    Case,
     Profile,
     accuracy_cases,
     inference_cases,
     operation_cases,
+    start_cases,
     training_cases,
 )
 from mnist_accel.errors import UsageError, usage_errors
 
-PASSES: Mapping[Profile, int] = {"quick": 3, "full": 5}
-CASES: Mapping[str, Callable[[Profile], Sequence[Any]]] = {
-    "training": training_cases,
-    "inference": inference_cases,
-    "operations": operation_cases,
-    "accuracy": accuracy_cases,
-}
-# Contenders that are too slow for quick runs, with the levels that they could measure.
-FULL_ONLY = {"torch-compile": ("training", "inference")}
+PASSES: Mapping[Profile, int] = {"quick": 3, "full": 10}
+PROCESSES: Mapping[Profile, int] = {"quick": 3, "full": 5}
+# Seconds of measurement per turn.
+TURN_S: Mapping[Profile, float] = {"quick": 0.07, "full": 0.12}
+# Minutes for which rows that are still undecided are measured longer.
+EXTRA_MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 5}
+# Time to accuracy takes as long as everything else, so it is measured only if it is named.
+DEFAULT_LEVELS = tuple(level for level in LEVELS if level != "accuracy")
+ACCURACY_SEEDS = 3
+MAX_STARTS = 3  # each start of a contender takes up to half a minute
+# Contenders that compile for many seconds per case: quick runs leave them out, and full runs
+# measure them in the cases that no series of sizes needs.
+SLOW_TO_COMPILE = {"torch-compile": ("training", "inference", "start")}
 LEFT_OUT = (
     "left out of quick runs because it compiles for minutes; name it in --contenders to include it"
 )
+_SERIES = {"batch", "width", "depth", "threads"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,32 @@ class RunRequest:
     levels: str | None = None
     contenders: str | None = None
     passes: int | None = None
+    processes: int | None = None
     seed: int | None = None
     threads: int | None = None
+
+
+def cases_of(settings: RunSettings, level: str) -> Sequence[Case]:
+    """Return the cases of a level."""
+    profile = settings.profile
+    match level:
+        case "training":
+            return training_cases(profile, settings.threads)
+        case "inference":
+            return inference_cases(profile)
+        case "operations":
+            return operation_cases(profile)
+        case "start":
+            return start_cases(profile)
+        case "accuracy":
+            return accuracy_cases(profile)
+    raise ValueError(f"{level!r} is no level")
+
+
+def is_measured(case: Case, contender: str) -> bool:
+    """Whether a run measures a row if both its case and its contender are chosen."""
+    sweeps = set(getattr(case, "sweeps", ()))
+    return contender not in SLOW_TO_COMPILE or not sweeps or not sweeps <= _SERIES
 
 
 def resolve(request: RunRequest) -> RunSettings:
@@ -57,24 +88,30 @@ def resolve(request: RunRequest) -> RunSettings:
     """
     requested = _requested(request)
     profile = requested.get("profile", PROFILES[0])
-    left_out = tuple(FULL_ONLY) if profile == "quick" and request.contenders is None else ()
+    left_out = tuple(SLOW_TO_COMPILE) if profile == "quick" and request.contenders is None else ()
     commit, dirty = code_version()
     defaults = {
         "profile": profile,
-        "levels": LEVELS,
+        "levels": DEFAULT_LEVELS,
         "contenders": tuple(name for name in contenders() if name not in left_out),
         "passes": PASSES[profile],
+        "processes": min(PROCESSES[profile], request.passes or PASSES[profile]),
         "seed": 0,
     }
     now = {"left_out": left_out, "threads": usable_cores(), "commit": commit, "dirty": dirty}
     settings = RunSettings(**{**defaults, **requested, **now})
-    if not any(CASES[level](profile) for level in settings.levels):
+    if not any(cases_of(settings, level) for level in settings.levels):
         raise UsageError(
             f"the profile {profile} has no case of the level {', '.join(settings.levels)}; "
             "choose the profile full, or other levels"
         )
     if settings.passes < 1:
         raise UsageError(f"--passes must be at least 1, got {settings.passes}")
+    if not 1 <= settings.processes <= settings.passes:
+        raise UsageError(
+            f"--processes must be 1 to the number of passes, {settings.passes}; "
+            f"got {settings.processes}"
+        )
     return settings
 
 

@@ -4,6 +4,7 @@ A run that was interrupted continues from its journal and can be reported from i
 of a complete run is made of its journal.
 """
 
+import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -38,6 +39,7 @@ class RunSettings(Struct, frozen=True):
         contenders: the measured contenders.
         left_out: contenders that only full runs measure.
         passes: how many times each row is measured.
+        processes: the passes are divided among this number of fresh processes per contender.
         seed: seed of the order of the measurements.
         threads: cores that each contender may use.
         commit: commit of the code; None if unknown.
@@ -53,6 +55,12 @@ class RunSettings(Struct, frozen=True):
     threads: int
     commit: str | None
     dirty: bool | None
+    processes: int = 1
+
+    @property
+    def passes_per_process(self) -> int:
+        """Number of passes that one process measures."""
+        return -(-self.passes // self.processes)
 
 
 def _now() -> str:
@@ -72,15 +80,22 @@ class RunStarted(_Line, frozen=True, tag="run"):
 
 
 class Machine(_Line, frozen=True, tag="machine"):
-    """The machine and the contenders, written before the first measurement."""
+    """The machine and the contenders, written before the first measurement.
+
+    Attributes:
+        machine_info: what pytest-benchmark states about the machine.
+        commit_info: what it states about the code.
+    """
 
     host: Host
     ceilings: Mapping[Device, Ceilings]
     contenders: Mapping[str, ContenderFacts]
+    machine_info: dict[str, Any] = field(default_factory=dict)
+    commit_info: dict[str, Any] = field(default_factory=dict)
 
 
 class RowStarted(_Line, frozen=True, tag="begun"):
-    """A row whose measurement starts; if this is the last line, the process crashed in it."""
+    """A row whose measurement starts; written only by release 0.1.0."""
 
     level: str
     case: str
@@ -119,13 +134,21 @@ class Failed(RowStarted, frozen=True, tag="failed"):
     reason: str
 
 
+class Extended(_Line, frozen=True, tag="extended"):
+    """Cases (level, name) that one more group of processes measures, because they are undecided."""
+
+    cases: tuple[tuple[str, str], ...]
+
+
 class RunEnded(_Line, frozen=True, tag="end"):
     """The last line of a complete run."""
 
     host: Host
 
 
-Line: TypeAlias = RunStarted | Machine | RowStarted | Measured | Absent | Failed | RunEnded
+Line: TypeAlias = (
+    RunStarted | Machine | RowStarted | Measured | Absent | Failed | Extended | RunEnded
+)
 _SETTINGS_OF_RUN = ("profile", "levels", "passes", "seed", "threads")
 
 
@@ -193,6 +216,11 @@ class Journal:
         }
 
     @property
+    def extensions(self) -> list[tuple[tuple[str, str], ...]]:
+        """The cases (level, name) of each further group of processes."""
+        return [line.cases for line in self._lines if isinstance(line, Extended)]
+
+    @property
     def has_machine(self) -> bool:
         """Whether the machine has been described."""
         return any(isinstance(line, Machine) for line in self._lines)
@@ -216,22 +244,13 @@ class Journal:
         params = {name: getattr(one, "name", one) for name, one in benchmark["params"].items()}
         self.add(Measured(test=test, benchmark={**benchmark, "params": params}))
 
-    def mark_crashed(self) -> None:
-        """Record the row that started last as failed, if the process ended during it."""
-        self.truncate()
-        last = self._lines[-1]
-        if type(last) is RowStarted:
-            level, case, contender = last.key
-            reason = "the process crashed"
-            self.add(Failed(level=level, case=case, contender=contender, reason=reason))
-
     def end(self, host: Host) -> None:
         """Record that the run is complete."""
         if not isinstance(self._lines[-1], RunEnded):
             self._append(RunEnded(host=host))
 
     def document(self) -> dict[str, Any]:
-        """Return the keys `benchmarks` and `mnist_accel` of the result file.
+        """Return the content of the result file, in the format of pytest-benchmark.
 
         Raises:
             UsageError: nothing has been measured.
@@ -240,7 +259,8 @@ class Journal:
         if machine is None:
             raise UsageError(f"{self.path} ends before the first measurement")
         settings, host = msgspec.to_builtins(self.settings), msgspec.to_builtins(machine.host)
-        ended = next((line for line in self._lines if isinstance(line, RunEnded)), None)
+        # A run that was extended has several such lines.
+        ended = self._lines[-1] if isinstance(self._lines[-1], RunEnded) else None
         if ended is not None:  # by then more libraries are loaded, so more facts are known
             load_average = [*machine.host.load_average, *ended.host.load_average]
             host = {**msgspec.to_builtins(ended.host), "load_average": load_average}
@@ -249,6 +269,10 @@ class Journal:
         benchmarks = list(self._benchmarks())
         curves = [one["extra_info"] for one in benchmarks if _level(one) == "accuracy"]
         return {
+            "machine_info": machine.machine_info,
+            "commit_info": machine.commit_info,
+            "datetime": self._lines[0].at,
+            "version": importlib.metadata.version("pytest-benchmark"),
             "benchmarks": [one for one in benchmarks if _level(one) != "accuracy"],
             "mnist_accel": {
                 "format": FORMAT,

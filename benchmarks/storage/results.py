@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from benchmarks.statistics import Rounds, Spread, spread
+from benchmarks.statistics import Rounds, Spread, Turn, spread
 from benchmarks.storage.journal import MAX_BYTES, SUFFIX, Journal
 from benchmarks.storage.schema import (
     PHASES,
@@ -43,13 +43,13 @@ class Measurement:
     Attributes:
         info: the facts that all passes share. Its check is the one closest to its tolerance, and
             its memory peaks are the highest of all passes.
-        rounds: seconds of each round, by pass.
-        phases: seconds of each phase before the steady state, by pass.
+        rounds: seconds of each round, by turn.
+        phases: seconds of each phase before the steady state, by turn.
     """
 
     info: RowInfo
     rounds: Rounds
-    phases: Mapping[Hashable, Mapping[str, float]]
+    phases: Mapping[Turn, Mapping[str, float]]
 
     @cached_property
     def case(self) -> Case:
@@ -73,7 +73,7 @@ class Measurement:
 
     @cached_property
     def phases_s(self) -> Mapping[str, float]:
-        """Median over the passes of the seconds of each phase before the steady state."""
+        """Median over the turns of the seconds of each phase before the steady state."""
         seconds = {
             name: [phases[name] for phases in self.phases.values() if name in phases]
             for name in PHASES
@@ -82,7 +82,7 @@ class Measurement:
 
     @cached_property
     def call_rounds(self) -> Rounds:
-        """Seconds per call in each round, by pass.
+        """Seconds per call in each round, by turn.
 
         Contenders are compared by these, because the number of calls per round may differ.
         """
@@ -245,8 +245,10 @@ def _check_contender(info: RowInfo, run: Run) -> None:
 def _measurement(path: Path, entry: Entry) -> Measurement:
     """Return the measurement of a row in one pass."""
     info = entry.extra_info
-    # Passes with the same number in different files are different passes.
-    label = (path, info.pass_number)
+    # Passes with the same number in different files are different passes. Release 0.1.0 measured
+    # all passes in one process; its passes are as independent as its files can show.
+    process = info.pass_number if info.process is None else info.process
+    label = Turn((path, process), (path, info.pass_number))
     phases = {name: info.phases_s[name] for name in PHASES if name in info.phases_s}
     return Measurement(info, {label: np.array(entry.stats.data)}, {label: phases})
 

@@ -12,12 +12,24 @@ from msgspec import Meta, Struct, field
 
 from mnist_accel.util.schema import Amount, AtLeastOne, Count, Positive
 
-FORMAT = 2  # version of the format of result files
-TimedLevel: TypeAlias = Literal["training", "inference", "operations"]
+FORMAT = 3  # version of the format of result files
+READABLE_FORMATS = (2, FORMAT)  # 2 was written by release 0.1.0
+TimedLevel: TypeAlias = Literal["training", "inference", "operations", "start"]
 Level: TypeAlias = TimedLevel | Literal["accuracy"]
 Device: TypeAlias = Literal["cpu", "gpu"]
-Sweep: TypeAlias = Literal["recipe", "batch", "width", "depth"]
-TIMED_LEVELS: tuple[TimedLevel, ...] = ("training", "inference", "operations")
+Sweep: TypeAlias = Literal[
+    "recipe",
+    "batch",
+    "width",
+    "depth",
+    "raw",
+    "step",
+    "full",
+    "features",
+    "threads",
+    "simplechains",
+]
+TIMED_LEVELS: tuple[TimedLevel, ...] = ("training", "inference", "operations", "start")
 PHASES = ("setup", "transfer", "compile", "first_call")
 
 # Ranges within which ratios and logarithms of these numbers are finite.
@@ -174,6 +186,8 @@ class RowInfo(Case, frozen=True):
         phases_s: seconds of each of `PHASES`.
         peak_host_bytes: peak memory of a process that runs only this row; None if not measured.
         peak_device_bytes: peak GPU memory of that process; None if not measured.
+        process: number of the group of processes, one per contender, in which the pass was
+            measured; None in files of release 0.1.0, which measured in one process.
     """
 
     contender: str
@@ -187,9 +201,10 @@ class RowInfo(Case, frozen=True):
     check: Check
     peak_host_bytes: Count | None
     peak_device_bytes: Count | None
+    process: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.level != "operations" and not self.images:
+        if self.level in ("training", "inference") and not self.images:
             raise ValueError("`images` must be at least 1 in trainings and predictions")
 
     @property
@@ -239,8 +254,9 @@ class Run(Struct, frozen=True):
     accuracy: tuple[AccuracyRun, ...]
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ValueError(f"has format {self.format}; this version reads format {FORMAT}")
+        if self.format not in READABLE_FORMATS:
+            known = " and ".join(map(str, READABLE_FORMATS))
+            raise ValueError(f"has format {self.format}; this version reads formats {known}")
         if "cpu" not in self.ceilings:
             raise ValueError("`ceilings` must contain those of the cpu")
         named = {row.contender for row in (*self.absent, *self.failed)}

@@ -2,30 +2,25 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
-
-from msgspec import to_builtins
 
 from benchmarks.contenders.base import Contender
 from benchmarks.suite.cases import AccuracyCase
 from benchmarks.suite.checks import check_long_training
 from benchmarks.suite.preparer import NotComparableError, require_available
 from benchmarks.suite.tasks import accuracy_task
+from benchmarks.workers.messages import Trained
 
 
 def measure_accuracy(
-    benchmark: Any,
     case: AccuracyCase,
     contender: Contender,
     *,
     seed: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> None:
+) -> Trained:
     """Check the first updates, then train until the target or the last epoch is reached.
 
     Args:
-        benchmark: the fixture of pytest-benchmark. Its `extra_info` receives the validation
-            accuracy after each epoch, and the seconds of training until then.
         case: the network and its target.
         contender: trains the network.
         seed: seed of the weights and of the order of the images.
@@ -46,22 +41,11 @@ def measure_accuracy(
     seconds: list[float] = []
     accuracy: list[float] = []
 
-    def train() -> None:
-        total = 0.0
-        while len(accuracy) < case.max_epochs and max(accuracy, default=0.0) < case.target:
-            started = clock()
-            session.run()
-            total += clock() - started
-            seconds.append(total)
-            accuracy.append(float((session.predict(images) == labels).mean()))
-
-    benchmark.pedantic(train, rounds=1)
-    benchmark.extra_info |= {
-        "network": case.network,
-        "batch": case.batch,
-        "seed": seed,
-        "target": case.target,
-        "check": to_builtins(check),
-        "seconds": seconds,
-        "accuracy": accuracy,
-    }
+    total = 0.0
+    while len(accuracy) < case.max_epochs and max(accuracy, default=0.0) < case.target:
+        started = clock()
+        session.run()
+        total += clock() - started
+        seconds.append(total)
+        accuracy.append(float((session.predict(images) == labels).mean()))
+    return Trained(tuple(seconds), tuple(accuracy), check)

@@ -1,41 +1,51 @@
 """The cases of the suite: networks at several sizes, and the operations that they consist of.
 
-A case is a description with a name; it computes nothing.
+A case is a description with a name; it computes nothing. Cases are sent to the processes that
+measure them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
+from msgspec import Struct
+
 from benchmarks.storage.schema import Sweep, TimedLevel
+from benchmarks.suite.networks import PIXELS, SIMPLECHAINS, create_network
 from mnist_accel.nn import Network
-from mnist_accel.recipes.models import RECIPES, create_model
+from mnist_accel.recipes.models import RECIPES
 
 Profile: TypeAlias = Literal["quick", "full"]
 Direction: TypeAlias = Literal["forward", "backward"]
+Call: TypeAlias = Literal["epoch", "raw", "step"]
+Cache: TypeAlias = Literal["cold", "second"]
 _Shape: TypeAlias = tuple[int, ...]
 PROFILES: tuple[Profile, ...] = ("quick", "full")
-LEVELS = ("training", "inference", "operations", "accuracy")
+LEVELS = ("training", "inference", "operations", "start", "accuracy")
 
 # Steps per timed epoch, by batch size. They take much longer than the work that a library does once
 # per epoch, but a run can still time many epochs.
-STEPS = {1: 1000, 10: 500, 64: 200, 512: 40, 4096: 5}
-BATCH_SIZES = tuple(STEPS)
-WIDTHS = (25, 50, 100, 200, 400, 800)
+STEPS = {1: 1000, 10: 500, 64: 200, 256: 60, 512: 40, 4096: 5}
+BATCH_SIZES = (1, 10, 64, 512, 4096)
+WIDTHS = (50, 128, 512, 2048)
 DEPTHS = (1, 2, 4, 8)
 FULL_SET = 60_000
+_NETWORKS_OF_BATCHES = ("two-layer", "cnn", "lenet")  # the other recipes have their own size only
+_FEATURES = 100  # numbers per example of the smaller set of dense data
 
 
-@dataclass(frozen=True)
-class TrainingCase:
+class TrainingCase(Struct, frozen=True, tag="training"):
     """A network to train at one batch size.
 
     Attributes:
-        network: name of the recipe.
+        network: name of the recipe, or `SIMPLECHAINS`.
         batch: images per step.
         hidden_sizes: units of its hidden layers; the recipe's if None.
         sweeps: the series that the case belongs to: "recipe" is the network at the recipe's own
-            batch size; "batch", "width" and "depth" show how the cost grows with each.
+            batch size; "batch", "width", "depth" and "threads" show how the cost changes with each.
+        images: "mnist"; "full" has as much ink as Fashion-MNIST; "dense" is random numbers.
+        inputs: numbers per example.
+        call: what is timed: an epoch on prepared data; with "raw", an epoch that begins with the
+            arrays of the user; with "step", a single update on prepared data.
+        threads: cores that a contender may use; None for all of the run.
     """
 
     level: ClassVar[TimedLevel] = "training"
@@ -43,25 +53,39 @@ class TrainingCase:
     batch: int
     hidden_sizes: tuple[int, ...] | None = None
     sweeps: tuple[Sweep, ...] = ()
+    images: Literal["mnist", "full", "dense"] = "mnist"
+    inputs: int = PIXELS
+    call: Call = "epoch"
+    threads: int | None = None
 
     @property
     def name(self) -> str:
         """Name in reports."""
         sizes = "" if self.hidden_sizes is None else f" {'-'.join(map(str, self.hidden_sizes))}"
-        return f"{self.network}{sizes}, batch {self.batch}"
+        parts = [f"{self.network}{sizes}, batch {self.batch}"]
+        if self.images == "full":
+            parts.append("full images")
+        if self.images == "dense":
+            parts.append(f"{self.inputs} features")
+        if self.call != "epoch":
+            parts.append({"raw": "raw arrays", "step": "one step"}[self.call])
+        if self.threads is not None:
+            parts.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
+        return ", ".join(parts)
 
     @property
     def steps(self) -> int:
-        """Updates per epoch."""
+        """Updates per epoch; `fit` from raw arrays has the whole training set if there is time."""
+        if self.call == "raw":
+            return FULL_SET // self.batch
         return STEPS.get(self.batch, 1)
 
     def model(self) -> Network:
         """Return the network on NumPy, with the initial weights of seed 0."""
-        return create_model(self.network, backend="numpy", hidden_sizes=self.hidden_sizes)
+        return create_network(self.network, hidden_sizes=self.hidden_sizes, inputs=self.inputs)
 
 
-@dataclass(frozen=True)
-class InferenceCase:
+class InferenceCase(Struct, frozen=True, tag="inference"):
     """A network whose predictions are timed.
 
     Attributes:
@@ -80,11 +104,10 @@ class InferenceCase:
 
     def model(self) -> Network:
         """Return the network on NumPy, with the initial weights of seed 0."""
-        return create_model(self.network, backend="numpy")
+        return create_network(self.network)
 
 
-@dataclass(frozen=True)
-class OperationCase:
+class OperationCase(Struct, frozen=True, tag="operations"):
     """An operation of a network.
 
     Attributes:
@@ -92,7 +115,7 @@ class OperationCase:
         direction: "forward" or "backward".
         shape: shape of one input without the batch; of the whole vector for updates.
         batch: images per call; 1 for updates.
-        settings: keyword arguments of the operation.
+        settings: names and values of the keyword arguments of the operation.
         weight_shape: shape of the weight; None if the operation has none.
     """
 
@@ -101,7 +124,7 @@ class OperationCase:
     direction: Direction
     shape: _Shape
     batch: int
-    settings: Mapping[str, float] = field(default_factory=dict, hash=False)
+    settings: tuple[tuple[str, int | float], ...] = ()
     weight_shape: _Shape | None = None
 
     @property
@@ -112,8 +135,31 @@ class OperationCase:
         return f"{self.operation} {self.direction} {size}{batch}"
 
 
-@dataclass(frozen=True)
-class AccuracyCase:
+class StartCase(Struct, frozen=True, tag="start"):
+    """The time from the start of a process to the end of the first update.
+
+    Attributes:
+        network: name of the recipe.
+        batch: images per step.
+        cache: "cold" if no compiled code is on disk, "second" if an earlier process left it.
+    """
+
+    level: ClassVar[TimedLevel] = "start"
+    network: str
+    batch: int
+    cache: Cache
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        return f"{self.network}, {self.cache} start"
+
+    def training(self) -> TrainingCase:
+        """Return the training that starts."""
+        return TrainingCase(self.network, self.batch)
+
+
+class AccuracyCase(Struct, frozen=True, tag="accuracy"):
     """A network to train until it reaches a validation accuracy.
 
     Attributes:
@@ -138,7 +184,11 @@ class AccuracyCase:
 
     def model(self, seed: int) -> Network:
         """Return the network on NumPy, with the initial weights of this seed."""
-        return create_model(self.network, backend="numpy", seed=seed)
+        return create_network(self.network, seed=seed)
+
+
+TimedCase: TypeAlias = TrainingCase | InferenceCase | OperationCase
+Case: TypeAlias = TimedCase | StartCase | AccuracyCase
 
 
 def recipe_batch(network: str) -> int:
@@ -146,10 +196,10 @@ def recipe_batch(network: str) -> int:
     return RECIPES[network].batch_size or FULL_SET
 
 
-def training_cases(profile: Profile) -> list[TrainingCase]:
-    """Return the training cases of a profile."""
+def training_cases(profile: Profile, threads: int = 1) -> list[TrainingCase]:
+    """Return the training cases of a profile; `threads` is the number of cores of the run."""
     if profile == "quick":
-        quick = {"two-layer": (64, 512), "backprop": (10,), "cnn": (1, 64, 512), "lenet": (64,)}
+        quick = {"two-layer": (64, 512), "backprop": (10,), "cnn": (1,), "lenet": (64,)}
         return [
             TrainingCase(network, batch, sweeps=_sweeps(network, batch))
             for network, batches in quick.items()
@@ -158,11 +208,32 @@ def training_cases(profile: Profile) -> list[TrainingCase]:
     cases = [
         TrainingCase(network, batch, sweeps=_sweeps(network, batch))
         for network in RECIPES
-        for batch in sorted({recipe_batch(network), *BATCH_SIZES})
+        for batch in sorted(
+            {recipe_batch(network), *(BATCH_SIZES if network in _NETWORKS_OF_BATCHES else ())}
+        )
     ]
     cases += [TrainingCase("two-layer", 512, (width,), ("width",)) for width in WIDTHS]
     cases += [TrainingCase("fcnn", 64, (64,) * depth, ("depth",)) for depth in DEPTHS]
+    common = (("two-layer", 512), ("two-layer", 64), ("backprop", 10))
+    cases += [TrainingCase(*sizes, sweeps=("raw",), call="raw") for sizes in common]
+    cases += [TrainingCase(*sizes, sweeps=("full",), images="full") for sizes in common]
+    cases += [
+        TrainingCase("two-layer", 512, sweeps=("features",), images="dense", inputs=inputs)
+        for inputs in (_FEATURES, PIXELS)
+    ]
+    cases += [TrainingCase("two-layer", b, sweeps=("step",), call="step") for b in (64, 512)]
+    cases += [TrainingCase(SIMPLECHAINS, batch, sweeps=("simplechains",)) for batch in (64, 256)]
+    cases += [
+        TrainingCase(network, batch, sweeps=("threads",), threads=count)
+        for network, batch in (("two-layer", 512), ("lenet", 64))
+        for count in _thread_counts(threads)
+    ]
     return cases
+
+
+def _thread_counts(threads: int) -> list[int]:
+    """Return 1, 2, 4, … below the number of cores; the recipes are measured on all of them."""
+    return [2**power for power in range(threads.bit_length()) if 2**power < threads]
 
 
 def _sweeps(network: str, batch: int) -> tuple[Sweep, ...]:
@@ -173,26 +244,26 @@ def _sweeps(network: str, batch: int) -> tuple[Sweep, ...]:
 def inference_cases(profile: Profile) -> list[InferenceCase]:
     """Return the inference cases of a profile: latency of one image, and throughput of many."""
     both = (1, 4096)
-    batches: dict[str, tuple[int, ...]] = dict.fromkeys(RECIPES, both)
-    if profile == "quick":  # lenet on 4096 images takes NumPy and JAX half a second per call
-        batches = {"two-layer": both, "cnn": both, "lenet": (1,)}
+    batches: dict[str, tuple[int, ...]] = dict.fromkeys(("two-layer", "cnn", "lenet"), both)
+    if profile == "quick":
+        batches = {"two-layer": both}
     return [InferenceCase(network, batch) for network in batches for batch in batches[network]]
 
 
 def operation_cases(profile: Profile) -> list[OperationCase]:
     """Return the operation cases of a profile, with the sizes of the recipes."""
-    adam = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 2}
-    fused = {"stride": 1, "padding": 2, "size": 2}
+    adam = (("lr", 1e-3), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("step", 2))
+    fused = (("stride", 1), ("padding", 2), ("size", 2))
     # Name, shape of an image, settings, shape of the weight.
-    layers: tuple[tuple[str, _Shape, Mapping[str, float], _Shape | None], ...] = (
-        ("linear", (784,), {}, (784, 50)),
-        ("conv2d", (6, 14, 14), {"stride": 1, "padding": 0}, (16, 6, 5, 5)),
-        ("max_pool2d", (8, 26, 26), {"size": 2}, None),
+    layers: tuple[tuple[str, _Shape, tuple[tuple[str, int | float], ...], _Shape | None], ...] = (
+        ("linear", (784,), (), (784, 50)),
+        ("conv2d", (6, 14, 14), (("stride", 1), ("padding", 0)), (16, 6, 5, 5)),
+        ("max_pool2d", (8, 26, 26), (("size", 2),), None),
         ("conv2d_relu_max_pool2d", (1, 28, 28), fused, (6, 1, 5, 5)),
     )
     directions: tuple[Direction, ...] = ("forward", "backward")
     cases = [
-        OperationCase("sgd_update", "forward", (39_760,), 1, {"lr": 1e-3}),
+        OperationCase("sgd_update", "forward", (39_760,), 1, (("lr", 1e-3),)),
         OperationCase("adam_update", "forward", (61_706,), 1, adam),
     ]
     for batch in (64,) if profile == "quick" else (1, 64, 512):
@@ -203,6 +274,16 @@ def operation_cases(profile: Profile) -> list[OperationCase]:
             for name, shape, settings, weight_shape in layers
         ]
     return cases
+
+
+def start_cases(profile: Profile) -> list[StartCase]:
+    """Return the cold and second starts; none in the quick profile, because they compile."""
+    if profile == "quick":
+        return []
+    caches: tuple[Cache, ...] = ("cold", "second")
+    return [
+        StartCase(n, recipe_batch(n), cache) for n in ("two-layer", "lenet") for cache in caches
+    ]
 
 
 def accuracy_cases(profile: Profile) -> list[AccuracyCase]:

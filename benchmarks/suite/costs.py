@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from benchmarks.contenders.base import HostArray, OperationTask
 from mnist_accel.nn import Conv2d, Linear, Network
 
-PIXELS = 784
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -41,17 +39,17 @@ def forward_cost(model: Network) -> Cost:
     A linear layer takes 2·inputs·outputs operations. A convolution takes 2·K²·channels·filters
     operations for each output position.
     """
-    return Cost(sum(_layer_flops(model)), 4 * PIXELS)
+    return Cost(sum(_layer_flops(model)), 4 * math.prod(model.input_shape))
 
 
-def training_cost(model: Network) -> Cost:
-    """Return the cost of an update per image; the image is in uint8.
+def training_cost(model: Network, number_bytes: int = 1) -> Cost:
+    """Return the cost of an update per image; the image is in uint8, or has wider numbers.
 
     The backward pass of a layer costs as much as its forward pass for the gradient of the weights,
     and again as much for the gradient of the input, which the first layer does not need.
     """
     first, *others = _layer_flops(model)
-    return Cost(2 * first + 3 * sum(others), PIXELS)
+    return Cost(2 * first + 3 * sum(others), number_bytes * math.prod(model.input_shape))
 
 
 def _layer_flops(model: Network) -> list[float]:

@@ -22,7 +22,7 @@ def operation_task(case: OperationCase) -> OperationTask:
     """Return the operation of a case with its inputs."""
     rng = np.random.default_rng(0)
     inputs: dict[str, HostArray] = {}
-    task = OperationTask(case.operation, "forward", inputs, case.settings)
+    task = OperationTask(case.operation, "forward", inputs, dict(case.settings))
     if case.operation.endswith("_update"):
         for name in ("weight", "grad", *task.rule.state_names):
             inputs[name] = _floats(rng, case.shape)

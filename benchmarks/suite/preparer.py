@@ -1,44 +1,48 @@
-"""Prepares the rows of a run: builds and checks each row once, and keeps it for later passes."""
+"""Prepares the rows of one contender in its process: builds, checks and times them."""
 
+import gc
+import math
+import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
-from benchmarks.contenders.base import Contender, HostArray, OperationTask
+from benchmarks.contenders.base import Contender, TrainingSession
 from benchmarks.storage.schema import Check, RowInfo
-from benchmarks.suite.cases import InferenceCase, OperationCase, TrainingCase
+from benchmarks.suite.cases import (
+    FULL_SET,
+    InferenceCase,
+    OperationCase,
+    StartCase,
+    TimedCase,
+    TrainingCase,
+)
 from benchmarks.suite.checks import (
-    STEPS,
-    CheckError,
-    Trajectory,
+    check_first_update,
     check_inference,
     check_operation,
     check_training,
     first_batches,
-    reference_probabilities,
-    reference_trajectory,
 )
 from benchmarks.suite.costs import Cost, forward_cost, operation_cost, training_cost
-from benchmarks.suite.memory import peak_memory
-from benchmarks.suite.operation_tasks import expected_results, operation_task
+from benchmarks.suite.expected import read_results, read_trajectory
+from benchmarks.suite.operation_tasks import operation_task
 from benchmarks.suite.tasks import scaled_images, training_task
 from mnist_accel.nn import Linear, Network
 
-Case: TypeAlias = TrainingCase | InferenceCase | OperationCase
+Clock = Callable[[], float]
 
 # Seconds. The epoch of a slow contender is shortened to about this time. A factor of two is
 # accepted, because some contenders compile again for each length of an epoch.
-EPOCH_S = 0.15
+EPOCH_S = 0.1
 MAX_LENGTHS = 3  # lengths of an epoch that are tried; the last one is used
-MIN_ROUNDS, MAX_ROUNDS = 2, 100
-# Warm-up ends after this number of calls or of seconds. In the first 0.1 s, the operating system
-# may run two threads on one core, where each waits for the other. A call then takes 8 ms instead
-# of 0.1 ms (observed with PyTorch on two cores, in one of eight passes).
-WARM_UP_CALLS, WARM_UP_S = 15, 0.12
+MIN_ROUNDS, MAX_ROUNDS = 1, 100
+# Warm-up ends after this number of calls or of seconds. In that time, the threads of the contender
+# wake up, and those of the contender before it fall asleep.
+WARM_UP_CALLS, WARM_UP_S = 15, 0.05
 # Seconds. Shorter calls are repeated within a round, because reading the clock would take a large
 # part of the time of a 10 µs call.
 MIN_ROUND_S = 5e-4
@@ -49,156 +53,79 @@ class NotComparableError(Exception):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Row:
     """A row that passed its check and can be timed.
 
     Attributes:
         run: makes one call, and returns when its results are available.
         info: the entry of the result file without the times, as for pass 0.
-        reset: restores the initial state, such as the weights; called before each pass.
+        clock: returns the time in seconds.
     """
 
     run: Callable[[], object]
     info: RowInfo
-    reset: Callable[[], object] = lambda: None
+    clock: Clock = time.perf_counter
 
-
-@dataclass
-class Preparer:
-    """Prepares each row once. A row that fails raises the same error in later passes.
-
-    Attributes:
-        known_steps: steps per epoch by the names of case and contender, as chosen before the run
-            was interrupted. In all passes of a row, an epoch has the same number of steps.
-        measures_memory: whether to measure the peak memory of each recipe's training, which takes
-            seconds.
-        clock: returns the current time in seconds.
-    """
-
-    known_steps: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    measures_memory: bool = False
-    clock: Callable[[], float] = time.perf_counter
-    _prepared: dict[tuple[Case, str], Prepared | Exception] = field(default_factory=dict)
-
-    def prepare(self, case: Case, contender: Contender) -> Prepared:
-        """Return a row that is ready to be timed.
-
-        Raises:
-            NotComparableError: the contender does not support the case or cannot run here.
-            CheckError: the contender computes a wrong result.
-        """
-        key = case, contender.name
-        if key not in self._prepared:
-            try:
-                self._prepared[key] = self._prepare(case, contender)
-            except (NotComparableError, CheckError) as error:
-                self._prepared[key] = error
-        prepared = self._prepared[key]
-        if isinstance(prepared, Exception):
-            raise prepared
-        prepared.reset()
-        return prepared
-
-    def rounds(self, prepared: Prepared, budget_s: float) -> tuple[int, int]:
-        """Warm up; return the rounds that fit into `budget_s` seconds, and the calls per round."""
-        seconds = self._warm_up(prepared.run)
+    def turn(self, budget_s: float) -> tuple[float, ...]:
+        """Warm up; return the seconds per call of the rounds that fit into `budget_s` seconds."""
+        seconds = warm_up(self.run, self.clock)
         calls = max(1, round(MIN_ROUND_S / seconds))
-        fitting = round(budget_s / (calls * seconds))
-        return max(MIN_ROUNDS, min(MAX_ROUNDS, fitting)), calls
+        rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, round(budget_s / (calls * seconds))))
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return tuple(self._round(calls) for _ in range(rounds))
+        finally:
+            if was_enabled:
+                gc.enable()
 
-    def _warm_up(self, run: Callable[[], object]) -> float:
-        """Make the warm-up calls; return the seconds of the fastest."""
-        fastest = float("inf")
-        end = self.clock() + WARM_UP_S
-        for _ in range(WARM_UP_CALLS):
-            fastest = min(fastest, self._seconds(run))
-            if self.clock() >= end:
-                break
-        return max(fastest, 1e-9)
-
-    def _prepare(self, case: Case, contender: Contender) -> Prepared:
-        require_available(contender)
-        if isinstance(case, TrainingCase):
-            return self._training(case, contender)
-        if isinstance(case, InferenceCase):
-            return self._inference(case, contender)
-        return self._operation(case, contender)
-
-    def _training(self, case: TrainingCase, contender: Contender) -> Prepared:
-        task = training_task(case, case.steps)
-        if reason := contender.skip_reason(task):
-            raise NotComparableError(reason)
-        expected = _expected_trajectory(case, contender.ties)
-        checked = contender.training(task)
-        check = check_training(checked, task, expected)
-        known = self.known_steps.get((case.name, contender.name))
-        batches = first_batches(task)
-        updates_s = self._warm_up(lambda: checked.updates(batches))
-        steps = known or _fitting_steps(case, STEPS, updates_s)
-        for attempt in range(MAX_LENGTHS):
-            task = training_task(case, steps)
-            started = self.clock()
-            session = contender.training(task)
-            session.compile()
-            setup_s = self.clock() - started - session.transfer_s - session.compile_s
-            first_call_s = self._seconds(session.run)
-            if known or attempt == MAX_LENGTHS - 1:
-                break
-            # A step may take longer or shorter in an epoch than in `updates`, so an epoch is timed.
-            fitting = _fitting_steps(case, steps, self._seconds(session.run))
-            if steps / 2 <= fitting <= steps * 2:
-                break
-            steps = fitting
-        images = steps * case.batch
-        phases_s = {
-            "setup": setup_s,
-            "transfer": session.transfer_s,
-            # If `session` uses code that `checked` compiled, its own time is 0.
-            "compile": max(checked.compile_s, session.compile_s),
-            "first_call": first_call_s,
-        }
-        info = _info(
-            case, contender, training_cost(task.model) * images, phases_s, check, task.model
-        )
-        info = msgspec.structs.replace(info, images=images, steps=steps, sweeps=case.sweeps)
-        if self.measures_memory and "recipe" in case.sweeps:
-            host_bytes, device_bytes = peak_memory(case.network, case.batch, contender.name)
-            info = msgspec.structs.replace(
-                info, peak_host_bytes=host_bytes, peak_device_bytes=device_bytes
-            )
-        return Prepared(session.run, info, session.reset)
-
-    def _inference(self, case: InferenceCase, contender: Contender) -> Prepared:
-        model = case.model()
-        if reason := contender.inference_skip_reason(model, case.batch):
-            raise NotComparableError(reason)
-        images = scaled_images(case.batch)
+    def _round(self, calls: int) -> float:
         started = self.clock()
-        predict = contender.inference(model)
-        phases_s = {"setup": self.clock() - started, "transfer": 0.0, "compile": 0.0}
-        phases_s["first_call"] = self._seconds(lambda: predict(images))
-        check = check_inference(predict(images), _expected_probabilities(case), model)
-        cost = forward_cost(model) * case.batch
-        return Prepared(
-            lambda: predict(images), _info(case, contender, cost, phases_s, check, model)
-        )
+        for _ in range(calls):
+            self.run()
+        return (self.clock() - started) / calls
 
-    def _operation(self, case: OperationCase, contender: Contender) -> Prepared:
-        task, expected = _expected_results(case)
-        started = self.clock()
-        session = contender.operation(task)
-        phases_s = {"setup": self.clock() - started, "transfer": 0.0, "compile": 0.0}
-        if session is None:
-            raise NotComparableError(f"{contender.name} does not implement this operation")
-        check = check_operation(session.results(), expected, task)
-        phases_s["first_call"] = self._seconds(session.run)
-        cost = operation_cost(task, expected)
-        return Prepared(session.run, _info(case, contender, cost, phases_s, check))
 
-    def _seconds(self, work: Callable[[], object]) -> float:
-        started = self.clock()
-        work()
-        return self.clock() - started
+def warm_up(run: Callable[[], object], clock: Clock) -> float:
+    """Make the warm-up calls; return the seconds of the fastest."""
+    fastest = math.inf
+    end = clock() + WARM_UP_S
+    for _ in range(WARM_UP_CALLS):
+        fastest = min(fastest, _seconds(run, clock))
+        if clock() >= end:
+            break
+    return max(fastest, 1e-9)
+
+
+def prepare(
+    case: TimedCase,
+    contender: Contender,
+    expected: str,
+    *,
+    known_steps: int | None = None,
+    clock: Clock = time.perf_counter,
+) -> Row:
+    """Return a row that is ready to be timed.
+
+    Args:
+        case: what is measured.
+        contender: what measures it.
+        expected: path of the file with the results of the reference.
+        known_steps: updates per epoch; None to choose them by the speed of the contender.
+        clock: returns the time in seconds.
+
+    Raises:
+        NotComparableError: the contender does not support the case or cannot run here.
+        CheckError: the contender computes a wrong result.
+    """
+    require_available(contender)
+    match case:
+        case TrainingCase():
+            return _Training(case, contender, expected, clock).prepare(known_steps)
+        case InferenceCase():
+            return _inference(case, contender, expected, clock)
+        case OperationCase():
+            return _operation(case, contender, expected, clock)
 
 
 def require_available(contender: Contender) -> None:
@@ -210,16 +137,159 @@ def require_available(contender: Contender) -> None:
         )
 
 
-def _fitting_steps(case: TrainingCase, steps: int, seconds: float) -> int:
-    """Return the steps that fit into `EPOCH_S`, at most those of the case.
+@dataclass(frozen=True)
+class _Training:
+    """Prepares a training."""
 
-    `seconds` is the time that `steps` steps take.
+    case: TrainingCase
+    contender: Contender
+    expected: str
+    clock: Clock
+
+    def prepare(self, known_steps: int | None) -> Row:
+        """Return the row; arguments and errors as the function `prepare`."""
+        task = training_task(self.case, self.case.steps)
+        if reason := self.contender.skip_reason(task):
+            raise NotComparableError(reason)
+        session, phases_s = self._timed_session(self.case.steps)
+        check = check_training(session, task, read_trajectory(self.expected))
+        steps = self.case.steps
+        if self.case.call == "step":
+            known_steps = steps
+        fitting = known_steps or self._estimated_steps(session)
+        first = True
+        for attempt in range(MAX_LENGTHS):
+            if fitting != steps:
+                steps = fitting
+                session, later_s = self._timed_session(steps)
+                # A session that uses code of an earlier one has a compile time of 0.
+                phases_s = {**later_s, "compile": max(phases_s["compile"], later_s["compile"])}
+                first = True
+            run = self._call(session)
+            if first:
+                started = self.clock()
+                session.compile()
+                phases_s["compile"] += self.clock() - started
+                phases_s["first_call"] = _seconds(run, self.clock)
+                first = False
+            if known_steps or attempt == MAX_LENGTHS - 1:
+                break
+            # A step may take longer or shorter in an epoch than in `updates`, so it is timed.
+            fitting = self._fitting_steps(steps, _seconds(run, self.clock))
+            if steps / 2 <= fitting <= steps * 2:
+                break
+        steps_per_call = 1 if self.case.call == "step" else steps
+        images = steps_per_call * self.case.batch
+        cost = training_cost(task.model, task.images.dtype.itemsize) * images
+        info = _info(self.case, self.contender, cost, phases_s, check, task.model)
+        info = msgspec.structs.replace(
+            info, images=images, steps=steps_per_call, sweeps=self.case.sweeps
+        )
+        return Row(run, info, self.clock)
+
+    def _timed_session(self, steps: int) -> tuple[TrainingSession, dict[str, float]]:
+        """Return a session for epochs of this length, and the seconds that making it took."""
+        task = training_task(self.case, steps)
+        started = self.clock()
+        session = self.contender.training(task)
+        seconds = self.clock() - started
+        return session, {
+            "setup": max(0.0, seconds - session.transfer_s - session.compile_s),
+            "transfer": session.transfer_s,
+            "compile": session.compile_s,
+        }
+
+    def _call(self, session: TrainingSession) -> Callable[[], object]:
+        """Return the call that is timed."""
+        run: Callable[[], object] = {
+            "epoch": session.run,
+            "raw": session.run_from_arrays,
+            "step": session.step,
+        }[self.case.call]
+        if self.case.call != "epoch":
+            try:
+                run()
+            except NotImplementedError:
+                what = {"raw": "an epoch from raw arrays", "step": "a single step"}[self.case.call]
+                raise NotComparableError(f"{self.contender.name} does not have {what}") from None
+        return run
+
+    def _estimated_steps(self, session: TrainingSession) -> int:
+        """Return the length of an epoch that the time of the checked updates suggests."""
+        batches = first_batches(training_task(self.case, self.case.steps))
+        seconds = warm_up(lambda: session.updates(batches), self.clock)
+        session.reset()
+        return self._fitting_steps(len(batches), seconds)
+
+    def _fitting_steps(self, steps: int, seconds: float) -> int:
+        """Return the steps that fit into `EPOCH_S`, at most those of the case.
+
+        `seconds` is the time that `steps` steps take.
+        """
+        return max(1, min(self.case.steps, int(steps * EPOCH_S / seconds)))
+
+
+def _inference(case: InferenceCase, contender: Contender, expected: str, clock: Clock) -> Row:
+    model = case.model()
+    if reason := contender.inference_skip_reason(model, case.batch):
+        raise NotComparableError(reason)
+    images = scaled_images(case.batch)
+    started = clock()
+    predict = contender.inference(model)
+    phases_s = {"setup": clock() - started, "transfer": 0.0, "compile": 0.0}
+    phases_s["first_call"] = _seconds(lambda: predict(images), clock)
+    (probabilities,) = read_results(expected)
+    check = check_inference(predict(images), probabilities, model)
+    cost = forward_cost(model) * case.batch
+    info = _info(case, contender, cost, phases_s, check, model)
+    return Row(lambda: predict(images), info, clock)
+
+
+def _operation(case: OperationCase, contender: Contender, expected: str, clock: Clock) -> Row:
+    task, results = operation_task(case), read_results(expected)
+    started = clock()
+    session = contender.operation(task)
+    phases_s = {"setup": clock() - started, "transfer": 0.0, "compile": 0.0}
+    if session is None:
+        raise NotComparableError(f"{contender.name} does not implement this operation")
+    check = check_operation(session.results(), results, task)
+    phases_s["first_call"] = _seconds(session.run, clock)
+    info = _info(case, contender, operation_cost(task, results), phases_s, check)
+    return Row(session.run, info, clock)
+
+
+def start(case: StartCase, contender: Contender, expected: str) -> RowInfo:
+    """Make the first update of a training on the whole training set; return the entry of its row.
+
+    Raises:
+        NotComparableError: the contender does not support the training or cannot run here.
+        CheckError: the loss of the update is wrong.
     """
-    return max(1, min(case.steps, int(steps * EPOCH_S / seconds)))
+    require_available(contender)
+    training = case.training()
+    task = training_task(training, FULL_SET // case.batch)
+    if reason := contender.skip_reason(task):
+        raise NotComparableError(reason)
+    session = contender.training(task)
+    losses = session.updates(first_batches(task)[:1])
+    check = check_first_update(losses[0], read_trajectory(expected), task)
+    info = _info(case, contender, Cost(0, 0), {}, check, task.model)
+    return msgspec.structs.replace(
+        info,
+        images=0,
+        peak_host_bytes=own_peak_bytes(),
+        peak_device_bytes=contender.peak_device_bytes(),
+    )
+
+
+def _seconds(work: Callable[[], object], clock: Clock) -> float:
+    started = clock()
+    work()
+    return clock() - started
 
 
 def _info(
-    case: Case,
+    case: TimedCase | StartCase,
     contender: Contender,
     cost: Cost,
     phases_s: Mapping[str, float],
@@ -251,20 +321,17 @@ def _info(
     )
 
 
-# These results of the reference are computed once per case, and compared with all contenders.
+def own_peak_bytes() -> int:
+    """Return the peak resident memory of this process.
 
+    On Linux, a child inherits `ru_maxrss` from its parent, so the value is read from /proc.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        import resource  # missing on Windows
 
-@cache
-def _expected_results(case: OperationCase) -> tuple[OperationTask, list[HostArray]]:
-    task = operation_task(case)
-    return task, expected_results(task)
-
-
-@cache
-def _expected_probabilities(case: InferenceCase) -> HostArray:
-    return reference_probabilities(case.model(), scaled_images(case.batch))
-
-
-@cache
-def _expected_trajectory(case: TrainingCase, ties: Literal["first", "recipe"]) -> Trajectory:
-    return reference_trajectory(training_task(case, case.steps), ties)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+    fields = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
+    kibibytes, _ = fields["VmHWM"].split()
+    return int(kibibytes) * 1024

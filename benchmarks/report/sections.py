@@ -1,0 +1,91 @@
+"""The parts of the report that each answer one question about training."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.report.analysis import Analysis
+from benchmarks.report.tables import Table, case_table, comparison_table
+from benchmarks.storage.schema import Case, Sweep
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with its heading and an introduction; `name` is its anchor on the page."""
+
+    name: str
+    heading: str
+    text: str
+    table: Table
+    cases: tuple[Case, ...]
+
+
+# Series of cases: name, heading, introduction.
+_SERIES: tuple[tuple[Sweep, str, str], ...] = (
+    (
+        "raw",
+        "An epoch from raw arrays",
+        "Each call begins with the uint8 arrays of the user: it checks and converts them, moves "
+        "them to the device if there is one, and trains one epoch.",
+    ),
+    (
+        "step",
+        "A single update",
+        "One call makes one update on prepared data, so the fixed cost of a call counts in full.",
+    ),
+    (
+        "full",
+        "Images with much ink",
+        "MNIST on a background of noise: 55 % of the pixels are not zero, about as many as in "
+        "Fashion-MNIST, so kernels that skip zeros gain nothing.",
+    ),
+    (
+        "features",
+        "Dense features",
+        "The network two-layer on random numbers, of which none is zero.",
+    ),
+    (
+        "simplechains",
+        "LeNet-5 as SimpleChains.jl measures it",
+        "The first convolution has no padding, and Adam has a learning rate of 3e-4. The authors "
+        "of SimpleChains.jl published 23.7 to 25.2 k images/s per core on an Intel i7-1165G7 and "
+        "an i9-10980XE (julialang.org/blog/2022/04/simple-chains). Those are other machines: the "
+        "figures show the order of magnitude, not a ratio.",
+    ),
+    (
+        "threads",
+        "Fewer threads",
+        "The processes of all contenders are bound to this number of cores. The recipes above "
+        "use all cores.",
+    ),
+)
+
+
+def sections(analysis: Analysis) -> Iterator[Section]:
+    """Yield the sections that have measurements."""
+    for sweep, heading, text in _SERIES:
+        if cases := analysis.cases_with(sweep):
+            table = case_table(analysis, cases, with_absent=False)
+            yield Section(sweep, heading, text, table, tuple(cases))
+    if cases := analysis.results.cases("start"):
+        text = (
+            "Seconds from the start of a process to the end of its first update: it imports the "
+            "library, reads the training set and compiles. A cold start has no compiled code on "
+            "disk, a second start finds that of an earlier process. Each turn is a new process."
+        )
+        table = case_table(analysis, cases, with_absent=False)
+        yield Section("start", "Cold start and second start", text, table, tuple(cases))
+
+
+def published_tables(analysis: Analysis) -> dict[str, Callable[[], Table]]:
+    """Return the tables that documents may contain, by name."""
+    found: dict[str, Sequence[Case]] = {
+        "recipes": analysis.recipes(),
+        "inference": analysis.results.cases("inference"),
+        **{one.name: one.cases for one in sections(analysis)},
+    }
+    found["width"] = analysis.cases_with("width")
+
+    def table_of(cases: Sequence[Case]) -> Callable[[], Table]:
+        return lambda: comparison_table(analysis, cases)
+
+    return {name: table_of(cases) for name, cases in found.items() if cases}
