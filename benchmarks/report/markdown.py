@@ -139,10 +139,11 @@ def _updated(path: Path, text: str, analysis: Analysis) -> Iterator[str]:
             raise UsageError(f"{path}: {line.strip()} does not belong to a pair of markers")
         if name not in made:
             raise UsageError(
-                f"{path}: the results have no table {name!r}; they have {', '.join(made)}"
+                f"{path}: there is no table {name!r}; the tables are {', '.join(made)}"
             )
         inside, found = "" if is_end else name, True
-        yield line if is_end else line + render(made[name]())
+        table = made[name]()
+        yield line if is_end else line + (render(table) if table.groups else "Not measured.\n")
     if inside or not found:
         raise UsageError(
             f"{path} must contain lines such as <!-- benchmark table recipes: begin --> and "

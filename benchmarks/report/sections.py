@@ -81,11 +81,12 @@ def published_tables(analysis: Analysis) -> dict[str, Callable[[], Table]]:
     found: dict[str, Sequence[Case]] = {
         "recipes": analysis.recipes(),
         "inference": analysis.results.cases("inference"),
-        **{one.name: one.cases for one in sections(analysis)},
+        "start": analysis.results.cases("start"),
+        "width": analysis.cases_with("width"),
+        **{sweep: analysis.cases_with(sweep) for sweep, _, _ in _SERIES},
     }
-    found["width"] = analysis.cases_with("width")
 
     def table_of(cases: Sequence[Case]) -> Callable[[], Table]:
         return lambda: comparison_table(analysis, cases)
 
-    return {name: table_of(cases) for name, cases in found.items() if cases}
+    return {name: table_of(cases) for name, cases in found.items()}

@@ -125,7 +125,10 @@ def _losses(analysis: Analysis) -> Iterator[str]:
         if not rows:
             continue
         measured = {row.measurement.case.level for row, _ in rows}
-        total = f"{len(rows)} rows of {_listed([one for one in TIMED_LEVELS if one in measured])}"
+        own = (row for row in analysis.rows.values() if row.measurement.contender == name)
+        which_rows = "decided rows" if any(row.is_undecided for row in own) else "rows"
+        levels = _listed([level for level in TIMED_LEVELS if level in measured])
+        total = f"{len(rows)} {which_rows} of {levels}"
         lost = [_loss(row, speed) for row, speed in rows if row.loses]
         within_noise = [(row, speed) for row, speed in rows if row.loses_within_noise]
         text = f"{name} is significantly slower than the best baseline in "

@@ -259,7 +259,9 @@ def _join(earlier: Measurement, later: Measurement) -> Measurement:
     Raises:
         ValueError: a pass is in both, or their facts differ.
     """
-    if not later.rounds.keys().isdisjoint(earlier.rounds):
+    if not {turn.number for turn in later.rounds}.isdisjoint(
+        turn.number for turn in earlier.rounds
+    ):
         raise ValueError(
             f"pass {later.info.pass_number} occurs twice for {later.contender} in {later.case.name}"
         )

@@ -39,31 +39,31 @@ def test_predictions_agree_with_the_network(mnist: Dataset, name: str, network: 
 
 
 OPERATIONS = [
-    OperationCase("linear", "forward", (30,), 5, {}, (30, 7)),
-    OperationCase("linear", "backward", (30,), 5, {}, (30, 7)),
+    OperationCase("linear", "forward", (30,), 5, (), (30, 7)),
+    OperationCase("linear", "backward", (30,), 5, (), (30, 7)),
     OperationCase("softmax_cross_entropy", "forward", (10,), 5),
-    OperationCase("sgd_update", "forward", (20,), 1, {"lr": 0.1}),
+    OperationCase("sgd_update", "forward", (20,), 1, (("lr", 0.1),)),
     OperationCase(
         "adam_update",
         "forward",
         (20,),
         1,
-        {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 2},
+        (("lr", 0.1), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("step", 2)),
     ),
     *(
         case
         for direction in ("forward", "backward")
         for case in (
             OperationCase(
-                "conv2d", direction, (2, 7, 7), 3, {"stride": 1, "padding": 1}, (4, 2, 3, 3)
+                "conv2d", direction, (2, 7, 7), 3, (("stride", 1), ("padding", 1)), (4, 2, 3, 3)
             ),
-            OperationCase("max_pool2d", direction, (2, 7, 7), 3, {"size": 2}),
+            OperationCase("max_pool2d", direction, (2, 7, 7), 3, (("size", 2),)),
             OperationCase(
                 "conv2d_relu_max_pool2d",
                 direction,
                 (1, 8, 8),
                 3,
-                {"stride": 1, "padding": 2, "size": 2},
+                (("stride", 1), ("padding", 2), ("size", 2)),
                 (2, 1, 5, 5),
             ),
         )

@@ -3,6 +3,7 @@
 import importlib
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,18 +126,20 @@ def test_recorded_step_agrees_with_the_reference(
 
 @pytest.mark.slow
 def test_compiled_step_agrees_with_the_reference_and_is_compiled_once(
-    mnist: Dataset, reference_trajectory: Any
+    mnist: Dataset, reference_trajectory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     baseline = available("torch-compile")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "first"))
     task = make_task(mnist, "backprop")
     assert len(task.images) % task.batch_size, "the last batch is smaller"
     assert_agrees(baseline, task, reference_trajectory("backprop", task.batch_size, "first"))
     dynamo = importlib.import_module("torch._dynamo")
     counted = dynamo.utils.counters["inductor"]
     counted.clear()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "second"))
     session = baseline.training(task)
     assert session.compile_s > 0
-    # It is not read from the cache on disk either, where earlier sessions may have left it.
+    # A full batch and the last one; the folder of the first session is not used.
     assert (counted["fxgraph_cache_hit"], counted["fxgraph_cache_miss"]) == (0, 2)
     with dynamo.config.patch(error_on_recompile=True):
         session.run()
@@ -265,3 +268,20 @@ def test_jax_epoch_is_complete_when_it_returns(mnist: Dataset) -> None:
     session.run()
     leaves = importlib.import_module("jax").tree.leaves(session._state)
     assert all(leaf.is_ready() for leaf in leaves)
+
+
+@pytest.mark.parametrize(("name", "network"), QUICK.items())
+def test_steps_and_epochs_from_arrays_train_on_the_images(
+    mnist: Dataset, name: str, network: str
+) -> None:
+    """Steps and epochs that begin with the arrays lower the loss, as prepared epochs do."""
+    task = make_task(mnist, network, count=70, optimizer=SGD(lr=0.1))
+    session = available(name).training(task)
+    first = session.updates(first_batches(task)[:1])[0]
+    for _ in range(20):
+        session.step()
+    between = session.updates(first_batches(task)[:1])[0]
+    for _ in range(5):
+        session.run_from_arrays()
+    last = session.updates(first_batches(task)[:1])[0]
+    assert last < between < first

@@ -9,28 +9,53 @@ import pytest
 from backends.numpy.backend import NumpyBackend
 from benchmarks.contenders import contenders
 from benchmarks.host import host_facts
-from benchmarks.suite import ceilings, costs
+from benchmarks.suite import ceilings, costs, tasks
 from benchmarks.suite.cases import (
+    TrainingCase,
     inference_cases,
     operation_cases,
+    start_cases,
     training_cases,
 )
-from benchmarks.suite.memory import own_peak_bytes, peak_memory
+from benchmarks.suite.preparer import own_peak_bytes
+from benchmarks.workers.messages import Prepare, Start, decode_request, encode
 from mnist_accel.recipes.models import RECIPES, create_model
 from tests.support.benchmark_runs import ROOT
 
 
-def test_full_profile_trains_each_recipe_at_all_batch_sizes():
+def test_full_profile_trains_each_recipe_and_three_at_all_batch_sizes():
     batches = {name: set() for name in RECIPES}
     for case in training_cases("full"):
-        if "batch" in case.sweeps:
+        if "batch" in case.sweeps and case.network in batches:
             batches[case.network].add(case.batch)
-    assert all(sizes == {1, 10, 64, 512, 4096} for sizes in batches.values())
+    for name in ("two-layer", "cnn", "lenet"):
+        assert batches[name] == {1, 10, 64, 512, 4096}
     own = {case.network: case.batch for case in training_cases("full") if "recipe" in case.sweeps}
     assert own == {
         "fcnn": 60_000, "two-layer": 512, "backprop": 10, "cnn": 1, "three-layer": 64, "lenet": 64,
         "fast99": 64,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("threads", "counts"), [(1, []), (2, [1]), (6, [1, 2, 4]), (8, [1, 2, 4])])
+def test_threads_are_scaled_in_powers_of_two(threads, counts):
+    cases = [case for case in training_cases("full", threads) if "threads" in case.sweeps]
+    found = [case.threads for case in cases if case.network == "lenet"]
+    assert found == counts
+
+
+def test_full_images_have_as_much_ink_as_fashion_mnist():
+    case = next(case for case in training_cases("full") if case.images == "full")
+    images, digits = (tasks.training_task(c, 40).images for c in (case, TrainingCase("cnn", 1)))
+    assert np.mean(images > 0) == pytest.approx(0.55, abs=0.01)
+    drawn = digits > 0
+    np.testing.assert_array_equal(images[:40][drawn[:40]], digits[:40][drawn[:40]])
+
+
+def test_cases_are_sent_to_workers_unchanged():
+    for case in (*training_cases("full", 2), *inference_cases("full"), *operation_cases("full")):
+        assert decode_request(encode(Prepare(case, "file"))) == Prepare(case, "file")
+    assert decode_request(encode(Start(start_cases("full")[0], "file"))).case.cache == "cold"
 
 
 @pytest.mark.parametrize("profile", ["quick", "full"])
@@ -78,34 +103,11 @@ def test_gpu_ceilings_are_higher_than_cpu_ceilings():
 
 def test_peak_memory_excludes_the_parent_process():
     ballast = np.ones(2**28, np.uint8)
-    code = "from benchmarks.suite.memory import own_peak_bytes; print(own_peak_bytes())"
+    code = "from benchmarks.suite.preparer import own_peak_bytes; print(own_peak_bytes())"
     command = [sys.executable, "-c", code]
     child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert 2**20 < int(child.stdout) < ballast.nbytes
     assert own_peak_bytes() > ballast.nbytes
-
-
-@pytest.mark.parametrize(
-    ("name", "bytes_a_pixel"),
-    [("numpy", 1), pytest.param("scikit-learn", 8, marks=pytest.mark.slow)],
-)
-def test_peak_memory_of_a_training_includes_its_images(name, bytes_a_pixel):
-    """Baselines convert them to float32 through a copy."""
-    if not contenders()[name].availability():
-        pytest.skip(f"{name} is not installed")
-    host_bytes, device_bytes = peak_memory("two-layer", 10, name)
-    assert host_bytes > 60_000 * 784 * bytes_a_pixel
-    assert device_bytes is None
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", ["cupy", "torch-eager"])
-def test_peak_gpu_memory_of_a_training_includes_its_images(name):
-    one = contenders()[name]
-    if not one.availability() or one.device() == "cpu":
-        pytest.skip(f"{name} does not compute on a GPU here")
-    _, device_bytes = peak_memory("two-layer", 512, name)
-    assert device_bytes > 60_000 * 784
 
 
 def test_host_facts_describe_this_machine():

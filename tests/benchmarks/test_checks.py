@@ -11,8 +11,6 @@ from backends import registry
 from backends.numpy.backend import NumpyBackend
 from benchmarks.contenders import contenders
 from benchmarks.contenders.project import ProjectBackend
-from benchmarks.session import plugin
-from benchmarks.session.settings import RunRequest, open_journal
 from benchmarks.suite import checks, tasks
 from benchmarks.suite.accuracy import measure_accuracy
 from benchmarks.suite.cases import (
@@ -22,7 +20,8 @@ from benchmarks.suite.cases import (
     TrainingCase,
 )
 from benchmarks.suite.checks import CheckError
-from benchmarks.suite.preparer import NotComparableError, Preparer
+from benchmarks.suite.networks import SIMPLECHAINS, create_network
+from benchmarks.suite.preparer import NotComparableError
 
 SMALL = TrainingCase("two-layer", 10)
 
@@ -30,11 +29,11 @@ SMALL = TrainingCase("two-layer", 10)
 CNN = TrainingCase("cnn", 10)
 
 
-POOLING = OperationCase("max_pool2d", "backward", (2, 8, 8), 3, {"size": 2})
+POOLING = OperationCase("max_pool2d", "backward", (2, 8, 8), 3, (("size", 2),))
 
 
 CONVOLUTION = OperationCase(
-    "conv2d", "backward", (2, 8, 8), 3, {"stride": 1, "padding": 0}, (4, 2, 3, 3)
+    "conv2d", "backward", (2, 8, 8), 3, (("stride", 1), ("padding", 0)), (4, 2, 3, 3)
 )
 
 
@@ -55,18 +54,18 @@ def broken(monkeypatch):
 
 
 @pytest.mark.parametrize("case", [CNN, CONVOLUTION])
-def test_wrong_kernel_fails_the_check(broken, case):
+def test_wrong_kernel_fails_the_check(broken, case, prepare_row):
     with pytest.raises(CheckError, match=r"differs from the float64 reference by 0\.0001"):
-        Preparer().prepare(case, broken)
+        prepare_row(case, broken)
 
 
-def test_cases_without_the_wrong_kernel_pass_the_check(broken):
-    assert Preparer().prepare(POOLING, broken).info.check.difference < 1e-6
-    assert Preparer().prepare(InferenceCase("cnn", 3), broken).info.check.difference < 1e-6
+def test_cases_without_the_wrong_kernel_pass_the_check(broken, prepare_row):
+    assert prepare_row(POOLING, broken).info.check.difference < 1e-6
+    assert prepare_row(InferenceCase("cnn", 3), broken).info.check.difference < 1e-6
 
 
 @pytest.mark.parametrize("min_steps", [1, 2])
-def test_wrong_compiled_epoch_fails_the_check(monkeypatch, min_steps):
+def test_wrong_compiled_epoch_fails_the_check(monkeypatch, min_steps, prepare_row):
     """The check detects errors of all calls, and errors of only the calls with several steps."""
     epoch = importlib.import_module("backends.numba.kernels.epoch")
     run_steps = epoch.run_steps
@@ -79,10 +78,10 @@ def test_wrong_compiled_epoch_fails_the_check(monkeypatch, min_steps):
 
     monkeypatch.setattr(epoch, "run_steps", broken_steps)
     with pytest.raises(CheckError, match="differs from the float64 reference"):
-        Preparer().prepare(SMALL, contenders()["numba"])
+        prepare_row(SMALL, contenders()["numba"])
 
 
-def test_wrong_probabilities_fail_the_check(monkeypatch):
+def test_wrong_probabilities_fail_the_check(monkeypatch, prepare_row):
     class Shifted(NumpyBackend):
         name: ClassVar[str] = "shifted"
 
@@ -91,7 +90,7 @@ def test_wrong_probabilities_fail_the_check(monkeypatch):
 
     monkeypatch.setitem(registry._registered, Shifted.name, Shifted)
     with pytest.raises(CheckError, match="probabilities"):
-        Preparer().prepare(InferenceCase("two-layer", 3), ProjectBackend("shifted"))
+        prepare_row(InferenceCase("two-layer", 3), ProjectBackend("shifted"))
 
 
 def test_reference_network_is_compared_with_the_loops(monkeypatch):
@@ -105,12 +104,12 @@ def test_reference_network_is_compared_with_the_loops(monkeypatch):
     checks.check_reference_network("two-layer")
 
 
-def test_absent_contender_has_reason_and_remedy():
+def test_absent_contender_has_reason_and_remedy(prepare_row):
     absent = ProjectBackend("cupy")
     if absent.availability().ok:
         pytest.skip("this machine has a GPU")
     with pytest.raises(NotComparableError, match=r".+; .+"):
-        Preparer().prepare(SMALL, absent)
+        prepare_row(SMALL, absent)
 
 
 class Lazy(NumpyBackend):
@@ -136,9 +135,9 @@ class Lazy(NumpyBackend):
 
 
 @pytest.mark.parametrize("case", [SMALL, InferenceCase("two-layer", 3), POOLING])
-def test_no_work_is_pending_when_a_call_returns(monkeypatch, case):
+def test_no_work_is_pending_when_a_call_returns(monkeypatch, case, prepare_row):
     monkeypatch.setitem(registry._registered, Lazy.name, Lazy)
-    prepared = Preparer().prepare(case, ProjectBackend("lazy"))
+    prepared = prepare_row(case, ProjectBackend("lazy"))
     Lazy.pending = 0
     prepared.run()
     assert Lazy.pending == 0
@@ -154,17 +153,6 @@ class Skewed(NumpyBackend):
         return dx, dweight * np.float32(1.001), *rest
 
 
-class Timed:
-    """The part of the `benchmark` fixture that time to accuracy uses."""
-
-    def __init__(self):
-        self.extra_info = {}
-
-    def pedantic(self, work, *, rounds):
-        assert rounds == 1
-        work()
-
-
 @pytest.fixture
 def few_images(monkeypatch):
     images, labels = tasks.training_set()
@@ -175,29 +163,25 @@ def few_images(monkeypatch):
 def test_time_to_accuracy_is_recorded_after_each_epoch(few_images, target, epochs):
     """Training ends at the target, or after the last epoch without reaching it."""
     case = AccuracyCase("two-layer", 30, target, 3)
-    request = RunRequest(profile="full", levels="accuracy", contenders="numpy")
-    journal = open_journal(request, None)
-    plugin.describe_machine(journal)
     ticks = count()
-    timed = Timed()
-    measure_accuracy(timed, case, contenders()["numpy"], seed=1, clock=lambda: next(ticks))
-    info = {"level": "accuracy", "case": case.name, "contender": "numpy", **timed.extra_info}
-    journal.measured("one", {"params": {"case": case}, "extra_info": info})
-    document = journal.document()
-    assert document["benchmarks"] == []
-    (curve,) = document["mnist_accel"]["accuracy"]
-    assert curve["seconds"] == [*range(1, epochs + 1)]  # without the time of prediction
-    assert len(curve["accuracy"]) == epochs
-    assert (max(curve["accuracy"]) >= target) == (epochs < 3)
-    assert (curve["network"], curve["contender"], curve["batch"]) == ("two-layer", "numpy", 30)
-    assert (curve["seed"], curve["target"]) == (1, target)
-    assert curve["check"]["difference"] <= curve["check"]["tolerance"]
+    trained = measure_accuracy(case, contenders()["numpy"], seed=1, clock=lambda: next(ticks))
+    assert trained.seconds == tuple(range(1, epochs + 1))  # without the time of prediction
+    assert len(trained.accuracy) == epochs
+    assert (max(trained.accuracy) >= target) == (epochs < 3)
+    assert trained.check.difference <= trained.check.tolerance
 
 
 def test_wrong_training_to_an_accuracy_fails_the_check(few_images, monkeypatch):
     monkeypatch.setitem(registry._registered, Skewed.name, Skewed)
-    timed = Timed()
-    timed.pedantic = None
     case = AccuracyCase("two-layer", 30, 0.9, 3)
     with pytest.raises(CheckError, match="differs from the float64 reference"):
-        measure_accuracy(timed, case, ProjectBackend("skewed"), seed=0)
+        measure_accuracy(case, ProjectBackend("skewed"), seed=0)
+
+
+def test_network_of_simplechains_is_compared_with_the_loops():
+    checks.check_reference_network(SIMPLECHAINS)
+    network = create_network(SIMPLECHAINS)
+    # 6 and 16 filters of 5×5, then 256-120-84-10: without padding, the images shrink to 4×4.
+    assert [weight.shape for weight in network.state_dict().values() if weight.ndim > 1] == [
+        (6, 1, 5, 5), (16, 6, 5, 5), (256, 120), (120, 84), (84, 10),
+    ]  # fmt: skip

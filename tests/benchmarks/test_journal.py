@@ -1,19 +1,20 @@
 """Runs write a journal, from which they are continued."""
 
 import json
-import signal
 import sys
 
 import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.host import host_facts
-from benchmarks.session import plugin, runner
+from benchmarks.session import runner
 from benchmarks.session.settings import RunRequest, open_journal
-from benchmarks.storage.journal import Absent, Failed, RowStarted
+from benchmarks.storage.journal import Absent, Extended, Failed, Machine
+from benchmarks.storage.results import load_results
 from benchmarks.suite.cases import (
     TrainingCase,
 )
+from benchmarks.suite.ceilings import cpu_ceilings
 from mnist_accel.errors import UsageError
 from mnist_accel.util.process_lock import process_lock
 from tests.support.benchmark_runs import QUICK
@@ -21,13 +22,14 @@ from tests.support.benchmark_runs import QUICK
 SMALL = TrainingCase("two-layer", 10)
 
 
+MACHINE = Machine(host=host_facts(), ceilings={"cpu": cpu_ceilings()}, contenders={})
 REQUEST = RunRequest(levels="operations", contenders="numpy", passes=1)
 
 
 def test_journal_is_read_without_its_incomplete_last_line(tmp_path):
     journal = tmp_path / "journal"
     record = open_journal(REQUEST, journal)
-    plugin.describe_machine(record)
+    record.add(MACHINE)
     facts = {"level": "training", "case": SMALL.name, "contender": "numpy", "steps": 7}
     record.measured("one", {"params": {"case": SMALL}, "extra_info": facts})
     absent = {"level": "training", "case": "case", "contender": "cupy", "reason": "no GPU"}
@@ -125,23 +127,28 @@ def test_journal_is_kept_until_the_result_file_can_be_read(tmp_path, capsys, con
     assert journal.read_text() == "measured"
 
 
-@pytest.mark.posix
-def test_only_the_row_that_crashed_the_process_is_marked(tmp_path):
-    out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
-    record = open_journal(REQUEST, journal)
-    row = {"level": "training", "case": "case", "contender": "numpy"}
-    record.add(RowStarted(**row))
-    record.add(Failed(**row, reason="wrong"))
-    assert runner.finish_run(out, journal, -signal.SIGKILL) == 4  # between two measurements
-    record.add(RowStarted(**row | {"case": "other case"}))
-    for code in (1, 130):  # not ended by a signal, or interrupted by a key
-        runner.finish_run(out, journal, code)
-    assert "the process crashed" not in journal.read_text()
-
-
 def test_existing_results_are_not_overwritten(tmp_path, capsys):
     out = tmp_path / "results.json"
     out.write_text("{}")
     assert main([*QUICK, "--out", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert out.read_text() == "{}"
+
+
+def test_journal_lists_the_cases_that_are_measured_longer(tmp_path):
+    journal = tmp_path / "journal"
+    open_journal(REQUEST, journal).add(Extended(cases=(("training", SMALL.name),)))
+    assert open_journal(REQUEST, journal).extensions == [(("training", SMALL.name),)]
+
+
+def test_result_file_is_written_when_the_run_is_complete(tmp_path):
+    out, journal = tmp_path / "out.json.gz", tmp_path / "journal"
+    record = open_journal(REQUEST, journal)
+    record.add(MACHINE)
+    with pytest.raises(UsageError, match="the run is incomplete"):
+        runner.write_results(out, journal)
+    record.end(host_facts())
+    runner.write_results(out, journal)
+    assert load_results([out]).runs[0].complete
+    with pytest.raises(UsageError, match=r"cannot write .*: "):
+        runner.write_results(tmp_path / "journal" / "out.json", journal)

@@ -1,4 +1,4 @@
-"""Each case is prepared once, with an epoch length and rounds that fit the time."""
+"""Rows are prepared with an epoch length, and measured with rounds, that fit the time."""
 
 from dataclasses import replace
 
@@ -7,20 +7,14 @@ import pytest
 
 from benchmarks.contenders import contenders
 from benchmarks.contenders.project import ProjectBackend
-from benchmarks.suite import preparer, tasks
+from benchmarks.suite import tasks
 from benchmarks.suite.cases import (
     TrainingCase,
 )
-from benchmarks.suite.preparer import Preparer
+from benchmarks.suite.preparer import NotComparableError
 from mnist_accel.training.trainer import Trainer
 
 SMALL = TrainingCase("two-layer", 10)
-
-
-def test_epoch_of_a_slow_contender_is_shortened(monkeypatch):
-    monkeypatch.setattr(preparer, "EPOCH_S", 1e-9)
-    prepared = Preparer().prepare(SMALL, contenders()["numpy"])
-    assert (prepared.info.steps, prepared.info.images) == (1, 10)
 
 
 class Paced(ProjectBackend):
@@ -48,32 +42,24 @@ class Paced(ProjectBackend):
         return session
 
 
-def test_row_is_prepared_once_for_all_passes():
-    contender = Paced(update_s=1e-6, step_s=1e-6)
-    prepares = Preparer(clock=contender.clock)
-    prepared = prepares.prepare(SMALL, contender)
-    assert prepared.info.steps == SMALL.steps
-    assert prepared.info.images == SMALL.steps * 10
-    assert prepares.prepare(SMALL, contender) is prepared
-
-
 @pytest.mark.parametrize(
     ("update_s", "step_s", "steps"),
     [
         (1e-6, 1e-6, 500),  # as the case has them
         (5e-3, 1e-6, 500),  # an epoch is much faster than single updates
-        (1e-6, 9.9e-4, 151),  # an epoch of 495 ms is shortened to 150 ms
-        (5e-3, 9e-3, 30),  # a length within a factor of two is accepted
+        (1e-6, 9.9e-4, 101),  # an epoch of 495 ms is shortened to 100 ms
+        (5e-3, 9e-3, 20),  # a length within a factor of two is accepted
         (9, 9, 1),
     ],
 )
-def test_epoch_length_fits_the_speed_of_the_contender(update_s, step_s, steps):
+def test_epoch_length_fits_the_speed_of_the_contender(prepare_row, update_s, step_s, steps):
     contender = Paced(update_s=update_s, step_s=step_s)
-    prepared = Preparer(clock=contender.clock).prepare(SMALL, contender)
+    prepared = prepare_row(SMALL, contender, clock=contender.clock)
     assert prepared.info.steps == steps
+    assert prepared.info.images == steps * 10
 
 
-def test_epoch_length_is_chosen_in_at_most_three_trials():
+def test_epoch_length_is_chosen_in_at_most_three_trials(prepare_row):
     contender = Paced(update_s=1e-3, step_s=1)
     make, paces = contender.training, []
 
@@ -83,13 +69,13 @@ def test_epoch_length_is_chosen_in_at_most_three_trials():
         return make(task)
 
     contender.training = training
-    Preparer(clock=contender.clock).prepare(SMALL, contender)
-    assert len(paces) == 1 + 3  # the first session is for the check
+    prepare_row(SMALL, contender, clock=contender.clock)
+    assert len(paces) <= 1 + 3  # the first session is for the check
 
 
-def test_compile_time_is_that_of_the_first_session():
+def test_compile_time_is_that_of_the_first_session(prepare_row):
     """The following sessions use its compiled code."""
-    contender = Paced(update_s=1e-6, step_s=1e-6)
+    contender = Paced(update_s=9e-2, step_s=9e-2)
     make, left = contender.training, [5.0, 0.0]
 
     def training(task):
@@ -98,7 +84,7 @@ def test_compile_time_is_that_of_the_first_session():
         return session
 
     contender.training = training
-    prepared = Preparer(clock=contender.clock).prepare(SMALL, contender)
+    prepared = prepare_row(SMALL, contender, clock=contender.clock)
     assert prepared.info.phases_s["compile"] == 5
     assert left == []
 
@@ -114,30 +100,35 @@ def test_numba_compile_time_excludes_cached_code(monkeypatch):
     assert contender.training(task).compile_s > 0
 
 
-def test_continued_run_keeps_the_epoch_length():
+def test_later_processes_keep_the_epoch_length(prepare_row):
     contender = Paced(update_s=9, step_s=9)
-    known = {(SMALL.name, contender.name): 7}
-    prepares = Preparer(clock=contender.clock, known_steps=known)
-    assert prepares.prepare(SMALL, contender).info.steps == 7
+    row = prepare_row(SMALL, contender, clock=contender.clock, known_steps=7)
+    assert row.info.steps == 7
 
 
-@pytest.mark.parametrize(("call_s", "rounds", "calls"), [(1e-5, 100, 50), (0.01, 10, 1), (9, 2, 1)])
-def test_rounds_and_calls_fit_the_budget(call_s, rounds, calls):
+@pytest.mark.parametrize(("call_s", "rounds"), [(1e-5, 100), (0.01, 10), (9, 1)])
+def test_rounds_of_a_turn_fit_its_time(prepare_row, call_s, rounds):
     contender = Paced(update_s=1e-6, step_s=call_s)
-    prepares = Preparer(clock=contender.clock)
-    one_step = TrainingCase("two-layer", 7)
-    prepared = prepares.prepare(one_step, contender)
-    assert prepared.info.steps == 1
-    assert prepares.rounds(prepared, budget_s=0.1) == (rounds, calls)
+    row = prepare_row(TrainingCase("two-layer", 7), contender, clock=contender.clock)
+    assert row.info.steps == 1
+    seconds = row.turn(0.1)
+    assert len(seconds) == rounds
+    assert seconds == pytest.approx([call_s] * rounds)
 
 
-def test_warm_up_lasts_until_threads_are_distributed():
+def test_turn_begins_with_a_warm_up(prepare_row):
+    """Threads that wake up, and those of the previous contender, take time at its start."""
     contender = Paced(update_s=1e-6, step_s=1e-4)
-    prepares = Preparer(clock=contender.clock)
-    prepared = prepares.prepare(TrainingCase("two-layer", 7), contender)
-    spread_at = contender.now + 0.1
+    row = prepare_row(TrainingCase("two-layer", 7), contender, clock=contender.clock)
+    awake_at = contender.now + 0.04
 
     def run():
-        contender.now += 8e-3 if contender.now < spread_at else 1e-4
+        contender.now += 8e-3 if contender.now < awake_at else 1e-4
 
-    assert prepares.rounds(replace(prepared, run=run), budget_s=0.1) == (100, 5)
+    assert replace(row, run=run).turn(0.1) == pytest.approx([1e-4] * 100)
+
+
+def test_contender_without_a_call_is_not_compared(prepare_row):
+    case = TrainingCase("cnn", 1, call="step")
+    with pytest.raises(NotComparableError, match="loops does not have a single step"):
+        prepare_row(case, contenders()["loops"])

@@ -13,9 +13,9 @@ from benchmarks.__main__ import main
 from benchmarks.report import numbers, report_command
 from benchmarks.report.analysis import analyze
 from benchmarks.report.html import to_html
-from benchmarks.report.markdown import BEGIN, END, render, to_markdown, write_readme_table
+from benchmarks.report.markdown import render, to_markdown, update_tables
 from benchmarks.report.svg import apart, side_by_side
-from benchmarks.report.tables import readme_table
+from benchmarks.report.tables import comparison_table
 from benchmarks.storage.results import load_results
 from mnist_accel.errors import UsageError
 from tests.support.benchmark_files import SMALL, GeneratedResults, analyze_generated
@@ -87,8 +87,8 @@ def test_page_lists_each_merged_run(tmp_path):
     one, both = (" ".join(to_html(analyze(load_results(p))).split()) for p in (paths[:1], paths))
     assert "2026-11-20, profile quick, 1 pass</p>" in one
     assert "2026-11-20, profile quick, 1 pass · 2026-11-21, profile full, 2 passes</p>" in both
-    assert "measured in the same run in shuffled order" in one
-    assert "measured in 2 runs, each in shuffled order" in both
+    assert "measured in the same run." in one
+    assert "measured in 2 runs." in both
 
 
 def test_contenders_table_states_the_threads_of_small_batches(analysis, tmp_path):
@@ -139,13 +139,22 @@ def test_text_is_escaped_in_html_and_markdown(tmp_path):
     assert "<script" not in markdown.replace("\\<", "")
 
 
-def test_readme_table_replaces_the_text_between_its_markers(tmp_path, analysis):
+BEGIN, END = (f"<!-- benchmark table recipes: {which} -->" for which in ("begin", "end"))
+
+
+def test_tables_replace_the_text_between_their_markers(tmp_path, analysis):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter ×\n", encoding="utf-8")
+    other = [line.replace("recipes", "inference") for line in (BEGIN, END)]
+    readme.write_text(
+        f"before\n{BEGIN}\nold\n{END}\nbetween\n{other[0]}\n{other[1]}\nafter ×\n",
+        encoding="utf-8",
+    )
     for _ in range(2):
-        write_readme_table(readme, analysis)
+        update_tables(readme, analysis)
     text = readme.read_text(encoding="utf-8")
-    assert text == f"before\n{BEGIN}\n{render(readme_table(analysis))}{END}\nafter ×\n"
+    table = render(comparison_table(analysis, analysis.recipes()))
+    assert text.startswith(f"before\n{BEGIN}\n{table}{END}\nbetween\n{other[0]}\n| images/s |")
+    assert text.endswith(f"{other[1]}\nafter ×\n")
     line = next(line for line in text.splitlines() if line.startswith("| lenet"))
     assert re.fullmatch(
         r"\| lenet, batch 64 \|.* \*\*2\d\.\d k\*\* \|.*× \([\d.]+–[\d.]+\) \|", line
@@ -162,17 +171,29 @@ def test_markers_in_the_name_of_a_machine_or_contender_do_not_end_the_table(tmp_
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     for _ in range(2):
-        assert report_command([results], tmp_path, readme=readme) == 0
+        assert report_command([results], tmp_path, [readme]) == 0
     assert readme.read_text().startswith(f"before\n{BEGIN}\n|")
     assert readme.read_text().endswith(f"\n{END}\nafter\n")
 
 
-@pytest.mark.parametrize("text", ["none", f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", BEGIN])
-def test_readme_without_the_markers_is_not_changed(tmp_path, analysis, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("none", "must contain lines such as"),
+        (f"{END}\n{BEGIN}", "does not belong to a pair"),
+        (f"{BEGIN}\n{BEGIN}\n{END}", "does not belong to a pair"),
+        (BEGIN, "in pairs"),
+        (
+            BEGIN.replace("recipes", "nothing"),
+            "no table 'nothing'; the tables are recipes, inference",
+        ),
+    ],
+)
+def test_file_without_pairs_of_markers_is_not_changed(tmp_path, analysis, text, message):
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match="once each, in this order"):
-        write_readme_table(readme, analysis)
+    with pytest.raises(UsageError, match=message):
+        update_tables(readme, analysis)
     assert readme.read_text(encoding="utf-8") == text
 
 
@@ -185,30 +206,33 @@ def test_report_is_written_next_to_the_results(tmp_path, capsys):
     assert "No baseline was measured" in (tmp_path / "v1.2.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["compare"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["compare"], ["agree"]])
 def test_help_lists_the_exit_codes(capsys, command):
     assert main([*command, "--help"]) == 0
     text = capsys.readouterr().out
     codes = text.partition("exit codes:\n")[2]
     assert re.findall(r"^  (\d+) +\w", codes, re.MULTILINE) == ["0", "1", "2", "4", "130"]
     assert "--fail-over" in codes
-    files = {"report": ["FILE"], "compare": ["OLD", "NEW"]}.get("".join(command), [])
-    assert re.findall(r"^  (OLD|NEW|FILE) +\w", text, re.MULTILINE) == files
+    files = {"report": ["FILE"], "compare": ["OLD", "NEW"], "agree": ["FIRST", "SECOND"]}
+    named = re.findall(r"^  (OLD|NEW|FILE|FIRST|SECOND) +\w", text, re.MULTILINE)
+    assert named == files.get("".join(command), [])
 
 
 def test_committed_reports_equal_the_report_on_their_results(tmp_path):
-    """The figures in the README and in the report that it links to are generated."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The figures in the documents, and in the report that they link to, are generated."""
+    documents = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
+    texts = [document.read_text(encoding="utf-8") for document in documents]
     # Names start with the date, so the last one is the newest.
-    named = sorted(set(re.findall(r"\(benchmarks/results/([\w.-]+)\.md\)", text)))
+    named = sorted(set(re.findall(r"\(benchmarks/results/([\w.-]+)\.md\)", texts[0])))
     assert named
-    readme = tmp_path / "README.md"
-    readme.write_text(text, encoding="utf-8")
+    copies = [tmp_path / document.name for document in documents]
+    for copy, text in zip(copies, texts, strict=True):
+        copy.write_text(text, encoding="utf-8")
     # A report covers the file with its name, and the files whose names start with it.
     folder, name = ROOT / "benchmarks" / "results", named[-1]
     files = [folder / f"{name}.json.gz", *sorted(folder.glob(f"{name}-*.json.gz"))]
-    assert report_command(files, tmp_path, readme=readme) == 0
-    assert readme.read_text(encoding="utf-8") == text
+    assert report_command(files, tmp_path, copies) == 0
+    assert [copy.read_text(encoding="utf-8") for copy in copies] == texts
     for suffix in ("md", "html"):
         again = (tmp_path / f"{name}.{suffix}").read_bytes()
         # Compared outside of the assertion: pytest takes minutes to show how pages differ.

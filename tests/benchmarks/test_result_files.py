@@ -57,7 +57,7 @@ def test_row_that_failed_in_one_pass_has_no_time(tmp_path):
     ("path", "value", "expected"),
     [
         (("benchmarks",), {}, "benchmarks: expected `array`, got `object`"),
-        (("mnist_accel", "format"), 1, "has format 1; this version reads format 2"),
+        (("mnist_accel", "format"), 1, "has format 1; this version reads formats 2 and 3"),
         (
             ("mnist_accel", "host", "cores"),
             "2",

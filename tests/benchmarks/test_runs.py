@@ -100,7 +100,7 @@ def _measure_the_rest(journal):
         for number in range(3):
             line = copy.deepcopy(measured)
             name = f"{case.name}-numpy-{number}".encode("unicode_escape").decode()
-            line["test"] = f"benchmarks/test_operations.py::test_operations[{name}]"
+            line["test"] = f"benchmarks/test_suite.py::test_operations[{name}]"
             line["benchmark"]["extra_info"] |= {"case": case.name, "pass": number}
             lines.append(line)
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -130,6 +130,8 @@ def test_run_without_an_available_contender_lists_absent_rows(tmp_path):
         ([*QUICK, "--continue"], "no unfinished run"),
         (["run", "--quick", "--full"], "not allowed with argument"),
         (["compare", "a.json"], "NEW"),
+        (["agree", "a.json", "b.json"], "a.json"),
+        ([*QUICK, "--processes", "2"], "--processes must be 1 to the number of passes, 1; got 2"),
         (["compare", "a.json", "b.json", "--fail-over", "x"], "must be a percentage"),
         (["compare", "a.json", "b.json", "--fail-over", "x%"], "must be a percentage"),
         (["compare", "a.json", "b.json", "--fail-over", "0.1"], "such as 10%, got 0.1"),
@@ -173,7 +175,7 @@ def test_progress_without_a_terminal_shows_the_time_left(capsys, step_s, message
 
 
 def _item(case, contender, number):
-    parameters = {"case": SimpleNamespace(name=case), "contender": SimpleNamespace(name=contender)}
+    parameters = {"case": SimpleNamespace(name=case), "contender": contender}
     return SimpleNamespace(nodeid=str(number), callspec=SimpleNamespace(params=parameters))
 
 
@@ -205,3 +207,15 @@ def test_import_error_ends_the_run_with_exit_code_1(capsys):
         progress.ProgressPlugin().pytest_collectreport(report)
     assert ended.value.returncode == 1
     assert "ImportError: no preparer" in capsys.readouterr().err
+
+
+def test_undecided_rows_are_measured_longer_while_there_is_time(tmp_path):
+    """A single pass decides nothing, so a second group of processes measures the case again."""
+    out = tmp_path / "out.json"
+    choice = ("--levels", "inference", "--contenders", "numpy,scikit-learn", "--passes", 1)
+    process = run_benchmarks("run", *choice, "--extra-minutes", 1, "--out", out)
+    _, err = process.communicate(timeout=280)
+    assert process.returncode == 0, err
+    assert "2 cases are undecided; measuring them longer" in err
+    rows = load_results([out]).measurements.values()
+    assert all(len({turn.process for turn in row.rounds}) >= 2 for row in rows)

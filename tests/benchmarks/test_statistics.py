@@ -1,132 +1,147 @@
 """Intervals have the stated coverage on generated times."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
 
 from benchmarks.statistics import (
-    bootstrap_medians,
+    Estimate,
+    Turn,
     change_of_ratio,
     fitted_exponent,
-    ratio_of_medians,
+    paired_ratio,
     spread,
 )
 
-
-def _rounds(rng, seconds, *, passes=5, rounds=10, machine=None, row=0.02, noise=0.02):
-    """Return the rounds of a row, with noise per machine and pass, per row and pass, per round."""
-    shared = np.zeros(passes) if machine is None else machine
-    return {
-        number: seconds * np.exp(shared[number] + rng.normal(0, row) + rng.normal(0, noise, rounds))
-        for number in range(passes)
-    }
+TRUE = 2.0
 
 
-def test_spread_of_all_passes():
-    result = spread({0: np.arange(1.0, 6.0), 1: np.arange(6.0, 12.0)})
+def _pair(rng, *, processes=5, turns=2, phases=0.3, process=0.03, noise=0.05):
+    """Return the rounds of two rows; the first takes twice as long.
+
+    Slow phases of the machine affect both in a turn; each process and each turn has its own noise.
+    """
+    rows = {}, {}
+    for group in range(processes):
+        own = rng.normal(0, process, 2)
+        for number in range(turns):
+            machine = rng.normal(0, phases)
+            for row, seconds, slower in zip(rows, (TRUE, 1.0), own, strict=True):
+                turn = Turn(group, (group, number))
+                logarithm = machine + slower + rng.normal(0, noise) + rng.normal(0, noise, 3)
+                row[turn] = seconds * np.exp(logarithm)
+    return rows
+
+
+def test_spread_of_all_turns():
+    result = spread({Turn(0, 0): np.arange(1.0, 6.0), Turn(0, 1): np.arange(6.0, 12.0)})
     assert (result.median, result.p10, result.p90, result.n) == (6.0, 2.0, 10.0, 11)
 
 
 @given(st.floats(1e-6, 1e3), st.floats(1e-6, 1e3))
-def test_rounds_without_noise_have_an_interval_without_width(numerator, denominator):
+def test_turns_without_noise_have_an_interval_without_width(numerator, denominator):
     rng = np.random.default_rng(0)
-    result = ratio_of_medians({0: np.full(4, numerator)}, {0: np.full(4, denominator)}, rng)
+    rows = [{Turn(p, p): np.full(4, one) for p in range(3)} for one in (numerator, denominator)]
+    result = paired_ratio(*rows, rng)
     ratio = numerator / denominator
     assert [result.value, result.low, result.high] == pytest.approx([ratio] * 3)
+    assert result.n == 3
 
 
-def test_one_pass_has_the_interval_of_its_rounds():
-    """With a single pass, it is the percentile bootstrap, widened for the noise of a second run."""
+def test_slow_phases_of_the_machine_cancel():
     rng = np.random.default_rng(1)
-    seconds = rng.lognormal(0, 0.1, 50)
-    result = ratio_of_medians({0: seconds}, {0: np.ones(1)}, rng)
-    known = bootstrap((seconds,), np.median, method="percentile", rng=rng).confidence_interval
-    median = np.log(np.median(seconds))
-    expected = np.exp(median + np.sqrt(2) * (np.log(list(known)) - median))
-    assert [result.low, result.high] == pytest.approx(list(expected), rel=0.015)
+    first, second = _pair(rng, phases=1.0, process=0, noise=0.001)
+    assert spread(first).p90 > 2 * spread(first).p10
+    result = paired_ratio(first, second, rng)
+    assert result.value == pytest.approx(TRUE, rel=0.003)
+    assert result.half_width < 0.005
 
 
-@pytest.mark.parametrize("passes", [3, 6])
-def test_interval_covers_second_runs_at_its_confidence_level(passes):
-    """Rows vary between passes; a bootstrap of rounds only would cover half of the second runs."""
+@pytest.mark.parametrize(("processes", "turns"), [(3, 4), (5, 2), (8, 2)])
+def test_interval_covers_the_true_ratio_and_that_of_a_second_run(processes, turns):
     rng = np.random.default_rng(2)
-    again = 0
-    trials = 100
+    true = again = 0
+    widths, trials = [], 200
     for _ in range(trials):
         first, second = (
-            ratio_of_medians(
-                _rounds(rng, 2.0, passes=passes, machine=machine, row=0.04),
-                _rounds(rng, 1.0, passes=passes, machine=machine, row=0.04),
-                rng,
-            )
-            for machine in rng.normal(0, 0.2, (2, passes))
+            paired_ratio(*_pair(rng, processes=processes, turns=turns), rng) for _ in range(2)
         )
-        again += first.low <= second.value <= first.high
-    # Minus three standard deviations of this count.
-    assert again / trials >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
+        true += TRUE in first
+        again += second.value in first
+        widths.append(first.half_width)
+    assert true >= 0.95 * trials
+    assert again >= 0.90 * trials  # the interval is meant to cover 95 %
+    assert np.median(widths) < 0.3
 
 
-def test_noise_common_to_a_pass_cancels():
+def test_processes_count_as_units_not_their_turns():
+    """Many turns in few processes tell little about how processes vary."""
     rng = np.random.default_rng(3)
-    machine = np.array([0.0, 0.5, -0.4, 0.8, 0.1])
-    rows = [
-        _rounds(rng, seconds, machine=machine, row=0.002, noise=0.002) for seconds in (2.0, 1.0)
-    ]
-    paired = ratio_of_medians(*rows, rng)
-    assert paired.high / paired.low < 1.05
-    # Passes of another file are different passes, so nothing cancels.
-    unpaired = ratio_of_medians(rows[0], {f"other {k}": v for k, v in rows[1].items()}, rng)
-    assert unpaired.high / unpaired.low > 1.5
+    few, many = (
+        paired_ratio(*_pair(rng, processes=count, turns=60 // count, process=0.1, noise=0), rng)
+        for count in (3, 30)
+    )
+    assert few.half_width > 2 * many.half_width
 
 
-def test_passes_count_equally_with_any_number_of_rounds():
+def test_interval_wider_than_a_factor_of_two_is_undecided():
+    assert Estimate(1.5, 1.0, 2.0, 10).is_decided
+    assert not Estimate(1.5, 1.0, 2.1, 10).is_decided
     rng = np.random.default_rng(4)
-    rounds = {0: np.full(100, 1.0), 1: np.full(2, 2.0), 2: np.full(2, 2.0)}
-    medians = bootstrap_medians([rounds], rng)
-    # At least two of three drawn passes are slow with probability 20/27.
-    assert np.mean(medians > 1.5) == pytest.approx(20 / 27, abs=0.05)
+    assert not paired_ratio(*_pair(rng, process=1.0), rng).is_decided
+    alone = paired_ratio(*({Turn(0, 0): np.ones(9) * one} for one in (2.0, 1.0)), rng)
+    assert (alone.value, alone.is_decided, alone.n) == (2.0, False, 1)
+    assert math.isfinite(alone.high)
 
 
-@pytest.mark.parametrize("drift", [1.0, 1.3])
-def test_changes_are_distinguished_from_noise_and_drift(drift):
-    """A change of 20 % is found, and no other change, also on a slower machine."""
+def test_rows_without_a_common_pass_have_no_ratio():
     rng = np.random.default_rng(5)
-    found = invented = 0
-    trials = 40
-    for _ in range(trials):
-        old = [_rounds(rng, seconds) for seconds in (1.0, 3.0)]
-        same = [_rounds(rng, seconds * drift) for seconds in (1.0, 3.0)]
-        slower = [_rounds(rng, seconds * drift) for seconds in (1.2, 3.0)]
-        found += change_of_ratio(slower, old, rng).low > 1
-        invented += change_of_ratio(same, old, rng).low > 1
-    assert found >= 0.95 * trials
-    assert invented <= 0.05 * trials
+    rows = [{Turn(p, p): np.ones(2) for p in passes} for passes in ((0, 1), (2, 3))]
+    assert paired_ratio(*rows, rng) is None
+    assert change_of_ratio(rows, [rows[0]], rng) is None
+    assert fitted_exponent([1, 2], rows, rng) is None
 
 
-@given(st.floats(0.0, 2.0))
-def test_exponent_without_noise_is_exact(exponent):
+@pytest.mark.parametrize("factor", [1.0, 1.3])
+def test_change_between_two_runs_is_found(factor):
     rng = np.random.default_rng(6)
+    found = 0
+    for _ in range(60):
+        old, new = _pair(rng, process=0.01, noise=0.01), _pair(rng, process=0.01, noise=0.01)
+        slower = {turn: factor * seconds for turn, seconds in new[0].items()}
+        change = change_of_ratio([slower, new[1]], old, rng)
+        found += factor in change and (1.0 in change) == (factor == 1.0)
+    assert found >= 53
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_exponent_of_times_without_noise(exponent):
+    rng = np.random.default_rng(7)
     sizes = [1, 10, 64, 512]
-    rounds = [{0: np.full(3, 1e-5 * size**exponent)} for size in sizes]
+    rounds = [{Turn(p, p): np.full(3, 1e-5 * s**exponent) for p in range(3)} for s in sizes]
     result = fitted_exponent(sizes, rounds, rng)
-    values = [result.value, result.low, result.high]
-    assert values == pytest.approx([exponent] * 3, abs=1e-9)
+    assert [result.value, result.low, result.high] == pytest.approx([exponent] * 3, abs=1e-9)
 
 
 def test_interval_covers_the_exponent():
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(8)
     sizes = [25, 50, 100, 200, 400]
-    fits = [
-        fitted_exponent(sizes, [_rounds(rng, 1e-5 * size**0.8) for size in sizes], rng)
-        for _ in range(60)
-    ]
-    assert sum(fit.low <= 0.8 <= fit.high for fit in fits) >= 53
-    assert max(fit.high - fit.low for fit in fits) < 0.1
+    fits = []
+    for _ in range(60):
+        rows = [_pair(rng, phases=0.1)[1] for _ in sizes]
+        scaled = [
+            {turn: seconds * 1e-5 * size**0.8 for turn, seconds in row.items()}
+            for size, row in zip(sizes, rows, strict=True)
+        ]
+        fits.append(fitted_exponent(sizes, scaled, rng))
+    assert sum(0.8 in fit for fit in fits) >= 54
+    assert max(fit.high - fit.low for fit in fits) < 0.6
 
 
 def test_same_seed_gives_the_same_interval():
-    rows = [_rounds(np.random.default_rng(8), seconds) for seconds in (1.0, 2.0)]
-    first, second = (ratio_of_medians(*rows, np.random.default_rng(0)) for _ in range(2))
+    rows = _pair(np.random.default_rng(9))
+    first, second = (paired_ratio(*rows, np.random.default_rng(0)) for _ in range(2))
     assert first == second

@@ -52,9 +52,11 @@ def test_summary_counts_rows_that_are_slower_within_noise(tmp_path):
         entries = document["benchmarks"]
         entries[:] = [one for one in entries if one["extra_info"]["level"] != "operations"]
 
-    generated = GeneratedResults(contenders=("numba", "torch-eager"), pass_noise=0.6)
+    generated = GeneratedResults(
+        contenders=("numba", "torch-eager"), pass_noise=0.13, passes=8, slower={"numba": 1.7}
+    )
     analysis = analyze_generated(tmp_path, generated, change)
-    rows = [row for row in analysis.rows.values() if not row.is_baseline]
+    rows = [row for row in analysis.rows.values() if not row.is_baseline and row.speed]
     undecided = [row for row in rows if row.speed.value < 1 <= row.speed.high]
     assert len(undecided) > 1
     assert not any(row.loses for row in rows)
@@ -62,7 +64,7 @@ def test_summary_counts_rows_that_are_slower_within_noise(tmp_path):
     (sentence,) = (
         s for s in summarize(analysis).findings if s.startswith("numba is significantly slower")
     )
-    assert f"in none of {len(rows)} rows of training and inference; in " in sentence
+    assert f"in none of {len(rows)} decided rows of training and inference; in " in sentence
     assert f"{len(undecided)} rows it is slower, but the interval includes 1, at worst" in sentence
     assert (
         f"{worst.measurement.case.level} {worst.measurement.case.name} "
@@ -141,7 +143,7 @@ def test_summary_names_rows_with_large_differences_between_passes(tmp_path):
     generated_analysis = analyze_generated(tmp_path, generated, change)
     (caution,) = summarize(generated_analysis).cautions
     assert re.fullmatch(
-        r"Passes differ by more than a factor of 2 in 1 of \d+ rows \(marked †\), "
+        r"Turns differ by more than a factor of 2 in 1 of \d+ rows \(marked †\), "
         r"training lenet, batch 64, jax \([23]\.\d+×\)\.",
         caution,
     )
@@ -174,5 +176,5 @@ def test_summary_warns_of_doubtful_figures(tmp_path):
 
     generated = GeneratedResults(contenders=("numba", "jax"), passes=1)
     cautions = " ".join(summarize(analyze_generated(tmp_path, generated, change)).cautions)
-    for words in ("incomplete", "uncommitted changes", "single pass", "up to 9.0"):
+    for words in ("incomplete", "uncommitted changes", "fewer than 3 processes", "up to 9.0"):
         assert words in cautions

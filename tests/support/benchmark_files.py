@@ -145,6 +145,7 @@ class GeneratedResults:
                 "contender": contender,
                 "is_peer": contender in BASELINES,
                 "pass": number,
+                "process": number,
                 "phases_s": {
                     "setup": 0.004 + 0.01 * rng.random(),
                     "transfer": 0.03 if contender in GPU_CONTENDERS else 0.0,
@@ -185,7 +186,7 @@ class GeneratedResults:
         names = [*self.contenders, *(set(PACE) - set(self.contenders)), "torch-compile"]
         on_gpu = "cupy" in self.contenders
         return {
-            "format": 2,
+            "format": 3,
             "profile": "full",
             "levels": ["training", "inference", "operations", "accuracy"],
             "passes": self.passes,
