@@ -321,15 +321,17 @@ def _info(
     )
 
 
-def own_peak_bytes() -> int:
-    """Return the peak resident memory of this process.
+def own_peak_bytes() -> int | None:
+    """Return the peak resident memory of this process; None on Windows.
 
     On Linux, a child inherits `ru_maxrss` from its parent, so the value is read from /proc.
     """
     status = Path("/proc/self/status")
     if not status.exists():
-        import resource  # missing on Windows
-
+        try:
+            import resource
+        except ModuleNotFoundError:  # on Windows
+            return None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
     fields = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())

@@ -49,5 +49,5 @@ def test_journal_of_release_0_1_0_gives_the_same_figures(tmp_path: Path) -> None
     row = "two-layer, batch 512|numba|undecided|n = 2|644 k|571–753 k|795 µs|680–897 µs|6|61 %"
     assert [*row.split("|"), "3e-07"] in rows
     (runs,) = (row[1] for row in rows if row[0] == "runs")
-    assert runs.startswith("interrupted.json.journal: quick (training, inference), 2 passes")
+    assert runs.startswith("interrupted.json.journal: quick (training, inference), passes 2")
     assert runs.endswith("not complete")
