@@ -3,12 +3,22 @@
 import time
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from benchmarks.contenders.base import Contender
+from benchmarks.storage.schema import Check
 from benchmarks.suite.cases import AccuracyCase
 from benchmarks.suite.checks import check_long_training
 from benchmarks.suite.preparer import NotComparableError, require_available
 from benchmarks.suite.tasks import accuracy_task
-from benchmarks.workers.messages import Trained
+
+
+class Trained(Struct, frozen=True, tag="trained"):
+    """Seconds of training until the end of each epoch, and the validation accuracy after it."""
+
+    seconds: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    check: Check
 
 
 def measure_accuracy(

@@ -1,11 +1,10 @@
 """What the coordinator of a run and its workers send each other: one line of JSON per message."""
 
-from collections.abc import Mapping
-
 import msgspec
 from msgspec import Struct
 
-from benchmarks.storage.schema import Check, ContenderFacts, RowInfo
+from benchmarks.storage.schema import ContenderFacts, RowInfo
+from benchmarks.suite.accuracy import Trained
 from benchmarks.suite.cases import AccuracyCase, StartCase, TimedCase
 
 
@@ -72,14 +71,6 @@ class Started(Struct, frozen=True, tag="started"):
     info: RowInfo
 
 
-class Trained(Struct, frozen=True, tag="trained"):
-    """Seconds of training until the end of each epoch, and the validation accuracy after it."""
-
-    seconds: tuple[float, ...]
-    accuracy: tuple[float, ...]
-    check: Check
-
-
 class Refused(Struct, frozen=True, tag="refused"):
     """The row has no time: it has an error or a wrong result (`failed`), or is not supported."""
 
@@ -92,7 +83,6 @@ Answer = Description | Prepared | Timed | Started | Trained | Refused
 
 _REQUESTS = msgspec.json.Decoder(Request)
 _ANSWERS = msgspec.json.Decoder(Answer)
-Environment = Mapping[str, str]
 
 
 def encode(message: Request | Answer) -> bytes:

@@ -14,6 +14,7 @@ import msgspec
 
 from benchmarks.contenders import contenders
 from benchmarks.storage.schema import RowInfo
+from benchmarks.suite.accuracy import Trained
 from benchmarks.suite.cases import AccuracyCase, StartCase, TimedCase, TrainingCase
 from benchmarks.suite.expected import expected_file
 from benchmarks.workers.messages import (
@@ -25,7 +26,6 @@ from benchmarks.workers.messages import (
     Started,
     TakeTurn,
     Timed,
-    Trained,
     TrainToAccuracy,
 )
 from benchmarks.workers.process import WorkerError, WorkerProcess
