@@ -74,7 +74,7 @@ class NumbaEpoch(CompiledEpoch):
         COMPILED.check(program)
         rule = program.update
         settings = {name: float(rule.settings.get(name, 0)) for name in updates.Rule._fields[1:]}
-        self._rule = updates.Rule(kind=updates.RULES.index(rule.kind), **settings)
+        self._rule = updates.Rule(is_linear=rule.kind == "sgd", **settings)
 
     def remarks(self) -> Mapping[int, str]:
         """Return which stage takes sparse input."""

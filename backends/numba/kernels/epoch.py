@@ -34,7 +34,6 @@ from backends.numba.kernels.compilation import call, entry, kernel, stage_kernel
 from backends.numba.kernels.elementwise import add
 from backends.numba.kernels.forward import forward
 from backends.numba.kernels.simd.sparse import scatter_axpy
-from backends.numba.kernels.updates import SGD
 from backends.numba.kernels.vector_width import ALIGNMENT
 from backends.numba.kernels.views import fill_zero, pointer, view
 from backends.numba.kernels.workspace import Tile, thread_workspace
@@ -221,7 +220,7 @@ def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> An
     batch = schedule.bounds[index, 1] - first
     rate = schedule.rates[index]
     shrink = 1 - rate * rule.weight_decay
-    is_linear = rule.kind == SGD and shrink > MIN_SHRINK
+    is_linear = rule.is_linear and shrink > MIN_SHRINK
     return Step(
         first,
         batch,

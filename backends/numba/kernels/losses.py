@@ -92,19 +92,7 @@ def binary_cross_entropy(
     results: Any, thread: int, step: int,
 ) -> None:  # fmt: skip
     """Compute the sum of the binary cross-entropies of all classes."""
-    logits = outputs_of(last, work.outputs, work, tile.images)
-    dlogits = outputs_of(last, work.gradients, work, tile.images)
-    _sigmoid(logits, dlogits)
-    width, classes = last.y_size, last.out_channels
-    scale = logits.dtype.type(factor)
-    total, correct = 0.0, 0
-    for n in range(tile.images):
-        z, dz = view(logits, n * width, classes), view(dlogits, n * width, width)
-        label = labels[tile.rows[tile.first + n]]
-        total += _binary_cross_entropy(z, label, scale, dz)
-        correct += _best(z, classes) == label
-    results.losses[thread, step] += total
-    results.correct[thread, step] += correct
+    _add_losses(_binary_cross_entropy, last, labels, tile, factor, work, results, thread, step)
 
 
 @stage_kernel
@@ -113,26 +101,34 @@ def quadratic(
     results: Any, thread: int, step: int,
 ) -> None:  # fmt: skip
     """Compute half of the squared distance between the sigmoid outputs and the one-hot label."""
+    _add_losses(_quadratic, last, labels, tile, factor, work, results, thread, step)
+
+
+@kernel
+def _add_losses(
+    of_image: Any, last: Any, labels: Any, tile: Any, factor: float, work: Any,
+    results: Any, thread: int, step: int,
+) -> None:  # fmt: skip
+    """Compute the loss of one image after another.
+
+    `of_image` takes the logits of an image, its label, the factor, and an array with the sigmoid
+    outputs, which it replaces by the gradient. It returns the loss. The other parameters are those
+    of the stage kernels.
+    """
     logits = outputs_of(last, work.outputs, work, tile.images)
     dlogits = outputs_of(last, work.gradients, work, tile.images)
-    _sigmoid(logits, dlogits)
+    copy(view(logits, 0, logits.size), view(dlogits, 0, dlogits.size))
+    sigmoid_in_place(pointer(dlogits, 0), dlogits.size)
     width, classes = last.y_size, last.out_channels
     scale = logits.dtype.type(factor)
     total, correct = 0.0, 0
     for n in range(tile.images):
         z, dz = view(logits, n * width, classes), view(dlogits, n * width, width)
         label = labels[tile.rows[tile.first + n]]
-        total += _quadratic(z, label, scale, dz)
+        total += of_image(z, label, scale, dz)
         correct += _best(z, classes) == label
     results.losses[thread, step] += total
     results.correct[thread, step] += correct
-
-
-@kernel
-def _sigmoid(logits: Any, outputs: Any) -> None:
-    """Set `outputs` to the sigmoid of the logits."""
-    copy(view(logits, 0, logits.size), view(outputs, 0, outputs.size))
-    sigmoid_in_place(pointer(outputs, 0), outputs.size)
 
 
 @kernel

@@ -26,18 +26,15 @@ from typing import Any, NamedTuple
 from backends.numba.kernels.compilation import stage_kernel
 from backends.numba.kernels.views import view
 
-# Value of `Rule.kind` for plain SGD, whose steps can have a linear form (see `epoch`).
-SGD = 0
-
 
 class Rule(NamedTuple):
     """The settings of an optimizer; the settings that only other optimizers have are 0.
 
     Attributes:
-        kind: position in `KERNELS`.
+        is_linear: whether steps can have a linear form (see `epoch`): those of plain SGD can.
     """
 
-    kind: int
+    is_linear: bool
     weight_decay: float
     momentum: float
     nesterov: float
