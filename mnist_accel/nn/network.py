@@ -290,11 +290,18 @@ class Network:
         The last line states the loss, the backend, and whether predictions are compiled. A trainer
         states the same about training when it is printed.
         """
-        return summary_text(self)
+        return summary_text(self.graph, self._summary_footer())
 
     def _repr_html_(self) -> str:
         """Return the summary for notebooks."""
-        return summary_html(self)
+        return summary_html(self.graph, self._summary_footer(), name=self.name)
+
+    def _summary_footer(self) -> str:
+        mode = f"eager: {self.not_compiled}" if self.not_compiled else "compiled"
+        return (
+            f"{self.graph.parameter_count:,} parameters, {self.loss.kind}, {self.dtype} on "
+            f"{self.backend.name}, {mode}"
+        )
 
     @property
     def not_compiled(self) -> str:

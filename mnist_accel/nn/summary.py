@@ -3,40 +3,38 @@
 import html
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mnist_accel.nn.network import Network
+from mnist_accel.nn.graph import Graph
 
 _HEADERS = ("layer", "output of one image", "parameters")
 
 
-def summary_text(network: "Network") -> str:
-    """Return the table of a network as text."""
-    rows = [_HEADERS, *_rows(network)]
+def summary_text(graph: Graph, footer: str) -> str:
+    """Return the table of a network as text, with a line below it."""
+    rows = [_HEADERS, *_rows(graph)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", _footer(network)])
+    return "\n".join([*lines, "", footer])
 
 
-def summary_html(network: "Network") -> str:
-    """Return the table of a network as HTML, for notebooks."""
+def summary_html(graph: Graph, footer: str, *, name: str) -> str:
+    """Return the table of a network as HTML, with its name above and a line below it."""
     head = "".join(f"<th>{header}</th>" for header in _HEADERS)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in _rows(network)
+        for row in _rows(graph)
     )
-    caption = f"<caption>{html.escape(network.name)}</caption>"
+    caption = f"<caption>{html.escape(name)}</caption>"
     table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"{table}<p>{html.escape(_footer(network))}</p>"
+    return f"{table}<p>{html.escape(footer)}</p>"
 
 
-def _rows(network: "Network") -> list[tuple[str, str, str]]:
+def _rows(graph: Graph) -> list[tuple[str, str, str]]:
     """Return layer, shape and number of parameters of each layer."""
-    shapes = network.graph.parameter_shapes
+    shapes = graph.parameter_shapes
     rows = []
-    for node in network.graph.nodes:
+    for node in graph.nodes:
         count = sum(math.prod(shapes[key]) for key in node.keys.values())
         shape = "×".join(map(str, node.output_shape))
         rows.append((node.layer.kind, shape, f"{count:,}" if node.keys else "–"))
@@ -47,11 +45,3 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     """Return a row as text; numbers are aligned to the right."""
     first, *others = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
     return "  ".join([first, *others[:-1], row[-1].rjust(widths[-1])]).rstrip()
-
-
-def _footer(network: "Network") -> str:
-    mode = f"eager: {network.not_compiled}" if network.not_compiled else "compiled"
-    return (
-        f"{network.graph.parameter_count:,} parameters, {network.loss.kind}, {network.dtype} on "
-        f"{network.backend.name}, {mode}"
-    )
