@@ -1,8 +1,9 @@
 """A network: layers in a row, a loss at the end, one parameter vector."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,14 @@ from backends import (
     resolve_name,
 )
 from mnist_accel.data.arrays import as_labels, as_rows, require_range
+from mnist_accel.errors import file_errors
 from mnist_accel.nn.graph import build_graph, initial_values
 from mnist_accel.nn.layers import Layer
-from mnist_accel.nn.losses import Loss
+from mnist_accel.nn.losses import Loss, SoftmaxCrossEntropy
 from mnist_accel.nn.lowering import lower
 from mnist_accel.nn.parameters import ParameterVector
 from mnist_accel.nn.summary import summary_html, summary_text
+from mnist_accel.util.files import as_path, write_atomically
 from mnist_accel.util.text import count
 
 # Called with the name and the value of each tensor after its computation.
@@ -302,6 +305,123 @@ class Network:
             f"{self.graph.parameter_count:,} parameters, {self.loss.kind}, {self.dtype} on "
             f"{self.backend.name}, {mode}"
         )
+
+    # Other libraries
+
+    def to_onnx(self, path: str | os.PathLike[str], *, preprocess: bool = True) -> None:
+        """Write the network as an ONNX model with opset 17 and a free number of images.
+
+        The model computes in float32. Its output "probabilities" (N, classes) equals
+        `predict_proba`.
+
+        Args:
+            path: the file.
+            preprocess: if True, the input "images" is uint8 0…255 in the shape of the network's
+                input, (N, 784) or (N, 1, 28, 28), and the model scales it. Otherwise the input is
+                what the first layer takes: pixels in 0…1 plus `pixel_shift`.
+
+        Raises:
+            ImportError: the package onnx is not installed.
+            ValueError: a layer has no ONNX form; the message names it.
+            DataError: the file cannot be written.
+        """
+        from mnist_accel.nn.interop.onnx_model import onnx_model
+
+        file = as_path("path", path)
+        content = onnx_model(
+            self.graph,
+            self.state_dict(),
+            loss=self.loss.kind,
+            pixel_shift=self.pixel_shift,
+            name=self.name,
+            preprocess=preprocess,
+        )
+        with file_errors(f"write {file}"):
+            write_atomically(file, content)
+
+    def to_torch(self) -> Any:
+        """Return a `torch.nn.Sequential` that computes the logits.
+
+        Its input is that of the first layer: pixels in 0…1 plus `pixel_shift`.
+
+        Raises:
+            ImportError: PyTorch is not installed.
+            ValueError: a layer has no form in PyTorch; the message names it.
+        """
+        from mnist_accel.nn.interop.torch_module import to_module
+
+        return to_module(self.graph, self.state_dict())
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: Any,
+        *,
+        input_shape: Shape,
+        backend: Backend | str = "auto",
+        loss: Loss | None = None,
+        pixel_shift: float = 0.0,
+    ) -> Self:
+        """Return a network with the layers and weights of a `torch.nn.Sequential`.
+
+        Args:
+            module: the module; a softmax at its end is left out.
+            input_shape: shape of one image as the first layer takes it.
+            backend: the backend of the network, or its name.
+            loss: what training minimizes; None for softmax cross-entropy.
+            pixel_shift: added to pixels after scaling to 0…1.
+
+        Raises:
+            ImportError: PyTorch is not installed.
+            TypeError: the module is not a `torch.nn.Sequential`.
+            ValueError: a layer is not supported; the message names the first one.
+        """
+        from mnist_accel.nn.interop.torch_module import from_module
+
+        layers, weights = from_module(module)
+        settings = {"input_shape": input_shape, "backend": backend, "pixel_shift": pixel_shift}
+        return cls._with_weights(layers, weights, loss or SoftmaxCrossEntropy(), settings)
+
+    @classmethod
+    def from_sklearn(cls, mlp: Any, *, backend: Backend | str = "auto") -> Self:
+        """Return a network with the layers and weights of a fitted `MLPClassifier`.
+
+        Its classes are numbered in the order of `mlp.classes_`. Its inputs are pixels in 0…1.
+
+        Args:
+            mlp: the classifier; it must have at least three classes.
+            backend: the backend of the network, or its name.
+
+        Raises:
+            TypeError: it is not an `MLPClassifier`.
+            ValueError: it is not fitted or has no counterpart; the message gives the reason.
+        """
+        from mnist_accel.nn.interop.sklearn_mlp import from_mlp
+
+        layers, weights = from_mlp(mlp)
+        settings = {"input_shape": (mlp.n_features_in_,), "backend": backend}
+        return cls._with_weights(layers, weights, SoftmaxCrossEntropy(), settings)
+
+    @classmethod
+    def _with_weights(
+        cls,
+        layers: list[Layer],
+        weights: list[dict[str, NDArray[Any]]],
+        loss: Loss,
+        settings: dict[str, Any],
+    ) -> Self:
+        """Return a network with the weights of each layer, in their dtype."""
+        arrays = [array for of_layer in weights for array in of_layer.values()]
+        network = cls(layers, loss, dtype=np.result_type(np.float32, *arrays).name, **settings)
+        state = {
+            key: of_layer[name]
+            for node, of_layer in zip(network.graph.nodes, weights, strict=True)
+            for name, key in node.keys.items()
+        }
+        network.load_state_dict(state)
+        return network
+
+    # Compiled predictions
 
     @property
     def not_compiled(self) -> str:

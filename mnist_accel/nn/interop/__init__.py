@@ -1,0 +1,1 @@
+"""Conversion of layers and weights to and from ONNX, PyTorch and scikit-learn."""

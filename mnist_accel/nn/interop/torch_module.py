@@ -1,0 +1,180 @@
+"""Networks from and to PyTorch modules."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_accel.nn.graph import Graph
+from mnist_accel.nn.layers import (
+    Activation,
+    AvgPool2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+)
+
+_ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+Weights = dict[str, NDArray[Any]]
+
+
+def to_module(graph: Graph, weights: Mapping[str, NDArray[Any]]) -> Any:
+    """Return a `torch.nn.Sequential` that computes the logits of a network.
+
+    Weights of linear layers are transposed, because PyTorch stores them as (outputs, inputs).
+
+    Raises:
+        ImportError: PyTorch is not installed.
+        ValueError: a layer has no form in PyTorch; the message names it.
+    """
+    torch = _import_torch()
+    modules = []
+    for number, node in enumerate(graph.nodes, 1):
+        if type(node.layer) not in _TO_MODULE:
+            raise ValueError(f"layer {number} ({node.layer.kind}) has no form in PyTorch")
+        module = _TO_MODULE[type(node.layer)](torch.nn, node.layer, node.input_shape)
+        with torch.no_grad():
+            for name, key in node.keys.items():
+                array = (
+                    weights[key].T if node.layer.kind == "linear" and name == "W" else weights[key]
+                )
+                target = module.weight if name == "W" else module.bias
+                target.data = torch.from_numpy(np.ascontiguousarray(array).copy())
+        modules.append(module)
+    return torch.nn.Sequential(*modules)
+
+
+def from_module(module: Any) -> tuple[list[Layer], list[Weights]]:
+    """Return the layers of a module, and the parameters of each layer by their names in it.
+
+    Args:
+        module: a `torch.nn.Sequential` of supported layers, which may be nested. A softmax at its
+            end is left out, because it belongs to the loss here.
+
+    Raises:
+        ImportError: PyTorch is not installed.
+        TypeError: `module` is not a `torch.nn.Sequential`.
+        ValueError: a layer is not supported; the message names the first one.
+    """
+    torch = _import_torch()
+    if not isinstance(module, torch.nn.Sequential):
+        raise TypeError(f"expected a torch.nn.Sequential, got {type(module).__name__}")
+    modules = list(_flattened(torch, module))
+    if modules and isinstance(modules[-1][1], torch.nn.Softmax | torch.nn.LogSoftmax):
+        modules.pop()
+    layers, weights = [], []
+    for path, one in modules:
+        try:
+            layers.append(_layer(torch.nn, one))
+        except ValueError as error:
+            raise ValueError(
+                f"layer {path} of the module, {one}, is not supported: {error}"
+            ) from None
+        weights.append(_weights(one))
+    return layers, weights
+
+
+def _import_torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            "conversion from and to PyTorch needs the package torch, which is not installed"
+        ) from error
+    return torch
+
+
+def _flattened(torch: Any, module: Any, prefix: str = "") -> Any:
+    """Yield the layers of nested `Sequential` modules with their paths, such as "1.0"."""
+    for name, child in module.named_children():
+        if isinstance(child, torch.nn.Sequential):
+            yield from _flattened(torch, child, f"{prefix}{name}.")
+        elif not isinstance(child, torch.nn.Identity):
+            yield f"{prefix}{name}", child
+
+
+def _layer(nn: Any, module: Any) -> Layer:
+    """Return the layer that a module corresponds to.
+
+    Raises:
+        ValueError: there is none.
+    """
+    kind = type(module)
+    if kind is nn.Linear:
+        return Linear(module.out_features, bias=module.bias is not None)
+    if kind is nn.Conv2d:
+        return _conv(module)
+    if kind in (nn.MaxPool2d, nn.AvgPool2d):
+        return _pool(module, MaxPool2d if kind is nn.MaxPool2d else AvgPool2d)
+    if kind is nn.Flatten:
+        if (module.start_dim, module.end_dim) != (1, -1):
+            raise ValueError("it must flatten all dimensions of an image")
+        return Flatten()
+    if kind is nn.Dropout:
+        return Dropout(module.p)
+    for name, torch_name in _ACTIVATIONS.items():
+        if kind is getattr(nn, torch_name):
+            return Activation(name)
+    known = "Linear, Conv2d, MaxPool2d, AvgPool2d, Flatten, Dropout"
+    raise ValueError(f"known are {known}, {', '.join(_ACTIVATIONS.values())}")
+
+
+def _conv(module: Any) -> Conv2d:
+    if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros":
+        raise ValueError("groups, dilation and padding other than with zeros have no counterpart")
+    if isinstance(module.padding, str):
+        raise ValueError(f"give the padding as a number, not {module.padding!r}")
+    return Conv2d(
+        module.out_channels,
+        kernel_size=_square(module.kernel_size),
+        stride=_square(module.stride),
+        padding=_square(module.padding),
+        bias=module.bias is not None,
+    )
+
+
+def _pool(module: Any, kind: type[Any]) -> Layer:
+    if (
+        _square(module.padding)
+        or module.ceil_mode
+        or getattr(module, "dilation", 1) not in (1, (1, 1))
+    ):
+        raise ValueError("padding, dilation and ceil_mode of pooling have no counterpart")
+    layer: Layer = kind(_square(module.kernel_size), stride=_square(module.stride))
+    return layer
+
+
+def _square(value: Any) -> int:
+    """Return a size that is the same in both directions."""
+    pair = value if isinstance(value, tuple) else (value, value)
+    if pair[0] != pair[1]:
+        raise ValueError(f"sizes must be equal in both directions, got {pair}")
+    return int(pair[0])
+
+
+def _weights(module: Any) -> Weights:
+    """Return the parameters of a module, with the weights of linear layers as (inputs, outputs)."""
+    weights = {}
+    for name, key in (("weight", "W"), ("bias", "b")):
+        parameter = getattr(module, name, None)
+        if parameter is not None:
+            array = parameter.detach().cpu().numpy()
+            weights[key] = array.T if key == "W" and array.ndim == 2 else array
+    return weights
+
+
+_TO_MODULE: dict[type[Any], Callable[[Any, Any, tuple[int, ...]], Any]] = {
+    Linear: lambda nn, layer, shape: nn.Linear(shape[0], layer.units, bias=layer.bias),
+    Conv2d: lambda nn, layer, shape: nn.Conv2d(
+        shape[0], layer.channels, layer.kernel_size, layer.stride, layer.padding, bias=layer.bias
+    ),
+    MaxPool2d: lambda nn, layer, shape: nn.MaxPool2d(layer.size, layer.effective_stride),
+    AvgPool2d: lambda nn, layer, shape: nn.AvgPool2d(layer.size, layer.effective_stride),
+    Flatten: lambda nn, layer, shape: nn.Flatten(),
+    Dropout: lambda nn, layer, shape: nn.Dropout(layer.rate),
+    Activation: lambda nn, layer, shape: getattr(nn, _ACTIVATIONS[layer.kind])(),
+}

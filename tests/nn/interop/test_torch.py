@@ -1,0 +1,90 @@
+"""Networks from and to PyTorch."""
+
+import numpy as np
+import pytest
+
+import mnist_accel as ma
+from mnist_accel.nn.layers import Dropout, Flatten, Linear, ReLU
+from mnist_accel.nn.losses import SoftmaxCrossEntropy
+
+torch = pytest.importorskip("torch", reason="needs PyTorch")
+
+
+@pytest.mark.parametrize("recipe", ma.RECIPES)
+def test_a_module_computes_the_same_logits_and_comes_back_unchanged(recipe):
+    model = ma.create_model(recipe, backend="numpy", seed=3)
+    images = ma.load_dataset("digits").x_test[:50]
+    module = model.to_torch()
+    pixels = images.reshape(-1, *model.input_shape).astype(np.float32) / 255
+    logits = module(torch.from_numpy(pixels + np.float32(model.pixel_shift)))
+    assert np.allclose(logits.detach().numpy(), model.predict_logits(images), atol=1e-5)
+    back = ma.Network.from_torch(
+        module, input_shape=model.input_shape, backend="numpy", loss=model.loss,
+        pixel_shift=model.pixel_shift,
+    )  # fmt: skip
+    assert back.describe() == model.describe()
+    for name, array in model.state_dict().items():
+        assert np.array_equal(back.state_dict()[name], array)
+
+
+def test_a_module_of_torch_with_nested_parts_becomes_a_network():
+    nn = torch.nn
+    module = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.ReLU(), nn.AvgPool2d(3, stride=2)),
+        nn.Identity(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * 13 * 13, 6), nn.Tanh(),
+        nn.Linear(6, 3), nn.Softmax(dim=1),
+    ).eval()  # fmt: skip
+    network = ma.Network.from_torch(module, input_shape=(1, 28, 28), backend="numpy")
+    images = ma.load_dataset("digits").x_test[:20]
+    pixels = torch.from_numpy(images[:, None].astype(np.float32) / 255)
+    assert np.allclose(network.predict_proba(images), module(pixels).detach().numpy(), atol=1e-6)
+
+
+def test_float64_stays_float64():
+    module = torch.nn.Sequential(torch.nn.Linear(784, 3)).double()
+    network = ma.Network.from_torch(module, input_shape=(784,), backend="numpy")
+    assert network.dtype == "float64"
+    assert network.to_torch()[0].weight.dtype == torch.float64
+
+
+def test_a_converted_network_trains_without_changing_the_module():
+    module = torch.nn.Sequential(torch.nn.Linear(784, 10))
+    before = module[0].weight.detach().numpy().copy()
+    network = ma.Network.from_torch(module, input_shape=(784,), backend="numpy")
+    data = ma.load_dataset("digits")
+    ma.Trainer(network, lr=0.1).fit(data.x_train, data.t_train, iterations=3)
+    assert np.array_equal(module[0].weight.detach().numpy(), before)
+    assert not np.array_equal(network.state_dict()["W1"], before.T)
+
+
+UNSUPPORTED = {
+    r"layer 1 of the module, GELU": [torch.nn.Linear(784, 5), torch.nn.GELU()],
+    r"sizes must be equal in both directions, got \(3, 5\)": [torch.nn.Conv2d(1, 2, (3, 5))],
+    "dilation": [torch.nn.Conv2d(1, 2, 3, dilation=2)],
+    "give the padding as a number, not 'same'": [torch.nn.Conv2d(1, 2, 3, padding="same")],
+    "ceil_mode": [torch.nn.MaxPool2d(3, ceil_mode=True)],
+    r"layer 0\.0 of the module": [torch.nn.Sequential(torch.nn.BatchNorm1d(3))],
+    "must flatten all dimensions": [torch.nn.Flatten(0)],
+}
+
+
+@pytest.mark.parametrize("message", UNSUPPORTED)
+def test_the_first_unsupported_layer_is_named(message):
+    module = torch.nn.Sequential(*UNSUPPORTED[message])
+    with pytest.raises(ValueError, match=message):
+        ma.Network.from_torch(module, input_shape=(784,), backend="numpy")
+
+
+def test_something_that_is_no_sequential_is_refused():
+    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Sequential, got Linear"):
+        ma.Network.from_torch(torch.nn.Linear(3, 3), input_shape=(3,), backend="numpy")
+
+
+def test_a_layer_of_your_own_is_named():
+    class Mine(Dropout):
+        kind = "mine"
+
+    model = ma.Network([Flatten(), Linear(3), ReLU(), Mine(0.1), Linear(3)], SoftmaxCrossEntropy(),
+                       input_shape=(1, 28, 28), backend="numpy")  # fmt: skip
+    with pytest.raises(ValueError, match=r"layer 4 \(mine\) has no form in PyTorch"):
+        model.to_torch()
