@@ -12,7 +12,7 @@ from benchmarks.report.agreement import agree_command
 from benchmarks.report.comparison import compare_command
 from benchmarks.session.runner import PROG, run_suite
 from benchmarks.session.settings import (
-    EXTRA_MINUTES,
+    MINUTES,
     PASSES,
     PROCESSES,
     SLOW_TO_COMPILE,
@@ -102,10 +102,10 @@ def _add_run(commands: Subparsers) -> None:
         f"{PROCESSES['quick']}, in full runs {PROCESSES['full']})",
     )
     parser.add_argument(
-        "--extra-minutes",
+        "--minutes",
         **integer(0),
-        help="measure rows whose ratio is still undecided for N more minutes (default: "
-        f"{EXTRA_MINUTES['quick']}, in full runs {EXTRA_MINUTES['full']})",
+        help="measure cases whose ratio is still undecided longer until the run has taken N "
+        f"minutes (default: {MINUTES['quick']}, in full runs {MINUTES['full']})",
     )
     parser.add_argument(
         "--order-seed",
@@ -136,7 +136,7 @@ def _add_run(commands: Subparsers) -> None:
             RunRequest(**{name: getattr(args, name) for name in names}),
             out=args.out,
             resume=args.resume,
-            extra_minutes=args.extra_minutes,
+            minutes=args.minutes,
         )
     )
 

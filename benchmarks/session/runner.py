@@ -13,7 +13,7 @@ from benchmarks.host import ROOT, usable_cores
 from benchmarks.report.analysis import analyze, undecided_cases
 from benchmarks.report.terminal import print_results
 from benchmarks.session.settings import (
-    EXTRA_MINUTES,
+    MINUTES,
     RunRequest,
     check_code_and_cores,
     check_request,
@@ -35,7 +35,7 @@ _EXIT_CODES = {2: EXIT_INTERRUPTED, 4: EXIT_USAGE, 5: 0}
 
 
 def run_suite(
-    request: RunRequest, *, out: Path | None, resume: bool, extra_minutes: float | None = None
+    request: RunRequest, *, out: Path | None, resume: bool, minutes: float | None = None
 ) -> int:
     """Measure, and write a result file.
 
@@ -44,7 +44,8 @@ def run_suite(
         out: the result file, .json or .json.gz. If None, a new run names the file after the time,
             and a continued run is the newest unfinished one.
         resume: continue the unfinished run that was to write `out`.
-        extra_minutes: how long to measure rows that are still undecided; None for the profile's.
+        minutes: rows that are still undecided are measured longer until the run has taken this
+            time; None for the profile's.
 
     Returns:
         The exit code: 0 done; 1 a contender failed; 2 wrong usage; 4 the result file could not be
@@ -62,17 +63,15 @@ def run_suite(
     print(f"measuring; the results go to {out}", file=sys.stderr, flush=True)
     journal = _journal(out)
     with process_lock(journal.with_name(journal.name + ".lock"), f"writing {journal}"):
-        code = _run_pytest(journal)
-        if code in (0, 1):
-            code = _extend(journal, code, extra_minutes)
-        return finish_run(out, journal, code)
+        if minutes is None:
+            minutes = MINUTES[Journal.read(journal).settings.profile]
+        end = time.monotonic() + 60 * minutes
+        return finish_run(out, journal, _extend(journal, _run_pytest(journal), end))
 
 
-def _extend(journal: Path, code: int, minutes: float | None) -> int:
+def _extend(journal: Path, code: int, end: float) -> int:
     """Measure undecided cases with more processes while there is time; return the exit code."""
-    settings = Journal.read(journal).settings
-    end = time.monotonic() + 60 * (EXTRA_MINUTES[settings.profile] if minutes is None else minutes)
-    while time.monotonic() < end and code in (0, 1):
+    while code in (0, 1) and time.monotonic() < end:
         undecided = undecided_cases(analyze(load_results([journal])))
         if not undecided:
             break

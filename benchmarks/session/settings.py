@@ -22,23 +22,23 @@ from benchmarks.suite.cases import (
 )
 from mnist_accel.errors import UsageError, usage_errors
 
-PASSES: Mapping[Profile, int] = {"quick": 3, "full": 10}
-PROCESSES: Mapping[Profile, int] = {"quick": 3, "full": 5}
+PASSES: Mapping[Profile, int] = {"quick": 3, "full": 12}
+PROCESSES: Mapping[Profile, int] = {"quick": 3, "full": 3}
 # Seconds of measurement per turn.
-TURN_S: Mapping[Profile, float] = {"quick": 0.07, "full": 0.12}
-# Minutes for which rows that are still undecided are measured longer.
-EXTRA_MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 5}
+TURN_S: Mapping[Profile, float] = {"quick": 0.07, "full": 0.1}
+# Rows that are still undecided are measured longer until the run has taken this many minutes.
+MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 25}
 # Time to accuracy takes as long as everything else, so it is measured only if it is named.
 DEFAULT_LEVELS = tuple(level for level in LEVELS if level != "accuracy")
 ACCURACY_SEEDS = 3
 MAX_STARTS = 3  # each start of a contender takes up to half a minute
 # Contenders that compile for many seconds per case: quick runs leave them out, and full runs
-# measure them in the cases that no series of sizes needs.
+# leave them out of cases that belong only to these series.
 SLOW_TO_COMPILE = {"torch-compile": ("training", "inference", "start")}
 LEFT_OUT = (
     "left out of quick runs because it compiles for minutes; name it in --contenders to include it"
 )
-_SERIES = {"batch", "width", "depth", "threads"}
+_SERIES = {"batch", "width", "depth", "threads", "features", "step"}
 
 
 @dataclass(frozen=True)

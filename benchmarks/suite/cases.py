@@ -24,11 +24,10 @@ LEVELS = ("training", "inference", "operations", "start", "accuracy")
 # Steps per timed epoch, by batch size. They take much longer than the work that a library does once
 # per epoch, but a run can still time many epochs.
 STEPS = {1: 1000, 10: 500, 64: 200, 256: 60, 512: 40, 4096: 5}
-BATCH_SIZES = (1, 10, 64, 512, 4096)
+BATCH_SIZES = {"two-layer": (1, 10, 64, 512, 4096), "cnn": (1, 64, 512), "lenet": (1, 64, 512)}
 WIDTHS = (50, 128, 512, 2048)
-DEPTHS = (1, 2, 4, 8)
+DEPTHS = (1, 3, 8)
 FULL_SET = 60_000
-_NETWORKS_OF_BATCHES = ("two-layer", "cnn", "lenet")  # the other recipes have their own size only
 _FEATURES = 100  # numbers per example of the smaller set of dense data
 
 
@@ -208,9 +207,7 @@ def training_cases(profile: Profile, threads: int = 1) -> list[TrainingCase]:
     cases = [
         TrainingCase(network, batch, sweeps=_sweeps(network, batch))
         for network in RECIPES
-        for batch in sorted(
-            {recipe_batch(network), *(BATCH_SIZES if network in _NETWORKS_OF_BATCHES else ())}
-        )
+        for batch in sorted({recipe_batch(network), *BATCH_SIZES.get(network, ())})
     ]
     cases += [TrainingCase("two-layer", 512, (width,), ("width",)) for width in WIDTHS]
     cases += [TrainingCase("fcnn", 64, (64,) * depth, ("depth",)) for depth in DEPTHS]
@@ -221,7 +218,7 @@ def training_cases(profile: Profile, threads: int = 1) -> list[TrainingCase]:
         TrainingCase("two-layer", 512, sweeps=("features",), images="dense", inputs=inputs)
         for inputs in (_FEATURES, PIXELS)
     ]
-    cases += [TrainingCase("two-layer", b, sweeps=("step",), call="step") for b in (64, 512)]
+    cases += [TrainingCase("two-layer", 64, sweeps=("step",), call="step")]
     cases += [TrainingCase(SIMPLECHAINS, batch, sweeps=("simplechains",)) for batch in (64, 256)]
     cases += [
         TrainingCase(network, batch, sweeps=("threads",), threads=count)
@@ -238,7 +235,7 @@ def _thread_counts(threads: int) -> list[int]:
 
 def _sweeps(network: str, batch: int) -> tuple[Sweep, ...]:
     sweeps: list[Sweep] = ["recipe"] if batch == recipe_batch(network) else []
-    return (*sweeps, "batch") if batch in BATCH_SIZES else tuple(sweeps)
+    return (*sweeps, "batch") if batch in BATCH_SIZES.get(network, ()) else tuple(sweeps)
 
 
 def inference_cases(profile: Profile) -> list[InferenceCase]:
@@ -266,7 +263,7 @@ def operation_cases(profile: Profile) -> list[OperationCase]:
         OperationCase("sgd_update", "forward", (39_760,), 1, (("lr", 1e-3),)),
         OperationCase("adam_update", "forward", (61_706,), 1, adam),
     ]
-    for batch in (64,) if profile == "quick" else (1, 64, 512):
+    for batch in (64,) if profile == "quick" else (1, 64):
         cases.append(OperationCase("softmax_cross_entropy", "forward", (10,), batch))
         cases += [
             OperationCase(name, direction, shape, batch, settings, weight_shape)

@@ -37,7 +37,7 @@ Clock = Callable[[], float]
 
 # Seconds. The epoch of a slow contender is shortened to about this time. A factor of two is
 # accepted, because some contenders compile again for each length of an epoch.
-EPOCH_S = 0.1
+EPOCH_S = 0.08
 MAX_LENGTHS = 3  # lengths of an epoch that are tried; the last one is used
 MIN_ROUNDS, MAX_ROUNDS = 1, 100
 # Warm-up ends after this number of calls or of seconds. In that time, the threads of the contender

@@ -23,13 +23,13 @@ from mnist_accel.recipes.models import RECIPES, create_model
 from tests.support.benchmark_runs import ROOT
 
 
-def test_full_profile_trains_each_recipe_and_three_at_all_batch_sizes():
+def test_full_profile_trains_each_recipe_and_three_at_several_batch_sizes():
     batches = {name: set() for name in RECIPES}
     for case in training_cases("full"):
         if "batch" in case.sweeps and case.network in batches:
             batches[case.network].add(case.batch)
-    for name in ("two-layer", "cnn", "lenet"):
-        assert batches[name] == {1, 10, 64, 512, 4096}
+    assert batches["two-layer"] == {1, 10, 64, 512, 4096}
+    assert batches["cnn"] == batches["lenet"] == {1, 64, 512}
     own = {case.network: case.batch for case in training_cases("full") if "recipe" in case.sweeps}
     assert own == {
         "fcnn": 60_000, "two-layer": 512, "backprop": 10, "cnn": 1, "three-layer": 64, "lenet": 64,

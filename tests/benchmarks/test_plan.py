@@ -79,7 +79,7 @@ def test_contenders_that_compile_for_long_are_not_in_series_of_sizes():
     [
         (RunRequest(), 3),
         (RunRequest(passes=1), 1),
-        (RunRequest(profile="full"), 5),
+        (RunRequest(profile="full"), 3),
         (RunRequest(profile="full", passes=12, processes=4), 4),
     ],
 )

@@ -47,8 +47,8 @@ class Paced(ProjectBackend):
     [
         (1e-6, 1e-6, 500),  # as the case has them
         (5e-3, 1e-6, 500),  # an epoch is much faster than single updates
-        (1e-6, 9.9e-4, 101),  # an epoch of 495 ms is shortened to 100 ms
-        (5e-3, 9e-3, 20),  # a length within a factor of two is accepted
+        (1e-6, 9.9e-4, 80),  # an epoch of 495 ms is shortened to 80 ms
+        (5e-3, 9e-3, 16),  # a length within a factor of two is accepted
         (9, 9, 1),
     ],
 )

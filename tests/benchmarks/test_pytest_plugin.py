@@ -18,7 +18,7 @@ SMALLEST = (
 
 
 def test_error_is_recorded_once_and_other_contenders_are_measured(tmp_path):
-    journal = tmp_path / "journal"
+    journal = tmp_path / "out.json.journal"
     choice = ("--levels", "operations", "--contenders", "numpy,loops", "--passes", "2")
     process = start_python(
         "pytest", "benchmarks", *choice, "-k", "sgd_update", "--journal", journal

@@ -213,7 +213,7 @@ def test_undecided_rows_are_measured_longer_while_there_is_time(tmp_path):
     """A single pass decides nothing, so a second group of processes measures the case again."""
     out = tmp_path / "out.json"
     choice = ("--levels", "inference", "--contenders", "numpy,scikit-learn", "--passes", 1)
-    process = run_benchmarks("run", *choice, "--extra-minutes", 1, "--out", out)
+    process = run_benchmarks("run", *choice, "--minutes", 1, "--out", out)
     _, err = process.communicate(timeout=280)
     assert process.returncode == 0, err
     assert "2 cases are undecided; measuring them longer" in err
