@@ -74,6 +74,13 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
             yield f"## {heading}\n\n{render(table)}"
 
 
+def _content(table: Table) -> str:
+    """Return a table, or the sentence that states why it is empty."""
+    if table.groups:
+        return render(table)
+    return f"{_escaped(table.notes[-1])}\n" if len(table.notes) > 1 else "Not measured.\n"
+
+
 def render(table: Table) -> str:
     """Return a table in Markdown; the headings of the groups become the first column."""
     grouped = bool(table.heading)
@@ -142,8 +149,7 @@ def _updated(path: Path, text: str, analysis: Analysis) -> Iterator[str]:
                 f"{path}: there is no table {name!r}; the tables are {', '.join(made)}"
             )
         inside, found = "" if is_end else name, True
-        table = made[name]()
-        yield line if is_end else line + (render(table) if table.groups else "Not measured.\n")
+        yield line if is_end else line + _content(made[name]())
     if inside or not found:
         raise UsageError(
             f"{path} must contain lines such as <!-- benchmark table recipes: begin --> and "

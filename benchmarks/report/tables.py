@@ -159,7 +159,7 @@ def _case_row(results: ResultSet, row: AnalyzedRow, fastest: float) -> Row:
     elif speed is not None and speed.is_decided:
         ratio, interval = numbers.times(speed.value), numbers.interval(speed)
     elif speed is not None:
-        ratio, interval = "undecided", f"n = {speed.n}"
+        ratio, interval = "undecided", f"n = {speed.n} passes"
     cells: list[Cell | str] = [
         contender_cell(results, measurement.contender, strong=best),
         # The most important figure comes first: a phone shows only the left columns.
