@@ -31,14 +31,15 @@ def report_command(paths: Sequence[Path], out: Path | None, update: Sequence[Pat
     folder = paths[0].parent if out is None else out
     stem = paths[0].name.removesuffix(SUFFIX).removesuffix(".gz").removesuffix(".json")
     contents = {".md": to_markdown(analysis), ".html": to_html(analysis)}
+    report = folder / f"{stem}.md"
     for suffix, content in contents.items():
-        path = folder / (stem + suffix)
+        path = report.with_name(stem + suffix)
         try:
             write_atomically(path, content.encode(errors="backslashreplace"))
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
         print(path)
     for path in update:
-        update_tables(path, analysis)
+        update_tables(path, analysis, report)
         print(path)
     return 0

@@ -1,7 +1,9 @@
 """The report as Markdown, and the tables in the documents."""
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.report import machine_tables, tables
@@ -74,8 +76,9 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
             yield f"## {heading}\n\n{render(table)}"
 
 
-def _content(table: Table) -> str:
-    """Return a table, or the sentence that states why it is empty."""
+def _content(make: Callable[[], Table]) -> str:
+    """Return a table as text, or the sentence that states why it is empty."""
+    table = make()
     if table.groups:
         return render(table)
     return f"{_escaped(table.notes[-1])}\n" if len(table.notes) > 1 else "Not measured.\n"
@@ -115,8 +118,10 @@ def _escaped(text: str) -> str:
     return plain
 
 
-def update_tables(path: Path, analysis: Analysis) -> None:
+def update_tables(path: Path, analysis: Analysis, report: Path) -> None:
     """Replace the text between each pair of markers of a file with the table of that name.
+
+    Between the markers with the name `report`, the text is a link to the report.
 
     Raises:
         UsageError: the file cannot be read or written, its markers are not pairs, or the results
@@ -124,16 +129,20 @@ def update_tables(path: Path, analysis: Analysis) -> None:
     """
     try:
         text = read_regular(path, max_bytes=_MAX_BYTES).decode()
-        write_atomically(path, "".join(_updated(path, text, analysis)).encode())
+        target = os.path.relpath(report, path.parent).replace(os.sep, "/")
+        link = f"The [full report]({target}) contains every row, with its spread.\n"
+        write_atomically(path, "".join(_updated(path, text, analysis, link)).encode())
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text") from error
     except OSError as error:
         raise UsageError(f"cannot rewrite {path}: {error.strerror}") from error
 
 
-def _updated(path: Path, text: str, analysis: Analysis) -> Iterator[str]:
+def _updated(path: Path, text: str, analysis: Analysis, link: str) -> Iterator[str]:
     """Yield the lines of a file with new tables."""
-    made = published_tables(analysis)
+    tables_of = published_tables(analysis)
+    made: dict[str, Callable[[], str]] = {"report": lambda: link}
+    made |= {name: partial(_content, table) for name, table in tables_of.items()}
     inside, found = "", False
     for line in text.splitlines(keepends=True):
         marker = _MARKER.fullmatch(line.strip())
@@ -149,7 +158,7 @@ def _updated(path: Path, text: str, analysis: Analysis) -> Iterator[str]:
                 f"{path}: there is no table {name!r}; the tables are {', '.join(made)}"
             )
         inside, found = "" if is_end else name, True
-        yield line if is_end else line + _content(made[name]())
+        yield line if is_end else line + made[name]()
     if inside or not found:
         raise UsageError(
             f"{path} must contain lines such as <!-- benchmark table recipes: begin --> and "

@@ -145,16 +145,21 @@ BEGIN, END = (f"<!-- benchmark table recipes: {which} -->" for which in ("begin"
 def test_tables_replace_the_text_between_their_markers(tmp_path, analysis):
     readme = tmp_path / "README.md"
     other = [line.replace("recipes", "inference") for line in (BEGIN, END)]
+    link = BEGIN.replace("recipes", "report")
     readme.write_text(
-        f"before\n{BEGIN}\nold\n{END}\nbetween\n{other[0]}\n{other[1]}\nafter ×\n",
+        f"before\n{BEGIN}\nold\n{END}\nbetween\n{other[0]}\n{other[1]}\nafter ×\n"
+        f"{link}\n{link.replace('begin', 'end')}\n",
         encoding="utf-8",
     )
     for _ in range(2):
-        update_tables(readme, analysis)
+        update_tables(readme, analysis, tmp_path / "out" / "report.md")
     text = readme.read_text(encoding="utf-8")
     table = render(comparison_table(analysis, analysis.recipes()))
     assert text.startswith(f"before\n{BEGIN}\n{table}{END}\nbetween\n{other[0]}\n| images/s |")
-    assert text.endswith(f"{other[1]}\nafter ×\n")
+    assert text.endswith(
+        f"{other[1]}\nafter ×\n{link}\nThe [full report](out/report.md) contains "
+        f"every row, with its spread.\n{link.replace('begin', 'end')}\n"
+    )
     line = next(line for line in text.splitlines() if line.startswith("| lenet"))
     assert re.fullmatch(
         r"\| lenet, batch 64 \|.* \*\*2\d\.\d k\*\* \|.*× \([\d.]+–[\d.]+\) \|", line
@@ -185,7 +190,7 @@ def test_markers_in_the_name_of_a_machine_or_contender_do_not_end_the_table(tmp_
         (BEGIN, "in pairs"),
         (
             BEGIN.replace("recipes", "nothing"),
-            "no table 'nothing'; the tables are recipes, inference",
+            "no table 'nothing'; the tables are report, recipes",
         ),
     ],
 )
@@ -193,7 +198,7 @@ def test_file_without_pairs_of_markers_is_not_changed(tmp_path, analysis, text, 
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
-        update_tables(readme, analysis)
+        update_tables(readme, analysis, tmp_path / "out" / "report.md")
     assert readme.read_text(encoding="utf-8") == text
 
 
@@ -225,16 +230,19 @@ def test_committed_reports_equal_the_report_on_their_results(tmp_path):
     # Names start with the date, so the last one is the newest.
     named = sorted(set(re.findall(r"\(benchmarks/results/([\w.-]+)\.md\)", texts[0])))
     assert named
-    copies = [tmp_path / document.name for document in documents]
+    copies = [tmp_path / document.relative_to(ROOT) for document in documents]
     for copy, text in zip(copies, texts, strict=True):
+        copy.parent.mkdir(exist_ok=True)
         copy.write_text(text, encoding="utf-8")
     # A report covers the file with its name, and the files whose names start with it.
     folder, name = ROOT / "benchmarks" / "results", named[-1]
     files = [folder / f"{name}.json.gz", *sorted(folder.glob(f"{name}-*.json.gz"))]
-    assert report_command(files, tmp_path, copies) == 0
+    made = tmp_path / folder.relative_to(ROOT)
+    made.mkdir(parents=True)
+    assert report_command(files, made, copies) == 0
     assert [copy.read_text(encoding="utf-8") for copy in copies] == texts
     for suffix in ("md", "html"):
-        again = (tmp_path / f"{name}.{suffix}").read_bytes()
+        again = (made / f"{name}.{suffix}").read_bytes()
         # Compared outside of the assertion: pytest takes minutes to show how pages differ.
         same = again == (folder / f"{name}.{suffix}").read_bytes()
         made_of = " ".join(path.name for path in files)
