@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba.kernels import csr as kernels
+from backends.numba.kernels.vector_width import VECTOR_BYTES
 from backends.numba.threads import run_in_ranges
 
 Array = NDArray[Any]
 
-# If a larger part of the pixels is nonzero, the dense product is faster.
-MAX_SPARSE_DENSITY = 0.35
+# If a larger part of the pixels is nonzero, the dense product is faster. Vectors of 512 bits speed
+# up only the dense product, because the sparse one waits for memory.
+MAX_SPARSE_DENSITY = 0.27 if VECTOR_BYTES == 64 else 0.35
 
 
 class Csr(NamedTuple):

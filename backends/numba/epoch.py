@@ -16,7 +16,7 @@ from backends.numba.kernels import updates
 from backends.numba.kernels.barrier import BARRIER_OPEN
 from backends.numba.kernels.stages import Plan
 from backends.numba.kernels.workspace import Images, Workspace
-from backends.numba.layout import COMPILED, Layout, accepts_csr, lay_out
+from backends.numba.layout import COMPILED, Layout, lay_out, reads_input
 from backends.numba.linkage import link_training
 from backends.numba.memory import (
     aligned_zeros,
@@ -78,7 +78,7 @@ class NumbaEpoch(CompiledEpoch):
 
     def remarks(self) -> Mapping[int, str]:
         """Return which stage takes sparse input."""
-        if not accepts_csr(self._program):
+        if not reads_input(self._program):
             return {}
         return {
             0: f"sparse (CSR) input if fewer than {MAX_SPARSE_DENSITY:.0%} of pixels are nonzero"
@@ -86,11 +86,14 @@ class NumbaEpoch(CompiledEpoch):
 
     def load(self, pixels: Array, labels: NDArray[np.int64]) -> Data:
         """Convert the pixels to CSR format if most of them are 0, and compile the kernels."""
-        program, pixels, labels = self._program, read_only(pixels), read_only(labels)
+        program, pixels = self._program, read_only(pixels)
         sparse = None
-        if accepts_csr(program):
+        if reads_input(program):
             sparse = to_csr(pixels, threads=self._threads(len(pixels)), executor=self._executor)
         is_sparse = sparse is not None
+        layout = lay_out(program, is_sparse=is_sparse)
+        if reads_input(program) and not is_sparse:
+            pixels = _whole_vectors(pixels, int(layout.stages[0]["x_size"]))
         csr = sparse or _no_sparse_images(pixels.dtype)
         images = Images(
             pixels=pixels[:0] if is_sparse else pixels,
@@ -101,8 +104,7 @@ class NumbaEpoch(CompiledEpoch):
             scale=1 / 255 if pixels.dtype == np.uint8 else 1.0,
             shift=program.pixel_shift,
         )
-        layout = lay_out(program, is_sparse=is_sparse)
-        arrays = kernels.TrainingData(images, labels, csr.edges)
+        arrays = kernels.TrainingData(images, _small(labels), csr.edges)
         plan = link_training(program, layout, arrays, self._rule, program.update.kind)
         data = Data(layout, plan, arrays)
         self._compile(data)
@@ -191,8 +193,8 @@ class NumbaEpoch(CompiledEpoch):
         data.workspaces.clear()  # buffers of several batch sizes would take too much memory
         dtype, sizes = self._program.dtype, data.layout.sizes
         buffers = forward_buffers(sizes, threads, math.ceil(batch_size / threads), dtype)
-        first_outputs = int(data.layout.stages[0]["y_size"]) if data.arrays.images.groups else 0
-        deltas_row = whole_lines(first_outputs, dtype)
+        outputs = int(data.layout.stages[0]["y_size"]) if data.plan.update_inputs else 0
+        deltas_row = whole_lines(outputs, dtype)
         data.workspaces[key] = Workspace(
             **buffers,
             gradients=thread_rows(threads, buffers["capacity"] * sizes["outputs"], dtype),
@@ -203,6 +205,21 @@ class NumbaEpoch(CompiledEpoch):
             deltas_row=deltas_row,
         )
         return data.workspaces[key]
+
+
+def _small(labels: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Return labels as smaller integers, because images are read in random order.
+
+    Most of the labels of MNIST as int64 would not be in the second-level cache.
+    """
+    small: NDArray[np.uint16] = read_only(labels.astype(np.uint16))
+    return small
+
+
+def _whole_vectors(pixels: Array, size: int) -> Array:
+    """Return images whose rows have `size` pixels; additional pixels are 0."""
+    missing = size - pixels.shape[1]
+    return read_only(np.pad(pixels, ((0, 0), (0, missing)))) if missing else pixels
 
 
 def _no_sparse_images(dtype: np.dtype[Any]) -> Csr:

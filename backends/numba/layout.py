@@ -69,8 +69,8 @@ class Layout:
     sizes: Mapping[str, int]
 
 
-def accepts_csr(program: Program) -> bool:
-    """Return whether the first stage can take CSR input: a linear layer of unshifted pixels."""
+def reads_input(program: Program) -> bool:
+    """Return whether the first stage can read CSR rows or pixels: a linear layer without shift."""
     first = program.stages[0]
     return (
         first.kind == "linear"
@@ -116,6 +116,7 @@ class _Placement:
         self._lanes = _round_up(shape[0], self._vector) if len(shape) == 1 else shape[0]
         self._x_size = self._row_size(self._shape, self._lanes)
         self._x_offset = 0
+        self._reads_input = reads_input(program)
 
     def add(self, stage: Stage, row: Any, *, is_sparse: bool) -> None:
         """Fill the row of the next stage, except the addresses."""
@@ -132,8 +133,8 @@ class _Placement:
         else:
             row["out_lanes"] = self._lanes
         row["y_size"] = self._row_size(out_shape, int(row["out_lanes"]))
-        # Convolutions and sparse layers read the data set directly; other first stages copy pixels.
-        if row["is_first"] and not is_sparse and stage.kind != "conv2d":
+        # Some first stages read the data set directly; others copy pixels.
+        if row["is_first"] and stage.kind != "conv2d" and not self._reads_input:
             self.sizes["outputs"] += self._x_size
         row["x_offset"] = self._x_offset
         row["y_offset"] = self._x_offset = self._reserve("outputs", row)

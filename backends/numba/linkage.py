@@ -14,14 +14,14 @@ from backends.numba.kernels import backward, epoch, forward, losses, reading, up
 from backends.numba.kernels.compilation import address_of
 from backends.numba.kernels.stages import STAGE, Plan
 from backends.numba.kernels.workspace import Images, Tile, Workspace
-from backends.numba.layout import Layout
+from backends.numba.layout import Layout, reads_input
 from backends.program import Program
 
 types: Any = numba.types  # without annotations
 
 _STAGE = numba.from_dtype(STAGE)
 _OFFSETS = types.Array(types.uint64, 1, "C")
-_TILE = types.NamedTuple([types.Array(types.int64, 1, "C"), types.intp, types.intp], Tile)
+_TILE = types.NamedTuple([types.Array(types.int64, 1, "C"), *[types.intp] * 3], Tile)
 _RANGES = types.NamedTuple([types.intp] * len(epoch.Ranges._fields), epoch.Ranges)
 _STEP = types.NamedTuple(
     [*[types.intp] * 4, types.float64, types.float64, types.boolean], epoch.Step
@@ -47,8 +47,8 @@ def link_training(
     vector, work = types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C"), _workspace(dtype)
     for stage, row in zip(program.stages, layout.stages, strict=True):
         name = stage.kind
-        if row["is_first"] and is_sparse:
-            name = "sparse_linear"
+        if row["is_first"] and reads_input(program):
+            name = "input_linear"
         else:
             row["forward"] = _link_forward(name, vector, work)
         row["backward"] = address_of(
@@ -64,10 +64,17 @@ def link_training(
             losses.KERNELS[program.loss], _STAGE, data.labels, _TILE, 0.0, work, _RESULTS, 0, 0
         ),
         update=address_of(updates.KERNELS[kind], rule, 0.0, 0, parameters, vector, 0, 0),
-        update_sparse=address_of(
-            epoch.update_sparse, _STAGE, vector, data.images, row_numbers, _STEP, _RANGES, work
+        update_inputs=address_of(
+            epoch.update_csr if is_sparse else epoch.update_pixels,
+            _STAGE,
+            vector,
+            data.images,
+            row_numbers,
+            _STEP,
+            _RANGES,
+            work,
         )
-        if is_sparse
+        if reads_input(program)
         else 0,
     )
 
@@ -109,6 +116,8 @@ def _link_reading(program: Program, vector: Any, images: Any, work: Any, *, is_s
     kernel = reading.read_pixels
     if is_sparse:
         kernel = reading.multiply_sparse
+    elif reads_input(program):
+        kernel = reading.multiply_pixels
     elif program.stages[0].kind == "conv2d":
         kernel = reading.pad_pixels
     return address_of(kernel, _STAGE, vector, images, _TILE, work)

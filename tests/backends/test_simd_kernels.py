@@ -17,7 +17,12 @@ from backends.numba.kernels.simd.conv import (
     conv_wgrad_tile,
 )
 from backends.numba.kernels.simd.elementwise import exp_in_place, relu_in_place, sigmoid_in_place
-from backends.numba.kernels.simd.gemm import gemm_dot, gemm_outer
+from backends.numba.kernels.simd.gemm import (
+    gemm_dot,
+    gemm_dot_gather,
+    gemm_outer,
+    gemm_outer_gather,
+)
 from backends.numba.kernels.simd.pooling import (
     CHANNEL_LANES,
     max_pool_2x2,
@@ -102,6 +107,40 @@ def test_gemm_dot(
     y, x, w = (numbers(random, 600, dtype=dtype) for _ in range(3))
     sizes = rows, columns, 3 * lanes
     check(compiled(dot_kernel), naive.gemm_dot, y, 12, x, 50, w, 48, *sizes)
+
+
+def gather_kernels(
+    dots: Any, x: Any, y: Any, dy: Any, table: Any, indices: Any, sizes: Any
+) -> None:
+    rows, columns, width = sizes
+    gemm_dot_gather(
+        pointer(dots, 0), columns, pointer(table, 0), width, pointer(indices, 0), pointer(x, 0),
+        width, rows, columns, width,
+    )  # fmt: skip
+    gemm_outer_gather(
+        pointer(y, 0), pointer(dy, 0), columns, pointer(table, 0), width, pointer(indices, 0),
+        columns, width, rows, 0.5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("table_dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize(("rows", "columns", "vectors"), [(4, 5, 4), (7, 11, 6)])
+def test_products_with_rows_of_a_table(
+    random: np.random.Generator, rows: int, columns: int, vectors: int, kind: tuple[str, int],
+    table_dtype: str,
+) -> None:  # fmt: skip
+    dtype, lanes = kind
+    width = vectors * lanes
+    table = random.integers(0, 256, (20, width)).astype(table_dtype)
+    indices = random.permutation(20)[:rows]
+    x, y = (numbers(random, columns, width, dtype=dtype) for _ in range(2))
+    dots, dy = (numbers(random, rows, columns, dtype=dtype) for _ in range(2))
+    got_dots, got_y = dots.copy(), y.copy()
+    sizes = rows, columns, width
+    compiled(gather_kernels)(got_dots, x, got_y, dy, table, indices, sizes)
+    images = table[indices].astype(dtype)
+    assert_close(got_dots, images @ x.T, dtype=dtype, terms=width)
+    assert_close(got_y, y + 0.5 * dy.T @ images, dtype=dtype, terms=rows)
 
 
 @njit

@@ -1,6 +1,7 @@
 """`doctor --explain` prints how each backend computes a recipe."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -47,8 +48,8 @@ def test_backends_and_stages_of_a_recipe_are_printed(capsys):
 @pytest.mark.parametrize("model", RECIPES)
 def test_sparse_input_is_mentioned_if_it_is_used(capsys, model):
     takes_sparse_input = "conv2d" not in create_model(model, backend="numpy").kinds
-    line = "numba: stage 1 takes sparse (CSR) input if fewer than 35% of pixels are nonzero"
-    assert (line in explain(capsys, model).splitlines()) == takes_sparse_input
+    line = r"numba: stage 1 takes sparse \(CSR\) input if fewer than (27|35)% of pixels are nonzero"
+    assert bool(re.search(line, explain(capsys, model))) == takes_sparse_input
 
 
 def test_explanation_can_be_printed_as_json(capsys):

@@ -57,8 +57,8 @@ def backward(plan: Any, packed: Any, gradient: Any, count: int, work: Any, posit
     Args:
         plan: the program, as in `stages.Plan`.
         packed: the packed parameters.
-        gradient: gradient of the packed parameters; that of the weights of a sparse first stage is
-            not added.
+        gradient: gradient of the packed parameters; that of the weights of a first stage that
+            reads CSR rows or pixels is not added.
         count: number of images in the tile.
         work: buffers of the thread, with the results of `forward` and the gradients of the logits.
         position: position of the tile's first image in the batch.
@@ -88,10 +88,10 @@ def linear(
 
 
 @stage_kernel
-def sparse_linear(
+def input_linear(
     stage: Any, offsets: Any, packed: Any, gradient: Any, work: Any, count: int, position: int
 ) -> None:
-    """Add the gradient of the bias; store that of the outputs, for `epoch.update_sparse`."""
+    """Add the gradient of the bias; store that of the outputs, for `epoch.update_…`."""
     dy = outputs_of(stage, work.gradients, work, count)
     if stage.bias >= 0:
         linear_backward_bias(dy, view(gradient, stage.bias, stage.out_channels))

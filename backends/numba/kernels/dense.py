@@ -14,7 +14,12 @@ of the gradients of weights and inputs.
 from typing import Any
 
 from backends.numba.kernels.compilation import kernel
-from backends.numba.kernels.simd.gemm import gemm_dot, gemm_outer
+from backends.numba.kernels.simd.gemm import (
+    gemm_dot,
+    gemm_dot_gather,
+    gemm_outer,
+    gemm_outer_gather,
+)
 from backends.numba.kernels.views import fill_zero, pointer, view, view_2d
 
 
@@ -49,6 +54,48 @@ def linear_backward_x(dy: Any, packed: Any, weight: int, outputs: int, dx: Any) 
 def linear_backward_weight(x: Any, dy: Any, gradient: Any, weight: int, outputs: int) -> None:
     """Add dyᵀ x to the gradient of W (outputs, inputs), which begins at `weight`."""
     _add_product(view_2d(gradient, weight, outputs, x.shape[1]), dy, 1, dy.shape[1], x)
+
+
+@kernel
+def pixel_linear(pixels: Any, rows: Any, packed: Any, weight: int, outputs: int, y: Any) -> None:
+    """Set y to the product of images and Wᵀ, where W (outputs, pixels) begins at `weight`.
+
+    Args:
+        pixels: all images, in whole vectors of any number type.
+        rows: pointer to the indices of the images.
+        packed: the parameters.
+        weight: offset of W in `packed`.
+        outputs: rows of W.
+        y: (N, outputs or more).
+    """
+    width = pixels.shape[1]
+    gemm_dot_gather(
+        pointer(y, 0), y.shape[1], pointer(pixels, 0), width, rows, pointer(packed, weight), width,
+        len(y), outputs, width,
+    )  # fmt: skip
+
+
+@kernel
+def pixel_linear_backward(
+    pixels: Any, rows: Any, scale: float, dy: Any, target: Any, outputs: int, begin: int, end: int
+) -> None:
+    """Add scale · dyᵀ x to the columns `begin` to `end` − 1 of a matrix (outputs, pixels).
+
+    Args:
+        pixels: all images, as in `pixel_linear`.
+        rows: pointer to the indices of the images x.
+        scale: factor of the pixels.
+        dy: (N, outputs or more).
+        target: pointer to the matrix.
+        outputs: rows of the matrix.
+        begin: first column, at the beginning of a vector.
+        end: end of the columns, at the end of a vector.
+    """
+    width = pixels.shape[1]
+    gemm_outer_gather(
+        pointer(target, begin), pointer(dy, 0), dy.shape[1], pointer(pixels, begin), width,
+        rows, outputs, end - begin, len(dy), scale,
+    )  # fmt: skip
 
 
 @kernel

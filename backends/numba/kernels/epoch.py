@@ -7,10 +7,10 @@ thread then updates its range of the parameters with the sum of the gradients of
 second barrier ends the step. For a given number of threads, the order of all sums is fixed, so runs
 repeat bit for bit.
 
-    gradients of the threads     parameters of a network whose first stage is sparse
+    gradients of the threads     parameters of a network whose first stage is linear
     thread 0   ▒▒▒▒▒▒▒▒▒▒▒▒      │ weights of the first stage │ all other parameters     │
     thread 1   ▒▒▒▒▒▒▒▒▒▒▒▒      │ thread 0   │ thread 1      │ thread 0   │ thread 1    │
-               └─ a row each      divided at column groups     divided at cache lines
+               └─ a row each      divided at inputs            divided at cache lines
 
 The backward pass is linear in the gradient of the logits. So if this gradient is multiplied by −lr,
 the backward pass yields the changes of the parameters in an SGD step, and the step has the *linear
@@ -23,7 +23,8 @@ so the linear form multiplies the parameters by `shrink` at the end.
 
 Cost per step: the cost of `forward` and `backward` for each image. Each of t threads also sets a
 gradient of all parameters to 0, adds 1/t of the t gradients and updates 1/t of the parameters. For
-a sparse first stage, it computes the gradient of 1/t of the columns for all images.
+the weights of a linear first stage, it instead computes the gradient of 1/t of the inputs for all
+images.
 """
 
 from typing import Any, NamedTuple
@@ -31,11 +32,12 @@ from typing import Any, NamedTuple
 from backends.numba.kernels.backward import backward
 from backends.numba.kernels.barrier import barrier_wait
 from backends.numba.kernels.compilation import call, entry, kernel, stage_kernel
+from backends.numba.kernels.dense import pixel_linear_backward
 from backends.numba.kernels.elementwise import add
 from backends.numba.kernels.forward import forward
 from backends.numba.kernels.simd.sparse import scatter_axpy
 from backends.numba.kernels.vector_width import ALIGNMENT
-from backends.numba.kernels.views import fill_zero, pointer, view
+from backends.numba.kernels.views import fill_zero, pointer, view, view_2d
 from backends.numba.kernels.workspace import Tile, thread_workspace
 
 # The linear form of a step is used only if `shrink` exceeds this value: the division by a smaller
@@ -89,20 +91,24 @@ class Ranges(NamedTuple):
     """The parameters that one thread updates.
 
     Attributes:
-        dense_begin: first parameter after the weights of a sparse first stage.
+        others: first parameter after the weights of a first stage that reads CSR rows or pixels.
         begin: first of the thread's other parameters.
         end: end of the thread's other parameters.
-        sparse_begin: first of the thread's weights of a sparse first stage.
-        sparse_end: end of the thread's weights of a sparse first stage.
-        first_group: first of the thread's column groups.
+        input_rows: number of rows of those weights, of each of which the thread updates a part.
+        input_stride: length of a row.
+        input_begin: first of the thread's weights in a row.
+        input_end: end of the thread's weights in a row.
+        first_group: first of the thread's column groups of the CSR format.
         end_group: end of the thread's column groups.
     """
 
-    dense_begin: int
+    others: int
     begin: int
     end: int
-    sparse_begin: int
-    sparse_end: int
+    input_rows: int
+    input_stride: int
+    input_begin: int
+    input_end: int
     first_group: int
     end_group: int
 
@@ -157,21 +163,21 @@ def run_steps(
         in_place = step.is_linear and threads == 1 and step.batch <= work.capacity
         gradient = packed if in_place else view(work.parameters, 0, len(packed))
         if not in_place:
-            fill_zero(view(gradient, ranges.dense_begin, len(packed) - ranges.dense_begin))
+            fill_zero(view(gradient, ranges.others, len(packed) - ranges.others))
         place = thread, index
         _add_gradients(plan, packed, gradient, data, schedule.rows, step, work, results, place)
         if threads > 1:
             arrivals += threads
             barrier_wait(counter, arrivals)
         gradients = workspace.parameters
-        if plan.update_sparse:
+        if plan.update_inputs:
             target = packed if step.is_linear else view(gradients, 0, len(packed))
             call(
-                plan.update_sparse, plan.stages[0], target, data.images, schedule.rows, step,
+                plan.update_inputs, plan.stages[0], target, data.images, schedule.rows, step,
                 ranges, work,
             )  # fmt: skip
         if in_place:
-            shrink(packed, ranges.dense_begin, len(packed), step.shrink)
+            shrink(packed, ranges.others, len(packed), step.shrink)
             continue
         _add_threads(gradients, ranges)
         if step.is_linear:
@@ -181,9 +187,11 @@ def run_steps(
         else:
             summed = view(gradients, 0, len(packed))
             rate, number = schedule.rates[index], schedule.steps_before + index + 1
-            dense, sparse = (ranges.begin, ranges.end), (ranges.sparse_begin, ranges.sparse_end)
-            for begin, end in (dense, sparse):
-                call(plan.update, rule, rate, number, parameters, summed, begin, end - begin)
+            length = ranges.end - ranges.begin
+            call(plan.update, rule, rate, number, parameters, summed, ranges.begin, length)
+            for row in range(ranges.input_rows):
+                begin, length = _inputs_of_row(ranges, row)
+                call(plan.update, rule, rate, number, parameters, summed, begin, length)
         if threads > 1:
             arrivals += threads
             barrier_wait(counter, arrivals)
@@ -196,21 +204,38 @@ def _ranges(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
     They begin and end at cache lines, so that two threads never write to the same line.
     """
     first = plan.stages[0]
-    begin = 0
-    if plan.update_sparse:
-        begin = -(-first.x_size * first.y_size // ALIGNMENT) * ALIGNMENT
-    length = ((size - begin) // ALIGNMENT // threads + 1) * ALIGNMENT
-    first_group = data.images.groups * thread // threads
-    end_group = data.images.groups * (thread + 1) // threads
+    groups = data.images.groups
+    first_group, end_group = groups * thread // threads, groups * (thread + 1) // threads
+    rows, row_size, input_begin, input_end = 0, 0, 0, 0
+    if plan.update_inputs and groups:  # a row of weights per input, which follow each other
+        rows, row_size = 1, first.x_size * first.y_size
+        input_begin = data.edges[first_group] * first.y_size
+        input_end = data.edges[end_group] * first.y_size
+    elif plan.update_inputs:  # a row of weights per output
+        rows, row_size = first.out_channels, first.x_size
+        lines = -(-row_size // ALIGNMENT)
+        input_begin = lines * thread // threads * ALIGNMENT
+        input_end = min(lines * (thread + 1) // threads * ALIGNMENT, row_size)
+    others = -(-rows * row_size // ALIGNMENT) * ALIGNMENT
+    length = ((size - others) // ALIGNMENT // threads + 1) * ALIGNMENT
     return Ranges(
-        begin,
-        min(begin + thread * length, size),
-        min(begin + (thread + 1) * length, size),
-        data.edges[first_group] * first.y_size,
-        data.edges[end_group] * first.y_size,
+        others,
+        min(others + thread * length, size),
+        min(others + (thread + 1) * length, size),
+        rows,
+        row_size,
+        input_begin,
+        input_end,
         first_group,
         end_group,
     )
+
+
+@kernel
+def _inputs_of_row(ranges: Any, row: int) -> tuple[int, int]:
+    """Return the first of a thread's weights in a row of the first stage, and their number."""
+    begin = ranges.input_begin + row * ranges.input_stride
+    return begin, max(0, ranges.input_end - ranges.input_begin)
 
 
 @kernel
@@ -241,22 +266,23 @@ def _add_gradients(
     last = plan.stages[len(plan.stages) - 1]
     for begin in range(step.begin, step.end, work.capacity):
         count = min(work.capacity, step.end - begin)
-        tile = Tile(rows, step.first + begin, count)
+        later = begin + count if begin + count < step.end else step.batch + step.begin
+        later = max(0, min(step.first + later, len(rows) - count))
+        tile = Tile(rows, step.first + begin, count, later)
         forward(plan, packed, data.images, tile, work)
         call(plan.loss, last, data.labels, tile, step.factor, work, results, place[0], place[1])
         backward(plan, packed, gradient, count, work, begin)
 
 
 @stage_kernel
-def update_sparse(
+def update_csr(
     stage: Any, target: Any, images: Any, rows: Any, step: Any, ranges: Any, work: Any
 ) -> None:
-    """Add the gradient of a thread's column groups of a sparse first stage to `target`.
+    """Add the gradient of a thread's column groups of a first stage to `target`, from CSR rows.
 
     In the linear form of a step, `target` is the parameters, otherwise the sum of the gradients.
     """
-    if not step.is_linear:
-        fill_zero(view(target, ranges.sparse_begin, ranges.sparse_end - ranges.sparse_begin))
+    _begin_inputs(target, step, ranges)
     scale = target.dtype.type(images.scale)
     width = stage.y_size
     for n in range(step.batch):
@@ -267,8 +293,42 @@ def update_sparse(
             pointer(images.indices, begin), pointer(images.data, begin), end - begin,
             pointer(work.deltas, n * work.deltas_row), scale,
         )  # fmt: skip
-    if step.is_linear:
-        shrink(target, ranges.sparse_begin, ranges.sparse_end, step.shrink)
+    _end_inputs(target, step, ranges)
+
+
+@stage_kernel
+def update_pixels(
+    stage: Any, target: Any, images: Any, rows: Any, step: Any, ranges: Any, work: Any
+) -> None:
+    """Add the gradient of a thread's inputs of a first stage to `target`, from pixels.
+
+    `target` is the same as in `update_csr`.
+    """
+    _begin_inputs(target, step, ranges)
+    dy = view_2d(work.deltas, 0, step.batch, work.deltas_row)
+    pixel_linear_backward(
+        images.pixels, pointer(rows, step.first), images.scale, dy, pointer(target, stage.weight),
+        stage.out_channels, ranges.input_begin, ranges.input_end,
+    )  # fmt: skip
+    _end_inputs(target, step, ranges)
+
+
+@kernel
+def _begin_inputs(target: Any, step: Any, ranges: Any) -> None:
+    """Set the thread's weights of the first stage to 0 if `target` is the sum of gradients."""
+    if not step.is_linear:
+        for row in range(ranges.input_rows):
+            begin, length = _inputs_of_row(ranges, row)
+            fill_zero(view(target, begin, length))
+
+
+@kernel
+def _end_inputs(target: Any, step: Any, ranges: Any) -> None:
+    """Shrink the thread's weights of the first stage if `target` is the parameters."""
+    if step.is_linear and step.shrink != 1:
+        for row in range(ranges.input_rows):
+            begin, length = _inputs_of_row(ranges, row)
+            shrink(target, begin, begin + length, step.shrink)
 
 
 @kernel

@@ -124,7 +124,7 @@ def predict(
         rows[n] = n
     for first in range(begin, end, work.capacity):
         count = min(work.capacity, end - first)
-        _forward(net, weights, images, Tile(rows, first, count), work, nonzeros)
+        _forward(net, weights, images, Tile(rows, first, count, first), work, nonzeros)
         logits = outputs_of(last, work.outputs, work, count)
         _write_results(logits, net.softmax, probabilities, results, first)
     return True

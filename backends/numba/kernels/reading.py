@@ -11,9 +11,9 @@ Parameters:
 from typing import Any
 
 from backends.numba.kernels.compilation import kernel, stage_kernel
-from backends.numba.kernels.dense import add_bias
+from backends.numba.kernels.dense import add_bias, pixel_linear
 from backends.numba.kernels.forward import pad
-from backends.numba.kernels.simd.sparse import gather_axpy, prefetch
+from backends.numba.kernels.simd.sparse import gather_axpy, prefetch, prefetch_rows
 from backends.numba.kernels.stages import inputs_of, outputs_of
 from backends.numba.kernels.views import fill_zero, pointer, view
 
@@ -50,8 +50,7 @@ def multiply_sparse(stage: Any, packed: Any, images: Any, tile: Any, work: Any) 
     """Set the pre-activations of a linear first stage from CSR images."""
     y = outputs_of(stage, work.outputs, work, tile.images)
     width = stage.y_size
-    flat = view(y, 0, y.size)
-    fill_zero(flat)
+    fill_zero(view(y, 0, y.size))
     for n in range(tile.images):
         _prefetch_rows(images, tile.rows, tile.first + n)
         at = tile.rows[tile.first + n] * images.groups
@@ -60,7 +59,25 @@ def multiply_sparse(stage: Any, packed: Any, images: Any, tile: Any, work: Any) 
             pointer(y, n * width), pointer(packed, stage.weight), width, width,
             pointer(images.indices, begin), pointer(images.data, begin), end - begin,
         )  # fmt: skip
+    _scale_and_add_bias(stage, packed, images, y)
+
+
+@stage_kernel
+def multiply_pixels(stage: Any, packed: Any, images: Any, tile: Any, work: Any) -> None:
+    """Set the pre-activations of a linear first stage from pixels."""
+    y = outputs_of(stage, work.outputs, work, tile.images)
+    later = pointer(tile.rows, tile.next)
+    prefetch_rows(pointer(images.pixels, 0), stage.x_size, later, tile.images)
+    rows = pointer(tile.rows, tile.first)
+    pixel_linear(images.pixels, rows, packed, stage.weight, stage.out_channels, y)
+    _scale_and_add_bias(stage, packed, images, y)
+
+
+@kernel
+def _scale_and_add_bias(stage: Any, packed: Any, images: Any, y: Any) -> None:
+    """Multiply y by the scale of the pixels, and add the bias."""
     scale = y.dtype.type(images.scale)
+    flat = view(y, 0, y.size)
     for i in range(len(flat)):
         flat[i] *= scale
     if stage.bias >= 0:

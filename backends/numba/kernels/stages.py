@@ -81,8 +81,8 @@ class Plan(NamedTuple):
         read: address of a kernel that reads the images of a tile, see `reading`.
         loss: address of a kernel in `losses`.
         update: address of a kernel in `updates`.
-        update_sparse: address of the kernel that adds the gradient of a sparse first stage; 0 if
-            the first stage is not sparse.
+        update_inputs: address of the kernel that adds the gradient of the weights of a first stage
+            that reads CSR rows or pixels; otherwise 0.
     """
 
     stages: Any
@@ -90,7 +90,7 @@ class Plan(NamedTuple):
     read: int
     loss: int
     update: int
-    update_sparse: int
+    update_inputs: int
 
 
 @kernel

@@ -35,6 +35,8 @@ def _width() -> int:
 
 
 VECTOR_BYTES = _width() // 8
+# Number of vector registers: AVX2 has 16, AVX-512 and NEON have 32.
+REGISTERS = 16 if VECTOR_BYTES == 32 else 32
 # Number of parameters that fill whole cache lines and vectors of any width and dtype.
 ALIGNMENT = 16
 

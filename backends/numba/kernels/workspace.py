@@ -36,11 +36,13 @@ class Tile(NamedTuple):
         rows: indices in the data set of the images of all steps, in processing order.
         first: position in `rows` of the first image of the tile.
         images: number of images in the tile.
+        next: position in `rows` of images to prefetch, as many as in the tile.
     """
 
     rows: Any
     first: int
     images: int
+    next: int
 
 
 class Workspace(NamedTuple):
@@ -61,8 +63,8 @@ class Workspace(NamedTuple):
         filters: filters of one convolution, in the layout that the gradient of its input needs.
         dpadded: gradient of the padded input of one convolution for one image.
         parameters: the thread's partial sum of the gradient of all parameters.
-        deltas: gradients of the outputs of a sparse first stage, (batch, deltas_row). All threads
-            share it.
+        deltas: gradients of the outputs of a first stage that reads CSR rows or pixels, (batch,
+            deltas_row). All threads share it.
         deltas_row: length of a row of `deltas`.
     """
 

@@ -95,8 +95,11 @@ class Pointer:
         return [self + stride * row for row in range(count)]
 
     def load(self, offset: Index | int = 0) -> Any:
-        """Load a vector."""
-        return self._emit.builder.load(self._cast(offset, self._emit.vector), align=1)
+        """Load a vector, and convert it to the element type."""
+        emit = self._emit
+        kind = ir.VectorType(self.address.type.pointee, emit.lanes)
+        vector = emit.builder.load(self._cast(offset, kind), align=1)
+        return emit.convert(vector, emit.vector)
 
     def store(self, vector: Any, offset: Index | int = 0) -> None:
         """Store a vector."""
@@ -116,9 +119,7 @@ class Pointer:
         """Load one number, convert it to the element type, and return it in all lanes."""
         emit = self._emit
         value = emit.builder.load((self + offset).address)
-        if value.type != emit.element:
-            value = emit.builder.uitofp(value, emit.element)
-        return emit.broadcast(value)
+        return emit.broadcast(emit.convert(value, emit.element))
 
     def load_index(self, offset: Index | int = 0) -> Index:
         """Load an unsigned integer of any width as an index."""
@@ -218,6 +219,16 @@ class Emitter:
         return self.builder.shuffle_vector(
             first, empty, ir.Constant(ir.VectorType(_LANE, self.lanes), None)
         )
+
+    def convert(self, value: Any, kind: Any) -> Any:
+        """Convert unsigned integers or floating-point numbers to a floating-point type."""
+        if value.type == kind:
+            return value
+        given = getattr(value.type, "element", value.type)
+        if isinstance(given, ir.IntType):
+            return self.builder.uitofp(value, kind)
+        is_narrower = isinstance(given, ir.FloatType)
+        return self.builder.fpext(value, kind) if is_narrower else self.builder.fptrunc(value, kind)
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """Return a·b + c, in one instruction if the processor has it."""

@@ -1,7 +1,7 @@
 """Matrix products in register tiles.
 
 The sums of a tile of y stay in registers while the loop runs along the inner dimension k. The
-largest tiles have ten sums, which leaves registers for the operands (AVX2 has 16):
+largest tiles have 20 sums, or 10 if there are only 16 registers, because operands also need some:
 
                    w   ── l ──▶                        w   ── k ──▶
                    ┌─────────┐                         ┌─────────────┐
@@ -13,15 +13,30 @@ largest tiles have ten sums, which leaves registers for the operands (AVX2 has 1
        └───────┘   └─────────┘              └─────────┘    └────────┘ added up at the end
        load and broadcast 1 number
        gemm_outer                           gemm_dot
+
+Vectors of another number type, such as pixels, are converted when they are loaded.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 from backends.numba.kernels.simd.emitter import (
     Accumulator,
     Emitter,
     Index,
     Pointer,
+    index_value,
     simd_kernel,
 )
+from backends.numba.kernels.vector_width import REGISTERS
+
+# Five rows or columns, because typical layers have 10, 30, 50 or 120 outputs; times this number of
+# vectors or rows.
+_TIMES_FIVE = (4, 1) if REGISTERS == 32 else (2, 1)
+
+
+# The pointer to a row of a matrix, which may be any row of a table.
+_RowOf = Callable[[Index], Pointer]
 
 
 # An array is a pointer and a stride here, because LLVM functions take no structs.
@@ -34,26 +49,61 @@ def gemm_outer(  # noqa: PLR0913
 
     y[r·y_stride + l] += Σₖ x[r·x_row + k·x_column] · w[k·w_stride + l]
 
-    for r < rows, k < count and l < width, in whole vectors. To multiply by xᵀ, swap
-    the strides of x.
+    for r < rows, k < count and l < width, in whole vectors. To multiply by xᵀ, swap the strides
+    of x.
     """
-    for vector, vectors in emit.tiles(width // emit.lanes, (2, 1)):
+    x_part = x, x_row, x_column
+    _add_outer(emit, (y, y_stride), x_part, lambda k: w + k * w_stride, (rows, width, count))
+
+
+@simd_kernel
+def gemm_outer_gather(  # noqa: PLR0913
+    emit: Emitter, y: Pointer, x: Pointer, x_stride: Index, table: Pointer, stride: Index,
+    indices: Pointer, rows: Index, width: Index, count: Index, scale: Any,
+) -> None:  # fmt: skip
+    """Add the product of xᵀ and some rows of a table to y.
+
+    y[r·stride + l] += scale · Σₖ x[k·x_stride + r] · table[indices[k]·stride + l]
+
+    for r < rows, k < count and l < width, in whole vectors.
+    """
+    x_part = x, Index(emit, index_value(1)), x_stride
+
+    def w_row(k: Index) -> Pointer:
+        return table + indices.load_index(k) * stride
+
+    _add_outer(emit, (y, stride), x_part, w_row, (rows, width, count), scale)
+
+
+def _add_outer(
+    emit: Emitter, y_part: tuple[Pointer, Index], x_part: tuple[Pointer, Index, Index],
+    w_row: _RowOf, sizes: tuple[Index, Index, Index], scale: Any = None,
+) -> None:  # fmt: skip
+    """Emit the tiles of `gemm_outer`; with `scale`, y is added to the sums at the end."""
+    (y, y_stride), (x, x_row, x_column), (rows, width, count) = y_part, x_part, sizes
+    for vector, vectors in emit.tiles(width // emit.lanes, _TIMES_FIVE):
         for row, height in emit.tiles(rows, (5, 1)):
             lanes = range(0, vectors * emit.lanes, emit.lanes)
             y_rows = (y + row * y_stride + vector * emit.lanes).rows(y_stride, height)
             x_rows = (x + row * x_row).rows(x_row, height)
-            w_tile = w + vector * emit.lanes
-            sums = [[Accumulator(emit, y_row.load(lane)) for lane in lanes] for y_row in y_rows]
+            zero = emit.constant(0.0)
+            sums = [
+                [Accumulator(emit, y_row.load(lane) if scale is None else zero) for lane in lanes]
+                for y_row in y_rows
+            ]
             with emit.loop(count) as k:
-                w_row = w_tile + k * w_stride
-                weights = [w_row.load(lane) for lane in lanes]
+                w_tile = w_row(k) + vector * emit.lanes
+                weights = [w_tile.load(lane) for lane in lanes]
                 for x_pointer, row_sums in zip(x_rows, sums, strict=True):
                     factor = x_pointer.load_broadcast(k * x_column)
                     for total, weight in zip(row_sums, weights, strict=True):
                         total.add_product(factor, weight)
             for y_row, row_sums in zip(y_rows, sums, strict=True):
                 for lane, total in zip(lanes, row_sums, strict=True):
-                    y_row.store(total.value(), lane)
+                    value = total.value()
+                    if scale is not None:
+                        value = emit.multiply_add(scale, value, y_row.load(lane))
+                    y_row.store(value, lane)
 
 
 @simd_kernel
@@ -67,19 +117,48 @@ def gemm_dot(
 
     for r < rows, c < columns and k < count, in whole vectors.
     """
-    # Five columns, because typical layers have 10, 30, 50 or 120 outputs.
-    for row, height in emit.tiles(rows, (2, 1)):
-        for column, width in emit.tiles(columns, (5, 1)):
+    _set_dots(
+        emit, (y, y_stride), lambda row: x + row * x_stride, (w, w_stride), (rows, columns, count)
+    )
+
+
+@simd_kernel
+def gemm_dot_gather(  # noqa: PLR0913
+    emit: Emitter, y: Pointer, y_stride: Index, table: Pointer, table_stride: Index,
+    indices: Pointer, w: Pointer, w_stride: Index, rows: Index, columns: Index, count: Index,
+) -> None:  # fmt: skip
+    """Set y to x wᵀ, where x consists of some rows of a table.
+
+    y[r·y_stride + c] = Σₖ table[indices[r]·table_stride + k] · w[c·w_stride + k]
+
+    for r < rows, c < columns and k < count, in whole vectors.
+    """
+
+    def x_row(row: Index) -> Pointer:
+        return table + indices.load_index(row) * table_stride
+
+    _set_dots(emit, (y, y_stride), x_row, (w, w_stride), (rows, columns, count))
+
+
+def _set_dots(
+    emit: Emitter, y_part: tuple[Pointer, Index], x_row: _RowOf, w_part: tuple[Pointer, Index],
+    sizes: tuple[Index, Index, Index],
+) -> None:  # fmt: skip
+    """Emit the tiles of `gemm_dot`."""
+    (y, y_stride), (w, w_stride), (rows, columns, count) = y_part, w_part, sizes
+    # The rows of w, which are read for all rows of x, stay in the cache.
+    for column, width in emit.tiles(columns, (5, 1)):
+        for row, height in emit.tiles(rows, _TIMES_FIVE):
             y_rows = (y + row * y_stride + column).rows(y_stride, height)
-            x_rows = (x + row * x_stride).rows(x_stride, height)
+            x_rows = [x_row(row + number) for number in range(height)]
             w_rows = (w + column * w_stride).rows(w_stride, width)
             zero = emit.constant(0.0)
             sums = [[Accumulator(emit, zero) for _ in w_rows] for _ in x_rows]
             with emit.loop(count // emit.lanes) as vector:
                 k = vector * emit.lanes
-                factors = [x_row.load(k) for x_row in x_rows]
-                for number, w_row in enumerate(w_rows):
-                    weight = w_row.load(k)
+                factors = [x_pointer.load(k) for x_pointer in x_rows]
+                for number, w_pointer in enumerate(w_rows):
+                    weight = w_pointer.load(k)
                     for factor, row_sums in zip(factors, sums, strict=True):
                         row_sums[number].add_product(weight, factor)
             for y_row, row_sums in zip(y_rows, sums, strict=True):

@@ -111,6 +111,20 @@ def scatter_axpy(
 @simd_kernel
 def prefetch(emit: Emitter, begin: Pointer, end: Pointer) -> None:
     """Start to load the cache lines from `begin` up to `end`."""
+    _prefetch(emit, begin, end)
+
+
+@simd_kernel
+def prefetch_rows(
+    emit: Emitter, table: Pointer, stride: Index, indices: Pointer, count: Index
+) -> None:
+    """Start to load `count` rows of a table."""
+    with emit.loop(count) as n:
+        row = table + indices.load_index(n) * stride
+        _prefetch(emit, row, row + stride)
+
+
+def _prefetch(emit: Emitter, begin: Pointer, end: Pointer) -> None:
     builder, index = emit.builder, ir.IntType(64)
     byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
     function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
