@@ -3,7 +3,8 @@
 Prints the ten probabilities as bars, and saves a figure with the image and its labels. For several
 pictures, it prints one line per picture. A network with sigmoid outputs computes each probability
 independently, so the ten need not sum to 1. A picture without a digit is refused, and a picture of
-several digits is refused without --all. The exit code is then 4.
+several digits is refused without --all. The exit code is then 4. Below a probability of 80 %, the
+prediction is marked as not sure.
 """
 
 import argparse
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STDIN = "-"
+# On the MNIST test set, almost half of the predictions of lenet with a lower probability are wrong.
+MIN_SURE = 0.8
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
@@ -203,17 +206,21 @@ def _print_items(path: Path, items: list[Item], names: Sequence[str]) -> None:
         assert item.probabilities is not None
         best = int(item.probabilities.argmax())
         truth = "" if item.true_label is None else f", true label {names[item.true_label]}"
-        print(f"predicted {names[best]} with {item.probabilities[best]:.2%}{truth}")
+        print(f"predicted {names[best]} with {_certainty(item.probabilities[best])}{truth}")
         print_probabilities(item.probabilities, names, sys.stdout)
         return
     rows = []
     for item in items:
         if item.probabilities is not None:
             best = int(item.probabilities.argmax())
-            rows.append((names[best], f"{item.probabilities[best]:.2%}", _title(item)))
+            rows.append((names[best], _certainty(item.probabilities[best]), _title(item)))
         else:
             rows.append(("-", "-", f"{item.file} (refused)"))
     print_table(("predicted", "probability", "file"), rows, sys.stdout)
+
+
+def _certainty(probability: float) -> str:
+    return f"{probability:.2%}" + (", not sure" if probability < MIN_SURE else "")
 
 
 def _title(item: Item) -> str:

@@ -96,6 +96,19 @@ def test_several_pictures_and_folders_are_predicted(run, run_folder, digits):
     assert [line.split()[-1] for line in lines[3:]] == files
 
 
+def test_a_prediction_with_a_low_probability_is_marked_as_not_sure(run, run_folder, digits):
+    for number, image in enumerate(digits[:60]):
+        save(f"{number:02}.png", image)
+    lines = run("predict", run_folder, "--image", ".")[1].splitlines()
+    probabilities = [
+        float(word.rstrip("%,")) for line in lines for word in line.split() if "%" in word
+    ]
+    assert min(probabilities) < 80
+    assert [value < 80 for value in probabilities] == [
+        "not sure" in line for line in lines if "%" in line
+    ]
+
+
 def test_json_lists_classes_probabilities_and_refusals(run, run_folder, digits):
     save("a.png", digits[0])
     Image.new("L", (90, 90), 255).save("blank.png")

@@ -1,15 +1,17 @@
 """Convert a photo or drawing of digits to images in the format of MNIST.
 
 1. `loading`: read the file; 0 is black and 1 is white. If digits fill the picture, as `crops`
-   decides, the next three steps are skipped.
+   decides, steps 2 to 5 are skipped.
 2. `lines`: replace lines across the whole picture, such as rulings, by the paper on their sides.
 3. `search` and `pages`: find the paper and the marks that it encloses. A desk and lines along the
    border of the picture lie outside the paper.
-4. `figures` and `shapes`: decide which marks are digits, by size, stroke width and shape.
-5. `ink`: measure how much each pixel of a digit differs from the paper.
-6. `normalize`: thicken strokes that are thinner than those of MNIST, scale the digit to 20×20
+4. `marks` and `groups`: decide which marks may be strokes, and which strokes belong together.
+5. `figures`: decide which groups of strokes are digits, by size, arrangement and shape.
+6. `ink`: measure how much each pixel of a digit differs from the paper.
+7. `normalize`: thicken strokes that are thinner than those of MNIST, scale the digit to 20×20
    pixels, and move its center of mass to the center of 28×28 pixels, as was done for MNIST (LeCun
    et al. 1998).
+8. `likeness`: refuse an image that is not like a digit. Step 5 uses it, too.
 """
 
 import numpy as np

@@ -3,9 +3,10 @@
 import numpy as np
 from scipy import ndimage
 
-from mnist_accel.data.digit_image.figures import MAX_PARTS, MAX_STROKE_WIDTH
+from mnist_accel.data.digit_image.figures import MAX_PARTS
 from mnist_accel.data.digit_image.ink import ink_of_picture
 from mnist_accel.data.digit_image.loading import FloatArray, Mask
+from mnist_accel.data.digit_image.marks import MAX_STROKE_WIDTH
 from mnist_accel.data.digit_image.shapes import (
     has_many_strokes,
     is_frame,

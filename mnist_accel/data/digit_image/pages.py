@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from mnist_accel.data.digit_image.loading import FloatArray, Mask, resize
+from mnist_accel.data.digit_image.shapes import fill_holes
 
 # Areas as fractions of the picture: a smaller page is too small for a legible digit, and smaller
 # marks are noise.
@@ -73,11 +74,11 @@ def find_pages(picture: FloatArray, *, with_border: bool) -> Iterator[list[Page]
     level = LEVEL_RATIO**2 * float(gradient.max())
     while level > lowest:
         # Hysteresis (Canny 1986): an edge starts at the level, and continues at a lower one.
-        edges = ndimage.binary_propagation(
-            gradient > level,
-            mask=gradient > max(CONTINUATION * level, lowest),
-            structure=np.ones((3, 3)),
-        )
+        weak = gradient > max(CONTINUATION * level, lowest)
+        parts, count = ndimage.label(weak, structure=np.ones((3, 3)))
+        is_edge = np.zeros(count + 1, dtype=bool)
+        is_edge[parts[gradient > level]] = True
+        edges = is_edge[parts]
         yield _pages_at(picture, ~edges, with_border=with_border)
         level *= LEVEL_RATIO
 
@@ -92,7 +93,7 @@ def _pages_at(picture: FloatArray, flat: Mask, *, with_border: bool) -> list[Pag
     pages = []
     for number in large:
         zone = zones == number + 1
-        hull = ndimage.binary_fill_holes(zone)[inner]
+        hull = fill_holes(zone)[inner]
         page = _page(picture, zone[inner], hull)
         if page is not None:
             pages.append(page)

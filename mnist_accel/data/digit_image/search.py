@@ -4,12 +4,9 @@ import numpy as np
 from scipy import ndimage
 
 from mnist_accel.data.digit_image.crops import inks_of_crop
-from mnist_accel.data.digit_image.figures import (
-    Figure,
-    complete_parts,
-    find_figures,
-)
+from mnist_accel.data.digit_image.figures import UNLIKE_DIGIT, Figure, complete_parts, find_figures
 from mnist_accel.data.digit_image.ink import ink_of_figure, ink_of_picture
+from mnist_accel.data.digit_image.likeness import resembles_digit
 from mnist_accel.data.digit_image.lines import remove_lines
 from mnist_accel.data.digit_image.loading import FloatArray, reduced_shape, resize
 from mnist_accel.data.digit_image.normalize import to_mnist
@@ -32,14 +29,17 @@ def find_digits(picture: FloatArray) -> tuple[list[FloatArray], list[str]]:
         The digits from left to right, each (28, 28); and names for error messages, such as
         "a frame".
     """
-    crops = inks_of_crop(picture)
-    if crops:
-        return [to_mnist(ink) for ink in crops], []
+    crops = [to_mnist(ink) for ink in inks_of_crop(picture)]
+    if crops and all(resembles_digit(image) for image in crops):
+        return crops, []
     picture, line_count = remove_lines(picture)
     seen = {f"{count(line_count, 'line')} across the picture"} if line_count else set()
     figures = _search(picture, seen)
     inks = [_ink_of(picture, figure, alone=len(figures) == 1) for figure in figures]
-    return [to_mnist(ink) for ink in inks if ink is not None], sorted(seen)
+    digits = [to_mnist(ink) for ink in inks if ink is not None]
+    if not all(resembles_digit(image) for image in digits):
+        return [], sorted({*seen, UNLIKE_DIGIT})
+    return digits, sorted(seen)
 
 
 def _search(picture: FloatArray, seen: set[str]) -> list[Figure]:

@@ -22,6 +22,14 @@ def stroke_width(mask: Mask) -> float:
     return 4 * float(np.mean(inside - 0.5)) + 0.5
 
 
+def fill_holes(mask: Mask) -> Mask:
+    """Return a mask with the areas that it encloses."""
+    # Much faster than `ndimage.binary_fill_holes`, which dilates step by step.
+    zones, _ = ndimage.label(~np.pad(mask, 1))
+    filled: Mask = (zones != zones[0, 0])[1:-1, 1:-1]
+    return filled
+
+
 def is_frame(mask: Mask, stroke: float) -> bool:
     """Return whether lines run along the sides of a mark.
 

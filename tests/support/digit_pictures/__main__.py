@@ -15,35 +15,42 @@ from tests.support.digit_pictures.report import (
     REPORTING,
     TUNING,
     count_empty,
-    format_counts,
     measure,
     recognized,
+    table_head,
+    table_row,
     trained_network,
 )
+from tests.support.digit_pictures.writing import undisturbed
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
 )
 parser.add_argument("--tuning", action="store_true", help="use the pictures for tuning")
-parser.add_argument("--per-strength", type=int, default=6, metavar="N", help="default: 6")
-parser.add_argument("--only", nargs="*", metavar="NAME", help="names of disturbances")
+parser.add_argument(
+    "--per-strength",
+    type=int,
+    default=10,
+    metavar="N",
+    help="pictures of each kind and strength; seven times as many undisturbed ones, and seven "
+    "tenths as many without a digit (default: 10)",
+)
+parser.add_argument("--only", nargs="*", metavar="NAME", help="names of kinds")
 args = parser.parse_args()
 part = TUNING if args.tuning else REPORTING
 dataset, network = load_dataset("mnist"), trained_network()
 known = recognized(network, dataset)
 for title, group in (("Writing and files", WRITING), ("Disturbances", DISTURBANCES)):
-    kinds = [kind for kind in group if not args.only or kind.__name__ in args.only]
-    counts = measure(
-        read_digit_image,
-        network,
-        dataset,
-        part,
-        known,
-        per_strength=args.per_strength,
-        kinds=kinds,
-    )
-    if group is DISTURBANCES:
-        count_empty(
-            read_digit_image, part, counts, kinds, per_strength=max(1, args.per_strength // 3)
+    print(table_head(title), flush=True)
+    for kind in group:
+        if args.only and kind.__name__ not in args.only:
+            continue
+        number = args.per_strength * (7 if kind is undisturbed else 1)
+        count = measure(
+            read_digit_image, network, dataset, part, known, per_strength=number, kind=kind
         )
-    print(f"{format_counts(title, counts)}\n", flush=True)
+        if group is DISTURBANCES:
+            number = max(1, 7 * args.per_strength // 10)
+            count_empty(read_digit_image, part, count, kind, per_strength=number)
+        print(table_row(count), flush=True)
+    print()

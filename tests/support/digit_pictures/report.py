@@ -120,60 +120,56 @@ def measure(
     known: np.ndarray,
     *,
     per_strength: int,
-    kinds: Sequence[Kind],
-) -> list[Count]:
-    """Return the outcomes of `per_strength` pictures for each kind and strength.
+    kind: Kind,
+) -> Count:
+    """Return the outcomes of `per_strength` pictures of a kind with each strength.
 
     `known` are the numbers of the images that may be used, as `recognized` returns them.
     """
-    counts = []
+    count = Count(kind.__name__)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digit.png"
-        for kind in kinds:
-            count = Count(kind.__name__)
-            samples = sample_pictures(kind, part, dataset, known, per_strength=per_strength)
-            for strength, label, picture in samples:
-                Image.fromarray(picture).save(path, compress_level=1)
+        samples = sample_pictures(kind, part, dataset, known, per_strength=per_strength)
+        for strength, label, picture in samples:
+            Image.fromarray(picture).save(path, compress_level=1)
+            try:
+                predicted = network.predict_proba(read(path)[None])[0].argmax()
+            except ma.DataError:
+                count.refused[strength - 1] += 1
+                continue
+            outcome = count.right if predicted == label else count.wrong
+            outcome[strength - 1] += 1
+    return count
+
+
+def count_empty(read: Reader, part: Part, count: Count, kind: Kind, *, per_strength: int) -> None:
+    """Add to `count` how many pictures of a kind without a digit are refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "digit.png"
+        for strength in STRENGTHS:
+            for repeat in range(per_strength):
+                seed = _seed(kind, part, strength, 1000 + repeat)
+                Image.fromarray(make_picture(None, kind, strength, seed)).save(path)
+                count.empty += 1
                 try:
-                    predicted = network.predict_proba(read(path)[None])[0].argmax()
+                    read(path)
                 except ma.DataError:
-                    count.refused[strength - 1] += 1
-                    continue
-                outcome = count.right if predicted == label else count.wrong
-                outcome[strength - 1] += 1
-            counts.append(count)
-    return counts
+                    count.empty_refused += 1
 
 
-def count_empty(
-    read: Reader, part: Part, counts: Sequence[Count], kinds: Sequence[Kind], *, per_strength: int
-) -> None:
-    """Add to `counts` how many pictures of each kind without a digit are refused."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "digit.png"
-        for count, kind in zip(counts, kinds, strict=True):
-            for strength in STRENGTHS:
-                for repeat in range(per_strength):
-                    seed = _seed(kind, part, strength, 1000 + repeat)
-                    Image.fromarray(make_picture(None, kind, strength, seed)).save(path)
-                    count.empty += 1
-                    try:
-                        read(path)
-                    except ma.DataError:
-                        count.empty_refused += 1
+def table_head(title: str) -> str:
+    """Return the head of a Markdown table whose rows are kinds of pictures."""
+    return (
+        f"| {title} | Pictures | Right | Refused | Wrong | Without a digit: refused |\n"
+        "|---|---:|---:|---:|---:|---:|"
+    )
 
 
-def format_counts(title: str, counts: Sequence[Count]) -> str:
-    """Return a Markdown table with one row per kind of picture."""
-    rows = [
-        f"| {title} | Pictures | Right | Refused | Wrong | Without a digit: refused |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for count in counts:
-        shares = (
-            f"{sum(part) / count.total:.0%}" for part in (count.right, count.refused, count.wrong)
-        )
-        name = count.name.replace("_", " ")
-        empty = f"{count.empty_refused} of {count.empty}" if count.empty else ""
-        rows.append(f"| {name} | {count.total} | {' | '.join(shares)} | {empty} |")
-    return "\n".join(rows)
+def table_row(count: Count) -> str:
+    """Return the row of a kind of picture in a Markdown table."""
+    shares = (
+        f"{sum(part) / count.total:.0%}" for part in (count.right, count.refused, count.wrong)
+    )
+    name = count.name.replace("_", " ")
+    empty = f"{count.empty_refused} of {count.empty}" if count.empty else ""
+    return f"| {name} | {count.total} | {' | '.join(shares)} | {empty} |"
