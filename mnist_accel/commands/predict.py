@@ -8,9 +8,7 @@ prediction is marked as not sure.
 """
 
 import argparse
-import errno
 import itertools
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +25,6 @@ from mnist_accel.commands.arguments import (
 from mnist_accel.commands.exit_codes import EXIT_DATA
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.errors import DataError, UsageError, escaped, usage_errors
-from mnist_accel.util.files import check_writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,11 +129,12 @@ def run(args: argparse.Namespace) -> int:
         _print_items(path, items, names)
         for item in refused:
             print(f"refused: {item.refusal}", file=sys.stderr)
+    is_saved = True
     if len(items) == 1 and not refused and (args.out or not args.json):
-        _save_figure(args.out or _new_file(path, items[0].file), items[0], names, args)
+        is_saved = _save_figure(args.out or _new_file(path, items[0].file), items[0], names, args)
     elif args.out:
         print(f"warning: {args.out} is not written; give --out with one image", file=sys.stderr)
-    return EXIT_DATA if refused else 0
+    return EXIT_DATA if refused or (args.out and not is_saved) else 0
 
 
 def _files(arguments: Sequence[str]) -> list[str]:
@@ -244,8 +242,8 @@ def _print_json(path: Path, items: list[Item], names: Sequence[str]) -> None:
     print_json({"weights": str(path), "predictions": predictions})
 
 
-def _save_figure(file: Path, item: Item, names: Sequence[str], args: argparse.Namespace) -> None:
-    """Write the figure of one image, or print a warning if that is impossible."""
+def _save_figure(file: Path, item: Item, names: Sequence[str], args: argparse.Namespace) -> bool:
+    """Write the figure of one image, or print a warning; return whether it is written."""
     from mnist_accel.plots import plot_prediction
 
     assert item.image is not None
@@ -261,9 +259,10 @@ def _save_figure(file: Path, item: Item, names: Sequence[str], args: argparse.Na
         )
     except DataError as error:
         print(f"warning: {error}; choose another file with --out", file=sys.stderr)
-        return
+        return False
     if not args.json:
         print(f"picture in {file}")
+    return True
 
 
 def _new_file(path: Path, name: str) -> Path:
@@ -282,22 +281,13 @@ def _png_file(text: str) -> Path:
 
 
 def _check_out(out: Path | None, files: Sequence[str]) -> None:
-    """Check that the figure can be written and replaces no input, before anything is computed.
+    """Check that the figure replaces no input, before anything is computed.
 
     Raises:
         UsageError: the figure would replace an input.
-        DataError: the figure cannot be written.
     """
-    if out is None:
+    if out is None or not out.exists():
         return
-    try:
-        for file in files:
-            if file != STDIN and out.exists() and Path(file).exists() and out.samefile(file):
-                raise UsageError(f"--out {out} would replace the picture {file}; choose another")
-        if out.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        check_writable(out.parent)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the picture {out}: {error.strerror}; choose another --out"
-        ) from error
+    for file in files:
+        if file != STDIN and Path(file).exists() and out.samefile(file):
+            raise UsageError(f"--out {out} would replace the picture {file}; choose another")

@@ -134,10 +134,11 @@ def test_predict_by_index_and_by_image(run, trained, fails):
         fails(2, "predict", trained, "--index", 3, "--out", name, says=says)
         assert not Path(name).is_file()
     Path("folder.png").mkdir()
-    says = "cannot write the picture folder.png: Is a directory"
-    fails(4, "predict", "none", "--index", 3, "--out", "folder.png", says=says)
-    says = "cannot write the picture photo.jpg/3.png: Not a directory; choose another --out"
-    fails(4, "predict", "none", "--index", 3, "--out", "photo.jpg/3.png", says=says)
+    for name, reason in (("folder.png", "Is a directory"), ("photo.jpg/3.png", "Not a directory")):
+        code, out, err = run("predict", trained, "--index", 3, "--out", name)
+        assert code == 4
+        assert len([line for line in out.splitlines() if "%" in line]) == 11
+        assert f"cannot write the figure {name}: {reason}; choose another file with --out" in err
     fails(2, "predict", trained, says="one of the arguments --index --image is required")
     fails(4, "predict", trained, "--image", "none.png", says="none.png")
     Path("text.png").write_text("no image")

@@ -46,4 +46,4 @@ def test_most_other_shapes_do_not_resemble_digits(mnist, kind):
     rng = np.random.default_rng(SEED)
     drawn = (kind(rng) if kind in SHAPES else kind(mnist, rng) for _ in range(100))
     images = [to_mnist(ink) for ink in drawn if ink.max() > 0.5]
-    assert np.mean([not resembles_digit(image) for image in images]) >= 0.8
+    assert np.mean([not resembles_digit(image) for image in images]) >= 0.6

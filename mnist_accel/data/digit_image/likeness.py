@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mnist_accel.data.digit_image.loading import FloatArray
 
 PATH = Path(__file__).with_name("likeness.npz")
-# A shape with a lower score is no digit. Fewer than 1 % of the digits of the MNIST test set have one.
+# A shape with a lower score is no digit. Fewer than 1 % of the digits of MNIST have one.
 MIN_SCORE = -4.5
 
 

@@ -1,6 +1,7 @@
 """Measures of the shape of a mark, given as a mask (H, W)."""
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
@@ -13,6 +14,9 @@ MAX_LENGTH = 4.0
 MAX_HOLES = 4
 MIN_SOLID_ASPECT = 0.5
 MAX_SOLIDITY = 0.95
+# With their holes filled, MNIST digits that have holes cover at most 0.83 of the smallest rectangle
+# around them, and sheets seen from above at least 0.9.
+MIN_SHEET = 0.87
 
 
 def stroke_width(mask: Mask) -> float:
@@ -54,12 +58,31 @@ def is_solid(mask: Mask) -> bool:
     height, width = mask.shape
     if min(height, width) < MIN_SOLID_ASPECT * max(height, width):
         return False
+    hull = ConvexHull(_corners(mask))
+    return bool(mask.sum() > MAX_SOLIDITY * hull.volume)  # in 2-D, the volume is the area
+
+
+def is_sheet(mask: Mask) -> bool:
+    """Return whether a mark is a rectangle, perhaps rotated, with holes: a sheet with writing."""
+    filled = fill_holes(mask)
+    if np.array_equal(filled, mask):
+        return False
+    corners = _corners(filled)
+    corners = corners[ConvexHull(corners).vertices]
+    turns = np.radians(np.arange(0, 90, 3))
+    directions = np.stack([np.cos(turns), np.sin(turns)])
+    across = np.stack([-np.sin(turns), np.cos(turns)])
+    sides = [np.ptp(corners @ axes, axis=0) for axes in (directions, across)]
+    return bool(filled.sum() > MIN_SHEET * (sides[0] * sides[1]).min())
+
+
+def _corners(mask: Mask) -> NDArray[np.int64]:
+    """Return the corners (N, 2) of the first and last pixel in each row of a mark."""
     rows = np.flatnonzero(mask.any(axis=1))
     left = mask[rows].argmax(axis=1)
-    right = width - mask[rows, ::-1].argmax(axis=1)
+    right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
     corners = np.array([(row, x) for x in (left, right) for row in (rows, rows + 1)])
-    hull = ConvexHull(corners.transpose(0, 2, 1).reshape(-1, 2))
-    return bool(mask.sum() > MAX_SOLIDITY * hull.volume)  # in 2-D, the volume is the area
+    return corners.transpose(0, 2, 1).reshape(-1, 2)
 
 
 def has_many_strokes(mask: Mask) -> bool:
