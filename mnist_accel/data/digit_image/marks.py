@@ -13,7 +13,7 @@ from scipy import ndimage
 from mnist_accel.data.digit_image.boxes import Box, contains, grown, size
 from mnist_accel.data.digit_image.loading import Mask
 from mnist_accel.data.digit_image.pages import Page
-from mnist_accel.data.digit_image.shapes import is_frame, is_sheet, stroke_width
+from mnist_accel.data.digit_image.shapes import is_frame, is_rectangle, stroke_width
 
 MIN_MARK = 0.02  # size as a fraction of the longer side of the picture; less is noise
 # As a fraction of the longer side of the mark. The widest stroke of MNIST digits with a pen twice
@@ -91,17 +91,15 @@ def _frames(mark: Mark, other: Mark) -> bool:
 
 
 def _fault_of_shape(mark: Mark, stroke: float) -> str:
-    """Return "an area" or "a frame", or "" for another shape."""
+    """Return "an area", "a frame" or "a rectangle"; "" for another shape."""
     shorter = min(mark.mask.shape)
     # The stroke width of a mark of a few pixels is inaccurate; it may be a dot or a short stroke.
     if shorter > 8 and stroke > MAX_STROKE_WIDTH * mark.size:
         return "an area"
-    if is_sheet(mark.mask):
-        return "an area"
     # A narrow straight stroke also covers its sides.
     if shorter > 0.3 * mark.size and mark.size > 12 and is_frame(mark.mask, stroke):
         return "a frame"
-    return ""
+    return "a rectangle" if is_rectangle(mark.mask) else ""
 
 
 def _fault_at_border(mark: Mark, stroke: float, page: Page) -> str:

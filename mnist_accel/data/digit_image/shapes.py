@@ -16,7 +16,7 @@ MIN_SOLID_ASPECT = 0.5
 MAX_SOLIDITY = 0.95
 # With their holes filled, MNIST digits that have holes cover at most 0.83 of the smallest rectangle
 # around them, and sheets seen from above at least 0.9.
-MIN_SHEET = 0.87
+MIN_RECTANGLE = 0.87
 
 
 def stroke_width(mask: Mask) -> float:
@@ -62,8 +62,8 @@ def is_solid(mask: Mask) -> bool:
     return bool(mask.sum() > MAX_SOLIDITY * hull.volume)  # in 2-D, the volume is the area
 
 
-def is_sheet(mask: Mask) -> bool:
-    """Return whether a mark is a rectangle, perhaps rotated, with holes: a sheet with writing."""
+def is_rectangle(mask: Mask) -> bool:
+    """Return whether a mark is a rectangle with holes, such as a tilted sheet with writing."""
     filled = fill_holes(mask)
     if np.array_equal(filled, mask):
         return False
@@ -73,7 +73,7 @@ def is_sheet(mask: Mask) -> bool:
     directions = np.stack([np.cos(turns), np.sin(turns)])
     across = np.stack([-np.sin(turns), np.cos(turns)])
     sides = [np.ptp(corners @ axes, axis=0) for axes in (directions, across)]
-    return bool(filled.sum() > MIN_SHEET * (sides[0] * sides[1]).min())
+    return bool(filled.sum() > MIN_RECTANGLE * (sides[0] * sides[1]).min())
 
 
 def _corners(mask: Mask) -> NDArray[np.int64]:
