@@ -68,7 +68,10 @@ class Plan:
         return number // self.settings.passes_per_process
 
     def _group(self, group: int) -> Iterator[Planned]:
-        """Yield the turns of a group: case after case in random order, pass after pass."""
+        """Yield the turns of a group: case after case in random order, pass after pass.
+
+        The cases that have processes of their own come first.
+        """
         rng = random.Random(f"{self.settings.seed} {group}")  # noqa: S311  # an order, not a secret
         cases = list(self.cases)
         extension = group - self.settings.processes
@@ -76,6 +79,8 @@ class Plan:
             chosen = set(self.extensions[extension])
             cases = [case for case in cases if (case.level, case.name) in chosen]
         rng.shuffle(cases)
+        # These end the workers of the other cases.
+        cases.sort(key=lambda case: not isinstance(case, StartCase | AccuracyCase))
         for case in cases:
             for number in self._numbers(case, group):
                 names = self.contenders_of(case)

@@ -148,25 +148,39 @@ class Team:
             self._group = group
 
     def _prepare(self, case: TimedCase, names: Sequence[str]) -> None:
-        """Prepare a case, one contender after the other, so that none disturbs another."""
-        self._case, self._rows = case, {}
-        for name in names:
-            try:
-                self._rows[name] = self._prepared(case, name)
-            except WorkerError as error:
-                self._rows[name] = error
+        """Prepare a case in all workers.
 
-    def _prepared(self, case: TimedCase, name: str) -> RowInfo:
+        In the first group, one worker after the other does so, because the phases before the steady
+        state are timed. Later groups load what the first one compiled, all at the same time.
+        """
+        self._case, self._rows = case, {}
+        for together in [names] if self._group else [[name] for name in names]:
+            for name in [name for name in together if self._request(case, name)]:
+                self._receive(case, name)
+
+    def _request(self, case: TimedCase, name: str) -> bool:
+        """Ask a worker to prepare the case; return whether it could be asked."""
         expected = expected_file(case, contenders()[name].ties, self._folder)
         known = self.steps.get((case.name, name))
-        worker = self._worker((name, _threads(case)))
-        request = Prepare(case, str(expected), known)
-        info = worker.ask(request, Prepared, limit_s=self.limits[0]).info
+        try:
+            self._worker((name, _threads(case))).send(Prepare(case, str(expected), known))
+        except WorkerError as error:
+            self._rows[name] = error
+        return name not in self._rows
+
+    def _receive(self, case: TimedCase, name: str) -> None:
+        """Keep what a worker has prepared, or why it could not."""
+        try:
+            worker = self._workers[name, _threads(case)]
+            info = worker.receive(Prepared, limit_s=self.limits[0]).info
+        except WorkerError as error:
+            self._rows[name] = error
+            return
+        if self._group:
+            info = msgspec.structs.replace(info, phases_s={})
         if isinstance(case, TrainingCase):
-            if known:  # later processes load what the first one compiled
-                info = msgspec.structs.replace(info, phases_s={})
             self.steps.setdefault((case.name, name), info.steps)
-        return info
+        self._rows[name] = info
 
     def _worker(self, member: _Member) -> WorkerProcess:
         """Return the worker of a contender; start one if there is none, or if it has ended."""

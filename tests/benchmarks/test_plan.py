@@ -55,6 +55,13 @@ def test_each_start_is_measured_once_in_three_groups_and_each_accuracy_with_thre
     assert all(numbers[key] == [0, 1, 2] for key in numbers if key[0] == "accuracy")
 
 
+def test_starts_do_not_interrupt_other_cases():
+    """A start ends all workers, which would lose what they have imported."""
+    levels = [turn.case.level for turn in Plan(_settings(levels=("inference", "start"))).turns]
+    runs = [level for level, _ in groupby(levels)]
+    assert runs == ["start", "inference"] * 3
+
+
 def test_undecided_cases_get_another_group_of_processes():
     settings = _settings(levels=("inference",))
     chosen = ("inference", "two-layer, batch 1")
