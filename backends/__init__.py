@@ -20,7 +20,7 @@ from backends.checks import (
     check_positive,
     require_type,
 )
-from backends.compilation import compiled_kernels
+from backends.compilation import compiled_kernels, needed_kernels
 from backends.cupy.probe import probe as probe_cupy
 from backends.names import (
     NO_ALIASES,
@@ -134,6 +134,7 @@ __all__ = [
     "create_optimizer",
     "device_number",
     "get_backend",
+    "needed_kernels",
     "output_sizes",
     "probe_cupy",
     "probe_numba",

@@ -10,7 +10,16 @@ from typing import Any
 import numba
 import numpy as np
 
-from backends.numba.kernels import backward, epoch, forward, losses, reading, updates
+from backends.compilation import needed_kernels
+from backends.numba.kernels import (
+    backward,
+    epoch,
+    forward,
+    inference,
+    losses,
+    reading,
+    updates,
+)
 from backends.numba.kernels.compilation import address_of
 from backends.numba.kernels.stages import STAGE, Plan
 from backends.numba.kernels.workspace import Images, Tile, Workspace
@@ -21,7 +30,8 @@ types: Any = numba.types  # without annotations
 
 _STAGE = numba.from_dtype(STAGE)
 _OFFSETS = types.Array(types.uint64, 1, "C")
-_TILE = types.NamedTuple([types.Array(types.int64, 1, "C"), *[types.intp] * 3], Tile)
+_ROWS = types.Array(types.int64, 1, "C")
+_TILE = types.NamedTuple([_ROWS, *[types.intp] * 3], Tile)
 _RANGES = types.NamedTuple([types.intp] * len(epoch.Ranges._fields), epoch.Ranges)
 _STEP = types.NamedTuple(
     [*[types.intp] * 4, types.float64, types.float64, types.boolean], epoch.Step
@@ -43,39 +53,33 @@ def link_training(
         rule: settings of the optimizer, `updates.Rule`.
         kind: kind of the optimizer.
     """
-    dtype, is_sparse = program.dtype, data.images.groups > 0
-    vector, work = types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C"), _workspace(dtype)
-    for stage, row in zip(program.stages, layout.stages, strict=True):
-        name = stage.kind
-        if row["is_first"] and reads_input(program):
-            name = "input_linear"
-        else:
-            row["forward"] = _link_forward(name, vector, work)
-        row["backward"] = address_of(
-            getattr(backward, name), _STAGE, _OFFSETS, vector, vector, work, 0, 0
-        )
-    row_numbers = types.Array(types.int64, 1, "C")
+    is_sparse, reads = data.images.groups > 0, reads_input(program)
+    kinds = [stage.kind for stage in program.stages]
+    if reads:
+        kinds[0] = "input_linear"  # `read` computes its outputs
+    forwards = [None if name == "input_linear" else getattr(forward, name) for name in kinds]
+    backwards = [getattr(backward, name) for name in kinds]
+    read = _reading_kernel(program, is_sparse=is_sparse)
+    loss, update = losses.KERNELS[program.loss], updates.KERNELS[kind]
+    update_inputs = None
+    if reads:
+        update_inputs = epoch.update_csr if is_sparse else epoch.update_pixels
+    _record([*forwards, *backwards, read, loss, update, update_inputs, epoch.run_steps])
+
+    vector, work = _vector(program), _workspace(program)
+    for row, to, back in zip(layout.stages, forwards, backwards, strict=True):
+        row["forward"] = _address(to, _STAGE, _OFFSETS, vector, work, 0)
+        row["backward"] = _address(back, _STAGE, _OFFSETS, vector, vector, work, 0, 0)
     parameters = types.NamedTuple([vector, types.Array(vector.dtype, 2, "C")], updates.Parameters)
     return Plan(
         stages=layout.stages,
         offsets=layout.offsets,
-        read=_link_reading(program, vector, data.images, work, is_sparse=is_sparse),
-        loss=address_of(
-            losses.KERNELS[program.loss], _STAGE, data.labels, _TILE, 0.0, work, _RESULTS, 0, 0
+        read=_address(read, _STAGE, vector, data.images, _TILE, work),
+        loss=_address(loss, _STAGE, data.labels, _TILE, 0.0, work, _RESULTS, 0, 0),
+        update=_address(update, rule, 0.0, 0, parameters, vector, 0, 0),
+        update_inputs=_address(
+            update_inputs, _STAGE, vector, data.images, _ROWS, _STEP, _RANGES, work
         ),
-        update=address_of(updates.KERNELS[kind], rule, 0.0, 0, parameters, vector, 0, 0),
-        update_inputs=address_of(
-            epoch.update_csr if is_sparse else epoch.update_pixels,
-            _STAGE,
-            vector,
-            data.images,
-            row_numbers,
-            _STEP,
-            _RANGES,
-            work,
-        )
-        if reads_input(program)
-        else 0,
     )
 
 
@@ -87,45 +91,45 @@ def link_inference(program: Program, layout: Layout, pixels: np.dtype[Any]) -> i
         layout: its layout; the addresses are entered into `layout.stages`.
         pixels: dtype of the pixels.
     """
-    vector = types.Array(numba.from_dtype(np.dtype(program.dtype)), 1, "C")
-    work = _workspace(program.dtype)
-    for stage, row in zip(program.stages, layout.stages, strict=True):
-        if stage.kind != "linear":
-            row["forward"] = _link_forward(stage.kind, vector, work)
-    if program.stages[0].kind == "linear":
-        return 0
-    images = types.NamedTuple(
-        [
-            types.Array(numba.from_dtype(pixels), 2, "C", readonly=True),
-            *[types.intp] * 4,
-            types.float64,
-            types.float64,
-        ],
-        Images,
-    )
-    return _link_reading(program, vector, images, work, is_sparse=False)
+    forwards = [None if s.kind == "linear" else getattr(forward, s.kind) for s in program.stages]
+    read = None if forwards[0] is None else _reading_kernel(program, is_sparse=False)
+    _record([*forwards, read, inference.predict])
+    vector, work = _vector(program), _workspace(program)
+    for row, to in zip(layout.stages, forwards, strict=True):
+        row["forward"] = _address(to, _STAGE, _OFFSETS, vector, work, 0)
+    pixel_array = types.Array(numba.from_dtype(pixels), 2, "C", readonly=True)
+    numbers = [types.intp] * 4 + [types.float64] * 2
+    images = types.NamedTuple([pixel_array, *numbers], Images)
+    return _address(read, _STAGE, vector, images, _TILE, work)
 
 
-def _link_forward(name: str, vector: Any, work: Any) -> int:
-    """Return the address of the kernel of a kind of stages for the forward pass."""
-    return address_of(getattr(forward, name), _STAGE, _OFFSETS, vector, work, 0)
+def _record(kernels: list[Any]) -> None:
+    """Record the kernels that a program needs, for progress displays; None is skipped."""
+    needed_kernels.extend(kernel.__name__ for kernel in dict.fromkeys(kernels) if kernel)
 
 
-def _link_reading(program: Program, vector: Any, images: Any, work: Any, *, is_sparse: bool) -> int:
-    """Return the address of the kernel that reads images for the first stage."""
-    kernel = reading.read_pixels
+def _address(kernel: Any, *arguments: Any) -> int:
+    """Return the address of a kernel, as `address_of`; 0 for None."""
+    return address_of(kernel, *arguments) if kernel else 0
+
+
+def _reading_kernel(program: Program, *, is_sparse: bool) -> Any:
+    """Return the kernel that reads images for the first stage."""
     if is_sparse:
-        kernel = reading.multiply_sparse
-    elif reads_input(program):
-        kernel = reading.multiply_pixels
-    elif program.stages[0].kind == "conv2d":
-        kernel = reading.pad_pixels
-    return address_of(kernel, _STAGE, vector, images, _TILE, work)
+        return reading.multiply_sparse
+    if reads_input(program):
+        return reading.multiply_pixels
+    return reading.pad_pixels if program.stages[0].kind == "conv2d" else reading.read_pixels
 
 
-def _workspace(dtype: Any) -> Any:
+def _vector(program: Program) -> Any:
+    """Return the type of the packed parameters."""
+    return types.Array(numba.from_dtype(np.dtype(program.dtype)), 1, "C")
+
+
+def _workspace(program: Program) -> Any:
     """Return the type of the result of `workspace.thread_workspace`."""
-    number = types.CPointer(numba.from_dtype(np.dtype(dtype)))
+    number = types.CPointer(_vector(program).dtype)
     kinds: dict[str, Any] = dict.fromkeys(Workspace._fields, number)
     kinds["capacity"] = kinds["deltas_row"] = types.intp
     kinds["masks"], kinds["wide_masks"] = types.CPointer(types.uint8), types.CPointer(types.int64)

@@ -11,7 +11,7 @@ from typing import TextIO
 from rich.live import Live
 from rich.text import Text
 
-from backends import compiled_kernels
+from backends import compiled_kernels, needed_kernels
 from mnist_accel.console.terminal import is_animated, make_console
 from mnist_accel.util.text import displayable
 
@@ -95,13 +95,15 @@ def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> I
 @contextmanager
 def preparation(stream: TextIO, text: str = "preparing") -> Iterator[None]:
     """Show a text and the progress of a block that may compile kernels."""
-    before = len(compiled_kernels)
+    compiled_before, needed_before = len(compiled_kernels), len(needed_kernels)
 
     def detail() -> str:
-        number = len(compiled_kernels) - before
+        number = len(compiled_kernels) - compiled_before
+        needed = len(needed_kernels) - needed_before
         if number == 0:
             return ""
-        return f"compiling kernel {number} (once per installation, 10-30 s)"
+        limit = f" of at most {needed}" if number <= needed else ""
+        return f"compiling kernel {number}{limit} (once per installation)"
 
     with activity(text, stream, detail=detail):
         yield

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from backends import compilation, compiled_kernels
+from backends import compilation, compiled_kernels, needed_kernels
 from mnist_accel.commands.dispatcher import guarded
 from mnist_accel.console import activity
 from mnist_accel.console.activity import preparation
@@ -119,15 +119,16 @@ class WaitsForText(io.StringIO):
 
 
 def test_compiling_is_mentioned_only_if_kernels_are_compiled():
-    stream = WaitsForText("compiling kernel 2 (once per installation")
+    stream = WaitsForText("compiling kernel 2 of at most 9 (once per installation")
     first = WaitsForText("preparing: 0 s\n")
     with preparation(first):
         assert first.found.wait(30)
     assert "compiling" not in first.getvalue()
     with preparation(stream):
         compiled_kernels.extend(["conv2d", "linear"])
+        needed_kernels.extend(["conv2d"] * 9)
         assert stream.found.wait(30)
-    del compiled_kernels[-2:]
+    del compiled_kernels[-2:], needed_kernels[-9:]
 
 
 def test_python_code_announces_that_kernels_are_compiled_and_commands_do_not(monkeypatch, caplog):
