@@ -1,0 +1,53 @@
+"""Write a page on which you draw a digit and watch a trained network recognize it, and open it.
+
+The page is one HTML file. It needs no server and no internet, and can be hosted anywhere.
+"""
+
+import argparse
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_accel.commands.arguments import add_model_file_arguments
+from mnist_accel.errors import escaped, file_errors, usage_errors
+from mnist_accel.util.files import write_atomically
+
+EXAMPLES: Sequence[str] = ("", "runs/my-run", "runs/my-run --out lenet.html --no-open")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    add_model_file_arguments(parser)
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="the HTML file to write (default: draw.html beside the weights)",
+    )
+    parser.add_argument(
+        "--no-open", action="store_true", help="do not open the page in the browser"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page."""
+    from mnist_accel.data.datasets import class_names
+    from mnist_accel.draw import draw_page
+    from mnist_accel.runs.model_files import check_fits, dataset_name, find_model, load_model
+
+    path = find_model(args.path)
+    with usage_errors():
+        model = load_model(path, backend="numpy", model=args.model, activation=args.activation)
+    dataset = dataset_name(path, None)
+    names = class_names(dataset)
+    check_fits(model, path, names)
+    with usage_errors():
+        page = draw_page(model, class_names=names, centers=dataset != "fashion-mnist")
+    folder = path if path.is_dir() else path.parent
+    out = Path(args.out) if args.out else folder / "draw.html"
+    with file_errors(f"write {out}"):
+        write_atomically(out, page.encode())
+    print(f"the page is {escaped(str(out))}")
+    if not args.no_open and not webbrowser.open(out.resolve().as_uri()):
+        print("no browser was found; open the file in one", file=sys.stderr)
+    return 0

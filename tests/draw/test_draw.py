@@ -1,0 +1,181 @@
+"""The page computes what Python computes, and reacts to mouse and keys, in a real browser."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+
+import mnist_accel as ma
+from mnist_accel.commands import main
+from mnist_accel.data.datasets import DIGIT_NAMES
+from mnist_accel.draw import draw_page
+from mnist_accel.nn.layers import AvgPool2d, Dropout, Flatten, Linear, Tanh
+from mnist_accel.nn.losses import SoftmaxCrossEntropy
+from tests.draw.strokes import STROKES
+from tests.support.headless_browser import Browser, is_installed
+
+needs_browser = pytest.mark.skipif(not is_installed(), reason="needs Chromium")
+
+
+def make_network(name):
+    if name in ma.RECIPES:
+        return ma.create_model(name, backend="numpy", seed=1)
+    layers = [AvgPool2d(3, stride=2), Flatten(), Linear(20), Tanh(), Dropout(0.5), Linear(10)]
+    return ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend="numpy")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as opened:
+        yield opened
+
+
+def open_page(browser, tmp_path, network, **options):
+    page = draw_page(network, class_names=DIGIT_NAMES, **{"centers": True, **options})
+    path = tmp_path / "draw.html"
+    path.write_text(page, encoding="utf-8")
+    browser.open(path)
+    return path
+
+
+def draw(browser, strokes):
+    """Draw with real pointer events."""
+    box = json.loads(browser.evaluate("JSON.stringify(board.getBoundingClientRect())"))
+    scale = box["width"] / 280
+
+    def send(kind, point):
+        x, y = (box["left"] + scale * point[0], box["top"] + scale * point[1])
+        browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1)
+
+    for stroke in strokes:
+        send("mousePressed", stroke[0])
+        for point in stroke[1:]:
+            send("mouseMoved", point)
+        send("mouseReleased", stroke[-1])
+
+
+def pixels_seen(browser):
+    """Return the image (28, 28) that the page made of the drawing."""
+    return np.array(browser.evaluate("Array.from(digitImage(ink(), SIZE, SIZE))")).reshape(28, 28)
+
+
+@needs_browser
+@pytest.mark.parametrize("name", [*ma.RECIPES, "other layers"])
+def test_probabilities_equal_those_of_python(name, browser, tmp_path):
+    network = make_network(name)
+    images = ma.load_dataset("digits").x_test[:100]
+    open_page(browser, tmp_path, network)
+    data = base64.b64encode(images.tobytes()).decode()
+    found = browser.evaluate(
+        f"""(() => {{
+          const pixels = Array.from(atob("{data}"), (c) => c.charCodeAt(0) / 255);
+          const images = Array.from({{ length: pixels.length / 784 }}, (_, k) =>
+            pixels.slice(784 * k, 784 * (k + 1)));
+          return images.map((image) => predict(network, image).probabilities);
+        }})()"""
+    )
+    assert np.abs(np.array(found) - network.predict_proba(images)).max() < 1e-5
+    assert browser.console == []
+    assert len(browser.requests) == 1, "the page must load nothing"
+
+
+@needs_browser
+@pytest.mark.parametrize("digit", STROKES)
+def test_a_drawing_is_preprocessed_as_a_picture_is(digit, browser, tmp_path):
+    open_page(browser, tmp_path, make_network("two-layer"))
+    draw(browser, STROKES[digit])
+    url = browser.evaluate(
+        """(() => {
+          const copy = document.createElement("canvas");
+          [copy.width, copy.height] = [SIZE, SIZE];
+          const other = copy.getContext("2d");
+          other.fillStyle = "#fff";
+          other.fillRect(0, 0, SIZE, SIZE);
+          other.drawImage(board, 0, 0);
+          return copy.toDataURL("image/png");
+        })()"""
+    )
+    picture = tmp_path / "drawing.png"
+    picture.write_bytes(base64.b64decode(url.partition(",")[2]))
+    expected = 255 * ma.read_digit_image(picture)
+    assert np.abs(255 * pixels_seen(browser) - expected).max() <= 1
+
+
+@needs_browser
+def test_undo_clear_and_keys(browser, tmp_path):
+    open_page(browser, tmp_path, make_network("two-layer"))
+    draw(browser, STROKES[4])
+    assert browser.evaluate("strokes.length") == 2
+    browser.evaluate("document.getElementById('undo').click()")
+    assert browser.evaluate("strokes.length") == 1
+    assert "%" in browser.evaluate("document.querySelector('.best .value').textContent")
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key="u")
+    assert browser.evaluate("strokes.length") == 0
+    assert browser.evaluate("document.getElementById('answer').textContent") == "–"
+    draw(browser, STROKES[1])
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Escape")
+    assert browser.evaluate("strokes.length") == 0
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_trained_lenet_recognizes_ten_drawn_digits(browser, tmp_path):
+    data = ma.load_dataset("mnist")
+    network = ma.create_model("lenet", seed=0)
+    trainer = ma.Trainer(network, "adam", lr=0.002, batch_size=64, seed=0)
+    trainer.fit(data.x_train, data.t_train, epochs=2)
+    open_page(browser, tmp_path, network)
+    answers = []
+    for digit, strokes in STROKES.items():
+        browser.evaluate("clear()")
+        draw(browser, strokes)
+        answers.append((digit, browser.evaluate("document.getElementById('answer').textContent")))
+    assert answers == [(digit, str(digit)) for digit in range(10)]
+
+
+@needs_browser
+def test_a_network_of_clothes_shows_its_class_names_and_does_not_center(browser, tmp_path):
+    names = ("T-shirt/top", "<b>", *DIGIT_NAMES[2:])
+    page = draw_page(make_network("two-layer"), class_names=names, centers=False)
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    names_shown = browser.evaluate(
+        "Array.from(document.querySelectorAll('.name'), n => n.textContent)"
+    )
+    assert names_shown[:2] == ["T-shirt/top", "<b>"]
+    draw(browser, [[[20, 20], [60, 20]]])
+    seen = browser.evaluate("Array.from(plainImage(ink(), SIZE, SIZE))")
+    assert np.array(seen).reshape(28, 28)[:4].sum() > 0
+    assert np.array(seen).reshape(28, 28)[8:].sum() == 0
+
+
+def test_the_page_of_lenet_is_below_a_megabyte_and_names_no_address():
+    page = draw_page(make_network("lenet"), class_names=DIGIT_NAMES, centers=True)
+    assert len(page.encode()) < 1_000_000
+    assert "http" not in page
+    assert "@" not in page.partition("<script")[0].replace("@media", "")
+
+
+def test_a_network_that_the_page_cannot_compute_is_refused():
+    class Mine(Dropout):
+        kind = "mine"
+
+    network = ma.Network([Flatten(), Mine(0.1), Linear(10)], SoftmaxCrossEntropy(),
+                         input_shape=(1, 28, 28), backend="numpy")  # fmt: skip
+    with pytest.raises(ValueError, match=r"layer 2 \(mine\) has no form in the page"):
+        draw_page(network, class_names=DIGIT_NAMES, centers=True)
+
+
+def test_the_command_writes_the_page_beside_the_weights(tmp_path, capsys):
+    ma.save_model(tmp_path / "model.safetensors", make_network("two-layer"))
+    assert main(["draw", str(tmp_path / "model.safetensors"), "--no-open"]) == 0
+    assert "draw.html" in capsys.readouterr().out
+    assert "<canvas" in (tmp_path / "draw.html").read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_is_one_error(tmp_path, capsys):
+    ma.save_model(tmp_path / "model.safetensors", make_network("two-layer"))
+    out = tmp_path / "model.safetensors" / "draw.html"
+    assert main(["draw", str(tmp_path / "model.safetensors"), "--no-open", "--out", str(out)]) == 4
+    assert "cannot write" in capsys.readouterr().err
