@@ -198,7 +198,10 @@ class NumbaEpoch(CompiledEpoch):
         data.workspaces[key] = Workspace(
             **buffers,
             gradients=thread_rows(threads, buffers["capacity"] * sizes["outputs"], dtype),
+            conv=thread_rows(threads, sizes["conv"], dtype),
             filters=thread_rows(threads, sizes["filters"], dtype),
+            dfilters=thread_rows(threads, sizes["dfilters"], dtype),
+            places=thread_rows(threads, sizes["places"], np.uint64),
             dpadded=thread_rows(threads, sizes["dpadded"], dtype),
             parameters=thread_rows(threads, data.layout.packed_size, dtype),
             deltas=aligned_zeros((batch_size, deltas_row), dtype),

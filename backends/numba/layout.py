@@ -108,7 +108,10 @@ class _Placement:
         self.packed_size = 0
         self._vector = lanes_of(np.dtype(program.dtype).itemsize)
         self.offsets = [np.zeros(0, np.uint64)]
-        names = ("outputs", "padded", "masks", "wide_masks", "conv", "bias", "filters", "dpadded")
+        names = (
+            "outputs", "padded", "masks", "wide_masks",
+            "no_bias", "conv", "filters", "dfilters", "places", "dpadded",
+        )  # fmt: skip
         self.sizes = dict.fromkeys(names, 0)
         # The input of the next stage. Flattening does not change the shape that is stored here.
         shape = program.stages[0].input_shape
@@ -191,17 +194,18 @@ class _Placement:
         row["conv_height"], row["conv_width"] = conv_height, conv_width
         i, j, c = np.ix_(range(side), range(side), range(stage.input_shape[0]))
         row["tap_offsets"] = self._append_offsets((i * width + j) * lanes + c)
-        r, s = np.ix_(range(conv_height), range(conv_width))
-        row["output_offsets"] = self._append_offsets((r * width + s) * lanes)
         padded = height * width * lanes
         row["padded_offset"], row["padded_size"] = self.sizes["padded"], padded
         self.sizes["padded"] += padded
-        tile = int(row["vectors"]) * CHANNEL_LANES
+        out, outputs = stage.output_shape[0], conv_height * conv_width * int(row["out_lanes"])
+        frame_row = _round_up((side + 1) * lanes, 2 * CHANNEL_LANES)
         largest = {
-            "conv": conv_height * conv_width * tile,
-            "bias": tile,
-            "filters": stage.output_shape[0] * side * side * lanes + CHANNEL_LANES,
-            "dpadded": padded + CHANNEL_LANES,
+            "no_bias": int(row["out_lanes"]),
+            "conv": outputs,
+            "filters": (2 * out * (side + 1) + 1) * frame_row,
+            "dfilters": out * side * _round_up(side * lanes, CHANNEL_LANES),
+            "places": 2 * outputs,
+            "dpadded": padded,
         }
         for name, size in largest.items():
             self.sizes[name] = max(self.sizes[name], size)

@@ -79,6 +79,5 @@ def forward_buffers(
         "padded": thread_rows(threads, capacity * sizes["padded"], dtype),
         "masks": thread_rows(threads, capacity * sizes["masks"], np.uint8),
         "wide_masks": thread_rows(threads, capacity * sizes["wide_masks"], np.int64),
-        "conv": thread_rows(threads, sizes["conv"], dtype),
-        "bias": thread_rows(threads, sizes["bias"], dtype),
+        "no_bias": thread_rows(threads, sizes["no_bias"], dtype),
     }

@@ -10,11 +10,11 @@ from numba import njit
 
 from backends.numba.kernels import naive, vector_width
 from backends.numba.kernels.simd.conv import (
-    axpy,
+    add_patches,
+    conv2d,
     conv_max_pool,
     conv_max_pool_wgrad,
-    conv_tile,
-    conv_wgrad_tile,
+    sum_of_rows,
 )
 from backends.numba.kernels.simd.elementwise import exp_in_place, relu_in_place, sigmoid_in_place
 from backends.numba.kernels.simd.gemm import (
@@ -25,7 +25,6 @@ from backends.numba.kernels.simd.gemm import (
 )
 from backends.numba.kernels.simd.pooling import (
     CHANNEL_LANES,
-    max_pool_2x2,
     max_pool_2x2_backward,
 )
 from backends.numba.kernels.simd.sparse import gather_axpy, scatter_axpy
@@ -143,18 +142,6 @@ def test_products_with_rows_of_a_table(
     assert_close(got_y, y + 0.5 * dy.T @ images, dtype=dtype, terms=rows)
 
 
-@njit
-def axpy_kernel(y: Any, x: Any, scale: Any, count: Any) -> None:
-    axpy(pointer(y, 0), pointer(x, 0), scale, count)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("vectors", [1, 3, 14])
-def test_axpy(random: np.random.Generator, vectors: int, dtype: str) -> None:
-    y, x = (numbers(random, 15 * CHANNEL_LANES, dtype=dtype) for _ in range(2))
-    check(axpy_kernel, naive.axpy, y, x, 0.7, vectors * CHANNEL_LANES)
-
-
 def gather_kernel(
     y: Any, table: Any, stride: Any, width: Any, indices: Any, data: Any, count: Any
 ) -> None:
@@ -189,55 +176,65 @@ def test_sparse_axpy(
         check(compiled(scatter_kernel), naive.scatter_axpy, table, *sparse, x, 0.3)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("positions", "vectors", "x_stride"), [(7, 1, 1), (5, 2, CHANNEL_LANES)])
-def test_conv_tile(
-    random: np.random.Generator, positions: int, vectors: int, x_stride: int, dtype: str
+@pytest.mark.parametrize(("pools", "all_ties"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("width", [CHANNEL_LANES, 2 * CHANNEL_LANES])
+def test_conv2d(
+    random: np.random.Generator, width: int, pools: bool, all_ties: bool, kind: tuple[str, int]
 ) -> None:
-    tile = conv_tile(positions, vectors, x_stride=x_stride)
+    dtype, _ = kind
+    convolve, side, channels = conv2d(width), 2, 2
+
+    # Integers: sums are exact, and ties occur.
+    x = random.integers(-1, 2, (6, 8, channels)).astype(dtype)
+    filters = random.integers(-1, 2, (width, channels, side, side)).astype(dtype)
+    bias = random.integers(-1, 2, width).astype(dtype)
+    want, want_mask = naive.conv2d(x, filters, bias, pools=pools, all_ties=all_ties)
+    rows, columns = want.shape[0] * (1 + pools), want.shape[1] * (1 + pools)
+    i, j, c = np.ix_(range(side), range(side), range(channels))
+    offsets = ((i * x.shape[1] + j) * channels + c).astype(np.uint64).ravel()
 
     @njit
-    def kernel(y: Any, bias: Any, x: Any, offsets: Any, w: Any, count: Any) -> None:
-        tile(
-            pointer(y, 0), pointer(bias, 0), pointer(x, 0), pointer(offsets, 0), pointer(w, 0),
-            count,
+    def kernel(y: Any, mask: Any, bias: Any, x: Any, w: Any, offsets: Any) -> None:
+        convolve(
+            pointer(y, 0), pointer(mask, 0), y.shape[1] * width, width, pointer(bias, 0),
+            pointer(x, 0), x.shape[1] * channels, channels, pointer(w, 0), pointer(offsets, 0),
+            len(offsets), rows, columns, pools + all_ties,
         )  # fmt: skip
 
-    def reference(*arguments: Any) -> None:
-        settings = {"positions": positions, "width": vectors * CHANNEL_LANES, "x_stride": x_stride}
-        naive.conv_tile(*arguments, **settings)
-
-    y, bias, x, w = (numbers(random, 200, dtype=dtype) for _ in range(4))
-    offsets = np.array([0, 1, 2, 9, 10, 11], np.uint64)
-    check(kernel, reference, y, bias, x, offsets, w, len(offsets))
+    y, mask = np.empty_like(want), np.ones(want.shape, np.uint8)
+    kernel(y, mask, bias, x, naive.pack_filters(filters, lanes=width), offsets)
+    assert np.array_equal(y, want)
+    assert np.array_equal(mask, want_mask)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("taps", "rows", "vectors"), [(3, 3, 1), (3, 2, 2), (1, 1, 1)])
-def test_conv_wgrad_tile(
-    random: np.random.Generator, taps: int, rows: int, vectors: int, dtype: str
+def patches_kernel(
+    y: Any, yr: Any, x: Any, xr: Any, f: Any, o: Any, s: Any, n: Any, rows: Any, width: Any
 ) -> None:
-    tile = conv_wgrad_tile(taps, rows, vectors)
-
-    @njit
-    def kernel(dw: Any, dw_row: Any, x: Any, x_row: Any, offsets: Any, dy: Any, count: Any) -> None:
-        tile(
-            pointer(dw, 0), dw_row, pointer(x, 0), x_row, pointer(offsets, 0), pointer(dy, 0), count
-        )
-
-    def reference(*arguments: Any) -> None:
-        naive.conv_wgrad_tile(*arguments, taps=taps, rows=rows, width=vectors * CHANNEL_LANES)
-
-    dw, x, dy = (numbers(random, 200, dtype=dtype) for _ in range(3))
-    offsets = np.array([0, 1, 2, 9, 10, 11], np.uint64)
-    check(kernel, reference, dw, taps * vectors * CHANNEL_LANES, x, 9, offsets, dy, len(offsets))
+    factors, offsets = pointer(f, 0), pointer(o, 0)
+    add_patches(pointer(y, 0), yr, pointer(x, 0), xr, factors, offsets, s, n, rows, width)
 
 
-@njit
-def pool_kernel(y: Any, mask: Any, x: Any, all_ties: Any) -> None:
-    max_pool_2x2(
-        pointer(y, 0), pointer(mask, 0), pointer(x, 0), CHANNEL_LANES, 2 * CHANNEL_LANES, all_ties
-    )
+@pytest.mark.parametrize(("rows", "vectors"), [(1, 1), (4, 5), (6, 9)])
+def test_add_patches(
+    random: np.random.Generator, rows: int, vectors: int, kind: tuple[str, int]
+) -> None:
+    dtype, _ = kind
+    y, x, factors = (numbers(random, 1000, dtype=dtype) for _ in range(3))
+    offsets = random.integers(0, 40, 40).astype(np.uint64)
+    arguments = x, 80, factors, offsets, 3, 7, rows, vectors * CHANNEL_LANES
+    check(compiled(patches_kernel), naive.add_patches, y, 90, *arguments)
+
+
+def sum_kernel(y: Any, x: Any, width: Any, count: Any) -> None:
+    sum_of_rows(pointer(y, 0), pointer(x, 0), width, count)
+
+
+@pytest.mark.parametrize(("vectors", "count"), [(1, 1), (2, 11)])
+def test_sum_of_rows(
+    random: np.random.Generator, vectors: int, count: int, kind: tuple[str, int]
+) -> None:
+    y, x = (numbers(random, 400, dtype=kind[0]) for _ in range(2))
+    check(compiled(sum_kernel), naive.sum_of_rows, y, x, vectors * CHANNEL_LANES, count)
 
 
 @njit
@@ -248,79 +245,72 @@ def unpool_kernel(dx: Any, dy: Any, mask: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("all_ties", [0, 1])
-def test_max_pool_2x2(random: np.random.Generator, all_ties: int, dtype: str) -> None:
-    x = random.integers(0, 3, (2, 2, CHANNEL_LANES)).astype(dtype)
-    y, mask = np.empty(CHANNEL_LANES, dtype), np.empty(CHANNEL_LANES, np.uint8)
-    pool_kernel(y, mask, x.ravel(), all_ties)
-    want = [
-        naive.max_pool_2x2(x[:, :, lane], all_ties=bool(all_ties)) for lane in range(CHANNEL_LANES)
-    ]
-    assert list(zip(y, mask, strict=True)) == want
+def test_max_pool_2x2_backward(random: np.random.Generator, dtype: str) -> None:
+    mask = random.integers(0, 16, CHANNEL_LANES).astype(np.uint8)
     dx, dy = np.empty((4, CHANNEL_LANES), dtype), numbers(random, CHANNEL_LANES, dtype=dtype)
     unpool_kernel(dx.ravel(), dy, mask)
     bits = (mask[None, :] >> np.arange(4)[:, None]) & 1
     assert np.array_equal(dx, bits * dy)
 
 
-@pytest.mark.parametrize("position", range(4))
-def test_max_pool_2x2_of_nan_is_nan(position: int) -> None:
-    x = np.zeros((4, CHANNEL_LANES))
-    x[position, 3] = np.nan
-    y, mask = np.empty(CHANNEL_LANES), np.empty(CHANNEL_LANES, np.uint8)
-    pool_kernel(y, mask, x.ravel(), 1)
-    assert np.array_equal(np.isnan(y), np.arange(CHANNEL_LANES) == 3)
+pool_3x3, pool_wgrad_3x3 = conv_max_pool(3), conv_max_pool_wgrad(3)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("all_ties", [0, 1])
+def pool_kernel(y: Any, mask: Any, bias: Any, x: Any, w: Any, all_ties: Any) -> None:
+    pool_3x3(
+        pointer(y, 0), pointer(mask, 0), pointer(bias, 0), pointer(x, 0), x.shape[1],
+        pointer(w, 0), y.shape[0], y.shape[1], all_ties,
+    )  # fmt: skip
+
+
+def pool_wgrad_kernel(dw: Any, x: Any, dy: Any, mask: Any) -> None:
+    pool_wgrad_3x3(
+        pointer(dw, 0), pointer(x, 0), x.shape[1], pointer(dy, 0), pointer(mask, 0),
+        dy.shape[0], dy.shape[1],
+    )  # fmt: skip
+
+
+def pooled(x: Any, filters: Any, bias: Any, *, all_ties: bool) -> tuple[Any, Any]:
+    """Return the pooled convolution of one image and its mask; the memory after them may change."""
+    rows, columns = (size // 2 - 1 for size in x.shape[:2])
+    shape, spare = (rows, columns, CHANNEL_LANES), CHANNEL_LANES
+    size = rows * columns * CHANNEL_LANES
+    y, mask = np.empty(size + spare, x.dtype), np.empty(size + spare, np.uint8)
+    y, mask = y[:size].reshape(shape), mask[:size].reshape(shape)
+    padded = np.append(x, np.zeros((1, *x.shape[1:]), x.dtype), axis=0)
+    packed = naive.pack_filters(filters, lanes=CHANNEL_LANES)
+    compiled(pool_kernel)(y, mask, bias, padded, packed, int(all_ties))
+    return y, mask
+
+
+@pytest.mark.parametrize("all_ties", [False, True])
 def test_conv_max_pool_and_its_weight_gradient(
-    random: np.random.Generator, all_ties: int, dtype: str
+    random: np.random.Generator, all_ties: bool, kind: tuple[str, int]
 ) -> None:
-    pool, wgrad = conv_max_pool(3), conv_max_pool_wgrad(3)
-    patches, row = 3, 8
-
-    @njit
-    def forward(y: Any, mask: Any, bias: Any, x: Any, w: Any) -> None:
-        for n in range(patches):
-            at = n * CHANNEL_LANES
-            pool(
-                pointer(y, at), pointer(mask, at), pointer(bias, 0), pointer(x, 2 * n), row,
-                pointer(w, 0), all_ties,
-            )  # fmt: skip
-
-    @njit
-    def backward(dw: Any, x: Any, dy: Any, mask: Any) -> None:
-        wgrad(
-            pointer(dw, 0),
-            pointer(x, 0),
-            row,
-            pointer(dy, 0),
-            pointer(mask, 0),
-            CHANNEL_LANES,
-            patches,
-        )
-
+    dtype, _ = kind
     # Integers: sums are exact, and ties occur.
-    x = random.integers(-1, 2, (4, row, 1)).astype(dtype)
+    x = random.integers(-1, 2, (6, 8, 1)).astype(dtype)
     filters = random.integers(-1, 2, (CHANNEL_LANES, 1, 3, 3)).astype(dtype)
     bias = random.integers(-1, 2, CHANNEL_LANES).astype(dtype)
-    y, mask = (
-        np.empty((1, patches, CHANNEL_LANES), dtype),
-        np.empty((1, patches, CHANNEL_LANES), np.uint8),
-    )
-    forward(
-        y.ravel(), mask.ravel(), bias, x.ravel(), naive.pack_filters(filters, lanes=CHANNEL_LANES)
-    )
-    settings = {"pools": True, "all_ties": bool(all_ties)}
-    want, want_mask = naive.conv2d(x, filters, bias, **settings)
+    y, mask = pooled(x, filters, bias, all_ties=all_ties)
+    want, want_mask = naive.conv2d(x, filters, bias, pools=True, all_ties=all_ties)
     assert np.array_equal(y, want)
     assert np.array_equal(mask, want_mask)
     dy = random.integers(-2, 3, y.shape).astype(dtype)
     dw = np.ones(9 * CHANNEL_LANES, dtype)
-    backward(dw, x.ravel(), dy.ravel(), mask.ravel())
+    compiled(pool_wgrad_kernel)(dw, x, dy, np.ascontiguousarray(mask))
     _, dfilters, _ = naive.conv2d_backward(dy, want_mask, x, filters, pools=True)
     assert np.array_equal(dw, 1 + naive.pack_filters(dfilters, lanes=CHANNEL_LANES))
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_pooled_nan_is_nan(position: int, kind: tuple[str, int]) -> None:
+    x = np.zeros((4, 8, 1), kind[0])
+    # Each corner of the inputs of the second patch is the input of only one of its four outputs.
+    x[position // 2 * 3, 2 + position % 2 * 3] = np.nan
+    filters, bias = np.ones((CHANNEL_LANES, 1, 3, 3), kind[0]), np.zeros(CHANNEL_LANES, kind[0])
+    y, _ = pooled(x, filters, bias, all_ties=True)
+    assert np.isnan(y[0, 1]).all()
 
 
 def elementwise_kernels(exp: Any, sigmoid: Any, relu: Any) -> None:

@@ -16,9 +16,7 @@ parameters:
     position: position of the tile's first image in the batch.
 
 Cost per image: at most twice the cost of `forward`. The first stage costs at most as much as in
-`forward`, because it computes no gradient of its input. The gradient of a filter is a sum over all
-outputs of the convolution. After 2×2 pooling, most of these outputs have a gradient of 0, but not
-the same ones in all channels of a vector, so the kernels cannot skip them.
+`forward`, because it computes no gradient of its input.
 """
 
 from typing import Any
@@ -32,15 +30,11 @@ from backends.numba.kernels.dense import (
 )
 from backends.numba.kernels.elementwise import activate_backward
 from backends.numba.kernels.fused_convolution import (
-    conv_backward_bias,
-    conv_backward_filters,
-    conv_backward_x,
-    conv_pooled_backward_filters,
-    pools_in_registers,
-    transpose_filters,
-    unpool,
+    add_filter_gradient,
+    clear_filter_gradient,
+    conv2d_backward,
+    frame_filters,
 )
-from backends.numba.kernels.simd.pooling import CHANNEL_LANES
 from backends.numba.kernels.stages import inputs_of, outputs_of
 from backends.numba.kernels.views import copy, fill_zero, view
 
@@ -107,36 +101,20 @@ def conv2d(
     """Add the gradients of filters and bias; set that of the input, except in the first stage."""
     dx = inputs_of(stage, work.gradients, work, count)
     dy = outputs_of(stage, work.gradients, work, count)
-    capacity = work.capacity
-    width = stage.vectors * CHANNEL_LANES
-    taps = stage.kernel_size * stage.kernel_size * stage.in_channels
-    outputs = view(offsets, stage.output_offsets, stage.conv_height * stage.conv_width)
-    size = stage.padded_size
-    filter_size = stage.kernel_size * stage.kernel_size * stage.in_lanes
-    filters = view(work.filters, 0, stage.out_channels * filter_size)
+    capacity, size = work.capacity, stage.padded_size
     if not stage.is_first:
-        fill_zero(filters)
-        transpose_filters(stage, packed, filters)
+        frame_filters(stage, packed, work.filters)
+    clear_filter_gradient(stage, work.dfilters)
     for n in range(count):
         padded = view(work.padded, stage.padded_offset * capacity + n * size, size)
         mask = view(work.masks, stage.mask_offset * capacity + n * stage.y_size, stage.y_size)
         dy_row = view(dy, n * stage.y_size, stage.y_size)
-        for channel_tile in range(stage.out_lanes // width):
-            weight = stage.weight + channel_tile * taps * width
-            if pools_in_registers(stage):
-                conv_pooled_backward_filters(
-                    stage, channel_tile, padded, dy_row, mask, gradient, weight
-                )
-            else:
-                unpool(stage, channel_tile, dy_row, mask, work.conv)
-                conv_backward_filters(stage, work.conv, padded, outputs, gradient, weight)
-        if stage.bias >= 0:
-            conv_backward_bias(stage, dy_row, mask, gradient)
+        dpadded = view(work.dpadded, 0, 0 if stage.is_first else size)
+        fill_zero(dpadded)
+        conv2d_backward(stage, padded, mask, dy_row, work, gradient, dpadded)
         if not stage.is_first:
-            dpadded = view(work.dpadded, 0, size)
-            fill_zero(dpadded)
-            conv_backward_x(stage, dy_row, mask, filters, dpadded)
             _unpad(stage, dpadded, view(dx, n * stage.x_size, stage.x_size))
+    add_filter_gradient(stage, work.dfilters, gradient)
 
 
 @kernel

@@ -21,7 +21,7 @@ from typing import Any
 
 from backends.numba.kernels import dense, fused_convolution, pool_stages
 from backends.numba.kernels.compilation import call, kernel, stage_kernel
-from backends.numba.kernels.elementwise import activate, clear_unused_lanes
+from backends.numba.kernels.elementwise import SIGMOID, activate, clear_unused_lanes
 from backends.numba.kernels.stages import inputs_of, outputs_of
 from backends.numba.kernels.views import copy, view
 
@@ -51,7 +51,8 @@ def finish(stage: Any, work: Any, count: int) -> None:
     """Apply the activation to the pre-activations of a stage."""
     y = outputs_of(stage, work.outputs, work, count)
     activate(stage.activation, y)
-    clear_unused_lanes(stage, y)
+    if stage.activation == SIGMOID:  # other activations of 0 are 0
+        clear_unused_lanes(stage, y)
 
 
 @stage_kernel
@@ -82,9 +83,7 @@ def conv2d(stage: Any, offsets: Any, packed: Any, work: Any, count: int) -> None
         padded = view(work.padded, at, stage.padded_size)
         mask = view(work.masks, stage.mask_offset * work.capacity + n * stage.y_size, stage.y_size)
         target = view(y, n * stage.y_size, stage.y_size)
-        fused_convolution.conv2d(
-            stage, padded, packed, tap_offsets, work.bias, work.conv, target, mask
-        )
+        fused_convolution.conv2d(stage, padded, packed, tap_offsets, work.no_bias, target, mask)
 
 
 @kernel

@@ -51,7 +51,7 @@ class Network(NamedTuple):
 class Buffers(NamedTuple):
     """Buffers of all threads, with a row per thread.
 
-    `workspace.Workspace` describes the first seven.
+    `workspace.Workspace` describes the first six.
 
     Attributes:
         indices: positions of the nonzero numbers of one input row, int64.
@@ -63,8 +63,7 @@ class Buffers(NamedTuple):
     padded: Any
     masks: Any
     wide_masks: Any
-    conv: Any
-    bias: Any
+    no_bias: Any
     indices: Any
     data: Any
 
@@ -153,8 +152,10 @@ def _thread_workspace(buffers: Any, thread: int) -> Any:
         thread_row(buffers.padded, thread),
         thread_row(buffers.masks, thread),
         thread_row(buffers.wide_masks, thread),
-        thread_row(buffers.conv, thread),
-        thread_row(buffers.bias, thread),
+        thread_row(buffers.no_bias, thread),
+        unused,
+        unused,
+        unused,
         unused,
         unused,
         unused,

@@ -39,12 +39,6 @@ def gemm_dot(
             y[r * y_stride + c] = total
 
 
-def axpy(y: Array, x: Array, scale: float, count: int) -> None:
-    """Add scale · x to y."""
-    for lane in range(count):
-        y[lane] += scale * x[lane]
-
-
 # ---------------------------------------------------------------------------------- simd/sparse.py
 
 
@@ -70,30 +64,23 @@ def scatter_axpy(
 # ------------------------------------------------------------------------------------ simd/conv.py
 
 
-def conv_tile(
-    y: Array, bias: Array, x: Array, offsets: Array, w: Array, count: int,
-    *, positions: int, width: int, x_stride: int,
+def add_patches(
+    y: Array, y_row: int, x: Array, x_row: int, factors: Array, offsets: Array, stride: int,
+    count: int, rows: int, width: int,
 ) -> None:  # fmt: skip
-    """Compute neighboring positions; `offsets` has the offset of the input of each tap."""
-    for p in range(positions):
-        for lane in range(width):
-            total = bias[lane]
-            for k in range(count):
-                total += x[p * x_stride + offsets[k]] * w[k * width + lane]
-            y[p * width + lane] = total
-
-
-def conv_wgrad_tile(
-    dw: Array, dw_row: int, x: Array, x_row: int, offsets: Array, dy: Array, count: int,
-    *, taps: int, rows: int, width: int,
-) -> None:  # fmt: skip
-    """Add to the gradient of some taps; `offsets` has the offset of the input of each output."""
+    """Add multiples of `count` patches of x to y; `offsets` has the offsets of the patches."""
     for r in range(rows):
-        for t in range(taps):
-            for k in range(count):
-                for lane in range(width):
-                    at = r * dw_row + t * width + lane
-                    dw[at] += x[r * x_row + t + offsets[k]] * dy[k * width + lane]
+        for k in range(count):
+            for lane in range(width):
+                value = x[r * x_row + offsets[k * stride] + lane]
+                y[r * y_row + lane] += factors[k * stride] * value
+
+
+def sum_of_rows(y: Array, x: Array, width: int, count: int) -> None:
+    """Add the rows of x to y."""
+    for k in range(count):
+        for lane in range(width):
+            y[lane] += x[k * width + lane]
 
 
 # --------------------------------------------------------------------------- fused_convolution.py

@@ -29,6 +29,7 @@ def read_pixels(stage: Any, packed: Any, images: Any, tile: Any, work: Any) -> N
     x = inputs_of(stage, work.outputs, work, tile.images)
     pixels = stage.height * stage.width * stage.in_channels
     for n in range(tile.images):
+        _prefetch_pixels(images, tile.rows, tile.first + n)
         source = images.pixels[tile.rows[tile.first + n]]
         target = view(x, n * stage.x_size, pixels)
         for i in range(pixels):
@@ -41,6 +42,7 @@ def pad_pixels(stage: Any, packed: Any, images: Any, tile: Any, work: Any) -> No
     cast = packed.dtype.type
     scale, shift = cast(images.scale), cast(images.shift)
     for n in range(tile.images):
+        _prefetch_pixels(images, tile.rows, tile.first + n)
         pixels = images.pixels[tile.rows[tile.first + n]]
         pad(stage, pixels, n, work, scale, shift)
 
@@ -85,11 +87,21 @@ def _scale_and_add_bias(stage: Any, packed: Any, images: Any, y: Any) -> None:
 
 
 @kernel
+def _prefetch_pixels(images: Any, rows: Any, position: int) -> None:
+    """Prefetch the pixels of an image that is needed soon.
+
+    The processor cannot predict their address, because images are read in random order.
+    """
+    size = images.pixels.shape[1]
+    at = rows[min(position + PREFETCH_DISTANCE, len(rows) - 1)] * size
+    prefetch(pointer(images.pixels, at), pointer(images.pixels, at + size))
+
+
+@kernel
 def _prefetch_rows(images: Any, rows: Any, position: int) -> None:
     """Prefetch the CSR rows that are needed soon.
 
-    The processor cannot predict these addresses, because images are read in random order. The
-    `indptr` of a row is prefetched first, because the addresses of its `indices` and `data` are
+    The `indptr` of a row is prefetched first, because the addresses of its `indices` and `data` are
     computed from it. These are prefetched PREFETCH_DISTANCE images later.
     """
     last = len(rows) - 1

@@ -56,11 +56,9 @@ STAGE = np.dtype(
             "vectors",
             "padded_offset",  # in the buffer `padded`
             "padded_size",
-            # Positions in `Plan.offsets` of two lists. The first has, for each filter tap, the
-            # offset of the input that output 0 multiplies by it. The second has, for each output,
-            # the offset of the input that it multiplies by tap 0.
+            # Position in `Plan.offsets` of a list. It has, for each filter tap, the offset of the
+            # input that output 0 multiplies by it.
             "tap_offsets",
-            "output_offsets",
             # Pooling; a `pool_size` of 0 means none.
             "pool_size",
             "pool_stride",
@@ -77,7 +75,7 @@ class Plan(NamedTuple):
 
     Attributes:
         stages: (stages,), of dtype `STAGE`.
-        offsets: offsets of the taps and outputs of all convolutions, uint64.
+        offsets: offsets of the taps of all convolutions, uint64.
         read: address of a kernel that reads the images of a tile, see `reading`.
         loss: address of a kernel in `losses`.
         update: address of a kernel in `updates`.

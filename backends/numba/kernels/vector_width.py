@@ -44,3 +44,9 @@ ALIGNMENT = 16
 def lanes_of(itemsize: int) -> int:
     """Return how many numbers of `itemsize` bytes a vector has."""
     return VECTOR_BYTES // itemsize
+
+
+def max_sums(vector_bytes: int) -> int:
+    """Return how many vectors of a size a loop can keep in registers beside its operands."""
+    registers = 16 if VECTOR_BYTES == 32 else 32
+    return (registers - 4) * VECTOR_BYTES // max(VECTOR_BYTES, vector_bytes)

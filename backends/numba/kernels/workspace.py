@@ -58,9 +58,11 @@ class Workspace(NamedTuple):
         padded: padded inputs of convolutions, for a tile.
         masks: tie masks of pooling after a convolution, uint8, for a tile.
         wide_masks: tie masks of max-pooling that is a stage of its own, int64, for a tile.
-        conv: outputs of a convolution for one channel tile of one image, before pooling.
-        bias: biases of one channel tile.
+        no_bias: zeros, for the channel tile of a convolution without bias.
+        conv: gradient of the outputs of one convolution before pooling, for one image.
         filters: filters of one convolution, in the layout that the gradient of its input needs.
+        dfilters: gradient of these filters, for a tile.
+        places: for each output of one convolution, two offsets, uint64 (see `conv2d_backward`).
         dpadded: gradient of the padded input of one convolution for one image.
         parameters: the thread's partial sum of the gradient of all parameters.
         deltas: gradients of the outputs of a first stage that reads CSR rows or pixels, (batch,
@@ -74,9 +76,11 @@ class Workspace(NamedTuple):
     padded: Any
     masks: Any
     wide_masks: Any
+    no_bias: Any
     conv: Any
-    bias: Any
     filters: Any
+    dfilters: Any
+    places: Any
     dpadded: Any
     parameters: Any
     deltas: Any
@@ -103,9 +107,11 @@ def thread_workspace(workspace: Any, thread: int) -> Any:
         thread_row(workspace.padded, thread),
         thread_row(workspace.masks, thread),
         thread_row(workspace.wide_masks, thread),
+        thread_row(workspace.no_bias, thread),
         thread_row(workspace.conv, thread),
-        thread_row(workspace.bias, thread),
         thread_row(workspace.filters, thread),
+        thread_row(workspace.dfilters, thread),
+        thread_row(workspace.places, thread),
         thread_row(workspace.dpadded, thread),
         thread_row(workspace.parameters, thread),
         pointer(workspace.deltas, 0),

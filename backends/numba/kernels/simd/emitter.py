@@ -1,6 +1,6 @@
 """The decorator for SIMD kernels, and the values that it passes to them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 
 from backends.numba.kernels.compilation import intrinsic
-from backends.numba.kernels.vector_width import lanes_of
+from backends.numba.kernels.vector_width import lanes_of, max_sums
 
 CACHE_LINE = 64  # bytes
 MAX_ACCUMULATORS = 14  # vectors; AVX2 has 16 registers, and the operands need two
@@ -19,7 +19,9 @@ _INDEX = ir.IntType(64)
 _LANE = ir.IntType(32)
 
 
-def simd_kernel(function: Callable[..., None], *, lanes: int | None = None) -> Callable[..., Any]:
+def simd_kernel(
+    function: Callable[..., None], *, lanes: int | None = None, min_lanes: int = 1
+) -> Callable[..., Any]:
     """Return a function that compiled code can call; `function` emits its instructions.
 
     `function` receives an `Emitter` and then one value per argument: a `Pointer` for a pointer, an
@@ -29,13 +31,14 @@ def simd_kernel(function: Callable[..., None], *, lanes: int | None = None) -> C
     Args:
         function: emits the instructions.
         lanes: number of lanes; by default a vector fills one register (see `vector_width`).
+        min_lanes: minimum number of lanes.
     """
 
     @wraps(function)  # Numba reads the names of the parameters
     def typed(typing: Any, *kinds: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             element = signature.args[0].dtype
-            emit = Emitter(context, builder, element, lanes)
+            emit = Emitter(context, builder, element, lanes, min_lanes)
 
             def convert(kind: Any, value: Any) -> Any:
                 if isinstance(kind, types.CPointer):
@@ -103,7 +106,7 @@ class Pointer:
 
     def store(self, vector: Any, offset: Index | int = 0) -> None:
         """Store a vector."""
-        self._emit.builder.store(vector, self._cast(offset, self._emit.vector), align=1)
+        self._emit.builder.store(vector, self._cast(offset, vector.type), align=1)
 
     def load_bytes(self, offset: Index | int = 0) -> Any:
         """Load a byte per lane."""
@@ -120,6 +123,23 @@ class Pointer:
         emit = self._emit
         value = emit.builder.load((self + offset).address)
         return emit.broadcast(emit.convert(value, emit.element))
+
+    def load_few(self, offset: Index | int, count: int) -> Any:
+        """Load a vector of `count` numbers."""
+        kind = ir.VectorType(self.address.type.pointee, count)
+        return self._emit.builder.load(self._cast(offset, kind), align=1)
+
+    def load_columns(self, offset: Index | int, count: int) -> Any:
+        """Load `count` neighboring numbers and repeat them in all lanes: a, b, a, b, ..."""
+        emit = self._emit
+        few = self.load_few(offset, count)
+        return emit.shuffle(few, few, [lane % count for lane in range(emit.lanes)])
+
+    def load_spread(self, offset: Index | int, count: int) -> Any:
+        """Load `count` neighboring numbers and repeat each in neighboring lanes: a, a, b, b, ..."""
+        emit = self._emit
+        few = self.load_few(offset, count)
+        return emit.shuffle(few, few, [lane * count // emit.lanes for lane in range(emit.lanes)])
 
     def load_index(self, offset: Index | int = 0) -> Index:
         """Load an unsigned integer of any width as an index."""
@@ -147,6 +167,10 @@ class Accumulator:
         """Return the vector."""
         return self._emit.builder.load(self._place)
 
+    def add(self, a: Any) -> None:
+        """Add a."""
+        self._emit.builder.store(self._emit.builder.fadd(self.value(), a), self._place)
+
     def add_product(self, a: Any, b: Any) -> None:
         """Add a·b."""
         self._emit.builder.store(self._emit.multiply_add(a, b, self.value()), self._place)
@@ -163,13 +187,17 @@ class Emitter:
         integer: integer type as wide as an element.
         integers: type of `lanes` such integers.
         bytes: type of `lanes` bytes.
+        max_sums: number of vectors that a loop can keep in registers beside its operands.
     """
 
-    def __init__(self, context: Any, builder: Any, element: Any, lanes: int | None) -> None:
+    def __init__(
+        self, context: Any, builder: Any, element: Any, lanes: int | None, min_lanes: int
+    ) -> None:
         itemsize = context.get_abi_sizeof(context.get_value_type(element))
         self.builder = builder
         self.element = context.get_value_type(element)
-        self.lanes = lanes or lanes_of(itemsize)
+        self.lanes = max(min_lanes, lanes or lanes_of(itemsize))
+        self.max_sums = max_sums(self.lanes * itemsize)
         self.vector = ir.VectorType(self.element, self.lanes)
         self.integer = ir.IntType(8 * itemsize)
         self.integers = ir.VectorType(self.integer, self.lanes)
@@ -180,6 +208,13 @@ class Emitter:
         """Repeat the body of a `with` statement at run time, for indices 0 to `count` − 1."""
         with cgutils.for_range(self.builder, count.value, intp=_INDEX) as loop:
             yield Index(self, loop.index)
+
+    @contextmanager
+    def either(self, condition: Index) -> Iterator[tuple[Any, Any]]:
+        """Yield the contexts of the instructions for a nonzero condition, and for 0."""
+        is_set = self.builder.icmp_unsigned("!=", condition.value, index_value(0))
+        with self.builder.if_else(is_set) as branches:
+            yield branches
 
     def tiles(self, count: Index, sizes: tuple[int, ...]) -> Iterator[tuple[Index, int]]:
         """Divide 0 to `count` − 1 into tiles of `sizes`; yield the first index and size of each.
@@ -229,6 +264,12 @@ class Emitter:
             return self.builder.uitofp(value, kind)
         is_narrower = isinstance(given, ir.FloatType)
         return self.builder.fpext(value, kind) if is_narrower else self.builder.fptrunc(value, kind)
+
+    def shuffle(self, a: Any, b: Any, positions: Iterable[int]) -> Any:
+        """Return the vector of the numbers at `positions` of the concatenation of a and b."""
+        places = list(positions)
+        constant = ir.Constant(ir.VectorType(_LANE, len(places)), places)
+        return self.builder.shuffle_vector(a, b, constant)
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """Return a·b + c, in one instruction if the processor has it."""
