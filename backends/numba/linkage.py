@@ -133,4 +133,5 @@ def _workspace(program: Program) -> Any:
     kinds: dict[str, Any] = dict.fromkeys(Workspace._fields, number)
     kinds["capacity"] = kinds["deltas_row"] = types.intp
     kinds["masks"], kinds["wide_masks"] = types.CPointer(types.uint8), types.CPointer(types.int64)
+    kinds["places"] = types.CPointer(types.uint64)
     return types.NamedTuple(list(kinds.values()), Workspace)

@@ -85,7 +85,7 @@ def conv2d(stage: Any, x: Any, packed: Any, offsets: Any, no_bias: Any, y: Any, 
         packed: the parameters.
         offsets: offsets of the taps.
         no_bias: zeros, the bias of a stage without bias.
-        y: (y_size,). Up to 8 numbers after its end may be overwritten, also in `mask`.
+        y: (y_size,). Up to 8 numbers after y and `mask` may be overwritten.
         mask: tie mask, (y_size,); unchanged without pooling.
     """
     width, lanes, taps = stage.vectors * CHANNEL_LANES, stage.out_lanes, len(offsets)
@@ -111,6 +111,10 @@ def conv2d(stage: Any, x: Any, packed: Any, offsets: Any, no_bias: Any, y: Any, 
                 target, ties, columns * lanes, lanes, b, source, row, stage.in_lanes, w, o, taps,
                 rows * scale, columns * scale, pools,
             )  # fmt: skip
+    # The kernels of one channel may have written here, and linear stages require zeros.
+    end = rows * columns * lanes
+    if end < len(y):
+        fill_zero(view(y, end, len(y) - end))
 
 
 @kernel
