@@ -1,6 +1,7 @@
 """The page computes what Python computes, and reacts to mouse and keys, in a real browser."""
 
 import base64
+import io
 import json
 
 import numpy as np
@@ -80,11 +81,8 @@ def test_probabilities_equal_those_of_python(name, browser, tmp_path):
     assert len(browser.requests) == 1, "the page must load nothing"
 
 
-@needs_browser
-@pytest.mark.parametrize("digit", STROKES)
-def test_a_drawing_is_preprocessed_as_a_picture_is(digit, browser, tmp_path):
-    open_page(browser, tmp_path, make_network("two-layer"))
-    draw(browser, STROKES[digit])
+def picture_of_board(browser):
+    """Return the drawing as the bytes of a PNG file, black on white."""
     url = browser.evaluate(
         """(() => {
           const copy = document.createElement("canvas");
@@ -96,10 +94,17 @@ def test_a_drawing_is_preprocessed_as_a_picture_is(digit, browser, tmp_path):
           return copy.toDataURL("image/png");
         })()"""
     )
-    picture = tmp_path / "drawing.png"
-    picture.write_bytes(base64.b64decode(url.partition(",")[2]))
-    expected = 255 * ma.read_digit_image(picture)
-    assert np.abs(255 * pixels_seen(browser) - expected).max() <= 1
+    return base64.b64decode(url.partition(",")[2])
+
+
+@needs_browser
+def test_drawings_are_preprocessed_as_pictures_are(browser, tmp_path):
+    open_page(browser, tmp_path, make_network("two-layer"))
+    for digit, strokes in STROKES.items():
+        browser.evaluate("clear()")
+        draw(browser, strokes)
+        expected = 255 * ma.read_digit_image(io.BytesIO(picture_of_board(browser)))
+        assert np.abs(255 * pixels_seen(browser) - expected).max() <= 1, digit
 
 
 @needs_browser
