@@ -210,6 +210,7 @@ class _Run:
         trainer, folder = self.trainer, self.folder
         lines = folder.read_metrics()
         kept = [line for line in lines if _is_before(line, trainer)]
+        self._warn_of_lost_metrics(kept)
         self.stop_rules.replay(trainer, kept)
         is_finished = (
             (trainer.step >= last_step or bool(trainer.stop_reason))
@@ -219,6 +220,15 @@ class _Run:
         if not is_finished:
             folder.write_metrics(kept)
         return is_finished
+
+    def _warn_of_lost_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Print a warning if the lines end before the checkpoint; a run writes them before it."""
+        last = max((line["step"] for line in lines), default=0)
+        if last < self.trainer.step:
+            self.display.warn(
+                f"{self.folder.metrics} is damaged: it ends at step {last:,}, the checkpoint is at "
+                f"step {self.trainer.step:,}; the metrics between them are lost"
+            )
 
     def repeat_result(self, last_step: int) -> RunResult:
         """Print the result of a finished run. No file changes."""

@@ -256,6 +256,16 @@ def test_an_unfinished_line_of_metrics_is_written_again(run, trained):
     assert [line["step"] for line in lines if line["event"] == "steps"] == [5, 10, 15, 20]
 
 
+@pytest.mark.parametrize("iterations", [10, 20])
+def test_metrics_that_end_before_the_checkpoint_lead_to_a_warning(run, trained, iterations):
+    shutil.copytree(trained, "run")
+    first = Path("run/metrics.jsonl").read_text().splitlines(keepends=True)[0]
+    Path("run/metrics.jsonl").write_text(first)
+    code, _, err = run("train", "--resume", "run", "--iterations", iterations, "--quiet")
+    assert code == 0
+    assert "run/metrics.jsonl is damaged: it ends at step 5, the checkpoint is at step 10" in err
+
+
 def write_idx(path, array):
     header = [0, 0, 8, array.ndim, *b"".join(side.to_bytes(4, "big") for side in array.shape)]
     path.write_bytes(bytes(header) + array.astype(np.uint8).tobytes())

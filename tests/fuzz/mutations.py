@@ -26,7 +26,8 @@ _SCALARS: tuple[Any, ...] = (
 # Functions, because a container must not be shared by several documents.
 _CONTAINERS: tuple[Callable[[], Any], ...] = (
     *(list, dict, lambda: [[]], lambda: [0] * 10_000, lambda: {"a": 1}, lambda: {"": None}),
-    *(lambda: nested(50), lambda: nested(900)),
+    # Two of the latter within each other must not exceed the recursion limit of `json.dumps`.
+    *(lambda: nested(50), lambda: nested(450)),
 )
 NUMBER_OF_VALUES = len(_SCALARS) + len(_CONTAINERS)
 
