@@ -4,8 +4,9 @@ This module is imported before all others, because their imports take a quarter 
 imports only modules that are loaded quickly.
 """
 
+# `signal` itself imports `enum` and `collections`; Ctrl-C in this time would print a traceback.
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 
 PROGRAMS = ("mnist_accel", "benchmarks")

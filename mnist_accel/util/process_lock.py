@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.errors import UsageError, file_errors
+from mnist_accel.errors import DataError, UsageError, file_errors
+from mnist_accel.util.schema import decode_json
 
 if sys.platform == "win32":
     import msvcrt
@@ -115,10 +116,10 @@ def _holder(descriptor: int) -> dict[str, Any]:
     """Return the content of the lock file; empty if there is none."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     try:
-        content = json.loads(os.read(descriptor, 4096))
-    except (OSError, ValueError):
+        text = os.read(descriptor, 4096)
+        return decode_json(text, dict[str, Any], name="it", kind="a lock file")
+    except (OSError, DataError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _write(descriptor: int) -> None:

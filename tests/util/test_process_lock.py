@@ -113,7 +113,7 @@ def test_holder_renews_the_time_of_the_file(path, monkeypatch):
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"pid": [1]}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"pid": [1]}', b"[" * 4096])
 def test_unreadable_lock_file_of_a_dead_process_is_replaced(path, content):
     path.write_bytes(content)
     os.utime(path, (0, 0))
