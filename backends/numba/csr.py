@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.compilation import needed_kernels
 from backends.numba.kernels import csr as kernels
 from backends.numba.kernels.vector_width import VECTOR_BYTES
 from backends.numba.threads import run_in_ranges
@@ -35,6 +36,7 @@ def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> 
         threads: number of threads, and of column groups.
         executor: returns an executor with at least `threads` − 1 workers.
     """
+    needed_kernels.extend(["count_by_column", "write_csr"])
     counts: dict[int, NDArray[np.int64]] = {}  # by the first image of a range
 
     def count(first: int, last: int) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,15 @@ def test_code_for_each_width_of_vectors_is_kept_beside_the_others(
     cached = outputs[2:]
     assert cached == ["5 1", "5 1"]
     assert "5 0" in outputs[:2]  # at most one of the widths was compiled before
+
+
+def test_several_processes_fill_the_cache_at_once(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    with ThreadPoolExecutor(3) as pool:
+        first = list(pool.map(call_kernel, [tmp_path] * 3))
+    assert {output.split()[0] for output, _ in first} == {"5"}
+    assert [warnings for _, warnings in first] == [[], [], []]
+    assert call_kernel(tmp_path) == ("5 1", [])
 
 
 def test_full_disk_gives_one_warning_and_the_kernels_run(tmp_path: Path) -> None:
