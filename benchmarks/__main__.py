@@ -89,24 +89,7 @@ def _add_run(commands: Subparsers) -> None:
         help="contenders to measure, such as numba,torch-eager (default: all that can run here; "
         f"{', '.join(SLOW_TO_COMPILE)}, which compiles for minutes, only in full runs)",
     )
-    parser.add_argument(
-        "--passes",
-        **integer(1),
-        help=f"measure each row N times (default: {PASSES['quick']}, in full runs "
-        f"{PASSES['full']}); more passes give narrower intervals",
-    )
-    parser.add_argument(
-        "--processes",
-        **integer(1),
-        help="divide the passes among N new processes per contender (default: "
-        f"{PROCESSES['quick']}, in full runs {PROCESSES['full']})",
-    )
-    parser.add_argument(
-        "--minutes",
-        **integer(0),
-        help="measure cases whose ratio is still undecided longer until the run has taken N "
-        f"minutes (default: {MINUTES['quick']}, in full runs {MINUTES['full']})",
-    )
+    _add_amounts(parser)
     parser.add_argument(
         "--order-seed",
         dest="seed",
@@ -138,6 +121,28 @@ def _add_run(commands: Subparsers) -> None:
             resume=args.resume,
             minutes=args.minutes,
         )
+    )
+
+
+def _add_amounts(parser: Parser) -> None:
+    """Add the flags that state how much is measured."""
+    parser.add_argument(
+        "--passes",
+        **integer(1),
+        help=f"measure each row N times (default: {PASSES['quick']}, in full runs "
+        f"{PASSES['full']}); more passes give narrower intervals",
+    )
+    parser.add_argument(
+        "--processes",
+        **integer(1),
+        help="divide the passes among N new processes per contender (default: "
+        f"{PROCESSES['quick']}, in full runs {PROCESSES['full']})",
+    )
+    parser.add_argument(
+        "--minutes",
+        **integer(0),
+        help="measure cases whose ratio is still undecided longer until the run has taken N "
+        f"minutes (default: {MINUTES['quick']}, in full runs {MINUTES['full']})",
     )
 
 
