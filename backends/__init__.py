@@ -48,6 +48,7 @@ from backends.operations.updates import (
 )
 from backends.order import MAX_EXAMPLES, ROUNDS, Order, OrderKind
 from backends.program import (
+    ChunkResults,
     CompiledEpoch,
     CompiledInference,
     NotCompiledError,
@@ -94,6 +95,7 @@ __all__ = [
     "Availability",
     "Backend",
     "BackendUnavailableError",
+    "ChunkResults",
     "CompiledEpoch",
     "CompiledInference",
     "DeviceInfo",

@@ -143,7 +143,8 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         check here that labels and row numbers are in range; the caller has done so.
 
         Args:
-            kinds: names of the operations that will run, such as "conv2d".
+            kinds: names of the operations that will run, such as "conv2d"; empty if arrays are
+                only copied, or compiled code runs.
         """
         yield
 

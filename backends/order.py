@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 OrderKind: TypeAlias = Literal["shuffle", "replacement", "full"]
 
+_KINDS = get_args(OrderKind)
 ROUNDS = 6
 MAX_EXAMPLES = 1 << 31  # rows are 32-bit integers on a GPU
 MIN_BITS = 2  # bits of each half; fewer would shuffle small sets badly
@@ -47,8 +48,8 @@ class Order:
     def __post_init__(self) -> None:
         if not 0 < self.examples < MAX_EXAMPLES:
             raise ValueError(f"an order has 1 to {MAX_EXAMPLES - 1} images, got {self.examples}")
-        if self.kind not in get_args(OrderKind):
-            raise ValueError(f"the order must be one of {get_args(OrderKind)}, got {self.kind!r}")
+        if self.kind not in _KINDS:
+            raise ValueError(f"the order must be one of {_KINDS}, got {self.kind!r}")
         rounds = 0 if self.kind == "full" else ROUNDS
         if len(self.keys) != rounds:
             raise ValueError(f"an order {self.kind!r} has {rounds} keys, got {len(self.keys)}")

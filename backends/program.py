@@ -9,7 +9,8 @@ many steps in one call.
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,12 +203,12 @@ class CompiledKinds:
 
 @dataclass(frozen=True)
 class Steps:
-    """Consecutive steps of a training, within one epoch.
+    """Consecutive steps of a training, within one epoch, or in epochs of the same order.
 
     Attributes:
         order: order of the images in the epoch.
-        bounds: positions in the order at which each step begins and ends (steps, 2), int64; each
-            step begins where the one before ends.
+        bounds: positions in the order at which each step begins and ends (steps, 2), int64. Each
+            step begins where the one before ends; if the order is "full", at 0.
         rates: learning rate of each step (steps,).
         before: number of steps that the training has done already.
         batch_size: images per step; the last step of an epoch may have fewer.
@@ -219,14 +220,38 @@ class Steps:
     before: int
     batch_size: int
 
+    @cached_property
+    def images(self) -> NDArray[np.int64]:
+        """Number of images of each step (steps,)."""
+        return self.bounds[:, 1] - self.bounds[:, 0]
+
     @property
     def first(self) -> int:
         """Position in the order at which the first step begins; 0 if there are no steps."""
         return int(self.bounds[0, 0]) if len(self.bounds) else 0
 
+    @property
+    def end(self) -> int:
+        """Position in the order at which the last step ends; 0 if there are no steps."""
+        return int(self.bounds[-1, 1]) if len(self.bounds) else 0
+
     def rows(self) -> NDArray[np.int64]:
         """Return the rows of all steps, concatenated, on the host."""
-        return self.order.rows(self.first, int(self.bounds[-1, 1]) if len(self.bounds) else 0)
+        return self.order.rows(self.first, self.end)
+
+
+class ChunkResults(NamedTuple):
+    """Results of a chunk of steps.
+
+    Attributes:
+        losses: mean loss of each step's batch, before its update (steps,).
+        correct: number of correct images in each batch, before its update (steps,).
+        is_finite: whether all losses, and all parameters after the last step, are finite.
+    """
+
+    losses: NDArray[np.float64]
+    correct: NDArray[np.int64]
+    is_finite: bool
 
 
 class CompiledEpoch(ABC):
@@ -248,18 +273,14 @@ class CompiledEpoch(ABC):
     @abstractmethod
     def run(
         self, data: Any, steps: Steps, weights: Array, state: Mapping[str, Array]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Run some steps, and return when they are done.
+    ) -> ChunkResults:
+        """Run some steps, and return their results when they are done.
 
         Args:
             data: the result of `load`.
             steps: the steps.
             weights: the parameter vector, an array of the backend; changed in place.
             state: the arrays of the optimizer, by name; changed in place.
-
-        Returns:
-            For each step, the mean loss of its batch before the update, and the number of correct
-            images.
         """
 
 

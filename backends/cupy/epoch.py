@@ -22,7 +22,7 @@ from backends.cupy.loader import Kernels
 from backends.cupy.memory import megabytes, memory_errors
 from backends.cupy.plan import parameters_of, plan_for
 from backends.operations.common import Array
-from backends.program import CompiledEpoch, Steps, TrainingProgram
+from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
 
 # Launches the first n steps of a chunk.
 LaunchSteps: TypeAlias = Callable[[int], None]
@@ -63,7 +63,7 @@ class CupyEpoch(CompiledEpoch):
 
     def run(
         self, data: DeviceDataset, steps: Steps, weights: Array, state: Mapping[str, Array]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    ) -> ChunkResults:
         """Run the steps, one chunk after the other; `CompiledEpoch.run` describes the arguments.
 
         Raises:
@@ -83,7 +83,8 @@ class CupyEpoch(CompiledEpoch):
                     losses[part], correct[part] = self._run_chunk(chunk, launch, steps, part)
             finally:  # after an interrupt, too, the caller reads the parameters
                 self._stream.synchronize()
-        return losses, correct
+        is_finite = bool(np.isfinite(losses).all() and self._cupy.isfinite(weights).all())
+        return ChunkResults(losses, correct, is_finite)
 
     def _prepare(
         self, dataset: DeviceDataset, batch_size: int, parameters: tuple[Array, ...]

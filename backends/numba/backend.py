@@ -5,9 +5,8 @@ so only the first run of an installation waits for the compiler.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -66,20 +65,14 @@ class NumbaBackend(NumpyBackend):
         """Return whether Numba can be imported and a kernel gives the right result."""
         return availability()
 
-    @contextmanager
-    def computation(self, kinds: frozenset[str]) -> Iterator[None]:
-        """Limit BLAS to one thread while compiled kernels use the cores.
+    def _blas_threads(self, kinds: frozenset[str]) -> int | None:
+        """Return one thread if compiled kernels use the cores.
 
         Idle threads of OpenBLAS spin and so take cores from the kernels: a step of a CNN takes
         twice as long. Without convolution and pooling, no kernel of this backend runs, and BLAS
-        keeps all cores. Compiled epochs and predictions do not call this method.
+        keeps all cores.
         """
-        with super().computation(kinds):
-            if kinds & COMPILED_OPERATIONS:
-                with self._blas.limit(1):
-                    yield
-            else:
-                yield
+        return 1 if kinds & COMPILED_OPERATIONS else self.threads
 
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return an object that runs many training steps in one compiled call."""

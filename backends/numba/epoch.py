@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba.csr import MAX_SPARSE_DENSITY, Csr, to_csr
+from backends.numba.kernels import chunk, updates
 from backends.numba.kernels import epoch as kernels
-from backends.numba.kernels import updates
 from backends.numba.kernels.barrier import BARRIER_OPEN
 from backends.numba.kernels.stages import Plan
 from backends.numba.kernels.workspace import Images, Workspace
@@ -25,8 +26,8 @@ from backends.numba.memory import (
     thread_rows,
     whole_lines,
 )
-from backends.order import Order
-from backends.program import CompiledEpoch, Steps, TrainingProgram
+from backends.order import ROUNDS, Order
+from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
 
 Array = NDArray[Any]
 
@@ -39,13 +40,24 @@ class Data:
         layout: layout of the program, which depends on whether the images are sparse.
         plan: the program in the form that the kernels read.
         arrays: images and labels, in the form that the kernels read.
+        parameters: buffers of the parameters and of the optimizer's state.
+        counter: counter of the barrier.
         workspaces: buffers by number of threads and batch size.
+        results: buffers of results by number of threads.
     """
 
     layout: Layout
     plan: Plan
     arrays: kernels.TrainingData
+    parameters: updates.Parameters
+    counter: NDArray[np.int64]
     workspaces: dict[tuple[int, int], Workspace] = field(default_factory=dict)
+    results: dict[int, kernels.Results] = field(default_factory=dict)
+
+    @cached_property
+    def all_rows(self) -> NDArray[np.int64]:
+        """All rows in their order."""
+        return np.arange(len(self.arrays.labels))
 
 
 class NumbaEpoch(CompiledEpoch):
@@ -105,52 +117,63 @@ class NumbaEpoch(CompiledEpoch):
             shift=program.pixel_shift,
         )
         arrays = kernels.TrainingData(images, _small(labels), csr.edges)
-        plan = link_training(program, layout, arrays, self._rule, program.update.kind)
-        data = Data(layout, plan, arrays)
+        states = len(program.update.state_names)
+        data = Data(
+            layout=layout,
+            plan=link_training(program, layout, arrays, self._rule, program.update.kind),
+            arrays=arrays,
+            parameters=updates.Parameters(
+                aligned_zeros((layout.packed_size,), program.dtype),
+                aligned_zeros((states, layout.packed_size), program.dtype),
+            ),
+            counter=aligned_zeros((whole_lines(1, np.int64),), np.int64),
+        )
         self._compile(data)
         return data
 
     def run(
         self, data: Data, steps: Steps, weights: Array, state: Mapping[str, Array]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    ) -> ChunkResults:
         """Run the steps of a chunk; see `CompiledEpoch.run`."""
-        layout, dtype = data.layout, self._program.dtype
-        batches = np.diff(steps.bounds)[:, 0]
-        threads = self._threads(steps.batch_size)
-        names = self._program.update.state_names
-        packed = aligned_zeros((layout.packed_size,), dtype)
-        packed[layout.positions] = weights
-        packed_state = aligned_zeros((len(names), layout.packed_size), dtype)
-        for name, row in zip(names, packed_state, strict=True):
-            row[layout.positions] = state[name]
-        results = kernels.Results(
-            losses=aligned_zeros((threads, whole_lines(len(batches), np.float64)), np.float64),
-            correct=aligned_zeros((threads, whole_lines(len(batches), np.int64)), np.int64),
-        )
-        self._run_threads(
-            threads,
-            data.plan,
-            self._rule,
-            updates.Parameters(packed, packed_state),
-            data.arrays,
-            kernels.Schedule(steps.rows(), steps.bounds - steps.first, steps.rates, steps.before),
-            self._workspace(data, threads, steps.batch_size),
-            results,
-        )
-        weights[:] = packed[layout.positions]
-        for name, row in zip(names, packed_state, strict=True):
-            state[name][:] = row[layout.positions]
-        done = slice(0, len(batches))
-        return results.losses[:, done].sum(axis=0) / batches, results.correct[:, done].sum(axis=0)
+        threads, count = self._threads(steps.batch_size), len(steps.bounds)
+        vectors = [weights, *(state[name] for name in self._program.update.state_names)]
+        packed = [data.parameters.packed, *data.parameters.state]
+        blocks = data.layout.blocks
+        with self._lock:
+            results = _results(data, threads, count)
+            for vector, buffer in zip(vectors, packed, strict=True):
+                chunk.pack(blocks, vector, buffer)
+            self._run_threads(
+                threads,
+                data.counter,
+                data.plan,
+                self._rule,
+                data.parameters,
+                data.arrays,
+                _schedule(data, steps),
+                self._workspace(data, threads, steps.batch_size),
+                results,
+            )
+            finite = [
+                chunk.unpack(blocks, buffer, vector)
+                for vector, buffer in zip(vectors, packed, strict=True)
+            ]
+            losses = results.losses[:, :count].sum(axis=0) / steps.images
+            correct = results.correct[:, :count].sum(axis=0)
+        return ChunkResults(losses, correct, bool(np.isfinite(losses).all() and finite[0]))
 
-    def _run_threads(self, threads: int, *arguments: Any) -> None:
+    def _run_threads(self, threads: int, counter: NDArray[np.int64], *arguments: Any) -> None:
         """Call `run_steps` on each thread, and return after all calls have ended.
 
         Args:
             threads: number of threads, one of which is the calling thread.
+            counter: counter of the barrier.
             arguments: arguments of `run_steps` after the thread and the counter.
         """
-        counter = aligned_zeros((whole_lines(1, np.int64),), np.int64)
+        counter[0] = 0
+        if threads == 1:
+            kernels.run_steps(0, counter, *arguments)
+            return
 
         def run(thread: int) -> None:
             try:
@@ -160,16 +183,15 @@ class NumbaEpoch(CompiledEpoch):
                 # wait for it. Without an error, this changes nothing: all barriers are passed.
                 counter[0] = BARRIER_OPEN
 
-        with self._lock:
-            others: list[Future[None]] = []
-            try:
-                others.extend(self._executor().submit(run, thread) for thread in range(1, threads))
-                run(0)
-            finally:  # a KeyboardInterrupt can occur before `run` begins in this thread
-                counter[0] = BARRIER_OPEN
-                wait(others)
-            for other in others:
-                other.result()
+        others: list[Future[None]] = []
+        try:
+            others.extend(self._executor().submit(run, thread) for thread in range(1, threads))
+            run(0)
+        finally:  # a KeyboardInterrupt can occur before `run` begins in this thread
+            counter[0] = BARRIER_OPEN
+            wait(others)
+        for other in others:
+            other.result()
 
     def _compile(self, data: Data) -> None:
         """Compile the kernels, or load them from the cache, by running a chunk without steps."""
@@ -177,7 +199,7 @@ class NumbaEpoch(CompiledEpoch):
         weights = np.zeros(program.parameters, program.dtype)
         state = dict.fromkeys(program.update.state_names, weights)
         no_steps = Steps(
-            order=Order(len(data.arrays.labels), "full"),
+            order=Order(len(data.arrays.labels), "shuffle", (0,) * ROUNDS),
             bounds=np.zeros((0, 2), np.int64),
             rates=np.zeros(0),
             before=0,
@@ -223,6 +245,30 @@ def _whole_vectors(pixels: Array, size: int) -> Array:
     """Return images whose rows have `size` pixels; additional pixels are 0."""
     missing = size - pixels.shape[1]
     return read_only(np.pad(pixels, ((0, 0), (0, missing)))) if missing else pixels
+
+
+def _schedule(data: Data, steps: Steps) -> kernels.Schedule:
+    """Return the steps in the form that the kernels read."""
+    order, first = steps.order, steps.first
+    if order.kind == "full":
+        rows = data.all_rows
+    elif order.kind == "shuffle":
+        order.check(first, steps.end)
+        rows = np.empty(steps.end - first, np.int64)
+        chunk.shuffled_rows(order.keys, order.bits, order.examples, first, rows)
+    else:
+        rows = steps.rows()
+    return kernels.Schedule(rows, steps.bounds - first, steps.rates, steps.before)
+
+
+def _results(data: Data, threads: int, steps: int) -> kernels.Results:
+    """Return buffers for the results of some steps; a row of a thread may have unused elements."""
+    known = data.results.get(threads)
+    if known is None or known.losses.shape[1] < steps:
+        shape = threads, whole_lines(steps, np.float64)
+        known = kernels.Results(aligned_zeros(shape, np.float64), aligned_zeros(shape, np.int64))
+        data.results[threads] = known
+    return known
 
 
 def _no_sparse_images(dtype: np.dtype[Any]) -> Csr:

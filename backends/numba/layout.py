@@ -5,8 +5,8 @@ The kernels read a packed copy of the parameters, in another order and padded to
     network's vector    W1 (784, 50) │ b1 (50) │ W2 (50, 10) │ b2 (10)
     packed vector       W1, rows of 56 numbers │ b1, 64 │ W2, transposed, rows of 56 │ b2, 16
 
-`Layout.positions` is the position of each parameter in the packed vector, so one indexed copy packs
-or unpacks all parameters.
+`Layout.positions` is the position of each parameter in the packed vector. `Layout.blocks` is the
+same as a list of matrices, which a kernel copies in the order of the memory (see `kernels.chunk`).
 """
 
 import math
@@ -57,6 +57,7 @@ class Layout:
         stages: table of the stages, of dtype `kernels.stages.STAGE`, without addresses.
         offsets: as in `kernels.stages.Plan`.
         positions: position of each parameter in the packed vector, (parameters,).
+        blocks: the same as matrices, in the form that `kernels.chunk.pack` reads, (blocks, 7).
         packed_size: length of the packed vector.
         sizes: sizes of the buffers of one thread by name. Those of "outputs", "padded", "masks" and
             "wide_masks" are for one image.
@@ -65,6 +66,7 @@ class Layout:
     stages: NDArray[Any]
     offsets: NDArray[np.uint64]
     positions: NDArray[np.int64]
+    blocks: NDArray[np.int64]
     packed_size: int
     sizes: Mapping[str, int]
 
@@ -95,6 +97,7 @@ def lay_out(program: Program, *, is_sparse: bool) -> Layout:
         stages=table,
         offsets=np.concatenate(placement.offsets),
         positions=placement.positions,
+        blocks=np.array(placement.blocks, np.int64),
         packed_size=placement.packed_size,
         sizes=placement.sizes,
     )
@@ -105,6 +108,7 @@ class _Placement:
 
     def __init__(self, program: Program) -> None:
         self.positions = np.full(program.parameters, -1, np.int64)
+        self.blocks: list[tuple[int, ...]] = []
         self.packed_size = 0
         self._vector = lanes_of(np.dtype(program.dtype).itemsize)
         self.offsets = [np.zeros(0, np.uint64)]
@@ -166,22 +170,27 @@ class _Placement:
         """Set the offsets of weight and bias."""
         row["weight"] = row["bias"] = stages.NONE
         if stage.weight is not None:
-            count, where = _weight_positions(stage, row, is_sparse=is_sparse)
-            row["weight"] = self._pack(stage.weight, where, count)
+            count, elements, where = _weight_positions(stage, row, is_sparse=is_sparse)
+            row["weight"] = self._pack(stage.weight + elements, where, count)
         if stage.bias is not None:
-            outputs = stage.output_shape[0]
-            row["bias"] = self._pack(stage.bias, np.arange(outputs), outputs)
+            where = np.arange(stage.output_shape[0])[None, None]
+            row["bias"] = self._pack(stage.bias + where, where, where.size)
 
-    def _pack(self, first: int, where: NDArray[np.int64], count: int) -> int:
+    def _pack(self, elements: NDArray[np.int64], where: NDArray[np.int64], count: int) -> int:
         """Append a weight or bias to the packed vector, and return its offset there.
 
         Args:
-            first: offset in the network's vector.
-            where: packed position of each element, relative to the returned offset.
+            elements: positions in the network's vector, (blocks, rows, columns). The elements of a
+                row are neighbors, and the rows of a block have a constant stride.
+            where: packed positions of these elements, relative to the returned offset. Rows and
+                columns of a block have constant strides.
             count: packed size.
         """
         begin = self.packed_size
-        self.positions[first : first + len(where)] = begin + where
+        self.positions[elements] = begin + where
+        for source, target in zip(elements, begin + where, strict=True):
+            strides = (_stride(source[:, 0]), _stride(target[:, 0]), _stride(target[0]))
+            self.blocks.append((source[0, 0], target[0, 0], *source.shape, *strides))
         self.packed_size += _round_up(count, ALIGNMENT)
         return begin
 
@@ -228,27 +237,39 @@ def _round_up(count: int, unit: int) -> int:
 
 
 def _positions(shape: tuple[int, int, int], lanes: int) -> NDArray[np.int64]:
-    """Return the position in a padded row of each element (c, h, w) in the network's order."""
+    """Return the position in a padded row of each input, (cells, channels)."""
     channels, height, width = shape
-    cells = np.arange(height * width) * lanes
-    return (cells + np.arange(channels)[:, None]).ravel()
+    return np.arange(height * width)[:, None] * lanes + np.arange(channels)
 
 
-def _weight_positions(stage: Stage, row: Any, *, is_sparse: bool) -> tuple[int, NDArray[np.int64]]:
-    """Return the size of a packed weight, and the packed position of each element."""
+def _stride(positions: NDArray[np.int64]) -> int:
+    """Return the distance of equidistant positions; 1 for a single one."""
+    return int(positions[1] - positions[0]) if len(positions) > 1 else 1
+
+
+def _weight_positions(
+    stage: Stage, row: Any, *, is_sparse: bool
+) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """Return the size of a packed weight, the positions of its elements, and their packed ones.
+
+    Positions are relative to the weight, in the form that `_Placement._pack` takes.
+    """
     if stage.kind == "linear":
         # The inputs are in the order of the shape before flattening.
         shape = int(row["in_channels"]), int(row["height"]), int(row["width"])
         inputs = _positions(shape, int(row["in_lanes"]))
         outputs = np.arange(stage.output_shape[0])
+        numbers = np.arange(inputs.size).reshape(inputs.T.shape).T  # in the order of the network
+        elements = numbers[..., None] * len(outputs) + outputs
         if is_sparse:
             width = int(row["out_lanes"])
-            return int(row["x_size"]) * width, (inputs[:, None] * width + outputs).ravel()
+            return int(row["x_size"]) * width, elements, inputs[..., None] * width + outputs
         stride = int(row["x_size"])
-        return len(outputs) * stride, (inputs[:, None] + outputs * stride).ravel()
+        return len(outputs) * stride, elements, inputs[..., None] + outputs * stride
     out, channels, side = stage.output_shape[0], stage.input_shape[0], stage.kernel_size
     tile = int(row["vectors"]) * CHANNEL_LANES
-    o, c, i, j = np.ix_(range(out), range(channels), range(side), range(side))
+    o, c, tap = np.ix_(range(out), range(channels), range(side * side))
     taps = side * side * channels
-    where = (o // tile * taps + (i * side + j) * channels + c) * tile + o % tile
-    return int(row["out_lanes"]) * taps, where.ravel()
+    elements = o * taps + c * side * side + tap
+    where = (o // tile * taps + tap * channels + c) * tile + o % tile
+    return int(row["out_lanes"]) * taps, elements, where

@@ -100,8 +100,16 @@ class NumpyBackend(Backend):
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
         """Limit the threads, and silence warnings of NumPy: training checks for overflow itself."""
-        with np.errstate(all="ignore"), trusted_indices(), self._blas.limit(self.threads):
+        if not kinds:
             yield
+            return
+        limited = self._blas.limit(self._blas_threads(kinds))
+        with np.errstate(all="ignore"), trusted_indices(), limited:
+            yield
+
+    def _blas_threads(self, kinds: frozenset[str]) -> int | None:
+        """Return the maximum number of BLAS threads beside some operations; None for no limit."""
+        return self.threads
 
 
 def _processor_name() -> str:

@@ -5,6 +5,7 @@ interruptions of the training, and there is no generator state to save.
 """
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TypeAlias, get_args
 
 import numpy as np
@@ -46,7 +47,7 @@ class BatchSampler:
             raise ValueError(f"batch_size must be less than {MAX_EXAMPLES}, got {self.batch_size}")
         check_name(self, "sampling", "sampling", get_args(Sampling))
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         """Number of batches per epoch."""
         if self.sampling == "full":
@@ -55,27 +56,47 @@ class BatchSampler:
             return max(1, self.examples // self.batch_size)
         return ceil_div(self.examples, self.batch_size)
 
+    @cached_property
+    def images_per_step(self) -> int:
+        """Number of images in a batch; the last batch of an epoch may be smaller."""
+        if self.sampling == "full":
+            return self.examples
+        if self.sampling == "replacement":
+            return self.batch_size
+        return min(self.batch_size, self.examples)
+
     def order(self, epoch: int) -> Order:
         """Return the image order of epoch `epoch`, counted from 0."""
-        if self.sampling == "full":
-            return Order(self.examples, "full")
-        rng = np.random.default_rng((self.seed, _SHUFFLE, epoch))
-        keys = rng.integers(2**32, size=ROUNDS, dtype=np.uint32)
-        return Order(self.examples, self.sampling, tuple(keys.tolist()))
+        keys = () if self.sampling == "full" else _round_keys(self.seed, epoch)
+        return Order(self.examples, self.sampling, keys)
 
     def batch_bounds(self, first: int, count: int) -> NDArray[np.int64]:
         """Return begin and end of consecutive batches in the order of their epoch, (count, 2).
+
+        If sampling is "full", the batches may belong to several epochs, which are all alike.
 
         Args:
             first: the first step, counted from 0 in its epoch.
             count: number of steps.
         """
-        size = self.examples if self.sampling == "full" else self.batch_size
-        starts = size * np.arange(first, first + count)
-        ends = starts + size
-        if self.sampling != "replacement":
-            ends = np.minimum(ends, self.examples)
-        return np.stack([starts, ends], axis=1)
+        size = self.images_per_step
+        bounds = np.empty((count, 2), np.int64)
+        if self.sampling == "full":
+            bounds[:] = 0, size
+            return bounds
+        bounds[:, 0] = np.arange(first * size, (first + count) * size, size)
+        bounds[:, 1] = bounds[:, 0] + size
+        if self.sampling == "shuffle":
+            bounds[-1, 1] = min(bounds[-1, 1], self.examples)
+        return bounds
+
+
+@lru_cache
+def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
+    """Return the round keys of the image order of an epoch."""
+    # The same as `default_rng(...).integers(2**32, size=ROUNDS, dtype=np.uint32)`, but faster.
+    numbers = np.random.PCG64((seed, _SHUFFLE, epoch)).random_raw(ROUNDS // 2)
+    return tuple(numbers.astype("<u8").view("<u4").tolist())
 
 
 def dropout_generator(seed: int, step: int) -> np.random.Generator:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Array, CompiledEpoch, Steps
+from backends import Array, ChunkResults, CompiledEpoch, Steps
 from mnist_accel.data.batches import BatchSampler
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.trainer import Trainer
@@ -85,7 +85,7 @@ class ChunkedSteps:
         done = 0
         while done < len(records):
             steps = self._steps(sampler, first + done, len(records) - done)
-            losses, correct = self._run(steps)
+            losses, correct, _ = self._run(steps)
             for number, record in enumerate(records[done : done + len(losses)], start=1):
                 is_end = number == len(losses)
                 weights = self._trainer.model.state_dict() if is_end else None
@@ -95,7 +95,7 @@ class ChunkedSteps:
             done += len(losses)
         self._saved = [backend.to_numpy(array) for array in self._arrays()]
 
-    def _run(self, steps: Steps) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _run(self, steps: Steps) -> ChunkResults:
         """Run a chunk. NaN is not an error here, because it must appear as a difference."""
         model = self._trainer.model
         with model.backend.computation(model.kinds):
@@ -117,7 +117,7 @@ class ChunkedSteps:
             bounds=sampler.batch_bounds(epoch_step, count),
             rates=self._trainer.optimizer.lr * np.array(factors),
             before=before,
-            batch_size=int(np.diff(sampler.batch_bounds(0, 1))[0, 0]),
+            batch_size=sampler.images_per_step,
         )
 
     def _differences(

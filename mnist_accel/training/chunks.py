@@ -9,15 +9,23 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backends import Array, Backend, CompiledEpoch, NotCompiledError, Steps, UpdateRule
+from backends import (
+    Array,
+    Backend,
+    ChunkResults,
+    CompiledEpoch,
+    NotCompiledError,
+    Steps,
+    UpdateRule,
+)
 from mnist_accel.errors import DivergedError
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.eager import EagerSteps
 
 NOT_WANTED = "compiled=False"  # the reason if the user wants eager steps
+_NO_OPERATIONS: frozenset[str] = frozenset()
 
 
 class ChunkRunner:
@@ -43,6 +51,7 @@ class ChunkRunner:
             name: model.backend.zeros(model.parameters.flat.shape, dtype=model.dtype)
             for name in optimizer.state_names
         }
+        self._saved: list[Array] = []
         self.compiled: CompiledEpoch | None = None
         self.not_compiled = "" if compiled else NOT_WANTED
         if compiled:
@@ -60,7 +69,7 @@ class ChunkRunner:
         eagerly: bool = False,
         observe: Observer | None = None,
         should_stop: Callable[[], bool] = lambda: False,
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    ) -> ChunkResults:
         """Run a chunk of steps.
 
         After an error, such as Ctrl-C or lack of memory, weights and state are those before it.
@@ -73,30 +82,47 @@ class ChunkRunner:
             should_stop: called between eager steps; True ends the chunk early.
 
         Returns:
-            Mean loss and number of correct images of each completed step, both (steps,).
+            The results of each completed step.
 
         Raises:
             DivergedError: a loss or a weight is not finite.
         """
-        backend, weights = self._model.backend, self._model.parameters.flat
         compiled = None if eagerly else self.compiled
-        with backend.computation(self._model.kinds):
-            saved = self._copies()
+        kinds = self._model.kinds if compiled is None else _NO_OPERATIONS
+        with self._model.backend.computation(kinds):
+            self._save()
             try:
                 if compiled is None:
-                    losses, correct = self._eager.run(
-                        data, steps, self.state, observe=observe, should_stop=should_stop
-                    )
+                    results = self._run_eagerly(data, steps, observe, should_stop)
                 else:
-                    loaded = data.for_epoch(compiled)
-                    losses, correct = compiled.run(loaded, steps, weights, self.state)
-                if not (np.isfinite(losses).all() and is_finite(backend, weights)):
-                    self._restore(saved)
-                    raise self._find_divergence(data, steps)
+                    loaded, weights = data.for_epoch(compiled), self._model.parameters.flat
+                    results = compiled.run(loaded, steps, weights, self.state)
+                if results.is_finite:
+                    return results
             except BaseException:
-                self._restore(saved)
+                self._restore()
                 raise
-        return losses, correct
+        with self._model.backend.computation(self._model.kinds):
+            try:
+                self._restore()
+                raise self._find_divergence(data, steps)
+            finally:
+                self._restore()
+
+    def _run_eagerly(
+        self,
+        data: TrainingData,
+        steps: Steps,
+        observe: Observer | None,
+        should_stop: Callable[[], bool],
+    ) -> ChunkResults:
+        """Run a chunk eagerly; arguments as `run`."""
+        losses, correct = self._eager.run(
+            data, steps, self.state, observe=observe, should_stop=should_stop
+        )
+        weights = self._model.parameters.flat
+        finite = np.isfinite(losses).all() and is_finite(self._model.backend, weights)
+        return ChunkResults(losses, correct, bool(finite))
 
     def _find_divergence(self, data: TrainingData, steps: Steps) -> DivergedError:
         """Repeat a chunk and return the error that names the first tensor that is not finite.
@@ -129,12 +155,16 @@ class ChunkRunner:
             tensor=tensor,
         )
 
-    def _copies(self) -> list[Array]:
-        xp = self._model.backend.xp
-        return [xp.asarray(array, copy=True) for array in self._changing()]
+    def _save(self) -> None:
+        """Copy all arrays that a step changes."""
+        arrays = self._changing()
+        if not self._saved:
+            self._saved = list(map(self._model.backend.xp.empty_like, arrays))
+        for array, copy in zip(arrays, self._saved, strict=True):
+            copy[...] = array
 
-    def _restore(self, copies: list[Array]) -> None:
-        for array, copy in zip(self._changing(), copies, strict=True):
+    def _restore(self) -> None:
+        for array, copy in zip(self._changing(), self._saved, strict=True):
             array[...] = copy
 
     def _changing(self) -> list[Array]:

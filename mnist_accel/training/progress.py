@@ -137,6 +137,23 @@ class Progress:
         self.epoch_correct += int(report.correct.sum())
         self.epoch_seconds += report.seconds
 
+    def add_epochs(self, report: StepsReport) -> list[EpochReport]:
+        """Add a chunk of steps that are an epoch each; return the results of all but the last."""
+        reports = []
+        seconds = report.seconds / len(report.losses)
+        results = zip(
+            report.losses.tolist(), report.correct.tolist(), report.images.tolist(), strict=True
+        )
+        for number, (loss, correct, images) in enumerate(results):
+            if number:
+                reports.append(self.epoch_report())
+                self.epoch += 1
+            self.step = report.first_step + number
+            self.epoch_step, self.epoch_images = 1, images
+            self.epoch_loss, self.epoch_correct = loss * images, correct
+            self.epoch_seconds = seconds
+        return reports
+
     def epoch_report(self) -> EpochReport:
         """Return the results of the epoch so far, without validation."""
         return EpochReport(

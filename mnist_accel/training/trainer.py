@@ -6,6 +6,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +38,8 @@ ValidationData: TypeAlias = tuple[HostArray, HostArray]
 # Target duration of a chunk. Losses are copied from the device and callbacks are called between two
 # chunks. Longer chunks would delay the progress bar, shorter ones would cost more time for copies.
 CHUNK_SECONDS = 0.2
+
+_sampler = lru_cache(typed=True)(BatchSampler)
 
 
 class Callback:
@@ -215,7 +218,7 @@ class Trainer:
         order, bounds = Order(data.examples, "full"), np.array([[0, data.examples]])
         steps = self._next_steps(order, bounds, batch_size=data.examples)
         # Eager, because loading a batch into compiled code takes longer than a step.
-        losses, _ = self._chunks.run(data, steps, eagerly=True, observe=observe)
+        losses = self._chunks.run(data, steps, eagerly=True, observe=observe).losses
         self.progress.step += 1
         return float(losses[0])
 
@@ -315,9 +318,15 @@ class Trainer:
         if validation_data is not None:  # checked now rather than at the end of the first epoch
             validation_data = self.model.as_examples(*_pair(validation_data))
         self.total_steps = max(self.total_steps or 0, last_step)
+        # Callbacks of the user read the weights at the end of every epoch.
+        spans = (
+            sampler.sampling == "full"
+            and validation_data is None
+            and all(type(callback) is _Record for callback in callbacks)
+        )
         try:
             while True:
-                self._run_epoch(data, sampler, last_step, callbacks)
+                self._run_epoch(data, sampler, last_step, callbacks, spans=spans)
                 progress = self.progress
                 is_complete = progress.epoch_step == sampler.steps_per_epoch
                 if is_complete or (self.step == last_step and progress.epoch_step):
@@ -356,23 +365,46 @@ class Trainer:
         sampler: BatchSampler,
         target: int,
         callbacks: Sequence[Callback],
+        *,
+        spans: bool,
     ) -> None:
-        """Train to the end of the epoch, to step `target`, or until a stop is requested."""
+        """Train to the end of the epoch, to step `target`, or until a stop is requested.
+
+        Args:
+            data: the data set.
+            sampler: its batches.
+            target: number of the last step.
+            callbacks: the callbacks.
+            spans: whether a chunk may continue into further epochs, which are one step each.
+        """
         order = sampler.order(self.progress.epoch)
         while self.progress.epoch_step < sampler.steps_per_epoch and self.step < target:
             if self._stop_reason:
                 return
             count = min(
                 max(1, int(CHUNK_SECONDS / self._step_seconds)),
-                sampler.steps_per_epoch - self.progress.epoch_step,
+                (target if spans else sampler.steps_per_epoch) - self.progress.epoch_step,
                 target - self.step,
                 *(c.every - self.step % c.every for c in callbacks if c.every),
             )
             bounds = sampler.batch_bounds(self.progress.epoch_step, count)
-            batch_size = int(np.diff(sampler.batch_bounds(0, 1))[0, 0])
-            report = self._run_chunk(data, self._next_steps(order, bounds, batch_size=batch_size))
+            steps = self._next_steps(order, bounds, batch_size=sampler.images_per_step)
+            report = self._run_chunk(data, steps)
+            ended = self._add_steps(report, spans=spans)
             for callback in callbacks:
                 callback.on_steps(self, report)
+                for epoch in ended:
+                    callback.on_epoch(self, epoch)
+
+    def _add_steps(self, report: StepsReport, *, spans: bool) -> list[EpochReport]:
+        """Add a chunk to the epoch; return the results of epochs that ended before its end."""
+        if not spans:
+            self.progress.add_steps(report)
+            return []
+        progress = replace(self.progress)
+        ended = progress.add_epochs(report)
+        self.progress = progress  # at once, so that Ctrl-C cannot leave a part of the chunk out
+        return ended
 
     def _end_epoch(
         self, report: EpochReport, callbacks: Sequence[Callback], *, is_complete: bool
@@ -389,16 +421,16 @@ class Trainer:
             raise
 
     def _run_chunk(self, data: TrainingData, steps: Steps) -> StepsReport:
-        """Run a chunk of steps and add it to the progress."""
+        """Run a chunk of steps and count them."""
         started = self._clock()
-        losses, correct = self._chunks.run(data, steps, should_stop=lambda: bool(self._stop_reason))
+        losses, correct, _ = self._chunks.run(
+            data, steps, should_stop=lambda: bool(self._stop_reason)
+        )
         self.progress.step += len(losses)
-        images = np.diff(steps.bounds)[: len(losses), 0]
         seconds = self._clock() - started
-        report = StepsReport(steps.before + 1, losses, correct, images, seconds)
-        self.progress.add_steps(report)
         self._step_seconds = max(1e-9, seconds / len(losses))
-        return report
+        images = steps.images[: len(losses)]
+        return StepsReport(steps.before + 1, losses, correct, images, seconds)
 
     def _next_steps(self, order: Order, bounds: NDArray[np.int64], *, batch_size: int) -> Steps:
         """Return the next steps. `bounds` (steps, 2) has begin and end of each batch in `order`."""
@@ -416,13 +448,15 @@ class Trainer:
             raise ValueError(
                 f"{self.schedule} needs the number of steps of the training; pass total_steps"
             )
+        if type(self.schedule) is Schedule:
+            return np.array([self.optimizer.lr]).repeat(count)
         factor, total = self.schedule.factor, self.total_steps
         factors = [factor(step, total) for step in range(self.step, self.step + count)]
         return self.optimizer.lr * np.array(factors)
 
     def _sampler(self, data: TrainingData) -> BatchSampler:
         """Return the batches of a data set, which must be able to continue the epoch."""
-        sampler = BatchSampler(data.examples, self.batch_size, self.sampling, self.seed)
+        sampler = _sampler(data.examples, self.batch_size, self.sampling, self.seed)
         if self.progress.epoch_step > sampler.steps_per_epoch:
             raise ValueError(
                 f"the epoch in progress has completed {self.progress.epoch_step} steps, but an "

@@ -1,0 +1,124 @@
+"""The work at the beginning and the end of a chunk of steps: image order and parameters.
+
+The parameters are copied between the network's vector and the packed vector in blocks. A block is a
+matrix. In the network's vector, the elements of a row are neighbors. In the packed vector, those of
+a row or those of a column are neighbors, in most cases.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from backends.numba.kernels.compilation import entry, kernel
+from backends.numba.kernels.views import pointer
+
+# Rows that a transposing copy processes together. Rows may be 4 KB apart, and a cache holds only a
+# few lines with such addresses.
+_TILE = 8
+
+
+@entry
+def pack(blocks: Any, vector: Any, packed: Any) -> None:
+    """Copy the parameters, or a state array of the optimizer, to the packed order.
+
+    Args:
+        blocks: for each block its begin in `vector` and in `packed`, the numbers of rows and
+            columns, the stride of the rows in `vector`, and the strides of rows and columns in
+            `packed`, (blocks, 7).
+        vector: in the order of the network.
+        packed: changed in place.
+    """
+    for index in range(len(blocks)):
+        block = blocks[index]
+        rows, columns, stride = block[2], block[3], block[4]
+        row_stride, column_stride = block[5], block[6]
+        source, target = pointer(vector, block[0]), pointer(packed, block[1])
+        if column_stride == 1:
+            for row in range(rows):
+                for column in range(columns):
+                    target[row * row_stride + column] = source[row * stride + column]
+            continue
+        for first in range(0, rows, _TILE):
+            for column in range(columns):
+                for row in range(first, min(first + _TILE, rows)):
+                    at = row * row_stride + column * column_stride
+                    target[at] = source[row * stride + column]
+
+
+@entry
+def unpack(blocks: Any, packed: Any, vector: Any) -> bool:
+    """Copy from the packed order to the order of the network; return whether all are finite.
+
+    Args:
+        blocks: as in `pack`.
+        packed: in the packed order.
+        vector: changed in place.
+    """
+    for index in range(len(blocks)):
+        block = blocks[index]
+        rows, columns, stride = block[2], block[3], block[4]
+        row_stride, column_stride = block[5], block[6]
+        source, target = pointer(packed, block[1]), pointer(vector, block[0])
+        if column_stride == 1:
+            for row in range(rows):
+                for column in range(columns):
+                    target[row * stride + column] = source[row * row_stride + column]
+            continue
+        for first in range(0, rows, _TILE):
+            for column in range(columns):
+                for row in range(first, min(first + _TILE, rows)):
+                    at = row * row_stride + column * column_stride
+                    target[row * stride + column] = source[at]
+    finite: bool = _all_finite(vector)
+    return finite
+
+
+@kernel
+def _all_finite(vector: Any) -> bool:
+    """Return whether all elements are finite: the product of 0 and another number is NaN."""
+    zero = vector.dtype.type(0)
+    check = zero
+    for i in range(len(vector)):
+        check += vector[i] * zero
+    return bool(check == zero)
+
+
+@entry
+def shuffled_rows(keys: Any, bits: int, examples: int, begin: int, rows: Any) -> None:
+    """Set `rows` to the rows at the positions from `begin` on of `backends.order.Order`.
+
+    Args:
+        keys: the round keys, as a tuple.
+        bits: number of bits in each half of the numbers in the Feistel network.
+        examples: number of images in the data set.
+        begin: first position.
+        rows: changed in place, int64.
+    """
+    for i in range(len(rows)):
+        rows[i] = begin + i
+    for index in range(len(keys)):  # outside, so that the loop over the rows vectorizes
+        for i in range(len(rows)):
+            rows[i] = _round(rows[i], keys[index], bits)
+    for i in range(len(rows)):
+        while rows[i] >= examples:
+            for index in range(len(keys)):
+                rows[i] = _round(rows[i], keys[index], bits)
+
+
+@kernel
+def _round(number: int, key: int, bits: int) -> Any:
+    """Return the result of one round of the Feistel network for a number with 2·`bits` bits."""
+    shift, mask = np.uint64(bits), (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    left, right = np.uint64(number) >> shift, np.uint64(number) & mask
+    return (right << shift) | (left ^ (_fmix32(right ^ np.uint64(key)) & mask))
+
+
+@kernel
+def _fmix32(number: Any) -> Any:
+    """Return `backends.order.fmix32` of a number, as a 64-bit integer."""
+    low = np.uint64(0xFFFFFFFF)
+    number ^= number >> np.uint64(16)
+    number = number * np.uint64(0x85EBCA6B) & low
+    number ^= number >> np.uint64(13)
+    number = number * np.uint64(0xC2B2AE35) & low
+    return number ^ (number >> np.uint64(16))
