@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,10 +53,11 @@ def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> 
     edges = _column_groups(table.sum(axis=0), threads)
     indptr = np.empty(len(pixels) * (len(edges) - 1) + 1, np.int64)
     indices, data = np.empty(total, np.uint16), np.empty(total, pixels.dtype)
-    begins = dict(zip(ranges, [0, *table.sum(axis=1).cumsum()[:-1].tolist()], strict=True))
+    begins = [0, *table.sum(axis=1).cumsum().tolist()]
+    bounds = dict(zip(ranges, pairwise(begins), strict=True))
 
     def write(first: int, last: int) -> None:
-        kernels.write_csr(pixels, edges, indptr, indices, data, first, last, begins[first])
+        kernels.write_csr(pixels, edges, indptr, indices, data, first, last, *bounds[first])
 
     run_in_ranges(executor, write, len(pixels), ranges=threads)
     return Csr(edges, indptr, indices, data)

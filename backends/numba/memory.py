@@ -44,7 +44,7 @@ def read_only(array: Array) -> Array:
     Numba has different types for writable and read-only arrays and would compile for both.
     """
     view = array.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 

@@ -32,14 +32,18 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
     if images.shape[1:] not in shapes:
         expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
         raise ValueError(f"images must have shape {expected}, got {images.shape}")
-    if images.dtype.char != "B" and images.dtype.kind != "f":
+    kind = images.dtype.char
+    if kind != "B" and images.dtype.kind != "f":
         raise TypeError(
             f"images must be uint8 (0…255) or float (0…1), got {images.dtype}; convert them with "
             "astype(numpy.uint8) if they are 0…255"
         )
-    rows = images.reshape(len(images), math.prod(input_shape))
+    if images.ndim != 2:
+        images = images.reshape(len(images), math.prod(input_shape))
+    if images.flags.c_contiguous and (kind == "B" or images.dtype == dtype):
+        return images
     with np.errstate(over="ignore"):  # the result is infinity, which `require_range` rejects
-        return np.ascontiguousarray(rows, dtype=None if images.dtype.char == "B" else dtype)
+        return np.ascontiguousarray(images, dtype=None if kind == "B" else dtype)
 
 
 def accepts_images(image_shape: tuple[int, ...], *, input_shape: tuple[int, ...]) -> bool:

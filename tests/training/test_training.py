@@ -1,9 +1,11 @@
 """Training: batches, epochs, stop conditions, divergence and accuracy."""
 
+import itertools
 import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,20 @@ def test_full_batch_equals_train_batch(small):
         by_hand.train_batch(*small)
     for key, value in by_fit.model.state_dict().items():
         assert np.array_equal(value, by_hand.model.state_dict()[key])
+
+
+def test_full_batches_are_reported_as_epochs_whether_or_not_they_run_in_one_chunk(small):
+    settings = {"sampling": "full", "batch_size": 300, "clock": itertools.count(0.0, 0.01).__next__}
+    alone, watched = trainer(**settings), trainer(**settings)
+    recorder = Recorder()
+    by_epoch = watched.fit(*small, epochs=5, callbacks=[recorder])
+    assert recorder.ends == [1, 2, 3, 4, 5]  # its `on_epoch` sees the weights of every epoch
+    together = alone.fit(*small, epochs=5)
+    assert together.losses == by_epoch.losses
+    for one, other in zip(together.epochs, by_epoch.epochs, strict=True):
+        assert replace(one, images_per_s=0) == replace(other, images_per_s=0)
+        assert one.images_per_s > other.images_per_s  # five epochs between two readings
+    assert replace(alone.progress, epoch_seconds=0) == replace(watched.progress, epoch_seconds=0)
 
 
 def test_full_batch_loss_falls_monotonically(mnist):

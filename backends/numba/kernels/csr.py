@@ -11,29 +11,44 @@ groups for all images. `indptr` therefore has an entry per image and group:
 Each function processes a range of images, so that several threads share the work.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import extending, types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
 
 from backends.numba.kernels.compilation import entry, intrinsic, kernel
+from backends.numba.kernels.views import fill_zero, view
 
-_BITS = 64  # pixels that one integer describes
+BITS = 64  # pixels that one integer describes
+# Whether the processor has an instruction that moves the selected bytes of a vector together.
+COMPRESSES = "+avx512vbmi2" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+_MAX_UINT8 = 255
 
 
 @entry
 def count_by_column(pixels: Any, first: int, last: int, counts: Any) -> None:
     """Add to `counts` (pixels,) the number of images with a nonzero pixel in each column."""
-    for image in range(first, last):
-        for column in range(pixels.shape[1]):
-            counts[column] += pixels[image, column] != 0
+    columns = pixels.shape[1]
+    some = np.empty(columns, np.uint8)  # narrow counts, so that a vector has many of them
+    for begin in range(first, last, _MAX_UINT8):
+        fill_zero(some)
+        for image in range(begin, min(begin + _MAX_UINT8, last)):
+            row = view(pixels, image * columns, columns)
+            for column in range(columns):
+                some[column] += row[column] != 0
+        for column in range(columns):
+            counts[column] += some[column]
 
 
 @entry
 def write_csr(
-    pixels: Any, edges: Any, indptr: Any, indices: Any, data: Any, first: int, last: int, begin: int
-) -> None:
+    pixels: Any, edges: Any, indptr: Any, indices: Any, data: Any, first: int, last: int,
+    begin: int, limit: int,
+) -> None:  # fmt: skip
     """Write a range of images in CSR format.
 
     Args:
@@ -45,31 +60,154 @@ def write_csr(
         first: first image.
         last: last image plus 1.
         begin: number of nonzero pixels in the images before `first`.
+        limit: number of nonzero pixels in the images before `last`.
     """
     groups, at = len(edges) - 1, begin
     for image in range(first, last):
         for group in range(groups):
             indptr[image * groups + group] = at
-            for column in range(edges[group], edges[group + 1], _BITS):
-                end = min(column + _BITS, edges[group + 1])
-                nonzero = _nonzero_bits(pixels, image, column, end)
-                while nonzero:
-                    index = column + _lowest_bit(nonzero)
-                    indices[at] = index
-                    data[at] = pixels[image, index]
-                    at += 1
-                    nonzero &= nonzero - np.uint64(1)  # clears the lowest bit
+            for column in range(edges[group], edges[group + 1], BITS):
+                end = min(column + BITS, edges[group + 1])
+                nonzero = nonzero_bits(pixels, image, column, end)
+                at = _append(pixels, image, column, end, nonzero, indices, data, at, limit)
     indptr[last * groups] = at
 
 
 @kernel
-def _nonzero_bits(pixels: Any, image: int, begin: int, end: int) -> Any:
+def _append_one_by_one(
+    pixels: Any,
+    image: int,
+    column: int,
+    end: int,
+    nonzero: Any,
+    indices: Any,
+    data: Any,
+    at: int,
+    limit: int,
+) -> int:
+    """Append the pixels whose bits are set, and return the new end of `indices` and `data`.
+
+    Args:
+        pixels: (N, pixels).
+        image: the image.
+        column: the pixel of bit 0.
+        end: end of the pixels that have a bit.
+        nonzero: the bits.
+        indices: the columns; changed in place.
+        data: the values; changed in place.
+        at: end of the used part of `indices` and `data`.
+        limit: end of the part that may be changed.
+    """
+    while nonzero:
+        index = column + lowest_bit(nonzero)
+        indices[at] = index
+        data[at] = pixels[image, index]
+        at += 1
+        nonzero &= nonzero - np.uint64(1)  # clears the lowest bit
+    return at
+
+
+def _append_compressed(
+    pixels: Any,
+    image: int,
+    column: int,
+    end: int,
+    nonzero: Any,
+    indices: Any,
+    data: Any,
+    at: int,
+    limit: int,
+) -> Any:
+    """Do the same as `_append_one_by_one`, with an instruction that moves bytes together."""
+    first = end - BITS
+    if first < 0 or at + BITS > limit:
+        return _append_one_by_one(pixels, image, column, end, nonzero, indices, data, at, limit)
+    _compress(pixels, image, first, nonzero << np.uint64(column - first), indices, data, at)
+    return at + _count_bits(nonzero)
+
+
+def _append(*arguments: Any) -> Any:
+    """Append the pixels whose bits are set; compiled code calls what `_select` returns."""
+
+
+@extending.overload(_append, strict=False)
+def _select(
+    pixels: Any,
+    image: Any,
+    column: Any,
+    end: Any,
+    nonzero: Any,
+    indices: Any,
+    data: Any,
+    at: Any,
+    limit: Any,
+) -> Callable[..., Any]:
+    return _append_compressed if pixels.dtype == types.uint8 and COMPRESSES else _one_by_one
+
+
+def _one_by_one(
+    pixels: Any,
+    image: int,
+    column: int,
+    end: int,
+    nonzero: Any,
+    indices: Any,
+    data: Any,
+    at: int,
+    limit: int,
+) -> Any:
+    return _append_one_by_one(pixels, image, column, end, nonzero, indices, data, at, limit)
+
+
+@intrinsic
+def _compress(
+    typing: Any, pixels: Any, image: Any, first: Any, bits: Any, indices: Any, data: Any, at: Any
+) -> Any:
+    """Write the pixels from `first` on whose bits are set, and their columns, from `at` on.
+
+    This changes `BITS` elements of `indices` and `data`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, image, first, bits, _, _, at = arguments
+        source, columns, values = (
+            context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 4, 5)
+        )
+        byte, short = ir.VectorType(ir.IntType(8), BITS), ir.VectorType(ir.IntType(16), BITS)
+        mask_type = ir.VectorType(ir.IntType(1), BITS)
+        row = builder.mul(image, builder.extract_value(source.shape, 1))
+        address = builder.gep(source.data, [builder.add(row, first)])
+        pixels = builder.load(builder.bitcast(address, byte.as_pointer()), align=1)
+        compress = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(byte, [byte, byte, mask_type]),
+            f"llvm.x86.avx512.mask.compress.v{BITS}i8",
+        )
+        mask, zeros = builder.bitcast(bits, mask_type), ir.Constant(byte, None)
+        pixels = builder.call(compress, [pixels, zeros, mask])
+        numbers = ir.Constant(byte, list(range(BITS)))
+        numbers = builder.zext(builder.call(compress, [numbers, zeros, mask]), short)
+        undefined, zero = ir.Constant(short, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        offset = builder.insert_element(undefined, builder.trunc(first, short.element), zero)
+        splat = ir.Constant(ir.VectorType(ir.IntType(32), BITS), None)
+        numbers = builder.add(numbers, builder.shuffle_vector(offset, undefined, splat))
+        for vector, array in ((pixels, values), (numbers, columns)):
+            target = builder.bitcast(builder.gep(array.data, [at]), vector.type.as_pointer())
+            builder.store(vector, target, align=1)
+        return context.get_dummy_value()
+
+    kinds = pixels, types.intp, types.intp, types.uint64, indices, data, types.intp
+    return types.void(*kinds), generate
+
+
+@kernel
+def nonzero_bits(pixels: Any, image: int, begin: int, end: int) -> Any:
     """Return an integer whose bit i is set if pixel `begin` + i is not 0, for at most 64 pixels."""
-    if begin + _BITS == end:
+    if begin + BITS == end:
         return _compare_with_zero(pixels, image, begin)
-    if end >= _BITS:  # read the pixels that end at `end`, and drop those before `begin`
-        bits = _compare_with_zero(pixels, image, end - _BITS)
-        return bits >> np.uint64(begin + _BITS - end)
+    if end >= BITS:  # read the pixels that end at `end`, and drop those before `begin`
+        bits = _compare_with_zero(pixels, image, end - BITS)
+        return bits >> np.uint64(begin + BITS - end)
     bits = np.uint64(0)
     for column in range(begin, end):
         bits |= np.uint64(pixels[image, column] != 0) << np.uint64(column - begin)
@@ -84,20 +222,30 @@ def _compare_with_zero(typing: Any, pixels: Any, image: Any, begin: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         row = builder.mul(arguments[1], builder.extract_value(array.shape, 1))
         address = builder.gep(array.data, [builder.add(row, arguments[2])])
-        vector = ir.VectorType(array.data.type.pointee, _BITS)
+        vector = ir.VectorType(array.data.type.pointee, BITS)
         values = builder.load(builder.bitcast(address, vector.as_pointer()), align=1)
         is_integer = isinstance(vector.element, ir.IntType)
         compare = builder.icmp_unsigned if is_integer else builder.fcmp_unordered
-        return builder.bitcast(compare("!=", values, ir.Constant(vector, None)), ir.IntType(_BITS))
+        return builder.bitcast(compare("!=", values, ir.Constant(vector, None)), ir.IntType(BITS))
 
     return types.uint64(pixels, types.intp, types.intp), generate
 
 
 @intrinsic
-def _lowest_bit(typing: Any, bits: Any) -> Any:
+def lowest_bit(typing: Any, bits: Any) -> Any:
     """Return the position of the lowest set bit; at least one bit must be set."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def _count_bits(typing: Any, bits: Any) -> Any:
+    """Return the number of set bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
 
     return types.int64(types.uint64), generate

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backends.numba.kernels.compilation import call, entry, kernel
+from backends.numba.kernels.csr import BITS, lowest_bit, nonzero_bits
 from backends.numba.kernels.dense import add_bias
 from backends.numba.kernels.elementwise import SIGMOID, activate
 from backends.numba.kernels.forward import finish
@@ -108,8 +109,6 @@ def predict(
         results: logits or probabilities, (N, classes); changed in place.
     """
     thread, begin, end = task
-    if scale == 1 and not _in_range(pixels, begin, end):
-        return False
     net, memory = Network(*network), Buffers(*buffers)
     work = _thread_workspace(memory, thread)
     images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
@@ -123,6 +122,8 @@ def predict(
         rows[n] = n
     for first in range(begin, end, work.capacity):
         count = min(work.capacity, end - first)
+        if scale == 1 and not _in_range(pixels, first, first + count):
+            return False
         _forward(net, weights, images, Tile(rows, first, count, first), work, nonzeros)
         logits = outputs_of(last, work.outputs, work, count)
         _write_results(logits, net.softmax, probabilities, results, first)
@@ -204,8 +205,8 @@ def _linear(stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzero
     inputs = stage.height * stage.width * stage.in_lanes
     for n in range(tile.images):
         if stage.is_first:
-            pixels = images.pixels[tile.rows[tile.first + n]]
-            length = _collect_pixels(pixels, scale, shift, nonzeros)
+            row = tile.rows[tile.first + n]
+            length = _collect_pixels(images.pixels, row, scale, shift, nonzeros)
         else:
             length = _collect_inputs(stage, view(x, n * stage.x_size, inputs), nonzeros)
         gather_axpy(
@@ -217,14 +218,24 @@ def _linear(stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzero
 
 
 @kernel
-def _collect_pixels(pixels: Any, scale: Any, shift: Any, nonzeros: Any) -> int:
+def _collect_pixels(pixels: Any, image: int, scale: Any, shift: Any, nonzeros: Any) -> int:
     """Collect the pixels that are nonzero after scaling and shifting; return their number."""
-    length = 0
-    for column in range(len(pixels)):
-        value = nonzeros.data.dtype.type(pixels[column]) * scale + shift
-        nonzeros.indices[length] = column
-        nonzeros.data[length] = value
-        length += value != 0
+    length, columns = 0, pixels.shape[1]
+    if shift != 0:
+        for column in range(columns):
+            value = nonzeros.data.dtype.type(pixels[image, column]) * scale + shift
+            nonzeros.indices[length] = column
+            nonzeros.data[length] = value
+            length += value != 0
+        return length
+    for begin in range(0, columns, BITS):
+        nonzero = nonzero_bits(pixels, image, begin, min(begin + BITS, columns))
+        while nonzero:
+            column = begin + lowest_bit(nonzero)
+            nonzeros.indices[length] = column
+            nonzeros.data[length] = nonzeros.data.dtype.type(pixels[image, column]) * scale
+            length += 1
+            nonzero &= nonzero - np.uint64(1)  # clears the lowest bit
     return length
 
 

@@ -1,0 +1,57 @@
+"""The kernels at the beginning and the end of a chunk: image order and copies of the parameters."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("numba")
+
+from backends import SGD
+from backends.numba.kernels import chunk
+from backends.numba.layout import accepts_csr, lay_out
+from backends.order import ROUNDS, Order
+from mnist_accel.recipes.models import RECIPES, create_model
+from tests.support.compiled_training import NETWORKS, make_network
+
+keys = st.tuples(*[st.integers(0, 2**32 - 1)] * ROUNDS)
+
+
+@settings(deadline=None)  # the first example compiles the kernel
+@given(examples=st.integers(1, 70_000), keys=keys, cut=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+@example(examples=1, keys=(0,) * ROUNDS, cut=(0.0, 1.0))
+def test_shuffled_rows_equal_those_of_the_order(
+    examples: int, keys: tuple[int, ...], cut: tuple[float, float]
+) -> None:
+    order = Order(examples, "shuffle", keys)
+    begin, end = sorted(round(part * examples) for part in cut)
+    end = min(end, begin + 500)
+    rows = np.empty(end - begin, np.int64)
+    chunk.shuffled_rows(order.keys, order.bits, examples, begin, rows)
+    assert np.array_equal(rows, order.rows(begin, end))
+
+
+@pytest.mark.parametrize("name", [*RECIPES, *NETWORKS])
+def test_parameters_are_copied_to_their_packed_positions_and_back(name: str) -> None:
+    model = create_model(name, backend="numpy") if name in RECIPES else make_network(name, "numpy")
+    program = model.training_program(SGD())
+    layout = lay_out(program, is_sparse=accepts_csr(program))
+    vector = np.arange(1, program.parameters + 1, dtype=np.float32)
+    packed = np.zeros(layout.packed_size, np.float32)
+    chunk.pack(layout.blocks, vector, packed)
+    assert np.array_equal(packed[layout.positions], vector)
+    assert np.count_nonzero(packed) == len(vector)
+    copied = np.zeros_like(vector)
+    assert chunk.unpack(layout.blocks, packed, copied)
+    assert np.array_equal(copied, vector)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, 16, 38])
+def test_unpack_finds_a_parameter_that_is_not_finite(place: int, value: float) -> None:
+    blocks = np.array([[0, 0, 3, 13, 13, 13, 1]])
+    packed = np.full(39, np.finfo(np.float32).max, np.float32)
+    vector = np.zeros(39, np.float32)
+    assert chunk.unpack(blocks, packed, vector)
+    packed[place] = value
+    assert not chunk.unpack(blocks, packed, vector)
