@@ -84,6 +84,24 @@ def test_prepared_data_trains_like_arrays(numba: Backend, mnist: Dataset) -> Non
         assert np.array_equal(value, weights[1][key]), key
 
 
+@pytest.mark.parametrize("changed", [0, 19])
+def test_arrays_that_change_between_two_calls_are_read_again(
+    numba: Backend, mnist: Dataset, changed: int
+) -> None:
+    images, labels = mnist.x_train[:20].copy(), mnist.t_train[:20].copy()
+    one, other = (Trainer(create_model("two-layer", backend=numba), lr=0.1) for _ in range(2))
+    for trainer in (one, other):
+        trainer.fit(images, labels, epochs=1)
+    view = images.reshape(-1)[changed * 784 : (changed + 1) * 784]
+    view[300] += 1
+    labels[changed] = (labels[changed] + 1) % 10
+    images.flags.writeable = False
+    one.fit(images, labels, epochs=1)
+    other.fit(images.copy(), labels.copy(), epochs=1)
+    for key, value in one.model.state_dict().items():
+        assert np.array_equal(value, other.model.state_dict()[key]), key
+
+
 def test_prepared_data_is_accepted_only_by_its_own_network(numba: Backend, mnist: Dataset) -> None:
     images, labels = mnist.x_train[:20], mnist.t_train[:20]
     one, other = (Trainer(create_model("two-layer", backend=numba)) for _ in range(2))

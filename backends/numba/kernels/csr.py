@@ -178,7 +178,7 @@ def _compress(
         row = builder.mul(image, builder.extract_value(source.shape, 1))
         address = builder.gep(source.data, [builder.add(row, first)])
         pixels = builder.load(builder.bitcast(address, byte.as_pointer()), align=1)
-        compress = cgutils.get_or_insert_function(
+        compress = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             builder.module,
             ir.FunctionType(byte, [byte, byte, mask_type]),
             f"llvm.x86.avx512.mask.compress.v{BITS}i8",
