@@ -262,12 +262,14 @@ def _schedule(data: Data, steps: Steps) -> kernels.Schedule:
 
 
 def _results(data: Data, threads: int, steps: int) -> kernels.Results:
-    """Return buffers for the results of some steps; a row of a thread may have unused elements."""
+    """Return zeros for the results of some steps; the row of a thread may have unused elements."""
     known = data.results.get(threads)
     if known is None or known.losses.shape[1] < steps:
         shape = threads, whole_lines(steps, np.float64)
         known = kernels.Results(aligned_zeros(shape, np.float64), aligned_zeros(shape, np.int64))
         data.results[threads] = known
+    known.losses[:, :steps] = 0  # kernels add to them
+    known.correct[:, :steps] = 0
     return known
 
 

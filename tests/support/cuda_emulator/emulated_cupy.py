@@ -75,6 +75,9 @@ class EmulatedCupy:
     def zeros(self, shape: Any, dtype: Any) -> Any:
         return self._allocate(lambda: np.zeros(shape, dtype).view(DeviceArray))
 
+    def isfinite(self, array: Any) -> Any:
+        return np.isfinite(array)
+
     def ascontiguousarray(self, array: Any) -> Any:
         return array if array.flags.c_contiguous else self.array(array, order="C")
 
