@@ -9,7 +9,7 @@ pytest.importorskip("numba")
 
 from backends import SGD
 from backends.numba.kernels import chunk
-from backends.numba.layout import accepts_csr, lay_out
+from backends.numba.layout import reads_input, lay_out
 from backends.order import ROUNDS, Order
 from mnist_accel.recipes.models import RECIPES, create_model
 from tests.support.compiled_training import NETWORKS, make_network
@@ -35,7 +35,7 @@ def test_shuffled_rows_equal_those_of_the_order(
 def test_parameters_are_copied_to_their_packed_positions_and_back(name: str) -> None:
     model = create_model(name, backend="numpy") if name in RECIPES else make_network(name, "numpy")
     program = model.training_program(SGD())
-    layout = lay_out(program, is_sparse=accepts_csr(program))
+    layout = lay_out(program, is_sparse=reads_input(program))
     vector = np.arange(1, program.parameters + 1, dtype=np.float32)
     packed = np.zeros(layout.packed_size, np.float32)
     chunk.pack(layout.blocks, vector, packed)
