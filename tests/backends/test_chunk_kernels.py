@@ -9,7 +9,7 @@ pytest.importorskip("numba")
 
 from backends import SGD
 from backends.numba.kernels import chunk
-from backends.numba.layout import reads_input, lay_out
+from backends.numba.layout import lay_out, reads_input
 from backends.order import ROUNDS, Order
 from mnist_accel.recipes.models import RECIPES, create_model
 from tests.support.compiled_training import NETWORKS, make_network
