@@ -36,6 +36,8 @@ first maximum; that of the input takes (1 + 1/k)² as many as that of the filter
 
 from typing import Any
 
+import numpy as np
+
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.simd import conv
 from backends.numba.kernels.simd.pooling import CHANNEL_LANES, max_pool_2x2_backward
@@ -235,18 +237,25 @@ def _locate(stage: Any, shape: Any, mask: Any, places: Any, filter_places: Any) 
         filter_places: (outputs, out_lanes).
     """
     rows, columns, stride = shape
-    lanes, x_row, row = stage.in_lanes, _row_of(stage), _framed_row(stage)
+    lanes, channels = stage.in_lanes, stage.out_lanes
+    x_row, row = _row_of(stage), _framed_row(stage)
     copy = (stage.kernel_size + 1) * row
     at = 0
     for r in range(rows):
         for c in range(columns):
             corner = (r * x_row + c * lanes) * stride
-            for o in range(stage.out_lanes):
-                bits = mask[at + o] if stride == 2 else 1
-                down, right = 1 if bits & 12 else 0, 1 if bits & 10 else 0
-                places[at + o] = corner + down * x_row + right * lanes
-                filter_places[at + o] = (2 * o + right) * copy + (1 - down) * row
-            at += stage.out_lanes
+            inputs, taps = view(places, at, channels), view(filter_places, at, channels)
+            for o in range(len(inputs)):
+                inputs[o] = corner
+                taps[o] = 2 * o * copy + row
+            if stride == 2:
+                ties = view(mask, at, channels)
+                for o in range(len(inputs)):
+                    bits = np.int64(ties[o])
+                    down, right = (bits >> 2 | bits >> 3) & 1, (bits >> 1 | bits >> 3) & 1
+                    inputs[o] += down * x_row + right * lanes
+                    taps[o] += right * copy - down * row
+            at += channels
 
 
 @kernel
