@@ -20,9 +20,9 @@ from mnist_accel.util.input_files import is_gzip, read_regular, unpack_gzip
 LABELS_MAGIC = 0x00000801
 IMAGES_MAGIC = 0x00000803
 
-# Twice the largest EMNIST file. A header that declares more is probably corrupt or hostile. A
+# The largest EMNIST file has 547 MB. A header that declares more is probably corrupt or hostile. A
 # compressed file is never unpacked beyond the size that its header declares.
-MAX_BYTES = 2**30
+MAX_BYTES = 600_000_000
 
 _MAX_HEADER = 16
 

@@ -212,6 +212,11 @@ def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes_later(run, trai
             '"validation_accuracy": 0.5, "train_loss": "low"}\n',
             "line 1, is not a line of metrics: train_loss: expected `float | null`, got `str`",
         ),
+        (
+            "metrics.jsonl",
+            " " * (2**24 + 1) + "\n",
+            "line 1, has 16,777,217 bytes, too many; restore",
+        ),
         ("metrics.jsonl", "{\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
         ("metrics.jsonl", "\xff\n{}\n", "run/metrics.jsonl, line 1, is not valid JSON"),
         (
