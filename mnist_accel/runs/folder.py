@@ -225,6 +225,8 @@ class RunFolder:
                     f"{name} is for {unit} {position}, but an earlier line is for {unit} "
                     f"{last[event]}; {remedy}"
                 )
+            if len(line.get("losses", ())) > position - last[event]:
+                raise DataError(f"{name} has more losses than steps; {remedy}")
             last[event] = position
             yield line
 
