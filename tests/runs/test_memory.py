@@ -44,7 +44,7 @@ class Measure(Callback):
 def test_memory_does_not_grow_with_steps(tmp_path, rng):
     model = ma.create_model("two-layer", backend="numpy", hidden_sizes=(2,))
     trainer = ma.Trainer(model, batch_size=4)
-    data = trainer.prepare(*images_and_labels(rng, 40))
+    data = trainer.prepare(*images_and_labels(rng, 2000))  # 500 steps per epoch
     folder = RunFolder(tmp_path)
     metrics = MetricsLog(folder, every=50, show=lambda figures: None)
     rules = StopRules(target_accuracy=1.0, patience=None, max_seconds=1e9)
