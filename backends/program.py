@@ -270,6 +270,17 @@ class CompiledEpoch(ABC):
             labels: class indices (N,), on the host.
         """
 
+    def share(self, data: Any) -> Any:
+        """Return a loaded data set for this program, without loading the images again.
+
+        The programs of both may run at the same time. By default, this is the data set itself.
+
+        Args:
+            data: the result of `load` of a program with the same dtype and the same kind of first
+                stage.
+        """
+        return data
+
     @abstractmethod
     def run(
         self, data: Any, steps: Steps, weights: Array, state: Mapping[str, Array]

@@ -103,8 +103,8 @@ class NumbaEpoch(CompiledEpoch):
         if reads_input(program):
             sparse = to_csr(pixels, threads=self._threads(len(pixels)), executor=self._executor)
         is_sparse = sparse is not None
-        layout = lay_out(program, is_sparse=is_sparse)
         if reads_input(program) and not is_sparse:
+            layout = lay_out(program, is_sparse=False)
             pixels = _whole_vectors(pixels, int(layout.stages[0]["x_size"]))
         csr = sparse or _no_sparse_images(pixels.dtype)
         images = Images(
@@ -116,7 +116,16 @@ class NumbaEpoch(CompiledEpoch):
             scale=1 / 255 if pixels.dtype == np.uint8 else 1.0,
             shift=program.pixel_shift,
         )
-        arrays = kernels.TrainingData(images, _small(labels), csr.edges)
+        return self._bind(kernels.TrainingData(images, _small(labels), csr.edges))
+
+    def share(self, data: Data) -> Data:
+        """Return the images of `data` with buffers of their own."""
+        return self._bind(data.arrays)
+
+    def _bind(self, arrays: kernels.TrainingData) -> Data:
+        """Return a data set for this program, with new buffers; compile the kernels."""
+        program = self._program
+        layout = lay_out(program, is_sparse=arrays.images.groups > 0)
         states = len(program.update.state_names)
         data = Data(
             layout=layout,

@@ -17,6 +17,7 @@ from mnist_accel.errors import DataError, DivergedError, file_errors
 from mnist_accel.recipes.settings import MAX_JSON_BYTES, TrainSettings
 from mnist_accel.runs.setup import make_trainer, split_run_data, total_steps
 from mnist_accel.runs.stop_rules import StopRules
+from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import evaluate
 from mnist_accel.training.progress import EpochReport, StepsReport
 from mnist_accel.training.trainer import Callback, Trainer
@@ -132,6 +133,8 @@ class MemberTraining:
         settings: settings of the member.
         backend: the backend that computes.
         dataset: the data set.
+        prepared: its training images, as the trainer of another member prepared them; None to
+            prepare them.
         on_steps: called with the number of steps of each chunk.
     """
 
@@ -142,11 +145,13 @@ class MemberTraining:
         backend: Backend,
         dataset: Dataset,
         *,
+        prepared: TrainingData | None = None,
         on_steps: Callable[[int], None] = lambda steps: None,
     ) -> None:
         self.member = member
         self._settings = settings
         self._data = split_run_data(dataset, settings)
+        self._prepared = prepared
         self.trainer = make_trainer(settings, backend, examples=self._data.train_count)
         self._last_step = total_steps(settings, self._data.train_count)
         self._record = _Record(self._last_step, on_steps)
@@ -170,7 +175,7 @@ class MemberTraining:
         try:
             stop_reason = trainer.train_to(
                 self._last_step,
-                trainer.prepare(*self._data.train),
+                self._training_data(),
                 validation_data=self._data.validation if needs_validation else None,
                 validation_every=settings.validation_every,
                 callbacks=(self._record, rules),
@@ -180,6 +185,11 @@ class MemberTraining:
         if self._is_interrupted:
             return None
         return self._evaluated(self._result(stop_reason=stop_reason))
+
+    def _training_data(self) -> TrainingData:
+        if self._prepared is None:
+            return self.trainer.prepare(*self._data.train)
+        return self.trainer.share(self._prepared)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint from which `restore` continues.

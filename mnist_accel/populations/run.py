@@ -99,7 +99,7 @@ class _Run:
             before=lambda training: training.restore(self._folder.unfinished),
         )
         with preparation(sys.stderr) if not self._quiet else nullcontext():
-            members.compile()
+            members.prepare()
         signal = self._collect(members, missing, dataset, results)
         for training in members.interrupted:
             training.save(self._folder.unfinished)

@@ -14,7 +14,9 @@ from mnist_accel.populations.member import (
     single_threaded,
     train_member,
 )
-from mnist_accel.runs.setup import make_trainer
+from mnist_accel.recipes.settings import TrainSettings
+from mnist_accel.runs.setup import make_trainer, split_run_data
+from mnist_accel.training.data import TrainingData
 
 # Members that are submitted and have not ended. More would only fill the memory of a scheduler.
 MAX_SUBMITTED = 1000
@@ -54,6 +56,7 @@ class LocalMembers:
         self._before = before
         self.workers = workers
         self.on_steps: Callable[[int], None] = lambda steps: None
+        self._prepared: dict[object, TrainingData] = {}
         self._running: dict[int, MemberTraining] = {}
         self._is_stopping = False
         self.interrupted: list[MemberTraining] = []
@@ -84,25 +87,36 @@ class LocalMembers:
                 self.request_stop("interrupted")
                 raise
 
-    def compile(self) -> None:
-        """Compile the kernels of all members, so that the threads need not wait for each other."""
+    def prepare(self) -> None:
+        """Compile the kernels of all members, and prepare the training images that they share.
+
+        Members with held-out images have images of their own.
+        """
         seen = set()
         for settings in self._grid.members:
-            key = (settings.optimizer, settings.dtype, settings.hidden_sizes, settings.activation)
-            if key not in seen:
-                seen.add(key)
-                backend = single_threaded(self._backend, self._device)
-                trainer = make_trainer(settings, backend, examples=1)
-                trainer.model.prepare()
-                trainer.prepare(self._dataset.x_train[:1], self._dataset.t_train[:1])
+            key = (settings.optimizer, settings.hidden_sizes, settings.activation)
+            images = _shared_images(settings)
+            if (key, images) in seen:
+                continue
+            seen.add((key, images))
+            data = split_run_data(self._dataset, settings)
+            backend = single_threaded(self._backend, self._device)
+            trainer = make_trainer(settings, backend, examples=data.train_count)
+            trainer.model.prepare()
+            if images not in self._prepared:
+                prepared = trainer.prepare(*data.train)
+                if not settings.validation_split:
+                    self._prepared[images] = prepared
 
     def _run(self, member: int) -> MemberResult | None:
         """Train a member; return None if it is interrupted."""
+        settings = self._grid.members[member]
         training = MemberTraining(
             member,
-            self._grid.members[member],
+            settings,
             single_threaded(self._backend, self._device),
             self._dataset,
+            prepared=self._prepared.get(_shared_images(settings)),
             on_steps=self.on_steps,
         )
         self._before(training)
@@ -177,6 +191,11 @@ class ExecutorMembers:
         self._submitted.add(future)
         future.add_done_callback(self._submitted.discard)
         return future
+
+
+def _shared_images(settings: TrainSettings) -> tuple[object, ...]:
+    """Return what the prepared training images of a member depend on, if none are held out."""
+    return settings.dtype, settings.limit_train, settings.validation_split
 
 
 def worker_count(backend: str, threads: int | None) -> int:

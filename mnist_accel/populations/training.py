@@ -63,7 +63,7 @@ def train_population(
     if executor is None:
         workers = worker_count(name, threads)
         local = LocalMembers(grid, dataset, backend=name, workers=workers)
-        local.compile()
+        local.prepare()
         results = local.train(members)
     else:
         shipped = None if is_named else dataset

@@ -1,5 +1,6 @@
 """A data set in the forms in which a network trains on it."""
 
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +29,19 @@ class TrainingData:
         self.model = model
         self._pixels, self._indices = model.as_examples(images, labels)
         self._compiled: tuple[CompiledEpoch, Any] | None = None
+
+    def share(self, model: Network, epoch: CompiledEpoch | None) -> "TrainingData":
+        """Return the same data set for another network, without preparing the images again.
+
+        Args:
+            model: a network with the same dtype and the same kind of first layer.
+            epoch: its compiled steps; None if they run eagerly.
+        """
+        other = copy(self)
+        other.model = model
+        if self._compiled is not None and epoch is not None:
+            other._compiled = epoch, epoch.share(self._compiled[1])
+        return other
 
     @property
     def examples(self) -> int:

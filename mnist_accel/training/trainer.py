@@ -241,6 +241,18 @@ class Trainer:
                 data.for_epoch(self.compiled)
         return data
 
+    def share(self, data: TrainingData) -> TrainingData:
+        """Return a data set that another trainer prepared, for this trainer, without preparing it.
+
+        Both trainers may train at the same time.
+
+        Args:
+            data: a data set of a trainer whose network has the same dtype and the same kind of
+                first layer, on a backend of the same name.
+        """
+        with self.model.backend.computation(self.model.kinds):
+            return data.share(self.model, self.compiled)
+
     def fit(
         self,
         images: HostArray | TrainingData,
