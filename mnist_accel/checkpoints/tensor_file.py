@@ -45,8 +45,15 @@ def write_tensors(file: Path, tensors: Tensors, header: Mapping[str, Any]) -> No
     """Write arrays and header to a file, completely or not at all.
 
     Raises:
-        CheckpointError: the file cannot be written. An existing file is unchanged.
+        CheckpointError: the file cannot be written, or would be too large to be read. An existing
+            file is unchanged.
     """
+    size = sum(array.nbytes for array in tensors.values())
+    if size + _MAX_HEADER > _MAX_BYTES:
+        raise CheckpointError(
+            f"cannot write {file}: its arrays have {size:,} bytes, more than the maximum of "
+            f"{_MAX_BYTES - _MAX_HEADER:,}"
+        )
     metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in header.items()}}
     metadata["digest"] = _digest(tensors, metadata)
     try:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from backends import get_backend, resolve_name
 from mnist_accel.commands.argument_types import one_of, seeds
@@ -20,7 +21,7 @@ from mnist_accel.commands.exit_codes import EXIT_DIVERGED, EXIT_SIGNAL
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.commands.next_command import next_command
 from mnist_accel.commands.train_settings import add_member_arguments
-from mnist_accel.errors import UsageError, usage_errors
+from mnist_accel.errors import UsageError, escaped, usage_errors
 from mnist_accel.populations.folder import PopulationConfig, PopulationFolder
 from mnist_accel.populations.grid import SETTINGS, make_grid, setting_text
 from mnist_accel.populations.population import MEASURES, Population
@@ -162,19 +163,20 @@ def _print_summary(
             *(setting_text(row[name]) for name in varied),
             row["n"],
             row["failed"],
-            f"{_figure(row['mean'], measure)} ± {_figure(row['std'], measure)}",
-            f"{_figure(row['low'], measure)} to {_figure(row['high'], measure)}",
+            _figures(row, ("mean", "std"), " ± ", measure),
+            _figures(row, ("low", "high"), " to ", measure),
         ]
         for row in summary
     ]
     print_table(headers, rows, sys.stdout)
-    print(f"all files are in {folder.path}")
+    print(f"all files are in {escaped(str(folder.path))}")
 
 
-def _figure(value: float, measure: str) -> str:
-    if math.isnan(value):  # of too few networks
-        return "-"
-    return f"{value:.2%}" if measure.endswith("accuracy") else f"{value:.4g}"
+def _figures(row: dict[str, Any], names: tuple[str, ...], separator: str, measure: str) -> str:
+    """Return values of a row as text, without those that too few networks do not define."""
+    values = [row[name] for name in names if not math.isnan(row[name])]
+    form = ".2%" if measure.endswith("accuracy") else ".4g"
+    return separator.join(f"{value:{form}}" for value in values) or "-"
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """Trains members on the workers of a Dask cluster."""
 
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 
 from mnist_accel.data import Dataset
@@ -24,10 +25,11 @@ def members_on_cluster(
         dataset: the data set.
 
     Raises:
-        UsageError: Dask is not installed, or the scheduler cannot be reached or has no workers.
+        UsageError: Dask is not installed, the scheduler cannot be reached or has no workers, or
+            the scheduler or the workers are lost during the block.
     """
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError as error:
         raise UsageError(
             "--scheduler needs Dask, which is not installed; install the extra: "
@@ -42,6 +44,13 @@ def members_on_cluster(
         workers = client.scheduler_info()["workers"]
         if not workers:
             raise UsageError(f"the Dask scheduler at {address} has no workers; start some first")
-        data = client.scatter(dataset, broadcast=True)
-        executor = client.get_executor(pure=False)
-        yield ExecutorMembers(executor, grid, backend=backend, data=data, workers=len(workers))
+        try:
+            data = client.scatter(dataset, broadcast=True)
+            executor = client.get_executor(pure=False)
+            yield ExecutorMembers(executor, grid, backend=backend, data=data, workers=len(workers))
+        except (KilledWorker, CancelledError) as error:
+            raise UsageError(
+                f"the Dask scheduler at {address} or too many of its workers were lost "
+                f"({type(error).__name__}); the members that have ended are saved; start the "
+                "cluster again and continue with --resume"
+            ) from error

@@ -3,7 +3,8 @@
 config.json           everything needed to repeat or resume it
 members.jsonl         one line per member that has ended, in this order
 members.csv           the same, without the curves, as a table in the order of the members
-weights.safetensors   the parameters of all trained networks, as "7.W1"
+weights.safetensors   the parameters of all trained networks; "0.W1", "0.b1", … have one row for
+                      each member in "0.member", and "1.W1", … those of networks of other shapes
 summary.json          mean, standard deviation and interval of each setting
 spread.png            losses and accuracies of all members
 unfinished/           weights and checkpoints while the population trains
@@ -14,7 +15,6 @@ import io
 import shutil
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from backends import shown
 from mnist_accel.checkpoints.tensor_file import read_tensors, write_tensors
 from mnist_accel.errors import DataError, UsageError, file_errors
 from mnist_accel.populations.grid import Grid, make_grid, setting_text
-from mnist_accel.populations.member import MemberResult
+from mnist_accel.populations.member import MemberResult, Weights
 from mnist_accel.populations.population import Population
 from mnist_accel.recipes.settings import MAX_JSON_BYTES
 from mnist_accel.runs.folder import DEFAULT_PARENT
@@ -83,9 +84,10 @@ class PopulationConfig(msgspec.Struct, frozen=True):
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """A line of `members.jsonl`: a `MemberResult` without weights."""
+    """A line of `members.jsonl`: a `MemberResult` without weights, and the member's settings."""
 
     member: Count
+    settings: dict[Name, Any]
     steps: Count
     seconds: Amount
     train_loss: Finite | None
@@ -162,15 +164,20 @@ class PopulationFolder:
         """Return a context in which no other process trains in this folder; see `process_lock`."""
         return process_lock(self.path / "run.lock", f"training in {self.path}")
 
-    def add(self, result: MemberResult) -> None:
+    def add(self, result: MemberResult, grid: Grid) -> None:
         """Write the result of a member that has ended. It survives a crash right afterward.
+
+        Args:
+            result: the result.
+            grid: the settings of the members.
 
         Raises:
             DataError: a file cannot be written.
         """
         if result.weights is not None:
             write_tensors(self._weights_of(result.member), result.weights, {})
-        line = {name: value for name, value in asdict(result).items() if name != "weights"}
+        line = {**vars(result), "settings": grid.described(result.member)}
+        del line["weights"]
         with file_errors(f"write {self.members}"):
             append_or_nothing(self.members, (to_json(line) + "\n").encode())
             sync_file(self.members)
@@ -181,17 +188,18 @@ class PopulationFolder:
         Raises:
             DataError: a file cannot be read, or does not fit the members.
         """
-        results = {line.member: line for line in self._lines()}
-        if any(member >= len(grid.members) for member in results):
-            raise DataError(f"{self.members} has more members than {self.config}")
+        lines = {line.member: line for line in self._lines()}
         together = self._read_together()
-        return [
-            MemberResult(
-                **{name: getattr(line, name) for name in line.__struct_fields__},
-                weights=None if line.error else together.get(member) or self._read_one(member),
-            )
-            for member, line in results.items()
-        ]
+        results = []
+        for member, line in lines.items():
+            self._check_settings(line, grid)
+            fields = msgspec.structs.asdict(line)
+            del fields["settings"]
+            # A loss that is not finite is null in JSON; figures leave it out.
+            fields["curve"] = [(step, loss) for step, loss in line.curve if loss is not None]
+            weights = None if line.error else together.get(member) or self._read_one(member)
+            results.append(MemberResult(**fields, weights=weights))
+        return results
 
     def load(self) -> Population:
         """Return the population with the members that have ended.
@@ -211,7 +219,6 @@ class PopulationFolder:
         """
         with file_errors(f"write {self.table}"):
             write_atomically(self.table, _csv(population.table))
-        self._write_together(population)
         _draw(self.picture, population)
         summary = {
             "model": population.grid.members[0].model,
@@ -221,6 +228,7 @@ class PopulationFolder:
         }
         with file_errors(f"write {self.summary}"):
             write_atomically(self.summary, (to_json(summary, indent=2) + "\n").encode())
+        self._write_together(population)
         with file_errors(f"remove {self.unfinished}"):
             if self.unfinished.exists():
                 shutil.rmtree(self.unfinished)
@@ -254,31 +262,63 @@ class PopulationFolder:
             for number, line in enumerate(complete, 1)
         ]
 
+    def _check_settings(self, line: _Line, grid: Grid) -> None:
+        """Require that a member was trained with the settings in `config.json`.
+
+        Raises:
+            DataError: it was not, for example because the file was edited.
+        """
+        if line.member >= len(grid.members):
+            raise DataError(f"{self.members} has more members than {self.config}")
+        expected = grid.described(line.member)
+        for name, value in line.settings.items():
+            if name not in expected or value != expected[name]:
+                raise DataError(
+                    f"{self.members} and {self.config} do not fit: member {line.member} was "
+                    f"trained with {name}={shown(value)}, not with {shown(expected.get(name))}; "
+                    "restore the files, or start a new population"
+                )
+
     def _read_one(self, member: int) -> dict[str, Any]:
         tensors, _ = read_tensors(self._weights_of(member))
         return tensors
 
     def _write_together(self, population: Population) -> None:
-        """Write the weights of all members to one file, those with equal settings in one array."""
-        tensors, members = {}, []
-        for number, setting in enumerate(population.grid.settings()):
-            group = [r for r in population.with_setting(setting) if r.weights is not None]
-            members.append([result.member for result in group])
-            weights = [r.weights for r in group if r.weights is not None]
-            for name in weights[0] if weights else ():
+        """Write the weights of all members to one file, those with equal shapes in one array."""
+        groups: dict[Any, tuple[list[int], list[Weights]]] = {}
+        for result in population.results:
+            if result is not None and result.weights is not None:
+                kind = tuple((k, v.shape, v.dtype.name) for k, v in result.weights.items())
+                members, weights = groups.setdefault(kind, ([], []))
+                members.append(result.member)
+                weights.append(result.weights)
+        tensors = {}
+        for number, (members, weights) in enumerate(groups.values()):
+            tensors[f"{number}.member"] = np.array(members)
+            for name in weights[0]:
                 tensors[f"{number}.{name}"] = np.stack([one[name] for one in weights])
-        write_tensors(self.weights, tensors, {"members": members})
+        write_tensors(self.weights, tensors, {})
 
-    def _read_together(self) -> dict[int, dict[str, Any]]:
-        """Return the weights in the common file by member; empty if it does not exist yet."""
+    def _read_together(self) -> dict[int, Weights]:
+        """Return the weights in the common file by member; empty if it does not exist yet.
+
+        Raises:
+            DataError: the file cannot be read, or is not that of a population.
+        """
         if not self.weights.exists():
             return {}
-        tensors, header = read_tensors(self.weights)
-        weights: dict[int, dict[str, Any]] = {}
+        tensors, _ = read_tensors(self.weights)
+        groups: dict[str, Weights] = {}
         for key, stack in tensors.items():
             number, _, name = key.partition(".")
-            for member, array in zip(header["members"][int(number)], stack, strict=True):
-                weights.setdefault(member, {})[name] = array
+            groups.setdefault(number, {})[name] = stack
+        weights: dict[int, Weights] = {}
+        for group in groups.values():
+            members = group.pop("member", None)
+            if members is None or any(a.shape[:1] != members.shape for a in group.values()):
+                raise DataError(f"{self.weights} does not contain the networks of a population")
+            for index, member in enumerate(members.tolist()):
+                weights[member] = {name: stack[index] for name, stack in group.items()}
         return weights
 
 
@@ -287,8 +327,7 @@ def _draw(path: Path, population: Population) -> None:
     from mnist_accel.plots import Spread, plot_spread  # matplotlib takes long to import
 
     spreads = []
-    for setting, row in zip(population.grid.settings(), population.summary(), strict=True):
-        results = population.with_setting(setting)
+    for (setting, results), row in zip(population.by_setting(), population.summary(), strict=True):
         spreads.append(
             Spread(
                 name=", ".join(f"{name} {setting_text(value)}" for name, value in setting.items())

@@ -4,17 +4,18 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from backends import as_integer, get_backend, resolve_name, shown
+from backends import as_integer, as_integers, get_backend, resolve_name, shown
 from mnist_accel.errors import UsageError
 from mnist_accel.recipes.settings import SETTING_ALIASES, TrainSettings, resolve
 from mnist_accel.runs.setup import make_trainer
 from mnist_accel.util.schema import convert
 
 MAX_MEMBERS = 10**6
+MAX_INTEGER = 2**63 - 1  # steps are counted in int64, and `config.json` contains no larger seed
 # Fraction of the training images that is held out if several settings are compared. The best of
 # them must not be chosen on the test set.
 HELD_OUT = 0.1
@@ -44,10 +45,11 @@ class Grid:
         """Return the varied settings of a member, by name."""
         return {name: getattr(self.members[number], name) for name in self.varied}
 
-    def settings(self) -> list[dict[str, Any]]:
-        """Return each combination of the varied settings once, in the order of the members."""
-        settings = (self.setting(number) for number in range(len(self.members)))
-        return list({tuple(setting.items()): setting for setting in settings}.values())
+    def described(self, number: int) -> dict[str, Any]:
+        """Return all settings that determine the training of a member, by name, for JSON."""
+        settings = self.members[number]
+        values = {name: getattr(settings, name) for name in ("model", "seed", "dataset", *SETTINGS)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def make_grid(
@@ -65,7 +67,7 @@ def make_grid(
     Raises:
         ValueError: a list is empty or has a value twice, a setting is unknown or not accepted by
             the model, or there are more than `MAX_MEMBERS` members.
-        TypeError: a seed is not an integer.
+        TypeError: a seed or a hidden size is not an integer.
     """
     lists: dict[str, list[Any]] = {"seed": _seeds(seeds)}
     for name, value in given.items():
@@ -113,16 +115,24 @@ def _checked(given: dict[str, Any]) -> TrainSettings:
             as_integer(name, getattr(settings, name), at_least=1)
     for name in ("batch_size", "limit_train", "limit_test"):
         as_integer(name, getattr(settings, name), at_least=0)
+    if (settings.iterations or 0) > MAX_INTEGER:
+        raise ValueError(f"iterations must be at most 2^63 - 1, got {settings.iterations}")
     if not 0 <= settings.validation_split < 1:
         raise ValueError(
             f"validation_split must be at least 0 and below 1, got {settings.validation_split}"
+        )
+    if settings.target_accuracy is not None and not 0 < settings.target_accuracy <= 1:
+        raise ValueError(
+            f"target_accuracy must be above 0 and at most 1, got {settings.target_accuracy}"
         )
     return settings
 
 
 def _seeds(seeds: int | Iterable[int]) -> list[int]:
-    if isinstance(seeds, Iterable):
+    if _is_list(seeds):
         values = [as_integer("a seed", seed, at_least=0) for seed in _items("seeds", seeds)]
+        if max(values) > MAX_INTEGER:
+            raise ValueError(f"a seed must be at most 2^63 - 1, got {max(values)}")
         return _distinct("seeds", values)
     number = as_integer("seeds", seeds, at_least=1)
     if number > MAX_MEMBERS:
@@ -131,29 +141,52 @@ def _seeds(seeds: int | Iterable[int]) -> list[int]:
 
 
 def _values(name: str, value: Any) -> list[Any]:
-    """Return the values of a setting as a list."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return [value]
+    """Return the values of a setting as a list of values that can be compared.
+
+    Raises:
+        ValueError: the list is empty, has a value twice, or contains a list.
+        TypeError: hidden sizes are not integers.
+    """
+    if not _is_list(value):
+        return [_of_python(value)]
     values = _items(name, value)
     if name == "hidden_sizes":
-        if all(isinstance(size, int | np.integer) for size in values):
-            return [tuple(values)]
-        values = [tuple(sizes) for sizes in values]
+        networks = values if any(map(_is_list, values)) else [values]
+        return _distinct(name, [as_integers(name, sizes, at_least=1) for sizes in networks])
+    for one in values:
+        if _is_list(one):
+            raise ValueError(f"a value of {name} is a list, {shown(one)}; give a flat list")
     return _distinct(name, values)
 
 
+def _is_list(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Return whether an argument contains several values."""
+    is_array = getattr(value, "ndim", 1) > 0  # an array without axes is one number
+    return isinstance(value, Iterable) and is_array and not isinstance(value, str)
+
+
 def _items(name: str, values: Iterable[Any]) -> list[Any]:
-    """Return a list of Python objects; numbers of NumPy become those of Python."""
+    """Return a list of Python objects.
+
+    Raises:
+        ValueError: it is empty or too long.
+    """
     items = list(itertools.islice(values, MAX_MEMBERS + 1))
     if not items:
         raise ValueError(f"{name} is an empty list; give at least one value")
     if len(items) > MAX_MEMBERS:
         raise ValueError(f"{name} has more than {MAX_MEMBERS:,} values; give fewer")
-    return [item.item() if isinstance(item, np.generic) else item for item in items]
+    return [_of_python(item) for item in items]
+
+
+def _of_python(value: Any) -> Any:
+    """Return a number of NumPy as a number of Python, and other values unchanged."""
+    is_scalar = isinstance(value, np.generic | np.ndarray) and value.ndim == 0
+    return value.item() if is_scalar else value
 
 
 def _distinct(name: str, values: list[Any]) -> list[Any]:
-    """Return the values, which must be hashable and different.
+    """Return the values.
 
     Raises:
         ValueError: two of them are equal.

@@ -1,5 +1,6 @@
 """The training of one member of a population, as `train` with the member's settings does it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,6 +29,7 @@ from mnist_accel.util.schema import Amount, Count, Finite, Fraction, decode_json
 
 # A member's curve is the mean loss in at most this number of equal parts of its training.
 CURVE_POINTS = 100
+_INTERRUPTED = "interrupted"  # the reason why a training ends that another one can continue
 
 Weights: TypeAlias = dict[str, NDArray[Any]]
 
@@ -68,23 +70,25 @@ class MemberResult:
 
 
 class _State(msgspec.Struct):
-    """The state of a record, which a stopped training leaves in a file.
+    """What a record contains. An interrupted training leaves it in a file.
 
     Attributes:
         loss_sums: sum of the losses of each part of the curve.
         counts: number of steps of each part of the curve so far.
-        seconds: see `MemberResult`; this and the others.
+        evaluations: validation accuracies so far, for the rules that end a training early.
+        seconds: see `MemberResult`, also for the attributes below.
     """
 
     loss_sums: list[Finite]
     counts: list[Count]
+    evaluations: list[Fraction]
     seconds: Amount = 0.0
     train_loss: Finite | None = None
     train_accuracy: Fraction | None = None
 
 
 class _Record(Callback):
-    """What the result needs to know of the steps and epochs of a training.
+    """Collects what the result, and a later continuation, need of the steps and epochs.
 
     Args:
         last_step: number of the last step of the training.
@@ -95,7 +99,7 @@ class _Record(Callback):
         self._last_step = last_step
         self._on_steps = on_steps
         parts = min(last_step, CURVE_POINTS)
-        self.state = _State([0.0] * parts, [0] * parts)
+        self.state = _State([0.0] * parts, [0] * parts, [])
 
     def on_steps(self, trainer: Trainer, report: StepsReport) -> None:
         """Add the losses of a chunk to the parts of the curve that they belong to."""
@@ -113,6 +117,8 @@ class _Record(Callback):
         """Keep the results of the last epoch."""
         self.state.train_loss = report.train_loss
         self.state.train_accuracy = report.train_accuracy
+        if report.validation_accuracy is not None:
+            self.state.evaluations.append(report.validation_accuracy)
 
     def curve(self) -> list[tuple[int, float]]:
         """Return the last step and the mean loss of each part that has begun."""
@@ -155,12 +161,13 @@ class MemberTraining:
         self.trainer = make_trainer(settings, backend, examples=self._data.train_count)
         self._last_step = total_steps(settings, self._data.train_count)
         self._record = _Record(self._last_step, on_steps)
-        self._is_interrupted = False
+        self._rules = StopRules(
+            target_accuracy=settings.target_accuracy, patience=settings.patience, max_seconds=None
+        )
 
     def interrupt(self) -> None:
         """Make `run` end after the current chunk of steps; may be called from any thread."""
-        self._is_interrupted = True
-        self.trainer.request_stop("interrupted")
+        self.trainer.request_stop(_INTERRUPTED)
 
     def run(self) -> MemberResult | None:
         """Train to the end and evaluate; return the result, or None if interrupted.
@@ -168,9 +175,6 @@ class MemberTraining:
         The result of a training that diverged has an error in place of test results and weights.
         """
         settings, trainer = self._settings, self.trainer
-        rules = StopRules(
-            target_accuracy=settings.target_accuracy, patience=settings.patience, max_seconds=None
-        )
         needs_validation = settings.target_accuracy is not None or settings.patience is not None
         try:
             stop_reason = trainer.train_to(
@@ -178,12 +182,14 @@ class MemberTraining:
                 self._training_data(),
                 validation_data=self._data.validation if needs_validation else None,
                 validation_every=settings.validation_every,
-                callbacks=(self._record, rules),
+                callbacks=(self._record, self._rules),
             )
         except DivergedError as error:
             return self._result(error=str(error))
-        if self._is_interrupted:
-            return None
+        if stop_reason == _INTERRUPTED:
+            if trainer.step < self._last_step:
+                return None
+            stop_reason = ""  # the interrupt came after the last step
         return self._evaluated(self._result(stop_reason=stop_reason))
 
     def _training_data(self) -> TrainingData:
@@ -222,6 +228,8 @@ class MemberTraining:
                 "the member from its beginning"
             )
         self.trainer, self._record.state = trainer, state
+        lines = [{"event": "epoch", "validation_accuracy": one} for one in state.evaluations]
+        self._rules.replay(trainer, lines)
 
     def _result(self, **fields: Any) -> MemberResult:
         state = self._record.state
@@ -239,6 +247,11 @@ class MemberTraining:
         """Add the evaluations and the weights to a result."""
         model, data = self.trainer.model, self._data
         test = evaluate(model, *data.test)
+        if not math.isfinite(test.loss):  # the weights are finite, but too large
+            return self._result(
+                error=f"training diverged: the test loss after step {self.trainer.step} is "
+                f"{test.loss}; use a lower learning rate"
+            )
         result.test_loss, result.test_accuracy = test.loss, test.accuracy
         if self._settings.validation_split:
             validation = evaluate(model, *data.validation)

@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from backends import Backend, get_backend, resolve_name, shown
 from mnist_accel.nn.network import Network
-from mnist_accel.populations.grid import Grid
+from mnist_accel.populations.grid import Grid, setting_text
 from mnist_accel.populations.member import MemberResult
 from mnist_accel.populations.statistics import Comparison, compare_paired, mean_of
 from mnist_accel.recipes.settings import SETTING_ALIASES
 from mnist_accel.runs.setup import make_trainer
+from mnist_accel.util.text import count
 
 MEASURES = (
     "test_accuracy", "test_loss", "validation_accuracy", "validation_loss", "train_accuracy",
     "train_loss", "seconds",
 )  # fmt: skip
+_ROUNDED = {*MEASURES, "mean", "std", "low", "high"}  # columns that are printed with few digits
 
 
 class Rows(list[dict[str, Any]]):
@@ -82,7 +84,8 @@ class Population(Sequence[Network]):
 
     def __repr__(self) -> str:
         done, failed = len(self._finished()), self.failed
-        settings = " × ".join([f"{len(self._seeds())} seeds", *self.grid.varied])
+        seeds = len({settings.seed for settings in self.grid.members})
+        settings = " × ".join([count(seeds, "seed"), *self.grid.varied])
         return (
             f"<Population of {len(self)} × {self.grid.members[0].model} ({settings}): {done} "
             f"trained, {failed} failed>"
@@ -109,21 +112,22 @@ class Population(Sequence[Network]):
         """
         measure = resolve_name("measure", measure, MEASURES)
         rows = Rows()
-        for setting in self.grid.settings():
-            results = self.with_setting(setting)
+        for setting, results in self.by_setting():
             values = [v for result in results if (v := getattr(result, measure)) is not None]
             failed = sum(bool(result.error) for result in results)
             counts = {"ended": len(results), "failed": failed}
             rows.append({**setting, "measure": measure, **counts, **asdict(mean_of(values))})
         return rows
 
-    def with_setting(self, setting: dict[str, Any]) -> list[MemberResult]:
-        """Return the results of the ended members with a combination of the varied settings."""
-        return [
-            result
-            for result in self.results
-            if result is not None and self.grid.setting(result.member) == setting
-        ]
+    def by_setting(self) -> list[tuple[dict[str, Any], list[MemberResult]]]:
+        """Return each combination of the varied settings, with the results of its ended members."""
+        groups: dict[Any, tuple[dict[str, Any], list[MemberResult]]] = {}
+        for number, result in enumerate(self.results):
+            setting = self.grid.setting(number)
+            _, results = groups.setdefault(tuple(setting.items()), (setting, []))
+            if result is not None:
+                results.append(result)
+        return list(groups.values())
 
     def compare(self, *, measure: str = "test_accuracy", **pair: Any) -> Comparison:
         """Compare two values of a setting by their differences with equal seeds.
@@ -147,15 +151,15 @@ class Population(Sequence[Network]):
         name = resolve_name("varied setting", given, self.grid.varied, SETTING_ALIASES)
         if not isinstance(values, tuple | list) or len(values) != 2:
             raise ValueError(f"{name} needs a pair of values, got {shown(values)}")
+        values = [tuple(value) if isinstance(value, list) else value for value in values]
         present = list(dict.fromkeys(getattr(settings, name) for settings in self.grid.members))
         for value in values:
             if value not in present:
                 known = ", ".join(map(shown, present))
                 raise ValueError(f"no member has {name}={shown(value)}; the values are {known}")
         first, second = (self._by_seed(measure, {name: value}) for value in values)
-        return compare_paired(
-            first, second, names=(f"{name}={values[0]}", f"{name}={values[1]}"), measure=measure
-        )
+        names = f"{name}={setting_text(values[0])}", f"{name}={setting_text(values[1])}"
+        return compare_paired(first, second, names=names, measure=measure)
 
     def compare_with(self, other: "Population", *, measure: str = "test_accuracy") -> Comparison:
         """Compare with another population by the differences of members with equal seeds.
@@ -247,9 +251,6 @@ class Population(Sequence[Network]):
                 values.setdefault(settings.seed, []).append(value)
         return {seed: math.fsum(group) / len(group) for seed, group in values.items()}
 
-    def _seeds(self) -> set[int]:
-        return {settings.seed for settings in self.grid.members}
-
     def _finished(self) -> list[MemberResult]:
         """Return the results of the members whose training succeeded."""
         return [result for result in self.results if result is not None and not result.error]
@@ -269,7 +270,6 @@ class Population(Sequence[Network]):
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    if isinstance(value, float):
-        is_accuracy = name.endswith("accuracy")
-        return f"{value:.4f}" if is_accuracy or abs(value) < 100 else f"{value:.4g}"
-    return str(value)
+    if name in _ROUNDED:
+        return f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"
+    return setting_text(value)

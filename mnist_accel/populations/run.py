@@ -3,6 +3,7 @@
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from mnist_accel.console.activity import preparation
 from mnist_accel.data import Dataset, load_dataset
@@ -113,17 +114,32 @@ class _Run:
         results: list[MemberResult],
     ) -> int | None:
         """Train members, and write and append each result; return the signal that stopped it."""
-        steps = sum(
-            total_steps(settings, split_run_data(dataset, settings).train_count)
-            for settings in (self._grid.members[member] for member in missing)
-        )
         display = PopulationDisplay(
-            steps, members=len(missing), workers=members.workers, quiet=self._quiet
+            self._count_steps(missing, dataset),
+            members=len(missing),
+            workers=members.workers,
+            quiet=self._quiet,
         )
         members.on_steps = display.add_steps
         with display, stop_on_signals(members) as stop:
             for result in members.train(missing):
-                self._folder.add(result)
+                self._folder.add(result, self._grid)
                 results.append(result)
                 display.add_result(result)
         return stop.signal
+
+    def _count_steps(self, members: list[int], dataset: Dataset) -> int:
+        """Return the number of steps of some members together.
+
+        Raises:
+            UsageError: the data set is too small for a setting.
+        """
+        examples: dict[Any, int] = {}  # number of training images; splitting takes milliseconds
+        steps = 0
+        for settings in (self._grid.members[member] for member in members):
+            key = settings.limit_train, settings.validation_split
+            if key not in examples:
+                with usage_errors():
+                    examples[key] = split_run_data(dataset, settings).train_count
+            steps += total_steps(settings, examples[key])
+        return steps

@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from itertools import islice, takewhile
 from typing import Any
 
-from backends import get_backend
+from backends import as_integer, get_backend
 from mnist_accel.data import Dataset
 from mnist_accel.populations.grid import Grid
 from mnist_accel.populations.member import (
@@ -80,7 +80,8 @@ class LocalMembers:
             try:
                 wanted = takewhile(lambda member: not self._is_stopping, members)
                 # No more than the workers can start, so that a stop has nothing to cancel.
-                for result in _as_they_end(wanted, submit, at_once=self.workers):
+                for future in _as_they_end(wanted, submit, at_once=self.workers):
+                    result = future.result()
                     if result is not None:
                         yield result
             except BaseException:
@@ -170,15 +171,21 @@ class ExecutorMembers:
         """Train members, and yield their results as they end.
 
         After a request to stop, the iterator ends when the members that had begun have ended.
+
+        Raises:
+            CancelledError: the executor cancelled a member, for example after losing its workers.
         """
         wanted = takewhile(lambda member: not self._is_stopping, members)
         try:
-            for result in _as_they_end(
+            for future in _as_they_end(
                 wanted,
                 self._submit,
                 at_once=MAX_SUBMITTED,
                 while_waiting=lambda: self.on_steps(0),  # refreshes the display
             ):
+                if self._is_stopping and future.cancelled():
+                    continue
+                result = future.result()
                 self.on_steps(result.steps)
                 yield result
         except BaseException:
@@ -202,7 +209,16 @@ def worker_count(backend: str, threads: int | None) -> int:
     """Return how many members a backend trains at the same time in this process.
 
     Only compiled epochs on the CPU leave the interpreter free for other members.
+
+    Args:
+        backend: name of the backend.
+        threads: the number to use if it trains several; None for the number of cores.
+
+    Raises:
+        ValueError, TypeError: `threads` is not an integer of at least 1.
     """
+    if threads is not None:
+        threads = as_integer("threads", threads, at_least=1)
     made = get_backend(backend)
     if made.max_threads is None or not made.compiles_epochs:
         return 1
@@ -215,8 +231,8 @@ def _as_they_end(
     *,
     at_once: int,
     while_waiting: Callable[[], None] = lambda: None,
-) -> Iterator[Any]:
-    """Submit members, at most `at_once` at a time, and yield the results as they end.
+) -> Iterator[Future[Any]]:
+    """Submit members, at most `at_once` at a time, and yield their futures as they end.
 
     `while_waiting` is called at least once per second.
     """
@@ -225,5 +241,5 @@ def _as_they_end(
     while pending:
         ended, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
         while_waiting()
-        yield from (future.result() for future in ended if not future.cancelled())
+        yield from ended
         pending |= {submit(member) for member in islice(waiting, len(ended))}

@@ -54,19 +54,19 @@ class Comparison:
     p_value: float
 
     def __str__(self) -> str:
-        unit, scale = ("%", 100) if self.measure.endswith("accuracy") else ("", 1)
+        is_accuracy = self.measure.endswith("accuracy")
+        unit, scale = (" percentage points", 100) if is_accuracy else ("", 1)
         low, high, difference = (scale * x for x in (self.low, self.high, self.difference))
         if self.p_value >= 1 - CONFIDENCE:
             verdict = "no difference is shown"
         else:
-            is_better = (difference > 0) == (unit == "%")  # a lower loss is better
+            is_better = (difference > 0) == is_accuracy  # lower losses and times are better
             verdict = f"{self.second} is {'better' if is_better else 'worse'}"
         name = self.measure.replace("_", " ")
         return (
             f"{verdict}: {name} of {self.second} minus {self.first} is "
-            f"{difference:+.3g} {unit}".rstrip()
-            + f" (95 % interval {low:+.3g} to {high:+.3g}, p = {self.p_value:.2g}, paired t-test "
-            f"over {self.n} seeds)"
+            f"{difference:+.3g}{unit} (95 % interval {low:+.3g} to {high:+.3g}, "
+            f"p = {self.p_value:.2g}, paired t-test over {self.n} seeds)"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import get_backend, shown
+from backends import get_backend, require_type, shown
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.datasets import DIGIT_NAMES
 from mnist_accel.populations.grid import make_grid
@@ -54,6 +54,8 @@ def train_population(
         DataError: the data cannot be obtained.
         BackendUnavailableError: the backend cannot run here.
     """
+    if executor is not None:
+        require_type("executor", executor, Executor, "a concurrent.futures.Executor")
     is_named = isinstance(data, str)
     fixed = {"dataset": data, "data_dir": data_dir} if is_named else {}
     grid = make_grid(model, seeds=seeds, given=settings, fixed=fixed)

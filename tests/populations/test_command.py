@@ -145,6 +145,7 @@ def test_if_all_members_diverge_the_exit_code_says_so(tmp_path):
         (["--resume", "nowhere"], 4, "nowhere is not the folder of a population"),
         (["--resume", "nowhere", "--lr", "1"], 2, "--lr cannot be given with --resume"),
         (["compare", "one"], 2, "compare takes two folders"),
+        (["--iterations", str(2**63)], 2, "iterations must be at most 2^63 - 1"),
         (["compare", "one", "two"], 4, "one is not the folder of a population"),
     ],
 )
@@ -157,6 +158,12 @@ def test_a_wrong_call_gets_one_line_and_its_exit_code(
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_that_is_too_small_to_hold_images_out_is_one_line(tmp_path, capsys):
+    arguments = ["--limit-train", "2", "--lr", "1,2", "--out", str(tmp_path / "run")]
+    assert main([*QUICK, *arguments]) == 2
+    assert "cannot hold out a fraction 0.1 of 2 images" in capsys.readouterr().err
 
 
 def test_a_folder_with_files_is_not_overwritten(folder, capsys):
@@ -174,16 +181,60 @@ def test_a_folder_with_files_is_not_overwritten(folder, capsys):
     ],
 )
 def test_a_damaged_file_is_one_error_that_names_it(folder, tmp_path, file, content, message):
-    for source in folder.iterdir():
-        (tmp_path / source.name).write_bytes(source.read_bytes())
+    copy_files(folder, tmp_path)
     (tmp_path / file).write_bytes(content)
     with pytest.raises(ma.DataError, match=message):
         PopulationFolder(tmp_path).load()
 
 
-def test_a_cut_last_line_is_ignored_and_its_member_is_trained_again(folder, tmp_path):
+def copy_files(folder, target):
     for source in folder.iterdir():
-        (tmp_path / source.name).write_bytes(source.read_bytes())
+        (target / source.name).write_bytes(source.read_bytes())
+
+
+def test_weights_of_something_else_are_refused(folder, tmp_path):
+    copy_files(folder, tmp_path)
+    ma.save_model(tmp_path / "weights.safetensors", ma.create_model("cnn", backend="numpy"))
+    with pytest.raises(ma.DataError, match="does not contain the networks of a population"):
+        PopulationFolder(tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"seeds": [0, 1, 2]', '"seeds": [0, 1, 2, 3]', "member 3 was trained with seed=0, not wi"),
+        ('"model": "two-layer"', '"model": "lenet"', "member 0 was trained with model='two-layer'"),
+        ('"lr": [0.1, 0.5]', '"lr": [0.1], "validation_split": [0.1]', "has more members than"),
+    ],
+)
+def test_members_with_other_settings_than_the_edited_configuration_are_refused(
+    folder, tmp_path, before, after, message
+):
+    copy_files(folder, tmp_path)
+    text = json.dumps(json.loads((folder / "config.json").read_text()))
+    assert before in text
+    (tmp_path / "config.json").write_text(text.replace(before, after))
+    with pytest.raises(ma.DataError, match=message):
+        PopulationFolder(tmp_path).load()
+
+
+def test_a_loss_that_is_not_finite_and_a_repeated_line_can_be_read(folder, tmp_path):
+    copy_files(folder, tmp_path)
+    lines = (tmp_path / "members.jsonl").read_text()
+    changed = lines.replace('"curve": [[', '"curve": [[0, null], [', 1)
+    assert changed != lines
+    (tmp_path / "members.jsonl").write_text(lines + changed)
+    assert main(["population", "--resume", str(tmp_path), "--quiet"]) == 0
+    assert_same_networks(folder, tmp_path)
+
+
+def test_a_path_with_control_characters_is_printed_escaped(tmp_path, capsys):
+    assert main([*QUICK, "--seeds", "1", "--out", str(tmp_path / "a\x1b[31m\nb")]) == 0
+    assert r"a\x1b[31m\nb" in capsys.readouterr().out
+
+
+def test_a_cut_last_line_is_ignored_and_its_member_is_trained_again(folder, tmp_path):
+    copy_files(folder, tmp_path)
     lines = (tmp_path / "members.jsonl").read_bytes()
     (tmp_path / "members.jsonl").write_bytes(lines[:-9])
     assert main(["population", "--resume", str(tmp_path), "--quiet"]) == 0

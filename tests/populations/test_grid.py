@@ -35,7 +35,8 @@ def test_images_are_held_out_only_if_settings_are_compared():
 def test_a_list_of_integers_is_one_network_and_a_list_of_lists_several():
     assert grid(hidden_sizes=[30, 20]).varied == ()
     several = grid(hidden_sizes=[[30], [30, 20]])
-    assert several.settings() == [{"hidden_sizes": (30,)}, {"hidden_sizes": (30, 20)}]
+    settings = [several.setting(0), several.setting(2)]
+    assert settings == [{"hidden_sizes": (30,)}, {"hidden_sizes": (30, 20)}]
 
 
 def test_names_of_settings_may_have_other_spellings():
@@ -45,6 +46,8 @@ def test_names_of_settings_may_have_other_spellings():
 def test_numbers_of_numpy_are_accepted():
     members = grid(seeds=np.arange(2), lr=np.array([0.5, 0.25])).members
     assert [type(m.lr) for m in members] == [float] * 4
+    assert grid(lr=np.float32(0.5)).members == grid(lr=np.array(0.5)).members
+    assert grid(hidden_sizes=np.array([[30], [20]])).members[2].hidden_sizes == (20,)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,10 @@ def test_numbers_of_numpy_are_accepted():
         ({"lr": "fast"}, "lr: expected `float`, got `str`"),
         ({"lr": [0.1], "learning_rate": 0.2}, "lr is given twice"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"iterations": 2**63}, r"iterations must be at most 2\^63 - 1"),
+        ({"seeds": [2**63]}, r"a seed must be at most 2\^63 - 1"),
+        ({"target_accuracy": 7}, "target_accuracy must be above 0 and at most 1, got 7"),
+        ({"lr": [[0.1], [0.2]]}, r"a value of lr is a list, \[0.1\]"),
         ({"speed": 3}, "unknown setting 'speed'"),
         ({"optimizer": ["sgd", "fastest"]}, "unknown optimizer 'fastest'"),
         ({"schedule": "zigzag"}, "unknown schedule 'zigzag'"),
@@ -71,6 +78,8 @@ def test_settings_that_make_no_population_are_refused(arguments, message):
         grid(**arguments)
 
 
-def test_a_seed_that_is_no_integer_is_refused():
+def test_seeds_and_hidden_sizes_that_are_no_integers_are_refused():
     with pytest.raises(TypeError, match="a seed must be an integer, got 'a'"):
         grid(seeds=["a"])
+    with pytest.raises(TypeError, match="hidden_sizes must be a sequence of integers, got 30"):
+        grid(hidden_sizes=[30, [20]])

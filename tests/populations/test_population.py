@@ -1,13 +1,16 @@
 """Populations in memory: their members, statistics, choice and ensemble."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import mnist_accel as ma
 from backends import get_backend
+from mnist_accel.populations import Population
+from mnist_accel.populations.grid import make_grid
+from mnist_accel.populations.member import MemberResult, MemberTraining
 from mnist_accel.runs.setup import load_run_data, make_trainer
 
 SETTINGS = {"epochs": 1, "batch_size": 10, "limit_train": 300, "limit_test": 100}
@@ -136,6 +139,103 @@ def test_a_member_that_diverges_is_counted_and_does_not_stop_the_others():
         population[2]
 
 
-def test_data_that_are_no_pairs_of_arrays_are_refused():
-    with pytest.raises(TypeError, match="data must be the name of a data set or"):
-        ma.train_population("two-layer", seeds=1, data=[1, 2, 3], backend="numpy")
+def test_a_member_whose_test_loss_is_not_finite_has_failed():
+    settings = {**SETTINGS, "epochs": None, "iterations": 1, "lr": 1e38}
+    population = ma.train_population(
+        "two-layer", seeds=1, data="digits", backend="numpy", **settings
+    )
+    row = population.table[0]
+    assert (row["status"], row["test_accuracy"]) == ("failed", None)
+    assert "training diverged: the test loss after step 1 is nan" in row["note"]
+
+
+def test_tables_show_settings_without_rounding():
+    grid = make_grid("fcnn", seeds=1, given={"lr": [1e-5, 0.00125], "hidden_sizes": [[9, 8], [7]]},
+                     fixed={})  # fmt: skip
+    population = Population(grid, [], backend="numpy")
+    assert repr(population).startswith("<Population of 4 × fcnn (1 seed × lr × hidden_sizes)")
+    for text in (str(population.table), str(population.summary())):
+        assert [line for line in text.splitlines() if "1e-05" in line and "9,8" in line]
+        assert "0.00125" in text
+
+
+def test_hidden_sizes_are_compared_as_they_were_given():
+    sizes = [[9, 8], [7]]
+    grid = make_grid("fcnn", seeds=2, given={"hidden_sizes": sizes}, fixed={})
+    results = [MemberResult(k, test_accuracy=value) for k, value in enumerate([0.5, 0.6, 0.7, 0.9])]
+    comparison = Population(grid, results, backend="numpy").compare(hidden_sizes=sizes)
+    assert comparison.second == "hidden_sizes=7"
+    assert comparison.difference == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "message"),
+    [
+        ({"data": [1, 2, 3]}, TypeError, "data must be the name of a data set or"),
+        ({"threads": 0}, ValueError, "threads must be at least 1, got 0"),
+        ({"threads": "all"}, TypeError, "threads must be an integer, got 'all'"),
+        ({"executor": 4}, TypeError, "executor must be a concurrent.futures.Executor, got 4"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_refused(argument, error, message):
+    with pytest.raises(error, match=message):
+        ma.train_population(
+            "two-layer", **{"seeds": 1, "data": "digits", "backend": "numpy", **argument}
+        )
+
+
+def test_an_executor_that_cancels_a_member_does_not_end_the_population_silently():
+    class Lost(Executor):
+        def submit(self, *call):
+            future = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return future
+
+    with pytest.raises(CancelledError):
+        ma.train_population(
+            "two-layer", seeds=2, data="digits", backend="numpy", executor=Lost(), **SETTINGS
+        )
+
+
+def test_an_interrupted_member_ends_early_at_the_same_step(tmp_path):
+    given = {"patience": 2, "epochs": 30, "lr": 1e-6, "batch_size": 10, "limit_train": 100}
+    settings = make_grid("two-layer", seeds=1, given=given, fixed={"dataset": "digits"}).members[0]
+    data = ma.load_dataset("digits")
+
+    def train(stop_after):
+        training = MemberTraining(0, settings, get_backend("numpy"), data, on_steps=count)
+        training.restore(tmp_path)
+        nonlocal steps, running, limit
+        steps, running, limit = 0, training, stop_after
+        return training.run()
+
+    def count(done):
+        nonlocal steps
+        steps += done
+        if steps >= limit:
+            running.interrupt()
+
+    steps, running, limit = 0, None, 0
+    whole = train(10**6)
+    assert "no improvement in 2 evaluations" in whole.stop_reason
+    assert train(whole.steps - 10) is None
+    running.save(tmp_path)
+    continued = train(10**6)
+    assert (continued.steps, continued.stop_reason) == (whole.steps, whole.stop_reason)
+    assert np.array_equal(continued.weights["W1"], whole.weights["W1"])
+
+
+def test_a_member_that_is_interrupted_in_its_last_step_is_finished():
+    given = {"iterations": 3, "batch_size": 10, "limit_train": 100}
+    settings = make_grid("two-layer", seeds=1, given=given, fixed={"dataset": "digits"}).members[0]
+    backend, data = get_backend("numpy"), ma.load_dataset("digits")
+
+    def interrupt_at_the_end(steps):
+        if training.trainer.step == 3:
+            training.interrupt()
+
+    training = MemberTraining(0, settings, backend, data, on_steps=interrupt_at_the_end)
+    result = training.run()
+    assert (result.steps, result.stop_reason) == (3, "")
+    assert result.test_accuracy is not None
