@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from backends import (
 from mnist_accel.console import activity
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.nn import LAYERS, SCHEDULES
+from mnist_accel.recipes.models import RECIPES
 from tests.support.cuda_emulator.build import unavailable_reason
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.strict_backend import StrictBackend
@@ -117,10 +119,14 @@ def autotune_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """After the test, remove the entries that it added to the tables."""
     for table in (ACTIVATIONS, LOSSES, OPTIMIZERS, LAYERS, SCHEDULES):
         monkeypatch.setattr(table, "data", dict(table))
+    recipes = dict(RECIPES)
+    yield
+    RECIPES.clear()
+    RECIPES.update(recipes)
 
 
 @pytest.fixture(scope="session")

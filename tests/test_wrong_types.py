@@ -51,6 +51,13 @@ def fit(**changes: Any) -> ma.History:
     return trainer().fit(**arguments)
 
 
+def population(**changes: Any) -> ma.Population:
+    arguments = {"model": "two-layer", "seeds": 1, "iterations": 1, "data": "digits"}
+    if "epochs" in changes:
+        del arguments["iterations"]
+    return ma.train_population(**{**arguments, "backend": "numpy", "limit_train": 50, **changes})
+
+
 # Each argument of the public functions, and the values that it accepts.
 CALLS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "get_backend name": (lambda v: ma.get_backend(v), ""),
@@ -138,6 +145,13 @@ CALLS: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda v: ma.load_weights("w", backend=NUMPY, activation=v),
         "None",
     ),
+    "train_population model": (lambda v: population(model=v), ""),
+    "train_population seeds": (lambda v: population(seeds=v), "5"),
+    "train_population lr": (lambda v: population(lr=v), "None 5 1.5 array"),
+    "train_population epochs": (lambda v: population(epochs=v), "None 5 array"),
+    "train_population data": (lambda v: population(data=v), ""),
+    "train_population backend": (lambda v: population(backend=v), ""),
+    "train_population threads": (lambda v: population(threads=v), "None 5"),
     "Linear units": (lambda v: nn.Linear(v), "5"),
     "Linear bias": (lambda v: nn.Linear(3, bias=v), "True"),
     "Linear weight_init": (lambda v: nn.Linear(3, weight_init=v), "class"),

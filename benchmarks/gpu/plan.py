@@ -51,7 +51,7 @@ def plan(folder: Path) -> list[Stage]:
         Stage(
             "accuracy",
             "every recipe reaches its required accuracy",
-            (_PYTHON, "-m", "tests.acceptance", "--backends", "cupy"),
+            (_PYTHON, "-m", "tests.acceptance", "--backend", "cupy", "--seeds", "1"),
             limit_s=120,
         ),
         Stage(

@@ -10,6 +10,7 @@ import numpy as np
 
 from backends import as_integer, as_integers, get_backend, resolve_name, shown
 from mnist_accel.errors import UsageError
+from mnist_accel.recipes.models import model_name
 from mnist_accel.recipes.settings import SETTING_ALIASES, TrainSettings, resolve
 from mnist_accel.runs.setup import make_trainer
 from mnist_accel.util.schema import convert
@@ -69,6 +70,7 @@ def make_grid(
             the model, or there are more than `MAX_MEMBERS` members.
         TypeError: a seed or a hidden size is not an integer.
     """
+    model = model_name(model)
     lists: dict[str, list[Any]] = {"seed": _seeds(seeds)}
     for name, value in given.items():
         setting = resolve_name("setting", name, SETTINGS, SETTING_ALIASES)
@@ -155,14 +157,14 @@ def _values(name: str, value: Any) -> list[Any]:
         return _distinct(name, [as_integers(name, sizes, at_least=1) for sizes in networks])
     for one in values:
         if _is_list(one):
-            raise ValueError(f"a value of {name} is a list, {shown(one)}; give a flat list")
+            raise ValueError(f"a value of {name} must be a number or a name, got {shown(one)}")
     return _distinct(name, values)
 
 
 def _is_list(value: Any) -> TypeGuard[Iterable[Any]]:
     """Return whether an argument contains several values."""
     is_array = getattr(value, "ndim", 1) > 0  # an array without axes is one number
-    return isinstance(value, Iterable) and is_array and not isinstance(value, str)
+    return isinstance(value, Iterable) and is_array and not isinstance(value, str | bytes)
 
 
 def _items(name: str, values: Iterable[Any]) -> list[Any]:
@@ -173,7 +175,7 @@ def _items(name: str, values: Iterable[Any]) -> list[Any]:
     """
     items = list(itertools.islice(values, MAX_MEMBERS + 1))
     if not items:
-        raise ValueError(f"{name} is an empty list; give at least one value")
+        raise ValueError(f"{name} must have at least one value, got {shown(values)}")
     if len(items) > MAX_MEMBERS:
         raise ValueError(f"{name} has more than {MAX_MEMBERS:,} values; give fewer")
     return [_of_python(item) for item in items]

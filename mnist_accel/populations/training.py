@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import get_backend, require_type, shown
+from backends import as_integer, get_backend, require_type, shown
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.datasets import DIGIT_NAMES
 from mnist_accel.populations.grid import make_grid
@@ -56,6 +56,8 @@ def train_population(
     """
     if executor is not None:
         require_type("executor", executor, Executor, "a concurrent.futures.Executor")
+    if threads is not None:
+        threads = as_integer("threads", threads, at_least=1)
     is_named = isinstance(data, str)
     fixed = {"dataset": data, "data_dir": data_dir} if is_named else {}
     grid = make_grid(model, seeds=seeds, given=settings, fixed=fixed)

@@ -30,7 +30,7 @@ def as_path(name: str, value: str | os.PathLike[str]) -> Path:
         TypeError: it is neither a string nor a path.
         ValueError: it is an empty string, which would mean the current folder.
     """
-    if value == "":
+    if isinstance(value, str) and not value:
         raise ValueError(f"{name} is empty, expected the path of a file or a folder")
     try:
         return Path(value)

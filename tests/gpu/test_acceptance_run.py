@@ -6,20 +6,19 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import mnist_accel as ma
 from backends import BackendUnavailableError, get_backend
 from backends.cupy.backend import CupyBackend
 from benchmarks.contenders import contenders
 from benchmarks.gpu import __main__ as command_line
 from benchmarks.gpu.plan import CONTENDERS, plan
 from benchmarks.gpu.stages import Stage, run_command, run_stages
-from mnist_accel.runs.run import RunResult
 from tests import acceptance
 
 ROOT = Path(__file__).parents[2]
@@ -188,26 +187,26 @@ def test_terminated_run_stops_its_stage_and_leaves_a_report(tmp_path):
 
 
 def test_interrupted_accuracy_stage_prints_the_finished_recipes(monkeypatch, capsys):
-    tiny = {"dataset": "digits", "iterations": 3, "hidden_sizes": (5,), "model": "two-layer"}
+    tiny = {"data": "digits", "iterations": 3, "hidden_sizes": (5,), "model": "two-layer"}
     requirements = [acceptance.Requirement(name, 0.0, tiny) for name in ("one", "two", "three")]
     monkeypatch.setattr(acceptance, "REQUIREMENTS", requirements)
-    runs: list[RunResult] = []
-    start_run = acceptance.start_run
+    train = ma.train_population
 
-    def start(settings: Any, **options: Any) -> RunResult:
-        result = replace(runs[0], signal=signal.SIGINT) if runs else start_run(settings, **options)
-        runs.append(result)
-        return result
+    def train_once(**options: Any) -> ma.Population:
+        monkeypatch.setattr(ma, "train_population", interrupt)
+        return train(**options)
 
-    monkeypatch.setattr(acceptance, "start_run", start)
-    monkeypatch.setattr(sys, "argv", ["acceptance", "--backends", "numpy"])
+    def interrupt(**options: Any) -> ma.Population:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ma, "train_population", train_once)
+    monkeypatch.setattr(sys, "argv", ["acceptance", "--backend", "numpy", "--seeds", "2"])
     assert acceptance.main() == 130
     captured = capsys.readouterr()
-    assert captured.err.startswith("one on numpy: two on numpy: ")
-    rows = [line.split(" | ")[-1] for line in captured.out.splitlines() if line.startswith("| ")]
-    assert rows[0] == "numpy |"
-    assert re.fullmatch(r"\d+\.\d\d% \|", rows[1])
-    assert rows[2:] == ["not reached |"] * 2
+    assert captured.err.startswith("one: ")
+    rows = [line for line in captured.out.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2
+    assert re.fullmatch(r"\| one \| 0\.0% \| \d+\.\d\d% ± \d+\.\d\d% \|", rows[1])
 
 
 # ------------------------------------------------------------------------------ command line
@@ -332,4 +331,4 @@ def test_plan_orders_stages_by_value_and_requires_the_gpu(tmp_path):
         assert "-m gpu --require-backend cupy" in commands[name]
     for name in ("memcheck", "racecheck"):
         assert "--error-exitcode 1" in commands[name]
-    assert commands["accuracy"].endswith("--backends cupy")
+    assert commands["accuracy"].endswith("--backend cupy --seeds 1")

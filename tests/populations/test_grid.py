@@ -53,10 +53,10 @@ def test_numbers_of_numpy_are_accepted():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seeds": []}, "seeds is an empty list"),
+        ({"seeds": []}, r"seeds must have at least one value, got \[\]"),
         ({"seeds": [3, 3]}, "seeds has 3 twice"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
-        ({"lr": []}, "lr is an empty list"),
+        ({"lr": []}, r"lr must have at least one value, got \[\]"),
         ({"lr": [0.1, 0.1]}, "lr has 0.1 twice"),
         ({"lr": "fast"}, "lr: expected `float`, got `str`"),
         ({"lr": [0.1], "learning_rate": 0.2}, "lr is given twice"),
@@ -64,7 +64,7 @@ def test_numbers_of_numpy_are_accepted():
         ({"iterations": 2**63}, r"iterations must be at most 2\^63 - 1"),
         ({"seeds": [2**63]}, r"a seed must be at most 2\^63 - 1"),
         ({"target_accuracy": 7}, "target_accuracy must be above 0 and at most 1, got 7"),
-        ({"lr": [[0.1], [0.2]]}, r"a value of lr is a list, \[0.1\]"),
+        ({"lr": [[0.1], [0.2]]}, r"a value of lr must be a number or a name, got \[0.1\]"),
         ({"speed": 3}, "unknown setting 'speed'"),
         ({"optimizer": ["sgd", "fastest"]}, "unknown optimizer 'fastest'"),
         ({"schedule": "zigzag"}, "unknown schedule 'zigzag'"),
