@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -28,7 +29,7 @@ _PIXELS = 784
 
 
 def draw_page(network: Network, *, class_names: tuple[str, ...], centers: bool) -> str:
-    """Return the page of a network as HTML. It loads nothing from a network.
+    """Return the page of a network as HTML. The page loads nothing from the internet.
 
     Args:
         network: the network; it must take images of 28 × 28 pixels.
@@ -40,14 +41,14 @@ def draw_page(network: Network, *, class_names: tuple[str, ...], centers: bool) 
             names the layer.
     """
     description = _describe(network, class_names, centers=centers)
-    is_conv = isinstance(network.layers[0], Conv2d)
+    first = next(node.layer for node in network.graph.nodes if node.keys)
     longest = max(map(len, class_names))
     values = {
         "title": html.escape(network.name),
         "what": "a digit" if centers else "a picture",
         "subtitle": html.escape(f"{network.name}: {network.describe()}"),
         "first_layer": "The outputs of the filters of the first convolution."
-        if is_conv
+        if isinstance(first, Conv2d)
         else "The weights of the units that the drawing activates most.",
         "name_width": f"{max(1, 0.62 * longest):.1f}em",
         "answer_class": "long" if longest > 2 else "",
@@ -55,10 +56,8 @@ def draw_page(network: Network, *, class_names: tuple[str, ...], centers: bool) 
         "network": json.dumps(description).replace("<", "\\u003c"),
         "scripts": "\n".join(_read(name) for name in _SCRIPTS),
     }
-    page = _read("page.html")
-    for name, value in values.items():
-        page = page.replace(f"@{name}@", value)
-    return page
+    # In one pass, because a value may contain the name of another one.
+    return re.sub(r"@(\w+)@", lambda found: values[found[1]], _read("page.html"))
 
 
 def _describe(network: Network, class_names: tuple[str, ...], *, centers: bool) -> dict[str, Any]:

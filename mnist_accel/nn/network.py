@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import (
+    LOSSES,
     Aliases,
     Array,
     Backend,
@@ -365,7 +366,8 @@ class Network:
         """Return a network with the layers and weights of a `torch.nn.Sequential`.
 
         Args:
-            module: the module; a softmax at its end is left out.
+            module: the module. The activation that the loss contains, a softmax or a sigmoid, is
+                left out at its end.
             input_shape: shape of one image as the first layer takes it.
             backend: the backend of the network, or its name.
             loss: what training minimizes; None for softmax cross-entropy.
@@ -374,13 +376,15 @@ class Network:
         Raises:
             ImportError: PyTorch is not installed.
             TypeError: the module is not a `torch.nn.Sequential`.
-            ValueError: a layer is not supported; the message names the first one.
+            ValueError: a layer is not supported; the message names the first one. Or the module
+                ends in a softmax, which the loss does not contain.
         """
         from mnist_accel.nn.interop.torch_module import from_module
 
-        layers, weights = from_module(module)
+        loss = loss or SoftmaxCrossEntropy()
+        layers, weights = from_module(module, outputs=LOSSES[loss.kind].outputs)
         settings = {"input_shape": input_shape, "backend": backend, "pixel_shift": pixel_shift}
-        return cls._with_weights(layers, weights, loss or SoftmaxCrossEntropy(), settings)
+        return cls._with_weights(layers, weights, loss, settings)
 
     @classmethod
     def from_sklearn(cls, mlp: Any, *, backend: Backend | str = "auto") -> Self:

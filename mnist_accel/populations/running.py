@@ -104,10 +104,12 @@ class LocalMembers:
             backend = single_threaded(self._backend, self._device)
             trainer = make_trainer(settings, backend, examples=data.train_count)
             trainer.model.prepare()
-            if images not in self._prepared:
-                prepared = trainer.prepare(*data.train)
-                if not settings.validation_split:
-                    self._prepared[images] = prepared
+            if images in self._prepared:
+                trainer.share(self._prepared[images])  # compiles the steps of this network
+                continue
+            prepared = trainer.prepare(*data.train)
+            if not settings.validation_split:
+                self._prepared[images] = prepared
 
     def _run(self, member: int) -> MemberResult | None:
         """Train a member; return None if it is interrupted."""

@@ -11,7 +11,7 @@ import mnist_accel as ma
 from mnist_accel.commands import main
 from mnist_accel.data.datasets import DIGIT_NAMES
 from mnist_accel.draw import draw_page
-from mnist_accel.nn.layers import AvgPool2d, Dropout, Flatten, Linear, Tanh
+from mnist_accel.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear, Tanh
 from mnist_accel.nn.losses import SoftmaxCrossEntropy
 from tests.draw.strokes import STROKES
 from tests.support.headless_browser import Browser, is_installed
@@ -160,6 +160,16 @@ def test_the_page_of_lenet_is_below_a_megabyte_and_names_no_address():
     assert len(page.encode()) < 1_000_000
     assert "http" not in page
     assert "@" not in page.partition("<script")[0].replace("@media", "")
+
+
+def test_the_page_shows_any_name_and_explains_the_first_layer_with_weights():
+    layers = [AvgPool2d(2), Conv2d(2, 3), Flatten(), Linear(10)]
+    network = ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend="numpy",
+                         name="@network@")  # fmt: skip
+    page = draw_page(network, class_names=("@scripts@", *DIGIT_NAMES[1:]), centers=True)
+    assert "<title>Draw: @network@</title>" in page
+    assert '"classes": ["@scripts@", "1"' in page
+    assert "The outputs of the filters of the first convolution." in page
 
 
 def test_a_network_that_the_page_cannot_compute_is_refused():

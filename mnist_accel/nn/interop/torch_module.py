@@ -1,7 +1,7 @@
 """Networks from and to PyTorch modules."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from mnist_accel.nn.layers import (
 )
 
 _ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh"}
-Weights = dict[str, NDArray[Any]]
+_OUTPUTS = {"softmax": ("Softmax", "LogSoftmax"), "sigmoid": ("Sigmoid",)}
+_DTYPES = ("torch.float16", "torch.float32", "torch.float64")
+Weights: TypeAlias = dict[str, NDArray[Any]]
 
 
 def to_module(graph: Graph, weights: Mapping[str, NDArray[Any]]) -> Any:
@@ -34,7 +36,9 @@ def to_module(graph: Graph, weights: Mapping[str, NDArray[Any]]) -> Any:
     torch = _import_torch()
     modules = []
     for number, node in enumerate(graph.nodes, 1):
-        if type(node.layer) not in _TO_MODULE:
+        is_known = type(node.layer) in _TO_MODULE
+        is_activation = isinstance(node.layer, Activation)
+        if not is_known or (is_activation and node.layer.kind not in _ACTIVATIONS):
             raise ValueError(f"layer {number} ({node.layer.kind}) has no form in PyTorch")
         module = _TO_MODULE[type(node.layer)](torch.nn, node.layer, node.input_shape)
         with torch.no_grad():
@@ -48,33 +52,41 @@ def to_module(graph: Graph, weights: Mapping[str, NDArray[Any]]) -> Any:
     return torch.nn.Sequential(*modules)
 
 
-def from_module(module: Any) -> tuple[list[Layer], list[Weights]]:
+def from_module(module: Any, *, outputs: str) -> tuple[list[Layer], list[Weights]]:
     """Return the layers of a module, and the parameters of each layer by their names in it.
 
     Args:
-        module: a `torch.nn.Sequential` of supported layers, which may be nested. A softmax at its
-            end is left out, because it belongs to the loss here.
+        module: a `torch.nn.Sequential` of supported layers, which may be nested.
+        outputs: the activation that the loss of the network contains, "softmax" or "sigmoid". It is
+            left out at the end of the module.
 
     Raises:
         ImportError: PyTorch is not installed.
         TypeError: `module` is not a `torch.nn.Sequential`.
-        ValueError: a layer is not supported; the message names the first one.
+        ValueError: a layer is not supported; the message names the first one. Or the module ends
+            in a softmax, which the loss does not contain.
     """
     torch = _import_torch()
     if not isinstance(module, torch.nn.Sequential):
         raise TypeError(f"expected a torch.nn.Sequential, got {type(module).__name__}")
     modules = list(_flattened(torch, module))
-    if modules and isinstance(modules[-1][1], torch.nn.Softmax | torch.nn.LogSoftmax):
+    last = type(modules[-1][1]).__name__ if modules else ""
+    if last in _OUTPUTS[outputs]:
         modules.pop()
+    elif last in _OUTPUTS["softmax"]:
+        raise ValueError(
+            f"the module ends in {last}, but the outputs of the loss are {outputs}; give the loss "
+            "SoftmaxCrossEntropy()"
+        )
     layers, weights = [], []
     for path, one in modules:
         try:
             layers.append(_layer(torch.nn, one))
+            weights.append(_weights(one))
         except ValueError as error:
             raise ValueError(
                 f"layer {path} of the module, {one}, is not supported: {error}"
             ) from None
-        weights.append(_weights(one))
     return layers, weights
 
 
@@ -142,8 +154,13 @@ def _pool(module: Any, kind: type[Any]) -> Layer:
         _square(module.padding)
         or module.ceil_mode
         or getattr(module, "dilation", 1) not in (1, (1, 1))
+        or getattr(module, "return_indices", False)
+        or getattr(module, "divisor_override", None) is not None
     ):
-        raise ValueError("padding, dilation and ceil_mode of pooling have no counterpart")
+        raise ValueError(
+            "padding, dilation, ceil_mode, return_indices and divisor_override of pooling have no "
+            "counterpart"
+        )
     layer: Layer = kind(_square(module.kernel_size), stride=_square(module.stride))
     return layer
 
@@ -157,11 +174,17 @@ def _square(value: Any) -> int:
 
 
 def _weights(module: Any) -> Weights:
-    """Return the parameters of a module, with the weights of linear layers as (inputs, outputs)."""
+    """Return the parameters of a module, with the weights of linear layers as (inputs, outputs).
+
+    Raises:
+        ValueError: a parameter has an unsupported dtype.
+    """
     weights = {}
     for name, key in (("weight", "W"), ("bias", "b")):
         parameter = getattr(module, name, None)
         if parameter is not None:
+            if str(parameter.dtype) not in _DTYPES:
+                raise ValueError(f"its {name} is {parameter.dtype}; known are {', '.join(_DTYPES)}")
             array = parameter.detach().cpu().numpy()
             weights[key] = array.T if key == "W" and array.ndim == 2 else array
     return weights

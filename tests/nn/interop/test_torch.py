@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import mnist_accel as ma
-from mnist_accel.nn.layers import Dropout, Flatten, Linear, ReLU
-from mnist_accel.nn.losses import SoftmaxCrossEntropy
+from backends import ACTIVATIONS
+from mnist_accel.nn.layers import Activation, Dropout, Flatten, Linear, ReLU
+from mnist_accel.nn.losses import Quadratic, SoftmaxCrossEntropy
 
 torch = pytest.importorskip("torch", reason="needs PyTorch")
 
@@ -40,6 +41,19 @@ def test_a_module_of_torch_with_nested_parts_becomes_a_network():
     assert np.allclose(network.predict_proba(images), module(pixels).detach().numpy(), atol=1e-6)
 
 
+def test_the_activation_that_the_loss_contains_is_left_out_at_the_end():
+    images = ma.load_dataset("digits").x_test[:20]
+    module = torch.nn.Sequential(torch.nn.Linear(784, 3), torch.nn.Sigmoid())
+    network = ma.Network.from_torch(module, input_shape=(784,), backend="numpy", loss=Quadratic())
+    pixels = torch.from_numpy(images.reshape(-1, 784).astype(np.float32) / 255)
+    assert np.allclose(network.predict_proba(images), module(pixels).detach().numpy(), atol=1e-6)
+    module[1] = torch.nn.Softmax(dim=1)
+    with pytest.raises(
+        ValueError, match="ends in Softmax, but the outputs of the loss are sigmoid"
+    ):
+        ma.Network.from_torch(module, input_shape=(784,), backend="numpy", loss=Quadratic())
+
+
 def test_float64_stays_float64():
     module = torch.nn.Sequential(torch.nn.Linear(784, 3)).double()
     network = ma.Network.from_torch(module, input_shape=(784,), backend="numpy")
@@ -63,6 +77,9 @@ UNSUPPORTED = {
     "dilation": [torch.nn.Conv2d(1, 2, 3, dilation=2)],
     "give the padding as a number, not 'same'": [torch.nn.Conv2d(1, 2, 3, padding="same")],
     "ceil_mode": [torch.nn.MaxPool2d(3, ceil_mode=True)],
+    "divisor_override of pooling": [torch.nn.AvgPool2d(3, divisor_override=2)],
+    "return_indices": [torch.nn.MaxPool2d(3, return_indices=True)],
+    r"its weight is torch\.bfloat16": [torch.nn.Linear(784, 5, dtype=torch.bfloat16)],
     r"layer 0\.0 of the module": [torch.nn.Sequential(torch.nn.BatchNorm1d(3))],
     "must flatten all dimensions": [torch.nn.Flatten(0)],
 }
@@ -87,4 +104,12 @@ def test_a_layer_of_your_own_is_named():
     model = ma.Network([Flatten(), Linear(3), ReLU(), Mine(0.1), Linear(3)], SoftmaxCrossEntropy(),
                        input_shape=(1, 28, 28), backend="numpy")  # fmt: skip
     with pytest.raises(ValueError, match=r"layer 4 \(mine\) has no form in PyTorch"):
+        model.to_torch()
+
+
+def test_an_activation_of_your_own_is_named(own_tables):
+    ACTIVATIONS["square"] = ACTIVATIONS["relu"]
+    model = ma.Network([Linear(3), Activation("square"), Linear(3)], SoftmaxCrossEntropy(),
+                       input_shape=(784,), backend="numpy")  # fmt: skip
+    with pytest.raises(ValueError, match=r"layer 2 \(square\) has no form in PyTorch"):
         model.to_torch()
