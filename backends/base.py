@@ -149,6 +149,11 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         yield
 
     @property
+    def compile_seconds(self) -> float:
+        """Seconds that compiling takes before the first training here; 0 if it is done already."""
+        return 0.0
+
+    @property
     def compiles_epochs(self) -> bool:
         """Whether this backend compiles epochs of some networks."""
         return type(self).compile_epoch is not Backend.compile_epoch

@@ -97,6 +97,8 @@ def choose_fastest(
         BackendUnavailableError: the backend cannot run here, and no fallback is allowed.
     """
     batch_size = settings.batch_size or len(labels)
+    steps_of_images = (settings.iterations or 0) * batch_size
+    total_images = steps_of_images or (settings.epochs or 0) * len(labels)
     images, labels = images[:NUM_EXAMPLES], labels[:NUM_EXAMPLES]
     with phases.time("setup"):
         selections = {s.backend.name: s for s in _select(select_backends, settings)}
@@ -107,12 +109,21 @@ def choose_fastest(
             for threads in _thread_counts(backend, settings.threads, batch_size)
         ]
         if len(candidates) == 1:
-            (only,) = candidates
-            backends[only.backend].threads = only.threads
-            return Choice(selections[only.backend])
+            return Choice(_with_threads(selections, candidates[0]))
         key = _cache_key(settings, backends, candidates, images, batch_size)
         cached = load_measurements(key, candidates)
         source = f"cached in {abbreviate_home(str(measurements_folder()))}"
+    eager = [name for name, backend in backends.items() if not backend.compiles_epochs]
+    if cached is None and settings.backend == "auto":
+        short = _shorter_than_compiling(
+            backends,
+            candidates,
+            total_images,
+            probe=lambda backend: _make_probe(settings, backend, images, labels, make_trainer),
+        )
+        if short is not None:
+            winner, reason = short
+            return Choice(_with_threads(selections, winner), reason)
     margin = CLEARLY_FASTER
     if cached is not None:
         turns = {candidate: [value] for candidate, value in cached.items()}
@@ -130,11 +141,51 @@ def choose_fastest(
         else:
             source = "measured"
             save_measurements(key, _best_turns(turns))
-    eager = [name for name, backend in backends.items() if not backend.compiles_epochs]
     winner = fastest(turns, eager=eager, margin=margin)
-    backends[winner.backend].threads = winner.threads
     measurements = f"{source}: {describe_measurements(_best_turns(turns), winner)}"
-    return Choice(selections[winner.backend], measurements)
+    return Choice(_with_threads(selections, winner), measurements)
+
+
+def _shorter_than_compiling(
+    backends: Mapping[str, Backend],
+    candidates: Sequence[Candidate],
+    total_images: int,
+    *,
+    probe: Callable[[Backend], ThroughputProbe],
+) -> tuple[Candidate, str] | None:
+    """Return an eager candidate that ends the run before another backend has compiled, if any.
+
+    Args:
+        backends: the backends by name.
+        candidates: the candidates.
+        total_images: images of the run, each counted as often as it is used.
+        probe: returns a probe of a backend.
+
+    Returns:
+        The candidate, and the reason as text.
+    """
+    compile_s = [b.compile_seconds for b in backends.values() if b.compiles_epochs]
+    eager = [c for c in candidates if not backends[c.backend].compiles_epochs]
+    if not eager or not compile_s or not min(compile_s):
+        return None
+    probes = {name: probe(backends[name]) for name in {c.backend for c in eager}}
+    turns = measure_candidates(partial(_measure, probes), eager)
+    winner = fastest(turns)
+    images_per_s = max(turns[winner])
+    seconds = total_images / images_per_s
+    if seconds >= min(compile_s):
+        return None
+    return winner, (
+        f"a short run: {seconds:.1f} s at {format_throughput(images_per_s)} images/s; compiling "
+        f"for another backend takes about {min(compile_s):.0f} s"
+    )
+
+
+def _with_threads(selections: Mapping[str, Selection], winner: Candidate) -> Selection:
+    """Return the selection of a candidate, with its number of threads set."""
+    selection = selections[winner.backend]
+    selection.backend.threads = winner.threads
+    return selection
 
 
 def fastest(

@@ -269,3 +269,35 @@ def test_probe_replaces_very_large_batches_by_shuffled_ones(monkeypatch):
 )  # fmt: skip
 def test_images_per_second_are_printed_with_three_digits(pace, text):
     assert format_throughput(pace) == text
+
+
+@pytest.mark.parametrize(
+    ("compile_s", "given", "backend"),
+    [
+        (6.0, {"iterations": 100}, "numpy"),  # 6,400 images take 0.04 s
+        (6.0, {"iterations": 100_000}, "numba"),  # 6.4 million images take 40 s
+        (0.0, {"iterations": 100}, "numba"),
+        (6.0, {"iterations": 100, "backend": "numba"}, "numba"),
+    ],
+)
+def test_a_run_that_is_shorter_than_compiling_is_not_compiled(
+    measurements, monkeypatch, compile_s, given, backend
+):
+    numba = type(get_backend("numba"))
+    monkeypatch.setattr(numba, "compile_seconds", property(lambda self: compile_s))
+    choice, _ = measurements.choose(**given)
+    assert choice.selection.backend.name == backend
+    if backend == "numpy":
+        assert choice.describe() == (
+            "numpy, 1 thread (a short run: 0.0 s at 160 k images/s; compiling for another backend "
+            "takes about 6 s)"
+        )
+
+
+def test_the_time_to_compile_counts_only_without_compiled_code(monkeypatch):
+    from backends.numba.kernels import epoch
+
+    backend = get_backend("numba")
+    for is_empty, seconds in ((True, 6.0), (False, 0.0)):
+        monkeypatch.setattr(epoch.run_steps._cache, "is_empty", lambda value=is_empty: value)
+        assert backend.compile_seconds == seconds

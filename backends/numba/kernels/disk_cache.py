@@ -97,6 +97,13 @@ class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
         """Return the key of compiled code, which also depends on the width of vectors."""
         return (*super()._index_key(sig, codegen), VECTOR_BYTES)
 
+    def is_empty(self) -> bool:
+        """Return whether the disk has no usable code of this function."""
+        try:
+            return not self._cache_file._load_index()
+        except Exception:  # unreadable or damaged
+            return True
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return compiled code, or None if there is none or its files are damaged."""
         loaded = None
@@ -129,6 +136,10 @@ class NoCache(caching.NullCache):  # type: ignore[misc]
 
     def __init__(self, function: Any) -> None:
         self._name = function.__name__
+
+    def is_empty(self) -> bool:
+        """Return True: nothing is kept."""
+        return True
 
     def load_overload(self, sig: Any, target_context: Any) -> None:
         """Record that the function is compiled."""
