@@ -2,7 +2,7 @@
 
 "use strict";
 
-const PEN = 28; // pixels; at least a tenth of the largest digit, as in MNIST
+const PEN = 28; // width of a stroke in pixels: a tenth of the board, about as thick as in MNIST
 const MAX_MAPS = 16; // images of the first layer that are shown
 
 const network = decode(JSON.parse(document.getElementById("network").textContent));

@@ -16,7 +16,9 @@ _TIMEOUT = "10s"  # to reach the scheduler
 def members_on_cluster(
     address: str, grid: Grid, backend: str, dataset: Dataset
 ) -> Iterator[ExecutorMembers]:
-    """Connect to a Dask scheduler, and copy the data set to each worker once.
+    """Connect to a Dask scheduler, and copy the data set to each worker once; a context manager.
+
+    It yields the object that trains members on the workers.
 
     Args:
         address: address of the scheduler, such as "tcp://10.0.0.1:8786".

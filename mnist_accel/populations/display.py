@@ -17,9 +17,9 @@ _LINE_SECONDS = 2.5  # without a terminal, the time between two lines
 
 
 class PopulationDisplay:
-    """One bar for all members, with their numbers and accuracies; a context manager.
+    """A progress bar for all members with their counts and accuracies; a context manager.
 
-    If stderr is no terminal, it prints lines.
+    If the stream is no terminal, it prints lines instead.
 
     Args:
         total_steps: steps of all members together.
@@ -62,7 +62,7 @@ class PopulationDisplay:
         self._failed = 0
         self._accuracies: list[float] = []
         self._started = time.monotonic()
-        self._shown = self._started
+        self._refreshed = self._started
         self._total_steps = total_steps
 
     def __enter__(self) -> Self:
@@ -94,11 +94,11 @@ class PopulationDisplay:
             self.note(f"member {result.member} failed: {result.error}")
 
     def _refresh(self) -> None:
-        """Redraw the bar or print a line, if the last time is long enough ago."""
+        """Redraw the bar or print a line, unless the last one is too recent."""
         now = time.monotonic()
-        if now - self._shown < (REFRESH_SECONDS if self._shows_bar else _LINE_SECONDS):
+        if now - self._refreshed < (REFRESH_SECONDS if self._shows_bar else _LINE_SECONDS):
             return
-        self._shown = now
+        self._refreshed = now
         if self._shows_bar:
             self._bar.update(self._task, completed=self._steps, description=self._describe())
             if self._bar.live.is_started:
@@ -109,7 +109,7 @@ class PopulationDisplay:
             self.note(self._describe())
 
     def _describe(self) -> str:
-        """Return the figures in one line of at most 70 characters."""
+        """Return counts, accuracies and remaining time in one line."""
         running = min(self._workers, self._members - self._ended)
         parts = [f"{self._ended} of {self._members} done", f"{running} running"]
         if self._failed:

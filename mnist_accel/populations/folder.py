@@ -1,8 +1,8 @@
 """The folder of a population.
 
 config.json           everything needed to repeat or resume it
-members.jsonl         one line per member that has ended, in this order
-members.csv           the same, without the curves, as a table in the order of the members
+members.jsonl         settings and results of each member, in the order in which they ended
+members.csv           the same as a table in the order of the members, without the curves
 weights.safetensors   the parameters of all trained networks; "0.W1", "0.b1", … have one row for
                       each member in "0.member", and "1.W1", … those of networks of other shapes
 summary.json          mean, standard deviation and interval of each setting
@@ -54,7 +54,7 @@ _MAX_MEMBERS_BYTES = 2**32
 
 
 class PopulationConfig(msgspec.Struct, frozen=True):
-    """The content of `config.json` that repeats a population.
+    """The content of `config.json`, from which a population can be repeated.
 
     Attributes:
         model: name of the recipe.

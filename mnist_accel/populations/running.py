@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from itertools import islice, takewhile
 from typing import Any
 
-from backends import as_integer, get_backend
+from backends import get_backend
 from mnist_accel.data import Dataset
 from mnist_accel.populations.grid import Grid
 from mnist_accel.populations.member import (
@@ -164,7 +164,10 @@ class ExecutorMembers:
         self._is_stopping = False
 
     def request_stop(self, reason: str) -> None:
-        """Cancel the members that have not begun; may be called by a signal handler."""
+        """Cancel the members that the executor can cancel; may be called by a signal handler.
+
+        An executor of `concurrent.futures` cancels those that have not begun, Dask all of them.
+        """
         self._is_stopping = True
         for future in list(self._submitted):
             future.cancel()
@@ -172,7 +175,8 @@ class ExecutorMembers:
     def train(self, members: Iterable[int]) -> Iterator[MemberResult]:
         """Train members, and yield their results as they end.
 
-        After a request to stop, the iterator ends when the members that had begun have ended.
+        After a request to stop, the iterator ends when the members that are not cancelled have
+        ended.
 
         Raises:
             CancelledError: the executor cancelled a member, for example after losing its workers.
@@ -198,6 +202,8 @@ class ExecutorMembers:
         settings = self._grid.members[member]
         future = self._executor.submit(train_member, member, settings, self._backend, self._data)
         self._submitted.add(future)
+        if self._is_stopping:  # the request came before the member was listed
+            future.cancel()
         future.add_done_callback(self._submitted.discard)
         return future
 
@@ -215,12 +221,7 @@ def worker_count(backend: str, threads: int | None) -> int:
     Args:
         backend: name of the backend.
         threads: the number to use if it trains several; None for the number of cores.
-
-    Raises:
-        ValueError, TypeError: `threads` is not an integer of at least 1.
     """
-    if threads is not None:
-        threads = as_integer("threads", threads, at_least=1)
     made = get_backend(backend)
     if made.max_threads is None or not made.compiles_epochs:
         return 1

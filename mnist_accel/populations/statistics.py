@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mnist_accel.util.text import count
+
 CONFIDENCE = 0.95
 
 
@@ -82,7 +84,7 @@ def mean_of(values: Sequence[float]) -> Mean:
 def compare_paired(
     first: dict[Any, float], second: dict[Any, float], *, names: tuple[str, str], measure: str
 ) -> Comparison:
-    """Compare two settings by the seeds that both have a value for.
+    """Compare two settings by the seeds for which both have a value.
 
     Args:
         first: value of each seed with the first setting.
@@ -96,7 +98,7 @@ def compare_paired(
     seeds = [seed for seed in first if seed in second]
     if len(seeds) < 2:
         raise ValueError(
-            f"{names[0]} and {names[1]} have {len(seeds)} seeds with a {measure} in common; a "
+            f"{names[0]} and {names[1]} have a {measure} for {count(len(seeds), 'common seed')}; a "
             "paired comparison needs at least 2"
         )
     differences = np.array([second[seed] - first[seed] for seed in seeds])

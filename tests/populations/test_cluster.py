@@ -26,24 +26,23 @@ QUICK = (
 
 @contextmanager
 def cluster(folder, *, workers):
-    """Start a scheduler and workers as processes, and yield the address and the workers."""
+    """Start a scheduler and workers; yield its address and all processes, the workers first."""
     file = folder / "scheduler.json"
     options = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    dask = [sys.executable, "-m", "distributed.cli"]
     scheduler = subprocess.Popen(
-        [*dask[:2], "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
-         "--no-dashboard", "--scheduler-file", str(file)],
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port",
+         "0", "--no-dashboard", "--scheduler-file", str(file)],
         **options,
     )  # fmt: skip
     end = time.monotonic() + 60
     while not (file.exists() and file.read_text().strip()) and time.monotonic() < end:
         time.sleep(0.05)
     address = json.loads(file.read_text())["address"]
-    command = [*dask[:2], "distributed.cli.dask_worker", address, "--nthreads", "1",
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
                "--no-nanny", "--no-dashboard", "--host", "127.0.0.1"]  # fmt: skip
     processes = [subprocess.Popen(command, cwd=folder, **options) for _ in range(workers)]
     try:
-        yield address, processes
+        yield address, [*processes, scheduler]
     finally:
         for process in (*processes, scheduler):
             process.kill()
@@ -56,24 +55,43 @@ def cluster(folder, *, workers):
 def test_all_members_end_with_equal_bits_although_a_worker_is_killed(tmp_path):
     local, remote = tmp_path / "local", tmp_path / "remote"
     assert main([*QUICK, "--out", str(local)]) == 0
-
-    def kill_a_worker_after_the_first_member(worker):
-        while not (remote / "members.jsonl").exists():
-            time.sleep(0.01)
-        os.kill(worker.pid, signal.SIGKILL)
-
-    with cluster(tmp_path, workers=2) as (address, workers):
+    with cluster(tmp_path, workers=2) as (address, processes):
         _wait_for_workers(address, 2)
-        thread = threading.Thread(
-            target=kill_a_worker_after_the_first_member, args=(workers[0],), daemon=True
-        )
-        thread.start()
-        assert main([*QUICK, "--scheduler", address, "--out", str(remote)]) == 0
-        thread.join()
-        assert workers[0].wait() == -signal.SIGKILL
+        with killed_after_the_first_member(processes[0], remote):
+            assert main([*QUICK, "--scheduler", address, "--out", str(remote)]) == 0
+        assert processes[0].wait() == -signal.SIGKILL
     one, other = (PopulationFolder(folder).load() for folder in (local, remote))
     for a, b in zip(one, other, strict=True):
         assert np.array_equal(a.parameters.flat, b.parameters.flat)
+
+
+@contextmanager
+def killed_after_the_first_member(process, run):
+    """Kill a process when the first member of a population has ended."""
+
+    def kill():
+        while not (run / "members.jsonl").exists():
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    yield
+    thread.join()
+
+
+@pytest.mark.posix
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_if_the_scheduler_is_lost_one_line_tells_how_to_continue(tmp_path, capsys):
+    run = tmp_path / "run"
+    with cluster(tmp_path, workers=1) as (address, processes):
+        _wait_for_workers(address, 1)
+        with killed_after_the_first_member(processes[-1], run):
+            assert main([*QUICK, "--scheduler", address, "--out", str(run)]) == 2
+    assert "start the cluster again and continue with --resume" in capsys.readouterr().err
+    assert not (run / "summary.json").exists()
+    assert main(["population", "--resume", str(run), "--quiet"]) == 0
 
 
 def _wait_for_workers(address, number):

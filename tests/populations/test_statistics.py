@@ -45,7 +45,7 @@ def test_a_comparison_is_the_paired_t_test():
 
 def test_a_comparison_uses_only_seeds_with_both_values():
     assert compare(FIRST, {**SECOND, 9: 0.1}).n == 5
-    with pytest.raises(ValueError, match="1 seeds with a test_accuracy in common"):
+    with pytest.raises(ValueError, match="have a test_accuracy for 1 common seed;"):
         compare({1: 0.5, 2: 0.5}, {1: 0.5, 3: 0.5})
 
 
