@@ -8,6 +8,7 @@ Ctrl-C keeps the members that have ended; --resume trains the others.
 
 import argparse
 import math
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from mnist_accel.populations.grid import SETTINGS, make_grid, setting_text
 from mnist_accel.populations.population import MEASURES, Population
 from mnist_accel.recipes.models import DEFAULT_MODEL, MODEL_ALIASES, RECIPES
 from mnist_accel.runs.setup import with_absolute_folder
+from mnist_accel.runs.signals import interrupt_on_signals
 
 DEFAULT_SEEDS = 10
 EXAMPLES: Sequence[str] = (
@@ -84,13 +86,22 @@ def run(args: argparse.Namespace) -> int:
     folder = _new_folder(args) if args.resume is None else _existing_folder(args)
     from mnist_accel.populations.run import run_population  # imports rich
 
-    result = run_population(folder, scheduler=args.scheduler, quiet=args.quiet)
+    with interrupt_on_signals() as interrupt:
+        try:
+            result = run_population(folder, scheduler=args.scheduler, quiet=args.quiet)
+        except KeyboardInterrupt:  # before or after the training, or twice during it
+            return _interrupted(args, folder, interrupt.signal or signal.SIGINT)
     if result.signal is not None:
-        command = next_command(args, "population", "--resume", str(folder.path))
-        print(f"continue with: {command}", file=sys.stderr)
-        return EXIT_SIGNAL + result.signal
+        return _interrupted(args, folder, result.signal)
     _print_summary(args, folder, result.population)
     return EXIT_DIVERGED if result.population.failed == len(result.population) else 0
+
+
+def _interrupted(args: argparse.Namespace, folder: PopulationFolder, signum: int) -> int:
+    """Print how to continue, and return the exit code of a signal."""
+    command = next_command(args, "population", "--resume", str(folder.path))
+    print(f"continue with: {command}", file=sys.stderr)
+    return EXIT_SIGNAL + signum
 
 
 def _new_folder(args: argparse.Namespace) -> PopulationFolder:

@@ -12,6 +12,7 @@ import pytest
 import mnist_accel as ma
 from mnist_accel.commands import main
 from mnist_accel.populations.folder import PopulationFolder
+from mnist_accel.populations.running import LocalMembers
 from tests.support.command_line import environment, weights
 
 QUICK = (
@@ -106,6 +107,16 @@ def test_a_stopped_population_continues_and_ends_with_the_same_networks(tmp_path
     assert main(["population", "--resume", str(stopped), "--quiet"]) == 0
     assert (stopped / "members.jsonl").read_bytes().startswith(ended), "a member was repeated"
     assert_same_networks(whole, stopped)
+
+
+@pytest.mark.posix
+def test_a_signal_before_the_first_step_also_tells_how_to_continue(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(LocalMembers, "prepare", lambda self: signal.raise_signal(signal.SIGTERM))
+    arguments = [*QUICK, "--seeds", "1", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 128 + signal.SIGTERM
+    assert f"population --resume {tmp_path / 'run'}" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(["population", "--resume", str(tmp_path / "run"), "--quiet"]) == 0
 
 
 def test_a_finished_population_can_be_resumed_without_effect(folder, capsys):
