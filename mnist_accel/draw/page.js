@@ -13,6 +13,7 @@ const context = board.getContext("2d", { willReadFrequently: true });
 const SIZE = board.width;
 let strokes = []; // each is a list of points [x, y]
 let current = null; // the stroke that is being drawn
+let pointer = null; // the number of the mouse, finger or pen that draws it
 let isScheduled = false;
 
 function drawStroke(stroke) {
@@ -119,21 +120,23 @@ function position(event) {
 }
 
 board.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0) return;
-  board.setPointerCapture(event.pointerId);
+  if (event.button !== 0 || current) return; // a second finger does not draw
+  pointer = event.pointerId;
+  board.setPointerCapture(pointer);
   current = [position(event)];
   strokes.push(current);
   redraw();
   event.preventDefault();
 });
 board.addEventListener("pointermove", (event) => {
-  if (!current) return;
+  if (!current || event.pointerId !== pointer) return;
   const events = event.getCoalescedEvents?.() ?? [];
   (events.length ? events : [event]).forEach((one) => current.push(position(one)));
   redrawSoon();
 });
 for (const name of ["pointerup", "pointercancel"]) {
-  board.addEventListener(name, () => {
+  board.addEventListener(name, (event) => {
+    if (event.pointerId !== pointer) return;
     current = null;
     redraw();
   });
@@ -141,10 +144,12 @@ for (const name of ["pointerup", "pointercancel"]) {
 
 function undo() {
   strokes.pop();
+  current = null;
   redraw();
 }
 function clear() {
   strokes = [];
+  current = null;
   redraw();
 }
 byId("undo").addEventListener("click", undo);

@@ -124,6 +124,27 @@ def test_undo_clear_and_keys(browser, tmp_path):
 
 
 @needs_browser
+def test_a_second_finger_does_not_draw(browser, tmp_path):
+    open_page(browser, tmp_path, make_network("two-layer"))
+    box = json.loads(browser.evaluate("JSON.stringify(board.getBoundingClientRect())"))
+    first, second = (
+        {"x": box["left"] + x, "y": box["top"] + 50, "id": number}
+        for number, x in enumerate((40, 200))
+    )
+    touch = "Input.dispatchTouchEvent"
+    browser.call(touch, type="touchStart", touchPoints=[first])
+    browser.call(touch, type="touchStart", touchPoints=[first, second])
+    moved = [{**first, "y": first["y"] + 60}, {**second, "y": second["y"] + 60}]
+    browser.call(touch, type="touchMove", touchPoints=moved)
+    browser.call(touch, type="touchEnd", touchPoints=[])
+    assert browser.evaluate("strokes.length") == 1
+    assert browser.evaluate("Math.max(...strokes[0].map((point) => point[0]))") < 100
+    browser.call(touch, type="touchStart", touchPoints=[second])
+    browser.call(touch, type="touchEnd", touchPoints=[])
+    assert browser.evaluate("strokes.length") == 2
+
+
+@needs_browser
 @pytest.mark.slow
 def test_a_trained_lenet_recognizes_ten_drawn_digits(browser, tmp_path):
     data = ma.load_dataset("mnist")
