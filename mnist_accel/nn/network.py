@@ -343,7 +343,8 @@ class Network:
     def to_torch(self) -> Any:
         """Return a `torch.nn.Sequential` that computes the logits.
 
-        Its input is that of the first layer: pixels in 0…1 plus `pixel_shift`.
+        It is in evaluation mode; call its `train` before you train it. Its input is that of the
+        first layer: pixels in 0…1 plus `pixel_shift`.
 
         Raises:
             ImportError: PyTorch is not installed.

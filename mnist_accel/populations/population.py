@@ -2,9 +2,9 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ MEASURES = (
     "test_accuracy", "test_loss", "validation_accuracy", "validation_loss", "train_accuracy",
     "train_loss", "seconds",
 )  # fmt: skip
+_Values: TypeAlias = dict[tuple[int, Any], float]  # by seed and other settings
 _ROUNDED = {*MEASURES, "mean", "std", "low", "high"}  # columns that are printed with few digits
 
 
@@ -132,7 +133,8 @@ class Population(Sequence[Network]):
     def compare(self, *, measure: str = "test_accuracy", **pair: Any) -> Comparison:
         """Compare two values of a setting by their differences with equal seeds.
 
-        If other settings vary as well, the values of a seed are averaged over them.
+        If other settings vary as well, the differences of a seed are averaged over them. A member
+        counts only if the other value has a result with the same seed and other settings.
 
         Args:
             measure: one of `MEASURES`.
@@ -157,7 +159,9 @@ class Population(Sequence[Network]):
             if value not in present:
                 known = ", ".join(map(shown, present))
                 raise ValueError(f"no member has {name}={shown(value)}; the values are {known}")
-        first, second = (self._by_seed(measure, {name: value}) for value in values)
+        groups = [self._by_partner(measure, name, value) for value in values]
+        pairs = groups[0].keys() & groups[1].keys()
+        first, second = (_mean_by_seed(group, pairs) for group in groups)
         names = f"{name}={setting_text(values[0])}", f"{name}={setting_text(values[1])}"
         return compare_paired(first, second, names=names, measure=measure)
 
@@ -170,7 +174,10 @@ class Population(Sequence[Network]):
             ValueError: fewer than two seeds have results in both populations.
         """
         measure = resolve_name("measure", measure, MEASURES)
-        first, second = self._by_seed(measure, {}), other._by_seed(measure, {})
+        first, second = (
+            _mean_by_seed(values, values.keys())
+            for values in (self._by_partner(measure), other._by_partner(measure))
+        )
         return compare_paired(first, second, names=("the first", "the second"), measure=measure)
 
     def best(self, measure: str = "validation_accuracy") -> Network:
@@ -242,14 +249,19 @@ class Population(Sequence[Network]):
             "note": result.error or result.stop_reason,
         }
 
-    def _by_seed(self, measure: str, setting: dict[str, Any]) -> dict[int, float]:
-        """Return the mean value of each seed over the members with a setting."""
-        values: dict[int, list[float]] = {}
+    def _by_partner(self, measure: str, name: str = "", chosen: Any = None) -> _Values:
+        """Return the values of the members whose setting `name`, if given, is `chosen`.
+
+        The keys are what a partner in a comparison has in common: the seed and the other settings.
+        """
+        values = {}
         for result in self._finished():
-            settings, value = self.grid.members[result.member], getattr(result, measure)
-            if value is not None and all(getattr(settings, k) == v for k, v in setting.items()):
-                values.setdefault(settings.seed, []).append(value)
-        return {seed: math.fsum(group) / len(group) for seed, group in values.items()}
+            setting = self.grid.setting(result.member)
+            value = getattr(result, measure)
+            if value is not None and setting.pop(name, None) == chosen:
+                seed = self.grid.members[result.member].seed
+                values[seed, tuple(setting.values())] = value
+        return values
 
     def _finished(self) -> list[MemberResult]:
         """Return the results of the members whose training succeeded."""
@@ -265,6 +277,15 @@ class Population(Sequence[Network]):
         network = make_trainer(self.grid.members[number], self._backend, examples=1).model
         network.load_state_dict(result.weights)
         return network
+
+
+def _mean_by_seed(values: _Values, keys: Collection[tuple[int, Any]]) -> dict[int, float]:
+    """Return the mean of the values of each seed that have one of the keys."""
+    groups: dict[int, list[float]] = {}
+    for key, value in values.items():
+        if key in keys:
+            groups.setdefault(key[0], []).append(value)
+    return {seed: math.fsum(group) / len(group) for seed, group in groups.items()}
 
 
 def _cell(name: str, value: Any) -> str:

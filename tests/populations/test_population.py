@@ -159,6 +159,18 @@ def test_tables_show_settings_without_rounding():
         assert "0.00125" in text
 
 
+def test_a_comparison_leaves_out_members_whose_partner_failed():
+    given = {"batch_size": [10, 20], "lr": [0.1, 0.2]}
+    grid = make_grid("two-layer", seeds=2, given=given, fixed={})
+    results = [
+        MemberResult(number, test_accuracy=0.5 if settings.batch_size == 10 else 0.9)
+        for number, settings in enumerate(grid.members)
+    ]
+    results[0] = MemberResult(0, error="training diverged")
+    comparison = Population(grid, results, backend="numpy").compare(lr=(0.1, 0.2))
+    assert (comparison.n, comparison.difference) == (2, 0)
+
+
 def test_hidden_sizes_are_compared_as_they_were_given():
     sizes = [[9, 8], [7]]
     grid = make_grid("fcnn", seeds=2, given={"hidden_sizes": sizes}, fixed={})

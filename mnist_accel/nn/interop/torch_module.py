@@ -25,7 +25,7 @@ Weights: TypeAlias = dict[str, NDArray[Any]]
 
 
 def to_module(graph: Graph, weights: Mapping[str, NDArray[Any]]) -> Any:
-    """Return a `torch.nn.Sequential` that computes the logits of a network.
+    """Return a `torch.nn.Sequential` in evaluation mode that computes the logits of a network.
 
     Weights of linear layers are transposed, because PyTorch stores them as (outputs, inputs).
 
@@ -49,7 +49,7 @@ def to_module(graph: Graph, weights: Mapping[str, NDArray[Any]]) -> Any:
                 target = module.weight if name == "W" else module.bias
                 target.data = torch.from_numpy(np.ascontiguousarray(array).copy())
         modules.append(module)
-    return torch.nn.Sequential(*modules)
+    return torch.nn.Sequential(*modules).eval()
 
 
 def from_module(module: Any, *, outputs: str) -> tuple[list[Layer], list[Weights]]:

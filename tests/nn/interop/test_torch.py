@@ -52,6 +52,14 @@ def test_the_activation_that_the_loss_contains_is_left_out_at_the_end():
         ma.Network.from_torch(module, input_shape=(784,), backend="numpy", loss=Quadratic())
 
 
+def test_dropout_changes_no_logit_of_a_module():
+    model = ma.Network([Dropout(0.5), Linear(3)], SoftmaxCrossEntropy(), input_shape=(784,),
+                       backend="numpy")  # fmt: skip
+    images = ma.load_dataset("digits").x_test[:3]
+    logits = model.to_torch()(torch.from_numpy(images.reshape(3, -1).astype(np.float32) / 255))
+    assert np.allclose(logits.detach().numpy(), model.predict_logits(images), atol=1e-5)
+
+
 def test_float64_stays_float64():
     module = torch.nn.Sequential(torch.nn.Linear(784, 3)).double()
     network = ma.Network.from_torch(module, input_shape=(784,), backend="numpy")
