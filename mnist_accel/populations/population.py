@@ -187,8 +187,8 @@ class Population(Sequence[Network]):
             measure: "validation_accuracy" or "validation_loss".
 
         Raises:
-            ValueError: no images were held out, or another measure is given. A network that is
-                chosen on the test set looks better there than it is.
+            ValueError: no images were held out, no network is trained, or another measure is
+                given. A network that is chosen on the test set looks better there than it is.
         """
         member: Network = self[self.best_member(measure)]
         return member
@@ -207,7 +207,7 @@ class Population(Sequence[Network]):
         sign = 1 if measure == "validation_accuracy" else -1
         values = {
             result.member: sign * value
-            for result in self._finished()
+            for result in self._require_finished()
             if (value := getattr(result, measure)) is not None
         }
         if not values:
@@ -223,9 +223,7 @@ class Population(Sequence[Network]):
         Raises:
             ValueError, TypeError: see `Network.predict_proba`; no network is trained.
         """
-        finished = self._finished()
-        if not finished:
-            raise ValueError("no member of the population has ended without an error")
+        finished = self._require_finished()
         total: Any = 0
         for result in finished:
             total = total + self[result.member].predict_proba(images)
@@ -267,6 +265,17 @@ class Population(Sequence[Network]):
         """Return the results of the members whose training succeeded."""
         return [result for result in self.results if result is not None and not result.error]
 
+    def _require_finished(self) -> list[MemberResult]:
+        """Return the results of the members whose training succeeded.
+
+        Raises:
+            ValueError: there is none.
+        """
+        finished = self._finished()
+        if not finished:
+            raise ValueError("no member of the population has ended without an error")
+        return finished
+
     def _network(self, number: int) -> Network:
         result = self.results[number]
         if result is None or result.weights is None:
@@ -289,7 +298,7 @@ def _mean_by_seed(values: _Values, keys: Collection[tuple[int, Any]]) -> dict[in
 
 
 def _cell(name: str, value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN
         return "-"
     if name in _ROUNDED:
         return f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"

@@ -241,3 +241,11 @@ def test_prediction_of_a_large_network_uses_small_batches(monkeypatch):
     )
     assert np.allclose(network.predict_proba(images), want, atol=1e-6)
     assert sizes == [4, 4, 1]
+
+
+def test_a_file_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("mnist_accel.checkpoints.tensor_file._MAX_BYTES", 2**20 + 100)
+    with pytest.raises(ma.CheckpointError, match="have 104 bytes, more than the maximum"):
+        write_tensors(tmp_path / "file", {"a": np.zeros(13)}, {})
+    write_tensors(tmp_path / "file", {"a": np.zeros(12)}, {})
+    assert np.array_equal(read_tensors(tmp_path / "file")[0]["a"], np.zeros(12))

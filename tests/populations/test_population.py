@@ -146,6 +146,10 @@ def test_a_member_whose_test_loss_is_not_finite_has_failed():
     )
     row = population.table[0]
     assert (row["status"], row["test_accuracy"]) == ("failed", None)
+    assert str(population.summary()).split()[-4:] == ["-"] * 4
+    for choose in (population.best, lambda: population.predict_proba(np.zeros((1, 784)))):
+        with pytest.raises(ValueError, match="no member of the population has ended without an"):
+            choose()
     assert "training diverged: the test loss after step 1 is nan" in row["note"]
 
 
