@@ -211,22 +211,26 @@ class MemberTraining:
     def restore(self, folder: Path) -> None:
         """Continue from the checkpoint in a folder, if it contains one.
 
+        A process that is killed in `save` leaves files that do not fit; they are ignored.
+
         Raises:
             DataError: it cannot be read, or does not belong to this member.
         """
         checkpoint, file = _files(folder, self.member)
-        if not (checkpoint.exists() and file.exists()):  # a killed process may have left one
+        if not (checkpoint.exists() and file.exists()):
             return
         with file_errors(f"read {file}"):
             text = read_regular(file, max_bytes=MAX_JSON_BYTES)
         state = decode_json(text, _State, name=str(file), kind="the state of a member")
         trainer = load_checkpoint(checkpoint, backend=self.trainer.model.backend)
-        same = trainer.model.describe() == self.trainer.model.describe()
-        if not same or sum(state.counts) != trainer.step or trainer.seed != self._settings.seed:
+        is_same = trainer.model.describe() == self.trainer.model.describe()
+        if not is_same or trainer.seed != self._settings.seed:
             raise DataError(
-                f"{checkpoint} does not belong to member {self.member}; remove its folder to train "
+                f"{checkpoint} does not belong to member {self.member}; remove this file to train "
                 "the member from its beginning"
             )
+        if sum(state.counts) != trainer.step:
+            return
         self.trainer, self._record.state = trainer, state
         lines = [{"event": "epoch", "validation_accuracy": one} for one in state.evaluations]
         self._rules.replay(trainer, lines)

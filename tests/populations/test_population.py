@@ -235,11 +235,20 @@ def test_an_interrupted_member_ends_early_at_the_same_step(tmp_path):
     steps, running, limit = 0, None, 0
     whole = train(10**6)
     assert "no improvement in 2 evaluations" in whole.stop_reason
-    assert train(whole.steps - 10) is None
+    assert train(whole.steps - 12) is None
     running.save(tmp_path)
-    continued = train(10**6)
-    assert (continued.steps, continued.stop_reason) == (whole.steps, whole.stop_reason)
-    assert np.array_equal(continued.weights["W1"], whole.weights["W1"])
+    earlier = (tmp_path / "0.json").read_bytes()
+    assert train(2) is None
+    running.save(tmp_path)
+    for state in (
+        (tmp_path / "0.json").read_bytes(),
+        earlier,
+    ):  # with the older one, from the start
+        (tmp_path / "0.json").write_bytes(state)
+        continued = train(10**6)
+        assert (continued.steps, continued.stop_reason) == (whole.steps, whole.stop_reason)
+        assert np.array_equal(continued.weights["W1"], whole.weights["W1"])
+    assert steps == whole.steps
 
 
 def test_a_member_that_is_interrupted_in_its_last_step_is_finished():
