@@ -240,10 +240,8 @@ def test_an_interrupted_member_ends_early_at_the_same_step(tmp_path):
     earlier = (tmp_path / "0.json").read_bytes()
     assert train(2) is None
     running.save(tmp_path)
-    for state in (
-        (tmp_path / "0.json").read_bytes(),
-        earlier,
-    ):  # with the older one, from the start
+    # The earlier state does not fit the checkpoint, so the member starts from its beginning.
+    for state in ((tmp_path / "0.json").read_bytes(), earlier):
         (tmp_path / "0.json").write_bytes(state)
         continued = train(10**6)
         assert (continued.steps, continued.stop_reason) == (whole.steps, whole.stop_reason)
