@@ -209,6 +209,7 @@ def test_import_error_ends_the_run_with_exit_code_1(capsys):
     assert "ImportError: no preparer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_undecided_rows_are_measured_longer_while_there_is_time(tmp_path):
     """A single pass decides nothing, so a second group of processes measures the case again."""
     out = tmp_path / "out.json"

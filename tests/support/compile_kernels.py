@@ -3,6 +3,7 @@
 import numpy as np
 
 from mnist_accel import Trainer, create_model, get_backend
+from mnist_accel.recipes.models import RECIPES
 
 if __name__ == "__main__":
     numba = get_backend("numba")
@@ -10,7 +11,8 @@ if __name__ == "__main__":
     # Kernels for float64 pixels are not compiled, because only slow tests use them.
     for dtype, pixels in (("float32", "uint8"), ("float32", "float32"), ("float64", "uint8")):
         images = np.zeros((2, 784), pixels)
-        for name in ("two-layer", "cnn"):  # without and with the kernels of images
+        for name, recipe in RECIPES.items():
             model = create_model(name, backend=numba, dtype=dtype)
-            Trainer(model, "sgd", batch_size=2).prepare(images, labels)
+            Trainer(model, recipe.optimizer, batch_size=2).prepare(images, labels)
             model.predict(images)
+            Trainer(model, "adam", batch_size=2, compiled=False).train_batch(images, labels)

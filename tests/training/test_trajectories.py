@@ -1,6 +1,6 @@
 """Training on every backend follows the float64 reference, step by step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 
 import reference as ref
 from backends import Backend, get_backend
+from backends.numpy.blas_threads import BLAS_THREADS
 from mnist_accel.data import Dataset
 from mnist_accel.diagnostics.compare import compare_backends
 from mnist_accel.nn import OPTIMIZERS, create_optimizer, schedules
@@ -51,6 +52,13 @@ def test_every_recipe_optimizer_and_schedule_is_tested() -> None:
     assert set(BATCH_SIZES) == set(RECIPES)
     assert set(OPTIMIZERS) == set(ref.OPTIMIZERS)
     assert set(SCHEDULES) == set(schedules.SCHEDULES)
+
+
+@pytest.fixture(autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """Limit BLAS to one thread, because the batches are too small for more."""
+    with BLAS_THREADS.limit(1):
+        yield
 
 
 @cache
