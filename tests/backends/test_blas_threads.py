@@ -12,6 +12,8 @@ from backends.numpy.blas_threads import BLAS_THREADS, BlasThreads
 from mnist_accel.commands import main
 from mnist_accel.diagnostics.checks import computation
 
+OPERATIONS = frozenset({"linear"})
+
 
 class Library:
     num_threads = 8
@@ -60,7 +62,7 @@ def test_overlapping_computations_of_threads_restore_the_number() -> None:
     both = threading.Barrier(2)
 
     def compute(mine: NumpyBackend, *, first: bool) -> None:
-        with mine.computation(frozenset()):
+        with mine.computation(OPERATIONS):
             both.wait()
             if not first:
                 both.wait()
@@ -85,7 +87,7 @@ def test_limit_holds_in_every_thread() -> None:
     found = []
 
     def compute() -> None:
-        with backend.computation(frozenset()):
+        with backend.computation(OPERATIONS):
             found.append(BLAS_THREADS._current())
 
     for _ in range(2):
@@ -94,6 +96,15 @@ def test_limit_holds_in_every_thread() -> None:
         thread.join()
         compute()
     assert {number for numbers in found for number in numbers} <= {1}
+
+
+def test_code_without_operations_of_blas_limits_nothing() -> None:
+    """Compiled steps call no BLAS, and setting a limit takes time in each chunk."""
+    backend = NumpyBackend()
+    backend.threads = 1
+    before = BLAS_THREADS._current()
+    with backend.computation(frozenset()):
+        assert BLAS_THREADS._current() == before
 
 
 ACCELERATE = {"Build Dependencies": {"blas": {"name": "accelerate", "version": "unknown"}}}
@@ -112,7 +123,7 @@ def test_blas_that_cannot_be_limited_is_named() -> None:
     assert get_backend("numpy").max_threads is None
     with pytest.warns(UserWarning, match="--threads 1 cannot limit .* accelerate, has no function"):
         backend = get_backend("numpy", threads=1)
-    with backend.computation(frozenset()):
+    with backend.computation(OPERATIONS):
         pass
     (found,) = computation.blas()
     assert (found.name, found.status) == ("NumPy's BLAS", "ok")

@@ -118,9 +118,9 @@ def test_nan_weight_gives_nan_loss(
     run, first_losses = trainer.compiled.run, []
 
     def spy(*args: Any) -> Any:
-        losses, correct = run(*args)
-        first_losses.append(losses[0])
-        return losses, correct
+        results = run(*args)
+        first_losses.append(results.losses[0])
+        return results
 
     trainer.compiled.run = spy  # type: ignore[method-assign]
     side = model.input_shape[-1]

@@ -126,41 +126,72 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "gradients[i] *= outputs[i]",
         "backprop",
     ),
+    "product with pixels": ChangedSource(
+        "dense.py", "len(y), outputs, width,", "len(y), outputs - 1, width,", "two-layer"
+    ),
+    "gradient of W from pixels": ChangedSource(
+        "dense.py", "end - begin, len(dy), scale", "end - begin, len(dy) - 1, scale", "two-layer"
+    ),
+    "padding": ChangedSource(
+        "forward.py", "stage.padding * (row + lanes)", "stage.padding * row", "lenet"
+    ),
     "convolution": ChangedSource(
-        "fused_convolution.py", "pointer(x, r * row), offsets", "pointer(x, 0), offsets", "lenet"
+        "fused_convolution.py",
+        "_conv2d_16(\n                target, ties, columns * lanes, lanes, b, source, row,",
+        "_conv2d_16(\n                target, ties, columns * lanes, lanes, b, source, 0,",
+        "lenet",
+    ),
+    "convolution of the second channel tile": ChangedSource(
+        "fused_convolution.py", "stage.weight + taps * first", "stage.weight", "fast99"
     ),
     "convolution with pooling": ChangedSource(
-        "fused_convolution.py", "2 * r * row + 2 * c), row", "2 * r * row + c), row", "cnn"
-    ),
-    "max-pooling": ChangedSource(
         "fused_convolution.py",
-        "width, down, stage.all_ties",
-        "width, width, stage.all_ties",
+        "_max_pool_3x3(target, ties, b, source, row,",
+        "_max_pool_3x3(target, ties, b, source, row - 1,",
+        "cnn",
+    ),
+    "5×5 convolution with pooling": ChangedSource(
+        "fused_convolution.py",
+        "_max_pool_5x5(target, ties, b, source, row,",
+        "_max_pool_5x5(target, ties, b, source, row - 1,",
         "lenet",
     ),
+    "max-pooling": ChangedSource("simd/conv.py", "sums[r, c + s]", "sums[r, c]", "lenet"),
     "gradient of max-pooling": ChangedSource(
-        "fused_convolution.py",
-        "pointer(conv, corner + lane), width, down,\n                        pointer(dy",
-        "pointer(conv, corner + lane), width, width,\n                        pointer(dy",
-        "lenet",
+        "fused_convolution.py", "(bits >> 2 | bits >> 3) & 1", "bits >> 2 & 1", "lenet"
+    ),
+    "gradient of max-pooling with ties": ChangedSource(
+        "simd/pooling.py", "first = 2 * down + right", "first = down + right", "cnn"
     ),
     "gradient of filters": ChangedSource(
-        "fused_convolution.py", "(1, side, x_row) if", "(1, side, x_row + 1) if", "lenet"
+        "fused_convolution.py", "pointer(places, o)", "pointer(places, 0)", "lenet"
+    ),
+    "gradient of filters not set to 0 before a tile": ChangedSource(
+        "backward.py", "    clear_filter_gradient(stage, work.dfilters)\n", "", "lenet"
+    ),
+    "gradient of filters in the order of the parameters": ChangedSource(
+        "fused_convolution.py", "(o * side + i) * row + j", "o * side * row + j", "lenet"
     ),
     "gradient of filters with pooling": ChangedSource(
-        "fused_convolution.py", "pointer(x, 2 * r * row), row", "pointer(x, r * row), row", "cnn"
+        "fused_convolution.py",
+        "pointer(mask, 0), rows, columns,",
+        "pointer(mask, 0), rows - 1, columns,",
+        "cnn",
     ),
     "convolution gradient of x": ChangedSource(
-        "fused_convolution.py",
-        "target = (first_row + i) * row",
-        "target = first_row * row",
-        "lenet",
+        "fused_convolution.py", "pointer(dx, (r * x_row + c", "pointer(dx, (c", "lenet"
+    ),
+    "filters with a margin": ChangedSource(
+        "fused_convolution.py", "copy + (j + 1) * lanes", "copy + j * lanes", "lenet"
+    ),
+    "place of a filter with a margin": ChangedSource(
+        "fused_convolution.py", "right * copy - down * row", "right * copy", "lenet"
     ),
     "convolution gradient of bias": ChangedSource(
         # A constant factor would not show: Adam divides by the size of the gradient.
         "fused_convolution.py",
-        "stage.bias + at % stage.out_lanes)",
-        "stage.bias)",
+        "upstream, stage.out_lanes, rows * columns)",
+        "upstream, stage.out_lanes, rows)",
         "lenet",
     ),
     "value of the loss": ChangedSource(
@@ -175,11 +206,32 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
     "softmax": ChangedSource(
         "losses.py", "largest + math.log(total)", "largest + math.log(total + 1)", "two-layer"
     ),
+    "gradient of the binary cross-entropy": ChangedSource(
+        "losses.py", "(dz[c] - target) * scale", "(dz[c] - target / 2) * scale", "fcnn"
+    ),
+    "gradient of the quadratic loss": ChangedSource(
+        "losses.py", "error * output * (one - output)", "error * output", "backprop"
+    ),
+    "order of the images": ChangedSource(
+        "chunk.py", "rows[i] = begin + i", "rows[i] = i", "three-layer"
+    ),
+    "parameters before a chunk": ChangedSource(
+        "chunk.py",
+        "target[at] = source[row * stride + column]",
+        "target[at] = source[row * stride]",
+        "two-layer",
+    ),
+    "parameters after a chunk": ChangedSource(
+        "chunk.py", "= source[at]", "= source[row * row_stride]", "two-layer"
+    ),
     "compiled prediction": ChangedSource(
         "inference.py",
         "pointer(nonzeros.data, 0), length,",
         "pointer(nonzeros.data, 0), length - 1,",
         "two-layer",
+    ),
+    "compiled prediction with convolutions": ChangedSource(
+        "inference.py", "= weights[source[i]]", "= weights[source[0]]", "lenet"
     ),
 }
 
@@ -244,11 +296,11 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
             bounds[:, 1] -= 1
         before = 0 if error == "number of the step not passed on" else steps.before
         steps = replace(steps, rates=rates, before=before, bounds=bounds)
-        losses_, correct = run(self, data, steps, weights, state)
+        results = run(self, data, steps, weights, state)
         if error == "loss of the batch wrong":
-            losses_ = 1.001 * losses_
-        elif error == "number of correct images wrong":
-            correct = correct + 1
-        return losses_, correct
+            return results._replace(losses=1.001 * results.losses)
+        if error == "number of correct images wrong":
+            return results._replace(correct=results.correct + 1)
+        return results
 
     monkeypatch.setattr(NumbaEpoch, "run", changed_run)
