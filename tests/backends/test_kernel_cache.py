@@ -148,14 +148,24 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("suffix", "damage"),
     [
-        ("nbi", lambda content: b""),
-        ("nbi", lambda content: content[:-1]),
-        ("nbi", lambda content: b"no pickle at all"),
-        ("nbc", lambda content: b""),
-        ("nbc", lambda content: content[: len(content) // 2]),
-        ("nbc", lambda content: content[:-60] + bytes([content[-60] ^ 1]) + content[-59:]),
+        pytest.param("nbi", lambda content: b"", id="index empty", marks=pytest.mark.slow),
+        pytest.param("nbi", lambda content: content[:-1], id="index cut"),
+        pytest.param(
+            "nbi", lambda content: b"no pickle at all", id="index foreign", marks=pytest.mark.slow
+        ),
+        pytest.param("nbc", lambda content: b"", id="code empty", marks=pytest.mark.slow),
+        pytest.param(
+            "nbc",
+            lambda content: content[: len(content) // 2],
+            id="code cut",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "nbc",
+            lambda content: content[:-60] + bytes([content[-60] ^ 1]) + content[-59:],
+            id="code, one bit",
+        ),
     ],
-    ids=["index empty", "index cut", "index foreign", "code empty", "code cut", "code, one bit"],
 )
 def test_damaged_file_is_compiled_again_with_one_warning(
     compiled: Path, suffix: str, damage: Callable[[bytes], bytes]

@@ -66,9 +66,15 @@ def test_files_of_pytest_benchmark_are_result_files(tmp_path):
     ("options", "message"),
     [
         (["--levels", "speed"], "unknown level 'speed'; choose from training,"),
-        (["--contenders", "tpu"], "unknown contender 'tpu'; choose from "),
-        (["--levels", "accuracy"], "the profile quick has no case of the level accuracy"),
-        (["--passes", "0"], "--passes must be at least 1, got 0"),
+        # Slow, because `python -m benchmarks run` has the same options and refuses the same.
+        *(
+            pytest.param(options, message, marks=pytest.mark.slow)
+            for options, message in (
+                (["--contenders", "tpu"], "unknown contender 'tpu'; choose from "),
+                (["--levels", "accuracy"], "the profile quick has no case of the level accuracy"),
+                (["--passes", "0"], "--passes must be at least 1, got 0"),
+            )
+        ),
         (["--processes", "4"], "--processes must be 1 to the number of passes, 3; got 4"),
     ],
 )

@@ -140,12 +140,18 @@ def test_run_without_an_available_contender_lists_absent_rows(tmp_path):
         (["bench"], "invalid choice: 'bench'"),
     ],
 )
-def test_wrong_usage_prints_one_line_and_exits_with_2(tmp_path, arguments, message):
+def test_wrong_usage_prints_one_line_and_exits_with_2(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
     if arguments[:1] == ["run"] and "--out" not in arguments:
-        arguments = [*arguments, "--out", tmp_path / "out.json"]
-    process = run_benchmarks(*arguments)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2, err
+        arguments = [*arguments, "--out", "out.json"]
+    try:
+        code = main(arguments)
+    except SystemExit as end:
+        code = end.code
+    err = capsys.readouterr().err
+    assert code == 2, err
     assert message in err
     assert len(err.splitlines()) == 1, err
     assert list(tmp_path.iterdir()) == []

@@ -32,10 +32,11 @@ def run_process(*arguments, cwd=None, **environment):
     "backend",
     [
         "module://matplotlib_inline.backend_inline",
-        "module://missing.package",
-        "unknown",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("module://missing.package", "unknown", "")
+        ),
         "TkAgg",
-        "",
     ],
 )
 def test_training_draws_its_pictures_with_any_mplbackend(tmp_path, backend):
@@ -45,7 +46,7 @@ def test_training_draws_its_pictures_with_any_mplbackend(tmp_path, backend):
     assert (tmp_path / "run" / "summary.json").exists()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
 def test_output_that_cannot_be_encoded_is_replaced(tmp_path, encoding):
     out = tmp_path / "rün ▁ 数"
     result = run_process("train", *SMALL, "--out", out, PYTHONIOENCODING=encoding)

@@ -1,7 +1,7 @@
 """A training that is stopped at any operation on files continues to the same run folder.
 
-By default, a sample of the operations is checked. `pytest tests/runs/test_crashes.py --crash-every
-1` checks all of them, which takes some minutes.
+By default, a sample of the operations is checked, and a larger one in slow tests. `pytest
+tests/runs/test_crashes.py --crash-every 1` checks all of them, which takes some minutes.
 
 Weights, checkpoint, metrics, summary and pictures are compared, except times. The operations are
 the calls of the C library that create, write, rename, shorten, sync or remove a file or a folder.
@@ -70,13 +70,15 @@ def check(faults: str, tmp_path: Path, request: pytest.FixtureRequest):
 
 
 @pytest.mark.timeout(0)
+@pytest.mark.parametrize("step", [53, pytest.param(13, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("backend", "end", "step"),
+    ("backend", "end"),
     [
-        ("numpy", WITHIN_AN_EPOCH, 13),
-        ("numpy", AT_THE_END_OF_AN_EPOCH, 23),
-        ("numpy", BY_A_RULE, 23),
-        ("numba", WITHIN_AN_EPOCH, 23),
+        ("numpy", WITHIN_AN_EPOCH),
+        ("numpy", AT_THE_END_OF_AN_EPOCH),
+        ("numpy", BY_A_RULE),
+        # Slow, because the files are written by the same code.
+        pytest.param("numba", WITHIN_AN_EPOCH, marks=pytest.mark.slow),
     ],
 )
 def test_stopped_training_continues_to_the_same_folder(check, backend, end, step):
@@ -84,5 +86,6 @@ def test_stopped_training_continues_to_the_same_folder(check, backend, end, step
 
 
 @pytest.mark.timeout(0)
-def test_training_that_is_stopped_again_while_it_continues_does_as_well(check):
-    check(*SMALL, *WITHIN_AN_EPOCH, "--backend", "numpy", step=29, again=8)
+@pytest.mark.parametrize("step", [67, pytest.param(29, marks=pytest.mark.slow)])
+def test_training_that_is_stopped_again_while_it_continues_does_as_well(check, step):
+    check(*SMALL, *WITHIN_AN_EPOCH, "--backend", "numpy", step=step, again=8)
