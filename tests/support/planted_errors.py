@@ -235,7 +235,7 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "two-layer",
     ),
     "compiled prediction with convolutions": ChangedSource(
-        "inference.py", "= weights[source[i]]", "= weights[source[0]]", "lenet"
+        "inference.py", "= channel * cells + cell", "= channel + cell", "lenet"
     ),
 }
 
