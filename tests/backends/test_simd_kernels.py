@@ -32,8 +32,18 @@ from backends.numba.kernels.views import pointer
 from tests.support.closeness import assert_close
 
 DTYPES = ["float32", "float64"]
+OWN_BITS = 8 * vector_width.VECTOR_BYTES
 # dtype and bits of a vector; LLVM divides vectors that are wider than the registers.
-VECTORS = [("float32", 128), ("float32", 256), ("float32", 512), ("float64", 256)]
+VECTORS = [
+    ("float32", OWN_BITS),
+    ("float64", 256),
+    # Slow, because each width compiles all kernels again.
+    *(
+        pytest.param(("float32", bits), marks=pytest.mark.slow)
+        for bits in (128, 256, 512)
+        if bits != OWN_BITS
+    ),
+]
 
 
 @pytest.fixture
