@@ -7,6 +7,7 @@ from typing import Any
 
 from backends import get_backend
 from mnist_accel.data import Dataset
+from mnist_accel.errors import usage_errors
 from mnist_accel.populations.grid import Grid
 from mnist_accel.populations.member import (
     MemberResult,
@@ -100,7 +101,8 @@ class LocalMembers:
             if (key, images) in seen:
                 continue
             seen.add((key, images))
-            data = split_run_data(self._dataset, settings)
+            with usage_errors():
+                data = split_run_data(self._dataset, settings)
             backend = single_threaded(self._backend, self._device)
             trainer = make_trainer(settings, backend, examples=data.train_count)
             trainer.model.prepare()
