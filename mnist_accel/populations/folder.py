@@ -347,5 +347,8 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow(
+            {name: setting_text(v) if isinstance(v, tuple) else v for name, v in row.items()}
+        )
     return text.getvalue().encode()
