@@ -225,8 +225,8 @@ class Trainer:
     def prepare(self, images: HostArray, labels: HostArray) -> TrainingData:
         """Return a data set that several calls of `fit` can use, converted and checked once.
 
-        If the network has a compiled form, this also compiles the steps, which takes 5 to 20 seconds
-        the first time in an installation.
+        If the network has a compiled form, this also compiles the steps, which takes 5 to 20
+        seconds the first time in an installation.
 
         Args:
             images: host array in any form `load_mnist` returns.
