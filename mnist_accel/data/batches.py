@@ -91,7 +91,7 @@ class BatchSampler:
         return bounds
 
 
-@lru_cache
+@lru_cache(maxsize=4)  # of the present epochs of a few trainings
 def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
     """Return the round keys of the image order of an epoch."""
     # The same as `default_rng(...).integers(2**32, size=ROUNDS, dtype=np.uint32)`, but faster.
