@@ -56,7 +56,8 @@ def test_memory_does_not_grow_with_steps(tmp_path, rng):
     finally:
         tracemalloc.stop()
     second, last = measure.allocated[1], measure.allocated[-1]
-    assert last - second < 2 * 1500, measure.allocated  # 2 bytes per step
+    # 5 bytes per step: less than one number of each step, more than what libraries keep.
+    assert last - second < 5 * 1500, measure.allocated
 
 
 def test_full_batch_training_keeps_the_images_once(rng):
