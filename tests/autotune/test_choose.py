@@ -144,6 +144,7 @@ def measurements(monkeypatch):
     for name in ("numpy", "numba"):
         backend_class = type(get_backend(name))
         monkeypatch.setattr(backend_class, "max_threads", property(lambda self: 2))
+        monkeypatch.setattr(backend_class, "compile_seconds", 0.0)  # as if compiled already
     monkeypatch.setitem(sys.modules, "cupy", None)
     return FakeMeasurements(
         monkeypatch, {NUMBA_1: 250e3, NUMBA_2: 410e3, NUMPY_1: 160_400, NUMPY_2: 155e3}
