@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from statistics import median
 from typing import Any, TypeAlias, TypeVar
 
@@ -97,8 +97,10 @@ def choose_fastest(
         BackendUnavailableError: the backend cannot run here, and no fallback is allowed.
     """
     batch_size = settings.batch_size or len(labels)
-    steps_of_images = (settings.iterations or 0) * batch_size
-    total_images = steps_of_images or (settings.epochs or 0) * len(labels)
+    if settings.iterations:
+        total_images = settings.iterations * batch_size
+    else:
+        total_images = (settings.epochs or 0) * len(labels)
     images, labels = images[:NUM_EXAMPLES], labels[:NUM_EXAMPLES]
     with phases.time("setup"):
         selections = {s.backend.name: s for s in _select(select_backends, settings)}
@@ -114,13 +116,13 @@ def choose_fastest(
         cached = load_measurements(key, candidates)
         source = f"cached in {abbreviate_home(str(measurements_folder()))}"
     eager = [name for name, backend in backends.items() if not backend.compiles_epochs]
+
+    @cache
+    def probe(name: str) -> ThroughputProbe:
+        return _make_probe(settings, backends[name], images, labels, make_trainer)
+
     if cached is None and settings.backend == "auto":
-        short = _shorter_than_compiling(
-            backends,
-            candidates,
-            total_images,
-            probe=lambda backend: _make_probe(settings, backend, images, labels, make_trainer),
-        )
+        short = _shorter_than_compiling(backends, candidates, total_images, probe=probe)
         if short is not None:
             winner, reason = short
             return Choice(_with_threads(selections, winner), reason)
@@ -129,10 +131,7 @@ def choose_fastest(
         turns = {candidate: [value] for candidate, value in cached.items()}
     else:
         with phases.time("prepare"):
-            probes = {
-                name: _make_probe(settings, backend, images, labels, make_trainer)
-                for name, backend in backends.items()
-            }
+            probes = {name: probe(name) for name in backends}
         with phases.time("trial"), detect_busy_machine() as was_busy:
             turns = measure_candidates(partial(_measure, probes), candidates)
         if was_busy():  # not cached, because the next run may measure without disturbance
@@ -151,7 +150,7 @@ def _shorter_than_compiling(
     candidates: Sequence[Candidate],
     total_images: int,
     *,
-    probe: Callable[[Backend], ThroughputProbe],
+    probe: Callable[[str], ThroughputProbe],
 ) -> tuple[Candidate, str] | None:
     """Return an eager candidate that ends the run before another backend has compiled, if any.
 
@@ -159,7 +158,7 @@ def _shorter_than_compiling(
         backends: the backends by name.
         candidates: the candidates.
         total_images: images of the run, each counted as often as it is used.
-        probe: returns a probe of a backend.
+        probe: returns the probe of the backend with a name.
 
     Returns:
         The candidate, and the reason as text.
@@ -168,7 +167,7 @@ def _shorter_than_compiling(
     eager = [c for c in candidates if not backends[c.backend].compiles_epochs]
     if not eager or not compile_s or not min(compile_s):
         return None
-    probes = {name: probe(backends[name]) for name in {c.backend for c in eager}}
+    probes = {c.backend: probe(c.backend) for c in eager}
     turns = measure_candidates(partial(_measure, probes), eager)
     winner = fastest(turns)
     images_per_s = max(turns[winner])

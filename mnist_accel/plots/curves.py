@@ -6,10 +6,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from mnist_accel.plots.style import BLUE, MUTED, VERMILLION, WIDTH, show_message, styled, to_png
+from mnist_accel.plots.style import (
+    BLUE,
+    MUTED,
+    VERMILLION,
+    WIDTH,
+    label_in_percent,
+    name_steps,
+    scale_logarithmically,
+    show_message,
+    styled,
+    to_png,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -116,7 +126,7 @@ def _draw_finite_losses(axes: Axes, steps: FloatArray, losses: FloatArray) -> No
 
     # On a linear scale, the later part of a loss that falls tenfold would look flat.
     if losses.min() > 0 and losses[: window + 1].mean() > 8 * losses[-window - 1 :].mean():
-        _scale_logarithmically(axes, smallest=losses.min(), largest=losses.max())
+        scale_logarithmically(axes, smallest=losses.min(), largest=losses.max())
     elif losses.min() >= 0:
         axes.set_ylim(bottom=0)
 
@@ -148,24 +158,11 @@ def running_mean(values: FloatArray, *, window: int) -> FloatArray:
     return mean
 
 
-def _scale_logarithmically(axes: Axes, *, smallest: float, largest: float) -> None:
-    axes.set_yscale("log")
-    # Powers of ten alone would give too few labels over few decades.
-    labeled = "125" if np.log10(largest / smallest) < 2.5 else "1"
-    # All labels have one form: "g" writes numbers below 1e-4 with an exponent.
-    form = "g" if smallest >= 1e-4 else ".0e"
-    label = FuncFormatter(
-        lambda value, _: format(value, form) if f"{value:e}"[0] in labeled else ""
-    )
-    axes.yaxis.set_major_formatter(label)
-    axes.yaxis.set_minor_formatter(label)
-
-
 def _draw_accuracy(
     axes: Axes, epochs: FloatArray, curves: dict[str, tuple[FloatArray, str, str]]
 ) -> None:
     axes.set_title("Accuracy")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+    label_in_percent(axes.yaxis)
     for name, (accuracy, color, line) in curves.items():
         measured = np.isfinite(accuracy)
         if measured.any():
@@ -184,9 +181,6 @@ def _draw_accuracy(
 
 
 def _finish_axes(axes: Axes, xlabel: str, x: FloatArray) -> None:
-    axes.set_xlabel(xlabel)
-    axes.grid(axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    name_steps(axes, xlabel)
     if len(x) == 1:
         axes.set_xlim(x[0] - 1, x[0] + 1)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from mnist_accel.plots.style import (
     BLUE,
@@ -16,6 +16,9 @@ from mnist_accel.plots.style import (
     MUTED,
     VERMILLION,
     WIDTH,
+    label_in_percent,
+    name_steps,
+    scale_logarithmically,
     show_message,
     styled,
     to_png,
@@ -75,7 +78,7 @@ plot_spread = to_png(figure_spread)
 
 def _draw_losses(axes: Axes, spreads: Sequence[Spread]) -> None:
     axes.set_title("Training loss: median, minimum to maximum")
-    smallest = np.inf
+    smallest, largest = np.inf, -np.inf
     for index, spread in enumerate(spreads):
         losses = _losses_by_step(spread.curves)
         if not losses:
@@ -88,19 +91,13 @@ def _draw_losses(axes: Axes, spreads: Sequence[Spread]) -> None:
         color = _COLORS[index % len(_COLORS)]
         axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
         axes.plot(steps, middle, color=color, label=spread.name, linewidth=1.4)
-        smallest = min(smallest, low.min())
+        smallest, largest = min(smallest, low.min()), max(largest, high.max())
     if not axes.lines:
         show_message(axes, "no loss was recorded")
         return
     if smallest > 0:
-        axes.set_yscale("log")
-        text = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
-        axes.yaxis.set_major_formatter(text)
-        axes.yaxis.set_minor_formatter(text)
-    axes.set_xlabel("step")
-    axes.grid(axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        scale_logarithmically(axes, smallest=smallest, largest=largest)
+    name_steps(axes, "step")
     if 1 < len(spreads) <= len(_COLORS):
         axes.legend(loc="best")
 
@@ -132,5 +129,5 @@ def _draw_accuracies(axes: Axes, spreads: Sequence[Spread]) -> None:
     axes.set_yticks(range(len(spreads)), [spread.name for spread in spreads])
     axes.set_ylim(len(spreads) - 0.3, -0.4)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+    label_in_percent(axes.xaxis)
     axes.grid(axis="x")

@@ -10,10 +10,12 @@ from typing import Concatenate, ParamSpec
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
 from mnist_accel.errors import file_errors
@@ -82,6 +84,33 @@ def to_png(
     plot.__name__ = plot.__qualname__ = build.__name__.replace("figure_", "plot_")
     plot.__doc__ = f"Write the figure of `{build.__name__}` to `path` as PNG, atomically."
     return plot
+
+
+def label_in_percent(axis: Axis) -> None:
+    """Label fractions, 0…1, as percentages."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+
+
+def name_steps(axes: Axes, name: str) -> None:
+    """Label the x axis with whole numbers of steps or epochs, and draw horizontal lines."""
+    axes.set_xlabel(name)
+    axes.grid(axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def scale_logarithmically(axes: Axes, *, smallest: float, largest: float) -> None:
+    """Scale the y axis logarithmically; its limits are about `smallest` and `largest`."""
+    axes.set_yscale("log")
+    # Powers of ten alone would give too few labels over few decades.
+    labeled = "125" if np.log10(largest / smallest) < 2.5 else "1"
+    # All labels have one form: "g" writes numbers below 1e-4 with an exponent.
+    form = "g" if smallest >= 1e-4 else ".0e"
+    label = FuncFormatter(
+        lambda value, _: format(value, form) if f"{value:e}"[0] in labeled else ""
+    )
+    axes.yaxis.set_major_formatter(label)
+    axes.yaxis.set_minor_formatter(label)
 
 
 def show_message(axes: Axes, text: str) -> None:

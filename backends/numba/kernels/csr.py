@@ -142,21 +142,10 @@ def _select(
     at: Any,
     limit: Any,
 ) -> Callable[..., Any]:
-    return _append_compressed if pixels.dtype == types.uint8 and COMPRESSES else _one_by_one
-
-
-def _one_by_one(
-    pixels: Any,
-    image: int,
-    column: int,
-    end: int,
-    nonzero: Any,
-    indices: Any,
-    data: Any,
-    at: int,
-    limit: int,
-) -> Any:
-    return _append_one_by_one(pixels, image, column, end, nonzero, indices, data, at, limit)
+    if pixels.dtype == types.uint8 and COMPRESSES:
+        return _append_compressed
+    one_by_one: Callable[..., Any] = _append_one_by_one.py_func
+    return one_by_one
 
 
 @intrinsic

@@ -168,4 +168,3 @@ KERNELS = {
     "quadratic": quadratic,
 }
 LOSSES = tuple(KERNELS)
-SOFTMAX_CROSS_ENTROPY = LOSSES.index("softmax_cross_entropy")

@@ -19,7 +19,6 @@ import numpy as np
 from backends.numba.kernels.compilation import kernel
 from backends.numba.kernels.views import view_2d
 
-LINEAR, SPARSE_LINEAR, CONV2D, MAX_POOL2D, AVG_POOL2D, ACTIVATION = range(6)
 NONE = -1
 
 STAGE = np.dtype(

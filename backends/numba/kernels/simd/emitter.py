@@ -108,10 +108,6 @@ class Pointer:
         """Store a vector."""
         self._emit.builder.store(vector, self._cast(offset, vector.type), align=1)
 
-    def load_bytes(self, offset: Index | int = 0) -> Any:
-        """Load a byte per lane."""
-        return self._emit.builder.load(self._cast(offset, self._emit.bytes), align=1)
-
     def store_bytes(self, vector: Any, offset: Index | int = 0) -> None:
         """Store a vector of integers as bytes."""
         kind = self._emit.bytes
