@@ -92,7 +92,7 @@ def wait_for_members(path, number):
 @pytest.mark.posix
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_population_continues_and_ends_with_the_same_networks(tmp_path, sent):
-    arguments = [*QUICK[:-1], "--seeds", "6", "--epochs", "30"]
+    arguments = [*QUICK[:-1], "--seeds", "6", "--epochs", "150"]  # members that take a while
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main([*arguments, "--quiet", "--out", str(whole)]) == 0
     process = start(*arguments, "--out", str(stopped))
