@@ -1,5 +1,7 @@
 """Documents are correct: examples run, links resolve, and paths exist."""
 
+import doctest
+import io
 import re
 import shlex
 import subprocess
@@ -14,15 +16,23 @@ PAGES = sorted(
     for page in ROOT.glob("**/*.md")
     if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
 )
-BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
-EXAMPLES = {
-    f"{page.name}, example {number}": code
-    for page in (ROOT / "README.md", ROOT / "docs" / "guide.md")
-    for number, code in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")), start=1)
-}
-# The blocks of this page continue each other.
-POPULATIONS = (ROOT / "docs" / "populations.md").read_text(encoding="utf-8")
-EXAMPLES["populations.md"] = "\n".join(BLOCK.findall(POPULATIONS))
+# `tests/test_extending.py` runs the examples of this page.
+EXTENDING = ROOT / "docs" / "extending.md"
+
+
+def examples(language):
+    """Return the code of each page with blocks in this language; these continue each other."""
+    block = re.compile(rf"```{language}\n(.*?)```", re.DOTALL)
+    code = {
+        page.relative_to(ROOT).as_posix(): "\n".join(block.findall(page.read_text("utf-8")))
+        for page in PAGES
+        if page != EXTENDING
+    }
+    return {page: blocks for page, blocks in code.items() if blocks}
+
+
+EXAMPLES = examples("python")
+SESSIONS = examples("pycon")
 FOLDERS = ("backends", "benchmarks", "docs", "mnist_accel", "reference", "tests")
 # Code in backticks that is a path below one of the folders, or a single source file.
 PATH = re.compile(rf"(?:{'|'.join(FOLDERS)})/[\w./*-]*|[\w*-]+\.(?:py|cuh?|cpp|h)")
@@ -35,13 +45,22 @@ TEST_ARGUMENTS = {
 PAGES_WITH_PATHS = [page for page in PAGES if page.name != "CHANGELOG.md"]
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_example_runs(name, tmp_path, monkeypatch, own_tables):
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_examples_of_a_page_run(page, tmp_path, monkeypatch, own_tables):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(EXAMPLES[name], "example", "exec"), names)
-    if name.startswith("README.md"):
+    exec(compile(EXAMPLES[page], page, "exec"), names)
+    if page == "README.md":
         assert names["result"].accuracy > 0.95
+
+
+@pytest.mark.parametrize("page", SESSIONS)
+def test_sessions_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch, own_tables):
+    monkeypatch.chdir(tmp_path)
+    session = doctest.DocTestParser().get_doctest(SESSIONS[page], {}, page, page, 0)
+    printed = io.StringIO()
+    failures = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(session, out=printed.write)
+    assert not failures.failed, printed.getvalue()
 
 
 @pytest.mark.parametrize("arguments", sorted(TEST_ARGUMENTS))

@@ -290,9 +290,9 @@ def test_checked_packages_are_the_dependencies():
     assert sorted(required) == list(installation.PACKAGES)
 
 
-def test_guide_lists_the_packages_for_systems_without_numba():
-    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
-    (listed,) = re.findall(r"pip install (argcomplete .*)", guide)
+def test_document_on_platforms_lists_the_packages_for_systems_without_numba():
+    page = (ROOT / "docs" / "how-to" / "platforms.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"pip install (argcomplete .*)", page)
     assert listed.split() == [name for name in installation.PACKAGES if name != "numba"]
 
 
