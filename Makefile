@@ -7,14 +7,16 @@ BIN := $(VENV)/bin
 CREATED := $(VENV)/.created
 RUNTIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
+SITE := $(VENV)/.installed-docs
 
 .NOTPARALLEL:
-.PHONY: help train test lint accept bench gpu-acceptance clean
+.PHONY: help train test lint docs accept bench gpu-acceptance clean
 
 help:
 	@echo "make train           set up, download MNIST, train a network (ARGS='--model lenet' for another)"
 	@echo "make test            set up, run the tests (ARGS='-k pool' selects some)"
 	@echo "make lint            check style, types and import rules"
+	@echo "make docs            build the documentation site in build/docs; needs no network"
 	@echo "make accept          train every recipe on numpy and numba, check accuracy; half an hour"
 	@echo "make bench           measure throughput, with installed baselines (ARGS=--full for everything)"
 	@echo "make gpu-acceptance  run all checks that need an NVIDIA GPU; 8 minutes"
@@ -44,6 +46,10 @@ $(DEVELOPMENT): $(CREATED) pyproject.toml constraints.txt
 	$(call show_progress,installing the package with tests and linters (220 MB; about a minute),$(INSTALL) ".[dev]")
 	@touch $(RUNTIME) $@
 
+$(SITE): $(DEVELOPMENT)
+	$(call show_progress,installing what the documentation site needs (half a minute),$(INSTALL) ".[dev,docs]")
+	@touch $@
+
 train: $(RUNTIME)
 	$(BIN)/python -m mnist_accel.train $(ARGS)
 
@@ -55,6 +61,12 @@ lint: $(DEVELOPMENT)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Pages with code cells run here. Warnings are errors.
+docs: $(SITE)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto \
+	    --conf-dir docs/site --doctree-dir build/docs-cache/doctrees . build/docs
+	@echo "the site is build/docs/index.html"
 
 accept: $(DEVELOPMENT)
 	$(BIN)/python -m tests.acceptance $(ARGS)

@@ -225,7 +225,7 @@ def test_help_lists_the_exit_codes(capsys, command):
 
 def test_committed_reports_equal_the_report_on_their_results(tmp_path):
     """The figures in the documents, and in the report that they link to, are generated."""
-    documents = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
+    documents = [ROOT / page for page in ("README.md", "docs/index.md", "docs/benchmarks.md")]
     texts = [document.read_text(encoding="utf-8") for document in documents]
     # Names start with the date, so the last one is the newest.
     named = sorted(set(re.findall(r"\(benchmarks/results/([\w.-]+)\.md\)", texts[0])))
