@@ -10,13 +10,14 @@ DEVELOPMENT := $(VENV)/.installed-dev
 SITE := $(VENV)/.installed-docs
 
 .NOTPARALLEL:
-.PHONY: help train test lint docs accept bench gpu-acceptance clean
+.PHONY: help train test lint docs pictures accept bench gpu-acceptance clean
 
 help:
 	@echo "make train           set up, download MNIST, train a network (ARGS='--model lenet' for another)"
 	@echo "make test            set up, run the tests (ARGS='-k pool' selects some)"
 	@echo "make lint            check style, types and import rules"
 	@echo "make docs            build the documentation site in build/docs; needs no network"
+	@echo "make pictures        train, and draw the pictures of the documents again; needs Chromium"
 	@echo "make accept          train every recipe on numpy and numba, check accuracy; half an hour"
 	@echo "make bench           measure throughput, with installed baselines (ARGS=--full for everything)"
 	@echo "make gpu-acceptance  run all checks that need an NVIDIA GPU; 8 minutes"
@@ -67,6 +68,9 @@ docs: $(SITE)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto \
 	    --conf-dir docs/site --doctree-dir build/docs-cache/doctrees . build/docs
 	@echo "the site is build/docs/index.html"
+
+pictures: $(DEVELOPMENT)
+	$(BIN)/python -m tests.pictures
 
 accept: $(DEVELOPMENT)
 	$(BIN)/python -m tests.acceptance $(ARGS)

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import mnist_accel as ma
+from mnist_accel import nn
+from mnist_accel.commands import main
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
@@ -61,6 +65,37 @@ def test_sessions_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch, own
     printed = io.StringIO()
     failures = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(session, out=printed.write)
     assert not failures.failed, printed.getvalue()
+
+
+def test_commands_of_the_start_page_print_what_it_shows(tmp_path, monkeypatch, capsys):
+    """Numbers differ from machine to machine, and "…" stands for any text."""
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "lenet", "--iterations", "60", "--seed", "0", "--out", "runs/my-run"]
+    for words in (train, ["predict", "--index", "7"]):
+        assert main(words) == 0
+    printed = "".join(capsys.readouterr())
+    page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    shown = [
+        line
+        for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(shown) > 15
+    for line in shown:
+        pattern = re.sub(r"\d[\d,.:]*", r"\\d[\\d,.:]*", re.escape(line))
+        assert re.search(f"^{pattern.replace('…', '.*')}$", printed, re.MULTILINE), line
+
+
+def test_the_reference_describes_every_public_name():
+    pages = (ROOT / "docs" / "reference").glob("*.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    missing = [name for name in ma.__all__ if not re.search(rf"\b(mnist_accel|ma)\.{name}\b", text)]
+    missing += [
+        name
+        for name in nn.__all__
+        if name not in ma.__all__ and not re.search(rf"\bnn\.{name}\b|`{name}\(\)`", text)
+    ]
+    assert missing == ["__version__"]
 
 
 @pytest.mark.parametrize("arguments", sorted(TEST_ARGUMENTS))

@@ -48,9 +48,7 @@ def _definitions(
         flag = formatter._format_action_invocation(action)
         term = nodes.term("", "", nodes.literal(flag, flag), ids=[f"{name}-{action.dest}"])
         text = formatter._expand_help(action) if action.help else ""
-        yield nodes.definition_list_item(
-            "", term, nodes.definition("", nodes.paragraph("", text))
-        )
+        yield nodes.definition_list_item("", term, nodes.definition("", nodes.paragraph("", text)))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

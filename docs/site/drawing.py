@@ -1,4 +1,4 @@
-"""The directive `drawing-page`: the page of `mnist-accel draw`, with a LeNet trained in the build."""
+"""The directive `drawing-page`: the page of `draw`, with a LeNet that the build trains."""
 
 import json
 from pathlib import Path

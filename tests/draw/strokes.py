@@ -1,5 +1,6 @@
-"""Strokes of ten digits, as lists of points on a board of 280 × 280 pixels."""
+"""Strokes of ten digits on a board of 280 × 280 pixels, and a function that draws them."""
 
+import json
 import math
 
 
@@ -21,3 +22,19 @@ STROKES = {
     8: [[*arc(140, 95, 42, 40, 90, -270), *arc(140, 182, 52, 46, -90, 270)]],
     9: [[*arc(140, 105, 48, 45, 0, -360), [186, 160], [178, 235]]],
 }
+
+
+def draw(browser, strokes):
+    """Draw with real pointer events."""
+    box = json.loads(browser.evaluate("JSON.stringify(board.getBoundingClientRect())"))
+    scale = box["width"] / 280
+
+    def send(kind, point):
+        x, y = (box["left"] + scale * point[0], box["top"] + scale * point[1])
+        browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1)
+
+    for stroke in strokes:
+        send("mousePressed", stroke[0])
+        for point in stroke[1:]:
+            send("mouseMoved", point)
+        send("mouseReleased", stroke[-1])

@@ -13,7 +13,7 @@ from mnist_accel.data.datasets import DIGIT_NAMES
 from mnist_accel.draw import draw_page
 from mnist_accel.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear, Tanh
 from mnist_accel.nn.losses import SoftmaxCrossEntropy
-from tests.draw.strokes import STROKES
+from tests.draw.strokes import STROKES, draw
 from tests.support.headless_browser import Browser, is_installed
 
 needs_browser = pytest.mark.skipif(not is_installed(), reason="needs Chromium")
@@ -38,22 +38,6 @@ def open_page(browser, tmp_path, network, **options):
     path.write_text(page, encoding="utf-8")
     browser.open(path)
     return path
-
-
-def draw(browser, strokes):
-    """Draw with real pointer events."""
-    box = json.loads(browser.evaluate("JSON.stringify(board.getBoundingClientRect())"))
-    scale = box["width"] / 280
-
-    def send(kind, point):
-        x, y = (box["left"] + scale * point[0], box["top"] + scale * point[1])
-        browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1)
-
-    for stroke in strokes:
-        send("mousePressed", stroke[0])
-        for point in stroke[1:]:
-            send("mouseMoved", point)
-        send("mouseReleased", stroke[-1])
 
 
 def pixels_seen(browser):
