@@ -29,7 +29,7 @@ def make_pictures(folder: Path) -> None:
     run("predict", lenet, "--index", "7", "--out", IMAGES / "prediction.png")
     run("draw", lenet, "--no-open", "--out", folder / "draw.html")
     with Browser() as browser:
-        browser.open(folder / "draw.html", width=960)
+        browser.open(folder / "draw.html", width=960, height=700)
         draw(browser, STROKES[3])
         (IMAGES / "draw.png").write_bytes(browser.screenshot())
     run("population", "cnn", "--seeds", "20", "--lr", "0.003,0.005,0.01", "--epochs", "5",

@@ -28,8 +28,8 @@ class GradientCheck:
         name: name of the array, such as "W1".
         shape: shape of the array.
         checked: number of checked elements.
-        max_error: largest |gradient − difference| of the checked elements, relative to the largest
-            |gradient| of the array, or to 1e-8 if that is larger.
+        max_error: largest absolute difference of the checked elements, relative to the largest
+            absolute gradient of the array, or to 1e-8 if that is larger.
     """
 
     name: str

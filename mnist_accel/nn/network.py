@@ -154,7 +154,7 @@ class Network:
     # Methods on arrays of the backend
 
     def gather(self, images: Array, indices: Array) -> Array:
-        """Return rows of `images` (N, pixels) as inputs of the first layer: (B, *input_shape)."""
+        """Return rows of `images` (N, pixels) as inputs of the first layer: `(B, *input_shape)`."""
         batch = self.backend.gather_batch(images, indices, dtype=self.dtype, shift=self.pixel_shift)
         return self.backend.xp.reshape(batch, (batch.shape[0], *self.input_shape))
 
@@ -164,7 +164,7 @@ class Network:
         """Return the logits (N, classes) of a batch, and what each layer's `backward` needs.
 
         Args:
-            x: inputs (N, *input_shape) of the network's dtype.
+            x: inputs `(N, *input_shape)` of the network's dtype.
             rng: random generator for random layers in training; None in inference.
             observe: called with the output of every layer.
         """

@@ -17,7 +17,7 @@ def register(cls: Class) -> Class:
     """Make a class known by its name, and return the class, so that it can be a decorator.
 
     Files can then contain networks and trainings with it, and the commands accept its name. A
-    layer, an optimizer or a schedule is a frozen dataclass with a `kind`; a backend has a `name`.
+    layer, an optimizer or a schedule is a frozen dataclass with a `kind`; a backend has a `name`::
 
         @mnist_accel.register
         @dataclass(frozen=True)

@@ -64,12 +64,12 @@ class Layer(ABC):
     def forward(
         self, backend: Backend, parameters: Parameters, x: Array, rng: np.random.Generator | None
     ) -> tuple[Array, Any]:
-        """Return the outputs of a batch (N, *output_shape), and the values for `backward`.
+        """Return the outputs of a batch `(N, *output_shape)`, and the values for `backward`.
 
         Args:
             backend: the backend that computes.
             parameters: the layer's parameters, by name.
-            x: inputs (N, *input_shape).
+            x: inputs `(N, *input_shape)`.
             rng: random generator in training; None in inference and for networks without random
                 layers.
         """
@@ -84,12 +84,12 @@ class Layer(ABC):
             backend: the backend that computes.
             parameters: the layer's parameters, by name.
             saved: the second result of `forward`.
-            dy: gradient of the loss with respect to the outputs (N, *output_shape).
+            dy: gradient of the loss with respect to the outputs `(N, *output_shape)`.
             need_dx: whether the caller uses dx; if False, dx need not be computed.
 
         Returns:
-            dx (N, *input_shape), the gradient of the inputs, and the gradients of the parameters by
-            name. dx may be None if `need_dx` is False.
+            dx `(N, *input_shape)`, the gradient of the inputs, and the gradients of the parameters
+            by name. dx may be None if `need_dx` is False.
         """
 
 
