@@ -118,9 +118,12 @@ class TrainingProgram(Program):
 
     Attributes:
         update: the optimizer.
+        l2: α, adds ½·α·‖W‖² / B to the mean loss of a batch of B images, with the weights W of all
+            stages.
     """
 
     update: UpdateRule
+    l2: float = 0.0
 
 
 class NotCompiledError(Exception):
@@ -147,6 +150,7 @@ class CompiledKinds:
         losses: names of losses.
         updates: kinds of update rules.
         update_settings: names of the settings of update rules that the kernels read.
+        l2: whether the kernels compute the L2 penalty of a program.
     """
 
     stages: Mapping[str, Mapping[str, Container[Any]]]
@@ -154,6 +158,7 @@ class CompiledKinds:
     losses: Container[str]
     updates: Container[str]
     update_settings: Container[str]
+    l2: bool = False
 
     def check(self, program: Program) -> None:
         """Check that there is a kernel for each part of a program and for each of its settings.
@@ -167,6 +172,8 @@ class CompiledKinds:
             raise NotCompiledError(f"the loss {program.loss} has no compiled form")
         if isinstance(program, TrainingProgram):
             self._check_rule(program.update)
+            if program.l2 and not self.l2:
+                raise NotCompiledError("a loss with an L2 penalty has no compiled form")
 
     def has_rule(self, rule: UpdateRule) -> bool:
         """Return whether there is a kernel for an update rule and for each of its settings."""
@@ -208,7 +215,7 @@ class Steps:
     Attributes:
         order: order of the images in the epoch.
         bounds: positions in the order at which each step begins and ends (steps, 2), int64. Each
-            step begins where the one before ends; if the order is "full", at 0.
+            step begins where the one before ends, or all begin at 0 and end with the last image.
         rates: learning rate of each step (steps,).
         before: number of steps that the training has done already.
         batch_size: images per step; the last step of an epoch may have fewer.

@@ -103,6 +103,7 @@ def train(
     steps: int,
     batch_size: int,
     schedule: Schedule = constant_lr,
+    l2: float = 0.0,
     **options: float,
 ) -> tuple[Weights, list[float]]:
     """Train with `steps` updates on consecutive batches of the images, in the order given.
@@ -117,6 +118,7 @@ def train(
         steps: number of updates.
         batch_size: examples per update.
         schedule: function of (step, total_steps, lr) that returns the learning rate.
+        l2: factor of ½·Σ W² / batch_size in the loss of a batch; biases are not part of the sum.
         **options: numbers of the optimizer: weight_decay, momentum, beta1, …
 
     Returns:
@@ -134,6 +136,9 @@ def train(
     for step in range(steps):
         batch = slice(step * batch_size, (step + 1) * batch_size)
         loss, gradients = batch_loss_and_gradients(recipe, current, images[batch], classes[batch])
+        for key in (key for key in current if key.startswith("W")):
+            loss += 0.5 * l2 * float((current[key] ** 2).sum()) / batch_size
+            gradients[key] += l2 * current[key] / batch_size
         rate = schedule(step, steps, lr)
         current, state = update(
             optimizer, current, gradients, state, lr=rate, t=step + 1, **options

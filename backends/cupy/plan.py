@@ -42,6 +42,7 @@ COMPILED = CompiledKinds(
     losses=LOSSES,
     updates=RULES,
     update_settings=SETTINGS,
+    l2=True,
 )
 
 

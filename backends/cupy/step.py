@@ -25,6 +25,7 @@ from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher
 from backends.cupy.launch.linear import linear, linear_backward_x
 from backends.cupy.launch.losses import loss
+from backends.cupy.launch.penalty import penalty
 from backends.cupy.launch.pooling import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -67,13 +68,16 @@ class GraphStep:
             self._loss()
         for index in range(plan.backward_end - 1, plan.first_trainable, -1):
             self._backward(index)
+        if plan.program.l2:
+            self._add_penalty()
         wgrad_update(
             self.launcher,
-            self.plan.program.update,
+            plan.program.update,
             [self._wgrad_layer(i) for i, s in enumerate(plan.stages) if s.weight is not None],
             self.workspace.tile,
             self.batch,
             self.parameters,
+            l2=plan.program.l2,
         )
 
     def _forward(self, index: int) -> None:
@@ -161,6 +165,16 @@ class GraphStep:
                 avg_pool2d_backward(launcher, dy, dx, pool_shape_of(stage))
             if below != "identity":
                 activation_backward(launcher, dx, x, dx, below)
+
+    def _add_penalty(self) -> None:
+        """Add the L2 penalty to the loss."""
+        vector = self.parameters[0]
+        layers = []
+        for stage in self.plan.stages:
+            weight, _ = parameters_of(stage, vector)
+            if weight is not None:
+                layers.append((_offset(stage.weight), int(weight.size)))
+        penalty(self.launcher, vector, layers, self.plan.program.l2, self.batch)
 
     def _wgrad_layer(self, index: int) -> WgradLayer:
         """Return the argument of `wgrad_update` for a stage with parameters."""

@@ -86,7 +86,8 @@ class NumbaEpoch(CompiledEpoch):
         COMPILED.check(program)
         rule = program.update
         settings = {name: float(rule.settings.get(name, 0)) for name in updates.Rule._fields[1:]}
-        self._rule = updates.Rule(is_linear=rule.kind == "sgd", **settings)
+        is_linear = rule.kind == "sgd" and not program.l2
+        self._rule = updates.Rule(is_linear=is_linear, **settings)
 
     def remarks(self) -> Mapping[int, str]:
         """Return which stage takes sparse input."""
@@ -129,7 +130,7 @@ class NumbaEpoch(CompiledEpoch):
         states = len(program.update.state_names)
         data = Data(
             layout=layout,
-            plan=link_training(program, layout, arrays, self._rule, program.update.kind),
+            plan=link_training(program, layout, arrays, self._rule),
             arrays=arrays,
             parameters=updates.Parameters(
                 aligned_zeros((layout.packed_size,), program.dtype),
@@ -260,7 +261,7 @@ def _schedule(data: Data, steps: Steps) -> kernels.Schedule:
     """Return the steps in the form that the kernels read."""
     order, first = steps.order, steps.first
     if order.kind == "full":
-        rows = data.all_rows
+        rows = data.all_rows[first : steps.end]
     elif order.kind == "shuffle":
         order.check(first, steps.end)
         rows = np.empty(steps.end - first, np.int64)

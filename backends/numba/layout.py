@@ -46,6 +46,7 @@ COMPILED = CompiledKinds(
     losses=losses.LOSSES,
     updates=updates.RULES,
     update_settings=updates.Rule._fields,
+    l2=True,
 )
 
 
@@ -58,6 +59,7 @@ class Layout:
         offsets: as in `kernels.stages.Plan`.
         positions: position of each parameter in the packed vector, (parameters,).
         blocks: the same as matrices, in the form that `kernels.chunk.pack` reads, (blocks, 7).
+        weights: begin and end of the weights of each layer in the packed vector, (layers, 2).
         packed_size: length of the packed vector.
         sizes: sizes of the buffers of one thread by name. Those of "outputs", "padded", "masks" and
             "wide_masks" are for one image.
@@ -67,6 +69,7 @@ class Layout:
     offsets: NDArray[np.uint64]
     positions: NDArray[np.int64]
     blocks: NDArray[np.int64]
+    weights: NDArray[np.int64]
     packed_size: int
     sizes: Mapping[str, int]
 
@@ -98,6 +101,7 @@ def lay_out(program: Program, *, is_sparse: bool) -> Layout:
         offsets=np.concatenate(placement.offsets),
         positions=placement.positions,
         blocks=np.array(placement.blocks, np.int64),
+        weights=np.array(placement.weights, np.int64).reshape(-1, 2),
         packed_size=placement.packed_size,
         sizes=placement.sizes,
     )
@@ -109,6 +113,7 @@ class _Placement:
     def __init__(self, program: Program) -> None:
         self.positions = np.full(program.parameters, -1, np.int64)
         self.blocks: list[tuple[int, ...]] = []
+        self.weights: list[tuple[int, int]] = []
         self.packed_size = 0
         self._vector = lanes_of(np.dtype(program.dtype).itemsize)
         self.offsets = [np.zeros(0, np.uint64)]
@@ -172,6 +177,7 @@ class _Placement:
         if stage.weight is not None:
             count, elements, where = _weight_positions(stage, row, is_sparse=is_sparse)
             row["weight"] = self._pack(stage.weight + elements, where, count)
+            self.weights.append((int(row["weight"]), self.packed_size))
         if stage.bias is not None:
             where = np.arange(stage.output_shape[0])[None, None]
             row["bias"] = self._pack(stage.bias + where, where, where.size)

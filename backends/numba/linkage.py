@@ -17,14 +17,15 @@ from backends.numba.kernels import (
     forward,
     inference,
     losses,
+    penalty,
     reading,
     updates,
 )
 from backends.numba.kernels.compilation import address_of
-from backends.numba.kernels.stages import STAGE, Plan
+from backends.numba.kernels.stages import STAGE, Penalty, Plan
 from backends.numba.kernels.workspace import Images, Tile, Workspace
 from backends.numba.layout import Layout, reads_input
-from backends.program import Program
+from backends.program import Program, TrainingProgram
 
 types: Any = numba.types  # without annotations
 
@@ -42,16 +43,15 @@ _RESULTS = types.NamedTuple(
 
 
 def link_training(
-    program: Program, layout: Layout, data: epoch.TrainingData, rule: Any, kind: str
+    program: TrainingProgram, layout: Layout, data: epoch.TrainingData, rule: Any
 ) -> Plan:
     """Return the program for `epoch.run_steps`; compile its stage kernels.
 
     Args:
-        program: network and loss.
+        program: network, loss and optimizer.
         layout: its layout; the addresses are entered into `layout.stages`.
         data: the data set.
         rule: settings of the optimizer, `updates.Rule`.
-        kind: kind of the optimizer.
     """
     is_sparse, reads = data.images.groups > 0, reads_input(program)
     kinds = [stage.kind for stage in program.stages]
@@ -60,17 +60,21 @@ def link_training(
     forwards = [None if name == "input_linear" else getattr(forward, name) for name in kinds]
     backwards = [getattr(backward, name) for name in kinds]
     read = _reading_kernel(program, is_sparse=is_sparse)
-    loss, update = losses.KERNELS[program.loss], updates.KERNELS[kind]
+    loss, update = losses.KERNELS[program.loss], updates.KERNELS[program.update.kind]
+    add_penalty = penalty.add_penalty if program.l2 else None
     update_inputs = None
     if reads:
         update_inputs = epoch.update_csr if is_sparse else epoch.update_pixels
-    _record([*forwards, *backwards, read, loss, update, update_inputs, epoch.run_steps])
+    _record(
+        [*forwards, *backwards, read, loss, update, update_inputs, add_penalty, epoch.run_steps]
+    )
 
     vector, work = _vector(program), _workspace(program)
     for row, to, back in zip(layout.stages, forwards, backwards, strict=True):
         row["forward"] = _address(to, _STAGE, _OFFSETS, vector, work, 0)
         row["backward"] = _address(back, _STAGE, _OFFSETS, vector, vector, work, 0, 0)
     parameters = types.NamedTuple([vector, types.Array(vector.dtype, 2, "C")], updates.Parameters)
+    l2 = Penalty(layout.weights, program.l2)
     return Plan(
         stages=layout.stages,
         offsets=layout.offsets,
@@ -80,6 +84,8 @@ def link_training(
         update_inputs=_address(
             update_inputs, _STAGE, vector, data.images, _ROWS, _STEP, _RANGES, work
         ),
+        add_penalty=_address(add_penalty, l2, 0, parameters, vector, 0, 0, _RESULTS, 0, 0),
+        penalty=l2,
     )
 
 

@@ -165,8 +165,8 @@ def _add_optimization_arguments(group: argparse._ArgumentGroup) -> None:
     add(
         "--sampling",
         **one_of("sampling", get_args(Sampling)),
-        help="sampling of batches: from shuffled epochs, with replacement, or the full set "
-        f"in every step {OF_THE_RECIPE}",
+        help="sampling of batches: from shuffled epochs, with replacement, the full set in "
+        f"every step, or epochs in the original order {OF_THE_RECIPE}",
     )
     add(
         "--lr",

@@ -6,15 +6,15 @@ interruptions of the training, and there is no generator state to save.
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import MAX_EXAMPLES, ROUNDS, Order, OrderKind, check_integer, check_name
+from backends import MAX_EXAMPLES, ROUNDS, Order, check_integer, check_name
 from mnist_accel.util.ceil_div import ceil_div
 
-Sampling: TypeAlias = OrderKind
+Sampling: TypeAlias = Literal["shuffle", "replacement", "full", "sequential"]
 
 # Each use of randomness seeds its own generator with (seed, one of these, ...).
 _SHUFFLE, _DROPOUT, _SPLIT = 1, 2, 3
@@ -30,7 +30,8 @@ class BatchSampler:
         sampling: "shuffle": each epoch visits every image once in a new order, and its last batch
             is smaller if batch_size does not divide examples. "replacement": each batch is drawn
             from the whole set with replacement, and an epoch has max(1, examples // batch_size)
-            batches. "full": each step uses all images in their original order.
+            batches. "full": each step uses all images in their original order. "sequential": as
+            "shuffle", but every epoch has the original order.
         seed: seed of the image order.
     """
 
@@ -67,8 +68,9 @@ class BatchSampler:
 
     def order(self, epoch: int) -> Order:
         """Return the image order of epoch `epoch`, counted from 0."""
-        keys = () if self.sampling == "full" else _round_keys(self.seed, epoch)
-        return Order(self.examples, self.sampling, keys)
+        if self.sampling == "full" or self.sampling == "sequential":
+            return Order(self.examples, "full")
+        return Order(self.examples, self.sampling, _round_keys(self.seed, epoch))
 
     def batch_bounds(self, first: int, count: int) -> NDArray[np.int64]:
         """Return begin and end of consecutive batches in the order of their epoch, (count, 2).
@@ -86,7 +88,7 @@ class BatchSampler:
             return bounds
         bounds[:, 0] = np.arange(first * size, (first + count) * size, size)
         bounds[:, 1] = bounds[:, 0] + size
-        if self.sampling == "shuffle":
+        if self.sampling != "replacement":
             bounds[-1, 1] = min(bounds[-1, 1], self.examples)
         return bounds
 

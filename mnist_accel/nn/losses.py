@@ -8,7 +8,7 @@ together are simpler and more stable. `Backend.loss` computes the value and the 
 from dataclasses import dataclass
 from functools import partial
 
-from backends import LOSSES, check_name
+from backends import LOSSES, check_name, check_non_negative
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,17 @@ class Loss:
 
     Attributes:
         kind: a key of `backends.LOSSES`, such as "softmax_cross_entropy".
+        l2: α ≥ 0, adds ½·α·‖W‖² / B to the mean loss of a batch of B images in training. W are the
+            weights of all layers, without biases. It is the `alpha` of scikit-learn's networks.
+            Unlike the weight decay of an optimizer, it is part of the loss that training reports.
     """
 
     kind: str
+    l2: float = 0.0
 
     def __post_init__(self) -> None:
         check_name(self, "kind", "loss", LOSSES)
+        check_non_negative(self, "l2")
 
 
 SoftmaxCrossEntropy = partial(Loss, "softmax_cross_entropy")

@@ -205,7 +205,8 @@ class Network:
         Raises:
             NotCompiledError: a layer has no compiled form.
         """
-        return TrainingProgram(**self._program_fields(training=True), update=rule)
+        fields = self._program_fields(training=True)
+        return TrainingProgram(**fields, update=rule, l2=self.loss.l2)
 
     # Methods on host arrays
 

@@ -14,7 +14,7 @@ from mnist_accel.nn.layers import LAYERS, Activation, Layer, is_registered
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.schedules import SCHEDULES, Schedule
-from mnist_accel.util.schema import Finite, Integer, Name, convert
+from mnist_accel.util.schema import Amount, Finite, Integer, Name, convert
 from mnist_accel.util.text import excerpt
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class _Description(Struct, frozen=True):
     dtype: Name
     loss: Name
     layers: Annotated[list[Settings], Meta(max_length=_MAX_LAYERS)]
+    l2: Amount = 0.0  # in no file of release 0.1.0
 
 
 def network_to_dict(network: Network) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def network_to_dict(network: Network) -> dict[str, Any]:
             for layer in network.layers
         ],
     }
+    if network.loss.l2:
+        description["l2"] = network.loss.l2
     checked = convert(description, _Description)
     layers = [_layer_from_dict(layer) for layer in checked.layers]
     _check_sizes(build_graph(layers, checked.input_shape))
@@ -99,7 +102,7 @@ def network_from_dict(
     _compare_shapes(graph.parameter_shapes, weights)
     return Network(
         layers,
-        Loss(found.loss),
+        Loss(found.loss, found.l2),
         input_shape=found.input_shape,
         backend=backend,
         dtype=found.dtype,

@@ -25,6 +25,7 @@ class EagerSteps:
         self._optimizer = optimizer
         self._seed = seed
         self._is_random = model.is_random
+        self._weights = [node.keys["W"] for node in model.graph.nodes if "W" in node.keys]
 
     def run(
         self,
@@ -90,9 +91,22 @@ class EagerSteps:
         if observe is not None:
             observe("loss", loss)
         model.backward(dlogits, tape, observe=observe)
+        if model.loss.l2:
+            loss = loss + self._add_penalty(x.shape[0])
         weights, grads = model.parameters.flat, model.gradients.flat
         backend.update(self._optimizer, weights, grads, state, lr=lr, step=step)
         if observe is not None:
             for key, view in model.parameters.views.items():
                 observe(f"{key} after the update", view)
         return loss, correct
+
+    def _add_penalty(self, images: int) -> Array:
+        """Add the gradient of the L2 penalty to the gradients; return the penalty, shape ()."""
+        model, xp = self._model, self._model.backend.xp
+        factor = model.loss.l2 / images
+        squares = []
+        for key in self._weights:
+            weight = model.parameters.views[key]
+            model.gradients.views[key][...] += factor * weight
+            squares.append(xp.sum(weight * weight))
+        return 0.5 * factor * sum(squares[1:], squares[0])

@@ -85,7 +85,7 @@ class Trainer:
         lr: learning rate if `optimizer` is a name; None for the optimizer's default.
         batch_size: images per step.
         seed: seed of the image order and of the dropout masks.
-        sampling: "shuffle", "replacement" or "full"; see `BatchSampler`.
+        sampling: "shuffle", "replacement", "full" or "sequential"; see `BatchSampler`.
         schedule: a learning-rate schedule, or its name.
         total_steps: number of steps of the whole training, for schedules that need it. `fit`
             increases it to its own last step if that is larger.

@@ -52,6 +52,14 @@ def test_every_recipe(numba: Backend, mnist: Dataset, name: str, dtype: str) -> 
     )
 
 
+def test_sequential_batches(numba: Backend, mnist: Dataset) -> None:
+    models = make_network("wide", numba), make_network("wide", numba)
+    data = mnist.x_train[:101], mnist.t_train[:101]
+    assert_compiled_matches_eager(
+        models, data, nn.SGD(lr=0.02), batch_size=20, sampling="sequential"
+    )
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_other_networks(numba: Backend, mnist: Dataset, name: str) -> None:
     models = make_network(name, numba), make_network(name, numba)

@@ -110,7 +110,7 @@ def test_custom_network_is_restored_completely(images, tmp_path):
             Sigmoid(),
             Linear(10, bias=False),
         ],
-        Quadratic(),
+        Quadratic(l2=0.25),
         input_shape=(1, 28, 28),
         backend=ma.get_backend("numpy"),
         dtype="float64",

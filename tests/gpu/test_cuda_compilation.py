@@ -124,8 +124,11 @@ OTHERS: dict[str, list[Constants]] = {
         )
     ],
 }
-# The only file that no recipe launches.
-NO_RECIPE = {"activations": {options_for("float32", ACTIVATION="SIGMOID", GATHER=0, INPUT="float")}}
+# The files that no recipe launches.
+NO_RECIPE = {
+    "activations": {options_for("float32", ACTIVATION="SIGMOID", GATHER=0, INPUT="float")},
+    "penalty": {options_for("float32", MAX_LAYERS=16, THREADS=1024)},
+}
 
 
 # Numbers of blocks and threads that a launch aims for. With the small numbers each thread does as

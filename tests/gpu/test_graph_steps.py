@@ -14,7 +14,7 @@ from mnist_accel.data import Dataset
 from mnist_accel.errors import DivergedError
 from mnist_accel.nn import layers, losses
 from mnist_accel.nn.network import Network
-from mnist_accel.recipes.models import RECIPES, create_model
+from mnist_accel.recipes.models import RECIPES, create_model, recipe_layers
 from mnist_accel.training.trainer import Trainer
 from tests.support.compiled_training import NETWORKS, OPTIMIZERS, make_network
 from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
@@ -74,6 +74,39 @@ def test_every_recipe_matches_eager_training(
         sampling=recipe.sampling,
         steps=10,
     )
+
+
+@emulated_and_cupy
+@pytest.mark.parametrize("optimizer", [nn.SGD(lr=0.1), nn.Adam(eps=1e-3)])
+def test_l2_penalty_matches_eager_training(
+    backend: Backend, mnist: Dataset, optimizer: nn.UpdateRule
+) -> None:
+    stack = [L.Conv2d(3, 3), L.Tanh(), L.MaxPool2d(), L.Flatten(), L.Linear(7), L.Linear(10)]
+    loss = losses.SoftmaxCrossEntropy(l2=0.5)
+    models = twin_networks(stack, (1, 8, 8), backend, loss=loss)
+    assert_few_steps_match_eager(models, centers(mnist, 7), optimizer, batch_size=4)
+
+
+@emulated_and_cupy
+def test_sequential_batches_match_eager_training(backend: Backend, mnist: Dataset) -> None:
+    models = twin_networks([L.Linear(5), L.Linear(10)], (64,), backend)
+    images, labels = centers(mnist, 7)
+    assert_few_steps_match_eager(
+        models, (images, labels), nn.SGD(lr=0.1), batch_size=3, sampling="sequential", steps=5
+    )
+
+
+@emulated_and_cupy
+@pytest.mark.parametrize(("name", "batch_size"), [("cnn", 1), ("backprop", 4)])
+def test_persistent_kernels_do_not_train_with_an_l2_penalty(
+    backend: Backend, mnist: Dataset, name: str, batch_size: int
+) -> None:
+    recipe = RECIPES[name]
+    stack = recipe_layers(name, hidden_sizes=None, activation=None)
+    loss = replace(recipe.loss, l2=0.5)
+    models = twin_networks(stack, recipe.input_shape, backend, loss=loss)
+    data = mnist.x_train[:7], mnist.t_train[:7]
+    assert_few_steps_match_eager(models, data, nn.SGD(lr=0.1), batch_size=batch_size)
 
 
 @pytest.mark.parametrize("order", ThreadOrder)

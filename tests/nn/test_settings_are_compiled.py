@@ -205,6 +205,27 @@ def test_losses_activations_and_pixel_shifts_are_compiled_correctly(
     assert trainer.compiled is not None
 
 
+@pytest.mark.parametrize("rule", RULE_SETTINGS)
+def test_l2_penalty_is_compiled_correctly_with_every_optimizer(rule: UpdateRule) -> None:
+    layers = [Flatten(), Linear(7), Activation("tanh"), Linear(10)]
+    loss = SoftmaxCrossEntropy(l2=0.5)
+    assert assert_same_results(layers, rule, loss=loss).compiled is not None
+    assert_cupy_takes_or_refuses(network(layers, "numpy", loss=loss), rule)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Flatten(), Linear(10)],
+        [Flatten(), Linear(7, bias=False), Linear(10)],
+        [Conv2d(3, 3), MaxPool2d(), Conv2d(9, 2, bias=False), Flatten(), Linear(10)],
+    ],
+)
+def test_l2_penalty_is_compiled_correctly_with_plain_sgd(layers: list[Layer]) -> None:
+    trainer = assert_same_results(layers, SGD(lr=0.1), loss=SoftmaxCrossEntropy(l2=0.5))
+    assert trainer.compiled is not None
+
+
 # ----------------------------------------------------------------------- what is not compiled
 
 
@@ -343,6 +364,15 @@ def test_setting_that_a_backend_does_not_know_is_refused(compiled: Any, number: 
     stages[number] = replace(stages[number], settings={**stages[number].settings, "new": 1})
     with pytest.raises(NotCompiledError, match=f"{stages[number].kind} with new=1 has no compiled"):
         compiled.check(replace(program, stages=tuple(stages)))
+
+
+@pytest.mark.parametrize("compiled", [numba_layout.COMPILED, cupy_plan.COMPILED])
+def test_l2_penalty_is_refused_by_a_backend_that_does_not_know_it(compiled: Any) -> None:
+    model = network([Flatten(), Linear(10)], "numpy", loss=SoftmaxCrossEntropy(l2=0.5))
+    program = model.training_program(SGD())
+    compiled.check(program)
+    with pytest.raises(NotCompiledError, match="a loss with an L2 penalty has no compiled form"):
+        replace(compiled, l2=False).check(program)
 
 
 @pytest.mark.usefixtures("own_tables")

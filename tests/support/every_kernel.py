@@ -89,6 +89,7 @@ def trainings() -> list[Training]:
             )
         ),
         persistent_mlp_training(),
+        Training((17,), [L.Linear(3)], losses.SoftmaxCrossEntropy(l2=0.1), 2),
     ]
 
 

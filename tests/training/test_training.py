@@ -78,6 +78,13 @@ def test_full_sampling_takes_all_images_in_the_order_of_the_set():
     assert sampler.order(3) == Order(7, "full")
 
 
+def test_sequential_sampling_takes_batches_in_the_order_of_the_set():
+    sampler = BatchSampler(examples=7, batch_size=3, sampling="sequential", seed=5)
+    assert sampler.steps_per_epoch == 3
+    assert sampler.batch_bounds(0, 3).tolist() == [[0, 3], [3, 6], [6, 7]]
+    assert sampler.order(3).rows(0, 7).tolist() == list(range(7))
+
+
 def test_split_holds_out_random_images():
     kept, held_out = split_indices(1000, fraction=0.2, seed=1)
     assert len(held_out) == 200

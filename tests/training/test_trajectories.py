@@ -13,8 +13,14 @@ from backends import Backend, get_backend
 from backends.numpy.blas_threads import BLAS_THREADS
 from mnist_accel.data import Dataset
 from mnist_accel.diagnostics.compare import compare_backends
-from mnist_accel.nn import OPTIMIZERS, create_optimizer, schedules
-from mnist_accel.recipes.models import RECIPES, create_model
+from mnist_accel.nn import (
+    OPTIMIZERS,
+    Network,
+    SoftmaxCrossEntropy,
+    create_optimizer,
+    schedules,
+)
+from mnist_accel.recipes.models import RECIPES, create_model, recipe_layers
 from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.tolerance import relative_tolerance
 from tests.support.closeness import assert_close
@@ -196,6 +202,17 @@ def test_optimizers_follow_the_reference(
     model = create_model("two-layer", backend=backend, hidden_sizes=(6,), dtype="float64")
     trainer = Trainer(model, OPTIMIZERS[name](**settings))
     assert_follows_reference(trainer, mnist, steps=6, optimizer=name, **settings)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_l2_penalties_follow_the_reference(backend: Backend, mnist: Dataset, name: str) -> None:
+    layers = recipe_layers("two-layer", hidden_sizes=(6,), activation=None)
+    model = Network(
+        layers, SoftmaxCrossEntropy(l2=0.7), input_shape=(784,), backend=backend, dtype="float64"
+    )
+    settings = {"lr": 0.01} if name == "sgd" else {"lr": 0.01, "eps": 0.01}
+    trainer = Trainer(model, OPTIMIZERS[name](**settings))
+    assert_follows_reference(trainer, mnist, steps=6, optimizer=name, l2=0.7, **settings)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -146,10 +146,20 @@ DEVICE bool is_last_split(int* tile_counter, int splits, Shared& shared) {
   return shared.finished_splits == splits - 1;
 }
 
+// Updates a parameter by its gradient. `l2` is the factor of the weights in the gradient of the L2
+// penalty, which does not include biases.
+DEVICE void apply_with_penalty(const WgradLayer& layer, const Updater& updater, real l2,
+                               int parameter, real grad) {
+  const bool is_bias = layer.bias >= 0 && parameter >= layer.bias &&
+                       parameter < layer.bias + layer.outputs;
+  if (l2 != 0 && !is_bias) grad += l2 * updater.weights[parameter];
+  updater.apply(parameter, grad);
+}
+
 // Updates the parameters of a unit by their gradients, or, with several splits, stores partial sums
-// and leaves the update to the last block of the unit.
+// and leaves the update to the last block of the unit. `l2` as in `apply_with_penalty`.
 DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Updater& updater,
-                           Shared& shared) {
+                           real l2, Shared& shared) {
   const int splits = layer.split.splits, parameters = layer.split.parameters;
   const bool is_convolution = layer.conv.kernel_size;
   const int numbers = is_convolution ? FILTER_TILE_SUMS : TILE_SIZE;
@@ -164,7 +174,7 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
     real total = 0;
     for (int warp = 0; warp < TILE_WARPS; warp++) total += warp_sums[warp * numbers + number];
     if (splits == 1)
-      updater.apply(parameter, total);
+      apply_with_penalty(layer, updater, l2, parameter, total);
     else
       partial_sums[int64(split.number) * parameters + parameter] = total;
   }
@@ -177,7 +187,7 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
     real total = 0;
     for (int other = 0; other < splits; other++)
       total += partial_sums[int64(other) * parameters + parameter];
-    updater.apply(parameter, total);
+    apply_with_penalty(layer, updater, l2, parameter, total);
   }
 }
 
@@ -201,13 +211,14 @@ DEVICE void finish_step(const Chunk& chunk, const StepState& state, int images, 
 }
 
 // Grid: one block for the losses, then the blocks of all layers. `rows` is chunk.rows; it is a
-// parameter because __restrict__ has no effect on members of structs.
+// parameter because __restrict__ has no effect on members of structs. `l2` is the factor of the L2
+// penalty, 0 without one; the penalty itself is in state.image_losses already (penalty.cu).
 // At most 168 registers.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
     wgrad_update(const __grid_constant__ WgradLayers layers, const PIXEL* __restrict__ images,
                  const int* __restrict__ rows, real pixel_shift, Chunk chunk, StepState state,
                  real* __restrict__ weights, real* __restrict__ state0, real* __restrict__ state1,
-                 RuleSettings settings) {
+                 RuleSettings settings, real l2) {
   __shared__ Shared shared;
   const int count = state.batch[0], block = int(blockIdx.x) - 1;
   if (block < 0) {
@@ -227,5 +238,6 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
                   shared);
   }
   const Rates rates = {state.rates[0], state.rates[1], state.rates[2]};
-  apply_gradient(layer, split, Updater{weights, state0, state1, settings, rates}, shared);
+  const Updater updater = {weights, state0, state1, settings, rates};
+  apply_gradient(layer, split, updater, l2 / real(count), shared);
 }

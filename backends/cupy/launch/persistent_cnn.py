@@ -24,7 +24,7 @@ MAX_FILTERS = THREADS // WARP_SIZE  # one warp per filter
 def constants_for(program: TrainingProgram) -> dict[str, Constant] | None:
     """Return the options of the kernel; None if it cannot train the program."""
     kinds = [stage.kind for stage in program.stages]
-    if kinds != ["conv2d", "linear"] or program.update.kind != "sgd":
+    if kinds != ["conv2d", "linear"] or program.update.kind != "sgd" or program.l2:
         return None
     convolution, linear = program.stages
     channels, height, width = convolution.input_shape

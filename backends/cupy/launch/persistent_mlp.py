@@ -25,7 +25,7 @@ def constants_for(
             multiprocessor has room for at least one.
     """
     kinds = [stage.kind for stage in program.stages]
-    if kinds != ["linear", "linear"] or program.update.kind != "sgd":
+    if kinds != ["linear", "linear"] or program.update.kind != "sgd" or program.l2:
         return None
     first, second = program.stages
     (inputs,), (hidden,), (outputs,) = first.input_shape, first.output_shape, second.output_shape

@@ -114,10 +114,19 @@ def wgrad_update(
     tile: Tile,
     batch: GraphBatch,
     parameters: Sequence[Array],
+    *,
+    l2: float = 0.0,
 ) -> None:
     """Update the parameters of all layers by their gradients, and store the loss of the step.
 
-    `parameters` are the parameter vector and the state arrays of the rule, changed in place.
+    Args:
+        launcher: launches the kernel.
+        rule: the optimizer.
+        layers: the layers.
+        tile: tiles of the weight gradients of linear layers.
+        batch: the batch, whose losses are computed already.
+        parameters: the parameter vector and the state arrays of the rule; changed in place.
+        l2: α of the penalty ½·α·‖W‖² / B, whose gradient is added.
     """
     dataset, chunk = batch.dataset, batch.chunk
     weights, *rule_state = parameters
@@ -139,6 +148,7 @@ def wgrad_update(
         state=batch.state,
         **parameter_arguments(weights, rule_state),
         settings=rule_settings(rule),
+        l2=l2,
     )
 
 

@@ -186,12 +186,11 @@ def run_steps(
             shrink(packed, ranges.begin, ranges.end, step.shrink)
         else:
             summed = view(gradients, 0, len(packed))
-            rate, number = schedule.rates[index], schedule.steps_before + index + 1
             length = ranges.end - ranges.begin
-            call(plan.update, rule, rate, number, parameters, summed, ranges.begin, length)
+            _update(plan, rule, schedule, parameters, summed, ranges.begin, length, results, place)
             for row in range(ranges.input_rows):
                 begin, length = _inputs_of_row(ranges, row)
-                call(plan.update, rule, rate, number, parameters, summed, begin, length)
+                _update(plan, rule, schedule, parameters, summed, begin, length, results, place)
         if threads > 1:
             arrivals += threads
             barrier_wait(counter, arrivals)
@@ -340,6 +339,23 @@ def _add_threads(gradients: Any, ranges: Any) -> None:
             view(gradients, thread * gradients.shape[1] + ranges.begin, count),
             view(gradients, ranges.begin, count),
         )
+
+
+@kernel
+def _update(
+    plan: Any, rule: Any, schedule: Any, parameters: Any, gradient: Any, begin: int, count: int,
+    results: Any, place: Any,
+) -> None:  # fmt: skip
+    """Update a range of the parameters by its gradient, after adding the L2 penalty to it."""
+    thread, index = place
+    if plan.add_penalty:
+        images = schedule.bounds[index, 1] - schedule.bounds[index, 0]
+        call(
+            plan.add_penalty, plan.penalty, images, parameters, gradient, begin, count,
+            results, thread, index,
+        )  # fmt: skip
+    rate, number = schedule.rates[index], schedule.steps_before + index + 1
+    call(plan.update, rule, rate, number, parameters, gradient, begin, count)
 
 
 @kernel

@@ -69,6 +69,18 @@ STAGE = np.dtype(
 )
 
 
+class Penalty(NamedTuple):
+    """The L2 penalty of a program.
+
+    Attributes:
+        weights: begin and end of the weights of each layer in the packed vector, (layers, 2).
+        l2: α of ½·α·‖W‖² / B.
+    """
+
+    weights: Any
+    l2: float
+
+
 class Plan(NamedTuple):
     """A program in the form that the kernels read.
 
@@ -80,6 +92,8 @@ class Plan(NamedTuple):
         update: address of a kernel in `updates`.
         update_inputs: address of the kernel that adds the gradient of the weights of a first stage
             that reads CSR rows or pixels; otherwise 0.
+        add_penalty: address of `penalty.add_penalty`; 0 without a penalty.
+        penalty: the L2 penalty.
     """
 
     stages: Any
@@ -88,6 +102,8 @@ class Plan(NamedTuple):
     loss: int
     update: int
     update_inputs: int
+    add_penalty: int
+    penalty: Any
 
 
 @kernel

@@ -31,7 +31,8 @@ class Rule(NamedTuple):
     """The settings of an optimizer; the settings that only other optimizers have are 0.
 
     Attributes:
-        is_linear: whether steps can have a linear form (see `epoch`): those of plain SGD can.
+        is_linear: whether steps can have a linear form (see `epoch`): those of plain SGD without a
+            penalty can.
     """
 
     is_linear: bool
