@@ -24,6 +24,7 @@ def _section(name: str) -> nodes.section:
     """Return the description of a command: what it does, its usage, flags and examples."""
     parser = command_parser(name, prog=f"mnist-accel {name}")
     section = nodes.section("", nodes.title(name, name), ids=[name], names=[name])
+    section["support_smartquotes"] = False  # they would change "--resume"
     for text in (parser.description or "").split("\n\n"):
         section += nodes.literal_block(text, text) if "\n " in text else nodes.paragraph("", text)
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
