@@ -103,6 +103,7 @@ class Program:
         parameters: length of the parameter vector.
         dtype: "float32" or "float64".
         pixel_shift: added to pixels after scaling to 0…1.
+        takes_pixels: whether floating-point inputs are pixels in 0…1; otherwise they are features.
     """
 
     stages: tuple[Stage, ...]
@@ -110,6 +111,7 @@ class Program:
     parameters: int
     dtype: str
     pixel_shift: float
+    takes_pixels: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +254,8 @@ class ChunkResults(NamedTuple):
 
     Attributes:
         losses: mean loss of each step's batch, before its update (steps,).
-        correct: number of correct images in each batch, before its update (steps,).
+        correct: number of correct images in each batch, before its update (steps,); 0 if the
+            targets are numbers.
         is_finite: whether all losses, and all parameters after the last step, are finite.
     """
 
@@ -262,19 +265,34 @@ class ChunkResults(NamedTuple):
 
 
 class CompiledEpoch(ABC):
-    """A program in a form that runs many steps in one call."""
+    """A program in a form that runs many steps in one call.
+
+    Attributes:
+        takes_weights: whether `load` accepts the weights of examples.
+    """
+
+    takes_weights = False
 
     def remarks(self) -> Mapping[int, str]:
         """Return notes about the input of some stages, by number of the stage from 0."""
         return {}
 
     @abstractmethod
-    def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> Any:
+    def load(
+        self,
+        pixels: NDArray[Any],
+        labels: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+    ) -> Any:
         """Return a data set in the form that `run` takes, and compile the missing kernels.
 
         Args:
-            pixels: host array (N, pixels), uint8 0…255 or the program's dtype 0…1.
-            labels: class indices (N,), on the host.
+            pixels: host array (N, pixels), uint8 0…255 or the program's dtype 0…1; or features
+                (N, features) of the program's dtype.
+            labels: class indices (N,), on the host; for the loss "squared_error" targets
+                (N, outputs) of the program's dtype.
+            weights: factor of the loss of each example (N,), in the program's dtype; None for 1,
+                and always None unless `takes_weights`.
         """
 
     def share(self, data: Any) -> Any:
@@ -302,8 +320,8 @@ class CompiledEpoch(ABC):
         """
 
 
-class PixelRangeError(ValueError):
-    """A floating-point pixel is outside 0…1."""
+class InputRangeError(ValueError):
+    """A floating-point pixel is outside 0…1, or a feature is not finite."""
 
 
 class CompiledInference(ABC):
@@ -315,12 +333,13 @@ class CompiledInference(ABC):
 
         Args:
             weights: the parameter vector, an array of the backend.
-            pixels: host array (N, pixels) in C order, uint8 0…255 or the program's dtype 0…1.
+            pixels: host array (N, pixels) in C order, uint8 0…255 or the program's dtype 0…1; or
+                features of the program's dtype.
             probabilities: whether to return probabilities.
 
         Returns:
             Host array (N, classes) of the program's dtype.
 
         Raises:
-            PixelRangeError: a floating-point pixel is outside 0…1.
+            InputRangeError: a floating-point pixel is outside 0…1, or a feature is not finite.
         """

@@ -51,11 +51,11 @@ from mnist_accel.checkpoints.legacy_weights import load_weights
 from mnist_accel.data import load_dataset, load_mnist, read_digit_image
 from mnist_accel.diagnostics.gradient_check import check_gradients
 from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistAccelError
-from mnist_accel.nn import Network, register
+from mnist_accel.nn import Features, Network, Pixels, register
 from mnist_accel.populations import Population, train_population
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.runs.model_files import load_model
-from mnist_accel.training.evaluation import Evaluation, evaluate
+from mnist_accel.training.evaluation import Evaluation, evaluate, mean_loss
 from mnist_accel.training.progress import History
 from mnist_accel.training.trainer import Callback, Trainer
 
@@ -69,9 +69,11 @@ __all__ = [
     "DataError",
     "DivergedError",
     "Evaluation",
+    "Features",
     "History",
     "MnistAccelError",
     "Network",
+    "Pixels",
     "Population",
     "Trainer",
     "__version__",
@@ -85,6 +87,7 @@ __all__ = [
     "load_mnist",
     "load_model",
     "load_weights",
+    "mean_loss",
     "read_digit_image",
     "register",
     "save_checkpoint",

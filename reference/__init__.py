@@ -28,6 +28,7 @@ from reference.losses import (
     quadratic,
     softmax,
     softmax_cross_entropy,
+    squared_error,
 )
 from reference.networks import RECIPES, MaxPool2d, Recipe, initial_weights
 from reference.optimizers import OPTIMIZERS, Past, update
@@ -71,6 +72,7 @@ __all__ = [
     "sigmoid_backward",
     "softmax",
     "softmax_cross_entropy",
+    "squared_error",
     "step_lr",
     "tanh",
     "tanh_backward",

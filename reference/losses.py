@@ -1,4 +1,4 @@
-"""Losses: from the logits z of one example and its class, the loss and its gradient dz."""
+"""Losses: from the logits z of one example and its target, the loss and its gradient dz."""
 
 import math
 
@@ -46,7 +46,12 @@ def quadratic(z: Array, label: int) -> tuple[float, Array]:
     return float(0.5 * np.sum(error**2)), sigmoid_backward(error, z)
 
 
-LOSSES = {
+def squared_error(z: Array, target: Array) -> tuple[float, Array]:
+    """Return ½·Σ_k (z − t)² with one number t per output, and dz = z − t."""
+    return float(0.5 * np.sum((z - target) ** 2)), z - target
+
+
+LOSSES = {  # of a class
     "softmax_cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "quadratic": quadratic,

@@ -43,7 +43,7 @@ def changes(optimizer, backend):
     network = Network(
         [Linear(16), Activation("elu"), Linear(10)],
         Loss("squared_hinge"),
-        input_shape=(784,),
+        input=ma.Pixels(784),
         backend=backend,
     )
     before = network.state_dict()

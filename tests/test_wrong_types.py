@@ -38,7 +38,7 @@ NAMES = "'0.1'"  # a string of another meaning is refused by another test
 
 
 def network(layers: Any = LAYERS, loss: Any = None, **changes: Any) -> nn.Network:
-    options = {"input_shape": (784,), "backend": NUMPY, **changes}
+    options = {"input": ma.Pixels(784), "backend": NUMPY, **changes}
     return nn.Network(layers, loss or nn.SoftmaxCrossEntropy(), **options)
 
 
@@ -89,13 +89,18 @@ CALLS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "create_model dtype": (lambda v: ma.create_model("cnn", backend=NUMPY, dtype=v), ""),
     "Network layers": (lambda v: network(v), ""),
     "Network layers, one": (lambda v: network([v]), ""),
-    "Network loss": (lambda v: nn.Network([nn.Linear(1)], v, input_shape=(1,), backend=NUMPY), ""),
-    "Network input_shape": (lambda v: network(input_shape=v), ""),
-    "Network input_shape, one": (lambda v: network(input_shape=(v,)), "5"),
+    "Network loss": (
+        lambda v: nn.Network([nn.Linear(1)], v, input=ma.Pixels((1,)), backend=NUMPY),
+        "",
+    ),
+    "Network input": (lambda v: network(input=v), ""),
+    "Pixels shape": (lambda v: ma.Pixels(v), "5"),
+    "Features shape": (lambda v: ma.Features(v), "5"),
+    "Features shape, one": (lambda v: ma.Features((v,)), "5"),
     "Network backend": (lambda v: network(backend=v), ""),
     "Network seed": (lambda v: network(seed=v), "5 0"),
     "Network dtype": (lambda v: network(dtype=v), ""),
-    "Network pixel_shift": (lambda v: network(pixel_shift=v), NUMBERS),
+    "Pixels shift": (lambda v: ma.Pixels(784, shift=v), NUMBERS),
     "Network name": (lambda v: network(name=v), NAMES),
     "Network predict": (lambda v: network().predict(v), ""),
     "Network load_state_dict": (lambda v: network().load_state_dict(v), ""),
@@ -128,6 +133,10 @@ CALLS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "evaluate model": (lambda v: ma.evaluate(v, X, T), ""),
     "evaluate images": (lambda v: ma.evaluate(network(), v, T), ""),
     "evaluate labels": (lambda v: ma.evaluate(network(), X, v), ""),
+    "mean_loss model": (lambda v: ma.mean_loss(v, X, T), ""),
+    "mean_loss inputs": (lambda v: ma.mean_loss(network(), v, T), ""),
+    "mean_loss targets": (lambda v: ma.mean_loss(network(), X, v), ""),
+    "Trainer fit sample_weight": (lambda v: fit(sample_weight=v), "None"),
     "check_gradients model": (lambda v: ma.check_gradients(v, X, T), ""),
     "check_gradients images": (lambda v: ma.check_gradients(network(dtype="float64"), v, T), ""),
     "check_gradients labels": (lambda v: ma.check_gradients(network(dtype="float64"), X, v), ""),
@@ -275,7 +284,7 @@ def test_network_and_trainer_describe_themselves() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["layers", "loss", "dtype", "pixel_shift", "backend", "forward"])
+@pytest.mark.parametrize("name", ["layers", "loss", "dtype", "input", "backend", "forward"])
 def test_network_cannot_be_changed(name: str) -> None:
     """What is compiled from it would not follow."""
     with pytest.raises(AttributeError, match=f"{name} of a network cannot be changed; create a"):

@@ -250,17 +250,19 @@ class CupyBackend(Backend):
 
     # ------------------------------------------------------------------------------------- losses
 
-    def loss(self, kind: str, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Compute loss and gradient in one kernel."""
-        if not _has_loss(kind, logits, labels):
-            return super().loss(kind, logits, labels)
-        self._check_labels(logits, labels)
+    def loss(
+        self, kind: str, logits: Array, targets: Array, weights: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Compute loss and gradient in one kernel, if the examples have no weights."""
+        if weights is not None or not _has_loss(kind, logits, targets):
+            return super().loss(kind, logits, targets, weights)
+        self._check_labels(logits, targets)
         count = logits.shape[0]
         dlogits = self._cupy.empty(logits.shape, logits.dtype)
         image_losses = self._cupy.empty(count, logits.dtype)
         correct = self._cupy.empty(count, "int32")
         launcher = self._launcher(logits)
-        logits, labels = self._in_c_order(logits), self._in_c_order(labels)
+        logits, labels = self._in_c_order(logits), self._in_c_order(targets)
         losses.loss(launcher, kind, logits, labels, None, dlogits, image_losses, correct)
         return self.xp.sum(image_losses) / float(count), dlogits
 

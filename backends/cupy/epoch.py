@@ -50,7 +50,9 @@ class CupyEpoch(CompiledEpoch):
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._graphs = GraphCache(plan_for(program), cupy, self._launcher, self._stream)
 
-    def load(self, pixels: NDArray[Any], labels: NDArray[np.int64]) -> DeviceDataset:
+    def load(
+        self, pixels: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None = None
+    ) -> DeviceDataset:
         """Copy the data set to the device, with the dtype of its pixels.
 
         Raises:

@@ -97,7 +97,9 @@ class NumbaEpoch(CompiledEpoch):
             0: f"sparse (CSR) input if fewer than {MAX_SPARSE_DENSITY:.0%} of pixels are nonzero"
         }
 
-    def load(self, pixels: Array, labels: NDArray[np.int64]) -> Data:
+    takes_weights = True
+
+    def load(self, pixels: Array, labels: Array, weights: Array | None = None) -> Data:
         """Convert the pixels to CSR format if most of them are 0, and compile the kernels."""
         program, pixels = self._program, read_only(pixels)
         sparse = None
@@ -117,7 +119,9 @@ class NumbaEpoch(CompiledEpoch):
             scale=1 / 255 if pixels.dtype == np.uint8 else 1.0,
             shift=program.pixel_shift,
         )
-        return self._bind(kernels.TrainingData(images, _small(labels), csr.edges))
+        labels = _small(labels) if labels.ndim == 1 else read_only(labels)
+        weights = None if weights is None else read_only(weights)
+        return self._bind(kernels.TrainingData(images, labels, weights, csr.edges))
 
     def share(self, data: Data) -> Data:
         """Return the images of `data` with buffers of their own."""
@@ -242,13 +246,13 @@ class NumbaEpoch(CompiledEpoch):
         return data.workspaces[key]
 
 
-def _small(labels: NDArray[np.int64]) -> NDArray[np.uint16]:
-    """Return labels as smaller integers, because images are read in random order.
+def _small(labels: NDArray[np.int64]) -> Array:
+    """Return labels as smaller integers if possible, because images are read in random order.
 
     Most of the labels of MNIST as int64 would not be in the second-level cache.
     """
-    small: NDArray[np.uint16] = read_only(labels.astype(np.uint16))
-    return small
+    fits = not len(labels) or labels.max() <= np.iinfo(np.uint16).max
+    return read_only(labels.astype(np.uint16 if fits else np.int64))
 
 
 def _whole_vectors(pixels: Array, size: int) -> Array:

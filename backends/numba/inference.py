@@ -21,7 +21,7 @@ from backends.numba.memory import (
     read_only,
     thread_rows,
 )
-from backends.program import CompiledInference, PixelRangeError, Program
+from backends.program import CompiledInference, InputRangeError, Program
 
 Array = NDArray[Any]
 
@@ -85,12 +85,16 @@ class NumbaInference(CompiledInference):
             else:
                 in_range = self._run_threads(threads, count, arguments)
         if not in_range:
-            raise PixelRangeError
+            raise InputRangeError
         return results
 
     def _network_for(self, pixels: np.dtype[Any]) -> tuple[Any, ...]:
         """Return the fields of `kernels.Network`; they are cached by dtype of the pixels."""
         if pixels not in self._networks:
+            lowest, highest = 0.0, 1.0
+            if not self._program.takes_pixels:  # all finite numbers
+                highest = float(np.finfo(pixels).max)
+                lowest = -highest
             self._networks[pixels] = tuple(
                 kernels.Network(
                     stages=self._layout.stages,
@@ -98,6 +102,8 @@ class NumbaInference(CompiledInference):
                     read=link_inference(self._program, self._layout, pixels),
                     softmax=self._program.loss == "softmax_cross_entropy",
                     shift=self._program.pixel_shift,
+                    lowest=lowest,
+                    highest=highest,
                     filters=self._filters,
                 )
             )

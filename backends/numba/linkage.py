@@ -79,7 +79,7 @@ def link_training(
         stages=layout.stages,
         offsets=layout.offsets,
         read=_address(read, _STAGE, vector, data.images, _TILE, work),
-        loss=_address(loss, _STAGE, data.labels, _TILE, 0.0, work, _RESULTS, 0, 0),
+        loss=_address(loss, _STAGE, data.labels, data.weights, _TILE, 0.0, work, _RESULTS, 0, 0),
         update=_address(update, rule, 0.0, 0, parameters, vector, 0, 0),
         update_inputs=_address(
             update_inputs, _STAGE, vector, data.images, _ROWS, _STEP, _RANGES, work

@@ -93,10 +93,9 @@ def network_on(
     copy = Network(
         model.layers if layers is None else layers,
         model.loss,
-        input_shape=model.input_shape,
+        input=model.input,
         backend=backend,
         dtype=dtype or model.dtype,
-        pixel_shift=model.pixel_shift,
         name=model.name,
     )
     copy.load_state_dict(model.state_dict())

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from backends import UpdateRule, create_optimizer
 from mnist_accel.nn import Conv2d, Network
+from mnist_accel.nn.inputs import Features
 from mnist_accel.recipes.models import RECIPES, recipe_layers
 from reference import RECIPES as REFERENCE_RECIPES
 from reference import Recipe as ReferenceRecipe
@@ -46,11 +47,10 @@ def create_network(
     return Network(
         layers,
         recipe.loss,
-        input_shape=recipe.input_shape if inputs == PIXELS else (inputs,),
+        input=recipe.input if inputs == PIXELS else Features(inputs),
         backend="numpy",
         seed=seed,
         dtype=dtype,
-        pixel_shift=recipe.pixel_shift,
         name=name,
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from backends import Backend, Shape
 from mnist_accel.nn.graph import build_graph
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.layers import Activation, Conv2d, Flatten, Layer, Linear, MaxPool2d
 from mnist_accel.nn.losses import SoftmaxCrossEntropy
 from mnist_accel.nn.network import Network
@@ -52,7 +53,7 @@ class BookNetwork:
         return Network(
             layers,
             SoftmaxCrossEntropy(),
-            input_shape=_INPUT_SHAPE,
+            input=Pixels(_INPUT_SHAPE),
             backend=backend,
             name=self.name,
         )

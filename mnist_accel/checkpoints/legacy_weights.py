@@ -219,7 +219,7 @@ def _find_network(
 
 
 def _needs_images(model: str | None) -> bool:
-    return model is not None and len(get_recipe(model).input_shape) == 3
+    return model is not None and len(get_recipe(model).input.shape) == 3
 
 
 def _convolutional(
@@ -243,10 +243,10 @@ def _convolutional(
 
 def _has_shapes(recipe: Recipe, state: Arrays) -> bool:
     """Return whether a convolutional recipe has parameters of these shapes, before it is built."""
-    if len(recipe.input_shape) != 3:
+    if len(recipe.input.shape) != 3:
         return False
     sizes = _hidden_sizes(state) if recipe.hidden_sizes else ()
-    graph = build_graph(recipe.build(sizes, recipe.activation), recipe.input_shape)
+    graph = build_graph(recipe.build(sizes, recipe.activation), recipe.input.shape)
     return graph.parameter_shapes == {name: array.shape for name, array in state.items()}
 
 

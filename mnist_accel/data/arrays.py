@@ -1,4 +1,4 @@
-"""Convert images to rows of pixels and labels to class indices, and check them."""
+"""Convert images and features to rows and labels to class indices, and check them."""
 
 import math
 from functools import lru_cache
@@ -28,7 +28,7 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
         TypeError: the pixels are neither uint8 nor float.
     """
     images = _as_array("images", images)
-    shapes = _image_shapes(input_shape)
+    shapes = image_shapes(input_shape)
     if images.shape[1:] not in shapes:
         expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
         raise ValueError(f"images must have shape {expected}, got {images.shape}")
@@ -46,9 +46,50 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
         return np.ascontiguousarray(images, dtype=None if kind == "B" else dtype)
 
 
-def accepts_images(image_shape: tuple[int, ...], *, input_shape: tuple[int, ...]) -> bool:
-    """Return whether `as_rows` accepts images with shape (N, *image_shape)."""
-    return image_shape in _image_shapes(input_shape)
+def as_feature_rows(features: NDArray[Any], *, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Return features as rows. Shape and dtype are checked; `require_finite` checks values.
+
+    Args:
+        features: integers, booleans or floating-point numbers (N, *shape).
+        shape: shape of the features of one example.
+        dtype: name of the dtype of the result.
+
+    Returns:
+        (N, features) of `dtype`, in C order.
+
+    Raises:
+        ValueError: the shape is wrong.
+        TypeError: the features are not real numbers.
+    """
+    features = _as_array("features", features)
+    if features.shape[1:] != shape:
+        expected = ", ".join(map(str, shape))
+        raise ValueError(f"features must have shape (N, {expected}), got {features.shape}")
+    if features.dtype.kind not in "biuf":
+        raise TypeError(f"features must be real numbers, got {features.dtype}")
+    rows = features.reshape(len(features), math.prod(shape))
+    with np.errstate(over="ignore"):  # the result is infinity, which `require_finite` rejects
+        return np.ascontiguousarray(rows, dtype=dtype)
+
+
+def require_finite(name: str, rows: NDArray[Any], given: NDArray[Any]) -> None:
+    """Check that all numbers are finite.
+
+    Args:
+        name: what they are, for the error message.
+        rows: the numbers in the dtype of the network.
+        given: the numbers as the user gave them, which the error message quotes.
+
+    Raises:
+        ValueError: a number is NaN or infinite in the dtype of `rows`.
+    """
+    finite = np.isfinite(rows)
+    if not finite.all():
+        value = first_value(np.asarray(given).reshape(rows.shape), ~finite)
+        raise ValueError(
+            f"{name} must be finite numbers in {rows.dtype}, got {value}; "
+            "replace NaN and infinite values, or scale the numbers"
+        )
 
 
 def require_range(rows: NDArray[Any], images: NDArray[Any]) -> None:
@@ -107,6 +148,57 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
+def as_targets(targets: NDArray[Any], *, outputs: int, dtype: str) -> NDArray[Any]:
+    """Return the targets of a regression, after checking shape, dtype and values.
+
+    Args:
+        targets: real numbers (N, outputs), or (N,) for one output.
+        outputs: number of outputs of the network.
+        dtype: name of the dtype of the result.
+
+    Returns:
+        (N, outputs) of `dtype`, in C order.
+
+    Raises:
+        ValueError: the shape is wrong, or a number is not finite.
+        TypeError: the targets are not real numbers.
+    """
+    targets = _as_array("targets", targets)
+    expected = "(N,) or (N, 1)" if outputs == 1 else f"(N, {outputs})"
+    if targets.shape[1:] != (outputs,) and not (outputs == 1 and targets.ndim == 1):
+        raise ValueError(f"targets must have shape {expected}, got {targets.shape}")
+    if targets.dtype.kind not in "biuf":
+        raise TypeError(f"targets must be real numbers, got {targets.dtype}")
+    with np.errstate(over="ignore"):  # the result is infinity, which `require_finite` rejects
+        rows = np.ascontiguousarray(targets.reshape(-1, outputs), dtype=dtype)
+    require_finite("targets", rows, targets)
+    return rows
+
+
+def as_weights(weights: NDArray[Any], *, examples: int, dtype: str) -> NDArray[Any]:
+    """Return the weights of examples (N,) as an array of `dtype`, after checking them.
+
+    Raises:
+        ValueError: their number is wrong, one is negative or not finite, or all are 0.
+        TypeError: they are not real numbers.
+    """
+    weights = _as_array("sample_weight", weights)
+    if weights.shape != (examples,):
+        raise ValueError(f"sample_weight must have shape ({examples},), got {weights.shape}")
+    if weights.dtype.kind not in "biuf":
+        raise TypeError(f"sample_weight must be real numbers, got {weights.dtype}")
+    with np.errstate(over="ignore"):
+        checked = np.ascontiguousarray(weights, dtype=dtype)
+    require_finite("sample_weight", checked, weights)
+    if (checked < 0).any():
+        raise ValueError(
+            f"sample_weight must not be negative, got {first_value(weights, checked < 0)}"
+        )
+    if not checked.any():
+        raise ValueError("sample_weight must contain a number above 0, got only 0")
+    return checked
+
+
 def _as_array(name: str, value: Any) -> NDArray[Any]:
     """Return an array-like argument as an array of numbers.
 
@@ -135,8 +227,8 @@ def _require_one_hot(labels: NDArray[Any]) -> None:
 
 
 @lru_cache
-def _image_shapes(input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the accepted shapes of one image."""
+def image_shapes(input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the shapes of one image that `as_rows` accepts."""
     pixels = math.prod(input_shape)
     side = math.isqrt(pixels)
     if input_shape == (side * side,):  # flat input: square images are flattened

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from backends import LOSSES
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.layers import (
     Activation,
     AvgPool2d,
@@ -62,6 +63,8 @@ def draw_page(network: Network, *, class_names: tuple[str, ...], centers: bool) 
 
 def _describe(network: Network, class_names: tuple[str, ...], *, centers: bool) -> dict[str, Any]:
     """Return the network as the data that the scripts read."""
+    if not isinstance(network.input, Pixels):
+        raise ValueError("the page draws images, the network takes features")
     if np.prod(network.input_shape) != _PIXELS:
         raise ValueError(f"the page draws images of 28×28, the network takes {network.input_shape}")
     weights = network.state_dict()

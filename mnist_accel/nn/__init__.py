@@ -2,6 +2,7 @@
 
 from backends import OPTIMIZERS, SGD, AdaGrad, Adam, AdamW, RMSProp, UpdateRule, create_optimizer
 from mnist_accel.nn.initializers import Glorot, He, Normal, Zeros
+from mnist_accel.nn.inputs import Features, Input, Pixels
 from mnist_accel.nn.layers import (
     LAYERS,
     Activation,
@@ -16,7 +17,13 @@ from mnist_accel.nn.layers import (
     Sigmoid,
     Tanh,
 )
-from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
+from mnist_accel.nn.losses import (
+    BinaryCrossEntropy,
+    Loss,
+    Quadratic,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.registration import register
 from mnist_accel.nn.schedules import (
@@ -42,9 +49,11 @@ __all__ = [
     "Conv2d",
     "CosineSchedule",
     "Dropout",
+    "Features",
     "Flatten",
     "Glorot",
     "He",
+    "Input",
     "Layer",
     "Linear",
     "Loss",
@@ -52,12 +61,14 @@ __all__ = [
     "Network",
     "Normal",
     "OneCycleSchedule",
+    "Pixels",
     "Quadratic",
     "RMSProp",
     "ReLU",
     "Schedule",
     "Sigmoid",
     "SoftmaxCrossEntropy",
+    "SquaredError",
     "StepSchedule",
     "Tanh",
     "UpdateRule",

@@ -25,6 +25,11 @@ class Loss:
     kind: str
     l2: float = 0.0
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the targets are class indices; otherwise they are numbers."""
+        return LOSSES[self.kind].targets == "classes"
+
     def __post_init__(self) -> None:
         check_name(self, "kind", "loss", LOSSES)
         check_non_negative(self, "l2")
@@ -33,3 +38,4 @@ class Loss:
 SoftmaxCrossEntropy = partial(Loss, "softmax_cross_entropy")
 BinaryCrossEntropy = partial(Loss, "binary_cross_entropy")
 Quadratic = partial(Loss, "quadratic")
+SquaredError = partial(Loss, "squared_error")

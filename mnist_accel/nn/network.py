@@ -14,22 +14,21 @@ from backends import (
     Array,
     Backend,
     CompiledInference,
+    InputRangeError,
     NotCompiledError,
-    PixelRangeError,
     Program,
     Shape,
     TrainingProgram,
     UpdateRule,
     as_backend,
     as_integer,
-    as_integers,
-    as_number,
     require_type,
     resolve_name,
 )
-from mnist_accel.data.arrays import as_labels, as_rows, require_range
+from mnist_accel.data.arrays import as_labels, as_targets
 from mnist_accel.errors import file_errors
 from mnist_accel.nn.graph import build_graph, initial_values
+from mnist_accel.nn.inputs import Features, Input, Pixels
 from mnist_accel.nn.layers import Layer
 from mnist_accel.nn.losses import Loss, SoftmaxCrossEntropy
 from mnist_accel.nn.lowering import lower
@@ -45,7 +44,7 @@ DTYPES = ("float32", "float64")
 DTYPE_ALIASES: Aliases = {"float": DTYPES, "single": ("float32",), "double": ("float64",)}
 # These attributes cannot change, because compiled code reads them only once.
 _FIXED = (
-    *("layers", "loss", "input_shape", "backend", "dtype", "pixel_shift", "graph", "parameters"),
+    *("layers", "loss", "input", "backend", "dtype", "graph", "parameters"),
     *("forward", "backward"),
 )
 _PREDICTION_BATCH = 1000  # images; bounds the memory of unfolded convolutions
@@ -61,11 +60,10 @@ class Network:
     Args:
         layers: from the input to the logits.
         loss: what training minimizes.
-        input_shape: shape of one image as the first layer takes it: (784,) or (1, 28, 28).
+        input: what the first layer takes: `Pixels((1, 28, 28))` or `Features(100)`.
         backend: the backend that computes, or its name; all arrays of the network belong to it.
         seed: seed of the initial weights.
         dtype: "float32" or "float64".
-        pixel_shift: added to pixels after scaling to 0…1.
         name: name of the recipe, for display.
 
     Raises:
@@ -79,23 +77,22 @@ class Network:
         layers: Sequence[Layer],
         loss: Loss,
         *,
-        input_shape: Shape,
+        input: Input,  # noqa: A002
         backend: Backend | str,
         seed: int = 0,
         dtype: str = "float32",
-        pixel_shift: float = 0.0,
         name: str = "network",
     ) -> None:
         dtype = resolve_name("dtype", dtype, DTYPES, DTYPE_ALIASES)
         require_type("loss", loss, Loss, "a loss such as SoftmaxCrossEntropy()")
+        require_type("input", input, Input, "Pixels(784), Features(100) or the like")
         require_type("name", name, str, "a string")
         backend = as_backend(backend)
         self.layers = _checked_layers(layers)
         self.loss = loss
-        self.input_shape = as_integers("input_shape", input_shape, at_least=1)
+        self.input = input
         self.backend = backend
         self.dtype = dtype
-        self.pixel_shift = as_number("pixel_shift", pixel_shift)
         self.name = name
         self.graph = build_graph(self.layers, self.input_shape)
         self.parameters = ParameterVector(backend, self.graph.parameter_shapes, dtype=dtype)
@@ -128,13 +125,22 @@ class Network:
         Attributes that a subclass adds are not stored.
         """
         settings = {
-            "input_shape": self.input_shape,
+            "input": self.input,
             "backend": self.backend,
             "dtype": self.dtype,
-            "pixel_shift": self.pixel_shift,
             "name": self.name,
         }
         return _restore, (type(self), self.layers, self.loss, settings, self.state_dict())
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one input as the first layer takes it."""
+        return self.input.shape
+
+    @property
+    def pixel_shift(self) -> float:
+        """Number that is added to pixels after scaling to 0…1; 0 for features."""
+        return self.input.shift if isinstance(self.input, Pixels) else 0.0
 
     @property
     def classes(self) -> int:
@@ -212,32 +218,39 @@ class Network:
 
     def as_examples(
         self, images: NDArray[Any], labels: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return images as rows of pixels and labels as class indices, after checking them.
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return inputs as rows and labels as class indices, after checking them.
 
         Args:
-            images: at least one image in any form that `load_mnist` returns.
-            labels: integers (N,) or one-hot rows (N, classes).
+            images: at least one image in any form that `load_mnist` returns, or features.
+            labels: integers (N,) or one-hot rows (N, classes). With the loss "squared_error",
+                targets (N, outputs), or (N,) for one output.
 
         Returns:
-            (N, pixels), uint8 or the network's dtype, and (N,), int64.
+            (N, pixels or features), uint8 or the network's dtype; and class indices (N,), int64, or
+            targets (N, outputs) of the network's dtype.
 
         Raises:
             ValueError: there is no image, the numbers of images and labels differ, or a shape or a
                 value is wrong.
             TypeError: images or labels have a wrong dtype.
         """
-        pixels = as_rows(images, input_shape=self.input_shape, dtype=self.dtype)
-        require_range(pixels, images)
-        indices = as_labels(labels, classes=self.classes)
-        if len(pixels) != len(indices):
+        rows = self.input.as_rows(images, dtype=self.dtype)
+        self.input.check(rows, images)
+        if self.loss.has_classes:
+            targets = as_labels(labels, classes=self.classes)
+        else:
+            targets = as_targets(labels, outputs=self.classes, dtype=self.dtype)
+        example = "image" if isinstance(self.input, Pixels) else "example"
+        if len(rows) != len(targets):
+            target = "label" if self.loss.has_classes else "target"
             raise ValueError(
-                f"got {count(len(pixels), 'image')} and {count(len(indices), 'label')}, expected "
+                f"got {count(len(rows), example)} and {count(len(targets), target)}, expected "
                 "equal numbers"
             )
-        if not len(pixels):
-            raise ValueError("expected at least one image, got none")
-        return pixels, indices
+        if not len(rows):
+            raise ValueError(f"expected at least one {example}, got none")
+        return rows, targets
 
     def prepare(self) -> None:
         """Compile the prediction before its first call: it takes seconds once per installation."""
@@ -255,17 +268,28 @@ class Network:
         of its own class against all others, and rows need not sum to 1.
 
         Args:
-            images: uint8 0…255 or float 0…1; (N, 784), (N, 28, 28) or (N, 1, 28, 28).
+            images: uint8 0…255 or float 0…1; (N, 784), (N, 28, 28) or (N, 1, 28, 28). For a network
+                on features, (N, *input_shape), any finite numbers.
 
         Raises:
-            ValueError: the images have the wrong shape or scale.
+            ValueError: the images have the wrong shape or scale, or the loss is "squared_error",
+                whose outputs are no probabilities.
             TypeError: they are not numbers.
         """
+        if not self.loss.has_classes:
+            raise ValueError(
+                f"a network with the loss {self.loss.kind} has no probabilities; its outputs are "
+                "what predict returns"
+            )
         return self._predict(images, probabilities=True)
 
-    def predict(self, images: NDArray[Any]) -> NDArray[np.int64]:
-        """Return the most probable class of each image (N,); arguments as `predict_proba`."""
-        return np.asarray(self.predict_logits(images).argmax(axis=1), np.int64)
+    def predict(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Return the most probable class of each image (N,); arguments as `predict_proba`.
+
+        With the loss "squared_error", return the outputs (N, outputs).
+        """
+        logits = self.predict_logits(images)
+        return np.asarray(logits.argmax(axis=1), np.int64) if self.loss.has_classes else logits
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return copies of the parameters as host arrays, by name (W1, b1, W2, …)."""
@@ -319,8 +343,9 @@ class Network:
         Args:
             path: the file.
             preprocess: if True, the input "images" is uint8 0…255 in the shape of the network's
-                input, (N, 784) or (N, 1, 28, 28), and the model scales it. Otherwise the input is
-                what the first layer takes: pixels in 0…1 plus `pixel_shift`.
+                input, (N, 784) or (N, 1, 28, 28), and the model scales it. Otherwise, and for a
+                network on features, the input is what the first layer takes: features, or pixels
+                in 0…1 plus `pixel_shift`.
 
         Raises:
             ImportError: the package onnx is not installed.
@@ -336,7 +361,7 @@ class Network:
             loss=self.loss.kind,
             pixel_shift=self.pixel_shift,
             name=self.name,
-            preprocess=preprocess,
+            preprocess=preprocess and isinstance(self.input, Pixels),
         )
         with file_errors(f"write {file}"):
             write_atomically(file, content)
@@ -360,20 +385,18 @@ class Network:
         cls,
         module: Any,
         *,
-        input_shape: Shape,
+        input: Input,  # noqa: A002
         backend: Backend | str = "auto",
         loss: Loss | None = None,
-        pixel_shift: float = 0.0,
     ) -> Self:
         """Return a network with the layers and weights of a `torch.nn.Sequential`.
 
         Args:
             module: the module. The activation that the loss contains, a softmax or a sigmoid, is
                 left out at its end.
-            input_shape: shape of one image as the first layer takes it.
+            input: what the first layer takes.
             backend: the backend of the network, or its name.
             loss: what training minimizes; None for softmax cross-entropy.
-            pixel_shift: added to pixels after scaling to 0…1.
 
         Raises:
             ImportError: PyTorch is not installed.
@@ -385,14 +408,14 @@ class Network:
 
         loss = loss or SoftmaxCrossEntropy()
         layers, weights = from_module(module, outputs=LOSSES[loss.kind].outputs)
-        settings = {"input_shape": input_shape, "backend": backend, "pixel_shift": pixel_shift}
+        settings = {"input": input, "backend": backend}
         return cls._with_weights(layers, weights, loss, settings)
 
     @classmethod
     def from_sklearn(cls, mlp: Any, *, backend: Backend | str = "auto") -> Self:
         """Return a network with the layers and weights of a fitted `MLPClassifier`.
 
-        Its classes are numbered in the order of `mlp.classes_`. Its inputs are pixels in 0…1.
+        Its classes are numbered in the order of `mlp.classes_`. Its inputs are features.
 
         Args:
             mlp: the classifier; it must have at least three classes.
@@ -405,7 +428,7 @@ class Network:
         from mnist_accel.nn.interop.sklearn_mlp import from_mlp
 
         layers, weights = from_mlp(mlp)
-        settings = {"input_shape": (mlp.n_features_in_,), "backend": backend}
+        settings = {"input": Features(mlp.n_features_in_), "backend": backend}
         return cls._with_weights(layers, weights, SoftmaxCrossEntropy(), settings)
 
     @classmethod
@@ -463,21 +486,22 @@ class Network:
             "parameters": self.graph.parameter_count,
             "dtype": self.dtype,
             "pixel_shift": self.pixel_shift,
+            "takes_pixels": isinstance(self.input, Pixels),
         }
 
     def _predict(self, images: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
         """Return the logits or the probabilities of host images."""
-        pixels = as_rows(images, input_shape=self.input_shape, dtype=self.dtype)
-        if not len(pixels):
+        rows = self.input.as_rows(images, dtype=self.dtype)
+        if not len(rows):
             return np.empty((0, self.classes), self.dtype)
         compiled = self._compiled_inference
         if compiled is None:
-            require_range(pixels, images)
-            return self._predict_eagerly(pixels, probabilities=probabilities)
+            self.input.check(rows, images)
+            return self._predict_eagerly(rows, probabilities=probabilities)
         try:
-            return compiled.predict(self.parameters.flat, pixels, probabilities=probabilities)
-        except PixelRangeError:
-            require_range(pixels, images)
+            return compiled.predict(self.parameters.flat, rows, probabilities=probabilities)
+        except InputRangeError:
+            self.input.check(rows, images)
             raise
 
     def _predict_eagerly(self, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:

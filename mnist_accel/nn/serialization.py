@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule
 from mnist_accel.nn.graph import Graph, build_graph
+from mnist_accel.nn.inputs import Features, Input, Pixels
 from mnist_accel.nn.layers import LAYERS, Activation, Layer, is_registered
 from mnist_accel.nn.losses import Loss
 from mnist_accel.nn.network import Network
@@ -42,7 +43,9 @@ class _Description(Struct, frozen=True):
     dtype: Name
     loss: Name
     layers: Annotated[list[Settings], Meta(max_length=_MAX_LAYERS)]
-    l2: Amount = 0.0  # in no file of release 0.1.0
+    # Files of release 0.1.0 do not have these.
+    l2: Amount = 0.0
+    takes_pixels: bool = True
 
 
 def network_to_dict(network: Network) -> dict[str, Any]:
@@ -75,6 +78,8 @@ def network_to_dict(network: Network) -> dict[str, Any]:
     }
     if network.loss.l2:
         description["l2"] = network.loss.l2
+    if isinstance(network.input, Features):
+        description["takes_pixels"] = False
     checked = convert(description, _Description)
     layers = [_layer_from_dict(layer) for layer in checked.layers]
     _check_sizes(build_graph(layers, checked.input_shape))
@@ -103,12 +108,20 @@ def network_from_dict(
     return Network(
         layers,
         Loss(found.loss, found.l2),
-        input_shape=found.input_shape,
+        input=_input_of(found),
         backend=backend,
         dtype=found.dtype,
-        pixel_shift=found.pixel_shift,
         name=found.name,
     )
+
+
+def _input_of(found: _Description) -> Input:
+    """Return what a described network takes."""
+    if found.takes_pixels:
+        return Pixels(found.input_shape, found.pixel_shift)
+    if found.pixel_shift:
+        raise ValueError(f"features are not shifted, got pixel_shift {found.pixel_shift}")
+    return Features(found.input_shape)
 
 
 def optimizer_to_dict(optimizer: UpdateRule) -> dict[str, Any]:

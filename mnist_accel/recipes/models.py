@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from backends import ACTIVATIONS, Aliases, Backend, Shape, as_integers, resolve_name
+from backends import ACTIVATIONS, Aliases, Backend, as_integers, resolve_name
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initializers import Initializer, Normal, Zeros, default_init
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.layers import Activation, Conv2d, Flatten, Layer, Linear, MaxPool2d
 from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from mnist_accel.nn.network import Network
@@ -30,8 +31,7 @@ class Recipe:
         summary: one line for display.
         build: function of the hidden sizes and the hidden activation that returns the layers.
         loss: what training minimizes.
-        input_shape: shape of one image as the first layer takes it.
-        pixel_shift: added to pixels after scaling to 0…1.
+        input: what the first layer takes.
         epochs: length of the training in epochs; 0 if `iterations` gives it.
         iterations: length of the training in steps; 0 if `epochs` gives it.
         hidden_sizes: units of the hidden linear layers; empty if there are none.
@@ -40,8 +40,7 @@ class Recipe:
     summary: str
     build: Builder
     loss: Loss
-    input_shape: Shape = (784,)
-    pixel_shift: float = 0.0
+    input: Pixels = Pixels((784,))
     hidden_sizes: tuple[int, ...] = ()
     activation: str = ""
     optimizer: str
@@ -144,8 +143,7 @@ RECIPES: dict[str, Recipe] = {
         lr=0.005,
         batch_size=1,
         epochs=5,
-        input_shape=(1, 28, 28),
-        pixel_shift=-0.5,
+        input=Pixels((1, 28, 28), shift=-0.5),
         limit_train=1000,
         limit_test=1000,
     ),
@@ -173,7 +171,7 @@ RECIPES: dict[str, Recipe] = {
         batch_size=64,
         epochs=10,
         schedule="one-cycle",
-        input_shape=(1, 28, 28),
+        input=Pixels((1, 28, 28)),
     ),
     "fast99": Recipe(
         summary="two convolutions and two linear layers, to 99 % in four epochs",
@@ -186,7 +184,7 @@ RECIPES: dict[str, Recipe] = {
         batch_size=64,
         epochs=4,
         schedule="one-cycle",
-        input_shape=(1, 28, 28),
+        input=Pixels((1, 28, 28)),
     ),
 }
 DEFAULT_MODEL = "two-layer"
@@ -222,11 +220,10 @@ def create_model(
     return Network(
         recipe_layers(name, hidden_sizes=hidden_sizes, activation=activation),
         recipe.loss,
-        input_shape=recipe.input_shape,
+        input=recipe.input,
         backend=backend,
         seed=seed,
         dtype=dtype,
-        pixel_shift=recipe.pixel_shift,
         name=model_name(name),
     )
 

@@ -10,8 +10,8 @@ from mnist_accel.checkpoints.legacy_weights import load_weights, reject_network_
 from mnist_accel.checkpoints.tensor_file import is_tensor_file
 from mnist_accel.checkpoints.weight_files import is_weight_file
 from mnist_accel.data import Dataset, load_dataset
-from mnist_accel.data.arrays import accepts_images
 from mnist_accel.errors import CheckpointError, DataError, file_errors, usage_errors
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.settings import read_config
 from mnist_accel.runs.folder import DEFAULT_PARENT, RunFolder
@@ -135,10 +135,11 @@ def check_fits(model: Network, path: Path, class_names: Sequence[str]) -> None:
         DataError: the network takes other images, or has another number of classes.
     """
     shape = "×".join(map(str, model.input_shape))
-    if not accepts_images((28, 28), input_shape=model.input_shape):
+    kind = "images" if isinstance(model.input, Pixels) else "features"
+    if not isinstance(model.input, Pixels) or (28, 28) not in model.input.shapes:
         raise DataError(
-            f"the network in {path} takes inputs of shape {shape}, but the images have 28×28 "
-            "pixels; call its predict() from Python with images of its own shape"
+            f"the network in {path} takes {kind} of shape {shape}, but the images have 28×28 "
+            f"pixels; call its predict() from Python with {kind} of its own shape"
         )
     if model.classes != len(class_names):
         raise DataError(

@@ -5,6 +5,7 @@ weights are checked. If they are not finite, the chunk is repeated eagerly from 
 every tensor is checked.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -87,7 +88,7 @@ class ChunkRunner:
         Raises:
             DivergedError: a loss or a weight is not finite.
         """
-        compiled = None if eagerly else self.compiled
+        compiled = None if eagerly or not self._takes(data) else self.compiled
         kinds = self._model.kinds if compiled is None else _NO_OPERATIONS
         with self._model.backend.computation(kinds):
             self._save()
@@ -108,6 +109,17 @@ class ChunkRunner:
                 raise self._find_divergence(data, steps)
             finally:
                 self._restore()
+
+    def _takes(self, data: TrainingData) -> bool:
+        """Return whether the compiled steps, if any, can train on a data set."""
+        compiled = self.compiled
+        if compiled is None or compiled.takes_weights or not data.is_weighted:
+            return True
+        logging.getLogger("mnist_accel").warning(
+            "sample weights have no compiled form on %s; steps run eagerly",
+            self._model.backend.name,
+        )
+        return False
 
     def _run_eagerly(
         self,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from backends import Array, Steps, UpdateRule
 from mnist_accel.data.batches import dropout_generator
 from mnist_accel.nn.network import Network, Observer
-from mnist_accel.training.data import TrainingData
+from mnist_accel.training.data import Batch, TrainingData
 
 
 class EagerSteps:
@@ -61,7 +61,7 @@ class EagerSteps:
             is_whole = steps.order.kind == "full" and end - begin == data.examples
             batch = data.whole if is_whole else data.batch(rows[begin:end])
             loss, step_correct = self._step(
-                *batch,
+                batch,
                 state,
                 lr=float(steps.rates[number]),
                 step=steps.before + number + 1,
@@ -74,8 +74,7 @@ class EagerSteps:
 
     def _step(
         self,
-        x: Array,
-        labels: Array,
+        batch: Batch,
         state: Mapping[str, Array],
         *,
         lr: float,
@@ -85,14 +84,17 @@ class EagerSteps:
         """Make one update; return the loss and the number of correct images before the update."""
         model, backend = self._model, self._model.backend
         rng = dropout_generator(self._seed, step - 1) if self._is_random else None
-        logits, tape = model.forward(x, rng=rng, observe=observe)
-        loss, dlogits = backend.loss(model.loss.kind, logits, labels)
-        correct = backend.count_correct(logits, labels)
+        logits, tape = model.forward(batch.x, rng=rng, observe=observe)
+        loss, dlogits = backend.loss(model.loss.kind, logits, batch.targets, batch.weights)
+        if model.loss.has_classes:
+            correct = backend.count_correct(logits, batch.targets)
+        else:
+            correct = backend.zeros((), dtype="int64")
         if observe is not None:
             observe("loss", loss)
         model.backward(dlogits, tape, observe=observe)
         if model.loss.l2:
-            loss = loss + self._add_penalty(x.shape[0])
+            loss = loss + self._add_penalty(batch.x.shape[0])
         weights, grads = model.parameters.flat, model.gradients.flat
         backend.update(self._optimizer, weights, grads, state, lr=lr, step=step)
         if observe is not None:

@@ -42,7 +42,8 @@ class EpochReport:
         epoch: number of the epoch, counted from 1.
         step: number of its last step, counted from 1 over the whole training.
         train_loss: mean loss over the epoch's images, each computed before the update on its batch.
-        train_accuracy: fraction of correct images in 0…1, computed at the same time.
+        train_accuracy: fraction of correct images in 0…1, computed at the same time; None if the
+            targets are numbers.
         images_per_s: number of images divided by the time of the steps.
         validation_loss: mean loss on the validation data; None if they were not evaluated.
         validation_accuracy: fraction of correct validation images in 0…1, or None.
@@ -53,7 +54,7 @@ class EpochReport:
     epoch: int
     step: int
     train_loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     images_per_s: float
     validation_loss: float | None = None
     validation_accuracy: float | None = None

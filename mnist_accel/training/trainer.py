@@ -29,7 +29,7 @@ from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.schedules import Schedule, create_schedule
 from mnist_accel.training.chunks import NOT_WANTED, ChunkRunner
 from mnist_accel.training.data import TrainingData
-from mnist_accel.training.evaluation import evaluate
+from mnist_accel.training.evaluation import evaluate, mean_loss
 from mnist_accel.training.progress import EpochReport, History, Progress, StepsReport
 
 HostArray: TypeAlias = NDArray[Any]
@@ -200,13 +200,19 @@ class Trainer:
         return self._chunks.not_compiled
 
     def train_batch(
-        self, images: HostArray, labels: HostArray, *, observe: Observer | None = None
+        self,
+        images: HostArray,
+        labels: HostArray,
+        *,
+        sample_weight: HostArray | None = None,
+        observe: Observer | None = None,
     ) -> float:
         """Make one update on exactly this batch and return its mean loss before the update.
 
         Args:
             images: host array in any form `load_mnist` returns.
             labels: integers (N,) or one-hot rows.
+            sample_weight: factor of the loss of each example (N,); None for 1.
             observe: called with the name and the value of each tensor of the update.
 
         Raises:
@@ -214,7 +220,7 @@ class Trainer:
             DivergedError: the loss, or a weight after the update, is NaN or infinite. The weights
                 from before the update are restored.
         """
-        data = TrainingData(self.model, images, labels)
+        data = TrainingData(self.model, images, labels, sample_weight)
         order, bounds = Order(data.examples, "full"), np.array([[0, data.examples]])
         steps = self._next_steps(order, bounds, batch_size=data.examples)
         # Eager, because loading a batch into compiled code takes longer than a step.
@@ -222,7 +228,9 @@ class Trainer:
         self.progress.step += 1
         return float(losses[0])
 
-    def prepare(self, images: HostArray, labels: HostArray) -> TrainingData:
+    def prepare(
+        self, images: HostArray, labels: HostArray, sample_weight: HostArray | None = None
+    ) -> TrainingData:
         """Return a data set that several calls of `fit` can use, converted and checked once.
 
         If the network has a compiled form, this also compiles the steps, which takes 5 to 20
@@ -231,11 +239,12 @@ class Trainer:
         Args:
             images: host array in any form `load_mnist` returns.
             labels: integers (N,) or one-hot rows.
+            sample_weight: factor of the loss of each example (N,), at least 0; None for 1.
 
         Raises:
-            ValueError, TypeError: as `Network.as_examples`.
+            ValueError, TypeError: as `Network.as_examples`, or the weights are invalid.
         """
-        data = TrainingData(self.model, images, labels)
+        data = TrainingData(self.model, images, labels, sample_weight)
         if self.compiled is not None:
             with self.model.backend.computation(self.model.kinds):
                 data.for_epoch(self.compiled)
@@ -258,6 +267,7 @@ class Trainer:
         images: HostArray | TrainingData,
         labels: HostArray | None = None,
         *,
+        sample_weight: HostArray | None = None,
         epochs: int | None = None,
         iterations: int | None = None,
         validation_data: ValidationData | None = None,
@@ -269,8 +279,12 @@ class Trainer:
         If an earlier call left an epoch incomplete, this call completes it, as one epoch.
 
         Args:
-            images: host array in any form `load_mnist` returns, or a data set from `prepare`.
-            labels: integers (N,) or one-hot rows; None with a data set from `prepare`.
+            images: host array in any form `load_mnist` returns, features, or a data set from
+                `prepare`.
+            labels: integers (N,) or one-hot rows, with the loss "squared_error" numbers
+                (N, outputs); None with a data set from `prepare`.
+            sample_weight: factor of the loss of each example (N,), at least 0; None for 1. The loss
+                of a batch is the sum of these products divided by the number of its examples.
             epochs: number of epochs; give either `epochs` or `iterations`.
             iterations: number of steps.
             validation_data: images and labels to evaluate at the end of epochs.
@@ -284,7 +298,7 @@ class Trainer:
             DivergedError: a loss or a weight became NaN or infinite. Weights, optimizer state and
                 position are those at the start of the chunk in which this happened.
         """
-        data = self._as_data(images, labels)
+        data = self._as_data(images, labels, sample_weight)
         target = self._target_step(self._sampler(data), epochs=epochs, iterations=iterations)
         history = History()
         history.stop_reason = self.train_to(
@@ -414,7 +428,7 @@ class Trainer:
             self.progress.add_steps(report)
             return []
         progress = replace(self.progress)
-        ended = progress.add_epochs(report)
+        ended = list(map(self._without_classes, progress.add_epochs(report)))
         self.progress = progress  # at once, so that Ctrl-C cannot leave a part of the chunk out
         return ended
 
@@ -488,11 +502,18 @@ class Trainer:
             return self.step + as_integer("iterations", iterations, at_least=1)
         raise ValueError(f"give either epochs or iterations, got {epochs=} and {iterations=}")
 
-    def _as_data(self, images: HostArray | TrainingData, labels: HostArray | None) -> TrainingData:
-        """Return the first two arguments of `fit` as a data set."""
+    def _as_data(
+        self,
+        images: HostArray | TrainingData,
+        labels: HostArray | None,
+        sample_weight: HostArray | None,
+    ) -> TrainingData:
+        """Return the first arguments of `fit` as a data set."""
         if isinstance(images, TrainingData):
             if labels is not None:
                 raise TypeError("a prepared data set contains its labels; do not pass labels")
+            if sample_weight is not None:
+                raise TypeError("pass sample_weight to prepare, together with the labels")
             if images.model is not self.model:
                 raise ValueError(
                     "the data set was prepared for another network; call prepare of this trainer"
@@ -500,13 +521,19 @@ class Trainer:
             return images
         if labels is None:
             raise TypeError("labels are missing; call fit(images, labels, …)")
-        return self.prepare(images, labels)
+        return self.prepare(images, labels, sample_weight)
+
+    def _without_classes(self, report: EpochReport) -> EpochReport:
+        """Return a report, without accuracy if the targets are numbers."""
+        return report if self.model.loss.has_classes else replace(report, train_accuracy=None)
 
     def _epoch_report(self, validation_data: ValidationData | None) -> EpochReport:
         """Return the results of the epoch so far; with validation data, evaluate on them."""
-        report = self.progress.epoch_report()
+        report = self._without_classes(self.progress.epoch_report())
         if validation_data is None:
             return report
+        if not self.model.loss.has_classes:
+            return replace(report, validation_loss=mean_loss(self.model, *validation_data))
         evaluation = evaluate(self.model, *validation_data)
         return replace(
             report,

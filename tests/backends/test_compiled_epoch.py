@@ -11,6 +11,7 @@ from mnist_accel import nn
 from mnist_accel.data import Dataset
 from mnist_accel.errors import DivergedError
 from mnist_accel.nn import layers, losses
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.evaluation import evaluate
@@ -119,7 +120,7 @@ def test_compiled_and_eager_training_in_float32_reach_the_same_accuracy(
 def test_every_loss(numba: Backend, mnist: Dataset, loss: losses.Loss) -> None:
     row = [L.Linear(12), L.ReLU(), L.Linear(10)]
     models = tuple(
-        Network(row, loss, input_shape=(784,), backend=numba, dtype="float64") for _ in range(2)
+        Network(row, loss, input=Pixels((784,)), backend=numba, dtype="float64") for _ in range(2)
     )
     data = mnist.x_train[:90], mnist.t_train[:90]
     assert_compiled_matches_eager(models, data, nn.SGD(lr=0.05), batch_size=32)  # type: ignore[arg-type]
@@ -144,7 +145,7 @@ def test_float_images(numba: Backend, mnist: Dataset, dtype: str, *, sparse: boo
 def test_networks_without_compiled_form_train_eagerly_and_give_the_reason(
     numba: Backend, mnist: Dataset, row: list[layers.Layer], reason: str
 ) -> None:
-    model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=numba)
+    model = Network(row, losses.SoftmaxCrossEntropy(), input=Pixels((1, 28, 28)), backend=numba)
     trainer = Trainer(model, "sgd")
     assert trainer.compiled is None
     assert reason in trainer.not_compiled

@@ -7,6 +7,7 @@ pytest.importorskip("numba")
 
 from backends import get_backend
 from mnist_accel import nn
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_close
 
@@ -27,7 +28,7 @@ def weights_after_training(
     model = nn.Network(
         layers,
         nn.SoftmaxCrossEntropy(),
-        input_shape=x.shape[1:],
+        input=Pixels(x.shape[1:]),
         backend=get_backend(backend, threads=threads),
         seed=1,
         dtype=dtype,

@@ -10,6 +10,7 @@ from backends import Backend, get_backend
 from backends.numba.inference import NumbaInference
 from mnist_accel.data.datasets import Dataset
 from mnist_accel.nn import layers, losses
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from tests.support.closeness import assert_close
@@ -51,10 +52,9 @@ def network(name: str, backend: Backend, dtype: str = "float32", shift: float = 
     return Network(
         row,
         losses.SoftmaxCrossEntropy(),
-        input_shape=input_shape,
+        input=Pixels(input_shape, shift=shift),
         backend=backend,
         dtype=dtype,
-        pixel_shift=shift,
     )
 
 
@@ -64,10 +64,9 @@ def assert_agrees(model: Network, images: np.ndarray[Any, Any]) -> None:
     twin = Network(
         model.layers,
         model.loss,
-        input_shape=model.input_shape,
+        input=model.input,
         backend=get_backend("numpy"),
         dtype=model.dtype,
-        pixel_shift=model.pixel_shift,
     )
     twin.load_state_dict(model.state_dict())
     assert twin._compiled_inference is None
@@ -100,7 +99,7 @@ def test_other_networks(numba: Backend, mnist: Dataset, name: str, shift: float)
 @pytest.mark.parametrize("loss", [losses.BinaryCrossEntropy(), losses.Quadratic()])
 def test_probabilities_of_every_loss(numba: Backend, mnist: Dataset, loss: losses.Loss) -> None:
     row = [L.Linear(12), L.ReLU(), L.Linear(10)]
-    assert_agrees(Network(row, loss, input_shape=(784,), backend=numba), mnist.x_test[:40])
+    assert_agrees(Network(row, loss, input=Pixels((784,)), backend=numba), mnist.x_test[:40])
 
 
 @pytest.mark.parametrize("images", [0, 1, 2, 31, 257, 1000])
@@ -124,7 +123,7 @@ def test_results_do_not_depend_on_the_number_of_threads(mnist: Dataset, threads:
 def test_relu_of_extreme_numbers(numba: Backend, mnist: Dataset, dtype: str) -> None:
     row = [L.Linear(8), L.ReLU()]
     model = Network(
-        row, losses.SoftmaxCrossEntropy(), input_shape=(784,), backend=numba, dtype=dtype
+        row, losses.SoftmaxCrossEntropy(), input=Pixels((784,)), backend=numba, dtype=dtype
     )
     limits = np.finfo(dtype)
     numbers = np.array([-np.inf, limits.min, -1, 0, limits.tiny, limits.max, np.inf, np.nan], dtype)
@@ -206,7 +205,7 @@ def test_images_that_are_not_contiguous(numba: Backend, mnist: Dataset) -> None:
 
 def test_networks_that_cannot_be_compiled_predict_eagerly(numba: Backend, mnist: Dataset) -> None:
     row = [L.Conv2d(3, 3, stride=2), L.Flatten(), L.Linear(10)]
-    model = Network(row, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=numba)
+    model = Network(row, losses.SoftmaxCrossEntropy(), input=Pixels((1, 28, 28)), backend=numba)
     assert model._compiled_inference is None
     assert model.predict_proba(mnist.x_test[:3]).shape == (3, 10)
     with pytest.raises(ValueError, match="float images must be in"):

@@ -111,10 +111,9 @@ def test_custom_network_is_restored_completely(images, tmp_path):
             Linear(10, bias=False),
         ],
         Quadratic(l2=0.25),
-        input_shape=(1, 28, 28),
+        input=ma.Pixels((1, 28, 28), shift=-0.25),
         backend=ma.get_backend("numpy"),
         dtype="float64",
-        pixel_shift=-0.25,
         name="mine",
     )
     ma.save_model(tmp_path / "model", network)
@@ -136,9 +135,8 @@ def test_settings_may_be_numpy_scalars(images, labels, tmp_path):
             Linear(np.int64(10)),
         ],
         Quadratic(),
-        input_shape=np.array([1, 28, 28]),
+        input=ma.Pixels(np.array([1, 28, 28]), shift=np.float32(-0.5)),
         backend=ma.get_backend("numpy"),
-        pixel_shift=np.float32(-0.5),
     )
     optimizer = SGD(lr=np.float32(0.1), weight_decay=np.float32(0.01), momentum=np.float32(0.9))
     schedule = StepSchedule(every=three, gamma=np.float32(0.5))

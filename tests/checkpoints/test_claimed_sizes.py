@@ -216,7 +216,9 @@ def test_resumed_run_rejects_another_batch_size(tmp_path, capfd, sampling):
     ids=["channels", "unfolded", "padding", "many layers"],
 )
 def test_networks_with_large_tensors_are_neither_saved_nor_loaded(tmp_path, layers, monkeypatch):
-    network = ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=BACKEND)
+    network = ma.Network(
+        layers, SoftmaxCrossEntropy(), input=ma.Pixels((1, 28, 28)), backend=BACKEND
+    )
     with pytest.raises(ValueError, match="values for one image"):
         ma.save_model(tmp_path / "m.safetensors", network)
     with monkeypatch.context() as unlimited:
@@ -229,7 +231,9 @@ def test_networks_with_large_tensors_are_neither_saved_nor_loaded(tmp_path, laye
 
 def test_prediction_of_a_large_network_uses_small_batches(monkeypatch):
     layers = [Conv2d(2000, 1), MaxPool2d(7, stride=7), Flatten(), Linear(10)]
-    network = ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=BACKEND)
+    network = ma.Network(
+        layers, SoftmaxCrossEntropy(), input=ma.Pixels((1, 28, 28)), backend=BACKEND
+    )
     images = np.random.default_rng(0).random((9, 784), np.float32)
     want = network.predict_proba(images)
     sizes, gather = [], network.gather

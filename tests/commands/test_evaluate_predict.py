@@ -176,7 +176,9 @@ def test_legacy_weights_are_evaluated_without_running_their_code(run, fails):
 
 
 def save_network(file, input_shape, *layers):
-    model = ma.Network([*layers], SoftmaxCrossEntropy(), input_shape=input_shape, backend=NUMPY)
+    model = ma.Network(
+        [*layers], SoftmaxCrossEntropy(), input=ma.Pixels(input_shape), backend=NUMPY
+    )
     ma.save_model(file, model)
 
 

@@ -19,7 +19,7 @@ def model_file(tmp_path):
     network = Network(
         [Linear(10)],
         SoftmaxCrossEntropy(),
-        input_shape=(784,),
+        input=ma.Pixels((784,)),
         backend=ma.get_backend("numpy"),
         name=f"{HOSTILE}\naccuracy 100%",
     )

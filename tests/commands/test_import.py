@@ -137,7 +137,7 @@ def test_recipe_whose_layers_do_not_fit_is_refused_in_one_line(
     command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "parts.py").write_text(
-        PARTS.replace("epochs=1,", "epochs=1, input_shape=(1, 28, 28),")
+        PARTS.replace("epochs=1,", "epochs=1, input=ma.Pixels((1, 28, 28)),")
     )
     assert main([*command, "leaky", "--import", "parts.py"]) == 2
     err = capsys.readouterr().err

@@ -23,7 +23,7 @@ def make_network(name):
     if name in ma.RECIPES:
         return ma.create_model(name, backend="numpy", seed=1)
     layers = [AvgPool2d(3, stride=2), Flatten(), Linear(20), Tanh(), Dropout(0.5), Linear(10)]
-    return ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend="numpy")
+    return ma.Network(layers, SoftmaxCrossEntropy(), input=ma.Pixels((1, 28, 28)), backend="numpy")
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +169,13 @@ def test_the_page_of_lenet_is_below_a_megabyte_and_names_no_address():
 
 def test_the_page_shows_any_name_and_explains_the_first_layer_with_weights():
     layers = [AvgPool2d(2), Conv2d(2, 3), Flatten(), Linear(10)]
-    network = ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend="numpy",
-                         name="@network@")  # fmt: skip
+    network = ma.Network(
+        layers,
+        SoftmaxCrossEntropy(),
+        input=ma.Pixels((1, 28, 28)),
+        backend="numpy",
+        name="@network@",
+    )
     page = draw_page(network, class_names=("@scripts@", *DIGIT_NAMES[1:]), centers=True)
     assert "<title>Draw: @network@</title>" in page
     assert '"classes": ["@scripts@", "1"' in page
@@ -182,7 +187,7 @@ def test_a_network_that_the_page_cannot_compute_is_refused():
         kind = "mine"
 
     network = ma.Network([Flatten(), Mine(0.1), Linear(10)], SoftmaxCrossEntropy(),
-                         input_shape=(1, 28, 28), backend="numpy")  # fmt: skip
+                         input=ma.Pixels((1, 28, 28)), backend="numpy")  # fmt: skip
     with pytest.raises(ValueError, match=r"layer 2 \(mine\) has no form in the page"):
         draw_page(network, class_names=DIGIT_NAMES, centers=True)
 

@@ -11,6 +11,7 @@ from backends.cupy import graph
 from backends.cupy import workspace as cupy_workspace
 from mnist_accel.data import Dataset
 from mnist_accel.nn import layers, losses
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
@@ -28,7 +29,7 @@ def train(backend: Backend, mnist: Dataset) -> list[Any]:
     """Train a network that launches most kernels; return its losses and weights."""
     stack = [L.Conv2d(2, 5), L.MaxPool2d(), L.AvgPool2d(), L.ReLU(), L.MaxPool2d(3, stride=1)]
     stack += [L.Flatten(), L.Linear(6), L.Tanh(), L.Linear(10)]
-    model = Network(stack, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=backend)
+    model = Network(stack, losses.SoftmaxCrossEntropy(), input=Pixels((1, 28, 28)), backend=backend)
     trainer = Trainer(model, "adam", batch_size=4, seed=1)
     history = trainer.fit(mnist.x_train[:30], mnist.t_train[:30], epochs=1)
     return [history.losses, *model.state_dict().values()]

@@ -20,6 +20,7 @@ from backends.cupy.loader import Kernels, options_for, source
 from benchmarks.gpu import overheads
 from mnist_accel import nn
 from mnist_accel.nn import layers, losses
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
@@ -270,7 +271,7 @@ def test_largest_persistent_mlp_fits_the_shared_memory() -> None:
     def constants(hidden: int) -> Constants | None:
         stack = [layers.Linear(hidden), layers.ReLU(), layers.Linear(10)]
         loss = losses.SoftmaxCrossEntropy()
-        model = Network(stack, loss, input_shape=(784,), backend=EmulatedBackend())
+        model = Network(stack, loss, input=Pixels((784,)), backend=EmulatedBackend())
         program = model.training_program(nn.SGD())
         return persistent_mlp.constants_for(program, capability=90, multiprocessors=132)
 

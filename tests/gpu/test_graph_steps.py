@@ -13,6 +13,7 @@ from mnist_accel import nn
 from mnist_accel.data import Dataset
 from mnist_accel.errors import DivergedError
 from mnist_accel.nn import layers, losses
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model, recipe_layers
 from mnist_accel.training.trainer import Trainer
@@ -281,12 +282,14 @@ def test_launches_per_step_are_those_that_the_documentation_lists(
 
 def test_filters_over_32_pixels_are_not_compiled(emulated: EmulatedBackend) -> None:
     stack = [L.Conv2d(1, 33, padding=3), L.Flatten(), L.Linear(10)]
-    model = Network(stack, losses.SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=emulated)
+    model = Network(
+        stack, losses.SoftmaxCrossEntropy(), input=Pixels((1, 28, 28)), backend=emulated
+    )
     assert "conv2d with kernel_size=33 has no compiled form" in Trainer(model).not_compiled
 
 
 def test_more_than_16_layers_with_parameters_are_not_compiled(emulated: EmulatedBackend) -> None:
     """All layers are passed to one kernel in a structure of fixed size."""
     stack = [L.Linear(10) for _ in range(17)]
-    model = Network(stack, losses.SoftmaxCrossEntropy(), input_shape=(784,), backend=emulated)
+    model = Network(stack, losses.SoftmaxCrossEntropy(), input=Pixels((784,)), backend=emulated)
     assert "1 to 16 layers with parameters, not 17" in Trainer(model).not_compiled

@@ -13,6 +13,7 @@ from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
 from backends.cupy.workspace import new_chunk
 from mnist_accel import nn
 from mnist_accel.nn import layers, losses
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from tests.support.closeness import assert_close
 from tests.support.emulated_backend import EmulatedBackend
@@ -134,10 +135,9 @@ def program_of(
     model = Network(
         stack,
         losses.Quadratic(),
-        input_shape=input_shape,
+        input=Pixels(input_shape, shift=-0.5),
         backend=EmulatedBackend(),
         dtype="float64",
-        pixel_shift=-0.5,
     )
     program = model.training_program(nn.SGD(weight_decay=WEIGHT_DECAY))
     return program, naive_settings(model, steps, activation)

@@ -61,7 +61,7 @@ class Halving(Schedule):
         return 0.5**step
 
 
-def squared_error(ops, logits, labels):
+def squared_distance(ops, logits, labels, weights):
     error = logits - ops.one_hot(labels, like=logits)
     return ops.xp.sum(error * error) / 2, error
 
@@ -70,7 +70,7 @@ def squared_error(ops, logits, labels):
 def tables(own_tables):
     for cls in (Scale, SignDescent, Halving):
         ma.register(cls)
-    LOSSES["squared_error"] = LossFormula(squared_error, outputs="sigmoid")
+    LOSSES["squared_distance"] = LossFormula(squared_distance, outputs="sigmoid")
     ACTIVATIONS["square"] = ActivationFormula(
         lambda xp, x: x * x, lambda xp, dy, y: 2 * dy * xp.sqrt(y)
     )
@@ -86,7 +86,7 @@ def network(layers, *, backend="numpy", loss=None, input_shape=(784,)):
     return Network(
         layers,
         loss or SoftmaxCrossEntropy(),
-        input_shape=input_shape,
+        input=ma.Pixels(input_shape),
         backend=ma.get_backend(backend),
     )
 
@@ -96,13 +96,13 @@ def network(layers, *, backend="numpy", loss=None, input_shape=(784,)):
     [
         ("layer", "the layer scale has no compiled form"),
         ("activation", "the activation square has no compiled form"),
-        ("loss", "the loss squared_error has no compiled form"),
+        ("loss", "the loss squared_distance has no compiled form"),
         ("optimizer", "the optimizer sign has no compiled form"),
     ],
 )
 def test_without_a_kernel_training_is_eager_and_names_the_reason(digits, kind, reason):
     first = {"layer": Scale(), "activation": Activation("square")}.get(kind, Flatten())
-    loss = Loss("squared_error" if kind == "loss" else "quadratic")
+    loss = Loss("squared_distance" if kind == "loss" else "quadratic")
     model = network([first, Linear(10)], backend="numba", loss=loss)
     optimizer = SignDescent(lr=1e-3) if kind == "optimizer" else "sgd"
     trainer = ma.Trainer(model, optimizer, batch_size=32)
@@ -114,7 +114,7 @@ def test_without_a_kernel_training_is_eager_and_names_the_reason(digits, kind, r
 
 def test_networks_optimizers_and_schedules_are_saved_by_name(digits, tmp_path):
     layers = [Scale(3.0), Linear(12), Activation("square"), Linear(10)]
-    model = network(layers, loss=Loss("squared_error"))
+    model = network(layers, loss=Loss("squared_distance"))
     optimizer, schedule = SignDescent(lr=1e-4), Halving()
     trainer = ma.Trainer(model, optimizer, schedule=schedule, batch_size=32)
     trainer.fit(*digits, iterations=2)

@@ -176,7 +176,7 @@ def test_images_must_have_the_input_shape(input_shape, accepted, rejected):
     network = Network(
         [*([Flatten()] if len(input_shape) == 3 else []), Linear(10)],
         SoftmaxCrossEntropy(),
-        input_shape=input_shape,
+        input=ma.Pixels(input_shape),
         backend=ma.get_backend("numpy"),
     )
     for shape in accepted:
@@ -316,9 +316,8 @@ def test_numpy_scalars_do_not_change_the_dtype(batch):
     network = Network(
         [Flatten(), Dropout(np.float64(0.5)), Linear(np.int64(10))],
         SoftmaxCrossEntropy(),
-        input_shape=np.array([1, 28, 28]),
+        input=ma.Pixels(np.array([1, 28, 28]), shift=np.float64(-0.5)),
         backend=ma.get_backend("numpy"),
-        pixel_shift=np.float64(-0.5),
     )
     pixels = batch[0].reshape(-1, 784)
     x = network.gather(pixels, np.arange(4))
@@ -341,7 +340,7 @@ def test_layers_that_do_not_fit_together_are_rejected():
     backend = ma.get_backend("numpy")
 
     def network(*layers):
-        return Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend=backend)
+        return Network(layers, SoftmaxCrossEntropy(), input=ma.Pixels((1, 28, 28)), backend=backend)
 
     with pytest.raises(ValueError, match="put Flatten before"):
         network(Linear(10))
@@ -361,7 +360,7 @@ def test_dropout_acts_only_in_training(batch):
     network = Network(
         [Linear(2000), Dropout(0.25), Linear(10)],
         SoftmaxCrossEntropy(),
-        input_shape=(784,),
+        input=ma.Pixels((784,)),
         backend=ma.get_backend("numpy"),
     )
     x = np.ones((4, 784), np.float32)

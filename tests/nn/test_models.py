@@ -73,7 +73,7 @@ def test_description_shows_every_width_and_shape_change():
     model = Network(
         [Conv2d(1, 3, padding=1), Dropout(0.5), AvgPool2d(1), Flatten(), Linear(784), Linear(784)],
         SoftmaxCrossEntropy(),
-        input_shape=(1, 28, 28),
+        input=ma.Pixels((1, 28, 28)),
         backend=ma.get_backend("numpy"),
     )
     assert model.describe() == (

@@ -39,7 +39,7 @@ def network(*layers: Layer) -> Network:
     return Network(
         [*layers, Linear(10)],
         SoftmaxCrossEntropy(),
-        input_shape=(784,),
+        input=ma.Pixels((784,)),
         backend=ma.get_backend("numpy"),
     )
 
@@ -215,7 +215,7 @@ def test_subclass_of_network_cannot_be_saved(tmp_path: Any) -> None:
         pass
 
     model = Residual(
-        [Linear(10)], SoftmaxCrossEntropy(), input_shape=(784,), backend=ma.get_backend("numpy")
+        [Linear(10)], SoftmaxCrossEntropy(), input=ma.Pixels(784), backend=ma.get_backend("numpy")
     )
     with pytest.raises(ValueError, match="a Residual cannot be saved"):
         ma.save_model(tmp_path / "model", model)

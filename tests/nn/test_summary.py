@@ -28,7 +28,7 @@ def test_the_name_of_a_network_is_escaped():
     model = ma.Network(
         ma.create_model("two-layer", backend="numpy").layers,
         ma.create_model("two-layer", backend="numpy").loss,
-        input_shape=(784,),
+        input=ma.Pixels((784,)),
         backend="numpy",
         name="<b>",
     )

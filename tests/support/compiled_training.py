@@ -9,6 +9,7 @@ from backends import Backend
 from mnist_accel import nn
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn import layers, losses
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.tolerance import relative_tolerance
@@ -87,7 +88,7 @@ def make_network(name: str, backend: Backend, dtype: str = "float64") -> Network
     """Return a new network of `NETWORKS`; its weights depend only on its name."""
     input_shape, stack = NETWORKS[name]
     return Network(
-        stack, losses.SoftmaxCrossEntropy(), input_shape=input_shape, backend=backend, dtype=dtype
+        stack, losses.SoftmaxCrossEntropy(), input=Pixels(input_shape), backend=backend, dtype=dtype
     )
 
 

@@ -12,6 +12,7 @@ from backends.cupy.kernel import cooperative
 from backends.cupy.launch import convolution, fused_classifier, tiles, wgrad_update
 from benchmarks.gpu import overheads
 from mnist_accel.nn import layers, losses
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.training.trainer import Trainer
 from tests.support.cuda_emulator.build import kernels_in
@@ -130,7 +131,7 @@ def train(backend: Backend, training: Training) -> list[Any]:
         The losses and the weights.
     """
     shape, stack, loss, batch_size, optimizer = training
-    model = Network(stack, loss, input_shape=shape, backend=backend)
+    model = Network(stack, loss, input=Pixels(shape), backend=backend)
     trainer = Trainer(model, optimizer, batch_size=batch_size, seed=1)
     assert trainer.compiled is not None, trainer.not_compiled
     rng, count = np.random.default_rng(4), max(2, 2 * batch_size - 1)

@@ -9,6 +9,7 @@ import pytest
 from backends import Backend, Ties
 from mnist_accel.data import Dataset
 from mnist_accel.nn import layers, losses
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.training.trainer import Trainer
 from tests.support.compiled_training import assert_compiled_matches_eager
@@ -49,7 +50,7 @@ def twin_networks(
 ) -> tuple[Network, Network]:
     """Return two networks with the same layers and the same weights."""
     loss = loss or losses.SoftmaxCrossEntropy()
-    settings = {"input_shape": input_shape, "backend": backend, "dtype": dtype}
+    settings: Any = {"input": Pixels(input_shape), "backend": backend, "dtype": dtype}
     return Network(stack, loss, **settings), Network(stack, loss, **settings)
 
 
@@ -93,10 +94,9 @@ def small_cnn(
     return Network(
         [*stack, L.Flatten(), L.Linear(10)],
         loss or losses.SoftmaxCrossEntropy(),
-        input_shape=(1, 28, 28),
+        input=Pixels((1, 28, 28), shift=-0.5),
         backend=backend,
         dtype=dtype,
-        pixel_shift=-0.5,
     )
 
 
@@ -114,7 +114,7 @@ def small_mlp(
     return Network(
         [L.Linear(hidden, bias=bias), activation or L.Sigmoid(), L.Linear(10)],
         loss or losses.Quadratic(),
-        input_shape=(inputs,),
+        input=Pixels((inputs,)),
         backend=backend,
         dtype=dtype,
     )

@@ -212,7 +212,12 @@ def _losses(normal: Any, rng: np.random.Generator, n: int) -> list[Example]:
         Example("count_correct", both, {}),
     ]
     if n:  # there is no mean of no losses
-        found += [Example("loss", both, {"kind": kind}, terms=10 * n + 10) for kind in LOSSES]
+        targets, weights = {"classes": labels, "numbers": normal(n, 10)}, abs(normal(n))
+        for kind, formula in LOSSES.items():
+            arrays = {"logits": logits, "targets": targets[formula.targets]}
+            for extra in ({}, {"weights": weights}):
+                terms = 10 * n + 10
+                found.append(Example("loss", {**arrays, **extra}, {"kind": kind}, terms=terms))
     return found
 
 

@@ -148,6 +148,8 @@ def _softmax(logits: Array) -> Array:
 
 
 def _probabilities(logits: Array, kind: str) -> Array:
+    if kind == "squared_error":
+        return logits
     return _softmax(logits) if kind == "softmax_cross_entropy" else ref.sigmoid(logits)
 
 
@@ -163,10 +165,17 @@ def _count_correct(logits: Array, labels: Any) -> Any:
     return np.int64(sum(z.argmax() == label for z, label in zip(logits, labels, strict=True)))
 
 
-def _loss(logits: Array, labels: Any, kind: str) -> tuple[Any, Array]:
-    parts = [ref.LOSSES[kind](z, int(label)) for z, label in zip(logits, labels, strict=True)]
-    values, gradients = zip(*parts, strict=True)
-    return np.float64(sum(values) / len(parts)), np.array(gradients) / len(parts)
+def _loss(
+    logits: Array, targets: Any, kind: str, weights: Array | None = None
+) -> tuple[Any, Array]:
+    formula = ref.squared_error if kind == "squared_error" else ref.LOSSES[kind]
+    total, gradients = 0.0, []
+    for number, (z, target) in enumerate(zip(logits, targets, strict=True)):
+        loss, gradient = formula(z, target)
+        weight = 1.0 if weights is None else weights[number]
+        total += weight * loss
+        gradients.append(weight * gradient)
+    return np.float64(total / len(logits)), np.array(gradients) / len(logits)
 
 
 def _update(

@@ -48,7 +48,7 @@ def network(backend):
             Linear(10),
         ],
         SoftmaxCrossEntropy(),
-        input_shape=(1, 28, 28),
+        input=ma.Pixels((1, 28, 28)),
         backend=ma.get_backend(backend),
         seed=3,
     )

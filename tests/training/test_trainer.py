@@ -152,7 +152,7 @@ def test_dropout_masks_differ_between_steps_and_repeat_with_the_seed(small):
         model = Network(
             [Dropout(0.5), Linear(10)],
             SoftmaxCrossEntropy(),
-            input_shape=(784,),
+            input=ma.Pixels((784,)),
             backend=ma.get_backend("numpy"),
         )
         one = ma.Trainer(model, lr=1e-30, batch_size=70, sampling="full", seed=seed)
@@ -189,7 +189,7 @@ def test_custom_random_layer_gets_a_generator_only_in_training(small):
     model = Network(
         [Noise(), Linear(10)],
         SoftmaxCrossEntropy(),
-        input_shape=(784,),
+        input=ma.Pixels((784,)),
         backend=ma.get_backend("numpy"),
     )
     one = ma.Trainer(model, lr=1e-30, batch_size=70, sampling="full")

@@ -277,7 +277,7 @@ def test_divergence_is_located_with_dropout(small):
     model = Network(
         [Linear(50), Dropout(0.5), Linear(10)],
         SoftmaxCrossEntropy(),
-        input_shape=(784,),
+        input=ma.Pixels((784,)),
         backend=ma.get_backend("numpy"),
     )
     wild = ma.Trainer(model, lr=1e30, batch_size=32)

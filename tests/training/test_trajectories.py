@@ -208,7 +208,7 @@ def test_optimizers_follow_the_reference(
 def test_l2_penalties_follow_the_reference(backend: Backend, mnist: Dataset, name: str) -> None:
     layers = recipe_layers("two-layer", hidden_sizes=(6,), activation=None)
     model = Network(
-        layers, SoftmaxCrossEntropy(l2=0.7), input_shape=(784,), backend=backend, dtype="float64"
+        layers, SoftmaxCrossEntropy(l2=0.7), input=Pixels((784,)), backend=backend, dtype="float64"
     )
     settings = {"lr": 0.01} if name == "sgd" else {"lr": 0.01, "eps": 0.01}
     trainer = Trainer(model, OPTIMIZERS[name](**settings))

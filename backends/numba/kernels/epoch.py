@@ -50,12 +50,14 @@ class TrainingData(NamedTuple):
 
     Attributes:
         images: `workspace.Images`.
-        labels: class indices (N,).
+        labels: class indices (N,); numbers (N, outputs) for a squared error.
+        weights: factors of the losses (N,); None for 1.
         edges: first column of each group of the CSR format, and the number of columns.
     """
 
     images: Any
     labels: Any
+    weights: Any
     edges: Any
 
 
@@ -269,7 +271,10 @@ def _add_gradients(
         later = max(0, min(step.first + later, len(rows) - count))
         tile = Tile(rows, step.first + begin, count, later)
         forward(plan, packed, data.images, tile, work)
-        call(plan.loss, last, data.labels, tile, step.factor, work, results, place[0], place[1])
+        call(
+            plan.loss, last, data.labels, data.weights, tile, step.factor, work, results,
+            place[0], place[1],
+        )  # fmt: skip
         backward(plan, packed, gradient, count, work, begin)
 
 

@@ -38,6 +38,8 @@ class Network(NamedTuple):
         read: as in `stages.Plan`; 0 if the first stage is linear.
         softmax: whether probabilities are the softmax of the logits, otherwise their sigmoid.
         shift: number that is added to scaled pixels.
+        lowest: smallest floating-point input that is allowed.
+        highest: largest one.
         filters: packed parameters of convolutions.
     """
 
@@ -46,6 +48,8 @@ class Network(NamedTuple):
     read: int
     softmax: bool
     shift: float
+    lowest: float
+    highest: float
     filters: Any
 
 
@@ -95,7 +99,7 @@ def predict(
     task: Any, network: Any, buffers: Any, weights: Any, pixels: Any, scale: float,
     probabilities: bool, results: Any,
 ) -> bool:  # fmt: skip
-    """Predict images `begin` to `end` − 1; return False if a pixel is out of range.
+    """Predict images `begin` to `end` − 1; return False if an input is out of range.
 
     Args:
         task: (thread, begin, end).
@@ -103,7 +107,7 @@ def predict(
         buffers: the fields of `Buffers`, as a plain tuple.
         weights: the network's parameter vector, extended so that the last row of each weight
             matrix can be read in whole vectors.
-        pixels: (N, pixels), uint8 0…255 or floating-point 0…1; only the latter are checked.
+        pixels: (N, pixels), uint8 or floating-point; only the latter are checked.
         scale: factor of the pixels; 1 if they are floating-point.
         probabilities: whether to return probabilities instead of logits.
         results: logits or probabilities, (N, classes); changed in place.
@@ -122,7 +126,7 @@ def predict(
         rows[n] = n
     for first in range(begin, end, work.capacity):
         count = min(work.capacity, end - first)
-        if scale == 1 and not _in_range(pixels, first, first + count):
+        if scale == 1 and not _in_range(pixels, first, first + count, net.lowest, net.highest):
             return False
         _forward(net, weights, images, Tile(rows, first, count, first), work, nonzeros)
         logits = outputs_of(last, work.outputs, work, count)
@@ -131,13 +135,14 @@ def predict(
 
 
 @kernel
-def _in_range(pixels: Any, begin: int, end: int) -> bool:
-    """Return whether all floating-point pixels are in 0…1; NaN counts as out of range."""
+def _in_range(pixels: Any, begin: int, end: int, lowest: float, highest: float) -> bool:
+    """Return whether all floating-point inputs are in a range; NaN counts as out of range."""
+    low, high = pixels.dtype.type(lowest), pixels.dtype.type(highest)
     outside = 0
     for n in range(begin, end):
         row = view(pixels, n * pixels.shape[1], pixels.shape[1])
         for i in range(len(row)):
-            outside |= not (row[i] >= 0 and row[i] <= 1)
+            outside |= not (row[i] >= low and row[i] <= high)
     return outside == 0
 
 

@@ -5,7 +5,8 @@
 Each loss has a stage kernel. Its parameters:
 
     last: the last stage.
-    labels: class indices of the data set.
+    labels: class indices of the data set, (N,); numbers (N, outputs) for a squared error.
+    weights: factors of the losses of the data set, (N,); None for 1.
     tile: the images, `workspace.Tile`.
     factor: factor of the gradient: 1/batch for the gradient of the mean.
     work: workspace of the thread. Reads the logits in `work.outputs`, and sets their gradient in
@@ -63,21 +64,31 @@ def _best(z: Any, classes: int) -> int:
     return best
 
 
+@kernel
+def _weight_of(weights: Any, row: int, one: Any) -> Any:
+    """Return the weight of an example; `one` if there are no weights."""
+    if weights is None:
+        return one
+    return weights[row]
+
+
 @stage_kernel
 def softmax_cross_entropy(
-    last: Any, labels: Any, tile: Any, factor: float, work: Any,
+    last: Any, labels: Any, weights: Any, tile: Any, factor: float, work: Any,
     results: Any, thread: int, step: int,
 ) -> None:  # fmt: skip
     """Compute −log softmax(z)[label]."""
     logits = outputs_of(last, work.outputs, work, tile.images)
     dlogits = outputs_of(last, work.gradients, work, tile.images)
     width, classes = last.y_size, last.out_channels
-    scale = logits.dtype.type(factor)
+    cast = logits.dtype.type
     total, correct = 0.0, 0
     for n in range(tile.images):
         z, dz = view(logits, n * width, width), view(dlogits, n * width, width)
-        label = labels[tile.rows[tile.first + n]]
-        total += softmax(z, dz, classes) - z[label]
+        row = tile.rows[tile.first + n]
+        label, weight = labels[row], _weight_of(weights, row, cast(1))
+        scale = cast(factor) * weight
+        total += (softmax(z, dz, classes) - z[label]) * weight
         for c in range(classes):
             dz[c] *= scale
         dz[label] -= scale
@@ -88,25 +99,27 @@ def softmax_cross_entropy(
 
 @stage_kernel
 def binary_cross_entropy(
-    last: Any, labels: Any, tile: Any, factor: float, work: Any,
+    last: Any, labels: Any, weights: Any, tile: Any, factor: float, work: Any,
     results: Any, thread: int, step: int,
 ) -> None:  # fmt: skip
     """Compute the sum of the binary cross-entropies of all classes."""
-    _add_losses(_binary_cross_entropy, last, labels, tile, factor, work, results, thread, step)
+    _add_losses(
+        _binary_cross_entropy, last, labels, weights, tile, factor, work, results, thread, step
+    )
 
 
 @stage_kernel
 def quadratic(
-    last: Any, labels: Any, tile: Any, factor: float, work: Any,
+    last: Any, labels: Any, weights: Any, tile: Any, factor: float, work: Any,
     results: Any, thread: int, step: int,
 ) -> None:  # fmt: skip
     """Compute half of the squared distance between the sigmoid outputs and the one-hot label."""
-    _add_losses(_quadratic, last, labels, tile, factor, work, results, thread, step)
+    _add_losses(_quadratic, last, labels, weights, tile, factor, work, results, thread, step)
 
 
 @kernel
 def _add_losses(
-    of_image: Any, last: Any, labels: Any, tile: Any, factor: float, work: Any,
+    of_image: Any, last: Any, labels: Any, weights: Any, tile: Any, factor: float, work: Any,
     results: Any, thread: int, step: int,
 ) -> None:  # fmt: skip
     """Compute the loss of one image after another.
@@ -120,12 +133,13 @@ def _add_losses(
     copy(view(logits, 0, logits.size), view(dlogits, 0, dlogits.size))
     sigmoid_in_place(pointer(dlogits, 0), dlogits.size)
     width, classes = last.y_size, last.out_channels
-    scale = logits.dtype.type(factor)
+    cast = logits.dtype.type
     total, correct = 0.0, 0
     for n in range(tile.images):
         z, dz = view(logits, n * width, classes), view(dlogits, n * width, width)
-        label = labels[tile.rows[tile.first + n]]
-        total += of_image(z, label, scale, dz)
+        row = tile.rows[tile.first + n]
+        label, weight = labels[row], _weight_of(weights, row, cast(1))
+        total += of_image(z, label, cast(factor) * weight, dz) * weight
         correct += _best(z, classes) == label
     results.losses[thread, step] += total
     results.correct[thread, step] += correct
@@ -161,10 +175,37 @@ def _quadratic(z: Any, label: int, scale: Any, dz: Any) -> Any:
     return loss
 
 
+@stage_kernel
+def squared_error(
+    last: Any, targets: Any, weights: Any, tile: Any, factor: float, work: Any,
+    results: Any, thread: int, step: int,
+) -> None:  # fmt: skip
+    """Compute half of the squared distance between the logits and the targets."""
+    logits = outputs_of(last, work.outputs, work, tile.images)
+    dlogits = outputs_of(last, work.gradients, work, tile.images)
+    width, outputs = last.y_size, last.out_channels
+    cast = logits.dtype.type
+    total = 0.0
+    for n in range(tile.images):
+        z, dz = view(logits, n * width, width), view(dlogits, n * width, width)
+        row = tile.rows[tile.first + n]
+        weight = _weight_of(weights, row, cast(1))
+        scale = cast(factor) * weight
+        loss = 0.0
+        for c in range(outputs):
+            error = z[c] - targets[row, c]
+            loss += 0.5 * error * error
+            dz[c] = error * scale
+        fill_zero(view(dz, outputs, width - outputs))
+        total += loss * weight
+    results.losses[thread, step] += total
+
+
 # The losses that have a kernel.
 KERNELS = {
     "softmax_cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "quadratic": quadratic,
+    "squared_error": squared_error,
 }
 LOSSES = tuple(KERNELS)

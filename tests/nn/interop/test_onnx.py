@@ -55,8 +55,9 @@ def test_a_recipe_gives_the_same_probabilities_on_the_whole_test_set(recipe, tmp
 def test_every_layer_and_loss_is_exported(name, dtype, tmp_path):
     layers, loss = NETWORKS[name]
     shape = (1, 28, 28)
-    model = ma.Network(layers, loss, input_shape=shape, backend="numpy", dtype=dtype,
-                       pixel_shift=-0.5)  # fmt: skip
+    model = ma.Network(
+        layers, loss, input=ma.Pixels(shape, shift=-0.5), backend="numpy", dtype=dtype
+    )
     images = np.random.default_rng(0).integers(0, 256, size=(5, *shape), dtype=np.uint8)
     expected = model.predict_proba(images)
     model.to_onnx(tmp_path / "a.onnx")
@@ -72,7 +73,7 @@ def test_every_layer_and_loss_is_exported(name, dtype, tmp_path):
 
 def test_equal_maxima_do_not_change_the_output(tmp_path):
     layers = [MaxPool2d(2, ties="all"), Flatten(), Linear(3)]
-    model = ma.Network(layers, SoftmaxCrossEntropy(), input_shape=(1, 28, 28), backend="numpy")
+    model = ma.Network(layers, SoftmaxCrossEntropy(), input=ma.Pixels((1, 28, 28)), backend="numpy")
     images = np.full((2, 1, 28, 28), 7, np.uint8)
     model.to_onnx(tmp_path / "model.onnx")
     found = probabilities(tmp_path / "model.onnx", images)
@@ -84,7 +85,7 @@ def test_a_layer_without_onnx_form_is_named(tmp_path, own_tables):
         pass
 
     model = ma.Network([Flatten(), Mystery("relu"), Linear(3)], SoftmaxCrossEntropy(),
-                       input_shape=(1, 28, 28), backend="numpy")  # fmt: skip
+                       input=ma.Pixels((1, 28, 28)), backend="numpy")  # fmt: skip
     with pytest.raises(ValueError, match=r"layer 2 \(relu\) has no ONNX form"):
         model.to_onnx(tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
@@ -93,7 +94,7 @@ def test_a_layer_without_onnx_form_is_named(tmp_path, own_tables):
 def test_an_activation_without_onnx_form_is_named(tmp_path, own_tables):
     ACTIVATIONS["square"] = ACTIVATIONS["relu"]
     model = ma.Network([Flatten(), Activation("square"), Linear(3)], SoftmaxCrossEntropy(),
-                       input_shape=(1, 28, 28), backend="numpy")  # fmt: skip
+                       input=ma.Pixels((1, 28, 28)), backend="numpy")  # fmt: skip
     with pytest.raises(ValueError, match="the activation square has no ONNX form"):
         model.to_onnx(tmp_path / "model.onnx")
 

@@ -23,9 +23,9 @@ def fitted(classes=10, **settings):
 def test_a_network_gives_the_probabilities_of_the_classifier(activation):
     mlp = fitted(activation=activation)
     network = ma.Network.from_sklearn(mlp, backend="numpy")
-    images = ma.load_dataset("digits").x_test[:100]
-    expected = mlp.predict_proba(images.reshape(-1, 784) / 255)
-    assert np.allclose(network.predict_proba(images), expected, atol=1e-6)
+    features = ma.load_dataset("digits").x_test[:100].reshape(-1, 784) / 255
+    expected = mlp.predict_proba(features)
+    assert np.allclose(network.predict_proba(features), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ def test_a_module_computes_the_same_logits_and_comes_back_unchanged(recipe):
     logits = module(torch.from_numpy(pixels + np.float32(model.pixel_shift)))
     assert np.allclose(logits.detach().numpy(), model.predict_logits(images), atol=1e-5)
     back = ma.Network.from_torch(
-        module, input_shape=model.input_shape, backend="numpy", loss=model.loss,
-        pixel_shift=model.pixel_shift,
+        module, input=model.input, backend="numpy", loss=model.loss,
     )  # fmt: skip
     assert back.describe() == model.describe()
     for name, array in model.state_dict().items():
@@ -35,7 +34,7 @@ def test_a_module_of_torch_with_nested_parts_becomes_a_network():
         nn.Identity(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * 13 * 13, 6), nn.Tanh(),
         nn.Linear(6, 3), nn.Softmax(dim=1),
     ).eval()  # fmt: skip
-    network = ma.Network.from_torch(module, input_shape=(1, 28, 28), backend="numpy")
+    network = ma.Network.from_torch(module, input=ma.Pixels((1, 28, 28)), backend="numpy")
     images = ma.load_dataset("digits").x_test[:20]
     pixels = torch.from_numpy(images[:, None].astype(np.float32) / 255)
     assert np.allclose(network.predict_proba(images), module(pixels).detach().numpy(), atol=1e-6)
@@ -44,16 +43,18 @@ def test_a_module_of_torch_with_nested_parts_becomes_a_network():
 def test_the_activation_that_the_loss_contains_is_left_out_at_the_end():
     images = ma.load_dataset("digits").x_test[:20]
     module = torch.nn.Sequential(torch.nn.Linear(784, 3), torch.nn.Sigmoid())
-    network = ma.Network.from_torch(module, input_shape=(784,), backend="numpy", loss=Quadratic())
+    network = ma.Network.from_torch(
+        module, input=ma.Pixels((784,)), backend="numpy", loss=Quadratic()
+    )
     pixels = torch.from_numpy(images.reshape(-1, 784).astype(np.float32) / 255)
     assert np.allclose(network.predict_proba(images), module(pixels).detach().numpy(), atol=1e-6)
     module[1] = torch.nn.Softmax(dim=1)
     with pytest.raises(ValueError, match="ends in Softmax, but the outputs of the loss are"):
-        ma.Network.from_torch(module, input_shape=(784,), backend="numpy", loss=Quadratic())
+        ma.Network.from_torch(module, input=ma.Pixels((784,)), backend="numpy", loss=Quadratic())
 
 
 def test_dropout_changes_no_logit_of_a_module():
-    model = ma.Network([Dropout(0.5), Linear(3)], SoftmaxCrossEntropy(), input_shape=(784,),
+    model = ma.Network([Dropout(0.5), Linear(3)], SoftmaxCrossEntropy(), input=ma.Pixels((784,)),
                        backend="numpy")  # fmt: skip
     images = ma.load_dataset("digits").x_test[:3]
     logits = model.to_torch()(torch.from_numpy(images.reshape(3, -1).astype(np.float32) / 255))
@@ -62,7 +63,7 @@ def test_dropout_changes_no_logit_of_a_module():
 
 def test_float64_stays_float64():
     module = torch.nn.Sequential(torch.nn.Linear(784, 3)).double()
-    network = ma.Network.from_torch(module, input_shape=(784,), backend="numpy")
+    network = ma.Network.from_torch(module, input=ma.Pixels((784,)), backend="numpy")
     assert network.dtype == "float64"
     assert network.to_torch()[0].weight.dtype == torch.float64
 
@@ -70,7 +71,7 @@ def test_float64_stays_float64():
 def test_a_converted_network_trains_without_changing_the_module():
     module = torch.nn.Sequential(torch.nn.Linear(784, 10))
     before = module[0].weight.detach().numpy().copy()
-    network = ma.Network.from_torch(module, input_shape=(784,), backend="numpy")
+    network = ma.Network.from_torch(module, input=ma.Pixels((784,)), backend="numpy")
     data = ma.load_dataset("digits")
     ma.Trainer(network, lr=0.1).fit(data.x_train, data.t_train, iterations=3)
     assert np.array_equal(module[0].weight.detach().numpy(), before)
@@ -95,12 +96,12 @@ UNSUPPORTED = {
 def test_the_first_unsupported_layer_is_named(message):
     module = torch.nn.Sequential(*UNSUPPORTED[message])
     with pytest.raises(ValueError, match=message):
-        ma.Network.from_torch(module, input_shape=(784,), backend="numpy")
+        ma.Network.from_torch(module, input=ma.Pixels((784,)), backend="numpy")
 
 
 def test_something_that_is_no_sequential_is_refused():
     with pytest.raises(TypeError, match=r"expected a torch\.nn\.Sequential, got Linear"):
-        ma.Network.from_torch(torch.nn.Linear(3, 3), input_shape=(3,), backend="numpy")
+        ma.Network.from_torch(torch.nn.Linear(3, 3), input=ma.Pixels((3,)), backend="numpy")
 
 
 def test_a_layer_of_your_own_is_named():
@@ -108,7 +109,7 @@ def test_a_layer_of_your_own_is_named():
         kind = "mine"
 
     model = ma.Network([Flatten(), Linear(3), ReLU(), Mine(0.1), Linear(3)], SoftmaxCrossEntropy(),
-                       input_shape=(1, 28, 28), backend="numpy")  # fmt: skip
+                       input=ma.Pixels((1, 28, 28)), backend="numpy")  # fmt: skip
     with pytest.raises(ValueError, match=r"layer 4 \(mine\) has no form in PyTorch"):
         model.to_torch()
 
@@ -116,6 +117,6 @@ def test_a_layer_of_your_own_is_named():
 def test_an_activation_of_your_own_is_named(own_tables):
     ACTIVATIONS["square"] = ACTIVATIONS["relu"]
     model = ma.Network([Linear(3), Activation("square"), Linear(3)], SoftmaxCrossEntropy(),
-                       input_shape=(784,), backend="numpy")  # fmt: skip
+                       input=ma.Pixels((784,)), backend="numpy")  # fmt: skip
     with pytest.raises(ValueError, match=r"layer 2 \(square\) has no form in PyTorch"):
         model.to_torch()

@@ -78,7 +78,7 @@ def main():
     images = [data.x_train, np.repeat(ma.load_dataset("digits").x_train, 8, axis=0)]
     x, t = examples(np.concatenate(images), rng)
     layers = [Linear(HIDDEN), ReLU(), Linear(2)]
-    network = Network(layers, SoftmaxCrossEntropy(), input_shape=(784,), backend="numpy")
+    network = Network(layers, SoftmaxCrossEntropy(), input=ma.Pixels((784,)), backend="numpy")
     trainer = ma.Trainer(network, optimizer="adam", lr=0.002, batch_size=100, seed=0)
     trainer.fit(x.reshape(-1, 784), t, epochs=12)
     weights = {name: np.asarray(w, np.float16) for name, w in network.state_dict().items()}

@@ -1,0 +1,252 @@
+"""Networks on features of any kind, weights of examples, and the squared error of numbers."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mnist_accel as ma
+import reference as ref
+from backends import Backend
+from mnist_accel.nn import (
+    Activation,
+    BinaryCrossEntropy,
+    Conv2d,
+    Flatten,
+    Layer,
+    Linear,
+    Loss,
+    Network,
+    Quadratic,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
+from mnist_accel.training.data import TrainingData
+from tests.support.gpu_training import EmulatedBackend
+
+EXAMPLES, BATCH, STEPS, LR = 60, 12, 10, 0.1
+BACKENDS = ("numpy", "numba", "cupy-emulated")
+RNG = np.random.default_rng(0)
+TABLE = RNG.normal(size=(EXAMPLES, 7)) * 3
+IMAGES = RNG.normal(size=(EXAMPLES, 3, 6, 5))
+LABELS = RNG.integers(4, size=EXAMPLES)
+NUMBERS = RNG.normal(size=(EXAMPLES, 4))
+WEIGHTS = RNG.random(EXAMPLES) * 2
+
+
+def backend_of(name: str) -> Backend:
+    return EmulatedBackend() if name == "cupy-emulated" else ma.get_backend(name)
+
+
+def network(
+    loss: Loss, *, features: Any = 7, backend: str = "numpy", layers: list[Layer] | None = None
+) -> Network:
+    layers = layers or [Linear(5), Activation("tanh"), Linear(4)]
+    chosen = backend_of(backend)
+    return Network(layers, loss, input=ma.Features(features), backend=chosen, dtype="float64")
+
+
+def reference_losses(model: Network, loss: Loss, targets: Any, weights: Any) -> list[float]:
+    """Return the loss of each step of plain SGD, from plain loops over the examples."""
+    formula = ref.squared_error if loss.kind == "squared_error" else ref.LOSSES[loss.kind]
+    w = model.state_dict()
+    losses = []
+    for step in range(STEPS):
+        rows = range(step % 5 * BATCH, step % 5 * BATCH + BATCH)
+        total = 0.0
+        gradients = {name: np.zeros_like(value) for name, value in w.items()}
+        for row in rows:
+            hidden = ref.linear(TABLE[row], w["W1"], w["b1"])
+            y = np.tanh(hidden)
+            value, d = formula(ref.linear(y, w["W2"], w["b2"]), targets[row])
+            total += weights[row] * value
+            d, dw2, db2 = ref.linear_backward(weights[row] * d, y, w["W2"])
+            _, dw1, db1 = ref.linear_backward(d * (1 - y**2), TABLE[row], w["W1"])
+            for name, gradient in zip(w, (dw1, db1, dw2, db2), strict=True):
+                gradients[name] += gradient
+        losses.append(total / BATCH)
+        for name, value in w.items():
+            value -= LR * gradients[name] / BATCH
+    return losses
+
+
+class InOrder(ma.Trainer):
+    """Trains on the examples in their order, as the reference does."""
+
+    def train(self, x: Any, t: Any, weights: Any) -> list[float]:
+        losses = []
+        for step in range(STEPS):
+            rows = slice(step % 5 * BATCH, step % 5 * BATCH + BATCH)
+            part = None if weights is None else weights[rows]
+            losses += self.fit(x[rows], t[rows], sample_weight=part, iterations=1).losses
+        return losses
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("loss", "is_weighted"),
+    [
+        (loss, is_weighted)
+        for loss in (SoftmaxCrossEntropy(), BinaryCrossEntropy(), Quadratic(), SquaredError())
+        for is_weighted in (False, True)
+    ],
+)
+def test_ten_steps_on_features_agree_with_the_reference(
+    backend: str, loss: Loss, is_weighted: bool
+) -> None:
+    targets = LABELS if loss.has_classes else NUMBERS
+    weights = WEIGHTS if is_weighted else None
+    model = network(loss, backend=backend)
+    expected = reference_losses(
+        model, loss, targets, np.ones(EXAMPLES) if weights is None else weights
+    )
+    trainer = InOrder(model, ma.nn.SGD(LR), sampling="full")
+    np.testing.assert_allclose(trainer.train(TABLE, targets, weights), expected, rtol=1e-12)
+    if backend == "numba":
+        assert trainer.compiled is not None, trainer.not_compiled
+
+
+@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(), SquaredError()])
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_convolutions_of_features_agree_between_backends(backend: str, loss: Loss) -> None:
+    layers = [Conv2d(4, 3), Activation("relu"), Flatten(), Linear(4)]
+    targets = LABELS if loss.has_classes else NUMBERS
+    losses, outputs = [], []
+    for name in ("numpy", backend):
+        model = network(loss, features=(3, 6, 5), backend=name, layers=layers)
+        trainer = ma.Trainer(model, "adam", batch_size=BATCH)
+        weights = None if name == "cupy-emulated" else WEIGHTS
+        weights = WEIGHTS if backend == "numba" else None
+        losses.append(trainer.fit(IMAGES, targets, sample_weight=weights, iterations=STEPS).losses)
+        outputs.append(model.predict_logits(IMAGES))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-10)
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_weight_counts_like_as_many_copies(backend: str) -> None:
+    counts = np.arange(EXAMPLES) % 3
+    rows = np.repeat(np.arange(EXAMPLES), counts)
+    weighted, copied = (network(SoftmaxCrossEntropy(), backend=backend) for _ in range(2))
+    settings: Any = {"sampling": "full", "lr": 0.5}
+    weights = counts * (EXAMPLES / counts.sum())
+    ma.Trainer(weighted, "sgd", **settings).fit(
+        TABLE, LABELS, sample_weight=weights, iterations=STEPS
+    )
+    ma.Trainer(copied, "sgd", **settings).fit(TABLE[rows], LABELS[rows], iterations=STEPS)
+    for name, value in copied.state_dict().items():
+        np.testing.assert_allclose(weighted.state_dict()[name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_of_one_change_no_bit() -> None:
+    losses = []
+    for weights in (None, np.ones(EXAMPLES)):
+        trainer = ma.Trainer(network(Quadratic(), backend="numba"), batch_size=BATCH)
+        losses.append(trainer.fit(TABLE, LABELS, sample_weight=weights, epochs=2).losses)
+    assert losses[0] == losses[1]
+
+
+def test_weights_without_a_kernel_train_eagerly_and_say_so(caplog: Any) -> None:
+    trainer = ma.Trainer(network(Quadratic(), backend="cupy-emulated"), batch_size=BATCH)
+    trainer.fit(TABLE, LABELS, sample_weight=WEIGHTS, iterations=2)
+    assert "sample weights have no compiled form on" in caplog.text
+
+
+def test_a_regression_has_losses_but_no_accuracy() -> None:
+    model = network(SquaredError())
+    trainer = ma.Trainer(model, "adam", lr=0.01, batch_size=BATCH)
+    history = trainer.fit(TABLE, NUMBERS, epochs=3, validation_data=(TABLE, NUMBERS))
+    last = history.epochs[-1]
+    assert last.train_accuracy is None
+    assert last.validation_accuracy is None
+    outputs = model.predict(TABLE)
+    expected = ((outputs - NUMBERS) ** 2).sum(axis=1).mean() / 2
+    assert last.validation_loss == pytest.approx(expected)
+    assert ma.mean_loss(model, TABLE, NUMBERS) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="has no probabilities"):
+        model.predict_proba(TABLE)
+    with pytest.raises(ValueError, match="has no classes and no accuracy; call mean_loss"):
+        ma.evaluate(model, TABLE, NUMBERS)
+
+
+def test_gradients_of_a_regression_are_right() -> None:
+    results = ma.check_gradients(network(SquaredError()), TABLE[:5], NUMBERS[:5])
+    assert all(result.passed for result in results)
+
+
+def test_one_output_takes_targets_of_one_dimension() -> None:
+    model = network(SquaredError(), layers=[Linear(1)])
+    assert np.isfinite(ma.Trainer(model).fit(TABLE, NUMBERS[:, 0], iterations=3).losses).all()
+
+
+def test_integers_are_not_scaled() -> None:
+    model = network(SoftmaxCrossEntropy())
+    numbers = np.arange(14, dtype=np.uint8).reshape(2, 7)
+    np.testing.assert_array_equal(
+        model.predict_logits(numbers), model.predict_logits(numbers.astype(np.float64))
+    )
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_two_and_a_thousand_classes(backend: str) -> None:
+    for classes in (2, 1000):
+        model = network(SoftmaxCrossEntropy(), backend=backend, layers=[Linear(classes)])
+        labels = np.arange(EXAMPLES) % classes
+        losses = ma.Trainer(model, batch_size=BATCH, lr=0.01).fit(TABLE, labels, epochs=30).losses
+        assert losses[-1] < losses[0]
+        assert model.predict_proba(TABLE).shape == (EXAMPLES, classes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": np.full((3, 7), np.nan)}, r"features must be finite .*nan at index \(0, 0\)"),
+        ({"images": TABLE[:, :6]}, r"features must have shape \(N, 7\), got \(60, 6\)"),
+        ({"images": TABLE.astype(complex)}, "features must be real numbers, got complex128"),
+        ({"labels": LABELS[:50]}, "got 60 examples and 50 labels"),
+        ({"sample_weight": WEIGHTS[1:]}, r"sample_weight must have shape \(60,\), got \(59,\)"),
+        ({"sample_weight": -WEIGHTS}, "sample_weight must not be negative, got -"),
+        ({"sample_weight": 0 * WEIGHTS}, "must contain a number above 0"),
+        ({"sample_weight": WEIGHTS * np.inf}, "sample_weight must be finite"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_invalid_examples_are_refused(
+    backend: str, arguments: dict[str, Any], message: str
+) -> None:
+    trainer = ma.Trainer(network(SoftmaxCrossEntropy(), backend=backend))
+    with pytest.raises((ValueError, TypeError), match=message):
+        trainer.fit(**{"images": TABLE, "labels": LABELS, **arguments}, epochs=1)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_predictions_refuse_features_that_are_not_finite(backend: str, value: float) -> None:
+    wrong = TABLE.copy()
+    wrong[3, 2] = value
+    with pytest.raises(ValueError, match=r"features must be finite .* at index \(3, 2\)"):
+        network(SoftmaxCrossEntropy(), backend=backend).predict(wrong)
+
+
+@pytest.mark.parametrize("targets", [NUMBERS[:, :3], np.full((EXAMPLES, 4), np.nan), "no numbers"])
+def test_invalid_targets_are_refused(targets: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="targets must "):
+        ma.Trainer(network(SquaredError())).fit(TABLE, targets, epochs=1)
+    assert TrainingData(network(SquaredError()), TABLE, NUMBERS).examples == EXAMPLES
+
+
+def test_files_pickles_and_copies_keep_the_input(tmp_path: Any) -> None:
+    for model in (network(SquaredError()), network(Quadratic(), features=(7,))):
+        ma.save_model(tmp_path / "model", model)
+        ma.save_checkpoint(tmp_path / "checkpoint", ma.Trainer(model))
+        copies = [
+            ma.load_model(tmp_path / "model", backend="numpy"),
+            ma.load_checkpoint(tmp_path / "checkpoint", backend="numpy").model,
+            pickle.loads(pickle.dumps(model)),
+            copy.deepcopy(model),
+        ]
+        for other in copies:
+            assert (other.input, other.loss) == (model.input, model.loss)
+            np.testing.assert_array_equal(other.predict(TABLE), model.predict(TABLE))
