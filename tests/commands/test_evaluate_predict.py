@@ -200,7 +200,7 @@ def test_networks_with_another_number_of_classes_are_rejected(fails, classes):
 def test_networks_with_another_input_shape_are_rejected(fails, input_shape):
     save_network("other.safetensors", input_shape, Flatten(), Linear(10))
     shape = "×".join(map(str, input_shape))
-    says = f"takes inputs of shape {shape}, but the images have 28×28 pixels"
+    says = f"takes images of shape {shape}, but the images have 28×28 pixels"
     fails(4, "evaluate", "other.safetensors", "--dataset", "digits", says=says)
     fails(4, "predict", "other.safetensors", "--dataset", "digits", "--index", 0, says=says)
 

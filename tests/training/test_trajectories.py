@@ -20,6 +20,7 @@ from mnist_accel.nn import (
     create_optimizer,
     schedules,
 )
+from mnist_accel.nn.inputs import Pixels
 from mnist_accel.recipes.models import RECIPES, create_model, recipe_layers
 from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.tolerance import relative_tolerance
