@@ -1,0 +1,76 @@
+"""The pictures of the tutorials, and how a page shows them."""
+
+import difflib
+import inspect
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from IPython.display import Image, Markdown
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from numpy.typing import ArrayLike
+
+from mnist_accel.plots.style import BLUE, MUTED, VERMILLION, WIDTH, show_digit, styled
+
+
+def show(figure: Figure) -> Image:
+    """Return a figure as an image that a notebook shows."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return Image(png.getvalue())
+
+
+def show_changes(before: Callable[..., object], after: Callable[..., object]) -> Markdown:
+    """Return the lines that two versions of a function do not share."""
+    texts = [inspect.getsource(function).splitlines() for function in (before, after)]
+    changes = [line for line in difflib.unified_diff(*texts, n=0) if line[:2] not in ("--", "++")]
+    lines = "\n".join("" if line.startswith("@@") else line for line in changes)
+    return Markdown(f"```diff\n{lines.strip()}\n```")
+
+
+@styled
+def figure_digits(images: ArrayLike, titles: Sequence[object]) -> Figure:
+    """Draw images (N, 784) or (N, 28, 28) in a row, each with a title."""
+    figure = Figure(figsize=(WIDTH, WIDTH / len(titles) + 0.35))
+    axes = figure.add_axes((0, 0, 1, 1))
+    for place, (image, title) in enumerate(zip(np.asarray(images), titles, strict=True)):
+        show_digit(axes, image.reshape(28, 28), left=place + 0.05, top=0, side=0.9)
+        axes.text(place + 0.5, -0.08, str(title), ha="center")
+    axes.set(xlim=(0, len(titles)), ylim=(0.95, -0.35), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def figure_speedups(rows: Mapping[str, float | str]) -> Figure:
+    """Draw the speedup of each step over the step before as a bar, or a text in its place."""
+    figure = Figure(figsize=(WIDTH, 0.4 * len(rows) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    numbers = [value for value in rows.values() if isinstance(value, float)]
+    axes.set_xlim(min([0.1, *numbers]) / 2, max(numbers) * 4)
+    axes.axvline(1, color=MUTED, linewidth=0.8)
+    for place, value in enumerate(rows.values()):
+        if isinstance(value, str):
+            axes.text(1.1, place, value, va="center", color=MUTED)
+            continue
+        axes.barh(place, value - 1, left=1, height=0.6, color=BLUE if value >= 1 else VERMILLION)
+        label = f"{value:,.0f}×" if value >= 10 else f"{value:.2g}×"
+        is_right = value >= 1
+        axes.annotate(
+            label,
+            (value, place),
+            xytext=(5 if is_right else -5, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if is_right else "right",
+        )
+    axes.set_yticks(range(len(rows)), rows)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("times as fast as the step before (logarithmic)")
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    return figure
