@@ -74,3 +74,59 @@ def figure_speedups(rows: Mapping[str, float | str]) -> Figure:
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
     return figure
+
+
+@styled
+def figure_forward(
+    image: ArrayLike, hidden: ArrayLike, logits: ArrayLike, probabilities: ArrayLike
+) -> Figure:
+    """Draw an image, the hidden units as bars, and logits and probabilities by digit."""
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    first, *others = figure.subplots(1, 4, width_ratios=(1, 1.7, 1, 1))
+    show_digit(first, np.asarray(image), left=0, top=0, side=1)
+    first.set_axis_off()
+    first.set_title("784 pixels")
+    titles = "50 hidden units", "10 logits", "10 probabilities"
+    for axes, values, title in zip(others, (hidden, logits, probabilities), titles, strict=True):
+        array = np.asarray(values)
+        axes.bar(range(len(array)), array, color=BLUE)
+        axes.set_title(title)
+        axes.grid(axis="y")
+        if len(array) == 10:
+            axes.set_xticks(range(10))
+    others[-1].set_ylim(0, 1)
+    return figure
+
+
+@styled
+def figure_weights(weights: ArrayLike, titles: Sequence[str]) -> Figure:
+    """Draw weights (N, 784) as images in a row: red above 0, blue below 0, white 0."""
+    array = np.asarray(weights).reshape(-1, 28, 28)
+    limit = np.abs(array).max()
+    figure = Figure(figsize=(WIDTH, WIDTH / len(array) + 0.3), layout="constrained")
+    for axes, image, title in zip(figure.subplots(1, len(array)), array, titles, strict=True):
+        axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        axes.set(title=title, xticks=[], yticks=[])
+    return figure
+
+
+@styled
+def figure_errors(steps: ArrayLike, errors: Mapping[str, ArrayLike]) -> Figure:
+    """Draw relative errors by step size, one curve per name."""
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), color in zip(errors.items(), (BLUE, VERMILLION), strict=True):
+        axes.loglog(steps, np.maximum(values, 1e-16), marker="o", markersize=3, color=color)
+        place = int(np.argmin(values))
+        axes.annotate(
+            name,
+            (np.asarray(steps)[place], np.asarray(values)[place]),
+            xytext=(0, -14),
+            textcoords="offset points",
+            ha="center",
+            color=color,
+        )
+    axes.margins(y=0.12)
+    axes.grid()
+    axes.set(xlabel="step size h", ylabel="relative error of the difference")
+    return figure

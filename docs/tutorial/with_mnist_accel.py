@@ -4,7 +4,6 @@ import numpy as np
 from problem import BATCH, CLASSES, HIDDEN, LEARNING_RATE, PIXELS, run
 
 import mnist_accel as ma
-from mnist_accel.data.batches import BatchSampler
 from mnist_accel.nn.layers import Linear, ReLU
 from mnist_accel.nn.losses import SoftmaxCrossEntropy
 
@@ -19,18 +18,13 @@ def train(images, labels, parameters, *, backend="numba", batch_size=BATCH):
     )
     names = "W1", "b1", "W2", "b2"
     network.load_state_dict(dict(zip(names, parameters, strict=True)))
-    trainer = ma.Trainer(network, "sgd", lr=LEARNING_RATE, batch_size=batch_size, seed=0)
-    history = trainer.fit(*in_order_of_trainer(images, labels, batch_size), epochs=1)
+    trainer = ma.Trainer(
+        network, "sgd", lr=LEARNING_RATE, batch_size=batch_size, sampling="sequential"
+    )
+    history = trainer.fit(images, labels, epochs=1)
     for name, array in zip(names, parameters, strict=True):
         array[...] = network.state_dict()[name]
     return np.array(history.losses)
-
-
-def in_order_of_trainer(images, labels, batch_size):
-    """Return images and labels so that the trainer, which shuffles, visits them in this order."""
-    order = BatchSampler(len(images), batch_size, "shuffle", seed=0).order(epoch=0)
-    rows = np.argsort(order.rows(0, len(images)))
-    return images[rows], labels[rows]
 
 
 if __name__ == "__main__":
