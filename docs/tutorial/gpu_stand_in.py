@@ -1,7 +1,7 @@
 """A stand-in for CuPy on machines without a GPU: NumPy arrays that behave like arrays on a GPU.
 
-It computes with NumPy, so its times mean nothing. But as with CuPy, NumPy functions and operators
-refuse to mix its arrays with host arrays, and it counts what costs time on a GPU:
+It computes with NumPy, so its times mean nothing. But as with CuPy, functions and operators refuse
+to mix its arrays with host arrays. And it counts what costs time on a GPU:
 
 - launches of kernels: one per operator or function; a view needs none,
 - copies between host and GPU, and the waits of the host for the GPU that they cause,
@@ -28,10 +28,8 @@ class Counts:
     new_bytes: int = 0
 
     def __str__(self):
-        return ", ".join(
-            f"{getattr(self, field.name):,} {field.name.replace('_', ' ')}"
-            for field in fields(self)
-        )
+        names = (field.name for field in fields(self))
+        return ", ".join(f"{name.replace('_', ' ')} {getattr(self, name):,}" for name in names)
 
 
 class StandIn:
@@ -40,10 +38,12 @@ class StandIn:
     def __init__(self):
         self.counts = Counts()
 
-    def asarray(self, host, dtype=None):
-        """Copy a host array to the GPU."""
+    def asarray(self, values, dtype=None, copy=None):
+        """Copy a host array to the GPU, or return an array on the GPU or a copy of it."""
+        if isinstance(values, DeviceArray):
+            return self.launch(np.asarray, values, dtype=dtype, copy=copy)
         self.counts.copies += 1
-        return self._new(np.array(host, dtype=dtype))
+        return self._new(np.array(values, dtype=dtype))
 
     def asnumpy(self, array):
         """Copy an array to the host, after waiting for its computation."""
@@ -116,6 +116,10 @@ class DeviceArray(NDArrayOperatorsMixin):
             return result
         out[0].values[...] = result.values
         return out[0]
+
+    def __array_function__(self, function, types, args, options):
+        """Compute functions such as `np.mean`."""
+        return self.gpu.launch(function, *args, **options)
 
     def __array__(self, dtype=None, copy=None):
         raise TypeError(

@@ -60,7 +60,7 @@ def masks_right(xp, x):
 
 def indices_wrong(xp, images, labels, sums):
     """Add each image to the sum of its class: a copy, changed, and written back."""
-    sums[labels] += images  # of two images of one class, one is lost
+    sums[labels, :] += images  # of two images of one class, one is lost
     return sums
 
 
@@ -103,7 +103,7 @@ def views_right(xp, W):
 
 
 def loops_wrong(xp, images):
-    """Normalize image by image, with three launches each."""
+    """Normalize image by image, with two launches each."""
     return xp.stack([images[n, :] / xp.max(images[n, :]) for n in range(images.shape[0])])
 
 
@@ -125,7 +125,7 @@ def random_right(xp, count, **options):
 
     The formula is the finalizer of the hash function MurmurHash3.
     """
-    i = xp.arange(count, dtype=xp.uint32, **options)
+    i = xp.arange(1, count + 1, dtype=xp.uint32, **options)
     i = (i ^ (i >> 16)) * 0x85EBCA6B
     i = (i ^ (i >> 13)) * 0xC2B2AE35
     return xp.astype((i ^ (i >> 16)) >> 8, xp.float32) / 2**24

@@ -29,4 +29,4 @@ def train(images, labels, parameters):
 if __name__ == "__main__":
     run(train, images=16_000)
     if isinstance(cp, StandIn):
-        print(f"no GPU here; for {cp.counts}")
+        print(f"no GPU here; the stand-in counted {cp.counts}")
