@@ -107,6 +107,7 @@ def figure_weights(weights: ArrayLike, titles: Sequence[str]) -> Figure:
     for axes, image, title in zip(figure.subplots(1, len(array)), array, titles, strict=True):
         axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         axes.set(title=title, xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     return figure
 
 

@@ -13,7 +13,7 @@ def train(images, labels, parameters, *, backend="numba", batch_size=BATCH):
     network = ma.Network(
         [Linear(HIDDEN), ReLU(), Linear(CLASSES)],
         SoftmaxCrossEntropy(),
-        input_shape=(PIXELS,),
+        input=ma.Pixels(PIXELS),
         backend=backend,
     )
     names = "W1", "b1", "W2", "b2"
