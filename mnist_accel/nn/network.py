@@ -269,7 +269,7 @@ class Network:
 
         Args:
             images: uint8 0…255 or float 0…1; (N, 784), (N, 28, 28) or (N, 1, 28, 28). For a network
-                on features, (N, *input_shape), any finite numbers.
+                on features, any finite numbers (N, features).
 
         Raises:
             ValueError: the images have the wrong shape or scale, or the loss is "squared_error",
