@@ -7,6 +7,7 @@ from benchmarks.suite.cases import (
     AccuracyCase,
     InferenceCase,
     OperationCase,
+    PopulationCase,
     StartCase,
     TrainingCase,
 )
@@ -31,6 +32,11 @@ def test_operations(measure: Measure, case: OperationCase, contender: str, numbe
 
 def test_start(measure: Measure, case: StartCase, contender: str, number: int) -> None:
     """Time new processes from their start to the end of the first update."""
+    measure(case, contender, number)
+
+
+def test_population(measure: Measure, case: PopulationCase, contender: str, number: int) -> None:
+    """Time trainings of several networks at once, on data that are on the device."""
     measure(case, contender, number)
 
 

@@ -130,6 +130,30 @@ class TrainingSession(ABC):
         """Return the most probable class (N,) of each host image (N, 784)."""
 
 
+class PopulationSession(ABC):
+    """Networks that are ready to be trained together, each with its own learning rate and seed."""
+
+    def compile(self) -> None:  # noqa: B027  # most sessions have nothing to do here
+        """Compile the code that only `run` needs, which the first `run` would compile otherwise."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Train each network for one epoch from its initial weights, in its own image order."""
+
+    @abstractmethod
+    def updates(self, batches: NDArray[np.int64]) -> NDArray[Any]:
+        """Make updates from the initial weights; return their losses (members, steps).
+
+        Args:
+            batches: rows of the images, shape (members, steps, batch). They are the image order of
+                the project, so that its trainer visits them by itself.
+        """
+
+    @abstractmethod
+    def weights(self, member: int) -> HostArrays:
+        """Return the weights of a network, with the names and shapes of `Network.state_dict`."""
+
+
 # Maps host images (N, 784) float32 in 0…1 to probabilities (N, classes) on the host.
 InferenceSession: TypeAlias = Callable[[NDArray[np.float32]], HostArray]
 
@@ -215,6 +239,17 @@ class Contender(ABC):
     @abstractmethod
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare a training."""
+
+    def population(self, members: Sequence[TrainingTask]) -> PopulationSession:
+        """Prepare the training of several networks.
+
+        Args:
+            members: trainings that differ only in initial weights, seed and learning rate.
+
+        Raises:
+            NotImplementedError: the contender does not support it; the message states the reason.
+        """
+        raise NotImplementedError(f"{self.name} does not train populations")
 
     @abstractmethod
     def inference(self, model: Network) -> InferenceSession:

@@ -4,6 +4,7 @@ JAX takes a second to import and may be missing, so this module imports it, and 
 it, inside functions.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from backends import Availability
@@ -12,6 +13,7 @@ from benchmarks.contenders.base import (
     InferenceSession,
     OperationSession,
     OperationTask,
+    PopulationSession,
     TrainingSession,
     TrainingTask,
 )
@@ -71,6 +73,12 @@ class Jax(Contender):
         from benchmarks.contenders.jax_training import ScannedTraining
 
         return ScannedTraining(task)
+
+    def population(self, members: Sequence[TrainingTask]) -> PopulationSession:
+        """Prepare networks that `vmap` trains together."""
+        from benchmarks.contenders.jax_population import VmappedTraining
+
+        return VmappedTraining(members)
 
     def inference(self, model: Network) -> InferenceSession:
         """Prepare predictions that are compiled at the first call of each batch size."""

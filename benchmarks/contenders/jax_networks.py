@@ -159,7 +159,7 @@ def mean_loss(loss: Loss, logits: Array, labels: Array) -> Array:
     raise ValueError(f"JAX networks do not support the loss {loss.kind!r}")
 
 
-def sgd(optimizer: SGD, parameters: Any, gradients: Any, state: Any, step: Array) -> Any:
+def sgd(optimizer: SGD, parameters: Any, gradients: Any, state: Any, step: Array, lr: Array) -> Any:
     """Return parameters and velocities after an update; all are trees of the same structure."""
     gradients = _decayed(optimizer, parameters, gradients)
     if optimizer.momentum:
@@ -168,16 +168,18 @@ def sgd(optimizer: SGD, parameters: Any, gradients: Any, state: Any, step: Array
             gradients = jax.tree.map(lambda g, v: g + optimizer.momentum * v, gradients, state[0])
         else:
             gradients = state[0]
-    return jax.tree.map(lambda w, g: w - optimizer.lr * g, parameters, gradients), state
+    return jax.tree.map(lambda w, g: w - lr * g, parameters, gradients), state
 
 
-def adam(optimizer: Adam, parameters: Any, gradients: Any, state: Any, step: Array) -> Any:
+def adam(
+    optimizer: Adam, parameters: Any, gradients: Any, state: Any, step: Array, lr: Array
+) -> Any:
     """Return parameters and [means, means of squares] after update number `step`, from 1."""
     gradients = _decayed(optimizer, parameters, gradients)
     beta1, beta2 = optimizer.beta1, optimizer.beta2
     means = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state[0], gradients)
     squares = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state[1], gradients)
-    step_size = optimizer.lr / _bias_correction(beta1, step)
+    step_size = lr / _bias_correction(beta1, step)
     correction = 1 / jnp.sqrt(_bias_correction(beta2, step))
 
     def move(w: Array, m: Array, v: Array) -> Array:

@@ -75,7 +75,7 @@ def _update(task: OperationTask, inputs: dict[str, Array]) -> Compute:
     rule = task.rule
 
     def update(arrays: Sequence[Array], grad: Array, step: Array) -> Sequence[Array]:
-        weight, state = UPDATES[type(rule)](rule, arrays[0], grad, arrays[1:], step)
+        weight, state = UPDATES[type(rule)](rule, arrays[0], grad, arrays[1:], step, rule.lr)
         return [weight, *state]
 
     compiled = jax.jit(update, donate_argnums=0)

@@ -42,7 +42,7 @@ class ScannedTraining(TrainingSession):
         self._task = task
         model = task.model
         self._logits = logits_function(model)
-        self._convert = jax.jit(partial(_network_input, model))
+        self._convert = jax.jit(partial(network_input, model))
         started = time.perf_counter()
         self._load()
         self.transfer_s = time.perf_counter() - started
@@ -135,7 +135,9 @@ class ScannedTraining(TrainingSession):
         loss, gradients = jax.value_and_grad(self._mean_loss)(parameters, images, labels)
         optimizer = self._task.optimizer
         update = UPDATES[type(optimizer)]
-        parameters, moments = update(optimizer, parameters, gradients, moments, steps + 1)
+        parameters, moments = update(
+            optimizer, parameters, gradients, moments, steps + 1, optimizer.lr
+        )
         return (parameters, moments, steps + 1), loss
 
     def _train(self, state: Any, data: tuple[Array, Array], order: Array) -> tuple[Any, Array]:
@@ -156,7 +158,7 @@ class ScannedTraining(TrainingSession):
         return state, key, (losses, last)
 
 
-def _network_input(model: Network, images: Array) -> Array:
+def network_input(model: Network, images: Array) -> Array:
     """Return host images (N, pixels) as the float32 input of the network (N, *input_shape)."""
     scale = 255 if images.dtype == jnp.uint8 else 1
     pixels = images.astype(jnp.float32) / scale + model.pixel_shift

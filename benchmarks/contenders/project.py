@@ -15,10 +15,12 @@ from benchmarks.contenders.base import (
     InferenceSession,
     OperationSession,
     OperationTask,
+    PopulationSession,
     TrainingSession,
     TrainingTask,
 )
 from benchmarks.contenders.project_operations import prepare
+from benchmarks.contenders.project_population import QueueTraining
 from mnist_accel.data.batches import BatchSampler
 from mnist_accel.nn import Layer, Network
 from mnist_accel.training.trainer import Trainer
@@ -63,6 +65,10 @@ class ProjectBackend(Contender):
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare a `Trainer`."""
         return _Training(get_backend(self.name), task)
+
+    def population(self, members: Sequence[TrainingTask]) -> PopulationSession:
+        """Prepare a queue of trainings."""
+        return QueueTraining(members, backend=self.name)
 
     def inference(self, model: Network) -> InferenceSession:
         """Return the method `predict_proba` of a copy of the network on this backend."""

@@ -17,6 +17,7 @@ from benchmarks.contenders.base import (
     HostArray,
     HostArrays,
     InferenceSession,
+    PopulationSession,
     TrainingSession,
     TrainingTask,
 )
@@ -69,9 +70,15 @@ class Sklearn(Contender):
         """Prepare an `MLPClassifier`."""
         return _Training(task)
 
+    def population(self, members: Sequence[TrainingTask]) -> PopulationSession:
+        """Prepare classifiers that joblib trains."""
+        from benchmarks.contenders.sklearn_population import JoblibTraining
+
+        return JoblibTraining(members)
+
     def inference(self, model: Network) -> InferenceSession:
         """Prepare `predict_proba`."""
-        classifier = _classifier(model, SGD(), batch_size=1, seed=0)
+        classifier = new_classifier(model, SGD(), batch_size=1, seed=0)
         shift = np.float32(model.pixel_shift)
 
         def predict(images: NDArray[np.float32]) -> HostArray:
@@ -102,7 +109,7 @@ def _network_skip_reason(model: Network) -> str:
     return ""
 
 
-def _classifier(model: Network, optimizer: SGD, *, batch_size: int, seed: int) -> Any:
+def new_classifier(model: Network, optimizer: SGD, *, batch_size: int, seed: int) -> Any:
     """Return a classifier with the weights of the network, before its first step.
 
     Raises:
@@ -151,7 +158,7 @@ class _Training(TrainingSession):
         self.reset()
 
     def run(self) -> None:
-        self._train(self._classifier, self._images, self._task.labels)
+        partial_fit(self._classifier, self._images, self._task.labels)
 
     def run_from_arrays(self) -> None:
         self._images = self._task.pixels()
@@ -159,12 +166,12 @@ class _Training(TrainingSession):
 
     def step(self) -> None:
         rows = self._rng.integers(len(self._images), size=self._task.batch_size)
-        self._train(self._classifier, self._images[rows], self._task.labels[rows])
+        partial_fit(self._classifier, self._images[rows], self._task.labels[rows])
 
     def reset(self) -> None:
         task = self._task
         assert isinstance(task.optimizer, SGD), "skip_reason() excludes others"
-        self._classifier = _classifier(
+        self._classifier = new_classifier(
             task.model, task.optimizer, batch_size=task.batch_size, seed=task.seed
         )
         self._classifier.set_params(shuffle=not task.is_full_batch)
@@ -179,31 +186,33 @@ class _Training(TrainingSession):
         other.set_params(learning_rate_init=float(lr), momentum=0.0, batch_size=len(rows))
         if hasattr(other, "_optimizer"):
             del other._optimizer
-        before = _named(other)
-        self._train(other, self._images[rows], self._task.labels[rows])
-        return {name: (before[name] - weight) / lr for name, weight in _named(other).items()}
+        before = named_weights(other)
+        partial_fit(other, self._images[rows], self._task.labels[rows])
+        return {name: (before[name] - weight) / lr for name, weight in named_weights(other).items()}
 
     def updates(self, batches: NDArray[np.int64]) -> Sequence[float]:
         """Train on one batch per call, because an epoch returns only its mean loss."""
         return [self._update(rows) for rows in batches]
 
     def weights(self) -> HostArrays:
-        return _named(self._classifier)
+        return named_weights(self._classifier)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         return np.asarray(self._classifier.predict(self._task.pixels(images)), np.int64)
 
     def _update(self, rows: NDArray[np.int64]) -> float:
-        self._train(self._classifier, self._images[rows], self._task.labels[rows])
+        partial_fit(self._classifier, self._images[rows], self._task.labels[rows])
         return float(self._classifier.loss_)
 
-    @staticmethod
-    def _train(classifier: Any, images: HostArray, labels: NDArray[np.int64]) -> None:
-        with _without_checks():
-            classifier.partial_fit(images, labels)
+
+def partial_fit(classifier: Any, images: HostArray, labels: NDArray[np.int64]) -> None:
+    """Train a classifier for one epoch."""
+    with _without_checks():
+        classifier.partial_fit(images, labels)
 
 
-def _named(classifier: Any) -> dict[str, HostArray]:
+def named_weights(classifier: Any) -> dict[str, HostArray]:
+    """Return copies of the weights, with the names of `Network.state_dict`."""
     pairs = zip(classifier.coefs_, classifier.intercepts_, strict=True)
     return {
         name: array.copy()

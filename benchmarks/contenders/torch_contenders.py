@@ -7,6 +7,7 @@ use it, inside functions.
 import inspect
 import os
 import shutil
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from backends import Availability
@@ -15,6 +16,7 @@ from benchmarks.contenders.base import (
     InferenceSession,
     OperationSession,
     OperationTask,
+    PopulationSession,
     TrainingSession,
     TrainingTask,
 )
@@ -70,6 +72,14 @@ class TorchEager(Contender):
         from benchmarks.contenders.torch_training import SESSIONS
 
         return SESSIONS[self.mode](task)
+
+    def population(self, members: Sequence[TrainingTask]) -> PopulationSession:
+        """Prepare networks that `torch.func` trains together, in eager mode only."""
+        if self.mode != "eager" or members[0].optimizer.kind not in ("sgd", "adam"):
+            return super().population(members)
+        from benchmarks.contenders.torch_population import StackedTraining
+
+        return StackedTraining(members)
 
     def inference(self, model: Network) -> InferenceSession:
         """Build the module; compile or record the forward pass at the first call of each shape."""

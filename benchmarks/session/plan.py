@@ -13,7 +13,9 @@ from typing import Self
 
 from benchmarks.session.settings import ACCURACY_SEEDS, MAX_STARTS, cases_of, is_measured
 from benchmarks.storage.journal import Journal, RunSettings
-from benchmarks.suite.cases import AccuracyCase, Case, StartCase
+from benchmarks.suite.cases import AccuracyCase, Case, PopulationCase, StartCase
+
+_OWN_PROCESSES = (StartCase, AccuracyCase, PopulationCase)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Plan:
             cases = [case for case in cases if (case.level, case.name) in chosen]
         rng.shuffle(cases)
         # These end the workers of the other cases.
-        cases.sort(key=lambda case: not isinstance(case, StartCase | AccuracyCase))
+        cases.sort(key=lambda case: not isinstance(case, _OWN_PROCESSES))
         for case in cases:
             for number in self._numbers(case, group):
                 names = self.contenders_of(case)
@@ -93,7 +95,7 @@ class Plan:
         if isinstance(case, AccuracyCase):  # the number is a seed, and each has its own process
             return range(ACCURACY_SEEDS if group == 0 else 0)
         first = group * count
-        if isinstance(case, StartCase):  # each turn has its own process
+        if isinstance(case, StartCase | PopulationCase):  # one turn takes seconds
             return range(first, first + (group < MAX_STARTS or group >= planned))
         last = first + count if group >= planned else min(first + count, self.settings.passes)
         return range(first, last)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from backends import resolve_name
-from benchmarks.contenders import contenders
+from benchmarks.contenders import IN_TURN, contenders
 from benchmarks.host import code_version, usable_cores
 from benchmarks.storage.journal import Journal, RunSettings
 from benchmarks.suite.cases import (
@@ -17,6 +17,7 @@ from benchmarks.suite.cases import (
     accuracy_cases,
     inference_cases,
     operation_cases,
+    population_cases,
     start_cases,
     training_cases,
 )
@@ -28,8 +29,11 @@ PROCESSES: Mapping[Profile, int] = {"quick": 3, "full": 3}
 TURN_S: Mapping[Profile, float] = {"quick": 0.07, "full": 0.1}
 # Rows that are still undecided are measured longer until the run has taken this many minutes.
 MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 25}
-# Time to accuracy takes as long as everything else, so it is measured only if it is named.
-DEFAULT_LEVELS = tuple(level for level in LEVELS if level != "accuracy")
+# These take as long as everything else, so they are measured only if they are named.
+ONLY_NAMED = ("population", "accuracy")
+DEFAULT_LEVELS = tuple(level for level in LEVELS if level not in ONLY_NAMED)
+# The contenders of the level `population`; those of `IN_TURN` are in no other level.
+POPULATION_CONTENDERS = {"numba", *IN_TURN, "torch-eager", "jax", "scikit-learn"}
 ACCURACY_SEEDS = 3
 MAX_STARTS = 3  # each start of a contender takes up to half a minute
 # Contenders that compile for many seconds per case: quick runs leave them out, and full runs
@@ -69,6 +73,8 @@ def cases_of(settings: RunSettings, level: str) -> Sequence[Case]:
             return operation_cases(profile)
         case "start":
             return start_cases(profile)
+        case "population":
+            return population_cases(profile)
         case "accuracy":
             return accuracy_cases(profile)
     raise ValueError(f"{level!r} is no level")
@@ -76,6 +82,8 @@ def cases_of(settings: RunSettings, level: str) -> Sequence[Case]:
 
 def is_measured(case: Case, contender: str) -> bool:
     """Whether a run measures a row if both its case and its contender are chosen."""
+    if case.level == "population" or contender in IN_TURN:
+        return case.level == "population" and contender in POPULATION_CONTENDERS
     sweeps = set(getattr(case, "sweeps", ()))
     return contender not in SLOW_TO_COMPILE or not sweeps or not sweeps <= _SERIES
 
@@ -90,10 +98,12 @@ def resolve(request: RunRequest) -> RunSettings:
     profile = requested.get("profile", PROFILES[0])
     left_out = tuple(SLOW_TO_COMPILE) if profile == "quick" and request.contenders is None else ()
     commit, dirty = code_version()
+    levels = requested.get("levels", DEFAULT_LEVELS)
+    not_needed = () if "population" in levels else tuple(IN_TURN)
     defaults = {
         "profile": profile,
-        "levels": DEFAULT_LEVELS,
-        "contenders": tuple(name for name in contenders() if name not in left_out),
+        "levels": levels,
+        "contenders": tuple(n for n in contenders() if n not in (*left_out, *not_needed)),
         "passes": PASSES[profile],
         "processes": min(PROCESSES[profile], request.passes or PASSES[profile]),
         "seed": 0,
@@ -104,6 +114,16 @@ def resolve(request: RunRequest) -> RunSettings:
         raise UsageError(
             f"the profile {profile} has no case of the level {', '.join(settings.levels)}; "
             "choose the profile full, or other levels"
+        )
+    if not any(
+        is_measured(case, name)
+        for level in settings.levels
+        for case in cases_of(settings, level)
+        for name in settings.contenders
+    ):
+        raise UsageError(
+            f"{', '.join(settings.contenders)} are not measured in {', '.join(settings.levels)}; "
+            f"the contenders of population are {', '.join(sorted(POPULATION_CONTENDERS))}"
         )
     if settings.passes < 1:
         raise UsageError(f"--passes must be at least 1, got {settings.passes}")

@@ -27,6 +27,7 @@ from mnist_accel.util.input_files import read_regular
 from mnist_accel.util.schema import decode_json
 
 SUFFIX = ".journal"  # appended to the name of the result file
+WITH_STEPS = ("training", "population")  # levels in which the first process chooses the steps
 MAX_BYTES = 2**25  # largest journal or unpacked result file: fifty times the size of a full run
 
 
@@ -118,7 +119,7 @@ class Measured(_Line, frozen=True, tag="measured"):
         names = ("level", "case", "contender")
         if not isinstance(info, dict) or not all(isinstance(info.get(n), str) for n in names):
             raise ValueError("`benchmark.extra_info` must name a level, a case and a contender")
-        if info["level"] == "training" and not isinstance(info.get("steps"), int):
+        if info["level"] in WITH_STEPS and not isinstance(info.get("steps"), int):
             raise ValueError("`benchmark.extra_info.steps` must be an integer")
 
 
@@ -208,11 +209,11 @@ class Journal:
 
     @property
     def steps(self) -> dict[tuple[str, str], int]:
-        """Updates per epoch of each measured training, by case and contender."""
+        """Updates per epoch of each measured training and population, by case and contender."""
         return {
             (info["case"], info["contender"]): info["steps"]
             for info in (benchmark["extra_info"] for benchmark in self._benchmarks())
-            if info["level"] == "training"
+            if info["level"] in WITH_STEPS
         }
 
     @property

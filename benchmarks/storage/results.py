@@ -219,7 +219,9 @@ def _measurements(paths: Sequence[Path], files: Sequence[ResultFile]) -> dict[Ro
                 _check_contender(entry.extra_info, file.run)
                 later = _measurement(path, entry)
                 case = cases.setdefault((later.case.level, later.case.name), later.case)
-                _check_same(case, later.case, ("network", "batch", "width", "depth", "sweeps"))
+                _check_same(
+                    case, later.case, ("network", "batch", "width", "depth", "sweeps", "members")
+                )
                 earlier = measurements.get(later.key)
                 measurements[later.key] = later if earlier is None else _join(earlier, later)
             except ValueError as error:

@@ -14,7 +14,7 @@ from mnist_accel.util.schema import Amount, AtLeastOne, Count, Positive
 
 FORMAT = 3  # version of the format of result files
 READABLE_FORMATS = (2, FORMAT)  # 2 was written by release 0.1.0
-TimedLevel: TypeAlias = Literal["training", "inference", "operations", "start"]
+TimedLevel: TypeAlias = Literal["training", "inference", "operations", "start", "population"]
 Level: TypeAlias = TimedLevel | Literal["accuracy"]
 Device: TypeAlias = Literal["cpu", "gpu"]
 Sweep: TypeAlias = Literal[
@@ -28,8 +28,15 @@ Sweep: TypeAlias = Literal[
     "features",
     "threads",
     "simplechains",
+    "members",
 ]
-TIMED_LEVELS: tuple[TimedLevel, ...] = ("training", "inference", "operations", "start")
+TIMED_LEVELS: tuple[TimedLevel, ...] = (
+    "training",
+    "inference",
+    "operations",
+    "start",
+    "population",
+)
 PHASES = ("setup", "transfer", "compile", "first_call")
 
 # Ranges within which ratios and logarithms of these numbers are finite.
@@ -158,6 +165,7 @@ class Case(Struct, frozen=True):
         width: units of the largest hidden linear layer; None if there is none.
         depth: number of layers with weights.
         sweeps: the series that the case belongs to.
+        members: number of networks that are trained at once.
     """
 
     level: TimedLevel
@@ -167,20 +175,21 @@ class Case(Struct, frozen=True):
     width: AtLeastOne | None
     depth: Count | None
     sweeps: tuple[Sweep, ...] = field(name="sweep")
+    members: AtLeastOne = 1
 
     @property
-    def order(self) -> tuple[int, str, int, int, int, str]:
+    def order(self) -> tuple[int, str, int, int, int, int, str]:
         """Key that sorts by level, network and sizes."""
         level, sizes = TIMED_LEVELS.index(self.level), (self.width or 0, self.depth or 0)
-        return (level, self.network, *sizes, self.batch, self.name)
+        return (level, self.network, *sizes, self.batch, self.members, self.name)
 
 
-class RowInfo(Case, frozen=True):
+class RowInfo(Case, frozen=True, kw_only=True):
     """The `extra_info` of one measurement: one pass of one contender in one case.
 
     Attributes:
         images: images per round; 0 if the case has none.
-        steps: optimizer updates per round; 0 if nothing is trained.
+        steps: optimizer updates per round, of each member; 0 if nothing is trained.
         flops: floating-point operations per round, in dense arithmetic.
         bytes: bytes that each round must move, in dense arithmetic.
         phases_s: seconds of each of `PHASES`.

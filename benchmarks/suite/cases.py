@@ -19,7 +19,7 @@ Call: TypeAlias = Literal["epoch", "raw", "step"]
 Cache: TypeAlias = Literal["cold", "second"]
 _Shape: TypeAlias = tuple[int, ...]
 PROFILES: tuple[Profile, ...] = ("quick", "full")
-LEVELS = ("training", "inference", "operations", "start", "accuracy")
+LEVELS = ("training", "inference", "operations", "start", "population", "accuracy")
 
 # Steps per timed epoch, by batch size. They take much longer than the work that a library does once
 # per epoch, but a run can still time many epochs.
@@ -28,6 +28,17 @@ BATCH_SIZES = {"two-layer": (1, 10, 64, 512, 4096), "cnn": (1, 64, 512), "lenet"
 WIDTHS = (50, 128, 512, 2048)
 DEPTHS = (1, 3, 8)
 FULL_SET = 60_000
+# Populations: networks with their batch sizes, and steps per epoch, which take ten milliseconds or
+# more in the fastest training; numbers of members.
+POPULATION_STEPS = {
+    ("two-layer", 512): 20,
+    ("two-layer", 64): 150,
+    ("backprop", 10): 1000,
+    ("cnn", 1): 1000,
+    ("cnn", 64): 60,
+    ("lenet", 64): 50,
+}
+MEMBERS = (1, 2, 8, 32, 128)
 _FEATURES = 100  # numbers per example of the smaller set of dense data
 
 
@@ -186,7 +197,33 @@ class AccuracyCase(Struct, frozen=True, tag="accuracy"):
         return create_network(self.network, seed=seed)
 
 
-TimedCase: TypeAlias = TrainingCase | InferenceCase | OperationCase
+class PopulationCase(Struct, frozen=True, tag="population"):
+    """Networks that are trained at once.
+
+    Attributes:
+        network: name of the recipe.
+        batch: images per step of each network.
+        members: number of networks, 1 or even: half of them have half the learning rate.
+    """
+
+    level: ClassVar[TimedLevel] = "population"
+    sweeps: ClassVar[tuple[Sweep, ...]] = ("members",)
+    network: str
+    batch: int
+    members: int
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        return f"{self.members} × {self.network}, batch {self.batch}"
+
+    @property
+    def steps(self) -> int:
+        """Updates of each network per epoch."""
+        return POPULATION_STEPS[self.network, self.batch]
+
+
+TimedCase: TypeAlias = TrainingCase | InferenceCase | OperationCase | PopulationCase
 Case: TypeAlias = TimedCase | StartCase | AccuracyCase
 
 
@@ -280,6 +317,17 @@ def start_cases(profile: Profile) -> list[StartCase]:
     caches: tuple[Cache, ...] = ("cold", "second")
     return [
         StartCase(n, recipe_batch(n), cache) for n in ("two-layer", "lenet") for cache in caches
+    ]
+
+
+def population_cases(profile: Profile) -> list[PopulationCase]:
+    """Return the populations of a profile."""
+    if profile == "quick":
+        return [PopulationCase("two-layer", 512, members) for members in (1, 8)]
+    return [
+        PopulationCase(network, batch, members)
+        for network, batch in POPULATION_STEPS
+        for members in MEMBERS
     ]
 
 

@@ -11,8 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.suite.cases import InferenceCase, OperationCase, StartCase, TimedCase
+from benchmarks.suite.cases import (
+    InferenceCase,
+    OperationCase,
+    PopulationCase,
+    StartCase,
+    TimedCase,
+)
 from benchmarks.suite.checks import Trajectory, reference_probabilities, reference_trajectory
+from benchmarks.suite.members import expected_members
 from benchmarks.suite.operation_tasks import expected_results, operation_task
 from benchmarks.suite.tasks import scaled_images, training_task
 
@@ -40,6 +47,8 @@ def _arrays(case: TimedCase | StartCase, ties: Ties) -> Mapping[str, NDArray[Any
         return {str(number): result for number, result in enumerate(results)}
     if isinstance(case, InferenceCase):
         return {"0": reference_probabilities(case.model(), scaled_images(case.batch))}
+    if isinstance(case, PopulationCase):
+        return expected_members(case, ties)
     training = case.training() if isinstance(case, StartCase) else case
     computed = reference_trajectory(training_task(training, training.steps), ties)
     return {

@@ -91,14 +91,14 @@ def warm_up(run: Callable[[], object], clock: Clock) -> float:
     fastest = math.inf
     end = clock() + WARM_UP_S
     for _ in range(WARM_UP_CALLS):
-        fastest = min(fastest, _seconds(run, clock))
+        fastest = min(fastest, seconds_of(run, clock))
         if clock() >= end:
             break
     return max(fastest, 1e-9)
 
 
 def prepare(
-    case: TimedCase,
+    case: TrainingCase | InferenceCase | OperationCase,
     contender: Contender,
     expected: str,
     *,
@@ -170,18 +170,18 @@ class _Training:
                 started = self.clock()
                 session.compile()
                 phases_s["compile"] += self.clock() - started
-                phases_s["first_call"] = _seconds(run, self.clock)
+                phases_s["first_call"] = seconds_of(run, self.clock)
                 first = False
             if known_steps or attempt == MAX_LENGTHS - 1:
                 break
             # A step may take longer or shorter in an epoch than in `updates`, so it is timed.
-            fitting = self._fitting_steps(steps, _seconds(run, self.clock))
+            fitting = self._fitting_steps(steps, seconds_of(run, self.clock))
             if steps / 2 <= fitting <= steps * 2:
                 break
         steps_per_call = 1 if self.case.call == "step" else steps
         images = steps_per_call * self.case.batch
         cost = training_cost(task.model, task.images.dtype.itemsize) * images
-        info = _info(self.case, self.contender, cost, phases_s, check, task.model)
+        info = row_info(self.case, self.contender, cost, phases_s, check, task.model)
         info = msgspec.structs.replace(
             info, images=images, steps=steps_per_call, sweeps=self.case.sweeps
         )
@@ -237,11 +237,11 @@ def _inference(case: InferenceCase, contender: Contender, expected: str, clock: 
     started = clock()
     predict = contender.inference(model)
     phases_s = {"setup": clock() - started, "transfer": 0.0, "compile": 0.0}
-    phases_s["first_call"] = _seconds(lambda: predict(images), clock)
+    phases_s["first_call"] = seconds_of(lambda: predict(images), clock)
     (probabilities,) = read_results(expected)
     check = check_inference(predict(images), probabilities, model)
     cost = forward_cost(model) * case.batch
-    info = _info(case, contender, cost, phases_s, check, model)
+    info = row_info(case, contender, cost, phases_s, check, model)
     return Row(lambda: predict(images), info, clock)
 
 
@@ -253,8 +253,8 @@ def _operation(case: OperationCase, contender: Contender, expected: str, clock: 
     if session is None:
         raise NotComparableError(f"{contender.name} does not implement this operation")
     check = check_operation(session.results(), results, task)
-    phases_s["first_call"] = _seconds(session.run, clock)
-    info = _info(case, contender, operation_cost(task, results), phases_s, check)
+    phases_s["first_call"] = seconds_of(session.run, clock)
+    info = row_info(case, contender, operation_cost(task, results), phases_s, check)
     return Row(session.run, info, clock)
 
 
@@ -273,7 +273,7 @@ def start(case: StartCase, contender: Contender, expected: str) -> RowInfo:
     session = contender.training(task)
     losses = session.updates(first_batches(task)[:1])
     check = check_first_update(losses[0], read_trajectory(expected), task)
-    info = _info(case, contender, Cost(0, 0), {}, check, task.model)
+    info = row_info(case, contender, Cost(0, 0), {}, check, task.model)
     return msgspec.structs.replace(
         info,
         images=0,
@@ -282,13 +282,14 @@ def start(case: StartCase, contender: Contender, expected: str) -> RowInfo:
     )
 
 
-def _seconds(work: Callable[[], object], clock: Clock) -> float:
+def seconds_of(work: Callable[[], object], clock: Clock) -> float:
+    """Return the seconds that a call takes."""
     started = clock()
     work()
     return clock() - started
 
 
-def _info(
+def row_info(
     case: TimedCase | StartCase,
     contender: Contender,
     cost: Cost,
@@ -334,6 +335,11 @@ def own_peak_bytes() -> int | None:
             return None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
+    return peak_bytes(status)
+
+
+def peak_bytes(status: Path) -> int:
+    """Return the peak resident memory of a process on Linux from its file `status` in /proc."""
     fields = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
     kibibytes, _ = fields["VmHWM"].split()
     return int(kibibytes) * 1024

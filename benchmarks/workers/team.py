@@ -15,7 +15,7 @@ import msgspec
 from benchmarks.contenders import contenders
 from benchmarks.storage.schema import RowInfo
 from benchmarks.suite.accuracy import Trained
-from benchmarks.suite.cases import AccuracyCase, StartCase, TimedCase, TrainingCase
+from benchmarks.suite.cases import AccuracyCase, PopulationCase, StartCase, TimedCase, TrainingCase
 from benchmarks.suite.expected import expected_file
 from benchmarks.workers.messages import (
     Describe,
@@ -101,6 +101,8 @@ class Team:
         """
         self._start_group(group)
         if self._case != case:
+            if isinstance(case, PopulationCase) and not group:
+                self._close_workers()  # the peak memory is that of a process with only this case
             self._prepare(case, others)
         row = self._rows[name]
         if isinstance(row, WorkerError):
@@ -177,8 +179,8 @@ class Team:
             self._rows[name] = error
             return
         if self._group:
-            info = msgspec.structs.replace(info, phases_s={})
-        if isinstance(case, TrainingCase):
+            info = msgspec.structs.replace(info, phases_s={}, peak_host_bytes=None)
+        if isinstance(case, TrainingCase | PopulationCase):
             self.steps.setdefault((case.name, name), info.steps)
         self._rows[name] = info
 

@@ -13,7 +13,9 @@ from benchmarks.contenders.base import Contender
 from benchmarks.host import usable_cores
 from benchmarks.storage.schema import ContenderFacts
 from benchmarks.suite.accuracy import measure_accuracy
+from benchmarks.suite.cases import PopulationCase
 from benchmarks.suite.checks import CheckError
+from benchmarks.suite.population import prepare_population
 from benchmarks.suite.preparer import NotComparableError, Row, prepare, start
 from benchmarks.workers.messages import (
     Answer,
@@ -59,7 +61,8 @@ class Worker:
                 return self._describe()
             case Prepare(case=case, expected=expected, steps=steps):
                 self._row = None  # frees the memory of the previous row first
-                self._row = prepare(case, self._contender, expected, known_steps=steps)
+                prepare_row = prepare_population if isinstance(case, PopulationCase) else prepare
+                self._row = prepare_row(case, self._contender, expected, known_steps=steps)
                 return Prepared(self._row.info)
             case TakeTurn(seconds=seconds):
                 assert self._row is not None, "a row must be prepared before its turn"
