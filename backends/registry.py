@@ -116,6 +116,8 @@ def backend_name(name: str) -> str:
         TypeError: the name is not a string.
         ValueError: the name is unknown.
     """
+    if isinstance(name, str) and name in _BUILT_IN:  # the search for plug-ins takes milliseconds
+        return name
     return resolve_name("backend", name, backend_names(), _ALIASES)
 
 
@@ -269,7 +271,7 @@ def _candidates(name: str, *, fallback: bool) -> Iterator[Selection]:
     if name == "auto":
         yield from _runnable(_BUILT_IN)
         return
-    source = _sources()[name]
+    source = _BUILT_IN[name] if name in _BUILT_IN else _sources()[name]
     availability = _availability(source)
     if availability.ok:
         yield Selection(name, _create(source), availability.reason, fell_back=False)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -37,6 +37,7 @@ class Data:
     """A data set that is prepared for the kernels.
 
     Attributes:
+        program: the program.
         layout: layout of the program, which depends on whether the images are sparse.
         plan: the program in the form that the kernels read.
         arrays: images and labels, in the form that the kernels read.
@@ -46,6 +47,7 @@ class Data:
         results: buffers of results by number of threads.
     """
 
+    program: TrainingProgram
     layout: Layout
     plan: Plan
     arrays: kernels.TrainingData
@@ -121,20 +123,32 @@ class NumbaEpoch(CompiledEpoch):
         )
         labels = _small(labels) if labels.ndim == 1 else read_only(labels)
         weights = None if weights is None else read_only(weights)
-        return self._bind(kernels.TrainingData(images, labels, weights, csr.edges))
+        return self._link(kernels.TrainingData(images, labels, weights, csr.edges))
 
     def share(self, data: Data) -> Data:
         """Return the images of `data` with buffers of their own."""
-        return self._bind(data.arrays)
+        own, other = self._program, data.program
+        is_same = own.update.kind == other.update.kind and replace(other, update=own.update) == own
+        # The plan depends on the kind of the optimizer, but not on its settings.
+        return self._bind(data.arrays, data.layout, data.plan) if is_same else self._link(data.arrays)
 
-    def _bind(self, arrays: kernels.TrainingData) -> Data:
+    def _link(self, arrays: kernels.TrainingData) -> Data:
         """Return a data set for this program, with new buffers; compile the kernels."""
         program = self._program
         layout = lay_out(program, is_sparse=arrays.images.groups > 0)
+        plan = link_training(program, layout, arrays, self._rule)
+        data = self._bind(arrays, layout, plan)
+        self._compile(data)
+        return data
+
+    def _bind(self, arrays: kernels.TrainingData, layout: Layout, plan: Plan) -> Data:
+        """Return a data set with new buffers for a plan, whose kernels are compiled."""
+        program = self._program
         states = len(program.update.state_names)
-        data = Data(
+        return Data(
+            program=program,
             layout=layout,
-            plan=link_training(program, layout, arrays, self._rule),
+            plan=plan,
             arrays=arrays,
             parameters=updates.Parameters(
                 aligned_zeros((layout.packed_size,), program.dtype),
@@ -142,8 +156,6 @@ class NumbaEpoch(CompiledEpoch):
             ),
             counter=aligned_zeros((whole_lines(1, np.int64),), np.int64),
         )
-        self._compile(data)
-        return data
 
     def run(
         self, data: Data, steps: Steps, weights: Array, state: Mapping[str, Array]

@@ -28,16 +28,15 @@ BATCH_SIZES = {"two-layer": (1, 10, 64, 512, 4096), "cnn": (1, 64, 512), "lenet"
 WIDTHS = (50, 128, 512, 2048)
 DEPTHS = (1, 3, 8)
 FULL_SET = 60_000
-# Populations: networks with their batch sizes, and steps per epoch, which take ten milliseconds or
-# more in the fastest training; numbers of members.
-POPULATION_STEPS = {
-    ("two-layer", 512): 20,
-    ("two-layer", 64): 150,
-    ("backprop", 10): 1000,
-    ("cnn", 1): 1000,
-    ("cnn", 64): 60,
-    ("lenet", 64): 50,
-}
+# Populations: networks with their batch sizes, and numbers of members.
+POPULATION_NETWORKS = (
+    ("two-layer", 512),
+    ("two-layer", 64),
+    ("backprop", 10),
+    ("cnn", 1),
+    ("cnn", 64),
+    ("lenet", 64),
+)
 MEMBERS = (1, 2, 8, 32, 128)
 _FEATURES = 100  # numbers per example of the smaller set of dense data
 
@@ -219,8 +218,8 @@ class PopulationCase(Struct, frozen=True, tag="population"):
 
     @property
     def steps(self) -> int:
-        """Updates of each network per epoch."""
-        return POPULATION_STEPS[self.network, self.batch]
+        """Updates of each network per epoch, in whole batches."""
+        return FULL_SET // self.batch
 
 
 TimedCase: TypeAlias = TrainingCase | InferenceCase | OperationCase | PopulationCase
@@ -326,7 +325,7 @@ def population_cases(profile: Profile) -> list[PopulationCase]:
         return [PopulationCase("two-layer", 512, members) for members in (1, 8)]
     return [
         PopulationCase(network, batch, members)
-        for network, batch in POPULATION_STEPS
+        for network, batch in POPULATION_NETWORKS
         for members in MEMBERS
     ]
 
