@@ -52,7 +52,7 @@ from mnist_accel.data import load_dataset, load_mnist, read_digit_image
 from mnist_accel.diagnostics.gradient_check import check_gradients
 from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistAccelError
 from mnist_accel.nn import Features, Network, Pixels, register
-from mnist_accel.populations import Population, train_population
+from mnist_accel.populations import Population, PopulationInterrupt, train_population
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.runs.model_files import load_model
 from mnist_accel.training.evaluation import Evaluation, evaluate, mean_loss
@@ -75,6 +75,7 @@ __all__ = [
     "Network",
     "Pixels",
     "Population",
+    "PopulationInterrupt",
     "Trainer",
     "__version__",
     "available_backends",

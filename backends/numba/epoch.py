@@ -130,7 +130,9 @@ class NumbaEpoch(CompiledEpoch):
         own, other = self._program, data.program
         is_same = own.update.kind == other.update.kind and replace(other, update=own.update) == own
         # The plan depends on the kind of the optimizer, but not on its settings.
-        return self._bind(data.arrays, data.layout, data.plan) if is_same else self._link(data.arrays)
+        return (
+            self._bind(data.arrays, data.layout, data.plan) if is_same else self._link(data.arrays)
+        )
 
     def _link(self, arrays: kernels.TrainingData) -> Data:
         """Return a data set for this program, with new buffers; compile the kernels."""

@@ -1,4 +1,4 @@
-"""PyTorch: networks that are trained together by `torch.func`, as its tutorial on ensembles does."""
+"""PyTorch: networks that are trained together by `torch.func`, as in its tutorial on ensembles."""
 
 import math
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ from mnist_accel.nn import SGD, Adam
 class StackedTraining(PopulationSession):
     """`stack_module_state`, and `vmap` of the gradients of `functional_call`.
 
-    The optimizers of `torch.optim` have one learning rate per group of tensors, and a stacked tensor
-    needs one per network, so the update is written here.
+    The optimizers of `torch.optim` have one learning rate per tensor, and a stacked tensor needs
+    one per network, so the update is written here.
     """
 
     def __init__(self, members: Sequence[TrainingTask]) -> None:

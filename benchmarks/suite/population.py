@@ -41,7 +41,7 @@ def prepare_population(
 ) -> Row:
     """Return a row that is ready to be timed; arguments and errors as `preparer.prepare`.
 
-    A call trains all members from their initial weights. Its epoch is shortened for slow contenders.
+    A call trains all members from their initial weights. Slow contenders have shorter epochs.
     """
     require_available(contender)
     steps = checked_steps(case)

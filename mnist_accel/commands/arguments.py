@@ -160,6 +160,11 @@ def add_model_file_arguments(parser: argparse.ArgumentParser) -> None:
         "run in runs/)",
     )
     parser.add_argument(
+        "--member",
+        **integer(0),
+        help="number of the network in the folder of a population (no default)",
+    )
+    parser.add_argument(
         "--model",
         **recipe_name(),
         help="recipe of legacy weights (.pkl, .npy or .npz), such as lenet (default: derived from "

@@ -31,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
+    from mnist_accel.commands.trained_network import load_network
     from mnist_accel.data.datasets import class_names
     from mnist_accel.draw import draw_page
-    from mnist_accel.runs.model_files import check_fits, dataset_name, find_model, load_model
+    from mnist_accel.runs.model_files import check_fits, dataset_name, find_model
 
     path = find_model(args.path)
-    with usage_errors():
-        model = load_model(path, backend="numpy", model=args.model, activation=args.activation)
+    model = load_network(args, path, "numpy")
     dataset = dataset_name(path, None)
     names = class_names(dataset)
     check_fits(model, path, names)

@@ -17,7 +17,7 @@ from mnist_accel.commands.arguments import (
 )
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.data import Dataset
-from mnist_accel.errors import escaped, usage_errors
+from mnist_accel.errors import escaped
 from mnist_accel.nn.network import Network
 from mnist_accel.training.evaluation import Evaluation, evaluate
 
@@ -45,13 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the network on the test set and print the results."""
+    from mnist_accel.commands.trained_network import load_network
     from mnist_accel.console.activity import preparation
-    from mnist_accel.runs.model_files import check_fits, find_model, load_model, open_dataset
+    from mnist_accel.runs.model_files import check_fits, find_model, open_dataset
 
     backend = backend_from(args)
     path = find_model(args.path)
-    with usage_errors():
-        model = load_model(path, backend=backend, model=args.model, activation=args.activation)
+    model = load_network(args, path, backend)
     dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
     check_fits(model, path, dataset.class_names)
     with preparation(sys.stderr):

@@ -28,11 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export the network."""
-    from mnist_accel.runs.model_files import find_model, load_model
+    from mnist_accel.commands.trained_network import load_network
+    from mnist_accel.runs.model_files import find_model
 
     path = find_model(args.path)
+    model = load_network(args, path, "numpy")
     with usage_errors():
-        model = load_model(path, backend="numpy", model=args.model, activation=args.activation)
         try:
             model.to_onnx(args.onnx, preprocess=not args.no_preprocess)
         except ImportError as error:

@@ -24,7 +24,7 @@ from mnist_accel.commands.arguments import (
 )
 from mnist_accel.commands.exit_codes import EXIT_DATA
 from mnist_accel.commands.json_output import add_json_argument, print_json
-from mnist_accel.errors import DataError, UsageError, escaped, usage_errors
+from mnist_accel.errors import DataError, UsageError, escaped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, print the probabilities, and save the figure."""
     # These modules import scipy, rich and matplotlib, which --help does not need.
+    from mnist_accel.commands.trained_network import load_network
     from mnist_accel.console.activity import preparation
     from mnist_accel.data.datasets import class_names
     from mnist_accel.runs.model_files import (
@@ -101,7 +102,6 @@ def run(args: argparse.Namespace) -> int:
         dataset_name,
         find_model,
         is_model,
-        load_model,
     )
 
     if args.path is None and args.image and len(args.image) > 1 and is_model(args.image[-1]):
@@ -110,8 +110,7 @@ def run(args: argparse.Namespace) -> int:
     _check_out(args.out, files)
     path = find_model(args.path)
     backend = backend_from(args)
-    with usage_errors():
-        model = load_model(path, backend=backend, model=args.model, activation=args.activation)
+    model = load_network(args, path, backend)
     names = class_names(dataset_name(path, args.dataset))
     items = list(_read_items(files, names, args)) if files else [_test_image(path, args)]
     check_fits(model, path, names)

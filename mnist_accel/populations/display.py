@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Self, TextIO
 
 from rich.progress import BarColumn, Progress, TextColumn
@@ -22,8 +23,9 @@ class PopulationDisplay:
     If the stream is no terminal, it prints lines instead.
 
     Args:
-        total_steps: steps of all members together.
-        members: number of members.
+        total_steps: steps of the members that this process trains.
+        members: number of members of the population.
+        earlier: results of members that an earlier process trained.
         workers: number of members that train at the same time.
         quiet: show nothing.
         stream: the stream to print on; None for stderr.
@@ -34,6 +36,7 @@ class PopulationDisplay:
         total_steps: int,
         *,
         members: int,
+        earlier: Sequence[MemberResult],
         workers: int,
         quiet: bool,
         stream: TextIO | None = None,
@@ -61,6 +64,8 @@ class PopulationDisplay:
         self._ended = 0
         self._failed = 0
         self._accuracies: list[float] = []
+        for result in earlier:
+            self._count(result)
         self._started = time.monotonic()
         self._refreshed = self._started
         self._total_steps = total_steps
@@ -82,16 +87,25 @@ class PopulationDisplay:
             self._steps += steps
             self._refresh()
 
+    def skip_steps(self, steps: int) -> None:
+        """Leave out steps of any member that an earlier process did, or that it does not need."""
+        with self._lock:
+            self._total_steps -= steps
+            self._bar.update(self._task, total=self._total_steps)
+
     def add_result(self, result: MemberResult) -> None:
         """Count a member that has ended."""
         with self._lock:
-            self._ended += 1
-            self._failed += bool(result.error)
-            if result.test_accuracy is not None:
-                self._accuracies.append(result.test_accuracy)
+            self._count(result)
             self._refresh()
         if result.error:
             self.note(f"member {result.member} failed: {result.error}")
+
+    def _count(self, result: MemberResult) -> None:
+        self._ended += 1
+        self._failed += bool(result.error)
+        if result.test_accuracy is not None:
+            self._accuracies.append(result.test_accuracy)
 
     def _refresh(self) -> None:
         """Redraw the bar or print a line, unless the last one is too recent."""

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from backends import shown
+from backends import Backend, shown
 from mnist_accel.checkpoints.tensor_file import read_tensors, write_tensors
 from mnist_accel.errors import DataError, UsageError, file_errors
 from mnist_accel.populations.grid import Grid, make_grid, setting_text
@@ -201,15 +201,18 @@ class PopulationFolder:
             results.append(MemberResult(**fields, weights=weights))
         return results
 
-    def load(self) -> Population:
+    def load(self, backend: Backend | str = "auto") -> Population:
         """Return the population with the members that have ended.
+
+        Args:
+            backend: the backend that computes predictions, or its name.
 
         Raises:
             DataError: a file cannot be read, or the folder is not that of a population.
         """
         config = self.read_config()
         grid = self.grid(config)
-        return Population(grid, self.read(grid), backend="auto")
+        return Population(grid, self.read(grid), backend=backend)
 
     def finish(self, population: Population) -> None:
         """Write the table, the weights in one file, the picture and the summary.

@@ -1,7 +1,6 @@
 """The training of one member of a population, as `train` with the member's settings does it."""
 
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -166,6 +165,11 @@ class MemberTraining:
             target_accuracy=settings.target_accuracy, patience=settings.patience, max_seconds=None
         )
 
+    @property
+    def steps_left(self) -> int:
+        """Number of steps until the last one."""
+        return self._last_step - self.trainer.step
+
     def interrupt(self) -> None:
         """Make `run` end after the current chunk of steps; may be called from any thread."""
         self.trainer.request_stop(_INTERRUPTED)
@@ -285,28 +289,13 @@ def train_member(
 
 
 def single_threaded(backend: str, device: int | None = None) -> Backend:
-    """Return the backend of the calling thread, on one CPU thread if its threads can be set.
-
-    All members that a thread trains share it, because the search for plug-ins takes as long as the
-    training of a small network.
-    """
-    backends = _of_thread.backends
-    if (backend, device) not in backends:
-        made = get_backend(backend, device=device)
-        if made.max_threads is not None:
-            made.take_threads(1)
-        backends[backend, device] = made
-    return backends[backend, device]
+    """Return a backend that computes on one CPU thread, if its threads can be set."""
+    made = get_backend(backend, device=device)
+    if made.max_threads is not None:
+        made.take_threads(1)
+    return made
 
 
-class _OfThread(threading.local):
-    """The backends of each thread, by name and device."""
-
-    def __init__(self) -> None:
-        self.backends: dict[tuple[str, int | None], Backend] = {}
-
-
-_of_thread = _OfThread()
 _load = lru_cache(maxsize=1)(load_dataset)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Backend, get_backend, resolve_name, shown
+from backends import Backend, as_backend, resolve_name, shown
 from mnist_accel.nn.network import Network
 from mnist_accel.populations.grid import Grid, setting_text
 from mnist_accel.populations.member import MemberResult
@@ -50,20 +50,21 @@ class Population(Sequence[Network]):
     Args:
         grid: the settings of the members.
         results: the results of the members that have ended, in any order.
-        backend: name of the backend that computes predictions.
+        backend: the backend that computes predictions, or its name.
 
     Attributes:
         grid: the settings of the members.
         results: the results by number of the member; None for a member that has not ended.
     """
 
-    def __init__(self, grid: Grid, results: Sequence[MemberResult], *, backend: str) -> None:
+    def __init__(
+        self, grid: Grid, results: Sequence[MemberResult], *, backend: Backend | str
+    ) -> None:
         self.grid = grid
         self.results: list[MemberResult | None] = [None] * len(grid.members)
         for result in results:
             self.results[result.member] = result
-        self._backend_name = backend
-        self._backend: Backend | None = None
+        self._backend = backend
         self._networks: dict[int, Network] = {}
 
     def __len__(self) -> int:
@@ -281,8 +282,7 @@ class Population(Sequence[Network]):
         if result is None or result.weights is None:
             reason = result.error if result is not None else "its training has not ended"
             raise ValueError(f"member {number} has no trained network: {reason}")
-        if self._backend is None:
-            self._backend = get_backend(self._backend_name)
+        self._backend = as_backend(self._backend)
         network = make_trainer(self.grid.members[number], self._backend, examples=1).model
         network.load_state_dict(result.weights)
         return network

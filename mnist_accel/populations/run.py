@@ -116,11 +116,14 @@ class _Run:
         """Train members, and write and append each result; return the signal that stopped it."""
         display = PopulationDisplay(
             self._count_steps(missing, dataset),
-            members=len(missing),
+            members=len(self._grid.members),
+            earlier=results,
             workers=members.workers,
             quiet=self._quiet,
         )
         members.on_steps = display.add_steps
+        if isinstance(members, LocalMembers):
+            members.on_skipped = display.skip_steps
         with display, stop_on_signals(members) as stop:
             for result in members.train(missing):
                 self._folder.add(result, self._grid)

@@ -38,6 +38,8 @@ class LocalMembers:
         workers: number of members that train at the same time.
         interrupted: trainings that were interrupted after they had begun.
         on_steps: called with the number of steps of each chunk of a member, from several threads.
+        on_skipped: called with the number of steps that a member does not make: those before the
+            checkpoint from which it continues, and those after an early end.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class LocalMembers:
         self._before = before
         self.workers = workers
         self.on_steps: Callable[[int], None] = lambda steps: None
+        self.on_skipped: Callable[[int], None] = lambda steps: None
         self._prepared: dict[object, TrainingData] = {}
         self._running: dict[int, MemberTraining] = {}
         self._is_stopping = False
@@ -125,6 +128,7 @@ class LocalMembers:
             on_steps=self.on_steps,
         )
         self._before(training)
+        self.on_skipped(training.trainer.step)
         self._running[member] = training
         if self._is_stopping:  # the request came before the training was listed
             training.interrupt()
@@ -134,6 +138,8 @@ class LocalMembers:
             del self._running[member]
         if result is None:
             self.interrupted.append(training)
+        else:
+            self.on_skipped(training.steps_left)
         return result
 
 

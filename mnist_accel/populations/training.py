@@ -1,5 +1,6 @@
 """`train_population`: the whole of a population, from settings to results."""
 
+import signal
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import Any, TypeAlias
@@ -10,11 +11,31 @@ from numpy.typing import NDArray
 from backends import as_integer, get_backend, require_type, shown
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.data.datasets import DIGIT_NAMES
-from mnist_accel.populations.grid import make_grid
+from mnist_accel.populations.grid import Grid, make_grid
+from mnist_accel.populations.member import MemberResult
 from mnist_accel.populations.population import Population
 from mnist_accel.populations.running import ExecutorMembers, LocalMembers, worker_count
+from mnist_accel.runs.signals import stop_on_signals
+from mnist_accel.util.text import count
 
 Examples: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+
+
+class PopulationInterrupt(KeyboardInterrupt):
+    """Ctrl-C stopped a population.
+
+    Attributes:
+        population: the population with the members that have ended.
+    """
+
+    def __init__(self, population: Population) -> None:
+        ended = sum(result is not None for result in population.results)
+        super().__init__(
+            f"{ended} of {count(len(population), 'member')} have ended; they are in the attribute "
+            "`population` of this exception: `except KeyboardInterrupt as stop`, or in a notebook "
+            "`sys.last_value.population`"
+        )
+        self.population = population
 
 
 def train_population(
@@ -30,7 +51,8 @@ def train_population(
 ) -> Population:
     """Train a recipe with several seeds and settings, and return all networks and results.
 
-    Each member is identical to the last bit to `train` with its settings and one thread.
+    Each member is identical to the last bit to `train` with its settings and one thread. After
+    Ctrl-C, no member that has ended is lost.
 
     Args:
         model: name of the recipe.
@@ -53,6 +75,8 @@ def train_population(
         TypeError: an argument has a wrong type.
         DataError: the data cannot be obtained.
         BackendUnavailableError: the backend cannot run here.
+        PopulationInterrupt: Ctrl-C was pressed during the training. This `KeyboardInterrupt` has
+            the population with the members that have ended.
     """
     if executor is not None:
         require_type("executor", executor, Executor, "a concurrent.futures.Executor")
@@ -63,17 +87,31 @@ def train_population(
     grid = make_grid(model, seeds=seeds, given=settings, fixed=fixed)
     name = get_backend(backend).name
     dataset = load_dataset(data, data_dir) if isinstance(data, str) else own_dataset(data)
-    members = range(len(grid.members))
     if executor is None:
         workers = worker_count(name, threads)
         local = LocalMembers(grid, dataset, backend=name, workers=workers)
         local.prepare()
-        results = local.train(members)
-    else:
-        shipped = None if is_named else dataset
-        remote = ExecutorMembers(executor, grid, backend=name, data=shipped)
-        results = remote.train(members)
-    return Population(grid, list(results), backend=name)
+        return _train(local, grid, name)
+    shipped = None if is_named else dataset
+    return _train(ExecutorMembers(executor, grid, backend=name, data=shipped), grid, name)
+
+
+def _train(members: LocalMembers | ExecutorMembers, grid: Grid, backend: str) -> Population:
+    """Train all members, and return the population.
+
+    Raises:
+        PopulationInterrupt: Ctrl-C was pressed.
+    """
+    results: list[MemberResult] = []
+    try:
+        with stop_on_signals(members, [signal.SIGINT]) as stop:
+            results.extend(members.train(range(len(grid.members))))
+    except KeyboardInterrupt as error:  # the second one, or the process of an executor had it
+        raise PopulationInterrupt(Population(grid, results, backend=backend)) from error
+    population = Population(grid, results, backend=backend)
+    if stop.signal is not None:
+        raise PopulationInterrupt(population)
+    return population
 
 
 def own_dataset(data: tuple[Examples, Examples]) -> Dataset:

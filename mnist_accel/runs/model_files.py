@@ -33,6 +33,11 @@ def find_model(path: PathLike | None) -> Path:
     return RunFolder.newest(prefer_finished=True).path if path is None else as_path("path", path)
 
 
+def is_population(path: Path) -> bool:
+    """Return whether a path is the folder of a population, which has many networks."""
+    return (path / "members.jsonl").is_file()
+
+
 def is_model(path: str) -> bool:
     """Return whether a path looks like one that `load_model` accepts, rather than a picture."""
     file = Path(path)
@@ -69,6 +74,11 @@ def load_model(
     if is_weight_file(path):
         return load_weights(path, model=model, activation=activation, backend=backend)
     reject_network_arguments(path, model=model, activation=activation)
+    if is_population(path):
+        raise CheckpointError(
+            f"{path} is a population; choose one of its networks with --member N, its number in "
+            "the population's table"
+        )
     if path.is_dir() and not (path / CHECKPOINT_NAME).exists():
         path = _final_weights(RunFolder(path))
     with file_errors(f"read {path}"):
@@ -164,4 +174,8 @@ def _settings_of_run(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} has no config.json, so its data set is unknown; give it with --dataset"
         ) from error
+    if is_population(run.path):
+        content = run.read_json(run.config)
+        settings: dict[str, Any] = content.get("fixed") or {}
+        return settings
     return read_config(str(run.config))

@@ -7,7 +7,7 @@ compiling, at once.
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
@@ -41,8 +41,10 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(training: Stoppable) -> Iterator[StopRequest]:
-    """Let a signal stop the training after the current eager step or compiled chunk.
+def stop_on_signals(
+    training: Stoppable, signals: Sequence[int] = _SIGNALS
+) -> Iterator[StopRequest]:
+    """Let each of the signals stop the training after the current eager step or compiled chunk.
 
     A second signal has its usual effect at once, but within a second of the first it is ignored.
     Only the main thread can handle signals, so in another thread this does nothing.
@@ -57,7 +59,7 @@ def stop_on_signals(training: Stoppable) -> Iterator[StopRequest]:
             signal.signal(signum, previous[signum])
             signal.raise_signal(signum)
 
-    previous = _previous_handlers()
+    previous = _previous_handlers(signals)
     with _handler(handle, previous):
         yield request
 
@@ -71,15 +73,15 @@ def interrupt_on_signals() -> Iterator[StopRequest]:
         request.signal = signum
         raise KeyboardInterrupt
 
-    with _handler(handle, _previous_handlers()):
+    with _handler(handle, _previous_handlers(_SIGNALS)):
         yield request
 
 
-def _previous_handlers() -> dict[int, Any]:
+def _previous_handlers(signals: Sequence[int]) -> dict[int, Any]:
     """Return the handlers that can be replaced and restored, by signal."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    handlers: dict[int, Any] = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    handlers: dict[int, Any] = {signum: signal.getsignal(signum) for signum in signals}
     # None is the handler of a C library, which could not be restored. Shells ignore SIGINT for
     # background processes, and nohup ignores SIGHUP.
     return {n: handler for n, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}

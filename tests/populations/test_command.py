@@ -1,6 +1,7 @@
 """The command `population`: its folder, interruptions, resumption, comparison."""
 
 import csv
+import io
 import json
 import signal
 import subprocess
@@ -11,7 +12,9 @@ import pytest
 
 import mnist_accel as ma
 from mnist_accel.commands import main
+from mnist_accel.populations.display import PopulationDisplay
 from mnist_accel.populations.folder import PopulationFolder
+from mnist_accel.populations.member import MemberResult
 from mnist_accel.populations.running import LocalMembers
 from tests.support.command_line import environment, weights
 
@@ -250,3 +253,53 @@ def test_a_cut_last_line_is_ignored_and_its_member_is_trained_again(folder, tmp_
     (tmp_path / "members.jsonl").write_bytes(lines[:-9])
     assert main(["population", "--resume", str(tmp_path), "--quiet"]) == 0
     assert_same_networks(folder, tmp_path)
+
+
+def test_a_member_is_evaluated_drawn_exported_and_predicted(folder, tmp_path, capsys):
+    member = (str(folder), "--member", "5")
+    assert main(["evaluate", *member, "--backend", "numpy", "--limit-test", "100", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["dataset"] == "digits"
+    population = PopulationFolder(folder).load()
+    assert result["accuracy"] == population.table[5]["test_accuracy"]
+    assert main(["predict", *member, "--index", "3", "--backend", "numpy", "--json"]) == 0
+    page = tmp_path / "draw.html"
+    assert main(["draw", *member, "--out", str(page), "--no-open"]) == 0
+    assert page.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 4, "is a population; choose one of its networks with --member N"),
+        (["--member", "6"], 2, "has 6 members, counted from 0; got --member 6"),
+        (["--member", "1", "--model", "lenet"], 2, "omit them with --member"),
+    ],
+)
+@pytest.mark.parametrize("command", [["evaluate"], ["export", "--onnx", "net.onnx"]])
+def test_a_population_without_a_member_gets_one_line(
+    folder, capsys, command, arguments, code, message
+):
+    assert main([command[0], str(folder), *command[1:], *arguments]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_member_of_a_run_is_refused(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path), "--member", "1"]) == 2
+    assert "is not the folder of a population; omit --member" in capsys.readouterr().err
+
+
+def test_the_time_left_after_a_resume_is_that_of_the_steps_of_this_process():
+    stream = io.StringIO()
+    earlier = [MemberResult(0, test_accuracy=0.5)]
+    display = PopulationDisplay(
+        3000, members=4, earlier=earlier, workers=1, quiet=False, stream=stream
+    )
+    display._started -= 100
+    display.skip_steps(900)  # of a checkpoint
+    display.add_steps(100)
+    display.skip_steps(1900)  # a member that ended early
+    assert display._describe().endswith("1:40 left")
+    assert display._describe().startswith("1 of 4 done")

@@ -1,6 +1,8 @@
 """Populations in memory: their members, statistics, choice and ensemble."""
 
 import math
+import os
+import signal
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 
 import numpy as np
@@ -212,6 +214,50 @@ def test_an_executor_that_cancels_a_member_does_not_end_the_population_silently(
         ma.train_population(
             "two-layer", seeds=2, data="digits", backend="numpy", executor=Lost(), **SETTINGS
         )
+
+
+def test_ctrl_c_keeps_the_members_that_have_ended():
+    class Interrupting(ThreadPoolExecutor):
+        def submit(self, function, member, *arguments):
+            if member == 2:
+                self.second.result()
+                signal.raise_signal(signal.SIGINT)
+            self.second = super().submit(function, member, *arguments)
+            return self.second
+
+    with Interrupting(1) as executor, pytest.raises(KeyboardInterrupt) as stop:
+        ma.train_population(
+            "two-layer", seeds=9, data="digits", backend="numpy", executor=executor, **SETTINGS
+        )
+    population = stop.value.population
+    status = [row["status"] for row in population.table]
+    assert status == ["done"] * 2 + ["not trained"] * 7
+    assert population.summary()[0]["n"] == 2
+    assert "2 of 9 members have ended" in str(stop.value)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.posix
+def test_ctrl_c_ends_members_of_this_process_after_their_chunks(monkeypatch):
+    """The signal arrives while the main thread waits for its members."""
+
+    class Interrupting(get_backend("numpy").__class__):
+        name = "interrupting"
+        losses = 0
+
+        def loss(self, *arguments):
+            Interrupting.losses += 1
+            if Interrupting.losses == 50:  # in the second of 30 members, each of 30 steps
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().loss(*arguments)
+
+    monkeypatch.setattr("backends.registry._registered", {"interrupting": Interrupting})
+    with pytest.raises(ma.PopulationInterrupt) as stop:
+        ma.train_population(
+            "two-layer", seeds=30, data="digits", backend="interrupting", **SETTINGS
+        )
+    done = [row["status"] for row in stop.value.population.table].count("done")
+    assert 1 <= done < 30
 
 
 def test_an_interrupted_member_ends_early_at_the_same_step(tmp_path):
