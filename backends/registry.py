@@ -116,8 +116,9 @@ def backend_name(name: str) -> str:
         TypeError: the name is not a string.
         ValueError: the name is unknown.
     """
-    if isinstance(name, str) and name in _BUILT_IN:  # the search for plug-ins takes milliseconds
-        return name
+    given: object = name
+    if isinstance(given, str) and given in _BUILT_IN:  # the search for plug-ins takes milliseconds
+        return given
     return resolve_name("backend", name, backend_names(), _ALIASES)
 
 

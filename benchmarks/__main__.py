@@ -13,6 +13,7 @@ from benchmarks.report.comparison import compare_command
 from benchmarks.session.runner import PROG, run_suite
 from benchmarks.session.settings import (
     MINUTES,
+    ONLY_NAMED,
     PASSES,
     PROCESSES,
     SLOW_TO_COMPILE,
@@ -38,7 +39,8 @@ _PROFILE_HELP: dict[Profile, str] = {
     "quick": "measure some networks and sizes (the default): takes two minutes on two cores, and "
     "half a minute more the first time, to compile kernels",
     "full": "measure all networks and sizes, with starts: takes about 25 minutes with all "
-    "baselines; time to accuracy takes as long and is measured only with --levels accuracy",
+    "baselines; time to accuracy and populations take 20 minutes or more each, and are measured "
+    "only with --levels accuracy or --levels population",
 }
 
 
@@ -81,7 +83,8 @@ def _add_run(commands: Subparsers) -> None:
     parser.add_argument(
         "--levels",
         metavar="LEVEL,LEVEL",
-        help=f"levels to measure, of {', '.join(LEVELS)} (default: all except accuracy)",
+        help=f"levels to measure, of {', '.join(LEVELS)} (default: all except "
+        f"{' and '.join(ONLY_NAMED)})",
     )
     parser.add_argument(
         "--contenders",

@@ -6,7 +6,7 @@ functions.
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,16 @@ from benchmarks.contenders.base import (
     TrainingSession,
     TrainingTask,
 )
+from benchmarks.contenders.sklearn_classifier import (
+    named_weights,
+    network_skip_reason,
+    new_classifier,
+    partial_fit,
+    sklearn_package,
+    without_checks,
+)
 from benchmarks.host import blas_threads
-from mnist_accel.nn import SGD, Linear, Network
-
-ACTIVATIONS = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
+from mnist_accel.nn import SGD, Network
 
 
 class Sklearn(Contender):
@@ -35,7 +41,7 @@ class Sklearn(Contender):
     def availability(self) -> Availability:
         """Return whether scikit-learn can be imported."""
         try:
-            version = _sklearn().__version__
+            version = sklearn_package().__version__
         except (ImportError, OSError) as error:
             return Availability(
                 False, f"scikit-learn does not work: {error}", "pip install scikit-learn"
@@ -45,7 +51,7 @@ class Sklearn(Contender):
     def versions(self) -> dict[str, str]:
         """Return the versions of scikit-learn and NumPy, and the number of BLAS threads."""
         return {
-            "scikit-learn": str(_sklearn().__version__),
+            "scikit-learn": str(sklearn_package().__version__),
             "numpy": np.__version__,
             "threads": str(blas_threads()),
         }
@@ -60,11 +66,11 @@ class Sklearn(Contender):
                 "it has only SGD and an Adam that adds eps before the bias correction, "
                 f"not {type(optimizer).__name__}"
             )
-        return _network_skip_reason(task.model)
+        return network_skip_reason(task.model)
 
     def inference_skip_reason(self, model: Network, batch_size: int) -> str:
         """Return why `MLPClassifier` does not support the network; empty if it does."""
-        return _network_skip_reason(model)
+        return network_skip_reason(model)
 
     def training(self, task: TrainingTask) -> TrainingSession:
         """Prepare an `MLPClassifier`."""
@@ -82,70 +88,10 @@ class Sklearn(Contender):
         shift = np.float32(model.pixel_shift)
 
         def predict(images: NDArray[np.float32]) -> HostArray:
-            with _without_checks():
+            with without_checks():
                 return np.asarray(classifier.predict_proba(images + shift if shift else images))
 
         return predict
-
-
-def _sklearn() -> Any:
-    import sklearn
-
-    return sklearn
-
-
-def _network_skip_reason(model: Network) -> str:
-    """Return why `MLPClassifier` cannot express this network; empty if it can."""
-    *hidden, last = model.layers
-    linear, activations = hidden[::2], {layer.kind for layer in hidden[1::2]}
-    if model.loss.kind != "softmax_cross_entropy":
-        return f"it supports only softmax cross-entropy, not {model.loss.kind.replace('_', ' ')}"
-    if (
-        not all(isinstance(layer, Linear) and layer.bias for layer in (*linear, last))
-        or len(activations) != 1
-        or not activations <= ACTIVATIONS.keys()
-    ):
-        return "it supports only linear layers with the same activation between them"
-    return ""
-
-
-def new_classifier(model: Network, optimizer: SGD, *, batch_size: int, seed: int) -> Any:
-    """Return a classifier with the weights of the network, before its first step.
-
-    Raises:
-        ValueError: `MLPClassifier` cannot express this network.
-    """
-    if reason := _network_skip_reason(model):
-        raise ValueError(f"MLPClassifier cannot express {model.name}: {reason}")
-    from sklearn.neural_network import MLPClassifier
-
-    *hidden, _ = model.layers
-    classifier = MLPClassifier(
-        [layer.units for layer in hidden if isinstance(layer, Linear)],
-        activation=ACTIVATIONS[hidden[1].kind],
-        solver="sgd",
-        alpha=0.0,
-        batch_size=1,
-        learning_rate_init=optimizer.lr,
-        momentum=optimizer.momentum,
-        nesterovs_momentum=optimizer.nesterov,
-        random_state=np.random.RandomState(seed),  # an int would give each epoch the same order
-    )
-    # Only training creates the attributes of a trained classifier. One step on a blank image
-    # creates them; then the weights are replaced, and the private optimizer is deleted.
-    blank = np.zeros((1, *model.input_shape), np.float32)
-    classifier.partial_fit(blank, [0], classes=np.arange(model.classes))
-    del classifier._optimizer
-    classifier.set_params(batch_size=batch_size)
-    state = model.state_dict()
-    classifier.coefs_ = [state[name] for name in state if name.startswith("W")]
-    classifier.intercepts_ = [state[name] for name in state if name.startswith("b")]
-    return classifier
-
-
-def _without_checks() -> Any:
-    """Skip the search for NaN and the validation of settings, which take time in each call."""
-    return _sklearn().config_context(assume_finite=True, skip_parameter_validation=True)
 
 
 class _Training(TrainingSession):
@@ -203,19 +149,3 @@ class _Training(TrainingSession):
     def _update(self, rows: NDArray[np.int64]) -> float:
         partial_fit(self._classifier, self._images[rows], self._task.labels[rows])
         return float(self._classifier.loss_)
-
-
-def partial_fit(classifier: Any, images: HostArray, labels: NDArray[np.int64]) -> None:
-    """Train a classifier for one epoch."""
-    with _without_checks():
-        classifier.partial_fit(images, labels)
-
-
-def named_weights(classifier: Any) -> dict[str, HostArray]:
-    """Return copies of the weights, with the names of `Network.state_dict`."""
-    pairs = zip(classifier.coefs_, classifier.intercepts_, strict=True)
-    return {
-        name: array.copy()
-        for number, (weight, bias) in enumerate(pairs, start=1)
-        for name, array in ((f"W{number}", weight), (f"b{number}", bias))
-    }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.contenders.base import HostArray, HostArrays, PopulationSession, TrainingTask
-from benchmarks.contenders.sklearn_contender import (
+from benchmarks.contenders.sklearn_classifier import (
     named_weights,
     new_classifier,
     partial_fit,
@@ -47,7 +47,7 @@ class JoblibTraining(PopulationSession):
         return named_weights(self._trained[member])
 
     def _parallel(self, batches: Sequence[Any]) -> list[tuple[Any, list[float]]]:
-        from joblib import Parallel, delayed
+        from sklearn.utils.parallel import Parallel, delayed
 
         jobs = min(usable_cores(), len(self._classifiers))
         calls = (

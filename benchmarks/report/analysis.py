@@ -1,6 +1,6 @@
 """Analyzes results: speed relative to the best baseline, roofline fraction, growth with size."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,9 +11,9 @@ from benchmarks.storage.results import Measurement, ResultSet
 from benchmarks.storage.schema import AccuracyRun, Case, RowKey, Sweep
 
 SEED = 0
-# Textbook loops are shown for scale. No row is compared with them, because they are not used in
-# practice.
-NOT_COMPARED = frozenset({"loops"})
+# Shown for scale: textbook loops, which are not used in practice, and the networks of a population
+# one after the other on our own backend. No row is compared with them.
+NOT_COMPARED = frozenset({"loops", "numba-one-thread", "numba-in-turn"})
 TARGETS = (0.95, 0.97, 0.99)
 MIN_SIZES = 3  # a growth exponent is fitted to at least this many sizes
 # The report marks a row if the medians of its slowest and fastest turn have a larger ratio.
@@ -84,7 +84,7 @@ class Growth:
     """How the time per call of one contender grows with one size of a network.
 
     Attributes:
-        sweep: the size that varies: "batch", "width" or "depth".
+        sweep: the size that varies: "batch", "width", "depth" or "members".
         points: each size with the median seconds per call.
         exponent: e in time ∝ sizeᵉ.
     """
@@ -225,12 +225,13 @@ def _roofline_fraction(results: ResultSet, measurement: Measurement) -> float | 
 
 
 def _growth(results: ResultSet, rng: np.random.Generator) -> Iterator[Growth]:
-    for sweep in ("batch", "width", "depth"):
-        cases = [case for case in results.cases("training") if sweep in case.sweeps]
-        for network, grown in groupby(cases, key=lambda case: case.network):
+    for sweep in ("batch", "width", "depth", "members"):
+        level = "population" if sweep == "members" else "training"
+        cases = [case for case in results.cases(level) if sweep in case.sweeps]
+        for network, grown in groupby(cases, key=_network_of(sweep)):
             sizes = {case: getattr(case, sweep) for case in grown}
             for contender in results.contenders:
-                keys = [("training", case.name, contender) for case in sizes]
+                keys = [(level, case.name, contender) for case in sizes]
                 rows = [results.measurements[key] for key in keys if key in results.measurements]
                 if len({sizes[row.case] for row in rows}) < MIN_SIZES:
                     continue
@@ -244,6 +245,13 @@ def _growth(results: ResultSet, rng: np.random.Generator) -> Iterator[Growth]:
                         [sizes[row.case] for row in rows], [row.call_rounds for row in rows], rng
                     ),
                 )
+
+
+def _network_of(sweep: str) -> Callable[[Case], str]:
+    """Return the function that names what grows; only populations have several batch sizes."""
+    if sweep == "members":
+        return lambda case: f"{case.network}, batch {case.batch}"
+    return lambda case: case.network
 
 
 def times_to_accuracy(results: ResultSet) -> list[TimeToAccuracy]:

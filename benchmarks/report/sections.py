@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.report.analysis import Analysis
+from benchmarks.report.population_table import population_table
 from benchmarks.report.tables import Table, case_table, comparison_table
 from benchmarks.storage.schema import Case, Sweep
 
@@ -75,6 +77,18 @@ def sections(analysis: Analysis) -> Iterator[Section]:
         table = case_table(analysis, cases, with_absent=False)
         yield Section("start", "Cold start and second start", text, table, tuple(cases))
 
+    if cases := analysis.results.cases("population"):
+        text = (
+            "Several networks at once, each with its own seed, image order and one of two learning "
+            "rates. numba trains one network per core; numba-one-thread trains them one after the "
+            "other on one thread, numba-in-turn one after the other on all cores. jax is "
+            "`jit(vmap(scan))`, torch-eager is `torch.func.vmap`, scikit-learn runs in the "
+            "processes of joblib. Memory is the peak of a process, with its children, that runs "
+            "only this case."
+        )
+        table = population_table(analysis, cases)
+        yield Section("population", "Populations", text, table, tuple(cases))
+
 
 def published_tables(analysis: Analysis) -> dict[str, Callable[[], Table]]:
     """Return the tables that documents may contain, by name."""
@@ -89,4 +103,12 @@ def published_tables(analysis: Analysis) -> dict[str, Callable[[], Table]]:
     def table_of(cases: Sequence[Case]) -> Callable[[], Table]:
         return lambda: comparison_table(analysis, cases)
 
-    return {name: table_of(cases) for name, cases in found.items()}
+    populations = analysis.results.cases("population")
+    largest = max((case.members for case in populations), default=0)
+    chosen = {
+        "population": populations,
+        "populations": [case for case in populations if case.members == largest],
+    }
+    return {name: table_of(cases) for name, cases in found.items()} | {
+        name: partial(population_table, analysis, cases) for name, cases in chosen.items()
+    }

@@ -60,7 +60,8 @@ def summarize(analysis: Analysis) -> Summary:
 
 
 def _headline(analysis: Analysis) -> str:
-    cases = analysis.recipes() or analysis.results.cases("training")
+    results = analysis.results
+    cases = analysis.recipes() or results.cases("training") or results.cases("population")
     rows = [row for row in map(analysis.fastest_own, cases) if row is not None]
     ratios = [row.speed.value for row in rows if row.speed is not None]
     undecided = sum(row.is_undecided for row in rows)

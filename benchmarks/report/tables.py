@@ -102,7 +102,8 @@ def contender_kind(results: ResultSet, name: str) -> str:
     return "baseline" if results.contenders[name].is_baseline else ""
 
 
-_PER_CALL = {"training": "step", "inference": "call", "operations": "call", "start": "start"}
+_PER_CALL = {"training": "step", "inference": "call", "operations": "call", "start": "start",
+             "population": "step of all"}  # fmt: skip
 _WITHOUT_IMAGES = ("operations", "start")
 
 
@@ -305,19 +306,20 @@ def accuracy_table(results: ResultSet) -> Table:
 
 
 def memory_table(analysis: Analysis) -> Table:
-    """Return the table of the peak memory of processes that start a training."""
+    """Return the table of the peak memory of processes that run only one training or population."""
+    results = analysis.results
     groups = {
         case.name: [
             (
-                contender_cell(analysis.results, row.contender),
+                contender_cell(results, row.contender),
                 numbers.size(row.info.peak_host_bytes),
                 numbers.size(row.info.peak_device_bytes),
             )
-            for row in analysis.results.of_case(case)
+            for row in results.of_case(case)
             if row.info.peak_host_bytes is not None or row.info.peak_device_bytes is not None
         ]
         # Release 0.1.0 measured the recipes in processes of their own.
-        for case in analysis.results.cases("start") or analysis.recipes()
+        for case in (*(results.cases("start") or analysis.recipes()), *results.cases("population"))
     }
     return make_table(("", "host", "device"), groups, heading="case")
 

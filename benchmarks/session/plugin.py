@@ -15,7 +15,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.contenders import contenders
 from benchmarks.host import host_facts
 from benchmarks.session.plan import Plan, Planned
-from benchmarks.session.settings import LEFT_OUT, SLOW_TO_COMPILE, TURN_S, RunRequest, open_journal
+from benchmarks.session.settings import (
+    LEFT_OUT,
+    SLOW_TO_COMPILE,
+    TURN_S,
+    RunRequest,
+    is_measured,
+    open_journal,
+)
 from benchmarks.storage.journal import Absent, Failed, Journal, Machine
 from benchmarks.suite.cases import LEVELS, PROFILES, AccuracyCase, Case, StartCase
 from benchmarks.suite.ceilings import measure_ceilings
@@ -159,6 +166,8 @@ def _describe_machine(config: pytest.Config) -> None:
     for name in settings.contenders:
         if reason := described[name].reason:
             for case in config.stash[PLAN].cases:
+                if not is_measured(case, name):
+                    continue
                 row = {"level": case.level, "case": case.name, "contender": name}
                 journal.add(Absent(**row, reason=reason))
     hook = config.hook

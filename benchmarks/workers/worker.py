@@ -61,8 +61,12 @@ class Worker:
                 return self._describe()
             case Prepare(case=case, expected=expected, steps=steps):
                 self._row = None  # frees the memory of the previous row first
-                prepare_row = prepare_population if isinstance(case, PopulationCase) else prepare
-                self._row = prepare_row(case, self._contender, expected, known_steps=steps)
+                if isinstance(case, PopulationCase):
+                    self._row = prepare_population(
+                        case, self._contender, expected, known_steps=steps
+                    )
+                else:
+                    self._row = prepare(case, self._contender, expected, known_steps=steps)
                 return Prepared(self._row.info)
             case TakeTurn(seconds=seconds):
                 assert self._row is not None, "a row must be prepared before its turn"
