@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.contenders import contenders
+from benchmarks.contenders import IN_TURN, contenders
 from benchmarks.report.analysis import analyze
 from benchmarks.report.population_table import population_table
 from benchmarks.session.plan import Plan
@@ -99,14 +99,12 @@ def test_cases_are_sent_to_workers_unchanged_and_have_unique_names():
 def test_populations_are_measured_only_if_they_are_named():
     default = resolve(RunRequest())
     assert "population" not in default.levels
-    assert not POPULATION_CONTENDERS - {"numba", "jax", "torch-eager", "scikit-learn"} & {
-        *default.contenders
-    } - {"numba-one-thread", "numba-in-turn"}
+    assert not {*IN_TURN} & {*default.contenders}
     plan = Plan(resolve(RunRequest(levels="population,inference")))
     measured = {turn.contender for turn in plan.turns if turn.case.level == "population"}
     assert measured == POPULATION_CONTENDERS
     others = {turn.contender for turn in plan.turns if turn.case.level != "population"}
-    assert not others & {"numba-one-thread", "numba-in-turn"}
+    assert not others & {*IN_TURN}
 
 
 def test_contenders_without_populations_are_refused():
