@@ -39,7 +39,7 @@ _PROFILE_HELP: dict[Profile, str] = {
     "quick": "measure some networks and sizes (the default): takes two minutes on two cores, and "
     "half a minute more the first time, to compile kernels",
     "full": "measure all networks and sizes, with starts: takes about 25 minutes with all "
-    "baselines; time to accuracy and populations take 20 minutes or more each, and are measured "
+    "baselines; time to accuracy and populations take half an hour each, and are measured "
     "only with --levels accuracy or --levels population",
 }
 
