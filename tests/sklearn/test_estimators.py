@@ -1,0 +1,258 @@
+"""The estimators work where scikit-learn's networks do."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mnist_accel.nn import Activation, Linear
+from mnist_accel.sklearn import NetworkClassifier, NetworkRegressor
+from tests.sklearn.conftest import Data
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def classifier(**settings: Any) -> NetworkClassifier:
+    """Return a classifier that trains fast."""
+    fast = {"hidden_layer_sizes": (8,), "max_iter": 60, "learning_rate_init": 0.02}
+    return NetworkClassifier(**{"backend": "numpy", "random_state": 0, **fast, **settings})
+
+
+# Weights of samples
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_weights_equal_repeated_samples_in_one_batch(
+    blobs: Data, backend: str, solver: str
+) -> None:
+    x, y = blobs
+    counts = np.random.default_rng(0).integers(0, 3, len(x))
+    settings = {"backend": backend, "alpha": 0.3, "batch_size": 1000, "solver": solver}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="batch_size is")
+        weighted = classifier(**settings).fit(x, y, sample_weight=counts)
+        repeated = classifier(**settings).fit(x.repeat(counts, axis=0), y.repeat(counts))
+    np.testing.assert_allclose(weighted.loss_curve_, repeated.loss_curve_, rtol=1e-9)
+    np.testing.assert_allclose(weighted.predict_proba(x), repeated.predict_proba(x), atol=1e-9)
+
+
+def test_only_the_penalty_depends_on_the_sum_of_the_weights(blobs: Data) -> None:
+    x, y = blobs
+    without = [classifier(alpha=0.0).fit(x, y, np.full(90, w)).loss_ for w in (1.0, 7.0)]
+    assert without[0] == pytest.approx(without[1])
+    light = classifier(alpha=0.5).fit(x, y)
+    heavy = classifier(alpha=3.5).fit(x, y, np.full(90, 7.0))
+    assert light.loss_ == pytest.approx(heavy.loss_)
+
+
+def test_partial_fit_with_other_weights_keeps_the_optimizer(blobs: Data) -> None:
+    x, y = blobs
+    plain, doubled = classifier(alpha=0.5), classifier(alpha=0.5)
+    for _ in range(3):
+        plain.partial_fit(x, y, classes=[0, 1, 2])
+        doubled.partial_fit(x, y, classes=[0, 1, 2])
+    plain.partial_fit(np.concatenate([x, x]), np.concatenate([y, y]))
+    doubled.partial_fit(x, y, np.full(90, 2.0))
+    np.testing.assert_allclose(plain.coefs_[0], doubled.coefs_[0], rtol=1e-9)
+
+
+# Forms of data
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_dtype_of_the_features_decides_that_of_the_network(blobs: Data, dtype: str) -> None:
+    fitted = classifier(max_iter=2).fit(blobs[0].astype(dtype), blobs[1])
+    expected = "float32" if dtype == "float32" else "float64"
+    assert fitted.network_.dtype == fitted.coefs_[0].dtype.name == expected
+    assert fitted.predict_proba(blobs[0]).dtype.name == expected
+
+
+def test_sparse_features_give_the_results_of_dense_ones(blobs: Data) -> None:
+    x = np.where(blobs[0] > 0.5, blobs[0], 0)
+    dense = classifier().fit(x, blobs[1]).predict_proba(x)
+    sparse = scipy.sparse.csr_array(x)
+    assert np.array_equal(classifier().fit(sparse, blobs[1]).predict_proba(sparse), dense)
+
+
+def test_names_of_features_are_kept(blobs: Data) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(blobs[0], columns=list("abcd"))
+    assert classifier(max_iter=2).fit(frame, blobs[1]).feature_names_in_.tolist() == list("abcd")
+
+
+# Networks
+
+
+def test_list_of_layers_replaces_the_hidden_layers(blobs: Data) -> None:
+    layers = [Linear(6), Activation("tanh"), Linear(5), Activation("relu")]
+    fitted = classifier(model=layers).fit(*blobs)
+    assert [weights.shape for weights in fitted.coefs_] == [(4, 6), (6, 5), (5, 3)]
+    assert fitted.score(*blobs) > 0.7
+    assert clone(fitted).get_params()["model"] == layers
+
+
+def test_recipe_takes_images_of_its_size() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((20, 784)), np.arange(20) % 4
+    fitted = classifier(model="lenet", max_iter=2).fit(x, y)
+    assert fitted.predict_proba(x).shape == (20, 4)
+    with pytest.raises(ValueError, match="64"):
+        classifier(model="lenet").fit(x[:, :64], y)
+
+
+def test_network_can_be_exported(blobs: Data, tmp_path: Path) -> None:
+    fitted = classifier().fit(*blobs)
+    assert "3" in fitted.network_.describe()
+    fitted.network_.to_onnx(tmp_path / "model.onnx")
+
+
+# In pipelines, searches and files
+
+
+def test_pipeline_and_cross_validation(blobs: Data) -> None:
+    pipeline = make_pipeline(StandardScaler(), classifier())
+    assert cross_val_score(pipeline, *blobs, cv=3).mean() > 0.6
+
+
+def test_grid_search_in_two_processes(blobs: Data) -> None:
+    search = GridSearchCV(
+        classifier(max_iter=5), {"hidden_layer_sizes": [(2,), (8,)]}, cv=2, n_jobs=2
+    ).fit(*blobs)
+    again = GridSearchCV(
+        classifier(max_iter=5), {"hidden_layer_sizes": [(2,), (8,)]}, cv=2, n_jobs=1
+    ).fit(*blobs)
+    got, want = (s.cv_results_["mean_test_score"] for s in (search, again))
+    assert np.array_equal(got, want)
+
+
+def test_search_on_a_dask_cluster(blobs: Data) -> None:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
+            dashboard_address=None, silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config("dask"),
+    ):  # fmt: skip
+        scores = cross_val_score(classifier(max_iter=20), *blobs, cv=2)
+    assert np.array_equal(scores, cross_val_score(classifier(max_iter=20), *blobs, cv=2))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_file_of_joblib_restores_the_estimator(blobs: Data, tmp_path: Path, backend: str) -> None:
+    x, y = blobs
+    fitted = classifier(backend=backend).fit(x, y)
+    joblib.dump(fitted, tmp_path / "model.joblib")
+    loaded = joblib.load(tmp_path / "model.joblib")
+    assert np.array_equal(loaded.predict_proba(x), fitted.predict_proba(x))
+    for estimator in (fitted, loaded):
+        estimator.partial_fit(x, y)
+    assert np.array_equal(loaded.predict_proba(x), fitted.predict_proba(x))
+
+
+def test_clone_is_not_fitted(blobs: Data) -> None:
+    fitted = classifier(alpha=0.7).fit(*blobs)
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    with pytest.raises(NotFittedError):
+        copy.predict(blobs[0])
+    with pytest.raises(AttributeError, match="not fitted yet"):
+        _ = copy.coefs_
+
+
+def test_repeated_fits_are_bit_identical(blobs: Data) -> None:
+    first, second = (classifier(batch_size=16).fit(*blobs).coefs_ for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# Messages
+
+
+def test_verbose_prints_each_epoch_and_why_training_ends(
+    blobs: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = classifier(verbose=True, tol=0.5, n_iter_no_change=2).fit(*blobs)
+    *epochs, last = capsys.readouterr().out.splitlines()
+    assert epochs[0] == f"Iteration 1, loss = {fitted.loss_curve_[0]:.8f}"
+    assert len(epochs) == fitted.n_iter_
+    assert last == (
+        "Training loss did not improve more than tol=0.500000 for 2 consecutive epochs. Stopping."
+    )
+
+
+def test_training_without_convergence_warns(blobs: Data) -> None:
+    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(3\) reached"):
+        classifier(max_iter=3).fit(*blobs)
+
+
+def test_batch_larger_than_the_data_warns(blobs: Data) -> None:
+    with pytest.warns(UserWarning, match="batch_size is 500, but there are only 90 samples"):
+        classifier(max_iter=3, batch_size=500).fit(*blobs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"solver": "lbfgs"}, "no solver 'lbfgs', .* use MLPClassifier"),
+        ({"alpha": -1.0}, "The 'alpha' parameter of NetworkClassifier must be a float in"),
+        ({"momentum": 1.0, "solver": "sgd"}, "momentum must be at least 0 and less than 1"),
+        ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes must be at least 1 each"),
+        ({"model": "no-recipe"}, "no-recipe"),
+        ({"backend": "nunpy"}, "nunpy"),
+        ({"threads": 0}, "The 'threads' parameter of NetworkClassifier"),
+        ({"early_stopping": True, "validation_fraction": 0.01}, "validation set is too small"),
+    ],
+    ids=str,
+)
+def test_invalid_parameters_are_explained(
+    blobs: Data, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        classifier(**settings).fit(*blobs)
+
+
+def test_invalid_data_is_explained_and_the_fitted_network_stays(blobs: Data) -> None:
+    x, y = blobs
+    fitted = classifier(max_iter=5).fit(x, y)
+    before = fitted.predict_proba(x)
+    with_nan = np.where(np.arange(90)[:, None] == 3, np.nan, x)
+    for data, message in (
+        ((with_nan, y), "Input X contains NaN"),
+        ((x, np.zeros(90)), r"at least 2 classes, but there is only one class: 0\.0"),
+        ((x, x[:, 0]), "Unknown label type: continuous"),
+        ((x, y, -np.ones(90)), r"Sample weights must not be negative, got -1\.0"),
+        ((x, y, np.zeros(90)), "at least one non-zero number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fitted.fit(*data)
+        assert np.array_equal(fitted.predict_proba(x), before)
+    with pytest.raises(ValueError, match=r"y has labels that are not in classes_: \[5\]"):
+        fitted.partial_fit(x, np.where(y == 2, 5, y))
+    with pytest.raises(ValueError, match="partial_fit does not support early_stopping"):
+        classifier(early_stopping=True).partial_fit(x, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        classifier().partial_fit(x, y)
+
+
+def test_diverging_training_is_explained(blobs: Data) -> None:
+    x, y = blobs
+    with pytest.raises(ValueError, match=r"training diverged .* or scale the features"):
+        NetworkRegressor(solver="sgd", backend="numpy").fit(x * 1e150, y)
+
+
+def test_package_is_imported_only_on_demand() -> None:
+    code = "import sys, mnist_accel; assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
