@@ -7,7 +7,12 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    check_classification_targets,
+    type_of_target,
+    unique_labels,
+)
 
 from mnist_accel.nn import Network
 from mnist_accel.sklearn.base import NetworkEstimator
@@ -132,6 +137,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         self.n_outputs_ = 1 if binarizer.y_type_ == "binary" else len(self.classes_)
 
     def _encode(self, y: Array, *, keeps_classes: bool) -> Array:
+        check_classification_targets(y)
         if not keeps_classes:
             self._use_classes(y)
         elif unknown := set(unique_labels(y).tolist()) - set(self.classes_.tolist()):
@@ -152,10 +158,10 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
 
     def _loss_kind(self) -> str:
         is_softmax = self.out_activation_ == "softmax"
-        return "softmax_cross_entropy" if is_softmax else "logistic"
+        return "softmax_cross_entropy" if is_softmax else "multilabel_cross_entropy"
 
     def _strata(self, y: Array) -> Array | None:
-        return None if y.ndim == 2 else y
+        return y if self.n_outputs_ == 1 else None  # as scikit-learn does
 
     def _score_of(self, y: Array, predictions: Array, sample_weight: Array | None) -> float:
         return float(accuracy_score(y, predictions, sample_weight=sample_weight))

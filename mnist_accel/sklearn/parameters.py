@@ -107,7 +107,7 @@ class Parameters(BaseEstimator):
             return [*self.model, Linear(outputs)], None
         *layers, last = recipe_layers(self.model, hidden_sizes=None, activation=None)
         assert isinstance(last, Linear), "every recipe ends in a linear layer"
-        shape = get_recipe(self.model).input_shape
+        shape = get_recipe(self.model).input.shape
         return [*layers, replace(last, units=outputs)], shape if len(shape) > 1 else None
 
 
