@@ -37,7 +37,7 @@ class Losses(Activations):
         Args:
             kind: a key of `LOSSES`.
             logits: (N, C).
-            targets: class indices (N,), integers; for "squared_error" numbers (N, C).
+            targets: class indices (N,), integers; for losses of numbers (N, C).
             weights: factor of the loss of each example (N,); None for 1.
 
         Returns:
@@ -136,16 +136,22 @@ def binary_cross_entropy(
     max(z, 0) − z·y + log(1 + exp(−|z|)), which equals −y·log(a) − (1 − y)·log(1 − a) with
     a = sigmoid(z), and does not overflow. The gradient is (sigmoid − onehot) / N.
     """
+    return multilabel_cross_entropy(ops, logits, one_hot(ops.xp, labels, like=logits), weights)
+
+
+def multilabel_cross_entropy(
+    ops: Losses, logits: Array, targets: Array, weights: Array | None
+) -> tuple[Array, Array]:
+    """Return the binary cross-entropy for a target 0…1 of each output, summed over the outputs."""
     xp = ops.xp
     n = _batch_size(logits)
-    target = one_hot(xp, labels, like=logits)
     per_output = (
         xp.maximum(logits, xp.zeros_like(logits))
-        - logits * target
+        - logits * targets
         + xp.log1p(xp.exp(-xp.abs(logits)))
     )
     loss = xp.sum(_weighted(ops, per_output, weights)) / n
-    return loss, _weighted(ops, sigmoid(xp, logits) - target, weights) / n
+    return loss, _weighted(ops, sigmoid(xp, logits) - targets, weights) / n
 
 
 def quadratic(
@@ -200,6 +206,9 @@ LOSSES: Table[LossFormula] = Table(
     {
         "softmax_cross_entropy": LossFormula(softmax_cross_entropy, outputs="softmax"),
         "binary_cross_entropy": LossFormula(binary_cross_entropy, outputs="sigmoid"),
+        "multilabel_cross_entropy": LossFormula(
+            multilabel_cross_entropy, outputs="sigmoid", targets="numbers"
+        ),
         "quadratic": LossFormula(quadratic, outputs="sigmoid"),
         "squared_error": LossFormula(squared_error, outputs="identity", targets="numbers"),
     },

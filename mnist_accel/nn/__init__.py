@@ -20,6 +20,7 @@ from mnist_accel.nn.layers import (
 from mnist_accel.nn.losses import (
     BinaryCrossEntropy,
     Loss,
+    MultilabelCrossEntropy,
     Quadratic,
     SoftmaxCrossEntropy,
     SquaredError,
@@ -58,6 +59,7 @@ __all__ = [
     "Linear",
     "Loss",
     "MaxPool2d",
+    "MultilabelCrossEntropy",
     "Network",
     "Normal",
     "OneCycleSchedule",

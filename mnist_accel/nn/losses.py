@@ -30,6 +30,11 @@ class Loss:
         """Whether the targets are class indices; otherwise they are numbers."""
         return LOSSES[self.kind].targets == "classes"
 
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the outputs of the network are probabilities; otherwise they are the logits."""
+        return LOSSES[self.kind].outputs != "identity"
+
     def __post_init__(self) -> None:
         check_name(self, "kind", "loss", LOSSES)
         check_non_negative(self, "l2")
@@ -38,4 +43,5 @@ class Loss:
 SoftmaxCrossEntropy = partial(Loss, "softmax_cross_entropy")
 BinaryCrossEntropy = partial(Loss, "binary_cross_entropy")
 Quadratic = partial(Loss, "quadratic")
+MultilabelCrossEntropy = partial(Loss, "multilabel_cross_entropy")
 SquaredError = partial(Loss, "squared_error")

@@ -265,7 +265,7 @@ class Network:
         """Return the outputs (N, classes) for host images, each in 0…1.
 
         With a softmax loss each row sums to 1. With a sigmoid loss each output is the probability
-        of its own class against all others, and rows need not sum to 1.
+        of its own class or label, and rows need not sum to 1.
 
         Args:
             images: uint8 0…255 or float 0…1; (N, 784), (N, 28, 28) or (N, 1, 28, 28). For a network
@@ -276,7 +276,7 @@ class Network:
                 whose outputs are no probabilities.
             TypeError: they are not numbers.
         """
-        if not self.loss.has_classes:
+        if not self.loss.has_probabilities:
             raise ValueError(
                 f"a network with the loss {self.loss.kind} has no probabilities; its outputs are "
                 "what predict returns"
@@ -286,10 +286,13 @@ class Network:
     def predict(self, images: NDArray[Any]) -> NDArray[Any]:
         """Return the most probable class of each image (N,); arguments as `predict_proba`.
 
-        With the loss "squared_error", return the outputs (N, outputs).
+        With the loss "squared_error", return the outputs (N, outputs), and with
+        "multilabel_cross_entropy" 1 for each output above ½, otherwise 0.
         """
         logits = self.predict_logits(images)
-        return np.asarray(logits.argmax(axis=1), np.int64) if self.loss.has_classes else logits
+        if self.loss.has_classes:
+            return np.asarray(logits.argmax(axis=1), np.int64)
+        return np.asarray(logits > 0, np.int64) if self.loss.has_probabilities else logits
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return copies of the parameters as host arrays, by name (W1, b1, W2, …)."""

@@ -1,5 +1,6 @@
 """The training that both estimators share, and what they know after it."""
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from functools import partial
@@ -92,7 +93,7 @@ class NetworkEstimator(Parameters, ABC):
     def _predicted(self, X: Any) -> Array:
         """Return the outputs (N, outputs) for features of the user."""
         check_is_fitted(self)
-        return self._outputs(self.network_, checked_features(self, X))
+        return self._outputs(self.network_, _inputs(self.network_, checked_features(self, X)))
 
     # Training
 
@@ -129,10 +130,16 @@ class NetworkEstimator(Parameters, ABC):
         """Return a network with initial weights."""
         is_perceptron = self.model is None
         layers, image_shape = self._layers(self.n_outputs_)
+        shape = image_shape or X.shape[1:]
+        if math.prod(shape) != X.shape[1]:
+            raise ValueError(
+                f"the model {self.model!r} takes {math.prod(shape)} features, the pixels of images "
+                f"{shape}, got {X.shape[1]}"
+            )
         network = Network(
             layers,
             Loss(self._loss_kind(), self.alpha),
-            input=Features(image_shape or X.shape[1:]),
+            input=Features(shape),
             backend=get_backend(self.backend, threads=self.threads),
             seed=0 if is_perceptron else random_state.randint(_MAX_SEED),
             dtype=X.dtype.name,
@@ -175,7 +182,7 @@ class NetworkEstimator(Parameters, ABC):
 
     def _validate(self, samples: Samples, network: Network) -> float:
         """Return the score of the network on held-out samples."""
-        predictions = self._decode(self._outputs(network, samples.features))
+        predictions = self._decode(self._outputs(network, _inputs(network, samples.features)))
         return self._score_of(samples.y, predictions, samples.weights)
 
     def _run(self, samples: Samples, score: Scorer | None, *, incremental: bool) -> None:
@@ -188,7 +195,9 @@ class NetworkEstimator(Parameters, ABC):
         convergence = Convergence(self, len(samples.features), score)
         try:
             data = self._trainer.prepare(
-                samples.features, samples.targets, sample_weight=samples.relative_weights
+                _inputs(self.network_, samples.features),
+                samples.targets,
+                sample_weight=samples.relative_weights,
             )
             epochs = 1 if incremental else self.max_iter
             self._trainer.fit(data, epochs=epochs, callbacks=[convergence])
@@ -206,6 +215,11 @@ class NetworkEstimator(Parameters, ABC):
                 )
         if convergence.best_weights is not None:
             self.network_.load_state_dict(convergence.best_weights)
+
+
+def _inputs(network: Network, X: Array) -> Array:
+    """Return features in the shape that the network takes."""
+    return X.reshape(len(X), *network.input.shape)
 
 
 def _with_penalty(network: Network, l2: float) -> Network:

@@ -176,6 +176,36 @@ def _quadratic(z: Any, label: int, scale: Any, dz: Any) -> Any:
 
 
 @stage_kernel
+def multilabel_cross_entropy(
+    last: Any, targets: Any, weights: Any, tile: Any, factor: float, work: Any,
+    results: Any, thread: int, step: int,
+) -> None:  # fmt: skip
+    """Compute the sum of the binary cross-entropies of all outputs, each with its own target."""
+    logits = outputs_of(last, work.outputs, work, tile.images)
+    dlogits = outputs_of(last, work.gradients, work, tile.images)
+    copy(view(logits, 0, logits.size), view(dlogits, 0, dlogits.size))
+    sigmoid_in_place(pointer(dlogits, 0), dlogits.size)
+    width, outputs = last.y_size, last.out_channels
+    cast = logits.dtype.type
+    one = cast(1)
+    total = 0.0
+    for n in range(tile.images):
+        z, dz = view(logits, n * width, width), view(dlogits, n * width, width)
+        row = tile.rows[tile.first + n]
+        weight = _weight_of(weights, row, one)
+        scale = cast(factor) * weight
+        loss = 0.0
+        for c in range(outputs):
+            target = targets[row, c]
+            larger = max(dz[c], one - dz[c])  # as in `_binary_cross_entropy`
+            loss += max(z[c], one - one) - z[c] * target - math.log(larger)
+            dz[c] = (dz[c] - target) * scale
+        fill_zero(view(dz, outputs, width - outputs))
+        total += loss * weight
+    results.losses[thread, step] += total
+
+
+@stage_kernel
 def squared_error(
     last: Any, targets: Any, weights: Any, tile: Any, factor: float, work: Any,
     results: Any, thread: int, step: int,
@@ -206,6 +236,7 @@ KERNELS = {
     "softmax_cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "quadratic": quadratic,
+    "multilabel_cross_entropy": multilabel_cross_entropy,
     "squared_error": squared_error,
 }
 LOSSES = tuple(KERNELS)
