@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from backends import get_backend
+from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import DivergedError
 from mnist_accel.nn import Features, Loss, Network
 from mnist_accel.sklearn.convergence import Convergence, Scorer, reset
@@ -31,6 +32,8 @@ class NetworkEstimator(Parameters, ABC):
     """Base class of the estimators."""
 
     _y_is_numeric = False
+    network_: Network
+    _trainer: Trainer
 
     @abstractmethod
     def _encode(self, y: Array, *, keeps_classes: bool) -> Array:
@@ -159,7 +162,7 @@ class NetworkEstimator(Parameters, ABC):
                 "all of them",
                 stacklevel=5,
             )
-        by_order = "shuffle" if self.shuffle else "sequential"
+        by_order: Sampling = "shuffle" if self.shuffle else "sequential"
         self._trainer.sampling = "full" if size >= samples else by_order
         self._trainer.batch_size = min(size, samples)
 

@@ -31,7 +31,8 @@ class Samples(NamedTuple):
 
     def rows(self, rows: Array) -> "Samples":
         """Return some of the samples."""
-        return Samples(*(None if array is None else array[rows] for array in self))
+        weights = None if self.weights is None else self.weights[rows]
+        return Samples(self.features[rows], self.y[rows], self.targets[rows], weights)
 
     @property
     def mean_weight(self) -> float:
@@ -87,4 +88,5 @@ def checked_weights(sample_weight: Any, X: Array) -> Array | None:
 
 def _dense(X: Any) -> Array:
     """Return a checked array or sparse matrix as an array."""
-    return X.toarray() if hasattr(X, "toarray") else X
+    dense: Array = X.toarray() if hasattr(X, "toarray") else X
+    return dense
