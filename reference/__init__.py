@@ -23,7 +23,9 @@ from reference.activations import (
 from reference.layers import Array, conv2d, conv2d_backward, linear, linear_backward, pad
 from reference.losses import (
     LOSSES,
+    NUMBER_LOSSES,
     binary_cross_entropy,
+    multilabel_cross_entropy,
     one_hot,
     quadratic,
     softmax,
@@ -40,6 +42,7 @@ __all__ = [
     "ACTIVATIONS",
     "ACTIVATIONS_BACKWARD",
     "LOSSES",
+    "NUMBER_LOSSES",
     "OPTIMIZERS",
     "RECIPES",
     "Array",
@@ -62,6 +65,7 @@ __all__ = [
     "loss_and_gradients",
     "max_pool2d",
     "max_pool2d_backward",
+    "multilabel_cross_entropy",
     "one_cycle_lr",
     "one_hot",
     "pad",

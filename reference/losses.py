@@ -29,11 +29,15 @@ def softmax_cross_entropy(z: Array, label: int) -> tuple[float, Array]:
 
 
 def binary_cross_entropy(z: Array, label: int) -> tuple[float, Array]:
+    """Return `multilabel_cross_entropy` with the target 1 for the label and 0 for the others."""
+    return multilabel_cross_entropy(z, one_hot(label, len(z)))
+
+
+def multilabel_cross_entropy(z: Array, y: Array) -> tuple[float, Array]:
     """Return −Σ_k [y log a + (1 − y) log(1 − a)] with a = sigmoid(z), and dz = a − y.
 
     Each term is computed as max(z, 0) − z·y + log(1 + e^−|z|).
     """
-    y = one_hot(label, len(z))
     loss = 0.0
     for k in range(len(z)):
         loss += max(z[k], 0.0) - z[k] * y[k] + math.log1p(math.exp(-abs(z[k])))
@@ -55,4 +59,8 @@ LOSSES = {  # of a class
     "softmax_cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "quadratic": quadratic,
+}
+NUMBER_LOSSES = {  # of one number per output
+    "multilabel_cross_entropy": multilabel_cross_entropy,
+    "squared_error": squared_error,
 }

@@ -9,10 +9,9 @@ import pytest
 
 import mnist_accel as ma
 import reference as ref
-from backends import Backend
+from backends import LOSSES, Backend
 from mnist_accel.nn import (
     Activation,
-    BinaryCrossEntropy,
     Conv2d,
     Flatten,
     Layer,
@@ -50,7 +49,7 @@ def network(
 
 def reference_losses(model: Network, loss: Loss, targets: Any, weights: Any) -> list[float]:
     """Return the loss of each step of plain SGD, from plain loops over the examples."""
-    formula = ref.squared_error if loss.kind == "squared_error" else ref.LOSSES[loss.kind]
+    formula = {**ref.LOSSES, **ref.NUMBER_LOSSES}[loss.kind]
     w = model.state_dict()
     losses = []
     for step in range(STEPS):
@@ -87,11 +86,7 @@ class InOrder(ma.Trainer):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("loss", "is_weighted"),
-    [
-        (loss, is_weighted)
-        for loss in (SoftmaxCrossEntropy(), BinaryCrossEntropy(), Quadratic(), SquaredError())
-        for is_weighted in (False, True)
-    ],
+    [(loss, is_weighted) for loss in map(Loss, LOSSES) for is_weighted in (False, True)],
 )
 def test_ten_steps_on_features_agree_with_the_reference(
     backend: str, loss: Loss, is_weighted: bool

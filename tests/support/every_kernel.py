@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from backends import Backend
+from backends import LOSSES, Backend
 from backends.cupy import plan
 from backends.cupy.kernel import cooperative
 from backends.cupy.launch import convolution, fused_classifier, tiles, wgrad_update
@@ -54,7 +54,7 @@ def expected_launches(example: Example) -> list[str]:
             return []
         return kernels if example.settings.get("need_dx", True) else kernels[:1]
     if example.operation == "loss" and (
-        "weights" in example.arrays or example.settings["kind"] == "squared_error"
+        "weights" in example.arrays or LOSSES[example.settings["kind"]].targets == "numbers"
     ):
         return []
     return kernels

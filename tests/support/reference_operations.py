@@ -168,7 +168,7 @@ def _count_correct(logits: Array, labels: Any) -> Any:
 def _loss(
     logits: Array, targets: Any, kind: str, weights: Array | None = None
 ) -> tuple[Any, Array]:
-    formula = ref.squared_error if kind == "squared_error" else ref.LOSSES[kind]
+    formula = {**ref.LOSSES, **ref.NUMBER_LOSSES}[kind]
     total, gradients = 0.0, []
     for number, (z, target) in enumerate(zip(logits, targets, strict=True)):
         loss, gradient = formula(z, target)
