@@ -70,6 +70,16 @@ def newest(session: nox.Session) -> None:
     _fast_tests(session)
 
 
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("version", ["==1.5.2", ">=1.5"])
+def sklearn(session: nox.Session, version: str) -> None:
+    """Test the estimators with the oldest and the newest scikit-learn that they support."""
+    session.install("--editable", ".[dev]", f"scikit-learn{version}")
+    # scikit-learn 1.5 passes a generator, which pytest 9 deprecates.
+    ignored = "ignore:Passing a non-Collection iterable"
+    session.run("pytest", "tests/sklearn", "-W", ignored, *session.posargs)
+
+
 @nox.session
 def gpu(session: nox.Session) -> None:
     """Run the tests on a GPU; use `nox -s gpu -- cuda13` with a CUDA 13 driver."""

@@ -9,10 +9,7 @@ from mnist_accel.sklearn import NetworkClassifier, NetworkRegressor
 
 ESTIMATORS = (NetworkClassifier, NetworkRegressor)
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # the checks themselves warn
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # the checks themselves warn
 
 
 @parametrize_with_checks([cls(backend="numpy") for cls in ESTIMATORS])
@@ -20,6 +17,7 @@ def test_estimators_pass_on_numpy(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
+@pytest.mark.slow
 @parametrize_with_checks([cls(backend="numba") for cls in ESTIMATORS])
 def test_estimators_pass_on_numba(estimator: Any, check: Any) -> None:
     check(estimator)
