@@ -118,13 +118,11 @@ def figure_errors(steps: ArrayLike, errors: Mapping[str, ArrayLike]) -> Figure:
     axes = figure.subplots()
     for (name, values), color in zip(errors.items(), (BLUE, VERMILLION), strict=True):
         axes.loglog(steps, np.maximum(values, 1e-16), marker="o", markersize=3, color=color)
-        place = int(np.argmin(values))
         axes.annotate(
             name,
-            (np.asarray(steps)[place], np.asarray(values)[place]),
-            xytext=(0, -14),
+            (np.asarray(steps)[0], np.asarray(values)[0]),
+            xytext=(0, 6),
             textcoords="offset points",
-            ha="center",
             color=color,
         )
     axes.margins(y=0.12)
