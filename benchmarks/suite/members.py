@@ -16,9 +16,6 @@ from benchmarks.suite.tasks import training_set
 from mnist_accel.data.batches import BatchSampler
 from mnist_accel.diagnostics.compare import longest_sum
 
-# Large populations make fewer updates for the check, because some contenders need seconds for each.
-MANY_MEMBERS, STEPS_OF_MANY = 32, 3
-
 
 def population_tasks(case: PopulationCase, steps: int) -> list[TrainingTask]:
     """Return the trainings of a case on the first `steps` batches, the seed changing fastest."""
@@ -40,11 +37,6 @@ def population_tasks(case: PopulationCase, steps: int) -> list[TrainingTask]:
     ]
 
 
-def checked_steps(case: PopulationCase) -> int:
-    """Return the number of updates that are compared with the reference."""
-    return STEPS if case.members < MANY_MEMBERS else STEPS_OF_MANY
-
-
 def first_batches(members: Sequence[TrainingTask], steps: int) -> NDArray[np.int64]:
     """Return the rows of the first images, in the image orders of the project.
 
@@ -63,14 +55,14 @@ def expected_members(
 
     These two have different seeds and learning rates.
     """
-    members = population_tasks(case, checked_steps(case))
-    batches = first_batches(members, checked_steps(case))
+    members = population_tasks(case, STEPS)
+    batches = first_batches(members, STEPS)
     arrays: dict[str, NDArray[Any]] = {}
     for number in _checked(members):
         task, order = members[number], batches[number].ravel()
         task = replace(task, images=task.images[order], labels=task.labels[order])
         computed = reference_trajectory(task, ties)
-        arrays[f"{number} losses"] = np.array(computed.losses[: checked_steps(case)])
+        arrays[f"{number} losses"] = np.array(computed.losses)
         arrays |= {f"{number} weight {name}": one for name, one in computed.weights.items()}
     return arrays
 

@@ -7,10 +7,10 @@ import msgspec
 
 from benchmarks.contenders.base import Contender, PopulationSession
 from benchmarks.suite.cases import PopulationCase
+from benchmarks.suite.checks import STEPS
 from benchmarks.suite.costs import training_cost
 from benchmarks.suite.members import (
     check_members,
-    checked_steps,
     first_batches,
     population_tasks,
 )
@@ -44,7 +44,7 @@ def prepare_population(
     A call trains all members from their initial weights. Slow contenders have shorter epochs.
     """
     require_available(contender)
-    steps = checked_steps(case)
+    steps = STEPS
     session, phases_s = _timed_session(case, contender, steps, clock)
     members = population_tasks(case, steps)
     batches = first_batches(members, steps)
