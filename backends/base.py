@@ -60,15 +60,17 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
 
     Attributes:
         name: name of the backend, such as "numpy".
+        eager_cost: how the time of eager steps compares with that of other backends, as text.
         xp: namespace of the Python array API standard; operations take and return its arrays.
         threads: maximum number of CPU threads, from the next computation on; None for the default.
             Has an effect only if `max_threads` is a number.
-        device: number of the device, as given to `take_device`; None for the library's choice.
+        device: name of the device, as given to `take_device`; None for the library's choice.
     """
 
     name: ClassVar[str]
+    eager_cost: ClassVar[str] = ""
     threads: int | None = None
-    device: int | None = None
+    device: str | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backend":
         """Return the backend itself, so that copies of networks share its threads."""
@@ -93,25 +95,26 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         self.threads = number
 
     @property
-    def device_count(self) -> int | None:
-        """Number of devices to choose from; None if the device cannot be set."""
-        return None
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices to choose from, such as "cuda:0"; empty if there is no choice."""
+        return ()
 
-    def take_device(self, number: int) -> None:
+    def take_device(self, name: str) -> None:
         """Select the device to compute on; must be called before the first array is created.
 
         Raises:
-            ValueError: there is no device with this number.
+            ValueError: there is no device with this name.
         """
-        count = self.device_count
-        if count is None:
+        devices = self.devices
+        if not devices:
             raise ValueError(
-                f"backend {self.name!r} does not take a device, got {number}; leave it out"
+                f"backend {self.name!r} does not take a device, got {name}; leave it out"
             )
-        if not 0 <= number < count:
-            known = "device 0 alone" if count == 1 else f"devices 0 to {count - 1}"
-            raise ValueError(f"backend {self.name!r} has {known} here, got {number}")
-        self.device = number
+        if name not in devices:
+            known = " and ".join(filter(None, (", ".join(devices[:-1]), devices[-1])))
+            count = "device" if len(devices) == 1 else "devices"
+            raise ValueError(f"backend {self.name!r} has the {count} {known} here, got {name}")
+        self.device = name
 
     @classmethod
     @abstractmethod

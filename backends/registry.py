@@ -2,10 +2,10 @@
 
 A backend comes from one of three places:
 
-- a folder of this package (`cupy`, `numba`, `numpy`) with `probe.py` and `backend.py`. The probe
-  runs first and imports its library lazily; `backend.py` imports the library and its kernels at the
-  top, so it is imported only after the probe succeeded. This file is the only one that imports
-  backends by name.
+- a folder of this package (`cupy`, `numba`, `numpy`, `torch`) with `probe.py` and `backend.py`. The
+  probe runs first and imports its library lazily; `backend.py` imports the library and its kernels
+  at the top, so it is imported only after the probe succeeded. This file is the only one that
+  imports backends by name.
 - a class that `register` added in this process.
 - an installed distribution with an entry point in the group `mnist_accel.backends`: the name of the
   entry point is the name of the backend, its object the `Backend` subclass.
@@ -21,7 +21,7 @@ from typing import Any
 from backends.availability import Availability, BackendUnavailableError
 from backends.base import Backend
 from backends.checks import as_integer, require_type
-from backends.names import Aliases, Table, resolve_name, spelling
+from backends.names import Aliases, Table, resolve_name, shown, spelling
 
 ENTRY_POINT_GROUP = "mnist_accel.backends"
 
@@ -57,15 +57,22 @@ def _plug_in(load: Callable[[], object]) -> _Source:
     return _Source(lambda: _checked(load()), lambda: _checked(load()).availability())
 
 
-# In the order of preference of "auto".
 _BUILT_IN: dict[str, _Source] = {
     "cupy": _built_in("cupy", "CupyBackend"),
     "numba": _built_in("numba", "NumbaBackend"),
     "numpy": _built_in("numpy", "NumpyBackend"),
+    "torch": _built_in("torch", "TorchBackend"),
 }
+# The backends that "auto" chooses from, in order of preference. ADR 0030 says why not "torch".
+_AUTO = ("cupy", "numba", "numpy")
 _registered: Table[type[Backend]] = Table("backend", {})
-_ALIASES: Aliases = {"cuda": ("cupy",), "gpu": ("cupy",), "cpu": ("numba", "numpy")}
-_DEVICE = re.compile(r"(?:(?:cuda|gpu):)?(\d+)", re.IGNORECASE)
+_ALIASES: Aliases = {
+    "cuda": ("cupy",),
+    "gpu": ("cupy",),
+    "cpu": ("numba", "numpy"),
+    "pytorch": ("torch",),
+}
+_DEVICE = re.compile(r"(?:(cuda|gpu|xpu):)?(\d{1,4})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -127,17 +134,23 @@ def backend_names() -> tuple[str, ...]:
     return "auto", *_sources()
 
 
-def device_number(text: str) -> int:
-    """Return the number of a device in a text such as "0" or "cuda:0".
+def device_name(device: int | str) -> str:
+    """Return the name of a device, "cpu", "cuda:N", "mps" or "xpu:N", that a user wrote.
+
+    A number N means "cuda:N". Without a number, "cuda" and "xpu" mean the first device.
 
     Raises:
+        TypeError: it is neither a text nor a number.
         ValueError: the text has another form.
     """
-    match = _DEVICE.fullmatch(text)
+    require_type("device", device, int | str, "a name such as 'cuda:0', or its number")
+    text = str(device).lower()
+    if text in ("cpu", "mps"):
+        return text
+    match = _DEVICE.fullmatch(f"{text}:0" if text in ("cuda", "gpu", "xpu") else text)
     if match is None:
-        hint = "; the backends numba and numpy use the CPU" if spelling(text) == "cpu" else ""
-        raise ValueError(f"expected the number of a GPU, such as 0 or cuda:0, got {text!r}{hint}")
-    return int(match[1])
+        raise ValueError(f"expected a device cpu, cuda:N, mps or xpu:N, got {shown(device)}")
+    return f"{'xpu' if match[1] == 'xpu' else 'cuda'}:{int(match[2])}"
 
 
 def get_backend(
@@ -180,9 +193,9 @@ def select_backend(
         fallback: if the backend cannot run here, return the best CPU backend instead of raising.
         threads: maximum number of CPU threads; None lets the backend choose. Ignored if "auto"
             selects a backend that does not compute on CPU threads.
-        device: number of the device to compute on, such as 0 or "cuda:0"; None lets the library
-            choose. With "auto", only backends with devices are considered. Ignored after a
-            fallback.
+        device: name of the device to compute on, such as "cuda:0", or its number; see
+            `device_name`. None lets the library choose. With "auto", only backends with devices
+            are considered. Ignored after a fallback.
 
     Raises:
         ValueError: the name is unknown; `threads` is below 1 or the backend does not accept it; or
@@ -209,8 +222,7 @@ def _selections(
     if threads is not None:
         threads = as_integer("threads", threads, at_least=1)
     if device is not None:
-        device = device_number(device) if isinstance(device, str) else device
-        require_type("device", device, int, "a number, or a text such as 'cuda:0'")
+        device = device_name(device)
     name = backend_name(name)
     candidates = _candidates(name, fallback=fallback)
     if device is not None and name == "auto":
@@ -237,7 +249,7 @@ def _reduce(backend: Backend) -> tuple[Callable[..., Backend], tuple[Any, ...]]:
     return _restore, (backend.name, backend.threads, backend.device)
 
 
-def _restore(name: str, threads: int | None, device: int | None) -> Backend:
+def _restore(name: str, threads: int | None, device: str | None) -> Backend:
     """Return the backend that a pickle names.
 
     Raises:
@@ -246,7 +258,7 @@ def _restore(name: str, threads: int | None, device: int | None) -> Backend:
     return get_backend(name, threads=threads, device=device)
 
 
-def _with_devices(selections: Iterator[Selection], device: int) -> Iterator[Selection]:
+def _with_devices(selections: Iterator[Selection], device: str) -> Iterator[Selection]:
     """Yield the selections whose backends have a choice of devices.
 
     Raises:
@@ -255,7 +267,7 @@ def _with_devices(selections: Iterator[Selection], device: int) -> Iterator[Sele
     found = False
     passed_over: tuple[str, ...] = ()
     for selection in selections:
-        if selection.backend.device_count is None:
+        if not selection.backend.devices:
             passed_over = selection.passed_over
             continue
         found = True
@@ -263,14 +275,15 @@ def _with_devices(selections: Iterator[Selection], device: int) -> Iterator[Sele
     if not found:
         reasons = "; ".join(passed_over)
         raise ValueError(
-            f"no backend that can run here takes a device, got {device} ({reasons}); leave it out"
+            f"no backend that auto can choose here takes a device, got {device} ({reasons}); leave "
+            "it out, or name the backend, such as torch"
         )
 
 
 def _candidates(name: str, *, fallback: bool) -> Iterator[Selection]:
     """Yield the possible selections with default threads and device, the best first."""
     if name == "auto":
-        yield from _runnable(_BUILT_IN)
+        yield from _runnable({known: _BUILT_IN[known] for known in _AUTO})
         return
     source = _BUILT_IN[name] if name in _BUILT_IN else _sources()[name]
     availability = _availability(source)

@@ -25,18 +25,16 @@ from mnist_accel.recipes.models import RECIPES
 from tests.support.cuda_emulator.build import unavailable_reason
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.strict_backend import StrictBackend
-from tests.support.torch_backend import TorchBackend
 
 register(EmulatedBackend)
 register(StrictBackend)
-register(TorchBackend)
 
 # The list is static, so a backend that cannot run here is reported as skipped, with the reason.
 BACKENDS = [
     "numpy",
     "numba",
     StrictBackend.name,
-    TorchBackend.name,
+    "torch",
     EmulatedBackend.name,
     pytest.param("cupy", marks=pytest.mark.gpu),
     *(plug_in.name for plug_in in entry_points(group="mnist_accel.backends")),

@@ -66,10 +66,10 @@ class CupyBackend(Backend):
         return availability()
 
     @property
-    def device_count(self) -> int:
-        """Number of GPUs that this process sees."""
+    def devices(self) -> tuple[str, ...]:
+        """Names of the GPUs that this process sees."""
         count: int = self._cupy.cuda.runtime.getDeviceCount()
-        return count
+        return tuple(f"cuda:{number}" for number in range(count))
 
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
@@ -80,7 +80,9 @@ class CupyBackend(Backend):
     @contextmanager
     def _on_device(self) -> Iterator[None]:
         """Select the GPU for this host thread, and restore the previous selection at the end."""
-        selected = nullcontext() if self.device is None else self._cupy.cuda.Device(self.device)
+        selected = nullcontext()
+        if self.device is not None:
+            selected = self._cupy.cuda.Device(int(self.device.removeprefix("cuda:")))
         with selected, memory_errors(self._cupy):
             yield
 

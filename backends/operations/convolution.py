@@ -9,6 +9,8 @@ tiles, which may add in different orders. Max-pooling that looks for ties needs 
 `uniform` selects a sum tap by tap, in one order for all patches.
 """
 
+from array_api_compat import device
+
 from backends.operations.common import (
     Array,
     Operations,
@@ -42,7 +44,7 @@ class Convolution(Operations):
         kh, kw = kernel_size
         if padding:
             x = self._pad(x, padding)
-        columns = xp.empty((n, channels, kh * kw, oh, ow), dtype=x.dtype)
+        columns = xp.empty((n, channels, kh * kw, oh, ow), dtype=x.dtype, device=device(x))
         for tap, (down, across) in enumerate(tap_slices(kernel_size, (oh, ow), stride)):
             columns[:, :, tap, :, :] = x[:, :, down, across]
         return xp.reshape(columns, (n, channels * kh * kw, oh * ow))
@@ -75,9 +77,8 @@ class Convolution(Operations):
         kh, kw = kernel_size
         require_shape("columns", columns, (n, channels * kh * kw, oh * ow))
         columns = xp.reshape(columns, (n, channels, kh * kw, oh, ow))
-        image = xp.zeros(
-            (n, channels, height + 2 * padding, width + 2 * padding), dtype=columns.dtype
-        )
+        padded = (n, channels, height + 2 * padding, width + 2 * padding)
+        image = xp.zeros(padded, dtype=columns.dtype, device=device(columns))
         for tap, (down, across) in enumerate(tap_slices(kernel_size, (oh, ow), stride)):
             image[:, :, down, across] += columns[:, :, tap, :, :]
         return image[:, :, padding : padding + height, padding : padding + width]
@@ -169,7 +170,7 @@ class Convolution(Operations):
         n = x.shape[0]
         out_channels, channels, kh, kw = weight.shape
         weight = xp.reshape(weight, (out_channels, channels, kh * kw, 1, 1))
-        y = xp.zeros((n, out_channels, *output), dtype=x.dtype)
+        y = xp.zeros((n, out_channels, *output), dtype=x.dtype, device=device(x))
         for c in range(channels):
             for tap, (down, across) in enumerate(tap_slices((kh, kw), output, stride)):
                 y += weight[:, c, tap, :, :] * x[:, c : c + 1, down, across]
@@ -178,9 +179,8 @@ class Convolution(Operations):
     def _pad(self, x: Array, padding: int) -> Array:
         """Return `x` (N, C, H, W) with `padding` zeros on every side of each image."""
         n, channels, height, width = x.shape
-        padded = self.xp.zeros(
-            (n, channels, height + 2 * padding, width + 2 * padding), dtype=x.dtype
-        )
+        shape = (n, channels, height + 2 * padding, width + 2 * padding)
+        padded = self.xp.zeros(shape, dtype=x.dtype, device=device(x))
         padded[:, :, padding : padding + height, padding : padding + width] = x
         return padded
 

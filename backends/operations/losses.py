@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from array_api_compat import device
+
 from backends.names import Table, look_up
 from backends.operations.activations import Activations, sigmoid
 from backends.operations.common import (
@@ -111,7 +113,7 @@ class Losses(Activations):
 
 def one_hot(xp: Any, labels: Array, *, like: Array) -> Array:
     """Return one-hot rows of `labels` (N,) in the shape (N, C) and the dtype of `like`."""
-    classes = xp.arange(like.shape[1], dtype=labels.dtype)
+    classes = xp.arange(like.shape[1], dtype=labels.dtype, device=device(labels))
     return xp.astype(xp.expand_dims(labels, axis=1) == classes, like.dtype)
 
 

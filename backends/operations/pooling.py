@@ -12,6 +12,8 @@ whose bit i·size + j is set if position (i, j) of the patch receives the gradie
 from collections.abc import Iterator
 from typing import Any
 
+from array_api_compat import device
+
 from backends.checks import as_integer
 from backends.operations.common import (
     Array,
@@ -56,7 +58,7 @@ class Pooling(Operations):
         y = positions[0]
         for position in positions[1:]:
             y = xp.maximum(y, position)
-        mask = xp.zeros(y.shape, dtype=getattr(xp, _mask_dtype(size)))
+        mask = xp.zeros(y.shape, dtype=getattr(xp, _mask_dtype(size)), device=device(y))
         for bit, position in enumerate(positions):
             hit = position == y
             if ties == "first":
@@ -88,7 +90,7 @@ class Pooling(Operations):
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
         require_mask(self.xp, mask, expected, size=size)
-        dx = xp.zeros(x_shape, dtype=dy.dtype)
+        dx = xp.zeros(x_shape, dtype=dy.dtype, device=device(dy))
         for bit, patch in enumerate(_patches(expected, size=size, stride=stride)):
             dx[patch] += dy * xp.astype((mask & (1 << bit)) != 0, dy.dtype)
         return dx
@@ -122,7 +124,7 @@ class Pooling(Operations):
         size = as_integer("pooling size", size, at_least=1)
         expected = pooled_shape(x_shape, size=size, stride=stride)
         require_shape("dy", dy, expected)
-        dx = self.xp.zeros(x_shape, dtype=dy.dtype)
+        dx = self.xp.zeros(x_shape, dtype=dy.dtype, device=device(dy))
         part = dy / (size * size)
         for patch in _patches(expected, size=size, stride=stride):
             dx[patch] += part

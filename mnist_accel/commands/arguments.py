@@ -8,7 +8,7 @@ from backends import (
     Backend,
     backend_name,
     backend_names,
-    device_number,
+    device_name,
     get_backend,
 )
 from mnist_accel.commands.argument_types import from_text, integer, one_of, sizes
@@ -126,7 +126,7 @@ def add_backend_arguments(
         "--backend",
         type=from_text(backend_name),
         metavar="NAME",
-        help=f"auto, numpy, numba, cupy or an installed plug-in (default: {auto})",
+        help=f"auto, numpy, numba, cupy, torch or an installed plug-in (default: {auto})",
     )
     # For shell completion. `choices` would read the list of plug-ins at every start.
     backend.completer = lambda **context: backend_names()  # type: ignore[attr-defined]
@@ -144,9 +144,10 @@ def add_device_arguments(
     )
     parser.add_argument(
         "--device",
-        type=from_text(device_number),
-        metavar="N",
-        help="number of the GPU, counted by CUDA from 0; also written as cuda:N (default: 0)",
+        type=from_text(device_name),
+        metavar="DEVICE",
+        help="cuda:N, also written as N, for cupy; cpu, cuda:N, mps or xpu:N for torch (default: "
+        "cuda:0 for cupy, cpu for torch)",
     )
 
 

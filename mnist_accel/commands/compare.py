@@ -177,9 +177,9 @@ def _backends_from(args: argparse.Namespace) -> Sequence[Backend]:
     with usage_errors():
         backends = [get_backend(name, threads=args.threads) for name in names]
         if args.device is not None:
-            # Backends without devices ignore the number. If no backend has devices, the first one
+            # Backends without devices ignore it. If no backend has devices, the first one
             # raises an error.
-            for backend in [b for b in backends if b.device_count is not None] or backends:
+            for backend in [b for b in backends if b.devices] or backends:
                 backend.take_device(args.device)
     return backends
 

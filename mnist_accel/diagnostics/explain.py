@@ -23,7 +23,7 @@ class TrainingMode:
         backend: name of the backend.
         how: "compiled" or "eager" with a description, or the reason why the backend cannot run.
         max_threads: largest useful number of CPU threads; None if the backend does not limit it.
-        remarks: remarks on some of the stages.
+        remarks: remarks on some of the stages, or on the cost of eager steps.
     """
 
     backend: str
@@ -109,7 +109,9 @@ def _training_mode(
     backend = get_backend(backend_name)
     trainer = Trainer(create_model(model, backend=backend), recipe.optimizer)
     if trainer.compiled is None:
-        return TrainingMode(backend_name, f"eager: {trainer.not_compiled}", backend.max_threads)
+        how = f"eager: {trainer.not_compiled}"
+        cost = (backend.eager_cost,) if backend.eager_cost else ()
+        return TrainingMode(backend_name, how, backend.max_threads, cost)
     remarks = trainer.compiled.remarks().items()
     return TrainingMode(
         backend_name,

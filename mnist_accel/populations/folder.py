@@ -62,7 +62,7 @@ class PopulationConfig(msgspec.Struct, frozen=True):
         given: lists of values by setting.
         fixed: further settings, the same for all members.
         backend: name of the backend that trains.
-        device: number of the device, or None.
+        device: name of the device, or None; a number N of early versions means "cuda:N".
         threads: number of members that train at the same time, or None for all cores.
     """
 
@@ -71,7 +71,7 @@ class PopulationConfig(msgspec.Struct, frozen=True):
     given: dict[Name, list[Any]]
     fixed: dict[Name, Any]
     backend: Name
-    device: Count | None = None
+    device: Count | Name | None = None
     threads: AtLeastOne | None = None
 
     def grid(self) -> Grid:

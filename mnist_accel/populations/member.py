@@ -288,7 +288,7 @@ def train_member(
     return result
 
 
-def single_threaded(backend: str, device: int | None = None) -> Backend:
+def single_threaded(backend: str, device: int | str | None = None) -> Backend:
     """Return a backend that computes on one CPU thread, if its threads can be set."""
     made = get_backend(backend, device=device)
     if made.max_threads is not None:

@@ -31,7 +31,7 @@ class LocalMembers:
         dataset: the data set.
         backend: name of the backend.
         workers: number of members that train at the same time.
-        device: number of the device; None for the default.
+        device: name of the device, or its number; None for the default.
         before: called with each training before its first step.
 
     Attributes:
@@ -49,7 +49,7 @@ class LocalMembers:
         *,
         backend: str,
         workers: int,
-        device: int | None = None,
+        device: int | str | None = None,
         before: Callable[[MemberTraining], None] = lambda training: None,
     ) -> None:
         self._grid = grid

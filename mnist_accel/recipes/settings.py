@@ -34,7 +34,7 @@ class TrainSettings:
     model: str
     backend: str = "auto"
     threads: int | None = None  # None: the fastest number
-    device: int | None = None  # None: CUDA's default, the first
+    device: str | None = None  # None: the library's default
     no_fallback: bool = False
     dataset: str = "mnist"
     data_dir: str | None = None  # None: the usual places

@@ -45,7 +45,7 @@ class BackendUsed(Struct, frozen=True):
 
     used: Name
     threads: AtLeastOne | None = None
-    device: Count | None = None
+    device: Count | Name | None = None  # a number N of early versions means "cuda:N"
 
 
 class DataUsed(Struct, frozen=True):

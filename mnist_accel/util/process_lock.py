@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_accel.errors import DataError, UsageError, file_errors
+from mnist_accel.util.files import check_regular
 from mnist_accel.util.schema import decode_json
 
 if sys.platform == "win32":
@@ -65,9 +66,11 @@ def process_lock(path: Path, activity: str) -> Iterator[None]:
 def _acquire(path: Path, activity: str) -> int:
     """Return the descriptor of the lock file, which names this process from now on."""
     while True:
+        # Without O_NONBLOCK, some systems wait for the other end of a named pipe.
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
         try:
+            check_regular(os.fstat(descriptor).st_mode, path)
             is_locked = _lock(descriptor)
             if is_locked is False:
                 raise _refusal(path, activity, _holder(descriptor))

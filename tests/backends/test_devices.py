@@ -30,7 +30,7 @@ class ThreeDevices(NumpyBackend):
     """The NumPy backend, which claims to have three devices."""
 
     name = "three"
-    device_count = 3
+    devices = ("cuda:0", "cuda:1", "cuda:2")
     max_threads = None
 
     @classmethod
@@ -38,7 +38,7 @@ class ThreeDevices(NumpyBackend):
         return Availability(ok=True, reason="device 0")
 
     def device_info(self):
-        return DeviceInfo(f"device {self.device or 0}", None, {"numpy": np.__version__})
+        return DeviceInfo(f"device {self.device or 'cuda:0'}", None, {"numpy": np.__version__})
 
 
 @pytest.fixture(autouse=True)
@@ -63,26 +63,33 @@ def no_gpu(monkeypatch):
 def test_device_argument_selects_the_device():
     assert get_backend("three").device is None
     selection = select_backend("three", fallback=False, device=2)
-    assert (selection.backend.device, selection.reason) == (2, "device 2")
+    assert (selection.backend.device, selection.reason) == ("cuda:2", "device cuda:2")
 
 
-@pytest.mark.parametrize("number", [-1, 3])
-def test_missing_device_is_refused(number):
-    with pytest.raises(ValueError, match=f"'three' has devices 0 to 2 here, got {number}$"):
-        get_backend("three", device=number)
+@pytest.mark.parametrize("name", ["mps", "cuda:3"])
+def test_missing_device_is_refused(name):
+    message = f"'three' has the devices cuda:0, cuda:1 and cuda:2 here, got {name}$"
+    with pytest.raises(ValueError, match=message):
+        get_backend("three", device=name)
     single = EmulatedBackend()
-    with pytest.raises(ValueError, match=r"'cupy-emulated' has device 0 alone here, got 1$"):
-        single.take_device(1)
+    with pytest.raises(
+        ValueError, match=r"'cupy-emulated' has the device cuda:0 here, got cuda:1$"
+    ):
+        single.take_device("cuda:1")
 
 
 def test_backend_without_devices_refuses_a_device():
-    with pytest.raises(ValueError, match=r"'numpy' does not take a device, got 0; leave it out$"):
+    with pytest.raises(
+        ValueError, match=r"'numpy' does not take a device, got cuda:0; leave it out$"
+    ):
         get_backend("numpy", device=0)
 
 
 def test_auto_with_a_device_selects_a_gpu_backend(gpu):
-    assert get_backend("auto", device=1).device == 1
-    with pytest.raises(ValueError, match="has devices 0 to 2 here, got 3"):
+    assert get_backend("auto", device=1).device == "cuda:1"
+    with pytest.raises(
+        ValueError, match="has the devices cuda:0, cuda:1 and cuda:2 here, got cuda:3"
+    ):
         get_backend("auto", device=3)
 
 
@@ -90,7 +97,8 @@ def test_auto_with_a_device_fails_without_a_gpu(no_gpu):
     with pytest.raises(ValueError) as caught:
         get_backend("auto", device=1)
     assert str(caught.value) == (
-        "no backend that can run here takes a device, got 1 (not cupy: no driver); leave it out"
+        "no backend that auto can choose here takes a device, got cuda:1 (not cupy: no driver); "
+        "leave it out, or name the backend, such as torch"
     )
 
 
@@ -120,21 +128,23 @@ def test_commands_refuse_an_invalid_device(fails, command):
     data = () if command == "gradcheck" else ("--dataset", "digits")
     run = (command, *data)
     line = fails(*run, "--backend", "numpy", "--device", 1)
-    assert line.endswith("backend 'numpy' does not take a device, got 1; leave it out")
+    assert line.endswith("backend 'numpy' does not take a device, got cuda:1; leave it out")
     line = fails(*run, "--backend", "three", "--device", 3)
-    assert line.endswith("backend 'three' has devices 0 to 2 here, got 3")
+    assert line.endswith(
+        "backend 'three' has the devices cuda:0, cuda:1 and cuda:2 here, got cuda:3"
+    )
     line = fails(*run, "--device=-1")
-    assert "--device: expected the number of a GPU, such as 0 or cuda:0, got '-1'" in line
+    assert "--device: expected a device cpu, cuda:N, mps or xpu:N, got '-1'" in line
 
 
 def test_compare_passes_the_device_to_backends_that_have_devices(fails, capfd, monkeypatch):
     compare = ("compare", "--dataset", "digits", "--iterations", "1", "--backends")
     line = fails(*compare, "numpy,numpy", "--device", 0)
-    assert line.endswith("backend 'numpy' does not take a device, got 0; leave it out")
+    assert line.endswith("backend 'numpy' does not take a device, got cuda:0; leave it out")
     taken = []
-    monkeypatch.setattr(ThreeDevices, "take_device", lambda self, number: taken.append(number))
+    monkeypatch.setattr(ThreeDevices, "take_device", lambda self, name: taken.append(name))
     assert main([*compare, "numpy,three", "--device", "2"]) == 0
-    assert taken == [2]
+    assert taken == ["cuda:2"]
     assert "of three compared with eager steps of numpy" in capfd.readouterr().out
 
 
@@ -147,11 +157,11 @@ def test_run_records_its_device_and_resumes_on_it(tmp_path, monkeypatch, capfd):
         return json.loads(Path("run/config.json").read_text())
 
     config = run(*small, "--device", 2, "--iterations", 3, "--out", "run")
-    assert (config["settings"]["device"], config["backend"]["device"]) == (2, 2)
-    assert config["device"]["name"] == "device 2"
-    assert run("--resume", "run", "--iterations", 4)["backend"]["device"] == 2
-    assert run("--resume", "run", "--iterations", 5, "--device", 0)["backend"]["device"] == 0
-    monkeypatch.setattr(ThreeDevices, "device_count", 0)
+    assert (config["settings"]["device"], config["backend"]["device"]) == ("cuda:2", "cuda:2")
+    assert config["device"]["name"] == "device cuda:2"
+    assert run("--resume", "run", "--iterations", 4)["backend"]["device"] == "cuda:2"
+    assert run("--resume", "run", "--iterations", 5, "--device", 0)["backend"]["device"] == "cuda:0"
+    monkeypatch.setattr(ThreeDevices, "devices", ())
     assert run("--resume", "run", "--iterations", 6, "--backend", "numpy")["backend"] == {
         **config["backend"],
         "requested": "numpy",
@@ -165,7 +175,7 @@ def test_run_records_its_device_and_resumes_on_it(tmp_path, monkeypatch, capfd):
 def test_output_of_train_names_the_device(tmp_path, capfd):
     flags = ["--dataset", "digits", "--backend", "three", "--device", "1", "--iterations", "2"]
     assert main(["train", *flags, "--out", str(tmp_path / "run")]) == 0
-    assert "backend three, device 1 (device 1)" in capfd.readouterr().err
+    assert "backend three, device cuda:1 (device cuda:1)" in capfd.readouterr().err
 
 
 # ----------------------------------------------------------------------------- the CuPy backend
@@ -205,7 +215,7 @@ class TrackedBackend(EmulatedBackend):
 @pytest.mark.parametrize(("batch_size", "compiled"), [(17, True), (2, True), (5, False)])
 def test_all_work_runs_on_the_selected_gpu(tmp_path, mnist, batch_size, compiled):
     used = []
-    for device in (None, 1):
+    for device in (None, "cuda:1"):
         backend = TrackedBackend(devices=2)
         if device is not None:
             backend.take_device(device)
@@ -234,7 +244,7 @@ def test_all_work_runs_on_the_selected_gpu(tmp_path, mnist, batch_size, compiled
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", ["cupy"], indirect=True)
 def test_arrays_are_allocated_on_the_selected_gpu(backend):
-    last = backend.device_count - 1
+    last = len(backend.devices) - 1
     other = get_backend("cupy", device=last)
     array = other.asarray(np.arange(3.0))
     assert array.device.id == last

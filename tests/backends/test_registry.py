@@ -15,7 +15,7 @@ from backends import (
     Table,
     available_backends,
     backend_name,
-    device_number,
+    device_name,
     get_backend,
     register,
     registry,
@@ -154,7 +154,7 @@ def test_unknown_name_lists_the_choices(install):
     with pytest.raises(ValueError) as caught:
         get_backend("opencl")
     assert str(caught.value) == (
-        "unknown backend 'opencl'; choose from auto, cupy, numba, numpy, made, lucky"
+        "unknown backend 'opencl'; choose from auto, cupy, numba, numpy, torch, made, lucky"
     )
 
 
@@ -180,15 +180,37 @@ def test_a_name_that_fits_several_backends_is_refused():
         get_backend(None)
 
 
-@pytest.mark.parametrize(("text", "number"), [("0", 0), ("cuda:1", 1), ("GPU:12", 12)])
-def test_a_device_is_a_number_or_has_the_prefix_of_other_libraries(text, number):
-    assert device_number(text) == number
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (2, "cuda:2"),
+        ("0", "cuda:0"),
+        ("cuda", "cuda:0"),
+        ("GPU:12", "cuda:12"),
+        ("CPU", "cpu"),
+        ("mps", "mps"),
+        ("xpu", "xpu:0"),
+        ("xpu:1", "xpu:1"),
+    ],
+)
+def test_every_spelling_of_a_device_has_one_name(given, name):
+    assert device_name(given) == name
 
 
-@pytest.mark.parametrize("text", ["cuda", "cpu", "-1", "cuda:-1", "0.5", ""])
-def test_other_texts_are_no_device(text):
-    with pytest.raises(ValueError, match="expected the number of a GPU, such as 0 or cuda:0, got"):
-        get_backend("numpy", device=text)
+@pytest.mark.parametrize("device", ["cpu:0", "mps:1", "-1", "cuda:-1", "0.5", "", "tpu", -1, True])
+def test_other_texts_are_no_device(device):
+    with pytest.raises(ValueError, match="expected a device cpu, cuda:N, mps or xpu:N, got"):
+        get_backend("numpy", device=device)
+
+
+@pytest.mark.parametrize("device", [1.0, ["cuda"]])
+def test_a_device_is_a_text_or_a_number(device):
+    with pytest.raises(TypeError, match="device must be a name such as 'cuda:0', or its number"):
+        get_backend("numpy", device=device)
+
+
+def test_auto_does_not_choose_torch():
+    assert "torch" not in {s.backend.name for s in select_backends("auto", fallback=False)}
 
 
 def test_unavailable_backend_raises_with_reason_and_remedy(no_cupy):

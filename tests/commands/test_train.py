@@ -265,7 +265,7 @@ def test_a_run_on_an_emulated_gpu_matches_numpy(run):
     config = read_json("cupy-emulated/config.json")
     assert config["backend"]["used"] == "cupy-emulated"
     assert config["backend"]["not_compiled"] == ""
-    assert config["device"]["name"] == "emulated GPU 0"
+    assert config["device"]["name"] == "emulated GPU cuda:0"
     expected = weights("numpy")
     for name, got in weights("cupy-emulated").items():
         np.testing.assert_allclose(got, expected[name], rtol=1e-4, atol=1e-6)

@@ -49,4 +49,6 @@ class EmulatedBackend(CupyBackend):
         return Availability(True, "emulated")
 
     def device_info(self) -> DeviceInfo:
-        return DeviceInfo(f"emulated GPU {self.device or 0}", None, {"numpy": np.__version__})
+        return DeviceInfo(
+            f"emulated GPU {self.device or 'cuda:0'}", None, {"numpy": np.__version__}
+        )

@@ -53,6 +53,15 @@ def test_second_process_is_refused_and_told_who_holds_the_lock(path, holder):
 
 
 @pytest.mark.posix
+@pytest.mark.timeout(20)
+def test_named_pipe_in_place_of_the_lock_is_refused(path):
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="named pipe"), process_lock(path, TRAINING):
+        pass
+    assert path.is_fifo()
+
+
+@pytest.mark.posix
 def test_link_in_place_of_the_lock_is_not_followed(tmp_path, path):
     victim = tmp_path / "victim"
     victim.write_bytes(b"untouched")
