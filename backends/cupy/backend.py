@@ -255,17 +255,19 @@ class CupyBackend(Backend):
     def loss(
         self, kind: str, logits: Array, targets: Array, weights: Array | None = None
     ) -> tuple[Array, Array]:
-        """Compute loss and gradient in one kernel, if the examples have no weights."""
-        if weights is not None or not _has_loss(kind, logits, targets):
+        """Compute loss and gradient in one kernel."""
+        if not _has_loss(kind, logits, targets):
             return super().loss(kind, logits, targets, weights)
-        self._check_labels(logits, targets)
+        self._check_loss(kind, logits, targets, weights)
         count = logits.shape[0]
         dlogits = self._cupy.empty(logits.shape, logits.dtype)
         image_losses = self._cupy.empty(count, logits.dtype)
         correct = self._cupy.empty(count, "int32")
         launcher = self._launcher(logits)
-        logits, labels = self._in_c_order(logits), self._in_c_order(targets)
-        losses.loss(launcher, kind, logits, labels, None, dlogits, image_losses, correct)
+        logits, targets = self._in_c_order(logits), self._in_c_order(targets)
+        if weights is not None:
+            weights = self._in_c_order(weights)
+        losses.loss(launcher, kind, logits, targets, weights, None, dlogits, image_losses, correct)
         return self.xp.sum(image_losses) / float(count), dlogits
 
     # ------------------------------------------------------------------------------------ updates
@@ -303,8 +305,9 @@ def _has_convolution(x: Array, weight: Array, stride: int) -> bool:
     return len(weight.shape) == 4 and len(sides) == 1 and max(sides) <= convolution.MAX_KERNEL_SIZE
 
 
-def _has_loss(kind: str, logits: Array, labels: Array) -> bool:
-    has_dtypes = has_kernel_dtype(logits) and has_dtype(labels, "int32", "int64")
+def _has_loss(kind: str, logits: Array, targets: Array) -> bool:
+    accepted = (str(logits.dtype),) if kind == losses.NUMBERS else ("int32", "int64")
+    has_dtypes = has_kernel_dtype(logits) and has_dtype(targets, *accepted)
     return kind in losses.LOSSES and has_dtypes
 
 

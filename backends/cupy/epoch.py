@@ -49,6 +49,10 @@ class CupyEpoch(CompiledEpoch):
         self._multiprocessors = int(device.attributes["MultiProcessorCount"])
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._graphs = GraphCache(plan_for(program), cupy, self._launcher, self._stream)
+        weighted = plan_for(program, is_weighted=True)
+        self._weighted_graphs = GraphCache(weighted, cupy, self._launcher, self._stream)
+
+    takes_weights = True
 
     def load(
         self, pixels: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None = None
@@ -59,8 +63,11 @@ class CupyEpoch(CompiledEpoch):
             MemoryError: the data set does not fit the memory of the device.
         """
         with memory_errors(self._cupy, f"the data set needs {megabytes(pixels.nbytes)}"):
+            number = self._program.dtype
             return DeviceDataset(
-                self._cupy.array(pixels, order="C"), self._cupy.array(labels, dtype="int32")
+                self._cupy.array(pixels, order="C"),
+                self._cupy.array(labels, dtype="int32" if labels.ndim == 1 else number, order="C"),
+                None if weights is None else self._cupy.array(weights, dtype=number),
             )
 
     def run(
@@ -96,6 +103,8 @@ class CupyEpoch(CompiledEpoch):
         The choice depends on the nominal batch size, not on the batches of these steps, so a
         training uses the same kernels for every step, also if it is divided into several calls.
         """
+        if dataset.weights is not None:
+            return self._captured(self._weighted_graphs, dataset, batch_size, parameters)
         program, weights = self._program, parameters[0]
         if batch_size == 1 and (constants := persistent_cnn.constants_for(program)):
             convolution, linear = program.stages
@@ -113,7 +122,17 @@ class CupyEpoch(CompiledEpoch):
             chunk, exchange = self._persistent_chunk, self._mlp_exchange
             train = partial(persistent_mlp.train, self._launcher, program, dataset, chunk)
             return chunk, partial(train, parameters=mlp, exchange=exchange, constants=constants)
-        captured = self._graphs.get(dataset, batch_size, parameters)
+        return self._captured(self._graphs, dataset, batch_size, parameters)
+
+    def _captured(
+        self,
+        graphs: GraphCache,
+        dataset: DeviceDataset,
+        batch_size: int,
+        parameters: tuple[Array, ...],
+    ) -> tuple[Chunk, LaunchSteps]:
+        """Return the arrays of a chunk, and the function that replays graph steps."""
+        captured = graphs.get(dataset, batch_size, parameters)
         return captured.step.workspace.chunk, partial(captured.replay, stream=self._stream)
 
     def _run_chunk(

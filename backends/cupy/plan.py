@@ -8,7 +8,7 @@ from backends.cupy.launch.activations import ACTIVATIONS
 from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
 from backends.cupy.launch.fused_classifier import MAX_WEIGHTS, computes_logits
-from backends.cupy.launch.losses import LOSSES
+from backends.cupy.launch.losses import LOSSES, NUMBERS
 from backends.cupy.launch.tiles import Tile
 from backends.cupy.launch.updates import RULES, SETTINGS
 from backends.cupy.launch.wgrad_update import (
@@ -127,8 +127,12 @@ class Plan:
         return tile_for_gradients(self.program.dtype, sizes, batch_size)
 
 
-def plan_for(program: TrainingProgram) -> Plan:
+def plan_for(program: TrainingProgram, *, is_weighted: bool = False) -> Plan:
     """Return the plan of a program.
+
+    Args:
+        program: the program.
+        is_weighted: whether the examples have weights, which the fused classifier cannot read.
 
     Raises:
         NotCompiledError: the program has a part or a size that no kernel supports.
@@ -139,7 +143,8 @@ def plan_for(program: TrainingProgram) -> Plan:
         raise NotCompiledError(
             f"graph steps support 1 to {MAX_LAYERS} layers with parameters, not {layers}"
         )
-    has_classifier = computes_logits(program.stages[-1])
+    is_fused = program.loss != NUMBERS and not is_weighted
+    has_classifier = is_fused and computes_logits(program.stages[-1])
     stages = _with_gathering_stage(program.stages, has_classifier=has_classifier)
     first_trainable = next(index for index, stage in enumerate(stages) if stage.weight is not None)
     return Plan(program, stages, has_classifier, first_trainable)

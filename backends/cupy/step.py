@@ -136,9 +136,10 @@ class GraphStep:
         """Compute the loss, and the gradient of the pre-activation of the last stage."""
         launcher, last, arrays = self.launcher, self.plan.stages[-1], self.workspace.stages[-1]
         logits, dlogits, state = arrays.output, arrays.gradient, self.batch.state
-        labels, rows = self.batch.dataset.labels, self.batch.chunk.rows
+        dataset, rows = self.batch.dataset, self.batch.chunk.rows
         results = dlogits, state.image_losses, state.image_correct
-        loss(launcher, self.plan.program.loss, logits, labels, rows, *results)
+        targets = dataset.labels, dataset.weights
+        loss(launcher, self.plan.program.loss, logits, *targets, rows, *results)
         if last.activation != "identity":
             activation_backward(launcher, dlogits, logits, dlogits, last.activation)
 

@@ -35,7 +35,6 @@ from backends.operations.pooling import pooled_shape, require_mask
 from backends.program import (
     CompiledEpoch,
     CompiledInference,
-    NotCompiledError,
     Program,
     TrainingProgram,
 )
@@ -83,14 +82,12 @@ class NumbaBackend(NumpyBackend):
 
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return an object that runs many training steps in one compiled call."""
-        _require_one_channel(program)
         return NumbaEpoch(
             program, threads=self._threads_for, executor=self._executor, lock=self._epoch_lock
         )
 
     def compile_inference(self, program: Program) -> CompiledInference:
         """Return an object that predicts in one compiled call."""
-        _require_one_channel(program)
         return NumbaInference(program, threads=self._threads_for, executor=self._executor)
 
     def device_info(self) -> DeviceInfo:
@@ -251,11 +248,3 @@ class NumbaBackend(NumpyBackend):
 def _tile_count(images: NDArray[Any]) -> int:
     """Return the number of tiles in a batch."""
     return -(-len(images) // IMAGES_PER_TILE)
-
-
-def _require_one_channel(program: Program) -> None:
-    shape = program.stages[0].input_shape
-    if len(shape) == 3 and shape[0] != 1:
-        raise NotCompiledError(
-            f"compiled networks take images with 1 channel, these have {shape[0]}"
-        )

@@ -17,7 +17,7 @@ from backends.numba.kernels import epoch as kernels
 from backends.numba.kernels.barrier import BARRIER_OPEN
 from backends.numba.kernels.stages import Plan
 from backends.numba.kernels.workspace import Images, Workspace
-from backends.numba.layout import COMPILED, Layout, lay_out, reads_input
+from backends.numba.layout import COMPILED, Layout, channels_last, lay_out, reads_input
 from backends.numba.linkage import link_training
 from backends.numba.memory import (
     aligned_zeros,
@@ -103,7 +103,8 @@ class NumbaEpoch(CompiledEpoch):
 
     def load(self, pixels: Array, labels: Array, weights: Array | None = None) -> Data:
         """Convert the pixels to CSR format if most of them are 0, and compile the kernels."""
-        program, pixels = self._program, read_only(pixels)
+        program = self._program
+        pixels = read_only(channels_last(program, pixels))
         sparse = None
         if reads_input(program):
             sparse = to_csr(pixels, threads=self._threads(len(pixels)), executor=self._executor)

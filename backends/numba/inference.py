@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backends.numba.kernels import inference as kernels
 from backends.numba.kernels.simd.emitter import CACHE_LINE
-from backends.numba.layout import COMPILED, Layout, lay_out
+from backends.numba.layout import COMPILED, Layout, channels_last, lay_out
 from backends.numba.linkage import link_inference
 from backends.numba.memory import (
     MAX_IMAGES_PER_TILE,
@@ -74,7 +74,7 @@ class NumbaInference(CompiledInference):
                 self._network_for(pixels.dtype),
                 self._buffers_for(threads),
                 weights,
-                read_only(pixels),
+                read_only(channels_last(self._program, pixels)),
                 _SCALES[pixels.dtype.kind],
                 probabilities,
                 results,

@@ -84,6 +84,15 @@ def reads_input(program: Program) -> bool:
     )
 
 
+def channels_last(program: Program, rows: Array) -> Array:
+    """Return rows of inputs (N, size) in the order that the first stage reads: channels last."""
+    shape = program.stages[0].input_shape
+    if len(shape) == 1 or shape[0] == 1:
+        return rows
+    images = rows.reshape(len(rows), *shape).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images).reshape(rows.shape)
+
+
 def lay_out(program: Program, *, is_sparse: bool) -> Layout:
     """Return the layout of a program.
 

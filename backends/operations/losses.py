@@ -51,8 +51,13 @@ class Losses(Activations):
                 0…C − 1. Within `computation`, the labels' dtype and range are not checked.
         """
         formula = look_up("loss", kind, LOSSES)
+        self._check_loss(kind, logits, targets, weights)
+        return formula.value_and_gradient(self, logits, targets, weights)
+
+    def _check_loss(self, kind: str, logits: Array, targets: Array, weights: Array | None) -> None:
+        """Check the shapes and dtypes of the arguments of `loss`."""
         numbers = None
-        if formula.targets == "classes":
+        if LOSSES[kind].targets == "classes":
             self._check_labels(logits, targets)
         else:
             require_axes("logits", logits, "N", "C")
@@ -61,7 +66,6 @@ class Losses(Activations):
         if weights is not None:
             require_shape("weights", weights, (logits.shape[0],))
         require_same_dtype("loss", logits=logits, targets=numbers, weights=weights)
-        return formula.value_and_gradient(self, logits, targets, weights)
 
     def probabilities(self, kind: str, logits: Array) -> Array:
         """Return the outputs (N, C) that a loss compares with the targets.

@@ -341,7 +341,7 @@ class Network:
         """Write the network as an ONNX model with opset 17 and a free number of images.
 
         The model computes in float32. Its output "probabilities" (N, classes) equals
-        `predict_proba`.
+        `predict_proba`. With a squared error, its output "outputs" equals `predict`.
 
         Args:
             path: the file.

@@ -97,7 +97,10 @@ OTHERS: dict[str, list[Constants]] = {
         {"ACTIVATION": "TANH", "GATHER": 1, "INPUT": "float", **tile.constants}
         for tile in (SMALL, LARGE)
     ],
-    "losses": [{"LOSS": loss, "LABEL": "int32"} for loss in LOSSES],
+    "losses": [
+        *({"LOSS": loss, "TARGET": "int32", "WEIGHTED": 0} for loss in LOSSES),
+        {"LOSS": "SQUARED_ERROR", "TARGET": "float", "WEIGHTED": 1},
+    ],
     "order": [{"ORDER": kind, "ROUNDS": 6} for kind in ("REPLACEMENT", "FULL")],
     "persistent/persistent_cnn": [
         {

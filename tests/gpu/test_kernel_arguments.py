@@ -167,7 +167,7 @@ def test_signatures_of_all_kernels_are_read(file: Path) -> None:
     code = source(str(file.relative_to(FOLDER).with_suffix("")))
     names = kernel_names(code)
     assert names == kernels_in(code)
-    options = dict.fromkeys(("PIXEL", "INPUT", "MASK", "LABEL"), "uint8")
+    options = dict.fromkeys(("PIXEL", "INPUT", "MASK", "TARGET"), "uint8")
     for name in names:
         assert parameters(code, name, {**options, "REAL": "float", "MAX_LAYERS": 2, "ROUNDS": 6})
 

@@ -4,7 +4,7 @@
 
 #include "common.cuh"
 
-enum Loss { SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC };
+enum Loss { SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC, SQUARED_ERROR };
 
 struct ClassLoss {
   real loss, dlogit;

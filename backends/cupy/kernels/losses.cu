@@ -1,8 +1,10 @@
 // The loss of each image of a batch, its gradient, and whether the prediction is correct.
 //
-// Layout: logits (B, classes). One warp per image; a lane processes every 32nd class.
+// Layout: logits (B, classes); targets (B,) classes, or (B, classes) numbers for SQUARED_ERROR;
+// weights (B,) factors of the losses, which are read only if WEIGHTED. One warp per image; a lane processes every 32nd class.
 // Cost per image: reads and writes `classes` numbers, and computes about as many exponentials.
-// Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY or QUADRATIC; -DLABEL=int32 or int64.
+// Options: -DLOSS=SOFTMAX_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, QUADRATIC or SQUARED_ERROR;
+// -DTARGET=int32 or int64, or float or double for SQUARED_ERROR; -DWEIGHTED=0 or 1.
 #include "common.cuh"
 #include "image_loss.cuh"
 
@@ -19,23 +21,33 @@ DEVICE int predicted_class(const real* logits, int classes, int lane) {
   return best;
 }
 
-// In a graph step, `labels` are those of the data set and `rows` is Chunk.rows; in an eager
-// operation, `labels` are those of the batch and `rows` is null. dlogits is the gradient of the mean
-// loss of the batch. Grid: one warp per image.
+// In a graph step, `targets` and `weights` are those of the data set and `rows` is Chunk.rows; in an
+// eager operation, they are those of the batch and `rows` is null. dlogits is the gradient of the
+// mean loss of the batch. No prediction is correct for SQUARED_ERROR. Grid: one warp per image.
 // At most 40 registers.
-extern "C" __global__ void loss(const real* __restrict__ logits, const LABEL* __restrict__ labels,
-                                const int* __restrict__ rows, int classes, Batch batch,
-                                real* __restrict__ dlogits, real* __restrict__ losses,
+extern "C" __global__ void loss(const real* __restrict__ logits,
+                                const TARGET* __restrict__ targets,
+                                const real* __restrict__ weights, const int* __restrict__ rows,
+                                int classes, Batch batch, real* __restrict__ dlogits, real* __restrict__ losses,
                                 int* __restrict__ correct) {
   const int images = batch.size(), lane = threadIdx.x % WARP_SIZE;
   const int image = blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE;
   if (image >= images) return;  // in all lanes of the warp
-  const int label = int(labels[rows ? rows[batch.first() + image] : image]);
+  const int64 row = rows ? rows[batch.first() + image] : image;
   const real* const z = logits + int64(image) * classes;
   real* const dz = dlogits + int64(image) * classes;
-  const int predicted = predicted_class(z, classes, lane);
   real image_loss = 0;
-  if constexpr (LOSS == SOFTMAX_CROSS_ENTROPY) {
+  int is_correct = 0;
+  if constexpr (LOSS == SQUARED_ERROR) {
+    for (int c = lane; c < classes; c += WARP_SIZE) {
+      const real error = z[c] - real(targets[row * classes + c]);
+      image_loss += error * error / 2;
+      dz[c] = error / real(images);
+    }
+    image_loss = warp_reduce_sum(image_loss);
+  } else if constexpr (LOSS == SOFTMAX_CROSS_ENTROPY) {
+    const int label = int(targets[row]), predicted = predicted_class(z, classes, lane);
+    is_correct = predicted == label;
     const real largest = z[predicted];
     real total = 0;
     for (int c = lane; c < classes; c += WARP_SIZE) total += exp(z[c] - largest);
@@ -46,6 +58,8 @@ extern "C" __global__ void loss(const real* __restrict__ logits, const LABEL* __
     }
     image_loss = log_total - (z[label] - largest);
   } else {
+    const int label = int(targets[row]);
+    is_correct = predicted_class(z, classes, lane) == label;
     for (int c = lane; c < classes; c += WARP_SIZE) {
       const ClassLoss of_class = sigmoid_loss<LOSS>(z[c], c == label);
       image_loss += of_class.loss;
@@ -53,8 +67,12 @@ extern "C" __global__ void loss(const real* __restrict__ logits, const LABEL* __
     }
     image_loss = warp_reduce_sum(image_loss);
   }
+  if constexpr (WEIGHTED) {
+    image_loss *= weights[row];
+    for (int c = lane; c < classes; c += WARP_SIZE) dz[c] *= weights[row];
+  }
   if (lane == 0) {
     losses[image] = image_loss;
-    correct[image] = predicted == label;
+    correct[image] = is_correct;
   }
 }

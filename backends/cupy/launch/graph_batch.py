@@ -11,11 +11,13 @@ class DeviceDataset:
 
     Attributes:
         images: (N, pixels), uint8 in 0…255 or real numbers in 0…1.
-        labels: class indices (N,), int32.
+        labels: class indices (N,), int32; numbers (N, outputs) for a squared error.
+        weights: factors of the losses (N,); None for 1.
     """
 
     images: Array
     labels: Array
+    weights: Array | None = None
 
 
 @dataclass(frozen=True)

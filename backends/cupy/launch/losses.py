@@ -3,18 +3,20 @@
 import math
 
 from backends.cupy.launch.launcher import THREADS, Launcher, c_type, ceil_div
-from backends.cupy.loader import WARP_SIZE, source
+from backends.cupy.loader import WARP_SIZE, Constant, source
 from backends.cupy.signature import enumerators
 from backends.operations.common import Array
 
 LOSSES = enumerators(source("losses"), "Loss")  # kinds of losses that have a kernel
+NUMBERS = "squared_error"  # the loss whose targets are numbers; no fused kernel computes it
 
 
 def loss(
     launcher: Launcher,
     kind: str,
     logits: Array,
-    labels: Array,
+    targets: Array,
+    weights: Array | None,
     rows: Array | None,
     dlogits: Array,
     losses: Array,
@@ -26,18 +28,22 @@ def loss(
         launcher: launches the kernel.
         kind: one of `LOSSES`.
         logits: (B, …); the elements of an image are its logits.
-        labels: labels of the batch, int32 or int64; in a graph step, labels of the data set.
-        rows: in a graph step `Chunk.rows`, which select the labels; else None.
+        targets: labels of the batch, int32 or int64, or numbers (B, …) for "squared_error"; in a
+            graph step, those of the data set.
+        weights: factors of the losses, for the same images as `targets`; None for 1.
+        rows: in a graph step `Chunk.rows`, which select targets and weights; else None.
         dlogits: set to the gradient, in the shape of `logits`.
         losses: set to the losses.
         correct: int32, set to 1 for a correct prediction, else 0.
     """
-    constants = {"LOSS": kind.upper(), "LABEL": c_type(labels)}
+    constants: dict[str, Constant] = {"LOSS": kind.upper(), "TARGET": c_type(targets)}
+    constants["WEIGHTED"] = int(weights is not None)
     launcher.kernel("losses", "loss", constants)(
         (ceil_div(len(logits), THREADS // WARP_SIZE),),
         THREADS,
         logits=logits,
-        labels=labels,
+        targets=targets,
+        weights=weights,
         rows=rows,
         classes=math.prod(logits.shape[1:]),
         batch=launcher.batch(len(logits)),

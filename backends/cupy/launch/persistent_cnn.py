@@ -11,6 +11,7 @@ import math
 from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
 from backends.cupy.launch.launcher import Launcher, c_type, ceil_div, fits_shared_memory
+from backends.cupy.launch.losses import NUMBERS
 from backends.cupy.loader import WARP_SIZE, Constant
 from backends.operations.common import Array
 from backends.program import TrainingProgram
@@ -25,6 +26,8 @@ def constants_for(program: TrainingProgram) -> dict[str, Constant] | None:
     """Return the options of the kernel; None if it cannot train the program."""
     kinds = [stage.kind for stage in program.stages]
     if kinds != ["conv2d", "linear"] or program.update.kind != "sgd" or program.l2:
+        return None
+    if program.loss == NUMBERS:
         return None
     convolution, linear = program.stages
     channels, height, width = convolution.input_shape

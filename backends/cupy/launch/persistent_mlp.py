@@ -3,6 +3,7 @@
 from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
 from backends.cupy.launch.launcher import Launcher, c_type, ceil_div, fits_shared_memory
+from backends.cupy.launch.losses import NUMBERS
 from backends.cupy.loader import Constant
 from backends.operations.common import Array
 from backends.program import TrainingProgram
@@ -26,6 +27,8 @@ def constants_for(
     """
     kinds = [stage.kind for stage in program.stages]
     if kinds != ["linear", "linear"] or program.update.kind != "sgd" or program.l2:
+        return None
+    if program.loss == NUMBERS:
         return None
     first, second = program.stages
     (inputs,), (hidden,), (outputs,) = first.input_shape, first.output_shape, second.output_shape

@@ -28,7 +28,8 @@ def onnx_model(
 ) -> bytes:
     """Return a checked ONNX model as bytes.
 
-    It computes in float32. Its output "probabilities" is (N, classes), with any number of images N.
+    It computes in float32. Its output is (N, classes), with any number of images N. It is called
+    "probabilities", or "outputs" if the loss has no probabilities.
 
     Args:
         graph: the structure of the network.
@@ -58,13 +59,8 @@ def onnx_model(
         builder.add_layer(
             node, number, {key: weights[key].astype(_DTYPE) for key in node.keys.values()}
         )
-    is_softmax = LOSSES[loss].outputs == "softmax"
-    builder.add("Softmax" if is_softmax else "Sigmoid", output="probabilities", **_axis(is_softmax))
+    builder.add_outputs(LOSSES[loss].outputs)
     return builder.build(name, shape, classes=graph.classes, is_uint8=preprocess)
-
-
-def _axis(is_softmax: bool) -> dict[str, int]:
-    return {"axis": 1} if is_softmax else {}
 
 
 class _Builder:
@@ -118,6 +114,12 @@ class _Builder:
             f"the activations {', '.join(_ACTIVATIONS)}"
         )
 
+    def add_outputs(self, kind: str) -> None:
+        """Append the activation of the output layer, "softmax", "sigmoid" or "identity"."""
+        attributes = {"axis": 1} if kind == "softmax" else {}
+        name = "outputs" if kind == "identity" else "probabilities"
+        self.add(kind.capitalize(), output=name, **attributes)
+
     def build(self, name: str, shape: tuple[int, ...], *, classes: int, is_uint8: bool) -> bytes:
         """Return the checked model."""
         helper = self._onnx.helper
@@ -129,7 +131,7 @@ class _Builder:
             self._nodes,
             name,
             [helper.make_tensor_value_info("images", types[0], ["N", *shape])],
-            [helper.make_tensor_value_info("probabilities", types[1], ["N", classes])],
+            [helper.make_tensor_value_info(self._current, types[1], ["N", classes])],
             self._constants,
         )
         opset = [helper.make_opsetid("", OPSET)]

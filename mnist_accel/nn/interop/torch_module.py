@@ -19,7 +19,7 @@ from mnist_accel.nn.layers import (
 )
 
 _ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh"}
-_OUTPUTS = {"softmax": ("Softmax", "LogSoftmax"), "sigmoid": ("Sigmoid",)}
+_OUTPUTS = {"softmax": ("Softmax", "LogSoftmax"), "sigmoid": ("Sigmoid",), "identity": ()}
 _DTYPES = ("torch.float16", "torch.float32", "torch.float64")
 Weights: TypeAlias = dict[str, NDArray[Any]]
 
@@ -57,8 +57,8 @@ def from_module(module: Any, *, outputs: str) -> tuple[list[Layer], list[Weights
 
     Args:
         module: a `torch.nn.Sequential` of supported layers, which may be nested.
-        outputs: the activation that the loss of the network contains, "softmax" or "sigmoid". It is
-            left out at the end of the module.
+        outputs: the activation that the loss of the network contains, "softmax", "sigmoid" or
+            "identity". It is left out at the end of the module.
 
     Raises:
         ImportError: PyTorch is not installed.

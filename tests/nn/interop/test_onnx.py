@@ -16,7 +16,12 @@ from mnist_accel.nn.layers import (
     MaxPool2d,
     ReLU,
 )
-from mnist_accel.nn.losses import BinaryCrossEntropy, Quadratic, SoftmaxCrossEntropy
+from mnist_accel.nn.losses import (
+    BinaryCrossEntropy,
+    Quadratic,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
 
 pytest.importorskip("onnx", reason="needs onnx: pip install 'mnist-accel[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
@@ -114,3 +119,14 @@ def test_the_command_exports_a_model_file(tmp_path, capsys):
     images = ma.load_dataset("digits").x_test[:20]
     found = probabilities(file, images.reshape(-1, 784))
     assert np.abs(found - model.predict_proba(images)).max() < 1e-5
+
+
+def test_features_are_not_scaled_and_a_regression_has_outputs(tmp_path):
+    features = np.random.default_rng(0).normal(size=(5, 3, 6, 6)).astype(np.float32)
+    layers = [Conv2d(2, 3), Flatten(), Linear(3)]
+    model = ma.Network(layers, SquaredError(), input=ma.Features((3, 6, 6)), backend="numpy")
+    model.to_onnx(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert [output.name for output in session.get_outputs()] == ["outputs"]
+    found = probabilities(tmp_path / "model.onnx", features)
+    np.testing.assert_allclose(found, model.predict(features), rtol=1e-5, atol=1e-6)
