@@ -105,7 +105,7 @@ def test_persistent_kernels_do_not_train_with_an_l2_penalty(
     recipe = RECIPES[name]
     stack = recipe_layers(name, hidden_sizes=None, activation=None)
     loss = replace(recipe.loss, l2=0.5)
-    models = twin_networks(stack, recipe.input_shape, backend, loss=loss)
+    models = twin_networks(stack, recipe.input.shape, backend, loss=loss)
     data = mnist.x_train[:7], mnist.t_train[:7]
     assert_few_steps_match_eager(models, data, nn.SGD(lr=0.1), batch_size=batch_size)
 

@@ -6,7 +6,7 @@ import pytest
 import mnist_accel as ma
 from backends import ACTIVATIONS
 from mnist_accel.nn.layers import Activation, Dropout, Flatten, Linear, ReLU
-from mnist_accel.nn.losses import Quadratic, SoftmaxCrossEntropy
+from mnist_accel.nn.losses import Quadratic, SoftmaxCrossEntropy, SquaredError
 
 torch = pytest.importorskip("torch", reason="needs PyTorch")
 
@@ -120,3 +120,13 @@ def test_an_activation_of_your_own_is_named(own_tables):
                        input=ma.Pixels((784,)), backend="numpy")  # fmt: skip
     with pytest.raises(ValueError, match=r"layer 2 \(square\) has no form in PyTorch"):
         model.to_torch()
+
+
+def test_a_regression_on_features_comes_back_with_its_outputs():
+    features = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    model = ma.Network([Linear(3)], SquaredError(), input=ma.Features(7), backend="numpy")
+    module = model.to_torch()
+    back = ma.Network.from_torch(module, input=model.input, backend="numpy", loss=model.loss)
+    outputs = module(torch.from_numpy(features)).detach().numpy()
+    assert np.allclose(outputs, model.predict(features), atol=1e-6)
+    assert np.array_equal(back.predict(features), model.predict(features))
