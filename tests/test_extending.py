@@ -68,7 +68,7 @@ from tests.support.nvrtc import compile_source
 for file, constants in [
     ("updates", {"RULE": "ADADELTA"}),
     ("activations", {"ACTIVATION": "ELU", "GATHER": 0, "INPUT": "float"}),
-    ("losses", {"LOSS": "SQUARED_HINGE", "LABEL": "int64"}),
+    ("losses", {"LOSS": "SQUARED_HINGE", "TARGET": "int64", "WEIGHTED": 0}),
 ]:
     compile_source(source(file), options_for("float32", **constants), architecture=90)
 """
