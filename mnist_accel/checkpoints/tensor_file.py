@@ -25,6 +25,9 @@ from mnist_accel.util.text import excerpt
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 FORMAT = "mnist_accel/1"
+_FORMAT_KEY = "mnist_accel.format"
+# Release 0.1.0 wrote this key. Loaders of other libraries expect the name of a library in it.
+_OLD_FORMAT_KEY = "format"
 _MAX_BYTES = 2**32
 _MAX_HEADER = 2**20
 
@@ -54,7 +57,7 @@ def write_tensors(file: Path, tensors: Tensors, header: Mapping[str, Any]) -> No
             f"cannot write {file}: its arrays have {size:,} bytes, more than the maximum of "
             f"{_MAX_BYTES - _MAX_HEADER:,}"
         )
-    metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in header.items()}}
+    metadata = {_FORMAT_KEY: FORMAT, **{name: json.dumps(value) for name, value in header.items()}}
     metadata["digest"] = _digest(tensors, metadata)
     try:
         write_atomically(file, _with_sorted_metadata(safetensors.numpy.save(tensors, metadata)))
@@ -85,10 +88,11 @@ def read_tensors(file: Path) -> tuple[Tensors, dict[str, Any]]:
         raise CheckpointError(
             f"{file} is not a complete safetensors file ({excerpt(error)})"
         ) from error
-    if metadata.get("format") != FORMAT:
+    found = metadata.get(_FORMAT_KEY, metadata.get(_OLD_FORMAT_KEY))
+    if found != FORMAT:
         raise CheckpointError(
             f"{file} was not written by mnist_accel, or by an unsupported version (format "
-            f"{shown(metadata.get('format'))}, expected {FORMAT!r})"
+            f"{shown(found)}, expected {FORMAT!r})"
         )
     if metadata.pop("digest", None) != _digest(tensors, metadata):
         raise CheckpointError(f"{file} is damaged: its content does not match its digest")
@@ -96,7 +100,7 @@ def read_tensors(file: Path) -> tuple[Tensors, dict[str, Any]]:
         header = {
             name: decode_json(text, object, name="its header", kind="a header")
             for name, text in metadata.items()
-            if name != "format"
+            if name not in (_FORMAT_KEY, _OLD_FORMAT_KEY)
         }
     except DataError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
