@@ -31,18 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
-    from mnist_accel.data.datasets import class_names
     from mnist_accel.draw import draw_page
-    from mnist_accel.runs.model_files import check_fits, dataset_name, find_model, load_model
+    from mnist_accel.runs.model_files import data_of_model, find_model, load_model
 
     path = find_model(args.path)
     with usage_errors():
         model = load_model(path, backend="numpy", model=args.model, activation=args.activation)
-    dataset = dataset_name(path, None)
-    names = class_names(dataset)
-    check_fits(model, path, names)
+    data = data_of_model(model, path)
     with usage_errors():
-        page = draw_page(model, class_names=names, centers=dataset != "fashion-mnist")
+        page = draw_page(model, class_names=data.class_names, centers=data.shows_digits)
     folder = path if path.is_dir() else path.parent
     out = Path(args.out) if args.out else folder / "draw.html"
     with file_errors(f"write {out}"):

@@ -14,6 +14,7 @@ from mnist_accel.commands.arguments import (
     add_data_arguments,
     add_model_file_arguments,
     backend_from,
+    data_arguments,
 )
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.data import Dataset
@@ -46,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate the network on the test set and print the results."""
     from mnist_accel.console.activity import preparation
-    from mnist_accel.runs.model_files import check_fits, find_model, load_model, open_dataset
+    from mnist_accel.runs.model_files import check_fits, data_of_model, find_model, load_model
 
     backend = backend_from(args)
     path = find_model(args.path)
     with usage_errors():
         model = load_model(path, backend=backend, model=args.model, activation=args.activation)
-    dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
-    check_fits(model, path, dataset.class_names)
+    dataset = data_of_model(model, path, args.dataset).open(**data_arguments(args))
+    check_fits(model, path, dataset.form)
     with preparation(sys.stderr):
         model.prepare()
     limit = args.limit_test or None
