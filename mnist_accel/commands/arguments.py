@@ -13,7 +13,7 @@ from backends import (
 )
 from mnist_accel.commands.argument_types import from_text, integer, number, one_of, sizes
 from mnist_accel.data import DATASETS, Dataset, load_dataset
-from mnist_accel.data.datasets import INPUTS, dataset_name
+from mnist_accel.data.datasets import KIND_NAMES, dataset_name
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.models import DEFAULT_MODEL, MODEL_ALIASES, RECIPES
 
@@ -120,8 +120,8 @@ def add_data_arguments(parser: argparse._ActionsContainer, *, dataset: str = "mn
         "default)",
     )
     parser.add_argument(
-        "--input",
-        **one_of("input", INPUTS),
+        "--kind",
+        **one_of("kind", KIND_NAMES),
         help="whether a file contains pixels, which are scaled to 0…1, or features (default: auto, "
         "decided by dtype, shape and values)",
     )
@@ -146,7 +146,7 @@ def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "data_dir": args.data_dir,
         "label_column": args.label_column,
         "test_split": args.test_split,
-        "input": args.input,
+        "kind": args.kind,
     }
 
 

@@ -37,7 +37,7 @@ from mnist_accel.runs.setup import with_absolute_folder
 from mnist_accel.runs.signals import interrupt_on_signals
 
 DEFAULT_SEEDS = 10
-_DATA = ("dataset", "data_dir", "label_column", "test_split", "input")
+_DATA = ("dataset", "data_dir", "label_column", "test_split", "kind")
 EXAMPLES: Sequence[str] = (
     "two-layer --seeds 20",
     "cnn --seeds 20 --lr 0.003,0.01 --epochs 5",

@@ -171,7 +171,7 @@ def _test_image(model: Any, path: Path, data: Any, args: argparse.Namespace) -> 
     if args.index >= len(dataset.x_test):
         raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
     image, label = dataset.x_test[args.index], int(dataset.t_test[args.index])
-    return Item(file=f"{dataset.name}-{args.index}", image=image, true_label=label)
+    return Item(file=f"{Path(dataset.name).stem}-{args.index}", image=image, true_label=label)
 
 
 def _read_items(

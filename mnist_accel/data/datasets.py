@@ -28,7 +28,7 @@ from mnist_accel.util.text import count
 
 DATASETS = ("mnist", "fashion-mnist", "digits", "custom")
 FILE_FORMATS = ("npz", "csv")  # a file is named with its format: "csv:FILE"
-INPUTS = ("auto", *KINDS)
+KIND_NAMES = ("auto", *KINDS)
 DATASET_ALIASES: Aliases = {"fashion": ("fashion-mnist",), "fmnist": ("fashion-mnist",)}
 
 DIGIT_NAMES = tuple("0123456789")
@@ -155,7 +155,7 @@ def load_dataset(
     *,
     label_column: str | None = None,
     test_split: float | None = None,
-    input: str = "auto",
+    kind: str = "auto",
 ) -> Dataset:
     """Return a data set. A published set that is not on this machine is downloaded and cached.
 
@@ -172,14 +172,14 @@ def load_dataset(
         label_column: the column of a `.csv` file with the labels; None for "label".
         test_split: fraction of the examples of a file without a test set that become the test set.
             The choice is random and the same each time.
-        input: whether a file contains "pixels" or "features"; "auto" decides by `choose_kind`.
+        kind: whether a file contains "pixels" or "features"; "auto" decides by `choose_kind`.
 
     Raises:
         ValueError: `name` is unknown, or an argument is missing or does not apply to it.
         DataError: the data are missing or corrupt, or cannot be read.
     """
     name = dataset_name(name)
-    input = resolve_name("input", input, INPUTS)
+    kind = resolve_name("kind", kind, KIND_NAMES)
     if data_dir is not None:
         require_type("data_dir", data_dir, str | PathLike, "a string or a pathlib.Path")
         if name == "digits" or is_file(name):
@@ -187,15 +187,15 @@ def load_dataset(
                 f"the data set {name} accepts no folder, got data_dir (--data-dir) {data_dir}; "
                 "omit data_dir"
             )
-    given = {"label_column": label_column, "test_split": test_split}
-    given["input"] = None if input == "auto" else input
+    given: dict[str, Any] = {"label_column": label_column, "test_split": test_split}
+    given["kind"] = None if kind == "auto" else kind
     for option, value in given.items():
         if value is not None and not is_file(name):
             flag = "--" + option.replace("_", "-")
             raise ValueError(f"{option} ({flag}) is for npz:FILE and csv:FILE, not for {name}")
     try:
         if is_file(name):
-            return _load_file(name, label_column, test_split, input)
+            return _load_file(name, label_column, test_split, kind)
         if name == "digits":
             return _load_digits()
         if name == "custom":
@@ -270,7 +270,7 @@ def _load_digits() -> Dataset:
 
 
 def _load_file(
-    name: str, label_column: str | None, test_split: float | None, input: str
+    name: str, label_column: str | None, test_split: float | None, given_kind: str
 ) -> Dataset:
     """Return the data set in a `.npz` or `.csv` file."""
     file_format, _, text = name.partition(":")
@@ -284,14 +284,15 @@ def _load_file(
         raw = read_npz(path)
     labels = raw.train[1] if raw.test is None else np.concatenate([raw.train[1], raw.test[1]])
     indices, names = encode_labels(labels, name=raw.name)
-    kind = choose_kind(raw.train[0]) if input == "auto" else KINDS[KINDS.index(input)]
+    is_given = given_kind != "auto"
+    kind = KINDS[KINDS.index(given_kind)] if is_given else choose_kind(raw.train[0])  # type: ignore[arg-type]
     examples = raw.train[0] if raw.test is None else np.concatenate([raw.train[0], raw.test[0]])
     examples = as_kind(examples, kind, name=raw.name)
     train, test = _split_rows(raw, test_split)
     arrays = (examples[train], indices[train], examples[test], indices[test])
     for array in arrays:
         array.setflags(write=False)
-    reason = "as given" if input != "auto" else "chosen by dtype and values; --input sets it"
+    reason = "as given" if is_given else "chosen by dtype and values; --kind sets it"
     return Dataset(path.name, *arrays, names, f"{path}, read as {kind} ({reason})", kind)
 
 

@@ -1,8 +1,8 @@
 """The sets of EMNIST: names of their classes, and the orientation of their images.
 
-Source: G. Cohen et al., "EMNIST: an extension of MNIST to handwritten letters" (2017). The IDX files
-contain transposed images. Labels are consecutive, from 1 for the letters and from 0 otherwise. Names
-and their order are those of the files `emnist-…-mapping.txt`.
+Source: G. Cohen et al., "EMNIST: an extension of MNIST to handwritten letters" (2017). The IDX
+files contain transposed images. Labels are consecutive, from 1 for the letters and otherwise from
+0. Names and their order are those of the files `emnist-…-mapping.txt`.
 """
 
 from string import ascii_lowercase, ascii_uppercase, digits

@@ -81,8 +81,8 @@ def choose_kind(examples: NDArray[Any]) -> Kind:
 def as_kind(examples: NDArray[Any], kind: Kind, *, name: str) -> NDArray[Any]:
     """Return examples as pixels, uint8 or float32 in 0…1, or as float32 features.
 
-    A table of pixels whose number of columns is a square becomes square images, and the dimension
-    of a single channel is removed: the result has shape (N, F), (N, H, W) or (N, C, H, W).
+    A table of pixels whose number of columns is a square becomes square images. Pixels with one
+    channel are returned as (N, H, W), features in the shape of images as (N, C, H, W).
 
     Raises:
         DataError: the values are no pixels.
@@ -91,10 +91,11 @@ def as_kind(examples: NDArray[Any], kind: Kind, *, name: str) -> NDArray[Any]:
         side = _side(examples)
         if examples.ndim == 2 and side is not None:
             examples = examples.reshape(len(examples), side, side)
+    if kind == "features":
+        examples = examples[:, None] if examples.ndim == 3 else examples
+        return np.ascontiguousarray(examples, np.float32)
     if examples.ndim == 4 and examples.shape[1] == 1:
         examples = examples[:, 0]
-    if kind == "features":
-        return np.ascontiguousarray(examples, np.float32)
     if examples.dtype == np.uint8:
         return examples
     smallest, largest = examples.min(), examples.max()
@@ -110,7 +111,7 @@ def as_kind(examples: NDArray[Any], kind: Kind, *, name: str) -> NDArray[Any]:
         wrong = (examples < 0) | (examples > (255 if is_whole else 1))
         raise DataError(
             f"the pixels in {name} must be whole numbers in 0…255 or numbers in 0…1, got "
-            f"{first_value(examples, wrong)}; read them as features with --input features"
+            f"{first_value(examples, wrong)}; read them as features with --kind features"
         )
     return np.ascontiguousarray(examples, np.float32)
 

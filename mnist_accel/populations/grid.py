@@ -23,8 +23,8 @@ MAX_INTEGER = 2**63 - 1  # steps are counted in int64, and `config.json` contain
 HELD_OUT = 0.1
 # The population itself gives these, or they concern the files of a single run.
 _NOT_SETTINGS = {
-    "model", "seed", "dataset", "data_dir", "label_column", "test_split", "input", "backend", "threads", "device", "no_fallback",
-    "checkpoint_every", "log_every", "max_seconds",
+    "model", "seed", "dataset", "data_dir", "label_column", "test_split", "kind", "backend",
+    "threads", "device", "no_fallback", "checkpoint_every", "log_every", "max_seconds",
 }  # fmt: skip
 SETTINGS = tuple(
     field.name for field in dataclasses.fields(TrainSettings) if field.name not in _NOT_SETTINGS

@@ -224,10 +224,14 @@ def create_model(
     form = form or DataForm()
     layers = recipe_layers(name, hidden_sizes=hidden_sizes, activation=activation)
     try:
+        taken = _input_of(recipe, form)
+        layers = _with_classes(layers, form.classes)
+        if len(taken.shape) > len(recipe.input.shape):
+            layers = [Flatten(), *layers]
         return Network(
-            _with_classes(layers, form.classes),
+            layers,
             recipe.loss,
-            input=_input_of(recipe, form),
+            input=taken,
             backend=backend,
             seed=seed,
             dtype=dtype,
@@ -264,9 +268,9 @@ def _input_of(recipe: Recipe, form: DataForm) -> Input:
         raise ValueError(
             f"its convolutions take images; use a model of linear layers, such as {DEFAULT_MODEL}"
         )
-    shape = form.shape if len(form.shape) == 3 else (1, *form.shape)
-    if not takes_images:
-        shape = (math.prod(form.shape),)
+    shape = (1, *form.shape) if len(form.shape) == 2 else form.shape
+    if not takes_images and form.image_size is not None and len(set(form.shape)) == 1:
+        shape = (math.prod(form.shape),)  # a network on vectors accepts square images
     return replace(recipe.input, shape=shape) if form.kind == "pixels" else Features(shape)
 
 

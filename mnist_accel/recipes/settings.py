@@ -40,7 +40,7 @@ class TrainSettings:
     data_dir: str | None = None  # None: the usual places
     label_column: str | None = None  # of a .csv file; None: "label"
     test_split: float | None = None  # fraction of a file without a test set; None: it has one
-    input: str = "auto"  # whether a file contains "pixels" or "features"; "auto": by its values
+    kind: str = "auto"  # whether a file contains "pixels" or "features"; "auto": by its values
     epochs: int | None  # None: `iterations` gives the length of the training
     iterations: int | None  # None: `epochs` gives it
     batch_size: int  # 0: the whole set

@@ -93,7 +93,7 @@ def load_dataset_of(settings: TrainSettings) -> Dataset:
 
 def data_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of `load_dataset` in settings by name, without those that are not set."""
-    names = ("label_column", "test_split", "input")
+    names = ("label_column", "test_split", "kind")
     return {name: settings[name] for name in names if settings.get(name) is not None}
 
 
