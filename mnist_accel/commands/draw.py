@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         model = load_model(path, backend="numpy", model=args.model, activation=args.activation)
     data = data_of_model(model, path)
     with usage_errors():
-        page = draw_page(model, class_names=data.class_names, centers=data.shows_digits)
+        names = data.class_names or ()
+        page = draw_page(model, class_names=names, centers=data.shows_digits)
     folder = path if path.is_dir() else path.parent
     out = Path(args.out) if args.out else folder / "draw.html"
     with file_errors(f"write {out}"):

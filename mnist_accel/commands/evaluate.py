@@ -47,13 +47,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate the network on the test set and print the results."""
     from mnist_accel.console.activity import preparation
-    from mnist_accel.runs.model_files import check_fits, data_of_model, find_model, load_model
+    from mnist_accel.runs.model_files import (
+        check_fits,
+        data_of_model,
+        find_model,
+        load_model,
+        require_classes,
+    )
 
     backend = backend_from(args)
     path = find_model(args.path)
     with usage_errors():
         model = load_model(path, backend=backend, model=args.model, activation=args.activation)
     dataset = data_of_model(model, path, args.dataset).open(**data_arguments(args))
+    require_classes(model, path, dataset.class_names)
     check_fits(model, path, dataset.form)
     with preparation(sys.stderr):
         model.prepare()

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mnist_accel.data import Dataset
+    from mnist_accel.nn.network import Network
+    from mnist_accel.runs.model_files import ModelData
+
 STDIN = "-"
 # On the MNIST test set, almost half of the predictions of lenet with a lower probability are wrong.
 MIN_SURE = 0.8
@@ -113,11 +117,12 @@ def run(args: argparse.Namespace) -> int:
     with usage_errors():
         model = load_model(path, backend=backend, model=args.model, activation=args.activation)
     data = data_of_model(model, path, args.dataset)
-    names = data.class_names
+    names = data.class_names or tuple(map(str, range(model.classes)))
     if files:
         items = list(_read_items(files, image_size(model, path), data.shows_digits, args))
     else:
-        items = [_test_image(model, path, data, args)]
+        dataset = _test_set(model, path, data, args)
+        names, items = dataset.class_names, [_test_image(dataset, args.index)]
     with preparation(sys.stderr):
         model.prepare()
     for item in items:
@@ -160,18 +165,26 @@ def _files(arguments: Sequence[str]) -> list[str]:
     return files
 
 
-def _test_image(model: Any, path: Path, data: Any, args: argparse.Namespace) -> Item:
-    """Return the image of the test set that `--index` selects."""
-    from mnist_accel.runs.model_files import check_fits
+def _test_set(
+    model: "Network", path: Path, data: "ModelData", args: argparse.Namespace
+) -> "Dataset":
+    """Return the data set of which `--index` selects an image."""
+    from mnist_accel.runs.model_files import check_fits, require_classes
 
     if args.all:
         raise UsageError("--all reads the digits of a picture; use it with --image")
     dataset = data.open(**data_arguments(args))
+    require_classes(model, path, dataset.class_names)
     check_fits(model, path, dataset.form)
-    if args.index >= len(dataset.x_test):
-        raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
-    image, label = dataset.x_test[args.index], int(dataset.t_test[args.index])
-    return Item(file=f"{Path(dataset.name).stem}-{args.index}", image=image, true_label=label)
+    return dataset
+
+
+def _test_image(dataset: "Dataset", index: int) -> Item:
+    """Return an image of the test set."""
+    if index >= len(dataset.x_test):
+        raise UsageError(f"--index must be below {len(dataset.x_test)}, got {index}")
+    image, label = dataset.x_test[index], int(dataset.t_test[index])
+    return Item(file=f"{Path(dataset.name).stem}-{index}", image=image, true_label=label)
 
 
 def _read_items(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from backends import Aliases, Shape, as_boolean, as_number, require_type, resolve_name, shown
 from mnist_accel.data.batches import split_indices
 from mnist_accel.data.csv_file import read_csv
-from mnist_accel.data.emnist import emnist_classes, emnist_set, first_label
+from mnist_accel.data.emnist import emnist_classes, emnist_set, first_label, has_labels
 from mnist_accel.data.idx import parse_idx
 from mnist_accel.data.npz_file import read_npz
 from mnist_accel.data.raw import KINDS, Kind, RawData, as_kind, choose_kind, encode_labels
@@ -53,7 +53,7 @@ def class_names(dataset: str) -> tuple[str, ...]:
 
 def is_file(dataset: str) -> bool:
     """Return whether the name of a data set is that of a file: "npz:FILE" or "csv:FILE"."""
-    return dataset.partition(":")[0].lower() in FILE_FORMATS and ":" in dataset
+    return dataset.lower().startswith(tuple(f"{name}:" for name in FILE_FORMATS))
 
 
 def dataset_name(name: str) -> str:
@@ -62,7 +62,8 @@ def dataset_name(name: str) -> str:
     Raises:
         ValueError: the name is unknown.
     """
-    if isinstance(name, str) and is_file(name):
+    require_type("name", name, str, "the name of a data set")
+    if is_file(name):
         kind, _, path = name.partition(":")
         if not path:
             raise ValueError(f"{name} names no file; write it as {kind.lower()}:FILE")
@@ -285,7 +286,7 @@ def _load_file(
     labels = raw.train[1] if raw.test is None else np.concatenate([raw.train[1], raw.test[1]])
     indices, names = encode_labels(labels, name=raw.name)
     is_given = given_kind != "auto"
-    kind = KINDS[KINDS.index(given_kind)] if is_given else choose_kind(raw.train[0])  # type: ignore[arg-type]
+    kind = next((one for one in KINDS if one == given_kind), None) or choose_kind(raw.train[0])
     examples = raw.train[0] if raw.test is None else np.concatenate([raw.train[0], raw.test[0]])
     examples = as_kind(examples, kind, name=raw.name)
     train, test = _split_rows(raw, test_split)
@@ -334,6 +335,9 @@ def _load_custom(data_dir: str | Path | None) -> Dataset:
             f"{names[FILE_NAMES[0]]} have {x_train.shape[1:]}; expected equal sizes"
         )
     emnist = emnist_set(prefix_of(Path(names[FILE_NAMES[0]]).name))
+    both = np.concatenate([t_train, t_test])
+    if emnist is not None and not has_labels(emnist, both.min(), both.max()):
+        emnist = None  # files of another set with this prefix
     if emnist is not None:  # the files of EMNIST contain transposed images
         x_train, x_test = (x.transpose(0, 2, 1).copy() for x in (x_train, x_test))
         source += f", EMNIST {emnist}, images transposed upright"
@@ -352,16 +356,11 @@ def _idx_classes(
     """
     if emnist is not None:
         names, first = emnist_classes(emnist), first_label(emnist)
-        for labels in (t_train, t_test):
-            if not first <= labels.min() <= labels.max() < first + len(names):
-                raise DataError(
-                    f"{source} has labels from {labels.min()} to {labels.max()}, expected "
-                    f"{first} to {first + len(names) - 1}"
-                )
         return t_train - first, t_test - first, names
-    if max(t_train.max(), t_test.max()) < len(DIGIT_NAMES):
+    both = np.concatenate([t_train, t_test])
+    if both.max() < len(DIGIT_NAMES):
         return t_train, t_test, DIGIT_NAMES
-    indices, names = encode_labels(np.concatenate([t_train, t_test]), name=source)
+    indices, names = encode_labels(both, name=source)
     return indices[: len(t_train)], indices[len(t_train) :], names
 
 

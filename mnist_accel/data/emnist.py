@@ -34,3 +34,9 @@ def emnist_classes(name: str) -> tuple[str, ...]:
 def first_label(name: str) -> int:
     """Return the smallest label in the files of a set."""
     return int(name == "letters")
+
+
+def has_labels(name: str, smallest: int, largest: int) -> bool:
+    """Return whether labels in this range may be those of a set."""
+    first = first_label(name)
+    return first <= smallest <= largest < first + len(_CLASSES[name])

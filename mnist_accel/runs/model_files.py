@@ -1,7 +1,7 @@
 """Loading a network from a run folder, a model file, a checkpoint or legacy weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,12 @@ class ModelData:
     """The data that belong to a network.
 
     Attributes:
-        settings: settings of its run; those of MNIST if it belongs to no run.
-        class_names: names of its classes.
+        settings: settings of its run; empty if it belongs to no run.
+        class_names: names of its classes; None if only the data set states them.
     """
 
     settings: Mapping[str, Any]
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] | None
 
     @property
     def shows_digits(self) -> bool:
@@ -136,7 +136,7 @@ class ModelData:
             given = stored | data_options(self.settings) | given
         with usage_errors():
             dataset = load_dataset(**given)
-        return dataset.with_classes(self.class_names)
+        return dataset if self.class_names is None else dataset.with_classes(self.class_names)
 
 
 def data_of_model(model: Network, path: Path, dataset: str | None = None) -> ModelData:
@@ -156,15 +156,24 @@ def data_of_model(model: Network, path: Path, dataset: str | None = None) -> Mod
     names = None if run is None else stored_config(run)[1].data.class_names
     if names is None:
         known = dataset or settings.get("dataset") or "mnist"
-        names = None if is_file(known) or known == "custom" else class_names(dataset_name(known))
-    if names is None or (run is None and dataset is None and model.classes != len(names)):
-        names = tuple(str(number) for number in range(model.classes))
+        if run is None and (is_file(known) or known == "custom"):
+            return ModelData(settings, None)
+        names = class_names(dataset_name(known))
+    require_classes(model, path, names)
+    return ModelData(settings, names)
+
+
+def require_classes(model: Network, path: Path, names: Sequence[str]) -> None:
+    """Check that a network has one output for each class.
+
+    Raises:
+        DataError: it has another number.
+    """
     if model.classes != len(names):
         raise DataError(
             f"the network in {path} has {model.classes} classes, but the data have {len(names)} "
             f"({', '.join(names)[:200]}); call its predict() from Python"
         )
-    return ModelData(settings, names)
 
 
 def check_fits(model: Network, path: Path, form: DataForm) -> None:
@@ -173,12 +182,15 @@ def check_fits(model: Network, path: Path, form: DataForm) -> None:
     Raises:
         DataError: it takes others.
     """
-    takes = "pixels" if isinstance(model.input, Pixels) else "features"
-    if takes != form.kind or form.shape not in model.input.shapes:
+    is_images = isinstance(model.input, Pixels)
+    if is_images != (form.kind == "pixels") or form.shape not in model.input.shapes:
         shape = "×".join(map(str, model.input_shape))
+        takes = "images" if is_images else "features"
+        size = form.image_size
+        have = f"the images have {size[0]}×{size[1]} pixels" if size else f"the data are {form}"
         raise DataError(
-            f"the network in {path} takes {takes} of shape {shape}, but the data are {form}; give "
-            "the data that it was trained on"
+            f"the network in {path} takes {takes} of shape {shape}, but {have}; give the data "
+            "that it was trained on"
         )
 
 
