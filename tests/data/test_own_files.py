@@ -250,7 +250,7 @@ def test_population_on_a_file(tmp_path, archive, capsys):
     out = tmp_path / "population"
     flags = ["--dataset", archive, "--test-split", "0.2", *TRAIN[:2], *TRAIN[4:]]
     assert main(["population", "cnn", "--seeds", "2", *flags, "--quiet", "--out", str(out)]) == 0
-    network = next(iter(PopulationFolder(out).load()))
+    network = PopulationFolder(out).load()[0]
     assert network.input_shape == (1, 8, 8)
     assert network.classes == 3
 
