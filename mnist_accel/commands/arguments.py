@@ -11,8 +11,9 @@ from backends import (
     device_name,
     get_backend,
 )
-from mnist_accel.commands.argument_types import from_text, integer, one_of, sizes
-from mnist_accel.data import DATASET_ALIASES, DATASETS
+from mnist_accel.commands.argument_types import from_text, integer, number, one_of, sizes
+from mnist_accel.data import DATASETS, Dataset, load_dataset
+from mnist_accel.data.datasets import KIND_NAMES, dataset_name
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.models import DEFAULT_MODEL, MODEL_ALIASES, RECIPES
 
@@ -21,7 +22,7 @@ OF_THE_RECIPE = "(default: that of the recipe)"
 
 
 # The help lists the names of recipes and data sets elsewhere, so that its lines stay short.
-DATASET = one_of("data set", DATASETS, DATASET_ALIASES) | {"metavar": "NAME"}
+DATASET: dict[str, Any] = {"type": from_text(dataset_name), "metavar": "NAME"}
 
 
 def recipe_name() -> dict[str, Any]:
@@ -93,19 +94,60 @@ def add_hidden_layer_arguments(parser: argparse._ActionsContainer) -> None:
 
 def add_data_arguments(parser: argparse._ActionsContainer, *, dataset: str = "mnist") -> None:
     """Add the choice of a data set; `dataset` is the default in the help text."""
-    parser.add_argument(
+    name = parser.add_argument(
         "--dataset",
         action=_StoreOnce,
         **DATASET,
-        help="mnist, fashion-mnist, digits, or custom, which reads the files in --data-dir "
-        f"(default: {dataset})",
+        help="mnist, fashion-mnist, digits, npz:FILE, csv:FILE, or custom, which reads the files "
+        f"in --data-dir (default: {dataset})",
     )
+    name.completer = lambda **context: DATASETS  # type: ignore[attr-defined]
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
         help="folder with the four IDX files of the data set, plain or .gz (default: "
         "$MNIST_ACCEL_DATA, then the cache, then a download)",
     )
+    parser.add_argument(
+        "--label-column",
+        metavar="COLUMN",
+        help="column of csv:FILE with the labels (default: label)",
+    )
+    parser.add_argument(
+        "--test-split",
+        **number("FRACTION", above=0, below=1),
+        help="fraction of the examples of a file without a test set that become the test set (no "
+        "default)",
+    )
+    parser.add_argument(
+        "--kind",
+        **one_of("kind", KIND_NAMES),
+        help="whether a file contains pixels, which are scaled to 0…1, or features (default: auto, "
+        "decided by dtype, shape and values)",
+    )
+
+
+def dataset_from(args: argparse.Namespace) -> Dataset:
+    """Return the data set that the arguments select, MNIST if none is given.
+
+    Raises:
+        UsageError: the data set does not accept an argument.
+        DataError: the data set cannot be obtained.
+    """
+    given = {k: v for k, v in data_arguments(args).items() if v is not None}
+    with usage_errors():
+        return load_dataset(**given)
+
+
+def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `load_dataset`, with None for those that are not given."""
+    return {
+        "name": args.dataset,
+        "data_dir": args.data_dir,
+        "label_column": args.label_column,
+        "test_split": args.test_split,
+        "kind": args.kind,
+    }
 
 
 def add_dataset_position(parser: argparse.ArgumentParser) -> None:

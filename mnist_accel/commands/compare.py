@@ -26,10 +26,10 @@ from mnist_accel.commands.arguments import (
     add_data_arguments,
     add_device_arguments,
     add_recipe_arguments,
+    dataset_from,
 )
 from mnist_accel.commands.exit_codes import EXIT_COMPARISON
 from mnist_accel.commands.json_output import add_json_argument, print_json
-from mnist_accel.data import load_dataset
 from mnist_accel.diagnostics.compare import BackendComparison, compare_backends
 from mnist_accel.errors import UsageError, usage_errors
 from mnist_accel.nn.network import DTYPE_ALIASES, DTYPES
@@ -94,8 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = args.model or DEFAULT_MODEL
     backends = _backends_from(args)
-    with usage_errors():
-        dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
+    dataset = dataset_from(args)
     with usage_errors(), preparation(sys.stderr, "comparing backends"):
         results = compare_backends(
             model,

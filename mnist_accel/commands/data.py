@@ -5,13 +5,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnist_accel.commands.arguments import add_data_arguments, add_dataset_position
+from mnist_accel.commands.arguments import add_data_arguments, add_dataset_position, dataset_from
 from mnist_accel.commands.json_output import add_json_argument, print_json
-from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.data import Dataset
 from mnist_accel.data.sources.digests import PUBLISHED_SETS
-from mnist_accel.errors import usage_errors
 
-EXAMPLES: Sequence[str] = ("digits", "fashion-mnist", "custom --data-dir ~/idx-files")
+EXAMPLES: Sequence[str] = (
+    "digits",
+    "fashion-mnist",
+    "custom --data-dir ~/idx-files",
+    "csv:wine.csv --test-split 0.2",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load the data set and print its description."""
-    with usage_errors():
-        dataset = load_dataset(args.dataset or "mnist", data_dir=args.data_dir)
+    dataset = dataset_from(args)
     if args.json:
         _print_json(dataset)
     else:
@@ -77,7 +80,8 @@ def describe(dataset: Dataset) -> str:
 
 def _class_counts(dataset: Dataset) -> tuple[list[int], list[int]]:
     """Return the number of training and of test images of each class."""
-    train, test = (np.bincount(t, minlength=10) for t in (dataset.t_train, dataset.t_test))
+    classes = len(dataset.class_names)
+    train, test = (np.bincount(t, minlength=classes) for t in (dataset.t_train, dataset.t_test))
     return train.tolist(), test.tolist()
 
 

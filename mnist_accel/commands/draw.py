@@ -32,17 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
     from mnist_accel.commands.trained_network import load_network
-    from mnist_accel.data.datasets import class_names
     from mnist_accel.draw import draw_page
-    from mnist_accel.runs.model_files import check_fits, dataset_name, find_model
+    from mnist_accel.runs.model_files import data_of_model, find_model
 
     path = find_model(args.path)
     model = load_network(args, path, "numpy")
-    dataset = dataset_name(path, None)
-    names = class_names(dataset)
-    check_fits(model, path, names)
+    data = data_of_model(model, path)
     with usage_errors():
-        page = draw_page(model, class_names=names, centers=dataset != "fashion-mnist")
+        names = data.class_names or ()
+        page = draw_page(model, class_names=names, centers=data.shows_digits)
     folder = path if path.is_dir() else path.parent
     out = Path(args.out) if args.out else folder / "draw.html"
     with file_errors(f"write {out}"):

@@ -14,6 +14,7 @@ from mnist_accel.commands.arguments import (
     add_data_arguments,
     add_model_file_arguments,
     backend_from,
+    data_arguments,
 )
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.data import Dataset
@@ -47,13 +48,19 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate the network on the test set and print the results."""
     from mnist_accel.commands.trained_network import load_network
     from mnist_accel.console.activity import preparation
-    from mnist_accel.runs.model_files import check_fits, find_model, open_dataset
+    from mnist_accel.runs.model_files import (
+        check_fits,
+        data_of_model,
+        find_model,
+        require_classes,
+    )
 
     backend = backend_from(args)
     path = find_model(args.path)
     model = load_network(args, path, backend)
-    dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
-    check_fits(model, path, dataset.class_names)
+    dataset = data_of_model(model, path, args.dataset).open(**data_arguments(args))
+    require_classes(model, path, dataset.class_names)
+    check_fits(model, path, dataset.form)
     with preparation(sys.stderr):
         model.prepare()
     limit = args.limit_test or None

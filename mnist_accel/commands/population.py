@@ -17,11 +17,17 @@ from typing import Any
 
 from backends import get_backend, resolve_name
 from mnist_accel.commands.argument_types import one_of, seeds
-from mnist_accel.commands.arguments import add_backend_arguments, add_list_of_recipes
+from mnist_accel.commands.arguments import (
+    add_backend_arguments,
+    add_list_of_recipes,
+    data_arguments,
+    dataset_from,
+)
 from mnist_accel.commands.exit_codes import EXIT_DIVERGED, EXIT_SIGNAL
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.commands.next_command import next_command
 from mnist_accel.commands.train_settings import add_member_arguments
+from mnist_accel.data.datasets import is_file
 from mnist_accel.errors import UsageError, escaped, usage_errors
 from mnist_accel.populations.folder import PopulationConfig, PopulationFolder
 from mnist_accel.populations.grid import SETTINGS, make_grid, setting_text
@@ -31,6 +37,7 @@ from mnist_accel.runs.setup import with_absolute_folder
 from mnist_accel.runs.signals import interrupt_on_signals
 
 DEFAULT_SEEDS = 10
+_DATA = ("dataset", "data_dir", "label_column", "test_split", "kind")
 EXAMPLES: Sequence[str] = (
     "two-layer --seeds 20",
     "cnn --seeds 20 --lr 0.003,0.01 --epochs 5",
@@ -107,24 +114,31 @@ def _interrupted(args: argparse.Namespace, folder: PopulationFolder, signum: int
 def _new_folder(args: argparse.Namespace) -> PopulationFolder:
     """Create the folder of the population that the arguments describe."""
     given = {k: v for k, v in vars(args).items() if k in SETTINGS and v is not None}
-    fixed = {"dataset": args.dataset, "data_dir": args.data_dir}
+    fixed = {"dataset" if k == "name" else k: v for k, v in data_arguments(args).items()}
     fixed = {name: value for name, value in fixed.items() if value is not None}
+    form = dataset_from(args).form if _has_own_form(args.dataset) else None
     with usage_errors():
         model = _model(args)
         number_or_list = DEFAULT_SEEDS if args.seeds is None else args.seeds
-        grid = make_grid(model, seeds=number_or_list, given=given, fixed=fixed)
+        grid = make_grid(model, seeds=number_or_list, given=given, fixed=fixed, form=form)
         backend = get_backend(args.backend or "auto", device=args.device)
     first = with_absolute_folder(grid.members[0])
     config = PopulationConfig(
         model=model,
         seeds=list(dict.fromkeys(settings.seed for settings in grid.members)),
         given=given,
-        fixed={"dataset": first.dataset, "data_dir": first.data_dir},
+        fixed={**fixed, "dataset": first.dataset, "data_dir": first.data_dir},
         backend=backend.name,
         device=args.device,
         threads=args.threads,
+        form=form,
     )
     return PopulationFolder.create(args.out, config)
+
+
+def _has_own_form(dataset: str | None) -> bool:
+    """Return whether a data set may have other images or classes than MNIST."""
+    return dataset is not None and (is_file(dataset) or dataset == "custom")
 
 
 def _existing_folder(args: argparse.Namespace) -> PopulationFolder:
@@ -133,7 +147,7 @@ def _existing_folder(args: argparse.Namespace) -> PopulationFolder:
     Raises:
         UsageError: a setting is given, too.
     """
-    names = ("seeds", "model", "dataset", "data_dir", "backend", "device", "threads", "out")
+    names = ("seeds", "model", *_DATA, "backend", "device", "threads", "out")
     given = [name for name in (*SETTINGS, *names) if getattr(args, name, None) is not None]
     if args.words or given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given) or args.words[0]

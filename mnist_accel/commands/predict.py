@@ -21,6 +21,7 @@ from mnist_accel.commands.arguments import (
     add_data_arguments,
     add_model_file_arguments,
     backend_from,
+    data_arguments,
 )
 from mnist_accel.commands.exit_codes import EXIT_DATA
 from mnist_accel.commands.json_output import add_json_argument, print_json
@@ -29,6 +30,10 @@ from mnist_accel.errors import DataError, UsageError, escaped
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from mnist_accel.data import Dataset
+    from mnist_accel.nn.network import Network
+    from mnist_accel.runs.model_files import ModelData
 
 STDIN = "-"
 # On the MNIST test set, almost half of the predictions of lenet with a lower probability are wrong.
@@ -43,7 +48,7 @@ class Item:
     Attributes:
         file: the file, or the number of the image in the test set.
         figure: number of the digit in the file, from 1; None unless each digit of a file is read.
-        image: the image (28, 28); None if the file is refused.
+        image: the image (H, W), or features; None if the file is refused.
         refusal: why the file is refused.
         true_label: the true class; None if unknown.
         probabilities: probability of each class (C,); None if the file is refused.
@@ -96,11 +101,10 @@ def run(args: argparse.Namespace) -> int:
     # These modules import scipy, rich and matplotlib, which --help does not need.
     from mnist_accel.commands.trained_network import load_network
     from mnist_accel.console.activity import preparation
-    from mnist_accel.data.datasets import class_names
     from mnist_accel.runs.model_files import (
-        check_fits,
-        dataset_name,
+        data_of_model,
         find_model,
+        image_size,
         is_model,
     )
 
@@ -111,9 +115,13 @@ def run(args: argparse.Namespace) -> int:
     path = find_model(args.path)
     backend = backend_from(args)
     model = load_network(args, path, backend)
-    names = class_names(dataset_name(path, args.dataset))
-    items = list(_read_items(files, names, args)) if files else [_test_image(path, args)]
-    check_fits(model, path, names)
+    data = data_of_model(model, path, args.dataset)
+    names = data.class_names or tuple(map(str, range(model.classes)))
+    if files:
+        items = list(_read_items(files, image_size(model, path), data.shows_digits, args))
+    else:
+        dataset = _test_set(model, path, data, args)
+        names, items = dataset.class_names, [_test_image(dataset, args.index)]
     with preparation(sys.stderr):
         model.prepare()
     for item in items:
@@ -129,7 +137,8 @@ def run(args: argparse.Namespace) -> int:
         for item in refused:
             print(f"refused: {item.refusal}", file=sys.stderr)
     is_saved = True
-    if len(items) == 1 and not refused and (args.out or not args.json):
+    is_picture = items[0].image is not None and items[0].image.ndim == 2
+    if len(items) == 1 and is_picture and (args.out or not args.json):
         is_saved = _save_figure(args.out or _new_file(path, items[0].file), items[0], names, args)
     elif args.out:
         print(f"warning: {args.out} is not written; give --out with one image", file=sys.stderr)
@@ -155,25 +164,39 @@ def _files(arguments: Sequence[str]) -> list[str]:
     return files
 
 
-def _test_image(path: Path, args: argparse.Namespace) -> Item:
-    """Return the image of the test set that `--index` selects."""
-    from mnist_accel.runs.model_files import open_dataset
+def _test_set(
+    model: "Network", path: Path, data: "ModelData", args: argparse.Namespace
+) -> "Dataset":
+    """Return the data set of which `--index` selects an image."""
+    from mnist_accel.runs.model_files import check_fits, require_classes
 
     if args.all:
         raise UsageError("--all reads the digits of a picture; use it with --image")
-    dataset = open_dataset(path, dataset=args.dataset, data_dir=args.data_dir)
-    if args.index >= len(dataset.x_test):
-        raise UsageError(f"--index must be below {len(dataset.x_test)}, got {args.index}")
-    image, label = dataset.x_test[args.index], int(dataset.t_test[args.index])
-    return Item(file=f"{dataset.name}-{args.index}", image=image, true_label=label)
+    dataset = data.open(**data_arguments(args))
+    require_classes(model, path, dataset.class_names)
+    check_fits(model, path, dataset.form)
+    return dataset
 
 
-def _read_items(files: list[str], names: Sequence[str], args: argparse.Namespace) -> Iterator[Item]:
-    """Yield one item per file, or with `--all` one item per digit."""
-    from mnist_accel.data.datasets import DIGIT_NAMES
-    from mnist_accel.data.digit_image import read_digit_image, read_digit_images, read_plain_image
+def _test_image(dataset: "Dataset", index: int) -> Item:
+    """Return an image of the test set."""
+    if index >= len(dataset.x_test):
+        raise UsageError(f"--index must be below {len(dataset.x_test)}, got {index}")
+    image, label = dataset.x_test[index], int(dataset.t_test[index])
+    return Item(file=f"{Path(dataset.name).stem}-{index}", image=image, true_label=label)
 
-    of_digits = tuple(names) == DIGIT_NAMES
+
+def _read_items(
+    files: list[str], size: tuple[int, int], of_digits: bool, args: argparse.Namespace
+) -> Iterator[Item]:
+    """Yield one item per file, or with `--all` one item per digit, with images of a size."""
+    from mnist_accel.data.digit_image import (
+        read_digit_image,
+        read_digit_images,
+        read_plain_image,
+        resized,
+    )
+
     if args.all and not of_digits:
         raise UsageError("--all separates digits, but the classes of this network are not digits")
     if STDIN in files and sys.stdin is None:  # the parent process has closed it
@@ -184,11 +207,11 @@ def _read_items(files: list[str], names: Sequence[str], args: argparse.Namespace
         try:
             if args.all:
                 for number, image in enumerate(read_digit_images(source), start=1):
-                    yield Item(name, figure=number, image=image)
+                    yield Item(name, figure=number, image=resized(image, size))
             elif of_digits:
-                yield Item(name, image=read_digit_image(source))
+                yield Item(name, image=resized(read_digit_image(source), size))
             else:
-                yield Item(name, image=read_plain_image(source))
+                yield Item(name, image=read_plain_image(source, size=size))
         except DataError as error:
             yield Item(name, refusal=str(error))
 

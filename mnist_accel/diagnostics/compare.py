@@ -98,7 +98,7 @@ def compare_backends(
     labels = dataset.t_train[: settings.limit_train or None]
     trainers = []
     for number, backend in enumerate(backends):
-        model = create_model(model_name, backend=backend, seed=seed, dtype=dtype)
+        model = create_model(model_name, backend=backend, seed=seed, dtype=dtype, form=dataset.form)
         trainers.append(
             _make_trainer(
                 model,

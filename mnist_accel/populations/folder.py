@@ -24,6 +24,7 @@ import numpy as np
 
 from backends import Backend, shown
 from mnist_accel.checkpoints.tensor_file import read_tensors, write_tensors
+from mnist_accel.data import DataForm
 from mnist_accel.errors import DataError, UsageError, file_errors
 from mnist_accel.populations.grid import Grid, make_grid, setting_text
 from mnist_accel.populations.member import MemberResult, Weights
@@ -64,6 +65,7 @@ class PopulationConfig(msgspec.Struct, frozen=True):
         backend: name of the backend that trains.
         device: name of the device, or None; a number N of early versions means "cuda:N".
         threads: number of members that train at the same time, or None for all cores.
+        form: form of the data, or None for that of MNIST.
     """
 
     model: Name
@@ -73,6 +75,7 @@ class PopulationConfig(msgspec.Struct, frozen=True):
     backend: Name
     device: Count | Name | None = None
     threads: AtLeastOne | None = None
+    form: DataForm | None = None
 
     def grid(self) -> Grid:
         """Return the members.
@@ -80,7 +83,9 @@ class PopulationConfig(msgspec.Struct, frozen=True):
         Raises:
             ValueError, TypeError: the settings are not valid.
         """
-        return make_grid(self.model, seeds=self.seeds, given=self.given, fixed=self.fixed)
+        return make_grid(
+            self.model, seeds=self.seeds, given=self.given, fixed=self.fixed, form=self.form
+        )
 
 
 class _Line(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from backends import as_integer, as_integers, get_backend, resolve_name, shown
+from mnist_accel.data import DataForm
 from mnist_accel.errors import UsageError
 from mnist_accel.recipes.models import model_name
 from mnist_accel.recipes.settings import SETTING_ALIASES, TrainSettings, resolve
@@ -22,8 +23,8 @@ MAX_INTEGER = 2**63 - 1  # steps are counted in int64, and `config.json` contain
 HELD_OUT = 0.1
 # The population itself gives these, or they concern the files of a single run.
 _NOT_SETTINGS = {
-    "model", "seed", "dataset", "data_dir", "backend", "threads", "device", "no_fallback",
-    "checkpoint_every", "log_every", "max_seconds",
+    "model", "seed", "dataset", "data_dir", "label_column", "test_split", "kind", "backend",
+    "threads", "device", "no_fallback", "checkpoint_every", "log_every", "max_seconds",
 }  # fmt: skip
 SETTINGS = tuple(
     field.name for field in dataclasses.fields(TrainSettings) if field.name not in _NOT_SETTINGS
@@ -37,10 +38,12 @@ class Grid:
     Attributes:
         members: settings of each member, by its number. The seed changes fastest.
         varied: names of the settings that differ between members, except the seed.
+        form: form of the data.
     """
 
     members: tuple[TrainSettings, ...]
     varied: tuple[str, ...]
+    form: DataForm = DataForm()
 
     def setting(self, number: int) -> dict[str, Any]:
         """Return the varied settings of a member, by name."""
@@ -54,7 +57,12 @@ class Grid:
 
 
 def make_grid(
-    model: str, *, seeds: int | Iterable[int], given: Mapping[str, Any], fixed: Mapping[str, Any]
+    model: str,
+    *,
+    seeds: int | Iterable[int],
+    given: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    form: DataForm | None = None,
 ) -> Grid:
     """Return the members of a population.
 
@@ -64,13 +72,14 @@ def make_grid(
         given: settings by name, each with one value or a list of values. `hidden_sizes` takes a
             list of lists.
         fixed: further settings by name, the same for all members, such as the data set.
+        form: form of the data; None for that of MNIST.
 
     Raises:
         ValueError: a list is empty or has a value twice, a setting is unknown or not accepted by
             the model, or there are more than `MAX_MEMBERS` members.
         TypeError: a seed or a hidden size is not an integer.
     """
-    model = model_name(model)
+    model, form = model_name(model), form or DataForm()
     lists: dict[str, list[Any]] = {"seed": _seeds(seeds)}
     for name, value in given.items():
         setting = resolve_name("setting", name, SETTINGS, SETTING_ALIASES)
@@ -90,9 +99,10 @@ def make_grid(
     names = [name for name in lists if name != "seed"]
     members = []
     for values in itertools.product(*(lists[name] for name in names)):
-        settings = _checked({"model": model, **fixed, **dict(zip(names, values, strict=True))})
+        choice = {"model": model, **fixed, **dict(zip(names, values, strict=True))}
+        settings = _checked(choice, form)
         members += [dataclasses.replace(settings, seed=seed) for seed in lists["seed"]]
-    return Grid(tuple(members), varied)
+    return Grid(tuple(members), varied, form)
 
 
 def setting_text(value: Any) -> str:
@@ -100,7 +110,7 @@ def setting_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _checked(given: dict[str, Any]) -> TrainSettings:
+def _checked(given: dict[str, Any], form: DataForm) -> TrainSettings:
     """Return complete settings, after checking their types and ranges.
 
     Raises:
@@ -109,7 +119,7 @@ def _checked(given: dict[str, Any]) -> TrainSettings:
     """
     try:
         settings: TrainSettings = convert(dataclasses.asdict(resolve(given)), TrainSettings)
-        make_trainer(settings, get_backend("numpy"), examples=1)  # checks the names
+        make_trainer(settings, get_backend("numpy"), examples=1, form=form)  # checks the names
     except UsageError as error:
         raise ValueError(str(error)) from error
     for name in ("epochs", "iterations", "validation_every", "patience"):

@@ -16,7 +16,12 @@ from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.errors import DataError, DivergedError, file_errors
 from mnist_accel.recipes.settings import MAX_JSON_BYTES, TrainSettings
-from mnist_accel.runs.setup import make_trainer, split_run_data, total_steps
+from mnist_accel.runs.setup import (
+    data_options,
+    make_trainer,
+    split_run_data,
+    total_steps,
+)
 from mnist_accel.runs.stop_rules import StopRules
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import evaluate
@@ -158,7 +163,9 @@ class MemberTraining:
         self._settings = settings
         self._data = split_run_data(dataset, settings)
         self._prepared = prepared
-        self.trainer = make_trainer(settings, backend, examples=self._data.train_count)
+        self.trainer = make_trainer(
+            settings, backend, examples=self._data.train_count, form=dataset.form
+        )
         self._last_step = total_steps(settings, self._data.train_count)
         self._record = _Record(self._last_step, on_steps)
         self._rules = StopRules(
@@ -282,7 +289,8 @@ def train_member(
         dataset: the data set; None to load the one that the settings name.
     """
     if dataset is None:
-        dataset = _load(settings.dataset, settings.data_dir)
+        options = tuple(data_options(vars(settings)).items())
+        dataset = _load(settings.dataset, settings.data_dir, options)
     result = MemberTraining(member, settings, single_threaded(backend), dataset).run()
     assert result is not None  # nothing interrupts it
     return result
@@ -296,7 +304,9 @@ def single_threaded(backend: str, device: int | str | None = None) -> Backend:
     return made
 
 
-_load = lru_cache(maxsize=1)(load_dataset)
+@lru_cache(maxsize=1)
+def _load(name: str, data_dir: str | None, options: tuple[tuple[str, Any], ...]) -> Dataset:
+    return load_dataset(name, data_dir, **dict(options))
 
 
 def _files(folder: Path, member: int) -> tuple[Path, Path]:

@@ -283,7 +283,8 @@ class Population(Sequence[Network]):
             reason = result.error if result is not None else "its training has not ended"
             raise ValueError(f"member {number} has no trained network: {reason}")
         self._backend = as_backend(self._backend)
-        network = make_trainer(self.grid.members[number], self._backend, examples=1).model
+        settings, form = self.grid.members[number], self.grid.form
+        network = make_trainer(settings, self._backend, examples=1, form=form).model
         network.load_state_dict(result.weights)
         return network
 

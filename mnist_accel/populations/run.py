@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnist_accel.console.activity import preparation
-from mnist_accel.data import Dataset, load_dataset
-from mnist_accel.errors import usage_errors
+from mnist_accel.data import Dataset
+from mnist_accel.errors import DataError, usage_errors
 from mnist_accel.populations.cluster import members_on_cluster
 from mnist_accel.populations.display import PopulationDisplay
 from mnist_accel.populations.folder import PopulationConfig, PopulationFolder
@@ -15,7 +15,7 @@ from mnist_accel.populations.grid import Grid
 from mnist_accel.populations.member import MemberResult
 from mnist_accel.populations.population import Population
 from mnist_accel.populations.running import ExecutorMembers, LocalMembers, worker_count
-from mnist_accel.runs.setup import split_run_data, total_steps
+from mnist_accel.runs.setup import load_dataset_of, split_run_data, total_steps
 from mnist_accel.runs.signals import stop_on_signals
 
 
@@ -81,7 +81,13 @@ class _Run:
             return None
         settings = self._grid.members[0]
         with usage_errors():
-            dataset = load_dataset(settings.dataset, settings.data_dir)
+            dataset = load_dataset_of(settings)
+            if dataset.form != self._grid.form:
+                raise DataError(
+                    f"{self._folder.path} trains on {self._grid.form} of "
+                    f"{self._grid.form.classes} classes, but {dataset.source} contains "
+                    f"{dataset.form} of {dataset.form.classes}; give it the data it began with"
+                )
         if scheduler is not None:
             with members_on_cluster(scheduler, self._grid, self._config.backend, dataset) as remote:
                 return self._collect(remote, missing, dataset, results)

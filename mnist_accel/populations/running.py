@@ -107,7 +107,9 @@ class LocalMembers:
             with usage_errors():
                 data = split_run_data(self._dataset, settings)
             backend = single_threaded(self._backend, self._device)
-            trainer = make_trainer(settings, backend, examples=data.train_count)
+            trainer = make_trainer(
+                settings, backend, examples=data.train_count, form=self._dataset.form
+            )
             trainer.model.prepare()
             if images in self._prepared:
                 trainer.share(self._prepared[images])  # compiles the steps of this network

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterable
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -42,7 +43,7 @@ def train_population(
     model: str,
     *,
     seeds: int | Iterable[int],
-    data: str | tuple[Examples, Examples] = "mnist",
+    data: str | Dataset | tuple[Examples, Examples] = "mnist",
     data_dir: str | None = None,
     backend: str = "auto",
     threads: int | None = None,
@@ -57,8 +58,8 @@ def train_population(
     Args:
         model: name of the recipe.
         seeds: seeds of the members, or their number: 20 means the seeds 0…19.
-        data: name of a data set, or `((x_train, t_train), (x_test, t_test))` in any form that
-            `load_mnist` returns.
+        data: name of a data set, the result of `load_dataset`, or
+            `((x_train, t_train), (x_test, t_test))` in any form that `load_mnist` returns.
         data_dir: folder of the data set; see `load_dataset`.
         backend: name of the backend that trains.
         threads: number of members that train at the same time; None for the number of cores.
@@ -84,9 +85,16 @@ def train_population(
         threads = as_integer("threads", threads, at_least=1)
     is_named = isinstance(data, str)
     fixed = {"dataset": data, "data_dir": data_dir} if is_named else {}
-    grid = make_grid(model, seeds=seeds, given=settings, fixed=fixed)
+    form = data.form if isinstance(data, Dataset) else None
+    grid = make_grid(model, seeds=seeds, given=settings, fixed=fixed, form=form)
     name = get_backend(backend).name
-    dataset = load_dataset(data, data_dir) if isinstance(data, str) else own_dataset(data)
+    if isinstance(data, Dataset):
+        dataset = data
+    elif isinstance(data, str):
+        dataset = load_dataset(data, data_dir)
+        grid = replace(grid, form=dataset.form)
+    else:
+        dataset = own_dataset(data)
     if executor is None:
         workers = worker_count(name, threads)
         local = LocalMembers(grid, dataset, backend=name, workers=workers)

@@ -5,14 +5,16 @@ the source if it specifies them, otherwise those for the activation. `fast99` ha
 network and its training were chosen on images held out of the training set (docs/decisions/0015).
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from backends import ACTIVATIONS, Aliases, Backend, as_integers, resolve_name
+from mnist_accel.data import DataForm
 from mnist_accel.data.batches import Sampling
 from mnist_accel.nn.initializers import Initializer, Normal, Zeros, default_init
-from mnist_accel.nn.inputs import Pixels
+from mnist_accel.nn.inputs import Features, Input, Pixels
 from mnist_accel.nn.layers import Activation, Conv2d, Flatten, Layer, Linear, MaxPool2d
 from mnist_accel.nn.losses import BinaryCrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from mnist_accel.nn.network import Network
@@ -199,6 +201,7 @@ def create_model(
     hidden_sizes: Sequence[int] | None = None,
     activation: str | None = None,
     dtype: str = "float32",
+    form: DataForm | None = None,
 ) -> Network:
     """Return the network of a recipe with initial weights.
 
@@ -210,22 +213,65 @@ def create_model(
         activation: a key of `backends.ACTIVATIONS` for the hidden layers; None for that of the
             recipe.
         dtype: "float32" or "float64".
+        form: the form of the data, such as `load_dataset("csv:FILE").form`; None for that of MNIST.
 
     Raises:
-        ValueError: the recipe is unknown, or it does not accept an argument.
+        ValueError: the recipe is unknown, or it does not accept an argument or the data.
         TypeError: an argument has a wrong type.
         BackendUnavailableError: the named backend cannot run here.
     """
-    recipe = get_recipe(name)
-    return Network(
-        recipe_layers(name, hidden_sizes=hidden_sizes, activation=activation),
-        recipe.loss,
-        input=recipe.input,
-        backend=backend,
-        seed=seed,
-        dtype=dtype,
-        name=model_name(name),
-    )
+    recipe, name = get_recipe(name), model_name(name)
+    form = form or DataForm()
+    layers = recipe_layers(name, hidden_sizes=hidden_sizes, activation=activation)
+    try:
+        taken = _input_of(recipe, form)
+        layers = _with_classes(layers, form.classes)
+        if len(taken.shape) > len(recipe.input.shape):
+            layers = [Flatten(), *layers]
+        return Network(
+            layers,
+            recipe.loss,
+            input=taken,
+            backend=backend,
+            seed=seed,
+            dtype=dtype,
+            name=name,
+        )
+    except ValueError as error:
+        if form == DataForm():
+            raise
+        raise ValueError(f"model {name!r} does not fit {form}: {error}") from error
+
+
+def _with_classes(layers: list[Layer], classes: int) -> list[Layer]:
+    """Return the layers with another number of logits.
+
+    Raises:
+        ValueError: the last layer is not linear.
+    """
+    last = layers[-1]
+    if not isinstance(last, Linear):
+        if classes == CLASSES:
+            return layers
+        raise ValueError(f"its last layer is {last.kind}, which has no number of classes")
+    return [*layers[:-1], replace(last, units=classes)]
+
+
+def _input_of(recipe: Recipe, form: DataForm) -> Input:
+    """Return what the first layer of a recipe takes of data of a form.
+
+    Raises:
+        ValueError: the recipe takes images, and the data are none.
+    """
+    takes_images = len(recipe.input.shape) > 1
+    if takes_images and len(form.shape) == 1:
+        raise ValueError(
+            f"its convolutions take images; use a model of linear layers, such as {DEFAULT_MODEL}"
+        )
+    shape = (1, *form.shape) if len(form.shape) == 2 else form.shape
+    if not takes_images and form.image_size is not None and len(set(form.shape)) == 1:
+        shape = (math.prod(form.shape),)  # a network on vectors accepts square images
+    return replace(recipe.input, shape=shape) if form.kind == "pixels" else Features(shape)
 
 
 def recipe_layers(

@@ -38,6 +38,9 @@ class TrainSettings:
     no_fallback: bool = False
     dataset: str = "mnist"
     data_dir: str | None = None  # None: the usual places
+    label_column: str | None = None  # of a .csv file; None: "label"
+    test_split: float | None = None  # fraction of a file without a test set; None: it has one
+    kind: str = "auto"  # whether a file contains "pixels" or "features"; "auto": by its values
     epochs: int | None  # None: `iterations` gives the length of the training
     iterations: int | None  # None: `epochs` gives it
     batch_size: int  # 0: the whole set

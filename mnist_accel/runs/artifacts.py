@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mnist_accel.checkpoints.checkpoint import save_model
 from mnist_accel.console.phases import Phases
+from mnist_accel.data import DataForm
 from mnist_accel.errors import DataError
 from mnist_accel.nn.network import Network
 from mnist_accel.runs.folder import RunFolder
@@ -16,12 +17,12 @@ from mnist_accel.training.evaluation import Evaluation, evaluate
 from mnist_accel.training.trainer import Trainer
 
 
-def has_artifacts(folder: RunFolder, *, step: int) -> bool:
-    """Return whether a run has all files that it leaves after its last step, `step`.
+def has_artifacts(folder: RunFolder, form: DataForm, *, step: int) -> bool:
+    """Return whether a run on data of a form has all files that it leaves after its step `step`.
 
     `summary.json` is written last, so if it belongs to this step, the other files also do.
     """
-    if not all(file.is_file() for file in (folder.model, folder.summary, *_pictures(folder))):
+    if not all(file.is_file() for file in (folder.model, folder.summary, *_pictures(folder, form))):
         return False
     try:
         return folder.read_json(folder.summary).get("steps") == step
@@ -69,9 +70,10 @@ def mean_throughput(lines: list[dict[str, Any]]) -> float:
     return images / seconds if lines else math.nan
 
 
-def _pictures(folder: RunFolder) -> tuple[Path, Path]:
-    """Return the paths of the training curves and the worst mistakes."""
-    return folder.path / "curves.png", folder.path / "mistakes.png"
+def _pictures(folder: RunFolder, form: DataForm) -> list[Path]:
+    """Return the paths of the training curves and, if the data are images, the worst mistakes."""
+    names = ["curves.png"] if form.image_size is None else ["curves.png", "mistakes.png"]
+    return [folder.path / name for name in names]
 
 
 def _draw_pictures(
@@ -81,19 +83,20 @@ def _draw_pictures(
 
     `probabilities` (N, C) are the predictions for the test set, which contains the mistakes.
     """
-    curves, mistakes = _pictures(folder)
+    curves, *mistakes = _pictures(folder, data.dataset.form)
     # matplotlib takes a third of a second to import, so the import waits for the end of training.
     from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
 
     images, labels = data.test
-    plot_mistakes(
-        mistakes,
-        images=images,
-        labels=labels,
-        predictions=probabilities.argmax(axis=1),
-        probabilities=probabilities,
-        class_names=data.dataset.class_names,
-    )
+    for file in mistakes:
+        plot_mistakes(
+            file,
+            images=images,
+            labels=labels,
+            predictions=probabilities.argmax(axis=1),
+            probabilities=probabilities,
+            class_names=data.dataset.class_names,
+        )
     weights = model.state_dict()["W1"]
     if weights.ndim == 4:
         plot_filters(folder.path / "filters.png", weights)

@@ -49,6 +49,9 @@ def run_config(
         "data": {
             "name": data.dataset.name,
             "source": data.dataset.source,
+            "kind": data.dataset.kind,
+            "shape": list(data.dataset.form.shape),
+            "class_names": list(data.dataset.class_names),
             "train_images": data.train_count,
             f"{data.validation_name}_images": len(data.validation[1]),
             "test_images": len(data.test[1]),
@@ -91,16 +94,17 @@ def backend_used(folder: RunFolder) -> dict[str, Any]:
 
 
 def check_same_training(
-    folder: RunFolder, trainer: Trainer, settings: TrainSettings, *, examples: int
+    folder: RunFolder, trainer: Trainer, settings: TrainSettings, data: RunData
 ) -> None:
     """Check that a checkpoint belongs to the settings of its run.
 
     Raises:
         DataError: it has another network, optimizer, batch size or position.
     """
-    progress = trainer.progress
+    progress, examples = trainer.progress, data.train_count
     sampler = BatchSampler(examples, trainer.batch_size, trainer.sampling, trainer.seed)
-    model = make_trainer(settings, trainer.model.backend, examples=examples).model
+    backend, form = trainer.model.backend, data.dataset.form
+    model = make_trainer(settings, backend, examples=examples, form=form).model
     pairs = {
         "network": (trainer.model.name, model.name),
         "layers": (trainer.model.describe(), model.describe()),
@@ -125,7 +129,7 @@ def check_same_training(
 
 
 def check_same_data(folder: RunFolder, config: RunConfig, data: RunData) -> None:
-    """Check that the data set and its number of training images are those the run began with.
+    """Check that data set, number of training images and classes are those the run began with.
 
     Raises:
         DataError: they have changed.
@@ -141,4 +145,11 @@ def check_same_data(folder: RunFolder, config: RunConfig, data: RunData) -> None
         raise DataError(
             f"{folder.path} was trained on {count(images, 'image')}, but {data.dataset.source} now "
             f"has {data.train_count:,}; resume the run with the data it began with"
+        )
+    names = config.data.class_names
+    if names is not None and tuple(names) != data.dataset.class_names:
+        raise DataError(
+            f"{folder.path} was trained on the classes {', '.join(names)[:200]}, but "
+            f"{data.dataset.source} now has {', '.join(data.dataset.class_names)[:200]}; resume "
+            "the run with the data it began with"
         )

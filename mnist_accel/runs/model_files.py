@@ -1,6 +1,8 @@
 """Loading a network from a run folder, a model file, a checkpoint or legacy weights."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,15 @@ from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, PathLike, load_m
 from mnist_accel.checkpoints.legacy_weights import load_weights, reject_network_arguments
 from mnist_accel.checkpoints.tensor_file import is_tensor_file
 from mnist_accel.checkpoints.weight_files import is_weight_file
-from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.data import DataForm, Dataset, load_dataset
+from mnist_accel.data.datasets import DIGIT_NAMES, class_names, dataset_name, is_file
 from mnist_accel.errors import CheckpointError, DataError, file_errors, usage_errors
 from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.settings import read_config
+from mnist_accel.runs.config import stored_config
 from mnist_accel.runs.folder import DEFAULT_PARENT, RunFolder
+from mnist_accel.runs.setup import data_options
 from mnist_accel.util.files import as_path
 
 _SUFFIX = Path(CHECKPOINT_NAME).suffix
@@ -106,76 +111,135 @@ def _final_weights(run: RunFolder) -> Path:
     )
 
 
-def open_dataset(path: Path, *, dataset: str | None, data_dir: str | None) -> Dataset:
-    """Return the data set to evaluate a network on.
+@dataclass(frozen=True)
+class ModelData:
+    """The data that belong to a network.
 
-    Args:
-        path: the path given to `load_model`.
-        dataset: name of the data set; None for that of the run to which `path` belongs, or MNIST
-            if it belongs to no run.
-        data_dir: folder of the files of the data set; None for that of the run, or the default
-            places if `path` belongs to no run.
-
-    Raises:
-        UsageError: the data set needs a folder or accepts none.
-        DataError: the data set cannot be obtained.
+    Attributes:
+        settings: settings of its run; empty if it belongs to no run.
+        class_names: names of its classes; None if only the data set states them.
     """
-    if dataset is None:
-        settings = _settings_of_run(path)
-        dataset = settings.get("dataset") or "mnist"
-        data_dir = data_dir or settings.get("data_dir")
-    with usage_errors():
-        return load_dataset(dataset, data_dir=data_dir)
+
+    settings: Mapping[str, Any]
+    class_names: tuple[str, ...] | None
+
+    @property
+    def shows_digits(self) -> bool:
+        """Whether its classes are the ten digits."""
+        return self.class_names == DIGIT_NAMES
+
+    def open(self, **given: Any) -> Dataset:
+        """Return the data set to evaluate on, with the labels of the network.
+
+        Args:
+            given: arguments of `load_dataset`, `name` and those that the user gave. Without a name,
+                the data set is that of the run.
+
+        Raises:
+            UsageError: the data set does not accept an argument.
+            DataError: the data set cannot be obtained, or has a class that the network lacks.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        if "name" not in given:
+            data_dir = self.settings.get("data_dir")
+            stored = {"name": self.settings.get("dataset") or "mnist", "data_dir": data_dir}
+            given = stored | data_options(self.settings) | given
+        with usage_errors():
+            dataset = load_dataset(**given)
+        return dataset if self.class_names is None else dataset.with_classes(self.class_names)
 
 
-def dataset_name(path: Path, dataset: str | None) -> str:
-    """Return `dataset`; if it is None, the data set of the run of `path`, or MNIST."""
-    return dataset or _settings_of_run(path).get("dataset") or "mnist"
-
-
-def check_fits(model: Network, path: Path, class_names: Sequence[str]) -> None:
-    """Check that a network takes images of 28×28 pixels and has one output for each class.
+def data_of_model(model: Network, path: Path, dataset: str | None = None) -> ModelData:
+    """Return the data that belong to a network.
 
     Args:
         model: the network.
-        path: its file, for the message.
-        class_names: the classes of the data set.
+        path: the path given to `load_model`.
+        dataset: name of the data set, if the user gave one.
 
     Raises:
-        DataError: the network takes other images, or has another number of classes.
+        DataError: `path` is a folder without settings and no data set is given, or the network has
+            another number of classes than its data.
     """
-    shape = "×".join(map(str, model.input_shape))
-    kind = "images" if isinstance(model.input, Pixels) else "features"
-    if not isinstance(model.input, Pixels) or (28, 28) not in model.input.shapes:
-        raise DataError(
-            f"the network in {path} takes {kind} of shape {shape}, but the images have 28×28 "
-            f"pixels; call its predict() from Python with {kind} of its own shape"
-        )
-    if model.classes != len(class_names):
-        raise DataError(
-            f"the network in {path} has {model.classes} classes, but the data have "
-            f"{len(class_names)} ({', '.join(class_names)}); call its predict() from Python"
-        )
+    run = None if is_weight_file(path) else _run_of(path, required=dataset is None)
+    settings: dict[str, Any] = {}
+    names = None
+    is_training = run is not None and not is_population(run.path)
+    if run is not None and is_training:
+        settings = read_config(str(run.config))
+        names = stored_config(run)[1].data.class_names
+    elif run is not None:
+        settings = run.read_json(run.config).get("fixed") or {}
+    if names is None:  # of a population, or of a training of release 0.1.0
+        known = dataset or settings.get("dataset") or "mnist"
+        if not is_training and (is_file(known) or known == "custom"):
+            return ModelData(settings, None)
+        names = class_names(dataset_name(known))
+    require_classes(model, path, names)
+    return ModelData(settings, names)
 
 
-def _settings_of_run(path: Path) -> dict[str, Any]:
-    """Return the settings of the run to which `path` belongs; empty if a file belongs to no run.
+def require_classes(model: Network, path: Path, names: Sequence[str]) -> None:
+    """Check that a network has one output for each class.
 
     Raises:
-        DataError: it is a folder without settings.
+        DataError: it has another number.
     """
-    if is_weight_file(path):
-        return {}
+    if model.classes != len(names):
+        raise DataError(
+            f"the network in {path} has {model.classes} classes, but the data have {len(names)} "
+            f"({', '.join(names)[:200]}); call its predict() from Python"
+        )
+
+
+def check_fits(model: Network, path: Path, form: DataForm) -> None:
+    """Check that a network takes examples of a form.
+
+    Raises:
+        DataError: it takes others.
+    """
+    is_images = isinstance(model.input, Pixels)
+    if is_images != (form.kind == "pixels") or form.shape not in model.input.shapes:
+        shape = "×".join(map(str, model.input_shape))
+        takes = "images" if is_images else "features"
+        size = form.image_size
+        have = f"the images have {size[0]}×{size[1]} pixels" if size else f"the data are {form}"
+        raise DataError(
+            f"the network in {path} takes {takes} of shape {shape}, but {have}; give the data "
+            "that it was trained on"
+        )
+
+
+def image_size(model: Network, path: Path) -> tuple[int, int]:
+    """Return height and width of the images that a network takes.
+
+    Raises:
+        DataError: it takes something else.
+    """
+    height, width = (1, *model.input_shape)[-2:]
+    if len(model.input_shape) == 1:
+        height = width = math.isqrt(model.input_shape[0])
+    is_gray = height * width == math.prod(model.input_shape)
+    if not isinstance(model.input, Pixels) or not is_gray:
+        shape = "×".join(map(str, model.input_shape))
+        raise DataError(
+            f"the network in {path} takes inputs of shape {shape}, which are no gray images; call "
+            "its predict() from Python"
+        )
+    return height, width
+
+
+def _run_of(path: Path, *, required: bool) -> RunFolder | None:
+    """Return the run to which `path` belongs; None if it belongs to none.
+
+    Raises:
+        DataError: it is a folder without settings, and these are required.
+    """
     try:
-        run = RunFolder.find(str(path.absolute()))  # absolute: a relative path lacks its parents
+        return RunFolder.find(str(path.absolute()))  # absolute: a relative path lacks its parents
     except DataError as error:
-        if not path.is_dir():
-            return {}
+        if not path.is_dir() or not required:
+            return None
         raise DataError(
             f"{path} has no config.json, so its data set is unknown; give it with --dataset"
         ) from error
-    if is_population(run.path):
-        content = run.read_json(run.config)
-        settings: dict[str, Any] = content.get("fixed") or {}
-        return settings
-    return read_config(str(run.config))

@@ -90,12 +90,12 @@ def start_run(
         choice = choose_fastest(
             settings,
             *data.train,
-            make_trainer=partial(make_trainer, examples=data.train_count),
+            make_trainer=partial(make_trainer, examples=data.train_count, form=data.dataset.form),
             phases=phases,
         )
     backend = choice.selection.backend
     with phases.time("setup"):
-        trainer = make_trainer(settings, backend, examples=data.train_count)
+        trainer = make_trainer(settings, backend, examples=data.train_count, form=data.dataset.form)
         folder = RunFolder.create(
             out, model=settings.model, backend=backend.name, now=datetime.now()
         )
@@ -146,7 +146,7 @@ def _resume(
     with phases.time("setup"), display.preparation("preparing"):
         choice = choose_by_settings(settings)
         trainer = load_checkpoint(folder.checkpoint, backend=choice.selection.backend)
-        check_same_training(folder, trainer, settings, examples=data.train_count)
+        check_same_training(folder, trainer, settings, data)
         folder.remove_unfinished()
     run = _Run(settings, folder, data, trainer, phases, display)
     if run.rewind_metrics(last_step):
@@ -215,7 +215,7 @@ class _Run:
         is_finished = (
             (trainer.step >= last_step or bool(trainer.stop_reason))
             and all(line["step"] <= trainer.step for line in lines)
-            and has_artifacts(folder, step=trainer.step)
+            and has_artifacts(folder, self.data.dataset.form, step=trainer.step)
         )
         if not is_finished:
             folder.write_metrics(kept)

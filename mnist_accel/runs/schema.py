@@ -3,9 +3,9 @@
 Fields that are not listed are ignored. NaN and infinity are written as null.
 """
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from mnist_accel.util.schema import Amount, AtLeastOne, Count, Finite, Fraction, Name
 
@@ -49,10 +49,13 @@ class BackendUsed(Struct, frozen=True):
 
 
 class DataUsed(Struct, frozen=True):
-    """The data of a run."""
+    """The data of a run; early versions wrote neither the form nor the names of the classes."""
 
     train_images: AtLeastOne
     name: Name | None = None
+    kind: Literal["pixels", "features"] = "pixels"
+    shape: Annotated[tuple[AtLeastOne, ...], Meta(min_length=1, max_length=3)] | None = None
+    class_names: Annotated[tuple[str, ...], Meta(min_length=2, max_length=1000)] | None = None
 
 
 class RunConfig(Struct, frozen=True):

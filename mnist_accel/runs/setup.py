@@ -1,14 +1,16 @@
 """What a run trains: its data, its network with the trainer, and its number of steps."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
 from backends import Backend, UpdateRule, create_optimizer
-from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.data import DataForm, Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
+from mnist_accel.data.datasets import is_file
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.models import create_model, get_recipe, recipe_layers
@@ -20,7 +22,7 @@ Examples: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True)
 class RunData:
-    """The images (N, 28, 28) and labels (N,) of a run.
+    """The examples (N, …) and labels (N,) of a run.
 
     Attributes:
         dataset: the data set that they are part of.
@@ -49,6 +51,11 @@ def with_absolute_folder(settings: TrainSettings) -> TrainSettings:
     A run stores its settings. Later commands, possibly in another working folder or without the
     environment variable, read the same data.
     """
+    if is_file(settings.dataset):
+        kind, _, file = settings.dataset.partition(":")
+        if not file.startswith("~"):
+            file = os.path.abspath(file)  # noqa: PTH100 - also removes ".."
+        return replace(settings, dataset=f"{kind}:{file}")
     given = settings.data_dir
     if given is None and settings.dataset == "custom":
         given = os.environ.get(ENVIRONMENT_VARIABLE)
@@ -76,7 +83,18 @@ def load_run_data(settings: TrainSettings) -> RunData:
         DataError: the data set cannot be obtained.
     """
     with usage_errors():
-        return split_run_data(load_dataset(settings.dataset, settings.data_dir), settings)
+        return split_run_data(load_dataset_of(settings), settings)
+
+
+def load_dataset_of(settings: TrainSettings) -> Dataset:
+    """Return the data set that the settings select; errors as `load_dataset`."""
+    return load_dataset(settings.dataset, settings.data_dir, **data_options(vars(settings)))
+
+
+def data_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `load_dataset` in settings by name, without those that are not set."""
+    names = ("label_column", "test_split", "kind")
+    return {name: settings[name] for name in names if settings.get(name) is not None}
 
 
 def split_run_data(dataset: Dataset, settings: TrainSettings) -> RunData:
@@ -97,13 +115,16 @@ def split_run_data(dataset: Dataset, settings: TrainSettings) -> RunData:
     return RunData(dataset, (images[kept], labels[kept]), validation, "validation", test)
 
 
-def make_trainer(settings: TrainSettings, backend: Backend, *, examples: int) -> Trainer:
+def make_trainer(
+    settings: TrainSettings, backend: Backend, *, examples: int, form: DataForm | None = None
+) -> Trainer:
     """Return the trainer of a new network with initial weights.
 
     Args:
         settings: settings of the run.
         backend: the backend that computes.
         examples: number of training images, the batch size if the settings have none.
+        form: form of the data; None for that of MNIST.
 
     Raises:
         UsageError: the model does not accept a setting, or two settings contradict each other.
@@ -114,6 +135,7 @@ def make_trainer(settings: TrainSettings, backend: Backend, *, examples: int) ->
             backend=backend,
             seed=settings.seed,
             dtype=settings.dtype,
+            form=form,
             **_hidden_layers(settings),
         )
         return Trainer(

@@ -142,10 +142,9 @@ def test_subfolder_with_the_name_of_the_data_set_is_preferred(custom):
     ("name", "array", "message"),
     [
         (TRAIN_LABELS, np.zeros(29, np.uint8), "has 29 labels for the 30 images"),
-        (TRAIN_LABELS, np.full(30, 10, np.uint8), "contains label 10, expected 0 to 9"),
         (TRAIN_LABELS, np.zeros((30, 1, 1), np.uint8), "has shape (30, 1, 1), expected (N,)"),
-        (TRAIN_IMAGES, np.zeros((30, 32, 32), np.uint8), "expected (N, 28, 28)"),
-        (TRAIN_IMAGES, np.zeros(30, np.uint8), "has shape (30,), expected (N, 28, 28)"),
+        (TRAIN_IMAGES, np.zeros((30, 32, 32), np.uint8), "have (32, 32); expected equal sizes"),
+        (TRAIN_IMAGES, np.zeros(30, np.uint8), "has shape (30,), expected (N, H, W)"),
         (TRAIN_IMAGES, np.zeros((0, 28, 28), np.uint8), "N > 0"),
     ],
 )

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from mnist_accel.data.digit_image.source import Source, source_name
 from mnist_accel.errors import DataError
 
+IMAGE_SIZE = 28
+
 
 def read_digit_image(path: Source) -> NDArray[np.float32]:
     """Return the digit in an image file as float32 (28, 28), 0 for paper and 1 for ink.
@@ -63,11 +65,13 @@ def read_digit_images(path: Source) -> list[NDArray[np.float32]]:
     return digits
 
 
-def read_plain_image(path: Source) -> NDArray[np.float32]:
-    """Return an image file as float32 (28, 28), 0 for background, scaled as a whole.
+def read_plain_image(
+    path: Source, *, size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE)
+) -> NDArray[np.float32]:
+    """Return an image file as float32 with height and width `size`, 0 for background.
 
-    The background is the median of the pixels at the border. A picture that is not square is padded
-    with it.
+    The picture is scaled as a whole. The background is the median of the pixels at the border. A
+    picture of other proportions is padded with it.
 
     Raises:
         DataError: the file is missing, damaged, not an image, or too large.
@@ -78,8 +82,15 @@ def read_plain_image(path: Source) -> NDArray[np.float32]:
     border = np.median(np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]]))
     if border > 0.5:  # Fashion-MNIST shows light things on black
         gray, border = 1 - gray, 1 - border
-    height, width = gray.shape
-    missing = max(height, width) - np.array([height, width])
-    margins = [(int(m) // 2, int(m) - int(m) // 2) for m in missing]
-    square = np.pad(gray, margins, constant_values=border)
-    return resize(square[..., None], (28, 28))[..., 0]
+    scale = max(gray.shape[0] / size[0], gray.shape[1] / size[1])
+    missing = [round(scale * side) - found for side, found in zip(size, gray.shape, strict=True)]
+    margins = [(m // 2, m - m // 2) for m in missing]
+    padded = np.pad(gray, margins, constant_values=border)
+    return resize(padded[..., None], size)[..., 0]
+
+
+def resized(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return an image (H, W) with height and width `size`."""
+    from mnist_accel.data.digit_image.loading import resize
+
+    return image if image.shape == size else resize(image[..., None], size)[..., 0]

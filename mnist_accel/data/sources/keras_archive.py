@@ -73,13 +73,13 @@ def _as_bytes(array: NDArray[np.generic], *, name: str) -> NDArray[np.uint8]:
         return array.view(np.uint8)
     if array.ndim == 1 and array.dtype.kind in "iu" and array.size:
         smallest, largest = int(array.min()), int(array.max())
-        if smallest < 0 or largest > 9:
+        if smallest < 0 or largest > 255:
             raise DataError(
-                f"{name} contains label {smallest if smallest < 0 else largest}, expected 0 to 9"
+                f"{name} contains label {smallest if smallest < 0 else largest}, expected 0 to 255"
             )
         return array.astype(np.uint8)
     raise DataError(
-        f"{name} has dtype {array.dtype} and shape {array.shape}, expected uint8 images (N, 28, 28)"
+        f"{name} has dtype {array.dtype} and shape {array.shape}, expected uint8 images (N, H, W)"
         " or integer labels (N,)"
     )
 

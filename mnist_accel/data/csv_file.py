@@ -1,0 +1,190 @@
+"""Reads a data set from a `.csv` file with a header: one example in each row."""
+
+import csv
+import io
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_accel.data.raw import RawData
+from mnist_accel.errors import DataError, file_errors
+from mnist_accel.util.input_files import check_size, open_regular
+from mnist_accel.util.text import excerpt
+
+DEFAULT_LABEL = "label"
+SPLIT_COLUMN = "split"  # optional; each of its values is "train" or "test"
+_SPLITS = ("train", "test")
+_MAX_BYTES = 2**31  # of the file; each number takes four bytes of memory
+_PIECE = 1000  # rows that are checked at once
+_MAX_COLUMNS = 2**20
+
+
+def read_csv(path: Path, *, label_column: str | None = None) -> RawData:
+    """Return the numbers, the labels and, if it has a column "split", the test set of a file.
+
+    Args:
+        path: the file, in UTF-8, with commas and a header.
+        label_column: name of the column with the labels; None for "label".
+
+    Raises:
+        DataError: the file cannot be read, a column is missing, or a value is not accepted. The
+            message states the line and the column.
+    """
+    with file_errors(f"read {path}"), open_regular(path) as binary:
+        check_size(binary, max_bytes=_MAX_BYTES)
+        with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
+            try:
+                return _Reader(path, csv.reader(text, strict=True), label_column).read()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path} is not a text file in UTF-8; convert it") from error
+
+
+class _Reader:
+    """Reads one file."""
+
+    def __init__(self, path: Path, rows: Any, label_column: str | None) -> None:
+        self._path = path
+        self._rows = rows
+        self._label_column = label_column or DEFAULT_LABEL
+
+    def read(self) -> RawData:
+        header = self._header()
+        label = header.index(self._label_column)
+        split = header.index(SPLIT_COLUMN) if SPLIT_COLUMN in header else None
+        columns = [number for number in range(len(header)) if number not in (label, split)]
+        if not columns:
+            raise DataError(f"{self._path} has no column besides {self._label_column}")
+        numbers, labels, is_test = array("f"), [], []
+        lines: list[int] = []
+        first = 0
+        for line, row in self._lines(len(header)):
+            labels.append(self._label(row[label], line))
+            if split is not None:
+                is_test.append(self._split(row[split], line))
+            try:
+                numbers.extend(map(float, [row[number] for number in columns]))
+            except (ValueError, OverflowError):
+                raise self._not_a_number(header, columns, row, line) from None
+            lines.append(line)
+            if len(lines) - first == _PIECE:
+                self._check_finite(numbers, header, columns, lines, first)
+                first = len(lines)
+        if not labels:
+            raise DataError(f"{self._path} has a header but no rows")
+        self._check_finite(numbers, header, columns, lines, first)
+        examples = np.frombuffer(numbers, np.float32).reshape(len(labels), len(columns))
+        return _divide(self._path, examples, _as_labels(labels), np.array(is_test, bool))
+
+    def _header(self) -> list[str]:
+        """Return the names of the columns, after checking them."""
+        _, header = next(self._numbered(), (1, None))
+        if header is None:
+            raise DataError(f"{self._path} is empty, expected a header and one row per example")
+        header = [name.strip() for name in header]
+        if len(header) > _MAX_COLUMNS:
+            raise DataError(f"{self._path} has more than {_MAX_COLUMNS:,} columns")
+        if len(header) == 1 and ";" in header[0]:
+            raise DataError(f"{self._path} separates columns with semicolons; use commas")
+        if self._label_column not in header:
+            shown = ", ".join(header[:8]) + (", …" if len(header) > 8 else "")
+            raise DataError(
+                f"{self._path} has no column {self._label_column!r} with the labels; its columns "
+                f"are {excerpt(shown)}; name one with --label-column (label_column)"
+            )
+        twice = [name for name in (self._label_column, SPLIT_COLUMN) if header.count(name) > 1]
+        if twice:
+            raise DataError(f"{self._path} has two columns {twice[0]!r}; rename one of them")
+        return header
+
+    def _lines(self, width: int) -> Iterator[tuple[int, list[str]]]:
+        """Yield the number of the line and the values of each row that is not empty."""
+        for line, row in self._numbered():
+            if not row:
+                continue
+            if len(row) != width:
+                raise DataError(
+                    f"line {line} of {self._path} has {len(row)} columns, but the header has "
+                    f"{width}; complete the row"
+                )
+            yield line, row
+
+    def _numbered(self) -> Iterator[tuple[int, list[str]]]:
+        try:
+            for row in self._rows:
+                yield self._rows.line_num, row
+        except csv.Error as error:
+            line = self._rows.line_num
+            raise DataError(f"line {line} of {self._path} is not valid CSV: {error}") from error
+
+    def _label(self, text: str, line: int) -> str:
+        text = text.strip()
+        if not text:
+            raise DataError(
+                f"line {line} of {self._path} has no label in column {self._label_column!r}"
+            )
+        return text
+
+    def _split(self, text: str, line: int) -> bool:
+        text = text.strip().lower()
+        if text not in _SPLITS:
+            raise DataError(
+                f"line {line} of {self._path} has {excerpt(text)!r} in column {SPLIT_COLUMN!r}, "
+                "expected train or test"
+            )
+        return text == "test"
+
+    def _not_a_number(
+        self, header: list[str], columns: list[int], row: list[str], line: int
+    ) -> DataError:
+        for number in columns:
+            try:
+                float(row[number])
+            except ValueError:
+                break
+        value = excerpt(row[number], max_chars=40)
+        found = f"{value!r}, which is not a number" if value.strip() else "no value"
+        return self._fault(header[number], line, found)
+
+    def _check_finite(
+        self, numbers: "array[float]", header: list[str], columns: list[int], lines: list[int],
+        first: int,
+    ) -> None:  # fmt: skip
+        """Check the rows from number `first` on."""
+        width = len(columns)
+        rows = np.array(memoryview(numbers)[first * width :], np.float32).reshape(-1, width)
+        finite = np.isfinite(rows)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            found = f"{rows[row, column]}, which is not a finite number in float32"
+            raise self._fault(header[columns[column]], lines[first + row], found)
+
+    def _fault(self, column: str, line: int, found: str) -> DataError:
+        name = excerpt(column, max_chars=60)
+        return DataError(
+            f"line {line} of {self._path} has {found}, in column {name!r}; all columns except the "
+            "labels must be finite numbers"
+        )
+
+
+def _as_labels(labels: list[str]) -> NDArray[Any]:
+    """Return labels as integers if all of them are, and otherwise as strings."""
+    try:
+        return np.array([int(label) for label in labels], np.int64)
+    except (ValueError, OverflowError):
+        return np.array(labels)
+
+
+def _divide(
+    path: Path, examples: NDArray[Any], labels: NDArray[Any], is_test: NDArray[np.bool_]
+) -> RawData:
+    if not len(is_test):
+        return RawData(str(path), (examples, labels), None)
+    if is_test.all() or not is_test.any():
+        missing = "train" if is_test.all() else "test"
+        raise DataError(f"the column {SPLIT_COLUMN!r} of {path} has no row {missing!r}")
+    train = examples[~is_test], labels[~is_test]
+    return RawData(str(path), train, (examples[is_test], labels[is_test]))

@@ -1,0 +1,73 @@
+"""Reads a data set from a `.npz` archive of NumPy, without unpickling anything."""
+
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from numpy.typing import NDArray
+
+from mnist_accel.data.raw import RawData, check_examples
+from mnist_accel.errors import DataError, file_errors
+from mnist_accel.util.input_files import open_archive, read_member, read_regular
+from mnist_accel.util.npy import parse_npy
+
+MAX_BYTES = 2**30  # of the file, and of each unpacked array
+_FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x_train", "y_train"), ("x", "y"))
+_REMEDY = "the arrays must be x_train, y_train, x_test and y_test, or without a test set x and y"
+
+
+def read_npz(path: Path) -> RawData:
+    """Return the arrays x_train, y_train, x_test and y_test, or x and y, of an archive.
+
+    Raises:
+        DataError: the file cannot be read, an array is missing, or its dtype, shape or values are
+            not accepted.
+    """
+    with file_errors(f"read {path}"):
+        data = read_regular(path, max_bytes=MAX_BYTES)
+    try:
+        archive = open_archive(data)
+    except ValueError as error:
+        raise DataError(f"{path} is not a .npz archive: {error}") from error
+    names = {name.removesuffix(".npy") for name in archive.namelist()}
+    form = next((form for form in _FORMS if names.issuperset(form)), None)
+    if form is None:
+        found = ", ".join(sorted(names)[:10]) or "none"
+        raise DataError(f"{path} contains the arrays {found}; {_REMEDY}")
+    arrays = [_read_array(archive, name, path) for name in form]
+    pairs = []
+    for number in range(0, len(form), 2):
+        x, y = arrays[number], arrays[number + 1]
+        pair = f"{form[number]} and {form[number + 1]} in {path}"
+        if x.dtype.kind not in "biuf":
+            raise DataError(f"{form[number]} in {path} has dtype {x.dtype}, expected numbers")
+        if y.dtype.kind not in "biuUS":
+            raise DataError(
+                f"{form[number + 1]} in {path} has dtype {y.dtype}, expected integers or strings"
+            )
+        check_examples(x, y, name=pair)
+        pairs.append((x, y))
+    if len(pairs) == 2 and pairs[0][0].shape[1:] != pairs[1][0].shape[1:]:
+        raise DataError(
+            f"{path} has training examples of shape {pairs[0][0].shape[1:]} and test examples of "
+            f"shape {pairs[1][0].shape[1:]}, expected equal shapes"
+        )
+    return RawData(str(path), pairs[0], pairs[1] if len(pairs) == 2 else None)
+
+
+def _read_array(archive: ZipFile, name: str, path: Path) -> NDArray[Any]:
+    where = f"{name} in {path}"
+    try:
+        data = read_member(archive, f"{name}.npy", max_bytes=MAX_BYTES + 1)
+    except ValueError as error:
+        raise DataError(f"{where} cannot be read: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{where} has more than the maximum of {MAX_BYTES:,} bytes")
+    file = parse_npy(data, name=where)
+    if file.dtype.hasobject:
+        raise DataError(
+            f"{where} has dtype {str(file.dtype)[:40]}, which is stored as a pickle and not read; "
+            "store numbers, or strings with astype(str)"
+        )
+    array = file.array()
+    return array.astype(str) if array.dtype.kind == "S" else array

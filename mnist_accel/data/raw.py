@@ -1,0 +1,155 @@
+"""Turns the arrays of a user's file into examples and class indices.
+
+`RawData` is what the readers of `.npz` and `.csv` files return.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_accel.errors import DataError
+from mnist_accel.util.text import count
+from mnist_accel.util.values import first_value
+
+Kind: TypeAlias = Literal["pixels", "features"]
+KINDS: tuple[Kind, ...] = ("pixels", "features")
+MAX_CLASSES = 1000
+_MIN_PIXELS = 64  # of an image that is stored as a row of a table
+_MIN_WHITE = 128  # a table whose numbers are all smaller contains counts or codes, not pixels
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Examples and labels as a file contains them.
+
+    Attributes:
+        name: the file, for messages.
+        train: examples (N, …) and labels (N,).
+        test: examples and labels of the test set; None if the file contains none.
+    """
+
+    name: str
+    train: tuple[NDArray[Any], NDArray[Any]]
+    test: tuple[NDArray[Any], NDArray[Any]] | None
+
+
+def encode_labels(labels: NDArray[Any], *, name: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return labels as class indices (N,), and the names of the classes in ascending order.
+
+    Args:
+        labels: integers or strings (N,).
+        name: the file, for messages.
+
+    Raises:
+        DataError: there is only one class, or there are more than `MAX_CLASSES`.
+    """
+    values, indices = np.unique(labels, return_inverse=True)
+    if len(values) < 2:
+        raise DataError(
+            f"{name} has only one class, {str(values[0])!r}; a classifier needs at least two"
+        )
+    if len(values) > MAX_CLASSES:
+        raise DataError(
+            f"{name} has {len(values):,} different labels, expected at most {MAX_CLASSES:,}; give "
+            "classes, not measured values"
+        )
+    return indices.reshape(-1).astype(np.int64), tuple(str(value) for value in values.tolist())
+
+
+def choose_kind(examples: NDArray[Any]) -> Kind:
+    """Return whether examples (N, …) look like pixels or like features.
+
+    They are pixels if they are uint8; or if they are images, (N, H, W) or (N, C, H, W), of whole
+    numbers in 0…255 or of numbers in 0…1; or if they are a table of square images: at least 64
+    columns, whose number is a square, with whole numbers in 0…255 and at least one above 127.
+    """
+    if examples.dtype == np.uint8:
+        return "pixels"
+    smallest, largest = examples.min(), examples.max()
+    if smallest < 0 or largest > 255:
+        return "features"
+    is_whole = examples.dtype.kind in "iu" or not (examples % 1).any()
+    if examples.ndim > 2:
+        return "pixels" if is_whole or largest <= 1 else "features"
+    is_square = _side(examples) is not None and examples.shape[1] >= _MIN_PIXELS
+    return "pixels" if is_square and is_whole and largest >= _MIN_WHITE else "features"
+
+
+def as_kind(examples: NDArray[Any], kind: Kind, *, name: str) -> NDArray[Any]:
+    """Return examples as pixels, uint8 or float32 in 0…1, or as float32 features.
+
+    A table of pixels whose number of columns is a square becomes square images. Pixels with one
+    channel are returned as (N, H, W), features in the shape of images as (N, C, H, W).
+
+    Raises:
+        DataError: the values are no pixels.
+    """
+    if kind == "pixels":
+        side = _side(examples)
+        if examples.ndim == 2 and side is not None:
+            examples = examples.reshape(len(examples), side, side)
+    if kind == "features":
+        examples = examples[:, None] if examples.ndim == 3 else examples
+        return np.ascontiguousarray(examples, np.float32)
+    if examples.ndim == 4 and examples.shape[1] == 1:
+        examples = examples[:, 0]
+    if examples.dtype == np.uint8:
+        return examples
+    smallest, largest = examples.min(), examples.max()
+    is_whole = examples.dtype.kind in "iu" or not (examples % 1).any()
+    if (
+        smallest >= 0
+        and largest <= 255
+        and is_whole
+        and (largest > 1 or examples.dtype.kind != "f")
+    ):
+        return examples.astype(np.uint8)
+    if smallest < 0 or largest > 1:
+        wrong = (examples < 0) | (examples > (255 if is_whole else 1))
+        raise DataError(
+            f"the pixels in {name} must be whole numbers in 0…255 or numbers in 0…1, got "
+            f"{first_value(examples, wrong)}; read them as features with --kind features"
+        )
+    return np.ascontiguousarray(examples, np.float32)
+
+
+def check_examples(examples: NDArray[Any], labels: NDArray[Any], *, name: str) -> None:
+    """Check that there is one label for each example, and that all numbers are finite.
+
+    Args:
+        examples: (N, …).
+        labels: (N,).
+        name: what both are, for messages.
+
+    Raises:
+        DataError: a shape or a value is wrong.
+    """
+    if labels.ndim != 1 or examples.ndim not in (2, 3, 4) or 0 in examples.shape[1:]:
+        raise DataError(
+            f"{name} has examples of shape {examples.shape} and labels of shape {labels.shape}, "
+            "expected (N, features), (N, H, W) or (N, C, H, W), and (N,)"
+        )
+    if len(examples) != len(labels):
+        raise DataError(
+            f"{name} has {count(len(examples), 'example')} and {count(len(labels), 'label')}, "
+            "expected equal numbers"
+        )
+    if not len(examples):
+        raise DataError(f"{name} contains no example")
+    if examples.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(examples.astype(np.float32, copy=False))
+        if not finite.all():
+            raise DataError(
+                f"{name} must contain finite numbers in float32, got "
+                f"{first_value(examples, ~finite)}; remove or replace these values"
+            )
+
+
+def _side(examples: NDArray[Any]) -> int | None:
+    """Return the side of square images in the rows of a table; None if they are not square."""
+    side = math.isqrt(examples.shape[1])
+    return side if side * side == examples.shape[1] and side > 1 else None
