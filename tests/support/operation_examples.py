@@ -213,8 +213,11 @@ def _losses(normal: Any, rng: np.random.Generator, n: int) -> list[Example]:
     ]
     if n:  # there is no mean of no losses
         targets, weights = {"classes": labels, "numbers": normal(n, 10)}, abs(normal(n))
+        several = (normal(n, 10) > 0).astype(logits.dtype)
         for kind, formula in LOSSES.items():
-            arrays = {"logits": logits, "targets": targets[formula.targets]}
+            is_multilabel = kind == "multilabel_cross_entropy"
+            target = several if is_multilabel else targets[formula.targets]
+            arrays = {"logits": logits, "targets": target}
             for extra in ({}, {"weights": weights}):
                 terms = 10 * n + 10
                 found.append(Example("loss", {**arrays, **extra}, {"kind": kind}, terms=terms))

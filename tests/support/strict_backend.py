@@ -63,4 +63,4 @@ class _Namespace:
         found = getattr(self._strict, name)
         if name not in _CREATE:
             return found
-        return lambda *args, **options: found(*args, device=self._device, **options)
+        return lambda *args, **options: found(*args, **{"device": self._device, **options})

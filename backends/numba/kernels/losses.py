@@ -199,7 +199,7 @@ def multilabel_cross_entropy(
             target = targets[row, c]
             larger = max(dz[c], one - dz[c])  # as in `_binary_cross_entropy`
             loss += max(z[c], one - one) - z[c] * target - math.log(larger)
-            dz[c] = (dz[c] - target) * scale
+            dz[c] = scale * (dz[c] - target)
         fill_zero(view(dz, outputs, width - outputs))
         total += loss * weight
     results.losses[thread, step] += total
