@@ -28,7 +28,10 @@ def fit(**options):
             "must be a sequence of integers, got '128,64'",
         ),
         (lambda: ma.get_backend("numpy", threads="2"), "threads must be an integer, got '2'"),
-        (lambda: ma.get_backend("auto", device=1.5), "device must be a number, or a text such as"),
+        (
+            lambda: ma.get_backend("auto", device=1.5),
+            "device must be a name such as 'cuda:0', or its number",
+        ),
         (lambda: ma.load_mnist("fashion-mnist"), "normalize must be True or False, got 'fash"),
         (lambda: ma.Trainer("lenet"), "model must be a network, such as one from create_model"),
         (lambda: trainer(optimizer=None), "optimizer must be a name, or one such as Adam()"),

@@ -230,6 +230,7 @@ def load_mnist(
     normalize = as_boolean("normalize", normalize)
     flatten = as_boolean("flatten", flatten)
     one_hot_label = as_boolean("one_hot_label", one_hot_label)
+    dataset = dataset_name(dataset)
     if is_file(dataset):
         raise ValueError(f"load_mnist reads sets of images, got {dataset}; use load_dataset")
     data = load_dataset(dataset, data_dir=data_dir)

@@ -263,12 +263,15 @@ def _input_of(recipe: Recipe, form: DataForm) -> Input:
     Raises:
         ValueError: the recipe takes images, and the data are none.
     """
-    takes_images = len(recipe.input.shape) > 1
-    if takes_images and len(form.shape) == 1:
+    takes_images, shape = len(recipe.input.shape) > 1, form.shape
+    side = math.isqrt(math.prod(shape))
+    if takes_images and form.kind == "pixels" and shape == (side * side,):
+        shape = side, side  # rows of pixels, as `load_mnist` returns them
+    if takes_images and len(shape) == 1:
         raise ValueError(
             f"its convolutions take images; use a model of linear layers, such as {DEFAULT_MODEL}"
         )
-    shape = (1, *form.shape) if len(form.shape) == 2 else form.shape
+    shape = (1, *shape) if len(shape) == 2 else shape
     if not takes_images and form.image_size is not None and len(set(form.shape)) == 1:
         shape = (math.prod(form.shape),)  # a network on vectors accepts square images
     return replace(recipe.input, shape=shape) if form.kind == "pixels" else Features(shape)

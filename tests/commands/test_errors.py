@@ -122,7 +122,7 @@ def test_an_error_of_another_file_names_that_file(monkeypatch, fails):
     def fill_the_disk(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/file")
 
-    monkeypatch.setattr("mnist_accel.commands.data.load_dataset", fill_the_disk)
+    monkeypatch.setattr("mnist_accel.commands.arguments.load_dataset", fill_the_disk)
     err = fails(4, "data", says="some/file: No space left on device")
     assert "stdout" not in err
 
@@ -141,7 +141,7 @@ def test_a_lack_of_memory_gives_exit_code_2(monkeypatch, error, says, fails):
     def allocate(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("mnist_accel.commands.data.load_dataset", allocate)
+    monkeypatch.setattr("mnist_accel.commands.arguments.load_dataset", allocate)
     fails(2, "data", says=says)
 
 

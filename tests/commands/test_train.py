@@ -131,7 +131,8 @@ def test_every_flag_takes_effect(run):
     config = read_json("run/config.json")
     assert config["settings"] == {
         "model": "three-layer", "backend": "numpy", "threads": 1, "device": None,
-        "no_fallback": True, "dataset": "digits", "data_dir": None, "epochs": 2,
+        "no_fallback": True, "dataset": "digits", "data_dir": None, "label_column": None,
+        "test_split": None, "kind": "auto", "epochs": 2,
         "iterations": None, "batch_size": 64,
         "sampling": "replacement", "lr": 0.01, "optimizer": "nesterov", "momentum": 0.8,
         "weight_decay": 1e-4, "schedule": "step", "hidden_sizes": [20, 10], "activation": "tanh",
@@ -145,6 +146,9 @@ def test_every_flag_takes_effect(run):
         "train_images": 270,
         "validation_images": 30,
         "test_images": 100,
+        "class_names": list("0123456789"),
+        "kind": "pixels",
+        "shape": [28, 28],
     }
     assert config["device"].keys() == {"name", "memory_total_bytes"}
     assert config["device"]["name"]
