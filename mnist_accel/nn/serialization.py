@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from msgspec import Meta, Struct
 
-from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule
+from backends import ACTIVATIONS, OPTIMIZERS, Backend, Shape, UpdateRule, shown
 from mnist_accel.nn.graph import Graph, build_graph
 from mnist_accel.nn.inputs import Features, Input, Pixels
 from mnist_accel.nn.layers import LAYERS, Activation, Layer, is_registered
@@ -209,8 +209,8 @@ def _look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Return `table[name]`, or raise a ValueError that says how the table gets more entries."""
     if name not in table:
         raise ValueError(
-            f"unknown {kind} {name!r}; if it is your own, register it with @mnist_accel.register "
-            f"or give --import MODULE; known are {', '.join(table)}"
+            f"unknown {kind} {shown(name)}; if it is your own, register it with "
+            f"@mnist_accel.register or give --import MODULE; known are {', '.join(table)}"
         )
     return table[name]
 

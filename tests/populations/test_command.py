@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -95,11 +96,12 @@ def wait_for_members(path, number):
 @pytest.mark.posix
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_population_continues_and_ends_with_the_same_networks(tmp_path, sent):
-    arguments = [*QUICK[:-1], "--seeds", "6", "--epochs", "150"]  # members that take a while
+    arguments = [*QUICK[:-1], "--seeds", "4", "--epochs", "400"]  # members that take a while
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main([*arguments, "--quiet", "--out", str(whole)]) == 0
     process = start(*arguments, "--out", str(stopped))
-    wait_for_members(stopped / "members.jsonl", 2)
+    wait_for_members(stopped / "members.jsonl", 1)
+    time.sleep(0.2)  # the next member begins
     process.send_signal(sent)
     _, messages = process.communicate(timeout=60)
     if sent == signal.SIGTERM:
