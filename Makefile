@@ -32,6 +32,8 @@ if $(2); then printf ' done\n'; else status=$$?; printf ' failed\n'; exit $$stat
 endef
 # `python -m venv` without its traceback after Ctrl-C.
 CREATE := $(PYTHON) -c "import signal, venv; signal.signal(signal.SIGINT, signal.SIG_DFL); venv.main(['$(VENV)'])"
+# A variable, because a comma would end an argument of `call`.
+WITH_DOCS := ".[dev,docs]"
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 $(CREATED):
@@ -48,7 +50,7 @@ $(DEVELOPMENT): $(CREATED) pyproject.toml constraints.txt
 	@touch $(RUNTIME) $@
 
 $(SITE): $(DEVELOPMENT)
-	$(call show_progress,installing what the documentation site needs (half a minute),$(INSTALL) ".[dev,docs]")
+	$(call show_progress,installing what the documentation site needs (half a minute),$(INSTALL) $(WITH_DOCS))
 	@touch $@
 
 train: $(RUNTIME)
