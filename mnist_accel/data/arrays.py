@@ -65,11 +65,7 @@ def as_feature_rows(features: NDArray[Any], *, shape: tuple[int, ...], dtype: st
     if features.shape[1:] != shape:
         expected = ", ".join(map(str, shape))
         raise ValueError(f"features must have shape (N, {expected}), got {features.shape}")
-    if features.dtype.kind not in "biuf":
-        raise TypeError(f"features must be real numbers, got {features.dtype}")
-    rows = features.reshape(len(features), math.prod(shape))
-    with np.errstate(over="ignore"):  # the result is infinity, which `require_finite` rejects
-        return np.ascontiguousarray(rows, dtype=dtype)
+    return _real_numbers("features", features, (len(features), math.prod(shape)), dtype)
 
 
 def require_finite(name: str, rows: NDArray[Any], given: NDArray[Any]) -> None:
@@ -167,10 +163,7 @@ def as_targets(targets: NDArray[Any], *, outputs: int, dtype: str) -> NDArray[An
     expected = "(N,) or (N, 1)" if outputs == 1 else f"(N, {outputs})"
     if targets.shape[1:] != (outputs,) and not (outputs == 1 and targets.ndim == 1):
         raise ValueError(f"targets must have shape {expected}, got {targets.shape}")
-    if targets.dtype.kind not in "biuf":
-        raise TypeError(f"targets must be real numbers, got {targets.dtype}")
-    with np.errstate(over="ignore"):  # the result is infinity, which `require_finite` rejects
-        rows = np.ascontiguousarray(targets.reshape(-1, outputs), dtype=dtype)
+    rows = _real_numbers("targets", targets, (len(targets), outputs), dtype)
     require_finite("targets", rows, targets)
     return rows
 
@@ -185,10 +178,7 @@ def as_weights(weights: NDArray[Any], *, examples: int, dtype: str) -> NDArray[A
     weights = _as_array("sample_weight", weights)
     if weights.shape != (examples,):
         raise ValueError(f"sample_weight must have shape ({examples},), got {weights.shape}")
-    if weights.dtype.kind not in "biuf":
-        raise TypeError(f"sample_weight must be real numbers, got {weights.dtype}")
-    with np.errstate(over="ignore"):
-        checked = np.ascontiguousarray(weights, dtype=dtype)
+    checked = _real_numbers("sample_weight", weights, weights.shape, dtype)
     require_finite("sample_weight", checked, weights)
     if (checked < 0).any():
         raise ValueError(
@@ -197,6 +187,22 @@ def as_weights(weights: NDArray[Any], *, examples: int, dtype: str) -> NDArray[A
     if not checked.any():
         raise ValueError("sample_weight must contain a number above 0, got only 0")
     return checked
+
+
+def _real_numbers(
+    name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: str
+) -> NDArray[Any]:
+    """Return an array in C order with another shape and dtype.
+
+    A number beyond the range of the dtype becomes infinity, which `require_finite` rejects.
+
+    Raises:
+        TypeError: the elements are not real numbers.
+    """
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be real numbers, got {array.dtype}")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array.reshape(shape), dtype=dtype)
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:
