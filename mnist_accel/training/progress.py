@@ -134,7 +134,8 @@ class Progress:
         """Add a chunk of steps to the sums of the epoch; `step` already includes them."""
         self.epoch_step += len(report.losses)
         self.epoch_images += int(report.images.sum())
-        self.epoch_loss += float(report.losses @ report.images)
+        # Not `losses @ images`: the threads of BLAS would spin for 0.1 s next to a compiled epoch.
+        self.epoch_loss += float((report.losses * report.images).sum())
         self.epoch_correct += int(report.correct.sum())
         self.epoch_seconds += report.seconds
 
