@@ -4,7 +4,6 @@ PyTorch takes seconds to import and may be missing, so this module imports it, a
 use it, inside functions.
 """
 
-import inspect
 import os
 import shutil
 from collections.abc import Sequence
@@ -106,12 +105,10 @@ class TorchCompile(TorchEager):
     mode: ClassVar[Literal["eager", "compiled", "graph"]] = "compiled"
 
     def availability(self) -> Availability:
-        """Return whether PyTorch is recent enough and the compiler of Inductor is installed."""
+        """Return whether PyTorch and the compiler of Inductor are installed."""
         found = super().availability()
         if not found:
             return found
-        if "isolate_recompiles" not in inspect.signature(_torch().compile).parameters:
-            return Availability(False, f"{found.reason} is older than 2.13", f"{INSTALL} --upgrade")
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
             return Availability(

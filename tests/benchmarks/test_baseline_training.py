@@ -148,6 +148,28 @@ def test_compiled_step_agrees_with_the_reference_and_is_compiled_once(
     assert_every_image_used_once(baseline, mnist, "backprop", batch_size=4, lr=1e-2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["installed", "before 2.13"])
+def test_more_functions_than_the_limit_of_pytorch_are_compiled(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch compiles 8 variants of the same code, unless each of them is isolated."""
+    torch = pytest.importorskip("torch")
+    if version != "installed":
+        newest = torch.compile
+
+        def before_2_13(function: Any, *, fullgraph: bool, dynamic: bool, mode: str | None) -> Any:
+            return newest(function, fullgraph=fullgraph, dynamic=dynamic, mode=mode)
+
+        monkeypatch.setattr(torch, "compile", before_2_13)
+        config = importlib.import_module("torch._dynamo.config")
+        monkeypatch.setattr(config, "recompile_limit", config.recompile_limit)  # restored later
+    compiled = importlib.import_module("benchmarks.contenders.torch_networks").compiled
+    for length in range(2, 12):
+        ones = torch.ones(length)
+        assert float(compiled(lambda x, ones=ones: (x * ones).sum())(ones)) == length
+
+
 def assert_every_image_used_once(
     baseline: Contender, mnist: Dataset, network: str, *, batch_size: int, lr: float = 1e-4
 ) -> None:
