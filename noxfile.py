@@ -88,6 +88,16 @@ def gpu(session: nox.Session) -> None:
     session.run("pytest", "--require-backend", "cupy")
 
 
+@nox.session(name="gpu-machine", python="3.12")
+def gpu_machine(session: nox.Session) -> None:
+    """Import and collect everything with the packages of a machine without network; no GPU."""
+    folder = "benchmarks/gpu"
+    session.install("-r", f"{folder}/machine.txt")
+    session.install("--no-deps", "-c", "constraints.txt", "-r", f"{folder}/wheels.txt")
+    session.run("python", "-m", "benchmarks.gpu.preflight")
+    session.run("python", "-m", "pytest", "--collect-only", "-q")
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks with all baselines; `nox -s bench -- --full` runs all cases."""

@@ -14,6 +14,7 @@ import threadpoolctl
 from benchmarks.storage.schema import Host, ThreadPool
 
 ROOT = Path(__file__).parents[1]
+BUNDLED_COMMIT = ROOT / "COMMIT"  # in place of git; tools/gpu_bundle writes it
 PACKAGES = (
     "numpy", "numba", "scipy", "array-api-compat", "cupy-cuda12x", "cupy-cuda13x",
     "torch", "jax", "jaxlib", "scikit-learn", "pytest-benchmark",
@@ -85,6 +86,9 @@ def blas_threads() -> int:
 
 def code_version() -> tuple[str | None, bool | None]:
     """Return the commit of the code and whether it has uncommitted changes; None if unknown."""
+    if BUNDLED_COMMIT.exists():
+        name, _, changed = BUNDLED_COMMIT.read_text(encoding="utf-8").strip().partition(" ")
+        return name, bool(changed)
     commit = _output("git", "rev-parse", "HEAD")
     status = _output("git", "status", "--porcelain", "--untracked-files=no")
     return commit, None if status is None else bool(status)

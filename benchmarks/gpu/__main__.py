@@ -3,17 +3,21 @@
     make gpu-acceptance                        all stages
     make gpu-acceptance ARGS="--only tests"    one stage
 
-The stages are tests, times of launches and barriers, the accuracy of every recipe, benchmarks
-together with PyTorch, and NVIDIA's sanitizers if they are installed. All output goes to a folder in
-benchmarks/results. Its report.md is rewritten after each stage, so a run that is stopped leaves the
+The stages are a check of packages and data, a second of training per recipe, tests, times of
+launches and barriers, the accuracy of every recipe, benchmarks together with PyTorch, and NVIDIA's
+sanitizers if they are installed. All output goes to a folder in benchmarks/results. Its report.md
+and the archive of the folder are rewritten after each stage, so a run that is stopped leaves the
 results so far. Exit code: 0 if every stage that can run on this machine passed, 1 if not, 2 for
-wrong usage, 3 if no GPU can be used. `make` returns 2 for each kind of failure.
+wrong usage, 3 if no GPU can be used. `make` returns 2 for each kind of failure. offline.md
+describes machines without a network.
 """
 
 import argparse
+import io
 import re
 import signal
 import sys
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -36,6 +40,7 @@ PROG = "python -m benchmarks.gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 # 8 minutes, minus the time for the start, for stopping the last stage and for the report.
 TOTAL_S = 8 * 60 - 2 * GRACE_S - 20
+PRINTED_LINES = 15  # of the log of a stage that failed
 PRECISION = (
     "All arithmetic is float32 or float64 without tensor cores. TF32 is disabled in CuPy "
     "(`CUPY_TF32=0`) and in PyTorch, for matrix products and convolutions."
@@ -93,18 +98,39 @@ def _run(args: argparse.Namespace, make_plan: Callable[[Path], list[Stage]], run
         report=partial(_report, facts, folder),
         run=run,
     )
-    print(f"{_summary(results)}; the report is {folder / 'report.md'}")
+    print(
+        f"{_summary(results)}; the report is {folder / 'report.md'}, packed in {_archive(folder)}"
+    )
     return 0 if all(result.outcome in ("passed", "skipped") for result in results) else 1
 
 
 def _report(facts: dict[str, str], folder: Path, results: Sequence[Result]) -> None:
-    """Write the report and print the result of the last finished stage to stderr."""
+    """Write the report, pack the folder, and print the result of the last stage to stderr."""
     write_atomically(folder / "report.md", _report_text(facts, results, folder).encode())
+    _pack(folder)
     finished = [result for result in results if result.outcome != "not run" or result.detail]
-    if finished:
-        last = finished[-1]
-        detail = f" ({last.detail})" if last.detail else ""
-        print(f"{last.stage.name}: {last.outcome}{detail}, {last.seconds:.0f} s", file=sys.stderr)
+    if not finished:
+        return
+    last = finished[-1]
+    detail = f" ({last.detail})" if last.detail else ""
+    print(f"{last.stage.name}: {last.outcome}{detail}, {last.seconds:.0f} s", file=sys.stderr)
+    if last.outcome in ("failed", "timed out"):
+        text = (folder / f"{last.stage.name}.log").read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines()[-PRINTED_LINES:]:
+            print(f"    {line}", file=sys.stderr)
+
+
+def _archive(folder: Path) -> Path:
+    """Return the path of the archive of the results."""
+    return folder.with_name(f"{folder.name}.tar.gz")
+
+
+def _pack(folder: Path) -> None:
+    """Pack the results so far as one archive beside their folder."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(folder, arcname=folder.name)
+    write_atomically(_archive(folder), packed.getvalue())
 
 
 def _facts() -> dict[str, str]:

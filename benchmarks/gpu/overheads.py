@@ -11,7 +11,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,6 +64,9 @@ class Measurement:
     value: float
     unit: str
 
+    def __str__(self) -> str:
+        return f"| {self.name} | {self.value:.3g} {self.unit} |"
+
 
 @functools.cache
 def source() -> str:
@@ -95,17 +98,15 @@ class Benchmark:
     host_s: Stopwatch
     counts: Counts = Counts()
 
-    def measure(self) -> list[Measurement]:
-        """Return all measurements."""
+    def measure(self) -> Iterator[Measurement]:
+        """Yield each measurement when it is done."""
         stream = self.cupy.cuda.Stream(non_blocking=True)
         with stream:
-            return [
-                *self._launches(),
-                *self._graphs(stream),
-                *self._barriers(),
-                self._copy(),
-                self._arithmetic(),
-            ]
+            yield from self._launches()
+            yield from self._graphs(stream)
+            yield from self._barriers()
+            yield self._copy()
+            yield self._arithmetic()
 
     def _launches(self) -> Iterator[Measurement]:
         empty, count = kernel(self.cupy, "empty"), self.counts.launches
@@ -182,14 +183,11 @@ class Benchmark:
         return Measurement("multiply-adds, float32", flops / seconds / 1e12, "TFLOP/s")
 
 
-def table(measurements: Sequence[Measurement]) -> str:
-    """Return the measurements as a Markdown table."""
-    rows = [f"| {one.name} | {one.value:.3g} {one.unit} |" for one in measurements]
-    return "\n".join(["| measurement | median |", "|---|---|", *rows])
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure on the first GPU, print a table and write a JSON file; return the exit code."""
+    """Measure on the first GPU, print a table and write a JSON file; return the exit code.
+
+    Both are complete up to the last measurement, so a run that is stopped leaves its results.
+    """
     parser = Parser(prog="python -m benchmarks.gpu.overheads", description=__doc__, epilog="")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file")
     return guarded(lambda: _run(parser.parse_args(argv)), prog=parser.prog)
@@ -200,16 +198,25 @@ def _run(args: argparse.Namespace) -> int:
     import cupy  # the tests import this module without CuPy
 
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
-    measurements = Benchmark(
+    benchmark = Benchmark(
         cupy,
         multiprocessors=properties["multiProcessorCount"],
         gpu_s=functools.partial(_gpu_seconds, cupy),
         host_s=functools.partial(_host_seconds, cupy),
-    ).measure()
-    text = json.dumps([asdict(one) for one in measurements], indent=2, ensure_ascii=False)
-    write_atomically(args.out, f"{text}\n".encode())
-    print(table(measurements))
+    )
+    write_as_measured(benchmark.measure(), args.out)
     return 0
+
+
+def write_as_measured(measurements: Iterable[Measurement], out: Path) -> None:
+    """Print a row of a Markdown table and replace the JSON file after each measurement."""
+    print("| measurement | median |\n|---|---|", flush=True)
+    done: list[dict[str, Any]] = []
+    for measurement in measurements:
+        print(measurement, flush=True)
+        done.append(asdict(measurement))
+        text = json.dumps(done, indent=2, ensure_ascii=False)
+        write_atomically(out, f"{text}\n".encode())
 
 
 def _gpu_seconds(cupy: Any, work: Callable[[], None]) -> float:

@@ -5,13 +5,21 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu.stages import Stage
+from benchmarks.host import usable_cores
 from benchmarks.storage.journal import SUFFIX
 
 CONTENDERS = "cupy,torch-eager,torch-compile,torch-cuda-graph"
 SANITIZER = "compute-sanitizer"
 _PYTHON = sys.executable
-_PYTEST = (_PYTHON, "-m", "pytest", "-p", "no:cacheprovider")
+# A line per test, so that a run that is stopped shows which tests have passed. A file that cannot
+# be imported does not prevent the tests of the others.
+_PYTEST = (
+    *(_PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short"),
+    "--continue-on-collection-errors",
+)
 _GPU_TESTS = ("-m", "gpu", "--require-backend", "cupy")
+# The other cores serve NVRTC and the driver: the tests compile most kernels.
+_WORKERS_PER_CORE = 3 / 4
 # The benchmarks succeed without PyTorch, but then compare with nothing.
 _CHECK_PYTORCH = """
 import sys, torch
@@ -35,11 +43,25 @@ def plan(folder: Path) -> list[Stage]:
     Args:
         folder: folder of the results.
     """
+    workers = max(1, int(usable_cores() * _WORKERS_PER_CORE))
     return [
+        Stage(
+            "preflight",
+            "all required packages and the data are present",
+            (_PYTHON, "-m", "benchmarks.gpu.preflight"),
+            limit_s=60,
+            is_required=True,
+        ),
+        Stage(
+            "smoke",
+            "every recipe trains: time of the first call and per step, first and last loss",
+            (_PYTHON, "-m", "benchmarks.gpu.smoke", "--out", str(folder / "smoke.json")),
+            limit_s=60,
+        ),
         Stage(
             "tests",
             "operations, eager and compiled training agree with the float64 reference on this GPU",
-            (*_PYTEST, *_GPU_TESTS, "--numprocesses", "4", "--dist", "worksteal"),
+            (*_PYTEST, *_GPU_TESTS, "--numprocesses", str(workers), "--dist", "worksteal"),
             limit_s=180,
         ),
         Stage(
@@ -49,18 +71,18 @@ def plan(folder: Path) -> list[Stage]:
             limit_s=30,
         ),
         Stage(
-            "accuracy",
-            "every recipe reaches its required accuracy",
-            (_PYTHON, "-m", "tests.acceptance", "--backend", "cupy", "--seeds", "1"),
-            limit_s=120,
-        ),
-        Stage(
             "pytorch",
             "PyTorch is installed and computes on this GPU",
             (_PYTHON, "-c", _CHECK_PYTORCH),
             limit_s=30,
         ),
         *_benchmark_stages(folder / "benchmarks.json"),
+        Stage(
+            "accuracy",
+            "every recipe reaches its required accuracy",
+            (_PYTHON, "-m", "tests.acceptance", "--backend", "cupy", "--seeds", "1"),
+            limit_s=120,
+        ),
         _sanitizer_stage("memcheck", "no kernel accesses memory out of bounds"),
         _sanitizer_stage("racecheck", "no kernel has a data race in shared memory"),
     ]

@@ -32,6 +32,7 @@ class Stage:
         skip_reason: why the stage cannot run on this machine; empty if it can.
         inputs: alternative files that earlier stages write. The first one that exists is appended
             to the command. If `inputs` is not empty and none exists, the stage is skipped.
+        is_required: whether the later stages are not run if this one does not pass.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Stage:
     limit_s: float
     skip_reason: str = ""
     inputs: tuple[Path, ...] = ()
+    is_required: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def run_stages(
     for number, stage in enumerate(stages):
         results[number] = _run_stage(stage, folder, end - clock(), run, clock)
         report(results)
+        if stage.is_required and results[number].outcome != "passed":
+            break
     return results
 
 
@@ -128,6 +132,7 @@ def run_command(command: Sequence[str], log: Path, limit_s: float) -> int | None
     """
     # CuPy must not use TF32, even if the user's environment enables it.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "CUPY_TF32": "0"}
+    print(f"{log.stem}: running, at most {limit_s:.0f} s", file=sys.stderr, flush=True)
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  # the commands come from `plan`
             command,

@@ -27,7 +27,7 @@ extensions = [
     "drawing",
 ]
 root_doc = "docs/index"
-include_patterns = ["docs/**", "benchmarks/results/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+include_patterns = ["docs/**", "benchmarks/*/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 exclude_patterns = [".*", "build", "docs/site", "mnist_accel", "backends", "tests"]
 
 smartquotes_action = "D"  # only the dashes that Sphinx adds

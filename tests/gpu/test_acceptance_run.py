@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_stages_with_a_skip_reason_or_without_inputs_are_skipped(tmp_path):
     }
     assert list(machine.limits) == ["first", "third"]
     assert machine.arguments == {"first": [str(existing)], "third": [str(existing)]}
+
+
+def test_no_stage_runs_after_a_required_one_that_failed(tmp_path):
+    machine = SimulatedMachine(first=(1, 3), second=(1, 0))
+    results = run_stages(
+        [stage("first", is_required=True), stage("second")],
+        folder=tmp_path,
+        total_s=300,
+        report=lambda results: None,
+        run=machine.run,
+        clock=machine.clock,
+    )
+    assert [result.outcome for result in results] == ["failed", "not run"]
+    assert list(machine.limits) == ["first"]
 
 
 # ----------------------------------------------------------------------------- real commands
@@ -239,8 +254,25 @@ def test_report_lists_outcomes_and_tables_of_all_stages(tmp_path, gpu, capsys):
         assert line in report.splitlines()
     assert "TF32 is disabled" in report
     captured = capsys.readouterr()
-    assert captured.err.splitlines()[1] == "bad: failed (exit code 1), 0 s"
+    assert captured.err.splitlines()[1:3] == ["bad: failed (exit code 1), 0 s", "    bad begins"]
     assert captured.out.startswith("1 passed, 1 failed, 1 timed out, 1 skipped; the report is ")
+
+
+def test_results_are_packed_after_each_stage(tmp_path, gpu):
+    archive = tmp_path / "out.tar.gz"
+    packed = []
+
+    def run(command: Any, log: Path, limit_s: float) -> int:
+        with tarfile.open(archive) as file:
+            packed.append(sorted(Path(name).name for name in file.getnames()))
+        log.touch()
+        return 0
+
+    stages = [stage("first"), stage("second")]
+    assert main(tmp_path, SimpleNamespace(run=run), stages) == 0
+    assert packed == [["out", "report.md"], ["first.log", "out", "report.md"]]
+    with tarfile.open(archive) as file:
+        assert "out/second.log" in file.getnames()
 
 
 def test_skipped_stages_do_not_fail_the_run(tmp_path, gpu):
@@ -322,13 +354,22 @@ def test_plan_names_existing_files_modules_and_contenders(tmp_path):
 def test_plan_orders_stages_by_value_and_requires_the_gpu(tmp_path):
     stages = plan(tmp_path)
     names = [stage.name for stage in stages]
-    assert names[0] == "tests"
+    assert names[:4] == ["preflight", "smoke", "tests", "overheads"]
+    assert stages[0].is_required
     assert names.index("pytorch") < names.index("benchmarks") < names.index("report")
     assert sorted(names[-2:]) == ["memcheck", "racecheck"]
     assert command_line.TOTAL_S <= 8 * 60
     commands = {stage.name: " ".join(stage.command) for stage in stages}
     for name in ("tests", "memcheck", "racecheck"):
         assert "-m gpu --require-backend cupy" in commands[name]
+        assert "-v --tb=short" in commands[name]
     for name in ("memcheck", "racecheck"):
         assert "--error-exitcode 1" in commands[name]
     assert commands["accuracy"].endswith("--backend cupy --seeds 1")
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (8, 6), (16, 12)])
+def test_tests_run_on_three_quarters_of_the_cores(tmp_path, monkeypatch, cores, workers):
+    monkeypatch.setattr("benchmarks.gpu.plan.usable_cores", lambda: cores)
+    tests = next(stage for stage in plan(tmp_path) if stage.name == "tests")
+    assert f"--numprocesses {workers} " in " ".join(tests.command)

@@ -39,8 +39,20 @@ def test_measurements_are_computed_from_the_times():
         "copy, bytes read and written": (pytest.approx(2 * 8 * 64 / 1e-6 / 1e9), "GB/s"),
         "multiply-adds, float32": (pytest.approx(flops / 1e-6 / 1e12), "TFLOP/s"),
     }
-    copy = overheads.Measurement("copy, bytes read and written", 1.024, "GB/s")
-    assert "| copy, bytes read and written | 1.02 GB/s |" in overheads.table([copy])
+
+
+def test_measurements_before_an_interrupt_are_printed_and_written(tmp_path, capsys):
+    out = tmp_path / "overheads.json"
+
+    def measure():
+        yield overheads.Measurement("copy, bytes read and written", 1.024, "GB/s")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        overheads.write_as_measured(measure(), out)
+    assert "| copy, bytes read and written | 1.02 GB/s |" in capsys.readouterr().out
+    (written,) = json.loads(out.read_text())
+    assert written == {"name": "copy, bytes read and written", "value": 1.024, "unit": "GB/s"}
 
 
 @pytest.mark.emulated
