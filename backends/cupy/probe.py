@@ -18,6 +18,7 @@ INSTALL = (
 )
 
 MIN_CAPABILITY = (7, 0)  # lowest compute capability for which the kernels are compiled and tested
+MIN_CAPABILITY_OF_CUDA_13 = (7, 5)
 
 
 def probe() -> Iterator[tuple[str, Availability | None]]:
@@ -144,6 +145,12 @@ def _nvrtc() -> Availability:
         major, minor = nvrtc.getVersion()
     except RuntimeError as error:  # CuPy 14 raises a subclass of RuntimeError
         return _failure(f"NVRTC cannot be loaded ({_summary(error)})", _install_libraries())
+    if major >= 13 and _compute_capability() < MIN_CAPABILITY_OF_CUDA_13:
+        return _failure(
+            f"NVRTC of CUDA {major} compiles for sm_75 and later, but this GPU is "
+            f"{describe_device()}",
+            'install the CuPy for CUDA 12: pip install "cupy-cuda12x[ctk]"',
+        )
     return Availability(True, f"{major}.{minor}")
 
 

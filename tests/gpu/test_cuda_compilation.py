@@ -7,6 +7,7 @@ import functools
 import itertools
 import re
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,7 +17,7 @@ import pytest
 
 from backends.cupy.launch import convolution, fused_classifier, persistent_mlp
 from backends.cupy.launch.tiles import LARGE, SMALL
-from backends.cupy.loader import Kernels, options_for, source
+from backends.cupy.loader import CUPY_OPTIONS, Kernels, options_for, source
 from benchmarks.gpu import overheads
 from mnist_accel import nn
 from mnist_accel.nn import layers, losses
@@ -285,6 +286,46 @@ def test_largest_persistent_mlp_fits_the_shared_memory() -> None:
     nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **found), architecture=90)
     with pytest.raises(nvrtc.CompilerError, match=r"5\d{4} bytes smem"):
         nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **more), architecture=90)
+
+
+@needs_nvrtc
+def test_cupy_adds_exactly_the_options_that_these_tests_add(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Options] = []
+    compile_program = cupy.cuda.compiler.nvrtc.compileProgram
+
+    def record(program: int, options: Options) -> None:
+        given.append(options)
+        compile_program(program, options)
+
+    monkeypatch.setattr(cupy.cuda.compiler.nvrtc, "compileProgram", record)
+    monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "1")
+    options = options_for("float32", RULE="SGD")
+    with suppress(Exception):  # without a driver, the compiled kernel cannot be loaded
+        cupy.cuda.compiler._compile_module_with_cache(source("updates"), options, arch="90")
+    kernel_options = [o for o in given[-1] if not o.startswith(("-arch=", "--gpu-architecture="))]
+    assert kernel_options == [*options, *CUPY_OPTIONS]
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("dtype", "flushes"), [("float32", True), ("float64", False)])
+def test_only_float32_kernels_flush_denormals(dtype: str, *, flushes: bool) -> None:
+    code = nvrtc.ptx(source("updates"), options_for(dtype, RULE="SGD"))
+    assert ("fma.rn.ftz.f32" in code) == flushes
+    assert ("fma.rn.f64" in code) != flushes
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(
+    "file",
+    ["activations", "batches", "convolution", "convolution_gradients", "pooling", "wgrad_update"],
+)
+def test_kernels_divide_no_64_bit_numbers(file: str) -> None:
+    """Such a division takes several times as many instructions as one of 32-bit numbers."""
+    code = nvrtc.ptx(source(file), options_for("float32", **OTHERS[file][0]))
+    assert re.findall(r"\b(?:div|rem)\.[su]64\b", code) == []
+    assert re.findall(r"\b(?:div|rem)\.[su]32\b", code)
 
 
 @needs_nvrtc

@@ -241,3 +241,19 @@ def test_gpu_below_sm_70_is_reported(machine, monkeypatch):
         "the kernels need sm_70 (Volta) or later, but this GPU is NVIDIA Simulated, sm_61"
     )
     assert "--backend numba" in remedy
+
+
+def test_sm_70_is_refused_with_cuda_13_and_accepted_with_cuda_12(cupy, machine, monkeypatch):
+    volta = {"name": b"NVIDIA Simulated", "major": 7, "minor": 0}
+    monkeypatch.setattr(machine.runtime, "getDeviceProperties", lambda device: volta)
+    assert CupyBackend.availability().ok
+    monkeypatch.setattr(cupy.cuda.nvrtc, "getVersion", lambda: (13, 0))
+    check, reason, remedy = failure()
+    assert check == "NVRTC"
+    assert reason == (
+        "NVRTC of CUDA 13 compiles for sm_75 and later, but this GPU is NVIDIA Simulated, sm_70"
+    )
+    assert 'pip install "cupy-cuda12x[ctk]"' in remedy
+    turing = {**volta, "minor": 5}
+    monkeypatch.setattr(machine.runtime, "getDeviceProperties", lambda device: turing)
+    assert CupyBackend.availability().ok

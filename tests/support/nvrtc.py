@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from backends.cupy.loader import CUPY_OPTIONS
 
 MISSING = 'NVRTC is not installed: .venv/bin/pip install -e ".[gpu-check]"'
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
@@ -60,16 +63,33 @@ def architectures() -> list[int]:
 
 
 def compile_source(code: str, options: Sequence[str], *, architecture: int) -> dict[str, Usage]:
-    """Compile a source; return the resource usage of each kernel.
+    """Compile a source as CuPy does; return the resource usage of each kernel.
 
     Args:
         code: CUDA C++.
-        options: options for NVRTC.
+        options: options for NVRTC, to which CuPy's are added.
         architecture: compute capability, such as 90.
 
     Raises:
         CompilerError: the source does not compile.
     """
+    log, _ = _compile(
+        code, [*options, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v"]
+    )
+    return _usage(log)
+
+
+def ptx(code: str, options: Sequence[str]) -> str:
+    """Compile a source as CuPy does, and return its PTX, the assembly language of CUDA.
+
+    Raises:
+        CompilerError: the source does not compile.
+    """
+    return _compile(code, [*options, "--gpu-architecture=compute_90"])[1]
+
+
+def _compile(code: str, options: Sequence[str]) -> tuple[str, str]:
+    """Compile a source; return the log of the compiler and, for a virtual architecture, the PTX."""
     nvrtc = library()
     assert nvrtc is not None, MISSING
     program = ctypes.c_void_p()
@@ -77,17 +97,24 @@ def compile_source(code: str, options: Sequence[str], *, architecture: int) -> d
         ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None
     )
     assert status == 0, f"nvrtcCreateProgram returned {status}"
-    all_options = [*options, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v"]
+    all_options = [*options, *CUPY_OPTIONS]
     encoded = (ctypes.c_char_p * len(all_options))(*map(str.encode, all_options))
     status = nvrtc.nvrtcCompileProgram(program, len(all_options), encoded)
-    size = ctypes.c_size_t()
-    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetProgramLog(program, log)
+    log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
+    code_of_ptx = "" if status else _text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     if status:
-        raise CompilerError(log.value.decode())
-    return _usage(log.value.decode())
+        raise CompilerError(log)
+    return log, code_of_ptx
+
+
+def _text(get_size: Any, get_text: Any, program: ctypes.c_void_p) -> str:
+    """Return a text that NVRTC copies to a buffer."""
+    size = ctypes.c_size_t()
+    get_size(program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    get_text(program, text)
+    return text.value.decode()
 
 
 def _usage(log: str) -> dict[str, Usage]:

@@ -11,9 +11,10 @@
 extern "C" __global__ void activation(const INPUT* __restrict__ x, StageInput input, int units,
                                       real* __restrict__ y) {
   const StageRows rows = stage_rows(x, input, units);
-  const int64 i = int64(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int image = int(i / units);
-  if (image < rows.count) y[i] = activate(ACTIVATION, rows.from(image).row(0)[int(i % units)]);
+  const Position position(units);
+  const int image = position.quotient, unit = position.remainder;
+  if (image < rows.count)
+    y[int64(image) * units + unit] = activate(ACTIVATION, rows.from(image).row(0)[unit]);
 }
 
 // dx = dy times the derivative of the activation that computed y; `dx` and `dy` may be the same

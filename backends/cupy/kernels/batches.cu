@@ -10,8 +10,9 @@
 extern "C" __global__ void gather_batch(const PIXEL* __restrict__ images,
                                         const int64* __restrict__ rows, int count, int pixels,
                                         real pixel_shift, real* __restrict__ batch) {
-  const int64 at = int64(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (at >= int64(count) * pixels) return;
-  const int64 row = rows[at / pixels];
-  batch[at] = normalize(images[row * pixels + at % pixels], pixel_shift);
+  const Position position(pixels);
+  const int image = position.quotient, pixel = position.remainder;
+  if (image >= count) return;
+  batch[int64(image) * pixels + pixel] =
+      normalize(images[rows[image] * pixels + pixel], pixel_shift);
 }

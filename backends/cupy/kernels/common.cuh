@@ -46,6 +46,30 @@ struct Batch {
   DEVICE int first() const { return state ? state[1] : 0; }
 };
 
+// The position of a thread in a one-dimensional grid, counted in groups of `group` threads, divided by
+// the number of elements of an image: quotient and remainder.
+//
+// A 64-bit division takes several times as many instructions as these 32-bit divisions. With T groups
+// per block, the position is block·T + thread, and block = (block / d)·d + block % d, so
+//   position / d = block / d · T + (block % d · T + thread) / d.
+// d·T must be below 2^32.
+struct Position {
+  int quotient, remainder;
+
+  DEVICE explicit Position(uint32 divisor, uint32 group = 1) {
+    const uint32 groups = blockDim.x / group;
+    const uint32 rest = blockIdx.x % divisor * groups + threadIdx.x / group;
+    quotient = int(blockIdx.x / divisor * groups + rest / divisor);
+    remainder = int(rest % divisor);
+  }
+};
+
+// Returns images · number / splits, rounded down: the first image of a split. The product may exceed
+// 32 bits, but no intermediate result here does.
+DEVICE int split_begin(int images, int number, int splits) {
+  return images / splits * number + images % splits * number / splits;
+}
+
 // Returns a normalized pixel: bytes are scaled to 0..1, then the shift is added.
 template <class Pixel>
 DEVICE real normalize(Pixel pixel, real shift) {

@@ -77,8 +77,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   const ConvShape shape = specialize<KERNEL_SIZE, POOL>(conv);
   const StageRows rows = stage_rows(x, input, shape.pixels());
   const int cells = shape.cells(), first_filter = blockIdx.y * FILTERS_PER_THREAD;
-  const int64 place = int64(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int image = int(place / cells), cell = int(place % cells);
+  const Position position(cells);
+  const int image = position.quotient, cell = position.remainder;
   if (image >= rows.count) return;
   const auto pixels = rows.from(image).row(0);
   const int top = cell / shape.cell_columns() * POOL - shape.padding;

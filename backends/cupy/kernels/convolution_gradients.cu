@@ -25,9 +25,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   __shared__ real warp_sums[WARPS][FILTER_TILE_SUMS];
   const ConvShape shape = specialize<KERNEL_SIZE, 1>(conv);
   const FilterTile tile(shape, blockIdx.x);
-  const int first = int(int64(images) * blockIdx.y / gridDim.y);
+  const int first = split_begin(images, blockIdx.y, gridDim.y);
   DenseRows rows = DenseRows{x, shape.pixels(), images}.from(first);
-  rows.count = int(int64(images) * (blockIdx.y + 1) / gridDim.y) - first;
+  rows.count = split_begin(images, blockIdx.y + 1, gridDim.y) - first;
   conv_wgrad(dy + int64(first) * shape.filters * shape.cells(), nullptr, rows, shape, tile,
              warp_sums[0]);
   const int number = threadIdx.x;
@@ -50,11 +50,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                       const __grid_constant__ ConvShape conv, Batch batch, Activation activation,
                       real* __restrict__ dx) {
   const ConvShape shape = specialize<KERNEL_SIZE, POOL>(conv);
-  const int64 place = (int64(blockIdx.x) * blockDim.x + threadIdx.x) / TILE_LANES;
-  const bool is_idle = place / pixel_tiles(shape) >= batch.size();
-  const int64 image = is_idle ? 0 : place / pixel_tiles(shape);
+  const Position position(pixel_tiles(shape), TILE_LANES);
+  const bool is_idle = position.quotient >= batch.size();
+  const int64 image = is_idle ? 0 : position.quotient;
   const int64 input = image * shape.pixels(), output = image * shape.filters * shape.cells();
   conv_input_gradient(dy + output, mask + output, weight, x + input, shape, activation,
-                      blockIdx.y * CHANNELS_PER_THREAD, int(place % pixel_tiles(shape)), is_idle,
-                      dx + input);
+                      blockIdx.y * CHANNELS_PER_THREAD, position.remainder, is_idle, dx + input);
 }

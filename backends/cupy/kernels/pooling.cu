@@ -16,21 +16,21 @@ struct PoolShape {
   int stride;  // distance between patches, in pixels
 };
 
-// Returns the offset, from the first pixel of the batch, of the first pixel of a cell's patch.
-DEVICE int64 patch_begin(const PoolShape& shape, int64 cell) {
-  const int column = int(cell % shape.cell_columns);
-  const int row = int(cell / shape.cell_columns % shape.cell_rows);
-  const int64 plane = cell / shape.cell_columns / shape.cell_rows;
-  return (plane * shape.height + row * shape.stride) * shape.width + column * shape.stride;
+// Returns the offset, from the first pixel of the batch, of the first pixel of a cell's patch. The
+// quotient of `cell` is its plane.
+DEVICE int64 patch_begin(const PoolShape& shape, const Position& cell) {
+  const int row = cell.remainder / shape.cell_columns, column = cell.remainder % shape.cell_columns;
+  const int64 first_row = int64(cell.quotient) * shape.height + row * shape.stride;
+  return first_row * shape.width + column * shape.stride;
 }
 
-// Returns the sum of gradient(cell, element) over the cells whose patches contain a pixel.
-// `element` is the position of the pixel in the patch of the cell.
+// Returns the sum of gradient(cell, element) over the cells whose patches contain a pixel, whose
+// quotient is its plane. `element` is the position of the pixel in the patch of the cell.
 template <class Gradient>
-DEVICE real sum_over_cells(const PoolShape& shape, int64 pixel, Gradient gradient) {
+DEVICE real sum_over_cells(const PoolShape& shape, const Position& pixel, Gradient gradient) {
   const int size = shape.size, stride = shape.stride;
-  const int column = int(pixel % shape.width), row = int(pixel / shape.width % shape.height);
-  const int64 plane = pixel / shape.width / shape.height;
+  const int row = pixel.remainder / shape.width, column = pixel.remainder % shape.width;
+  const int64 first_row = int64(pixel.quotient) * shape.cell_rows;
   const int top = row < size ? 0 : (row - size) / stride + 1;
   const int left = column < size ? 0 : (column - size) / stride + 1;
   const int bottom = min(row / stride, shape.cell_rows - 1);
@@ -38,7 +38,7 @@ DEVICE real sum_over_cells(const PoolShape& shape, int64 pixel, Gradient gradien
   real sum = 0;
   for (int r = top; r <= bottom; r++)
     for (int c = left; c <= right; c++)
-      sum += gradient((plane * shape.cell_rows + r) * shape.cell_columns + c,
+      sum += gradient((first_row + r) * shape.cell_columns + c,
                       (row - r * stride) * size + column - c * stride);
   return sum;
 }
@@ -50,7 +50,7 @@ extern "C" __global__ void max_pool2d(const real* __restrict__ x, int64 cells, P
                                       int all_ties, real* __restrict__ y, MASK* __restrict__ mask) {
   const int64 cell = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (cell >= cells) return;
-  const real* const patch = x + patch_begin(shape, cell);
+  const real* const patch = x + patch_begin(shape, Position(shape.cell_rows * shape.cell_columns));
   PatchMaximum<MASK> maximum = {patch[0], 1};
   for (int i = 0; i < shape.size; i++)
     for (int j = 0; j < shape.size; j++)
@@ -66,7 +66,8 @@ extern "C" __global__ void max_pool2d_backward(const real* __restrict__ dy,
                                                PoolShape shape, real* __restrict__ dx) {
   const int64 pixel = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (pixel >= pixels) return;
-  dx[pixel] = sum_over_cells(shape, pixel, [&](int64 cell, int element) {
+  const Position position(shape.height * shape.width);
+  dx[pixel] = sum_over_cells(shape, position, [&](int64 cell, int element) {
     return mask[cell] >> element & 1 ? dy[cell] : real(0);
   });
 }
@@ -77,7 +78,7 @@ extern "C" __global__ void avg_pool2d(const real* __restrict__ x, int64 cells, P
                                       real* __restrict__ y) {
   const int64 cell = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (cell >= cells) return;
-  const real* const patch = x + patch_begin(shape, cell);
+  const real* const patch = x + patch_begin(shape, Position(shape.cell_rows * shape.cell_columns));
   real sum = 0;
   for (int i = 0; i < shape.size; i++)
     for (int j = 0; j < shape.size; j++) sum += patch[i * shape.width + j];
@@ -91,6 +92,7 @@ extern "C" __global__ void avg_pool2d_backward(const real* __restrict__ dy, int6
                                                PoolShape shape, real* __restrict__ dx) {
   const int64 pixel = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (pixel >= pixels) return;
-  const real sum = sum_over_cells(shape, pixel, [&](int64 cell, int) { return dy[cell]; });
+  const Position position(shape.height * shape.width);
+  const real sum = sum_over_cells(shape, position, [&](int64 cell, int) { return dy[cell]; });
   dx[pixel] = sum / real(shape.size * shape.size);
 }

@@ -77,8 +77,8 @@ struct Split {
 
   DEVICE Split(const WgradLayer& layer, int block, int images)
       : unit(block / layer.split.splits), number(block % layer.split.splits) {
-    begin = int(int64(images) * number / layer.split.splits);
-    end = int(int64(images) * (number + 1) / layer.split.splits);
+    begin = split_begin(images, number, layer.split.splits);
+    end = split_begin(images, number + 1, layer.split.splits);
   }
 };
 

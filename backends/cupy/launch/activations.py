@@ -15,7 +15,8 @@ def activation(launcher: Launcher, x: Array | GraphBatch, y: Array, kind: str) -
     """Set `y` to an activation of `x`."""
     constants, arguments = launcher.stage_input(x)
     kernel = launcher.kernel("activations", "activation", {"ACTIVATION": kind.upper(), **constants})
-    kernel(grid_of(y.size), THREADS, **arguments, units=math.prod(y.shape[1:]), y=y)
+    units = math.prod(y.shape[1:])
+    kernel(grid_of(y.size, per_image=units), THREADS, **arguments, units=units, y=y)
 
 
 def activation_backward(launcher: Launcher, dy: Array, y: Array, dx: Array, kind: str) -> None:

@@ -9,7 +9,7 @@ from backends.cupy.launch.conv_shape import (
     channels_per_thread,
 )
 from backends.cupy.launch.graph_batch import GraphBatch
-from backends.cupy.launch.launcher import THREADS, Launcher, ceil_div
+from backends.cupy.launch.launcher import THREADS, Launcher, grid_of
 from backends.cupy.launch.wgrad_update import SplitK, filter_tile_for
 from backends.cupy.loader import Constant
 from backends.operations.common import Array, Ties
@@ -49,7 +49,7 @@ def conv2d(
         "THREADS": THREADS,
     }
     launcher.kernel("convolution", "conv2d", constants)(
-        (ceil_div(len(x) * cells, THREADS), shape.filters // per_thread),
+        (*grid_of(len(x) * cells, per_image=cells), shape.filters // per_thread),
         THREADS,
         **arguments,
         weight=weight,
@@ -93,9 +93,12 @@ def conv2d_backward_x(
 ) -> None:
     """Set `dx` to the gradient of `x` times the derivative of `activation`, which computed `x`."""
     constants = _gradient_constants(shape, images=len(x))
-    threads = len(x) * shape.input_gradient_threads
+    threads = shape.input_gradient_threads
     launcher.kernel("convolution_gradients", "conv2d_backward_x", constants)(
-        (ceil_div(threads, THREADS), shape.channels // int(constants["CHANNELS_PER_THREAD"])),
+        (
+            *grid_of(len(x) * threads, per_image=threads),
+            shape.channels // int(constants["CHANNELS_PER_THREAD"]),
+        ),
         THREADS,
         dy=dy,
         mask=mask,

@@ -12,7 +12,7 @@ def gather_batch(
     kernel = launcher.kernel("batches", "gather_batch", {"PIXEL": c_type(images)})
     count, pixels = batch.shape
     kernel(
-        grid_of(count * pixels),
+        grid_of(count * pixels, per_image=pixels),
         THREADS,
         images=images,
         rows=rows,

@@ -12,6 +12,7 @@ from backends.cupy.loader import REAL, Constant, Kernels
 from backends.operations.common import Array
 
 THREADS = 256  # threads per block, except in kernels that have their own number
+MAX_PER_IMAGE = (1 << 32) // THREADS - 1  # elements of an image, for `Position` of common.cuh
 MAX_SHARED_BYTES = 48 << 10  # static shared memory per block, on every GPU
 _ALIGNMENT = 8
 
@@ -84,8 +85,22 @@ def ceil_div(dividend: int, divisor: int) -> int:
     return -(-int(dividend) // divisor)
 
 
-def grid_of(size: int) -> tuple[int]:
-    """Return a grid with at least one thread per element, in blocks of `THREADS`."""
+def grid_of(size: int, *, per_image: int = 1) -> tuple[int]:
+    """Return a grid with at least one thread per element, in blocks of `THREADS`.
+
+    Args:
+        size: number of elements.
+        per_image: number of elements per image, if the kernel divides by it (`Position` of
+            common.cuh).
+
+    Raises:
+        ValueError: an image has so many elements that the division would overflow.
+    """
+    if per_image > MAX_PER_IMAGE:
+        raise ValueError(
+            f"the kernels take images of at most {MAX_PER_IMAGE:,} elements, got {per_image:,}; "
+            "use smaller images"
+        )
     return (ceil_div(size, THREADS),)
 
 

@@ -46,7 +46,14 @@ def max_pool2d(
     kernel = _kernel(launcher, "max_pool2d", mask)
     cells, all_ties = int(y.size), ties == "all"
     kernel(
-        grid_of(cells), THREADS, x=x, cells=cells, shape=shape, all_ties=all_ties, y=y, mask=mask
+        grid_of(cells, per_image=shape.cell_rows * shape.cell_columns),
+        THREADS,
+        x=x,
+        cells=cells,
+        shape=shape,
+        all_ties=all_ties,
+        y=y,
+        mask=mask,
     )
 
 
@@ -55,20 +62,21 @@ def max_pool2d_backward(
 ) -> None:
     """Set `dx` to the gradient of the input of max-pooling."""
     kernel = _kernel(launcher, "max_pool2d_backward", mask)
-    pixels = int(dx.size)
-    kernel(grid_of(pixels), THREADS, dy=dy, mask=mask, pixels=pixels, shape=shape, dx=dx)
+    pixels, grid = int(dx.size), grid_of(dx.size, per_image=shape.height * shape.width)
+    kernel(grid, THREADS, dy=dy, mask=mask, pixels=pixels, shape=shape, dx=dx)
 
 
 def avg_pool2d(launcher: Launcher, x: Array, y: Array, shape: PoolShape) -> None:
     """Set `y` to the mean of each patch."""
-    cells = int(y.size)
-    _kernel(launcher, "avg_pool2d")(grid_of(cells), THREADS, x=x, cells=cells, shape=shape, y=y)
+    cells, grid = int(y.size), grid_of(y.size, per_image=shape.cell_rows * shape.cell_columns)
+    _kernel(launcher, "avg_pool2d")(grid, THREADS, x=x, cells=cells, shape=shape, y=y)
 
 
 def avg_pool2d_backward(launcher: Launcher, dy: Array, dx: Array, shape: PoolShape) -> None:
     """Set `dx` to the gradient of the input of average-pooling."""
-    kernel, pixels = _kernel(launcher, "avg_pool2d_backward"), int(dx.size)
-    kernel(grid_of(pixels), THREADS, dy=dy, pixels=pixels, shape=shape, dx=dx)
+    pixels, grid = int(dx.size), grid_of(dx.size, per_image=shape.height * shape.width)
+    kernel = _kernel(launcher, "avg_pool2d_backward")
+    kernel(grid, THREADS, dy=dy, pixels=pixels, shape=shape, dx=dx)
 
 
 def _kernel(launcher: Launcher, name: str, mask: Array | None = None) -> Kernel:
