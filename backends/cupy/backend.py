@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
 from backends.cupy.epoch import CupyEpoch
+from backends.cupy.inference import CupyInference
 from backends.cupy.launch import convolution, losses, pooling, updates
 from backends.cupy.launch.conv_shape import conv_shape
 from backends.cupy.launch.images import gather_batch
@@ -25,6 +26,7 @@ from backends.cupy.loader import REAL, Kernels
 from backends.cupy.memory import memory_errors
 from backends.cupy.plan import COMPILED
 from backends.cupy.probe import availability, cuda_version, describe_device, disable_tf32
+from backends.cupy.streams import Streams
 from backends.operations.common import (
     Array,
     Ties,
@@ -38,7 +40,7 @@ from backends.operations.common import (
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape, require_mask
 from backends.operations.updates import UpdateRule, require_vectors, state_arrays
-from backends.program import CompiledEpoch, TrainingProgram
+from backends.program import CompiledEpoch, CompiledInference, Program, TrainingProgram
 
 
 class CupyBackend(Backend):
@@ -58,6 +60,7 @@ class CupyBackend(Backend):
         self.xp = xp
         self._cupy = cupy
         self._kernels = Kernels(cupy)
+        self._streams = Streams(cupy)
         self._launchers = {dtype: Launcher(self._kernels, dtype) for dtype in REAL}
 
     @classmethod
@@ -126,6 +129,20 @@ class CupyBackend(Backend):
         """
         with self._on_device():
             return CupyEpoch(program, cupy=self._cupy, kernels=self._kernels)
+
+    def compile_inference(self, program: Program) -> CompiledInference:
+        """Return the compiled form of the predictions of a program.
+
+        Raises:
+            NotCompiledError: a part of the program has no kernel.
+        """
+        return CupyInference(
+            program,
+            cupy=self._cupy,
+            kernels=self._kernels,
+            streams=self._streams,
+            select=self._on_device,
+        )
 
     # ------------------------------------------------------------------------------------ batches
 

@@ -1,5 +1,6 @@
 """Captures graph steps as CUDA graphs, and replays them."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,7 +75,10 @@ class GraphCache:
         launcher = replace(self._launcher, graph_batch=batch)
         step = GraphStep(self._plan, launcher, batch, workspace, parameters)
         self._load_kernels(step)
-        graphs = {length: self._capture(step, length) for length in (STEPS_PER_GRAPH, 1)}
+        graphs = {
+            length: capture(self._stream, step.launch, times=length)
+            for length in (STEPS_PER_GRAPH, 1)
+        }
         self._captured = Captured(step, graphs)
         return self._captured
 
@@ -87,14 +91,21 @@ class GraphCache:
         replace(step, parameters=copies).launch()
         self._stream.synchronize()  # the copies must live until the step is done
 
-    def _capture(self, step: GraphStep, steps: int) -> Any:
-        """Return a graph of `steps` steps."""
-        self._stream.begin_capture()
-        try:
-            for _ in range(steps):
-                step.launch()
-        except BaseException:
-            with suppress(Exception):  # the error may have ended the capture already
-                self._stream.end_capture()
-            raise
-        return self._stream.end_capture()
+
+def capture(stream: Any, launch: Callable[[], None], *, times: int = 1) -> Any:
+    """Return a CUDA graph of launches.
+
+    Args:
+        stream: the current stream.
+        launch: launches kernels that are loaded already, because a graph cannot contain loading.
+        times: number of calls of `launch`.
+    """
+    stream.begin_capture()
+    try:
+        for _ in range(times):
+            launch()
+    except BaseException:
+        with suppress(Exception):  # the error may have ended the capture already
+            stream.end_capture()
+        raise
+    return stream.end_capture()

@@ -20,7 +20,14 @@ from backends.cupy.launch.wgrad_update import (
     tile_for_gradients,
 )
 from backends.operations.common import Array
-from backends.program import ANY, CompiledKinds, NotCompiledError, Stage, TrainingProgram
+from backends.program import (
+    ANY,
+    CompiledKinds,
+    NotCompiledError,
+    Pooling,
+    Stage,
+    TrainingProgram,
+)
 
 COMPILED = CompiledKinds(
     stages={
@@ -145,12 +152,12 @@ def plan_for(program: TrainingProgram, *, is_weighted: bool = False) -> Plan:
         )
     is_fused = program.loss != NUMBERS and not is_weighted
     has_classifier = is_fused and computes_logits(program.stages[-1])
-    stages = _with_gathering_stage(program.stages, has_classifier=has_classifier)
+    stages = with_gathering_stage(program.stages, has_classifier=has_classifier)
     first_trainable = next(index for index, stage in enumerate(stages) if stage.weight is not None)
     return Plan(program, stages, has_classifier, first_trainable)
 
 
-def _with_gathering_stage(stages: tuple[Stage, ...], *, has_classifier: bool) -> tuple[Stage, ...]:
+def with_gathering_stage(stages: tuple[Stage, ...], *, has_classifier: bool) -> tuple[Stage, ...]:
     """Return the stages, after an identity that gathers images if the first stage cannot."""
     first = stages[0]
     is_fused = has_classifier and len(stages) == 1
@@ -163,6 +170,11 @@ def _is_small_linear(stage: Stage) -> bool:
     """Return whether a stage is a linear layer with at most `MAX_WEIGHTS` weights."""
     weights = math.prod((*stage.input_shape, *stage.output_shape))
     return stage.kind == "linear" and weights <= MAX_WEIGHTS
+
+
+def max_pooling_of(stage: Stage) -> Pooling | None:
+    """Return the max-pooling of a stage, fused or not; None if it has none."""
+    return None if stage.kind == "avg_pool2d" else stage.pooling
 
 
 def parameters_of(stage: Stage, vector: Array) -> tuple[Array | None, Array | None]:

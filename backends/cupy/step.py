@@ -12,9 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from backends.cupy.launch.activations import activation, activation_backward
+from backends.cupy.forward import forward
+from backends.cupy.launch.activations import activation_backward
 from backends.cupy.launch.conv_shape import NO_CONV, conv_shape_of
-from backends.cupy.launch.convolution import conv2d, conv2d_backward_x
+from backends.cupy.launch.convolution import conv2d_backward_x
 from backends.cupy.launch.fused_classifier import (
     Classifier,
     ClassifierConv,
@@ -23,13 +24,11 @@ from backends.cupy.launch.fused_classifier import (
 )
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher
-from backends.cupy.launch.linear import linear, linear_backward_x
+from backends.cupy.launch.linear import linear_backward_x
 from backends.cupy.launch.losses import loss
 from backends.cupy.launch.penalty import penalty
 from backends.cupy.launch.pooling import (
-    avg_pool2d,
     avg_pool2d_backward,
-    max_pool2d,
     max_pool2d_backward,
     pool_shape_of,
 )
@@ -82,23 +81,9 @@ class GraphStep:
 
     def _forward(self, index: int) -> None:
         """Compute the output of a stage."""
-        stage, launcher = self.plan.stages[index], self.launcher
-        arrays = self.workspace.stages[index]
+        stage, arrays = self.plan.stages[index], self.workspace.stages[index]
         x: Any = self.batch if index == 0 else self._input(index)
-        y, mask, kind = arrays.output, arrays.mask, stage.activation
-        weight, bias = parameters_of(stage, self.parameters[0])
-        ties = stage.pooling.ties if stage.pooling else "first"
-        if stage.kind == "linear":
-            linear(launcher, x, weight, bias, y, kind)
-        elif stage.kind == "conv2d":
-            shape = conv_shape_of(stage)
-            conv2d(launcher, x, weight, bias, y, mask, shape, activation=kind, ties=ties)
-        elif stage.kind == "max_pool2d":
-            max_pool2d(launcher, x, y, mask, pool_shape_of(stage), ties)
-        elif stage.kind == "avg_pool2d":
-            avg_pool2d(launcher, x, y, pool_shape_of(stage))
-        else:
-            activation(launcher, x, y, kind)
+        forward(self.launcher, stage, x, self.parameters[0], arrays.output, arrays.mask)
 
     def _classify(self) -> None:
         """Compute the last linear layers, the loss, and the gradients of the fused classifier."""

@@ -12,7 +12,7 @@ from backends.cupy.launch.pooling import mask_dtype
 from backends.cupy.launch.tiles import Tile
 from backends.cupy.launch.wgrad_update import SplitK
 from backends.cupy.memory import megabytes, memory_errors
-from backends.cupy.plan import Plan
+from backends.cupy.plan import Plan, max_pooling_of
 from backends.operations.common import Array
 
 # A chunk has few enough steps that it ends soon after Ctrl-C, and enough steps that the copy of its
@@ -130,7 +130,7 @@ def _stage_arrays(
     stage, dtype = plan.stages[index], plan.program.dtype
     shape = capacity, *stage.output_shape
     has_output = index < len(plan.stages) - 1 or not plan.has_classifier
-    max_pooling = stage.pooling if stage.kind != "avg_pool2d" else None
+    max_pooling = max_pooling_of(stage)
     mask_type = max_pooling and mask_dtype(max_pooling.size)
     several = split if split and split.splits > 1 else None
     return StageArrays(

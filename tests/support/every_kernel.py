@@ -130,7 +130,7 @@ def train(backend: Backend, training: Training) -> list[Any]:
     """Train for two steps, the second with a smaller batch if possible.
 
     Returns:
-        The losses and the weights.
+        The losses, the weights and the probabilities of the images.
     """
     shape, stack, loss, batch_size, optimizer = training
     model = Network(stack, loss, input=Pixels(shape), backend=backend)
@@ -139,7 +139,7 @@ def train(backend: Backend, training: Training) -> list[Any]:
     rng, count = np.random.default_rng(4), max(2, 2 * batch_size - 1)
     images = rng.integers(256, size=(count, *shape[-2:]), dtype=np.uint8)
     history = trainer.fit(images, rng.integers(3, size=count), epochs=1)
-    return [history.losses, *model.state_dict().values()]
+    return [history.losses, *model.state_dict().values(), model.predict_proba(images)]
 
 
 def _variant(example: Example) -> tuple[str, Any]:

@@ -1,4 +1,5 @@
-// The loss of each image of a batch, its gradient, and whether the prediction is correct.
+// The loss of each image of a batch, its gradient, and whether the prediction is correct; the outputs
+// that the loss compares with the targets.
 //
 // Layout: logits (B, classes); targets (B,) classes, or (B, classes) numbers for SQUARED_ERROR;
 // weights (B,) factors of the losses, which are read only if WEIGHTED. One warp per image; a lane processes every 32nd class.
@@ -74,5 +75,26 @@ extern "C" __global__ void loss(const real* __restrict__ logits,
   if (lane == 0) {
     losses[image] = image_loss;
     correct[image] = is_correct;
+  }
+}
+
+// Sets outputs (B, classes) to the softmax or the sigmoid of the logits, as the loss compares them
+// with the targets. Not for SQUARED_ERROR, whose outputs are the logits. Grid: one warp per image.
+// At most 40 registers.
+extern "C" __global__ void loss_outputs(const real* __restrict__ logits, int classes, Batch batch,
+                                        real* __restrict__ outputs) {
+  const int images = batch.size(), lane = threadIdx.x % WARP_SIZE;
+  const int image = blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE;
+  if (image >= images) return;  // in all lanes of the warp
+  const real* const z = logits + int64(image) * classes;
+  real* const y = outputs + int64(image) * classes;
+  if constexpr (LOSS == SOFTMAX_CROSS_ENTROPY) {
+    const real largest = z[predicted_class(z, classes, lane)];
+    real total = 0;
+    for (int c = lane; c < classes; c += WARP_SIZE) total += exp(z[c] - largest);
+    const real log_total = log(warp_reduce_sum(total));
+    for (int c = lane; c < classes; c += WARP_SIZE) y[c] = exp(z[c] - largest - log_total);
+  } else {
+    for (int c = lane; c < classes; c += WARP_SIZE) y[c] = sigmoid(z[c]);
   }
 }

@@ -1,4 +1,4 @@
-"""Launch of the losses."""
+"""Launches of the losses and of their outputs."""
 
 import math
 
@@ -50,4 +50,25 @@ def loss(
         dlogits=dlogits,
         losses=losses,
         correct=correct,
+    )
+
+
+def loss_outputs(launcher: Launcher, kind: str, logits: Array, outputs: Array) -> None:
+    """Set `outputs` (B, classes) to the softmax or the sigmoid of `logits`.
+
+    Args:
+        launcher: launches the kernel.
+        kind: one of `LOSSES` except "squared_error", whose outputs are the logits.
+        logits: (B, …); the elements of an image are its logits.
+        outputs: in the shape of `logits`.
+    """
+    # The kernel reads no targets; their type is that of eager losses, which use the same module.
+    constants: dict[str, Constant] = {"LOSS": kind.upper(), "TARGET": "int64", "WEIGHTED": 0}
+    launcher.kernel("losses", "loss_outputs", constants)(
+        (ceil_div(len(logits), THREADS // WARP_SIZE),),
+        THREADS,
+        logits=logits,
+        classes=math.prod(logits.shape[1:]),
+        batch=launcher.batch(len(logits)),
+        outputs=outputs,
     )

@@ -1,5 +1,6 @@
 """The parts of CuPy that the backend uses, on NumPy arrays and the emulator."""
 
+import ctypes
 import functools
 import weakref
 from collections.abc import Callable
@@ -15,12 +16,28 @@ class OutOfMemoryError(MemoryError):
     """An allocation exceeds the free memory of the emulated GPU."""
 
 
+class DeviceMemory:
+    """`cupy.cuda.MemoryPointer`: an address, and copies to and from the host.
+
+    Copies happen at once, so the current stream does not matter.
+    """
+
+    def __init__(self, ptr: int) -> None:
+        self.ptr = ptr
+
+    def copy_from_host_async(self, mem: int, size: int) -> None:
+        ctypes.memmove(self.ptr, mem, size)
+
+    def copy_to_host_async(self, mem: int, size: int) -> None:
+        ctypes.memmove(mem, self.ptr, size)
+
+
 class DeviceArray(np.ndarray[Any, Any]):
-    """An array with the address attribute of CuPy's arrays, `data.ptr`."""
+    """An array with the attribute `data` of CuPy's arrays."""
 
     @property
-    def data(self) -> SimpleNamespace:  # type: ignore[override]
-        return SimpleNamespace(ptr=self.ctypes.data)
+    def data(self) -> DeviceMemory:  # type: ignore[override]
+        return DeviceMemory(self.ctypes.data)
 
 
 class EmulatedCupy:
@@ -51,6 +68,7 @@ class EmulatedCupy:
             Device=functools.partial(EmulatedDevice, emulator, capability, multiprocessors),
             Stream=lambda non_blocking: Stream(emulator, non_blocking=non_blocking),
             get_current_stream=lambda: Stream(emulator, non_blocking=False),
+            alloc_pinned_memory=lambda size: bytearray(b"\xff" * size),
             compiler=SimpleNamespace(CompileException=CompileException),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
@@ -114,16 +132,16 @@ class EmulatedDevice:
     """`cupy.cuda.Device`. All emulated GPUs have the same properties."""
 
     def __init__(
-        self, emulator: Emulator, capability: str, multiprocessors: int, number: int = 0
+        self, emulator: Emulator, capability: str, multiprocessors: int, number: int | None = None
     ) -> None:
         self.compute_capability = capability
         self.attributes = {"MultiProcessorCount": multiprocessors}
         self._emulator = emulator
-        self._number = number
+        self.id = emulator.selected_device if number is None else number
 
     def __enter__(self) -> None:
         self._previous = self._emulator.selected_device
-        self._emulator.selected_device = self._number
+        self._emulator.selected_device = self.id
 
     def __exit__(self, *error: object) -> None:
         self._emulator.selected_device = self._previous
