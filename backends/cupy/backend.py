@@ -128,7 +128,7 @@ class CupyBackend(Backend):
             NotCompiledError: a part of the program has no kernel.
         """
         with self._on_device():
-            return CupyEpoch(program, cupy=self._cupy, kernels=self._kernels)
+            return CupyEpoch(program, cupy=self._cupy, kernels=self._kernels, streams=self._streams)
 
     def compile_inference(self, program: Program) -> CompiledInference:
         """Return the compiled form of the predictions of a program.

@@ -21,6 +21,7 @@ from backends.cupy.launch.launcher import Launcher
 from backends.cupy.loader import Kernels
 from backends.cupy.memory import megabytes, memory_errors
 from backends.cupy.plan import parameters_of, plan_for
+from backends.cupy.streams import Streams
 from backends.operations.common import Array
 from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
 
@@ -35,19 +36,22 @@ class CupyEpoch(CompiledEpoch):
         program: the program.
         cupy: the module `cupy`.
         kernels: the compiled kernels.
+        streams: the streams of the backend.
 
     Raises:
         NotCompiledError: a part of the program has no kernel.
     """
 
-    def __init__(self, program: TrainingProgram, *, cupy: Any, kernels: Kernels) -> None:
+    def __init__(
+        self, program: TrainingProgram, *, cupy: Any, kernels: Kernels, streams: Streams
+    ) -> None:
         self._program = program
         self._cupy = cupy
         self._launcher = Launcher(kernels, program.dtype)
         device = cupy.cuda.Device()
         self._capability = int(device.compute_capability)
         self._multiprocessors = int(device.attributes["MultiProcessorCount"])
-        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._stream = streams.take(self)
         self._graphs = GraphCache(plan_for(program), cupy, self._launcher, self._stream)
         weighted = plan_for(program, is_weighted=True)
         self._weighted_graphs = GraphCache(weighted, cupy, self._launcher, self._stream)

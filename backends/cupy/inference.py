@@ -66,8 +66,9 @@ class CupyInference(CompiledInference):
         self._program = program
         self._cupy = cupy
         self._launcher = Launcher(kernels, program.dtype)
-        self._streams = streams
         self._select = select
+        with select():
+            self._stream = streams.take(self)
         self._stages = with_gathering_stage(program.stages, has_classifier=False)
         largest = max(math.prod(s) for p in self._stages for s in (p.input_shape, p.output_shape))
         self._capacities = [n for n in CAPACITIES if n == 1 or n * largest <= MAX_VALUES]
@@ -86,14 +87,18 @@ class CupyInference(CompiledInference):
         classes = math.prod(self._stages[-1].output_shape)
         results = np.empty((len(pixels), classes), self._program.dtype)
         probabilities = probabilities and self._program.loss != NUMBERS
-        with self._lock, self._select(), self._streams.borrow() as stream:
+        with self._lock, self._select():
+            # Other streams may have changed the weights.
+            self._cupy.cuda.get_current_stream().synchronize()
             if weights is not self._weights:  # the graphs contain its address
                 self._captured.clear()
                 self._weights = weights
             most = self._capacities[-1]
-            for part in (slice(first, first + most) for first in range(0, len(pixels), most)):
-                captured = self._graph_for(pixels[part], stream, probabilities=probabilities)
-                _run(captured, pixels[part], results[part], stream)
+            with self._stream:
+                for first in range(0, len(pixels), most):
+                    part = slice(first, first + most)
+                    captured = self._graph_for(pixels[part], probabilities=probabilities)
+                    _run(captured, pixels[part], results[part], self._stream)
         return results
 
     def _is_in_range(self, pixels: NDArray[Any]) -> bool:
@@ -104,15 +109,15 @@ class CupyInference(CompiledInference):
             return bool(pixels.min() >= 0 and pixels.max() <= 1)  # false for NaN
         return bool(np.isfinite(pixels).all())
 
-    def _graph_for(self, pixels: NDArray[Any], stream: Any, *, probabilities: bool) -> _Captured:
+    def _graph_for(self, pixels: NDArray[Any], *, probabilities: bool) -> _Captured:
         """Return a graph for this number of images and this dtype."""
         capacity = next(n for n in self._capacities if n >= len(pixels))
         key = capacity, str(pixels.dtype), probabilities
         if key not in self._captured:
-            self._captured[key] = self._capture(*key, stream=stream)
+            self._captured[key] = self._capture(*key)
         return self._captured[key]
 
-    def _capture(self, capacity: int, dtype: str, probabilities: bool, *, stream: Any) -> _Captured:
+    def _capture(self, capacity: int, dtype: str, probabilities: bool) -> _Captured:
         """Capture a graph; kernels are loaded before, by a forward pass without images."""
         cupy, real, last = self._cupy, self._program.dtype, self._stages[-1]
         pixels = math.prod(self._stages[0].input_shape)
@@ -136,8 +141,9 @@ class CupyInference(CompiledInference):
         inputs.host["bounds"][...] = 0
         inputs.upload(rows=0)
         launch()
-        stream.synchronize()
-        return _Captured(inputs, results, capture(stream, launch), kept=(batch, *arrays))
+        self._stream.synchronize()
+        graph = capture(self._stream, launch)
+        return _Captured(inputs, results, graph, kept=(batch, *arrays))
 
     def _batch(self, inputs: Transfer, capacity: int) -> GraphBatch:
         """Return the images of a graph as the batch of a chunk with one step."""
@@ -173,8 +179,10 @@ def _run(captured: _Captured, pixels: NDArray[Any], results: NDArray[Any], strea
     count, inputs, outputs = len(pixels), captured.inputs, captured.outputs
     inputs.host["bounds"][...] = 0, count
     inputs.host["images"][:count] = pixels
-    inputs.upload(rows=count)
-    captured.graph.launch(stream=stream)
-    outputs.download(rows=count)
-    stream.synchronize()
-    results[...] = outputs.host["values"][:count]
+    try:
+        inputs.upload(rows=count)
+        captured.graph.launch(stream=stream)
+        outputs.download(rows=count)
+    finally:  # after an interrupt, too, the next call may overwrite the buffers
+        stream.synchronize()
+    results[...] = outputs.host["values"][:count].reshape(results.shape)

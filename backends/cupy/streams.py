@@ -1,17 +1,17 @@
-"""Streams that trainings and predictions use in turn."""
+"""The streams of trainings and predictions."""
 
 import threading
+import weakref
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
 class Streams:
-    """The streams of a backend, each used by one training or prediction at a time.
+    """The streams of a backend.
 
     CuPy's memory pool gives freed memory only to allocations on the same stream. If each training
-    had its own stream, the memory of one would be lost to the next.
+    created a stream, the memory of one would be lost to the next. Therefore a training takes over
+    the stream of one that has ended.
 
     Args:
         cupy: the module `cupy`.
@@ -22,23 +22,11 @@ class Streams:
         self._lock = threading.Lock()
         self._free: dict[int, list[Any]] = defaultdict(list)  # by number of the GPU
 
-    @contextmanager
-    def borrow(self) -> Iterator[Any]:
-        """Return a stream of the current GPU, which is the current stream within the context.
-
-        It begins after the work of the previous current stream, and is synchronized at the end.
-        """
+    def take(self, owner: object) -> Any:
+        """Return a stream of the current GPU that no other owner has as long as `owner` exists."""
         cuda = self._cupy.cuda
         with self._lock:
             free = self._free[cuda.Device().id]
             stream = free.pop() if free else cuda.Stream(non_blocking=True)
-        try:
-            cuda.get_current_stream().synchronize()
-            with stream:
-                try:
-                    yield stream
-                finally:  # after an interrupt, too, the caller reads the results
-                    stream.synchronize()
-        finally:
-            with self._lock:
-                free.append(stream)
+        weakref.finalize(owner, free.append, stream).atexit = False
+        return stream

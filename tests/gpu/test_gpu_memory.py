@@ -1,11 +1,14 @@
 """Errors for data sets, networks and batches that do not fit the memory of the GPU."""
 
+import gc
 import re
+from typing import Any
 
 import pytest
 
 from backends.cupy import workspace as cupy_workspace
 from mnist_accel.data import Dataset
+from mnist_accel.nn import SGD
 from mnist_accel.training.trainer import Trainer
 from tests.support.compiled_training import make_network
 from tests.support.emulated_backend import EmulatedBackend
@@ -37,6 +40,22 @@ def test_error_for_a_large_batch_names_a_batch_size_that_fits(
         trainer.fit(data, iterations=1)
     trainer.batch_size = fitting - 20
     assert len(trainer.fit(data, iterations=1).losses) == 1
+
+
+def test_trainings_after_each_other_share_a_stream_and_simultaneous_ones_do_not() -> None:
+    """CuPy reuses memory only on the stream on which it was allocated."""
+    backend = EmulatedBackend()
+
+    def new_epoch() -> Any:
+        return backend.compile_epoch(small_mlp(backend).training_program(SGD()))
+
+    first, second = new_epoch(), new_epoch()
+    assert first._stream is not second._stream
+    streams = {first._stream, second._stream}
+    del first, second
+    gc.collect()
+    third, fourth = new_epoch(), new_epoch()
+    assert {third._stream, fourth._stream} == streams
 
 
 @pytest.mark.parametrize(
