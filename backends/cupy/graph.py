@@ -12,8 +12,9 @@ from backends.cupy.step import GraphStep
 from backends.cupy.workspace import new_workspace
 from backends.operations.common import Array
 
-# One graph has this many steps; a second one has a single step, for the rest of a chunk.
-STEPS_PER_GRAPH = 32
+# Numbers of steps in the graphs, the largest first. The smaller graphs run the rest of a chunk: its
+# 40 steps are one graph of 32 and one of 8.
+GRAPH_STEPS = (32, 8, 1)
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,7 @@ class GraphCache:
         launcher = replace(self._launcher, graph_batch=batch)
         step = GraphStep(self._plan, launcher, batch, workspace, parameters)
         self._load_kernels(step)
-        graphs = {
-            length: capture(self._stream, step.launch, times=length)
-            for length in (STEPS_PER_GRAPH, 1)
-        }
+        graphs = {steps: capture(self._stream, step.launch, times=steps) for steps in GRAPH_STEPS}
         self._captured = Captured(step, graphs)
         return self._captured
 

@@ -1,7 +1,8 @@
 """Chunks of graph steps: their length, what they copy, and what happens on errors."""
 
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -40,9 +41,9 @@ def test_lengths_of_chunks_and_graphs_do_not_change_a_bit(
     backend: Backend, mnist: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = train(backend, mnist)
-    for chunk_steps, graph_steps in ((3, 2), (1, 1), (100, 5)):
+    for chunk_steps, graph_steps in ((3, (2, 1)), (1, (1,)), (100, (5, 2, 1))):
         monkeypatch.setattr(cupy_workspace, "MAX_STEPS_PER_CHUNK", chunk_steps)
-        monkeypatch.setattr(graph, "STEPS_PER_GRAPH", graph_steps)
+        monkeypatch.setattr(graph, "GRAPH_STEPS", graph_steps)
         assert_same_bits(train(backend, mnist), expected)
 
 
@@ -58,10 +59,25 @@ def test_full_length_graphs_and_single_steps_match_eager_training(
             "two-layer", backend=backend, seed=3, dtype="float64", hidden_sizes=(7,)
         )
         trainer = Trainer(model, "adam", batch_size=batch_size, seed=5, compiled=compiled)
-        history = trainer.fit(*data, iterations=2 * graph.STEPS_PER_GRAPH + 9)
+        history = trainer.fit(*data, iterations=2 * graph.GRAPH_STEPS[0] + 9)
         results.append([history.losses, *model.state_dict().values()])
     for got, want in zip(*results, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("steps", "launches"),
+    [(1024, [32] * 32), (40, [32, 8]), (47, [32, 8] + [1] * 7), (3, [1, 1, 1])],
+)
+def test_the_rest_of_a_chunk_takes_few_graphs(steps: int, launches: list[int]) -> None:
+    launched: list[int] = []
+
+    def replayed(length: int) -> SimpleNamespace:
+        return SimpleNamespace(launch=lambda stream: launched.append(length))
+
+    graphs = {length: replayed(length) for length in graph.GRAPH_STEPS}
+    graph.Captured(step=cast(Any, None), graphs=graphs).replay(steps, stream=None)
+    assert launched == launches
 
 
 def test_graphs_are_captured_again_for_larger_batches(
