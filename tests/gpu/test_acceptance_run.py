@@ -309,8 +309,9 @@ def test_default_folder_is_named_after_date_and_gpu(tmp_path, gpu, monkeypatch):
     monkeypatch.setattr(command_line, "RESULTS", tmp_path)
     run = SimulatedMachine().run
     assert command_line.main([], make_plan=lambda folder: [], run=run) == 0
-    (folder,) = tmp_path.iterdir()
+    folder, archive = sorted(tmp_path.iterdir())
     assert folder.name.endswith("-nvidia-simulated-1")
+    assert archive.name == f"{folder.name}.tar.gz"
 
 
 def test_run_without_a_gpu_starts_no_stage(tmp_path, capsys):

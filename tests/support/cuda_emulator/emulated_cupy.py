@@ -86,7 +86,7 @@ class EmulatedCupy:
         return np.array(array)
 
     def array(self, host: Any, **options: Any) -> Any:
-        return self._allocate(lambda: np.array(host, **options))
+        return self._allocate(lambda: np.array(host, **options).view(DeviceArray))
 
     asarray = array
 
