@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.availability import Availability
+from backends.availability import Availability, BackendUnavailableError
 from backends.operations.activations import Activations
 from backends.operations.batches import Batches
 from backends.operations.common import Array
@@ -103,7 +103,8 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         """Select the device to compute on; must be called before the first array is created.
 
         Raises:
-            ValueError: there is no device with this name.
+            ValueError: the backend has no choice of devices.
+            BackendUnavailableError: this machine has no device with this name.
         """
         devices = self.devices
         if not devices:
@@ -113,7 +114,10 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
         if name not in devices:
             known = " and ".join(filter(None, (", ".join(devices[:-1]), devices[-1])))
             count = "device" if len(devices) == 1 else "devices"
-            raise ValueError(f"backend {self.name!r} has the {count} {known} here, got {name}")
+            reason = f"it has the {count} {known} here, got {name}"
+            raise BackendUnavailableError(
+                self.name, Availability(False, reason, "choose another device")
+            )
         self.device = name
 
     @classmethod

@@ -1,7 +1,9 @@
 """Tables of named entries, the spellings of names that users give, and errors for unknown names."""
 
 from collections import UserDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TypeVar
@@ -12,6 +14,7 @@ Aliases = Mapping[str, Sequence[str]]
 
 NO_ALIASES: Aliases = MappingProxyType({})
 _MAX_COMPARED_CHARS = 100
+_with_flags = ContextVar("_with_flags", default=False)
 _MAX_SHOWN_CHARS = 80
 
 
@@ -131,6 +134,29 @@ def closest_name(name: str, known: Iterable[str], aliases: Aliases = NO_ALIASES)
         return None
     close = get_close_matches(spelling(text), spellings, n=1)
     return spellings[close[0]] if close else None
+
+
+@contextmanager
+def flags_in_messages() -> Iterator[None]:
+    """Let `option` return the flags of the commands."""
+    token = _with_flags.set(True)
+    try:
+        yield
+    finally:
+        _with_flags.reset(token)
+
+
+def option(name: str, value: object = None) -> str:
+    """Return an option for a message as the user gives it: "test_split", or "--test-split".
+
+    Args:
+        name: name of the argument in Python. The flag of the commands has the same name.
+        value: its value, if the message proposes one: "kind='features'", or "--kind features".
+    """
+    if not _with_flags.get():
+        return name if value is None else f"{name}={value!r}"
+    flag = "--" + name.replace("_", "-")
+    return flag if value is None else f"{flag} {value}"
 
 
 def spelling(name: str) -> str:

@@ -165,7 +165,8 @@ def get_backend(
 
     Raises:
         ValueError: the name is unknown, or `threads` or `device` is invalid.
-        BackendUnavailableError: the backend cannot run here; the error has reason and remedy.
+        BackendUnavailableError: the backend cannot run on the device or at all here; the error has
+            reason and remedy.
     """
     return select_backend(name, fallback=False, threads=threads, device=device).backend
 
@@ -199,8 +200,9 @@ def select_backend(
 
     Raises:
         ValueError: the name is unknown; `threads` is below 1 or the backend does not accept it; or
-            the device does not exist.
-        BackendUnavailableError: the backend cannot run here, and `fallback` is False.
+            the backend has no choice of devices.
+        BackendUnavailableError: the backend cannot run here, and `fallback` is False; or the device
+            does not exist.
     """
     return next(_selections(name, fallback=fallback, threads=threads, device=device))
 
@@ -262,7 +264,8 @@ def _with_devices(selections: Iterator[Selection], device: str) -> Iterator[Sele
     """Yield the selections whose backends have a choice of devices.
 
     Raises:
-        ValueError: no selection has a choice of devices.
+        ValueError: no backend that "auto" chooses from ever has such a device.
+        BackendUnavailableError: no selection has a choice of devices.
     """
     found = False
     passed_over: tuple[str, ...] = ()
@@ -273,11 +276,14 @@ def _with_devices(selections: Iterator[Selection], device: str) -> Iterator[Sele
         found = True
         yield selection
     if not found:
-        reasons = "; ".join(passed_over)
-        raise ValueError(
-            f"no backend that auto can choose here takes a device, got {device} ({reasons}); leave "
-            "it out, or name the backend, such as torch"
+        reason = (
+            f"no backend that auto can choose here takes a device, got {device} "
+            f"({'; '.join(passed_over)})"
         )
+        remedy = "leave it out, or name the backend, such as torch"
+        if device.startswith("cuda"):
+            raise BackendUnavailableError("auto", Availability(False, reason, remedy))
+        raise ValueError(f"{reason}; {remedy}")
 
 
 def _candidates(name: str, *, fallback: bool) -> Iterator[Selection]:

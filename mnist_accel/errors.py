@@ -39,6 +39,10 @@ class MnistAccelError(Exception):
         super().__init__(printable(message))
 
 
+class DataWarning(UserWarning):
+    """A data set is accepted, but probably contains a mistake."""
+
+
 class UsageError(MnistAccelError):
     """The arguments of a command are invalid or contradict each other."""
 

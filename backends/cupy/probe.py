@@ -133,7 +133,7 @@ def _device() -> Availability:
     if _compute_capability() < MIN_CAPABILITY:
         return _failure(
             f"the kernels need sm_70 (Volta) or later, but this GPU is {device}",
-            "use a newer GPU, or --backend numba",
+            "use a newer GPU, or the backend numba",
         )
     return Availability(True, device)
 

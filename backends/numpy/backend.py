@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
+from backends.names import option
 from backends.numpy.blas_threads import BLAS_THREADS, blas_name
 from backends.numpy.probe import availability
 from backends.operations.common import trusted_indices
@@ -40,7 +41,7 @@ class NumpyBackend(Backend):
         """Use at most this number of BLAS threads; warn if BLAS has no function to limit them."""
         if self.max_threads is None:
             warnings.warn(
-                f"--threads {number} cannot limit the backend numpy, because its BLAS, "
+                f"{option('threads', number)} cannot limit the backend numpy, because its BLAS, "
                 f"{blas_name()}, has no function for that",
                 stacklevel=2,
             )

@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import mnist_accel as ma
-from mnist_accel.data.datasets import Dataset
+from mnist_accel.data import Dataset
 from mnist_accel.data.sources.digests import PUBLISHED_SETS
 from mnist_accel.data.sources.fetch import fetch_files
 from mnist_accel.data.sources.local_copies import LocalCopies

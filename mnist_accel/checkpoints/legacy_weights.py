@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import ACTIVATIONS, Backend, as_backend, resolve_name
+from backends import ACTIVATIONS, Backend, as_backend, option, resolve_name
 from mnist_accel.checkpoints.book_networks import BOOK_NETWORKS
 from mnist_accel.checkpoints.checkpoint import load_model_file
 from mnist_accel.checkpoints.weight_files import WeightFile, is_weight_file, read_weight_file
@@ -93,7 +93,7 @@ def load_weights(
     if activation is None and found.activation:
         note(
             f"{path} does not state its network: assuming {found.network.name} with the activation "
-            f"{found.activation}; choose others with --model and --activation (model, activation)"
+            f"{found.activation}; choose others with {option('model')} and {option('activation')}"
         )
     return found.network
 
@@ -106,7 +106,7 @@ def reject_network_arguments(path: Path, *, model: str | None, activation: str |
     """
     if model is not None or activation is not None:
         raise ValueError(
-            f"{path} states its network; omit --model and --activation (model, activation), which "
+            f"{path} states its network; omit {option('model')} and {option('activation')}, which "
             "are for weights of other programs"
         )
 
@@ -201,7 +201,8 @@ def _find_network(
         state = linear_layers(content.arrays)
         name = model or (_NPY_MODEL if content.is_npy else _LINEAR_MODELS.get(content.layers))
         if name is None:
-            raise ValueError(f"no recipe has {count(content.layers, 'layer')}; give --model")
+            layers = count(content.layers, "layer")
+            raise ValueError(f"no recipe has {layers}; give {option('model')}")
         return _candidate(name, state, activation, backend)
     _has_column_biases(content.arrays)
     found = list(_convolutional(content.arrays, model, activation, backend))

@@ -9,6 +9,7 @@ from mnist_accel.commands.arguments import add_data_arguments, add_dataset_posit
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.data import Dataset
 from mnist_accel.data.sources.digests import PUBLISHED_SETS
+from mnist_accel.errors import escaped
 
 EXAMPLES: Sequence[str] = (
     "digits",
@@ -56,9 +57,10 @@ def _print_json(dataset: Dataset) -> None:
 
 def describe(dataset: Dataset) -> str:
     """Return the source, shapes, digests and images per class of a data set as text."""
+    train, test = len(dataset.x_train), len(dataset.x_test)
     lines = [
-        f"{dataset.name}: {len(dataset.x_train)} training and {len(dataset.x_test)} test images",
-        f"  source    {dataset.source}",
+        f"{escaped(dataset.name)}: {train} training and {test} test images",
+        f"  source    {escaped(dataset.source)}",
         f"  images    {_format(dataset.x_train)}, {_format(dataset.x_test)}",
         f"  labels    {_format(dataset.t_train)}, {_format(dataset.t_test)}",
     ]
@@ -68,12 +70,15 @@ def describe(dataset: Dataset) -> str:
             lines.append(f"            {name}  {size:>8} bytes  {digest[:16]}…")
     else:
         lines.append("  verified  shapes and labels; no digests are published for this data set")
-    train, test = _class_counts(dataset)
-    width = max(len("class"), *(len(name) for name in dataset.class_names))
+        if dataset.identity is not None:
+            lines.append(f"  sha256    {dataset.identity.sha256}")
+    counts = _class_counts(dataset)
+    names = list(map(escaped, dataset.class_names))
+    width = max(len("class"), *map(len, names))
     lines += ["", f"  {'class':<{width}}  {'train':>6}  {'test':>6}"]
     lines += [
         f"  {name:<{width}}  {train_count:>6}  {test_count:>6}"
-        for name, train_count, test_count in zip(dataset.class_names, train, test, strict=True)
+        for name, train_count, test_count in zip(names, *counts, strict=True)
     ]
     return "\n".join(lines)
 

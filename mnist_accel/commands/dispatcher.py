@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from backends import resolve_name
+from backends import flags_in_messages, resolve_name
 from mnist_accel._version import __version__
 from mnist_accel.commands import (
     compare,
@@ -173,7 +173,12 @@ def _explain_errors(work: Callable[[], int], *, prog: str) -> int:
     """
     try:
         interrupt_on_ctrl_c()
-        with repeat_lost_ctrl_c(), _warnings_in_one_line(), _without_announcements():
+        with (
+            flags_in_messages(),
+            repeat_lost_ctrl_c(),
+            _warnings_in_one_line(),
+            _without_announcements(),
+        ):
             return work()
     except SystemExit as stop:  # argparse has already printed its message
         return int(stop.code or 0)

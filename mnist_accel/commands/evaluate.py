@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"weights  {escaped(str(path))}")
     print(f"model    {escaped(model.name)}: {model.describe()}")
-    print(f"data     {dataset.name}, {result.total} test images")
+    print(f"data     {escaped(dataset.name)}, {result.total} test images")
     print(f"backend  {backend.name}")
     _print_result(result, dataset)
     return 0

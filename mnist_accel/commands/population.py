@@ -116,7 +116,8 @@ def _new_folder(args: argparse.Namespace) -> PopulationFolder:
     given = {k: v for k, v in vars(args).items() if k in SETTINGS and v is not None}
     fixed = {"dataset" if k == "name" else k: v for k, v in data_arguments(args).items()}
     fixed = {name: value for name, value in fixed.items() if value is not None}
-    form = dataset_from(args).form if _has_own_form(args.dataset) else None
+    dataset = dataset_from(args) if _has_own_form(args.dataset) else None
+    form = None if dataset is None else dataset.form
     with usage_errors():
         model = _model(args)
         number_or_list = DEFAULT_SEEDS if args.seeds is None else args.seeds
@@ -132,6 +133,7 @@ def _new_folder(args: argparse.Namespace) -> PopulationFolder:
         device=args.device,
         threads=args.threads,
         form=form,
+        identity=None if dataset is None else dataset.identity,
     )
     return PopulationFolder.create(args.out, config)
 

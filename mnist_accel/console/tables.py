@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_accel.console.terminal import make_console
+from mnist_accel.errors import escaped
 from mnist_accel.util.text import displayable
 
 PIPE_WIDTH = 100  # characters per line of a table that is not printed on a terminal
@@ -31,7 +32,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], stream
     Raises:
         ValueError: a row does not have one cell per header.
     """
-    lines = [[displayable(str(cell), stream) for cell in row] for row in (headers, *rows)]
+    lines = [[displayable(escaped(str(cell)), stream) for cell in row] for row in (headers, *rows)]
     columns = list(zip(*lines, strict=True))
     console = make_console(stream)
     on_terminal = console.is_terminal
@@ -77,7 +78,7 @@ def print_probabilities(
     """
     values = np.asarray(probabilities, dtype=np.float64)
     has_blocks = displayable("█▏▎▍▌▋▊▉", stream) == "█▏▎▍▌▋▊▉"
-    names = [displayable(name, stream) for name in class_names]
+    names = [displayable(escaped(name), stream) for name in class_names]
     name_width = max(map(cell_len, names))
     console = make_console(stream)
     for index, (name, value) in enumerate(zip(names, values, strict=True)):
@@ -113,7 +114,8 @@ def format_confusion_matrix(
     if list(class_names) == numbers:
         labels = numbers
     else:
-        labels = [f"{number} {name}" for number, name in zip(numbers, class_names, strict=True)]
+        names = map(escaped, class_names)
+        labels = [f"{number} {name}" for number, name in zip(numbers, names, strict=True)]
     column = 1 + max(len(str(counts.max(initial=0))), len(numbers[-1]))
     label_width = max(width - column * len(numbers), len("true"))
     labels = [label[:label_width] for label in labels]

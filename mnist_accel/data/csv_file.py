@@ -1,6 +1,7 @@
 """Reads a data set from a `.csv` file with a header: one example in each row."""
 
 import csv
+import hashlib
 import io
 from array import array
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_accel.data.raw import RawData
+from backends import option
+from mnist_accel.data.identity import FileIdentity
+from mnist_accel.data.raw import MAX_LABEL_CHARS, RawData
 from mnist_accel.errors import DataError, file_errors
-from mnist_accel.util.input_files import check_size, open_regular
+from mnist_accel.util.input_files import check_size, is_gzip, open_regular
 from mnist_accel.util.text import excerpt
 
 DEFAULT_LABEL = "label"
@@ -21,6 +24,7 @@ _SPLITS = ("train", "test")
 _MAX_BYTES = 2**31  # of the file; each number takes four bytes of memory
 _PIECE = 1000  # rows that are checked at once
 _MAX_COLUMNS = 2**20
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 def read_csv(path: Path, *, label_column: str | None = None) -> RawData:
@@ -36,9 +40,13 @@ def read_csv(path: Path, *, label_column: str | None = None) -> RawData:
     """
     with file_errors(f"read {path}"), open_regular(path) as binary:
         check_size(binary, max_bytes=_MAX_BYTES)
+        digest = hashlib.file_digest(binary, "sha256").hexdigest()
+        binary.seek(0)
+        if is_gzip(binary.peek(2)):
+            raise DataError(f"{path} is compressed; unpack it with gunzip")
         with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
             try:
-                return _Reader(path, csv.reader(text, strict=True), label_column).read()
+                return _Reader(path, csv.reader(text, strict=True), label_column).read(digest)
             except UnicodeDecodeError as error:
                 raise DataError(f"{path} is not a text file in UTF-8; convert it") from error
 
@@ -49,9 +57,10 @@ class _Reader:
     def __init__(self, path: Path, rows: Any, label_column: str | None) -> None:
         self._path = path
         self._rows = rows
-        self._label_column = label_column or DEFAULT_LABEL
+        self._label_column = DEFAULT_LABEL if label_column is None else label_column.strip()
 
-    def read(self) -> RawData:
+    def read(self, digest: str) -> RawData:
+        """Return the content of the file, whose SHA-256 is `digest`."""
         header = self._header()
         label = header.index(self._label_column)
         split = header.index(SPLIT_COLUMN) if SPLIT_COLUMN in header else None
@@ -59,25 +68,30 @@ class _Reader:
         if not columns:
             raise DataError(f"{self._path} has no column besides {self._label_column}")
         numbers, labels, is_test = array("f"), [], []
-        lines: list[int] = []
-        first = 0
+        piece: list[tuple[int, list[str]]] = []  # lines and rows that are not yet checked
         for line, row in self._lines(len(header)):
             labels.append(self._label(row[label], line))
             if split is not None:
                 is_test.append(self._split(row[split], line))
+            values = [row[number] for number in columns]
             try:
-                numbers.extend(map(float, [row[number] for number in columns]))
-            except (ValueError, OverflowError):
+                if "_" in "".join(values):  # Python reads "1_0" as the number 10
+                    raise ValueError
+                numbers.extend(map(float, values))
+            except ValueError:
                 raise self._not_a_number(header, columns, row, line) from None
-            lines.append(line)
-            if len(lines) - first == _PIECE:
-                self._check_finite(numbers, header, columns, lines, first)
-                first = len(lines)
+            piece.append((line, row))
+            if len(piece) == _PIECE:
+                self._check_finite(numbers, header, columns, piece)
+                piece.clear()
         if not labels:
             raise DataError(f"{self._path} has a header but no rows")
-        self._check_finite(numbers, header, columns, lines, first)
+        self._check_finite(numbers, header, columns, piece)
         examples = np.frombuffer(numbers, np.float32).reshape(len(labels), len(columns))
-        return _divide(self._path, examples, _as_labels(labels), np.array(is_test, bool))
+        names = tuple(header[number] for number in columns)
+        identity = FileIdentity(digest, names, self._label_column).without_long_columns()
+        sets = examples, np.array(labels), np.array(is_test, bool)
+        return _divide(self._path, *sets, identity)
 
     def _header(self) -> list[str]:
         """Return the names of the columns, after checking them."""
@@ -87,18 +101,33 @@ class _Reader:
         header = [name.strip() for name in header]
         if len(header) > _MAX_COLUMNS:
             raise DataError(f"{self._path} has more than {_MAX_COLUMNS:,} columns")
-        if len(header) == 1 and ";" in header[0]:
-            raise DataError(f"{self._path} separates columns with semicolons; use commas")
+        for separator, name in _OTHER_SEPARATORS.items():
+            if len(header) == 1 and separator in header[0]:
+                raise DataError(f"{self._path} separates columns with {name}; use commas")
         if self._label_column not in header:
             shown = ", ".join(header[:8]) + (", …" if len(header) > 8 else "")
             raise DataError(
                 f"{self._path} has no column {self._label_column!r} with the labels; its columns "
-                f"are {excerpt(shown)}; name one with --label-column (label_column)"
+                f"are {excerpt(shown)}; name one with {option('label_column')}"
             )
-        twice = [name for name in (self._label_column, SPLIT_COLUMN) if header.count(name) > 1]
-        if twice:
-            raise DataError(f"{self._path} has two columns {twice[0]!r}; rename one of them")
+        if self._label_column == SPLIT_COLUMN:
+            raise DataError(
+                f"the column {SPLIT_COLUMN!r} of {self._path} states the test set, so it cannot "
+                f"contain the labels; name another with {option('label_column')}, or rename it"
+            )
+        self._check_names(header)
         return header
+
+    def _check_names(self, header: list[str]) -> None:
+        """Check that each column has a name of its own; programs often add a nameless index."""
+        seen = set()
+        for number, name in enumerate(header, start=1):
+            shown = excerpt(name, max_chars=60)
+            if not name:
+                raise DataError(f"column {number} of {self._path} has no name; name or remove it")
+            if name in seen:
+                raise DataError(f"{self._path} has two columns {shown!r}; rename or remove one")
+            seen.add(name)
 
     def _lines(self, width: int) -> Iterator[tuple[int, list[str]]]:
         """Yield the number of the line and the values of each row that is not empty."""
@@ -126,6 +155,11 @@ class _Reader:
             raise DataError(
                 f"line {line} of {self._path} has no label in column {self._label_column!r}"
             )
+        if len(text) > MAX_LABEL_CHARS:
+            raise DataError(
+                f"line {line} of {self._path} has a label of {len(text):,} characters, expected at "
+                f"most {MAX_LABEL_CHARS}"
+            )
         return text
 
     def _split(self, text: str, line: int) -> bool:
@@ -142,7 +176,7 @@ class _Reader:
     ) -> DataError:
         for number in columns:
             try:
-                float(row[number])
+                float(row[number].replace("_", "?"))
             except ValueError:
                 break
         value = excerpt(row[number], max_chars=40)
@@ -150,17 +184,24 @@ class _Reader:
         return self._fault(header[number], line, found)
 
     def _check_finite(
-        self, numbers: "array[float]", header: list[str], columns: list[int], lines: list[int],
-        first: int,
-    ) -> None:  # fmt: skip
-        """Check the rows from number `first` on."""
+        self,
+        numbers: "array[float]",
+        header: list[str],
+        columns: list[int],
+        piece: list[tuple[int, list[str]]],
+    ) -> None:
+        """Check the last numbers, which are those of the rows in `piece`."""
         width = len(columns)
-        rows = np.array(memoryview(numbers)[first * width :], np.float32).reshape(-1, width)
-        finite = np.isfinite(rows)
+        first = len(numbers) - len(piece) * width
+        finite = np.isfinite(np.array(memoryview(numbers)[first:], np.float32))
         if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            found = f"{rows[row, column]}, which is not a finite number in float32"
-            raise self._fault(header[columns[column]], lines[first + row], found)
+            row, column = divmod(int((~finite).argmax()), width)
+            line, texts = piece[row]
+            text = texts[columns[column]].strip()
+            is_large = "n" not in text.lower()  # neither "nan" nor "inf"
+            problem = "too large for float32" if is_large else "not a finite number"
+            found = f"{excerpt(text, max_chars=40)}, which is {problem}"
+            raise self._fault(header[columns[column]], line, found)
 
     def _fault(self, column: str, line: int, found: str) -> DataError:
         name = excerpt(column, max_chars=60)
@@ -170,21 +211,18 @@ class _Reader:
         )
 
 
-def _as_labels(labels: list[str]) -> NDArray[Any]:
-    """Return labels as integers if all of them are, and otherwise as strings."""
-    try:
-        return np.array([int(label) for label in labels], np.int64)
-    except (ValueError, OverflowError):
-        return np.array(labels)
-
-
 def _divide(
-    path: Path, examples: NDArray[Any], labels: NDArray[Any], is_test: NDArray[np.bool_]
+    path: Path,
+    examples: NDArray[Any],
+    labels: NDArray[Any],
+    is_test: NDArray[np.bool_],
+    identity: FileIdentity,
 ) -> RawData:
+    """Return training and test set; `is_test` (N,) is empty if no column states them."""
     if not len(is_test):
-        return RawData(str(path), (examples, labels), None)
+        return RawData(str(path), (examples, labels), None, identity)
     if is_test.all() or not is_test.any():
         missing = "train" if is_test.all() else "test"
         raise DataError(f"the column {SPLIT_COLUMN!r} of {path} has no row {missing!r}")
     train = examples[~is_test], labels[~is_test]
-    return RawData(str(path), train, (examples[is_test], labels[is_test]))
+    return RawData(str(path), train, (examples[is_test], labels[is_test]), identity)

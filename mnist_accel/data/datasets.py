@@ -4,8 +4,6 @@
 and one-hot encodes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,25 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Aliases, Shape, as_boolean, as_number, require_type, resolve_name, shown
-from mnist_accel.data.batches import split_indices
-from mnist_accel.data.csv_file import read_csv
-from mnist_accel.data.emnist import emnist_classes, emnist_set, first_label, has_labels
+from backends import Aliases, as_boolean, option, require_type, resolve_name
+from mnist_accel.data.dataset import DIGIT_NAMES, Dataset
+from mnist_accel.data.identity import FileIdentity
 from mnist_accel.data.idx import parse_idx
-from mnist_accel.data.npz_file import read_npz
-from mnist_accel.data.raw import KINDS, Kind, RawData, as_kind, choose_kind, encode_labels
+from mnist_accel.data.own_files import load_custom, load_file, warn_about_classes
+from mnist_accel.data.raw import KINDS
 from mnist_accel.data.sources.digests import FILE_NAMES, PUBLISHED_SETS
-from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_own_files, user_path
-from mnist_accel.data.sources.idx_names import prefix_of
 from mnist_accel.errors import DataError
-from mnist_accel.util.text import count
 
 DATASETS = ("mnist", "fashion-mnist", "digits", "custom")
 FILE_FORMATS = ("npz", "csv")  # a file is named with its format: "csv:FILE"
 KIND_NAMES = ("auto", *KINDS)
 DATASET_ALIASES: Aliases = {"fashion": ("fashion-mnist",), "fmnist": ("fashion-mnist",)}
 
-DIGIT_NAMES = tuple("0123456789")
 _FASHION_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -71,83 +64,11 @@ def dataset_name(name: str) -> str:
     try:
         return resolve_name("data set", name, DATASETS, DATASET_ALIASES)
     except ValueError as error:
+        suffix = Path(name).suffix.lower().removeprefix(".")
+        if suffix in FILE_FORMATS:
+            message = f"a file is named with its format; did you mean {suffix}:{name}?"
+            raise ValueError(message) from None
         raise ValueError(f"{error}, npz:FILE, csv:FILE") from None
-
-
-@dataclass(frozen=True)
-class DataForm:
-    """What a network must know of a data set.
-
-    Attributes:
-        shape: shape of one example: (F,), (H, W) or (C, H, W).
-        classes: number of classes.
-        kind: "pixels" for images that are scaled to 0…1, "features" for other numbers.
-    """
-
-    shape: Shape = (28, 28)
-    classes: int = 10
-    kind: Kind = "pixels"
-
-    @property
-    def image_size(self) -> tuple[int, int] | None:
-        """Height and width of an image that can be drawn; None for other examples."""
-        is_image = self.kind == "pixels" and len(self.shape) == 2
-        return (self.shape[0], self.shape[1]) if is_image else None
-
-    def __str__(self) -> str:
-        if self.image_size is not None:
-            return f"images of {self.shape[0]}×{self.shape[1]}"
-        return f"{'×'.join(map(str, self.shape))} {self.kind}"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Training and test examples with their labels.
-
-    Attributes:
-        name: one of `DATASETS`, or the name of a file.
-        x_train: training images, uint8 (N, 28, 28), read-only. 0 is background, 255 is full ink.
-            Files of the user may contain images of another size, or float32 in 0…1, or features,
-            float32 (N, F).
-        t_train: training labels, integers (N,) from 0, read-only.
-        x_test: test images, in the same format.
-        t_test: test labels, in the same format.
-        class_names: names of the labels 0, 1, ….
-        source: origin of the data, for messages.
-        kind: "pixels" or "features".
-    """
-
-    name: str
-    x_train: NDArray[Any]
-    t_train: NDArray[Any]
-    x_test: NDArray[Any]
-    t_test: NDArray[Any]
-    class_names: tuple[str, ...]
-    source: str
-    kind: Kind = "pixels"
-
-    @property
-    def form(self) -> DataForm:
-        """What a network must know of the data set."""
-        return DataForm(self.x_train.shape[1:], len(self.class_names), self.kind)
-
-    def with_classes(self, names: Sequence[str]) -> "Dataset":
-        """Return the data set with the labels of a network whose classes have these names.
-
-        Raises:
-            DataError: the data set has another class.
-        """
-        if tuple(names) == self.class_names:
-            return self
-        unknown = [name for name in self.class_names if name not in names]
-        if unknown:
-            raise DataError(
-                f"{self.source} has the class {shown(unknown[0])}, but the network has only "
-                f"{', '.join(names)[:200]}"
-            )
-        numbers = np.array([list(names).index(name) for name in self.class_names])
-        t_train, t_test = numbers[self.t_train], numbers[self.t_test]
-        return replace(self, t_train=t_train, t_test=t_test, class_names=tuple(names))
 
 
 def load_dataset(
@@ -157,6 +78,7 @@ def load_dataset(
     label_column: str | None = None,
     test_split: float | None = None,
     kind: str = "auto",
+    expected: FileIdentity | None = None,
 ) -> Dataset:
     """Return a data set. A published set that is not on this machine is downloaded and cached.
 
@@ -174,10 +96,15 @@ def load_dataset(
         test_split: fraction of the examples of a file without a test set that become the test set.
             The choice is random and the same each time.
         kind: whether a file contains "pixels" or "features"; "auto" decides by `choose_kind`.
+        expected: the attribute `identity` of an earlier result, to refuse files of yours that have
+            changed since; None accepts any.
 
     Raises:
         ValueError: `name` is unknown, or an argument is missing or does not apply to it.
-        DataError: the data are missing or corrupt, or cannot be read.
+        DataError: the data are missing or corrupt, cannot be read, or have changed.
+
+    Warns:
+        DataWarning: a class of your files has no training example, or a single example.
     """
     name = dataset_name(name)
     kind = resolve_name("kind", kind, KIND_NAMES)
@@ -185,23 +112,28 @@ def load_dataset(
         require_type("data_dir", data_dir, str | PathLike, "a string or a pathlib.Path")
         if name == "digits" or is_file(name):
             raise ValueError(
-                f"the data set {name} accepts no folder, got data_dir (--data-dir) {data_dir}; "
-                "omit data_dir"
+                f"the data set {name} accepts no folder; omit {option('data_dir')}, got {data_dir}"
             )
     given: dict[str, Any] = {"label_column": label_column, "test_split": test_split}
     given["kind"] = None if kind == "auto" else kind
-    for option, value in given.items():
+    for argument, value in given.items():
         if value is not None and not is_file(name):
-            flag = "--" + option.replace("_", "-")
-            raise ValueError(f"{option} ({flag}) is for npz:FILE and csv:FILE, not for {name}")
+            raise ValueError(f"{option(argument)} is for npz:FILE and csv:FILE, not for {name}")
+    if label_column is not None:
+        require_type("label_column", label_column, str, "the name of a column")
     try:
-        if is_file(name):
-            return _load_file(name, label_column, test_split, kind)
         if name == "digits":
             return _load_digits()
+        if name in PUBLISHED_SETS:
+            return _load_published(name, data_dir)
         if name == "custom":
-            return _load_custom(data_dir)
-        return _load_published(name, data_dir)
+            dataset = load_custom(data_dir, expected)
+        else:
+            dataset = load_file(
+                name, label_column=label_column, test_split=test_split, kind=kind, expected=expected
+            )
+        warn_about_classes(dataset, stacklevel=3)
+        return dataset
     except OSError as error:  # for example a folder without read permission
         raise DataError(f"the data set {name} cannot be read: {error}") from error
 
@@ -269,116 +201,3 @@ def _load_digits() -> Dataset:
         array.setflags(write=False)
     source = "this package (the digits of scikit-learn)"
     return Dataset("digits", x_train, t_train, x_test, t_test, DIGIT_NAMES, source)
-
-
-def _load_file(
-    name: str, label_column: str | None, test_split: float | None, given_kind: str
-) -> Dataset:
-    """Return the data set in a `.npz` or `.csv` file."""
-    file_format, _, text = name.partition(":")
-    path = user_path(text)
-    assert path is not None
-    if file_format == "csv":
-        raw = read_csv(path, label_column=label_column)
-    elif label_column is not None:
-        raise ValueError("label_column (--label-column) is for csv:FILE; an archive has y_train")
-    else:
-        raw = read_npz(path)
-    labels = raw.train[1] if raw.test is None else np.concatenate([raw.train[1], raw.test[1]])
-    indices, names = encode_labels(labels, name=raw.name)
-    is_given = given_kind != "auto"
-    kind = next((one for one in KINDS if one == given_kind), None) or choose_kind(raw.train[0])
-    examples = raw.train[0] if raw.test is None else np.concatenate([raw.train[0], raw.test[0]])
-    examples = as_kind(examples, kind, name=raw.name)
-    train, test = _split_rows(raw, test_split)
-    arrays = (examples[train], indices[train], examples[test], indices[test])
-    for array in arrays:
-        array.setflags(write=False)
-    reason = "as given" if is_given else "chosen by dtype and values; --kind sets it"
-    return Dataset(path.name, *arrays, names, f"{path}, read as {kind} ({reason})", kind)
-
-
-def _split_rows(raw: RawData, fraction: float | None) -> tuple[Any, Any]:
-    """Return the rows of the training and of the test set, of both together.
-
-    Raises:
-        ValueError: the file has a test set and a fraction is given, or it has none and no fraction
-            is given.
-    """
-    rows = len(raw.train[1])
-    if raw.test is not None:
-        if fraction is not None:
-            raise ValueError(f"{raw.name} contains a test set; omit test_split (--test-split)")
-        return slice(0, rows), slice(rows, None)
-    if fraction is None:
-        raise ValueError(
-            f"{raw.name} contains no test set; hold out a part of it, such as a fifth with "
-            "test_split=0.2 (--test-split 0.2)"
-        )
-    return split_indices(rows, fraction=as_number("test_split", fraction), seed=0)
-
-
-def _load_custom(data_dir: str | Path | None) -> Dataset:
-    path = user_path(data_dir)
-    if path is None:
-        raise ValueError(
-            "the data set custom needs a folder with your four IDX files; give it with data_dir "
-            f"(--data-dir) or {ENVIRONMENT_VARIABLE}"
-        )
-    files, names, source = read_own_files(path)
-    arrays = {name: parse_idx(data, name=names[name]) for name, data in files.items()}
-    for images, labels in (FILE_NAMES[:2], FILE_NAMES[2:]):
-        _check_pair(arrays[images], arrays[labels], names[images], names[labels])
-    x_train, t_train, x_test, t_test = (arrays[name] for name in FILE_NAMES)
-    if x_train.shape[1:] != x_test.shape[1:]:
-        raise DataError(
-            f"{names[FILE_NAMES[2]]} has images of shape {x_test.shape[1:]}, but those of "
-            f"{names[FILE_NAMES[0]]} have {x_train.shape[1:]}; expected equal sizes"
-        )
-    emnist = emnist_set(prefix_of(Path(names[FILE_NAMES[0]]).name))
-    both = np.concatenate([t_train, t_test])
-    if emnist is not None and not has_labels(emnist, both.min(), both.max()):
-        emnist = None  # files of another set with this prefix
-    if emnist is not None:  # the files of EMNIST contain transposed images
-        x_train, x_test = (x.transpose(0, 2, 1).copy() for x in (x_train, x_test))
-        source += f", EMNIST {emnist}, images transposed upright"
-    t_train, t_test, classes = _idx_classes(t_train, t_test, emnist, source)
-    for array in (x_train, t_train, x_test, t_test):
-        array.setflags(write=False)
-    return Dataset("custom", x_train, t_train, x_test, t_test, classes, source)
-
-
-def _idx_classes(
-    t_train: NDArray[Any], t_test: NDArray[Any], emnist: str | None, source: str
-) -> tuple[NDArray[Any], NDArray[Any], tuple[str, ...]]:
-    """Return the labels of IDX files as class indices, and the names of the classes.
-
-    Labels up to 9 are those of ten classes, as in MNIST, even if some of them do not occur.
-    """
-    if emnist is not None:
-        names, first = emnist_classes(emnist), first_label(emnist)
-        return t_train - first, t_test - first, names
-    both = np.concatenate([t_train, t_test])
-    if both.max() < len(DIGIT_NAMES):
-        return t_train, t_test, DIGIT_NAMES
-    indices, names = encode_labels(both, name=source)
-    return indices[: len(t_train)], indices[len(t_train) :], names
-
-
-def _check_pair(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], images_name: str, labels_name: str
-) -> None:
-    """Check that images are (N, H, W), and labels are (N,).
-
-    Raises:
-        DataError: a shape is wrong. The message contains the name of the file.
-    """
-    if images.ndim != 3 or len(images) == 0:
-        raise DataError(f"{images_name} has shape {images.shape}, expected (N, H, W) with N > 0")
-    if labels.ndim != 1:
-        raise DataError(f"{labels_name} has shape {labels.shape}, expected (N,)")
-    if len(images) != len(labels):
-        raise DataError(
-            f"{labels_name} has {count(len(labels), 'label')} for the "
-            f"{count(len(images), 'image')} of {images_name}, expected one label per image"
-        )

@@ -1,11 +1,14 @@
 """Reads a data set from a `.npz` archive of NumPy, without unpickling anything."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import numpy as np
 from numpy.typing import NDArray
 
+from mnist_accel.data.identity import FileIdentity
 from mnist_accel.data.raw import RawData, check_examples
 from mnist_accel.errors import DataError, file_errors
 from mnist_accel.util.input_files import open_archive, read_member, read_regular
@@ -13,6 +16,7 @@ from mnist_accel.util.npy import parse_npy
 
 MAX_BYTES = 2**30  # of the file, and of each unpacked array
 _FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x_train", "y_train"), ("x", "y"))
+_NAMES = {name for form in _FORMS for name in form}
 _REMEDY = "the arrays must be x_train, y_train, x_test and y_test, or without a test set x and y"
 
 
@@ -29,30 +33,29 @@ def read_npz(path: Path) -> RawData:
         archive = open_archive(data)
     except ValueError as error:
         raise DataError(f"{path} is not a .npz archive: {error}") from error
-    names = {name.removesuffix(".npy") for name in archive.namelist()}
-    form = next((form for form in _FORMS if names.issuperset(form)), None)
-    if form is None:
-        found = ", ".join(sorted(names)[:10]) or "none"
-        raise DataError(f"{path} contains the arrays {found}; {_REMEDY}")
+    form = _form([name.removesuffix(".npy") for name in archive.namelist()], path)
     arrays = [_read_array(archive, name, path) for name in form]
     pairs = []
     for number in range(0, len(form), 2):
         x, y = arrays[number], arrays[number + 1]
-        pair = f"{form[number]} and {form[number + 1]} in {path}"
-        if x.dtype.kind not in "biuf":
-            raise DataError(f"{form[number]} in {path} has dtype {x.dtype}, expected numbers")
-        if y.dtype.kind not in "biuUS":
-            raise DataError(
-                f"{form[number + 1]} in {path} has dtype {y.dtype}, expected integers or strings"
-            )
-        check_examples(x, y, name=pair)
+        check_examples(x, y, name=f"{form[number]} and {form[number + 1]} in {path}")
         pairs.append((x, y))
-    if len(pairs) == 2 and pairs[0][0].shape[1:] != pairs[1][0].shape[1:]:
-        raise DataError(
-            f"{path} has training examples of shape {pairs[0][0].shape[1:]} and test examples of "
-            f"shape {pairs[1][0].shape[1:]}, expected equal shapes"
-        )
-    return RawData(str(path), pairs[0], pairs[1] if len(pairs) == 2 else None)
+    identity = FileIdentity(sha256(data).hexdigest())
+    return RawData(str(path), pairs[0], pairs[1] if len(pairs) == 2 else None, identity)
+
+
+def _form(names: list[str], path: Path) -> tuple[str, ...]:
+    """Return the names of the arrays to read.
+
+    Raises:
+        DataError: an array is missing, or it is not clear which arrays to read.
+    """
+    known = [name for name in names if name in _NAMES]
+    form = next((form for form in _FORMS if sorted(known) == sorted(form)), None)
+    if form is None:
+        found = ", ".join(sorted(names)[:10]) or "none"
+        raise DataError(f"{path} contains the arrays {found}; {_REMEDY}")
+    return form
 
 
 def _read_array(archive: ZipFile, name: str, path: Path) -> NDArray[Any]:
@@ -70,4 +73,9 @@ def _read_array(archive: ZipFile, name: str, path: Path) -> NDArray[Any]:
             "store numbers, or strings with astype(str)"
         )
     array = file.array()
-    return array.astype(str) if array.dtype.kind == "S" else array
+    if array.dtype.kind != "S":
+        return array
+    try:
+        return np.char.decode(array, "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} contains text that is not UTF-8; store strings") from error

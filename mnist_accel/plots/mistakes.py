@@ -12,6 +12,7 @@ from mnist_accel.plots.style import (
     MUTED,
     VERMILLION,
     WIDTH,
+    short_names,
     show_digit,
     show_message,
     styled,
@@ -67,7 +68,8 @@ def figure_mistakes(
     shown, title, key = _select(label_array, predicted, confidence, limit=limit)
     columns = min(COLUMNS, max(len(shown), 5))
     rows = max(1, ceil_div(len(shown), columns))
-    long_names = max(map(len, class_names), default=0) > 4
+    names = short_names(class_names)
+    long_names = max(map(len, names), default=0) > 4
     arrow_gap = "\n" if long_names else " "
     first_row, row_height = (size + LINE * long_names for size in (TOP, ROW))
     width, height = MARGIN + CELL * columns, first_row + row_height * rows + MARGIN
@@ -80,7 +82,7 @@ def figure_mistakes(
         row, column = divmod(place, columns)
         left, top = MARGIN + CELL * column, first_row + row_height * row
         show_digit(sheet, image_array[index], left=left, top=top, side=SIDE)
-        truth, guess = class_names[label_array[index]], class_names[predicted[index]]
+        truth, guess = names[label_array[index]], names[predicted[index]]
         wrong = truth != guess
         sheet.text(
             left,

@@ -14,6 +14,7 @@ from mnist_accel.plots.style import (
     INK,
     MUTED,
     VERMILLION,
+    short_names,
     show_digit,
     styled,
     to_png,
@@ -46,6 +47,7 @@ def figure_prediction(
         raise ValueError(
             f"probabilities must have shape ({len(class_names)},), got {probability.shape}"
         )
+    names = short_names(class_names)
     figure = Figure(
         figsize=(7.6, 3.6), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.05)
     )
@@ -55,15 +57,15 @@ def figure_prediction(
     image_axes.set(xticks=[], yticks=[])
     image_axes.spines[:].set_visible(False)
     image_axes.set_anchor("N")
-    heading = f"Predicted: {class_names[predicted]}"
+    heading = f"Predicted: {names[predicted]}"
     if true_label is None:
         color = BLUE
     elif true_label == predicted:
         color, heading = GREEN, f"✓ {heading}"
-        image_axes.set_xlabel(f"true label: {class_names[true_label]}", loc="left", color=INK)
+        image_axes.set_xlabel(f"true label: {names[true_label]}", loc="left", color=INK)
     else:
         color, heading = VERMILLION, f"✗ {heading}"
-        image_axes.set_xlabel(f"true label: {class_names[true_label]}", loc="left", color=GREEN)
+        image_axes.set_xlabel(f"true label: {names[true_label]}", loc="left", color=GREEN)
     image_axes.set_title(heading, weight="bold", size=12, color=color)
 
     classes = np.arange(len(class_names))
@@ -80,7 +82,7 @@ def figure_prediction(
             color=INK if marked else MUTED, weight="bold" if marked else "normal",
         )  # fmt: skip
     bars.set(xlim=(0, 1.2), xticks=[], ylim=(len(classes) - 0.5, -0.5))
-    bars.set_yticks(classes, labels=class_names)
+    bars.set_yticks(classes, labels=names)
     bars.set_title("Probability of each class")
     bars.spines[:].set_visible(False)
     return figure

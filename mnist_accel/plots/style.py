@@ -3,7 +3,7 @@
 import functools
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from mnist_accel.errors import file_errors
 from mnist_accel.util.files import write_atomically
+from mnist_accel.util.text import excerpt
 
 P = ParamSpec("P")
 
@@ -30,6 +31,7 @@ PAPER_TO_INK = LinearSegmentedColormap.from_list("paper_to_ink", [PAPER, "#10182
 
 # 9 inches at 160 dots per inch give 1440 pixels: sharp and legible at the width of a README.
 WIDTH = 9.0
+_MAX_NAME_CHARS = 30
 STYLE = {
     "figure.dpi": 160,
     "figure.facecolor": PAPER,
@@ -84,6 +86,11 @@ def to_png(
     plot.__name__ = plot.__qualname__ = build.__name__.replace("figure_", "plot_")
     plot.__doc__ = f"Write the figure of `{build.__name__}` to `path` as PNG, atomically."
     return plot
+
+
+def short_names(class_names: Sequence[str]) -> list[str]:
+    """Return the names of classes as lines that fit into a figure."""
+    return [excerpt(name, max_chars=_MAX_NAME_CHARS) for name in class_names]
 
 
 def label_in_percent(axis: Axis) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 from backends import Backend, shown
 from mnist_accel.checkpoints.tensor_file import read_tensors, write_tensors
 from mnist_accel.data import DataForm
+from mnist_accel.data.identity import FileIdentity
 from mnist_accel.errors import DataError, UsageError, file_errors
 from mnist_accel.populations.grid import Grid, make_grid, setting_text
 from mnist_accel.populations.member import MemberResult, Weights
@@ -66,6 +67,7 @@ class PopulationConfig(msgspec.Struct, frozen=True):
         device: name of the device, or None; a number N of early versions means "cuda:N".
         threads: number of members that train at the same time, or None for all cores.
         form: form of the data, or None for that of MNIST.
+        identity: what tells whether the user's own files have changed, or None for other data.
     """
 
     model: Name
@@ -76,6 +78,7 @@ class PopulationConfig(msgspec.Struct, frozen=True):
     device: Count | Name | None = None
     threads: AtLeastOne | None = None
     form: DataForm | None = None
+    identity: FileIdentity | None = None
 
     def grid(self) -> Grid:
         """Return the members.

@@ -81,7 +81,7 @@ class _Run:
             return None
         settings = self._grid.members[0]
         with usage_errors():
-            dataset = load_dataset_of(settings)
+            dataset = load_dataset_of(settings, self._config.identity)
             if dataset.form != self._grid.form:
                 raise DataError(
                     f"{self._folder.path} trains on {self._grid.form} of "

@@ -1,5 +1,6 @@
 """`train_population`: the whole of a population, from settings to results."""
 
+import math
 import signal
 from collections.abc import Iterable
 from concurrent.futures import Executor
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from backends import as_integer, get_backend, require_type, shown
 from mnist_accel.data import Dataset, load_dataset
-from mnist_accel.data.datasets import DIGIT_NAMES
+from mnist_accel.data.dataset import DIGIT_NAMES
+from mnist_accel.data.own_files import dataset_of_arrays
 from mnist_accel.populations.grid import Grid, make_grid
 from mnist_accel.populations.member import MemberResult
 from mnist_accel.populations.population import Population
@@ -59,7 +61,8 @@ def train_population(
         model: name of the recipe.
         seeds: seeds of the members, or their number: 20 means the seeds 0…19.
         data: name of a data set, the result of `load_dataset`, or
-            `((x_train, t_train), (x_test, t_test))` in any form that `load_mnist` returns.
+            `((x_train, t_train), (x_test, t_test))` in any form that `load_mnist` returns, or
+            with examples (N, features), (N, H, W) or (N, C, H, W) and labels (N,) of any classes.
         data_dir: folder of the data set; see `load_dataset`.
         backend: name of the backend that trains.
         threads: number of members that train at the same time; None for the number of cores.
@@ -85,16 +88,15 @@ def train_population(
         threads = as_integer("threads", threads, at_least=1)
     is_named = isinstance(data, str)
     fixed = {"dataset": data, "data_dir": data_dir} if is_named else {}
-    form = data.form if isinstance(data, Dataset) else None
+    given = data if isinstance(data, str | Dataset) else own_dataset(data)
+    form = given.form if isinstance(given, Dataset) else None
     grid = make_grid(model, seeds=seeds, given=settings, fixed=fixed, form=form)
     name = get_backend(backend).name
-    if isinstance(data, Dataset):
-        dataset = data
-    elif isinstance(data, str):
-        dataset = load_dataset(data, data_dir)
-        grid = replace(grid, form=dataset.form)
+    if isinstance(given, Dataset):
+        dataset = given
     else:
-        dataset = own_dataset(data)
+        dataset = load_dataset(given, data_dir)
+        grid = replace(grid, form=dataset.form)
     if executor is None:
         workers = worker_count(name, threads)
         local = LocalMembers(grid, dataset, backend=name, workers=workers)
@@ -125,8 +127,12 @@ def _train(members: LocalMembers | ExecutorMembers, grid: Grid, backend: str) ->
 def own_dataset(data: tuple[Examples, Examples]) -> Dataset:
     """Return arrays of the user as a data set.
 
+    What `load_mnist` returns has ten digits as classes, even if some of them do not occur. Other
+    arrays have the classes of their labels, as in a file.
+
     Raises:
         TypeError: they are not two pairs of arrays.
+        ValueError: a shape, a dtype or a value is not accepted.
     """
     try:
         (x_train, t_train), (x_test, t_test) = data
@@ -135,12 +141,26 @@ def own_dataset(data: tuple[Examples, Examples]) -> Dataset:
             "data must be the name of a data set or ((x_train, t_train), (x_test, t_test)), got "
             f"{shown(data)}"
         ) from None
-    return Dataset(
-        name="custom",
-        x_train=np.asarray(x_train),
-        t_train=np.asarray(t_train),
-        x_test=np.asarray(x_test),
-        t_test=np.asarray(t_test),
-        class_names=DIGIT_NAMES,
-        source="arrays",
+    train, test = (
+        (np.asarray(x_train), np.asarray(t_train)),
+        (np.asarray(x_test), np.asarray(t_test)),
+    )
+    if not _is_mnist_like(*train) or not _is_mnist_like(*test):
+        return dataset_of_arrays(train, test)
+    images = (x.reshape(-1, 28, 28) for x, _ in (train, test))
+    return Dataset("custom", next(images), train[1], next(images), test[1], DIGIT_NAMES, "arrays")
+
+
+def _is_mnist_like(images: NDArray[Any], labels: NDArray[Any]) -> bool:
+    """Return whether images and labels have a form of `load_mnist`."""
+    if not images.size or math.prod(images.shape[1:]) != 28 * 28 or images.dtype.kind not in "uf":
+        return False
+    if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):
+        return False
+    if labels.dtype.kind not in "iuf" or not labels.size:
+        return False
+    classes = len(DIGIT_NAMES)
+    is_one_hot = labels.shape == (len(images), classes)
+    return is_one_hot or (
+        labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < classes
     )

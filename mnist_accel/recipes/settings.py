@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct
 
-from backends import Aliases, closest_name, create_optimizer, resolve_name, shown
+from backends import Aliases, closest_name, create_optimizer, option, resolve_name, shown
 from mnist_accel.errors import UsageError, file_errors, usage_errors
 from mnist_accel.recipes.models import DEFAULT_MODEL, RECIPES, Recipe, model_name
 from mnist_accel.util.input_files import read_regular
@@ -103,7 +103,7 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
         # The learning rate of a recipe is for its optimizer; another one has its own default.
         lr = recipe.lr if optimizer == recipe.optimizer else create_optimizer(optimizer).lr
     if "epochs" in chosen and "iterations" in chosen:
-        raise UsageError("give either --epochs or --iterations, not both")
+        raise UsageError(f"give either {option('epochs')} or {option('iterations')}, not both")
     defaults = {**_recipe_settings(recipe), "model": name, "optimizer": optimizer, "lr": lr}
     if "epochs" in chosen:
         defaults["iterations"] = None
@@ -117,8 +117,8 @@ def resolve(given: Mapping[str, Any]) -> TrainSettings:
     settings = TrainSettings(**(defaults | chosen))
     if settings.sampling == "full" and settings.batch_size:
         raise UsageError(
-            "--sampling full takes the whole set: give --batch-size 0 or another --sampling, "
-            f"got --batch-size {settings.batch_size}"
+            f"{option('sampling', 'full')} takes the whole set: give {option('batch_size', 0)} or "
+            f"another {option('sampling')}, got {option('batch_size', settings.batch_size)}"
         )
     return dataclasses.replace(settings, hidden_sizes=tuple(settings.hidden_sizes))
 

@@ -26,6 +26,7 @@ def run_config(
     """Return the content of `config.json`: everything needed to repeat the run."""
     selection = choice.selection
     device = selection.backend.device_info()
+    identity = data.dataset.identity
     return {
         "settings": asdict(settings),
         "backend": {
@@ -52,6 +53,7 @@ def run_config(
             "kind": data.dataset.kind,
             "shape": list(data.dataset.form.shape),
             "class_names": list(data.dataset.class_names),
+            "identity": None if identity is None else asdict(identity),
             "train_images": data.train_count,
             f"{data.validation_name}_images": len(data.validation[1]),
             "test_images": len(data.test[1]),
@@ -62,8 +64,13 @@ def run_config(
 
 
 def with_earlier(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """Return `config` with the previous `config.json`, `before`, added to its list "earlier"."""
+    """Return `config` with the previous `config.json`, `before`, added to its list "earlier".
+
+    A resumed run has the same data, so the names of many columns are not repeated.
+    """
     last = {key: value for key, value in before.items() if key != "earlier"}
+    if last.get("data", {}).get("identity"):
+        last["data"] = last["data"] | {"identity": None}
     return {**config, "earlier": [*before.get("earlier", []), last]}
 
 

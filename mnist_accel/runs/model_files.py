@@ -1,26 +1,37 @@
 """Loading a network from a run folder, a model file, a checkpoint or legacy weights."""
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends import Backend
+from backends import Backend, option
 from mnist_accel.checkpoints.checkpoint import CHECKPOINT_NAME, PathLike, load_model_file
 from mnist_accel.checkpoints.legacy_weights import load_weights, reject_network_arguments
 from mnist_accel.checkpoints.tensor_file import is_tensor_file
 from mnist_accel.checkpoints.weight_files import is_weight_file
 from mnist_accel.data import DataForm, Dataset, load_dataset
-from mnist_accel.data.datasets import DIGIT_NAMES, class_names, dataset_name, is_file
-from mnist_accel.errors import CheckpointError, DataError, file_errors, usage_errors
+from mnist_accel.data.dataset import DIGIT_NAMES
+from mnist_accel.data.datasets import class_names, dataset_name, is_file
+from mnist_accel.data.identity import FileIdentity
+from mnist_accel.errors import (
+    CheckpointError,
+    DataError,
+    DataWarning,
+    UsageError,
+    file_errors,
+    usage_errors,
+)
 from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
-from mnist_accel.recipes.settings import read_config
 from mnist_accel.runs.config import stored_config
 from mnist_accel.runs.folder import DEFAULT_PARENT, RunFolder
-from mnist_accel.runs.setup import data_options
+from mnist_accel.runs.schema import DataSettings, PopulationData
+from mnist_accel.runs.setup import with_absolute_path
 from mnist_accel.util.files import as_path
+from mnist_accel.util.schema import convert
 
 _SUFFIX = Path(CHECKPOINT_NAME).suffix
 _REMEDY = (
@@ -116,12 +127,14 @@ class ModelData:
     """The data that belong to a network.
 
     Attributes:
-        settings: settings of its run; empty if it belongs to no run.
+        settings: the settings of its run that select the data set.
         class_names: names of its classes; None if only the data set states them.
+        identity: what its run stores about the files of its data set, if these are the user's own.
     """
 
-    settings: Mapping[str, Any]
+    settings: DataSettings
     class_names: tuple[str, ...] | None
+    identity: FileIdentity | None = None
 
     @property
     def shows_digits(self) -> bool:
@@ -133,20 +146,43 @@ class ModelData:
 
         Args:
             given: arguments of `load_dataset`, `name` and those that the user gave. Without a name,
-                the data set is that of the run.
+                the data set is that of the run. The file of the run must be unchanged and split as
+                in the training; another table must have the same columns.
 
         Raises:
             UsageError: the data set does not accept an argument.
-            DataError: the data set cannot be obtained, or has a class that the network lacks.
+            DataError: the data set cannot be obtained, its file has changed, or it has other
+                columns or a class that the network lacks.
         """
         given = {name: value for name, value in given.items() if value is not None}
-        if "name" not in given:
-            data_dir = self.settings.get("data_dir")
-            stored = {"name": self.settings.get("dataset") or "mnist", "data_dir": data_dir}
-            given = stored | data_options(self.settings) | given
-        with usage_errors():
-            dataset = load_dataset(**given)
+        stored = self.settings.arguments()
+        names = [with_absolute_path(one.get("name", stored["name"])) for one in (given, stored)]
+        is_same = names[0] == names[1]
+        expected = self.identity if is_same and "data_dir" not in given else None
+        if is_same:
+            given = stored | given
+        with usage_errors(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # these are about training
+            dataset = load_dataset(**given, expected=expected)
+        if self.identity is not None and dataset.identity is not None:
+            self.identity.require_columns(dataset.identity, dataset.source)
+            if self.identity.sha256 == dataset.identity.sha256:
+                self._require_same_split(given.get("test_split"))
         return dataset if self.class_names is None else dataset.with_classes(self.class_names)
+
+    def _require_same_split(self, fraction: float | None) -> None:
+        """Check that a file is split into training and test set as in the training.
+
+        Raises:
+            UsageError: the fraction of the test set is another.
+        """
+        used = self.settings.test_split
+        if fraction != used:
+            raise UsageError(
+                f"the network was trained on this file with {option('test_split', used)}, so "
+                f"{option('test_split', fraction)} would test it on examples it was trained on; "
+                f"omit {option('test_split')}"
+            )
 
 
 def data_of_model(model: Network, path: Path, dataset: str | None = None) -> ModelData:
@@ -162,21 +198,33 @@ def data_of_model(model: Network, path: Path, dataset: str | None = None) -> Mod
             another number of classes than its data.
     """
     run = None if is_weight_file(path) else _run_of(path, required=dataset is None)
-    settings: dict[str, Any] = {}
-    names = None
+    settings, identity, names = DataSettings(), None, None
     is_training = run is not None and not is_population(run.path)
     if run is not None and is_training:
-        settings = read_config(str(run.config))
-        names = stored_config(run)[1].data.class_names
+        config = stored_config(run)[1]
+        settings, names, identity = config.settings, config.data.class_names, config.data.identity
     elif run is not None:
-        settings = run.read_json(run.config).get("fixed") or {}
+        stored = _population_data(run)
+        settings, identity = stored.fixed, stored.identity
     if names is None:  # of a population, or of a training of release 0.1.0
-        known = dataset or settings.get("dataset") or "mnist"
+        known = dataset or settings.dataset or "mnist"
         if not is_training and (is_file(known) or known == "custom"):
-            return ModelData(settings, None)
+            return ModelData(settings, None, identity)
         names = class_names(dataset_name(known))
     require_classes(model, path, names)
-    return ModelData(settings, names)
+    return ModelData(settings, names, identity)
+
+
+def _population_data(run: RunFolder) -> PopulationData:
+    """Return what the folder of a population says about its data.
+
+    Raises:
+        DataError: `config.json` cannot be read or has other content.
+    """
+    try:
+        return convert(run.read_json(run.config), PopulationData)
+    except ValueError as error:
+        raise DataError(f"{run.config} is not the config.json of a population: {error}") from error
 
 
 def require_classes(model: Network, path: Path, names: Sequence[str]) -> None:

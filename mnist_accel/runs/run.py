@@ -138,8 +138,8 @@ def _resume(
     settings = with_absolute_folder(settings)
     phases = Phases()
     with phases.time("data"), hide_activities(quiet):
-        data = load_run_data(settings)
         content, config = stored_config(folder)
+        data = load_run_data(settings, config.data.identity)
         check_same_data(folder, config, data)
     last_step = total_steps(settings, data.train_count)
     display = TrainingDisplay(last_step, quiet=quiet, progress=progress)

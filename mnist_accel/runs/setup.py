@@ -11,6 +11,7 @@ from backends import Backend, UpdateRule, create_optimizer
 from mnist_accel.data import DataForm, Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
 from mnist_accel.data.datasets import is_file
+from mnist_accel.data.identity import FileIdentity
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.models import create_model, get_recipe, recipe_layers
@@ -52,16 +53,21 @@ def with_absolute_folder(settings: TrainSettings) -> TrainSettings:
     environment variable, read the same data.
     """
     if is_file(settings.dataset):
-        kind, _, file = settings.dataset.partition(":")
-        if not file.startswith("~"):
-            file = os.path.abspath(file)  # noqa: PTH100 - also removes ".."
-        return replace(settings, dataset=f"{kind}:{file}")
+        return replace(settings, dataset=with_absolute_path(settings.dataset))
     given = settings.data_dir
     if given is None and settings.dataset == "custom":
         given = os.environ.get(ENVIRONMENT_VARIABLE)
     if not given or given.startswith("~") or settings.dataset == "digits":  # needs no folder
         return settings
     return replace(settings, data_dir=os.path.abspath(given))  # noqa: PTH100 - also removes ".."
+
+
+def with_absolute_path(dataset: str) -> str:
+    """Return the name of a data set, with the absolute path if it is that of a file."""
+    kind, _, file = dataset.partition(":")
+    if not is_file(dataset) or file.startswith("~"):
+        return dataset
+    return f"{kind}:{os.path.abspath(file)}"  # noqa: PTH100 - also removes ".."
 
 
 def check_network(settings: TrainSettings) -> None:
@@ -75,20 +81,25 @@ def check_network(settings: TrainSettings) -> None:
         make_optimizer(settings)
 
 
-def load_run_data(settings: TrainSettings) -> RunData:
+def load_run_data(settings: TrainSettings, expected: FileIdentity | None = None) -> RunData:
     """Load the data set and split it as the settings require.
+
+    Args:
+        settings: settings of the run.
+        expected: what the run stores about its files; None to accept any.
 
     Raises:
         UsageError: the data set does not accept a setting.
-        DataError: the data set cannot be obtained.
+        DataError: the data set cannot be obtained, or its files have changed.
     """
     with usage_errors():
-        return split_run_data(load_dataset_of(settings), settings)
+        return split_run_data(load_dataset_of(settings, expected), settings)
 
 
-def load_dataset_of(settings: TrainSettings) -> Dataset:
+def load_dataset_of(settings: TrainSettings, expected: FileIdentity | None = None) -> Dataset:
     """Return the data set that the settings select; errors as `load_dataset`."""
-    return load_dataset(settings.dataset, settings.data_dir, **data_options(vars(settings)))
+    options = data_options(vars(settings))
+    return load_dataset(settings.dataset, settings.data_dir, expected=expected, **options)
 
 
 def data_options(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,9 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         Raises:
             ValueError: as `fit`, or a label is not in `classes`.
         """
+        _require_one_type("classes", classes)
         if _check_partial_fit_first_call(self, classes):
+            _require_one_type("y", y)
             is_multilabel = type_of_target(y).startswith("multilabel")
             self._use_classes(y if is_multilabel else classes)
         return self._fit(X, y, sample_weight, incremental=True)
@@ -137,6 +139,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         self.n_outputs_ = 1 if binarizer.y_type_ == "binary" else len(self.classes_)
 
     def _encode(self, y: Array, *, keeps_classes: bool) -> Array:
+        _require_one_type("y", y)
         check_classification_targets(y)
         if not keeps_classes:
             self._use_classes(y)
@@ -176,3 +179,18 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     def _more_tags(self) -> dict[str, bool]:
         """Return the same for scikit-learn 1.5."""
         return {"multilabel": True}
+
+
+def _require_one_type(name: str, labels: Any) -> None:
+    """Check that labels are only strings or only other values, because they must be sorted.
+
+    Raises:
+        ValueError: some are strings and others are not.
+    """
+    values = np.asarray(labels)
+    if values.dtype == object and len({isinstance(label, str) for label in values.flat}) > 1:
+        types = ", ".join(sorted({type(label).__name__ for label in values.flat}))
+        raise ValueError(
+            f"{name} has labels of the types {types}, expected only strings or only numbers; "
+            f"convert them, for example with {name}.astype(str)"
+        )

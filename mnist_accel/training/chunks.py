@@ -53,6 +53,7 @@ class ChunkRunner:
             for name in optimizer.state_names
         }
         self._saved: list[Array] = []
+        self._has_told_of_weights = False
         self.compiled: CompiledEpoch | None = None
         self.not_compiled = "" if compiled else NOT_WANTED
         if compiled:
@@ -115,10 +116,12 @@ class ChunkRunner:
         compiled = self.compiled
         if compiled is None or compiled.takes_weights or not data.is_weighted:
             return True
-        logging.getLogger("mnist_accel").warning(
-            "sample weights have no compiled form on %s; steps run eagerly",
-            self._model.backend.name,
-        )
+        if not self._has_told_of_weights:
+            self._has_told_of_weights = True
+            logging.getLogger("mnist_accel").warning(
+                "sample weights have no compiled form on %s; steps run eagerly",
+                self._model.backend.name,
+            )
         return False
 
     def _run_eagerly(

@@ -8,7 +8,7 @@ import pytest
 
 from backends import Backend, get_backend
 from backends.numba.inference import NumbaInference
-from mnist_accel.data.datasets import Dataset
+from mnist_accel.data import Dataset
 from mnist_accel.nn import layers, losses
 from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network

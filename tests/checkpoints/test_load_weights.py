@@ -149,7 +149,7 @@ def test_assumed_activation_is_stated_and_can_be_changed(tmp_path, capsys):
     assert out == ""
     assert err == (
         f"note: {file} does not state its network: assuming three-layer with the activation "
-        "sigmoid; choose others with --model and --activation (model, activation)\n"
+        "sigmoid; choose others with model and activation\n"
     )
     notes = []
     load(file, note=notes.append)

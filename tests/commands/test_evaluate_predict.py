@@ -79,7 +79,7 @@ def test_a_folder_that_does_not_state_its_data_set_needs_the_flag(run, trained, 
 @pytest.mark.parametrize("flag", [("--model", "lenet"), ("--activation", "tanh")])
 @pytest.mark.parametrize("command", [("evaluate",), ("predict", "--index", 1)])
 def test_the_network_of_a_run_cannot_be_replaced(command, flag, trained, fails):
-    says = f"{trained} states its network; omit --model and --activation (model, activation)"
+    says = f"{trained} states its network; omit --model and --activation, which are"
     fails(2, *command[:1], trained, *command[1:], *flag, says=says)
 
 

