@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.availability import Availability, BackendUnavailableError
+from backends.names import option
 from backends.operations.activations import Activations
 from backends.operations.batches import Batches
 from backends.operations.common import Array
@@ -113,11 +114,9 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
             )
         if name not in devices:
             known = " and ".join(filter(None, (", ".join(devices[:-1]), devices[-1])))
-            count = "device" if len(devices) == 1 else "devices"
-            reason = f"it has the {count} {known} here, got {name}"
-            raise BackendUnavailableError(
-                self.name, Availability(False, reason, "choose another device")
-            )
+            reason = f"it has no device {name}, only {known}"
+            remedy = f"choose another {option('device')}"
+            raise BackendUnavailableError(self.name, Availability(False, reason, remedy))
         self.device = name
 
     @classmethod

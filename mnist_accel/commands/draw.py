@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_accel.commands.arguments import add_model_file_arguments
-from mnist_accel.errors import escaped, file_errors, usage_errors
+from mnist_accel.errors import DataError, escaped, file_errors
 from mnist_accel.util.files import write_atomically
 
 EXAMPLES: Sequence[str] = ("", "runs/my-run", "runs/my-run --out lenet.html --no-open")
@@ -38,9 +38,11 @@ def run(args: argparse.Namespace) -> int:
     path = find_model(args.path)
     model = load_network(args, path, "numpy")
     data = data_of_model(model, path)
-    with usage_errors():
-        names = data.class_names or ()
+    names = data.class_names or tuple(map(str, range(model.classes)))
+    try:
         page = draw_page(model, class_names=names, centers=data.shows_digits)
+    except ValueError as error:
+        raise DataError(f"there is no page for {path}: {error}") from error
     folder = path if path.is_dir() else path.parent
     out = Path(args.out) if args.out else folder / "draw.html"
     with file_errors(f"write {out}"):

@@ -26,14 +26,13 @@ from mnist_accel.nn.network import Network
 _SCRIPTS = ("network.js", "preprocess.js", "page.js")
 _LAYERS = (Activation, AvgPool2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d)
 _ACTIVATIONS = ("relu", "sigmoid", "tanh")
-_PIXELS = 784
 
 
 def draw_page(network: Network, *, class_names: tuple[str, ...], centers: bool) -> str:
     """Return the page of a network as HTML. The page loads nothing from the internet.
 
     Args:
-        network: the network; it must take images of 28 × 28 pixels.
+        network: the network; it must take square gray images.
         class_names: names of the classes, in their order.
         centers: whether drawings are scaled and centered like the digits of MNIST.
 
@@ -64,9 +63,11 @@ def draw_page(network: Network, *, class_names: tuple[str, ...], centers: bool) 
 def _describe(network: Network, class_names: tuple[str, ...], *, centers: bool) -> dict[str, Any]:
     """Return the network as the data that the scripts read."""
     if not isinstance(network.input, Pixels):
-        raise ValueError("the page draws images, the network takes features")
-    if np.prod(network.input_shape) != _PIXELS:
-        raise ValueError(f"the page draws images of 28×28, the network takes {network.input_shape}")
+        raise ValueError("the page draws images, but the network takes features")
+    size = network.input.image_size
+    if size is None or size[0] != size[1]:
+        shape = "×".join(map(str, network.input_shape))
+        raise ValueError(f"the page draws square gray images, but the network takes {shape} pixels")
     weights = network.state_dict()
     layers = []
     for number, node in enumerate(network.graph.nodes, 1):
@@ -79,6 +80,7 @@ def _describe(network: Network, class_names: tuple[str, ...], *, centers: bool) 
     flat = np.concatenate([array.ravel() for array in weights.values()]).astype("<f4")
     return {
         "input_shape": list(network.input_shape),
+        "side": size[0],
         "pixel_shift": network.pixel_shift,
         "outputs": LOSSES[network.loss.kind].outputs,
         "classes": list(class_names),

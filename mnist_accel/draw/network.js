@@ -94,7 +94,7 @@ function softmax(logits) {
   return powers.map((power) => power / sum);
 }
 
-// Return the outputs of all layers for an image of 28 × 28 pixels in 0…1, and the probabilities.
+// Return the outputs of all layers for the pixels of an image in 0…1, and the probabilities.
 function predict(network, pixels) {
   let x = { shape: network.input_shape, data: Float64Array.from(pixels, (p) => p + network.pixel_shift) };
   const outputs = network.layers.map((layer) => (x = LAYERS[layer.kind](x, layer)));

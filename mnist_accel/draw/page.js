@@ -11,6 +11,7 @@ const byId = (id) => document.getElementById(id);
 const board = byId("board");
 const context = board.getContext("2d", { willReadFrequently: true });
 const SIZE = board.width;
+const SIDE = network.side; // of the images that the network takes, in pixels
 let strokes = []; // each is a list of points [x, y]
 let current = null; // the stroke that is being drawn
 let pointer = null; // the number of the mouse, finger or pen that draws it
@@ -49,10 +50,18 @@ function ink() {
   return Float64Array.from({ length: SIZE * SIZE }, (_, at) => data[4 * at + 3] / 255);
 }
 
+// Return the drawing as the network takes it, (SIDE × SIDE) in 0…1, or null if nothing is drawn.
+function imageOfDrawing() {
+  if (!network.centers) return plainImage(ink(), SIZE, SIZE, SIDE);
+  const data = digitImage(ink(), SIZE, SIZE);
+  if (!data || SIDE === IMAGE_SIZE) return data;
+  return resized({ data, height: IMAGE_SIZE, width: IMAGE_SIZE }, SIDE, SIDE);
+}
+
 function update() {
-  const image = (network.centers ? digitImage : plainImage)(ink(), SIZE, SIZE);
+  const image = imageOfDrawing();
   const { outputs, probabilities } = image ? predict(network, image) : { outputs: [], probabilities: [] };
-  show(byId("seen"), image ?? new Float64Array(784), 28, 28, (value) => [0, 0, 0, 255 * value]);
+  show(byId("seen"), image ?? new Float64Array(SIDE * SIDE), SIDE, SIDE, (value) => [0, 0, 0, 255 * value]);
   showProbabilities(probabilities);
   showFirstLayer(outputs[FIRST]);
   byId("hint").hidden = strokes.length > 0;
@@ -94,8 +103,8 @@ function showFirstLayer(output) {
   const order = Array.from({ length: units }, (_, unit) => unit);
   order.sort((a, b) => output.data[b] - output.data[a]);
   order.slice(0, count).forEach((unit, at) => {
-    const weights = Float64Array.from({ length: 784 }, (_, pixel) => first.W.data[pixel * units + unit]);
-    showSigned(container.children[at], weights, 28, 28);
+    const weights = Float64Array.from({ length: SIDE * SIDE }, (_, pixel) => first.W.data[pixel * units + unit]);
+    showSigned(container.children[at], weights, SIDE, SIDE);
   });
 }
 

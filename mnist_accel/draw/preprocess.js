@@ -172,8 +172,8 @@ function digitImage(ink, height, width) {
   return image;
 }
 
-// Return a whole drawing as 28 × 28 pixels in 0…1, or null if nothing is drawn.
-function plainImage(ink, height, width) {
+// Return a whole drawing as side × side pixels in 0…1, or null if nothing is drawn.
+function plainImage(ink, height, width, side) {
   if (!ink.some((value) => value > 0)) return null;
-  return resized({ data: ink, height, width }, IMAGE_SIZE, IMAGE_SIZE);
+  return resized({ data: ink, height, width }, side, side);
 }

@@ -1,5 +1,6 @@
 """What a network takes: the pixels of images, or features of any kind."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,17 @@ class Pixels(Input):
     def shapes(self) -> list[Shape]:
         """The shape as the first layer takes it, flat, and for one channel without channels."""
         return image_shapes(self.shape)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of gray images; None for images with several channels.
+
+        Flat pixels are those of a square image.
+        """
+        height, width = (1, *self.shape)[-2:]
+        if len(self.shape) == 1:
+            height = width = math.isqrt(self.shape[0])
+        return (height, width) if height * width == math.prod(self.shape) else None
 
     def as_rows(self, values: NDArray[Any], *, dtype: str) -> NDArray[Any]:
         """Return images (N, …) as rows of pixels (N, pixels), uint8 or `dtype`."""

@@ -1,6 +1,5 @@
 """Loading a network from a run folder, a model file, a checkpoint or legacy weights."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -264,17 +263,14 @@ def image_size(model: Network, path: Path) -> tuple[int, int]:
     Raises:
         DataError: it takes something else.
     """
-    height, width = (1, *model.input_shape)[-2:]
-    if len(model.input_shape) == 1:
-        height = width = math.isqrt(model.input_shape[0])
-    is_gray = height * width == math.prod(model.input_shape)
-    if not isinstance(model.input, Pixels) or not is_gray:
+    size = model.input.image_size if isinstance(model.input, Pixels) else None
+    if size is None:
         shape = "×".join(map(str, model.input_shape))
         raise DataError(
             f"the network in {path} takes inputs of shape {shape}, which are no gray images; call "
             "its predict() from Python"
         )
-    return height, width
+    return size
 
 
 def _run_of(path: Path, *, required: bool) -> RunFolder | None:

@@ -8,6 +8,7 @@ import pytest
 
 from backends import (
     Availability,
+    BackendUnavailableError,
     DeviceInfo,
     Table,
     get_backend,
@@ -68,13 +69,14 @@ def test_device_argument_selects_the_device():
 
 @pytest.mark.parametrize("name", ["mps", "cuda:3"])
 def test_missing_device_is_refused(name):
-    message = f"'three' has the devices cuda:0, cuda:1 and cuda:2 here, got {name}$"
-    with pytest.raises(ValueError, match=message):
+    message = (
+        f"'three' cannot run here: it has no device {name}, only cuda:0, cuda:1 and cuda:2; choose "
+        "another device$"
+    )
+    with pytest.raises(BackendUnavailableError, match=message):
         get_backend("three", device=name)
     single = EmulatedBackend()
-    with pytest.raises(
-        ValueError, match=r"'cupy-emulated' has the device cuda:0 here, got cuda:1$"
-    ):
+    with pytest.raises(BackendUnavailableError, match=r"it has no device cuda:1, only cuda:0; "):
         single.take_device("cuda:1")
 
 
@@ -87,19 +89,21 @@ def test_backend_without_devices_refuses_a_device():
 
 def test_auto_with_a_device_selects_a_gpu_backend(gpu):
     assert get_backend("auto", device=1).device == "cuda:1"
-    with pytest.raises(
-        ValueError, match="has the devices cuda:0, cuda:1 and cuda:2 here, got cuda:3"
-    ):
+    with pytest.raises(BackendUnavailableError, match="it has no device cuda:3, only cuda:0, "):
         get_backend("auto", device=3)
 
 
 def test_auto_with_a_device_fails_without_a_gpu(no_gpu):
-    with pytest.raises(ValueError) as caught:
-        get_backend("auto", device=1)
-    assert str(caught.value) == (
-        "no backend that auto can choose here takes a device, got cuda:1 (not cupy: no driver); "
+    message = (
+        "no backend that auto can choose here takes a device, got {} (not cupy: no driver); "
         "leave it out, or name the backend, such as torch"
     )
+    with pytest.raises(BackendUnavailableError) as missing:
+        get_backend("auto", device=1)
+    assert str(missing.value) == f"backend 'auto' cannot run here: {message.format('cuda:1')}"
+    with pytest.raises(ValueError) as wrong:
+        get_backend("auto", device="cpu")
+    assert str(wrong.value) == message.format("cpu")
 
 
 def test_fallback_to_the_cpu_ignores_the_device(no_gpu):
@@ -114,9 +118,9 @@ def test_fallback_to_the_cpu_ignores_the_device(no_gpu):
 
 @pytest.fixture
 def fails(capfd):
-    def fails(*arguments):
+    def fails(code, *arguments):
         """Run a command with invalid arguments; return the one line of its error message."""
-        assert main([str(argument) for argument in arguments]) == 2
+        assert main([str(argument) for argument in arguments]) == code
         (line,) = capfd.readouterr().err.splitlines()
         return line
 
@@ -127,19 +131,19 @@ def fails(capfd):
 def test_commands_refuse_an_invalid_device(fails, command):
     data = () if command == "gradcheck" else ("--dataset", "digits")
     run = (command, *data)
-    line = fails(*run, "--backend", "numpy", "--device", 1)
+    line = fails(2, *run, "--backend", "numpy", "--device", 1)
     assert line.endswith("backend 'numpy' does not take a device, got cuda:1; leave it out")
-    line = fails(*run, "--backend", "three", "--device", 3)
+    line = fails(3, *run, "--backend", "three", "--device", 3)
     assert line.endswith(
-        "backend 'three' has the devices cuda:0, cuda:1 and cuda:2 here, got cuda:3"
+        "it has no device cuda:3, only cuda:0, cuda:1 and cuda:2; choose another --device"
     )
-    line = fails(*run, "--device=-1")
+    line = fails(2, *run, "--device=-1")
     assert "--device: expected a device cpu, cuda:N, mps or xpu:N, got '-1'" in line
 
 
 def test_compare_passes_the_device_to_backends_that_have_devices(fails, capfd, monkeypatch):
     compare = ("compare", "--dataset", "digits", "--iterations", "1", "--backends")
-    line = fails(*compare, "numpy,numpy", "--device", 0)
+    line = fails(2, *compare, "numpy,numpy", "--device", 0)
     assert line.endswith("backend 'numpy' does not take a device, got cuda:0; leave it out")
     taken = []
     monkeypatch.setattr(ThreeDevices, "take_device", lambda self, name: taken.append(name))

@@ -39,8 +39,9 @@ def test_threads_act_within_a_computation_only(torch):
 def test_devices_are_the_cpu_and_the_gpus_of_this_machine(torch):
     backend = get_backend("torch", device="cpu")
     assert backend.device == "cpu" == backend.devices[0]
-    with pytest.raises(ValueError, match=r"'torch' has the devices? cpu.* here, got cuda:99"):
+    with pytest.raises(BackendUnavailableError, match=r"it has no device cuda:99, only cpu"):
         backend.take_device("cuda:99")
+    assert main(["train", *SMALL, "--device", "cuda:99", "--no-fallback"]) == 3
 
 
 def test_apple_gpus_refuse_float64(torch):

@@ -155,7 +155,7 @@ def test_a_network_of_clothes_shows_its_class_names_and_does_not_center(browser,
     )
     assert names_shown[:2] == ["T-shirt/top", "<b>"]
     draw(browser, [[[20, 20], [60, 20]]])
-    seen = browser.evaluate("Array.from(plainImage(ink(), SIZE, SIZE))")
+    seen = browser.evaluate("Array.from(imageOfDrawing())")
     assert np.array(seen).reshape(28, 28)[:4].sum() > 0
     assert np.array(seen).reshape(28, 28)[8:].sum() == 0
 

@@ -1,0 +1,153 @@
+"""A run stores what its data file contained, and refuses to go on with a changed one."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnist_accel.commands import main
+from mnist_accel.data import load_dataset
+from mnist_accel.data.idx import format_idx
+from mnist_accel.data.sources.digests import FILE_NAMES
+from mnist_accel.errors import DataError
+
+QUICK = ("--backend", "numpy", "--threads", "1", "--iterations", "4", "--batch-size", "8")
+SPLIT = ("--test-split", "0.25")
+
+
+def write_table(path, columns=("a", "b", "label"), *, rows=40, label="label"):
+    values = {"a": lambda i: i / 7, "b": lambda i: -i, label: lambda i: ("even", "odd")[i % 2]}
+    lines = [",".join(columns)]
+    lines += [",".join(str(values[column](i)) for column in columns) for i in range(rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a table and a run on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_table(folder / "f.csv")
+    flags = ["--dataset", f"csv:{folder}/f.csv", *SPLIT, *QUICK, "--out", str(folder / "run")]
+    assert main(["train", *flags, "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained):
+    """The path of the run; its table is the original one again after the test."""
+    yield str(trained / "run")
+    write_table(trained / "f.csv")
+
+
+def config_of(run):
+    return json.loads(Path(run, "config.json").read_text(encoding="utf-8"))
+
+
+def failing(capsys, code, *arguments):
+    """Run a command that fails with a code, and return the one line of its message."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_run_stores_the_digest_and_the_columns_of_its_table(run):
+    identity = config_of(run)["data"]["identity"]
+    assert (identity["columns"], identity["label_column"]) == (["a", "b"], "label")
+    assert len(identity["sha256"]) == 64
+    assert main(["evaluate", run, "--backend", "numpy"]) == 0
+
+
+CHANGES = [
+    ({"rows": 41}, "its content has the SHA-256 "),
+    ({"columns": ("b", "a", "label")}, "feature column 1 is 'b', expected 'a'; restore the file"),
+    ({"columns": ("b", "label")}, "it has 1 feature column, expected 2"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), CHANGES)
+def test_a_changed_table_is_refused_by_every_command_that_reads_it(
+    run, trained, capsys, change, says
+):
+    write_table(trained / "f.csv", **change)
+    for command in (
+        ["evaluate", run, "--backend", "numpy"],
+        ["evaluate", run, "--backend", "numpy", "--dataset", f"csv:{trained}/f.csv", *SPLIT],
+        ["predict", run, "--index", 0, "--backend", "numpy"],
+        ["train", "--resume", run, "--iterations", 8],
+    ):
+        line = failing(capsys, 4, *command)
+        assert "f.csv has changed since the network was trained on it: " in line
+        assert says in line
+        assert "restore the file, or train a new network" in line
+
+
+def test_a_renamed_label_column_is_a_change(run, trained, capsys):
+    write_table(trained / "f.csv", ("a", "b", "kind"), label="kind")
+    line = failing(capsys, 4, "evaluate", run, "--backend", "numpy", "--label-column", "kind")
+    assert "its column of labels is 'kind', expected 'label'" in line
+
+
+def test_another_split_of_the_same_file_is_refused(run, trained, capsys):
+    shutil.copy(trained / "f.csv", trained / "copy.csv")
+    for dataset in ([], ["--dataset", f"csv:{trained}/copy.csv"]):
+        line = failing(capsys, 2, "evaluate", run, *dataset, "--test-split", "0.5")
+        assert "would test it on examples it was trained on; omit --test-split" in line
+
+
+def test_another_table_must_have_the_same_columns(run, trained, capsys):
+    write_table(trained / "new.csv", ("label", "a", "b"), rows=20)
+    evaluate = ["evaluate", run, "--backend", "numpy", "--dataset", f"csv:{trained}/new.csv"]
+    assert main([*evaluate, *SPLIT]) == 0
+    write_table(trained / "new.csv", ("b", "a", "label"), rows=20)
+    line = failing(capsys, 4, *evaluate, *SPLIT)
+    assert "feature column 1 is 'b', expected 'a'; give the same columns in the same order" in line
+
+
+def test_runs_without_the_digest_still_load(run, trained):
+    old = shutil.copytree(run, trained / "old")
+    config = config_of(old)
+    del config["data"]["identity"]
+    (old / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert main(["evaluate", str(old), "--backend", "numpy"]) == 0
+    assert main(["train", "--resume", str(old), "--iterations", "5", "--quiet"]) == 0
+
+
+def test_a_resumed_run_does_not_repeat_the_columns(run):
+    assert main(["train", "--resume", run, "--iterations", "6", "--quiet"]) == 0
+    config = config_of(run)
+    assert config["data"]["identity"]["columns"] == ["a", "b"]
+    assert config["earlier"][0]["data"]["identity"] is None
+
+
+def test_a_changed_archive_is_refused_by_a_population(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    examples, labels = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40) % 2
+    np.savez(tmp_path / "a.npz", x=examples, y=labels)
+    flags = ["--dataset", f"npz:{tmp_path}/a.npz", *SPLIT, "--backend", "numpy"]
+    out = tmp_path / "population"
+    flags += ["--iterations", "2", "--batch-size", "8", "--seeds", "2", "--quiet"]
+    assert main(["population", "cnn", *flags, "--out", str(out)]) == 0
+    np.savez(tmp_path / "a.npz", x=examples[::-1], y=labels)
+    (out / "members.jsonl").write_bytes(b"")
+    says = "a.npz has changed since the network was trained on it: its content has the SHA-256"
+    assert says in failing(capsys, 4, "population", "--resume", out, "--quiet")
+    np.savez(tmp_path / "a.npz", x=examples, y=labels)
+    assert main(["population", "--resume", str(out), "--quiet"]) == 0
+    np.savez(tmp_path / "a.npz", x=examples[::-1], y=labels)
+    line = failing(capsys, 4, "evaluate", out, "--member", 1, "--backend", "numpy")
+    assert says in line
+
+
+def test_python_refuses_files_with_another_identity(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in FILE_NAMES:
+        array = rng.integers(0, 9, (20, 8, 8) if "images" in name else 20)
+        (tmp_path / name).write_bytes(format_idx(array.astype(np.uint8)))
+    data = load_dataset("custom", tmp_path)
+    load_dataset("custom", tmp_path, expected=data.identity)
+    (tmp_path / FILE_NAMES[1]).write_bytes(format_idx(np.zeros(20, np.uint8)))
+    with pytest.raises(DataError, match=r"folder .* has changed since the network was trained"):
+        load_dataset("custom", tmp_path, expected=data.identity)
