@@ -77,7 +77,7 @@ def dataset_of_arrays(train: Examples, test: Examples) -> Dataset:
     try:
         for name, pair in (("training", train), ("test", test)):
             check_examples(*pair, name=f"the {name} set")
-        raw = RawData("the arrays", train, test)
+        raw = RawData("data", train, test)
         dataset = _dataset(raw, "custom", *_split_rows(raw, None), kind="auto")
     except DataError as error:
         raise ValueError(str(error)) from None

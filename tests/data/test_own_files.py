@@ -254,7 +254,7 @@ def test_each_door_names_options_in_its_own_way(tmp_path, capsys, archive):
     assert "such as a fifth with --test-split 0.2\n" in capsys.readouterr().err
     np.savez(tmp_path / "b.npz", x=np.full((60, 8, 8), 300), y=WORDS)
     given = {"test_split": 0.2, "kind": "pixels"}
-    with pytest.raises(DataError, match="read them as features with kind='features'$"):
+    with pytest.raises(DataError, match=r"as features with kind='features'$"):
         load_dataset(f"npz:{tmp_path}/b.npz", **given)
     assert main(["data", f"npz:{tmp_path}/b.npz", "--test-split", "0.2", "--kind", "pixels"]) == 4
     assert "read them as features with --kind features\n" in capsys.readouterr().err

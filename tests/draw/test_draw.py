@@ -10,6 +10,7 @@ import pytest
 import mnist_accel as ma
 from mnist_accel.commands import main
 from mnist_accel.data.dataset import DIGIT_NAMES
+from mnist_accel.data.digit_image import read_plain_image, resized
 from mnist_accel.draw import draw_page
 from mnist_accel.nn.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear, Tanh
 from mnist_accel.nn.losses import SoftmaxCrossEntropy
@@ -158,6 +159,46 @@ def test_a_network_of_clothes_shows_its_class_names_and_does_not_center(browser,
     seen = browser.evaluate("Array.from(imageOfDrawing())")
     assert np.array(seen).reshape(28, 28)[:4].sum() > 0
     assert np.array(seen).reshape(28, 28)[8:].sum() == 0
+
+
+@needs_browser
+@pytest.mark.parametrize("centers", [True, False])
+def test_networks_of_other_square_images_see_the_drawing_in_their_size(browser, tmp_path, centers):
+    form = ma.data.DataForm((12, 12), 3)
+    network = ma.create_model("cnn", backend="numpy", seed=1, form=form)
+    page = draw_page(network, class_names=("a", "b", "c"), centers=centers)
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    draw(browser, STROKES[4])
+    picture = io.BytesIO(picture_of_board(browser))
+    if centers:
+        expected = resized(ma.read_digit_image(picture), (12, 12))
+    else:
+        expected = read_plain_image(picture, size=(12, 12))
+    seen = np.array(browser.evaluate("Array.from(imageOfDrawing())")).reshape(12, 12)
+    assert np.abs(seen - expected).max() <= 1 / 100
+    found = browser.evaluate("predict(network, imageOfDrawing()).probabilities")
+    assert np.abs(np.array(found) - network.predict_proba(seen[None])[0]).max() < 1e-5
+    assert browser.evaluate("document.getElementById('seen').width") == 12
+    assert browser.console == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "message"),
+    [
+        ((5, 7), "pixels", "square gray images, but the network takes 5×7 pixels"),
+        ((3, 8, 8), "pixels", "square gray images, but the network takes 3×8×8 pixels"),
+        ((10,), "features", "the page draws images, but the network takes features"),
+    ],
+)
+def test_networks_of_other_inputs_are_refused_by_the_command(
+    tmp_path, capsys, shape, kind, message
+):
+    form = ma.data.DataForm(shape, 10, kind)
+    file = tmp_path / "model.safetensors"
+    ma.save_model(file, ma.create_model("two-layer", backend="numpy", form=form))
+    assert main(["draw", str(file), "--no-open"]) == 4
+    assert message in capsys.readouterr().err
 
 
 def test_the_page_of_lenet_is_below_a_megabyte_and_names_no_address():

@@ -79,6 +79,39 @@ def test_the_best_network_is_never_chosen_on_the_test_set(population):
         population.best("test_accuracy")
 
 
+@pytest.mark.parametrize("labels", [np.array(["no", "yes"]), np.array([7, 40]), np.eye(2)])
+def test_arrays_may_have_any_form_and_any_classes(labels):
+    rng = np.random.default_rng(0)
+    targets = labels[np.arange(30) % 2]
+    for examples in (rng.normal(size=(30, 5)), rng.integers(0, 256, (30, 1, 8, 8), np.uint8)):
+        data = (examples[:20], targets[:20]), (examples[20:], targets[20:])
+        population = ma.train_population(
+            "two-layer", seeds=1, data=data, backend="numpy", epochs=1, batch_size=10
+        )
+        assert population[0].classes == 2
+        assert population[0].predict(examples[:3]).shape == (3,)
+
+
+def test_arrays_of_load_mnist_have_ten_digits_in_every_form():
+    (x_train, t_train), (x_test, t_test) = ma.load_mnist(dataset="digits")
+    weights = []
+    for shape, one_hot in (((-1, 784), False), ((-1, 1, 28, 28), True)):
+        t = [np.eye(10)[t[:50] % 3] if one_hot else t[:50] % 3 for t in (t_train, t_test)]
+        data = (x_train[:50].reshape(shape), t[0]), (x_test[:50].reshape(shape), t[1])
+        population = ma.train_population(
+            "two-layer", seeds=1, data=data, backend="numpy", epochs=1, batch_size=10
+        )
+        weights.append(population[0].state_dict()["W2"])
+    assert weights[0].shape[1] == 10
+    assert np.array_equal(*weights)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    x, t = np.zeros((4, 3)), np.array([0.5, 1, 1, 0.5])
+    with pytest.raises(ValueError, match="data has the label 0.5 among"):
+        ma.train_population("two-layer", seeds=1, data=((x, t), (x, t)), backend="numpy")
+
+
 def test_without_held_out_images_there_is_no_best_network():
     population = ma.train_population(
         "two-layer", seeds=1, data="digits", backend="numpy", **SETTINGS

@@ -247,6 +247,20 @@ def test_invalid_data_is_explained_and_the_fitted_network_stays(blobs: Data) -> 
         classifier().partial_fit(x, y)
 
 
+@pytest.mark.parametrize("other", [7, None, 1.5])
+def test_labels_of_several_types_are_refused_in_one_sentence(blobs: Data, other: object) -> None:
+    x, y = blobs
+    words = np.array(["a", "b", "c"], dtype=object)[y]
+    mixed = np.where(y == 2, np.array([other], dtype=object), words)
+    message = rf"y has labels of the types .*{type(other).__name__}.*, expected only strings or"
+    with pytest.raises(ValueError, match=message):
+        classifier().fit(x, mixed)
+    with pytest.raises(ValueError, match=message):
+        classifier().partial_fit(x, mixed, classes=["a", "b", "c"])
+    with pytest.raises(ValueError, match=message.replace("y has", "classes has")):
+        classifier().partial_fit(x, words, classes=np.array(["a", other], dtype=object))
+
+
 def test_diverging_training_is_explained(blobs: Data) -> None:
     x, y = blobs
     with pytest.raises(ValueError, match=r"training diverged .* or scale the features"):
