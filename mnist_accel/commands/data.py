@@ -70,8 +70,6 @@ def describe(dataset: Dataset) -> str:
             lines.append(f"            {name}  {size:>8} bytes  {digest[:16]}…")
     else:
         lines.append("  verified  shapes and labels; no digests are published for this data set")
-        if dataset.identity is not None:
-            lines.append(f"  sha256    {dataset.identity.sha256}")
     counts = _class_counts(dataset)
     names = list(map(escaped, dataset.class_names))
     width = max(len("class"), *map(len, names))

@@ -108,7 +108,7 @@ def test_arrays_of_load_mnist_have_ten_digits_in_every_form():
 
 def test_arrays_that_do_not_fit_are_refused():
     x, t = np.zeros((4, 3)), np.array([0.5, 1, 1, 0.5])
-    with pytest.raises(ValueError, match="data has the label 0.5 among"):
+    with pytest.raises(ValueError, match=r"data has the label 0\.5 among"):
         ma.train_population("two-layer", seeds=1, data=((x, t), (x, t)), backend="numpy")
 
 
