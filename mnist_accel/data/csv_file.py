@@ -42,7 +42,9 @@ def read_csv(path: Path, *, label_column: str | None = None) -> RawData:
         check_size(binary, max_bytes=_MAX_BYTES)
         digest = hashlib.file_digest(binary, "sha256").hexdigest()
         binary.seek(0)
-        if is_gzip(binary.peek(2)):
+        is_compressed = is_gzip(binary.read(2))
+        binary.seek(0)
+        if is_compressed:
             raise DataError(f"{path} is compressed; unpack it with gunzip")
         with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
             try:
