@@ -16,7 +16,7 @@ from mnist_accel.data.identity import FileIdentity
 from mnist_accel.data.raw import MAX_LABEL_CHARS, RawData
 from mnist_accel.errors import DataError, file_errors
 from mnist_accel.util.input_files import check_size, is_gzip, open_regular
-from mnist_accel.util.text import excerpt
+from mnist_accel.util.text import count, excerpt
 
 DEFAULT_LABEL = "label"
 SPLIT_COLUMN = "split"  # optional; each of its values is "train" or "test"
@@ -42,9 +42,7 @@ def read_csv(path: Path, *, label_column: str | None = None) -> RawData:
         check_size(binary, max_bytes=_MAX_BYTES)
         digest = hashlib.file_digest(binary, "sha256").hexdigest()
         binary.seek(0)
-        is_compressed = is_gzip(binary.read(2))
-        binary.seek(0)
-        if is_compressed:
+        if is_gzip(binary.peek(2)):
             raise DataError(f"{path} is compressed; unpack it with gunzip")
         with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
             try:
@@ -97,7 +95,7 @@ class _Reader:
 
     def _header(self) -> list[str]:
         """Return the names of the columns, after checking them."""
-        _, header = next(self._numbered(), (1, None))
+        header = next((row for _, row in self._numbered() if row), None)
         if header is None:
             raise DataError(f"{self._path} is empty, expected a header and one row per example")
         header = [name.strip() for name in header]
@@ -137,9 +135,10 @@ class _Reader:
             if not row:
                 continue
             if len(row) != width:
+                found = count(len(row), "column")
                 raise DataError(
-                    f"line {line} of {self._path} has {len(row)} columns, but the header has "
-                    f"{width}; complete the row"
+                    f"line {line} of {self._path} has {found}, but the header has {width}; "
+                    "complete the row"
                 )
             yield line, row
 

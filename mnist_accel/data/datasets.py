@@ -104,7 +104,7 @@ def load_dataset(
         DataError: the data are missing or corrupt, cannot be read, or have changed.
 
     Warns:
-        DataWarning: a class of your files has no training example, or a single example.
+        DataWarning: a class of a file has no training example, or a single example.
     """
     name = dataset_name(name)
     kind = resolve_name("kind", kind, KIND_NAMES)
@@ -112,7 +112,8 @@ def load_dataset(
         require_type("data_dir", data_dir, str | PathLike, "a string or a pathlib.Path")
         if name == "digits" or is_file(name):
             raise ValueError(
-                f"the data set {name} accepts no folder; omit {option('data_dir')}, got {data_dir}"
+                f"the data set {name} accepts no folder, got {option('data_dir', str(data_dir))}; "
+                "omit it"
             )
     given: dict[str, Any] = {"label_column": label_column, "test_split": test_split}
     given["kind"] = None if kind == "auto" else kind
@@ -127,11 +128,10 @@ def load_dataset(
         if name in PUBLISHED_SETS:
             return _load_published(name, data_dir)
         if name == "custom":
-            dataset = load_custom(data_dir, expected)
-        else:
-            dataset = load_file(
-                name, label_column=label_column, test_split=test_split, kind=kind, expected=expected
-            )
+            return load_custom(data_dir, expected)
+        dataset = load_file(
+            name, label_column=label_column, test_split=test_split, kind=kind, expected=expected
+        )
         warn_about_classes(dataset, stacklevel=3)
         return dataset
     except OSError as error:  # for example a folder without read permission

@@ -38,7 +38,7 @@ def read_npz(path: Path) -> RawData:
     pairs = []
     for number in range(0, len(form), 2):
         x, y = arrays[number], arrays[number + 1]
-        check_examples(x, y, name=f"{form[number]} and {form[number + 1]} in {path}")
+        check_examples(x, y, name=f"{path} ({form[number]}, {form[number + 1]})")
         pairs.append((x, y))
     identity = FileIdentity(sha256(data).hexdigest())
     return RawData(str(path), pairs[0], pairs[1] if len(pairs) == 2 else None, identity)

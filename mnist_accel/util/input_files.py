@@ -31,7 +31,7 @@ _MAX_ZIP_COMMENT = 2**16
 _MAX_ZIP_DIRECTORY = 2**16  # bytes of the list of members, enough for a thousand
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a regular file for reading.
 
     Raises:

@@ -134,7 +134,7 @@ def test_hidden_sizes_follow_from_the_shapes(tmp_path):
     deep = ma.create_model("two-layer", backend=BACKEND, hidden_sizes=(20, 15, 12, 11))
     file = pickled(tmp_path / "w.pkl", deep.state_dict())
     assert_same_network(load(file, model="two-layer"), deep)
-    with pytest.raises(ma.DataError, match="no recipe has 5 layers; give --model"):
+    with pytest.raises(ma.DataError, match="no recipe has 5 layers; give model"):
         load(file)
 
 

@@ -47,7 +47,7 @@ from tests.support.command_line import QUICK, read_json
         (["--out", ""], "the value of --out is empty; give one, or omit --out"),
         (["--resume="], "the value of --resume is empty; give one, or omit --resume"),
         (["--import", ""], "the value of --import is empty; give one, or omit --import"),
-        (["--data-dir", "."], "accepts no folder, got data_dir (--data-dir) ."),
+        (["--data-dir", "."], "accepts no folder, got --data-dir .; omit it"),
         (["--validation-split", "0.0001"], "cannot hold out"),
         (["--modle", "cnn"], "unknown flag --modle; did you mean --model?"),
     ],

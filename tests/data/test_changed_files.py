@@ -142,9 +142,8 @@ def test_a_changed_archive_is_refused_by_a_population(tmp_path, capsys):
 
 
 def test_python_refuses_files_with_another_identity(tmp_path):
-    rng = np.random.default_rng(0)
     for name in FILE_NAMES:
-        array = rng.integers(0, 9, (20, 8, 8) if "images" in name else 20)
+        array = np.zeros((20, 8, 8), np.uint8) if "images" in name else np.arange(20) % 10
         (tmp_path / name).write_bytes(format_idx(array.astype(np.uint8)))
     data = load_dataset("custom", tmp_path)
     load_dataset("custom", tmp_path, expected=data.identity)

@@ -186,7 +186,7 @@ def test_networks_of_other_square_images_see_the_drawing_in_their_size(browser, 
 @pytest.mark.parametrize(
     ("shape", "kind", "message"),
     [
-        ((5, 7), "pixels", "square gray images, but the network takes 5×7 pixels"),
+        ((5, 7), "pixels", "square gray images, but the network takes 1×5×7 pixels"),
         ((3, 8, 8), "pixels", "square gray images, but the network takes 3×8×8 pixels"),
         ((10,), "features", "the page draws images, but the network takes features"),
     ],

@@ -68,7 +68,7 @@ def test_numbers_of_numpy_are_accepted():
         ({"speed": 3}, "unknown setting 'speed'"),
         ({"optimizer": ["sgd", "fastest"]}, "unknown optimizer 'fastest'"),
         ({"schedule": "zigzag"}, "unknown schedule 'zigzag'"),
-        ({"epochs": 1, "iterations": 1}, "give either --epochs or --iterations"),
+        ({"epochs": 1, "iterations": 1}, "give either epochs or iterations"),
         ({"seeds": MAX_MEMBERS + 1}, "at most 1,000,000 members"),
         ({"seeds": 1000, "lr": list(range(1, 1002))}, "1,001,000 members"),
     ],

@@ -30,7 +30,7 @@ def test_none_keeps_the_default():
 def test_epochs_and_iterations_replace_each_other():
     assert resolve({"model": "cnn", "iterations": 7}).epochs is None
     assert resolve({"model": "two-layer", "epochs": 7}).iterations is None
-    with pytest.raises(UsageError, match="either --epochs or --iterations"):
+    with pytest.raises(UsageError, match="either epochs or iterations"):
         resolve({"epochs": 7, "iterations": 7})
 
 
@@ -62,7 +62,7 @@ def test_batch_size_0_means_the_whole_training_set(given, sampling, batch_size):
     ("given", "message"),
     [
         ({"model": "resnet"}, "unknown model 'resnet'; choose from fcnn"),
-        ({"sampling": "full", "batch_size": 64}, "--sampling full takes the whole set"),
+        ({"sampling": "full", "batch_size": 64}, "sampling='full' takes the whole set"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; choose from sgd"),
     ],
 )

@@ -116,7 +116,7 @@ def test_error_lists_each_source_its_reason_and_the_remedy(tmp_path):
     assert f"(1) cache: {tmp_path / 'cache' / 'mnist'} does not exist yet | " in message
     assert "| (2) unavailable: it is not there | " in message
     assert "| (3) copies of other libraries: found no copy" in message
-    assert "--data-dir" in message
+    assert "give it with data_dir or MNIST_ACCEL_DATA" in message
     assert "--dataset digits" in message
 
 
