@@ -53,7 +53,7 @@ def run_config(
             "kind": data.dataset.kind,
             "shape": list(data.dataset.form.shape),
             "class_names": list(data.dataset.class_names),
-            "identity": None if identity is None else asdict(identity),
+            **({} if identity is None else {"identity": asdict(identity)}),
             "train_images": data.train_count,
             f"{data.validation_name}_images": len(data.validation[1]),
             "test_images": len(data.test[1]),
@@ -66,11 +66,11 @@ def run_config(
 def with_earlier(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """Return `config` with the previous `config.json`, `before`, added to its list "earlier".
 
-    A resumed run has the same data, so the names of many columns are not repeated.
+    A resumed run has the same data, so the names of perhaps many columns are not repeated.
     """
     last = {key: value for key, value in before.items() if key != "earlier"}
-    if last.get("data", {}).get("identity"):
-        last["data"] = last["data"] | {"identity": None}
+    if "identity" in last.get("data", {}):
+        last["data"] = {key: value for key, value in last["data"].items() if key != "identity"}
     return {**config, "earlier": [*before.get("earlier", []), last]}
 
 
