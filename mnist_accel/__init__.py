@@ -55,9 +55,10 @@ from mnist_accel.nn import Features, Network, Pixels, register
 from mnist_accel.populations import Population, PopulationInterrupt, train_population
 from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.runs.model_files import load_model
+from mnist_accel.training.callback import Callback
 from mnist_accel.training.evaluation import Evaluation, evaluate, mean_loss
 from mnist_accel.training.progress import History
-from mnist_accel.training.trainer import Callback, Trainer
+from mnist_accel.training.trainer import Trainer
 
 __all__ = [
     "RECIPES",

@@ -42,7 +42,7 @@ def output(code: str, cwd: Path) -> str:
 import numpy as np
 import mnist_accel as ma
 model = ma.create_model("cnn", backend=ma.get_backend("numpy"))
-ma.Trainer(model).train_batch(np.zeros((2, 28, 28), np.uint8), np.array([3, 4]))
+ma.Trainer(model).fit(np.zeros((2, 28, 28), np.uint8), np.array([3, 4]), iterations=1)
 """,
     ],
 )

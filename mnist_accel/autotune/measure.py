@@ -16,9 +16,10 @@ from typing import TypeVar
 if sys.platform != "win32":
     import resource
 
+from mnist_accel.training.callback import Callback
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.progress import Progress, StepsReport
-from mnist_accel.training.trainer import Callback, Trainer
+from mnist_accel.training.trainer import Trainer
 
 # Seconds for all measurements together. Preparation, which may compile kernels, is not included.
 BUDGET_S = 0.4

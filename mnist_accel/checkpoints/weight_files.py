@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_accel.checkpoints.keras_weights import HOW_TO_SAVE, from_keras
 from mnist_accel.checkpoints.tensor_file import is_tensor_file
 from mnist_accel.errors import DataError, file_errors
 from mnist_accel.util import npy
@@ -27,13 +28,19 @@ from mnist_accel.util.restricted_pickle import load_pickle
 from mnist_accel.util.values import first_value
 
 _SUFFIXES = (".pkl", ".pickle", ".npy", ".npz")
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # Pickles of protocol 2 and later start with the first of these, older ones with the others.
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"c")
 _MAX_BYTES = 2**29  # maximum size of a file, and of the unpacked content of an archive
 _MAX_NUMBERS = 2**25  # in all arrays; several names in a pickle may refer to the same array
 _KEY = re.compile(r"[Wb][1-9][0-9]{0,2}")
-_TORCH_NAMES = {"weight": "W", "bias": "b"}
-_ACCEPTED = "W1, b1, W2, b2, … or PyTorch's names NAME.weight, NAME.bias, …"
+_TORCH_NAME = re.compile(r"(.+)\.(weight|bias)")
+_KERAS_NAME = re.compile(r"(.+)/(kernel|bias)(?::0)?")  # Keras 2 appends ":0"
+_LETTERS = {"weight": "W", "kernel": "W", "bias": "b"}
+_ACCEPTED = (
+    "W1, b1, W2, b2, …, PyTorch's names NAME.weight, NAME.bias, … or Keras' names NAME/kernel, "
+    "NAME/bias, …"
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def is_weight_file(path: Path) -> bool:
             return False
     except OSError:
         return path.suffix.lower() in _SUFFIXES
-    known = (npy.MAGIC, ZIP_MAGIC, *_PICKLE_STARTS)
+    known = (npy.MAGIC, ZIP_MAGIC, _HDF5_MAGIC, *_PICKLE_STARTS)
     return start.startswith(known) or path.suffix.lower() in _SUFFIXES
 
 
@@ -93,6 +100,10 @@ def _parse(data: bytes, *, name: str) -> object:
     """Return the content of a file: a dict, if the file contains weights."""
     if data.startswith(ZIP_MAGIC):
         return _parse_archive(data, name=name)
+    if data.startswith(_HDF5_MAGIC):
+        raise DataError(
+            f"{name} is an HDF5 file, which cannot be read; if Keras wrote it, {HOW_TO_SAVE}"
+        )
     if data.startswith(ZIP_END):  # an archive without members has nothing else
         return {}
     if not data.startswith(npy.MAGIC):
@@ -112,6 +123,8 @@ def _parse_archive(data: bytes, *, name: str) -> object:
     remaining = _MAX_BYTES
     try:
         archive = open_archive(data)
+        if "model.weights.h5" in archive.namelist():
+            raise DataError(f"{name} is a model of Keras, which cannot be read; {HOW_TO_SAVE}")
         for member in archive.namelist():
             array = read_member(archive, member, max_bytes=remaining + 1)
             remaining -= len(array)
@@ -135,6 +148,7 @@ def _to_arrays(content: object) -> dict[str, NDArray[np.float32]]:
     if not isinstance(content, dict) or not content:
         found = "an empty dict" if content == {} else type(content).__name__
         raise ValueError(f"found {found}, expected a dict with {_ACCEPTED}")
+    is_keras = any(_KERAS_NAME.fullmatch(str(key)) for key in content)
     content = _with_our_names(content)
     count = sum(str(key).startswith("W") and bool(_KEY.fullmatch(str(key))) for key in content)
     names = [f"{letter}{number}" for number in range(1, count + 1) for letter in "Wb"]
@@ -150,21 +164,22 @@ def _to_arrays(content: object) -> dict[str, NDArray[np.float32]]:
     numbers = sum(array.size for array in content.values() if isinstance(array, np.ndarray))
     if numbers > _MAX_NUMBERS:
         raise ValueError(f"found {numbers:,} numbers, expected at most {_MAX_NUMBERS:,}")
-    return {name: _to_array(content, name) for name in names if name in content}
+    arrays = {name: _to_array(content, name) for name in names if name in content}
+    return from_keras(arrays) if is_keras else arrays
 
 
 def _with_our_names(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a dict in which the names of a PyTorch `state_dict` are replaced by W1, b1, ….
+    """Return a dict in which the names of PyTorch or Keras are replaced by W1, b1, ….
 
-    PyTorch lists the layers in the order in which the network defines them.
+    Both list the layers in the order in which the network defines them.
     """
     layers: dict[str, int] = {}
     result: dict[str, Any] = {}
     for name, value in content.items():
-        layer, _, kind = name.rpartition(".")
         ours = ""
-        if layer and kind in _TORCH_NAMES:
-            ours = f"{_TORCH_NAMES[kind]}{layers.setdefault(layer, len(layers) + 1)}"
+        if match := _TORCH_NAME.fullmatch(str(name)) or _KERAS_NAME.fullmatch(str(name)):
+            layer, kind = match.groups()
+            ours = f"{_LETTERS[kind]}{layers.setdefault(layer, len(layers) + 1)}"
         result[name if ours in ("", *content) else ours] = value
     return result
 

@@ -25,6 +25,7 @@ from mnist_accel.recipes.settings import resolve
 _MAY_CHANGE = {
     "backend", "threads", "device", "no_fallback", "data_dir", "epochs", "iterations",
     "max_seconds", "target_accuracy", "patience", "checkpoint_every", "log_every",
+    "log",
 }  # fmt: skip
 
 

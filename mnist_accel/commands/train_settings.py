@@ -19,7 +19,7 @@ from mnist_accel.errors import UsageError
 from mnist_accel.nn.network import DTYPE_ALIASES, DTYPES
 from mnist_accel.nn.schedules import SCHEDULES
 from mnist_accel.populations.grid import SETTINGS
-from mnist_accel.recipes.settings import TrainSettings, read_config
+from mnist_accel.recipes.settings import LOGS, TrainSettings, read_config
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainSettings)}
 # Settings in a file that no flag can express.
@@ -224,3 +224,9 @@ def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
         "seconds)",
     )
     add("--log-every", **integer(1), help=f"steps between two lines of the log {OF_THE_RECIPE}")
+    add(
+        "--log",
+        **one_of("log", LOGS),
+        help="tensorboard also writes the metrics and the worst mistakes for TensorBoard, which "
+        "`tensorboard --logdir runs` shows (default: none)",
+    )

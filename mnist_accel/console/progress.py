@@ -35,7 +35,8 @@ class Figures:
         step: number of the last completed step, from 1.
         epoch: number of the current epoch, from 1.
         loss: mean loss of the last steps.
-        accuracy: fraction of the images of the last steps that were classified correctly.
+        accuracy: fraction of the images of the last steps that were classified correctly; None if
+            the network has no classes.
         lr: learning rate of the next step.
         images_per_s: throughput of the last steps.
     """
@@ -43,7 +44,7 @@ class Figures:
     step: int
     epoch: int
     loss: float
-    accuracy: float
+    accuracy: float | None
     lr: float
     images_per_s: float
 
@@ -89,8 +90,9 @@ class TrainingDisplay:
             auto_refresh=False,  # a thread would compete with the training
             speed_estimate_period=SPEED_PERIOD_SECONDS,
             transient=True,
-            redirect_stdout=False,
-            redirect_stderr=self._stderr is sys.stderr,  # Python warnings appear above the bar
+            # What callbacks print, and Python's warnings, appear above the bar.
+            redirect_stdout=self._stdout is sys.stdout and self._stdout.isatty(),
+            redirect_stderr=self._stderr is sys.stderr,
             get_time=clock,
             disable=not self._shows_bar,
             expand=True,
@@ -166,7 +168,7 @@ class TrainingDisplay:
         if self._prints_lines:
             parts = self._parts(figures)
             parts["steps"] = f"step {parts['steps']}"
-            parts["accuracy"] += f"  lr {figures.lr:.3g}"
+            parts["images_per_s"] = f"lr {figures.lr:.3g}  {parts['images_per_s']}"
             self.note("  ".join(parts.values()))
 
     def _describe(self, figures: Figures) -> str:
@@ -175,17 +177,17 @@ class TrainingDisplay:
         for name in ("images_per_s", "steps", "accuracy", "time", "epoch"):
             if len("  ".join(parts.values())) + 2 + MIN_BAR_WIDTH <= self._console.width:
                 break
-            del parts[name]
+            parts.pop(name, None)
         return "  ".join(parts.values())
 
     def _parts(self, figures: Figures) -> dict[str, str]:
         """Return the figures as text, in the order in which they are printed."""
-        total = f"{self._total_steps:,}"
+        total, accuracy = f"{self._total_steps:,}", figures.accuracy
         return {
             "epoch": f"epoch {figures.epoch}",
             "steps": f"{figures.step:>{len(total)},}/{total}",
             "loss": f"loss {figures.loss:.4f}",
-            "accuracy": f"accuracy {figures.accuracy:.2%}",
+            **({} if accuracy is None else {"accuracy": f"accuracy {accuracy:.2%}"}),
             "images_per_s": f"{figures.images_per_s:,.0f} images/s",
             "time": f"{self._remaining_time(figures.step)} left",
         }

@@ -24,7 +24,8 @@ HELD_OUT = 0.1
 # The population itself gives these, or they concern the files of a single run.
 _NOT_SETTINGS = {
     "model", "seed", "dataset", "data_dir", "label_column", "test_split", "kind", "backend",
-    "threads", "device", "no_fallback", "checkpoint_every", "log_every", "max_seconds",
+    "threads", "device", "no_fallback", "checkpoint_every", "log_every", "log",
+    "max_seconds",
 }  # fmt: skip
 SETTINGS = tuple(
     field.name for field in dataclasses.fields(TrainSettings) if field.name not in _NOT_SETTINGS

@@ -23,10 +23,11 @@ from mnist_accel.runs.setup import (
     total_steps,
 )
 from mnist_accel.runs.stop_rules import StopRules
+from mnist_accel.training.callback import Callback
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import evaluate
 from mnist_accel.training.progress import EpochReport, StepsReport
-from mnist_accel.training.trainer import Callback, Trainer
+from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.files import write_atomically
 from mnist_accel.util.input_files import read_regular
 from mnist_accel.util.json_text import to_json

@@ -17,6 +17,7 @@ from mnist_accel.util.schema import decode_json, decode_toml
 # The time to parse TOML may grow with the square of its length.
 _MAX_TOML_BYTES = 2**14
 MAX_JSON_BYTES = 2**24
+LOGS = ("none", "tensorboard")  # where metrics are written in addition to `metrics.jsonl`
 _Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
 _Settings: TypeAlias = dict[_Text, Any]  # the argument parser checks the values
 
@@ -63,6 +64,7 @@ class TrainSettings:
     max_seconds: float | None = None  # training time after which training stops
     checkpoint_every: int | None = None  # steps; None: a checkpoint at the end of every epoch
     log_every: int  # steps between two log lines
+    log: str = "none"  # of `LOGS`
 
 
 # Names of other programs for settings, as flags and in configuration files.

@@ -13,6 +13,7 @@ from mnist_accel.errors import DataError
 from mnist_accel.nn.network import Network
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.setup import RunData
+from mnist_accel.runs.tensorboard import EventFile
 from mnist_accel.training.evaluation import Evaluation, evaluate
 from mnist_accel.training.trainer import Trainer
 
@@ -31,11 +32,23 @@ def has_artifacts(folder: RunFolder, form: DataForm, *, step: int) -> bool:
 
 
 def write_artifacts(
-    folder: RunFolder, trainer: Trainer, data: RunData, phases: Phases, *, stop_reason: str
+    folder: RunFolder,
+    trainer: Trainer,
+    data: RunData,
+    phases: Phases,
+    *,
+    stop_reason: str,
+    event_file: EventFile | None,
 ) -> Evaluation:
     """Evaluate the network on the test set, write all files, and return the evaluation.
 
-    `stop_reason` says why the training ended early; it is empty if it did not.
+    Args:
+        folder: the run folder.
+        trainer: the trainer of the network.
+        data: the data of the run.
+        phases: measures the time.
+        stop_reason: why the training ended early; empty if it did not.
+        event_file: gets the picture of the mistakes; None without one.
     """
     model = trainer.model
     images, labels = data.test
@@ -45,6 +58,10 @@ def write_artifacts(
     save_model(folder.model, model)
     with phases.time("pictures"):
         _draw_pictures(folder, model, data, probabilities)
+        if event_file is not None:
+            _, *mistakes = _pictures(folder, data.dataset.form)
+            for file in mistakes:
+                event_file.add_picture(file.stem, file, step=trainer.step)
     epochs = folder.read_metrics("epoch")
     summary = {
         "model": model.name,

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_accel.recipes.settings import TrainSettings, resolve
+from mnist_accel.training.callback import Callback
 from mnist_accel.training.progress import EpochReport
-from mnist_accel.training.trainer import Callback, Trainer
+from mnist_accel.training.trainer import Trainer
 
 # Before this step, a network may be no better than guessing because it has hardly been trained.
 MIN_STEPS = 200

@@ -15,12 +15,7 @@ from mnist_accel.errors import DivergedError
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.runs.announcements import announce
 from mnist_accel.runs.artifacts import has_artifacts, write_artifacts
-from mnist_accel.runs.callbacks import (
-    Checkpoints,
-    MetricsLog,
-    ShowProgress,
-    line_interval,
-)
+from mnist_accel.runs.callbacks import Checkpoints, MetricsLog
 from mnist_accel.runs.config import (
     check_same_data,
     check_same_training,
@@ -41,8 +36,10 @@ from mnist_accel.runs.setup import (
 )
 from mnist_accel.runs.signals import interrupt_on_signals, stop_on_signals
 from mnist_accel.runs.stop_rules import StopRules
+from mnist_accel.runs.tensorboard import EventFile, check_log
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import Evaluation, evaluate
+from mnist_accel.training.show_progress import ShowEpochs, ShowSteps
 from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.ceil_div import ceil_div
 from mnist_accel.util.text import count
@@ -80,6 +77,7 @@ def start_run(
         DivergedError: the loss or a weight became NaN or infinite.
     """
     check_network(settings)
+    check_log(settings.log)
     settings = with_absolute_folder(settings)
     phases = Phases()
     with phases.time("data"), hide_activities(quiet):
@@ -102,8 +100,8 @@ def start_run(
     with folder.lock():
         folder.require_no_run()  # another process may have written one in the meantime
         folder.remove_unfinished()
-        folder.write_metrics([])
         run = _Run(settings, folder, data, trainer, phases, display)
+        run.write_metrics([])
         run.checkpoints.save(trainer)
         # This file is written last, because a folder that contains it is a run that can be resumed.
         folder.write_json(folder.config, run_config(settings, choice, trainer, data))
@@ -135,6 +133,7 @@ def resume_run(
 def _resume(
     folder: RunFolder, settings: TrainSettings, *, quiet: bool, progress: bool
 ) -> RunResult:
+    check_log(settings.log)
     settings = with_absolute_folder(settings)
     phases = Phases()
     with phases.time("data"), hide_activities(quiet):
@@ -180,7 +179,13 @@ class _Run:
 
     def __post_init__(self) -> None:
         settings, folder = self.settings, self.folder
-        self.metrics = MetricsLog(folder, every=settings.log_every, show=self.display.log)
+        self.event_file = EventFile(folder.path) if settings.log == "tensorboard" else None
+        self.metrics = MetricsLog(
+            folder,
+            every=settings.log_every,
+            show=self.display.log,
+            event_file=self.event_file,
+        )
         self.checkpoints = Checkpoints(
             folder.checkpoint, self.metrics, every=settings.checkpoint_every
         )
@@ -189,16 +194,13 @@ class _Run:
             patience=settings.patience,
             max_seconds=settings.max_seconds,
         )
-        self.progress = ShowProgress(
-            self.display, self.data.validation_name, every=self._epochs_per_line()
+        examples = self.data.train_count
+        self.epochs = ShowEpochs(
+            self.display,
+            self.data.validation_name,
+            epochs=ceil_div(total_steps(settings, examples), steps_per_epoch(settings, examples)),
+            validation_every=settings.validation_every,
         )
-
-    def _epochs_per_line(self) -> int:
-        """Return the number of epochs between two printed lines."""
-        settings, examples = self.settings, self.data.train_count
-        epochs = ceil_div(total_steps(settings, examples), steps_per_epoch(settings, examples))
-        every = settings.validation_every
-        return every * line_interval(ceil_div(epochs, every))
 
     def rewind_metrics(self, last_step: int) -> bool:
         """Remove the lines of `metrics.jsonl` after the checkpoint, unless the run is finished.
@@ -216,10 +218,17 @@ class _Run:
             (trainer.step >= last_step or bool(trainer.stop_reason))
             and all(line["step"] <= trainer.step for line in lines)
             and has_artifacts(folder, self.data.dataset.form, step=trainer.step)
+            and (self.event_file is None or self.event_file.exists())
         )
         if not is_finished:
-            folder.write_metrics(kept)
+            self.write_metrics(kept)
         return is_finished
+
+    def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Replace the lines of `metrics.jsonl`, and of the event file if there is one."""
+        self.folder.write_metrics(lines)
+        if self.event_file is not None:
+            self.event_file.begin(lines)
 
     def _warn_of_lost_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Print a warning if the lines end before the checkpoint; a run writes them before it."""
@@ -263,14 +272,19 @@ class _Run:
             data = self._prepare()
         with stop_on_signals(self.trainer) as stop, self.phases.time("train"):
             stop_reason = self._fit_and_save(data, last_step)
-        self.progress.finish()
+        self.epochs.finish()
         if stop.signal is not None:
             return stop.signal
         if stop_reason:
             self._note_stop(stop_reason)
         with self.display.activity("evaluating and drawing the pictures"):
             return write_artifacts(
-                self.folder, self.trainer, self.data, self.phases, stop_reason=stop_reason
+                self.folder,
+                self.trainer,
+                self.data,
+                self.phases,
+                stop_reason=stop_reason,
+                event_file=self.event_file,
             )
 
     def _print_result(self, evaluation: Evaluation) -> RunResult:
@@ -331,7 +345,8 @@ class _Run:
                 self.metrics,
                 self.checkpoints,
                 self.stop_rules,
-                self.progress,
+                ShowSteps(self.display),
+                self.epochs,
                 GuessingWarning(self.settings, self.data.validation[1], self.display.warn),
             ),
         )

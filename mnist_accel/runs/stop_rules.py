@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mnist_accel.training.callback import Callback
 from mnist_accel.training.progress import EpochReport, StepsReport
-from mnist_accel.training.trainer import Callback, Trainer
+from mnist_accel.training.trainer import Trainer
 
 
 class StopRules(Callback):

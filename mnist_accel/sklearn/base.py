@@ -14,13 +14,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from backends import get_backend
+from mnist_accel.console.progress import TrainingDisplay
 from mnist_accel.data.batches import Sampling
 from mnist_accel.errors import DivergedError
 from mnist_accel.nn import Features, Loss, Network
 from mnist_accel.sklearn.convergence import Convergence, Scorer, reset
 from mnist_accel.sklearn.parameters import Parameters, initial_weights
 from mnist_accel.sklearn.samples import Samples, checked_data, checked_features, checked_weights
+from mnist_accel.training.data import TrainingData
+from mnist_accel.training.show_progress import ShowSteps
 from mnist_accel.training.trainer import Trainer
+from mnist_accel.util.ceil_div import ceil_div
 
 Array = NDArray[Any]
 
@@ -196,14 +200,12 @@ class NetworkEstimator(Parameters, ABC):
         """
         self.n_iter_ = 0
         convergence = Convergence(self, len(samples.features), score)
+        epochs = 1 if incremental else self.max_iter
         try:
-            data = self._trainer.prepare(
-                _inputs(self.network_, samples.features),
-                samples.targets,
-                sample_weight=samples.relative_weights,
-            )
-            epochs = 1 if incremental else self.max_iter
-            self._trainer.fit(data, epochs=epochs, callbacks=[convergence])
+            if self.verbose:
+                self._train_shown(samples, epochs, convergence)
+            else:
+                self._trainer.fit(self._prepare(samples), epochs=epochs, callbacks=[convergence])
         except DivergedError as error:
             raise ValueError(f"{error}, or scale the features") from error
         except KeyboardInterrupt:
@@ -218,6 +220,23 @@ class NetworkEstimator(Parameters, ABC):
                 )
         if convergence.best_weights is not None:
             self.network_.load_state_dict(convergence.best_weights)
+
+    def _prepare(self, samples: Samples) -> TrainingData:
+        """Return the samples as the data set of the trainer."""
+        return self._trainer.prepare(
+            _inputs(self.network_, samples.features),
+            samples.targets,
+            sample_weight=samples.relative_weights,
+        )
+
+    def _train_shown(self, samples: Samples, epochs: int, convergence: Convergence) -> None:
+        """Train, and show the progress between the lines that `convergence` prints."""
+        steps = epochs * ceil_div(len(samples.features), self._trainer.batch_size)
+        display = TrainingDisplay(self._trainer.step + steps, quiet=False, progress=True)
+        with display.preparation("preparing"):
+            data = self._prepare(samples)
+        with display:
+            self._trainer.fit(data, epochs=epochs, callbacks=[ShowSteps(display), convergence])
 
 
 def _inputs(network: Network, X: Array) -> Array:

@@ -41,7 +41,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         random_state: seed of weights, order and validation set. The same seed gives the same
             initial weights and validation set as in `MLPClassifier`, but another order.
         tol: improvement below which an epoch does not count as one.
-        verbose: whether to print the loss of each epoch.
+        verbose: whether to print the loss of each epoch and to show the progress.
         warm_start: whether `fit` continues with the weights of the last call.
         momentum: momentum of "sgd", at least 0 and less than 1.
         nesterovs_momentum: whether it is Nesterov's.

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from mnist_accel.nn.network import Network
 from mnist_accel.nn.schedules import Schedule
+from mnist_accel.training.callback import Callback
 from mnist_accel.training.progress import EpochReport
-from mnist_accel.training.trainer import Callback, Trainer
+from mnist_accel.training.trainer import Trainer
 
 # Returns the score of a network on held-out data.
 Scorer = Callable[[Network], float]

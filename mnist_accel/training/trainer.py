@@ -1,12 +1,10 @@
-"""The trainer: runs epochs in chunks of steps, and calls callbacks between chunks.
+"""The trainer: runs epochs in chunks of steps, and calls callbacks between chunks."""
 
-`Callback` is defined in this module because its methods take a `Trainer`.
-"""
-
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,6 +25,7 @@ from backends import (
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.schedules import Schedule, create_schedule
+from mnist_accel.training.callback import Callback
 from mnist_accel.training.chunks import NOT_WANTED, ChunkRunner
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import evaluate, mean_loss
@@ -40,25 +39,6 @@ ValidationData: TypeAlias = tuple[HostArray, HostArray]
 CHUNK_SECONDS = 0.2
 
 _sampler = lru_cache(typed=True)(BatchSampler)
-
-
-class Callback:
-    """Base class of callbacks. `Trainer.fit` calls their methods between chunks of steps.
-
-    Attributes:
-        every: a chunk ends at every multiple of this number of steps; None for no such limit.
-    """
-
-    every: int | None = None
-
-    def on_steps(self, trainer: "Trainer", report: StepsReport) -> None:
-        """Called after every chunk of steps."""
-
-    def on_epoch(self, trainer: "Trainer", report: EpochReport) -> None:
-        """Called after every complete epoch, and if `fit` reaches its last step within an epoch.
-
-        Not called if a request to stop ends `fit` within an epoch.
-        """
 
 
 class _Record(Callback):
@@ -273,6 +253,7 @@ class Trainer:
         validation_data: ValidationData | None = None,
         validation_every: int = 1,
         callbacks: Sequence[Callback] = (),
+        verbose: bool = False,
     ) -> History:
         """Train for a number of epochs or steps, and return the losses and epochs of this call.
 
@@ -290,6 +271,8 @@ class Trainer:
             validation_data: images and labels to evaluate at the end of epochs.
             validation_every: epochs between two evaluations; the last epoch is always evaluated.
             callbacks: called after every chunk of steps and after every epoch.
+            verbose: whether to show what the command `train` shows: that kernels are compiled, a
+                progress bar (log lines if stderr is not a terminal), and lines about epochs.
 
         Raises:
             ValueError: an argument is out of range, or shapes, pixels or labels are wrong.
@@ -298,10 +281,22 @@ class Trainer:
             DivergedError: a loss or a weight became NaN or infinite. Weights, optimizer state and
                 position are those at the start of the chunk in which this happened.
         """
-        data = self._as_data(images, labels, sample_weight)
+        if as_boolean("verbose", verbose):
+            # The import of rich takes a twentieth of a second.
+            from mnist_accel.console.activity import preparation
+            from mnist_accel.training.show_progress import train_shown
+
+            train = partial(train_shown, self)
+            with preparation(sys.stderr):
+                data = self._as_data(images, labels, sample_weight)
+                if validation_data is not None:
+                    self.model.prepare()
+        else:
+            train = self.train_to
+            data = self._as_data(images, labels, sample_weight)
         target = self._target_step(self._sampler(data), epochs=epochs, iterations=iterations)
         history = History()
-        history.stop_reason = self.train_to(
+        history.stop_reason = train(
             target,
             data,
             validation_data=validation_data,

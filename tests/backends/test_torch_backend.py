@@ -60,6 +60,20 @@ def test_a_pickle_keeps_device_and_threads(torch):
     np.testing.assert_array_equal(copy.state_dict()["W1"], model.state_dict()["W1"])
 
 
+def test_a_population_has_the_networks_of_single_trainings(torch):
+    settings = {"batch_size": 9, "iterations": 20, "limit_train": 200, "limit_test": 100}
+    population = ma.train_population(
+        "two-layer", seeds=2, data="digits", backend="torch", **settings
+    )
+    data, backend = ma.load_dataset("digits"), get_backend("torch", threads=1)
+    for seed in range(2):
+        model = ma.create_model("two-layer", backend=backend, seed=seed)
+        trainer = ma.Trainer(model, lr=0.05, batch_size=9, seed=seed, sampling="replacement")
+        trainer.fit(data.x_train[:200], data.t_train[:200], iterations=20)
+        np.testing.assert_array_equal(population[seed].state_dict()["W1"], model.state_dict()["W1"])
+    assert population.table[0]["test_accuracy"] > 0.2
+
+
 def test_a_resumed_run_repeats_an_uninterrupted_one(torch, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     flags = ("train", "two-layer", *SMALL, "--threads", "1", "--device", "cpu", "--batch-size", "9")

@@ -12,7 +12,7 @@ import mnist_accel as ma
 from mnist_accel.runs.callbacks import Checkpoints, MetricsLog
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.stop_rules import StopRules
-from mnist_accel.training.trainer import Callback
+from mnist_accel.training.callback import Callback
 from tests.support.command_line import environment
 
 LIMIT_BYTES = 500e6

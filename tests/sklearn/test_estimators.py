@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from mnist_accel.nn import Activation, Linear
 from mnist_accel.sklearn import NetworkClassifier, NetworkRegressor
 from tests.sklearn.conftest import Data
+from tests.support.terminal import Terminal, screen
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -191,6 +192,23 @@ def test_verbose_prints_each_epoch_and_why_training_ends(
     assert last == (
         "Training loss did not improve more than tol=0.500000 for 2 consecutive epochs. Stopping."
     )
+
+
+def test_verbose_shows_a_bar_below_the_lines_on_a_terminal(
+    blobs: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    fitted = classifier(verbose=True, tol=0.5, n_iter_no_change=2).fit(*blobs)
+    assert "━" in terminal.getvalue()
+    *epochs, last = (line for line in screen(terminal.getvalue()) if line)
+    assert [line.split(",")[0] for line in epochs] == [
+        f"Iteration {number + 1}" for number in range(fitted.n_iter_)
+    ]
+    assert last.endswith("Stopping.")
 
 
 def test_training_without_convergence_warns(blobs: Data) -> None:

@@ -16,8 +16,8 @@ from backends import Order
 from mnist_accel.data.batches import BatchSampler, split_indices
 from mnist_accel.nn import Dropout, Linear, Network, SoftmaxCrossEntropy
 from mnist_accel.runs.stop_rules import StopRules
+from mnist_accel.training.callback import Callback
 from mnist_accel.training.progress import EpochReport, StepsReport
-from mnist_accel.training.trainer import Callback
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,27 @@
+"""The base class of callbacks."""
+
+from typing import TYPE_CHECKING
+
+from mnist_accel.training.progress import EpochReport, StepsReport
+
+if TYPE_CHECKING:
+    from mnist_accel.training.trainer import Trainer
+
+
+class Callback:
+    """Base class of callbacks. `Trainer.fit` calls their methods between chunks of steps.
+
+    Attributes:
+        every: a chunk ends at every multiple of this number of steps; None for no such limit.
+    """
+
+    every: int | None = None
+
+    def on_steps(self, trainer: "Trainer", report: StepsReport) -> None:
+        """Called after every chunk of steps."""
+
+    def on_epoch(self, trainer: "Trainer", report: EpochReport) -> None:
+        """Called after every complete epoch, and if `fit` reaches its last step within an epoch.
+
+        Not called if a request to stop ends `fit` within an epoch.
+        """
