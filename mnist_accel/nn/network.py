@@ -346,9 +346,9 @@ class Network:
         Args:
             path: the file.
             preprocess: if True, the input "images" is uint8 0…255 in the shape of the network's
-                input, (N, 784) or (N, 1, 28, 28), and the model scales it. Otherwise, and for a
-                network on features, the input is what the first layer takes: features, or pixels
-                in 0…1 plus `pixel_shift`.
+                input, (N, 784) or (N, 1, 28, 28), and the model scales it. Otherwise, the input is
+                what the first layer takes: pixels in 0…1 plus `pixel_shift`. The input of a
+                network on features is always "features", float32.
 
         Raises:
             ImportError: the package onnx is not installed.
@@ -364,6 +364,7 @@ class Network:
             loss=self.loss.kind,
             pixel_shift=self.pixel_shift,
             name=self.name,
+            input_name="images" if isinstance(self.input, Pixels) else "features",
             preprocess=preprocess and isinstance(self.input, Pixels),
         )
         with file_errors(f"write {file}"):
@@ -416,23 +417,25 @@ class Network:
 
     @classmethod
     def from_sklearn(cls, mlp: Any, *, backend: Backend | str = "auto") -> Self:
-        """Return a network with the layers and weights of a fitted `MLPClassifier`.
+        """Return a network with the layers and weights of a fitted network of scikit-learn.
 
-        Its classes are numbered in the order of `mlp.classes_`. Its inputs are features.
+        Its inputs are features. Its classes are numbered in the order of `mlp.classes_`. For two
+        classes, and for several labels, its outputs (N, 1) or (N, labels) are the probabilities of
+        the second class or of each label.
 
         Args:
-            mlp: the classifier; it must have at least three classes.
+            mlp: an `MLPClassifier` or `MLPRegressor`.
             backend: the backend of the network, or its name.
 
         Raises:
-            TypeError: it is not an `MLPClassifier`.
+            TypeError: it is neither of them.
             ValueError: it is not fitted or has no counterpart; the message gives the reason.
         """
         from mnist_accel.nn.interop.sklearn_mlp import from_mlp
 
-        layers, weights = from_mlp(mlp)
+        layers, weights, loss = from_mlp(mlp)
         settings = {"input": Features(mlp.n_features_in_), "backend": backend}
-        return cls._with_weights(layers, weights, SoftmaxCrossEntropy(), settings)
+        return cls._with_weights(layers, weights, loss, settings)
 
     @classmethod
     def _with_weights(

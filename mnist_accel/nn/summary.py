@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mnist_accel.nn.graph import Graph
 
-_HEADERS = ("layer", "output of one image", "parameters")
+_HEADERS = ("layer", "output shape", "parameters")
 
 
 def summary_text(graph: Graph, footer: str) -> str:

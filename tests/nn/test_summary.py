@@ -6,12 +6,12 @@ import mnist_accel as ma
 def test_the_summary_lists_layers_shapes_and_parameters():
     model = ma.create_model("cnn", backend="numpy")
     assert model.summary().splitlines() == [
-        "layer       output of one image  parameters",
-        "----------  -------------------  ----------",
-        "conv2d      8×26×26                      72",
-        "max_pool2d  8×13×13                       –",
-        "flatten     1352                          –",
-        "linear      10                       13,530",
+        "layer       output shape  parameters",
+        "----------  ------------  ----------",
+        "conv2d      8×26×26               72",
+        "max_pool2d  8×13×13                –",
+        "flatten     1352                   –",
+        "linear      10                13,530",
         "",
         "13,602 parameters, softmax_cross_entropy, float32 on numpy, eager: the backend numpy has "
         "no compiled predictions",

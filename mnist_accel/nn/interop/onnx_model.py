@@ -24,6 +24,7 @@ def onnx_model(
     loss: str,
     pixel_shift: float,
     name: str,
+    input_name: str,
     preprocess: bool,
 ) -> bytes:
     """Return a checked ONNX model as bytes.
@@ -37,7 +38,8 @@ def onnx_model(
         loss: kind of the loss, which defines the outputs.
         pixel_shift: added to pixels after scaling to 0…1.
         name: name of the graph.
-        preprocess: if True, the input "images" is uint8 (N, pixels in the input's shape) 0…255,
+        input_name: name of the input.
+        preprocess: if True, the input is uint8 (N, pixels in the input's shape) 0…255,
             which the model scales; otherwise it is what the first layer takes.
 
     Raises:
@@ -51,7 +53,7 @@ def onnx_model(
             "exporting to ONNX needs the package onnx; install the extra: "
             "pip install 'mnist-accel[onnx]'"
         ) from error
-    builder = _Builder(onnx)
+    builder = _Builder(onnx, input_name)
     shape = graph.nodes[0].input_shape
     if preprocess:
         builder.scale_pixels(shift=pixel_shift)
@@ -68,13 +70,15 @@ class _Builder:
 
     Args:
         onnx: the module onnx.
+        input_name: name of the input.
     """
 
-    def __init__(self, onnx: Any) -> None:
+    def __init__(self, onnx: Any, input_name: str) -> None:
         self._onnx = onnx
+        self._input = input_name
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
-        self._current = "images"  # name of the newest value
+        self._current = input_name  # name of the newest value
 
     def add(self, operator: str, *constants: str, output: str = "", **attributes: Any) -> None:
         """Append an operator that takes the newest value and some constants."""
@@ -130,7 +134,7 @@ class _Builder:
         graph = helper.make_graph(
             self._nodes,
             name,
-            [helper.make_tensor_value_info("images", types[0], ["N", *shape])],
+            [helper.make_tensor_value_info(self._input, types[0], ["N", *shape])],
             [helper.make_tensor_value_info(self._current, types[1], ["N", classes])],
             self._constants,
         )

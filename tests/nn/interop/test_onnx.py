@@ -127,6 +127,7 @@ def test_features_are_not_scaled_and_a_regression_has_outputs(tmp_path):
     model = ma.Network(layers, SquaredError(), input=ma.Features((3, 6, 6)), backend="numpy")
     model.to_onnx(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    assert [output.name for output in session.get_outputs()] == ["outputs"]
+    (given,), (output,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, output.name) == ("features", "tensor(float)", "outputs")
     found = probabilities(tmp_path / "model.onnx", features)
     np.testing.assert_allclose(found, model.predict(features), rtol=1e-5, atol=1e-6)
