@@ -6,6 +6,7 @@ summary.json        the result
 model.safetensors   the final weights
 checkpoint/         the state from which the run can be resumed
 curves.png, filters.png, mistakes.png
+events.out.tfevents.…   the metrics for TensorBoard, with --log tensorboard
 """
 
 from array import array
