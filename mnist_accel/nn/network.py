@@ -33,7 +33,7 @@ from mnist_accel.nn.layers import Layer
 from mnist_accel.nn.losses import Loss, SoftmaxCrossEntropy
 from mnist_accel.nn.lowering import lower
 from mnist_accel.nn.parameters import ParameterVector
-from mnist_accel.nn.summary import summary_html, summary_text
+from mnist_accel.nn.summary import Summary, summarize
 from mnist_accel.util.files import as_path, write_atomically
 from mnist_accel.util.text import count
 
@@ -316,24 +316,23 @@ class Network:
                 words[-1] += " " + "×".join(map(str, node.output_shape))
         return " → ".join(words)
 
-    def summary(self) -> str:
+    def summary(self) -> Summary:
         """Return a table: each layer with its output shape and its number of parameters.
 
         The last line states the loss, the backend, and whether predictions are compiled. A trainer
-        states the same about training when it is printed.
+        states the same about training when it is printed. The result is a string that a Python
+        session shows without quotes.
         """
-        return summary_text(self.graph, self._summary_footer())
-
-    def _repr_html_(self) -> str:
-        """Return the summary for notebooks."""
-        return summary_html(self.graph, self._summary_footer(), name=self.name)
-
-    def _summary_footer(self) -> str:
         mode = f"eager: {self.not_compiled}" if self.not_compiled else "compiled"
-        return (
+        footer = (
             f"{self.graph.parameter_count:,} parameters, {self.loss.kind}, {self.dtype} on "
             f"{self.backend.name}, {mode}"
         )
+        return summarize(self.graph, footer, name=self.name)
+
+    def _repr_html_(self) -> str:
+        """Return the summary for notebooks."""
+        return self.summary().html
 
     # Other libraries
 

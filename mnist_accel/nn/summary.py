@@ -9,8 +9,30 @@ from mnist_accel.nn.graph import Graph
 _HEADERS = ("layer", "output shape", "parameters")
 
 
-def summary_text(graph: Graph, footer: str) -> str:
-    """Return the table of a network as text, with a line below it."""
+class Summary(str):
+    """The table of a network: text that a Python session shows as it is, and a notebook as HTML.
+
+    Attributes:
+        html: the table as HTML.
+    """
+
+    html: str
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def summarize(graph: Graph, footer: str, *, name: str) -> Summary:
+    """Return the table of a network, with its name above in HTML, and a line below it."""
+    summary = Summary(_text(graph, footer))
+    summary.html = _html(graph, footer, name=name)
+    return summary
+
+
+def _text(graph: Graph, footer: str) -> str:
     rows = [_HEADERS, *_rows(graph)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths) for row in rows]
@@ -18,8 +40,7 @@ def summary_text(graph: Graph, footer: str) -> str:
     return "\n".join([*lines, "", footer])
 
 
-def summary_html(graph: Graph, footer: str, *, name: str) -> str:
-    """Return the table of a network as HTML, with its name above and a line below it."""
+def _html(graph: Graph, footer: str, *, name: str) -> str:
     head = "".join(f"<th>{header}</th>" for header in _HEADERS)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"

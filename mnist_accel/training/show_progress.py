@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backends import as_integer
 from mnist_accel.console.progress import Figures, TrainingDisplay
 from mnist_accel.data.batches import BatchSampler
 from mnist_accel.training.callback import Callback
@@ -98,7 +99,7 @@ class ShowEpochs(Callback):
         if self._validation_name and report.validation_loss is None:
             return
         self._last = report
-        if _accuracy(report) > (_accuracy(self._best) if self._best else 0):
+        if self._best is None or _accuracy(report) > _accuracy(self._best):
             self._best = report
         if not self._printed or report.epoch % self._line_every == 0:
             self._print(report)
@@ -143,7 +144,7 @@ def train_shown(
         display,
         "" if validation_data is None else "validation",
         epochs=ceil_div(last_step - trainer.step, sampler.steps_per_epoch),
-        validation_every=validation_every,
+        validation_every=as_integer("validation_every", validation_every, at_least=1),
     )
     with display:
         stop_reason = trainer.train_to(

@@ -286,7 +286,7 @@ class Trainer:
             from mnist_accel.console.activity import preparation
             from mnist_accel.training.show_progress import train_shown
 
-            train = partial(train_shown, self)
+            train: Callable[..., str] = partial(train_shown, self)
             with preparation(sys.stderr):
                 data = self._as_data(images, labels, sample_weight)
                 if validation_data is not None:

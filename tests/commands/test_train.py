@@ -125,7 +125,7 @@ def test_every_flag_takes_effect(run):
         "--dtype", "float64", "--limit-train", 300, "--limit-test", 100,
         "--validation-split", 0.1, "--target-accuracy", 0.99, "--patience", 9,
         "--max-seconds", 60, "--checkpoint-every", 2, "--log-every", 3, "--sampling", "replacement",
-        "--validation-every", 2, "--out", "run", "--no-progress", "--quiet",
+        "--validation-every", 2, "--log", "none", "--out", "run", "--no-progress", "--quiet",
     )  # fmt: skip
     assert (code, err) == (0, "")
     config = read_json("run/config.json")
@@ -139,6 +139,7 @@ def test_every_flag_takes_effect(run):
         "seed": 5, "dtype": "float64", "limit_train": 300, "limit_test": 100,
         "validation_split": 0.1, "validation_every": 2, "target_accuracy": 0.99, "patience": 9,
         "max_seconds": 60.0, "checkpoint_every": 2, "log_every": 3,
+        "log": "none",
     }  # fmt: skip
     assert config["data"] == {
         "name": "digits",

@@ -18,6 +18,12 @@ def test_the_summary_lists_layers_shapes_and_parameters():
     ]
 
 
+def test_a_python_session_shows_the_table_without_quotes():
+    summary = ma.create_model("cnn", backend="numpy").summary()
+    assert repr(summary) == str(summary) == summary
+    assert summary._repr_html_().startswith("<table>")
+
+
 def test_notebooks_show_the_summary_as_a_table():
     html = ma.create_model("two-layer", backend="numpy")._repr_html_()
     assert html.count("<tr>") == 4

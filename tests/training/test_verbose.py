@@ -82,6 +82,8 @@ def test_results_are_the_same_with_and_without_the_display(digits, capsys):
     assert losses[0] == losses[1]
 
 
-def test_verbose_is_true_or_false(digits):
+def test_wrong_arguments_give_the_usual_errors(digits):
+    with pytest.raises(ValueError, match="validation_every must be"):
+        trainer().fit(*digits, epochs=1, validation_data=digits, validation_every=0, verbose=True)
     with pytest.raises(TypeError, match="verbose must be True or False, got 2"):
         trainer().fit(*digits, epochs=1, verbose=2)
