@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mnist_accel.data.batches import Sampling
 from mnist_accel.util.schema import Amount, Count, Finite
+from mnist_accel.util.text import count
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,23 @@ class EpochReport:
     validation_correct: int | None = None
     validation_total: int | None = None
 
+    def describe(self, validation_name: str = "validation") -> str:
+        """Return loss and accuracies in one line of at most 80 characters.
 
-@dataclass
+        Args:
+            validation_name: what the validation data are called.
+        """
+        parts = [f"loss {self.train_loss:.4f}"]
+        if self.train_accuracy is not None:
+            parts.append(f"train accuracy {self.train_accuracy:.2%}")
+        if self.validation_accuracy is not None:
+            parts.append(f"{validation_name} accuracy {self.validation_accuracy:.2%}")
+        elif self.validation_loss is not None:
+            parts.append(f"{validation_name} loss {self.validation_loss:.4f}")
+        return f"epoch {self.epoch}: {', '.join(parts)}"
+
+
+@dataclass(repr=False)
 class History:
     """The result of `Trainer.fit`.
 
@@ -72,9 +88,15 @@ class History:
         stop_reason: why training stopped early; empty if it did not.
     """
 
-    losses: list[float] = field(default_factory=list, repr=False)  # thousands of numbers
+    losses: list[float] = field(default_factory=list)
     epochs: list[EpochReport] = field(default_factory=list)
     stop_reason: str = ""
+
+    def __repr__(self) -> str:
+        parts = [count(len(self.losses), "step")]
+        parts += [self.epochs[-1].describe()] if self.epochs else []
+        parts += [f"stopped: {self.stop_reason}"] if self.stop_reason else []
+        return f"<History of {'; '.join(parts)}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the history as lists and numbers, for JSON or a data frame.

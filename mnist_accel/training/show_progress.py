@@ -112,18 +112,11 @@ class ShowEpochs(Callback):
             self._print(self._best, prefix="best: ")
 
     def _print(self, report: EpochReport, *, prefix: str = "") -> None:
-        """Print loss and accuracies of an epoch, once. The line fits 80 columns."""
+        """Print loss and accuracies of an epoch, once."""
         if report.epoch in self._printed:
             return
         self._printed.add(report.epoch)
-        parts = [f"loss {report.train_loss:.4f}"]
-        if report.train_accuracy is not None:
-            parts.append(f"train accuracy {report.train_accuracy:.2%}")
-        if report.validation_accuracy is not None:
-            parts.append(f"{self._validation_name} accuracy {report.validation_accuracy:.2%}")
-        elif report.validation_loss is not None:
-            parts.append(f"{self._validation_name} loss {report.validation_loss:.4f}")
-        self._display.result(f"{prefix}epoch {report.epoch}: {', '.join(parts)}")
+        self._display.result(prefix + report.describe(self._validation_name))
 
 
 def train_shown(

@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -65,6 +66,15 @@ def test_a_backend_that_cannot_run_after_the_journey_is_the_usual_error(monkeypa
     data = data.replace(b"\x05numpy", b"\x05numpx")
     with pytest.raises(ValueError, match="unknown backend 'numpx'"):
         pickle.loads(data)
+
+
+def test_a_history_is_printed_as_one_line(digits):
+    history = make_trainer("numpy").fit(*digits, epochs=2)
+    line = r"<History of 60 steps; epoch 2: loss \d\.\d{4}, train accuracy \d+\.\d\d%>"
+    assert re.fullmatch(line, repr(history))
+    history.stop_reason = "converged"
+    assert repr(history).endswith("%; stopped: converged>")
+    assert repr(ma.History()) == "<History of 0 steps>"
 
 
 def test_a_history_becomes_a_dict_and_survives_pickling(digits):
