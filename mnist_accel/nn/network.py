@@ -444,14 +444,24 @@ class Network:
         loss: Loss,
         settings: dict[str, Any],
     ) -> Self:
-        """Return a network with the weights of each layer, in their dtype."""
+        """Return a network with the weights of each layer, in their dtype.
+
+        Raises:
+            ValueError: the weights of a layer have other shapes than the input requires.
+        """
         arrays = [array for of_layer in weights for array in of_layer.values()]
         network = cls(layers, loss, dtype=np.result_type(np.float32, *arrays).name, **settings)
-        state = {
-            key: of_layer[name]
-            for node, of_layer in zip(network.graph.nodes, weights, strict=True)
-            for name, key in node.keys.items()
-        }
+        shapes, state = network.graph.parameter_shapes, {}
+        for number, (node, of_layer) in enumerate(
+            zip(network.graph.nodes, weights, strict=True), start=1
+        ):
+            for name, key in node.keys.items():
+                if of_layer[name].shape != shapes[key]:
+                    raise ValueError(
+                        f"layer {number} ({node.layer.kind}) has {name} {of_layer[name].shape}, "
+                        f"but with {network.input} it needs {shapes[key]}; give another input"
+                    )
+                state[key] = of_layer[name]
         network.load_state_dict(state)
         return network
 

@@ -111,7 +111,7 @@ def _record(**fields: Any) -> bytes:
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import masked_crc32c
 
-    content = Event(wall_time=time.time(), **fields).SerializeToString()
+    content: bytes = Event(wall_time=time.time(), **fields).SerializeToString()
     length = struct.pack("<Q", len(content))
     length_check, check = (struct.pack("<I", masked_crc32c(part)) for part in (length, content))
     return length + length_check + content + check

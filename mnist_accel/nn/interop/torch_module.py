@@ -102,7 +102,7 @@ def _import_torch() -> Any:
 
 def _flattened(torch: Any, module: Any, prefix: str = "") -> Any:
     """Yield the layers of nested `Sequential` modules with their paths, such as "1.0"."""
-    for name, child in module.named_children():
+    for name, child in module._modules.items():  # `named_children` omits repeated modules
         if isinstance(child, torch.nn.Sequential):
             yield from _flattened(torch, child, f"{prefix}{name}.")
         elif not isinstance(child, torch.nn.Identity):

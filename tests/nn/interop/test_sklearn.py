@@ -16,7 +16,9 @@ LABELS = RNG.integers(0, 2, (60, 3))
 
 def fitted(y, kind="MLPClassifier", **settings):
     """Return a network of scikit-learn that was trained for three epochs."""
-    mlp = getattr(neural_network, kind)((20, 10), max_iter=3, random_state=0, **settings)
+    mlp = getattr(neural_network, kind)(
+        hidden_layer_sizes=(20, 10), max_iter=3, random_state=0, **settings
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it has not converged after so few epochs
         return mlp.fit(X, y)

@@ -40,6 +40,23 @@ def test_a_module_of_torch_with_nested_parts_becomes_a_network():
     assert np.allclose(network.predict_proba(images), module(pixels).detach().numpy(), atol=1e-6)
 
 
+def test_a_module_that_occurs_twice_is_converted_twice():
+    nn = torch.nn
+    relu, linear = nn.ReLU(), nn.Linear(8, 8)
+    module = nn.Sequential(nn.Linear(784, 8), relu, linear, relu, linear, relu, nn.Linear(8, 3))
+    network = ma.Network.from_torch(module, input=ma.Pixels((784,)), backend="numpy")
+    assert network.describe().count("relu") == 3
+    images = ma.load_dataset("digits").x_test[:20]
+    logits = module(torch.from_numpy(images.reshape(-1, 784).astype(np.float32) / 255))
+    assert np.allclose(network.predict_logits(images), logits.detach().numpy(), atol=1e-5)
+
+
+def test_weights_for_another_input_are_refused_with_the_layer():
+    module = torch.nn.Sequential(torch.nn.Linear(5, 3))
+    with pytest.raises(ValueError, match=r"layer 1 \(linear\) has W \(5, 3\), but .* needs \(2, 3"):
+        ma.Network.from_torch(module, input=ma.Features(2), backend="numpy")
+
+
 def test_the_activation_that_the_loss_contains_is_left_out_at_the_end():
     images = ma.load_dataset("digits").x_test[:20]
     module = torch.nn.Sequential(torch.nn.Linear(784, 3), torch.nn.Sigmoid())
