@@ -39,12 +39,12 @@ def test_the_callback_for_mlflow_logs_parameters_curves_and_the_network(tmp_path
     assert (run / "params" / "model").read_text() == "two-layer"
     assert (run / "params" / "lr").read_text() == "0.01"
     assert (run / "artifacts" / "model.safetensors").stat().st_size > 100_000
-    # Each line has a time, a value and a step. An epoch of digits has 22 steps of 64 images.
+    # Each line has a time, a value and a step. An epoch of the digits has 23 steps.
     curves = {
         file.name: [line.split() for line in file.read_text().splitlines()]
         for file in (run / "metrics").iterdir()
     }
     assert [int(step) for _, _, step in curves["loss"]] == [10, 20, 30, 40, 50, 60]
-    assert [int(step) for _, _, step in curves["validation_accuracy"]] == [22, 44, 66]
+    assert [int(step) for _, _, step in curves["validation_accuracy"]] == [23, 46, 69]
     assert float(curves["validation_accuracy"][-1][1]) > 0.8
     assert float(curves["loss"][-1][1]) < float(curves["loss"][0][1])
