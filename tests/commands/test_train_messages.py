@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_accel.runs.callbacks import MAX_EPOCH_LINES, line_interval
+from mnist_accel.training.show_progress import MAX_EPOCH_LINES, line_interval
 from tests.support.command_line import DIGITS, ON_NUMPY, QUICK
 
 
