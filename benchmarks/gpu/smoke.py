@@ -24,8 +24,9 @@ from mnist_accel.commands.dispatcher import guarded
 from mnist_accel.commands.parser import Parser
 from mnist_accel.data import load_dataset
 from mnist_accel.recipes.models import RECIPES, create_model
+from mnist_accel.training.callback import Callback
 from mnist_accel.training.progress import StepsReport
-from mnist_accel.training.trainer import Callback, Trainer
+from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.files import write_atomically
 
 HEADER = """| recipe | batch | first call | steps | per step | first loss | last loss |
