@@ -99,7 +99,10 @@ def replaced(**changes):
         (replaced(b2=None), "b2 is missing"),
         (replaced(W1=None), "W1 is missing"),
         (replaced(W2=None), "W2 is missing"),
-        (replaced(costs=np.zeros(3)), "found key 'costs', expected only W1, b1, W2, b2, … or "),
+        (
+            replaced(costs=np.zeros(3)),
+            "found key 'costs', expected only W1, b1, W2, b2, …, PyTorch's names",
+        ),
         (replaced(W1=np.zeros((9, 0))), "W1 has shape (9, 0) and thus no elements"),
         (replaced(W1=np.zeros((784, 49))), "W1 maps 784 to 49 values, expected 784 to 50"),
         (replaced(W2=np.zeros((51, 100))), "W2 maps 51 to 100 values, expected 50 to 100"),
