@@ -18,6 +18,8 @@ _PYTEST = (
     "--continue-on-collection-errors",
 )
 _GPU_TESTS = ("-m", "gpu", "--require-backend", "cupy")
+# The folders with tests for a GPU. Collecting all tests takes each worker twice as long.
+GPU_FOLDERS = tuple(f"tests/{name}" for name in ("backends", "benchmarks", "gpu", "nn", "training"))
 # The other cores serve NVRTC and the driver: the tests compile most kernels.
 _WORKERS_PER_CORE = 3 / 4
 # The benchmarks succeed without PyTorch, but then compare with nothing.
@@ -61,7 +63,10 @@ def plan(folder: Path) -> list[Stage]:
         Stage(
             "tests",
             "operations, eager and compiled training agree with the float64 reference on this GPU",
-            (*_PYTEST, *_GPU_TESTS, "--numprocesses", str(workers), "--dist", "worksteal"),
+            (
+                *(*_PYTEST, *_GPU_TESTS, *GPU_FOLDERS),
+                *("--numprocesses", str(workers), "--dist", "worksteal"),
+            ),
             limit_s=180,
         ),
         Stage(

@@ -18,7 +18,7 @@ from backends import BackendUnavailableError, get_backend
 from backends.cupy.backend import CupyBackend
 from benchmarks.contenders import contenders
 from benchmarks.gpu import __main__ as command_line
-from benchmarks.gpu.plan import CONTENDERS, plan
+from benchmarks.gpu.plan import CONTENDERS, GPU_FOLDERS, plan
 from benchmarks.gpu.stages import Stage, run_command, run_stages
 from tests import acceptance
 
@@ -341,7 +341,7 @@ def test_plan_names_existing_files_modules_and_contenders(tmp_path):
     modules = {
         word.replace(".", "/") for word in words if word.startswith(("benchmarks.", "tests."))
     }
-    files = {word for word in words if word.startswith("tests/")}
+    files = {word for word in words if re.fullmatch(r"tests/.*\.py", word)}
     assert len(modules) >= 3
     assert files
     assert [file for file in files if not (ROOT / file).exists()] == []
@@ -367,6 +367,17 @@ def test_plan_orders_stages_by_value_and_requires_the_gpu(tmp_path):
     for name in ("memcheck", "racecheck"):
         assert "--error-exitcode 1" in commands[name]
     assert commands["accuracy"].endswith("--backend cupy --seeds 1")
+
+
+def test_all_folders_with_tests_for_a_gpu_are_tested():
+    others = [
+        folder
+        for folder in (ROOT / "tests").iterdir()
+        if folder.is_dir() and f"tests/{folder.name}" not in GPU_FOLDERS
+    ]
+    names = ("mark.gpu", "emulated_and_cupy", "backend: Backend")
+    texts = [file.read_text("utf-8") for folder in others for file in folder.glob("test_*.py")]
+    assert [text for text in texts if any(name in text for name in names)] == []
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (8, 6), (16, 12)])
