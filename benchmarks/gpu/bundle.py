@@ -35,7 +35,7 @@ RUN = """#!/bin/sh
 here=$(cd "$(dirname "$0")" && pwd) || exit
 export PYTHONPATH="$here/packages:$here/source" PYTHONDONTWRITEBYTECODE=1
 export MNIST_ACCEL_DATA="$here/mnist"
-exec "${PYTHON:-python3}" -m benchmarks.gpu --out "$here/results" "$@"
+exec "${PYTHON:-python3}" -P -m benchmarks.gpu --out "$here/results" "$@"
 """
 
 
