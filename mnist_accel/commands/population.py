@@ -10,6 +10,7 @@ import argparse
 import math
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +29,7 @@ from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.commands.next_command import next_command
 from mnist_accel.commands.train_settings import add_member_arguments
 from mnist_accel.data.datasets import is_file
-from mnist_accel.errors import UsageError, escaped, usage_errors
+from mnist_accel.errors import DataWarning, UsageError, escaped, usage_errors
 from mnist_accel.populations.folder import PopulationConfig, PopulationFolder
 from mnist_accel.populations.grid import SETTINGS, make_grid, setting_text
 from mnist_accel.populations.population import MEASURES, Population
@@ -116,7 +117,11 @@ def _new_folder(args: argparse.Namespace) -> PopulationFolder:
     given = {k: v for k, v in vars(args).items() if k in SETTINGS and v is not None}
     fixed = {"dataset" if k == "name" else k: v for k, v in data_arguments(args).items()}
     fixed = {name: value for name, value in fixed.items() if value is not None}
-    dataset = dataset_from(args) if _has_own_form(args.dataset) else None
+    dataset = None
+    if _has_own_form(args.dataset):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # the training loads the data again
+            dataset = dataset_from(args)
     form = None if dataset is None else dataset.form
     with usage_errors():
         model = _model(args)

@@ -22,7 +22,7 @@ DEFAULT_LABEL = "label"
 SPLIT_COLUMN = "split"  # optional; each of its values is "train" or "test"
 _SPLITS = ("train", "test")
 _MAX_BYTES = 2**31  # of the file; each number takes four bytes of memory
-_PIECE = 1000  # rows that are checked at once
+_PIECE = 2**18  # values that are checked at once
 _MAX_COLUMNS = 2**20
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
@@ -81,7 +81,7 @@ class _Reader:
             except ValueError:
                 raise self._not_a_number(header, columns, row, line) from None
             piece.append((line, row))
-            if len(piece) == _PIECE:
+            if len(piece) * len(columns) >= _PIECE:
                 self._check_finite(numbers, header, columns, piece)
                 piece.clear()
         if not labels:

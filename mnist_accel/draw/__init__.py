@@ -22,7 +22,9 @@ from mnist_accel.nn.layers import (
     MaxPool2d,
 )
 from mnist_accel.nn.network import Network
+from mnist_accel.util.text import excerpt
 
+_MAX_NAME_CHARS = 24  # beside the bars of the probabilities
 _SCRIPTS = ("network.js", "preprocess.js", "page.js")
 _LAYERS = (Activation, AvgPool2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d)
 _ACTIVATIONS = ("relu", "sigmoid", "tanh")
@@ -40,9 +42,10 @@ def draw_page(network: Network, *, class_names: tuple[str, ...], centers: bool) 
         ValueError: the page cannot compute a layer, or the network takes other images; the message
             names the layer.
     """
-    description = _describe(network, class_names, centers=centers)
+    names = [excerpt(name, max_chars=_MAX_NAME_CHARS) for name in class_names]
+    description = _describe(network, names, centers=centers)
     first = next(node.layer for node in network.graph.nodes if node.keys)
-    longest = max(map(len, class_names))
+    longest = max(map(len, names))
     values = {
         "title": html.escape(network.name),
         "what": "a digit" if centers else "a picture",
@@ -60,7 +63,7 @@ def draw_page(network: Network, *, class_names: tuple[str, ...], centers: bool) 
     return re.sub(r"@(\w+)@", lambda found: values[found[1]], _read("page.html"))
 
 
-def _describe(network: Network, class_names: tuple[str, ...], *, centers: bool) -> dict[str, Any]:
+def _describe(network: Network, class_names: list[str], *, centers: bool) -> dict[str, Any]:
     """Return the network as the data that the scripts read."""
     if not isinstance(network.input, Pixels):
         raise ValueError("the page draws images, but the network takes features")
@@ -83,7 +86,7 @@ def _describe(network: Network, class_names: tuple[str, ...], *, centers: bool) 
         "side": size[0],
         "pixel_shift": network.pixel_shift,
         "outputs": LOSSES[network.loss.kind].outputs,
-        "classes": list(class_names),
+        "classes": class_names,
         "centers": centers,
         "layers": layers,
         "weights": base64.b64encode(flat.tobytes()).decode(),

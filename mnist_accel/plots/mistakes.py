@@ -68,7 +68,7 @@ def figure_mistakes(
     shown, title, key = _select(label_array, predicted, confidence, limit=limit)
     columns = min(COLUMNS, max(len(shown), 5))
     rows = max(1, ceil_div(len(shown), columns))
-    names = short_names(class_names)
+    names = short_names(class_names, max_chars=12)
     long_names = max(map(len, names), default=0) > 4
     arrow_gap = "\n" if long_names else " "
     first_row, row_height = (size + LINE * long_names for size in (TOP, ROW))

@@ -47,7 +47,7 @@ def figure_prediction(
         raise ValueError(
             f"probabilities must have shape ({len(class_names)},), got {probability.shape}"
         )
-    names = short_names(class_names)
+    names = short_names(class_names, max_chars=30)
     figure = Figure(
         figsize=(7.6, 3.6), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.05)
     )

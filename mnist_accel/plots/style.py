@@ -31,7 +31,6 @@ PAPER_TO_INK = LinearSegmentedColormap.from_list("paper_to_ink", [PAPER, "#10182
 
 # 9 inches at 160 dots per inch give 1440 pixels: sharp and legible at the width of a README.
 WIDTH = 9.0
-_MAX_NAME_CHARS = 30
 STYLE = {
     "figure.dpi": 160,
     "figure.facecolor": PAPER,
@@ -88,9 +87,9 @@ def to_png(
     return plot
 
 
-def short_names(class_names: Sequence[str]) -> list[str]:
-    """Return the names of classes as lines that fit into a figure."""
-    return [excerpt(name, max_chars=_MAX_NAME_CHARS) for name in class_names]
+def short_names(class_names: Sequence[str], *, max_chars: int) -> list[str]:
+    """Return the names of classes as lines of limited length, so that they do not overlap."""
+    return [excerpt(name, max_chars=max_chars) for name in class_names]
 
 
 def label_in_percent(axis: Axis) -> None:
