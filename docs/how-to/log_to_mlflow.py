@@ -31,8 +31,8 @@ class MLflowLog(ma.Callback):
             self._losses = []
 
     def on_epoch(self, trainer, report):
-        """Log the figures of an epoch; those that were not computed are None."""
-        figures = {name: value for name, value in asdict(report).items() if name in CURVES}
+        """Log the figures of an epoch; those of the validation may be None."""
+        figures = {name: getattr(report, name) for name in CURVES}
         known = {name: value for name, value in figures.items() if value is not None}
         mlflow.log_metrics(known, step=report.step)
 
