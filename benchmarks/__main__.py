@@ -39,8 +39,8 @@ _PROFILE_HELP: dict[Profile, str] = {
     "quick": "measure some networks and sizes (the default): takes two minutes on two cores, and "
     "half a minute more the first time, to compile kernels",
     "full": "measure all networks and sizes, with starts: takes about 25 minutes with all "
-    "baselines; time to accuracy and populations take half an hour each, and are measured "
-    "only with --levels accuracy or --levels population",
+    "baselines; time to accuracy and populations take half an hour each, estimators ten minutes, "
+    "and are measured only with --levels accuracy, population or estimator",
 }
 
 
@@ -84,7 +84,7 @@ def _add_run(commands: Subparsers) -> None:
         "--levels",
         metavar="LEVEL,LEVEL",
         help=f"levels to measure, of {', '.join(LEVELS)} (default: all except "
-        f"{' and '.join(ONLY_NAMED)})",
+        f"{', '.join(ONLY_NAMED)})",
     )
     parser.add_argument(
         "--contenders",

@@ -5,6 +5,7 @@ import pytest
 from benchmarks.session.plugin import Measure, worker_clock
 from benchmarks.suite.cases import (
     AccuracyCase,
+    EstimatorCase,
     InferenceCase,
     OperationCase,
     PopulationCase,
@@ -37,6 +38,11 @@ def test_start(measure: Measure, case: StartCase, contender: str, number: int) -
 
 def test_population(measure: Measure, case: PopulationCase, contender: str, number: int) -> None:
     """Time trainings of several networks at once, on data that are on the device."""
+    measure(case, contender, number)
+
+
+def test_estimator(measure: Measure, case: EstimatorCase, contender: str, number: int) -> None:
+    """Time fits of scikit-learn estimators, from host arrays; `number` is the random state."""
     measure(case, contender, number)
 
 

@@ -251,6 +251,18 @@ class Contender(ABC):
         """
         raise NotImplementedError(f"{self.name} does not train populations")
 
+    def estimator(self, task: Literal["classifier", "regressor"], **settings: Any) -> Any:
+        """Return a new scikit-learn estimator with the defaults of scikit-learn's networks.
+
+        Args:
+            task: what it is.
+            settings: parameters with other values.
+
+        Raises:
+            NotImplementedError: the contender has none.
+        """
+        raise NotImplementedError(f"{self.name} has no estimators")
+
     @abstractmethod
     def inference(self, model: Network) -> InferenceSession:
         """Prepare predictions with the weights of a network on NumPy."""

@@ -70,6 +70,13 @@ class ProjectBackend(Contender):
         """Prepare a queue of trainings."""
         return QueueTraining(members, backend=self.name)
 
+    def estimator(self, task: Literal["classifier", "regressor"], **settings: Any) -> Any:
+        """Return an estimator on this backend."""
+        from mnist_accel.sklearn import NetworkClassifier, NetworkRegressor  # imports scikit-learn
+
+        kinds = {"classifier": NetworkClassifier, "regressor": NetworkRegressor}
+        return kinds[task](backend=self.name, **settings)
+
     def inference(self, model: Network) -> InferenceSession:
         """Return the method `predict_proba` of a copy of the network on this backend."""
         return network_on(get_backend(self.name), model).predict_proba

@@ -1,4 +1,4 @@
-"""scikit-learn's `MLPClassifier`, for the networks that it can express.
+"""scikit-learn's `MLPClassifier`, for the networks that it can express, and its estimators.
 
 scikit-learn takes a second to import and may be missing, so this module imports it inside
 functions.
@@ -6,7 +6,7 @@ functions.
 
 import copy
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,12 @@ class Sklearn(Contender):
         from benchmarks.contenders.sklearn_population import JoblibTraining
 
         return JoblibTraining(members)
+
+    def estimator(self, task: Literal["classifier", "regressor"], **settings: Any) -> Any:
+        """Return an `MLPClassifier` or an `MLPRegressor`."""
+        from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+        return {"classifier": MLPClassifier, "regressor": MLPRegressor}[task](**settings)
 
     def inference(self, model: Network) -> InferenceSession:
         """Prepare `predict_proba`."""

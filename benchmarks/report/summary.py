@@ -15,7 +15,8 @@ from benchmarks.report.analysis import (
     rates_by_batch,
     times_to_accuracy,
 )
-from benchmarks.statistics import MAX_WIDTH, Estimate
+from benchmarks.report.estimator_table import OURS, THEIRS, score_difference
+from benchmarks.statistics import CONFIDENCE, MAX_WIDTH, Estimate
 from benchmarks.storage.results import ResultSet
 from benchmarks.storage.schema import TIMED_LEVELS
 from mnist_accel.recipes.models import RECIPES
@@ -49,6 +50,7 @@ def summarize(analysis: Analysis) -> Summary:
         *_undecided(analysis),
         *_crossovers(analysis.results),
         *_accuracy(analysis.results),
+        *_estimators(analysis),
         *_missing(analysis.results),
     )
     return Summary(
@@ -61,7 +63,8 @@ def summarize(analysis: Analysis) -> Summary:
 
 def _headline(analysis: Analysis) -> str:
     results = analysis.results
-    cases = analysis.recipes() or results.cases("training") or results.cases("population")
+    levels = ("training", "population", "estimator")
+    cases = analysis.recipes() or next(filter(None, map(results.cases, levels)), [])
     rows = [row for row in map(analysis.fastest_own, cases) if row is not None]
     ratios = [row.speed.value for row in rows if row.speed is not None]
     undecided = sum(row.is_undecided for row in rows)
@@ -207,6 +210,29 @@ def _accuracy(results: ResultSet) -> Iterator[str]:
                 f"{_of_seeds(time)}"
             )
         yield f"{text}."
+
+
+def _estimators(analysis: Analysis) -> Iterator[str]:
+    """State how the scores of our estimators differ from those of scikit-learn."""
+    found = {}
+    for case in analysis.results.cases("estimator"):
+        rows = {row.contender: row for row in analysis.results.of_case(case)}
+        if OURS in rows and THEIRS in rows:
+            found[case.name] = score_difference(rows[OURS], rows[THEIRS])
+    compared = {name: one for name, one in found.items() if one is not None}
+    if not compared:
+        return
+    other = [
+        f"{name} ({one.difference:+.2f})"
+        for name, one in compared.items()
+        if one.p_value < 1 - CONFIDENCE
+    ]
+    by_chance = numbers.digits(len(compared) * (1 - CONFIDENCE))
+    yield (
+        f"The test scores of {OURS} and {THEIRS} differ significantly in {len(other) or 'none'} of "
+        f"{len(compared)} estimators; {by_chance} are expected by chance"
+        + (f": {'; '.join(other)}." if other else ".")
+    )
 
 
 def _median_seconds(time: TimeToAccuracy) -> float:

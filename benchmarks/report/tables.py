@@ -103,8 +103,8 @@ def contender_kind(results: ResultSet, name: str) -> str:
 
 
 _PER_CALL = {"training": "step", "inference": "call", "operations": "call", "start": "start",
-             "population": "step of all"}  # fmt: skip
-_WITHOUT_IMAGES = ("operations", "start")
+             "population": "step of all", "estimator": "fit"}  # fmt: skip
+_WITHOUT_IMAGES = ("operations", "start", "estimator")
 
 
 def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) -> Table:

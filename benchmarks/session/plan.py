@@ -11,9 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from benchmarks.session.settings import ACCURACY_SEEDS, MAX_STARTS, cases_of, is_measured
+from benchmarks.session.settings import (
+    ACCURACY_SEEDS,
+    ESTIMATOR_SEEDS,
+    MAX_STARTS,
+    cases_of,
+    is_measured,
+)
 from benchmarks.storage.journal import Journal, RunSettings
-from benchmarks.suite.cases import AccuracyCase, Case, PopulationCase, StartCase
+from benchmarks.suite.cases import AccuracyCase, Case, EstimatorCase, PopulationCase, StartCase
 
 _OWN_PROCESSES = (StartCase, AccuracyCase, PopulationCase)
 
@@ -97,5 +103,9 @@ class Plan:
         first = group * count
         if isinstance(case, StartCase | PopulationCase):  # one turn takes seconds
             return range(first, first + (group < MAX_STARTS or group >= planned))
-        last = first + count if group >= planned else min(first + count, self.settings.passes)
+        last = first + count
+        if group < planned:
+            passes = self.settings.passes
+            is_fit = isinstance(case, EstimatorCase)  # the number is also the seed
+            last = min(last, passes, ESTIMATOR_SEEDS if is_fit else passes)
         return range(first, last)

@@ -204,7 +204,9 @@ def measure(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Measure
                 else:
                     names = [n for n in plan.contenders_of(case) if _has_time(journal, case, n)]
                     turn_s = TURN_S[journal.settings.profile]
-                    result = team.turn(case, contender, names, group=group, seconds=turn_s)
+                    result = team.turn(
+                        case, contender, names, group=group, number=number, seconds=turn_s
+                    )
                 seconds = list(result.seconds)
                 info = msgspec.to_builtins(
                     msgspec.structs.replace(result.info, pass_number=number, process=group)

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from backends import resolve_name
 from benchmarks.contenders import IN_TURN, contenders
 from benchmarks.host import code_version, usable_cores
@@ -15,6 +17,7 @@ from benchmarks.suite.cases import (
     Case,
     Profile,
     accuracy_cases,
+    estimator_cases,
     inference_cases,
     operation_cases,
     population_cases,
@@ -29,12 +32,16 @@ PROCESSES: Mapping[Profile, int] = {"quick": 3, "full": 3}
 TURN_S: Mapping[Profile, float] = {"quick": 0.07, "full": 0.1}
 # Rows that are still undecided are measured longer until the run has taken this many minutes.
 MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 25}
-# These take as long as everything else, so they are measured only if they are named.
-ONLY_NAMED = ("population", "accuracy")
+# These take long, so they are measured only if they are named.
+ONLY_NAMED = ("population", "estimator", "accuracy")
 DEFAULT_LEVELS = tuple(level for level in LEVELS if level not in ONLY_NAMED)
-# The contenders of the level `population`; those of `IN_TURN` are in no other level.
-POPULATION_CONTENDERS = {"numba", *IN_TURN, "torch-eager", "jax", "scikit-learn"}
+# The contenders of levels that only some are measured in; those of `IN_TURN` are in no other level.
+CONTENDERS_OF: Mapping[str, frozenset[str]] = {
+    "population": frozenset({"numba", *IN_TURN, "torch-eager", "jax", "scikit-learn"}),
+    "estimator": frozenset({"numba", "scikit-learn"}),
+}
 ACCURACY_SEEDS = 3
+ESTIMATOR_SEEDS = 10
 MAX_STARTS = 3  # each start of a contender takes up to half a minute
 # Contenders that compile for many seconds per case: quick runs leave them out, and full runs
 # leave them out of cases that belong only to these series.
@@ -75,6 +82,8 @@ def cases_of(settings: RunSettings, level: str) -> Sequence[Case]:
             return start_cases(profile)
         case "population":
             return population_cases(profile)
+        case "estimator":
+            return estimator_cases(profile)
         case "accuracy":
             return accuracy_cases(profile)
     raise ValueError(f"{level!r} is no level")
@@ -82,8 +91,10 @@ def cases_of(settings: RunSettings, level: str) -> Sequence[Case]:
 
 def is_measured(case: Case, contender: str) -> bool:
     """Whether a run measures a row if both its case and its contender are chosen."""
-    if case.level == "population" or contender in IN_TURN:
-        return case.level == "population" and contender in POPULATION_CONTENDERS
+    if case.level in CONTENDERS_OF:
+        return contender in CONTENDERS_OF[case.level]
+    if contender in IN_TURN:
+        return False
     sweeps = set(getattr(case, "sweeps", ()))
     return contender not in SLOW_TO_COMPILE or not sweeps or not sweeps <= _SERIES
 
@@ -96,35 +107,23 @@ def resolve(request: RunRequest) -> RunSettings:
     """
     requested = _requested(request)
     profile = requested.get("profile", PROFILES[0])
-    left_out = tuple(SLOW_TO_COMPILE) if profile == "quick" and request.contenders is None else ()
-    commit, dirty = code_version()
     levels = requested.get("levels", DEFAULT_LEVELS)
-    not_needed = () if "population" in levels else tuple(IN_TURN)
+    chooses = request.contenders is not None
+    left_out = () if profile == "full" or chooses else _slow_to_compile(levels)
+    commit, dirty = code_version()
     defaults = {
         "profile": profile,
         "levels": levels,
-        "contenders": tuple(n for n in contenders() if n not in (*left_out, *not_needed)),
+        "contenders": tuple(name for name in contenders() if name not in left_out),
         "passes": PASSES[profile],
         "processes": min(PROCESSES[profile], request.passes or PASSES[profile]),
         "seed": 0,
     }
     now = {"left_out": left_out, "threads": usable_cores(), "commit": commit, "dirty": dirty}
     settings = RunSettings(**{**defaults, **requested, **now})
-    if not any(cases_of(settings, level) for level in settings.levels):
-        raise UsageError(
-            f"the profile {profile} has no case of the level {', '.join(settings.levels)}; "
-            "choose the profile full, or other levels"
-        )
-    if not any(
-        is_measured(case, name)
-        for level in settings.levels
-        for case in cases_of(settings, level)
-        for name in settings.contenders
-    ):
-        raise UsageError(
-            f"{', '.join(settings.contenders)} are not measured in {', '.join(settings.levels)}; "
-            f"the contenders of population are {', '.join(sorted(POPULATION_CONTENDERS))}"
-        )
+    measured = _measured(settings)
+    if not chooses:
+        settings = msgspec.structs.replace(settings, contenders=measured)
     if settings.passes < 1:
         raise UsageError(f"--passes must be at least 1, got {settings.passes}")
     if not 1 <= settings.processes <= settings.passes:
@@ -133,6 +132,38 @@ def resolve(request: RunRequest) -> RunSettings:
             f"got {settings.processes}"
         )
     return settings
+
+
+def _slow_to_compile(levels: Sequence[str]) -> tuple[str, ...]:
+    """Return the contenders that quick runs of some levels leave out."""
+    return tuple(name for name, slow in SLOW_TO_COMPILE.items() if {*levels} & {*slow})
+
+
+def _measured(settings: RunSettings) -> tuple[str, ...]:
+    """Return the contenders that are measured in at least one case.
+
+    Raises:
+        UsageError: there is no case, or no contender.
+    """
+    levels = ", ".join(settings.levels)
+    cases = [case for level in settings.levels for case in cases_of(settings, level)]
+    if not cases:
+        raise UsageError(
+            f"the profile {settings.profile} has no case of the level {levels}; "
+            "choose the profile full, or other levels"
+        )
+    measured = tuple(
+        name for name in settings.contenders if any(is_measured(case, name) for case in cases)
+    )
+    if not measured:
+        known = [
+            f"; the contenders of {level} are {', '.join(sorted(names))}"
+            for level, names in CONTENDERS_OF.items()
+            if level in settings.levels
+        ]
+        given = ", ".join(settings.contenders)
+        raise UsageError(f"{given} are not measured in {levels}{''.join(known)}")
+    return measured
 
 
 def _requested(request: RunRequest) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from benchmarks.storage.schema import (
     ContenderFacts,
     Device,
     Entry,
+    Fit,
     Host,
     Missing,
     ResultFile,
@@ -45,11 +46,13 @@ class Measurement:
             its memory peaks are the highest of all passes.
         rounds: seconds of each round, by turn.
         phases: seconds of each phase before the steady state, by turn.
+        fits: results of the fits of an estimator, by turn.
     """
 
     info: RowInfo
     rounds: Rounds
     phases: Mapping[Turn, Mapping[str, float]]
+    fits: Mapping[Turn, Fit]
 
     @cached_property
     def case(self) -> Case:
@@ -252,7 +255,8 @@ def _measurement(path: Path, entry: Entry) -> Measurement:
     process = info.pass_number if info.process is None else info.process
     label = Turn((path, process), (path, info.pass_number))
     phases = {name: info.phases_s[name] for name in PHASES if name in info.phases_s}
-    return Measurement(info, {label: np.array(entry.stats.data)}, {label: phases})
+    fits = {} if info.fit is None else {label: info.fit}
+    return Measurement(info, {label: np.array(entry.stats.data)}, {label: phases}, fits)
 
 
 def _join(earlier: Measurement, later: Measurement) -> Measurement:
@@ -276,7 +280,12 @@ def _join(earlier: Measurement, later: Measurement) -> Measurement:
         peak_host_bytes=_max(old.peak_host_bytes, new.peak_host_bytes),
         peak_device_bytes=_max(old.peak_device_bytes, new.peak_device_bytes),
     )
-    return Measurement(info, {**earlier.rounds, **later.rounds}, {**earlier.phases, **later.phases})
+    return Measurement(
+        info,
+        {**earlier.rounds, **later.rounds},
+        {**earlier.phases, **later.phases},
+        {**earlier.fits, **later.fits},
+    )
 
 
 def _with_images(measurement: Measurement, images: int) -> Measurement:

@@ -10,11 +10,13 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
-from mnist_accel.util.schema import Amount, AtLeastOne, Count, Positive
+from mnist_accel.util.schema import Amount, AtLeastOne, Count, Finite, Positive
 
 FORMAT = 3  # version of the format of result files
 READABLE_FORMATS = (2, FORMAT)  # 2 was written by release 0.1.0
-TimedLevel: TypeAlias = Literal["training", "inference", "operations", "start", "population"]
+TimedLevel: TypeAlias = Literal[
+    "training", "inference", "operations", "start", "population", "estimator"
+]
 Level: TypeAlias = TimedLevel | Literal["accuracy"]
 Device: TypeAlias = Literal["cpu", "gpu"]
 Sweep: TypeAlias = Literal[
@@ -36,6 +38,7 @@ TIMED_LEVELS: tuple[TimedLevel, ...] = (
     "operations",
     "start",
     "population",
+    "estimator",
 )
 PHASES = ("setup", "transfer", "compile", "first_call")
 
@@ -184,6 +187,18 @@ class Case(Struct, frozen=True):
         return (level, self.network, *sizes, self.batch, self.members, self.name)
 
 
+class Fit(Struct, frozen=True):
+    """The result of a fit of a scikit-learn estimator.
+
+    Attributes:
+        score: accuracy or R² on the test examples.
+        epochs: epochs until it converged, or reached the maximum number.
+    """
+
+    score: Finite
+    epochs: AtLeastOne
+
+
 class RowInfo(Case, frozen=True, kw_only=True):
     """The `extra_info` of one measurement: one pass of one contender in one case.
 
@@ -197,6 +212,7 @@ class RowInfo(Case, frozen=True, kw_only=True):
         peak_device_bytes: peak GPU memory of that process; None if not measured.
         process: number of the group of processes, one per contender, in which the pass was
             measured; None in files of release 0.1.0, which measured in one process.
+        fit: the result of the pass in the level `estimator`; None in others.
     """
 
     contender: str
@@ -211,6 +227,7 @@ class RowInfo(Case, frozen=True, kw_only=True):
     peak_host_bytes: Count | None
     peak_device_bytes: Count | None
     process: Count | None = None
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
         if self.level in ("training", "inference") and not self.images:

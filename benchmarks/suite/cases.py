@@ -17,9 +17,12 @@ Profile: TypeAlias = Literal["quick", "full"]
 Direction: TypeAlias = Literal["forward", "backward"]
 Call: TypeAlias = Literal["epoch", "raw", "step"]
 Cache: TypeAlias = Literal["cold", "second"]
+Task: TypeAlias = Literal["classifier", "regressor"]
+Float: TypeAlias = Literal["float32", "float64"]
 _Shape: TypeAlias = tuple[int, ...]
 PROFILES: tuple[Profile, ...] = ("quick", "full")
-LEVELS = ("training", "inference", "operations", "start", "population", "accuracy")
+FLOATS: tuple[Float, ...] = ("float32", "float64")
+LEVELS = ("training", "inference", "operations", "start", "population", "estimator", "accuracy")
 
 # Steps per timed epoch, by batch size. They take much longer than the work that a library does once
 # per epoch, but a run can still time many epochs.
@@ -38,6 +41,9 @@ POPULATION_NETWORKS = (
     ("lenet", 64),
 )
 MEMBERS = (1, 2, 8, 32, 128)
+# Maximum number of epochs of a fit, by data set. 200 is the default of scikit-learn, with which the
+# digits converge.
+FIT_EPOCHS = {"digits": 200, "features": 50, "mnist": 5, "fashion-mnist": 5}
 _FEATURES = 100  # numbers per example of the smaller set of dense data
 
 
@@ -222,7 +228,38 @@ class PopulationCase(Struct, frozen=True, tag="population"):
         return FULL_SET // self.batch
 
 
-TimedCase: TypeAlias = TrainingCase | InferenceCase | OperationCase | PopulationCase
+class EstimatorCase(Struct, frozen=True, tag="estimator"):
+    """A scikit-learn estimator that is fitted with the defaults of `MLPClassifier`.
+
+    Attributes:
+        data: a key of `FIT_EPOCHS`.
+        task: what the estimator is.
+        dtype: of the features.
+    """
+
+    level: ClassVar[TimedLevel] = "estimator"
+    batch: ClassVar[int] = 200
+    data: str
+    task: Task
+    dtype: Float
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        return f"{self.data}, {self.task}, {self.dtype}"
+
+    @property
+    def network(self) -> str:
+        """The data set, by which cases are grouped: all of them train the same network."""
+        return self.data
+
+    @property
+    def epochs(self) -> int:
+        """Maximum number of epochs."""
+        return FIT_EPOCHS[self.data]
+
+
+TimedCase: TypeAlias = TrainingCase | InferenceCase | OperationCase | PopulationCase | EstimatorCase
 Case: TypeAlias = TimedCase | StartCase | AccuracyCase
 
 
@@ -327,6 +364,22 @@ def population_cases(profile: Profile) -> list[PopulationCase]:
         PopulationCase(network, batch, members)
         for network, batch in POPULATION_NETWORKS
         for members in MEMBERS
+    ]
+
+
+def estimator_cases(profile: Profile) -> list[EstimatorCase]:
+    """Return the fits of a profile."""
+    if profile == "quick":
+        return [
+            EstimatorCase("digits", "classifier", "float32"),
+            EstimatorCase("features", "regressor", "float64"),
+        ]
+    tasks: tuple[Task, ...] = ("classifier", "regressor")
+    return [
+        EstimatorCase(data, task, dtype)
+        for data in FIT_EPOCHS
+        for task in tasks
+        for dtype in FLOATS
     ]
 
 

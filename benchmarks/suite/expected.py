@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.suite.cases import (
+    EstimatorCase,
     InferenceCase,
     OperationCase,
     PopulationCase,
@@ -19,6 +20,7 @@ from benchmarks.suite.cases import (
     TimedCase,
 )
 from benchmarks.suite.checks import Trajectory, reference_probabilities, reference_trajectory
+from benchmarks.suite.fits import reference_updates
 from benchmarks.suite.members import expected_members
 from benchmarks.suite.operation_tasks import expected_results, operation_task
 from benchmarks.suite.tasks import scaled_images, training_task
@@ -49,8 +51,11 @@ def _arrays(case: TimedCase | StartCase, ties: Ties) -> Mapping[str, NDArray[Any
         return {"0": reference_probabilities(case.model(), scaled_images(case.batch))}
     if isinstance(case, PopulationCase):
         return expected_members(case, ties)
-    training = case.training() if isinstance(case, StartCase) else case
-    computed = reference_trajectory(training_task(training, training.steps), ties)
+    if isinstance(case, EstimatorCase):
+        computed = reference_updates(case)
+    else:
+        training = case.training() if isinstance(case, StartCase) else case
+        computed = reference_trajectory(training_task(training, training.steps), ties)
     return {
         "losses": np.array(computed.losses),
         **{f"gradient {name}": array for name, array in computed.gradients.items()},

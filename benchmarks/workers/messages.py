@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import Struct
 
-from benchmarks.storage.schema import ContenderFacts, RowInfo
+from benchmarks.storage.schema import ContenderFacts, Fit, RowInfo
 from benchmarks.suite.accuracy import Trained
 from benchmarks.suite.cases import AccuracyCase, StartCase, TimedCase
 
@@ -27,9 +27,13 @@ class Prepare(Struct, frozen=True, tag="prepare"):
 
 
 class TakeTurn(Struct, frozen=True, tag="turn"):
-    """Asks to measure the prepared row for about this number of seconds; the answer is `Timed`."""
+    """Asks to measure the prepared row for about this number of seconds; the answer is `Timed`.
+
+    `number` is that of the pass. An estimator is fitted once, with this number as its seed.
+    """
 
     seconds: float
+    number: int = 0
 
 
 class Start(Struct, frozen=True, tag="start"):
@@ -60,9 +64,10 @@ class Prepared(Struct, frozen=True, tag="prepared"):
 
 
 class Timed(Struct, frozen=True, tag="timed"):
-    """The seconds per call of each round of a turn."""
+    """The seconds per call of each round of a turn; of an estimator also the result of the fit."""
 
     seconds: tuple[float, ...]
+    fit: Fit | None = None
 
 
 class Started(Struct, frozen=True, tag="started"):

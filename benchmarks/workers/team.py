@@ -29,6 +29,7 @@ from benchmarks.workers.messages import (
     TrainToAccuracy,
 )
 from benchmarks.workers.process import WorkerError, WorkerProcess
+from mnist_accel.errors import DataError
 
 # Seconds after which a worker counts as hanging. Preparing includes compiling.
 START_LIMIT_S, PREPARE_LIMIT_S, TURN_LIMIT_S, ACCURACY_LIMIT_S = 120.0, 300.0, 60.0, 1200.0
@@ -85,7 +86,14 @@ class Team:
         return descriptions
 
     def turn(
-        self, case: TimedCase, name: str, others: Sequence[str], *, group: int, seconds: float
+        self,
+        case: TimedCase,
+        name: str,
+        others: Sequence[str],
+        *,
+        group: int,
+        number: int,
+        seconds: float,
     ) -> Result:
         """Give a contender a turn; before the first turn of a case, prepare it in all workers.
 
@@ -94,6 +102,7 @@ class Team:
             name: the contender.
             others: all contenders that have turns in this case.
             group: number of the group of processes; a new number starts new processes.
+            number: number of the pass, the seed of an estimator.
             seconds: length of the turn.
 
         Raises:
@@ -109,11 +118,11 @@ class Team:
             raise row
         try:
             worker = self._worker((name, _threads(case)))
-            timed = worker.ask(TakeTurn(seconds), Timed, limit_s=self.limits[1])
+            timed = worker.ask(TakeTurn(seconds, number), Timed, limit_s=self.limits[1])
         except WorkerError as error:
             self._rows[name] = error
             raise
-        return Result(timed.seconds, row)
+        return Result(timed.seconds, msgspec.structs.replace(row, fit=timed.fit))
 
     def start(self, case: StartCase, name: str) -> Result:
         """Time a new process from its start to the end of its first update.
@@ -162,12 +171,14 @@ class Team:
 
     def _request(self, case: TimedCase, name: str) -> bool:
         """Ask a worker to prepare the case; return whether it could be asked."""
-        expected = expected_file(case, contenders()[name].ties, self._folder)
         known = self.steps.get((case.name, name))
         try:
+            expected = expected_file(case, contenders()[name].ties, self._folder)
             self._worker((name, _threads(case))).send(Prepare(case, str(expected), known))
         except WorkerError as error:
             self._rows[name] = error
+        except (DataError, ImportError) as error:  # no Fashion-MNIST, or no scikit-learn
+            self._rows[name] = WorkerError(str(error), failed=False)
         return name not in self._rows
 
     def _receive(self, case: TimedCase, name: str) -> None:

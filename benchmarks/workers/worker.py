@@ -13,8 +13,9 @@ from benchmarks.contenders.base import Contender
 from benchmarks.host import usable_cores
 from benchmarks.storage.schema import ContenderFacts
 from benchmarks.suite.accuracy import measure_accuracy
-from benchmarks.suite.cases import PopulationCase
+from benchmarks.suite.cases import EstimatorCase, PopulationCase, TimedCase
 from benchmarks.suite.checks import CheckError
+from benchmarks.suite.estimators import FitRow, prepare_fits
 from benchmarks.suite.population import prepare_population
 from benchmarks.suite.preparer import NotComparableError, Row, prepare, start
 from benchmarks.workers.messages import (
@@ -40,7 +41,7 @@ class Worker:
 
     def __init__(self, contender: Contender) -> None:
         self._contender = contender
-        self._row: Row | None = None
+        self._row: Row | FitRow | None = None
 
     def answer(self, request: Request) -> Answer:
         """Return the answer to a request; an error becomes `Refused`."""
@@ -61,20 +62,27 @@ class Worker:
                 return self._describe()
             case Prepare(case=case, expected=expected, steps=steps):
                 self._row = None  # frees the memory of the previous row first
-                if isinstance(case, PopulationCase):
-                    self._row = prepare_population(
-                        case, self._contender, expected, known_steps=steps
-                    )
-                else:
-                    self._row = prepare(case, self._contender, expected, known_steps=steps)
+                self._row = self._prepared(case, expected, steps)
                 return Prepared(self._row.info)
-            case TakeTurn(seconds=seconds):
+            case TakeTurn(seconds=seconds, number=number):
                 assert self._row is not None, "a row must be prepared before its turn"
+                if isinstance(self._row, FitRow):
+                    fit_s, result = self._row.turn(seed=number)
+                    return Timed((fit_s,), result)
                 return Timed(self._row.turn(seconds))
             case Start(case=case, expected=expected):
                 return Started(start(case, self._contender, expected))
             case TrainToAccuracy(case=case, seed=seed):
                 return measure_accuracy(case, self._contender, seed=seed)
+
+    def _prepared(self, case: TimedCase, expected: str, steps: int | None) -> Row | FitRow:
+        """Return a row that is ready to be timed."""
+        match case:
+            case PopulationCase():
+                return prepare_population(case, self._contender, expected, known_steps=steps)
+            case EstimatorCase():
+                return prepare_fits(case, self._contender, expected)
+        return prepare(case, self._contender, expected, known_steps=steps)
 
     def _describe(self) -> Description:
         availability = self._contender.availability()

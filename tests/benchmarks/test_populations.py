@@ -7,7 +7,7 @@ from benchmarks.contenders import IN_TURN, contenders
 from benchmarks.report.analysis import analyze
 from benchmarks.report.population_table import population_table
 from benchmarks.session.plan import Plan
-from benchmarks.session.settings import POPULATION_CONTENDERS, RunRequest, resolve
+from benchmarks.session.settings import CONTENDERS_OF, RunRequest, resolve
 from benchmarks.storage.results import load_results
 from benchmarks.suite.cases import PopulationCase, population_cases
 from benchmarks.suite.checks import CheckError
@@ -42,7 +42,7 @@ def test_members_differ_in_seed_and_learning_rate():
     assert all(len(task.images) == 20 for task in tasks)
 
 
-@pytest.mark.parametrize("name", sorted(POPULATION_CONTENDERS))
+@pytest.mark.parametrize("name", sorted(CONTENDERS_OF["population"]))
 def test_each_contender_trains_the_same_networks(tmp_path, name):
     contender = available(name)
     case = PopulationCase("two-layer", 64, 2)
@@ -102,7 +102,7 @@ def test_populations_are_measured_only_if_they_are_named():
     assert not {*IN_TURN} & {*default.contenders}
     plan = Plan(resolve(RunRequest(levels="population,inference")))
     measured = {turn.contender for turn in plan.turns if turn.case.level == "population"}
-    assert measured == POPULATION_CONTENDERS
+    assert measured == CONTENDERS_OF["population"]
     others = {turn.contender for turn in plan.turns if turn.case.level != "population"}
     assert not others & {*IN_TURN}
 

@@ -68,7 +68,7 @@ def team():
 
 
 def _turn(team, case, name, *, others=None, group=0):
-    return team.turn(case, name, others or [name], group=group, seconds=0.01)
+    return team.turn(case, name, others or [name], group=group, number=0, seconds=0.01)
 
 
 def test_turns_of_real_contenders_are_checked_and_timed(team):
