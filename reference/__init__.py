@@ -32,7 +32,7 @@ from reference.losses import (
     softmax_cross_entropy,
     squared_error,
 )
-from reference.networks import RECIPES, MaxPool2d, Recipe, initial_weights
+from reference.networks import RECIPES, Activation, Conv2d, MaxPool2d, Recipe, initial_weights
 from reference.optimizers import OPTIMIZERS, Past, update
 from reference.pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
 from reference.schedules import Schedule, constant_lr, cosine_lr, one_cycle_lr, step_lr
@@ -45,7 +45,9 @@ __all__ = [
     "NUMBER_LOSSES",
     "OPTIMIZERS",
     "RECIPES",
+    "Activation",
     "Array",
+    "Conv2d",
     "MaxPool2d",
     "Past",
     "Recipe",

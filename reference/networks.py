@@ -56,11 +56,13 @@ class Recipe:
     """A network with its loss.
 
     Attributes:
-        loss: a key of `LOSSES`; the output sigmoid or softmax is part of the loss.
+        loss: a key of `LOSSES` or `NUMBER_LOSSES`; the output sigmoid or softmax is part of it.
         activation: the activation after every linear layer except the last.
         dense_sizes: width of the flattened input and of each linear layer.
         convolutional: the layers before the linear ones.
         pixel_shift: added to pixels after scaling to 0…1.
+        input_shape: shape of an image, (channels, height, width); (features, 1, 1) of other inputs.
+        white: pixels are divided by it; 1 for inputs that are not scaled.
     """
 
     loss: str
@@ -68,6 +70,8 @@ class Recipe:
     dense_sizes: tuple[int, ...]
     convolutional: tuple[Layer, ...] = ()
     pixel_shift: float = 0.0
+    input_shape: tuple[int, int, int] = (1, 28, 28)
+    white: float = 255.0
 
     def layers(self, dense_layers: int | None = None) -> list[Layer]:
         """Return all layers in order; `dense_layers` replaces the number of linear layers."""

@@ -1,13 +1,13 @@
 """Forward and backward passes of whole networks, and training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from reference.activations import ACTIVATIONS, ACTIVATIONS_BACKWARD
 from reference.layers import Array, conv2d, conv2d_backward, linear, linear_backward
-from reference.losses import LOSSES
+from reference.losses import LOSSES, NUMBER_LOSSES
 from reference.networks import (
     Activation,
     Conv2d,
@@ -23,7 +23,7 @@ from reference.pooling import max_pool2d, max_pool2d_backward
 from reference.schedules import Schedule, constant_lr
 
 
-def forward(recipe: str | Recipe, weights: Mapping[str, Array], image_u8: ArrayLike) -> list[Array]:
+def forward(recipe: str | Recipe, weights: Mapping[str, Array], image: ArrayLike) -> list[Array]:
     """Return the input of the network and the output of each layer, for one image.
 
     The last output are the logits.
@@ -31,10 +31,11 @@ def forward(recipe: str | Recipe, weights: Mapping[str, Array], image_u8: ArrayL
     Args:
         recipe: a key of `RECIPES`, or a recipe.
         weights: parameters W1, b1, …
-        image_u8: 784 pixels 0…255 in any shape.
+        image: pixels 0…255, or other numbers as the recipe states, in any shape.
     """
     recipe = get_recipe(recipe)
-    x = np.asarray(image_u8, dtype=np.float64).reshape(1, 28, 28) / 255 + recipe.pixel_shift
+    x = np.asarray(image, dtype=np.float64).reshape(recipe.input_shape)
+    x = x / recipe.white + recipe.pixel_shift
     values = [x]
     for layer in layers_for(recipe, weights):
         match layer:
@@ -53,12 +54,16 @@ def forward(recipe: str | Recipe, weights: Mapping[str, Array], image_u8: ArrayL
 
 
 def loss_and_gradients(
-    recipe: str | Recipe, weights: Mapping[str, Array], image_u8: ArrayLike, label: int
+    recipe: str | Recipe, weights: Mapping[str, Array], image: ArrayLike, target: int | Array
 ) -> tuple[float, Weights]:
-    """Return the loss of one image and its gradient for every parameter, by the chain rule."""
+    """Return the loss of one image and its gradient for every parameter, by the chain rule.
+
+    The target is a class, or numbers (outputs,) with a loss of `NUMBER_LOSSES`.
+    """
     recipe = get_recipe(recipe)
-    *inputs, logits = forward(recipe, weights, image_u8)
-    loss, d = LOSSES[recipe.loss](logits, label)
+    *inputs, logits = forward(recipe, weights, image)
+    formula: Callable[..., tuple[float, Array]] = {**LOSSES, **NUMBER_LOSSES}[recipe.loss]
+    loss, d = formula(logits, target)
     gradients = {}
     for layer, x in zip(reversed(layers_for(recipe, weights)), reversed(inputs), strict=True):
         match layer:
@@ -78,17 +83,25 @@ def loss_and_gradients(
 
 
 def batch_loss_and_gradients(
-    recipe: str | Recipe, weights: Mapping[str, Array], images_u8: ArrayLike, labels: ArrayLike
+    recipe: str | Recipe,
+    weights: Mapping[str, Array],
+    images: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
 ) -> tuple[float, Weights]:
-    """Return loss and gradients, each as the mean over the examples of the batch."""
-    images, classes = np.asarray(images_u8), np.asarray(labels)
+    """Return loss and gradients, each as the mean over the examples of the batch.
+
+    `sample_weight` (N,) has a factor of the loss of each example; None for 1.
+    """
+    images, targets = np.asarray(images), np.asarray(targets)
+    factors = np.ones(len(images)) if sample_weight is None else np.asarray(sample_weight)
     mean_loss = 0.0
     mean_gradients = {key: np.zeros_like(w) for key, w in weights.items()}
-    for image, label in zip(images, classes, strict=True):
-        loss, gradients = loss_and_gradients(recipe, weights, image, int(label))
-        mean_loss += loss / len(images)
+    for image, target, factor in zip(images, targets, factors, strict=True):
+        loss, gradients = loss_and_gradients(recipe, weights, image, target)
+        mean_loss += factor * loss / len(images)
         for key, gradient in gradients.items():
-            mean_gradients[key] += gradient / len(images)
+            mean_gradients[key] += factor * gradient / len(images)
     return mean_loss, mean_gradients
 
 

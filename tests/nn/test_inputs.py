@@ -26,14 +26,18 @@ from mnist_accel.nn import (
     SoftmaxCrossEntropy,
     SquaredError,
 )
+from mnist_accel.nn.inputs import Input
 from mnist_accel.training.data import TrainingData
 from tests.support.gpu_training import EmulatedBackend
+
+Arrays = dict[str, Any]
 
 EXAMPLES, BATCH, STEPS, LR = 60, 12, 10, 0.1
 BACKENDS = ("numpy", "numba", "cupy-emulated")
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(EXAMPLES, 7)) * 3
 IMAGES = RNG.normal(size=(EXAMPLES, 3, 6, 5))
+PIXELS = RNG.integers(256, size=(EXAMPLES, 2, 7, 9), dtype=np.uint8)
 LABELS = RNG.integers(4, size=EXAMPLES)
 NUMBERS = RNG.normal(size=(EXAMPLES, 4))
 WEIGHTS = RNG.random(EXAMPLES) * 2
@@ -47,32 +51,27 @@ def network(
     loss: Loss, *, features: Any = 7, backend: str = "numpy", layers: list[Layer] | None = None
 ) -> Network:
     layers = layers or [Linear(5), Activation("tanh"), Linear(4)]
-    chosen = backend_of(backend)
-    return Network(layers, loss, input=ma.Features(features), backend=chosen, dtype="float64")
+    return new_network(layers, loss, ma.Features(features), backend)
 
 
-def reference_losses(model: Network, loss: Loss, targets: Any, weights: Any) -> list[float]:
-    """Return the loss of each step of plain SGD, from plain loops over the examples."""
-    formula = {**ref.LOSSES, **ref.NUMBER_LOSSES}[loss.kind]
-    w = model.state_dict()
-    losses = []
+def new_network(layers: list[Layer], loss: Loss, taken: Input, backend: str) -> Network:
+    return Network(layers, loss, input=taken, backend=backend_of(backend), dtype="float64")
+
+
+def reference_steps(
+    recipe: ref.Recipe, start: Arrays, x: Any, targets: Any, weights: Any
+) -> tuple[list[float], Arrays]:
+    """Return the loss of each step of plain SGD, and the weights after the last, from the loops."""
+    current, losses = start, []
     for step in range(STEPS):
-        rows = range(step % 5 * BATCH, step % 5 * BATCH + BATCH)
-        total = 0.0
-        gradients = {name: np.zeros_like(value) for name, value in w.items()}
-        for row in rows:
-            hidden = ref.linear(TABLE[row], w["W1"], w["b1"])
-            y = np.tanh(hidden)
-            value, d = formula(ref.linear(y, w["W2"], w["b2"]), targets[row])
-            total += weights[row] * value
-            d, dw2, db2 = ref.linear_backward(weights[row] * d, y, w["W2"])
-            _, dw1, db1 = ref.linear_backward(d * (1 - y**2), TABLE[row], w["W1"])
-            for name, gradient in zip(w, (dw1, db1, dw2, db2), strict=True):
-                gradients[name] += gradient
-        losses.append(total / BATCH)
-        for name, value in w.items():
-            value -= LR * gradients[name] / BATCH
-    return losses
+        rows = slice(step % 5 * BATCH, step % 5 * BATCH + BATCH)
+        factors = None if weights is None else weights[rows]
+        loss, gradients = ref.batch_loss_and_gradients(
+            recipe, current, x[rows], targets[rows], factors
+        )
+        current, _ = ref.update("sgd", current, gradients, {}, lr=LR, t=step + 1)
+        losses.append(loss)
+    return losses, current
 
 
 class InOrder(ma.Trainer):
@@ -87,6 +86,18 @@ class InOrder(ma.Trainer):
         return losses
 
 
+def assert_follows_reference(
+    model: Network, recipe: ref.Recipe, x: Any, targets: Any, weights: Any
+) -> InOrder:
+    """Compare losses and weights of ten steps with the reference, and return the trainer."""
+    losses, expected = reference_steps(recipe, model.state_dict(), x, targets, weights)
+    trainer = InOrder(model, ma.nn.SGD(LR), sampling="full")
+    np.testing.assert_allclose(trainer.train(x, targets, weights), losses, rtol=1e-12)
+    for name, value in model.state_dict().items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    return trainer
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("loss", "is_weighted"),
@@ -97,14 +108,48 @@ def test_ten_steps_on_features_agree_with_the_reference(
 ) -> None:
     targets = LABELS if loss.has_classes else NUMBERS
     weights = WEIGHTS if is_weighted else None
+    recipe = ref.Recipe(loss.kind, "tanh", (7, 5, 4), input_shape=(7, 1, 1), white=1)
     model = network(loss, backend=backend)
-    expected = reference_losses(
-        model, loss, targets, np.ones(EXAMPLES) if weights is None else weights
-    )
-    trainer = InOrder(model, ma.nn.SGD(LR), sampling="full")
-    np.testing.assert_allclose(trainer.train(TABLE, targets, weights), expected, rtol=1e-12)
+    trainer = assert_follows_reference(model, recipe, TABLE, targets, weights)
     is_compiled = backend == "numba" or (backend == "cupy-emulated" and loss.kind in CUDA_LOSSES)
     assert (trainer.compiled is not None) == is_compiled, trainer.not_compiled
+
+
+# Inputs of several channels and odd sizes, with examples of them, and what pixels are divided by.
+FOUR_DIMENSIONS: dict[str, tuple[Input, Any, float]] = {
+    "features": (ma.Features((3, 6, 5)), IMAGES, 1),
+    "pixels": (ma.Pixels((2, 7, 9), shift=-0.5), PIXELS, 255),
+    "one channel": (ma.Pixels((1, 5, 9)), PIXELS[:, 0, :5], 255),
+}
+
+
+@pytest.mark.parametrize("name", FOUR_DIMENSIONS)
+@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(), SquaredError()], ids=lambda x: x.kind)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ten_weighted_steps_on_images_agree_with_the_reference(
+    backend: str, loss: Loss, name: str
+) -> None:
+    taken, x, white = FOUR_DIMENSIONS[name]
+    channels, height, width = taken.shape
+    recipe = ref.Recipe(
+        loss.kind,
+        "relu",
+        (4 * (height // 2) * (width // 2), 5, 4),
+        (
+            ref.Conv2d("W1", "b1", (4, channels, 3, 3), padding=1),
+            ref.Activation("tanh"),
+            ref.MaxPool2d("first"),
+        ),
+        pixel_shift=getattr(taken, "shift", 0.0),
+        input_shape=(channels, height, width),
+        white=white,
+    )
+    layers = [Conv2d(4, 3, padding=1), Activation("tanh"), MaxPool2d(), Flatten()]
+    layers += [Linear(5), Activation("relu"), Linear(4)]
+    model = new_network(layers, loss, taken, backend)
+    targets = LABELS if loss.has_classes else NUMBERS
+    trainer = assert_follows_reference(model, recipe, x, targets, WEIGHTS)
+    assert (trainer.compiled is not None) == (backend != "numpy"), trainer.not_compiled
 
 
 # First layers that read several channels in different ways.
