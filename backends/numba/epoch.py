@@ -1,8 +1,9 @@
 """Compiled epochs: prepare data and buffers, and run the steps of a chunk on several threads."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
@@ -172,9 +173,7 @@ class NumbaEpoch(CompiledEpoch):
             results = _results(data, threads, count)
             for vector, buffer in zip(vectors, packed, strict=True):
                 chunk.pack(blocks, vector, buffer)
-            self._run_threads(
-                threads,
-                data.counter,
+            arguments = (
                 data.plan,
                 self._rule,
                 data.parameters,
@@ -183,16 +182,23 @@ class NumbaEpoch(CompiledEpoch):
                 self._workspace(data, threads, steps.batch_size),
                 results,
             )
-            finite = [
-                chunk.unpack(blocks, buffer, vector)
-                for vector, buffer in zip(vectors, packed, strict=True)
-            ]
-            losses = results.losses[:, :count].sum(axis=0) / steps.images
-            correct = results.correct[:, :count].sum(axis=0)
+            with self._run_threads(threads, data.counter, *arguments):
+                finite = [
+                    chunk.unpack(blocks, buffer, vector)
+                    for vector, buffer in zip(vectors, packed, strict=True)
+                ]
+                losses = results.losses[:, :count].sum(axis=0) / steps.images
+                correct = results.correct[:, :count].sum(axis=0)
         return ChunkResults(losses, correct, bool(np.isfinite(losses).all() and finite[0]))
 
-    def _run_threads(self, threads: int, counter: NDArray[np.int64], *arguments: Any) -> None:
-        """Call `run_steps` on each thread, and return after all calls have ended.
+    @contextmanager
+    def _run_threads(
+        self, threads: int, counter: NDArray[np.int64], *arguments: Any
+    ) -> Iterator[None]:
+        """Call `run_steps` on each thread; all results are complete before the block begins.
+
+        The other threads wake up to return from their call, which takes as long as a short chunk.
+        This happens while the block runs, and the context ends after it.
 
         Args:
             threads: number of threads, one of which is the calling thread.
@@ -202,6 +208,7 @@ class NumbaEpoch(CompiledEpoch):
         counter[0] = 0
         if threads == 1:
             kernels.run_steps(0, counter, *arguments)
+            yield
             return
 
         def run(thread: int) -> None:
@@ -215,7 +222,8 @@ class NumbaEpoch(CompiledEpoch):
         others: list[Future[None]] = []
         try:
             others.extend(self._executor().submit(run, thread) for thread in range(1, threads))
-            run(0)
+            run(0)  # passes the last barrier, so the other threads have done their work
+            yield
         finally:  # a KeyboardInterrupt can occur before `run` begins in this thread
             counter[0] = BARRIER_OPEN
             wait(others)
@@ -283,8 +291,8 @@ def _schedule(data: Data, steps: Steps) -> kernels.Schedule:
         rows = data.all_rows[first : steps.end]
     elif order.kind == "shuffle":
         order.check(first, steps.end)
-        rows = np.empty(steps.end - first, np.int64)
-        chunk.shuffled_rows(order.keys, order.bits, order.examples, first, rows)
+        rows, *buffers = np.empty((3, steps.end - first), np.int64)
+        chunk.shuffled_rows(order.keys, order.bits, order.examples, first, rows, *buffers)
     else:
         rows = steps.rows()
     return kernels.Schedule(rows, steps.bounds - first, steps.rates, steps.before)

@@ -26,8 +26,8 @@ def test_shuffled_rows_equal_those_of_the_order(
     order = Order(examples, "shuffle", keys)
     begin, end = sorted(round(part * examples) for part in cut)
     end = min(end, begin + 500)
-    rows = np.empty(end - begin, np.int64)
-    chunk.shuffled_rows(order.keys, order.bits, examples, begin, rows)
+    rows, *buffers = np.empty((3, end - begin), np.int64)
+    chunk.shuffled_rows(order.keys, order.bits, examples, begin, rows, *buffers)
     assert np.array_equal(rows, order.rows(begin, end))
 
 

@@ -84,8 +84,13 @@ def _all_finite(vector: Any) -> bool:
 
 
 @entry
-def shuffled_rows(keys: Any, bits: int, examples: int, begin: int, rows: Any) -> None:
+def shuffled_rows(
+    keys: Any, bits: int, examples: int, begin: int, rows: Any, places: Any, outside: Any
+) -> None:
     """Set `rows` to the rows at the positions from `begin` on of `backends.order.Order`.
+
+    All rows go through the Feistel network together, then all those that are outside of the data
+    set, and so on, so that the loops vectorize.
 
     Args:
         keys: the round keys, as a tuple.
@@ -93,16 +98,30 @@ def shuffled_rows(keys: Any, bits: int, examples: int, begin: int, rows: Any) ->
         examples: number of images in the data set.
         begin: first position.
         rows: changed in place, int64.
+        places: buffer, int64, as long as `rows`.
+        outside: buffer like `places`.
     """
-    for i in range(len(rows)):
-        rows[i] = begin + i
-    for index in range(len(keys)):  # outside, so that the loop over the rows vectorizes
-        for i in range(len(rows)):
-            rows[i] = _round(rows[i], keys[index], bits)
-    for i in range(len(rows)):
-        while rows[i] >= examples:
-            for index in range(len(keys)):
-                rows[i] = _round(rows[i], keys[index], bits)
+    count = len(rows)
+    for i in range(count):
+        places[i], outside[i] = i, begin + i
+    while count:
+        _permute(keys, bits, outside, count)
+        later = 0
+        for i in range(count):
+            row = outside[i]
+            rows[places[i]] = row
+            places[later] = places[i]
+            outside[later] = row
+            later += row >= examples
+        count = later
+
+
+@kernel
+def _permute(keys: Any, bits: int, numbers: Any, count: int) -> None:
+    """Replace the first `count` numbers by their permutation."""
+    for index in range(len(keys)):  # outside, so that the inner loop vectorizes
+        for i in range(count):
+            numbers[i] = _round(numbers[i], keys[index], bits)
 
 
 @kernel
