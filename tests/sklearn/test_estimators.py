@@ -13,6 +13,7 @@ import scipy.sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -24,10 +25,43 @@ from tests.support.terminal import Terminal, screen
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
+FAST = {"hidden_layer_sizes": (8,), "max_iter": 60, "learning_rate_init": 0.02}
+both_kinds = pytest.mark.parametrize("kind", [NetworkClassifier, NetworkRegressor])
+Kind = type[NetworkClassifier] | type[NetworkRegressor]
+
+
 def classifier(**settings: Any) -> NetworkClassifier:
     """Return a classifier that trains fast."""
-    fast = {"hidden_layer_sizes": (8,), "max_iter": 60, "learning_rate_init": 0.02}
-    return NetworkClassifier(**{"backend": "numpy", "random_state": 0, **fast, **settings})
+    return NetworkClassifier(**{"backend": "numpy", "random_state": 0, **FAST, **settings})
+
+
+def estimator(kind: Kind, **settings: Any) -> Any:
+    """Return an estimator that trains fast."""
+    return kind(**{"backend": "numpy", "random_state": 0, **FAST, **settings})
+
+
+def data_of(kind: Kind, blobs: Data) -> Data:
+    """Return features with labels for a classifier, or with numbers for a regressor."""
+    x, y = blobs
+    return (x, y) if kind is NetworkClassifier else (x, x @ np.arange(4) + y)
+
+
+def outputs(fitted: Any, x: Any) -> Any:
+    """Return what an estimator predicts."""
+    return getattr(fitted, "predict_proba", fitted.predict)(x)
+
+
+# Parameters
+
+
+@both_kinds
+def test_parameters_have_the_defaults_of_scikit_learn(kind: Kind) -> None:
+    theirs = {NetworkClassifier: MLPClassifier, NetworkRegressor: MLPRegressor}[kind]()
+    ours = kind().get_params()
+    known = {name: value for name, value in theirs.get_params().items() if name in ours}
+    assert {name: ours[name] for name in known} == known
+    assert theirs.get_params().keys() - known.keys() <= {"loss", "max_fun"}
+    assert ours.keys() - known.keys() == {"model", "backend", "threads"}
 
 
 # Weights of samples
@@ -96,11 +130,14 @@ def test_names_of_features_are_kept(blobs: Data) -> None:
 # Networks
 
 
-def test_list_of_layers_replaces_the_hidden_layers(blobs: Data) -> None:
+@both_kinds
+def test_list_of_layers_replaces_the_hidden_layers(blobs: Data, kind: Kind) -> None:
     layers = [Linear(6), Activation("tanh"), Linear(5), Activation("relu")]
-    fitted = classifier(model=layers).fit(*blobs)
-    assert [weights.shape for weights in fitted.coefs_] == [(4, 6), (6, 5), (5, 3)]
-    assert fitted.score(*blobs) > 0.7
+    data = data_of(kind, blobs)
+    fitted = estimator(kind, model=layers).fit(*data)
+    last = 3 if kind is NetworkClassifier else 1
+    assert [weights.shape for weights in fitted.coefs_] == [(4, 6), (6, 5), (5, last)]
+    assert fitted.score(*data) > 0.7
     assert clone(fitted).get_params()["model"] == layers
 
 
@@ -122,24 +159,34 @@ def test_network_can_be_exported(blobs: Data, tmp_path: Path) -> None:
 # In pipelines, searches and files
 
 
-def test_pipeline_and_cross_validation(blobs: Data) -> None:
-    pipeline = make_pipeline(StandardScaler(), classifier())
-    assert cross_val_score(pipeline, *blobs, cv=3).mean() > 0.6
+@both_kinds
+def test_pipeline_and_cross_validation(blobs: Data, kind: Kind) -> None:
+    pipeline = make_pipeline(StandardScaler(), estimator(kind))
+    assert cross_val_score(pipeline, *data_of(kind, blobs), cv=3).mean() > 0.6
 
 
-def test_grid_search_in_two_processes(blobs: Data) -> None:
-    search = GridSearchCV(
-        classifier(max_iter=5), {"hidden_layer_sizes": [(2,), (8,)]}, cv=2, n_jobs=2
-    ).fit(*blobs)
-    again = GridSearchCV(
-        classifier(max_iter=5), {"hidden_layer_sizes": [(2,), (8,)]}, cv=2, n_jobs=1
-    ).fit(*blobs)
-    got, want = (s.cv_results_["mean_test_score"] for s in (search, again))
+@both_kinds
+def test_grid_search_in_two_processes(blobs: Data, kind: Kind) -> None:
+    searches = [
+        GridSearchCV(
+            make_pipeline(StandardScaler(), estimator(kind, max_iter=5)),
+            {f"{kind.__name__.lower()}__hidden_layer_sizes": [(2,), (8,)]},
+            cv=2,
+            n_jobs=jobs,
+        ).fit(*data_of(kind, blobs))
+        for jobs in (2, 1)
+    ]
+    got, want = (search.cv_results_["mean_test_score"] for search in searches)
     assert np.array_equal(got, want)
+    assert searches[0].best_params_ == searches[1].best_params_
 
 
 def test_search_on_a_dask_cluster(blobs: Data) -> None:
     distributed = pytest.importorskip("distributed")
+    fits = [
+        (estimator(kind, backend=backend, max_iter=20), *data_of(kind, blobs))
+        for kind, backend in ((NetworkClassifier, "numpy"), (NetworkRegressor, "numba"))
+    ]
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
@@ -148,24 +195,28 @@ def test_search_on_a_dask_cluster(blobs: Data) -> None:
         distributed.Client(cluster),
         joblib.parallel_config("dask"),
     ):  # fmt: skip
-        scores = cross_val_score(classifier(max_iter=20), *blobs, cv=2)
-    assert np.array_equal(scores, cross_val_score(classifier(max_iter=20), *blobs, cv=2))
+        scores = [cross_val_score(*fit, cv=2) for fit in fits]
+    assert np.array_equal(scores, [cross_val_score(*fit, cv=2) for fit in fits])
 
 
+@both_kinds
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_file_of_joblib_restores_the_estimator(blobs: Data, tmp_path: Path, backend: str) -> None:
-    x, y = blobs
-    fitted = classifier(backend=backend).fit(x, y)
+def test_file_of_joblib_restores_the_estimator(
+    blobs: Data, tmp_path: Path, backend: str, kind: Kind
+) -> None:
+    x, y = data_of(kind, blobs)
+    fitted = estimator(kind, backend=backend).fit(x, y)
     joblib.dump(fitted, tmp_path / "model.joblib")
     loaded = joblib.load(tmp_path / "model.joblib")
-    assert np.array_equal(loaded.predict_proba(x), fitted.predict_proba(x))
-    for estimator in (fitted, loaded):
-        estimator.partial_fit(x, y)
-    assert np.array_equal(loaded.predict_proba(x), fitted.predict_proba(x))
+    assert np.array_equal(outputs(loaded, x), outputs(fitted, x))
+    for one in (fitted, loaded):
+        one.partial_fit(x, y)
+    assert np.array_equal(outputs(loaded, x), outputs(fitted, x))
 
 
-def test_clone_is_not_fitted(blobs: Data) -> None:
-    fitted = classifier(alpha=0.7).fit(*blobs)
+@both_kinds
+def test_clone_is_not_fitted(blobs: Data, kind: Kind) -> None:
+    fitted = estimator(kind, alpha=0.7).fit(*data_of(kind, blobs))
     copy = clone(fitted)
     assert copy.get_params() == fitted.get_params()
     with pytest.raises(NotFittedError):
