@@ -184,7 +184,7 @@ def test_grid_search_in_two_processes(blobs: Data, kind: Kind) -> None:
 def test_search_on_a_dask_cluster(blobs: Data) -> None:
     distributed = pytest.importorskip("distributed")
     fits = [
-        (estimator(kind, backend=backend, max_iter=20), *data_of(kind, blobs))
+        (estimator(kind, backend=backend, threads=1, max_iter=20), *data_of(kind, blobs))
         for kind, backend in ((NetworkClassifier, "numpy"), (NetworkRegressor, "numba"))
     ]
     with (
