@@ -7,6 +7,7 @@ import pytest
 from benchmarks.contenders import contenders
 from benchmarks.report.analysis import analyze
 from benchmarks.report.estimator_table import estimator_table
+from benchmarks.report.html import to_html
 from benchmarks.report.markdown import to_markdown
 from benchmarks.session.plan import Plan
 from benchmarks.session.settings import CONTENDERS_OF, RunRequest, resolve
@@ -125,6 +126,7 @@ def test_the_table_has_seconds_ratio_epochs_and_scores(tmp_path):
     assert other == "95.85 ± 1.16"
     assert difference == "+0.65 (+0.44 to +0.86)"
     assert "4 seeds" in table.notes[0]
+    assert "Estimators of scikit-learn" in to_html(analysis)
     report = to_markdown(analysis)
     assert "| digits, classifier, float32 |" in report
     assert "differ significantly in 1 of 1 estimators" in report
