@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -38,7 +38,7 @@ class Examples(NamedTuple):
     y_test: Array
 
 
-@cache
+@lru_cache(maxsize=1)  # the largest has half a gigabyte
 def estimator_data(case: EstimatorCase) -> Examples:
     """Return the examples of a case.
 
