@@ -34,8 +34,8 @@ def forward(recipe: str | Recipe, weights: Mapping[str, Array], image: ArrayLike
         image: pixels 0…255, or other numbers as the recipe states, in any shape.
     """
     recipe = get_recipe(recipe)
-    x = np.asarray(image, dtype=np.float64).reshape(recipe.input_shape)
-    x = x / recipe.white + recipe.pixel_shift
+    scaled = np.asarray(image, dtype=np.float64) / recipe.white + recipe.pixel_shift
+    x: Array = scaled.reshape(recipe.input_shape)
     values = [x]
     for layer in layers_for(recipe, weights):
         match layer:
@@ -62,8 +62,8 @@ def loss_and_gradients(
     """
     recipe = get_recipe(recipe)
     *inputs, logits = forward(recipe, weights, image)
-    formula: Callable[..., tuple[float, Array]] = {**LOSSES, **NUMBER_LOSSES}[recipe.loss]
-    loss, d = formula(logits, target)
+    formulas: Mapping[str, Callable[..., tuple[float, Array]]] = LOSSES | NUMBER_LOSSES
+    loss, d = formulas[recipe.loss](logits, target)
     gradients = {}
     for layer, x in zip(reversed(layers_for(recipe, weights)), reversed(inputs), strict=True):
         match layer:

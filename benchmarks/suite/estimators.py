@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
+import msgspec
+
 from benchmarks.contenders.base import Contender
 from benchmarks.storage.schema import Fit, RowInfo
 from benchmarks.suite.cases import EstimatorCase
@@ -68,4 +70,4 @@ def prepare_fits(
     # An epoch on all examples compiles the code that they need.
     first_call = seconds_of(lambda: fit(new(max_iter=1), data.x, data.y), clock)
     info = row_info(case, contender, Cost(0, 0), {"first_call": first_call}, check)
-    return FitRow(case, new, info, clock)
+    return FitRow(case, new, msgspec.structs.replace(info, images=0), clock)
