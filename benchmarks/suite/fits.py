@@ -13,6 +13,7 @@ from benchmarks.contenders.project import ProjectBackend
 from benchmarks.storage.schema import Check
 from benchmarks.suite.cases import EstimatorCase
 from benchmarks.suite.checks import STEPS, Trajectory, compare
+from benchmarks.suite.tasks import full_images
 from mnist_accel.data import load_dataset
 
 # Returns a new estimator with some settings.
@@ -54,8 +55,11 @@ def estimator_data(case: EstimatorCase) -> Examples:
         x, y = _digits() if case.data == "digits" else _features(is_regressor=is_regressor)
         x, x_test, y, y_test = train_test_split(x, y, test_size=0.2, random_state=0)
     else:
-        images = load_dataset(case.data)
-        x, x_test = (part.reshape(len(part), -1) / 255 for part in (images.x_train, images.x_test))
+        images = load_dataset("mnist" if case.data == "full images" else case.data)
+        x, x_test = images.x_train, images.x_test
+        if case.data == "full images":
+            x, x_test = full_images(x), full_images(x_test)
+        x, x_test = (part.reshape(len(part), -1) / 255 for part in (x, x_test))
         y, y_test = images.t_train, images.t_test
     x, x_test = (np.ascontiguousarray(part, case.dtype) for part in (x, x_test))
     if is_regressor:

@@ -70,16 +70,21 @@ def _examples(case: TrainingCase) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 @cache
 def _full_images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the training set on a background of noise: 55 % of the pixels are not 0.
+    """Return the training set with full images."""
+    images, labels = training_set()
+    return full_images(images), labels
+
+
+def full_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images of MNIST on a background of noise: 55 % of the pixels are not 0.
 
     Only their number matters for the time of a training, so no second data set is downloaded.
     """
-    images, labels = training_set()
     rng = np.random.default_rng(0)
     share = (_INK - np.mean(images > 0)) / (1 - np.mean(images > 0))
     noise = rng.integers(1, 64, images.shape, np.uint8)
     noise *= rng.random(images.shape, np.float32) < share
-    return np.where(images > 0, images, noise), labels
+    return np.where(images > 0, images, noise)
 
 
 def _dense_features(count: int, inputs: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
