@@ -36,8 +36,7 @@ def _blocks(analysis: Analysis) -> Iterator[str]:
     if summary.cautions:
         yield "".join(f"> {_escaped(caution)}\n" for caution in summary.cautions)
     yield (
-        "All contenders compute in float32, without TF32, except for estimators that are named "
-        "float64. Times are medians of all n rounds, with "
+        "All contenders compute in float32, without TF32. Times are medians of all n rounds, with "
         "their 10th and 90th percentiles. Ratios are speeds divided by the speed of the fastest "
         "baseline on the same kind of device. Each contender runs in its own process; a ratio is "
         "the median of the ratios of all passes, in which the contenders have turns a fraction of "

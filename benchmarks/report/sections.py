@@ -92,11 +92,11 @@ def sections(analysis: Analysis) -> Iterator[Section]:
     if cases := analysis.results.cases("estimator"):
         text = (
             "NetworkClassifier and NetworkRegressor against MLPClassifier and MLPRegressor: one "
-            "hidden layer of 100 units, Adam, batches of 200. A fit begins with the arrays of the "
-            "user and trains until it converges, or until max_iter, which is the default of 200 "
-            "for the digits and smaller for the larger sets. full images are MNIST with as much "
-            "ink as Fashion-MNIST. Scores are those of test examples after the timed fits, with "
-            "one seed per pass. Regressors learn the number of the class."
+            "hidden layer of 100 units, Adam, batches of 200, in float32 or float64. A fit begins "
+            "with the arrays of the user and trains until it converges, or until max_iter, which "
+            "is the default of 200 for the digits and smaller for the larger sets. full images are "
+            "MNIST with as much ink as Fashion-MNIST. Scores are those of test examples after the "
+            "timed fits, with one seed per pass. Regressors learn the number of the class."
         )
         table = estimator_table(analysis, cases)
         yield Section("estimator", "Estimators of scikit-learn", text, table, tuple(cases))
