@@ -7,7 +7,7 @@ many steps in one call.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -264,6 +264,20 @@ class ChunkResults(NamedTuple):
     is_finite: bool
 
 
+class MemberSteps(NamedTuple):
+    """Steps of one of several networks, called members, that train at the same time.
+
+    Attributes:
+        steps: the steps.
+        weights: the parameter vector, an array of the backend; changed in place.
+        state: the arrays of the optimizer, by name; changed in place.
+    """
+
+    steps: Steps
+    weights: Array
+    state: Mapping[str, Array]
+
+
 class CompiledEpoch(ABC):
     """A program in a form that runs many steps in one call.
 
@@ -318,6 +332,27 @@ class CompiledEpoch(ABC):
             weights: the parameter vector, an array of the backend; changed in place.
             state: the arrays of the optimizer, by name; changed in place.
         """
+
+    def members_at_once(self, data: Any, batch_size: int) -> int:
+        """Return how many networks `run_members` can train at the same time; 1 by default.
+
+        Args:
+            data: the result of `load`.
+            batch_size: images per step.
+        """
+        return 1
+
+    def run_members(self, data: Any, members: Sequence[MemberSteps]) -> list[ChunkResults]:
+        """Run steps of several networks, each as `run` does, and return their results.
+
+        By default, the networks train one after the other. Their programs differ at most in the
+        learning rate, and their batch sizes are equal.
+
+        Args:
+            data: the result of `load`.
+            members: steps of each network, at least one.
+        """
+        return [self.run(data, *member) for member in members]
 
 
 class InputRangeError(ValueError):

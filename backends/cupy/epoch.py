@@ -5,28 +5,25 @@ steps of a chunk. It launches the computation of the image order, copies bounds 
 launches the steps, and fetches the losses at the end.
 """
 
-from collections.abc import Callable, Mapping
-from functools import cached_property, partial
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.cupy import workspace
 from backends.cupy.graph import GraphCache
-from backends.cupy.launch import persistent_cnn, persistent_mlp
-from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
+from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.launch.images import image_order
 from backends.cupy.launch.launcher import Launcher
 from backends.cupy.loader import Kernels
-from backends.cupy.memory import megabytes, memory_errors
-from backends.cupy.plan import parameters_of, plan_for
+from backends.cupy.members import MAX_MEMBERS, Launches
+from backends.cupy.memory import free_bytes, megabytes, memory_errors
+from backends.cupy.persistent import PersistentKernels
+from backends.cupy.plan import plan_for
 from backends.cupy.streams import Streams
+from backends.cupy.workspace import bytes_per_member
 from backends.operations.common import Array
-from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
-
-# Launches the first n steps of a chunk.
-LaunchSteps: TypeAlias = Callable[[int], None]
+from backends.program import ChunkResults, CompiledEpoch, MemberSteps, Steps, TrainingProgram
 
 
 class CupyEpoch(CompiledEpoch):
@@ -48,11 +45,10 @@ class CupyEpoch(CompiledEpoch):
         self._program = program
         self._cupy = cupy
         self._launcher = Launcher(kernels, program.dtype)
-        device = cupy.cuda.Device()
-        self._capability = int(device.compute_capability)
-        self._multiprocessors = int(device.attributes["MultiProcessorCount"])
         self._stream = streams.take(self)
-        self._graphs = GraphCache(plan_for(program), cupy, self._launcher, self._stream)
+        self._persistent = PersistentKernels(program, cupy, self._launcher)
+        self._plan = plan_for(program)
+        self._graphs = GraphCache(self._plan, cupy, self._launcher, self._stream)
         weighted = plan_for(program, is_weighted=True)
         self._weighted_graphs = GraphCache(weighted, cupy, self._launcher, self._stream)
 
@@ -82,90 +78,118 @@ class CupyEpoch(CompiledEpoch):
         Raises:
             MemoryError: batches of this size do not fit the memory of the device.
         """
-        parameters = (weights, *(state[name] for name in self._program.update.state_names))
-        count = len(steps.bounds)
-        losses, correct = np.zeros(count), np.zeros(count, np.int64)
+        return self.run_members(data, [MemberSteps(steps, weights, state)])[0]
+
+    def members_at_once(self, data: DeviceDataset, batch_size: int) -> int:
+        """Return how many members fit half of the free memory.
+
+        The other half is for the evaluations and for what CuPy's memory pool cannot reuse.
+        """
+        most = MAX_MEMBERS
+        if self._persistent.can_train(data, batch_size):
+            most = self._persistent.max_members
+            needed = self._persistent.bytes_per_member()
+        else:
+            needed = bytes_per_member(self._plan, batch_size, members=most)
+        # The training of each member keeps its parameters, their gradients, the state of its
+        # optimizer, and copies of parameters and state.
+        vectors = 3 + 2 * len(self._program.update.state_names)
+        needed += vectors * self._program.parameters * np.dtype(self._program.dtype).itemsize
+        return max(1, min(most, free_bytes(self._cupy) // 2 // needed))
+
+    def run_members(
+        self, data: DeviceDataset, members: Sequence[MemberSteps]
+    ) -> list[ChunkResults]:
+        """Run steps of all members in the same launches; the base class describes the arguments.
+
+        Raises:
+            MemoryError: batches of this size do not fit the memory of the device.
+        """
+        counts = [len(member.steps.bounds) for member in members]
+        losses = np.zeros((len(members), max(counts)))
+        correct = np.zeros(losses.shape, np.int64)
+        names = self._program.update.state_names
+        own = [(one.weights, *(one.state[name] for name in names)) for one in members]
         # Other streams may have changed the parameters.
         self._cupy.cuda.get_current_stream().synchronize()
         with self._stream:
             try:
-                chunk, launch = self._prepare(data, steps.batch_size, parameters)
-                length = len(chunk.bounds)
-                for first in range(0, count, length):
-                    part = slice(first, min(first + length, count))
-                    losses[part], correct[part] = self._run_chunk(chunk, launch, steps, part)
+                launches = self._launches(data, members[0].steps.batch_size, own)
+                parameters = map(launches.memory.of_all, launches.parameters)
+                trained = list(zip(*parameters, strict=True))[: len(members)]
+                has_copies = launches.memory.members > 1
+                if has_copies:
+                    _copy(own, trained)
+                length = len(launches.chunk.bounds)
+                for first in range(0, max(counts), length):
+                    part = slice(first, min(first + length, max(counts)))
+                    losses[:, part], correct[:, part] = self._run_chunk(
+                        launches, [member.steps for member in members], part
+                    )
+                if has_copies:
+                    _copy(trained, own)
             finally:  # after an interrupt, too, the caller reads the parameters
                 self._stream.synchronize()
-        is_finite = bool(np.isfinite(losses).all() and self._cupy.isfinite(weights).all())
-        return ChunkResults(losses, correct, is_finite)
+        weights = launches.memory.of_all(launches.parameters[0])[: len(members)]
+        finite = self._cupy.isfinite(weights).all(axis=1).tolist()
+        return [
+            ChunkResults(
+                losses[i, :count],
+                correct[i, :count],
+                finite[i] and bool(np.isfinite(losses[i, :count]).all()),
+            )
+            for i, count in enumerate(counts)
+        ]
 
-    def _prepare(
-        self, dataset: DeviceDataset, batch_size: int, parameters: tuple[Array, ...]
-    ) -> tuple[Chunk, LaunchSteps]:
-        """Return the arrays of a chunk, and the function that launches its steps.
+    def _launches(
+        self, dataset: DeviceDataset, batch_size: int, parameters: Sequence[tuple[Array, ...]]
+    ) -> Launches:
+        """Return the launches of a chunk for some members, with the parameters of each.
 
         The choice depends on the nominal batch size, not on the batches of these steps, so a
         training uses the same kernels for every step, also if it is divided into several calls.
         """
-        if dataset.weights is not None:
-            return self._captured(self._weighted_graphs, dataset, batch_size, parameters)
-        program, weights = self._program, parameters[0]
-        if batch_size == 1 and (constants := persistent_cnn.constants_for(program)):
-            convolution, linear = program.stages
-            filters, _ = parameters_of(convolution, weights)
-            cnn = (filters, *parameters_of(linear, weights))
-            chunk = self._persistent_chunk
-            train = partial(persistent_cnn.train, self._launcher, program, dataset, chunk)
-            return chunk, partial(train, parameters=cnn, constants=constants)
-        if batch_size <= persistent_mlp.MAX_IMAGES and (
-            constants := persistent_mlp.constants_for(
-                program, capability=self._capability, multiprocessors=self._multiprocessors
-            )
-        ):
-            mlp = tuple(array for s in program.stages for array in parameters_of(s, weights))
-            chunk, exchange = self._persistent_chunk, self._mlp_exchange
-            train = partial(persistent_mlp.train, self._launcher, program, dataset, chunk)
-            return chunk, partial(train, parameters=mlp, exchange=exchange, constants=constants)
-        return self._captured(self._graphs, dataset, batch_size, parameters)
-
-    def _captured(
-        self,
-        graphs: GraphCache,
-        dataset: DeviceDataset,
-        batch_size: int,
-        parameters: tuple[Array, ...],
-    ) -> tuple[Chunk, LaunchSteps]:
-        """Return the arrays of a chunk, and the function that replays graph steps."""
-        captured = graphs.get(dataset, batch_size, parameters)
-        return captured.step.workspace.chunk, partial(captured.replay, stream=self._stream)
+        kernels: PersistentKernels | GraphCache = self._persistent
+        if not self._persistent.can_train(dataset, batch_size):
+            kernels = self._graphs if dataset.weights is None else self._weighted_graphs
+        return kernels.get(dataset, batch_size, parameters[0], members=len(parameters))
 
     def _run_chunk(
-        self, chunk: Chunk, launch: LaunchSteps, steps: Steps, part: slice
+        self, launches: Launches, members: Sequence[Steps], part: slice
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """Run the steps of a chunk, and return their losses and numbers of correct predictions."""
-        cupy, bounds = self._cupy, steps.bounds[part]
-        numbers = steps.before + 1 + np.arange(part.start, part.stop)
-        rates = np.stack(self._program.update.rates(steps.rates[part], numbers), axis=1)
-        count, (begin, end) = len(bounds), (bounds[0, 0], bounds[-1, 1])
-        image_order(self._launcher, steps.order, begin, chunk.rows[: end - begin])
-        chunk.bounds[:count] = cupy.asarray((bounds - begin).astype(np.int32))
-        chunk.rates[:count] = cupy.asarray(rates.astype(self._program.dtype))
-        chunk.step[...] = 0
-        launch(count)
-        return cupy.asnumpy(chunk.losses[:count]), cupy.asnumpy(chunk.correct[:count])
+        """Run steps of all members, and return their losses and numbers of correct predictions.
 
-    @cached_property
-    def _persistent_chunk(self) -> Chunk:
-        """Chunk of the persistent kernels."""
-        return workspace.new_chunk(
-            self._cupy,
-            self._program.dtype,
-            steps=workspace.MAX_STEPS_PER_CHUNK,
-            capacity=persistent_mlp.MAX_IMAGES,
-        )
+        A member without some of the steps has batches without images instead.
+        """
+        cupy, chunk, count = self._cupy, launches.chunk, part.stop - part.start
+        bounds = np.zeros((len(members), count, 2), np.int32)
+        rates = np.zeros((len(members), count, 3), self._program.dtype)
+        rows = launches.memory.of_all(chunk.rows)
+        for member, steps in enumerate(members):
+            own = steps.bounds[part]
+            if not len(own):
+                continue
+            numbers = steps.before + 1 + part.start + np.arange(len(own))
+            rates[member, : len(own)] = np.stack(
+                self._program.update.rates(steps.rates[part], numbers), axis=1
+            )
+            begin, end = own[0, 0], own[-1, 1]
+            bounds[member, : len(own)] = own - begin
+            bounds[member, len(own) :] = end - begin
+            image_order(self._launcher, steps.order, begin, rows[member, : end - begin])
 
-    @cached_property
-    def _mlp_exchange(self) -> tuple[Array, Array]:
-        """Partial sums and grid barrier of `persistent_mlp`."""
-        size = persistent_mlp.partial_sums_size(self._program)
-        return self._cupy.empty(size, self._program.dtype), self._cupy.zeros(2, "uint32")
+        def part_of(array: Array) -> Array:
+            return launches.memory.of_all(array)[: len(members), :count]
+
+        part_of(chunk.bounds)[...] = cupy.asarray(bounds)
+        part_of(chunk.rates)[...] = cupy.asarray(rates)
+        launches.memory.of_all(chunk.step)[...] = 0
+        launches.launch(count)
+        return cupy.asnumpy(part_of(chunk.losses)), cupy.asnumpy(part_of(chunk.correct))
+
+
+def _copy(source: Sequence[tuple[Array, ...]], target: Sequence[tuple[Array, ...]]) -> None:
+    """Copy the parameters of each member."""
+    for arrays, copies in zip(source, target, strict=True):
+        for array, copy in zip(arrays, copies, strict=True):
+            copy[...] = array

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from backends.cupy.launch.graph_batch import DeviceDataset, GraphBatch
 from backends.cupy.launch.launcher import Launcher
+from backends.cupy.members import Launches
 from backends.cupy.plan import Plan
 from backends.cupy.step import GraphStep
-from backends.cupy.workspace import new_workspace
+from backends.cupy.workspace import Workspace, new_workspace
 from backends.operations.common import Array
 
 # Numbers of steps in the graphs, the largest first. The smaller graphs run the rest of a chunk: its
@@ -28,6 +30,15 @@ class Captured:
 
     step: GraphStep
     graphs: dict[int, Any]
+
+    def has(self, dataset: DeviceDataset, parameters: tuple[Array, ...], members: int) -> bool:
+        """Return whether the graphs have these arrays and this number of members."""
+        pairs = zip(self.step.parameters, parameters, strict=True)
+        return (
+            self.step.batch.dataset.images is dataset.images
+            and self.step.launcher.members == members
+            and all(a is b for a, b in pairs)
+        )
 
     def replay(self, steps: int, stream: Any) -> None:
         """Launch graphs with `steps` steps in total."""
@@ -55,39 +66,64 @@ class GraphCache:
         self._captured: Captured | None = None
 
     def get(
-        self, dataset: DeviceDataset, batch_size: int, parameters: tuple[Array, ...]
-    ) -> Captured:
-        """Return graphs for these arrays; capturing takes about as long as some steps.
+        self,
+        dataset: DeviceDataset,
+        batch_size: int,
+        parameters: tuple[Array, ...],
+        members: int,
+    ) -> Launches:
+        """Return the launches of graphs; capturing takes about as long as some steps.
+
+        Args:
+            dataset: the data set.
+            batch_size: number of images of the largest batch.
+            parameters: parameter vector and state arrays of a single training.
+            members: number of members that train in the same launches.
 
         Raises:
             MemoryError: batches of this size do not fit the memory of the device.
         """
         found = self._captured
-        if found is not None and found.step.workspace.capacity == batch_size:
-            workspace = found.step.workspace
-            pairs = zip(found.step.parameters, parameters, strict=True)
-            if found.step.batch.dataset.images is dataset.images and all(a is b for a, b in pairs):
-                return found
-        else:
-            self._captured = found = None  # frees its memory before the new allocation
-            workspace = new_workspace(self._cupy, self._plan, batch_size)
+        workspace = found.step.workspace if found is not None else None
+        if (
+            workspace is None
+            or workspace.capacity != batch_size
+            or workspace.memory.members < members
+        ):
+            self._captured = found = workspace = None  # frees its memory before the new allocation
+            workspace = new_workspace(self._cupy, self._plan, batch_size, members=members)
+        parameters = workspace.parameters or parameters
+        if found is None or not found.has(dataset, parameters, members):
+            self._captured = found = self._captured_for(dataset, workspace, parameters, members)
+        replay = partial(found.replay, stream=self._stream)
+        return Launches(workspace.memory, workspace.chunk, parameters, replay)
+
+    def _captured_for(
+        self,
+        dataset: DeviceDataset,
+        workspace: Workspace,
+        parameters: tuple[Array, ...],
+        members: int,
+    ) -> Captured:
         shift = self._plan.program.pixel_shift
         batch = GraphBatch(dataset, workspace.chunk, workspace.state, shift)
-        launcher = replace(self._launcher, graph_batch=batch)
+        launcher = replace(
+            self._launcher,
+            graph_batch=batch,
+            members=members,
+            member_stride=workspace.memory.stride,
+        )
         step = GraphStep(self._plan, launcher, batch, workspace, parameters)
         self._load_kernels(step)
         graphs = {steps: capture(self._stream, step.launch, times=steps) for steps in GRAPH_STEPS}
-        self._captured = Captured(step, graphs)
-        return self._captured
+        return Captured(step, graphs)
 
     def _load_kernels(self, step: GraphStep) -> None:
-        """Run a step without images on copies: kernels cannot be loaded during a capture."""
+        """Run a step without images: kernels cannot be loaded during a capture."""
         chunk = step.workspace.chunk
         for array in (chunk.bounds, chunk.rates, chunk.step):
-            array[...] = 0
-        copies = tuple(self._cupy.array(array) for array in step.parameters)
-        replace(step, parameters=copies).launch()
-        self._stream.synchronize()  # the copies must live until the step is done
+            step.workspace.memory.of_all(array)[...] = 0
+        step.launch()
 
 
 def capture(stream: Any, launch: Callable[[], None], *, times: int = 1) -> Any:

@@ -31,20 +31,24 @@ class Kernel:
         self._launch = cooperative(function) if is_cooperative else function
         self._parameters = parameters
 
-    def __call__(self, grid: tuple[int, ...], threads: int, **arguments: Any) -> None:
+    def __call__(
+        self, grid: tuple[int, ...], threads: int, *, members: int = 1, **arguments: Any
+    ) -> None:
         """Launch the kernel, unless the grid is empty.
 
         Args:
             grid: number of blocks in x, and in y.
             threads: number of threads per block.
+            members: number of members of a population, and of blocks in z.
             arguments: one for each parameter; `backends.cupy.signature` lists what each type takes.
 
         Raises:
             ArgumentError: an argument is missing, unknown, or not what the kernel declares.
         """
         values = convert_all(f"kernel {self._name}", self._parameters, arguments)
-        if all(grid):
-            self._launch(grid, (threads,), tuple(values.values()))
+        x, y = (*grid, 1)[:2]
+        if x and y:
+            self._launch((x, y, members), (threads,), tuple(values.values()))
 
 
 def cooperative(function: Any) -> Callable[..., None]:

@@ -25,11 +25,16 @@ def memory_errors(
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
         traceback.clear_frames(error.__traceback__)  # their local variables hold device memory
-        free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
+        free = free_bytes(cupy)
         needed = needed or str(error).rstrip(".")
         raise MemoryError(
             f"{needed} on the GPU, of which {megabytes(free)} are free{advice(free)}"
         ) from error
+
+
+def free_bytes(cupy: Any) -> int:
+    """Return the number of bytes that can be allocated on the GPU."""
+    return int(cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes())
 
 
 def megabytes(count: int) -> str:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from backends.cupy.launch.graph_batch import Chunk, StepState
 from backends.cupy.launch.pooling import mask_dtype
 from backends.cupy.launch.tiles import Tile
 from backends.cupy.launch.wgrad_update import SplitK
+from backends.cupy.members import ByteCounter, Memory, copies_of_parameters, memory_for
 from backends.cupy.memory import megabytes, memory_errors
 from backends.cupy.plan import Plan, max_pooling_of
 from backends.operations.common import Array
@@ -47,6 +46,9 @@ class Workspace:
     """Memory of a training besides the data set and the parameters.
 
     Attributes:
+        memory: allocated the arrays.
+        parameters: copies of the parameters and of the optimizer's state of several members; empty
+            for a single training.
         capacity: number of images of the largest batch.
         chunk: inputs and results of the steps.
         state: values that kernels of a step compute for later kernels.
@@ -54,6 +56,8 @@ class Workspace:
         tile: tiles of the weight gradients of linear layers.
     """
 
+    memory: Memory
+    parameters: tuple[Array, ...]
     capacity: int
     chunk: Chunk
     state: StepState
@@ -61,71 +65,68 @@ class Workspace:
     tile: Tile
 
 
-def new_workspace(cupy: Any, plan: Plan, capacity: int) -> Workspace:
-    """Allocate the memory of steps with up to `capacity` images.
+def new_workspace(cupy: Any, plan: Plan, capacity: int, *, members: int) -> Workspace:
+    """Allocate the memory of steps with up to `capacity` images for each member.
 
     Raises:
         MemoryError: the memory of the device is too small; names the largest batch that fits.
     """
 
-    def bytes_of(batch_size: int) -> int:
-        counter = _ByteCounter()
-        _allocate(counter, plan, batch_size)
-        return counter.total
+    def total_bytes(batch_size: int) -> int:
+        return members * bytes_per_member(plan, batch_size, members=members)
 
     def advice(free: int) -> str:
-        largest = bisect.bisect_right(range(1, capacity), free, key=bytes_of)
+        largest = bisect.bisect_right(range(1, capacity), free, key=total_bytes)
         return f"; the largest batch that fits is about {largest}"
 
-    needed = f"a batch of {capacity} images needs {megabytes(bytes_of(capacity))}"
+    of_members = f" for {members} members" if members > 1 else ""
+    needed = f"a batch of {capacity} images{of_members} needs {megabytes(total_bytes(capacity))}"
     with memory_errors(cupy, needed, advice):
-        return _allocate(cupy, plan, capacity)
+        memory = memory_for(cupy, members, total_bytes(capacity) // members)
+        return _allocate(memory, plan, capacity)
 
 
-class _ByteCounter:
-    """Counts the bytes of arrays instead of allocating them; used in place of the module `cupy`."""
-
-    def __init__(self) -> None:
-        self.total = 0
-
-    def empty(self, shape: int | tuple[int, ...], dtype: str) -> None:
-        self.total += int(np.prod(shape)) * np.dtype(dtype).itemsize
-
-    zeros = empty
+def bytes_per_member(plan: Plan, batch_size: int, *, members: int) -> int:
+    """Return the number of bytes that each member needs for steps with this batch size."""
+    counter = ByteCounter(members)
+    _allocate(counter, plan, batch_size)
+    return counter.total
 
 
-def new_chunk(cupy: Any, dtype: str, *, steps: int, capacity: int) -> Chunk:
+def new_chunk(memory: Any, dtype: str, *, steps: int, capacity: int) -> Chunk:
     """Allocate a chunk of `steps` steps with up to `capacity` images each."""
     return Chunk(
-        rows=cupy.empty(steps * capacity, "int32"),
-        bounds=cupy.empty((steps, 2), "int32"),
-        rates=cupy.empty((steps, 3), dtype),
-        step=cupy.empty(1, "int32"),
-        losses=cupy.empty(steps, "float64"),
-        correct=cupy.empty(steps, "int32"),
+        rows=memory.empty(steps * capacity, "int32"),
+        bounds=memory.empty((steps, 2), "int32"),
+        rates=memory.empty((steps, 3), dtype),
+        step=memory.empty(1, "int32"),
+        losses=memory.empty(steps, "float64"),
+        correct=memory.empty(steps, "int32"),
     )
 
 
-def _allocate(cupy: Any, plan: Plan, capacity: int) -> Workspace:
+def _allocate(memory: Any, plan: Plan, capacity: int) -> Workspace:
     dtype = plan.program.dtype
     steps = max(1, min(MAX_STEPS_PER_CHUNK, MAX_ROWS_PER_CHUNK // capacity))
     splits = plan.splits(capacity)
     return Workspace(
+        memory=memory,
+        parameters=copies_of_parameters(memory, plan.program),
         capacity=capacity,
-        chunk=new_chunk(cupy, dtype, steps=steps, capacity=capacity),
+        chunk=new_chunk(memory, dtype, steps=steps, capacity=capacity),
         state=StepState(
-            batch=cupy.empty(2, "int32"),
-            rates=cupy.empty(3, dtype),
-            image_losses=cupy.empty(capacity, dtype),
-            image_correct=cupy.empty(capacity, "int32"),
+            batch=memory.empty(2, "int32"),
+            rates=memory.empty(3, dtype),
+            image_losses=memory.empty(capacity, dtype),
+            image_correct=memory.empty(capacity, "int32"),
         ),
-        stages=[_stage_arrays(cupy, plan, i, capacity, split) for i, split in enumerate(splits)],
+        stages=[_stage_arrays(memory, plan, i, capacity, split) for i, split in enumerate(splits)],
         tile=plan.tile(capacity),
     )
 
 
 def _stage_arrays(
-    cupy: Any, plan: Plan, index: int, capacity: int, split: SplitK | None
+    memory: Any, plan: Plan, index: int, capacity: int, split: SplitK | None
 ) -> StageArrays:
     stage, dtype = plan.stages[index], plan.program.dtype
     shape = capacity, *stage.output_shape
@@ -134,10 +135,10 @@ def _stage_arrays(
     mask_type = max_pooling and mask_dtype(max_pooling.size)
     several = split if split and split.splits > 1 else None
     return StageArrays(
-        output=cupy.empty(shape, dtype) if has_output else None,
-        gradient=cupy.empty(shape, dtype) if index >= plan.first_trainable else None,
-        mask=mask_type and cupy.empty(shape, mask_type),
+        output=memory.empty(shape, dtype) if has_output else None,
+        gradient=memory.empty(shape, dtype) if index >= plan.first_trainable else None,
+        mask=mask_type and memory.empty(shape, mask_type),
         split=split,
-        partial_sums=several and cupy.empty((several.splits, several.parameters), dtype),
-        tile_counters=several and cupy.zeros(several.units, "int32"),
+        partial_sums=several and memory.empty((several.splits, several.parameters), dtype),
+        tile_counters=several and memory.zeros(several.units, "int32"),
     )

@@ -83,6 +83,12 @@ def plan(folder: Path) -> list[Stage]:
         ),
         *_benchmark_stages(folder / "benchmarks.json"),
         Stage(
+            "members",
+            "trainings per second of populations of 1 to 512 networks; equal results for each size",
+            (_PYTHON, "-m", "benchmarks.gpu.members", "--out", str(folder / "members.json")),
+            limit_s=100,
+        ),
+        Stage(
             "accuracy",
             "every recipe reaches its required accuracy",
             (_PYTHON, "-m", "tests.acceptance", "--backend", "cupy", "--seeds", "1"),

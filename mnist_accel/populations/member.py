@@ -1,9 +1,9 @@
 """The training of one member of a population, as `train` with the member's settings does it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,13 +11,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Backend, get_backend
+from backends import Backend, ChunkResults, Steps, get_backend
 from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset, load_dataset
 from mnist_accel.errors import DataError, DivergedError, file_errors
 from mnist_accel.recipes.settings import MAX_JSON_BYTES, TrainSettings
 from mnist_accel.runs.setup import (
     data_options,
+    make_sampler,
     make_trainer,
     split_run_data,
     total_steps,
@@ -148,6 +149,11 @@ class MemberTraining:
         prepared: its training images, as the trainer of another member prepared them; None to
             prepare them.
         on_steps: called with the number of steps of each chunk.
+
+    Attributes:
+        member: number of the member.
+        trainer: trains its network.
+        images_per_step: images of each step; the last one of an epoch may have fewer.
     """
 
     def __init__(
@@ -167,6 +173,7 @@ class MemberTraining:
         self.trainer = make_trainer(
             settings, backend, examples=self._data.train_count, form=dataset.form
         )
+        self.images_per_step = make_sampler(settings, self._data.train_count).images_per_step
         self._last_step = total_steps(settings, self._data.train_count)
         self._record = _Record(self._last_step, on_steps)
         self._rules = StopRules(
@@ -187,28 +194,50 @@ class MemberTraining:
 
         The result of a training that diverged has an error in place of test results and weights.
         """
-        settings, trainer = self._settings, self.trainer
-        needs_validation = settings.target_accuracy is not None or settings.patience is not None
         try:
-            stop_reason = trainer.train_to(
-                self._last_step,
-                self._training_data(),
-                validation_data=self._data.validation if needs_validation else None,
-                validation_every=settings.validation_every,
-                callbacks=(self._record, self._rules),
+            reason = self.trainer.train_to(self._last_step, self.data, **self._options())
+        except DivergedError as error:
+            return self._result(error=str(error))
+        return self._ended(reason)
+
+    def chunks(self) -> Generator[Steps, tuple[ChunkResults, float], MemberResult | None]:
+        """Yield the chunks of steps that `run` runs, and return what `run` returns.
+
+        The caller runs each chunk and sends its results and its duration in seconds, or throws the
+        error of a training that diverged.
+        """
+        try:
+            reason = yield from self.trainer.chunks_to(
+                self._last_step, self.data, **self._options()
             )
         except DivergedError as error:
             return self._result(error=str(error))
-        if stop_reason == _INTERRUPTED:
-            if trainer.step < self._last_step:
-                return None
-            stop_reason = ""  # the interrupt came after the last step
-        return self._evaluated(self._result(stop_reason=stop_reason))
+        return self._ended(reason)
 
-    def _training_data(self) -> TrainingData:
+    @cached_property
+    def data(self) -> TrainingData:
+        """The training images, for the trainer of this member."""
         if self._prepared is None:
             return self.trainer.prepare(*self._data.train)
         return self.trainer.share(self._prepared)
+
+    def _options(self) -> dict[str, Any]:
+        """Return the arguments of `Trainer.train_to`."""
+        settings = self._settings
+        needs_validation = settings.target_accuracy is not None or settings.patience is not None
+        return {
+            "validation_data": self._data.validation if needs_validation else None,
+            "validation_every": settings.validation_every,
+            "callbacks": (self._record, self._rules),
+        }
+
+    def _ended(self, stop_reason: str) -> MemberResult | None:
+        """Return the result of a training that ended; None if it was interrupted."""
+        if stop_reason == _INTERRUPTED:
+            if self.trainer.step < self._last_step:
+                return None
+            stop_reason = ""  # the interrupt came after the last step
+        return self._evaluated(self._result(stop_reason=stop_reason))
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint from which `restore` continues.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any
 
 from backends import get_backend
@@ -15,8 +15,9 @@ from mnist_accel.populations.member import (
     single_threaded,
     train_member,
 )
+from mnist_accel.populations.together import program_of, train_together
 from mnist_accel.recipes.settings import TrainSettings
-from mnist_accel.runs.setup import make_trainer, split_run_data
+from mnist_accel.runs.setup import make_sampler, make_trainer, split_run_data
 from mnist_accel.training.data import TrainingData
 
 # Members that are submitted and have not ended. More would only fill the memory of a scheduler.
@@ -24,13 +25,14 @@ MAX_SUBMITTED = 1000
 
 
 class LocalMembers:
-    """Trains members in threads of this process, which share the data set.
+    """Trains members in this process, which share the data set: in threads, or together on a GPU.
 
     Args:
         grid: the settings of the members.
         dataset: the data set.
         backend: name of the backend.
-        workers: number of members that train at the same time.
+        workers: number of threads, each of which trains a member. With one thread, the backend may
+            train several members in one call; `prepare` finds out.
         device: name of the device, or its number; None for the default.
         before: called with each training before its first step.
 
@@ -52,11 +54,12 @@ class LocalMembers:
         device: int | str | None = None,
         before: Callable[[MemberTraining], None] = lambda training: None,
     ) -> None:
-        self._grid = grid
+        self.grid = grid
         self._dataset = dataset
         self._backend = backend
         self._device = device
-        self._before = before
+        self.before = before
+        self._threads = workers
         self.workers = workers
         self.on_steps: Callable[[int], None] = lambda steps: None
         self.on_skipped: Callable[[int], None] = lambda steps: None
@@ -72,25 +75,62 @@ class LocalMembers:
             training.interrupt()
 
     def train(self, members: Iterable[int]) -> Iterator[MemberResult]:
-        """Train members, `workers` at a time, and yield their results as they end.
+        """Train members, at most `workers` at a time, and yield their results as they end.
 
         After a request to stop, the iterator ends when the current chunks of steps have ended.
         """
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="mnist_accel-member") as pool:
+        # No more than the workers can start, so that a stop has nothing to cancel.
+        wanted = self._until_stop(members)
+        try:
+            if self._threads > 1 or self.workers == 1:
+                yield from self._train_in_threads(wanted)
+                return
+            groups: dict[object, list[int]] = {}
+            for member in wanted:
+                groups.setdefault(program_of(self.grid.members[member]), []).append(member)
+            for group in groups.values():
+                if not self._is_stopping:
+                    yield from self._train_group(group)
+        except BaseException:
+            self.request_stop("interrupted")
+            raise
+
+    def _train_in_threads(self, members: Iterable[int]) -> Iterator[MemberResult]:
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="mnist_accel-member") as pool:
 
             def submit(member: int) -> Future[MemberResult | None]:
                 return pool.submit(self._run, member)
 
             try:
-                wanted = takewhile(lambda member: not self._is_stopping, members)
-                # No more than the workers can start, so that a stop has nothing to cancel.
-                for future in _as_they_end(wanted, submit, at_once=self.workers):
+                for future in _as_they_end(members, submit, at_once=self._threads):
                     result = future.result()
                     if result is not None:
                         yield result
-            except BaseException:
+            except BaseException:  # the pool waits for its threads
                 self.request_stop("interrupted")
                 raise
+
+    def _train_group(self, members: list[int]) -> Iterator[MemberResult]:
+        """Train members with the same program: together if the backend can, else in turn."""
+        first = self._begin(members[0])
+        compiled, data = first.trainer.compiled, first.data
+        if compiled is None:
+            yield from filter(None, map(self._run, self._until_stop(members)))
+            return
+        loaded = data.for_epoch(compiled)
+        at_once = compiled.members_at_once(loaded, first.images_per_step)
+        others = (self._begin(member, data) for member in self._until_stop(members[1:]))
+        trainings = chain([first], others)
+        for training, result in train_together(trainings, compiled, loaded, at_once=at_once):
+            del self._running[training.member]
+            if result is None:
+                self.interrupted.append(training)
+            else:
+                self.on_skipped(training.steps_left)
+                yield result
+
+    def _until_stop(self, members: Iterable[int]) -> Iterator[int]:
+        return takewhile(lambda member: not self._is_stopping, members)
 
     def prepare(self) -> None:
         """Compile the kernels of all members, and prepare the training images that they share.
@@ -98,8 +138,11 @@ class LocalMembers:
         Members with held-out images have images of their own.
         """
         seen = set()
-        for settings in self._grid.members:
-            key = (settings.optimizer, settings.hidden_sizes, settings.activation)
+        for settings in self.grid.members:
+            key = (
+                *(settings.optimizer, settings.hidden_sizes, settings.activation),
+                settings.batch_size,
+            )
             images = _shared_images(settings)
             if (key, images) in seen:
                 continue
@@ -112,28 +155,20 @@ class LocalMembers:
             )
             trainer.model.prepare()
             if images in self._prepared:
-                trainer.share(self._prepared[images])  # compiles the steps of this network
-                continue
-            prepared = trainer.prepare(*data.train)
-            if not settings.validation_split:
-                self._prepared[images] = prepared
+                prepared = trainer.share(self._prepared[images])  # compiles the steps
+            else:
+                prepared = trainer.prepare(*data.train)
+                if not settings.validation_split:
+                    self._prepared[images] = prepared
+            if trainer.compiled is not None and self._threads == 1:
+                batch_size = make_sampler(settings, data.train_count).images_per_step
+                loaded = prepared.for_epoch(trainer.compiled)
+                at_once = trainer.compiled.members_at_once(loaded, batch_size)
+                self.workers = max(self.workers, at_once)
 
     def _run(self, member: int) -> MemberResult | None:
         """Train a member; return None if it is interrupted."""
-        settings = self._grid.members[member]
-        training = MemberTraining(
-            member,
-            settings,
-            single_threaded(self._backend, self._device),
-            self._dataset,
-            prepared=self._prepared.get(_shared_images(settings)),
-            on_steps=self.on_steps,
-        )
-        self._before(training)
-        self.on_skipped(training.trainer.step)
-        self._running[member] = training
-        if self._is_stopping:  # the request came before the training was listed
-            training.interrupt()
+        training = self._begin(member)
         try:
             result = training.run()
         finally:
@@ -143,6 +178,29 @@ class LocalMembers:
         else:
             self.on_skipped(training.steps_left)
         return result
+
+    def _begin(self, member: int, prepared: TrainingData | None = None) -> MemberTraining:
+        """Return the training of a member, which a request to stop interrupts from now on.
+
+        Args:
+            member: number of the member.
+            prepared: its training images; None for those of `prepare`.
+        """
+        settings = self.grid.members[member]
+        training = MemberTraining(
+            member,
+            settings,
+            single_threaded(self._backend, self._device),
+            self._dataset,
+            prepared=prepared or self._prepared.get(_shared_images(settings)),
+            on_steps=self.on_steps,
+        )
+        self.before(training)
+        self.on_skipped(training.trainer.step)
+        self._running[member] = training
+        if self._is_stopping:  # the request came before the training was listed
+            training.interrupt()
+        return training
 
 
 class ExecutorMembers:
@@ -165,7 +223,7 @@ class ExecutorMembers:
         self, executor: Executor, grid: Grid, *, backend: str, data: Any, workers: int = 1
     ) -> None:
         self._executor = executor
-        self._grid = grid
+        self.grid = grid
         self._backend = backend
         self._data = data
         self.workers = workers
@@ -209,7 +267,7 @@ class ExecutorMembers:
             raise
 
     def _submit(self, member: int) -> Future[MemberResult]:
-        settings = self._grid.members[member]
+        settings = self.grid.members[member]
         future = self._executor.submit(train_member, member, settings, self._backend, self._data)
         self._submitted.add(future)
         if self._is_stopping:  # the request came before the member was listed

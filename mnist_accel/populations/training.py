@@ -65,8 +65,8 @@ def train_population(
             with examples (N, features), (N, H, W) or (N, C, H, W) and labels (N,) of any classes.
         data_dir: folder of the data set; see `load_dataset`.
         backend: name of the backend that trains.
-        threads: number of members that train at the same time; None for the number of cores.
-            Only Numba trains several at the same time.
+        threads: number of members that train at the same time with Numba; None for the number of
+            cores.
         executor: trains the members in its processes instead, for example on other machines.
         settings: settings of `train`, such as `lr` and `epochs`, each with one value or a list of
             values. Every combination is trained with every seed. If a setting has several values

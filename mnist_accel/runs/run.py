@@ -29,8 +29,8 @@ from mnist_accel.runs.setup import (
     RunData,
     check_network,
     load_run_data,
+    make_sampler,
     make_trainer,
-    steps_per_epoch,
     total_steps,
     with_absolute_folder,
 )
@@ -198,7 +198,9 @@ class _Run:
         self.epochs = ShowEpochs(
             self.display,
             self.data.validation_name,
-            epochs=ceil_div(total_steps(settings, examples), steps_per_epoch(settings, examples)),
+            epochs=ceil_div(
+                total_steps(settings, examples), make_sampler(settings, examples).steps_per_epoch
+            ),
             validation_every=settings.validation_every,
         )
 

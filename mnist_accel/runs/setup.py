@@ -182,19 +182,23 @@ def make_optimizer(settings: TrainSettings) -> UpdateRule:
     )
 
 
-def steps_per_epoch(settings: TrainSettings, examples: int) -> int:
-    """Return the number of steps of an epoch of `examples` images."""
+def make_sampler(settings: TrainSettings, examples: int) -> BatchSampler:
+    """Return the batches of a training on `examples` images.
+
+    Raises:
+        UsageError: a setting is not accepted.
+    """
     with usage_errors():
         return BatchSampler(
             examples,
             settings.batch_size or examples,
             settings.sampling,  # type: ignore[arg-type]
             settings.seed,
-        ).steps_per_epoch
+        )
 
 
 def total_steps(settings: TrainSettings, examples: int) -> int:
     """Return the number of the last step of a training on `examples` images."""
     if settings.iterations:
         return settings.iterations
-    return (settings.epochs or 0) * steps_per_epoch(settings, examples)
+    return (settings.epochs or 0) * make_sampler(settings, examples).steps_per_epoch

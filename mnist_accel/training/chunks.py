@@ -6,8 +6,9 @@ every tensor is checked.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from backends import (
     Backend,
     ChunkResults,
     CompiledEpoch,
+    MemberSteps,
     NotCompiledError,
     Steps,
     UpdateRule,
@@ -39,13 +41,14 @@ class ChunkRunner:
         compiled: whether to compile the steps if possible.
 
     Attributes:
+        model: the network.
         state: the arrays of the optimizer, by name.
         compiled: the compiled steps; None if they run eagerly.
         not_compiled: why they run eagerly; empty if they do not.
     """
 
     def __init__(self, model: Network, optimizer: UpdateRule, *, seed: int, compiled: bool) -> None:
-        self._model = model
+        self.model = model
         self._optimizer = optimizer
         self._eager = EagerSteps(model, optimizer, seed=seed)
         self.state: dict[str, Array] = {
@@ -90,26 +93,30 @@ class ChunkRunner:
             DivergedError: a loss or a weight is not finite.
         """
         compiled = None if eagerly or not self._takes(data) else self.compiled
-        kinds = self._model.kinds if compiled is None else _NO_OPERATIONS
-        with self._model.backend.computation(kinds):
-            self._save()
+        kinds = self.model.kinds if compiled is None else _NO_OPERATIONS
+        with self.model.backend.computation(kinds):
+            self.save()
             try:
                 if compiled is None:
                     results = self._run_eagerly(data, steps, observe, should_stop)
                 else:
-                    loaded, weights = data.for_epoch(compiled), self._model.parameters.flat
+                    loaded, weights = data.for_epoch(compiled), self.model.parameters.flat
                     results = compiled.run(loaded, steps, weights, self.state)
                 if results.is_finite:
                     return results
             except BaseException:
-                self._restore()
+                self.restore()
                 raise
-        with self._model.backend.computation(self._model.kinds):
+        raise self.diverged(data, steps)
+
+    def diverged(self, data: TrainingData, steps: Steps) -> DivergedError:
+        """Restore weights and state from before a chunk, and return the error of this chunk."""
+        with self.model.backend.computation(self.model.kinds):
             try:
-                self._restore()
-                raise self._find_divergence(data, steps)
+                self.restore()
+                return self._find_divergence(data, steps)
             finally:
-                self._restore()
+                self.restore()
 
     def _takes(self, data: TrainingData) -> bool:
         """Return whether the compiled steps, if any, can train on a data set."""
@@ -120,7 +127,7 @@ class ChunkRunner:
             self._has_told_of_weights = True
             logging.getLogger("mnist_accel").warning(
                 "sample weights have no compiled form on %s; steps run eagerly",
-                self._model.backend.name,
+                self.model.backend.name,
             )
         return False
 
@@ -135,8 +142,8 @@ class ChunkRunner:
         losses, correct = self._eager.run(
             data, steps, self.state, observe=observe, should_stop=should_stop
         )
-        weights = self._model.parameters.flat
-        finite = np.isfinite(losses).all() and is_finite(self._model.backend, weights)
+        weights = self.model.parameters.flat
+        finite = np.isfinite(losses).all() and is_finite(self.model.backend, weights)
         return ChunkResults(losses, correct, bool(finite))
 
     def _find_divergence(self, data: TrainingData, steps: Steps) -> DivergedError:
@@ -149,7 +156,7 @@ class ChunkRunner:
         found: list[str] = []
 
         def check(name: str, array: Array) -> None:
-            if not is_finite(self._model.backend, array):
+            if not is_finite(self.model.backend, array):
                 found.append(name)
 
         for number in range(len(steps.bounds)):
@@ -170,21 +177,70 @@ class ChunkRunner:
             tensor=tensor,
         )
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Copy all arrays that a step changes."""
         arrays = self._changing()
         if not self._saved:
-            self._saved = list(map(self._model.backend.xp.empty_like, arrays))
+            self._saved = list(map(self.model.backend.xp.empty_like, arrays))
         for array, copy in zip(arrays, self._saved, strict=True):
             copy[...] = array
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Copy back the arrays of the last call of `save`."""
         for array, copy in zip(self._changing(), self._saved, strict=True):
             array[...] = copy
 
     def _changing(self) -> list[Array]:
         """Return all arrays that a step changes."""
-        return [self._model.parameters.flat, *self.state.values()]
+        return [self.model.parameters.flat, *self.state.values()]
+
+
+class MemberChunk(NamedTuple):
+    """A chunk of one of several networks that train at the same time.
+
+    Attributes:
+        runner: the network and the state of its optimizer.
+        data: its data set.
+        steps: the chunk.
+    """
+
+    runner: ChunkRunner
+    data: TrainingData
+    steps: Steps
+
+
+def run_together(
+    epoch: CompiledEpoch, loaded: Any, chunks: Sequence[MemberChunk]
+) -> list[ChunkResults | DivergedError]:
+    """Run a chunk of each of several networks with the same data set, at the same time.
+
+    After an error, such as Ctrl-C or lack of memory, weights and states are those before it.
+
+    Args:
+        epoch: the compiled steps of one of the networks; those of the others are equal.
+        loaded: their data set, as `TrainingData.for_epoch` returns it for `epoch`.
+        chunks: the chunk of each network, at least one.
+
+    Returns:
+        For each network, its results, or the error if a loss or a weight is not finite.
+    """
+    with chunks[0].runner.model.backend.computation(_NO_OPERATIONS):
+        for chunk in chunks:
+            chunk.runner.save()
+        try:
+            members = [
+                MemberSteps(steps, runner.model.parameters.flat, runner.state)
+                for runner, _, steps in chunks
+            ]
+            results = epoch.run_members(loaded, members)
+        except BaseException:
+            for chunk in chunks:
+                chunk.runner.restore()
+            raise
+    return [
+        result if result.is_finite else chunk.runner.diverged(chunk.data, chunk.steps)
+        for chunk, result in zip(chunks, results, strict=True)
+    ]
 
 
 def is_finite(backend: Backend, tensor: Array) -> bool:

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from backends import (
     Array,
+    ChunkResults,
     CompiledEpoch,
     Order,
     Steps,
@@ -33,6 +35,8 @@ from mnist_accel.training.progress import EpochReport, History, Progress, StepsR
 
 HostArray: TypeAlias = NDArray[Any]
 ValidationData: TypeAlias = tuple[HostArray, HostArray]
+# Yields chunks of steps, takes their results and duration, and returns why the training ended.
+Chunks: TypeAlias = Generator[Steps, tuple[ChunkResults, float], str]
 
 # Target duration of a chunk. Losses are copied from the device and callbacks are called between two
 # chunks. Longer chunks would delay the progress bar, shorter ones would cost more time for copies.
@@ -173,6 +177,11 @@ class Trainer:
     def compiled(self) -> CompiledEpoch | None:
         """The compiled steps; None if they run eagerly."""
         return self._chunks.compiled
+
+    @property
+    def chunks(self) -> ChunkRunner:
+        """Runs the chunks that `chunks_to` yields."""
+        return self._chunks
 
     @property
     def not_compiled(self) -> str:
@@ -332,6 +341,40 @@ class Trainer:
         Raises:
             ValueError, TypeError, DivergedError: as `fit`.
         """
+        chunks = self.chunks_to(
+            last_step,
+            data,
+            validation_data=validation_data,
+            validation_every=validation_every,
+            callbacks=callbacks,
+        )
+        with closing(chunks):
+            try:
+                steps = next(chunks)
+                while True:
+                    started = self._clock()
+                    results = self._chunks.run(
+                        data, steps, should_stop=lambda: bool(self._stop_reason)
+                    )
+                    self.progress.step += len(results.losses)
+                    steps = chunks.send((results, self._clock() - started))
+            except StopIteration as end:
+                return str(end.value)
+
+    def chunks_to(
+        self,
+        last_step: int,
+        data: TrainingData,
+        *,
+        validation_data: ValidationData | None = None,
+        validation_every: int = 1,
+        callbacks: Sequence[Callback] = (),
+    ) -> Chunks:
+        """Yield the chunks of steps that `train_to` runs, and return why the training ended early.
+
+        The caller runs each chunk, counts its steps in `progress`, and sends its results and its
+        duration in seconds. The arguments are those of `train_to`.
+        """
         sampler = self._sampler(data)
         if last_step < self.step:
             raise ValueError(f"last_step is {last_step}, but {self.step} steps are completed")
@@ -347,7 +390,7 @@ class Trainer:
         )
         try:
             while True:
-                self._run_epoch(data, sampler, last_step, callbacks, spans=spans)
+                yield from self._epoch_chunks(sampler, last_step, callbacks, spans=spans)
                 progress = self.progress
                 is_complete = progress.epoch_step == sampler.steps_per_epoch
                 if is_complete or (self.step == last_step and progress.epoch_step):
@@ -380,19 +423,17 @@ class Trainer:
         """
         return float(self._next_rates(1)[0])
 
-    def _run_epoch(
+    def _epoch_chunks(
         self,
-        data: TrainingData,
         sampler: BatchSampler,
         target: int,
         callbacks: Sequence[Callback],
         *,
         spans: bool,
-    ) -> None:
-        """Train to the end of the epoch, to step `target`, or until a stop is requested.
+    ) -> Generator[Steps, tuple[ChunkResults, float], None]:
+        """Yield chunks to the end of the epoch, to step `target`, or until a stop is requested.
 
         Args:
-            data: the data set.
             sampler: its batches.
             target: number of the last step.
             callbacks: the callbacks.
@@ -410,7 +451,7 @@ class Trainer:
             )
             bounds = sampler.batch_bounds(self.progress.epoch_step, count)
             steps = self._next_steps(order, bounds, batch_size=sampler.images_per_step)
-            report = self._run_chunk(data, steps)
+            report = self._report(steps, *(yield steps))
             ended = self._add_steps(report, spans=spans)
             for callback in callbacks:
                 callback.on_steps(self, report)
@@ -441,14 +482,9 @@ class Trainer:
             self.progress = before
             raise
 
-    def _run_chunk(self, data: TrainingData, steps: Steps) -> StepsReport:
-        """Run a chunk of steps and count them."""
-        started = self._clock()
-        losses, correct, _ = self._chunks.run(
-            data, steps, should_stop=lambda: bool(self._stop_reason)
-        )
-        self.progress.step += len(losses)
-        seconds = self._clock() - started
+    def _report(self, steps: Steps, results: ChunkResults, seconds: float) -> StepsReport:
+        """Return the report of the steps of a chunk that were run."""
+        losses, correct, _ = results
         self._step_seconds = max(1e-9, seconds / len(losses))
         images = steps.images[: len(losses)]
         return StepsReport(steps.before + 1, losses, correct, images, seconds)

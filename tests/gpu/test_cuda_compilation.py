@@ -24,6 +24,7 @@ from mnist_accel.nn import layers, losses
 from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import RECIPES, create_model
+from mnist_accel.training.chunks import MemberChunk, run_together
 from mnist_accel.training.trainer import Trainer
 from tests.support import nvrtc
 from tests.support.cuda_emulator.build import KERNEL, kernels_in
@@ -143,9 +144,14 @@ SIZES_OF_LARGE_BATCHES = 2, 1
 
 
 @functools.cache
-def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Options]]:
-    """Return, by file, the options of all kernels that the recipes launch, compiled and eager."""
-    found: dict[str, set[Options]] = defaultdict(set, NO_RECIPE)
+def launched(
+    *sizes: tuple[int, int], clusters: bool = True, members: int = 1
+) -> dict[str, set[Options]]:
+    """Return, by file, the options of all kernels that the recipes launch, compiled and eager.
+
+    With several members, only compiled kernels are launched.
+    """
+    found: dict[str, set[Options]] = defaultdict(set, NO_RECIPE if members == 1 else {})
 
     def record(kernels: Kernels, file: str, name: str, options: Options) -> Any:
         found[file].add(options)
@@ -159,8 +165,15 @@ def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Op
             batch_size=batch_size,
             compiled=compiled,
         )
-        images = np.zeros((batch_size, 28, 28), np.uint8)
-        trainer.fit(images, np.zeros(batch_size, np.int64), iterations=1)
+        count = max(batch_size, 2)  # no persistent kernel trains on a single image
+        images, labels = np.zeros((count, 28, 28), np.uint8), np.zeros(count, np.int64)
+        data = trainer.prepare(images, labels)
+        if members == 1:
+            trainer.fit(data, iterations=1)
+        elif trainer.compiled is not None:
+            chunk = MemberChunk(trainer.chunks, data, next(trainer.chunks_to(1, data)))
+            loaded = data.for_epoch(trainer.compiled)
+            run_together(trainer.compiled, loaded, [chunk] * members)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Kernels, "_function", record)
@@ -171,7 +184,8 @@ def launched(*sizes: tuple[int, int], clusters: bool = True) -> dict[str, set[Op
             own = RECIPES[name].batch_size or 60_000
             for batch_size in {own, max(own, 17)}:  # above 16, no kernel is persistent
                 launch(name, batch_size, compiled=True)
-            launch(name, 17, compiled=False)
+            if members == 1:
+                launch(name, 17, compiled=False)
     return found
 
 
@@ -227,6 +241,19 @@ def test_kernels_of_recipes_fit_every_architecture(file: str, architecture: int)
 
 
 @needs_nvrtc
+@pytest.mark.slow
+def test_kernels_of_members_fit_every_architecture(architecture: int) -> None:
+    clusters = bool(persistent_mlp.cluster_constants(architecture))
+    variants = launched(DEFAULT_SIZES, SIZES_OF_LARGE_BATCHES, clusters=clusters, members=2)
+    assert {"wgrad_update", "persistent/persistent_cnn", "persistent/persistent_mlp"} < set(
+        variants
+    )
+    for file, options in variants.items():
+        for one in options:
+            assert_fits(source(file), one, architecture)
+
+
+@needs_nvrtc
 def test_kernels_of_the_overheads_benchmark_fit_every_architecture(architecture: int) -> None:
     clusters = persistent_mlp.cluster_constants(architecture)
     options = options_for("float32", CHAINS=overheads.CHAINS, BLOCKS=8, **clusters)
@@ -257,9 +284,10 @@ def test_naive_kernels_compile(dtype: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
+    sizes = SIZES_OF_LARGE_BATCHES  # they use the most registers
     wider = [
         tuple(option.replace("=float", "=double") for option in options)
-        for options in launched(SIZES_OF_LARGE_BATCHES)[file]  # they use the most registers
+        for options in launched(sizes)[file] | launched(sizes, members=2)[file]
         if "-DTHREAD_TILE=8" not in options  # large tiles exist only in float32
     ]
     assert wider

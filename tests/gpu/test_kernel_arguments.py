@@ -92,7 +92,7 @@ def test_arguments_have_the_declared_order_and_types(draw: Kernel, launches: Lau
     draw((2, 3), 64, **dict(reversed(arguments().items())))
     assert launches.last is not None
     grid, block, values = launches.last
-    assert (grid, block) == ((2, 3), (64,))
+    assert (grid, block) == ((2, 3, 1), (64,))
     line, x, count, scale, counter = values
     assert (count, scale) == (7, 0.5)
     assert (count.dtype, scale.dtype, x.dtype, counter.dtype) == ("int64", "f4", "u1", "u4")
@@ -100,6 +100,12 @@ def test_arguments_have_the_declared_order_and_types(draw: Kernel, launches: Lau
     assert line["points"][1:].tolist() == [(0, 0, 0)] * 2  # points that are not given
     assert (line["data"], line["color"]) == (640, 1)
     assert line.nbytes == 56  # three points of 12 bytes, a gap, a pointer, an int and a gap
+
+
+def test_members_are_the_last_dimension_of_the_grid(draw: Kernel, launches: Launches) -> None:
+    draw((2,), 64, members=7, **arguments())
+    assert launches.last is not None
+    assert launches.last[0] == (2, 1, 7)
 
 
 def test_none_is_a_null_pointer(draw: Kernel, launches: Launches) -> None:

@@ -12,7 +12,7 @@ from mnist_accel.data import Dataset
 from mnist_accel.nn import layers, losses
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
-from tests.support.closeness import assert_same_bits
+from tests.support.closeness import assert_close, assert_same_bits
 from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.gpu_training import (
@@ -95,3 +95,13 @@ def test_unsupported_settings_use_graph_steps(
     launched = set(kernels_launched_by_step(trainer, mnist, images=4))
     assert {"conv2d", "fused_classifier", "wgrad_update"} <= launched
     assert "persistent_cnn" not in launched
+
+
+def test_all_steps_can_train_on_the_same_image(emulated: EmulatedBackend, mnist: Dataset) -> None:
+    losses_of = []
+    for compiled in (True, False):
+        model = create_model("cnn", backend=emulated)
+        trainer = Trainer(model, "sgd", lr=0.1, sampling="full", compiled=compiled)
+        history = trainer.fit(mnist.x_train[:1], mnist.t_train[:1], iterations=5)
+        losses_of.append(history.losses)
+    assert_close(losses_of[0], np.array(losses_of[1]), dtype="float32", terms=1352, steps=5)

@@ -1,5 +1,7 @@
 """Small calls and trainings that together launch every CUDA kernel of the project."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -126,19 +128,28 @@ def _large_tile_trainings(loss: losses.Loss) -> list[Training]:
     return [Training((17,), linear, loss, 100), Training((1, 6, 6), convolution, loss, 40)]
 
 
-def train(backend: Backend, training: Training) -> list[Any]:
-    """Train for two steps, the second with a smaller batch if possible.
-
-    Returns:
-        The losses, the weights and the probabilities of the images.
-    """
+def trainer_of(
+    backend: Backend, training: Training, *, seed: int = 1, lr: float | None = None
+) -> Trainer:
+    """Return the trainer of a compiled network; the seed also chooses the initial weights."""
     shape, stack, loss, batch_size, optimizer = training
-    model = Network(stack, loss, input=Pixels(shape), backend=backend)
-    trainer = Trainer(model, optimizer, batch_size=batch_size, seed=1)
+    model = Network(stack, loss, input=Pixels(shape), backend=backend, seed=seed)
+    trainer = Trainer(model, optimizer, batch_size=batch_size, seed=seed, lr=lr)
     assert trainer.compiled is not None, trainer.not_compiled
-    rng, count = np.random.default_rng(4), max(2, 2 * batch_size - 1)
-    images = rng.integers(256, size=(count, *shape[-2:]), dtype=np.uint8)
-    history = trainer.fit(images, rng.integers(3, size=count), epochs=1)
+    return trainer
+
+
+def examples_of(training: Training) -> tuple[Any, Any]:
+    """Return images and labels for two steps, the second with a smaller batch if possible."""
+    rng, count = np.random.default_rng(4), max(2, 2 * training.batch_size - 1)
+    shape = count, *training.image_shape[-2:]
+    return rng.integers(256, size=shape, dtype=np.uint8), rng.integers(3, size=count)
+
+
+def train(backend: Backend, training: Training) -> list[Any]:
+    """Train for two steps; return the losses, the weights and the probabilities of the images."""
+    trainer, (images, labels) = trainer_of(backend, training), examples_of(training)
+    history, model = trainer.fit(images, labels, epochs=1), trainer.model
     return [history.losses, *model.state_dict().values(), model.predict_proba(images)]
 
 
@@ -152,7 +163,14 @@ def results_on(backend: Backend) -> list[Any]:
     """Run one example of each operation that has a kernel, and all trainings."""
     found = [example for example in examples("float32", 3) if expected_launches(example)]
     one_of_each = {_variant(example): example for example in reversed(found)}.values()
-    # Lower thresholds, so that small sizes are divided among blocks like large ones.
+    with small_thresholds():
+        results = [result for example in one_of_each for result in call(example, backend)]
+        return results + [part for training in trainings() for part in train(backend, training)]
+
+
+@contextmanager
+def small_thresholds() -> Iterator[None]:
+    """Lower thresholds, so that small sizes are divided among blocks like large ones."""
     with (
         patch.object(wgrad_update, "MIN_TERMS", 8),
         patch.object(plan, "MAX_WEIGHTS", 1200),
@@ -160,8 +178,7 @@ def results_on(backend: Backend) -> list[Any]:
         patch.object(convolution, "TARGET_THREADS", 100),
         patch.object(tiles, "MIN_LARGE_TILES", 4),
     ):
-        results = [result for example in one_of_each for result in call(example, backend)]
-        return results + [part for training in trainings() for part in train(backend, training)]
+        yield
 
 
 def results_of_every_kernel(emulator: Emulator) -> list[Any]:

@@ -6,22 +6,25 @@
 #include "common.cuh"
 #include "stage_input.cuh"
 
-// y = activation(x), both (B, units). Grid: B · units threads.
+// y = activation(x), both (B, units). Grid: B · units threads, once per member.
 // At most 40 registers.
 extern "C" __global__ void activation(const INPUT* __restrict__ x, StageInput input, int units,
-                                      real* __restrict__ y) {
-  const StageRows rows = stage_rows(x, input, units);
+                                      int64 member_stride, real* __restrict__ y) {
+  const StageRows rows = stage_rows(x, input, units, member_stride);
   const Position position(units);
   const int image = position.quotient, unit = position.remainder;
-  if (image < rows.count)
-    y[int64(image) * units + unit] = activate(ACTIVATION, rows.from(image).row(0)[unit]);
+  if (image >= rows.count) return;
+  of_member(y, member_stride)[int64(image) * units + unit] =
+      activate(ACTIVATION, rows.from(image).row(0)[unit]);
 }
 
 // dx = dy times the derivative of the activation that computed y; `dx` and `dy` may be the same
-// array.
+// array. Grid: `size` threads, once per member.
 // At most 32 registers.
 extern "C" __global__ void activation_backward(const real* dy, const real* __restrict__ y,
-                                               int64 size, real* dx) {
+                                               int64 size, int64 member_stride, real* dx) {
   const int64 i = int64(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < size) dx[i] = dy[i] * derivative(ACTIVATION, y[i]);
+  if (i >= size) return;
+  of_member(dx, member_stride)[i] =
+      of_member(dy, member_stride)[i] * derivative(ACTIVATION, of_member(y, member_stride)[i]);
 }

@@ -1,7 +1,8 @@
 // Number types, the images of a launch, pixel normalization, activations, the maximum of a patch, and
 // reductions.
 //
-// Options: -DREAL=float or double; -DWARP_SIZE=32.
+// Options: -DREAL=float or double; -DWARP_SIZE=32; -DMEMBERS=1 if a launch trains several members of
+// a population.
 // Every sum is computed in a fixed order, so results repeat bit for bit.
 #pragma once
 
@@ -68,6 +69,35 @@ struct Position {
 // 32 bits, but no intermediate result here does.
 DEVICE int split_begin(int images, int number, int splits) {
   return images / splits * number + images % splits * number / splits;
+}
+
+// ------------------------------------------------------------------- members of a population
+
+// The last dimension of the grid is the member. A kernel takes the arrays of the first member; those
+// of each next one are `member_stride` bytes further. All members read the same data set. Without
+// -DMEMBERS there is one member, and these functions return their argument.
+
+template <class Element>
+DEVICE Element* of_member(Element* array, int64 member_stride) {
+#ifdef MEMBERS
+  if (array) array = (Element*)((const char*)array + int64(blockIdx.z) * member_stride);
+#endif
+  return array;
+}
+
+DEVICE Chunk of_member(const Chunk& chunk, int64 stride) {
+  return {of_member(chunk.rows, stride),   of_member(chunk.bounds, stride),
+          of_member(chunk.rates, stride),  of_member(chunk.step, stride),
+          of_member(chunk.losses, stride), of_member(chunk.correct, stride)};
+}
+
+DEVICE StepState of_member(const StepState& state, int64 stride) {
+  return {of_member(state.batch, stride), of_member(state.rates, stride),
+          of_member(state.image_losses, stride), of_member(state.image_correct, stride)};
+}
+
+DEVICE Batch of_member(const Batch& batch, int64 stride) {
+  return {of_member(batch.state, stride), batch.images};
 }
 
 // Returns a normalized pixel: bytes are scaled to 0..1, then the shift is added.

@@ -68,18 +68,22 @@ DEVICE void conv_channel(real (&sums)[FILTERS_PER_THREAD][OUTPUTS], const Image&
 
 // Sets y to the activation of the (pooled) convolution, and with pooling `mask` to its tie masks:
 // bit 2·i + j stands for output (i, j) of the patch. `bias` may be null.
-// Grid: (images · cells / THREADS, O / FILTERS_PER_THREAD), rounded up.
+// Grid: (images · cells / THREADS, O / FILTERS_PER_THREAD, members), rounded up.
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv2d(const INPUT* __restrict__ x, StageInput input, const real* __restrict__ weight,
            const real* __restrict__ bias, const __grid_constant__ ConvShape conv, int all_ties,
-           real* __restrict__ y, uint8* __restrict__ mask) {
+           int64 member_stride, real* __restrict__ y, uint8* __restrict__ mask) {
   const ConvShape shape = specialize<KERNEL_SIZE, POOL>(conv);
-  const StageRows rows = stage_rows(x, input, shape.pixels());
+  const StageRows rows = stage_rows(x, input, shape.pixels(), member_stride);
   const int cells = shape.cells(), first_filter = blockIdx.y * FILTERS_PER_THREAD;
   const Position position(cells);
   const int image = position.quotient, cell = position.remainder;
   if (image >= rows.count) return;
+  weight = of_member(weight, member_stride);
+  bias = of_member(bias, member_stride);
+  y = of_member(y, member_stride);
+  mask = of_member(mask, member_stride);
   const auto pixels = rows.from(image).row(0);
   const int top = cell / shape.cell_columns() * POOL - shape.padding;
   const int left = cell % shape.cell_columns() * POOL - shape.padding;

@@ -42,18 +42,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 }
 
 // Sets dx to the gradient of x times the derivative of `activation`, whose output is x.
-// Grid: (images · pixel tiles · 4 / THREADS, C / CHANNELS_PER_THREAD), rounded up.
+// Grid: (images · pixel tiles · 4 / THREADS, C / CHANNELS_PER_THREAD, members), rounded up.
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv2d_backward_x(const real* __restrict__ dy, const uint8* __restrict__ mask,
                       const real* __restrict__ weight, const real* __restrict__ x,
                       const __grid_constant__ ConvShape conv, Batch batch, Activation activation,
-                      real* __restrict__ dx) {
+                      int64 member_stride, real* __restrict__ dx) {
   const ConvShape shape = specialize<KERNEL_SIZE, POOL>(conv);
   const Position position(pixel_tiles(shape), TILE_LANES);
-  const bool is_idle = position.quotient >= batch.size();
+  const bool is_idle = position.quotient >= of_member(batch, member_stride).size();
   const int64 image = is_idle ? 0 : position.quotient;
   const int64 input = image * shape.pixels(), output = image * shape.filters * shape.cells();
-  conv_input_gradient(dy + output, mask + output, weight, x + input, shape, activation,
-                      blockIdx.y * CHANNELS_PER_THREAD, position.remainder, is_idle, dx + input);
+  conv_input_gradient(of_member(dy, member_stride) + output, of_member(mask, member_stride) + output,
+                      of_member(weight, member_stride), of_member(x, member_stride) + input, shape,
+                      activation, blockIdx.y * CHANNELS_PER_THREAD, position.remainder, is_idle,
+                      of_member(dx, member_stride) + input);
 }

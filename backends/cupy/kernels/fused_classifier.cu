@@ -26,7 +26,8 @@
 #endif
 
 // Sets the gradient of the input of a convolution, for `count` images from image `first` on.
-DEVICE void backward(const ClassifierConv& conv, const real* parameters, int first, int count) {
+DEVICE void backward(const ClassifierConv& conv, const real* parameters, int first, int count,
+                     int64 member_stride) {
   ConvShape shape = conv.shape;
   shape.kernel_size = KERNEL_SIZE;  // makes it a compile-time constant
   const int tiles = pixel_tiles(shape), groups = shape.channels / CHANNELS_PER_THREAD;
@@ -37,33 +38,40 @@ DEVICE void backward(const ClassifierConv& conv, const real* parameters, int fir
     const int image = first + place / (groups * tiles), group = place / tiles % groups;
     const int64 input = int64(image) * shape.pixels();
     const int64 output = int64(image) * shape.filters * shape.cells();
-    conv_input_gradient(conv.dy + output, conv.mask + output, parameters + conv.weight,
-                        conv.x + input, shape, conv.activation, group * CHANNELS_PER_THREAD,
-                        place % tiles, item >= items, conv.dx + input);
+    conv_input_gradient(of_member(conv.dy, member_stride) + output,
+                        of_member(conv.mask, member_stride) + output, parameters + conv.weight,
+                        of_member(conv.x, member_stride) + input, shape, conv.activation,
+                        group * CHANNELS_PER_THREAD, place % tiles, item >= items,
+                        of_member(conv.dx, member_stride) + input);
   }
   __syncthreads();
 }
 
 // `rows` and `batch` select the labels as in losses.cu. Sets dlogits (B, classes) to the gradient
 // of the mean loss, and the loss and correctness of each image.
-// Grid: images / IMAGES_PER_BLOCK, rounded up, blocks of whole warps. At most WARP_SIZE classes.
+// Grid: images / IMAGES_PER_BLOCK, rounded up, blocks of whole warps, once per member. At most
+// WARP_SIZE classes.
 // Without tiles, the launch bounds limit a thread to 128 registers.
 // At most 255 registers.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
     fused_classifier(const __grid_constant__ ClassifierLayers layers,
                      const real* __restrict__ parameters, const int* __restrict__ labels,
-                     const int* __restrict__ rows, Batch batch, real* dlogits,
+                     const int* __restrict__ rows, Batch batch, int64 member_stride, real* dlogits,
                      real* __restrict__ losses, int* __restrict__ correct) {
   __shared__ Shared shared;
+  batch = of_member(batch, member_stride);
   const int images = batch.size(), first = blockIdx.x * IMAGES_PER_BLOCK;
   const int count = min(IMAGES_PER_BLOCK, images - first), last = layers.linear_count - 1;
   if (count <= 0) return;  // in all threads of the block
+  parameters = of_member(parameters, member_stride);
+  dlogits = of_member(dlogits, member_stride);
   for (int i = 0; i <= last; i++) {
     const ClassifierLayer& layer = layers.linear[i];
-    const DenseRows x = DenseRows{layer.x, layer.inputs, images}.from(first);
+    const DenseRows x = DenseRows{of_member(layer.x, member_stride), layer.inputs, images}.from(first);
     const bool is_last = i == last;
-    real* const y =
-        is_last ? shared.logits[0] : layers.linear[i + 1].x + int64(first) * layer.outputs;
+    real* const y = is_last ? shared.logits[0]
+                            : of_member(layers.linear[i + 1].x, member_stride) +
+                                  int64(first) * layer.outputs;
     forward(layer, {x.first, x.width, count}, parameters,
             is_last ? IDENTITY : layers.linear[i + 1].activation, y,
             is_last ? WARP_SIZE : layer.outputs, shared);
@@ -72,13 +80,13 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
   const int classes = layers.linear[last].outputs, lane = threadIdx.x % WARP_SIZE;
   for (int image = threadIdx.x / WARP_SIZE; image < count; image += blockDim.x / WARP_SIZE) {
     const real logit = shared.logits[image][min(lane, classes - 1)];
-    const int label = labels[rows[batch.first() + first + image]];
+    const int label = labels[of_member(rows, member_stride)[batch.first() + first + image]];
     const ImageLoss result = image_loss<LOSS>(logit, classes, label);
     if (lane < classes)
       dlogits[int64(first + image) * classes + lane] = result.dlogit / real(images);
     if (lane == 0) {
-      losses[first + image] = result.loss;
-      correct[first + image] = result.is_correct;
+      of_member(losses, member_stride)[first + image] = result.loss;
+      of_member(correct, member_stride)[first + image] = result.is_correct;
     }
   }
   __syncthreads();
@@ -87,12 +95,13 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
   for (int i = last; i >= 0 && layers.linear[i].dx; i--) {
     const ClassifierLayer& layer = layers.linear[i];
     const int64 inputs = int64(first) * layer.inputs, outputs = int64(first) * layer.outputs;
-    backward(layer, {layer.x + inputs, layer.inputs, count}, parameters,
-             {dy + outputs, layer.outputs, count}, layer.dx + inputs, shared);
-    dy = layer.dx;
+    real* const dx = of_member(layer.dx, member_stride);
+    backward(layer, {of_member(layer.x, member_stride) + inputs, layer.inputs, count}, parameters,
+             {dy + outputs, layer.outputs, count}, dx + inputs, shared);
+    dy = dx;
   }
 #if KERNEL_SIZE > 0
   for (int i = 0; i < layers.convolution_count; i++)
-    backward(layers.convolutions[i], parameters, first, count);
+    backward(layers.convolutions[i], parameters, first, count, member_stride);
 #endif
 }

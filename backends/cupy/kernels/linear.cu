@@ -12,28 +12,32 @@
 
 constexpr int MIN_BLOCKS = THREAD_TILE == 4 ? 1 : 3;  // resident blocks per multiprocessor
 
-// y = activation(x W + bias). Grid: (images / TILE_ROWS, out / TILE_COLUMNS), rounded up.
+// y = activation(x W + bias). Grid: (images / TILE_ROWS, out / TILE_COLUMNS, members), rounded up.
 // At most 168 registers.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
     linear(const INPUT* __restrict__ x, StageInput input, const real* __restrict__ weight,
-           const real* __restrict__ bias, int inputs, int outputs, real* __restrict__ y) {
+           const real* __restrict__ bias, int inputs, int outputs, int64 member_stride,
+           real* __restrict__ y) {
   __shared__ GemmShared shared;
-  const StageRows rows = stage_rows(x, input, inputs);
+  const StageRows rows = stage_rows(x, input, inputs, member_stride);
   if (int(blockIdx.x) * TILE_ROWS >= rows.count) return;  // in all threads of the block
-  linear_tile(rows, {weight, outputs, inputs}, bias, ACTIVATION, blockIdx.x, blockIdx.y, y, outputs,
-              shared);
+  linear_tile(rows, {of_member(weight, member_stride), outputs, inputs},
+              of_member(bias, member_stride), ACTIVATION, blockIdx.x, blockIdx.y,
+              of_member(y, member_stride), outputs, shared);
 }
 
 // dx = dy Wᵀ times the derivative of the activation that computed x.
-// Grid: (images / TILE_ROWS, in / TILE_COLUMNS), rounded up.
+// Grid: (images / TILE_ROWS, in / TILE_COLUMNS, members), rounded up.
 // At most 240 registers.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, 1)
     linear_backward_x(const real* __restrict__ dy, const real* __restrict__ weight,
                       const real* __restrict__ x, int inputs, int outputs, Batch batch,
-                      real* __restrict__ dx) {
+                      int64 member_stride, real* __restrict__ dx) {
   __shared__ GemmShared shared;
-  const int images = batch.size();
+  const int images = of_member(batch, member_stride).size();
   if (int(blockIdx.x) * TILE_ROWS >= images) return;  // in all threads of the block
-  linear_backward_tile({dy, outputs, images}, {weight, outputs, inputs}, x, ACTIVATION, blockIdx.x,
-                       blockIdx.y, dx, shared);
+  linear_backward_tile({of_member(dy, member_stride), outputs, images},
+                       {of_member(weight, member_stride), outputs, inputs},
+                       of_member(x, member_stride), ACTIVATION, blockIdx.x, blockIdx.y,
+                       of_member(dx, member_stride), shared);
 }

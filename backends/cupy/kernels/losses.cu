@@ -24,19 +24,23 @@ DEVICE int predicted_class(const real* logits, int classes, int lane) {
 
 // In a graph step, `targets` and `weights` are those of the data set and `rows` is Chunk.rows; in an
 // eager operation, they are those of the batch and `rows` is null. dlogits is the gradient of the
-// mean loss of the batch. No prediction is correct for SQUARED_ERROR. Grid: one warp per image.
+// mean loss of the batch. No prediction is correct for SQUARED_ERROR.
+// Grid: one warp per image, once per member.
 // At most 40 registers.
 extern "C" __global__ void loss(const real* __restrict__ logits,
                                 const TARGET* __restrict__ targets,
                                 const real* __restrict__ weights, const int* __restrict__ rows,
-                                int classes, Batch batch, real* __restrict__ dlogits, real* __restrict__ losses,
+                                int classes, Batch batch, int64 member_stride,
+                                real* __restrict__ dlogits, real* __restrict__ losses,
                                 int* __restrict__ correct) {
+  batch = of_member(batch, member_stride);
   const int images = batch.size(), lane = threadIdx.x % WARP_SIZE;
   const int image = blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE;
   if (image >= images) return;  // in all lanes of the warp
+  rows = of_member(rows, member_stride);
   const int64 row = rows ? rows[batch.first() + image] : image;
-  const real* const z = logits + int64(image) * classes;
-  real* const dz = dlogits + int64(image) * classes;
+  const real* const z = of_member(logits, member_stride) + int64(image) * classes;
+  real* const dz = of_member(dlogits, member_stride) + int64(image) * classes;
   real image_loss = 0;
   int is_correct = 0;
   if constexpr (LOSS == SQUARED_ERROR) {
@@ -73,8 +77,8 @@ extern "C" __global__ void loss(const real* __restrict__ logits,
     for (int c = lane; c < classes; c += WARP_SIZE) dz[c] *= weights[row];
   }
   if (lane == 0) {
-    losses[image] = image_loss;
-    correct[image] = is_correct;
+    of_member(losses, member_stride)[image] = image_loss;
+    of_member(correct, member_stride)[image] = is_correct;
   }
 }
 

@@ -1,7 +1,7 @@
 // The L2 penalty of a graph step, which is added to the loss of the batch before wgrad_update.cu
 // changes the weights. That kernel also adds the gradient of the penalty.
 //
-// Layout: one block; thread t sums the squares of the elements t, t + THREADS, .. of each layer.
+// Layout: one block per member; thread t sums the squares of the elements t, t + THREADS, .. of each layer.
 // Cost: reads every weight once.
 // Options: -DMAX_LAYERS; -DTHREADS per block, a multiple of WARP_SIZE.
 #include "common.cuh"
@@ -15,11 +15,13 @@ struct PenalizedWeights {
 
 // Adds l2 / 2 times the sum of the squared weights to the loss of the first image. The mean over
 // the images of the batch then contains the penalty once, divided by their number.
-// Grid: one block.
+// Grid: one block per member.
 // At most 40 registers.
 extern "C" __global__ void penalty(const real* __restrict__ weights, PenalizedWeights layers,
-                                   real l2, StepState state) {
+                                   real l2, StepState state, int64 member_stride) {
   __shared__ double warp_sums[THREADS / WARP_SIZE];
+  weights = of_member(weights, member_stride);
+  state = of_member(state, member_stride);
   double squares = 0;
   for (int layer = 0; layer < layers.count; layer++) {
     const real* const begin = weights + layers.begins[layer];

@@ -5,6 +5,7 @@
 // of all cells whose patches contain the pixel, so no atomics are needed.
 // Cost: size² reads per cell in the forward pass, and reads of up to ceil(size / stride)² cells per
 // pixel in the backward pass.
+// Grid: one thread per cell or pixel of the batch, once per member.
 // Options: -DMASK, the type of tie masks: uint8 if size² <= 8, else int64. Bit i·size + j of a mask
 // is set if element (i, j) of the cell's patch receives the gradient of the cell.
 #include "common.cuh"
@@ -47,27 +48,33 @@ DEVICE real sum_over_cells(const PoolShape& shape, const Position& pixel, Gradie
 // elements of y.
 // At most 56 registers.
 extern "C" __global__ void max_pool2d(const real* __restrict__ x, int64 cells, PoolShape shape,
-                                      int all_ties, real* __restrict__ y, MASK* __restrict__ mask) {
+                                      int all_ties, int64 member_stride, real* __restrict__ y,
+                                      MASK* __restrict__ mask) {
   const int64 cell = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (cell >= cells) return;
-  const real* const patch = x + patch_begin(shape, Position(shape.cell_rows * shape.cell_columns));
+  const real* const patch = of_member(x, member_stride) +
+                            patch_begin(shape, Position(shape.cell_rows * shape.cell_columns));
   PatchMaximum<MASK> maximum = {patch[0], 1};
   for (int i = 0; i < shape.size; i++)
     for (int j = 0; j < shape.size; j++)
       maximum.add(patch[i * shape.width + j], MASK(1) << (i * shape.size + j), all_ties);
-  y[cell] = maximum.value;
-  mask[cell] = maximum.mask;
+  of_member(y, member_stride)[cell] = maximum.value;
+  of_member(mask, member_stride)[cell] = maximum.mask;
 }
 
 // Sets dx to the gradient of the input of max-pooling. `pixels` is the number of elements of dx.
 // At most 48 registers.
 extern "C" __global__ void max_pool2d_backward(const real* __restrict__ dy,
                                                const MASK* __restrict__ mask, int64 pixels,
-                                               PoolShape shape, real* __restrict__ dx) {
+                                               PoolShape shape, int64 member_stride,
+                                               real* __restrict__ dx) {
   const int64 pixel = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (pixel >= pixels) return;
   const Position position(shape.height * shape.width);
-  dx[pixel] = sum_over_cells(shape, position, [&](int64 cell, int element) {
+  dy = of_member(dy, member_stride);
+  mask = of_member(mask, member_stride);
+  real* const own_dx = of_member(dx, member_stride);
+  own_dx[pixel] = sum_over_cells(shape, position, [&](int64 cell, int element) {
     return mask[cell] >> element & 1 ? dy[cell] : real(0);
   });
 }
@@ -75,24 +82,27 @@ extern "C" __global__ void max_pool2d_backward(const real* __restrict__ dy,
 // Sets y to the mean of each patch. `cells` is the number of elements of y.
 // At most 56 registers.
 extern "C" __global__ void avg_pool2d(const real* __restrict__ x, int64 cells, PoolShape shape,
-                                      real* __restrict__ y) {
+                                      int64 member_stride, real* __restrict__ y) {
   const int64 cell = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (cell >= cells) return;
-  const real* const patch = x + patch_begin(shape, Position(shape.cell_rows * shape.cell_columns));
+  const real* const patch = of_member(x, member_stride) +
+                            patch_begin(shape, Position(shape.cell_rows * shape.cell_columns));
   real sum = 0;
   for (int i = 0; i < shape.size; i++)
     for (int j = 0; j < shape.size; j++) sum += patch[i * shape.width + j];
-  y[cell] = sum / real(shape.size * shape.size);
+  of_member(y, member_stride)[cell] = sum / real(shape.size * shape.size);
 }
 
 // Sets dx to the gradient of the input of average-pooling. `pixels` is the number of elements of
 // dx.
 // At most 56 registers.
 extern "C" __global__ void avg_pool2d_backward(const real* __restrict__ dy, int64 pixels,
-                                               PoolShape shape, real* __restrict__ dx) {
+                                               PoolShape shape, int64 member_stride,
+                                               real* __restrict__ dx) {
   const int64 pixel = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (pixel >= pixels) return;
   const Position position(shape.height * shape.width);
+  dy = of_member(dy, member_stride);
   const real sum = sum_over_cells(shape, position, [&](int64 cell, int) { return dy[cell]; });
-  dx[pixel] = sum / real(shape.size * shape.size);
+  of_member(dx, member_stride)[pixel] = sum / real(shape.size * shape.size);
 }

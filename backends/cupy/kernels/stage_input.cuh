@@ -24,19 +24,21 @@ struct StageInput {
   real pixel_shift;
 };
 
-// Returns a view of the input x, with rows of `width` elements.
-DEVICE StageRows stage_rows(const INPUT* x, const StageInput& input, int width) {
+// Returns a view of a member's input x, with rows of `width` elements.
+DEVICE StageRows stage_rows(const INPUT* x, const StageInput& input, int width,
+                            int64 member_stride) {
 #if GATHER
-  const Chunk& chunk = input.chunk;
+  const Chunk chunk = of_member(input.chunk, member_stride);
+  const StepState state = of_member(input.state, member_stride);
   const int step = *chunk.step;
   const int first = chunk.bounds[2 * step], count = chunk.bounds[2 * step + 1] - first;
   if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
-    input.state.batch[0] = count;
-    input.state.batch[1] = first;
-    for (int i = 0; i < 3; i++) input.state.rates[i] = chunk.rates[3 * step + i];
+    state.batch[0] = count;
+    state.batch[1] = first;
+    for (int i = 0; i < 3; i++) state.rates[i] = chunk.rates[3 * step + i];
   }
   return {x, chunk.rows + first, input.pixel_shift, width, count};
 #else
-  return {x, width, input.batch.size()};
+  return {of_member(x, member_stride), width, of_member(input.batch, member_stride).size()};
 #endif
 }

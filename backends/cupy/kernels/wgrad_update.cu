@@ -97,17 +97,18 @@ struct WeightTile {
 // `shared` afterwards.
 template <class Rows>
 DEVICE void unit_gradient(const WgradLayer& layer, const Split& split, const Rows& batch,
-                          Shared& shared) {
+                          int64 member_stride, Shared& shared) {
   Rows x = batch.from(split.begin);
   x.count = split.end - split.begin;
   const ConvShape& conv = layer.conv;
   if (conv.kernel_size) {
     const int64 first = int64(split.begin) * layer.outputs * conv.cells();
-    conv_wgrad(layer.dy + first, layer.mask + first, x, conv, FilterTile(conv, split.unit),
+    conv_wgrad(of_member(layer.dy, member_stride) + first,
+               of_member(layer.mask, member_stride) + first, x, conv, FilterTile(conv, split.unit),
                shared.filter_sums);
   } else {
     const WeightTile tile(layer, split.unit);
-    const DenseRows dy = {layer.dy, layer.outputs, split.end};
+    const DenseRows dy = {of_member(layer.dy, member_stride), layer.outputs, split.end};
     const Matrix<Rows> x_and_ones = {x, true};
     gemm_tile<true, false>(x_and_ones, Matrix<DenseRows>{dy.from(split.begin)}, tile.row,
                            tile.column, shared.gemm);
@@ -159,14 +160,14 @@ DEVICE void apply_with_penalty(const WgradLayer& layer, const Updater& updater, 
 // Updates the parameters of a unit by their gradients, or, with several splits, stores partial sums
 // and leaves the update to the last block of the unit. `l2` as in `apply_with_penalty`.
 DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Updater& updater,
-                           real l2, Shared& shared) {
+                           real l2, int64 member_stride, Shared& shared) {
   const int splits = layer.split.splits, parameters = layer.split.parameters;
   const bool is_convolution = layer.conv.kernel_size;
   const int numbers = is_convolution ? FILTER_TILE_SUMS : TILE_SIZE;
   const real* const warp_sums = is_convolution ? shared.filter_sums : shared.gemm.partial_sums[0];
   // The row of partial sums begins with the parameter of the layer that comes first in the vector.
   const int first = layer.bias < 0 ? layer.weight : min(layer.weight, layer.bias);
-  real* const partial_sums = layer.partial_sums - first;
+  real* const partial_sums = of_member(layer.partial_sums, member_stride) - first;
 #pragma unroll 1
   for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
     const int parameter = parameter_index(layer, split.unit, number);
@@ -179,7 +180,8 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
       partial_sums[int64(split.number) * parameters + parameter] = total;
   }
   if (splits == 1) return;
-  if (!is_last_split(&layer.tile_counters[split.unit], splits, shared)) return;
+  int* const tile_counters = of_member(layer.tile_counters, member_stride);
+  if (!is_last_split(&tile_counters[split.unit], splits, shared)) return;
 #pragma unroll 1
   for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
     const int parameter = parameter_index(layer, split.unit, number);
@@ -210,19 +212,22 @@ DEVICE void finish_step(const Chunk& chunk, const StepState& state, int images, 
   *chunk.step = step + 1;
 }
 
-// Grid: one block for the losses, then the blocks of all layers. `rows` is chunk.rows; it is a
-// parameter because __restrict__ has no effect on members of structs. `l2` is the factor of the L2
-// penalty, 0 without one; the penalty itself is in state.image_losses already (penalty.cu).
+// Grid: one block for the losses, then the blocks of all layers; once per member. `rows` is
+// chunk.rows; it is a parameter because __restrict__ has no effect on members of structs. `l2` is
+// the factor of the L2 penalty, 0 without one; the penalty itself is in state.image_losses already
+// (penalty.cu).
 // At most 168 registers.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
     wgrad_update(const __grid_constant__ WgradLayers layers, const PIXEL* __restrict__ images,
                  const int* __restrict__ rows, real pixel_shift, Chunk chunk, StepState state,
                  real* __restrict__ weights, real* __restrict__ state0, real* __restrict__ state1,
-                 RuleSettings settings, real l2) {
+                 RuleSettings settings, real l2, int64 member_stride) {
   __shared__ Shared shared;
+  state = of_member(state, member_stride);
   const int count = state.batch[0], block = int(blockIdx.x) - 1;
+  if (count == 0) return;  // the steps of this member are done
   if (block < 0) {
-    finish_step(chunk, state, count, shared);
+    finish_step(of_member(chunk, member_stride), state, count, shared);
     return;
   }
   int number = 0;
@@ -230,14 +235,15 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
   const WgradLayer& layer = layers.layers[number];
   const Split split(layer, block - layer.first_block, count);
   if (layer.x) {
-    unit_gradient(layer, split, DenseRows{layer.x, layer.inputs, count}, shared);
+    const DenseRows x = {of_member(layer.x, member_stride), layer.inputs, count};
+    unit_gradient(layer, split, x, member_stride, shared);
   } else {
-    const int* const batch_rows = rows + state.batch[1];
-    unit_gradient(layer, split,
-                  GatheredRows<PIXEL>{images, batch_rows, pixel_shift, layer.inputs, count},
-                  shared);
+    const int* const batch_rows = of_member(rows, member_stride) + state.batch[1];
+    const GatheredRows<PIXEL> x = {images, batch_rows, pixel_shift, layer.inputs, count};
+    unit_gradient(layer, split, x, member_stride, shared);
   }
   const Rates rates = {state.rates[0], state.rates[1], state.rates[2]};
-  const Updater updater = {weights, state0, state1, settings, rates};
-  apply_gradient(layer, split, updater, l2 / real(count), shared);
+  const Updater updater = {of_member(weights, member_stride), of_member(state0, member_stride),
+                           of_member(state1, member_stride), settings, rates};
+  apply_gradient(layer, split, updater, l2 / real(count), member_stride, shared);
 }

@@ -16,7 +16,14 @@ def activation(launcher: Launcher, x: Array | GraphBatch, y: Array, kind: str) -
     constants, arguments = launcher.stage_input(x)
     kernel = launcher.kernel("activations", "activation", {"ACTIVATION": kind.upper(), **constants})
     units = math.prod(y.shape[1:])
-    kernel(grid_of(y.size, per_image=units), THREADS, **arguments, units=units, y=y)
+    kernel(
+        grid_of(y.size, per_image=units),
+        THREADS,
+        **arguments,
+        units=units,
+        member_stride=launcher.member_stride,
+        y=y,
+    )
 
 
 def activation_backward(launcher: Launcher, dy: Array, y: Array, dx: Array, kind: str) -> None:
@@ -26,4 +33,12 @@ def activation_backward(launcher: Launcher, dy: Array, y: Array, dx: Array, kind
     """
     constants = {"ACTIVATION": kind.upper(), **launcher.dense_input}
     kernel = launcher.kernel("activations", "activation_backward", constants)
-    kernel(grid_of(y.size), THREADS, dy=dy, y=y, size=int(y.size), dx=dx)
+    kernel(
+        grid_of(y.size),
+        THREADS,
+        dy=dy,
+        y=y,
+        size=int(y.size),
+        member_stride=launcher.member_stride,
+        dx=dx,
+    )

@@ -56,6 +56,7 @@ def conv2d(
         bias=bias,
         conv=shape,
         all_ties=ties == "all",
+        member_stride=launcher.member_stride,
         y=y,
         mask=mask,
     )
@@ -107,6 +108,7 @@ def conv2d_backward_x(
         conv=shape,
         batch=launcher.batch(len(x)),
         activation=activation,
+        member_stride=launcher.member_stride,
         dx=dx,
     )
 

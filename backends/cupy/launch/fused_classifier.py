@@ -165,6 +165,7 @@ def fused_classifier(
         labels=batch.dataset.labels,
         rows=batch.chunk.rows,
         batch=launcher.batch(len(batch)),
+        member_stride=launcher.member_stride,
         dlogits=dlogits,
         losses=batch.state.image_losses,
         correct=batch.state.image_correct,

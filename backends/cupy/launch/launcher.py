@@ -1,12 +1,12 @@
 """Common parts of the launches: compiled kernels, batches, and the input of a stage."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from backends.cupy.kernel import Kernel
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.loader import REAL, Constant, Kernels
 from backends.operations.common import Array
@@ -31,11 +31,15 @@ class Launcher:
         kernels: the compiled kernels.
         dtype: "float32" or "float64".
         graph_batch: the batch of a graph step; None for eager operations.
+        members: number of members of a population that each launch trains.
+        member_stride: distance between the arrays of two members, in bytes.
     """
 
     kernels: Kernels
     dtype: str
     graph_batch: GraphBatch | None = None
+    members: int = 1
+    member_stride: int = 0
 
     def kernel(
         self,
@@ -44,9 +48,12 @@ class Launcher:
         constants: Mapping[str, Constant],
         *,
         cooperative: bool = False,
-    ) -> Kernel:
-        """Return a kernel; `Kernels.get` describes the arguments."""
-        return self.kernels.get(file, name, constants, dtype=self.dtype, cooperative=cooperative)
+    ) -> Callable[..., None]:
+        """Return a kernel for all members; `Kernels.get` describes the arguments."""
+        if self.members > 1:
+            constants = {**constants, "MEMBERS": 1}
+        kernel = self.kernels.get(file, name, constants, dtype=self.dtype, cooperative=cooperative)
+        return partial(kernel, members=self.members)
 
     def batch(self, images: int) -> dict[str, Any]:
         """Return the struct `Batch` of common.cuh; graph steps do not read `images`."""

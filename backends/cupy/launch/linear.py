@@ -27,6 +27,7 @@ def linear(
         bias=bias,
         inputs=inputs,
         outputs=outputs,
+        member_stride=launcher.member_stride,
         y=y,
     )
 
@@ -47,5 +48,6 @@ def linear_backward_x(
         inputs=inputs,
         outputs=outputs,
         batch=launcher.batch(len(x)),
+        member_stride=launcher.member_stride,
         dx=dx,
     )

@@ -47,6 +47,7 @@ def loss(
         rows=rows,
         classes=math.prod(logits.shape[1:]),
         batch=launcher.batch(len(logits)),
+        member_stride=launcher.member_stride,
         dlogits=dlogits,
         losses=losses,
         correct=correct,

@@ -34,4 +34,5 @@ def penalty(
         layers={"begins": begins, "lengths": lengths, "count": len(layers)},
         l2=l2,
         state=batch.state,
+        member_stride=launcher.member_stride,
     )

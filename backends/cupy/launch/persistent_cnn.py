@@ -36,7 +36,7 @@ def constants_for(program: TrainingProgram) -> dict[str, Constant] | None:
     size = convolution.kernel_size
     # The members of struct `Shared`.
     reals = height * width + features + classes * (2 + THREADS // WARP_SIZE)
-    reals += filters * size**2 * (1 + MAX_FILTERS // filters)
+    reals += filters * size**2 * (1 + MAX_FILTERS // filters) + 1
     fits = (
         channels == 1
         and convolution.pooling is not None
@@ -47,7 +47,7 @@ def constants_for(program: TrainingProgram) -> dict[str, Constant] | None:
         and size <= MAX_KERNEL_SIZE
         and filters <= MAX_FILTERS
         and ceil_div(features, THREADS) * classes <= MAX_WEIGHTS_PER_THREAD
-        and fits_shared_memory(reals, program.dtype, more_bytes=features)
+        and fits_shared_memory(reals, program.dtype, more_bytes=features + 8)
     )
     if not fits:
         return None
@@ -74,6 +74,8 @@ def train(
 ) -> None:
     """Run the first `steps` steps of a chunk, each with one image.
 
+    A member with fewer steps has batches without images in place of the others.
+
     `parameters` are filters, weights and bias, changed in place; `constants` is the result of
     `constants_for`.
     """
@@ -87,6 +89,7 @@ def train(
         images=dataset.images,
         labels=dataset.labels,
         rows=chunk.rows,
+        bounds=chunk.bounds,
         rates=chunk.rates,
         settings={
             "steps": steps,
@@ -94,6 +97,7 @@ def train(
             "weight_decay": program.update.settings["weight_decay"],
             "all_ties": pooling.ties == "all",
         },
+        member_stride=launcher.member_stride,
         filters=filters,
         weight=weight,
         bias=bias,

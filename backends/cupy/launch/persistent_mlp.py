@@ -106,6 +106,7 @@ def train(
             "pixel_shift": program.pixel_shift,
             "weight_decay": program.update.settings["weight_decay"],
         },
+        member_stride=launcher.member_stride,
         weight1=weight1,
         bias1=bias1,
         weight2=weight2,

@@ -1,9 +1,9 @@
 """Launches of pooling and of its gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from backends.cupy.kernel import Kernel
 from backends.cupy.launch.launcher import THREADS, Launcher, c_type, grid_of
 from backends.operations.common import Array, Ties
 from backends.program import Stage
@@ -79,9 +79,10 @@ def avg_pool2d_backward(launcher: Launcher, dy: Array, dx: Array, shape: PoolSha
     kernel(grid, THREADS, dy=dy, pixels=pixels, shape=shape, dx=dx)
 
 
-def _kernel(launcher: Launcher, name: str, mask: Array | None = None) -> Kernel:
+def _kernel(launcher: Launcher, name: str, mask: Array | None = None) -> Callable[..., None]:
     """Return a kernel of pooling.cu for tie masks of the dtype of `mask`.
 
     Average-pooling has no tie masks, but the file does not compile without the option MASK.
     """
-    return launcher.kernel("pooling", name, {"MASK": "uint8" if mask is None else c_type(mask)})
+    kernel = launcher.kernel("pooling", name, {"MASK": "uint8" if mask is None else c_type(mask)})
+    return partial(kernel, member_stride=launcher.member_stride)

@@ -149,6 +149,7 @@ def wgrad_update(
         **parameter_arguments(weights, rule_state),
         settings=rule_settings(rule),
         l2=l2,
+        member_stride=launcher.member_stride,
     )
 
 

@@ -64,6 +64,7 @@ class EmulatedCupy:
     ) -> None:
         self._emulator = emulator
         self._free_bytes = memory_bytes
+        self.lib = np.lib
         self.cuda = SimpleNamespace(
             Device=functools.partial(EmulatedDevice, emulator, capability, multiprocessors),
             Stream=lambda non_blocking: Stream(emulator, non_blocking=non_blocking),

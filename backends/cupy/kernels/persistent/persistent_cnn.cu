@@ -1,5 +1,5 @@
-// Trains a small convolutional network with batches of one image: one block runs all steps of a
-// chunk in one launch. The weights stay in registers and shared memory between the steps.
+// Trains a small convolutional network with batches of one image: one block per member runs all
+// steps of a chunk in one launch. The weights stay in registers and shared memory between the steps.
 //
 // The network: a convolution (one input channel, no bias, no padding), an activation, 2×2
 // max-pooling, a linear layer with bias, and any loss. The optimizer is SGD.
@@ -36,7 +36,7 @@ constexpr int FEATURES_PER_THREAD = (FEATURES + THREADS - 1) / THREADS;
 constexpr int WARPS_PER_FILTER = WARPS / FILTERS;
 
 struct CnnSettings {
-  int steps;
+  int steps;  // of the member with the most steps
   real pixel_shift, weight_decay;
   int all_ties;  // tie rule of the pooling, as in pooling.cu
 };
@@ -50,7 +50,16 @@ struct Shared {
   real gradients[FEATURES];  // gradients of the pre-activations
   uint8 masks[FEATURES];     // tie masks
   real filter_gradients[WARPS_PER_FILTER][FILTERS][TAPS];
+  // In float64, no register is left for these two.
+  real lr;  // of this step
+  int64 member_stride;
 };
+
+// Returns the array of the member of this block.
+template <class Element>
+DEVICE Element* own(const Shared& shared, Element* array) {
+  return of_member(array, shared.member_stride);
+}
 
 typedef real ThreadFeatures[FEATURES_PER_THREAD];
 typedef real ThreadWeights[FEATURES_PER_THREAD][CLASSES];
@@ -193,53 +202,65 @@ DEVICE void copy_parameters(real* filters, real* weight, real* bias, ThreadWeigh
 }
 
 // Step i trains with row rows[i] of the data set and the learning rate rates[3 · i], and stores its
-// loss and whether the prediction was correct. Grid: one block of THREADS threads.
+// loss and whether the prediction was correct. `bounds` is as in persistent_mlp.cu: the last step
+// ends after the last image of the member, and each of its images is a step.
+// Grid: one block of THREADS threads per member, which is blockIdx.z.
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     persistent_cnn(const PIXEL* __restrict__ images, const int* __restrict__ labels,
-                   const int* __restrict__ rows, const real* __restrict__ rates,
-                   CnnSettings settings, real* __restrict__ filters, real* __restrict__ weight,
-                   real* __restrict__ bias, double* __restrict__ losses,
-                   int* __restrict__ correct) {
+                   const int* __restrict__ rows, const int* __restrict__ bounds,
+                   const real* __restrict__ rates, CnnSettings settings, int64 member_stride,
+                   real* __restrict__ filters, real* __restrict__ weight, real* __restrict__ bias,
+                   double* __restrict__ losses, int* __restrict__ correct) {
   __shared__ Shared shared;
   const int thread = threadIdx.x;
+  const int steps = of_member(bounds, member_stride)[2 * settings.steps - 1];
+  if (steps == 0) return;  // the row of the first image is not set
+  if (thread == 0) shared.member_stride = member_stride;
+  __syncthreads();
   const real weight_decay = settings.weight_decay, pixel_shift = settings.pixel_shift;
   ThreadWeights weights;
-  copy_parameters<false>(filters, weight, bias, weights, shared);
+  copy_parameters<false>(own(shared, filters), own(shared, weight), own(shared, bias), weights,
+                         shared);
   for (int i = thread; i < PIXELS; i += THREADS)
-    shared.image[i] = normalize(images[int64(rows[0]) * PIXELS + i], pixel_shift);
+    shared.image[i] = normalize(images[int64(own(shared, rows)[0]) * PIXELS + i], pixel_shift);
   __syncthreads();
 
-  for (int step = 0; step < settings.steps; step++) {
-    const real lr = rates[3 * step];
-    const int label = labels[rows[step]];
+  for (int step = 0; step < steps; step++) {
+    const real lr = own(shared, rates)[3 * step];
+    const int label = labels[own(shared, rows)[step]];
     ThreadFeatures features;
     compute_features(shared, weights, settings.all_ties, features);
+    if (thread == 0) shared.lr = lr;
     __syncthreads();
     if (thread < WARP_SIZE) {
-      const ImageLoss result = compute_loss(shared, label, lr, weight_decay);
+      const ImageLoss result = compute_loss(shared, label, shared.lr, weight_decay);
       if (thread == 0) {
-        losses[step] = double(result.loss);
-        correct[step] = result.is_correct;
+        own(shared, losses)[step] = double(result.loss);
+        own(shared, correct)[step] = result.is_correct;
       }
     }
     __syncthreads();
-    backward_linear(shared, features, lr, weight_decay, weights);
+    backward_linear(shared, features, shared.lr, weight_decay, weights);
     __syncthreads();
     compute_filter_gradients(shared);
     // Loads the next image early, so that the latency overlaps with the barrier and the update.
     real next_pixels[PIXELS_PER_THREAD];
     for (int j = 0; j < PIXELS_PER_THREAD; j++) {
       const int i = thread + j * THREADS;
-      const bool exists = step + 1 < settings.steps && i < PIXELS;
-      next_pixels[j] =
-          exists ? normalize(images[int64(rows[step + 1]) * PIXELS + i], pixel_shift) : real(0);
+      const bool exists = step + 1 < steps && i < PIXELS;
+      next_pixels[j] = 0;
+      if (exists) {
+        const int64 row = own(shared, rows)[step + 1];
+        next_pixels[j] = normalize(images[row * PIXELS + i], pixel_shift);
+      }
     }
     __syncthreads();
-    update_filters(shared, lr, weight_decay);
+    update_filters(shared, shared.lr, weight_decay);
     for (int j = 0; j < PIXELS_PER_THREAD; j++)
       if (thread + j * THREADS < PIXELS) shared.image[thread + j * THREADS] = next_pixels[j];
     __syncthreads();
   }
-  copy_parameters<true>(filters, weight, bias, weights, shared);
+  copy_parameters<true>(own(shared, filters), own(shared, weight), own(shared, bias), weights,
+                        shared);
 }

@@ -1,5 +1,5 @@
-// Trains two linear layers with small batches: BLOCKS blocks that are resident together run all
-// steps of a chunk in one launch. The weights stay in shared memory between the steps. The
+// Trains two linear layers with small batches: BLOCKS blocks per member that are resident together
+// run all steps of a chunk in one launch. The weights stay in shared memory between the steps. The
 // optimizer is SGD.
 //
 // Layout: block r has INPUTS_PER_BLOCK rows of the first layer's weights, and the same columns of
@@ -31,7 +31,7 @@ constexpr int INPUTS_PER_BLOCK = (INPUTS + BLOCKS - 1) / BLOCKS;
 constexpr int UNITS = BATCH * HIDDEN;  // hidden units of a batch
 
 struct MlpSettings {
-  int steps;
+  int steps;  // of the member with the most steps
   real pixel_shift, weight_decay;
 };
 
@@ -130,22 +130,34 @@ DEVICE void copy(const real* source, int count, real* target) {
 
 // Step i trains with the rows bounds[2 · i] .. bounds[2 · i + 1] of `rows` and the learning rate
 // rates[3 · i], and stores its mean loss and its number of correct predictions. `partial_sums` has
-// 2·BLOCKS·UNITS elements.
-// Grid: BLOCKS blocks of THREADS threads that are resident together.
+// 2·BLOCKS·UNITS elements. A member with fewer steps than another ends with steps without images.
+// Grid: (BLOCKS, 1, members) blocks of THREADS threads; those of a member are resident together.
 // Long: the pointers are parameters, not members of a struct, because __restrict__ has no effect on
 // members.
-// At most 96 registers.
+// At most 112 registers.
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
     persistent_mlp(const PIXEL* __restrict__ images, const int* __restrict__ labels,
                    const int* __restrict__ rows, const int* __restrict__ bounds,
-                   const real* __restrict__ rates, MlpSettings settings, real* __restrict__ weight1,
-                   real* __restrict__ bias1, real* __restrict__ weight2, real* __restrict__ bias2,
-                   real* partial_sums, unsigned* barrier, double* __restrict__ losses,
+                   const real* __restrict__ rates, MlpSettings settings, int64 member_stride,
+                   real* __restrict__ weight1, real* __restrict__ bias1,
+                   real* __restrict__ weight2, real* __restrict__ bias2, real* partial_sums,
+                   unsigned* barrier, double* __restrict__ losses,
                    int* __restrict__ correct) {
   __shared__ Shared shared;
   const int thread = threadIdx.x, block = blockIdx.x, first = block * INPUTS_PER_BLOCK;
   const int inputs = max(0, min(INPUTS_PER_BLOCK, INPUTS - first));  // inputs of this block
   const real weight_decay = settings.weight_decay;
+  rows = of_member(rows, member_stride);
+  bounds = of_member(bounds, member_stride);
+  rates = of_member(rates, member_stride);
+  weight1 = of_member(weight1, member_stride);
+  bias1 = of_member(bias1, member_stride);
+  weight2 = of_member(weight2, member_stride);
+  bias2 = of_member(bias2, member_stride);
+  partial_sums = of_member(partial_sums, member_stride);
+  barrier = of_member(barrier, member_stride);
+  losses = of_member(losses, member_stride);
+  correct = of_member(correct, member_stride);
   copy(weight1 + first * HIDDEN, inputs * HIDDEN, shared.weight1);
   copy(weight2, HIDDEN * OUTPUTS, shared.weight2);
   copy(bias1, HIDDEN, shared.bias1);
@@ -153,6 +165,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
 
   for (int step = 0; step < settings.steps; step++) {
     const int begin = bounds[2 * step], count = bounds[2 * step + 1] - begin;
+    if (count == 0) break;  // in all blocks of this member
     const real lr = rates[3 * step];
     volatile real* const step_sums = partial_sums + step % 2 * BLOCKS * UNITS;
     for (int i = thread; i < count * inputs; i += THREADS) {
@@ -181,7 +194,8 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
     __syncthreads();
   }
 
-  // All blocks have passed a grid barrier, so all have read the old weights from global memory.
+  // All blocks have passed a grid barrier, so all have read the old weights from global memory. A
+  // member without steps writes the values that it has read.
   copy(shared.weight1, inputs * HIDDEN, weight1 + first * HIDDEN);
   if (block > 0) return;  // the copies of the other blocks are identical
   copy(shared.weight2, HIDDEN * OUTPUTS, weight2);

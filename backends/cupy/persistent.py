@@ -1,0 +1,153 @@
+"""Trains with the persistent kernels: which of them trains a program, and its memory."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from backends.cupy import workspace
+from backends.cupy.launch import persistent_cnn, persistent_mlp
+from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
+from backends.cupy.launch.launcher import Launcher
+from backends.cupy.loader import Constant
+from backends.cupy.members import (
+    MAX_MEMBERS,
+    ByteCounter,
+    Launches,
+    Memory,
+    copies_of_parameters,
+    memory_for,
+)
+from backends.cupy.plan import parameters_of
+from backends.operations.common import Array
+from backends.program import TrainingProgram
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Device memory of a persistent kernel.
+
+    Attributes:
+        memory: allocated the arrays.
+        chunk: inputs and results of the steps.
+        parameters: copies of the parameters of several members; empty for a single training.
+        exchange: partial sums and grid barrier of `persistent_mlp`.
+    """
+
+    memory: Memory
+    chunk: Chunk
+    parameters: tuple[Array, ...]
+    exchange: tuple[Array, Array] | None
+
+
+class PersistentKernels:
+    """Launches the persistent kernel of a program, if there is one.
+
+    Args:
+        program: the program.
+        cupy: the module `cupy`.
+        launcher: launches the kernels of the program.
+    """
+
+    def __init__(self, program: TrainingProgram, cupy: Any, launcher: Launcher) -> None:
+        self._program = program
+        self._cupy = cupy
+        self._launcher = launcher
+        device = cupy.cuda.Device()
+        self._capability = int(device.compute_capability)
+        self._multiprocessors = int(device.attributes["MultiProcessorCount"])
+        self._arrays: _Arrays | None = None
+
+    def can_train(self, dataset: DeviceDataset, batch_size: int) -> bool:
+        """Return whether a persistent kernel trains with batches of this size."""
+        return self._constants(dataset, batch_size) is not None
+
+    def get(
+        self,
+        dataset: DeviceDataset,
+        batch_size: int,
+        parameters: tuple[Array, ...],
+        members: int,
+    ) -> Launches:
+        """Return the launches of a persistent kernel; the arguments are those of `GraphCache.get`.
+
+        Raises:
+            MemoryError: the arrays of the members do not fit the memory of the device.
+        """
+        program, constants = self._program, self._constants(dataset, batch_size)
+        assert constants is not None  # see `can_train`
+        arrays = self._arrays
+        if arrays is None or arrays.memory.members < members:
+            arrays = self._arrays = None  # frees its memory before the new allocation
+            memory = memory_for(self._cupy, members, self.bytes_per_member())
+            arrays = self._arrays = _new_arrays(memory, program)
+        launcher = replace(self._launcher, members=members, member_stride=arrays.memory.stride)
+        parameters = arrays.parameters or parameters
+        views = [array for s in program.stages for array in parameters_of(s, parameters[0])]
+        train: Any = persistent_cnn.train
+        if arrays.exchange is not None:
+            train = partial(persistent_mlp.train, exchange=arrays.exchange)
+        launch = partial(
+            train,
+            launcher,
+            program,
+            dataset,
+            arrays.chunk,
+            parameters=[view for view in views if view is not None],
+            constants=constants,
+        )
+        return Launches(arrays.memory, arrays.chunk, parameters, launch)
+
+    def bytes_per_member(self) -> int:
+        """Return the number of bytes that each of several members needs."""
+        counter = ByteCounter(members=MAX_MEMBERS)
+        _new_arrays(counter, self._program)
+        return counter.total
+
+    @property
+    def max_members(self) -> int:
+        """Number of members that one launch can train, if memory suffices.
+
+        The blocks of a grid barrier must be resident together, and each multiprocessor has room
+        for one. A cluster has no such condition.
+        """
+        has_clusters = persistent_mlp.cluster_constants(self._capability)
+        if _is_cnn(self._program) or has_clusters:
+            return MAX_MEMBERS
+        return self._multiprocessors // persistent_mlp.BLOCKS
+
+    def _constants(self, dataset: DeviceDataset, batch_size: int) -> dict[str, Constant] | None:
+        """Return the options of the kernel; None if no persistent kernel can train."""
+        if dataset.weights is not None:
+            return None
+        if _is_cnn(self._program):
+            # The kernel numbers the steps by their images; one image may belong to several steps.
+            is_suitable = batch_size == 1 and len(dataset.images) > 1
+            return persistent_cnn.constants_for(self._program) if is_suitable else None
+        if batch_size > persistent_mlp.MAX_IMAGES:
+            return None
+        return persistent_mlp.constants_for(
+            self._program, capability=self._capability, multiprocessors=self._multiprocessors
+        )
+
+
+def _is_cnn(program: TrainingProgram) -> bool:
+    return program.stages[0].kind == "conv2d"
+
+
+def _new_arrays(memory: Any, program: TrainingProgram) -> _Arrays:
+    """Allocate the arrays of a persistent kernel."""
+    is_cnn, exchange = _is_cnn(program), None
+    if not is_cnn:
+        sums = memory.empty(persistent_mlp.partial_sums_size(program), program.dtype)
+        exchange = sums, memory.zeros(2, "uint32")
+    return _Arrays(
+        memory=memory,
+        chunk=workspace.new_chunk(
+            memory,
+            program.dtype,
+            steps=workspace.MAX_STEPS_PER_CHUNK,
+            capacity=1 if is_cnn else persistent_mlp.MAX_IMAGES,
+        ),
+        parameters=copies_of_parameters(memory, program),
+        exchange=exchange,
+    )
