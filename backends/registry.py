@@ -116,6 +116,19 @@ def available_backends() -> dict[str, Availability]:
     return {name: _availability(source) for name, source in _sources().items()}
 
 
+def backend_availability(name: str) -> Availability:
+    """Return whether one backend can run here. The libraries of the others are not imported.
+
+    Raises:
+        TypeError: the name is not a string.
+        ValueError: the name is unknown, or "auto".
+    """
+    known = backend_name(name)
+    if known == "auto":
+        raise ValueError("auto is no backend but a choice; call get_backend")
+    return _availability(_source(known))
+
+
 def backend_name(name: str) -> str:
     """Return the name of a backend, or "auto", that `name` means: "cuda" means "cupy".
 
@@ -291,7 +304,7 @@ def _candidates(name: str, *, fallback: bool) -> Iterator[Selection]:
     if name == "auto":
         yield from _runnable({known: _BUILT_IN[known] for known in _AUTO})
         return
-    source = _BUILT_IN[name] if name in _BUILT_IN else _sources()[name]
+    source = _source(name)
     availability = _availability(source)
     if availability.ok:
         yield Selection(name, _create(source), availability.reason, fell_back=False)
@@ -327,6 +340,11 @@ def _runnable(sources: dict[str, _Source]) -> Iterator[Selection]:
         raise BackendUnavailableError(
             "auto", Availability(False, "; ".join(passed_over), "see above")
         )
+
+
+def _source(name: str) -> _Source:
+    """Return the source of a known backend; the search for plug-ins takes milliseconds."""
+    return _BUILT_IN[name] if name in _BUILT_IN else _sources()[name]
 
 
 def _sources() -> dict[str, _Source]:

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from backends import available_backends
+from backends import backend_names
 from benchmarks.contenders.base import Contender
 from benchmarks.contenders.in_turn import InTurn
 from benchmarks.contenders.jax_contender import Jax
@@ -19,7 +19,7 @@ IN_TURN = {"numba-one-thread": 1, "numba-in-turn": None}
 def contenders() -> dict[str, Contender]:
     """Return all contenders by name: the backends, with plug-ins, then the baselines."""
     found: list[Contender] = [
-        *(ProjectBackend(name) for name in available_backends()),
+        *(ProjectBackend(name) for name in backend_names() if name != "auto"),
         TorchEager(),
         TorchCompile(),
         TorchCudaGraph(),

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Availability, Backend, available_backends, get_backend
+from backends import Availability, Backend, backend_availability, get_backend
 from benchmarks.contenders.base import (
     Contender,
     HostArray,
@@ -44,7 +44,7 @@ class ProjectBackend(Contender):
 
     def availability(self) -> Availability:
         """Return the availability of the backend."""
-        return available_backends()[self.name]
+        return backend_availability(self.name)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the backend's libraries."""

@@ -6,6 +6,7 @@ from backends.numba.threads import MIN_IMAGES_PER_THREAD
 from benchmarks.report import numbers
 from benchmarks.report.tables import Table, contender_kind, make_table
 from benchmarks.storage.results import ResultSet
+from benchmarks.storage.schema import Run
 from mnist_accel.util.text import count
 
 _KINDS = {"": "this project", "baseline": "baseline", "scale": "for scale, not compared with"}
@@ -51,7 +52,7 @@ def host_table(results: ResultSet) -> Table:
         "Numba threading layer": host.numba_threading_layer or "none",
         "load average at start and end": ", ".join(f"{load:.2f}" for load in host.load_average),
         "versions": _versions_text(host.versions),
-        "commit": (host.commit or "unknown") + (" with uncommitted changes" if host.dirty else ""),
+        "commit": ", ".join(dict.fromkeys(map(_commit, results.runs))),
         **dict(_ceiling_facts(results)),
         "runs": "; ".join(
             f"{path.name}: {run.profile} ({', '.join(run.levels)}), passes {run.passes}, "
@@ -61,6 +62,11 @@ def host_table(results: ResultSet) -> Table:
         ),
     }
     return make_table(("fact", "value"), {"": facts.items()}, texts=(1,))
+
+
+def _commit(run: Run) -> str:
+    changes = " with uncommitted changes" if run.host.dirty else ""
+    return f"{run.host.commit or 'unknown'}{changes} ({', '.join(run.levels)})"
 
 
 def _versions_text(versions: Mapping[str, str]) -> str:

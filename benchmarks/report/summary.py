@@ -262,7 +262,7 @@ def cautions(results: ResultSet) -> Iterator[str]:
     """Yield one sentence per reason to doubt all figures of the results."""
     if not all(run.complete for run in results.runs):
         yield "The run is incomplete; rows are missing."
-    if results.host.dirty:
+    if any(run.host.dirty for run in results.runs):
         yield "The code had uncommitted changes."
     processes = [
         len({turn.process for turn in measurement.rounds})

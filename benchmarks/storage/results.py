@@ -8,6 +8,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
@@ -150,8 +151,8 @@ def load_results(paths: Sequence[Path]) -> ResultSet:
         raise UsageError(f"{repeated[0]} is given twice; give each file once")
     files = [read_run(path) for path in paths]
     runs = tuple(file.run for file in files)
-    for path, run in zip(paths[1:], runs[1:], strict=True):
-        _check_mergeable(paths[0], runs[0], path, run)
+    for one, other in combinations(zip(paths, runs, strict=True), 2):
+        _check_mergeable(*one, *other)
     measurements = _measurements(paths, files)
     failed = _unique(row for run in runs for row in run.failed)
     failed_keys = {row.key for row in failed}
@@ -195,8 +196,13 @@ def read_run(path: Path) -> ResultFile:
 
 
 def _check_mergeable(first_path: Path, first: Run, path: Path, run: Run) -> None:
-    """Raise `UsageError` unless both runs have the same machine, code and library versions."""
-    facts = ("cpu", "cores", "threads", "gpu", "python", "commit", "dirty")
+    """Raise `UsageError` unless both runs have the same machine and the same library versions.
+
+    Runs that measured the same level must also have the same code.
+    """
+    facts = ["cpu", "cores", "threads", "gpu", "python"]
+    if {*first.levels} & {*run.levels}:
+        facts += ["commit", "dirty"]
     pairs = [(name, getattr(first.host, name), getattr(run.host, name)) for name in facts]
     pairs += [
         (f"the versions or threads of {name}", first.contenders[name], run.contenders[name])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Backend, available_backends, get_backend
+from backends import Backend, backend_availability, get_backend
 from benchmarks.host import usable_cores
 from benchmarks.storage.schema import Ceilings, Device
 from mnist_accel.util.text import count
@@ -27,7 +27,7 @@ Clock = Callable[[], float]
 def measure_ceilings() -> dict[Device, Ceilings]:
     """Return the ceilings of "cpu", and of "gpu" if CuPy can use one."""
     ceilings: dict[Device, Ceilings] = {"cpu": cpu_ceilings()}
-    if available_backends()["cupy"].ok:
+    if backend_availability("cupy").ok:
         ceilings["gpu"] = gpu_ceilings(get_backend("cupy"))
     return ceilings
 

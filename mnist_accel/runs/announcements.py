@@ -1,6 +1,6 @@
 """Messages before a run trains: backend, data, network, and warnings about slow training."""
 
-from backends import available_backends
+from backends import backend_availability
 from mnist_accel.autotune.choose import Choice
 from mnist_accel.console.progress import TrainingDisplay
 from mnist_accel.recipes.settings import TrainSettings
@@ -49,7 +49,7 @@ def _warn_about_eager_steps(
     if trainer.not_compiled and backend.compiles_epochs:
         display.warn(f"this training is not compiled: {trainer.not_compiled}; {_COST}")
     elif not backend.compiles_epochs and settings.backend != backend.name:
-        numba = available_backends()["numba"]
+        numba = backend_availability("numba")
         if not numba.ok:
             display.warn(
                 f"this training is not compiled: {numba.reason}; {_COST}; to compile it: "

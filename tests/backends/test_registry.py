@@ -14,6 +14,7 @@ from backends import (
     BackendUnavailableError,
     Table,
     available_backends,
+    backend_availability,
     backend_name,
     device_name,
     get_backend,
@@ -399,3 +400,18 @@ def test_select_backends_auto_returns_all_available_backends(no_cupy):
     assert [selection.backend.threads for selection in selections] == [1, 1]
     assert selections[1].passed_over == ("not cupy: CuPy is not installed",)
     assert [s.backend.name for s in select_backends("numpy", fallback=False)] == ["numpy"]
+
+
+def test_the_availability_of_one_backend_imports_no_other_library():
+    code = (
+        "import sys\n"
+        "from backends import backend_availability\n"
+        "assert backend_availability('numpy').ok\n"
+        "assert not {'cupy', 'numba', 'torch'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_auto_is_no_backend():
+    with pytest.raises(ValueError, match="auto is no backend"):
+        backend_availability("auto")

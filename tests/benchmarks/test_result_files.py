@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.report.machine_tables import host_table
 from benchmarks.storage.results import load_results
 from mnist_accel.errors import UsageError
 from tests.support.benchmark_files import KEY, SMALL, GeneratedResults, entry_index, write_document
@@ -239,6 +240,16 @@ def test_contender_measured_in_one_file_is_not_absent(tmp_path):
     merged = load_results([first, write_document(tmp_path / "b.json", second)])
     assert {row.contender for row in merged.absent} == {"torch-compile"}
     assert merged.on_gpu == {"cupy"}
+
+
+def test_levels_may_be_measured_with_different_code(tmp_path):
+    first, second = SMALL.document(), SMALL.document()
+    first["mnist_accel"]["levels"], first["benchmarks"] = ["population"], []
+    first["mnist_accel"]["host"]["commit"] = "abc"
+    paths = [write_document(tmp_path / f"{n}.json", d) for n, d in enumerate((first, second))]
+    facts = dict(host_table(load_results(paths)).groups[0].rows)
+    commit = next(value.text for name, value in facts.items() if name.text == "commit")
+    assert commit.startswith("abc (population), ")
 
 
 @pytest.mark.parametrize(

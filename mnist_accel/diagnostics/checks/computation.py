@@ -57,9 +57,9 @@ def backends() -> Iterator[Finding]:
 
 def numba_kernels() -> Iterator[Finding]:
     """Check that Numba compiles kernels, and its threads."""
-    from backends import available_backends, probe_numba, unset
+    from backends import backend_availability, probe_numba, unset
 
-    if not available_backends()["numba"].ok:
+    if not backend_availability("numba").ok:
         settings = sorted(name for name in os.environ if name.startswith("NUMBA_"))
         remedy = unset(*settings) if settings else ""
         yield Finding("Numba kernels", "skipped", "the backend numba cannot run", remedy)
@@ -75,7 +75,7 @@ def compiled_training() -> Iterator[Finding]:
     """Compare a few compiled steps of each backend with eager steps of NumPy."""
     import numpy as np
 
-    from backends import available_backends, get_backend
+    from backends import backend_availability, get_backend
     from mnist_accel.data import load_dataset
     from mnist_accel.diagnostics.compare import compare_backends
 
@@ -91,7 +91,7 @@ def compiled_training() -> Iterator[Finding]:
         t_test=whole.t_test[kept],
     )
     for name in ("cupy", "numba"):
-        if not available_backends()[name].ok:
+        if not backend_availability(name).ok:
             continue
         differences = []
         for recipe in _COMPARED_RECIPES:
@@ -115,9 +115,9 @@ def compiled_training() -> Iterator[Finding]:
 
 def numba_cache() -> Iterator[Finding]:
     """Check the folder of compiled code, after kernels were loaded from it or compiled."""
-    from backends import available_backends, probe_numba
+    from backends import backend_availability, probe_numba
 
-    if not available_backends()["numba"].ok:
+    if not backend_availability("numba").ok:
         return
     state = probe_numba()
     remedy = (
