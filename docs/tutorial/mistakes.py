@@ -12,7 +12,8 @@ from array_api_compat import array_namespace, device
 
 def transfers_wrong(xp, host_images, W):
     """Copy each batch to the GPU when it is used."""
-    return [xp.asarray(host_images[n : n + 8]) @ W for n in range(0, len(host_images), 8)]
+    starts = range(0, len(host_images), 8)
+    return [xp.asarray(host_images[n : n + 8]) @ W for n in starts]
 
 
 def transfers_right(xp, host_images, W):
@@ -44,7 +45,7 @@ def waits_right(xp, images):
 
 
 def masks_wrong(xp, x):
-    """Leaky ReLU with a mask. The host must wait for the number of selected elements."""
+    """Leaky ReLU with a mask. The host waits for the number of elements."""
     y = xp.asarray(x, copy=True)
     y[x < 0] = 0.01 * x[x < 0]
     return y
@@ -88,13 +89,13 @@ def dtypes_right(xp, pixels):
 
 
 def views_wrong(xp, W):
-    """Decay the weights. Elements of a transposed matrix are not in order, so reshape copies."""
+    """Decay the weights. The elements of W.T are not in order, so reshape copies."""
     flat = xp.reshape(W.T, (-1,))
     flat *= 0.5
 
 
 def views_right(xp, W):
-    """Decay the weights through a view; `copy=False` raises an error if none is possible."""
+    """Decay the weights in a view; `copy=False` is an error if none is possible."""
     flat = xp.reshape(W, (-1,), copy=False)
     flat *= 0.5
 
@@ -104,7 +105,8 @@ def views_right(xp, W):
 
 def loops_wrong(xp, images):
     """Normalize image by image, with two launches each."""
-    return xp.stack([images[n, :] / xp.max(images[n, :]) for n in range(images.shape[0])])
+    rows = [images[n, :] / xp.max(images[n, :]) for n in range(images.shape[0])]
+    return xp.stack(rows)
 
 
 def loops_right(xp, images):
@@ -116,12 +118,12 @@ def loops_right(xp, images):
 
 
 def random_wrong(xp, count):
-    """Draw numbers with the generator of the library: other numbers in every library."""
+    """Draw with the generator of the library: other numbers in every library."""
     return xp.random.default_rng(0).random(count)
 
 
 def random_right(xp, count, **options):
-    """Compute numbers in 0…1 from their positions: equal in every library, in any order.
+    """Compute numbers in 0…1 from their positions: equal in every library.
 
     The formula is the finalizer of the hash function MurmurHash3.
     """

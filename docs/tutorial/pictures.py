@@ -11,7 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import ArrayLike
 
-from mnist_accel.plots.style import BLUE, MUTED, VERMILLION, WIDTH, show_digit, styled
+from mnist_accel.plots.style import (
+    BLUE,
+    MUTED,
+    ORANGE_TO_BLUE,
+    VERMILLION,
+    WIDTH,
+    show_digit,
+    styled,
+)
 
 
 def show(figure: Figure) -> Image:
@@ -56,7 +64,7 @@ def figure_speedups(rows: Mapping[str, float | str]) -> Figure:
             axes.text(1.1, place, value, va="center", color=MUTED)
             continue
         axes.barh(place, value - 1, left=1, height=0.6, color=BLUE if value >= 1 else VERMILLION)
-        label = f"{value:,.0f}×" if value >= 10 else f"{value:.2g}×"
+        label = f"{value:,.0f}×" if value >= 10 else f"{value:.3g}×"
         is_right = value >= 1
         axes.annotate(
             label,
@@ -100,12 +108,12 @@ def figure_forward(
 
 @styled
 def figure_weights(weights: ArrayLike, titles: Sequence[str]) -> Figure:
-    """Draw weights (N, 784) as images in a row: red above 0, blue below 0, white 0."""
+    """Draw weights (N, 784) as images in a row: blue above 0, orange below 0, white 0."""
     array = np.asarray(weights).reshape(-1, 28, 28)
     limit = np.abs(array).max()
     figure = Figure(figsize=(WIDTH, WIDTH / len(array) + 0.3), layout="constrained")
     for axes, image, title in zip(figure.subplots(1, len(array)), array, titles, strict=True):
-        axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        axes.imshow(image, cmap=ORANGE_TO_BLUE, vmin=-limit, vmax=limit, interpolation="nearest")
         axes.set(title=title, xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     return figure

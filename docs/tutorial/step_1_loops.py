@@ -58,7 +58,10 @@ def add_gradient(x, label, weights, gradients):
 
     # Backward: the chain rule, from the loss to every weight.
     dz = [p[k] - (k == label) for k in range(CLASSES)]
-    dh = [sum(dz[k] * W2[j][k] for k in range(CLASSES)) if h[j] > 0 else 0.0 for j in range(HIDDEN)]
+    dh = [0.0] * HIDDEN
+    for j in range(HIDDEN):
+        if h[j] > 0:
+            dh[j] = sum(dz[k] * W2[j][k] for k in range(CLASSES))
     for k in range(CLASSES):
         db2[k] += dz[k]
         for j in range(HIDDEN):

@@ -20,7 +20,7 @@ cp = cupy if cupy and cupy.is_available() else StandIn()
 def train(images, labels, parameters):
     """Return the mean loss of each batch; change the parameters in place."""
     x, t, *weights = [cp.asarray(array) for array in (images, labels, *parameters)]
-    losses = step_4_strict.train(x, t, weights)  # returns before the GPU has finished
+    losses = step_4_strict.train(x, t, weights)  # does not wait for the GPU
     for array, trained in zip(parameters, weights, strict=True):
         array[...] = cp.asnumpy(trained)  # waits for the GPU
     return cp.asnumpy(losses)

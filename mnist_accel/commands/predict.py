@@ -3,8 +3,9 @@
 Prints the ten probabilities as bars, and saves a figure with the image and its labels. For several
 pictures, it prints one line per picture. A network with sigmoid outputs computes each probability
 independently, so the ten need not sum to 1. A picture without a digit is refused, and a picture of
-several digits is refused without --all. The exit code is then 4. Below a probability of 80 %, the
-prediction is marked as not sure.
+several digits is refused without --all. The exit code is then 4. A warning is printed if a digit
+consists of parts that may each be one. Below a probability of 80 %, the prediction is marked as not
+sure.
 """
 
 import argparse
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mnist_accel.data import Dataset
+    from mnist_accel.data.digit_image.search import Digit
     from mnist_accel.nn.network import Network
     from mnist_accel.runs.model_files import ModelData
 
@@ -50,6 +52,7 @@ class Item:
         figure: number of the digit in the file, from 1; None unless each digit of a file is read.
         image: the image (H, W), or features; None if the file is refused.
         refusal: why the file is refused.
+        warning: why the prediction may mean nothing; None for most images.
         true_label: the true class; None if unknown.
         probabilities: probability of each class (C,); None if the file is refused.
     """
@@ -58,6 +61,7 @@ class Item:
     figure: int | None = None
     image: "NDArray[Any] | None" = None
     refusal: str | None = None
+    warning: str | None = None
     true_label: int | None = None
     probabilities: "NDArray[np.floating] | None" = None
 
@@ -136,6 +140,9 @@ def run(args: argparse.Namespace) -> int:
         _print_items(path, items, names)
         for item in refused:
             print(f"refused: {item.refusal}", file=sys.stderr)
+    for item in items:
+        if item.warning is not None:
+            print(f"warning: {_title(item)}: {item.warning}; crop to one", file=sys.stderr)
     is_saved = True
     is_picture = items[0].image is not None and items[0].image.ndim == 2
     if len(items) == 1 and is_picture and (args.out or not args.json):
@@ -191,8 +198,8 @@ def _read_items(
 ) -> Iterator[Item]:
     """Yield one item per file, or with `--all` one item per digit, with images of a size."""
     from mnist_accel.data.digit_image import (
-        read_digit_image,
-        read_digit_images,
+        read_digit,
+        read_digits,
         read_plain_image,
         resized,
     )
@@ -206,14 +213,23 @@ def _read_items(
         name = "stdin" if file == STDIN else file
         try:
             if args.all:
-                for number, image in enumerate(read_digit_images(source), start=1):
-                    yield Item(name, figure=number, image=resized(image, size))
+                for number, digit in enumerate(read_digits(source), start=1):
+                    image = resized(digit.image, size)
+                    yield Item(name, figure=number, image=image, warning=_warning(digit))
             elif of_digits:
-                yield Item(name, image=resized(read_digit_image(source), size))
+                digit = read_digit(source)
+                yield Item(name, image=resized(digit.image, size), warning=_warning(digit))
             else:
                 yield Item(name, image=read_plain_image(source, size=size))
         except DataError as error:
             yield Item(name, refusal=str(error))
+
+
+def _warning(digit: "Digit") -> str | None:
+    """Return a warning if what is read as one digit may be several."""
+    if digit.figures == 1:
+        return None
+    return f"{digit.figures} separate figures are read as one digit"
 
 
 def _print_items(path: Path, items: list[Item], names: Sequence[str]) -> None:
@@ -261,7 +277,8 @@ def _print_json(path: Path, items: list[Item], names: Sequence[str]) -> None:
             entry["probability"] = values[best]
             entry["probabilities"] = dict(zip(names, values, strict=True))
         true = None if item.true_label is None else names[item.true_label]
-        predictions.append(entry | {"true_label": true, "refusal": item.refusal})
+        entry |= {"true_label": true, "refusal": item.refusal, "warning": item.warning}
+        predictions.append(entry)
     print_json({"weights": str(path), "predictions": predictions})
 
 
@@ -279,6 +296,7 @@ def _save_figure(file: Path, item: Item, names: Sequence[str], args: argparse.Na
             predicted=int(item.probabilities.argmax()),
             true_label=item.true_label,
             class_names=names,
+            warning=item.warning or "",
         )
     except DataError as error:
         print(f"warning: {error}; choose another file with --out", file=sys.stderr)

@@ -47,7 +47,9 @@ function redrawSoon() {
 // Return the opacity of the drawing, (SIZE × SIZE) in 0…1.
 function ink() {
   const { data } = context.getImageData(0, 0, SIZE, SIZE);
-  return Float64Array.from({ length: SIZE * SIZE }, (_, at) => data[4 * at + 3] / 255);
+  const opacity = new Float64Array(SIZE * SIZE);
+  for (let at = 0; at < opacity.length; at++) opacity[at] = data[4 * at + 3] / 255;
+  return opacity;
 }
 
 // Return the drawing as the network takes it, (SIDE × SIDE) in 0…1, or null if nothing is drawn.
@@ -65,6 +67,8 @@ function update() {
   showProbabilities(probabilities);
   showFirstLayer(outputs[FIRST]);
   byId("hint").hidden = strokes.length > 0;
+  const isOne = !network.centers || !image || !showsSeveralDigits(image, SIDE);
+  byId("several").textContent = isOne ? "" : "⚠ Several digits? The network reads one.";
 }
 
 function showProbabilities(probabilities) {
@@ -108,7 +112,7 @@ function showFirstLayer(output) {
   });
 }
 
-// Positive values are blue, negative ones orange, as in the figures of a run.
+// Positive values are blue, negative ones orange, as in the pictures of a run.
 function showSigned(canvas, values, height, width) {
   const largest = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);
   show(canvas, values, height, width, (value) =>

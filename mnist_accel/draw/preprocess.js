@@ -19,14 +19,14 @@ function blurred(image, height, width, sigma) {
     const result = new Float64Array(values.length);
     for (let row = 0; row < height; row++) {
       for (let column = 0; column < width; column++) {
-        let total = 0;
+        const value = values[row * width + column];
+        if (value === 0) continue; // most pixels of a drawing are 0
         for (let k = -radius; k <= radius; k++) {
           const at = isRows
             ? mirrored(row + k, height) * width + column
             : row * width + mirrored(column + k, width);
-          total += kernel[k + radius] * values[at];
+          result[at] += (kernel[k + radius] / sum) * value;
         }
-        result[row * width + column] = total / sum;
       }
     }
     return result;
@@ -176,4 +176,23 @@ function digitImage(ink, height, width) {
 function plainImage(ink, height, width, side) {
   if (!ink.some((value) => value > 0)) return null;
   return resized({ data: ink, height, width }, side, side);
+}
+
+// Return whether an image (side × side) shows several digits beside each other: parts of similar height
+// that share hardly any column. `mnist_accel.data.digit_image.groups` separates strokes in this way.
+function showsSeveralDigits(image, side) {
+  const mask = image.map((value) => (value > 0.3 ? 1 : 0));
+  const { parts, count } = connectedParts(mask, side, side);
+  const rows = Array.from({ length: count }, () => new Set());
+  const columns = Array.from({ length: count }, () => new Set());
+  parts.forEach((part, at) => {
+    if (!part) return;
+    rows[part - 1].add(Math.floor(at / side));
+    columns[part - 1].add(at % side);
+  });
+  const highest = Math.max(...rows.map((set) => set.size));
+  const tall = columns.filter((_, part) => rows[part].size > 0.5 * highest);
+  const shared = (a, b) => Array.from(a).filter((column) => b.has(column)).length;
+  const areBeside = (a, b) => shared(a, b) < 0.3 * Math.min(a.size, b.size);
+  return tall.some((a, n) => tall.slice(n + 1).some((b) => areBeside(a, b)));
 }

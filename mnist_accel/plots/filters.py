@@ -1,71 +1,100 @@
-"""The learned filters of a convolution."""
+"""The weights of a first layer as images."""
 
 import math
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from mnist_accel.plots.style import WIDTH, styled, to_png
+from mnist_accel.plots.style import MUTED, ORANGE_TO_BLUE, WIDTH, styled, to_png
 from mnist_accel.util.ceil_div import ceil_div
 from mnist_accel.util.text import count
 
+# More images would be too small to see; further filters or units are left out.
+MAX_IMAGES = 100
+# On a scale up to the largest of thousands of weights, all others would be pale.
+SCALE_QUANTILE = 0.998
+GAP = 4  # dots between images
+CAPTION = "Blue: a larger pixel value raises the output. Orange: it lowers it. White: no influence."
+
 
 @styled
-def figure_filters(filters: ArrayLike) -> Figure:
-    """Draw the filters (out, in, kh, kw) of a convolution on one symmetric color scale.
+def figure_filters(weights: ArrayLike, *, of_units: bool = False) -> Figure:
+    """Draw the weights (out, in, height, width) of a first layer on one symmetric color scale.
 
-    Filters with one input channel are arranged in a nearly square grid. Otherwise, the grid has one
-    row per input channel and one column per output channel.
+    The weights of one input channel are arranged in a nearly square grid. Otherwise, the grid has
+    one row per input channel and one column per output.
+
+    Args:
+        weights: the filters of a convolution, or the weights of units, each an image.
+        of_units: whether they belong to units, with a weight for each pixel.
 
     Raises:
-        ValueError: `filters` does not have four dimensions, or is empty.
+        ValueError: `weights` does not have four dimensions, or is empty.
     """
-    array = np.asarray(filters, dtype=np.float64)
+    array = np.asarray(weights, dtype=np.float64)
     if array.ndim != 4 or not array.size:
         raise ValueError(
-            f"filters must have shape (out, in, kh, kw) and not be empty, got {array.shape}"
+            f"weights must have shape (out, in, height, width) and not be empty, got {array.shape}"
         )
     outputs, inputs, height, width = array.shape
-    if inputs == 1:
-        # The smallest number of columns that fills all rows, if the grid is at most four times as
-        # wide as high.
-        side = math.isqrt(outputs - 1) + 1
-        columns = next(c for c in range(side, 2 * side + 1) if outputs % c == 0 or c == 2 * side)
-        rows = ceil_div(outputs, columns)
-    else:
-        rows, columns = inputs, outputs
-        array = array.transpose(1, 0, 2, 3)
-
-    # All filters are drawn as one image, because separate images would be slow for many filters. A
-    # weight is a square of 8×8 dots, and the gaps between filters are 4 dots wide.
-    dots = 8
-    cell = np.array([height, width]) * dots + dots // 2
-    mosaic = np.full((rows * cell[0] - dots // 2, columns * cell[1] - dots // 2), np.nan)
-    for index, kernel in enumerate(array.reshape(-1, height, width)):
-        top, left = np.array(divmod(index, columns)) * cell
-        mosaic[top : top + height * dots, left : left + width * dots] = np.kron(
-            kernel, np.ones((dots, dots))
-        )
+    shown = array[: max(1, MAX_IMAGES // inputs)]
+    columns = len(shown) if inputs > 1 else _columns(len(shown))
+    mosaic = _mosaic(shown.transpose(1, 0, 2, 3).reshape(-1, height, width), columns)
 
     grid_width = min(WIDTH - 1, 0.95 * columns)
     grid_height = grid_width * mosaic.shape[0] / mosaic.shape[1]
-    figure = Figure(figsize=(max(grid_width + 1, 3.2), grid_height + 0.7), layout="constrained")
+    figure = Figure(figsize=(max(grid_width + 1, 6.6), grid_height + 0.8), layout="constrained")
     axes = figure.subplots()
     axes.set_anchor("W")
-    limit = float(np.max(np.abs(array), where=np.isfinite(array), initial=0.0)) or 1.0
-    grid = axes.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    bar = figure.colorbar(grid, cax=axes.inset_axes((1.025, 0, 0.025, 1)))
+    size = np.abs(array[np.isfinite(array)])
+    limit = float(np.quantile(size, SCALE_QUANTILE, method="higher")) if size.any() else 1.0
+    grid = axes.imshow(
+        mosaic, cmap=ORANGE_TO_BLUE, vmin=-limit, vmax=limit, interpolation="nearest"
+    )
+    bar = figure.colorbar(grid, cax=axes.inset_axes((1.025, 0, 0.1 / grid_width, 1)))
     bar.outline.set_visible(False)
-    bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.2g}", "0", f"{limit:.2g}"])
+    less, more = ("≤ ", "≥ ") if size.max(initial=0) > limit else ("", "")
+    labels = [f"{less}−{limit:.2g}", "0", f"{more}{limit:.2g}"]
+    bar.set_ticks([-limit, 0, limit], labels=labels)
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])
-    title = f"Weights of {count(outputs, 'filter')}, {height} × {width}"
     if inputs > 1:
-        title += f", {inputs} input channels"
-        axes.set(xlabel="output channel →", ylabel="← input channel")
+        axes.set(xlabel="output →", ylabel="← input channel")
+
+    noun = "unit" if of_units else "filter"
+    title = f"Weights of {count(outputs, noun)} of the first layer, {height} × {width}"
+    if len(shown) < outputs:
+        title += f" (the first {len(shown)})"
     figure.suptitle(title, x=0.012, ha="left", weight="bold", size=11.5)
+    figure.supxlabel(CAPTION, x=0.012, ha="left", size=9, color=MUTED)
     return figure
 
 
 plot_filters = to_png(figure_filters)
+
+
+def _columns(images: int) -> int:
+    """Return the number of columns of a grid: one row for a few images, otherwise full rows."""
+    if images <= 8:
+        return images
+    side = math.isqrt(images - 1) + 1
+    return next(c for c in range(side, 2 * side + 1) if images % c == 0 or c == 2 * side)
+
+
+def _mosaic(images: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
+    """Return images (N, height, width) side by side as one, because many images are slow to draw.
+
+    Each weight is a square of dots. Gaps are NaN.
+    """
+    height, width = images.shape[1:]
+    dots = 8 if width <= 8 else 4
+    cell = np.array([height, width]) * dots + GAP
+    rows = ceil_div(len(images), columns)
+    mosaic = np.full((rows * cell[0] - GAP, columns * cell[1] - GAP), np.nan)
+    for index, image in enumerate(images):
+        top, left = np.array(divmod(index, columns)) * cell
+        mosaic[top : top + height * dots, left : left + width * dots] = np.kron(
+            image, np.ones((dots, dots))
+        )
+    return mosaic

@@ -83,7 +83,7 @@ def figure_mistakes(
         left, top = MARGIN + CELL * column, first_row + row_height * row
         show_digit(sheet, image_array[index], left=left, top=top, side=SIDE)
         truth, guess = names[label_array[index]], names[predicted[index]]
-        wrong = truth != guess
+        wrong = label_array[index] != predicted[index]
         sheet.text(
             left,
             top - 0.06,

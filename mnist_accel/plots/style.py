@@ -27,6 +27,8 @@ P = ParamSpec("P")
 PAPER, GRID, MUTED, INK = "#ffffff", "#e4e8ec", "#66727f", "#1f2933"
 # From the palette of Okabe and Ito, which is safe for the common color-vision deficiencies.
 BLUE, GREEN, VERMILLION = "#0072b2", "#008060", "#d55e00"
+# Below and above 0, such as weights; the drawing page uses the same colors.
+ORANGE_TO_BLUE = LinearSegmentedColormap.from_list("orange_to_blue", [VERMILLION, PAPER, BLUE])
 PAPER_TO_INK = LinearSegmentedColormap.from_list("paper_to_ink", [PAPER, "#101820"])
 
 # 9 inches at 160 dots per inch give 1440 pixels: sharp and legible at the width of a README.

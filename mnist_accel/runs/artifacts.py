@@ -1,6 +1,7 @@
 """The files that a finished run leaves: weights, pictures and `summary.json`."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ from numpy.typing import NDArray
 from mnist_accel.checkpoints.checkpoint import save_model
 from mnist_accel.console.phases import Phases
 from mnist_accel.data import DataForm
+from mnist_accel.data.batches import BatchSampler
 from mnist_accel.errors import DataError
 from mnist_accel.nn.network import Network
 from mnist_accel.runs.folder import RunFolder
 from mnist_accel.runs.setup import RunData
 from mnist_accel.runs.tensorboard import EventFile
 from mnist_accel.training.evaluation import Evaluation, evaluate
+from mnist_accel.training.progress import EpochReport
 from mnist_accel.training.trainer import Trainer
+from mnist_accel.util.text import count, excerpt
 
 
 def has_artifacts(folder: RunFolder, form: DataForm, *, step: int) -> bool:
@@ -57,7 +61,7 @@ def write_artifacts(
         probabilities = model.predict_proba(images)
     save_model(folder.model, model)
     with phases.time("pictures"):
-        _draw_pictures(folder, model, data, probabilities)
+        _draw_pictures(folder, trainer, data, probabilities)
         if event_file is not None:
             _, *mistakes = _pictures(folder, data.dataset.form)
             for file in mistakes:
@@ -94,12 +98,13 @@ def _pictures(folder: RunFolder, form: DataForm) -> list[Path]:
 
 
 def _draw_pictures(
-    folder: RunFolder, model: Network, data: RunData, probabilities: NDArray[Any]
+    folder: RunFolder, trainer: Trainer, data: RunData, probabilities: NDArray[Any]
 ) -> None:
-    """Draw the training curves, the filters of a first convolution, and the worst mistakes.
+    """Draw the training curves, the weights of the first layer, and the worst mistakes.
 
     `probabilities` (N, C) are the predictions for the test set, which contains the mistakes.
     """
+    model = trainer.model
     curves, *mistakes = _pictures(folder, data.dataset.form)
     # matplotlib takes a third of a second to import, so the import waits for the end of training.
     from mnist_accel.plots import plot_curves, plot_filters, plot_mistakes
@@ -114,22 +119,44 @@ def _draw_pictures(
             probabilities=probabilities,
             class_names=data.dataset.class_names,
         )
-    weights = model.state_dict()["W1"]
-    if weights.ndim == 4:
-        plot_filters(folder.path / "filters.png", weights)
+    weights = first_weights(model, data.dataset.form)
+    if weights is not None:
+        of_units = weights.shape[2:] == data.dataset.form.shape[-2:]
+        plot_filters(folder.path / "filters.png", weights, of_units=of_units)
     steps: list[int] = []
     losses: list[float] = []
     for line in folder.read_metrics("steps"):
         steps.extend(range(line["step"] - len(line["losses"]) + 1, line["step"] + 1))
         losses.extend(line["losses"])
-    epochs = folder.read_metrics("epoch")
+    sampler = BatchSampler(data.train_count, trainer.batch_size, trainer.sampling, trainer.seed)
     plot_curves(
         curves,
         steps=steps,
         losses=losses,
-        epochs=[line["epoch"] for line in epochs],
-        train_accuracy=[line["train_accuracy"] for line in epochs],
-        test_accuracy=[line["validation_accuracy"] for line in epochs],
+        epochs=[_epoch_report(line) for line in folder.read_metrics("epoch")],
+        steps_per_epoch=sampler.steps_per_epoch,
         test_name=data.validation_name,
-        title=f"{model.name} on {data.dataset.name}, backend {model.backend.name}",
+        title=f"{model.name} on {count(data.train_count, 'example')} of "
+        f"{excerpt(data.dataset.name, max_chars=40)}, backend {model.backend.name}",
     )
+
+
+def _epoch_report(line: dict[str, Any]) -> EpochReport:
+    """Return the results of an epoch in a line of metrics; early versions wrote fewer fields."""
+    values: dict[str, Any] = {field.name: line.get(field.name) for field in fields(EpochReport)}
+    return EpochReport(**values)
+
+
+def first_weights(model: Network, form: DataForm) -> NDArray[Any] | None:
+    """Return the weights of the first layer with weights as images (out, in, height, width).
+
+    The result is None if they do not belong to patches or pixels of an image.
+    """
+    first = next(node for node in model.graph.nodes if node.keys)
+    weights = model.state_dict().get(first.keys.get("W", ""))
+    if weights is None or weights.ndim == 4:
+        return weights
+    is_image = form.kind == "pixels" and len(form.shape) > 1
+    if not is_image or weights.ndim != 2 or len(weights) != math.prod(form.shape):
+        return None
+    return weights.T.reshape(-1, *(1, *form.shape)[-3:])

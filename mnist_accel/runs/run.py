@@ -294,6 +294,11 @@ class _Run:
             f"test accuracy {evaluation.accuracy:.2%} ({evaluation.correct} / {evaluation.total}), "
             f"loss {evaluation.loss:.4f}; all files are in {self.folder.path}"
         )
+        form = self.data.dataset.form
+        if form.image_size is None:
+            names = ("filters.png", "mistakes.png")
+            missing = [name for name in names if not (self.folder.path / name).exists()]
+            self.display.note(f"not drawn for {form}: {', '.join(missing)}")
         if is_guessing(evaluation.accuracy, self.data.test[1]):
             steps = self.trainer.step
             say = self.display.warn if steps >= MIN_STEPS else self.display.note

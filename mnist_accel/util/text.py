@@ -23,8 +23,9 @@ def excerpt(text: object, *, max_chars: int = 200) -> str:
 
     For messages that contain text of a file, which may be long or hostile.
     """
-    line = escaped(one_line(str(text)[: max_chars + 1]))
-    return line if len(line) <= max_chars else f"{line[:max_chars]}…"
+    whole = str(text).rstrip()
+    line = escaped(one_line(whole[: max_chars + 1]))
+    return line if max(len(whole), len(line)) <= max_chars else f"{line[:max_chars]}…"
 
 
 def count(number: int, noun: str) -> str:

@@ -16,6 +16,7 @@ from mnist_accel.commands.predict import _certainty
 from mnist_accel.data.datasets import class_names
 from tests.support.command_line import ON_NUMPY
 from tests.support.digit_pictures.pictures import make_row
+from tests.support.digit_pictures.separate_figures import picture_of
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,16 @@ def test_several_pictures_and_folders_are_predicted(run, run_folder, digits):
     lines = out.splitlines()
     assert lines[1].split() == ["predicted", "probability", "file"]
     assert [line.split()[-1] for line in lines[3:]] == files
+
+
+def test_two_digits_that_are_read_as_one_are_a_warning_in_all_outputs(run, run_folder, digits):
+    Image.fromarray(picture_of(digits[:2])).save("both.png")
+    code, out, err = run("predict", run_folder, "--image", "both.png")
+    assert code == 0
+    assert "predicted" in out
+    assert err == "warning: both.png: 2 separate figures are read as one digit; crop to one\n"
+    code, out, _ = run("predict", run_folder, "--image", "both.png", "--json")
+    assert json.loads(out)["predictions"][0]["warning"].startswith("2 separate figures")
 
 
 def test_a_prediction_with_a_low_probability_is_marked_as_not_sure():

@@ -44,6 +44,7 @@ def test_train_writes_a_run_folder(run):
         "checkpoint",
         "config.json",
         "curves.png",
+        "filters.png",
         "metrics.jsonl",
         "mistakes.png",
         "model.safetensors",
@@ -75,10 +76,14 @@ def test_train_writes_a_run_folder(run):
         assert picture.width > 800
 
 
-def test_a_convolutional_network_also_writes_a_picture_of_its_filters(run):
-    arguments = ("--model", "cnn", "--dataset", "digits", "--limit-train", 50, "--epochs", 1)
-    assert run("train", *arguments, "--out", "run")[0] == 0
-    assert Path("run/filters.png").is_file()
+def test_features_have_no_pictures_of_weights_and_mistakes_and_the_run_says_so(run):
+    rows = "".join(f"{n % 7},{n % 3},{'abc'[n % 3]}\n" for n in range(30))
+    Path("table.csv").write_text(f"x,y,label\n{rows}")
+    arguments = ("--dataset", "csv:table.csv", "--test-split", 0.2, "--iterations", 2)
+    code, _, err = run("train", *arguments, "--backend", "numpy", "--out", "run")
+    assert code == 0
+    assert "not drawn for 2 features: filters.png, mistakes.png" in err
+    assert [file.name for file in Path("run").glob("*.png")] == ["curves.png"]
 
 
 def test_the_default_folder_name_contains_time_model_and_backend(run):

@@ -17,6 +17,7 @@ from mnist_accel.nn.losses import SoftmaxCrossEntropy
 from tests.draw.strokes import STROKES, draw
 from tests.support.headless_browser import Browser, is_installed
 
+SEVERAL = "document.getElementById('several').textContent"
 needs_browser = pytest.mark.skipif(not is_installed(), reason="needs Chromium")
 
 
@@ -47,10 +48,11 @@ def pixels_seen(browser):
 
 
 @needs_browser
+@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [*ma.RECIPES, "other layers"])
-def test_probabilities_equal_those_of_python(name, browser, tmp_path):
+def test_probabilities_equal_those_of_python(name, count, browser, tmp_path, mnist):
     network = make_network(name)
-    images = ma.load_dataset("digits").x_test[:100]
+    images = mnist.x_test[:count]
     open_page(browser, tmp_path, network)
     data = base64.b64encode(images.tobytes()).decode()
     found = browser.evaluate(
@@ -90,6 +92,7 @@ def test_drawings_are_preprocessed_as_pictures_are(browser, tmp_path):
         draw(browser, strokes)
         expected = 255 * ma.read_digit_image(io.BytesIO(picture_of_board(browser)))
         assert np.abs(255 * pixels_seen(browser) - expected).max() <= 1, digit
+        assert browser.evaluate(SEVERAL) == ""
 
 
 @needs_browser
@@ -221,6 +224,17 @@ def test_the_page_shows_any_name_and_explains_the_first_layer_with_weights():
     assert "<title>Draw: @network@</title>" in page
     assert '"classes": ["@scripts@", "1"' in page
     assert "The outputs of the filters of the first convolution." in page
+
+
+@needs_browser
+def test_only_digits_side_by_side_are_called_several(browser, tmp_path):
+    open_page(browser, tmp_path, make_network("two-layer"))
+    separate_bar = [[[130, 40], [195, 40]], STROKES[5][0][2::4]]
+    draw(browser, separate_bar)
+    assert browser.evaluate(SEVERAL) == ""
+    browser.evaluate("clear()")
+    draw(browser, [[[x, 60], [x, 230]] for x in (80, 200)])
+    assert "Several digits?" in browser.evaluate(SEVERAL)
 
 
 def test_a_network_that_the_page_cannot_compute_is_refused():

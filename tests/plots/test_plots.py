@@ -25,18 +25,34 @@ from mnist_accel.plots import (
     style,
 )
 from mnist_accel.plots.curves import running_mean
+from mnist_accel.training.progress import EpochReport
 
 DIGITS = [str(digit) for digit in range(10)]
 
 
+def _report(epoch, *, per_epoch, train=0.9, test=0.88, test_loss=0.4):
+    return EpochReport(
+        epoch=epoch,
+        step=epoch * per_epoch,
+        train_loss=0.5,
+        train_accuracy=train,
+        images_per_s=1.0,
+        validation_loss=test_loss,
+        validation_accuracy=test,
+    )
+
+
 def _curves(count, *, measured=3, **changes):
+    per_epoch = max(1, count // max(1, measured))
     losses = 2.3 * np.exp(-np.arange(count) / max(1, count / 5)) + 0.01
     return {
         "steps": np.arange(1, count + 1),
         "losses": losses,
-        "epochs": list(range(1, measured + 1)),
-        "train_accuracy": [0.9 + 0.01 * epoch for epoch in range(measured)],
-        "test_accuracy": [0.88 + 0.01 * epoch for epoch in range(measured)],
+        "epochs": [
+            _report(n, per_epoch=per_epoch, train=0.9 + 0.01 * n, test=0.88 + 0.01 * n)
+            for n in range(1, measured + 1)
+        ],
+        "steps_per_epoch": per_epoch,
         "title": "two-layer",
     } | changes
 
@@ -70,7 +86,7 @@ def _titles(figure):
 
 PLOTS = {
     "curves": (plot_curves, _curves(300)),
-    "filters": (plot_filters, {"filters": np.random.default_rng(0).normal(size=(8, 1, 3, 3))}),
+    "filters": (plot_filters, {"weights": np.random.default_rng(0).normal(size=(8, 1, 3, 3))}),
     "mistakes": (plot_mistakes, _results() | {"limit": 6}),
     "prediction": (
         plot_prediction,
@@ -118,15 +134,31 @@ def test_figure_that_cannot_be_written_is_a_data_error(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2, 119, 120, 2001, 200_000])
-def test_loss_curves_of_any_length_are_drawn(count):
-    figure = figure_curves(**_curves(count, measured=min(count, 3)))
+def test_losses_of_any_number_are_drawn_over_the_epochs(count):
+    curves = _curves(count, measured=min(count, 3))
+    figure = figure_curves(**curves)
     figure.savefig(io.BytesIO(), format="png")
-    axes = figure.axes[0]
-    x, y = axes.lines[-1].get_data()
+    train = [line for line in figure.axes[0].lines if line.get_label().startswith("train")][-1]
+    x, y = train.get_data()
     assert len(x) <= 2000
-    assert x[0] == 1
-    assert x[-1] == count
+    np.testing.assert_allclose(x[[0, -1]], np.array([1, count]) / curves["steps_per_epoch"])
     assert np.all(np.isfinite(y))
+
+
+def test_both_panels_share_an_axis_of_epochs_with_steps_below():
+    figure = figure_curves(**_curves(3000))
+    upper, lower = (axes.xaxis for axes in figure.axes)
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    figure.canvas.draw()
+    assert not any(label.get_visible() for label in upper.get_ticklabels(which="both"))
+    labels = [[label.get_text() for label in lower.get_ticklabels(minor=m)] for m in (False, True)]
+    assert labels[0][-1] == "3"
+    assert labels[1][-1] == "3,000"
+    assert {"epoch", "step"} <= set(_texts(figure))
+
+
+def test_a_step_that_is_an_epoch_is_not_labeled_twice():
+    assert "step" not in _texts(figure_curves(**_curves(10, measured=10)))
 
 
 def test_spikes_of_a_long_series_are_drawn():
@@ -135,6 +167,24 @@ def test_spikes_of_a_long_series_are_drawn():
     axes = figure_curves(**curves).axes[0]
     highest = max(path.vertices[:, 1].max() for path in axes.collections[0].get_paths())
     assert highest == 77.0
+
+
+def test_a_spike_does_not_flatten_the_lines_and_its_cut_is_stated():
+    curves = _curves(100_000)
+    curves["losses"][54_321] = 77.0
+    axes = figure_curves(**curves).axes[0]
+    assert axes.get_ylim()[1] < 8
+    assert "cut off" in axes.get_title(loc="left")
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "train, lowest to highest of 100 steps" in labels
+
+
+def test_the_test_loss_is_drawn_after_each_epoch():
+    curves = _curves(3000)
+    curves["epochs"][1] = _report(2, per_epoch=1000, test_loss=None)
+    (line,) = [line for line in figure_curves(**curves).axes[0].lines if "test" in line.get_label()]
+    np.testing.assert_array_equal(line.get_xdata(), [1, 3])
+    np.testing.assert_array_equal(line.get_ydata(), [0.4, 0.4])
 
 
 @pytest.mark.parametrize(
@@ -146,8 +196,10 @@ def test_labels_of_a_logarithmic_scale_have_one_form(last, labels):
     assert labels <= {label(value) for value in 10.0 ** np.arange(-6, 1)}
 
 
-def test_scale_is_logarithmic_only_if_the_loss_falls_tenfold():
+def test_scale_is_logarithmic_only_if_the_loss_changes_tenfold():
     assert figure_curves(**_curves(500)).axes[0].get_yscale() == "log"
+    diverging = _curves(500, losses=np.geomspace(2, 2e4, 500))
+    assert figure_curves(**diverging).axes[0].get_yscale() == "log"
     level = _curves(500, losses=np.linspace(0.6, 0.4, 500))
     assert figure_curves(**level).axes[0].get_yscale() == "linear"
 
@@ -162,23 +214,39 @@ def test_first_loss_that_is_not_finite_is_marked(count):
 
 
 def test_accuracies_that_were_not_measured_are_omitted():
-    curves = _curves(10, train_accuracy=[None, None, None], test_accuracy=[0.5, None, 0.7])
-    axes = figure_curves(**curves, test_name="validation").axes[1]
+    tests = (0.5, None, 0.7)
+    epochs = [_report(n + 1, per_epoch=1, train=None, test=t) for n, t in enumerate(tests)]
+    axes = figure_curves(**_curves(3, epochs=epochs), test_name="validation").axes[1]
     (line,) = axes.lines
     np.testing.assert_array_equal(line.get_xdata(), [1, 3])
     np.testing.assert_array_equal(line.get_ydata(), [0.5, 0.7])
-    assert line.get_label() == "validation  70.00 %"
+    assert line.get_label() == "validation 70.00 %, after the last epoch"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"epochs": [], "train_accuracy": [], "test_accuracy": []},
-        {"train_accuracy": [None] * 3, "test_accuracy": [None] * 3},
-    ],
-)
-def test_missing_accuracies_are_stated(changes):
-    assert "no accuracy was measured" in _texts(figure_curves(**_curves(10, **changes)))
+def test_the_legend_states_that_the_training_accuracy_is_a_mean():
+    labels = [line.get_label() for line in figure_curves(**_curves(300)).axes[1].lines]
+    assert "train 93.00 %, mean over the last epoch" in labels
+
+
+def test_the_last_five_accuracies_fill_a_good_part_of_the_axis():
+    tests = [0.1, 0.5, 0.9, *np.linspace(0.95, 0.97, 20)]
+    epochs = [_report(n + 1, per_epoch=1, train=t, test=t) for n, t in enumerate(tests)]
+    axes = figure_curves(**_curves(23, measured=23, epochs=epochs)).axes[1]
+    bottom, top = axes.get_ylim()
+    assert np.ptp(tests[-5:]) > 0.2 * (top - bottom)
+    assert "from 10.0 %" in axes.get_title(loc="left")
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.1, 1.0])
+def test_equal_accuracies_lie_within_the_axis(accuracy):
+    epochs = [_report(n, per_epoch=5, train=accuracy, test=accuracy) for n in (1, 2)]
+    bottom, top = figure_curves(**_curves(10, epochs=epochs)).axes[1].get_ylim()
+    assert -0.001 < bottom <= accuracy < top
+
+
+@pytest.mark.parametrize("epochs", [[], [_report(1, per_epoch=10, train=None, test=None)]])
+def test_missing_accuracies_are_stated(epochs):
+    assert "no accuracy was measured" in _texts(figure_curves(**_curves(10, epochs=epochs)))
 
 
 def test_missing_losses_are_stated():
@@ -186,10 +254,9 @@ def test_missing_losses_are_stated():
     assert "no loss was recorded" in _texts(figure)
 
 
-@pytest.mark.parametrize("changes", [{"losses": [1.0]}, {"epochs": [1]}])
-def test_series_of_different_length_are_rejected(changes):
+def test_steps_and_losses_of_different_length_are_rejected():
     with pytest.raises(ValueError, match="must have equal length"):
-        figure_curves(**_curves(10, **changes))
+        figure_curves(**_curves(10, losses=[1.0]))
 
 
 def test_running_mean_uses_the_existing_neighbors():
@@ -208,7 +275,8 @@ def test_all_weights_are_drawn_on_a_symmetric_scale(shape):
     shown, times = np.unique(mosaic.get_array().compressed(), return_counts=True)
     np.testing.assert_array_equal(shown, np.sort(filters.ravel()))
     assert len(set(times)) == 1
-    assert mosaic.norm.vmin == -mosaic.norm.vmax == -np.abs(filters).max()
+    assert mosaic.norm.vmin == -mosaic.norm.vmax
+    assert np.quantile(np.abs(filters), 0.99) <= mosaic.norm.vmax <= np.abs(filters).max()
 
 
 def test_rows_of_the_filter_grid_are_input_channels():
@@ -216,6 +284,13 @@ def test_rows_of_the_filter_grid_are_input_channels():
     (mosaic,) = figure_filters(filters).axes[0].images
     corners = np.asarray(mosaic.get_array())[::12, ::12]
     np.testing.assert_array_equal(corners, [[0, 2, 4], [1, 3, 5]])
+
+
+def test_weights_of_units_are_named_and_explained_and_limited_in_number():
+    figure = figure_filters(np.ones((128, 1, 28, 28)), of_units=True)
+    texts = _texts(figure)
+    assert "Weights of 128 units of the first layer, 28 × 28 (the first 100)" in texts
+    assert any(text.startswith("Blue: a larger pixel value raises the output") for text in texts)
 
 
 @pytest.mark.parametrize("filters", [np.zeros((2, 1, 3, 3)), np.full((2, 1, 3, 3), np.nan)])
@@ -226,7 +301,7 @@ def test_filters_without_contrast_can_be_drawn(tmp_path, filters):
 
 @pytest.mark.parametrize("shape", [(3, 3), (0, 1, 3, 3)])
 def test_invalid_filter_shapes_are_rejected(shape):
-    with pytest.raises(ValueError, match="filters must have shape"):
+    with pytest.raises(ValueError, match="weights must have shape"):
         figure_filters(np.zeros(shape))
 
 
@@ -268,6 +343,12 @@ def test_long_class_names_have_separate_lines():
     assert title.count("\n") == 1
 
 
+def test_names_that_would_overlap_are_shortened():
+    results = _results(20, wrong=1) | {"class_names": [f"{i} is a long name" for i in range(10)]}
+    (title,) = _titles(figure_mistakes(**results))
+    assert all(line.endswith(("…", "… →")) for line in title.split("\n"))
+
+
 def test_arrays_of_different_length_are_rejected():
     results = _results(20) | {"labels": [1, 2]}
     with pytest.raises(ValueError, match="got 20, 2, 20 and 20"):
@@ -305,6 +386,23 @@ def test_correct_and_wrong_predictions_differ_also_in_text():
     ]
     assert colors[0][1] == colors[1][2]  # the true class is green
     assert colors[0][1] != colors[1][1]
+
+
+def test_the_most_probable_of_many_classes_are_drawn_with_the_true_one():
+    probabilities = np.arange(40.0) / np.arange(40).sum()
+    names = [f"a class with a very long name {n}" for n in range(40)]
+    figure = figure_prediction(
+        **_prediction(probabilities=probabilities, predicted=39, class_names=names, true_label=3)
+    )
+    widths = [bar.get_width() for bar in figure.axes[1].containers[1]]
+    expected = [*range(39, 27, -1), 3]
+    np.testing.assert_allclose(widths, probabilities[expected])
+    assert "Most probable of 40 classes" in _texts(figure)
+    assert "a class with a very…" in _texts(figure)
+
+
+def test_a_warning_is_written_below_the_image():
+    assert "⚠ 2 figures" in _texts(figure_prediction(**_prediction(warning="2 figures")))
 
 
 def test_wrong_number_of_probabilities_is_rejected():

@@ -96,8 +96,8 @@ def test_the_same_command_works_again_after_the_disk_was_full(disk, small_disk, 
     assert len(err.splitlines()) == 1, err
     files = out.split("exit 0\n")[1].split()
     assert files == [
-        "checkpoint", "config.json", "curves.png", "metrics.jsonl", "mistakes.png",
-        "model.safetensors", "summary.json",
+        "checkpoint", "config.json", "curves.png", "filters.png", "metrics.jsonl",
+        "mistakes.png", "model.safetensors", "summary.json",
     ]  # fmt: skip
 
 

@@ -12,13 +12,19 @@
    pixels, and move its center of mass to the center of 28×28 pixels, as was done for MNIST (LeCun
    et al. 1998).
 8. `likeness`: refuse an image that is not like a digit. Step 5 uses it, too.
+9. `separate`: count the parts of the digit that are like a digit themselves.
 """
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist_accel.data.digit_image.source import Source, source_name
 from mnist_accel.errors import DataError
+
+if TYPE_CHECKING:
+    from mnist_accel.data.digit_image.search import Digit
 
 IMAGE_SIZE = 28
 
@@ -36,7 +42,21 @@ def read_digit_image(path: Source) -> NDArray[np.float32]:
         DataError: the file is missing, damaged, not an image, or too large, or it shows no digit or
             several.
     """
-    digits = read_digit_images(path)
+    return read_digit(path).image
+
+
+def read_digit_images(path: Source) -> list[NDArray[np.float32]]:
+    """Return the digits in an image file from left to right, each as `read_digit_image` does.
+
+    Raises:
+        DataError: as `read_digits`.
+    """
+    return [digit.image for digit in read_digits(path)]
+
+
+def read_digit(path: Source) -> "Digit":
+    """Return the digit in an image file; arguments and errors as those of `read_digit_image`."""
+    digits = read_digits(path)
     if len(digits) > 1:
         raise DataError(
             f"{source_name(path)} shows {len(digits)} separate figures, expected one digit; crop "
@@ -45,8 +65,8 @@ def read_digit_image(path: Source) -> NDArray[np.float32]:
     return digits[0]
 
 
-def read_digit_images(path: Source) -> list[NDArray[np.float32]]:
-    """Return the digits in an image file from left to right, each as `read_digit_image` does.
+def read_digits(path: Source) -> "list[Digit]":
+    """Return the digits in an image file from left to right.
 
     Raises:
         DataError: the file is missing, damaged, not an image, or too large, or it shows no digit.

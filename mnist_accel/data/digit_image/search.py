@@ -1,5 +1,7 @@
 """Find the digits in a picture."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
@@ -11,6 +13,7 @@ from mnist_accel.data.digit_image.lines import remove_lines
 from mnist_accel.data.digit_image.loading import FloatArray, reduced_shape, resize
 from mnist_accel.data.digit_image.normalize import to_mnist
 from mnist_accel.data.digit_image.pages import find_pages
+from mnist_accel.data.digit_image.separate import count_figures
 from mnist_accel.util.text import count
 
 # Pages and figures are found in a copy with this number of pixels on the longer side.
@@ -19,27 +22,43 @@ SEARCH_SIZE = 320
 FURTHER_LEVELS = 3
 
 
-def find_digits(picture: FloatArray) -> tuple[list[FloatArray], list[str]]:
+@dataclass(frozen=True)
+class Digit:
+    """A digit in a picture.
+
+    Attributes:
+        image: the digit in the format of MNIST, float32 (28, 28).
+        figures: number of connected parts of its ink that may each be a digit, usually 1.
+    """
+
+    image: FloatArray
+    figures: int
+
+
+def find_digits(picture: FloatArray) -> tuple[list[Digit], list[str]]:
     """Return the digits in a picture, and the names of everything else in it.
 
     Args:
         picture: (H, W, channels), 0 for black and 1 for white.
 
     Returns:
-        The digits from left to right, each (28, 28); and names for error messages, such as
-        "a frame".
+        The digits from left to right, and names for error messages, such as "a frame".
     """
-    crops = [to_mnist(ink) for ink in inks_of_crop(picture)]
-    if crops and all(resembles_digit(image) for image in crops):
+    crops = [_digit(ink) for ink in inks_of_crop(picture)]
+    if crops and all(resembles_digit(digit.image) for digit in crops):
         return crops, []
     picture, line_count = remove_lines(picture)
     seen = {f"{count(line_count, 'line')} across the picture"} if line_count else set()
     figures = _search(picture, seen)
     inks = [_ink_of(picture, figure, alone=len(figures) == 1) for figure in figures]
-    digits = [to_mnist(ink) for ink in inks if ink is not None]
-    if not all(resembles_digit(image) for image in digits):
+    digits = [_digit(ink) for ink in inks if ink is not None]
+    if not all(resembles_digit(digit.image) for digit in digits):
         return [], sorted({*seen, UNLIKE_DIGIT})
     return digits, sorted(seen)
+
+
+def _digit(ink: FloatArray) -> Digit:
+    return Digit(to_mnist(ink), count_figures(ink))
 
 
 def _search(picture: FloatArray, seen: set[str]) -> list[Figure]:
