@@ -2,7 +2,7 @@
 
     python -m benchmarks.drawing_page
 
-Prints a table of docs/draw.md: for each recipe the time of a prediction, and of everything that the
+Prints for each recipe the time of a prediction, which docs/draw.md quotes, and of everything that the
 page does after a movement of the pen. Needs Chromium.
 """
 
