@@ -2,8 +2,8 @@
 
     python -m benchmarks.drawing_page
 
-Prints for each recipe the time of a prediction, which docs/draw.md quotes, and of everything that the
-page does after a movement of the pen. Needs Chromium.
+Prints for each recipe the time of a prediction, which docs/draw.md quotes, and of everything that
+the page does after a movement of the pen. Needs Chromium.
 """
 
 import re
