@@ -398,7 +398,7 @@ def test_the_most_probable_of_many_classes_are_drawn_with_the_true_one():
     expected = [*range(39, 27, -1), 3]
     np.testing.assert_allclose(widths, probabilities[expected])
     assert "Most probable of 40 classes" in _texts(figure)
-    assert "a class with a very…" in _texts(figure)
+    assert "a class with a very …" in _texts(figure)
 
 
 def test_a_warning_is_written_below_the_image():
