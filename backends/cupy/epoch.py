@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.cupy.chunk import ChunkMemory
 from backends.cupy.graph import GraphCache
 from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.launch.images import image_order
@@ -108,6 +109,7 @@ class CupyEpoch(CompiledEpoch):
         counts = [len(member.steps.bounds) for member in members]
         losses = np.zeros((len(members), max(counts)))
         correct = np.zeros(losses.shape, np.int64)
+        finite = np.ones(len(members), bool)
         names = self._program.update.state_names
         own = [(one.weights, *(one.state[name] for name in names)) for one in members]
         # Other streams may have changed the parameters.
@@ -120,23 +122,23 @@ class CupyEpoch(CompiledEpoch):
                 has_copies = launches.memory.members > 1
                 if has_copies:
                     _copy(own, trained)
-                length = len(launches.chunk.bounds)
-                for first in range(0, max(counts), length):
-                    part = slice(first, min(first + length, max(counts)))
-                    losses[:, part], correct[:, part] = self._run_chunk(
-                        launches, [member.steps for member in members], part
+                steps = [member.steps for member in members]
+                part = slice(0, 0)
+                while part.stop < max(counts):
+                    part = _next_part(launches.chunk, steps, part.stop)
+                    losses[:, part], correct[:, part], is_finite = self._run_chunk(
+                        launches, steps, part
                     )
+                    finite &= is_finite
                 if has_copies:
                     _copy(trained, own)
             finally:  # after an interrupt, too, the caller reads the parameters
                 self._stream.synchronize()
-        weights = launches.memory.of_all(launches.parameters[0])[: len(members)]
-        finite = self._cupy.isfinite(weights).all(axis=1).tolist()
         return [
             ChunkResults(
                 losses[i, :count],
                 correct[i, :count],
-                finite[i] and bool(np.isfinite(losses[i, :count]).all()),
+                bool(finite[i] and np.isfinite(losses[i, :count]).all()),
             )
             for i, count in enumerate(counts)
         ]
@@ -156,15 +158,15 @@ class CupyEpoch(CompiledEpoch):
 
     def _run_chunk(
         self, launches: Launches, members: Sequence[Steps], part: slice
-    ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """Run steps of all members, and return their losses and numbers of correct predictions.
+    ) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.bool_]]:
+        """Run steps of all members, and return their results, as `ChunkMemory.download` does.
 
         A member without some of the steps has batches without images instead.
         """
-        cupy, chunk, count = self._cupy, launches.chunk, part.stop - part.start
+        chunk, count = launches.chunk, part.stop - part.start
         bounds = np.zeros((len(members), count, 2), np.int32)
         rates = np.zeros((len(members), count, 3), self._program.dtype)
-        rows = launches.memory.of_all(chunk.rows)
+        rows = launches.memory.of_all(chunk.device.rows)
         for member, steps in enumerate(members):
             own = steps.bounds[part]
             if not len(own):
@@ -177,15 +179,24 @@ class CupyEpoch(CompiledEpoch):
             bounds[member, : len(own)] = own - begin
             bounds[member, len(own) :] = end - begin
             image_order(self._launcher, steps.order, begin, rows[member, : end - begin])
-
-        def part_of(array: Array) -> Array:
-            return launches.memory.of_all(array)[: len(members), :count]
-
-        part_of(chunk.bounds)[...] = cupy.asarray(bounds)
-        part_of(chunk.rates)[...] = cupy.asarray(rates)
-        launches.memory.of_all(chunk.step)[...] = 0
+        chunk.upload(bounds, rates)
         launches.launch(count)
-        return cupy.asnumpy(part_of(chunk.losses)), cupy.asnumpy(part_of(chunk.correct))
+        return chunk.download(self._stream, len(members), count)
+
+
+def _next_part(chunk: ChunkMemory, members: Sequence[Steps], first: int) -> slice:
+    """Return the steps from `first` on that fit a chunk; at least one.
+
+    Steps that train with the same images, as those of full batches, share their rows.
+    """
+    last = min(first + chunk.steps, max(len(steps.bounds) for steps in members))
+    for steps in members:
+        bounds = steps.bounds[first:last]
+        if len(bounds):
+            fitting = np.searchsorted(bounds[:, 1], bounds[0, 0] + chunk.rows, side="right")
+            if fitting < len(bounds):
+                last = first + max(1, int(fitting))
+    return slice(first, last)
 
 
 def _copy(source: Sequence[tuple[Array, ...]], target: Sequence[tuple[Array, ...]]) -> None:

@@ -106,7 +106,7 @@ class GraphCache:
         members: int,
     ) -> Captured:
         shift = self._plan.program.pixel_shift
-        batch = GraphBatch(dataset, workspace.chunk, workspace.state, shift)
+        batch = GraphBatch(dataset, workspace.chunk.device, workspace.state, shift)
         launcher = replace(
             self._launcher,
             graph_batch=batch,
@@ -120,7 +120,7 @@ class GraphCache:
 
     def _load_kernels(self, step: GraphStep) -> None:
         """Run a step without images: kernels cannot be loaded during a capture."""
-        chunk = step.workspace.chunk
+        chunk = step.batch.chunk
         for array in (chunk.bounds, chunk.rates, chunk.step):
             step.workspace.memory.of_all(array)[...] = 0
         step.launch()

@@ -17,6 +17,7 @@ from backends.cupy.launch.launcher import Launcher
 from backends.cupy.launch.losses import NUMBERS, loss_outputs
 from backends.cupy.launch.pooling import mask_dtype
 from backends.cupy.loader import Kernels
+from backends.cupy.members import Memory
 from backends.cupy.plan import COMPILED, max_pooling_of, with_gathering_stage
 from backends.cupy.streams import Streams
 from backends.cupy.transfers import Transfer
@@ -121,8 +122,9 @@ class CupyInference(CompiledInference):
         """Capture a graph; kernels are loaded before, by a forward pass without images."""
         cupy, real, last = self._cupy, self._program.dtype, self._stages[-1]
         pixels = math.prod(self._stages[0].input_shape)
-        inputs = Transfer(cupy, bounds=((1, 2), "int32"), images=((capacity, pixels), dtype))
-        results = Transfer(cupy, values=((capacity, *last.output_shape), real))
+        memory = Memory(cupy)
+        inputs = Transfer(memory, bounds=((1, 2), "int32"), images=((capacity, pixels), dtype))
+        results = Transfer(memory, values=((capacity, *last.output_shape), real))
         batch = self._batch(inputs, capacity)
         launcher = replace(self._launcher, graph_batch=batch)
         arrays = [self._stage_arrays(number, capacity) for number in range(len(self._stages))]
@@ -153,6 +155,7 @@ class CupyInference(CompiledInference):
             bounds=inputs.device["bounds"],
             rates=cupy.zeros((1, 3), real),
             step=cupy.zeros(1, "int32"),
+            diverged=cupy.zeros(1, "int32"),
             losses=cupy.empty(1, "float64"),
             correct=cupy.empty(1, "int32"),
         )
@@ -178,11 +181,11 @@ def _run(captured: _Captured, pixels: NDArray[Any], results: NDArray[Any], strea
     """Predict the images of one graph."""
     count, inputs, outputs = len(pixels), captured.inputs, captured.outputs
     inputs.host["bounds"][...] = 0, count
-    inputs.host["images"][:count] = pixels
+    inputs.host["images"][0, :count] = pixels
     try:
         inputs.upload(rows=count)
         captured.graph.launch(stream=stream)
         outputs.download(rows=count)
     finally:  # after an interrupt, too, the next call may overwrite the buffers
         stream.synchronize()
-    results[...] = outputs.host["values"][:count].reshape(results.shape)
+    results[...] = outputs.host["values"][0, :count].reshape(results.shape)

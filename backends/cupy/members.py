@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.cupy.launch.graph_batch import Chunk
+from backends.cupy.chunk import ChunkMemory
 from backends.cupy.launch.launcher import ceil_div
 from backends.operations.common import Array
 from backends.program import TrainingProgram
@@ -27,12 +27,14 @@ class Memory:
     Attributes:
         members: number of members that have arrays.
         stride: distance between the arrays of two members, in bytes.
+        pinned: allocates pinned memory of the host.
     """
 
     members = 1
     stride = 0
 
     def __init__(self, cupy: Any) -> None:
+        self.pinned: Callable[[int], Any] = cupy.cuda.alloc_pinned_memory
         self.empty: Callable[[int | tuple[int, ...], str], Array] = cupy.empty
         self.zeros: Callable[[int | tuple[int, ...], str], Array] = cupy.zeros
 
@@ -53,6 +55,7 @@ class MemberMemory(Memory):
     def __init__(self, cupy: Any, members: int, stride: int) -> None:
         self.members = members
         self.stride = stride
+        self.pinned = cupy.cuda.alloc_pinned_memory
         self.empty, self.zeros = self._empty, self._zeros
         self._as_strided = cupy.lib.stride_tricks.as_strided
         self._bytes = cupy.empty((members, stride), "uint8")
@@ -104,7 +107,7 @@ class Launches:
     """
 
     memory: Memory
-    chunk: Chunk
+    chunk: ChunkMemory
     parameters: tuple[Array, ...]
     launch: Callable[[int], None]
 

@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any
 
 from backends.cupy import workspace
+from backends.cupy.chunk import ChunkMemory
 from backends.cupy.launch import persistent_cnn, persistent_mlp
-from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
+from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.launch.launcher import Launcher
 from backends.cupy.loader import Constant
 from backends.cupy.members import (
@@ -34,7 +35,7 @@ class _Arrays:
     """
 
     memory: Memory
-    chunk: Chunk
+    chunk: ChunkMemory
     parameters: tuple[Array, ...]
     exchange: tuple[Array, Array] | None
 
@@ -91,7 +92,7 @@ class PersistentKernels:
             launcher,
             program,
             dataset,
-            arrays.chunk,
+            arrays.chunk.device,
             parameters=[view for view in views if view is not None],
             constants=constants,
         )
@@ -142,11 +143,11 @@ def _new_arrays(memory: Any, program: TrainingProgram) -> _Arrays:
         exchange = sums, memory.zeros(2, "uint32")
     return _Arrays(
         memory=memory,
-        chunk=workspace.new_chunk(
+        chunk=ChunkMemory(
             memory,
             program.dtype,
             steps=workspace.MAX_STEPS_PER_CHUNK,
-            capacity=1 if is_cnn else persistent_mlp.MAX_IMAGES,
+            rows=workspace.MAX_STEPS_PER_CHUNK * (1 if is_cnn else persistent_mlp.MAX_IMAGES),
         ),
         parameters=copies_of_parameters(memory, program),
         exchange=exchange,

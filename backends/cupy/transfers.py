@@ -1,5 +1,6 @@
 """Arrays that one copy moves between the host and the device."""
 
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,55 +20,80 @@ class Transfer:
     hardly longer than one of a few bytes.
 
     Args:
-        cupy: the module `cupy`.
+        memory: a `Memory`, which allocates the arrays of each member.
         arrays: shape and dtype of each array, by name.
-
-    Attributes:
-        device: the arrays on the device, by name.
-        host: the arrays on the host, by name.
     """
 
-    def __init__(self, cupy: Any, **arrays: Layout) -> None:
+    def __init__(self, memory: Any, **arrays: Layout) -> None:
+        self._memory = memory
+        self._arrays = arrays
         self._begins: dict[str, int] = {}
         end = 0
         for name, (shape, dtype) in arrays.items():
-            self._begins[name] = -(-end // _ALIGNMENT) * _ALIGNMENT
-            end = self._begins[name] + int(np.prod(shape)) * np.dtype(dtype).itemsize
-        self._device = cupy.empty(end, "uint8")
-        pinned = cupy.cuda.alloc_pinned_memory(end)
-        self._host: NDArray[np.uint8] = np.ndarray(end, np.uint8, buffer=pinned)
-        self.device: dict[str, Array] = self._views(self._device, arrays)
-        self.host: dict[str, NDArray[Any]] = self._views(self._host, arrays)
+            self._begins[name] = end
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            end += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self._bytes = end
+        self._device: Array = memory.empty(end, "uint8")
 
-    def upload(self, *, rows: int | None = None) -> None:
-        """Copy all arrays to the device, on the current stream.
+    @cached_property
+    def device(self) -> dict[str, Array]:
+        """The arrays of the first member on the device, by name."""
+        return {name: views[0] for name, views in self._views(self._device[None]).items()}
+
+    @cached_property
+    def host(self) -> dict[str, NDArray[Any]]:
+        """The arrays of all members on the host (members, …), by name."""
+        return self._views(self._host)
+
+    @cached_property
+    def _host(self) -> NDArray[np.uint8]:
+        shape = self._memory.members, self._bytes
+        return np.ndarray(shape, np.uint8, buffer=self._memory.pinned(shape[0] * shape[1]))
+
+    def upload(self, members: int = 1, *, last: str | None = None, rows: int | None = None) -> None:
+        """Copy the arrays up to `last` to the device, on the current stream.
 
         Args:
-            rows: rows of the last array that are copied; None for all.
+            members: number of members whose arrays are copied.
+            last: name of the last array that is copied; None for all arrays.
+            rows: rows of this array that are copied; None for all.
         """
-        size = self._size(rows)
-        self._device.data.copy_from_host_async(self._host.ctypes.data, size)
+        end = self._end(last or list(self._begins)[-1], rows)
+        for host, device in zip(self._host, self._members(members), strict=False):
+            device.data.copy_from_host_async(host.ctypes.data, end)
 
-    def download(self, *, rows: int | None = None) -> None:
-        """Copy all arrays to the host, on the current stream; arguments as `upload`.
+    def download(
+        self, members: int = 1, *, first: str | None = None, rows: int | None = None
+    ) -> None:
+        """Copy the arrays from `first` on to the host, on the current stream.
 
         They have arrived after the stream is synchronized.
+
+        Args:
+            members: number of members whose arrays are copied.
+            first: name of the first array that is copied; None for all arrays.
+            rows: rows of the last array that are copied; None for all.
         """
-        size = self._size(rows)
-        self._device.data.copy_to_host_async(self._host.ctypes.data, size)
+        begin = self._begins[first] if first else 0
+        size = self._end(list(self._begins)[-1], rows) - begin
+        for host, device in zip(self._host, self._members(members), strict=False):
+            device[begin:].data.copy_to_host_async(host[begin:].ctypes.data, size)
 
-    def _size(self, rows: int | None) -> int:
-        """Return the number of bytes to copy."""
-        if rows is None:
-            return len(self._host)
-        name, begin = list(self._begins.items())[-1]
-        return begin + int(self.host[name][:rows].nbytes)
+    def _members(self, count: int) -> list[Array]:
+        """Return the piece of device memory of each member."""
+        if count == 1:
+            return [self._device]
+        return list(self._memory.of_all(self._device)[:count])
 
-    def _views(self, block: Any, arrays: dict[str, Layout]) -> dict[str, Any]:
-        """Return the arrays in a block of bytes, by name."""
+    def _end(self, name: str, rows: int | None) -> int:
+        """Return the offset of the end of an array, or of its first rows."""
+        return self._begins[name] + int(self.host[name][0, :rows].nbytes)
+
+    def _views(self, block: Any) -> dict[str, Any]:
+        """Return the arrays (members, …) in a block of bytes (members, bytes), by name."""
         views = {}
-        for name, (shape, dtype) in arrays.items():
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            begin = self._begins[name]
-            views[name] = block[begin : begin + size].view(dtype).reshape(shape)
+        for name, (shape, dtype) in self._arrays.items():
+            begin, size = self._begins[name], int(np.prod(shape)) * np.dtype(dtype).itemsize
+            views[name] = block[:, begin : begin + size].view(dtype).reshape(len(block), *shape)
         return views

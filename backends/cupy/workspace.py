@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.cupy.launch.graph_batch import Chunk, StepState
+from backends.cupy.chunk import ChunkMemory
+from backends.cupy.launch.graph_batch import StepState
 from backends.cupy.launch.pooling import mask_dtype
 from backends.cupy.launch.tiles import Tile
 from backends.cupy.launch.wgrad_update import SplitK
@@ -59,7 +60,7 @@ class Workspace:
     memory: Memory
     parameters: tuple[Array, ...]
     capacity: int
-    chunk: Chunk
+    chunk: ChunkMemory
     state: StepState
     stages: Sequence[StageArrays]
     tile: Tile
@@ -93,27 +94,15 @@ def bytes_per_member(plan: Plan, batch_size: int, *, members: int) -> int:
     return counter.total
 
 
-def new_chunk(memory: Any, dtype: str, *, steps: int, capacity: int) -> Chunk:
-    """Allocate a chunk of `steps` steps with up to `capacity` images each."""
-    return Chunk(
-        rows=memory.empty(steps * capacity, "int32"),
-        bounds=memory.empty((steps, 2), "int32"),
-        rates=memory.empty((steps, 3), dtype),
-        step=memory.empty(1, "int32"),
-        losses=memory.empty(steps, "float64"),
-        correct=memory.empty(steps, "int32"),
-    )
-
-
 def _allocate(memory: Any, plan: Plan, capacity: int) -> Workspace:
     dtype = plan.program.dtype
-    steps = max(1, min(MAX_STEPS_PER_CHUNK, MAX_ROWS_PER_CHUNK // capacity))
+    rows = max(capacity, min(MAX_STEPS_PER_CHUNK * capacity, MAX_ROWS_PER_CHUNK))
     splits = plan.splits(capacity)
     return Workspace(
         memory=memory,
         parameters=copies_of_parameters(memory, plan.program),
         capacity=capacity,
-        chunk=new_chunk(memory, dtype, steps=steps, capacity=capacity),
+        chunk=ChunkMemory(memory, dtype, steps=MAX_STEPS_PER_CHUNK, rows=rows),
         state=StepState(
             batch=memory.empty(2, "int32"),
             rates=memory.empty(3, dtype),

@@ -11,13 +11,14 @@ from backends import Backend
 from backends.cupy import graph
 from backends.cupy import workspace as cupy_workspace
 from mnist_accel.data import Dataset
-from mnist_accel.nn import layers, losses
+from mnist_accel.errors import DivergedError
+from mnist_accel.nn import SGD, layers, losses
 from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_same_bits
-from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy, Stream
+from tests.support.cuda_emulator.emulated_cupy import DeviceMemory, EmulatedCupy, Stream
 from tests.support.cuda_emulator.raw_module import RawKernel
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.gpu_training import emulated_and_cupy, small_cnn, small_mlp
@@ -141,15 +142,14 @@ def test_interrupted_chunk_leaves_the_weights_unchanged(
     data = trainer.prepare(mnist.x_train[:6], mnist.t_train[:6])
     trainer.fit(data, epochs=1)
     before = model.state_dict()
-    asnumpy = backend._cupy.asnumpy
 
-    def interrupt(array: Any) -> Any:
+    def interrupt(memory: DeviceMemory, mem: int, size: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backend._cupy, "asnumpy", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit(data, epochs=1)
-    monkeypatch.setattr(backend._cupy, "asnumpy", asnumpy)
+    with monkeypatch.context() as patch:
+        patch.setattr(DeviceMemory, "copy_to_host_async", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(data, epochs=1)
     assert_same_bits(list(model.state_dict().values()), list(before.values()))
 
 
@@ -157,7 +157,7 @@ def test_interrupted_chunk_leaves_the_weights_unchanged(
     ("kind", "batch_size", "launches"),
     [("graph", 17, 3 * 3), ("persistent_mlp", 5, 1), ("persistent_cnn", 1, 1)],
 )
-def test_chunk_copies_twice_each_way_and_waits_only_at_its_ends(
+def test_chunk_copies_once_each_way_and_waits_only_at_its_ends(
     mnist: Dataset, kind: str, batch_size: int, launches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mnist_accel.training.trainer.CHUNK_SECONDS", 600)  # emulation is slow
@@ -171,6 +171,7 @@ def test_chunk_copies_twice_each_way_and_waits_only_at_its_ends(
     calls: list[str] = []
     for owner, names in (
         (EmulatedCupy, ("array", "asarray", "zeros", "empty", "asnumpy")),
+        (DeviceMemory, ("copy_from_host_async", "copy_to_host_async")),
         (Stream, ("synchronize", "begin_capture")),
         (backend._cupy.cuda.runtime, ("deviceSynchronize", "memGetInfo")),
         (RawKernel, ("_launch",)),
@@ -181,11 +182,55 @@ def test_chunk_copies_twice_each_way_and_waits_only_at_its_ends(
     assert calls == [
         "synchronize",  # work on other streams may have changed the parameters
         "_launch",  # order of the images
-        *["asarray"] * 2,  # first position of each batch; learning rates
+        "copy_from_host_async",  # first position of each batch; learning rates
         *["_launch"] * launches,
-        *["asnumpy"] * 2,  # losses; numbers of correct images
+        "copy_to_host_async",  # losses; numbers of correct images; whether all weights are finite
         "synchronize",
+        "synchronize",  # needed only after an interrupt
     ]
+
+
+@pytest.mark.parametrize("kind", ["graph", "persistent_mlp", "persistent_cnn"])
+def test_update_that_makes_a_weight_infinite_is_reported(mnist: Dataset, kind: str) -> None:
+    """The loss of its step is finite, and there is no further step."""
+    backend = EmulatedBackend()
+    is_cnn = kind == "persistent_cnn"
+    model = small_cnn(backend, filters=2) if is_cnn else small_mlp(backend)
+    batch_size = {"graph": 17, "persistent_mlp": 5, "persistent_cnn": 1}[kind]
+    rate = 3e38 if is_cnn else 1e308  # the largest numbers of the dtypes are little larger
+    trainer = Trainer(model, SGD(lr=rate, weight_decay=10.0), batch_size=batch_size)
+    assert trainer.compiled is not None
+    run, results = trainer.compiled.run, []
+
+    def spy(*args: Any) -> Any:
+        results.append(run(*args))
+        return results[0]
+
+    trainer.compiled.run = spy  # type: ignore[method-assign]
+    with pytest.raises(DivergedError):
+        trainer.fit(mnist.x_train[:batch_size], mnist.t_train[:batch_size], iterations=1)
+    assert np.isfinite(results[0].losses).all()
+    assert not results[0].is_finite
+
+
+def test_full_batches_share_the_rows_of_a_chunk(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk has room for the images of one batch, but for many steps."""
+    monkeypatch.setattr("mnist_accel.training.trainer.CHUNK_SECONDS", 600)  # emulation is slow
+    monkeypatch.setattr(cupy_workspace, "MAX_ROWS_PER_CHUNK", 17)
+    backend = EmulatedBackend()
+    results = []
+    for compiled in (True, False):
+        model = create_model("two-layer", backend=backend, hidden_sizes=(5,), dtype="float64")
+        trainer = Trainer(model, "adam", batch_size=17, sampling="full", compiled=compiled)
+        data = trainer.prepare(mnist.x_train[:17], mnist.t_train[:17])
+        trainer.fit(data, iterations=1)
+        backend.emulator.launched.clear()
+        results.append(trainer.fit(data, iterations=5).losses)
+        if compiled:
+            assert backend.emulator.launched.count("order") == 1
+    np.testing.assert_allclose(*results, rtol=1e-9)
 
 
 def recording(calls: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:

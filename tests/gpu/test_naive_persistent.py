@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.cupy.chunk import ChunkMemory
 from backends.cupy.launch import persistent_cnn, persistent_mlp
 from backends.cupy.launch.conv_shape import ConvShape
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
-from backends.cupy.workspace import new_chunk
+from backends.cupy.members import Memory
 from mnist_accel import nn
 from mnist_accel.nn import layers, losses
 from mnist_accel.nn.inputs import Pixels
@@ -26,7 +27,8 @@ WEIGHT_DECAY = 0.01
 
 def chunk_of(setting: Setting, bounds: Any, *, rows: int) -> Chunk:
     """Return a chunk with these batches."""
-    chunk = new_chunk(setting.cupy, setting.dtype, steps=len(bounds), capacity=16)
+    steps = len(bounds)
+    chunk = ChunkMemory(Memory(setting.cupy), setting.dtype, steps=steps, rows=16 * steps).device
     chunk.rows[...] = np.arange(chunk.rows.size) * 7 % rows
     chunk.bounds[...] = bounds
     chunk.rates[...] = LR, 0, 0

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from backends.cupy.chunk import ChunkMemory
 from backends.cupy.kernel import Kernel
 from backends.cupy.launch.conv_shape import ConvShape
 from backends.cupy.launch.graph_batch import DeviceDataset, GraphBatch, StepState
 from backends.cupy.launch.launcher import Launcher, ceil_div
 from backends.cupy.loader import Kernels
-from backends.cupy.workspace import new_chunk
+from backends.cupy.members import Memory
 from tests.support.closeness import assert_close
 from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
 from tests.support.cuda_emulator.raw_module import Emulator
@@ -87,7 +88,7 @@ class Setting:
 
     def graph_batch(self, images: int, classes: int) -> GraphBatch:
         """Return a batch in the middle of a chunk, as the first kernel of its step leaves it."""
-        chunk = new_chunk(self.cupy, self.dtype, steps=3, capacity=images)
+        chunk = ChunkMemory(Memory(self.cupy), self.dtype, steps=3, rows=3 * images).device
         chunk.rows[...] = np.arange(chunk.rows.size)[::-1]
         chunk.step[...] = 1
         state = StepState(

@@ -25,6 +25,7 @@ struct Chunk {
   const int* bounds;  // (steps, 2): positions in `rows` where each step begins and ends
   const real* rates;  // (steps, 3): learning rate, and Adam's two other rates
   int* step;          // number of steps that are done
+  int* diverged;      // set to 1 by an updated weight that is not finite
   double* losses;     // mean loss of each step
   int* correct;       // number of correct predictions of each step
 };
@@ -86,9 +87,10 @@ DEVICE Element* of_member(Element* array, int64 member_stride) {
 }
 
 DEVICE Chunk of_member(const Chunk& chunk, int64 stride) {
-  return {of_member(chunk.rows, stride),   of_member(chunk.bounds, stride),
-          of_member(chunk.rates, stride),  of_member(chunk.step, stride),
-          of_member(chunk.losses, stride), of_member(chunk.correct, stride)};
+  return {of_member(chunk.rows, stride),     of_member(chunk.bounds, stride),
+          of_member(chunk.rates, stride),    of_member(chunk.step, stride),
+          of_member(chunk.diverged, stride), of_member(chunk.losses, stride),
+          of_member(chunk.correct, stride)};
 }
 
 DEVICE StepState of_member(const StepState& state, int64 stride) {
@@ -99,6 +101,9 @@ DEVICE StepState of_member(const StepState& state, int64 stride) {
 DEVICE Batch of_member(const Batch& batch, int64 stride) {
   return {of_member(batch.state, stride), batch.images};
 }
+
+// Returns whether a number is neither NaN nor infinite.
+DEVICE bool is_finite(real x) { return x - x == 0; }
 
 // Returns a normalized pixel: bytes are scaled to 0..1, then the shift is added.
 template <class Pixel>

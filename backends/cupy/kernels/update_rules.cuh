@@ -34,32 +34,36 @@ struct Updater {
   Rates rates;
 
   // Updates parameter i and its state. `grad` is the gradient of the loss with respect to it.
-  DEVICE void apply(int i, real grad) const {
+  // Returns whether the parameter is still finite.
+  DEVICE bool apply(int i, real grad) const {
     const RuleSettings& s = settings;
     const real weight = weights[i];
+    real updated;
     const bool decay_is_in_gradient = s.weight_decay != 0 && !(RULE == ADAM && s.decoupled);
     if (decay_is_in_gradient) grad = grad + s.weight_decay * weight;
     if constexpr (RULE == SGD) {
-      weights[i] = weight - rates.lr * grad;
+      updated = weight - rates.lr * grad;
     } else if constexpr (RULE == MOMENTUM) {
       const real velocity = s.momentum * state0[i] + grad;
       state0[i] = velocity;
-      weights[i] = weight - rates.lr * (s.nesterov ? grad + s.momentum * velocity : velocity);
+      updated = weight - rates.lr * (s.nesterov ? grad + s.momentum * velocity : velocity);
     } else if constexpr (RULE == ADAGRAD) {
       const real sum = state0[i] + grad * grad;
       state0[i] = sum;
-      weights[i] = weight - rates.lr * grad / (sqrt(sum) + s.eps);
+      updated = weight - rates.lr * grad / (sqrt(sum) + s.eps);
     } else if constexpr (RULE == RMSPROP) {
       const real square = s.decay * state0[i] + s.one_minus_decay * grad * grad;
       state0[i] = square;
-      weights[i] = weight - rates.lr * grad / (sqrt(square) + s.eps);
+      updated = weight - rates.lr * grad / (sqrt(square) + s.eps);
     } else {
       const real decayed = s.decoupled ? weight * (1 - rates.lr * s.weight_decay) : weight;
       const real mean = s.beta1 * state0[i] + s.one_minus_beta1 * grad;
       const real square = s.beta2 * state1[i] + s.one_minus_beta2 * grad * grad;
       state0[i] = mean;
       state1[i] = square;
-      weights[i] = decayed - rates.mean_rate * mean / (sqrt(square * rates.square_scale) + s.eps);
+      updated = decayed - rates.mean_rate * mean / (sqrt(square * rates.square_scale) + s.eps);
     }
+    weights[i] = updated;
+    return is_finite(updated);
   }
 };

@@ -147,20 +147,21 @@ DEVICE bool is_last_split(int* tile_counter, int splits, Shared& shared) {
   return shared.finished_splits == splits - 1;
 }
 
-// Updates a parameter by its gradient. `l2` is the factor of the weights in the gradient of the L2
+// Updates a parameter by its gradient, and sets `diverged` if it is not finite any more. `l2` is the factor of the weights in the gradient of the L2
 // penalty, which does not include biases.
 DEVICE void apply_with_penalty(const WgradLayer& layer, const Updater& updater, real l2,
-                               int parameter, real grad) {
+                               int parameter, real grad, int* diverged) {
   const bool is_bias = layer.bias >= 0 && parameter >= layer.bias &&
                        parameter < layer.bias + layer.outputs;
   if (l2 != 0 && !is_bias) grad += l2 * updater.weights[parameter];
-  updater.apply(parameter, grad);
+  if (!updater.apply(parameter, grad)) *diverged = 1;
 }
 
 // Updates the parameters of a unit by their gradients, or, with several splits, stores partial sums
-// and leaves the update to the last block of the unit. `l2` as in `apply_with_penalty`.
+// and leaves the update to the last block of the unit. `l2` and `diverged` as in
+// `apply_with_penalty`.
 DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Updater& updater,
-                           real l2, int64 member_stride, Shared& shared) {
+                           real l2, int* diverged, int64 member_stride, Shared& shared) {
   const int splits = layer.split.splits, parameters = layer.split.parameters;
   const bool is_convolution = layer.conv.kernel_size;
   const int numbers = is_convolution ? FILTER_TILE_SUMS : TILE_SIZE;
@@ -175,7 +176,7 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
     real total = 0;
     for (int warp = 0; warp < TILE_WARPS; warp++) total += warp_sums[warp * numbers + number];
     if (splits == 1)
-      apply_with_penalty(layer, updater, l2, parameter, total);
+      apply_with_penalty(layer, updater, l2, parameter, total, diverged);
     else
       partial_sums[int64(split.number) * parameters + parameter] = total;
   }
@@ -189,7 +190,7 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
     real total = 0;
     for (int other = 0; other < splits; other++)
       total += partial_sums[int64(other) * parameters + parameter];
-    apply_with_penalty(layer, updater, l2, parameter, total);
+    apply_with_penalty(layer, updater, l2, parameter, total, diverged);
   }
 }
 
@@ -245,5 +246,6 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
   const Rates rates = {state.rates[0], state.rates[1], state.rates[2]};
   const Updater updater = {of_member(weights, member_stride), of_member(state0, member_stride),
                            of_member(state1, member_stride), settings, rates};
-  apply_gradient(layer, split, updater, l2 / real(count), member_stride, shared);
+  apply_gradient(layer, split, updater, l2 / real(count), of_member(chunk.diverged, member_stride),
+                 member_stride, shared);
 }

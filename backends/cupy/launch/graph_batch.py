@@ -28,6 +28,7 @@ class Chunk:
     bounds: Array
     rates: Array
     step: Array
+    diverged: Array
     losses: Array
     correct: Array
 

@@ -103,4 +103,5 @@ def train(
         bias=bias,
         losses=chunk.losses,
         correct=chunk.correct,
+        diverged=chunk.diverged,
     )

@@ -115,4 +115,5 @@ def train(
         barrier=barrier,
         losses=chunk.losses,
         correct=chunk.correct,
+        diverged=chunk.diverged,
     )

@@ -64,7 +64,8 @@ class EmulatedCupy:
     ) -> None:
         self._emulator = emulator
         self._free_bytes = memory_bytes
-        self.lib = np.lib
+        as_strided = functools.partial(np.lib.stride_tricks.as_strided, subok=True)
+        self.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided))
         self.cuda = SimpleNamespace(
             Device=functools.partial(EmulatedDevice, emulator, capability, multiprocessors),
             Stream=lambda non_blocking: Stream(emulator, non_blocking=non_blocking),

@@ -176,34 +176,39 @@ DEVICE void update_filters(Shared& shared, real lr, real weight_decay) {
   }
 }
 
-// Copies a parameter to global memory if `stores`, else from global memory.
+// Copies a parameter to global memory if `stores`, else from global memory. Returns whether it is
+// finite.
 template <bool stores>
-DEVICE void copy(real& memory, real& held) {
+DEVICE bool copy(real& memory, real& held) {
   if constexpr (stores)
     memory = held;
   else
     held = memory;
+  return is_finite(held);
 }
 
 // Copies all parameters to global memory if `stores`, else from global memory. Rows of `weights`
-// without a feature are 0.
+// without a feature are 0. Returns whether the parameters of this thread are finite.
 template <bool stores>
-DEVICE void copy_parameters(real* filters, real* weight, real* bias, ThreadWeights& weights,
+DEVICE bool copy_parameters(real* filters, real* weight, real* bias, ThreadWeights& weights,
                             Shared& shared) {
+  bool finite = true;
   for (int j = 0; j < FEATURES_PER_THREAD; j++)
     for (int c = 0; c < CLASSES; c++) {
       const int feature = threadIdx.x + j * THREADS;
       if constexpr (!stores) weights[j][c] = 0;
-      if (feature < FEATURES) copy<stores>(weight[feature * CLASSES + c], weights[j][c]);
+      if (feature < FEATURES) finite &= copy<stores>(weight[feature * CLASSES + c], weights[j][c]);
     }
   for (int i = threadIdx.x; i < FILTERS * TAPS; i += THREADS)
-    copy<stores>(filters[i], shared.filters[i / TAPS][i % TAPS]);
-  if (threadIdx.x < CLASSES) copy<stores>(bias[threadIdx.x], shared.bias[threadIdx.x]);
+    finite &= copy<stores>(filters[i], shared.filters[i / TAPS][i % TAPS]);
+  if (threadIdx.x < CLASSES) finite &= copy<stores>(bias[threadIdx.x], shared.bias[threadIdx.x]);
+  return finite;
 }
 
 // Step i trains with row rows[i] of the data set and the learning rate rates[3 · i], and stores its
 // loss and whether the prediction was correct. `bounds` is as in persistent_mlp.cu: the last step
-// ends after the last image of the member, and each of its images is a step.
+// ends after the last image of the member, and each of its images is a step. Sets `diverged` if a
+// parameter is not finite at the end.
 // Grid: one block of THREADS threads per member, which is blockIdx.z.
 // At most 128 registers.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -211,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                    const int* __restrict__ rows, const int* __restrict__ bounds,
                    const real* __restrict__ rates, CnnSettings settings, int64 member_stride,
                    real* __restrict__ filters, real* __restrict__ weight, real* __restrict__ bias,
-                   double* __restrict__ losses, int* __restrict__ correct) {
+                   double* __restrict__ losses, int* __restrict__ correct, int* diverged) {
   __shared__ Shared shared;
   const int thread = threadIdx.x;
   const int steps = of_member(bounds, member_stride)[2 * settings.steps - 1];
@@ -261,6 +266,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       if (thread + j * THREADS < PIXELS) shared.image[thread + j * THREADS] = next_pixels[j];
     __syncthreads();
   }
-  copy_parameters<true>(own(shared, filters), own(shared, weight), own(shared, bias), weights,
-                        shared);
+  if (!copy_parameters<true>(own(shared, filters), own(shared, weight), own(shared, bias), weights,
+                             shared))
+    *own(shared, diverged) = 1;
 }

@@ -128,9 +128,17 @@ DEVICE void copy(const real* source, int count, real* target) {
   for (int i = threadIdx.x; i < count; i += THREADS) target[i] = source[i];
 }
 
+// Copies parameters to global memory; sets `diverged` if one is not finite.
+DEVICE void store(const real* source, int count, real* target, int* diverged) {
+  for (int i = threadIdx.x; i < count; i += THREADS) {
+    target[i] = source[i];
+    if (!is_finite(source[i])) *diverged = 1;
+  }
+}
+
 // Step i trains with the rows bounds[2 · i] .. bounds[2 · i + 1] of `rows` and the learning rate
 // rates[3 · i], and stores its mean loss and its number of correct predictions. `partial_sums` has
-// 2·BLOCKS·UNITS elements. A member with fewer steps than another ends with steps without images.
+// 2·BLOCKS·UNITS elements. Sets `diverged` if a parameter is not finite at the end. A member with fewer steps than another ends with steps without images.
 // Grid: (BLOCKS, 1, members) blocks of THREADS threads; those of a member are resident together.
 // Long: the pointers are parameters, not members of a struct, because __restrict__ has no effect on
 // members.
@@ -142,7 +150,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
                    real* __restrict__ weight1, real* __restrict__ bias1,
                    real* __restrict__ weight2, real* __restrict__ bias2, real* partial_sums,
                    unsigned* barrier, double* __restrict__ losses,
-                   int* __restrict__ correct) {
+                   int* __restrict__ correct, int* diverged) {
   __shared__ Shared shared;
   const int thread = threadIdx.x, block = blockIdx.x, first = block * INPUTS_PER_BLOCK;
   const int inputs = max(0, min(INPUTS_PER_BLOCK, INPUTS - first));  // inputs of this block
@@ -158,6 +166,7 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
   barrier = of_member(barrier, member_stride);
   losses = of_member(losses, member_stride);
   correct = of_member(correct, member_stride);
+  diverged = of_member(diverged, member_stride);
   copy(weight1 + first * HIDDEN, inputs * HIDDEN, shared.weight1);
   copy(weight2, HIDDEN * OUTPUTS, shared.weight2);
   copy(bias1, HIDDEN, shared.bias1);
@@ -196,9 +205,9 @@ extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
 
   // All blocks have passed a grid barrier, so all have read the old weights from global memory. A
   // member without steps writes the values that it has read.
-  copy(shared.weight1, inputs * HIDDEN, weight1 + first * HIDDEN);
+  store(shared.weight1, inputs * HIDDEN, weight1 + first * HIDDEN, diverged);
   if (block > 0) return;  // the copies of the other blocks are identical
-  copy(shared.weight2, HIDDEN * OUTPUTS, weight2);
-  copy(shared.bias1, HIDDEN, bias1);
-  copy(shared.bias2, OUTPUTS, bias2);
+  store(shared.weight2, HIDDEN * OUTPUTS, weight2, diverged);
+  store(shared.bias1, HIDDEN, bias1, diverged);
+  store(shared.bias2, OUTPUTS, bias2, diverged);
 }
