@@ -174,13 +174,13 @@ class NumbaEpoch(CompiledEpoch):
             for vector, buffer in zip(vectors, packed, strict=True):
                 chunk.pack(blocks, vector, buffer)
             arguments = (
-                data.plan,
-                self._rule,
-                data.parameters,
-                data.arrays,
-                _schedule(data, steps),
-                self._workspace(data, threads, steps.batch_size),
-                results,
+                tuple(data.plan),
+                tuple(self._rule),
+                tuple(data.parameters),
+                (tuple(data.arrays.images), *data.arrays[1:]),
+                tuple(_schedule(data, steps)),
+                tuple(self._workspace(data, threads, steps.batch_size)),
+                tuple(results),
             )
             with self._run_threads(threads, data.counter, *arguments):
                 finite = [

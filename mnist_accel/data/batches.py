@@ -96,9 +96,16 @@ class BatchSampler:
 @lru_cache(maxsize=4)  # of the present epochs of a few trainings
 def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
     """Return the round keys of the image order of an epoch."""
-    # The same as `default_rng(...).integers(2**32, size=ROUNDS, dtype=np.uint32)`, but faster.
-    numbers = np.random.PCG64((seed, _SHUFFLE, epoch)).random_raw(ROUNDS // 2)
+    # The same as `default_rng((seed, _SHUFFLE, epoch)).integers(2**32, size=ROUNDS,
+    # dtype=np.uint32)`, but in a third of the time.
+    entropy = np.array([*_words(seed), _SHUFFLE, *_words(epoch)], np.uint32)
+    numbers = np.random.PCG64(entropy).random_raw(ROUNDS // 2)
     return tuple(numbers.astype("<u8").view("<u4").tolist())
+
+
+def _words(number: int) -> list[int]:
+    """Return the 32-bit words of a number, the lowest first, as `SeedSequence` divides it."""
+    return [number >> bit & 0xFFFFFFFF for bit in range(0, max(1, number.bit_length()), 32)]
 
 
 def dropout_generator(seed: int, step: int) -> np.random.Generator:

@@ -87,6 +87,12 @@ def excess(statistic, freedom, orders):
     return (np.mean(values) - freedom) / np.sqrt(2 * freedom / len(values))
 
 
+@given(seed=st.integers(0, 2**100), number=st.integers(0, 2**40))
+def test_the_keys_of_an_epoch_are_random_numbers_of_numpy(seed, number):
+    numbers = np.random.default_rng((seed, 1, number)).integers(2**32, size=ROUNDS, dtype=np.uint32)
+    assert BatchSampler(10, 1, "shuffle", seed).order(number).keys == tuple(numbers.tolist())
+
+
 @pytest.mark.parametrize(("statistic", "freedom"), SHUFFLED.items())
 def test_shuffled_epochs_pass_chi_squared_tests(statistic, freedom):
     assert abs(excess(statistic, freedom, map(epoch, range(EPOCHS)))) < 5

@@ -24,8 +24,11 @@ from backends.numba.kernels.compilation import entry, intrinsic, kernel
 from backends.numba.kernels.views import fill_zero, view
 
 BITS = 64  # pixels that one integer describes
-# Whether the processor has an instruction that moves the selected bytes of a vector together.
-COMPRESSES = "+avx512vbmi2" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+# Features of processors with an instruction that moves the selected numbers of a vector together,
+# by the number of bytes of a number.
+_COMPRESSING = {1: "+avx512vbmi2", 4: "+avx512f", 8: "+avx512f"}
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+_REGISTER_BYTES = 64
 _MAX_UINT8 = 255
 
 
@@ -69,7 +72,7 @@ def write_csr(
             for column in range(edges[group], edges[group + 1], BITS):
                 end = min(column + BITS, edges[group + 1])
                 nonzero = nonzero_bits(pixels, image, column, end)
-                at = _append(pixels, image, column, end, nonzero, indices, data, at, limit)
+                at = append(pixels, image, column, end, nonzero, indices, data, at, limit)
     indptr[last * groups] = at
 
 
@@ -118,19 +121,18 @@ def _append_compressed(
     at: int,
     limit: int,
 ) -> Any:
-    """Do the same as `_append_one_by_one`, with an instruction that moves bytes together."""
+    """Do the same as `_append_one_by_one`, with an instruction that moves numbers together."""
     first = end - BITS
     if first < 0 or at + BITS > limit:
         return _append_one_by_one(pixels, image, column, end, nonzero, indices, data, at, limit)
-    _compress(pixels, image, first, nonzero << np.uint64(column - first), indices, data, at)
-    return at + _count_bits(nonzero)
+    return _compress(pixels, image, first, nonzero << np.uint64(column - first), indices, data, at)
 
 
-def _append(*arguments: Any) -> Any:
+def append(*arguments: Any) -> Any:
     """Append the pixels whose bits are set; compiled code calls what `_select` returns."""
 
 
-@extending.overload(_append, strict=False)
+@extending.overload(append, strict=False)
 def _select(
     pixels: Any,
     image: Any,
@@ -142,10 +144,15 @@ def _select(
     at: Any,
     limit: Any,
 ) -> Callable[..., Any]:
-    if pixels.dtype == types.uint8 and COMPRESSES:
+    if compresses(pixels.dtype.bitwidth // 8):
         return _append_compressed
     one_by_one: Callable[..., Any] = _append_one_by_one.py_func
     return one_by_one
+
+
+def compresses(itemsize: int) -> bool:
+    """Return whether the processor has a fast instruction for numbers of `itemsize` bytes."""
+    return _COMPRESSING.get(itemsize) in _FEATURES
 
 
 @intrinsic
@@ -154,39 +161,66 @@ def _compress(
 ) -> Any:
     """Write the pixels from `first` on whose bits are set, and their columns, from `at` on.
 
-    This changes `BITS` elements of `indices` and `data`.
+    This changes at most `BITS` elements of `indices` and `data`, and returns the end of the new
+    ones.
     """
+    itemsize = pixels.dtype.bitwidth // 8
+    lanes = _REGISTER_BYTES // itemsize
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, image, first, bits, _, _, at = arguments
         source, columns, values = (
             context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 4, 5)
         )
-        byte, short = ir.VectorType(ir.IntType(8), BITS), ir.VectorType(ir.IntType(16), BITS)
-        mask_type = ir.VectorType(ir.IntType(1), BITS)
         row = builder.mul(image, builder.extract_value(source.shape, 1))
-        address = builder.gep(source.data, [builder.add(row, first)])
-        pixels = builder.load(builder.bitcast(address, byte.as_pointer()), align=1)
-        compress = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module,
-            ir.FunctionType(byte, [byte, byte, mask_type]),
-            f"llvm.x86.avx512.mask.compress.v{BITS}i8",
-        )
-        mask, zeros = builder.bitcast(bits, mask_type), ir.Constant(byte, None)
-        pixels = builder.call(compress, [pixels, zeros, mask])
-        numbers = ir.Constant(byte, list(range(BITS)))
-        numbers = builder.zext(builder.call(compress, [numbers, zeros, mask]), short)
-        undefined, zero = ir.Constant(short, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        offset = builder.insert_element(undefined, builder.trunc(first, short.element), zero)
-        splat = ir.Constant(ir.VectorType(ir.IntType(32), BITS), None)
-        numbers = builder.add(numbers, builder.shuffle_vector(offset, undefined, splat))
-        for vector, array in ((pixels, values), (numbers, columns)):
-            target = builder.bitcast(builder.gep(array.data, [at]), vector.type.as_pointer())
-            builder.store(vector, target, align=1)
-        return context.get_dummy_value()
+        vector = ir.VectorType(source.data.type.pointee, lanes)
+        numbers = ir.Constant(ir.VectorType(ir.IntType(8 * itemsize), lanes), list(range(lanes)))
+        for part in range(0, BITS, lanes):
+            begin = builder.add(first, ir.Constant(first.type, part))
+            address = builder.gep(source.data, [builder.add(row, begin)])
+            address = builder.bitcast(address, vector.as_pointer())
+            mask = builder.trunc(
+                builder.lshr(bits, ir.Constant(bits.type, part)), ir.IntType(lanes)
+            )
+            _store(builder, _compressed(builder, builder.load(address, align=1), mask), values, at)
+            _store_columns(builder, _compressed(builder, numbers, mask), begin, columns, at)
+            at = builder.add(at, builder.zext(builder.ctpop(mask), at.type))
+        return at
 
     kinds = pixels, types.intp, types.intp, types.uint64, indices, data, types.intp
-    return types.void(*kinds), generate
+    return types.intp(*kinds), generate
+
+
+def _compressed(builder: Any, vector: Any, mask: Any) -> Any:
+    """Return the elements of a vector whose bits are set, followed by zeros."""
+    kind, lanes = vector.type, vector.type.count
+    names = {"i8": "i8", "i32": "i32", "i64": "i64", "float": "f32", "double": "f64"}
+    mask_type = ir.VectorType(ir.IntType(1), lanes)
+    function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module,
+        ir.FunctionType(kind, [kind, kind, mask_type]),
+        f"llvm.x86.avx512.mask.compress.v{lanes}{names[str(kind.element)]}",
+    )
+    zeros = ir.Constant(kind, None)
+    return builder.call(function, [vector, zeros, builder.bitcast(mask, mask_type)])
+
+
+def _store_columns(builder: Any, numbers: Any, begin: Any, columns: Any, at: Any) -> None:
+    """Store numbers + `begin` from `at` on in an array of columns, of any integer type."""
+    element, lanes = columns.data.type.pointee, numbers.type.count
+    vector = ir.VectorType(element, lanes)
+    resize = builder.zext if numbers.type.element.width < element.width else builder.trunc
+    undefined, zero = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    offset = builder.insert_element(undefined, builder.trunc(begin, element), zero)
+    splat = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
+    offsets = builder.shuffle_vector(offset, undefined, splat)
+    _store(builder, builder.add(resize(numbers, vector), offsets), columns, at)
+
+
+def _store(builder: Any, vector: Any, array: Any, at: Any) -> None:
+    """Store a vector from `at` on in an array."""
+    target = builder.bitcast(builder.gep(array.data, [at]), vector.type.as_pointer())
+    builder.store(vector, target, align=1)
 
 
 @kernel
@@ -226,15 +260,5 @@ def lowest_bit(typing: Any, bits: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), generate
-
-
-@intrinsic
-def _count_bits(typing: Any, bits: Any) -> Any:
-    """Return the number of set bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
 
     return types.int64(types.uint64), generate

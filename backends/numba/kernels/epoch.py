@@ -36,9 +36,11 @@ from backends.numba.kernels.dense import pixel_linear_backward
 from backends.numba.kernels.elementwise import add
 from backends.numba.kernels.forward import forward
 from backends.numba.kernels.simd.sparse import scatter_axpy
+from backends.numba.kernels.stages import Plan
+from backends.numba.kernels.updates import Parameters, Rule
 from backends.numba.kernels.vector_width import ALIGNMENT
 from backends.numba.kernels.views import fill_zero, pointer, view, view_2d
-from backends.numba.kernels.workspace import Tile, thread_workspace
+from backends.numba.kernels.workspace import Images, Tile, Workspace, thread_workspace
 
 # The linear form of a step is used only if `shrink` exceeds this value: the division by a smaller
 # number would lose digits.
@@ -144,17 +146,34 @@ def run_steps(
 ) -> None:  # fmt: skip
     """Run one thread's part of the steps of a chunk.
 
+    All arguments after `counter` are plain tuples with the fields of named tuples, because Numba
+    looks at the name of each field of a named tuple in every call.
+
     Args:
         thread: number of this thread, from 0.
         counter: counter of the barrier, int64 (1,), initially 0.
         plan: the program, `stages.Plan`.
         rule: the optimizer, `updates.Rule`.
         parameters: changed in place, `updates.Parameters`.
-        data: `TrainingData`.
+        data: `TrainingData`; its images are a plain tuple, too.
         schedule: the steps, `Schedule`.
         workspace: buffers of all threads, `workspace.Workspace`.
         results: changed in place, `Results`.
     """
+    images, labels, weights, edges = data
+    _run_steps(
+        thread, counter, Plan(*plan), Rule(*rule), Parameters(*parameters),
+        TrainingData(Images(*images), labels, weights, edges), Schedule(*schedule),
+        Workspace(*workspace), Results(*results),
+    )  # fmt: skip
+
+
+@kernel
+def _run_steps(
+    thread: int, counter: Any, plan: Any, rule: Any, parameters: Any, data: Any, schedule: Any,
+    workspace: Any, results: Any,
+) -> None:  # fmt: skip
+    """Do the same as `run_steps`, with named tuples."""
     threads = len(workspace.parameters)
     work = thread_workspace(workspace, thread)
     packed = parameters.packed

@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backends.numba.kernels.compilation import call, entry, kernel
-from backends.numba.kernels.csr import BITS, lowest_bit, nonzero_bits
+from backends.numba.kernels.csr import BITS, append, nonzero_bits
 from backends.numba.kernels.dense import add_bias
 from backends.numba.kernels.elementwise import SIGMOID, activate
 from backends.numba.kernels.forward import finish
 from backends.numba.kernels.losses import softmax
 from backends.numba.kernels.simd.sparse import gather_axpy
 from backends.numba.kernels.stages import inputs_of, outputs_of
-from backends.numba.kernels.views import copy, fill_zero, pointer, view
+from backends.numba.kernels.vector_width import ALIGNMENT
+from backends.numba.kernels.views import copy, fill_zero, pointer, view, view_2d
 from backends.numba.kernels.workspace import Images, Tile, Workspace, thread_row
 
 
@@ -59,8 +60,8 @@ class Buffers(NamedTuple):
     `workspace.Workspace` describes the first six.
 
     Attributes:
-        indices: positions of the nonzero numbers of one input row, int64.
-        data: the nonzero numbers.
+        indices: positions of the nonzero numbers of one input row, uint32.
+        data: an input row, and after it the nonzero numbers of one.
     """
 
     capacity: int
@@ -74,8 +75,15 @@ class Buffers(NamedTuple):
 
 
 class Nonzeros(NamedTuple):
-    """A buffer for the positions and values of the nonzero numbers of one input row."""
+    """Buffers for one input row.
 
+    Attributes:
+        row: scaled and shifted pixels, (1, pixels).
+        indices: positions of the nonzero numbers.
+        data: the nonzero numbers.
+    """
+
+    row: Any
     indices: Any
     data: Any
 
@@ -116,10 +124,7 @@ def predict(
     net, memory = Network(*network), Buffers(*buffers)
     work = _thread_workspace(memory, thread)
     images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
-    nonzeros = Nonzeros(
-        view(thread_row(memory.indices, thread), 0, memory.indices.shape[1]),
-        view(thread_row(memory.data, thread), 0, memory.data.shape[1]),
-    )
+    nonzeros = _nonzeros(memory, thread, pixels.shape[1])
     last = net.stages[len(net.stages) - 1]
     rows = np.empty(end, np.int64)
     for n in range(begin, end):
@@ -223,24 +228,30 @@ def _linear(stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzero
 
 
 @kernel
+def _nonzeros(buffers: Any, thread: int, pixels: int) -> Any:
+    """Return the buffers of one thread for an input row, with a row of `pixels` numbers."""
+    data = thread_row(buffers.data, thread)
+    begin = -(-pixels // ALIGNMENT) * ALIGNMENT
+    return Nonzeros(
+        view_2d(data, 0, 1, pixels),
+        view(thread_row(buffers.indices, thread), 0, buffers.indices.shape[1]),
+        view(data, begin, buffers.data.shape[1] - begin),
+    )
+
+
+@kernel
 def _collect_pixels(pixels: Any, image: int, scale: Any, shift: Any, nonzeros: Any) -> int:
     """Collect the pixels that are nonzero after scaling and shifting; return their number."""
-    length, columns = 0, pixels.shape[1]
-    if shift != 0:
-        for column in range(columns):
-            value = nonzeros.data.dtype.type(pixels[image, column]) * scale + shift
-            nonzeros.indices[length] = column
-            nonzeros.data[length] = value
-            length += value != 0
-        return length
+    columns = pixels.shape[1]
+    source, target = view(pixels, image * columns, columns), view(nonzeros.row, 0, columns)
+    for column in range(columns):
+        target[column] = target.dtype.type(source[column]) * scale + shift
+    row = nonzeros.row
+    length, limit = 0, len(nonzeros.data)
     for begin in range(0, columns, BITS):
-        nonzero = nonzero_bits(pixels, image, begin, min(begin + BITS, columns))
-        while nonzero:
-            column = begin + lowest_bit(nonzero)
-            nonzeros.indices[length] = column
-            nonzeros.data[length] = nonzeros.data.dtype.type(pixels[image, column]) * scale
-            length += 1
-            nonzero &= nonzero - np.uint64(1)  # clears the lowest bit
+        end = min(begin + BITS, columns)
+        nonzero = nonzero_bits(row, 0, begin, end)
+        length = append(row, 0, begin, end, nonzero, nonzeros.indices, nonzeros.data, length, limit)
     return length
 
 
