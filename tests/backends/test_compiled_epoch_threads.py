@@ -15,6 +15,7 @@ from backends import Backend, get_backend
 from backends.numba.backend import NumbaBackend
 from backends.numba.kernels import epoch
 from backends.numba.kernels.barrier import BARRIER_OPEN
+from backends.numba.kernels.workspace import Workspace
 from mnist_accel import nn
 from mnist_accel.data import Dataset
 from mnist_accel.recipes.models import RECIPES, create_model
@@ -139,7 +140,8 @@ def test_threads_do_not_share_cache_lines(
         _, _, parameters, _, _, workspace, results = rest
         # The gradients are not compared: after the barrier, each thread writes its range of the sum
         # of all gradients to row 0.
-        arrays = [a for a in arrays_in(rest) if a is not workspace.parameters]
+        gradients = Workspace(*workspace).parameters
+        arrays = [a for a in arrays_in(rest) if a is not gradients]
         for array in arrays_in((parameters, workspace, results)):
             array[array == 0] = 1  # so that writing a 0 is a change
         for number in range(threads):
