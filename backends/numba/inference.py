@@ -56,7 +56,8 @@ class NumbaInference(CompiledInference):
         self._filters = aligned_zeros((self._layout.packed_size,), program.dtype)
         self._padding = _end_of_reads(program, self._layout) - program.parameters
         self._networks: dict[np.dtype[Any], tuple[Any, ...]] = {}
-        self._buffers: dict[int, tuple[Any, ...]] = {}
+        self._buffers: dict[int, list[tuple[int, ...]]] = {}
+        self._memory: list[dict[str, Array]] = []  # the arrays to which the buffers belong
         self._lock = Lock()  # the filters and buffers are shared by all calls
 
     def predict(self, weights: Array, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
@@ -71,9 +72,9 @@ class NumbaInference(CompiledInference):
         with self._lock:
             if self._packs_filters:
                 kernels.pack(weights, self._source, self._target, self._filters)
+            buffers = self._buffers_for(threads)
             arguments = (
                 self._network_for(pixels.dtype),
-                self._buffers_for(threads),
                 weights,
                 read_only(channels_last(self._program, pixels)),
                 _SCALES[pixels.dtype.kind],
@@ -82,9 +83,9 @@ class NumbaInference(CompiledInference):
             )
             # One thread needs no executor: submitting a task takes longer than predicting an image.
             if threads == 1:
-                in_range = self._kernel((0, 0, count), *arguments)
+                in_range = self._kernel((0, count), buffers[0], *arguments)
             else:
-                in_range = self._run_threads(threads, count, arguments)
+                in_range = self._run_threads(count, buffers, arguments)
         if not in_range:
             raise InputRangeError
         return results
@@ -110,36 +111,46 @@ class NumbaInference(CompiledInference):
             )
         return self._networks[pixels]
 
-    def _run_threads(self, threads: int, count: int, arguments: tuple[Any, ...]) -> bool:
+    def _run_threads(
+        self, count: int, buffers: list[tuple[int, ...]], arguments: tuple[Any, ...]
+    ) -> bool:
         """Divide the images among threads; return whether all pixels are in range."""
         # The results of each thread begin at a cache line, so no two threads write to the same one.
         # `images` is the smallest number of images whose results fill whole cache lines.
-        results = arguments[-1]
+        results, threads = arguments[-1], len(buffers)
         images = CACHE_LINE // math.gcd(CACHE_LINE, results.strides[0])
         begins = [count * thread // threads // images * images for thread in range(threads)]
         bounds = [*begins, count]
         others = [
-            self._executor().submit(self._kernel, (thread, begin, end), *arguments)
-            for thread, (begin, end) in enumerate(pairwise(bounds[1:]), start=1)
+            self._executor().submit(self._kernel, part, of_thread, *arguments)
+            for part, of_thread in zip(pairwise(bounds[1:]), buffers[1:], strict=True)
         ]
         try:
-            in_range: bool = self._kernel((0, 0, bounds[1]), *arguments)
+            in_range: bool = self._kernel((0, bounds[1]), buffers[0], *arguments)
         finally:  # the next call may use the buffers only after all threads have finished
             others_in_range = [other.result() for other in others]
         return in_range and all(others_in_range)
 
-    def _buffers_for(self, threads: int) -> tuple[Any, ...]:
-        """Return the fields of `kernels.Buffers`; they are cached by number of threads."""
+    def _buffers_for(self, threads: int) -> list[tuple[int, ...]]:
+        """Return the fields of `kernels.Buffers` of each thread; they are kept."""
         if threads not in self._buffers:
             sizes, dtype = self._layout.sizes, self._filters.dtype
             length = max(math.prod(stage.input_shape) for stage in self._program.stages)
-            self._buffers[threads] = tuple(
-                kernels.Buffers(
-                    **forward_buffers(sizes, threads, _IMAGES_PER_TILE, dtype),
-                    indices=thread_rows(threads, length, np.uint32),
-                    data=thread_rows(threads, 2 * length, dtype),
+            memory = forward_buffers(sizes, threads, _IMAGES_PER_TILE, dtype)
+            capacity = memory.pop("capacity")
+            memory["indices"] = thread_rows(threads, length, np.uint32)
+            memory["data"] = thread_rows(threads, 2 * length, dtype)
+            self._memory.append(memory)
+            self._buffers[threads] = [
+                tuple(
+                    kernels.Buffers(
+                        capacity=capacity,
+                        length=memory["data"].shape[1],
+                        **{name: array[thread].ctypes.data for name, array in memory.items()},
+                    )
                 )
-            )
+                for thread in range(threads)
+            ]
         return self._buffers[threads]
 
 

@@ -6,7 +6,7 @@ numbers of an input row are therefore collected first, and only their rows of th
 
 The prediction of a single image takes microseconds, about as long as Numba takes to unpack a few
 dozen arguments. `predict` therefore takes plain tuples, which Numba unpacks faster than named
-tuples, and converts them inside.
+tuples, and converts them inside; and addresses of buffers, which Numba unpacks faster than arrays.
 
 Cost per image: as in `fused_convolution`, and 2·n·outputs operations for n nonzero inputs of a
 linear layer.
@@ -25,8 +25,8 @@ from backends.numba.kernels.losses import softmax
 from backends.numba.kernels.simd.sparse import gather_axpy
 from backends.numba.kernels.stages import inputs_of, outputs_of
 from backends.numba.kernels.vector_width import ALIGNMENT
-from backends.numba.kernels.views import copy, fill_zero, pointer, view, view_2d
-from backends.numba.kernels.workspace import Images, Tile, Workspace, thread_row
+from backends.numba.kernels.views import copy, fill_zero, pointer, pointer_to, view, view_2d
+from backends.numba.kernels.workspace import Images, Tile, Workspace
 
 
 class Network(NamedTuple):
@@ -55,23 +55,25 @@ class Network(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """Buffers of all threads, with a row per thread.
+    """Addresses of the buffers of one thread.
 
-    `workspace.Workspace` describes the first six.
+    `workspace.Workspace` describes the first six fields.
 
     Attributes:
-        indices: positions of the nonzero numbers of one input row, uint32.
-        data: an input row, and after it the nonzero numbers of one.
+        indices: uint32 buffer for the positions of the nonzero numbers of one input row.
+        data: buffer for an input row, and after it for the nonzero numbers of one.
+        length: length of `data`.
     """
 
     capacity: int
-    outputs: Any
-    padded: Any
-    masks: Any
-    wide_masks: Any
-    no_bias: Any
-    indices: Any
-    data: Any
+    outputs: int
+    padded: int
+    masks: int
+    wide_masks: int
+    no_bias: int
+    indices: int
+    data: int
+    length: int
 
 
 class Nonzeros(NamedTuple):
@@ -104,15 +106,15 @@ def pack(weights: Any, source: Any, target: Any, filters: Any) -> None:
 
 @entry
 def predict(
-    task: Any, network: Any, buffers: Any, weights: Any, pixels: Any, scale: float,
+    bounds: Any, buffers: Any, network: Any, weights: Any, pixels: Any, scale: float,
     probabilities: bool, results: Any,
 ) -> bool:  # fmt: skip
     """Predict images `begin` to `end` − 1; return False if an input is out of range.
 
     Args:
-        task: (thread, begin, end).
-        network: the fields of `Network`, as a plain tuple.
+        bounds: (begin, end).
         buffers: the fields of `Buffers`, as a plain tuple.
+        network: the fields of `Network`, as a plain tuple.
         weights: the network's parameter vector, extended so that the last row of each weight
             matrix can be read in whole vectors.
         pixels: (N, pixels), uint8 or floating-point; only the latter are checked.
@@ -120,11 +122,11 @@ def predict(
         probabilities: whether to return probabilities instead of logits.
         results: logits or probabilities, (N, classes); changed in place.
     """
-    thread, begin, end = task
+    begin, end = bounds
     net, memory = Network(*network), Buffers(*buffers)
-    work = _thread_workspace(memory, thread)
+    work = _workspace(memory, weights.dtype.type)
     images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
-    nonzeros = _nonzeros(memory, thread, pixels.shape[1])
+    nonzeros = _nonzeros(memory, weights.dtype.type, pixels.shape[1])
     last = net.stages[len(net.stages) - 1]
     rows = np.empty(end, np.int64)
     for n in range(begin, end):
@@ -152,18 +154,21 @@ def _in_range(pixels: Any, begin: int, end: int, lowest: float, highest: float) 
 
 
 @kernel
-def _thread_workspace(buffers: Any, thread: int) -> Any:
-    """Return the workspace of one thread; the buffers of the backward pass are not used."""
-    outputs = thread_row(buffers.outputs, thread)
+def _workspace(buffers: Any, kind: Any) -> Any:
+    """Return the workspace of one thread; the buffers of the backward pass are not used.
+
+    `kind` is the type of the numbers.
+    """
+    outputs = pointer_to(kind, buffers.outputs)
     unused = outputs
     return Workspace(
         buffers.capacity,
         outputs,
         unused,
-        thread_row(buffers.padded, thread),
-        thread_row(buffers.masks, thread),
-        thread_row(buffers.wide_masks, thread),
-        thread_row(buffers.no_bias, thread),
+        pointer_to(kind, buffers.padded),
+        pointer_to(np.uint8, buffers.masks),
+        pointer_to(np.int64, buffers.wide_masks),
+        pointer_to(kind, buffers.no_bias),
         unused,
         unused,
         unused,
@@ -228,14 +233,14 @@ def _linear(stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzero
 
 
 @kernel
-def _nonzeros(buffers: Any, thread: int, pixels: int) -> Any:
-    """Return the buffers of one thread for an input row, with a row of `pixels` numbers."""
-    data = thread_row(buffers.data, thread)
+def _nonzeros(buffers: Any, kind: Any, pixels: int) -> Any:
+    """Return the buffers for an input row, with a row of `pixels` numbers."""
+    data = pointer_to(kind, buffers.data)
     begin = -(-pixels // ALIGNMENT) * ALIGNMENT
     return Nonzeros(
         view_2d(data, 0, 1, pixels),
-        view(thread_row(buffers.indices, thread), 0, buffers.indices.shape[1]),
-        view(data, begin, buffers.data.shape[1] - begin),
+        view(pointer_to(np.uint32, buffers.indices), 0, buffers.length),
+        view(data, begin, buffers.length - begin),
     )
 
 

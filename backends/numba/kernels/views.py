@@ -71,6 +71,17 @@ def pointer(typing: Any, source: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def pointer_to(typing: Any, kind: Any, address: Any) -> Any:
+    """Return an address as a pointer to numbers of a NumPy type."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[1], context.get_value_type(signature.return_type))
+
+    address_type: Any = types.CPointer(kind.dtype)  # type: ignore[no-untyped-call]
+    return address_type(kind, types.intp), generate
+
+
+@intrinsic
 def fill_zero(typing: Any, array: Any) -> Any:
     """Set all elements of an array (n,) to 0."""
 
