@@ -16,6 +16,7 @@ from backends.numba.csr import MAX_SPARSE_DENSITY, Csr, to_csr
 from backends.numba.kernels import chunk, updates
 from backends.numba.kernels import epoch as kernels
 from backends.numba.kernels.barrier import BARRIER_OPEN
+from backends.numba.kernels.compilation import without_garbage_collector
 from backends.numba.kernels.stages import Plan
 from backends.numba.kernels.workspace import Images, Workspace
 from backends.numba.layout import COMPILED, Layout, channels_last, lay_out, reads_input
@@ -104,6 +105,11 @@ class NumbaEpoch(CompiledEpoch):
 
     def load(self, pixels: Array, labels: Array, weights: Array | None = None) -> Data:
         """Convert the pixels to CSR format if most of them are 0, and compile the kernels."""
+        with without_garbage_collector():
+            return self._load(pixels, labels, weights)
+
+    def _load(self, pixels: Array, labels: Array, weights: Array | None) -> Data:
+        """Do the same as `load`."""
         program = self._program
         pixels = read_only(channels_last(program, pixels))
         sparse = None

@@ -14,8 +14,10 @@ Only the first two have machine code of their own, and are kept in the cache on 
 needs few of the stage kernels, and Python compiles only these (see `linkage`).
 """
 
+import gc
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,18 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     made: Callable[..., Any] = extending.intrinsic(function)
     return made
+
+
+@contextmanager
+def without_garbage_collector() -> Iterator[None]:
+    """Switch off Python's garbage collector, which takes a sixth of the time of compiling."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @intrinsic

@@ -161,19 +161,9 @@ def run_steps(
         results: changed in place, `Results`.
     """
     images, labels, weights, edges = data
-    _run_steps(
-        thread, counter, Plan(*plan), Rule(*rule), Parameters(*parameters),
-        TrainingData(Images(*images), labels, weights, edges), Schedule(*schedule),
-        Workspace(*workspace), Results(*results),
-    )  # fmt: skip
-
-
-@kernel
-def _run_steps(
-    thread: int, counter: Any, plan: Any, rule: Any, parameters: Any, data: Any, schedule: Any,
-    workspace: Any, results: Any,
-) -> None:  # fmt: skip
-    """Do the same as `run_steps`, with named tuples."""
+    plan, rule, parameters = Plan(*plan), Rule(*rule), Parameters(*parameters)
+    data = TrainingData(Images(*images), labels, weights, edges)
+    schedule, workspace, results = Schedule(*schedule), Workspace(*workspace), Results(*results)
     threads = len(workspace.parameters)
     work = thread_workspace(workspace, thread)
     packed = parameters.packed

@@ -9,7 +9,6 @@ caller, and does both again there. The two classes here change that:
 The modification of Numba's compiler is limited to this file and to `disk_cache`.
 """
 
-import gc
 from typing import Any
 
 import llvmlite.binding
@@ -82,13 +81,3 @@ class WholeCompiler(PartCompiler):
     """Compiles a function to a `WholeLibrary`."""
 
     library_class = WholeLibrary
-
-    def compile_extra(self, function: Any) -> Any:
-        """Compile without Python's garbage collector, which would take an eighth of the time."""
-        was_enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return super().compile_extra(function)
-        finally:
-            if was_enabled:
-                gc.enable()
