@@ -83,7 +83,7 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def without_garbage_collector() -> Iterator[None]:
-    """Switch off Python's garbage collector, which takes a sixth of the time of compiling."""
+    """Switch off Python's garbage collector, which makes compiling slower."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
