@@ -145,11 +145,11 @@ def test_threads_do_not_share_cache_lines_of_the_results(
     kernel = inference._kernel
     lines: list[range] = []
 
-    def watched(task: tuple[int, int, int], *rest: Any) -> bool:
-        _, first, last = task
+    def watched(bounds: tuple[int, int], *rest: Any) -> bool:
+        first, last = bounds
         begin, row = rest[-1].ctypes.data, rest[-1].strides[0]
         lines.append(range((begin + first * row) // 64, (begin + last * row + 63) // 64))
-        return bool(kernel(task, *rest))
+        return bool(kernel(bounds, *rest))
 
     inference._kernel = watched
     model.predict_logits(mnist.x_test[:403])
