@@ -78,7 +78,7 @@ def sklearn(session: nox.Session, version: str) -> None:
         "sklearn"
     ]
     wanted = requirement.replace(">=", "==", 1) if version == "oldest" else requirement
-    session.install("--editable", ".[dev]", wanted)
+    session.install("--editable", ".[dev]", wanted, "pandas")  # some checks need data frames
     # scikit-learn 1.5 passes a generator, which pytest 9 deprecates.
     ignored = "ignore:Passing a non-Collection iterable"
     session.run("pytest", "tests/sklearn", "-W", ignored, *session.posargs)
