@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
     for page in ROOT.glob("**/*.md")
-    if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
+    if not any(part == "build" or part[0] == "." for part in page.relative_to(ROOT).parts)
 )
 # `tests/test_extending.py` runs the examples of this page.
 EXTENDING = ROOT / "docs" / "extending.md"
