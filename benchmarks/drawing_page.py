@@ -13,7 +13,7 @@ from pathlib import Path
 
 import mnist_accel as ma
 from benchmarks.host import host_facts
-from mnist_accel.data.datasets import DIGIT_NAMES
+from mnist_accel.data.dataset import DIGIT_NAMES
 from mnist_accel.draw import draw_page
 
 BROWSER = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom")

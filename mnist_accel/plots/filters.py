@@ -58,8 +58,9 @@ def figure_filters(weights: ArrayLike, *, of_units: bool = False) -> Figure:
     axes = add_axes(left, grid_width)
     size = np.abs(array[np.isfinite(array)])
     limit = float(np.quantile(size, SCALE_QUANTILE, method="higher")) if size.any() else 1.0
-    colors = {"cmap": ORANGE_TO_BLUE, "vmin": -limit, "vmax": limit}
-    grid = axes.imshow(mosaic, interpolation="nearest", **colors)
+    grid = axes.imshow(
+        mosaic, cmap=ORANGE_TO_BLUE, vmin=-limit, vmax=limit, interpolation="nearest"
+    )
     bar = figure.colorbar(grid, cax=add_axes(left + grid_width + 0.15, 0.1))
     bar.outline.set_visible(False)
     less, more = ("≤ ", "≥ ") if size.max(initial=0) > limit else ("", "")
