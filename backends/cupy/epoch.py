@@ -48,9 +48,10 @@ class CupyEpoch(CompiledEpoch):
         self._launcher = Launcher(kernels, program.dtype)
         self._stream = streams.take(self)
         self._persistent = PersistentKernels(program, cupy, self._launcher)
-        self._plan = plan_for(program)
+        capability = int(cupy.cuda.Device().compute_capability)
+        self._plan = plan_for(program, capability=capability)
         self._graphs = GraphCache(self._plan, cupy, self._launcher, self._stream)
-        weighted = plan_for(program, is_weighted=True)
+        weighted = plan_for(program, capability=capability, is_weighted=True)
         self._weighted_graphs = GraphCache(weighted, cupy, self._launcher, self._stream)
 
     takes_weights = True
@@ -91,7 +92,8 @@ class CupyEpoch(CompiledEpoch):
             most = self._persistent.max_members
             needed = self._persistent.bytes_per_member()
         else:
-            needed = bytes_per_member(self._plan, batch_size, members=most)
+            plan = self._plan.for_pixels(data)
+            needed = bytes_per_member(plan, batch_size, members=most)
         # The training of each member keeps its parameters, their gradients, the state of its
         # optimizer, and copies of parameters and state.
         vectors = 3 + 2 * len(self._program.update.state_names)

@@ -83,10 +83,13 @@ class GraphCache:
         Raises:
             MemoryError: batches of this size do not fit the memory of the device.
         """
+        self._plan = self._plan.for_pixels(dataset)
         found = self._captured
         workspace = found.step.workspace if found is not None else None
         if (
-            workspace is None
+            found is None
+            or workspace is None
+            or found.step.plan != self._plan
             or workspace.capacity != batch_size
             or workspace.memory.members < members
         ):

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.cupy.launch.activations import ACTIVATIONS
 from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
 from backends.cupy.launch.fused_classifier import MAX_WEIGHTS, computes_logits
+from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.launch.losses import LOSSES, NUMBERS
+from backends.cupy.launch.tensor_linear import can_compute, split_images
 from backends.cupy.launch.tiles import Tile
 from backends.cupy.launch.updates import RULES, SETTINGS
 from backends.cupy.launch.wgrad_update import (
@@ -63,12 +65,16 @@ class Plan:
             program's first stage cannot, an identity is inserted before it.
         has_classifier: whether the fused classifier computes the last stages.
         first_trainable: index of the first stage with parameters. Its input needs no gradient.
+        capability: compute capability of the GPU, such as 90 for 9.0.
+        pixels: dtype of the data set.
     """
 
     program: TrainingProgram
     stages: Sequence[Stage]
     has_classifier: bool
     first_trainable: int
+    capability: int
+    pixels: str = ""
 
     @property
     def classifier_begin(self) -> int:
@@ -100,6 +106,16 @@ class Plan:
                 first -= 1
         return first
 
+    def for_pixels(self, dataset: DeviceDataset) -> "Plan":
+        """Return the plan for the pixels of a data set."""
+        return replace(self, pixels=str(dataset.images.dtype))
+
+    def uses_tensor_cores(self, batch_size: int) -> bool:
+        """Return whether tensor cores compute the first stage and its weight gradient."""
+        first = self.stages[0]
+        gpu = {"capability": self.capability, "pixels": self.pixels}
+        return can_compute(self.program, first, batch_size, **gpu)
+
     def splits(self, batch_size: int) -> list[SplitK | None]:
         """Return the division of each stage's weight gradient among blocks.
 
@@ -108,11 +124,13 @@ class Plan:
         filter_tile = filter_tile_for(*(stage.kernel_size for stage in self.stages))
         tile = self.tile(batch_size)
 
-        def split(stage: Stage) -> SplitK | None:
+        def split(index: int, stage: Stage) -> SplitK | None:
             if stage.weight is None:
                 return None
             if stage.kind == "linear":
                 inputs, outputs = stage.input_shape[0], stage.output_shape[0]
+                if index == 0 and self.uses_tensor_cores(batch_size):
+                    return split_images(inputs, outputs, batch_size)
                 return split_linear(inputs, outputs, batch_size, tile=tile)
             return split_conv(
                 conv_shape_of(stage),
@@ -122,23 +140,25 @@ class Plan:
                 threads=tile.threads,
             )
 
-        return [split(stage) for stage in self.stages]
+        return [split(index, stage) for index, stage in enumerate(self.stages)]
 
     def tile(self, batch_size: int) -> Tile:
-        """Return the tile size for the weight gradients of linear layers."""
+        """Return the tile size for the weight gradients that `wgrad_update` computes."""
+        first = 1 if self.uses_tensor_cores(batch_size) else 0
         sizes = [
             (stage.input_shape[0], stage.output_shape[0])
-            for stage in self.stages
+            for stage in self.stages[first:]
             if stage.kind == "linear"
         ]
         return tile_for_gradients(self.program.dtype, sizes, batch_size)
 
 
-def plan_for(program: TrainingProgram, *, is_weighted: bool = False) -> Plan:
+def plan_for(program: TrainingProgram, *, capability: int, is_weighted: bool = False) -> Plan:
     """Return the plan of a program.
 
     Args:
         program: the program.
+        capability: compute capability of the GPU, such as 90 for 9.0.
         is_weighted: whether the examples have weights, which the fused classifier cannot read.
 
     Raises:
@@ -154,7 +174,7 @@ def plan_for(program: TrainingProgram, *, is_weighted: bool = False) -> Plan:
     has_classifier = is_fused and computes_logits(program.stages[-1])
     stages = with_gathering_stage(program.stages, has_classifier=has_classifier)
     first_trainable = next(index for index, stage in enumerate(stages) if stage.weight is not None)
-    return Plan(program, stages, has_classifier, first_trainable)
+    return Plan(program, stages, has_classifier, first_trainable, capability)
 
 
 def with_gathering_stage(stages: tuple[Stage, ...], *, has_classifier: bool) -> tuple[Stage, ...]:

@@ -32,6 +32,7 @@ from backends.cupy.launch.pooling import (
     max_pool2d_backward,
     pool_shape_of,
 )
+from backends.cupy.launch.tensor_linear import tensor_linear, tensor_wgrad
 from backends.cupy.launch.wgrad_update import WgradLayer, wgrad_update
 from backends.cupy.plan import Plan, parameters_of
 from backends.cupy.workspace import Workspace
@@ -69,21 +70,33 @@ class GraphStep:
             self._backward(index)
         if plan.program.l2:
             self._add_penalty()
+        layers = [self._wgrad_layer(i) for i, s in enumerate(plan.stages) if s.weight is not None]
+        if self._uses_tensor_cores:
+            tensor_wgrad(self.launcher, layers[0], self.batch)
         wgrad_update(
             self.launcher,
             plan.program.update,
-            [self._wgrad_layer(i) for i, s in enumerate(plan.stages) if s.weight is not None],
+            layers,
             self.workspace.tile,
             self.batch,
             self.parameters,
             l2=plan.program.l2,
         )
 
+    @property
+    def _uses_tensor_cores(self) -> bool:
+        """Whether tensor cores compute the first stage and its weight gradient."""
+        return self.plan.uses_tensor_cores(self.workspace.capacity)
+
     def _forward(self, index: int) -> None:
         """Compute the output of a stage."""
         stage, arrays = self.plan.stages[index], self.workspace.stages[index]
         x: Any = self.batch if index == 0 else self._input(index)
-        forward(self.launcher, stage, x, self.parameters[0], arrays.output, arrays.mask)
+        vector, y = self.parameters[0], arrays.output
+        if index == 0 and self._uses_tensor_cores:
+            tensor_linear(self.launcher, x, *parameters_of(stage, vector), y, stage.activation)
+        else:
+            forward(self.launcher, stage, x, vector, y, arrays.mask)
 
     def _classify(self) -> None:
         """Compute the last linear layers, the loss, and the gradients of the fused classifier."""

@@ -31,7 +31,8 @@ class StageArrays:
         mask: tie masks; None without max-pooling.
         split: how the weight gradient is divided among blocks; None without parameters.
         partial_sums: partial weight gradients; None with one split.
-        tile_counters: finished splits of each unit, 0 before and after a step; None with one split.
+        tile_counters: finished splits of each unit, 0 before and after a step; None with one split,
+            and if tensor cores compute the partial sums.
     """
 
     output: Array | None
@@ -123,11 +124,12 @@ def _stage_arrays(
     max_pooling = max_pooling_of(stage)
     mask_type = max_pooling and mask_dtype(max_pooling.size)
     several = split if split and split.splits > 1 else None
+    is_counted = several and not (index == 0 and plan.uses_tensor_cores(capacity))
     return StageArrays(
         output=memory.empty(shape, dtype) if has_output else None,
         gradient=memory.empty(shape, dtype) if index >= plan.first_trainable else None,
         mask=mask_type and memory.empty(shape, mask_type),
         split=split,
         partial_sums=several and memory.empty((several.splits, several.parameters), dtype),
-        tile_counters=several and memory.zeros(several.units, "int32"),
+        tile_counters=memory.zeros(several.units, "int32") if several and is_counted else None,
     )

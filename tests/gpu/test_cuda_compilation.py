@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from backends.cupy.launch import convolution, fused_classifier, persistent_mlp
+from backends.cupy.launch import convolution, fused_classifier, persistent_mlp, tensor_linear
 from backends.cupy.launch.tiles import LARGE, SMALL
 from backends.cupy.loader import CUPY_OPTIONS, Kernels, options_for, source
 from benchmarks.gpu import overheads
@@ -39,6 +39,7 @@ FILES = sorted(
     for path in FOLDER.rglob("*.cu")
     if path.stem != "naive"
 )
+WITHOUT_TENSOR_CORES = [file for file in FILES if not file.startswith("tensor_")]
 Constants = dict[str, str | int]
 Options = tuple[str, ...]
 PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "THREADS": 512}
@@ -137,6 +138,7 @@ NO_RECIPE = {
 }
 
 
+VARIANTS = 70, 80, 90  # from these capabilities on, the recipes launch other kernels
 # Numbers of blocks and threads that a launch aims for. With the small numbers each thread does as
 # much work as with batches of thousands of images.
 DEFAULT_SIZES = fused_classifier.TARGET_BLOCKS, convolution.TARGET_THREADS
@@ -145,11 +147,12 @@ SIZES_OF_LARGE_BATCHES = 2, 1
 
 @functools.cache
 def launched(
-    *sizes: tuple[int, int], clusters: bool = True, members: int = 1
+    *sizes: tuple[int, int], capability: int = 90, members: int = 1
 ) -> dict[str, set[Options]]:
     """Return, by file, the options of all kernels that the recipes launch, compiled and eager.
 
-    With several members, only compiled kernels are launched.
+    Capabilities between those of `VARIANTS` launch the same as the next lower one. With several
+    members, only compiled kernels are launched.
     """
     found: dict[str, set[Options]] = defaultdict(set, NO_RECIPE if members == 1 else {})
 
@@ -158,7 +161,7 @@ def launched(
         return Mock()
 
     def launch(name: str, batch_size: int, *, compiled: bool) -> None:
-        backend = EmulatedBackend(capability="90" if clusters else "70")
+        backend = EmulatedBackend(capability=str(capability))
         trainer = Trainer(
             create_model(name, backend=backend),
             RECIPES[name].optimizer,
@@ -192,16 +195,29 @@ def launched(
 needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
 
 
-def test_only_full_batch_training_uses_large_tiles() -> None:
-    """`fcnn` trains with all images at once; the other recipes use small tiles."""
-    for file, expected in (("linear", {4, 8}), ("fused_classifier", {8}), ("wgrad_update", {4, 8})):
-        options = set().union(*launched(DEFAULT_SIZES)[file])
-        assert {side for side in (4, 8) if f"-DTHREAD_TILE={side}" in options} == expected
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        (70, {"linear": {4, 8}, "fused_classifier": {8}, "wgrad_update": {4, 8}}),
+        (90, {"linear": {4}, "fused_classifier": {8}, "wgrad_update": {4}}),
+    ],
+)
+def test_only_full_batch_training_uses_large_tiles(
+    capability: int, expected: dict[str, set[int]]
+) -> None:
+    """`fcnn` trains with all images at once; the other recipes use small tiles.
+
+    With tensor cores, large tiles remain in the fused classifier only.
+    """
+    for file, sides in expected.items():
+        options = set().union(*launched(DEFAULT_SIZES, capability=capability)[file])
+        assert {side for side in (4, 8) if f"-DTHREAD_TILE={side}" in options} == sides
 
 
 def test_recipes_launch_kernels_of_every_file() -> None:
-    for clusters in (True, False):
-        assert sorted(launched(DEFAULT_SIZES, clusters=clusters)) == FILES
+    for capability in VARIANTS:
+        expected = FILES if capability >= tensor_linear.MIN_CAPABILITY else WITHOUT_TENSOR_CORES
+        assert sorted(launched(DEFAULT_SIZES, capability=capability)) == expected
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -235,16 +251,16 @@ def architecture(request: pytest.FixtureRequest) -> int:
 def test_kernels_of_recipes_fit_every_architecture(file: str, architecture: int) -> None:
     """With the batch size of the recipe and with small ones; on sm_90 also with large ones."""
     sizes = (DEFAULT_SIZES, SIZES_OF_LARGE_BATCHES) if architecture == 90 else (DEFAULT_SIZES,)
-    clusters = bool(persistent_mlp.cluster_constants(architecture))
-    for options in launched(*sizes, clusters=clusters)[file]:
+    capability = max(variant for variant in VARIANTS if variant <= architecture)
+    for options in launched(*sizes, capability=capability).get(file, ()):
         assert_fits(source(file), options, architecture)
 
 
 @needs_nvrtc
 @pytest.mark.slow
 def test_kernels_of_members_fit_every_architecture(architecture: int) -> None:
-    clusters = bool(persistent_mlp.cluster_constants(architecture))
-    variants = launched(DEFAULT_SIZES, SIZES_OF_LARGE_BATCHES, clusters=clusters, members=2)
+    capability = max(variant for variant in VARIANTS if variant <= architecture)
+    variants = launched(DEFAULT_SIZES, SIZES_OF_LARGE_BATCHES, capability=capability, members=2)
     assert {"wgrad_update", "persistent/persistent_cnn", "persistent/persistent_mlp"} < set(
         variants
     )
@@ -282,7 +298,7 @@ def test_naive_kernels_compile(dtype: str) -> None:
 
 @needs_nvrtc
 @pytest.mark.slow
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", WITHOUT_TENSOR_CORES)
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     sizes = SIZES_OF_LARGE_BATCHES  # they use the most registers
     wider = [

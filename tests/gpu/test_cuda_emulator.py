@@ -81,16 +81,32 @@ def all_reduces_cluster(
     return numbers.tolist() == [8**3] * 8
 
 
+def multiplies_by_tensor_core(order: ThreadOrder, bug: str = "") -> bool:
+    rng = np.random.default_rng(2)
+    left = rng.integers(256, size=(16, 16)).astype(np.float32)
+    right = rng.integers(-8, 9, size=(16, 8)).astype(np.float32)
+    product = np.full((16, 8), np.nan, np.float32)
+    launch("multiply_by_tensor_core", left, right, product, bug=bug, order=order, block=32)
+    return np.array_equal(product, left @ right)
+
+
 # -------------------------------------------------------------------------------- correct kernels
 
 
 @every_order
 @pytest.mark.parametrize(
     "is_correct",
-    [reverses_blocks, rotates, sums_in_last_block, all_reduces_grid, all_reduces_cluster],
+    [
+        reverses_blocks,
+        rotates,
+        sums_in_last_block,
+        all_reduces_grid,
+        all_reduces_cluster,
+        multiplies_by_tensor_core,
+    ],
 )
 def test_correct_kernels_give_correct_results(is_correct: Any, order: ThreadOrder) -> None:
-    """The kernels use block, grid and cluster barriers, double buffers and atomics."""
+    """The kernels use barriers of all kinds, double buffers, atomics and tensor cores."""
     assert is_correct(order)
 
 
@@ -194,6 +210,35 @@ def test_grid_barrier_without_cooperative_launch_is_reported() -> None:
 def test_misuse_of_cluster_barriers_is_reported(bug: str, message: str) -> None:
     with pytest.raises(EmulationError, match=message):
         all_reduces_cluster(bug=bug)
+
+
+# ------------------------------------------------------------------------------------ tensor cores
+
+
+def test_sums_of_tensor_cores_are_truncated() -> None:
+    """This is the least accurate rounding that the instruction may have."""
+    left, right = np.zeros((16, 16), np.float32), np.zeros((16, 8), np.float32)
+    left[:, :2], right[0], right[1] = 1, 1, -(2.0**-30)
+    product = np.full((16, 8), np.nan, np.float32)
+    launch("multiply_by_tensor_core", left, right, product, block=32)
+    assert (product == np.nextafter(np.float32(1), np.float32(0))).all()
+
+
+@pytest.mark.parametrize("bug", ["SWAPPED_REGISTERS", "SWAPPED_HALVES"])
+def test_wrong_fragment_layout_gives_a_wrong_result(bug: str) -> None:
+    assert not multiplies_by_tensor_core(ThreadOrder.ASCENDING, bug)
+
+
+@pytest.mark.parametrize(
+    ("bug", "message"),
+    [
+        ("MISSING_LANE", r"deadlock.*mma\.sync in line \d+ for mask ffffffff"),
+        ("OTHER_PRECISION", r"line \d+: the emulator does not support the PTX mma\.sync.*f16"),
+    ],
+)
+def test_misuse_of_tensor_cores_is_reported(bug: str, message: str) -> None:
+    with pytest.raises(EmulationError, match=message):
+        multiplies_by_tensor_core(ThreadOrder.ASCENDING, bug)
 
 
 # ------------------------------------------------------------------------------- invalid launches

@@ -7,7 +7,7 @@ import pytest
 
 from backends import Backend
 from backends.cupy import plan
-from backends.cupy.launch import convolution, fused_classifier, tiles, wgrad_update
+from backends.cupy.launch import convolution, fused_classifier, tensor_linear, tiles, wgrad_update
 from backends.cupy.loader import Kernels
 from mnist_accel import nn
 from mnist_accel.data import Dataset
@@ -133,6 +133,7 @@ def test_large_tiles_match(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The last tiles are only partly filled, and the weight gradients use split-K."""
+    monkeypatch.setattr(tensor_linear, "MIN_CAPABILITY", 1000)
     monkeypatch.setattr(tiles, "MIN_LARGE_TILES", 2)
     monkeypatch.setattr(wgrad_update, "MIN_TERMS", 7)
     monkeypatch.setattr(plan, "MAX_WEIGHTS", max_weights)

@@ -122,10 +122,15 @@ def _separate_pooling() -> list[layers.Layer]:
 
 
 def _large_tile_trainings(loss: losses.Loss) -> list[Training]:
-    """Return trainings with large tiles: in a linear layer, the classifier, after a convolution."""
+    """Return trainings with large tiles: linear layer, classifier, convolution, tensor cores."""
     linear = [L.Linear(40), L.Linear(33), L.ReLU(), L.Linear(35), L.Tanh(), L.Linear(3)]
     convolution = [L.Conv2d(2, 3), L.Flatten(), L.Linear(33), L.Tanh(), L.Linear(3)]
-    return [Training((17,), linear, loss, 100), Training((1, 6, 6), convolution, loss, 40)]
+    tensor_cores = [L.Linear(40), L.Tanh(), L.Linear(3)]  # the pixels are whole words
+    return [
+        Training((17,), linear, loss, 100),
+        Training((1, 6, 6), convolution, loss, 40),
+        Training((12,), tensor_cores, loss, 100),
+    ]
 
 
 def trainer_of(

@@ -4,8 +4,9 @@
 // them.
 //
 //   naive kernel                                      fast kernel
-//   naive_linear, naive_linear_backward_x             linear.cu
-//   naive_linear_backward_weight                      wgrad_update.cu, before the update
+//   naive_linear, naive_linear_backward_x             linear.cu; tensor_linear.cu
+//   naive_linear_backward_weight                      wgrad_update.cu, before the update;
+//                                                       tensor_wgrad.cu
 //   naive_conv2d                                      convolution.cu
 //   naive_conv2d_backward_x, .._backward_weight       convolution_gradients.cu; wgrad_update.cu
 //   naive_linear and naive_loss, then                 fused_classifier.cu

@@ -15,6 +15,9 @@
 //                  |         |         |
 //                  +-> partial_sums <--+    the last block to finish adds them in order of splits
 //
+// The partial sums of a layer may also be complete already, from tensor_wgrad.cu. Its blocks then
+// divide the parameters, and each thread adds the sums of some of them.
+//
 // Block 0 of the grid adds the losses of the images and advances the step counter of the chunk; the
 // blocks of the layers follow it. No block reads a parameter that another block updates, and only
 // block 0 reads the step counter.
@@ -49,6 +52,7 @@ struct WgradLayer {
   SplitK split;
   real* partial_sums;   // (splits, parameters); null with one split
   int* tile_counters;   // (units,): finished splits, 0 before and after a step; null with one split
+                        // and if the partial sums are complete
   int first_block;      // number of the layer's first block among the blocks of all layers
   int weight, bias;     // offsets in the parameter vector; bias is -1 if the layer has none
   int inputs, outputs;  // elements per image; for a convolution, `outputs` is the number of filters
@@ -157,6 +161,22 @@ DEVICE void apply_with_penalty(const WgradLayer& layer, const Updater& updater, 
   if (!updater.apply(parameter, grad)) *diverged = 1;
 }
 
+// Returns the offset in the parameter vector of the first element of a row of partial sums.
+DEVICE int first_parameter(const WgradLayer& layer) {
+  return layer.bias < 0 ? layer.weight : min(layer.weight, layer.bias);
+}
+
+// Returns the gradient of a parameter from the partial sums of all splits.
+DEVICE real sum_of_splits(const WgradLayer& layer, int64 member_stride, int parameter) {
+  const real* const sums =
+      of_member(layer.partial_sums, member_stride) + parameter - first_parameter(layer);
+  real total = 0;
+#pragma unroll 8  // loads that are under way together
+  for (int split = 0; split < layer.split.splits; split++)
+    total += sums[int64(split) * layer.split.parameters];
+  return total;
+}
+
 // Updates the parameters of a unit by their gradients, or, with several splits, stores partial sums
 // and leaves the update to the last block of the unit. `l2` and `diverged` as in
 // `apply_with_penalty`.
@@ -166,9 +186,7 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
   const bool is_convolution = layer.conv.kernel_size;
   const int numbers = is_convolution ? FILTER_TILE_SUMS : TILE_SIZE;
   const real* const warp_sums = is_convolution ? shared.filter_sums : shared.gemm.partial_sums[0];
-  // The row of partial sums begins with the parameter of the layer that comes first in the vector.
-  const int first = layer.bias < 0 ? layer.weight : min(layer.weight, layer.bias);
-  real* const partial_sums = of_member(layer.partial_sums, member_stride) - first;
+  real* const partial_sums = of_member(layer.partial_sums, member_stride) - first_parameter(layer);
 #pragma unroll 1
   for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
     const int parameter = parameter_index(layer, split.unit, number);
@@ -187,11 +205,21 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
   for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
     const int parameter = parameter_index(layer, split.unit, number);
     if (parameter < 0) continue;
-    real total = 0;
-    for (int other = 0; other < splits; other++)
-      total += partial_sums[int64(other) * parameters + parameter];
-    apply_with_penalty(layer, updater, l2, parameter, total, diverged);
+    const real grad = sum_of_splits(layer, member_stride, parameter);
+    apply_with_penalty(layer, updater, l2, parameter, grad, diverged);
   }
+}
+
+// Updates the parameters of a layer whose partial sums are complete. `block` counts its blocks.
+DEVICE void apply_complete_sums(const WgradLayer& layer, int block, const Updater& updater, real l2,
+                                int* diverged, int64 member_stride) {
+  const int threads = layer.split.units * layer.split.splits * TILE_THREADS;
+  const int weights = layer.inputs * layer.outputs, first = first_parameter(layer);
+  const int count = layer.bias < 0 ? weights : weights + layer.outputs;
+#pragma unroll 1
+  for (int i = block * TILE_THREADS + threadIdx.x; i < count; i += threads)
+    apply_with_penalty(layer, updater, l2, first + i,
+                       sum_of_splits(layer, member_stride, first + i), diverged);
 }
 
 // Stores the mean loss and the number of correct predictions of the batch, and advances the step
@@ -234,6 +262,17 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
   int number = 0;
   while (number + 1 < layers.count && block >= layers.layers[number + 1].first_block) number++;
   const WgradLayer& layer = layers.layers[number];
+  const auto updater = [&] {  // not before it is needed, so that it occupies no registers
+    const Rates rates = {state.rates[0], state.rates[1], state.rates[2]};
+    return Updater{of_member(weights, member_stride), of_member(state0, member_stride),
+                   of_member(state1, member_stride), settings, rates};
+  };
+  int* const diverged = of_member(chunk.diverged, member_stride);
+  if (layer.partial_sums && !layer.tile_counters) {
+    apply_complete_sums(layer, block - layer.first_block, updater(), l2 / real(count), diverged,
+                        member_stride);
+    return;
+  }
   const Split split(layer, block - layer.first_block, count);
   if (layer.x) {
     const DenseRows x = {of_member(layer.x, member_stride), layer.inputs, count};
@@ -243,9 +282,5 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
     const GatheredRows<PIXEL> x = {images, batch_rows, pixel_shift, layer.inputs, count};
     unit_gradient(layer, split, x, member_stride, shared);
   }
-  const Rates rates = {state.rates[0], state.rates[1], state.rates[2]};
-  const Updater updater = {of_member(weights, member_stride), of_member(state0, member_stride),
-                           of_member(state1, member_stride), settings, rates};
-  apply_gradient(layer, split, updater, l2 / real(count), of_member(chunk.diverged, member_stride),
-                 member_stride, shared);
+  apply_gradient(layer, split, updater(), l2 / real(count), diverged, member_stride, shared);
 }

@@ -16,6 +16,9 @@ OPTIONS = ["-std=c++17", "-O1", "-g0", "-fPIC", "-ffp-contract=off", "-fvisibili
 SANITIZE = ("-O0", "-fsanitize=address", "-fsanitize-sections=cuda_shared")
 # Macros and attributes such as __launch_bounds__(256) may precede the name.
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:\w+\([^)]*\)\s+|\w+\s+)*(\w+)\(')
+# An asm statement: the instruction, the operands that it changes, and those that it reads.
+ASM = re.compile(r'\basm\(((?:\s*"[^"]*")+)\s*:([^:]*):([^;]*)\);')
+OPERAND = re.compile(r'"(?:\+f|r)"\(([^()]*)\)')
 
 
 def unavailable_reason() -> str:
@@ -49,6 +52,7 @@ def compile_module(code: str, options: Sequence[str], *, sanitize: bool) -> tupl
     definitions = "".join(f"#define {name} {value}\n" for name, value in names)
     exports = "".join(f"EMULATOR_KERNEL({name})\n" for name in kernels_in(code))
     # The library exports only the functions that EMULATOR_KERNEL defines.
+    code = ASM.sub(_inline_ptx, code)
     source = f"{definitions}{code}\n#pragma GCC visibility push(default)\n{exports}"
     command = [
         *("g++", "-x", "c++", *OPTIONS, *sanitize_options, "-w", "-shared"),
@@ -56,6 +60,16 @@ def compile_module(code: str, options: Sequence[str], *, sanitize: bool) -> tupl
     ]
     digest = hashlib.sha256("\0".join([*command, source]).encode()).hexdigest()[:24]
     return _build(command, source, _cache_folder() / f"{digest}.so")
+
+
+def _inline_ptx(statement: re.Match[str]) -> str:
+    """Return the call of `emulator::inline_ptx` that replaces an asm statement."""
+    instruction, changed, read = statement.groups()
+    outputs = ", ".join(f"&{operand}" for operand in OPERAND.findall(changed))
+    inputs = ", ".join(OPERAND.findall(read))
+    lines = "\n" * statement[0].count("\n")  # keeps the numbers of the following lines
+    text = " ".join(line.strip() for line in instruction.splitlines())
+    return f"emulator::inline_ptx({text}, {{{outputs}}}, {{{inputs}}});{lines}"
 
 
 @functools.cache
@@ -77,7 +91,7 @@ def _precompiled_header(sanitize_options: Sequence[str]) -> Path:
     """
     folder = _cache_folder() / ("sanitized" if sanitize_options else "plain")
     folder.mkdir(exist_ok=True)
-    for name in ("cuda.h", "scheduler.h"):
+    for name in ("cuda.h", "scheduler.h", "tensor_cores.h"):
         assert _build(["cp", str(HERE / name)], "", folder / name, output=())[0]
     command = ["g++", "-x", "c++-header", *OPTIONS, *sanitize_options, "-w", str(folder / "cuda.h")]
     path, log = _build(command, "", folder / "cuda.h.gch")

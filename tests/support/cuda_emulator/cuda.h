@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "scheduler.h"
+#include "tensor_cores.h"
 
 // -------------------------------------------------------------------------------------- keywords
 
@@ -119,6 +120,27 @@ inline int max(int a, int b) { return a > b ? a : b; }
 
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return unsigned((unsigned long long)a * b >> 32);
+}
+
+inline unsigned __float_as_uint(float x) {
+  unsigned bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+inline float __uint_as_float(unsigned bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// Returns four bytes of the eight of x and y; a digit of `selector` is the number of a byte.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t bytes = uint64_t(y) << 32 | x;
+  unsigned result = 0;
+  for (unsigned i = 0; i < 4; i++)
+    result |= unsigned(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return result;
 }
 
 // ----------------------------------------------------------------------- entry points for Python

@@ -181,3 +181,45 @@ struct Line {
 extern "C" __global__ void draw(const __grid_constant__ Line line, float* y) {
   y[threadIdx.x] = line.slope * float(threadIdx.x) + float(line.offset);
 }
+
+// Multiplies a 16×16 by a 16×8 matrix, whose elements are exact in bfloat16, by a tensor core.
+extern "C" __global__ void multiply_by_tensor_core(const float* left, const float* right,
+                                                   float* product) {
+  const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
+  const auto pair = [](float first, float second) {
+    return __byte_perm(__float_as_uint(first), __float_as_uint(second), 0x7632);
+  };
+  unsigned a[4], b[2];
+  float sums[4] = {};
+  for (int i = 0; i < 4; i++) {
+#ifdef BUG_SWAPPED_REGISTERS
+    const int row = g + i / 2 * 8, column = 2 * t + i % 2 * 8;
+#else
+    const int row = g + i % 2 * 8, column = 2 * t + i / 2 * 8;
+#endif
+    a[i] = pair(left[row * 16 + column], left[row * 16 + column + 1]);
+  }
+  for (int i = 0; i < 2; i++) {
+    const int row = 2 * t + 8 * i;
+#ifdef BUG_SWAPPED_HALVES
+    b[i] = pair(right[(row + 1) * 8 + g], right[row * 8 + g]);
+#else
+    b[i] = pair(right[row * 8 + g], right[(row + 1) * 8 + g]);
+#endif
+  }
+#ifdef BUG_MISSING_LANE
+  if (lane == 9) return;
+#endif
+#ifdef BUG_OTHER_PRECISION
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+  for (int i = 0; i < 4; i++) product[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
+}
