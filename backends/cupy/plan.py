@@ -112,9 +112,10 @@ class Plan:
 
     def uses_tensor_cores(self, batch_size: int) -> bool:
         """Return whether tensor cores compute the first stage and its weight gradient."""
-        first = self.stages[0]
-        gpu = {"capability": self.capability, "pixels": self.pixels}
-        return can_compute(self.program, first, batch_size, **gpu)
+        capability, pixels = self.capability, self.pixels
+        return can_compute(
+            self.program, self.stages[0], batch_size, capability=capability, pixels=pixels
+        )
 
     def splits(self, batch_size: int) -> list[SplitK | None]:
         """Return the division of each stage's weight gradient among blocks.

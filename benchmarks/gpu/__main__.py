@@ -42,7 +42,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 TOTAL_S = 8 * 60 - 2 * GRACE_S - 20
 PRINTED_LINES = 15  # of the log of a stage that failed
 PRECISION = (
-    "All arithmetic is float32 or float64 without tensor cores. TF32 is disabled in CuPy "
+    "All arithmetic is float32 or float64; tensor cores multiply only where products are exact. "
+    "TF32 is disabled in CuPy "
     "(`CUPY_TF32=0`) and in PyTorch, for matrix products and convolutions."
 )
 

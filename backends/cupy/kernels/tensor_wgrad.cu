@@ -27,8 +27,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
   __shared__ TensorShared shared;
   const Batch own = of_member(batch, member_stride);
   const int images = own.size(), split = blockIdx.y, splits = gridDim.y;
-  const int begin = int(int64(images) * split / splits);
-  const int end = int(int64(images) * (split + 1) / splits);
+  const int begin = split_begin(images, split, splits);
+  const int end = split_begin(images, split + 1, splits);
   const int columns = (outputs + TILE_COLUMNS - 1) / TILE_COLUMNS;
   const int first_row = blockIdx.x / columns * TILE_ROWS;
   const int first_column = blockIdx.x % columns * TILE_COLUMNS;
