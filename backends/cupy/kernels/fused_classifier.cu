@@ -59,18 +59,23 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
                      const int* __restrict__ rows, Batch batch, int64 member_stride, real* dlogits,
                      real* __restrict__ losses, int* __restrict__ correct) {
   __shared__ Shared shared;
-  batch = of_member(batch, member_stride);
+#ifdef MEMBERS
+  if (threadIdx.x == 0) shared.member_stride = member_stride;
+  __syncthreads();
+#endif
+  batch = of_member(batch, shared.member_stride);
   const int images = batch.size(), first = blockIdx.x * IMAGES_PER_BLOCK;
   const int count = min(IMAGES_PER_BLOCK, images - first), last = layers.linear_count - 1;
   if (count <= 0) return;  // in all threads of the block
-  parameters = of_member(parameters, member_stride);
-  dlogits = of_member(dlogits, member_stride);
+  parameters = of_member(parameters, shared.member_stride);
+  dlogits = of_member(dlogits, shared.member_stride);
   for (int i = 0; i <= last; i++) {
     const ClassifierLayer& layer = layers.linear[i];
-    const DenseRows x = DenseRows{of_member(layer.x, member_stride), layer.inputs, images}.from(first);
+    const real* const inputs = of_member(layer.x, shared.member_stride);
+    const DenseRows x = DenseRows{inputs, layer.inputs, images}.from(first);
     const bool is_last = i == last;
     real* const y = is_last ? shared.logits[0]
-                            : of_member(layers.linear[i + 1].x, member_stride) +
+                            : of_member(layers.linear[i + 1].x, shared.member_stride) +
                                   int64(first) * layer.outputs;
     forward(layer, {x.first, x.width, count}, parameters,
             is_last ? IDENTITY : layers.linear[i + 1].activation, y,
@@ -80,13 +85,13 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
   const int classes = layers.linear[last].outputs, lane = threadIdx.x % WARP_SIZE;
   for (int image = threadIdx.x / WARP_SIZE; image < count; image += blockDim.x / WARP_SIZE) {
     const real logit = shared.logits[image][min(lane, classes - 1)];
-    const int label = labels[of_member(rows, member_stride)[batch.first() + first + image]];
+    const int label = labels[of_member(rows, shared.member_stride)[batch.first() + first + image]];
     const ImageLoss result = image_loss<LOSS>(logit, classes, label);
     if (lane < classes)
       dlogits[int64(first + image) * classes + lane] = result.dlogit / real(images);
     if (lane == 0) {
-      of_member(losses, member_stride)[first + image] = result.loss;
-      of_member(correct, member_stride)[first + image] = result.is_correct;
+      of_member(losses, shared.member_stride)[first + image] = result.loss;
+      of_member(correct, shared.member_stride)[first + image] = result.is_correct;
     }
   }
   __syncthreads();
@@ -95,13 +100,13 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
   for (int i = last; i >= 0 && layers.linear[i].dx; i--) {
     const ClassifierLayer& layer = layers.linear[i];
     const int64 inputs = int64(first) * layer.inputs, outputs = int64(first) * layer.outputs;
-    real* const dx = of_member(layer.dx, member_stride);
-    backward(layer, {of_member(layer.x, member_stride) + inputs, layer.inputs, count}, parameters,
-             {dy + outputs, layer.outputs, count}, dx + inputs, shared);
+    real* const dx = of_member(layer.dx, shared.member_stride);
+    backward(layer, {of_member(layer.x, shared.member_stride) + inputs, layer.inputs, count},
+             parameters, {dy + outputs, layer.outputs, count}, dx + inputs, shared);
     dy = dx;
   }
 #if KERNEL_SIZE > 0
   for (int i = 0; i < layers.convolution_count; i++)
-    backward(layers.convolutions[i], parameters, first, count, member_stride);
+    backward(layers.convolutions[i], parameters, first, count, shared.member_stride);
 #endif
 }

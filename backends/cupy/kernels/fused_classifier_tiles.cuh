@@ -11,6 +11,7 @@ constexpr int MIN_BLOCKS = 2;  // resident blocks per multiprocessor
 struct Shared {
   GemmShared gemm;
   real logits[IMAGES_PER_BLOCK][WARP_SIZE];
+  int64 member_stride;  // no register is left for it
 };
 
 // Sets y (images, outputs), with rows `stride` elements apart, to activation(x W + bias).

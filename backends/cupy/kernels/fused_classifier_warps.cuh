@@ -25,6 +25,7 @@ constexpr int ROWS_PER_WARP = 8 / IMAGES_PER_BLOCK;  // rows of W in backward_by
 
 struct Shared {
   real partial_sums[IMAGES_PER_BLOCK][MAX_THREADS], logits[IMAGES_PER_BLOCK][WARP_SIZE];
+  int64 member_stride;  // no register is left for it
 };
 
 // Sets y (images, outputs), with rows `stride` elements apart, to activation(x W + bias).
