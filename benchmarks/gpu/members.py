@@ -2,29 +2,33 @@
 
     python -m benchmarks.gpu.members --out members.json
 
-Each time includes the creation of the networks and their evaluation. The run fails if the weights
-of member 0 depend on the number of members.
+Each time includes the creation of the networks and their evaluation. Prints a row and writes the
+file after each population, so a run that is stopped leaves its results. The run fails if the
+weights of member 0 depend on the number of members.
 """
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.gpu.overheads import write_as_measured
 from mnist_accel.commands.dispatcher import guarded
 from mnist_accel.commands.parser import Parser
 from mnist_accel.populations import train_population
 from mnist_accel.populations.member import Weights
-from mnist_accel.util.files import write_atomically
 
 MEMBERS = (1, 8, 64, 132, 512)
 NETWORKS = ("backprop", "cnn", "two-layer", "lenet")  # persistent kernels, then graph steps
 ITERATIONS = 1000
+
+
+HEADER = """| network | members | trainings per second | ratio to the first |
+|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,17 @@ class Measurement:
         network: name of the recipe.
         members: number of members.
         seconds: duration of the population.
+        ratio: trainings per second, relative to the smallest population of this network.
     """
 
     network: str
     members: int
     seconds: float
+    ratio: float
 
-    @property
-    def rate(self) -> float:
-        """Trainings per second."""
-        return self.members / self.seconds
+    def __str__(self) -> str:
+        rate = self.members / self.seconds
+        return f"| {self.network} | {self.members} | {rate:.3g} | {self.ratio:.3g} |"
 
 
 def measure(
@@ -53,15 +58,15 @@ def measure(
     networks: Sequence[str] = NETWORKS,
     members: Sequence[int] = MEMBERS,
     iterations: int = ITERATIONS,
-) -> list[Measurement]:
-    """Train populations of each network, after one that compiles the kernels.
+) -> Iterator[Measurement]:
+    """Train populations of each network, after one that compiles the kernels; yield each.
 
     Raises:
         AssertionError: the weights of member 0 depend on the number of members.
     """
-    measurements = []
     for network in networks:
         expected: Weights = {}
+        first_rate = 0.0
         for count in (members[0], *members):
             started = time.perf_counter()
             population = train_population(
@@ -71,25 +76,11 @@ def measure(
             seconds = time.perf_counter() - started
             weights = population[0].state_dict()
             if expected:
-                measurements.append(Measurement(network, count, seconds))
+                first_rate = first_rate or count / seconds
+                yield Measurement(network, count, seconds, count / seconds / first_rate)
             expected = expected or weights
             for name, weight in expected.items():
                 assert np.array_equal(weights[name], weight), f"{network}: {count} members differ"
-    return measurements
-
-
-def table(measurements: Sequence[Measurement]) -> str:
-    """Return the measurements as a Markdown table."""
-    alone = {one.network: one.rate for one in reversed(measurements)}  # the smallest population
-    lines = [
-        "| network | members | trainings per second | ratio to the first |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {one.network} | {one.members} | {one.rate:.3g} | {one.rate / alone[one.network]:.3g} |"
-        for one in measurements
-    ]
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,10 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    measurements = measure("cupy")
-    text = json.dumps([asdict(one) for one in measurements], indent=2)
-    write_atomically(args.out, f"{text}\n".encode())
-    print(table(measurements))
+    write_as_measured(measure("cupy"), args.out, header=HEADER)
     return 0
 
 

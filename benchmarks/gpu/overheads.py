@@ -32,6 +32,7 @@ FILE = Path(__file__).with_name("overheads.cu")
 THREADS_PER_BLOCK = 256
 CHAINS = 8  # independent sums per thread of `multiply_add`
 REPETITIONS = 9
+HEADER = "| measurement | median |\n|---|---|"
 
 # Returns the seconds that a function takes.
 Stopwatch: TypeAlias = Callable[[Callable[[], None]], float]
@@ -204,13 +205,19 @@ def _run(args: argparse.Namespace) -> int:
         gpu_s=functools.partial(_gpu_seconds, cupy),
         host_s=functools.partial(_host_seconds, cupy),
     )
-    write_as_measured(benchmark.measure(), args.out)
+    write_as_measured(benchmark.measure(), args.out, header=HEADER)
     return 0
 
 
-def write_as_measured(measurements: Iterable[Measurement], out: Path) -> None:
-    """Print a row of a Markdown table and replace the JSON file after each measurement."""
-    print("| measurement | median |\n|---|---|", flush=True)
+def write_as_measured(measurements: Iterable[Any], out: Path, *, header: str) -> None:
+    """Print a row of a Markdown table and replace the JSON file after each measurement.
+
+    Args:
+        measurements: dataclasses, of which `str` is a row of the table.
+        out: the JSON file.
+        header: the first two lines of the table.
+    """
+    print(header, flush=True)
     done: list[dict[str, Any]] = []
     for measurement in measurements:
         print(measurement, flush=True)

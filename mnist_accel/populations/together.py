@@ -1,6 +1,7 @@
 """Members that train at the same time, in the same launches of a GPU."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TypeAlias
@@ -45,13 +46,18 @@ def train_together(
     while True:
         begun = [_Running(training) for training in islice(trainings, at_once - len(running))]
         outcomes = _run(running, epoch, loaded) if running else []
-        running += begun
-        for member, outcome in zip(running, [*outcomes, *[None] * len(begun)], strict=True):
+        waiting = deque(zip([*running, *begun], [*outcomes, *[None] * len(begun)], strict=True))
+        if not waiting:
+            return
+        # A member that has ended is kept nowhere: its predictions occupy memory of the device.
+        running = []
+        del begun
+        while waiting:
+            member, outcome = waiting.popleft()
             if member.advance(outcome):
                 yield member.training, member.result
-        if not running:
-            return
-        running = [member for member in running if member.steps is not None]
+            else:
+                running.append(member)
 
 
 class _Running:

@@ -5,15 +5,18 @@ from contextlib import suppress
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
 
-from backends import ChunkResults
+from backends import Backend, ChunkResults
 from backends.cupy import workspace
-from benchmarks.gpu.members import measure, table
+from backends.program import CompiledInference, Program
+from benchmarks.gpu.members import measure
 from mnist_accel.commands import main
 from mnist_accel.data import load_dataset
+from mnist_accel.populations import Population, train_population
 from mnist_accel.populations.display import PopulationDisplay
 from mnist_accel.populations.folder import PopulationFolder
 from mnist_accel.populations.grid import make_grid
@@ -26,6 +29,7 @@ from tests.support.closeness import assert_same_bits
 from tests.support.cuda_emulator.raw_module import Emulator, ThreadOrder
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.every_kernel import examples_of, small_thresholds, trainer_of, trainings
+from tests.support.gpu_training import emulated_and_cupy
 
 pytestmark = pytest.mark.emulated
 
@@ -126,6 +130,48 @@ def test_members_that_do_not_fit_the_memory_wait(use: Any) -> None:
     members = members_of("backprop", seeds=7, **MLP)
     assert 1 < members.workers < 7
     assert_equal_to_single_trainings(members, list(members.train(range(7))))
+
+
+@emulated_and_cupy
+@pytest.mark.parametrize("model", ["cnn", "backprop", "two-layer"])
+def test_members_equal_populations_of_one(backend: Backend, model: str) -> None:
+    """The emulator trains few networks; a GPU trains more than one per multiprocessor."""
+    options: dict[str, Any] = {"iterations": 3, "batch_size": 1 if model == "cnn" else 4}
+    seeds, checked = 300, (0, 1, 150, 299)
+    if isinstance(backend, EmulatedBackend):
+        options |= {"limit_train": 12} if model == "cnn" else {"hidden_sizes": [[5]]}
+        seeds, checked = 3, (0, 1, 2)
+
+    def train(seeds: Any) -> Population:
+        return train_population(
+            model, seeds=seeds, data="digits", backend=backend.name, epochs=None, limit_test=2,
+            validation_split=0.0, **options,
+        )  # fmt: skip
+
+    together = train(seeds)
+    for seed in checked:
+        networks = [together[seed], train([seed])[0]]
+        assert_same_bits(*(list(network.state_dict().values()) for network in networks))
+
+
+def test_members_that_have_ended_keep_no_memory_of_the_device(
+    use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation of each member has a graph with arrays of its own."""
+    use(emulator=Emulator())
+    inferences: WeakSet[CompiledInference] = WeakSet()
+    compile_inference = EmulatedBackend.compile_inference
+
+    def compile_and_count(backend: EmulatedBackend, program: Program) -> CompiledInference:
+        inference = compile_inference(backend, program)
+        inferences.add(inference)
+        return inference
+
+    monkeypatch.setattr(EmulatedBackend, "compile_inference", compile_and_count)
+    members = members_of("cnn", seeds=6, validation_split=0.0, **CNN)
+    alive = [len(inferences) for _ in members.train(range(6))]
+    assert len(alive) == 6
+    assert max(alive) <= 3  # the local variables of the loops hold the last ones
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy multiplies in place of cuBLAS
@@ -229,8 +275,9 @@ def test_a_stopped_population_continues_with_the_same_networks(
 
 def test_the_acceptance_run_measures_populations_of_several_sizes() -> None:
     networks = ("backprop", "cnn")
-    measured = measure(EmulatedBackend.name, networks=networks, members=(1, 3), iterations=2)
+    measured = list(measure(EmulatedBackend.name, networks=networks, members=(1, 3), iterations=2))
     assert [(one.network, one.members) for one in measured] == [
         ("backprop", 1), ("backprop", 3), ("cnn", 1), ("cnn", 3),
     ]  # fmt: skip
-    assert "| cnn | 3 |" in table(measured)
+    assert [one.ratio for one in measured[::2]] == [1, 1]
+    assert str(measured[3]).startswith("| cnn | 3 |")

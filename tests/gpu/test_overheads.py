@@ -49,7 +49,7 @@ def test_measurements_before_an_interrupt_are_printed_and_written(tmp_path, caps
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        overheads.write_as_measured(measure(), out)
+        overheads.write_as_measured(measure(), out, header=overheads.HEADER)
     assert "| copy, bytes read and written | 1.02 GB/s |" in capsys.readouterr().out
     (written,) = json.loads(out.read_text())
     assert written == {"name": "copy, bytes read and written", "value": 1.024, "unit": "GB/s"}
