@@ -32,10 +32,20 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
 RUN = """#!/bin/sh
 # Runs the acceptance run with the Python of this machine. Installs nothing and needs no network.
 #   ./run --only preflight,smoke --out DIR        PYTHON=/path/to/python3 ./run
-here=$(cd "$(dirname "$0")" && pwd) || exit
-export PYTHONPATH="$here/packages:$here/source" PYTHONDONTWRITEBYTECODE=1
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit
+python=${PYTHON:-python3}
+found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit
+if [ "$found" != {python} ]; then
+    echo "run: the packages are for Python {python}, but $python is Python $found; set" \
+        "PYTHON=/path/to/python{python}, or pack with --python $found" >&2
+    exit 2
+fi
+export PYTHONPATH="$here/packages:$here/source${PYTHONPATH:+:$PYTHONPATH}"
 export MNIST_ACCEL_DATA="$here/mnist"
-exec "${PYTHON:-python3}" -P -m benchmarks.gpu --out "$here/results" "$@"
+# If the acceptance run itself needs a package that is missing, this prints all that are.
+"$python" -P -c 'import benchmarks.gpu.__main__' 2>/dev/null ||
+    "$python" -P "$here/source/benchmarks/gpu/preflight.py" || exit
+exec "$python" -P -m benchmarks.gpu --out "$here/results" "$@"
 """
 
 
@@ -67,7 +77,7 @@ def _write(args: argparse.Namespace) -> int:
         _copy_source(folder / "source")
         _install_packages(folder / "packages", python=args.python)
         _write_data(folder / "mnist")
-        (folder / "run").write_text(RUN, encoding="utf-8")
+        (folder / "run").write_text(RUN.replace("{python}", args.python), encoding="utf-8")
         (folder / "run").chmod(0o755)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         if size > MAX_BYTES:

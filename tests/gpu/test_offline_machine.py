@@ -1,6 +1,5 @@
 """The acceptance run without a network: bundle, check of the packages, first results."""
 
-import ast
 import importlib.metadata
 import json
 import re
@@ -69,7 +68,8 @@ def test_bundle_starts_with_the_python_of_the_machine(tmp_path, monkeypatch, cap
         write_wheel(name, wheels)
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     out = tmp_path / "bundle"
-    assert bundle.main(["--out", str(out)]) == 0
+    version = ".".join(map(str, sys.version_info[:2]))
+    assert bundle.main(["--out", str(out), "--python", version]) == 0
     assert re.match(rf"{out}: \d+\.\d MB; copy it", capsys.readouterr().out)
     assert sorted(path.name for path in out.iterdir()) == ["mnist", "packages", "run", "source"]
     assert len(list((out / "mnist").glob("*.gz"))) == 4
@@ -85,6 +85,18 @@ def test_bundle_starts_with_the_python_of_the_machine(tmp_path, monkeypatch, cap
     run = [sys.executable, "-c", code]
     commit = subprocess.run(run, cwd=out / "source", capture_output=True, text=True).stdout
     assert re.fullmatch(r"[0-9a-f]{40}\n", commit)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # no installed packages
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHON", str(python))
+    done = subprocess.run([out / "run"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "required: numpy is not installed" in done.stdout
+    assert "required: scipy is not installed" in done.stdout
+    (out / "run").write_text((out / "run").read_text().replace(version, "3.99"))
+    done = subprocess.run([out / "run"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"the packages are for Python 3.99, but {python} is Python {version}" in done.stderr
 
 
 @needs_git
@@ -102,23 +114,13 @@ def test_bundle_that_fails_leaves_no_folder(tmp_path, capsys, small_data):
 # ------------------------------------------------------------------------------------- packages
 
 
-def imported_packages(path: Path) -> set[str]:
-    """Return the packages that a module imports when it is imported."""
-    names = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
-    return names
-
-
 def test_modules_import_only_packages_of_such_a_machine_and_of_the_bundle():
     """An import of another package would make pytest fail to collect tests on such a machine."""
     folders = (*preflight.FOLDERS, "tests")
     own = {*folders, *(path.stem for path in (ROOT / "docs" / "tutorial").glob("*.py"))}
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    names = set().union(*map(imported_packages, paths)) - own - set(sys.stdlib_module_names)
+    names = set().union(*map(preflight.imported_packages, paths))
+    names -= own | set(sys.stdlib_module_names)
     distributions = importlib.metadata.packages_distributions()
     available = packages_in("machine.txt") | packages_in("wheels.txt")
     missing = {
@@ -141,6 +143,7 @@ def own_modules(tmp_path, monkeypatch):
     """A function that writes modules, which the check then imports in place of the project's."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(preflight, "PROGRAMS", ())
+    monkeypatch.setattr(preflight, "ROOT", tmp_path)
     monkeypatch.setattr(preflight, "missing_data", lambda: "")
 
     def write(**sources: str) -> None:
@@ -154,16 +157,17 @@ def own_modules(tmp_path, monkeypatch):
 
 def test_preflight_reports_all_missing_packages(own_modules, capsys):
     own_modules(
-        our_first="import no_such_package.part",
+        our_first="import no_such_package.part\nfrom no_such_either import name",
         our_second="import no_such_package.part",
         our_third="raise OSError('libcudart.so:\\n  cannot open')",
-        our_torch_part="import no_such_torch",
+        our_torch_part="import no_such_torch\nimport no_such_either",
     )
     assert preflight.main() == 3
     assert capsys.readouterr().out.splitlines() == [
+        "required: no_such_either is not installed; needed by our_first and 1 more",
         "required: no_such_package is not installed; needed by our_first and 1 more",
-        "required: OSError: libcudart.so: cannot open; needed by our_third",
         "optional: no_such_torch is not installed; needed by our_torch_part",
+        "required: OSError: libcudart.so: cannot open; needed by our_third",
     ]
 
 
