@@ -17,27 +17,35 @@ class OutOfMemoryError(MemoryError):
 
 
 class DeviceMemory:
-    """`cupy.cuda.MemoryPointer`: an address, and copies to and from the host.
+    """`cupy.cuda.MemoryPointer`: an address, and copies to and from the host."""
 
-    Copies happen at once, so the current stream does not matter.
-    """
-
-    def __init__(self, ptr: int) -> None:
+    def __init__(self, ptr: int, emulator: Emulator) -> None:
         self.ptr = ptr
+        self._emulator = emulator
 
     def copy_from_host_async(self, mem: int, size: int) -> None:
-        ctypes.memmove(self.ptr, mem, size)
+        self._copy(self.ptr, mem, size)
 
     def copy_to_host_async(self, mem: int, size: int) -> None:
-        ctypes.memmove(mem, self.ptr, size)
+        self._copy(mem, self.ptr, size)
+
+    def _copy(self, target: int, source: int, size: int) -> None:
+        copy = functools.partial(ctypes.memmove, target, source, size)
+        self._emulator.enqueue(copy, self._emulator.current_stream)
 
 
 class DeviceArray(np.ndarray[Any, Any]):
     """An array with the attribute `data` of CuPy's arrays."""
 
+    emulator: Emulator
+
+    def __array_finalize__(self, other: Any) -> None:
+        if isinstance(other, DeviceArray) and hasattr(other, "emulator"):
+            self.emulator = other.emulator
+
     @property
     def data(self) -> DeviceMemory:  # type: ignore[override]
-        return DeviceMemory(self.ctypes.data)
+        return DeviceMemory(self.ctypes.data, self.emulator)
 
 
 class EmulatedCupy:
@@ -69,7 +77,9 @@ class EmulatedCupy:
         self.cuda = SimpleNamespace(
             Device=functools.partial(EmulatedDevice, emulator, capability, multiprocessors),
             Stream=lambda non_blocking: Stream(emulator, non_blocking=non_blocking),
-            get_current_stream=lambda: Stream(emulator, non_blocking=False),
+            get_current_stream=lambda: (
+                emulator.current_stream or Stream(emulator, non_blocking=False)
+            ),
             alloc_pinned_memory=lambda size: bytearray(b"\xff" * size),
             compiler=SimpleNamespace(CompileException=CompileException),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
@@ -113,6 +123,7 @@ class EmulatedCupy:
         """Return a new array; its bytes are not free until it is deleted."""
         _refuse_during_capture(self._emulator, "allocation")
         array = create()
+        array.emulator = self._emulator
         if array.nbytes > self._free_bytes:
             raise OutOfMemoryError(f"Out of memory allocating {array.nbytes} bytes")
         self._free_bytes -= array.nbytes
@@ -150,10 +161,15 @@ class EmulatedDevice:
 
 
 class Stream:
-    """`cupy.cuda.Stream`. Launches run at once, so a stream has nothing to wait for."""
+    """`cupy.cuda.Stream`.
+
+    Attributes:
+        waiting: launches and copies that wait for `synchronize`, if the emulator is late.
+    """
 
     def __init__(self, emulator: Emulator, *, non_blocking: bool) -> None:
         emulator.mark_used()
+        self.waiting: list[Callable[[], object]] = []
         self._emulator = emulator
         self._can_capture = non_blocking  # CUDA refuses to capture the default stream
 
@@ -166,6 +182,9 @@ class Stream:
 
     def synchronize(self) -> None:
         _refuse_during_capture(self._emulator, "synchronization")
+        waiting, self.waiting = self.waiting, []
+        for work in waiting:
+            work()
 
     def begin_capture(self) -> None:
         assert self._can_capture
@@ -177,16 +196,16 @@ class Stream:
         captured, self._emulator.captured = self._emulator.captured, None
         self._emulator.capturing_stream = None
         assert captured is not None
-        return Graph(captured)
+        return Graph(captured, self._emulator)
 
 
 class Graph:
     """`cupy.cuda.Graph`: captured launches."""
 
-    def __init__(self, launches: list[Callable[[], None]]) -> None:
+    def __init__(self, launches: list[Callable[[], None]], emulator: Emulator) -> None:
         self._launches = launches
+        self._emulator = emulator
 
     def launch(self, stream: Stream) -> None:
-        del stream
         for launch in self._launches:
-            launch()
+            self._emulator.enqueue(launch, stream)

@@ -70,6 +70,8 @@ class Emulator:
         order: thread order of the next launches.
         seed: seed of the random order.
         sanitize: compile kernels with AddressSanitizer; the process must have loaded it.
+        is_late: whether launches and copies on a stream wait until the host waits for the stream,
+            as late as on a slow GPU. Those on the default stream run at once.
         launched: names of the launched kernels, in order.
         captured: launches of the graph that is being captured; None if no capture is active.
         streams: stack of current streams, the innermost last; empty for the default stream.
@@ -81,9 +83,10 @@ class Emulator:
     order: ThreadOrder = ThreadOrder.ASCENDING
     seed: int = 0
     sanitize: bool = False
+    is_late: bool = False
     launched: list[str] = field(default_factory=list)
     captured: list[Callable[[], None]] | None = None
-    streams: list[object] = field(default_factory=list)
+    streams: list[Any] = field(default_factory=list)
     capturing_stream: object | None = None
     selected_device: int = 0
     used_devices: set[int] = field(default_factory=set)
@@ -95,11 +98,23 @@ class Emulator:
     def submit(self, launch: Callable[[], None], name: str) -> None:
         """Run a launch, or add it to the graph that is being captured."""
         if self.captured is None:
-            launch()
+            self.enqueue(launch, self.current_stream)
             return
-        stream = self.streams[-1] if self.streams else None
-        assert stream is self.capturing_stream, f"{name}: launched outside the capturing stream"
+        is_right = self.current_stream is self.capturing_stream
+        assert is_right, f"{name}: launched outside the capturing stream"
         self.captured.append(launch)
+
+    @property
+    def current_stream(self) -> Any:
+        """The innermost current stream; None for the default stream."""
+        return self.streams[-1] if self.streams else None
+
+    def enqueue(self, work: Callable[[], object], stream: Any) -> None:
+        """Run work, or let it wait until the host waits for its stream."""
+        if self.is_late and stream is not None:
+            stream.waiting.append(work)
+        else:
+            work()
 
 
 class RawModule:
