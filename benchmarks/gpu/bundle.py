@@ -36,7 +36,7 @@ here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit
 python=${PYTHON:-python3}
 found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit
 if [ "$found" != {python} ]; then
-    echo "run: the packages are for Python {python}, but $python is Python $found; set" \
+    echo "run: the packages are for Python {python}, but $python is Python $found; set" \\
         "PYTHON=/path/to/python{python}, or pack with --python $found" >&2
     exit 2
 fi
