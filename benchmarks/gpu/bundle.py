@@ -45,7 +45,9 @@ export MNIST_ACCEL_DATA="$here/mnist"
 # If the acceptance run itself needs a package that is missing, this prints all that are.
 "$python" -P -c 'import benchmarks.gpu.__main__' 2>/dev/null ||
     "$python" -P "$here/source/benchmarks/gpu/preflight.py" || exit
-exec "$python" -P -m benchmarks.gpu --out "$here/results" "$@"
+number=1; results=$here/results
+while [ -e "$results" ]; do number=$((number + 1)); results=$here/results-$number; done
+exec "$python" -P -m benchmarks.gpu --out "$results" "$@"
 """
 
 

@@ -93,6 +93,13 @@ def test_bundle_starts_with_the_python_of_the_machine(tmp_path, monkeypatch, cap
     assert done.returncode == 3
     assert "required: numpy is not installed" in done.stdout
     assert "required: scipy is not installed" in done.stdout
+    python.write_text(
+        f'#!/bin/sh\n[ "$3" = benchmarks.gpu ] && exec echo "$@"\nexec {sys.executable} "$@"\n'
+    )
+    for name in ("results", "results-2", "results-3"):
+        done = subprocess.run([out / "run"], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout == f"-P -m benchmarks.gpu --out {out / name}\n"
+        (out / name).mkdir()
     (out / "run").write_text((out / "run").read_text().replace(version, "3.99"))
     done = subprocess.run([out / "run"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
