@@ -11,6 +11,7 @@ from mnist_accel.errors import UsageError, file_errors
 from mnist_accel.util.files import append_or_nothing, write_atomically
 
 _NAME = "events.out.tfevents."  # TensorBoard finds files by this name
+_SUFFIX = ".mnist_accel"  # other programs may write event files to the same folder
 # The fields of a line of `metrics.jsonl` that become curves, by its event.
 _CURVES = {
     "steps": ("loss", "accuracy", "lr", "images_per_s"),
@@ -48,10 +49,10 @@ class EventFile:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file = folder / f"{_NAME}{time.time():.0f}.mnist_accel"
+        self._file = folder / f"{_NAME}{time.time():.0f}{_SUFFIX}"
 
     def exists(self) -> bool:
-        """Return whether the run folder contains an event file."""
+        """Return whether the run has an event file."""
         return any(self._files())
 
     def begin(self, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -92,7 +93,7 @@ class EventFile:
             append_or_nothing(self._file, record)
 
     def _files(self) -> Iterable[Path]:
-        return self._folder.glob(f"{_NAME}*")
+        return self._folder.glob(f"{_NAME}*{_SUFFIX}")
 
 
 def _scalars(line: Mapping[str, Any]) -> bytes:

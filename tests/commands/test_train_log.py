@@ -85,6 +85,13 @@ def test_a_log_that_begins_when_a_run_is_resumed_has_all_steps(run):
     assert_log_has_the_metrics()
 
 
+def test_event_files_of_other_programs_are_kept(run):
+    Path("run").mkdir()
+    Path("run/events.out.tfevents.1.other").write_bytes(b"other")
+    assert run("train", *LOGGED, "--iterations", 10, "--out", "run")[0] == 0
+    assert Path("run/events.out.tfevents.1.other").read_bytes() == b"other"
+
+
 def test_without_tensorboardx_nothing_begins_and_the_message_says_what_to_install(
     fails, monkeypatch
 ):
