@@ -241,9 +241,9 @@ def _print_items(path: Path, items: list[Item], names: Sequence[str]) -> None:
         item = items[0]
         assert item.probabilities is not None
         best = int(item.probabilities.argmax())
-        found, *truth = (escaped(names[n]) for n in (best, item.true_label) if n is not None)
-        true_label = f", true label {truth[0]}" if truth else ""
-        print(f"predicted {found} with {_certainty(item.probabilities[best])}{true_label}")
+        truth = "" if item.true_label is None else f", true label {escaped(names[item.true_label])}"
+        certainty = _certainty(item.probabilities[best])
+        print(f"predicted {escaped(names[best])} with {certainty}{truth}")
         print_probabilities(item.probabilities, names, sys.stdout)
         return
     rows = []
