@@ -101,6 +101,7 @@ def load_dataset(
 
     Raises:
         ValueError: `name` is unknown, or an argument is missing or does not apply to it.
+        TypeError: an argument has a wrong type.
         DataError: the data are missing or corrupt, cannot be read, or have changed.
 
     Warns:
@@ -122,6 +123,8 @@ def load_dataset(
             raise ValueError(f"{option(argument)} is for npz:FILE and csv:FILE, not for {name}")
     if label_column is not None:
         require_type("label_column", label_column, str, "the name of a column")
+    if expected is not None:
+        require_type("expected", expected, FileIdentity, "the attribute identity of a data set")
     try:
         if name == "digits":
             return _load_digits()
