@@ -56,12 +56,13 @@ def _print_json(dataset: Dataset) -> None:
 
 
 def describe(dataset: Dataset) -> str:
-    """Return the source, shapes, digests and images per class of a data set as text."""
+    """Return the source, shapes, digests and examples per class of a data set as text."""
     train, test = len(dataset.x_train), len(dataset.x_test)
+    examples = f"{dataset.form.noun}s"
     lines = [
-        f"{escaped(dataset.name)}: {train} training and {test} test images",
+        f"{escaped(dataset.name)}: {train} training and {test} test {examples}",
         f"  source    {escaped(dataset.source)}",
-        f"  images    {_format(dataset.x_train)}, {_format(dataset.x_test)}",
+        f"  {examples:<8}  {_format(dataset.x_train)}, {_format(dataset.x_test)}",
         f"  labels    {_format(dataset.t_train)}, {_format(dataset.t_test)}",
     ]
     if dataset.name in PUBLISHED_SETS:
@@ -82,7 +83,7 @@ def describe(dataset: Dataset) -> str:
 
 
 def _class_counts(dataset: Dataset) -> tuple[list[int], list[int]]:
-    """Return the number of training and of test images of each class."""
+    """Return the number of training and of test examples of each class."""
     classes = len(dataset.class_names)
     train, test = (np.bincount(t, minlength=classes) for t in (dataset.t_train, dataset.t_test))
     return train.tolist(), test.tolist()

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"weights  {escaped(str(path))}")
     print(f"model    {escaped(model.name)}: {model.describe()}")
-    print(f"data     {escaped(dataset.name)}, {result.total} test images")
+    print(f"data     {escaped(dataset.name)}, {result.total} test {dataset.form.noun}s")
     print(f"backend  {backend.name}")
     _print_result(result, dataset)
     return 0
@@ -112,6 +112,6 @@ def _print_result(result: Evaluation, dataset: Dataset) -> None:
             strict=True,
         )
     ]
-    print_table(["class", "images", "accuracy"], rows, sys.stdout)
+    print_table(["class", f"{dataset.form.noun}s", "accuracy"], rows, sys.stdout)
     print()
     print(format_confusion_matrix(result.confusion_matrix, dataset.class_names))

@@ -119,8 +119,8 @@ def split_indices(
     """Return the row numbers of a random split: rows to keep and rows to hold out, both ascending.
 
     Args:
-        examples: number of images.
-        fraction: fraction of the images to hold out, more than 0 and less than 1.
+        examples: number of examples.
+        fraction: fraction of the examples to hold out, more than 0 and less than 1.
         seed: seed of the split.
 
     Raises:
@@ -129,8 +129,8 @@ def split_indices(
     held_out = round(examples * fraction)
     if not 0 < fraction < 1 or not 0 < held_out < examples:
         raise ValueError(
-            f"cannot hold out a fraction {fraction} of {examples} images: "
-            "both parts need at least one image"
+            f"cannot hold out a fraction {fraction} of {examples} examples: "
+            "both parts need at least one"
         )
     order = np.random.default_rng((seed, _SPLIT)).permutation(examples)
     return np.sort(order[held_out:]), np.sort(order[:held_out])

@@ -35,6 +35,11 @@ class DataForm:
         is_image = self.kind == "pixels" and len(self.shape) == 2
         return (self.shape[0], self.shape[1]) if is_image else None
 
+    @property
+    def noun(self) -> str:
+        """What messages call an example: "image" or, of features, "example"."""
+        return "image" if self.kind == "pixels" else "example"
+
     def __str__(self) -> str:
         if self.image_size is not None:
             return f"images of {self.shape[0]}×{self.shape[1]}"

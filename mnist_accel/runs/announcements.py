@@ -29,7 +29,7 @@ def announce(
     if settings.sampling == "shuffle" and settings.batch_size > data.train_count:
         display.warn(
             f"--batch-size {settings.batch_size:,} is reduced to {data.train_count:,}, the number "
-            "of training images"
+            f"of training {data.dataset.form.noun}s"
         )
     before, now = trainer.total_steps, total_steps(settings, data.train_count)
     if trainer.schedule.needs_total and before is not None and before < now:

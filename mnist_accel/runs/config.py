@@ -150,8 +150,9 @@ def check_same_data(folder: RunFolder, config: RunConfig, data: RunData) -> None
         )
     if images != data.train_count:
         raise DataError(
-            f"{folder.path} was trained on {count(images, 'image')}, but {data.dataset.source} now "
-            f"has {data.train_count:,}; resume the run with the data it began with"
+            f"{folder.path} was trained on {count(images, data.dataset.form.noun)}, but "
+            f"{data.dataset.source} now has {data.train_count:,}; resume the run with the data it "
+            "began with"
         )
     names = config.data.class_names
     if names is not None and tuple(names) != data.dataset.class_names:

@@ -179,7 +179,7 @@ def test_a_wrong_call_gets_one_line_and_its_exit_code(
 def test_a_data_set_that_is_too_small_to_hold_images_out_is_one_line(tmp_path, capsys):
     arguments = ["--limit-train", "2", "--lr", "1,2", "--out", str(tmp_path / "run")]
     assert main([*QUICK, *arguments]) == 2
-    assert "cannot hold out a fraction 0.1 of 2 images" in capsys.readouterr().err
+    assert "cannot hold out a fraction 0.1 of 2 examples" in capsys.readouterr().err
 
 
 def test_a_folder_with_files_is_not_overwritten(folder, capsys):
