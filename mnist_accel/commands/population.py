@@ -138,6 +138,7 @@ def _new_folder(args: argparse.Namespace) -> PopulationFolder:
         device=args.device,
         threads=args.threads,
         form=form,
+        class_names=None if dataset is None else dataset.class_names,
         identity=None if dataset is None else dataset.identity,
     )
     return PopulationFolder.create(args.out, config)

@@ -67,6 +67,7 @@ class PopulationConfig(msgspec.Struct, frozen=True):
         device: name of the device, or None; a number N of early versions means "cuda:N".
         threads: number of members that train at the same time, or None for all cores.
         form: form of the data, or None for that of MNIST.
+        class_names: names of the classes, or None for those of the published set.
         identity: what tells whether the user's own files have changed, or None for other data.
     """
 
@@ -78,6 +79,7 @@ class PopulationConfig(msgspec.Struct, frozen=True):
     device: Count | Name | None = None
     threads: AtLeastOne | None = None
     form: DataForm | None = None
+    class_names: tuple[str, ...] | None = None
     identity: FileIdentity | None = None
 
     def grid(self) -> Grid:

@@ -15,6 +15,7 @@ from mnist_accel.data import DataForm, Dataset, load_dataset
 from mnist_accel.data.dataset import DIGIT_NAMES
 from mnist_accel.data.datasets import class_names, dataset_name, is_file
 from mnist_accel.data.identity import FileIdentity
+from mnist_accel.data.raw import Kind
 from mnist_accel.errors import (
     CheckpointError,
     DataError,
@@ -127,11 +128,13 @@ class ModelData:
 
     Attributes:
         settings: the settings of its run that select the data set.
+        kind: what the network takes, "pixels" or "features".
         class_names: names of its classes; None if only the data set states them.
         identity: what its run stores about the files of its data set, if these are the user's own.
     """
 
     settings: DataSettings
+    kind: Kind
     class_names: tuple[str, ...] | None
     identity: FileIdentity | None = None
 
@@ -146,7 +149,8 @@ class ModelData:
         Args:
             given: arguments of `load_dataset`, `name` and those that the user gave. Without a name,
                 the data set is that of the run. The file of the run must be unchanged and split as
-                in the training; another table must have the same columns.
+                in the training. Another file is read as what the network takes, and another table
+                must have the same columns.
 
         Raises:
             UsageError: the data set does not accept an argument.
@@ -160,6 +164,8 @@ class ModelData:
         expected = self.identity if is_same and "data_dir" not in given else None
         if is_same:
             given = stored | given
+        elif is_file(given["name"]):
+            given = {"kind": self.kind} | given
         with usage_errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # these are about training
             dataset = load_dataset(**given, expected=expected)
@@ -197,21 +203,22 @@ def data_of_model(model: Network, path: Path, dataset: str | None = None) -> Mod
             another number of classes than its data.
     """
     run = None if is_weight_file(path) else _run_of(path, required=dataset is None)
-    settings, identity, names = DataSettings(), None, None
+    settings, names, identity = DataSettings(), None, None
     is_training = run is not None and not is_population(run.path)
     if run is not None and is_training:
         config = stored_config(run)[1]
         settings, names, identity = config.settings, config.data.class_names, config.data.identity
     elif run is not None:
         stored = _population_data(run)
-        settings, identity = stored.fixed, stored.identity
-    if names is None:  # of a population, or of a training of release 0.1.0
+        settings, names, identity = stored.fixed, stored.class_names, stored.identity
+    kind: Kind = "pixels" if isinstance(model.input, Pixels) else "features"
+    if names is None:  # of no run, of a published data set, or of release 0.1.0
         known = dataset or settings.dataset or "mnist"
         if not is_training and (is_file(known) or known == "custom"):
-            return ModelData(settings, None, identity)
+            return ModelData(settings, kind, None, identity)
         names = class_names(dataset_name(known))
     require_classes(model, path, names)
-    return ModelData(settings, names, identity)
+    return ModelData(settings, kind, names, identity)
 
 
 def _population_data(run: RunFolder) -> PopulationData:

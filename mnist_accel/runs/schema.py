@@ -66,6 +66,9 @@ class DataSettings(Struct, frozen=True):
         return {name: value for name, value in given.items() if value is not None}
 
 
+ClassNames: TypeAlias = Annotated[tuple[str, ...], Meta(min_length=2, max_length=1000)]
+
+
 class DataUsed(Struct, frozen=True):
     """The data of a run; early versions wrote only the name and the number of images."""
 
@@ -73,7 +76,7 @@ class DataUsed(Struct, frozen=True):
     name: Name | None = None
     kind: Literal["pixels", "features"] = "pixels"
     shape: Annotated[tuple[AtLeastOne, ...], Meta(min_length=1, max_length=3)] | None = None
-    class_names: Annotated[tuple[str, ...], Meta(min_length=2, max_length=1000)] | None = None
+    class_names: ClassNames | None = None
     identity: FileIdentity | None = None  # only of the user's own files
 
 
@@ -90,4 +93,5 @@ class PopulationData(Struct, frozen=True):
     """What the `config.json` of a population says about its data."""
 
     fixed: DataSettings = DataSettings()
+    class_names: ClassNames | None = None
     identity: FileIdentity | None = None

@@ -106,6 +106,25 @@ def test_another_table_must_have_the_same_columns(run, trained, capsys):
     assert "feature column 1 is 'b', expected 'a'; give the same columns in the same order" in line
 
 
+def write_codes(path, largest):
+    """Write a table of 64 columns, which looks like images if one number is above 127."""
+    rows = [[largest, *range(63), i % 2] for i in range(40)]
+    header = ",".join([*(f"c{i}" for i in range(64)), "label"])
+    path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]))
+    return ["--dataset", f"csv:{path}", *SPLIT]
+
+
+def test_another_table_is_read_as_what_the_network_takes(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main(["train", *write_codes(tmp_path / "f.csv", 100), *QUICK, "--out", run]) == 0
+    other = write_codes(tmp_path / "new.csv", 200)
+    capsys.readouterr()
+    assert main(["evaluate", run, "--backend", "numpy", *other]) == 0
+    assert "new.csv, 10 test examples" in capsys.readouterr().out
+    line = failing(capsys, 4, "evaluate", run, *other, "--kind", "auto")
+    assert "takes features of shape 64, but the images have 8×8 pixels" in line
+
+
 def test_runs_without_the_digest_still_load(run, trained):
     old = shutil.copytree(run, trained / "old")
     config = config_of(old)
@@ -141,12 +160,26 @@ def test_a_changed_archive_is_refused_by_a_population(tmp_path, capsys):
     assert says in line
 
 
+def test_a_member_of_a_population_has_the_classes_of_its_table(tmp_path, capsys):
+    write_table(tmp_path / "f.csv")
+    flags = ["--dataset", f"csv:{tmp_path}/f.csv", *SPLIT, *QUICK, "--seeds", "1", "--quiet"]
+    out = str(tmp_path / "population")
+    assert main(["population", "two-layer", *flags, "--out", out]) == 0
+    text = (tmp_path / "f.csv").read_text(encoding="utf-8")
+    (tmp_path / "new.csv").write_text(text.replace("even", "prime"), encoding="utf-8")
+    new = ["--dataset", f"csv:{tmp_path}/new.csv", *SPLIT]
+    line = failing(capsys, 4, "evaluate", out, "--member", 0, "--backend", "numpy", *new)
+    assert "has the class 'prime', but the network has only even, odd" in line
+
+
 def test_python_refuses_files_with_another_identity(tmp_path):
     for name in FILE_NAMES:
         array = np.zeros((20, 8, 8), np.uint8) if "images" in name else np.arange(20) % 10
         (tmp_path / name).write_bytes(format_idx(array.astype(np.uint8)))
     data = load_dataset("custom", tmp_path)
     load_dataset("custom", tmp_path, expected=data.identity)
+    with pytest.raises(TypeError, match="expected must be the attribute identity of a data set"):
+        load_dataset("custom", tmp_path, expected=data.identity.sha256)
     (tmp_path / FILE_NAMES[1]).write_bytes(format_idx(np.zeros(20, np.uint8)))
     with pytest.raises(DataError, match=r"folder .* has changed since the network was trained"):
         load_dataset("custom", tmp_path, expected=data.identity)
