@@ -148,7 +148,7 @@ def _resume(
         check_same_training(folder, trainer, settings, data)
         folder.remove_unfinished()
     run = _Run(settings, folder, data, trainer, phases, display)
-    if run.rewind_metrics(last_step):
+    if run.rewind_metrics(last_step, earlier_log=content["settings"].get("log")):
         return run.repeat_result(last_step)
     now = run_config(settings, choice, trainer, data)
     folder.write_json(folder.config, with_earlier(now, content))
@@ -204,8 +204,13 @@ class _Run:
             validation_every=settings.validation_every,
         )
 
-    def rewind_metrics(self, last_step: int) -> bool:
+    def rewind_metrics(self, last_step: int, *, earlier_log: str | None) -> bool:
         """Remove the lines of `metrics.jsonl` after the checkpoint, unless the run is finished.
+
+        Args:
+            last_step: number of the last step of the run.
+            earlier_log: the setting `log` when the run last trained. If that was "none", an older
+                event file lacks steps.
 
         Returns:
             Whether the run is finished: no step is left to train, and all files are from the last
@@ -216,11 +221,14 @@ class _Run:
         kept = [line for line in lines if _is_before(line, trainer)]
         self._warn_of_lost_metrics(kept)
         self.stop_rules.replay(trainer, kept)
+        is_logged = self.event_file is None or (
+            earlier_log == self.settings.log and self.event_file.exists()
+        )
         is_finished = (
             (trainer.step >= last_step or bool(trainer.stop_reason))
             and all(line["step"] <= trainer.step for line in lines)
             and has_artifacts(folder, self.data.dataset.form, step=trainer.step)
-            and (self.event_file is None or self.event_file.exists())
+            and is_logged
         )
         if not is_finished:
             self.write_metrics(kept)

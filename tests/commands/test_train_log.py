@@ -10,12 +10,13 @@ import pytest
 from mnist_accel.runs.folder import RunFolder
 from tests.support.command_line import DIGITS
 
+event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="needs tensorboardX")
+
 LOGGED = (*DIGITS, "--log-every", "10", "--quiet", "--log", "tensorboard")
 
 
 def events():
     """Return the events of the only event file of the run, read as TensorBoard reads them."""
-    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="needs tensorboardX")
     from tensorboardX.record_writer import masked_crc32c
 
     (file,) = Path("run").glob("*tfevents*")
@@ -83,6 +84,14 @@ def test_a_log_that_begins_when_a_run_is_resumed_has_all_steps(run):
     assert run("train", "--resume", "run", "--log", "tensorboard", "--quiet")[0] == 0
     assert [step for step, _ in curves()["steps/loss"]] == [10, 20, 30]
     assert_log_has_the_metrics()
+
+
+def test_a_log_that_was_paused_has_all_steps(run):
+    assert run("train", *LOGGED, "--iterations", 10, "--out", "run")[0] == 0
+    assert run("train", "--resume", "run", "--log", "none", "--iterations", 20, "--quiet")[0] == 0
+    assert [step for step, _ in curves()["steps/loss"]] == [10]
+    assert run("train", "--resume", "run", "--log", "tensorboard", "--quiet")[0] == 0
+    assert [step for step, _ in curves()["steps/loss"]] == [10, 20]
 
 
 def test_event_files_of_other_programs_are_kept(run):
