@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import zip_longest
 
 from mnist_accel.errors import DataError
 from mnist_accel.util.text import count, excerpt
@@ -80,10 +79,10 @@ def _difference(before: Sequence[str] | None, now: Sequence[str] | None) -> str:
         return ""
     if len(before) != len(now):
         return f"it has {count(len(now), 'feature column')}, expected {len(before):,}"
-    number, (expected, found) = next(
-        (number, pair)
-        for number, pair in enumerate(zip_longest(before, now), start=1)
-        if pair[0] != pair[1]
-    )
-    names = (f"{excerpt(name, max_chars=60)!r}" for name in (found, expected))
-    return f"feature column {number} is {next(names)}, expected {next(names)}"
+    pairs = enumerate(zip(before, now, strict=True), start=1)
+    number, (expected, found) = next((number, pair) for number, pair in pairs if len(set(pair)) > 1)
+    return f"feature column {number} is {_quoted(found)}, expected {_quoted(expected)}"
+
+
+def _quoted(name: str) -> str:
+    return repr(excerpt(name, max_chars=60))

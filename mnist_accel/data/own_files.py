@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from mnist_accel.data.identity import FileIdentity, digest_of_parts
 from mnist_accel.data.idx import parse_idx
 from mnist_accel.data.npz_file import read_npz
 from mnist_accel.data.raw import (
-    KINDS,
+    Kind,
     RawData,
     as_kind,
     check_examples,
@@ -98,13 +98,13 @@ def _dataset(raw: RawData, name: str, train: Any, test: Any, *, kind: str) -> Da
     labels = raw.train[1] if raw.test is None else np.concatenate([raw.train[1], raw.test[1]])
     indices, names = encode_labels(labels, name=raw.name)
     examples = raw.train[0] if raw.test is None else np.concatenate([raw.train[0], raw.test[0]])
-    given = next((one for one in KINDS if one == kind), None)
-    chosen = given or choose_kind(examples)
+    is_given = kind != "auto"
+    chosen = cast(Kind, kind) if is_given else choose_kind(examples)
     examples = as_kind(examples, chosen, name=raw.name)
     arrays = (examples[train], indices[train], examples[test], indices[test])
     for array in arrays:
         array.setflags(write=False)
-    reason = "as given" if given else f"chosen by dtype and values; {option('kind')} sets it"
+    reason = "as given" if is_given else f"chosen by dtype and values; {option('kind')} sets it"
     source = f"{raw.name}, read as {chosen} ({reason})"
     return Dataset(name, *arrays, names, source, chosen, raw.identity)
 
