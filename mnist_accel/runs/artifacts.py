@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from mnist_accel.checkpoints.checkpoint import save_model
 from mnist_accel.console.phases import Phases
 from mnist_accel.data import DataForm
-from mnist_accel.data.batches import BatchSampler
 from mnist_accel.errors import DataError
 from mnist_accel.nn.network import Network
 from mnist_accel.runs.folder import RunFolder
@@ -128,13 +127,12 @@ def _draw_pictures(
     for line in folder.read_metrics("steps"):
         steps.extend(range(line["step"] - len(line["losses"]) + 1, line["step"] + 1))
         losses.extend(line["losses"])
-    sampler = BatchSampler(data.train_count, trainer.batch_size, trainer.sampling, trainer.seed)
     plot_curves(
         curves,
         steps=steps,
         losses=losses,
         epochs=[_epoch_report(line) for line in folder.read_metrics("epoch")],
-        steps_per_epoch=sampler.steps_per_epoch,
+        steps_per_epoch=trainer.sampler(data.train_count).steps_per_epoch,
         test_name=data.validation_name,
         title=f"{model.name} on {count(data.train_count, 'example')} of "
         f"{excerpt(data.dataset.name, max_chars=40)}, backend {model.backend.name}",

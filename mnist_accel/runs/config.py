@@ -8,7 +8,6 @@ from typing import Any
 
 from mnist_accel._version import __version__
 from mnist_accel.autotune.choose import Choice
-from mnist_accel.data.batches import BatchSampler
 from mnist_accel.errors import DataError
 from mnist_accel.nn.schedules import create_schedule
 from mnist_accel.recipes.settings import TrainSettings
@@ -109,7 +108,6 @@ def check_same_training(
         DataError: it has another network, optimizer, batch size or position.
     """
     progress, examples = trainer.progress, data.train_count
-    sampler = BatchSampler(examples, trainer.batch_size, trainer.sampling, trainer.seed)
     backend, form = trainer.model.backend, data.dataset.form
     model = make_trainer(settings, backend, examples=examples, form=form).model
     pairs = {
@@ -123,7 +121,7 @@ def check_same_training(
         "seed": (trainer.seed, settings.seed),
         "step": (
             progress.step,
-            progress.epoch * sampler.steps_per_epoch + progress.epoch_step,
+            progress.epoch * trainer.sampler(examples).steps_per_epoch + progress.epoch_step,
         ),
     }
     for name, (found, expected) in pairs.items():

@@ -7,7 +7,6 @@ import numpy as np
 
 from backends import as_integer
 from mnist_accel.console.progress import Figures, TrainingDisplay
-from mnist_accel.data.batches import BatchSampler
 from mnist_accel.training.callback import Callback
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.progress import EpochReport, StepsReport
@@ -130,13 +129,13 @@ def train_shown(
 ) -> str:
     """Train as `Trainer.train_to` does, and show the progress."""
     display = TrainingDisplay(last_step, quiet=False, progress=True)
-    display.note(f"backend {describe_backend(trainer)}")
+    display.note(f"backend {_describe_backend(trainer)}")
     display.note(f"model {trainer.model.name}: {trainer.model.describe()}")
-    sampler = BatchSampler(data.examples, trainer.batch_size, trainer.sampling, trainer.seed)
+    steps_per_epoch = trainer.sampler(data.examples).steps_per_epoch
     epochs = ShowEpochs(
         display,
         "" if validation_data is None else "validation",
-        epochs=ceil_div(last_step - trainer.step, sampler.steps_per_epoch),
+        epochs=ceil_div(last_step - trainer.step, steps_per_epoch),
         validation_every=as_integer("validation_every", validation_every, at_least=1),
     )
     with display:
@@ -153,7 +152,7 @@ def train_shown(
     return stop_reason
 
 
-def describe_backend(trainer: "Trainer") -> str:
+def _describe_backend(trainer: "Trainer") -> str:
     """Return backend, threads, and whether steps are compiled, such as "numba, compiled"."""
     backend = trainer.model.backend
     threads = "" if backend.threads is None else f", {count(backend.threads, 'thread')}"

@@ -188,6 +188,10 @@ class Trainer:
         """The reason why steps run eagerly; empty if they are compiled."""
         return self._chunks.not_compiled
 
+    def sampler(self, examples: int) -> BatchSampler:
+        """Return the batches of a data set with this number of examples."""
+        return _sampler(examples, self.batch_size, self.sampling, self.seed)
+
     def train_batch(
         self,
         images: HostArray,
@@ -513,7 +517,7 @@ class Trainer:
 
     def _sampler(self, data: TrainingData) -> BatchSampler:
         """Return the batches of a data set, which must be able to continue the epoch."""
-        sampler = _sampler(data.examples, self.batch_size, self.sampling, self.seed)
+        sampler = self.sampler(data.examples)
         if self.progress.epoch_step > sampler.steps_per_epoch:
             raise ValueError(
                 f"the epoch in progress has completed {self.progress.epoch_step} steps, but an "
