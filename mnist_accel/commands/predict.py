@@ -142,13 +142,15 @@ def run(args: argparse.Namespace) -> int:
             print(f"refused: {item.refusal}", file=sys.stderr)
     for item in items:
         if item.warning is not None:
-            print(f"warning: {_title(item)}: {item.warning}; crop to one", file=sys.stderr)
+            title = escaped(_title(item))
+            print(f"warning: {title}: {item.warning}; crop to one", file=sys.stderr)
     is_saved = True
     is_picture = items[0].image is not None and items[0].image.ndim == 2
     if len(items) == 1 and is_picture and (args.out or not args.json):
         is_saved = _save_figure(args.out or _new_file(path, items[0].file), items[0], names, args)
     elif args.out:
-        print(f"warning: {args.out} is not written; give --out with one image", file=sys.stderr)
+        out = escaped(str(args.out))
+        print(f"warning: {out} is not written; give --out with one image", file=sys.stderr)
     return EXIT_DATA if refused or (args.out and not is_saved) else 0
 
 
@@ -302,7 +304,7 @@ def _save_figure(file: Path, item: Item, names: Sequence[str], args: argparse.Na
         print(f"warning: {error}; choose another file with --out", file=sys.stderr)
         return False
     if not args.json:
-        print(f"picture in {file}")
+        print(f"picture in {escaped(str(file))}")
     return True
 
 

@@ -11,7 +11,7 @@ from mnist_accel.checkpoints.checkpoint import load_checkpoint
 from mnist_accel.console.activity import hide_activities
 from mnist_accel.console.phases import Phases
 from mnist_accel.console.progress import TrainingDisplay
-from mnist_accel.errors import DivergedError
+from mnist_accel.errors import DivergedError, escaped
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.runs.announcements import announce
 from mnist_accel.runs.artifacts import has_artifacts, write_artifacts
@@ -300,7 +300,7 @@ class _Run:
     def _print_result(self, evaluation: Evaluation) -> RunResult:
         print(
             f"test accuracy {evaluation.accuracy:.2%} ({evaluation.correct} / {evaluation.total}), "
-            f"loss {evaluation.loss:.4f}; all files are in {self.folder.path}"
+            f"loss {evaluation.loss:.4f}; all files are in {escaped(str(self.folder.path))}"
         )
         form = self.data.dataset.form
         if form.image_size is None:

@@ -5,10 +5,13 @@ import shutil
 import sys
 
 import pytest
+from PIL import Image
 
 import mnist_accel as ma
 from mnist_accel.commands import main
 from mnist_accel.nn import Linear, Network, SoftmaxCrossEntropy
+from tests.support.command_line import ON_NUMPY
+from tests.support.digit_pictures.separate_figures import picture_of
 
 HOSTILE = "\x1b[2J\x1b]0;title\x07\u202egnp.exe\x9b5n"
 SHOWN = r"\x1b[2J\x1b]0;title\x07\u202egnp.exe\x9b5n"
@@ -52,6 +55,24 @@ def test_name_of_a_file_is_escaped(model_file, tmp_path, capsys):
     err = capsys.readouterr().err
     assert_safe(err)
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no such names of files")
+def test_name_of_a_picture_is_escaped(model_file, tmp_path, capsys):
+    file = tmp_path / f"{HOSTILE}.png"
+    Image.fromarray(picture_of(ma.load_dataset("digits").x_test[:2])).save(file)
+    assert main(["predict", str(model_file), "--image", str(file), "--backend", "numpy"]) == 0
+    out, err = capsys.readouterr()
+    assert_safe(out)
+    assert_safe(err)
+    assert "2 separate figures" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no such names of files")
+def test_name_of_a_run_folder_is_escaped(tmp_path, capsys):
+    out = str(tmp_path / HOSTILE)
+    assert main(["train", *ON_NUMPY, "--iterations", "1", "--out", out, "--quiet"]) == 0
+    assert_safe(capsys.readouterr().out)
 
 
 def test_name_of_a_setting_is_escaped_and_shortened(tmp_path, capsys):
