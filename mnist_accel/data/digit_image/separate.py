@@ -17,17 +17,18 @@ def count_figures(ink: FloatArray) -> int:
     """Return the number of connected parts of the ink (H, W) of a digit that may each be a digit.
 
     Strokes that lie close to each other are read as one digit, such as the two parts of a 5. Two
-    digits, one just above the other, are too; each of them alone resembles a digit.
+    digits, one just above the other, are also read as one, but each of them resembles a digit.
     """
     parts, _ = ndimage.label(ink > MIN_INK, structure=np.ones((3, 3)))
     boxes = ndimage.find_objects(parts)
     smallest = MIN_RELATIVE_SIZE * max(map(size, boxes))
-    large = [number for number, box in enumerate(boxes, start=1) if size(box) >= smallest]
+    large = [(number, box) for number, box in enumerate(boxes, start=1) if size(box) >= smallest]
     if len(large) == 1:
         return 1
-    figures = sum(
-        sides(boxes[number - 1])[0] >= MIN_ASPECT * sides(boxes[number - 1])[1]
-        and resembles_digit(to_mnist(np.where(parts == number, ink, 0)))
-        for number in large
-    )
+    figures = 0
+    for number, box in large:
+        height, width = sides(box)
+        part = np.where(parts == number, ink, 0)
+        if height >= MIN_ASPECT * width and resembles_digit(to_mnist(part)):
+            figures += 1
     return max(1, figures)
