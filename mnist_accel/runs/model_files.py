@@ -212,7 +212,7 @@ def data_of_model(model: Network, path: Path, dataset: str | None = None) -> Mod
         stored = _population_data(run)
         settings, names, identity = stored.fixed, stored.class_names, stored.identity
     kind: Kind = "pixels" if isinstance(model.input, Pixels) else "features"
-    if names is None:  # of no run, of a published data set, or of release 0.1.0
+    if names is None:  # no run, a population on a published data set, or release 0.1.0
         known = dataset or settings.dataset or "mnist"
         if not is_training and (is_file(known) or known == "custom"):
             return ModelData(settings, kind, None, identity)
