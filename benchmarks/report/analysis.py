@@ -134,6 +134,12 @@ class Analysis:
         """Return the row of this project's fastest backend in a case."""
         return next((row for row in self.of_case(case) if not row.is_baseline), None)
 
+    def divide(self, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+        """Return the cases to publish, and those in which our fastest ratio is undecided."""
+        rows = {case: self.fastest_own(case) for case in cases}
+        undecided = [case for case, row in rows.items() if row is not None and row.is_undecided]
+        return [case for case in cases if case not in undecided], undecided
+
     def backends(self) -> list[str]:
         """Return the names of this project's backends."""
         contenders = self.results.contenders.items()

@@ -17,8 +17,7 @@ EPOCH = 60_000  # images of a training
 def population_table(analysis: Analysis, cases: Sequence[Case]) -> Table:
     """Return a row per case: trainings per second of each contender, ratios, and our memory.
 
-    A training is an epoch of all images of MNIST. Cases whose ratio to the best baseline is
-    undecided are only named, in a note.
+    A training is an epoch of all images of MNIST.
     """
     results = analysis.results
     present = [
@@ -26,23 +25,14 @@ def population_table(analysis: Analysis, cases: Sequence[Case]) -> Table:
         for name in results.contenders
         if any((case.level, case.name, name) in results.measurements for case in cases)
     ]
-    undecided = [case for case in cases if _is_undecided(analysis, case)]
-    rows = [_row(analysis, case, present) for case in cases if case not in undecided]
+    rows = [_row(analysis, case, present) for case in cases]
     columns = ("trainings/s", *present, "/ best baseline", "/ one thread", "memory of numba")
     host = results.host
     notes = [
         f"A training is an epoch of 60,000 images. Medians on {host.cpu}, {host.threads} threads; "
         "in parentheses: 95 % interval."
     ]
-    if undecided:
-        names = "; ".join(case.name for case in undecided)
-        notes.append(f"Not shown, because their ratios are undecided: {names}.")
     return make_table(columns, {"": rows}, notes=notes)
-
-
-def _is_undecided(analysis: Analysis, case: Case) -> bool:
-    ours = analysis.fastest_own(case)
-    return ours is not None and ours.is_undecided
 
 
 def _row(analysis: Analysis, case: Case, present: Sequence[str]) -> Row:

@@ -1,14 +1,17 @@
 """The parts of the report that each answer one question about training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 from benchmarks.report.analysis import Analysis
 from benchmarks.report.estimator_table import estimator_table
 from benchmarks.report.population_table import population_table
 from benchmarks.report.tables import Table, case_table, comparison_table
 from benchmarks.storage.schema import Case, Sweep
+
+MakeTable: TypeAlias = Callable[[Analysis, Sequence[Case]], Table]
 
 
 @dataclass(frozen=True)
@@ -104,31 +107,40 @@ def sections(analysis: Analysis) -> Iterator[Section]:
 
 def published_tables(analysis: Analysis) -> dict[str, Callable[[], Table]]:
     """Return the tables that documents may contain, by name."""
-    found: dict[str, Sequence[Case]] = {
+    results = analysis.results
+    populations, estimators = results.cases("population"), results.cases("estimator")
+    largest = max((case.members for case in populations), default=0)
+    compared: dict[str, Sequence[Case]] = {
         "recipes": analysis.recipes(),
-        "inference": analysis.results.cases("inference"),
-        "start": analysis.results.cases("start"),
+        "inference": results.cases("inference"),
+        "start": results.cases("start"),
         "width": analysis.cases_with("width"),
         **{sweep: analysis.cases_with(sweep) for sweep, _, _ in _SERIES},
     }
-
-    def table_of(cases: Sequence[Case]) -> Callable[[], Table]:
-        return lambda: comparison_table(analysis, cases)
-
-    populations = analysis.results.cases("population")
-    estimators = analysis.results.cases("estimator")
-    largest = max((case.members for case in populations), default=0)
-    chosen = {
-        "population": populations,
-        "populations": [case for case in populations if case.members == largest],
-    }
-    return {
-        **{name: table_of(cases) for name, cases in found.items()},
-        **{name: partial(population_table, analysis, cases) for name, cases in chosen.items()},
-        "estimator": partial(estimator_table, analysis, estimators),
-        "estimators": partial(
+    found: dict[str, tuple[MakeTable, Sequence[Case]]] = {
+        **{name: (comparison_table, cases) for name, cases in compared.items()},
+        "population": (population_table, populations),
+        "populations": (
+            population_table,
+            [case for case in populations if case.members == largest],
+        ),
+        "estimator": (estimator_table, estimators),
+        "estimators": (
             estimator_table,
-            analysis,
             [case for case in estimators if case.name.endswith("classifier, float32")],
         ),
     }
+    return {
+        name: partial(_published, analysis, make, cases) for name, (make, cases) in found.items()
+    }
+
+
+def _published(analysis: Analysis, make: MakeTable, cases: Sequence[Case]) -> Table:
+    """Return a table without the cases whose ratio is undecided; a note names them."""
+    decided, undecided = analysis.divide(cases)
+    table = make(analysis, decided)
+    if not undecided:
+        return table
+    names = "; ".join(case.name for case in undecided)
+    note = f"Not shown, because their ratios are undecided: {names}."
+    return replace(table, notes=(*table.notes, note))

@@ -343,8 +343,7 @@ def _missing_rows(missing: Sequence[Missing]) -> Iterator[Row]:
 def comparison_table(analysis: Analysis, cases: Sequence[Case]) -> Table:
     """Return a row per case: the figure of each contender, the best in bold, and the best ratio.
 
-    The figures are images per second, and seconds for starts. A case in which the ratio is
-    undecided is left out, and a note names it.
+    The figures are images per second, and seconds for starts.
     """
     results = analysis.results
     present = [
@@ -353,12 +352,8 @@ def comparison_table(analysis: Analysis, cases: Sequence[Case]) -> Table:
         if any((case.level, case.name, name) in results.measurements for case in cases)
     ]
     rows: list[Row] = []
-    undecided = []
     for case in cases:
         ours = analysis.fastest_own(case)
-        if ours is not None and ours.is_undecided:
-            undecided.append(case.name)
-            continue
         rows.append(
             [
                 case.name,
@@ -370,8 +365,6 @@ def comparison_table(analysis: Analysis, cases: Sequence[Case]) -> Table:
     threads = "thread" if host.threads == 1 else "threads"
     where = f"{host.cpu}, {host.threads} {threads}" + (f", {host.gpu}" if host.gpu else "")
     notes = [f"Medians on {where}; in parentheses: 95 % interval."]
-    if undecided:
-        notes.append(f"Not shown, because their ratios are undecided: {'; '.join(undecided)}.")
     heading = "seconds" if cases and cases[0].level == "start" else "images/s"
     columns = (heading, *present, "our best / best baseline")
     return make_table(columns, {"": rows}, notes=notes)

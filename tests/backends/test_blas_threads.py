@@ -121,7 +121,7 @@ def on_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_blas_that_cannot_be_limited_is_named() -> None:
     """SciPy's BLAS, which can be limited, is another one."""
     assert get_backend("numpy").max_threads is None
-    with pytest.warns(UserWarning, match="--threads 1 cannot limit .* accelerate, has no function"):
+    with pytest.warns(UserWarning, match="threads=1 cannot limit .* accelerate, has no function"):
         backend = get_backend("numpy", threads=1)
     with backend.computation(OPERATIONS):
         pass

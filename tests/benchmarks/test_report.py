@@ -14,8 +14,8 @@ from benchmarks.report import numbers, report_command
 from benchmarks.report.analysis import analyze
 from benchmarks.report.html import to_html
 from benchmarks.report.markdown import render, to_markdown, update_tables
+from benchmarks.report.sections import published_tables
 from benchmarks.report.svg import apart, side_by_side
-from benchmarks.report.tables import comparison_table
 from benchmarks.storage.results import load_results
 from mnist_accel.errors import UsageError
 from tests.support.benchmark_files import SMALL, GeneratedResults, analyze_generated
@@ -154,7 +154,7 @@ def test_tables_replace_the_text_between_their_markers(tmp_path, analysis):
     for _ in range(2):
         update_tables(readme, analysis, tmp_path / "out" / "report.md")
     text = readme.read_text(encoding="utf-8")
-    table = render(comparison_table(analysis, analysis.recipes()))
+    table = render(published_tables(analysis)["recipes"]())
     assert text.startswith(f"before\n{BEGIN}\n{table}{END}\nbetween\n{other[0]}\n| images/s |")
     assert text.endswith(
         f"{other[1]}\nafter ×\n{link}\nThe [full report](out/report.md) contains "

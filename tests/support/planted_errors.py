@@ -217,7 +217,7 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "losses.py", "error * output * (one - output)", "error * output", "backprop"
     ),
     "order of the images": ChangedSource(
-        "chunk.py", "rows[i] = begin + i", "rows[i] = i", "three-layer"
+        "chunk.py", "outside[i] = i, begin + i", "outside[i] = i, i", "three-layer"
     ),
     "parameters before a chunk": ChangedSource(
         "chunk.py",
