@@ -89,9 +89,9 @@ def _difference(ours: Measurement | None, theirs: Measurement | None) -> str:
 
 
 def score_difference(ours: Measurement, theirs: Measurement) -> Comparison | None:
-    """Compare the scores of two contenders × 100, paired by pass; None with fewer than two."""
+    """Compare the scores of two contenders × 100, paired by seed; None with fewer than two."""
     first, second = (
-        {turn: 100 * fit.score for turn, fit in row.fits.items()} for row in (theirs, ours)
+        {seed: 100 * fit.score for seed, fit in row.fits.items()} for row in (theirs, ours)
     )
     if len(first.keys() & second.keys()) < 2:
         return None

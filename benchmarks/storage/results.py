@@ -47,13 +47,14 @@ class Measurement:
             its memory peaks are the highest of all passes.
         rounds: seconds of each round, by turn.
         phases: seconds of each phase before the steady state, by turn.
-        fits: results of the fits of an estimator, by turn.
+        fits: results of the fits of an estimator, by seed. A second run has the same seeds and
+            therefore the same results.
     """
 
     info: RowInfo
     rounds: Rounds
     phases: Mapping[Turn, Mapping[str, float]]
-    fits: Mapping[Turn, Fit]
+    fits: Mapping[int, Fit]
 
     @cached_property
     def case(self) -> Case:
@@ -261,7 +262,7 @@ def _measurement(path: Path, entry: Entry) -> Measurement:
     process = info.pass_number if info.process is None else info.process
     label = Turn((path, process), (path, info.pass_number))
     phases = {name: info.phases_s[name] for name in PHASES if name in info.phases_s}
-    fits = {} if info.fit is None else {label: info.fit}
+    fits = {} if info.fit is None else {info.pass_number: info.fit}
     return Measurement(info, {label: np.array(entry.stats.data)}, {label: phases}, fits)
 
 

@@ -127,6 +127,11 @@ def test_the_table_has_seconds_ratio_epochs_and_scores(tmp_path):
     assert other == "95.85 ± 1.16"
     assert difference == "+0.65 (+0.44 to +0.86)"
     assert "4 seeds" in table.notes[0]
+    paths = [write_document(tmp_path / f"run-{number}.json", document) for number in (1, 2)]
+    both = analyze(load_results(paths))
+    again = estimator_table(both, both.results.cases("estimator"))
+    assert "4 seeds" in again.notes[0], "a second run with the same seeds has no further scores"
+    assert again.groups[0].rows[0][-1].text == difference
     assert "Estimators of scikit-learn" in to_html(analysis)
     report = to_markdown(analysis)
     assert "| digits, classifier, float32 |" in report
