@@ -123,10 +123,8 @@ class LocalMembers:
         trainings = chain([first], others)
         for training, result in train_together(trainings, compiled, loaded, at_once=at_once):
             del self._running[training.member]
-            if result is None:
-                self.interrupted.append(training)
-            else:
-                self.on_skipped(training.steps_left)
+            self._record_end(training, result)
+            if result is not None:
                 yield result
 
     def _until_stop(self, members: Iterable[int]) -> Iterator[int]:
@@ -173,11 +171,15 @@ class LocalMembers:
             result = training.run()
         finally:
             del self._running[member]
+        self._record_end(training, result)
+        return result
+
+    def _record_end(self, training: MemberTraining, result: MemberResult | None) -> None:
+        """Keep an interrupted training, and report the steps that an ended one does not make."""
         if result is None:
             self.interrupted.append(training)
         else:
             self.on_skipped(training.steps_left)
-        return result
 
     def _begin(self, member: int, prepared: TrainingData | None = None) -> MemberTraining:
         """Return the training of a member, which a request to stop interrupts from now on.
