@@ -33,12 +33,9 @@ from tests.support.emulated_backend import EmulatedBackend
 
 FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
 BUDGET = re.compile(r"// At most (\d+) registers\.\n" + KERNEL.pattern)
-# The kernels of naive.cu are launched only by tests.
-FILES = sorted(
-    str(path.relative_to(FOLDER).with_suffix(""))
-    for path in FOLDER.rglob("*.cu")
-    if path.stem != "naive"
-)
+ALL_FILES = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.cu"))
+NAIVE_FILES = [file for file in ALL_FILES if file.startswith("naive/")]
+FILES = [file for file in ALL_FILES if file not in NAIVE_FILES]
 WITHOUT_TENSOR_CORES = [file for file in FILES if not file.startswith("tensor_")]
 Constants = dict[str, str | int]
 Options = tuple[str, ...]
@@ -290,10 +287,10 @@ def test_variants_outside_the_recipes_fit(file: str, constants: Constants) -> No
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_naive_kernels_compile(dtype: str) -> None:
-    used = nvrtc.compile_source(source("naive"), options_for(dtype), architecture=90)
-    assert sorted(used) == sorted(kernels_in(source("naive")))
+@pytest.mark.parametrize("file", NAIVE_FILES)
+def test_naive_kernels_compile(file: str) -> None:
+    used = nvrtc.compile_source(source(file), options_for("float32", MASK="uint8"), architecture=90)
+    assert sorted(used) == sorted(kernels_in(source(file)))
 
 
 @needs_nvrtc

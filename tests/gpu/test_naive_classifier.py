@@ -1,4 +1,4 @@
-"""The fused classifier gives the same results as a sequence of kernels of `kernels/naive.cu`."""
+"""The fused classifier gives the same results as a sequence of kernels of `kernels/naive/`."""
 
 from collections.abc import Sequence
 from itertools import pairwise

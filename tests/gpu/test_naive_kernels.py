@@ -1,4 +1,4 @@
-"""The fast kernels of single layers compute the same as the naive ones of `kernels/naive.cu`."""
+"""The fast kernels of single layers compute the same as the naive ones of `kernels/naive/`."""
 
 from typing import Any
 

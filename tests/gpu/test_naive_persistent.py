@@ -1,4 +1,4 @@
-"""The persistent kernels compute the same as the single-threaded ones of `kernels/naive.cu`."""
+"""The persistent kernels compute the same as the single-threaded ones of `kernels/naive/`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

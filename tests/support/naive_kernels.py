@@ -1,5 +1,6 @@
 """Emulated arrays, and launchers of fast and naive CUDA kernels, for tests that compare the two."""
 
+import importlib.resources
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,13 @@ class Setting:
 
     def naive(self, name: str, threads: int, **arguments: Any) -> None:
         """Launch a naive kernel with at least `threads` threads, or with one."""
-        kernel: Kernel = self.launcher.kernel("naive", f"naive_{name}", {})
+        folder = importlib.resources.files("backends.cupy.kernels").joinpath("naive")
+        (file,) = (
+            path.name.removesuffix(".cu")
+            for path in folder.iterdir()
+            if path.name.endswith(".cu") and f" naive_{name}(" in path.read_text(encoding="utf-8")
+        )
+        kernel: Kernel = self.launcher.kernel(f"naive/{file}", f"naive_{name}", {})
         block = min(threads, 64)
         kernel((ceil_div(threads, block),), block, **arguments)
 
