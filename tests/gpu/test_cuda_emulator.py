@@ -81,6 +81,20 @@ def all_reduces_cluster(
     return numbers.tolist() == [8**3] * 8
 
 
+def sums_over_cluster(order: ThreadOrder, bug: str = "") -> bool:
+    x = np.random.default_rng(1).integers(100, size=(8, THREADS)).astype(np.int32)
+    sums = np.zeros_like(x)
+    launch("sum_over_cluster", x, sums, bug=bug, order=order, grid=8)
+    return np.array_equal(sums, np.tile(x.sum(axis=0)[::-1] + 8, (8, 1)))
+
+
+def sums_in_first_block(order: ThreadOrder, bug: str = "") -> bool:
+    x = np.random.default_rng(1).integers(100, size=(8, THREADS)).astype(np.int32)
+    sums = np.zeros(THREADS, np.int32)
+    launch("sum_in_first_block", x, sums, bug=bug, order=order, grid=8)
+    return np.array_equal(sums, x.sum(axis=0)[::-1])
+
+
 def multiplies_by_tensor_core(order: ThreadOrder, bug: str = "") -> bool:
     rng = np.random.default_rng(2)
     left = rng.integers(256, size=(16, 16)).astype(np.float32)
@@ -102,11 +116,13 @@ def multiplies_by_tensor_core(order: ThreadOrder, bug: str = "") -> bool:
         sums_in_last_block,
         all_reduces_grid,
         all_reduces_cluster,
+        sums_over_cluster,
+        sums_in_first_block,
         multiplies_by_tensor_core,
     ],
 )
 def test_correct_kernels_give_correct_results(is_correct: Any, order: ThreadOrder) -> None:
-    """The kernels use barriers of all kinds, double buffers, atomics and tensor cores."""
+    """The kernels use all barriers and memories of a GPU, double buffers, atomics, tensor cores."""
     assert is_correct(order)
 
 
@@ -153,6 +169,8 @@ def test_structures_are_passed_by_value() -> None:
         (rotates, "ONE_BUFFER"),
         (all_reduces_grid, "ONE_BUFFER"),
         (all_reduces_cluster, "ONE_BUFFER"),
+        (sums_over_cluster, "EARLY_ARRIVAL"),
+        (sums_in_first_block, "BLOCK_BARRIER"),
     ],
 )
 def test_data_race_gives_a_wrong_result_in_some_thread_order(is_correct: Any, bug: str) -> None:
@@ -210,6 +228,23 @@ def test_grid_barrier_without_cooperative_launch_is_reported() -> None:
 def test_misuse_of_cluster_barriers_is_reported(bug: str, message: str) -> None:
     with pytest.raises(EmulationError, match=message):
         all_reduces_cluster(bug=bug)
+
+
+@pytest.mark.parametrize("order", [ThreadOrder.DESCENDING, ThreadOrder.RANDOM])
+@pytest.mark.parametrize(
+    ("kernel", "bug", "reason"),
+    [
+        (sums_over_cluster, "MISSING_BARRIER", "it has not started"),
+        (sums_over_cluster, "EARLY_EXIT", "it has ended"),
+        (sums_over_cluster, "NO_SUCH_BLOCK", "the cluster has no such block"),
+        (sums_in_first_block, "MISSING_BARRIER", "it has not started"),
+    ],
+)
+def test_access_to_shared_memory_of_a_block_that_does_not_run_is_reported(
+    kernel: Any, bug: str, reason: str, order: ThreadOrder
+) -> None:
+    with pytest.raises(EmulationError, match=rf"in line \d+: no access .* block \d: {reason}"):
+        kernel(order, bug)
 
 
 # ------------------------------------------------------------------------------------ tensor cores

@@ -54,10 +54,17 @@ inline void __syncwarp(unsigned mask = 0xffffffff, int line = __builtin_LINE()) 
   emulator::warp_exchange(mask, 0, {"__syncwarp", line});
 }
 
-inline void __cluster_barrier_arrive() { emulator::cluster_arrive(); }
+inline void __cluster_barrier_arrive(int line = __builtin_LINE()) {
+  emulator::cluster_arrive({"__cluster_barrier_arrive", line});
+}
 
 inline void __cluster_barrier_wait(int line = __builtin_LINE()) {
   emulator::cluster_wait({"__cluster_barrier_wait", line});
+}
+
+inline void* __cluster_map_shared_rank(const void* variable, unsigned rank,
+                                       int line = __builtin_LINE()) {
+  return emulator::map_shared(variable, rank, {"__cluster_map_shared_rank", line});
 }
 
 namespace emulator {

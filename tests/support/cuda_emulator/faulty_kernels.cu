@@ -160,6 +160,57 @@ extern "C" __global__ void __cluster_dims__(8, 1, 1)
   }
 }
 
+// Writes the sums of 64 numbers over the 8 blocks of a cluster. Each block reads the numbers of the
+// others from their shared memory.
+extern "C" __global__ void __cluster_dims__(8, 1, 1) sum_over_cluster(const int* x, int* sums) {
+  __shared__ int numbers[64];
+  const int thread = threadIdx.x, i = blockIdx.x * 64 + thread;
+  numbers[thread] = x[i];
+#ifdef BUG_EARLY_ARRIVAL
+  __cluster_barrier_arrive();
+  numbers[thread] += 1;
+  __cluster_barrier_wait();
+#elif !defined(BUG_MISSING_BARRIER)
+  numbers[thread] += 1;
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+#endif
+  int sum = 0;
+#ifdef BUG_NO_SUCH_BLOCK
+  for (int block = 0; block <= 8; block++)
+#else
+  for (int block = 0; block < 8; block++)
+#endif
+    sum += static_cast<int*>(__cluster_map_shared_rank(numbers, block))[63 - thread];
+  sums[i] = sum;
+#ifndef BUG_EARLY_EXIT
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+#endif
+}
+
+// Writes the sums of 64 numbers over the 8 blocks of a cluster. Each block stores its numbers in the
+// shared memory of block 0, which adds them.
+extern "C" __global__ void __cluster_dims__(8, 1, 1) sum_in_first_block(const int* x, int* sums) {
+  __shared__ int numbers[8][64];
+  const int thread = threadIdx.x, rank = blockIdx.x;
+#ifndef BUG_MISSING_BARRIER
+  __cluster_barrier_arrive();  // block 0 has started before the others access its shared memory
+  __cluster_barrier_wait();
+#endif
+  static_cast<int*>(__cluster_map_shared_rank(numbers[rank], 0))[thread] = x[rank * 64 + thread];
+#ifdef BUG_BLOCK_BARRIER
+  __syncthreads();
+#else
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+#endif
+  if (rank > 0) return;
+  int sum = 0;
+  for (int block = 0; block < 8; block++) sum += numbers[block][63 - thread];
+  sums[thread] = sum;
+}
+
 extern "C" __global__ void count_threads(int* count) { atomicAdd(count, 1); }
 
 // Counts how often each thread of a three-dimensional launch runs.

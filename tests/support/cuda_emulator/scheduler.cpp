@@ -37,13 +37,15 @@ struct Fiber : Thread {
   Location location;
   unsigned mask;
   uint64_t value;  // of this lane in a warp exchange
-  bool has_arrived;  // at the cluster barrier
+  bool has_arrived;    // at the cluster barrier, without having waited
+  unsigned arrivals;   // at the cluster barrier since the kernel began
 };
 
 }  // namespace
 
 struct Block {
   int held_thread = -1;  // number of the thread that is held back; -1 if none
+  bool has_started = false;
   Index index;
   std::vector<Fiber> fibers;
   std::vector<char> shared;           // contents of shared memory while another block runs
@@ -54,6 +56,7 @@ namespace {
 
 const Launch* launch = nullptr;
 void* scheduler_stack_pointer = nullptr;
+const std::vector<Block*>* concurrent_blocks = nullptr;  // those of the cluster, if there are clusters
 char error[1024];
 
 // ---------------------------------------------------------------------------------------- fibers
@@ -96,7 +99,6 @@ std::unique_ptr<Block> make_block(size_t first_stack) {
     fiber.warp_values = &block->warp_values[thread - fiber.lane];
     fiber.stack = stack(first_stack + thread);
     fiber.mask = 0;
-    fiber.has_arrived = false;
     thread++;
   }
   return block;
@@ -107,9 +109,12 @@ void start(Block& block, unsigned number) {
   block.index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
   // All bits set is NaN, so that reads of unwritten shared memory show in the results.
   block.shared.assign(launch->shared_bytes, char(0xFF));
+  block.has_started = false;
   for (Fiber& fiber : block.fibers) {
     fiber.stack_pointer = prepare_stack(fiber.stack, run_kernel);
     fiber.state = State::ready;
+    fiber.has_arrived = false;
+    fiber.arrivals = 0;
   }
 }
 
@@ -185,15 +190,21 @@ bool release(Block& block) {
   return any;
 }
 
-// Releases all threads of a cluster if all wait at the same cluster barrier; returns whether they do.
+// Releases the threads that wait at a cluster barrier at which all threads of the cluster have arrived,
+// if they wait at the same location; returns whether there was one.
 bool release_cluster_barrier(const std::vector<Block*>& blocks) {
-  const Location location = blocks[0]->fibers[0].location;
+  unsigned completed = ~0u;  // barriers at which all threads have arrived
   for (const Block* block : blocks)
-    for (const Fiber& fiber : block->fibers)
-      if (fiber.state != State::at_cluster_barrier || !same(fiber.location, location)) return false;
+    for (const Fiber& fiber : block->fibers) completed = std::min(completed, fiber.arrivals);
+  std::vector<Fiber*> waiting;
   for (Block* block : blocks)
-    for (Fiber& fiber : block->fibers) fiber.state = State::ready;
-  return true;
+    for (Fiber& fiber : block->fibers)
+      if (fiber.state == State::at_cluster_barrier && fiber.arrivals <= completed)
+        waiting.push_back(&fiber);
+  for (const Fiber* fiber : waiting)
+    if (!same(fiber->location, waiting[0]->location)) return false;
+  for (Fiber* fiber : waiting) fiber->state = State::ready;
+  return !waiting.empty();
 }
 
 bool is_done(const Fiber& fiber) { return fiber.state == State::done; }
@@ -285,11 +296,14 @@ Progress run_ready(Block& block, Order& threads) {
   return progress;
 }
 
-// Runs a block until all its threads wait, and completes its barriers.
+// Runs a block until all its threads wait, and completes its barriers. After its end, its shared memory
+// holds NaN.
 Progress run_block(Block& block, bool is_alone, Order& threads) {
   if (!is_alone) restore_shared(block);
+  block.has_started = true;
   Progress progress = run_ready(block, threads);
   if (!is_alone) save_shared(block);
+  if (all_done(block)) std::fill(block.shared.begin(), block.shared.end(), char(0xFF));
   if (!error[0] && release(block)) progress |= {true, true};
   return progress;
 }
@@ -314,6 +328,7 @@ bool run_held_thread(const std::vector<Block*>& blocks, Order& order) {
 // have been read by the others. For the same reason a thread of each block is held back until nothing
 // else can run; another block may then see the writes of only some threads.
 void run_blocks(const std::vector<Block*>& blocks, Order& threads, Order& order) {
+  concurrent_blocks = &blocks;
   const bool is_alone = blocks.size() == 1;
   const bool hold_back = !is_alone && launch->order == RANDOM_ORDER;
   unsigned idle_rounds = 0, held_block = 0;
@@ -363,11 +378,13 @@ Index grid_size() { return launch->grid; }
 
 void block_barrier(Location location) { suspend(State::at_block_barrier, location); }
 
-void cluster_arrive() {
+void cluster_arrive(Location location) {
   Fiber* fiber = running();
   if (launch->cluster_size == 1) fail("cluster barrier in a kernel without __cluster_dims__");
   if (fiber->has_arrived) fail("a thread arrives at the cluster barrier twice without waiting");
   fiber->has_arrived = true;
+  fiber->arrivals++;
+  suspend(State::ready, location);
 }
 
 void cluster_wait(Location location) {
@@ -377,6 +394,27 @@ void cluster_wait(Location location) {
          location.line);
   fiber->has_arrived = false;
   suspend(State::at_cluster_barrier, location);
+}
+
+void* map_shared(const void* variable, unsigned rank, Location location) {
+  char* const own = const_cast<char*>(static_cast<const char*>(variable));
+  const char* problem = nullptr;
+  Block* block = nullptr;
+  if (launch->cluster_size == 1)
+    problem = "there are no clusters";
+  else if (rank >= launch->cluster_size)
+    problem = "the cluster has no such block";
+  else if (own < launch->shared || own >= launch->shared + launch->shared_bytes)
+    problem = "the variable is not in shared memory";
+  else if (!(block = (*concurrent_blocks)[rank])->has_started)
+    problem = "it has not started";
+  else if (all_done(*block))
+    problem = "it has ended";
+  if (problem)
+    fail("%s in line %d: no access to the shared memory of block %u: %s", location.function,
+         location.line, rank, problem);
+  if (problem || block == running()->block) return own;
+  return &block->shared[own - launch->shared];
 }
 
 void warp_exchange(unsigned mask, uint64_t value, Location location) {

@@ -50,10 +50,13 @@ Index grid_size();
 
 // Waits until all threads of the block wait at this location.
 void block_barrier(Location location);
-// Marks that this thread has arrived at the cluster barrier.
-void cluster_arrive();
-// Waits until all threads of the cluster have arrived and wait at this location.
+// Marks that this thread has arrived at the cluster barrier. Other threads may run before it continues.
+void cluster_arrive(Location location);
+// Waits until all threads of the cluster have arrived. Those that wait must wait at this location.
 void cluster_wait(Location location);
+// Returns the address of a shared variable in another block of the cluster, which must have started and
+// must not have ended.
+void* map_shared(const void* variable, unsigned rank, Location location);
 // Waits until all lanes of the mask wait at this location, then gives each lane the values of all.
 void warp_exchange(unsigned mask, uint64_t value, Location location);
 // Lets other threads run. A thread that polls memory must call this.
