@@ -58,6 +58,11 @@ inline void __cluster_barrier_arrive(int line = __builtin_LINE()) {
   emulator::cluster_arrive({"__cluster_barrier_arrive", line});
 }
 
+// Unlike the function above, releases no writes. The emulator has no such difference.
+inline void __cluster_barrier_arrive_relaxed(int line = __builtin_LINE()) {
+  emulator::cluster_arrive({"__cluster_barrier_arrive_relaxed", line});
+}
+
 inline void __cluster_barrier_wait(int line = __builtin_LINE()) {
   emulator::cluster_wait({"__cluster_barrier_wait", line});
 }

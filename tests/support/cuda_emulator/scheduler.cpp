@@ -45,7 +45,7 @@ struct Fiber : Thread {
 
 struct Block {
   int held_thread = -1;  // number of the thread that is held back; -1 if none
-  bool has_started = false;
+  bool has_waited = false;  // at a cluster barrier, so all blocks of the cluster have started
   Index index;
   std::vector<Fiber> fibers;
   std::vector<char> shared;           // contents of shared memory while another block runs
@@ -109,7 +109,7 @@ void start(Block& block, unsigned number) {
   block.index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
   // All bits set is NaN, so that reads of unwritten shared memory show in the results.
   block.shared.assign(launch->shared_bytes, char(0xFF));
-  block.has_started = false;
+  block.has_waited = false;
   for (Fiber& fiber : block.fibers) {
     fiber.stack_pointer = prepare_stack(fiber.stack, run_kernel);
     fiber.state = State::ready;
@@ -203,7 +203,10 @@ bool release_cluster_barrier(const std::vector<Block*>& blocks) {
         waiting.push_back(&fiber);
   for (const Fiber* fiber : waiting)
     if (!same(fiber->location, waiting[0]->location)) return false;
-  for (Fiber* fiber : waiting) fiber->state = State::ready;
+  for (Fiber* fiber : waiting) {
+    fiber->state = State::ready;
+    fiber->block->has_waited = true;
+  }
   return !waiting.empty();
 }
 
@@ -300,7 +303,6 @@ Progress run_ready(Block& block, Order& threads) {
 // holds NaN.
 Progress run_block(Block& block, bool is_alone, Order& threads) {
   if (!is_alone) restore_shared(block);
-  block.has_started = true;
   Progress progress = run_ready(block, threads);
   if (!is_alone) save_shared(block);
   if (all_done(block)) std::fill(block.shared.begin(), block.shared.end(), char(0xFF));
@@ -406,15 +408,16 @@ void* map_shared(const void* variable, unsigned rank, Location location) {
     problem = "the cluster has no such block";
   else if (own < launch->shared || own >= launch->shared + launch->shared_bytes)
     problem = "the variable is not in shared memory";
-  else if (!(block = (*concurrent_blocks)[rank])->has_started)
-    problem = "it has not started";
+  else if ((block = (*concurrent_blocks)[rank]) == running()->block)
+    return own;
+  else if (!running()->block->has_waited)
+    problem = "it may not have started, because no cluster barrier is complete";
   else if (all_done(*block))
     problem = "it has ended";
   if (problem)
     fail("%s in line %d: no access to the shared memory of block %u: %s", location.function,
          location.line, rank, problem);
-  if (problem || block == running()->block) return own;
-  return &block->shared[own - launch->shared];
+  return problem ? own : &block->shared[own - launch->shared];
 }
 
 void warp_exchange(unsigned mask, uint64_t value, Location location) {

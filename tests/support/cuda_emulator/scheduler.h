@@ -54,8 +54,8 @@ void block_barrier(Location location);
 void cluster_arrive(Location location);
 // Waits until all threads of the cluster have arrived. Those that wait must wait at this location.
 void cluster_wait(Location location);
-// Returns the address of a shared variable in another block of the cluster, which must have started and
-// must not have ended.
+// Returns the address of a shared variable in a block of the cluster. Another block must not have ended,
+// and a cluster barrier must have shown that it has started.
 void* map_shared(const void* variable, unsigned rank, Location location);
 // Waits until all lanes of the mask wait at this location, then gives each lane the values of all.
 void warp_exchange(unsigned mask, uint64_t value, Location location);
