@@ -17,6 +17,7 @@ import pytest
 
 from backends.cupy.launch import convolution, fused_classifier, persistent_mlp, tensor_linear
 from backends.cupy.launch.tiles import LARGE, SMALL
+from backends.cupy.launch.wgrad_update import filter_tile_for
 from backends.cupy.loader import CUPY_OPTIONS, Kernels, options_for, source
 from benchmarks.gpu import overheads
 from mnist_accel import nn
@@ -39,7 +40,7 @@ FILES = [file for file in ALL_FILES if file not in NAIVE_FILES]
 WITHOUT_TENSOR_CORES = [file for file in FILES if not file.startswith("tensor_")]
 Constants = dict[str, str | int]
 Options = tuple[str, ...]
-PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "THREADS": 512}
+PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "WARPS_PER_FILTER": 1}
 PERSISTENT_MLP: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10, "THREADS": 256}
 CLASSIFIER: Constants = {"MAX_LAYERS": 16, "PIXEL_TILE": 2}
 LOSSES = ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY", "QUADRATIC")
@@ -56,20 +57,20 @@ OTHERS: dict[str, list[Constants]] = {
             "ACTIVATION": "TANH",
             "GATHER": 1,
             "INPUT": "float",
-            "THREADS": 256,
+            "THREADS": convolution.CONV2D_THREADS,
         }
-        for size, filters in ((7, 2), (3, 4), (32, 1))
+        for size, filters in ((7, 3), (3, 8), (1, 8), (32, 1))
     ],
     "convolution_gradients": [
         {
             "KERNEL_SIZE": size,
             "CHANNELS_PER_THREAD": channels,
-            "FILTER_TILE": filter_tile,
             "POOL": 2,
             "PIXEL_TILE": 2,
             "THREADS": 256,
+            **filter_tile_for(size).constants,
         }
-        for size, channels, filter_tile in ((7, 8, 5), (3, 4, 3), (32, 1, 5))
+        for size, channels in ((7, 8), (3, 4), (1, 4), (32, 1))
     ],
     "fused_classifier": [
         {
@@ -109,6 +110,7 @@ OTHERS: dict[str, list[Constants]] = {
             "FILTERS": 9,
             "ACTIVATION": "TANH",
             "LOSS": loss,
+            "ALL_TIES": 0,
             **PERSISTENT_CNN,
         }
         for loss in LOSSES[1:]
@@ -119,7 +121,13 @@ OTHERS: dict[str, list[Constants]] = {
     ],
     "pooling": [{"MASK": "int64"}],
     "wgrad_update": [
-        {"RULE": rule, "FILTER_TILE": size, "PIXEL": pixel, "MAX_LAYERS": 16, **tile.constants}
+        {
+            "RULE": rule,
+            "PIXEL": pixel,
+            "MAX_LAYERS": 16,
+            **filter_tile_for(size).constants,
+            **tile.constants,
+        }
         for rule, size, tile, pixel in (
             ("MOMENTUM", 1, LARGE, "float"),
             ("ADAGRAD", 2, SMALL, "uint8"),
@@ -129,9 +137,9 @@ OTHERS: dict[str, list[Constants]] = {
     ],
 }
 # The files that no recipe launches.
-NO_RECIPE = {
-    "activations": {options_for("float32", ACTIVATION="SIGMOID", GATHER=0, INPUT="float")},
-    "penalty": {options_for("float32", MAX_LAYERS=16, THREADS=1024)},
+NO_RECIPE: dict[str, Constants] = {
+    "activations": {"ACTIVATION": "SIGMOID", "GATHER": 0, "INPUT": "REAL"},
+    "penalty": {"MAX_LAYERS": 16, "THREADS": 1024},
 }
 
 
@@ -144,14 +152,16 @@ SIZES_OF_LARGE_BATCHES = 2, 1
 
 @functools.cache
 def launched(
-    *sizes: tuple[int, int], capability: int = 90, members: int = 1
+    *sizes: tuple[int, int], capability: int = 90, members: int = 1, dtype: str = "float32"
 ) -> dict[str, set[Options]]:
     """Return, by file, the options of all kernels that the recipes launch, compiled and eager.
 
     Capabilities between those of `VARIANTS` launch the same as the next lower one. With several
     members, only compiled kernels are launched.
     """
-    found: dict[str, set[Options]] = defaultdict(set, NO_RECIPE if members == 1 else {})
+    found: dict[str, set[Options]] = defaultdict(set)
+    for file, constants in NO_RECIPE.items() if members == 1 else ():
+        found[file].add(options_for(dtype, **constants))
 
     def record(kernels: Kernels, file: str, name: str, options: Options) -> Any:
         found[file].add(options)
@@ -160,7 +170,7 @@ def launched(
     def launch(name: str, batch_size: int, *, compiled: bool) -> None:
         backend = EmulatedBackend(capability=str(capability))
         trainer = Trainer(
-            create_model(name, backend=backend),
+            create_model(name, backend=backend, dtype=dtype),
             RECIPES[name].optimizer,
             batch_size=batch_size,
             compiled=compiled,
@@ -298,13 +308,9 @@ def test_naive_kernels_compile(file: str) -> None:
 @pytest.mark.parametrize("file", WITHOUT_TENSOR_CORES)
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     sizes = SIZES_OF_LARGE_BATCHES  # they use the most registers
-    wider = [
-        tuple(option.replace("=float", "=double") for option in options)
-        for options in launched(sizes)[file] | launched(sizes, members=2)[file]
-        if "-DTHREAD_TILE=8" not in options  # large tiles exist only in float32
-    ]
-    assert wider
-    for options in wider:
+    launches = [launched(sizes, members=members, dtype="float64")[file] for members in (1, 2)]
+    assert any(launches)
+    for options in set().union(*launches):
         used = nvrtc.compile_source(source(file), options, architecture=90)
         assert not any(usage.spilled_bytes for usage in used.values()), " ".join(options)
 

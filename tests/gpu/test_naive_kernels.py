@@ -1,5 +1,6 @@
 """The fast kernels of single layers compute the same as the naive ones of `kernels/naive/`."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,14 @@ import pytest
 from backends import SGD
 from backends.cupy.launch import convolution, linear, tiles, wgrad_update
 from backends.cupy.launch.conv_shape import NO_CONV, ConvShape
-from backends.cupy.launch.launcher import Launcher
-from backends.cupy.launch.wgrad_update import SplitK, WgradLayer, split_conv, split_linear
+from backends.cupy.launch.launcher import THREADS, Launcher
+from backends.cupy.launch.wgrad_update import (
+    SplitK,
+    WgradLayer,
+    filter_tile_for,
+    split_conv,
+    split_linear,
+)
 from tests.support.naive_kernels import CONVOLUTIONS, IMAGES, LR, Setting, arrays_of
 
 pytestmark = pytest.mark.emulated
@@ -111,10 +118,21 @@ def naive_weight_gradient(setting: Setting, layer: WgradLayer) -> tuple[Any, Any
     return dweight, dbias
 
 
-def test_eager_weight_gradient_of_a_convolution_matches_the_naive_one(setting: Setting) -> None:
-    shape = CONVOLUTIONS[1]
-    x, weight, bias, dy, _ = arrays_of(setting, shape)
-    split = SplitK(units=12, splits=2, parameters=weight.size + bias.size)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        CONVOLUTIONS[1],
+        ConvShape(channels=2, height=4, width=5, filters=8, kernel_size=1, padding=1),
+    ],
+    ids=str,
+)
+def test_eager_weight_gradient_of_a_convolution_matches_the_naive_one(
+    setting: Setting, shape: ConvShape
+) -> None:
+    x, _weight, _bias, dy, _ = arrays_of(setting, shape)
+    tile = filter_tile_for(shape.kernel_size)
+    sizes = {"cells": dy[0, 0].size, "filter_tile": tile, "threads": THREADS}
+    split = replace(split_conv(shape, IMAGES, **sizes), splits=2)
     partial_sums = setting.empty(split.splits, split.parameters)
     convolution.conv2d_backward_weight(setting.launcher, dy, x, partial_sums, split, shape)
     layer = WgradLayer(x, dy, None, split, None, None, 0, 0, x[0].size, shape.filters, shape)
@@ -153,7 +171,7 @@ def test_weight_gradients_and_update_match_the_naive_ones(
     batch = tiled_setting.graph_batch(IMAGES, classes=10)
     tile = tiles.tile_for(tiled_setting.dtype, 100, 100)
     x, _weight, _, dy, mask = arrays_of(tiled_setting, shape)
-    sizes = {"cells": dy[0, 0].size, "filter_tile": 3, "threads": tile.threads}
+    sizes = {"cells": dy[0, 0].size, "filter_tile": filter_tile_for(3), "threads": tile.threads}
     split = split_conv(shape, IMAGES, **sizes)
     conv = wgrad_layer(tiled_setting, x, dy, split, 0, mask=mask, conv=shape)
     x, dy = tiled_setting.random(IMAGES, 30), tiled_setting.random(IMAGES, 40)

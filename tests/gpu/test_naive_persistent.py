@@ -1,5 +1,6 @@
 """The persistent kernels compute the same as the single-threaded ones of `kernels/naive/`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +19,7 @@ from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from tests.support.closeness import assert_close
 from tests.support.emulated_backend import EmulatedBackend
-from tests.support.naive_kernels import LR, Setting
+from tests.support.naive_kernels import LR, Setting, map_shape
 
 pytestmark = pytest.mark.emulated
 L = layers
@@ -47,14 +48,27 @@ def naive_settings(model: Network, steps: int, activation: str) -> dict[str, Any
     }
 
 
-def test_persistent_cnn_matches_one_naive_thread(setting: Setting) -> None:
-    conv = ConvShape(channels=1, height=9, width=8, filters=3, kernel_size=3, padding=0, pool=2)
-    features, classes, steps = 3 * 3 * 3, 4, 6
-    stack = [L.Conv2d(3, 3, bias=False, uniform=True), L.Tanh(), L.MaxPool2d(), L.Flatten()]
-    program, settings = program_of([*stack, L.Linear(classes)], (1, 9, 8), steps, "tanh")
+@pytest.mark.parametrize(
+    "conv",
+    [
+        ConvShape(channels=1, height=9, width=8, filters=3, kernel_size=3, padding=0, pool=2),
+        ConvShape(channels=1, height=8, width=11, filters=9, kernel_size=2, padding=0, pool=2),
+    ],
+    ids=["3×3", "odd width, 2×2"],
+)
+def test_persistent_cnn_matches_one_naive_thread(setting: Setting, conv: ConvShape) -> None:
+    classes, steps = 4, 6
+    features = math.prod(map_shape(conv)[1:])
+    size, shape = conv.kernel_size, (1, conv.height, conv.width)
+    convolution = L.Conv2d(conv.filters, size, bias=False, uniform=True)
+    stack = [convolution, L.Tanh(), L.MaxPool2d(), L.Flatten(), L.Linear(classes)]
+    program, settings = program_of(stack, shape, steps, "tanh")
     chunk = chunk_of(setting, [(i, i + 1) for i in range(steps)], rows=5)
-    dataset = DeviceDataset(setting.integers(256, 5, 72, dtype="uint8"), setting.integers(4, 5))
-    fast = setting.random(3, 1, 3, 3), setting.random(features, classes), setting.random(classes)
+    pixels = math.prod(shape)
+    images = setting.integers(256, 5, pixels, dtype="uint8")
+    dataset = DeviceDataset(images, setting.integers(classes, 5))
+    filters = setting.random(conv.filters, 1, size, size)
+    fast = filters, setting.random(features, classes), setting.random(classes)
     naive = tuple(setting.cupy.array(array) for array in fast)
     constants = persistent_cnn.constants_for(program)
     assert constants is not None
@@ -70,7 +84,7 @@ def test_persistent_cnn_matches_one_naive_thread(setting: Setting) -> None:
         conv=asdict(conv),
         classes=classes,
         **dict(zip(("filters", "weight", "bias"), naive, strict=True)),
-        image=setting.empty(72),
+        image=setting.empty(pixels),
         features=setting.empty(features),
         gradients=setting.empty(features),
         mask=setting.masks(features),

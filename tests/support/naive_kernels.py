@@ -19,7 +19,7 @@ from tests.support.cuda_emulator.raw_module import Emulator
 LR = 0.1
 
 CONVOLUTIONS = [
-    ConvShape(channels=2, height=7, width=6, filters=3, kernel_size=3, padding=1, pool=2),
+    ConvShape(channels=2, height=7, width=6, filters=4, kernel_size=3, padding=1, pool=2),
     ConvShape(channels=3, height=6, width=8, filters=4, kernel_size=2, padding=0),
     ConvShape(channels=1, height=9, width=9, filters=2, kernel_size=7, padding=2, pool=2),
 ]

@@ -154,22 +154,22 @@ struct PatchMaximum {
   real value;
   Mask mask;
 
+  // Without branches, because the lanes of a warp would take different ones.
   DEVICE void add(real element, Mask bit, int all_ties) {
-    if (element > value || element != element) {  // a NaN becomes the maximum, as in NumPy
-      value = element;
-      mask = bit;
-    } else if (all_ties && element == value) {
-      mask |= bit;
-    }
+    // A NaN becomes the maximum, as in NumPy.
+    const bool is_larger = element > value || element != element;
+    const bool is_tie = all_ties && element == value;
+    mask = is_larger ? bit : mask | (is_tie ? bit : Mask(0));
+    value = is_larger ? element : value;
   }
 };
 
 // -------------------------------------------------------------------------------- reductions
 
-// Returns the sum over the lanes of a warp, in every lane.
-template <class Number>
+// Returns the sum over the lanes of a warp, or over each group of LANES lanes, in every lane.
+template <int LANES = WARP_SIZE, class Number>
 DEVICE Number warp_reduce_sum(Number value) {
-  for (int offset = WARP_SIZE / 2; offset > 0; offset /= 2)
+  for (int offset = LANES / 2; offset > 0; offset /= 2)
     value += __shfl_xor_sync(FULL_MASK, value, offset);
   return value;
 }

@@ -70,7 +70,7 @@ DEVICE void conv_channel(real (&sums)[FILTERS_PER_THREAD][OUTPUTS], const Image&
 // bit 2·i + j stands for output (i, j) of the patch. `bias` may be null.
 // Grid: (images · cells / THREADS, O / FILTERS_PER_THREAD, members), rounded up.
 // At most 128 registers.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
     conv2d(const INPUT* __restrict__ x, StageInput input, const real* __restrict__ weight,
            const real* __restrict__ bias, const __grid_constant__ ConvShape conv, int all_ties,
            int64 member_stride, real* __restrict__ y, uint8* __restrict__ mask) {

@@ -5,8 +5,8 @@
 // Layout: as in convolution.cu.
 // Cost per image: O·OH·OW·C·K² multiply-adds each; a quarter of that with pooling.
 // Options: -DKERNEL_SIZE=1 to 32; -DPOOL=2 with pooling, else 1; -DCHANNELS_PER_THREAD and
-// -DPIXEL_TILE as in conv_input_gradient.cuh; -DFILTER_TILE as in conv_wgrad.cuh; -DTHREADS per
-// block.
+// -DPIXEL_TILE as in conv_input_gradient.cuh; -DFILTER_TILE and -DFILTERS_PER_TILE as in
+// conv_wgrad.cuh; -DTHREADS per block.
 #include "common.cuh"
 #include "conv_input_gradient.cuh"
 #include "conv_wgrad.cuh"

@@ -19,7 +19,7 @@
 //   +--------+--------+----        +--------------------+
 //     K_TILE   K_TILE                   TILE_COLUMNS
 //
-// Lanes of a warp in the tile of the result, with THREAD_TILE = 4:
+// Lanes of a warp in the tile of the result, with THREAD_TILE = 4 and 32 columns:
 //
 //   columns      0-3  4-7  ..  28-31
 //   rows 0-3       0    1  ..      7
@@ -27,7 +27,8 @@
 //   rows 8-11     16   17  ..     23
 //   rows 12-15    24   25  ..     31
 //
-// With THREAD_TILE = 8, a lane has four such 4×4 squares, 16 rows and 32 columns apart.
+// With 16 columns, there are 8 rows of 4 lanes. With THREAD_TILE = 8, a lane has four such 4×4
+// squares, 16 rows and 32 columns apart.
 //
 // Options: -DTHREAD_TILE=4 or, in float only, 8; -DTILE_ROWS, -DTILE_COLUMNS and -DTILE_WARPS as
 // backends/cupy/launch/tiles.py sets them.
@@ -40,8 +41,9 @@ constexpr int TILE_THREADS = TILE_WARPS * WARP_SIZE;
 constexpr int K_TILE = (THREAD_TILE == 4 ? 64 : 32) / int(sizeof(real));  // terms per warp and load
 constexpr int K_STRIDE = TILE_WARPS * K_TILE;  // terms that all warps load at a time
 
-static_assert(TILE_ROWS == 4 * THREAD_TILE && TILE_COLUMNS == 8 * THREAD_TILE,
-              "4×8 lanes per tile");
+constexpr int LANE_ROWS = TILE_ROWS / THREAD_TILE, LANE_COLUMNS = TILE_COLUMNS / THREAD_TILE;
+
+static_assert(LANE_ROWS * LANE_COLUMNS == WARP_SIZE, "each lane computes a part of the tile");
 static_assert(THREAD_TILE == 4 || sizeof(real) == 4, "tiles of 8×8 doubles exceed shared memory");
 
 // Four elements that are read by one instruction.
@@ -160,10 +162,13 @@ DEVICE void store_terms(const Loader& loader, const Matrix<Rows>& matrix, int fi
 
 // Row of the tile that is this lane's i-th row of results, and column that is its j-th column. A
 // lane has four consecutive rows and columns, so it reads them as a Vector4. With THREAD_TILE = 8,
-// its rows 4 to 7 are 16 rows after rows 0 to 3, and its columns 4 to 7 are 32 columns after
-// columns 0 to 3.
-DEVICE int result_row(int i) { return threadIdx.x % WARP_SIZE / 8 * 4 + i / 4 * 16 + i % 4; }
-DEVICE int result_column(int j) { return threadIdx.x % 8 * 4 + j / 4 * 32 + j % 4; }
+// four more of each follow those of the other lanes.
+DEVICE int result_row(int i) {
+  return (threadIdx.x % WARP_SIZE / LANE_COLUMNS + i / 4 * LANE_ROWS) * 4 + i % 4;
+}
+DEVICE int result_column(int j) {
+  return (threadIdx.x % LANE_COLUMNS + j / 4 * LANE_COLUMNS) * 4 + j % 4;
+}
 
 // Adds the products of the terms in shared memory to the results of a lane.
 DEVICE void multiply_terms(const WarpTiles& tiles, real (&sums)[THREAD_TILE][THREAD_TILE]) {

@@ -29,32 +29,32 @@ struct ImageLoss {
   bool is_correct;  // the largest logit is that of the label
 };
 
-// Returns the loss of an image with at most WARP_SIZE classes. All lanes of a warp must call this;
-// lane i computes class i. `logit` is the logit of this lane's class, or that of the last class in
-// lanes without a class.
-template <Loss kind>
+// Returns the loss of an image with at most LANES classes, a power of two up to WARP_SIZE. All
+// lanes of a warp must call this; lane i computes class i. `logit` is the logit of this lane's
+// class, or that of the last class in lanes without a class. Lanes from LANES on return values
+// without meaning.
+template <Loss kind, int LANES = WARP_SIZE>
 DEVICE ImageLoss image_loss(real logit, int classes, int label) {
   const int lane = threadIdx.x % WARP_SIZE, own_class = min(lane, classes - 1);
   real largest = logit;
-  int predicted = own_class;  // the first class with the largest logit
-  for (int offset = WARP_SIZE / 2; offset > 0; offset /= 2) {
-    const real other_logit = __shfl_xor_sync(FULL_MASK, largest, offset);
-    const int other_class = __shfl_xor_sync(FULL_MASK, predicted, offset);
-    if (other_logit > largest || (other_logit == largest && other_class < predicted)) {
-      largest = other_logit;
-      predicted = other_class;
-    }
+  for (int offset = LANES / 2; offset > 0; offset /= 2) {
+    const real other = __shfl_xor_sync(FULL_MASK, largest, offset);
+    if (other > largest) largest = other;
   }
+  // The first class with the largest logit. The loss does not wait for it.
+  int predicted = logit < largest ? WARP_SIZE : own_class;
+  for (int offset = LANES / 2; offset > 0; offset /= 2)
+    predicted = min(predicted, __shfl_xor_sync(FULL_MASK, predicted, offset));
   const real target = own_class == label;
   if constexpr (kind == SOFTMAX_CROSS_ENTROPY) {
     const real power = lane < classes ? exp(logit - largest) : real(0);
-    const real log_total = log(warp_reduce_sum(power));
+    const real log_total = log(warp_reduce_sum<LANES>(power));
     const real dlogit = exp(logit - largest - log_total) - target;
     const real loss = log_total - (__shfl_sync(FULL_MASK, logit, label) - largest);
     return {dlogit, loss, predicted == label};
   } else {
     const ClassLoss own = sigmoid_loss<kind>(logit, target);
-    const real loss = warp_reduce_sum(lane < classes ? own.loss : real(0));
+    const real loss = warp_reduce_sum<LANES>(lane < classes ? own.loss : real(0));
     return {own.dlogit, loss, predicted == label};
   }
 }

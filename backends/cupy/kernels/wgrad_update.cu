@@ -26,8 +26,8 @@
 // Cost per image: as many multiply-adds as the forward pass, or a quarter of them for a convolution
 // with pooling. Cost per parameter: the same as in updates.cu.
 // Options: -DRULE as in update_rules.cuh; -DPIXEL=uint8, float or double, the element type of the
-// data set; -DFILTER_TILE as in conv_wgrad.cuh; -DTHREAD_TILE and the other tile sizes as in
-// gemm_tile.cuh; -DMAX_LAYERS.
+// data set; -DFILTER_TILE and -DFILTERS_PER_TILE as in conv_wgrad.cuh; -DTHREAD_TILE and the other
+// tile sizes as in gemm_tile.cuh; -DMAX_LAYERS.
 #include "common.cuh"
 #include "conv_wgrad.cuh"
 #include "gemm_tile.cuh"
@@ -151,8 +151,8 @@ DEVICE bool is_last_split(int* tile_counter, int splits, Shared& shared) {
   return shared.finished_splits == splits - 1;
 }
 
-// Updates a parameter by its gradient, and sets `diverged` if it is not finite any more. `l2` is the factor of the weights in the gradient of the L2
-// penalty, which does not include biases.
+// Updates a parameter by its gradient, and sets `diverged` if it is not finite any more. `l2` is
+// the factor of the weights in the gradient of the L2 penalty, which does not include biases.
 DEVICE void apply_with_penalty(const WgradLayer& layer, const Updater& updater, real l2,
                                int parameter, real grad, int* diverged) {
   const bool is_bias = layer.bias >= 0 && parameter >= layer.bias &&
@@ -166,15 +166,29 @@ DEVICE int first_parameter(const WgradLayer& layer) {
   return layer.bias < 0 ? layer.weight : min(layer.weight, layer.bias);
 }
 
-// Returns the gradient of a parameter from the partial sums of all splits.
-DEVICE real sum_of_splits(const WgradLayer& layer, int64 member_stride, int parameter) {
+// Returns the sum of the partial sums of a parameter over the splits `first`, `first + step`, ..
+DEVICE real sum_of_splits(const WgradLayer& layer, int64 member_stride, int parameter,
+                          int first = 0, int step = 1) {
   const real* const sums =
       of_member(layer.partial_sums, member_stride) + parameter - first_parameter(layer);
   real total = 0;
 #pragma unroll 8  // loads that are under way together
-  for (int split = 0; split < layer.split.splits; split++)
+  for (int split = first; split < layer.split.splits; split += step)
     total += sums[int64(split) * layer.split.parameters];
   return total;
+}
+
+// Adds the partial sums of all splits of a filter tile. It has few parameters, so each warp adds a
+// part of the splits. The sums of the warps are in shared.filter_sums afterwards.
+DEVICE void add_splits_of_filters(const WgradLayer& layer, int unit, int64 member_stride,
+                                  Shared& shared) {
+  const int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
+  const int parameter = lane < FILTER_TILE_SUMS ? parameter_index(layer, unit, lane) : -1;
+  real total = 0;
+  if (parameter >= 0) total = sum_of_splits(layer, member_stride, parameter, warp, TILE_WARPS);
+  __syncthreads();  // all threads have read shared.finished_splits, in the same memory
+  if (lane < FILTER_TILE_SUMS) shared.filter_sums[warp * FILTER_TILE_SUMS + lane] = total;
+  __syncthreads();
 }
 
 // Updates the parameters of a unit by their gradients, or, with several splits, stores partial sums
@@ -187,12 +201,16 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
   const int numbers = is_convolution ? FILTER_TILE_SUMS : TILE_SIZE;
   const real* const warp_sums = is_convolution ? shared.filter_sums : shared.gemm.partial_sums[0];
   real* const partial_sums = of_member(layer.partial_sums, member_stride) - first_parameter(layer);
+  const auto sum_of_warps = [&](int number) {
+    real total = 0;
+    for (int warp = 0; warp < TILE_WARPS; warp++) total += warp_sums[warp * numbers + number];
+    return total;
+  };
 #pragma unroll 1
   for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
     const int parameter = parameter_index(layer, split.unit, number);
     if (parameter < 0) continue;
-    real total = 0;
-    for (int warp = 0; warp < TILE_WARPS; warp++) total += warp_sums[warp * numbers + number];
+    const real total = sum_of_warps(number);
     if (splits == 1)
       apply_with_penalty(layer, updater, l2, parameter, total, diverged);
     else
@@ -201,11 +219,13 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
   if (splits == 1) return;
   int* const tile_counters = of_member(layer.tile_counters, member_stride);
   if (!is_last_split(&tile_counters[split.unit], splits, shared)) return;
+  if (is_convolution) add_splits_of_filters(layer, split.unit, member_stride, shared);
 #pragma unroll 1
   for (int number = threadIdx.x; number < numbers; number += TILE_THREADS) {
     const int parameter = parameter_index(layer, split.unit, number);
     if (parameter < 0) continue;
-    const real grad = sum_of_splits(layer, member_stride, parameter);
+    const real grad = is_convolution ? sum_of_warps(number)
+                                     : sum_of_splits(layer, member_stride, parameter);
     apply_with_penalty(layer, updater, l2, parameter, grad, diverged);
   }
 }

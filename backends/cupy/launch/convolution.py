@@ -15,8 +15,10 @@ from backends.cupy.loader import Constant
 from backends.operations.common import Array, Ties
 
 MAX_KERNEL_SIZE = 32  # a row of a filter is kept in registers
-MAX_FILTERS_PER_THREAD = 4
-MAX_TAPS_PER_THREAD = 20  # taps in registers: one row of each filter of a thread
+# Filters, and taps in registers: one row of each filter of a thread. With more, float64 spills.
+MAX_FILTERS_PER_THREAD = {"float32": 8, "float64": 4}
+MAX_TAPS_PER_THREAD = {"float32": 24, "float64": 20}
+CONV2D_THREADS = 128  # per block: small blocks keep all multiprocessors busy until the end
 TARGET_THREADS = 1 << 16  # enough to keep a large GPU busy
 
 
@@ -34,9 +36,11 @@ def conv2d(
 ) -> None:
     """Set `y` to the activation of the convolution of `x`, and with pooling `mask` to tie masks."""
     cells = math.prod(y.shape[2:])
+    max_filters = MAX_FILTERS_PER_THREAD[launcher.dtype]
+    max_taps = MAX_TAPS_PER_THREAD[launcher.dtype]
     per_thread = channels_per_thread(
         shape.filters,
-        maximum=min(MAX_FILTERS_PER_THREAD, MAX_TAPS_PER_THREAD // shape.kernel_size),
+        maximum=min(max_filters, max_taps // shape.kernel_size),
         threads=len(x) * cells,
         target_threads=TARGET_THREADS,
     )
@@ -46,11 +50,12 @@ def conv2d(
         "FILTERS_PER_THREAD": per_thread,
         "ACTIVATION": activation.upper(),
         "POOL": shape.pool,
-        "THREADS": THREADS,
+        "THREADS": CONV2D_THREADS,
     }
+    grid = grid_of(len(x) * cells, per_image=cells, threads=CONV2D_THREADS)
     launcher.kernel("convolution", "conv2d", constants)(
-        (*grid_of(len(x) * cells, per_image=cells), shape.filters // per_thread),
-        THREADS,
+        (*grid, shape.filters // per_thread),
+        CONV2D_THREADS,
         **arguments,
         weight=weight,
         bias=bias,
@@ -126,6 +131,6 @@ def _gradient_constants(shape: ConvShape, *, images: int) -> dict[str, Constant]
         "POOL": shape.pool,
         "CHANNELS_PER_THREAD": channels,
         "PIXEL_TILE": PIXEL_TILE,
-        "FILTER_TILE": filter_tile_for(shape.kernel_size),
         "THREADS": THREADS,
+        **filter_tile_for(shape.kernel_size).constants,
     }

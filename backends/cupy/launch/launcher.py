@@ -92,13 +92,14 @@ def ceil_div(dividend: int, divisor: int) -> int:
     return -(-int(dividend) // divisor)
 
 
-def grid_of(size: int, *, per_image: int = 1) -> tuple[int]:
-    """Return a grid with at least one thread per element, in blocks of `THREADS`.
+def grid_of(size: int, *, per_image: int = 1, threads: int = THREADS) -> tuple[int]:
+    """Return a grid with at least one thread per element.
 
     Args:
         size: number of elements.
         per_image: number of elements per image, if the kernel divides by it (`Position` of
             common.cuh).
+        threads: threads per block, at most `THREADS`.
 
     Raises:
         ValueError: an image has so many elements that the division would overflow.
@@ -108,7 +109,7 @@ def grid_of(size: int, *, per_image: int = 1) -> tuple[int]:
             f"the kernels take images of at most {MAX_PER_IMAGE:,} elements, got {per_image:,}; "
             "use smaller images"
         )
-    return (ceil_div(size, THREADS),)
+    return (ceil_div(size, threads),)
 
 
 def fits_shared_memory(reals: int, dtype: str, *, more_bytes: int) -> bool:

@@ -16,10 +16,15 @@ from backends.cupy.loader import WARP_SIZE, Constant
 from backends.operations.common import Array
 from backends.program import TrainingProgram
 
-THREADS = 512
-MAX_WEIGHTS_PER_THREAD = 32  # weights of the linear layer, in registers
-MAX_KERNEL_SIZE = 5
-MAX_FILTERS = THREADS // WARP_SIZE  # one warp per filter
+MAX_KERNEL_SIZE = 5  # one lane per tap
+# Largest numbers of warps of a block, and of weights of the linear layer that each thread then
+# keeps in registers. The first pair that suffices is used. A thread has 128 registers with 16 warps
+# and 168 with 12.
+WARPS_AND_WEIGHTS = {
+    "float32": ((16, 32), (12, 64)),
+    "float64": ((12, 64), (16, 32)),
+}
+BANKS = 32  # of shared memory; the distance of two rows of pixels is padded by less than this
 
 
 def constants_for(program: TrainingProgram) -> dict[str, Constant] | None:
@@ -32,11 +37,13 @@ def constants_for(program: TrainingProgram) -> dict[str, Constant] | None:
     convolution, linear = program.stages
     channels, height, width = convolution.input_shape
     filters, (classes,) = convolution.output_shape[0], linear.output_shape
-    features = math.prod(convolution.output_shape)
     size = convolution.kernel_size
+    cells = math.prod(convolution.output_shape[1:])
+    warps_per_filter = _warps_per_filter(program.dtype, filters, cells, classes)
+    warps = filters * warps_per_filter
     # The members of struct `Shared`.
-    reals = height * width + features + classes * (2 + THREADS // WARP_SIZE)
-    reals += filters * size**2 * (1 + MAX_FILTERS // filters) + 1
+    reals = (height + 1) * (2 * width + 2 + BANKS)
+    reals += classes * (3 + warps) + warps * size**2 + 1
     fits = (
         channels == 1
         and convolution.pooling is not None
@@ -45,22 +52,31 @@ def constants_for(program: TrainingProgram) -> dict[str, Constant] | None:
         and linear.bias is not None
         and computes_logits(linear)
         and size <= MAX_KERNEL_SIZE
-        and filters <= MAX_FILTERS
-        and ceil_div(features, THREADS) * classes <= MAX_WEIGHTS_PER_THREAD
-        and fits_shared_memory(reals, program.dtype, more_bytes=features + 8)
+        and warps_per_filter > 0
+        and fits_shared_memory(reals, program.dtype, more_bytes=8)
     )
     if not fits:
         return None
     return {
         "ACTIVATION": convolution.activation.upper(),
         "LOSS": program.loss.upper(),
+        "ALL_TIES": int(convolution.pooling.ties == "all"),
         "KERNEL_SIZE": size,
         "FILTERS": filters,
         "HEIGHT": height,
         "WIDTH": width,
         "CLASSES": classes,
-        "THREADS": THREADS,
+        "WARPS_PER_FILTER": warps_per_filter,
     }
+
+
+def _warps_per_filter(dtype: str, filters: int, cells: int, classes: int) -> int:
+    """Return how many warps compute a filter; 0 if the weights do not fit their registers."""
+    for warps, max_weights in WARPS_AND_WEIGHTS[dtype]:
+        count = warps // filters
+        if count and ceil_div(cells, count * WARP_SIZE) * classes <= max_weights:
+            return count
+    return 0
 
 
 def train(
@@ -79,13 +95,12 @@ def train(
     `parameters` are filters, weights and bias, changed in place; `constants` is the result of
     `constants_for`.
     """
-    pooling = program.stages[0].pooling
-    assert pooling is not None
     filters, weight, bias = parameters
+    threads = int(constants["FILTERS"]) * int(constants["WARPS_PER_FILTER"]) * WARP_SIZE
     constants = {"PIXEL": c_type(dataset.images), **constants}
     launcher.kernel("persistent/persistent_cnn", "persistent_cnn", constants)(
         (1,),
-        THREADS,
+        threads,
         images=dataset.images,
         labels=dataset.labels,
         rows=chunk.rows,
@@ -95,7 +110,6 @@ def train(
             "steps": steps,
             "pixel_shift": program.pixel_shift,
             "weight_decay": program.update.settings["weight_decay"],
-            "all_ties": pooling.ties == "all",
         },
         member_stride=launcher.member_stride,
         filters=filters,

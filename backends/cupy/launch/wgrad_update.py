@@ -9,13 +9,14 @@ from typing import Any
 from backends.cupy.launch.conv_shape import NO_CONV, ConvShape
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher, c_type
-from backends.cupy.launch.tiles import LARGE, SMALL, Tile, tile_for
+from backends.cupy.launch.tiles import LARGE, SMALL, TALL, Tile, tile_for
 from backends.cupy.launch.updates import parameter_arguments, rule_settings
-from backends.cupy.loader import Constant
+from backends.cupy.loader import WARP_SIZE, Constant
 from backends.operations.common import Array
 from backends.operations.updates import UpdateRule
 
 MAX_FILTER_TILE = 5  # side of a filter tile: a warp reduces at most 32 sums
+MAX_FILTERS_PER_TILE = 6  # gradients of their outputs in registers
 MAX_LAYERS = 16  # arguments of a kernel take at most 4 KB
 
 # A layer gets enough blocks to keep a large GPU busy, but each block sums at least MIN_TERMS
@@ -38,6 +39,24 @@ class SplitK:
         return self.units * self.splits
 
 
+@dataclass(frozen=True)
+class FilterTile:
+    """The part of the filters whose gradient one block computes.
+
+    Attributes:
+        side: number of taps down and across.
+        filters: number of filters.
+    """
+
+    side: int
+    filters: int
+
+    @property
+    def constants(self) -> dict[str, Constant]:
+        """Options of conv_wgrad.cuh."""
+        return {"FILTER_TILE": self.side, "FILTERS_PER_TILE": self.filters}
+
+
 def tile_for_gradients(dtype: str, layers: Iterable[tuple[int, int]], images: int) -> Tile:
     """Return the tiles of dW, chosen for the largest layer.
 
@@ -50,6 +69,8 @@ def tile_for_gradients(dtype: str, layers: Iterable[tuple[int, int]], images: in
     if largest is None:
         return SMALL
     inputs, outputs = largest
+    if outputs <= TALL.columns:
+        return TALL
     split = split_linear(inputs, outputs, images, tile=LARGE)
     return tile_for(dtype, inputs + 1, outputs, splits=split.splits)
 
@@ -62,7 +83,7 @@ def split_linear(inputs: int, outputs: int, images: int, *, tile: Tile) -> Split
 
 
 def split_conv(
-    shape: ConvShape, images: int, *, cells: int, filter_tile: int, threads: int
+    shape: ConvShape, images: int, *, cells: int, filter_tile: FilterTile, threads: int
 ) -> SplitK:
     """Return how the gradient of a convolution is divided.
 
@@ -70,18 +91,24 @@ def split_conv(
         shape: sizes of the convolution.
         images: number of images of the largest batch.
         cells: number of cells of an output map.
-        filter_tile: side of the filter tiles.
+        filter_tile: the filter tiles.
         threads: threads per block.
     """
-    filters = shape.filters * shape.channels
-    units = filters * math.ceil(shape.kernel_size / filter_tile) ** 2
-    splits = _splits(units, images, terms=cells, threads=threads)
-    return SplitK(units, splits, filters * shape.kernel_size**2 + shape.filters)
+    units = math.ceil(shape.filters / filter_tile.filters) * shape.channels
+    units *= math.ceil(shape.kernel_size / filter_tile.side) ** 2
+    # With several filters, a cell takes about one and a half times as long as with one.
+    terms = cells if filter_tile.filters == 1 else 3 * cells // 2
+    splits = _splits(units, images, terms=terms, threads=threads)
+    taps = shape.filters * shape.channels * shape.kernel_size**2
+    return SplitK(units, splits, taps + shape.filters)
 
 
-def filter_tile_for(*kernel_sizes: int) -> int:
-    """Return the side of the filter tiles for convolutions with these filters."""
-    return max(1, min(MAX_FILTER_TILE, max(kernel_sizes)))
+def filter_tile_for(*kernel_sizes: int) -> FilterTile:
+    """Return the filter tiles for convolutions with these filters; 0 stands for another layer."""
+    if not any(kernel_sizes):
+        return FilterTile(1, 1)  # compiles fastest
+    side = min(MAX_FILTER_TILE, max(kernel_sizes))
+    return FilterTile(side, min(MAX_FILTERS_PER_TILE, WARP_SIZE // (side**2 + 1)))
 
 
 def _splits(units: int, images: int, *, terms: int, threads: int) -> int:
@@ -133,8 +160,8 @@ def wgrad_update(
     constants: dict[str, Constant] = {
         "RULE": rule.kind.upper(),
         "PIXEL": c_type(dataset.images),
-        "FILTER_TILE": filter_tile_for(*(layer.conv.kernel_size for layer in layers)),
         "MAX_LAYERS": MAX_LAYERS,
+        **filter_tile_for(*(layer.conv.kernel_size for layer in layers)).constants,
         **tile.constants,
     }
     launcher.kernel("wgrad_update", "wgrad_update", constants)(

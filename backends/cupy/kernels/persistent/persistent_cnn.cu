@@ -1,58 +1,86 @@
 // Trains a small convolutional network with batches of one image: one block per member runs all
-// steps of a chunk in one launch. The weights stay in registers and shared memory between the steps.
+// steps of a chunk in one launch. The weights stay in registers between the steps.
 //
 // The network: a convolution (one input channel, no bias, no padding), an activation, 2×2
 // max-pooling, a linear layer with bias, and any loss. The optimizer is SGD.
 //
 // Layout: a *feature* is an output of the pooling, numbered filter by filter as in the parameter
-// vector. Thread t keeps the features t, t + THREADS, .. and their rows of the linear layer's
-// weights in registers. The image, the filters and the data that threads exchange are in shared
-// memory.
+// vector. WARPS_PER_FILTER consecutive warps compute the features of a filter; a thread has up to
+// CELLS_PER_THREAD of them, and keeps their rows of the linear layer's weights in registers. Each
+// lane of a warp has one tap of the warp's filter. Images and the data that warps exchange are in
+// shared memory.
 //
-//   phase                          work of a thread                             ends with
-//   features and partial logits    FEATURES_PER_THREAD pooled outputs           barrier
-//   loss, update of the bias       warp 0, one lane per class                   barrier
-//   linear layer backward, update  its rows of the weights                      barrier
-//   filter gradients               WARPS_PER_FILTER warps per filter            barrier
-//   update of the filters          one tap; copies its pixels of the next image barrier
+//   phase                                          work of                     ends with
+//   features, partial logits                       all threads                 barrier
+//   loss, update of the bias                       warp 0, one lane per class
+//   store of the next image                        the other warps             barrier
+//   linear layer backward and update,              all threads                 barrier
+//   partial gradients of the filters
+//   update of the filters                          each warp, one lane per tap
 //
-// Cost per image: FEATURES·(4·TAPS + 3·CLASSES) multiply-adds forward and backward, and five
+// All warps of a filter compute the same update of its taps, so no barrier is needed after it.
+// Cost per image: FEATURES·(8·TAPS + 3·CLASSES) multiply-adds forward and backward, and three
 // barriers. It uses one multiprocessor: a batch of one image has too little work for more.
 // Options: -DPIXEL=uint8, float or double, the element type of the data set; -DACTIVATION; -DLOSS
-// as in losses.cu; -DKERNEL_SIZE, -DFILTERS, -DHEIGHT, -DWIDTH and -DCLASSES, sizes of the
-// network; -DTHREADS per block. backends/cupy/launch/persistent_cnn.py has their limits.
+// as in losses.cu; -DALL_TIES=1 or 0, the tie rule of the pooling as in pooling.cu; -DKERNEL_SIZE,
+// -DFILTERS, -DHEIGHT, -DWIDTH and -DCLASSES, sizes of the network; -DWARPS_PER_FILTER.
+// backends/cupy/launch/persistent_cnn.py has their limits.
 #include "common.cuh"
 #include "image_loss.cuh"
 
-constexpr int WARPS = THREADS / WARP_SIZE;
+// Returns the smallest power of two that is at least `count`.
+constexpr int power_of_two(int count) { return count <= 1 ? 1 : 2 * power_of_two((count + 1) / 2); }
+
+constexpr int WARPS = FILTERS * WARPS_PER_FILTER, THREADS = WARPS * WARP_SIZE;
+constexpr int THREADS_PER_FILTER = WARPS_PER_FILTER * WARP_SIZE;
 constexpr int TAPS = KERNEL_SIZE * KERNEL_SIZE;
+constexpr int TAP_SUMS = power_of_two(TAPS), CLASS_SUMS = power_of_two(CLASSES);
 constexpr int PIXELS = HEIGHT * WIDTH;
-constexpr int PIXELS_PER_THREAD = (PIXELS + THREADS - 1) / THREADS;
+constexpr int LOADERS = THREADS - WARP_SIZE;  // threads that load the next image: all but warp 0
+constexpr int PIXELS_PER_LOADER = (PIXELS + LOADERS - 1) / LOADERS;
 constexpr int CELL_ROWS = (HEIGHT - KERNEL_SIZE + 1) / 2,
               CELL_COLUMNS = (WIDTH - KERNEL_SIZE + 1) / 2;
 constexpr int CELLS = CELL_ROWS * CELL_COLUMNS;
-constexpr int FEATURES = FILTERS * CELLS;
-constexpr int FEATURES_PER_THREAD = (FEATURES + THREADS - 1) / THREADS;
-constexpr int WARPS_PER_FILTER = WARPS / FILTERS;
+constexpr int CELLS_PER_THREAD = (CELLS + THREADS_PER_FILTER - 1) / THREADS_PER_FILTER;
+constexpr int PATCH_SIDE = KERNEL_SIZE + 1;  // of the pixels that a cell depends on
+constexpr int OUTPUTS = 4;                   // convolution outputs of a cell
+
+// Image rows in shared memory. Cells begin at even rows and columns, so threads read two pixels at
+// a time. The cells of a pair of rows and those of the next pair are in different banks, because the
+// distance of the pairs is 2·CELL_COLUMNS plus a multiple of the number of banks.
+constexpr int BANKS = 32, ROW_STRIDE = WIDTH + WIDTH % 2;
+constexpr int PAIR_PADDING = (2 * CELL_COLUMNS + (BANKS - 2) * ROW_STRIDE) % BANKS;
+constexpr int PAIR_STRIDE = 2 * ROW_STRIDE + PAIR_PADDING;  // of two rows
+constexpr int IMAGE_SIZE = (HEIGHT + 1) / 2 * PAIR_STRIDE;
+
+static_assert(WARPS > 1, "warp 0 does not load the next image");
+static_assert(TAPS <= WARP_SIZE && CLASSES <= WARP_SIZE, "one lane per tap and per class");
 
 struct CnnSettings {
   int steps;  // of the member with the most steps
   real pixel_shift, weight_decay;
-  int all_ties;  // tie rule of the pooling, as in pooling.cu
+};
+
+// Two pixels that are read by one instruction.
+struct alignas(2 * sizeof(real)) PixelPair {
+  real left, right;
+};
+
+// What a step reads besides the parameters.
+struct StepInput {
+  alignas(PixelPair) real image[IMAGE_SIZE];
+  real lr;
+  int label;
 };
 
 struct Shared {
-  real image[PIXELS];
-  real filters[FILTERS][TAPS];
+  StepInput inputs[2];  // of this step and of the next one
   real bias[CLASSES];
   real partial_logits[WARPS][CLASSES];  // sums over the features of each warp
   real dlogits[CLASSES];
-  real gradients[FEATURES];  // gradients of the pre-activations
-  uint8 masks[FEATURES];     // tie masks
-  real filter_gradients[WARPS_PER_FILTER][FILTERS][TAPS];
-  // In float64, no register is left for these two.
-  real lr;  // of this step
-  int64 member_stride;
+  real rate_dlogits[CLASSES];          // learning rate times dlogits
+  real filter_gradients[WARPS][TAPS];  // sums over the cells of each warp
+  int64 member_stride;                 // no register is left for it
 };
 
 // Returns the array of the member of this block.
@@ -61,119 +89,167 @@ DEVICE Element* own(const Shared& shared, Element* array) {
   return of_member(array, shared.member_stride);
 }
 
-typedef real ThreadFeatures[FEATURES_PER_THREAD];
-typedef real ThreadWeights[FEATURES_PER_THREAD][CLASSES];
+typedef real ThreadWeights[CELLS_PER_THREAD][CLASSES];
 
-// Returns the index in the image of the first pixel that a cell depends on.
-DEVICE int patch_begin(int cell) {
-  return cell / CELL_COLUMNS * 2 * WIDTH + cell % CELL_COLUMNS * 2;
+// The features of a thread, and their tie masks.
+struct ThreadFeatures {
+  real values[CELLS_PER_THREAD];
+  unsigned masks[CELLS_PER_THREAD];
+};
+
+DEVICE int own_filter() { return threadIdx.x / THREADS_PER_FILTER; }
+
+// Returns cell j of this thread; CELLS or more if there is none.
+DEVICE int own_cell(int j) { return threadIdx.x % THREADS_PER_FILTER + j * THREADS_PER_FILTER; }
+
+// Returns the index of a pixel in an image in shared memory.
+DEVICE int pixel_index(int row, int column) {
+  return row / 2 * PAIR_STRIDE + row % 2 * ROW_STRIDE + column;
 }
 
-// Returns the maximum of a feature's four convolution outputs, and sets its tie mask.
-DEVICE real max_of_patch(const Shared& shared, int feature, int all_ties, uint8& mask) {
-  const real* const taps = shared.filters[feature / CELLS];
-  const real* const patch = shared.image + patch_begin(feature % CELLS);
-  PatchMaximum<unsigned> maximum;
-#pragma unroll
-  for (int bit = 0; bit < 4; bit++) {
-    real sum = 0;
-#pragma unroll
-    for (int tap = 0; tap < TAPS; tap++)
-      sum += taps[tap] * patch[(bit / 2 + tap / KERNEL_SIZE) * WIDTH + bit % 2 + tap % KERNEL_SIZE];
-    if (bit == 0)
-      maximum = {sum, 1};
-    else
-      maximum.add(sum, 1u << bit, all_ties);
-  }
-  mask = uint8(maximum.mask);
-  return maximum.value;
+// Returns the first pixel that cell j of this thread depends on; without such a cell, that of the
+// last one.
+DEVICE const real* own_patch(const real* image, int j) {
+  const int cell = min(own_cell(j), CELLS - 1);
+  return image + pixel_index(cell / CELL_COLUMNS * 2, cell % CELL_COLUMNS * 2);
 }
 
-// Computes the features of a thread, and sets the partial logits of its warp.
-DEVICE void compute_features(Shared& shared, const ThreadWeights& weights, int all_ties,
-                             ThreadFeatures& features) {
-  real sums[CLASSES] = {};
+// Calls function(output, tap, pixel) for each product of the four outputs of a cell. Each pixel is
+// read once. All outputs have their taps in the same order, so equal patches give bit-identical
+// outputs, which max-pooling needs to find ties.
+template <class Function>
+DEVICE void for_each_product(const real* patch, Function function) {
 #pragma unroll
-  for (int j = 0; j < FEATURES_PER_THREAD; j++) {
-    const int feature = threadIdx.x + j * THREADS;
-    features[j] = 0;
-    if (feature < FEATURES)
-      features[j] =
-          activate(ACTIVATION, max_of_patch(shared, feature, all_ties, shared.masks[feature]));
+  for (int row = 0; row < PATCH_SIDE; row++) {
+    const real* const first = patch + pixel_index(row, 0);
+    real pixels[PATCH_SIDE];
 #pragma unroll
-    for (int c = 0; c < CLASSES; c++) sums[c] += features[j] * weights[j][c];
+    for (int column = 0; column < PATCH_SIDE; column += 2) {
+      if (column + 1 == PATCH_SIDE) {
+        pixels[column] = first[column];
+      } else {
+        const PixelPair pair = *reinterpret_cast<const PixelPair*>(first + column);
+        pixels[column] = pair.left;
+        pixels[column + 1] = pair.right;
+      }
+    }
+#pragma unroll
+    for (int output = 0; output < OUTPUTS; output++) {
+      const int tap_row = row - output / 2;
+      if (tap_row < 0 || tap_row >= KERNEL_SIZE) continue;
+#pragma unroll
+      for (int i = 0; i < KERNEL_SIZE; i++)
+        function(output, tap_row * KERNEL_SIZE + i, pixels[output % 2 + i]);
+    }
   }
+}
+
+// Computes the features of a thread. `tap` is the tap of this lane.
+DEVICE ThreadFeatures compute_features(const real* image, real tap) {
+  real taps[TAPS];
 #pragma unroll
-  for (int c = 0; c < CLASSES; c++) {
-    const real sum = warp_reduce_sum(sums[c]);
-    if (threadIdx.x % WARP_SIZE == 0) shared.partial_logits[threadIdx.x / WARP_SIZE][c] = sum;
+  for (int i = 0; i < TAPS; i++) taps[i] = __shfl_sync(FULL_MASK, tap, i);
+  ThreadFeatures features;
+#pragma unroll
+  for (int j = 0; j < CELLS_PER_THREAD; j++) {
+    real outputs[OUTPUTS] = {};
+    for_each_product(own_patch(image, j), [&](int output, int i, real pixel) {
+      outputs[output] += taps[i] * pixel;
+    });
+    PatchMaximum<unsigned> maximum = {outputs[0], 1};
+#pragma unroll
+    for (int output = 1; output < OUTPUTS; output++)
+      maximum.add(outputs[output], 1u << output, ALL_TIES);
+    const bool exists = own_cell(j) < CELLS;
+    features.values[j] = exists ? activate(ACTIVATION, maximum.value) : real(0);
+    features.masks[j] = exists ? maximum.mask : 0;
   }
+  return features;
+}
+
+// Sets the partial logits of a warp.
+DEVICE void add_logits(Shared& shared, const ThreadFeatures& features,
+                       const ThreadWeights& weights) {
+  constexpr int LANES_PER_CLASS = WARP_SIZE / CLASS_SUMS;
+  real sums[CLASS_SUMS] = {};
+#pragma unroll
+  for (int j = 0; j < CELLS_PER_THREAD; j++)
+#pragma unroll
+    for (int c = 0; c < CLASSES; c++) sums[c] += features.values[j] * weights[j][c];
+  const real sum = warp_reduce_scatter<CLASS_SUMS>(sums);
+  const int lane = threadIdx.x % WARP_SIZE, own_class = lane / LANES_PER_CLASS;
+  if (lane % LANES_PER_CLASS == 0 && own_class < CLASSES)
+    shared.partial_logits[threadIdx.x / WARP_SIZE][own_class] = sum;
 }
 
 // Computes the loss and dlogits, and updates the bias. All lanes of the first warp must call this;
 // lane i computes class i.
-DEVICE ImageLoss compute_loss(Shared& shared, int label, real lr, real weight_decay) {
+DEVICE ImageLoss compute_loss(Shared& shared, const StepInput& input, real weight_decay) {
   const int lane = threadIdx.x, own_class = min(lane, CLASSES - 1);
-  real logit = shared.bias[own_class];
-  for (int warp = 0; warp < WARPS; warp++) logit += shared.partial_logits[warp][own_class];
-  const ImageLoss result = image_loss<LOSS>(logit, CLASSES, label);
+  real sums[4] = {shared.bias[own_class]};  // several, because each addition waits for its operands
+#pragma unroll
+  for (int warp = 0; warp < WARPS; warp++) sums[warp % 4] += shared.partial_logits[warp][own_class];
+  const real logit = sums[0] + sums[1] + (sums[2] + sums[3]);
+  const ImageLoss result = image_loss<LOSS, CLASS_SUMS>(logit, CLASSES, input.label);
   if (lane < CLASSES) {
     shared.dlogits[lane] = result.dlogit;
-    shared.bias[lane] -= lr * (result.dlogit + weight_decay * shared.bias[lane]);
+    shared.rate_dlogits[lane] = input.lr * result.dlogit;
+    shared.bias[lane] -= input.lr * (result.dlogit + weight_decay * shared.bias[lane]);
   }
   return result;
 }
 
 // Computes the gradients of a thread's pre-activations, and updates its rows of the linear layer.
-DEVICE void backward_linear(Shared& shared, const ThreadFeatures& features, real lr,
-                            real weight_decay, ThreadWeights& weights) {
+// `decay` is the learning rate times the weight decay.
+DEVICE void backward_linear(const Shared& shared, const ThreadFeatures& features, real decay,
+                            ThreadWeights& weights, real (&gradients)[CELLS_PER_THREAD]) {
 #pragma unroll
-  for (int j = 0; j < FEATURES_PER_THREAD; j++) {
-    const int feature = threadIdx.x + j * THREADS;
-    real gradient = 0;
+  for (int j = 0; j < CELLS_PER_THREAD; j++) {
+    gradients[j] = 0;
 #pragma unroll
-    for (int c = 0; c < CLASSES; c++) {
-      const real dlogit = shared.dlogits[c];
-      gradient += dlogit * weights[j][c];
-      weights[j][c] -= lr * (features[j] * dlogit + weight_decay * weights[j][c]);
-    }
-    if (feature < FEATURES)
-      shared.gradients[feature] = gradient * derivative(ACTIVATION, features[j]);
+    for (int c = 0; c < CLASSES; c++) gradients[j] += shared.dlogits[c] * weights[j][c];
+    gradients[j] *= derivative(ACTIVATION, features.values[j]);
   }
+  if (decay != 0)
+#pragma unroll
+    for (int i = 0; i < CELLS_PER_THREAD * CLASSES; i++)
+      weights[i / CLASSES][i % CLASSES] -= decay * weights[i / CLASSES][i % CLASSES];
+#pragma unroll
+  for (int c = 0; c < CLASSES; c++)
+#pragma unroll
+    for (int j = 0; j < CELLS_PER_THREAD; j++)
+      weights[j][c] -= features.values[j] * shared.rate_dlogits[c];
 }
 
-// Computes the gradients of the filters. WARPS_PER_FILTER warps split the cells of a filter.
-DEVICE void compute_filter_gradients(Shared& shared) {
-  const int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
-  const int filter = warp % FILTERS, split = warp / FILTERS;
-  if (split >= WARPS_PER_FILTER) return;
-  real taps[TAPS] = {};
-  for (int cell = split * WARP_SIZE + lane; cell < CELLS; cell += WARPS_PER_FILTER * WARP_SIZE) {
-    const real gradient = shared.gradients[filter * CELLS + cell];
-    const int mask = shared.masks[filter * CELLS + cell];
-    for (int bit = 0; bit < 4; bit++) {
-      if (!(mask >> bit & 1)) continue;
-      const real* const patch = shared.image + patch_begin(cell) + bit / 2 * WIDTH + bit % 2;
+// Sets the sums of a warp over its cells in the gradient of its filter.
+DEVICE void add_filter_gradients(Shared& shared, const real* image, const ThreadFeatures& features,
+                                 const real (&gradients)[CELLS_PER_THREAD]) {
+  constexpr int LANES_PER_TAP = WARP_SIZE / TAP_SUMS;
+  real sums[TAP_SUMS] = {};
 #pragma unroll
-      for (int tap = 0; tap < TAPS; tap++)
-        taps[tap] += gradient * patch[tap / KERNEL_SIZE * WIDTH + tap % KERNEL_SIZE];
-    }
-  }
+  for (int j = 0; j < CELLS_PER_THREAD; j++) {
+    real outputs[OUTPUTS];
 #pragma unroll
-  for (int tap = 0; tap < TAPS; tap++) {
-    const real sum = warp_reduce_sum(taps[tap]);
-    if (lane == 0) shared.filter_gradients[split][filter][tap] = sum;
+    for (int i = 0; i < OUTPUTS; i++)
+      outputs[i] = features.masks[j] >> i & 1 ? gradients[j] : real(0);
+    for_each_product(own_patch(image, j), [&](int output, int tap, real pixel) {
+      sums[tap] += outputs[output] * pixel;
+    });
   }
+  const real sum = warp_reduce_scatter<TAP_SUMS>(sums);
+  const int lane = threadIdx.x % WARP_SIZE, tap = lane / LANES_PER_TAP;
+  if (lane % LANES_PER_TAP == 0 && tap < TAPS)
+    shared.filter_gradients[threadIdx.x / WARP_SIZE][tap] = sum;
 }
 
-DEVICE void update_filters(Shared& shared, real lr, real weight_decay) {
-  for (int i = threadIdx.x; i < FILTERS * TAPS; i += THREADS) {
-    real& tap = shared.filters[i / TAPS][i % TAPS];
-    real gradient = weight_decay * tap;
-    for (int split = 0; split < WARPS_PER_FILTER; split++)
-      gradient += shared.filter_gradients[split][i / TAPS][i % TAPS];
-    tap -= lr * gradient;
-  }
+// Updates the tap of each lane; in lanes without a tap, that of the last one.
+DEVICE void update_tap(const Shared& shared, real lr, real weight_decay, real& tap) {
+  const int own_tap = min(int(threadIdx.x) % WARP_SIZE, TAPS - 1);
+  real gradient = weight_decay * tap;
+#pragma unroll
+  for (int i = 0; i < WARPS_PER_FILTER; i++)
+    gradient += shared.filter_gradients[own_filter() * WARPS_PER_FILTER + i][own_tap];
+  tap -= lr * gradient;
 }
 
 // Copies a parameter to global memory if `stores`, else from global memory. Returns whether it is
@@ -191,26 +267,66 @@ DEVICE bool copy(real& memory, real& held) {
 // without a feature are 0. Returns whether the parameters of this thread are finite.
 template <bool stores>
 DEVICE bool copy_parameters(real* filters, real* weight, real* bias, ThreadWeights& weights,
-                            Shared& shared) {
+                            real& tap, Shared& shared) {
   bool finite = true;
-  for (int j = 0; j < FEATURES_PER_THREAD; j++)
+  for (int j = 0; j < CELLS_PER_THREAD; j++)
     for (int c = 0; c < CLASSES; c++) {
-      const int feature = threadIdx.x + j * THREADS;
       if constexpr (!stores) weights[j][c] = 0;
-      if (feature < FEATURES) finite &= copy<stores>(weight[feature * CLASSES + c], weights[j][c]);
+      const int feature = own_filter() * CELLS + own_cell(j);
+      if (own_cell(j) < CELLS) finite &= copy<stores>(weight[feature * CLASSES + c], weights[j][c]);
     }
-  for (int i = threadIdx.x; i < FILTERS * TAPS; i += THREADS)
-    finite &= copy<stores>(filters[i], shared.filters[i / TAPS][i % TAPS]);
+  const int own_tap = min(int(threadIdx.x) % WARP_SIZE, TAPS - 1);
+  finite &= copy<stores>(filters[own_filter() * TAPS + own_tap], tap);
   if (threadIdx.x < CLASSES) finite &= copy<stores>(bias[threadIdx.x], shared.bias[threadIdx.x]);
   return finite;
 }
+
+// The data set, and the steps of the first member.
+struct Steps {
+  const PIXEL* images;
+  const int *labels, *rows;
+  const real* rates;
+  real pixel_shift;
+
+  // Returns the row of the data set of a step of the member of this block.
+  DEVICE int row(const Shared& shared, int step) const { return own(shared, rows)[step]; }
+};
+
+// The pixels of the image of a step that a thread loads; in warp 0 there are none.
+struct PixelLoader {
+  PIXEL pixels[PIXELS_PER_LOADER];
+
+  // Returns the number of the thread's pixel j; PIXELS or more if there is none.
+  DEVICE static int number(int j) { return int(threadIdx.x) - WARP_SIZE + j * LOADERS; }
+
+  DEVICE void load(const Steps& steps, int row) {
+    const PIXEL* const image = steps.images + int64(row) * PIXELS;
+#pragma unroll
+    for (int j = 0; j < PIXELS_PER_LOADER; j++)
+      if (number(j) < PIXELS) pixels[j] = image[number(j)];
+  }
+
+  // Stores the pixels, and the other inputs of the step.
+  DEVICE void store(const Steps& steps, int step, int row, Shared& shared, StepInput& input) const {
+#pragma unroll
+    for (int j = 0; j < PIXELS_PER_LOADER; j++)
+      if (number(j) < PIXELS)
+        input.image[pixel_index(number(j) / WIDTH, number(j) % WIDTH)] =
+            normalize(pixels[j], steps.pixel_shift);
+    if (threadIdx.x == WARP_SIZE) {
+      input.lr = own(shared, steps.rates)[3 * step];
+      input.label = steps.labels[row];
+    }
+  }
+};
 
 // Step i trains with row rows[i] of the data set and the learning rate rates[3 · i], and stores its
 // loss and whether the prediction was correct. `bounds` is as in persistent_mlp.cu: the last step
 // ends after the last image of the member, and each of its images is a step. Sets `diverged` if a
 // parameter is not finite at the end.
 // Grid: one block of THREADS threads per member, which is blockIdx.z.
-// At most 128 registers.
+// With 16 warps, the launch bounds limit a thread to 128 registers.
+// At most 255 registers.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     persistent_cnn(const PIXEL* __restrict__ images, const int* __restrict__ labels,
                    const int* __restrict__ rows, const int* __restrict__ bounds,
@@ -219,54 +335,54 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                    double* __restrict__ losses, int* __restrict__ correct, int* diverged) {
   __shared__ Shared shared;
   const int thread = threadIdx.x;
-  const int steps = of_member(bounds, member_stride)[2 * settings.steps - 1];
-  if (steps == 0) return;  // the row of the first image is not set
+  const int count = of_member(bounds, member_stride)[2 * settings.steps - 1];
+  if (count == 0) return;  // the row of the first image is not set
   if (thread == 0) shared.member_stride = member_stride;
   __syncthreads();
-  const real weight_decay = settings.weight_decay, pixel_shift = settings.pixel_shift;
+  const real weight_decay = settings.weight_decay;
+  const Steps steps = {images, labels, rows, rates, settings.pixel_shift};
   ThreadWeights weights;
-  copy_parameters<false>(own(shared, filters), own(shared, weight), own(shared, bias), weights,
+  real tap;
+  copy_parameters<false>(own(shared, filters), own(shared, weight), own(shared, bias), weights, tap,
                          shared);
-  for (int i = thread; i < PIXELS; i += THREADS)
-    shared.image[i] = normalize(images[int64(own(shared, rows)[0]) * PIXELS + i], pixel_shift);
+  PixelLoader loader;
+  const bool loads = thread >= WARP_SIZE;
+  if (loads) {
+    const int row = steps.row(shared, 0);
+    loader.load(steps, row);
+    loader.store(steps, 0, row, shared, shared.inputs[0]);
+  }
+  int next_row = steps.row(shared, min(1, count - 1));
   __syncthreads();
 
-  for (int step = 0; step < steps; step++) {
-    const real lr = own(shared, rates)[3 * step];
-    const int label = labels[own(shared, rows)[step]];
-    ThreadFeatures features;
-    compute_features(shared, weights, settings.all_ties, features);
-    if (thread == 0) shared.lr = lr;
+  for (int step = 0; step < count; step++) {
+    const StepInput& input = shared.inputs[step % 2];
+    // Loads the next image early, so that the latency overlaps with the features. In the last step,
+    // it loads the same image again, which is not used.
+    if (loads) loader.load(steps, next_row);
+    const ThreadFeatures features = compute_features(input.image, tap);
+    add_logits(shared, features, weights);
     __syncthreads();
-    if (thread < WARP_SIZE) {
-      const ImageLoss result = compute_loss(shared, label, shared.lr, weight_decay);
-      if (thread == 0) {
-        own(shared, losses)[step] = double(result.loss);
-        own(shared, correct)[step] = result.is_correct;
-      }
+    ImageLoss result;
+    if (loads) {
+      const int next = min(step + 1, count - 1);
+      loader.store(steps, next, next_row, shared, shared.inputs[(step + 1) % 2]);
+    } else {
+      result = compute_loss(shared, input, weight_decay);
     }
+    next_row = steps.row(shared, min(step + 2, count - 1));
     __syncthreads();
-    backward_linear(shared, features, shared.lr, weight_decay, weights);
-    __syncthreads();
-    compute_filter_gradients(shared);
-    // Loads the next image early, so that the latency overlaps with the barrier and the update.
-    real next_pixels[PIXELS_PER_THREAD];
-    for (int j = 0; j < PIXELS_PER_THREAD; j++) {
-      const int i = thread + j * THREADS;
-      const bool exists = step + 1 < steps && i < PIXELS;
-      next_pixels[j] = 0;
-      if (exists) {
-        const int64 row = own(shared, rows)[step + 1];
-        next_pixels[j] = normalize(images[row * PIXELS + i], pixel_shift);
-      }
+    if (thread == 0) {
+      own(shared, losses)[step] = double(result.loss);
+      own(shared, correct)[step] = result.is_correct;
     }
+    real gradients[CELLS_PER_THREAD];
+    backward_linear(shared, features, input.lr * weight_decay, weights, gradients);
+    add_filter_gradients(shared, input.image, features, gradients);
     __syncthreads();
-    update_filters(shared, shared.lr, weight_decay);
-    for (int j = 0; j < PIXELS_PER_THREAD; j++)
-      if (thread + j * THREADS < PIXELS) shared.image[thread + j * THREADS] = next_pixels[j];
-    __syncthreads();
+    update_tap(shared, input.lr, weight_decay, tap);
   }
   if (!copy_parameters<true>(own(shared, filters), own(shared, weight), own(shared, bias), weights,
-                             shared))
+                             tap, shared))
     *own(shared, diverged) = 1;
 }
