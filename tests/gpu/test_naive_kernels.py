@@ -160,16 +160,19 @@ def wgrad_layer(
     )
 
 
-@with_both_tiles
+@pytest.mark.parametrize(
+    ("dtype", "tile"),
+    [("float64", tiles.SMALL), ("float64", tiles.TALL), ("float32", tiles.LARGE)],
+    ids=["small", "tall", "large"],
+)
 @pytest.mark.parametrize("min_terms", [2048, 1])
 def test_weight_gradients_and_update_match_the_naive_ones(
-    tiled_setting: Setting, min_terms: int, monkeypatch: pytest.MonkeyPatch
+    tiled_setting: Setting, tile: tiles.Tile, min_terms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pooled convolution and a linear layer; with few terms per block, both use split-K."""
     monkeypatch.setattr(wgrad_update, "MIN_TERMS", min_terms)
     shape = CONVOLUTIONS[0]
     batch = tiled_setting.graph_batch(IMAGES, classes=10)
-    tile = tiles.tile_for(tiled_setting.dtype, 100, 100)
     x, _weight, _, dy, mask = arrays_of(tiled_setting, shape)
     sizes = {"cells": dy[0, 0].size, "filter_tile": filter_tile_for(3), "threads": tile.threads}
     split = split_conv(shape, IMAGES, **sizes)
