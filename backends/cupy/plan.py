@@ -8,6 +8,7 @@ from backends.cupy.launch.activations import ACTIVATIONS
 from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
 from backends.cupy.launch.fused_classifier import MAX_WEIGHTS, computes_logits
+from backends.cupy.launch.fused_mlp import FusedMlp, fused_mlp_for
 from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.launch.losses import LOSSES, NUMBERS
 from backends.cupy.launch.tensor_linear import can_compute, split_images
@@ -109,6 +110,10 @@ class Plan:
     def for_pixels(self, dataset: DeviceDataset) -> "Plan":
         """Return the plan for the pixels of a data set."""
         return replace(self, pixels=str(dataset.images.dtype))
+
+    def fused_mlp(self, batch_size: int) -> FusedMlp | None:
+        """Return the sizes of the kernel that computes all stages; None if several kernels do."""
+        return fused_mlp_for(self.program, batch_size, capability=self.capability)
 
     def uses_tensor_cores(self, batch_size: int) -> bool:
         """Return whether tensor cores compute the first stage and its weight gradient."""

@@ -4,8 +4,9 @@ The forward pass launches one kernel per stage. The kernel of the first stage ga
 the batch from the data set. One kernel, the fused classifier, computes the last linear layers, the
 loss, and the gradients of the inputs of these layers and of the convolutions before them. The
 backward pass launches one kernel for each other stage whose input needs a gradient, and one more if
-that stage is a pooling of its own after an activation. A final kernel computes the gradients of all
-parameters and updates the parameters.
+that stage is a pooling of its own after an activation. On GPUs with clusters, a single kernel
+replaces all of these for two linear layers. A final kernel computes the gradients of all parameters
+and updates the parameters.
 """
 
 import math
@@ -22,6 +23,7 @@ from backends.cupy.launch.fused_classifier import (
     ClassifierLayer,
     fused_classifier,
 )
+from backends.cupy.launch.fused_mlp import FusedMlp, MlpParameters, MlpResults, fused_mlp
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher
 from backends.cupy.launch.linear import linear_backward_x
@@ -60,14 +62,11 @@ class GraphStep:
     def launch(self) -> None:
         """Launch all kernels of the step in order."""
         plan = self.plan
-        for index in range(plan.classifier_begin):
-            self._forward(index)
-        if plan.has_classifier:
-            self._classify()
+        mlp = plan.fused_mlp(self.workspace.capacity)
+        if mlp is not None:
+            self._fused_mlp(mlp)
         else:
-            self._loss()
-        for index in range(plan.backward_end - 1, plan.first_trainable, -1):
-            self._backward(index)
+            self._forward_and_backward()
         if plan.program.l2:
             self._add_penalty()
         layers = [self._wgrad_layer(i) for i, s in enumerate(plan.stages) if s.weight is not None]
@@ -82,6 +81,30 @@ class GraphStep:
             self.parameters,
             l2=plan.program.l2,
         )
+
+    def _fused_mlp(self, mlp: FusedMlp) -> None:
+        """Compute both linear layers, the loss and the gradients of both pre-activations."""
+        (stage1, stage2), (first, second) = self.plan.stages, self.workspace.stages
+        offsets = MlpParameters(
+            weight1=_offset(stage1.weight),
+            bias1=_offset(stage1.bias),
+            weight2=_offset(stage2.weight),
+            bias2=_offset(stage2.bias),
+        )
+        results = MlpResults(first.output, first.gradient, second.gradient)
+        fused_mlp(self.launcher, mlp, self.parameters[0], offsets, self.batch, results)
+
+    def _forward_and_backward(self) -> None:
+        """Compute all outputs, the loss and the gradients of all pre-activations."""
+        plan = self.plan
+        for index in range(plan.classifier_begin):
+            self._forward(index)
+        if plan.has_classifier:
+            self._classify()
+        else:
+            self._loss()
+        for index in range(plan.backward_end - 1, plan.first_trainable, -1):
+            self._backward(index)
 
     @property
     def _uses_tensor_cores(self) -> bool:

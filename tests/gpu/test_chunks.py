@@ -155,7 +155,7 @@ def test_interrupted_chunk_leaves_the_weights_unchanged(
 
 @pytest.mark.parametrize(
     ("kind", "batch_size", "launches"),
-    [("graph", 17, 3 * 3), ("persistent_mlp", 5, 1), ("persistent_cnn", 1, 1)],
+    [("graph", 17, 3 * 2), ("persistent_mlp", 5, 1), ("persistent_cnn", 1, 1)],
 )
 def test_chunk_copies_once_each_way_and_waits_only_at_its_ends(
     mnist: Dataset, kind: str, batch_size: int, launches: int, monkeypatch: pytest.MonkeyPatch

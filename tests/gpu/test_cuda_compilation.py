@@ -8,6 +8,7 @@ import itertools
 import re
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from backends.cupy.launch import convolution, fused_classifier, persistent_mlp, tensor_linear
+from backends.cupy.launch.fused_mlp import FusedMlp
 from backends.cupy.launch.tiles import LARGE, SMALL
 from backends.cupy.launch.wgrad_update import filter_tile_for
 from backends.cupy.loader import CUPY_OPTIONS, Kernels, options_for, source
@@ -37,7 +39,12 @@ BUDGET = re.compile(r"// At most (\d+) registers\.\n" + KERNEL.pattern)
 ALL_FILES = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.cu"))
 NAIVE_FILES = [file for file in ALL_FILES if file.startswith("naive/")]
 FILES = [file for file in ALL_FILES if file not in NAIVE_FILES]
-WITHOUT_TENSOR_CORES = [file for file in FILES if not file.startswith("tensor_")]
+# The files whose kernels run only on newer GPUs, with the lowest compute capability.
+MIN_CAPABILITIES = {
+    "tensor_linear": tensor_linear.MIN_CAPABILITY,
+    "tensor_wgrad": tensor_linear.MIN_CAPABILITY,
+    "fused_mlp": persistent_mlp.MIN_CLUSTER_CAPABILITY,
+}
 Constants = dict[str, str | int]
 Options = tuple[str, ...]
 PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "WARPS_PER_FILTER": 1}
@@ -223,7 +230,7 @@ def test_only_full_batch_training_uses_large_tiles(
 
 def test_recipes_launch_kernels_of_every_file() -> None:
     for capability in VARIANTS:
-        expected = FILES if capability >= tensor_linear.MIN_CAPABILITY else WITHOUT_TENSOR_CORES
+        expected = [file for file in FILES if capability >= MIN_CAPABILITIES.get(file, 0)]
         assert sorted(launched(DEFAULT_SIZES, capability=capability)) == expected
 
 
@@ -305,7 +312,7 @@ def test_naive_kernels_compile(file: str) -> None:
 
 @needs_nvrtc
 @pytest.mark.slow
-@pytest.mark.parametrize("file", WITHOUT_TENSOR_CORES)
+@pytest.mark.parametrize("file", [file for file in FILES if file not in MIN_CAPABILITIES])
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     sizes = SIZES_OF_LARGE_BATCHES  # they use the most registers
     launches = [launched(sizes, members=members, dtype="float64")[file] for members in (1, 2)]
@@ -333,6 +340,25 @@ def test_largest_persistent_mlp_fits_the_shared_memory() -> None:
     nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **found), architecture=90)
     with pytest.raises(nvrtc.CompilerError, match=r"5\d{4} bytes smem"):
         nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **more), architecture=90)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("dtype", "images"), [("float32", 1), ("float32", 4), ("float64", 1)])
+def test_largest_fused_mlp_fits_the_shared_memory(dtype: str, images: int) -> None:
+    """The Python rule accepts exactly the networks that the compiler accepts."""
+
+    def compile_mlp(mlp: FusedMlp) -> int:
+        constants = {"WEIGHTED": 1, "GATHER": 1, "INPUT": "float", **mlp.constants}
+        options = options_for(dtype, **constants)
+        used = nvrtc.compile_source(source("fused_mlp"), options, architecture=90)
+        return used["fused_mlp"].spilled_bytes
+
+    kinds = "sigmoid", "binary_cross_entropy"
+    sizes = [FusedMlp(dtype, 784, hidden, 10, *kinds, images) for hidden in range(4, 200, 4)]
+    largest = max((mlp for mlp in sizes if mlp.fits), key=lambda mlp: mlp.hidden)
+    assert compile_mlp(largest) == 0
+    with pytest.raises(nvrtc.CompilerError, match=r"(49|5\d)\d{3} bytes smem"):
+        compile_mlp(replace(largest, hidden=largest.hidden + 4))
 
 
 @needs_nvrtc

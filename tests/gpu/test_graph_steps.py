@@ -218,10 +218,10 @@ def test_every_loss_matches_after_an_activation(
 @pytest.mark.parametrize(
     "loss", [losses.SoftmaxCrossEntropy(), losses.BinaryCrossEntropy(), losses.Quadratic()]
 )
-def test_every_loss_matches_after_a_linear_layer(
+def test_every_loss_matches_after_linear_layers(
     backend: Backend, mnist: Dataset, loss: losses.Loss, bias: bool
 ) -> None:
-    stack = [L.Linear(12), L.Sigmoid(), L.Linear(10, bias=bias)]
+    stack = [L.Linear(12), L.Sigmoid(), L.Linear(7), L.Tanh(), L.Linear(10, bias=bias)]
     models = twin_networks(stack, (784,), backend, loss=loss)
     data = mnist.x_train[:19], mnist.t_train[:19]
     if isinstance(backend, EmulatedBackend):

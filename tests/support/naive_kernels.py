@@ -50,7 +50,8 @@ class Setting:
 
     def __init__(self, dtype: str = "float64") -> None:
         self.dtype = dtype
-        self.cupy = EmulatedCupy(Emulator())
+        self.emulator = Emulator()
+        self.cupy = EmulatedCupy(self.emulator)
         self.kernels = Kernels(self.cupy)
         self.launcher = Launcher(self.kernels, dtype)
         self._rng = np.random.default_rng(5)

@@ -14,6 +14,11 @@ typedef unsigned char uint8;
 
 #define DEVICE __device__ __forceinline__
 
+// Four elements that are read by one instruction, or by two if they are doubles.
+struct alignas(16) Vector4 {
+  real elements[4];
+};
+
 constexpr unsigned FULL_MASK = 0xffffffffu;  // all lanes of a warp
 
 // A CUDA graph replays its launches with the arguments of the capture, so everything that changes

@@ -46,11 +46,6 @@ constexpr int LANE_ROWS = TILE_ROWS / THREAD_TILE, LANE_COLUMNS = TILE_COLUMNS /
 static_assert(LANE_ROWS * LANE_COLUMNS == WARP_SIZE, "each lane computes a part of the tile");
 static_assert(THREAD_TILE == 4 || sizeof(real) == 4, "tiles of 8×8 doubles exceed shared memory");
 
-// Four elements that are read by one instruction.
-struct alignas(16) Vector4 {
-  real elements[4];
-};
-
 // The elements that a warp multiplies next, one line per term. The padding of four elements makes
 // consecutive lines begin in different banks.
 struct WarpTiles {

@@ -24,20 +24,35 @@ struct StageInput {
   real pixel_shift;
 };
 
+#if GATHER
+// Returns a view of the images of a member's batch, with `width` pixels.
+DEVICE StageRows gathered_rows(const INPUT* x, const StageInput& input, int width,
+                               int64 member_stride) {
+  const Chunk chunk = of_member(input.chunk, member_stride);
+  const int step = *chunk.step;
+  const int first = chunk.bounds[2 * step], count = chunk.bounds[2 * step + 1] - first;
+  return {x, chunk.rows + first, input.pixel_shift, width, count};
+}
+
+// Sets the size of a member's batch and its rates for the later kernels of the step.
+DEVICE void set_state(const StageInput& input, int64 member_stride) {
+  const Chunk chunk = of_member(input.chunk, member_stride);
+  const StepState state = of_member(input.state, member_stride);
+  const int step = *chunk.step, first = chunk.bounds[2 * step], end = chunk.bounds[2 * step + 1];
+  const real* const rates = chunk.rates + 3 * step;
+  const real loaded[3] = {rates[0], rates[1], rates[2]};  // before a store that they might alias
+  state.batch[0] = end - first;
+  state.batch[1] = first;
+  for (int i = 0; i < 3; i++) state.rates[i] = loaded[i];
+}
+#endif
+
 // Returns a view of a member's input x, with rows of `width` elements.
 DEVICE StageRows stage_rows(const INPUT* x, const StageInput& input, int width,
                             int64 member_stride) {
 #if GATHER
-  const Chunk chunk = of_member(input.chunk, member_stride);
-  const StepState state = of_member(input.state, member_stride);
-  const int step = *chunk.step;
-  const int first = chunk.bounds[2 * step], count = chunk.bounds[2 * step + 1] - first;
-  if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
-    state.batch[0] = count;
-    state.batch[1] = first;
-    for (int i = 0; i < 3; i++) state.rates[i] = chunk.rates[3 * step + i];
-  }
-  return {x, chunk.rows + first, input.pixel_shift, width, count};
+  if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) set_state(input, member_stride);
+  return gathered_rows(x, input, width, member_stride);
 #else
   return {of_member(x, member_stride), width, of_member(input.batch, member_stride).size()};
 #endif
