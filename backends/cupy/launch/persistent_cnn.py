@@ -43,19 +43,18 @@ def constants_for(program: TrainingProgram) -> dict[str, Constant] | None:
     warps = filters * warps_per_filter
     # The members of struct `Shared`.
     reals = (height + 1) * (2 * width + 2 + BANKS)
-    reals += classes * (3 + warps) + warps * size**2 + 1
+    reals += classes * (3 + warps) + warps * size**2 + 4
     fits = (
         channels == 1
-        and convolution.pooling is not None
         and convolution.bias is None
         and convolution.padding == 0
         and linear.bias is not None
         and computes_logits(linear)
         and size <= MAX_KERNEL_SIZE
         and warps_per_filter > 0
-        and fits_shared_memory(reals, program.dtype, more_bytes=8)
+        and fits_shared_memory(reals, program.dtype, more_bytes=40)  # with alignment
     )
-    if not fits:
+    if not fits or convolution.pooling is None:
         return None
     return {
         "ACTIVATION": convolution.activation.upper(),
