@@ -48,7 +48,7 @@ from backends.operations.updates import (
     UpdateRule,
     create_optimizer,
 )
-from backends.order import MAX_EXAMPLES, ROUNDS, Order, OrderKind
+from backends.order import MAX_EXAMPLES, ROUNDS, Order, OrderKind, OrderPart
 from backends.program import (
     ChunkResults,
     CompiledEpoch,
@@ -109,6 +109,7 @@ __all__ = [
     "NotCompiledError",
     "Order",
     "OrderKind",
+    "OrderPart",
     "Pooling",
     "Program",
     "RMSProp",

@@ -17,7 +17,7 @@ more than 4⁸, four.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,24 @@ class Order:
         values = np.arange(1 << self.bits, dtype=np.uint32)
         mask = np.uint32(len(values) - 1)
         return [(fmix32(values ^ np.uint32(key)) & mask).astype(np.int64) for key in self.keys]
+
+
+class OrderPart(NamedTuple):
+    """Consecutive positions of an order.
+
+    Attributes:
+        order: the order.
+        begin: first position, counted from 0.
+        end: last position plus 1.
+    """
+
+    order: Order
+    begin: int
+    end: int
+
+    def rows(self) -> NDArray[np.int64]:
+        """Return the rows at these positions (end − begin,); see `Order.rows`."""
+        return self.order.rows(self.begin, self.end)
 
 
 def fmix32(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:

@@ -7,8 +7,8 @@ many steps in one call.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from backends.operations.common import Array, Ties
 from backends.operations.updates import UpdateRule
-from backends.order import Order
+from backends.order import OrderPart
 
 Shape: TypeAlias = tuple[int, ...]
 ActivationKind: TypeAlias = str  # a key of `backends.ACTIVATIONS`, or "identity"
@@ -212,18 +212,19 @@ class CompiledKinds:
 
 @dataclass(frozen=True)
 class Steps:
-    """Consecutive steps of a training, within one epoch, or in epochs of the same order.
+    """Consecutive steps of a training, in one epoch or in several.
 
     Attributes:
-        order: order of the images in the epoch.
-        bounds: positions in the order at which each step begins and ends (steps, 2), int64. Each
-            step begins where the one before ends, or all begin at 0 and end with the last image.
+        parts: positions in the image order of each epoch, one epoch after the other.
+        bounds: begin and end of each step in the rows of all parts (steps, 2), int64. The first
+            step begins at 0. Each other step begins where the one before ends, or all steps use
+            all rows.
         rates: learning rate of each step (steps,).
         before: number of steps that the training has done already.
         batch_size: images per step; the last step of an epoch may have fewer.
     """
 
-    order: Order
+    parts: tuple[OrderPart, ...]
     bounds: NDArray[np.int64]
     rates: NDArray[np.float64]
     before: int
@@ -234,19 +235,31 @@ class Steps:
         """Number of images of each step (steps,)."""
         return self.bounds[:, 1] - self.bounds[:, 0]
 
-    @property
-    def first(self) -> int:
-        """Position in the order at which the first step begins; 0 if there are no steps."""
-        return int(self.bounds[0, 0]) if len(self.bounds) else 0
-
-    @property
-    def end(self) -> int:
-        """Position in the order at which the last step ends; 0 if there are no steps."""
-        return int(self.bounds[-1, 1]) if len(self.bounds) else 0
-
     def rows(self) -> NDArray[np.int64]:
-        """Return the rows of all steps, concatenated, on the host."""
-        return self.order.rows(self.first, self.end)
+        """Return the rows of all parts, concatenated, on the host."""
+        return np.concatenate([part.rows() for part in self.parts])
+
+    def select(self, first: int, end: int) -> "Steps":
+        """Return some of the steps, from number `first`, counted from 0, to number `end` − 1."""
+        bounds = self.bounds[first:end]
+        begin = int(bounds[0, 0])
+        return replace(
+            self,
+            parts=tuple(self._between(begin, int(bounds[-1, 1]))),
+            bounds=bounds - begin,
+            rates=self.rates[first:end],
+            before=self.before + first,
+        )
+
+    def _between(self, begin: int, end: int) -> Iterator[OrderPart]:
+        """Yield the parts, or pieces of them, whose rows are at `begin` … `end` − 1."""
+        at = 0
+        for part in self.parts:
+            zero = part.begin - at  # position in this part's order of row 0 of all parts
+            at += part.end - part.begin
+            first, last = max(part.begin, zero + begin), min(part.end, zero + end)
+            if first < last:
+                yield OrderPart(part.order, first, last)
 
 
 class ChunkResults(NamedTuple):

@@ -24,6 +24,7 @@ from backends.cupy.plan import plan_for
 from backends.cupy.streams import Streams
 from backends.cupy.workspace import bytes_per_member
 from backends.operations.common import Array
+from backends.order import OrderPart
 from backends.program import ChunkResults, CompiledEpoch, MemberSteps, Steps, TrainingProgram
 
 
@@ -170,20 +171,26 @@ class CupyEpoch(CompiledEpoch):
         rates = np.zeros((len(members), count, 3), self._program.dtype)
         rows = launches.memory.of_all(chunk.device.rows)
         for member, steps in enumerate(members):
-            own = steps.bounds[part]
-            if not len(own):
+            if part.start >= len(steps.bounds):
                 continue
-            numbers = steps.before + 1 + part.start + np.arange(len(own))
-            rates[member, : len(own)] = np.stack(
-                self._program.update.rates(steps.rates[part], numbers), axis=1
-            )
-            begin, end = own[0, 0], own[-1, 1]
-            bounds[member, : len(own)] = own - begin
-            bounds[member, len(own) :] = end - begin
-            image_order(self._launcher, steps.order, begin, rows[member, : end - begin])
+            own = steps.select(part.start, part.stop)
+            length = len(own.bounds)
+            numbers = own.before + 1 + np.arange(length)
+            own_rates = self._program.update.rates(own.rates, numbers)
+            rates[member, :length] = np.stack(own_rates, axis=1)
+            bounds[member, :length] = own.bounds
+            bounds[member, length:] = own.bounds[-1, 1]
+            self._set_rows(rows[member], own.parts)
         chunk.upload(bounds, rates)
         launches.launch(count)
         return chunk.download(self._stream, len(members), count)
+
+    def _set_rows(self, rows: Array, parts: Sequence[OrderPart]) -> None:
+        """Set the rows of the steps to those at the positions of all parts."""
+        first = 0
+        for order, begin, end in parts:
+            image_order(self._launcher, order, begin, rows[first : first + end - begin])
+            first += end - begin
 
 
 def _next_part(chunk: ChunkMemory, members: Sequence[Steps], first: int) -> slice:

@@ -1,11 +1,10 @@
 """Compiled epochs: prepare data and buffers, and run the steps of a chunk on several threads."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -28,7 +27,7 @@ from backends.numba.memory import (
     thread_rows,
     whole_lines,
 )
-from backends.order import ROUNDS, Order
+from backends.order import ROUNDS, Order, OrderPart
 from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
 
 Array = NDArray[Any]
@@ -57,11 +56,6 @@ class Data:
     counter: NDArray[np.int64]
     workspaces: dict[tuple[int, int], Workspace] = field(default_factory=dict)
     results: dict[int, kernels.Results] = field(default_factory=dict)
-
-    @cached_property
-    def all_rows(self) -> NDArray[np.int64]:
-        """All rows in their order."""
-        return np.arange(len(self.arrays.labels))
 
 
 class NumbaEpoch(CompiledEpoch):
@@ -116,8 +110,8 @@ class NumbaEpoch(CompiledEpoch):
         if reads_input(program):
             sparse = to_csr(pixels, threads=self._threads(len(pixels)), executor=self._executor)
         is_sparse = sparse is not None
+        layout = lay_out(program, is_sparse=is_sparse)
         if reads_input(program) and not is_sparse:
-            layout = lay_out(program, is_sparse=False)
             pixels = _whole_vectors(pixels, int(layout.stages[0]["x_size"]))
         csr = sparse or _no_sparse_images(pixels.dtype)
         images = Images(
@@ -131,22 +125,20 @@ class NumbaEpoch(CompiledEpoch):
         )
         labels = _small(labels) if labels.ndim == 1 else read_only(labels)
         weights = None if weights is None else read_only(weights)
-        return self._link(kernels.TrainingData(images, labels, weights, csr.edges))
+        return self._link(kernels.TrainingData(images, labels, weights, csr.edges), layout)
 
     def share(self, data: Data) -> Data:
         """Return the images of `data` with buffers of their own."""
         own, other = self._program, data.program
         is_same = own.update.kind == other.update.kind and replace(other, update=own.update) == own
         # The plan depends on the kind of the optimizer, but not on its settings.
-        return (
-            self._bind(data.arrays, data.layout, data.plan) if is_same else self._link(data.arrays)
-        )
+        if is_same:
+            return self._bind(data.arrays, data.layout, data.plan)
+        return self._link(data.arrays, lay_out(own, is_sparse=data.arrays.images.groups > 0))
 
-    def _link(self, arrays: kernels.TrainingData) -> Data:
+    def _link(self, arrays: kernels.TrainingData, layout: Layout) -> Data:
         """Return a data set for this program, with new buffers; compile the kernels."""
-        program = self._program
-        layout = lay_out(program, is_sparse=arrays.images.groups > 0)
-        plan = link_training(program, layout, arrays, self._rule)
+        plan = link_training(self._program, layout, arrays, self._rule)
         data = self._bind(arrays, layout, plan)
         self._compile(data)
         return data
@@ -184,7 +176,7 @@ class NumbaEpoch(CompiledEpoch):
                 tuple(self._rule),
                 tuple(data.parameters),
                 (tuple(data.arrays.images), *data.arrays[1:]),
-                tuple(_schedule(data, steps)),
+                (_rows(steps.parts), steps.bounds, steps.rates, steps.before),
                 tuple(self._workspace(data, threads, steps.batch_size)),
                 tuple(results),
             )
@@ -241,8 +233,9 @@ class NumbaEpoch(CompiledEpoch):
         program = self._program
         weights = np.zeros(program.parameters, program.dtype)
         state = dict.fromkeys(program.update.state_names, weights)
+        order = Order(len(data.arrays.labels), "shuffle", (0,) * ROUNDS)
         no_steps = Steps(
-            order=Order(len(data.arrays.labels), "shuffle", (0,) * ROUNDS),
+            parts=(OrderPart(order, 0, 0),),
             bounds=np.zeros((0, 2), np.int64),
             rates=np.zeros(0),
             before=0,
@@ -290,18 +283,20 @@ def _whole_vectors(pixels: Array, size: int) -> Array:
     return read_only(np.pad(pixels, ((0, 0), (0, missing)))) if missing else pixels
 
 
-def _schedule(data: Data, steps: Steps) -> kernels.Schedule:
-    """Return the steps in the form that the kernels read."""
-    order, first = steps.order, steps.first
-    if order.kind == "full":
-        rows = data.all_rows[first : steps.end]
-    elif order.kind == "shuffle":
-        order.check(first, steps.end)
-        rows, *buffers = np.empty((3, steps.end - first), np.int64)
-        chunk.shuffled_rows(order.keys, order.bits, order.examples, first, rows, *buffers)
-    else:
-        rows = steps.rows()
-    return kernels.Schedule(rows, steps.bounds - first, steps.rates, steps.before)
+def _rows(parts: Sequence[OrderPart]) -> NDArray[np.int64]:
+    """Return the rows of all parts, concatenated; a kernel computes those of a shuffle."""
+    counts = [end - begin for _, begin, end in parts]
+    rows, buffers = np.empty(sum(counts), np.int64), np.empty((2, max(counts)), np.int64)
+    first = 0
+    for (order, begin, end), count in zip(parts, counts, strict=True):
+        own = rows[first : first + count]
+        if order.kind == "shuffle":
+            order.check(begin, end)
+            chunk.shuffled_rows(order.keys, order.bits, order.examples, begin, own, *buffers)
+        else:
+            own[:] = order.rows(begin, end)
+        first += count
+    return rows
 
 
 def _results(data: Data, threads: int, steps: int) -> kernels.Results:

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import MAX_EXAMPLES, ROUNDS, Order, check_integer, check_name
+from backends import MAX_EXAMPLES, ROUNDS, Order, OrderPart, Steps, check_integer, check_name
 from mnist_accel.util.ceil_div import ceil_div
 
 Sampling: TypeAlias = Literal["shuffle", "replacement", "full", "sequential"]
@@ -66,6 +66,13 @@ class BatchSampler:
             return self.batch_size
         return min(self.batch_size, self.examples)
 
+    @cached_property
+    def images_per_epoch(self) -> int:
+        """Number of images in the batches of an epoch."""
+        if self.sampling == "replacement":
+            return self.steps_per_epoch * self.batch_size
+        return self.examples
+
     def order(self, epoch: int) -> Order:
         """Return the image order of epoch `epoch`, counted from 0."""
         if self.sampling == "full" or self.sampling == "sequential":
@@ -73,24 +80,42 @@ class BatchSampler:
         return Order(self.examples, self.sampling, _round_keys(self.seed, epoch))
 
     def batch_bounds(self, first: int, count: int) -> NDArray[np.int64]:
-        """Return begin and end of consecutive batches in the order of their epoch, (count, 2).
+        """Return begin and end of consecutive batches, (count, 2).
 
-        If sampling is "full", the batches may belong to several epochs, which are all alike.
+        They are positions in the orders of an epoch and of those after it, one after the other. If
+        sampling is "full", each batch has the positions of the first.
 
         Args:
             first: the first step, counted from 0 in its epoch.
             count: number of steps.
         """
-        size = self.images_per_step
+        size, length = self.images_per_step, self.steps_per_epoch
         bounds = np.empty((count, 2), np.int64)
         if self.sampling == "full":
             bounds[:] = 0, size
             return bounds
-        bounds[:, 0] = np.arange(first * size, (first + count) * size, size)
-        bounds[:, 1] = bounds[:, 0] + size
-        if self.sampling != "replacement":
-            bounds[-1, 1] = min(bounds[-1, 1], self.examples)
+        steps = np.arange(first, first + count + 1)
+        begins = steps * size - steps // length * (length * size - self.images_per_epoch)
+        bounds[:, 0], bounds[:, 1] = begins[:-1], begins[1:]
         return bounds
+
+    def steps(self, epoch: int, first: int, *, rates: NDArray[np.float64], before: int) -> Steps:
+        """Return consecutive steps, as many as there are learning rates.
+
+        Args:
+            epoch: epoch of the first step, counted from 0; later steps may be in later epochs.
+            first: the first step, counted from 0 in its epoch.
+            rates: learning rate of each step, at least one.
+            before: number of steps that the training has done already.
+        """
+        bounds = self.batch_bounds(first, len(rates))
+        begin, end = int(bounds[0, 0]), int(bounds[-1, 1])
+        size = self.images_per_epoch
+        parts = tuple(
+            OrderPart(self.order(epoch + later), max(0, begin - zero), min(size, end - zero))
+            for later, zero in enumerate(range(0, end, size))
+        )
+        return Steps(parts, bounds - begin, rates, before, self.images_per_step)
 
 
 @lru_cache(maxsize=4)  # of the present epochs of a few trainings

@@ -107,18 +107,13 @@ class ChunkedSteps:
             )
 
     def _steps(self, sampler: BatchSampler, before: int, limit: int) -> Steps:
-        """Return the next chunk: at most `limit` steps, and none beyond the end of the epoch."""
+        """Return the next chunk: at most `limit` steps."""
         epoch, epoch_step = divmod(before, sampler.steps_per_epoch)
-        count = min(self._chunk, limit, sampler.steps_per_epoch - epoch_step)
+        count = min(self._chunk, limit)
         factor, total = self._trainer.schedule.factor, self._trainer.total_steps
         factors = [factor(step, total) for step in range(before, before + count)]
-        return Steps(
-            order=sampler.order(epoch),
-            bounds=sampler.batch_bounds(epoch_step, count),
-            rates=self._trainer.optimizer.lr * np.array(factors),
-            before=before,
-            batch_size=sampler.images_per_step,
-        )
+        rates = self._trainer.optimizer.lr * np.array(factors)
+        return sampler.steps(epoch, epoch_step, rates=rates, before=before)
 
     def _differences(
         self,

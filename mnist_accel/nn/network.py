@@ -217,7 +217,7 @@ class Network:
     # Methods on host arrays
 
     def as_examples(
-        self, images: NDArray[Any], labels: NDArray[Any]
+        self, images: NDArray[Any], labels: NDArray[Any], *, check: bool = True
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return inputs as rows and labels as class indices, after checking them.
 
@@ -225,6 +225,7 @@ class Network:
             images: at least one image in any form that `load_mnist` returns, or features.
             labels: integers (N,) or one-hot rows (N, classes). With the loss "squared_error",
                 targets (N, outputs), or (N,) for one output.
+            check: whether to check the values of the images; False if they are known to be allowed.
 
         Returns:
             (N, pixels or features), uint8 or the network's dtype; and class indices (N,), int64, or
@@ -236,7 +237,8 @@ class Network:
             TypeError: images or labels have a wrong dtype.
         """
         rows = self.input.as_rows(images, dtype=self.dtype)
-        self.input.check(rows, images)
+        if check:
+            self.input.check(rows, images)
         if self.loss.has_classes:
             targets = as_labels(labels, classes=self.classes)
         else:

@@ -81,8 +81,6 @@ class _Running:
             if isinstance(outcome, DivergedError):
                 self.steps = self._chunks.throw(outcome)
             else:
-                if outcome is not None:
-                    self.training.trainer.progress.step += len(outcome[0].losses)
                 self.steps = self._chunks.send(outcome)
         except StopIteration as end:
             self.steps, self.result = None, end.value

@@ -1,5 +1,6 @@
 """The callback that ends a training early."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ class StopRules(Callback):
             which to stop; None for no limit.
         max_seconds: total duration of the steps after which to stop; None for no limit.
     """
+
+    epochs_at_once = math.inf  # an evaluated epoch ends its chunk
 
     def __init__(
         self,

@@ -226,7 +226,9 @@ class NetworkEstimator(Parameters, ABC):
         return self._trainer.prepare(
             _inputs(self.network_, samples.features),
             samples.targets,
-            sample_weight=samples.relative_weights,
+            samples.relative_weights,
+            # scikit-learn has checked that all features are finite, in their own dtype.
+            check=samples.features.dtype != self.network_.dtype,
         )
 
     def _train_shown(self, samples: Samples, epochs: int, convergence: Convergence) -> None:

@@ -148,8 +148,10 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
                 f"y has labels that are not in classes_: {sorted(unknown)}; known are "
                 f"{self.classes_.tolist()}"
             )
+        if self.out_activation_ == "softmax":
+            return np.searchsorted(self.classes_, y)
         binary: Array = self._label_binarizer.transform(y)
-        return binary.argmax(axis=1) if self.out_activation_ == "softmax" else binary
+        return binary
 
     def _outputs(self, network: Network, X: Array) -> Array:
         return network.predict_proba(X)

@@ -56,6 +56,14 @@ class Convergence(Callback):
         self.has_converged = False
         self.best_weights: dict[str, NDArray[Any]] | None = None
 
+    @property
+    def epochs_at_once(self) -> float:
+        """Number of epochs after which this can end the training or change its learning rate."""
+        est = self._estimator
+        if self._score is not None or (est.solver == "sgd" and est.learning_rate == "invscaling"):
+            return 1
+        return max(1, est.n_iter_no_change + 1 - est._no_improvement_count)
+
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Record the epoch; lower the learning rate or end the training if nothing improved."""
         est = self._estimator

@@ -17,6 +17,15 @@ class Callback:
 
     every: int | None = None
 
+    @property
+    def epochs_at_once(self) -> float:
+        """Maximum number of epochs to which the steps of a chunk belong; math.inf for no limit.
+
+        `on_epoch` is called after the chunk, for each epoch that it completed. So the weights are
+        those at the end of the epoch only if this is 1, the default. It is read before each chunk.
+        """
+        return 1
+
     def on_steps(self, trainer: "Trainer", report: StepsReport) -> None:
         """Called after every chunk of steps."""
 

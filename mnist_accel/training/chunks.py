@@ -7,7 +7,6 @@ every tensor is checked.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,12 +159,7 @@ class ChunkRunner:
                 found.append(name)
 
         for number in range(len(steps.bounds)):
-            single = replace(
-                steps,
-                bounds=steps.bounds[number : number + 1],
-                rates=steps.rates[number : number + 1],
-                before=steps.before + number,
-            )
+            single = steps.select(number, number + 1)
             self._eager.run(data, single, self.state, observe=check)
             if found:
                 step, tensor = single.before + 1, found[0]

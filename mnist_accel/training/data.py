@@ -36,6 +36,7 @@ class TrainingData:
         images: host array in any form `load_mnist` returns, or features.
         labels: integers (N,) or one-hot rows; see `Network.as_examples`.
         sample_weight: factor of the loss of each example (N,); None for 1.
+        check: whether to check the values of the images; see `Network.as_examples`.
 
     Raises:
         ValueError, TypeError: as `Network.as_examples`, or the weights are invalid.
@@ -47,9 +48,11 @@ class TrainingData:
         images: NDArray[Any],
         labels: NDArray[Any],
         sample_weight: NDArray[Any] | None = None,
+        *,
+        check: bool = True,
     ) -> None:
         self.model = model
-        self._rows, self._targets = model.as_examples(images, labels)
+        self._rows, self._targets = model.as_examples(images, labels, check=check)
         self._weights = sample_weight
         if sample_weight is not None:
             self._weights = as_weights(sample_weight, examples=len(self._rows), dtype=model.dtype)

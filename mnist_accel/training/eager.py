@@ -55,10 +55,11 @@ class EagerSteps:
         losses: list[Array] = []
         correct: list[Array] = []
         rows = backend.asarray(steps.rows())
-        for number, (begin, end) in enumerate(steps.bounds - steps.first):
+        is_in_order = steps.parts[0].order.kind == "full"
+        for number, (begin, end) in enumerate(steps.bounds):
             if losses and should_stop():
                 break
-            is_whole = steps.order.kind == "full" and end - begin == data.examples
+            is_whole = is_in_order and end - begin == data.examples
             batch = data.whole if is_whole else data.batch(rows[begin:end])
             loss, step_correct = self._step(
                 batch,

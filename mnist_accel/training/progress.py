@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_accel.data.batches import Sampling
+from mnist_accel.util.ceil_div import ceil_div
 from mnist_accel.util.schema import Amount, Count, Finite
 from mnist_accel.util.text import count
 
@@ -152,31 +153,44 @@ class Progress:
         if self.epoch_correct > images:
             raise ValueError(f"{self.epoch_correct} of {images} images cannot be correct")
 
-    def add_steps(self, report: StepsReport) -> None:
-        """Add a chunk of steps to the sums of the epoch; `step` already includes them."""
-        self.epoch_step += len(report.losses)
-        self.epoch_images += int(report.images.sum())
-        # Not `losses @ images`: the threads of BLAS would spin for 0.1 s next to a compiled epoch.
-        self.epoch_loss += float((report.losses * report.images).sum())
-        self.epoch_correct += int(report.correct.sum())
-        self.epoch_seconds += report.seconds
+    def add_steps(self, report: StepsReport, steps_per_epoch: int) -> list[EpochReport]:
+        """Add a chunk of steps; return the results of the epochs that ended before its end."""
+        ended: list[EpochReport] = []
+        left = len(report.losses)
+        step_seconds = report.seconds / left
+        for loss, images, correct in self._epoch_sums(report, steps_per_epoch):
+            if self.epoch_step == steps_per_epoch:
+                ended.append(self.epoch_report())
+                self.epoch, self.epoch_step, self.epoch_seconds = self.epoch + 1, 0, 0.0
+            steps = min(left, steps_per_epoch - self.epoch_step)
+            left -= steps
+            self.step += steps
+            self.epoch_step += steps
+            self.epoch_seconds += steps * step_seconds
+            self.epoch_loss, self.epoch_images, self.epoch_correct = loss, int(images), int(correct)
+        return ended
 
-    def add_epochs(self, report: StepsReport) -> list[EpochReport]:
-        """Add a chunk of steps that are an epoch each; return the results of all but the last."""
-        reports = []
-        seconds = report.seconds / len(report.losses)
-        results = zip(
-            report.losses.tolist(), report.correct.tolist(), report.images.tolist(), strict=True
+    def _epoch_sums(self, report: StepsReport, steps_per_epoch: int) -> list[list[float]]:
+        """Return the sums of losses, images and correct images of each epoch of a chunk.
+
+        The losses are added one after the other, so that their sum does not depend on the ends of
+        the chunks. Not `losses @ images`: the threads of BLAS would spin for 0.1 s next to a
+        compiled epoch.
+        """
+        steps, first = len(report.losses), self.epoch_step
+        epochs = ceil_div(first + steps, steps_per_epoch)
+        if epochs == 1:  # leave out the earlier steps of the epoch
+            first, steps_per_epoch = 1, 1 + steps
+        table = np.zeros((3, epochs * steps_per_epoch))
+        table[:, 0] = self.epoch_loss, self.epoch_images, self.epoch_correct
+        table[:, first : first + steps] = (
+            report.losses * report.images,
+            report.images,
+            report.correct,
         )
-        for number, (loss, correct, images) in enumerate(results):
-            if number:
-                reports.append(self.epoch_report())
-                self.epoch += 1
-            self.step = report.first_step + number
-            self.epoch_step, self.epoch_images = 1, images
-            self.epoch_loss, self.epoch_correct = loss * images, correct
-            self.epoch_seconds = seconds
-        return reports
+        sums = np.add.accumulate(table.reshape(3, epochs, steps_per_epoch), axis=2)
+        by_epoch: list[list[float]] = sums[:, :, -1].T.tolist()
+        return by_epoch
 
     def epoch_report(self) -> EpochReport:
         """Return the results of the epoch so far, without validation."""

@@ -1,5 +1,6 @@
 """The progress of a training, as the command `train` and `Trainer.fit(verbose=True)` show it."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ class ShowSteps(Callback):
         display: draws the bar.
     """
 
+    epochs_at_once = math.inf
+
     def __init__(self, display: TrainingDisplay) -> None:
         self._display = display
 
@@ -76,6 +79,8 @@ class ShowEpochs(Callback):
         epochs: number of epochs of the training.
         validation_every: epochs between two evaluations.
     """
+
+    epochs_at_once = math.inf
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """The trainer: runs epochs in chunks of steps, and calls callbacks between chunks."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -15,7 +16,6 @@ from backends import (
     Array,
     ChunkResults,
     CompiledEpoch,
-    Order,
     Steps,
     UpdateRule,
     as_boolean,
@@ -47,6 +47,8 @@ _sampler = lru_cache(typed=True)(BatchSampler)
 
 class _Record(Callback):
     """Adds the results of all steps and epochs to a history."""
+
+    epochs_at_once = math.inf
 
     def __init__(self, history: History) -> None:
         self._history = history
@@ -214,15 +216,20 @@ class Trainer:
                 from before the update are restored.
         """
         data = TrainingData(self.model, images, labels, sample_weight)
-        order, bounds = Order(data.examples, "full"), np.array([[0, data.examples]])
-        steps = self._next_steps(order, bounds, batch_size=data.examples)
+        whole = _sampler(data.examples, data.examples, "full", self.seed)
+        steps = whole.steps(0, 0, rates=self._next_rates(1), before=self.step)
         # Eager, because loading a batch into compiled code takes longer than a step.
         losses = self._chunks.run(data, steps, eagerly=True, observe=observe).losses
         self.progress.step += 1
         return float(losses[0])
 
     def prepare(
-        self, images: HostArray, labels: HostArray, sample_weight: HostArray | None = None
+        self,
+        images: HostArray,
+        labels: HostArray,
+        sample_weight: HostArray | None = None,
+        *,
+        check: bool = True,
     ) -> TrainingData:
         """Return a data set that several calls of `fit` can use, converted and checked once.
 
@@ -233,11 +240,12 @@ class Trainer:
             images: host array in any form `load_mnist` returns.
             labels: integers (N,) or one-hot rows.
             sample_weight: factor of the loss of each example (N,), at least 0; None for 1.
+            check: whether to check the values of the images; False if they are known to be allowed.
 
         Raises:
             ValueError, TypeError: as `Network.as_examples`, or the weights are invalid.
         """
-        data = TrainingData(self.model, images, labels, sample_weight)
+        data = TrainingData(self.model, images, labels, sample_weight, check=check)
         if self.compiled is not None:
             with self.model.backend.computation(self.model.kinds):
                 data.for_epoch(self.compiled)
@@ -360,7 +368,6 @@ class Trainer:
                     results = self._chunks.run(
                         data, steps, should_stop=lambda: bool(self._stop_reason)
                     )
-                    self.progress.step += len(results.losses)
                     steps = chunks.send((results, self._clock() - started))
             except StopIteration as end:
                 return str(end.value)
@@ -376,8 +383,8 @@ class Trainer:
     ) -> Chunks:
         """Yield the chunks of steps that `train_to` runs, and return why the training ended early.
 
-        The caller runs each chunk, counts its steps in `progress`, and sends its results and its
-        duration in seconds. The arguments are those of `train_to`.
+        The caller runs each chunk, and sends its results and its duration in seconds. The arguments
+        are those of `train_to`.
         """
         sampler = self._sampler(data)
         if last_step < self.step:
@@ -386,15 +393,10 @@ class Trainer:
         if validation_data is not None:  # checked now rather than at the end of the first epoch
             validation_data = self.model.as_examples(*_pair(validation_data))
         self.total_steps = max(self.total_steps or 0, last_step)
-        # Callbacks of the user read the weights at the end of every epoch.
-        spans = (
-            sampler.sampling == "full"
-            and validation_data is None
-            and all(type(callback) is _Record for callback in callbacks)
-        )
+        interval = math.inf if validation_data is None else validation_every
         try:
             while True:
-                yield from self._epoch_chunks(sampler, last_step, callbacks, spans=spans)
+                yield from self._chunks_of_epochs(sampler, last_step, callbacks, interval)
                 progress = self.progress
                 is_complete = progress.epoch_step == sampler.steps_per_epoch
                 if is_complete or (self.step == last_step and progress.epoch_step):
@@ -427,50 +429,52 @@ class Trainer:
         """
         return float(self._next_rates(1)[0])
 
-    def _epoch_chunks(
+    def _chunks_of_epochs(
         self,
         sampler: BatchSampler,
         target: int,
         callbacks: Sequence[Callback],
-        *,
-        spans: bool,
+        validation_every: float,
     ) -> Generator[Steps, tuple[ChunkResults, float], None]:
-        """Yield chunks to the end of the epoch, to step `target`, or until a stop is requested.
+        """Yield chunks until one ends with an epoch, at step `target`, or after a request to stop.
+
+        The epochs before the last one of a chunk are reported here.
 
         Args:
             sampler: its batches.
             target: number of the last step.
             callbacks: the callbacks.
-            spans: whether a chunk may continue into further epochs, which are one step each.
+            validation_every: epochs between two evaluations; infinite if there are none.
         """
-        order = sampler.order(self.progress.epoch)
         while self.progress.epoch_step < sampler.steps_per_epoch and self.step < target:
             if self._stop_reason:
                 return
+            epoch, first = self.progress.epoch, self.progress.epoch_step
+            # An object in place of a `Callback` may have been written before this attribute.
+            limits = [getattr(callback, "epochs_at_once", 1) for callback in callbacks]
+            epochs = min(validation_every - epoch % validation_every, *limits)
             count = min(
                 max(1, int(CHUNK_SECONDS / self._step_seconds)),
-                (target if spans else sampler.steps_per_epoch) - self.progress.epoch_step,
+                epochs * sampler.steps_per_epoch - first,
                 target - self.step,
                 *(c.every - self.step % c.every for c in callbacks if c.every),
             )
-            bounds = sampler.batch_bounds(self.progress.epoch_step, count)
-            steps = self._next_steps(order, bounds, batch_size=sampler.images_per_step)
+            rates = self._next_rates(int(count))
+            steps = sampler.steps(epoch, first, rates=rates, before=self.step)
             report = self._report(steps, *(yield steps))
-            ended = self._add_steps(report, spans=spans)
+            ended = self._add_steps(report, sampler)
             for callback in callbacks:
                 callback.on_steps(self, report)
-                for epoch in ended:
-                    callback.on_epoch(self, epoch)
+            for epoch_report in ended:
+                for callback in callbacks:
+                    callback.on_epoch(self, epoch_report)
 
-    def _add_steps(self, report: StepsReport, *, spans: bool) -> list[EpochReport]:
-        """Add a chunk to the epoch; return the results of epochs that ended before its end."""
-        if not spans:
-            self.progress.add_steps(report)
-            return []
+    def _add_steps(self, report: StepsReport, sampler: BatchSampler) -> list[EpochReport]:
+        """Add a chunk to the epochs; return the results of those that ended before its end."""
         progress = replace(self.progress)
-        ended = list(map(self._without_classes, progress.add_epochs(report)))
+        ended = progress.add_steps(report, sampler.steps_per_epoch)
         self.progress = progress  # at once, so that Ctrl-C cannot leave a part of the chunk out
-        return ended
+        return list(map(self._without_classes, ended))
 
     def _end_epoch(
         self, report: EpochReport, callbacks: Sequence[Callback], *, is_complete: bool
@@ -492,16 +496,6 @@ class Trainer:
         self._step_seconds = max(1e-9, seconds / len(losses))
         images = steps.images[: len(losses)]
         return StepsReport(steps.before + 1, losses, correct, images, seconds)
-
-    def _next_steps(self, order: Order, bounds: NDArray[np.int64], *, batch_size: int) -> Steps:
-        """Return the next steps. `bounds` (steps, 2) has begin and end of each batch in `order`."""
-        return Steps(
-            order=order,
-            bounds=bounds,
-            rates=self._next_rates(len(bounds)),
-            before=self.step,
-            batch_size=batch_size,
-        )
 
     def _next_rates(self, count: int) -> NDArray[np.float64]:
         """Return the learning rates of the next steps (count,)."""

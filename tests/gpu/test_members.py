@@ -242,7 +242,6 @@ def train_together(trainers: list[Trainer], steps: list[int], images: Any, label
         remaining = []
         for (trainer, chunks, _), result in zip(running, results, strict=True):
             assert isinstance(result, ChunkResults)
-            trainer.progress.step += len(result.losses)
             with suppress(StopIteration):
                 remaining.append((trainer, chunks, chunks.send((result, 1e-6))))
         running = remaining

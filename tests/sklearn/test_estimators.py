@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from sklearn.preprocessing import StandardScaler
 
 from mnist_accel.nn import Activation, Linear
 from mnist_accel.sklearn import NetworkClassifier, NetworkRegressor
+from mnist_accel.sklearn.convergence import Convergence
+from mnist_accel.training.chunks import ChunkRunner
 from tests.sklearn.conftest import Data
 from tests.support.terminal import Terminal, screen
 
@@ -228,6 +231,48 @@ def test_clone_is_not_fitted(blobs: Data, kind: Kind) -> None:
 def test_repeated_fits_are_bit_identical(blobs: Data) -> None:
     first, second = (classifier(batch_size=16).fit(*blobs).coefs_ for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@both_kinds
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tol": 0.003},
+        {"tol": 0.003, "n_iter_no_change": 1},
+        {"n_iter_no_change": np.inf},
+        {"solver": "sgd", "learning_rate": "adaptive", "n_iter_no_change": 2, "tol": 0.01},
+        {"solver": "sgd", "learning_rate": "invscaling", "tol": 0.01},
+        {"early_stopping": True, "n_iter_no_change": 3},
+        {"warm_start": True, "tol": 0.003},
+    ],
+)
+def test_chunks_of_several_epochs_do_not_change_a_result(
+    kind: Kind, settings: dict[str, Any], blobs: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training ends in the same epoch, with its weights, and the rate changes in the same one."""
+    monkeypatch.setattr("mnist_accel.training.trainer.CHUNK_SECONDS", 600)  # for a slow machine
+    run, chunks = ChunkRunner.run, Counter[str]()
+
+    def count(*args: Any, **options: Any) -> Any:
+        chunks[way] += 1
+        return run(*args, **options)
+
+    monkeypatch.setattr(ChunkRunner, "run", count)
+    fits = {}
+    for way in ("together", "by epoch"):
+        if way == "by epoch":
+            monkeypatch.setattr(Convergence, "epochs_at_once", 1)
+        fitted = estimator(kind, batch_size=32, max_iter=80, **settings)
+        for _ in range(2 if "warm_start" in settings else 1):
+            fitted.fit(*data_of(kind, blobs))
+        fits[way] = fitted
+    together, by_epoch = fits.values()
+    for name in ("n_iter_", "t_", "loss_curve_", "loss_", "best_loss_", "validation_scores_"):
+        assert getattr(together, name) == getattr(by_epoch, name), name
+    for name in ("coefs_", "intercepts_"):
+        assert all(map(np.array_equal, getattr(together, name), getattr(by_epoch, name)))
+    is_free = not settings.keys() & {"early_stopping"} and "invscaling" not in settings.values()
+    assert (chunks["together"] < chunks["by epoch"]) == is_free
 
 
 # Messages

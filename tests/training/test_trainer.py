@@ -1,6 +1,7 @@
 """`Trainer.fit`: stop requests, changed data, chunks and the clock."""
 
 import itertools
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -90,10 +91,9 @@ def test_incomplete_epoch_cannot_continue_with_fewer_images(small):
 
 def test_interrupted_chunk_has_no_effect(small):
     """A second Ctrl-C or a lack of memory may interrupt it at any step."""
-    one, other = trainer(), trainer()
+    one, other = trainer(clock=lambda: 0.0), trainer()  # no time passes, so chunks are long
     one.fit(*small, iterations=3)
     other.fit(*small, iterations=3)
-    one._clock = lambda: 0.0  # no time passes, so chunks after the first have many steps
     update = one.model.backend.update
     numbers = itertools.count(one.step + 1)
 
@@ -106,32 +106,54 @@ def test_interrupted_chunk_has_no_effect(small):
     with pytest.raises(KeyboardInterrupt):
         one.fit(*small, epochs=3)
     one.model.backend.update = update
-    assert one.step == 5  # the chunk was the whole second epoch
-    one.fit(*small, iterations=4)
+    assert one.step == 3  # the chunk was the rest of all epochs
+    one.fit(*small, iterations=6)
     other.fit(*small, iterations=6)
     assert one.progress.epoch_step == other.progress.epoch_step
     for name, array in other.model.state_dict().items():
         assert np.array_equal(one.model.state_dict()[name], array)
 
 
+class Count:
+    """Counts the steps of chunks. It need not be a `Callback`."""
+
+    every = 0
+
+    def __init__(self):
+        self.lengths = []
+
+    def on_steps(self, trainer, report):
+        self.lengths.append(len(report.losses))
+
+    def on_epoch(self, trainer, report):
+        pass
+
+
+class CountFreely(Count):
+    epochs_at_once = math.inf
+
+
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_chunks_take_a_fifth_of_a_second_on_every_backend(small, backend):
+@pytest.mark.parametrize(
+    ("callback", "lengths"),
+    [(Count, [1, 6, 6, 6, 6, 6, 4, *[6] * 5, 5]), (CountFreely, [1, *[6] * 11, 3])],
+)
+def test_chunks_take_a_fifth_of_a_second_on_every_backend(
+    small, backend, callback, lengths, monkeypatch
+):
     """A compiled chunk cannot be interrupted, so this limits the response to Ctrl-C."""
-    lengths = []
-
-    class Count:
-        every = 0
-
-        def on_steps(self, trainer, report):
-            lengths.append(len(report.losses))
-
-        def on_epoch(self, trainer, report):
-            pass
-
     one = ma.Trainer(ma.create_model("two-layer", backend=backend), batch_size=2)
-    one._clock = lambda: one.step * 0.03
-    one.fit(*small, epochs=1, callbacks=[Count()])
-    assert lengths == [1, 6, 6, 6, 6, 6, 4]
+    count, run, seconds = callback(), one.chunks.run, 0.0
+
+    def run_slowly(data, steps, **options):
+        nonlocal seconds
+        seconds += 0.03 * len(steps.bounds)
+        return run(data, steps, **options)
+
+    monkeypatch.setattr(one.chunks, "run", run_slowly)
+    one._clock = lambda: seconds
+    one.fit(*small, epochs=2, callbacks=[count])
+    assert count.lengths == lengths
 
 
 def test_images_per_second_use_the_clock(small):

@@ -144,18 +144,66 @@ def test_full_batch_equals_train_batch(small):
         assert np.array_equal(value, by_hand.model.state_dict()[key])
 
 
-def test_full_batches_are_reported_as_epochs_whether_or_not_they_run_in_one_chunk(small):
-    settings = {"sampling": "full", "batch_size": 300, "clock": itertools.count(0.0, 0.01).__next__}
-    alone, watched = trainer(**settings), trainer(**settings)
-    recorder = Recorder()
-    by_epoch = watched.fit(*small, epochs=5, callbacks=[recorder])
-    assert recorder.ends == [1, 2, 3, 4, 5]  # its `on_epoch` sees the weights of every epoch
-    together = alone.fit(*small, epochs=5)
-    assert together.losses == by_epoch.losses
-    for one, other in zip(together.epochs, by_epoch.epochs, strict=True):
-        assert replace(one, images_per_s=0) == replace(other, images_per_s=0)
-        assert one.images_per_s > other.images_per_s  # five epochs between two readings
-    assert replace(alone.progress, epoch_seconds=0) == replace(watched.progress, epoch_seconds=0)
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement", "sequential", "full"])
+@pytest.mark.parametrize("threads", [None, 1, 2])
+def test_chunks_of_several_epochs_do_not_change_a_bit(sampling, threads, small):
+    """Weights, losses, reports of epochs, validations and position are those of single epochs."""
+    fits = []
+    for callbacks in ([Recorder()], []):
+        backend = ma.get_backend("numba", threads=threads) if threads else ma.get_backend("numpy")
+        clock = itertools.count(0.0, 0.01).__next__
+        one = trainer(
+            backend=backend, optimizer="adam", sampling=sampling, batch_size=70, clock=clock
+        )
+        settings = {"validation_data": small, "validation_every": 3, "callbacks": callbacks}
+        first = one.fit(*small, epochs=7, **settings)
+        rest = one.fit(*small, iterations=9, **settings)  # ends within an epoch
+        fits.append((one, first.epochs + rest.epochs, first.losses + rest.losses))
+        if callbacks:
+            ends = callbacks[0].ends
+            steps = one.sampler(300).steps_per_epoch
+            assert {steps * epoch for epoch in range(1, 8)} <= set(ends)
+    (by_epoch, *expected), (together, *got) = fits
+    for reports in (expected[0], got[0]):
+        reports[:] = [replace(report, images_per_s=0) for report in reports]
+    assert got == expected
+    assert replace(together.progress, epoch_seconds=0) == replace(
+        by_epoch.progress, epoch_seconds=0
+    )
+    arrays = [
+        [one.model.parameters.flat, *one.optimizer_state.values()] for one in (together, by_epoch)
+    ]
+    assert all(map(np.array_equal, *arrays))
+
+
+def test_chunks_continue_into_the_next_epoch_unless_a_callback_or_a_validation_needs_its_end(small):
+    def chunks(**settings):
+        one = trainer(batch_size=100, clock=lambda: 0.0)  # no time passes
+        run, lengths = one.chunks.run, []
+        one.chunks.run = lambda data, steps, **options: (
+            lengths.append(len(steps.bounds)) or run(data, steps, **options)
+        )
+        history = one.fit(*small, epochs=6, **settings)
+        assert [report.epoch for report in history.epochs] == [1, 2, 3, 4, 5, 6]
+        assert [report.step for report in history.epochs] == [3, 6, 9, 12, 15, 18]
+        return lengths
+
+    class TwoAtOnce(Callback):
+        epochs_at_once = 2
+
+    assert chunks() == [1, 17]  # the first step is timed
+    assert chunks(callbacks=[Callback()]) == [1, 2, 3, 3, 3, 3, 3]
+    assert chunks(callbacks=[TwoAtOnce()]) == [1, 5, 6, 6]
+    assert chunks(validation_data=small, validation_every=4) == [1, 11, 6]
+
+
+def test_loss_of_an_epoch_does_not_depend_on_the_ends_of_chunks(small):
+    together, one = trainer(batch_size=3), trainer(batch_size=3)
+    (expected,) = together.fit(*small, epochs=1).epochs
+    for _ in range(99):
+        one.fit(*small, iterations=1)
+    (report,) = one.fit(*small, iterations=1).epochs
+    assert report.train_loss == expected.train_loss
 
 
 def test_full_batch_loss_falls_monotonically(mnist):

@@ -98,7 +98,7 @@ def shuffled_rows(
         examples: number of images in the data set.
         begin: first position.
         rows: changed in place, int64.
-        places: buffer, int64, as long as `rows`.
+        places: buffer, int64, at least as long as `rows`.
         outside: buffer like `places`.
     """
     count = len(rows)
