@@ -102,7 +102,7 @@ class _Record(Callback):
         on_steps: called with the number of steps of each chunk.
     """
 
-    epochs_at_once = math.inf
+    epochs_at_once = None
 
     def __init__(self, last_step: int, on_steps: Callable[[int], None]) -> None:
         self._last_step = last_step

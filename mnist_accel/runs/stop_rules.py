@@ -1,6 +1,5 @@
 """The callback that ends a training early."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ class StopRules(Callback):
         max_seconds: total duration of the steps after which to stop; None for no limit.
     """
 
-    epochs_at_once = math.inf  # an evaluated epoch ends its chunk
+    epochs_at_once = None  # an evaluated epoch ends its chunk
 
     def __init__(
         self,

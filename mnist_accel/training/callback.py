@@ -18,8 +18,8 @@ class Callback:
     every: int | None = None
 
     @property
-    def epochs_at_once(self) -> float:
-        """Maximum number of epochs to which the steps of a chunk belong; math.inf for no limit.
+    def epochs_at_once(self) -> float | None:
+        """Maximum number of epochs to which the steps of a chunk belong; None for no limit.
 
         `on_epoch` is called after the chunk, for each epoch that it completed. So the weights are
         those at the end of the epoch only if this is 1, the default. It is read before each chunk.

@@ -1,6 +1,5 @@
 """The progress of a training, as the command `train` and `Trainer.fit(verbose=True)` show it."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -56,7 +55,7 @@ class ShowSteps(Callback):
         display: draws the bar.
     """
 
-    epochs_at_once = math.inf
+    epochs_at_once = None
 
     def __init__(self, display: TrainingDisplay) -> None:
         self._display = display
@@ -80,7 +79,7 @@ class ShowEpochs(Callback):
         validation_every: epochs between two evaluations.
     """
 
-    epochs_at_once = math.inf
+    epochs_at_once = None
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ _sampler = lru_cache(typed=True)(BatchSampler)
 class _Record(Callback):
     """Adds the results of all steps and epochs to a history."""
 
-    epochs_at_once = math.inf
+    epochs_at_once = None
 
     def __init__(self, history: History) -> None:
         self._history = history
@@ -393,7 +393,7 @@ class Trainer:
         if validation_data is not None:  # checked now rather than at the end of the first epoch
             validation_data = self.model.as_examples(*_pair(validation_data))
         self.total_steps = max(self.total_steps or 0, last_step)
-        interval = math.inf if validation_data is None else validation_every
+        interval = None if validation_data is None else validation_every
         try:
             while True:
                 yield from self._chunks_of_epochs(sampler, last_step, callbacks, interval)
@@ -434,7 +434,7 @@ class Trainer:
         sampler: BatchSampler,
         target: int,
         callbacks: Sequence[Callback],
-        validation_every: float,
+        validation_every: int | None,
     ) -> Generator[Steps, tuple[ChunkResults, float], None]:
         """Yield chunks until one ends with an epoch, at step `target`, or after a request to stop.
 
@@ -444,18 +444,19 @@ class Trainer:
             sampler: its batches.
             target: number of the last step.
             callbacks: the callbacks.
-            validation_every: epochs between two evaluations; infinite if there are none.
+            validation_every: epochs between two evaluations; None if there are none.
         """
         while self.progress.epoch_step < sampler.steps_per_epoch and self.step < target:
             if self._stop_reason:
                 return
             epoch, first = self.progress.epoch, self.progress.epoch_step
-            # An object in place of a `Callback` may have been written before this attribute.
+            # An object in place of a `Callback` need not have this attribute.
             limits = [getattr(callback, "epochs_at_once", 1) for callback in callbacks]
-            epochs = min(validation_every - epoch % validation_every, *limits)
+            if validation_every is not None:
+                limits.append(validation_every - epoch % validation_every)
             count = min(
                 max(1, int(CHUNK_SECONDS / self._step_seconds)),
-                epochs * sampler.steps_per_epoch - first,
+                min(filter(None, limits), default=math.inf) * sampler.steps_per_epoch - first,
                 target - self.step,
                 *(c.every - self.step % c.every for c in callbacks if c.every),
             )
