@@ -62,7 +62,8 @@ class Convergence(Callback):
         est = self._estimator
         if self._score is not None or (est.solver == "sgd" and est.learning_rate == "invscaling"):
             return 1
-        return max(1, est.n_iter_no_change + 1 - est._no_improvement_count)
+        epochs: float = est.n_iter_no_change + 1 - est._no_improvement_count
+        return max(1, epochs)
 
     def on_epoch(self, trainer: Trainer, report: EpochReport) -> None:
         """Record the epoch; lower the learning rate or end the training if nothing improved."""
