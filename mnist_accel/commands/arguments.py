@@ -115,9 +115,9 @@ def add_data_arguments(parser: argparse._ActionsContainer, *, dataset: str = "mn
     )
     parser.add_argument(
         "--test-split",
-        **number("FRACTION", above=0, below=1),
-        help="fraction of the examples of a file without a test set that become the test set (no "
-        "default)",
+        **number("FRACTION", above=0, at_most=1),
+        help="fraction of the examples of a file without a test set that become the test set "
+        "(default: all of another file than that of the training, otherwise none)",
     )
     parser.add_argument(
         "--kind",

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"weights  {escaped(str(path))}")
     print(f"model    {escaped(model.name)}: {model.describe()}")
-    print(f"data     {escaped(dataset.name)}, {result.total} test {dataset.form.noun}s")
+    print(f"data     {escaped(dataset.name)}, {dataset.describe_test_set(result.total)}")
     print(f"backend  {backend.name}")
     _print_result(result, dataset)
     return 0
@@ -85,6 +85,7 @@ def _print_json(path: Path, model: Network, dataset: Dataset, result: Evaluation
             "model": model.name,
             "network": model.describe(),
             "dataset": dataset.name,
+            "whole_file": dataset.is_whole,
             "backend": model.backend.name,
             "images": result.total,
             "correct": result.correct,

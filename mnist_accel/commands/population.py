@@ -34,7 +34,7 @@ from mnist_accel.populations.folder import PopulationConfig, PopulationFolder
 from mnist_accel.populations.grid import SETTINGS, make_grid, setting_text
 from mnist_accel.populations.population import MEASURES, Population
 from mnist_accel.recipes.models import DEFAULT_MODEL, MODEL_ALIASES, RECIPES
-from mnist_accel.runs.setup import with_absolute_folder
+from mnist_accel.runs.setup import with_absolute_folder, with_absolute_path
 from mnist_accel.runs.signals import interrupt_on_signals
 
 DEFAULT_SEEDS = 10
@@ -91,12 +91,19 @@ def run(args: argparse.Namespace) -> int:
     """Train or compare, and print the result."""
     if args.words[:1] == ["compare"]:
         return _compare(args)
-    folder = _new_folder(args) if args.resume is None else _existing_folder(args)
+    moved = None  # the new place of a file that has moved
+    if args.resume is None:
+        folder = _new_folder(args)
+    else:
+        folder = _existing_folder(args)
+        moved = None if args.dataset is None else with_absolute_path(args.dataset)
     from mnist_accel.populations.run import run_population  # imports rich
 
     with interrupt_on_signals() as interrupt:
         try:
-            result = run_population(folder, scheduler=args.scheduler, quiet=args.quiet)
+            result = run_population(
+                folder, dataset=moved, scheduler=args.scheduler, quiet=args.quiet
+            )
         except KeyboardInterrupt:  # before or after the training, or twice during it
             return _interrupted(args, folder, interrupt.signal or signal.SIGINT)
     if result.signal is not None:
@@ -157,6 +164,8 @@ def _existing_folder(args: argparse.Namespace) -> PopulationFolder:
     """
     names = ("seeds", "model", *_DATA, "backend", "device", "threads", "out")
     given = [name for name in (*SETTINGS, *names) if getattr(args, name, None) is not None]
+    if is_file(args.dataset or ""):
+        given.remove("dataset")
     if args.words or given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given) or args.words[0]
         raise UsageError(

@@ -50,6 +50,7 @@ class Item:
     Attributes:
         file: the file, or the number of the image in the test set.
         figure: number of the digit in the file, from 1; None unless each digit of a file is read.
+        place: which image of which data set it is; empty for a file.
         image: the image (H, W), or features; None if the file is refused.
         refusal: why the file is refused.
         warning: why the prediction may mean nothing; None for most images.
@@ -59,6 +60,7 @@ class Item:
 
     file: str
     figure: int | None = None
+    place: str = ""
     image: "NDArray[Any] | None" = None
     refusal: str | None = None
     warning: str | None = None
@@ -192,7 +194,9 @@ def _test_image(dataset: "Dataset", index: int) -> Item:
     if index >= len(dataset.x_test):
         raise UsageError(f"--index must be below {len(dataset.x_test)}, got {index}")
     image, label = dataset.x_test[index], int(dataset.t_test[index])
-    return Item(file=f"{Path(dataset.name).stem}-{index}", image=image, true_label=label)
+    place = f"{dataset.form.noun} {index} of {dataset.name} ({dataset.describe_test_set()})"
+    name = f"{Path(dataset.name).stem}-{index}"
+    return Item(file=name, place=place, image=image, true_label=label)
 
 
 def _read_items(
@@ -242,6 +246,8 @@ def _print_items(path: Path, items: list[Item], names: Sequence[str]) -> None:
     if len(items) == 1:
         item = items[0]
         assert item.probabilities is not None
+        if item.place:
+            print(escaped(item.place))
         best = int(item.probabilities.argmax())
         truth = "" if item.true_label is None else f", true label {escaped(names[item.true_label])}"
         certainty = _certainty(item.probabilities[best])

@@ -18,6 +18,7 @@ from mnist_accel.commands.train_settings import (
     settings_in,
     settings_in_file,
 )
+from mnist_accel.data.datasets import is_file
 from mnist_accel.errors import UsageError
 from mnist_accel.recipes.settings import resolve
 
@@ -109,6 +110,8 @@ def _check_resumable(args: argparse.Namespace, given: dict[str, Any]) -> None:
     """Raise a `UsageError` if a given flag cannot change when a run is resumed."""
     fixed = sorted(given.keys() - _MAY_CHANGE)
     fixed += [name for name in ("config", "out") if getattr(args, name) is not None]
+    if is_file(given.get("dataset", "")):  # the new place of a file that has moved
+        fixed.remove("dataset")
     if fixed:
         flags = ", ".join("--" + name.replace("_", "-") for name in fixed)
         raise UsageError(

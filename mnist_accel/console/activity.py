@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from backends import compiled_kernels, needed_kernels
+from mnist_accel.console.notebook import NotebookLine, is_notebook
 from mnist_accel.console.terminal import is_animated, make_console
 from mnist_accel.util.text import displayable
 
@@ -36,8 +37,8 @@ def hide_activities(hidden: bool) -> Iterator[None]:
 def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> Iterator[None]:
     """Show a text with the elapsed seconds while the block runs, if it takes more than a second.
 
-    On a terminal, one line is updated. Elsewhere, a line is printed every few seconds. The last
-    line states the duration; it is missing if the block raises an error.
+    On a terminal and in a notebook, one line is updated. Elsewhere, a line is printed every few
+    seconds. The last line states the duration; it is missing if the block raises an error.
 
     Args:
         text: what the block does.
@@ -48,6 +49,7 @@ def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> I
         yield
         return
     console = make_console(stream)
+    show_line = NotebookLine().show if is_notebook(stream) else console.print
     started = time.perf_counter()
     finished, was_shown = threading.Event(), threading.Event()
     live = Live(
@@ -58,23 +60,26 @@ def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> I
         redirect_stderr=stream is sys.stderr,  # Python warnings appear above the line
     )
 
-    def line() -> Text:
+    def line() -> str:
         parts = filter(None, (f"{text}: {time.perf_counter() - started:.0f} s", detail()))
-        return Text(displayable("; ".join(parts), stream), no_wrap=True, overflow="ellipsis")
+        return displayable("; ".join(parts), stream)
+
+    def update() -> None:
+        live.update(Text(line(), no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def show() -> None:
         if finished.wait(DELAY_SECONDS):
             return
         was_shown.set()
         if not is_animated(console):
-            console.print(line())
+            show_line(line())
             while not finished.wait(PIPE_SECONDS):
-                console.print(line())
+                show_line(line())
             return
         with live:
-            live.update(line(), refresh=True)
+            update()
             while not finished.wait(TERMINAL_SECONDS):
-                live.update(line(), refresh=True)
+                update()
 
     def show_until_closed() -> None:
         with suppress(OSError):  # the main thread notices that the stream is closed
@@ -89,7 +94,7 @@ def activity(text: str, stream: TextIO, *, detail: Callable[[], str] = str) -> I
         thread.join()
     if was_shown.is_set():
         end = f"{text}: finished after {time.perf_counter() - started:.1f} s"
-        console.print(displayable(end, stream))
+        show_line(displayable(end, stream))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 from mnist_accel.console.activity import activity, preparation
+from mnist_accel.console.notebook import NotebookLine, is_notebook
 from mnist_accel.console.terminal import is_animated, make_console
 from mnist_accel.util.text import displayable
 
@@ -21,6 +22,7 @@ REFRESH_SECONDS = 0.1  # minimum time between two updates of the progress bar
 # the evaluations between epochs.
 SPEED_PERIOD_SECONDS = 120.0
 MIN_BAR_WIDTH = 8  # characters
+NOTEBOOK_BAR_WIDTH = 20
 # Without a terminal, the longest time without a line: in seconds, and as a fraction of the elapsed
 # time. The longer one applies, so a training of hours has fewer lines per minute.
 MAX_SILENT_SECONDS = 2.5
@@ -52,8 +54,9 @@ class Figures:
 class TrainingDisplay:
     """Prints results on stdout and everything else on stderr; a context manager.
 
-    If stderr is a terminal, it shows a progress bar. Otherwise, it prints a line at each log step,
-    and additional lines if the log steps are seconds apart.
+    If stderr is a terminal, it shows a progress bar, and in a notebook, a line of figures that is
+    updated. Otherwise, it prints a line at each log step, and additional lines if the log steps are
+    seconds apart.
 
     Args:
         total_steps: number of the last step of the training.
@@ -81,8 +84,11 @@ class TrainingDisplay:
         self._clock = clock
         self._console = make_console(self._stderr)
         on_terminal = is_animated(self._console)
-        self._shows_bar = progress and not quiet and on_terminal
-        self._prints_lines = progress and not quiet and not on_terminal
+        shows_progress = progress and not quiet
+        is_cell = shows_progress and is_notebook(self._stderr)
+        self._notebook_line = NotebookLine() if is_cell else None
+        self._shows_bar = shows_progress and on_terminal
+        self._prints_lines = shows_progress and not on_terminal and not is_cell
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None, table_column=Column(ratio=1)),
@@ -156,6 +162,9 @@ class TrainingDisplay:
         max_silence = max(MAX_SILENT_SECONDS, MAX_SILENT_FRACTION * (now - self._started_at))
         if now - self._printed_at >= max_silence:
             self.log(figures)
+        if self._notebook_line is not None:
+            parts = "  ".join(self._parts(figures).values())
+            self._notebook_line.show(f"{parts}  {self._drawn_bar(step)}")
         if self._shows_bar:
             self._bar.update(self._task, description=self._describe(figures))
             if self._bar.live.is_started:
@@ -170,6 +179,11 @@ class TrainingDisplay:
             parts["steps"] = f"step {parts['steps']}"
             parts["images_per_s"] = f"lr {figures.lr:.3g}  {parts['images_per_s']}"
             self.note("  ".join(parts.values()))
+
+    def _drawn_bar(self, step: int) -> str:
+        """Return a bar for a notebook, of characters that all fonts have in equal width."""
+        done = NOTEBOOK_BAR_WIDTH * step // self._total_steps
+        return "█" * done + "░" * (NOTEBOOK_BAR_WIDTH - done)
 
     def _describe(self, figures: Figures) -> str:
         """Return the figures beside the bar; a narrow terminal shows fewer of them."""

@@ -4,6 +4,8 @@ from typing import TextIO
 
 from rich.console import Console
 
+from mnist_accel.console.notebook import is_notebook
+
 
 class _Console(Console):
     """A console that raises an error if its reader has closed the pipe."""
@@ -27,6 +29,7 @@ def make_console(stream: TextIO) -> Console:
     return _Console(
         file=getattr(stream, "for_control", stream),
         force_terminal=stream.isatty(),  # otherwise FORCE_COLOR would color and animate pipes
+        force_jupyter=is_notebook(stream),  # otherwise cells would show what other files get
         highlight=False,
         markup=False,
         emoji=False,

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Shape, shown
+from backends import Shape
 from mnist_accel.data.identity import FileIdentity
-from mnist_accel.data.raw import Kind
-from mnist_accel.errors import DataError
+from mnist_accel.data.raw import Kind, encode_labels
 
 DIGIT_NAMES = tuple("0123456789")
 
@@ -54,7 +53,7 @@ class Dataset:
         name: one of `DATASETS`, or the name of a file.
         x_train: training images, uint8 (N, 28, 28), read-only. 0 is background, 255 is full ink.
             Files of the user may contain images of another size, or float32 in 0…1, or features,
-            float32 (N, F).
+            float32 (N, F). N is 0 if the whole data set is a test set.
         t_train: training labels, integers (N,) from 0, read-only.
         x_test: test images, in the same format.
         t_test: test labels, in the same format.
@@ -79,6 +78,22 @@ class Dataset:
         """What a network must know of the data set."""
         return DataForm(self.x_train.shape[1:], len(self.class_names), self.kind)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all examples are test examples."""
+        return not len(self.x_train)
+
+    def describe_test_set(self, count: int | None = None) -> str:
+        """Return what is evaluated: "360 test images" or, of a file as a whole, "all 40 examples".
+
+        Args:
+            count: number of examples, if only the first ones are used.
+        """
+        total = len(self.x_test)
+        used = total if count is None else count
+        noun = self.form.noun if used == 1 else f"{self.form.noun}s"
+        return f"all {used} {noun}" if self.is_whole and used == total else f"{used} test {noun}"
+
     def with_classes(self, names: Sequence[str]) -> "Dataset":
         """Return the data set with the labels of a network whose classes have these names.
 
@@ -87,12 +102,6 @@ class Dataset:
         """
         if tuple(names) == self.class_names:
             return self
-        unknown = [name for name in self.class_names if name not in names]
-        if unknown:
-            raise DataError(
-                f"{self.source} has the class {shown(unknown[0])}, but the network has only "
-                f"{', '.join(names)[:200]}"
-            )
-        numbers = np.array([list(names).index(name) for name in self.class_names])
+        numbers = encode_labels(np.array(self.class_names), names, name=self.source)
         t_train, t_test = numbers[self.t_train], numbers[self.t_test]
         return replace(self, t_train=t_train, t_test=t_test, class_names=tuple(names))

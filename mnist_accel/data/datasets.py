@@ -4,6 +4,7 @@
 and one-hot encodes.
 """
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Aliases, as_boolean, option, require_type, resolve_name
+from backends import Aliases, as_boolean, option, require_type, resolve_name, shown
 from mnist_accel.data.dataset import DIGIT_NAMES, Dataset
 from mnist_accel.data.identity import FileIdentity
 from mnist_accel.data.idx import parse_idx
@@ -78,6 +79,7 @@ def load_dataset(
     label_column: str | None = None,
     test_split: float | None = None,
     kind: str = "auto",
+    classes: Sequence[str] | None = None,
     expected: FileIdentity | None = None,
 ) -> Dataset:
     """Return a data set. A published set that is not on this machine is downloaded and cached.
@@ -94,18 +96,23 @@ def load_dataset(
             corrupt file is an error. "digits" and files accept no folder.
         label_column: the column of a `.csv` file with the labels; None for "label".
         test_split: fraction of the examples of a file without a test set that become the test set.
-            The choice is random and the same each time.
+            The choice is random and the same each time. With 1, the whole file is a test set, in
+            its order.
         kind: whether a file contains "pixels" or "features"; "auto" decides by `choose_kind`.
+        classes: names of the classes of a trained network, to evaluate it: labels become their
+            indices. A file without a test set is one as a whole then, unless `test_split` is given.
         expected: the attribute `identity` of an earlier result, to refuse files of yours that have
             changed since; None accepts any.
 
     Raises:
         ValueError: `name` is unknown, or an argument is missing or does not apply to it.
         TypeError: an argument has a wrong type.
-        DataError: the data are missing or corrupt, cannot be read, or have changed.
+        DataError: the data are missing or corrupt, cannot be read, have changed, or have a class
+            that is not one of `classes`.
 
     Warns:
-        DataWarning: a class of a file has no training example, or a single example.
+        DataWarning: a class of a file has no training example, or a single example; not if
+            `classes` are given or the whole file is a test set.
     """
     name = dataset_name(name)
     kind = resolve_name("kind", kind, KIND_NAMES)
@@ -116,29 +123,59 @@ def load_dataset(
                 f"the data set {name} accepts no folder, got {option('data_dir', str(data_dir))}; "
                 "omit it"
             )
-    given: dict[str, Any] = {"label_column": label_column, "test_split": test_split}
-    given["kind"] = None if kind == "auto" else kind
-    for argument, value in given.items():
-        if value is not None and not is_file(name):
-            raise ValueError(f"{option(argument)} is for npz:FILE and csv:FILE, not for {name}")
+    if not is_file(name):
+        _reject_options_of_files(name, label_column=label_column, test_split=test_split, kind=kind)
     if label_column is not None:
         require_type("label_column", label_column, str, "the name of a column")
     if expected is not None:
         require_type("expected", expected, FileIdentity, "the attribute identity of a data set")
+    if classes is not None:
+        classes = _checked_classes(classes)
     try:
+        if is_file(name):
+            dataset = load_file(
+                name,
+                label_column=label_column,
+                test_split=test_split,
+                kind=kind,
+                classes=classes,
+                expected=expected,
+            )
+            if classes is None and not dataset.is_whole:
+                warn_about_classes(dataset, stacklevel=3)
+            return dataset
         if name == "digits":
-            return _load_digits()
-        if name in PUBLISHED_SETS:
-            return _load_published(name, data_dir)
-        if name == "custom":
-            return load_custom(data_dir, expected)
-        dataset = load_file(
-            name, label_column=label_column, test_split=test_split, kind=kind, expected=expected
-        )
-        warn_about_classes(dataset, stacklevel=3)
-        return dataset
+            dataset = _load_digits()
+        elif name == "custom":
+            dataset = load_custom(data_dir, expected)
+        else:
+            dataset = _load_published(name, data_dir)
+        return dataset if classes is None else dataset.with_classes(classes)
     except OSError as error:  # for example a folder without read permission
         raise DataError(f"the data set {name} cannot be read: {error}") from error
+
+
+def _reject_options_of_files(name: str, **given: object) -> None:
+    """Check that no option of files is given for another data set.
+
+    Raises:
+        ValueError: one is given.
+    """
+    for argument, value in given.items():
+        if value not in (None, "auto"):
+            raise ValueError(f"{option(argument)} is for npz:FILE and csv:FILE, not for {name}")
+
+
+def _checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return names of classes as a tuple.
+
+    Raises:
+        TypeError: they are no sequence of strings.
+    """
+    require_type("classes", classes, Sequence, "a sequence of names")
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise TypeError(f"classes must be a sequence of names, got {shown(classes)}")
+    return tuple(classes)
 
 
 def load_mnist(

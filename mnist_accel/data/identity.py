@@ -41,7 +41,7 @@ class FileIdentity:
         """
         if now.sha256 == self.sha256:
             return
-        before = f"{source} has changed since the network was trained on it: "
+        before = f"{source} differs from the data that the network was trained on: "
         remedy = (
             "restore the file, or train a new network; to evaluate on other examples, give them "
             "in another file"

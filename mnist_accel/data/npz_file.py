@@ -15,13 +15,16 @@ from mnist_accel.util.input_files import open_archive, read_member, read_regular
 from mnist_accel.util.npy import parse_npy
 
 MAX_BYTES = 2**30  # of the file, and of each unpacked array
-_FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x_train", "y_train"), ("x", "y"))
+_TEST_SET = ("x_test", "y_test")
+_FORMS = (("x_train", "y_train", *_TEST_SET), ("x_train", "y_train"), ("x", "y"), _TEST_SET)
 _NAMES = {name for form in _FORMS for name in form}
 _REMEDY = "the arrays must be x_train, y_train, x_test and y_test, or without a test set x and y"
 
 
 def read_npz(path: Path) -> RawData:
     """Return the arrays x_train, y_train, x_test and y_test, or x and y, of an archive.
+
+    An archive with only x_test and y_test is accepted, too, to evaluate a network on it.
 
     Raises:
         DataError: the file cannot be read, an array is missing, or its dtype, shape or values are
@@ -41,6 +44,9 @@ def read_npz(path: Path) -> RawData:
         check_examples(x, y, name=f"{path} ({form[number]}, {form[number + 1]})")
         pairs.append((x, y))
     identity = FileIdentity(sha256(data).hexdigest())
+    if form == _TEST_SET:
+        x, y = pairs[0]
+        pairs.insert(0, (x[:0], y[:0]))
     return RawData(str(path), pairs[0], pairs[1] if len(pairs) == 2 else None, identity)
 
 

@@ -1,6 +1,8 @@
 """The user's own data: `.npz` archives, tables, the four IDX files of any set, and arrays."""
 
 import warnings
+from collections.abc import Sequence
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +25,13 @@ from mnist_accel.data.raw import (
     check_examples,
     choose_kind,
     encode_labels,
+    find_classes,
 )
 from mnist_accel.data.sources.digests import FILE_NAMES
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE, read_own_files, user_path
 from mnist_accel.data.sources.idx_names import prefix_of
-from mnist_accel.errors import DataError, DataWarning
+from mnist_accel.errors import DataError, DataWarning, file_errors
+from mnist_accel.util.input_files import open_regular
 from mnist_accel.util.text import count, excerpt
 
 _MAX_NAMES = 5  # classes that a warning lists
@@ -41,13 +45,12 @@ def load_file(
     label_column: str | None,
     test_split: float | None,
     kind: str,
+    classes: Sequence[str] | None,
     expected: FileIdentity | None,
 ) -> Dataset:
     """Return the data set in a file, "npz:FILE" or "csv:FILE"; arguments as `load_dataset`."""
-    file_format, _, text = name.partition(":")
-    path = user_path(text)
-    assert path is not None
-    if file_format == "csv":
+    path = file_path(name)
+    if name.startswith("csv:"):
         raw = read_csv(path, label_column=label_column)
     elif label_column is not None:
         raise ValueError(f"{option('label_column')} is for csv:FILE; an archive has y_train")
@@ -55,8 +58,30 @@ def load_file(
         raw = read_npz(path)
     if expected is not None and raw.identity is not None:
         expected.require_unchanged(raw.identity, raw.name)
+    if classes is None:
+        _require_training_examples(raw)
+    elif raw.test is None and test_split is None:
+        test_split = 1
     train, test = _split_rows(raw, test_split)
-    return _dataset(raw, path.name, train, test, kind=kind)
+    return _dataset(raw, path.name, train, test, kind=kind, classes=classes)
+
+
+def file_path(name: str) -> Path:
+    """Return the path of the file in the name of a data set, "npz:FILE" or "csv:FILE"."""
+    path = user_path(name.partition(":")[2])
+    assert path is not None
+    return path
+
+
+def is_unchanged(name: str, identity: FileIdentity) -> bool:
+    """Return whether a file, "npz:FILE" or "csv:FILE", has the content of an identity.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = file_path(name)
+    with file_errors(f"read {path}"), open_regular(path) as file:
+        return file_digest(file, "sha256").hexdigest() == identity.sha256
 
 
 def dataset_of_arrays(train: Examples, test: Examples) -> Dataset:
@@ -78,7 +103,7 @@ def dataset_of_arrays(train: Examples, test: Examples) -> Dataset:
         for name, pair in (("training", train), ("test", test)):
             check_examples(*pair, name=f"the {name} set")
         raw = RawData("data", train, test)
-        dataset = _dataset(raw, "custom", *_split_rows(raw, None), kind="auto")
+        dataset = _dataset(raw, "custom", *_split_rows(raw, None), kind="auto", classes=None)
     except DataError as error:
         raise ValueError(str(error)) from None
     warn_about_classes(dataset, stacklevel=5)
@@ -93,10 +118,15 @@ def _flat_labels(labels: NDArray[Any]) -> NDArray[Any]:
     return labels.astype(str) if is_text else labels
 
 
-def _dataset(raw: RawData, name: str, train: Any, test: Any, *, kind: str) -> Dataset:
+def _dataset(
+    raw: RawData, name: str, train: Any, test: Any, *, kind: str, classes: Sequence[str] | None
+) -> Dataset:
     """Return a data set whose sets are these rows of the training and test examples together."""
     labels = raw.train[1] if raw.test is None else np.concatenate([raw.train[1], raw.test[1]])
-    indices, names = encode_labels(labels, name=raw.name)
+    if classes is None:
+        indices, names = find_classes(labels, name=raw.name)
+    else:
+        indices, names = encode_labels(labels, classes, name=raw.name), tuple(classes)
     examples = raw.train[0] if raw.test is None else np.concatenate([raw.train[0], raw.test[0]])
     is_given = kind != "auto"
     chosen = cast(Kind, kind) if is_given else choose_kind(examples)
@@ -107,6 +137,16 @@ def _dataset(raw: RawData, name: str, train: Any, test: Any, *, kind: str) -> Da
     reason = "as given" if is_given else f"chosen by dtype and values; {option('kind')} sets it"
     source = f"{raw.name}, read as {chosen} ({reason})"
     return Dataset(name, *arrays, names, source, chosen, raw.identity)
+
+
+def _require_training_examples(raw: RawData) -> None:
+    """Check that a file contains more than a test set.
+
+    Raises:
+        DataError: it does not.
+    """
+    if not len(raw.train[1]):
+        raise DataError(f"{raw.name} contains only a test set; add training examples")
 
 
 def _split_rows(raw: RawData, fraction: float | None) -> tuple[Any, Any]:
@@ -126,7 +166,10 @@ def _split_rows(raw: RawData, fraction: float | None) -> tuple[Any, Any]:
             f"{raw.name} contains no test set; hold out a part of it, such as a fifth with "
             f"{option('test_split', 0.2)}"
         )
-    return split_indices(rows, fraction=as_number(option("test_split"), fraction), seed=0)
+    fraction = as_number(option("test_split"), fraction)
+    if fraction == 1:
+        return slice(0, 0), slice(0, rows)
+    return split_indices(rows, fraction=fraction, seed=0)
 
 
 def load_custom(data_dir: str | Path | None, expected: FileIdentity | None) -> Dataset:
@@ -176,7 +219,7 @@ def _idx_classes(
     both = np.concatenate([t_train, t_test])
     if both.max() < len(DIGIT_NAMES):
         return t_train, t_test, DIGIT_NAMES
-    indices, names = encode_labels(both, name=source)
+    indices, names = find_classes(both, name=source)
     return indices[: len(t_train)], indices[len(t_train) :], names
 
 

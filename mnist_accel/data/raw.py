@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import option
+from backends import option, shown
 from mnist_accel.data.identity import FileIdentity
 from mnist_accel.errors import DataError
 from mnist_accel.util.text import count, excerpt
@@ -34,7 +34,7 @@ class RawData:
 
     Attributes:
         name: the file, for messages.
-        train: examples (N, …) and labels (N,).
+        train: examples (N, …) and labels (N,); N is 0 if the file contains only a test set.
         test: examples and labels of the test set; None if the file contains none.
         identity: what tells whether the file has changed; None for arrays.
     """
@@ -61,7 +61,7 @@ class RawData:
             )
 
 
-def encode_labels(labels: NDArray[Any], *, name: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def find_classes(labels: NDArray[Any], *, name: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return labels as class indices (N,), and the names of the classes in ascending order.
 
     Whitespace around labels is ignored. If all labels are whole numbers, also as text, they are
@@ -92,11 +92,36 @@ def encode_labels(labels: NDArray[Any], *, name: str) -> tuple[NDArray[np.int64]
     return numbers[indices.reshape(-1)].astype(np.int64), tuple(map(str, classes))
 
 
+def encode_labels(labels: NDArray[Any], classes: Sequence[str], *, name: str) -> NDArray[np.int64]:
+    """Return labels as indices (N,) of known classes. "1.0" is the class "1", unless it is known.
+
+    Args:
+        labels: numbers or strings (N,).
+        classes: names of the classes.
+        name: the file, for messages.
+
+    Raises:
+        DataError: a label is no class.
+    """
+    values, indices = np.unique(labels, return_inverse=True)
+    position = {text: number for number, text in enumerate(classes)}
+    numbers = []
+    for value in values.tolist():
+        text = str(value).strip()
+        if text not in position and _DECIMAL.fullmatch(text) and float(text).is_integer():
+            text = str(int(float(text)))
+        if text not in position:
+            known = excerpt(", ".join(classes), max_chars=200)
+            raise DataError(f"{name} has the class {shown(text)}, but the network has only {known}")
+        numbers.append(position[text])
+    return np.array(numbers, np.int64)[indices.reshape(-1)]
+
+
 def _class_keys(labels: Sequence[Any], *, name: str) -> list[Any]:
     """Return what identifies the class of each label: an integer or a text.
 
     Raises:
-        DataError: see `encode_labels`.
+        DataError: see `find_classes`.
     """
     texts = [str(label).strip() for label in labels]
     for text in texts:

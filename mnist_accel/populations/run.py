@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_accel.console.activity import preparation
@@ -15,7 +15,7 @@ from mnist_accel.populations.grid import Grid
 from mnist_accel.populations.member import MemberResult
 from mnist_accel.populations.population import Population
 from mnist_accel.populations.running import ExecutorMembers, LocalMembers, worker_count
-from mnist_accel.runs.setup import load_dataset_of, split_run_data, total_steps
+from mnist_accel.runs.setup import load_dataset_of, require_identity, split_run_data, total_steps
 from mnist_accel.runs.signals import stop_on_signals
 
 
@@ -33,7 +33,11 @@ class PopulationRun:
 
 
 def run_population(
-    folder: PopulationFolder, *, scheduler: str | None = None, quiet: bool = False
+    folder: PopulationFolder,
+    *,
+    dataset: str | None = None,
+    scheduler: str | None = None,
+    quiet: bool = False,
 ) -> PopulationRun:
     """Train the members that have not ended, and write the final files.
 
@@ -41,6 +45,7 @@ def run_population(
 
     Args:
         folder: the folder, which contains the configuration.
+        dataset: the data set at its new place, if its file has moved.
         scheduler: address of a Dask scheduler whose workers train; None to train here.
         quiet: show no progress.
 
@@ -54,7 +59,7 @@ def run_population(
     with folder.lock():
         folder.remove_unfinished()
         results = folder.read(grid)
-        run = _Run(folder, config, grid, quiet=quiet)
+        run = _Run(folder, config, grid, dataset or grid.members[0].dataset, quiet=quiet)
         signal = run.train(results, scheduler=scheduler)
         population = Population(grid, results, backend=config.backend)
         if signal is None:
@@ -66,11 +71,18 @@ class _Run:
     """A population that trains in a folder."""
 
     def __init__(
-        self, folder: PopulationFolder, config: PopulationConfig, grid: Grid, *, quiet: bool
+        self,
+        folder: PopulationFolder,
+        config: PopulationConfig,
+        grid: Grid,
+        dataset: str,
+        *,
+        quiet: bool,
     ) -> None:
         self._folder = folder
         self._config = config
         self._grid = grid
+        self._dataset = dataset
         self._quiet = quiet
 
     def train(self, results: list[MemberResult], *, scheduler: str | None) -> int | None:
@@ -79,9 +91,10 @@ class _Run:
         missing = [member for member in range(len(self._grid.members)) if member not in known]
         if not missing:
             return None
-        settings = self._grid.members[0]
+        settings, identity = self._grid.members[0], self._config.identity
+        require_identity(identity, self._dataset, settings.dataset)
         with usage_errors():
-            dataset = load_dataset_of(settings, self._config.identity)
+            dataset = load_dataset_of(replace(settings, dataset=self._dataset), identity)
             if dataset.form != self._grid.form:
                 raise DataError(
                     f"{self._folder.path} trains on {self._grid.form} of "

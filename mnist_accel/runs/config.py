@@ -136,11 +136,13 @@ def check_same_training(
 def check_same_data(folder: RunFolder, config: RunConfig, data: RunData) -> None:
     """Check that data set, number of training images and classes are those the run began with.
 
+    The name is not checked if the content of the files has been compared.
+
     Raises:
         DataError: they have changed.
     """
     name, images = config.data.name, config.data.train_images
-    if name not in (None, data.dataset.name):
+    if config.data.identity is None and name not in (None, data.dataset.name):
         raise DataError(
             f"{folder.path} was trained on {name}, but the settings in {folder.config} give "
             f"{data.dataset.name}; restore the file, or start a new run with --config "

@@ -15,6 +15,7 @@ from mnist_accel.data import DataForm, Dataset, load_dataset
 from mnist_accel.data.dataset import DIGIT_NAMES
 from mnist_accel.data.datasets import class_names, dataset_name, is_file
 from mnist_accel.data.identity import FileIdentity
+from mnist_accel.data.own_files import is_unchanged
 from mnist_accel.data.raw import Kind
 from mnist_accel.errors import (
     CheckpointError,
@@ -29,7 +30,7 @@ from mnist_accel.nn.network import Network
 from mnist_accel.runs.config import stored_config
 from mnist_accel.runs.folder import DEFAULT_PARENT, RunFolder
 from mnist_accel.runs.schema import DataSettings, PopulationData
-from mnist_accel.runs.setup import with_absolute_path
+from mnist_accel.runs.setup import require_in_place, with_absolute_path
 from mnist_accel.util.files import as_path
 from mnist_accel.util.schema import convert
 
@@ -148,9 +149,10 @@ class ModelData:
 
         Args:
             given: arguments of `load_dataset`, `name` and those that the user gave. Without a name,
-                the data set is that of the run. The file of the run must be unchanged and split as
-                in the training. Another file is read as what the network takes, and another table
-                must have the same columns.
+                the data set is that of the run. The file of the run, or a copy of it, must be
+                unchanged and is split as in the training. Another file is read as what the network
+                takes, and is a test set as a whole unless it states one. Another table must have
+                the same columns.
 
         Raises:
             UsageError: the data set does not accept an argument.
@@ -159,21 +161,38 @@ class ModelData:
         """
         given = {name: value for name, value in given.items() if value is not None}
         stored = self.settings.arguments()
-        names = [with_absolute_path(one.get("name", stored["name"])) for one in (given, stored)]
-        is_same = names[0] == names[1]
+        is_same = self._is_that_of_the_run(given.get("name", stored["name"]), stored["name"])
         expected = self.identity if is_same and "data_dir" not in given else None
         if is_same:
             given = stored | given
         elif is_file(given["name"]):
-            given = {"kind": self.kind} | given
+            given = {"kind": self.kind} | self._label_column(given["name"]) | given
         with usage_errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # these are about training
-            dataset = load_dataset(**given, expected=expected)
+            dataset = load_dataset(**given, classes=self.class_names, expected=expected)
         if self.identity is not None and dataset.identity is not None:
             self.identity.require_columns(dataset.identity, dataset.source)
             if self.identity.sha256 == dataset.identity.sha256:
                 self._require_same_split(given.get("test_split"))
-        return dataset if self.class_names is None else dataset.with_classes(self.class_names)
+        return dataset
+
+    def _is_that_of_the_run(self, name: str, stored: str) -> bool:
+        """Return whether a data set is that of the run, also if its file was moved or copied.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        if with_absolute_path(name) == with_absolute_path(stored):
+            require_in_place(stored)
+            return True
+        if self.identity is None or not is_file(name):
+            return False
+        return is_unchanged(name, self.identity)
+
+    def _label_column(self, name: str) -> dict[str, str]:
+        """Return the argument `label_column` for another table, if the run has one."""
+        column = self.settings.label_column
+        return {"label_column": column} if column and name.startswith("csv:") else {}
 
     def _require_same_split(self, fraction: float | None) -> None:
         """Check that a file is split into training and test set as in the training.

@@ -31,6 +31,7 @@ from mnist_accel.runs.setup import (
     load_run_data,
     make_sampler,
     make_trainer,
+    require_identity,
     total_steps,
     with_absolute_folder,
 )
@@ -138,6 +139,9 @@ def _resume(
     phases = Phases()
     with phases.time("data"), hide_activities(quiet):
         content, config = stored_config(folder)
+        require_identity(
+            config.data.identity, settings.dataset, config.settings.arguments()["name"]
+        )
         data = load_run_data(settings, config.data.identity)
         check_same_data(folder, config, data)
     last_step = total_steps(settings, data.train_count)

@@ -7,13 +7,14 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from backends import Backend, UpdateRule, create_optimizer
+from backends import Backend, UpdateRule, create_optimizer, option
 from mnist_accel.data import DataForm, Dataset, load_dataset
 from mnist_accel.data.batches import BatchSampler, split_indices
 from mnist_accel.data.datasets import is_file
 from mnist_accel.data.identity import FileIdentity
+from mnist_accel.data.own_files import file_path
 from mnist_accel.data.sources.folders import ENVIRONMENT_VARIABLE
-from mnist_accel.errors import usage_errors
+from mnist_accel.errors import DataError, usage_errors
 from mnist_accel.recipes.models import create_model, get_recipe, recipe_layers
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.training.trainer import Trainer
@@ -70,6 +71,38 @@ def with_absolute_path(dataset: str) -> str:
     return f"{kind}:{os.path.abspath(file)}"  # noqa: PTH100 - also removes ".."
 
 
+def require_in_place(dataset: str) -> None:
+    """Check that the file of a stored data set still exists; other data sets are not checked.
+
+    Raises:
+        DataError: it does not.
+    """
+    if is_file(dataset) and not os.path.lexists(file_path(dataset)):
+        file_format, _, path = dataset.partition(":")
+        raise DataError(
+            f"{path} does not exist; if it has moved, give its new place with "
+            f"{option('dataset', f'{file_format}:FILE')}"
+        )
+
+
+def require_identity(identity: FileIdentity | None, dataset: str, stored: str) -> None:
+    """Check that the content of a file at a new place can be compared with that of the run.
+
+    Args:
+        identity: what the run stores about its file.
+        dataset: the data set to read.
+        stored: the data set of the run.
+
+    Raises:
+        DataError: it cannot.
+    """
+    if identity is None and is_file(dataset) and dataset != stored:
+        raise DataError(
+            f"the training began with {stored}, whose SHA-256 is not stored, so {dataset} cannot "
+            f"be compared with it; omit {option('dataset')}"
+        )
+
+
 def check_network(settings: TrainSettings) -> None:
     """Check the settings of network and optimizer, before data are loaded and backends measured.
 
@@ -97,7 +130,12 @@ def load_run_data(settings: TrainSettings, expected: FileIdentity | None = None)
 
 
 def load_dataset_of(settings: TrainSettings, expected: FileIdentity | None = None) -> Dataset:
-    """Return the data set that the settings select; errors as `load_dataset`."""
+    """Return the data set that the settings select; errors as `load_dataset`.
+
+    With `expected`, the settings are those of a run, whose file may have moved in the meantime.
+    """
+    if expected is not None:
+        require_in_place(settings.dataset)
     options = data_options(vars(settings))
     return load_dataset(settings.dataset, settings.data_dir, expected=expected, **options)
 
@@ -112,8 +150,12 @@ def split_run_data(dataset: Dataset, settings: TrainSettings) -> RunData:
     """Return the part of a data set that a run uses, with training images held out if required.
 
     Raises:
-        ValueError: the split would be empty.
+        ValueError: there are no training examples, or the split would be empty.
     """
+    if not len(dataset.t_train):
+        raise ValueError(
+            f"no example of {dataset.name} is left to train on; give {option('test_split')} below 1"
+        )
     train_limit, test_limit = settings.limit_train or None, settings.limit_test or None
     images, labels = dataset.x_train[:train_limit], dataset.t_train[:train_limit]
     test = dataset.x_test[:test_limit], dataset.t_test[:test_limit]

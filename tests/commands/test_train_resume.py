@@ -292,7 +292,7 @@ def test_custom_data_are_found_again_and_must_be_unchanged(fails, run):
     assert code == 0
     assert "custom, 20 test images" in out
     write_custom(Path("mine"), images=60)
-    says = "mine has changed since the network was trained on it"
+    says = "mine differs from the data that the network was trained on"
     fails(4, "train", "--resume", "run", "--iterations", 9, "--quiet", says=says)
     fails(4, "evaluate", "run", says=says)
 

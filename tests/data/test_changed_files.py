@@ -79,7 +79,7 @@ def test_a_changed_table_is_refused_by_every_command_that_reads_it(
         ["train", "--resume", run, "--iterations", 8],
     ):
         line = failing(capsys, 4, *command)
-        assert "f.csv has changed since the network was trained on it: " in line
+        assert "f.csv differs from the data that the network was trained on: " in line
         assert says in line
         assert "restore the file, or train a new network" in line
 
@@ -95,6 +95,47 @@ def test_another_split_of_the_same_file_is_refused(run, trained, capsys):
     for dataset in ([], ["--dataset", f"csv:{trained}/copy.csv"]):
         line = failing(capsys, 2, "evaluate", run, *dataset, "--test-split", "0.5")
         assert "would test it on examples it was trained on; omit --test-split" in line
+
+
+def test_a_copy_of_the_file_is_split_as_in_the_training(run, trained, capsys):
+    shutil.copy(trained / "f.csv", trained / "copy.csv")
+    results = []
+    for dataset in ([], ["--dataset", f"csv:{trained}/copy.csv"]):
+        capsys.readouterr()
+        assert main(["evaluate", run, *dataset, "--backend", "numpy", "--json"]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[1] == results[0] | {"dataset": "copy.csv"}
+    assert (results[0]["images"], results[0]["whole_file"]) == (10, False)
+
+
+def test_a_moved_file_continues_a_run_at_its_new_place(run, trained, capsys):
+    shutil.copytree(run, trained / "moved")
+    (trained / "place").mkdir()
+    (trained / "f.csv").rename(trained / "place" / "g.csv")
+    moved, new = str(trained / "moved"), ["--dataset", f"csv:{trained}/place/g.csv"]
+    for command in (["evaluate", moved], ["train", "--resume", moved, "--iterations", "8"]):
+        line = failing(capsys, 4, *command)
+        assert (
+            "f.csv does not exist; if it has moved, give its new place with --dataset csv" in line
+        )
+    resume = ["train", "--resume", moved, "--iterations", "8", "--quiet"]
+    assert main([*resume, *new]) == 0
+    assert config_of(moved)["settings"]["dataset"] == new[1]
+    assert main(["evaluate", moved, "--backend", "numpy"]) == 0
+    write_table(trained / "place" / "g.csv", rows=41)
+    assert "g.csv differs from the data that the network" in failing(capsys, 4, *resume, *new)
+    line = failing(capsys, 2, *resume, "--dataset", "digits")
+    assert "--dataset cannot be given with --resume" in line
+
+
+def test_a_run_without_the_digest_cannot_continue_with_a_moved_file(run, trained, capsys):
+    old = shutil.copytree(run, trained / "early")
+    config = config_of(old)
+    del config["data"]["identity"]
+    (old / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    shutil.copy(trained / "f.csv", trained / "copy.csv")
+    resume = ["train", "--resume", old, "--dataset", f"csv:{trained}/copy.csv"]
+    assert "f.csv, whose SHA-256 is not stored, so csv:" in failing(capsys, 4, *resume)
 
 
 def test_another_table_must_have_the_same_columns(run, trained, capsys):
@@ -151,10 +192,13 @@ def test_a_changed_archive_is_refused_by_a_population(tmp_path, capsys):
     assert main(["population", "cnn", *flags, "--out", str(out)]) == 0
     np.savez(tmp_path / "a.npz", x=examples[::-1], y=labels)
     (out / "members.jsonl").write_bytes(b"")
-    says = "a.npz has changed since the network was trained on it: its content has the SHA-256"
+    says = "a.npz differs from the data that the network was trained on: its content has the SHA"
     assert says in failing(capsys, 4, "population", "--resume", out, "--quiet")
     np.savez(tmp_path / "a.npz", x=examples, y=labels)
-    assert main(["population", "--resume", str(out), "--quiet"]) == 0
+    (tmp_path / "a.npz").rename(tmp_path / "b.npz")
+    resume = ["population", "--resume", out, "--quiet"]
+    assert "a.npz does not exist; if it has moved" in failing(capsys, 4, *resume)
+    assert main([*map(str, resume), "--dataset", f"npz:{tmp_path}/b.npz"]) == 0
     np.savez(tmp_path / "a.npz", x=examples[::-1], y=labels)
     line = failing(capsys, 4, "evaluate", out, "--member", 1, "--backend", "numpy")
     assert says in line
@@ -181,5 +225,5 @@ def test_python_refuses_files_with_another_identity(tmp_path):
     with pytest.raises(TypeError, match="expected must be the attribute identity of a data set"):
         load_dataset("custom", tmp_path, expected=data.identity.sha256)
     (tmp_path / FILE_NAMES[1]).write_bytes(format_idx(np.zeros(20, np.uint8)))
-    with pytest.raises(DataError, match=r"folder .* has changed since the network was trained"):
+    with pytest.raises(DataError, match=r"folder .* differs from the data that the network was"):
         load_dataset("custom", tmp_path, expected=data.identity)

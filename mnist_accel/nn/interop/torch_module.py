@@ -17,6 +17,7 @@ from mnist_accel.nn.layers import (
     Linear,
     MaxPool2d,
 )
+from mnist_accel.util.text import excerpt
 
 _ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 _OUTPUTS = {"softmax": ("Softmax", "LogSoftmax"), "sigmoid": ("Sigmoid",), "identity": ()}
@@ -64,20 +65,16 @@ def from_module(module: Any, *, outputs: str) -> tuple[list[Layer], list[Weights
         ImportError: PyTorch is not installed.
         TypeError: `module` is not a `torch.nn.Sequential`.
         ValueError: a layer is not supported; the message names the first one. Or the module ends
-            in a softmax, which the loss does not contain.
+            in a softmax, which the loss does not contain, or two modules share a parameter.
     """
     torch = _import_torch()
-    if not isinstance(module, torch.nn.Sequential):
+    if not _is_sequential(torch, module):
         raise TypeError(f"expected a torch.nn.Sequential, got {type(module).__name__}")
     modules = list(_flattened(torch, module))
-    last = type(modules[-1][1]).__name__ if modules else ""
-    if last in _OUTPUTS[outputs]:
+    _check_hooks(module, "the module")
+    _require_own_parameters(modules)
+    if modules and _is_output(modules[-1][1], outputs):
         modules.pop()
-    elif last in _OUTPUTS["softmax"]:
-        raise ValueError(
-            f"the module ends in {last}, but the outputs of the loss are {outputs}; give the loss "
-            "SoftmaxCrossEntropy()"
-        )
     layers, weights = [], []
     for path, one in modules:
         try:
@@ -85,9 +82,62 @@ def from_module(module: Any, *, outputs: str) -> tuple[list[Layer], list[Weights
             weights.append(_weights(one))
         except ValueError as error:
             raise ValueError(
-                f"layer {path} of the module, {one}, is not supported: {error}"
+                f"layer {path} of the module, {excerpt(one)}, is not supported: {error}"
             ) from None
     return layers, weights
+
+
+def _is_sequential(torch: Any, module: Any) -> bool:
+    """Return whether a module calls its children one after another, and does nothing else."""
+    sequential = torch.nn.Sequential
+    return isinstance(module, sequential) and type(module).forward is sequential.forward
+
+
+def _is_output(module: Any, outputs: str) -> bool:
+    """Return whether the last module is the activation that the loss contains.
+
+    Raises:
+        ValueError: it is a softmax, but over another dimension or not in the loss.
+    """
+    name = type(module).__name__
+    if name in _OUTPUTS["softmax"]:
+        if outputs != "softmax":
+            raise ValueError(
+                f"the module ends in {name}, but the outputs of the loss are {outputs}; give the "
+                "loss SoftmaxCrossEntropy()"
+            )
+        if module.dim not in (None, 1, -1):
+            raise ValueError(f"the module ends in {module}, expected dim=1, the classes")
+    return name in _OUTPUTS[outputs]
+
+
+def _require_own_parameters(modules: list[tuple[str, Any]]) -> None:
+    """Check that no two modules share a parameter; two layers would train apart.
+
+    Raises:
+        ValueError: two modules share one; the message names both.
+    """
+    owners: dict[int, str] = {}  # paths by the address of a parameter
+    for path, module in modules:
+        for name, parameter in module.named_parameters():
+            address = parameter.data_ptr()
+            if address in owners:
+                raise ValueError(
+                    f"layers {owners[address]} and {path}.{name} of the module share a parameter, "
+                    "which a network cannot represent; give each layer a copy of its own"
+                )
+            if parameter.numel():
+                owners[address] = f"{path}.{name}"
+
+
+def _check_hooks(module: Any, name: str) -> None:
+    """Check that a module has no hooks, which may change what it computes.
+
+    Raises:
+        ValueError: it has some, such as those of pruning or weight normalization.
+    """
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise ValueError(f"{name} has forward hooks, which have no counterpart; remove them first")
 
 
 def _import_torch() -> Any:
@@ -103,7 +153,8 @@ def _import_torch() -> Any:
 def _flattened(torch: Any, module: Any, prefix: str = "") -> Any:
     """Yield the layers of nested `Sequential` modules with their paths, such as "1.0"."""
     for name, child in module._modules.items():  # `named_children` omits repeated modules
-        if isinstance(child, torch.nn.Sequential):
+        _check_hooks(child, f"layer {prefix}{name} of the module, {type(child).__name__},")
+        if _is_sequential(torch, child):
             yield from _flattened(torch, child, f"{prefix}{name}.")
         elif not isinstance(child, torch.nn.Identity):
             yield f"{prefix}{name}", child

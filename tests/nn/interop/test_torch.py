@@ -40,15 +40,60 @@ def test_a_module_of_torch_with_nested_parts_becomes_a_network():
     assert np.allclose(network.predict_proba(images), module(pixels).detach().numpy(), atol=1e-6)
 
 
-def test_a_module_that_occurs_twice_is_converted_twice():
+def test_an_activation_that_occurs_twice_is_converted_twice():
     nn = torch.nn
-    relu, linear = nn.ReLU(), nn.Linear(8, 8)
-    module = nn.Sequential(nn.Linear(784, 8), relu, linear, relu, linear, relu, nn.Linear(8, 3))
+    relu = nn.ReLU()
+    module = nn.Sequential(nn.Linear(784, 8), relu, nn.Linear(8, 8), relu, nn.Linear(8, 3))
     network = ma.Network.from_torch(module, input=ma.Pixels((784,)), backend="numpy")
-    assert network.describe().count("relu") == 3
+    assert network.describe().count("relu") == 2
     images = ma.load_dataset("digits").x_test[:20]
     logits = module(torch.from_numpy(images.reshape(-1, 784).astype(np.float32) / 255))
     assert np.allclose(network.predict_logits(images), logits.detach().numpy(), atol=1e-5)
+
+
+def tied(kind):
+    """Return a module of which two layers share a parameter."""
+    nn = torch.nn
+    first, second, last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+    if kind == "the module":
+        second = first
+    elif kind == "the weight":
+        second.weight = first.weight
+    elif kind == "the bias":
+        second.bias = first.bias
+    elif kind == "the transposed weight":
+        second.weight = nn.Parameter(first.weight.detach().T)
+    return nn.Sequential(nn.Sequential(first, nn.ReLU()), second, last)
+
+
+@pytest.mark.parametrize("kind", ["the module", "the weight", "the bias", "the transposed weight"])
+def test_layers_that_share_a_parameter_are_named(kind):
+    says = r"layers 0\.0\.(weight|bias) and 1\.\1 of the module share a parameter, which a network"
+    with pytest.raises(ValueError, match=says):
+        ma.Network.from_torch(tied(kind), input=ma.Features(8), backend="numpy")
+
+
+def test_parameters_that_are_parts_of_one_array_are_not_shared():
+    module = tied("nothing")
+    vector = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+    torch.nn.utils.vector_to_parameters(vector, module.parameters())
+    network = ma.Network.from_torch(module, input=ma.Features(8), backend="numpy")
+    assert np.array_equal(network.state_dict()["W1"], vector[:64].reshape(8, 8).T)
+
+
+def hooked():
+    from torch.nn.utils import prune
+
+    module = torch.nn.Linear(784, 5)
+    prune.l1_unstructured(module, "weight", amount=0.5)
+    return module
+
+
+class Residual(torch.nn.Sequential):
+    """Computes more than its children."""
+
+    def forward(self, x):
+        return x + super().forward(x)
 
 
 def test_weights_for_another_input_are_refused_with_the_layer():
@@ -106,6 +151,12 @@ UNSUPPORTED = {
     r"its weight is torch\.bfloat16": [torch.nn.Linear(784, 5, dtype=torch.bfloat16)],
     r"layer 0\.0 of the module": [torch.nn.Sequential(torch.nn.BatchNorm1d(3))],
     "must flatten all dimensions": [torch.nn.Flatten(0)],
+    r"layer 1 of the module, Residual": [torch.nn.Identity(), Residual(torch.nn.Linear(784, 784))],
+    r"layer 0 of the module, Linear, has forward hooks, .*; remove them first": [hooked()],
+    r"layer 0 of the module, ParametrizedLinear": [
+        torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(784, 5))
+    ],
+    r"ends in Softmax\(dim=0\), expected dim=1": [torch.nn.Linear(784, 5), torch.nn.Softmax(0)],
 }
 
 
@@ -116,9 +167,11 @@ def test_the_first_unsupported_layer_is_named(message):
         ma.Network.from_torch(module, input=ma.Pixels((784,)), backend="numpy")
 
 
-def test_something_that_is_no_sequential_is_refused():
-    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Sequential, got Linear"):
-        ma.Network.from_torch(torch.nn.Linear(3, 3), input=ma.Pixels((3,)), backend="numpy")
+@pytest.mark.parametrize("module", [torch.nn.Linear(3, 3), Residual(torch.nn.Linear(3, 3))])
+def test_something_that_is_no_sequential_is_refused(module):
+    name = type(module).__name__
+    with pytest.raises(TypeError, match=rf"expected a torch\.nn\.Sequential, got {name}"):
+        ma.Network.from_torch(module, input=ma.Pixels((3,)), backend="numpy")
 
 
 def test_a_layer_of_your_own_is_named():
