@@ -31,13 +31,13 @@ class _Arrays:
         memory: allocated the arrays.
         chunk: inputs and results of the steps.
         parameters: copies of the parameters of several members; empty for a single training.
-        exchange: partial sums and grid barrier of `persistent_mlp`.
+        scratch: other arrays of `persistent_mlp`.
     """
 
     memory: Memory
     chunk: ChunkMemory
     parameters: tuple[Array, ...]
-    exchange: tuple[Array, Array] | None
+    scratch: persistent_mlp.Scratch | None
 
 
 class PersistentKernels:
@@ -85,8 +85,8 @@ class PersistentKernels:
         parameters = arrays.parameters or parameters
         views = [array for s in program.stages for array in parameters_of(s, parameters[0])]
         train: Any = persistent_cnn.train
-        if arrays.exchange is not None:
-            train = partial(persistent_mlp.train, exchange=arrays.exchange)
+        if arrays.scratch is not None:
+            train = partial(persistent_mlp.train, scratch=arrays.scratch)
         launch = partial(
             train,
             launcher,
@@ -124,10 +124,11 @@ class PersistentKernels:
             # The kernel numbers the steps by their images; one image may belong to several steps.
             is_suitable = batch_size == 1 and len(dataset.images) > 1
             return persistent_cnn.constants_for(self._program) if is_suitable else None
-        if batch_size > persistent_mlp.MAX_IMAGES:
-            return None
         return persistent_mlp.constants_for(
-            self._program, capability=self._capability, multiprocessors=self._multiprocessors
+            self._program,
+            batch_size=batch_size,
+            capability=self._capability,
+            multiprocessors=self._multiprocessors,
         )
 
 
@@ -137,18 +138,15 @@ def _is_cnn(program: TrainingProgram) -> bool:
 
 def _new_arrays(memory: Any, program: TrainingProgram) -> _Arrays:
     """Allocate the arrays of a persistent kernel."""
-    is_cnn, exchange = _is_cnn(program), None
-    if not is_cnn:
-        sums = memory.empty(persistent_mlp.partial_sums_size(program), program.dtype)
-        exchange = sums, memory.zeros(2, "uint32")
+    is_cnn, steps = _is_cnn(program), workspace.MAX_STEPS_PER_CHUNK
     return _Arrays(
         memory=memory,
         chunk=ChunkMemory(
             memory,
             program.dtype,
-            steps=workspace.MAX_STEPS_PER_CHUNK,
-            rows=workspace.MAX_STEPS_PER_CHUNK * (1 if is_cnn else persistent_mlp.MAX_IMAGES),
+            steps=steps,
+            rows=steps * (1 if is_cnn else persistent_mlp.MAX_IMAGES),
         ),
         parameters=copies_of_parameters(memory, program),
-        exchange=exchange,
+        scratch=None if is_cnn else persistent_mlp.new_scratch(memory, program, steps),
     )

@@ -48,7 +48,7 @@ MIN_CAPABILITIES = {
 Constants = dict[str, str | int]
 Options = tuple[str, ...]
 PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "WARPS_PER_FILTER": 1}
-PERSISTENT_MLP: Constants = {"BLOCKS": 8, "BATCH": 16, "INPUTS": 784, "OUTPUTS": 10, "THREADS": 256}
+PERSISTENT_MLP: Constants = {"BLOCKS": 8, "INPUTS": 784, "OUTPUTS": 10, "THREADS": 256}
 CLASSIFIER: Constants = {"MAX_LAYERS": 16, "PIXEL_TILE": 2}
 LOSSES = ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY", "QUADRATIC")
 # Variants that no recipe launches. They are compiled for one architecture only; the variants that
@@ -123,8 +123,17 @@ OTHERS: dict[str, list[Constants]] = {
         for loss in LOSSES[1:]
     ],
     "persistent/persistent_mlp": [
-        {"PIXEL": "float", "HIDDEN": 50, "ACTIVATION": "RELU", "LOSS": loss, **PERSISTENT_MLP}
-        for loss in LOSSES[:2]
+        {
+            "PIXEL": "float",
+            "HIDDEN": hidden,
+            "BATCH": 16,
+            "IMAGES_PER_PASS": images,
+            "CLUSTER": 1,
+            "ACTIVATION": "RELU",
+            "LOSS": loss,
+            **PERSISTENT_MLP,
+        }
+        for loss, hidden, images in zip(LOSSES, (50, 96, 5), (16, 4, 16), strict=True)
     ],
     "pooling": [{"MASK": "int64"}],
     "wgrad_update": [
@@ -323,23 +332,24 @@ def test_kernels_compile_in_float64_without_spills(file: str) -> None:
 
 
 @needs_nvrtc
-def test_largest_persistent_mlp_fits_the_shared_memory() -> None:
-    """The Python rule accepts exactly the networks that the compiler accepts."""
+def test_persistent_mlp_uses_the_whole_shared_memory() -> None:
+    """The Python rule accepts exactly the numbers of images that the compiler accepts."""
+    stack = [layers.Linear(96), layers.ReLU(), layers.Linear(10)]
+    loss = losses.SoftmaxCrossEntropy()
+    model = Network(stack, loss, input=Pixels((784,)), backend=EmulatedBackend())
+    constants = persistent_mlp.constants_for(
+        model.training_program(nn.SGD()), batch_size=16, capability=90, multiprocessors=132
+    )
+    assert constants is not None
+    assert constants["IMAGES_PER_PASS"] == 4  # 6 would take one pass less
 
-    def constants(hidden: int) -> Constants | None:
-        stack = [layers.Linear(hidden), layers.ReLU(), layers.Linear(10)]
-        loss = losses.SoftmaxCrossEntropy()
-        model = Network(stack, loss, input=Pixels((784,)), backend=EmulatedBackend())
-        program = model.training_program(nn.SGD())
-        return persistent_mlp.constants_for(program, capability=90, multiprocessors=132)
+    def compile_with(images: int) -> None:
+        options = options_for("float32", PIXEL="uint8", **constants | {"IMAGES_PER_PASS": images})
+        nvrtc.compile_source(source("persistent/persistent_mlp"), options, architecture=90)
 
-    largest = max(hidden for hidden in range(30, 200) if constants(hidden))
-    found = constants(largest)
-    assert found is not None
-    code, more = source("persistent/persistent_mlp"), {**found, "HIDDEN": largest + 4}
-    nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **found), architecture=90)
-    with pytest.raises(nvrtc.CompilerError, match=r"5\d{4} bytes smem"):
-        nvrtc.compile_source(code, options_for("float32", PIXEL="uint8", **more), architecture=90)
+    compile_with(5)
+    with pytest.raises(nvrtc.CompilerError, match=r"\d{5} bytes smem"):
+        compile_with(6)
 
 
 @needs_nvrtc

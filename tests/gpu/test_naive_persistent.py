@@ -111,12 +111,13 @@ def test_persistent_mlp_matches_one_naive_thread(setting: Setting, capability: i
     shapes = (inputs, hidden), (hidden,), (hidden, outputs), (outputs,)
     fast: Any = tuple(setting.random(*shape) for shape in shapes)
     naive = tuple(setting.cupy.array(array) for array in fast)
-    constants = persistent_mlp.constants_for(program, capability=capability, multiprocessors=132)
+    constants = persistent_mlp.constants_for(
+        program, batch_size=6, capability=capability, multiprocessors=132
+    )
     assert constants is not None
-    sums = setting.empty(persistent_mlp.partial_sums_size(program))
-    exchange = sums, setting.cupy.zeros(2, "uint32")
+    scratch = persistent_mlp.new_scratch(Memory(setting.cupy), program, len(bounds))
     persistent_mlp.train(
-        setting.launcher, program, dataset, chunk, len(bounds), fast, exchange, constants
+        setting.launcher, program, dataset, chunk, len(bounds), fast, scratch, constants
     )
     step_losses = setting.empty(len(bounds), dtype="float64")
     correct = setting.integers(9, len(bounds))

@@ -1,10 +1,15 @@
 """Launch of kernels/persistent/persistent_mlp.cu, and the programs that it can train."""
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
 from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
 from backends.cupy.launch.launcher import Launcher, c_type, ceil_div, fits_shared_memory
 from backends.cupy.launch.losses import NUMBERS
-from backends.cupy.loader import Constant
+from backends.cupy.loader import WARP_SIZE, Constant
 from backends.operations.common import Array
 from backends.program import TrainingProgram
 
@@ -12,15 +17,50 @@ THREADS = 256
 BLOCKS = 8  # the largest cluster that every GPU with clusters supports
 MIN_CLUSTER_CAPABILITY = 90
 MAX_IMAGES = 16  # largest batch
+MAX_WEIGHT_BYTES = 256  # weights of the first layer per thread, in registers
+_TILE = 4  # side of a thread's tile of weights
+_UNITS = 32  # hidden units of the tiles of a warp
+_INPUTS = THREADS // WARP_SIZE * 16  # inputs of the tiles of a block
+_VECTOR_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Arrays that the kernel uses in addition to parameters, inputs and results.
+
+    Attributes:
+        partial_sums: sums that blocks without cluster exchange; double-buffered.
+        barrier: two uint32 of the grid barrier, 0 before the first launch.
+        image_losses: loss of each image of each step.
+        image_correct: whether the prediction for that image is correct.
+    """
+
+    partial_sums: Array
+    barrier: Array
+    image_losses: Array
+    image_correct: Array
+
+
+def new_scratch(memory: Any, program: TrainingProgram, steps: int) -> Scratch:
+    """Allocate the scratch arrays for chunks of at most `steps` steps."""
+    (hidden,) = program.stages[0].output_shape
+    row = ceil_div(hidden, _TILE) * _TILE
+    return Scratch(
+        partial_sums=memory.empty(2 * BLOCKS * MAX_IMAGES * row, program.dtype),
+        barrier=memory.zeros(2, "uint32"),
+        image_losses=memory.empty(steps * MAX_IMAGES, program.dtype),
+        image_correct=memory.empty(steps * MAX_IMAGES, "int32"),
+    )
 
 
 def constants_for(
-    program: TrainingProgram, *, capability: int, multiprocessors: int
+    program: TrainingProgram, *, batch_size: int, capability: int, multiprocessors: int
 ) -> dict[str, Constant] | None:
     """Return the options of the kernel; None if it cannot train the program.
 
     Args:
         program: the program.
+        batch_size: number of images of the largest batch.
         capability: compute capability of the GPU, such as 90 for 9.0.
         multiprocessors: multiprocessors of the GPU. All blocks must be resident together, and each
             multiprocessor has room for at least one.
@@ -28,29 +68,23 @@ def constants_for(
     kinds = [stage.kind for stage in program.stages]
     if kinds != ["linear", "linear"] or program.update.kind != "sgd" or program.l2:
         return None
-    if program.loss == NUMBERS:
+    if program.loss == NUMBERS or batch_size > MAX_IMAGES or multiprocessors < BLOCKS:
         return None
     first, second = program.stages
+    if first.bias is None or second.bias is None or not computes_logits(second):
+        return None
     (inputs,), (hidden,), (outputs,) = first.input_shape, first.output_shape, second.output_shape
-    per_block = ceil_div(inputs, BLOCKS)
-    # The members of struct `Shared`.
-    reals = per_block * hidden + hidden * outputs + hidden + outputs
-    reals += MAX_IMAGES * (per_block + 2 * hidden + outputs + 1)
-    fits = (
-        multiprocessors >= BLOCKS
-        and first.bias is not None
-        and second.bias is not None
-        and computes_logits(second)
-        and fits_shared_memory(reals, program.dtype, more_bytes=4 * MAX_IMAGES)
-    )
-    if not fits:
+    sizes = _Sizes(inputs, hidden, outputs, batch_size, program.dtype)
+    images_per_pass = sizes.images_per_pass()
+    if images_per_pass is None:
         return None
     return {
         **cluster_constants(capability),
         "ACTIVATION": first.activation.upper(),
         "LOSS": program.loss.upper(),
         "BLOCKS": BLOCKS,
-        "BATCH": MAX_IMAGES,
+        "BATCH": batch_size,
+        "IMAGES_PER_PASS": images_per_pass,
         "INPUTS": inputs,
         "HIDDEN": hidden,
         "OUTPUTS": outputs,
@@ -58,15 +92,50 @@ def constants_for(
     }
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes of a network, and of the memory that the kernel needs for it."""
+
+    inputs: int
+    hidden: int
+    outputs: int
+    batch: int
+    dtype: str
+
+    def images_per_pass(self) -> int | None:
+        """Return the number of images whose partial sums fit the shared memory at the same time.
+
+        None if no number fits, or if the weights of a thread do not fit its registers.
+        """
+        itemsize = np.dtype(self.dtype).itemsize
+        per_block = ceil_div(self.inputs, BLOCKS)
+        input_tiles, unit_tiles = ceil_div(per_block, _INPUTS), ceil_div(self.hidden, _UNITS)
+        if input_tiles * unit_tiles * _TILE**2 * itemsize > MAX_WEIGHT_BYTES:
+            return None
+        warps = min(THREADS // WARP_SIZE, ceil_div(per_block, 16))
+        for passes in range(1, self.batch + 1):
+            images = ceil_div(self.batch, passes)
+            padded_batch = ceil_div(self.batch, images) * images
+            reals = self._fixed_reals() + warps * images * unit_tiles * _UNITS
+            reals += padded_batch * input_tiles * _INPUTS
+            if fits_shared_memory(reals, self.dtype, more_bytes=4 * self.batch + 16):
+                return images
+        return None
+
+    def _fixed_reals(self) -> int:
+        """Return the number of elements of struct `Shared` without its first two members."""
+        vector = _VECTOR_BYTES // np.dtype(self.dtype).itemsize
+        row = ceil_div(self.hidden, vector) * vector
+        record = ceil_div(self.hidden, _UNITS) * _UNITS + row
+        record += ceil_div(self.outputs, vector) * vector
+        own_images = ceil_div(self.batch, BLOCKS)
+        reals = (self.batch + own_images) * record + own_images * BLOCKS * row
+        return reals + self.hidden * self.outputs + self.hidden + self.outputs
+
+
 def cluster_constants(capability: int) -> dict[str, Constant]:
     """Return the option of grid_barrier.cuh: a cluster if the GPU supports it, else a grid."""
     return {"CLUSTER": 1} if capability >= MIN_CLUSTER_CAPABILITY else {}
-
-
-def partial_sums_size(program: TrainingProgram) -> int:
-    """Return the number of elements of the partial sums, which are double-buffered."""
-    (hidden,) = program.stages[0].output_shape
-    return 2 * BLOCKS * MAX_IMAGES * hidden
 
 
 def train(
@@ -76,17 +145,15 @@ def train(
     chunk: Chunk,
     steps: int,
     parameters: tuple[Array, Array, Array, Array],
-    exchange: tuple[Array, Array],
+    scratch: Scratch,
     constants: dict[str, Constant],
 ) -> None:
-    """Run the first `steps` steps of a chunk, each with at most `MAX_IMAGES` images.
+    """Run the first `steps` steps of a chunk.
 
-    `parameters` are weights and bias of both layers, changed in place; `exchange` are the partial
-    sums and the two uint32 of the grid barrier, 0 before the first launch; `constants` is the
-    result of `constants_for`.
+    `parameters` are weights and bias of both layers, changed in place; `constants` is the result
+    of `constants_for`.
     """
     weight1, bias1, weight2, bias2 = parameters
-    partial_sums, barrier = exchange
     kernel = launcher.kernel(
         "persistent/persistent_mlp",
         "persistent_mlp",
@@ -111,8 +178,7 @@ def train(
         bias1=bias1,
         weight2=weight2,
         bias2=bias2,
-        partial_sums=partial_sums,
-        barrier=barrier,
+        **vars(scratch),
         losses=chunk.losses,
         correct=chunk.correct,
         diverged=chunk.diverged,

@@ -17,8 +17,10 @@ SANITIZE = ("-O0", "-fsanitize=address", "-fsanitize-sections=cuda_shared")
 # Macros and attributes such as __launch_bounds__(256) may precede the name.
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:\w+\([^)]*\)\s+|\w+\s+)*(\w+)\(')
 # An asm statement: the instruction, the operands that it changes, and those that it reads.
-ASM = re.compile(r'\basm\(((?:\s*"[^"]*")+)\s*:([^:]*):([^;]*)\);')
-OPERAND = re.compile(r'"(?:\+f|r)"\(([^()]*)\)')
+ASM = re.compile(
+    r'\basm(?: volatile)?\(((?:\s*"[^"]*")+)\s*:([^:]*):([^:;]*)(?::\s*"memory"\s*)?\);'
+)
+OPERAND = re.compile(r'"(?:\+f|=r|r)"\(([^()]*)\)')
 
 
 def unavailable_reason() -> str:
@@ -66,7 +68,7 @@ def _inline_ptx(statement: re.Match[str]) -> str:
     """Return the call of `emulator::inline_ptx` that replaces an asm statement."""
     instruction, changed, read = statement.groups()
     outputs = ", ".join(f"&{operand}" for operand in OPERAND.findall(changed))
-    inputs = ", ".join(OPERAND.findall(read))
+    inputs = ", ".join(f"uint32_t({operand})" for operand in OPERAND.findall(read))
     lines = "\n" * statement[0].count("\n")  # keeps the numbers of the following lines
     text = " ".join(line.strip() for line in instruction.splitlines())
     return f"emulator::inline_ptx({text}, {{{outputs}}}, {{{inputs}}});{lines}"
@@ -76,7 +78,8 @@ def _inline_ptx(statement: re.Match[str]) -> str:
 def _scheduler() -> Path:
     """Compile the scheduler, which is linked with all kernels; return the path."""
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    command = ["g++", *OPTIONS, "-O2", *warnings, "-c", str(HERE / "scheduler.cpp")]
+    sources = [str(HERE / name) for name in ("scheduler.cpp", "mbarriers.cpp")]
+    command = ["g++", *OPTIONS, "-O2", *warnings, "-r", "-nostdlib", *sources]
     path, log = _build(command, "", _cache_folder() / "scheduler.o")
     assert path, log
     return Path(path)
@@ -91,7 +94,7 @@ def _precompiled_header(sanitize_options: Sequence[str]) -> Path:
     """
     folder = _cache_folder() / ("sanitized" if sanitize_options else "plain")
     folder.mkdir(exist_ok=True)
-    for name in ("cuda.h", "scheduler.h", "tensor_cores.h"):
+    for name in ("cuda.h", "inline_ptx.h", "scheduler.h", "tensor_cores.h"):
         assert _build(["cp", str(HERE / name)], "", folder / name, output=())[0]
     command = ["g++", "-x", "c++-header", *OPTIONS, *sanitize_options, "-w", str(folder / "cuda.h")]
     path, log = _build(command, "", folder / "cuda.h.gch")

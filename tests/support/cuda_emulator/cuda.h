@@ -10,8 +10,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "inline_ptx.h"
 #include "scheduler.h"
-#include "tensor_cores.h"
 
 // -------------------------------------------------------------------------------------- keywords
 
@@ -70,6 +70,10 @@ inline void __cluster_barrier_wait(int line = __builtin_LINE()) {
 inline void* __cluster_map_shared_rank(const void* variable, unsigned rank,
                                        int line = __builtin_LINE()) {
   return emulator::map_shared(variable, rank, {"__cluster_map_shared_rank", line});
+}
+
+inline size_t __cvta_generic_to_shared(const void* variable, int line = __builtin_LINE()) {
+  return emulator::shared_address(variable, {"__cvta_generic_to_shared", line});
 }
 
 namespace emulator {

@@ -11,10 +11,14 @@
 #include <vector>
 
 #include "fibers.h"
+#include "state.h"
 
 namespace emulator {
 
 Thread* current = nullptr;
+const Launch* launch = nullptr;
+const std::vector<Block*>* concurrent_blocks = nullptr;
+Block* loaded_block = nullptr;
 
 namespace {
 
@@ -26,50 +30,10 @@ constexpr unsigned ROUNDS_PER_HELD_BLOCK = 512;
 // Number of blocks of an ordinary launch that run concurrently.
 constexpr unsigned CONCURRENT_BLOCKS = 3;
 
-constexpr unsigned RANDOM_ORDER = 2;
-
-enum class State { ready, yielded, at_block_barrier, at_warp_barrier, at_cluster_barrier, done };
-
-struct Fiber : Thread {
-  char* stack;
-  void* stack_pointer;
-  State state;
-  Location location;
-  unsigned mask;
-  uint64_t value;  // of this lane in a warp exchange
-  bool has_arrived;    // at the cluster barrier, without having waited
-  unsigned arrivals;   // at the cluster barrier since the kernel began
-};
-
-}  // namespace
-
-struct Block {
-  int held_thread = -1;  // number of the thread that is held back; -1 if none
-  bool has_waited = false;  // at a cluster barrier, so all blocks of the cluster have started
-  Index index;
-  std::vector<Fiber> fibers;
-  std::vector<char> shared;           // contents of shared memory while another block runs
-  std::vector<uint64_t> warp_values;  // of all threads, see `Thread`
-};
-
-namespace {
-
-const Launch* launch = nullptr;
 void* scheduler_stack_pointer = nullptr;
-const std::vector<Block*>* concurrent_blocks = nullptr;  // those of the cluster, if there are clusters
 char error[1024];
 
 // ---------------------------------------------------------------------------------------- fibers
-
-Fiber* running() { return static_cast<Fiber*>(current); }
-
-// Returns control to the scheduler.
-void suspend(State state, Location location) {
-  Fiber* fiber = running();
-  fiber->state = state;
-  fiber->location = location;
-  emulator_switch(&fiber->stack_pointer, scheduler_stack_pointer);
-}
 
 // Runs a thread until it waits, yields or ends.
 void resume(Fiber& fiber) {
@@ -127,11 +91,13 @@ void copy_bytes(volatile char* to, const volatile char* from, size_t count) {
 }
 
 void restore_shared(Block& block) {
+  loaded_block = &block;
   copy_bytes(launch->shared, block.shared.data(), block.shared.size());
 }
 
 void save_shared(Block& block) {
   copy_bytes(block.shared.data(), launch->shared, block.shared.size());
+  loaded_block = nullptr;
 }
 
 // -------------------------------------------------------------------------------------- barriers
@@ -212,10 +178,6 @@ bool release_cluster_barrier(const std::vector<Block*>& blocks) {
 
 bool is_done(const Fiber& fiber) { return fiber.state == State::done; }
 
-bool all_done(const Block& block) {
-  return std::all_of(block.fibers.begin(), block.fibers.end(), is_done);
-}
-
 bool all_done(const std::vector<Block*>& blocks) {
   return std::all_of(blocks.begin(), blocks.end(), [](Block* block) { return all_done(*block); });
 }
@@ -290,6 +252,7 @@ Progress run_ready(Block& block, Order& threads) {
   Progress progress;
   for (unsigned number : threads.sequence(unsigned(block.fibers.size()))) {
     Fiber& fiber = block.fibers[number];
+    if (fiber.state == State::at_mbarrier && has_ended(fiber)) fiber.state = State::ready;
     if (fiber.state != State::ready && fiber.state != State::yielded) continue;
     if (fiber.state == State::ready && int(number) == block.held_thread) continue;
     resume(fiber);
@@ -325,12 +288,27 @@ bool run_held_thread(const std::vector<Block*>& blocks, Order& order) {
   return false;
 }
 
+// Ends asynchronous stores: in ascending order all at once, in random order some, and otherwise only if
+// nothing else can happen. Returns whether there was one.
+bool end_stores(Order& order, bool is_idle) {
+  bool any = false;
+  for (size_t left = stores_in_flight(); left > 0 && !error[0]; left--) {
+    const bool ends = launch->order == ASCENDING_ORDER || is_idle ||
+                      (launch->order == RANDOM_ORDER && order.choose(2));
+    if (!ends) continue;
+    end_store(order.choose(unsigned(stores_in_flight())));
+    any = true;
+  }
+  return any;
+}
+
 // Runs blocks concurrently until all are done. In random order one block at a time is held back until
 // the others can only wait: in lockstep, a buffer that one block overwrites too early would already
 // have been read by the others. For the same reason a thread of each block is held back until nothing
 // else can run; another block may then see the writes of only some threads.
 void run_blocks(const std::vector<Block*>& blocks, Order& threads, Order& order) {
   concurrent_blocks = &blocks;
+  forget_stores();
   const bool is_alone = blocks.size() == 1;
   const bool hold_back = !is_alone && launch->order == RANDOM_ORDER;
   unsigned idle_rounds = 0, held_block = 0;
@@ -342,15 +320,18 @@ void run_blocks(const std::vector<Block*>& blocks, Order& threads, Order& order)
       if (hold_back && number == held_block) continue;
       progress |= run_block(*blocks[number], is_alone, threads);
       if (error[0]) return;
+      if (launch->order == ASCENDING_ORDER) end_stores(order, false);
     }
     if (hold_back && !progress.real) progress |= run_block(*blocks[held_block], is_alone, threads);
     if (!error[0] && !progress.real && run_held_thread(blocks, order)) progress = {true, true};
     if (release_cluster_barrier(blocks)) progress = {true, true};
+    if (!error[0] && end_stores(order, !progress.real)) progress = {true, true};
     if (!progress.any) report_deadlock(blocks);
     idle_rounds = progress.real ? 0 : idle_rounds + 1;
     if (progress.any && idle_rounds > MAX_IDLE_ROUNDS)
       fail("deadlock: all threads poll memory that no running thread changes");
   }
+  if (!error[0]) end_stores(order, true);  // fails, because their blocks have ended
 }
 
 // Returns the number of blocks that run concurrently, 0 if the launch is not possible.
@@ -371,6 +352,17 @@ unsigned group_size(unsigned blocks) {
 }
 
 }  // namespace
+
+bool all_done(const Block& block) {
+  return std::all_of(block.fibers.begin(), block.fibers.end(), is_done);
+}
+
+void suspend(State state, Location location) {
+  Fiber* fiber = running();
+  fiber->state = state;
+  fiber->location = location;
+  emulator_switch(&fiber->stack_pointer, scheduler_stack_pointer);
+}
 
 // -------------------------------------------------------------------------- called by the kernels
 
@@ -455,6 +447,7 @@ const char* run(const Launch& description) {
     std::vector<Block*> concurrent;
     for (unsigned i = 0; i < group && sequence[number] * group + i < count; i++) {
       start(*blocks[i], sequence[number] * group + i);
+      blocks[i]->rank = i;
       concurrent.push_back(blocks[i].get());
     }
     const bool hold_back = launch->order == RANDOM_ORDER && concurrent.size() > 1;

@@ -57,6 +57,16 @@ void cluster_wait(Location location);
 // Returns the address of a shared variable in a block of the cluster. Another block must not have ended,
 // and a cluster barrier must have shown that it has started.
 void* map_shared(const void* variable, unsigned rank, Location location);
+// Returns the address of a shared variable, of any block of the cluster, as PTX takes it.
+uint32_t shared_address(const void* variable, Location location);
+// Operations on a barrier in shared memory (mbarrier), given its address. `expected_bytes` is added to the
+// bytes that the phase expects. The barrier of an arrival may be in another block.
+void mbarrier_init(uint32_t address, uint32_t arrivals, Location location);
+void mbarrier_arrive(uint32_t address, uint32_t expected_bytes, Location location);
+// Waits for the end of the phase with this parity.
+void mbarrier_wait(uint32_t address, uint32_t parity, Location location);
+// Begins to store 16 bytes in the shared memory of a block, and to count them in a barrier of that block.
+void store_async(uint32_t address, const uint32_t* words, uint32_t mbarrier, Location location);
 // Waits until all lanes of the mask wait at this location, then gives each lane the values of all.
 void warp_exchange(unsigned mask, uint64_t value, Location location);
 // Lets other threads run. A thread that polls memory must call this.

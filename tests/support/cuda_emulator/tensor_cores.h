@@ -1,10 +1,9 @@
-// Tensor cores: the inline PTX that the kernels use.
+// The instruction of tensor cores that the kernels use.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <initializer_list>
 
 #include "scheduler.h"
 
@@ -48,18 +47,13 @@ inline float right_element(unsigned k, unsigned column) {
   return bfloat16(registers[4 + k / 8], k % 2);
 }
 
-// Runs an asm statement. build.py replaces each statement by a call of this function.
-inline void inline_ptx(const char* instruction, std::initializer_list<float*> outputs,
-                       std::initializer_list<uint32_t> inputs, int line = __builtin_LINE()) {
-  if (strcmp(instruction, MMA_SYNC) || outputs.size() != 4 || inputs.size() != 6) {
-    fail("line %d: the emulator does not support the PTX %s", line, instruction);
-    return;
-  }
-  warp_exchange(0xffffffff, reinterpret_cast<uint64_t>(inputs.begin()), {"mma.sync", line});
+// Runs the instruction MMA_SYNC.
+inline void mma_sync(void* const* outputs, const uint32_t* inputs, int line) {
+  warp_exchange(0xffffffff, reinterpret_cast<uint64_t>(inputs), {"mma.sync", line});
   const unsigned lane = current->lane;
   for (unsigned i = 0; i < 4; i++) {
     const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-    float& sum = *outputs.begin()[i];
+    float& sum = *static_cast<float*>(outputs[i]);
     for (unsigned k = 0; k < 16; k++)
       sum = add_toward_zero(sum, left_element(row, k) * right_element(k, column));
   }
