@@ -171,6 +171,9 @@ struct PatchMaximum {
 
 // -------------------------------------------------------------------------------- reductions
 
+// Returns the smallest power of two that is at least `count`.
+constexpr int power_of_two(int count) { return count <= 1 ? 1 : 2 * power_of_two((count + 1) / 2); }
+
 // Returns the sum over the lanes of a warp, or over each group of LANES lanes, in every lane.
 template <int LANES = WARP_SIZE, class Number>
 DEVICE Number warp_reduce_sum(Number value) {

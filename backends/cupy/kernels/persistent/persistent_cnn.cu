@@ -28,9 +28,6 @@
 #include "common.cuh"
 #include "image_loss.cuh"
 
-// Returns the smallest power of two that is at least `count`.
-constexpr int power_of_two(int count) { return count <= 1 ? 1 : 2 * power_of_two((count + 1) / 2); }
-
 constexpr int WARPS = FILTERS * WARPS_PER_FILTER, THREADS = WARPS * WARP_SIZE;
 constexpr int THREADS_PER_FILTER = WARPS_PER_FILTER * WARP_SIZE;
 constexpr int TAPS = KERNEL_SIZE * KERNEL_SIZE;

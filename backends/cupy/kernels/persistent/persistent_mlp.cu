@@ -52,8 +52,9 @@ constexpr int UNIT_TILES = (HIDDEN + GROUPS * TILE - 1) / (GROUPS * TILE);      
 constexpr int PADDED_INPUTS = INPUT_TILES * SLICES * TILE;
 constexpr int PADDED_UNITS = UNIT_TILES * GROUPS * TILE;
 // Warps that have inputs. The others would only add zeros.
+constexpr int INPUTS_PER_WARP = SLICES_PER_WARP * TILE;  // of one tile per thread
 constexpr int INPUT_WARPS =
-    INPUT_TILES > 1 ? WARPS : (INPUTS_PER_BLOCK + SLICES_PER_WARP * TILE - 1) / (SLICES_PER_WARP * TILE);
+    INPUT_TILES > 1 ? WARPS : (INPUTS_PER_BLOCK + INPUTS_PER_WARP - 1) / INPUTS_PER_WARP;
 constexpr int PASSES = (BATCH + IMAGES_PER_PASS - 1) / IMAGES_PER_PASS;
 constexpr int IMAGES_PER_WARP = (BATCH + WARPS - 1) / WARPS;
 constexpr int PIXELS_PER_LANE = (INPUTS_PER_BLOCK + WARP_SIZE - 1) / WARP_SIZE;
@@ -144,7 +145,8 @@ struct StepInput {
 DEVICE int image_of(int i) { return threadIdx.x / WARP_SIZE + i * WARPS; }
 
 // After the last step, the batch is empty.
-DEVICE void read_bounds(StepInput& batch, const int* bounds, const real* rates, int step, int steps) {
+DEVICE void read_bounds(StepInput& batch, const int* bounds, const real* rates, int step,
+                        int steps) {
   batch.count = 0;
   if (step >= steps) return;
   batch.begin = bounds[2 * step];
@@ -250,7 +252,8 @@ DEVICE ImageLoss compute_record(Shared& shared, Exchange& exchange, int step, in
   for (int unit = 0; unit < HIDDEN; unit++)
     logit += record.hidden[unit] * shared.weight2[unit * OUTPUTS + own_class];
   // The gradient is sent before the loss is computed, because all blocks wait for it.
-  return image_loss<LOSS>(logit, OUTPUTS, shared.labels[image], [&](real dlogit) {
+  const int label = shared.labels[image];
+  return image_loss<LOSS, power_of_two(OUTPUTS)>(logit, OUTPUTS, label, [&](real dlogit) {
     if (lane < OUTPUTS) record.dlogits[lane] = dlogit / real(images);
     __syncwarp();
     for (int unit = lane; unit < PADDED_UNITS; unit += WARP_SIZE) {
