@@ -133,7 +133,7 @@ OTHERS: dict[str, list[Constants]] = {
             "LOSS": loss,
             **PERSISTENT_MLP,
         }
-        for loss, hidden, images in zip(LOSSES, (50, 96, 5), (16, 4, 16), strict=True)
+        for loss, hidden, images in zip(LOSSES, (50, 96, 5), (8, 4, 16), strict=True)
     ],
     "pooling": [{"MASK": "int64"}],
     "wgrad_update": [
