@@ -209,12 +209,12 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_as_measured(measurements: Iterable[Any], out: Path, *, header: str) -> None:
+def write_as_measured(measurements: Iterable[Any], out: Path | None, *, header: str) -> None:
     """Print a row of a Markdown table and replace the JSON file after each measurement.
 
     Args:
         measurements: dataclasses, of which `str` is a row of the table.
-        out: the JSON file.
+        out: the JSON file; None for none.
         header: the first two lines of the table.
     """
     print(header, flush=True)
@@ -222,22 +222,25 @@ def write_as_measured(measurements: Iterable[Any], out: Path, *, header: str) ->
     for measurement in measurements:
         print(measurement, flush=True)
         done.append(asdict(measurement))
-        text = json.dumps(done, indent=2, ensure_ascii=False)
-        write_atomically(out, f"{text}\n".encode())
+        if out is not None:
+            text = json.dumps(done, indent=2, ensure_ascii=False)
+            write_atomically(out, f"{text}\n".encode())
 
 
 def _gpu_seconds(cupy: Any, work: Callable[[], None]) -> float:
-    """Return the median time between two events on the current stream, after a warm-up."""
+    """Return the median time on the GPU, after a warm-up."""
     work()
-    times: list[float] = []
-    for _ in range(REPETITIONS):
-        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        times.append(cupy.cuda.get_elapsed_time(begin, end) / 1e3)
-    return median(times)
+    return median(elapsed_seconds(cupy, work) for _ in range(REPETITIONS))
+
+
+def elapsed_seconds(cupy: Any, work: Callable[[], None]) -> float:
+    """Return the time between two events on the current stream, before and after the work."""
+    begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(cupy.cuda.get_elapsed_time(begin, end)) / 1e3
 
 
 def _host_seconds(cupy: Any, work: Callable[[], None]) -> float:

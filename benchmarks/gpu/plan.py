@@ -76,6 +76,15 @@ def plan(folder: Path) -> list[Stage]:
             limit_s=30,
         ),
         Stage(
+            "kernels",
+            "each kernel computes the same as its naive version; times of both",
+            (
+                *(_PYTHON, "-m", "benchmarks.gpu.bench_kernels"),
+                *("--json", str(folder / "kernels.json")),
+            ),
+            limit_s=60,
+        ),
+        Stage(
             "pytorch",
             "PyTorch is installed and computes on this GPU",
             (_PYTHON, "-c", _CHECK_PYTORCH),

@@ -3,8 +3,10 @@
 import pytest
 
 from backends.cupy.launch import tiles
+from benchmarks.gpu.bench_kernels.gpu import Gpu
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
+from tests.support.cuda_emulator.raw_module import Emulator
 from tests.support.emulated_backend import EmulatedBackend
-from tests.support.naive_kernels import Setting
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +22,13 @@ def cupy():
 
 
 @pytest.fixture
-def setting() -> Setting:
+def emulated_gpu() -> Gpu:
     """Emulated arrays, and launchers of fast and naive kernels, for float64."""
-    return Setting()
+    return Gpu(EmulatedCupy(Emulator()), "float64")
 
 
 @pytest.fixture
-def tiled_setting(dtype: str, monkeypatch: pytest.MonkeyPatch) -> Setting:
-    """Like `setting`, for `dtype`; float32 matrix products of all sizes use large tiles."""
+def tiled_gpu(dtype: str, monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """Like `emulated_gpu`, for `dtype`; float32 matrix products of all sizes use large tiles."""
     monkeypatch.setattr(tiles, "MIN_LARGE_TILES", 1)
-    return Setting(dtype)
+    return Gpu(EmulatedCupy(Emulator()), dtype)

@@ -355,7 +355,7 @@ def test_plan_names_existing_files_modules_and_contenders(tmp_path):
 def test_plan_orders_stages_by_value_and_requires_the_gpu(tmp_path):
     stages = plan(tmp_path)
     names = [stage.name for stage in stages]
-    assert names[:4] == ["preflight", "smoke", "tests", "overheads"]
+    assert names[:5] == ["preflight", "smoke", "tests", "overheads", "kernels"]
     assert stages[0].is_required
     assert names.index("pytorch") < names.index("benchmarks") < names.index("report")
     assert sorted(names[-2:]) == ["memcheck", "racecheck"]

@@ -9,13 +9,7 @@
 // Options: -DMASK, the type of tie masks: uint8 if size² <= 8, else int64. Bit i·size + j of a mask
 // is set if element (i, j) of the cell's patch receives the gradient of the cell.
 #include "common.cuh"
-
-struct PoolShape {
-  int height, width;  // sizes of an image
-  int cell_rows, cell_columns;
-  int size;    // side of a patch, in pixels
-  int stride;  // distance between patches, in pixels
-};
+#include "pool_shape.cuh"
 
 // Returns the offset, from the first pixel of the batch, of the first pixel of a cell's patch. The
 // quotient of `cell` is its plane.

@@ -5,7 +5,7 @@
 #include "common.cuh"
 #include "naive/convolution.cuh"
 
-// y = activation of the (pooled) convolution; `bias` may be null.
+// y = activation of the (pooled) convolution; `bias` and `mask` may be null.
 extern "C" __global__ void naive_conv2d(const real* x, const real* weight, const real* bias,
                                         ConvShape conv, int images, int all_ties,
                                         Activation activation, real* y, uint8* mask) {
@@ -13,17 +13,20 @@ extern "C" __global__ void naive_conv2d(const real* x, const real* weight, const
   const int image = i / (conv.filters * cells), filter = i / cells % conv.filters;
   if (image >= images) return;
   const real* const pixels = x + image * conv.pixels();
-  const real sum = convolve_and_pool(pixels, weight, conv, filter, i % cells, all_ties, mask[i]);
+  uint8 ties;
+  const real sum = convolve_and_pool(pixels, weight, conv, filter, i % cells, all_ties, ties);
   y[i] = activate(activation, bias ? sum + bias[filter] : sum);
+  if (mask) mask[i] = ties;
 }
 
-// The gradients of the filters and of the biases, one thread per weight and then one per bias.
+// The gradients of the filters and of the biases, one thread per weight and then one per bias; `dbias`
+// may be null.
 extern "C" __global__ void naive_conv2d_backward_weight(const real* dy, const uint8* mask,
                                                         const real* x, ConvShape conv, int images,
                                                         real* dweight, real* dbias) {
   const int number = blockIdx.x * blockDim.x + threadIdx.x, size = conv.kernel_size;
   const int weights = conv.filters * conv.channels * conv.taps();
-  if (number >= weights + conv.filters) return;
+  if (number >= weights + (dbias ? conv.filters : 0)) return;
   const bool is_bias = number >= weights;
   const int filter = is_bias ? number - weights : number / (conv.channels * conv.taps());
   real sum = 0;

@@ -26,12 +26,12 @@ extern "C" __global__ void naive_linear_backward_x(const real* dy, const real* w
 }
 
 // dW = xᵀ dy, (inputs, outputs), and the gradient of the bias: the row of dW for an input that is
-// 1.
+// 1. `dbias` may be null.
 extern "C" __global__ void naive_linear_backward_weight(const real* dy, const real* x, int images,
                                                         int inputs, int outputs, real* dweight,
                                                         real* dbias) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, k = i / outputs, j = i % outputs;
   const real one = 1;
   if (k < inputs) dweight[i] = dot(x + k, inputs, dy + j, outputs, images);
-  if (k == inputs) dbias[j] = dot(&one, 0, dy + j, outputs, images);
+  if (k == inputs && dbias) dbias[j] = dot(&one, 0, dy + j, outputs, images);
 }

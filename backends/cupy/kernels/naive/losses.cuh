@@ -17,7 +17,7 @@ __device__ real loss_of_image(Loss kind, const real* logits, int classes, int la
     const real target = c == label, output = 1 / (1 + exp(-logits[c]));
     if (kind == SOFTMAX_CROSS_ENTROPY) {
       const real probability = exp(logits[c] - logits[predicted]) / total;
-      loss -= target * log(probability);
+      if (c == label) loss -= log(probability);
       dlogits[c] = probability - target;
     } else if (kind == BINARY_CROSS_ENTROPY) {
       loss -= target * log(output) + (1 - target) * log(1 - output);

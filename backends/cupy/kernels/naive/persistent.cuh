@@ -7,6 +7,6 @@ struct NaiveSettings {
   Loss loss;
   Activation activation;  // activation of the convolution or of the hidden units
   int steps;
-  real lr;
-  real pixel_shift, weight_decay;
+  int all_ties;  // tie rule of the pooling, as in pooling.cu
+  real lr, pixel_shift, weight_decay;
 };

@@ -5,8 +5,8 @@
 #include "naive/losses.cuh"
 #include "naive/persistent.cuh"
 
-// With first ties. `features`, `gradients` and `mask` have one element per pooled output, `image` one
-// per pixel, `dlogits` one per class.
+// `features`, `gradients` and `mask` have one element per pooled output, `image` one per pixel,
+// `logits` and `dlogits` one per class.
 // Long: the arrays in shared memory of the fast kernel are arguments.
 extern "C" __global__ void naive_persistent_cnn(
     const uint8* images, const int* labels, const int* rows, NaiveSettings settings, ConvShape conv,
@@ -18,8 +18,9 @@ extern "C" __global__ void naive_persistent_cnn(
     for (int i = 0; i < conv.pixels(); i++)
       image[i] = normalize(images[rows[step] * conv.pixels() + i], settings.pixel_shift);
     for (int i = 0; i < count; i++)
-      features[i] = activate(settings.activation, convolve_and_pool(image, filters, conv, i / cells,
-                                                                    i % cells, 0, mask[i]));
+      features[i] = activate(settings.activation,
+                             convolve_and_pool(image, filters, conv, i / cells, i % cells,
+                                               settings.all_ties, mask[i]));
     for (int c = 0; c < classes; c++)
       logits[c] = bias[c] + dot(features, 1, weight + c, classes, count);
     losses[step] =

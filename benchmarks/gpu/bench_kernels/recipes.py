@@ -1,0 +1,47 @@
+"""The recipes as programs, at whose sizes the kernels are measured."""
+
+from backends import TrainingProgram, create_optimizer
+from backends.cupy.plan import Plan, parameters_of, plan_for
+from backends.operations.common import Array
+from backends.program import Stage
+from mnist_accel.nn.network import Network
+from mnist_accel.recipes.models import RECIPES, create_model
+
+
+def network_of(recipe: str, dtype: str, *, activation: str | None = None) -> Network:
+    """Return the network of a recipe, by default with its own activation."""
+    return create_model(recipe, backend="numpy", dtype=dtype, activation=activation)
+
+
+def program_of(recipe: str, dtype: str) -> TrainingProgram:
+    """Return the training of a recipe with its own optimizer."""
+    optimizer = create_optimizer(RECIPES[recipe].optimizer)
+    return network_of(recipe, dtype).training_program(optimizer)
+
+
+def plan_of(program: TrainingProgram) -> Plan:
+    """Return the division of a program among kernels, without tensor cores."""
+    return plan_for(program, capability=0)
+
+
+def multiply_adds(stage: Stage) -> int:
+    """Return the multiply-adds of one gradient of a layer with parameters, for an image.
+
+    The forward pass has as many, or four times as many if a convolution is pooled.
+    """
+    if stage.kind == "linear":
+        return stage.input_shape[0] * stage.output_shape[0]
+    filters, rows, columns = stage.output_shape
+    return filters * rows * columns * stage.input_shape[0] * stage.kernel_size**2
+
+
+def text_of(stages: tuple[Stage, ...], images: int) -> str:
+    """Return the sizes of consecutive stages, such as "64 × 16×5×5 → 120 → 84 → 10"."""
+    shapes = [stages[0].input_shape, *(stage.output_shape for stage in stages)]
+    return f"{images} × {' → '.join('×'.join(map(str, shape)) for shape in shapes)}"
+
+
+def parameters_of_all(program: TrainingProgram, vector: Array) -> tuple[Array, ...]:
+    """Return the weights and biases of all layers as views of the parameter vector."""
+    views = (view for stage in program.stages for view in parameters_of(stage, vector))
+    return tuple(view for view in views if view is not None)

@@ -1,0 +1,102 @@
+"""The gradients of all parameters with the update, and the loss of the batch: wgrad_update.cu."""
+
+import math
+from collections.abc import Iterator
+
+from backends import TrainingProgram
+from backends.cupy.launch.conv_shape import NO_CONV, conv_shape_of
+from backends.cupy.launch.graph_batch import GraphBatch
+from backends.cupy.launch.updates import update
+from backends.cupy.launch.wgrad_update import WgradLayer, wgrad_update
+from backends.cupy.plan import Plan, max_pooling_of, parameters_of
+from backends.operations.common import Array
+from benchmarks.gpu.bench_kernels import naive
+from benchmarks.gpu.bench_kernels.comparison import Comparison, byte_count, pairs
+from benchmarks.gpu.bench_kernels.gpu import RATES, Gpu, result_of
+from benchmarks.gpu.bench_kernels.recipes import multiply_adds, plan_of, program_of, text_of
+
+
+def comparisons(gpu: Gpu) -> Iterator[Comparison]:
+    """Yield the end of the training steps of recipes."""
+    sizes = ("two-layer", 512), ("three-layer", 64), ("lenet", 64), ("fast99", 64), ("cnn", 512)
+    for recipe, images in (*sizes, ("fcnn", 60_000)):
+        yield gradients_and_update(gpu, program_of(recipe, gpu.dtype), images)
+
+
+def gradients_and_update(gpu: Gpu, program: TrainingProgram, images: int) -> Comparison:
+    """Return the end of a training step, given the gradients of all pre-activations."""
+    plan, rule = plan_of(program), program.update
+    pixels = math.prod(plan.stages[0].input_shape)
+    batch = gpu.batch(images, pixels, shift=program.pixel_shift)
+    layers = layers_of(gpu, plan, images)
+    count, states = program.parameters, len(rule.state_names)
+    parameters = gpu.random(count), *(gpu.positive(count) for _ in range(states))
+    naive_parameters, gradient = gpu.copies(*parameters), gpu.empty(count)
+    x = gpu.empty(images, pixels)  # gathered by the naive kernels
+    naive_result = gpu.empty(1, dtype="float64"), gpu.cupy.zeros(1, "int32")
+    launcher, tile = gpu.launcher_for(batch), plan.tile(images)
+
+    def slow() -> None:
+        naive.gather(gpu, batch, x)
+        for index, layer in layers.items():
+            dweight, dbias = parameters_of(plan.stages[index], gradient)
+            given = x if layer.x is None else layer.x
+            if layer.conv == NO_CONV:
+                naive.linear_backward_weight(gpu, layer.dy, given, dweight, dbias)
+            else:
+                naive.conv2d_backward_weight(
+                    gpu, layer.dy, layer.mask, given, dweight, dbias, layer.conv
+                )
+        weights, *state = naive_parameters
+        update(gpu.launcher, rule, weights, gradient, state, RATES)
+        naive_batch_loss(gpu, batch, *naive_result)
+
+    return Comparison(
+        kernel=f"wgrad_update, {rule.kind}",
+        sizes=text_of(plan.stages, images),
+        fast=lambda: wgrad_update(launcher, rule, list(layers.values()), tile, batch, parameters),
+        naive=slow,
+        results=lambda: pairs(
+            " ".join(("weights", *rule.state_names, "loss", "correct")),
+            (*parameters, *result_of(batch)),
+            (*naive_parameters, *naive_result),
+        ),
+        terms=max(images * math.prod(layer.dy.shape[2:]) for layer in layers.values()),
+        multiply_adds=images * sum(multiply_adds(plan.stages[index]) for index in layers),
+        moved=images * pixels
+        + byte_count(*(array for layer in layers.values() for array in (layer.x, layer.dy)))
+        + 2 * byte_count(*parameters),
+    )
+
+
+def layers_of(gpu: Gpu, plan: Plan, images: int) -> dict[int, WgradLayer]:
+    """Return the layers with parameters by stage, divided among blocks as in a training step."""
+    layers = {}
+    for index, (stage, split) in enumerate(zip(plan.stages, plan.splits(images), strict=True)):
+        if split is None or stage.weight is None:
+            continue
+        has_splits = split.splits > 1
+        layers[index] = WgradLayer(
+            x=None if index == 0 else gpu.random(images, *stage.input_shape),
+            dy=gpu.random(images, *stage.output_shape),
+            mask=gpu.masks(images, *stage.output_shape) if max_pooling_of(stage) else None,
+            split=split,
+            partial_sums=gpu.empty(split.splits, split.parameters) if has_splits else None,
+            tile_counters=gpu.cupy.zeros(split.units, "int32") if has_splits else None,
+            weight=stage.weight,
+            bias=-1 if stage.bias is None else stage.bias,
+            inputs=math.prod(stage.input_shape),
+            outputs=stage.output_shape[0],
+            conv=conv_shape_of(stage) if stage.kind == "conv2d" else NO_CONV,
+        )
+    return layers
+
+
+def naive_batch_loss(gpu: Gpu, batch: GraphBatch, loss: Array, correct: Array) -> None:
+    """Set the mean loss of a batch, and the number of its correct predictions."""
+    state = batch.state
+    naive.launch(
+        gpu, "losses", "batch_loss", 1,
+        image_losses=state.image_losses, image_correct=state.image_correct, images=len(batch),
+        loss=loss, correct=correct,
+    )  # fmt: skip
