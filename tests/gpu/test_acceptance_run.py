@@ -345,7 +345,11 @@ def test_plan_names_existing_files_modules_and_contenders(tmp_path):
     assert len(modules) >= 3
     assert files
     assert [file for file in files if not (ROOT / file).exists()] == []
-    assert [name for name in modules if not (ROOT / f"{name}.py").exists()] == []
+    programs = {
+        name: [file for file in (f"{name}.py", f"{name}/__main__.py") if (ROOT / file).exists()]
+        for name in modules
+    }
+    assert [name for name, files in programs.items() if not files] == []
     assert set(CONTENDERS.split(",")) <= contenders().keys()
     # The stages run these files with `-m gpu`, which must select at least one test in each.
     for file in files:

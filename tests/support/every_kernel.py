@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
 ALL_KERNELS = {
     name
     for path in (*FOLDER.rglob("*.cu"), overheads.FILE)
-    if path.parent.name != "naive"  # launched only to be compared with these
+    if path.parent.name != "naive"  # launched only for comparison
     for name in kernels_in(path.read_text(encoding="utf-8"))
 }
 # The kernels that an operation launches.

@@ -33,6 +33,7 @@ class Gpu:
         self.kernels = Kernels(cupy)
         self.launcher = Launcher(self.kernels, dtype)
         self._rng = np.random.default_rng(5)
+        self._number: Any = np.dtype(dtype)
 
     @property
     def capability(self) -> int:
@@ -46,11 +47,11 @@ class Gpu:
 
     def random(self, *shape: int) -> Array:
         """Return normally distributed numbers."""
-        return self.cupy.array(self._rng.standard_normal(shape, self.dtype))
+        return self.cupy.array(self._rng.standard_normal(shape, self._number))
 
     def positive(self, *shape: int) -> Array:
         """Return numbers in 0…1."""
-        return self.cupy.array(self._rng.random(shape, self.dtype))
+        return self.cupy.array(self._rng.random(shape, self._number))
 
     def integers(self, low: int, high: int, *shape: int, dtype: str = "int32") -> Array:
         """Return random integers from `low` to `high` − 1."""

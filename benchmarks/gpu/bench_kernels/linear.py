@@ -21,7 +21,8 @@ def forward(
     gpu: Gpu, images: int, inputs: int, outputs: int, activation: str, *, is_first: bool
 ) -> Comparison:
     """Return a layer; the input of the first one is gathered from the data set."""
-    batch, x = gpu.batch(images, inputs, shift=-0.5), gpu.random(images, inputs)
+    batch = gpu.batch(images, inputs, shift=-0.5)
+    x = gpu.empty(images, inputs) if is_first else gpu.random(images, inputs)
     weight, bias = gpu.random(inputs, outputs), gpu.random(outputs)
     y, naive_y = gpu.empty(images, outputs), gpu.empty(images, outputs)
 

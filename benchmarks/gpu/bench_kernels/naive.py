@@ -153,6 +153,6 @@ def loss(
     )  # fmt: skip
 
 
-def _linear_sizes(y: Array, weight: Array) -> dict[str, int]:
+def _linear_sizes(y: Array, weight: Array) -> dict[str, Any]:
     inputs, outputs = weight.shape
     return {"images": len(y), "inputs": inputs, "outputs": outputs}

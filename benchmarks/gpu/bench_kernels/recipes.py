@@ -1,5 +1,7 @@
 """The recipes as programs, at whose sizes the kernels are measured."""
 
+from collections.abc import Sequence
+
 from backends import TrainingProgram, create_optimizer
 from backends.cupy.plan import Plan, parameters_of, plan_for
 from backends.operations.common import Array
@@ -35,7 +37,7 @@ def multiply_adds(stage: Stage) -> int:
     return filters * rows * columns * stage.input_shape[0] * stage.kernel_size**2
 
 
-def text_of(stages: tuple[Stage, ...], images: int) -> str:
+def text_of(stages: Sequence[Stage], images: int) -> str:
     """Return the sizes of consecutive stages, such as "64 × 16×5×5 → 120 → 84 → 10"."""
     shapes = [stages[0].input_shape, *(stage.output_shape for stage in stages)]
     return f"{images} × {' → '.join('×'.join(map(str, shape)) for shape in shapes)}"
