@@ -3,6 +3,8 @@
 The comparisons are those of `benchmarks/gpu/bench_kernels`, at small sizes.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +36,11 @@ from tests.support.cuda_emulator.raw_module import Emulator
 
 pytestmark = pytest.mark.emulated
 L = layers
+FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
+FAMILIES = (
+    *(classifiers, convolution, gradients, linear, losses, persistent_cnn, persistent_mlp),
+    *(pooling, tensor_cores),
+)
 # Large tiles are used for float32 only.
 with_both_tiles = pytest.mark.parametrize("dtype", ["float64", "float32"])
 CONVOLUTIONS = [
@@ -41,6 +48,14 @@ CONVOLUTIONS = [
     ConvShape(channels=3, height=6, width=8, filters=4, kernel_size=2, padding=0),
     ConvShape(channels=1, height=9, width=9, filters=2, kernel_size=7, padding=2, pool=2),
 ]
+
+
+def test_every_kernel_file_has_a_comparison() -> None:
+    """The threads of the other kernels compute one result each by a formula, as a naive kernel."""
+    named = set(re.findall(r"\w+\.cu\b", " ".join(str(module.__doc__) for module in FAMILIES)))
+    files = {path.name for path in FOLDER.rglob("*.cu") if path.parent.name != "naive"}
+    assert files - named == {"activations.cu", "batches.cu", "order.cu", "updates.cu"}
+    assert named <= files
 
 
 def assert_same(gpu: Gpu, comparison: Comparison) -> None:
@@ -149,15 +164,13 @@ def test_weight_gradients_and_update(
     monkeypatch.setattr(wgrad_update, "MIN_TERMS", min_terms)
     stack = [L.Conv2d(3, 3, padding=1), L.ReLU(), L.MaxPool2d(), L.Flatten()]
     model = network([*stack, L.Linear(40), L.ReLU(), L.Linear(33)], (1, 7, 6), tiled_gpu.dtype)
-    program = model.training_program(SGD(weight_decay=0.01))
-    assert_same(tiled_gpu, gradients.gradients_and_update(tiled_gpu, program, 3))
+    rule = SGD(weight_decay=0.01)
+    assert_same(tiled_gpu, gradients.gradients_and_update(tiled_gpu, model, rule, 3))
 
 
 def test_weight_gradients_of_gathered_images_and_update_by_adam(emulated_gpu: Gpu) -> None:
-    program = network([L.Linear(5), L.ReLU(), L.Linear(4)], (40,), "float64").training_program(
-        nn.Adam()
-    )
-    assert_same(emulated_gpu, gradients.gradients_and_update(emulated_gpu, program, 9))
+    model = network([L.Linear(5), L.ReLU(), L.Linear(4)], (40,), "float64")
+    assert_same(emulated_gpu, gradients.gradients_and_update(emulated_gpu, model, nn.Adam(), 9))
 
 
 @pytest.mark.parametrize("ties", ["first", "all"])

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from backends import Ties
+from backends import SGD, Ties
 from backends.cupy.launch import convolution
 from backends.cupy.launch.conv_shape import ConvShape, conv_shape_of
 from backends.cupy.launch.launcher import THREADS
@@ -13,7 +13,7 @@ from backends.operations.common import Array
 from benchmarks.gpu.bench_kernels import naive
 from benchmarks.gpu.bench_kernels.comparison import Comparison, byte_count
 from benchmarks.gpu.bench_kernels.gpu import Gpu
-from benchmarks.gpu.bench_kernels.recipes import program_of
+from benchmarks.gpu.bench_kernels.recipes import network_of
 
 
 def comparisons(gpu: Gpu) -> Iterator[Comparison]:
@@ -30,7 +30,7 @@ def comparisons(gpu: Gpu) -> Iterator[Comparison]:
 
 def shapes_of(recipe: str) -> list[ConvShape]:
     """Return the shapes of the convolutions of a recipe."""
-    stages = program_of(recipe, "float32").stages
+    stages = network_of(recipe, "float32").training_program(SGD()).stages
     return [conv_shape_of(stage) for stage in stages if stage.kind == "conv2d"]
 
 

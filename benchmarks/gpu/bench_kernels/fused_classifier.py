@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from backends import create_optimizer
+from backends import SGD
 from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.fused_classifier import (
     Classifier,
@@ -16,7 +16,7 @@ from backends.operations.common import Array
 from benchmarks.gpu.bench_kernels import naive
 from benchmarks.gpu.bench_kernels.comparison import Comparison, byte_count, pairs
 from benchmarks.gpu.bench_kernels.gpu import Gpu, rows_of
-from benchmarks.gpu.bench_kernels.recipes import multiply_adds, network_of, plan_of, text_of
+from benchmarks.gpu.bench_kernels.recipes import multiply_adds, network_of, plan_of
 from mnist_accel.nn.network import Network
 
 
@@ -47,7 +47,7 @@ class Arrays:
 
 def classifier(gpu: Gpu, model: Network, images: int) -> Comparison:
     """Return the part of a training step that one launch computes after the first layer."""
-    program = model.training_program(create_optimizer("sgd"))
+    program = model.training_program(SGD())
     plan, weights = plan_of(program), gpu.weights_of(model)
     stages = plan.stages[plan.backward_end :]
     fast = arrays_of(gpu, plan, images)
@@ -70,7 +70,7 @@ def classifier(gpu: Gpu, model: Network, images: int) -> Comparison:
 
     return Comparison(
         kernel="fused_classifier",
-        sizes=text_of(stages, images),
+        sizes=f"{model.name}, {images} images",
         fast=lambda: fused_classifier(launcher, program.loss, fused, weights, batch, dlogits),
         naive=run_naive,
         results=lambda: {

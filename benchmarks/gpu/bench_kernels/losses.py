@@ -43,8 +43,8 @@ def loss(
         )  # fmt: skip
 
     return Comparison(
-        kernel=f"loss, {kind}{', weighted' if is_weighted else ''}",
-        sizes=f"{images} × {classes}",
+        kernel="loss, weighted" if is_weighted else "loss",
+        sizes=f"{images} × {classes}, {kind}",
         fast=lambda: losses.loss(gpu.launcher, kind, logits, targets, weights, None, *fast),
         naive=naive_loss,
         results=lambda: pairs("dlogits losses correct", fast, slow),
@@ -65,8 +65,8 @@ def loss_outputs(gpu: Gpu, kind: str, images: int, classes: int) -> Comparison:
         naive.launch(gpu, "losses", "loss_outputs", images, **arguments)
 
     return Comparison(
-        kernel=f"loss_outputs, {kind}",
-        sizes=f"{images} × {classes}",
+        kernel="loss_outputs",
+        sizes=f"{images} × {classes}, {kind}",
         fast=lambda: losses.loss_outputs(gpu.launcher, kind, logits, outputs),
         naive=slow,
         results=lambda: {"outputs": (outputs, naive_outputs)},

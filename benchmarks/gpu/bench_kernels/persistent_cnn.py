@@ -14,7 +14,6 @@ from benchmarks.gpu.bench_kernels.recipes import (
     multiply_adds,
     network_of,
     parameters_of_all,
-    text_of,
 )
 from mnist_accel.nn.network import Network
 
@@ -67,7 +66,7 @@ def training(gpu: Gpu, model: Network, steps: int) -> Comparison:
     }
     return Comparison(
         kernel="persistent_cnn",
-        sizes=f"{text_of(program.stages, 1)}, {steps} steps",
+        sizes=f"{model.name}, {steps} steps",
         fast=lambda: persistent_cnn.train(
             gpu.launcher, program, dataset, chunk, steps, parameters, constants
         ),

@@ -13,7 +13,6 @@ from benchmarks.gpu.bench_kernels.recipes import (
     multiply_adds,
     network_of,
     parameters_of_all,
-    text_of,
 )
 from mnist_accel.nn.network import Network
 
@@ -76,7 +75,7 @@ def training(gpu: Gpu, model: Network, images: int, steps: int) -> Comparison:
     }
     return Comparison(
         kernel="persistent_mlp",
-        sizes=f"{text_of(program.stages, images)}, {steps} steps",
+        sizes=f"{model.name}, {steps} steps of {images} images",
         fast=lambda: persistent_mlp.train(
             gpu.launcher, program, dataset, chunk, steps, parameters, exchange, constants
         ),

@@ -1,8 +1,6 @@
-"""The recipes as programs, at whose sizes the kernels are measured."""
+"""The networks of the recipes, at whose sizes the kernels are measured."""
 
-from collections.abc import Sequence
-
-from backends import TrainingProgram, create_optimizer
+from backends import TrainingProgram, UpdateRule, create_optimizer
 from backends.cupy.plan import Plan, parameters_of, plan_for
 from backends.operations.common import Array
 from backends.program import Stage
@@ -15,10 +13,9 @@ def network_of(recipe: str, dtype: str, *, activation: str | None = None) -> Net
     return create_model(recipe, backend="numpy", dtype=dtype, activation=activation)
 
 
-def program_of(recipe: str, dtype: str) -> TrainingProgram:
-    """Return the training of a recipe with its own optimizer."""
-    optimizer = create_optimizer(RECIPES[recipe].optimizer)
-    return network_of(recipe, dtype).training_program(optimizer)
+def optimizer_of(recipe: str) -> UpdateRule:
+    """Return the optimizer of a recipe."""
+    return create_optimizer(RECIPES[recipe].optimizer)
 
 
 def plan_of(program: TrainingProgram) -> Plan:
@@ -35,12 +32,6 @@ def multiply_adds(stage: Stage) -> int:
         return stage.input_shape[0] * stage.output_shape[0]
     filters, rows, columns = stage.output_shape
     return filters * rows * columns * stage.input_shape[0] * stage.kernel_size**2
-
-
-def text_of(stages: Sequence[Stage], images: int) -> str:
-    """Return the sizes of consecutive stages, such as "64 × 16×5×5 → 120 → 84 → 10"."""
-    shapes = [stages[0].input_shape, *(stage.output_shape for stage in stages)]
-    return f"{images} × {' → '.join('×'.join(map(str, shape)) for shape in shapes)}"
 
 
 def parameters_of_all(program: TrainingProgram, vector: Array) -> tuple[Array, ...]:

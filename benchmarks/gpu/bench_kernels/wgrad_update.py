@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from backends import TrainingProgram
+from backends import UpdateRule
 from backends.cupy.launch.conv_shape import NO_CONV, conv_shape_of
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.updates import update
@@ -13,19 +13,22 @@ from backends.operations.common import Array
 from benchmarks.gpu.bench_kernels import naive
 from benchmarks.gpu.bench_kernels.comparison import Comparison, byte_count, pairs
 from benchmarks.gpu.bench_kernels.gpu import RATES, Gpu, result_of
-from benchmarks.gpu.bench_kernels.recipes import multiply_adds, plan_of, program_of, text_of
+from benchmarks.gpu.bench_kernels.recipes import multiply_adds, network_of, optimizer_of, plan_of
+from mnist_accel.nn.network import Network
 
 
 def comparisons(gpu: Gpu) -> Iterator[Comparison]:
     """Yield the end of the training steps of recipes."""
     sizes = ("two-layer", 512), ("three-layer", 64), ("lenet", 64), ("fast99", 64), ("cnn", 512)
     for recipe, images in (*sizes, ("fcnn", 60_000)):
-        yield gradients_and_update(gpu, program_of(recipe, gpu.dtype), images)
+        model, rule = network_of(recipe, gpu.dtype), optimizer_of(recipe)
+        yield gradients_and_update(gpu, model, rule, images)
 
 
-def gradients_and_update(gpu: Gpu, program: TrainingProgram, images: int) -> Comparison:
+def gradients_and_update(gpu: Gpu, model: Network, rule: UpdateRule, images: int) -> Comparison:
     """Return the end of a training step, given the gradients of all pre-activations."""
-    plan, rule = plan_of(program), program.update
+    program = model.training_program(rule)
+    plan = plan_of(program)
     pixels = math.prod(plan.stages[0].input_shape)
     batch = gpu.batch(images, pixels, shift=program.pixel_shift)
     layers = layers_of(gpu, plan, images)
@@ -52,8 +55,8 @@ def gradients_and_update(gpu: Gpu, program: TrainingProgram, images: int) -> Com
         naive_batch_loss(gpu, batch, *naive_result)
 
     return Comparison(
-        kernel=f"wgrad_update, {rule.kind}",
-        sizes=text_of(plan.stages, images),
+        kernel="wgrad_update",
+        sizes=f"{model.name}, {images} images, {rule.kind}",
         fast=lambda: wgrad_update(launcher, rule, list(layers.values()), tile, batch, parameters),
         naive=slow,
         results=lambda: pairs(
