@@ -50,14 +50,14 @@ def plan(folder: Path) -> list[Stage]:
         Stage(
             "preflight",
             "all required packages and the data are present",
-            (_PYTHON, "-m", "benchmarks.gpu.preflight"),
+            _program("preflight"),
             limit_s=60,
             is_required=True,
         ),
         Stage(
             "smoke",
             "every recipe trains: time of the first call and per step, first and last loss",
-            (_PYTHON, "-m", "benchmarks.gpu.smoke", "--out", str(folder / "smoke.json")),
+            _program("smoke", "--out", str(folder / "smoke.json")),
             limit_s=60,
         ),
         Stage(
@@ -72,16 +72,13 @@ def plan(folder: Path) -> list[Stage]:
         Stage(
             "overheads",
             "times of launches, graph nodes and barriers; peak copy and arithmetic rates",
-            (_PYTHON, "-m", "benchmarks.gpu.overheads", "--out", str(folder / "overheads.json")),
+            _program("overheads", "--out", str(folder / "overheads.json")),
             limit_s=30,
         ),
         Stage(
             "kernels",
             "each kernel computes the same as its naive version; times of both",
-            (
-                *(_PYTHON, "-m", "benchmarks.gpu.bench_kernels"),
-                *("--json", str(folder / "kernels.json")),
-            ),
+            _program("bench_kernels", "--json", str(folder / "kernels.json")),
             limit_s=60,
         ),
         Stage(
@@ -94,7 +91,7 @@ def plan(folder: Path) -> list[Stage]:
         Stage(
             "members",
             "trainings per second of populations of 1 to 512 networks; equal results for each size",
-            (_PYTHON, "-m", "benchmarks.gpu.members", "--out", str(folder / "members.json")),
+            _program("members", "--out", str(folder / "members.json")),
             limit_s=100,
         ),
         Stage(
@@ -106,6 +103,11 @@ def plan(folder: Path) -> list[Stage]:
         _sanitizer_stage("memcheck", "no kernel accesses memory out of bounds"),
         _sanitizer_stage("racecheck", "no kernel has a data race in shared memory"),
     ]
+
+
+def _program(name: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command that runs a program of benchmarks/gpu/."""
+    return (_PYTHON, "-m", f"benchmarks.gpu.{name}", *arguments)
 
 
 def _benchmark_stages(results: Path) -> list[Stage]:

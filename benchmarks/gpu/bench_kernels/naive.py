@@ -5,12 +5,13 @@ Each function sets the same arrays as the function of backends/cupy/launch/ with
 
 from typing import Any
 
+from backends import TrainingProgram
 from backends.cupy.launch.conv_shape import ConvShape
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import ceil_div
 from backends.cupy.loader import Constant
 from backends.operations.common import Array, Ties
-from benchmarks.gpu.bench_kernels.gpu import Gpu, rows_of
+from benchmarks.gpu.bench_kernels.gpu import RATES, Gpu, rows_of
 
 _THREADS = 128  # per block
 
@@ -151,6 +152,20 @@ def loss(
         kind=kind, logits=logits, labels=labels, weights=weights, images=images, classes=classes,
         dlogits=dlogits, losses=losses, correct=correct,
     )  # fmt: skip
+
+
+def settings_of(program: TrainingProgram, steps: int) -> dict[str, Any]:
+    """Return the struct `NaiveSettings` of the persistent kernels."""
+    first = program.stages[0]
+    return {
+        "loss": program.loss,
+        "activation": first.activation,
+        "steps": steps,
+        "all_ties": first.pooling is not None and first.pooling.ties == "all",
+        "lr": RATES[0],
+        "pixel_shift": program.pixel_shift,
+        "weight_decay": program.update.settings["weight_decay"],
+    }
 
 
 def _linear_sizes(y: Array, weight: Array) -> dict[str, Any]:

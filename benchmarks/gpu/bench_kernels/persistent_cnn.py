@@ -9,15 +9,13 @@ from backends.cupy.launch import persistent_cnn
 from backends.cupy.launch.conv_shape import conv_shape_of
 from benchmarks.gpu.bench_kernels import naive
 from benchmarks.gpu.bench_kernels.comparison import Comparison, byte_count, pairs
-from benchmarks.gpu.bench_kernels.gpu import RATES, Gpu
+from benchmarks.gpu.bench_kernels.gpu import Gpu
 from benchmarks.gpu.bench_kernels.recipes import (
     multiply_adds,
     network_of,
     parameters_of_all,
 )
 from mnist_accel.nn.network import Network
-
-WEIGHT_DECAY = 0.01
 
 
 def comparisons(gpu: Gpu) -> Iterator[Comparison]:
@@ -27,10 +25,9 @@ def comparisons(gpu: Gpu) -> Iterator[Comparison]:
 
 def training(gpu: Gpu, model: Network, steps: int) -> Comparison:
     """Return training steps; a single thread of the naive kernel runs all of them."""
-    program = model.training_program(SGD(weight_decay=WEIGHT_DECAY))
+    program = model.training_program(SGD(weight_decay=0.01))
     constants, (convolution, linear) = persistent_cnn.constants_for(program), program.stages
     assert constants is not None
-    assert convolution.pooling is not None
     shape, features, classes = conv_shape_of(convolution), linear.input_shape[0], model.classes
     batch = gpu.batch(steps, shape.height * shape.width, classes=classes, shift=program.pixel_shift)
     chunk, dataset = batch.chunk, batch.dataset
@@ -44,15 +41,7 @@ def training(gpu: Gpu, model: Network, steps: int) -> Comparison:
         "images": dataset.images,
         "labels": dataset.labels,
         "rows": chunk.rows,
-        "settings": {
-            "loss": program.loss,
-            "activation": convolution.activation,
-            "steps": steps,
-            "all_ties": convolution.pooling.ties == "all",
-            "lr": RATES[0],
-            "pixel_shift": program.pixel_shift,
-            "weight_decay": WEIGHT_DECAY,
-        },
+        "settings": naive.settings_of(program, steps),
         "conv": shape,
         "classes": classes,
         **dict(zip(("filters", "weight", "bias"), naive_parameters, strict=True)),

@@ -8,15 +8,13 @@ from backends import SGD
 from backends.cupy.launch import persistent_mlp
 from benchmarks.gpu.bench_kernels import naive
 from benchmarks.gpu.bench_kernels.comparison import Comparison, byte_count, pairs
-from benchmarks.gpu.bench_kernels.gpu import RATES, Gpu
+from benchmarks.gpu.bench_kernels.gpu import Gpu
 from benchmarks.gpu.bench_kernels.recipes import (
     multiply_adds,
     network_of,
     parameters_of_all,
 )
 from mnist_accel.nn.network import Network
-
-WEIGHT_DECAY = 0.01
 
 
 def comparisons(gpu: Gpu) -> Iterator[Comparison]:
@@ -29,7 +27,7 @@ def training(gpu: Gpu, model: Network, images: int, steps: int) -> Comparison:
 
     The last batch has an image less than the others.
     """
-    program = model.training_program(SGD(weight_decay=WEIGHT_DECAY))
+    program = model.training_program(SGD(weight_decay=0.01))
     constants = persistent_mlp.constants_for(
         program, capability=gpu.capability, multiprocessors=gpu.multiprocessors
     )
@@ -55,15 +53,7 @@ def training(gpu: Gpu, model: Network, images: int, steps: int) -> Comparison:
         "labels": dataset.labels,
         "rows": chunk.rows,
         "bounds": chunk.bounds,
-        "settings": {
-            "loss": program.loss,
-            "activation": first.activation,
-            "steps": steps,
-            "all_ties": False,
-            "lr": RATES[0],
-            "pixel_shift": program.pixel_shift,
-            "weight_decay": WEIGHT_DECAY,
-        },
+        "settings": naive.settings_of(program, steps),
         "sizes": {"inputs": inputs, "hidden": hidden, "outputs": outputs},
         **dict(zip(("weight1", "bias1", "weight2", "bias2"), naive_parameters, strict=True)),
         "x": gpu.empty(images, inputs),
