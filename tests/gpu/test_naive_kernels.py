@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backends import SGD
-from backends.cupy.launch import fused_classifier, wgrad_update
+from backends.cupy.launch import fused_classifier, tiles, wgrad_update
 from backends.cupy.launch.conv_shape import ConvShape
 from backends.cupy.launch.losses import LOSSES
 from benchmarks.gpu.bench_kernels import (
@@ -20,6 +20,7 @@ from benchmarks.gpu.bench_kernels import (
     persistent_cnn,
     persistent_mlp,
     pooling,
+    recipes,
     tensor_cores,
 )
 from benchmarks.gpu.bench_kernels import fused_classifier as classifiers
@@ -44,7 +45,7 @@ FAMILIES = (
 # Large tiles are used for float32 only.
 with_both_tiles = pytest.mark.parametrize("dtype", ["float64", "float32"])
 CONVOLUTIONS = [
-    ConvShape(channels=2, height=7, width=6, filters=3, kernel_size=3, padding=1, pool=2),
+    ConvShape(channels=2, height=7, width=6, filters=4, kernel_size=3, padding=1, pool=2),
     ConvShape(channels=3, height=6, width=8, filters=4, kernel_size=2, padding=0),
     ConvShape(channels=1, height=9, width=9, filters=2, kernel_size=7, padding=2, pool=2),
 ]
@@ -99,11 +100,19 @@ def test_convolutions(emulated_gpu: Gpu, shape: ConvShape) -> None:
     assert_same(emulated_gpu, convolution.backward_x(emulated_gpu, 3, shape))
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        CONVOLUTIONS[1],
+        ConvShape(channels=2, height=4, width=5, filters=8, kernel_size=1, padding=1),
+    ],
+    ids=str,
+)
 def test_eager_weight_gradient_of_a_convolution(
-    emulated_gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+    emulated_gpu: Gpu, shape: ConvShape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wgrad_update, "MIN_TERMS", 50)  # divides the sums among blocks
-    assert_same(emulated_gpu, convolution.backward_weight(emulated_gpu, 3, CONVOLUTIONS[1]))
+    assert_same(emulated_gpu, convolution.backward_weight(emulated_gpu, 3, shape))
 
 
 @pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2)])
@@ -155,16 +164,28 @@ def test_fused_classifier_after_a_convolution(emulated_gpu: Gpu) -> None:
     assert_same(emulated_gpu, classifiers.classifier(emulated_gpu, model, 3))
 
 
-@with_both_tiles
+@pytest.mark.parametrize(
+    ("dtype", "units", "tile"),
+    [
+        ("float64", (40, 33), tiles.SMALL),
+        ("float64", (10,), tiles.TALL),
+        ("float32", (40, 33), tiles.LARGE),
+    ],
+    ids=["small", "tall", "large"],
+)
 @pytest.mark.parametrize("min_terms", [2048, 1])
 def test_weight_gradients_and_update(
-    tiled_gpu: Gpu, min_terms: int, monkeypatch: pytest.MonkeyPatch
+    tiled_gpu: Gpu,
+    units: tuple[int, ...],
+    tile: tiles.Tile,
+    min_terms: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A convolution and linear layers; with few terms per block, they use split-K."""
     monkeypatch.setattr(wgrad_update, "MIN_TERMS", min_terms)
-    stack = [L.Conv2d(3, 3, padding=1), L.ReLU(), L.MaxPool2d(), L.Flatten()]
-    model = network([*stack, L.Linear(40), L.ReLU(), L.Linear(33)], (1, 7, 6), tiled_gpu.dtype)
-    rule = SGD(weight_decay=0.01)
+    stack = [L.Conv2d(4, 3, padding=1), L.ReLU(), L.MaxPool2d(), L.Flatten(), *map(L.Linear, units)]
+    model, rule = network(stack, (1, 7, 6), tiled_gpu.dtype), SGD(weight_decay=0.01)
+    assert recipes.plan_of(model.training_program(rule)).tile(3) == tile
     assert_same(tiled_gpu, gradients.gradients_and_update(tiled_gpu, model, rule, 3))
 
 
@@ -174,9 +195,17 @@ def test_weight_gradients_of_gathered_images_and_update_by_adam(emulated_gpu: Gp
 
 
 @pytest.mark.parametrize("ties", ["first", "all"])
-def test_persistent_cnn(emulated_gpu: Gpu, ties: Any) -> None:
-    stack = [L.Conv2d(3, 3, bias=False, uniform=True), L.Tanh(), L.MaxPool2d(2, ties=ties)]
-    model = network([*stack, L.Flatten(), L.Linear(4)], (1, 9, 8), "float64")
+@pytest.mark.parametrize(
+    ("shape", "filters", "size"),
+    [((1, 9, 8), 3, 3), ((1, 8, 11), 9, 2)],
+    ids=["3×3", "odd width, 2×2"],
+)
+def test_persistent_cnn(
+    emulated_gpu: Gpu, shape: tuple[int, ...], filters: int, size: int, ties: Any
+) -> None:
+    conv = L.Conv2d(filters, size, bias=False, uniform=True)
+    stack = [conv, L.Tanh(), L.MaxPool2d(2, ties=ties), L.Flatten(), L.Linear(4)]
+    model = network(stack, shape, "float64")
     assert_same(emulated_gpu, persistent_cnn.training(emulated_gpu, model, steps=6))
 
 
