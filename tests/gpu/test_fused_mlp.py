@@ -1,6 +1,5 @@
 """Steps of two linear layers in one launch by thread block clusters."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,9 +7,8 @@ import pytest
 
 from backends.cupy import loader
 from backends.cupy.launch import fused_mlp, tiles
-from backends.cupy.launch.fused_mlp import FusedMlp, MlpParameters, MlpResults
-from backends.cupy.launch.graph_batch import DeviceDataset
-from backends.cupy.launch.launcher import Launcher
+from benchmarks.gpu.bench_kernels import fused_mlp as benchmark
+from benchmarks.gpu.bench_kernels.gpu import Gpu
 from mnist_accel import nn
 from mnist_accel.data import Dataset
 from mnist_accel.nn import layers, losses
@@ -19,6 +17,7 @@ from mnist_accel.nn.network import Network
 from mnist_accel.training.trainer import Trainer
 from tests.gpu.test_members import train_together
 from tests.support.closeness import assert_close, assert_same_bits
+from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
 from tests.support.cuda_emulator.raw_module import EmulationError, Emulator, ThreadOrder
 from tests.support.emulated_backend import EmulatedBackend
 from tests.support.gpu_training import (
@@ -28,104 +27,10 @@ from tests.support.gpu_training import (
     small_mlp,
     twin_networks,
 )
-from tests.support.naive_kernels import Setting
 
 pytestmark = pytest.mark.emulated
 L = layers
-INPUTS, HIDDEN, CLASSES = 61, 13, 10  # 5 inputs for the last block, 8 for each other block
-
-
-class Mlp:
-    """Two layers with a second bias that may be missing, and a batch in the middle of a chunk."""
-
-    def __init__(self, setting: Setting, images: int, *, bias: bool = True) -> None:
-        self.setting = setting
-        self.images = images
-        self.weight1 = setting.random(INPUTS, HIDDEN)
-        self.weight2 = setting.random(HIDDEN, CLASSES)
-        self.bias1 = setting.random(HIDDEN)
-        self.bias2 = setting.random(CLASSES) if bias else None
-        self.weight1 *= 0.2
-        batch = setting.graph_batch(images, CLASSES)
-        pixels = setting.integers(256, batch.chunk.rows.size, INPUTS, dtype="uint8")
-        batch.chunk.bounds[1] = 2, 2 + images
-        batch.chunk.rates[1] = 0.1, 0, 0
-        self.batch = replace(batch, dataset=DeviceDataset(pixels, batch.dataset.labels))
-
-    def naive(self, kind: str, activation: str) -> dict[str, Any]:
-        """Return the results of a sequence of naive kernels."""
-        setting, images = self.setting, self.images
-        rows = self.batch.chunk.rows[2 : 2 + images]
-        x, labels = setting.empty(images, INPUTS), setting.empty(images, dtype="int32")
-        x[...] = self.batch.dataset.images[rows] / 255 + self.batch.pixel_shift
-        labels[...] = self.batch.dataset.labels[rows]
-        hidden, dhidden = setting.empty(images, HIDDEN), setting.empty(images, HIDDEN)
-        logits, dlogits = setting.empty(images, CLASSES), setting.empty(images, CLASSES)
-        found = {
-            "losses": setting.empty(images),
-            "correct": setting.empty(images, dtype="int32"),
-            "dlogits": dlogits,
-        }
-        first: Any = {"weight": self.weight1, "inputs": INPUTS, "outputs": HIDDEN, "images": images}
-        second: Any = {
-            "weight": self.weight2,
-            "inputs": HIDDEN,
-            "outputs": CLASSES,
-            "images": images,
-        }
-        first |= {"x": x, "bias": self.bias1, "activation": activation, "y": hidden}
-        setting.naive("linear", hidden.size, **first)
-        outputs = {"x": hidden, "bias": self.bias2, "activation": "identity", "y": logits}
-        setting.naive("linear", logits.size, **second, **outputs)
-        sizes = {"images": images, "classes": CLASSES}
-        setting.naive("loss", images, kind=kind, logits=logits, labels=labels, **sizes, **found)
-        arguments = {"dy": dlogits, "x": hidden, "activation": activation, "dx": dhidden}
-        setting.naive("linear_backward_x", dhidden.size, **arguments, **second)
-        return {**found, "hidden": hidden, "dhidden": dhidden}
-
-    def fused(self, kind: str, activation: str, images_per_block: int) -> dict[str, Any]:
-        """Return the results of the fused kernel."""
-        setting, images, batch = self.setting, self.images, self.batch
-        sizes = INPUTS, HIDDEN, CLASSES
-        mlp = FusedMlp(setting.dtype, *sizes, activation, kind, images_per_block)
-        assert mlp.fits
-        arrays = [self.weight2, self.bias2, self.weight1, self.bias1]
-        parameters = setting.empty(sum(a.size for a in arrays if a is not None))
-        offsets, end = [], 0
-        for array in arrays:
-            offsets.append(-1 if array is None else end)
-            if array is not None:
-                parameters[end : end + array.size] = array.ravel()
-                end += array.size
-        weight2, bias2, weight1, bias1 = offsets
-        places = MlpParameters(weight1, bias1, weight2, bias2)
-        shapes = (images, HIDDEN), (images, HIDDEN), (images, CLASSES)
-        results = MlpResults(*(setting.empty(*shape) for shape in shapes))
-        launcher = Launcher(setting.kernels, setting.dtype, graph_batch=batch)
-        fused_mlp.fused_mlp(launcher, mlp, parameters, places, batch, results)
-        state = batch.state
-        assert state.batch.tolist() == [images, 2]
-        return {"losses": state.image_losses, "correct": state.image_correct, **vars(results)}
-
-
-@pytest.mark.parametrize(
-    ("kind", "activation", "images_per_block", "images", "dtype"),
-    [
-        ("softmax_cross_entropy", "relu", 1, 19, "float64"),
-        ("binary_cross_entropy", "tanh", 2, 16, "float32"),
-        ("quadratic", "sigmoid", 4, 41, "float64"),
-    ],
-)
-def test_results_match_naive_kernels(
-    kind: str, activation: str, images_per_block: int, images: int, dtype: str
-) -> None:
-    """The last cluster has few images, or none is left for it."""
-    mlp = Mlp(Setting(dtype), images, bias=kind != "quadratic")
-    expected = mlp.naive(kind, activation)
-    got = mlp.fused(kind, activation, images_per_block)
-    assert got.keys() == expected.keys()
-    for name in got:
-        assert_close(got[name], expected[name], dtype=dtype, terms=1000, label=name)
+HIDDEN, CLASSES = 13, 10
 
 
 # ------------------------------------------------------------------------------------- training
@@ -207,15 +112,13 @@ EXCHANGE = ("  __cluster_barrier_arrive();\n  __cluster_barrier_wait();\n",)
 
 def is_correct(order: ThreadOrder) -> bool:
     """Return whether the kernel gives the results of the naive kernels."""
-    setting = Setting("float32")
-    setting.emulator.order, setting.emulator.seed = order, 3
-    mlp = Mlp(setting, 9)
-    expected = mlp.naive("softmax_cross_entropy", "relu")
+    gpu = Gpu(EmulatedCupy(Emulator(order, seed=3)))
+    model = small_mlp(EmulatedBackend(), inputs=61, hidden=HIDDEN, dtype="float32")
     try:
-        got = mlp.fused("softmax_cross_entropy", "relu", 1)
+        error, _ = benchmark.step(gpu, model, images=9).largest_error(gpu)
     except EmulationError:
         return False
-    return all(np.allclose(got[name], expected[name], rtol=1e-3, atol=1e-3) for name in got)
+    return error <= 1
 
 
 @pytest.mark.parametrize(

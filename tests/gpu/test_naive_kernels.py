@@ -15,6 +15,7 @@ from backends.cupy.launch.conv_shape import ConvShape
 from backends.cupy.launch.losses import LOSSES
 from benchmarks.gpu.bench_kernels import (
     convolution,
+    fused_mlp,
     linear,
     losses,
     persistent_cnn,
@@ -39,8 +40,8 @@ pytestmark = pytest.mark.emulated
 L = layers
 FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
 FAMILIES = (
-    *(classifiers, convolution, gradients, linear, losses, persistent_cnn, persistent_mlp),
-    *(pooling, tensor_cores),
+    *(classifiers, convolution, fused_mlp, gradients, linear, losses, persistent_cnn),
+    *(persistent_mlp, pooling, tensor_cores),
 )
 # Large tiles are used for float32 only.
 with_both_tiles = pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -162,6 +163,24 @@ def test_fused_classifier_after_a_convolution(emulated_gpu: Gpu) -> None:
     stack = [L.Conv2d(2, 3, padding=1), L.Tanh(), L.Conv2d(3, 3, padding=1), L.MaxPool2d()]
     model = network([*stack, L.Flatten(), L.Linear(10)], (1, 7, 6), "float64")
     assert_same(emulated_gpu, classifiers.classifier(emulated_gpu, model, 3))
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "images_per_block", "images", "dtype"),
+    [
+        (losses_of_networks.SoftmaxCrossEntropy(), L.ReLU(), 1, 19, "float64"),
+        (losses_of_networks.BinaryCrossEntropy(), L.Tanh(), 2, 16, "float32"),
+        (losses_of_networks.Quadratic(), L.Sigmoid(), 4, 41, "float64"),
+    ],
+)
+def test_two_layers_by_clusters(
+    loss: Any, activation: L.Layer, images_per_block: int, images: int, dtype: str
+) -> None:
+    """The last block has fewer inputs; the last cluster has few images, or none is left for it."""
+    gpu = Gpu(EmulatedCupy(Emulator()), dtype)
+    second = L.Linear(10, bias=loss.kind != "quadratic")
+    model = network([L.Linear(13), activation, second], (61,), dtype, loss)
+    assert_same(gpu, fused_mlp.step(gpu, model, images, images_per_block=images_per_block))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from backends import get_backend
 from benchmarks.gpu.bench_kernels import (
     convolution,
     fused_classifier,
+    fused_mlp,
     linear,
     losses,
     persistent_cnn,
@@ -45,6 +46,7 @@ FAMILIES: Mapping[str, Family] = {
     "pooling": pooling.comparisons,
     "losses": losses.comparisons,
     "fused_classifier": fused_classifier.comparisons,
+    "fused_mlp": fused_mlp.comparisons,
     "wgrad_update": wgrad_update.comparisons,
     "persistent_cnn": persistent_cnn.comparisons,
     "persistent_mlp": persistent_mlp.comparisons,
