@@ -6,6 +6,7 @@ import numpy as np
 
 from backends import SGD
 from backends.cupy.launch import persistent_mlp
+from backends.cupy.members import Memory
 from benchmarks.gpu.bench_kernels import naive
 from benchmarks.gpu.bench_kernels.comparison import Comparison, byte_count, pairs
 from benchmarks.gpu.bench_kernels.gpu import Gpu
@@ -29,7 +30,10 @@ def training(gpu: Gpu, model: Network, images: int, steps: int) -> Comparison:
     """
     program = model.training_program(SGD(weight_decay=0.01))
     constants = persistent_mlp.constants_for(
-        program, capability=gpu.capability, multiprocessors=gpu.multiprocessors
+        program,
+        batch_size=images,
+        capability=gpu.capability,
+        multiprocessors=gpu.multiprocessors,
     )
     assert constants is not None
     first, second = program.stages
@@ -44,10 +48,7 @@ def training(gpu: Gpu, model: Network, images: int, steps: int) -> Comparison:
     parameters = parameters_of_all(program, weights)
     naive_parameters = gpu.copies(*parameters)
     naive_results = gpu.empty(steps, dtype="float64"), gpu.cupy.zeros(steps, "int32")
-    exchange = (
-        gpu.empty(persistent_mlp.partial_sums_size(program)),
-        gpu.cupy.zeros(2, "uint32"),
-    )
+    scratch = persistent_mlp.new_scratch(Memory(gpu.cupy), program, steps)
     arguments = {
         "images": dataset.images,
         "labels": dataset.labels,
@@ -67,7 +68,7 @@ def training(gpu: Gpu, model: Network, images: int, steps: int) -> Comparison:
         kernel="persistent_mlp",
         sizes=f"{model.name}, {steps} steps of {images} images",
         fast=lambda: persistent_mlp.train(
-            gpu.launcher, program, dataset, chunk, steps, parameters, exchange, constants
+            gpu.launcher, program, dataset, chunk, steps, parameters, scratch, constants
         ),
         naive=lambda: naive.launch(gpu, "persistent_mlp", "persistent_mlp", 1, **arguments),
         results=lambda: pairs(
