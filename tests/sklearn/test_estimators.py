@@ -1,5 +1,6 @@
 """The estimators work where scikit-learn's networks do."""
 
+import itertools
 import subprocess
 import sys
 import warnings
@@ -18,6 +19,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from backends.numpy.backend import NumpyBackend
 from mnist_accel.nn import Activation, Linear
 from mnist_accel.sklearn import NetworkClassifier, NetworkRegressor
 from mnist_accel.sklearn.convergence import Convergence
@@ -273,6 +275,27 @@ def test_chunks_of_several_epochs_do_not_change_a_result(
         assert all(map(np.array_equal, getattr(together, name), getattr(by_epoch, name)))
     is_free = not settings.keys() & {"early_stopping"} and "invscaling" not in settings.values()
     assert (chunks["together"] < chunks["by epoch"]) == is_free
+
+
+def test_interrupted_training_keeps_the_epochs_before_the_chunk(
+    blobs: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_accel.training.trainer.CHUNK_SECONDS", 600)  # for a slow machine
+    update, numbers = NumpyBackend.update, itertools.count(1)
+
+    def update_or_interrupt(*args: Any, **options: Any) -> None:
+        if next(numbers) == 38:  # in epoch 13, the second of a chunk
+            raise KeyboardInterrupt
+        update(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NumpyBackend, "update", update_or_interrupt)
+        with pytest.warns(UserWarning, match="interrupted by user"):
+            stopped = classifier(batch_size=30).fit(*blobs)
+    whole = classifier(batch_size=30, max_iter=11).fit(*blobs)
+    assert stopped.n_iter_ == whole.n_iter_ == 11
+    assert stopped.loss_curve_ == whole.loss_curve_
+    assert all(map(np.array_equal, stopped.coefs_, whole.coefs_))
 
 
 # Messages
