@@ -19,8 +19,9 @@
 // Within a block, a thread computes a tile of 8 images × 4 columns, so that 12 elements of shared
 // memory serve 32 multiply-adds, and SPLITS threads divide the inputs of a tile.
 //
-// No block accesses the shared memory of another one after the second cluster barrier, so a block
-// may end while others compute.
+// The sums are stored asynchronously, and a barrier of the receiving block counts them. A cluster
+// barrier would make each block wait until its own stores are visible to the whole GPU. No block ends
+// before it has received all of its sums, so its shared memory exists as long as others store in it.
 //
 // Layout: x (B, INPUTS), W1 (INPUTS, HIDDEN), W2 (HIDDEN, OUTPUTS), all row-major.
 // Cost per image: INPUTS·HIDDEN + 2·HIDDEN·OUTPUTS multiply-adds. A cluster reads each weight once,
@@ -31,6 +32,7 @@
 // -DTHREADS=256 per block.
 #include "common.cuh"
 #include "image_loss.cuh"
+#include "mbarrier.cuh"
 #include "stage_input.cuh"
 
 constexpr int IMAGES = BLOCKS * IMAGES_PER_BLOCK;                   // of a cluster
@@ -53,7 +55,8 @@ struct alignas(16) Shared {
     } factors;
     real split_sums[SPLITS][IMAGES][COLUMNS];  // after the last product
   };
-  real block_sums[BLOCKS][IMAGES_PER_BLOCK][COLUMNS];  // written by all blocks of the cluster
+  real block_sums[BLOCKS][IMAGES_PER_BLOCK][COLUMNS];  // received from all blocks of the cluster
+  Mbarrier received;                                   // counts the bytes of block_sums
   real weight2[HIDDEN * OUTPUTS], bias1[HIDDEN], bias2[OUTPUTS];
   real hidden[IMAGES_PER_BLOCK][HIDDEN], dlogits[IMAGES_PER_BLOCK][OUTPUTS];
 };
@@ -178,8 +181,13 @@ DEVICE void multiply_splits(Shared& shared) {
   __syncthreads();
 }
 
-// Adds the sums of the splits, and stores the results in the shared memory of the block that computes
-// the image.
+// Elements that one asynchronous store sends.
+struct alignas(16) Elements {
+  static constexpr int count = 16 / sizeof(real);
+  real elements[count];
+};
+
+// Adds the sums of the splits, and sends the results to the block that computes the image.
 DEVICE void send_block_sums(Shared& shared, int rank) {
   constexpr int VECTORS = IMAGES * COLUMN_TILES;
 #pragma unroll
@@ -196,7 +204,10 @@ DEVICE void send_block_sums(Shared& shared, int rank) {
       for (int j = 0; j < TILE_COLUMNS; j++) total.elements[j] += sums.elements[j];
     }
     real* const target = &shared.block_sums[rank][image % IMAGES_PER_BLOCK][column];
-    *static_cast<Vector4*>(__cluster_map_shared_rank(target, image / IMAGES_PER_BLOCK)) = total;
+#pragma unroll
+    for (int j = 0; j < TILE_COLUMNS; j += Elements::count)
+      store_async(target + j, reinterpret_cast<const Elements&>(total.elements[j]), shared.received,
+                  image / IMAGES_PER_BLOCK);
   }
 }
 
@@ -259,7 +270,12 @@ extern "C" __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(THRE
               real* __restrict__ dhidden, real* __restrict__ dlogits, real* __restrict__ losses,
               int* __restrict__ correct) {
   __shared__ Shared shared;
-  __cluster_barrier_arrive_relaxed();  // releases no writes
+  if (threadIdx.x == 0) {
+    mbarrier_init(shared.received, 1);
+    mbarrier_init_fence();
+    mbarrier_arrive_and_expect(shared.received, sizeof shared.block_sums);
+  }
+  __cluster_barrier_arrive_relaxed();  // waits for no other stores
   const int rank = blockIdx.x % BLOCKS, begin = rank * BLOCK_INPUTS;
   const int inputs = max(0, min(BLOCK_INPUTS, INPUTS - begin));
   parameters = of_member(parameters, member_stride);
@@ -290,12 +306,12 @@ extern "C" __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(THRE
   pixels.store(images, shared);
   __syncthreads();
   multiply_splits(shared);
-  __cluster_barrier_wait();  // all blocks have started, so their shared memory can be written
+  __cluster_barrier_wait();  // all blocks have initialized their barriers
   send_block_sums(shared, rank);
-  __cluster_barrier_arrive();
-  __cluster_barrier_wait();
 
-  if (own >= IMAGES_PER_BLOCK || image >= batch.count) return;  // in all lanes of the warp
+  if (own >= IMAGES_PER_BLOCK) return;  // in all lanes of the warp, as below
+  mbarrier_wait(shared.received, 0);    // also without an image, so that the block does not end before
+  if (image >= batch.count) return;
   add_block_sums(shared, own, of_member(hidden, member_stride) + image * HIDDEN);
   const ImageLoss result = image_loss<LOSS>(logit_of_lane(shared, own), OUTPUTS, label);
   if (lane < OUTPUTS)

@@ -27,6 +27,12 @@ DEVICE void mbarrier_init(Mbarrier& barrier, int arrivals) {
                : "memory");
 }
 
+// Makes the barriers that this thread has initialized visible to other blocks after the next cluster
+// barrier, also if the threads arrive at it by `__cluster_barrier_arrive_relaxed`.
+DEVICE void mbarrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
+}
+
 // Arrives, after adding to the number of bytes that this phase expects.
 DEVICE void mbarrier_arrive_and_expect(Mbarrier& barrier, int bytes) {
   const uint32 address = shared_address(&barrier);

@@ -76,7 +76,7 @@ class FusedMlp:
         reals += self.images * columns + self.hidden * self.outputs + self.hidden + self.outputs
         reals += self.images_per_block * (self.hidden + self.outputs)
         has_threads = self.splits > 0 and self.hidden <= THREADS
-        return has_threads and fits_shared_memory(reals, self.dtype, more_bytes=8)
+        return has_threads and fits_shared_memory(reals, self.dtype, more_bytes=16)
 
     @property
     def constants(self) -> dict[str, Constant]:

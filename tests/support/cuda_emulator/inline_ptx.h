@@ -25,6 +25,7 @@ constexpr Instruction INSTRUCTIONS[] = {
      [](void* const*, const uint32_t* in, int line) {
        mbarrier_init(in[0], in[1], {"mbarrier.init", line});
      }},
+    {"fence.mbarrier_init.release.cluster;", 0, 0, [](void* const*, const uint32_t*, int) {}},
     {"mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];", 0, 1,
      [](void* const*, const uint32_t* in, int line) {
        mbarrier_arrive(in[0], 0, {"mbarrier.arrive", line});
