@@ -244,7 +244,8 @@ def test_value_of_a_wrong_type_is_refused(call: str) -> None:
         (lambda: trainer(batch_size=True), "batch_size must be an integer, got True"),
         (
             lambda: ma.evaluate(network(), X, list("01234567")),
-            "labels must be an array of numbers, got ['0', '1', '2', '3', '4', '5', '6', '7']",
+            "labels must be an array of numbers, got ['0', '1', '2', '3', '4', '5', '6', '7']; "
+            "number words with numpy.unique(…, return_inverse=True)[1]",
         ),
         (
             lambda: trainer(optimizer=nn.Adam),

@@ -6,6 +6,7 @@ The type raises an error that states the accepted values.
 import argparse
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from backends import NO_ALIASES, Aliases, resolve_name
@@ -64,6 +65,22 @@ def integer(minimum: int, maximum: int | None = None) -> dict[str, Any]:
         return value
 
     return {"type": parse, "metavar": "N"}
+
+
+def file_name(suffix: str) -> dict[str, Any]:
+    """Return the type of a file to write in one format, whose name must end in `suffix`.
+
+    So a mistake in the order of arguments replaces no file of another kind.
+    """
+
+    def parse(text: str) -> Path:
+        if Path(text).suffix.lower() != suffix:
+            raise argparse.ArgumentTypeError(
+                f"expected a file name that ends in {suffix}, got {text!r}"
+            )
+        return Path(text)
+
+    return {"type": parse, "metavar": f"FILE{suffix}"}
 
 
 def number(

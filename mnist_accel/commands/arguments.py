@@ -18,6 +18,10 @@ from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.models import DEFAULT_MODEL, MODEL_ALIASES, RECIPES
 
 MAX_THREADS = 1024  # a larger number is assumed to be a mistake; each thread needs a workspace
+EVALUATED_DATA = {
+    "dataset": "that of the run, otherwise mnist",
+    "test_split": "default: that of the run, and 1 for another file",
+}
 OF_THE_RECIPE = "(default: that of the recipe)"
 
 
@@ -92,8 +96,13 @@ def add_hidden_layer_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_data_arguments(parser: argparse._ActionsContainer, *, dataset: str = "mnist") -> None:
-    """Add the choice of a data set; `dataset` is the default in the help text."""
+def add_data_arguments(
+    parser: argparse._ActionsContainer,
+    *,
+    dataset: str = "mnist",
+    test_split: str = "no default",
+) -> None:
+    """Add the choice of a data set; `dataset` and `test_split` are defaults in the help text."""
     name = parser.add_argument(
         "--dataset",
         action=_StoreOnce,
@@ -117,7 +126,7 @@ def add_data_arguments(parser: argparse._ActionsContainer, *, dataset: str = "mn
         "--test-split",
         **number("FRACTION", above=0, at_most=1),
         help="fraction of the examples of a file without a test set that become the test set "
-        "(default: all of another file than that of the training, otherwise none)",
+        f"({test_split})",
     )
     parser.add_argument(
         "--kind",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mnist_accel.commands.argument_types import integer
 from mnist_accel.commands.arguments import (
+    EVALUATED_DATA,
     add_backend_arguments,
     add_data_arguments,
     add_model_file_arguments,
@@ -26,6 +27,7 @@ EXAMPLES: Sequence[str] = (
     "",
     "runs/my-run",
     "runs/my-run --limit-test 1000 --json",
+    "runs/wine --dataset csv:new-wines.csv",
     "weights.npz --model lenet",
 )
 
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add_model_file_arguments(parser)
     add_backend_arguments(parser)
-    add_data_arguments(parser, dataset="that of the run, otherwise mnist")
+    add_data_arguments(parser, **EVALUATED_DATA)
     parser.add_argument(
         "--limit-test",
         **integer(0),

@@ -7,6 +7,7 @@ output "probabilities" equals what predict prints.
 import argparse
 from collections.abc import Sequence
 
+from mnist_accel.commands.argument_types import file_name
 from mnist_accel.commands.arguments import add_model_file_arguments
 from mnist_accel.errors import UsageError, escaped, usage_errors
 
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     add_model_file_arguments(parser)
     parser.add_argument(
-        "--onnx", metavar="FILE", required=True, help="the ONNX file to write (no default)"
+        "--onnx", **file_name(".onnx"), required=True, help="the ONNX file to write (no default)"
     )
     parser.add_argument(
         "--no-preprocess",
@@ -38,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
             model.to_onnx(args.onnx, preprocess=not args.no_preprocess)
         except ImportError as error:
             raise UsageError(str(error)) from error
-    print(f"{escaped(str(path))} is written to {escaped(args.onnx)}")
+    print(f"{escaped(str(path))} is written to {escaped(str(args.onnx))}")
     return 0

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_accel.commands.argument_types import integer
+from mnist_accel.commands.argument_types import file_name, integer
 from mnist_accel.commands.arguments import (
+    EVALUATED_DATA,
     add_backend_arguments,
     add_data_arguments,
     add_model_file_arguments,
@@ -93,13 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=_png_file,
-        metavar="FILE.png",
+        **file_name(".png"),
         help="file of the figure of one image (default: a new file in the folder of the run)",
     )
     add_json_argument(parser, ", and save a figure only with --out")
     add_backend_arguments(parser)
-    add_data_arguments(parser, dataset="that of the run, otherwise mnist")
+    add_data_arguments(parser, **EVALUATED_DATA)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -320,13 +320,6 @@ def _new_file(path: Path, name: str) -> Path:
     stem = f"prediction-{Path(name).stem}"
     numbers = itertools.chain([""], (f"-{i}" for i in itertools.count(2)))
     return next(file for number in numbers if not (file := folder / f"{stem}{number}.png").exists())
-
-
-def _png_file(text: str) -> Path:
-    """Parse the name of a PNG file; the figure is written in no other format."""
-    if Path(text).suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"expected a file name that ends in .png, got {text!r}")
-    return Path(text)
 
 
 def _check_out(out: Path | None, files: Sequence[str]) -> None:

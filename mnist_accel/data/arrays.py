@@ -130,7 +130,7 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
         ValueError: the shape is wrong, an index is not in 0…classes − 1, or a row is not one-hot.
         TypeError: one-dimensional labels are not integers.
     """
-    labels = _as_array("labels", labels)
+    labels = _as_array("labels", labels, of_words="numpy.unique(…, return_inverse=True)[1]")
     if labels.ndim == 2 and labels.shape[1] == classes:
         _require_one_hot(labels)
         return np.asarray(labels.argmax(axis=1), np.int64)
@@ -205,8 +205,13 @@ def _real_numbers(
         return np.ascontiguousarray(array.reshape(shape), dtype=dtype)
 
 
-def _as_array(name: str, value: Any) -> NDArray[Any]:
+def _as_array(name: str, value: Any, *, of_words: str = "") -> NDArray[Any]:
     """Return an array-like argument as an array of numbers.
+
+    Args:
+        name: name of the argument.
+        value: its value.
+        of_words: code that turns words into such numbers, for the message.
 
     Raises:
         TypeError: it is something else, such as None, a string, or lists of unequal lengths.
@@ -216,7 +221,8 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
     except ValueError:  # lists of unequal lengths
         array = np.empty(0, object)
     if array.dtype.kind not in "biufc" or not array.ndim:
-        raise TypeError(f"{name} must be an array of numbers, got {shown(value)}")
+        remedy = f"; number words with {of_words}" if of_words and array.dtype.kind in "US" else ""
+        raise TypeError(f"{name} must be an array of numbers, got {shown(value)}{remedy}")
     return array
 
 

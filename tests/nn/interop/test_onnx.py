@@ -121,6 +121,15 @@ def test_the_command_exports_a_model_file(tmp_path, capsys):
     assert np.abs(found - model.predict_proba(images)).max() < 1e-5
 
 
+def test_the_command_replaces_no_file_of_another_kind(tmp_path, capsys):
+    file = tmp_path / "model.safetensors"
+    ma.save_model(file, ma.create_model("two-layer", backend="numpy"))
+    before = file.read_bytes()
+    assert main(["export", str(file), "--onnx", str(file)]) == 2
+    assert "--onnx: expected a file name that ends in .onnx, got" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
 def test_features_are_not_scaled_and_a_regression_has_outputs(tmp_path):
     features = np.random.default_rng(0).normal(size=(5, 3, 6, 6)).astype(np.float32)
     layers = [Conv2d(2, 3), Flatten(), Linear(3)]
