@@ -63,6 +63,11 @@ def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> 
     return Csr(edges, indptr, indices, data)
 
 
+def looks_sparse(pixels: Array) -> bool:
+    """Return whether `to_csr` returns CSR arrays for images (N, pixels)."""
+    return bool(np.count_nonzero(pixels) < MAX_SPARSE_DENSITY * pixels.size)
+
+
 def _column_groups(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
     """Return the edges of column groups that have about the same number of nonzero pixels.
 

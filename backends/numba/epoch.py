@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.numba.csr import MAX_SPARSE_DENSITY, Csr, to_csr
+from backends.compilation import needed_kernels
+from backends.numba.csr import MAX_SPARSE_DENSITY, Csr, looks_sparse, to_csr
+from backends.numba.helpers import compiling
 from backends.numba.kernels import chunk, updates
 from backends.numba.kernels import epoch as kernels
 from backends.numba.kernels.barrier import BARRIER_OPEN
@@ -19,7 +21,7 @@ from backends.numba.kernels.compilation import without_garbage_collector
 from backends.numba.kernels.stages import Plan
 from backends.numba.kernels.workspace import Images, Workspace
 from backends.numba.layout import COMPILED, Layout, channels_last, lay_out, reads_input
-from backends.numba.linkage import link_training
+from backends.numba.linkage import link_training, training_kernels, unlinked_plan
 from backends.numba.memory import (
     aligned_zeros,
     forward_buffers,
@@ -31,6 +33,10 @@ from backends.order import ROUNDS, Order, OrderPart
 from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
 
 Array = NDArray[Any]
+
+# Functions that Python calls in a chunk.
+_ENTRIES = (chunk.pack, chunk.shuffled_rows, kernels.run_steps, chunk.unpack)
+_EXAMPLES = 256  # images that show whether most pixels are 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class NumbaEpoch(CompiledEpoch):
         self._threads = threads
         self._executor = executor
         self._lock = lock
+        self._compiled: set[tuple[Any, ...]] = set()  # types of data
         COMPILED.check(program)
         rule = program.update
         settings = {name: float(rule.settings.get(name, 0)) for name in updates.Rule._fields[1:]}
@@ -106,16 +113,37 @@ class NumbaEpoch(CompiledEpoch):
         """Do the same as `load`."""
         program = self._program
         pixels = read_only(channels_last(program, pixels))
-        sparse = None
-        if reads_input(program):
-            sparse = to_csr(pixels, threads=self._threads(len(pixels)), executor=self._executor)
-        is_sparse = sparse is not None
-        layout = lay_out(program, is_sparse=is_sparse)
-        if reads_input(program) and not is_sparse:
+        labels = _small(labels) if labels.ndim == 1 else read_only(labels)
+        weights = None if weights is None else read_only(weights)
+        kinds = pixels.dtype, labels.dtype, labels.ndim, weights is None
+        if kinds not in self._compiled:
+            self._compile(pixels, labels, weights)
+            self._compiled.add(kinds)
+        sparse = self._to_csr(pixels)
+        layout = lay_out(program, is_sparse=sparse is not None)
+        return self._link(self._arrays(layout, pixels, sparse, labels, weights), layout)
+
+    def _to_csr(self, pixels: Array) -> Csr | None:
+        """Return images in CSR format if the first stage reads it and most pixels are 0."""
+        if not reads_input(self._program):
+            return None
+        return to_csr(pixels, threads=self._threads(len(pixels)), executor=self._executor)
+
+    def _arrays(
+        self,
+        layout: Layout,
+        pixels: Array,
+        sparse: Csr | None,
+        labels: Array,
+        weights: Array | None,
+    ) -> kernels.TrainingData:
+        """Return a data set in the form that the kernels read."""
+        program = self._program
+        if reads_input(program) and sparse is None:
             pixels = _whole_vectors(pixels, int(layout.stages[0]["x_size"]))
         csr = sparse or _no_sparse_images(pixels.dtype)
         images = Images(
-            pixels=pixels[:0] if is_sparse else pixels,
+            pixels=pixels if sparse is None else pixels[:0],
             indptr=csr.indptr,
             indices=csr.indices,
             data=csr.data,
@@ -123,9 +151,7 @@ class NumbaEpoch(CompiledEpoch):
             scale=1 / 255 if pixels.dtype == np.uint8 else 1.0,
             shift=program.pixel_shift,
         )
-        labels = _small(labels) if labels.ndim == 1 else read_only(labels)
-        weights = None if weights is None else read_only(weights)
-        return self._link(kernels.TrainingData(images, labels, weights, csr.edges), layout)
+        return kernels.TrainingData(images, labels, weights, csr.edges)
 
     def share(self, data: Data) -> Data:
         """Return the images of `data` with buffers of their own."""
@@ -137,11 +163,10 @@ class NumbaEpoch(CompiledEpoch):
         return self._link(data.arrays, lay_out(own, is_sparse=data.arrays.images.groups > 0))
 
     def _link(self, arrays: kernels.TrainingData, layout: Layout) -> Data:
-        """Return a data set for this program, with new buffers; compile the kernels."""
-        plan = link_training(self._program, layout, arrays, self._rule)
-        data = self._bind(arrays, layout, plan)
-        self._compile(data)
-        return data
+        """Return a data set for this program, with new buffers; compile its stage kernels."""
+        program, is_sparse = self._program, arrays.images.groups > 0
+        needed = training_kernels(program, arrays, self._rule, is_sparse=is_sparse)
+        return self._bind(arrays, layout, link_training(unlinked_plan(program, layout), needed))
 
     def _bind(self, arrays: kernels.TrainingData, layout: Layout, plan: Plan) -> Data:
         """Return a data set with new buffers for a plan, whose kernels are compiled."""
@@ -228,12 +253,21 @@ class NumbaEpoch(CompiledEpoch):
         for other in others:
             other.result()
 
-    def _compile(self, data: Data) -> None:
-        """Compile the kernels, or load them from the cache, by running a chunk without steps."""
-        program = self._program
-        weights = np.zeros(program.parameters, program.dtype)
-        state = dict.fromkeys(program.update.state_names, weights)
-        order = Order(len(data.arrays.labels), "shuffle", (0,) * ROUNDS)
+    def _compile(self, pixels: Array, labels: Array, weights: Array | None) -> None:
+        """Compile the kernels for data of some types, or load them from the cache.
+
+        Helpers compile stage kernels, while this process compiles the functions that Python calls:
+        it runs a chunk without steps.
+        """
+        program, some = self._program, pixels[:_EXAMPLES]
+        is_sparse = reads_input(program) and looks_sparse(some)
+        layout = lay_out(program, is_sparse=False)
+        arrays = self._arrays(layout, some, None, labels, weights)
+        needed = training_kernels(program, arrays, self._rule, is_sparse=is_sparse)
+        needed_kernels.extend(entry.__name__ for entry in _ENTRIES)
+        data = self._bind(arrays, layout, unlinked_plan(program, layout))
+        zeros = np.zeros(program.parameters, program.dtype)
+        order = Order(len(labels), "shuffle", (0,) * ROUNDS)
         no_steps = Steps(
             parts=(OrderPart(order, 0, 0),),
             bounds=np.zeros((0, 2), np.int64),
@@ -241,7 +275,9 @@ class NumbaEpoch(CompiledEpoch):
             before=0,
             batch_size=1,
         )
-        self.run(data, no_steps, weights, state)
+        with compiling(needed.in_use()):
+            self._to_csr(some)
+            self.run(data, no_steps, zeros, dict.fromkeys(program.update.state_names, zeros))
 
     def _workspace(self, data: Data, threads: int, batch_size: int) -> Workspace:
         """Return the buffers for a number of threads and a batch size, and keep them."""

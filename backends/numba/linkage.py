@@ -5,7 +5,8 @@ kernels for the kinds of stages, the loss and the optimizer of a program are com
 once, for all programs of the same dtype.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -21,7 +22,7 @@ from backends.numba.kernels import (
     reading,
     updates,
 )
-from backends.numba.kernels.compilation import address_of
+from backends.numba.kernels.compilation import StageKernel, for_arguments
 from backends.numba.kernels.stages import STAGE, Penalty, Plan
 from backends.numba.kernels.workspace import Images, Tile, Workspace
 from backends.numba.layout import Layout, reads_input
@@ -40,53 +41,104 @@ _STEP = types.NamedTuple(
 _RESULTS = types.NamedTuple(
     [types.Array(types.float64, 2, "C"), types.Array(types.int64, 2, "C")], epoch.Results
 )
+_PENALTY = types.NamedTuple([types.Array(types.int64, 2, "C"), types.float64], Penalty)
 
 
-def link_training(
-    program: TrainingProgram, layout: Layout, data: epoch.TrainingData, rule: Any
-) -> Plan:
-    """Return the program for `epoch.run_steps`; compile its stage kernels.
+class TrainingKernels(NamedTuple):
+    """The stage kernels that a training needs; None where it needs none.
+
+    Attributes:
+        forwards: for each stage the kernel of its outputs.
+        backwards: for each stage the kernel of its gradients.
+        others: by the field of `Plan` for the address.
+    """
+
+    forwards: list[StageKernel | None]
+    backwards: list[StageKernel]
+    others: dict[str, StageKernel | None]
+
+    def in_use(self) -> Iterator[StageKernel]:
+        """Return the kernels; those that take longest to compile are first."""
+        kernels = [*self.backwards, *self.forwards, *self.others.values()]
+        return filter(None, dict.fromkeys(kernels))
+
+
+def training_kernels(
+    program: TrainingProgram, data: epoch.TrainingData, rule: Any, *, is_sparse: bool
+) -> TrainingKernels:
+    """Return the stage kernels that a training needs.
 
     Args:
         program: network, loss and optimizer.
-        layout: its layout; the addresses are entered into `layout.stages`.
-        data: the data set.
+        data: a data set with the types of the one to train on.
         rule: settings of the optimizer, `updates.Rule`.
+        is_sparse: whether the first stage takes CSR input.
     """
-    is_sparse, reads = data.images.groups > 0, reads_input(program)
+    reads = reads_input(program)
     kinds = [stage.kind for stage in program.stages]
     if reads:
         kinds[0] = "input_linear"  # `read` computes its outputs
     forwards = [None if name == "input_linear" else getattr(forward, name) for name in kinds]
-    backwards = [getattr(backward, name) for name in kinds]
-    read = _reading_kernel(program, is_sparse=is_sparse)
-    loss, update = losses.KERNELS[program.loss], updates.KERNELS[program.update.kind]
-    add_penalty = penalty.add_penalty if program.l2 else None
     update_inputs = None
     if reads:
         update_inputs = epoch.update_csr if is_sparse else epoch.update_pixels
-    _record(
-        [*forwards, *backwards, read, loss, update, update_inputs, add_penalty, epoch.run_steps]
-    )
 
     vector, work = _vector(program), _workspace(program)
-    for row, to, back in zip(layout.stages, forwards, backwards, strict=True):
-        row["forward"] = _address(to, _STAGE, _OFFSETS, vector, work, 0)
-        row["backward"] = _address(back, _STAGE, _OFFSETS, vector, vector, work, 0, 0)
     parameters = types.NamedTuple([vector, types.Array(vector.dtype, 2, "C")], updates.Parameters)
-    l2 = Penalty(layout.weights, program.l2)
+    return TrainingKernels(
+        forwards=[_forward_kernel(to, vector, work) for to in forwards],
+        backwards=[
+            for_arguments(getattr(backward, name), _STAGE, _OFFSETS, vector, vector, work, 0, 0)
+            for name in kinds
+        ],
+        others={
+            "read": for_arguments(
+                _reading_kernel(program, is_sparse=is_sparse),
+                *(_STAGE, vector, data.images, _TILE, work),
+            ),
+            "loss": for_arguments(
+                losses.KERNELS[program.loss],
+                *(_STAGE, data.labels, data.weights, _TILE, 0.0, work, _RESULTS, 0, 0),
+            ),
+            "update": for_arguments(
+                updates.KERNELS[program.update.kind], rule, 0.0, 0, parameters, vector, 0, 0
+            ),
+            "update_inputs": update_inputs
+            and for_arguments(
+                update_inputs, _STAGE, vector, data.images, _ROWS, _STEP, _RANGES, work
+            ),
+            "add_penalty": for_arguments(
+                penalty.add_penalty, _PENALTY, 0, parameters, vector, 0, 0, _RESULTS, 0, 0
+            )
+            if program.l2
+            else None,
+        },
+    )
+
+
+def unlinked_plan(program: TrainingProgram, layout: Layout) -> Plan:
+    """Return the program for `epoch.run_steps` without addresses, so it can run no step."""
     return Plan(
         stages=layout.stages,
         offsets=layout.offsets,
-        read=_address(read, _STAGE, vector, data.images, _TILE, work),
-        loss=_address(loss, _STAGE, data.labels, data.weights, _TILE, 0.0, work, _RESULTS, 0, 0),
-        update=_address(update, rule, 0.0, 0, parameters, vector, 0, 0),
-        update_inputs=_address(
-            update_inputs, _STAGE, vector, data.images, _ROWS, _STEP, _RANGES, work
-        ),
-        add_penalty=_address(add_penalty, l2, 0, parameters, vector, 0, 0, _RESULTS, 0, 0),
-        penalty=l2,
+        read=0,
+        loss=0,
+        update=0,
+        update_inputs=0,
+        add_penalty=0,
+        penalty=Penalty(layout.weights, program.l2),
     )
+
+
+def link_training(plan: Plan, kernels: TrainingKernels) -> Plan:
+    """Return the program for `epoch.run_steps`; compile the stage kernels if necessary.
+
+    The addresses of `forwards` and `backwards` are entered into `plan.stages`.
+    """
+    for row, to, back in zip(plan.stages, kernels.forwards, kernels.backwards, strict=True):
+        row["forward"] = _address(to)
+        row["backward"] = _address(back)
+    return plan._replace(**{name: _address(kernel) for name, kernel in kernels.others.items()})
 
 
 def link_inference(program: Program, layout: Layout, pixels: np.dtype[Any]) -> int:
@@ -102,11 +154,11 @@ def link_inference(program: Program, layout: Layout, pixels: np.dtype[Any]) -> i
     _record([*forwards, read, inference.predict])
     vector, work = _vector(program), _workspace(program)
     for row, to in zip(layout.stages, forwards, strict=True):
-        row["forward"] = _address(to, _STAGE, _OFFSETS, vector, work, 0)
+        row["forward"] = _address(_forward_kernel(to, vector, work))
     pixel_array = types.Array(numba.from_dtype(pixels), 2, "C", readonly=True)
     numbers = [types.intp] * 4 + [types.float64] * 2
     images = types.NamedTuple([pixel_array, *numbers], Images)
-    return _address(read, _STAGE, vector, images, _TILE, work)
+    return _address(read and for_arguments(read, _STAGE, vector, images, _TILE, work))
 
 
 def _record(kernels: list[Any]) -> None:
@@ -114,9 +166,14 @@ def _record(kernels: list[Any]) -> None:
     needed_kernels.extend(kernel.__name__ for kernel in dict.fromkeys(kernels) if kernel)
 
 
-def _address(kernel: Any, *arguments: Any) -> int:
-    """Return the address of a kernel, as `address_of`; 0 for None."""
-    return address_of(kernel, *arguments) if kernel else 0
+def _forward_kernel(function: Any, vector: Any, work: Any) -> StageKernel | None:
+    """Return a kernel of `forward`; None for None."""
+    return function and for_arguments(function, _STAGE, _OFFSETS, vector, work, 0)
+
+
+def _address(kernel: StageKernel | None) -> int:
+    """Return the address of a kernel; 0 for None."""
+    return kernel.address() if kernel else 0
 
 
 def _reading_kernel(program: Program, *, is_sparse: bool) -> Any:

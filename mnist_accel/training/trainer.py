@@ -233,7 +233,7 @@ class Trainer:
     ) -> TrainingData:
         """Return a data set that several calls of `fit` can use, converted and checked once.
 
-        If the network has a compiled form, this also compiles the steps, which takes 5 to 20
+        If the network has a compiled form, this also compiles the steps, which takes 3 to 10
         seconds the first time in an installation.
 
         Args:

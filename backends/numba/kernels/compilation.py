@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numba.core.cgutils
@@ -110,21 +110,41 @@ def call(typing: Any, address: Any, *arguments: Any) -> Any:
     return types.none(types.intp, types.StarArgTuple(kinds)), generate
 
 
-def address_of(kernel: Any, *arguments: Any) -> int:
-    """Return the address of a stage kernel; compile it, or load it from the cache, if necessary.
+class StageKernel(NamedTuple):
+    """A stage kernel for arguments of certain types.
 
-    Args:
-        kernel: the stage kernel.
-        arguments: for each parameter a value of its type, or the type.
+    Attributes:
+        function: the stage kernel.
+        kinds: types of its parameters.
     """
-    kinds = tuple(
-        _parameter_type(value if isinstance(value, types.Type) else _numba.typeof(value))
-        for value in arguments
+
+    function: Any
+    kinds: tuple[Any, ...]
+
+    def address(self) -> int:
+        """Return the address; compile the kernel, or load it from the cache, if necessary."""
+        self.function.compile(self.kinds)
+        compiled = self.function.overloads[self.kinds]
+        address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        return address
+
+    def is_missing(self) -> bool:
+        """Return whether neither this process nor the cache on disk has the compiled kernel."""
+        if self.kinds in self.function.overloads:
+            return False
+        missing: bool = self.function._cache.is_missing(self.kinds, self.function.targetctx)
+        return missing
+
+
+def for_arguments(function: Any, *arguments: Any) -> StageKernel:
+    """Return a stage kernel for arguments: for each parameter a value of its type, or the type."""
+    return StageKernel(
+        function,
+        tuple(
+            _parameter_type(value if isinstance(value, types.Type) else _numba.typeof(value))
+            for value in arguments
+        ),
     )
-    kernel.compile(kinds)
-    compiled = kernel.overloads[kinds]
-    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    return address
 
 
 def _parameter_type(kind: Any) -> Any:

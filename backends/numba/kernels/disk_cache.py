@@ -104,6 +104,14 @@ class TolerantCache(caching.FunctionCache):  # type: ignore[misc]
         except Exception:  # unreadable or damaged
             return True
 
+    def is_missing(self, sig: Any, target_context: Any) -> bool:
+        """Return whether the disk has no code of this function for arguments of some types."""
+        try:
+            known = self._cache_file._load_index()
+        except Exception:  # unreadable or damaged
+            return True
+        return self._index_key(sig, target_context.codegen()) not in known
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return compiled code, or None if there is none or its files are damaged."""
         loaded = None
@@ -138,6 +146,10 @@ class NoCache(caching.NullCache):  # type: ignore[misc]
         self._name = function.__name__
 
     def is_empty(self) -> bool:
+        """Return True: nothing is kept."""
+        return True
+
+    def is_missing(self, sig: Any, target_context: Any) -> bool:
         """Return True: nothing is kept."""
         return True
 
