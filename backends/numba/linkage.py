@@ -45,17 +45,17 @@ _PENALTY = types.NamedTuple([types.Array(types.int64, 2, "C"), types.float64], P
 
 
 class TrainingKernels(NamedTuple):
-    """The stage kernels that a training needs; None where it needs none.
+    """The stage kernels that a training needs.
 
     Attributes:
-        forwards: for each stage the kernel of its outputs.
+        forwards: for each stage the kernel of its outputs; None if `read` computes them.
         backwards: for each stage the kernel of its gradients.
         others: by the field of `Plan` for the address.
     """
 
     forwards: list[StageKernel | None]
     backwards: list[StageKernel]
-    others: dict[str, StageKernel | None]
+    others: dict[str, StageKernel]
 
     def in_use(self) -> Iterator[StageKernel]:
         """Return the kernels; those that take longest to compile are first."""
@@ -79,40 +79,37 @@ def training_kernels(
     if reads:
         kinds[0] = "input_linear"  # `read` computes its outputs
     forwards = [None if name == "input_linear" else getattr(forward, name) for name in kinds]
-    update_inputs = None
-    if reads:
-        update_inputs = epoch.update_csr if is_sparse else epoch.update_pixels
-
     vector, work = _vector(program), _workspace(program)
     parameters = types.NamedTuple([vector, types.Array(vector.dtype, 2, "C")], updates.Parameters)
+    others = {
+        "read": for_arguments(
+            _reading_kernel(program, is_sparse=is_sparse),
+            *(_STAGE, vector, data.images, _TILE, work),
+        ),
+        "loss": for_arguments(
+            losses.KERNELS[program.loss],
+            *(_STAGE, data.labels, data.weights, _TILE, 0.0, work, _RESULTS, 0, 0),
+        ),
+        "update": for_arguments(
+            updates.KERNELS[program.update.kind], rule, 0.0, 0, parameters, vector, 0, 0
+        ),
+    }
+    if reads:
+        others["update_inputs"] = for_arguments(
+            epoch.update_csr if is_sparse else epoch.update_pixels,
+            *(_STAGE, vector, data.images, _ROWS, _STEP, _RANGES, work),
+        )
+    if program.l2:
+        others["add_penalty"] = for_arguments(
+            penalty.add_penalty, _PENALTY, 0, parameters, vector, 0, 0, _RESULTS, 0, 0
+        )
     return TrainingKernels(
         forwards=[_forward_kernel(to, vector, work) for to in forwards],
         backwards=[
             for_arguments(getattr(backward, name), _STAGE, _OFFSETS, vector, vector, work, 0, 0)
             for name in kinds
         ],
-        others={
-            "read": for_arguments(
-                _reading_kernel(program, is_sparse=is_sparse),
-                *(_STAGE, vector, data.images, _TILE, work),
-            ),
-            "loss": for_arguments(
-                losses.KERNELS[program.loss],
-                *(_STAGE, data.labels, data.weights, _TILE, 0.0, work, _RESULTS, 0, 0),
-            ),
-            "update": for_arguments(
-                updates.KERNELS[program.update.kind], rule, 0.0, 0, parameters, vector, 0, 0
-            ),
-            "update_inputs": update_inputs
-            and for_arguments(
-                update_inputs, _STAGE, vector, data.images, _ROWS, _STEP, _RANGES, work
-            ),
-            "add_penalty": for_arguments(
-                penalty.add_penalty, _PENALTY, 0, parameters, vector, 0, 0, _RESULTS, 0, 0
-            )
-            if program.l2
-            else None,
-        },
+        others=others,
     )
 
 
@@ -137,8 +134,8 @@ def link_training(plan: Plan, kernels: TrainingKernels) -> Plan:
     """
     for row, to, back in zip(plan.stages, kernels.forwards, kernels.backwards, strict=True):
         row["forward"] = _address(to)
-        row["backward"] = _address(back)
-    return plan._replace(**{name: _address(kernel) for name, kernel in kernels.others.items()})
+        row["backward"] = back.address()
+    return plan._replace(**{name: kernel.address() for name, kernel in kernels.others.items()})
 
 
 def link_inference(program: Program, layout: Layout, pixels: np.dtype[Any]) -> int:

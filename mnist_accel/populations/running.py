@@ -151,13 +151,13 @@ class LocalMembers:
             trainer = make_trainer(
                 settings, backend, examples=data.train_count, form=self._dataset.form
             )
-            trainer.model.prepare()
             if images in self._prepared:
                 prepared = trainer.share(self._prepared[images])  # compiles the steps
             else:
                 prepared = trainer.prepare(*data.train)
                 if not settings.validation_split:
                     self._prepared[images] = prepared
+            trainer.model.prepare()  # after the training, which helpers compile
             if trainer.compiled is not None and self._threads == 1:
                 batch_size = make_sampler(settings, data.train_count).images_per_step
                 loaded = prepared.for_epoch(trainer.compiled)

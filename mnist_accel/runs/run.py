@@ -333,8 +333,9 @@ class _Run:
     def _prepare(self) -> TrainingData:
         """Compile the network if it has a compiled form, and return the prepared training data."""
         with self.display.preparation("preparing"):
-            self.trainer.model.prepare()  # compiles the predictions of the evaluations
-            return self.trainer.prepare(*self.data.train)
+            data = self.trainer.prepare(*self.data.train)
+            self.trainer.model.prepare()  # compiles what only the evaluations need
+            return data
 
     def _fit_and_save(self, data: TrainingData, last_step: int) -> str:
         """Train, save a checkpoint unless the training diverged, and return the stop reason."""
