@@ -15,6 +15,7 @@ from typing import Any
 
 from backends.cupy.forward import forward
 from backends.cupy.launch.activations import activation_backward
+from backends.cupy.launch.clustered_classifier import can_compute, clustered_classifier
 from backends.cupy.launch.conv_shape import NO_CONV, conv_shape_of
 from backends.cupy.launch.convolution import conv2d_backward_x
 from backends.cupy.launch.fused_classifier import (
@@ -151,7 +152,9 @@ class GraphStep:
         ]
         classifier = Classifier(plan.program.dtype, workspace.capacity, layers, convolutions)
         weights, dlogits = self.parameters[0], workspace.stages[-1].gradient
-        fused_classifier(self.launcher, plan.program.loss, classifier, weights, self.batch, dlogits)
+        is_clustered = can_compute(classifier, plan.capability)
+        launch = clustered_classifier if is_clustered else fused_classifier
+        launch(self.launcher, plan.program.loss, classifier, weights, self.batch, dlogits)
 
     def _loss(self) -> None:
         """Compute the loss, and the gradient of the pre-activation of the last stage."""

@@ -43,6 +43,7 @@ FILES = [file for file in ALL_FILES if file not in NAIVE_FILES]
 MIN_CAPABILITIES = {
     "tensor_linear": tensor_linear.MIN_CAPABILITY,
     "tensor_wgrad": tensor_linear.MIN_CAPABILITY,
+    "clustered_classifier": persistent_mlp.MIN_CLUSTER_CAPABILITY,
     "fused_mlp": persistent_mlp.MIN_CLUSTER_CAPABILITY,
 }
 Constants = dict[str, str | int]
@@ -51,16 +52,25 @@ PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "WARPS_PE
 PERSISTENT_MLP: Constants = {"BLOCKS": 8, "INPUTS": 784, "OUTPUTS": 10, "THREADS": 256}
 CLASSIFIER: Constants = {"MAX_LAYERS": 16, "PIXEL_TILE": 2}
 LOSSES = ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY", "QUADRATIC")
+CLUSTERED: Constants = {"IMAGES": 4, "CLUSTER_BLOCKS": 8, "COLUMNS_PER_BLOCK": 16, "THREADS": 512}
+CLUSTERED |= {"INPUTS": 256, "FIRST": 128, "CLASSES": 10, "MAX_LAYERS": 16}
+CLUSTERED |= {"CHANNELS": 8, "HEIGHT": 8, "WIDTH": 8, "FILTERS": 16, "POOL": 2}
+CLUSTERED |= {"STRIP": 8, "CHANNELS_PER_THREAD": 8, "FILTER_LANES": 16}
 # Variants that no recipe launches. They are compiled for one architecture only; the variants that
 # recipes launch are compiled for all.
 OTHERS: dict[str, list[Constants]] = {
     "activations": [{"ACTIVATION": "TANH", "GATHER": 1, "INPUT": "uint8"}],
     "batches": [{"PIXEL": "float"}],
+    "clustered_classifier": [
+        {"LOSS": LOSSES[1], "LAYERS": 3, "SECOND": 32, "KERNEL_SIZE": 7, "PADDING": 3, **CLUSTERED},
+        {"LOSS": LOSSES[2], "LAYERS": 2, "SECOND": 10, "KERNEL_SIZE": 1, "PADDING": 0, **CLUSTERED},
+    ],
     "convolution": [
         {
             "KERNEL_SIZE": size,
             "FILTERS_PER_THREAD": filters,
             "POOL": 2,
+            "PADDED": 1,
             "ACTIVATION": "TANH",
             "GATHER": 1,
             "INPUT": "float",
@@ -329,6 +339,14 @@ def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     for options in set().union(*launches):
         used = nvrtc.compile_source(source(file), options, architecture=90)
         assert not any(usage.spilled_bytes for usage in used.values()), " ".join(options)
+
+
+@needs_nvrtc
+def test_small_clustered_classifiers_compile_in_float64_without_spills() -> None:
+    sizes = {"INPUTS": 64, "FIRST": 32, "HEIGHT": 4, "WIDTH": 4, "STRIP": 4}
+    small = OTHERS["clustered_classifier"][1] | sizes
+    options = options_for("float64", **small)
+    assert_fits(source("clustered_classifier"), options, 90)
 
 
 @needs_nvrtc

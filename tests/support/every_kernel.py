@@ -103,13 +103,18 @@ def persistent_mlp_training() -> Training:
     return Training((17,), stack, losses.Quadratic(), 2, "sgd")
 
 
+def clustered_training() -> Training:
+    """Return a training with the clustered classifier, or the plain one on older GPUs."""
+    stack = [L.Conv2d(2, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(3, 2), L.MaxPool2d()]
+    stack += [L.Flatten(), L.Linear(4), L.ReLU(), L.Linear(3)]
+    return Training((1, 12, 12), stack, losses.SoftmaxCrossEntropy(), 2)
+
+
 def _convolution_trainings(loss: losses.Loss) -> list[Training]:
-    pooled_twice = [L.Conv2d(2, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(3, 2), L.MaxPool2d()]
-    pooled_twice += [L.Flatten(), L.Linear(4), L.ReLU(), L.Linear(3)]
     persistent_cnn = [L.Conv2d(2, 3, bias=False, uniform=True), L.MaxPool2d(ties="all")]
     persistent_cnn += [L.Flatten(), L.Linear(3)]
     return [
-        Training((1, 12, 12), pooled_twice, loss, 2),
+        clustered_training(),
         Training((1, 7, 7), persistent_cnn, loss, 1, "sgd"),
     ]
 
@@ -189,11 +194,13 @@ def small_thresholds() -> Iterator[None]:
 def results_of_every_kernel(emulator: Emulator) -> list[Any]:
     """Launch every kernel on the emulator; return all results.
 
-    In addition to `results_on`, it runs `persistent_mlp` without clusters and the kernels of the
+    In addition to `results_on`, it runs what is launched without clusters, and the kernels of the
     benchmark `overheads`.
     """
     results = results_on(EmulatedBackend(emulator, capability="90"))
-    results += train(EmulatedBackend(emulator, capability="80"), persistent_mlp_training())
+    with small_thresholds():
+        for training in (persistent_mlp_training(), clustered_training()):
+            results += train(EmulatedBackend(emulator, capability="80"), training)
     cupy, target, rounds = EmulatedCupy(emulator), np.full(70, np.nan), np.int32(3)
     sums, counters = np.full(64, np.nan, np.float32), np.zeros(2, np.uint32)
     overheads.kernel(cupy, "empty")((1,), (32,), ())

@@ -214,6 +214,17 @@ DEVICE real warp_reduce_scatter(real* values) {
   return sum;
 }
 
+// Sums each of `count` values over the lanes of a group of 2 * `offset` lanes, a power of two that
+// divides `count`. Lane i of the group has the sums of values[i * n .. i * n + n - 1], n values per
+// lane, in values[0 .. n).
+template <int count, int offset>
+DEVICE void group_reduce_scatter(real* values) {
+  if constexpr (offset > 0) {
+    reduce_scatter_step<count>(values, offset);
+    group_reduce_scatter<count / 2, offset / 2>(values);
+  }
+}
+
 // Returns the sum over the threads of a block, in thread 0. The block consists of whole warps.
 // `warp_sums` is shared memory with one element per warp; it can be reused after the next barrier.
 template <class Number>

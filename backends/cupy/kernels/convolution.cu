@@ -17,13 +17,18 @@
 // max-pooling needs to find ties.
 // Cost per image: O·OH·OW·C·K² multiply-adds.
 // Options: -DKERNEL_SIZE=1 to 32; -DFILTERS_PER_THREAD, a divisor of O; -DPOOL=2 with pooling, else
-// 1; -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH of the outputs; -DGATHER and -DINPUT as in
+// 1; -DPADDED=0 if shape.padding is 0, which saves the tests for pixels outside of the image, else 1;
+// -DACTIVATION=IDENTITY, RELU, SIGMOID or TANH of the outputs; -DGATHER and -DINPUT as in
 // stage_input.cuh; -DTHREADS per block.
 #include "common.cuh"
 #include "conv_shape.cuh"
 #include "stage_input.cuh"
 
 constexpr int OUTPUTS = POOL * POOL;  // per filter and thread
+// Image rows of a patch. With few filters, the loads of all of them are under way together, unless the
+// tests for pixels outside of the image need the registers.
+constexpr int IMAGE_ROWS = KERNEL_SIZE + POOL - 1;
+constexpr int UNROLLED_ROWS = FILTERS_PER_THREAD * KERNEL_SIZE <= 10 && !PADDED ? IMAGE_ROWS : 1;
 
 // One row of each filter of a thread.
 typedef real FilterRows[FILTERS_PER_THREAD][KERNEL_SIZE];
@@ -43,12 +48,13 @@ DEVICE void conv_channel(real (&sums)[FILTERS_PER_THREAD][OUTPUTS], const Image&
                          const real* weight, const ConvShape& shape, int first_filter, int channel,
                          int top, int left) {
   FilterRows taps;
-#pragma unroll 1
-  for (int i = 0; i < KERNEL_SIZE + POOL - 1; i++) {
+#pragma unroll UNROLLED_ROWS
+  for (int i = 0; i < IMAGE_ROWS; i++) {
     real pixels[KERNEL_SIZE + POOL - 1];
 #pragma unroll
     for (int j = 0; j < KERNEL_SIZE + POOL - 1; j++)
-      pixels[j] = padded_pixel(image, shape, channel, top + i, left + j);
+      pixels[j] = PADDED ? padded_pixel(image, shape, channel, top + i, left + j)
+                         : image[(channel * shape.height + top + i) * shape.width + left + j];
     if (POOL == 2 && i > 0) {  // the lower outputs; `taps` still holds the previous filter row
       conv_row(sums, OUTPUTS - 2, taps, pixels);
       conv_row(sums, OUTPUTS - 1, taps, pixels + POOL - 1);

@@ -19,7 +19,8 @@ MAX_KERNEL_SIZE = 32  # a row of a filter is kept in registers
 MAX_FILTERS_PER_THREAD = {"float32": 8, "float64": 4}
 MAX_TAPS_PER_THREAD = {"float32": 24, "float64": 20}
 CONV2D_THREADS = 128  # per block: small blocks keep all multiprocessors busy until the end
-TARGET_THREADS = 1 << 16  # enough to keep a large GPU busy
+# A few warps on each multiprocessor of a large GPU. More threads would read pixels more often.
+TARGET_THREADS = 3 << 13
 
 
 def conv2d(
@@ -50,6 +51,7 @@ def conv2d(
         "FILTERS_PER_THREAD": per_thread,
         "ACTIVATION": activation.upper(),
         "POOL": shape.pool,
+        "PADDED": int(shape.padding > 0),
         "THREADS": CONV2D_THREADS,
     }
     grid = grid_of(len(x) * cells, per_image=cells, threads=CONV2D_THREADS)
