@@ -95,7 +95,9 @@ class BatchSampler:
             bounds[:] = 0, size
             return bounds
         steps = np.arange(first, first + count + 1)
-        begins = steps * size - steps // length * (length * size - self.images_per_epoch)
+        begins = steps * size
+        if missing := length * size - self.images_per_epoch:  # of the last batch of an epoch
+            begins -= steps // length * missing
         bounds[:, 0], bounds[:, 1] = begins[:-1], begins[1:]
         return bounds
 

@@ -183,11 +183,9 @@ class Progress:
             first, steps_per_epoch = 1, 1 + steps
         table = np.zeros((3, epochs * steps_per_epoch))
         table[:, 0] = self.epoch_loss, self.epoch_images, self.epoch_correct
-        table[:, first : first + steps] = (
-            report.losses * report.images,
-            report.images,
-            report.correct,
-        )
+        values = report.losses * report.images, report.images, report.correct
+        for row, numbers in zip(table, values, strict=True):
+            row[first : first + steps] = numbers
         sums = np.add.accumulate(table.reshape(3, epochs, steps_per_epoch), axis=2)
         by_epoch: list[list[float]] = sums[:, :, -1].T.tolist()
         return by_epoch
