@@ -109,7 +109,7 @@ def lay_out(program: Program, *, is_sparse: bool) -> Layout:
         stages=table,
         offsets=np.concatenate(placement.offsets),
         positions=placement.positions,
-        blocks=np.array(placement.blocks, np.int64),
+        blocks=np.concatenate(placement.blocks),
         weights=np.array(placement.weights, np.int64).reshape(-1, 2),
         packed_size=placement.packed_size,
         sizes=placement.sizes,
@@ -121,7 +121,7 @@ class _Placement:
 
     def __init__(self, program: Program) -> None:
         self.positions = np.full(program.parameters, -1, np.int64)
-        self.blocks: list[tuple[int, ...]] = []
+        self.blocks = [np.zeros((0, 7), np.int64)]
         self.weights: list[tuple[int, int]] = []
         self.packed_size = 0
         self._vector = lanes_of(np.dtype(program.dtype).itemsize)
@@ -202,10 +202,13 @@ class _Placement:
             count: packed size.
         """
         begin = self.packed_size
-        self.positions[elements] = begin + where
-        for source, target in zip(elements, begin + where, strict=True):
-            strides = (_stride(source[:, 0]), _stride(target[:, 0]), _stride(target[0]))
-            self.blocks.append((source[0, 0], target[0, 0], *source.shape, *strides))
+        where = begin + where
+        self.positions[elements] = where
+        columns = (
+            *(elements[:, 0, 0], where[:, 0, 0], *elements.shape[1:]),
+            *(_strides(elements[:, :, 0]), _strides(where[:, :, 0]), _strides(where[:, 0])),
+        )
+        self.blocks.append(np.stack(np.broadcast_arrays(*columns), axis=1))
         self.packed_size += _round_up(count, ALIGNMENT)
         return begin
 
@@ -257,9 +260,9 @@ def _positions(shape: tuple[int, int, int], lanes: int) -> NDArray[np.int64]:
     return np.arange(height * width)[:, None] * lanes + np.arange(channels)
 
 
-def _stride(positions: NDArray[np.int64]) -> int:
-    """Return the distance of equidistant positions; 1 for a single one."""
-    return int(positions[1] - positions[0]) if len(positions) > 1 else 1
+def _strides(positions: NDArray[np.int64]) -> NDArray[np.int64] | int:
+    """Return the distance of the equidistant positions in each row; 1 for rows of a single one."""
+    return positions[:, 1] - positions[:, 0] if positions.shape[1] > 1 else 1
 
 
 def _weight_positions(

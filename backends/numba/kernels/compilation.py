@@ -123,8 +123,10 @@ class StageKernel(NamedTuple):
 
     def address(self) -> int:
         """Return the address; compile the kernel, or load it from the cache, if necessary."""
-        self.function.compile(self.kinds)
-        compiled = self.function.overloads[self.kinds]
+        compiled = self.function.overloads.get(self.kinds)
+        if compiled is None:  # `compile` would also find it, but slowly
+            self.function.compile(self.kinds)
+            compiled = self.function.overloads[self.kinds]
         address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
         return address
 
