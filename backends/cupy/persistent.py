@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.cupy import workspace
 from backends.cupy.chunk import ChunkMemory
-from backends.cupy.launch import persistent_cnn, persistent_mlp
+from backends.cupy.launch import clusters, persistent_cnn, persistent_mlp
 from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.launch.launcher import Launcher
 from backends.cupy.loader import Constant
@@ -111,10 +111,10 @@ class PersistentKernels:
         The blocks of a grid barrier must be resident together, and each multiprocessor has room
         for one. A cluster has no such condition.
         """
-        has_clusters = persistent_mlp.cluster_constants(self._capability)
+        has_clusters = self._capability >= clusters.MIN_CAPABILITY
         if _is_cnn(self._program) or has_clusters:
             return MAX_MEMBERS
-        return self._multiprocessors // persistent_mlp.BLOCKS
+        return self._multiprocessors // clusters.BLOCKS
 
     def _constants(self, dataset: DeviceDataset, batch_size: int) -> dict[str, Constant] | None:
         """Return the options of the kernel; None if no persistent kernel can train."""

@@ -16,7 +16,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from backends.cupy.launch import convolution, fused_classifier, persistent_mlp, tensor_linear
+from backends.cupy.launch import (
+    clusters,
+    convolution,
+    fused_classifier,
+    persistent_mlp,
+    tensor_linear,
+)
 from backends.cupy.launch.fused_mlp import FusedMlp
 from backends.cupy.launch.tiles import LARGE, SMALL
 from backends.cupy.launch.wgrad_update import filter_tile_for
@@ -43,8 +49,8 @@ FILES = [file for file in ALL_FILES if file not in NAIVE_FILES]
 MIN_CAPABILITIES = {
     "tensor_linear": tensor_linear.MIN_CAPABILITY,
     "tensor_wgrad": tensor_linear.MIN_CAPABILITY,
-    "clustered_classifier": persistent_mlp.MIN_CLUSTER_CAPABILITY,
-    "fused_mlp": persistent_mlp.MIN_CLUSTER_CAPABILITY,
+    "clustered_classifier": clusters.MIN_CAPABILITY,
+    "fused_mlp": clusters.MIN_CAPABILITY,
 }
 Constants = dict[str, str | int]
 Options = tuple[str, ...]

@@ -2,11 +2,11 @@
 
 import math
 
+from backends.cupy.launch import clusters
 from backends.cupy.launch.conv_shape import ConvShape, channels_per_thread
-from backends.cupy.launch.fused_classifier import MAX_CLASSES, Classifier, classifier_arguments
+from backends.cupy.launch.fused_classifier import Classifier, classifier_arguments
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher, ceil_div, fits_shared_memory
-from backends.cupy.launch.persistent_mlp import MIN_CLUSTER_CAPABILITY
 from backends.cupy.launch.wgrad_update import MAX_LAYERS
 from backends.cupy.loader import WARP_SIZE, Constant
 from backends.operations.common import Array
@@ -14,12 +14,13 @@ from backends.program import LossKind
 
 # With 64 images, 16 clusters of 8 blocks occupy 128 multiprocessors. Clusters of 4 blocks for 2
 # images would occupy as many, but read each weight twice as often.
-CLUSTER_BLOCKS, IMAGES = 8, 4
+IMAGES = 4  # of a cluster
 THREADS = 512
 COLUMNS_PER_BLOCK = 16  # largest number of columns of the first layer that a block computes
-MAX_INPUTS, MAX_OUTPUTS = THREADS, CLUSTER_BLOCKS * COLUMNS_PER_BLOCK  # of the first layer
-# Larger batches need more clusters than a large GPU runs at the same time. Then the plain kernel
-# also reads each weight for several images.
+MAX_INPUTS, MAX_OUTPUTS = THREADS, clusters.BLOCKS * COLUMNS_PER_BLOCK  # of the first layer
+# A large GPU runs the clusters of 128 images in two waves, which by estimate still take less time
+# than one block per image. In larger batches, a block of the plain kernel also reads each weight
+# for several images.
 MAX_IMAGES = 128
 MAX_STRIP = 8  # pixels whose gradients a thread computes together
 MAX_CHANNELS_PER_THREAD = 8
@@ -30,7 +31,7 @@ def can_compute(classifier: Classifier, capability: int) -> bool:
     """Return whether clusters can compute these layers on a GPU with this compute capability."""
     layers, convolutions = classifier.layers, classifier.convolutions
     return (
-        capability >= MIN_CLUSTER_CAPABILITY
+        capability >= clusters.MIN_CAPABILITY
         and classifier.batch_size <= MAX_IMAGES
         and len(layers) in (2, 3)
         and len(convolutions) == 1
@@ -53,7 +54,7 @@ def clustered_classifier(
     constants = {"LOSS": loss.upper(), **_constants(classifier)}
     kernel = launcher.kernel("clustered_classifier", "clustered_classifier", constants)
     kernel(
-        (CLUSTER_BLOCKS * ceil_div(classifier.batch_size, IMAGES),),
+        (clusters.BLOCKS * ceil_div(classifier.batch_size, IMAGES),),
         THREADS,
         **classifier_arguments(launcher, classifier, parameters, batch, dlogits),
     )
@@ -64,8 +65,8 @@ def _constants(classifier: Classifier) -> dict[str, Constant]:
     first, second, *_ = classifier.layers
     shape = classifier.convolutions[0].shape
     strip = ceil_div(shape.width, ceil_div(shape.width, MAX_STRIP))
-    lanes = 1 << min(MAX_CLASSES, shape.filters).bit_length() - 1
-    rows = ceil_div(shape.height, CLUSTER_BLOCKS // IMAGES)  # that a block computes
+    lanes = 1 << min(WARP_SIZE, shape.filters).bit_length() - 1
+    rows = ceil_div(shape.height, clusters.BLOCKS // IMAGES)  # that a block computes
     channels = channels_per_thread(
         shape.channels,
         maximum=MAX_CHANNELS_PER_THREAD,
@@ -79,7 +80,7 @@ def _constants(classifier: Classifier) -> dict[str, Constant]:
         "SECOND": second.outputs,
         "CLASSES": classifier.layers[-1].outputs,
         "IMAGES": IMAGES,
-        "CLUSTER_BLOCKS": CLUSTER_BLOCKS,
+        "CLUSTER_BLOCKS": clusters.BLOCKS,
         "COLUMNS_PER_BLOCK": COLUMNS_PER_BLOCK,
         "THREADS": THREADS,
         "MAX_LAYERS": MAX_LAYERS,
@@ -102,10 +103,10 @@ def _shared_reals(classifier: Classifier) -> int:
     classes, third = classifier.layers[-1].outputs, len(classifier.layers) == 3
     stage = max(
         THREADS * IMAGES + THREADS // WARP_SIZE * COLUMNS_PER_BLOCK * IMAGES,
-        CLUSTER_BLOCKS * first.inputs,
+        clusters.BLOCKS * first.inputs,
         _map_elements(classifier.convolutions[0].shape),
     )
-    units = IMAGES * ((CLUSTER_BLOCKS + 2) * second.outputs + 2 * (COLUMNS_PER_BLOCK + classes))
+    units = IMAGES * ((clusters.BLOCKS + 2) * second.outputs + 2 * (COLUMNS_PER_BLOCK + classes))
     weights = COLUMNS_PER_BLOCK * (second.outputs + 1) + second.outputs + classes
     weights += second.outputs * classes if third else 1
     return stage + units + weights + _filter_elements(classifier.convolutions[0].shape) + IMAGES

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from backends.cupy.launch.clusters import BLOCKS, MIN_CAPABILITY
 from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher, ceil_div, fits_shared_memory
 from backends.cupy.launch.losses import NUMBERS
-from backends.cupy.launch.persistent_mlp import BLOCKS, MIN_CLUSTER_CAPABILITY
 from backends.cupy.launch.tiles import LARGE, tile_for
 from backends.cupy.loader import Constant
 from backends.operations.common import Array
@@ -125,7 +125,7 @@ def fused_mlp_for(program: TrainingProgram, batch_size: int, *, capability: int)
     """
     stages = program.stages
     if (
-        capability < MIN_CLUSTER_CAPABILITY
+        capability < MIN_CAPABILITY
         or [stage.kind for stage in stages] != ["linear", "linear"]
         or program.loss == NUMBERS
         or not computes_logits(stages[1])

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.cupy.launch.clusters import BLOCKS, MIN_CAPABILITY
 from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import Chunk, DeviceDataset
 from backends.cupy.launch.launcher import Launcher, c_type, ceil_div, fits_shared_memory
@@ -14,8 +15,6 @@ from backends.operations.common import Array
 from backends.program import TrainingProgram
 
 THREADS = 256
-BLOCKS = 8  # the largest cluster that every GPU with clusters supports
-MIN_CLUSTER_CAPABILITY = 90
 MAX_IMAGES = 16  # largest batch
 MAX_WEIGHT_BYTES = 256  # weights of the first layer per thread, in registers
 _TILE = 4  # side of a thread's tile of weights
@@ -135,7 +134,7 @@ class _Sizes:
 
 def cluster_constants(capability: int) -> dict[str, Constant]:
     """Return the option of grid_barrier.cuh: a cluster if the GPU supports it, else a grid."""
-    return {"CLUSTER": 1} if capability >= MIN_CLUSTER_CAPABILITY else {}
+    return {"CLUSTER": 1} if capability >= MIN_CAPABILITY else {}
 
 
 def train(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from backends import SGD
+from backends.cupy.launch import clusters
 from backends.cupy.launch.clustered_classifier import can_compute, clustered_classifier
 from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.fused_classifier import (
@@ -15,7 +16,6 @@ from backends.cupy.launch.fused_classifier import (
     ClassifierLayer,
     fused_classifier,
 )
-from backends.cupy.launch.persistent_mlp import MIN_CLUSTER_CAPABILITY
 from backends.cupy.plan import Plan, max_pooling_of, parameters_of
 from backends.operations.common import Array
 from benchmarks.gpu.bench_kernels import naive
@@ -31,7 +31,7 @@ def comparisons(gpu: Gpu) -> Iterator[Comparison]:
         yield classifier(gpu, network_of(recipe, gpu.dtype), images)
     for recipe in ("lenet", "fast99"):
         yield classifier(gpu, network_of(recipe, gpu.dtype), 64)
-        if gpu.capability >= MIN_CLUSTER_CAPABILITY:
+        if gpu.capability >= clusters.MIN_CAPABILITY:
             yield classifier(gpu, network_of(recipe, gpu.dtype), 64, is_clustered=True)
     # With ReLU, a derivative would differ where the sign of a pre-activation depends on rounding.
     yield classifier(gpu, network_of("fcnn", gpu.dtype, activation="sigmoid"), 60_000)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from backends import SGD
+from backends.cupy.launch import clusters
 from backends.cupy.launch.fused_mlp import MlpParameters, MlpResults, fused_mlp, fused_mlp_for
-from backends.cupy.launch.persistent_mlp import MIN_CLUSTER_CAPABILITY
 from backends.cupy.plan import parameters_of
 from benchmarks.gpu.bench_kernels import naive
 from benchmarks.gpu.bench_kernels.comparison import Comparison, byte_count, pairs
@@ -16,7 +16,7 @@ from mnist_accel.nn.network import Network
 
 def comparisons(gpu: Gpu) -> Iterator[Comparison]:
     """Yield the recipes with two linear layers, if the GPU has clusters."""
-    if gpu.capability >= MIN_CLUSTER_CAPABILITY:
+    if gpu.capability >= clusters.MIN_CAPABILITY:
         for recipe, images in (("two-layer", 64), ("two-layer", 512), ("backprop", 64)):
             yield step(gpu, network_of(recipe, gpu.dtype), images)
 
