@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 
 from backends.availability import Availability
+from backends.cupy.launch import clusters
 
 INSTALL = (
     'pip install --upgrade "cupy-cuda12x[ctk]" (or "cupy-cuda13x[ctk]" if `nvidia-smi` shows '
@@ -19,6 +20,7 @@ INSTALL = (
 
 MIN_CAPABILITY = (7, 0)  # lowest compute capability for which the kernels are compiled and tested
 MIN_CAPABILITY_OF_CUDA_13 = (7, 5)
+MIN_CUDA_OF_CLUSTERS = (12, 1)  # compiles asynchronous stores between blocks (PTX 8.1)
 
 
 def probe() -> Iterator[tuple[str, Availability | None]]:
@@ -150,6 +152,13 @@ def _nvrtc() -> Availability:
             f"NVRTC of CUDA {major} compiles for sm_75 and later, but this GPU is "
             f"{describe_device()}",
             'install the CuPy for CUDA 12: pip install "cupy-cuda12x[ctk]"',
+        )
+    has_clusters = _compute_capability() >= divmod(clusters.MIN_CAPABILITY, 10)
+    if has_clusters and (major, minor) < MIN_CUDA_OF_CLUSTERS:
+        return _failure(
+            f"this GPU, {describe_device()}, needs NVRTC of CUDA 12.1 or later, not of CUDA "
+            f"{major}.{minor}",
+            _install_libraries(),
         )
     return Availability(True, f"{major}.{minor}")
 

@@ -257,3 +257,17 @@ def test_sm_70_is_refused_with_cuda_13_and_accepted_with_cuda_12(cupy, machine, 
     turing = {**volta, "minor": 5}
     monkeypatch.setattr(machine.runtime, "getDeviceProperties", lambda device: turing)
     assert CupyBackend.availability().ok
+
+
+def test_cuda_12_0_is_refused_on_gpus_with_clusters(cupy, machine, monkeypatch):
+    """It does not compile asynchronous stores between the blocks of a cluster."""
+    monkeypatch.setattr(cupy.cuda.nvrtc, "getVersion", lambda: (12, 0))
+    check, reason, remedy = failure()
+    assert check == "NVRTC"
+    assert reason == (
+        "this GPU, NVIDIA Simulated, sm_90, needs NVRTC of CUDA 12.1 or later, not of CUDA 12.0"
+    )
+    assert remedy.startswith("pip install --upgrade")
+    ada = {"name": b"NVIDIA Simulated", "major": 8, "minor": 9}
+    monkeypatch.setattr(machine.runtime, "getDeviceProperties", lambda device: ada)
+    assert CupyBackend.availability().ok
