@@ -14,6 +14,12 @@ typedef unsigned char uint8;
 
 #define DEVICE __device__ __forceinline__
 
+// Elements that one instruction reads or writes.
+constexpr int VECTOR = 16 / sizeof(real);
+struct alignas(16) Vector {
+  real elements[VECTOR];
+};
+
 // Four elements that are read by one instruction, or by two if they are doubles.
 struct alignas(16) Vector4 {
   real elements[4];

@@ -181,12 +181,6 @@ DEVICE void multiply_splits(Shared& shared) {
   __syncthreads();
 }
 
-// Elements that one asynchronous store sends.
-struct alignas(16) Elements {
-  static constexpr int count = 16 / sizeof(real);
-  real elements[count];
-};
-
 // Adds the sums of the splits, and sends the results to the block that computes the image.
 DEVICE void send_block_sums(Shared& shared, int rank) {
   constexpr int VECTORS = IMAGES * COLUMN_TILES;
@@ -205,8 +199,8 @@ DEVICE void send_block_sums(Shared& shared, int rank) {
     }
     real* const target = &shared.block_sums[rank][image % IMAGES_PER_BLOCK][column];
 #pragma unroll
-    for (int j = 0; j < TILE_COLUMNS; j += Elements::count)
-      store_async(target + j, reinterpret_cast<const Elements&>(total.elements[j]), shared.received,
+    for (int j = 0; j < TILE_COLUMNS; j += VECTOR)
+      store_async(target + j, reinterpret_cast<const Vector&>(total.elements[j]), shared.received,
                   image / IMAGES_PER_BLOCK);
   }
 }

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "mbarrier.cuh"
+#include "persistent/grid_barrier.cuh"
 
 constexpr int IMAGES_PER_BLOCK = (BATCH + BLOCKS - 1) / BLOCKS;
 
@@ -32,8 +33,7 @@ struct Exchange {
       mbarrier_init(buffers.sums_barrier, 1);
       mbarrier_init(buffers.records_barrier, 1);
     }
-    __cluster_barrier_arrive();
-    __cluster_barrier_wait();
+    grid_barrier_wait(nullptr);
   }
 
   // All blocks call this at the beginning of a step.
@@ -85,8 +85,5 @@ struct Exchange {
   DEVICE bool stores_results() const { return true; }
 
   // Makes the stored results visible to all blocks. No block ends before.
-  DEVICE void finish() {
-    __cluster_barrier_arrive();
-    __cluster_barrier_wait();
-  }
+  DEVICE void finish() { grid_barrier_wait(nullptr); }
 };

@@ -11,6 +11,7 @@
 #define CLUSTER_DIMS __cluster_dims__(BLOCKS, 1, 1)
 
 // Arrive releases and wait acquires: writes before the barrier are visible to all blocks after it.
+// A cluster needs no counters.
 DEVICE void grid_barrier_wait(unsigned*) {
   __cluster_barrier_arrive();
   __cluster_barrier_wait();

@@ -6,6 +6,8 @@
 // a slow block still reads those of this step.
 #pragma once
 
+#include "persistent/grid_barrier.cuh"
+
 struct ExchangeBuffers {};
 
 struct Exchange {

@@ -63,11 +63,6 @@ constexpr int PIXELS_PER_LANE = (INPUTS_PER_BLOCK + WARP_SIZE - 1) / WARP_SIZE;
 constexpr int BLOCKS_PER_MULTIPROCESSOR =
     INPUT_TILES * UNIT_TILES * sizeof(real) * TILE * TILE <= 64 ? 2 : 1;
 
-// Numbers that one instruction reads or writes.
-constexpr int VECTOR = 16 / sizeof(real);
-struct alignas(16) Vector {
-  real elements[VECTOR];
-};
 constexpr int ROW = (HIDDEN + VECTOR - 1) / VECTOR * VECTOR;  // hidden units, and padding
 
 // The results of an image that the updates need.
