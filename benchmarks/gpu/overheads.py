@@ -22,7 +22,7 @@ import numpy as np
 
 from backends import get_backend
 from backends.cupy.kernel import cooperative
-from backends.cupy.launch import persistent_mlp
+from backends.cupy.launch import clusters, persistent_mlp
 from backends.cupy.loader import Constant, options_for, with_includes
 from mnist_accel.commands.dispatcher import guarded
 from mnist_accel.commands.parser import Parser
@@ -147,12 +147,12 @@ class Benchmark:
     def _barriers(self) -> Iterator[Measurement]:
         """Yield the time of a grid barrier and, if the GPU has clusters, of a cluster barrier."""
         barrier = cooperative(kernel(self.cupy, "barrier"))
-        for blocks in dict.fromkeys((persistent_mlp.BLOCKS, self.multiprocessors)):
+        for blocks in dict.fromkeys((clusters.BLOCKS, self.multiprocessors)):
             value = self._barrier_us(barrier, blocks)
             yield Measurement(f"grid barrier of {blocks} blocks", value, "µs")
         capability = int(self.cupy.cuda.Device().compute_capability)
         if constants := persistent_mlp.cluster_constants(capability):
-            blocks = persistent_mlp.BLOCKS
+            blocks = clusters.BLOCKS
             barrier = kernel(self.cupy, "barrier", BLOCKS=blocks, **constants)
             value = self._barrier_us(barrier, blocks)
             yield Measurement(f"cluster barrier of {blocks} blocks", value, "µs")
