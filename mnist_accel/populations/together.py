@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TypeAlias
 
-from backends import ChunkResults, CompiledEpoch, Steps
+from backends import CompiledEpoch, Steps
 from mnist_accel.errors import DivergedError
 from mnist_accel.populations.member import MemberResult, MemberTraining
 from mnist_accel.recipes.settings import TrainSettings
 from mnist_accel.training.chunks import MemberChunk, run_together
+from mnist_accel.training.trainer import Outcome
 
-# Results and duration of a chunk, or the error of a training that diverged; None at the beginning.
-_Outcome: TypeAlias = tuple[ChunkResults, float] | DivergedError | None
+# Outcome of a chunk, or the error of a training that diverged; None at the beginning.
+_Outcome: TypeAlias = Outcome | DivergedError | None
 
 # Settings that may differ between members that train at the same time: they change neither the
 # program nor the data set. If images are held out, the seed chooses them.

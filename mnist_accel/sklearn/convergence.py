@@ -57,7 +57,7 @@ class Convergence(Callback):
         self.best_weights: dict[str, NDArray[Any]] | None = None
 
     @property
-    def epochs_at_once(self) -> float:
+    def epochs_at_once(self) -> float:  # type: ignore[override]
         """Number of epochs after which this can end the training or change its learning rate."""
         est = self._estimator
         if self._score is not None or (est.solver == "sgd" and est.learning_rate == "invscaling"):

@@ -13,18 +13,14 @@ class Callback:
 
     Attributes:
         every: a chunk ends at every multiple of this number of steps; None for no such limit.
+        epochs_at_once: maximum number of epochs to which the steps of a chunk belong; None for no
+            limit. `on_epoch` is called after the chunk, for each epoch that it completed. So the
+            weights are those at the end of the epoch only if this is 1, the default. It is read
+            before each chunk.
     """
 
     every: int | None = None
-
-    @property
-    def epochs_at_once(self) -> float | None:
-        """Maximum number of epochs to which the steps of a chunk belong; None for no limit.
-
-        `on_epoch` is called after the chunk, for each epoch that it completed. So the weights are
-        those at the end of the epoch only if this is 1, the default. It is read before each chunk.
-        """
-        return 1
+    epochs_at_once: float | None = 1
 
     def on_steps(self, trainer: "Trainer", report: StepsReport) -> None:
         """Called after every chunk of steps."""

@@ -55,6 +55,7 @@ class ChunkRunner:
             for name in optimizer.state_names
         }
         self._saved: list[Array] = []
+        self._saved_at: int | None = None  # number of steps before the copies were made
         self._has_told_of_weights = False
         self.compiled: CompiledEpoch | None = None
         self.not_compiled = "" if compiled else NOT_WANTED
@@ -74,9 +75,7 @@ class ChunkRunner:
         observe: Observer | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> ChunkResults:
-        """Run a chunk of steps.
-
-        After an error, such as Ctrl-C or lack of memory, weights and state are those before it.
+        """Run a chunk of steps. After an error, such as Ctrl-C or lack of memory, call `undo`.
 
         Args:
             data: the data set.
@@ -94,19 +93,26 @@ class ChunkRunner:
         compiled = None if eagerly or not self._takes(data) else self.compiled
         kinds = self.model.kinds if compiled is None else _NO_OPERATIONS
         with self.model.backend.computation(kinds):
-            self.save()
-            try:
-                if compiled is None:
-                    results = self._run_eagerly(data, steps, observe, should_stop)
-                else:
-                    loaded, weights = data.for_epoch(compiled), self.model.parameters.flat
-                    results = compiled.run(loaded, steps, weights, self.state)
-                if results.is_finite:
-                    return results
-            except BaseException:
-                self.restore()
-                raise
+            self.save(steps.before)
+            if compiled is None:
+                results = self._run_eagerly(data, steps, observe, should_stop)
+            else:
+                loaded, weights = data.for_epoch(compiled), self.model.parameters.flat
+                results = compiled.run(loaded, steps, weights, self.state)
+        if results.is_finite:
+            return results
         raise self.diverged(data, steps)
+
+    def undo(self, step: int) -> None:
+        """Restore weights and state from before the last chunk, unless its steps are counted.
+
+        Args:
+            step: number of steps that the training has counted.
+        """
+        if self._saved_at == step:
+            with self.model.backend.computation(self.model.kinds):
+                self.restore()
+            self._saved_at = None
 
     def diverged(self, data: TrainingData, steps: Steps) -> DivergedError:
         """Restore weights and state from before a chunk, and return the error of this chunk."""
@@ -171,13 +177,15 @@ class ChunkRunner:
             tensor=tensor,
         )
 
-    def save(self) -> None:
-        """Copy all arrays that a step changes."""
+    def save(self, step: int) -> None:
+        """Copy all arrays that a step changes, after `step` steps of the training."""
+        self._saved_at = None  # until the copies are complete
         arrays = self._changing()
         if not self._saved:
             self._saved = list(map(self.model.backend.xp.empty_like, arrays))
         for array, copy in zip(arrays, self._saved, strict=True):
             copy[...] = array
+        self._saved_at = step
 
     def restore(self) -> None:
         """Copy back the arrays of the last call of `save`."""
@@ -220,7 +228,7 @@ def run_together(
     """
     with chunks[0].runner.model.backend.computation(_NO_OPERATIONS):
         for chunk in chunks:
-            chunk.runner.save()
+            chunk.runner.save(chunk.steps.before)
         try:
             members = [
                 MemberSteps(steps, runner.model.parameters.flat, runner.state)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,11 @@ from mnist_accel.training.progress import EpochReport, History, Progress, StepsR
 
 HostArray: TypeAlias = NDArray[Any]
 ValidationData: TypeAlias = tuple[HostArray, HostArray]
-# Yields chunks of steps, takes their results and duration, and returns why the training ended.
-Chunks: TypeAlias = Generator[Steps, tuple[ChunkResults, float], str]
+# Results of a chunk and its duration in seconds.
+Outcome: TypeAlias = tuple[ChunkResults, float]
+# Yields chunks of steps, takes their outcomes, and returns why the training ended.
+Chunks: TypeAlias = Generator[Steps, Outcome, str]
+_Counted = TypeVar("_Counted")
 
 # Target duration of a chunk. Losses are copied from the device and callbacks are called between two
 # chunks. Longer chunks would delay the progress bar, shorter ones would cost more time for copies.
@@ -218,10 +221,13 @@ class Trainer:
         data = TrainingData(self.model, images, labels, sample_weight)
         whole = _sampler(data.examples, data.examples, "full", self.seed)
         steps = whole.steps(0, 0, rates=self._next_rates(1), before=self.step)
+
+        def count(outcome: Outcome) -> float:
+            self.progress.step += 1
+            return float(outcome[0].losses[0])
+
         # Eager, because loading a batch into compiled code takes longer than a step.
-        losses = self._chunks.run(data, steps, eagerly=True, observe=observe).losses
-        self.progress.step += 1
-        return float(losses[0])
+        return self._run_chunk(data, steps, count, eagerly=True, observe=observe)
 
     def prepare(
         self,
@@ -364,13 +370,34 @@ class Trainer:
             try:
                 steps = next(chunks)
                 while True:
-                    started = self._clock()
-                    results = self._chunks.run(
-                        data, steps, should_stop=lambda: bool(self._stop_reason)
+                    steps = self._run_chunk(
+                        data, steps, chunks.send, should_stop=lambda: bool(self._stop_reason)
                     )
-                    steps = chunks.send((results, self._clock() - started))
             except StopIteration as end:
                 return str(end.value)
+
+    def _run_chunk(
+        self,
+        data: TrainingData,
+        steps: Steps,
+        count: Callable[[Outcome], _Counted],
+        **options: Any,
+    ) -> _Counted:
+        """Run a chunk and count its steps, or after an error, such as Ctrl-C, do neither.
+
+        Args:
+            data: the data set.
+            steps: the chunk.
+            count: adds the steps to `progress`; its result is returned.
+            options: arguments of `ChunkRunner.run`.
+        """
+        try:
+            started = self._clock()
+            results = self._chunks.run(data, steps, **options)
+            return count((results, self._clock() - started))
+        except BaseException:
+            self._chunks.undo(self.step)
+            raise
 
     def chunks_to(
         self,
@@ -435,7 +462,7 @@ class Trainer:
         target: int,
         callbacks: Sequence[Callback],
         validation_every: int | None,
-    ) -> Generator[Steps, tuple[ChunkResults, float], None]:
+    ) -> Generator[Steps, Outcome, None]:
         """Yield chunks until one ends with an epoch, at step `target`, or after a request to stop.
 
         The epochs before the last one of a chunk are reported here.
@@ -450,13 +477,12 @@ class Trainer:
             if self._stop_reason:
                 return
             epoch, first = self.progress.epoch, self.progress.epoch_step
-            # An object in place of a `Callback` need not have this attribute.
-            limits = [getattr(callback, "epochs_at_once", 1) for callback in callbacks]
+            epochs = _epochs_at_once(callbacks)
             if validation_every is not None:
-                limits.append(validation_every - epoch % validation_every)
+                epochs = min(epochs, validation_every - epoch % validation_every)
             count = min(
                 max(1, int(CHUNK_SECONDS / self._step_seconds)),
-                min(filter(None, limits), default=math.inf) * sampler.steps_per_epoch - first,
+                epochs * sampler.steps_per_epoch - first,
                 target - self.step,
                 *(c.every - self.step % c.every for c in callbacks if c.every),
             )
@@ -602,6 +628,20 @@ def _checked_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
         if not all(hasattr(callback, name) for name in ("every", "on_steps", "on_epoch")):
             raise TypeError(f"callbacks must be a list of Callback objects, got {shown(callback)}")
     return callbacks
+
+
+def _epochs_at_once(callbacks: Sequence[Callback]) -> float:
+    """Return the maximum number of epochs to which the steps of a chunk belong.
+
+    Raises:
+        ValueError: the limit of a callback is below 1.
+    """
+    # An object in place of a `Callback` need not have this attribute.
+    limits = [getattr(callback, "epochs_at_once", 1) for callback in callbacks]
+    least: float = min((limit for limit in limits if limit is not None), default=math.inf)
+    if not least >= 1:
+        raise ValueError(f"epochs_at_once must be at least 1, or None, got {shown(least)}")
+    return least
 
 
 def _pair(validation_data: ValidationData) -> ValidationData:

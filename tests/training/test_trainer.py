@@ -1,6 +1,10 @@
 """`Trainer.fit`: stop requests, changed data, chunks and the clock."""
 
+import copy
+import inspect
 import itertools
+import sys
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -111,6 +115,54 @@ def test_interrupted_chunk_has_no_effect(small):
     assert one.progress.epoch_step == other.progress.epoch_step
     for name, array in other.model.state_dict().items():
         assert np.array_equal(one.model.state_dict()[name], array)
+
+
+def test_an_interruption_at_any_line_leaves_weights_and_number_of_steps_that_belong_together(small):
+    """Ctrl-C may come after the update of the weights and before the steps are counted."""
+
+    def fit(at=None):
+        """Return the trainer, its weights after each step, and the lines that ran."""
+        one, lines = trainer(optimizer="momentum", clock=lambda: 0.0), []
+        data = one.prepare(images, labels)
+        one.fit(data, iterations=2)
+
+        def in_training(frame, event, arg):
+            line = frame.f_code.co_filename, frame.f_lineno
+            if line not in lines:
+                lines.append(line)
+                if line == at:
+                    raise KeyboardInterrupt
+            return in_training
+
+        def trace(frame, event, arg):
+            return in_training if Path(frame.f_code.co_filename).parent == folder else None
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            one.fit(data, iterations=7)  # one chunk to the third epoch
+        except KeyboardInterrupt:
+            assert at is not None
+        finally:
+            sys.settrace(before)
+        return one, lines
+
+    def arrays(one):
+        return [one.model.parameters.flat, *one.optimizer_state.values()]
+
+    folder = Path(inspect.getfile(ma.Trainer)).parent
+    images, labels = small[0][:40], small[1][:40]
+    after, one = {}, trainer(optimizer="momentum")
+    for _ in range(9):
+        one.fit(images, labels, iterations=1)
+        after[one.step] = copy.deepcopy(arrays(one))
+    _, lines = fit()
+    steps = set()
+    for line in lines:
+        interrupted, _ = fit(at=line)
+        steps.add(interrupted.step)
+        assert all(map(np.array_equal, arrays(interrupted), after[interrupted.step])), line
+    assert steps == {2, 9}
 
 
 class Count:

@@ -189,12 +189,17 @@ def test_chunks_continue_into_the_next_epoch_unless_a_callback_or_a_validation_n
         return lengths
 
     class TwoAtOnce(Callback):
-        epochs_at_once = 2
+        def __init__(self):
+            self.epochs_at_once = 2
 
     assert chunks() == [1, 17]  # the first step is timed
     assert chunks(callbacks=[Callback()]) == [1, 2, 3, 3, 3, 3, 3]
     assert chunks(callbacks=[TwoAtOnce()]) == [1, 5, 6, 6]
     assert chunks(validation_data=small, validation_every=4) == [1, 11, 6]
+    none_at_once = TwoAtOnce()
+    none_at_once.epochs_at_once = 0
+    with pytest.raises(ValueError, match="epochs_at_once must be at least 1, or None, got 0"):
+        chunks(callbacks=[none_at_once])
 
 
 def test_loss_of_an_epoch_does_not_depend_on_the_ends_of_chunks(small):
