@@ -24,12 +24,17 @@ from mnist_accel.commands import (
     predict,
     train,
 )
-from mnist_accel.commands.exit_codes import EXIT_BROKEN_PIPE, EXIT_DATA, explain_error
+from mnist_accel.commands.exit_codes import (
+    EXIT_BROKEN_PIPE,
+    EXIT_DATA,
+    EXIT_SIGNAL,
+    explain_error,
+)
 from mnist_accel.commands.imports import add_import_argument, import_modules
 from mnist_accel.commands.parser import HELP_WIDTH, Parser
 from mnist_accel.commands.streams import StreamError, checked_streams
 from mnist_accel.errors import UsageError, printable
-from mnist_accel.util.launch import interrupt_on_ctrl_c
+from mnist_accel.runs.signals import StopRequest, interrupt_on_signals
 from mnist_accel.util.startup import repeat_lost_ctrl_c
 
 
@@ -171,24 +176,28 @@ def _explain_errors(work: Callable[[], int], *, prog: str) -> int:
     Raises:
         BrokenPipeError, StreamError: stdout or stderr cannot be written.
     """
+    stop: StopRequest | None = None
     try:
-        interrupt_on_ctrl_c()
         with (
+            interrupt_on_signals() as stop,
             flags_in_messages(),
             repeat_lost_ctrl_c(),
             _warnings_in_one_line(),
             _without_announcements(),
         ):
             return work()
-    except SystemExit as stop:  # argparse has already printed its message
-        return int(stop.code or 0)
+    except SystemExit as end:  # argparse has already printed its message
+        return int(end.code or 0)
     except (BrokenPipeError, StreamError):
         raise
     except BaseException as error:
         explained = explain_error(error)
         if explained is None:
             raise
-        return _fail(prog, *explained)
+        message, code = explained
+        if isinstance(error, KeyboardInterrupt) and stop is not None and stop.signal is not None:
+            code = EXIT_SIGNAL + stop.signal
+        return _fail(prog, message, code)
 
 
 def _fail(prog: str, message: str, exit_code: int) -> int:

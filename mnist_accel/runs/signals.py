@@ -66,11 +66,11 @@ def stop_on_signals(
 
 @contextmanager
 def interrupt_on_signals() -> Iterator[StopRequest]:
-    """Let each signal raise `KeyboardInterrupt`, as Ctrl-C does."""
+    """Let each signal raise `KeyboardInterrupt`, as Ctrl-C does; the first one is recorded."""
     request = StopRequest()
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        request.signal = signum
+        request.signal = request.signal or signum  # Ctrl-C may repeat a signal that was lost
         raise KeyboardInterrupt
 
     with _handler(handle, _previous_handlers(_SIGNALS)):

@@ -38,12 +38,6 @@ def exit_on_ctrl_c() -> None:
         signal.signal(signal.SIGINT, _exit)
 
 
-def interrupt_on_ctrl_c() -> None:
-    """Let Ctrl-C raise `KeyboardInterrupt` again, after the imports."""
-    if signal.getsignal(signal.SIGINT) is _exit:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def is_benchmark() -> bool:
     """Return whether this process runs the benchmarks."""
     return "benchmarks" in sys.modules

@@ -170,14 +170,34 @@ def fail():
     raise RuntimeError("no compiled object yet")
 
 
-@pytest.mark.parametrize("continue_work", [run_for_seconds, fail])
-def test_ctrl_c_during_a_call_from_c_code_is_neither_lost_nor_a_traceback(continue_work, capfd):
+@pytest.mark.posix
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_every_command_with_one_line_and_the_code_of_shells(name, code, capfd):
+    """Also before a training, for example while a backend is chosen."""
+    signum = getattr(signal, name)
+    before = signal.getsignal(signum)
+    assert guarded(lambda: signal.raise_signal(signum) or 0, prog="mnist-accel train") == code
+    assert capfd.readouterr().err == "mnist-accel train: interrupted\n"
+    assert signal.getsignal(signum) is before
+
+
+@pytest.mark.parametrize(
+    ("name", "continue_work", "code"),
+    [
+        ("SIGINT", run_for_seconds, 130),
+        ("SIGINT", fail, 130),
+        pytest.param("SIGTERM", fail, 143, marks=pytest.mark.posix),
+    ],
+)
+def test_a_signal_during_a_call_from_c_code_is_neither_lost_nor_a_traceback(
+    name, continue_work, code, capfd
+):
     """LLVM makes such calls while it compiles a kernel, and Numba fails without their result."""
 
     def compile_and_continue():
-        ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))()
+        ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(getattr(signal, name)))()
         continue_work()
         return 0
 
-    assert guarded(compile_and_continue, prog="mnist-accel train") == 130
+    assert guarded(compile_and_continue, prog="mnist-accel train") == code
     assert capfd.readouterr().err == "mnist-accel train: interrupted\n"
