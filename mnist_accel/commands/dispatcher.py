@@ -195,8 +195,11 @@ def _explain_errors(work: Callable[[], int], *, prog: str) -> int:
         if explained is None:
             raise
         message, code = explained
-        if isinstance(error, KeyboardInterrupt) and stop is not None and stop.signal is not None:
-            code = EXIT_SIGNAL + stop.signal
+        if isinstance(error, KeyboardInterrupt):
+            # Python ends by SIGINT, without an exit code, if the last `exec` was interrupted.
+            exec("")  # noqa: S102
+            if stop is not None and stop.signal is not None:
+                code = EXIT_SIGNAL + stop.signal
         return _fail(prog, message, code)
 
 

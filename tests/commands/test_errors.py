@@ -4,6 +4,8 @@ import ctypes
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -179,6 +181,22 @@ def test_a_signal_ends_every_command_with_one_line_and_the_code_of_shells(name, 
     assert guarded(lambda: signal.raise_signal(signum) or 0, prog="mnist-accel train") == code
     assert capfd.readouterr().err == "mnist-accel train: interrupted\n"
     assert signal.getsignal(signum) is before
+
+
+@pytest.mark.posix
+def test_ctrl_c_while_a_library_executes_a_string_has_the_usual_exit_code():
+    """As `dataclasses` and Numba do; Python would end by SIGINT."""
+    code = (
+        "import sys; from mnist_accel.commands.dispatcher import guarded; "
+        "sys.exit(guarded(lambda: exec('raise KeyboardInterrupt'), prog='train'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stderr) == (130, "train: interrupted\n")
 
 
 @pytest.mark.parametrize(
