@@ -100,7 +100,8 @@ def _helper_count(kernels: int) -> int:
         or disk_cache.problems
         or multiprocessing.parent_process() is not None
         # Another program that contains Python, such as a web server, cannot run `_CODE`.
-        or "python" not in Path(sys.executable or "").name.lower()
+        or not Path(sys.executable or "").name.lower().startswith("python")
+        or getattr(sys, "frozen", False)
     ):
         return 0
     cores: int = config.NUMBA_NUM_THREADS
@@ -109,8 +110,10 @@ def _helper_count(kernels: int) -> int:
 
 def _start() -> _Process:
     config: Any = numba.config
+    options = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment}
+    given = [option for option, is_set in options.items() if is_set]
     return subprocess.Popen(  # noqa: S603 - a fixed command, no shell
-        [sys.executable, "-c", _CODE, *map(str, sys.path)],
+        [sys.executable, *given, "-c", _CODE, *map(str, sys.path)],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -141,11 +141,38 @@ def test_programs_and_machines_on_which_helpers_cannot_work_have_none(
 ) -> None:
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 8)
     with monkeypatch.context() as changed:
-        for program in ("/usr/bin/uwsgi", "", None):
+        for program in ("/usr/bin/uwsgi", "/usr/bin/uwsgi-python3", "", None):
             changed.setattr(sys, "executable", program)
             assert helpers._helper_count(9) == 0
+    with monkeypatch.context() as changed:  # one file that contains Python and a program
+        changed.setattr(sys, "frozen", True, raising=False)
+        assert helpers._helper_count(9) == 0
     monkeypatch.setitem(disk_cache.problems, "unusable", "the disk is full")
     assert helpers._helper_count(9) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["-I", "-E"])
+def test_helpers_ignore_the_environment_if_their_parent_does(tmp_path: Path, option: str) -> None:
+    """A `sitecustomize` on PYTHONPATH would run in each Python that reads the environment."""
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()")
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from backends.numba import helpers
+with helpers._start() as helper:
+    print(helper.stdout.readline().decode())
+    helper.kill()
+"""
+    run = subprocess.run(
+        [sys.executable, option, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == ["ready"]
+    assert not (tmp_path / "was_run").exists()
 
 
 def test_child_processes_have_no_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
