@@ -39,7 +39,8 @@ from tests.support.cuda_emulator.raw_module import EmulationError, Emulator, Thr
 
 pytestmark = pytest.mark.emulated
 L = layers
-FOLDER = Path(__file__).parents[2] / "backends" / "cupy" / "kernels"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "backends" / "cupy" / "kernels"
 FAMILIES = (
     *(classifiers, convolution, fused_mlp, gradients, linear, losses, persistent_cnn),
     *(persistent_mlp, pooling, tensor_cores),
@@ -59,6 +60,9 @@ def test_every_kernel_file_has_a_comparison() -> None:
     files = {path.name for path in FOLDER.rglob("*.cu") if path.parent.name != "naive"}
     assert files - named == {"activations.cu", "batches.cu", "order.cu", "updates.cu"}
     assert named <= files
+    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Naive kernels\n")[2].partition("\n## ")[0]
+    assert files <= set(re.findall(r"\w+\.cu\b", section))
 
 
 def assert_same(gpu: Gpu, comparison: Comparison) -> None:

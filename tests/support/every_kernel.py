@@ -104,7 +104,7 @@ def persistent_mlp_training() -> Training:
 
 
 def clustered_training() -> Training:
-    """Return a training with the clustered classifier, or the plain one on older GPUs."""
+    """Return a training with the clustered classifier, or the fused one on older GPUs."""
     stack = [L.Conv2d(2, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(3, 2), L.MaxPool2d()]
     stack += [L.Flatten(), L.Linear(4), L.ReLU(), L.Linear(3)]
     return Training((1, 12, 12), stack, losses.SoftmaxCrossEntropy(), 2)

@@ -19,7 +19,7 @@ THREADS = 512
 COLUMNS_PER_BLOCK = 16  # largest number of columns of the first layer that a block computes
 MAX_INPUTS, MAX_OUTPUTS = THREADS, clusters.BLOCKS * COLUMNS_PER_BLOCK  # of the first layer
 # A large GPU runs the clusters of 128 images in two waves, which by estimate still take less time
-# than one block per image. In larger batches, a block of the plain kernel also reads each weight
+# than one block per image. In larger batches, a block of fused_classifier.cu also reads each weight
 # for several images.
 MAX_IMAGES = 128
 MAX_STRIP = 8  # pixels whose gradients a thread computes together

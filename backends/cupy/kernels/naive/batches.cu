@@ -1,4 +1,4 @@
-// A plain version of stage_input.cuh, which gathers and normalizes the images of a batch. One thread
+// A naive version of stage_input.cuh, which gathers and normalizes the images of a batch. One thread
 // per pixel.
 //
 // Layout: images (N, pixels) bytes; batch (B, pixels).

@@ -1,4 +1,4 @@
-// Plain versions of convolution.cu and convolution_gradients.cu, and of the convolutions in
+// Naive versions of convolution.cu and convolution_gradients.cu, and of the convolutions in
 // fused_classifier.cu and wgrad_update.cu. One thread per result.
 //
 // Layout: as in convolution.cu.

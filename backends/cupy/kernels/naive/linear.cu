@@ -1,4 +1,4 @@
-// Plain versions of linear.cu, tensor_linear.cu and tensor_wgrad.cu, and of the linear layers in
+// Naive versions of linear.cu, tensor_linear.cu and tensor_wgrad.cu, and of the linear layers in
 // fused_classifier.cu and wgrad_update.cu. One thread per result.
 //
 // Layout: as in linear.cu.

@@ -1,4 +1,4 @@
-// Plain versions of losses.cu, of the loss in fused_classifier.cu and of its mean in
+// Naive versions of losses.cu, of the loss in fused_classifier.cu and of its mean in
 // wgrad_update.cu. One thread per image.
 //
 // Layout: as in losses.cu.

@@ -1,4 +1,4 @@
-// A plain version of penalty.cu: one thread adds everything.
+// A naive version of penalty.cu: one thread adds everything.
 #include "common.cuh"
 
 // Adds l2 / 2 times the sum of the squared weights of a layer to the loss of the first image.

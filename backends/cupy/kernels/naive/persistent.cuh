@@ -1,4 +1,4 @@
-// Settings of the plain versions of the persistent kernels.
+// Settings of the naive versions of the persistent kernels.
 #pragma once
 
 #include "image_loss.cuh"

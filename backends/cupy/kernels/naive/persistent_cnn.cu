@@ -1,4 +1,4 @@
-// A plain version of persistent/persistent_cnn.cu: one thread runs all steps.
+// A naive version of persistent/persistent_cnn.cu: one thread runs all steps.
 #include "common.cuh"
 #include "naive/convolution.cuh"
 #include "naive/dot.cuh"

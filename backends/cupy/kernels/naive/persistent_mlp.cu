@@ -1,4 +1,4 @@
-// A plain version of persistent/persistent_mlp.cu: one thread runs all steps.
+// A naive version of persistent/persistent_mlp.cu: one thread runs all steps.
 #include "common.cuh"
 #include "naive/dot.cuh"
 #include "naive/losses.cuh"

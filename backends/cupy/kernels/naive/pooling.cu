@@ -1,4 +1,4 @@
-// Plain versions of pooling.cu. One thread per result.
+// Naive versions of pooling.cu. One thread per result.
 //
 // Layout: as in pooling.cu. Options: -DMASK as there.
 #include "common.cuh"
