@@ -126,6 +126,7 @@ def is_correct(order: ThreadOrder) -> bool:
     [
         pytest.param((), id="none"),
         pytest.param(START, id="all blocks have initialized their barriers"),
+        pytest.param(("  mbarrier_init_fence();",), id="initialization is released"),
         pytest.param(EXCHANGE, id="all sums have been received"),
         pytest.param(("  __syncthreads();  // all threads have read",), id="factors are read"),
     ],

@@ -55,12 +55,12 @@ inline void __syncwarp(unsigned mask = 0xffffffff, int line = __builtin_LINE()) 
 }
 
 inline void __cluster_barrier_arrive(int line = __builtin_LINE()) {
-  emulator::cluster_arrive({"__cluster_barrier_arrive", line});
+  emulator::cluster_arrive({"__cluster_barrier_arrive", line}, true);
 }
 
-// Unlike the function above, releases no writes. The emulator has no such difference.
+// Unlike the function above, releases no writes. The emulator checks this for mbarriers only.
 inline void __cluster_barrier_arrive_relaxed(int line = __builtin_LINE()) {
-  emulator::cluster_arrive({"__cluster_barrier_arrive_relaxed", line});
+  emulator::cluster_arrive({"__cluster_barrier_arrive_relaxed", line}, false);
 }
 
 inline void __cluster_barrier_wait(int line = __builtin_LINE()) {

@@ -25,7 +25,8 @@ constexpr Instruction INSTRUCTIONS[] = {
      [](void* const*, const uint32_t* in, int line) {
        mbarrier_init(in[0], in[1], {"mbarrier.init", line});
      }},
-    {"fence.mbarrier_init.release.cluster;", 0, 0, [](void* const*, const uint32_t*, int) {}},
+    {"fence.mbarrier_init.release.cluster;", 0, 0,
+     [](void* const*, const uint32_t*, int) { mbarrier_init_fence(); }},
     {"mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];", 0, 1,
      [](void* const*, const uint32_t* in, int line) {
        mbarrier_arrive(in[0], 0, {"mbarrier.arrive", line});

@@ -129,7 +129,10 @@ void mbarrier_init(uint32_t address, uint32_t arrivals, Location location) {
   barrier.born = running()->arrivals;
   barrier.arrivals = barrier.missing_arrivals = arrivals;
   barrier.missing_bytes = 0;
+  running()->has_unreleased_mbarrier = true;
 }
+
+void mbarrier_init_fence() { running()->has_unreleased_mbarrier = false; }
 
 void mbarrier_arrive(uint32_t address, uint32_t expected_bytes, Location location) {
   Mbarrier* const barrier = usable(address, location);

@@ -79,6 +79,7 @@ void start(Block& block, unsigned number) {
     fiber.state = State::ready;
     fiber.has_arrived = false;
     fiber.arrivals = 0;
+    fiber.has_unreleased_mbarrier = false;
   }
 }
 
@@ -372,8 +373,12 @@ Index grid_size() { return launch->grid; }
 
 void block_barrier(Location location) { suspend(State::at_block_barrier, location); }
 
-void cluster_arrive(Location location) {
+void cluster_arrive(Location location, bool is_release) {
   Fiber* fiber = running();
+  if (!is_release && fiber->has_unreleased_mbarrier)
+    fail("%s in line %d: no fence has released the initialization of an mbarrier",
+         location.function, location.line);
+  fiber->has_unreleased_mbarrier = false;
   if (launch->cluster_size == 1) fail("cluster barrier in a kernel without __cluster_dims__");
   if (fiber->has_arrived) fail("a thread arrives at the cluster barrier twice without waiting");
   fiber->has_arrived = true;

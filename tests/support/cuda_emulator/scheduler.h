@@ -51,7 +51,8 @@ Index grid_size();
 // Waits until all threads of the block wait at this location.
 void block_barrier(Location location);
 // Marks that this thread has arrived at the cluster barrier. Other threads may run before it continues.
-void cluster_arrive(Location location);
+// `is_release` says whether that makes its writes visible to the threads that wait.
+void cluster_arrive(Location location, bool is_release);
 // Waits until all threads of the cluster have arrived. Those that wait must wait at this location.
 void cluster_wait(Location location);
 // Returns the address of a shared variable in a block of the cluster. Another block must not have ended,
@@ -62,6 +63,7 @@ uint32_t shared_address(const void* variable, Location location);
 // Operations on a barrier in shared memory (mbarrier), given its address. `expected_bytes` is added to the
 // bytes that the phase expects. The barrier of an arrival may be in another block.
 void mbarrier_init(uint32_t address, uint32_t arrivals, Location location);
+void mbarrier_init_fence();
 void mbarrier_arrive(uint32_t address, uint32_t expected_bytes, Location location);
 // Waits for the end of the phase with this parity.
 void mbarrier_wait(uint32_t address, uint32_t parity, Location location);

@@ -32,6 +32,7 @@ struct Fiber : Thread {
   unsigned arrivals;    // at the cluster barrier since the kernel began
   uint32_t mbarrier;    // address of the mbarrier at which the thread waits
   uint32_t parity;      // of the phase for whose end it waits
+  bool has_unreleased_mbarrier;  // has initialized one, after which no fence or release followed
 };
 
 struct Block {
