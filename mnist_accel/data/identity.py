@@ -46,7 +46,8 @@ class FileIdentity:
             "restore the file, or train a new network; to evaluate on other examples, give them "
             "in another file"
         )
-        if self.label_column != now.label_column:
+        columns = self.label_column, now.label_column
+        if columns[0] != columns[1] and None not in columns:
             change = f"its column of labels is {now.label_column!r}, expected {self.label_column!r}"
         else:
             change = _difference(self.columns, now.columns) or (

@@ -90,6 +90,12 @@ def test_a_renamed_label_column_is_a_change(run, trained, capsys):
     assert "its column of labels is 'kind', expected 'label'" in line
 
 
+def test_a_run_on_a_table_cannot_continue_with_an_archive(run, tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", x=np.zeros((40, 2), np.float32), y=np.arange(40) % 2)
+    line = failing(capsys, 4, "train", "--resume", run, "--dataset", f"npz:{tmp_path}/a.npz")
+    assert "a.npz differs from the data that the network was trained on: its content has" in line
+
+
 def test_another_split_of_the_same_file_is_refused(run, trained, capsys):
     shutil.copy(trained / "f.csv", trained / "copy.csv")
     for dataset in ([], ["--dataset", f"csv:{trained}/copy.csv"]):
