@@ -112,14 +112,21 @@ def _is_output(module: Any, outputs: str) -> bool:
 
 
 def _require_own_parameters(modules: list[tuple[str, Any]]) -> None:
-    """Check that no two modules share a parameter; two layers would train apart.
+    """Check that all parameters have values, and that no two modules share one.
+
+    Two layers of a network would train apart.
 
     Raises:
-        ValueError: two modules share one; the message names both.
+        ValueError: a parameter has no values, or two modules share one; the message names them.
     """
     owners: dict[int, str] = {}  # paths by the address of a parameter
     for path, module in modules:
         for name, parameter in module.named_parameters():
+            if parameter.is_meta:
+                raise ValueError(
+                    f"{path}.{name} of the module is on the device meta, so it has no values; "
+                    "create the module on the CPU"
+                )
             address = parameter.data_ptr()
             if address in owners:
                 raise ValueError(

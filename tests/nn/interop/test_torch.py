@@ -149,6 +149,7 @@ UNSUPPORTED = {
     "divisor_override of pooling": [torch.nn.AvgPool2d(3, divisor_override=2)],
     "return_indices": [torch.nn.MaxPool2d(3, return_indices=True)],
     r"its weight is torch\.bfloat16": [torch.nn.Linear(784, 5, dtype=torch.bfloat16)],
+    r"0\.weight of the module is on the device meta": [torch.nn.Linear(784, 5, device="meta")],
     r"layer 0\.0 of the module": [torch.nn.Sequential(torch.nn.BatchNorm1d(3))],
     "must flatten all dimensions": [torch.nn.Flatten(0)],
     r"layer 1 of the module, Residual": [torch.nn.Identity(), Residual(torch.nn.Linear(784, 784))],
