@@ -1,7 +1,10 @@
-"""The base class of callbacks."""
+"""The base class of callbacks, and what a list of callbacks asks for."""
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from backends import require_type, shown
 from mnist_accel.training.progress import EpochReport, StepsReport
 
 if TYPE_CHECKING:
@@ -30,3 +33,30 @@ class Callback:
 
         Not called if a request to stop ends `fit` within an epoch.
         """
+
+
+def checked_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
+    """Return the callbacks.
+
+    Raises:
+        TypeError: they are not a list, or one of them is not a callback.
+    """
+    require_type("callbacks", callbacks, Sequence, "a list of Callback objects")
+    for callback in callbacks:
+        if not all(hasattr(callback, name) for name in ("every", "on_steps", "on_epoch")):
+            raise TypeError(f"callbacks must be a list of Callback objects, got {shown(callback)}")
+    return callbacks
+
+
+def epochs_at_once(callbacks: Sequence[Callback]) -> float:
+    """Return the maximum number of epochs to which the steps of a chunk belong.
+
+    Raises:
+        ValueError: the limit of a callback is below 1.
+    """
+    # An object in place of a `Callback` need not have this attribute.
+    limits = [getattr(callback, "epochs_at_once", 1) for callback in callbacks]
+    least: float = min((limit for limit in limits if limit is not None), default=math.inf)
+    if not least >= 1:
+        raise ValueError(f"epochs_at_once must be at least 1, or None, got {shown(least)}")
+    return least

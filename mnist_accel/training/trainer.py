@@ -1,6 +1,5 @@
 """The trainer: runs epochs in chunks of steps, and calls callbacks between chunks."""
 
-import math
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -27,7 +26,7 @@ from backends import (
 from mnist_accel.data.batches import BatchSampler, Sampling
 from mnist_accel.nn.network import Network, Observer
 from mnist_accel.nn.schedules import Schedule, create_schedule
-from mnist_accel.training.callback import Callback
+from mnist_accel.training.callback import Callback, checked_callbacks, epochs_at_once
 from mnist_accel.training.chunks import NOT_WANTED, ChunkRunner
 from mnist_accel.training.data import TrainingData
 from mnist_accel.training.evaluation import evaluate, mean_loss
@@ -328,7 +327,7 @@ class Trainer:
             data,
             validation_data=validation_data,
             validation_every=validation_every,
-            callbacks=(_Record(history), *_checked_callbacks(callbacks)),
+            callbacks=(_Record(history), *checked_callbacks(callbacks)),
         )
         return history
 
@@ -477,7 +476,7 @@ class Trainer:
             if self._stop_reason:
                 return
             epoch, first = self.progress.epoch, self.progress.epoch_step
-            epochs = _epochs_at_once(callbacks)
+            epochs = epochs_at_once(callbacks)
             if validation_every is not None:
                 epochs = min(epochs, validation_every - epoch % validation_every)
             count = min(
@@ -615,33 +614,6 @@ def _restore(
     for name, array in trainer.optimizer_state.items():
         array[...] = model.backend.asarray(state[name])
     return trainer
-
-
-def _checked_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
-    """Return the callbacks.
-
-    Raises:
-        TypeError: they are not a list, or one of them is not a callback.
-    """
-    require_type("callbacks", callbacks, Sequence, "a list of Callback objects")
-    for callback in callbacks:
-        if not all(hasattr(callback, name) for name in ("every", "on_steps", "on_epoch")):
-            raise TypeError(f"callbacks must be a list of Callback objects, got {shown(callback)}")
-    return callbacks
-
-
-def _epochs_at_once(callbacks: Sequence[Callback]) -> float:
-    """Return the maximum number of epochs to which the steps of a chunk belong.
-
-    Raises:
-        ValueError: the limit of a callback is below 1.
-    """
-    # An object in place of a `Callback` need not have this attribute.
-    limits = [getattr(callback, "epochs_at_once", 1) for callback in callbacks]
-    least: float = min((limit for limit in limits if limit is not None), default=math.inf)
-    if not least >= 1:
-        raise ValueError(f"epochs_at_once must be at least 1, or None, got {shown(least)}")
-    return least
 
 
 def _pair(validation_data: ValidationData) -> ValidationData:
