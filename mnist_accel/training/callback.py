@@ -1,4 +1,4 @@
-"""The base class of callbacks, and what a list of callbacks asks for."""
+"""The base class of callbacks, and checks of callbacks."""
 
 import math
 from collections.abc import Sequence
