@@ -17,6 +17,7 @@ from mnist_accel.data.datasets import class_names, dataset_name, is_file
 from mnist_accel.data.identity import FileIdentity
 from mnist_accel.data.own_files import is_unchanged
 from mnist_accel.data.raw import Kind
+from mnist_accel.data.sources.digests import PUBLISHED_SETS
 from mnist_accel.errors import (
     CheckpointError,
     DataError,
@@ -231,7 +232,9 @@ def data_of_model(model: Network, path: Path, dataset: str | None = None) -> Mod
         stored = _population_data(run)
         settings, names, identity = stored.fixed, stored.class_names, stored.identity
     kind: Kind = "pixels" if isinstance(model.input, Pixels) else "features"
-    if names is None:  # no run, a population on a published data set, or release 0.1.0
+    if settings.dataset in PUBLISHED_SETS:
+        names = class_names(settings.dataset)
+    elif names is None:  # no run, a population on a published data set, or release 0.1.0
         known = dataset or settings.dataset or "mnist"
         if not is_training and (is_file(known) or known == "custom"):
             return ModelData(settings, kind, None, identity)

@@ -13,7 +13,6 @@ from PIL import Image
 import mnist_accel as ma
 from mnist_accel.commands import main
 from mnist_accel.commands.predict import _certainty
-from mnist_accel.data.datasets import class_names
 from tests.support.command_line import ON_NUMPY
 from tests.support.digit_pictures.pictures import make_row
 from tests.support.digit_pictures.separate_figures import picture_of
@@ -177,7 +176,6 @@ def test_all_reads_each_digit_from_left_to_right(run, run_folder, mnist, fails):
 def test_a_run_of_fashion_mnist_prints_names_and_keeps_the_whole_picture(run, run_folder, digits):
     config = run_folder / "config.json"
     content = json.loads(config.read_text().replace('"digits"', '"fashion-mnist"'))
-    content["data"]["class_names"] = class_names("fashion-mnist")
     config.write_text(json.dumps(content))
     # A shirt that fills a corner: it is not centered, unlike a digit.
     picture = np.full((280, 280), 255, dtype=np.uint8)
