@@ -70,6 +70,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # tests send SIGINT to their children.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # `nohup` makes a process and its children ignore SIGHUP. With a handler, the children do not.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     for name in config.getoption("--require-backend"):
         if name not in available_backends():
             known = ", ".join(available_backends())
