@@ -234,7 +234,7 @@ def data_of_model(model: Network, path: Path, dataset: str | None = None) -> Mod
     kind: Kind = "pixels" if isinstance(model.input, Pixels) else "features"
     if settings.dataset in PUBLISHED_SETS:
         names = class_names(settings.dataset)
-    elif names is None:  # no run, a population on a published data set, or release 0.1.0
+    elif names is None:  # no run, a population on the bundled digits, or release 0.1.0
         known = dataset or settings.dataset or "mnist"
         if not is_training and (is_file(known) or known == "custom"):
             return ModelData(settings, kind, None, identity)
