@@ -27,11 +27,11 @@ from benchmarks.suite.cases import (
 from mnist_accel.errors import UsageError, usage_errors
 
 PASSES: Mapping[Profile, int] = {"quick": 3, "full": 12}
-PROCESSES: Mapping[Profile, int] = {"quick": 3, "full": 3}
+PROCESSES: Mapping[Profile, int] = {"quick": 3, "full": 6}
 # Seconds of measurement per turn.
 TURN_S: Mapping[Profile, float] = {"quick": 0.07, "full": 0.1}
 # Rows that are still undecided are measured longer until the run has taken this many minutes.
-MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 25}
+MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 40}
 # These take long, so they are measured only if they are named.
 ONLY_NAMED = ("population", "estimator", "accuracy")
 DEFAULT_LEVELS = tuple(level for level in LEVELS if level not in ONLY_NAMED)
