@@ -86,7 +86,7 @@ def test_contenders_that_compile_for_long_are_not_in_series_of_sizes():
     [
         (RunRequest(), 3),
         (RunRequest(passes=1), 1),
-        (RunRequest(profile="full"), 3),
+        (RunRequest(profile="full"), 6),
         (RunRequest(profile="full", passes=12, processes=4), 4),
     ],
 )
