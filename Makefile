@@ -20,7 +20,7 @@ help:
 	@echo "make pictures        train, and draw the pictures of the documents again; needs Chromium"
 	@echo "make accept          train every recipe on numpy and numba, check accuracy; half an hour"
 	@echo "make bench           measure throughput, with installed baselines (ARGS=--full for everything)"
-	@echo "make gpu-acceptance  run all checks that need an NVIDIA GPU; 8 minutes"
+	@echo "make gpu-acceptance  run all checks that need an NVIDIA GPU; 9 minutes"
 	@echo "make clean           remove the environment and caches"
 
 # Prints a text, then a dot every two seconds until the command ends. The loop ends by itself after

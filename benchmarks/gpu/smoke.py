@@ -3,6 +3,7 @@
     python -m benchmarks.gpu.smoke --out smoke.json
     python -m benchmarks.gpu.smoke --out smoke.json --backend numba --seconds 0.2
 
+Each recipe has a process of its own, so one that breaks or hangs the GPU does not stop the others.
 Prints a row as soon as a recipe is done. The time of the first call includes the compilation of
 the kernels, the copy of the data set and the capture of graphs. Exit code: 1 if a recipe fails or
 its last losses are not below its first one.
@@ -19,6 +20,7 @@ from statistics import mean
 from typing import Any
 
 from backends import Backend, create_optimizer, get_backend
+from benchmarks.gpu.own_process import rows_of
 from mnist_accel.commands.argument_types import number
 from mnist_accel.commands.dispatcher import guarded
 from mnist_accel.commands.parser import Parser
@@ -31,6 +33,7 @@ from mnist_accel.util.files import write_atomically
 
 HEADER = """| recipe | batch | first call | steps | per step | first loss | last loss |
 |---|---:|---:|---:|---:|---:|---:|"""
+LIMIT_S = 30  # of a recipe, without its training time
 LAST = 50  # the last loss is the mean of this many steps, because batches differ
 
 
@@ -128,23 +131,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=1.0,
         help="training time per recipe, in seconds (default: %(default)g)",
     )
+    parser.add_argument("--recipe", choices=list(RECIPES), help="train only this one")
     return guarded(lambda: _run(parser.parse_args(argv)), prog=parser.prog)
 
 
 def _run(args: argparse.Namespace) -> int:
-    backend, mnist = get_backend(args.backend), load_dataset("mnist")
     rows: list[Row] = []
     print(HEADER, flush=True)
-    for name in RECIPES:
-        try:
-            row = train(name, backend, mnist.x_train, mnist.t_train, seconds=args.seconds)
-        except Exception as error:  # the other recipes may work
-            row = Row(name, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+    for name in [args.recipe] if args.recipe else RECIPES:
+        row = _train_here(args) if args.recipe else _train_apart(name, args)
         rows.append(row)
         print(row, flush=True)
         text = json.dumps([asdict(row) for row in rows], indent=2)
         write_atomically(args.out, f"{text}\n".encode())
     return 0 if all(row.passed for row in rows) else 1
+
+
+def _train_here(args: argparse.Namespace) -> Row:
+    """Train the recipe of the command line."""
+    backend, mnist = get_backend(args.backend), load_dataset("mnist")
+    try:
+        return train(args.recipe, backend, mnist.x_train, mnist.t_train, seconds=args.seconds)
+    except Exception as error:  # the report names the problem, whatever it is
+        return Row(args.recipe, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _train_apart(name: str, args: argparse.Namespace) -> Row:
+    """Train a recipe in a process of its own."""
+    arguments = ["--recipe", name, "--backend", args.backend, "--seconds", str(args.seconds)]
+    rows, problem = rows_of(
+        "benchmarks.gpu.smoke", *arguments, option="--out", limit_s=LIMIT_S + args.seconds
+    )
+    return Row(**rows[0]) if rows else Row(name, error=problem)
 
 
 if __name__ == "__main__":

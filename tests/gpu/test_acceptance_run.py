@@ -1,5 +1,6 @@
 """Stages, report and command line of the acceptance run for GPUs, tested without a GPU."""
 
+import os
 import re
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from backends import BackendUnavailableError, get_backend
 from backends.cupy.backend import CupyBackend
 from benchmarks.contenders import contenders
 from benchmarks.gpu import __main__ as command_line
-from benchmarks.gpu.plan import CONTENDERS, GPU_FOLDERS, plan
+from benchmarks.gpu.plan import COMPILED_CONTENDERS, CONTENDERS, GPU_FOLDERS, plan
 from benchmarks.gpu.stages import Stage, run_command, run_stages
 from tests import acceptance
 
@@ -275,6 +276,58 @@ def test_results_are_packed_after_each_stage(tmp_path, gpu):
         assert "out/second.log" in file.getnames()
 
 
+def test_archive_may_lie_elsewhere(tmp_path, gpu, capsys):
+    archive = tmp_path / "elsewhere" / "packed.tar.gz"
+    archive.parent.mkdir()
+    flags = ("--archive", str(archive))
+    assert main(tmp_path, SimulatedMachine(good=(1, 0)), [stage("good")], *flags) == 0
+    with tarfile.open(archive) as file:
+        assert "out/good.log" in file.getnames()
+    assert f"packed in {archive}" in capsys.readouterr().out
+    assert not (tmp_path / "out.tar.gz").exists()
+
+
+GPU_THAT_FAILS = """
+from types import SimpleNamespace
+broken = False
+def synchronize():
+    if broken:
+        raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+cuda = SimpleNamespace(runtime=SimpleNamespace(deviceSynchronize=synchronize))
+"""
+TESTS_OF_THAT_GPU = """
+import cupy, pytest, time
+@pytest.mark.parametrize("number", range(4))
+def test_one(number):
+    assert not cupy.broken
+    cupy.broken = number == 1
+    if number == 2:
+        time.sleep(60)
+"""
+
+
+@pytest.mark.posix
+@pytest.mark.slow
+def test_tests_that_break_or_hang_the_gpu_fail_alone(tmp_path):
+    (tmp_path / "cupy.py").write_text(GPU_THAT_FAILS)
+    (tmp_path / "test_gpu.py").write_text(TESTS_OF_THAT_GPU)
+    (tmp_path / "pytest.ini").touch()
+    tests = next(stage for stage in plan(tmp_path) if stage.name == "tests")
+    (begin,) = (i for i, word in enumerate(tests.command) if word.endswith("fresh_context"))
+    options = [*tests.command[begin - 1 :]]
+    options[options.index("--timeout") + 1] = "2"
+    options[options.index("--numprocesses") + 1] = "1"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", *options, "test_gpu.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert "2 failed, 2 passed" in done.stdout, done.stdout
+    assert "test_one[1]: the GPU failed: cudaErrorIllegalAddress" in done.stderr
+
+
 def test_skipped_stages_do_not_fail_the_run(tmp_path, gpu):
     stages = [stage("good"), stage("absent", skip_reason="no tool")]
     assert main(tmp_path, SimulatedMachine(good=(1, 0)), stages) == 0
@@ -350,7 +403,8 @@ def test_plan_names_existing_files_modules_and_contenders(tmp_path):
         for name in modules
     }
     assert [name for name, files in programs.items() if not files] == []
-    assert set(CONTENDERS.split(",")) <= contenders().keys()
+    named = {*CONTENDERS.split(","), *COMPILED_CONTENDERS.split(",")}
+    assert named <= contenders().keys()
     # The stages run these files with `-m gpu`, which must select at least one test in each.
     for file in files:
         assert re.search(r"@emulated_and_cupy|mark\.gpu", (ROOT / file).read_text()), file
@@ -359,11 +413,13 @@ def test_plan_names_existing_files_modules_and_contenders(tmp_path):
 def test_plan_orders_stages_by_value_and_requires_the_gpu(tmp_path):
     stages = plan(tmp_path)
     names = [stage.name for stage in stages]
-    assert names[:5] == ["preflight", "smoke", "tests", "overheads", "kernels"]
+    important = names[: names.index("report") + 1]
+    assert important == [
+        *("preflight", "smoke", "tests", "overheads", "accuracy", "pytorch", "benchmarks", "report")
+    ]
     assert stages[0].is_required
-    assert names.index("pytorch") < names.index("benchmarks") < names.index("report")
-    assert sorted(names[-2:]) == ["memcheck", "racecheck"]
-    assert command_line.TOTAL_S <= 8 * 60
+    assert sum(stage.limit_s for stage in stages[: len(important)]) <= command_line.TOTAL_S
+    assert command_line.TOTAL_S <= 9 * 60
     commands = {stage.name: " ".join(stage.command) for stage in stages}
     for name in ("tests", "memcheck", "racecheck"):
         assert "-m gpu --require-backend cupy" in commands[name]

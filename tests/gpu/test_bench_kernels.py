@@ -6,7 +6,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from backends.cupy.backend import CupyBackend
 from benchmarks.gpu.bench_kernels import __main__ as command_line
 from benchmarks.gpu.bench_kernels import linear
-from benchmarks.gpu.bench_kernels.comparison import Comparison
+from benchmarks.gpu.bench_kernels.comparison import Comparison, Row
 from benchmarks.gpu.bench_kernels.gpu import Gpu
 from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
 from tests.support.cuda_emulator.raw_module import Emulator
@@ -82,6 +82,27 @@ def test_other_families_follow_one_that_fails(on_emulator, capsys):
     assert first.startswith("| linear, bytes | 4 × 8 → 5 | 2.0 µs |")
     assert "**y differs by" in second
     assert third == "| broken |  | | | | | | **MemoryError: out of memory** |"
+
+
+def test_families_have_processes_of_their_own(monkeypatch, capsys, tmp_path):
+    """Families that crash, hang or differ give a row and do not stop the others."""
+    parts = {
+        "crash": ([asdict(Row("crash"))], "exit code -11: Segmentation fault"),
+        "hang": ([], "no result within 30 s"),
+        "good": ([asdict(Row("good"))], ""),
+    }
+    monkeypatch.setattr(command_line, "FAMILIES", parts)
+    monkeypatch.setattr(command_line, "get_backend", lambda name: None)
+    monkeypatch.setattr(command_line, "rows_of", lambda module, family, **options: parts[family])
+    out = tmp_path / "kernels.json"
+    assert command_line.main(["--json", str(out)]) == 6
+    rows = [(row["kernel"], row["problem"]) for row in json.loads(out.read_text())]
+    assert rows == [
+        ("crash", ""),
+        ("crash", "exit code -11: Segmentation fault"),
+        ("hang", "no result within 30 s"),
+        ("good", ""),
+    ]
 
 
 def test_unknown_family_is_refused(capsys):

@@ -13,7 +13,7 @@ import pytest
 
 from backends import get_backend
 from backends.cupy.backend import CupyBackend
-from benchmarks.gpu import bundle, preflight, smoke
+from benchmarks.gpu import bundle, own_process, preflight, smoke
 from benchmarks.host import ROOT
 from mnist_accel.data import Dataset
 from mnist_accel.nn.network import Network
@@ -216,20 +216,65 @@ def test_a_second_of_training_lowers_the_loss(few_images):
 
 
 def test_recipes_are_trained_although_one_fails(few_images, tmp_path, monkeypatch, capsys):
-    create = smoke.create_model
+    """Each recipe has a process of its own, here simulated."""
 
-    def create_model(name: str, **options: object) -> Network:
-        if name == "backprop":
-            raise MemoryError("out of\nmemory")
-        return create(name, **options)
+    def rows_of(module: str, *arguments: str, option: str, limit_s: float):
+        recipe = arguments[arguments.index("--recipe") + 1]
+        if recipe == "backprop":
+            return [], "no result within 30 s"
+        out = tmp_path / f"{recipe}.json"
+        assert smoke.main([*arguments, option, str(out)]) == 0
+        return json.loads(out.read_text()), ""
 
-    monkeypatch.setattr(smoke, "create_model", create_model)
+    monkeypatch.setattr(smoke, "rows_of", rows_of)
     monkeypatch.setattr(
         smoke, "RECIPES", {name: smoke.RECIPES[name] for name in ("backprop", "fcnn")}
     )
     out = tmp_path / "smoke.json"
     assert smoke.main(["--out", str(out), "--backend", "numpy", "--seconds", "0.1"]) == 1
-    *_, backprop, fcnn = capsys.readouterr().out.splitlines()
-    assert backprop == "| backprop | | | | | | **failed**: MemoryError: out of memory |"
+    lines = [line for line in capsys.readouterr().out.splitlines() if line not in smoke.HEADER]
+    backprop, *_, fcnn = lines
+    assert backprop == "| backprop | | | | | | **failed**: no result within 30 s |"
     assert re.match(r"\| fcnn \| 600 \| \d+\.\d\d s \| \d+ \| \d+\.\d µs \| \d\.\d{4} \| ", fcnn)
     assert [row["recipe"] for row in json.loads(out.read_text())] == ["backprop", "fcnn"]
+
+
+def test_recipe_that_raises_gives_a_row(few_images, tmp_path, monkeypatch):
+    def create_model(name: str, **options: object) -> Network:
+        raise MemoryError("out of\nmemory")
+
+    monkeypatch.setattr(smoke, "create_model", create_model)
+    out = tmp_path / "smoke.json"
+    arguments = ["--out", str(out), "--backend", "numpy", "--recipe", "fcnn"]
+    assert smoke.main(arguments) == 1
+    (row,) = json.loads(out.read_text())
+    assert row["error"] == "MemoryError: out of memory"
+
+
+PARTS = """
+import json, os, sys, time
+what, _, out = sys.argv[1:]
+if what != "silent":
+    open(out, "w").write(json.dumps([{"part": what}]))
+if what == "hang":
+    time.sleep(60)
+if what == "crash":
+    os.kill(os.getpid(), 9)
+sys.exit("it failed" if what == "silent" else 6)
+"""
+
+
+@pytest.mark.posix
+def test_part_in_its_own_process_gives_the_rows_that_it_has_written(tmp_path, monkeypatch):
+    (tmp_path / "parts.py").write_text(PARTS)
+    monkeypatch.setattr(own_process, "ROOT", tmp_path)
+    results = {
+        what: own_process.rows_of("parts", what, option="--out", limit_s=2)
+        for what in ("differ", "silent", "hang", "crash")
+    }
+    assert results == {
+        "differ": ([{"part": "differ"}], ""),
+        "silent": ([], "exit code 1: it failed"),
+        "hang": ([{"part": "hang"}], "no result within 2 s"),
+        "crash": ([{"part": "crash"}], "exit code -9: no output"),
+    }
