@@ -6,6 +6,10 @@
 #include "common.cuh"
 #include "persistent/grid_barrier.cuh"
 
+#ifdef CLUSTER
+#include "mbarrier.cuh"
+#endif
+
 // At most 16 registers.
 extern "C" __global__ void empty() {}
 
@@ -14,6 +18,35 @@ extern "C" __global__ void empty() {}
 // At most 32 registers.
 extern "C" __global__ void CLUSTER_DIMS barrier(int rounds, unsigned* counters) {
   for (int round = 0; round < rounds; round++) grid_barrier_wait(counters);
+}
+
+// Grid: one cluster of BLOCKS blocks; does nothing without -DCLUSTER. Block 0 sends a
+// number to block 1, which adds one and sends it back, `rounds` times. A number has 16 bytes.
+// counters[0] is what block 0 receives last.
+// At most 32 registers.
+extern "C" __global__ void CLUSTER_DIMS round_trip(int rounds, unsigned* counters) {
+#ifdef CLUSTER
+  struct alignas(16) Number {
+    uint32 value, padding[3];
+  };
+  __shared__ Number number;
+  __shared__ Mbarrier received;
+  if (threadIdx.x == 0) {
+    number = {};
+    mbarrier_init(received, 1);
+  }
+  grid_barrier_wait(counters);  // both blocks have initialized their barriers
+  const int block = blockIdx.x;
+  if (threadIdx.x == 0 && block < 2)
+    for (int round = 0; round < rounds; round++) {
+      mbarrier_arrive_and_expect(received, sizeof number);
+      if (block == 0) store_async(&number, Number{number.value + 1}, received, 1);
+      mbarrier_wait(received, round % 2);
+      if (block == 1) store_async(&number, Number{number.value + 1}, received, 0);
+    }
+  grid_barrier_wait(counters);  // a block may not end while others store in its memory
+  if (threadIdx.x == 0 && block == 0) counters[0] = number.value;
+#endif
 }
 
 // Grid: any. Copies `count` numbers of 8 bytes. Each thread copies every n-th number, where n is the

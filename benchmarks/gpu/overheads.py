@@ -3,7 +3,8 @@
     python -m benchmarks.gpu.overheads --out overheads.json
 
 Works with CuPy 13 and 14. The measurements explain the times of the benchmarks: a graph step takes
-at least one graph node per kernel, a step of a persistent kernel at least one barrier.
+at least one graph node per kernel, a step of a persistent kernel at least one barrier or round trip
+between blocks.
 """
 
 import argparse
@@ -45,7 +46,7 @@ class Counts:
     Attributes:
         launches: launches of an empty kernel; few enough that the GPU queues all of them.
         nodes: nodes of a graph.
-        rounds: barriers per launch.
+        rounds: barriers or round trips per launch.
         copied_bytes: bytes to copy; more than the caches hold.
         multiply_adds: multiply-adds per sum.
     """
@@ -105,9 +106,9 @@ class Benchmark:
         with stream:
             yield from self._launches()
             yield from self._graphs(stream)
-            yield from self._barriers()
             yield self._copy()
             yield self._arithmetic()
+            yield from self._barriers()  # last, because a fault in one would prevent the others
 
     def _launches(self) -> Iterator[Measurement]:
         empty, count = kernel(self.cupy, "empty"), self.counts.launches
@@ -145,24 +146,27 @@ class Benchmark:
         ]
 
     def _barriers(self) -> Iterator[Measurement]:
-        """Yield the time of a grid barrier and, if the GPU has clusters, of a cluster barrier."""
+        """Yield the times of a grid barrier, and of clusters if the GPU has them."""
         barrier = cooperative(kernel(self.cupy, "barrier"))
         for blocks in dict.fromkeys((clusters.BLOCKS, self.multiprocessors)):
-            value = self._barrier_us(barrier, blocks)
+            value = self._round_us(barrier, blocks)
             yield Measurement(f"grid barrier of {blocks} blocks", value, "µs")
         capability = int(self.cupy.cuda.Device().compute_capability)
         if constants := persistent_mlp.cluster_constants(capability):
             blocks = clusters.BLOCKS
             barrier = kernel(self.cupy, "barrier", BLOCKS=blocks, **constants)
-            value = self._barrier_us(barrier, blocks)
+            value = self._round_us(barrier, blocks)
             yield Measurement(f"cluster barrier of {blocks} blocks", value, "µs")
+            round_trip = kernel(self.cupy, "round_trip", BLOCKS=blocks, **constants)
+            value = self._round_us(round_trip, blocks)
+            yield Measurement("round trip between 2 blocks, st.async and mbarrier", value, "µs")
 
-    def _barrier_us(self, barrier: Callable[..., None], blocks: int) -> float:
+    def _round_us(self, kernel: Callable[..., None], blocks: int) -> float:
         counters, rounds = self.cupy.zeros(2, "uint32"), self.counts.rounds
 
         def seconds(count: int) -> float:
             arguments = np.int32(count), counters
-            return self.gpu_s(lambda: barrier((blocks,), (THREADS_PER_BLOCK,), arguments))
+            return self.gpu_s(lambda: kernel((blocks,), (THREADS_PER_BLOCK,), arguments))
 
         return (seconds(rounds + 1) - seconds(1)) / rounds * 1e6
 

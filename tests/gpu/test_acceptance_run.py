@@ -202,6 +202,20 @@ def test_terminated_run_stops_its_stage_and_leaves_a_report(tmp_path):
     assert "not run" in (out / "report.md").read_text()
 
 
+def test_recipe_that_fails_does_not_stop_the_accuracy_stage(monkeypatch, capsys):
+    tiny = {"data": "digits", "iterations": 3, "hidden_sizes": (5,), "model": "two-layer"}
+    requirements = [
+        acceptance.Requirement("one", 0.0, {**tiny, "data": "no such data"}),
+        acceptance.Requirement("two", 0.0, tiny),
+    ]
+    monkeypatch.setattr(acceptance, "REQUIREMENTS", requirements)
+    monkeypatch.setattr(sys, "argv", ["acceptance", "--backend", "numpy", "--seeds", "2"])
+    assert acceptance.main() == 1
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert first.startswith("| one | 0.0% | **failed**: ")
+    assert second.startswith("| two | 0.0% | ")
+
+
 def test_interrupted_accuracy_stage_prints_the_finished_recipes(monkeypatch, capsys):
     tiny = {"data": "digits", "iterations": 3, "hidden_sizes": (5,), "model": "two-layer"}
     requirements = [acceptance.Requirement(name, 0.0, tiny) for name in ("one", "two", "three")]

@@ -32,12 +32,13 @@ def test_measurements_are_computed_from_the_times():
         "launch of an empty kernel, GPU": (pytest.approx(1), "µs"),
         "graph of 5 empty kernels, host": (pytest.approx(5), "µs"),
         "additional graph node, GPU": (pytest.approx(1), "µs"),
+        "copy, bytes read and written": (pytest.approx(2 * 8 * 64 / 1e-6 / 1e9), "GB/s"),
+        "multiply-adds, float32": (pytest.approx(flops / 1e-6 / 1e12), "TFLOP/s"),
         # One launch for any number of rounds.
         "grid barrier of 8 blocks": (0, "µs"),
         "grid barrier of 2 blocks": (0, "µs"),
         "cluster barrier of 8 blocks": (0, "µs"),
-        "copy, bytes read and written": (pytest.approx(2 * 8 * 64 / 1e-6 / 1e9), "GB/s"),
-        "multiply-adds, float32": (pytest.approx(flops / 1e-6 / 1e12), "TFLOP/s"),
+        "round trip between 2 blocks, st.async and mbarrier": (0, "µs"),
     }
 
 
@@ -75,6 +76,9 @@ def test_kernels_do_all_the_work_that_is_timed(order):
     cluster = overheads.kernel(cupy, "barrier", BLOCKS=8, CLUSTER=1)
     cluster((8,), (64,), (np.int32(7), counters))
     assert counters.tolist() == [0, 7]  # a cluster barrier uses no counters in memory
+    round_trip = overheads.kernel(cupy, "round_trip", BLOCKS=8, CLUSTER=1)
+    round_trip((8,), (64,), (np.int32(7), counters))
+    assert counters.tolist() == [2 * 7, 7]
 
 
 @pytest.mark.gpu
@@ -82,5 +86,5 @@ def test_kernels_do_all_the_work_that_is_timed(order):
 def test_measurements_on_a_gpu_are_finite(backend, tmp_path):
     assert overheads.main(["--out", str(tmp_path / "overheads.json")]) == 0
     measurements = json.loads((tmp_path / "overheads.json").read_text())
-    assert len(measurements) in (8, 9)  # one more if the GPU has clusters
+    assert len(measurements) in (8, 10)  # two more if the GPU has clusters
     assert all(np.isfinite(one["value"]) for one in measurements)

@@ -208,4 +208,5 @@ def results_of_every_kernel(emulator: Emulator) -> list[Any]:
     overheads.kernel(cupy, "multiply_add")((2,), (32,), (rounds, np.float32(0.5), sums))
     cooperative(overheads.kernel(cupy, "barrier"))((3,), (32,), (rounds, counters))
     overheads.kernel(cupy, "barrier", BLOCKS=8, CLUSTER=1)((8,), (32,), (rounds, counters))
+    overheads.kernel(cupy, "round_trip", BLOCKS=8, CLUSTER=1)((8,), (32,), (rounds, counters))
     return [*results, target, sums, counters]
