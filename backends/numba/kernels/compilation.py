@@ -4,14 +4,20 @@ The compiler may reorder sums, so that they vectorize, and contract products and
 multiply-adds. It may not assume that NaN and infinity never occur: a diverging loss must show.
 Kernels release the global interpreter lock, so that several threads run them at once.
 
-Each function has one of three decorators:
+Each function has one of five decorators:
 
-    entry            Python calls it
-    stage_kernel     compiled code calls it through its address, which Python puts in a table
-    kernel           compiled code calls it directly, and it is compiled as a part of each caller
+    entry               Python calls it
+    allocating_entry    the same, for a function that creates arrays or computes with whole arrays
+    stage_kernel        compiled code calls it through its address, which Python puts in a table
+    kernel              compiled code calls it directly, and it is compiled as a part of each caller
+    array_kernel        the same, for a function that returns an array
 
-Only the first two have machine code of their own, and are kept in the cache on disk. A network
-needs few of the stage kernels, and Python compiles only these (see `linkage`).
+The first three have machine code of their own, and are kept in the cache on disk. A network needs
+few of the stage kernels, and Python compiles only these (see `linkage`).
+
+Numba counts references to arrays, which would be a tenth of the compile time. Only the functions
+that create or return arrays need the counts. All others use arrays of their callers, which keep
+them alive.
 """
 
 import gc
@@ -27,7 +33,11 @@ import numba.core.cgutils
 from numba import extending
 
 from backends.numba.kernels.disk_cache import NoCache, TolerantCache, report_unusable
-from backends.numba.kernels.libraries import PartCompiler, WholeCompiler
+from backends.numba.kernels.libraries import (
+    AllocatingCompiler,
+    PartCompiler,
+    WholeCompiler,
+)
 
 _numba: Any = numba  # without annotations
 cgutils: Any = numba.core.cgutils
@@ -47,21 +57,38 @@ _OPTIONS: dict[str, Any] = {
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function as a part of each compiled function that calls it."""
-    return _numba.njit(**_OPTIONS, no_cpython_wrapper=True, pipeline_class=PartCompiler)(function)
+    return _part(function, _nrt=False)
+
+
+def array_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a `kernel` that returns an array, which Numba allows only with reference counts."""
+    return _part(function, _nrt=True)
 
 
 def stage_kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that compiled code calls through its address, with `call`."""
-    return _cached(function, no_cpython_wrapper=True)
+    return _cached(function, WholeCompiler, _nrt=False, no_cpython_wrapper=True)
 
 
 def entry(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls."""
-    return _cached(function)
+    return _cached(function, WholeCompiler, _nrt=False)
 
 
-def _cached(function: Callable[..., Any], **options: Any) -> Any:
-    made: Any = _numba.njit(**_OPTIONS, **options, pipeline_class=WholeCompiler)(function)
+def allocating_entry(function: Callable[..., Any]) -> Any:
+    """Compile an `entry` that creates arrays, or computes with whole arrays."""
+    return _cached(function, AllocatingCompiler, _nrt=True)
+
+
+def _part(function: Callable[..., Any], **options: Any) -> Any:
+    compiled: Any = _numba.njit(
+        **_OPTIONS, **options, no_cpython_wrapper=True, pipeline_class=PartCompiler
+    )
+    return compiled(function)
+
+
+def _cached(function: Callable[..., Any], compiler: Any, **options: Any) -> Any:
+    made: Any = _numba.njit(**_OPTIONS, **options, pipeline_class=compiler)(function)
     try:
         made._cache = TolerantCache(function)
         delete_stale_code(made._cache.cache_path)

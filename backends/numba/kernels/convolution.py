@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from backends.numba.kernels.compilation import entry
+from backends.numba.kernels.compilation import allocating_entry
 from backends.numba.kernels.tiles import IMAGES_PER_TILE
 
 
@@ -89,7 +89,7 @@ def _add_dot_products(totals: Any, plane: Any, source: Any, offsets: Any, span: 
         totals[k] += total
 
 
-@entry
+@allocating_entry
 def conv2d(x: Any, weight: Any, bias: Any, y: Any, first: int, last: int) -> None:
     """Set y for tiles `first` to `last` − 1 of the images x."""
     channels, height, width = x.shape[1:]
@@ -108,7 +108,7 @@ def conv2d(x: Any, weight: Any, bias: Any, y: Any, first: int, last: int) -> Non
                 y[n, o, row] = plane[row * width : row * width + ow]
 
 
-@entry
+@allocating_entry
 def conv2d_backward(
     dy: Any, x: Any, weight: Any, dx: Any, dweights: Any, dbiases: Any, first: int, last: int
 ) -> None:

@@ -20,7 +20,7 @@ from numba import extending, types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 
-from backends.numba.kernels.compilation import entry, intrinsic, kernel
+from backends.numba.kernels.compilation import allocating_entry, entry, intrinsic, kernel
 from backends.numba.kernels.views import fill_zero, view
 
 BITS = 64  # pixels that one integer describes
@@ -32,7 +32,7 @@ _REGISTER_BYTES = 64
 _MAX_UINT8 = 255
 
 
-@entry
+@allocating_entry
 def count_by_column(pixels: Any, first: int, last: int, counts: Any) -> None:
     """Add to `counts` (pixels,) the number of images with a nonzero pixel in each column."""
     columns = pixels.shape[1]

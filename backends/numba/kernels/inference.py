@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backends.numba.kernels.compilation import call, entry, kernel
+from backends.numba.kernels.compilation import allocating_entry, call, entry, kernel
 from backends.numba.kernels.csr import BITS, append, nonzero_bits
 from backends.numba.kernels.dense import add_bias
 from backends.numba.kernels.elementwise import SIGMOID, activate
@@ -104,7 +104,7 @@ def pack(weights: Any, source: Any, target: Any, filters: Any) -> None:
         filters[target[i]] = weights[source[i]]
 
 
-@entry
+@allocating_entry
 def predict(
     bounds: Any, buffers: Any, network: Any, weights: Any, pixels: Any, scale: float,
     probabilities: bool, results: Any,

@@ -14,11 +14,32 @@ from typing import Any
 import llvmlite.binding
 import numba.core.codegen
 import numba.core.compiler
+import numba.core.typed_passes
+import numba.core.untyped_passes
 
 _codegen: Any = numba.core.codegen  # without annotations
 _compiler: Any = numba.core.compiler
+_untyped: Any = numba.core.untyped_passes
+_typed: Any = numba.core.typed_passes
 # Linkage that Numba gives to the functions of a library when it copies them to another one.
 _LINKED = llvmlite.binding.Linkage.linkonce_odr
+
+
+# Passes of Numba for parts of the language that kernels do not use: inlined functions, closures,
+# `with`, `raise`, `literal_unroll`, and expressions of whole arrays.
+_UNUSED_PASSES = {
+    _untyped.WithLifting,
+    _untyped.InlineClosureLikes,
+    _untyped.RewriteDynamicRaises,
+    _untyped.MakeFunctionToJitFunction,
+    _untyped.InlineInlinables,
+    _untyped.FindLiterallyCalls,
+    _untyped.LiteralUnroll,
+    _untyped.LiteralPropagationSubPipelinePass,
+    _typed.InlineOverloads,
+    _typed.NopythonRewrites,
+    _typed.NoPythonSupportedFeatureValidation,
+}
 
 
 class PartLibrary(_codegen.JITCodeLibrary):  # type: ignore[misc]
@@ -65,16 +86,36 @@ class WholeLibrary(_codegen.JITCodeLibrary):  # type: ignore[misc]
         super()._optimize_final_module()
 
 
-class PartCompiler(_compiler.Compiler):  # type: ignore[misc]
-    """Compiles a function to a `PartLibrary`."""
+class _Compiler(_compiler.Compiler):  # type: ignore[misc]
+    """Compiles a function to a library of a class."""
 
-    library_class = PartLibrary
+    library_class: type[Any]
 
     def __init__(self, typing: Any, target: Any, library: Any, *arguments: Any) -> None:
         if library is None:
             library = self.library_class(target.codegen(), "kernel")
             library.enable_object_caching()
         super().__init__(typing, target, library, *arguments)
+
+
+class AllocatingCompiler(_Compiler):
+    """Compiles a function that uses any part of Numba's language to a `WholeLibrary`."""
+
+    library_class = WholeLibrary
+
+
+class PartCompiler(_Compiler):
+    """Compiles a function to a `PartLibrary`."""
+
+    library_class = PartLibrary
+
+    def define_pipelines(self) -> list[Any]:
+        """Return Numba's passes without those that kernels do not need."""
+        managers: list[Any] = super().define_pipelines()
+        for manager in managers:
+            manager.passes = [each for each in manager.passes if each[0] not in _UNUSED_PASSES]
+            manager.finalize()
+        return managers
 
 
 class WholeCompiler(PartCompiler):

@@ -14,7 +14,7 @@ from typing import Any
 
 from numba import njit
 
-from backends.numba.kernels.compilation import entry
+from backends.numba.kernels.compilation import allocating_entry
 from backends.numba.kernels.tiles import IMAGES_PER_TILE
 
 
@@ -47,7 +47,7 @@ def _max_pool2d(
                     mask[n, c, row, col] = bits
 
 
-@entry
+@allocating_entry
 def max_pool2d(
     x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, first: int, last: int
 ) -> None:
@@ -77,7 +77,7 @@ def _max_pool2d_backward(
                             dx[n, c, row * stride + i, col * stride + j] += hit * gradient
 
 
-@entry
+@allocating_entry
 def max_pool2d_backward(
     dy: Any, mask: Any, size: int, stride: int, dx: Any, first: int, last: int
 ) -> None:
@@ -103,7 +103,7 @@ def _avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -
                     y[n, c, row, col] = total * scale
 
 
-@entry
+@allocating_entry
 def avg_pool2d(x: Any, size: int, stride: int, y: Any, first: int, last: int) -> None:
     """Set the means y for tiles `first` to `last` − 1 of the images x."""
     if size == 2 and stride == 2:
@@ -127,7 +127,7 @@ def _avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, l
                             dx[n, c, row * stride + i, col * stride + j] += gradient
 
 
-@entry
+@allocating_entry
 def avg_pool2d_backward(dy: Any, size: int, stride: int, dx: Any, first: int, last: int) -> None:
     """Set dx for tiles `first` to `last` − 1 to the gradient of average pooling."""
     if size == 2 and stride == 2:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backends.numba.kernels.compilation import kernel
+from backends.numba.kernels.compilation import array_kernel
 from backends.numba.kernels.views import view_2d
 
 NONE = -1
@@ -106,13 +106,13 @@ class Plan(NamedTuple):
     penalty: Any
 
 
-@kernel
+@array_kernel
 def inputs_of(stage: Any, buffer: Any, work: Any, count: int) -> Any:
     """Return the inputs (count, x_size) of a stage in a buffer with the layout of `outputs`."""
     return view_2d(buffer, stage.x_offset * work.capacity, count, stage.x_size)
 
 
-@kernel
+@array_kernel
 def outputs_of(stage: Any, buffer: Any, work: Any, count: int) -> Any:
     """Return the outputs (count, y_size) of a stage in a buffer with the layout of `outputs`."""
     return view_2d(buffer, stage.y_offset * work.capacity, count, stage.y_size)
