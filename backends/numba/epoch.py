@@ -26,6 +26,7 @@ from backends.numba.memory import (
     aligned_zeros,
     forward_buffers,
     read_only,
+    thread_addresses,
     thread_rows,
     whole_lines,
 )
@@ -35,7 +36,7 @@ from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
 Array = NDArray[Any]
 
 # Functions that Python calls in a chunk.
-_ENTRIES = (chunk.pack, chunk.shuffled_rows, kernels.run_steps, chunk.unpack)
+_ENTRIES = (chunk.copy_blocks, chunk.shuffled_rows, kernels.run_steps)
 _EXAMPLES = 256  # images that show whether most pixels are 0
 
 
@@ -50,7 +51,7 @@ class Data:
         arrays: images and labels, in the form that the kernels read.
         parameters: buffers of the parameters and of the optimizer's state.
         counter: counter of the barrier.
-        workspaces: buffers by number of threads and batch size.
+        workspaces: buffers by number of threads and batch size, with their addresses.
         results: buffers of results by number of threads.
     """
 
@@ -60,7 +61,7 @@ class Data:
     arrays: kernels.TrainingData
     parameters: updates.Parameters
     counter: NDArray[np.int64]
-    workspaces: dict[tuple[int, int], Workspace] = field(default_factory=dict)
+    workspaces: dict[tuple[int, int], tuple[Workspace, Array]] = field(default_factory=dict)
     results: dict[int, kernels.Results] = field(default_factory=dict)
 
 
@@ -191,23 +192,25 @@ class NumbaEpoch(CompiledEpoch):
         threads, count = self._threads(steps.batch_size), len(steps.bounds)
         vectors = [weights, *(state[name] for name in self._program.update.state_names)]
         packed = [data.parameters.packed, *data.parameters.state]
-        blocks = data.layout.blocks
+        layout = data.layout
         with self._lock:
             results = _results(data, threads, count)
+            workspace, addresses = self._workspace(data, threads, steps.batch_size)
             for vector, buffer in zip(vectors, packed, strict=True):
-                chunk.pack(blocks, vector, buffer)
+                chunk.copy_blocks(layout.packing, vector, buffer)
             arguments = (
                 tuple(data.plan),
                 tuple(self._rule),
                 tuple(data.parameters),
                 (tuple(data.arrays.images), *data.arrays[1:]),
                 (_rows(steps.parts), steps.bounds, steps.rates, steps.before),
-                tuple(self._workspace(data, threads, steps.batch_size)),
+                addresses,
+                workspace.parameters,
                 tuple(results),
             )
             with self._run_threads(threads, data.counter, *arguments):
                 finite = [
-                    chunk.unpack(blocks, buffer, vector)
+                    chunk.copy_blocks(layout.unpacking, buffer, vector)
                     for vector, buffer in zip(vectors, packed, strict=True)
                 ]
                 losses = results.losses[:, :count].sum(axis=0) / steps.images
@@ -279,8 +282,8 @@ class NumbaEpoch(CompiledEpoch):
             self._to_csr(some)
             self.run(data, no_steps, zeros, dict.fromkeys(program.update.state_names, zeros))
 
-    def _workspace(self, data: Data, threads: int, batch_size: int) -> Workspace:
-        """Return the buffers for a number of threads and a batch size, and keep them."""
+    def _workspace(self, data: Data, threads: int, batch_size: int) -> tuple[Workspace, Array]:
+        """Return the buffers for a number of threads and a batch size, and their addresses."""
         key = threads, batch_size
         if key in data.workspaces:
             return data.workspaces[key]
@@ -289,7 +292,7 @@ class NumbaEpoch(CompiledEpoch):
         buffers = forward_buffers(sizes, threads, math.ceil(batch_size / threads), dtype)
         outputs = int(data.layout.stages[0]["y_size"]) if data.plan.update_inputs else 0
         deltas_row = whole_lines(outputs, dtype)
-        data.workspaces[key] = Workspace(
+        workspace = Workspace(
             **buffers,
             gradients=thread_rows(threads, buffers["capacity"] * sizes["outputs"], dtype),
             conv=thread_rows(threads, sizes["conv"], dtype),
@@ -301,6 +304,7 @@ class NumbaEpoch(CompiledEpoch):
             deltas=aligned_zeros((batch_size, deltas_row), dtype),
             deltas_row=deltas_row,
         )
+        data.workspaces[key] = workspace, thread_addresses(workspace)
         return data.workspaces[key]
 
 

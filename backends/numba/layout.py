@@ -5,8 +5,9 @@ The kernels read a packed copy of the parameters, in another order and padded to
     network's vector    W1 (784, 50) │ b1 (50) │ W2 (50, 10) │ b2 (10)
     packed vector       W1, rows of 56 numbers │ b1, 64 │ W2, transposed, rows of 56 │ b2, 16
 
-`Layout.positions` is the position of each parameter in the packed vector. `Layout.blocks` is the
-same as a list of matrices, which a kernel copies in the order of the memory (see `kernels.chunk`).
+`Layout.positions` is the position of each parameter in the packed vector. `Layout.packing` is the
+same as a list of matrices, which a kernel copies in the order of the memory (see `kernels.chunk`),
+and `Layout.unpacking` is the way back.
 """
 
 import math
@@ -58,7 +59,8 @@ class Layout:
         stages: table of the stages, of dtype `kernels.stages.STAGE`, without addresses.
         offsets: as in `kernels.stages.Plan`.
         positions: position of each parameter in the packed vector, (parameters,).
-        blocks: the same as matrices, in the form that `kernels.chunk.pack` reads, (blocks, 7).
+        packing: the same as matrices, in the form that `kernels.chunk.copy_blocks` reads.
+        unpacking: the same for the copy from the packed vector to the network's vector.
         weights: begin and end of the weights of each layer in the packed vector, (layers, 2).
         packed_size: length of the packed vector.
         sizes: sizes of the buffers of one thread by name. Those of "outputs", "padded", "masks" and
@@ -68,7 +70,8 @@ class Layout:
     stages: NDArray[Any]
     offsets: NDArray[np.uint64]
     positions: NDArray[np.int64]
-    blocks: NDArray[np.int64]
+    packing: NDArray[np.int64]
+    unpacking: NDArray[np.int64]
     weights: NDArray[np.int64]
     packed_size: int
     sizes: Mapping[str, int]
@@ -105,11 +108,13 @@ def lay_out(program: Program, *, is_sparse: bool) -> Layout:
     for number, (stage, row) in enumerate(zip(program.stages, table, strict=True)):
         row["is_first"] = number == 0
         placement.add(stage, row, is_sparse=is_sparse and number == 0)
+    packing = np.concatenate(placement.blocks)
     return Layout(
         stages=table,
         offsets=np.concatenate(placement.offsets),
         positions=placement.positions,
-        blocks=np.concatenate(placement.blocks),
+        packing=packing,
+        unpacking=packing.take((0, 1, 5, 6, 7, 2, 3, 4), axis=1),
         weights=np.array(placement.weights, np.int64).reshape(-1, 2),
         packed_size=placement.packed_size,
         sizes=placement.sizes,
@@ -121,7 +126,7 @@ class _Placement:
 
     def __init__(self, program: Program) -> None:
         self.positions = np.full(program.parameters, -1, np.int64)
-        self.blocks = [np.zeros((0, 7), np.int64)]
+        self.blocks = [np.zeros((0, 8), np.int64)]
         self.weights: list[tuple[int, int]] = []
         self.packed_size = 0
         self._vector = lanes_of(np.dtype(program.dtype).itemsize)
@@ -205,8 +210,9 @@ class _Placement:
         where = begin + where
         self.positions[elements] = where
         columns = (
-            *(elements[:, 0, 0], where[:, 0, 0], *elements.shape[1:]),
-            *(_strides(elements[:, :, 0]), _strides(where[:, :, 0]), _strides(where[:, 0])),
+            *elements.shape[1:],
+            *(elements[:, 0, 0], _strides(elements[:, :, 0]), 1),
+            *(where[:, 0, 0], _strides(where[:, :, 0]), _strides(where[:, 0])),
         )
         self.blocks.append(np.stack(np.broadcast_arrays(*columns), axis=1))
         self.packed_size += _round_up(count, ALIGNMENT)

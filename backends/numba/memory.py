@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba.kernels.simd.emitter import CACHE_LINE
+from backends.numba.kernels.workspace import ADDRESSES, Workspace
 
 Array = NDArray[Any]
 
@@ -81,3 +82,19 @@ def forward_buffers(
         "wide_masks": thread_rows(threads, capacity * sizes["wide_masks"], np.int64),
         "no_bias": thread_rows(threads, sizes["no_bias"], dtype),
     }
+
+
+def thread_addresses(workspace: Workspace) -> Array:
+    """Return the addresses of the buffers of each thread, of dtype `kernels.workspace.ADDRESSES`.
+
+    The arrays of `workspace` must exist as long as the addresses are used.
+    """
+    threads = np.arange(len(workspace.parameters))
+    table = np.zeros(len(threads), ADDRESSES)
+    for name, buffers in workspace._asdict().items():
+        if isinstance(buffers, int):
+            table[name] = buffers
+        else:
+            table[name] = buffers.ctypes.data + threads * buffers.strides[0]
+    table["deltas"] = workspace.deltas.ctypes.data  # all threads share it
+    return table

@@ -76,15 +76,15 @@ def probe() -> NumbaState:
     """
     import numba
 
-    from backends.numba.kernels import disk_cache, inference
+    from backends.numba.kernels import chunk, disk_cache
 
     config: Any = numba.config  # Any, as Numba creates the attributes at import
-    numbers, reverse = np.arange(4, dtype=np.float32), np.arange(4)[::-1].copy()
-    copied = np.zeros(4, np.float32)
-    inference.pack(numbers, np.arange(4), reverse, copied)
+    numbers, copied = np.arange(4, dtype=np.float32), np.zeros(4, np.float32)
+    reverse = np.array([[4, 1, 0, 1, 1, 3, -1, 1]])
+    chunk.copy_blocks(reverse, numbers, copied)  # trainings use the same compiled code
     if not np.array_equal(copied, numbers[::-1]):
         raise RuntimeError("a compiled kernel gave a wrong result")
-    folder = inference.pack.stats.cache_path
+    folder = chunk.copy_blocks.stats.cache_path
     cache = None if folder is None else Path(folder)
     return NumbaState(config.NUMBA_NUM_THREADS, cache, tuple(disk_cache.problems.values()))
 

@@ -38,20 +38,20 @@ def test_parameters_are_copied_to_their_packed_positions_and_back(name: str) -> 
     layout = lay_out(program, is_sparse=reads_input(program))
     vector = np.arange(1, program.parameters + 1, dtype=np.float32)
     packed = np.zeros(layout.packed_size, np.float32)
-    chunk.pack(layout.blocks, vector, packed)
+    assert chunk.copy_blocks(layout.packing, vector, packed)
     assert np.array_equal(packed[layout.positions], vector)
     assert np.count_nonzero(packed) == len(vector)
     copied = np.zeros_like(vector)
-    assert chunk.unpack(layout.blocks, packed, copied)
+    assert chunk.copy_blocks(layout.unpacking, packed, copied)
     assert np.array_equal(copied, vector)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 1, 16, 38])
-def test_unpack_finds_a_parameter_that_is_not_finite(place: int, value: float) -> None:
-    blocks = np.array([[0, 0, 3, 13, 13, 13, 1]])
+def test_a_copy_finds_a_parameter_that_is_not_finite(place: int, value: float) -> None:
+    blocks = np.array([[3, 13, 0, 13, 1, 0, 13, 1]])
     packed = np.full(39, np.finfo(np.float32).max, np.float32)
     vector = np.zeros(39, np.float32)
-    assert chunk.unpack(blocks, packed, vector)
+    assert chunk.copy_blocks(blocks, packed, vector)
     packed[place] = value
-    assert not chunk.unpack(blocks, packed, vector)
+    assert not chunk.copy_blocks(blocks, packed, vector)

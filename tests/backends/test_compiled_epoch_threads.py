@@ -15,7 +15,6 @@ from backends import Backend, get_backend
 from backends.numba.backend import NumbaBackend
 from backends.numba.kernels import epoch
 from backends.numba.kernels.barrier import BARRIER_OPEN
-from backends.numba.kernels.workspace import Workspace
 from mnist_accel import nn
 from mnist_accel.data import Dataset
 from mnist_accel.recipes.models import RECIPES, create_model
@@ -137,11 +136,12 @@ def test_threads_do_not_share_cache_lines(
     def run_threads_in_turn(thread: int, counter: Any, *rest: Any) -> None:
         if thread > 0:
             return  # thread 0 runs the steps of all threads
-        _, _, parameters, _, _, workspace, results = rest
+        _, _, parameters, _, _, _, gradients, results = rest
+        prepared = data.for_epoch(trainer.compiled)
+        ((workspace, _),) = prepared.workspaces.values()
         # The gradients are not compared: after the barrier, each thread writes its range of the sum
         # of all gradients to row 0.
-        gradients = Workspace(*workspace).parameters
-        arrays = [a for a in arrays_in(rest) if a is not gradients]
+        arrays = [a for a in arrays_in((rest, workspace)) if a is not gradients]
         for array in arrays_in((parameters, workspace, results)):
             array[array == 0] = 1  # so that writing a 0 is a change
         for number in range(threads):

@@ -18,58 +18,31 @@ _TILE = 8
 
 
 @entry
-def pack(blocks: Any, vector: Any, packed: Any) -> None:
-    """Copy the parameters, or a state array of the optimizer, to the packed order.
+def copy_blocks(blocks: Any, source: Any, target: Any) -> bool:
+    """Copy the parameters, or a state array of the optimizer; return whether all are finite.
 
     Args:
-        blocks: for each block its begin in `vector` and in `packed`, the numbers of rows and
-            columns, the stride of the rows in `vector`, and the strides of rows and columns in
-            `packed`, (blocks, 7).
-        vector: in the order of the network.
-        packed: changed in place.
+        blocks: for each block the numbers of rows and columns, then its begin, the stride of its
+            rows and that of its columns in `source`, and the same three for `target`, (blocks, 8).
+        source: vector of the network, or packed vector.
+        target: the other one, changed in place.
     """
     for index in range(len(blocks)):
         block = blocks[index]
-        rows, columns, stride = block[2], block[3], block[4]
-        row_stride, column_stride = block[5], block[6]
-        source, target = pointer(vector, block[0]), pointer(packed, block[1])
-        if column_stride == 1:
+        rows, columns = block[0], block[1]
+        from_row, from_column, to_row, to_column = block[3], block[4], block[6], block[7]
+        origin, place = pointer(source, block[2]), pointer(target, block[5])
+        if from_column == 1 and to_column == 1:
             for row in range(rows):
                 for column in range(columns):
-                    target[row * row_stride + column] = source[row * stride + column]
+                    place[row * to_row + column] = origin[row * from_row + column]
             continue
         for first in range(0, rows, _TILE):
             for column in range(columns):
                 for row in range(first, min(first + _TILE, rows)):
-                    at = row * row_stride + column * column_stride
-                    target[at] = source[row * stride + column]
-
-
-@entry
-def unpack(blocks: Any, packed: Any, vector: Any) -> bool:
-    """Copy from the packed order to the order of the network; return whether all are finite.
-
-    Args:
-        blocks: as in `pack`.
-        packed: in the packed order.
-        vector: changed in place.
-    """
-    for index in range(len(blocks)):
-        block = blocks[index]
-        rows, columns, stride = block[2], block[3], block[4]
-        row_stride, column_stride = block[5], block[6]
-        source, target = pointer(packed, block[1]), pointer(vector, block[0])
-        if column_stride == 1:
-            for row in range(rows):
-                for column in range(columns):
-                    target[row * stride + column] = source[row * row_stride + column]
-            continue
-        for first in range(0, rows, _TILE):
-            for column in range(columns):
-                for row in range(first, min(first + _TILE, rows)):
-                    at = row * row_stride + column * column_stride
-                    target[row * stride + column] = source[at]
-    finite: bool = _all_finite(vector)
+                    value = origin[row * from_row + column * from_column]
+                    place[row * to_row + column * to_column] = value
+    finite: bool = _all_finite(target)
     return finite
 
 

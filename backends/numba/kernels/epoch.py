@@ -40,7 +40,7 @@ from backends.numba.kernels.stages import Plan
 from backends.numba.kernels.updates import Parameters, Rule
 from backends.numba.kernels.vector_width import ALIGNMENT
 from backends.numba.kernels.views import fill_zero, pointer, view, view_2d
-from backends.numba.kernels.workspace import Images, Tile, Workspace, thread_workspace
+from backends.numba.kernels.workspace import Images, Tile, thread_workspace
 
 # The linear form of a step is used only if `shrink` exceeds this value: the division by a smaller
 # number would lose digits.
@@ -142,12 +142,12 @@ class Step(NamedTuple):
 @entry
 def run_steps(
     thread: int, counter: Any, plan: Any, rule: Any, parameters: Any, data: Any, schedule: Any,
-    workspace: Any, results: Any,
+    addresses: Any, gradients: Any, results: Any,
 ) -> None:  # fmt: skip
     """Run one thread's part of the steps of a chunk.
 
-    All arguments after `counter` are plain tuples with the fields of named tuples, because Numba
-    looks at the name of each field of a named tuple in every call.
+    Named tuples are passed as plain tuples of their fields, because Numba looks at the name of each
+    field of a named tuple in every call.
 
     Args:
         thread: number of this thread, from 0.
@@ -157,16 +157,16 @@ def run_steps(
         parameters: changed in place, `updates.Parameters`.
         data: `TrainingData`; its images are a plain tuple, too.
         schedule: the steps, `Schedule`.
-        workspace: buffers of all threads, `workspace.Workspace`.
+        addresses: buffers of each thread, of dtype `workspace.ADDRESSES`.
+        gradients: the buffers `parameters` of all threads, (threads, size).
         results: changed in place, `Results`.
     """
     images, labels, weights, edges = data
     plan, rule, parameters = Plan(*plan), Rule(*rule), Parameters(*parameters)
     data = TrainingData(Images(*images), labels, weights, edges)
-    schedule, workspace, results = Schedule(*schedule), Workspace(*workspace), Results(*results)
-    threads = len(workspace.parameters)
-    work = thread_workspace(workspace, thread)
-    packed = parameters.packed
+    schedule, results = Schedule(*schedule), Results(*results)
+    threads, packed = len(gradients), parameters.packed
+    work = thread_workspace(addresses[thread], packed.dtype.type)
     ranges = _ranges(thread, threads, plan, len(packed), data)
     arrivals = 0
     for index in range(len(schedule.rates)):
@@ -180,7 +180,6 @@ def run_steps(
         if threads > 1:
             arrivals += threads
             barrier_wait(counter, arrivals)
-        gradients = workspace.parameters
         if plan.update_inputs:
             target = packed if step.is_linear else view(gradients, 0, len(packed))
             call(

@@ -2,8 +2,10 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from backends.numba.kernels.compilation import kernel
-from backends.numba.kernels.views import pointer
+from backends.numba.kernels.views import pointer_to
 
 
 class Images(NamedTuple):
@@ -87,33 +89,33 @@ class Workspace(NamedTuple):
     deltas_row: int
 
 
-@kernel
-def thread_row(buffers: Any, thread: int) -> Any:
-    """Return a pointer to the row of a thread in `buffers`."""
-    return pointer(buffers, thread * buffers.shape[1])
+# The workspace of one thread in a table that compiled code reads: addresses in place of pointers.
+# Numba generates much code for each argument that is an array.
+ADDRESSES = np.dtype([(name, np.int64) for name in Workspace._fields])
 
 
 @kernel
-def thread_workspace(workspace: Any, thread: int) -> Any:
+def thread_workspace(addresses: Any, kind: Any) -> Any:
     """Return the workspace of one thread.
 
-    Its buffers are pointers, because Numba generates code that counts references to arrays, which
-    takes a large part of the compile time.
+    Args:
+        addresses: row of a table with dtype `ADDRESSES`.
+        kind: type of the numbers.
     """
     return Workspace(
-        workspace.capacity,
-        thread_row(workspace.outputs, thread),
-        thread_row(workspace.gradients, thread),
-        thread_row(workspace.padded, thread),
-        thread_row(workspace.masks, thread),
-        thread_row(workspace.wide_masks, thread),
-        thread_row(workspace.no_bias, thread),
-        thread_row(workspace.conv, thread),
-        thread_row(workspace.filters, thread),
-        thread_row(workspace.dfilters, thread),
-        thread_row(workspace.places, thread),
-        thread_row(workspace.dpadded, thread),
-        thread_row(workspace.parameters, thread),
-        pointer(workspace.deltas, 0),
-        workspace.deltas_row,
+        addresses.capacity,
+        pointer_to(kind, addresses.outputs),
+        pointer_to(kind, addresses.gradients),
+        pointer_to(kind, addresses.padded),
+        pointer_to(np.uint8, addresses.masks),
+        pointer_to(np.int64, addresses.wide_masks),
+        pointer_to(kind, addresses.no_bias),
+        pointer_to(kind, addresses.conv),
+        pointer_to(kind, addresses.filters),
+        pointer_to(kind, addresses.dfilters),
+        pointer_to(np.uint64, addresses.places),
+        pointer_to(kind, addresses.dpadded),
+        pointer_to(kind, addresses.parameters),
+        pointer_to(kind, addresses.deltas),
+        addresses.deltas_row,
     )
