@@ -27,8 +27,8 @@ class ChunkMemory:
         self._rows: Array = memory.empty(rows, "int32")
         self._transfer = Transfer(
             memory,
-            step=((1,), "int32"),
-            bounds=((steps, 2), "int32"),
+            step=((3,), "int32"),
+            bounds=((steps + 1, 2), "int32"),  # the last step reads those of the next one, too
             rates=((steps, 3), dtype),
             diverged=((1,), "int32"),
             losses=((steps,), "float64"),
@@ -49,7 +49,8 @@ class ChunkMemory:
         """
         members, steps = bounds.shape[:2]
         host = self._transfer.host
-        host["step"][:members] = host["diverged"][:members] = 0
+        host["step"][:members, 0] = host["diverged"][:members, 0] = 0
+        host["step"][:members, 1:] = bounds[:, 0]
         host["bounds"][:members, :steps] = bounds
         host["rates"][:members, :steps] = rates
         self._transfer.upload(members, last="diverged")

@@ -123,7 +123,7 @@ class CupyInference(CompiledInference):
         cupy, real, last = self._cupy, self._program.dtype, self._stages[-1]
         pixels = math.prod(self._stages[0].input_shape)
         memory = Memory(cupy)
-        inputs = Transfer(memory, bounds=((1, 2), "int32"), images=((capacity, pixels), dtype))
+        inputs = Transfer(memory, step=((3,), "int32"), images=((capacity, pixels), dtype))
         results = Transfer(memory, values=((capacity, *last.output_shape), real))
         batch = self._batch(inputs, capacity)
         launcher = replace(self._launcher, graph_batch=batch)
@@ -140,7 +140,7 @@ class CupyInference(CompiledInference):
             if probabilities:
                 loss_outputs(launcher, self._program.loss, x, results.device["values"])
 
-        inputs.host["bounds"][...] = 0
+        inputs.host["step"][...] = 0
         inputs.upload(rows=0)
         launch()
         self._stream.synchronize()
@@ -152,9 +152,9 @@ class CupyInference(CompiledInference):
         cupy, real = self._cupy, self._program.dtype
         chunk = Chunk(
             rows=cupy.asarray(np.arange(capacity, dtype=np.int32)),
-            bounds=inputs.device["bounds"],
+            bounds=cupy.zeros((1, 2), "int32"),
             rates=cupy.zeros((1, 3), real),
-            step=cupy.zeros(1, "int32"),
+            step=inputs.device["step"],
             diverged=cupy.zeros(1, "int32"),
             losses=cupy.empty(1, "float64"),
             correct=cupy.empty(1, "int32"),
@@ -180,7 +180,7 @@ class CupyInference(CompiledInference):
 def _run(captured: _Captured, pixels: NDArray[Any], results: NDArray[Any], stream: Any) -> None:
     """Predict the images of one graph."""
     count, inputs, outputs = len(pixels), captured.inputs, captured.outputs
-    inputs.host["bounds"][...] = 0, count
+    inputs.host["step"][...] = 0, 0, count
     inputs.host["images"][0, :count] = pixels
     try:
         inputs.upload(rows=count)

@@ -35,7 +35,8 @@ struct Chunk {
   const int* rows;    // rows of the data set in the order in which the steps take them
   const int* bounds;  // (steps, 2): positions in `rows` where each step begins and ends
   const real* rates;  // (steps, 3): learning rate, and Adam's two other rates
-  int* step;          // number of steps that are done
+  int* step;          // (3,): number of steps that are done, and the bounds of the next one, so that
+                      // its first kernel need not read the number first
   int* diverged;      // set to 1 by an updated weight that is not finite
   double* losses;     // mean loss of each step
   int* correct;       // number of correct predictions of each step

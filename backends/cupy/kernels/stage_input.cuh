@@ -29,8 +29,7 @@ struct StageInput {
 DEVICE StageRows gathered_rows(const INPUT* x, const StageInput& input, int width,
                                int64 member_stride) {
   const Chunk chunk = of_member(input.chunk, member_stride);
-  const int step = *chunk.step;
-  const int first = chunk.bounds[2 * step], count = chunk.bounds[2 * step + 1] - first;
+  const int first = chunk.step[1], count = chunk.step[2] - first;
   return {x, chunk.rows + first, input.pixel_shift, width, count};
 }
 
@@ -38,8 +37,8 @@ DEVICE StageRows gathered_rows(const INPUT* x, const StageInput& input, int widt
 DEVICE void set_state(const StageInput& input, int64 member_stride) {
   const Chunk chunk = of_member(input.chunk, member_stride);
   const StepState state = of_member(input.state, member_stride);
-  const int step = *chunk.step, first = chunk.bounds[2 * step], end = chunk.bounds[2 * step + 1];
-  const real* const rates = chunk.rates + 3 * step;
+  const int first = chunk.step[1], end = chunk.step[2];
+  const real* const rates = chunk.rates + 3 * chunk.step[0];
   const real loaded[3] = {rates[0], rates[1], rates[2]};  // before a store that they might alias
   state.batch[0] = end - first;
   state.batch[1] = first;

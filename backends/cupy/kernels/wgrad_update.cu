@@ -245,6 +245,8 @@ DEVICE void apply_complete_sums(const WgradLayer& layer, int block, const Update
 // Stores the mean loss and the number of correct predictions of the batch, and advances the step
 // counter.
 DEVICE void finish_step(const Chunk& chunk, const StepState& state, int images, Shared& shared) {
+  const int step = chunk.step[0];
+  const int begin = chunk.bounds[2 * step + 2], end = chunk.bounds[2 * step + 3];  // of the next step
   double loss = 0;
   int correct = 0;
 #pragma unroll 8
@@ -255,10 +257,11 @@ DEVICE void finish_step(const Chunk& chunk, const StepState& state, int images, 
   loss = block_reduce_sum(loss, shared.results.losses);
   correct = block_reduce_sum(correct, shared.results.correct);
   if (threadIdx.x > 0) return;
-  const int step = *chunk.step;
   chunk.losses[step] = loss / double(images);
   chunk.correct[step] = correct;
-  *chunk.step = step + 1;
+  chunk.step[0] = step + 1;
+  chunk.step[1] = begin;
+  chunk.step[2] = end;
 }
 
 // Grid: one block for the losses, then the blocks of all layers; once per member. `rows` is

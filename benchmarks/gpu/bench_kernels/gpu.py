@@ -89,7 +89,7 @@ class Gpu:
         chunk.rows[...] = self.cupy.array(np.arange(rows, dtype=np.int32)[::-1].copy())
         chunk.bounds[...] = self.cupy.array(np.array([FIRST, FIRST + images], np.int32))
         chunk.rates[...] = self.cupy.array(np.array(RATES, self.dtype))
-        chunk.step[...] = _STEP
+        chunk.step[...] = self.cupy.array(np.array([_STEP, FIRST, FIRST + images], np.int32))
         state = StepState(
             batch=self.cupy.array(np.array([images, FIRST], np.int32)),
             rates=self.cupy.array(np.array(RATES, self.dtype)),
