@@ -11,8 +11,7 @@ Backends are passed as arguments; there is no global or current backend.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -140,8 +139,7 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
     def device_info(self) -> DeviceInfo:
         """Return the device and the libraries."""
 
-    @contextmanager
-    def computation(self, kinds: frozenset[str]) -> Iterator[None]:
+    def computation(self, kinds: frozenset[str]) -> AbstractContextManager[None]:
         """Enter the context in which operations run, for example some training steps.
 
         A backend selects its device here, limits thread pools, and silences warnings about values
@@ -152,7 +150,7 @@ class Backend(Losses, Activations, Batches, Convolution, Linear, Pooling, Update
             kinds: names of the operations that will run, such as "conv2d"; empty if arrays are
                 only copied, or compiled code runs.
         """
-        yield
+        return nullcontext()
 
     @property
     def compile_seconds(self) -> float:

@@ -1,12 +1,10 @@
 """Compiled epochs: prepare data and buffers, and run the steps of a chunk on several threads."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,55 +12,38 @@ from numpy.typing import NDArray
 from backends.compilation import needed_kernels
 from backends.numba.csr import MAX_SPARSE_DENSITY, Csr, looks_sparse, to_csr
 from backends.numba.helpers import compiling
-from backends.numba.kernels import chunk, updates
+from backends.numba.kernels import chunk
 from backends.numba.kernels import epoch as kernels
 from backends.numba.kernels.barrier import BARRIER_OPEN
 from backends.numba.kernels.compilation import without_garbage_collector
-from backends.numba.kernels.stages import Plan
-from backends.numba.kernels.workspace import Images, Workspace
-from backends.numba.layout import COMPILED, Layout, channels_last, lay_out, reads_input
+from backends.numba.kernels.vector_width import lanes_of
+from backends.numba.kernels.workspace import Images
+from backends.numba.layout import COMPILED, channels_last, lay_out, reads_input
 from backends.numba.linkage import link_training, training_kernels, unlinked_plan
-from backends.numba.memory import (
-    aligned_zeros,
-    forward_buffers,
-    read_only,
-    thread_addresses,
-    thread_rows,
-    whole_lines,
-)
+from backends.numba.linked import Linked, rule_of
+from backends.numba.memory import read_only
 from backends.order import ROUNDS, Order, OrderPart
 from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
 
 Array = NDArray[Any]
 
 # Functions that Python calls in a chunk.
-_ENTRIES = (chunk.copy_blocks, chunk.shuffled_rows, kernels.run_steps)
+_ENTRIES = (chunk.copy_blocks, chunk.shuffled_rows, kernels.run_steps, chunk.sum_results)
 _EXAMPLES = 256  # images that show whether most pixels are 0
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(NamedTuple):
     """A data set that is prepared for the kernels.
 
     Attributes:
-        program: the program.
-        layout: layout of the program, which depends on whether the images are sparse.
-        plan: the program in the form that the kernels read.
+        linked: the program and its buffers, for data sets of this kind.
         arrays: images and labels, in the form that the kernels read.
-        parameters: buffers of the parameters and of the optimizer's state.
-        counter: counter of the barrier.
-        workspaces: buffers by number of threads and batch size, with their addresses.
-        results: buffers of results by number of threads.
+        fields: `arrays` as plain tuples.
     """
 
-    program: TrainingProgram
-    layout: Layout
-    plan: Plan
+    linked: Linked
     arrays: kernels.TrainingData
-    parameters: updates.Parameters
-    counter: NDArray[np.int64]
-    workspaces: dict[tuple[int, int], tuple[Workspace, Array]] = field(default_factory=dict)
-    results: dict[int, kernels.Results] = field(default_factory=dict)
+    fields: tuple[Any, ...]
 
 
 class NumbaEpoch(CompiledEpoch):
@@ -89,11 +70,8 @@ class NumbaEpoch(CompiledEpoch):
         self._executor = executor
         self._lock = lock
         self._compiled: set[tuple[Any, ...]] = set()  # types of data
+        self._linked: dict[tuple[Any, ...], Linked] = {}  # by kind of data set
         COMPILED.check(program)
-        rule = program.update
-        settings = {name: float(rule.settings.get(name, 0)) for name in updates.Rule._fields[1:]}
-        is_linear = rule.kind == "sgd" and not program.l2
-        self._rule = updates.Rule(is_linear=is_linear, **settings)
 
     def remarks(self) -> Mapping[int, str]:
         """Return which stage takes sparse input."""
@@ -120,9 +98,8 @@ class NumbaEpoch(CompiledEpoch):
         if kinds not in self._compiled:
             self._compile(pixels, labels, weights)
             self._compiled.add(kinds)
-        sparse = self._to_csr(pixels)
-        layout = lay_out(program, is_sparse=sparse is not None)
-        return self._link(self._arrays(layout, pixels, sparse, labels, weights), layout)
+        arrays = self._arrays(pixels, self._to_csr(pixels), labels, weights)
+        return _data(self._linked_for(arrays), arrays)
 
     def _to_csr(self, pixels: Array) -> Csr | None:
         """Return images in CSR format if the first stage reads it and most pixels are 0."""
@@ -132,7 +109,6 @@ class NumbaEpoch(CompiledEpoch):
 
     def _arrays(
         self,
-        layout: Layout,
         pixels: Array,
         sparse: Csr | None,
         labels: Array,
@@ -141,7 +117,7 @@ class NumbaEpoch(CompiledEpoch):
         """Return a data set in the form that the kernels read."""
         program = self._program
         if reads_input(program) and sparse is None:
-            pixels = _whole_vectors(pixels, int(layout.stages[0]["x_size"]))
+            pixels = _whole_vectors(pixels, program.dtype)
         csr = sparse or _no_sparse_images(pixels.dtype)
         images = Images(
             pixels=pixels if sparse is None else pixels[:0],
@@ -156,86 +132,76 @@ class NumbaEpoch(CompiledEpoch):
 
     def share(self, data: Data) -> Data:
         """Return the images of `data` with buffers of their own."""
-        own, other = self._program, data.program
+        linked, arrays = data.linked, data.arrays
+        own, other = self._program, linked.program
         is_same = own.update.kind == other.update.kind and replace(other, update=own.update) == own
-        # The plan depends on the kind of the optimizer, but not on its settings.
-        if is_same:
-            return self._bind(data.arrays, data.layout, data.plan)
-        return self._link(data.arrays, lay_out(own, is_sparse=data.arrays.images.groups > 0))
+        if is_same:  # the plan depends on the kind of the optimizer, but not on its settings
+            key = _kind(arrays)
+            if key not in self._linked:
+                self._linked[key] = Linked(own, linked.layout, linked.plan)
+        return _data(self._linked_for(arrays), arrays)
 
-    def _link(self, arrays: kernels.TrainingData, layout: Layout) -> Data:
-        """Return a data set for this program, with new buffers; compile its stage kernels."""
-        program, is_sparse = self._program, arrays.images.groups > 0
-        needed = training_kernels(program, arrays, self._rule, is_sparse=is_sparse)
-        return self._bind(arrays, layout, link_training(unlinked_plan(program, layout), needed))
-
-    def _bind(self, arrays: kernels.TrainingData, layout: Layout, plan: Plan) -> Data:
-        """Return a data set with new buffers for a plan, whose kernels are compiled."""
-        program = self._program
-        states = len(program.update.state_names)
-        return Data(
-            program=program,
-            layout=layout,
-            plan=plan,
-            arrays=arrays,
-            parameters=updates.Parameters(
-                aligned_zeros((layout.packed_size,), program.dtype),
-                aligned_zeros((states, layout.packed_size), program.dtype),
-            ),
-            counter=aligned_zeros((whole_lines(1, np.int64),), np.int64),
-        )
+    def _linked_for(self, arrays: kernels.TrainingData) -> Linked:
+        """Return the program for data sets of a kind, and keep it; compile its stage kernels."""
+        key, program = _kind(arrays), self._program
+        if key not in self._linked:
+            is_sparse = arrays.images.groups > 0
+            layout = lay_out(program, is_sparse=is_sparse)
+            needed = training_kernels(program, arrays, rule_of(program), is_sparse=is_sparse)
+            plan = link_training(unlinked_plan(program, layout), needed)
+            self._linked[key] = Linked(program, layout, plan)
+        return self._linked[key]
 
     def run(
         self, data: Data, steps: Steps, weights: Array, state: Mapping[str, Array]
     ) -> ChunkResults:
         """Run the steps of a chunk; see `CompiledEpoch.run`."""
-        threads, count = self._threads(steps.batch_size), len(steps.bounds)
+        linked, count = data.linked, len(steps.bounds)
+        threads = self._threads(steps.batch_size)
         vectors = [weights, *(state[name] for name in self._program.update.state_names)]
-        packed = [data.parameters.packed, *data.parameters.state]
-        layout = data.layout
+        layout = linked.layout
+        losses, correct = np.empty(count), np.empty(count, np.int64)
         with self._lock:
-            results = _results(data, threads, count)
-            workspace, addresses = self._workspace(data, threads, steps.batch_size)
-            for vector, buffer in zip(vectors, packed, strict=True):
-                chunk.copy_blocks(layout.packing, vector, buffer)
-            arguments = (
-                tuple(data.plan),
-                tuple(self._rule),
-                tuple(data.parameters),
-                (tuple(data.arrays.images), *data.arrays[1:]),
-                (_rows(steps.parts), steps.bounds, steps.rates, steps.before),
-                addresses,
-                workspace.parameters,
-                tuple(results),
-            )
-            with self._run_threads(threads, data.counter, *arguments):
-                finite = [
-                    chunk.copy_blocks(layout.unpacking, buffer, vector)
-                    for vector, buffer in zip(vectors, packed, strict=True)
-                ]
-                losses = results.losses[:, :count].sum(axis=0) / steps.images
-                correct = results.correct[:, :count].sum(axis=0)
-        return ChunkResults(losses, correct, bool(np.isfinite(losses).all() and finite[0]))
+            program = linked.prepare(threads, steps.batch_size, count)
+            for vector, packed in zip(vectors, linked.vectors, strict=True):
+                chunk.copy_blocks(layout.packing, vector, packed)
+            schedule = _rows(steps.parts), steps.bounds, steps.rates, steps.before
+            arguments = linked.counter, linked.record, program, data.fields, schedule
 
-    @contextmanager
+            def finish() -> bool:
+                finite = [
+                    chunk.copy_blocks(layout.unpacking, packed, vector)
+                    for vector, packed in zip(vectors, linked.vectors, strict=True)
+                ]
+                sums = tuple(linked.results)
+                has_losses: bool = chunk.sum_results(sums, steps.bounds, losses, correct)
+                return has_losses and finite[0]
+
+            is_finite = self._run_threads(threads, finish, *arguments)
+        return ChunkResults(losses, correct, is_finite)
+
     def _run_threads(
-        self, threads: int, counter: NDArray[np.int64], *arguments: Any
-    ) -> Iterator[None]:
-        """Call `run_steps` on each thread; all results are complete before the block begins.
+        self,
+        threads: int,
+        finish: Callable[[], bool],
+        counter: NDArray[np.int64],
+        *arguments: Any,
+    ) -> bool:
+        """Call `run_steps` on each thread, then `finish`, and return the result of `finish`.
 
         The other threads wake up to return from their call, which takes as long as a short chunk.
-        This happens while the block runs, and the context ends after it.
+        This happens while `finish` runs.
 
         Args:
             threads: number of threads, one of which is the calling thread.
+            finish: called when all results are complete.
             counter: counter of the barrier.
             arguments: arguments of `run_steps` after the thread and the counter.
         """
         counter[0] = 0
         if threads == 1:
             kernels.run_steps(0, counter, *arguments)
-            yield
-            return
+            return finish()
 
         def run(thread: int) -> None:
             try:
@@ -249,12 +215,13 @@ class NumbaEpoch(CompiledEpoch):
         try:
             others.extend(self._executor().submit(run, thread) for thread in range(1, threads))
             run(0)  # passes the last barrier, so the other threads have done their work
-            yield
+            result = finish()
         finally:  # a KeyboardInterrupt can occur before `run` begins in this thread
             counter[0] = BARRIER_OPEN
             wait(others)
         for other in others:
             other.result()
+        return result
 
     def _compile(self, pixels: Array, labels: Array, weights: Array | None) -> None:
         """Compile the kernels for data of some types, or load them from the cache.
@@ -265,10 +232,10 @@ class NumbaEpoch(CompiledEpoch):
         program, some = self._program, pixels[:_EXAMPLES]
         is_sparse = reads_input(program) and looks_sparse(some)
         layout = lay_out(program, is_sparse=False)
-        arrays = self._arrays(layout, some, None, labels, weights)
-        needed = training_kernels(program, arrays, self._rule, is_sparse=is_sparse)
+        arrays = self._arrays(some, None, labels, weights)
+        needed = training_kernels(program, arrays, rule_of(program), is_sparse=is_sparse)
         needed_kernels.extend(entry.__name__ for entry in _ENTRIES)
-        data = self._bind(arrays, layout, unlinked_plan(program, layout))
+        linked = Linked(program, layout, unlinked_plan(program, layout))
         zeros = np.zeros(program.parameters, program.dtype)
         order = Order(len(labels), "shuffle", (0,) * ROUNDS)
         no_steps = Steps(
@@ -278,34 +245,22 @@ class NumbaEpoch(CompiledEpoch):
             before=0,
             batch_size=1,
         )
+        states = dict.fromkeys(program.update.state_names, zeros)
         with compiling(needed.in_use()):
             self._to_csr(some)
-            self.run(data, no_steps, zeros, dict.fromkeys(program.update.state_names, zeros))
+            self.run(_data(linked, arrays), no_steps, zeros, states)
 
-    def _workspace(self, data: Data, threads: int, batch_size: int) -> tuple[Workspace, Array]:
-        """Return the buffers for a number of threads and a batch size, and their addresses."""
-        key = threads, batch_size
-        if key in data.workspaces:
-            return data.workspaces[key]
-        data.workspaces.clear()  # buffers of several batch sizes would take too much memory
-        dtype, sizes = self._program.dtype, data.layout.sizes
-        buffers = forward_buffers(sizes, threads, math.ceil(batch_size / threads), dtype)
-        outputs = int(data.layout.stages[0]["y_size"]) if data.plan.update_inputs else 0
-        deltas_row = whole_lines(outputs, dtype)
-        workspace = Workspace(
-            **buffers,
-            gradients=thread_rows(threads, buffers["capacity"] * sizes["outputs"], dtype),
-            conv=thread_rows(threads, sizes["conv"], dtype),
-            filters=thread_rows(threads, sizes["filters"], dtype),
-            dfilters=thread_rows(threads, sizes["dfilters"], dtype),
-            places=thread_rows(threads, sizes["places"], np.uint64),
-            dpadded=thread_rows(threads, sizes["dpadded"], dtype),
-            parameters=thread_rows(threads, data.layout.packed_size, dtype),
-            deltas=aligned_zeros((batch_size, deltas_row), dtype),
-            deltas_row=deltas_row,
-        )
-        data.workspaces[key] = workspace, thread_addresses(workspace)
-        return data.workspaces[key]
+
+def _data(linked: Linked, arrays: kernels.TrainingData) -> Data:
+    """Return a data set for a program."""
+    return Data(linked, arrays, (tuple(arrays.images), *arrays[1:]))
+
+
+def _kind(arrays: kernels.TrainingData) -> tuple[Any, ...]:
+    """Return what decides which stage kernels train on a data set."""
+    images, labels = arrays.images, arrays.labels
+    is_sparse, is_weighted = images.groups > 0, arrays.weights is not None
+    return images.pixels.dtype, labels.dtype, labels.ndim, is_weighted, is_sparse
 
 
 def _small(labels: NDArray[np.int64]) -> Array:
@@ -317,38 +272,26 @@ def _small(labels: NDArray[np.int64]) -> Array:
     return read_only(labels.astype(np.uint16 if fits else np.int64))
 
 
-def _whole_vectors(pixels: Array, size: int) -> Array:
-    """Return images whose rows have `size` pixels; additional pixels are 0."""
-    missing = size - pixels.shape[1]
+def _whole_vectors(pixels: Array, dtype: str) -> Array:
+    """Return images whose rows are whole vectors of numbers; additional pixels are 0."""
+    missing = -pixels.shape[1] % lanes_of(np.dtype(dtype).itemsize)
     return read_only(np.pad(pixels, ((0, 0), (0, missing)))) if missing else pixels
 
 
 def _rows(parts: Sequence[OrderPart]) -> NDArray[np.int64]:
-    """Return the rows of all parts, concatenated; a kernel computes those of a shuffle."""
-    counts = [end - begin for _, begin, end in parts]
-    rows, buffers = np.empty(sum(counts), np.int64), np.empty((2, max(counts)), np.int64)
-    first = 0
-    for (order, begin, end), count in zip(parts, counts, strict=True):
-        own = rows[first : first + count]
-        if order.kind == "shuffle":
-            order.check(begin, end)
-            chunk.shuffled_rows(order.keys, order.bits, order.examples, begin, own, *buffers)
-        else:
-            own[:] = order.rows(begin, end)
-        first += count
+    """Return the rows of all parts, concatenated."""
+    rows = [_rows_of(*part) for part in parts]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+
+def _rows_of(order: Order, begin: int, end: int) -> NDArray[np.int64]:
+    """Return the rows at some positions of an order; a kernel computes those of a shuffle."""
+    if order.kind != "shuffle":
+        return order.rows(begin, end)
+    order.check(begin, end)
+    rows, *buffers = (np.empty(end - begin, np.int64) for _ in range(3))
+    chunk.shuffled_rows(order.keys, order.bits, order.examples, begin, rows, *buffers)
     return rows
-
-
-def _results(data: Data, threads: int, steps: int) -> kernels.Results:
-    """Return zeros for the results of some steps; the row of a thread may have unused elements."""
-    known = data.results.get(threads)
-    if known is None or known.losses.shape[1] < steps:
-        shape = threads, whole_lines(steps, np.float64)
-        known = kernels.Results(aligned_zeros(shape, np.float64), aligned_zeros(shape, np.int64))
-        data.results[threads] = known
-    known.losses[:, :steps] = 0  # kernels add to them
-    known.correct[:, :steps] = 0
-    return known
 
 
 def _no_sparse_images(dtype: np.dtype[Any]) -> Csr:

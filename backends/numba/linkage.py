@@ -23,6 +23,7 @@ from backends.numba.kernels import (
     updates,
 )
 from backends.numba.kernels.compilation import StageKernel, for_arguments
+from backends.numba.kernels.record import Results
 from backends.numba.kernels.stages import STAGE, Penalty, Plan
 from backends.numba.kernels.workspace import Images, Tile, Workspace
 from backends.numba.layout import Layout, reads_input
@@ -39,7 +40,7 @@ _STEP = types.NamedTuple(
     [*[types.intp] * 4, types.float64, types.float64, types.boolean], epoch.Step
 )
 _RESULTS = types.NamedTuple(
-    [types.Array(types.float64, 2, "C"), types.Array(types.int64, 2, "C")], epoch.Results
+    [types.Array(types.float64, 2, "C"), types.Array(types.int64, 2, "C")], Results
 )
 _PENALTY = types.NamedTuple([types.Array(types.int64, 2, "C"), types.float64], Penalty)
 

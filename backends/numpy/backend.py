@@ -4,7 +4,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,13 @@ class NumpyBackend(Backend):
         y: NDArray[Any] = np.einsum("ok,nkp->nop", weight.reshape(out_channels, -1), columns)
         return y.reshape(len(x), out_channels, *output)
 
-    @contextmanager
-    def computation(self, kinds: frozenset[str]) -> Iterator[None]:
+    def computation(self, kinds: frozenset[str]) -> AbstractContextManager[None]:
         """Limit the threads, and silence warnings of NumPy: training checks for overflow itself."""
-        if not kinds:
-            yield
-            return
+        return self._limited(kinds) if kinds else nullcontext()
+
+    @contextmanager
+    def _limited(self, kinds: frozenset[str]) -> Iterator[None]:
+        """Enter the context in which operations of these kinds run."""
         limited = self._blas.limit(self._blas_threads(kinds))
         with np.errstate(all="ignore"), trusted_indices(), limited:
             yield

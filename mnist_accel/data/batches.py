@@ -94,10 +94,10 @@ class BatchSampler:
         if self.sampling == "full":
             bounds[:] = 0, size
             return bounds
-        steps = np.arange(first, first + count + 1)
-        begins = steps * size
-        if missing := length * size - self.images_per_epoch:  # of the last batch of an epoch
-            begins -= steps // length * missing
+        begins = np.arange(first * size, (first + count) * size + 1, size)
+        missing = length * size - self.images_per_epoch  # images of the last batch of an epoch
+        if missing and first + count >= length:
+            begins -= np.arange(first, first + count + 1) // length * missing
         bounds[:, 0], bounds[:, 1] = begins[:-1], begins[1:]
         return bounds
 
@@ -111,13 +111,14 @@ class BatchSampler:
             before: number of steps that the training has done already.
         """
         bounds = self.batch_bounds(first, len(rates))
-        begin, end = int(bounds[0, 0]), int(bounds[-1, 1])
+        begin, end = bounds.item(0), bounds.item(-1)
+        bounds -= begin
         size = self.images_per_epoch
         parts = tuple(
             OrderPart(self.order(epoch + later), max(0, begin - zero), min(size, end - zero))
             for later, zero in enumerate(range(0, end, size))
         )
-        return Steps(parts, bounds - begin, rates, before, self.images_per_step)
+        return Steps(parts, bounds, rates, before, self.images_per_step)
 
 
 @lru_cache(maxsize=4)  # of the present epochs of a few trainings
@@ -126,8 +127,8 @@ def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
     # The same as `default_rng((seed, _SHUFFLE, epoch)).integers(2**32, size=ROUNDS,
     # dtype=np.uint32)`, but in a third of the time.
     entropy = np.array([*_words(seed), _SHUFFLE, *_words(epoch)], np.uint32)
-    numbers = np.random.PCG64(entropy).random_raw(ROUNDS // 2)
-    return tuple(numbers.astype("<u8").view("<u4").tolist())
+    numbers = np.random.PCG64(entropy).random_raw(ROUNDS // 2).tolist()
+    return tuple(half for number in numbers for half in (number & 0xFFFFFFFF, number >> 32))
 
 
 def _words(number: int) -> list[int]:

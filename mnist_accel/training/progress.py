@@ -153,22 +153,29 @@ class Progress:
         if self.epoch_correct > images:
             raise ValueError(f"{self.epoch_correct} of {images} images cannot be correct")
 
-    def add_steps(self, report: StepsReport, steps_per_epoch: int) -> list[EpochReport]:
-        """Add a chunk of steps; return the results of the epochs that ended before its end."""
-        ended: list[EpochReport] = []
+    def after(
+        self, report: StepsReport, steps_per_epoch: int
+    ) -> tuple["Progress", list[EpochReport]]:
+        """Return the position after a chunk, and the results of epochs that ended within it."""
+        progress, ended = self, []
         left = len(report.losses)
         step_seconds = report.seconds / left
         for loss, images, correct in self._epoch_sums(report, steps_per_epoch):
-            if self.epoch_step == steps_per_epoch:
-                ended.append(self.epoch_report())
-                self.epoch, self.epoch_step, self.epoch_seconds = self.epoch + 1, 0, 0.0
-            steps = min(left, steps_per_epoch - self.epoch_step)
+            if progress.epoch_step == steps_per_epoch:
+                ended.append(progress.epoch_report())
+                progress = progress.next_epoch()
+            steps = min(left, steps_per_epoch - progress.epoch_step)
             left -= steps
-            self.step += steps
-            self.epoch_step += steps
-            self.epoch_seconds += steps * step_seconds
-            self.epoch_loss, self.epoch_images, self.epoch_correct = loss, int(images), int(correct)
-        return ended
+            progress = Progress(
+                step=progress.step + steps,
+                epoch=progress.epoch,
+                epoch_step=progress.epoch_step + steps,
+                epoch_images=int(images),
+                epoch_loss=loss,
+                epoch_correct=int(correct),
+                epoch_seconds=progress.epoch_seconds + steps * step_seconds,
+            )
+        return progress, ended
 
     def _epoch_sums(self, report: StepsReport, steps_per_epoch: int) -> list[list[float]]:
         """Return the sums of losses, images and correct images of each epoch of a chunk.
@@ -183,9 +190,9 @@ class Progress:
             first, steps_per_epoch = 1, 1 + steps
         table = np.zeros((3, epochs * steps_per_epoch))
         table[:, 0] = self.epoch_loss, self.epoch_images, self.epoch_correct
-        values = report.losses * report.images, report.images, report.correct
-        for row, numbers in zip(table, values, strict=True):
-            row[first : first + steps] = numbers
+        chunk = slice(first, first + steps)
+        np.multiply(report.losses, report.images, out=table[0, chunk])
+        table[1, chunk], table[2, chunk] = report.images, report.correct
         sums = np.add.accumulate(table.reshape(3, epochs, steps_per_epoch), axis=2)
         by_epoch: list[list[float]] = sums[:, :, -1].T.tolist()
         return by_epoch

@@ -497,10 +497,9 @@ class Trainer:
 
     def _add_steps(self, report: StepsReport, sampler: BatchSampler) -> list[EpochReport]:
         """Add a chunk to the epochs; return the results of those that ended before its end."""
-        progress = replace(self.progress)
-        ended = progress.add_steps(report, sampler.steps_per_epoch)
-        self.progress = progress  # at once, so that Ctrl-C cannot leave a part of the chunk out
-        return list(map(self._without_classes, ended))
+        # The assignment is one operation, so that Ctrl-C cannot leave a part of the chunk out.
+        self.progress, ended = self.progress.after(report, sampler.steps_per_epoch)
+        return [self._without_classes(report) for report in ended]
 
     def _end_epoch(
         self, report: EpochReport, callbacks: Sequence[Callback], *, is_complete: bool
@@ -530,7 +529,9 @@ class Trainer:
                 f"{self.schedule} needs the number of steps of the training; pass total_steps"
             )
         if type(self.schedule) is Schedule:
-            return np.array([self.optimizer.lr]).repeat(count)
+            rates = np.empty(count)
+            rates.fill(self.optimizer.lr)
+            return rates
         factor, total = self.schedule.factor, self.total_steps
         factors = [factor(step, total) for step in range(self.step, self.step + count)]
         return self.optimizer.lr * np.array(factors)

@@ -130,20 +130,21 @@ def test_threads_do_not_share_cache_lines(
     backend = get_backend("numba", threads=threads)
     trainer = Trainer(create_model(name, backend=backend), "adam", batch_size=batch_size)
     data = trainer.prepare(mnist.x_train[:batch_size], mnist.t_train[:batch_size])
+    assert trainer.compiled is not None
+    linked = data.for_epoch(trainer.compiled).linked
     run_steps = epoch.run_steps
     lines: list[set[int]] = []
 
     def run_threads_in_turn(thread: int, counter: Any, *rest: Any) -> None:
         if thread > 0:
             return  # thread 0 runs the steps of all threads
-        _, _, parameters, _, _, _, gradients, results = rest
-        prepared = data.for_epoch(trainer.compiled)
-        ((workspace, _),) = prepared.workspaces.values()
         # The gradients are not compared: after the barrier, each thread writes its range of the sum
         # of all gradients to row 0.
-        arrays = [a for a in arrays_in((rest, workspace)) if a is not gradients]
-        for array in arrays_in((parameters, workspace, results)):
+        buffers = linked.workspace._replace(parameters=None)
+        written = [linked.packed, linked.state, *linked.results, *arrays_in(buffers)]
+        for array in written:
             array[array == 0] = 1  # so that writing a 0 is a change
+        arrays = [*arrays_in(rest), *written]
         for number in range(threads):
             before = [array.copy() for array in arrays]
             counter[0] = BARRIER_OPEN

@@ -1,4 +1,4 @@
-"""The work at the beginning and the end of a chunk of steps: image order and parameters.
+"""The work at the beginning and the end of a chunk: image order, parameters and results.
 
 The parameters are copied between the network's vector and the packed vector in blocks. A block is a
 matrix. In the network's vector, the elements of a row are neighbors. In the packed vector, those of
@@ -54,6 +54,29 @@ def _all_finite(vector: Any) -> bool:
     for i in range(len(vector)):
         check += vector[i] * zero
     return bool(check == zero)
+
+
+@entry
+def sum_results(results: Any, bounds: Any, losses: Any, correct: Any) -> bool:
+    """Set the results of each step to those of all threads; return whether all losses are finite.
+
+    Args:
+        results: sums of losses and numbers of correct images of each thread, as a plain tuple with
+            the fields of `record.Results`.
+        bounds: begin and end of each step, (steps, 2).
+        losses: changed in place: mean loss of each step, (steps,).
+        correct: changed in place: number of correct images of each step, (steps,).
+    """
+    sums, counts = results
+    steps = len(losses)
+    for thread in range(len(sums)):  # outside, so that the order of the additions is fixed
+        for i in range(steps):
+            losses[i] = sums[thread, i] + (losses[i] if thread else 0.0)
+            correct[i] = counts[thread, i] + (correct[i] if thread else 0)
+    for i in range(steps):
+        losses[i] /= bounds[i, 1] - bounds[i, 0]
+    finite: bool = _all_finite(losses)
+    return finite
 
 
 @entry

@@ -35,11 +35,11 @@ from backends.numba.kernels.compilation import call, entry, kernel, stage_kernel
 from backends.numba.kernels.dense import pixel_linear_backward
 from backends.numba.kernels.elementwise import add
 from backends.numba.kernels.forward import forward
+from backends.numba.kernels.record import plan_of, results_of, rule_of
 from backends.numba.kernels.simd.sparse import scatter_axpy
-from backends.numba.kernels.stages import Plan
-from backends.numba.kernels.updates import Parameters, Rule
+from backends.numba.kernels.updates import Parameters
 from backends.numba.kernels.vector_width import ALIGNMENT
-from backends.numba.kernels.views import fill_zero, pointer, view, view_2d
+from backends.numba.kernels.views import fill_zero, pointer, pointer_to, view, view_2d
 from backends.numba.kernels.workspace import Images, Tile, thread_workspace
 
 # The linear form of a step is used only if `shrink` exceeds this value: the division by a smaller
@@ -77,18 +77,6 @@ class Schedule(NamedTuple):
     bounds: Any
     rates: Any
     steps_before: int
-
-
-class Results(NamedTuple):
-    """Results of a chunk.
-
-    Attributes:
-        losses: sum of the losses of each thread's images, (threads, steps).
-        correct: number of each thread's correct images, (threads, steps).
-    """
-
-    losses: Any
-    correct: Any
 
 
 class Ranges(NamedTuple):
@@ -141,32 +129,33 @@ class Step(NamedTuple):
 
 @entry
 def run_steps(
-    thread: int, counter: Any, plan: Any, rule: Any, parameters: Any, data: Any, schedule: Any,
-    addresses: Any, gradients: Any, results: Any,
-) -> None:  # fmt: skip
+    thread: int, counter: Any, record: Any, program: Any, data: Any, schedule: Any
+) -> None:
     """Run one thread's part of the steps of a chunk.
 
-    Named tuples are passed as plain tuples of their fields, because Numba looks at the name of each
-    field of a named tuple in every call.
+    The tuples are plain, because Numba looks at the name of each field of a named tuple in every
+    call.
 
     Args:
         thread: number of this thread, from 0.
         counter: counter of the barrier, int64 (1,), initially 0.
-        plan: the program, `stages.Plan`.
-        rule: the optimizer, `updates.Rule`.
-        parameters: changed in place, `updates.Parameters`.
-        data: `TrainingData`; its images are a plain tuple, too.
-        schedule: the steps, `Schedule`.
-        addresses: buffers of each thread, of dtype `workspace.ADDRESSES`.
-        gradients: the buffers `parameters` of all threads, (threads, size).
-        results: changed in place, `Results`.
+        record: of dtype `record.RECORD`, (1,).
+        program: the table of stages; the parameters and the state of the optimizer, which change;
+            and the buffers of each thread, of dtype `workspace.ADDRESSES`.
+        data: the fields of `TrainingData`; its images are a plain tuple, too.
+        schedule: the fields of `Schedule`.
     """
+    stages, packed, state, workspaces = program
+    kind = packed.dtype.type
     images, labels, weights, edges = data
-    plan, rule, parameters = Plan(*plan), Rule(*rule), Parameters(*parameters)
+    plan, rule = plan_of(record[0], stages), rule_of(record[0])
+    parameters, schedule = Parameters(packed, state), Schedule(*schedule)
     data = TrainingData(Images(*images), labels, weights, edges)
-    schedule, results = Schedule(*schedule), Results(*results)
-    threads, packed = len(gradients), parameters.packed
-    work = thread_workspace(addresses[thread], packed.dtype.type)
+    threads = len(workspaces)
+    results = results_of(record[0], threads)
+    fill_zero(view(results.losses, thread * record[0].steps, len(schedule.rates)))
+    fill_zero(view(results.correct, thread * record[0].steps, len(schedule.rates)))
+    work = thread_workspace(workspaces[thread], kind)
     ranges = _ranges(thread, threads, plan, len(packed), data)
     arrivals = 0
     for index in range(len(schedule.rates)):
@@ -180,8 +169,9 @@ def run_steps(
         if threads > 1:
             arrivals += threads
             barrier_wait(counter, arrivals)
+        total = view(pointer_to(kind, workspaces[0].parameters), 0, len(packed))
         if plan.update_inputs:
-            target = packed if step.is_linear else view(gradients, 0, len(packed))
+            target = packed if step.is_linear else total
             call(
                 plan.update_inputs, plan.stages[0], target, data.images, schedule.rows, step,
                 ranges, work,
@@ -189,18 +179,17 @@ def run_steps(
         if in_place:
             shrink(packed, ranges.others, len(packed), step.shrink)
             continue
-        _add_threads(gradients, ranges)
+        _add_threads(workspaces, total, ranges)
         if step.is_linear:
-            summed = view(gradients, ranges.begin, ranges.end - ranges.begin)
+            summed = view(total, ranges.begin, ranges.end - ranges.begin)
             add(summed, view(packed, ranges.begin, ranges.end - ranges.begin))
             shrink(packed, ranges.begin, ranges.end, step.shrink)
         else:
-            summed = view(gradients, 0, len(packed))
             length = ranges.end - ranges.begin
-            _update(plan, rule, schedule, parameters, summed, ranges.begin, length, results, place)
+            _update(plan, rule, schedule, parameters, total, ranges.begin, length, results, place)
             for row in range(ranges.input_rows):
                 begin, length = _inputs_of_row(ranges, row)
-                _update(plan, rule, schedule, parameters, summed, begin, length, results, place)
+                _update(plan, rule, schedule, parameters, total, begin, length, results, place)
         if threads > 1:
             arrivals += threads
             barrier_wait(counter, arrivals)
@@ -344,14 +333,12 @@ def _end_inputs(target: Any, step: Any, ranges: Any) -> None:
 
 
 @kernel
-def _add_threads(gradients: Any, ranges: Any) -> None:
-    """Add the gradients of all threads to row 0, in a thread's range of the parameters."""
+def _add_threads(workspaces: Any, total: Any, ranges: Any) -> None:
+    """Add the gradients of the other threads to `total`, in a thread's range of the parameters."""
     count = ranges.end - ranges.begin
-    for thread in range(1, len(gradients)):
-        add(
-            view(gradients, thread * gradients.shape[1] + ranges.begin, count),
-            view(gradients, ranges.begin, count),
-        )
+    for thread in range(1, len(workspaces)):
+        other = pointer_to(total.dtype.type, workspaces[thread].parameters)
+        add(view(other, ranges.begin, count), view(total, ranges.begin, count))
 
 
 @kernel

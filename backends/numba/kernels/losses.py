@@ -11,7 +11,7 @@ Each loss has a stage kernel. Its parameters:
     factor: factor of the gradient: 1/batch for the gradient of the mean.
     work: workspace of the thread. Reads the logits in `work.outputs`, and sets their gradient in
         `work.gradients`.
-    results: `epoch.Results`. The sum of the losses of the tile, and the number of correct images,
+    results: `record.Results`. The sum of the losses of the tile, and the number of correct images,
         are added to its elements [thread, step].
     thread: number of the thread.
     step: number of the step in the chunk.

@@ -24,7 +24,7 @@ def add_penalty(
         gradient: gradient of all parameters, (size,); changed in place.
         begin: first parameter of the range.
         count: number of parameters.
-        results: `epoch.Results`; B times the penalty is added to the loss at [thread, step].
+        results: `record.Results`; B times the penalty is added to the loss at [thread, step].
         thread: number of the thread.
         step: number of the step in the chunk.
     """
