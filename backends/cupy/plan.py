@@ -8,6 +8,7 @@ from backends.cupy.launch.activations import ACTIVATIONS
 from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
 from backends.cupy.launch.fused_classifier import MAX_WEIGHTS, computes_logits
+from backends.cupy.launch.fused_cnn import FusedCnn, fused_cnn_for
 from backends.cupy.launch.fused_mlp import FusedMlp, fused_mlp_for
 from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.launch.losses import LOSSES, NUMBERS
@@ -114,6 +115,12 @@ class Plan:
     def fused_mlp(self, batch_size: int) -> FusedMlp | None:
         """Return the sizes of the kernel that computes all stages; None if several kernels do."""
         return fused_mlp_for(self.program, batch_size, capability=self.capability)
+
+    def fused_cnn(self, batch_size: int) -> FusedCnn | None:
+        """Return the sizes of the kernel that computes all stages; None if several kernels do."""
+        if not self.has_classifier:
+            return None
+        return fused_cnn_for(self.program, self.stages, batch_size, capability=self.capability)
 
     def uses_tensor_cores(self, batch_size: int) -> bool:
         """Return whether tensor cores compute the first stage and its weight gradient."""

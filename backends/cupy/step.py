@@ -5,8 +5,8 @@ the batch from the data set. One kernel, the fused classifier, computes the last
 loss, and the gradients of the inputs of these layers and of the convolutions before them. The
 backward pass launches one kernel for each other stage whose input needs a gradient, and one more if
 that stage is a pooling of its own after an activation. On GPUs with clusters, a single kernel
-replaces all of these for two linear layers. A final kernel computes the gradients of all parameters
-and updates the parameters.
+replaces all of these for two linear layers, and for two convolutions before two or three linear
+layers. A final kernel computes the gradients of all parameters and updates the parameters.
 """
 
 import math
@@ -15,7 +15,6 @@ from typing import Any
 
 from backends.cupy.forward import forward
 from backends.cupy.launch.activations import activation_backward
-from backends.cupy.launch.clustered_classifier import can_compute, clustered_classifier
 from backends.cupy.launch.conv_shape import NO_CONV, conv_shape_of
 from backends.cupy.launch.convolution import conv2d_backward_x
 from backends.cupy.launch.fused_classifier import (
@@ -24,6 +23,7 @@ from backends.cupy.launch.fused_classifier import (
     ClassifierLayer,
     fused_classifier,
 )
+from backends.cupy.launch.fused_cnn import CnnLayer, FusedCnn, fused_cnn
 from backends.cupy.launch.fused_mlp import FusedMlp, MlpParameters, MlpResults, fused_mlp
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher
@@ -62,10 +62,12 @@ class GraphStep:
 
     def launch(self) -> None:
         """Launch all kernels of the step in order."""
-        plan = self.plan
-        mlp = plan.fused_mlp(self.workspace.capacity)
+        plan, capacity = self.plan, self.workspace.capacity
+        mlp, cnn = plan.fused_mlp(capacity), plan.fused_cnn(capacity)
         if mlp is not None:
             self._fused_mlp(mlp)
+        elif cnn is not None:
+            self._fused_cnn(cnn)
         else:
             self._forward_and_backward()
         if plan.program.l2:
@@ -94,6 +96,22 @@ class GraphStep:
         )
         results = MlpResults(first.output, first.gradient, second.gradient)
         fused_mlp(self.launcher, mlp, self.parameters[0], offsets, self.batch, results)
+
+    def _fused_cnn(self, cnn: FusedCnn) -> None:
+        """Compute all layers, the loss and the gradients of all pre-activations."""
+        layers = [
+            CnnLayer(
+                y=arrays.output,
+                mask=arrays.mask,
+                dy=arrays.gradient,
+                weight=_offset(stage.weight),
+                bias=_offset(stage.bias),
+                activation=stage.activation,
+                all_ties=stage.pooling is not None and stage.pooling.ties == "all",
+            )
+            for stage, arrays in zip(self.plan.stages, self.workspace.stages, strict=True)
+        ]
+        fused_cnn(self.launcher, cnn, self.parameters[0], layers, self.batch)
 
     def _forward_and_backward(self) -> None:
         """Compute all outputs, the loss and the gradients of all pre-activations."""
@@ -152,9 +170,8 @@ class GraphStep:
         ]
         classifier = Classifier(plan.program.dtype, workspace.capacity, layers, convolutions)
         weights, dlogits = self.parameters[0], workspace.stages[-1].gradient
-        is_clustered = can_compute(classifier, plan.capability)
-        launch = clustered_classifier if is_clustered else fused_classifier
-        launch(self.launcher, plan.program.loss, classifier, weights, self.batch, dlogits)
+        kind = plan.program.loss
+        fused_classifier(self.launcher, kind, classifier, weights, self.batch, dlogits)
 
     def _loss(self) -> None:
         """Compute the loss, and the gradient of the pre-activation of the last stage."""

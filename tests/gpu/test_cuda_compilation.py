@@ -23,6 +23,8 @@ from backends.cupy.launch import (
     persistent_mlp,
     tensor_linear,
 )
+from backends.cupy.launch.conv_shape import ConvShape
+from backends.cupy.launch.fused_cnn import FusedCnn
 from backends.cupy.launch.fused_mlp import FusedMlp
 from backends.cupy.launch.tiles import LARGE, SMALL
 from backends.cupy.launch.wgrad_update import filter_tile_for
@@ -49,7 +51,7 @@ FILES = [file for file in ALL_FILES if file not in NAIVE_FILES]
 MIN_CAPABILITIES = {
     "tensor_linear": tensor_linear.MIN_CAPABILITY,
     "tensor_wgrad": tensor_linear.MIN_CAPABILITY,
-    "clustered_classifier": clusters.MIN_CAPABILITY,
+    "fused_cnn": clusters.MIN_CAPABILITY,
     "fused_mlp": clusters.MIN_CAPABILITY,
 }
 Constants = dict[str, str | int]
@@ -58,19 +60,24 @@ PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "WARPS_PE
 PERSISTENT_MLP: Constants = {"BLOCKS": 8, "INPUTS": 784, "OUTPUTS": 10, "THREADS": 256}
 CLASSIFIER: Constants = {"MAX_LAYERS": 16, "PIXEL_TILE": 2}
 LOSSES = ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY", "QUADRATIC")
-CLUSTERED: Constants = {"IMAGES": 4, "CLUSTER_BLOCKS": 8, "COLUMNS_PER_BLOCK": 16, "THREADS": 512}
-CLUSTERED |= {"INPUTS": 256, "FIRST": 128, "CLASSES": 10, "MAX_LAYERS": 16}
-CLUSTERED |= {"CHANNELS": 8, "HEIGHT": 8, "WIDTH": 8, "FILTERS": 16, "POOL": 2}
-CLUSTERED |= {"STRIP": 8, "CHANNELS_PER_THREAD": 8, "FILTER_LANES": 16}
+
+
+def cnn_constants(dtype: str, loss: str, size: int, padding: int, *outputs: int) -> Constants:
+    """Return options of fused_cnn.cu for images of 12×12 pixels."""
+    shapes = (
+        ConvShape(2, 12, 12, 4, size, padding, pool=2),
+        ConvShape(4, 6, 6, 16, size, padding, pool=2),
+    )
+    cnn = FusedCnn(dtype, loss, shapes, outputs)
+    assert cnn.fits
+    return {"GATHER": 1, "INPUT": "float", **cnn.constants}
+
+
 # Variants that no recipe launches. They are compiled for one architecture only; the variants that
 # recipes launch are compiled for all.
 OTHERS: dict[str, list[Constants]] = {
     "activations": [{"ACTIVATION": "TANH", "GATHER": 1, "INPUT": "uint8"}],
     "batches": [{"PIXEL": "float"}],
-    "clustered_classifier": [
-        {"LOSS": LOSSES[1], "LAYERS": 3, "SECOND": 32, "KERNEL_SIZE": 7, "PADDING": 3, **CLUSTERED},
-        {"LOSS": LOSSES[2], "LAYERS": 2, "SECOND": 10, "KERNEL_SIZE": 1, "PADDING": 0, **CLUSTERED},
-    ],
     "convolution": [
         {
             "KERNEL_SIZE": size,
@@ -116,6 +123,10 @@ OTHERS: dict[str, list[Constants]] = {
             **CLASSIFIER,
             **LARGE.constants,
         }
+    ],
+    "fused_cnn": [
+        cnn_constants("float32", "binary_cross_entropy", 7, 3, 128, 32, 10),
+        cnn_constants("float32", "quadratic", 1, 0, 128, 10),
     ],
     "linear": [
         {"ACTIVATION": "TANH", "GATHER": 1, "INPUT": "float", **tile.constants}
@@ -348,11 +359,23 @@ def test_kernels_compile_in_float64_without_spills(file: str) -> None:
 
 
 @needs_nvrtc
-def test_small_clustered_classifiers_compile_in_float64_without_spills() -> None:
-    sizes = {"INPUTS": 64, "FIRST": 32, "HEIGHT": 4, "WIDTH": 4, "STRIP": 4}
-    small = OTHERS["clustered_classifier"][1] | sizes
-    options = options_for("float64", **small)
-    assert_fits(source("clustered_classifier"), options, 90)
+def test_small_fused_cnns_compile_in_float64_without_spills() -> None:
+    options = options_for("float64", **cnn_constants("float64", "quadratic", 3, 1, 20, 10))
+    assert_fits(source("fused_cnn"), options, 90)
+
+
+@needs_nvrtc
+def test_largest_fused_cnn_fits_the_shared_memory() -> None:
+    """The Python rule accepts no network that the compiler rejects."""
+    shapes = (
+        ConvShape(1, 28, 28, 6, 5, padding=2, pool=2),
+        ConvShape(6, 14, 14, 16, 5, padding=0, pool=2),
+    )
+    cnns = [FusedCnn("float32", "quadratic", shapes, (120, u, 10)) for u in range(80, 200)]
+    cnn = max((cnn for cnn in cnns if cnn.fits), key=lambda cnn: cnn.outputs)
+    assert cnn != cnns[-1]
+    options = options_for("float32", GATHER=1, INPUT="uint8", **cnn.constants)
+    assert_fits(source("fused_cnn"), options, 90)
 
 
 @needs_nvrtc

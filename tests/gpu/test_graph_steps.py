@@ -111,20 +111,6 @@ def test_persistent_kernels_do_not_train_with_an_l2_penalty(
 
 
 @pytest.mark.parametrize("order", ThreadOrder)
-def test_two_pooled_convolutions_match_in_every_thread_order(
-    mnist: Dataset, order: ThreadOrder
-) -> None:
-    """Two clusters compute the last layers; in the last batch, the second one has no images."""
-    backend = EmulatedBackend(Emulator(order, seed=7))
-    stack = [L.Conv2d(3, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(4, 2), L.ReLU(), L.MaxPool2d()]
-    stack += [L.Flatten(), L.Linear(6), L.ReLU(), L.Linear(10)]
-    models = twin_networks(stack, (1, 12, 12), backend)
-    data = centers(mnist, 11, side=12)
-    assert_few_steps_match_eager(models, data, nn.Adam(), batch_size=5, steps=6)
-    assert "clustered_classifier" in backend.emulator.launched
-
-
-@pytest.mark.parametrize("order", ThreadOrder)
 def test_fused_classifier_backpropagates_through_several_convolutions(
     mnist: Dataset, order: ThreadOrder
 ) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from backends import SGD
-from backends.cupy import loader
 from backends.cupy.launch import fused_classifier, tiles, wgrad_update
 from backends.cupy.launch.conv_shape import ConvShape
 from backends.cupy.launch.losses import LOSSES
 from benchmarks.gpu.bench_kernels import (
     convolution,
+    fused_cnn,
     fused_mlp,
     linear,
     losses,
@@ -35,14 +35,14 @@ from mnist_accel.nn import losses as losses_of_networks
 from mnist_accel.nn.inputs import Pixels
 from mnist_accel.nn.network import Network
 from tests.support.cuda_emulator.emulated_cupy import EmulatedCupy
-from tests.support.cuda_emulator.raw_module import EmulationError, Emulator, ThreadOrder
+from tests.support.cuda_emulator.raw_module import Emulator
 
 pytestmark = pytest.mark.emulated
 L = layers
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "backends" / "cupy" / "kernels"
 FAMILIES = (
-    *(classifiers, convolution, fused_mlp, gradients, linear, losses, persistent_cnn),
+    *(classifiers, convolution, fused_cnn, fused_mlp, gradients, linear, losses, persistent_cnn),
     *(persistent_mlp, pooling, tensor_cores),
 )
 # Large tiles are used for float32 only.
@@ -168,77 +168,6 @@ def test_fused_classifier_after_a_convolution(emulated_gpu: Gpu) -> None:
     stack = [L.Conv2d(2, 3, padding=1), L.Tanh(), L.Conv2d(3, 3, padding=1), L.MaxPool2d()]
     model = network([*stack, L.Flatten(), L.Linear(10)], (1, 7, 6), "float64")
     assert_same(emulated_gpu, classifiers.classifier(emulated_gpu, model, 3))
-
-
-# Networks that the clustered classifier computes, with at most three linear layers.
-CLUSTERED = [
-    # 2 of 8 blocks have no column of the first linear layer.
-    (
-        [L.Conv2d(2, 3), L.Tanh(), L.Conv2d(3, 3, padding=1), L.MaxPool2d()],
-        [L.Linear(17), L.Sigmoid()],
-    ),
-    (
-        [L.Conv2d(3, 2), L.Sigmoid(), L.Conv2d(4, 2), L.Tanh()],
-        [L.Linear(9), L.Tanh(), L.Linear(33, bias=False), L.Sigmoid()],
-    ),
-    # 8 lanes divide 9 filters, and the second strip of a row has fewer pixels.
-    (
-        [L.Conv2d(6, 1), L.Tanh(), L.Conv2d(9, 5, padding=2), L.MaxPool2d()],
-        [L.Linear(128), L.Sigmoid(), L.Linear(5), L.Tanh()],
-    ),
-]
-CLUSTERED_LOSSES = [
-    losses_of_networks.SoftmaxCrossEntropy(),
-    losses_of_networks.BinaryCrossEntropy(),
-    losses_of_networks.Quadratic(),
-]
-
-
-def clustered(
-    order: ThreadOrder, layers: tuple[list[L.Layer], list[L.Layer]], dtype: str, loss: Any
-) -> tuple[Gpu, Comparison]:
-    """Return a comparison whose second cluster has two images and four blocks without an image."""
-    gpu, (convolutions, linear_layers) = Gpu(EmulatedCupy(Emulator(order, seed=3)), dtype), layers
-    stack = [*convolutions, L.Flatten(), *linear_layers, L.Linear(10)]
-    model = network(stack, (1, 10, 9), dtype, loss)
-    return gpu, classifiers.classifier(gpu, model, 6, is_clustered=True)
-
-
-@pytest.mark.parametrize("order", ThreadOrder)
-@pytest.mark.parametrize(
-    ("layers", "dtype", "loss"),
-    list(zip(CLUSTERED, ("float32", "float64", "float32"), CLUSTERED_LOSSES, strict=True)),
-    ids=["two layers", "three layers", "5×5 filters"],
-)
-def test_clustered_classifier(
-    order: ThreadOrder, layers: tuple[list[L.Layer], list[L.Layer]], dtype: str, loss: Any
-) -> None:
-    assert_same(*clustered(order, layers, dtype, loss))
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        pytest.param("  __cluster_barrier_wait();\n  if (has", "  if (has", id="no wait"),
-        pytest.param("__syncthreads();  // the maps", "// the maps", id="early overwrite"),
-        pytest.param("shared.stage.dx[place.rank]", "shared.stage.dx[0]", id="same place"),
-    ],
-)
-def test_planted_errors_in_the_exchange_of_a_cluster_are_detected(
-    right: str, wrong: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = loader.source
-    assert source("clustered_classifier").count(right) == 1
-    monkeypatch.setattr(loader, "source", lambda file: source(file).replace(right, wrong))
-
-    def is_right(order: ThreadOrder) -> bool:
-        gpu, comparison = clustered(order, CLUSTERED[0], "float64", CLUSTERED_LOSSES[2])
-        try:
-            return comparison.largest_error(gpu)[0] <= 1
-        except EmulationError:
-            return False
-
-    assert not all(map(is_right, ThreadOrder))
 
 
 @pytest.mark.parametrize(

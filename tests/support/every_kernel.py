@@ -103,9 +103,9 @@ def persistent_mlp_training() -> Training:
     return Training((17,), stack, losses.Quadratic(), 2, "sgd")
 
 
-def clustered_training() -> Training:
-    """Return a training with the clustered classifier, or the fused one on older GPUs."""
-    stack = [L.Conv2d(2, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(3, 2), L.MaxPool2d()]
+def fused_cnn_training() -> Training:
+    """Return a training by clusters, or with the fused classifier on older GPUs."""
+    stack = [L.Conv2d(2, 3), L.ReLU(), L.MaxPool2d(), L.Conv2d(4, 2), L.MaxPool2d()]
     stack += [L.Flatten(), L.Linear(4), L.ReLU(), L.Linear(3)]
     return Training((1, 12, 12), stack, losses.SoftmaxCrossEntropy(), 2)
 
@@ -114,7 +114,7 @@ def _convolution_trainings(loss: losses.Loss) -> list[Training]:
     persistent_cnn = [L.Conv2d(2, 3, bias=False, uniform=True), L.MaxPool2d(ties="all")]
     persistent_cnn += [L.Flatten(), L.Linear(3)]
     return [
-        clustered_training(),
+        fused_cnn_training(),
         Training((1, 7, 7), persistent_cnn, loss, 1, "sgd"),
     ]
 
@@ -199,7 +199,7 @@ def results_of_every_kernel(emulator: Emulator) -> list[Any]:
     """
     results = results_on(EmulatedBackend(emulator, capability="90"))
     with small_thresholds():
-        for training in (persistent_mlp_training(), clustered_training()):
+        for training in (persistent_mlp_training(), fused_cnn_training()):
             results += train(EmulatedBackend(emulator, capability="80"), training)
     cupy, target, rounds = EmulatedCupy(emulator), np.full(70, np.nan), np.int32(3)
     sums, counters = np.full(64, np.nan, np.float32), np.zeros(2, np.uint32)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from backends.cupy.launch.conv_shape import (
     MAX_CHANNELS_PER_THREAD,
@@ -156,31 +155,18 @@ def fused_classifier(
     kernel(
         (ceil_div(classifier.batch_size, classifier.images_per_block),),
         classifier.threads,
-        **classifier_arguments(launcher, classifier, parameters, batch, dlogits),
-    )
-
-
-def classifier_arguments(
-    launcher: Launcher,
-    classifier: Classifier,
-    parameters: Array,
-    batch: GraphBatch,
-    dlogits: Array,
-) -> dict[str, Any]:
-    """Return the arguments of the kernels `fused_classifier` and `clustered_classifier`."""
-    return {
-        "layers": {
+        layers={
             "linear": classifier.layers,
             "convolutions": classifier.convolutions,
             "linear_count": len(classifier.layers),
             "convolution_count": len(classifier.convolutions),
         },
-        "parameters": parameters,
-        "labels": batch.dataset.labels,
-        "rows": batch.chunk.rows,
-        "batch": launcher.batch(len(batch)),
-        "member_stride": launcher.member_stride,
-        "dlogits": dlogits,
-        "losses": batch.state.image_losses,
-        "correct": batch.state.image_correct,
-    }
+        parameters=parameters,
+        labels=batch.dataset.labels,
+        rows=batch.chunk.rows,
+        batch=launcher.batch(len(batch)),
+        member_stride=launcher.member_stride,
+        dlogits=dlogits,
+        losses=batch.state.image_losses,
+        correct=batch.state.image_correct,
+    )

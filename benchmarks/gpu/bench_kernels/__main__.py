@@ -21,6 +21,7 @@ from backends import get_backend
 from benchmarks.gpu.bench_kernels import (
     convolution,
     fused_classifier,
+    fused_cnn,
     fused_mlp,
     linear,
     losses,
@@ -50,6 +51,7 @@ FAMILIES: Mapping[str, Family] = {
     "pooling": pooling.comparisons,
     "losses": losses.comparisons,
     "fused_classifier": fused_classifier.comparisons,
+    "fused_cnn": fused_cnn.comparisons,
     "fused_mlp": fused_mlp.comparisons,
     "wgrad_update": wgrad_update.comparisons,
     "persistent_cnn": persistent_cnn.comparisons,

@@ -1,14 +1,9 @@
-"""The last layers, the loss, and the gradients of all pre-activations.
-
-The kernels are those of fused_classifier.cu and clustered_classifier.cu.
-"""
+"""The last layers, the loss, and the gradients of all pre-activations: fused_classifier.cu."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from backends import SGD
-from backends.cupy.launch import clusters
-from backends.cupy.launch.clustered_classifier import can_compute, clustered_classifier
 from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.fused_classifier import (
     Classifier,
@@ -31,8 +26,6 @@ def comparisons(gpu: Gpu) -> Iterator[Comparison]:
         yield classifier(gpu, network_of(recipe, gpu.dtype), images)
     for recipe in ("lenet", "fast99"):
         yield classifier(gpu, network_of(recipe, gpu.dtype), 64)
-        if gpu.capability >= clusters.MIN_CAPABILITY:
-            yield classifier(gpu, network_of(recipe, gpu.dtype), 64, is_clustered=True)
     # With ReLU, a derivative would differ where the sign of a pre-activation depends on rounding.
     yield classifier(gpu, network_of("fcnn", gpu.dtype, activation="sigmoid"), 60_000)
 
@@ -52,7 +45,7 @@ class Arrays:
     masks: dict[int, Array]
 
 
-def classifier(gpu: Gpu, model: Network, images: int, *, is_clustered: bool = False) -> Comparison:
+def classifier(gpu: Gpu, model: Network, images: int) -> Comparison:
     """Return the part of a training step that one launch computes after the first layer."""
     program = model.training_program(SGD())
     plan, weights = plan_of(program), gpu.weights_of(model)
@@ -66,8 +59,6 @@ def classifier(gpu: Gpu, model: Network, images: int, *, is_clustered: bool = Fa
     batch = gpu.batch(images, 1, classes=model.classes)
     labels = batch.dataset.labels[rows_of(batch)]
     fused = Classifier(gpu.dtype, images, linear_layers(plan, fast), convolutions(plan, fast))
-    assert can_compute(fused, gpu.capability) or not is_clustered
-    launch = clustered_classifier if is_clustered else fused_classifier
     launcher, dlogits = gpu.launcher_for(batch), gpu.empty(images, model.classes)
     results = dlogits, batch.state.image_losses, batch.state.image_correct
     naive_results = gpu.empty(*dlogits.shape), gpu.empty(images), gpu.cupy.zeros(images, "int32")
@@ -78,9 +69,9 @@ def classifier(gpu: Gpu, model: Network, images: int, *, is_clustered: bool = Fa
         naive_backward(gpu, plan, weights, slow, naive_results[0])
 
     return Comparison(
-        kernel=launch.__name__,
+        kernel="fused_classifier",
         sizes=f"{model.name}, {images} images",
-        fast=lambda: launch(launcher, program.loss, fused, weights, batch, dlogits),
+        fast=lambda: fused_classifier(launcher, program.loss, fused, weights, batch, dlogits),
         naive=run_naive,
         results=lambda: {
             **pairs("dlogits losses correct", results, naive_results),
