@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from backends.cupy.launch import fused_cnn
 from backends.cupy.launch.activations import ACTIVATIONS
 from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
 from backends.cupy.launch.fused_classifier import MAX_WEIGHTS, computes_logits
-from backends.cupy.launch.fused_cnn import FusedCnn, fused_cnn_for
 from backends.cupy.launch.fused_mlp import FusedMlp, fused_mlp_for
 from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.launch.losses import LOSSES, NUMBERS
@@ -116,11 +116,19 @@ class Plan:
         """Return the sizes of the kernel that computes all stages; None if several kernels do."""
         return fused_mlp_for(self.program, batch_size, capability=self.capability)
 
-    def fused_cnn(self, batch_size: int) -> FusedCnn | None:
+    def fused_cnn(self, batch_size: int) -> fused_cnn.FusedCnn | None:
         """Return the sizes of the kernel that computes all stages; None if several kernels do."""
         if not self.has_classifier:
             return None
-        return fused_cnn_for(self.program, self.stages, batch_size, capability=self.capability)
+        return fused_cnn.fused_cnn_for(
+            self.program, self.stages, batch_size, capability=self.capability
+        )
+
+    def has_complete_sums(self, index: int, batch_size: int) -> bool:
+        """Return whether `wgrad_update` only adds partial sums of a stage's weight gradient."""
+        if self.stages[index].kind == "conv2d":
+            return self.fused_cnn(batch_size) is not None
+        return index == 0 and self.uses_tensor_cores(batch_size)
 
     def uses_tensor_cores(self, batch_size: int) -> bool:
         """Return whether tensor cores compute the first stage and its weight gradient."""
@@ -145,6 +153,8 @@ class Plan:
                 if index == 0 and self.uses_tensor_cores(batch_size):
                     return split_images(inputs, outputs, batch_size)
                 return split_linear(inputs, outputs, batch_size, tile=tile)
+            if self.has_complete_sums(index, batch_size):
+                return fused_cnn.split_images(conv_shape_of(stage), batch_size)
             return split_conv(
                 conv_shape_of(stage),
                 batch_size,

@@ -98,16 +98,15 @@ class GraphStep:
         fused_mlp(self.launcher, mlp, self.parameters[0], offsets, self.batch, results)
 
     def _fused_cnn(self, cnn: FusedCnn) -> None:
-        """Compute all layers, the loss and the gradients of all pre-activations."""
+        """Compute all layers, the loss and the gradients of what `wgrad_update` reads."""
         layers = [
             CnnLayer(
                 y=arrays.output,
-                mask=arrays.mask,
                 dy=arrays.gradient,
+                partial_sums=arrays.partial_sums if stage.kind == "conv2d" else None,
                 weight=_offset(stage.weight),
                 bias=_offset(stage.bias),
                 activation=stage.activation,
-                all_ties=stage.pooling is not None and stage.pooling.ties == "all",
             )
             for stage, arrays in zip(self.plan.stages, self.workspace.stages, strict=True)
         ]
@@ -220,8 +219,11 @@ class GraphStep:
 
     def _wgrad_layer(self, index: int) -> WgradLayer:
         """Return the argument of `wgrad_update` for a stage with parameters."""
-        stage, arrays = self.plan.stages[index], self.workspace.stages[index]
+        plan, arrays = self.plan, self.workspace.stages[index]
+        stage = plan.stages[index]
         assert arrays.split is not None
+        is_complete = plan.has_complete_sums(index, self.workspace.capacity)
+        conv = conv_shape_of(stage) if stage.kind == "conv2d" and not is_complete else NO_CONV
         return WgradLayer(
             x=None if index == 0 else self.workspace.stages[index - 1].output,
             dy=arrays.gradient,
@@ -233,7 +235,7 @@ class GraphStep:
             bias=_offset(stage.bias),
             inputs=math.prod(stage.input_shape),
             outputs=stage.output_shape[0],
-            conv=conv_shape_of(stage) if stage.kind == "conv2d" else NO_CONV,
+            conv=conv,
         )
 
     def _input(self, index: int) -> Any:

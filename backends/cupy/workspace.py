@@ -26,13 +26,14 @@ class StageArrays:
     """Arrays of a stage.
 
     Attributes:
-        output: output for a batch; None for the logits of the fused classifier.
-        gradient: gradient of the pre-activation; None if it is not needed.
-        mask: tie masks; None without max-pooling.
+        output: output for a batch; None if only the kernel that computes it needs it, such as the
+            logits of the fused classifier.
+        gradient: gradient of the pre-activation; None if no other kernel needs it.
+        mask: tie masks; None without max-pooling, and if no other kernel needs them.
         split: how the weight gradient is divided among blocks; None without parameters.
         partial_sums: partial weight gradients; None with one split.
         tile_counters: finished splits of each unit, 0 before and after a step; None with one split,
-            and if tensor cores compute the partial sums.
+            and if another kernel than `wgrad_update` computes the partial sums.
     """
 
     output: Array | None
@@ -119,15 +120,18 @@ def _stage_arrays(
     memory: Any, plan: Plan, index: int, capacity: int, split: SplitK | None
 ) -> StageArrays:
     stage, dtype = plan.stages[index], plan.program.dtype
-    shape = capacity, *stage.output_shape
-    has_output = index < len(plan.stages) - 1 or not plan.has_classifier
-    max_pooling = max_pooling_of(stage)
+    shape, is_last = (capacity, *stage.output_shape), index == len(plan.stages) - 1
+    # The convolutions of fused_cnn.cu remain in shared memory, except the input of a linear layer.
+    is_inside = stage.kind == "conv2d" and plan.fused_cnn(capacity) is not None
+    is_private = plan.has_classifier and (is_last or (is_inside and index == 0))
+    has_gradient = index >= plan.first_trainable and not is_inside
+    max_pooling = None if is_inside else max_pooling_of(stage)
     mask_type = max_pooling and mask_dtype(max_pooling.size)
     several = split if split and split.splits > 1 else None
-    is_counted = several and not (index == 0 and plan.uses_tensor_cores(capacity))
+    is_counted = several and not plan.has_complete_sums(index, capacity)
     return StageArrays(
-        output=memory.empty(shape, dtype) if has_output else None,
-        gradient=memory.empty(shape, dtype) if index >= plan.first_trainable else None,
+        output=None if is_private else memory.empty(shape, dtype),
+        gradient=memory.empty(shape, dtype) if has_gradient else None,
         mask=mask_type and memory.empty(shape, mask_type),
         split=split,
         partial_sums=several and memory.empty((several.splits, several.parameters), dtype),

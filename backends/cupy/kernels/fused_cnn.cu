@@ -1,12 +1,12 @@
-// A step of two pooled convolutions and two or three linear layers up to the gradients of all
-// pre-activations, in one launch. Needs thread block clusters (compute capability 9.0 or higher).
+// A step of two pooled convolutions and two or three linear layers, in one launch: up to the gradients of
+// the pre-activations of the linear layers, and the gradients of the convolutions for each image. Needs thread block clusters (compute capability 9.0 or higher).
 //
 // A cluster of CLUSTER_BLOCKS blocks computes IMAGES images. Two blocks compute the convolutions of an
 // image; all blocks divide the linear layers, so a cluster reads each weight once:
 //
 //   convolution 1   a block has half of the filters: it computes these channels
 //   convolution 2   a block has the same channels: it computes partial sums over them of all outputs,
-//                   and the gradient of these channels
+//                   and the gradient of these channels; it also adds the gradients of the filters
 //   linear 1        block r has a part of the columns of W, in registers: it computes these outputs,
 //                   and partial sums over these columns of the gradient of the input
 //   linear 2        block r has the same part of the rows of W: it computes partial sums over these
@@ -22,8 +22,9 @@
 //
 // Layout: as in convolution.cu and linear.cu. Results are stored between arriving and waiting at a
 // barrier where possible, because a barrier waits for stores that precede it.
-// Cost per image: twice the multiply-adds of the linear layers, once those of the first convolution,
-// twice those of the second one before pooling.
+// wgrad_update.cu adds the gradients of the convolutions over the images, in their order.
+// Cost per image: twice the multiply-adds of the linear layers; those of the convolutions, again those of
+// the second one for the gradient of its input, and a quarter of those of both for their filters.
 // Options: -DLOSS as in losses.cu; -DIMAGE_CHANNELS, -DIMAGE_HEIGHT, -DIMAGE_WIDTH; -DFILTERS1 (even),
 // -DKERNEL_SIZE1, -DPADDING1, -DFILTERS2 (a multiple of 4), -DKERNEL_SIZE2, -DPADDING2 of the
 // convolutions; -DLAYERS=2 or 3 linear layers; -DFIRST outputs of the first one (up to CLUSTER_BLOCKS ·
@@ -132,10 +133,10 @@ DEVICE void set_zeros(Shared& shared) {
   if (k >= INPUTS) shared.stage.forward.x[k] = {};
 }
 
-// Sets the gradients of the pre-activations of both convolutions. `y` and `mask` are the output of this
-// thread's cell of the second convolution and its tie mask.
-DEVICE void backward_convolutions(const CnnLayer* convolutions, const Place& place, real y,
-                                  unsigned mask, int64 member_stride, Shared& shared) {
+// Stores the gradients of both convolutions. `y` is the output of this thread's cell of the second one.
+DEVICE void backward_convolutions(const CnnLayer* convolutions, const PixelLoader& image,
+                                  const Place& place, real y, int64 member_stride,
+                                  Shared& shared) {
   const int k = threadIdx.x;
   real gradient = 0;
   if (k < INPUTS) {
@@ -144,14 +145,16 @@ DEVICE void backward_convolutions(const CnnLayer* convolutions, const Place& pla
     gradient *= derivative(convolutions[1].activation, y);
   }
   __syncthreads();  // the maps overwrite the partial sums
-  if (k < INPUTS) set_map(k, gradient, mask, shared.stage.maps);
+  if (k < INPUTS) set_cell(k, gradient, shared.largest2[k], shared);
+  image.pixels.store(shared.stage.backward.image);
   __syncthreads();
-  if (place.half() == 0 && k < INPUTS)
-    of_member(convolutions[1].dy, member_stride)[place.batch_image() * INPUTS + k] = gradient;
-  backward_conv2(convolutions[0], place, member_stride, shared);
+  backward_input(convolutions[0].activation, shared);
+  backward_filters2(convolutions[1], place, member_stride, shared);
+  __syncthreads();
+  backward_filters1(convolutions[0], place, member_stride, shared);
 }
 
-// Sets the outputs, tie masks and gradients of all layers, and the loss and correctness of each image.
+// Sets the outputs and gradients that wgrad_update.cu reads, and the loss and correctness of each image.
 // Grid: (CLUSTER_BLOCKS for each IMAGES images, rounded up, 1, members).
 // At most 128 registers.
 extern "C" __global__ void __cluster_dims__(CLUSTER_BLOCKS, 1, 1) __launch_bounds__(THREADS, 1)
@@ -162,7 +165,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER_BLOCKS, 1, 1) __launch_bound
   if (threadIdx.x == 0) {
     mbarrier_init(shared.conv_sums_received, 1);
     mbarrier_init_fence();
-    mbarrier_arrive_and_expect(shared.conv_sums_received, sizeof shared.conv_sums);
+    mbarrier_arrive_and_expect(shared.conv_sums_received, sizeof shared.buffer.forward.conv_sums);
   }
   __cluster_barrier_arrive_relaxed();  // waits for no other stores
   parameters = of_member(parameters, member_stride);
@@ -175,6 +178,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER_BLOCKS, 1, 1) __launch_bound
   place.count = min(IMAGES, batch.count - place.first);
   if (place.count <= 0) {  // in all blocks of the cluster
     if (sets_state) set_state(input, member_stride);
+    store_zero_gradients(layers.convolutions, place, member_stride);
     __cluster_barrier_wait();
     return;
   }
@@ -184,11 +188,11 @@ extern "C" __global__ void __cluster_dims__(CLUSTER_BLOCKS, 1, 1) __launch_bound
   if (sets_state) set_state(input, member_stride);  // while the other loads are under way
   set_zeros(shared);
   others.store(shared);
-  image.pixels.store(shared.image);
+  image.pixels.store(shared.buffer.forward.image);
   if (k < IMAGES) shared.labels[k] = label;
   __syncthreads();
 
-  forward_conv1(layers.convolutions[0], place, member_stride, shared);
+  forward_conv1(layers.convolutions[0].activation, shared);
   __syncthreads();
   Conv2Cell cell;
   cell.forward(place, shared);
@@ -200,7 +204,6 @@ extern "C" __global__ void __cluster_dims__(CLUSTER_BLOCKS, 1, 1) __launch_bound
   __cluster_barrier_wait();
   // Other blocks overwrite the inputs later.
   const real y = k < INPUTS ? shared.stage.forward.x[k].of[place.image()] : real(0);
-  const unsigned mask = k < INPUTS ? shared.mask2[k] : 0;
 
   forward_first(weights, layers.linear[0].activation, place, shared);
   send_second(place, shared);
@@ -218,5 +221,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER_BLOCKS, 1, 1) __launch_bound
   }
   __cluster_barrier_wait();
   if (place.has_image())  // in all threads of the block
-    backward_convolutions(layers.convolutions, place, y, mask, member_stride, shared);
+    backward_convolutions(layers.convolutions, image, place, y, member_stride, shared);
+  else
+    store_zero_gradients(layers.convolutions, place, member_stride);
 }

@@ -8,15 +8,32 @@ constexpr int WARPS = THREADS / WARP_SIZE;
 constexpr int BLOCKS_PER_IMAGE = CLUSTER_BLOCKS / IMAGES;
 static_assert(BLOCKS_PER_IMAGE == 2, "two blocks exchange the sums of the second convolution");
 
-// Sizes of a convolution with 2×2 max-pooling. Its input in shared memory is padded with zeros: on
-// every side as the convolution needs it, and so that rows are an even number of elements apart. Then
-// the patches of all cells begin at a pair of elements that one instruction reads.
+// Returns whether two elements under the taps of a filter are in the same bank of shared memory.
+constexpr bool has_conflicts(int row_stride, int kernel_size) {
+  for (int i = 1; i < kernel_size; i++) {
+    const int distance = i * row_stride % 32;  // of two rows, in banks
+    if (distance < kernel_size || distance > 32 - kernel_size) return true;
+  }
+  return false;
+}
+
+// Returns the elements from one row of an image to the next: an even number, so that the patches of all
+// cells begin at a pair of elements that one instruction reads; if possible without conflicts.
+constexpr int row_stride(int columns, int kernel_size) {
+  const int smallest = (columns + 1) / 2 * 2;
+  for (int stride = smallest; stride < smallest + 32; stride += 2)
+    if (!has_conflicts(stride, kernel_size)) return stride;
+  return smallest;
+}
+
+// Sizes of a convolution with 2×2 max-pooling, whose input in shared memory is padded with zeros.
 template <int channels, int height, int width, int filters, int kernel_size, int padding>
 struct PooledConv {
   static constexpr int CHANNELS = channels, HEIGHT = height, WIDTH = width, FILTERS = filters;
   static constexpr int KERNEL_SIZE = kernel_size, PADDING = padding, TAPS = kernel_size * kernel_size;
   static constexpr int ROWS = height + 2 * padding, COLUMNS = width + 2 * padding;
-  static constexpr int ROW_STRIDE = (COLUMNS + 1) / 2 * 2, CHANNEL_STRIDE = ROWS * ROW_STRIDE;
+  static constexpr int ROW_STRIDE = row_stride(COLUMNS, kernel_size);
+  static constexpr int CHANNEL_STRIDE = ROWS * ROW_STRIDE;
   static constexpr int CELL_ROWS = (ROWS - kernel_size + 1) / 2;
   static constexpr int CELL_COLUMNS = (COLUMNS - kernel_size + 1) / 2;
   static constexpr int CELLS = CELL_ROWS * CELL_COLUMNS;
@@ -61,12 +78,11 @@ constexpr int USED_COLUMNS = (FIRST + CLUSTER_BLOCKS - 1) / CLUSTER_BLOCKS;  // 
 
 // A layer with parameters.
 struct CnnLayer {
-  real* y;      // output (B, outputs); null for the last layer
-  uint8* mask;  // tie masks of a convolution, in the shape of y
-  real* dy;     // gradient of the pre-activation, in the shape of y
-  int weight, bias;  // offsets in the parameter vector; bias is -1 if the layer has none
+  real* y;             // output (B, outputs); null for the first convolution and for the last layer
+  real* dy;            // gradient of the pre-activation of a linear layer, in the shape of y
+  real* partial_sums;  // gradient of the parameters of a convolution for each image
+  int weight, bias;    // offsets in the parameter vector; bias is -1 if the layer has none
   Activation activation;
-  int all_ties;
 };
 
 struct CnnLayers {
@@ -94,6 +110,18 @@ struct alignas(16) PairSums {
   real of[8];
 };
 
+// The gradient of a cell, and the index of the patch of its largest output in the padded input.
+struct alignas(2 * sizeof(real)) CellGradient {
+  real gradient;
+  int patch;
+};
+
+// Warps that divide the cells of a channel of the first convolution, and its sums in a warp: for all
+// taps, and for the bias.
+constexpr int CHANNEL_WARPS = WARPS / CHANNELS2;
+constexpr int FILTER_SUMS = Conv1::CHANNELS * Conv1::TAPS + 1;
+static_assert(CHANNEL_WARPS > 0, "a warp adds the gradient of one filter of the first convolution");
+
 struct alignas(16) Shared {
   union {  // one after the other
     struct {
@@ -101,18 +129,32 @@ struct alignas(16) Shared {
       Numbers sums[WARPS][COLUMNS_PER_BLOCK];
     } forward;
     real dx[CLUSTER_BLOCKS][INPUTS];  // from each block: partial sums for the image of this block
-    real maps[FILTERS2 * MAP_STRIDE];
+    struct {
+      real maps[FILTERS2 * MAP_STRIDE];
+      real image[Conv1::SIZE];
+    } backward;
   } stage;
-  union {  // received from other blocks, one after the other
-    PairSums conv_sums[Conv2::CELLS * BLOCK_PAIRS];
-    Numbers second_sums[CLUSTER_BLOCKS][SECOND];
-  };
+  union {  // one after the other
+    struct {
+      PairSums conv_sums[Conv2::CELLS * BLOCK_PAIRS];  // received from the other block of the image
+      real image[Conv1::SIZE];
+    } forward;
+    Numbers second_sums[CLUSTER_BLOCKS][SECOND];  // received from each block
+    struct {
+      CellGradient conv1[CHANNELS2 * Conv1::CELLS];
+      union {  // one after the other
+        CellGradient conv2[INPUTS];
+        real warp_sums[CHANNELS2][CHANNEL_WARPS][FILTER_SUMS];
+      };
+    } backward;
+  } buffer;
   Mbarrier conv_sums_received;  // counts the bytes of conv_sums
-  alignas(16) real image[Conv1::SIZE], y1[Conv2::SIZE];  // inputs of the convolutions
+  alignas(16) real y1[Conv2::SIZE];  // input of the second convolution
   alignas(16) real filters1[Conv1::CHANNELS * Conv1::TAPS * CHANNELS2];  // (taps, filters)
   alignas(16) real filters2[CHANNELS2 * Conv2::TAPS * TAP_STRIDE];       // (taps, filters)
   real conv_bias1[CHANNELS2], conv_bias2[FILTERS2];
-  uint8 mask2[INPUTS];  // tie masks of the second convolution, partly from the other block
+  // Which output of a cell is the largest; of the second convolution, partly from the other block.
+  uint8 largest1[CHANNELS2 * Conv1::CELLS], largest2[INPUTS];
   real second_weight[COLUMNS_PER_BLOCK * SECOND], first_bias[COLUMNS_PER_BLOCK];
   real second_bias[SECOND], third_bias[CLASSES];
   real third_weight[LAYERS == 3 ? SECOND * CLASSES : 1];

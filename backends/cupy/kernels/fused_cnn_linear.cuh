@@ -85,7 +85,7 @@ DEVICE void send_second(const Place& place, Shared& shared) {
 #pragma unroll
     for (int k = 0; k < USED_COLUMNS; k++)
       sum += shared.first[k].of[image] * shared.second_weight[k * SECOND + output];
-    real* const target = &shared.second_sums[place.rank][output].of[image];
+    real* const target = &shared.buffer.second_sums[place.rank][output].of[image];
 #pragma unroll
     for (int rank = 0; rank < CLUSTER_BLOCKS; rank++) *in_block(target, rank) = sum;
   }
@@ -100,7 +100,7 @@ DEVICE void forward_last(const CnnLayers& layers, Shared& shared) {
     real total = shared.second_bias[output];
 #pragma unroll
     for (int rank = 0; rank < CLUSTER_BLOCKS; rank++)
-      total += shared.second_sums[rank][output].of[image];
+      total += shared.buffer.second_sums[rank][output].of[image];
     y[output].of[image] = activate(activation, total);
   }
   __syncthreads();

@@ -15,8 +15,8 @@
 //                  |         |         |
 //                  +-> partial_sums <--+    the last block to finish adds them in order of splits
 //
-// The partial sums of a layer may also be complete already, from tensor_wgrad.cu. Its blocks then
-// divide the parameters, and each thread adds the sums of some of them.
+// The partial sums of a layer may also be complete already, from tensor_wgrad.cu or fused_cnn.cu. Its
+// blocks then divide the parameters, and each thread adds the sums of some of them.
 //
 // Block 0 of the grid adds the losses of the images and advances the step counter of the chunk; the
 // blocks of the layers follow it. No block reads a parameter that another block updates, and only
@@ -47,7 +47,8 @@ struct SplitK {
 // A layer with parameters.
 struct WgradLayer {
   const real* x;      // input (B, inputs); null if it is the data set
-  const real* dy;     // gradient of the pre-activation, (B, outputs) or (B, filters, cells)
+  const real* dy;     // gradient of the pre-activation, (B, outputs) or (B, filters, cells); not read
+                      // if the partial sums are complete
   const uint8* mask;  // tie masks of a pooled convolution, in the shape of dy; else null
   SplitK split;
   real* partial_sums;   // (splits, parameters); null with one split
@@ -172,7 +173,7 @@ DEVICE real sum_of_splits(const WgradLayer& layer, int64 member_stride, int para
   const real* const sums =
       of_member(layer.partial_sums, member_stride) + parameter - first_parameter(layer);
   real total = 0;
-#pragma unroll 8  // loads that are under way together
+#pragma unroll 16  // loads that are under way together
   for (int split = first; split < layer.split.splits; split += step)
     total += sums[int64(split) * layer.split.parameters];
   return total;
@@ -234,8 +235,8 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
 DEVICE void apply_complete_sums(const WgradLayer& layer, int block, const Updater& updater, real l2,
                                 int* diverged, int64 member_stride) {
   const int threads = layer.split.units * layer.split.splits * TILE_THREADS;
-  const int weights = layer.inputs * layer.outputs, first = first_parameter(layer);
-  const int count = layer.bias < 0 ? weights : weights + layer.outputs;
+  const int first = first_parameter(layer);
+  const int count = layer.bias < 0 ? layer.split.parameters - layer.outputs : layer.split.parameters;
 #pragma unroll 1
   for (int i = block * TILE_THREADS + threadIdx.x; i < count; i += threads)
     apply_with_penalty(layer, updater, l2, first + i,

@@ -10,6 +10,7 @@ from backends.cupy.launch.fused_classifier import computes_logits
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher, ceil_div, fits_shared_memory
 from backends.cupy.launch.losses import NUMBERS
+from backends.cupy.launch.wgrad_update import SplitK
 from backends.cupy.loader import WARP_SIZE, Constant
 from backends.operations.common import Array
 from backends.program import ActivationKind, LossKind, Stage, TrainingProgram
@@ -26,6 +27,8 @@ MAX_INPUTS, MAX_OUTPUTS = THREADS, BLOCKS * COLUMNS_PER_BLOCK  # of the first li
 MAX_IMAGES = 128
 MAX_KERNEL_SIZE = 7  # a row of a patch, or of a map, is kept in registers
 MAX_WIDTH = 32  # of the input of the second convolution
+MAX_FILTERS = BLOCKS_PER_IMAGE * THREADS // WARP_SIZE  # of the first convolution
+_BANKS = 32  # of shared memory
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class FusedCnn:
             and second.filters % 4 == 0
             and max(first.kernel_size, second.kernel_size) <= MAX_KERNEL_SIZE
             and second.width <= MAX_WIDTH
+            and first.filters <= MAX_FILTERS
             and 0 < self._inputs <= MAX_INPUTS
             and self.outputs[0] <= MAX_OUTPUTS
             and fits_shared_memory(self._shared_reals, self.dtype, more_bytes=self._shared_bytes)
@@ -93,24 +97,31 @@ class FusedCnn:
         """Number of real numbers in the struct `Shared` of the kernel."""
         (first, second), classes = self.convolutions, self.outputs[-1]
         channels, units = first.filters // BLOCKS_PER_IMAGE, self.outputs[1]
+        cells, warps = channels * math.prod(_cells(first)), THREADS // WARP_SIZE
+        image, filter1 = _padded_elements(first, first.channels), _filter_elements(first)
         stage = max(
-            THREADS * IMAGES + THREADS // WARP_SIZE * COLUMNS_PER_BLOCK * IMAGES,
+            THREADS * IMAGES + warps * COLUMNS_PER_BLOCK * IMAGES,
             BLOCKS * self._inputs,
-            second.filters * _map_elements(second),
+            second.filters * _map_elements(second) + image,
         )
-        received = max(2 * self._inputs, IMAGES * BLOCKS * units)
-        images = _padded_elements(first, first.channels) + _padded_elements(second, channels)
-        filters = channels * (first.channels * first.kernel_size**2 + 1)
-        filters += channels * second.kernel_size**2 * (second.filters + 2) + second.filters
+        buffer = max(
+            2 * self._inputs + image,
+            IMAGES * BLOCKS * units,
+            2 * cells + max(2 * self._inputs, warps * (filter1 + 1)),
+        )
+        filters = channels * (filter1 + 1) + second.filters
+        filters += channels * second.kernel_size**2 * (second.filters + 2)
         linear = COLUMNS_PER_BLOCK * (units + 1) + units + classes
         linear += units * classes if len(self.outputs) == 3 else 1
         numbers = IMAGES * (2 * (COLUMNS_PER_BLOCK + units + classes) + 1)
-        return stage + received + images + filters + linear + numbers
+        return stage + buffer + _padded_elements(second, channels) + filters + linear + numbers
 
     @property
     def _shared_bytes(self) -> int:
         """Number of bytes of the other members, with the gaps between members."""
-        return self._inputs + 8 * IMAGES + 8 + 6 * 16
+        first, _ = self.convolutions
+        cells = first.filters // BLOCKS_PER_IMAGE * math.prod(_cells(first))
+        return cells + self._inputs + 8 * IMAGES + 8 + 6 * 16
 
 
 @dataclass(frozen=True)
@@ -118,12 +129,17 @@ class CnnLayer:
     """A layer with parameters; a struct of kernels/fused_cnn.cuh, which describes the fields."""
 
     y: Array | None
-    mask: Array | None
-    dy: Array
+    dy: Array | None
+    partial_sums: Array | None
     weight: int
     bias: int
     activation: ActivationKind
-    all_ties: bool
+
+
+def split_images(shape: ConvShape, batch_size: int) -> SplitK:
+    """Return how the gradient of a convolution is divided: into one partial sum per image."""
+    parameters = shape.filters * (_filter_elements(shape) + 1)
+    return SplitK(units=1, splits=IMAGES * ceil_div(batch_size, IMAGES), parameters=parameters)
 
 
 def fused_cnn_for(
@@ -142,7 +158,7 @@ def fused_cnn_for(
         capability < MIN_CAPABILITY
         or batch_size > MAX_IMAGES
         or kinds not in (["conv2d"] * 2 + ["linear"] * layers for layers in (2, 3))
-        or any(stage.fused_pooling is None for stage in stages[:2])
+        or any(s.fused_pooling is None or s.fused_pooling.ties != "first" for s in stages[:2])
         or program.loss == NUMBERS
         or not computes_logits(stages[-1])
     ):
@@ -162,7 +178,15 @@ def fused_cnn(
 ) -> None:
     """Compute all layers, the loss and correctness of each image, and the gradients.
 
-    `parameters` is the parameter vector; `layers` are the convolutions and the linear layers.
+    The gradients are those of the pre-activations of the linear layers, and, for each image, those
+    of the parameters of the convolutions.
+
+    Args:
+        launcher: launches the kernel.
+        cnn: the sizes.
+        parameters: the parameter vector.
+        layers: the convolutions and the linear layers.
+        batch: the batch.
     """
     constants, arguments = launcher.stage_input(batch)
     launcher.kernel("fused_cnn", "fused_cnn", constants | cnn.constants)(
@@ -189,7 +213,23 @@ def _map_elements(shape: ConvShape) -> int:
     return (math.prod(_cells(shape)) * 2 | 1) * 2
 
 
+def _filter_elements(shape: ConvShape) -> int:
+    return shape.channels * shape.kernel_size**2
+
+
 def _padded_elements(shape: ConvShape, channels: int) -> int:
     """Return the elements of the padded input."""
-    height, width = shape.height + 2 * shape.padding, shape.width + 2 * shape.padding
-    return channels * height * (ceil_div(width, 2) * 2) + 2
+    rows, columns = shape.height + 2 * shape.padding, shape.width + 2 * shape.padding
+    return channels * rows * _row_stride(columns, shape.kernel_size) + 2
+
+
+def _row_stride(columns: int, kernel_size: int) -> int:
+    """Return the elements from one row to the next, as `row_stride` of the kernel."""
+    smallest = 2 * ceil_div(columns, 2)
+
+    def has_conflicts(stride: int) -> bool:
+        distances = (i * stride % _BANKS for i in range(1, kernel_size))
+        return any(not kernel_size <= d <= _BANKS - kernel_size for d in distances)
+
+    strides = range(smallest, smallest + _BANKS, 2)
+    return next((stride for stride in strides if not has_conflicts(stride)), smallest)

@@ -122,7 +122,7 @@ class WgradLayer:
     """A layer whose parameters are updated; kernels/wgrad_update.cu describes the fields."""
 
     x: Array | None
-    dy: Array
+    dy: Array | None
     mask: Array | None
     split: SplitK
     partial_sums: Array | None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backends import SGD
 from backends.cupy.launch import clusters
 from backends.cupy.launch.conv_shape import conv_shape_of
-from backends.cupy.launch.fused_cnn import CnnLayer, fused_cnn
+from backends.cupy.launch.fused_cnn import CnnLayer, fused_cnn, split_images
 from backends.cupy.plan import parameters_of, plan_for
 from backends.operations.common import Array
 from backends.program import Stage
@@ -29,38 +29,36 @@ def comparisons(gpu: Gpu) -> Iterator[Comparison]:
 
 @dataclass(frozen=True)
 class Layer:
-    """A stage with its outputs, tie masks and gradients of the pre-activations."""
+    """A stage with its output, tie masks and the gradient of the pre-activation."""
 
     stage: Stage
     y: Array
     mask: Array | None
     dy: Array
 
-    @property
-    def all_ties(self) -> bool:
-        """Whether all maxima of a pooling patch receive the gradient."""
-        return self.stage.fused_pooling is not None and self.stage.fused_pooling.ties == "all"
-
 
 def step(gpu: Gpu, model: Network, images: int) -> Comparison:
-    """Return a training step up to the gradients of all pre-activations."""
+    """Return a training step up to the gradients that `wgrad_update` reads."""
     program = model.training_program(SGD())
     cnn = plan_for(program, capability=gpu.capability).fused_cnn(images)
     assert cnn is not None
-    pixels, last = math.prod(program.stages[0].input_shape), program.stages[-1]
+    pixels, first = math.prod(program.stages[0].input_shape), program.stages[0]
     weights, batch = gpu.weights_of(model), gpu.batch(images, pixels, shift=program.pixel_shift)
     fast, slow = ([layer_of(gpu, s, images) for s in program.stages] for _ in range(2))
-    layers = [struct_of(layer, y=layer.stage is not last) for layer in fast]
-    x, labels = gpu.empty(images, pixels), batch.dataset.labels[rows_of(batch)]
+    stored = range(1, len(fast) - 1)  # outputs that the fast kernel stores
+    layers = [struct_of(gpu, layer, images, y=i in stored) for i, layer in enumerate(fast)]
+    x, labels = gpu.empty(images, *first.input_shape), batch.dataset.labels[rows_of(batch)]
+    gradient = gpu.cupy.zeros(program.parameters, gpu.dtype)
     naive_losses = gpu.empty(images), gpu.cupy.zeros(images, "int32")
 
     def run_naive() -> None:
-        naive.gather(gpu, batch, x)
+        naive.gather(gpu, batch, x.reshape(images, pixels))
         naive_forward(gpu, weights, x, slow)
         naive.loss(gpu, program.loss, slow[-1].y, labels, None, slow[-1].dy, *naive_losses)
         naive_backward(gpu, weights, slow)
+        naive_filter_gradients(gpu, gradient, x, slow[:2])
 
-    state = batch.state
+    state, of_linear = batch.state, range(2, len(fast))
     return Comparison(
         kernel="fused_cnn",
         sizes=f"{model.name}, {images} images",
@@ -68,9 +66,9 @@ def step(gpu: Gpu, model: Network, images: int) -> Comparison:
         naive=run_naive,
         results=lambda: {
             **pairs("losses correct", (state.image_losses, state.image_correct), naive_losses),
-            **{f"y of stage {i}": (fast[i].y, slow[i].y) for i in range(len(fast) - 1)},
-            **{f"mask of stage {i}": (fast[i].mask, slow[i].mask) for i in range(2)},
-            **{f"dy of stage {i}": (fast[i].dy, slow[i].dy) for i in range(len(fast))},
+            **{f"y of stage {i}": (fast[i].y, slow[i].y) for i in stored},
+            **{f"dy of stage {i}": (fast[i].dy, slow[i].dy) for i in of_linear},
+            **{f"filters of stage {i}": sums_and_gradient(layers[i], gradient) for i in range(2)},
         },
         terms=sum(math.prod(stage.input_shape) for stage in program.stages),
         multiply_adds=images * sum(map(multiply_adds_of_step, enumerate(program.stages))),
@@ -85,18 +83,30 @@ def layer_of(gpu: Gpu, stage: Stage, images: int) -> Layer:
     return Layer(stage, gpu.empty(*shape), mask, gpu.empty(*shape))
 
 
-def struct_of(layer: Layer, *, y: bool) -> CnnLayer:
-    """Return the argument of the fast kernel, which does not store the logits."""
+def struct_of(gpu: Gpu, layer: Layer, images: int, *, y: bool) -> CnnLayer:
+    """Return the argument of the fast kernel, which stores `y` only if asked to."""
     stage = layer.stage
+    sums = None
+    if stage.kind == "conv2d":
+        split = split_images(conv_shape_of(stage), images)
+        sums = gpu.cupy.zeros((split.splits, split.parameters), gpu.dtype)
     return CnnLayer(
         y=layer.y if y else None,
-        mask=layer.mask,
-        dy=layer.dy,
+        dy=None if stage.kind == "conv2d" else layer.dy,
+        partial_sums=sums,
         weight=stage.weight or 0,
         bias=-1 if stage.bias is None else stage.bias,
         activation=stage.activation,
-        all_ties=layer.all_ties,
     )
+
+
+def sums_and_gradient(layer: CnnLayer, gradient: Array) -> tuple[Array, Array]:
+    """Return both gradients of the parameters of a convolution; 0 without a bias."""
+    sums = layer.partial_sums
+    assert sums is not None
+    first = layer.weight if layer.bias < 0 else min(layer.weight, layer.bias)
+    count = sums.shape[1]
+    return sums.sum(axis=0), gradient[first : first + count]
 
 
 def naive_forward(gpu: Gpu, weights: Array, x: Array, layers: list[Layer]) -> None:
@@ -107,10 +117,9 @@ def naive_forward(gpu: Gpu, weights: Array, x: Array, layers: list[Layer]) -> No
         if stage.kind == "linear":
             naive.linear(gpu, x, weight, bias, layer.y, stage.activation)
         else:
-            shape, ties = conv_shape_of(stage), "all" if layer.all_ties else "first"
             naive.conv2d(
-                gpu, x, weight, bias, layer.y, layer.mask, shape,
-                activation=stage.activation, ties=ties,
+                gpu, x, weight, bias, layer.y, layer.mask, conv_shape_of(stage),
+                activation=stage.activation, ties="first",
             )  # fmt: skip
         x = layer.y
 
@@ -130,8 +139,17 @@ def naive_backward(gpu: Gpu, weights: Array, layers: list[Layer]) -> None:
             )
 
 
+def naive_filter_gradients(gpu: Gpu, gradient: Array, x: Array, layers: list[Layer]) -> None:
+    """Compute the gradients of the parameters of convolutions, in the gradient vector."""
+    for layer in layers:
+        dweight, dbias = parameters_of(layer.stage, gradient)
+        shape = conv_shape_of(layer.stage)
+        naive.conv2d_backward_weight(gpu, layer.dy, layer.mask, x, dweight, dbias, shape)
+        x = layer.y
+
+
 def multiply_adds_of_step(numbered: tuple[int, Stage]) -> int:
-    """Return the multiply-adds for an image: forward, and back unless it is the first stage."""
+    """Return the multiply-adds for an image, without those of the weights of linear layers."""
     index, stage = numbered
-    forward = 4 if stage.kind == "conv2d" else 1
-    return multiply_adds(stage) * (forward + (index > 0))
+    forward, filters = (4, 1) if stage.kind == "conv2d" else (1, 0)
+    return multiply_adds(stage) * (forward + filters + (index > 0))
