@@ -1,36 +1,40 @@
-// A step of two pooled convolutions and two or three linear layers, in one launch: up to the gradients of
-// the pre-activations of the linear layers, and the gradients of the convolutions for each image. Needs thread block clusters (compute capability 9.0 or higher).
+// A step of two pooled convolutions and two or three linear layers in one launch: up to the
+// gradients of the pre-activations of the linear layers, and the gradients of the filters for
+// each image, which wgrad_update.cu adds. Needs thread block clusters (compute capability 9.0 or
+// higher).
 //
-// A cluster of CLUSTER_BLOCKS blocks computes IMAGES images. Two blocks compute the convolutions of an
-// image; all blocks divide the linear layers, so a cluster reads each weight once:
+// A cluster of CLUSTER_BLOCKS blocks computes IMAGES images. Two blocks compute the convolutions
+// of an image; all blocks divide the linear layers, so a cluster reads each weight once:
 //
-//   convolution 1   a block has half of the filters: it computes these channels
-//   convolution 2   a block has the same channels: it computes partial sums over them of all outputs,
-//                   and the gradient of these channels; it also adds the gradients of the filters
-//   linear 1        block r has a part of the columns of W, in registers: it computes these outputs,
-//                   and partial sums over these columns of the gradient of the input
+//   convolution 1   a block has half of the filters: it computes these channels, and the gradients
+//                   of these filters
+//   convolution 2   a block has the same channels: it computes partial sums over them of all
+//                   outputs, and the gradients of these channels and of their filters
+//   linear 1        block r has a part of the columns of W, in registers: it computes these
+//                   outputs, and partial sums over these columns of the gradient of the input
 //   linear 2        block r has the same part of the rows of W: it computes partial sums over these
 //                   rows of the outputs, and the gradient of its outputs of the first layer
 //   linear 3        every block computes all of it, bit-identically
 //
-// So blocks exchange numbers four times, through distributed shared memory: partial sums of the second
-// convolution, its outputs, partial sums of the second linear layer, and partial sums of the gradient of
-// the first one's input. Each receiver adds them in the same order. The first exchange has only one
-// sender, whose asynchronous stores a barrier of the receiver counts; after each other exchange is a
-// cluster barrier. A block writes to a buffer of another block only when that block has arrived at a
-// barrier after the last use of the buffer for something else, so the exchanges need no further barriers.
+// So blocks exchange numbers four times, through distributed shared memory: partial sums of the
+// second convolution, its outputs, partial sums of the second linear layer, and partial sums of
+// the gradient of the first one's input. Each receiver adds them in the same order. The first
+// exchange has only one sender, whose asynchronous stores a barrier of the receiver counts; after
+// each other exchange is a cluster barrier. A block writes to a buffer of another block only when
+// that block has arrived at a barrier after the last use of the buffer for something else, so the
+// exchanges need no further barriers.
 //
-// Layout: as in convolution.cu and linear.cu. Results are stored between arriving and waiting at a
-// barrier where possible, because a barrier waits for stores that precede it.
-// wgrad_update.cu adds the gradients of the convolutions over the images, in their order.
-// Cost per image: twice the multiply-adds of the linear layers; those of the convolutions, again those of
-// the second one for the gradient of its input, and a quarter of those of both for their filters.
-// Options: -DLOSS as in losses.cu; -DIMAGE_CHANNELS, -DIMAGE_HEIGHT, -DIMAGE_WIDTH; -DFILTERS1 (even),
-// -DKERNEL_SIZE1, -DPADDING1, -DFILTERS2 (a multiple of 4), -DKERNEL_SIZE2, -DPADDING2 of the
-// convolutions; -DLAYERS=2 or 3 linear layers; -DFIRST outputs of the first one (up to CLUSTER_BLOCKS ·
-// COLUMNS_PER_BLOCK), -DSECOND of the second; -DCLASSES (up to WARP_SIZE), the outputs of the last;
-// -DIMAGES=4 per cluster; -DCLUSTER_BLOCKS=8; -DCOLUMNS_PER_BLOCK=16; -DTHREADS=512 per block;
-// -DGATHER=1 and -DINPUT as in stage_input.cuh.
+// Layout: as in convolution.cu and linear.cu. Results are stored between arriving and waiting at
+// a barrier where possible, because a barrier waits for stores that precede it.
+// Cost per image: twice the multiply-adds of the linear layers; those of the convolutions, again
+// those of the second one for the gradient of its input, and a quarter of those of both for their
+// filters.
+// Options: -DLOSS as in losses.cu; -DIMAGE_CHANNELS, -DIMAGE_HEIGHT, -DIMAGE_WIDTH; -DFILTERS1
+// (even), -DKERNEL_SIZE1, -DPADDING1, -DFILTERS2 (a multiple of 4), -DKERNEL_SIZE2, -DPADDING2 of
+// the convolutions; -DLAYERS=2 or 3 linear layers; -DFIRST outputs of the first one (up to
+// CLUSTER_BLOCKS · COLUMNS_PER_BLOCK), -DSECOND of the second; -DCLASSES (up to WARP_SIZE), the
+// outputs of the last; -DIMAGES=4 per cluster; -DCLUSTER_BLOCKS=8; -DCOLUMNS_PER_BLOCK=16;
+// -DTHREADS=512 per block; -DGATHER=1 and -DINPUT as in stage_input.cuh.
 #include "common.cuh"
 #include "fused_cnn_convolutions.cuh"
 #include "fused_cnn_linear.cuh"
@@ -66,10 +70,8 @@ struct ParameterLoader {
                         max(0, min(USED_COLUMNS, FIRST - place.first_column()))) {}
 
   DEVICE void store(Shared& shared) const {
-    filters1.store(shared.filters1,
-                   [](int i) { return i % FILTER1 * CHANNELS2 + i / FILTER1; });
-    filters2.store(shared.filters2,
-                   [](int i) { return i % FILTER2 * TAP_STRIDE + i / FILTER2; });
+    filters1.store(shared.filters1, [](int i) { return i % FILTER1 * CHANNELS2 + i / FILTER1; });
+    filters2.store(shared.filters2, [](int i) { return i % FILTER2 * TAP_STRIDE + i / FILTER2; });
     conv_bias1.store(shared.conv_bias1);
     conv_bias2.store(shared.conv_bias2);
     second_weight.store(shared.second_weight);
@@ -95,16 +97,15 @@ struct ParameterLoader {
           const int filter = i / FILTER2 * BLOCKS_PER_IMAGE + place.half();
           return parameters[convolutions[1].weight + filter * FILTER2 + i % FILTER2];
         }),
-        conv_bias1(ParameterRange{parameters, bias(convolutions[0], place.half() * CHANNELS2),
-                                  CHANNELS2}),
+        conv_bias1(
+            ParameterRange{parameters, bias(convolutions[0], place.half() * CHANNELS2), CHANNELS2}),
         conv_bias2(ParameterRange{parameters, convolutions[1].bias, FILTERS2}),
-        second_weight(ParameterRange{parameters,
-                                     linear[1].weight + place.first_column() * SECOND,
+        second_weight(ParameterRange{parameters, linear[1].weight + place.first_column() * SECOND,
                                      columns * SECOND}),
         first_bias(ParameterRange{parameters, bias(linear[0], place.first_column()), columns}),
         second_bias(ParameterRange{parameters, linear[1].bias, SECOND}),
-        third_weight(ParameterRange{parameters, LAYERS == 3 ? linear[2].weight : -1,
-                                    SECOND * CLASSES}),
+        third_weight(
+            ParameterRange{parameters, LAYERS == 3 ? linear[2].weight : -1, SECOND * CLASSES}),
         third_bias(ParameterRange{parameters, LAYERS == 3 ? linear[2].bias : -1, CLASSES}) {}
 };
 
@@ -116,8 +117,8 @@ struct PixelLoader {
       : pixels([&](int i) {
           const int channel = i / Conv1::CHANNEL_STRIDE, column = i % Conv1::ROW_STRIDE - PADDING1;
           const int row = i % Conv1::CHANNEL_STRIDE / Conv1::ROW_STRIDE - PADDING1;
-          const bool exists = place.has_image() && unsigned(row) < IMAGE_HEIGHT &&
-                              unsigned(column) < IMAGE_WIDTH;
+          const bool exists =
+              place.has_image() && unsigned(row) < IMAGE_HEIGHT && unsigned(column) < IMAGE_WIDTH;
           if (!exists) return real(0);
           const int pixel = (channel * IMAGE_HEIGHT + row) * IMAGE_WIDTH + column;
           return real(batch.row(place.first + place.image())[pixel]);
@@ -133,10 +134,10 @@ DEVICE void set_zeros(Shared& shared) {
   if (k >= INPUTS) shared.stage.forward.x[k] = {};
 }
 
-// Stores the gradients of both convolutions. `y` is the output of this thread's cell of the second one.
+// Stores the gradients of both convolutions. `y` is the output of this thread's cell of the second
+// one.
 DEVICE void backward_convolutions(const CnnLayer* convolutions, const PixelLoader& image,
-                                  const Place& place, real y, int64 member_stride,
-                                  Shared& shared) {
+                                  const Place& place, real y, int64 member_stride, Shared& shared) {
   const int k = threadIdx.x;
   real gradient = 0;
   if (k < INPUTS) {
@@ -154,7 +155,8 @@ DEVICE void backward_convolutions(const CnnLayer* convolutions, const PixelLoade
   backward_filters1(convolutions[0], place, member_stride, shared);
 }
 
-// Sets the outputs and gradients that wgrad_update.cu reads, and the loss and correctness of each image.
+// Sets the outputs and gradients that wgrad_update.cu reads, and the loss and correctness of each
+// image.
 // Grid: (CLUSTER_BLOCKS for each IMAGES images, rounded up, 1, members).
 // At most 128 registers.
 extern "C" __global__ void __cluster_dims__(CLUSTER_BLOCKS, 1, 1) __launch_bounds__(THREADS, 1)

@@ -17,8 +17,8 @@ constexpr bool has_conflicts(int row_stride, int kernel_size) {
   return false;
 }
 
-// Returns the elements from one row of an image to the next: an even number, so that the patches of all
-// cells begin at a pair of elements that one instruction reads; if possible without conflicts.
+// Returns the elements from one row of an image to the next: an even number, so that the patches of
+// all cells begin at a pair of elements that one instruction reads; if possible without conflicts.
 constexpr int row_stride(int columns, int kernel_size) {
   const int smallest = (columns + 1) / 2 * 2;
   for (int stride = smallest; stride < smallest + 32; stride += 2)
@@ -30,7 +30,8 @@ constexpr int row_stride(int columns, int kernel_size) {
 template <int channels, int height, int width, int filters, int kernel_size, int padding>
 struct PooledConv {
   static constexpr int CHANNELS = channels, HEIGHT = height, WIDTH = width, FILTERS = filters;
-  static constexpr int KERNEL_SIZE = kernel_size, PADDING = padding, TAPS = kernel_size * kernel_size;
+  static constexpr int KERNEL_SIZE = kernel_size, PADDING = padding,
+                       TAPS = kernel_size * kernel_size;
   static constexpr int ROWS = height + 2 * padding, COLUMNS = width + 2 * padding;
   static constexpr int ROW_STRIDE = row_stride(COLUMNS, kernel_size);
   static constexpr int CHANNEL_STRIDE = ROWS * ROW_STRIDE;
@@ -60,12 +61,12 @@ static_assert(FILTERS1 % BLOCKS_PER_IMAGE == 0 && FILTERS2 % 4 == 0,
 constexpr int FILTERS_PER_THREAD = CHANNELS2 % 3 == 0 ? 3 : CHANNELS2 % 2 == 0 ? 2 : 1;
 // Pairs of filters of the second convolution.
 constexpr int PAIRS = FILTERS2 / 2, BLOCK_PAIRS = PAIRS / BLOCKS_PER_IMAGE;
-// Elements from one tap of all filters to the next: pairs of filters are read by one instruction, and
-// the transposed copy from the parameters has few bank conflicts.
+// Elements from one tap of all filters to the next: pairs of filters are read by one instruction,
+// and the transposed copy from the parameters has few bank conflicts.
 constexpr int TAP_STRIDE = FILTERS2 + 2;
 
-// The gradients of all outputs of the second convolution before pooling. Rows are read in pairs, and
-// lanes that read different filters read different banks.
+// The gradients of all outputs of the second convolution before pooling. Rows are read in pairs,
+// and lanes that read different filters read different banks.
 constexpr int MAP_ROWS = 2 * Conv2::CELL_ROWS, MAP_COLUMNS = 2 * Conv2::CELL_COLUMNS;
 constexpr int MAP_STRIDE = (MAP_ROWS * MAP_COLUMNS / 2 | 1) * 2;
 
@@ -116,8 +117,8 @@ struct alignas(2 * sizeof(real)) CellGradient {
   int patch;
 };
 
-// Warps that divide the cells of a channel of the first convolution, and its sums in a warp: for all
-// taps, and for the bias.
+// Warps that divide the cells of a channel of the first convolution, and its sums in a warp: for
+// all taps, and for the bias.
 constexpr int CHANNEL_WARPS = WARPS / CHANNELS2;
 constexpr int FILTER_SUMS = Conv1::CHANNELS * Conv1::TAPS + 1;
 static_assert(CHANNEL_WARPS > 0, "a warp adds the gradient of one filter of the first convolution");
@@ -148,7 +149,7 @@ struct alignas(16) Shared {
       };
     } backward;
   } buffer;
-  Mbarrier conv_sums_received;  // counts the bytes of conv_sums
+  Mbarrier conv_sums_received;       // counts the bytes of conv_sums
   alignas(16) real y1[Conv2::SIZE];  // input of the second convolution
   alignas(16) real filters1[Conv1::CHANNELS * Conv1::TAPS * CHANNELS2];  // (taps, filters)
   alignas(16) real filters2[CHANNELS2 * Conv2::TAPS * TAP_STRIDE];       // (taps, filters)
@@ -189,8 +190,8 @@ DEVICE Variable* in_block(Variable* variable, int rank) {
   return static_cast<Variable*>(__cluster_map_shared_rank(variable, unsigned(rank)));
 }
 
-// `size` numbers on their way from global to shared memory. A thread loads all numbers that it copies
-// into registers first, so that its loads are under way together.
+// `size` numbers on their way from global to shared memory. A thread loads all numbers that it
+// copies into registers first, so that its loads are under way together.
 template <int size>
 struct Copy {
   static constexpr int count = (size + THREADS - 1) / THREADS;

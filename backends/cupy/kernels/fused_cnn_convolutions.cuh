@@ -1,14 +1,15 @@
 // The two convolutions of fused_cnn.cu, forward and backward, for one image and two blocks.
 //
-// Forward, a thread computes one cell: the four outputs of a pooling patch, for a few filters. It reads
-// each row of the patch once, in pairs. As in convolution.cu, filter row i serves the upper outputs
-// with image row i and the lower ones with row i + 1, and all outputs sum their taps in the same order.
+// Forward, a thread computes one cell: the four outputs of a pooling patch, for a few filters. It
+// reads each row of the patch once, in pairs. As in convolution.cu, filter row i serves the upper
+// outputs with image row i and the lower ones with row i + 1, and all outputs sum their taps in the
+// same order.
 //
-// The gradient of the input of the second convolution is computed from *maps*, one per filter, with the
-// gradients of all outputs before pooling; they are 0 at outputs that do not receive the gradient.
-// FILTER_LANES lanes compute a row of a channel, each for every FILTER_LANES-th filter. For each row
-// of a filter, a lane reads a row of the map once. Without padding, no product has a factor outside
-// of the map:
+// The gradient of the input of the second convolution is computed from *maps*, one per filter, with
+// the gradients of all outputs before pooling; they are 0 at outputs that do not receive the
+// gradient. FILTER_LANES lanes compute a row of a channel, each for every FILTER_LANES-th filter.
+// For each row of a filter, a lane reads a row of the map once. Without padding, no product has a
+// factor outside of the map:
 //
 //   map          m0  m1  m2  m3            K = 3, 4 columns of the map, 6 pixels
 //   pixel    0   w0
@@ -25,8 +26,8 @@
 
 // Adds the products of a filter row with a row of pixels to two neighboring outputs of each filter.
 template <int filters, int kernel_size>
-DEVICE void add_row(real (&sums)[filters][4], int first, const Elements<filters> (&taps)[kernel_size],
-                    const real* pixels) {
+DEVICE void add_row(real (&sums)[filters][4], int first,
+                    const Elements<filters> (&taps)[kernel_size], const real* pixels) {
 #pragma unroll
   for (int filter = 0; filter < filters; filter++)
 #pragma unroll
@@ -36,8 +37,8 @@ DEVICE void add_row(real (&sums)[filters][4], int first, const Elements<filters>
         sums[filter][first + output] += taps[j].of[filter] * pixels[output + j];
 }
 
-// Adds the convolution to the outputs of a cell. `patch` points to its first pixel, and `filter` to the
-// first tap of the first of its filters; the taps are `tap_stride` elements apart.
+// Adds the convolution to the outputs of a cell. `patch` points to its first pixel, and `filter` to
+// the first tap of the first of its filters; the taps are `tap_stride` elements apart.
 template <class Conv, int filters, int tap_stride>
 DEVICE void add_cell(const real* patch, const real* filter, real (&sums)[filters][4]) {
   constexpr int SIZE = Conv::KERNEL_SIZE, PIXEL_PAIRS = (SIZE + 2) / 2;
@@ -88,7 +89,8 @@ struct Maximum {
 // Sets shared.y1 to the channels of this block.
 DEVICE void forward_conv1(Activation activation, Shared& shared) {
 #pragma unroll 1
-  for (int item = threadIdx.x; item < Conv1::CELLS * CHANNELS2 / FILTERS_PER_THREAD; item += THREADS) {
+  for (int item = threadIdx.x; item < Conv1::CELLS * CHANNELS2 / FILTERS_PER_THREAD;
+       item += THREADS) {
     const int cell = item % Conv1::CELLS, filter = item / Conv1::CELLS * FILTERS_PER_THREAD;
     real sums[FILTERS_PER_THREAD][4] = {};
     add_cell<Conv1, FILTERS_PER_THREAD, CHANNELS2>(
@@ -168,8 +170,8 @@ DEVICE int patch_of_output(int cell, int output) {
 DEVICE void set_cell(int k, real gradient, int largest, Shared& shared) {
   const int cell = k % Conv2::CELLS, row = cell / Conv2::CELL_COLUMNS * 2;
   const int column = cell % Conv2::CELL_COLUMNS * 2;
-  real* const first = shared.stage.backward.maps + k / Conv2::CELLS * MAP_STRIDE +
-                      row * MAP_COLUMNS + column;
+  real* const first =
+      shared.stage.backward.maps + k / Conv2::CELLS * MAP_STRIDE + row * MAP_COLUMNS + column;
 #pragma unroll
   for (int output = 0; output < 4; output++)
     first[output / 2 * MAP_COLUMNS + output % 2] = output == largest ? gradient : real(0);
@@ -207,8 +209,8 @@ DEVICE void add_filter(real (&sums)[ROW_SUMS], const real* map, const real* filt
   }
 }
 
-// Returns row `number` of the input of the second convolution, counted from the middle. So the rows at
-// the borders, which have fewer products, come last, and warps have rows with as many products.
+// Returns row `number` of the input of the second convolution, counted from the middle. So the rows
+// at the borders, which have fewer products, come last, and warps have rows with as many products.
 DEVICE int row_from_middle(int number) {
   const int middle = (Conv2::HEIGHT - 1) / 2, distance = (number + 1) / 2;
   return number % 2 ? middle + distance : middle - distance;
@@ -241,8 +243,8 @@ DEVICE void backward_input(Activation activation, Shared& shared) {
   }
 }
 
-// The gradients of the filters: the lanes of a warp have the taps, and the warp adds the products of one
-// cell after another. The elements under the taps are in different banks of shared memory.
+// The gradients of the filters: the lanes of a warp have the taps, and the warp adds the products
+// of one cell after another. The elements under the taps are in different banks of shared memory.
 
 // Adds the products of cells begin, begin + step, .. end with the elements under a tap in each of
 // `channels` channels, and their gradients. `tap` points to the tap in the first patch.
@@ -267,8 +269,8 @@ DEVICE void for_taps_of_lane(const Function& add) {
     add(tap, tap / Conv::KERNEL_SIZE * Conv::ROW_STRIDE + tap % Conv::KERNEL_SIZE);
 }
 
-// Returns the partial sums of a convolution for the image of this block, so that its first parameter
-// has index 0 in the parameter vector.
+// Returns the partial sums of a convolution for the image of this block, so that its first
+// parameter has index 0 in the parameter vector.
 template <int parameters>
 DEVICE real* partial_sums_of(const CnnLayer& layer, const Place& place, int64 member_stride) {
   const int first = layer.bias < 0 ? layer.weight : min(layer.weight, layer.bias);
@@ -278,8 +280,8 @@ DEVICE real* partial_sums_of(const CnnLayer& layer, const Place& place, int64 me
 constexpr int PARAMETERS1 = FILTERS1 * (Conv1::CHANNELS * Conv1::TAPS + 1);
 constexpr int PARAMETERS2 = FILTERS2 * (FILTERS1 * Conv2::TAPS + 1);
 
-// Stores the gradients of the filters of the second convolution in the channels of this block, and in
-// one block the gradients of the biases.
+// Stores the gradients of the filters of the second convolution in the channels of this block, and
+// in one block the gradients of the biases.
 DEVICE void backward_filters2(const CnnLayer& layer, const Place& place, int64 member_stride,
                               const Shared& shared) {
   real* const target = partial_sums_of<PARAMETERS2>(layer, place, member_stride);
@@ -335,7 +337,6 @@ DEVICE void store_zero_gradients(const CnnLayer* convolutions, const Place& plac
                                  int64 member_stride) {
   const CnnLayer& layer = convolutions[place.half()];
   const int count = place.half() ? PARAMETERS2 : PARAMETERS1;
-  real* const target =
-      of_member(layer.partial_sums, member_stride) + place.batch_image() * count;
+  real* const target = of_member(layer.partial_sums, member_stride) + place.batch_image() * count;
   for (int i = threadIdx.x; i < count; i += THREADS) target[i] = 0;
 }

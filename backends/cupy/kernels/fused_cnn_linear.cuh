@@ -1,4 +1,5 @@
-// The linear layers of fused_cnn.cu and the loss, forward and backward, for the images of a cluster.
+// The linear layers of fused_cnn.cu and the loss, forward and backward, for the images of a
+// cluster.
 //
 // Numbers of all images are adjacent in shared memory, so that one instruction reads them.
 #pragma once
@@ -55,8 +56,7 @@ DEVICE void forward_first(const FirstWeights& weights, Activation activation, co
   for (int i = 0; i < ROWS; i++) {
     const Numbers x = shared.stage.forward.x[first_row() + i];
 #pragma unroll
-    for (int j = 0; j < COLUMNS * IMAGES; j++)
-      sums[j] += weights[i][j / IMAGES] * x.of[j % IMAGES];
+    for (int j = 0; j < COLUMNS * IMAGES; j++) sums[j] += weights[i][j / IMAGES] * x.of[j % IMAGES];
   }
   // Lanes 16 to 31 keep the second column, and lanes 8 to 15 of each half the last two images.
   reduce_scatter_step<8>(sums, 16);
@@ -140,7 +140,8 @@ DEVICE void backward_last(const CnnLayers& layers, Shared& shared) {
 #pragma unroll
       for (int output = 0; output < CLASSES; output++)
         sum += shared.dlogits[output].of[image] * shared.third_weight[k * CLASSES + output];
-      shared.dsecond[k].of[image] = sum * derivative(layers.linear[1].activation, shared.second[k].of[image]);
+      shared.dsecond[k].of[image] =
+          sum * derivative(layers.linear[1].activation, shared.second[k].of[image]);
     }
     __syncthreads();
   }
@@ -183,7 +184,8 @@ DEVICE void store_units(const Numbers* numbers, int columns, int first_column, i
   }
 }
 
-// Stores what wgrad_update.cu reads of the linear layers. The first block stores what all blocks have.
+// Stores what wgrad_update.cu reads of the linear layers. The first block stores what all blocks
+// have.
 DEVICE void store_linear(const CnnLayers& layers, const Place& place, int64 member_stride,
                          const Shared& shared) {
   const auto store = [&](const Numbers* numbers, int columns, int first_column, int width,

@@ -64,7 +64,7 @@ def gradients_and_update(gpu: Gpu, model: Network, rule: UpdateRule, images: int
             (*parameters, *result_of(batch)),
             (*naive_parameters, *naive_result),
         ),
-        terms=max(images * math.prod(layer.dy.shape[2:]) for layer in layers.values()),
+        terms=max(images * math.prod(plan.stages[i].output_shape[1:]) for i in layers),
         multiply_adds=images * sum(multiply_adds(plan.stages[index]) for index in layers),
         moved=images * pixels
         + byte_count(*(array for layer in layers.values() for array in (layer.x, layer.dy)))
