@@ -71,7 +71,10 @@ struct ParameterLoader {
 
   DEVICE void store(Shared& shared) const {
     filters1.store(shared.filters1, [](int i) { return i % FILTER1 * CHANNELS2 + i / FILTER1; });
-    filters2.store(shared.filters2, [](int i) { return i % FILTER2 * TAP_STRIDE + i / FILTER2; });
+    filters2.store(shared.filters2, [](int i) {
+      const int channel = i % FILTER2 / Conv2::TAPS, tap = i % Conv2::TAPS;
+      return channel * TAPS_STRIDE + tap * TAP_STRIDE + i / FILTER2;
+    });
     conv_bias1.store(shared.conv_bias1);
     conv_bias2.store(shared.conv_bias2);
     second_weight.store(shared.second_weight);

@@ -64,6 +64,9 @@ constexpr int PAIRS = FILTERS2 / 2, BLOCK_PAIRS = PAIRS / BLOCKS_PER_IMAGE;
 // Elements from one tap of all filters to the next: pairs of filters are read by one instruction,
 // and the transposed copy from the parameters has few bank conflicts.
 constexpr int TAP_STRIDE = FILTERS2 + 2;
+// Elements from the taps of one channel to those of the next: the smallest number with which the
+// taps of 8 filters in 4 channels are in different banks.
+constexpr int TAPS_STRIDE = (Conv2::TAPS * TAP_STRIDE + 23) / 32 * 32 + 8;
 
 // The gradients of all outputs of the second convolution before pooling. Rows are read in pairs,
 // and lanes that read different filters read different banks.
@@ -151,8 +154,9 @@ struct alignas(16) Shared {
   } buffer;
   Mbarrier conv_sums_received;       // counts the bytes of conv_sums
   alignas(16) real y1[Conv2::SIZE];  // input of the second convolution
-  alignas(16) real filters1[Conv1::CHANNELS * Conv1::TAPS * CHANNELS2];  // (taps, filters)
-  alignas(16) real filters2[CHANNELS2 * Conv2::TAPS * TAP_STRIDE];       // (taps, filters)
+  alignas(
+      16) real filters1[Conv1::CHANNELS * Conv1::TAPS * CHANNELS2];  // (channels, taps, filters)
+  alignas(16) real filters2[CHANNELS2 * TAPS_STRIDE];                // (channels, taps, filters)
   real conv_bias1[CHANNELS2], conv_bias2[FILTERS2];
   // Which output of a cell is the largest; of the second convolution, partly from the other block.
   uint8 largest1[CHANNELS2 * Conv1::CELLS], largest2[INPUTS];

@@ -38,8 +38,9 @@ DEVICE void add_row(real (&sums)[filters][4], int first,
 }
 
 // Adds the convolution to the outputs of a cell. `patch` points to its first pixel, and `filter` to
-// the first tap of the first of its filters; the taps are `tap_stride` elements apart.
-template <class Conv, int filters, int tap_stride>
+// the first tap of the first of its filters; its taps are `tap_stride` elements apart, and those of
+// the next channel `taps_stride`.
+template <class Conv, int filters, int tap_stride, int taps_stride>
 DEVICE void add_cell(const real* patch, const real* filter, real (&sums)[filters][4]) {
   constexpr int SIZE = Conv::KERNEL_SIZE, PIXEL_PAIRS = (SIZE + 2) / 2;
 #pragma unroll 1
@@ -62,7 +63,7 @@ DEVICE void add_cell(const real* patch, const real* filter, real (&sums)[filters
       add_row(sums, 0, taps, pixels);
     }
     patch += Conv::CHANNEL_STRIDE;
-    filter += Conv::TAPS * tap_stride;
+    filter += taps_stride;
   }
 }
 
@@ -93,7 +94,7 @@ DEVICE void forward_conv1(Activation activation, Shared& shared) {
        item += THREADS) {
     const int cell = item % Conv1::CELLS, filter = item / Conv1::CELLS * FILTERS_PER_THREAD;
     real sums[FILTERS_PER_THREAD][4] = {};
-    add_cell<Conv1, FILTERS_PER_THREAD, CHANNELS2>(
+    add_cell<Conv1, FILTERS_PER_THREAD, CHANNELS2, Conv1::TAPS * CHANNELS2>(
         shared.buffer.forward.image + patch_of<Conv1>(cell), shared.filters1 + filter, sums);
     const int row = cell / Conv1::CELL_COLUMNS, column = cell % Conv1::CELL_COLUMNS;
 #pragma unroll
@@ -121,8 +122,8 @@ struct Conv2Cell {
   // Sums over the channels of this block, and sends the sums of the other block.
   DEVICE void forward(const Place& place, Shared& shared) {
     if (!exists()) return;
-    add_cell<Conv2, 2, TAP_STRIDE>(shared.y1 + patch_of<Conv2>(cell), shared.filters2 + 2 * pair,
-                                   sums);
+    add_cell<Conv2, 2, TAP_STRIDE, TAPS_STRIDE>(shared.y1 + patch_of<Conv2>(cell),
+                                                shared.filters2 + 2 * pair, sums);
   }
 
   DEVICE void send(const Place& of_block, Shared& shared) const {
@@ -229,7 +230,7 @@ DEVICE void backward_input(Activation activation, Shared& shared) {
 #pragma unroll 1
     for (int filter = lane; filter < FILTERS2; filter += FILTER_LANES)
       add_filter(sums, shared.stage.backward.maps + filter * MAP_STRIDE,
-                 shared.filters2 + channel * Conv2::TAPS * TAP_STRIDE + filter, row);
+                 shared.filters2 + channel * TAPS_STRIDE + filter, row);
     group_reduce_scatter<ROW_SUMS, FILTER_LANES / 2>(sums);
 #pragma unroll
     for (int i = 0; i < SUMS_PER_LANE; i++) {

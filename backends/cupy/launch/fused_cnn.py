@@ -110,7 +110,7 @@ class FusedCnn:
             2 * cells + max(2 * self._inputs, warps * (filter1 + 1)),
         )
         filters = channels * (filter1 + 1) + second.filters
-        filters += channels * second.kernel_size**2 * (second.filters + 2)
+        filters += channels * _taps_stride(second)
         linear = COLUMNS_PER_BLOCK * (units + 1) + units + classes
         linear += units * classes if len(self.outputs) == 3 else 1
         numbers = IMAGES * (2 * (COLUMNS_PER_BLOCK + units + classes) + 1)
@@ -215,6 +215,11 @@ def _map_elements(shape: ConvShape) -> int:
 
 def _filter_elements(shape: ConvShape) -> int:
     return shape.channels * shape.kernel_size**2
+
+
+def _taps_stride(shape: ConvShape) -> int:
+    """Return the elements from the taps of one channel to those of the next."""
+    return (shape.kernel_size**2 * (shape.filters + 2) + 23) // 32 * 32 + 8
 
 
 def _padded_elements(shape: ConvShape, channels: int) -> int:
