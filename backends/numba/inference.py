@@ -56,7 +56,7 @@ class NumbaInference(CompiledInference):
         self._filters = aligned_zeros((self._layout.packed_size,), program.dtype)
         self._padding = _end_of_reads(program, self._layout) - program.parameters
         self._networks: dict[np.dtype[Any], tuple[Any, ...]] = {}
-        self._buffers: dict[int, list[tuple[int, ...]]] = {}
+        self._buffers: dict[int, list[Array]] = {}
         self._memory: list[dict[str, Array]] = []  # the arrays to which the buffers belong
         self._lock = Lock()  # the filters and buffers are shared by all calls
 
@@ -111,9 +111,7 @@ class NumbaInference(CompiledInference):
             )
         return self._networks[pixels]
 
-    def _run_threads(
-        self, count: int, buffers: list[tuple[int, ...]], arguments: tuple[Any, ...]
-    ) -> bool:
+    def _run_threads(self, count: int, buffers: list[Array], arguments: tuple[Any, ...]) -> bool:
         """Divide the images among threads; return whether all pixels are in range."""
         # The results of each thread begin at a cache line, so no two threads write to the same one.
         # `images` is the smallest number of images whose results fill whole cache lines.
@@ -131,8 +129,8 @@ class NumbaInference(CompiledInference):
             others_in_range = [other.result() for other in others]
         return in_range and all(others_in_range)
 
-    def _buffers_for(self, threads: int) -> list[tuple[int, ...]]:
-        """Return the fields of `kernels.Buffers` of each thread; they are kept."""
+    def _buffers_for(self, threads: int) -> list[Array]:
+        """Return the buffers of each thread, of dtype `kernels.BUFFERS`; they are kept."""
         if threads not in self._buffers:
             sizes, dtype = self._layout.sizes, self._filters.dtype
             length = max(math.prod(stage.input_shape) for stage in self._program.stages)
@@ -141,16 +139,11 @@ class NumbaInference(CompiledInference):
             memory["indices"] = thread_rows(threads, length, np.uint32)
             memory["data"] = thread_rows(threads, 2 * length, dtype)
             self._memory.append(memory)
-            self._buffers[threads] = [
-                tuple(
-                    kernels.Buffers(
-                        capacity=capacity,
-                        length=memory["data"].shape[1],
-                        **{name: array[thread].ctypes.data for name, array in memory.items()},
-                    )
-                )
-                for thread in range(threads)
-            ]
+            table = np.zeros(threads, kernels.BUFFERS)
+            table["capacity"], table["length"] = capacity, memory["data"].shape[1]
+            for name, array in memory.items():
+                table[name] = array.ctypes.data + np.arange(threads) * array.strides[0]
+            self._buffers[threads] = np.split(table, threads)
         return self._buffers[threads]
 
 

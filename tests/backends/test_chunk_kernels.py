@@ -55,3 +55,15 @@ def test_a_copy_finds_a_parameter_that_is_not_finite(place: int, value: float) -
     assert chunk.copy_blocks(blocks, packed, vector)
     packed[place] = value
     assert not chunk.copy_blocks(blocks, packed, vector)
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan, np.inf, -np.inf])
+def test_results_of_all_threads_are_summed_and_checked(value: float) -> None:
+    sums = np.array([[1.0, 2.0, 0.0], [3.0, value, 0.0]])  # rows may have unused elements
+    counts = np.array([[1, 2, 0], [3, 4, 0]])
+    losses, correct = np.empty(2), np.empty(2, np.int64)
+    bounds = np.array([[0, 4], [4, 6]])
+    is_finite = chunk.sum_results((sums, counts), bounds, losses, correct)
+    assert is_finite == np.isfinite(value)
+    assert np.array_equal(losses, [1.0, (2 + value) / 2], equal_nan=True)
+    assert correct.tolist() == [4, 6]

@@ -67,6 +67,21 @@ def test_writable_and_read_only_images_share_compiled_code(numba: Backend, mnist
     assert known[0] == known[1]
 
 
+def test_data_sets_of_one_trainer_share_buffers_but_no_results(
+    numba: Backend, mnist: Dataset
+) -> None:
+    images, labels = mnist.x_train[:40], mnist.t_train[:40]
+    parts = [(images[:30], labels[:30]), (images[30:], labels[30:])]
+    weights = []
+    for prepares in (True, False):
+        trainer = Trainer(create_model("two-layer", backend=numba), "adam", batch_size=20)
+        prepared = [(trainer.prepare(*part),) if prepares else part for part in parts]
+        for data in (*prepared, *prepared):
+            trainer.fit(*data, epochs=1)
+        weights.append(trainer.model.parameters.flat.copy())
+    assert np.array_equal(*weights)
+
+
 def test_prepared_data_trains_like_arrays(numba: Backend, mnist: Dataset) -> None:
     weights = []
     for prepares in (True, False):

@@ -54,26 +54,18 @@ class Network(NamedTuple):
     filters: Any
 
 
-class Buffers(NamedTuple):
-    """Addresses of the buffers of one thread.
-
-    `workspace.Workspace` describes the first six fields.
-
-    Attributes:
-        indices: uint32 buffer for the positions of the nonzero numbers of one input row.
-        data: buffer for an input row, and after it for the nonzero numbers of one.
-        length: length of `data`.
-    """
-
-    capacity: int
-    outputs: int
-    padded: int
-    masks: int
-    wide_masks: int
-    no_bias: int
-    indices: int
-    data: int
-    length: int
+# Buffers of one thread: the number of images in a tile, and addresses, as `workspace.Workspace`
+# describes them. Then the addresses of a uint32 buffer for the positions of the nonzero numbers of
+# one input row, and of a buffer for the row followed by its nonzero numbers, with its length.
+BUFFERS = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("capacity", "outputs", "padded", "masks", "wide_masks", "no_bias"),
+            *("indices", "data", "length"),
+        )
+    ]
+)
 
 
 class Nonzeros(NamedTuple):
@@ -113,7 +105,7 @@ def predict(
 
     Args:
         bounds: (begin, end).
-        buffers: the fields of `Buffers`, as a plain tuple.
+        buffers: of dtype `BUFFERS`, (1,).
         network: the fields of `Network`, as a plain tuple.
         weights: the network's parameter vector, extended so that the last row of each weight
             matrix can be read in whole vectors.
@@ -123,7 +115,7 @@ def predict(
         results: logits or probabilities, (N, classes); changed in place.
     """
     begin, end = bounds
-    net, memory = Network(*network), Buffers(*buffers)
+    net, memory = Network(*network), buffers[0]
     work = _workspace(memory, weights.dtype.type)
     images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
     nonzeros = _nonzeros(memory, weights.dtype.type, pixels.shape[1])
