@@ -147,7 +147,9 @@ class NumbaEpoch(CompiledEpoch):
         if key not in self._linked:
             is_sparse = arrays.images.groups > 0
             layout = lay_out(program, is_sparse=is_sparse)
-            needed = training_kernels(program, arrays, rule_of(program), is_sparse=is_sparse)
+            needed = training_kernels(
+                program, layout, arrays, rule_of(program), is_sparse=is_sparse
+            )
             plan = link_training(unlinked_plan(program, layout), needed)
             self._linked[key] = Linked(program, layout, plan)
         return self._linked[key]
@@ -233,7 +235,7 @@ class NumbaEpoch(CompiledEpoch):
         is_sparse = reads_input(program) and looks_sparse(some)
         layout = lay_out(program, is_sparse=False)
         arrays = self._arrays(some, None, labels, weights)
-        needed = training_kernels(program, arrays, rule_of(program), is_sparse=is_sparse)
+        needed = training_kernels(program, layout, arrays, rule_of(program), is_sparse=is_sparse)
         needed_kernels.extend(entry.__name__ for entry in _ENTRIES)
         linked = Linked(program, layout, unlinked_plan(program, layout))
         zeros = np.zeros(program.parameters, program.dtype)

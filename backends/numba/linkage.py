@@ -23,6 +23,7 @@ from backends.numba.kernels import (
     updates,
 )
 from backends.numba.kernels.compilation import StageKernel, for_arguments
+from backends.numba.kernels.fused_convolution import has_direct_gradient
 from backends.numba.kernels.record import Results
 from backends.numba.kernels.stages import STAGE, Penalty, Plan
 from backends.numba.kernels.workspace import Images, Tile, Workspace
@@ -65,12 +66,18 @@ class TrainingKernels(NamedTuple):
 
 
 def training_kernels(
-    program: TrainingProgram, data: epoch.TrainingData, rule: Any, *, is_sparse: bool
+    program: TrainingProgram,
+    layout: Layout,
+    data: epoch.TrainingData,
+    rule: Any,
+    *,
+    is_sparse: bool,
 ) -> TrainingKernels:
     """Return the stage kernels that a training needs.
 
     Args:
         program: network, loss and optimizer.
+        layout: its layout.
         data: a data set with the types of the one to train on.
         rule: settings of the optimizer, `updates.Rule`.
         is_sparse: whether the first stage takes CSR input.
@@ -107,8 +114,8 @@ def training_kernels(
     return TrainingKernels(
         forwards=[_forward_kernel(to, vector, work) for to in forwards],
         backwards=[
-            for_arguments(getattr(backward, name), _STAGE, _OFFSETS, vector, vector, work, 0, 0)
-            for name in kinds
+            for_arguments(_backward_kernel(name, row), _STAGE, _OFFSETS, vector, vector, work, 0, 0)
+            for name, row in zip(kinds, layout.stages, strict=True)
         ],
         others=others,
     )
@@ -167,6 +174,12 @@ def _record(kernels: list[Any]) -> None:
 def _forward_kernel(function: Any, vector: Any, work: Any) -> StageKernel | None:
     """Return a kernel of `forward`; None for None."""
     return function and for_arguments(function, _STAGE, _OFFSETS, vector, work, 0)
+
+
+def _backward_kernel(name: str, stage: Any) -> Any:
+    """Return the kernel of `backward` for a kind of stage and a row of the table of stages."""
+    is_direct = name == "conv2d" and has_direct_gradient(stage)
+    return backward.conv2d_direct if is_direct else getattr(backward, name)
 
 
 def _address(kernel: StageKernel | None) -> int:

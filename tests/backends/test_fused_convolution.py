@@ -44,6 +44,11 @@ def backward(stage: Any, x: Any, packed: Any, work: Any, dy: Any, mask: Any, gra
     fused.add_filter_gradient(stage, work.dfilters, gradient)
 
 
+@njit
+def backward_direct(stage: Any, x: Any, dy: Any, mask: Any, gradient: Any) -> None:
+    fused.conv2d_backward_direct(stage, x, mask, dy, gradient)
+
+
 def conv_layout(
     channels: int, out: int, side: int, pooling: Pooling | None, dtype: str = "float64"
 ) -> Layout:
@@ -133,7 +138,11 @@ def test_convolution_stage_and_its_gradients(name: str, dtype: str) -> None:
     dy = np.zeros(stage["y_size"], dtype)
     channels_of(dy)[...] = random.integers(-2, 3, want.shape)
     gradient = np.zeros(layout.packed_size, dtype)
-    backward(stage, padded, packed, work, dy, mask, gradient)
+    assert fused.has_direct_gradient(stage) == (name == "pooled in registers")
+    if fused.has_direct_gradient(stage):
+        backward_direct(stage, padded, dy, mask, gradient)
+    else:
+        backward(stage, padded, packed, work, dy, mask, gradient)
     dx, dfilters, dbias = naive.conv2d_backward(
         channels_of(dy), want_mask, x, filters, pools=pooling is not None
     )

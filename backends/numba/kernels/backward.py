@@ -4,7 +4,7 @@ The buffer `gradients` holds the gradients of the outputs in the layout of the b
 Each stage except the first sets the gradient of its input. Each stage with parameters adds their
 gradient to the buffer `gradient`, which has the same layout as the packed parameters.
 
-Each kind of stage has a stage kernel, which reads the gradient of the pre-activations. Its
+Each kind of stage has one or two stage kernels, which read the gradient of the pre-activations. Its
 parameters:
 
     stage: the stage.
@@ -33,6 +33,7 @@ from backends.numba.kernels.fused_convolution import (
     add_filter_gradient,
     clear_filter_gradient,
     conv2d_backward,
+    conv2d_backward_direct,
     frame_filters,
 )
 from backends.numba.kernels.stages import inputs_of, outputs_of
@@ -115,6 +116,20 @@ def conv2d(
         if not stage.is_first:
             _unpad(stage, dpadded, view(dx, n * stage.x_size, stage.x_size))
     add_filter_gradient(stage, work.dfilters, gradient)
+
+
+@stage_kernel
+def conv2d_direct(
+    stage: Any, offsets: Any, packed: Any, gradient: Any, work: Any, count: int, position: int
+) -> None:
+    """Do the same as `conv2d` for a stage for which `has_direct_gradient` holds."""
+    dy = outputs_of(stage, work.gradients, work, count)
+    capacity, size = work.capacity, stage.padded_size
+    for n in range(count):
+        padded = view(work.padded, stage.padded_offset * capacity + n * size, size)
+        mask = view(work.masks, stage.mask_offset * capacity + n * stage.y_size, stage.y_size)
+        dy_row = view(dy, n * stage.y_size, stage.y_size)
+        conv2d_backward_direct(stage, padded, mask, dy_row, gradient)
 
 
 @kernel

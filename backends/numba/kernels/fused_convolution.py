@@ -68,13 +68,19 @@ def _pools_one_channel(stage: Any, side: int) -> Any:
     )
 
 
-@kernel
-def _has_direct_gradient(stage: Any) -> Any:
-    """Return whether the gradient of the filters is computed from the tie masks of all channels.
+def has_direct_gradient(stage: Any) -> bool:
+    """Return whether `conv2d_backward_direct` can compute the gradients of a stage.
 
-    The gradient of the bias needs the number of ties, which is 1 if only the first one counts.
+    It needs no offsets of pairs, because it reads the tie masks of all channels at once. The
+    gradient of the bias needs the number of ties, which is 1 if only the first one counts.
     """
-    return _pools_one_channel(stage, 3) and not (stage.all_ties and stage.bias >= 0)
+    pools_one_channel = (
+        stage["pool_size"] == 2
+        and stage["in_lanes"] == 1
+        and stage["vectors"] == 1
+        and stage["kernel_size"] == 3
+    )
+    return bool(pools_one_channel and not (stage["all_ties"] and stage["bias"] >= 0))
 
 
 @kernel
@@ -161,15 +167,12 @@ def frame_filters(stage: Any, packed: Any, filters: Any) -> None:
 @kernel
 def clear_filter_gradient(stage: Any, dfilters: Any) -> None:
     """Set the gradient of all filters, as patches of the input, to 0."""
-    if not _has_direct_gradient(stage):
-        fill_zero(view(dfilters, 0, stage.out_channels * stage.kernel_size * _patch_row(stage)))
+    fill_zero(view(dfilters, 0, stage.out_channels * stage.kernel_size * _patch_row(stage)))
 
 
 @kernel
 def add_filter_gradient(stage: Any, dfilters: Any, gradient: Any) -> None:
     """Add the gradient of all filters, as patches of the input, to that of the parameters."""
-    if _has_direct_gradient(stage):
-        return
     side, channels, lanes = stage.kernel_size, stage.in_channels, stage.in_lanes
     width, row = stage.vectors * CHANNEL_LANES, _patch_row(stage)
     for o in range(stage.out_channels):
@@ -194,14 +197,12 @@ def conv2d_backward(
         x: the padded input.
         mask: tie mask.
         dy: gradient of the outputs.
-        work: buffers. `filters` is set; the gradient of the filters is added to `dfilters`, or to
-            `gradient` directly.
+        work: buffers. `filters` is set; the gradient of the filters is added to `dfilters`.
         gradient: gradient of the parameters.
         dx: gradient of the padded input; empty if it is not needed.
     """
     shape, upstream = (stage.out_height, stage.out_width, 2), pointer(dy, 0)
-    is_direct = _has_direct_gradient(stage)
-    if not is_direct and (stage.all_ties or not stage.pool_size):
+    if stage.all_ties or not stage.pool_size:
         shape = stage.conv_height, stage.conv_width, 1
         if stage.pool_size:
             _unpool(stage, dy, mask, work.conv)
@@ -210,18 +211,33 @@ def conv2d_backward(
     if stage.bias >= 0:
         dbias = pointer(gradient, stage.bias)
         conv.sum_of_rows(dbias, upstream, stage.out_lanes, rows * columns)
-    if is_direct:
-        _max_pool_wgrad_3x3(
-            pointer(gradient, stage.weight), pointer(x, 0), _row_of(stage),
-            upstream, pointer(mask, 0), rows, columns,
-        )  # fmt: skip
-        return
     pairs = rows * columns * stage.out_lanes
     places, filter_places = view(work.places, 0, pairs), view(work.places, pairs, pairs)
     _locate(stage, shape, mask, places, filter_places)
     _backward_filters(stage, rows * columns, upstream, x, places, work.dfilters)
     if len(dx) > 0:
         _backward_x(stage, shape, upstream, work.filters, filter_places, dx)
+
+
+@kernel
+def conv2d_backward_direct(stage: Any, x: Any, mask: Any, dy: Any, gradient: Any) -> None:
+    """Add the gradients of one image of a first stage for which `has_direct_gradient` holds.
+
+    Args:
+        stage: the stage.
+        x: the padded input.
+        mask: tie mask.
+        dy: gradient of the outputs.
+        gradient: gradient of the parameters.
+    """
+    rows, columns, upstream = stage.out_height, stage.out_width, pointer(dy, 0)
+    if stage.bias >= 0:
+        dbias = pointer(gradient, stage.bias)
+        conv.sum_of_rows(dbias, upstream, stage.out_lanes, rows * columns)
+    _max_pool_wgrad_3x3(
+        pointer(gradient, stage.weight), pointer(x, 0), _row_of(stage),
+        upstream, pointer(mask, 0), rows, columns,
+    )  # fmt: skip
 
 
 @kernel
