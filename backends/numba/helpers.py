@@ -70,6 +70,9 @@ def compiling(kernels: Iterable[StageKernel]) -> Iterator[None]:
 def main() -> None:
     """Compile the stage kernels that the parent names, until it closes stdin or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    modules: dict[str, Any] = sys.modules
+    # Numba would import SciPy for linear algebra, which takes as long as compiling a kernel.
+    modules["scipy"] = None
     kernels: SimpleQueue[tuple[str, str, Any]] = SimpleQueue()
     Thread(target=_receive, args=(kernels,), daemon=True).start()
     with without_garbage_collector():
