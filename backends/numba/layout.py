@@ -189,7 +189,9 @@ class _Placement:
         """Set the offsets of weight and bias."""
         row["weight"] = row["bias"] = stages.NONE
         if stage.weight is not None:
-            count, elements, where = _weight_positions(stage, row, is_sparse=is_sparse)
+            reads_pixels = row["is_first"] and self._reads_input and not is_sparse
+            block = self._vector if reads_pixels else 0
+            count, elements, where = _weight_positions(stage, row, is_sparse=is_sparse, block=block)
             row["weight"] = self._pack(stage.weight + elements, where, count)
             self.weights.append((int(row["weight"]), self.packed_size))
         if stage.bias is not None:
@@ -272,11 +274,18 @@ def _strides(positions: NDArray[np.int64]) -> NDArray[np.int64] | int:
 
 
 def _weight_positions(
-    stage: Stage, row: Any, *, is_sparse: bool
+    stage: Stage, row: Any, *, is_sparse: bool, block: int
 ) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
     """Return the size of a packed weight, the positions of its elements, and their packed ones.
 
     Positions are relative to the weight, in the form that `_Placement._pack` takes.
+
+    Args:
+        stage: the stage, which has weights.
+        row: its row of the table.
+        is_sparse: whether a linear stage takes CSR input.
+        block: lanes of the vector blocks of a linear stage (see `kernels.simd.gemm`), or 0 for a
+            matrix (outputs, inputs).
     """
     if stage.kind == "linear":
         # The inputs are in the order of the shape before flattening.
@@ -288,8 +297,13 @@ def _weight_positions(
         if is_sparse:
             width = int(row["out_lanes"])
             return int(row["x_size"]) * width, elements, inputs[..., None] * width + outputs
-        stride = int(row["x_size"])
-        return len(outputs) * stride, elements, inputs[..., None] + outputs * stride
+        count = len(outputs) * int(row["x_size"])
+        if not block:
+            return count, elements, inputs[..., None] + outputs * int(row["x_size"])
+        run = math.gcd(inputs.shape[1], block)  # so many inputs are in one vector
+        first = inputs.reshape(-1, run, 1)
+        where = first // block * block * len(outputs) + first % block + outputs * block
+        return count, elements.reshape(-1, run, len(outputs)), where
     out, channels, side = stage.output_shape[0], stage.input_shape[0], stage.kernel_size
     tile = int(row["vectors"]) * CHANNEL_LANES
     o, c, tap = np.ix_(range(out), range(channels), range(side * side))

@@ -17,6 +17,7 @@ from backends.numba.kernels import (
     epoch,
     forward,
     inference,
+    input_layer,
     losses,
     penalty,
     reading,
@@ -50,7 +51,7 @@ class TrainingKernels(NamedTuple):
     """The stage kernels that a training needs.
 
     Attributes:
-        forwards: for each stage the kernel of its outputs; None if `read` computes them.
+        forwards: for each stage the kernel of its outputs; None if `multiply_inputs` computes them.
         backwards: for each stage the kernel of its gradients.
         others: by the field of `Plan` for the address.
     """
@@ -85,15 +86,11 @@ def training_kernels(
     reads = reads_input(program)
     kinds = [stage.kind for stage in program.stages]
     if reads:
-        kinds[0] = "input_linear"  # `read` computes its outputs
+        kinds[0] = "input_linear"  # `multiply_inputs` computes its outputs
     forwards = [None if name == "input_linear" else getattr(forward, name) for name in kinds]
     vector, work = _vector(program), _workspace(program)
     parameters = types.NamedTuple([vector, types.Array(vector.dtype, 2, "C")], updates.Parameters)
     others = {
-        "read": for_arguments(
-            _reading_kernel(program, is_sparse=is_sparse),
-            *(_STAGE, vector, data.images, _TILE, work),
-        ),
         "loss": for_arguments(
             losses.KERNELS[program.loss],
             *(_STAGE, data.labels, data.weights, _TILE, 0.0, work, _RESULTS, 0, 0),
@@ -103,9 +100,16 @@ def training_kernels(
         ),
     }
     if reads:
+        multiply, update = _input_kernels(is_sparse=is_sparse)
+        others["multiply_inputs"] = for_arguments(
+            multiply, _STAGE, vector, data.images, _TILE, _RANGES, types.CPointer(vector.dtype)
+        )
         others["update_inputs"] = for_arguments(
-            epoch.update_csr if is_sparse else epoch.update_pixels,
-            *(_STAGE, vector, data.images, _ROWS, _STEP, _RANGES, work),
+            update, _STAGE, vector, data.images, _ROWS, _STEP, _RANGES, work
+        )
+    else:
+        others["read"] = for_arguments(
+            _reading_kernel(program), _STAGE, vector, data.images, _TILE, work
         )
     if program.l2:
         others["add_penalty"] = for_arguments(
@@ -129,6 +133,7 @@ def unlinked_plan(program: TrainingProgram, layout: Layout) -> Plan:
         read=0,
         loss=0,
         update=0,
+        multiply_inputs=0,
         update_inputs=0,
         add_penalty=0,
         penalty=Penalty(layout.weights, program.l2),
@@ -155,7 +160,7 @@ def link_inference(program: Program, layout: Layout, pixels: np.dtype[Any]) -> i
         pixels: dtype of the pixels.
     """
     forwards = [None if s.kind == "linear" else getattr(forward, s.kind) for s in program.stages]
-    read = None if forwards[0] is None else _reading_kernel(program, is_sparse=False)
+    read = None if forwards[0] is None else _reading_kernel(program)
     _record([*forwards, read, inference.predict])
     vector, work = _vector(program), _workspace(program)
     for row, to in zip(layout.stages, forwards, strict=True):
@@ -187,13 +192,16 @@ def _address(kernel: StageKernel | None) -> int:
     return kernel.address() if kernel else 0
 
 
-def _reading_kernel(program: Program, *, is_sparse: bool) -> Any:
-    """Return the kernel that reads images for the first stage."""
-    if is_sparse:
-        return reading.multiply_sparse
-    if reads_input(program):
-        return reading.multiply_pixels
+def _reading_kernel(program: Program) -> Any:
+    """Return the kernel that copies images for the first stage."""
     return reading.pad_pixels if program.stages[0].kind == "conv2d" else reading.read_pixels
+
+
+def _input_kernels(*, is_sparse: bool) -> tuple[Any, Any]:
+    """Return the kernels of a first stage that reads its input: products and gradient."""
+    if is_sparse:
+        return input_layer.multiply_csr, input_layer.update_csr
+    return input_layer.multiply_pixels, input_layer.update_pixels
 
 
 def _vector(program: Program) -> Any:
@@ -205,7 +213,8 @@ def _workspace(program: Program) -> Any:
     """Return the type of the result of `workspace.thread_workspace`."""
     number = types.CPointer(_vector(program).dtype)
     kinds: dict[str, Any] = dict.fromkeys(Workspace._fields, number)
-    kinds["capacity"] = kinds["deltas_row"] = types.intp
+    for name in ("capacity", "deltas_row", "products_row", "threads"):
+        kinds[name] = types.intp
     kinds["masks"], kinds["wide_masks"] = types.CPointer(types.uint8), types.CPointer(types.int64)
     kinds["places"] = types.CPointer(types.uint64)
     return types.NamedTuple(list(kinds.values()), Workspace)

@@ -86,8 +86,12 @@ class Linked:
         """Return new buffers of all threads."""
         sizes, dtype = self.layout.sizes, self.program.dtype
         buffers = forward_buffers(sizes, threads, math.ceil(batch_size / threads), dtype)
-        outputs = int(self.layout.stages[0]["y_size"]) if self.plan.update_inputs else 0
+        first = self.layout.stages[0]
+        outputs = int(first["y_size"]) if self.plan.update_inputs else 0
         deltas_row = whole_lines(outputs, dtype)
+        # Threads exchange products of the batch or weights: what is less.
+        exchanges_products = threads > 1 and batch_size <= first["x_size"]
+        products_row = whole_lines(batch_size * outputs, dtype) if exchanges_products else 0
         return Workspace(
             **buffers,
             gradients=thread_rows(threads, buffers["capacity"] * sizes["outputs"], dtype),
@@ -99,6 +103,9 @@ class Linked:
             parameters=thread_rows(threads, self.layout.packed_size, dtype),
             deltas=aligned_zeros((batch_size, deltas_row), dtype),
             deltas_row=deltas_row,
+            products=aligned_zeros((threads, products_row), dtype),
+            products_row=products_row,
+            threads=threads,
         )
 
 

@@ -96,5 +96,6 @@ def thread_addresses(workspace: Workspace) -> Array:
             table[name] = buffers
         else:
             table[name] = buffers.ctypes.data + threads * buffers.strides[0]
-    table["deltas"] = workspace.deltas.ctypes.data  # all threads share it
+    for name in ("deltas", "products"):  # all threads share them
+        table[name] = getattr(workspace, name).ctypes.data
     return table

@@ -8,7 +8,7 @@ import pytest
 from backends import Backend, get_backend
 from backends.numba.csr import MAX_SPARSE_DENSITY
 from backends.numba.epoch import NumbaEpoch
-from backends.numba.kernels import csr, epoch, inference, reading
+from backends.numba.kernels import csr, epoch, inference, input_layer
 from mnist_accel import nn
 from mnist_accel.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from mnist_accel.data import Dataset
@@ -53,7 +53,7 @@ def test_writable_and_read_only_images_share_compiled_code(numba: Backend, mnist
     assert not images.flags.writeable
     compiled = (
         epoch.run_steps,
-        reading.multiply_sparse,
+        input_layer.multiply_csr,
         inference.predict,
         csr.count_by_column,
         csr.write_csr,

@@ -124,12 +124,17 @@ def gather_kernels(
     rows, columns, width = sizes
     gemm_dot_gather(
         pointer(dots, 0), columns, pointer(table, 0), width, pointer(indices, 0), pointer(x, 0),
-        width, rows, columns, width,
+        rows, columns, width,
     )  # fmt: skip
     gemm_outer_gather(
         pointer(y, 0), pointer(dy, 0), columns, pointer(table, 0), width, pointer(indices, 0),
-        columns, width, rows, 0.5,
+        columns, width, rows, 0.5, 0.75,
     )  # fmt: skip
+
+
+def in_vector_blocks(matrix: np.ndarray[Any, Any], lanes: int) -> np.ndarray[Any, Any]:
+    """Return a matrix (rows, columns) in vector blocks, (columns / lanes, rows, lanes)."""
+    return np.ascontiguousarray(matrix.reshape(len(matrix), -1, lanes).swapaxes(0, 1))
 
 
 @pytest.mark.parametrize("table_dtype", ["uint8", "float32", "float64"])
@@ -144,12 +149,14 @@ def test_products_with_rows_of_a_table(
     indices = random.permutation(20)[:rows]
     x, y = (numbers(random, columns, width, dtype=dtype) for _ in range(2))
     dots, dy = (numbers(random, rows, columns, dtype=dtype) for _ in range(2))
-    got_dots, got_y = dots.copy(), y.copy()
+    got_dots, got_y = dots.copy(), in_vector_blocks(y, lanes)
     sizes = rows, columns, width
-    compiled(gather_kernels)(got_dots, x, got_y, dy, table, indices, sizes)
+    blocks = in_vector_blocks(x, lanes)
+    compiled(gather_kernels)(got_dots, blocks, got_y, dy, table, indices, sizes)
     images = table[indices].astype(dtype)
     assert_close(got_dots, images @ x.T, dtype=dtype, terms=width)
-    assert_close(got_y, y + 0.5 * dy.T @ images, dtype=dtype, terms=rows)
+    expected = in_vector_blocks(0.75 * (y + 0.5 * dy.T @ images), lanes)
+    assert_close(got_y, expected.astype(dtype), dtype=dtype, terms=rows)
 
 
 def gather_kernel(

@@ -2,7 +2,8 @@
 
 Layout: inputs x (N, inputs), weights (outputs, inputs), outputs y (N, outputs). Rows of x and y are
 padded to whole vectors with zeros. Vectors run along the inputs, the longest dimension in small
-networks. The forward pass computes dot products, the backward pass sums of rows.
+networks. The forward pass computes dot products, the backward pass sums of rows. The weights of a
+first layer that reads pixels have vector blocks (see `simd.gemm`).
 
 A BLAS library is as fast for large matrices. For small ones, it takes longer to prepare than to
 compute: for 32 × 1352 by 1352 × 10, OpenBLAS takes twice as long as these kernels.
@@ -57,44 +58,47 @@ def linear_backward_weight(x: Any, dy: Any, gradient: Any, weight: int, outputs:
 
 
 @kernel
-def pixel_linear(pixels: Any, rows: Any, packed: Any, weight: int, outputs: int, y: Any) -> None:
-    """Set y to the product of images and Wᵀ, where W (outputs, pixels) begins at `weight`.
+def pixel_linear(
+    pixels: Any, rows: Any, w: Any, outputs: int, begin: int, end: int, y: Any
+) -> None:
+    """Set y to the product of images and Wᵀ, from the pixels `begin` to `end` − 1.
 
     Args:
         pixels: all images, in whole vectors of any number type.
         rows: pointer to the indices of the images.
-        packed: the parameters.
-        weight: offset of W in `packed`.
+        w: pointer to W (outputs, pixels), in vector blocks.
         outputs: rows of W.
+        begin: first pixel, at the beginning of a vector.
+        end: end of the pixels, at the end of a vector.
         y: (N, outputs or more).
     """
-    width = pixels.shape[1]
     gemm_dot_gather(
-        pointer(y, 0), y.shape[1], pointer(pixels, 0), width, rows, pointer(packed, weight), width,
-        len(y), outputs, width,
+        pointer(y, 0), y.shape[1], pointer(pixels, begin), pixels.shape[1], rows,
+        pointer(w, begin * outputs), len(y), outputs, end - begin,
     )  # fmt: skip
 
 
 @kernel
 def pixel_linear_backward(
-    pixels: Any, rows: Any, scale: float, dy: Any, target: Any, outputs: int, begin: int, end: int
-) -> None:
-    """Add scale · dyᵀ x to the columns `begin` to `end` − 1 of a matrix (outputs, pixels).
+    pixels: Any, rows: Any, scale: float, dy: Any, target: Any, outputs: int, begin: int, end: int,
+    shrink: float,
+) -> None:  # fmt: skip
+    """Add scale · dyᵀ x to the columns `begin` to `end` − 1 of a matrix, and multiply them.
 
     Args:
         pixels: all images, as in `pixel_linear`.
         rows: pointer to the indices of the images x.
         scale: factor of the pixels.
         dy: (N, outputs or more).
-        target: pointer to the matrix.
+        target: pointer to the matrix (outputs, pixels), in vector blocks.
         outputs: rows of the matrix.
         begin: first column, at the beginning of a vector.
         end: end of the columns, at the end of a vector.
+        shrink: factor of the sum.
     """
-    width = pixels.shape[1]
     gemm_outer_gather(
-        pointer(target, begin), pointer(dy, 0), dy.shape[1], pointer(pixels, begin), width,
-        rows, outputs, end - begin, len(dy), scale,
+        pointer(target, begin * outputs), pointer(dy, 0), dy.shape[1], pointer(pixels, begin),
+        pixels.shape[1], rows, outputs, end - begin, len(dy), scale, shrink,
     )  # fmt: skip
 
 

@@ -27,6 +27,16 @@ def add(x: Any, y: Any) -> None:
 
 
 @kernel
+def shrink(packed: Any, begin: int, end: int, factor: float) -> None:
+    """Multiply a range of the parameters by `factor`."""
+    if factor != 1:
+        cast = packed.dtype.type(factor)
+        weights = view(packed, begin, end - begin)
+        for i in range(len(weights)):
+            weights[i] *= cast
+
+
+@kernel
 def activate(kind: int, y: Any) -> None:
     """Apply an activation to y (N, outputs); rows are whole vectors."""
     if kind == RELU:

@@ -3,14 +3,20 @@
 Every thread runs `run_steps`. In each step, it divides its images into tiles, and runs the forward
 and the backward pass tile by tile, so that the outputs of a tile are still in the cache when the
 backward pass reads them. At a barrier, the threads wait until all gradients are computed. Each
-thread then updates its range of the parameters with the sum of the gradients of all threads. A
-second barrier ends the step. For a given number of threads, the order of all sums is fixed, so runs
-repeat bit for bit.
+thread then updates its range of the parameters with the sum of the gradients of all threads. At a
+second barrier, before the next step, they wait until all parameters are updated. For a given number
+of threads, the order of all sums is fixed, so runs repeat bit for bit.
 
     gradients of the threads     parameters of a network whose first stage is linear
     thread 0   ▒▒▒▒▒▒▒▒▒▒▒▒      │ weights of the first stage │ all other parameters     │
     thread 1   ▒▒▒▒▒▒▒▒▒▒▒▒      │ thread 0   │ thread 1      │ thread 0   │ thread 1    │
                └─ a row each      divided at inputs            divided at cache lines
+
+A first stage that reads CSR rows or pixels has most of the parameters. If each thread multiplied
+its images by all weights of this stage, each step would move weights from the cache of the thread
+that updates them to the caches of the others. In small batches, each thread therefore multiplies
+all images of the batch by its own weights, before the second barrier. The threads exchange only
+these products, and add them up for their images.
 
 The backward pass is linear in the gradient of the logits. So if this gradient is multiplied by −lr,
 the backward pass yields the changes of the parameters in an SGD step, and the step has the *linear
@@ -31,15 +37,15 @@ from typing import Any, NamedTuple
 
 from backends.numba.kernels.backward import backward
 from backends.numba.kernels.barrier import barrier_wait
-from backends.numba.kernels.compilation import call, entry, kernel, stage_kernel
-from backends.numba.kernels.dense import pixel_linear_backward
-from backends.numba.kernels.elementwise import add
+from backends.numba.kernels.compilation import call, entry, kernel
+from backends.numba.kernels.elementwise import add, shrink
 from backends.numba.kernels.forward import forward
+from backends.numba.kernels.input_layer import add_products, scale_and_add_bias
 from backends.numba.kernels.record import plan_of, results_of, rule_of
-from backends.numba.kernels.simd.sparse import scatter_axpy
+from backends.numba.kernels.stages import outputs_of
 from backends.numba.kernels.updates import Parameters
 from backends.numba.kernels.vector_width import ALIGNMENT
-from backends.numba.kernels.views import fill_zero, pointer, pointer_to, view, view_2d
+from backends.numba.kernels.views import fill_zero, pointer, pointer_to, view
 from backends.numba.kernels.workspace import Images, Tile, thread_workspace
 
 # The linear form of a step is used only if `shrink` exceeds this value: the division by a smaller
@@ -86,21 +92,21 @@ class Ranges(NamedTuple):
         others: first parameter after the weights of a first stage that reads CSR rows or pixels.
         begin: first of the thread's other parameters.
         end: end of the thread's other parameters.
-        input_rows: number of rows of those weights, of each of which the thread updates a part.
-        input_stride: length of a row.
-        input_begin: first of the thread's weights in a row.
-        input_end: end of the thread's weights in a row.
-        first_group: first of the thread's column groups of the CSR format.
-        end_group: end of the thread's column groups.
+        input_begin: first of the thread's weights of that stage.
+        input_end: end of these weights.
+        first_input: first of the inputs that are multiplied by them.
+        end_input: end of these inputs.
+        first_group: first column group of these inputs in the CSR format.
+        end_group: end of these column groups.
     """
 
     others: int
     begin: int
     end: int
-    input_rows: int
-    input_stride: int
     input_begin: int
     input_end: int
+    first_input: int
+    end_input: int
     first_group: int
     end_group: int
 
@@ -162,6 +168,11 @@ def run_steps(
         step = _step(thread, threads, rule, schedule, index)
         in_place = step.is_linear and threads == 1 and step.batch <= work.capacity
         gradient = packed if in_place else view(work.parameters, 0, len(packed))
+        if work.products_row:
+            _multiply(plan, packed, data, schedule.rows, step, ranges, work, thread)
+        if threads > 1:
+            arrivals += threads
+            barrier_wait(counter, arrivals)
         if not in_place:
             fill_zero(view(gradient, ranges.others, len(packed) - ranges.others))
         place = thread, index
@@ -187,12 +198,10 @@ def run_steps(
         else:
             length = ranges.end - ranges.begin
             _update(plan, rule, schedule, parameters, total, ranges.begin, length, results, place)
-            for row in range(ranges.input_rows):
-                begin, length = _inputs_of_row(ranges, row)
-                _update(plan, rule, schedule, parameters, total, begin, length, results, place)
-        if threads > 1:
-            arrivals += threads
-            barrier_wait(counter, arrivals)
+            begin, length = ranges.input_begin, ranges.input_end - ranges.input_begin
+            _update(plan, rule, schedule, parameters, total, begin, length, results, place)
+    if threads > 1:
+        barrier_wait(counter, arrivals + threads)
 
 
 @kernel
@@ -204,36 +213,28 @@ def _ranges(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
     first = plan.stages[0]
     groups = data.images.groups
     first_group, end_group = groups * thread // threads, groups * (thread + 1) // threads
-    rows, row_size, input_begin, input_end = 0, 0, 0, 0
-    if plan.update_inputs and groups:  # a row of weights per input, which follow each other
-        rows, row_size = 1, first.x_size * first.y_size
-        input_begin = data.edges[first_group] * first.y_size
-        input_end = data.edges[end_group] * first.y_size
-    elif plan.update_inputs:  # a row of weights per output
-        rows, row_size = first.out_channels, first.x_size
-        lines = -(-row_size // ALIGNMENT)
-        input_begin = lines * thread // threads * ALIGNMENT
-        input_end = min(lines * (thread + 1) // threads * ALIGNMENT, row_size)
-    others = -(-rows * row_size // ALIGNMENT) * ALIGNMENT
+    first_input, end_input, outputs, others = 0, 0, 0, 0
+    if plan.update_inputs and groups:
+        first_input, end_input = data.edges[first_group], data.edges[end_group]
+        outputs = first.y_size
+    elif plan.update_inputs:
+        lines = -(-first.x_size // ALIGNMENT)
+        first_input = lines * thread // threads * ALIGNMENT
+        end_input = min(lines * (thread + 1) // threads * ALIGNMENT, first.x_size)
+        outputs = first.out_channels
+    others = -(-first.x_size * outputs // ALIGNMENT) * ALIGNMENT
     length = ((size - others) // ALIGNMENT // threads + 1) * ALIGNMENT
     return Ranges(
         others,
         min(others + thread * length, size),
         min(others + (thread + 1) * length, size),
-        rows,
-        row_size,
-        input_begin,
-        input_end,
+        first_input * outputs,
+        end_input * outputs,
+        first_input,
+        end_input,
         first_group,
         end_group,
     )
-
-
-@kernel
-def _inputs_of_row(ranges: Any, row: int) -> tuple[int, int]:
-    """Return the first of a thread's weights in a row of the first stage, and their number."""
-    begin = ranges.input_begin + row * ranges.input_stride
-    return begin, max(0, ranges.input_end - ranges.input_begin)
 
 
 @kernel
@@ -256,6 +257,17 @@ def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> An
 
 
 @kernel
+def _multiply(
+    plan: Any, packed: Any, data: Any, rows: Any, step: Any, ranges: Any, work: Any, thread: int
+) -> None:
+    """Set a thread's products of all images of the batch and its weights of the first stage."""
+    later = max(0, min(step.first + step.batch, len(rows) - step.batch))
+    batch = Tile(rows, step.first, step.batch, later)
+    products = pointer(work.products, thread * work.products_row)
+    call(plan.multiply_inputs, plan.stages[0], packed, data.images, batch, ranges, products)
+
+
+@kernel
 def _add_gradients(
     plan: Any, packed: Any, gradient: Any, data: Any, rows: Any, step: Any, work: Any,
     results: Any, place: Any,
@@ -267,7 +279,8 @@ def _add_gradients(
         later = begin + count if begin + count < step.end else step.batch + step.begin
         later = max(0, min(step.first + later, len(rows) - count))
         tile = Tile(rows, step.first + begin, count, later)
-        forward(plan, packed, data.images, tile, work)
+        _read(plan, packed, data, tile, begin, work)
+        forward(plan, packed, work, count)
         call(
             plan.loss, last, data.labels, data.weights, tile, step.factor, work, results,
             place[0], place[1],
@@ -275,61 +288,20 @@ def _add_gradients(
         backward(plan, packed, gradient, count, work, begin)
 
 
-@stage_kernel
-def update_csr(
-    stage: Any, target: Any, images: Any, rows: Any, step: Any, ranges: Any, work: Any
-) -> None:
-    """Add the gradient of a thread's column groups of a first stage to `target`, from CSR rows.
-
-    In the linear form of a step, `target` is the parameters, otherwise the sum of the gradients.
-    """
-    _begin_inputs(target, step, ranges)
-    scale = target.dtype.type(images.scale)
-    width = stage.y_size
-    for n in range(step.batch):
-        at = rows[step.first + n] * images.groups
-        begin, end = images.indptr[at + ranges.first_group], images.indptr[at + ranges.end_group]
-        scatter_axpy(
-            pointer(target, stage.weight), width, width,
-            pointer(images.indices, begin), pointer(images.data, begin), end - begin,
-            pointer(work.deltas, n * work.deltas_row), scale,
-        )  # fmt: skip
-    _end_inputs(target, step, ranges)
-
-
-@stage_kernel
-def update_pixels(
-    stage: Any, target: Any, images: Any, rows: Any, step: Any, ranges: Any, work: Any
-) -> None:
-    """Add the gradient of a thread's inputs of a first stage to `target`, from pixels.
-
-    `target` is the same as in `update_csr`.
-    """
-    _begin_inputs(target, step, ranges)
-    dy = view_2d(work.deltas, 0, step.batch, work.deltas_row)
-    pixel_linear_backward(
-        images.pixels, pointer(rows, step.first), images.scale, dy, pointer(target, stage.weight),
-        stage.out_channels, ranges.input_begin, ranges.input_end,
-    )  # fmt: skip
-    _end_inputs(target, step, ranges)
-
-
 @kernel
-def _begin_inputs(target: Any, step: Any, ranges: Any) -> None:
-    """Set the thread's weights of the first stage to 0 if `target` is the sum of gradients."""
-    if not step.is_linear:
-        for row in range(ranges.input_rows):
-            begin, length = _inputs_of_row(ranges, row)
-            fill_zero(view(target, begin, length))
-
-
-@kernel
-def _end_inputs(target: Any, step: Any, ranges: Any) -> None:
-    """Shrink the thread's weights of the first stage if `target` is the parameters."""
-    if step.is_linear and step.shrink != 1:
-        for row in range(ranges.input_rows):
-            begin, length = _inputs_of_row(ranges, row)
-            shrink(target, begin, begin + length, step.shrink)
+def _read(plan: Any, packed: Any, data: Any, tile: Any, begin: int, work: Any) -> None:
+    """Set what `forward` reads for a tile, which begins at image number `begin` of the batch."""
+    first = plan.stages[0]
+    if plan.multiply_inputs:
+        y = outputs_of(first, work.outputs, work, tile.images)
+        if work.products_row:
+            add_products(work, begin, y)
+        else:
+            every = _ranges(0, 1, plan, len(packed), data)
+            call(plan.multiply_inputs, first, packed, data.images, tile, every, pointer(y, 0))
+        scale_and_add_bias(first, packed, data.images, y)
+    else:
+        call(plan.read, first, packed, data.images, tile, work)
 
 
 @kernel
@@ -356,13 +328,3 @@ def _update(
         )  # fmt: skip
     rate, number = schedule.rates[index], schedule.steps_before + index + 1
     call(plan.update, rule, rate, number, parameters, gradient, begin, count)
-
-
-@kernel
-def shrink(packed: Any, begin: int, end: int, factor: float) -> None:
-    """Multiply a range of the parameters by `factor`."""
-    if factor != 1:
-        cast = packed.dtype.type(factor)
-        weights = view(packed, begin, end - begin)
-        for i in range(len(weights)):
-            weights[i] *= cast

@@ -27,23 +27,21 @@ from backends.numba.kernels.views import copy, view
 
 
 @kernel
-def forward(plan: Any, packed: Any, images: Any, tile: Any, work: Any) -> None:
+def forward(plan: Any, packed: Any, work: Any, count: int) -> None:
     """Compute the outputs of all stages for a tile.
 
     Args:
         plan: the program.
         packed: the parameters.
-        images: the data set.
-        tile: the images to process.
-        work: workspace of the thread. `work.outputs` is set; the last stage's outputs are the
-            logits.
+        work: workspace of the thread, with the inputs of the first stage, or its pre-activations if
+            it has no kernel. `work.outputs` is set; the last stage's outputs are the logits.
+        count: number of images in the tile.
     """
-    call(plan.read, plan.stages[0], packed, images, tile, work)
     for index in range(len(plan.stages)):
         stage = plan.stages[index]
         if stage.forward:
-            call(stage.forward, stage, plan.offsets, packed, work, tile.images)
-        finish(stage, work, tile.images)
+            call(stage.forward, stage, plan.offsets, packed, work, count)
+        finish(stage, work, count)
 
 
 @kernel

@@ -169,6 +169,9 @@ def _workspace(buffers: Any, kind: Any) -> Any:
         unused,
         unused,
         0,
+        unused,
+        0,
+        1,
     )
 
 

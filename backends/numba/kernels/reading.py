@@ -1,4 +1,6 @@
-"""Kernels that read the images of a tile from the data set, for the first stage.
+"""Kernels that copy the images of a tile from the data set, for the first stage.
+
+A linear first stage needs no copy (see `input_layer`).
 
 Parameters:
     stage: the first stage.
@@ -11,11 +13,10 @@ Parameters:
 from typing import Any
 
 from backends.numba.kernels.compilation import kernel, stage_kernel
-from backends.numba.kernels.dense import add_bias, pixel_linear
 from backends.numba.kernels.forward import pad
-from backends.numba.kernels.simd.sparse import gather_axpy, prefetch, prefetch_rows
-from backends.numba.kernels.stages import inputs_of, outputs_of
-from backends.numba.kernels.views import fill_zero, pointer, view
+from backends.numba.kernels.simd.sparse import prefetch
+from backends.numba.kernels.stages import inputs_of
+from backends.numba.kernels.views import pointer, view
 
 # Number of images whose computation takes about as long as one access to main memory.
 PREFETCH_DISTANCE = 4
@@ -47,45 +48,6 @@ def pad_pixels(stage: Any, packed: Any, images: Any, tile: Any, work: Any) -> No
         pad(stage, pixels, n, work, scale, shift)
 
 
-@stage_kernel
-def multiply_sparse(stage: Any, packed: Any, images: Any, tile: Any, work: Any) -> None:
-    """Set the pre-activations of a linear first stage from CSR images."""
-    y = outputs_of(stage, work.outputs, work, tile.images)
-    width = stage.y_size
-    fill_zero(view(y, 0, y.size))
-    for n in range(tile.images):
-        _prefetch_rows(images, tile.rows, tile.first + n)
-        at = tile.rows[tile.first + n] * images.groups
-        begin, end = images.indptr[at], images.indptr[at + images.groups]
-        gather_axpy(
-            pointer(y, n * width), pointer(packed, stage.weight), width, width,
-            pointer(images.indices, begin), pointer(images.data, begin), end - begin,
-        )  # fmt: skip
-    _scale_and_add_bias(stage, packed, images, y)
-
-
-@stage_kernel
-def multiply_pixels(stage: Any, packed: Any, images: Any, tile: Any, work: Any) -> None:
-    """Set the pre-activations of a linear first stage from pixels."""
-    y = outputs_of(stage, work.outputs, work, tile.images)
-    later = pointer(tile.rows, tile.next)
-    prefetch_rows(pointer(images.pixels, 0), stage.x_size, later, tile.images)
-    rows = pointer(tile.rows, tile.first)
-    pixel_linear(images.pixels, rows, packed, stage.weight, stage.out_channels, y)
-    _scale_and_add_bias(stage, packed, images, y)
-
-
-@kernel
-def _scale_and_add_bias(stage: Any, packed: Any, images: Any, y: Any) -> None:
-    """Multiply y by the scale of the pixels, and add the bias."""
-    scale = y.dtype.type(images.scale)
-    flat = view(y, 0, y.size)
-    for i in range(len(flat)):
-        flat[i] *= scale
-    if stage.bias >= 0:
-        add_bias(y, view(packed, stage.bias, stage.out_channels))
-
-
 @kernel
 def _prefetch_pixels(images: Any, rows: Any, position: int) -> None:
     """Prefetch the pixels of an image that is needed soon.
@@ -95,19 +57,3 @@ def _prefetch_pixels(images: Any, rows: Any, position: int) -> None:
     size = images.pixels.shape[1]
     at = rows[min(position + PREFETCH_DISTANCE, len(rows) - 1)] * size
     prefetch(pointer(images.pixels, at), pointer(images.pixels, at + size))
-
-
-@kernel
-def _prefetch_rows(images: Any, rows: Any, position: int) -> None:
-    """Prefetch the CSR rows that are needed soon.
-
-    The `indptr` of a row is prefetched first, because the addresses of its `indices` and `data` are
-    computed from it. These are prefetched PREFETCH_DISTANCE images later.
-    """
-    last = len(rows) - 1
-    at = rows[min(position + 2 * PREFETCH_DISTANCE, last)] * images.groups
-    prefetch(pointer(images.indptr, at), pointer(images.indptr, at + images.groups + 1))
-    at = rows[min(position + PREFETCH_DISTANCE, last)] * images.groups
-    begin, end = images.indptr[at], images.indptr[at + images.groups]
-    prefetch(pointer(images.indices, begin), pointer(images.indices, end))
-    prefetch(pointer(images.data, begin), pointer(images.data, end))

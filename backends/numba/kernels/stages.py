@@ -87,11 +87,13 @@ class Plan(NamedTuple):
     Attributes:
         stages: (stages,), of dtype `STAGE`.
         offsets: offsets of the taps of all convolutions, uint64.
-        read: address of a kernel that reads the images of a tile, see `reading`.
+        read: address of a kernel that copies the images of a tile, see `reading`; 0 if the first
+            stage is linear and reads CSR rows or pixels.
         loss: address of a kernel in `losses`.
         update: address of a kernel in `updates`.
-        update_inputs: address of the kernel that adds the gradient of the weights of a first stage
-            that reads CSR rows or pixels; otherwise 0.
+        multiply_inputs: address of the kernel in `input_layer` that multiplies the inputs of such a
+            first stage by their weights; otherwise 0.
+        update_inputs: address of the kernel that adds the gradient of these weights; otherwise 0.
         add_penalty: address of `penalty.add_penalty`; 0 without a penalty.
         penalty: the L2 penalty.
     """
@@ -101,6 +103,7 @@ class Plan(NamedTuple):
     read: int
     loss: int
     update: int
+    multiply_inputs: int
     update_inputs: int
     add_penalty: int
     penalty: Any

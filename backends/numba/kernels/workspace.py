@@ -70,6 +70,11 @@ class Workspace(NamedTuple):
         deltas: gradients of the outputs of a first stage that reads CSR rows or pixels, (batch,
             deltas_row). All threads share it.
         deltas_row: length of a row of `deltas`.
+        products: products of the batch and the weights that a thread updates, by thread, (threads,
+            products_row). All threads share it.
+        products_row: length of a row of `products`; 0 if each thread multiplies its own images by
+            all weights.
+        threads: number of threads.
     """
 
     capacity: int
@@ -87,6 +92,9 @@ class Workspace(NamedTuple):
     parameters: Any
     deltas: Any
     deltas_row: int
+    products: Any
+    products_row: int
+    threads: int
 
 
 # The workspace of one thread in a table that compiled code reads: addresses in place of pointers.
@@ -118,4 +126,7 @@ def thread_workspace(addresses: Any, kind: Any) -> Any:
         pointer_to(kind, addresses.parameters),
         pointer_to(kind, addresses.deltas),
         addresses.deltas_row,
+        pointer_to(kind, addresses.products),
+        addresses.products_row,
+        addresses.threads,
     )

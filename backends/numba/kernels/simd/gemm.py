@@ -15,6 +15,12 @@ largest tiles have 20 sums, or 10 if there are only 16 registers, because operan
        gemm_outer                           gemm_dot
 
 Vectors of another number type, such as pixels, are converted when they are loaded.
+
+A matrix in *vector blocks* has, for each vector of columns, this vector of all rows. A range of
+columns is then a range of the memory:
+
+    rows         0a 0b 0c 0d 0e 0f 0g 0h       vector blocks     0a 0b 0c 0d  1a 1b 1c 1d
+                 1a 1b 1c 1d 1e 1f 1g 1h       (4 lanes)         0e 0f 0g 0h  1e 1f 1g 1h
 """
 
 from collections.abc import Callable
@@ -53,43 +59,51 @@ def gemm_outer(  # noqa: PLR0913
     of x.
     """
     x_part = x, x_row, x_column
-    _add_outer(emit, (y, y_stride), x_part, lambda k: w + k * w_stride, (rows, width, count))
+    y_part = y, y_stride, Index(emit, index_value(emit.lanes))
+    _add_outer(emit, y_part, x_part, lambda k: w + k * w_stride, (rows, width, count))
 
 
 @simd_kernel
 def gemm_outer_gather(  # noqa: PLR0913
     emit: Emitter, y: Pointer, x: Pointer, x_stride: Index, table: Pointer, stride: Index,
-    indices: Pointer, rows: Index, width: Index, count: Index, scale: Any,
+    indices: Pointer, rows: Index, width: Index, count: Index, scale: Any, shrink: Any,
 ) -> None:  # fmt: skip
-    """Add the product of xᵀ and some rows of a table to y.
+    """Add the product of xᵀ and some rows of a table to y in vector blocks, and multiply y.
 
-    y[r·stride + l] += scale · Σₖ x[k·x_stride + r] · table[indices[k]·stride + l]
+    y[r, l] = shrink · (y[r, l] + scale · Σₖ x[k·x_stride + r] · table[indices[k]·stride + l])
 
     for r < rows, k < count and l < width, in whole vectors.
     """
     x_part = x, Index(emit, index_value(1)), x_stride
+    y_part = y, Index(emit, index_value(emit.lanes)), rows * emit.lanes
 
     def w_row(k: Index) -> Pointer:
         return table + indices.load_index(k) * stride
 
-    _add_outer(emit, (y, stride), x_part, w_row, (rows, width, count), scale)
+    _add_outer(emit, y_part, x_part, w_row, (rows, width, count), (scale, shrink))
 
 
 def _add_outer(
-    emit: Emitter, y_part: tuple[Pointer, Index], x_part: tuple[Pointer, Index, Index],
-    w_row: _RowOf, sizes: tuple[Index, Index, Index], scale: Any = None,
+    emit: Emitter, y_part: tuple[Pointer, Index, Index], x_part: tuple[Pointer, Index, Index],
+    w_row: _RowOf, sizes: tuple[Index, Index, Index], factors: tuple[Any, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Emit the tiles of `gemm_outer`; with `scale`, y is added to the sums at the end."""
-    (y, y_stride), (x, x_row, x_column), (rows, width, count) = y_part, x_part, sizes
+    """Emit the tiles of `gemm_outer`; with `factors`, y is added to the sums at the end.
+
+    A part is a pointer and two strides: of the rows and vectors of y, of the rows and columns of x.
+    """
+    (y, y_row, y_vector), (x, x_row, x_column), (rows, width, count) = y_part, x_part, sizes
     for vector, vectors in emit.tiles(width // emit.lanes, _TIMES_FIVE):
         for row, height in emit.tiles(rows, (5, 1)):
             lanes = range(0, vectors * emit.lanes, emit.lanes)
-            y_rows = (y + row * y_stride + vector * emit.lanes).rows(y_stride, height)
+            corner = y + row * y_row + vector * y_vector
+            tile = [
+                [corner + y_row * r + y_vector * v for v in range(vectors)] for r in range(height)
+            ]
             x_rows = (x + row * x_row).rows(x_row, height)
             zero = emit.constant(0.0)
             sums = [
-                [Accumulator(emit, y_row.load(lane) if scale is None else zero) for lane in lanes]
-                for y_row in y_rows
+                [Accumulator(emit, zero if factors else place.load()) for place in places]
+                for places in tile
             ]
             with emit.loop(count) as k:
                 w_tile = w_row(k) + vector * emit.lanes
@@ -98,12 +112,15 @@ def _add_outer(
                     factor = x_pointer.load_broadcast(k * x_column)
                     for total, weight in zip(row_sums, weights, strict=True):
                         total.add_product(factor, weight)
-            for y_row, row_sums in zip(y_rows, sums, strict=True):
-                for lane, total in zip(lanes, row_sums, strict=True):
+            for places, row_sums in zip(tile, sums, strict=True):
+                for place, total in zip(places, row_sums, strict=True):
                     value = total.value()
-                    if scale is not None:
-                        value = emit.multiply_add(scale, value, y_row.load(lane))
-                    y_row.store(value, lane)
+                    if factors:
+                        scale, shrink = factors
+                        value = emit.builder.fmul(
+                            shrink, emit.multiply_add(scale, value, place.load())
+                        )
+                    place.store(value)
 
 
 @simd_kernel
@@ -117,19 +134,18 @@ def gemm_dot(
 
     for r < rows, c < columns and k < count, in whole vectors.
     """
-    _set_dots(
-        emit, (y, y_stride), lambda row: x + row * x_stride, (w, w_stride), (rows, columns, count)
-    )
+    w_part = w, w_stride, Index(emit, index_value(emit.lanes))
+    _set_dots(emit, (y, y_stride), lambda row: x + row * x_stride, w_part, (rows, columns, count))
 
 
 @simd_kernel
-def gemm_dot_gather(  # noqa: PLR0913
+def gemm_dot_gather(
     emit: Emitter, y: Pointer, y_stride: Index, table: Pointer, table_stride: Index,
-    indices: Pointer, w: Pointer, w_stride: Index, rows: Index, columns: Index, count: Index,
+    indices: Pointer, w: Pointer, rows: Index, columns: Index, count: Index,
 ) -> None:  # fmt: skip
-    """Set y to x wᵀ, where x consists of some rows of a table.
+    """Set y to x wᵀ, where x consists of some rows of a table and w has vector blocks.
 
-    y[r·y_stride + c] = Σₖ table[indices[r]·table_stride + k] · w[c·w_stride + k]
+    y[r·y_stride + c] = Σₖ table[indices[r]·table_stride + k] · w[c, k]
 
     for r < rows, c < columns and k < count, in whole vectors.
     """
@@ -137,28 +153,28 @@ def gemm_dot_gather(  # noqa: PLR0913
     def x_row(row: Index) -> Pointer:
         return table + indices.load_index(row) * table_stride
 
-    _set_dots(emit, (y, y_stride), x_row, (w, w_stride), (rows, columns, count))
+    w_part = w, Index(emit, index_value(emit.lanes)), columns * emit.lanes
+    _set_dots(emit, (y, y_stride), x_row, w_part, (rows, columns, count))
 
 
 def _set_dots(
-    emit: Emitter, y_part: tuple[Pointer, Index], x_row: _RowOf, w_part: tuple[Pointer, Index],
-    sizes: tuple[Index, Index, Index],
+    emit: Emitter, y_part: tuple[Pointer, Index], x_row: _RowOf,
+    w_part: tuple[Pointer, Index, Index], sizes: tuple[Index, Index, Index],
 ) -> None:  # fmt: skip
-    """Emit the tiles of `gemm_dot`."""
-    (y, y_stride), (w, w_stride), (rows, columns, count) = y_part, w_part, sizes
+    """Emit the tiles of `gemm_dot`; the strides of w are those of its rows and vectors."""
+    (y, y_stride), (w, w_row, w_vector), (rows, columns, count) = y_part, w_part, sizes
     # The rows of w, which are read for all rows of x, stay in the cache.
     for column, width in emit.tiles(columns, (5, 1)):
         for row, height in emit.tiles(rows, _TIMES_FIVE):
             y_rows = (y + row * y_stride + column).rows(y_stride, height)
             x_rows = [x_row(row + number) for number in range(height)]
-            w_rows = (w + column * w_stride).rows(w_stride, width)
+            w_rows = (w + column * w_row).rows(w_row, width)
             zero = emit.constant(0.0)
             sums = [[Accumulator(emit, zero) for _ in w_rows] for _ in x_rows]
             with emit.loop(count // emit.lanes) as vector:
-                k = vector * emit.lanes
-                factors = [x_pointer.load(k) for x_pointer in x_rows]
+                factors = [x_pointer.load(vector * emit.lanes) for x_pointer in x_rows]
                 for number, w_pointer in enumerate(w_rows):
-                    weight = w_pointer.load(k)
+                    weight = w_pointer.load(vector * w_vector)
                     for factor, row_sums in zip(factors, sums, strict=True):
                         row_sums[number].add_product(weight, factor)
             for y_row, row_sums in zip(y_rows, sums, strict=True):

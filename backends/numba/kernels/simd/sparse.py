@@ -116,12 +116,12 @@ def prefetch(emit: Emitter, begin: Pointer, end: Pointer) -> None:
 
 @simd_kernel
 def prefetch_rows(
-    emit: Emitter, table: Pointer, stride: Index, indices: Pointer, count: Index
+    emit: Emitter, table: Pointer, stride: Index, width: Index, indices: Pointer, count: Index
 ) -> None:
-    """Start to load `count` rows of a table."""
+    """Start to load the first `width` numbers of `count` rows of a table."""
     with emit.loop(count) as n:
         row = table + indices.load_index(n) * stride
-        _prefetch(emit, row, row + stride)
+        _prefetch(emit, row, row + width)
 
 
 def _prefetch(emit: Emitter, begin: Pointer, end: Pointer) -> None:

@@ -1,0 +1,133 @@
+"""The products of the images and the weights of a linear first stage, and their gradient.
+
+The stage reads CSR rows or pixels from the data set. Each kernel computes with a range of the
+inputs, and so reads or changes only the weights of these inputs.
+
+Parameters of the stage kernels:
+
+    stage: the first stage.
+    images: the data set, `workspace.Images`.
+    ranges: the inputs, `epoch.Ranges`.
+"""
+
+from typing import Any
+
+from backends.numba.kernels.compilation import kernel, stage_kernel
+from backends.numba.kernels.dense import add_bias, pixel_linear, pixel_linear_backward
+from backends.numba.kernels.elementwise import add, shrink
+from backends.numba.kernels.reading import PREFETCH_DISTANCE
+from backends.numba.kernels.simd.sparse import gather_axpy, prefetch, prefetch_rows, scatter_axpy
+from backends.numba.kernels.views import copy, fill_zero, pointer, view, view_2d
+
+
+@stage_kernel
+def multiply_csr(stage: Any, packed: Any, images: Any, tile: Any, ranges: Any, y: Any) -> None:
+    """Set y, (images of the tile, y_size), to the products of CSR rows and weights."""
+    width = stage.y_size
+    fill_zero(view(y, 0, tile.images * width))
+    for n in range(tile.images):
+        _prefetch_row(images, tile.rows, tile.first + n, ranges)
+        begin, end = _entries(images, tile.rows[tile.first + n], ranges)
+        gather_axpy(
+            pointer(y, n * width), pointer(packed, stage.weight), width, width,
+            pointer(images.indices, begin), pointer(images.data, begin), end - begin,
+        )  # fmt: skip
+
+
+@stage_kernel
+def multiply_pixels(stage: Any, packed: Any, images: Any, tile: Any, ranges: Any, y: Any) -> None:
+    """Set y, (images of the tile, y_size), to the products of pixels and weights."""
+    begin, end = ranges.first_input, ranges.end_input
+    later = pointer(tile.rows, tile.next)
+    prefetch_rows(pointer(images.pixels, begin), stage.x_size, end - begin, later, tile.images)
+    pixel_linear(
+        images.pixels, pointer(tile.rows, tile.first), pointer(packed, stage.weight),
+        stage.out_channels, begin, end, view_2d(y, 0, tile.images, stage.y_size),
+    )  # fmt: skip
+
+
+@kernel
+def add_products(work: Any, begin: int, y: Any) -> None:
+    """Set y to the sum over threads of the products of the images from number `begin` on."""
+    width = y.shape[1]
+    flat = view(y, 0, y.size)
+    copy(view(work.products, begin * width, y.size), flat)
+    for thread in range(1, work.threads):
+        add(view(work.products, thread * work.products_row + begin * width, y.size), flat)
+
+
+@kernel
+def scale_and_add_bias(stage: Any, packed: Any, images: Any, y: Any) -> None:
+    """Multiply y by the scale of the pixels, and add the bias."""
+    scale = y.dtype.type(images.scale)
+    flat = view(y, 0, y.size)
+    for i in range(len(flat)):
+        flat[i] *= scale
+    if stage.bias >= 0:
+        add_bias(y, view(packed, stage.bias, stage.out_channels))
+
+
+@stage_kernel
+def update_csr(
+    stage: Any, target: Any, images: Any, rows: Any, step: Any, ranges: Any, work: Any
+) -> None:
+    """Add the gradient of a thread's weights to `target`, from CSR rows.
+
+    In the linear form of a step, `target` is the parameters, which are then multiplied by
+    `step.shrink`. Otherwise, it is the sum of the gradients.
+    """
+    _begin(target, step, ranges)
+    scale = target.dtype.type(images.scale)
+    width = stage.y_size
+    for n in range(step.batch):
+        begin, end = _entries(images, rows[step.first + n], ranges)
+        scatter_axpy(
+            pointer(target, stage.weight), width, width,
+            pointer(images.indices, begin), pointer(images.data, begin), end - begin,
+            pointer(work.deltas, n * work.deltas_row), scale,
+        )  # fmt: skip
+    if step.is_linear:
+        shrink(target, ranges.input_begin, ranges.input_end, step.shrink)
+
+
+@stage_kernel
+def update_pixels(
+    stage: Any, target: Any, images: Any, rows: Any, step: Any, ranges: Any, work: Any
+) -> None:
+    """Do the same as `update_csr`, from pixels."""
+    _begin(target, step, ranges)
+    dy = view_2d(work.deltas, 0, step.batch, work.deltas_row)
+    pixel_linear_backward(
+        images.pixels, pointer(rows, step.first), images.scale, dy, pointer(target, stage.weight),
+        stage.out_channels, ranges.first_input, ranges.end_input,
+        step.shrink if step.is_linear else 1.0,
+    )  # fmt: skip
+
+
+@kernel
+def _begin(target: Any, step: Any, ranges: Any) -> None:
+    """Set the thread's weights to 0 if `target` is the sum of the gradients."""
+    if not step.is_linear:
+        fill_zero(view(target, ranges.input_begin, ranges.input_end - ranges.input_begin))
+
+
+@kernel
+def _entries(images: Any, row: int, ranges: Any) -> tuple[int, int]:
+    """Return the begin and end of the nonzero pixels of an image in a thread's inputs."""
+    at = row * images.groups
+    return images.indptr[at + ranges.first_group], images.indptr[at + ranges.end_group]
+
+
+@kernel
+def _prefetch_row(images: Any, rows: Any, position: int, ranges: Any) -> None:
+    """Prefetch the CSR rows that are needed soon.
+
+    The `indptr` of a row is prefetched first, because the addresses of its `indices` and `data` are
+    computed from it. These are prefetched PREFETCH_DISTANCE images later.
+    """
+    last = len(rows) - 1
+    at = rows[min(position + 2 * PREFETCH_DISTANCE, last)] * images.groups
+    prefetch(pointer(images.indptr, at), pointer(images.indptr, at + images.groups + 1))
+    begin, end = _entries(images, rows[min(position + PREFETCH_DISTANCE, last)], ranges)
+    prefetch(pointer(images.indices, begin), pointer(images.indices, end))
+    prefetch(pointer(images.data, begin), pointer(images.data, end))
