@@ -27,7 +27,7 @@ def numba() -> Backend:
     return get_backend("numba")
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 31, 32, 33, 600])
+@pytest.mark.parametrize("batch_size", [1, 2, 31, 32, 33, 600, 900])
 def test_batches_that_do_not_divide_evenly_among_threads(
     numba: Backend, mnist: Dataset, batch_size: int
 ) -> None:

@@ -39,6 +39,8 @@ from backends.numba.kernels.vector_width import REGISTERS
 # Five rows or columns, because typical layers have 10, 30, 50 or 120 outputs; times this number of
 # vectors or rows.
 _TIMES_FIVE = (4, 1) if REGISTERS == 32 else (2, 1)
+# Rows of dot products. The last two rows of ten are a tile: tiles of one wait for their sums.
+_ROWS = (4, 2, 1) if REGISTERS == 32 else (2, 1)
 
 
 # The pointer to a row of a matrix, which may be any row of a table.
@@ -165,7 +167,7 @@ def _set_dots(
     (y, y_stride), (w, w_row, w_vector), (rows, columns, count) = y_part, w_part, sizes
     # The rows of w, which are read for all rows of x, stay in the cache.
     for column, width in emit.tiles(columns, (5, 1)):
-        for row, height in emit.tiles(rows, _TIMES_FIVE):
+        for row, height in emit.tiles(rows, _ROWS):
             y_rows = (y + row * y_stride + column).rows(y_stride, height)
             x_rows = [x_row(row + number) for number in range(height)]
             w_rows = (w + column * w_row).rows(w_row, width)
