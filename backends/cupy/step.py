@@ -15,6 +15,8 @@ from typing import Any
 
 from backends.cupy.forward import forward
 from backends.cupy.launch.activations import activation_backward
+from backends.cupy.launch.clustered_wgrad import can_compute as can_compute_gradients
+from backends.cupy.launch.clustered_wgrad import clustered_wgrad
 from backends.cupy.launch.conv_shape import NO_CONV, conv_shape_of
 from backends.cupy.launch.convolution import conv2d_backward_x
 from backends.cupy.launch.fused_classifier import (
@@ -75,15 +77,12 @@ class GraphStep:
         layers = [self._wgrad_layer(i) for i, s in enumerate(plan.stages) if s.weight is not None]
         if self._uses_tensor_cores:
             tensor_wgrad(self.launcher, layers[0], self.batch)
-        wgrad_update(
-            self.launcher,
-            plan.program.update,
-            layers,
-            self.workspace.tile,
-            self.batch,
-            self.parameters,
-            l2=plan.program.l2,
-        )
+        launcher, rule, l2 = self.launcher, plan.program.update, plan.program.l2
+        if can_compute_gradients(mlp, self.workspace.capacity):
+            clustered_wgrad(launcher, rule, layers, self.batch, self.parameters, l2=l2)
+        else:
+            tile = self.workspace.tile
+            wgrad_update(launcher, rule, layers, tile, self.batch, self.parameters, l2=l2)
 
     def _fused_mlp(self, mlp: FusedMlp) -> None:
         """Compute both linear layers, the loss and the gradients of both pre-activations."""

@@ -52,6 +52,7 @@ MIN_CAPABILITIES = {
     "tensor_linear": tensor_linear.MIN_CAPABILITY,
     "tensor_wgrad": tensor_linear.MIN_CAPABILITY,
     "fused_cnn": clusters.MIN_CAPABILITY,
+    "clustered_wgrad": clusters.MIN_CAPABILITY,
     "fused_mlp": clusters.MIN_CAPABILITY,
 }
 Constants = dict[str, str | int]

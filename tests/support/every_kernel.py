@@ -11,7 +11,13 @@ import numpy as np
 from backends import Backend
 from backends.cupy import plan
 from backends.cupy.kernel import cooperative
-from backends.cupy.launch import convolution, fused_classifier, tiles, wgrad_update
+from backends.cupy.launch import (
+    clustered_wgrad,
+    convolution,
+    fused_classifier,
+    tiles,
+    wgrad_update,
+)
 from benchmarks.gpu import overheads
 from mnist_accel.nn import layers, losses
 from mnist_accel.nn.inputs import Pixels
@@ -94,6 +100,8 @@ def trainings() -> list[Training]:
             )
         ),
         persistent_mlp_training(),
+        # enough images for clustered gradients
+        Training((17,), [L.Linear(5), L.Tanh(), L.Linear(3)], softmax, 20),
         Training((17,), [L.Linear(3)], losses.SoftmaxCrossEntropy(l2=0.1), 2),
     ]
 
@@ -182,6 +190,7 @@ def results_on(backend: Backend) -> list[Any]:
 def small_thresholds() -> Iterator[None]:
     """Lower thresholds, so that small sizes are divided among blocks like large ones."""
     with (
+        patch.object(clustered_wgrad, "MIN_IMAGES", 20),
         patch.object(wgrad_update, "MIN_TERMS", 8),
         patch.object(plan, "MAX_WEIGHTS", 1200),
         patch.object(fused_classifier, "TARGET_BLOCKS", 1),

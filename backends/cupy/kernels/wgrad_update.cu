@@ -27,52 +27,21 @@
 // with pooling. Cost per parameter: the same as in updates.cu.
 // Options: -DRULE as in update_rules.cuh; -DPIXEL=uint8, float or double, the element type of the
 // data set; -DFILTER_TILE and -DFILTERS_PER_TILE as in conv_wgrad.cuh; -DTHREAD_TILE and the other
-// tile sizes as in gemm_tile.cuh; -DMAX_LAYERS.
+// tile sizes as in gemm_tile.cuh; -DMAX_LAYERS as in wgrad_layers.cuh.
 #include "common.cuh"
 #include "conv_wgrad.cuh"
 #include "gemm_tile.cuh"
-#include "update_rules.cuh"
+#include "wgrad_layers.cuh"
 
 // Resident blocks per multiprocessor. Without this bound, the compiler spills registers so that
 // more blocks are resident.
 constexpr int MIN_BLOCKS = sizeof(real) == 8 ? 1 : THREAD_TILE == 4 ? 2 : 3;
 
-// How the gradient of a layer is divided among blocks.
-struct SplitK {
-  int units;       // tiles of dW, or filter tiles
-  int splits;      // blocks per unit; each sums over a part of the images
-  int parameters;  // weights and biases; a layer without bias is counted as if it had one
-};
-
-// A layer with parameters.
-struct WgradLayer {
-  const real* x;      // input (B, inputs); null if it is the data set
-  const real* dy;     // gradient of the pre-activation, (B, outputs) or (B, filters, cells); not read
-                      // if the partial sums are complete
-  const uint8* mask;  // tie masks of a pooled convolution, in the shape of dy; else null
-  SplitK split;
-  real* partial_sums;   // (splits, parameters); null with one split
-  int* tile_counters;   // (units,): finished splits, 0 before and after a step; null with one split
-                        // and if the partial sums are complete
-  int first_block;      // number of the layer's first block among the blocks of all layers
-  int weight, bias;     // offsets in the parameter vector; bias is -1 if the layer has none
-  int inputs, outputs;  // elements per image; for a convolution, `outputs` is the number of filters
-  ConvShape conv;       // kernel_size is 0 for a linear layer
-};
-
-struct WgradLayers {
-  WgradLayer layers[MAX_LAYERS];
-  int count;
-};
-
 union Shared {
   GemmShared gemm;
   real filter_sums[TILE_WARPS * FILTER_TILE_SUMS];
   int finished_splits;
-  struct {
-    double losses[TILE_WARPS];
-    int correct[TILE_WARPS];
-  } results;
+  BatchResults results;
 };
 
 // The unit of a block, and the images of its split.
@@ -150,16 +119,6 @@ DEVICE bool is_last_split(int* tile_counter, int splits, Shared& shared) {
   __syncthreads();
   __threadfence();
   return shared.finished_splits == splits - 1;
-}
-
-// Updates a parameter by its gradient, and sets `diverged` if it is not finite any more. `l2` is
-// the factor of the weights in the gradient of the L2 penalty, which does not include biases.
-DEVICE void apply_with_penalty(const WgradLayer& layer, const Updater& updater, real l2,
-                               int parameter, real grad, int* diverged) {
-  const bool is_bias = layer.bias >= 0 && parameter >= layer.bias &&
-                       parameter < layer.bias + layer.outputs;
-  if (l2 != 0 && !is_bias) grad += l2 * updater.weights[parameter];
-  if (!updater.apply(parameter, grad)) *diverged = 1;
 }
 
 // Returns the offset in the parameter vector of the first element of a row of partial sums.
@@ -243,28 +202,6 @@ DEVICE void apply_complete_sums(const WgradLayer& layer, int block, const Update
                        sum_of_splits(layer, member_stride, first + i), diverged);
 }
 
-// Stores the mean loss and the number of correct predictions of the batch, and advances the step
-// counter.
-DEVICE void finish_step(const Chunk& chunk, const StepState& state, int images, Shared& shared) {
-  const int step = chunk.step[0];
-  const int begin = chunk.bounds[2 * step + 2], end = chunk.bounds[2 * step + 3];  // of the next step
-  double loss = 0;
-  int correct = 0;
-#pragma unroll 8
-  for (int image = threadIdx.x; image < images; image += TILE_THREADS) {
-    loss += double(state.image_losses[image]);
-    correct += state.image_correct[image];
-  }
-  loss = block_reduce_sum(loss, shared.results.losses);
-  correct = block_reduce_sum(correct, shared.results.correct);
-  if (threadIdx.x > 0) return;
-  chunk.losses[step] = loss / double(images);
-  chunk.correct[step] = correct;
-  chunk.step[0] = step + 1;
-  chunk.step[1] = begin;
-  chunk.step[2] = end;
-}
-
 // Grid: one block for the losses, then the blocks of all layers; once per member. `rows` is
 // chunk.rows; it is a parameter because __restrict__ has no effect on members of structs. `l2` is
 // the factor of the L2 penalty, 0 without one; the penalty itself is in state.image_losses already
@@ -280,12 +217,10 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
   const int count = state.batch[0], block = int(blockIdx.x) - 1;
   if (count == 0) return;  // the steps of this member are done
   if (block < 0) {
-    finish_step(of_member(chunk, member_stride), state, count, shared);
+    finish_step(of_member(chunk, member_stride), state, count, shared.results);
     return;
   }
-  int number = 0;
-  while (number + 1 < layers.count && block >= layers.layers[number + 1].first_block) number++;
-  const WgradLayer& layer = layers.layers[number];
+  const WgradLayer& layer = layers.of_block(block);
   const auto updater = [&] {  // not before it is needed, so that it occupies no registers
     const Rates rates = {state.rates[0], state.rates[1], state.rates[2]};
     return Updater{of_member(weights, member_stride), of_member(state0, member_stride),

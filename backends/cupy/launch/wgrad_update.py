@@ -155,11 +155,9 @@ def wgrad_update(
         parameters: the parameter vector and the state arrays of the rule; changed in place.
         l2: α of the penalty ½·α·‖W‖² / B, whose gradient is added.
     """
-    dataset, chunk = batch.dataset, batch.chunk
-    weights, *rule_state = parameters
     constants: dict[str, Constant] = {
         "RULE": rule.kind.upper(),
-        "PIXEL": c_type(dataset.images),
+        "PIXEL": c_type(batch.dataset.images),
         "MAX_LAYERS": MAX_LAYERS,
         **filter_tile_for(*(layer.conv.kernel_size for layer in layers)).constants,
         **tile.constants,
@@ -167,17 +165,31 @@ def wgrad_update(
     launcher.kernel("wgrad_update", "wgrad_update", constants)(
         (1 + sum(layer.split.blocks for layer in layers),),
         tile.threads,
-        layers={"layers": layer_structs(layers), "count": len(layers)},
-        images=dataset.images,
-        rows=chunk.rows,
-        pixel_shift=batch.pixel_shift,
-        chunk=chunk,
-        state=batch.state,
-        **parameter_arguments(weights, rule_state),
-        settings=rule_settings(rule),
+        **update_arguments(launcher, rule, layers, batch, parameters),
         l2=l2,
-        member_stride=launcher.member_stride,
     )
+
+
+def update_arguments(
+    launcher: Launcher,
+    rule: UpdateRule,
+    layers: Sequence[WgradLayer],
+    batch: GraphBatch,
+    parameters: Sequence[Array],
+) -> dict[str, Any]:
+    """Return the arguments of a kernel that updates the parameters of layers."""
+    weights, *rule_state = parameters
+    return {
+        "layers": {"layers": layer_structs(layers), "count": len(layers)},
+        "images": batch.dataset.images,
+        "rows": batch.chunk.rows,
+        "pixel_shift": batch.pixel_shift,
+        "chunk": batch.chunk,
+        "state": batch.state,
+        **parameter_arguments(weights, rule_state),
+        "settings": rule_settings(rule),
+        "member_stride": launcher.member_stride,
+    }
 
 
 def layer_structs(layers: Sequence[WgradLayer]) -> list[dict[str, Any]]:

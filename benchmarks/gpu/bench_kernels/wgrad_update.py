@@ -1,9 +1,14 @@
-"""The gradients of all parameters with the update, and the loss of the batch: wgrad_update.cu."""
+"""The gradients of all parameters with the update, and the loss of the batch.
+
+The kernels are wgrad_update.cu and clustered_wgrad.cu.
+"""
 
 import math
 from collections.abc import Iterator
 
 from backends import UpdateRule
+from backends.cupy.launch import clusters
+from backends.cupy.launch.clustered_wgrad import clustered_wgrad
 from backends.cupy.launch.conv_shape import NO_CONV, conv_shape_of
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.updates import update
@@ -23,10 +28,24 @@ def comparisons(gpu: Gpu) -> Iterator[Comparison]:
     for recipe, images in (*sizes, ("fcnn", 60_000)):
         model, rule = network_of(recipe, gpu.dtype), optimizer_of(recipe)
         yield gradients_and_update(gpu, model, rule, images)
+    if gpu.capability >= clusters.MIN_CAPABILITY and gpu.dtype == "float32":
+        for images in (256, 512):
+            model, rule = network_of("two-layer", gpu.dtype), optimizer_of("two-layer")
+            yield gradients_and_update(gpu, model, rule, images, is_clustered=True)
 
 
-def gradients_and_update(gpu: Gpu, model: Network, rule: UpdateRule, images: int) -> Comparison:
-    """Return the end of a training step, given the gradients of all pre-activations."""
+def gradients_and_update(
+    gpu: Gpu, model: Network, rule: UpdateRule, images: int, *, is_clustered: bool = False
+) -> Comparison:
+    """Return the end of a training step, given the gradients of all pre-activations.
+
+    Args:
+        gpu: the GPU.
+        model: the network.
+        rule: the optimizer.
+        images: number of images.
+        is_clustered: whether clusters compute the gradients.
+    """
     program = model.training_program(rule)
     plan = plan_of(program)
     pixels = math.prod(plan.stages[0].input_shape)
@@ -54,10 +73,17 @@ def gradients_and_update(gpu: Gpu, model: Network, rule: UpdateRule, images: int
         update(gpu.launcher, rule, weights, gradient, state, RATES)
         naive_batch_loss(gpu, batch, *naive_result)
 
+    def fast() -> None:
+        own = list(layers.values())
+        if is_clustered:
+            clustered_wgrad(launcher, rule, own, batch, parameters)
+        else:
+            wgrad_update(launcher, rule, own, tile, batch, parameters)
+
     return Comparison(
-        kernel="wgrad_update",
+        kernel="clustered_wgrad" if is_clustered else "wgrad_update",
         sizes=f"{model.name}, {images} images, {rule.kind}",
-        fast=lambda: wgrad_update(launcher, rule, list(layers.values()), tile, batch, parameters),
+        fast=fast,
         naive=slow,
         results=lambda: pairs(
             " ".join(("weights", *rule.state_names, "loss", "correct")),
