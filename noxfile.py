@@ -1,5 +1,8 @@
 """nox sessions; `make test` and `make lint` run the same checks."""
 
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -94,12 +97,18 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session(name="gpu-machine", python="3.12")
 def gpu_machine(session: nox.Session) -> None:
-    """Import and collect everything with the packages of a machine without network; no GPU."""
-    folder = "benchmarks/gpu"
-    session.install("-r", f"{folder}/machine.txt")
-    session.install("--no-deps", "-c", "constraints.txt", "-r", f"{folder}/wheels.txt")
-    session.run("python", "-m", "benchmarks.gpu.preflight")
-    session.run("python", "-m", "pytest", "--collect-only", "-q")
+    """Pack a bundle; import and collect everything with it on a simulated machine; no GPU."""
+    session.install("-r", "benchmarks/gpu/machine.txt")
+    bundle = Path(session.create_tmp(), "bundle")
+    shutil.rmtree(bundle, ignore_errors=True)
+    session.run("tools/gpu_bundle", "--out", str(bundle), external=True)
+    session.run(str(bundle / "run"), "preflight", external=True)
+    env = {"PYTHONPATH": f"{bundle / 'packages'}:{bundle / 'source'}"}
+    session.run(
+        *("python", "-P", "-m", "pytest", "--rootdir", str(bundle / "source"), "--collect-only"),
+        *("-q", str(bundle / "source" / "tests")),
+        env=env,
+    )
 
 
 @nox.session

@@ -32,6 +32,7 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
 RUN = """#!/bin/sh
 # Runs the acceptance run with the Python of this machine. Installs nothing and needs no network.
 #   ./run --only preflight,smoke --out DIR        PYTHON=/path/to/python3 ./run
+#   ./run preflight                               checks packages and data, also without a GPU
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit
 python=${PYTHON:-python3}
 found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit
@@ -42,6 +43,7 @@ if [ "$found" != {python} ]; then
 fi
 export PYTHONPATH="$here/packages:$here/source${PYTHONPATH:+:$PYTHONPATH}"
 export MNIST_ACCEL_DATA="$here/mnist"
+if [ "$*" = preflight ]; then exec "$python" -P "$here/source/benchmarks/gpu/preflight.py"; fi
 # If the acceptance run itself needs a package that is missing, this prints all that are.
 "$python" -P -c 'import benchmarks.gpu.__main__' 2>/dev/null ||
     "$python" -P "$here/source/benchmarks/gpu/preflight.py" || exit

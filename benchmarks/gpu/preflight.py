@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("backends", "mnist_accel", "reference", "benchmarks")
 # What the stages need in addition; the configuration of pytest names some of these plugins.
 PROGRAMS = (
-    *("cupy", "hypothesis", "pytest", "pytest_timeout", "xdist"),
+    *("cupy", "hypothesis", "jinja2", "pytest", "pytest_timeout", "xdist"),
     *("tests.acceptance", "tests.conftest"),
 )
 # Modules whose name contains one of these are not required. Without them, the benchmarks compare

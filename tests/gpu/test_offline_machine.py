@@ -94,8 +94,11 @@ def test_bundle_starts_with_the_python_of_the_machine(tmp_path, monkeypatch, cap
     assert "required: numpy is not installed" in done.stdout
     assert "required: scipy is not installed" in done.stdout
     python.write_text(
-        f'#!/bin/sh\n[ "$3" = benchmarks.gpu ] && exec echo "$@"\nexec {sys.executable} "$@"\n'
+        f'#!/bin/sh\n[ "$3" = benchmarks.gpu ] && exec echo "$@"\n'
+        f'[ "${{2##*/}}" = preflight.py ] && exec echo "$2"\nexec {sys.executable} "$@"\n'
     )
+    done = subprocess.run([out / "run", "preflight"], capture_output=True, text=True)
+    assert done.stdout == f"{out}/source/benchmarks/gpu/preflight.py\n"
     for name in ("results", "results-2", "results-3"):
         done = subprocess.run([out / "run"], cwd=tmp_path, capture_output=True, text=True)
         assert done.stdout == f"-P -m benchmarks.gpu --out {out / name}\n"

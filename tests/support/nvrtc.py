@@ -45,6 +45,9 @@ def library() -> ctypes.CDLL | None:
         except ModuleNotFoundError:
             continue
         for folder in (spec and spec.submodule_search_locations) or ():
+            # NVRTC of CUDA 13 does not find the other library beside it.
+            for path in Path(folder, "lib").glob("libnvrtc-builtins.so.*"):
+                ctypes.CDLL(str(path))
             for path in sorted(Path(folder, "lib").glob("libnvrtc.so.*")):
                 return ctypes.CDLL(str(path))
     name = find_library("nvrtc")
