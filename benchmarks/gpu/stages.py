@@ -32,7 +32,8 @@ class Stage:
         skip_reason: why the stage cannot run on this machine; empty if it can.
         inputs: alternative files that earlier stages write. The first one that exists is appended
             to the command. If `inputs` is not empty and none exists, the stage is skipped.
-        is_required: whether the later stages are not run if this one does not pass.
+        is_required: whether the later stages are not run if this one fails. If it times out, it
+            has found nothing, and they are run.
     """
 
     name: str
@@ -94,7 +95,7 @@ def run_stages(
     for number, stage in enumerate(stages):
         results[number] = _run_stage(stage, folder, end - clock(), run, clock)
         report(results)
-        if stage.is_required and results[number].outcome != "passed":
+        if stage.is_required and results[number].outcome == "failed":
             break
     return results
 
