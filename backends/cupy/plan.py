@@ -10,6 +10,7 @@ from backends.cupy.launch.conv_shape import conv_shape_of
 from backends.cupy.launch.convolution import MAX_KERNEL_SIZE
 from backends.cupy.launch.fused_classifier import MAX_WEIGHTS, computes_logits
 from backends.cupy.launch.fused_mlp import FusedMlp, fused_mlp_for
+from backends.cupy.launch.fused_shallow_cnn import FusedShallowCnn, fused_shallow_cnn_for
 from backends.cupy.launch.graph_batch import DeviceDataset
 from backends.cupy.launch.losses import LOSSES, NUMBERS
 from backends.cupy.launch.tensor_linear import can_compute, split_images
@@ -19,6 +20,7 @@ from backends.cupy.launch.wgrad_update import (
     MAX_LAYERS,
     SplitK,
     filter_tile_for,
+    narrow_columns,
     split_conv,
     split_linear,
     tile_for_gradients,
@@ -113,21 +115,26 @@ class Plan:
         return replace(self, pixels=str(dataset.images.dtype))
 
     def fused_mlp(self, batch_size: int) -> FusedMlp | None:
-        """Return the sizes of the kernel that computes all stages; None if several kernels do."""
+        """Return the sizes of the kernel that computes all stages; None if other kernels do."""
         return fused_mlp_for(self.program, batch_size, capability=self.capability)
 
     def fused_cnn(self, batch_size: int) -> fused_cnn.FusedCnn | None:
-        """Return the sizes of the kernel that computes all stages; None if several kernels do."""
+        """Return the sizes of the kernel that computes all stages; None if other kernels do."""
         if not self.has_classifier:
             return None
         return fused_cnn.fused_cnn_for(
             self.program, self.stages, batch_size, capability=self.capability
         )
 
+    def fused_shallow_cnn(self, batch_size: int) -> FusedShallowCnn | None:
+        """Return the sizes of the kernel that computes all stages; None if other kernels do."""
+        return fused_shallow_cnn_for(self.program, batch_size) if self.has_classifier else None
+
     def has_complete_sums(self, index: int, batch_size: int) -> bool:
         """Return whether `wgrad_update` only adds partial sums of a stage's weight gradient."""
         if self.stages[index].kind == "conv2d":
-            return self.fused_cnn(batch_size) is not None
+            kernels = self.fused_cnn(batch_size), self.fused_shallow_cnn(batch_size)
+            return kernels != (None, None)
         return index == 0 and self.uses_tensor_cores(batch_size)
 
     def uses_tensor_cores(self, batch_size: int) -> bool:
@@ -137,13 +144,20 @@ class Plan:
             self.program, self.stages[0], batch_size, capability=capability, pixels=pixels
         )
 
+    @property
+    def narrow_columns(self) -> int:
+        """Number of outputs of the layers whose weight gradients are computed without tiles."""
+        linear = (stage for stage in self.stages if stage.kind == "linear")
+        return narrow_columns(stage.output_shape[0] for stage in linear)
+
     def splits(self, batch_size: int) -> list[SplitK | None]:
         """Return the division of each stage's weight gradient among blocks.
 
         An element is None if the stage has no parameters.
         """
         filter_tile = filter_tile_for(*(stage.kernel_size for stage in self.stages))
-        tile = self.tile(batch_size)
+        tile, narrow = self.tile(batch_size), self.narrow_columns
+        cnn = self.fused_shallow_cnn(batch_size)
 
         def split(index: int, stage: Stage) -> SplitK | None:
             if stage.weight is None:
@@ -152,7 +166,9 @@ class Plan:
                 inputs, outputs = stage.input_shape[0], stage.output_shape[0]
                 if index == 0 and self.uses_tensor_cores(batch_size):
                     return split_images(inputs, outputs, batch_size)
-                return split_linear(inputs, outputs, batch_size, tile=tile)
+                return split_linear(inputs, outputs, batch_size, tile=tile, narrow=narrow)
+            if cnn is not None:
+                return cnn.split
             if self.has_complete_sums(index, batch_size):
                 return fused_cnn.split_images(conv_shape_of(stage), batch_size)
             return split_conv(
@@ -173,7 +189,8 @@ class Plan:
             for stage in self.stages[first:]
             if stage.kind == "linear"
         ]
-        return tile_for_gradients(self.program.dtype, sizes, batch_size)
+        narrow = self.narrow_columns
+        return tile_for_gradients(self.program.dtype, sizes, batch_size, narrow=narrow)
 
 
 def plan_for(program: TrainingProgram, *, capability: int, is_weighted: bool = False) -> Plan:

@@ -4,9 +4,10 @@ The forward pass launches one kernel per stage. The kernel of the first stage ga
 the batch from the data set. One kernel, the fused classifier, computes the last linear layers, the
 loss, and the gradients of the inputs of these layers and of the convolutions before them. The
 backward pass launches one kernel for each other stage whose input needs a gradient, and one more if
-that stage is a pooling of its own after an activation. On GPUs with clusters, a single kernel
-replaces all of these for two linear layers, and for two convolutions before two or three linear
-layers. A final kernel computes the gradients of all parameters and updates the parameters.
+that stage is a pooling of its own after an activation. A single kernel replaces all of these for a
+pooled convolution before a linear layer and, on GPUs with clusters, for two linear layers, and for
+two convolutions before two or three linear layers. A final kernel computes the gradients of all
+parameters and updates the parameters.
 """
 
 import math
@@ -27,6 +28,12 @@ from backends.cupy.launch.fused_classifier import (
 )
 from backends.cupy.launch.fused_cnn import CnnLayer, FusedCnn, fused_cnn
 from backends.cupy.launch.fused_mlp import FusedMlp, MlpParameters, MlpResults, fused_mlp
+from backends.cupy.launch.fused_shallow_cnn import (
+    FusedShallowCnn,
+    ShallowCnnParameters,
+    ShallowCnnResults,
+    fused_shallow_cnn,
+)
 from backends.cupy.launch.graph_batch import GraphBatch
 from backends.cupy.launch.launcher import Launcher
 from backends.cupy.launch.linear import linear_backward_x
@@ -66,10 +73,13 @@ class GraphStep:
         """Launch all kernels of the step in order."""
         plan, capacity = self.plan, self.workspace.capacity
         mlp, cnn = plan.fused_mlp(capacity), plan.fused_cnn(capacity)
+        shallow_cnn = plan.fused_shallow_cnn(capacity)
         if mlp is not None:
             self._fused_mlp(mlp)
         elif cnn is not None:
             self._fused_cnn(cnn)
+        elif shallow_cnn is not None:
+            self._fused_shallow_cnn(shallow_cnn)
         else:
             self._forward_and_backward()
         if plan.program.l2:
@@ -81,8 +91,8 @@ class GraphStep:
         if can_compute_gradients(mlp, self.workspace.capacity):
             clustered_wgrad(launcher, rule, layers, self.batch, self.parameters, l2=l2)
         else:
-            tile = self.workspace.tile
-            wgrad_update(launcher, rule, layers, tile, self.batch, self.parameters, l2=l2)
+            sizes = self.workspace.tile, plan.narrow_columns
+            wgrad_update(launcher, rule, layers, *sizes, self.batch, self.parameters, l2=l2)
 
     def _fused_mlp(self, mlp: FusedMlp) -> None:
         """Compute both linear layers, the loss and the gradients of both pre-activations."""
@@ -110,6 +120,15 @@ class GraphStep:
             for stage, arrays in zip(self.plan.stages, self.workspace.stages, strict=True)
         ]
         fused_cnn(self.launcher, cnn, self.parameters[0], layers, self.batch)
+
+    def _fused_shallow_cnn(self, cnn: FusedShallowCnn) -> None:
+        """Compute both layers, the loss and the gradients of the logits and filters."""
+        (stage1, stage2), (first, second) = self.plan.stages, self.workspace.stages
+        offsets = ShallowCnnParameters(*map(_offset, (stage1.weight, stage2.weight, stage2.bias)))
+        assert first.output is not None
+        assert first.partial_sums is not None
+        results = ShallowCnnResults(first.output, second.gradient, first.partial_sums)
+        fused_shallow_cnn(self.launcher, cnn, self.parameters[0], offsets, self.batch, results)
 
     def _forward_and_backward(self) -> None:
         """Compute all outputs, the loss and the gradients of all pre-activations."""

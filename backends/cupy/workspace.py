@@ -31,7 +31,8 @@ class StageArrays:
         gradient: gradient of the pre-activation; None if no other kernel needs it.
         mask: tie masks; None without max-pooling, and if no other kernel needs them.
         split: how the weight gradient is divided among blocks; None without parameters.
-        partial_sums: partial weight gradients; None with one split.
+        partial_sums: partial weight gradients; None with one split, unless another kernel computes
+            them.
         tile_counters: finished splits of each unit, 0 before and after a step; None with one split,
             and if another kernel than `wgrad_update` computes the partial sums.
     """
@@ -127,13 +128,13 @@ def _stage_arrays(
     has_gradient = index >= plan.first_trainable and not is_inside
     max_pooling = None if is_inside else max_pooling_of(stage)
     mask_type = max_pooling and mask_dtype(max_pooling.size)
-    several = split if split and split.splits > 1 else None
-    is_counted = several and not plan.has_complete_sums(index, capacity)
+    is_complete = plan.has_complete_sums(index, capacity)
+    summed = split if split and (split.splits > 1 or is_complete) else None
     return StageArrays(
         output=None if is_private else memory.empty(shape, dtype),
         gradient=memory.empty(shape, dtype) if has_gradient else None,
         mask=mask_type and memory.empty(shape, mask_type),
         split=split,
-        partial_sums=several and memory.empty((several.splits, several.parameters), dtype),
-        tile_counters=memory.zeros(several.units, "int32") if several and is_counted else None,
+        partial_sums=summed and memory.empty((summed.splits, summed.parameters), dtype),
+        tile_counters=memory.zeros(summed.units, "int32") if summed and not is_complete else None,
     )

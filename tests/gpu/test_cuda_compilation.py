@@ -20,6 +20,7 @@ from backends.cupy.launch import (
     clusters,
     convolution,
     fused_classifier,
+    fused_shallow_cnn,
     persistent_mlp,
     tensor_linear,
 )
@@ -55,10 +56,14 @@ MIN_CAPABILITIES = {
     "clustered_wgrad": clusters.MIN_CAPABILITY,
     "fused_mlp": clusters.MIN_CAPABILITY,
 }
+FLOAT32_ONLY = {"fused_shallow_cnn"}  # the registers do not suffice for float64
 Constants = dict[str, str | int]
 Options = tuple[str, ...]
 PERSISTENT_CNN: Constants = {"HEIGHT": 28, "WIDTH": 28, "CLASSES": 10, "WARPS_PER_FILTER": 1}
 PERSISTENT_MLP: Constants = {"BLOCKS": 8, "INPUTS": 784, "OUTPUTS": 10, "THREADS": 256}
+SHALLOW_CNN: Constants = {"FILTERS": 8, "FILTERS_PER_THREAD": 4, "CLASSES": 10, "ALL_TIES": 0}
+SHALLOW_CNN |= {"GATHER": 1, "INPUT": "float", "HEIGHT": 28, "WIDTH": 28}
+WGRAD_UPDATE: Constants = {"MAX_LAYERS": 16}
 CLASSIFIER: Constants = {"MAX_LAYERS": 16, "PIXEL_TILE": 2}
 LOSSES = ("SOFTMAX_CROSS_ENTROPY", "BINARY_CROSS_ENTROPY", "QUADRATIC")
 
@@ -129,6 +134,11 @@ OTHERS: dict[str, list[Constants]] = {
         cnn_constants("float32", "binary_cross_entropy", 7, 3, 128, 32, 10),
         cnn_constants("float32", "quadratic", 1, 0, 128, 10),
     ],
+    "fused_shallow_cnn": [
+        SHALLOW_CNN
+        | {"ACTIVATION": "TANH", "LOSS": loss, "KERNEL_SIZE": size, "IMAGES_PER_BLOCK": images}
+        for loss, size, images in zip(LOSSES, (1, 2, 3), (4, 2, 1), strict=True)
+    ],
     "linear": [
         {"ACTIVATION": "TANH", "GATHER": 1, "INPUT": "float", **tile.constants}
         for tile in (SMALL, LARGE)
@@ -165,18 +175,14 @@ OTHERS: dict[str, list[Constants]] = {
     ],
     "pooling": [{"MASK": "int64"}],
     "wgrad_update": [
-        {
-            "RULE": rule,
-            "PIXEL": pixel,
-            "MAX_LAYERS": 16,
-            **filter_tile_for(size).constants,
-            **tile.constants,
-        }
-        for rule, size, tile, pixel in (
-            ("MOMENTUM", 1, LARGE, "float"),
-            ("ADAGRAD", 2, SMALL, "uint8"),
-            ("RMSPROP", 4, LARGE, "uint8"),
-            ("ADAM", 5, LARGE, "uint8"),
+        WGRAD_UPDATE
+        | {"RULE": rule, "PIXEL": pixel, "NARROW_COLUMNS": columns}
+        | {**filter_tile_for(size).constants, **tile.constants}
+        for rule, size, tile, columns, pixel in (
+            ("MOMENTUM", 1, LARGE, 1, "float"),
+            ("ADAGRAD", 2, SMALL, 16, "uint8"),
+            ("RMSPROP", 4, LARGE, 10, "uint8"),
+            ("ADAM", 5, LARGE, 16, "uint8"),
         )
     ],
 }
@@ -234,6 +240,7 @@ def launched(
         patch.setattr(EmulatedCupy, "empty", EmulatedCupy.zeros)  # no kernel fills the memory
         for (blocks, threads), name in itertools.product(sizes, RECIPES):
             patch.setattr(fused_classifier, "TARGET_BLOCKS", blocks)
+            patch.setattr(fused_shallow_cnn, "TARGET_BLOCKS", blocks)
             patch.setattr(convolution, "TARGET_THREADS", threads)
             own = RECIPES[name].batch_size or 60_000
             for batch_size in {own, max(own, 17)}:  # above 16, no kernel is persistent
@@ -349,7 +356,7 @@ def test_naive_kernels_compile(file: str) -> None:
 
 @needs_nvrtc
 @pytest.mark.slow
-@pytest.mark.parametrize("file", [file for file in FILES if file not in MIN_CAPABILITIES])
+@pytest.mark.parametrize("file", sorted({*FILES} - {*MIN_CAPABILITIES} - FLOAT32_ONLY))
 def test_kernels_compile_in_float64_without_spills(file: str) -> None:
     sizes = SIZES_OF_LARGE_BATCHES  # they use the most registers
     launches = [launched(sizes, members=members, dtype="float64")[file] for members in (1, 2)]

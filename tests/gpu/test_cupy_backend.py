@@ -145,7 +145,7 @@ def test_cupy_passes_structures_by_value(cupy, kernel):
     options = {"REAL": "float", "PIXEL": "uint8", "MAX_LAYERS": MAX_LAYERS}
     struct = parameters(source(kernel), kernel, options)["layers"]
     if kernel == "wgrad_update":
-        split = split_linear(784, 10, 17, tile=SMALL)
+        split = split_linear(784, 10, 17, tile=SMALL, narrow=10)
         layer = WgradLayer(None, array, None, split, None, None, 3, -1, 784, 10)
         argument = struct.convert({"layers": layer_structs([layer]), "count": 1})
     else:

@@ -123,16 +123,17 @@ def test_fused_classifier_backpropagates_through_several_convolutions(
     assert "fused_classifier" in backend.emulator.launched
 
 
-@pytest.mark.parametrize("batch_size", [3, 1], ids=["graph steps", "persistent kernel"])
+@pytest.mark.parametrize(
+    ("batch_size", "is_small"),
+    [(3, False), (3, True), (1, True)],
+    ids=["several launches", "one launch", "persistent kernel"],
+)
 def test_nan_weight_gives_nan_loss(
-    emulated: EmulatedBackend, mnist: Dataset, batch_size: int
+    emulated: EmulatedBackend, mnist: Dataset, batch_size: int, *, is_small: bool
 ) -> None:
     """Maxima and activations propagate NaN, so divergence is detected."""
-    is_persistent = batch_size == 1
     model = (
-        small_cnn(emulated, L.ReLU(), filters=2)
-        if is_persistent
-        else small_convolutions(emulated)[0]
+        small_cnn(emulated, L.ReLU(), filters=2) if is_small else small_convolutions(emulated)[0]
     )
     model.parameters.flat[0] = np.nan  # a weight of the first filter
     trainer = Trainer(model, "sgd", batch_size=batch_size)

@@ -17,6 +17,7 @@ from benchmarks.gpu.bench_kernels import (
     convolution,
     fused_cnn,
     fused_mlp,
+    fused_shallow_cnn,
     linear,
     losses,
     persistent_cnn,
@@ -42,8 +43,8 @@ L = layers
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "backends" / "cupy" / "kernels"
 FAMILIES = (
-    *(classifiers, convolution, fused_cnn, fused_mlp, gradients, linear, losses, persistent_cnn),
-    *(persistent_mlp, pooling, tensor_cores),
+    *(classifiers, convolution, fused_cnn, fused_mlp, fused_shallow_cnn, gradients, linear),
+    *(losses, persistent_cnn, persistent_mlp, pooling, tensor_cores),
 )
 # Large tiles are used for float32 only.
 with_both_tiles = pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -192,10 +193,10 @@ def test_two_layers_by_clusters(
     ("dtype", "units", "tile"),
     [
         ("float64", (40, 33), tiles.SMALL),
-        ("float64", (10,), tiles.TALL),
+        ("float64", (10,), tiles.SMALL),
         ("float32", (40, 33), tiles.LARGE),
     ],
-    ids=["small", "tall", "large"],
+    ids=["small", "narrow", "large"],
 )
 @pytest.mark.parametrize("min_terms", [2048, 1])
 def test_weight_gradients_and_update(

@@ -119,11 +119,12 @@ def fused_cnn_training() -> Training:
 
 
 def _convolution_trainings(loss: losses.Loss) -> list[Training]:
-    persistent_cnn = [L.Conv2d(2, 3, bias=False, uniform=True), L.MaxPool2d(ties="all")]
-    persistent_cnn += [L.Flatten(), L.Linear(3)]
+    small_cnn = [L.Conv2d(2, 3, bias=False, uniform=True), L.MaxPool2d(ties="all")]
+    small_cnn += [L.Flatten(), L.Linear(3)]
     return [
         fused_cnn_training(),
-        Training((1, 7, 7), persistent_cnn, loss, 1, "sgd"),
+        Training((1, 7, 7), small_cnn, loss, 1, "sgd"),  # persistent
+        Training((1, 7, 7), small_cnn, loss, 3, "sgd"),
     ]
 
 

@@ -190,15 +190,16 @@ DEVICE Number warp_reduce_sum(Number value) {
 }
 
 // One step of a reduce-scatter: two lanes that are `offset` apart, a power of two, exchange halves
-// of their `count` values. The lower lane keeps the sums of the first half, the upper lane those of
-// the second half, in values[0 .. count / 2).
+// of their `count` values. The lower lane keeps the sums of the first half, rounded up, the upper lane
+// those of the second half, in values[0 .. (count + 1) / 2). A missing value counts as 0.
 template <int count>
 DEVICE void reduce_scatter_step(real* values, int offset) {
+  constexpr int half = (count + 1) / 2;
   const bool is_upper = threadIdx.x & offset;
 #pragma unroll
-  for (int i = 0; i < count / 2; i++) {
-    const real sent = is_upper ? values[i] : values[i + count / 2];
-    const real kept = is_upper ? values[i + count / 2] : values[i];
+  for (int i = 0; i < half; i++) {
+    const real first = values[i], second = i + half < count ? values[i + half] : real(0);
+    const real sent = is_upper ? first : second, kept = is_upper ? second : first;
     values[i] = kept + __shfl_xor_sync(FULL_MASK, sent, offset);
   }
 }
@@ -229,6 +230,30 @@ DEVICE void group_reduce_scatter(real* values) {
   if constexpr (offset > 0) {
     reduce_scatter_step<count>(values, offset);
     group_reduce_scatter<count / 2, offset / 2>(values);
+  }
+}
+
+// Consecutive numbers of a sequence, at most SIZE.
+template <int SIZE>
+struct Range {
+  static constexpr int size = SIZE;
+  int begin, end;
+};
+
+// Sums each of `count` values over the lanes of a warp, or over those whose numbers are equal modulo
+// LANES, a power of two. Each lane keeps the sums of a part of the values, in values[0 ..], and returns
+// which; it may be none.
+template <int count, int LANES = 1, int offset = WARP_SIZE / 2>
+DEVICE auto warp_reduce_ranges(real* values, int begin = 0, int end = count) {
+  if constexpr (offset >= LANES && offset > 0) {
+    reduce_scatter_step<count>(values, offset);
+    constexpr int half = (count + 1) / 2;
+    const bool is_upper = threadIdx.x & offset;
+    const int middle = begin + half;
+    return warp_reduce_ranges<half, LANES, offset / 2>(values, is_upper ? middle : begin,
+                                                       is_upper ? end : min(middle, end));
+  } else {
+    return Range<count>{begin, end};
   }
 }
 

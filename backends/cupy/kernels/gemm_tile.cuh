@@ -27,8 +27,7 @@
 //   rows 8-11     16   17  ..     23
 //   rows 12-15    24   25  ..     31
 //
-// With 16 columns, there are 8 rows of 4 lanes. With THREAD_TILE = 8, a lane has four such 4×4
-// squares, 16 rows and 32 columns apart.
+// With THREAD_TILE = 8, a lane has four such 4×4 squares, 16 rows and 32 columns apart.
 //
 // Options: -DTHREAD_TILE=4 or, in float only, 8; -DTILE_ROWS, -DTILE_COLUMNS and -DTILE_WARPS as
 // backends/cupy/launch/tiles.py sets them.

@@ -10,7 +10,7 @@ constexpr int MAX_WARPS = 16;  // of a block that ends a step
 
 // How the gradient of a layer is divided among blocks.
 struct SplitK {
-  int units;       // tiles of dW, or filter tiles
+  int units;       // tiles or groups of rows of dW, or filter tiles
   int splits;      // blocks per unit; each sums over a part of the images
   int parameters;  // weights and biases; a layer without bias is counted as if it had one
 };

@@ -3,8 +3,9 @@
 //
 // The gradients of all layers depend only on what earlier kernels have computed, so one launch
 // computes them all. Each block computes one *unit* of a layer: a tile of dW = xᵀ dy, whose last
-// row is the gradient of the bias (a column of ones is appended to x), or a filter tile. It updates
-// the parameters of the unit as soon as their gradients are complete.
+// row is the gradient of the bias (a column of ones is appended to x), some rows of dW if the layer is
+// *narrow*, or a filter tile. It updates the parameters of the unit as soon as their gradients are
+// complete.
 //
 // If a layer has few units and many images, the sum over the images is split (split-K):
 //
@@ -15,8 +16,9 @@
 //                  |         |         |
 //                  +-> partial_sums <--+    the last block to finish adds them in order of splits
 //
-// The partial sums of a layer may also be complete already, from tensor_wgrad.cu or fused_cnn.cu. Its
-// blocks then divide the parameters, and each thread adds the sums of some of them.
+// The partial sums of a layer may also be complete already, from tensor_wgrad.cu, fused_cnn.cu or
+// fused_shallow_cnn.cu. Its blocks then divide the parameters, and a thread or, if there are enough, a
+// warp adds the sums of one.
 //
 // Block 0 of the grid adds the losses of the images and advances the step counter of the chunk; the
 // blocks of the layers follow it. No block reads a parameter that another block updates, and only
@@ -26,19 +28,26 @@
 // Cost per image: as many multiply-adds as the forward pass, or a quarter of them for a convolution
 // with pooling. Cost per parameter: the same as in updates.cu.
 // Options: -DRULE as in update_rules.cuh; -DPIXEL=uint8, float or double, the element type of the
-// data set; -DFILTER_TILE and -DFILTERS_PER_TILE as in conv_wgrad.cuh; -DTHREAD_TILE and the other
-// tile sizes as in gemm_tile.cuh; -DMAX_LAYERS as in wgrad_layers.cuh.
+// data set; -DFILTER_TILE and -DFILTERS_PER_TILE as in conv_wgrad.cuh; -DNARROW_COLUMNS as in
+// narrow_wgrad.cuh, 1 also if no layer is narrow; -DTHREAD_TILE and the other tile sizes as in
+// gemm_tile.cuh; -DMAX_LAYERS as in wgrad_layers.cuh.
 #include "common.cuh"
 #include "conv_wgrad.cuh"
 #include "gemm_tile.cuh"
+#include "narrow_wgrad.cuh"
 #include "wgrad_layers.cuh"
 
 // Resident blocks per multiprocessor. Without this bound, the compiler spills registers so that
 // more blocks are resident.
 constexpr int MIN_BLOCKS = sizeof(real) == 8 ? 1 : THREAD_TILE == 4 ? 2 : 3;
 
+DEVICE bool is_narrow(const WgradLayer& layer) {
+  return layer.conv.kernel_size == 0 && layer.outputs == NARROW_COLUMNS;
+}
+
 union Shared {
   GemmShared gemm;
+  real narrow_sums[TILE_WARPS * NARROW_SIZE];
   real filter_sums[TILE_WARPS * FILTER_TILE_SUMS];
   int finished_splits;
   BatchResults results;
@@ -50,9 +59,13 @@ struct Split {
   int begin, end;  // images
 
   DEVICE Split(const WgradLayer& layer, int block, int images)
-      : unit(block / layer.split.splits), number(block % layer.split.splits) {
-    begin = split_begin(images, number, layer.split.splits);
-    end = split_begin(images, number + 1, layer.split.splits);
+      : unit(block), number(0), begin(0), end(images) {
+    const int splits = layer.split.splits;
+    if (splits == 1) return;  // divisions take many instructions
+    unit = block / splits;
+    number = block % splits;
+    begin = split_begin(images, number, splits);
+    end = split_begin(images, number + 1, splits);
   }
 };
 
@@ -80,12 +93,16 @@ DEVICE void unit_gradient(const WgradLayer& layer, const Split& split, const Row
     conv_wgrad(of_member(layer.dy, member_stride) + first,
                of_member(layer.mask, member_stride) + first, x, conv, FilterTile(conv, split.unit),
                shared.filter_sums);
+    return;
+  }
+  const DenseRows all = {of_member(layer.dy, member_stride), layer.outputs, split.end};
+  const DenseRows dy = all.from(split.begin);
+  if (is_narrow(layer)) {
+    narrow_wgrad(x, dy, split.unit * NARROW_ROWS, shared.narrow_sums);
   } else {
     const WeightTile tile(layer, split.unit);
-    const DenseRows dy = {of_member(layer.dy, member_stride), layer.outputs, split.end};
     const Matrix<Rows> x_and_ones = {x, true};
-    gemm_tile<true, false>(x_and_ones, Matrix<DenseRows>{dy.from(split.begin)}, tile.row,
-                           tile.column, shared.gemm);
+    gemm_tile<true, false>(x_and_ones, Matrix<DenseRows>{dy}, tile.row, tile.column, shared.gemm);
   }
 }
 
@@ -98,9 +115,15 @@ DEVICE int parameter_index(const WgradLayer& layer, int unit, int number) {
     if (weight >= 0) return layer.weight + weight;
     return bias >= 0 && layer.bias >= 0 ? layer.bias + bias : -1;
   }
-  const WeightTile tile(layer, unit);
-  const int row = tile.row * TILE_ROWS + number / TILE_COLUMNS;
-  const int column = tile.column * TILE_COLUMNS + number % TILE_COLUMNS;
+  int row, column;
+  if (is_narrow(layer)) {
+    row = unit * NARROW_ROWS + number / NARROW_COLUMNS;
+    column = number % NARROW_COLUMNS;
+  } else {
+    const WeightTile tile(layer, unit);
+    row = tile.row * TILE_ROWS + number / TILE_COLUMNS;
+    column = tile.column * TILE_COLUMNS + number % TILE_COLUMNS;
+  }
   if (row > layer.inputs || column >= layer.outputs) return -1;
   if (row < layer.inputs) return layer.weight + row * layer.outputs + column;
   return layer.bias < 0 ? -1 : layer.bias + column;
@@ -157,9 +180,9 @@ DEVICE void add_splits_of_filters(const WgradLayer& layer, int unit, int64 membe
 DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Updater& updater,
                            real l2, int* diverged, int64 member_stride, Shared& shared) {
   const int splits = layer.split.splits, parameters = layer.split.parameters;
-  const bool is_convolution = layer.conv.kernel_size;
-  const int numbers = is_convolution ? FILTER_TILE_SUMS : TILE_SIZE;
-  const real* const warp_sums = is_convolution ? shared.filter_sums : shared.gemm.partial_sums[0];
+  const bool is_convolution = layer.conv.kernel_size, narrow = is_narrow(layer);
+  const int numbers = is_convolution ? FILTER_TILE_SUMS : narrow ? NARROW_SIZE : TILE_SIZE;
+  const real* const warp_sums = reinterpret_cast<const real*>(&shared);  // a member of the union
   real* const partial_sums = of_member(layer.partial_sums, member_stride) - first_parameter(layer);
   const auto sum_of_warps = [&](int number) {
     real total = 0;
@@ -194,12 +217,17 @@ DEVICE void apply_gradient(const WgradLayer& layer, const Split& split, const Up
 DEVICE void apply_complete_sums(const WgradLayer& layer, int block, const Updater& updater, real l2,
                                 int* diverged, int64 member_stride) {
   const int threads = layer.split.units * layer.split.splits * TILE_THREADS;
-  const int first = first_parameter(layer);
-  const int count = layer.bias < 0 ? layer.split.parameters - layer.outputs : layer.split.parameters;
+  const int count = layer.split.parameters - (layer.bias < 0 ? layer.outputs : 0);
+  // Lanes that add the sums of a parameter.
+  const int lanes = threads / WARP_SIZE >= count ? WARP_SIZE : 1;
+  const int thread = block * TILE_THREADS + threadIdx.x, lane = threadIdx.x % lanes;
 #pragma unroll 1
-  for (int i = block * TILE_THREADS + threadIdx.x; i < count; i += threads)
-    apply_with_penalty(layer, updater, l2, first + i,
-                       sum_of_splits(layer, member_stride, first + i), diverged);
+  for (int i = thread / lanes; i < count; i += threads / lanes) {
+    const int parameter = first_parameter(layer) + i;
+    real grad = sum_of_splits(layer, member_stride, parameter, lane, lanes);
+    if (lanes == WARP_SIZE) grad = warp_reduce_sum(grad);  // all lanes of a warp have the same i
+    if (lane == 0) apply_with_penalty(layer, updater, l2, parameter, grad, diverged);
+  }
 }
 
 // Grid: one block for the losses, then the blocks of all layers; once per member. `rows` is

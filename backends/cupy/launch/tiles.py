@@ -1,9 +1,11 @@
 """Tiles of matrix products, as kernels/gemm_tile.cuh computes them."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from backends.cupy.loader import WARP_SIZE
+
+LANE_ROWS = 4  # rows of the lanes of a warp in a tile
 
 
 @dataclass(frozen=True)
@@ -13,12 +15,10 @@ class Tile:
     Attributes:
         thread_tile: side of the square of results that one thread computes.
         warps: warps per block.
-        lane_rows: rows of the lanes of a warp in the tile.
     """
 
     thread_tile: int
     warps: int
-    lane_rows: int = 4
 
     @property
     def threads(self) -> int:
@@ -28,12 +28,12 @@ class Tile:
     @property
     def rows(self) -> int:
         """Rows of the tile."""
-        return self.lane_rows * self.thread_tile
+        return LANE_ROWS * self.thread_tile
 
     @property
     def columns(self) -> int:
         """Columns of the tile."""
-        return WARP_SIZE // self.lane_rows * self.thread_tile
+        return WARP_SIZE // LANE_ROWS * self.thread_tile
 
     @property
     def constants(self) -> dict[str, int]:
@@ -53,7 +53,6 @@ class Tile:
 # Large tiles take a quarter to a third fewer instructions per multiplication; small ones keep more
 # blocks busy.
 SMALL, LARGE = Tile(4, warps=8), Tile(8, warps=4)
-TALL = replace(SMALL, lane_rows=8)  # for few columns
 MIN_LARGE_TILES = 768  # several waves of blocks on a large GPU
 
 

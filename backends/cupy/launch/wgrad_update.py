@@ -8,8 +8,8 @@ from typing import Any
 
 from backends.cupy.launch.conv_shape import NO_CONV, ConvShape
 from backends.cupy.launch.graph_batch import GraphBatch
-from backends.cupy.launch.launcher import Launcher, c_type
-from backends.cupy.launch.tiles import LARGE, SMALL, TALL, Tile, tile_for
+from backends.cupy.launch.launcher import Launcher, c_type, ceil_div
+from backends.cupy.launch.tiles import LARGE, SMALL, Tile, tile_for
 from backends.cupy.launch.updates import parameter_arguments, rule_settings
 from backends.cupy.loader import WARP_SIZE, Constant
 from backends.operations.common import Array
@@ -17,6 +17,8 @@ from backends.operations.updates import UpdateRule
 
 MAX_FILTER_TILE = 5  # side of a filter tile: a warp reduces at most 32 sums
 MAX_FILTERS_PER_TILE = 6  # gradients of their outputs in registers
+# Of kernels/narrow_wgrad.cuh: the largest number of outputs of a layer, and the rows of a block.
+MAX_NARROW_COLUMNS, NARROW_ROWS = 16, 16
 MAX_LAYERS = 16  # arguments of a kernel take at most 4 KB
 
 # A layer gets enough blocks to keep a large GPU busy, but each block sums at least MIN_TERMS
@@ -57,27 +59,47 @@ class FilterTile:
         return {"FILTER_TILE": self.side, "FILTERS_PER_TILE": self.filters}
 
 
-def tile_for_gradients(dtype: str, layers: Iterable[tuple[int, int]], images: int) -> Tile:
-    """Return the tiles of dW, chosen for the largest layer.
+def narrow_columns(outputs: Iterable[int]) -> int:
+    """Return the number of outputs of narrow layers, whose gradients are computed without tiles.
+
+    It is a compile-time constant: the largest of `outputs`, those of all linear layers, up to
+    `MAX_NARROW_COLUMNS`; 1 if there is none.
+    """
+    return max((count for count in outputs if count <= MAX_NARROW_COLUMNS), default=1)
+
+
+def tile_for_gradients(
+    dtype: str, layers: Iterable[tuple[int, int]], images: int, *, narrow: int
+) -> Tile:
+    """Return the tiles of dW, chosen for the largest layer that is not narrow.
 
     Args:
         dtype: dtype of the gradients.
         layers: inputs and outputs of all linear layers.
         images: number of images of the largest batch.
+        narrow: outputs of narrow layers.
     """
-    largest = max(layers, key=math.prod, default=None)
+    wide = (layer for layer in layers if layer[1] != narrow)
+    largest = max(wide, key=math.prod, default=None)
     if largest is None:
         return SMALL
     inputs, outputs = largest
-    if outputs <= TALL.columns:
-        return TALL
-    split = split_linear(inputs, outputs, images, tile=LARGE)
+    split = split_linear(inputs, outputs, images, tile=LARGE, narrow=narrow)
     return tile_for(dtype, inputs + 1, outputs, splits=split.splits)
 
 
-def split_linear(inputs: int, outputs: int, images: int, *, tile: Tile) -> SplitK:
-    """Return how the gradient of a linear layer is divided."""
-    units = math.prod(tile.grid(inputs + 1, outputs))
+def split_linear(inputs: int, outputs: int, images: int, *, tile: Tile, narrow: int) -> SplitK:
+    """Return how the gradient of a linear layer is divided.
+
+    Args:
+        inputs: inputs of the layer.
+        outputs: outputs of the layer.
+        images: number of images of the largest batch.
+        tile: tiles of dW.
+        narrow: outputs of narrow layers, which have no tiles.
+    """
+    tiles = ceil_div(inputs + 1, NARROW_ROWS), 1
+    units = math.prod(tiles if outputs == narrow else tile.grid(inputs + 1, outputs))
     splits = _splits(units, images, terms=1, threads=tile.threads)
     return SplitK(units, splits, outputs * (inputs + 1))
 
@@ -139,6 +161,7 @@ def wgrad_update(
     rule: UpdateRule,
     layers: Sequence[WgradLayer],
     tile: Tile,
+    narrow: int,
     batch: GraphBatch,
     parameters: Sequence[Array],
     *,
@@ -151,6 +174,7 @@ def wgrad_update(
         rule: the optimizer.
         layers: the layers.
         tile: tiles of the weight gradients of linear layers.
+        narrow: outputs of narrow layers.
         batch: the batch, whose losses are computed already.
         parameters: the parameter vector and the state arrays of the rule; changed in place.
         l2: α of the penalty ½·α·‖W‖² / B, whose gradient is added.
@@ -159,6 +183,7 @@ def wgrad_update(
         "RULE": rule.kind.upper(),
         "PIXEL": c_type(batch.dataset.images),
         "MAX_LAYERS": MAX_LAYERS,
+        "NARROW_COLUMNS": narrow,
         **filter_tile_for(*(layer.conv.kernel_size for layer in layers)).constants,
         **tile.constants,
     }

@@ -56,14 +56,19 @@ def gradients_and_update(
     naive_parameters, gradient = gpu.copies(*parameters), gpu.empty(count)
     x = gpu.empty(images, pixels)  # gathered by the naive kernels
     naive_result = gpu.empty(1, dtype="float64"), gpu.cupy.zeros(1, "int32")
-    launcher, tile = gpu.launcher_for(batch), plan.tile(images)
+    launcher, sizes = gpu.launcher_for(batch), (plan.tile(images), plan.narrow_columns)
 
     def slow() -> None:
         naive.gather(gpu, batch, x)
         for index, layer in layers.items():
             dweight, dbias = parameters_of(plan.stages[index], gradient)
             given = x if layer.x is None else layer.x
-            if layer.conv == NO_CONV:
+            if plan.has_complete_sums(index, images):
+                assert dweight is not None
+                assert layer.partial_sums is not None
+                total = layer.partial_sums.sum(axis=0)
+                dweight[...] = total[: dweight.size].reshape(dweight.shape)
+            elif layer.conv == NO_CONV:
                 naive.linear_backward_weight(gpu, layer.dy, given, dweight, dbias)
             else:
                 naive.conv2d_backward_weight(
@@ -78,7 +83,7 @@ def gradients_and_update(
         if is_clustered:
             clustered_wgrad(launcher, rule, own, batch, parameters)
         else:
-            wgrad_update(launcher, rule, own, tile, batch, parameters)
+            wgrad_update(launcher, rule, own, *sizes, batch, parameters)
 
     return Comparison(
         kernel="clustered_wgrad" if is_clustered else "wgrad_update",
@@ -104,19 +109,21 @@ def layers_of(gpu: Gpu, plan: Plan, images: int) -> dict[int, WgradLayer]:
     for index, (stage, split) in enumerate(zip(plan.stages, plan.splits(images), strict=True)):
         if split is None or stage.weight is None:
             continue
-        has_splits = split.splits > 1
+        is_complete = plan.has_complete_sums(index, images)
+        has_splits = split.splits > 1 and not is_complete
+        sums = gpu.random(split.splits, split.parameters) if is_complete else None
         layers[index] = WgradLayer(
             x=None if index == 0 else gpu.random(images, *stage.input_shape),
             dy=gpu.random(images, *stage.output_shape),
             mask=gpu.masks(images, *stage.output_shape) if max_pooling_of(stage) else None,
             split=split,
-            partial_sums=gpu.empty(split.splits, split.parameters) if has_splits else None,
+            partial_sums=gpu.empty(split.splits, split.parameters) if has_splits else sums,
             tile_counters=gpu.cupy.zeros(split.units, "int32") if has_splits else None,
             weight=stage.weight,
             bias=-1 if stage.bias is None else stage.bias,
             inputs=math.prod(stage.input_shape),
             outputs=stage.output_shape[0],
-            conv=conv_shape_of(stage) if stage.kind == "conv2d" else NO_CONV,
+            conv=conv_shape_of(stage) if stage.kind == "conv2d" and not is_complete else NO_CONV,
         )
     return layers
 

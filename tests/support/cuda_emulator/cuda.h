@@ -126,6 +126,7 @@ inline void __nanosleep(unsigned, int line = __builtin_LINE()) {
 using std::exp;
 using std::fabs;
 using std::fma;
+using std::fmax;
 using std::log;
 using std::log1p;
 using std::sqrt;

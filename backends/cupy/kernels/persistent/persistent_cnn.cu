@@ -25,30 +25,16 @@
 // as in losses.cu; -DALL_TIES=1 or 0, the tie rule of the pooling as in pooling.cu; -DKERNEL_SIZE,
 // -DFILTERS, -DHEIGHT, -DWIDTH and -DCLASSES, sizes of the network; -DWARPS_PER_FILTER.
 // backends/cupy/launch/persistent_cnn.py has their limits.
+#include "cell_patches.cuh"
 #include "common.cuh"
 #include "image_loss.cuh"
 
 constexpr int WARPS = FILTERS * WARPS_PER_FILTER, THREADS = WARPS * WARP_SIZE;
 constexpr int THREADS_PER_FILTER = WARPS_PER_FILTER * WARP_SIZE;
-constexpr int TAPS = KERNEL_SIZE * KERNEL_SIZE;
 constexpr int TAP_SUMS = power_of_two(TAPS), CLASS_SUMS = power_of_two(CLASSES);
-constexpr int PIXELS = HEIGHT * WIDTH;
 constexpr int LOADERS = THREADS - WARP_SIZE;  // threads that load the next image: all but warp 0
 constexpr int PIXELS_PER_LOADER = (PIXELS + LOADERS - 1) / LOADERS;
-constexpr int CELL_ROWS = (HEIGHT - KERNEL_SIZE + 1) / 2,
-              CELL_COLUMNS = (WIDTH - KERNEL_SIZE + 1) / 2;
-constexpr int CELLS = CELL_ROWS * CELL_COLUMNS;
 constexpr int CELLS_PER_THREAD = (CELLS + THREADS_PER_FILTER - 1) / THREADS_PER_FILTER;
-constexpr int PATCH_SIDE = KERNEL_SIZE + 1;  // of the pixels that a cell depends on
-constexpr int OUTPUTS = 4;                   // convolution outputs of a cell
-
-// Image rows in shared memory. Cells begin at even rows and columns, so threads read two pixels at
-// a time. The cells of a pair of rows and those of the next pair are in different banks, because the
-// distance of the pairs is 2·CELL_COLUMNS plus a multiple of the number of banks.
-constexpr int BANKS = 32, ROW_STRIDE = WIDTH + WIDTH % 2;
-constexpr int PAIR_PADDING = (2 * CELL_COLUMNS + (BANKS - 2) * ROW_STRIDE) % BANKS;
-constexpr int PAIR_STRIDE = 2 * ROW_STRIDE + PAIR_PADDING;  // of two rows
-constexpr int IMAGE_SIZE = (HEIGHT + 1) / 2 * PAIR_STRIDE;
 
 static_assert(WARPS > 1, "warp 0 does not load the next image");
 static_assert(TAPS <= WARP_SIZE && CLASSES <= WARP_SIZE, "one lane per tap and per class");
@@ -56,11 +42,6 @@ static_assert(TAPS <= WARP_SIZE && CLASSES <= WARP_SIZE, "one lane per tap and p
 struct CnnSettings {
   int steps;  // of the member with the most steps
   real pixel_shift, weight_decay;
-};
-
-// Two pixels that are read by one instruction.
-struct alignas(2 * sizeof(real)) PixelPair {
-  real left, right;
 };
 
 // What a step reads besides the parameters.
@@ -99,48 +80,6 @@ DEVICE int own_filter() { return threadIdx.x / THREADS_PER_FILTER; }
 // Returns cell j of this thread; CELLS or more if there is none.
 DEVICE int own_cell(int j) { return threadIdx.x % THREADS_PER_FILTER + j * THREADS_PER_FILTER; }
 
-// Returns the index of a pixel in an image in shared memory.
-DEVICE int pixel_index(int row, int column) {
-  return row / 2 * PAIR_STRIDE + row % 2 * ROW_STRIDE + column;
-}
-
-// Returns the first pixel that cell j of this thread depends on; without such a cell, that of the
-// last one.
-DEVICE const real* own_patch(const real* image, int j) {
-  const int cell = min(own_cell(j), CELLS - 1);
-  return image + pixel_index(cell / CELL_COLUMNS * 2, cell % CELL_COLUMNS * 2);
-}
-
-// Calls function(output, tap, pixel) for each product of the four outputs of a cell. Each pixel is
-// read once. All outputs have their taps in the same order, so equal patches give bit-identical
-// outputs, which max-pooling needs to find ties.
-template <class Function>
-DEVICE void for_each_product(const real* patch, Function function) {
-#pragma unroll
-  for (int row = 0; row < PATCH_SIDE; row++) {
-    const real* const first = patch + pixel_index(row, 0);
-    real pixels[PATCH_SIDE];
-#pragma unroll
-    for (int column = 0; column < PATCH_SIDE; column += 2) {
-      if (column + 1 == PATCH_SIDE) {
-        pixels[column] = first[column];
-      } else {
-        const PixelPair pair = *reinterpret_cast<const PixelPair*>(first + column);
-        pixels[column] = pair.left;
-        pixels[column + 1] = pair.right;
-      }
-    }
-#pragma unroll
-    for (int output = 0; output < OUTPUTS; output++) {
-      const int tap_row = row - output / 2;
-      if (tap_row < 0 || tap_row >= KERNEL_SIZE) continue;
-#pragma unroll
-      for (int i = 0; i < KERNEL_SIZE; i++)
-        function(output, tap_row * KERNEL_SIZE + i, pixels[output % 2 + i]);
-    }
-  }
-}
-
 // Computes the features of a thread. `tap` is the tap of this lane.
 DEVICE ThreadFeatures compute_features(const real* image, real tap) {
   real taps[TAPS];
@@ -150,9 +89,8 @@ DEVICE ThreadFeatures compute_features(const real* image, real tap) {
 #pragma unroll
   for (int j = 0; j < CELLS_PER_THREAD; j++) {
     real outputs[OUTPUTS] = {};
-    for_each_product(own_patch(image, j), [&](int output, int i, real pixel) {
-      outputs[output] += taps[i] * pixel;
-    });
+    for_each_product(patch_of(image, own_cell(j)),
+                     [&](int output, int i, real pixel) { outputs[output] += taps[i] * pixel; });
     PatchMaximum<unsigned> maximum = {outputs[0], 1};
 #pragma unroll
     for (int output = 1; output < OUTPUTS; output++)
@@ -229,7 +167,7 @@ DEVICE void add_filter_gradients(Shared& shared, const real* image, const Thread
 #pragma unroll
     for (int i = 0; i < OUTPUTS; i++)
       outputs[i] = features.masks[j] >> i & 1 ? gradients[j] : real(0);
-    for_each_product(own_patch(image, j), [&](int output, int tap, real pixel) {
+    for_each_product(patch_of(image, own_cell(j)), [&](int output, int tap, real pixel) {
       sums[tap] += outputs[output] * pixel;
     });
   }
