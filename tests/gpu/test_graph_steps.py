@@ -240,6 +240,20 @@ def test_float_images_match(backend: Backend, mnist: Dataset, dtype: str) -> Non
     assert_few_steps_match_eager(models, data, nn.SGD(), batch_size=8)
 
 
+@emulated_and_cupy
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float_images_are_shifted(backend: Backend, mnist: Dataset, dtype: str) -> None:
+    stack = [L.Linear(10), L.ReLU(), L.Linear(10)]
+    pixels = Pixels((64,), shift=-0.5)
+    models = [
+        Network(stack, losses.SoftmaxCrossEntropy(), input=pixels, backend=backend, dtype=dtype)
+        for _ in range(2)
+    ]
+    images, labels = centers(mnist, 19)
+    data = images / np.float64(255), labels
+    assert_few_steps_match_eager(models, data, nn.SGD(lr=0.1), batch_size=17)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_launches_per_step_are_those_that_the_documentation_lists(
     mnist: Dataset, name: str, monkeypatch: pytest.MonkeyPatch

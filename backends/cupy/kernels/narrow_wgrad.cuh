@@ -45,10 +45,13 @@ DEVICE void add_products(const Rows& x, const DenseRows& dy, int first_row,
 #pragma unroll 2  // images whose loads are under way together
   for (int image = threadIdx.x / ROW_LANES; image < x.count; image += NARROW_SLOTS) {
     Vector4 inputs;
-    if constexpr (has_vectors)
+    if constexpr (has_vectors) {
       inputs = *reinterpret_cast<const Vector4*>(x.address(image, first_row));
-    else
+#pragma unroll
+      for (int i = 0; i < ROWS_PER_LANE; i++) inputs.elements[i] = x.value(inputs.elements[i]);
+    } else {
       inputs = inputs_of_rows(x.from(image).row(0), first_row, x.width);
+    }
     const auto* const gradients = reinterpret_cast<const NarrowColumns*>(dy.address(image, 0));
 #pragma unroll
     for (int column = 0; column < NARROW_COLUMNS; column++) {
