@@ -131,7 +131,7 @@ class NumbaEpoch(CompiledEpoch):
         return kernels.TrainingData(images, labels, weights, csr.edges)
 
     def share(self, data: Data) -> Data:
-        """Return the images of `data` with buffers of their own."""
+        """Return the images and labels of `data` with the buffers of this program."""
         linked, arrays = data.linked, data.arrays
         own, other = self._program, linked.program
         is_same = own.update.kind == other.update.kind and replace(other, update=own.update) == own
@@ -179,7 +179,12 @@ class NumbaEpoch(CompiledEpoch):
                 has_losses: bool = chunk.sum_results(sums, steps.bounds, losses, correct)
                 return has_losses and finite[0]
 
-            is_finite = self._run_threads(threads, finish, *arguments)
+            is_finite = False
+            try:
+                is_finite = self._run_threads(threads, finish, *arguments)
+            finally:
+                if not is_finite:  # NaN in unused lanes would spread to later chunks
+                    linked.clear()
         return ChunkResults(losses, correct, is_finite)
 
     def _run_threads(

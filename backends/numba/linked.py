@@ -74,13 +74,21 @@ class Linked:
             self._arguments[key] = self.plan.stages, self.packed, self.state, addresses
         return self._arguments[key]
 
+    def clear(self) -> None:
+        """Set the parameters and the state to 0, also in the unused lanes, which no copy sets."""
+        for vector in self.vectors:
+            vector.fill(0)
+
     def _set_results(self, threads: int, steps: int) -> None:
         """Make new buffers of results; the row of a thread may have unused elements."""
         shape = threads, whole_lines(steps, np.float64)
-        self.results = Results(aligned_zeros(shape, np.float64), aligned_zeros(shape, np.int64))
-        self.record["losses"] = self.results.losses.ctypes.data
-        self.record["correct"] = self.results.correct.ctypes.data
-        self.record["steps"] = shape[1]
+        results = Results(aligned_zeros(shape, np.float64), aligned_zeros(shape, np.int64))
+        record = self.record.copy()
+        record["losses"] = results.losses.ctypes.data
+        record["correct"] = results.correct.ctypes.data
+        record["steps"] = shape[1]
+        # Together, so that Ctrl-C cannot leave the addresses of arrays that no longer exist.
+        self.results, self.record = results, record
 
     def _new_workspace(self, threads: int, batch_size: int) -> Workspace:
         """Return new buffers of all threads."""
@@ -89,7 +97,7 @@ class Linked:
         first = self.layout.stages[0]
         outputs = int(first["y_size"]) if self.plan.update_inputs else 0
         deltas_row = whole_lines(outputs, dtype)
-        # Threads exchange products of the batch or weights: what is less.
+        # Threads exchange either products of the batch or weights, whichever is less.
         exchanges_products = threads > 1 and batch_size <= first["x_size"]
         products_row = whole_lines(batch_size * outputs, dtype) if exchanges_products else 0
         return Workspace(

@@ -167,3 +167,20 @@ def test_divergence_is_detected(numba: Backend, mnist: Dataset) -> None:
         trainer.fit(mnist.x_train[:640], mnist.t_train[:640], epochs=3)
     assert all(np.isfinite(value).all() for value in model.state_dict().values())
     assert before.keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["two-layer", "lenet"])
+def test_a_training_continues_after_it_diverged(numba: Backend, mnist: Dataset, name: str) -> None:
+    images, labels = mnist.x_train[:40], mnist.t_train[:40]
+    weights = []
+    for diverges in (True, False):
+        trainer = Trainer(create_model(name, backend=numba), "adam", batch_size=20)
+        flat = trainer.model.parameters.flat
+        if diverges:
+            before, flat[-1] = flat.copy(), np.nan  # a bias, so all losses are NaN
+            with pytest.raises(DivergedError):
+                trainer.fit(images, labels, epochs=1)
+            flat[:] = before
+        trainer.fit(images, labels, epochs=1)
+        weights.append(flat.copy())
+    assert np.array_equal(*weights)
