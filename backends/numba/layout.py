@@ -300,7 +300,7 @@ def _weight_positions(
         count = len(outputs) * int(row["x_size"])
         if not block:
             return count, elements, inputs[..., None] + outputs * int(row["x_size"])
-        run = math.gcd(inputs.shape[1], block)  # so many inputs are in one vector
+        run = math.gcd(inputs.shape[1], block)  # number of inputs that are neighbors in a vector
         first = inputs.reshape(-1, run, 1)
         where = first // block * block * len(outputs) + first % block + outputs * block
         return count, elements.reshape(-1, run, len(outputs)), where

@@ -86,7 +86,7 @@ def linear(
 def input_linear(
     stage: Any, offsets: Any, packed: Any, gradient: Any, work: Any, count: int, position: int
 ) -> None:
-    """Add the gradient of the bias; store that of the outputs, for `epoch.update_…`."""
+    """Add the gradient of the bias; store that of the outputs, for `input_layer.update_…`."""
     dy = outputs_of(stage, work.gradients, work, count)
     if stage.bias >= 0:
         linear_backward_bias(dy, view(gradient, stage.bias, stage.out_channels))

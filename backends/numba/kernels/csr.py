@@ -1,8 +1,8 @@
 """Conversion of images to sparse (CSR) format.
 
 Each image is a row: the columns of its nonzero pixels (`indices`) and their values (`data`). The
-columns are divided at `edges` into groups, because each thread computes the weight gradient of some
-groups for all images. `indptr` therefore has an entry per image and group:
+columns are divided at `edges` into groups, because each thread updates the weights of some groups.
+`indptr` therefore has an entry per image and group:
 
     columns      0 ... edges[1] ... edges[2] ... pixels
     image 0      [ group 0 ][ group 1 ][ group 2 ]       indptr[0], indptr[1], indptr[2]

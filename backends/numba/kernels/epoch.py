@@ -213,7 +213,7 @@ def _ranges(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
     first = plan.stages[0]
     groups = data.images.groups
     first_group, end_group = groups * thread // threads, groups * (thread + 1) // threads
-    first_input, end_input, outputs, others = 0, 0, 0, 0
+    first_input, end_input, outputs = 0, 0, 0
     if plan.update_inputs and groups:
         first_input, end_input = data.edges[first_group], data.edges[end_group]
         outputs = first.y_size

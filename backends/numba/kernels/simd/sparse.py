@@ -4,9 +4,10 @@ They compute a linear layer of sparse input: four of five pixels of MNIST are 0.
 reads only the rows of the weights (inputs, outputs) that belong to nonzero pixels, and the backward
 pass changes only their gradients.
 
-In training, the forward pass divides the images among threads, the backward pass the rows of the
-weights: each thread processes some column groups (see `kernels.csr`) of all images. Two threads
-therefore never write to the same row, and each row is a sum over the images in order.
+In training, the backward pass divides the rows of the weights among threads: each thread processes
+some column groups (see `kernels.csr`) of all images. Two threads therefore never write to the same
+row, and each row is a sum over the images in order. The forward pass divides the same rows in small
+batches, and the images in large ones (see `kernels.epoch`).
 
 A sparse vector is a list of column indices and a list of values:
 
