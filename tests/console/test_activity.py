@@ -143,4 +143,4 @@ def test_python_code_announces_that_kernels_are_compiled_and_commands_do_not(mon
     compile_kernels()
     (record,) = caplog.records
     assert record.name == "mnist_accel"
-    assert record.message.startswith("compiling kernels for this CPU; this takes up to 20 seconds")
+    assert record.message.startswith("compiling kernels for this CPU; this takes up to 10 seconds")
