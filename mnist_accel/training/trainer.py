@@ -499,7 +499,7 @@ class Trainer:
         """Add a chunk to the epochs; return the results of those that ended before its end."""
         # The assignment is one operation, so that Ctrl-C cannot leave a part of the chunk out.
         self.progress, ended = self.progress.after(report, sampler.steps_per_epoch)
-        return [self._without_classes(report) for report in ended]
+        return [self._without_classes(epoch_report) for epoch_report in ended]
 
     def _end_epoch(
         self, report: EpochReport, callbacks: Sequence[Callback], *, is_complete: bool
