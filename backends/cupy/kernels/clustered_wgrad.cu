@@ -180,12 +180,7 @@ extern "C" __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(THRE
                     real* __restrict__ state0, real* __restrict__ state1, RuleSettings settings,
                     real l2, int64 member_stride) {
   __shared__ Shared shared;
-  if (threadIdx.x == 0) {
-    mbarrier_init(shared.arrived, 1);
-    mbarrier_init_fence();
-    mbarrier_arrive_and_expect(shared.arrived, sizeof shared.received);
-  }
-  __cluster_barrier_arrive_relaxed();  // waits for no other stores
+  begin_exchange(shared.arrived, sizeof shared.received);
   state = of_member(state, member_stride);
   const int block = blockIdx.x, count = state.batch[0];
   const bool has_tile = count > 0 && block < blocks;

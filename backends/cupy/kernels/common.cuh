@@ -33,7 +33,8 @@ constexpr unsigned FULL_MASK = 0xffffffffu;  // all lanes of a warp
 // Inputs and results of the steps of a chunk.
 struct Chunk {
   const int* rows;    // rows of the data set in the order in which the steps take them
-  const int* bounds;  // (steps, 2): positions in `rows` where each step begins and ends
+  const int* bounds;  // (steps + 1, 2): positions in `rows` where each step begins and ends; the
+                      // last step reads the row after its own, which is not used
   const real* rates;  // (steps, 3): learning rate, and Adam's two other rates
   int* step;          // (3,): number of steps that are done, and the bounds of the next one, so that
                       // its first kernel need not read the number first

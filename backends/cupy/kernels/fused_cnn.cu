@@ -167,12 +167,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER_BLOCKS, 1, 1) __launch_bound
               const __grid_constant__ CnnLayers layers, const real* __restrict__ parameters,
               const int* __restrict__ labels, int64 member_stride, real* losses, int* correct) {
   __shared__ Shared shared;
-  if (threadIdx.x == 0) {
-    mbarrier_init(shared.conv_sums_received, 1);
-    mbarrier_init_fence();
-    mbarrier_arrive_and_expect(shared.conv_sums_received, sizeof shared.buffer.forward.conv_sums);
-  }
-  __cluster_barrier_arrive_relaxed();  // waits for no other stores
+  begin_exchange(shared.conv_sums_received, sizeof shared.buffer.forward.conv_sums);
   parameters = of_member(parameters, member_stride);
   Place place = {int(blockIdx.x) % CLUSTER_BLOCKS, int(blockIdx.x) / CLUSTER_BLOCKS * IMAGES, 0};
   FirstWeights weights;
@@ -220,10 +215,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER_BLOCKS, 1, 1) __launch_bound
   send_input_gradient(weights, place, shared);
   __cluster_barrier_arrive();
   store_linear(layers, place, member_stride, shared);
-  if (place.rank == 0 && k < place.count) {
-    of_member(losses, member_stride)[place.first + k] = shared.losses[k];
-    of_member(correct, member_stride)[place.first + k] = shared.correct[k];
-  }
+  store_losses(place, member_stride, losses, correct, shared);
   __cluster_barrier_wait();
   if (place.has_image())  // in all threads of the block
     backward_convolutions(layers.convolutions, image, place, y, member_stride, shared);

@@ -203,3 +203,12 @@ DEVICE void store_linear(const CnnLayers& layers, const Place& place, int64 memb
   }
   store(shared.dlogits, CLASSES, 0, CLASSES, layers.linear[LAYERS - 1].dy);
 }
+
+// Stores the loss and correctness of each image, which all blocks have.
+DEVICE void store_losses(const Place& place, int64 member_stride, real* losses, int* correct,
+                         const Shared& shared) {
+  const int image = threadIdx.x;
+  if (place.rank > 0 || image >= place.count) return;
+  of_member(losses, member_stride)[place.first + image] = shared.losses[image];
+  of_member(correct, member_stride)[place.first + image] = shared.correct[image];
+}

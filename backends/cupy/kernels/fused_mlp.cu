@@ -264,12 +264,7 @@ extern "C" __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(THRE
               real* __restrict__ dhidden, real* __restrict__ dlogits, real* __restrict__ losses,
               int* __restrict__ correct) {
   __shared__ Shared shared;
-  if (threadIdx.x == 0) {
-    mbarrier_init(shared.received, 1);
-    mbarrier_init_fence();
-    mbarrier_arrive_and_expect(shared.received, sizeof shared.block_sums);
-  }
-  __cluster_barrier_arrive_relaxed();  // waits for no other stores
+  begin_exchange(shared.received, sizeof shared.block_sums);
   const int rank = blockIdx.x % BLOCKS, begin = rank * BLOCK_INPUTS;
   const int inputs = max(0, min(BLOCK_INPUTS, INPUTS - begin));
   parameters = of_member(parameters, member_stride);

@@ -206,6 +206,26 @@ DEVICE real logit_of_lane(const Shared& shared, int image) {
   return sums[0] + sums[1] + (sums[2] + sums[3]);
 }
 
+// Sets dlogits to the gradient of the mean loss of `images` images, and the results of the `count`
+// images of the block, which begin at image `first`. Each warp computes an image.
+DEVICE void compute_losses(Shared& shared, int first, int count, int images,
+                           const ShallowCnnResults& results, int64 member_stride) {
+  for (int image = own_warp(); image < IMAGES_PER_BLOCK; image += WARPS) {
+    const ImageLoss result =
+        image_loss<LOSS, CLASS_SUMS>(logit_of_lane(shared, image), CLASSES, shared.labels[image]);
+    const real dlogit = image < count ? result.dlogit / real(images) : real(0);
+    if (own_lane() < CLASSES) shared.dlogits[image][own_lane()] = dlogit;
+    if (image >= count) continue;
+    if (own_lane() < CLASSES)
+      of_member(results.dlogits, member_stride)[int64(first + image) * CLASSES + own_lane()] =
+          dlogit;
+    if (own_lane() == 0) {
+      of_member(results.losses, member_stride)[first + image] = result.loss;
+      of_member(results.correct, member_stride)[first + image] = result.is_correct;
+    }
+  }
+}
+
 // Adds the products of an image to the sums of the filters' gradients. Nothing is added by cells that
 // do not exist, whose masks are 0, and by images that do not, whose dlogits are 0.
 DEVICE void add_filter_gradients(const Shared& shared, int image, const ThreadFeatures& features,
@@ -291,20 +311,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   add_logits(shared, features, weights);
   __syncthreads();  // the sums of all warps are in place
 
-  for (int image = own_warp(); image < IMAGES_PER_BLOCK; image += WARPS) {
-    const ImageLoss result =
-        image_loss<LOSS, CLASS_SUMS>(logit_of_lane(shared, image), CLASSES, shared.labels[image]);
-    const real dlogit = image < count ? result.dlogit / real(batch.count) : real(0);
-    if (own_lane() < CLASSES) shared.dlogits[image][own_lane()] = dlogit;
-    if (image >= count) continue;
-    if (own_lane() < CLASSES)
-      of_member(results.dlogits, member_stride)[int64(first + image) * CLASSES + own_lane()] =
-          dlogit;
-    if (own_lane() == 0) {
-      of_member(results.losses, member_stride)[first + image] = result.loss;
-      of_member(results.correct, member_stride)[first + image] = result.is_correct;
-    }
-  }
+  compute_losses(shared, first, count, batch.count, results, member_stride);
   __syncthreads();  // the gradients of all logits are in place
 
   real sums[GROUP_TAPS] = {};

@@ -42,6 +42,18 @@ DEVICE void mbarrier_arrive_and_expect(Mbarrier& barrier, int bytes) {
                : "memory");
 }
 
+// Begins the only exchange of a launch, in which this block receives `bytes` bytes. All threads of all
+// blocks call this. They send after waiting at the cluster barrier, at which they arrive here, and have
+// received after mbarrier_wait(received, 0).
+DEVICE void begin_exchange(Mbarrier& received, int bytes) {
+  if (threadIdx.x == 0) {
+    mbarrier_init(received, 1);
+    mbarrier_init_fence();
+    mbarrier_arrive_and_expect(received, bytes);
+  }
+  __cluster_barrier_arrive_relaxed();  // waits for no other stores
+}
+
 // Waits for the end of the phase with this parity, which is the current or the previous one. The
 // bytes that it has counted are visible afterwards.
 DEVICE void mbarrier_wait(Mbarrier& barrier, int parity) {
