@@ -122,13 +122,15 @@ def _stage_arrays(
 ) -> StageArrays:
     stage, dtype = plan.stages[index], plan.program.dtype
     shape, is_last = (capacity, *stage.output_shape), index == len(plan.stages) - 1
-    # The convolutions of fused_cnn.cu remain in shared memory, except the input of a linear layer.
-    is_inside = stage.kind == "conv2d" and plan.fused_cnn(capacity) is not None
-    is_private = plan.has_classifier and (is_last or (is_inside and index == 0))
+    is_complete = plan.has_complete_sums(index, capacity)
+    # One kernel computes it forward and backward; only its output leaves that kernel.
+    is_inside = is_complete and stage.kind == "conv2d"
+    # The output of the first convolution in fused_cnn.cu remains in shared memory.
+    is_first = index == 0 and plan.fused_cnn(capacity) is not None
+    is_private = is_first or (plan.has_classifier and is_last)
     has_gradient = index >= plan.first_trainable and not is_inside
     max_pooling = None if is_inside else max_pooling_of(stage)
     mask_type = max_pooling and mask_dtype(max_pooling.size)
-    is_complete = plan.has_complete_sums(index, capacity)
     summed = split if split and (split.splits > 1 or is_complete) else None
     return StageArrays(
         output=None if is_private else memory.empty(shape, dtype),
