@@ -18,9 +18,9 @@ def optimizer_of(recipe: str) -> UpdateRule:
     return create_optimizer(RECIPES[recipe].optimizer)
 
 
-def plan_of(program: TrainingProgram) -> Plan:
-    """Return the division of a program among kernels, without tensor cores."""
-    return plan_for(program, capability=0)
+def plan_of(program: TrainingProgram, *, capability: int = 0) -> Plan:
+    """Return the division of a program among kernels, without tensor cores; 0 is the oldest GPU."""
+    return plan_for(program, capability=capability)
 
 
 def multiply_adds(stage: Stage) -> int:

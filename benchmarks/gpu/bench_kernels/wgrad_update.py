@@ -25,9 +25,9 @@ from mnist_accel.nn.network import Network
 def comparisons(gpu: Gpu) -> Iterator[Comparison]:
     """Yield the end of the training steps of recipes."""
     sizes = ("two-layer", 512), ("three-layer", 64), ("lenet", 64), ("fast99", 64), ("cnn", 512)
-    for recipe, images in (*sizes, ("fcnn", 60_000)):
+    for recipe, images in (*sizes, ("lenet", 512), ("fcnn", 60_000)):
         model, rule = network_of(recipe, gpu.dtype), optimizer_of(recipe)
-        yield gradients_and_update(gpu, model, rule, images)
+        yield gradients_and_update(gpu, model, rule, images, capability=gpu.capability)
     if gpu.capability >= clusters.MIN_CAPABILITY and gpu.dtype == "float32":
         for images in (256, 512):
             model, rule = network_of("two-layer", gpu.dtype), optimizer_of("two-layer")
@@ -35,7 +35,13 @@ def comparisons(gpu: Gpu) -> Iterator[Comparison]:
 
 
 def gradients_and_update(
-    gpu: Gpu, model: Network, rule: UpdateRule, images: int, *, is_clustered: bool = False
+    gpu: Gpu,
+    model: Network,
+    rule: UpdateRule,
+    images: int,
+    *,
+    is_clustered: bool = False,
+    capability: int = 0,
 ) -> Comparison:
     """Return the end of a training step, given the gradients of all pre-activations.
 
@@ -45,15 +51,23 @@ def gradients_and_update(
         rule: the optimizer.
         images: number of images.
         is_clustered: whether clusters compute the gradients.
+        capability: compute capability of the GPU whose earlier kernels have computed partial sums.
     """
     program = model.training_program(rule)
-    plan = plan_of(program)
+    plan = plan_of(program, capability=capability)
     pixels = math.prod(plan.stages[0].input_shape)
     batch = gpu.batch(images, pixels, shift=program.pixel_shift)
     layers = layers_of(gpu, plan, images)
     count, states = program.parameters, len(rule.state_names)
     parameters = gpu.random(count), *(gpu.positive(count) for _ in range(states))
     naive_parameters, gradient = gpu.copies(*parameters), gpu.empty(count)
+    totals = {
+        index: gpu.empty(layer.split.parameters)
+        for index, layer in layers.items()
+        if plan.has_complete_sums(index, images)
+    }
+    summed = [layers[index].partial_sums for index in totals]
+    computed = {index: layer for index, layer in layers.items() if index not in totals}
     x = gpu.empty(images, pixels)  # gathered by the naive kernels
     naive_result = gpu.empty(1, dtype="float64"), gpu.cupy.zeros(1, "int32")
     launcher, sizes = gpu.launcher_for(batch), (plan.tile(images), plan.narrow_columns)
@@ -61,19 +75,8 @@ def gradients_and_update(
     def slow() -> None:
         naive.gather(gpu, batch, x)
         for index, layer in layers.items():
-            dweight, dbias = parameters_of(plan.stages[index], gradient)
-            given = x if layer.x is None else layer.x
-            if plan.has_complete_sums(index, images):
-                assert dweight is not None
-                assert layer.partial_sums is not None
-                total = layer.partial_sums.sum(axis=0)
-                dweight[...] = total[: dweight.size].reshape(dweight.shape)
-            elif layer.conv == NO_CONV:
-                naive.linear_backward_weight(gpu, layer.dy, given, dweight, dbias)
-            else:
-                naive.conv2d_backward_weight(
-                    gpu, layer.dy, layer.mask, given, dweight, dbias, layer.conv
-                )
+            own = parameters_of(plan.stages[index], gradient)
+            naive_gradients(gpu, layer, x, *own, totals.get(index))
         weights, *state = naive_parameters
         update(gpu.launcher, rule, weights, gradient, state, RATES)
         naive_batch_loss(gpu, batch, *naive_result)
@@ -96,10 +99,10 @@ def gradients_and_update(
             (*naive_parameters, *naive_result),
         ),
         terms=max(images * math.prod(plan.stages[i].output_shape[1:]) for i in layers),
-        multiply_adds=images * sum(multiply_adds(plan.stages[index]) for index in layers),
-        moved=images * pixels
-        + byte_count(*(array for layer in layers.values() for array in (layer.x, layer.dy)))
-        + 2 * byte_count(*parameters),
+        multiply_adds=images * sum(multiply_adds(plan.stages[index]) for index in computed),
+        moved=(images * pixels if 0 in computed else 0)
+        + byte_count(*(array for layer in computed.values() for array in (layer.x, layer.dy)))
+        + byte_count(*summed, *parameters, *parameters),
     )
 
 
@@ -126,6 +129,29 @@ def layers_of(gpu: Gpu, plan: Plan, images: int) -> dict[int, WgradLayer]:
             conv=conv_shape_of(stage) if stage.kind == "conv2d" and not is_complete else NO_CONV,
         )
     return layers
+
+
+def naive_gradients(
+    gpu: Gpu,
+    layer: WgradLayer,
+    images: Array,
+    dweight: Array | None,
+    dbias: Array | None,
+    total: Array | None,
+) -> None:
+    """Set the gradients of a layer; if its partial sums are complete, `total` is for their sum."""
+    assert dweight is not None
+    x = images if layer.x is None else layer.x
+    if total is not None:
+        assert layer.partial_sums is not None
+        layer.partial_sums.sum(axis=0, out=total)
+        dweight[...] = total[: dweight.size].reshape(dweight.shape)
+        if dbias is not None:
+            dbias[...] = total[dweight.size :]
+    elif layer.conv == NO_CONV:
+        naive.linear_backward_weight(gpu, layer.dy, x, dweight, dbias)
+    else:
+        naive.conv2d_backward_weight(gpu, layer.dy, layer.mask, x, dweight, dbias, layer.conv)
 
 
 def naive_batch_loss(gpu: Gpu, batch: GraphBatch, loss: Array, correct: Array) -> None:
