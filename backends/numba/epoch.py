@@ -225,7 +225,7 @@ class NumbaEpoch(CompiledEpoch):
             result = finish()
         finally:  # a KeyboardInterrupt can occur before `run` begins in this thread
             counter[0] = BARRIER_OPEN
-            wait(others)
+            _wait_for_all(others)
         for other in others:
             other.result()
         return result
@@ -256,6 +256,21 @@ class NumbaEpoch(CompiledEpoch):
         with compiling(needed.in_use()):
             self._to_csr(some)
             self.run(_data(linked, arrays), no_steps, zeros, states)
+
+
+def _wait_for_all(others: Sequence[Future[Any]]) -> None:
+    """Wait until all threads have ended, also if Ctrl-C is pressed meanwhile.
+
+    They write to buffers that the next chunk uses, or that may be freed before it.
+    """
+    interrupt: KeyboardInterrupt | None = None
+    while not all(other.done() for other in others):
+        try:
+            wait(others)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def _data(linked: Linked, arrays: kernels.TrainingData) -> Data:

@@ -1,17 +1,20 @@
 """Threads of compiled training: their number, cache lines, errors and interruption."""
 
+import concurrent.futures
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from backends import Backend, get_backend
+from backends.numba import epoch as compiled_epoch
 from backends.numba.backend import NumbaBackend
 from backends.numba.kernels import epoch
 from backends.numba.kernels.barrier import BARRIER_OPEN
@@ -77,6 +80,24 @@ def test_ctrl_c_ends_an_epoch_between_chunks(mnist: Dataset) -> None:
     assert last.startswith("ended"), last
     assert int(last.split()[1]) < 180_000 // 64
     assert seconds < 3  # a chunk takes 0.2 s, or longer if other programs run
+
+
+def test_a_second_ctrl_c_does_not_leave_threads_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    presses = iter([KeyboardInterrupt, KeyboardInterrupt])
+
+    def interrupted_wait(futures: list[Future[Any]]) -> None:
+        for press in presses:
+            raise press
+        ended.set()
+        concurrent.futures.wait(futures)
+
+    monkeypatch.setattr(compiled_epoch, "wait", interrupted_wait)
+    with ThreadPoolExecutor() as executor:
+        other = executor.submit(ended.wait)
+        with pytest.raises(KeyboardInterrupt):
+            compiled_epoch._wait_for_all([other])
+        assert other.done()
 
 
 def test_concurrent_trainings_do_not_deadlock(numba: Backend, mnist: Dataset) -> None:
