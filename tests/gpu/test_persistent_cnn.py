@@ -93,7 +93,7 @@ def test_unsupported_settings_use_graph_steps(
     settings = {"optimizer": nn.SGD(), "batch_size": 1, **options}
     trainer = Trainer(small_cnn(emulated, **changes), **settings)
     launched = set(kernels_launched_by_step(trainer, mnist, images=4))
-    assert {"conv2d", "fused_classifier", "wgrad_update"} <= launched
+    assert "wgrad_update" in launched
     assert "persistent_cnn" not in launched
 
 

@@ -109,13 +109,16 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "dense.py", "dbias[column] += dy", "dbias[column] -= dy", "two-layer"
     ),
     "sparse product": ChangedSource(
-        "reading.py",
-        "for n in range(tile.images):\n        _prefetch_rows",
-        "for n in range(1, tile.images):\n        _prefetch_rows",
+        "input_layer.py",
+        "for n in range(tile.images):",
+        "for n in range(1, tile.images):",
         "two-layer",
     ),
     "sparse gradient of W": ChangedSource(
-        "epoch.py", "for n in range(step.batch):", "for n in range(1, step.batch):", "two-layer"
+        "input_layer.py",
+        "for n in range(step.batch):",
+        "for n in range(1, step.batch):",
+        "two-layer",
     ),
     "gradient of ReLU": ChangedSource(
         "elementwise.py", "if outputs[i] <= zero", "if outputs[i] < zero", "two-layer"
@@ -127,7 +130,10 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "backprop",
     ),
     "product with pixels": ChangedSource(
-        "dense.py", "len(y), outputs, width,", "len(y), outputs - 1, width,", "two-layer"
+        "dense.py",
+        "len(y), outputs, end - begin,",
+        "len(y), outputs - 1, end - begin,",
+        "two-layer",
     ),
     "gradient of W from pixels": ChangedSource(
         "dense.py", "end - begin, len(dy), scale", "end - begin, len(dy) - 1, scale", "two-layer"
@@ -194,8 +200,8 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
     "convolution gradient of bias": ChangedSource(
         # A constant factor would not show: Adam divides by the size of the gradient.
         "fused_convolution.py",
-        "upstream, stage.out_lanes, rows * columns)",
-        "upstream, stage.out_lanes, rows)",
+        "upstream, stage.out_lanes, rows * columns)\n    pairs",
+        "upstream, stage.out_lanes, rows)\n    pairs",
         "lenet",
     ),
     "value of the loss": ChangedSource(
@@ -219,14 +225,11 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
     "order of the images": ChangedSource(
         "chunk.py", "outside[i] = i, begin + i", "outside[i] = i, i", "three-layer"
     ),
-    "parameters before a chunk": ChangedSource(
-        "chunk.py",
-        "target[at] = source[row * stride + column]",
-        "target[at] = source[row * stride]",
-        "two-layer",
+    "parameters copied in rows": ChangedSource(
+        "chunk.py", "= origin[row * from_row + column]", "= origin[row * from_row]", "two-layer"
     ),
-    "parameters after a chunk": ChangedSource(
-        "chunk.py", "= source[at]", "= source[row * row_stride]", "two-layer"
+    "parameters copied and transposed": ChangedSource(
+        "chunk.py", "+ column * from_column]", "]", "two-layer"
     ),
     "compiled prediction": ChangedSource(
         "inference.py",
