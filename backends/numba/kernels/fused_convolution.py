@@ -74,13 +74,8 @@ def has_direct_gradient(stage: Any) -> bool:
     It needs no offsets of pairs, because it reads the tie masks of all channels at once. The
     gradient of the bias needs the number of ties, which is 1 if only the first one counts.
     """
-    pools_one_channel = (
-        stage["pool_size"] == 2
-        and stage["in_lanes"] == 1
-        and stage["vectors"] == 1
-        and stage["kernel_size"] == 3
-    )
-    return bool(pools_one_channel and not (stage["all_ties"] and stage["bias"] >= 0))
+    row = np.asarray(stage).view(np.recarray)  # with attributes, as in compiled code
+    return bool(_pools_one_channel.py_func(row, 3) and not (row.all_ties and row.bias >= 0))
 
 
 @kernel
