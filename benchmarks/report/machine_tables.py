@@ -1,8 +1,10 @@
 """The tables of the contenders and of the machine."""
 
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 
 from backends.numba.threads import MIN_IMAGES_PER_THREAD
+from benchmarks.cores import FAR
 from benchmarks.report import numbers
 from benchmarks.report.tables import Table, contender_kind, make_table
 from benchmarks.storage.results import ResultSet
@@ -51,6 +53,7 @@ def host_table(results: ResultSet) -> Table:
         "BLAS and thread pools": "; ".join(pools) or "none",
         "Numba threading layer": host.numba_threading_layer or "none",
         "load average at start and end": ", ".join(f"{load:.2f}" for load in host.load_average),
+        **_barrier_facts(results.barriers_ns),
         "versions": _versions_text(host.versions),
         "commit": ", ".join(dict.fromkeys(map(_commit, results.runs))),
         **dict(_ceiling_facts(results)),
@@ -71,6 +74,17 @@ def _commit(run: Run) -> str:
 
 def _versions_text(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _barrier_facts(barriers_ns: Sequence[float]) -> dict[str, str]:
+    """Return how long threads on both cores took for a barrier before the turns."""
+    if not barriers_ns:
+        return {}
+    far = sum(ns > FAR * min(barriers_ns) for ns in barriers_ns)
+    return {
+        "barrier of two threads": f"{statistics.median(barriers_ns):.0f} ns (median); over "
+        f"{FAR:g} times the fastest in {far} of {count(len(barriers_ns), 'turn')}"
+    }
 
 
 def _ceiling_facts(results: ResultSet) -> Iterator[tuple[str, str]]:

@@ -13,9 +13,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.contenders import contenders
+from benchmarks.cores import Cores
 from benchmarks.host import host_facts
 from benchmarks.session.plan import Plan, Planned
+from benchmarks.session.progress import ANNOUNCE
 from benchmarks.session.settings import (
+    CORES_MINUTES,
     LEFT_OUT,
     SLOW_TO_COMPILE,
     TURN_S,
@@ -86,7 +89,12 @@ def pytest_configure(config: pytest.Config) -> None:
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[JOURNAL], config.stash[PLAN] = journal, Plan.of(journal)
-    config.stash[TEAM] = Team(steps=journal.steps)
+    cores = Cores(
+        fastest_ns=journal.fastest_barrier_ns,
+        wait_s=60 * CORES_MINUTES[journal.settings.profile],
+        announce=config.stash.get(ANNOUNCE, print),
+    )
+    config.stash[TEAM] = Team(steps=journal.steps, before_turn=cores.wait)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

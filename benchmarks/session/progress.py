@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+# Other plugins print a line for the user with this function.
+ANNOUNCE = pytest.StashKey[Callable[[str], None]]()
 LINES_EVERY = 25  # without a terminal, a line is printed after this many turns
 
 
@@ -86,6 +88,10 @@ class ProgressPlugin:
             line = f"{self._done} of {self._total} done, about {left} left"
             self._console.print(line)
 
+    def announce(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(text, markup=False)
+
     def pytest_sessionfinish(self) -> None:
         """Remove the bar."""
         self._progress.stop()
@@ -108,4 +114,6 @@ def duration_text(seconds: float) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the plugin, with a stream of its own: pytest captures stderr during a test."""
     stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
-    config.pluginmanager.register(ProgressPlugin(stream))
+    plugin = ProgressPlugin(stream)
+    config.pluginmanager.register(plugin)
+    config.stash[ANNOUNCE] = plugin.announce

@@ -5,6 +5,7 @@ of a complete run is made of its journal.
 """
 
 import importlib.metadata
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -215,6 +216,12 @@ class Journal:
             for info in (benchmark["extra_info"] for benchmark in self._benchmarks())
             if info["level"] in WITH_STEPS
         }
+
+    @property
+    def fastest_barrier_ns(self) -> float:
+        """Nanoseconds of the fastest barrier before a turn; infinite if none was measured."""
+        measured = (one["extra_info"].get("barrier_ns") for one in self._benchmarks())
+        return min((ns for ns in measured if ns is not None), default=math.inf)
 
     @property
     def extensions(self) -> list[tuple[tuple[str, str], ...]]:

@@ -106,7 +106,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """The merged result files of one machine; `ceilings` are the peak rates by device."""
+    """The merged result files of one machine.
+
+    Attributes:
+        ceilings: the peak rates by device.
+        barriers_ns: nanoseconds of a barrier before each turn for which it was measured.
+    """
 
     paths: tuple[Path, ...]
     runs: tuple[Run, ...]
@@ -117,6 +122,7 @@ class ResultSet:
     absent: tuple[Missing, ...]
     failed: tuple[Missing, ...]
     accuracy: tuple[AccuracyRun, ...]
+    barriers_ns: tuple[float, ...] = ()
 
     def cases(self, level: str) -> list[Case]:
         """Return the measured cases of a level, sorted by network and sizes."""
@@ -170,6 +176,12 @@ def load_results(paths: Sequence[Path]) -> ResultSet:
         absent=tuple(row for row in absent if row.key not in {*measurements, *failed_keys}),
         failed=failed,
         accuracy=_unique(row for run in runs for row in run.accuracy),
+        barriers_ns=tuple(
+            ns
+            for file in files
+            for entry in file.benchmarks
+            if (ns := entry.extra_info.barrier_ns) is not None
+        ),
     )
 
 

@@ -213,6 +213,8 @@ class RowInfo(Case, frozen=True, kw_only=True):
         process: number of the group of processes, one per contender, in which the pass was
             measured; None in files of release 0.1.0, which measured in one process.
         fit: the result of the pass in the level `estimator`; None in others.
+        barrier_ns: nanoseconds in which two threads passed a barrier before the turn; None if not
+            measured.
     """
 
     contender: str
@@ -228,6 +230,7 @@ class RowInfo(Case, frozen=True, kw_only=True):
     peak_device_bytes: Count | None
     process: Count | None = None
     fit: Fit | None = None
+    barrier_ns: Positive | None = None
 
     def __post_init__(self) -> None:
         if self.level in ("training", "inference") and not self.images:

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -53,10 +53,13 @@ class Team:
         steps: updates per epoch by the names of case and contender. In all passes of a row, an
             epoch has the same number of steps.
         limits: seconds after which a worker counts as hanging: for preparing, and for a turn.
+        before_turn: waits until the machine is ready; returns the nanoseconds of a barrier of two
+            threads, or None.
     """
 
     steps: dict[tuple[str, str], int] = field(default_factory=dict)
     limits: tuple[float, float] = (PREPARE_LIMIT_S, TURN_LIMIT_S)
+    before_turn: Callable[[], float | None] = lambda: None
     _group: int | None = None
     _case: TimedCase | None = None
     _workers: dict[_Member, WorkerProcess] = field(default_factory=dict)
@@ -116,13 +119,15 @@ class Team:
         row = self._rows[name]
         if isinstance(row, WorkerError):
             raise row
+        barrier_ns = self.before_turn()
         try:
             worker = self._worker((name, _threads(case)))
             timed = worker.ask(TakeTurn(seconds, number), Timed, limit_s=self.limits[1])
         except WorkerError as error:
             self._rows[name] = error
             raise
-        return Result(timed.seconds, msgspec.structs.replace(row, fit=timed.fit))
+        info = msgspec.structs.replace(row, fit=timed.fit, barrier_ns=barrier_ns)
+        return Result(timed.seconds, info)
 
     def start(self, case: StartCase, name: str) -> Result:
         """Time a new process from its start to the end of its first update.

@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from backends.numba.kernels.compilation import intrinsic, kernel
+from backends.numba.kernels.compilation import entry, intrinsic, kernel
 
 # With this value of the counter, threads pass all barriers without waiting.
 BARRIER_OPEN = 1 << 62
@@ -57,3 +57,10 @@ def barrier_wait(counter: Any, arrivals: int) -> None:
         spins += 1
         if spins > MAX_SPINS_BEFORE_YIELD:
             _yield_core()
+
+
+@entry
+def pass_barriers(counter: Any, first: int, count: int) -> None:
+    """Pass `count` barriers of two threads, after `first` barriers with the same counter."""
+    for barrier in range(first, first + count):
+        barrier_wait(counter, 2 * (barrier + 1))

@@ -1,0 +1,94 @@
+"""Waits until the two cores of a run exchange data quickly.
+
+A virtual machine with two cores may get other cores of its host from minute to minute. If they are
+far from each other, threads that exchange data, as in the training of small networks, take up to
+three times as long. The median of a ratio over both states depends on how long each of them lasts,
+so a full run measures in the faster one.
+
+With more cores, the distance depends on where the system puts each thread, and says nothing about
+the machine.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from backends import backend_availability
+
+# The fastest of several bursts counts, because a thread may start late.
+BURSTS, BARRIERS = 20, 200
+# If barriers take more than this many times as long as the fastest of the run, cores are far.
+FAR = 2.0
+RETRY_S = 1.0
+ANNOUNCED_S = 10.0  # shorter waits are not announced
+
+
+class Cores:
+    """Measures a barrier before each turn of a run, and waits while barriers take long.
+
+    Args:
+        fastest_ns: nanoseconds of the fastest barrier that the run has measured before.
+        wait_s: seconds to wait in total.
+        announce: prints a line for the user.
+    """
+
+    def __init__(
+        self, *, fastest_ns: float, wait_s: float, announce: Callable[[str], None]
+    ) -> None:
+        self._fastest = fastest_ns
+        self._left_s = wait_s
+        self._announce = announce
+
+    def wait(self) -> float | None:
+        """Wait until barriers are fast, or until no time to wait is left.
+
+        Returns:
+            The nanoseconds of a barrier; None if they cannot be measured.
+        """
+        began, end = time.monotonic(), time.monotonic() + self._left_s
+        announce_at = began + ANNOUNCED_S
+        while (now := barrier_ns()) is not None:
+            self._fastest = min(self._fastest, now)
+            if now <= FAR * self._fastest or time.monotonic() >= end:
+                break
+            if time.monotonic() >= announce_at:
+                announce_at = math.inf
+                self._announce(
+                    f"The cores exchange data {now / self._fastest:.1f} times as slowly as before; "
+                    f"waiting up to {(end - time.monotonic()) / 60:.0f} min for faster ones"
+                )
+            time.sleep(RETRY_S)
+        self._left_s = max(0.0, end - time.monotonic())
+        return now
+
+
+def barrier_ns() -> float | None:
+    """Return the nanoseconds in which a thread on each core passes a barrier.
+
+    Returns:
+        None if the process does not have exactly two cores, the system cannot bind a thread to a
+        core, or Numba cannot run.
+    """
+    if not hasattr(os, "sched_setaffinity") or not backend_availability("numba").ok:
+        return None
+    cores = os.sched_getaffinity(0)
+    if len(cores) != 2:
+        return None
+    from backends.numba.kernels.barrier import pass_barriers
+    from backends.numba.memory import aligned_zeros
+
+    counter = aligned_zeros((1,), "int64")
+
+    def fastest_burst(core: int) -> float:
+        os.sched_setaffinity(0, {core})  # of this thread
+        seconds = []
+        for burst in range(BURSTS):
+            began = time.perf_counter()
+            pass_barriers(counter, burst * BARRIERS, BARRIERS)
+            seconds.append(time.perf_counter() - began)
+        return min(seconds)
+
+    with ThreadPoolExecutor(2) as pool:
+        return 1e9 * min(pool.map(fastest_burst, cores)) / BARRIERS
