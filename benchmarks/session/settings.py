@@ -33,7 +33,7 @@ TURN_S: Mapping[Profile, float] = {"quick": 0.07, "full": 0.1}
 # Rows that are still undecided are measured longer until the run has taken this many minutes.
 MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 40}
 # A run waits up to this many minutes in total for cores that exchange data quickly.
-CORES_MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 30}
+CORES_MINUTES: Mapping[Profile, float] = {"quick": 0, "full": 15}
 # These take long, so they are measured only if they are named.
 ONLY_NAMED = ("population", "estimator", "accuracy")
 DEFAULT_LEVELS = tuple(level for level in LEVELS if level not in ONLY_NAMED)
