@@ -54,7 +54,7 @@ class Order:
         if len(self.keys) != rounds:
             raise ValueError(f"an order {self.kind!r} has {rounds} keys, got {len(self.keys)}")
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Number of bits in each half of the numbers in the Feistel network."""
         return max(MIN_BITS, ((self.examples - 1).bit_length() + 1) // 2)

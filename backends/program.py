@@ -8,8 +8,7 @@ many steps in one call.
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -210,8 +209,7 @@ class CompiledKinds:
             raise NotCompiledError(f"the activation {stage.activation} has no compiled form")
 
 
-@dataclass(frozen=True)
-class Steps:
+class Steps(NamedTuple):
     """Consecutive steps of a training, in one epoch or in several.
 
     Attributes:
@@ -230,7 +228,7 @@ class Steps:
     before: int
     batch_size: int
 
-    @cached_property
+    @property
     def images(self) -> NDArray[np.int64]:
         """Number of images of each step (steps,)."""
         return self.bounds[:, 1] - self.bounds[:, 0]
@@ -243,8 +241,7 @@ class Steps:
         """Return some of the steps, from number `first`, counted from 0, to number `end` − 1."""
         bounds = self.bounds[first:end]
         begin = int(bounds[0, 0])
-        return replace(
-            self,
+        return self._replace(
             parts=tuple(self._between(begin, int(bounds[-1, 1]))),
             bounds=bounds - begin,
             rates=self.rates[first:end],

@@ -171,13 +171,11 @@ class NumbaEpoch(CompiledEpoch):
             arguments = linked.counter, linked.record, program, data.fields, schedule
 
             def finish() -> bool:
-                finite = [
+                for vector, packed in zip(vectors, linked.vectors, strict=True):
                     chunk.copy_blocks(layout.unpacking, packed, vector)
-                    for vector, packed in zip(vectors, linked.vectors, strict=True)
-                ]
                 sums = tuple(linked.results)
-                has_losses: bool = chunk.sum_results(sums, steps.bounds, losses, correct)
-                return has_losses and finite[0]
+                finite: bool = chunk.sum_results(sums, steps.bounds, losses, correct, weights)
+                return finite
 
             is_finite = False
             try:
@@ -311,7 +309,7 @@ def _rows_of(order: Order, begin: int, end: int) -> NDArray[np.int64]:
     if order.kind != "shuffle":
         return order.rows(begin, end)
     order.check(begin, end)
-    rows, *buffers = (np.empty(end - begin, np.int64) for _ in range(3))
+    rows, *buffers = [np.empty(end - begin, np.int64) for _ in range(3)]
     chunk.shuffled_rows(order.keys, order.bits, order.examples, begin, rows, *buffers)
     return rows
 

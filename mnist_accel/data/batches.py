@@ -75,31 +75,7 @@ class BatchSampler:
 
     def order(self, epoch: int) -> Order:
         """Return the image order of epoch `epoch`, counted from 0."""
-        if self.sampling == "full" or self.sampling == "sequential":
-            return Order(self.examples, "full")
-        return Order(self.examples, self.sampling, _round_keys(self.seed, epoch))
-
-    def batch_bounds(self, first: int, count: int) -> NDArray[np.int64]:
-        """Return begin and end of consecutive batches, (count, 2).
-
-        They are positions in the orders of an epoch and of those after it, one after the other. If
-        sampling is "full", each batch has the positions of the first.
-
-        Args:
-            first: the first step, counted from 0 in its epoch.
-            count: number of steps.
-        """
-        size, length = self.images_per_step, self.steps_per_epoch
-        bounds = np.empty((count, 2), np.int64)
-        if self.sampling == "full":
-            bounds[:] = 0, size
-            return bounds
-        begins = np.arange(first * size, (first + count) * size + 1, size)
-        missing = length * size - self.images_per_epoch  # images of the last batch of an epoch
-        if missing and first + count >= length:
-            begins -= np.arange(first, first + count + 1) // length * missing
-        bounds[:, 0], bounds[:, 1] = begins[:-1], begins[1:]
-        return bounds
+        return _order(self.examples, self.sampling, self.seed, epoch)
 
     def steps(self, epoch: int, first: int, *, rates: NDArray[np.float64], before: int) -> Steps:
         """Return consecutive steps, as many as there are learning rates.
@@ -110,18 +86,45 @@ class BatchSampler:
             rates: learning rate of each step, at least one.
             before: number of steps that the training has done already.
         """
-        bounds = self.batch_bounds(first, len(rates))
-        begin, end = bounds.item(0), bounds.item(-1)
-        bounds -= begin
-        size = self.images_per_epoch
+        bounds = self._bounds(first, len(rates))
+        begin = first * self.images_per_step
+        end, size = begin + bounds.item(-1), self.images_per_epoch
         parts = tuple(
-            OrderPart(self.order(epoch + later), max(0, begin - zero), min(size, end - zero))
-            for later, zero in enumerate(range(0, end, size))
+            [
+                OrderPart(self.order(epoch + later), max(0, begin - zero), min(size, end - zero))
+                for later, zero in enumerate(range(0, end, size))
+            ]
         )
         return Steps(parts, bounds, rates, before, self.images_per_step)
 
+    def _bounds(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return `Steps.bounds` of consecutive steps; arguments as `steps`."""
+        size, length = self.images_per_step, self.steps_per_epoch
+        if self.sampling == "full":
+            return _even_bounds(count, size, 0)
+        missing = length * size - self.images_per_epoch  # images of the last batch of an epoch
+        if not missing or first + count < length:
+            return _even_bounds(count, size, size)
+        begins = np.arange(first * size, (first + count) * size + 1, size)
+        begins -= np.arange(first, first + count + 1) // length * missing
+        begins -= begins[0]
+        return np.stack((begins[:-1], begins[1:]), axis=1)
+
+
+@lru_cache(maxsize=4)  # of a few trainings
+def _even_bounds(count: int, size: int, distance: int) -> NDArray[np.int64]:
+    """Return begin and end of batches of one size whose begins have one distance, (count, 2)."""
+    return np.arange(count)[:, None] * distance + (0, size)
+
 
 @lru_cache(maxsize=4)  # of the present epochs of a few trainings
+def _order(examples: int, sampling: Sampling, seed: int, epoch: int) -> Order:
+    """Return the image order of an epoch, counted from 0."""
+    if sampling == "full" or sampling == "sequential":
+        return Order(examples, "full")
+    return Order(examples, sampling, _round_keys(seed, epoch))
+
+
 def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
     """Return the round keys of the image order of an epoch."""
     # The same as `default_rng((seed, _SHUFFLE, epoch)).integers(2**32, size=ROUNDS,

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from backends import Backend, create_optimizer
@@ -227,8 +228,7 @@ class _Reference:
     def _batch(self, step: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return images and labels of a step, counted from 0."""
         epoch, epoch_step = divmod(step, self._sampler.steps_per_epoch)
-        ((begin, end),) = self._sampler.batch_bounds(epoch_step, 1)
-        rows = self._sampler.order(epoch).rows(begin, end)
+        rows = self._sampler.steps(epoch, epoch_step, rates=np.zeros(1), before=step).rows()
         return self._images[rows], self._labels[rows]
 
 

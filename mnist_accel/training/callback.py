@@ -55,8 +55,11 @@ def epochs_at_once(callbacks: Sequence[Callback]) -> float:
         ValueError: the limit of a callback is below 1.
     """
     # An object in place of a `Callback` need not have this attribute.
-    limits = [getattr(callback, "epochs_at_once", 1) for callback in callbacks]
-    least: float = min((limit for limit in limits if limit is not None), default=math.inf)
-    if not least >= 1:
-        raise ValueError(f"epochs_at_once must be at least 1, or None, got {shown(least)}")
+    least = math.inf
+    for callback in callbacks:
+        limit = getattr(callback, "epochs_at_once", 1)
+        if limit is not None:
+            if not limit >= 1:
+                raise ValueError(f"epochs_at_once must be at least 1, or None, got {shown(limit)}")
+            least = min(least, limit)
     return least

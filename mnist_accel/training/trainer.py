@@ -472,21 +472,21 @@ class Trainer:
             callbacks: the callbacks.
             validation_every: epochs between two evaluations; None if there are none.
         """
-        while self.progress.epoch_step < sampler.steps_per_epoch and self.step < target:
-            if self._stop_reason:
+        length = sampler.steps_per_epoch
+        while True:
+            step, epoch, first = self.progress.step, self.progress.epoch, self.progress.epoch_step
+            if first == length or step == target or self._stop_reason:
                 return
-            epoch, first = self.progress.epoch, self.progress.epoch_step
             epochs = epochs_at_once(callbacks)
             if validation_every is not None:
                 epochs = min(epochs, validation_every - epoch % validation_every)
-            count = min(
-                max(1, int(CHUNK_SECONDS / self._step_seconds)),
-                epochs * sampler.steps_per_epoch - first,
-                target - self.step,
-                *(c.every - self.step % c.every for c in callbacks if c.every),
-            )
+            fitting = max(1, int(CHUNK_SECONDS / self._step_seconds))
+            count = min(fitting, epochs * length - first, target - step)
+            for callback in callbacks:
+                if callback.every:
+                    count = min(count, callback.every - step % callback.every)
             rates = self._next_rates(int(count))
-            steps = sampler.steps(epoch, first, rates=rates, before=self.step)
+            steps = sampler.steps(epoch, first, rates=rates, before=step)
             report = self._report(steps, *(yield steps))
             ended = self._add_steps(report, sampler)
             for callback in callbacks:
@@ -519,7 +519,9 @@ class Trainer:
         """Return the report of the steps of a chunk that were run."""
         losses, correct, _ = results
         self._step_seconds = max(1e-9, seconds / len(losses))
-        images = steps.images[: len(losses)]
+        images = steps.images
+        if len(losses) < len(images):  # eager steps after a request to stop
+            images = images[: len(losses)]
         return StepsReport(steps.before + 1, losses, correct, images, seconds)
 
     def _next_rates(self, count: int) -> NDArray[np.float64]:

@@ -38,23 +38,23 @@ def test_parameters_are_copied_to_their_packed_positions_and_back(name: str) -> 
     layout = lay_out(program, is_sparse=reads_input(program))
     vector = np.arange(1, program.parameters + 1, dtype=np.float32)
     packed = np.zeros(layout.packed_size, np.float32)
-    assert chunk.copy_blocks(layout.packing, vector, packed)
+    chunk.copy_blocks(layout.packing, vector, packed)
     assert np.array_equal(packed[layout.positions], vector)
     assert np.count_nonzero(packed) == len(vector)
     copied = np.zeros_like(vector)
-    assert chunk.copy_blocks(layout.unpacking, packed, copied)
+    chunk.copy_blocks(layout.unpacking, packed, copied)
     assert np.array_equal(copied, vector)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 1, 16, 38])
-def test_a_copy_finds_a_parameter_that_is_not_finite(place: int, value: float) -> None:
-    blocks = np.array([[3, 13, 0, 13, 1, 0, 13, 1]])
-    packed = np.full(39, np.finfo(np.float32).max, np.float32)
-    vector = np.zeros(39, np.float32)
-    assert chunk.copy_blocks(blocks, packed, vector)
-    packed[place] = value
-    assert not chunk.copy_blocks(blocks, packed, vector)
+def test_a_parameter_that_is_not_finite_is_found(place: int, value: float) -> None:
+    weights = np.full(39, np.finfo(np.float32).max, np.float32)
+    results = np.zeros((1, 1)), np.zeros((1, 1), np.int64)
+    arguments = results, np.array([[0, 1]]), np.empty(1), np.empty(1, np.int64), weights
+    assert chunk.sum_results(*arguments)
+    weights[place] = value
+    assert not chunk.sum_results(*arguments)
 
 
 @pytest.mark.parametrize("value", [1.0, np.nan, np.inf, -np.inf])
@@ -63,7 +63,8 @@ def test_results_of_all_threads_are_summed_and_checked(value: float) -> None:
     counts = np.array([[1, 2, 0], [3, 4, 0]])
     losses, correct = np.empty(2), np.empty(2, np.int64)
     bounds = np.array([[0, 4], [4, 6]])
-    is_finite = chunk.sum_results((sums, counts), bounds, losses, correct)
+    weights = np.zeros(1, np.float32)
+    is_finite = chunk.sum_results((sums, counts), bounds, losses, correct, weights)
     assert is_finite == np.isfinite(value)
     assert np.array_equal(losses, [1.0, (2 + value) / 2], equal_nan=True)
     assert correct.tolist() == [4, 6]

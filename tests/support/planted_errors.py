@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +302,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
         elif error == "last image of each batch left out":
             bounds[:, 1] -= 1
         before = 0 if error == "number of the step not passed on" else steps.before
-        steps = replace(steps, rates=rates, before=before, bounds=bounds)
+        steps = steps._replace(rates=rates, before=before, bounds=bounds)
         results = run(self, data, steps, weights, state)
         if error == "loss of the batch wrong":
             return results._replace(losses=1.001 * results.losses)

@@ -51,10 +51,15 @@ class Recorder(Callback):
 # Batches
 
 
+def bounds_of(sampler, first, count):
+    return sampler.steps(0, first, rates=np.zeros(count), before=first).bounds.tolist()
+
+
 def test_shuffle_takes_every_image_once_an_epoch():
     sampler = BatchSampler(examples=103, batch_size=10, sampling="shuffle", seed=5)
     assert sampler.steps_per_epoch == 11
-    parts = [sampler.order(0).rows(begin, end) for begin, end in sampler.batch_bounds(0, 11)]
+    steps = sampler.steps(0, 0, rates=np.zeros(11), before=0)
+    parts = [steps.rows()[begin:end] for begin, end in steps.bounds]
     assert [len(part) for part in parts] == [10] * 10 + [3]
     assert sorted(np.concatenate(parts)) == list(range(103))
     assert not np.array_equal(sampler.order(0).rows(0, 103), sampler.order(1).rows(0, 103))
@@ -68,20 +73,21 @@ def test_sampling_with_replacement_draws_every_batch_from_the_whole_set():
     assert len(np.unique(rows)) < 700  # about 1000·(1 − e^−0.9) ≈ 593 are different
     small = BatchSampler(examples=5, batch_size=300, sampling="replacement", seed=5)
     assert small.steps_per_epoch == 1
-    assert small.batch_bounds(0, 1).tolist() == [[0, 300]]
+    assert bounds_of(small, 0, 1) == [[0, 300]]
 
 
 def test_full_sampling_takes_all_images_in_the_order_of_the_set():
     sampler = BatchSampler(examples=7, batch_size=7, sampling="full", seed=5)
     assert sampler.steps_per_epoch == 1
-    assert sampler.batch_bounds(0, 1).tolist() == [[0, 7]]
+    assert bounds_of(sampler, 0, 3) == [[0, 7]] * 3
     assert sampler.order(3) == Order(7, "full")
 
 
 def test_sequential_sampling_takes_batches_in_the_order_of_the_set():
     sampler = BatchSampler(examples=7, batch_size=3, sampling="sequential", seed=5)
     assert sampler.steps_per_epoch == 3
-    assert sampler.batch_bounds(0, 3).tolist() == [[0, 3], [3, 6], [6, 7]]
+    assert bounds_of(sampler, 0, 3) == [[0, 3], [3, 6], [6, 7]]
+    assert bounds_of(sampler, 1, 3) == [[0, 3], [3, 4], [4, 7]]
     assert sampler.order(3).rows(0, 7).tolist() == list(range(7))
 
 

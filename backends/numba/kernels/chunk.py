@@ -18,8 +18,8 @@ _TILE = 8
 
 
 @entry
-def copy_blocks(blocks: Any, source: Any, target: Any) -> bool:
-    """Copy the parameters, or a state array of the optimizer; return whether all are finite.
+def copy_blocks(blocks: Any, source: Any, target: Any) -> None:
+    """Copy the parameters, or a state array of the optimizer.
 
     Args:
         blocks: for each block the numbers of rows and columns, then its begin, the stride of its
@@ -42,8 +42,6 @@ def copy_blocks(blocks: Any, source: Any, target: Any) -> bool:
                 for row in range(first, min(first + _TILE, rows)):
                     value = origin[row * from_row + column * from_column]
                     place[row * to_row + column * to_column] = value
-    finite: bool = _all_finite(target)
-    return finite
 
 
 @kernel
@@ -57,8 +55,8 @@ def _all_finite(vector: Any) -> bool:
 
 
 @entry
-def sum_results(results: Any, bounds: Any, losses: Any, correct: Any) -> bool:
-    """Set the results of each step to those of all threads; return whether all losses are finite.
+def sum_results(results: Any, bounds: Any, losses: Any, correct: Any, weights: Any) -> bool:
+    """Set the results of each step to those of all threads; return whether they are finite.
 
     Args:
         results: sums of losses and numbers of correct images of each thread, as a plain tuple with
@@ -66,6 +64,7 @@ def sum_results(results: Any, bounds: Any, losses: Any, correct: Any) -> bool:
         bounds: begin and end of each step, (steps, 2).
         losses: changed in place: mean loss of each step, (steps,).
         correct: changed in place: number of correct images of each step, (steps,).
+        weights: parameters after the last step, which must be finite, too.
     """
     sums, counts = results
     steps = len(losses)
@@ -75,7 +74,7 @@ def sum_results(results: Any, bounds: Any, losses: Any, correct: Any) -> bool:
             correct[i] = counts[thread, i] + (correct[i] if thread else 0)
     for i in range(steps):
         losses[i] /= bounds[i, 1] - bounds[i, 0]
-    finite: bool = _all_finite(losses)
+    finite: bool = _all_finite(losses) and _all_finite(weights)
     return finite
 
 
