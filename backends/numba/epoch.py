@@ -18,10 +18,11 @@ from backends.numba.kernels.barrier import BARRIER_OPEN
 from backends.numba.kernels.compilation import without_garbage_collector
 from backends.numba.kernels.vector_width import lanes_of
 from backends.numba.kernels.workspace import Images
-from backends.numba.layout import COMPILED, channels_last, lay_out, reads_input
+from backends.numba.layout import COMPILED, channels_last, lay_out, multiplications, reads_input
 from backends.numba.linkage import link_training, training_kernels, unlinked_plan
 from backends.numba.linked import Linked, rule_of
 from backends.numba.memory import read_only
+from backends.numba.threads import MIN_MULTIPLICATIONS_OF_CHUNK
 from backends.order import ROUNDS, Order, OrderPart
 from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
 
@@ -72,6 +73,7 @@ class NumbaEpoch(CompiledEpoch):
         self._compiled: set[tuple[Any, ...]] = set()  # types of data
         self._linked: dict[tuple[Any, ...], Linked] = {}  # by kind of data set
         COMPILED.check(program)
+        self._multiplications = multiplications(program)
 
     def remarks(self) -> Mapping[int, str]:
         """Return which stage takes sparse input."""
@@ -179,38 +181,46 @@ class NumbaEpoch(CompiledEpoch):
 
             is_finite = False
             try:
-                is_finite = self._run_threads(threads, finish, *arguments)
+                calls = threads if self._is_long(steps) else 1
+                is_finite = self._run_threads(calls, threads, finish, *arguments)
             finally:
                 if not is_finite:  # NaN in unused lanes would spread to later chunks
                     linked.clear()
         return ChunkResults(losses, correct, is_finite)
 
+    def _is_long(self, steps: Steps) -> bool:
+        """Return whether threads save more time in a chunk than they take to wake up."""
+        images = len(steps.bounds) * steps.batch_size
+        return images * self._multiplications >= MIN_MULTIPLICATIONS_OF_CHUNK
+
     def _run_threads(
         self,
+        calls: int,
         threads: int,
         finish: Callable[[], bool],
         counter: NDArray[np.int64],
         *arguments: Any,
     ) -> bool:
-        """Call `run_steps` on each thread, then `finish`, and return the result of `finish`.
+        """Call `run_steps`, then `finish`, and return the result of `finish`.
 
         The other threads wake up to return from their call, which takes as long as a short chunk.
         This happens while `finish` runs.
 
         Args:
-            threads: number of threads, one of which is the calling thread.
+            calls: number of calls: 1, or that of the threads, one of which is the calling thread.
+            threads: number of threads among which each step is divided.
             finish: called when all results are complete.
             counter: counter of the barrier.
             arguments: arguments of `run_steps` after the thread and the counter.
         """
         counter[0] = 0
-        if threads == 1:
-            kernels.run_steps(0, counter, *arguments)
+        if calls == 1:
+            kernels.run_steps(0, threads, counter, *arguments)
             return finish()
 
         def run(thread: int) -> None:
             try:
-                kernels.run_steps(thread, counter, *arguments)
+                kernels.run_steps(thread, thread + 1, counter, *arguments)
             finally:
                 # After an error, this thread reaches no further barrier, and the others must not
                 # wait for it. Without an error, this changes nothing: all barriers are passed.

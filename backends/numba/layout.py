@@ -87,6 +87,18 @@ def reads_input(program: Program) -> bool:
     )
 
 
+def multiplications(program: Program) -> int:
+    """Return the number of multiplications by weights for the logits of one image."""
+    count = 0
+    for stage in program.stages:
+        if stage.weight is not None:
+            side, grown = stage.kernel_size, 2 * stage.padding + 1
+            sizes = [size + grown - side for size in stage.input_shape[1:]] if side else []
+            inputs = side**2 * stage.input_shape[0] if side else math.prod(stage.input_shape)
+            count += math.prod(sizes) * inputs * stage.output_shape[0]
+    return count
+
+
 def channels_last(program: Program, rows: Array) -> Array:
     """Return rows of inputs (N, size) in the order that the first stage reads: channels last."""
     shape = program.stages[0].input_shape

@@ -39,7 +39,7 @@ _ROWS = types.Array(types.int64, 1, "C")
 _TILE = types.NamedTuple([_ROWS, *[types.intp] * 3], Tile)
 _RANGES = types.NamedTuple([types.intp] * len(epoch.Ranges._fields), epoch.Ranges)
 _STEP = types.NamedTuple(
-    [*[types.intp] * 4, types.float64, types.float64, types.boolean], epoch.Step
+    [types.intp, types.intp, types.float64, types.float64, types.boolean], epoch.Step
 )
 _RESULTS = types.NamedTuple(
     [types.Array(types.float64, 2, "C"), types.Array(types.int64, 2, "C")], Results

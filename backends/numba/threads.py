@@ -8,6 +8,8 @@ from typing import Any
 
 # With fewer images per step, a thread waits longer at the barriers than it computes.
 MIN_IMAGES_PER_THREAD = 16
+# With fewer multiplications in a chunk, other threads wake up too late to save time.
+MIN_MULTIPLICATIONS_OF_CHUNK = 1 << 22
 
 
 def threads_for(images: int, *, chosen: int | None, max_threads: int) -> int:

@@ -481,10 +481,8 @@ class Trainer:
             if validation_every is not None:
                 epochs = min(epochs, validation_every - epoch % validation_every)
             fitting = max(1, int(CHUNK_SECONDS / self._step_seconds))
-            count = min(fitting, epochs * length - first, target - step)
-            for callback in callbacks:
-                if callback.every:
-                    count = min(count, callback.every - step % callback.every)
+            ends = [c.every - step % c.every for c in callbacks if c.every]
+            count = min(fitting, epochs * length - first, target - step, *ends)
             rates = self._next_rates(int(count))
             steps = sampler.steps(epoch, first, rates=rates, before=step)
             report = self._report(steps, *(yield steps))
@@ -519,9 +517,7 @@ class Trainer:
         """Return the report of the steps of a chunk that were run."""
         losses, correct, _ = results
         self._step_seconds = max(1e-9, seconds / len(losses))
-        images = steps.images
-        if len(losses) < len(images):  # eager steps after a request to stop
-            images = images[: len(losses)]
+        images = steps.images[: len(losses)]
         return StepsReport(steps.before + 1, losses, correct, images, seconds)
 
     def _next_rates(self, count: int) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from tests.support.compiled_training import (
 )
 
 L = layers
+pytestmark = pytest.mark.usefixtures("wakes_threads")
 
 
 @pytest.fixture(scope="module")

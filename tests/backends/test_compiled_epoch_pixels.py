@@ -11,6 +11,8 @@ from mnist_accel.nn.inputs import Pixels
 from mnist_accel.training.trainer import Trainer
 from tests.support.closeness import assert_close
 
+pytestmark = pytest.mark.usefixtures("wakes_threads")
+
 IMAGES, STEPS = 60, 6
 
 

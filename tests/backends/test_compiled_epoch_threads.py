@@ -24,6 +24,8 @@ from mnist_accel.recipes.models import RECIPES, create_model
 from mnist_accel.training.trainer import Trainer
 from tests.support.compiled_training import assert_compiled_matches_eager, make_network
 
+pytestmark = pytest.mark.usefixtures("wakes_threads")
+
 
 @pytest.fixture(scope="module")
 def numba() -> Backend:
@@ -123,13 +125,35 @@ def test_number_of_threads(
     run_steps = epoch.run_steps
     threads: set[int] = set()
 
-    def record_thread(thread: int, *rest: Any) -> None:
+    def record_thread(thread: int, end: int, *rest: Any) -> None:
+        assert end == thread + 1
         threads.add(thread)
-        run_steps(thread, *rest)
+        run_steps(thread, end, *rest)
 
     monkeypatch.setattr(epoch, "run_steps", record_thread)
     trainer.fit(data, epochs=1)
     assert threads == set(range(used))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_one_thread_computes_a_short_chunk_with_the_bits_of_all_threads(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch, name: str, optimizer: str
+) -> None:
+    results = []
+    for limit in (0, 1 << 60):
+        monkeypatch.setattr(compiled_epoch, "MIN_MULTIPLICATIONS_OF_CHUNK", limit)
+        backend = NumbaBackend()
+        backend.threads = 3
+        model = create_model(name, backend=backend)
+        trainer = Trainer(model, optimizer, batch_size=20)
+        data = trainer.prepare(mnist.x_train[:50], mnist.t_train[:50])
+        if limit:
+            monkeypatch.setattr(backend._workers, "executor", None)  # not used
+        losses = trainer.fit(data, iterations=5).losses
+        results.append([losses, model.parameters.flat, *trainer.optimizer_state.values()])
+    for together, alone in zip(*results, strict=True):
+        assert np.array_equal(together, alone)
 
 
 def arrays_in(arguments: Iterable[Any]) -> Iterator[np.ndarray[Any, Any]]:
@@ -156,7 +180,7 @@ def test_threads_do_not_share_cache_lines(
     run_steps = epoch.run_steps
     lines: list[set[int]] = []
 
-    def run_threads_in_turn(thread: int, counter: Any, *rest: Any) -> None:
+    def run_threads_in_turn(thread: int, end: int, counter: Any, *rest: Any) -> None:
         if thread > 0:
             return  # thread 0 runs the steps of all threads
         # The gradients are not compared: after the barrier, each thread writes its range of the sum
@@ -169,7 +193,7 @@ def test_threads_do_not_share_cache_lines(
         for number in range(threads):
             before = [array.copy() for array in arrays]
             counter[0] = BARRIER_OPEN
-            run_steps(number, counter, *rest)
+            run_steps(number, number + 1, counter, *rest)
             lines.append(set())
             for old, new in zip(before, arrays, strict=True):
                 changed = old.view(np.uint8).ravel() != new.view(np.uint8).ravel()

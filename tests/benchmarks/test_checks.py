@@ -72,7 +72,7 @@ def test_wrong_compiled_epoch_fails_the_check(monkeypatch, min_steps, prepare_ro
 
     def broken_steps(*given):
         run_steps(*given)
-        (_, packed, *_), (_, bounds, *_) = given[3], given[5]
+        (_, packed, *_), (_, bounds, *_) = given[4], given[6]
         if len(bounds) >= min_steps:
             packed *= np.float32(1.001)
 

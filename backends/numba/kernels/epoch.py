@@ -112,13 +112,11 @@ class Ranges(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step as one thread computes it.
+    """A step.
 
     Attributes:
         first: position of the batch in `Schedule.rows`.
         batch: number of images in the batch.
-        begin: first of the thread's images in the batch.
-        end: end of the thread's images.
         factor: factor of the gradient of each image.
         shrink: factor of the parameters after the update, in the linear form of a step.
         is_linear: whether the step is computed in its linear form.
@@ -126,8 +124,6 @@ class Step(NamedTuple):
 
     first: int
     batch: int
-    begin: int
-    end: int
     factor: float
     shrink: float
     is_linear: bool
@@ -135,15 +131,16 @@ class Step(NamedTuple):
 
 @entry
 def run_steps(
-    thread: int, counter: Any, record: Any, program: Any, data: Any, schedule: Any
+    first: int, end: int, counter: Any, record: Any, program: Any, data: Any, schedule: Any
 ) -> None:
-    """Run one thread's part of the steps of a chunk.
+    """Run the parts of some threads of the steps of a chunk: the part of one thread, or all parts.
 
     The tuples are plain, because Numba looks at the name of each field of a named tuple in every
     call.
 
     Args:
-        thread: number of this thread, from 0.
+        first: number of the first of these threads, from 0.
+        end: number of the last plus 1.
         counter: counter of the barrier, int64 (1,), initially 0.
         record: of dtype `record.RECORD`, (1,).
         program: the table of stages; the parameters and the state of the optimizer, which change;
@@ -152,56 +149,89 @@ def run_steps(
         schedule: the fields of `Schedule`.
     """
     stages, packed, state, workspaces = program
-    kind = packed.dtype.type
     images, labels, weights, edges = data
     plan, rule = plan_of(record[0], stages), rule_of(record[0])
     parameters, schedule = Parameters(packed, state), Schedule(*schedule)
     data = TrainingData(Images(*images), labels, weights, edges)
-    threads = len(workspaces)
-    results = results_of(record[0], threads)
-    fill_zero(view(results.losses, thread * record[0].steps, len(schedule.rates)))
-    fill_zero(view(results.correct, thread * record[0].steps, len(schedule.rates)))
-    work = thread_workspace(workspaces[thread], kind)
-    ranges = _ranges(thread, threads, plan, len(packed), data)
+    results = results_of(record[0], len(workspaces))
+    for thread in range(first, end):
+        fill_zero(view(results.losses, thread * record[0].steps, len(schedule.rates)))
+        fill_zero(view(results.correct, thread * record[0].steps, len(schedule.rates)))
+    calls = len(workspaces) // (end - first)
     arrivals = 0
     for index in range(len(schedule.rates)):
-        step = _step(thread, threads, rule, schedule, index)
-        in_place = step.is_linear and threads == 1 and step.batch <= work.capacity
-        gradient = packed if in_place else view(work.parameters, 0, len(packed))
-        if work.products_row:
-            _multiply(plan, packed, data, schedule.rows, step, ranges, work, thread)
-        if threads > 1:
-            arrivals += threads
+        step = _step(rule, schedule, index)
+        for thread in range(first, end):
+            _multiply(plan, packed, data, schedule.rows, step, workspaces, thread)
+        if calls > 1:
+            arrivals += calls
             barrier_wait(counter, arrivals)
-        if not in_place:
-            fill_zero(view(gradient, ranges.others, len(packed) - ranges.others))
-        place = thread, index
-        _add_gradients(plan, packed, gradient, data, schedule.rows, step, work, results, place)
-        if threads > 1:
-            arrivals += threads
+        for thread in range(first, end):
+            place = thread, index
+            _set_gradient(plan, packed, data, schedule.rows, step, workspaces, results, place)
+        if calls > 1:
+            arrivals += calls
             barrier_wait(counter, arrivals)
-        total = view(pointer_to(kind, workspaces[0].parameters), 0, len(packed))
-        if plan.update_inputs:
-            target = packed if step.is_linear else total
-            call(
-                plan.update_inputs, plan.stages[0], target, data.images, schedule.rows, step,
-                ranges, work,
-            )  # fmt: skip
-        if in_place:
-            shrink(packed, ranges.others, len(packed), step.shrink)
-            continue
-        _add_threads(workspaces, total, ranges)
-        if step.is_linear:
-            summed = view(total, ranges.begin, ranges.end - ranges.begin)
-            add(summed, view(packed, ranges.begin, ranges.end - ranges.begin))
-            shrink(packed, ranges.begin, ranges.end, step.shrink)
-        else:
-            length = ranges.end - ranges.begin
-            _update(plan, rule, schedule, parameters, total, ranges.begin, length, results, place)
-            begin, length = ranges.input_begin, ranges.input_end - ranges.input_begin
-            _update(plan, rule, schedule, parameters, total, begin, length, results, place)
-    if threads > 1:
-        barrier_wait(counter, arrivals + threads)
+        for thread in range(first, end):
+            place = thread, index
+            _update(plan, rule, schedule, parameters, data, step, workspaces, results, place)
+    if calls > 1:
+        barrier_wait(counter, arrivals + calls)
+
+
+@kernel
+def _set_gradient(
+    plan: Any, packed: Any, data: Any, rows: Any, step: Any, workspaces: Any, results: Any,
+    place: Any,
+) -> None:  # fmt: skip
+    """Set the gradient of a thread's images, and their loss and correct images at `place`."""
+    thread, threads = place[0], len(workspaces)
+    work = thread_workspace(workspaces[thread], packed.dtype.type)
+    gradient = packed
+    if not _is_in_place(step, workspaces):
+        gradient = view(work.parameters, 0, len(packed))
+        others = _ranges(thread, threads, plan, len(packed), data).others
+        fill_zero(view(gradient, others, len(packed) - others))
+    images = step.batch * thread // threads, step.batch * (thread + 1) // threads
+    _add_gradients(plan, packed, gradient, data, rows, step, images, work, results, place)
+
+
+@kernel
+def _is_in_place(step: Any, workspaces: Any) -> bool:
+    """Return whether the gradient is added to the parameters directly."""
+    is_tile: bool = step.batch <= workspaces[0].capacity
+    return step.is_linear and len(workspaces) == 1 and is_tile
+
+
+@kernel
+def _update(
+    plan: Any, rule: Any, schedule: Any, parameters: Any, data: Any, step: Any, workspaces: Any,
+    results: Any, place: Any,
+) -> None:  # fmt: skip
+    """Add the gradients of all threads, and update a thread's ranges of the parameters."""
+    packed, thread = parameters.packed, place[0]
+    kind = packed.dtype.type
+    work = thread_workspace(workspaces[thread], kind)
+    ranges = _ranges(thread, len(workspaces), plan, len(packed), data)
+    total = view(pointer_to(kind, workspaces[0].parameters), 0, len(packed))
+    if plan.update_inputs:
+        target = packed if step.is_linear else total
+        call(
+            plan.update_inputs, plan.stages[0], target, data.images, schedule.rows, step,
+            ranges, work,
+        )  # fmt: skip
+    if _is_in_place(step, workspaces):
+        shrink(packed, ranges.others, len(packed), step.shrink)
+        return
+    _add_threads(workspaces, total, ranges)
+    length = ranges.end - ranges.begin
+    if step.is_linear:
+        add(view(total, ranges.begin, length), view(packed, ranges.begin, length))
+        shrink(packed, ranges.begin, ranges.end, step.shrink)
+    else:
+        _apply_rule(plan, rule, schedule, parameters, total, ranges.begin, length, results, place)
+        begin, length = ranges.input_begin, ranges.input_end - ranges.input_begin
+        _apply_rule(plan, rule, schedule, parameters, total, begin, length, results, place)
 
 
 @kernel
@@ -238,8 +268,8 @@ def _ranges(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
 
 
 @kernel
-def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> Any:
-    """Return the step number `index` for a thread."""
+def _step(rule: Any, schedule: Any, index: int) -> Any:
+    """Return the step number `index`."""
     first = schedule.bounds[index, 0]
     batch = schedule.bounds[index, 1] - first
     rate = schedule.rates[index]
@@ -248,8 +278,6 @@ def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> An
     return Step(
         first,
         batch,
-        batch * thread // threads,
-        batch * (thread + 1) // threads,
         (-rate / shrink if is_linear else 1.0) / batch,
         shrink,
         is_linear,
@@ -258,9 +286,16 @@ def _step(thread: int, threads: int, rule: Any, schedule: Any, index: int) -> An
 
 @kernel
 def _multiply(
-    plan: Any, packed: Any, data: Any, rows: Any, step: Any, ranges: Any, work: Any, thread: int
+    plan: Any, packed: Any, data: Any, rows: Any, step: Any, workspaces: Any, thread: int
 ) -> None:
-    """Set a thread's products of all images of the batch and its weights of the first stage."""
+    """Set a thread's products of all images of the batch and its weights of the first stage.
+
+    Only if threads exchange products.
+    """
+    work = thread_workspace(workspaces[thread], packed.dtype.type)
+    if not work.products_row:
+        return
+    ranges = _ranges(thread, len(workspaces), plan, len(packed), data)
     later = max(0, min(step.first + step.batch, len(rows) - step.batch))
     batch = Tile(rows, step.first, step.batch, later)
     products = pointer(work.products, thread * work.products_row)
@@ -269,14 +304,18 @@ def _multiply(
 
 @kernel
 def _add_gradients(
-    plan: Any, packed: Any, gradient: Any, data: Any, rows: Any, step: Any, work: Any,
-    results: Any, place: Any,
+    plan: Any, packed: Any, gradient: Any, data: Any, rows: Any, step: Any, images: Any,
+    work: Any, results: Any, place: Any,
 ) -> None:  # fmt: skip
-    """Add the gradients of a thread's images, and their loss and correct images at `place`."""
+    """Add the gradients of a thread's images, and their loss and correct images at `place`.
+
+    The images are `images[0]` … `images[1]` − 1 of the batch.
+    """
     last = plan.stages[len(plan.stages) - 1]
-    for begin in range(step.begin, step.end, work.capacity):
-        count = min(work.capacity, step.end - begin)
-        later = begin + count if begin + count < step.end else step.batch + step.begin
+    first, end = images
+    for begin in range(first, end, work.capacity):
+        count = min(work.capacity, end - begin)
+        later = begin + count if begin + count < end else step.batch + first
         later = max(0, min(step.first + later, len(rows) - count))
         tile = Tile(rows, step.first + begin, count, later)
         _read(plan, packed, data, tile, begin, work)
@@ -314,7 +353,7 @@ def _add_threads(workspaces: Any, total: Any, ranges: Any) -> None:
 
 
 @kernel
-def _update(
+def _apply_rule(
     plan: Any, rule: Any, schedule: Any, parameters: Any, gradient: Any, begin: int, count: int,
     results: Any, place: Any,
 ) -> None:  # fmt: skip

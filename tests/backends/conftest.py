@@ -1,0 +1,9 @@
+"""Fixtures of the tests of backends."""
+
+import pytest
+
+
+@pytest.fixture
+def wakes_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled training uses all its threads also in short chunks."""
+    monkeypatch.setattr("backends.numba.epoch.MIN_MULTIPLICATIONS_OF_CHUNK", 0)
