@@ -30,12 +30,12 @@ from backends.cupy.streams import Streams
 from backends.operations.common import (
     Array,
     Ties,
+    TrustedIndices,
     check_max_pooling,
     has_dtype,
     has_kernel_dtype,
     require_same_dtype,
     require_shape,
-    trusted_indices,
 )
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape, require_mask
@@ -77,7 +77,7 @@ class CupyBackend(Backend):
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
         """Select the GPU."""
-        with self._on_device(), trusted_indices():
+        with self._on_device(), TrustedIndices():
             yield
 
     @contextmanager

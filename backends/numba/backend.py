@@ -69,13 +69,13 @@ class NumbaBackend(NumpyBackend):
         return availability()
 
     def _blas_threads(self, kinds: frozenset[str]) -> int | None:
-        """Return one thread if compiled kernels use the cores.
+        """Return one thread if compiled kernels and BLAS take turns.
 
         Idle threads of OpenBLAS spin and so take cores from the kernels: a step of a CNN takes
-        twice as long. Without convolution and pooling, no kernel of this backend runs, and BLAS
-        keeps all cores.
+        twice as long. Where only one of them runs, it keeps all cores.
         """
-        return 1 if kinds & COMPILED_OPERATIONS else self.threads
+        takes_turns = kinds & COMPILED_OPERATIONS and kinds - COMPILED_OPERATIONS
+        return 1 if takes_turns else self.threads
 
     @property
     def compile_seconds(self) -> float:

@@ -17,7 +17,7 @@ from backends.base import Backend, DeviceInfo
 from backends.names import option
 from backends.numpy.blas_threads import BLAS_THREADS, blas_name
 from backends.numpy.probe import availability
-from backends.operations.common import trusted_indices
+from backends.operations.common import TrustedIndices
 
 # A multiple of the widths of OpenBLAS tiles, so that the tiles are those of a single product.
 _ROWS = 24576
@@ -77,6 +77,8 @@ class NumpyBackend(Backend):
 
         OpenBLAS copies the rows of one product. For 60,000 images, each thread would keep 32 MB.
         """
+        if len(x) <= _ROWS:
+            return np.asarray(x @ weight)
         y = np.empty((len(x), weight.shape[1]), x.dtype)
         for start in range(0, len(x), _ROWS):
             rows = slice(start, start + _ROWS)
@@ -106,7 +108,7 @@ class NumpyBackend(Backend):
     def _limited(self, kinds: frozenset[str]) -> Iterator[None]:
         """Enter the context in which operations of these kinds run."""
         limited = self._blas.limit(self._blas_threads(kinds))
-        with np.errstate(all="ignore"), trusted_indices(), limited:
+        with np.errstate(all="ignore"), TrustedIndices(), limited:
             yield
 
     def _blas_threads(self, kinds: frozenset[str]) -> int | None:

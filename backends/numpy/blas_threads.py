@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np  # loads the BLAS library, so that threadpoolctl finds it
@@ -42,12 +42,12 @@ class BlasThreads:
         with self._lock:
             return max(self._unlimited if self._limits else self._current())
 
-    @contextmanager
-    def limit(self, threads: int | None) -> Iterator[None]:
+    def limit(self, threads: int | None) -> AbstractContextManager[None]:
         """Limit BLAS to `threads` threads in the body of a `with` statement; None: no limit."""
-        if threads is None:
-            yield
-            return
+        return nullcontext() if threads is None else self._limit(threads)
+
+    @contextmanager
+    def _limit(self, threads: int) -> Iterator[None]:
         with self._lock:
             if not self._limits:
                 self._unlimited = self._current()

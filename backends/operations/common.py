@@ -1,8 +1,8 @@
 """The base of the operation groups, and checks of arguments."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
 
 from backends.checks import as_integer
@@ -31,7 +31,13 @@ class Operations:
 
 def has_dtype(array: Array, *names: str) -> bool:
     """Return whether an argument is an array with one of these dtypes."""
-    return str(getattr(array, "dtype", "")) in names
+    return _name(getattr(array, "dtype", "")) in names
+
+
+@cache  # NumPy takes a microsecond to write the name of a dtype
+def _name(dtype: Any) -> str:
+    """Return the name of a dtype."""
+    return str(dtype)
 
 
 def has_kernel_dtype(array: Array) -> bool:
@@ -99,25 +105,25 @@ def require_axes(name: str, array: Array, *axes: str) -> None:
         raise ValueError(f"{name} must have shape {described}, got {tuple(array.shape)}")
 
 
-@contextmanager
-def trusted_indices() -> Iterator[None]:
-    """Skip the checks of labels and row numbers.
+class TrustedIndices:
+    """The context in which labels and row numbers are not checked.
 
     A backend enters this in `computation`. The callers of `computation` have checked labels and row
     numbers on the host; on a GPU, a check would make the host wait for the device at every training
     step.
     """
-    token = _indices_are_trusted.set(True)
-    try:
-        yield
-    finally:
-        _indices_are_trusted.reset(token)
+
+    def __enter__(self) -> None:
+        self._token = _indices_are_trusted.set(True)
+
+    def __exit__(self, *_: object) -> None:
+        _indices_are_trusted.reset(self._token)
 
 
 def require_indices(xp: Any, name: str, array: Array, count: int) -> None:
     """Check that an array holds integers of at least 0 and less than `count`.
 
-    Not checked within `trusted_indices`.
+    Not checked within `TrustedIndices`.
 
     Raises:
         TypeError: the elements are not integers.

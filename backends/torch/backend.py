@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backends.availability import Availability
 from backends.base import Backend, DeviceInfo
-from backends.operations.common import Array, trusted_indices
+from backends.operations.common import Array, TrustedIndices
 from backends.torch.probe import availability
 
 
@@ -61,7 +61,7 @@ class TorchBackend(Backend):
     @contextmanager
     def computation(self, kinds: frozenset[str]) -> Iterator[None]:
         """Set the number of threads in this Python thread, and restore it at the end."""
-        with trusted_indices():
+        with TrustedIndices():
             if not self._on_cpu:
                 yield
                 return
