@@ -6,6 +6,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
+from backends.numba.placement import Placement
+
 # With fewer images per step, a thread waits longer at the barriers than it computes.
 MIN_IMAGES_PER_THREAD = 16
 # With fewer multiplications in a chunk, other threads wake up too late to save time.
@@ -26,7 +28,7 @@ def threads_for(images: int, *, chosen: int | None, max_threads: int) -> int:
 
 
 class WorkerPool:
-    """A pool of threads that compute next to the calling thread.
+    """A pool of threads that compute next to the calling thread, on other cores.
 
     A forked process has no threads of its parent, so each process starts its own pool.
     """
@@ -36,10 +38,17 @@ class WorkerPool:
         self._workers = 0
 
     def executor(self, workers: int) -> ThreadPoolExecutor:
-        """Return an executor with `workers` threads; one process uses the same one again."""
+        """Return an executor with `workers` threads for tasks of the calling thread.
+
+        One process uses the same executor again.
+        """
         if (self._process, self._workers) != (os.getpid(), workers):
-            self._executor = ThreadPoolExecutor(workers, "mnist_accel-kernel")
+            self._placement = Placement()
+            self._executor = ThreadPoolExecutor(
+                workers, "mnist_accel-kernel", initializer=self._placement.add_worker
+            )
             self._process, self._workers = os.getpid(), workers
+        self._placement.leave_core()
         return self._executor
 
 
