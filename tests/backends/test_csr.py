@@ -7,7 +7,14 @@ import pytest
 
 pytest.importorskip("numba")
 
+from backends.numba import csr as sparse
 from backends.numba.csr import MAX_SPARSE_DENSITY, to_csr
+
+
+@pytest.fixture(autouse=True)
+def _divided_among_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divide few images, too."""
+    monkeypatch.setattr(sparse, "MIN_PIXELS_PER_THREAD", 1)
 
 
 def sparse_images(images: int, width: int, dtype: str) -> np.ndarray:
