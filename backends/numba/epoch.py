@@ -31,6 +31,7 @@ Array = NDArray[Any]
 # Functions that Python calls in a chunk.
 _ENTRIES = (chunk.copy_blocks, chunk.shuffled_rows, kernels.run_steps, chunk.sum_results)
 _EXAMPLES = 256  # images that show whether most pixels are 0
+_MAX_SMALL_LABEL = np.iinfo(np.uint16).max
 
 
 class Data(NamedTuple):
@@ -298,7 +299,7 @@ def _small(labels: NDArray[np.int64]) -> Array:
 
     Most of the labels of MNIST as int64 would not be in the second-level cache.
     """
-    fits = not len(labels) or labels.max() <= np.iinfo(np.uint16).max
+    fits = not len(labels) or labels.max() <= _MAX_SMALL_LABEL
     return read_only(labels.astype(np.uint16 if fits else np.int64))
 
 

@@ -50,11 +50,14 @@ class Linked:
         self.packed = aligned_zeros((layout.packed_size,), program.dtype)
         self.state = aligned_zeros((states, layout.packed_size), program.dtype)
         self.vectors = [self.packed, *self.state]
+        self._inputs = int(layout.stages[0]["x_size"])
         self.counter = aligned_zeros((whole_lines(1, np.int64),), np.int64)
         self.record = _record(plan, rule_of(program))
         self.results = Results(np.zeros((0, 0)), np.zeros((0, 0), np.int64))
         self.workspace: Workspace | None = None
-        self._arguments: dict[tuple[int, int], tuple[Array, ...]] = {}
+        self._arguments: tuple[Array, ...] = ()
+        # For what the arguments are: threads, whether these exchange products; images per step.
+        self._kind, self._batch_size = (0, False), 0
 
     def prepare(self, threads: int, batch_size: int, steps: int) -> tuple[Array, ...]:
         """Return the argument `program` of `kernels.epoch.run_steps`.
@@ -66,13 +69,16 @@ class Linked:
         """
         if len(self.results.losses) != threads or self.results.losses.shape[1] < steps:
             self._set_results(threads, steps)
-        key = threads, batch_size
-        if key not in self._arguments:
-            self._arguments.clear()  # buffers of several batch sizes would take too much memory
-            self.workspace = self._new_workspace(threads, batch_size)
+        # Threads exchange either products of the batch or weights, whichever is less.
+        exchanges_products = threads > 1 and batch_size <= self._inputs
+        kind = threads, exchanges_products
+        if kind != self._kind or batch_size > self._batch_size:  # smaller batches use the same
+            self._batch_size = 0  # until all is complete
+            self.workspace = self._new_workspace(threads, batch_size, exchanges_products)
             addresses = thread_addresses(self.workspace)
-            self._arguments[key] = self.plan.stages, self.packed, self.state, addresses
-        return self._arguments[key]
+            self._arguments = self.plan.stages, self.packed, self.state, addresses
+            self._kind, self._batch_size = kind, batch_size
+        return self._arguments
 
     def clear(self) -> None:
         """Set the parameters and the state to 0, also in the unused lanes, which no copy sets."""
@@ -90,15 +96,13 @@ class Linked:
         # Together, so that Ctrl-C cannot leave the addresses of arrays that no longer exist.
         self.results, self.record = results, record
 
-    def _new_workspace(self, threads: int, batch_size: int) -> Workspace:
+    def _new_workspace(self, threads: int, batch_size: int, exchanges_products: bool) -> Workspace:
         """Return new buffers of all threads."""
         sizes, dtype = self.layout.sizes, self.program.dtype
         buffers = forward_buffers(sizes, threads, math.ceil(batch_size / threads), dtype)
         first = self.layout.stages[0]
         outputs = int(first["y_size"]) if self.plan.update_inputs else 0
         deltas_row = whole_lines(outputs, dtype)
-        # Threads exchange either products of the batch or weights, whichever is less.
-        exchanges_products = threads > 1 and batch_size <= first["x_size"]
         products_row = whole_lines(batch_size * outputs, dtype) if exchanges_products else 0
         return Workspace(
             **buffers,

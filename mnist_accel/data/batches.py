@@ -128,15 +128,16 @@ def _order(examples: int, sampling: Sampling, seed: int, epoch: int) -> Order:
 def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
     """Return the round keys of the image order of an epoch."""
     # The same as `default_rng((seed, _SHUFFLE, epoch)).integers(2**32, size=ROUNDS,
-    # dtype=np.uint32)`, but in a third of the time.
-    entropy = np.array([*_words(seed), _SHUFFLE, *_words(epoch)], np.uint32)
-    numbers = np.random.PCG64(entropy).random_raw(ROUNDS // 2).tolist()
-    return tuple(half for number in numbers for half in (number & 0xFFFFFFFF, number >> 32))
+    # dtype=np.uint32)`, but in a quarter of the time.
+    entropy = np.frombuffer(_words(seed) + _words(_SHUFFLE) + _words(epoch), "<u4")
+    numbers = np.random.PCG64(entropy).random_raw(ROUNDS // 2)
+    return tuple(numbers.astype("<u8").view("<u4").tolist())
 
 
-def _words(number: int) -> list[int]:
+def _words(number: int) -> bytes:
     """Return the 32-bit words of a number, the lowest first, as `SeedSequence` divides it."""
-    return [number >> bit & 0xFFFFFFFF for bit in range(0, max(1, number.bit_length()), 32)]
+    words = max(1, ceil_div(number.bit_length(), 32))
+    return number.to_bytes(4 * words, "little")
 
 
 def dropout_generator(seed: int, step: int) -> np.random.Generator:

@@ -252,7 +252,7 @@ class Trainer:
         """
         data = TrainingData(self.model, images, labels, sample_weight, check=check)
         if self.compiled is not None:
-            with self.model.backend.computation(self.model.kinds):
+            with self.model.backend.computation(frozenset()):
                 data.for_epoch(self.compiled)
         return data
 
@@ -265,7 +265,7 @@ class Trainer:
             data: a data set of a trainer whose network has the same dtype and the same kind of
                 first layer, on a backend of the same name.
         """
-        with self.model.backend.computation(self.model.kinds):
+        with self.model.backend.computation(frozenset()):
             return data.share(self.model, self.compiled)
 
     def fit(

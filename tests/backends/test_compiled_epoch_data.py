@@ -1,5 +1,6 @@
 """Data sets of compiled training, and runs that repeat bit for bit."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,22 @@ def test_data_sets_of_one_trainer_share_buffers_but_no_results(
             trainer.fit(*data, epochs=1)
         weights.append(trainer.model.parameters.flat.copy())
     assert np.array_equal(*weights)
+
+
+@pytest.mark.parametrize("name", ["two-layer", "lenet"])
+def test_smaller_batches_use_the_buffers_of_larger_ones_with_the_same_results(
+    numba: Backend, mnist: Dataset, name: str
+) -> None:
+    trainer = Trainer(create_model(name, backend=numba), "adam", batch_size=50)
+    trainer.fit(mnist.x_train[:50], mnist.t_train[:50], epochs=2)
+    fresh = pickle.loads(pickle.dumps(trainer))  # has no buffers yet
+    assert isinstance(trainer.compiled, NumbaEpoch)
+    (linked,) = trainer.compiled._linked.values()
+    buffers = linked.workspace
+    for one in (trainer, fresh):
+        one.fit(mnist.x_train[50:97], mnist.t_train[50:97], epochs=2)
+    assert linked.workspace is buffers
+    assert np.array_equal(trainer.model.parameters.flat, fresh.model.parameters.flat)
 
 
 def test_prepared_data_trains_like_arrays(numba: Backend, mnist: Dataset) -> None:
