@@ -102,7 +102,7 @@ class NumbaEpoch(CompiledEpoch):
             self._compile(pixels, labels, weights)
             self._compiled.add(kinds)
         arrays = self._arrays(pixels, self._to_csr(pixels), labels, weights)
-        return _data(self._linked_for(arrays), arrays)
+        return _data(self._linked_for(_kind(arrays), arrays), arrays)
 
     def _to_csr(self, pixels: Array) -> Csr | None:
         """Return images in CSR format if the first stage reads it and most pixels are 0."""
@@ -138,15 +138,15 @@ class NumbaEpoch(CompiledEpoch):
         linked, arrays = data.linked, data.arrays
         own, other = self._program, linked.program
         is_same = own.update.kind == other.update.kind and replace(other, update=own.update) == own
-        if is_same:  # the plan depends on the kind of the optimizer, but not on its settings
-            key = _kind(arrays)
-            if key not in self._linked:
-                self._linked[key] = Linked(own, linked.layout, linked.plan)
-        return _data(self._linked_for(arrays), arrays)
+        key = _kind(arrays)
+        # The plan depends on the kind of the optimizer, but not on its settings.
+        if is_same and key not in self._linked:
+            self._linked[key] = Linked(own, linked.layout, linked.plan)
+        return _data(self._linked_for(key, arrays), arrays)
 
-    def _linked_for(self, arrays: kernels.TrainingData) -> Linked:
+    def _linked_for(self, key: tuple[Any, ...], arrays: kernels.TrainingData) -> Linked:
         """Return the program for data sets of a kind, and keep it; compile its stage kernels."""
-        key, program = _kind(arrays), self._program
+        program = self._program
         if key not in self._linked:
             is_sparse = arrays.images.groups > 0
             layout = lay_out(program, is_sparse=is_sparse)
