@@ -120,8 +120,7 @@ class NumbaBackend(NumpyBackend):
         if bias is None:
             bias = np.zeros(weight.shape[0], x.dtype)
         require_shape("bias", bias, (weight.shape[0],))
-        x = self._padded(x, padding)
-        self._run(convolution.conv2d, x, weight, bias, y)
+        self._run(convolution.conv2d, x, weight, bias, (padding, padding), y)
         return y
 
     def conv2d_backward(
@@ -141,19 +140,15 @@ class NumbaBackend(NumpyBackend):
             )
         require_same_dtype("conv2d_backward", dy=dy, x=x, weight=weight)
         require_shape("dy", dy, conv2d_shape(x, weight, stride=stride, padding=padding))
-        height, width = x.shape[2:]
-        x = self._padded(x, padding)
-        dx = np.empty(x.shape if need_dx else (0, *x.shape[1:]), x.dtype)
         # Each tile has a partial sum, and NumPy adds these in a fixed order. Results therefore do
         # not depend on the number of threads.
         tiles = _tile_count(x)
         dweights = np.empty((tiles, *weight.shape), weight.dtype)
         dbiases = np.empty((tiles, weight.shape[0]), weight.dtype)
-        self._run(convolution.conv2d_backward, dy, x, weight, dx, dweights, dbiases)
-        dweight, dbias = dweights.sum(axis=0), dbiases.sum(axis=0)
-        if not need_dx:
-            return None, dweight, dbias
-        return dx[:, :, padding : padding + height, padding : padding + width], dweight, dbias
+        dx = np.empty(x.shape, x.dtype) if need_dx else None
+        rotated = np.flip(weight.swapaxes(0, 1), (2, 3))
+        self._run(convolution.conv2d_backward, dy, x, rotated, padding, dx, dweights, dbiases)
+        return dx, dweights.sum(axis=0), dbiases.sum(axis=0)
 
     def max_pool2d(
         self, x: NDArray[Any], *, size: int, stride: int, ties: Ties
@@ -242,11 +237,6 @@ class NumbaBackend(NumpyBackend):
     def _threads_for(self, images: int) -> int:
         """Return how many threads compute a compiled step with `images` images."""
         return threads_for(images, chosen=self.threads, max_threads=self.max_threads)
-
-    def _padded(self, x: NDArray[Any], padding: int) -> NDArray[Any]:
-        """Return `x` with a border of zeros."""
-        padded: NDArray[Any] = self._pad(x, padding) if padding else x
-        return padded
 
 
 def _tile_count(images: NDArray[Any]) -> int:

@@ -248,7 +248,8 @@ def test_a_second_process_compiles_nothing(numba: NumbaBackend) -> None:
         check=True,
     )
     counts = {name: counts for name, *counts in map(str.split, result.stdout.splitlines())}
-    assert counts.keys() == set(COMPILED)
+    # The gradients of a convolution are two kernels, of which `conv2d` is one.
+    assert counts.keys() == {*COMPILED, "conv2d_wgrad"} - {"conv2d_backward"}
     for name, (hits, misses) in counts.items():
         assert int(hits) > 0, name
         assert int(misses) == 0, name

@@ -16,6 +16,7 @@ from backends.numba.kernels.simd.conv import (
     conv_max_pool_wgrad,
     sum_of_rows,
 )
+from backends.numba.kernels.simd.conv_planes import conv_planes, conv_planes_wgrad
 from backends.numba.kernels.simd.elementwise import exp_in_place, relu_in_place, sigmoid_in_place
 from backends.numba.kernels.simd.gemm import (
     gemm_dot,
@@ -252,6 +253,48 @@ def test_sum_of_rows(
 ) -> None:
     y, x = (numbers(random, 400, dtype=kind[0]) for _ in range(2))
     check(compiled(sum_kernel), naive.sum_of_rows, y, x, vectors * CHANNEL_LANES, count)
+
+
+def planes_kernels(
+    y: Any, dw: Any, y_row: Any, bias: Any, w: Any, x: Any, offsets: Any, sizes: Any
+) -> None:
+    rows, count, width = sizes
+    places, images, x_image = pointer(offsets, 0), 3, 150
+    conv_planes(
+        pointer(y, 0), y_row, pointer(bias, 0), pointer(w, 0), pointer(x, 0), places,
+        rows, count, width,
+    )  # fmt: skip
+    conv_planes_wgrad(
+        pointer(dw, 0), pointer(y, 0), y_row, pointer(x, 0), x_image, places,
+        rows, count, width, images,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "count", "vectors", "rest"), [(11, 9, 8, 3), (1, 1, 1, 0)])
+def test_conv_planes_and_its_weight_gradient(
+    random: np.random.Generator,
+    rows: int,
+    count: int,
+    vectors: int,
+    rest: int,
+    kind: tuple[str, int],
+) -> None:
+    dtype, lanes = kind
+    width = vectors * lanes + rest
+    y_row, sizes = (width + lanes - 1) // lanes * lanes, (rows, count, width)
+    offsets = random.integers(40, size=count).astype(np.uintp)
+    x, w, bias = (numbers(random, size, dtype=dtype) for size in (600, rows * count, rows))
+    dy = numbers(random, 3, rows, y_row, dtype=dtype)
+    dy[..., width:] = 0
+    x[2 * 150 + 40 + width :] = np.nan  # never used
+    y, dw = dy.copy(), numbers(random, rows * count, dtype=dtype)
+    want_y, want_dw = np.empty((rows, y_row), dtype), dw.copy()
+    naive.conv_planes(want_y.ravel(), y_row, bias, w, x, offsets, *sizes)
+    dy[0, :, :width] = want_y[:, :width]
+    naive.conv_planes_wgrad(want_dw, dy.ravel(), y_row, x, 150, offsets, *sizes, 3)
+    compiled(planes_kernels)(y.ravel(), dw, y_row, bias, w, x, offsets, sizes)
+    assert_close(y[0, :, :width], want_y[:, :width], dtype=dtype, terms=32)
+    assert_close(dw, want_dw, dtype=dtype, terms=512)
 
 
 @njit

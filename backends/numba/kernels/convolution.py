@@ -1,168 +1,186 @@
 """Convolution of stride 1 and its gradients, as single operations.
 
-Layout: padded images x (N, C, H, W), filters (O, C, kh, kw), outputs y (N, O, OH, OW).
+Layout: images x (N, C, H, W), filters (O, C, kh, kw), outputs y (N, O, OH, OW).
 
-Every inner loop runs over a whole plane. While an output plane is computed, its rows have the width
-W of the input. For output p, tap (c, i, j) of a filter then reads input c·H·W + i·W + j + p, for
-all p from 0 to `span` − 1:
+An image is copied into a frame of zeros. Then, for each column j of a filter, all rows of the frame
+are copied from column j to column j + OW − 1:
 
-    input (H, W)            output plane (OH, W)
-    ┌───────────────┐       ┌───────────┬───┐
-    │ tap 0 ▒▒▒▒▒▒▒▒│       │ OW columns│ x │  The last kw − 1 columns (x) are not copied to y.
-    │▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒│       │           │ x │  In the gradients they are zero.
-    │▒▒▒▒           │       └───────────┴───┘
-    └───────────────┘
+    frame (H', W')        columns 0 to 2   columns 1 to 3    H' = OH + kh − 1
+    ┌───┬───┬───┬───┐     ┌───┬───┬───┐    ┌───┬───┬───┐     W' = OW + kw − 1
+    │ a │ b │ c │ d │     │ a │ b │ c │    │ b │ c │ d │
+    ├───┼───┼───┼───┤     ├───┼───┼───┤    ├───┼───┼───┤
+    │ e │ f │ g │ h │     │ e │ f │ g │    │ f │ g │ h │
+    └───┴───┴───┴───┘     └───┴───┴───┘    └───┴───┴───┘
 
-One long loop vectorizes better than OH short ones. Each pass over the plane computes four taps, so
-that the plane is read and written a quarter as often.
+In copy j of channel c, the inputs of tap (c, i, j) for all outputs are OH·OW neighbors, from row i
+on. So `simd.conv_planes` computes convolutions as products of matrices. The gradient of the images
+is a convolution of dy with the filters rotated by 180°.
 
-Offsets are unsigned. For a signed index, Numba checks at each access whether it is negative and
-counts from the end, and the loop does not vectorize.
-
-Cost per image: 2·O·C·kh·kw·span floating-point operations in the forward pass, and as many for each
-of dweight and dx, where span = (OH − 1)·W + OW.
+Cost per image: 2·O·C·kh·kw·OH·OW floating-point operations, as many for the gradient of the
+filters, and H·W instead of OH·OW for that of the images.
 """
 
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from backends.numba.kernels.compilation import allocating_entry
+from backends.numba.kernels.compilation import allocating_entry, kernel
+from backends.numba.kernels.simd.conv_planes import conv_planes, conv_planes_wgrad, copy_rows
 from backends.numba.kernels.tiles import IMAGES_PER_TILE
+from backends.numba.kernels.vector_width import ALIGNMENT
+from backends.numba.kernels.views import copy, pointer, view
+
+# The lanes of a sum are added up after at least so many products.
+_MIN_TERMS = 400
 
 
-@njit(inline="always")
-def _tap_offsets(channels: int, kh: int, kw: int, width: int, plane: int) -> Any:
-    """Return for each filter tap the offset, in a flat image, of its input for output 0."""
-    offsets = np.empty(channels * kh * kw, np.uintp)
+@kernel
+def _copy_to_frame(x: Any, n: int, margins: Any, frame: Any, rows: int, columns: int) -> None:
+    """Copy image n to `frame` (C, rows, columns), without what lies outside of the frame."""
+    (top, left), (_, channels, height, width) = margins, x.shape
+    begin, end = max(0, -left), min(width, columns - left)
+    first, last = max(0, -top), min(height, rows - top)
+    together = last - first if width == columns else 1  # rows that are neighbors in both arrays
+    for c in range(channels):
+        for row in range(first, last, together):
+            source = ((n * channels + c) * height + row) * width + begin
+            target = (c * rows + row + top) * columns + left + begin
+            count = together * (end - begin)
+            copy(view(x, source, count), view(frame, target, count))
+
+
+@kernel
+def _set_columns(x: Any, n: int, margins: Any, shape: Any, frame: Any, columns: Any) -> None:
+    """Set `columns` (C, kw, H', OW) for image n.
+
+    Args:
+        x: images.
+        n: number of the image.
+        margins: as in `conv2d`.
+        shape: (OH, OW, kh, kw).
+        frame: (C, H', W'), zeros; up to a vector more is read.
+        columns: up to a vector more is written.
+    """
+    oh, ow, kh, kw = shape
+    rows, width = oh + kh - 1, ow + kw - 1
+    _copy_to_frame(x, n, margins, frame, rows, width)
+    for c in range(x.shape[1]):
+        for j in range(kw):
+            copy_rows(
+                pointer(columns, (c * kw + j) * rows * ow),
+                pointer(frame, c * rows * width + j), width, rows, ow,
+            )  # fmt: skip
+
+
+@kernel
+def _set_offsets(offsets: Any, channels: int, shape: Any) -> None:
+    """Set the offset in `columns` of the inputs of each tap."""
+    oh, ow, kh, kw = shape
     for c in range(channels):
         for i in range(kh):
             for j in range(kw):
-                offsets[(c * kh + i) * kw + j] = c * plane + i * width + j
-    return offsets
-
-
-@njit(inline="always")
-def _add_taps(target: Any, source: Any, taps: Any, offsets: Any, span: Any) -> None:
-    """Add Σₖ taps[k] · source[offsets[k] + p] to target[p], for all p < `span`."""
-    whole = len(taps) // 4 * 4
-    for k in range(0, whole, 4):
-        tap0, tap1, tap2, tap3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
-        at0, at1, at2, at3 = offsets[k], offsets[k + 1], offsets[k + 2], offsets[k + 3]
-        for p in range(span):
-            target[p] += (
-                tap0 * source[at0 + p]
-                + tap1 * source[at1 + p]
-                + tap2 * source[at2 + p]
-                + tap3 * source[at3 + p]
-            )
-    for k in range(whole, len(taps)):
-        tap, at = taps[k], offsets[k]
-        for p in range(span):
-            target[p] += tap * source[at + p]
-
-
-@njit(inline="always")
-def _add_dot_products(totals: Any, plane: Any, source: Any, offsets: Any, span: Any) -> None:
-    """Add Σₚ plane[p] · source[offsets[k] + p] to totals[k], for all k."""
-    zero = plane.dtype.type(0)
-    whole = len(totals) // 4 * 4
-    for k in range(0, whole, 4):
-        at0, at1, at2, at3 = offsets[k], offsets[k + 1], offsets[k + 2], offsets[k + 3]
-        total0, total1, total2, total3 = zero, zero, zero, zero
-        for p in range(span):
-            value = plane[p]
-            total0 += value * source[at0 + p]
-            total1 += value * source[at1 + p]
-            total2 += value * source[at2 + p]
-            total3 += value * source[at3 + p]
-        totals[k] += total0
-        totals[k + 1] += total1
-        totals[k + 2] += total2
-        totals[k + 3] += total3
-    for k in range(whole, len(totals)):
-        at = offsets[k]
-        total = zero
-        for p in range(span):
-            total += plane[p] * source[at + p]
-        totals[k] += total
+                offsets[(c * kh + i) * kw + j] = ((c * kw + j) * (oh + kh - 1) + i) * ow
 
 
 @allocating_entry
-def conv2d(x: Any, weight: Any, bias: Any, y: Any, first: int, last: int) -> None:
-    """Set y for tiles `first` to `last` − 1 of the images x."""
-    channels, height, width = x.shape[1:]
-    out_channels, _, kh, kw = weight.shape
+def conv2d(x: Any, weight: Any, bias: Any, margins: Any, y: Any, first: int, last: int) -> None:
+    """Set y for tiles `first` to `last` − 1 of the images x.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (O, C, kh, kw).
+        bias: (O,).
+        margins: numbers of zeros above and left of an image. If they are negative, rows or columns
+            of the image are left out. Those below and right of it follow from the shape of y.
+        y: (N, O, OH, OW).
+        first: first tile.
+        last: last tile, exclusive.
+    """
+    out_channels, channels, kh, kw = weight.shape
     oh, ow = y.shape[2:]
-    span = np.uintp((oh - 1) * width + ow)
-    images = x.reshape(x.shape[0], -1)
-    filters = weight.reshape(out_channels, -1)
-    offsets = _tap_offsets(channels, kh, kw, width, height * width)
-    plane = np.empty(oh * width, x.dtype)
+    shape, rows, size, taps = (oh, ow, kh, kw), oh + kh - 1, oh * ow, channels * kh * kw
+    stride = -(-size // ALIGNMENT) * ALIGNMENT
+    frame = np.zeros(channels * rows * (ow + kw - 1) + ALIGNMENT, x.dtype)
+    columns = np.empty(channels * kw * rows * ow + ALIGNMENT, x.dtype)
+    outputs = np.empty(out_channels * stride, x.dtype)
+    offsets = np.empty(taps, np.uintp)
+    _set_offsets(offsets, channels, shape)
     for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(x))):
+        _set_columns(x, n, margins, shape, frame, columns)
+        conv_planes(
+            pointer(outputs, 0), stride, pointer(bias, 0), pointer(weight, 0),
+            pointer(columns, 0), pointer(offsets, 0), out_channels, taps, size,
+        )  # fmt: skip
         for o in range(out_channels):
-            plane[:] = bias[o]
-            _add_taps(plane, images[n], filters[o], offsets, span)
-            for row in range(oh):
-                y[n, o, row] = plane[row * width : row * width + ow]
+            plane = view(y, (n * out_channels + o) * size, size)
+            copy(view(outputs, o * stride, size), plane)
 
 
 @allocating_entry
-def conv2d_backward(
-    dy: Any, x: Any, weight: Any, dx: Any, dweights: Any, dbiases: Any, first: int, last: int
+def conv2d_wgrad(
+    dy: Any, x: Any, padding: int, dweights: Any, dbiases: Any, first: int, last: int
 ) -> None:
-    """Set the gradients for tiles `first` to `last` − 1.
-
-    The gradient of an input plane is a convolution of the output gradients with the filters rotated
-    by 180°. Each plane of output gradients is preceded and followed by as many zeros as taps reach.
+    """Set the gradients of filters and bias for tiles `first` to `last` − 1.
 
     Args:
         dy: (N, O, OH, OW).
-        x: (N, C, H, W), padded.
-        weight: (O, C, kh, kw).
-        dx: gradient of the padded images, (N, C, H, W); not computed if it has no images.
+        x: (N, C, H, W).
+        padding: zeros on each side of an image.
         dweights: sum over the images of each tile, (tiles, O, C, kh, kw).
         dbiases: sum over the images of each tile, (tiles, O).
         first: first tile.
         last: last tile, exclusive.
     """
-    channels, height, width = x.shape[1:]
-    out_channels, _, kh, kw = weight.shape
+    _, out_channels, channels, kh, kw = dweights.shape
     oh, ow = dy.shape[2:]
-    taps = kh * kw
-    span = np.uintp((oh - 1) * width + ow)
-    whole_plane = np.uintp(height * width)
-    images = x.reshape(x.shape[0], -1)
-    totals = dweights.reshape(len(dweights), out_channels, -1)
-    offsets = _tap_offsets(channels, kh, kw, width, height * width)
-
-    need_dx = dx.shape[0] > 0
-    reach = (kh - 1) * width + kw - 1
-    stride = reach + height * width
-    planes = np.zeros(out_channels * stride, x.dtype)
-    rotated_offsets = np.empty(out_channels * taps, np.uintp)
-    rotated = np.empty((channels, out_channels * taps), x.dtype)
-    for o in range(out_channels):
-        for i in range(kh):
-            for j in range(kw):
-                k = (o * kh + i) * kw + j
-                rotated_offsets[k] = o * stride + reach - (i * width + j)
-                for c in range(channels):
-                    rotated[c, k] = weight[o, c, i, j]
-
+    shape, rows, size, taps = (oh, ow, kh, kw), oh + kh - 1, oh * ow, channels * kh * kw
+    group = min(IMAGES_PER_TILE, -(-_MIN_TERMS // size))
+    stride, image = -(-size // ALIGNMENT) * ALIGNMENT, channels * kw * rows * ow
+    frame = np.zeros(channels * rows * (ow + kw - 1) + ALIGNMENT, x.dtype)
+    columns = np.empty(group * image + ALIGNMENT, x.dtype)
+    gradients = np.zeros(group * out_channels * stride, x.dtype)
+    offsets = np.empty(taps, np.uintp)
+    _set_offsets(offsets, channels, shape)
     dweights[first:last] = 0
     dbiases[first:last] = 0
-    for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(x))):
-        tile = n // IMAGES_PER_TILE
-        for o in range(out_channels):
-            plane = planes[o * stride + reach : (o + 1) * stride]
-            for row in range(oh):
-                plane[row * width : row * width + ow] = dy[n, o, row]
-            dbiases[tile, o] += plane.sum()
-            _add_dot_products(totals[tile, o], plane, images[n], offsets, span)
-        if need_dx:
-            for c in range(channels):
-                target = dx[n, c].reshape(-1)
-                target[:] = 0
-                _add_taps(target, planes, rotated[c], rotated_offsets, whole_plane)
+    for tile in range(first, last):
+        end = min((tile + 1) * IMAGES_PER_TILE, len(x))
+        for begin in range(tile * IMAGES_PER_TILE, end, group):
+            images = min(group, end - begin)
+            for i in range(images):
+                _set_columns(
+                    x, begin + i, (padding, padding), shape, frame, view(columns, i * image, image)
+                )
+                for o in range(out_channels):
+                    plane = view(dy, ((begin + i) * out_channels + o) * size, size)
+                    dbiases[tile, o] += plane.sum()
+                    copy(plane, view(gradients, (i * out_channels + o) * stride, size))
+            conv_planes_wgrad(
+                pointer(dweights, tile * out_channels * taps),
+                pointer(gradients, 0), stride, pointer(columns, 0), image, pointer(offsets, 0),
+                out_channels, taps, size, images,
+            )  # fmt: skip
+
+
+def conv2d_backward(
+    dy: Any, x: Any, rotated: Any, padding: int, dx: Any, dweights: Any, dbiases: Any,
+    first: int, last: int,
+) -> None:  # fmt: skip
+    """Set the gradients for tiles `first` to `last` − 1.
+
+    Args:
+        dy: (N, O, OH, OW).
+        x: (N, C, H, W).
+        rotated: filters rotated by 180°, (C, O, kh, kw).
+        padding: as in `conv2d_wgrad`.
+        dx: (N, C, H, W), or None if it is not needed.
+        dweights: as in `conv2d_wgrad`.
+        dbiases: as in `conv2d_wgrad`.
+        first: first tile.
+        last: last tile, exclusive.
+    """
+    conv2d_wgrad(dy, x, padding, dweights, dbiases, first, last)
+    if dx is not None:
+        channels, _, kh, kw = rotated.shape
+        no_bias = np.zeros(channels, dx.dtype)
+        conv2d(dy, rotated, no_bias, (kh - 1 - padding, kw - 1 - padding), dx, first, last)

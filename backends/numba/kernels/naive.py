@@ -83,6 +83,34 @@ def sum_of_rows(y: Array, x: Array, width: int, count: int) -> None:
             y[lane] += x[k * width + lane]
 
 
+# ----------------------------------------------------------------------------- simd/conv_planes.py
+
+
+def conv_planes(
+    y: Array, y_row: int, bias: Array, w: Array, x: Array, offsets: Array,
+    rows: int, count: int, width: int,
+) -> None:  # fmt: skip
+    """Set the planes of outputs of one image; `offsets` has the offsets of the taps."""
+    for r in range(rows):
+        for lane in range(width):
+            y[r * y_row + lane] = bias[r]
+            for k in range(count):
+                y[r * y_row + lane] += w[r * count + k] * x[offsets[k] + lane]
+
+
+def conv_planes_wgrad(
+    dw: Array, dy: Array, dy_row: int, x: Array, x_image: int, offsets: Array,
+    rows: int, count: int, width: int, images: int,
+) -> None:  # fmt: skip
+    """Add the gradient of the filters of `conv_planes`, from several images."""
+    for n in range(images):
+        for r in range(rows):
+            for k in range(count):
+                for lane in range(width):
+                    value = x[n * x_image + offsets[k] + lane]
+                    dw[r * count + k] += dy[(n * rows + r) * dy_row + lane] * value
+
+
 # --------------------------------------------------------------------------- fused_convolution.py
 
 
