@@ -1,7 +1,7 @@
 """Compiled epochs: prepare data and buffers, and run the steps of a chunk on several threads."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from threading import Lock
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from backends.numba.layout import COMPILED, channels_last, lay_out, multiplicati
 from backends.numba.linkage import link_training, training_kernels, unlinked_plan
 from backends.numba.linked import Linked, rule_of
 from backends.numba.memory import read_only
-from backends.numba.threads import MIN_MULTIPLICATIONS_OF_CHUNK
+from backends.numba.threads import MIN_MULTIPLICATIONS_OF_CHUNK, wait_for_all
 from backends.order import ROUNDS, Order, OrderPart
 from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
 
@@ -234,7 +234,7 @@ class NumbaEpoch(CompiledEpoch):
             result = finish()
         finally:  # a KeyboardInterrupt can occur before `run` begins in this thread
             counter[0] = BARRIER_OPEN
-            _wait_for_all(others)
+            wait_for_all(others)
         for other in others:
             other.result()
         return result
@@ -265,21 +265,6 @@ class NumbaEpoch(CompiledEpoch):
         with compiling(needed.in_use()):
             self._to_csr(some)
             self.run(_data(linked, arrays), no_steps, zeros, states)
-
-
-def _wait_for_all(others: Sequence[Future[Any]]) -> None:
-    """Wait until all threads have ended, also if Ctrl-C is pressed meanwhile.
-
-    They write to buffers that the next chunk uses, or that may be freed before it.
-    """
-    interrupt: KeyboardInterrupt | None = None
-    while not all(other.done() for other in others):
-        try:
-            wait(others)
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
 
 
 def _data(linked: Linked, arrays: kernels.TrainingData) -> Data:

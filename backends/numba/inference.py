@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable
-from concurrent.futures import Executor
-from itertools import pairwise
+from concurrent.futures import Executor, Future
 from threading import Lock
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba.kernels import inference as kernels
-from backends.numba.kernels.simd.emitter import CACHE_LINE
 from backends.numba.layout import COMPILED, Layout, channels_last, lay_out
 from backends.numba.linkage import link_inference
 from backends.numba.memory import (
@@ -20,12 +18,14 @@ from backends.numba.memory import (
     read_only,
     thread_rows,
 )
+from backends.numba.threads import wait_for_all
 from backends.program import CompiledInference, InputRangeError, Program
 
 Array = NDArray[Any]
 
-# The pixels of a tile are read twice, so they should stay in the second-level cache: 100 KB.
-_IMAGES_PER_TILE = 32
+# Threads take images in such tiles: small ones, so that they end at the same time. The results of a
+# tile fill whole cache lines.
+_IMAGES_PER_TILE = 16
 # Factor that scales pixels to 0…1, by kind of dtype: unsigned integers or floating-point numbers.
 _SCALES = {"u": 1 / 255, "f": 1.0}
 
@@ -63,8 +63,8 @@ class NumbaInference(CompiledInference):
     def predict(self, weights: Array, pixels: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
         """Predict on several threads if there are many images; see `CompiledInference.predict`."""
         count = len(pixels)
-        threads = self._threads(count)
-        # Only `_run_threads` requires aligned results.
+        threads = 1 if count <= _IMAGES_PER_TILE else self._threads(count)
+        # Only threads that write next to each other require aligned results.
         allocate = np.empty if threads == 1 else aligned_zeros
         results = allocate((count, self._classes), self._filters.dtype)
         if self._padding > 0:
@@ -81,11 +81,12 @@ class NumbaInference(CompiledInference):
                 probabilities,
                 results,
             )
+            counters = np.zeros(kernels.COUNTERS, np.int64)
             # One thread needs no executor: submitting a task takes longer than predicting an image.
             if threads == 1:
-                in_range = self._kernel((0, count), buffers[0], *arguments)
+                in_range = self._kernel(counters, buffers[0], *arguments)
             else:
-                in_range = self._run_threads(count, buffers, arguments)
+                in_range = self._run_threads(counters, buffers, arguments)
         if not in_range:
             raise InputRangeError
         return results
@@ -94,7 +95,9 @@ class NumbaInference(CompiledInference):
         """Return the fields of `kernels.Network`; they are cached by dtype of the pixels."""
         if pixels not in self._networks:
             lowest, highest = 0.0, 1.0
-            if not self._program.takes_pixels:  # all finite numbers
+            if pixels.kind == "u":
+                highest = 255.0
+            elif not self._program.takes_pixels:  # all finite numbers
                 highest = float(np.finfo(pixels).max)
                 lowest = -highest
             self._networks[pixels] = tuple(
@@ -111,23 +114,23 @@ class NumbaInference(CompiledInference):
             )
         return self._networks[pixels]
 
-    def _run_threads(self, count: int, buffers: list[Array], arguments: tuple[Any, ...]) -> bool:
-        """Divide the images among threads; return whether all pixels are in range."""
-        # The results of each thread begin at a cache line, so no two threads write to the same one.
-        # `images` is the smallest number of images whose results fill whole cache lines.
-        results, threads = arguments[-1], len(buffers)
-        images = CACHE_LINE // math.gcd(CACHE_LINE, results.strides[0])
-        begins = [count * thread // threads // images * images for thread in range(threads)]
-        bounds = [*begins, count]
-        others = [
-            self._executor().submit(self._kernel, part, of_thread, *arguments)
-            for part, of_thread in zip(pairwise(bounds[1:]), buffers[1:], strict=True)
-        ]
+    def _run_threads(
+        self, counters: Array, buffers: list[Array], arguments: tuple[Any, ...]
+    ) -> bool:
+        """Predict on several threads; return whether all pixels are in range."""
+        others: list[Future[bool]] = []
         try:
-            in_range: bool = self._kernel((0, bounds[1]), buffers[0], *arguments)
-        finally:  # the next call may use the buffers only after all threads have finished
-            others_in_range = [other.result() for other in others]
-        return in_range and all(others_in_range)
+            others.extend(
+                self._executor().submit(self._kernel, counters, of_thread, *arguments)
+                for of_thread in buffers[1:]
+            )
+            in_range: bool = self._kernel(counters, buffers[0], *arguments)
+        except BaseException:  # a KeyboardInterrupt can occur before the kernel has waited for them
+            wait_for_all(others)
+            raise
+        for other in others:  # one that has not started would find no images
+            other.cancel()
+        return in_range
 
     def _buffers_for(self, threads: int) -> list[Array]:
         """Return the buffers of each thread, of dtype `kernels.BUFFERS`; they are kept."""
@@ -136,8 +139,10 @@ class NumbaInference(CompiledInference):
             length = max(math.prod(stage.input_shape) for stage in self._program.stages)
             memory = forward_buffers(sizes, threads, _IMAGES_PER_TILE, dtype)
             capacity = memory.pop("capacity")
+            memory["rows"] = thread_rows(threads, capacity, np.int64)
             memory["indices"] = thread_rows(threads, length, np.uint32)
-            memory["data"] = thread_rows(threads, 2 * length, dtype)
+            memory["data"] = thread_rows(threads, length, dtype)
+            memory["pixels"] = thread_rows(threads, length, dtype)
             self._memory.append(memory)
             table = np.zeros(threads, kernels.BUFFERS)
             table["capacity"], table["length"] = capacity, memory["data"].shape[1]

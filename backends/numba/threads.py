@@ -1,8 +1,8 @@
 """The worker threads of the Numba backend."""
 
 import os
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import Any
 
@@ -74,3 +74,18 @@ def run_in_ranges(
     task(bounds[0], bounds[1])
     for other in others:
         other.result()
+
+
+def wait_for_all(tasks: Sequence[Future[Any]]) -> None:
+    """Wait until all tasks have ended, also if Ctrl-C is pressed meanwhile.
+
+    They write to buffers that the next call uses, or that may be freed before it.
+    """
+    interrupt: KeyboardInterrupt | None = None
+    while not all(task.done() for task in tasks):
+        try:
+            wait(tasks)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt

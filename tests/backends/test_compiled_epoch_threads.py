@@ -15,6 +15,7 @@ import pytest
 
 from backends import Backend, get_backend
 from backends.numba import epoch as compiled_epoch
+from backends.numba import threads as worker_threads
 from backends.numba.backend import NumbaBackend
 from backends.numba.kernels import epoch
 from backends.numba.kernels.barrier import BARRIER_OPEN
@@ -94,11 +95,11 @@ def test_a_second_ctrl_c_does_not_leave_threads_behind(monkeypatch: pytest.Monke
         ended.set()
         concurrent.futures.wait(futures)
 
-    monkeypatch.setattr(compiled_epoch, "wait", interrupted_wait)
+    monkeypatch.setattr(worker_threads, "wait", interrupted_wait)
     with ThreadPoolExecutor() as executor:
         other = executor.submit(ended.wait)
         with pytest.raises(KeyboardInterrupt):
-            compiled_epoch._wait_for_all([other])
+            worker_threads.wait_for_all([other])
         assert other.done()
 
 

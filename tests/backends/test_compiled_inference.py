@@ -1,5 +1,6 @@
 """Compiled predictions agree with eager predictions, for many networks and batch sizes."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from backends import Backend, get_backend
+from backends.numba.backend import NumbaBackend
 from backends.numba.inference import NumbaInference
 from mnist_accel.data import Dataset
 from mnist_accel.nn import layers, losses
@@ -134,27 +136,33 @@ def test_relu_of_extreme_numbers(numba: Backend, mnist: Dataset, dtype: str) -> 
     )
 
 
-@pytest.mark.parametrize("threads", [2, 3, 4, 8])
+@pytest.mark.parametrize("name", ["backprop", "lenet"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threads_do_not_share_cache_lines_of_the_results(
-    mnist: Dataset, threads: int, dtype: str
+    mnist: Dataset, name: str, dtype: str
 ) -> None:
-    model = create_model("backprop", backend=get_backend("numba", threads=threads), dtype=dtype)
+    model = create_model(name, backend=get_backend("numba", threads=2), dtype=dtype)
     inference = model._compiled_inference
     assert isinstance(inference, NumbaInference)
-    kernel = inference._kernel
-    lines: list[range] = []
+    results = model.predict_logits(mnist.x_test[:403])
+    images_per_tile = inference._buffers[2][0]["capacity"][0]
+    assert results.ctypes.data % 64 == 0
+    assert images_per_tile * results.strides[0] % 64 == 0
 
-    def watched(bounds: tuple[int, int], *rest: Any) -> bool:
-        first, last = bounds
-        begin, row = rest[-1].ctypes.data, rest[-1].strides[0]
-        lines.append(range((begin + first * row) // 64, (begin + last * row + 63) // 64))
-        return bool(kernel(bounds, *rest))
 
-    inference._kernel = watched
-    model.predict_logits(mnist.x_test[:403])
-    assert len(lines) == threads
-    assert sum(map(len, lines)) == len(set().union(*lines))
+def test_a_prediction_does_not_wait_for_threads_that_start_late(mnist: Dataset) -> None:
+    backend = get_backend("numba", threads=2)
+    assert isinstance(backend, NumbaBackend)
+    model = create_model("lenet", backend=backend)
+    expected = model.predict_logits(mnist.x_test[:200])
+    free = threading.Event()
+    occupied = [backend._executor().submit(free.wait) for _ in range(2)]
+    try:
+        assert np.array_equal(model.predict_logits(mnist.x_test[:200]), expected)
+    finally:
+        free.set()
+    assert all(task.result() for task in occupied)
+    assert np.array_equal(model.predict_logits(mnist.x_test[:200]), expected)
 
 
 def test_changes_of_weights_in_place_take_effect(numba: Backend, mnist: Dataset) -> None:
@@ -193,6 +201,17 @@ def test_pixels_out_of_range_are_an_error(numba: Backend, value: float, place: i
     with pytest.raises(ValueError, match=rf"float images must be in 0…1, got {value} at index"):
         model.predict(images)
     assert np.isfinite(model.predict_proba(np.ones((1, 784), np.float32))).all()
+
+
+@pytest.mark.parametrize("shift", [-0.5, 0.5])
+@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
+def test_pixels_out_of_range_are_an_error_also_if_they_are_shifted(
+    numba: Backend, shift: float, value: float
+) -> None:
+    images = np.full((40, 784), 0.5, np.float32)
+    images[20, 100] = value
+    with pytest.raises(ValueError, match=r"float images must be in 0…1"):
+        network("five classes", numba, shift=shift).predict(images)
 
 
 def test_images_that_are_not_contiguous(numba: Backend, mnist: Dataset) -> None:

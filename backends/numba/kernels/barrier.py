@@ -25,21 +25,20 @@ _yield_core = types.ExternalFunction(YIELD_FUNCTION, types.int32())
 
 
 @intrinsic
-def _add_one(typing: Any, counter: Any) -> Any:
-    """Add 1 to counter[0] atomically."""
+def add_one(typing: Any, counter: Any) -> Any:
+    """Add 1 to counter[0], int64, atomically; return the value before."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         one = ir.Constant(data.type.pointee, 1)
-        builder.atomic_rmw("add", data, one, "seq_cst")
-        return context.get_dummy_value()
+        return builder.atomic_rmw("add", data, one, "seq_cst")
 
-    return types.void(counter), generate
+    return types.int64(counter), generate
 
 
 @intrinsic
-def _read(typing: Any, counter: Any) -> Any:
-    """Return counter[0] atomically; writes of other threads before their `_add_one` are visible."""
+def read(typing: Any, counter: Any) -> Any:
+    """Return counter[0] atomically; writes of other threads before their `add_one` are visible."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -51,9 +50,9 @@ def _read(typing: Any, counter: Any) -> Any:
 @kernel
 def barrier_wait(counter: Any, arrivals: int) -> None:
     """Add 1 to `counter`, int64 (1,), and wait until it is at least `arrivals`."""
-    _add_one(counter)
+    add_one(counter)
     spins = 0
-    while _read(counter) < arrivals:
+    while read(counter) < arrivals:
         spins += 1
         if spins > MAX_SPINS_BEFORE_YIELD:
             _yield_core()

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backends.numba.kernels.compilation import allocating_entry, call, entry, kernel
+from backends.numba.kernels.barrier import add_one, barrier_wait, read
+from backends.numba.kernels.compilation import call, entry, kernel
 from backends.numba.kernels.csr import BITS, append, nonzero_bits
 from backends.numba.kernels.dense import add_bias
 from backends.numba.kernels.elementwise import SIGMOID, activate
@@ -24,8 +25,7 @@ from backends.numba.kernels.forward import finish
 from backends.numba.kernels.losses import softmax
 from backends.numba.kernels.simd.sparse import gather_axpy
 from backends.numba.kernels.stages import inputs_of, outputs_of
-from backends.numba.kernels.vector_width import ALIGNMENT
-from backends.numba.kernels.views import copy, fill_zero, pointer, pointer_to, view, view_2d
+from backends.numba.kernels.views import copy, fill_zero, pointer, pointer_to, view
 from backends.numba.kernels.workspace import Images, Tile, Workspace
 
 
@@ -39,7 +39,7 @@ class Network(NamedTuple):
         read: as in `stages.Plan`; 0 if the first stage is linear.
         softmax: whether probabilities are the softmax of the logits, otherwise their sigmoid.
         shift: number that is added to scaled pixels.
-        lowest: smallest floating-point input that is allowed.
+        lowest: smallest input that is allowed.
         highest: largest one.
         filters: packed parameters of convolutions.
     """
@@ -55,29 +55,31 @@ class Network(NamedTuple):
 
 
 # Buffers of one thread: the number of images in a tile, and addresses, as `workspace.Workspace`
-# describes them. Then the addresses of a uint32 buffer for the positions of the nonzero numbers of
-# one input row, and of a buffer for the row followed by its nonzero numbers, with its length.
+# describes them. Then the addresses of an int64 buffer for the rows of the images in a tile, and of
+# buffers for `Nonzeros`, with their length.
 BUFFERS = np.dtype(
     [
         (name, np.int64)
         for name in (
             *("capacity", "outputs", "padded", "masks", "wide_masks", "no_bias"),
-            *("indices", "data", "length"),
+            *("rows", "pixels", "indices", "data", "length"),
         )
     ]
 )
 
+COUNTERS = 4  # length of the argument `counters` of `predict`
+
 
 class Nonzeros(NamedTuple):
-    """Buffers for one input row.
+    """Buffers for the nonzero numbers of one input row.
 
     Attributes:
-        row: scaled and shifted pixels, (1, pixels).
-        indices: positions of the nonzero numbers.
-        data: the nonzero numbers.
+        pixels: the numbers before they are scaled and shifted, if they are pixels.
+        indices: positions of the numbers in the row, uint32.
+        data: the numbers.
     """
 
-    row: Any
+    pixels: Any
     indices: Any
     data: Any
 
@@ -96,15 +98,20 @@ def pack(weights: Any, source: Any, target: Any, filters: Any) -> None:
         filters[target[i]] = weights[source[i]]
 
 
-@allocating_entry
+@entry
 def predict(
-    bounds: Any, buffers: Any, network: Any, weights: Any, pixels: Any, scale: float,
+    counters: Any, buffers: Any, network: Any, weights: Any, pixels: Any, scale: float,
     probabilities: bool, results: Any,
 ) -> bool:  # fmt: skip
-    """Predict images `begin` to `end` − 1; return False if an input is out of range.
+    """Predict images together with other threads; return False if an input is out of range.
+
+    Each thread takes the next tile of images until none is left, and waits for the threads that
+    still compute theirs. A thread that starts late computes less, and one that starts after the
+    last tile was taken changes nothing. So no thread waits for another one to start.
 
     Args:
-        bounds: (begin, end).
+        counters: zeros, int64 (COUNTERS,), which the threads of one call share: the next tile, the
+            numbers of threads that have started and finished, and of tiles that are out of range.
         buffers: of dtype `BUFFERS`, (1,).
         network: the fields of `Network`, as a plain tuple.
         weights: the network's parameter vector, extended so that the last row of each weight
@@ -114,23 +121,28 @@ def predict(
         probabilities: whether to return probabilities instead of logits.
         results: logits or probabilities, (N, classes); changed in place.
     """
-    begin, end = bounds
+    tiles, started = view(counters, 0, 1), view(counters, 1, 1)
+    finished, outside = view(counters, 2, 1), view(counters, 3, 1)
+    add_one(started)
     net, memory = Network(*network), buffers[0]
     work = _workspace(memory, weights.dtype.type)
     images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
-    nonzeros = _nonzeros(memory, weights.dtype.type, pixels.shape[1])
+    nonzeros = _nonzeros(memory, weights.dtype.type, pixels.dtype.type)
     last = net.stages[len(net.stages) - 1]
-    rows = np.empty(end, np.int64)
-    for n in range(begin, end):
-        rows[n] = n
-    for first in range(begin, end, work.capacity):
-        count = min(work.capacity, end - first)
-        if scale == 1 and not _in_range(pixels, first, first + count, net.lowest, net.highest):
-            return False
-        _forward(net, weights, images, Tile(rows, first, count, first), work, nonzeros)
+    rows = view(pointer_to(np.int64, memory.rows), 0, memory.capacity)
+    while True:
+        first = add_one(tiles) * memory.capacity
+        if first >= len(pixels):
+            break
+        count = min(memory.capacity, len(pixels) - first)
+        for n in range(count):
+            rows[n] = first + n
+        if not _forward(net, weights, images, Tile(rows, 0, count, 0), work, nonzeros):
+            add_one(outside)
         logits = outputs_of(last, work.outputs, work, count)
         _write_results(logits, net.softmax, probabilities, results, first)
-    return True
+    barrier_wait(finished, read(started))
+    return bool(read(outside) == 0)
 
 
 @kernel
@@ -191,32 +203,42 @@ def _write_results(
 
 
 @kernel
-def _forward(net: Any, weights: Any, images: Any, tile: Any, work: Any, nonzeros: Any) -> None:
-    """Compute the outputs of all stages for a tile; `nonzeros` is a buffer."""
+def _forward(net: Any, weights: Any, images: Any, tile: Any, work: Any, nonzeros: Any) -> bool:
+    """Compute the outputs of all stages for a tile; return False if an input is out of range."""
+    in_range = True
     if net.read:
+        if images.scale == 1:  # floating-point
+            begin, end = tile.rows[0], tile.rows[0] + tile.images
+            in_range = _in_range(images.pixels, begin, end, net.lowest, net.highest)
         call(net.read, net.stages[0], net.filters, images, tile, work)
     for index in range(len(net.stages)):
         stage = net.stages[index]
         if stage.forward:
             call(stage.forward, stage, net.offsets, net.filters, work, tile.images)
         else:
-            _linear(stage, weights, images, tile, work, nonzeros)
+            in_range &= _linear(net, stage, weights, images, tile, work, nonzeros)
         finish(stage, work, tile.images)
+    return in_range
 
 
 @kernel
-def _linear(stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzeros: Any) -> None:
-    """Set the pre-activations of a linear layer; the first stage reads pixels."""
+def _linear(
+    net: Any, stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzeros: Any
+) -> bool:
+    """Set the pre-activations of a linear layer; the first stage reads pixels.
+
+    Return False if one of them is out of range.
+    """
     x = inputs_of(stage, work.outputs, work, tile.images)
     y = outputs_of(stage, work.outputs, work, tile.images)
-    cast = weights.dtype.type
-    scale, shift = cast(images.scale), cast(images.shift)
+    in_range = True
     fill_zero(view(y, 0, y.size))
     inputs = stage.height * stage.width * stage.in_lanes
     for n in range(tile.images):
         if stage.is_first:
             row = tile.rows[tile.first + n]
-            length = _collect_pixels(images.pixels, row, scale, shift, nonzeros)
+            length = _collect_pixels(images.pixels, row, images.shift == 0, nonzeros)
+            in_range &= _scale(net, images, length, nonzeros)
         else:
             length = _collect_inputs(stage, view(x, n * stage.x_size, inputs), nonzeros)
         gather_axpy(
@@ -225,34 +247,52 @@ def _linear(stage: Any, weights: Any, images: Any, tile: Any, work: Any, nonzero
         )  # fmt: skip
     if stage.bias >= 0:
         add_bias(y, view(weights, stage.bias, stage.out_channels))
+    return in_range
 
 
 @kernel
-def _nonzeros(buffers: Any, kind: Any, pixels: int) -> Any:
-    """Return the buffers for an input row, with a row of `pixels` numbers."""
-    data = pointer_to(kind, buffers.data)
-    begin = -(-pixels // ALIGNMENT) * ALIGNMENT
+def _nonzeros(buffers: Any, kind: Any, pixel: Any) -> Any:
+    """Return the buffers for an input row; `kind` and `pixel` are types of numbers."""
     return Nonzeros(
-        view_2d(data, 0, 1, pixels),
+        view(pointer_to(pixel, buffers.pixels), 0, buffers.length),
         view(pointer_to(np.uint32, buffers.indices), 0, buffers.length),
-        view(data, begin, buffers.length - begin),
+        view(pointer_to(kind, buffers.data), 0, buffers.length),
     )
 
 
 @kernel
-def _collect_pixels(pixels: Any, image: int, scale: Any, shift: Any, nonzeros: Any) -> int:
-    """Collect the pixels that are nonzero after scaling and shifting; return their number."""
-    columns = pixels.shape[1]
-    source, target = view(pixels, image * columns, columns), view(nonzeros.row, 0, columns)
-    for column in range(columns):
-        target[column] = target.dtype.type(source[column]) * scale + shift
-    row = nonzeros.row
-    length, limit = 0, len(nonzeros.data)
+def _collect_pixels(pixels: Any, image: int, only_nonzero: bool, nonzeros: Any) -> int:
+    """Collect all pixels of an image, or only those that are not 0; return their number."""
+    columns: int = pixels.shape[1]
+    found = nonzeros.pixels
+    if not only_nonzero:
+        copy(view(pixels, image * columns, columns), view(found, 0, columns))
+        for column in range(columns):
+            nonzeros.indices[column] = column
+        return columns
+    length = 0
     for begin in range(0, columns, BITS):
         end = min(begin + BITS, columns)
-        nonzero = nonzero_bits(row, 0, begin, end)
-        length = append(row, 0, begin, end, nonzero, nonzeros.indices, nonzeros.data, length, limit)
+        bits = nonzero_bits(pixels, image, begin, end)
+        if bits:
+            length = append(
+                pixels, image, begin, end, bits, nonzeros.indices, found, length, len(found)
+            )
     return length
+
+
+@kernel
+def _scale(net: Any, images: Any, length: int, nonzeros: Any) -> bool:
+    """Scale and shift the collected pixels; return False if one of them is out of range."""
+    pixel, cast = nonzeros.pixels.dtype.type, nonzeros.data.dtype.type
+    lowest, highest = pixel(net.lowest), pixel(net.highest)
+    scale, shift = cast(images.scale), cast(images.shift)
+    found = nonzeros.pixels
+    outside = np.uint32(0)
+    for i in range(length):
+        outside |= np.uint32(not (found[i] >= lowest and found[i] <= highest))
+        nonzeros.data[i] = cast(found[i]) * scale + shift
+    return bool(outside == 0)
 
 
 @kernel
