@@ -124,8 +124,8 @@ def gather_kernels(
 ) -> None:
     rows, columns, width = sizes
     gemm_dot_gather(
-        pointer(dots, 0), columns, pointer(table, 0), width, pointer(indices, 0), pointer(x, 0),
-        rows, columns, width,
+        pointer(dots, 0), columns, pointer(table, 0), width, pointer(indices, 0),
+        pointer(indices, 0), pointer(x, 0), rows, columns, width,
     )  # fmt: skip
     gemm_outer_gather(
         pointer(y, 0), pointer(dy, 0), columns, pointer(table, 0), width, pointer(indices, 0),

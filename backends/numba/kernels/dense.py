@@ -59,13 +59,14 @@ def linear_backward_weight(x: Any, dy: Any, gradient: Any, weight: int, outputs:
 
 @kernel
 def pixel_linear(
-    pixels: Any, rows: Any, w: Any, outputs: int, begin: int, end: int, y: Any
+    pixels: Any, rows: Any, later: Any, w: Any, outputs: int, begin: int, end: int, y: Any
 ) -> None:
     """Set y to the product of images and Wᵀ, from the pixels `begin` to `end` − 1.
 
     Args:
         pixels: all images, in whole vectors of any number type.
         rows: pointer to the indices of the images.
+        later: pointer to the indices of as many images, whose pixels are prefetched.
         w: pointer to W (outputs, pixels), in vector blocks.
         outputs: rows of W.
         begin: first pixel, at the beginning of a vector.
@@ -73,7 +74,7 @@ def pixel_linear(
         y: (N, outputs or more).
     """
     gemm_dot_gather(
-        pointer(y, 0), y.shape[1], pointer(pixels, begin), pixels.shape[1], rows,
+        pointer(y, 0), y.shape[1], pointer(pixels, begin), pixels.shape[1], rows, later,
         pointer(w, begin * outputs), len(y), outputs, end - begin,
     )  # fmt: skip
 

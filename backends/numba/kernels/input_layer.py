@@ -16,7 +16,7 @@ from backends.numba.kernels.compilation import kernel, stage_kernel
 from backends.numba.kernels.dense import add_bias, pixel_linear, pixel_linear_backward
 from backends.numba.kernels.elementwise import add, shrink
 from backends.numba.kernels.reading import PREFETCH_DISTANCE
-from backends.numba.kernels.simd.sparse import gather_axpy, prefetch, prefetch_rows, scatter_axpy
+from backends.numba.kernels.simd.sparse import gather_axpy, prefetch, scatter_axpy
 from backends.numba.kernels.views import copy, fill_zero, pointer, view, view_2d
 
 
@@ -38,11 +38,10 @@ def multiply_csr(stage: Any, packed: Any, images: Any, tile: Any, ranges: Any, y
 def multiply_pixels(stage: Any, packed: Any, images: Any, tile: Any, ranges: Any, y: Any) -> None:
     """Set y, (images of the tile, y_size), to the products of pixels and weights."""
     begin, end = ranges.first_input, ranges.end_input
-    later = pointer(tile.rows, tile.next)
-    prefetch_rows(pointer(images.pixels, begin), stage.x_size, end - begin, later, tile.images)
     pixel_linear(
-        images.pixels, pointer(tile.rows, tile.first), pointer(packed, stage.weight),
-        stage.out_channels, begin, end, view_2d(y, 0, tile.images, stage.y_size),
+        images.pixels, pointer(tile.rows, tile.first), pointer(tile.rows, tile.next),
+        pointer(packed, stage.weight), stage.out_channels, begin, end,
+        view_2d(y, 0, tile.images, stage.y_size),
     )  # fmt: skip
 
 

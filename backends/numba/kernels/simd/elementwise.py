@@ -30,11 +30,10 @@ def _exp(emit: Emitter, x: Any) -> Any:
     value = emit.constant(1 / math.factorial(terms - 1))
     for power in reversed(range(terms - 1)):
         value = emit.multiply_add(value, rest, emit.constant(1 / math.factorial(power)))
-    # The saturating conversion is defined for NaN.
-    to_integers = emit.llvm_function(
-        "llvm.fptosi.sat", emit.integers, (emit.vector,), named=(emit.integers,)
-    )
-    exponent = builder.shl(builder.call(to_integers, (n,)), emit.integer_constant(mantissa))
+    # The conversion of NaN is not defined. (That of `llvm.fptosi.sat` is, but is not vectorized.)
+    zero = emit.constant(0.0)
+    defined = builder.select(builder.fcmp_ordered("<=", n, zero), n, zero)
+    exponent = builder.shl(builder.fptosi(defined, emit.integers), emit.integer_constant(mantissa))
     one = emit.integer_constant(bias << mantissa)
     scale = builder.bitcast(builder.add(exponent, one), emit.vector)
     return builder.fmul(value, scale)

@@ -71,7 +71,7 @@ class Index:
     def __mul__(self, other: "Index | int") -> "Index":
         return Index(self._emit, self._emit.builder.mul(self.value, index_value(other)))
 
-    def __floordiv__(self, other: int) -> "Index":
+    def __floordiv__(self, other: "Index | int") -> "Index":
         return Index(self._emit, self._emit.builder.udiv(self.value, index_value(other)))
 
     __rmul__ = __mul__
@@ -285,20 +285,32 @@ class Emitter:
         kinds = tuple(vector.type for vector in vectors)
         return self.builder.call(self.llvm_function(name, self.vector, kinds), vectors)
 
-    def llvm_function(
-        self, name: str, result: Any, arguments: tuple[Any, ...], *, named: tuple[Any, ...] = ()
-    ) -> Any:
-        """Return an overloaded LLVM function.
+    def prefetch(self, begin: Pointer, end: Pointer) -> None:
+        """Start to load the cache lines from `begin` up to `end`."""
+        builder, byte, flag = self.builder, ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module,
+            ir.FunctionType(ir.VoidType(), (byte, flag, flag, flag)),
+            "llvm.prefetch.p0i8",
+        )
+        first_byte = Index(self, builder.ptrtoint(begin.address, _INDEX))
+        length = Index(self, builder.ptrtoint(end.address, _INDEX)) - first_byte
+        with self.loop((length + (CACHE_LINE - 1)) // CACHE_LINE) as line:
+            address = builder.inttoptr((first_byte + line * CACHE_LINE).value, byte)
+            # The flags: a read (0), to be kept in all cache levels (3), of data (1).
+            builder.call(function, (address, *(ir.Constant(flag, value) for value in (0, 3, 1))))
+
+    def llvm_function(self, name: str, result: Any, arguments: tuple[Any, ...]) -> Any:
+        """Return an LLVM function that is overloaded for `self.vector`.
 
         Args:
-            name: name without type suffixes, such as "llvm.fma".
+            name: name without type suffix, such as "llvm.fma".
             result: type of the result.
             arguments: types of the arguments.
-            named: vector types whose suffixes come before that of `self.vector` in the full name.
         """
-        suffixes = {"float": "f32", "double": "f64", "i32": "i32", "i64": "i64"}
-        kinds = [kind.element for kind in (*named, self.vector)]
-        ending = "".join(f".v{self.lanes}{suffixes[str(kind)]}" for kind in kinds)
+        suffix = {"float": "f32", "double": "f64"}[str(self.element)]
         return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            self.builder.module, ir.FunctionType(result, arguments), name + ending
+            self.builder.module,
+            ir.FunctionType(result, arguments),
+            f"{name}.v{self.lanes}{suffix}",
         )

@@ -141,33 +141,43 @@ def gemm_dot(
 
 
 @simd_kernel
-def gemm_dot_gather(
+def gemm_dot_gather(  # noqa: PLR0913
     emit: Emitter, y: Pointer, y_stride: Index, table: Pointer, table_stride: Index,
-    indices: Pointer, w: Pointer, rows: Index, columns: Index, count: Index,
+    indices: Pointer, later: Pointer, w: Pointer, rows: Index, columns: Index, count: Index,
 ) -> None:  # fmt: skip
     """Set y to x wᵀ, where x consists of some rows of a table and w has vector blocks.
 
     y[r·y_stride + c] = Σₖ table[indices[r]·table_stride + k] · w[c, k]
 
-    for r < rows, c < columns and k < count, in whole vectors.
+    for r < rows, c < columns and k < count, in whole vectors. Meanwhile, the rows `later[r]` are
+    prefetched: a part for each tile, because the loads of the products would wait for many
+    prefetches at once.
     """
 
     def x_row(row: Index) -> Pointer:
         return table + indices.load_index(row) * table_stride
 
+    def prefetch(row: Index, height: int, column: Index, width: int) -> None:
+        for number in range(height):
+            begin = table + later.load_index(row + number) * table_stride
+            first, end = column * count // columns, (column + width) * count // columns
+            emit.prefetch(begin + first, begin + end)
+
     w_part = w, Index(emit, index_value(emit.lanes)), columns * emit.lanes
-    _set_dots(emit, (y, y_stride), x_row, w_part, (rows, columns, count))
+    _set_dots(emit, (y, y_stride), x_row, w_part, (rows, columns, count), prefetch)
 
 
 def _set_dots(
     emit: Emitter, y_part: tuple[Pointer, Index], x_row: _RowOf,
     w_part: tuple[Pointer, Index, Index], sizes: tuple[Index, Index, Index],
+    prefetch: Callable[[Index, int, Index, int], None] = lambda *tile: None,
 ) -> None:  # fmt: skip
     """Emit the tiles of `gemm_dot`; the strides of w are those of its rows and vectors."""
     (y, y_stride), (w, w_row, w_vector), (rows, columns, count) = y_part, w_part, sizes
     # The rows of w, which are read for all rows of x, stay in the cache.
     for column, width in emit.tiles(columns, (5, 1)):
         for row, height in emit.tiles(rows, _ROWS):
+            prefetch(row, height, column, width)
             y_rows = (y + row * y_stride + column).rows(y_stride, height)
             x_rows = [x_row(row + number) for number in range(height)]
             w_rows = (w + column * w_row).rows(w_row, width)

@@ -23,11 +23,7 @@ Cost: 2·n·outputs floating-point operations per image with n nonzero pixels, i
 
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils
-
 from backends.numba.kernels.simd.emitter import (
-    CACHE_LINE,
     MAX_ACCUMULATORS,
     Accumulator,
     Emitter,
@@ -112,30 +108,4 @@ def scatter_axpy(
 @simd_kernel
 def prefetch(emit: Emitter, begin: Pointer, end: Pointer) -> None:
     """Start to load the cache lines from `begin` up to `end`."""
-    _prefetch(emit, begin, end)
-
-
-@simd_kernel
-def prefetch_rows(
-    emit: Emitter, table: Pointer, stride: Index, width: Index, indices: Pointer, count: Index
-) -> None:
-    """Start to load the first `width` numbers of `count` rows of a table."""
-    with emit.loop(count) as n:
-        row = table + indices.load_index(n) * stride
-        _prefetch(emit, row, row + width)
-
-
-def _prefetch(emit: Emitter, begin: Pointer, end: Pointer) -> None:
-    builder, index = emit.builder, ir.IntType(64)
-    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-    function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-        builder.module,
-        ir.FunctionType(ir.VoidType(), (byte, flag, flag, flag)),
-        "llvm.prefetch.p0i8",
-    )
-    first_byte = Index(emit, builder.ptrtoint(begin.address, index))
-    length = Index(emit, builder.ptrtoint(end.address, index)) - first_byte
-    with emit.loop((length + (CACHE_LINE - 1)) // CACHE_LINE) as line:
-        address = builder.inttoptr((first_byte + line * CACHE_LINE).value, byte)
-        # The flags: a read (0), to be kept in all cache levels (3), of data (1).
-        builder.call(function, (address, *(ir.Constant(flag, value) for value in (0, 3, 1))))
+    emit.prefetch(begin, end)
