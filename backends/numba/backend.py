@@ -5,7 +5,7 @@ so only the first run of an installation waits for the compiler.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -18,9 +18,10 @@ from backends.availability import Availability
 from backends.base import DeviceInfo
 from backends.numba.epoch import NumbaEpoch
 from backends.numba.inference import NumbaInference
-from backends.numba.kernels import convolution, epoch, pooling
+from backends.numba.kernels import convolution, epoch, losses, pooling
 from backends.numba.kernels.tiles import IMAGES_PER_TILE
 from backends.numba.probe import availability
+from backends.numba.single_update import has_update_kernel, update
 from backends.numba.threads import WorkerPool, run_in_ranges, threads_for
 from backends.numpy.backend import NumpyBackend
 from backends.operations.common import (
@@ -32,6 +33,7 @@ from backends.operations.common import (
 )
 from backends.operations.convolution import conv2d_shape
 from backends.operations.pooling import pooled_shape, require_mask
+from backends.operations.updates import UpdateRule, require_vectors
 from backends.program import (
     CompiledEpoch,
     CompiledInference,
@@ -44,6 +46,8 @@ from backends.program import (
 COMPILE_SECONDS = 4.5
 COMPILE_SECONDS_WITH_HELPERS = 3.0
 COMPILED_OPERATIONS = frozenset({"conv2d", "max_pool2d", "avg_pool2d"})
+# One thread pools as many numbers in the time that another one needs to start.
+_POOLED_PER_THREAD = 400_000
 
 
 class NumbaBackend(NumpyBackend):
@@ -159,7 +163,11 @@ class NumbaBackend(NumpyBackend):
         check_max_pooling(size, ties)
         y = np.empty(pooled_shape(x.shape, size=size, stride=stride), x.dtype)
         mask = np.empty(y.shape, np.uint8 if size * size <= 8 else np.int64)
-        self._run(pooling.max_pool2d, x, size, stride, ties == "all", y, mask)
+        if size == stride == 2:
+            threads = 1 + x.size // _POOLED_PER_THREAD
+            self._run(pooling.max_pool_2x2, x, ties == "all", y, mask, max_threads=threads)
+        else:
+            self._run(pooling.max_pool2d, x, size, stride, ties == "all", y, mask)
         return y, mask
 
     def max_pool2d_backward(
@@ -183,7 +191,11 @@ class NumbaBackend(NumpyBackend):
         require_shape("dy", dy, expected)
         require_mask(self.xp, mask, expected, size=size)
         dx = np.empty(x_shape, dy.dtype)
-        self._run(pooling.max_pool2d_backward, dy, mask, size, stride, dx)
+        if size == stride == 2:
+            threads = 1 + dx.size // _POOLED_PER_THREAD
+            self._run(pooling.max_pool_2x2_backward, dy, mask, dx, max_threads=threads)
+        else:
+            self._run(pooling.max_pool2d_backward, dy, mask, size, stride, dx)
         return dx
 
     def avg_pool2d(self, x: NDArray[Any], *, size: int, stride: int) -> NDArray[Any]:
@@ -209,11 +221,47 @@ class NumbaBackend(NumpyBackend):
         self._run(pooling.avg_pool2d_backward, dy, size, stride, dx)
         return dx
 
-    def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
+    def loss(
+        self,
+        kind: str,
+        logits: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Compute softmax cross-entropy with the compiled kernel."""
+        if kind != "softmax_cross_entropy" or weights is not None or not has_kernel_dtype(logits):
+            return super().loss(kind, logits, targets, weights)
+        self._check_loss(kind, logits, targets, weights)
+        dlogits = np.empty(logits.shape, logits.dtype)
+        labels = np.ascontiguousarray(targets, np.int64)
+        loss = losses.mean_softmax_cross_entropy(np.ascontiguousarray(logits), labels, dlogits)
+        return logits.dtype.type(loss), dlogits
+
+    def update(
+        self,
+        rule: UpdateRule,
+        weights: NDArray[Any],
+        grads: NDArray[Any],
+        state: Mapping[str, NDArray[Any]],
+        *,
+        lr: float,
+        step: int,
+    ) -> None:
+        """Update with the compiled kernel of the optimizer."""
+        require_vectors(weights, grads, state)
+        if has_update_kernel(rule, weights, grads, state):
+            update(rule, weights, grads, state, lr, step)
+        else:
+            super().update(rule, weights, grads, state, lr=lr, step=step)
+
+    def _run(
+        self, kernel: Callable[..., None], *arguments: Any, max_threads: int | None = None
+    ) -> None:
         """Run a kernel on the tiles of a batch, divided among threads.
 
         Args:
             kernel: takes `arguments` and a range of tiles.
+            max_threads: maximum number of threads for this much work; None for no limit.
             arguments: arrays and settings. The length of the first array is the number of images.
                 Inputs may have any order in memory; outputs must be contiguous.
         """
@@ -227,7 +275,7 @@ class NumbaBackend(NumpyBackend):
         def task(first: int, last: int) -> None:
             kernel(*contiguous, first, last)
 
-        ranges = min(self.threads or self.max_threads, tiles)
+        ranges = min(self.threads or self.max_threads, tiles, max_threads or tiles)
         run_in_ranges(self._executor, task, tiles, ranges=ranges)
 
     def _executor(self) -> ThreadPoolExecutor:

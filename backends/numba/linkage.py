@@ -89,15 +89,13 @@ def training_kernels(
         kinds[0] = "input_linear"  # `multiply_inputs` computes its outputs
     forwards = [None if name == "input_linear" else getattr(forward, name) for name in kinds]
     vector, work = _vector(program), _workspace(program)
-    parameters = types.NamedTuple([vector, types.Array(vector.dtype, 2, "C")], updates.Parameters)
+    parameters = types.NamedTuple([vector, _OFFSETS], updates.Parameters)
     others = {
         "loss": for_arguments(
             losses.KERNELS[program.loss],
             *(_STAGE, data.labels, data.weights, _TILE, 0.0, work, _RESULTS, 0, 0),
         ),
-        "update": for_arguments(
-            updates.KERNELS[program.update.kind], rule, 0.0, 0, parameters, vector, 0, 0
-        ),
+        "update": update_kernel(program.update.kind, rule, np.dtype(program.dtype)),
     }
     if reads:
         multiply, update = _input_kernels(is_sparse=is_sparse)
@@ -123,6 +121,19 @@ def training_kernels(
         ],
         others=others,
     )
+
+
+def update_kernel(kind: str, rule: updates.Rule, dtype: np.dtype[Any]) -> StageKernel:
+    """Return the stage kernel of an update rule.
+
+    Args:
+        kind: key of `updates.KERNELS`.
+        rule: settings of the optimizer.
+        dtype: dtype of the parameters.
+    """
+    vector = types.Array(numba.from_dtype(dtype), 1, "C")
+    parameters = types.NamedTuple([vector, _OFFSETS], updates.Parameters)
+    return for_arguments(updates.KERNELS[kind], rule, 0.0, 0, parameters, vector, 0, 0)
 
 
 def unlinked_plan(program: TrainingProgram, layout: Layout) -> Plan:

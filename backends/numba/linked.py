@@ -18,6 +18,7 @@ from backends.numba.memory import (
     thread_rows,
     whole_lines,
 )
+from backends.operations.updates import UpdateRule
 from backends.program import TrainingProgram
 
 Array = NDArray[Any]
@@ -76,7 +77,8 @@ class Linked:
             self._batch_size = 0  # until all is complete
             self.workspace = self._new_workspace(threads, batch_size, exchanges_products)
             addresses = thread_addresses(self.workspace)
-            self._arguments = self.plan.stages, self.packed, self.state, addresses
+            states = np.array([state.ctypes.data for state in self.state], np.uint64)
+            self._arguments = self.plan.stages, self.packed, states, addresses
             self._kind, self._batch_size = kind, batch_size
         return self._arguments
 
@@ -124,8 +126,13 @@ class Linked:
 def rule_of(program: TrainingProgram) -> Rule:
     """Return the settings of the optimizer in the form that the kernels read."""
     rule = program.update
+    return settings_of(rule, is_linear=rule.kind == "sgd" and not program.l2)
+
+
+def settings_of(rule: UpdateRule, *, is_linear: bool) -> Rule:
+    """Return the settings of an optimizer in the form that the kernels read."""
     settings = {name: float(rule.settings.get(name, 0)) for name in Rule._fields[1:]}
-    return Rule(is_linear=rule.kind == "sgd" and not program.l2, **settings)
+    return Rule(is_linear=is_linear, **settings)
 
 
 def _record(plan: Plan, rule: Rule) -> Array:

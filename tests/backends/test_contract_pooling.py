@@ -158,3 +158,28 @@ def test_mismatched_shapes_of_gradient_and_mask_are_refused(backend: Backend) ->
         backend.max_pool2d_backward(
             backend.zeros((1, 1, 2, 2), dtype="float32"), mask[:, :, :1, :], **pooling
         )
+
+
+@pytest.mark.parametrize("ties", ["first", "all"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_of_any_length_are_pooled(backend: Backend, ties: str, dtype: str) -> None:
+    # Kernels compute several patches at once, and the last ones of a row once more.
+    rng = np.random.default_rng(9)
+    for width in range(2, 36):
+        x = rng.integers(0, 3, size=(1, 2, 5, width)).astype(dtype)
+        y, mask = pool(backend, x, size=2, stride=2, ties=ties)
+        patches = x[:, :, :4, : width // 2 * 2].reshape(1, 2, 2, 2, -1, 2).swapaxes(3, 4)
+        patches = patches.reshape(*y.shape, 4)
+        np.testing.assert_array_equal(y, patches.max(axis=-1))
+        hits = patches == y[..., np.newaxis]
+        if ties == "first":
+            hits &= np.cumsum(hits, axis=-1) == 1
+        np.testing.assert_array_equal(mask, hits @ np.array([1, 2, 4, 8]))
+        dy = rng.standard_normal(y.shape).astype(dtype)
+        dx = backend.max_pool2d_backward(
+            backend.asarray(dy), backend.asarray(mask), x_shape=x.shape, size=2, stride=2
+        )
+        expected = np.zeros_like(x)
+        spread = (hits * dy[..., np.newaxis]).reshape(1, 2, 2, -1, 2, 2).swapaxes(3, 4)
+        expected[:, :, :4, : width // 2 * 2] = spread.reshape(1, 2, 4, -1)
+        np.testing.assert_array_equal(backend.to_numpy(dx), expected)

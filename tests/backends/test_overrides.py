@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends import Backend, get_backend
+from backends import OPTIMIZERS, Backend, get_backend
 from backends.cupy.backend import CupyBackend
 from backends.numba.backend import NumbaBackend
 from backends.numpy.backend import NumpyBackend
@@ -131,9 +131,9 @@ def test_numba_runs_the_compiled_kernels(
     used: list[str] = []
     run = numba._run
 
-    def record(kernel: Callable[..., None], *arrays: Any) -> None:
-        used.append(kernel.__name__)
-        run(kernel, *arrays)
+    def record(kernel: Callable[..., None], *arrays: Any, **limits: Any) -> None:
+        used.append(kernel.__name__.replace("max_pool_2x2", "max_pool2d"))
+        run(kernel, *arrays, **limits)
 
     monkeypatch.setattr(numba, "_run", record)
     for name in COMPILED:
@@ -159,6 +159,26 @@ def test_numba_uses_the_composed_operations_for_other_strides(
     for example in found:
         first, *_ = call(example, numba)
         assert first is not None or not example.settings["need_dx"]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_of_any_arrays_agree_with_the_composed_ones(
+    numba: NumbaBackend, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rule = OPTIMIZERS[name](weight_decay=0.1)
+
+    def results(backend: Backend, step: int = 1) -> list[Any]:
+        rng = np.random.default_rng(3)
+        arrays = [np.abs(rng.standard_normal(300)).astype("float32")[::step] for _ in range(4)]
+        state = dict(zip(rule.state_names, arrays[2:], strict=False))
+        backend.update(rule, arrays[0], arrays[1], state, lr=0.1, step=2)
+        return arrays
+
+    for step in (1, 3):  # arrays that are not contiguous are updated without kernel
+        for got, expected in zip(results(numba, step), results(NumpyBackend(), step), strict=True):
+            assert_close(got, expected, dtype="float32", terms=4)
+    monkeypatch.setattr(type(rule), "apply", fail_if_called)
+    results(numba)
 
 
 # ----------------------------------------------------------------------- tiles, threads, cache
@@ -223,17 +243,17 @@ COUNT_COMPILATIONS = """
 from numba.core.dispatcher import Dispatcher
 from tests.support.operation_examples import call, examples
 from backends import get_backend
-from backends.numba.kernels import convolution
-from backends.numba.kernels import pooling
+from backends.numba.kernels import convolution, losses, pooling, updates
 
 numba = get_backend("numba")
 for example in examples("float32", 17):
     call(example, numba)
-for module in (convolution, pooling):
-    for name, kernel in vars(module).items():
-        if isinstance(kernel, Dispatcher) and not name.startswith("_"):
-            stats = kernel.stats
-            print(name, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+found = {**vars(convolution), **vars(pooling), "update": updates.update}
+found["loss"] = losses.mean_softmax_cross_entropy
+for name, kernel in found.items():
+    if isinstance(kernel, Dispatcher) and not name.startswith("_"):
+        stats = kernel.stats
+        print(name, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
 
@@ -249,7 +269,8 @@ def test_a_second_process_compiles_nothing(numba: NumbaBackend) -> None:
     )
     counts = {name: counts for name, *counts in map(str.split, result.stdout.splitlines())}
     # The gradients of a convolution are two kernels, of which `conv2d` is one.
-    assert counts.keys() == {*COMPILED, "conv2d_wgrad"} - {"conv2d_backward"}
+    others = {"conv2d_wgrad", "max_pool_2x2", "max_pool_2x2_backward", "loss", "update"}
+    assert counts.keys() == {*COMPILED, *others} - {"conv2d_backward"}
     for name, (hits, misses) in counts.items():
         assert int(hits) > 0, name
         assert int(misses) == 0, name

@@ -144,15 +144,16 @@ def run_steps(
         end: number of the last plus 1.
         counter: counter of the barrier, int64 (1,), initially 0.
         record: of dtype `record.RECORD`, (1,).
-        program: the table of stages; the parameters and the state of the optimizer, which change;
-            and the buffers of each thread, of dtype `workspace.ADDRESSES`.
+        program: the table of stages; the parameters, which change; the addresses of the state
+            arrays of the optimizer, which also change; and the buffers of each thread, of dtype
+            `workspace.ADDRESSES`.
         data: the fields of `TrainingData`; its images are a plain tuple, too.
         schedule: the fields of `Schedule`.
     """
-    stages, packed, state, workspaces = program
+    stages, packed, states, workspaces = program
     images, labels, weights, edges = data
     plan, rule = plan_of(record[0], stages), rule_of(record[0])
-    parameters, schedule = Parameters(packed, state), Schedule(*schedule)
+    parameters, schedule = Parameters(packed, states), Schedule(*schedule)
     data = TrainingData(Images(*images), labels, weights, edges)
     results = results_of(record[0], len(workspaces))
     for thread in range(first, end):

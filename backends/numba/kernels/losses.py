@@ -26,9 +26,12 @@ binary cross-entropy one per class.
 import math
 from typing import Any
 
-from backends.numba.kernels.compilation import kernel, stage_kernel
+import numpy as np
+
+from backends.numba.kernels.compilation import allocating_entry, kernel, stage_kernel
 from backends.numba.kernels.simd.elementwise import exp_in_place, sigmoid_in_place
 from backends.numba.kernels.stages import outputs_of
+from backends.numba.kernels.vector_width import ALIGNMENT
 from backends.numba.kernels.views import copy, fill_zero, pointer, view
 
 
@@ -95,6 +98,31 @@ def softmax_cross_entropy(
         correct += _best(z, classes) == label
     results.losses[thread, step] += total
     results.correct[thread, step] += correct
+
+
+@allocating_entry
+def mean_softmax_cross_entropy(logits: Any, labels: Any, dlogits: Any) -> Any:
+    """Return the mean loss of a batch, as a single operation, and set dlogits to its gradient.
+
+    Args:
+        logits: (N, classes).
+        labels: class indices (N,). The loss of an example with another number is 0.
+        dlogits: (N, classes).
+    """
+    images, classes = logits.shape
+    y = np.zeros(-(-classes // ALIGNMENT) * ALIGNMENT, logits.dtype)  # whole vectors
+    one = logits.dtype.type(1)
+    scale = one / logits.dtype.type(images)
+    total = 0.0
+    for n in range(images):
+        z, dz = view(logits, n * classes, classes), view(dlogits, n * classes, classes)
+        log_sum, label = softmax(z, y, classes), labels[n]
+        for c in range(classes):
+            dz[c] = y[c] * scale
+        if 0 <= label < classes:
+            total += log_sum - z[label]
+            dz[label] = (y[label] - one) * scale
+    return total / images
 
 
 @stage_kernel

@@ -3,9 +3,10 @@
 Layout: images x (N, C, H, W), outputs y (N, C, OH, OW), and a tie mask of the shape of y: bit
 i·size + j is set if position (i, j) of the patch receives the gradient.
 
-The loops are written once, for any size and stride. For 2×2 patches that do not overlap, as in
-every recipe, they are inlined a second time with these numbers as constants: they then unroll and
-vectorize, and take an eighth of the time. A NaN in a patch makes its maximum NaN, as in NumPy.
+The loops are written for any size and stride. For 2×2 patches that do not overlap, as in every
+recipe, maximum pooling has kernels of its own, which compute up to eight neighbors of a row at
+once. The loops of average pooling are inlined a second time with these numbers as constants: they
+then unroll. A NaN in a patch makes its maximum NaN, as in NumPy.
 
 Cost per patch: size² comparisons for the maximum and size² for the mask.
 """
@@ -14,16 +15,71 @@ from typing import Any
 
 from numba import njit
 
-from backends.numba.kernels.compilation import allocating_entry
+from backends.numba.kernels.compilation import allocating_entry, entry
+from backends.numba.kernels.simd.pooling import max_pool_rows, max_pool_rows_backward
 from backends.numba.kernels.tiles import IMAGES_PER_TILE
+from backends.numba.kernels.views import fill_zero, pointer, view
+
+# For rows of at least 8, 4 and 1 patches.
+_pool_8, _pool_4, _pool_1 = (max_pool_rows(count) for count in (8, 4, 1))
+_pool_8_backward, _pool_4_backward, _pool_1_backward = (
+    max_pool_rows_backward(count) for count in (8, 4, 1)
+)
 
 
-@njit(inline="always")
-def _max_pool2d(
-    x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, one: Any,
-    first: int, last: int,
-) -> None:  # fmt: skip
-    """Set y and the mask; the mask is computed in the type of `one`, which must hold 2^(size²)."""
+@entry
+def max_pool_2x2(x: Any, all_ties: bool, y: Any, mask: Any, first: int, last: int) -> None:
+    """Set the maxima y and the tie mask of 2×2 patches that do not overlap.
+
+    Args:
+        x: images.
+        all_ties: whether all positions that equal the maximum have their bit set.
+        y: maxima.
+        mask: tie mask, uint8.
+        first: first tile of the images.
+        last: end of the tiles.
+    """
+    channels, rows, columns = y.shape[1:]
+    height, width = x.shape[2:]
+    every = 1 if all_ties else 0
+    for image in range(
+        first * IMAGES_PER_TILE * channels, min(last * IMAGES_PER_TILE, len(y)) * channels
+    ):
+        source, place = pointer(x, image * height * width), image * rows * columns
+        target, ties = pointer(y, place), pointer(mask, place)
+        if columns >= 8:
+            _pool_8(target, ties, source, width, rows, columns, every)
+        elif columns >= 4:
+            _pool_4(target, ties, source, width, rows, columns, every)
+        else:
+            _pool_1(target, ties, source, width, rows, columns, every)
+
+
+@entry
+def max_pool_2x2_backward(dy: Any, mask: Any, dx: Any, first: int, last: int) -> None:
+    """Set dx for tiles `first` to `last` − 1 to the gradient of `max_pool_2x2`."""
+    channels, rows, columns = dy.shape[1:]
+    height, width = dx.shape[2:]
+    for image in range(
+        first * IMAGES_PER_TILE * channels, min(last * IMAGES_PER_TILE, len(dy)) * channels
+    ):
+        target, place = pointer(dx, image * height * width), image * rows * columns
+        gradient, ties = pointer(dy, place), pointer(mask, place)
+        if height != 2 * rows or width != 2 * columns:
+            fill_zero(view(target, 0, height * width))
+        if columns >= 8:
+            _pool_8_backward(target, width, gradient, ties, rows, columns)
+        elif columns >= 4:
+            _pool_4_backward(target, width, gradient, ties, rows, columns)
+        else:
+            _pool_1_backward(target, width, gradient, ties, rows, columns)
+
+
+@allocating_entry
+def max_pool2d(
+    x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, first: int, last: int
+) -> None:
+    """Set the maxima y and the tie mask for tiles `first` to `last` − 1 of the images x."""
     channels, oh, ow = y.shape[1:]
     for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(y))):
         for c in range(channels):
@@ -35,34 +91,21 @@ def _max_pool2d(
                             value = x[n, c, row * stride + i, col * stride + j]
                             larger = (value > maximum) | (value != value)
                             maximum = value if larger else maximum
-                    bits = one - one
-                    bit = one
+                    bits = 0
                     for i in range(size):
                         for j in range(size):
                             value = x[n, c, row * stride + i, col * stride + j]
-                            hit = (value == maximum) & (all_ties | (bits < one))
-                            bits = bits + bit if hit else bits
-                            bit = bit + bit
+                            if value == maximum and (all_ties or bits == 0):
+                                bits |= 1 << (i * size + j)
                     y[n, c, row, col] = maximum
                     mask[n, c, row, col] = bits
 
 
 @allocating_entry
-def max_pool2d(
-    x: Any, size: int, stride: int, all_ties: bool, y: Any, mask: Any, first: int, last: int
-) -> None:
-    """Set the maxima y and the tie mask for tiles `first` to `last` − 1 of the images x."""
-    if size == 2 and stride == 2:
-        # A float can hold the four bits, and a loop with one type vectorizes better than with two.
-        _max_pool2d(x, 2, 2, all_ties, y, mask, x.dtype.type(1), first, last)
-    else:
-        _max_pool2d(x, size, stride, all_ties, y, mask, 1, first, last)
-
-
-@njit(inline="always")
-def _max_pool2d_backward(
+def max_pool2d_backward(
     dy: Any, mask: Any, size: int, stride: int, dx: Any, first: int, last: int
 ) -> None:
+    """Set dx for tiles `first` to `last` − 1 to the gradient of max-pooling."""
     channels, oh, ow = dy.shape[1:]
     for n in range(first * IMAGES_PER_TILE, min(last * IMAGES_PER_TILE, len(dy))):
         for c in range(channels):
@@ -75,17 +118,6 @@ def _max_pool2d_backward(
                         for j in range(size):
                             hit = dy.dtype.type((bits >> (i * size + j)) & 1)
                             dx[n, c, row * stride + i, col * stride + j] += hit * gradient
-
-
-@allocating_entry
-def max_pool2d_backward(
-    dy: Any, mask: Any, size: int, stride: int, dx: Any, first: int, last: int
-) -> None:
-    """Set dx for tiles `first` to `last` − 1 to the gradient of max-pooling."""
-    if size == 2 and stride == 2:
-        _max_pool2d_backward(dy, mask, 2, 2, dx, first, last)
-    else:
-        _max_pool2d_backward(dy, mask, size, stride, dx, first, last)
 
 
 @njit(inline="always")

@@ -23,8 +23,10 @@ Per parameter it reads and writes 3 numbers without state, 5 with one state arra
 import math
 from typing import Any, NamedTuple
 
-from backends.numba.kernels.compilation import stage_kernel
-from backends.numba.kernels.views import view
+import numpy as np
+
+from backends.numba.kernels.compilation import allocating_entry, call, stage_kernel
+from backends.numba.kernels.views import pointer_to, view
 
 
 class Rule(NamedTuple):
@@ -51,11 +53,11 @@ class Parameters(NamedTuple):
 
     Attributes:
         packed: the parameters, (size,).
-        state: state arrays of the optimizer, (arrays, size).
+        states: addresses of the state arrays of the optimizer, each (size,).
     """
 
     packed: Any
-    state: Any
+    states: Any
 
 
 @stage_kernel
@@ -77,7 +79,7 @@ def momentum(
     """Update by SGD with momentum. The state is the velocity."""
     cast = parameters.packed.dtype.type
     weights, grads = view(parameters.packed, begin, count), view(gradient, begin, count)
-    velocity = view(parameters.state, begin, count)
+    velocity = view(pointer_to(cast, parameters.states[0]), begin, count)
     rate, weight_decay, kept = cast(lr), cast(rule.weight_decay), cast(rule.momentum)
     # A Nesterov step is gradient + momentum · velocity, any other step is the velocity.
     of_gradient = cast(1) if rule.nesterov else cast(0)
@@ -95,7 +97,7 @@ def adagrad(
     """Update by AdaGrad. The state is the sum of the squared gradients."""
     cast = parameters.packed.dtype.type
     weights, grads = view(parameters.packed, begin, count), view(gradient, begin, count)
-    square_sum = view(parameters.state, begin, count)
+    square_sum = view(pointer_to(cast, parameters.states[0]), begin, count)
     rate, weight_decay, eps = cast(lr), cast(rule.weight_decay), cast(rule.eps)
     for i in range(len(weights)):
         grad = grads[i] + weight_decay * weights[i]
@@ -110,7 +112,7 @@ def rmsprop(
     """Update by RMSprop. The state is the mean of the squared gradients."""
     cast = parameters.packed.dtype.type
     weights, grads = view(parameters.packed, begin, count), view(gradient, begin, count)
-    square_mean = view(parameters.state, begin, count)
+    square_mean = view(pointer_to(cast, parameters.states[0]), begin, count)
     rate, weight_decay, eps = cast(lr), cast(rule.weight_decay), cast(rule.eps)
     kept, added = cast(rule.decay), cast(1 - rule.decay)
     for i in range(len(weights)):
@@ -126,8 +128,8 @@ def adam(
     """Update by Adam. The state is the means of the gradients and of the squared gradients."""
     cast = parameters.packed.dtype.type
     weights, grads = view(parameters.packed, begin, count), view(gradient, begin, count)
-    mean = view(parameters.state, begin, count)
-    square_mean = view(parameters.state, parameters.state.shape[1] + begin, count)
+    mean = view(pointer_to(cast, parameters.states[0]), begin, count)
+    square_mean = view(pointer_to(cast, parameters.states[1]), begin, count)
     eps = cast(rule.eps)
     beta1, beta2 = cast(rule.beta1), cast(rule.beta2)
     rest1, rest2 = cast(1 - rule.beta1), cast(1 - rule.beta2)
@@ -152,3 +154,22 @@ KERNELS = {
     "adam": adam,
 }
 RULES = tuple(KERNELS)
+
+
+@allocating_entry
+def update(kernel: int, settings: Any, lr: float, step: int, arrays: Any, gradient: Any) -> None:
+    """Update all parameters, as a single operation.
+
+    Args:
+        kernel: address of the stage kernel of the rule.
+        settings: the fields of `Rule`, as a plain tuple.
+        lr: learning rate.
+        step: number of the step, from 1.
+        arrays: the parameters and the state arrays, each (size,).
+        gradient: gradient of all parameters, (size,).
+    """
+    states = np.empty(len(arrays) - 1, np.uint64)
+    for number in range(len(states)):
+        states[number] = arrays[number + 1].ctypes.data
+    parameters = Parameters(arrays[0], states)
+    call(kernel, Rule(*settings), lr, step, parameters, gradient, 0, len(gradient))

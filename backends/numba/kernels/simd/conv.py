@@ -27,7 +27,7 @@ from backends.numba.kernels.simd.pooling import (
     CHANNEL_LANES,
     POSITIONS,
     channel_kernel,
-    gradients_of_patch,
+    gradients_of_patches,
     store_max,
 )
 
@@ -173,7 +173,7 @@ def conv_max_pool_wgrad(side: int) -> Callable[..., None]:
         sums = {tap: Accumulator(emit, emit.constant(0.0)) for tap in taps}
         with emit.loop(rows) as row, emit.loop(columns) as column:
             at = (row * columns + column) * CHANNEL_LANES
-            gradients = gradients_of_patch(emit, dy + at, mask + at)
+            gradients = gradients_of_patches(emit, dy + at, mask + at)
             corner = x + row * 2 * x_row + column * 2
             for i, line in enumerate(corner.rows(x_row, side + 1)):
                 for j in range(side + 2 - together):

@@ -76,6 +76,12 @@ class Index:
 
     __rmul__ = __mul__
 
+    def at_most(self, largest: "Index") -> "Index":
+        """Return the smaller of two indices."""
+        builder = self._emit.builder
+        is_smaller = builder.icmp_unsigned("<", self.value, largest.value)
+        return Index(self._emit, builder.select(is_smaller, self.value, largest.value))
+
 
 def index_value(value: Index | int) -> Any:
     """Return an index or a compile-time integer as an LLVM value."""
