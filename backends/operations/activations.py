@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from array_api_compat import device
+
 from backends.names import Table, look_up
 from backends.operations.common import (
     Array,
@@ -40,7 +42,7 @@ class ActivationFormula:
 
 def relu(xp: Any, x: Array) -> Array:
     """Return max(x, 0); NaN stays NaN."""
-    return xp.maximum(x, xp.zeros_like(x))
+    return xp.maximum(x, xp.zeros((), dtype=x.dtype, device=device(x)))
 
 
 def relu_gradient(xp: Any, dy: Array, y: Array) -> Array:
