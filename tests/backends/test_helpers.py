@@ -29,7 +29,7 @@ from backends.numba.kernels import updates
 from backends.numba.kernels.compilation import for_arguments
 
 vector = np.zeros(8, np.float32)
-parameters = updates.Parameters(vector, np.zeros((1, 8), np.float32))
+parameters = updates.Parameters(vector, np.zeros(1, np.uint64))
 rule = updates.Rule(False, *[0.0] * 8)
 kernels = [
     for_arguments(updates.KERNELS[name], rule, 0.0, 0, parameters, vector, 0, 0)
