@@ -40,9 +40,9 @@ Clock = Callable[[], float]
 EPOCH_S = 0.08
 MAX_LENGTHS = 3  # lengths of an epoch that are tried; the last one is used
 MIN_ROUNDS, MAX_ROUNDS = 1, 100
-# Warm-up ends after this number of calls or of seconds. In that time, the threads of the contender
-# wake up, and those of the contender before it fall asleep.
-WARM_UP_CALLS, WARM_UP_S = 15, 0.05
+# In these seconds, the threads of the contender wake up, those of the contender before it fall
+# asleep, and the system moves threads that it has started on one core to different ones.
+WARM_UP_S = 0.1
 # Seconds. Shorter calls are repeated within a round, because reading the clock would take a large
 # part of the time of a 10 µs call.
 MIN_ROUND_S = 5e-4
@@ -90,10 +90,8 @@ def warm_up(run: Callable[[], object], clock: Clock) -> float:
     """Make the warm-up calls; return the seconds of the fastest."""
     fastest = math.inf
     end = clock() + WARM_UP_S
-    for _ in range(WARM_UP_CALLS):
+    while clock() < end:
         fastest = min(fastest, seconds_of(run, clock))
-        if clock() >= end:
-            break
     return max(fastest, 1e-9)
 
 
