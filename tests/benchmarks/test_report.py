@@ -104,6 +104,12 @@ def test_phases_are_medians_if_they_differ_between_passes(analysis):
     assert "the figures are medians over the passes" in to_markdown(analysis)
 
 
+def test_table_of_operations_says_why_rows_may_be_slower_than_a_baseline(analysis):
+    page = to_markdown(analysis)
+    assert "before it computes" not in page.partition("## Operations")[0]
+    assert "takes 2 to 5 µs before it computes" in page.partition("## Operations")[2]
+
+
 def test_markdown_rows_have_the_same_number_of_columns(analysis):
     text = to_markdown(analysis)
     for heading in (
